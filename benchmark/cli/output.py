@@ -1,0 +1,131 @@
+"""How every command speaks: rich tables for people, one JSON object for machines, exit codes."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from benchmark.errors import BenchmarkError
+
+SCHEMA = 1
+
+
+class ExitCode(IntEnum):
+    """What the shell is told."""
+
+    FINE = 0
+    FINDINGS = 1
+    USAGE = 2
+    RUNS_FAILED = 3
+    INTERRUPTED = 130
+
+
+class Options:
+    """Options given before the command; set once by the root callback."""
+
+    debug = False
+
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+@dataclass
+class Answer:
+    """What a command found out; printed as a person's text or as the JSON envelope."""
+
+    command: str
+    data: Any = None
+    warnings: list[str] = field(default_factory=list)
+    errors: list[BenchmarkError] = field(default_factory=list)
+
+    def as_json(self) -> str:
+        """Write `{schema, command, ok, data, warnings, errors}` (DESIGN: every --json)."""
+        return json.dumps(
+            {
+                "schema": SCHEMA,
+                "command": self.command,
+                "ok": not self.errors,
+                "data": self.data,
+                "warnings": self.warnings,
+                "errors": [
+                    {
+                        "found": error.found,
+                        "allowed": error.allowed,
+                        "source": error.source,
+                        "fix": error.fix,
+                    }
+                    for error in self.errors
+                ],
+            },
+            indent=2,
+            default=str,
+        )
+
+
+@contextlib.contextmanager
+def speaking(command: str, *, as_json: bool = False) -> Iterator[Answer]:
+    """Run a command's body; turn BenchmarkError and Ctrl-C into a sentence and an exit code.
+
+    With `as_json` the envelope is printed alone on stdout, whatever happens.
+    """
+    answer = Answer(command)
+    try:
+        yield answer
+    except BenchmarkError as error:
+        if Options.debug:
+            raise
+        answer.errors.append(error)
+        if as_json:
+            print(answer.as_json())
+        else:
+            say_error(error)
+        raise typer.Exit(ExitCode.USAGE) from None
+    except KeyboardInterrupt:
+        err.print("[yellow]Stopped.[/] Nothing finished is lost; the same command goes on.")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if as_json:
+        print(answer.as_json())
+    else:
+        for warning in answer.warnings:
+            say_warning(warning)
+
+
+def say_error(error: BenchmarkError) -> None:
+    """Print one error to stderr, without a traceback."""
+    err.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
+
+
+def say_warning(text: str) -> None:
+    """Print one warning to stderr."""
+    err.print(f"[yellow]Note:[/] {escape(text)}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
+    """Show progress with time left on stderr; nothing where stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    disable = quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=err, disable=disable, transient=True) as progress:
+        yield progress

@@ -1,0 +1,64 @@
+"""Every error that facebench raises on purpose; nothing here prints or exits.
+
+BenchmarkError
+├── ExperimentError   a definition, suite or setting contradicts itself or does not exist
+├── DataError         a source, picture, label, split or prepared data set is not usable
+├── WeightsError      a weight file is unknown, damaged or does not fit its architecture
+│   └── WeightsMissing    ... is neither at hand nor to be fetched: the row is shown as missing
+└── RunError          a run cannot start, go on or be read
+    ├── DeviceError       the device asked for is not there
+    └── TrackingError     the MLflow store cannot be used; the run's own folder is not affected
+"""
+
+
+class BenchmarkError(Exception):
+    """One clear sentence: what was found, what is allowed, where it came from, what to do.
+
+    The parts stay apart as attributes, so that `--json` can hand them to a machine.
+    """
+
+    def __init__(self, found: str, *, allowed: str = "", source: str = "", fix: str = "") -> None:
+        self.found = found
+        self.allowed = allowed
+        self.source = source
+        self.fix = fix
+        super().__init__(self.sentence())
+
+    def sentence(self) -> str:
+        """Join the parts as a person would say them."""
+        text = self.found.rstrip(".")
+        if self.allowed:
+            text += f" (allowed: {self.allowed})"
+        if self.source:
+            text += f". Found in {self.source}"
+        if self.fix:
+            text += f". {self.fix}"
+        return text if text.endswith((".", "!", "?")) else text + "."
+
+
+class ExperimentError(BenchmarkError):
+    """Raised when a definition contradicts itself, or a name is not registered."""
+
+
+class DataError(BenchmarkError):
+    """Raised when faces cannot be read, labelled, split or trusted."""
+
+
+class WeightsError(BenchmarkError):
+    """Raised when weights are unknown, damaged or do not fit."""
+
+
+class WeightsMissing(WeightsError):
+    """Raised when weights are neither at hand nor to be fetched; a suite goes on without them."""
+
+
+class RunError(BenchmarkError):
+    """Raised when a run cannot start, go on or be read."""
+
+
+class DeviceError(RunError):
+    """Raised when the device asked for is unknown or absent."""
+
+
+class TrackingError(RunError):
+    """Raised when the MLflow store cannot be used."""

@@ -1,0 +1,426 @@
+"""The definition of an experiment: frozen, complete, and validated at birth. Loads no torch.
+
+Every number that steers a training is a field here; trainer and models have no defaults of their
+own. Which experiments exist is for benchmark.registry to say, and how they run for benchmark.runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, get_type_hints
+
+from benchmark.architectures import architecture_named
+from benchmark.errors import ExperimentError
+from benchmark.tasks import TASKS, TaskName
+
+Conditioning = Literal["none", "embedding", "gate", "attention"]
+CONDITIONINGS: Final = ("none", "embedding", "gate", "attention")
+SCHEDULES: Final = ("study", "constant", "cosine")
+CLIPPINGS: Final = ("per_variable", "global", "none")
+INITIALISATIONS: Final = ("glorot", "torch")
+INPUT_SCALINGS: Final = ("weights", "unit", "weights_swapped")
+SHUFFLINGS: Final = ("every_epoch", "fixed_batches")
+SELECTIONS: Final = ("best_validation_combined", "last_epoch")
+SPLITS: Final = ("leak-free-1",)
+
+
+def require(condition: bool, found: str, *, allowed: str, fix: str = "") -> None:
+    """Raise ExperimentError unless `condition` holds."""
+    if not condition:
+        raise ExperimentError(found, allowed=allowed, fix=fix)
+
+
+def _require_choice(field_name: str, value: object, choices: tuple[str, ...]) -> None:
+    require(value in choices, f"{field_name} is {value!r}", allowed=", ".join(choices))
+
+
+def _require_positive(field_name: str, value: float) -> None:
+    finite = isinstance(value, (int, float)) and math.isfinite(value)
+    require(finite and value > 0, f"{field_name} is {value!r}", allowed="a finite number above 0")
+
+
+def _require_fraction(field_name: str, value: float) -> None:
+    require(0.0 <= value < 1.0, f"{field_name} is {value!r}", allowed="0 <= value < 1")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The trunk: an architecture, where its weights come from, and how deep it is trained."""
+
+    architecture: str
+    weights: str = "none"
+    """A weight source of the architecture; `none` is random initialisation."""
+    trainable_stages: int | Literal["all"] = "all"
+    """Unfreezing depth: how many of the deepest stages are trained; 0 is a frozen trunk."""
+    input_px: int = 100
+    """Side of the square input in pixels; faces of another size are resized on the device."""
+
+    def __post_init__(self) -> None:
+        architecture = architecture_named(self.architecture)
+        require(
+            self.weights in architecture.weight_sources,
+            f"{self.architecture} has no {self.weights!r} weights",
+            allowed=", ".join(architecture.weight_sources),
+            fix="Choose one of those, or add a source in benchmark/models/weights.py",
+        )
+        n_stages = len(architecture.stages)
+        depth = self.trainable_stages
+        is_depth = isinstance(depth, int) and not isinstance(depth, bool) and 0 <= depth < n_stages
+        require(
+            depth == "all" or is_depth,
+            f"trainable_stages of {self.architecture} is {depth!r}",
+            allowed=f"0 to {n_stages - 1}, or 'all' for its {n_stages} stages "
+            f"{', '.join(architecture.stages)}",
+        )
+        require(
+            32 <= self.input_px <= 1024,
+            f"input_px is {self.input_px!r}",
+            allowed="32 to 1024 pixels",
+        )
+
+    @property
+    def depth_name(self) -> str:
+        """`frozen`, `full`, or the name of the shallowest trained stage."""
+        if self.trainable_stages == "all":
+            return "full"
+        if self.trainable_stages == 0:
+            return "frozen"
+        return architecture_named(self.architecture).stages[-self.trainable_stages]
+
+    @property
+    def trained_stages(self) -> tuple[str, ...]:
+        """Names of the stages that are trained, shallow to deep."""
+        stages = architecture_named(self.architecture).stages
+        if self.trainable_stages == "all":
+            return stages
+        return stages[len(stages) - self.trainable_stages :]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What reads the trunk's features: one branch per task (study's notebooks, §3)."""
+
+    tasks: tuple[TaskName, ...] = TASKS
+    """One task (STL) or all three in the order age_group, gender, race (MTL)."""
+    hidden_units: int = 128
+    conditioning: Conditioning = "none"
+    """How the age-group and race branches see the gender branch's hidden layer."""
+    features: Literal["pooled", "flattened"] = "pooled"
+    """Global average pooling of the last feature map, or all of its cells."""
+
+    def __post_init__(self) -> None:
+        tasks = tuple(self.tasks)
+        require(
+            tasks == TASKS or (len(tasks) == 1 and tasks[0] in TASKS),
+            f"head.tasks is {list(tasks)}",
+            allowed="one of age_group, gender, race, or all three in this order",
+        )
+        object.__setattr__(self, "tasks", tasks)
+        _require_choice("head.conditioning", self.conditioning, CONDITIONINGS)
+        _require_choice("head.features", self.features, ("pooled", "flattened"))
+        require(
+            isinstance(self.hidden_units, int) and 1 <= self.hidden_units <= 65_536,
+            f"head.hidden_units is {self.hidden_units!r}",
+            allowed="an integer from 1 to 65536",
+        )
+        require(
+            self.conditioning == "none" or len(tasks) == len(TASKS),
+            f"conditioning {self.conditioning!r} on the single task {tasks[0]!r}",
+            allowed="'none' for a single task, which has no gender branch to look at",
+        )
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of each task's cross-entropy in the sum; a single task always counts 1."""
+
+    age_group: float = 0.4
+    gender: float = 0.2
+    race: float = 0.4
+
+    def __post_init__(self) -> None:
+        for task in TASKS:
+            _require_positive(f"recipe.loss_weights.{task}", getattr(self, task))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes drawn anew for every face and epoch; all zero means none."""
+
+    flip: bool = False
+    """Mirror half of the faces."""
+    rotation_degrees: float = 0.0
+    """Rotate by an angle drawn uniformly from +- this many degrees."""
+    brightness: float = 0.0
+    """Add a value drawn uniformly from +- this fraction of the full range."""
+    contrast: float = 0.0
+    """Scale about the face's mean by a factor drawn uniformly from 1 +- this fraction."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.rotation_degrees <= 180,
+            f"augmentation.rotation_degrees is {self.rotation_degrees!r}",
+            allowed="0 to 180",
+        )
+        _require_fraction("augmentation.brightness", self.brightness)
+        _require_fraction("augmentation.contrast", self.contrast)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the network is trained. Defaults are the study's (notebooks, §2)."""
+
+    learning_rate: float
+    """Adam's rate at the first epoch."""
+    batch_size: int = 32
+    max_epochs: int = 30
+    early_stopping_epochs: int | None = None
+    """Stop after this many epochs without a better validation score; None trains them all."""
+    schedule: Literal["study", "constant", "cosine"] = "study"
+    """`study`: constant, then times exp(-decay) each epoch; `cosine`: to zero over max_epochs."""
+    constant_epochs: int = 20
+    """Epochs at the full rate before `study` decays."""
+    decay: float = 0.01
+    """Exponent of the `study` decay, per epoch."""
+    weight_decay: float = 0.0
+    adam_epsilon: float = 1e-7
+    """Keras's default; torch's is 1e-8."""
+    clipping: Literal["per_variable", "global", "none"] = "per_variable"
+    """`per_variable` is Keras's `clipnorm`: each tensor's gradient by itself."""
+    clip_norm: float = 1.0
+    """Largest L2 norm of a gradient under `per_variable` or `global` clipping."""
+    head_initialisation: Literal["glorot", "torch"] = "glorot"
+    """`glorot` is Keras's Dense default: Glorot uniform, zero bias."""
+    loss_weights: LossWeights = field(default_factory=LossWeights)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "adam_epsilon", "clip_norm"):
+            _require_positive(f"recipe.{name}", getattr(self, name))
+        for name in ("batch_size", "max_epochs"):
+            value = getattr(self, name)
+            is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            require(is_count, f"recipe.{name} is {value!r}", allowed="an integer of at least 1")
+        patience = self.early_stopping_epochs
+        require(
+            patience is None or patience >= 1,
+            f"recipe.early_stopping_epochs is {patience!r}",
+            allowed="an integer of at least 1, or None",
+        )
+        _require_choice("recipe.schedule", self.schedule, SCHEDULES)
+        _require_choice("recipe.clipping", self.clipping, CLIPPINGS)
+        _require_choice("recipe.head_initialisation", self.head_initialisation, INITIALISATIONS)
+        for name in ("constant_epochs", "decay", "weight_decay"):
+            value = getattr(self, name)
+            require(value >= 0, f"recipe.{name} is {value!r}", allowed="0 or more")
+
+    def rate_at(self, epoch: int) -> float:
+        """Give the learning rate of `epoch`, counted from 0."""
+        if self.schedule == "study":
+            n_decays = max(0, epoch + 1 - self.constant_epochs)
+            return self.learning_rate * math.exp(-self.decay * n_decays)
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.max_epochs))
+        return self.learning_rate
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What makes two runs comparable: the split, input scaling, shuffling and selection."""
+
+    split: str = "leak-free-1"
+    """Version of the split; its seed is part of the version."""
+    fold: int | None = None
+    """0 to 4: a fold of the five-fold version of the split, in tables of its own."""
+    input_scaling: Literal["weights", "unit", "weights_swapped"] = "weights"
+    """`weights`: as the weights were trained; `unit`: RGB / 255 whatever the weights, as the
+    study did; `weights_swapped`: as the weights, red and blue exchanged (a control)."""
+    shuffling: Literal["every_epoch", "fixed_batches"] = "every_epoch"
+    selection: Literal["best_validation_combined", "last_epoch"] = "best_validation_combined"
+
+    def __post_init__(self) -> None:
+        _require_choice("protocol.split", self.split, SPLITS)
+        _require_choice("protocol.input_scaling", self.input_scaling, INPUT_SCALINGS)
+        _require_choice("protocol.shuffling", self.shuffling, SHUFFLINGS)
+        _require_choice("protocol.selection", self.selection, SELECTIONS)
+        require(
+            self.fold is None or self.fold in range(5),
+            f"protocol.fold is {self.fold!r}",
+            allowed="0 to 4, or None for the 80/10/10 split",
+        )
+
+    @property
+    def name(self) -> str:
+        """The protocol's name on every table."""
+        return "leak-free" if self.fold is None else f"leak-free fold {self.fold}"
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """What the original study printed for this row, leak included; accuracies in [0, 1]."""
+
+    row: str
+    age_group: float | None = None
+    gender: float | None = None
+    race: float | None = None
+
+
+NAME_PATTERN: Final = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3,5}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One question, and the training that answers it."""
+
+    name: str
+    asks: str
+    """The question in a sentence; it ends with a question mark."""
+    backbone: Backbone
+    head: Head
+    recipe: Recipe
+    protocol: Protocol = field(default_factory=Protocol)
+    compare_with: str | None = None
+    """Name of the experiment that this one differs from in one respect."""
+    study: StudyRow | None = None
+    ad_hoc: bool = False
+    """Changed on the command line: kept off leaderboards, and its name says only where it began."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.asks.strip().endswith("?"),
+            f"{self.name!r} asks {self.asks!r}",
+            allowed="a question that ends with '?'",
+        )
+        require(
+            self.compare_with != self.name,
+            f"{self.name!r} is compared with itself",
+            allowed="the name of another experiment",
+        )
+        if not self.ad_hoc:
+            self._check_name()
+
+    @property
+    def task_label(self) -> str:
+        """`mtl`, or the only task."""
+        return "mtl" if len(self.head.tasks) > 1 else self.head.tasks[0]
+
+    @property
+    def stem(self) -> str:
+        """The part of the name that the fields dictate; a variant may follow."""
+        weights = self.backbone.weights.split(":")[0]
+        parts = [self.task_label, self.backbone.architecture, weights, self.backbone.depth_name]
+        if self.head.conditioning != "none":
+            parts.append(self.head.conditioning)
+        return "-".join(parts)
+
+    def _check_name(self) -> None:
+        fits = self.name == self.stem or self.name.startswith(self.stem + "-")
+        require(
+            fits and NAME_PATTERN.fullmatch(self.name) is not None,
+            f"the name {self.name!r} contradicts its fields",
+            allowed=f"{self.stem}[-<variant>], in lower case",
+            fix="Rename the experiment or change the field that differs",
+        )
+
+    def varied(self, *, name: str, **changes: Any) -> Experiment:
+        """Copy with a new name and changes by dotted path, as `**{"head.conditioning": "gate"}`."""
+        return _replaced(dataclasses.replace(self, name=name, ad_hoc=True), changes, ad_hoc=False)
+
+    def adjusted(self, settings: Mapping[str, Any]) -> Experiment:
+        """Copy marked ad-hoc, with settings by dotted path; the name stays."""
+        return _replaced(dataclasses.replace(self, ad_hoc=True), settings, ad_hoc=True)
+
+    def twin_name(self, task: TaskName) -> str:
+        """Name of the single-task twin: same definition, one task, no conditioning."""
+        rest = self.name.removeprefix(f"{self.task_label}-")
+        if self.head.conditioning != "none":
+            rest = rest.replace(f"-{self.head.conditioning}", "", 1)
+        return f"{task}-{rest}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the definition as plain JSON-able values."""
+        return dataclasses.asdict(self)
+
+
+def _replaced(experiment: Experiment, changes: Mapping[str, Any], *, ad_hoc: bool) -> Experiment:
+    for path, value in changes.items():
+        experiment = _with_value(experiment, path.split("."), value, path)
+    return dataclasses.replace(experiment, ad_hoc=ad_hoc)
+
+
+def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
+    allowed = [item.name for item in dataclasses.fields(node) if item.name != "ad_hoc"]
+    require(
+        keys[0] in allowed,
+        f"unknown setting {path!r}: {type(node).__name__} has no field {keys[0]!r}",
+        allowed=", ".join(allowed),
+    )
+    current = getattr(node, keys[0])
+    if len(keys) > 1:
+        require(
+            dataclasses.is_dataclass(current),
+            f"unknown setting {path!r}: {keys[0]} has no fields",
+            allowed=f"{'.'.join(path.split('.')[: -len(keys) + 1])}=VALUE",
+        )
+        value = _with_value(current, keys[1:], value, path)
+    else:
+        require(
+            not dataclasses.is_dataclass(current) or type(value) is type(current),
+            f"setting {path!r} is a group of fields",
+            allowed=", ".join(f"{path}.{item.name}" for item in dataclasses.fields(current))
+            if dataclasses.is_dataclass(current)
+            else "",
+        )
+        value = _coerced(node, keys[0], value, path)
+    return dataclasses.replace(node, **{keys[0]: value})
+
+
+def _coerced(node: Any, name: str, value: Any, path: str) -> Any:
+    """Refuse a value of another type than the field's, so that '3' never trains as text."""
+    kinds = _plain_kinds(get_type_hints(type(node))[name])
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value) if int not in kinds else value
+    if isinstance(value, list):
+        value = tuple(value)
+    fits = not kinds or any(
+        isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) for kind in kinds
+    )
+    require(
+        fits,
+        f"setting {path!r} is {value!r}",
+        allowed=" or ".join(sorted(kind.__name__.replace("NoneType", "null") for kind in kinds)),
+    )
+    return value
+
+
+def _plain_kinds(hint: Any) -> set[type]:
+    """Reduce a type hint to the classes a value may have; empty means anything goes."""
+    if isinstance(hint, type) and not dataclasses.is_dataclass(hint):
+        return {getattr(hint, "__origin__", hint)}
+    arguments = getattr(hint, "__args__", ())
+    if getattr(hint, "__origin__", None) is Literal:
+        return {type(argument) for argument in arguments}
+    if getattr(hint, "__origin__", None) is tuple:
+        return {tuple}
+    return set().union(*(_plain_kinds(argument) for argument in arguments)) if arguments else set()
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of experiments that are run and shown together."""
+
+    name: str
+    asks: str
+    experiments: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        repeated = {name for name in self.experiments if self.experiments.count(name) > 1}
+        require(
+            not repeated,
+            f"suite {self.name!r} lists {', '.join(sorted(repeated))} twice",
+            allowed="each experiment once",
+        )

@@ -1,0 +1,138 @@
+"""A run as its folder tells it: definition, state, history, scores. The folder is the truth.
+
+    experiment.json   definition, seed, data set, weights, versions (written at the start)
+    history.csv       one row per epoch
+    checkpoint.pt     the state to resume from; removed when the run is done
+    predictions.csv   val and test faces with all truths and class probabilities
+    metrics.json      every number computed from predictions.csv
+    done.json         written last; without it the run is not done
+    failed.json       why a run failed, with its traceback
+    interrupted.json  when and at which epoch a run was stopped
+
+benchmark.runs writes these; leaderboard, tracking and reports only read them.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+from benchmark.errors import RunError
+
+SCHEMA: Final = 1
+State = Literal["absent", "interrupted", "failed", "done"]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Read access to one run's folder, `mlruns/work/<identity>/`."""
+
+    folder: Path
+
+    @property
+    def identity(self) -> str:
+        """The run's sha256; the folder is named by it."""
+        return self.folder.name
+
+    @property
+    def state(self) -> State:
+        """Where the run stands, from the files alone; a run in progress reads `interrupted`."""
+        names: tuple[State, ...] = ("done", "failed")
+        for name in names:
+            if (self.folder / f"{name}.json").is_file():
+                return name
+        return "interrupted" if (self.folder / "experiment.json").is_file() else "absent"
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """`experiment.json`: experiment, seed, dataset, weights, versions, device, commit."""
+        return self._json("experiment.json")
+
+    @property
+    def experiment_name(self) -> str:
+        """Name of the experiment that was run."""
+        return str(self.about["experiment"]["name"])
+
+    @property
+    def family(self) -> str:
+        """Identity without the seed: runs of one family differ in nothing else."""
+        return str(self.about["family"])
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.about["seed"])
+
+    @cached_property
+    def done(self) -> dict[str, Any]:
+        """`done.json`: seconds, epochs, selected epoch, images per second, peak memory."""
+        return self._json("done.json")
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Flat metrics by MLflow name, `test/age_group/accuracy`; empty before the run is done."""
+        values: dict[str, float] = self._json("metrics.json")["metrics"]
+        return values
+
+    def history(self) -> pd.DataFrame:
+        """One row per epoch, columns by metric name; raises RunError when there is none."""
+        return self._csv("history.csv")
+
+    def subgroups(self) -> pd.DataFrame:
+        """Columns task, by, group, n, accuracy, low, high, macro_f1."""
+        return self._csv("subgroups.csv", group=str)
+
+    @property
+    def predictions_path(self) -> Path:
+        """`predictions.csv`, read through benchmark.results.predictions."""
+        return self.folder / "predictions.csv"
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RunError(f"run {self.identity[:12]} has no {name}", source=str(path)) from error
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{name} of run {self.identity[:12]} cannot be read: {error}",
+                allowed="the JSON that facebench wrote",
+                source=str(path),
+                fix="Remove the run's folder and run the experiment again",
+            ) from error
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+            seen = value.get("schema") if isinstance(value, dict) else type(value).__name__
+            raise RunError(
+                f"{name} of run {self.identity[:12]} has schema {seen!r}",
+                allowed=f"schema {SCHEMA}",
+                source=str(path),
+                fix="Use the facebench that wrote it, or run the experiment again",
+            )
+        return value
+
+    def _csv(self, name: str, **dtypes: type) -> pd.DataFrame:
+        path = self.folder / name
+        try:
+            return pd.read_csv(path, dtype=dtypes)
+        except FileNotFoundError as error:
+            raise RunError(f"run {self.identity[:12]} has no {name}", source=str(path)) from error
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{name} of run {self.identity[:12]} cannot be read: {error}", source=str(path)
+            ) from error
+
+
+def work_folder(runs_dir: Path) -> Path:
+    """Where the folders of all runs are."""
+    return runs_dir / "work"
+
+
+def all_records(runs_dir: Path) -> Iterator[RunRecord]:
+    """Yield every run that has at least begun, ordered by identity."""
+    for folder in sorted(work_folder(runs_dir).glob("[0-9a-f]*")):
+        if (folder / "experiment.json").is_file():
+            yield RunRecord(folder)

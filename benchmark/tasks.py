@@ -1,0 +1,51 @@
+"""The three tasks, their classes and how these are written; labels of single faces are elsewhere.
+
+The age-group rule is the study's (reference notebooks, common recipe): right-closed bins, so that
+14 belongs to the first group and 60 to the fourth. It is versioned because 7.2 % of UTKFace's
+faces lie exactly on an edge: another rule is another benchmark.
+"""
+
+from typing import Final, Literal
+
+TaskName = Literal["age_group", "gender", "race"]
+
+TASKS: Final[tuple[TaskName, ...]] = ("age_group", "gender", "race")
+
+AGE_GROUP_RULE: Final = "right-closed-1"
+AGE_GROUP_UPPER_YEARS: Final = (14, 25, 40, 60, 116)
+"""Upper edge of each age group in years, included: (0,14] (14,25] (25,40] (40,60] (60,116]."""
+
+CLASS_NAMES: Final[dict[TaskName, tuple[str, ...]]] = {
+    "age_group": ("0-14", "15-25", "26-40", "41-60", "61+"),
+    "gender": ("male", "female"),
+    "race": ("White", "Black", "Asian", "Indian", "Others"),
+}
+
+TASK_TITLES: Final[dict[TaskName, str]] = {
+    "age_group": "age group",
+    "gender": "gender",
+    "race": "race",
+}
+
+COMBINED_WEIGHTS: Final[dict[TaskName, float]] = {"age_group": 0.4, "gender": 0.2, "race": 0.4}
+"""Weight of each task's accuracy in `combined`, as in the study's checkpoint rule."""
+
+
+def n_classes(task: TaskName) -> int:
+    """Count the classes of `task`."""
+    return len(CLASS_NAMES[task])
+
+
+def slug(task: TaskName, label: int) -> str:
+    """Write a class so that MLflow accepts it in a metric name, which takes no `+`, `=` or `@`."""
+    return CLASS_NAMES[task][label].lower().replace("+", "-plus")
+
+
+def combined(accuracies: dict[TaskName, float]) -> float:
+    """Weigh accuracies in [0, 1] by task; a single task counts alone.
+
+    The weights are renormalised over the tasks present, so that a single-task network's combined
+    accuracy is its task's accuracy.
+    """
+    total = sum(COMBINED_WEIGHTS[task] for task in accuracies)
+    return sum(COMBINED_WEIGHTS[task] * accuracy for task, accuracy in accuracies.items()) / total
