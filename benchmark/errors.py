@@ -62,3 +62,9 @@ class DeviceError(RunError):
 
 class TrackingError(RunError):
     """Raised when the MLflow store cannot be used."""
+
+
+def require(condition: bool, found: str, *, allowed: str, fix: str = "") -> None:
+    """Raise ExperimentError unless `condition` holds."""
+    if not condition:
+        raise ExperimentError(found, allowed=allowed, fix=fix)

@@ -11,11 +11,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_type_hints
+from typing import Any, Final, Literal
 
 from benchmark.architectures import architecture_named
-from benchmark.errors import ExperimentError
-from benchmark.tasks import TASKS, TaskName
+from benchmark.dotted import with_values
+from benchmark.errors import require
+from benchmark.tasks import TASKS as TASKS
+from benchmark.tasks import TaskName
 
 Conditioning = Literal["none", "embedding", "gate", "attention"]
 CONDITIONINGS: Final = ("none", "embedding", "gate", "attention")
@@ -26,12 +28,6 @@ INPUT_SCALINGS: Final = ("weights", "unit", "weights_swapped")
 SHUFFLINGS: Final = ("every_epoch", "fixed_batches")
 SELECTIONS: Final = ("best_validation_combined", "last_epoch")
 SPLITS: Final = ("leak-free-1",)
-
-
-def require(condition: bool, found: str, *, allowed: str, fix: str = "") -> None:
-    """Raise ExperimentError unless `condition` holds."""
-    if not condition:
-        raise ExperimentError(found, allowed=allowed, fix=fix)
 
 
 def _require_choice(field_name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -269,6 +265,8 @@ class StudyRow:
     race: float | None = None
 
 
+ADJUSTABLE: Final = ("backbone", "head", "recipe", "protocol")
+
 NAME_PATTERN: Final = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3,5}")
 
 
@@ -328,11 +326,24 @@ class Experiment:
 
     def varied(self, *, name: str, **changes: Any) -> Experiment:
         """Copy with a new name and changes by dotted path, as `**{"head.conditioning": "gate"}`."""
-        return _replaced(dataclasses.replace(self, name=name, ad_hoc=True), changes, ad_hoc=False)
+        # Ad hoc until the last change is in: between two changes the name may not fit.
+        changed = with_values(dataclasses.replace(self, name=name, ad_hoc=True), changes)
+        return dataclasses.replace(changed, ad_hoc=False)
 
     def adjusted(self, settings: Mapping[str, Any]) -> Experiment:
-        """Copy marked ad-hoc, with settings by dotted path; the name stays."""
-        return _replaced(dataclasses.replace(self, ad_hoc=True), settings, ad_hoc=True)
+        """Copy marked ad-hoc, with settings by dotted path; the name stays.
+
+        Settings that change nothing give the experiment itself.
+        """
+        for path in settings:
+            require(
+                path.split(".")[0] in ADJUSTABLE,
+                f"unknown setting {path!r}",
+                allowed=", ".join(f"{part}.FIELD" for part in ADJUSTABLE),
+            )
+        adjusted = with_values(dataclasses.replace(self, ad_hoc=True), settings)
+        unchanged = dataclasses.replace(adjusted, ad_hoc=self.ad_hoc) == self
+        return self if unchanged else adjusted
 
     def twin_name(self, task: TaskName) -> str:
         """Name of the single-task twin: same definition, one task, no conditioning."""
@@ -344,69 +355,6 @@ class Experiment:
     def as_dict(self) -> dict[str, Any]:
         """Give the definition as plain JSON-able values."""
         return dataclasses.asdict(self)
-
-
-def _replaced(experiment: Experiment, changes: Mapping[str, Any], *, ad_hoc: bool) -> Experiment:
-    for path, value in changes.items():
-        experiment = _with_value(experiment, path.split("."), value, path)
-    return dataclasses.replace(experiment, ad_hoc=ad_hoc)
-
-
-def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
-    allowed = [item.name for item in dataclasses.fields(node) if item.name != "ad_hoc"]
-    require(
-        keys[0] in allowed,
-        f"unknown setting {path!r}: {type(node).__name__} has no field {keys[0]!r}",
-        allowed=", ".join(allowed),
-    )
-    current = getattr(node, keys[0])
-    if len(keys) > 1:
-        require(
-            dataclasses.is_dataclass(current),
-            f"unknown setting {path!r}: {keys[0]} has no fields",
-            allowed=f"{'.'.join(path.split('.')[: -len(keys) + 1])}=VALUE",
-        )
-        value = _with_value(current, keys[1:], value, path)
-    else:
-        require(
-            not dataclasses.is_dataclass(current) or type(value) is type(current),
-            f"setting {path!r} is a group of fields",
-            allowed=", ".join(f"{path}.{item.name}" for item in dataclasses.fields(current))
-            if dataclasses.is_dataclass(current)
-            else "",
-        )
-        value = _coerced(node, keys[0], value, path)
-    return dataclasses.replace(node, **{keys[0]: value})
-
-
-def _coerced(node: Any, name: str, value: Any, path: str) -> Any:
-    """Refuse a value of another type than the field's, so that '3' never trains as text."""
-    kinds = _plain_kinds(get_type_hints(type(node))[name])
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if int not in kinds else value
-    if isinstance(value, list):
-        value = tuple(value)
-    fits = not kinds or any(
-        isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) for kind in kinds
-    )
-    require(
-        fits,
-        f"setting {path!r} is {value!r}",
-        allowed=" or ".join(sorted(kind.__name__.replace("NoneType", "null") for kind in kinds)),
-    )
-    return value
-
-
-def _plain_kinds(hint: Any) -> set[type]:
-    """Reduce a type hint to the classes a value may have; empty means anything goes."""
-    if isinstance(hint, type) and not dataclasses.is_dataclass(hint):
-        return {getattr(hint, "__origin__", hint)}
-    arguments = getattr(hint, "__args__", ())
-    if getattr(hint, "__origin__", None) is Literal:
-        return {type(argument) for argument in arguments}
-    if getattr(hint, "__origin__", None) is tuple:
-        return {tuple}
-    return set().union(*(_plain_kinds(argument) for argument in arguments)) if arguments else set()
 
 
 @dataclass(frozen=True)

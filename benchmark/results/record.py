@@ -78,6 +78,16 @@ class RunRecord:
         values: dict[str, float] = self._json("metrics.json")["metrics"]
         return values
 
+    @property
+    def predictions_sha256(self) -> str:
+        """Digest of the predictions that the metrics were computed from."""
+        return str(self._json("metrics.json")["predictions_sha256"])
+
+    @cached_property
+    def failed(self) -> dict[str, Any]:
+        """`failed.json`: when and why the run failed, with its traceback."""
+        return self._json("failed.json")
+
     def history(self) -> pd.DataFrame:
         """One row per epoch, columns by metric name; raises RunError when there is none."""
         return self._csv("history.csv")

@@ -1,0 +1,63 @@
+# Every target is one line that calls the command line or a tool; `make help` lists them.
+# Variables: SUITE, SOURCE (archive or folder of UTKFace), WEIGHTS (a weight file), SEEDS, DATASET.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUITE ?= quick
+SEEDS ?= 0
+PORT ?= 5000
+DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo data weights benchmark leaderboard ui doctor test check format
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+# pip install -e needs no second look unless what it installs from has changed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -c "import torch, torchvision; torchvision.ops.nms(torch.rand(1, 4), torch.rand(1), 0.5)"
+	@touch $@
+
+setup: $(VENV)/.installed ## Make .venv and install everything; quick when nothing changed
+
+demo: setup ## The main job on drawn faces, no download: run the quick suite, show the leaderboard
+	$(BIN)/facebench run --suite quick --dataset drawn --offline
+	$(BIN)/facebench leaderboard --suite quick --dataset drawn
+
+data: setup ## Prepare and audit a data set: make data SOURCE=UTKFace.tar.gz
+	$(BIN)/facebench data prepare $(or $(SOURCE),data/UTKFace.tar.gz)
+	$(BIN)/facebench data audit $(DATASET_OPTION)
+
+weights: setup ## Add a weight file: make weights WEIGHTS=FILE
+	$(if $(WEIGHTS),$(BIN)/facebench weights add $(WEIGHTS),$(BIN)/facebench weights list)
+
+benchmark: setup ## Prepare, run a suite, rank it: make benchmark SUITE=quick SOURCE=UTKFace.tar.gz WEIGHTS=FILE
+	$(if $(WEIGHTS),$(BIN)/facebench weights add $(WEIGHTS))
+	$(if $(SOURCE),$(BIN)/facebench data prepare $(SOURCE))
+	$(BIN)/facebench run --suite $(SUITE) --seeds $(SEEDS) $(DATASET_OPTION)
+	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION)
+
+leaderboard: setup ## Print and write the leaderboard of SUITE
+	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION)
+
+ui: setup ## Open the MLflow UI on 127.0.0.1
+	$(BIN)/facebench ui --port $(PORT)
+
+doctor: setup ## Say what this machine has
+	$(BIN)/facebench doctor
+
+test: setup ## Run the tests; no network, GPU or real data needed
+	$(BIN)/python -m pytest
+
+check: setup ## Check formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## Format and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .

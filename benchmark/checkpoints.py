@@ -1,0 +1,54 @@
+"""Mid-run checkpoints and the weights of a finished run; both load as tensors only."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from benchmark.experiment import Experiment
+from benchmark.files import canonical_json, replacing
+from benchmark.models.network import Network
+
+
+def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write a mid-run checkpoint atomically; a full disk raises OSError like any other write.
+
+    torch.save into a file would answer a full disk with an internal error of its own.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Read a mid-run checkpoint onto the CPU; None where there is none or it is damaged.
+
+    A damaged checkpoint costs the epochs it held, never the run: training starts anew.
+    """
+    if not path.is_file():
+        return None
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return None
+    except zipfile.BadZipFile:
+        return None
+    return checkpoint
+
+
+def save_weights(path: Path, network: Network, experiment: Experiment) -> None:
+    """Write a network's tensors with the definition that rebuilds it in the file's header."""
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    with replacing(path) as temporary:
+        header = {
+            "experiment": canonical_json(experiment.as_dict()),
+            "network": canonical_json(network.describe()),
+        }
+        temporary.write_bytes(save(tensors, header))

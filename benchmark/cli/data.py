@@ -1,0 +1,269 @@
+"""`facebench data`: prepare and audit data sets of faces."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Quiet
+from benchmark.cli.output import ExitCode, err, out, progress_bar, say_error, speaking
+from benchmark.errors import DataError
+from benchmark.tasks import CLASS_NAMES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmark.faces.audit import Audit
+    from benchmark.faces.prepare import PrepareResult
+
+app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets of faces.")
+
+PREPARE_EXAMPLES = """
+Examples:
+
+  facebench data prepare data/UTKFace.tar.gz
+
+  facebench data prepare ~/faces --image-px 64 --name mine-64
+
+  facebench data prepare other.zip --table data/utkface-100/table.csv
+"""
+
+AUDIT_EXAMPLES = """
+Examples:
+
+  facebench data audit
+
+  facebench data audit --dataset utkface-100 --json
+"""
+
+
+@app.command(epilog=PREPARE_EXAMPLES)
+def prepare(
+    source: Annotated[
+        Path, typer.Argument(help="Folder, .tar, .tar.gz or .zip with faces named as in UTKFace.")
+    ],
+    image_px: Annotated[int, typer.Option(help="Side of the packed faces in pixels.")] = 100,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the data set; from SOURCE if left out.")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="A table.csv of the same faces, to take clusters and split from."),
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Pack the faces of SOURCE, find duplicates and defects, and split them without leaks.
+
+    Exits with 1 if pictures could not be used; the data set then holds the others.
+    """
+    from benchmark.faces.prepare import prepare as prepare_faces
+
+    finding = None
+    with speaking("data prepare", as_json=as_json) as answer:
+        with progress_bar(quiet=quiet or as_json) as bar:
+            result = prepare_faces(
+                source,
+                data_dir,
+                image_px=image_px,
+                name=name,
+                table=table,
+                on_progress=_shown_on(bar),
+            )
+        answer.data = _prepared_data(result)
+        answer.warnings = _warnings(result.faces.manifest["counts"])
+        finding = _finding(result)
+        if finding is not None:
+            answer.errors.append(finding)
+        if not as_json and not quiet:
+            _print_prepared(result)
+    if finding is not None:
+        if not as_json:
+            say_error(finding)
+        raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _shown_on(bar: Progress) -> Callable[[str, int, int], None]:
+    """Give a callback that shows each stage of the work on a line of its own."""
+    tasks: dict[str, TaskID] = {}
+
+    def show(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(stage, total=total)
+        bar.update(tasks[stage], completed=done)
+
+    return show
+
+
+def _prepared_data(result: "PrepareResult") -> dict[str, Any]:
+    faces = result.faces
+    return {
+        "dataset": faces.name,
+        "folder": str(faces.folder),
+        "is_new": result.is_new,
+        "seconds": round(result.seconds, 2),
+        **{key: value for key, value in faces.manifest.items() if key not in ("schema", "name")},
+        "quarantine": faces.quarantine().to_dict("records"),
+    }
+
+
+def _warnings(counts: dict[str, Any]) -> list[str]:
+    warnings = []
+    if counts["converted_modes"]:
+        modes = ", ".join(f"{n} {mode}" for mode, n in counts["converted_modes"].items())
+        warnings.append(f"Pictures that were not RGB were converted to it: {modes}.")
+    if counts["not_square"]:
+        warnings.append(
+            f"{counts['not_square']:,} pictures are not square; their middle was taken."
+        )
+    if counts["enlarged"]:
+        warnings.append(f"{counts['enlarged']:,} pictures are smaller than asked for; enlarged.")
+    return warnings
+
+
+def _finding(result: "PrepareResult") -> DataError | None:
+    if result.n_findings == 0:
+        return None
+    quarantine = result.faces.quarantine()
+    first = quarantine[quarantine["kind"] == "picture"].iloc[0]
+    return DataError(
+        f"{result.n_findings} pictures could not be used and were left out; "
+        f"{first['file']}: {first['reason']}",
+        source=str(result.faces.folder / "quarantine.csv"),
+        fix="The data set is complete without them; mend the source and prepare it under "
+        "another --name to have them too",
+    )
+
+
+def _print_prepared(result: "PrepareResult") -> None:
+    faces, counts = result.faces, result.faces.manifest["counts"]
+    if not result.is_new:
+        out.print(
+            f"[bold]{faces.name}[/] is there already, from the same source with the same options: "
+            f"nothing to do ({counts['usable']:,} faces in {faces.folder}).",
+            soft_wrap=True,
+        )
+        return
+    same, near = counts["identical"], faces.manifest["near_duplicates"]
+    lines = Table.grid(padding=(0, 2))
+    lines.add_row("image files", f"{counts['image_files']:,}")
+    lines.add_row("usable faces", f"{counts['usable']:,}")
+    lines.add_row("no labels in the name", f"{counts['quarantined_names']:,}")
+    lines.add_row("pictures that cannot be used", f"{counts['quarantined_pictures']:,}")
+    lines.add_row("files that are no pictures", f"{counts['not_pictures']:,}")
+    lines.add_row("groups of identical files", f"{same['groups']:,}, holding {same['files']:,}")
+    lines.add_row("  with conflicting labels", _conflicts(same))
+    if near["threshold_bits"] is None:
+        lines.add_row("near-duplicates", near["method"])
+    else:
+        mirrored = f"{near['pairs']:,} pairs, {near['mirrored_pairs']:,} of them mirrored"
+        lines.add_row("near-duplicates", mirrored)
+    lines.add_row("faces with a place in a split", f"{counts['placed']:,}")
+    parts = (f"{name} {counts[name]:,}" for name in ("train", "val", "test"))
+    lines.add_row(f"  {faces.manifest['split_version']}", " · ".join(parts))
+    lines.add_row("split digest", faces.split_digest[:16])
+    out.print(f"[bold]{faces.name}[/], prepared in {result.seconds:.1f} s: {faces.folder}")
+    out.print(lines)
+
+
+def _conflicts(same: dict[str, int]) -> str:
+    by_label = (
+        f"{label.replace('_', ' ')} {same[f'groups_in_conflict_{label}']:,}"
+        for label in ("age", "age_group", "gender", "race")
+    )
+    return f"{same['groups_in_conflict']:,} ({', '.join(by_label)})"
+
+
+@app.command(epilog=AUDIT_EXAMPLES)
+def audit(
+    dataset: DatasetName = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Show who is in which part of the split, what leaks, and which labels are in conflict.
+
+    Exits with 1 if anything is found that should not be.
+    """
+    from benchmark.faces.audit import audit as audit_faces
+    from benchmark.faces.choice import choose_dataset
+
+    with speaking("data audit", as_json=as_json) as answer:
+        result = audit_faces(choose_dataset(data_dir, dataset))
+        answer.data = result.as_dict()
+        answer.errors = [DataError(finding) for finding in result.findings]
+        if not as_json:
+            _print_audit(result)
+    if result.findings:
+        raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _print_audit(result: "Audit") -> None:
+    faces, counts = result.faces, result.faces.manifest["counts"]
+    kind = "drawn faces" if faces.drawn else "faces"
+    out.print(
+        f"[bold]{faces.name}[/]: {counts['usable']:,} {kind} of {faces.image_px} px, "
+        f"{counts['placed']:,} in the split {faces.manifest['split_version']}"
+    )
+    for part in ("train", "val", "test"):
+        out.print(_part_table(result.counts[result.counts["part"] == part], part))
+    out.print(_overlap_table(result))
+    out.print(_left_out_table(result))
+    same, near = result.duplicates, faces.manifest["near_duplicates"]
+    out.print(
+        f"Identical files: {same['groups']:,} groups holding {same['files']:,} files; labels in "
+        f"conflict in {_conflicts(same)}; {same['groups_in_conflict_any_task']:,} groups disagree "
+        "on a task and have no place."
+    )
+    pairs = f"{near['pairs']:,} pairs" if near["threshold_bits"] is not None else near["method"]
+    out.print(
+        f"Near-duplicates: {pairs}; {counts['clusters_of_several']:,} clusters hold more than one "
+        f"face, the largest {counts['largest_cluster']:,}. No cluster is divided."
+    )
+    for finding in result.findings:
+        err.print(f"[bold red]Found:[/] {finding}", soft_wrap=True)
+    if not result.findings:
+        out.print("[green]Nothing found that should not be.[/]")
+
+
+def _part_table(counts: "pd.DataFrame", part: str) -> Table:
+    """Lay out one part: age group and gender down, race across, sums at the ends."""
+    races = CLASS_NAMES["race"]
+    table = Table(title=f"{part}: {int(counts['n'].sum()):,} faces", title_justify="left")
+    table.add_column("age group")
+    table.add_column("gender")
+    for heading in (*races, "all"):
+        table.add_column(heading, justify="right")
+    for age_group, age_name in enumerate(CLASS_NAMES["age_group"]):
+        for gender, gender_name in enumerate(CLASS_NAMES["gender"]):
+            chosen = counts[(counts["age_group"] == age_group) & (counts["gender"] == gender)]
+            by_race = [int(chosen["n"][chosen["race"] == race].sum()) for race in range(len(races))]
+            cells = [f"{n:,}" for n in (*by_race, sum(by_race))]
+            table.add_row(age_name if gender == 0 else "", gender_name, *cells)
+    sums = [int(counts["n"][counts["race"] == race].sum()) for race in range(len(races))]
+    table.add_section()
+    table.add_row("all", "", *(f"{n:,}" for n in (*sums, sum(sums))))
+    return table
+
+
+def _overlap_table(result: "Audit") -> Table:
+    table = Table(title="Shared between parts", title_justify="left")
+    table.add_column("split")
+    for heading in ("equal bytes", "cluster", "file name"):
+        table.add_column(heading, justify="right")
+    for split, counts in result.overlap_counts().items():
+        table.add_row(split, *(f"{n:,}" for n in counts.values()))
+    return table
+
+
+def _left_out_table(result: "Audit") -> Table:
+    table = Table(title="Left out, and why", title_justify="left")
+    table.add_column("kind")
+    table.add_column("reason", overflow="fold")
+    table.add_column("files", justify="right")
+    for kind, reason, n in result.left_out.itertuples(index=False):
+        table.add_row(str(kind), str(reason), f"{n:,}")
+    return table

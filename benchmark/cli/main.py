@@ -1,0 +1,65 @@
+"""The command `facebench`: puts the groups of commands together, and nothing else."""
+
+import os
+import signal
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+# Before torch is loaded: threads that spin while they wait for each other lose whole scheduler
+# slices on shared cores. With one other busy process on two cores, squeezenet1_1 trained at 64
+# images/s spinning and at 409 images/s waiting passively (docs/RESULTS.md, "On shared cores").
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from benchmark import __version__
+from benchmark.cli import data, doctor, leaderboard, registry, run, tracking, weights
+from benchmark.cli.output import Options, out
+
+app = typer.Typer(
+    name="facebench",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Which network best reads age group, gender and race from a face, for whom does it "
+    "fail, and at what cost? Leak-free numbers with intervals.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"facebench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option(help="Show a traceback with an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+    Options.debug = debug
+
+
+app.add_typer(data.app, name="data")
+app.add_typer(weights.app, name="weights")
+app.add_typer(tracking.app, name="runs")
+app.command("run")(run.run)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("list")(registry.list_)
+app.command("show")(registry.show)
+app.command("ui")(tracking.ui)
+app.command("doctor")(doctor.doctor)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; a termination signal stops as cleanly as Ctrl-C."""
+    signal.signal(signal.SIGTERM, _stop)
+    app()

@@ -1,0 +1,170 @@
+"""`facebench run`: experiments in, events shown, exit code out."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchmark import registry
+from benchmark.cli.options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    DatasetName,
+    Quiet,
+    RunsDir,
+    WeightsDir,
+)
+from benchmark.cli.output import Answer, ExitCode, err, say_error, say_warning, speaking
+from benchmark.errors import BenchmarkError, ExperimentError
+from benchmark.experiment import Experiment
+from benchmark.settings import parse_seeds, parse_settings
+
+if TYPE_CHECKING:
+    from benchmark.faces.store import FaceSet
+    from benchmark.plans import Settings
+
+TRACKINGS = ("mlflow", "files")
+
+
+def run(
+    names: Annotated[list[str] | None, typer.Argument(help="Experiments by name.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Run all experiments of a suite.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, as in 0,1,2.")] = "0",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a field: recipe.max_epochs=3.")
+    ] = None,
+    dataset: DatasetName = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")] = None,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    tracking: Annotated[str, typer.Option(help="mlflow, or files alone.")] = "mlflow",
+    offline: Annotated[bool, typer.Option("--offline", help="Never download weights.")] = False,
+    read_test: Annotated[
+        bool, typer.Option("--read-test", help="Read the test faces in ad-hoc runs too.")
+    ] = False,
+    keep_weights: Annotated[str, typer.Option(help="best, all or none.")] = "best",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    weights_dir: WeightsDir = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run experiments; what is done is skipped, what was stopped goes on.
+
+    Examples:
+      facebench run --suite quick
+      facebench run mtl-cnn-none-full-short --seeds 0,1,2
+      facebench run mtl-cnn-none-full-short --set recipe.max_epochs=3
+    """
+    with speaking("run", as_json=as_json) as answer:
+        chosen = _chosen(names or [], suite, parse_settings(settings or []))
+        numbers = parse_seeds(seeds)
+        where = _settings(
+            device, precision, tracking, offline, read_test, keep_weights,
+            runs_dir, weights_dir or data_dir / "weights",
+        )  # fmt: skip
+        code = _run(answer, chosen, numbers, dataset, data_dir, where, quiet=quiet or as_json)
+    if code is not ExitCode.FINE:
+        raise typer.Exit(code)
+
+
+def _chosen(names: list[str], suite: str | None, changes: dict[str, Any]) -> list[Experiment]:
+    """Find what is to be run, each once, with the changes of `--set`."""
+    if not names and suite is None:
+        raise ExperimentError(
+            "nothing to run was named",
+            allowed="names of experiments, or --suite with one of "
+            + ", ".join(sorted(registry.suites())),
+            fix="`facebench list` shows them",
+        )
+    found = {name: registry.experiment(name) for name in names}
+    if suite is not None:
+        found |= {item.name: item for item in registry.experiments_of(suite)}
+    return [item.adjusted(changes) if changes else item for item in found.values()]
+
+
+def _settings(
+    device: str | None, precision: str, tracking: str, offline: bool, read_test: bool,
+    keep_weights: str, runs_dir: Path, weights_dir: Path,
+) -> "Settings":  # fmt: skip
+    # Imported here, so that a mistyped name is answered before torch is loaded.
+    from benchmark.plans import KEEP_WEIGHTS, Settings
+    from benchmark.training.device import choose_device
+
+    for option, value, allowed in (
+        ("--tracking", tracking, TRACKINGS),
+        ("--keep-weights", keep_weights, KEEP_WEIGHTS),
+    ):
+        if value not in allowed:
+            raise ExperimentError(f"{option} is {value!r}", allowed=", ".join(allowed))
+    settings = Settings(
+        runs_dir=runs_dir,
+        weights_dir=weights_dir,
+        device=choose_device(device, precision),
+        offline=offline,
+        read_test=read_test,
+        keep_weights=keep_weights,  # type: ignore[arg-type]
+    )
+    if tracking == "files":
+        return settings
+    from dataclasses import replace
+
+    from benchmark.tracking import MlflowMirror
+
+    return replace(settings, mirror=MlflowMirror(runs_dir, on_trouble=say_warning))
+
+
+def _run(
+    answer: Answer,
+    experiments: list[Experiment],
+    seeds: tuple[int, ...],
+    dataset: str | None,
+    data_dir: Path,
+    settings: "Settings",
+    *,
+    quiet: bool,
+) -> ExitCode:
+    from benchmark.cli.run_display import RunDisplay
+    from benchmark.faces.choice import choose_dataset
+    from benchmark.runs import Failed, Missing, run_all
+
+    faces = choose_dataset(data_dir, dataset)
+    if not quiet:
+        _say_where(faces, settings)
+    counts: dict[str, int] = {}
+    troubles: list[BenchmarkError] = []
+    with RunDisplay(len(experiments) * len(seeds), quiet=quiet) as display:
+        for event in run_all(experiments, seeds, faces, settings):
+            display.show(event)
+            kind = type(event).__name__.lower()
+            counts[kind] = counts.get(kind, 0) + 1
+            if isinstance(event, Failed):
+                troubles.append(event.error)
+            if isinstance(event, Missing):
+                answer.warnings.append(f"{event.experiment.name} is missing: {event.error}")
+    ends = {end: counts.get(end, 0) for end in ("finished", "skipped", "missing", "failed")}
+    answer.data = {"dataset": faces.name, "runs": ends}
+    answer.errors.extend(troubles)
+    if not quiet:
+        err.print(
+            f"{ends['finished']} finished, {ends['skipped']} needed nothing, "
+            f"{ends['missing']} missing, {ends['failed']} failed."
+        )
+        for error in troubles:
+            say_error(error)
+    nothing_there = ends["missing"] > 0 and ends["finished"] + ends["skipped"] == 0
+    return ExitCode.RUNS_FAILED if troubles or nothing_there else ExitCode.FINE
+
+
+def _say_where(faces: "FaceSet", settings: "Settings") -> None:
+    counts: Iterable[str] = (
+        f"{(faces.table['part'] == part).sum():,} {part}" for part in ("train", "val", "test")
+    )
+    what = "[bold yellow]DRAWN FACES[/], not people: " if faces.drawn else ""
+    err.print(
+        f"{what}data set [bold]{faces.name}[/] ({', '.join(counts)}) on "
+        f"{settings.device.description}, {settings.device.precision}",
+        soft_wrap=True,
+    )

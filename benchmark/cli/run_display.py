@@ -1,0 +1,111 @@
+"""What a person sees while runs go on: one bar for the suite, one for the run, a line an epoch."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from benchmark.cli.output import err
+from benchmark.runs import Advanced, Event, Failed, Finished, Missing, Skipped, Started
+from benchmark.tasks import TASK_TITLES
+from benchmark.training.trainer import EpochResult
+
+
+class RunDisplay:
+    """Show events as they come; on a terminal with bars, elsewhere in plain lines."""
+
+    def __init__(self, n_runs: int, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._n_runs = n_runs
+        self._n_seen = 0
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+        self._suite_bar = self._bars.add_task("all runs", total=n_runs, note="")
+        self._run_bar: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def show(self, event: Event) -> None:
+        """Take one event in."""
+        if isinstance(event, Advanced):
+            self._show_step(event)
+        elif isinstance(event, Started):
+            self._show_start(event)
+        else:
+            self._show_end(event)
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._bars.console.print(text)
+
+    def _show_start(self, event: Started) -> None:
+        recipe = event.plan.experiment.recipe
+        went_on = f", going on after epoch {event.epochs_done}" if event.epochs_done else ""
+        self._say(f"[bold]{event.plan.title}[/] ({self._n_seen + 1}/{self._n_runs}){went_on}")
+        self._run_bar = self._bars.add_task(
+            "this run",
+            total=event.n_train * recipe.max_epochs,
+            completed=event.n_train * event.epochs_done,
+            note="",
+        )
+
+    def _show_step(self, event: Advanced) -> None:
+        step, recipe = event.step, event.plan.experiment.recipe
+        if isinstance(step, EpochResult):
+            self._say(_epoch_line(step, recipe.max_epochs))
+            return
+        if self._run_bar is not None:
+            done = step.epoch * step.images_total + step.images_done
+            note = f"epoch {step.epoch + 1}/{recipe.max_epochs} loss {step.train_loss:.3f}"
+            self._bars.update(self._run_bar, completed=done, note=note)
+
+    def _show_end(self, event: Finished | Skipped | Missing | Failed) -> None:
+        self._n_seen += 1
+        self._bars.update(self._suite_bar, completed=self._n_seen)
+        if self._run_bar is not None:
+            self._bars.remove_task(self._run_bar)
+            self._run_bar = None
+        if isinstance(event, Finished):
+            seconds = event.plan.record.done["seconds"]
+            self._say(f"  [green]done[/] in {seconds:.0f} s, run {event.plan.identity[:12]}")
+        elif isinstance(event, Skipped):
+            self._say(f"[bold]{event.plan.title}[/]: nothing to do ({event.why})")
+        elif isinstance(event, Missing):
+            self._say(
+                f"[bold]{event.experiment.name}[/]: [yellow]missing[/], its weights are not at hand"
+            )
+        else:
+            name, why = event.experiment.name, escape(str(event.error))
+            self._say(f"[bold]{name}[/]: [red]failed[/], {why}")
+
+
+def _epoch_line(result: EpochResult, n_epochs: int) -> str:
+    """Write an epoch in under 80 columns, whatever the number of tasks."""
+    rates = "  ".join(
+        f"{TASK_TITLES[task]} {rate:.1%}" for task, rate in result.val_accuracy.items()
+    )
+    best = " [green]best[/]" if result.is_best else ""
+    return (
+        f"  {result.epoch + 1:>3}/{n_epochs}  loss {result.train_loss:.3f}  val {rates}  "
+        f"{result.images_per_second:.0f}/s{best}"
+    )

@@ -1,0 +1,122 @@
+"""`facebench ui` and `facebench runs import`: MLflow, served and caught up."""
+
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
+from benchmark.cli.output import ExitCode, out, progress_bar, speaking
+from benchmark.errors import RunError, TrackingError
+from benchmark.files import copy_folder
+from benchmark.results.record import RunRecord, all_records, work_folder
+
+START_SECONDS = 120
+
+app = typer.Typer(no_args_is_help=True, help="Look after the folders of runs.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `import` a subcommand while it is the only one."""
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A runs folder of another machine; this one's if none.")
+    ] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring MLflow to what the runs' folders say; run it as often as you like.
+
+    Takes over the runs of another machine that ran with --tracking files.
+
+    Examples:
+      facebench runs import
+      facebench runs import /media/stick/mlruns
+    """
+    from benchmark.tracking import import_records
+
+    with speaking("runs import", as_json=as_json) as answer:
+        if folder is not None and folder.resolve() != runs_dir.resolve():
+            _take_over(folder, runs_dir)
+        records = list(all_records(runs_dir))
+        imported = []
+        with progress_bar(quiet=quiet or as_json) as progress:
+            bar = progress.add_task("runs", total=len(records))
+            for record, run_id in import_records(iter(records), runs_dir):
+                imported.append({"identity": record.identity, "mlflow_run": run_id})
+                progress.advance(bar)
+        answer.data = {"runs": imported}
+        if not as_json:
+            out.print(f"{len(imported)} runs are in MLflow.")
+
+
+def _take_over(folder: Path, runs_dir: Path) -> None:
+    """Copy the finished runs of another folder that are not here yet."""
+    records = list(all_records(folder)) or list(all_records(folder.parent))
+    done = [record for record in records if record.state == "done"]
+    if not done:
+        raise RunError(
+            f"{folder} holds no finished run",
+            allowed="a folder with work/<identity>/done.json",
+            fix="Copy the other machine's runs folder (mlruns) here and name it",
+        )
+    for record in done:
+        target = work_folder(runs_dir) / record.identity
+        if RunRecord(target).state != "done":
+            copy_folder(record.folder, target)
+
+
+def ui(
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    port: Annotated[int, typer.Option(help="A free port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open the MLflow UI on 127.0.0.1, with a link to the page that shows the runs.
+
+    Examples:
+      facebench ui
+      facebench ui --port 5001
+    """
+    from benchmark.tracking import landing_path, server_command
+
+    with speaking("ui"):
+        path = landing_path(runs_dir)
+        server = subprocess.Popen(server_command(runs_dir, port))
+        try:
+            _wait_until_up(server, port)
+            out.print(
+                f"\n[bold]http://127.0.0.1:{port}{path}[/]\nStop with Ctrl-C.", soft_wrap=True
+            )
+            code = server.wait()
+        except KeyboardInterrupt:
+            code = 0
+        finally:
+            server.terminate()
+            server.wait()
+    if code:
+        raise typer.Exit(ExitCode.RUNS_FAILED)
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:
+    """Wait for the server's health page; TrackingError when it dies or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise TrackingError(
+        f"the MLflow server did not come up on 127.0.0.1:{port}",
+        fix="Read what it printed above; another program may hold the port, then choose --port",
+    )

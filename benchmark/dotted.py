@@ -1,0 +1,76 @@
+"""Change a field of nested frozen dataclasses by its dotted path, as in `recipe.max_epochs`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from benchmark.errors import require
+
+Definition = TypeVar("Definition")
+
+
+def with_values(definition: Definition, values: Mapping[str, Any]) -> Definition:
+    """Copy `definition` with each dotted path set; the copy is validated like any definition.
+
+    Raises ExperimentError for an unknown path, a group of fields or a value of another type.
+    """
+    for path, value in values.items():
+        definition = _with_value(definition, path.split("."), value, path)
+    return definition
+
+
+def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
+    allowed = [item.name for item in dataclasses.fields(node) if item.name != "ad_hoc"]
+    require(
+        keys[0] in allowed,
+        f"unknown setting {path!r}: {type(node).__name__} has no field {keys[0]!r}",
+        allowed=", ".join(allowed),
+    )
+    current = getattr(node, keys[0])
+    if len(keys) > 1:
+        require(
+            dataclasses.is_dataclass(current),
+            f"unknown setting {path!r}: {keys[0]} has no fields",
+            allowed=f"{'.'.join(path.split('.')[: -len(keys) + 1])}=VALUE",
+        )
+        value = _with_value(current, keys[1:], value, path)
+    else:
+        require(
+            not dataclasses.is_dataclass(current) or type(value) is type(current),
+            f"setting {path!r} is a group of fields",
+            allowed=", ".join(f"{path}.{item.name}" for item in dataclasses.fields(current))
+            if dataclasses.is_dataclass(current)
+            else "",
+        )
+        value = _coerced(node, keys[0], value, path)
+    return dataclasses.replace(node, **{keys[0]: value})
+
+
+def _coerced(node: Any, name: str, value: Any, path: str) -> Any:
+    """Refuse a value of another type than the field's, so that '3' never trains as text."""
+    kinds = _plain_kinds(get_type_hints(type(node))[name])
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value) if int not in kinds else value
+    if isinstance(value, list):
+        value = tuple(value)
+    fits = not kinds or any(
+        isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) for kind in kinds
+    )
+    require(
+        fits,
+        f"setting {path!r} is {value!r}",
+        allowed=" or ".join(sorted(kind.__name__.replace("NoneType", "null") for kind in kinds)),
+    )
+    return value
+
+
+def _plain_kinds(hint: Any) -> set[type]:
+    """Reduce a type hint to the classes a value may have; empty means anything goes."""
+    if isinstance(hint, type) and not dataclasses.is_dataclass(hint):
+        return {getattr(hint, "__origin__", hint)}
+    arguments = getattr(hint, "__args__", ())
+    if getattr(hint, "__origin__", None) is Literal:
+        return {type(argument) for argument in arguments}
+    if getattr(hint, "__origin__", None) is tuple:
+        return {tuple}
+    return set().union(*(_plain_kinds(argument) for argument in arguments)) if arguments else set()

@@ -1,0 +1,72 @@
+"""Faces and labels where the network is: the packed array on the device, batches by index.
+
+Splits and subsets are index arrays into one array, never copies of it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from benchmark.tasks import TASKS, TaskName
+
+
+@dataclass(frozen=True)
+class FaceBatches:
+    """All faces of a data set on one device.
+
+    pixels: (n, px, px, 3) uint8, RGB. On a GPU a copy, made once; on a CPU the memory-mapped
+    file itself, so that only the faces in use take memory.
+    labels: per task (n,) int64 classes.
+    """
+
+    pixels: Tensor
+    labels: dict[TaskName, Tensor]
+
+    @classmethod
+    def on_device(
+        cls, pixels: npt.NDArray[np.uint8], table: pd.DataFrame, device: torch.device
+    ) -> "FaceBatches":
+        """Place the packed array and the labels of its table, whose rows belong together."""
+        labels = {
+            task: torch.from_numpy(table[task].to_numpy(np.int64, copy=True)).to(device)
+            for task in TASKS
+        }
+        return cls(torch.from_numpy(pixels).to(device), labels)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Gather faces: (n, 3, px, px) uint8 in channels-last memory, which costs no transpose."""
+        return self.pixels.index_select(0, indices).permute(0, 3, 1, 2)
+
+    def truths(self, indices: Tensor) -> dict[TaskName, Tensor]:
+        """Gather the labels of the same faces: per task (n,) int64."""
+        return {task: values.index_select(0, indices) for task, values in self.labels.items()}
+
+
+def random_order(n: int, *, seed: int, epoch: int) -> Tensor:
+    """Give the order of `n` training faces in `epoch`: (n,) int64 on the CPU.
+
+    Depends on nothing but the arguments, so that a resumed run sees the batches it would have
+    seen.
+    """
+    return torch.randperm(n, generator=generator_for(seed, epoch, purpose=0))
+
+
+def generator_for(seed: int, epoch: int, *, purpose: int) -> torch.Generator:
+    """Make a CPU generator for one epoch; `purpose` keeps streams of one epoch apart."""
+    state = np.random.SeedSequence([seed, epoch, purpose]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) & (2**63 - 1))
+
+
+def split_into_batches(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Cut an order into batches; a last batch of one face joins the one before.
+
+    Batch norm cannot train on a single value per channel.
+    """
+    batches = list(torch.split(order, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches

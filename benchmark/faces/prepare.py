@@ -1,0 +1,161 @@
+"""From an archive or a folder to a packed data set: read, label, decode, find duplicates, split.
+
+The source is read twice: once for the names, so that the size and order of the packed array are
+known and an unsafe or damaged archive is refused before anything is written; once for the
+pictures.
+"""
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from benchmark.errors import DataError
+from benchmark.faces.archive import Source, open_source
+from benchmark.faces.census import Census, take_census
+from benchmark.faces.folder import (
+    PICTURE_KIND,
+    PIXELS_FILE,
+    QUARANTINE_COLUMNS,
+    PackedFaces,
+    Placement,
+    check_dataset_name,
+    finish_dataset,
+)
+from benchmark.faces.packing import pack_pictures
+from benchmark.faces.pictures import SKETCH_SHAPE, Picture
+from benchmark.faces.pixels import PixelWriter
+from benchmark.faces.progress import OnProgress, keep_quiet
+from benchmark.faces.staging import staged_folder
+from benchmark.faces.store import FaceSet, open_faces
+from benchmark.faces.table import check_same_faces, read_table
+from benchmark.files import sha256_of
+
+IMAGE_PX: Final = range(16, 1025)
+
+
+@dataclass(frozen=True, eq=False)
+class PrepareResult:
+    """A data set, and how it came about."""
+
+    faces: FaceSet
+    is_new: bool
+    """False if it was there already, from the same source with the same options."""
+    seconds: float
+
+    @property
+    def n_findings(self) -> int:
+        """How many pictures could not be used, though their names promised a face."""
+        return int(self.faces.manifest["counts"]["quarantined_pictures"])
+
+
+def prepare(
+    source: Path,
+    data_dir: Path,
+    *,
+    image_px: int = 100,
+    name: str | None = None,
+    table: Path | None = None,
+    on_progress: OnProgress = keep_quiet,
+) -> PrepareResult:
+    """Pack the faces of `source` under `data_dir`, or find that it was done before.
+
+    table: the table.csv of a data set with the same faces, to take clusters and split from.
+    Raises DataError on a source that is missing, damaged, unsafe or without faces, on a table of
+    other faces, and on a full disk; then no data set is left behind.
+    """
+    started = time.perf_counter()
+    if image_px not in IMAGE_PX:
+        allowed = f"{IMAGE_PX[0]} to {IMAGE_PX[-1]}"
+        raise DataError(f"faces of {image_px} pixels a side were asked for", allowed=allowed)
+    opened = open_source(source)
+    source_name = os.path.basename(os.path.abspath(source))
+    name = name or f"{_stem(source_name)}-{image_px}"
+    check_dataset_name(name, drawn=False)
+    placement = _read_placement(table) if table is not None else None
+    about: dict[str, Any] = {
+        "name": name,
+        "drawn": False,
+        "image_px": image_px,
+        "source": source_name,
+        "source_sha256": opened.sha256(on_progress),
+    }
+    final = data_dir / name
+    is_new = not final.exists()
+    if is_new:
+        _make(opened, final, about, placement, on_progress)
+    faces = open_faces(final)
+    _check_same(faces, about, placement)
+    return PrepareResult(faces, is_new, time.perf_counter() - started)
+
+
+def _stem(source_name: str) -> str:
+    stem = re.sub(r"\.(tar\.gz|tgz|tar|zip)$", "", source_name.lower())
+    return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "faces"
+
+
+def _read_placement(table: Path) -> Placement:
+    if not table.is_file():
+        raise DataError(f"{table} does not exist", allowed="a table.csv of a prepared data set")
+    return Placement(read_table(table), sha256_of(table), table.name)
+
+
+def _check_same(faces: FaceSet, about: dict[str, Any], placement: Placement | None) -> None:
+    """Raise DataError if the data set of this name came from elsewhere or by other options."""
+    wanted = {**about, "table_source_sha256": placement.sha256 if placement else None}
+    for key in ("source_sha256", "image_px", "table_source_sha256"):
+        if faces.manifest[key] != wanted[key]:
+            raise DataError(
+                f"data set {faces.name!r} was prepared otherwise: its {key} is "
+                f"{faces.manifest[key]}, and {wanted[key]} was asked for",
+                source=str(faces.folder),
+                fix="Choose another --name, or remove that folder to prepare it anew",
+            )
+
+
+def _make(
+    source: Source,
+    final: Path,
+    about: dict[str, Any],
+    placement: Placement | None,
+    on_progress: OnProgress,
+) -> None:
+    census = take_census(source)
+    if placement is not None:
+        check_same_faces(census.table(), placement.table, placement.source)
+    with staged_folder(final) as folder:
+        writer = PixelWriter(folder / PIXELS_FILE, len(census.faces), about["image_px"])
+        try:
+            pictures, unusable = pack_pictures(source, census, writer, on_progress)
+            kept = sorted(pictures)
+            if not kept:
+                raise DataError(
+                    f"none of the {len(census.faces)} pictures of {source.path} can be used; "
+                    f"{census.faces[0][0]}: {next(iter(unusable.values()))}",
+                    allowed="whole pictures of faces",
+                )
+            writer.finish(kept)
+        finally:
+            writer.close()
+        packed = _packed(census, pictures, unusable)
+        finish_dataset(folder, packed, about, placement, on_progress)
+
+
+def _packed(census: Census, pictures: dict[int, Picture], unusable: dict[int, str]) -> PackedFaces:
+    kept = sorted(pictures)
+    in_order = [pictures[row] for row in kept]
+    table = census.table().iloc[kept].reset_index(drop=True)
+    for column in ("sha256", "mode", "width", "height"):
+        table[column] = [getattr(picture, column) for picture in in_order]
+    sketches = np.frombuffer(b"".join(picture.sketch for picture in in_order), np.uint8)
+    left_out = [
+        *census.left_out,
+        *((census.faces[row][0], PICTURE_KIND, reason) for row, reason in unusable.items()),
+    ]
+    quarantine = pd.DataFrame(sorted(left_out), columns=list(QUARANTINE_COLUMNS))
+    return PackedFaces(table, sketches.reshape(-1, *SKETCH_SHAPE), quarantine)

@@ -1,0 +1,147 @@
+"""table.csv: one row per usable face, in order of the file names; how it is made and read back."""
+
+from collections.abc import Iterable
+from io import StringIO
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+from pandas.api.types import is_integer_dtype
+
+from benchmark.errors import DataError
+from benchmark.faces.clusters import LABELS, cluster_of, identical_groups, placement_columns
+from benchmark.faces.splits import N_FOLDS, PARTS, with_split
+from benchmark.files import write_text
+from benchmark.tasks import CLASS_NAMES
+
+TEXT_COLUMNS: Final = ("file", "sha256", "part", "no_place_reason", "mode")
+PLACEMENT_COLUMNS: Final = (
+    "cluster",
+    "is_copy",
+    "label_conflict",
+    "part",
+    "fold",
+    "no_place_reason",
+)
+TABLE_COLUMNS: Final = (
+    *("file", "sha256", *LABELS),
+    *PLACEMENT_COLUMNS,
+    *("mode", "width", "height"),
+)
+SHOWN_FILES: Final = 3
+"""How many file names a message lists."""
+
+
+def placed(table: pd.DataFrame, near: Iterable[tuple[int, int]]) -> pd.DataFrame:
+    """Add the placement columns: clusters by equal bytes and `near` pairs of rows, then the split.
+
+    Needs file, sha256, the labels, mode, width and height, sorted by file.
+    """
+    groups = identical_groups(table)
+    clusters = cluster_of(len(table), groups, near)
+    reasons = placement_columns(table, groups)
+    return with_split(table.assign(cluster=clusters).join(reasons))[list(TABLE_COLUMNS)]
+
+
+def placed_as(table: pd.DataFrame, placement: pd.DataFrame) -> pd.DataFrame:
+    """Add the placement columns as another table has them, by file name; checks nothing."""
+    theirs = placement.set_index("file").loc[table["file"]]
+    columns = {name: theirs[name].to_numpy() for name in PLACEMENT_COLUMNS}
+    return table.assign(**columns)[list(TABLE_COLUMNS)]
+
+
+def check_same_faces(table: pd.DataFrame, placement: pd.DataFrame, source: str) -> None:
+    """Raise DataError unless both tables hold the same files with the same labels.
+
+    source: where the other table is from.
+    """
+    _same_files(table["file"], placement["file"], source)
+    theirs = placement.set_index("file").loc[table["file"]]
+    for label in LABELS:
+        differs = table[label].to_numpy() != theirs[label].to_numpy()
+        if differs.any():
+            raise DataError(
+                f"{int(differs.sum())} faces have another {label} in the table: "
+                f"{_some(table['file'][differs])}",
+                allowed="the labels of the file names",
+                source=source,
+                fix="Use the table of a data set with these faces",
+            )
+
+
+def _same_files(here: "pd.Series[str]", there: "pd.Series[str]", source: str) -> None:
+    missing, extra = sorted(set(there) - set(here)), sorted(set(here) - set(there))
+    if not missing and not extra:
+        return
+    found = []
+    if missing:
+        found.append(f"{len(missing)} faces of the table are not in the source: {_some(missing)}")
+    if extra:
+        found.append(f"{len(extra)} faces of the source are not in the table: {_some(extra)}")
+    raise DataError(
+        "; ".join(found),
+        allowed="a source with the same faces under the same names",
+        source=source,
+        fix="Prepare without --table, or use the table of a data set with these faces",
+    )
+
+
+def _some(files: Iterable[str]) -> str:
+    listed = list(files)
+    more = f" and {len(listed) - SHOWN_FILES} more" if len(listed) > SHOWN_FILES else ""
+    return ", ".join(listed[:SHOWN_FILES]) + more
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write as CSV, atomically, the same bytes for the same table."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table.csv; raise DataError if a column is missing or holds what it cannot."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = pd.read_csv(
+            StringIO(text),
+            dtype=dict.fromkeys(TEXT_COLUMNS, str),
+            keep_default_na=False,
+            na_filter=False,
+        )
+    except (OSError, ValueError) as error:
+        raise _not_a_table(path, f"it cannot be read: {error}") from error
+    missing = [name for name in TABLE_COLUMNS if name not in table.columns]
+    if missing:
+        raise _not_a_table(path, f"it has no column {', '.join(missing)}")
+    if problem := _problem_of(table):
+        raise _not_a_table(path, problem)
+    return table[list(TABLE_COLUMNS)]
+
+
+def _problem_of(table: pd.DataFrame) -> str | None:
+    if len(table) == 0:
+        return "it has no faces"
+    for name in TABLE_COLUMNS:
+        if name not in TEXT_COLUMNS and not is_integer_dtype(table[name]):
+            return f"column {name} holds something other than integers"
+    if table["file"].duplicated().any():
+        return f"{table['file'][table['file'].duplicated()].iloc[0]} stands in it twice"
+    for task, names in CLASS_NAMES.items():
+        if not table[task].between(0, len(names) - 1).all():
+            return f"column {task} has labels outside 0 to {len(names) - 1}"
+    has_place = table["no_place_reason"] == ""
+    if (
+        not table["part"].isin(["", *PARTS]).all()
+        or not table["fold"].between(-1, N_FOLDS - 1).all()
+    ):
+        return f"column part or fold has values other than {', '.join(PARTS)} or 0 to {N_FOLDS - 1}"
+    if ((table["part"] != "") != has_place).any() or ((table["fold"] != -1) != has_place).any():
+        return "a face has both or neither of a part and a reason to have none"
+    return None
+
+
+def _not_a_table(path: Path, problem: str) -> DataError:
+    return DataError(
+        f"{path.name} is not a table of faces: {problem}",
+        allowed="the table.csv that `facebench data prepare` wrote",
+        source=str(path),
+    )

@@ -1,0 +1,120 @@
+"""The heads: what reads the trunk's features, one branch per task (notebooks, §3).
+
+Features come in as vectors, logits go out in float32; pooling and the loss are left to others.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.experiment import Head
+from benchmark.tasks import TaskName, n_classes
+
+
+class TaskBranch(nn.Module):
+    """Linear, ReLU, Linear: the study's Dense(128) and its softmax layer without the softmax."""
+
+    def __init__(self, n_inputs: int, hidden_units: int, n_outputs: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(n_inputs, hidden_units)
+        self.output = nn.Linear(hidden_units, n_outputs)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Map features (n, n_inputs) to the hidden layer (n, hidden_units), at least 0."""
+        embedding: Tensor = self.hidden(features).relu()
+        return embedding
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Map a hidden layer (n, hidden_units) to logits (n, n_outputs)."""
+        logits: Tensor = self.output(embedding)
+        return logits
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (n, n_inputs) to logits (n, n_outputs)."""
+        return self.classify(self.embed(features))
+
+
+class PlainHead(nn.Module):
+    """Separate branches that share nothing but the trunk; with one task, the single-task head."""
+
+    def __init__(self, definition: Head, n_features: int) -> None:
+        super().__init__()
+        self.tasks = definition.tasks
+        for task in self.tasks:
+            branch = TaskBranch(n_features, definition.hidden_units, n_classes(task))
+            self.add_module(task, branch)
+
+    def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
+        """Map features (n, n_features) to logits (n, classes) per task."""
+        return {task: self.get_submodule(task)(features) for task in self.tasks}
+
+
+class Gate(nn.Module):
+    """Scale a gender embedding by one sigmoid scalar per face (notebooks, v4)."""
+
+    def __init__(self, hidden_units: int) -> None:
+        super().__init__()
+        self.scores = TaskBranch(hidden_units, hidden_units, 1)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Map (n, hidden_units) to (n, hidden_units)."""
+        return torch.sigmoid(self.scores(embedding)) * embedding
+
+
+class FeatureAttention(nn.Module):
+    """Weigh a gender embedding by a softmax over its features, which sums to 1 (notebooks, v5).
+
+    Not scaled up again: at the start the embedding is shrunk about hidden_units times, as there.
+    """
+
+    def __init__(self, hidden_units: int) -> None:
+        super().__init__()
+        self.scores = TaskBranch(hidden_units, hidden_units, hidden_units)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Map (n, hidden_units) to (n, hidden_units)."""
+        return torch.softmax(self.scores(embedding), dim=1) * embedding
+
+
+class GenderConditionedHead(nn.Module):
+    """Age-group and race branches that see the gender branch's hidden layer beside the features.
+
+    `embedding` joins [gender, features], `gate` and `attention` join [features, scaled gender]:
+    the notebooks' order, which matters only for porting weights. Gradients of age group and race
+    flow into the gender branch, as they did there.
+    """
+
+    def __init__(self, definition: Head, n_features: int) -> None:
+        super().__init__()
+        width = definition.hidden_units
+        self.gender_first = definition.conditioning == "embedding"
+        self.gender = TaskBranch(n_features, width, n_classes("gender"))
+        self.age_group = TaskBranch(n_features + width, width, n_classes("age_group"))
+        self.race = TaskBranch(n_features + width, width, n_classes("race"))
+        self.gender_for_age_group = _conditioner(definition.conditioning, width)
+        self.gender_for_race = _conditioner(definition.conditioning, width)
+
+    def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
+        """Map features (n, n_features) to logits (n, classes) per task."""
+        gender = self.gender.embed(features)
+        return {
+            "age_group": self.age_group(self._join(features, self.gender_for_age_group(gender))),
+            "gender": self.gender.classify(gender),
+            "race": self.race(self._join(features, self.gender_for_race(gender))),
+        }
+
+    def _join(self, features: Tensor, gender: Tensor) -> Tensor:
+        parts = [gender, features] if self.gender_first else [features, gender]
+        return torch.cat(parts, dim=1)
+
+
+def _conditioner(conditioning: str, width: int) -> nn.Module:
+    if conditioning == "gate":
+        return Gate(width)
+    return FeatureAttention(width) if conditioning == "attention" else nn.Identity()
+
+
+def build_head(definition: Head, n_features: int) -> nn.Module:
+    """Build the head that `definition` describes on features of length `n_features`."""
+    if definition.conditioning == "none":
+        return PlainHead(definition, n_features)
+    return GenderConditionedHead(definition, n_features)

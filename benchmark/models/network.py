@@ -1,0 +1,192 @@
+"""The network of an experiment: input scaling, trunk and head, frozen as deep as it says.
+
+Training it, and moving it to a device, is for benchmark.training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.errors import WeightsError, WeightsMissing
+from benchmark.experiment import Experiment
+from benchmark.models.backbones import Trunk, build_trunk, feature_map_shape
+from benchmark.models.heads import build_head
+from benchmark.models.initialisation import initialise_head, initialise_trunk, seeded
+from benchmark.models.preprocessing import InputScaling, Preprocessing, preprocessing_for
+from benchmark.models.sources import UNTRAINED
+from benchmark.models.weights import LoadedWeights
+from benchmark.tasks import TaskName
+
+SCHEMA: Final = 1
+
+
+class Network(nn.Module):
+    """Pictures in, logits per task out; frozen stages stay frozen and in eval mode."""
+
+    def __init__(
+        self,
+        scaling: InputScaling,
+        trunk: Trunk,
+        head: nn.Module,
+        *,
+        trained_stages: tuple[str, ...],
+        flattened: bool,
+    ) -> None:
+        super().__init__()
+        self.scaling = scaling
+        self.trunk = trunk
+        self.head = head
+        self.trained_stages = trained_stages
+        """Names of the stages that are trained, shallow to deep."""
+        self.flattened = flattened
+        for stage in self._frozen():
+            stage.requires_grad_(False)
+        self.train()
+
+    def _frozen(self) -> list[nn.Module]:
+        stages = self.trunk.stages.items()
+        return [stage for name, stage in stages if name not in self.trained_stages]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch mode, but for frozen stages: batch norm there stays in eval mode, else its
+        statistics drift under frozen weights (as Keras's trainable=False does by itself)."""
+        super().train(mode)
+        for stage in self._frozen():
+            stage.eval()
+        return self
+
+    def forward(self, images: Tensor) -> dict[TaskName, Tensor]:
+        """Map images (n, 3, h, w), RGB 0..255, uint8 or float, to float32 logits (n, classes)."""
+        return self.classify(self.trunk(self.scaling(images)))
+
+    def classify(self, feature_map: Tensor) -> dict[TaskName, Tensor]:
+        """Map the trunk's output (n, n_features, h', w') to float32 logits (n, classes) per task.
+
+        Autocast is off from here on: the head costs next to nothing, and rounds nothing.
+        """
+        if feature_map.is_meta:  # torch 2.14 knows no autocast on the meta device
+            return self._read(feature_map)
+        with torch.autocast(feature_map.device.type, enabled=False):
+            return self._read(feature_map)
+
+    def _read(self, feature_map: Tensor) -> dict[TaskName, Tensor]:
+        features = feature_map.float().flatten(1) if self.flattened else pooled(feature_map)
+        logits: dict[TaskName, Tensor] = self.head(features)
+        return logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map images as `forward` takes them to the trunk's pooled output (n, n_features)."""
+        return pooled(self.trunk(self.scaling(images)))
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Count all parameters and the trained ones; running statistics are no parameters."""
+        counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
+        return sum(n for n, _ in counts), sum(n for n, is_trained in counts if is_trained)
+
+    def multiply_adds(self, image_px: int) -> int:
+        """Count the multiply-adds of one face's forward pass: convolutions and matrices only."""
+        parameter = next(self.parameters())
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                self(torch.zeros(1, 3, image_px, image_px, device=parameter.device))
+        finally:
+            self.train(was_training)
+        return int(counter.get_total_flops()) // 2
+
+    def describe(self) -> dict[str, Any]:
+        """Give what the state dict does not hold and `rebuild_network` needs; plain values."""
+        return {
+            "schema": SCHEMA,
+            "preprocessing": self.scaling.preprocessing.as_dict(),
+            "options": dict(self.trunk.options),
+        }
+
+
+def pooled(feature_map: Tensor) -> Tensor:
+    """Average (n, c, h, w) over its cells in float32: (n, c)."""
+    return feature_map.float().mean(dim=(2, 3))
+
+
+def build_network(experiment: Experiment, weights: LoadedWeights | None, seed: int) -> Network:
+    """Build an experiment's network; what no weights fix depends on `seed` alone.
+
+    Raise WeightsMissing where the experiment starts from weights and none are given, WeightsError
+    where they are another's.
+    """
+    _check_weights(experiment, weights)
+    backbone = experiment.backbone
+    start = UNTRAINED[backbone.architecture] if weights is None else weights
+    preprocessing = preprocessing_for(start.preprocessing, experiment.protocol.input_scaling)
+    network = _assembled(experiment, preprocessing, start.options, seed)
+    if weights is not None:
+        network.trunk.load_state_dict(weights.tensors)
+    return network
+
+
+def rebuild_network(
+    experiment: Experiment, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Network:
+    """Build a trained network again, from `Network.describe` and its state dict.
+
+    Needs no weight source. Raise WeightsError where the three do not belong together.
+    """
+    if description.get("schema") != SCHEMA:
+        raise WeightsError(
+            f"a network description of schema {description.get('schema')!r}",
+            allowed=str(SCHEMA),
+            fix="Read it with the version of facebench that wrote it",
+        )
+    preprocessing = Preprocessing.from_dict(description["preprocessing"])
+    network = _assembled(experiment, preprocessing, description["options"], seed=0)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(
+            f"the trained weights do not fit {experiment.name!r}: {reason}",
+            fix="Use the definition that the weights were trained with",
+        ) from None
+    return network
+
+
+def _check_weights(experiment: Experiment, weights: LoadedWeights | None) -> None:
+    backbone = experiment.backbone
+    wanted = f"{backbone.architecture} with {backbone.weights!r} weights"
+    if weights is None and backbone.weights != "none":
+        raise WeightsMissing(
+            f"{experiment.name!r} starts from {wanted}, and none were given",
+            fix=f"facebench weights list says where the {backbone.weights!r} weights are",
+        )
+    found = weights and (weights.architecture, weights.source)
+    if found and found != (backbone.architecture, backbone.weights):
+        raise WeightsError(
+            f"{experiment.name!r} was given {found[0]} with {found[1]!r} weights", allowed=wanted
+        )
+
+
+def _assembled(
+    experiment: Experiment, preprocessing: Preprocessing, options: Mapping[str, str], seed: int
+) -> Network:
+    backbone, definition = experiment.backbone, experiment.head
+    flattened = definition.features == "flattened"
+    n_features, height, width = feature_map_shape(backbone.architecture, options, backbone.input_px)
+    # seeded: constructors draw first values too, which must neither show nor disturb the caller.
+    with seeded(seed, "construction"):
+        trunk = build_trunk(backbone.architecture, **options)
+        head = build_head(definition, n_features * (height * width if flattened else 1))
+    initialise_trunk(trunk, seed)
+    initialise_head(head, experiment.recipe.head_initialisation, seed)
+    return Network(
+        InputScaling(preprocessing, backbone.input_px),
+        trunk,
+        head,
+        trained_stages=backbone.trained_stages,
+        flattened=flattened,
+    )

@@ -1,0 +1,154 @@
+"""What weights demand of their input, and the module that gives it to them.
+
+Pictures arrive as RGB, 0 to 255, at any size; everything between that and the first convolution
+is here. Which demands belong to which weights is written in benchmark.models.sources.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import DataError, WeightsError
+
+Channels = Literal["RGB", "BGR"]
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """`(pixel * scale - mean) / std` per channel, pixel in 0..255, in the order of `channels`."""
+
+    channels: Channels
+    scale: float
+    """Factor on pixel values of 0 to 255: 1 leaves them, 1/255 maps them to 0..1."""
+    mean: Triple
+    """Subtracted after scaling; in the order of `channels`."""
+    std: Triple
+    """Divided by after that; in the order of `channels`."""
+
+    def __post_init__(self) -> None:
+        numbers = (self.scale, *self.mean, *self.std)
+        sound = (
+            self.channels in ("RGB", "BGR")
+            and len(self.mean) == len(self.std) == 3
+            and all(math.isfinite(number) for number in numbers)
+            and self.scale > 0
+            and min(self.std) > 0
+        )
+        if not sound:
+            raise WeightsError(
+                f"preprocessing is {dataclasses.asdict(self)}",
+                allowed="RGB or BGR, a scale above 0, three finite means, three std above 0",
+            )
+
+    def swapped(self) -> Preprocessing:
+        """Exchange red and blue; each colour keeps its own mean and std."""
+        first, second, third = self.mean
+        return Preprocessing(
+            channels="BGR" if self.channels == "RGB" else "RGB",
+            scale=self.scale,
+            mean=(third, second, first),
+            std=(self.std[2], self.std[1], self.std[0]),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain JSON-able values; `from_dict` reads them back."""
+        return {
+            "channels": self.channels,
+            "scale": self.scale,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Read what `as_dict` wrote; raise WeightsError for anything else."""
+        try:
+            return cls(
+                channels=values["channels"],
+                scale=float(values["scale"]),
+                mean=_triple(values["mean"]),
+                std=_triple(values["std"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(
+                f"preprocessing {dict(values)!r} cannot be read ({error})",
+                allowed="channels, scale, mean and std",
+            ) from None
+
+    def sentence(self) -> str:
+        """Say it as a person would: order, range, mean, deviation."""
+        low = [(0 - mean) / std for mean, std in zip(self.mean, self.std, strict=True)]
+        high = [
+            (255 * self.scale - mean) / std for mean, std in zip(self.mean, self.std, strict=True)
+        ]
+        return f"{self.channels}, {min(low):.4g} to {max(high):.4g}"
+
+
+def _triple(values: Any) -> Triple:
+    return cast(Triple, tuple(float(value) for value in values))
+
+
+IMAGENET: Final = Preprocessing("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""torchvision's and timm's: mean and deviation of ImageNet pixels in 0..1."""
+
+CAFFE: Final = Preprocessing("BGR", 1.0, (104.006, 116.669, 122.679), (1.0, 1.0, 1.0))
+"""Caffe's: blue first, 0 to 255 minus ImageNet's mean (README of rcmalli/keras-squeezenet)."""
+
+UNIT: Final = Preprocessing("RGB", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""The study's for every network: RGB / 255, nothing else (notebooks, §2)."""
+
+CENTRED: Final = Preprocessing("RGB", 1 / 127.5, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+"""Ours for networks that start from nothing: -1 to 1, fixed, so that no face set's own mean
+enters the network."""
+
+
+def preprocessing_for(demanded: Preprocessing, input_scaling: str) -> Preprocessing:
+    """Choose by the protocol's input scaling: `weights`, `unit` or `weights_swapped`."""
+    choices = {"weights": demanded, "unit": UNIT, "weights_swapped": demanded.swapped()}
+    return choices[input_scaling]
+
+
+class InputScaling(nn.Module):
+    """Map RGB pictures of 0..255 to what the weights demand, at the size the trunk wants.
+
+    The constants are not part of the state dict: a network is described by `Network.describe`,
+    and a state dict of another preprocessing must not change this one silently.
+    """
+
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(self, preprocessing: Preprocessing, input_px: int) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.input_px = input_px
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        self.register_buffer("factor", (preprocessing.scale / std).view(1, 3, 1, 1), False)
+        self.register_buffer("offset", (-mean / std).view(1, 3, 1, 1), False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scale images (n, 3, h, w), RGB 0..255, uint8 or float, to (n, 3, input_px, input_px).
+
+        The result is float32 and keeps the memory format. Faces of another size are resized
+        bilinearly with antialiasing, before scaling.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise DataError(
+                f"a batch of shape {tuple(images.shape)}", allowed="(n, 3, height, width), RGB"
+            )
+        if self.preprocessing.channels == "BGR":
+            # flip, not indexing: it keeps channels_last, and moves one byte a value.
+            images = images.flip(1)
+        pixels = images.float()
+        if pixels.shape[-2:] != (self.input_px, self.input_px):
+            size = (self.input_px, self.input_px)
+            pixels = nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+        return pixels * self.factor + self.offset

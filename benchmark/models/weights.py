@@ -1,0 +1,322 @@
+"""The store of converted weights: add a file, fetch one, find it again, and load it as tensors.
+
+One file per architecture and source, `<architecture>-<source>.safetensors`, which says in its own
+metadata where it came from and what it demands. What exists is told by benchmark.models.sources.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from benchmark.architectures import ARCHITECTURES, architecture_named
+from benchmark.errors import WeightsError, WeightsMissing
+from benchmark.files import canonical_json, replacing, sha256_of
+from benchmark.models.backbones import build_trunk
+from benchmark.models.conversion import check_fits, convert
+from benchmark.models.download import OnBytes, fetch
+from benchmark.models.preprocessing import Preprocessing
+from benchmark.models.sources import FILES, PublishedFile, files_for
+
+SCHEMA: Final = 1
+ENVIRONMENT_VARIABLE: Final = "FACEBENCH_WEIGHTS_DIR"
+
+_FAILED: Final[dict[str, str]] = {}
+"""Address → why it gave nothing. Every run of a suite resolves its weights: a machine without a
+network waits for each address once a process, not once a run."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A converted file in the store, with what its metadata says."""
+
+    architecture: str
+    source: str
+    path: Path
+    sha256: str
+    """Of tensors, preprocessing and options: equal weights used alike have equal sums, whatever
+    file they came from. Part of a run's identity."""
+    origin: str
+    """Name of the published file."""
+    origin_sha256: str
+    published: bool
+    """Whether the origin's sum is the published one; False only where a person insisted."""
+    licence: str
+    trained_on: str
+    preprocessing: Preprocessing
+    options: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What a network starts from: tensors of a trunk, and what they demand around them."""
+
+    architecture: str
+    source: str
+    tensors: Mapping[str, Tensor]
+    preprocessing: Preprocessing
+    options: Mapping[str, str]
+    sha256: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """One weight source of one architecture, and whether it is at hand."""
+
+    architecture: str
+    source: str
+    state: str
+    """`here`, `missing` or `damaged`."""
+    published: tuple[PublishedFile, ...]
+    file: WeightFile | None = None
+    problem: WeightsError | None = None
+
+
+def stored_path(architecture: str, source: str, weights_dir: Path) -> Path:
+    """Say where the converted file of a source belongs."""
+    return weights_dir / f"{architecture}-{source}.safetensors"
+
+
+def resolve(
+    architecture: str,
+    source: str,
+    weights_dir: Path,
+    *,
+    offline: bool,
+    on_bytes: OnBytes | None = None,
+    published: tuple[PublishedFile, ...] | None = None,
+) -> WeightFile:
+    """Find the weights in the store; else convert or fetch a published file into it.
+
+    A published file that lies in `weights_dir` under its own name is converted. Raise
+    WeightsMissing, with the addresses, where nothing is to be had; WeightsError for a damaged file.
+    """
+    path = stored_path(architecture, source, weights_dir)
+    if path.exists():
+        return read_stored(path)[0]
+    candidates = files_for(architecture, source) if published is None else published
+    for candidate in candidates:
+        if (weights_dir / candidate.file_name).exists():
+            return add_file(weights_dir / candidate.file_name, weights_dir, published=candidates)
+    for candidate in () if offline else candidates:
+        if candidate.url in _FAILED:
+            continue
+        try:
+            return _fetched(candidate, weights_dir, on_bytes)
+        except WeightsError as error:
+            _FAILED[candidate.url] = f"{urlsplit(candidate.url).netloc}: {error.found}"
+    reasons = [] if offline else [_FAILED[candidate.url] for candidate in candidates]
+    raise _missing(architecture, source, weights_dir, candidates, reasons)
+
+
+def _fetched(candidate: PublishedFile, weights_dir: Path, on_bytes: OnBytes | None) -> WeightFile:
+    # Beside the store, not in it: an interrupted download is gone on with, never mistaken for it.
+    downloaded = weights_dir / "downloads" / candidate.file_name
+    try:
+        fetch(candidate.url, downloaded, candidate.is_this, on_bytes)
+    except OSError as error:
+        raise _not_written(weights_dir, error) from None
+    added = add_file(downloaded, weights_dir, published=(candidate,))
+    downloaded.unlink()
+    return added
+
+
+def _missing(
+    architecture: str,
+    source: str,
+    weights_dir: Path,
+    candidates: tuple[PublishedFile, ...],
+    reasons: list[str],
+) -> WeightsMissing:
+    why = f", nor to be had ({'; '.join(reasons)})" if reasons else ""
+    if not candidates:
+        known = ", ".join(architecture_named(architecture).weight_sources)
+        return WeightsMissing(
+            f"no published file is known for the {source!r} weights of {architecture}",
+            allowed=known,
+            fix="Choose one of these, or add a source in benchmark/models/sources.py",
+        )
+    urls = " or ".join(candidate.url for candidate in candidates)
+    return WeightsMissing(
+        f"the {source!r} weights of {architecture} are not here{why}",
+        source=str(weights_dir),
+        fix=f"Fetch {urls} where there is a network, then: facebench weights add FILE",
+    )
+
+
+def add_file(
+    file: Path,
+    weights_dir: Path,
+    *,
+    replace: bool = False,
+    any_checksum: bool = False,
+    published: tuple[PublishedFile, ...] = FILES,
+) -> WeightFile:
+    """Recognise a file by its content, convert it, and write it to the store, whole or not at all.
+
+    A file whose sha256 is not the published one is refused unless `any_checksum`; one that would
+    change weights that are already there, unless `replace`.
+    """
+    layout, tensors = convert(file)
+    origin_sha256 = sha256_of(file)
+    alike = [known for known in published if known.layout == layout.name]
+    exact = [known for known in alike if known.is_this(origin_sha256)]
+    if not exact and not (any_checksum and len(alike) == 1):
+        raise _not_published(file, origin_sha256, alike)
+    known = (exact or alike)[0]
+    path = stored_path(known.architecture, known.source, weights_dir)
+    metadata = {
+        "schema": SCHEMA,
+        "architecture": known.architecture,
+        "source": known.source,
+        "sha256": content_sha256(tensors, known.preprocessing, known.options),
+        "origin": file.name,
+        "origin_sha256": origin_sha256,
+        "published": bool(exact),
+        "licence": known.licence,
+        "trained_on": known.trained_on,
+        "preprocessing": known.preprocessing.as_dict(),
+        "options": dict(known.options),
+    }
+    if path.exists() and not replace:
+        here = read_stored(path)[0]
+        if here.sha256 == metadata["sha256"]:
+            return here
+        raise WeightsError(
+            f"{path.name} is already here, from {here.origin}, and {file.name} differs from it",
+            source=str(weights_dir),
+            fix="Results of the two are not comparable; to change over: facebench weights add "
+            f"--replace {file}",
+        )
+    build_trunk(known.architecture, **known.options).load_state_dict(tensors)
+    _write(path, tensors, metadata)
+    return read_stored(path)[0]
+
+
+def _not_published(file: Path, sha256: str, alike: list[PublishedFile]) -> WeightsError:
+    sums = ", ".join(f"{known.sha256} ({known.file_name})" for known in alike)
+    return WeightsError(
+        f"{file.name} has the layout of a known file but the sha256 {sha256}",
+        allowed=sums or "no published file of this layout",
+        source=str(file),
+        fix="Fetch the published file; or, if you trust this one: "
+        f"facebench weights add --any-checksum {file}",
+    )
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    try:
+        with replacing(path) as temporary:
+            save_file(dict(tensors), temporary, metadata={"facebench": canonical_json(metadata)})
+    except (OSError, SafetensorError) as error:
+        raise _not_written(path.parent, error) from None
+
+
+def _not_written(folder: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"weights cannot be written to {folder} ({error})",
+        fix=f"Free space or set {ENVIRONMENT_VARIABLE} to a folder that can be written",
+    )
+
+
+def content_sha256(
+    tensors: Mapping[str, Tensor], preprocessing: Preprocessing, options: Mapping[str, str]
+) -> str:
+    """Sum up what decides a trunk's function: every tensor's name, type, shape and bytes, and
+    how it is fed and laid out."""
+    demands = {"preprocessing": preprocessing.as_dict(), "options": dict(options)}
+    digest = hashlib.sha256(canonical_json(demands).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_stored(path: Path) -> tuple[WeightFile, dict[str, Tensor]]:
+    """Read a converted file and check it against its own sum; raise WeightsError if it differs."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})["facebench"])
+        tensors = load_file(path)
+        if metadata["schema"] != SCHEMA:
+            message = f"its schema is {metadata['schema']}, not {SCHEMA}"
+            raise ValueError(message)
+        if path.stem != f"{metadata['architecture']}-{metadata['source']}":
+            message = f"it holds {metadata['architecture']}-{metadata['source']}"
+            raise ValueError(message)
+        described = WeightFile(
+            path=path,
+            preprocessing=Preprocessing.from_dict(metadata.pop("preprocessing")),
+            **{key: value for key, value in metadata.items() if key != "schema"},
+        )
+        here = content_sha256(tensors, described.preprocessing, described.options)
+        if here != described.sha256:
+            message = f"its content's sha256 is {here}, not {described.sha256}"
+            raise ValueError(message)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path.name} is damaged ({error})",
+            allowed="a file written by facebench weights add",
+            source=str(path),
+            fix="Delete it, then: facebench weights add FILE",
+        ) from None
+    check_fits(described.architecture, tensors, str(path))
+    return described, tensors
+
+
+def load(weight_file: WeightFile) -> LoadedWeights:
+    """Load the tensors that `resolve` found; raise WeightsError if the file changed since."""
+    described, tensors = read_stored(weight_file.path)
+    if described.sha256 != weight_file.sha256:
+        raise WeightsError(
+            f"{weight_file.path.name} has changed since it was resolved",
+            source=str(weight_file.path),
+            fix="Start again; a run's identity names the weights that it starts from",
+        )
+    return LoadedWeights(
+        architecture=described.architecture,
+        source=described.source,
+        tensors=tensors,
+        preprocessing=described.preprocessing,
+        options=described.options,
+        sha256=described.sha256,
+        origin=described.origin,
+    )
+
+
+def list_weights(weights_dir: Path) -> list[SourceState]:
+    """Tell the state of every weight source of every architecture; `none` needs no file."""
+    return [
+        _state_of(architecture.name, source, weights_dir)
+        for architecture in ARCHITECTURES.values()
+        for source in architecture.weight_sources
+        if source != "none"
+    ]
+
+
+def _state_of(architecture: str, source: str, weights_dir: Path) -> SourceState:
+    published = files_for(architecture, source)
+    path = stored_path(architecture, source, weights_dir)
+    if not path.exists():
+        return SourceState(architecture, source, "missing", published)
+    try:
+        return SourceState(architecture, source, "here", published, file=read_stored(path)[0])
+    except WeightsError as error:
+        return SourceState(architecture, source, "damaged", published, problem=error)
+
+
+def verify(weights_dir: Path) -> list[SourceState]:
+    """Read every converted file that is at hand, whole: its sum, its tensors, and whether its
+    origin is the published file."""
+    return [state for state in list_weights(weights_dir) if state.state != "missing"]

@@ -1,0 +1,74 @@
+"""What a run and a data set say of themselves, in Markdown, wherever they are shown."""
+
+from typing import Any, Final
+
+from benchmark.results.record import RunRecord
+from benchmark.tasks import TASK_TITLES, TASKS
+
+LIMITS: Final = (
+    "Labels are *perceived* age, gender and race, estimated by a model and checked by one "
+    "annotator. UTKFace names no persons, so the same person may stand in training and test, "
+    "and face-recognition weights may have seen these people."
+)
+
+
+def data_note(dataset: dict[str, Any]) -> str:
+    """Describe a data set; `dataset` is the part of `experiment.json` by that name."""
+    counts = dataset["counts"]
+    kind = "**Drawn faces**: emblems, not people" if dataset["drawn"] else "Photographed faces"
+    return (
+        f"{kind}. Data set `{dataset['name']}`: {counts['train']:,} training, "
+        f"{counts['val']:,} validation and {counts['test']:,} test faces; split "
+        f"{dataset['split_version']}, digest `{dataset['split_digest'][:12]}`.\n\n"
+        "Each run is one experiment with one seed. Filter by tags: `architecture`, `weights`, "
+        "`tasks`, `trainable`, `seed`. Ranking is by `val/combined`; test was read once.\n\n"
+        f"{LIMITS}"
+    )
+
+
+def run_note(record: RunRecord) -> str:
+    """Describe a run: its question, its network, and its outcome once there is one."""
+    about = record.about
+    definition, dataset = about["experiment"], about["dataset"]
+    lines = [f"**{definition['asks']}**", "", _network_in_words(about), ""]
+    if dataset["drawn"]:
+        lines += ["**DRAWN FACES**: these numbers say nothing about faces of people.", ""]
+    if about["leaky"]:
+        lines += ["**LEAKY**: test faces were seen in training.", ""]
+    if about["ad_hoc"]:
+        lines += ["Ad hoc: changed on the command line, kept off leaderboards.", ""]
+    if record.state == "done":
+        lines += _outcome_table(record)
+    lines += [LIMITS]
+    return "\n".join(lines)
+
+
+def _network_in_words(about: dict[str, Any]) -> str:
+    backbone, head = about["experiment"]["backbone"], about["experiment"]["head"]
+    tasks = " and ".join(TASK_TITLES[task] for task in TASKS if task in head["tasks"])
+    start = "random weights" if backbone["weights"] == "none" else f"{backbone['weights']} weights"
+    depth = {"all": "fully trained", 0: "frozen"}.get(
+        backbone["trainable_stages"], f"deepest {backbone['trainable_stages']} stage(s) trained"
+    )
+    total, trainable = about["parameters"]["total"], about["parameters"]["trainable"]
+    return (
+        f"`{backbone['architecture']}` from {start}, trunk {depth}, reading {tasks}: "
+        f"{total:,} parameters, {trainable:,} of them trained. Seed {about['seed']}, "
+        f"protocol {about['protocol_name']}, {about['device']}, {about['precision']}."
+    )
+
+
+def _outcome_table(record: RunRecord) -> list[str]:
+    metrics = record.metrics
+    lines = ["| | validation | test | test macro-F1 |", "|---|---|---|---|"]
+    for task in record.about["experiment"]["head"]["tasks"]:
+        cells = [
+            metrics.get(f"selected/val/{task}/accuracy"),
+            metrics.get(f"test/{task}/accuracy"),
+            metrics.get(f"test/{task}/macro_f1"),
+        ]
+        shown = " | ".join("not read" if cell is None else f"{cell:.1%}" for cell in cells)
+        lines.append(f"| {TASK_TITLES[task]} | {shown} |")
+    epoch = record.done["selected_epoch"]
+    lines += ["", f"Weights of epoch {epoch} of {record.done['epochs']}, chosen on validation.", ""]
+    return lines

@@ -1,0 +1,54 @@
+"""SqueezeNet 1.1 from ImageNet: what do real pretrained weights buy, and how deep to unfreeze?
+
+Cost    see docs/RESULTS.md, suite quick
+Expect  see docs/RESULTS.md, suite quick. Logistic regression on its pooled features at 100 px:
+        docs/WEIGHTS.md.
+"""
+
+from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Recipe
+
+FROZEN_SHORT = Experiment(
+    name="mtl-squeezenet1_1-imagenet-frozen-short",
+    asks="How much of a face do features learnt on ImageNet hold, as they are?",
+    backbone=Backbone("squeezenet1_1", weights="imagenet", trainable_stages=0),
+    head=Head(),
+    recipe=Recipe(
+        learning_rate=5e-4,
+        batch_size=32,
+        max_epochs=6,
+        schedule="cosine",
+        augmentation=Augmentation(flip=True),
+    ),
+)
+PARTLY_SHORT = FROZEN_SHORT.varied(
+    name="mtl-squeezenet1_1-imagenet-fire6_9-short",
+    asks="What does training only the deepest stage add to frozen features?",
+    compare_with=FROZEN_SHORT.name,
+    **{"backbone.trainable_stages": 1},
+)
+FULL_SHORT = FROZEN_SHORT.varied(
+    name="mtl-squeezenet1_1-imagenet-full-short",
+    asks="What does training the whole trunk add to training its deepest stage?",
+    compare_with=PARTLY_SHORT.name,
+    **{"backbone.trainable_stages": "all"},
+)
+RANDOM_FROZEN_SHORT = FROZEN_SHORT.varied(
+    name="mtl-squeezenet1_1-none-frozen-short",
+    asks="Control: how much do the same frozen features hold when the weights are random?",
+    compare_with=FROZEN_SHORT.name,
+    **{"backbone.weights": "none"},
+)
+SWAPPED_FROZEN_SHORT = FROZEN_SHORT.varied(
+    name="mtl-squeezenet1_1-imagenet-frozen-swapped-short",
+    asks="Control: what does feeding red and blue exchanged cost the frozen features?",
+    compare_with=FROZEN_SHORT.name,
+    **{"protocol.input_scaling": "weights_swapped"},
+)
+
+EXPERIMENTS = (
+    FROZEN_SHORT,
+    PARTLY_SHORT,
+    FULL_SHORT,
+    RANDOM_FROZEN_SHORT,
+    SWAPPED_FROZEN_SHORT,
+)

@@ -1,0 +1,114 @@
+"""`facebench data` as a person and as a machine use it: text, JSON and exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmark.cli.data import app
+from tests.faces.sources import encoded, face_name, faces, picture, tar_of
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    return tar_of(tmp_path / "faces.tar", faces(60))
+
+
+def data(*arguments: object) -> tuple[int, str, str]:
+    result = runner.invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_prepare_says_what_it_made_and_again_that_there_is_nothing_to_do(archive: Path) -> None:
+    options = ("--data-dir", archive.parent / "data", "--image-px", 32)
+    code, first, _ = data("prepare", archive, *options)
+    assert code == 0
+    assert "faces-32, prepared in" in first
+    assert "usable faces" in first
+    code, again, _ = data("prepare", archive, *options)
+    assert (code, "nothing to do" in again) == (0, True)
+
+
+def test_prepare_answers_a_machine_with_one_object(archive: Path) -> None:
+    code, stdout, stderr = data(
+        "prepare", archive, "--data-dir", archive.parent / "data", "--name", "mine", "--json"
+    )
+    answer = json.loads(stdout)
+    assert (code, stderr, answer["ok"], answer["command"]) == (0, "", True, "data prepare")
+    assert answer["data"]["dataset"] == "mine"
+    assert answer["data"]["counts"]["usable"] == 60
+
+
+def test_pictures_that_cannot_be_used_give_exit_code_1_and_a_whole_data_set(tmp_path: Path) -> None:
+    files = {**faces(20), face_name(90): b"no picture"}
+    source = tar_of(tmp_path / "faces.tar", files)
+    code, _, stderr = data("prepare", source, "--data-dir", tmp_path / "data")
+    assert code == 1
+    assert "1 pictures could not be used" in stderr
+    assert (tmp_path / "data" / "faces-100" / "manifest.json").is_file()
+    code, stdout, _ = data("prepare", source, "--data-dir", tmp_path / "data", "--json")
+    assert (code, json.loads(stdout)["ok"]) == (1, False)
+
+
+def test_names_without_labels_do_not_fail_the_command(tmp_path: Path) -> None:
+    files = {**faces(20), "39_1_20170116174525125.jpg.chip.jpg": encoded(picture(1))}
+    source = tar_of(tmp_path / "faces.tar", files)
+    options = ("--data-dir", tmp_path / "data", "--image-px", 32, "--quiet")
+    assert data("prepare", source, *options) == (0, "", "")
+
+
+def test_converted_pictures_are_told_in_one_sentence(tmp_path: Path) -> None:
+    files = {**faces(20), face_name(90): encoded(picture(1).convert("CMYK"))}
+    source = tar_of(tmp_path / "faces.tar", files)
+    code, _, stderr = data("prepare", source, "--data-dir", tmp_path / "data", "--image-px", 32)
+    assert code == 0
+    assert stderr == "Note: Pictures that were not RGB were converted to it: 1 CMYK.\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "susanqq.github.io/UTKFace"), (b"no archive", "is not an archive")],
+)
+def test_a_source_that_will_not_do_gives_exit_code_2(
+    tmp_path: Path, content: bytes | None, sentence: str
+) -> None:
+    source = tmp_path / "UTKFace.tar.gz"
+    if content is not None:
+        source.write_bytes(content)
+    code, stdout, stderr = data("prepare", source, "--data-dir", tmp_path / "data")
+    assert (code, stdout) == (2, "")
+    assert sentence in stderr
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_audit_fits_eighty_columns_and_finds_no_leak(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    data("prepare", archive, "--data-dir", archive.parent / "data")
+    code, stdout, _ = data("audit", "--data-dir", archive.parent / "data")
+    assert code == 0
+    assert "Nothing found" in stdout
+    assert max(len(line) for line in stdout.splitlines()) <= 80
+
+
+def test_audit_answers_a_machine_and_gives_exit_code_1_on_findings(archive: Path) -> None:
+    data("prepare", archive, "--data-dir", archive.parent / "data")
+    pixels = archive.parent / "data" / "faces-100" / "faces.npy"
+    pixels.write_bytes(pixels.read_bytes()[:-1] + b"\0")
+    code, stdout, _ = data("audit", "--data-dir", archive.parent / "data", "--json")
+    answer = json.loads(stdout)
+    assert (code, answer["ok"]) == (1, False)
+    assert answer["data"]["overlaps"]["fold 0"] == {"sha256": 0, "cluster": 0, "file": 0}
+    assert "faces.npy was changed" in answer["errors"][0]["found"]
+
+
+@pytest.mark.parametrize("command", ["prepare", "audit"])
+def test_help_has_examples(command: str) -> None:
+    code, stdout, _ = data(command, "--help")
+    assert code == 0
+    assert f"facebench data {command}" in stdout

@@ -1,0 +1,254 @@
+"""`facebench leaderboard`: what is printed, written and said when there is nothing to show."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from benchmark import registry
+from benchmark.cli.leaderboard import app
+from benchmark.cli.leaderboard_table import render
+from benchmark.results.leaderboard import Leaderboard, build
+from benchmark.results.rows import majority_row
+from benchmark.tasks import TASKS
+from tests.results.conftest import (
+    RunBuilder,
+    exact_predictions,
+    made_up_faces,
+    made_up_predictions,
+)
+
+if TYPE_CHECKING:
+    from benchmark.faces.store import FaceSet
+
+MTL = "mtl-cnn-none-full-short"
+ALONE = "gender-cnn-none-full-short"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> RunBuilder:
+    return RunBuilder(tmp_path / "mlruns")
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def call(runs: RunBuilder, data_dir: Path, *arguments: str) -> Result:
+    folders = ["--runs-dir", str(runs.runs_dir), "--data-dir", str(data_dir)]
+    return CliRunner().invoke(app, [*arguments, *folders])
+
+
+def one_run(runs: RunBuilder, name: str = MTL, **about: Any) -> None:
+    experiment = registry.experiment(name)
+    runs.done(experiment, exact_predictions(70, 80, tasks=experiment.head.tasks), **about)
+
+
+def flat(text: str) -> str:
+    """Undo the terminal's line breaks."""
+    return " ".join(text.split())
+
+
+def test_tables_are_printed_and_written(runs: RunBuilder, data_dir: Path) -> None:
+    one_run(runs)
+    result = call(runs, data_dir, "--suite", "quick")
+    assert result.exit_code == 0
+    assert "Three tasks, one network (MTL)" in result.output
+    assert f"{ALONE}: missing, not run" in result.output
+    written = runs.runs_dir / "leaderboards"
+    assert f"| {MTL} |" in (written / "leaderboard-utkface-100-quick.md").read_text()
+    rows = list(
+        csv.DictReader((written / "leaderboard-utkface-100-quick.csv").read_text().splitlines())
+    )
+    assert {row["experiment"] for row in rows} == set(registry.suite("quick").experiments)
+
+
+def test_files_are_byte_identical_when_nothing_changed(runs: RunBuilder, data_dir: Path) -> None:
+    one_run(runs)
+    contents = []
+    for _ in range(2):
+        call(runs, data_dir)
+        folder = runs.runs_dir / "leaderboards"
+        contents.append([path.read_bytes() for path in sorted(folder.iterdir())])
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 2
+
+
+def test_without_a_suite_every_experiment_that_was_begun_is_shown(
+    runs: RunBuilder, data_dir: Path, tmp_path: Path
+) -> None:
+    one_run(runs)
+    runs.begun(registry.experiment(ALONE))
+    result = call(runs, data_dir, "--out", str(tmp_path / "out"))
+    assert "every experiment begun" in result.output
+    assert "was interrupted or is still running" in flat(result.output)
+    assert "race-cnn" not in result.output
+    assert (tmp_path / "out" / "leaderboard-utkface-100-all.md").is_file()
+
+
+def test_json_is_alone_on_stdout(runs: RunBuilder, data_dir: Path) -> None:
+    one_run(runs)
+    answer = json.loads(call(runs, data_dir, "--json").stdout)
+    assert (answer["command"], answer["ok"]) == ("leaderboard", True)
+    board = answer["data"]["leaderboards"][0]
+    row = board["rows"][0]
+    assert (row["experiment"], row["rank"], row["gender_accuracy"]) == (MTL, 1, 0.8)
+    assert all(Path(path).is_file() for path in board["files"])
+
+
+def test_the_majority_row_is_that_of_the_prepared_split(
+    runs: RunBuilder, drawn_data_dir: Path, drawn_faces: "FaceSet"
+) -> None:
+    runs.dataset |= {
+        "name": drawn_faces.name,
+        "drawn": True,
+        "pixel_digest": drawn_faces.pixel_digest,
+        "split_digest": drawn_faces.split_digest,
+    }
+    one_run(runs)
+    board = json.loads(call(runs, drawn_data_dir, "--json").stdout)["data"]["leaderboards"][0]
+    row = board["rows"][0]
+    table = drawn_faces.table
+    most = table[table["part"] == "train"]["race"].mode()[0]
+    expected = (table[table["part"] == "test"]["race"] == most).mean()
+    assert (row["status"], row["race_accuracy"]) == ("reference", pytest.approx(expected))
+
+
+def test_no_runs_say_how_to_make_some(runs: RunBuilder, data_dir: Path) -> None:
+    result = call(runs, data_dir)
+    assert result.exit_code == 2
+    assert "no run to show" in flat(result.stderr)
+    assert "facebench run --suite quick" in flat(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("option", "found", "allowed"),
+    [("--suite", "unknown suite 'moon'", "quick"), ("--dataset", "data set 'moon'", "utkface-100")],
+)
+def test_an_unknown_name_is_answered_with_the_known_ones(
+    option: str, found: str, allowed: str, runs: RunBuilder, data_dir: Path
+) -> None:
+    one_run(runs)
+    result = call(runs, data_dir, option, "moon")
+    assert result.exit_code == 2
+    assert found in flat(result.stderr)
+    assert allowed in flat(result.stderr)
+
+
+def test_photographed_faces_come_before_drawn_ones(runs: RunBuilder, data_dir: Path) -> None:
+    one_run(runs)
+    drawn = RunBuilder(runs.runs_dir, runs.dataset | {"name": "drawn-100", "drawn": True})
+    drawn.dataset |= {"pixel_digest": "77" * 32}
+    one_run(drawn)
+    result = call(runs, data_dir)
+    assert "DRAWN FACES" not in result.output
+    assert "runs on drawn faces are not shown" in flat(result.stderr)
+    assert (
+        "DRAWN FACES · Leaderboard of drawn-100"
+        in call(runs, data_dir, "--dataset", "drawn").output
+    )
+
+
+def test_weights_that_are_not_at_hand_are_the_reason(runs: RunBuilder, data_dir: Path) -> None:
+    one_run(runs)
+    result = call(runs, data_dir, "--suite", "quick")
+    assert "not measured: weights missing (imagenet of squeezenet1_1;" in flat(result.output)
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    runs: RunBuilder, data_dir: Path, tmp_path: Path
+) -> None:
+    one_run(runs)
+    (tmp_path / "file").write_text("")
+    result = call(runs, data_dir, "--out", str(tmp_path / "file"))
+    assert result.exit_code == 2
+    assert "cannot be written" in flat(result.stderr)
+
+
+def test_asking_for_help_loads_no_heavy_package() -> None:
+    code = (
+        "import sys, benchmark.cli.leaderboard\n"
+        "sys.exit(', '.join({'torch', 'sklearn', 'statsmodels', 'mlflow'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture(scope="module")
+def plausible(tmp_path_factory: pytest.TempPathFactory) -> Leaderboard:
+    """The quick suite with a long name, three seeds, a failure and rows that are missing."""
+    runs = RunBuilder(tmp_path_factory.mktemp("runs"))
+    for name, skill, seeds in (
+        ("mtl-squeezenet1_1-imagenet-fire6_9-short", 4.0, (0,)),
+        (MTL, 1.6, (0, 1, 2)),
+        (ALONE, 1.6, (0,)),
+    ):
+        experiment = registry.experiment(name)
+        for seed in seeds:
+            skills = dict.fromkeys(experiment.head.tasks, skill)
+            runs.done(experiment, made_up_predictions(skills, n=1_600, seed=seed), seed=seed)
+    runs.failed(registry.experiment("race-cnn-none-full-short"), "the loss of epoch 3 is nan")
+    faces = made_up_faces(1_600)
+    return build(
+        runs.records(),
+        list(registry.experiments_of("quick")),
+        "utkface-100",
+        suite="quick",
+        references=lambda setting, tasks: (majority_row(faces[:800], faces[800:], tasks),),
+    )
+
+
+def printed(board: Leaderboard, width: int) -> Sequence[str]:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(render(board, width))
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 100, 140, 200, 250])
+def test_the_tables_fit_and_break_no_number(width: int, plausible: Leaderboard) -> None:
+    lines = printed(plausible, width)
+    text = "\n".join(lines)
+    assert max(len(line) for line in lines) <= width
+    assert "…" not in text
+    for table in plausible.tables:
+        for row in table.rows:
+            for task, score in row.scores.items():
+                assert task in TASKS
+                assert f"{100 * score.low:.1f}–{100 * score.high:.1f}" in text
+            if row.worst is not None:
+                assert f"{100 * row.worst.accuracy:.1f} (" in text
+                assert row.worst.group in text
+            assert all(piece in text for piece in row.name.split("-"))
+
+
+def test_wide_terminals_put_a_row_on_one_line(plausible: Leaderboard) -> None:
+    lines = printed(plausible, 260)
+    (line,) = [line for line in lines if line.startswith("2  " + MTL)]
+    assert "0, 1, 2" in line
+    assert "722 k" in line
+
+
+def test_rich_markup_in_a_reason_is_shown_as_it_is(runs: RunBuilder) -> None:
+    experiment = registry.experiment(ALONE)
+    runs.failed(experiment, "[bold]not bold[/bold] [/]")
+    board = build(runs.records(), [experiment], "utkface-100")
+    assert "[bold]not bold[/bold] [/]" in flat("\n".join(printed(board, 80)))
+
+
+def test_an_interval_of_a_hundred_percent_fits_eighty_columns(runs: RunBuilder) -> None:
+    experiment = registry.experiment("mtl-squeezenet1_1-imagenet-frozen-swapped-short")
+    for seed in (0, 1):
+        runs.done(experiment, exact_predictions(100, 100 - seed, n=100), seed=seed)
+    board = build(runs.records(), [experiment], "utkface-100")
+    lines = printed(board, 80)
+    assert max(len(line) for line in lines) <= 80
+    assert np.sum(["–100.0" in line for line in lines]) >= 1

@@ -1,0 +1,156 @@
+"""The command line as a person meets it: the whole way on drawn faces, and every wrong turn."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from benchmark.cli.main import app
+from benchmark.results.record import all_records
+
+
+def facebench(*arguments: str | Path) -> Result:
+    """Run a command in this process, which has torch already."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def facebench_process(
+    *arguments: str | Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from benchmark.cli.main import main; main()", *map(str, arguments)],
+        capture_output=True, text=True, check=False, env=os.environ | environment,
+    )  # fmt: skip
+
+
+TINY = ("--set", "backbone.input_px=32", "--set", "recipe.max_epochs=1", "--device", "cpu")
+
+
+def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path) -> None:
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
+    run = ("run", "race-cnn-none-full-short", *places, "--offline")
+    first = facebench(*run)
+    assert first.exit_code == 0, first.stderr
+    assert first.stderr.startswith("DRAWN FACES, not people: data set drawn")
+    assert "1 finished, 0 needed nothing, 0 missing, 0 failed." in first.stderr
+    again = facebench(*run)
+    assert "0 finished, 1 needed nothing, 0 missing, 0 failed." in again.stderr
+
+    board = facebench("leaderboard", "--suite", "quick", *places)
+    assert board.exit_code == 0, board.stderr
+    assert "race-cnn-none-full-short" in re.sub(r"\s+", "", board.stdout)
+    assert "majority" in board.stdout
+    assert "DRAWN" in board.stdout
+    written = {path.suffix for path in (tmp_path / "leaderboards").iterdir()}
+    assert written == {".md", ".csv"}
+    assert (tmp_path / "mlflow.db").is_file()
+
+
+def test_without_mlflow_nothing_of_it_is_touched(drawn_data_dir: Path, tmp_path: Path) -> None:
+    """A folder on the path that hides mlflow and optuna stands for a machine without them."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    for package in ("mlflow", "optuna"):
+        (hidden / f"{package}.py").write_text("raise ImportError('not on this machine')")
+    runs_dir = tmp_path / "runs"
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", runs_dir)
+    run = ("run", "gender-cnn-none-full-short", *TINY, *places)
+    with_files = facebench_process(*run, "--tracking", "files", PYTHONPATH=str(hidden))
+    assert with_files.returncode == 0, with_files.stderr
+    assert not (runs_dir / "mlflow.db").exists()
+    tracked = facebench_process("runs", "import", "--runs-dir", runs_dir, PYTHONPATH=str(hidden))
+    assert tracked.returncode == 2
+    assert "mlflow cannot be imported" in tracked.stderr
+    imported = facebench("runs", "import", "--runs-dir", runs_dir, "--json")
+    assert imported.exit_code == 0, imported.stderr
+    assert len(json.loads(imported.stdout)["data"]["runs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "mtl-cnn-none-ful-short"], "did you mean mtl-cnn-none-full-short"),
+        (["run", "--suite", "fast"], "unknown suite 'fast'"),
+        (["run"], "nothing to run was named"),
+        (["run", "--suite", "quick", "--set", "recipe.epochs=3"], "Recipe has no field 'epochs'"),
+        (["run", "--suite", "quick", "--set", "recipe.max_epochs=many"], "is 'many'"),
+        (["run", "--suite", "quick", "--device", "tpu"], "unknown device 'tpu'"),
+        (["run", "--suite", "quick", "--seeds", "a"], "--seeds is 'a'"),
+        (["run", "--suite", "quick", "--tracking", "wandb"], "--tracking is 'wandb'"),
+        (["run", "--suite", "quick", "--dataset", "nobody"], "no data set 'nobody' is prepared"),
+        (["show", "nobody"], "unknown experiment 'nobody'"),
+        (["list", "--suite", "fast"], "unknown suite 'fast'"),
+    ],
+)
+def test_a_wrong_word_is_one_sentence_and_exit_code_two(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    places = ("--data-dir", tmp_path, "--runs-dir", tmp_path) if arguments[0] == "run" else ()
+    answer = facebench(*arguments, *places)
+    assert answer.exit_code == 2
+    assert said in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert list(all_records(tmp_path)) == []
+
+
+def test_json_is_alone_on_stdout_whatever_happens(drawn_data_dir: Path, tmp_path: Path) -> None:
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    good = facebench("run", "gender-cnn-none-full-short", *TINY, *places, "--json")
+    told = json.loads(good.stdout)
+    assert told["ok"]
+    assert told["data"]["runs"]["finished"] == 1
+    bad = json.loads(facebench("run", "nobody", *places, "--json").stdout)
+    assert not bad["ok"]
+    assert bad["errors"][0]["found"] == "unknown experiment 'nobody'"
+
+
+def test_missing_weights_are_told_and_the_rest_runs(drawn_data_dir: Path, tmp_path: Path) -> None:
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    both = ("mtl-squeezenet1_1-imagenet-frozen-short", "gender-cnn-none-full-short")
+    answer = facebench("run", *both, *TINY, *places, "--offline")
+    assert answer.exit_code == 0, answer.stderr
+    assert "1 finished, 0 needed nothing, 1 missing, 0 failed." in answer.stderr
+    assert "facebench weights add" in answer.stderr
+    alone = facebench("run", both[0], *places, "--offline")
+    assert alone.exit_code == 3
+
+
+def test_a_termination_signal_stops_cleanly_and_the_run_goes_on(
+    drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    places = ("--data-dir", str(drawn_data_dir), "--runs-dir", str(tmp_path))
+    command = [
+        *(sys.executable, "-c", "from benchmark.cli.main import main; main()", "run"),
+        *("mtl-cnn-none-full-short", "--set", "recipe.max_epochs=200"),
+        *("--set", "backbone.input_px=32", "--tracking", "files", "--device", "cpu"),
+    ]
+    with subprocess.Popen([*command, *places], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if re.search(r"\b2/200\b", line):
+                process.terminate()
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert "the same command goes on" in rest
+    (record,) = all_records(tmp_path)
+    assert record.state == "interrupted"
+    assert (record.folder / "interrupted.json").is_file()
+    assert (record.folder / "checkpoint.pt").is_file()
+
+
+def test_list_show_and_doctor_answer() -> None:
+    listed = json.loads(facebench("list", "--suite", "quick", "--json").stdout)
+    assert listed["data"]["experiments"][0]["name"] == "mtl-cnn-none-full-short"
+    shown = facebench("show", "mtl-squeezenet1_1-imagenet-fire6_9-short")
+    assert "fire6_9" in shown.stdout
+    assert "722,496" not in shown.stderr
+    assert facebench("doctor", "--json").exit_code == 0
+    assert facebench("--version").stdout.startswith("facebench ")

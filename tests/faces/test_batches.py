@@ -1,0 +1,38 @@
+"""Batches by index: the order depends on seed and epoch alone, and pixels meet their labels."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmark.faces.batches import FaceBatches, random_order, split_into_batches
+
+
+def some_faces(n: int = 6) -> FaceBatches:
+    pixels = np.arange(n, dtype=np.uint8).repeat(2 * 2 * 3).reshape(n, 2, 2, 3)
+    labels = np.arange(n) % 2
+    table = pd.DataFrame({"age_group": labels, "gender": labels, "race": labels})
+    return FaceBatches.on_device(pixels, table, torch.device("cpu"))
+
+
+def test_images_come_with_their_own_labels_in_channels_last_memory() -> None:
+    faces, indices = some_faces(), torch.tensor([4, 1])
+    images = faces.images(indices)
+    assert images.shape == (2, 3, 2, 2)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images[:, 0, 0, 0].tolist() == [4, 1]
+    assert faces.truths(indices)["gender"].tolist() == [0, 1]
+
+
+def test_order_is_a_permutation_by_seed_and_epoch() -> None:
+    first = random_order(50, seed=1, epoch=0)
+    assert sorted(first.tolist()) == list(range(50))
+    assert torch.equal(first, random_order(50, seed=1, epoch=0))
+    assert not torch.equal(first, random_order(50, seed=1, epoch=1))
+    assert not torch.equal(first, random_order(50, seed=2, epoch=0))
+
+
+def test_a_last_batch_of_one_joins_the_one_before() -> None:
+    sizes = [len(batch) for batch in split_into_batches(torch.arange(9), 4)]
+    assert sizes == [4, 5]
+    assert [len(batch) for batch in split_into_batches(torch.arange(10), 4)] == [4, 4, 2]
+    assert [len(batch) for batch in split_into_batches(torch.arange(1), 4)] == [1]

@@ -1,0 +1,251 @@
+"""One call from a source to a whole data set, or to nothing at all and one clear sentence."""
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmark.errors import DataError
+from benchmark.faces.prepare import prepare
+from benchmark.faces.splits import check_no_overlap, parts_of
+from tests.faces.sources import (
+    encoded,
+    face_name,
+    faces,
+    folder_of,
+    jpeg,
+    picture,
+    tar_of,
+    zip_of,
+)
+
+
+def test_the_same_faces_from_any_source_are_the_same_data_set(tmp_path: Path) -> None:
+    files = faces(40)
+    backwards = dict(reversed(files.items()))
+    sources = [
+        folder_of(tmp_path / "folder", files),
+        tar_of(tmp_path / "a.tar", files),
+        tar_of(tmp_path / "b.tar.gz", backwards),
+        zip_of(tmp_path / "c.zip", files),
+    ]
+    prepared = [prepare(source, tmp_path / "data", image_px=32).faces for source in sources]
+    assert [faces.name for faces in prepared] == ["folder-32", "a-32", "b-32", "c-32"]
+    assert len({faces.pixel_digest for faces in prepared}) == 1
+    assert len({(faces.folder / "table.csv").read_bytes() for faces in prepared}) == 1
+
+
+def test_a_prepared_split_holds_every_face_and_does_not_leak(tmp_path: Path) -> None:
+    result = prepare(tar_of(tmp_path / "UTKFace.tar.gz", faces(60)), tmp_path / "data")
+    assert result.faces.name == "utkface-100"
+    parts = parts_of(result.faces)
+    assert {name: len(rows) for name, rows in parts.items()} == {"train": 48, "val": 6, "test": 6}
+    check_no_overlap(result.faces.table, parts)
+
+
+def test_the_packed_size_does_not_change_the_split(tmp_path: Path) -> None:
+    source = tar_of(tmp_path / "faces.tar", {**faces(40), face_name(99): jpeg(3, px=96)})
+    small = prepare(source, tmp_path / "data", image_px=24).faces
+    large = prepare(source, tmp_path / "data", image_px=128).faces
+    assert small.pixels().shape == (41, 24, 24, 3)
+    assert large.pixels().shape == (41, 128, 128, 3)
+    assert small.split_digest == large.split_digest
+
+
+def test_copies_conflicts_and_near_duplicates_are_found(tmp_path: Path) -> None:
+    files = {
+        face_name(1): jpeg(1),
+        face_name(2): jpeg(1),  # a copy of 1
+        face_name(3): jpeg(3),
+        face_name(4, gender=1): jpeg(3),  # the same bytes as 3, another gender
+        face_name(5): encoded(picture(5, 96), quality=95),
+        face_name(6): encoded(picture(5, 96), quality=60),  # 5, encoded anew
+        face_name(7): jpeg(7),
+    }
+    result = prepare(folder_of(tmp_path / "faces", files), tmp_path / "data", image_px=32)
+    table = result.faces.table.set_index(result.faces.table["file"].str.extract(r"1745(\d+)")[0])
+    assert table["is_copy"].to_dict() == {f"{i:05d}": int(i == 2) for i in (1, 2, 3, 5, 6, 7, 4)}
+    assert table.loc["00004", "no_place_reason"] == f"label conflict with {face_name(3)}"
+    assert table.loc["00005", "cluster"] == table.loc["00006", "cluster"]
+    assert result.faces.manifest["near_duplicates"]["pairs"] == 1
+    assert result.faces.manifest["counts"]["placed"] == 4
+
+
+def test_preparing_again_does_nothing(tmp_path: Path) -> None:
+    source = tar_of(tmp_path / "faces.tar", faces(20))
+    first = prepare(source, tmp_path / "data", image_px=32)
+    written = (first.faces.folder / "faces.npy").stat().st_mtime_ns
+    again = prepare(source, tmp_path / "data", image_px=32)
+    assert (first.is_new, again.is_new) == (True, False)
+    assert (again.faces.folder / "faces.npy").stat().st_mtime_ns == written
+
+
+def test_a_name_in_use_by_other_faces_or_options_is_refused(tmp_path: Path) -> None:
+    source = tar_of(tmp_path / "faces.tar", faces(20))
+    prepare(source, tmp_path / "data", image_px=32, name="mine")
+    with pytest.raises(DataError, match="its image_px is 32, and 48 was asked for"):
+        prepare(source, tmp_path / "data", image_px=48, name="mine")
+    other = tar_of(tmp_path / "other.tar", faces(21))
+    with pytest.raises(DataError, match="its source_sha256 is"):
+        prepare(other, tmp_path / "data", image_px=32, name="mine")
+
+
+def test_clusters_and_split_can_be_taken_from_a_table(tmp_path: Path) -> None:
+    files = {**faces(40), face_name(98): jpeg(3, px=96)}
+    first = prepare(tar_of(tmp_path / "a.tar", files), tmp_path / "data", image_px=32).faces
+    recoded = {name: encoded(picture(500 + i)) for i, name in enumerate(files)}
+    table = first.folder / "table.csv"
+    source = tar_of(tmp_path / "b.tar", recoded)
+    second = prepare(source, tmp_path / "data", image_px=32, table=table).faces
+    assert second.split_digest == first.split_digest
+    assert second.table["cluster"].tolist() == first.table["cluster"].tolist()
+    assert second.manifest["table_source_sha256"] is not None
+    assert not prepare(source, tmp_path / "data", image_px=32, table=table).is_new
+
+
+def test_a_table_of_other_faces_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    first = prepare(tar_of(tmp_path / "a.tar", faces(20)), tmp_path / "data", image_px=32).faces
+    source = tar_of(tmp_path / "b.tar", faces(20, first=1))
+    with pytest.raises(DataError, match=r"1 faces of the table .*; 1 faces of the source"):
+        prepare(source, tmp_path / "other", table=first.folder / "table.csv")
+    assert not (tmp_path / "other").exists()
+
+
+def test_pictures_that_cannot_be_used_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    bad = {
+        face_name(90): jpeg(90)[:700],
+        face_name(91): b"no picture",
+        face_name(92): encoded(Image.new("RGB", (1, 1))),
+    }
+    source = tar_of(tmp_path / "faces.tar", {**faces(20), **bad})
+    result = prepare(source, tmp_path / "data", image_px=32)
+    assert result.n_findings == 3
+    assert result.faces.table["file"].isin(bad).sum() == 0
+    quarantine = result.faces.quarantine().set_index("file")["reason"]
+    assert "damaged" in quarantine[face_name(90)]
+    assert "not a picture" in quarantine[face_name(91)]
+    assert "1 x 1 pixels" in quarantine[face_name(92)]
+    # The rows after those left out have moved up: each is still the picture of its name.
+    for row, file in enumerate(result.faces.table["file"]):
+        original = np.asarray(picture(int(file.split("_")[3][12:17]), 32)).astype(float)
+        assert np.abs(result.faces.pixels()[row] - original).mean() < 25
+
+
+def test_names_without_labels_and_other_files_are_left_out_and_told_apart(tmp_path: Path) -> None:
+    files = {
+        **faces(20),
+        "39_1_20170116174525125.jpg.chip.jpg": jpeg(90),
+        "0_1_1_20170116174525125.jpg.chip.jpg": jpeg(91),
+        "README.txt": b"read me",
+        "__MACOSX/._1_0_0_2017.jpg": b"litter",
+        ".DS_Store": b"litter",
+    }
+    result = prepare(zip_of(tmp_path / "faces.zip", files), tmp_path / "data", image_px=32)
+    counts = result.faces.manifest["counts"]
+    assert (counts["image_files"], counts["usable"]) == (22, 20)
+    assert (counts["quarantined_names"], counts["not_pictures"]) == (2, 3)
+    assert result.n_findings == 0
+    assert result.faces.quarantine()["kind"].tolist().count("name") == 2
+
+
+def test_modes_and_shapes_that_were_changed_are_counted(tmp_path: Path) -> None:
+    files = {
+        **faces(20),
+        face_name(90): encoded(picture(90).convert("L")),
+        face_name(91): encoded(picture(91).convert("CMYK")),
+        face_name(92): encoded(picture(92).resize((48, 40))),
+        face_name(93): encoded(picture(93, px=20)),
+    }
+    result = prepare(tar_of(tmp_path / "faces.tar", files), tmp_path / "data", image_px=32)
+    counts = result.faces.manifest["counts"]
+    assert counts["converted_modes"] == {"CMYK": 1, "L": 1}
+    assert (counts["not_square"], counts["enlarged"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, "holds no pictures"),
+        ({"notes.txt": b"none"}, r"holds no pictures \(1 other files\)"),
+        ({"001A02.JPG": jpeg(1), "001A05.JPG": jpeg(2)}, "none of the 2 pictures"),
+        ({face_name(1): b"no picture"}, "none of the 1 pictures"),
+        (
+            {f"a/{face_name(1)}": jpeg(1), f"b/{face_name(1)}": jpeg(2)},
+            "two pictures have the name",
+        ),
+    ],
+)
+def test_a_source_without_usable_faces_leaves_nothing(
+    tmp_path: Path, files: dict[str, bytes], found: str
+) -> None:
+    source = folder_of(tmp_path / "faces", files)
+    source.mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=found):
+        prepare(source, tmp_path / "data")
+    assert not (tmp_path / "data").exists() or list((tmp_path / "data").iterdir()) == []
+
+
+def test_names_of_another_data_set_are_answered_with_what_a_name_looks_like(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "faces", {"001A02.JPG": jpeg(1)})
+    with pytest.raises(DataError, match="AGE_GENDER_RACE_DATE, as 25_1_3_20170116174525125"):
+        prepare(source, tmp_path / "data")
+
+
+def test_an_archive_cut_short_leaves_nothing(tmp_path: Path) -> None:
+    source = tar_of(tmp_path / "faces.tar.gz", faces(60))
+    source.write_bytes(source.read_bytes()[:-4000])
+    with pytest.raises(DataError, match="damaged or cut short"):
+        prepare(source, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+class Killed(BaseException):
+    """As sudden as a signal: nothing that catches errors catches it."""
+
+
+@pytest.mark.parametrize("stage", ["packing faces", "looking for near-duplicates"])
+def test_being_stopped_half_way_leaves_nothing_and_the_next_try_works(
+    tmp_path: Path, stage: str
+) -> None:
+    def stop(now: str, done: int, total: int) -> None:
+        if now == stage:
+            raise Killed
+
+    source = tar_of(tmp_path / "faces.tar", faces(80))
+    with pytest.raises(Killed):
+        prepare(source, tmp_path / "data", image_px=32, on_progress=stop)
+    assert list((tmp_path / "data").iterdir()) == []
+    assert prepare(source, tmp_path / "data", image_px=32).is_new
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 20 kB, which the system refuses as it refuses a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source = tar_of(tmp_path / "faces.tar", faces(20))
+    request.getfixturevalue("full_disk")
+    with pytest.raises(DataError, match="the disk is full"):
+        prepare(source, tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize("image_px", [15, 1025, -1])
+def test_an_impossible_size_is_refused(tmp_path: Path, image_px: int) -> None:
+    with pytest.raises(DataError, match="16 to 1024"):
+        prepare(tar_of(tmp_path / "faces.tar", faces(2)), tmp_path / "data", image_px=image_px)
+
+
+def test_odd_source_names_become_plain_data_set_names(tmp_path: Path) -> None:
+    source = tar_of(tmp_path / "My Faces (2).TAR", faces(20))
+    assert prepare(source, tmp_path / "data", image_px=32).faces.name == "my-faces-2-32"

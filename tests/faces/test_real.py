@@ -1,0 +1,92 @@
+"""The real archive gives exactly the counts that are published with every number we measure."""
+
+import pandas as pd
+import pytest
+
+from benchmark.faces.audit import audit
+from benchmark.faces.prepare import PrepareResult, prepare
+from tests.conftest import shared_file
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+SPLIT_DIGEST = "ac5aa10e749d59e48e68b804f44967fc7547dc0d152fa5defebe5e51a6139b52"
+"""leak-free-1 on UTKFace. Another digest is another split, and needs another version."""
+
+
+def test_every_file_is_counted(real: PrepareResult) -> None:
+    counts = real.faces.manifest["counts"]
+    assert (counts["image_files"], counts["usable"]) == (23_708, 23_705)
+    assert (counts["quarantined_pictures"], counts["not_pictures"]) == (0, 0)
+    assert real.faces.pixels().shape == (23_705, 100, 100, 3)
+
+
+def test_the_three_names_without_a_race_are_left_out(real: PrepareResult) -> None:
+    quarantine = real.faces.quarantine()
+    assert quarantine["file"].tolist() == [
+        "39_1_20170116174525125.jpg.chip.jpg",
+        "61_1_20170109142408075.jpg.chip.jpg",
+        "61_1_20170109150557335.jpg.chip.jpg",
+    ]
+    assert set(quarantine["reason"]) == {"the name has no race"}
+
+
+def test_the_two_odd_names_are_kept(real: PrepareResult) -> None:
+    files = set(real.faces.table["file"])
+    assert "24_0_1_20170116220224657 .jpg.chip.jpg" in files
+    assert "55_0_0_20170116232725357jpg.chip.jpg" in files
+
+
+def test_identical_files_and_their_conflicts_are_counted(real: PrepareResult) -> None:
+    same = real.faces.manifest["counts"]["identical"]
+    assert (same["groups"], same["files"], same["groups_in_conflict"]) == (375, 765, 259)
+    by_label = [same[f"groups_in_conflict_{x}"] for x in ("age", "age_group", "gender", "race")]
+    assert by_label == [205, 77, 40, 70]
+    assert same["groups_in_conflict_any_task"] == 163
+
+
+def test_near_duplicates_are_counted(real: PrepareResult) -> None:
+    near = real.faces.manifest["near_duplicates"]
+    assert (near["threshold_bits"], near["pairs"], near["mirrored_pairs"]) == (28, 749, 39)
+    assert real.faces.manifest["counts"]["largest_cluster"] == 5
+
+
+def test_the_placed_faces_and_their_parts_are_counted(real: PrepareResult) -> None:
+    counts = real.faces.manifest["counts"]
+    # 23,705 usable - 221 copies - 332 in conflict.
+    assert (counts["copies"], counts["label_conflicts"], counts["placed"]) == (221, 332, 23_152)
+    assert [counts[part] for part in ("train", "val", "test")] == [18_522, 2_315, 2_315]
+
+
+def test_the_split_is_the_published_one(real: PrepareResult) -> None:
+    assert real.faces.split_digest == SPLIT_DIGEST
+
+
+def test_every_stratum_is_split_by_the_same_shares(real: PrepareResult) -> None:
+    placed = real.faces.table[real.faces.table["part"] != ""]
+    strata = placed.groupby(["age_group", "gender", "race"])["part"]
+    tested = pd.DataFrame({"n": strata.size(), "test": strata.apply(lambda x: (x == "test").sum())})
+    # A cluster of near-duplicates with other labels can shift a stratum by a face or three.
+    assert (tested["test"] - tested["n"] / 10).abs().max() <= 3
+
+
+def test_the_audit_finds_nothing(real: PrepareResult) -> None:
+    result = audit(real.faces)
+    assert result.findings == []
+    assert len(result.counts) > 100
+
+
+def test_a_second_prepare_of_the_same_archive_does_nothing(real: PrepareResult) -> None:
+    again = prepare(shared_file("data", "UTKFace.tar.gz"), real.faces.folder.parent)
+    assert not again.is_new
+    assert again.seconds < 5
+
+
+def test_the_smaller_archive_shares_the_split(
+    real: PrepareResult, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    archive = shared_file("data", "UTKFace-100px.tar.gz")
+    table = real.faces.folder / "table.csv"
+    smaller = prepare(archive, tmp_path_factory.mktemp("smaller"), table=table).faces
+    assert smaller.name == "utkface-100px-100"
+    assert smaller.split_digest == SPLIT_DIGEST
+    assert smaller.pixel_digest != real.faces.pixel_digest

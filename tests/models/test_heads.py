@@ -1,0 +1,126 @@
+"""Heads have the study's parameters, to the last one, and compute what its notebooks say."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmark.experiment import Conditioning, Head
+from benchmark.models.heads import FeatureAttention, Gate, build_head
+from benchmark.models.initialisation import initialise_head
+from benchmark.tasks import TASKS, TaskName
+
+
+def head(conditioning: Conditioning = "none", tasks: tuple[TaskName, ...] = TASKS) -> nn.Module:
+    return build_head(Head(tasks=tasks, conditioning=conditioning), 512)
+
+
+def n_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("definition", "n_features", "wanted"),
+    [
+        # study's totals minus VGG16's trunk of 14,714,688 (notebooks, §1)
+        (Head(), 512, 14_913_228 - 14_714_688),
+        (Head(conditioning="embedding"), 512, 14_945_996 - 14_714_688),
+        (Head(conditioning="gate"), 512, 14_979_278 - 14_714_688),
+        (Head(conditioning="attention"), 512, 15_012_044 - 14_714_688),
+        (Head(tasks=("age_group",)), 512, 14_780_997 - 14_714_688),
+        (Head(tasks=("race",)), 512, 14_780_997 - 14_714_688),
+        (Head(tasks=("gender",)), 512, 14_780_610 - 14_714_688),
+        # rows R1 to R6: 3x3x512 cells flattened
+        (Head(), 4608, 16_486_092 - 14_714_688),
+        (Head(conditioning="embedding"), 4608, 16_518_860 - 14_714_688),
+        (Head(conditioning="gate"), 4608, 16_552_142 - 14_714_688),
+        (Head(tasks=("age_group",)), 4608, 15_305_285 - 14_714_688),
+        (Head(tasks=("gender",)), 4608, 15_304_898 - 14_714_688),
+        # ResNet50 (2048 features) and DenseNet121 (1024)
+        (Head(), 2048, 788_364),
+        (Head(), 1024, 395_148),
+    ],
+)
+def test_parameters_are_the_studys(definition: Head, n_features: int, wanted: int) -> None:
+    assert n_parameters(build_head(definition, n_features)) == wanted
+
+
+def test_the_plain_head_has_198_540_parameters_on_512_features() -> None:
+    # 3 * (512 * 128 + 128) + (128 * 5 + 5) + (128 * 2 + 2) + (128 * 5 + 5)
+    assert n_parameters(head()) == 196_992 + 645 + 258 + 645 == 198_540
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "more"), [("embedding", 32_768), ("gate", 66_050), ("attention", 98_816)]
+)
+def test_conditioning_adds_what_the_study_says(conditioning: Conditioning, more: int) -> None:
+    assert n_parameters(head(conditioning)) - n_parameters(head()) == more
+
+
+@pytest.mark.parametrize("conditioning", ["none", "embedding", "gate", "attention"])
+def test_logits_come_per_task_in_the_order_of_tasks(conditioning: Conditioning) -> None:
+    logits = head(conditioning)(torch.randn(3, 512))
+    assert list(logits) == list(TASKS)
+    assert [tuple(values.shape) for values in logits.values()] == [(3, 5), (3, 2), (3, 5)]
+
+
+def test_a_gate_is_one_sigmoid_scalar_per_face() -> None:
+    gate, embedding = Gate(4), torch.rand(3, 4) + 0.1
+    factors = gate(embedding) / embedding
+    assert torch.allclose(factors, factors[:, :1].expand(3, 4))
+    assert bool(((factors > 0) & (factors < 1)).all())
+
+
+def test_attention_sums_to_one_over_the_features() -> None:
+    attention, embedding = FeatureAttention(4), torch.rand(3, 4) + 0.1
+    weights = attention(embedding) / embedding
+    assert weights.sum(1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "gender_first"), [("embedding", True), ("gate", False), ("attention", False)]
+)
+def test_features_and_gender_are_joined_in_the_notebooks_order(
+    conditioning: Conditioning, gender_first: bool
+) -> None:
+    module, features = head(conditioning), torch.randn(1, 512)
+    seen: list[Tensor] = []
+    branch = module.get_submodule("race")
+    branch.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    module(features)
+    assert torch.equal(seen[0][:, 128:] if gender_first else seen[0][:, :512], features)
+
+
+@pytest.mark.parametrize("conditioning", ["embedding", "gate", "attention"])
+def test_the_race_loss_reaches_the_gender_branch(conditioning: Conditioning) -> None:
+    module = head(conditioning)
+    module(torch.randn(3, 512))["race"].sum().backward()
+    gradient = module.get_submodule("gender").hidden.weight.grad
+    assert gradient is not None
+    assert bool(gradient.any())
+
+
+def test_glorot_is_kerass_dense_default() -> None:
+    module = head()
+    initialise_head(module, "glorot", seed=0)
+    hidden = module.get_submodule("race").hidden
+    # Glorot and Bengio 2010: uniform on ± sqrt(6 / (fan-in + fan-out)); std = limit / sqrt(3)
+    limit = (6 / (512 + 128)) ** 0.5
+    assert hidden.weight.abs().max().item() == pytest.approx(limit, rel=1e-3)
+    assert hidden.weight.std().item() == pytest.approx(limit / 3**0.5, rel=0.01)
+    assert not hidden.bias.any()
+
+
+def test_torch_initialisation_draws_biases_too() -> None:
+    module = head()
+    initialise_head(module, "torch", seed=0)
+    hidden = module.get_submodule("race").hidden
+    # torch's Linear: uniform on ± 1 / sqrt(fan-in)
+    assert 0 < hidden.bias.abs().max().item() <= 512**-0.5
+
+
+def test_a_branch_starts_alike_in_the_twin_and_with_every_conditioning() -> None:
+    starts = []
+    for module in (head(), head(tasks=("gender",)), head("gate"), head("attention")):
+        initialise_head(module, "glorot", seed=7)
+        starts.append(module.get_submodule("gender").hidden.weight)
+    assert all(torch.equal(starts[0], start) for start in starts)

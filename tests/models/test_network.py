@@ -1,0 +1,302 @@
+"""Networks freeze what they should, start from their seed alone, and count themselves rightly."""
+
+import copy
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import SqueezeNet1_1_Weights
+
+from benchmark.architectures import ARCHITECTURES
+from benchmark.errors import WeightsError, WeightsMissing
+from benchmark.experiment import (
+    CONDITIONINGS,
+    Backbone,
+    Conditioning,
+    Experiment,
+    Head,
+    Protocol,
+    Recipe,
+)
+from benchmark.models.backbones import build_trunk
+from benchmark.models.network import Network, build_network, rebuild_network
+from benchmark.models.preprocessing import CAFFE, CENTRED, UNIT
+from benchmark.models.weights import LoadedWeights
+from benchmark.tasks import TASKS, TaskName
+
+DEPTHS = [
+    (architecture.name, depth)
+    for architecture in ARCHITECTURES.values()
+    for depth in (*range(len(architecture.stages)), "all")
+]
+
+
+def experiment(
+    architecture: str = "cnn",
+    depth: int | str = "all",
+    *,
+    head: Head | None = None,
+    **backbone: object,
+) -> Experiment:
+    return Experiment(
+        name="any",
+        asks="Does it work?",
+        backbone=Backbone(architecture, trainable_stages=depth, **backbone),  # type: ignore[arg-type]
+        head=head or Head(hidden_units=8),
+        recipe=Recipe(learning_rate=1e-2),
+        ad_hoc=True,
+    )
+
+
+def some_weights(pooling: str = "ceil") -> LoadedWeights:
+    trunk = build_trunk("squeezenet1_1", pooling=pooling)
+    return LoadedWeights(
+        architecture="squeezenet1_1",
+        source="imagenet",
+        tensors={name: torch.full_like(value, 0.01) for name, value in trunk.state_dict().items()},
+        preprocessing=CAFFE,
+        options={"pooling": pooling},
+        sha256="0" * 64,
+        origin="any.h5",
+    )
+
+
+def faces(n: int = 4, image_px: int = 48) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(0, 256, (n, 3, image_px, image_px), generator=generator, dtype=torch.uint8)
+
+
+def train(network: Network, n_steps: int) -> None:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(trained, lr=1e-2)
+    for _ in range(n_steps):
+        network.train()
+        loss = torch.stack([logits.square().mean() for logits in network(faces()).values()]).sum()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+
+@pytest.mark.parametrize(("architecture", "depth"), DEPTHS)
+def test_frozen_stages_are_bit_equal_after_training_and_the_others_are_not(
+    architecture: str, depth: int | str
+) -> None:
+    network = build_network(experiment(architecture, depth, input_px=48), None, seed=0)
+    before = copy.deepcopy(network.trunk.stages)
+    train(network, n_steps=3)
+    changed = {
+        name
+        for name, stage in network.trunk.stages.items()
+        if any(
+            not torch.equal(value, before[name].state_dict()[key])
+            for key, value in stage.state_dict().items()
+        )
+    }
+    assert changed == set(network.trained_stages)
+
+
+@pytest.mark.parametrize(("architecture", "depth"), DEPTHS)
+def test_exactly_the_declared_stages_get_gradients(architecture: str, depth: int | str) -> None:
+    network = build_network(experiment(architecture, depth, input_px=48), None, seed=0)
+    train(network, n_steps=1)
+    with_gradients = {
+        name
+        for name, stage in network.trunk.stages.items()
+        if any(parameter.grad is not None for parameter in stage.parameters())
+    }
+    stages = ARCHITECTURES[architecture].stages
+    n_trained = len(stages) if depth == "all" else depth
+    assert with_gradients == set(stages[len(stages) - int(n_trained) :])
+    assert all(parameter.grad is not None for parameter in network.head.parameters())
+
+
+def test_frozen_batch_norm_stays_in_eval_mode_through_train() -> None:
+    network = build_network(experiment(depth=2), None, seed=0).eval().train()
+    modes = {name: stage.training for name, stage in network.trunk.stages.items()}
+    assert modes == {"block1": False, "block2": False, "block3": False} | {
+        "block4": True,
+        "block5": True,
+    }
+    assert not any(module.training for module in network.trunk.stages["block3"].modules())
+    assert network.head.training
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_a_seed_gives_the_same_network_again_and_another_seed_another(architecture: str) -> None:
+    first, again, other = (build_network(experiment(architecture), None, s) for s in (1, 1, 2))
+    states = [network.state_dict() for network in (first, again, other)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    drawn = [name for name in states[0] if name.endswith("weight") and "norm" not in name]
+    assert not any(torch.equal(states[0][name], states[2][name]) for name in drawn)
+
+
+def test_building_neither_reads_nor_moves_the_global_generator() -> None:
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first = build_network(experiment(), None, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(4)
+    second = build_network(experiment(), None, seed=0)
+    weights = [network.trunk.stages["block5"].conv.weight for network in (first, second)]
+    assert torch.equal(*weights)
+
+
+def test_a_trunk_starts_from_its_weights_and_the_head_from_the_seed() -> None:
+    defined = experiment("squeezenet1_1", 1, weights="imagenet")
+    network, other = (build_network(defined, some_weights(), seed) for seed in (0, 1))
+    assert all(bool((value == 0.01).all()) for value in network.trunk.state_dict().values())
+    assert not torch.equal(network.head.race.hidden.weight, other.head.race.hidden.weight)
+    assert network.scaling.preprocessing == CAFFE
+    assert network.trunk.options == {"pooling": "ceil"}
+
+
+def test_the_protocols_scaling_overrules_the_weights() -> None:
+    defined = experiment("squeezenet1_1", weights="imagenet")
+    found = []
+    for scaling in ("weights", "unit", "weights_swapped"):
+        protocol = Protocol(input_scaling=scaling)  # type: ignore[arg-type]
+        network = build_network(dataclasses.replace(defined, protocol=protocol), some_weights(), 0)
+        found.append(network.scaling.preprocessing)
+    assert found == [CAFFE, UNIT, CAFFE.swapped()]
+
+
+def test_without_weights_pictures_are_scaled_to_plus_minus_one() -> None:
+    network = build_network(experiment(), None, seed=0)
+    assert network.scaling.preprocessing == CENTRED
+
+
+def test_missing_or_foreign_weights_are_refused() -> None:
+    with pytest.raises(WeightsMissing, match="starts from squeezenet1_1 with 'imagenet' weights"):
+        build_network(experiment("squeezenet1_1", weights="imagenet"), None, seed=0)
+    with pytest.raises(WeightsError, match="was given squeezenet1_1 with 'imagenet' weights"):
+        build_network(experiment("cnn"), some_weights(), seed=0)
+
+
+def test_logits_are_float32_under_autocast_and_for_bytes_and_floats() -> None:
+    network = build_network(experiment(), None, seed=0).eval()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = network(faces())
+    with torch.inference_mode():
+        exact = network(faces().float())
+    assert {logits.dtype for logits in rounded.values()} == {torch.float32}
+    for task in TASKS:
+        assert torch.allclose(rounded[task], exact[task], atol=0.1)
+
+
+def test_channels_last_gives_the_same_logits() -> None:
+    network = build_network(experiment("squeezenet1_1"), None, seed=0).eval()
+    with torch.inference_mode():
+        wanted = network(faces())["race"]
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        found = network(faces().contiguous(memory_format=torch.channels_last))["race"]
+    assert torch.allclose(found, wanted, atol=1e-4)
+
+
+def test_features_are_the_pooled_feature_map() -> None:
+    network = build_network(experiment(input_px=48), None, seed=0).eval()
+    with torch.inference_mode():
+        features = network.features(faces())
+        wanted = network.trunk(network.scaling(faces())).mean(dim=(2, 3))
+    assert features.shape == (4, 256)
+    assert torch.allclose(features, wanted)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pooling", "n_cells"), [("cnn", None, 9), ("squeezenet1_1", "ceil", 36)]
+)
+def test_flattened_features_keep_every_cell(
+    architecture: str, pooling: str | None, n_cells: int
+) -> None:
+    head = Head(hidden_units=8, features="flattened")
+    weights = some_weights(pooling) if pooling else None
+    source = "imagenet" if pooling else "none"
+    network = build_network(experiment(architecture, head=head, weights=source), weights, seed=0)
+    assert network.head.race.hidden.in_features == n_cells * network.trunk.n_features
+    assert network(faces(2))["race"].shape == (2, 5)
+
+
+def test_parameters_are_counted_in_all_and_trained() -> None:
+    # cnn: 661,976 in the trunk, 442,880 of them in block 5 (192 * 256 * 9 + 2 * 256); head on 256
+    # features with 8 units: 3 * (256 * 8 + 8) + (8 * 5 + 5) * 2 + (8 * 2 + 2) = 6,276
+    for depth, trained in (("all", 661_976), (1, 442_880), (0, 0)):
+        network = build_network(experiment(depth=depth), None, seed=0)
+        assert network.parameter_counts() == (661_976 + 6_276, trained + 6_276)
+
+
+def test_multiply_adds_of_the_cnn_are_those_worked_by_hand() -> None:
+    # 9 * inputs * outputs * cells: 648 * 100², 10,368 * 50², 41,472 * 25², 165,888 * 12²,
+    # 442,368 * 6²; the head multiplies once per weight
+    trunk = 6_480_000 + 25_920_000 + 25_920_000 + 23_887_872 + 15_925_248
+    head = 3 * 256 * 8 + 8 * (5 + 2 + 5)
+    network = build_network(experiment(), None, seed=0)
+    assert network.multiply_adds(100) == trunk + head
+    assert network.multiply_adds(200) == trunk + head, "faces are resized to input_px first"
+
+
+def test_multiply_adds_of_squeezenet_are_torchvisions() -> None:
+    defined = experiment("squeezenet1_1", weights="imagenet", input_px=224)
+    network = build_network(defined, some_weights(), seed=0)
+    # torchvision's 0.349 G has a 1x1 convolution to 1,000 classes on 13x13 cells: 0.0865 G
+    theirs = SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["_ops"] * 1e9 - 512 * 1000 * 13 * 13
+    assert network.multiply_adds(224) == pytest.approx(theirs, rel=0.005)
+
+
+def test_counting_leaves_modes_and_statistics_alone() -> None:
+    network = build_network(experiment(depth=1), None, seed=0)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.multiply_adds(100)
+    assert network.training
+    assert not network.trunk.stages["block1"].training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_trained_network_is_rebuilt_without_its_weight_source() -> None:
+    defined = experiment("squeezenet1_1", 1, weights="imagenet", input_px=48)
+    network = build_network(defined, some_weights("floor"), seed=0)
+    train(network, n_steps=1)
+    rebuilt = rebuild_network(defined, network.describe(), network.state_dict())
+    with torch.inference_mode():
+        wanted, found = network.eval()(faces()), rebuilt.eval()(faces())
+    assert all(torch.equal(wanted[task], found[task]) for task in TASKS)
+    assert rebuilt.describe() == network.describe()
+
+
+def test_a_network_is_not_rebuilt_under_another_definition() -> None:
+    network = build_network(experiment("cnn"), None, seed=0)
+    with pytest.raises(WeightsError, match="do not fit 'any'"):
+        rebuild_network(
+            experiment("cnn", head=Head(hidden_units=9)), network.describe(), network.state_dict()
+        )
+    with pytest.raises(WeightsError, match="schema 2"):
+        rebuild_network(experiment("cnn"), {"schema": 2}, network.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "conditioning"),
+    list(itertools.product(sorted(ARCHITECTURES), CONDITIONINGS)),
+)
+def test_networks_build_and_run_on_the_meta_device(
+    architecture: str, conditioning: Conditioning
+) -> None:
+    with torch.device("meta"):
+        network = build_network(
+            experiment(architecture, head=Head(conditioning=conditioning)), None, seed=0
+        )
+        logits = network(torch.empty(2, 3, 100, 100))
+    assert logits["age_group"].shape == (2, 5)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_single_task_network_gives_one_answer(task: TaskName) -> None:
+    network = build_network(experiment(head=Head(tasks=(task,))), None, seed=0)
+    assert list(network(faces(2))) == [task]
+
+
+def test_he_initialisation_has_variance_two_over_fan_in() -> None:
+    network = build_network(experiment(), None, seed=0)
+    convolution = network.trunk.stages["block5"].conv
+    assert isinstance(convolution, nn.Conv2d)
+    # fan-in 9 * 192 = 1,728
+    assert convolution.weight.std().item() == pytest.approx((2 / 1728) ** 0.5, rel=0.01)

@@ -1,0 +1,102 @@
+"""Pictures reach the trunk as its weights demand; every number here is worked by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmark.errors import DataError, WeightsError
+from benchmark.models.preprocessing import (
+    CAFFE,
+    CENTRED,
+    IMAGENET,
+    UNIT,
+    InputScaling,
+    Preprocessing,
+    preprocessing_for,
+)
+
+
+def one_colour(red: int, green: int, blue: int, image_px: int = 4) -> Tensor:
+    colour = torch.tensor([red, green, blue], dtype=torch.uint8).view(1, 3, 1, 1)
+    return colour.expand(1, 3, image_px, image_px)
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "wanted"),
+    [
+        # 255 / 255 = 1; 51 / 255 = 0.2; 0
+        (UNIT, (1.0, 0.2, 0.0)),
+        # 255 / 127.5 - 1 = 1; 51 / 127.5 - 1 = -0.6; 0 - 1 = -1
+        (CENTRED, (1.0, -0.6, -1.0)),
+        # (1 - 0.485) / 0.229; (0.2 - 0.456) / 0.224; (0 - 0.406) / 0.225
+        (IMAGENET, (2.248908, -1.142857, -1.804444)),
+        # blue first: 0 - 104.006; 51 - 116.669; 255 - 122.679
+        (CAFFE, (-104.006, -65.669, 132.321)),
+        # the control: red first, and red still loses red's mean
+        (CAFFE.swapped(), (132.321, -65.669, -104.006)),
+    ],
+)
+def test_a_red_picture_becomes_what_is_demanded(
+    preprocessing: Preprocessing, wanted: tuple[float, float, float]
+) -> None:
+    scaled = InputScaling(preprocessing, 4)(one_colour(255, 51, 0))
+    assert scaled.shape == (1, 3, 4, 4)
+    assert scaled.dtype == torch.float32
+    assert scaled[0, :, 2, 2].tolist() == pytest.approx(wanted, abs=1e-4)
+
+
+def test_float_pictures_of_0_to_255_give_what_bytes_give() -> None:
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    scaling = InputScaling(CAFFE, 8)
+    assert torch.equal(scaling(images), scaling(images.double()))
+
+
+def test_the_protocol_chooses_the_scaling() -> None:
+    assert preprocessing_for(CAFFE, "weights") == CAFFE
+    assert preprocessing_for(CAFFE, "unit") == UNIT
+    assert preprocessing_for(CAFFE, "weights_swapped") == CAFFE.swapped()
+
+
+def test_swapping_twice_gives_the_first_back() -> None:
+    assert IMAGENET.swapped().mean == (0.406, 0.456, 0.485)
+    assert IMAGENET.swapped().swapped() == IMAGENET
+
+
+def test_other_sizes_are_resized_with_antialiasing() -> None:
+    # Columns 0 0 8 8 at half the size: each new column averages over four old ones with the
+    # weights 1 3 3 1 of a triangle of width 4, cut at the border. First: (3*0 + 3*0 + 1*8) / 7.
+    images = torch.tensor([0.0, 0.0, 8.0, 8.0]).expand(1, 3, 4, 4)
+    scaling = InputScaling(Preprocessing("RGB", 1.0, (0.0,) * 3, (1.0,) * 3), 2)
+    assert scaling(images)[0, 0, 0].tolist() == pytest.approx([8 / 7, 48 / 7], abs=1e-5)
+
+
+@pytest.mark.parametrize("preprocessing", [IMAGENET, CAFFE])
+@pytest.mark.parametrize("input_px", [16, 8])
+def test_channels_last_pictures_stay_channels_last(
+    preprocessing: Preprocessing, input_px: int
+) -> None:
+    images = torch.zeros(2, 16, 16, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    scaled = InputScaling(preprocessing, input_px)(images)
+    assert scaled.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_constants_are_not_part_of_the_state() -> None:
+    assert not InputScaling(CAFFE, 100).state_dict()
+
+
+def test_it_survives_json() -> None:
+    assert Preprocessing.from_dict(CAFFE.as_dict()) == CAFFE
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"channels": "GBR"}, {"scale": 0}, {"std": [1, 0, 1]}, {"mean": [1, 2]}, {"std": "red"}],
+)
+def test_a_preprocessing_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(WeightsError, match="preprocessing"):
+        Preprocessing.from_dict({**CAFFE.as_dict(), **change})
+
+
+def test_a_batch_that_is_no_rgb_is_refused() -> None:
+    with pytest.raises(DataError, match=r"shape \(2, 1, 8, 8\)"):
+        InputScaling(UNIT, 8)(torch.zeros(2, 1, 8, 8))

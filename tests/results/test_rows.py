@@ -1,0 +1,163 @@
+"""A row: one experiment over its seeds, by hand, and what is refused instead of guessed."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.errors import RunError
+from benchmark.files import write_json
+from benchmark.results.intervals import wilson
+from benchmark.results.rows import experiment_row, majority_row, read_run, worst_group
+from benchmark.tasks import TASKS
+from tests.results.conftest import (
+    RunBuilder,
+    an_experiment,
+    exact_predictions,
+    made_up_faces,
+    made_up_predictions,
+)
+
+
+def test_one_seed_has_wilson_and_no_sd(runs: RunBuilder) -> None:
+    run = read_run(runs.done(an_experiment(), exact_predictions(70, 80)))
+    row = experiment_row("x", [run])
+    low, high = wilson(np.array([80]), np.array([100]))
+    score = row.scores["gender"]
+    assert (score.accuracy, score.low, score.high) == pytest.approx((0.8, low[0], high[0]))
+    assert (score.accuracy_sd, row.val_combined_sd) == (None, None)
+    assert row.val_combined == pytest.approx(0.7)
+
+
+def test_several_seeds_have_a_mean_and_a_sample_sd(runs: RunBuilder) -> None:
+    # Accuracies 0.8 0.9 0.7: mean 0.8, sd sqrt((0 + 0.01 + 0.01) / 2) = 0.1.
+    experiment = an_experiment()
+    seeds = [
+        read_run(runs.done(experiment, exact_predictions(60, n_right), seed=seed, seconds=seconds))
+        for seed, (n_right, seconds) in enumerate([(80, 100.0), (90, 200.0), (70, 600.0)])
+    ]
+    row = experiment_row("x", seeds)
+    assert row.scores["race"].accuracy == pytest.approx(0.8)
+    assert row.scores["race"].accuracy_sd == pytest.approx(0.1)
+    assert row.val_combined_sd == pytest.approx(0.0)
+    assert row.seconds == 300.0
+    assert row.seeds == (0, 1, 2)
+
+
+def test_seeds_are_not_pooled_as_if_they_were_faces(runs: RunBuilder) -> None:
+    # Three seeds that agree on every face are worth one: the interval stays about Wilson's.
+    experiment = an_experiment()
+    same = [
+        read_run(runs.done(experiment, exact_predictions(60, 80), seed=seed)) for seed in (0, 1, 2)
+    ]
+    one, three = experiment_row("x", same[:1]), experiment_row("x", same)
+    width = [row.scores["race"].high - row.scores["race"].low for row in (one, three)]
+    assert width[1] == pytest.approx(width[0], rel=0.1)
+
+
+def test_the_worst_subgroup_is_the_lowest_of_the_large_ones() -> None:
+    rows = [
+        ("age_group", "all", "all", 200, 0.7),
+        ("age_group", "age_group", "15-25", 50, 0.2),
+        ("age_group", "gender", "female", 90, 0.6),
+        ("age_group", "race", "Others", 30, 0.5),
+        ("age_group", "gender_race", "female Others", 29, 0.1),
+        ("gender", "race", "Black", 50, 0.0),
+    ]
+    table = pd.DataFrame(rows, columns=["task", "by", "group", "n", "accuracy"])
+    worst = worst_group(table.assign(low=0.0, high=1.0), TASKS)
+    assert worst is not None
+    assert (worst.by, worst.group, worst.n, worst.accuracy) == ("race", "Others", 30, 0.5)
+
+
+def test_without_a_large_subgroup_none_is_the_worst(runs: RunBuilder) -> None:
+    run = read_run(runs.done(an_experiment(), exact_predictions(20, 20, n=25)))
+    assert experiment_row("x", [run]).worst is None
+
+
+def test_the_worst_subgroup_of_several_seeds_is_that_of_their_mean(runs: RunBuilder) -> None:
+    experiment = an_experiment()
+    skills = {"age_group": 1.2, "gender": 1.5, "race": 1.5}
+    seeds = [
+        read_run(runs.done(experiment, made_up_predictions(skills, n=800, seed=seed), seed=seed))
+        for seed in (0, 1)
+    ]
+    worst = experiment_row("x", seeds).worst
+    assert worst is not None
+    of_each = [run.record.subgroups() for run in seeds]
+    found = [
+        table[(table["task"] == "age_group") & (table["group"] == worst.group)]["accuracy"].item()
+        for table in of_each
+    ]
+    assert worst.accuracy == pytest.approx(np.mean(found))
+    assert worst.low < worst.accuracy < worst.high
+
+
+def test_the_majority_class_is_that_of_training_scored_on_test() -> None:
+    # Most frequent in training: age group 2, female, race 1. In test 1 of 4, 3 of 4, 2 of 4.
+    train = pd.DataFrame({"age_group": [2, 2, 0], "gender": [1, 1, 0], "race": [1, 1, 4]})
+    test = pd.DataFrame({"age_group": [2, 0, 1, 4], "gender": [1, 1, 1, 0], "race": [1, 0, 1, 2]})
+    row = majority_row(train, test)
+    accuracies = [row.scores[task].accuracy for task in TASKS]
+    assert accuracies == [0.25, 0.75, 0.5]
+    # Macro-F1 of gender: female 2*3/(2*3+1+0) = 6/7, male 0; their mean is 3/7.
+    assert row.scores["gender"].macro_f1 == pytest.approx(3 / 7)
+    assert row.status == "reference"
+
+
+def test_the_majority_row_of_one_task_has_that_task_alone() -> None:
+    faces = made_up_faces(300)
+    row = majority_row(faces[:200], faces[200:], ("gender",))
+    assert list(row.scores) == ["gender"]
+    assert row.worst is None
+
+
+def test_predictions_that_changed_after_scoring_are_refused(runs: RunBuilder) -> None:
+    experiment = an_experiment()
+    seeds = [
+        read_run(runs.done(experiment, exact_predictions(60, 80), seed=seed)) for seed in (0, 1)
+    ]
+    with seeds[1].record.predictions_path.open("a") as stream:
+        stream.write("\n")
+    with pytest.raises(RunError, match="changed after they were scored"):
+        experiment_row("x", seeds)
+
+
+def test_seeds_that_were_tested_on_different_faces_are_refused(runs: RunBuilder) -> None:
+    experiment = an_experiment()
+    seeds = [
+        read_run(runs.done(experiment, exact_predictions(60, 80, n=n), seed=seed))
+        for seed, n in ((0, 100), (1, 120))
+    ]
+    with pytest.raises(RunError, match="tested on different faces"):
+        experiment_row("x", seeds)
+
+
+def test_a_run_without_predictions_is_refused_where_they_are_needed(runs: RunBuilder) -> None:
+    experiment = an_experiment()
+    seeds = [
+        read_run(runs.done(experiment, exact_predictions(60, 80), seed=seed)) for seed in (0, 1)
+    ]
+    seeds[0].record.predictions_path.unlink()
+    with pytest.raises(RunError, match="predictions of run .* cannot be read"):
+        experiment_row("x", seeds)
+
+
+def test_a_definition_of_another_layout_is_refused(runs: RunBuilder) -> None:
+    record = runs.begun(an_experiment())
+    path = record.folder / "experiment.json"
+    content = json.loads(path.read_text())
+    content["experiment"]["protocol"]["moon"] = "full"
+    write_json(path, content)
+    with pytest.raises(RunError, match="is not understood"):
+        read_run(record)
+
+
+def test_metrics_that_hold_too_little_are_refused(runs: RunBuilder) -> None:
+    run = read_run(runs.done(an_experiment(), exact_predictions(60, 80)))
+    write_json(
+        run.record.folder / "metrics.json", {"schema": 1, "predictions_sha256": "", "metrics": {}}
+    )
+    with pytest.raises(RunError, match="hold too little"):
+        experiment_row("x", [run])

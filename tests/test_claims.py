@@ -1,0 +1,37 @@
+"""A claim is one process's, and dies with it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmark.claims import claimed, holder, is_claimed
+
+
+def test_a_claim_is_free_again_after_the_block(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    with claimed(path) as mine:
+        assert mine
+        assert holder(path)["pid"] == os.getpid()
+    assert not is_claimed(path)
+
+
+def test_another_process_sees_the_claim_and_its_death_frees_it(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    code = (
+        "import sys, pathlib; from benchmark.claims import claimed\n"
+        "with claimed(pathlib.Path(sys.argv[1])) as mine: print(mine, flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == "True"
+        with claimed(path) as mine:
+            assert not mine
+        assert is_claimed(path)
+        other.kill()
+    with claimed(path) as mine:
+        assert mine

@@ -1,0 +1,139 @@
+"""Definitions are refused at birth when they contradict themselves."""
+
+import dataclasses
+import math
+
+import pytest
+
+from benchmark.errors import ExperimentError
+from benchmark.experiment import Backbone, Experiment, Head, Protocol, Recipe, Suite
+
+
+def an_experiment(**changes: object) -> Experiment:
+    fields: dict[str, object] = {
+        "name": "mtl-cnn-none-full",
+        "asks": "Does it work?",
+        "backbone": Backbone("cnn"),
+        "head": Head(),
+        "recipe": Recipe(learning_rate=1e-3),
+    }
+    return Experiment(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_unknown_architecture_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ExperimentError, match=r"unknown architecture 'vgg99'.*cnn, squeezenet1_1"):
+        Backbone("vgg99")
+
+
+def test_weights_an_architecture_does_not_have_are_refused() -> None:
+    with pytest.raises(ExperimentError, match=r"cnn has no 'imagenet' weights \(allowed: none\)"):
+        Backbone("cnn", weights="imagenet")
+
+
+@pytest.mark.parametrize("depth", [-1, 5, 6, True, "some", 1.0])
+def test_unfreezing_depth_out_of_range_is_refused(depth: object) -> None:
+    with pytest.raises(ExperimentError, match="0 to 4, or 'all' for its 5 stages"):
+        Backbone("cnn", trainable_stages=depth)  # type: ignore[arg-type]
+
+
+def test_depth_is_named_by_the_shallowest_trained_stage() -> None:
+    depths = [Backbone("squeezenet1_1", "imagenet", depth) for depth in (0, 1, 3, "all")]  # type: ignore[arg-type]
+    assert [item.depth_name for item in depths] == ["frozen", "fire6_9", "fire2_3", "full"]
+    assert depths[1].trained_stages == ("fire6_9",)
+    assert depths[0].trained_stages == ()
+
+
+def test_a_name_that_contradicts_its_fields_is_refused() -> None:
+    with pytest.raises(ExperimentError, match=r"allowed: mtl-cnn-none-full\[-<variant>\]"):
+        an_experiment(name="mtl-cnn-none-frozen")
+    with pytest.raises(ExperimentError, match="contradicts its fields"):
+        an_experiment(name="mtl-cnn-none-fuller")
+
+
+def test_two_tasks_are_neither_single_nor_multi_task() -> None:
+    with pytest.raises(ExperimentError, match="one of age_group, gender, race, or all three"):
+        Head(tasks=("age_group", "race"))
+
+
+def test_conditioning_needs_a_gender_branch() -> None:
+    with pytest.raises(ExperimentError, match="which has no gender branch"):
+        Head(tasks=("race",), conditioning="gate")
+
+
+@pytest.mark.parametrize("rate", [0.0, -1e-3, math.nan, math.inf])
+def test_a_learning_rate_that_cannot_train_is_refused(rate: float) -> None:
+    with pytest.raises(ExperimentError, match="recipe.learning_rate"):
+        Recipe(learning_rate=rate)
+
+
+def test_study_schedule_is_constant_for_twenty_epochs_then_decays_ten_times() -> None:
+    recipe = Recipe(learning_rate=1e-4)
+    assert recipe.rate_at(0) == recipe.rate_at(19) == 1e-4
+    # Epochs 20 to 29 decay once each: 1e-4 * exp(-0.01 * 10) = 9.0484e-05, as the notebooks print.
+    assert recipe.rate_at(29) == pytest.approx(9.0484e-05, rel=1e-4)
+
+
+def test_cosine_schedule_starts_at_the_rate_and_nears_zero() -> None:
+    recipe = Recipe(learning_rate=1.0, schedule="cosine", max_epochs=4)
+    # 0.5 * (1 + cos(pi * e / 4)) for e = 0 and 2
+    assert recipe.rate_at(0) == 1.0
+    assert recipe.rate_at(2) == pytest.approx(0.5)
+
+
+def test_varied_changes_nested_fields_and_checks_the_new_name() -> None:
+    base = an_experiment()
+    gated = base.varied(name="mtl-cnn-none-full-gate", **{"head.conditioning": "gate"})
+    assert gated.head.conditioning == "gate"
+    assert not gated.ad_hoc
+    assert gated.recipe == base.recipe
+    with pytest.raises(ExperimentError, match="contradicts its fields"):
+        base.varied(name="mtl-cnn-none-full", **{"head.conditioning": "gate"})
+
+
+def test_adjusted_is_marked_ad_hoc_unless_nothing_changed() -> None:
+    base = an_experiment()
+    assert base.adjusted({"recipe.max_epochs": 3}).ad_hoc
+    assert base.adjusted({"recipe.max_epochs": 30}) is base
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("recipe.epochs", 3, "Recipe has no field 'epochs'"),
+        ("recipe.max_epochs", "3", "setting 'recipe.max_epochs' is '3'"),
+        ("recipe.max_epochs", True, "is True"),
+        ("recipe.augmentation.flip", 1, "allowed: bool"),
+        ("recipe", 1, "is a group of fields"),
+        ("recipe.max_epochs.more", 1, "max_epochs has no fields"),
+        ("name", "other", r"allowed: backbone.FIELD"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(path: str, value: object, message: str) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        an_experiment().adjusted({path: value})
+
+
+def test_twin_has_one_task_and_no_conditioning() -> None:
+    gated = an_experiment(name="mtl-cnn-none-full-gate-short", head=Head(conditioning="gate"))
+    assert gated.twin_name("race") == "race-cnn-none-full-short"
+
+
+def test_a_question_is_asked_with_a_question_mark() -> None:
+    with pytest.raises(ExperimentError, match="a question that ends with"):
+        an_experiment(asks="It works.")
+
+
+def test_definitions_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        an_experiment().name = "other"  # type: ignore[misc]
+
+
+def test_folds_run_from_zero_to_four() -> None:
+    assert Protocol(fold=4).name == "leak-free fold 4"
+    with pytest.raises(ExperimentError, match="0 to 4"):
+        Protocol(fold=5)
+
+
+def test_a_suite_lists_each_experiment_once() -> None:
+    with pytest.raises(ExperimentError, match="lists a twice"):
+        Suite("s", "Why?", ("a", "b", "a"))

@@ -1,0 +1,51 @@
+"""No reader ever meets half a file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.files import canonical_json, copy_folder, replacing, sha256_of, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("ne")
+            raise ValueError("half-way")
+
+    with pytest.raises(ValueError, match="half-way"):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_takes_numpy_numbers_and_arrays(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"n": np.int64(3), "m": np.eye(2, dtype=np.int64)})
+    assert '"n": 3' in (tmp_path / "a.json").read_text()
+
+
+def test_canonical_json_does_not_depend_on_order() -> None:
+    assert canonical_json({"b": 1, "a": [2.0]}) == canonical_json({"a": [2.0], "b": 1})
+
+
+def test_sha256_reports_the_bytes_it_read(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"abc")
+    seen: list[int] = []
+    # FIPS 180-2, appendix B.1: the digest of "abc".
+    assert sha256_of(path, seen.append).startswith("ba7816bf8f01cfea")
+    assert seen == [3]
+
+
+def test_a_copied_folder_replaces_the_older_one_whole(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "new").write_text("new")
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "old").write_text("old")
+    copy_folder(tmp_path / "source", tmp_path / "target")
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]

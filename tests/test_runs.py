@@ -1,0 +1,223 @@
+"""A run end to end on drawn faces: done once, resumed when stopped, told when it failed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmark.claims import claimed
+from benchmark.errors import DataError, RunError, WeightsMissing
+from benchmark.experiment import Backbone, Experiment, Head, Recipe
+from benchmark.faces.batches import FaceBatches
+from benchmark.faces.store import FaceSet
+from benchmark.plans import Plan, Settings, plan_run
+from benchmark.results.predictions import read_predictions
+from benchmark.results.record import RunRecord, all_records
+from benchmark.runs import Advanced, Failed, Finished, Missing, Skipped, Started, run, run_all
+from benchmark.training.device import Device
+from benchmark.training.trainer import EpochResult
+
+CPU = Device(torch.device("cpu"), "fp32")
+
+
+def an_experiment(name: str = "mtl-cnn-none-full-tiny", **recipe: object) -> Experiment:
+    return Experiment(
+        name=name,
+        asks="Does the whole way work?",
+        backbone=Backbone("cnn", input_px=32),
+        head=Head(hidden_units=16),
+        recipe=Recipe(**({"learning_rate": 1e-3, "max_epochs": 2} | recipe)),  # type: ignore[arg-type]
+    )
+
+
+def settings(runs_dir: Path, **changes: object) -> Settings:
+    fields = {"runs_dir": runs_dir, "weights_dir": runs_dir / "weights", "device": CPU}
+    return Settings(**(fields | {"offline": True} | changes))  # type: ignore[arg-type]
+
+
+def on_cpu(faces: FaceSet) -> FaceBatches:
+    return FaceBatches.on_device(faces.pixels(), faces.table, CPU.torch_device)
+
+
+def a_plan(faces: FaceSet, where: Settings, experiment: Experiment | None = None) -> Plan:
+    return plan_run(experiment or an_experiment(), 0, faces, where)
+
+
+def done_run(faces: FaceSet, where: Settings, experiment: Experiment | None = None) -> RunRecord:
+    plan = a_plan(faces, where, experiment)
+    events = list(run(plan, on_cpu(faces), where))
+    assert isinstance(events[0], Started)
+    assert isinstance(events[-1], Finished)
+    return plan.record
+
+
+def test_a_run_leaves_everything_behind(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    record = done_run(drawn_faces, settings(tmp_path))
+    assert record.state == "done"
+    names = {path.name for path in record.folder.iterdir()}
+    assert names >= {
+        "experiment.json", "environment.txt", "history.csv", "curves.png", "predictions.csv",
+        "metrics.json", "subgroups.csv", "mistakes.csv", "model.safetensors", "done.json",
+        "confusion_age_group.json", "confusion_age_group.png", "report_race.csv",
+        "subgroups_age_group.png",
+    }  # fmt: skip
+    assert "checkpoint.pt" not in names
+    assert 0 <= record.metrics["test/age_group/accuracy"] <= 1
+    assert record.about["dataset"]["drawn"]
+    predictions = read_predictions(record.predictions_path)
+    placed = drawn_faces.table[drawn_faces.table["part"].isin(["val", "test"])]
+    assert set(predictions["file"]) == set(placed["file"])
+
+
+def test_a_done_run_is_not_run_again(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    where = settings(tmp_path)
+    record = done_run(drawn_faces, where)
+    before = (record.folder / "done.json").stat().st_mtime_ns
+    events = list(run(a_plan(drawn_faces, where), on_cpu(drawn_faces), where))
+    assert [type(event) for event in events] == [Skipped]
+    assert (record.folder / "done.json").stat().st_mtime_ns == before
+
+
+def test_a_stopped_run_goes_on_and_ends_as_an_undisturbed_one(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    where = settings(tmp_path / "stopped")
+    plan = a_plan(drawn_faces, where)
+    stopped = run(plan, on_cpu(drawn_faces), where)
+    for event in stopped:
+        if isinstance(event, Advanced) and isinstance(event.step, EpochResult):
+            break
+    stopped.close()  # type: ignore[attr-defined]
+    assert plan.record.state == "interrupted"
+    assert (plan.folder / "interrupted.json").is_file()
+
+    events = list(run(plan, on_cpu(drawn_faces), where))
+    assert isinstance(events[0], Started)
+    assert events[0].epochs_done == 1
+    whole = done_run(drawn_faces, settings(tmp_path / "whole"))
+    pd.testing.assert_frame_equal(
+        read_predictions(plan.record.predictions_path), read_predictions(whole.predictions_path)
+    )
+    assert plan.record.history()["epoch"].tolist() == [1, 2]
+    assert not (plan.folder / "interrupted.json").exists()
+
+
+def test_a_failed_run_says_why_and_the_next_one_runs(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    where = settings(tmp_path)
+    broken = an_experiment("mtl-cnn-none-full-broken", learning_rate=1e30, clipping="none")
+    events = list(run_all([broken, an_experiment()], [0], drawn_faces, where))
+    assert [type(event) for event in events if not isinstance(event, (Started, Advanced))] == [
+        Failed, Finished,
+    ]  # fmt: skip
+    records = {record.experiment_name: record for record in all_records(tmp_path)}
+    failed = records["mtl-cnn-none-full-broken"]
+    assert failed.state == "failed"
+    assert "training loss" in json.loads((failed.folder / "failed.json").read_text())["why"]
+
+    with pytest.raises(RunError, match="mtl-cnn-none-full-broken, seed 0 failed"):
+        list(run(a_plan(drawn_faces, where, broken), on_cpu(drawn_faces), where))
+    assert RunRecord(failed.folder).about["attempt"] == 2
+
+
+def test_missing_weights_leave_the_other_runs_alone(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    pretrained = Experiment(
+        name="mtl-squeezenet1_1-imagenet-frozen",
+        asks="Is it there?",
+        backbone=Backbone("squeezenet1_1", "imagenet", 0),
+        head=Head(),
+        recipe=Recipe(learning_rate=1e-3, max_epochs=1),
+    )
+    where = settings(tmp_path)
+    events = list(run_all([pretrained, an_experiment()], [0], drawn_faces, where))
+    assert isinstance(events[0], Missing)
+    assert isinstance(events[0].error, WeightsMissing)
+    assert "facebench weights add" in str(events[0].error)
+    assert isinstance(events[-1], Finished)
+
+
+def test_an_ad_hoc_run_reads_no_test_face_unless_told_to(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    ad_hoc = an_experiment().adjusted({"recipe.max_epochs": 1})
+    record = done_run(drawn_faces, settings(tmp_path), ad_hoc)
+    assert set(read_predictions(record.predictions_path)["part"]) == {"val"}
+    assert not any(name.startswith("test/") for name in record.metrics)
+    again = done_run(drawn_faces, settings(tmp_path, read_test=True), ad_hoc)
+    assert set(read_predictions(again.predictions_path)["part"]) == {"val", "test"}
+
+
+def test_a_planted_duplicate_across_the_split_stops_the_training(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    table = drawn_faces.table.copy()
+    in_train = table.index[table["part"] == "train"][0]
+    in_test = table.index[table["part"] == "test"][0]
+    table.loc[in_test, "sha256"] = table.loc[in_train, "sha256"]
+    leaking = FaceSet(drawn_faces.folder, drawn_faces.manifest, table)
+    where = settings(tmp_path)
+    events = list(run_all([an_experiment()], [0], leaking, where))
+    assert [type(event) for event in events] == [Failed]
+    assert isinstance(events[0], Failed)
+    assert "sha256" in str(events[0].error)
+
+
+def test_a_run_that_another_process_holds_is_left_to_it(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    where = settings(tmp_path)
+    plan = a_plan(drawn_faces, where)
+    with claimed(plan.folder / "claim"):
+        events = list(run(plan, on_cpu(drawn_faces), where))
+    assert [type(event) for event in events] == [Skipped]
+    assert "is at it" in events[0].why  # type: ignore[union-attr]
+
+
+def test_identity_counts_what_trains_and_nothing_that_describes(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    where = settings(tmp_path)
+    base = a_plan(drawn_faces, where)
+    import dataclasses
+
+    reworded = dataclasses.replace(an_experiment(), asks="Said otherwise?")
+    assert a_plan(drawn_faces, where, reworded).identity == base.identity
+    faster = an_experiment(learning_rate=2e-3)
+    assert a_plan(drawn_faces, where, faster).identity != base.identity
+    other_seed = plan_run(an_experiment(), 1, drawn_faces, where)
+    assert other_seed.identity != base.identity
+    ad_hoc = dataclasses.replace(an_experiment(), ad_hoc=True)
+    assert a_plan(drawn_faces, where, ad_hoc).identity != base.identity
+
+
+def test_a_disk_that_takes_no_more_ends_in_a_sentence_and_no_done_run(
+    drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    """A limit on file sizes fails a write in the middle, as a full disk does."""
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "from benchmark.cli.main import main; main()"
+    )
+    answer = subprocess.run(
+        [
+            *(sys.executable, "-c", code, "run", "mtl-cnn-none-full-short"),
+            *("--set", "backbone.input_px=32", "--set", "recipe.max_epochs=1"),
+            *("--tracking", "files", "--device", "cpu"),
+            *("--data-dir", str(drawn_data_dir), "--runs-dir", str(tmp_path)),
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 3, answer.stderr
+    assert "File too large" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert [record.state for record in all_records(tmp_path)] in (["failed"], ["interrupted"])
+
+
+def test_a_data_error_is_not_swallowed(tmp_path: Path) -> None:
+    from benchmark.faces.choice import choose_dataset
+
+    with pytest.raises(DataError, match="no data set 'nobody' is prepared"):
+        choose_dataset(tmp_path, "nobody")

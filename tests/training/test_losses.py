@@ -1,0 +1,59 @@
+"""Loss and clipping by hand-worked numbers."""
+
+import math
+
+import pytest
+import torch
+
+from benchmark.experiment import LossWeights, Recipe
+from benchmark.training.losses import clip_gradients, weighted_cross_entropy
+
+
+def test_tasks_are_weighted_by_the_recipe() -> None:
+    # Equal logits give ln(classes): 0.4 ln 5 + 0.2 ln 2 + 0.4 ln 5 = 1.42618.
+    logits = {
+        "age_group": torch.zeros(3, 5),
+        "gender": torch.zeros(3, 2),
+        "race": torch.zeros(3, 5),
+    }
+    truths = {task: torch.tensor([0, 1, 0]) for task in logits}
+    loss = weighted_cross_entropy(logits, truths, LossWeights())  # type: ignore[arg-type]
+    assert float(loss) == pytest.approx(0.8 * math.log(5) + 0.2 * math.log(2), rel=1e-6)
+
+
+def test_a_single_task_counts_one() -> None:
+    loss = weighted_cross_entropy(
+        {"gender": torch.zeros(2, 2)}, {"gender": torch.tensor([0, 1])}, LossWeights()
+    )
+    assert float(loss) == pytest.approx(math.log(2), rel=1e-6)
+
+
+def tensors_with_gradients(*gradients: list[float]) -> list[torch.Tensor]:
+    tensors = [torch.zeros(len(gradient), requires_grad=True) for gradient in gradients]
+    for tensor, gradient in zip(tensors, gradients, strict=True):
+        tensor.grad = torch.tensor(gradient)
+    return tensors
+
+
+def norms(tensors: list[torch.Tensor]) -> list[float]:
+    return [float(tensor.grad.norm()) for tensor in tensors if tensor.grad is not None]
+
+
+def test_per_variable_clipping_bounds_each_tensor_by_itself() -> None:
+    tensors = tensors_with_gradients([3.0, 4.0], [0.3, 0.4])
+    clip_gradients(tensors, Recipe(learning_rate=1.0, clipping="per_variable", clip_norm=1.0))
+    # Norms 5 and 0.5: the first shrinks to 1, the second is left alone.
+    assert norms(tensors) == pytest.approx([1.0, 0.5], rel=1e-5)
+
+
+def test_global_clipping_bounds_all_tensors_together() -> None:
+    tensors = tensors_with_gradients([3.0, 0.0], [0.0, 4.0])
+    clip_gradients(tensors, Recipe(learning_rate=1.0, clipping="global", clip_norm=1.0))
+    # Together the norm is 5, so that each shrinks by 5.
+    assert norms(tensors) == pytest.approx([0.6, 0.8], rel=1e-5)
+
+
+def test_no_clipping_changes_nothing() -> None:
+    tensors = tensors_with_gradients([30.0, 40.0])
+    clip_gradients(tensors, Recipe(learning_rate=1.0, clipping="none"))
+    assert norms(tensors) == [50.0]

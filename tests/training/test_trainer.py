@@ -1,0 +1,144 @@
+"""The epoch loop: what it yields, what it selects, and that stopping half-way changes nothing."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from benchmark.errors import RunError
+from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Protocol, Recipe
+from benchmark.faces.batches import FaceBatches
+from benchmark.models.network import build_network
+from benchmark.training.device import Device
+from benchmark.training.probabilities import probabilities
+from benchmark.training.trainer import (
+    EpochResult,
+    Progress,
+    TrainingFaces,
+    TrainingState,
+    fit,
+    start,
+)
+
+CPU = Device(torch.device("cpu"), "fp32")
+
+
+def an_experiment(**changes: object) -> Experiment:
+    recipe = {"learning_rate": 3e-3, "batch_size": 8, "max_epochs": 3} | changes
+    return Experiment(
+        name="mtl-cnn-none-full-tiny",
+        asks="Does it learn?",
+        backbone=Backbone("cnn", input_px=32),
+        head=Head(hidden_units=16),
+        recipe=Recipe(**recipe),  # type: ignore[arg-type]
+    )
+
+
+def some_data(n: int = 48) -> TrainingFaces:
+    """Noise whose red channel tells every label, so that a network can learn it."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 100, (n, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(n) % 2
+    pixels[..., 0] += (labels * 150).astype(np.uint8)[:, None, None]
+    table = pd.DataFrame({"age_group": labels, "gender": labels, "race": labels})
+    faces = FaceBatches.on_device(pixels, table, CPU.torch_device)
+    return TrainingFaces(faces, torch.arange(0, n * 3 // 4), torch.arange(n * 3 // 4, n))
+
+
+def new_state(experiment: Experiment) -> TrainingState:
+    return start(build_network(experiment, None, seed=0), experiment.recipe, CPU)
+
+
+def epochs(steps: Iterable[Progress | EpochResult]) -> list[EpochResult]:
+    return [step for step in steps if isinstance(step, EpochResult)]
+
+
+def test_a_network_learns_and_each_epoch_is_told() -> None:
+    experiment = an_experiment(max_epochs=5)
+    results = epochs(fit(new_state(experiment), some_data(), experiment, 0, CPU))
+    assert [result.epoch for result in results] == [0, 1, 2, 3, 4]
+    assert results[-1].train_loss < results[0].train_loss
+    assert max(result.val_combined for result in results) > 0.9
+    assert set(results[0].metrics()) >= {"train/loss", "val/race/accuracy", "val/combined"}
+
+
+def test_the_best_epoch_is_the_first_with_the_highest_score() -> None:
+    experiment = an_experiment(max_epochs=4)
+    state = new_state(experiment)
+    results = epochs(fit(state, some_data(), experiment, 0, CPU))
+    scores = [result.val_combined for result in results]
+    assert state.best_epoch == scores.index(max(scores))
+    selected = state.network.state_dict()
+    assert all(torch.equal(selected[name], state.best_weights[name]) for name in selected)
+
+
+def test_a_resumed_training_ends_as_an_undisturbed_one() -> None:
+    experiment = an_experiment(augmentation=Augmentation(flip=True, brightness=0.1))
+    whole = new_state(experiment)
+    epochs(fit(whole, some_data(), experiment, 7, CPU))
+
+    stopped = new_state(experiment)
+    for step in fit(stopped, some_data(), experiment, 7, CPU):
+        if isinstance(step, EpochResult):
+            break
+    resumed = new_state(experiment)
+    resumed.restore(stopped.checkpoint())
+    rest = epochs(fit(resumed, some_data(), experiment, 7, CPU))
+    assert [result.epoch for result in rest] == [1, 2]
+    expected = whole.network.state_dict()
+    for name, value in resumed.network.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_two_seeds_train_differently() -> None:
+    experiment = an_experiment(max_epochs=1)
+    states = [new_state(experiment), new_state(experiment)]
+    for seed, state in enumerate(states):
+        epochs(fit(state, some_data(), experiment, seed, CPU))
+    first, second = (next(state.network.head.parameters()) for state in states)
+    assert not torch.equal(first, second)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_epoch() -> None:
+    experiment = an_experiment(learning_rate=1e30, clipping="none")
+    with pytest.raises(RunError, match=r"training loss of epoch \d is (nan|inf).*Lower"):
+        epochs(fit(new_state(experiment), some_data(), experiment, 0, CPU))
+
+
+def test_early_stopping_waits_as_long_as_it_says() -> None:
+    # A rate near zero: the first epoch stays the best, so that two more follow and no third.
+    experiment = an_experiment(learning_rate=1e-12, max_epochs=10, early_stopping_epochs=2)
+    results = epochs(fit(new_state(experiment), some_data(), experiment, 0, CPU))
+    best = max(results, key=lambda result: (result.val_combined, -result.epoch)).epoch
+    assert len(results) == best + 3
+
+
+def test_fixed_batches_see_one_order_and_shuffling_another_each_epoch() -> None:
+    """With a fixed order and no learning, every epoch's training loss is the same sum."""
+    losses = {}
+    for shuffling in ("fixed_batches", "every_epoch"):
+        experiment = Experiment(
+            name="mtl-cnn-none-full-tiny",
+            asks="Does it learn?",
+            backbone=Backbone("cnn", input_px=32),
+            head=Head(hidden_units=16),
+            recipe=Recipe(learning_rate=1e-12, batch_size=8, max_epochs=2),
+            protocol=Protocol(shuffling=shuffling),  # type: ignore[arg-type]
+        )
+        results = epochs(fit(new_state(experiment), some_data(), experiment, 0, CPU))
+        losses[shuffling] = [result.train_loss for result in results]
+    # Batch norm sees a batch's own statistics, so that another grouping gives another loss.
+    assert losses["fixed_batches"][0] == pytest.approx(losses["fixed_batches"][1], abs=1e-5)
+    assert abs(losses["every_epoch"][0] - losses["every_epoch"][1]) > 1e-5
+
+
+def test_probabilities_are_softmax_rows_in_the_order_asked_for() -> None:
+    experiment, data = an_experiment(), some_data()
+    network = new_state(experiment).network
+    forward = probabilities(network, data.faces, torch.tensor([3, 9]))
+    backward = probabilities(network, data.faces, torch.tensor([9, 3]))
+    assert forward["race"].shape == (2, 5)
+    assert forward["gender"].sum(axis=1) == pytest.approx([1, 1], abs=1e-6)
+    assert forward["race"][0] == pytest.approx(backward["race"][1], abs=1e-6)
