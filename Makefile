@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 setup: $(VENV)/.installed ## Make .venv and install everything; quick when nothing changed
 
-demo: setup ## The main job on drawn faces, no download: run the quick suite, show the leaderboard
+demo: setup ## The quick suite on drawn faces, no download, and its table
 	$(BIN)/facebench run --suite quick --dataset drawn --offline
 	$(BIN)/facebench leaderboard --suite quick --dataset drawn
 
@@ -35,7 +35,7 @@ data: setup ## Prepare and audit a data set: make data SOURCE=UTKFace.tar.gz
 weights: setup ## Add a weight file: make weights WEIGHTS=FILE
 	$(if $(WEIGHTS),$(BIN)/facebench weights add $(WEIGHTS),$(BIN)/facebench weights list)
 
-benchmark: setup ## Prepare, run a suite, rank it: make benchmark SUITE=quick SOURCE=UTKFace.tar.gz WEIGHTS=FILE
+benchmark: setup ## Prepare SOURCE, add WEIGHTS, run SUITE, rank it
 	$(if $(WEIGHTS),$(BIN)/facebench weights add $(WEIGHTS))
 	$(if $(SOURCE),$(BIN)/facebench data prepare $(SOURCE))
 	$(BIN)/facebench run --suite $(SUITE) --seeds $(SEEDS) $(DATASET_OPTION)

@@ -1,15 +1,10 @@
 """What a run and a data set say of themselves, in Markdown, wherever they are shown."""
 
-from typing import Any, Final
+from typing import Any
 
+from benchmark.results.limits import LIMITS, LIMITS_DRAWN
 from benchmark.results.record import RunRecord
 from benchmark.tasks import TASK_TITLES, TASKS
-
-LIMITS: Final = (
-    "Labels are *perceived* age, gender and race, estimated by a model and checked by one "
-    "annotator. UTKFace names no persons, so the same person may stand in training and test, "
-    "and face-recognition weights may have seen these people."
-)
 
 
 def data_note(dataset: dict[str, Any]) -> str:
@@ -22,7 +17,7 @@ def data_note(dataset: dict[str, Any]) -> str:
         f"{dataset['split_version']}, digest `{dataset['split_digest'][:12]}`.\n\n"
         "Each run is one experiment with one seed. Filter by tags: `architecture`, `weights`, "
         "`tasks`, `trainable`, `seed`. Ranking is by `val/combined`; test was read once.\n\n"
-        f"{LIMITS}"
+        + "\n\n".join(LIMITS)
     )
 
 
@@ -32,14 +27,14 @@ def run_note(record: RunRecord) -> str:
     definition, dataset = about["experiment"], about["dataset"]
     lines = [f"**{definition['asks']}**", "", _network_in_words(about), ""]
     if dataset["drawn"]:
-        lines += ["**DRAWN FACES**: these numbers say nothing about faces of people.", ""]
+        lines += [*LIMITS_DRAWN, ""]
     if about["leaky"]:
         lines += ["**LEAKY**: test faces were seen in training.", ""]
     if about["ad_hoc"]:
         lines += ["Ad hoc: changed on the command line, kept off leaderboards.", ""]
     if record.state == "done":
         lines += _outcome_table(record)
-    lines += [LIMITS]
+    lines += ["", *LIMITS]
     return "\n".join(lines)
 
 

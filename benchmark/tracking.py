@@ -6,6 +6,7 @@ machine without MLflow loses nothing, and `facebench runs import` catches up.
 """
 
 import contextlib
+import datetime
 import logging
 import os
 import sqlite3
@@ -169,14 +170,14 @@ class MlflowMirror:
             experiment_id,
             run_name=f"{record.experiment_name} · seed {record.seed}",
             tags=tags,
-            start_time=int(time.time() * 1000),
+            start_time=_milliseconds(about["started"]),
         )
         run_id = str(run.info.run_id)
         params = [Param(name, str(value)) for name, value in run_params(about).items()]
         client.log_batch(run_id, params=params)
         dataset = about["dataset"]
         source = "drawn by facebench" if dataset["drawn"] else "prepared from local files"
-        data = Dataset(dataset["name"], dataset["pixel_digest"][:36], "local", source)
+        data = Dataset(dataset["name"], dataset["pixel_digest"][:12], "local", source)
         context = InputTag("mlflow.data.context", "training")
         client.log_inputs(run_id, [DatasetInput(data, [context])])
         return run_id
@@ -228,7 +229,13 @@ class MlflowMirror:
         if status == "RUNNING":
             client.update_run(run_id, status="RUNNING")
         else:
-            client.set_terminated(run_id, status)
+            ended = record.done["finished"] if state == "done" else None
+            client.set_terminated(run_id, status, _milliseconds(ended) if ended else None)
+
+
+def _milliseconds(moment: str) -> int:
+    """Read an ISO 8601 time as MLflow counts it: milliseconds since 1970."""
+    return int(datetime.datetime.fromisoformat(moment).timestamp() * 1000)
 
 
 def _shown_state(record: RunRecord) -> str:
@@ -284,6 +291,9 @@ def run_tags(record: RunRecord) -> dict[str, str]:
         "ad_hoc": str(about["ad_hoc"]).lower(),
         "torch": about["versions"].get("torch", ""),
         "state": "running",
+        "mlflow.source.name": "facebench run",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": about["commit"],
     }
 
 

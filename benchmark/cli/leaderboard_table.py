@@ -74,12 +74,15 @@ def _bullet(text: str) -> RenderableType:
 
 
 def _remarks(table: Table) -> Iterator[str]:
-    """Give each row's remarks; that it has one seed stands in its cells."""
+    """Give the rows' remarks, equal ones once; that a row has one seed stands in its cells."""
+    names: dict[str, list[str]] = {}
     for row in table.rows:
         said = [remark for remark in remarks_of(row) if remark != ONE_SEED]
         if said:
             label = "missing, " if row.status == "missing" else ""
-            yield f"{row.name}: {label}{'; '.join(said)}"
+            names.setdefault(label + "; ".join(said), []).append(row.name)
+    for remark, rows in names.items():
+        yield f"{', '.join(rows)}: {remark}"
 
 
 def _fitting(table: Table, width: int) -> RichTable:

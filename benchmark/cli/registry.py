@@ -75,8 +75,8 @@ def _row(experiment: Experiment) -> dict[str, Any]:
 
 def _experiments_table(experiments: list[Experiment], title: str) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("experiment", overflow="fold")
-    table.add_column("asks")
+    table.add_column("experiment", no_wrap=True)
+    table.add_column("asks", ratio=1)
     for item in experiments:
         table.add_row(item.name, item.asks)
     return table

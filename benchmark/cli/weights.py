@@ -78,7 +78,7 @@ def _print_addresses(states: "list[SourceState]") -> None:
                 out.print(f"  {file.url}", soft_wrap=True)
     if any(state.state != "here" for state in states):
         out.print(
-            "\nA run fetches what it needs where there is a network. Else fetch it yourself, then:"
+            "\nA run fetches what it needs. Without a network, bring one of these, then:"
             "\n  facebench weights add FILE",
             soft_wrap=True,
         )
@@ -102,7 +102,7 @@ def add(
 
     with speaking("weights add", as_json=as_json) as answer:
         folder = weights_dir or data_dir / "weights"
-        added = add_file(file, folder, replace=replace, any_checksum=any_checksum)
+        added = add_file(file, folder, replacing=replace, any_checksum=any_checksum)
         answer.data = _file_data(added)
         if not added.published:
             answer.warnings.append(

@@ -1,59 +1,39 @@
-"""The store of converted weights: add a file, fetch one, find it again, and load it as tensors.
+"""Weights at hand: add a file, fetch one, find it again, and load it as tensors.
 
-One file per architecture and source, `<architecture>-<source>.safetensors`, which says in its own
-metadata where it came from and what it demands. What exists is told by benchmark.models.sources.
+They are kept converted, one file per architecture and source (benchmark.models.store). Which are
+published, and where, is told by benchmark.models.sources.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmark.architectures import ARCHITECTURES, architecture_named
 from benchmark.errors import WeightsError, WeightsMissing
-from benchmark.files import canonical_json, replacing, sha256_of
+from benchmark.files import sha256_of
 from benchmark.models.backbones import build_trunk
-from benchmark.models.conversion import check_fits, convert
+from benchmark.models.conversion import convert
 from benchmark.models.download import OnBytes, fetch
 from benchmark.models.preprocessing import Preprocessing
 from benchmark.models.sources import FILES, PublishedFile, files_for
-
-SCHEMA: Final = 1
-ENVIRONMENT_VARIABLE: Final = "FACEBENCH_WEIGHTS_DIR"
+from benchmark.models.store import WeightFile as WeightFile
+from benchmark.models.store import (
+    content_sha256,
+    not_written,
+    read_stored,
+    stored_path,
+    write_stored,
+)
 
 _FAILED: Final[dict[str, str]] = {}
 """Address → why it gave nothing. Every run of a suite resolves its weights: a machine without a
 network waits for each address once a process, not once a run."""
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """A converted file in the store, with what its metadata says."""
-
-    architecture: str
-    source: str
-    path: Path
-    sha256: str
-    """Of tensors, preprocessing and options: equal weights used alike have equal sums, whatever
-    file they came from. Part of a run's identity."""
-    origin: str
-    """Name of the published file."""
-    origin_sha256: str
-    published: bool
-    """Whether the origin's sum is the published one; False only where a person insisted."""
-    licence: str
-    trained_on: str
-    preprocessing: Preprocessing
-    options: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -82,11 +62,6 @@ class SourceState:
     problem: WeightsError | None = None
 
 
-def stored_path(architecture: str, source: str, weights_dir: Path) -> Path:
-    """Say where the converted file of a source belongs."""
-    return weights_dir / f"{architecture}-{source}.safetensors"
-
-
 def resolve(
     architecture: str,
     source: str,
@@ -102,9 +77,9 @@ def resolve(
     WeightsMissing, with the addresses, where nothing is to be had; WeightsError for a damaged file.
     """
     path = stored_path(architecture, source, weights_dir)
-    if path.exists():
-        return read_stored(path)[0]
     candidates = files_for(architecture, source) if published is None else published
+    if path.exists():
+        return _up_to_date(path, candidates)
     for candidate in candidates:
         if (weights_dir / candidate.file_name).exists():
             return add_file(weights_dir / candidate.file_name, weights_dir, published=candidates)
@@ -125,7 +100,7 @@ def _fetched(candidate: PublishedFile, weights_dir: Path, on_bytes: OnBytes | No
     try:
         fetch(candidate.url, downloaded, candidate.is_this, on_bytes)
     except OSError as error:
-        raise _not_written(weights_dir, error) from None
+        raise not_written(weights_dir, error) from None
     added = add_file(downloaded, weights_dir, published=(candidate,))
     downloaded.unlink()
     return added
@@ -158,14 +133,14 @@ def add_file(
     file: Path,
     weights_dir: Path,
     *,
-    replace: bool = False,
+    replacing: bool = False,
     any_checksum: bool = False,
     published: tuple[PublishedFile, ...] = FILES,
 ) -> WeightFile:
     """Recognise a file by its content, convert it, and write it to the store, whole or not at all.
 
     A file whose sha256 is not the published one is refused unless `any_checksum`; one that would
-    change weights that are already there, unless `replace`.
+    change weights that are already there, unless `replacing`.
     """
     layout, tensors = convert(file)
     origin_sha256 = sha256_of(file)
@@ -174,33 +149,48 @@ def add_file(
     if not exact and not (any_checksum and len(alike) == 1):
         raise _not_published(file, origin_sha256, alike)
     known = (exact or alike)[0]
-    path = stored_path(known.architecture, known.source, weights_dir)
-    metadata = {
-        "schema": SCHEMA,
-        "architecture": known.architecture,
-        "source": known.source,
-        "sha256": content_sha256(tensors, known.preprocessing, known.options),
-        "origin": file.name,
-        "origin_sha256": origin_sha256,
-        "published": bool(exact),
-        "licence": known.licence,
-        "trained_on": known.trained_on,
-        "preprocessing": known.preprocessing.as_dict(),
-        "options": dict(known.options),
-    }
-    if path.exists() and not replace:
-        here = read_stored(path)[0]
-        if here.sha256 == metadata["sha256"]:
+    new = WeightFile(
+        architecture=known.architecture,
+        source=known.source,
+        path=stored_path(known.architecture, known.source, weights_dir),
+        sha256=content_sha256(tensors, known.preprocessing, known.options),
+        origin=file.name,
+        origin_sha256=origin_sha256,
+        published=bool(exact),
+        licence=known.licence,
+        trained_on=known.trained_on,
+        preprocessing=known.preprocessing,
+        options=dict(known.options),
+    )
+    if new.path.exists() and not replacing:
+        here = _up_to_date(new.path, published)
+        if here.sha256 == new.sha256:
             return here
         raise WeightsError(
-            f"{path.name} is already here, from {here.origin}, and {file.name} differs from it",
+            f"{new.path.name} is already here, from {here.origin}, and {file.name} differs from it",
             source=str(weights_dir),
             fix="Results of the two are not comparable; to change over: facebench weights add "
             f"--replace {file}",
         )
     build_trunk(known.architecture, **known.options).load_state_dict(tensors)
-    _write(path, tensors, metadata)
-    return read_stored(path)[0]
+    write_stored(new, tensors)
+    return read_stored(new.path)[0]
+
+
+def _up_to_date(path: Path, published: tuple[PublishedFile, ...]) -> WeightFile:
+    """Read a stored file; where the manifest has since learnt better what it demands, say so in it.
+
+    Else two machines with the same facebench would run the same weights differently.
+    """
+    here, tensors = read_stored(path)
+    for known in published:
+        if known.is_this(here.origin_sha256):
+            preprocessing, options = known.preprocessing, dict(known.options)
+            if (preprocessing, options) != (here.preprocessing, dict(here.options)):
+                sha256 = content_sha256(tensors, preprocessing, options)
+                here = replace(here, sha256=sha256, preprocessing=preprocessing, options=options)
+                write_stored(here, tensors)
+    return here
 
 
 def _not_published(file: Path, sha256: str, alike: list[PublishedFile]) -> WeightsError:
@@ -212,67 +202,6 @@ def _not_published(file: Path, sha256: str, alike: list[PublishedFile]) -> Weigh
         fix="Fetch the published file; or, if you trust this one: "
         f"facebench weights add --any-checksum {file}",
     )
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    try:
-        with replacing(path) as temporary:
-            save_file(dict(tensors), temporary, metadata={"facebench": canonical_json(metadata)})
-    except (OSError, SafetensorError) as error:
-        raise _not_written(path.parent, error) from None
-
-
-def _not_written(folder: Path, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"weights cannot be written to {folder} ({error})",
-        fix=f"Free space or set {ENVIRONMENT_VARIABLE} to a folder that can be written",
-    )
-
-
-def content_sha256(
-    tensors: Mapping[str, Tensor], preprocessing: Preprocessing, options: Mapping[str, str]
-) -> str:
-    """Sum up what decides a trunk's function: every tensor's name, type, shape and bytes, and
-    how it is fed and laid out."""
-    demands = {"preprocessing": preprocessing.as_dict(), "options": dict(options)}
-    digest = hashlib.sha256(canonical_json(demands).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def read_stored(path: Path) -> tuple[WeightFile, dict[str, Tensor]]:
-    """Read a converted file and check it against its own sum; raise WeightsError if it differs."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["facebench"])
-        tensors = load_file(path)
-        if metadata["schema"] != SCHEMA:
-            message = f"its schema is {metadata['schema']}, not {SCHEMA}"
-            raise ValueError(message)
-        if path.stem != f"{metadata['architecture']}-{metadata['source']}":
-            message = f"it holds {metadata['architecture']}-{metadata['source']}"
-            raise ValueError(message)
-        described = WeightFile(
-            path=path,
-            preprocessing=Preprocessing.from_dict(metadata.pop("preprocessing")),
-            **{key: value for key, value in metadata.items() if key != "schema"},
-        )
-        here = content_sha256(tensors, described.preprocessing, described.options)
-        if here != described.sha256:
-            message = f"its content's sha256 is {here}, not {described.sha256}"
-            raise ValueError(message)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"{path.name} is damaged ({error})",
-            allowed="a file written by facebench weights add",
-            source=str(path),
-            fix="Delete it, then: facebench weights add FILE",
-        ) from None
-    check_fits(described.architecture, tensors, str(path))
-    return described, tensors
 
 
 def load(weight_file: WeightFile) -> LoadedWeights:

@@ -55,9 +55,9 @@ class Caption:
     """True for drawn faces, which say nothing of people."""
 
     def under(self, title: str) -> str:
-        """Write the title: what is shown, then experiment and data set."""
+        """Write the title: what is shown, then experiment and data set, each on its line."""
         faces = " (drawn faces)" if self.drawn else ""
-        return f"{title}\n{self.experiment} · {self.dataset}{faces}"
+        return f"{title}\n{self.experiment}\n{self.dataset}{faces}"
 
 
 def write_png(path: Path, figure: Figure) -> None:
@@ -80,7 +80,8 @@ def confusion_figure(
         matrix, totals[:, None], out=np.zeros(matrix.shape), where=totals[:, None] > 0
     )
     side = 2.8 + 0.95 * len(names)
-    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    # Wide enough for the longest experiment's name in the title, however few the classes.
+    figure = Figure(figsize=(max(side + 0.9, 6.4), side), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(matrix):

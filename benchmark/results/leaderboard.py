@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment, Protocol
+from benchmark.results.limits import LIMITS, LIMITS_DRAWN
 from benchmark.results.record import RunRecord
 from benchmark.results.rows import (
     Row,
@@ -30,22 +31,6 @@ KINDS: Final[tuple[Kind, ...]] = ("mtl", *TASKS)
 ONE_SEED: Final = "one seed: no claim about the experiment"
 RANK_DIGITS: Final = 9
 """Validation scores that agree to this many decimals are a tie."""
-
-LIMITS: Final = (
-    "Labels are perceived age, gender and race, estimated by a model and checked by one "
-    "annotator: they are noisy, and they are not how people describe themselves.",
-    "UTKFace names no persons, so the same person may stand in training and test; no check of "
-    "pictures catches that. Weights trained for face recognition may have seen these people.",
-    "Ranked by validation, never by test. Test was read once per run, after selection. An interval "
-    "says how far another draw of test faces could move the number; it does not cover another "
-    "training, and overlapping intervals alone do not say that two rows are equal.",
-)
-"""What the numbers are not; said under every table."""
-
-LIMITS_DRAWN: Final = (
-    "DRAWN FACES: these are emblems drawn by a program. The numbers show that the benchmark "
-    "works and say nothing about faces of people.",
-)
 
 References = Callable[[Setting, tuple[TaskName, ...]], Sequence[Row]]
 """Gives the reference rows of a table, such as rows.majority_row of its training labels."""

@@ -2,9 +2,10 @@
 
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
-from benchmark.results.predictions import predicted_tasks
+from benchmark.results.predictions import predicted_tasks, probability_columns
 from benchmark.tasks import CLASS_NAMES
 
 MISTAKES_PER_TASK: Final = 50
@@ -20,19 +21,18 @@ def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
     tables = []
     for task in predicted_tasks(predictions):
         wrong = test[test[f"{task}_pred"] != test[task]]
-        names = CLASS_NAMES[task]
+        names = np.array(CLASS_NAMES[task])
+        probabilities = wrong[probability_columns(task)].to_numpy()
+        rows = np.arange(len(wrong))
+        truth, predicted = wrong[task].to_numpy(), wrong[f"{task}_pred"].to_numpy()
         table = pd.DataFrame(
             {
                 "task": task,
-                "file": wrong["file"],
-                "truth": [names[label] for label in wrong[task]],
-                "predicted": [names[label] for label in wrong[f"{task}_pred"]],
-                "probability": [
-                    row[f"{task}_p{row[f'{task}_pred']}"] for _, row in wrong.iterrows()
-                ],
-                "probability_of_label": [
-                    row[f"{task}_p{row[task]}"] for _, row in wrong.iterrows()
-                ],
+                "file": wrong["file"].to_numpy(),
+                "truth": names[truth],
+                "predicted": names[predicted],
+                "probability": probabilities[rows, predicted],
+                "probability_of_label": probabilities[rows, truth],
             }
         )
         surest = table.sort_values(["probability", "file"], ascending=[False, True])

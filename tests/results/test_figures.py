@@ -47,7 +47,18 @@ def test_a_confusion_matrix_shows_names_counts_and_row_percentages(
     matrix, written = scores.confusion[task], texts(figure)
     assert all(name in written for name in CLASS_NAMES[task])
     assert f"{100 * matrix[0, 0] / matrix[0].sum():.1f} %\n{matrix[0, 0]}" in written
-    assert "mtl-cnn-none-full-short · utkface-100" in written
+    assert "mtl-cnn-none-full-short\nutkface-100" in written
+
+
+def test_the_longest_name_fits_the_narrowest_picture(scores: Scores) -> None:
+    caption = Caption("mtl-squeezenet1_1-imagenet-frozen-swapped-short, seed 10", "drawn", True)
+    figure = confusion_figure(scores.confusion["gender"], "gender", caption)
+    figure.draw_without_rendering()
+    assert figure.get_suptitle().count("\n") == 2
+    (title,) = [item for item in figure.texts if "seed 10" in item.get_text()]
+    extent = title.get_window_extent()
+    assert extent.x0 >= 0
+    assert extent.x1 <= figure.bbox.width
 
 
 def test_a_class_without_faces_has_no_percentage(tmp_path: Path) -> None:
