@@ -1,10 +1,13 @@
-"""What a run and a data set say of themselves, in Markdown, wherever they are shown."""
+"""What a run and a data set say of themselves wherever they are shown: notes, tags, parameters."""
 
-from typing import Any
+from typing import Any, Final
 
 from benchmark.results.limits import LIMITS, LIMITS_DRAWN
 from benchmark.results.record import RunRecord
 from benchmark.tasks import TASK_TITLES, TASKS
+
+IDENTITY_TAG: Final = "facebench.identity"
+ATTEMPT_TAG: Final = "facebench.attempt"
 
 
 def data_note(dataset: dict[str, Any]) -> str:
@@ -67,3 +70,55 @@ def _outcome_table(record: RunRecord) -> list[str]:
     epoch = record.done["selected_epoch"]
     lines += ["", f"Weights of epoch {epoch} of {record.done['epochs']}, chosen on validation.", ""]
     return lines
+
+
+def run_params(about: dict[str, Any]) -> dict[str, Any]:
+    """Flatten a run's definition to dotted names; what only describes it is left out."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    definition = about["experiment"]
+    for part in ("backbone", "head", "recipe", "protocol"):
+        walk(part, definition[part])
+    flat["experiment"] = definition["name"]
+    flat["seed"] = about["seed"]
+    return flat
+
+
+def run_tags(record: RunRecord) -> dict[str, str]:
+    """Give what a person filters runs by."""
+    about = record.about
+    definition, dataset = about["experiment"], about["dataset"]
+    backbone = definition["backbone"]
+    return {
+        IDENTITY_TAG: record.identity,
+        ATTEMPT_TAG: str(about.get("attempt", 1)),
+        "experiment": definition["name"],
+        "architecture": backbone["architecture"],
+        "weights": backbone["weights"],
+        "weights_sha256": str(about["weights"]["sha256"]),
+        "tasks": "+".join(definition["head"]["tasks"]),
+        "trainable": str(backbone["trainable_stages"]),
+        "conditioning": definition["head"]["conditioning"],
+        "protocol": ("LEAKY " if about["leaky"] else "") + str(about["protocol_name"]),
+        "faces": "drawn" if dataset["drawn"] else "photographs",
+        "split_version": dataset["split_version"],
+        "split_digest": dataset["split_digest"],
+        "pixel_digest": dataset["pixel_digest"],
+        "seed": str(about["seed"]),
+        "commit": about["commit"],
+        "device": about["device"],
+        "precision": about["precision"],
+        "ad_hoc": str(about["ad_hoc"]).lower(),
+        "torch": about["versions"].get("torch", ""),
+        "state": "running",
+        "mlflow.source.name": "facebench run",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": about["commit"],
+    }

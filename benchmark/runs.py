@@ -5,7 +5,7 @@ folder under `mlruns/work/` is the truth; tracking mirrors it and can catch up a
 """
 
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,7 @@ Event = Started | Advanced | Finished | Skipped | Missing | Failed
 
 def run_all(
     experiments: Iterable[Experiment], seeds: Iterable[int], faces: FaceSet, settings: Settings
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Run every experiment with every seed; one that fails does not stop the others."""
     on_device = FaceBatches.on_device(faces.pixels(), faces.table, settings.device.torch_device)
     seeds = tuple(seeds)
@@ -108,7 +108,7 @@ def run_all(
                 yield Failed(experiment, seed, error)
 
 
-def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Iterator[Event]:
+def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Event]:
     """Bring one run from wherever its folder stands to done.
 
     Raises RunError when it fails; the folder then tells why. Stopped from outside (Ctrl-C, or a

@@ -17,12 +17,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from benchmark.claims import claimed
 from benchmark.errors import TrackingError
-from benchmark.files import write_text
+from benchmark.files import canonical_json, write_text
 from benchmark.results.record import RunRecord
-from benchmark.run_notes import data_note, run_note
+from benchmark.run_notes import (
+    ATTEMPT_TAG,
+    IDENTITY_TAG,
+    data_note,
+    run_note,
+    run_params,
+    run_tags,
+)
+from benchmark.tasks import TASKS
 
 # The settings must be in the environment before mlflow is imported for the first time.
 QUIET_SETTINGS: Final = {
@@ -34,9 +43,15 @@ QUIET_SETTINGS: Final = {
 }
 STATUS_OF_STATE: Final = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 ARTIFACT_FOLDERS: Final = {".png": "pictures", ".csv": "tables", ".safetensors": "model"}
-IDENTITY_TAG: Final = "facebench.identity"
-ATTEMPT_TAG: Final = "facebench.attempt"
 MIRRORED_TAG: Final = "facebench.mirrored"
+VIEW: Final = "facebench"
+VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW}"
+"""Where MLflow's UI keeps a view that a link can name; by itself it shows no metric."""
+VIEW_COLUMNS: Final = (
+    *("attributes.`Created`", "metrics.`selected/val/combined`"),
+    *(f"metrics.`test/{task}/accuracy`" for task in TASKS),
+    *(f"tags.`{tag}`" for tag in ("architecture", "weights", "trainable", "tasks", "state")),
+)
 METRICS_PER_CALL: Final = 1000
 """MLflow's own limit for one log_batch call."""
 
@@ -133,6 +148,7 @@ class MlflowMirror:
                     tags={
                         "mlflow.note.content": data_note(dataset),
                         "mlflow.experimentKind": "custom_model_development",
+                        VIEW_TAG: canonical_json({"selectedColumns": VIEW_COLUMNS}),
                     },
                 )
             )
@@ -245,58 +261,6 @@ def _shown_state(record: RunRecord) -> str:
     return "interrupted" if (record.folder / "interrupted.json").is_file() else "running"
 
 
-def run_params(about: dict[str, Any]) -> dict[str, Any]:
-    """Flatten a run's definition to dotted names; what only describes it is left out."""
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            flat[prefix] = value
-
-    definition = about["experiment"]
-    for part in ("backbone", "head", "recipe", "protocol"):
-        walk(part, definition[part])
-    flat["experiment"] = definition["name"]
-    flat["seed"] = about["seed"]
-    return flat
-
-
-def run_tags(record: RunRecord) -> dict[str, str]:
-    """Give what a person filters runs by."""
-    about = record.about
-    definition, dataset = about["experiment"], about["dataset"]
-    backbone = definition["backbone"]
-    return {
-        IDENTITY_TAG: record.identity,
-        ATTEMPT_TAG: str(about.get("attempt", 1)),
-        "experiment": definition["name"],
-        "architecture": backbone["architecture"],
-        "weights": backbone["weights"],
-        "weights_sha256": str(about["weights"]["sha256"]),
-        "tasks": "+".join(definition["head"]["tasks"]),
-        "trainable": str(backbone["trainable_stages"]),
-        "conditioning": definition["head"]["conditioning"],
-        "protocol": ("LEAKY " if about["leaky"] else "") + str(about["protocol_name"]),
-        "faces": "drawn" if dataset["drawn"] else "photographs",
-        "split_version": dataset["split_version"],
-        "split_digest": dataset["split_digest"],
-        "pixel_digest": dataset["pixel_digest"],
-        "seed": str(about["seed"]),
-        "commit": about["commit"],
-        "device": about["device"],
-        "precision": about["precision"],
-        "ad_hoc": str(about["ad_hoc"]).lower(),
-        "torch": about["versions"].get("torch", ""),
-        "state": "running",
-        "mlflow.source.name": "facebench run",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": about["commit"],
-    }
-
-
 def import_records(records: Iterator[RunRecord], runs_dir: Path) -> Iterator[tuple[RunRecord, str]]:
     """Mirror many runs, yielding each with its MLflow id; a fault raises TrackingError."""
     mirror = MlflowMirror(runs_dir, on_trouble=lambda _: None)
@@ -318,7 +282,8 @@ def server_command(runs_dir: Path, port: int) -> list[str]:
 def landing_path(runs_dir: Path) -> str:
     """Give the page of the UI a stranger should land on: the runs of the newest data set.
 
-    MLflow 3 opens on a page about traces; this link shows training runs at once.
+    MLflow 3 opens on a page about traces; this link shows training runs at once, ranked by
+    validation, with the columns that matter.
     """
     with _store_errors(store_uri(runs_dir)):
         known = open_store(runs_dir).search_experiments()
@@ -326,7 +291,13 @@ def landing_path(runs_dir: Path) -> str:
     if not found:
         return "/"
     newest = max(found, key=lambda item: item.last_update_time or 0)
-    return f"/#/experiments/{newest.experiment_id}/runs?workflowType=machine_learning"
+    query = {
+        "workflowType": "machine_learning",
+        "viewStateShareKey": VIEW,
+        "orderByKey": "metrics.`selected/val/combined`",
+        "orderByAsc": "false",
+    }
+    return f"/#/experiments/{newest.experiment_id}/runs?{urlencode(query)}"
 
 
 def _artifact_root(runs_dir: Path) -> Path:

@@ -24,6 +24,8 @@ from benchmark.tracking import (
 )
 from benchmark.training.device import Device
 
+pytest.importorskip("mlflow")
+
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own dependencies deprecate each other
 
 EXPERIMENT = Experiment(
@@ -160,7 +162,9 @@ def test_the_ui_is_served_on_this_machine_alone(runs_dir: Path) -> None:
     MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
     command = server_command(runs_dir, 5055)
     assert command[command.index("--host") + 1] == "127.0.0.1"
-    assert landing_path(runs_dir).endswith("/runs?workflowType=machine_learning")
+    assert "/runs?workflowType=machine_learning&viewStateShareKey=facebench" in landing_path(
+        runs_dir
+    )
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 

@@ -1,5 +1,6 @@
 """`facebench run`: experiments in, events shown, exit code out."""
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -135,8 +136,12 @@ def _run(
         _say_where(faces, settings)
     counts: dict[str, int] = {}
     troubles: list[BenchmarkError] = []
-    with RunDisplay(len(experiments) * len(seeds), quiet=quiet) as display:
-        for event in run_all(experiments, seeds, faces, settings):
+    # Closed at once when Ctrl-C strikes here and not inside: closing is what marks the run.
+    with (
+        RunDisplay(len(experiments) * len(seeds), quiet=quiet) as display,
+        contextlib.closing(run_all(experiments, seeds, faces, settings)) as events,
+    ):
+        for event in events:
             display.show(event)
             kind = type(event).__name__.lower()
             counts[kind] = counts.get(kind, 0) + 1

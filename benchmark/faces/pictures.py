@@ -24,8 +24,8 @@ RESIZE_FILTER: Final = "JPEG: DCT scaling to 1/2^k, not below the target; then P
 then left to do, and every other format, is Pillow's BILINEAR, which averages when it reduces.
 
 Decoding at half size leaves out the cosines that half the pixels cannot show. On 1,500 faces it
-is nearer to decoding in full and resizing by LANCZOS (47.6 dB) than BILINEAR is (42.9 dB), and it
-takes 0.10 ms a face against 0.34 + 0.17 ms (docs/DATA.md).
+is nearer to decoding in full and resizing by LANCZOS (46.5 dB) than BILINEAR is (41.6 dB), and it
+takes 0.14 ms a face against 0.34 (docs/DATA.md).
 """
 
 SKETCH_PX: Final = 100
