@@ -61,7 +61,7 @@ class Backbone:
             self.weights in architecture.weight_sources,
             f"{self.architecture} has no {self.weights!r} weights",
             allowed=", ".join(architecture.weight_sources),
-            fix="Choose one of those, or add a source in benchmark/models/weights.py",
+            fix="Choose one of those, or add a source in benchmark/models/sources.py",
         )
         n_stages = len(architecture.stages)
         depth = self.trainable_stages

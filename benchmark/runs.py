@@ -105,7 +105,16 @@ def run_all(
             except WeightsMissing as error:
                 yield Missing(experiment, seed, error)
             except BenchmarkError as error:
-                yield Failed(experiment, seed, error)
+                yield Failed(experiment, seed, _without_frames(error))
+
+
+def _without_frames(error: BenchmarkError) -> BenchmarkError:
+    """Let go of the frames that an error came through; `failed.json` has its traceback.
+
+    They hold the failed run's network and optimiser, whose memory the next run needs.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Event]:

@@ -1,5 +1,6 @@
 """A run end to end on drawn faces: done once, resumed when stopped, told when it failed."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from benchmark.errors import DataError, RunError, WeightsMissing
 from benchmark.experiment import Backbone, Experiment, Head, Recipe
 from benchmark.faces.batches import FaceBatches
 from benchmark.faces.store import FaceSet
+from benchmark.models.network import Network
 from benchmark.plans import Plan, Settings, plan_run
 from benchmark.results.predictions import read_predictions
 from benchmark.results.record import RunRecord, all_records
@@ -121,6 +123,21 @@ def test_a_failed_run_says_why_and_the_next_one_runs(drawn_faces: FaceSet, tmp_p
     with pytest.raises(RunError, match="mtl-cnn-none-full-broken, seed 0 failed"):
         list(run(a_plan(drawn_faces, where, broken), on_cpu(drawn_faces), where))
     assert RunRecord(failed.folder).about["attempt"] == 2
+
+
+def test_a_failed_run_lets_go_of_its_network(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    """Else the memory of every failed run is missing to the next, on a GPU above all."""
+    broken = an_experiment("mtl-cnn-none-full-broken", learning_rate=1e30, clipping="none")
+
+    def networks() -> int:
+        gc.collect()
+        # By type, not isinstance: some of torch's own objects warn when their class is asked for.
+        return sum(type(item) is Network for item in gc.get_objects())
+
+    before = networks()
+    events = list(run_all([broken], [0], drawn_faces, settings(tmp_path)))
+    assert isinstance(events[-1], Failed)
+    assert networks() == before
 
 
 def test_missing_weights_leave_the_other_runs_alone(drawn_faces: FaceSet, tmp_path: Path) -> None:
