@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
@@ -144,7 +145,7 @@ def _print_prepared(result: "PrepareResult") -> None:
     if not result.is_new:
         out.print(
             f"[bold]{faces.name}[/] is there already, from the same source with the same options: "
-            f"nothing to do ({counts['usable']:,} faces in {faces.folder}).",
+            f"nothing to do ({counts['usable']:,} faces in {escape(str(faces.folder))}).",
             soft_wrap=True,
         )
         return
@@ -166,7 +167,8 @@ def _print_prepared(result: "PrepareResult") -> None:
     parts = (f"{name} {counts[name]:,}" for name in ("train", "val", "test"))
     lines.add_row(f"  {faces.manifest['split_version']}", " · ".join(parts))
     lines.add_row("split digest", faces.split_digest[:16])
-    out.print(f"[bold]{faces.name}[/], prepared in {result.seconds:.1f} s: {faces.folder}")
+    where = escape(str(faces.folder))
+    out.print(f"[bold]{faces.name}[/], prepared in {result.seconds:.1f} s: {where}", soft_wrap=True)
     out.print(lines)
 
 
@@ -224,7 +226,7 @@ def _print_audit(result: "Audit") -> None:
         f"face, the largest {counts['largest_cluster']:,}. No cluster is divided."
     )
     for finding in result.findings:
-        err.print(f"[bold red]Found:[/] {finding}", soft_wrap=True)
+        err.print(f"[bold red]Found:[/] {escape(finding)}", soft_wrap=True)
     if not result.findings:
         out.print("[green]Nothing found that should not be.[/]")
 
@@ -265,5 +267,5 @@ def _left_out_table(result: "Audit") -> Table:
     table.add_column("reason", overflow="fold")
     table.add_column("files", justify="right")
     for kind, reason, n in result.left_out.itertuples(index=False):
-        table.add_row(str(kind), str(reason), f"{n:,}")
+        table.add_row(escape(str(kind)), escape(str(reason)), f"{n:,}")
     return table

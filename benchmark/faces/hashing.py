@@ -17,7 +17,7 @@ from benchmark.faces.progress import OnProgress, keep_quiet, n_cores
 
 METHOD: Final = "dHash, 16 x 16 = 256 bits, mirrored too"
 THRESHOLD_BITS: Final = 28
-"""Up to here 2 % of the pairs looked at were two photographs; at 31 and 32, three in four."""
+"""Of the pairs up to here some 2 % are two photographs; at 31 and 32 bits, three in four are."""
 
 BLOCK_ROWS: Final = 32
 """Rows compared at a time: the distances of a block to 24,000 faces stay in the cache."""

@@ -239,10 +239,12 @@ def worst_group(subgroups: pd.DataFrame, tasks: Sequence[TaskName]) -> WorstGrou
     """Find the worst-read subgroup of 30 faces or more; of the first such in the table on a tie.
 
     For age group where it is predicted, else for the only task. The task's own classes are no
-    candidates: how well a class is read is its recall, not a matter of who is looked at.
+    candidates, alone or crossed with another division: how well a class is read is its recall, not
+    a matter of who is looked at.
     """
     task = tasks[0]
-    ours = ranked(subgroups[(subgroups["task"] == task) & ~subgroups["by"].isin(["all", task])])
+    own = {"all", task} if task == "age_group" else {"all", task, "gender_race"}
+    ours = ranked(subgroups[(subgroups["task"] == task) & ~subgroups["by"].isin(own)])
     if ours.empty:
         return None
     worst = ours.iloc[int(ours["accuracy"].to_numpy().argmin())]

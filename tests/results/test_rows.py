@@ -10,7 +10,7 @@ from benchmark.errors import RunError
 from benchmark.files import write_json
 from benchmark.results.intervals import wilson
 from benchmark.results.rows import experiment_row, majority_row, read_run, worst_group
-from benchmark.tasks import TASKS
+from benchmark.tasks import TASKS, TaskName
 from tests.results.conftest import (
     RunBuilder,
     an_experiment,
@@ -69,6 +69,20 @@ def test_the_worst_subgroup_is_the_lowest_of_the_large_ones() -> None:
     worst = worst_group(table.assign(low=0.0, high=1.0), TASKS)
     assert worst is not None
     assert (worst.by, worst.group, worst.n, worst.accuracy) == ("race", "Others", 30, 0.5)
+
+
+@pytest.mark.parametrize("task", ["gender", "race"])
+def test_a_tasks_own_classes_are_no_candidates_crossed_either(task: TaskName) -> None:
+    rows = [
+        (task, "all", "all", 100, 0.8),
+        (task, task, "first", 50, 0.1),
+        (task, "gender_race", "female Black", 50, 0.2),
+        (task, "age_group", "61+", 50, 0.7),
+    ]
+    table = pd.DataFrame(rows, columns=["task", "by", "group", "n", "accuracy"])
+    worst = worst_group(table.assign(low=0.0, high=1.0), (task,))
+    assert worst is not None
+    assert (worst.by, worst.group) == ("age_group", "61+")
 
 
 def test_without_a_large_subgroup_none_is_the_worst(runs: RunBuilder) -> None:
