@@ -56,6 +56,7 @@ def render(board: Leaderboard, width: int) -> Group:
     setting = None
     for table in board.tables:
         if table.setting != setting:
+            parts += [""] if setting is not None else []
             parts.append(Text(setting_text(table.setting), style="dim"))
             setting = table.setting
         parts += ["", Text(HEADINGS[table.kind], style="bold underline"), _fitting(table, width)]
