@@ -1,16 +1,10 @@
 """The command `facebench`: puts the groups of commands together, and nothing else."""
 
-import os
 import signal
 from types import FrameType
 from typing import Annotated
 
 import typer
-
-# Before torch is loaded: threads that spin while they wait for each other lose whole scheduler
-# slices on shared cores. With one other busy process on two cores, squeezenet1_1 trained at 64
-# images/s spinning and at 409 images/s waiting passively (docs/RESULTS.md, "On shared cores").
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from benchmark import __version__
 from benchmark.cli import data, doctor, leaderboard, registry, run, tracking, weights

@@ -10,7 +10,7 @@ from benchmark.faces.store import FaceSet, prepared_datasets, store_faces
 DRAWN_NAME: Final = "drawn"
 """What --dataset takes."""
 STORED_NAME: Final = f"drawn-v{DRAWING_VERSION}"
-DRAWN_FACES: Final = 4_000
+DRAWN_FACES: Final = 3_000
 DRAWN_SEED: Final = 1
 
 

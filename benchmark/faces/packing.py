@@ -1,31 +1,42 @@
 """Decode the faces of a source on all cores, straight into their rows of the packed array.
 
-In threads: Pillow lets go of the interpreter while it decodes, so that they are as fast as
-processes on the few cores there usually are, without a second copy of any picture on its way
-between processes (measured in docs/DATA.md). Memory is bounded by the batches under way.
+In processes: threads were no faster than one of them, since each picture takes the interpreter for
+a third of its time and they queue for it (measured in docs/DATA.md). Not by multiprocessing, which
+imports the caller's main module again. Pixels do not travel between processes, only the files'
+bytes do; memory is bounded by the batches under way.
 """
 
+import contextlib
+import os
+import pickle
+import queue
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 from benchmark.errors import DataError
-from benchmark.faces.archive import Content, Source, Unreadable
+from benchmark.faces.archive import Source, Unreadable
 from benchmark.faces.census import Census
-from benchmark.faces.pictures import Picture, pillow_quiet, read_picture
+from benchmark.faces.decoding import Batch, Results, decode_batch
+from benchmark.faces.pictures import Picture, pillow_quiet
 from benchmark.faces.pixels import PixelWriter
 from benchmark.faces.progress import OnProgress, n_cores
 
 BATCH_FACES: Final = 32
-"""Pictures handed to a thread at once: 8 to 128 made no difference that could be measured."""
+"""Pictures handed to a process at once: 8 to 128 made no difference that could be measured."""
 BATCH_BYTES: Final = 4 << 20
 """A batch is closed early at this size, so that large pictures do not pile up in memory."""
 BATCHES_AHEAD: Final = 3
-"""Batches read ahead for each thread; this bounds the memory, whatever the source holds."""
+"""Batches read ahead for each process; this bounds the memory, whatever the source holds."""
 
-Results = list[tuple[int, Picture | str]]
-"""Row, and the picture or the reason why there is none."""
+MIN_FACES_TO_SHARE: Final = 512
+"""Fewer are decoded before the processes would have started."""
+MAX_PROCESSES: Final = 16
+"""One process reads the source, some 20,000 pictures a second; more than this would wait for it."""
 
 
 def pack_pictures(
@@ -35,15 +46,15 @@ def pack_pictures(
     row_of = {member.path: row for row, (_, member, _) in enumerate(census.faces)}
     pictures: dict[int, Picture] = {}
     unusable: dict[int, str] = {}
-    contents = ((row_of[path], content) for path, content in source.contents(set(row_of)))
-    with pillow_quiet(), ThreadPoolExecutor(n_cores()) as pool:
-        for results in _in_threads(pool, contents, writer):
-            for row, result in results:
-                if isinstance(result, Picture):
-                    pictures[row] = result
-                else:
-                    unusable[row] = result
-            on_progress("packing faces", len(pictures) + len(unusable), len(row_of))
+    batches = _batches(source, row_of, unusable)
+    shared = len(row_of) >= MIN_FACES_TO_SHARE and n_cores() > 1
+    for results in _shared(batches, writer) if shared else _alone(batches, writer):
+        for row, result in results:
+            if isinstance(result, Picture):
+                pictures[row] = result
+            else:
+                unusable[row] = result
+        on_progress("packing faces", len(pictures) + len(unusable), len(row_of))
     n_lost = len(row_of) - len(pictures) - len(unusable)
     if n_lost:
         raise DataError(
@@ -53,29 +64,16 @@ def pack_pictures(
     return pictures, unusable
 
 
-def _in_threads(
-    pool: ThreadPoolExecutor, contents: Iterator[tuple[int, Content]], writer: PixelWriter
-) -> Iterator[Results]:
-    """Yield the results of batches in order, with no more than a few batches under way."""
-    under_way: deque[Future[Results]] = deque()
-    try:
-        for batch in _batches(contents):
-            under_way.append(pool.submit(_pack_batch, batch, writer))
-            if len(under_way) > BATCHES_AHEAD * n_cores():
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-    finally:
-        for future in under_way:
-            future.cancel()
-
-
-def _batches(contents: Iterator[tuple[int, Content]]) -> Iterator[list[tuple[int, Content]]]:
-    batch: list[tuple[int, Content]] = []
+def _batches(source: Source, row_of: dict[str, int], unusable: dict[int, str]) -> Iterator[Batch]:
+    """Read the source in batches; files that cannot be read go to `unusable`."""
+    batch: Batch = []
     n_bytes = 0
-    for row, content in contents:
-        batch.append((row, content))
-        n_bytes += len(content) if isinstance(content, bytes) else 0
+    for path, content in source.contents(set(row_of)):
+        if isinstance(content, Unreadable):
+            unusable[row_of[path]] = content.reason
+            continue
+        batch.append((row_of[path], content))
+        n_bytes += len(content)
         if len(batch) >= BATCH_FACES or n_bytes >= BATCH_BYTES:
             yield batch
             batch, n_bytes = [], 0
@@ -83,17 +81,79 @@ def _batches(contents: Iterator[tuple[int, Content]]) -> Iterator[list[tuple[int
         yield batch
 
 
-def _pack_batch(batch: list[tuple[int, Content]], writer: PixelWriter) -> Results:
-    results: Results = []
-    for row, content in batch:
-        if isinstance(content, Unreadable):
-            results.append((row, content.reason))
-            continue
+def _alone(batches: Iterator[Batch], writer: PixelWriter) -> Iterator[Results]:
+    with pillow_quiet():
+        for batch in batches:
+            yield decode_batch(batch, writer)
+
+
+def _shared(batches: Iterator[Batch], writer: PixelWriter) -> Iterator[Results]:
+    """Yield the results of batches in order, with no more than a few batches under way.
+
+    One thread for each process hands it a batch and waits for the answer.
+    """
+    n_processes = min(n_cores(), MAX_PROCESSES)
+    under_way: deque[Future[Results]] = deque()
+    idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
+
+    def decode(batch: Batch) -> Results:
+        decoder = idle.get()
+        results = decoder.decode(batch)
+        idle.put(decoder)
+        return results
+
+    with ThreadPoolExecutor(n_processes) as pool, contextlib.ExitStack() as decoders:
+        # Left in reverse: the processes end first, so that no thread waits for one for ever.
+        decoders.callback(pool.shutdown, wait=False, cancel_futures=True)
+        for _ in range(n_processes):
+            idle.put(decoders.enter_context(_Decoder(writer.path, writer.image_px)))
+        for batch in batches:
+            under_way.append(pool.submit(decode, batch))
+            if len(under_way) > BATCHES_AHEAD * n_processes:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+class _Decoder:
+    """A process that runs benchmark.faces.decoding; ended with the `with` block, whatever it does."""
+
+    def __init__(self, path: Path, image_px: int) -> None:
+        search_path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "benchmark.faces.decoding", str(path), str(image_px)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": search_path},
+            process_group=0,  # Ctrl-C is for us to hear, and for us to end it
+        )
+
+    def __enter__(self) -> "_Decoder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # It has nothing to put away: what it wrote is in the file.
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+    def decode(self, batch: Batch) -> Results:
+        """Have a batch decoded; raise OSError as the process met it, DataError if it died."""
+        batches, answers = self._process.stdin, self._process.stdout
+        assert batches is not None, "opened as a pipe"
+        assert answers is not None, "opened as a pipe"
         try:
-            pixels, picture = read_picture(content, writer.image_px)
-        except DataError as error:
-            results.append((row, f"{error.found} (allowed: {error.allowed})"))
-            continue
-        writer.write(row, pixels)
-        results.append((row, picture))
-    return results
+            pickle.dump(batch, batches)
+            batches.flush()
+            answer: Results | OSError = pickle.load(answers)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
+            raise DataError(
+                f"a decoding process died (exit code {self._process.wait()})",
+                fix="Where memory is short, prepare on fewer cores (taskset), or smaller pictures",
+            ) from error
+        if isinstance(answer, OSError):
+            raise answer
+        return answer

@@ -21,21 +21,32 @@ Pixels = NDArray[np.uint8]
 
 
 class PixelWriter:
-    """An .npy file of shape (n, px, px, 3) uint8 whose rows come in any order, from any thread.
+    """An .npy file of shape (n, px, px, 3) uint8 whose rows come in any order, from any process.
 
     Written with pwrite and not through a memory map: on a full disk a write raises OSError, where
     a store into a map kills the process with SIGBUS.
     """
 
     def __init__(self, path: Path, n_faces: int, image_px: int) -> None:
-        self.image_px = image_px
-        self.row_bytes = image_px * image_px * 3
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        self._open(path, image_px, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             self._reserve(HEADER_BYTES + n_faces * self.row_bytes)
         except OSError:
             self.close()
             raise
+
+    @classmethod
+    def joining(cls, path: Path, image_px: int) -> "PixelWriter":
+        """Open a file that another process has made, to write rows of it."""
+        writer = cls.__new__(cls)
+        writer._open(path, image_px, os.O_RDWR)
+        return writer
+
+    def _open(self, path: Path, image_px: int, flags: int) -> None:
+        self.path = path
+        self.image_px = image_px
+        self.row_bytes = image_px * image_px * 3
+        self._descriptor = os.open(path, flags, 0o666)
 
     def _reserve(self, n_bytes: int) -> None:
         # Learn now, and not after a minute of decoding, that the disk is too small.
@@ -49,7 +60,7 @@ class PixelWriter:
                 raise
 
     def write(self, row: int, pixels: bytes) -> None:
-        """Write one face; threads may do so at once, each to rows of its own."""
+        """Write one face; processes may do so at once, each to rows of its own."""
         self._write_at(HEADER_BYTES + row * self.row_bytes, pixels)
 
     def finish(self, rows: Sequence[int]) -> None:
