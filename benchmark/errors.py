@@ -30,7 +30,7 @@ class BenchmarkError(Exception):
         if self.allowed:
             text += f" (allowed: {self.allowed})"
         if self.source:
-            text += f". Found in {self.source}"
+            text += f". Where: {self.source}"
         if self.fix:
             text += f". {self.fix}"
         return text if text.endswith((".", "!", "?")) else text + "."

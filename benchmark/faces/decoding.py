@@ -1,7 +1,8 @@
 """Decode batches of pictures into their rows: the work of one process, called by packing.
 
-Run as `python -m benchmark.faces.decoding FACES_NPY IMAGE_PX` it is such a process: it reads pickled
-batches from its standard input, answers each on its standard output, and ends with its input.
+Run as `python -m benchmark.faces.decoding FACES_NPY IMAGE_PX` it is such a process: it reads
+pickled batches from its standard input, answers each on its standard output, and ends with its
+input.
 """
 
 import pickle

@@ -13,7 +13,7 @@ import queue
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -46,15 +46,15 @@ def pack_pictures(
     row_of = {member.path: row for row, (_, member, _) in enumerate(census.faces)}
     pictures: dict[int, Picture] = {}
     unusable: dict[int, str] = {}
-    batches = _batches(source, row_of, unusable)
-    shared = len(row_of) >= MIN_FACES_TO_SHARE and n_cores() > 1
-    for results in _shared(batches, writer) if shared else _alone(batches, writer):
-        for row, result in results:
-            if isinstance(result, Picture):
-                pictures[row] = result
-            else:
-                unusable[row] = result
-        on_progress("packing faces", len(pictures) + len(unusable), len(row_of))
+    decoded = _shared if len(row_of) >= MIN_FACES_TO_SHARE and n_cores() > 1 else _alone
+    with contextlib.closing(decoded(_batches(source, row_of, unusable), writer)) as answers:
+        for results in answers:
+            for row, result in results:
+                if isinstance(result, Picture):
+                    pictures[row] = result
+                else:
+                    unusable[row] = result
+            on_progress("packing faces", len(pictures) + len(unusable), len(row_of))
     n_lost = len(row_of) - len(pictures) - len(unusable)
     if n_lost:
         raise DataError(
@@ -81,32 +81,33 @@ def _batches(source: Source, row_of: dict[str, int], unusable: dict[int, str]) -
         yield batch
 
 
-def _alone(batches: Iterator[Batch], writer: PixelWriter) -> Iterator[Results]:
+def _alone(batches: Iterator[Batch], writer: PixelWriter) -> Generator[Results]:
     with pillow_quiet():
         for batch in batches:
             yield decode_batch(batch, writer)
 
 
-def _shared(batches: Iterator[Batch], writer: PixelWriter) -> Iterator[Results]:
+def _shared(batches: Iterator[Batch], writer: PixelWriter) -> Generator[Results]:
     """Yield the results of batches in order, with no more than a few batches under way.
 
     One thread for each process hands it a batch and waits for the answer.
     """
     n_processes = min(n_cores(), MAX_PROCESSES)
     under_way: deque[Future[Results]] = deque()
-    idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
+    idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
 
     def decode(batch: Batch) -> Results:
         decoder = idle.get()
-        results = decoder.decode(batch)
-        idle.put(decoder)
-        return results
+        try:
+            return decoder.decode(batch)
+        finally:
+            idle.put(decoder)  # a dead one, too: who waits for it shall hear that it is dead
 
     with ThreadPoolExecutor(n_processes) as pool, contextlib.ExitStack() as decoders:
-        # Left in reverse: the processes end first, so that no thread waits for one for ever.
-        decoders.callback(pool.shutdown, wait=False, cancel_futures=True)
         for _ in range(n_processes):
-            idle.put(decoders.enter_context(_Decoder(writer.path, writer.image_px)))
+            idle.put(decoders.enter_context(Decoder(writer.path, writer.image_px)))
+        # Left in reverse: no batch is begun any more, the processes end, the threads hear of it.
+        decoders.callback(pool.shutdown, wait=False, cancel_futures=True)
         for batch in batches:
             under_way.append(pool.submit(decode, batch))
             if len(under_way) > BATCHES_AHEAD * n_processes:
@@ -115,12 +116,12 @@ def _shared(batches: Iterator[Batch], writer: PixelWriter) -> Iterator[Results]:
             yield under_way.popleft().result()
 
 
-class _Decoder:
-    """A process that runs benchmark.faces.decoding; ended with the `with` block, whatever it does."""
+class Decoder:
+    """A process that runs benchmark.faces.decoding; it ends with its `with` block."""
 
     def __init__(self, path: Path, image_px: int) -> None:
         search_path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "benchmark.faces.decoding", str(path), str(image_px)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -128,30 +129,31 @@ class _Decoder:
             process_group=0,  # Ctrl-C is for us to hear, and for us to end it
         )
 
-    def __enter__(self) -> "_Decoder":
+    def __enter__(self) -> "Decoder":
         return self
 
     def __exit__(self, *error: object) -> None:
         # It has nothing to put away: what it wrote is in the file.
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
 
     def decode(self, batch: Batch) -> Results:
         """Have a batch decoded; raise OSError as the process met it, DataError if it died."""
-        batches, answers = self._process.stdin, self._process.stdout
+        batches, answers = self.process.stdin, self.process.stdout
         assert batches is not None, "opened as a pipe"
         assert answers is not None, "opened as a pipe"
         try:
             pickle.dump(batch, batches)
             batches.flush()
             answer: Results | OSError = pickle.load(answers)
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
+        except (EOFError, BrokenPipeError, ValueError, pickle.UnpicklingError) as error:
+            # ValueError: its pipes are closed, because we are stopping.
             raise DataError(
-                f"a decoding process died (exit code {self._process.wait()})",
+                f"a decoding process died (exit code {self.process.wait()})",
                 fix="Where memory is short, prepare on fewer cores (taskset), or smaller pictures",
             ) from error
         if isinstance(answer, OSError):
