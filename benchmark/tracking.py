@@ -47,11 +47,18 @@ MIRRORED_TAG: Final = "facebench.mirrored"
 VIEW: Final = "facebench"
 VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW}"
 """Where MLflow's UI keeps a view that a link can name; by itself it shows no metric."""
-VIEW_COLUMNS: Final = (
-    *("attributes.`Created`", "metrics.`selected/val/combined`"),
-    *(f"metrics.`test/{task}/accuracy`" for task in TASKS),
-    *(f"tags.`{tag}`" for tag in ("architecture", "weights", "trainable", "tasks", "state")),
-)
+RANKED_BY: Final = "metrics.`selected/val/combined`"
+VIEW_STATE: Final = {
+    "selectedColumns": (
+        *("attributes.`Created`", RANKED_BY),
+        *(f"metrics.`test/{task}/accuracy`" for task in TASKS),
+        *(f"tags.`{tag}`" for tag in ("architecture", "weights", "trainable", "tasks", "state")),
+    ),
+    # In the view and not in the link: a link that names an order is shown without the view.
+    "orderByKey": RANKED_BY,
+    "orderByAsc": False,
+    "runsExpanded": {},
+}
 METRICS_PER_CALL: Final = 1000
 """MLflow's own limit for one log_batch call."""
 
@@ -148,7 +155,7 @@ class MlflowMirror:
                     tags={
                         "mlflow.note.content": data_note(dataset),
                         "mlflow.experimentKind": "custom_model_development",
-                        VIEW_TAG: canonical_json({"selectedColumns": VIEW_COLUMNS}),
+                        VIEW_TAG: canonical_json(VIEW_STATE),
                     },
                 )
             )
@@ -291,12 +298,7 @@ def landing_path(runs_dir: Path) -> str:
     if not found:
         return "/"
     newest = max(found, key=lambda item: item.last_update_time or 0)
-    query = {
-        "workflowType": "machine_learning",
-        "viewStateShareKey": VIEW,
-        "orderByKey": "metrics.`selected/val/combined`",
-        "orderByAsc": "false",
-    }
+    query = {"workflowType": "machine_learning", "viewStateShareKey": VIEW}
     return f"/#/experiments/{newest.experiment_id}/runs?{urlencode(query)}"
 
 
