@@ -76,7 +76,9 @@ class RunDisplay:
             return
         if self._run_bar is not None:
             done = step.epoch * step.images_total + step.images_done
+            rate = self._bars.tasks[-1].speed
             note = f"epoch {step.epoch + 1}/{recipe.max_epochs} loss {step.train_loss:.3f}"
+            note += f" {rate:.0f}/s" if rate else ""
             self._bars.update(self._run_bar, completed=done, note=note)
 
     def _show_end(self, event: Finished | Skipped | Missing | Failed) -> None:

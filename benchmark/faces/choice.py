@@ -5,10 +5,9 @@ from typing import Final
 
 from benchmark.errors import DataError
 from benchmark.faces.drawn import DRAWING_VERSION, draw_faces
+from benchmark.faces.folder import DRAWN_NAME
 from benchmark.faces.store import FaceSet, prepared_datasets, store_faces
 
-DRAWN_NAME: Final = "drawn"
-"""What --dataset takes."""
 STORED_NAME: Final = f"drawn-v{DRAWING_VERSION}"
 DRAWN_FACES: Final = 3_000
 DRAWN_SEED: Final = 1
