@@ -22,7 +22,7 @@ class RunDisplay:
         self._n_seen = 0
         self._bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=14),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
