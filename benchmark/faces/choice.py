@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Final
 
+from benchmark.claims import claimed
 from benchmark.errors import DataError
 from benchmark.faces.drawn import DRAWING_VERSION, draw_faces
 from benchmark.faces.folder import DRAWN_NAME
-from benchmark.faces.store import FaceSet, prepared_datasets, store_faces
+from benchmark.faces.store import FaceSet, open_faces, prepared_datasets, store_faces
 
 STORED_NAME: Final = f"drawn-v{DRAWING_VERSION}"
 DRAWN_FACES: Final = 3_000
@@ -21,7 +22,7 @@ def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
     """
     prepared = {faces.name: faces for faces in prepared_datasets(data_dir)}
     if asked == DRAWN_NAME:
-        return _drawn(data_dir, prepared)
+        return _drawn(data_dir)
     if asked is not None:
         if asked not in prepared:
             raise DataError(
@@ -39,11 +40,15 @@ def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
             source=str(data_dir),
             fix="Name one with --dataset",
         )
-    return photographed[0] if photographed else _drawn(data_dir, prepared)
+    return photographed[0] if photographed else _drawn(data_dir)
 
 
-def _drawn(data_dir: Path, prepared: dict[str, FaceSet]) -> FaceSet:
-    if STORED_NAME in prepared:
-        return prepared[STORED_NAME]
-    drawn = draw_faces(DRAWN_FACES, DRAWN_SEED)
-    return store_faces(drawn.images, drawn.labels, name=STORED_NAME, drawn=True, data_dir=data_dir)
+def _drawn(data_dir: Path) -> FaceSet:
+    """Open the drawn faces, drawing them first where they are not; one process at a time."""
+    with claimed(data_dir / ".drawn.lock", wait=True):
+        if (data_dir / STORED_NAME).is_dir():
+            return open_faces(data_dir / STORED_NAME)
+        drawn = draw_faces(DRAWN_FACES, DRAWN_SEED)
+        return store_faces(
+            drawn.images, drawn.labels, name=STORED_NAME, drawn=True, data_dir=data_dir
+        )
