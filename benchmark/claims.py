@@ -32,18 +32,6 @@ def claimed(path: Path, *, wait: bool = False) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def is_claimed(path: Path) -> bool:
-    """Tell whether a living process holds the claim at `path`."""
-    if not path.exists():
-        return False
-    with path.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
 def holder(path: Path) -> dict[str, Any]:
     """Read who wrote the claim last: `pid` and `since` (seconds of the epoch); empty if unknown."""
     try:
