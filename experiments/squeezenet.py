@@ -28,6 +28,18 @@ PARTLY_SHORT = FROZEN_SHORT.varied(
     compare_with=FROZEN_SHORT.name,
     **{"backbone.trainable_stages": 1},
 )
+TWO_STAGES_SHORT = FROZEN_SHORT.varied(
+    name="mtl-squeezenet1_1-imagenet-fire4_5-short",
+    asks="What does training the two deepest stages add to training the deepest?",
+    compare_with=PARTLY_SHORT.name,
+    **{"backbone.trainable_stages": 2},
+)
+THREE_STAGES_SHORT = FROZEN_SHORT.varied(
+    name="mtl-squeezenet1_1-imagenet-fire2_3-short",
+    asks="What does training all but the first convolution add to training two stages?",
+    compare_with=TWO_STAGES_SHORT.name,
+    **{"backbone.trainable_stages": 3},
+)
 FULL_SHORT = FROZEN_SHORT.varied(
     name="mtl-squeezenet1_1-imagenet-full-short",
     asks="What does training the whole trunk add to training its deepest stage?",
@@ -50,6 +62,8 @@ SWAPPED_FROZEN_SHORT = FROZEN_SHORT.varied(
 EXPERIMENTS = (
     FROZEN_SHORT,
     PARTLY_SHORT,
+    TWO_STAGES_SHORT,
+    THREE_STAGES_SHORT,
     FULL_SHORT,
     RANDOM_FROZEN_SHORT,
     SWAPPED_FROZEN_SHORT,

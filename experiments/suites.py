@@ -17,6 +17,17 @@ SUITES = (
         ),
     ),
     Suite(
+        name="depth",
+        asks="What does each further trained stage of one pretrained trunk buy?",
+        experiments=(
+            "mtl-squeezenet1_1-imagenet-frozen-short",
+            "mtl-squeezenet1_1-imagenet-fire6_9-short",
+            "mtl-squeezenet1_1-imagenet-fire4_5-short",
+            "mtl-squeezenet1_1-imagenet-fire2_3-short",
+            "mtl-squeezenet1_1-imagenet-full-short",
+        ),
+    ),
+    Suite(
         name="controls",
         asks="Do pretrained weights matter at all, and are they fed as they were trained?",
         experiments=(
