@@ -35,8 +35,10 @@ def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
         )
         value = _with_value(current, keys[1:], value, path)
     else:
+        # A group may be left out where its field may be None, as a definition's study row.
+        left_out = value is None and type(None) in _kinds_of(node, keys[0])
         require(
-            not dataclasses.is_dataclass(current) or type(value) is type(current),
+            not dataclasses.is_dataclass(current) or type(value) is type(current) or left_out,
             f"setting {path!r} is a group of fields",
             allowed=", ".join(f"{path}.{item.name}" for item in dataclasses.fields(current))
             if dataclasses.is_dataclass(current)
@@ -48,7 +50,7 @@ def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
 
 def _coerced(node: Any, name: str, value: Any, path: str) -> Any:
     """Refuse a value of another type than the field's, so that '3' never trains as text."""
-    kinds = _plain_kinds(get_type_hints(type(node))[name])
+    kinds = _kinds_of(node, name)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if int not in kinds else value
     if isinstance(value, list):
@@ -64,9 +66,13 @@ def _coerced(node: Any, name: str, value: Any, path: str) -> Any:
     return value
 
 
+def _kinds_of(node: Any, name: str) -> set[type]:
+    return _plain_kinds(get_type_hints(type(node))[name])
+
+
 def _plain_kinds(hint: Any) -> set[type]:
     """Reduce a type hint to the classes a value may have; empty means anything goes."""
-    if isinstance(hint, type) and not dataclasses.is_dataclass(hint):
+    if isinstance(hint, type):
         return {getattr(hint, "__origin__", hint)}
     arguments = getattr(hint, "__args__", ())
     if getattr(hint, "__origin__", None) is Literal:

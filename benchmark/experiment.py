@@ -16,22 +16,35 @@ from typing import Any, Final, Literal
 from benchmark.architectures import architecture_named
 from benchmark.dotted import with_values
 from benchmark.errors import require
+from benchmark.tasks import CLASS_NAMES, TaskName
 from benchmark.tasks import TASKS as TASKS
-from benchmark.tasks import TaskName
 
 Conditioning = Literal["none", "embedding", "gate", "attention"]
+GenderName = Literal["male", "female"]
+RaceName = Literal["White", "Black", "Asian", "Indian", "Others"]
 CONDITIONINGS: Final = ("none", "embedding", "gate", "attention")
 SCHEDULES: Final = ("study", "constant", "cosine")
 CLIPPINGS: Final = ("per_variable", "global", "none")
 INITIALISATIONS: Final = ("glorot", "torch")
-INPUT_SCALINGS: Final = ("weights", "unit", "weights_swapped")
+INPUT_SCALINGS: Final = ("weights", "unit", "weights_swapped", "unit_minus_mean")
+TRAININGS: Final = ("subset", "everyone", "size_matched")
 SHUFFLINGS: Final = ("every_epoch", "fixed_batches")
 SELECTIONS: Final = ("best_validation_combined", "last_epoch")
-SPLITS: Final = ("leak-free-1",)
+SPLITS: Final = (
+    "leak-free-1",
+    "published-1",
+    "test-by-file-1",
+    "clean-test-1",
+    "clean-val-1",
+    "unique-1",
+    "by-file-1",
+)
+"""Versions of the split; what each of those that leak does is in benchmark.faces.published."""
+OWN_WEIGHTS: Final = re.compile(r"local:[a-z0-9_]+|run:[0-9a-f]{8,64}")
 
 
-def _require_choice(field_name: str, value: object, choices: tuple[str, ...]) -> None:
-    require(value in choices, f"{field_name} is {value!r}", allowed=", ".join(choices))
+def _require_choice(field_name: str, value: object, choices: tuple[object, ...]) -> None:
+    require(value in choices, f"{field_name} is {value!r}", allowed=", ".join(map(str, choices)))
 
 
 def _require_positive(field_name: str, value: float) -> None:
@@ -49,7 +62,8 @@ class Backbone:
 
     architecture: str
     weights: str = "none"
-    """A weight source of the architecture; `none` is random initialisation."""
+    """A weight source of the architecture; `none` is random initialisation, `local:LABEL` a file
+    added under that label, `run:ID` the trunk of an earlier run."""
     trainable_stages: int | Literal["all"] = "all"
     """Unfreezing depth: how many of the deepest stages are trained; 0 is a frozen trunk."""
     input_px: int = 100
@@ -58,9 +72,10 @@ class Backbone:
     def __post_init__(self) -> None:
         architecture = architecture_named(self.architecture)
         require(
-            self.weights in architecture.weight_sources,
+            self.weights in architecture.weight_sources
+            or OWN_WEIGHTS.fullmatch(self.weights) is not None,
             f"{self.architecture} has no {self.weights!r} weights",
-            allowed=", ".join(architecture.weight_sources),
+            allowed=f"{', '.join(architecture.weight_sources)}, local:LABEL, run:ID",
             fix="Choose one of those, or add a source in benchmark/models/sources.py",
         )
         n_stages = len(architecture.stages)
@@ -76,6 +91,11 @@ class Backbone:
             32 <= self.input_px <= 1024,
             f"input_px is {self.input_px!r}",
             allowed="32 to 1024 pixels",
+        )
+        require(
+            self.input_px % architecture.input_multiple == 0,
+            f"input_px of {self.architecture} is {self.input_px}",
+            allowed=f"a multiple of {architecture.input_multiple}, the side of its patches",
         )
 
     @property
@@ -176,6 +196,10 @@ class Recipe:
     max_epochs: int = 30
     early_stopping_epochs: int | None = None
     """Stop after this many epochs without a better validation score; None trains them all."""
+    steps_per_epoch: int | None = None
+    """Optimiser steps that count as one epoch, whatever the number of faces; None: one pass."""
+    until_train_accuracy: float | None = None
+    """Stop once every task reaches this on the training faces, in eval mode; None: never."""
     schedule: Literal["study", "constant", "cosine"] = "study"
     """`study`: constant, then times exp(-decay) each epoch; `cosine`: to zero over max_epochs."""
     constant_epochs: int = 20
@@ -207,6 +231,18 @@ class Recipe:
             f"recipe.early_stopping_epochs is {patience!r}",
             allowed="an integer of at least 1, or None",
         )
+        steps = self.steps_per_epoch
+        require(
+            steps is None or (isinstance(steps, int) and steps >= 1),
+            f"recipe.steps_per_epoch is {steps!r}",
+            allowed="an integer of at least 1, or None for one pass over the faces",
+        )
+        until = self.until_train_accuracy
+        require(
+            until is None or 0 < until <= 1,
+            f"recipe.until_train_accuracy is {until!r}",
+            allowed="above 0 and at most 1, or None",
+        )
         _require_choice("recipe.schedule", self.schedule, SCHEDULES)
         _require_choice("recipe.clipping", self.clipping, CLIPPINGS)
         _require_choice("recipe.head_initialisation", self.head_initialisation, INITIALISATIONS)
@@ -229,12 +265,14 @@ class Protocol:
     """What makes two runs comparable: the split, input scaling, shuffling and selection."""
 
     split: str = "leak-free-1"
-    """Version of the split; its seed is part of the version."""
+    """Version of the split; its seed is part of the version. All others than leak-free-1 leak, on
+    purpose: they replay the study's split, or a step from it to ours."""
     fold: int | None = None
     """0 to 4: a fold of the five-fold version of the split, in tables of its own."""
-    input_scaling: Literal["weights", "unit", "weights_swapped"] = "weights"
+    input_scaling: Literal["weights", "unit", "weights_swapped", "unit_minus_mean"] = "weights"
     """`weights`: as the weights were trained; `unit`: RGB / 255 whatever the weights, as the
-    study did; `weights_swapped`: as the weights, red and blue exchanged (a control)."""
+    study did; `weights_swapped`: as the weights, red and blue exchanged (a control);
+    `unit_minus_mean`: RGB / 255 minus a BGR mean, as the study's early rows R1 to R6 did."""
     shuffling: Literal["every_epoch", "fixed_batches"] = "every_epoch"
     selection: Literal["best_validation_combined", "last_epoch"] = "best_validation_combined"
 
@@ -248,11 +286,61 @@ class Protocol:
             f"protocol.fold is {self.fold!r}",
             allowed="0 to 4, or None for the 80/10/10 split",
         )
+        require(
+            self.fold is None or not self.leaky,
+            f"protocol.fold is {self.fold!r} with the split {self.split!r}",
+            allowed="folds of leak-free-1 only",
+        )
+
+    @property
+    def leaky(self) -> bool:
+        """Whether training faces, or pictures of them, stand among those that select or test."""
+        return self.split != "leak-free-1"
 
     @property
     def name(self) -> str:
         """The protocol's name on every table."""
-        return "leak-free" if self.fold is None else f"leak-free fold {self.fold}"
+        family = self.split.rpartition("-")[0]
+        return family if self.fold is None else f"{family} fold {self.fold}"
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The part of all faces that an experiment is about: it is selected and tested on no other."""
+
+    gender: GenderName | None = None
+    race: RaceName | None = None
+    training: Literal["subset", "everyone", "size_matched"] = "subset"
+    """Trained on the subset, on everyone, or on a stratified sample of everyone of its size."""
+
+    def __post_init__(self) -> None:
+        _require_choice("subset.gender", self.gender, (None, *CLASS_NAMES["gender"]))
+        _require_choice("subset.race", self.race, (None, *CLASS_NAMES["race"]))
+        _require_choice("subset.training", self.training, TRAININGS)
+        require(
+            self.gender is not None or self.race is not None,
+            "a subset of everyone",
+            allowed="a gender, a race, or both",
+            fix="Leave the subset out to train and test on all faces",
+        )
+
+    @property
+    def label(self) -> str:
+        """The subset in a name: `women`, `black`, `women_black`."""
+        genders = {"male": "men", "female": "women"}
+        words = [genders[self.gender]] if self.gender else []
+        return "_".join([*words, *([self.race.lower()] if self.race else [])])
+
+    @property
+    def people(self) -> Subset:
+        """Who is selected on and tested, however the network was trained."""
+        return dataclasses.replace(self, training="subset")
+
+    @property
+    def ending(self) -> str:
+        """How the name of an experiment on this subset ends: `women`, `women-matched`."""
+        arms = {"subset": "", "everyone": "-everyone", "size_matched": "-matched"}
+        return f"{self.label}{arms[self.training]}"
 
 
 @dataclass(frozen=True)
@@ -267,7 +355,7 @@ class StudyRow:
 
 ADJUSTABLE: Final = ("backbone", "head", "recipe", "protocol")
 
-NAME_PATTERN: Final = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3,5}")
+NAME_PATTERN: Final = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3,6}")
 
 
 @dataclass(frozen=True)
@@ -281,6 +369,8 @@ class Experiment:
     head: Head
     recipe: Recipe
     protocol: Protocol = field(default_factory=Protocol)
+    subset: Subset | None = None
+    """Which faces it is about; None for all of them."""
     compare_with: str | None = None
     """Name of the experiment that this one differs from in one respect."""
     study: StudyRow | None = None
@@ -288,15 +378,16 @@ class Experiment:
     """Changed on the command line: kept off leaderboards, and its name says only where it began."""
 
     def __post_init__(self) -> None:
+        architecture = architecture_named(self.backbone.architecture)
+        require(
+            not (architecture.from_timm and self.head.features == "flattened"),
+            f"{self.name!r} flattens the features of {architecture.name}",
+            allowed="'pooled' for timm's architectures, which pool by themselves",
+        )
         require(
             self.asks.strip().endswith("?"),
             f"{self.name!r} asks {self.asks!r}",
             allowed="a question that ends with '?'",
-        )
-        require(
-            self.compare_with != self.name,
-            f"{self.name!r} is compared with itself",
-            allowed="the name of another experiment",
         )
         if not self.ad_hoc:
             self._check_name()
@@ -316,11 +407,17 @@ class Experiment:
         return "-".join(parts)
 
     def _check_name(self) -> None:
-        fits = self.name == self.stem or self.name.startswith(self.stem + "-")
         require(
-            fits and NAME_PATTERN.fullmatch(self.name) is not None,
+            self.compare_with != self.name,
+            f"{self.name!r} is compared with itself",
+            allowed="the name of another experiment",
+        )
+        fits = self.name == self.stem or self.name.startswith(self.stem + "-")
+        ending = f"-{self.subset.ending}" if self.subset else ""
+        require(
+            fits and self.name.endswith(ending) and NAME_PATTERN.fullmatch(self.name) is not None,
             f"the name {self.name!r} contradicts its fields",
-            allowed=f"{self.stem}[-<variant>], in lower case",
+            allowed=f"{self.stem}[-<variant>]{ending}, in lower case",
             fix="Rename the experiment or change the field that differs",
         )
 
@@ -342,7 +439,7 @@ class Experiment:
                 allowed=", ".join(f"{part}.FIELD" for part in ADJUSTABLE),
             )
         adjusted = with_values(dataclasses.replace(self, ad_hoc=True), settings)
-        unchanged = dataclasses.replace(adjusted, ad_hoc=self.ad_hoc) == self
+        unchanged = adjusted == dataclasses.replace(self, ad_hoc=True)
         return self if unchanged else adjusted
 
     def twin_name(self, task: TaskName) -> str:

@@ -5,8 +5,9 @@ commit. Editing a sentence therefore reruns nothing; editing a number does.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from benchmark.experiment import Experiment
 from benchmark.files import canonical_json
@@ -23,19 +24,38 @@ class Ingredients:
     trainer_version: int
 
 
+PARTS: Final = ("backbone", "head", "recipe", "protocol")
+LATER_FIELDS: Final = {"recipe": ("steps_per_epoch", "until_train_accuracy")}
+"""Fields that came after the first runs: where they are None they leave no trace, so that those
+runs keep their identity."""
+
+
+def steering_content(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Reduce a definition, as `Experiment.as_dict` gives or a run keeps it, to what steers it.
+
+    Equal for two definitions that train alike, whatever their names and questions.
+    """
+    content = {part: dict(definition[part]) for part in PARTS}
+    for part, names in LATER_FIELDS.items():
+        for name in names:
+            if content[part].get(name) is None:
+                content[part].pop(name, None)
+    if definition.get("subset") is not None:
+        content["subset"] = definition["subset"]
+    return content
+
+
 def family_of(experiment: Experiment, ingredients: Ingredients) -> str:
     """Identity without the seed: what runs over several seeds share."""
-    definition = experiment.as_dict()
-    content: dict[str, Any] = {
-        part: definition[part] for part in ("backbone", "head", "recipe", "protocol")
-    }
+    content = steering_content(experiment.as_dict())
     content["weights_sha256"] = ingredients.weights_sha256
     content["pixel_digest"] = ingredients.pixel_digest
     content["split_digest"] = ingredients.split_digest
     content["trainer_version"] = ingredients.trainer_version
     if experiment.ad_hoc:
         # Kept apart, so that a run off the leaderboards never stands in for a registered one.
-        content["ad_hoc"] = True
+        # The name too: with `--set backbone.weights=none` two rows would otherwise become one.
+        content["ad_hoc"] = experiment.name
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 

@@ -1,21 +1,27 @@
 """What is about to be run: a definition with its seed, faces and weights, and where it is kept.
 
-Planning is cheap and touches no network; doing it is for benchmark.runs.
+Planning is cheap, but for weights that have to be fetched first; doing it is for benchmark.runs.
 """
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from benchmark import provenance
+from benchmark.errors import RunError, WeightsError
 from benchmark.experiment import Experiment
 from benchmark.faces.store import FaceSet
 from benchmark.identity import Ingredients, family_of, identity_of
 from benchmark.models import weights as weight_files
+from benchmark.models.download import OnBytes
 from benchmark.models.network import Network
+from benchmark.models.run_trunks import PREFIX as FROM_A_RUN
+from benchmark.models.run_trunks import resolve_run
+from benchmark.models.store import FacesSeen
 from benchmark.models.weights import WeightFile
+from benchmark.results.predictions import read_predictions
 from benchmark.results.record import SCHEMA, RunRecord, work_folder
 from benchmark.training.device import Device
 from benchmark.training.trainer import TRAINER_VERSION
@@ -42,6 +48,8 @@ class Settings:
     keep_weights: KeepWeights = "best"
     mirror: Callable[[RunRecord], None] = field(default=_no_mirror)
     """Told of a run's folder whenever it has something new."""
+    on_bytes: OnBytes | None = None
+    """Told how far a download of weights is."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +103,13 @@ class Plan:
                 "source": self.experiment.backbone.weights,
                 "sha256": weights.sha256 if weights else None,
                 "origin": weights.origin if weights else None,
+                "from_run": weights.from_run if weights else None,
+                "faces_seen": [asdict(seen) for seen in weights.faces_seen] if weights else [],
             },
             "trainer_version": TRAINER_VERSION,
             "protocol_name": self.experiment.protocol.name,
             "ad_hoc": self.experiment.ad_hoc,
-            "leaky": False,
+            "leaky": self.experiment.protocol.leaky or (weights is not None and weights.leaky),
             "device": device.description,
             "device_kind": device.kind,
             "precision": device.precision,
@@ -113,15 +123,10 @@ class Plan:
 
 def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settings) -> Plan:
     """Gather what a run needs and name its folder; raises WeightsMissing or WeightsError."""
-    backbone = experiment.backbone
-    weights = None
-    if backbone.weights != "none":
-        weights = weight_files.resolve(
-            backbone.architecture,
-            backbone.weights,
-            settings.weights_dir,
-            offline=settings.offline,
-        )
+    weights = _weights_for(experiment, settings)
+    if weights is not None:
+        for seen in weights.faces_seen:
+            _check_not_seen(seen, experiment, faces, settings.runs_dir)
     ingredients = Ingredients(
         weights_sha256=weights.sha256 if weights else None,
         pixel_digest=faces.pixel_digest,
@@ -130,6 +135,69 @@ def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settin
     )
     folder = work_folder(settings.runs_dir) / identity_of(experiment, ingredients, seed)
     return Plan(experiment, seed, faces, weights, ingredients, folder)
+
+
+def _weights_for(experiment: Experiment, settings: Settings) -> WeightFile | None:
+    backbone = experiment.backbone
+    if backbone.weights == "none":
+        return None
+    if backbone.weights.startswith(FROM_A_RUN):
+        return resolve_run(backbone.weights, backbone.architecture, settings.runs_dir)
+    return weight_files.resolve(
+        backbone.architecture,
+        backbone.weights,
+        settings.weights_dir,
+        offline=settings.offline,
+        on_bytes=settings.on_bytes,
+    )
+
+
+def _check_not_seen(
+    seen: FacesSeen, experiment: Experiment, faces: FaceSet, runs_dir: Path
+) -> None:
+    """Raise WeightsError where weights were trained on these very faces under another split.
+
+    Faces that were training faces there may be test faces here.
+    """
+    protocol = experiment.protocol
+    placed_alike = (seen.split_digest, seen.split_version, seen.fold) == (
+        faces.split_digest, protocol.split, protocol.fold,
+    )  # fmt: skip
+    if placed_alike:
+        return
+    same_faces = faces.pixel_digest == seen.pixel_digest or faces.split_digest == seen.split_digest
+    if not same_faces and not _share_files(seen, faces, runs_dir):
+        return
+    raise WeightsError(
+        f"{experiment.backbone.weights!r} was trained on these faces under another split "
+        f"({_placement(seen.split_version, seen.fold)}): what it learnt from may be tested on here",
+        allowed="a run on other faces, or under this experiment's own split and fold",
+        source=f"run {seen.run[:12]} on {seen.dataset}",
+        fix=f"Train its experiment under {_placement(protocol.split, protocol.fold)}, and name "
+        "that run",
+    )
+
+
+def _placement(split: str, fold: int | None) -> str:
+    return split if fold is None else f"{split}, fold {fold}"
+
+
+SHARED_FRACTION: Final = 0.1
+"""Of one set's evaluated faces found in another: above it, the two are copies of the same."""
+
+
+def _share_files(seen: FacesSeen, faces: FaceSet, runs_dir: Path) -> bool:
+    """Tell by the names and labels of its evaluated faces whether a run saw copies of these.
+
+    A re-encoded or resized copy has other pixels. Where that run is not here, nothing can be told.
+    """
+    known = ["file", "age", "gender", "race"]
+    try:
+        there = read_predictions(RunRecord(work_folder(runs_dir) / seen.run).predictions_path)
+    except RunError:
+        return False
+    shared = there[known].drop_duplicates().merge(faces.table[known].drop_duplicates(), on=known)
+    return len(shared) > SHARED_FRACTION * len(there)
 
 
 def now() -> str:

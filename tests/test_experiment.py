@@ -6,7 +6,16 @@ import math
 import pytest
 
 from benchmark.errors import ExperimentError
-from benchmark.experiment import Backbone, Experiment, Head, Protocol, Recipe, Suite
+from benchmark.experiment import (
+    Backbone,
+    Experiment,
+    Head,
+    Protocol,
+    Recipe,
+    StudyRow,
+    Subset,
+    Suite,
+)
 
 
 def an_experiment(**changes: object) -> Experiment:
@@ -21,13 +30,30 @@ def an_experiment(**changes: object) -> Experiment:
 
 
 def test_unknown_architecture_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ExperimentError, match=r"unknown architecture 'vgg99'.*cnn, squeezenet1_1"):
+    with pytest.raises(ExperimentError, match=r"unknown architecture 'vgg99'.*vgg16, vgg19"):
         Backbone("vgg99")
 
 
 def test_weights_an_architecture_does_not_have_are_refused() -> None:
-    with pytest.raises(ExperimentError, match=r"cnn has no 'imagenet' weights \(allowed: none\)"):
+    with pytest.raises(ExperimentError, match=r"cnn has no 'imagenet' weights \(allowed: none, "):
         Backbone("cnn", weights="imagenet")
+    with pytest.raises(ExperimentError, match=r"vgg19 has no 'vggface' .*allowed: none, imagenet,"):
+        Backbone("vgg19", weights="vggface")
+
+
+def test_weights_of_ones_own_fit_any_architecture() -> None:
+    named = [Backbone("cnn", weights=weights) for weights in ("local:mine", "run:0123abcd")]
+    assert [an_experiment(name=f"mtl-cnn-{label}-full", backbone=item).stem
+            for label, item in zip(("local", "run"), named, strict=True)] == [
+        "mtl-cnn-local-full", "mtl-cnn-run-full"]  # fmt: skip
+    with pytest.raises(ExperimentError, match="cnn has no 'run:xyz' weights"):
+        Backbone("cnn", weights="run:xyz")
+
+
+def test_a_transformers_input_is_a_multiple_of_its_patch() -> None:
+    assert Backbone("vit_small_patch16_224", "none", "all", 112).input_px == 112
+    with pytest.raises(ExperimentError, match="a multiple of 16, the side of its patches"):
+        Backbone("vit_small_patch16_224", "none", "all", 100)
 
 
 @pytest.mark.parametrize("depth", [-1, 5, 6, True, "some", 1.0])
@@ -90,10 +116,33 @@ def test_varied_changes_nested_fields_and_checks_the_new_name() -> None:
         base.varied(name="mtl-cnn-none-full", **{"head.conditioning": "gate"})
 
 
+def test_varied_may_add_and_take_away_what_the_study_printed() -> None:
+    printed = an_experiment().varied(name="mtl-cnn-none-full-1", study=StudyRow("1", gender=0.9))
+    assert printed.study == StudyRow("1", gender=0.9)
+    assert printed.varied(name="mtl-cnn-none-full-2", study=None).study is None
+    with pytest.raises(ExperimentError, match="setting 'recipe' is a group of fields"):
+        printed.varied(name="mtl-cnn-none-full-3", recipe=None)
+
+
+def test_the_name_of_a_subset_ends_with_it() -> None:
+    subset = Subset(gender="female", race="Black", training="everyone")
+    fields = {"subset": subset, "head": Head(tasks=("race",))}
+    named = an_experiment(name="race-cnn-none-full-x-women_black-everyone", **fields)
+    assert named.subset == subset
+    with pytest.raises(ExperimentError, match="allowed: .*-women_black-everyone"):
+        an_experiment(name="race-cnn-none-full-women_black", **fields)
+
+
 def test_adjusted_is_marked_ad_hoc_unless_nothing_changed() -> None:
     base = an_experiment()
     assert base.adjusted({"recipe.max_epochs": 3}).ad_hoc
     assert base.adjusted({"recipe.max_epochs": 30}) is base
+
+
+def test_adjusted_may_contradict_the_name_which_says_only_where_it_began() -> None:
+    base = an_experiment(name="mtl-vgg16-imagenet-full", backbone=Backbone("vgg16", "imagenet"))
+    bare = base.adjusted({"backbone.weights": "none"})
+    assert (bare.name, bare.backbone.weights, bare.ad_hoc) == (base.name, "none", True)
 
 
 @pytest.mark.parametrize(

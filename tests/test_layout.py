@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.errors",),
     ("benchmark.tasks", "benchmark.files", "benchmark.dotted", "benchmark.claims"),
-    ("benchmark.architectures",),
+    ("benchmark.architectures", "benchmark.timm_models"),
     ("benchmark.experiment",),
     ("experiments",),
     ("benchmark.registry", "benchmark.identity", "benchmark.provenance", "benchmark.settings"),
@@ -70,7 +70,11 @@ ONLY_IN = {
     "optuna": {"benchmark.tuning"},
     "rich": {"benchmark.cli"},
     "typer": {"benchmark.cli"},
-    "matplotlib": {"benchmark.results.figures"},
+    "timm": {"benchmark.timm_models"},
+    "matplotlib": {
+        f"benchmark.results.{prefix}figures"
+        for prefix in ("", "calibration_", "subgroup_", "subset_", "suspect_")
+    },
 }
 
 

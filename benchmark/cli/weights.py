@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, WeightsDir
-from benchmark.cli.output import ExitCode, out, say_error, speaking
+from benchmark.cli.output import Answer, ExitCode, out, say_error, speaking
+from benchmark.cli.weights_table import file_data, overview, print_files, state_data
+from benchmark.errors import WeightsError
 
 if TYPE_CHECKING:
+    from benchmark.models.preprocessing import Preprocessing
     from benchmark.models.weights import SourceState, WeightFile
 
 app = typer.Typer(no_args_is_help=True, help="Weights that trunks start from.")
@@ -19,15 +21,22 @@ Examples:
 
   facebench weights list
 
+  facebench weights list --architecture vgg16
+
   facebench weights list --json
 """
 
 ADD_EXAMPLES = """
 Examples:
 
-  facebench weights add ~/Downloads/squeezenet1_1-b8a52dc0.pth
+  facebench weights add ~/Downloads/vgg16-397923af.pth
 
   facebench weights add --replace FILE
+
+  facebench weights add mine.h5 --label mine --architecture vgg16 --preprocessing caffe
+
+  facebench weights add mine.pth --label mine --channels RGB --scale 1/255
+  --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5
 """
 
 VERIFY_EXAMPLES = """
@@ -36,84 +45,219 @@ Examples:
   facebench weights verify
 """
 
-COLOURS = {"here": "green", "missing": "yellow", "damaged": "red"}
+OF_ONES_OWN = "Weights of one's own"
 
 
 @app.command("list", epilog=LIST_EXAMPLES)
 def list_(
-    data_dir: DataDir = DEFAULT_DATA_DIR, weights_dir: WeightsDir = None, as_json: AsJson = False
+    architecture: Annotated[
+        str | None, typer.Option(help="Only this one, with its files and addresses.")
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    weights_dir: WeightsDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show every weight source: licence, what it was trained on, whether it is here."""
+    from benchmark.models.pins import read_pins
     from benchmark.models.weights import list_weights
 
     folder = weights_dir or data_dir / "weights"
     with speaking("weights list", as_json=as_json) as answer:
-        states = list_weights(folder)
-        answer.data = {"folder": str(folder), "sources": [_state_data(state) for state in states]}
-        if not as_json:
-            out.print(_table(states))
-            _print_addresses(states)
-
-
-def _table(states: "list[SourceState]") -> Table:
-    table = Table("weights", "state", "licence", "trained on", box=None, pad_edge=False)
-    for state in states:
-        known = state.file or state.published[0]
-        colour = COLOURS[state.state]
-        table.add_row(
-            f"{state.architecture} {state.source}",
-            f"[{colour}]{state.state}[/]",
-            known.licence,
-            known.trained_on,
-        )
-    return table
-
-
-def _print_addresses(states: "list[SourceState]") -> None:
-    """Say where missing weights are to be had; one line each, whole, to be copied."""
-    for state in states:
-        if state.state != "here":
-            out.print(f"\n{state.architecture} {state.source}, any one of:")
-            for file in state.published:
-                out.print(f"  {file.url}", soft_wrap=True)
-    if any(state.state != "here" for state in states):
-        out.print(
-            "\nA run fetches what it needs. Without a network, bring one of these, then:"
-            "\n  facebench weights add FILE",
-            soft_wrap=True,
-        )
+        states, pins = list_weights(folder, architecture), read_pins(folder)
+        answer.data = {
+            "folder": str(folder),
+            "sources": [state_data(state, pins) for state in states],
+        }
+        if as_json:
+            return
+        out.print(overview(states))
+        if architecture is None:
+            out.print(
+                "\nWhich files these are, where from, and how each is fed:"
+                "\n  facebench weights list --architecture NAME"
+            )
+        else:
+            print_files(states, pins)
+        if any(state.state != "here" for state in states):
+            out.print(
+                "\nA run fetches what it needs. Without a network, bring a file, then:"
+                "\n  facebench weights add FILE"
+            )
 
 
 @app.command(epilog=ADD_EXAMPLES)
 def add(
-    file: Annotated[Path, typer.Argument(help="A published weight file: .h5, .pth, .safetensors.")],
+    file: Annotated[Path, typer.Argument(help="A weight file: .h5, .pth, .safetensors, .t7.")],
     replace: Annotated[
         bool, typer.Option("--replace", help="Change over from other weights of the same name.")
     ] = False,
     any_checksum: Annotated[
         bool, typer.Option("--any-checksum", help="Take a file that is not the published one.")
     ] = False,
+    architecture: Annotated[
+        str | None, typer.Option(help="What it is for, where the file does not tell.")
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="RGB or BGR; refused where the file says otherwise.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Keep it as local:LABEL.", rich_help_panel=OF_ONES_OWN),
+    ] = None,
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(
+            help="How it is fed: imagenet, caffe, vggface, unit or centred.",
+            rich_help_panel=OF_ONES_OWN,
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(help="Factor on 0 to 255, as in 1/255.", rich_help_panel=OF_ONES_OWN),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            help="Subtracted after that, in the order of --channels: a,b,c.",
+            rich_help_panel=OF_ONES_OWN,
+        ),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(help="Divided by at last: a,b,c.", rich_help_panel=OF_ONES_OWN),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="To show.", rich_help_panel=OF_ONES_OWN)] = "",
+    trained_on: Annotated[str, typer.Option(help="To show.", rich_help_panel=OF_ONES_OWN)] = "",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Recognise FILE by its content, convert it, check that it fits, and keep it."""
-    from benchmark.models.weights import add_file
-
     with speaking("weights add", as_json=as_json) as answer:
         folder = weights_dir or data_dir / "weights"
-        added = add_file(file, folder, replacing=replace, any_checksum=any_checksum)
-        answer.data = _file_data(added)
-        if not added.published:
-            answer.warnings.append(
-                f"{file.name} is not the published file: its sha256 is {added.origin_sha256}."
+        order = _order(channels)
+        fed = {"preprocessing": preprocessing, "scale": scale, "mean": mean, "std": std}
+        if label is None:
+            _refuse_without_label({**fed, "licence": licence, "trained-on": trained_on})
+            added = _add_published(
+                file, folder, architecture, order, replace=replace, any_checksum=any_checksum
             )
+            _say_what_was_trusted(answer, file, added, folder)
+        else:
+            from benchmark.models.own_weights import Declaration, add_own
+
+            declared = Declaration(
+                label, architecture, _preprocessing(order, fed), licence, trained_on
+            )
+            added = add_own(file, folder, declared, replacing=replace)
+        answer.data = file_data(added)
         if not as_json:
             out.print(
                 f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
                 f"from {added.origin}, {added.licence}, input {added.preprocessing.sentence()}",
                 soft_wrap=True,
             )
+
+
+def _add_published(
+    file: Path,
+    folder: Path,
+    architecture: str | None,
+    order: Any,
+    *,
+    replace: bool,
+    any_checksum: bool,
+) -> "WeightFile":
+    from benchmark.architectures import architecture_named
+    from benchmark.models.adding import Adding, add_file
+    from benchmark.models.sources import FILES, files_for
+
+    published = FILES
+    if architecture is not None:
+        sources = architecture_named(architecture).weight_sources
+        published = tuple(item for source in sources for item in files_for(architecture, source))
+        if not published:
+            raise WeightsError(
+                f"no published file is known for {architecture}",
+                allowed="--label LABEL, to keep a file of your own",
+            )
+    return add_file(file, folder, Adding(replace, any_checksum, order), published=published)
+
+
+def _say_what_was_trusted(answer: Answer, file: Path, added: "WeightFile", folder: Path) -> None:
+    from benchmark.models.pins import read_pins
+
+    if not added.published:
+        answer.warnings.append(
+            f"{file.name} is not the published file: its sha256 is {added.origin_sha256}."
+        )
+    elif any(pin.sha256 == added.origin_sha256 for pin in read_pins(folder).values()):
+        answer.warnings.append(
+            f"The whole sha256 of {file.name} is not published: "
+            f"{added.origin_sha256} is pinned from now on."
+        )
+
+
+def _refuse_without_label(given: dict[str, str | None]) -> None:
+    named = [f"--{name}" for name, value in given.items() if value]
+    if named:
+        raise WeightsError(
+            f"{', '.join(named)} without --label",
+            allowed="for weights of one's own, which have a label",
+            fix="A published file is fed as its publisher says",
+        )
+
+
+def _order(channels: str | None) -> Any:
+    if channels not in (None, "RGB", "BGR"):
+        raise WeightsError(f"--channels is {channels!r}", allowed="RGB or BGR")
+    return channels
+
+
+def _preprocessing(order: Any, fed: dict[str, str | None]) -> "Preprocessing | None":
+    """Read how a person says that their weights are fed: by name, or by numbers; all or none."""
+    from benchmark.models.preprocessing import PRESETS, Preprocessing
+
+    name, numbers = fed["preprocessing"], (fed["scale"], fed["mean"], fed["std"])
+    if name is None and order is None and not any(numbers):
+        return None
+    if name is not None:
+        if name not in PRESETS:
+            raise WeightsError(f"--preprocessing is {name!r}", allowed=", ".join(PRESETS))
+        if any(numbers):
+            raise WeightsError(
+                f"--preprocessing {name} beside numbers of its own", allowed="either of the two"
+            )
+        preset = PRESETS[name]
+        return preset if order in (None, preset.channels) else preset.swapped()
+    scale, mean, std = numbers
+    if order is None or scale is None or mean is None or std is None:
+        raise WeightsError(
+            "not all of --channels, --scale, --mean and --std are given",
+            allowed=f"all four, or --preprocessing {' | '.join(PRESETS)}",
+        )
+    (factor,) = _numbers("--scale", scale, 1)
+    means, deviations = _numbers("--mean", mean, 3), _numbers("--std", std, 3)
+    return Preprocessing.from_dict(
+        {"channels": order, "scale": factor, "mean": means, "std": deviations}
+    )
+
+
+def _numbers(option: str, text: str, n: int) -> list[float]:
+    """Read numbers between commas; a fraction such as 1/255 is one."""
+    try:
+        values = [_number(part) for part in text.split(",")]
+        if len(values) != n:
+            raise ValueError
+    except (ValueError, ZeroDivisionError):
+        wanted = "a number or a fraction, as in 1/255" if n == 1 else f"{n} numbers, as in 0,0,0"
+        raise WeightsError(f"{option} is {text!r}", allowed=wanted) from None
+    return values
+
+
+def _number(text: str) -> float:
+    above, _, below = text.partition("/")
+    return float(above) / float(below) if below else float(above)
 
 
 @app.command(epilog=VERIFY_EXAMPLES)
@@ -124,17 +268,21 @@ def verify(
 
     Exits with 1 if one is damaged.
     """
+    from benchmark.models.pins import read_pins
     from benchmark.models.weights import verify as verify_weights
 
     folder = weights_dir or data_dir / "weights"
     damaged: list[SourceState] = []
     with speaking("weights verify", as_json=as_json) as answer:
-        states = verify_weights(folder)
+        states, pins = verify_weights(folder), read_pins(folder)
         damaged = [state for state in states if state.problem is not None]
-        answer.data = {"folder": str(folder), "sources": [_state_data(state) for state in states]}
+        answer.data = {
+            "folder": str(folder),
+            "sources": [state_data(state, pins) for state in states],
+        }
         answer.errors += [state.problem for state in damaged if state.problem is not None]
         for state in states:
-            if state.file is not None and not state.file.published:
+            if state.file is not None and not (state.file.published or state.file.is_own):
                 answer.warnings.append(f"{state.file.path.name} is not from the published file.")
         if not as_json:
             _print_verified(states, folder)
@@ -154,38 +302,3 @@ def _print_verified(states: "list[SourceState]", folder: Path) -> None:
             )
     if not states:
         out.print(f"No weights in {folder}; facebench weights list says where they are to be had.")
-
-
-def _state_data(state: "SourceState") -> dict[str, Any]:
-    return {
-        "architecture": state.architecture,
-        "source": state.source,
-        "state": state.state,
-        "file": _file_data(state.file) if state.file else None,
-        "published": [
-            {
-                "file": file.file_name,
-                "url": file.url,
-                "sha256": file.sha256,
-                "licence": file.licence,
-                "trained_on": file.trained_on,
-                "preprocessing": file.preprocessing.as_dict(),
-                "options": dict(file.options),
-            }
-            for file in state.published
-        ],
-    }
-
-
-def _file_data(file: "WeightFile") -> dict[str, Any]:
-    return {
-        "path": str(file.path),
-        "sha256": file.sha256,
-        "origin": file.origin,
-        "origin_sha256": file.origin_sha256,
-        "published": file.published,
-        "licence": file.licence,
-        "trained_on": file.trained_on,
-        "preprocessing": file.preprocessing.as_dict(),
-        "options": dict(file.options),
-    }

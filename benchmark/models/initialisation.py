@@ -25,7 +25,8 @@ def seeded(seed: int, part: str) -> Iterator[None]:
 def initialise_trunk(trunk: nn.Module, seed: int) -> None:
     """He et al. 2015 (arXiv 1502.01852, eq. 10): normal, variance 2 / fan-in; biases 0.
 
-    Batch norm starts as the identity, which is torch's own start.
+    For our own chains, which are convolutions and batch norm; the latter starts as the identity,
+    which is torch's own start.
     """
     with seeded(seed, "trunk"):
         for module in trunk.modules():

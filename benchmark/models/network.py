@@ -10,15 +10,17 @@ from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.experiment import Experiment
-from benchmark.models.backbones import Trunk, build_trunk, feature_map_shape
+from benchmark.models.backbones import build_trunk, feature_map_shape
 from benchmark.models.heads import build_head
 from benchmark.models.initialisation import initialise_head, initialise_trunk, seeded
 from benchmark.models.preprocessing import InputScaling, Preprocessing, preprocessing_for
-from benchmark.models.sources import UNTRAINED
+from benchmark.models.sources import untrained_start
+from benchmark.models.trunk import ScatteredStage, Trunk
 from benchmark.models.weights import LoadedWeights
 from benchmark.tasks import TaskName
 
@@ -48,9 +50,9 @@ class Network(nn.Module):
             stage.requires_grad_(False)
         self.train()
 
-    def _frozen(self) -> list[nn.Module]:
-        stages = self.trunk.stages.items()
-        return [stage for name, stage in stages if name not in self.trained_stages]
+    def _frozen(self) -> list[nn.Module | ScatteredStage]:
+        stages = self.trunk.stages
+        return [stages[name] for name in stages if name not in self.trained_stages]
 
     def train(self, mode: bool = True) -> Self:
         """Switch mode, but for frozen stages: batch norm there stays in eval mode, else its
@@ -90,12 +92,16 @@ class Network(nn.Module):
 
     def multiply_adds(self, image_px: int) -> int:
         """Count the multiply-adds of one face's forward pass: convolutions and matrices only."""
-        parameter = next(self.parameters())
+        # On the meta device, which works out shapes alone: the counter knows attention there, and
+        # not as a CPU fuses it, so that the number is the same wherever the network is.
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        shapes = {name: torch.empty_like(value, device="meta") for name, value in tensors.items()}
+        faces = torch.empty(1, 3, image_px, image_px, device="meta")
         was_training = self.training
         self.eval()
         try:
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                self(torch.zeros(1, 3, image_px, image_px, device=parameter.device))
+                functional_call(self, shapes, (faces,))
         finally:
             self.train(was_training)
         return int(counter.get_total_flops()) // 2
@@ -122,7 +128,7 @@ def build_network(experiment: Experiment, weights: LoadedWeights | None, seed: i
     """
     _check_weights(experiment, weights)
     backbone = experiment.backbone
-    start = UNTRAINED[backbone.architecture] if weights is None else weights
+    start = untrained_start(backbone.architecture) if weights is None else weights
     preprocessing = preprocessing_for(start.preprocessing, experiment.protocol.input_scaling)
     network = _assembled(experiment, preprocessing, start.options, seed)
     if weights is not None:
@@ -177,11 +183,14 @@ def _assembled(
     backbone, definition = experiment.backbone, experiment.head
     flattened = definition.features == "flattened"
     n_features, height, width = feature_map_shape(backbone.architecture, options, backbone.input_px)
-    # seeded: constructors draw first values too, which must neither show nor disturb the caller.
-    with seeded(seed, "construction"):
+    # seeded: constructors draw values too, which must neither disturb the caller nor, but for those
+    # of a trunk that starts from them, show.
+    with seeded(seed, "trunk"):
         trunk = build_trunk(backbone.architecture, **options)
+    if not trunk.draws_first_values:
+        initialise_trunk(trunk, seed)
+    with seeded(seed, "construction"):
         head = build_head(definition, n_features * (height * width if flattened else 1))
-    initialise_trunk(trunk, seed)
     initialise_head(head, experiment.recipe.head_initialisation, seed)
     return Network(
         InputScaling(preprocessing, backbone.input_px),

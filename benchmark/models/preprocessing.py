@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
 import torch
@@ -102,6 +103,13 @@ IMAGENET: Final = Preprocessing("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0
 CAFFE: Final = Preprocessing("BGR", 1.0, (104.006, 116.669, 122.679), (1.0, 1.0, 1.0))
 """Caffe's: blue first, 0 to 255 minus ImageNet's mean (README of rcmalli/keras-squeezenet)."""
 
+KERAS_CAFFE: Final = Preprocessing("BGR", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
+"""What Keras calls `caffe`: blue first, 0 to 255 minus ImageNet's mean, in digits of its own
+(keras/applications/imagenet_utils.py)."""
+
+VGGFACE: Final = Preprocessing("BGR", 1.0, (93.594, 104.7624, 129.1863), (1.0, 1.0, 1.0))
+"""VGG Face's: blue first, 0 to 255 minus the mean face (keras-vggface, `version=1`)."""
+
 UNIT: Final = Preprocessing("RGB", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """The study's for every network: RGB / 255, nothing else (notebooks, §2)."""
 
@@ -109,10 +117,31 @@ CENTRED: Final = Preprocessing("RGB", 1 / 127.5, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0
 """Ours for networks that start from nothing: -1 to 1, fixed, so that no face set's own mean
 enters the network."""
 
+PRESETS: Final[Mapping[str, Preprocessing]] = MappingProxyType(
+    {
+        "imagenet": IMAGENET,
+        "caffe": KERAS_CAFFE,
+        "vggface": VGGFACE,
+        "unit": UNIT,
+        "centred": CENTRED,
+    }
+)
+"""By the names under which a person asks for them."""
+
+UNIT_MINUS_MEAN: Final = Preprocessing(
+    "RGB", 1 / 255, (91.4953 / 255, 103.8827 / 255, 131.0912 / 255), (1.0, 1.0, 1.0)
+)
+"""The study's early rows': VGGFace2's mean in the order BGR, taken from RGB (notebooks, §7.7)."""
+
 
 def preprocessing_for(demanded: Preprocessing, input_scaling: str) -> Preprocessing:
-    """Choose by the protocol's input scaling: `weights`, `unit` or `weights_swapped`."""
-    choices = {"weights": demanded, "unit": UNIT, "weights_swapped": demanded.swapped()}
+    """Choose by the protocol's input scaling (experiment.INPUT_SCALINGS)."""
+    choices = {
+        "weights": demanded,
+        "unit": UNIT,
+        "weights_swapped": demanded.swapped(),
+        "unit_minus_mean": UNIT_MINUS_MEAN,
+    }
     return choices[input_scaling]
 
 

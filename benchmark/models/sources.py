@@ -6,13 +6,21 @@ Only facts, no files: finding, fetching and converting them is for weights, down
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
-from benchmark.models.preprocessing import CAFFE, CENTRED, IMAGENET, Preprocessing
+from benchmark.architectures import architecture_named
+from benchmark.models.preprocessing import (
+    CAFFE,
+    CENTRED,
+    IMAGENET,
+    KERAS_CAFFE,
+    VGGFACE,
+    Preprocessing,
+)
 
-LayoutName = Literal["keras_squeezenet1_1", "torchvision_squeezenet1_1"]
+NO_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -22,29 +30,117 @@ class PublishedFile:
     architecture: str
     source: str
     file_name: str
+    """Under which it is known here; that of its address, or the name of the model behind it."""
     url: str
-    layout: LayoutName
-    sha256: str
-    """Of the whole file, in hex; only its first digits where no more was published."""
+    layout: str
+    """Name of a layout of `architecture`: benchmark.models.layouts."""
     licence: str
     trained_on: str
     preprocessing: Preprocessing
-    options: Mapping[str, str]
+    sha256: str | None = None
+    """Of the whole file, in hex; only its first digits where no more was published."""
+    md5: str | None = None
+    """Of the whole file, where its publisher gives that and no sha256."""
+    options: Mapping[str, str] = field(default_factory=lambda: NO_OPTIONS)
     """Of the trunk: benchmark.models.backbones.OPTIONS."""
 
-    def is_this(self, sha256: str) -> bool:
-        """Tell whether a file with this sum is the published one."""
-        return sha256.startswith(self.sha256)
+    @property
+    def is_summed_up(self) -> bool:
+        """Whether its publisher says by a sum which file it is; else its first copy is pinned."""
+        return self.sha256 is not None or self.md5 is not None
 
+    @property
+    def has_whole_sha256(self) -> bool:
+        """Whether the published sum alone tells it from every other file."""
+        return self.sha256 is not None and len(self.sha256) == 64
+
+
+_TORCHVISION: Final = "https://download.pytorch.org/models/"
+_KERAS: Final = "https://storage.googleapis.com/tensorflow/keras-applications/"
+_KERAS_VGGFACE: Final = "https://github.com/rcmalli/keras-vggface/releases/download/v2.0/"
+_KERAS_SQUEEZENET: Final = "https://github.com/rcmalli/keras-squeezenet/releases/download/v1.0/"
+_OXFORD: Final = "http://www.robots.ox.ac.uk/"
+_HUB: Final = "https://huggingface.co/"
+
+
+def _by_torchvision(architecture: str, sha256: str, **options: str) -> PublishedFile:
+    """Give torchvision's IMAGENET1K_V1; the file's name has the first digits of its sha256."""
+    name = f"{architecture}-{sha256}.pth"
+    return PublishedFile(
+        architecture=architecture,
+        source="imagenet",
+        file_name=name,
+        url=_TORCHVISION + name,
+        layout="torchvision",
+        licence="BSD-3-Clause",
+        trained_on="ImageNet-1k, by torchvision",
+        preprocessing=IMAGENET,
+        sha256=sha256,
+        options=MappingProxyType(options),
+    )
+
+
+def _by_keras(architecture: str, md5: str) -> PublishedFile:
+    """Give keras.applications' file without the classifier; the md5 is that of its own source."""
+    name = f"{architecture}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    return PublishedFile(
+        architecture=architecture,
+        source="imagenet",
+        file_name=name,
+        url=f"{_KERAS}{architecture}/{name}",
+        layout="keras",
+        licence="CC BY 4.0",
+        trained_on="ImageNet-1k, by Oxford's VGG in Caffe",
+        preprocessing=KERAS_CAFFE,
+        md5=md5,
+    )
+
+
+def _vggface(file_name: str, url: str, layout: str, preprocessing: Preprocessing) -> PublishedFile:
+    return PublishedFile(
+        architecture="vgg16",
+        source="vggface",
+        file_name=file_name,
+        url=url,
+        layout=layout,
+        licence="CC BY-NC 4.0",
+        trained_on="VGG Face, 2,622 people, by Oxford's VGG",
+        preprocessing=preprocessing,
+    )
+
+
+def _by_timm(
+    architecture: str, tag: str, preprocessing: Preprocessing, licence: str, hub_id: str = ""
+) -> PublishedFile:
+    """Give the file that timm fetches for `architecture.tag`, whose tag says: ImageNet-1k alone.
+
+    All such files have the same name at their addresses, so that of the model stands for it here.
+    """
+    name = f"{architecture}.{tag}"
+    return PublishedFile(
+        architecture=architecture,
+        source="imagenet",
+        file_name=f"{name}.safetensors",
+        url=f"{_HUB}{hub_id or f'timm/{name}'}/resolve/main/model.safetensors",
+        layout="timm",
+        licence=licence,
+        trained_on=f"ImageNet-1k, timm's {tag}",
+        preprocessing=preprocessing,
+    )
+
+
+# (x - 0.5) / 0.5, as the first vision transformers of timm were fed.
+_HALVES: Final = Preprocessing("RGB", 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_SQUEEZENET_H5: Final = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_VGGFACE_H5: Final = "rcmalli_vggface_tf_notop_vgg16.h5"
 
 FILES: Final[tuple[PublishedFile, ...]] = (
     PublishedFile(
         architecture="squeezenet1_1",
         source="imagenet",
-        file_name="squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        url="https://github.com/rcmalli/keras-squeezenet/releases/download/v1.0/"
-        "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        layout="keras_squeezenet1_1",
+        file_name=_SQUEEZENET_H5,
+        url=_KERAS_SQUEEZENET + _SQUEEZENET_H5,
+        layout="keras",
         sha256="17154246284f555591549ac2c83e127abfbf4307dc4b0060fdaa2931d0fa38da",
         licence="MIT",
         trained_on="ImageNet-1k, by the SqueezeNet authors in Caffe",
@@ -52,20 +148,42 @@ FILES: Final[tuple[PublishedFile, ...]] = (
         preprocessing=CAFFE,
         options=MappingProxyType({"pooling": "floor"}),
     ),
-    PublishedFile(
-        architecture="squeezenet1_1",
-        source="imagenet",
-        file_name="squeezenet1_1-b8a52dc0.pth",
-        url="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
-        layout="torchvision_squeezenet1_1",
-        sha256="b8a52dc0",
-        licence="BSD-3-Clause",
-        trained_on="ImageNet-1k, by torchvision",
-        preprocessing=IMAGENET,
-        options=MappingProxyType({"pooling": "ceil"}),
+    _by_torchvision("squeezenet1_1", "b8a52dc0", pooling="ceil"),
+    _by_torchvision("vgg16", "397923af"),
+    # What the study itself started from: keras.applications with weights="imagenet".
+    _by_keras("vgg16", md5="6d6bbae143d832006294945121d1f1fc"),
+    # The study's own again, then the same network as others ported it, then Oxford's 500 MB.
+    _vggface(_VGGFACE_H5, _KERAS_VGGFACE + _VGGFACE_H5, "keras_vggface", VGGFACE),
+    _vggface(
+        "vgg_face_dag.pth",
+        f"{_OXFORD}~albanie/models/pytorch-mcn/vgg_face_dag.pth",
+        "vgg_face_dag",
+        VGGFACE.swapped(),
     ),
+    _vggface(
+        "vgg_face_torch.tar.gz",
+        f"{_OXFORD}~vgg/software/vgg_face/src/vgg_face_torch.tar.gz",
+        "vgg_face_torch7",
+        VGGFACE,
+    ),
+    _by_torchvision("vgg19", "dcbb9e9d"),
+    _by_keras("vgg19", md5="253f8cb515780f3b799900260a226db6"),
+    _by_torchvision("resnet50", "0676ba61"),
+    _by_torchvision("densenet121", "a639ec97"),
+    _by_timm("convnext_tiny", "fb_in1k", IMAGENET, "Apache-2.0"),
+    _by_timm("efficientnet_b0", "ra_in1k", IMAGENET, "Apache-2.0"),
+    _by_timm("mobilenetv4_conv_small", "e2400_r224_in1k", IMAGENET, "Apache-2.0"),
+    _by_timm("vit_small_patch16_224", "augreg_in1k", _HALVES, "Apache-2.0"),
 )
-"""In the order in which they are tried: first the file that docs/RESULTS.md was measured with."""
+"""In the order in which they are tried, source by source."""
+
+NOT_OFFERED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "vggface2": "no published file of it can be trusted: they are pickled programs, or hold "
+        "Caffe's ResNet-50, whose strides and pooling are not this one's (docs/WEIGHTS.md)"
+    }
+)
+"""Sources that a person may look for here, and why there are none."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +194,32 @@ class UntrainedStart:
     options: Mapping[str, str]
 
 
-UNTRAINED: Final[dict[str, UntrainedStart]] = {
-    "cnn": UntrainedStart(CENTRED, MappingProxyType({})),
+def untrained_start(architecture: str) -> UntrainedStart:
+    """Say how an architecture starts from nothing."""
     # Laid out as with weights, so that the two arms differ in nothing else.
-    "squeezenet1_1": UntrainedStart(CENTRED, MappingProxyType({"pooling": "floor"})),
-}
+    options = {"pooling": "floor"} if architecture == "squeezenet1_1" else {}
+    return UntrainedStart(CENTRED, MappingProxyType(options))
 
 
 def files_for(architecture: str, source: str) -> tuple[PublishedFile, ...]:
-    """List the published files of a weight source, in the order in which they are tried."""
+    """List the published files of a weight source, in the order in which they are tried.
+
+    What timm knows of an architecture that is not in FILES is asked of timm. Raise ExperimentError
+    for an unknown architecture.
+    """
     wanted = (architecture, source)
-    return tuple(file for file in FILES if (file.architecture, file.source) == wanted)
+    listed = tuple(file for file in FILES if (file.architecture, file.source) == wanted)
+    if listed or source != "imagenet" or not architecture_named(architecture).from_timm:
+        return listed
+    return _asked_of_timm(architecture)
+
+
+def _asked_of_timm(architecture: str) -> tuple[PublishedFile, ...]:
+    from benchmark import timm_models
+
+    known = timm_models.pretrained(architecture)
+    if known is None:
+        return ()
+    preprocessing = Preprocessing("RGB", 1 / 255, known.mean, known.std)
+    licence = known.licence or "not stated"
+    return (_by_timm(architecture, known.tag, preprocessing, licence, known.hub_id),)

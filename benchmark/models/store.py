@@ -1,6 +1,6 @@
 """One converted weight file: safetensors that say where they came from and what they demand.
 
-Which files exist, and how they get here, is for benchmark.models.weights.
+Which files exist, and how they get here, is for benchmark.models.weights and adding.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -19,16 +19,35 @@ from torch import Tensor
 
 from benchmark.errors import WeightsError
 from benchmark.files import canonical_json, replacing
+from benchmark.models.channel_order import KnownFirstLayer, first_kernel
 from benchmark.models.conversion import check_fits
+from benchmark.models.layouts import trunk_tensors
 from benchmark.models.preprocessing import Preprocessing
 
 SCHEMA: Final = 1
 ENVIRONMENT_VARIABLE: Final = "FACEBENCH_WEIGHTS_DIR"
+HEADER: Final = "facebench"
+"""Key of the description in a stored file's metadata."""
+
+
+@dataclass(frozen=True)
+class FacesSeen:
+    """Faces that weights were trained on in a run of ours, and under which split."""
+
+    run: str
+    """Identity of the run."""
+    dataset: str
+    pixel_digest: str
+    split_digest: str
+    split_version: str
+    fold: int | None
+    leaky: bool
+    """Whether that run, or one that it started from, had seen its test faces."""
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A converted file in the store, with what its metadata says."""
+    """Weights at hand, with what is known of them."""
 
     architecture: str
     source: str
@@ -37,19 +56,34 @@ class WeightFile:
     """Of tensors, preprocessing and options: equal weights used alike have equal sums, whatever
     file they came from. Part of a run's identity."""
     origin: str
-    """Name of the published file."""
+    """Name of the published file, of the file that a person added, or the run."""
     origin_sha256: str
     published: bool
-    """Whether the origin's sum is the published one; False only where a person insisted."""
+    """Whether the origin is taken to be the published file: by its sum, or by its name and layout
+    where none is published. False for a person's own, and where a person insisted."""
     licence: str
     trained_on: str
     preprocessing: Preprocessing
     options: Mapping[str, str]
+    from_run: str | None = None
+    """Identity of the run whose trunk this is."""
+    faces_seen: tuple[FacesSeen, ...] = ()
+    """By that run, and by those it started from; empty for weights that no run of ours trained."""
+
+    @property
+    def leaky(self) -> bool:
+        """Whether a run that these weights come from is marked so."""
+        return any(seen.leaky for seen in self.faces_seen)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a person added it under a label, or it is a run's trunk."""
+        return ":" in self.source
 
 
 def stored_path(architecture: str, source: str, weights_dir: Path) -> Path:
-    """Say where the converted file of a source belongs."""
-    return weights_dir / f"{architecture}-{source}.safetensors"
+    """Say where the converted file of a source belongs; a colon is no part of a file's name."""
+    return weights_dir / f"{architecture}-{source.replace(':', '-')}.safetensors"
 
 
 def write_stored(described: WeightFile, tensors: Mapping[str, Tensor]) -> None:
@@ -59,10 +93,12 @@ def write_stored(described: WeightFile, tensors: Mapping[str, Tensor]) -> None:
         "schema": SCHEMA,
         "preprocessing": described.preprocessing.as_dict(),
     }
-    del metadata["path"]
+    del metadata["path"], metadata["from_run"]  # a run's trunk is never stored
+    if not described.faces_seen:
+        del metadata["faces_seen"]
     try:
         with replacing(described.path) as temporary:
-            save_file(dict(tensors), temporary, metadata={"facebench": canonical_json(metadata)})
+            save_file(dict(tensors), temporary, metadata={HEADER: canonical_json(metadata)})
     except (OSError, SafetensorError) as error:
         raise not_written(described.path.parent, error) from None
 
@@ -92,30 +128,75 @@ def content_sha256(
 def read_stored(path: Path) -> tuple[WeightFile, dict[str, Tensor]]:
     """Read a converted file and check it against its own sum; raise WeightsError if it differs."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["facebench"])
+        described = _described(path)
         tensors = load_file(path)
-        if metadata["schema"] != SCHEMA:
-            message = f"its schema is {metadata['schema']}, not {SCHEMA}"
-            raise ValueError(message)
-        if path.stem != f"{metadata['architecture']}-{metadata['source']}":
-            message = f"it holds {metadata['architecture']}-{metadata['source']}"
-            raise ValueError(message)
-        described = WeightFile(
-            path=path,
-            preprocessing=Preprocessing.from_dict(metadata.pop("preprocessing")),
-            **{key: value for key, value in metadata.items() if key != "schema"},
-        )
         here = content_sha256(tensors, described.preprocessing, described.options)
         if here != described.sha256:
             message = f"its content's sha256 is {here}, not {described.sha256}"
             raise ValueError(message)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"{path.name} is damaged ({error})",
-            allowed="a file written by facebench weights add",
-            source=str(path),
-            fix="Delete it, then: facebench weights add FILE",
-        ) from None
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from None
     check_fits(described.architecture, tensors, str(path))
     return described, tensors
+
+
+def describe_stored(path: Path) -> WeightFile:
+    """Read what a converted file says of itself; raise WeightsError if it cannot be read.
+
+    One that was cut short is found out, one whose tensors were changed is not.
+    """
+    try:
+        return _described(path)
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _described(path: Path) -> WeightFile:
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, Any] = json.loads((file.metadata() or {})[HEADER])
+    if metadata.pop("schema") != SCHEMA:
+        message = f"its schema is not {SCHEMA}"
+        raise ValueError(message)
+    seen = metadata.pop("faces_seen", [])
+    described = WeightFile(
+        path=path,
+        preprocessing=Preprocessing.from_dict(metadata.pop("preprocessing")),
+        faces_seen=tuple(FacesSeen(**item) for item in seen),
+        **metadata,
+    )
+    if path.name != stored_path(described.architecture, described.source, path.parent).name:
+        message = f"it holds {described.architecture}-{described.source}"
+        raise ValueError(message)
+    return described
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path.name} is damaged ({error})",
+        allowed="a file written by facebench weights add",
+        source=str(path),
+        fix="Delete it, then: facebench weights add FILE",
+    )
+
+
+def known_first_layers(architecture: str, weights_dir: Path) -> Iterator[KnownFirstLayer]:
+    """Give the first layers of an architecture's published weights that are at hand.
+
+    What a person declared for weights of their own proves nothing, so those are left out.
+    """
+    for path in sorted(weights_dir.glob(f"{architecture}-*.safetensors")):
+        try:
+            described = _described(path)
+            if described.published and described.architecture == architecture:
+                with safe_open(path, framework="pt") as file:
+                    kernel = file.get_tensor(_first_kernel_name(architecture))
+                order = described.preprocessing.channels
+                yield KnownFirstLayer(f"{architecture} {described.source}", kernel, order)
+        except (WeightsError, SafetensorError, OSError, LookupError, TypeError, ValueError):
+            continue  # verify says what is wrong with it
+
+
+def _first_kernel_name(architecture: str) -> str:
+    wanted = trunk_tensors(architecture)
+    kernel = first_kernel(wanted)
+    return next(name for name, tensor in wanted.items() if tensor is kernel)

@@ -1,13 +1,14 @@
-"""Weights at hand: add a file, fetch one, find it again, and load it as tensors.
+"""Weights at hand: find them, fetch what is published, and load them as tensors.
 
 They are kept converted, one file per architecture and source (benchmark.models.store). Which are
-published, and where, is told by benchmark.models.sources.
+published, and where, is told by benchmark.models.sources; bringing a file by hand is for adding and
+own_weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,21 +16,24 @@ from urllib.parse import urlsplit
 from torch import Tensor
 
 from benchmark.architectures import ARCHITECTURES, architecture_named
+from benchmark.claims import claimed
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.files import sha256_of
-from benchmark.models.backbones import build_trunk
+from benchmark.models.adding import add_file as add_file
+from benchmark.models.adding import is_published_file, up_to_date
 from benchmark.models.conversion import convert
 from benchmark.models.download import OnBytes, fetch
+from benchmark.models.own_weights import labels_of
+from benchmark.models.pins import check_pin
 from benchmark.models.preprocessing import Preprocessing
-from benchmark.models.sources import FILES, PublishedFile, files_for
+from benchmark.models.readers import header_of
+from benchmark.models.run_trunks import read_run_trunk
+from benchmark.models.sources import NOT_OFFERED, PublishedFile, files_for
+from benchmark.models.store import HEADER, describe_stored, not_written, read_stored, stored_path
 from benchmark.models.store import WeightFile as WeightFile
-from benchmark.models.store import (
-    content_sha256,
-    not_written,
-    read_stored,
-    stored_path,
-    write_stored,
-)
+from benchmark.results.record import RunRecord
+
+LOCAL: Final = "local:"
 
 _FAILED: Final[dict[str, str]] = {}
 """Address → why it gave nothing. Every run of a suite resolves its weights: a machine without a
@@ -74,12 +78,13 @@ def resolve(
     """Find the weights in the store; else convert or fetch a published file into it.
 
     A published file that lies in `weights_dir` under its own name is converted. Raise
-    WeightsMissing, with the addresses, where nothing is to be had; WeightsError for a damaged file.
+    WeightsMissing, with the addresses, where nothing is to be had; WeightsError for a damaged file,
+    or one that is not what was published.
     """
     path = stored_path(architecture, source, weights_dir)
     candidates = files_for(architecture, source) if published is None else published
     if path.exists():
-        return _up_to_date(path, candidates)
+        return up_to_date(path, candidates)
     for candidate in candidates:
         if (weights_dir / candidate.file_name).exists():
             return add_file(weights_dir / candidate.file_name, weights_dir, published=candidates)
@@ -88,7 +93,7 @@ def resolve(
             continue
         try:
             return _fetched(candidate, weights_dir, on_bytes)
-        except WeightsError as error:
+        except WeightsMissing as error:
             _FAILED[candidate.url] = f"{urlsplit(candidate.url).netloc}: {error.found}"
     reasons = [] if offline else [_FAILED[candidate.url] for candidate in candidates]
     raise _missing(architecture, source, weights_dir, candidates, reasons)
@@ -97,13 +102,44 @@ def resolve(
 def _fetched(candidate: PublishedFile, weights_dir: Path, on_bytes: OnBytes | None) -> WeightFile:
     # Beside the store, not in it: an interrupted download is gone on with, never mistaken for it.
     downloaded = weights_dir / "downloads" / candidate.file_name
+    stored = stored_path(candidate.architecture, candidate.source, weights_dir)
+
+    def judge(file: Path) -> None:
+        _check_fetched(candidate, file, weights_dir)
+
     try:
-        fetch(candidate.url, downloaded, candidate.is_this, on_bytes)
+        # One process at a time: two would write into the same half of a file.
+        with claimed(downloaded.parent / ".lock", wait=True):
+            if stored.exists():
+                return up_to_date(stored, (candidate,))
+            fetch(candidate.url, downloaded, judge, on_bytes, judged_by_sum=candidate.is_summed_up)
+            added = add_file(downloaded, weights_dir, published=(candidate,))
+            downloaded.unlink()
+            return added
     except OSError as error:
         raise not_written(weights_dir, error) from None
-    added = add_file(downloaded, weights_dir, published=(candidate,))
-    downloaded.unlink()
-    return added
+
+
+def _check_fetched(candidate: PublishedFile, file: Path, weights_dir: Path) -> None:
+    """Raise WeightsError unless this is the published file, or a whole one of its layout."""
+    sha256 = sha256_of(file)
+    if candidate.is_summed_up and not is_published_file(candidate, file, sha256):
+        raise WeightsError(
+            f"what came for {candidate.file_name} has the sha256 {sha256}, which is not what was "
+            "published",
+            allowed=str(candidate.sha256 or f"the md5 {candidate.md5}"),
+            source=candidate.url,
+            fix="Fetch it by hand, from where you trust it, then: facebench weights add FILE",
+        )
+    if not candidate.is_summed_up:
+        layout, _ = convert(file, candidate.architecture)
+        if layout.name != candidate.layout:
+            raise WeightsError(
+                f"what came for {candidate.file_name} is in the layout {layout.name!r}",
+                allowed=candidate.layout,
+                source=candidate.url,
+            )
+    check_pin(candidate, sha256, weights_dir)
 
 
 def _missing(
@@ -113,14 +149,17 @@ def _missing(
     candidates: tuple[PublishedFile, ...],
     reasons: list[str],
 ) -> WeightsMissing:
-    why = f", nor to be had ({'; '.join(reasons)})" if reasons else ""
+    if source.startswith(LOCAL):
+        return _label_missing(architecture, source.removeprefix(LOCAL), weights_dir)
     if not candidates:
+        why = f": {NOT_OFFERED[source]}" if source in NOT_OFFERED else ""
         known = ", ".join(architecture_named(architecture).weight_sources)
         return WeightsMissing(
-            f"no published file is known for the {source!r} weights of {architecture}",
-            allowed=known,
+            f"no published file is known for the {source!r} weights of {architecture}{why}",
+            allowed=f"{known}, local:LABEL, run:ID",
             fix="Choose one of these, or add a source in benchmark/models/sources.py",
         )
+    why = f", nor to be had ({'; '.join(reasons)})" if reasons else ""
     urls = " or ".join(candidate.url for candidate in candidates)
     return WeightsMissing(
         f"the {source!r} weights of {architecture} are not here{why}",
@@ -129,84 +168,22 @@ def _missing(
     )
 
 
-def add_file(
-    file: Path,
-    weights_dir: Path,
-    *,
-    replacing: bool = False,
-    any_checksum: bool = False,
-    published: tuple[PublishedFile, ...] = FILES,
-) -> WeightFile:
-    """Recognise a file by its content, convert it, and write it to the store, whole or not at all.
-
-    A file whose sha256 is not the published one is refused unless `any_checksum`; one that would
-    change weights that are already there, unless `replacing`.
-    """
-    layout, tensors = convert(file)
-    origin_sha256 = sha256_of(file)
-    alike = [known for known in published if known.layout == layout.name]
-    exact = [known for known in alike if known.is_this(origin_sha256)]
-    if not exact and not (any_checksum and len(alike) == 1):
-        raise _not_published(file, origin_sha256, alike)
-    known = (exact or alike)[0]
-    new = WeightFile(
-        architecture=known.architecture,
-        source=known.source,
-        path=stored_path(known.architecture, known.source, weights_dir),
-        sha256=content_sha256(tensors, known.preprocessing, known.options),
-        origin=file.name,
-        origin_sha256=origin_sha256,
-        published=bool(exact),
-        licence=known.licence,
-        trained_on=known.trained_on,
-        preprocessing=known.preprocessing,
-        options=dict(known.options),
-    )
-    if new.path.exists() and not replacing:
-        here = _up_to_date(new.path, published)
-        if here.sha256 == new.sha256:
-            return here
-        raise WeightsError(
-            f"{new.path.name} is already here, from {here.origin}, and {file.name} differs from it",
-            source=str(weights_dir),
-            fix="Results of the two are not comparable; to change over: facebench weights add "
-            f"--replace {file}",
-        )
-    build_trunk(known.architecture, **known.options).load_state_dict(tensors)
-    write_stored(new, tensors)
-    return read_stored(new.path)[0]
-
-
-def _up_to_date(path: Path, published: tuple[PublishedFile, ...]) -> WeightFile:
-    """Read a stored file; where the manifest has since learnt better what it demands, say so in it.
-
-    Else two machines with the same facebench would run the same weights differently.
-    """
-    here, tensors = read_stored(path)
-    for known in published:
-        if known.is_this(here.origin_sha256):
-            preprocessing, options = known.preprocessing, dict(known.options)
-            if (preprocessing, options) != (here.preprocessing, dict(here.options)):
-                sha256 = content_sha256(tensors, preprocessing, options)
-                here = replace(here, sha256=sha256, preprocessing=preprocessing, options=options)
-                write_stored(here, tensors)
-    return here
-
-
-def _not_published(file: Path, sha256: str, alike: list[PublishedFile]) -> WeightsError:
-    sums = ", ".join(f"{known.sha256} ({known.file_name})" for known in alike)
-    return WeightsError(
-        f"{file.name} has the layout of a known file but the sha256 {sha256}",
-        allowed=sums or "no published file of this layout",
-        source=str(file),
-        fix="Fetch the published file; or, if you trust this one: "
-        f"facebench weights add --any-checksum {file}",
+def _label_missing(architecture: str, label: str, weights_dir: Path) -> WeightsMissing:
+    return WeightsMissing(
+        f"no weights of {architecture} were added under the label {label!r}",
+        allowed=", ".join(labels_of(architecture, weights_dir)) or "none yet",
+        source=str(weights_dir),
+        fix=f"Add them: facebench weights add FILE --label {label} --architecture {architecture}",
     )
 
 
 def load(weight_file: WeightFile) -> LoadedWeights:
-    """Load the tensors that `resolve` found; raise WeightsError if the file changed since."""
-    described, tensors = read_stored(weight_file.path)
+    """Load the tensors that were resolved; raise WeightsError if the file changed since."""
+    if weight_file.from_run is None:
+        described, tensors = read_stored(weight_file.path)
+    else:
+        record = RunRecord(weight_file.path.parent)
+        described, tensors = read_run_trunk(record, weight_file.source)
     if described.sha256 != weight_file.sha256:
         raise WeightsError(
             f"{weight_file.path.name} has changed since it was resolved",
@@ -224,14 +201,24 @@ def load(weight_file: WeightFile) -> LoadedWeights:
     )
 
 
-def list_weights(weights_dir: Path) -> list[SourceState]:
-    """Tell the state of every weight source of every architecture; `none` needs no file."""
-    return [
-        _state_of(architecture.name, source, weights_dir)
-        for architecture in ARCHITECTURES.values()
-        for source in architecture.weight_sources
-        if source != "none"
+def list_weights(weights_dir: Path, architecture: str | None = None) -> list[SourceState]:
+    """Tell the state of every weight source of every architecture, or of one, and of what else is
+    here. `none` needs no file. Only headers are read: `verify` reads the rest.
+
+    Raise ExperimentError for an unknown architecture.
+    """
+    wanted = [architecture_named(architecture)] if architecture else ARCHITECTURES.values()
+    sources = [(known.name, source) for known in wanted for source in known.weight_sources]
+    states = [_state_of(name, source, weights_dir) for name, source in sources if source != "none"]
+    known_paths = {stored_path(name, source, weights_dir) for name, source in sources}
+    states += [
+        state
+        for path in sorted(weights_dir.glob("*.safetensors"))
+        if path not in known_paths
+        for state in _state_of_other(path)
+        if architecture in (None, state.architecture)
     ]
+    return states
 
 
 def _state_of(architecture: str, source: str, weights_dir: Path) -> SourceState:
@@ -240,12 +227,46 @@ def _state_of(architecture: str, source: str, weights_dir: Path) -> SourceState:
     if not path.exists():
         return SourceState(architecture, source, "missing", published)
     try:
-        return SourceState(architecture, source, "here", published, file=read_stored(path)[0])
+        return SourceState(architecture, source, "here", published, file=describe_stored(path))
     except WeightsError as error:
         return SourceState(architecture, source, "damaged", published, problem=error)
 
 
+def _state_of_other(path: Path) -> Iterator[SourceState]:
+    """Tell the state of a person's own weights, or another of timm's; of nothing that facebench
+    did not write, such as a published file that lies here unconverted."""
+    try:
+        if HEADER not in header_of(path):
+            return
+        here = describe_stored(path)
+    except WeightsError as error:
+        # Its header is gone; its name still says what it was.
+        architecture, _, source = path.stem.partition("-")
+        label = source.removeprefix("local-")
+        source = f"{LOCAL}{label}" if label != source else source
+        yield SourceState(architecture, source, "damaged", (), problem=error)
+        return
+    published = () if here.is_own else files_for(here.architecture, here.source)
+    yield SourceState(here.architecture, here.source, "here", published, file=here)
+
+
 def verify(weights_dir: Path) -> list[SourceState]:
-    """Read every converted file that is at hand, whole: its sum, its tensors, and whether its
-    origin is the published file."""
-    return [state for state in list_weights(weights_dir) if state.state != "missing"]
+    """Read every converted file that is at hand, whole: its sum, its tensors, and whether the file
+    it comes from is the one that is pinned."""
+    here = [state for state in list_weights(weights_dir) if state.state != "missing"]
+    return [_verified(state) for state in here]
+
+
+def _verified(state: SourceState) -> SourceState:
+    if state.file is None:
+        return state
+    try:
+        file, _ = read_stored(state.file.path)
+        for known in state.published:
+            if file.published and file.origin == known.file_name:
+                check_pin(known, file.origin_sha256, file.path.parent)
+    except WeightsError as error:
+        return SourceState(
+            state.architecture, state.source, "damaged", state.published, problem=error
+        )
+    return state

@@ -22,30 +22,47 @@ def weights(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_list_fits_eighty_columns_but_for_addresses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("only", [(), ("--architecture", "vgg16")])
+def test_list_fits_eighty_columns_but_for_addresses_and_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    code, stdout, _ = weights("list", "--weights-dir", tmp_path)
+    code, stdout, _ = weights("list", "--weights-dir", tmp_path, *only)
     lines = [line for line in stdout.splitlines() if not line.lstrip().startswith("http")]
     assert code == 0
-    assert "squeezenet1_1 imagenet" in stdout
+    assert "vgg16 vggface" in stdout
     assert "missing" in stdout
     assert "facebench weights add FILE" in stdout
     assert max(len(line) for line in lines) <= 80
+    assert len(lines) < 45
+
+
+def test_list_says_of_one_architecture_what_each_file_is(tmp_path: Path) -> None:
+    _, stdout, _ = weights("list", "--weights-dir", tmp_path, "--architecture", "vgg16")
+    assert "https://download.pytorch.org/models/vgg16-397923af.pth" in stdout
+    assert "sha256 begins 397923af; pinned on first use" in stdout
+    assert "md5 6d6bbae143d832006294945121d1f1fc; pinned on first use" in stdout
+    assert "fed BGR, -129.2 to 161.4" in stdout
+    assert "resnet50" not in stdout
 
 
 def test_list_answers_a_machine_with_one_object(tmp_path: Path) -> None:
     code, stdout, stderr = weights("list", "--weights-dir", tmp_path, "--json")
     answer = json.loads(stdout)
     assert (code, stderr, answer["ok"], answer["command"]) == (0, "", True, "weights list")
-    (source,) = answer["data"]["sources"]
-    assert (source["architecture"], source["state"], source["file"]) == (
-        "squeezenet1_1",
-        "missing",
-        None,
-    )
+    sources = {(item["architecture"], item["source"]): item for item in answer["data"]["sources"]}
+    assert len(sources) == len(answer["data"]["sources"]) == 10
+    source = sources["squeezenet1_1", "imagenet"]
+    assert (source["state"], source["file"]) == ("missing", None)
     assert source["published"][1]["sha256"] == "b8a52dc0"
+    first, *_ = sources["vgg16", "vggface"]["published"]
+    assert (first["sha256"], first["md5"], first["pinned"]) == (None, None, None)
+    assert first["preprocessing"]["mean"] == [93.594, 104.7624, 129.1863]
+
+
+def test_list_of_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    code, _, stderr = weights("list", "--weights-dir", tmp_path, "--architecture", "vgg61")
+    assert (code, "unknown architecture 'vgg61'" in stderr) == (2, True)
 
 
 def test_add_then_list_then_verify(h5: Path, tmp_path: Path) -> None:
@@ -85,6 +102,86 @@ def test_a_file_that_will_not_do_gives_exit_code_2_and_one_sentence(
     code, stdout, _ = weights("add", tmp_path / "no.h5", "--weights-dir", tmp_path, "--json")
     assert (code, json.loads(stdout)["ok"]) == (2, False)
     assert not (tmp_path / "store").exists()
+
+
+def test_ones_own_file_is_added_under_a_label_and_listed(h5: Path, tmp_path: Path) -> None:
+    store = ("--weights-dir", tmp_path / "store")
+    numbers = ("--channels", "BGR", "--scale", "1/255", "--mean", "0,0,0", "--std", "1,1,1")
+    code, stdout, stderr = weights(
+        "add", h5, "--label", "mine", "--architecture", "squeezenet1_1", *numbers,
+        "--licence", "mine alone", *store, "--json",
+    )  # fmt: skip
+    answer = json.loads(stdout)["data"]
+    assert (code, stderr) == (0, "")
+    assert answer["preprocessing"]["channels"] == "BGR"
+    assert answer["preprocessing"]["scale"] == pytest.approx(1 / 255)
+    assert (answer["licence"], answer["published"]) == ("mine alone", False)
+    assert "squeezenet1_1 local:mine" in weights("list", *store)[1]
+    code, stdout, stderr = weights("verify", *store)
+    assert (code, stderr) == (0, "")
+    assert "squeezenet1_1-local-mine.safetensors: sound" in stdout
+
+
+def test_a_preset_in_the_other_order_keeps_each_colours_mean(h5: Path, tmp_path: Path) -> None:
+    fed = ("--preprocessing", "caffe", "--channels", "RGB")
+    _, stdout, _ = weights("add", h5, "--label", "a", *fed, "--weights-dir", tmp_path, "--json")
+    preprocessing = json.loads(stdout)["data"]["preprocessing"]
+    assert (preprocessing["channels"], preprocessing["mean"][0]) == ("RGB", 123.68)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--label", "a"], "nothing says how any.h5 is to be fed"),
+        (["--label", "a", "--preprocessing", "vgg"], "allowed: imagenet, caffe, vggface, unit"),
+        (["--label", "a", "--channels", "GBR"], "--channels is 'GBR'"),
+        (["--label", "a", "--channels", "RGB"], "not all of --channels, --scale, --mean"),
+        (["--label", "a", "--preprocessing", "unit", "--scale", "1"], "numbers of its own"),
+        (
+            ["--label", "a", "--channels", "RGB", "--scale", "1/0", "--mean", "0,0,0", "--std",
+             "1,1,1"],
+            "--scale is '1/0'",
+        ),
+        (
+            ["--label", "a", "--channels", "RGB", "--scale", "1", "--mean", "0,0", "--std",
+             "1,1,1"],
+            "--mean is '0,0'",
+        ),
+        (
+            ["--label", "a", "--channels", "RGB", "--scale", "1", "--mean", "0,0,0", "--std",
+             "1,0,1"],
+            "three std above 0",
+        ),
+        (["--label", "a b", "--preprocessing", "unit"], "the label is 'a b'"),
+        (["--preprocessing", "unit"], "--preprocessing without --label"),
+        (["--architecture", "cnn"], "no published file is known for cnn"),
+        (["--architecture", "vgg16"], "any.h5 holds tensors of no known layout"),
+        (["--any-checksum", "--channels", "RGB"], "was published as BGR"),
+    ],
+)  # fmt: skip
+def test_what_is_not_clear_is_one_sentence_and_nothing_is_kept(
+    h5: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    code, stdout, stderr = weights("add", h5, *arguments, "--weights-dir", tmp_path / "store")
+    assert (code, stdout) == (2, "")
+    assert said in stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_is_pinned_is_said(h5: Path, tmp_path: Path) -> None:
+    """torchvision publishes eight digits of a sum: the rest is pinned."""
+    from benchmark.files import sha256_of
+    from benchmark.models.pins import pin
+    from benchmark.models.sources import files_for
+
+    torchvision = files_for("squeezenet1_1", "imagenet")[1]
+    pin(torchvision, f"b8a52dc0{sha256_of(h5)[8:]}", tmp_path)
+    _, stdout, _ = weights("list", "--architecture", "squeezenet1_1", "--weights-dir", tmp_path)
+    assert "sha256 begins b8a52dc0; pinned 20" in stdout
+    _, stdout, _ = weights("list", "--weights-dir", tmp_path, "--json")
+    states = json.loads(stdout)["data"]["sources"]
+    (state,) = [state for state in states if state["architecture"] == "squeezenet1_1"]
+    assert state["published"][1]["pinned"]["sha256"].startswith("b8a52dc0")
 
 
 @pytest.mark.parametrize("command", ["list", "add", "verify"])

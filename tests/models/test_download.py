@@ -1,6 +1,5 @@
 """Files are fetched whole, resumed where they were cut, and refused where they are not theirs."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,20 +9,27 @@ from typing import ClassVar
 
 import pytest
 
-from benchmark.errors import WeightsError
+from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.models import download
 
 CONTENT = bytes(range(256)) * 1000
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves CONTENT; /cut breaks off half-way unless asked for the rest, /page sends HTML."""
+    """Serves CONTENT; /cut breaks off half-way unless asked for the rest, /page sends HTML,
+    /busy answers at the second time of asking, /marked marks the file and /changed says that its
+    mark is another than what was asked for."""
 
     asked: ClassVar[list[str | None]] = []
 
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         Server.asked.append(wanted)
+        if self.path == "/busy" and len(Server.asked) == 1:
+            self.send_error(503)
+            return
+        if self.path == "/changed" and self.headers.get("If-Range"):
+            wanted = None
         if self.path == "/gone":
             self.send_error(404)
             return
@@ -34,6 +40,8 @@ class Server(BaseHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body) - start))
+        if self.path in ("/marked", "/changed"):
+            self.send_header("ETag", '"one"')
         self.end_headers()
         is_cut = self.path == "/cut" and not start
         self.wfile.write(body[start : len(body) // 2] if is_cut else body[start:])
@@ -55,16 +63,18 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.server_close()
 
 
-def is_content(sha256: str) -> bool:
-    return sha256 == hashlib.sha256(CONTENT).hexdigest()
+def is_content(path: Path) -> None:
+    """Judge as a published sum does."""
+    if path.read_bytes() != CONTENT:
+        raise WeightsError("it is not what was published")
 
 
 def test_a_file_arrives_whole_and_tells_how_far_it_is(address: str, tmp_path: Path) -> None:
-    heard: list[tuple[int, int | None]] = []
+    heard: list[tuple[str, int, int | None]] = []
     target = tmp_path / "new" / "file.h5"
     download.fetch(f"{address}/file", target, is_content, lambda *now: heard.append(now))
     assert target.read_bytes() == CONTENT
-    assert heard[-1] == (256_000, 256_000)
+    assert heard[-1] == ("file.h5", 256_000, 256_000)
     assert [path.name for path in target.parent.iterdir()] == ["file.h5"]
 
 
@@ -108,12 +118,60 @@ def test_anything_else_is_refused_and_removed(
     assert not list(tmp_path.iterdir())
 
 
-def test_another_sum_than_the_published_is_refused(address: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="its sha256 is .*, which is not what was published"):
-        download.fetch(f"{address}/file", tmp_path / "file", lambda sha256: False)
+def test_what_the_judge_refuses_is_refused_and_removed(address: str, tmp_path: Path) -> None:
+    def never(path: Path) -> None:
+        raise WeightsError(f"{path.stat().st_size} bytes of something else")
+
+    with pytest.raises(WeightsError, match="256000 bytes of something else") as raised:
+        download.fetch(f"{address}/file", tmp_path / "file", never)
+    assert not isinstance(raised.value, WeightsMissing)
+    assert len(Server.asked) == 1
     assert not list(tmp_path.iterdir())
 
 
+def test_a_busy_server_is_asked_again(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
+    download.fetch(f"{address}/busy", tmp_path / "file", is_content)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert Server.asked == [None, None]
+
+
+def begun(tmp_path: Path, mark: str | None) -> None:
+    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
+    if mark is not None:
+        (tmp_path / "file.mark").write_text(mark)
+
+
+@pytest.mark.parametrize(("mark", "asked"), [('"one"', "bytes=1000-"), (None, None)])
+def test_without_a_sum_a_download_goes_on_only_where_the_servers_mark_vouches_for_it(
+    address: str, tmp_path: Path, mark: str | None, asked: str | None
+) -> None:
+    begun(tmp_path, mark)
+    download.fetch(f"{address}/marked", tmp_path / "file", is_content, judged_by_sum=False)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert Server.asked == [asked]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(
+    address: str, tmp_path: Path
+) -> None:
+    begun(tmp_path, '"older"')
+    (tmp_path / "file.part").write_bytes(b"an older version")
+    download.fetch(f"{address}/changed", tmp_path / "file", is_content, judged_by_sum=False)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
 def test_a_server_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="refused"):
+    with pytest.raises(WeightsMissing, match="refused"):
         download.fetch("http://127.0.0.1:9/file", tmp_path / "file", is_content)
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault_of_the_server(
+    address: str, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+    with pytest.raises(OSError, match="taken"):
+        download.fetch(f"{address}/file", tmp_path / "taken" / "file", is_content)

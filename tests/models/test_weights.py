@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,18 +10,19 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from benchmark.architectures import ARCHITECTURES
-from benchmark.errors import WeightsError, WeightsMissing
+from benchmark.errors import ExperimentError, WeightsError, WeightsMissing
 from benchmark.files import sha256_of
+from benchmark.models.adding import Adding, add_file
 from benchmark.models.backbones import build_trunk
 from benchmark.models.preprocessing import CAFFE
-from benchmark.models.sources import FILES, UNTRAINED, PublishedFile, files_for
+from benchmark.models.sources import FILES, PublishedFile, files_for
 from benchmark.models.store import content_sha256, read_stored
-from benchmark.models.weights import add_file, list_weights, load, resolve, verify
+from benchmark.models.weights import list_weights, load, resolve, verify
 from tests.conftest import shared_file
 from tests.models import keras_squeezenet
 
-KERAS = FILES[0]
+KERAS = files_for("squeezenet1_1", "imagenet")[0]
+ANYHOW = Adding(any_checksum=True)
 
 
 @pytest.fixture
@@ -34,23 +36,9 @@ def as_if_published(path: Path, url: str = "http://127.0.0.1:9/file.h5") -> Publ
     return dataclasses.replace(KERAS, sha256=sha256_of(path), url=url)
 
 
-def test_the_manifest_covers_every_source_of_every_architecture() -> None:
-    sources = {
-        (architecture.name, source)
-        for architecture in ARCHITECTURES.values()
-        for source in architecture.weight_sources
-    }
-    with_files = {(file.architecture, file.source) for file in FILES}
-    assert sources == with_files | {(name, "none") for name in UNTRAINED}
-    assert set(UNTRAINED) == set(ARCHITECTURES)
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.file_name)
-def test_every_entry_of_the_manifest_fits_its_trunk(file: PublishedFile) -> None:
-    build_trunk(file.architecture, **file.options)
-    assert len(file.sha256) in (8, 64)
-    assert file.url.startswith("https://")
-    assert file.url.endswith(file.file_name)
+def files_in(folder: Path) -> list[str]:
+    """Names of all files, but for the lock that keeps two processes from fetching at once."""
+    return [path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 def test_an_added_file_is_found_and_loaded_again(h5: Path, tmp_path: Path) -> None:
@@ -93,19 +81,19 @@ def test_a_file_with_another_sum_is_refused_unless_insisted_upon(h5: Path, tmp_p
     with pytest.raises(WeightsError, match=r"sha256 [0-9a-f]{64} \(allowed: 17154246.*any-check"):
         add_file(h5, tmp_path / "store")
     assert not (tmp_path / "store").exists()
-    added = add_file(h5, tmp_path / "store", any_checksum=True)
+    added = add_file(h5, tmp_path / "store", ANYHOW)
     assert not added.published
 
 
 def test_other_weights_do_not_replace_what_is_there_silently(h5: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    first = add_file(h5, store, any_checksum=True)
-    assert add_file(h5, store, any_checksum=True) == first
+    first = add_file(h5, store, ANYHOW)
+    assert add_file(h5, store, ANYHOW) == first
     other = keras_squeezenet.write_h5(tmp_path / "other.h5", keras_squeezenet.random_kernels(1))
     with pytest.raises(WeightsError, match=r"already here, from .*--replace"):
-        add_file(other, store, any_checksum=True)
+        add_file(other, store, ANYHOW)
     assert read_stored(first.path)[0] == first
-    second = add_file(other, store, any_checksum=True, replacing=True)
+    second = add_file(other, store, Adding(replacing=True, any_checksum=True))
     assert second.sha256 != first.sha256
 
 
@@ -134,7 +122,7 @@ def test_without_a_network_the_reason_is_told_and_an_address_asked_once(
 def test_what_is_to_be_had_is_fetched_converted_and_not_kept_twice(
     h5: Path, tmp_path: Path
 ) -> None:
-    store, heard = tmp_path / "store", list[int]()
+    store, heard = tmp_path / "store", list[tuple[str, int]]()
     published = (as_if_published(h5, url=h5.as_uri()),)
     found = resolve(
         "squeezenet1_1",
@@ -142,11 +130,22 @@ def test_what_is_to_be_had_is_fetched_converted_and_not_kept_twice(
         store,
         offline=False,
         published=published,
-        on_bytes=lambda n_here, _: heard.append(n_here),
+        on_bytes=lambda name, n_here, _: heard.append((name, n_here)),
     )
     assert found.published
-    assert heard[-1] == h5.stat().st_size
-    assert [path.name for path in store.rglob("*") if path.is_file()] == [found.path.name]
+    assert heard[-1] == (KERAS.file_name, h5.stat().st_size)
+    assert files_in(store) == [found.path.name]
+
+
+def test_what_is_fetched_and_not_what_was_published_stops_the_run(h5: Path, tmp_path: Path) -> None:
+    """Another file of the same source would be other weights, which nobody asked for."""
+    wrong = dataclasses.replace(KERAS, url=h5.as_uri())
+    right = as_if_published(h5, url=h5.as_uri())
+    with pytest.raises(WeightsError, match=r"has the sha256 .*not what was published") as raised:
+        resolve("squeezenet1_1", "imagenet", tmp_path / "store", offline=False,
+                published=(wrong, right))  # fmt: skip
+    assert not isinstance(raised.value, WeightsMissing)
+    assert files_in(tmp_path / "store") == []
 
 
 def test_a_published_file_put_into_the_folder_is_converted(h5: Path, tmp_path: Path) -> None:
@@ -166,7 +165,7 @@ def test_what_the_manifest_has_learnt_since_reaches_a_stored_file(h5: Path, tmp_
 
 
 def test_a_changed_stored_file_is_found_out(h5: Path, tmp_path: Path) -> None:
-    added = add_file(h5, tmp_path / "store", any_checksum=True)
+    added = add_file(h5, tmp_path / "store", ANYHOW)
     content = bytearray(added.path.read_bytes())
     content[-1] ^= 1
     added.path.write_bytes(content)
@@ -177,7 +176,7 @@ def test_a_changed_stored_file_is_found_out(h5: Path, tmp_path: Path) -> None:
 
 
 def test_a_stored_file_cut_short_is_found_out(h5: Path, tmp_path: Path) -> None:
-    added = add_file(h5, tmp_path / "store", any_checksum=True)
+    added = add_file(h5, tmp_path / "store", ANYHOW)
     added.path.write_bytes(added.path.read_bytes()[:-100])
     (state,) = verify(tmp_path / "store")
     assert state.state == "damaged"
@@ -191,7 +190,7 @@ def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_stored_file_under_another_name_is_refused(h5: Path, tmp_path: Path) -> None:
-    added = add_file(h5, tmp_path / "store", any_checksum=True)
+    added = add_file(h5, tmp_path / "store", ANYHOW)
     renamed = added.path.rename(added.path.with_name("cnn-imagenet.safetensors"))
     with pytest.raises(WeightsError, match="it holds squeezenet1_1-imagenet"):
         read_stored(renamed)
@@ -201,9 +200,9 @@ def test_weights_that_changed_between_finding_and_loading_are_refused(
     h5: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    found = add_file(h5, store, any_checksum=True)
+    found = add_file(h5, store, ANYHOW)
     other = keras_squeezenet.write_h5(tmp_path / "other.h5", keras_squeezenet.random_kernels(1))
-    add_file(other, store, any_checksum=True, replacing=True)
+    add_file(other, store, Adding(replacing=True, any_checksum=True))
     with pytest.raises(WeightsError, match="changed since it was resolved"):
         load(found)
 
@@ -211,15 +210,50 @@ def test_weights_that_changed_between_finding_and_loading_are_refused(
 def test_a_folder_that_cannot_be_written_is_said_to_be_so(h5: Path, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file, not a folder")
     with pytest.raises(WeightsError, match="weights cannot be written to"):
-        add_file(h5, tmp_path / "store", any_checksum=True)
+        add_file(h5, tmp_path / "store", ANYHOW)
 
 
 def test_every_source_is_listed_with_its_state(h5: Path, tmp_path: Path) -> None:
-    assert [state.state for state in list_weights(tmp_path / "store")] == ["missing"]
-    add_file(h5, tmp_path / "store", any_checksum=True)
-    (state,) = list_weights(tmp_path / "store")
+    store = tmp_path / "store"
+    before = {(state.architecture, state.source): state for state in list_weights(store)}
+    assert set(before) == {(file.architecture, file.source) for file in FILES}
+    assert {state.state for state in before.values()} == {"missing"}
+    add_file(h5, store, ANYHOW)
+    (state,) = list_weights(store, "squeezenet1_1")
     assert (state.architecture, state.source, state.state) == ("squeezenet1_1", "imagenet", "here")
     assert state.published == files_for("squeezenet1_1", "imagenet")
+
+
+def test_two_that_want_the_same_file_fetch_it_once(h5: Path, tmp_path: Path) -> None:
+    published, store = (as_if_published(h5, url=h5.as_uri()),), tmp_path / "store"
+    n_bytes: list[int] = []
+
+    def fetched() -> str:
+        return resolve(
+            "squeezenet1_1", "imagenet", store, offline=False, published=published,
+            on_bytes=lambda name, n_here, n_total: n_bytes.append(n_here),
+        ).sha256  # fmt: skip
+
+    with ThreadPoolExecutor() as pool:
+        sums = {future.result() for future in [pool.submit(fetched) for _ in range(3)]}
+    assert len(sums) == 1
+    assert n_bytes.count(h5.stat().st_size) == 1
+
+
+def test_what_facebench_did_not_write_is_no_source(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "resnet18.a1_in1k.safetensors")
+    assert verify(tmp_path) == []
+    whole = (tmp_path / "resnet18.a1_in1k.safetensors").read_bytes()
+    (tmp_path / "cnn-local-mine.safetensors").write_bytes(whole[:20])
+    (state,) = verify(tmp_path)
+    assert (state.architecture, state.source, state.state) == ("cnn", "local:mine", "damaged")
+
+
+def test_a_source_that_is_asked_for_in_vain_gives_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match=r"'vggface2' weights of resnet50: no published file"):
+        resolve("resnet50", "vggface2", tmp_path, offline=True)
+    with pytest.raises(ExperimentError, match="unknown architecture 'vgg61'"):
+        list_weights(tmp_path, "vgg61")
 
 
 @pytest.mark.weights

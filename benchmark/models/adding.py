@@ -1,0 +1,244 @@
+"""Bring a file by hand: recognise it, convert it, and keep it as a published source or one's own.
+
+What is at hand, and fetching what is not, is for benchmark.models.weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from torch import Tensor
+
+from benchmark.errors import WeightsError
+from benchmark.files import sha256_of
+from benchmark.models.backbones import build_trunk
+from benchmark.models.channel_order import check_order
+from benchmark.models.conversion import convert
+from benchmark.models.layouts import OURS, Layout
+from benchmark.models.pins import check_pin, pin, read_pins
+from benchmark.models.preprocessing import Channels
+from benchmark.models.sources import FILES, PublishedFile
+from benchmark.models.store import (
+    WeightFile,
+    content_sha256,
+    known_first_layers,
+    not_written,
+    read_stored,
+    stored_path,
+    write_stored,
+)
+
+
+@dataclass(frozen=True)
+class Adding:
+    """What a person insists on when a published file is added."""
+
+    replacing: bool = False
+    """Change over from other weights of the same name."""
+    any_checksum: bool = False
+    """Take a file that is not the published one; a pin is never passed over."""
+    channels: Channels | None = None
+    """The order that the person believes the file to expect."""
+
+
+PLAINLY: Final = Adding()
+
+
+def add_file(
+    file: Path,
+    weights_dir: Path,
+    how: Adding = PLAINLY,
+    *,
+    published: tuple[PublishedFile, ...] = FILES,
+) -> WeightFile:
+    """Recognise a file by its content, convert it, and write it to the store, whole or not at all.
+
+    Refused are a file that is not the published one unless `any_checksum`, one that differs from
+    its pin in any case, one whose channels are not in the order it was published with, and one
+    that would change weights that are already there unless `replacing`.
+    """
+    layout, tensors = convert(file, _only_architecture(published))
+    if layout.name == OURS:
+        raise _needs_a_label(file, layout)
+    origin_sha256 = sha256_of(file)
+    alike = [
+        known
+        for known in published
+        if (known.architecture, known.layout) == (layout.architecture, layout.name)
+    ]
+    known, is_published = _taken_for(file, origin_sha256, alike, how, weights_dir)
+    check_declared(file, how.channels, known)
+    check_first_layer(file, tensors, known.architecture, known.preprocessing.channels, weights_dir)
+    new = WeightFile(
+        architecture=known.architecture,
+        source=known.source,
+        path=stored_path(known.architecture, known.source, weights_dir),
+        sha256=content_sha256(tensors, known.preprocessing, known.options),
+        origin=file.name,
+        origin_sha256=origin_sha256,
+        published=is_published,
+        licence=known.licence,
+        trained_on=known.trained_on,
+        preprocessing=known.preprocessing,
+        options=dict(known.options),
+    )
+    kept = keep(new, tensors, file, published, replacing=how.replacing)
+    if is_published:
+        _pin(known, origin_sha256, weights_dir)
+    return kept
+
+
+def _only_architecture(published: Iterable[PublishedFile]) -> str | None:
+    names = {known.architecture for known in published}
+    return names.pop() if len(names) == 1 else None
+
+
+def _needs_a_label(file: Path, layout: Layout) -> WeightsError:
+    return WeightsError(
+        f"{file.name} is a trunk of facebench's own, no published file",
+        source=str(file),
+        fix=f"Give it a name: facebench weights add {file} --label LABEL "
+        f"--architecture {layout.architecture}",
+    )
+
+
+def _taken_for(
+    file: Path, sha256: str, alike: list[PublishedFile], how: Adding, weights_dir: Path
+) -> tuple[PublishedFile, bool]:
+    """Decide which published file this is, and whether it is that file or only looks like it."""
+    for known in alike:
+        if is_published_file(known, file, sha256):
+            check_pin(known, sha256, weights_dir)
+            return known, True
+    for known in alike:
+        # Its publisher gives no sum, so its name has to say that it is meant to be that file.
+        if not known.is_summed_up and file.name == known.file_name:
+            check_pin(known, sha256, weights_dir)
+            return known, True
+    if how.any_checksum and len(alike) == 1:
+        return alike[0], False
+    raise _not_published(file, sha256, alike)
+
+
+def is_published_file(known: PublishedFile, file: Path, sha256: str) -> bool:
+    """Tell whether a file's published sum says that it is that file; no sum says nothing."""
+    if known.sha256 is not None:
+        return sha256.startswith(known.sha256)
+    return known.md5 is not None and md5_of(file) == known.md5
+
+
+def md5_of(file: Path) -> str:
+    """Sum a file up as its publisher did; against accidents, hardly against an attacker."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(
+            stream, lambda: hashlib.md5(usedforsecurity=False)
+        ).hexdigest()  # fmt: skip
+
+
+def _not_published(file: Path, sha256: str, alike: list[PublishedFile]) -> WeightsError:
+    sums = [f"{known.sha256 or known.md5} ({known.file_name})" for known in alike
+            if known.is_summed_up]  # fmt: skip
+    names = [
+        f"a file named {known.file_name}, of which no sum is published"
+        for known in alike
+        if not known.is_summed_up
+    ]
+    return WeightsError(
+        f"{file.name} has the layout of a known file but the sha256 {sha256}",
+        allowed="; ".join([*sums, *names]) or "no published file of this layout",
+        source=str(file),
+        fix="Fetch the published file. If this is one of your own: facebench weights add "
+        f"{file} --label LABEL; if you trust it to be as good: add --any-checksum",
+    )
+
+
+def check_declared(file: Path, declared: Channels | None, known: PublishedFile) -> None:
+    """Raise WeightsError where a person declares another order than the file was published with."""
+    if declared is not None and declared != known.preprocessing.channels:
+        raise WeightsError(
+            f"{declared} was declared for {file.name}, which was published as "
+            f"{known.preprocessing.channels}",
+            allowed=known.preprocessing.channels,
+            source=str(file),
+            fix="To feed them otherwise on purpose: protocol.input_scaling=weights_swapped",
+        )
+
+
+def check_first_layer(
+    file: Path,
+    tensors: Mapping[str, Tensor],
+    architecture: str,
+    declared: Channels,
+    weights_dir: Path,
+) -> None:
+    """Raise WeightsError where weights at hand show that the order is not the declared one."""
+    check_order(tensors, declared, known_first_layers(architecture, weights_dir), str(file))
+
+
+def _pin(known: PublishedFile, sha256: str, weights_dir: Path) -> None:
+    try:
+        pin(known, sha256, weights_dir)
+    except OSError as error:
+        raise not_written(weights_dir, error) from None
+
+
+def keep(
+    new: WeightFile,
+    tensors: Mapping[str, Tensor],
+    file: Path,
+    published: tuple[PublishedFile, ...] = (),
+    *,
+    replacing: bool,
+) -> WeightFile:
+    """Write what `new` describes, and read it back; what is there already is not changed silently.
+
+    `file` is where it comes from, for the messages.
+    """
+    if new.path.exists() and not replacing:
+        here = up_to_date(new.path, published)
+        if here.sha256 == new.sha256:
+            return here
+        raise WeightsError(
+            f"{new.path.name} is already here, from {here.origin}, and {file.name} differs from it",
+            source=str(new.path.parent),
+            fix="Results of the two are not comparable; to change over: facebench weights add "
+            f"--replace {file}",
+        )
+    build_trunk(new.architecture, **new.options).load_state_dict(tensors)
+    write_stored(new, tensors)
+    return read_stored(new.path)[0]
+
+
+def up_to_date(path: Path, published: tuple[PublishedFile, ...]) -> WeightFile:
+    """Read a stored file; where the manifest has since learnt better what it demands, say so in it.
+
+    Else two machines with the same facebench would run the same weights differently.
+    """
+    here, tensors = read_stored(path)
+    known = _origin_of(here, published)
+    if known is None:
+        return here
+    preprocessing, options = known.preprocessing, dict(known.options)
+    if (preprocessing, options) != (here.preprocessing, dict(here.options)):
+        sha256 = content_sha256(tensors, preprocessing, options)
+        here = replace(here, sha256=sha256, preprocessing=preprocessing, options=options)
+        write_stored(here, tensors)
+    return here
+
+
+def _origin_of(here: WeightFile, published: Iterable[PublishedFile]) -> PublishedFile | None:
+    """Find the published file that a stored one was converted from."""
+    pins = read_pins(here.path.parent)
+    for known in published:
+        if (known.architecture, known.source) != (here.architecture, here.source):
+            continue
+        pinned = pins.get(known.file_name)
+        if known.sha256 is not None and here.origin_sha256.startswith(known.sha256):
+            return known
+        if pinned is not None and pinned.sha256 == here.origin_sha256:
+            return known
+    return None

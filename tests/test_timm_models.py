@@ -1,0 +1,162 @@
+"""What is read off timm's models is what timm's own tables say, and nothing is ever fetched."""
+
+import re
+
+import pytest
+import torch
+from timm.models import get_arch_pretrained_cfgs
+
+from benchmark import timm_models
+from benchmark.architectures import FROM_TIMM, Architecture, architecture_named
+from benchmark.errors import ExperimentError
+from benchmark.experiment import Backbone
+
+
+def by_stage(name: str) -> list[int]:
+    """Parameters of each stage, shallow to deep."""
+    with torch.device("meta"):
+        model = timm_models.create(name)
+    return [
+        sum(model.get_parameter(path).numel() for path in stage.parameters)
+        for stage in timm_models.stages_of(name)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        # timm groups VGGs by layer; cut at the maxima instead, without the layers of 4,096
+        ("vgg16", [38_720, 221_440, 1_475_328, 5_899_776, 7_079_424]),
+        # two more per channel for each norm: 2 * (64 + 64) in the first block, and so on
+        ("vgg16_bn", [38_976, 221_952, 1_476_864, 5_902_848, 7_082_496]),
+        ("resnet50", [9_536, 215_808, 1_219_584, 7_098_368, 14_964_736]),
+        # the last group, norm5 with 2,048, is folded into the block before it
+        ("densenet121", [9_536, 368_320, 1_051_776, 3_364_096, 2_158_080 + 2_048]),
+        # likewise the 1,536 of head.norm
+        ("convnext_tiny", [4_896, 237_888, 992_256, 11_112_960, 15_470_592 + 1_536]),
+        # conv_head and its norm, 1.23 million, are a stage
+        (
+            "mobilenetv4_conv_small",
+            [928, 10_368, 34_112, 272_160, 819_296, 124_800, 1_231_360],
+        ),
+    ],
+)
+def test_stages_have_the_parameters_of_timms_groups(name: str, wanted: list[int]) -> None:
+    assert by_stage(name) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "n_stages", "total"),
+    [
+        ("vgg19", 5, 20_024_384),
+        ("resnet18", 5, 11_176_512),
+        ("vit_small_patch16_224", 13, 21_665_664),
+        ("efficientnet_b0", 8, 4_007_548),
+    ],
+)
+def test_stages_add_up_to_the_model_without_its_classifier(
+    name: str, n_stages: int, total: int
+) -> None:
+    found = by_stage(name)
+    assert (len(found), sum(found)) == (n_stages, total)
+
+
+@pytest.mark.parametrize("known", FROM_TIMM, ids=lambda item: item.name)
+def test_what_is_written_down_is_what_timm_says(known: Architecture) -> None:
+    assert known.stages == tuple(stage.name for stage in timm_models.stages_of(known.name))
+    assert ("imagenet" in known.weight_sources) == bool(timm_models.imagenet_tag(known.name))
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("resnet18", ("stem", "layer1", "layer2", "layer3", "layer4")),
+        ("vgg16_bn", ("stem", "features_7", "features_14", "features_24", "features_34")),
+        ("regnety_002", ("stem", "s1", "s2", "s3", "s4")),
+        ("swin_tiny_patch4_window7_224", ("stem", "layers_0", "layers_1", "layers_2", "layers_3")),
+    ],
+)
+def test_stages_are_named_by_their_place_in_the_model(name: str, stages: tuple[str, ...]) -> None:
+    assert architecture_named(name).stages == stages
+    assert Backbone(name, trainable_stages=1).depth_name == stages[-1]
+
+
+@pytest.mark.parametrize(
+    "name", ["inception_v3", "coat_tiny", "hrnet_w18", "levit_128", "maxvit_tiny_rw_224"]
+)
+def test_stages_of_any_family_have_names_of_their_own_and_hold_everything(name: str) -> None:
+    stages = timm_models.stages_of(name)
+    names = [stage.name for stage in stages]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[a-z0-9_]+", item) for item in names)
+    with torch.device("meta"):
+        paths = [path for path, _ in timm_models.create(name).named_parameters()]
+    assert sorted(path for stage in stages for path in stage.parameters) == sorted(paths)
+
+
+def test_vggs_are_built_without_their_layers_of_4096() -> None:
+    with torch.device("meta"):
+        model = timm_models.create("vgg16")
+    assert sum(parameter.numel() for parameter in model.parameters()) == 14_714_688
+    assert timm_models.n_features(model) == 512
+    left_out = timm_models.classifier_tensors("vgg16")
+    assert {name.split(".")[0] for name in left_out} == {"pre_logits", "head"}
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("convnext_tiny", "fb_in1k"),
+        ("efficientnet_b0", "ra_in1k"),
+        ("mobilenetv4_conv_small", "e2400_r224_in1k"),
+        ("vit_small_patch16_224", "augreg_in1k"),
+        ("resnet18", "a1_in1k"),
+        ("swin_tiny_patch4_window7_224", "ms_in1k"),
+        # timm's own first choice, ns_jft_in1k, learnt from a teacher with pictures of Google's
+        ("tf_efficientnet_b0", "ap_in1k"),
+        # only with other pictures, or none published
+        ("vit_small_patch14_dinov2", None),
+        ("vit_tiny_patch16_224", None),
+        ("resnet101d", "ra2_in1k"),
+    ],
+)
+def test_imagenet_means_imagenet_1k_alone(name: str, tag: str | None) -> None:
+    assert timm_models.imagenet_tag(name) == tag
+    assert architecture_named(name).weight_sources == (("none", "imagenet") if tag else ("none",))
+
+
+def test_what_weights_demand_is_what_timm_publishes() -> None:
+    found = timm_models.pretrained("vit_small_patch16_224")
+    theirs = get_arch_pretrained_cfgs("vit_small_patch16_224")["vit_small_patch16_224.augreg_in1k"]
+    assert found is not None
+    assert found.hub_id == theirs.hf_hub_id == "timm/vit_small_patch16_224.augreg_in1k"
+    assert (found.mean, found.std) == (theirs.mean, theirs.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert (found.licence, found.input_px) == (theirs.license, 224) == ("apache-2.0", 224)
+
+
+def test_a_name_with_a_tag_or_of_nothing_is_not_known() -> None:
+    assert timm_models.is_known("resnet18")
+    assert not timm_models.is_known("resnet18.a1_in1k")
+    assert not timm_models.is_known("resnet17")
+    with pytest.raises(ExperimentError, match=r"unknown architecture 'resnet17'.*resnet18"):
+        Backbone("resnet17")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("rdnet_tiny", "coarse grouping is not implemented"),
+        ("poolformer_s12", "no group_matcher"),
+    ],
+)
+def test_a_model_without_groups_is_refused(name: str, reason: str) -> None:
+    with pytest.raises(ExperimentError, match=rf"timm's {name} cannot be used here: .*{reason}"):
+        Backbone(name)
+
+
+def test_reading_a_models_stages_draws_no_random_number() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    # Of an architecture that no other test reads, so that nothing is remembered.
+    timm_models.stages_of("vit_base_patch32_224")
+    assert torch.equal(torch.get_rng_state(), before)
