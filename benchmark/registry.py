@@ -2,44 +2,79 @@
 
 A definition file is a module with `EXPERIMENTS`, a tuple of Experiment, and `SUITES`, a tuple of
 Suite; either may be absent. Ours are the modules of the package `experiments`; an installed
-package adds its own module under the entry-point group `facebench.experiments`.
+package adds its own module under the entry-point group `facebench.experiments`. One of those that
+cannot be loaded is refused by itself: `refused` says why, and everything else stays usable.
 """
 
+import contextlib
 import difflib
 import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator
-from importlib.metadata import entry_points
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Final
+from typing import Final, TypeVar
 
 import experiments as definitions
-from benchmark.errors import ExperimentError
+from benchmark.errors import BenchmarkError, ExperimentError
 from benchmark.experiment import Experiment, Suite
 
 ENTRY_POINT_GROUP: Final = "facebench.experiments"
 
-
-@functools.cache
-def _modules() -> tuple[ModuleType, ...]:
-    ours = [
-        importlib.import_module(f"{definitions.__name__}.{module.name}")
-        for module in pkgutil.iter_modules(definitions.__path__)
-    ]
-    others = [point.load() for point in entry_points(group=ENTRY_POINT_GROUP)]
-    return (*ours, *others)
+Definition = TypeVar("Definition", Experiment, Suite)
 
 
-def _collect(modules: Iterable[ModuleType], attribute: str, kind: str) -> dict[str, object]:
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Turn whatever goes wrong with definitions into an ExperimentError that says where."""
+    try:
+        yield
+    except BenchmarkError as error:
+        source = f"{where}: {error.source}" if error.source else where
+        raise ExperimentError(
+            error.found, allowed=error.allowed, source=source, fix=error.fix
+        ) from error
+    # A definition file is code, often someone else's: it may raise anything.
+    except Exception as error:  # noqa: BLE001
+        raise ExperimentError(
+            f"definitions cannot be loaded: {type(error).__name__}: {error}",
+            source=where,
+            fix="Mend that module, or take it out",
+        ) from error
+
+
+def _ours() -> Iterator[ModuleType]:
+    for module in pkgutil.iter_modules(definitions.__path__):
+        name = f"{definitions.__name__}.{module.name}"
+        with _reading(name):
+            loaded = importlib.import_module(name)
+        yield loaded
+
+
+def _installed(point: EntryPoint) -> ModuleType:
+    """Load the module that another package adds."""
+    module = point.load()
+    if not (hasattr(module, "EXPERIMENTS") or hasattr(module, "SUITES")):
+        raise ExperimentError(
+            f"{getattr(module, '__name__', module)} defines nothing",
+            allowed="a module with EXPERIMENTS, SUITES or both",
+        )
+    return module  # type: ignore[no-any-return]
+
+
+def _collect(
+    modules: Iterable[ModuleType], attribute: str, kind: type[Definition]
+) -> dict[str, Definition]:
     """Gather named definitions; two with one name are refused with both their files."""
-    found: dict[str, object] = {}
+    found: dict[str, Definition] = {}
     files: dict[str, str] = {}
     for module in modules:
-        for item in getattr(module, attribute, ()):
+        for item in _items(module, attribute, kind):
             if item.name in found:
                 raise ExperimentError(
-                    f"two {kind}s are named {item.name!r}",
+                    f"two {kind.__name__.lower()}s are named {item.name!r}",
                     allowed="one definition per name",
                     source=f"{files[item.name]} and {module.__name__}",
                     fix="Rename one of them; suites may list the other by name",
@@ -49,19 +84,22 @@ def _collect(modules: Iterable[ModuleType], attribute: str, kind: str) -> dict[s
     return found
 
 
+def _items(module: ModuleType, attribute: str, kind: type[Definition]) -> tuple[Definition, ...]:
+    """Read EXPERIMENTS or SUITES of a module; refuse what is no tuple of them."""
+    items = getattr(module, attribute, ())
+    if not isinstance(items, (tuple, list)) or not all(isinstance(item, kind) for item in items):
+        raise ExperimentError(
+            f"{attribute} of {module.__name__} is {items!r:.80}",
+            allowed=f"a tuple of {kind.__name__}",
+        )
+    return tuple(items)
+
+
 def collect(modules: Iterable[ModuleType]) -> tuple[dict[str, Experiment], dict[str, Suite]]:
     """Read the definitions of `modules`; raise ExperimentError where they contradict each other."""
     modules = tuple(modules)
-    found: dict[str, Experiment] = {
-        name: item
-        for name, item in _collect(modules, "EXPERIMENTS", "experiment").items()
-        if isinstance(item, Experiment)
-    }
-    suites: dict[str, Suite] = {
-        name: item
-        for name, item in _collect(modules, "SUITES", "suite").items()
-        if isinstance(item, Suite)
-    }
+    found = _collect(modules, "EXPERIMENTS", Experiment)
+    suites = _collect(modules, "SUITES", Suite)
     for suite in suites.values():
         for name in suite.experiments:
             if name not in found:
@@ -79,41 +117,67 @@ def collect(modules: Iterable[ModuleType]) -> tuple[dict[str, Experiment], dict[
     return found, suites
 
 
+@dataclass(frozen=True)
+class _Registered:
+    experiments: dict[str, Experiment]
+    suites: dict[str, Suite]
+    refused: tuple[ExperimentError, ...]
+
+
 @functools.cache
-def _registered() -> tuple[dict[str, Experiment], dict[str, Suite]]:
-    return collect(_modules())
+def _registered() -> _Registered:
+    """Collect ours, which must be whole, and of other packages what stands beside them."""
+    modules: dict[ModuleType, None] = dict.fromkeys(_ours())
+    experiments, suites = collect(modules)
+    waiting = sorted(entry_points(group=ENTRY_POINT_GROUP), key=str)
+    refused: dict[EntryPoint, ExperimentError] = {}
+    while waiting:
+        refused = {}
+        for point in waiting:
+            try:
+                with _reading(f"entry point {point.name!r} ({point.value})"):
+                    joined = modules | {_installed(point): None}
+                    experiments, suites = collect(joined)
+                modules = joined
+            except ExperimentError as error:
+                refused[point] = error
+        # Once more where one was taken in: packages may build on each other's definitions.
+        if len(refused) == len(waiting):
+            break
+        waiting = list(refused)
+    return _Registered(experiments, suites, tuple(refused.values()))
 
 
 def experiments() -> dict[str, Experiment]:
     """Give every registered experiment by name."""
-    return dict(_registered()[0])
+    return dict(_registered().experiments)
 
 
 def suites() -> dict[str, Suite]:
     """Give every suite by name."""
-    return dict(_registered()[1])
+    return dict(_registered().suites)
 
 
 def experiment(name: str) -> Experiment:
     """Look an experiment up; an unknown name is answered with the nearest known ones."""
-    known = _registered()[0]
+    known = _registered().experiments
     if name not in known:
         raise ExperimentError(
             f"unknown experiment {name!r}",
             allowed=_suggestion(name, known),
-            fix="`facebench list` shows all of them",
+            fix=_where_to_look(),
         )
     return known[name]
 
 
 def suite(name: str) -> Suite:
     """Look a suite up; an unknown name is answered with the known ones."""
-    known = _registered()[1]
+    known = _registered().suites
     if name not in known:
         raise ExperimentError(
             f"unknown suite {name!r}",
             allowed=", ".join(sorted(known)),
-            fix="`facebench list` shows all of them",
+            fix=_where_to_look(),
         )
     return known[name]
 
@@ -125,14 +189,37 @@ def experiments_of(suite_name: str) -> Iterator[Experiment]:
 
 
 def twins_of(mtl: Experiment) -> dict[str, Experiment | None]:
-    """Give the single-task twin of an MTL experiment per task; None where none is registered."""
+    """Give the single-task twin of an MTL experiment per task; None where none is registered.
+
+    One that bears the twin's name and is trained otherwise, as the study's own were, is no twin.
+    """
     if len(mtl.head.tasks) == 1:
         return {}
-    known = _registered()[0]
-    return {task: known.get(mtl.twin_name(task)) for task in mtl.head.tasks}
+    known = _registered().experiments
+    named = {task: known.get(mtl.twin_name(task)) for task in mtl.head.tasks}
+    return {task: twin if _share_training(mtl, twin) else None for task, twin in named.items()}
+
+
+def _share_training(one: Experiment, other: Experiment | None) -> bool:
+    return other is not None and all(
+        getattr(one, part) == getattr(other, part)
+        for part in ("backbone", "recipe", "protocol", "subset")
+    )
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else f"one of {len(names)} registered names"
+
+
+def refused() -> tuple[ExperimentError, ...]:
+    """Say which installed packages' definitions were refused, and why."""
+    return _registered().refused
+
+
+def _where_to_look() -> str:
+    """Say where all names are, and that some may be missing because a package was refused."""
+    if not refused():
+        return "`facebench list` shows all of them"
+    return "`facebench list` shows all of them, and which installed package was refused"

@@ -1,5 +1,7 @@
 """SqueezeNet 1.1 from ImageNet: what do real pretrained weights buy, and how deep to unfreeze?
 
+Short rows for two cores, and two on the study's recipe for the suite `matrix`, at the same rate.
+
 Cost    six epochs of UTKFace on two shared CPU cores (AMD EPYC, bf16): frozen 81 s, deepest stage
         133 s, full 254 s; on a GPU not measured yet
 Expect  one seed, runs in docs/RESULTS.md, test age group / gender / race: frozen 59.1 / 80.8 /
@@ -59,6 +61,20 @@ SWAPPED_FROZEN_SHORT = FROZEN_SHORT.varied(
     **{"protocol.input_scaling": "weights_swapped"},
 )
 
+PARTLY = Experiment(
+    name="mtl-squeezenet1_1-imagenet-fire6_9",
+    asks="How well does SqueezeNet read a face when only its deepest stage learns?",
+    backbone=Backbone("squeezenet1_1", weights="imagenet", trainable_stages=1),
+    head=Head(),
+    recipe=Recipe(learning_rate=5e-4, batch_size=32),
+)
+FULL = PARTLY.varied(
+    name="mtl-squeezenet1_1-imagenet-full",
+    asks="Does training all of SqueezeNet beat training its deepest stage?",
+    compare_with=PARTLY.name,
+    **{"backbone.trainable_stages": "all"},
+)
+
 EXPERIMENTS = (
     FROZEN_SHORT,
     PARTLY_SHORT,
@@ -67,4 +83,6 @@ EXPERIMENTS = (
     FULL_SHORT,
     RANDOM_FROZEN_SHORT,
     SWAPPED_FROZEN_SHORT,
+    PARTLY,
+    FULL,
 )

@@ -1,6 +1,26 @@
 """The suites: named lists of experiments that are run and shown together."""
 
-from benchmark.experiment import Suite
+from collections.abc import Iterable
+
+from benchmark.experiment import Experiment, Suite
+from experiments import (
+    cnn,
+    densenet121,
+    matrix,
+    modern,
+    resnet50,
+    vgg16,
+    vgg16_early,
+    vgg16_stl,
+    vgg16_subsets,
+    vgg19,
+)
+
+
+def names(*groups: Iterable[Experiment]) -> tuple[str, ...]:
+    """Name the experiments of some groups, in their order."""
+    return tuple(item.name for group in groups for item in group)
+
 
 SUITES = (
     Suite(
@@ -34,6 +54,42 @@ SUITES = (
             "mtl-squeezenet1_1-imagenet-frozen-short",
             "mtl-squeezenet1_1-imagenet-frozen-swapped-short",
             "mtl-squeezenet1_1-none-frozen-short",
+        ),
+    ),
+    Suite(
+        name="study",
+        asks="What are the honest numbers of the study's rows, on a split that does not leak?",
+        experiments=names(
+            vgg16.EXPERIMENTS,
+            cnn.STUDY,
+            vgg16_stl.EXPERIMENTS,
+            vgg19.EXPERIMENTS,
+            resnet50.EXPERIMENTS,
+            densenet121.EXPERIMENTS,
+            vgg16_early.EXPERIMENTS,
+        ),
+    ),
+    Suite(
+        name="matrix",
+        asks="Which architecture, from which weights, for one task or three, how deep?",
+        experiments=tuple(matrix.cells()),
+    ),
+    Suite(
+        name="modern",
+        asks="Do newer architectures read a face better than the study's?",
+        experiments=names(modern.EXPERIMENTS),
+    ),
+    Suite(
+        name="plan35",
+        asks="How long does the study's whole plan take on this machine (docs/PERFORMANCE.md)?",
+        experiments=names(
+            vgg16.EXPERIMENTS,
+            vgg16_stl.ALONE_FULL,
+            vgg19.EXPERIMENTS,
+            resnet50.EXPERIMENTS,
+            densenet121.EXPERIMENTS,
+            cnn.STUDY,
+            vgg16_subsets.EXPERIMENTS,
         ),
     ),
 )

@@ -2,32 +2,43 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmark import registry
 from benchmark.errors import ExperimentError
 from benchmark.experiment import Backbone, Experiment, Head, Recipe, Suite
+from benchmark.identity import steering_content
 
 ALL = tuple(registry.experiments().values())
 
 
 def test_no_two_experiments_are_the_same_training() -> None:
-    trainings = [(item.backbone, item.head, item.recipe, item.protocol) for item in ALL]
+    trainings = [
+        (item.backbone, item.head, item.recipe, item.protocol, item.subset) for item in ALL
+    ]
     assert len(set(trainings)) == len(trainings)
 
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda item: item.name)
-def test_every_multi_task_experiment_differs_from_its_twins_in_tasks_alone(
-    experiment: Experiment,
-) -> None:
+def test_what_bears_the_name_of_a_twin_differs_in_tasks_alone(experiment: Experiment) -> None:
+    # Replays of the study are let off: it trained its single tasks otherwise.
+    if len(experiment.head.tasks) == 1 or experiment.protocol.leaky:
+        return
     for task, twin in registry.twins_of(experiment).items():
+        assert (twin is None) == (experiment.twin_name(task) not in registry.experiments())
         if twin is not None:
-            assert twin.head.tasks == (task,)
-            assert twin.backbone == experiment.backbone
-            assert twin.recipe == experiment.recipe
-            assert twin.protocol == experiment.protocol
+            assert twin.head == replace(experiment.head, tasks=(task,), conditioning="none")
+
+
+def test_one_trained_otherwise_is_no_twin_whatever_its_name() -> None:
+    replayed = registry.experiment("mtl-vgg16-imagenet-block5-published")
+    alone = registry.experiment(replayed.twin_name("race"))
+    assert alone.recipe != replayed.recipe
+    assert registry.twins_of(replayed) == {"age_group": None, "gender": None, "race": None}
 
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda item: item.name)
@@ -35,6 +46,26 @@ def test_compared_arms_share_their_optimiser_settings(experiment: Experiment) ->
     if experiment.compare_with is not None:
         other = registry.experiment(experiment.compare_with)
         assert experiment.recipe == other.recipe
+
+
+def leaves(fields: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Flatten a definition: dotted path to value."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        is_group = isinstance(value, dict)
+        found |= leaves(value, f"{path}{name}.") if is_group else {f"{path}{name}": value}
+    return found
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda item: item.name)
+def test_compared_experiments_differ_in_one_respect(experiment: Experiment) -> None:
+    if experiment.compare_with is not None:
+        ours, others = (
+            leaves(steering_content(item.as_dict()))
+            for item in (experiment, registry.experiment(experiment.compare_with))
+        )
+        differing = [path for path in ours | others if ours.get(path) != others.get(path)]
+        assert len(differing) == 1, differing
 
 
 def test_quick_suite_holds_what_it_must() -> None:
@@ -51,7 +82,7 @@ def test_quick_suite_holds_what_it_must() -> None:
 def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(ExperimentError, match="did you mean mtl-cnn-none-full-short"):
         registry.experiment("mtl-cnn-none-ful-short")
-    with pytest.raises(ExperimentError, match=r"unknown suite 'fast' \(allowed: controls, quick"):
+    with pytest.raises(ExperimentError, match=r"unknown suite 'fast' \(allowed: .*quick, study"):
         registry.suite("fast")
 
 
@@ -84,6 +115,13 @@ def test_a_suite_or_comparison_with_an_unknown_name_is_refused() -> None:
         registry.collect([a_module("one", an_experiment("nobody"))])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("wrong", [an_experiment(), ["mtl-cnn-none-full"], None])
+def test_definitions_that_are_no_tuple_of_experiments_are_refused(wrong: object) -> None:
+    module = SimpleNamespace(__name__="one", EXPERIMENTS=wrong)
+    with pytest.raises(ExperimentError, match=r"EXPERIMENTS of one is .*a tuple of Experiment"):
+        registry.collect([module])  # type: ignore[list-item]
+
+
 def test_reading_definitions_loads_neither_torch_nor_mlflow() -> None:
     code = (
         "import sys; from benchmark import registry; registry.experiments(); "
@@ -93,3 +131,14 @@ def test_reading_definitions_loads_neither_torch_nor_mlflow() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_reading_all_definitions_takes_well_under_a_second() -> None:
+    code = (
+        "import time; start = time.process_time(); from benchmark import registry; "
+        "assert len(registry.experiments()) >= 200; print(time.process_time() - start)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert float(answer.stdout) < 0.8

@@ -1,6 +1,7 @@
 """`facebench leaderboard`: the tables of the runs at hand, printed and written."""
 
 import contextlib
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,6 +43,15 @@ def leaderboard(
     ad_hoc: Annotated[
         bool, typer.Option("--ad-hoc", help="Show runs changed on the command line too.")
     ] = False,
+    acknowledge: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rank a run stopped by a red flag (its id, or an experiment: all its runs).",
+        ),
+    ] = None,
+    why: Annotated[
+        str, typer.Option(help="What was checked, and why the result stands; kept with the run.")
+    ] = "",
     out_dir: Annotated[
         Path | None,
         typer.Option("--out", help="Where the files go; RUNS_DIR/leaderboards if left out."),
@@ -53,14 +63,20 @@ def leaderboard(
 ) -> None:
     """Print the tables of the runs at hand, and write them as Markdown and CSV.
 
-    Ranked by validation. Without --suite: every experiment that was begun.
+    Ranked by validation. Without --suite: every experiment that was begun. A result on UTKFace that
+    is too good to be true is marked ! and not ranked until it is acknowledged.
 
     Examples:
       facebench leaderboard --suite quick
       facebench leaderboard --dataset utkface-100 --out tables
+      facebench leaderboard --acknowledge b9aa30a6a761 --why "Split and pixels checked by hand"
       facebench leaderboard --json
     """
     with speaking("leaderboard", as_json=as_json) as answer:
+        if why and not acknowledge:
+            raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
+        if acknowledge:
+            _acknowledge(acknowledge, why, runs_dir, answer)
         records = list(all_records(runs_dir))
         runs = _readable(records)
         boards = [
@@ -76,6 +92,24 @@ def leaderboard(
             for name in _datasets(runs, dataset, runs_dir, answer)
         ]
         _show(boards, out_dir or runs_dir / "leaderboards", answer, as_json=as_json)
+
+
+def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: Answer) -> None:
+    """Write into the flagged runs' folders that somebody has looked, and why they stand."""
+    from benchmark.cli.rescore import chosen_runs
+    from benchmark.results import red_flags
+
+    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    for argument in asked:
+        found = chosen_runs(runs_dir, [argument], answer)
+        runs = [run for run in found if run.record.state == "done"]
+        if not runs:
+            raise RunError(f"{argument} has no finished run", source=str(runs_dir))
+        flagged = [run for run in runs if red_flags.flag_state(run.record).flags]
+        # Where none is flagged, the first says so.
+        for run in flagged or runs[:1]:
+            red_flags.acknowledge(run.record, why, when)
+            answer.warnings.append(f"run {run.short_identity} is acknowledged: {why}")
 
 
 def _readable(records: Sequence[RunRecord]) -> "list[Run]":
@@ -161,11 +195,13 @@ def _references(setting: "Setting", tasks: tuple[TaskName, ...], data_dir: Path)
     """Score the majority class on the very split, if the data set is at hand."""
     from benchmark.faces.splits import parts_of
     from benchmark.faces.store import prepared_datasets
+    from benchmark.faces.subsets import subset_parts
     from benchmark.results.rows import majority_row
 
     for faces in prepared_datasets(data_dir):
         if (faces.name, faces.split_digest) == (setting.dataset, setting.split_digest):
-            parts = parts_of(faces, setting.protocol.fold)
+            whole = parts_of(faces, setting.protocol.fold)
+            parts = subset_parts(faces.table, whole, setting.subset, seed=0)
             train, test = faces.table.iloc[parts["train"]], faces.table.iloc[parts["test"]]
             return (majority_row(train, test, tasks),)
     return ()

@@ -20,6 +20,7 @@ from benchmark.results.formats import (
     duration_text,
     macro_f1_text,
     percent,
+    rank_text,
     remarks_of,
     seeds_text,
     setting_text,
@@ -60,15 +61,16 @@ def render(board: Leaderboard, width: int) -> Group:
             parts.append(Text(setting_text(table.setting), style="dim"))
             setting = table.setting
         parts += ["", Text(HEADINGS[table.kind], style="bold underline"), _fitting(table, width)]
-        parts += [_bullet(remark) for remark in _remarks(table)]
+        parts += [bullet(remark) for remark in _remarks(table)]
     notes = (READING, READING_COSTS, *board.notes)
-    parts += ["", Text("How to read it", style="bold"), *(_bullet(note) for note in notes)]
+    parts += ["", Text("How to read it", style="bold"), *(bullet(note) for note in notes)]
     parts += ["", Text("What these numbers are not", style="bold")]
-    parts += [_bullet(text) for text in board.limits]
+    parts += [bullet(text) for text in board.limits]
     return Group(*parts)
 
 
-def _bullet(text: str) -> RenderableType:
+def bullet(text: str) -> RenderableType:
+    """Set a sentence as a point of a list, its further lines under its first."""
     row = RichTable.grid(padding=(0, 1, 0, 0))
     row.add_row("·", Text(text))
     return Padding(row, (0, 0, 0, 1))
@@ -139,7 +141,7 @@ def _style(row: Row) -> str:
 
 
 def _rank(row: Row) -> Text:
-    return Text(str(row.rank or ""), style="bold")
+    return Text(rank_text(row), style="bold red" if row.stopped else "bold")
 
 
 def _full_name(row: Row) -> str:

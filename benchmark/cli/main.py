@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from benchmark import __version__
-from benchmark.cli import data, doctor, leaderboard, registry, run, tracking, weights
+from benchmark.cli import (
+    audit_split,
+    compare,
+    data,
+    doctor,
+    leaderboard,
+    registry,
+    run,
+    show,
+    subsets,
+    tracking,
+    weights,
+)
 from benchmark.cli.output import Options, out
 
 app = typer.Typer(
@@ -42,9 +54,12 @@ app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(tracking.app, name="runs")
 app.command("run")(run.run)
+app.command("audit-split", epilog=audit_split.EXAMPLES)(audit_split.audit_split)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("compare")(compare.compare)
+app.command("subsets")(subsets.subsets)
 app.command("list")(registry.list_)
-app.command("show")(registry.show)
+app.command("show")(show.show)
 app.command("ui")(tracking.ui)
 app.command("doctor")(doctor.doctor)
 

@@ -1,15 +1,22 @@
-"""`facebench list` and `facebench show`: what is registered. Loads no torch unless it must."""
+"""`facebench list`: what is registered, and the study's numbers beside ours. Loads no torch."""
 
-import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from benchmark import registry
-from benchmark.cli.options import AsJson
+from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, AsJson, DataDir, RunsDir
+from benchmark.cli.ours import Ours, gather
 from benchmark.cli.output import out, speaking
-from benchmark.experiment import Experiment
+from benchmark.cli.study_table import SHORTEST_QUESTION, render
+from benchmark.errors import ExperimentError
+from benchmark.experiment import Experiment, Suite
 
 
 def list_(
@@ -17,130 +24,116 @@ def list_(
     architecture: Annotated[str | None, typer.Option(help="Only this architecture.")] = None,
     weights: Annotated[str | None, typer.Option(help="Only this weight source.")] = None,
     task: Annotated[str | None, typer.Option(help="age_group, gender, race or mtl.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Show our numbers on this data set; the only photographed if left out."),
+    ] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List experiments and suites.
+    """List experiments and suites; of the study's rows, its numbers beside ours.
 
     Examples:
       facebench list
-      facebench list --suite quick
-      facebench list --architecture cnn --task mtl --json
+      facebench list --suite study
+      facebench list --architecture vgg16 --weights vggface --task mtl --json
     """
     with speaking("list", as_json=as_json) as answer:
-        chosen = (
-            list(registry.experiments_of(suite)) if suite else list(registry.experiments().values())
-        )
-        wanted = {"architecture": architecture, "weights": weights, "task": task}
+        of_suite = list(registry.experiments_of(suite)) if suite else []
+        chosen = of_suite or list(registry.experiments().values())
+        wanted = _checked({"architecture": architecture, "weights": weights, "task": task})
         shown = [item for item in chosen if _fits(item, wanted)]
-        suites = list(registry.suites().values())
-        answer.data = {
-            "experiments": [_row(item) for item in shown],
-            "suites": [
-                {"name": item.name, "asks": item.asks, "experiments": item.experiments}
-                for item in suites
-            ],
-        }
+        compared = _mostly_of_the_study(of_suite)
+        ours = Ours()
+        if compared or as_json or dataset is not None:
+            ours = gather(shown, dataset, runs_dir=runs_dir, data_dir=data_dir)
+        answer.warnings += [*ours.notes, *map(str, registry.refused())]
+        answer.data = _data(shown, ours)
         if as_json:
             return
-        out.print(_experiments_table(shown, title=f"Suite {suite}" if suite else "Experiments"))
+        title = f"Suite {suite}" if suite else "Experiments"
+        if not shown:
+            out.print("No experiment fits.")
+        elif compared or ours.faces is not None:
+            out.print(render(title, shown, ours, out.width))
+        else:
+            out.print(Text(f"{title}\n", style="bold"), _experiments_table(shown, out.width))
         if suite is None:
-            table = Table(title="Suites", title_justify="left")
-            table.add_column("suite")
-            table.add_column("runs", justify="right")
-            table.add_column("asks")
-            for item in suites:
-                table.add_row(item.name, str(len(item.experiments)), item.asks)
-            out.print(table)
+            out.print("\n", _suites_table(list(registry.suites().values())))
 
 
-def _fits(experiment: Experiment, wanted: dict[str, str | None]) -> bool:
-    row = _row(experiment)
-    return all(value is None or row[key] == value for key, value in wanted.items())
+def _checked(wanted: dict[str, str | None]) -> dict[str, str]:
+    """Drop filters that were not given; refuse one that fits no experiment at all."""
+    given = {field: value for field, value in wanted.items() if value is not None}
+    for field, value in given.items():
+        known = sorted({_summary(item)[field] for item in registry.experiments().values()})
+        if value not in known:
+            raise ExperimentError(f"no experiment has {field} {value!r}", allowed=", ".join(known))
+    return given
 
 
-def _row(experiment: Experiment) -> dict[str, Any]:
+def _fits(experiment: Experiment, wanted: dict[str, str]) -> bool:
+    summary = _summary(experiment)
+    return all(summary[field] == value for field, value in wanted.items())
+
+
+def _mostly_of_the_study(experiments: Sequence[Experiment]) -> bool:
+    """Tell whether at least half of these are the study's rows on a split that does not leak.
+
+    Replays of its leak are not: no run of theirs ever counts as ours.
+    """
+    rows = [item for item in experiments if item.study and not item.protocol.leaky]
+    return bool(rows) and 2 * len(rows) >= len(experiments)
+
+
+def _summary(experiment: Experiment) -> dict[str, Any]:
+    """Say in plain words what distinguishes an experiment, as names and filters do."""
     backbone = experiment.backbone
     return {
-        "name": experiment.name,
-        "asks": experiment.asks,
         "task": experiment.task_label,
         "architecture": backbone.architecture,
         "weights": backbone.weights,
         "trainable": backbone.depth_name,
         "conditioning": experiment.head.conditioning,
-        "compare_with": experiment.compare_with,
-        "study": None if experiment.study is None else vars(experiment.study),
     }
 
 
-def _experiments_table(experiments: list[Experiment], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("experiment", no_wrap=True)
-    table.add_column("asks", ratio=1)
+def _data(experiments: Sequence[Experiment], ours: Ours) -> dict[str, Any]:
+    return {
+        "experiments": [
+            item.as_dict() | _summary(item) | {"ours": _measured(item, ours)}
+            for item in experiments
+        ],
+        "suites": [asdict(item) for item in registry.suites().values()],
+        "measured_on": ours.faces._asdict() | {"drawn": ours.drawn} if ours.faces else None,
+    }
+
+
+def _measured(experiment: Experiment, ours: Ours) -> dict[str, Any] | None:
+    found = ours.accuracies.get(experiment.name)
+    if found is None:
+        return None
+    return {task: asdict(mean) | {"n_seeds": len(mean.seeds)} for task, mean in found.items()}
+
+
+def _experiments_table(experiments: Sequence[Experiment], width: int) -> Table:
+    """Set questions beside names where there is room for both, else below them."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    longest = max(len(item.name) for item in experiments)
     for item in experiments:
-        table.add_row(item.name, item.asks)
+        if width - longest >= SHORTEST_QUESTION:
+            table.add_row(Text(item.name, no_wrap=True), Text(item.asks))
+        else:
+            table.add_row(Group(Text(item.name), Padding(Text(item.asks, "dim"), (0, 0, 0, 2))))
     return table
 
 
-def show(
-    name: Annotated[str, typer.Argument(help="An experiment's name.")],
-    as_json: AsJson = False,
-) -> None:
-    """Show one definition in full, with its stages and parameter counts.
-
-    Examples:
-      facebench show mtl-squeezenet1_1-imagenet-fire6_9-short
-    """
-    with speaking("show", as_json=as_json) as answer:
-        experiment = registry.experiment(name)
-        stages = _stage_rows(experiment)
-        twins = registry.twins_of(experiment)
-        answer.data = {
-            "experiment": experiment.as_dict(),
-            "stages": stages,
-            "twins": {task: twin.name if twin else None for task, twin in twins.items()},
-        }
-        if as_json:
-            return
-        out.print(f"[bold]{experiment.name}[/]\n{experiment.asks}\n")
-        out.print(_stages_table(stages))
-        definition = experiment.as_dict()
-        for part in ("backbone", "head", "recipe", "protocol"):
-            out.print(f"[bold]{part}[/]  {json.dumps(definition[part])}", soft_wrap=False)
-        for task, twin in twins.items():
-            out.print(f"twin for {task}: {twin.name if twin else 'missing'}")
-        if experiment.compare_with:
-            out.print(f"compared with: {experiment.compare_with}")
-
-
-def _stage_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """Count parameters by stage; the network is built without its weights."""
-    from dataclasses import replace
-
-    from benchmark.models.network import build_network
-
-    backbone = replace(experiment.backbone, weights="none")
-    network = build_network(replace(experiment, backbone=backbone, ad_hoc=True), None, seed=0)
-    parts = [(name, stage) for name, stage in network.trunk.stages.items()]
-    return [
-        {
-            "part": name,
-            "parameters": sum(parameter.numel() for parameter in part.parameters()),
-            "trained": name == "head" or name in network.trained_stages,
-        }
-        for name, part in [*parts, ("head", network.head)]
-    ]
-
-
-def _stages_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Stages, shallow to deep, and heads", title_justify="left")
-    table.add_column("part")
-    table.add_column("parameters", justify="right")
-    table.add_column("trained")
-    for row in rows:
-        table.add_row(row["part"], f"{row['parameters']:,}", "yes" if row["trained"] else "no")
-    total = sum(row["parameters"] for row in rows)
-    trained = sum(row["parameters"] for row in rows if row["trained"])
-    table.add_section()
-    table.add_row("total", f"{total:,}", f"{trained:,}")
+def _suites_table(suites: Sequence[Suite]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("suite")
+    table.add_column("runs", justify="right")
+    table.add_column("asks")
+    for item in suites:
+        table.add_row(item.name, str(len(item.experiments)), item.asks)
     return table

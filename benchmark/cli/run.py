@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,8 +111,6 @@ def _settings(
     )
     if tracking == "files":
         return settings
-    from dataclasses import replace
-
     from benchmark.tracking import MlflowMirror
 
     return replace(settings, mirror=MlflowMirror(runs_dir, on_trouble=say_warning))
@@ -139,7 +138,9 @@ def _run(
     # Closed at once when Ctrl-C strikes here and not inside: closing is what marks the run.
     with (
         RunDisplay(len(experiments) * len(seeds), quiet=quiet) as display,
-        contextlib.closing(run_all(experiments, seeds, faces, settings)) as events,
+        contextlib.closing(
+            run_all(experiments, seeds, faces, replace(settings, on_bytes=display.show_download))
+        ) as events,
     ):
         for event in events:
             display.show(event)

@@ -32,6 +32,8 @@ class RunDisplay:
         )
         self._suite_bar = self._bars.add_task("all runs", total=n_runs, note="")
         self._run_bar: TaskID | None = None
+        self._download_bar: TaskID | None = None
+        self._downloaded = ""
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -45,8 +47,28 @@ class RunDisplay:
     ) -> None:
         self._bars.stop()
 
+    def show_download(self, name: str, n_here: int, n_total: int | None) -> None:
+        """Take in how many bytes of a weight file have arrived, of how many if that is known."""
+        size = "" if n_total is None else f"{n_total / 1e6:.1f} MB"
+        if name != self._downloaded:
+            self._end_download()
+            self._say(f"[bold]fetching[/] {name}" + (f", {size}" if size else ""))
+            self._download_bar = self._bars.add_task("download", total=n_total, note="")
+            self._downloaded = name
+        if self._download_bar is not None:
+            note = f"{n_here / 1e6:.1f}" + (f" of {size}" if size else " MB")
+            self._bars.update(self._download_bar, completed=n_here, total=n_total, note=note)
+        if n_here == n_total:
+            self._end_download()
+
+    def _end_download(self) -> None:
+        if self._download_bar is not None:
+            self._bars.remove_task(self._download_bar)
+            self._download_bar = None
+
     def show(self, event: Event) -> None:
         """Take one event in."""
+        self._end_download()
         if isinstance(event, Advanced):
             self._show_step(event)
         elif isinstance(event, Started):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from benchmark.cli import rescore
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
 from benchmark.cli.output import ExitCode, out, progress_bar, speaking
 from benchmark.errors import RunError, TrackingError
@@ -18,11 +19,8 @@ from benchmark.results.record import RunRecord, all_records, work_folder
 START_SECONDS = 120
 
 app = typer.Typer(no_args_is_help=True, help="Look after the folders of runs.")
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `import` a subcommand while it is the only one."""
+app.command("rescore")(rescore.rescore)
+app.command("suspects")(rescore.suspects)
 
 
 @app.command("import")

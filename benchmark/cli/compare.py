@@ -1,0 +1,131 @@
+"""`facebench compare`: paired differences between runs, experiments and suites."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchmark import registry
+from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, AsJson, DataDir, RunsDir
+from benchmark.cli.output import Answer, err, out, speaking
+from benchmark.errors import DataError, ExperimentError, RunError
+from benchmark.files import write_text
+from benchmark.results.record import all_records
+from benchmark.tasks import TASKS, TaskName
+
+if TYPE_CHECKING:
+    from benchmark.results.comparison import Comparison
+    from benchmark.results.library import Faces, Library
+
+
+def compare(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="A run's id (8 digits or more), an experiment (all its finished seeds) or a suite "
+            "(all its experiments).",
+        ),
+    ],
+    task: Annotated[
+        list[str] | None, typer.Option(help="age_group, gender or race; all if left out.")
+    ] = None,
+    all_pairs: Annotated[
+        bool, typer.Option("--all-pairs", help="Everyone against everyone, not against the first.")
+    ] = False,
+    dataset: Annotated[
+        str | None, typer.Option(help="The data set of the runs, where there are several.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the comparison there as Markdown too.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write its lines there as CSV too.")] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether one network reads faces better than another, and by how much.
+
+    Paired on the same test faces, each against the first; in a suite, each against the one that its
+    definition names. Every MTL network is compared with its single-task twins besides. Several
+    seeds are averaged; one seed permits no claim about an experiment.
+
+    Examples:
+      facebench compare mtl-cnn-none-full-short
+      facebench compare quick --task age_group
+      facebench compare 1123730c00 3c32f0f3cf --json
+    """
+    with speaking("compare", as_json=as_json) as answer:
+        from benchmark.results.comparison import compare as compared
+
+        library = _library(runs_dir, data_dir, answer)
+        tasks = _tasks(task)
+        found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
+        _show(found, answer, markdown_path=markdown, csv_path=csv, as_json=as_json)
+
+
+def _library(runs_dir: Path, data_dir: Path, answer: Answer) -> "Library":
+    """Read all runs; what cannot be read is said."""
+    from benchmark.results.library import Library
+    from benchmark.results.rows import read_run
+
+    runs = []
+    for record in all_records(runs_dir):
+        try:
+            runs.append(read_run(record))
+        except RunError as error:
+            answer.warnings.append(f"left out, not readable: {error}")
+    if not runs:
+        raise RunError(
+            "there is no run to compare",
+            source=str(runs_dir),
+            fix="`facebench run --suite quick --seeds 0,1,2` makes some",
+        )
+    prepared = _prepared(data_dir)
+    return Library(tuple(runs), registry.experiments(), registry.suites(), prepared)
+
+
+def _prepared(data_dir: Path) -> "list[Faces]":
+    """Name the faces that are prepared here; none is no obstacle, runs keep what they say."""
+    from benchmark.faces.store import prepared_datasets
+
+    with contextlib.suppress(DataError):
+        return [
+            (faces.name, faces.pixel_digest, faces.split_digest)
+            for faces in prepared_datasets(data_dir)
+        ]
+    return []
+
+
+def _tasks(asked: Sequence[str] | None) -> tuple[TaskName, ...]:
+    unknown = [name for name in asked or () if name not in TASKS]
+    if unknown:
+        raise ExperimentError(f"unknown task {unknown[0]!r}", allowed=", ".join(TASKS))
+    return tuple(task for task in TASKS if not asked or task in asked)
+
+
+def _show(
+    found: "Comparison",
+    answer: Answer,
+    *,
+    markdown_path: Path | None,
+    csv_path: Path | None,
+    as_json: bool,
+) -> None:
+    from benchmark.cli.compare_table import render
+    from benchmark.results.comparison_formats import as_data, csv_text
+    from benchmark.results.comparison_formats import markdown as markdown_text
+
+    answer.data = as_data(found)
+    if not as_json:
+        out.print(render(found, out.width))
+    written = ((markdown_path, markdown_text), (csv_path, csv_text))
+    for path, text in ((path, text(found)) for path, text in written if path is not None):
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+        if not as_json:
+            err.print(f"Written: {path}", soft_wrap=True)

@@ -1,0 +1,54 @@
+"""Four networks of timm from ImageNet: do ten years of architectures read a face better than VGG16?
+
+Each frozen, with its deepest stage trained, and trained whole; its single-task twins are in the
+suite `matrix`. Inputs are the 100 px of all others, but for ViT, whose patches need a multiple of
+16. Rates were chosen before any run, for the reasons given.
+
+Cost    not measured yet
+Expect  not measured yet
+"""
+
+from benchmark.experiment import Backbone, Experiment, Head, Recipe
+from experiments.vgg16 import FROZEN as VGG16_FROZEN
+
+TRUNKS = (
+    # Liu et al. 2022 fine-tune it at 5e-5, with layer norm and in larger batches.
+    ("convnext_tiny", 5e-5, 100),
+    # Small, with batch norm: between the 1e-4 of a pretrained VGG16 and the 1e-3 of new layers.
+    ("efficientnet_b0", 3e-4, 100),
+    ("mobilenetv4_conv_small", 3e-4, 100),
+    # Transformers bear less than convolutions: a third of VGG16's.
+    ("vit_small_patch16_224", 3e-5, 112),
+)
+"""Architecture, learning rate where the trunk is trained, input in pixels."""
+
+
+def depths_of(architecture: str, learning_rate: float, input_px: int) -> tuple[Experiment, ...]:
+    """Give an architecture's three depths: frozen, deepest stage, full."""
+    backbone = Backbone(architecture, "imagenet", trainable_stages=1, input_px=input_px)
+    prefix = f"mtl-{architecture}-imagenet"
+    deepest = Experiment(
+        name=f"{prefix}-{backbone.depth_name}",
+        asks=f"How well does {architecture} read a face when only its deepest stage learns?",
+        backbone=backbone,
+        head=Head(),
+        recipe=Recipe(learning_rate=learning_rate, batch_size=32),
+    )
+    full = deepest.varied(
+        name=f"{prefix}-full",
+        asks=f"Does training all of {architecture} beat training its deepest stage?",
+        compare_with=deepest.name,
+        **{"backbone.trainable_stages": "all"},
+    )
+    same_input = input_px == VGG16_FROZEN.backbone.input_px
+    frozen = deepest.varied(
+        name=f"{prefix}-frozen",
+        asks=f"How much of a face do the features of {architecture} hold, as they are?",
+        compare_with=VGG16_FROZEN.name if same_input else None,
+        recipe=VGG16_FROZEN.recipe,
+        **{"backbone.trainable_stages": 0},
+    )
+    return frozen, deepest, full
+
+
+EXPERIMENTS = tuple(item for trunk in TRUNKS for item in depths_of(*trunk))

@@ -1,0 +1,94 @@
+"""Specialists against everyone: is age group read better by a network trained on a part of us?
+
+Three arms for each subset, equal in everything but the training faces: the subset's alone, all,
+and a sample of all as large as the subset, so that less data is told apart from narrower data.
+Each takes the same 1,000 optimiser steps, is selected on the subset's validation faces and tested
+on its test faces. Subsets have 1,000 training and 100 test faces or more (UTKFace, leak-free-1):
+`Others` is too small to be divided by gender.
+
+Cost    not measured yet
+Expect  not measured yet
+"""
+
+from itertools import product
+
+from benchmark.experiment import (
+    Augmentation,
+    Backbone,
+    Experiment,
+    GenderName,
+    Head,
+    RaceName,
+    Recipe,
+    Subset,
+    Suite,
+)
+
+EVERYONE = Experiment(
+    name="age_group-cnn-none-full-steps",
+    asks="How well does the single network that everyone is sent to read age group?",
+    backbone=Backbone("cnn", input_px=64),
+    head=Head(tasks=("age_group",)),
+    recipe=Recipe(
+        learning_rate=1e-3,
+        batch_size=32,
+        max_epochs=10,
+        steps_per_epoch=100,
+        schedule="cosine",
+        augmentation=Augmentation(flip=True),
+    ),
+)
+ROUTERS = tuple(
+    EVERYONE.varied(
+        name=f"{task}-cnn-none-full-steps",
+        asks=f"How well would {task} route a face to the specialist for it?",
+        **{"head.tasks": (task,)},
+    )
+    for task in ("gender", "race")
+)
+
+GENDERS: tuple[GenderName, ...] = ("female", "male")
+RACES: tuple[RaceName, ...] = ("White", "Black", "Asian", "Indian", "Others")
+SUBSETS = (
+    *(Subset(gender=gender) for gender in GENDERS),
+    *(Subset(race=race) for race in RACES),
+    *(Subset(gender=gender, race=race) for gender, race in product(GENDERS, RACES[:-1])),
+)
+
+
+def arms_of(subset: Subset) -> tuple[Experiment, ...]:
+    """Give the three arms of a subset: specialist, everyone, size-matched."""
+    people = subset.label.replace("_", " and ")
+    prefix = EVERYONE.name
+    specialist = EVERYONE.varied(
+        name=f"{prefix}-{subset.ending}",
+        asks=f"Does training on {people} alone read the age group of {people} better?",
+        compare_with=f"{prefix}-{subset.label}-everyone",
+        subset=subset,
+    )
+    everyone = specialist.varied(
+        name=f"{prefix}-{subset.label}-everyone",
+        asks=f"How well does training on everyone read the age group of {people}?",
+        compare_with=None,
+        **{"subset.training": "everyone"},
+    )
+    matched = specialist.varied(
+        name=f"{prefix}-{subset.label}-matched",
+        asks=f"What of the difference for {people} is merely less data?",
+        compare_with=specialist.name,
+        **{"subset.training": "size_matched"},
+    )
+    return specialist, everyone, matched
+
+
+ARMS = tuple(arm for subset in SUBSETS for arm in arms_of(subset))
+
+EXPERIMENTS = (EVERYONE, *ROUTERS, *ARMS)
+
+SUITES = (
+    Suite(
+        name="subsets",
+        asks="Does a specialist read the age group of its people better than a network of all?",
+        experiments=tuple(item.name for item in EXPERIMENTS),
+    ),
+)

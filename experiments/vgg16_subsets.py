@@ -1,0 +1,44 @@
+"""VGG16 for the age group of a part of us: seven specialists, and women read by everyone's network.
+
+These eight are the subset part of the timed workload, suite `plan35`. The controlled comparison, in
+which every arm takes the same number of steps, is experiments/subsets.py.
+
+Cost    not measured yet
+Expect  not measured yet
+"""
+
+from benchmark.experiment import Subset
+from experiments.vgg16_stl import ALONE_FULL
+
+AGE_GROUP = next(item for item in ALONE_FULL if item.head.tasks == ("age_group",))
+SUBSETS = (
+    ("women", Subset(gender="female")),
+    ("men", Subset(gender="male")),
+    ("White faces", Subset(race="White")),
+    ("Black faces", Subset(race="Black")),
+    ("Asian faces", Subset(race="Asian")),
+    ("Indian faces", Subset(race="Indian")),
+    ("faces of other races", Subset(race="Others")),
+)
+
+
+WOMEN_BY_EVERYONE = AGE_GROUP.varied(
+    name=f"{AGE_GROUP.stem}-women-everyone",
+    asks="How well does a network trained on everyone read the age group of women?",
+    compare_with=None,
+    study=None,
+    subset=Subset(gender="female", training="everyone"),
+)
+SPECIALISTS = tuple(
+    AGE_GROUP.varied(
+        name=f"{AGE_GROUP.stem}-{subset.ending}",
+        asks=f"How well does a network trained on {people} alone read the age group of {people}?",
+        # The only subset here that everyone's network is tested on too.
+        compare_with=WOMEN_BY_EVERYONE.name if subset.gender == "female" else None,
+        study=None,
+        subset=subset,
+    )
+    for people, subset in SUBSETS
+)
+
+EXPERIMENTS = (*SPECIALISTS, WOMEN_BY_EVERYONE)

@@ -1,0 +1,182 @@
+"""`facebench audit-split` as a person and as a machine use it: text, JSON, pairs, exit codes."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmark.cli.main import app
+from tests.faces.sources import folder_of
+from tests.faces.split_parts import CHANGES, drawn, listed, part
+
+runner = CliRunner()
+FACES = drawn(8)
+
+
+@pytest.fixture
+def leaking(tmp_path: Path) -> tuple[Path, Path]:
+    """Of four test faces one is in training re-encoded, one mirrored, one byte by byte."""
+    train = part(tmp_path / "train", {f"{number}.jpg": FACES[number] for number in range(5)})
+    test = part(tmp_path / "test", {"same.jpg": FACES[0], "other.jpg": FACES[6]})
+    part(test, {"small.jpg": FACES[1]}, CHANGES["re-encoded"])
+    part(test, {"turned.jpg": FACES[2]}, CHANGES["mirrored"])
+    return train, test
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> tuple[Path, Path]:
+    return part(tmp_path / "train", {"1.jpg": FACES[1]}), part(
+        tmp_path / "test", {"2.jpg": FACES[2]}
+    )
+
+
+def audit(*arguments: object) -> tuple[int, str, str]:
+    result = runner.invoke(app, ["audit-split", *(str(argument) for argument in arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_clean_split_gives_exit_code_0(clean: tuple[Path, Path]) -> None:
+    code, stdout, stderr = audit(*clean)
+    assert (code, stderr) == (0, "")
+    assert stdout.splitlines()[-1].startswith("Clean: no two parts share")
+    assert "honest" not in stdout
+
+
+def test_a_leak_gives_exit_code_1_and_is_told_in_a_sentence(leaking: tuple[Path, Path]) -> None:
+    code, stdout, stderr = audit(*leaking)
+    assert code == 1
+    assert stderr == "Found: 75.0 % of test (3 of 4 files) is in train.\n"
+    assert "near-duplicate" in stdout
+    assert "mirrored" in stdout
+    # 75 % seen: 0.5 + 0.75 x 0.5 = 0.875; 0.7 + 0.75 x 0.3 = 0.925.
+    assert "87.5 %" in stdout
+    assert "92.5 %" in stdout
+
+
+def test_all_fits_eighty_columns(
+    leaking: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = f"{'1_0_0_20170112213500903' * 3}.jpg.chip.jpg"
+    folder_of(leaking[1], {long: (leaking[0] / "4.jpg").read_bytes(), "x/0.jpg": b""})
+    part(leaking[1], {"3.png": FACES[7]})
+    _, stdout, stderr = audit(*leaking)
+    assert "1 files of test have names like files of train, but show something else" in stderr
+    assert max(len(line) for line in stdout.splitlines()) <= 80
+
+
+def test_an_honest_accuracy_of_ones_own_is_used(leaking: tuple[Path, Path]) -> None:
+    _, stdout, _ = audit(*leaking, "--honest", 0.64)
+    assert "64.0 %" in stdout
+    assert "91.0 %" in stdout  # 0.64 + 0.75 x 0.36
+    assert "50.0 %" not in stdout
+
+
+def test_a_machine_is_answered_with_one_object(leaking: tuple[Path, Path]) -> None:
+    code, stdout, stderr = audit(*leaking, "--json", "--honest", 0.6)
+    answer = json.loads(stdout)
+    assert (code, stderr, answer["ok"], answer["command"]) == (1, "", False, "audit-split")
+    data = answer["data"]
+    assert (data["verdict"], data["near_duplicates"]["threshold_bits"]) == ("leaking", 28)
+    (overlap,) = data["overlaps"]
+    assert (overlap["leaking"], overlap["same_bytes"], overlap["near_duplicates"]) == (3, 1, 2)
+    assert data["inflation"] == [
+        {"part": "test", "seen_fraction": 0.75, "honest": 0.6, "highest": pytest.approx(0.9)}
+    ]
+    assert answer["errors"][0]["found"].startswith("75.0 % of test")
+
+
+def test_every_pair_is_written(leaking: tuple[Path, Path], tmp_path: Path) -> None:
+    assert audit(*leaking, "--csv", tmp_path / "new" / "pairs.csv")[0] == 1
+    with (tmp_path / "new" / "pairs.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    found = [(row["file"], row["other_file"], row["found_by"], row["mirrored"]) for row in rows]
+    assert found == [
+        ("same.jpg", "0.jpg", "bytes", ""),
+        ("small.jpg", "1.jpg", "near-duplicate", ""),
+        ("turned.jpg", "2.jpg", "near-duplicate", "yes"),
+    ]
+
+
+def test_names_that_are_alike_give_exit_code_1_and_the_way_to_know(tmp_path: Path) -> None:
+    train, test = (
+        listed(tmp_path / "train.txt", "a/1.jpg"),
+        listed(tmp_path / "test.txt", "b/1.jpg"),
+    )
+    code, stdout, stderr = audit(train, test)
+    assert code == 1
+    assert "Undecided" in stdout
+    assert "name in another folder" in stdout
+    assert "1 of 1 files of test may be in train" in stderr
+    assert "--images FOLDER compares the pictures" in stderr
+
+
+def test_names_alone_are_said_to_be_names_alone(tmp_path: Path) -> None:
+    train, test = listed(tmp_path / "train.txt", "1.jpg"), listed(tmp_path / "test.txt", "2.jpg")
+    code, stdout, stderr = audit(train, test)
+    assert (code, "Clean as far as names tell" in stdout) == (0, True)
+    assert "train, test: only names were compared" in stderr
+
+
+def test_what_was_not_compared_is_noted(tmp_path: Path) -> None:
+    images = part(tmp_path / "images", {"1.jpg": FACES[1], "2.jpg": FACES[2]})
+    folder_of(images, {"3.jpg": b"no picture"})
+    train = listed(tmp_path / "train.csv", "file,age", "1.jpg,3", "1.jpg,3", ",9", "lost.jpg,4")
+    test = listed(tmp_path / "test.txt", "2.jpg", "3.jpg")
+    code, _, stderr = audit(train, test, "--images", images)
+    assert code == 0
+    notes = stderr.splitlines()
+    assert len(notes) == 4
+    assert "train has 1 names more than once (1.jpg)" in notes[0]
+    assert "1 rows of" in notes[1]
+    assert "1 of 2 names of train have no picture of their own under" in notes[2]
+    assert "1 pictures of test are not compared as near-duplicates (3.jpg: it is not" in notes[3]
+
+
+def test_quiet_prints_the_result_alone(leaking: tuple[Path, Path]) -> None:
+    assert audit(*leaking, "--quiet")[1] == "Leaking.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--honest", "70"), "an honest accuracy of 70 (allowed: above 0 and below 1"),
+        (("--images", "nowhere"), "--images nowhere does not exist"),
+        (("--csv", "{test}"), "is a part of the split itself"),
+        (("--csv", "{folder}"), "the pairs cannot be written"),
+    ],
+)
+def test_options_that_will_not_do_give_exit_code_2(
+    tmp_path: Path, options: tuple[str, str], sentence: str
+) -> None:
+    train, test = listed(tmp_path / "train.txt", "1.jpg"), listed(tmp_path / "test.txt", "2.jpg")
+    told = [option.format(test=test, folder=tmp_path) for option in options]
+    code, stdout, stderr = audit(train, test, *told)
+    assert (code, stdout) == (2, "")
+    assert sentence in stderr
+    assert test.read_text(encoding="utf-8") == "2.jpg\n"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x00\x01", b"\xff\xfe\x00\xd8"])
+def test_a_part_that_cannot_be_read_gives_exit_code_2(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "test.txt").write_bytes(content)
+    code, stdout, stderr = audit(listed(tmp_path / "train.txt", "1.jpg"), tmp_path / "test.txt")
+    assert (code, stdout) == (2, "")
+    assert "test.txt" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_one_part_alone_is_a_usage_error(tmp_path: Path) -> None:
+    assert audit(listed(tmp_path / "train.txt", "1.jpg"))[0] == 2
+
+
+def test_help_has_examples() -> None:
+    code, stdout, _ = audit("--help")
+    assert code == 0
+    assert "facebench audit-split train.csv test.csv --images faces" in stdout

@@ -1,0 +1,199 @@
+"""`facebench compare`: what is printed and written, and how it answers a wrong call."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from benchmark import registry
+from benchmark.cli.compare import compare
+from benchmark.cli.compare_table import render
+from benchmark.results import comparison
+from benchmark.results.comparison import Comparison
+from benchmark.results.library import Library
+from benchmark.results.rows import read_run
+from tests.results.conftest import RunBuilder, exact_predictions, made_up_predictions
+from tests.results.finished_runs import finished
+
+MTL = "mtl-cnn-none-full-short"
+ALONE = "gender-cnn-none-full-short"
+FROZEN = "mtl-squeezenet1_1-imagenet-frozen-short"
+SWAPPED = "mtl-squeezenet1_1-imagenet-frozen-swapped-short"
+
+app = typer.Typer()
+app.command()(compare)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> RunBuilder:
+    return RunBuilder(tmp_path / "mlruns")
+
+
+def call(runs: RunBuilder, *arguments: str) -> Result:
+    folders = ["--runs-dir", str(runs.runs_dir), "--data-dir", str(runs.runs_dir.parent / "data")]
+    return CliRunner().invoke(app, [*arguments, *folders])
+
+
+def one_run(runs: RunBuilder, name: str, n_right: int = 80, *, seed: int = 0) -> str:
+    experiment = registry.experiment(name)
+    answers = exact_predictions(70, n_right, n=100, tasks=experiment.head.tasks)
+    return finished(runs, experiment, answers, seed=seed).identity
+
+
+def flat(text: str) -> str:
+    """Undo the terminal's line breaks."""
+    return " ".join(text.split())
+
+
+def test_a_suite_is_answered_in_words(runs: RunBuilder) -> None:
+    one_run(runs, MTL, 80)
+    one_run(runs, ALONE, 50)
+    result = call(runs, "quick")
+    assert result.exit_code == 0
+    said = flat(result.output)
+    assert "Does MTL beat STL? Gender: yes, better by 30.0 points" in said
+    assert "One seed on a side speaks of these trainings alone." in said
+    assert f"Twins missing of {MTL}: age group (age_group-cnn-none-full-short: not run)" in said
+    assert "race-cnn-none-full-short: missing, not run" in said
+
+
+def test_json_is_alone_on_stdout(runs: RunBuilder) -> None:
+    one_run(runs, MTL, 80)
+    identity = one_run(runs, ALONE, 50)
+    answer = json.loads(call(runs, MTL, identity[:8], "--json").stdout)
+    assert (answer["command"], answer["ok"]) == ("compare", True)
+    row = answer["data"]["tables"][0]["rows"][0]
+    assert (row["task"], row["verdict"]) == ("gender", "worse")
+    assert row["difference"] == pytest.approx(-0.3)
+    assert answer["data"]["limits"]
+
+
+def test_markdown_and_csv_are_written_where_asked(runs: RunBuilder, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        one_run(runs, MTL, 80, seed=seed)
+        one_run(runs, ALONE, 50 + seed, seed=seed)
+    page, lines = tmp_path / "out" / "c.md", tmp_path / "out" / "c.csv"
+    result = call(runs, MTL, "--markdown", str(page), "--csv", str(lines))
+    assert result.exit_code == 0
+    assert f"| {MTL} | {ALONE} | gender | +29.5" in page.read_text()
+    (row,) = csv.DictReader(lines.read_text().splitlines())
+    assert (row["test"], row["arm_seeds"]) == ("sign_flip", "0 1")
+
+
+def test_one_task_alone_may_be_asked_for(runs: RunBuilder) -> None:
+    one_run(runs, MTL)
+    one_run(runs, FROZEN)
+    rows = json.loads(call(runs, MTL, FROZEN, "--task", "race", "--json").stdout)["data"]
+    assert [row["task"] for row in rows["tables"][0]["rows"]] == ["race"]
+    result = call(runs, MTL, FROZEN, "--task", "age")
+    assert result.exit_code == 2
+    assert "unknown task 'age' (allowed: age_group, gender, race)" in flat(result.stderr)
+
+
+def test_a_protocol_of_its_own_is_refused_by_name_and_a_gap_in_a_suite(runs: RunBuilder) -> None:
+    for name in (FROZEN, SWAPPED, "mtl-squeezenet1_1-none-frozen-short"):
+        one_run(runs, name)
+    refused = call(runs, FROZEN, SWAPPED)
+    assert refused.exit_code == 2
+    assert "they differ in protocol.input_scaling (weights_swapped and weights)" in flat(
+        refused.stderr
+    )
+    suite = call(runs, "controls")
+    assert suite.exit_code == 0
+    assert f"{SWAPPED} against {FROZEN}: not compared, they differ in" in flat(suite.output)
+
+
+def test_nothing_to_compare_says_how_to_make_it(runs: RunBuilder) -> None:
+    result = call(runs, "quick")
+    assert result.exit_code == 2
+    assert "there is no run to compare" in flat(result.stderr)
+    one_run(runs, FROZEN)
+    result = call(runs, "quick")
+    assert result.exit_code == 2
+    assert "nothing can be compared" in flat(result.stderr)
+    assert "facebench run NAME --seeds 0,1,2" in flat(result.stderr)
+
+
+def test_a_run_that_cannot_be_read_is_said_and_left_out(runs: RunBuilder) -> None:
+    one_run(runs, MTL)
+    one_run(runs, ALONE)
+    broken = runs.runs_dir / "work" / ("0" * 64)
+    broken.mkdir()
+    (broken / "experiment.json").write_text("{")
+    result = call(runs, MTL)
+    assert result.exit_code == 0
+    assert "left out, not readable" in flat(result.stderr)
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(runs: RunBuilder, tmp_path: Path) -> None:
+    one_run(runs, MTL)
+    one_run(runs, ALONE)
+    (tmp_path / "file").write_text("")
+    result = call(runs, MTL, "--csv", str(tmp_path / "file" / "c.csv"))
+    assert result.exit_code == 2
+    assert "cannot be written" in flat(result.stderr)
+
+
+def test_asking_for_help_loads_no_heavy_package() -> None:
+    code = (
+        "import sys, benchmark.cli.compare\n"
+        "sys.exit(', '.join({'torch', 'sklearn', 'statsmodels', 'mlflow'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture(scope="module")
+def plausible(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Long names, several seeds and one, a twin, a gap, what is missing."""
+    runs = RunBuilder(tmp_path_factory.mktemp("runs"))
+    for name, skill, seeds in (
+        ("mtl-squeezenet1_1-imagenet-fire6_9-short", 3.0, (0, 1)),
+        (FROZEN, 1.5, (0, 1)),
+        (MTL, 1.6, (0,)),
+        (ALONE, 1.6, (0,)),
+        (SWAPPED, 1.5, (0,)),
+    ):
+        experiment = registry.experiment(name)
+        for seed in seeds:
+            skills = dict.fromkeys(experiment.head.tasks, skill)
+            finished(runs, experiment, made_up_predictions(skills, seed=seed), seed=seed)
+    read = tuple(read_run(record) for record in runs.records())
+    shelf = Library(read, registry.experiments(), registry.suites())
+    return comparison.compare(shelf, ["quick", "controls"], all_pairs=True)
+
+
+def printed(found: Comparison, width: int) -> Sequence[str]:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(render(found, width))
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 100, 140, 200])
+def test_the_tables_fit_and_break_no_number(width: int, plausible: Comparison) -> None:
+    lines = printed(plausible, width)
+    text = "\n".join(lines)
+    assert max(len(line) for line in lines) <= width
+    assert "…" not in text
+    for table in plausible.tables:
+        for line in table.lines:
+            found = line.difference
+            assert f"{100 * found.high:+.1f})".replace("-", "−") in text
+            assert f"against {line.reference.label}" in text or table.kind == "twins"
+    for standing in plausible.standings:
+        for score in standing.scores.values():
+            assert f"{100 * score.low:.1f}–{100 * score.high:.1f}" in text
+
+
+def test_a_wide_terminal_puts_a_task_on_one_line(plausible: Comparison) -> None:
+    lines = printed(plausible, 200)
+    told = [line for line in lines if line.startswith("  gender ") and "told apart" in line]
+    assert told
+    assert all("would have been seen" in line for line in told)

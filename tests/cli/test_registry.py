@@ -1,0 +1,248 @@
+"""`facebench list`: filters, the study's numbers beside ours, and what is missing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from benchmark import registry
+from benchmark.cli.main import app
+from benchmark.cli.ours import Ours, gather
+from benchmark.cli.study_table import rate_and_batch, render
+from tests.results.conftest import RunBuilder, exact_predictions
+
+if TYPE_CHECKING:
+    from benchmark.faces.store import FaceSet
+
+BLOCK5 = "mtl-vgg16-imagenet-block5"
+ALONE = "gender-vgg16-imagenet-full"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> RunBuilder:
+    return RunBuilder(tmp_path / "mlruns")
+
+
+def done(runs: RunBuilder, name: str, n_right: int, **about: Any) -> None:
+    """Write a finished run that read `n_right` of 100 test faces right."""
+    experiment = registry.experiment(name)
+    predictions = exact_predictions(50, n_right, tasks=experiment.head.tasks)
+    runs.done(experiment, predictions, **about)
+
+
+def call(runs: RunBuilder, *arguments: str, data_dir: Path | None = None) -> Result:
+    data_dir = data_dir or runs.runs_dir.parent / "data"
+    folders = ["--runs-dir", str(runs.runs_dir), "--data-dir", str(data_dir)]
+    return CliRunner().invoke(app, ["list", *arguments, *folders])
+
+
+def rows(runs: RunBuilder, *arguments: str) -> dict[str, dict[str, Any]]:
+    content = json.loads(call(runs, *arguments, "--json").stdout)
+    return {item["name"]: item for item in content["data"]["experiments"]}
+
+
+def printed(runs: RunBuilder, suite: str, width: int) -> str:
+    """Render a suite's table at a width, as the command does."""
+    experiments = list(registry.experiments_of(suite))
+    ours = gather(experiments, None, runs_dir=runs.runs_dir, data_dir=runs.runs_dir.parent)
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(render("Suite", experiments, ours, width))
+    return capture.get()
+
+
+def flat(text: str) -> str:
+    """Undo the terminal's line breaks."""
+    return " ".join(text.split())
+
+
+def line_of(text: str, start: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.startswith(start)]
+    return line.split()
+
+
+def test_json_holds_every_field_with_the_studys_numbers_and_ours(runs: RunBuilder) -> None:
+    done(runs, BLOCK5, 70)
+    done(runs, BLOCK5, 80, seed=1)
+    row = rows(runs, "--suite", "study")[BLOCK5]
+    study = {"row": "2.2", "age_group": 0.9028, "gender": 0.9758, "race": 0.9253}
+    assert row["study"] == study
+    # (0.70 + 0.80) / 2
+    assert row["ours"]["gender"]["mean"] == pytest.approx(0.75)
+    assert (row["ours"]["gender"]["n_seeds"], row["ours"]["gender"]["seeds"]) == (2, [0, 1])
+    assert row["recipe"]["learning_rate"] == 1e-4
+    assert (row["trainable"], row["architecture"], row["task"]) == ("block5", "vgg16", "mtl")
+
+
+def test_what_does_not_exist_is_null_in_json(runs: RunBuilder) -> None:
+    done(runs, BLOCK5, 70)
+    shown = rows(runs, "--suite", "study")
+    assert shown["mtl-cnn-none-full"]["study"] is None
+    assert shown["mtl-cnn-none-full"]["ours"] is None
+    assert shown[ALONE]["study"] == {
+        "row": "5.1b", "age_group": None, "gender": 0.9813, "race": None
+    }  # fmt: skip
+    assert len(shown) == 36
+
+
+def test_without_runs_there_is_no_column_of_ours(runs: RunBuilder) -> None:
+    result = call(runs, "--suite", "study")
+    assert result.exit_code == 0
+    assert "none of these is measured yet" in flat(result.output)
+    assert "not comparable" in flat(result.output)
+    assert "90.28 97.58 92.53" in flat(result.output)
+    assert "seeds" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("suite", "width"),
+    [("study", 80), ("study", 110), ("study", 200), ("plan35", 80), ("matrix", 80)],
+)
+def test_the_table_fits_and_breaks_no_number(suite: str, width: int, runs: RunBuilder) -> None:
+    done(runs, BLOCK5, 70)
+    for text in (printed(runs, suite, width), printed(RunBuilder(Path("none")), suite, width)):
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+        assert "…" not in text
+        for item in registry.experiments_of(suite):
+            assert all(piece in text for piece in item.name.split("-"))
+            assert item.study is None or item.study.row in text
+
+
+def test_a_wide_table_has_a_row_on_one_line(runs: RunBuilder) -> None:
+    done(runs, BLOCK5, 70)
+    text = printed(runs, "study", 200)
+    cells = line_of(text, "2.2 ")
+    assert cells[:6] == ["2.2", BLOCK5, "1e-4/32", "90.28", "97.58", "92.53"]
+    assert cells[6:10] == ["70.0", "70.0", "70.0", "1"]
+    assert cells[-1] == "learns?"
+    missing = ["–", "mtl-cnn-none-full", "1e-3/32", *"–––", *"–––", "–"]
+    assert line_of(text, "–     mtl-cnn-none-full ")[:10] == missing
+
+
+def test_a_narrow_table_has_ours_below_the_studys(runs: RunBuilder) -> None:
+    done(runs, BLOCK5, 70)
+    lines = printed(runs, "study", 80).splitlines()
+    above = next(index for index, line in enumerate(lines) if line.startswith("2.2 "))
+    assert lines[above].split() == ["2.2", BLOCK5, "1e-4/32", "90.28", "97.58", "92.53"]
+    assert lines[above + 1].split() == ["ours,", "1", "seed", "70.0", "70.0", "70.0"]
+    assert lines[above + 3].split() == ["ours,", "not", "measured", "–", "–", "–"]
+
+
+def test_a_task_that_is_not_read_is_empty_not_missing(runs: RunBuilder) -> None:
+    done(runs, ALONE, 70)
+    cells = line_of(printed(runs, "study", 200), "5.1b ")
+    assert cells[:6] == ["5.1b", ALONE, "1e-4/32", "98.13", "70.0", "1"]
+
+
+def test_nothing_is_ever_shown_as_zero_for_want_of_a_number(runs: RunBuilder) -> None:
+    done(runs, BLOCK5, 0)
+    text = printed(runs, "study", 200)
+    assert line_of(text, "2.2 ")[6:9] == ["0.0", "0.0", "0.0"]
+    assert text.count(" 0.0") == 3
+
+
+def test_runs_of_the_prepared_data_set_count_and_no_others(
+    runs: RunBuilder, drawn_data_dir: Path, drawn_faces: "FaceSet"
+) -> None:
+    runs.dataset |= {"name": drawn_faces.name, "drawn": True}
+    done(runs, BLOCK5, 70)
+    runs.dataset |= {
+        "pixel_digest": drawn_faces.pixel_digest, "split_digest": drawn_faces.split_digest
+    }  # fmt: skip
+    done(runs, ALONE, 80)
+    arguments = ("--suite", "study", "--dataset", "drawn", "--json")
+    answer = json.loads(call(runs, *arguments, data_dir=drawn_data_dir).stdout)["data"]
+    ours = {item["name"]: item["ours"] for item in answer["experiments"] if item["ours"]}
+    assert list(ours) == [ALONE]
+    assert (answer["measured_on"]["dataset"], answer["measured_on"]["drawn"]) == (
+        drawn_faces.name, True
+    )  # fmt: skip
+
+
+def test_drawn_faces_are_shown_only_when_asked_for(runs: RunBuilder) -> None:
+    runs.dataset |= {"name": "drawn-v9", "drawn": True}
+    done(runs, BLOCK5, 70)
+    unasked = call(runs, "--suite", "study")
+    assert "runs on drawn faces are not shown; --dataset drawn-v9" in flat(unasked.stderr)
+    assert "70.0" not in unasked.stdout
+    asked = call(runs, "--suite", "study", "--dataset", "drawn")
+    assert "DRAWN FACES and not people" in flat(asked.stdout)
+    assert "70.0" in asked.stdout
+
+
+def test_of_several_data_sets_one_must_be_named(runs: RunBuilder) -> None:
+    done(runs, BLOCK5, 70)
+    done(RunBuilder(runs.runs_dir, runs.dataset | {"name": "utkface-200"}), BLOCK5, 75, seed=1)
+    unasked = call(runs, "--suite", "study")
+    assert "runs are on utkface-100, utkface-200; --dataset shows" in flat(unasked.stderr)
+    row = rows(runs, "--suite", "study", "--dataset", "utkface-200")[BLOCK5]
+    assert row["ours"]["race"]["mean"] == pytest.approx(0.75)
+
+
+def test_an_unknown_data_set_is_answered_with_the_known_ones(runs: RunBuilder) -> None:
+    done(runs, BLOCK5, 70)
+    result = call(runs, "--suite", "study", "--dataset", "moon")
+    assert result.exit_code == 2
+    assert "no data set and no run is called 'moon' (allowed: utkface-100)" in flat(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "known"),
+    [
+        ("--architecture", "vgg99", "vgg16, vgg19"),
+        ("--weights", "coco", "imagenet, none, vggface"),
+        ("--task", "age", "age_group, gender, mtl, race"),
+        ("--suite", "moon", "quick, study"),
+    ],
+)
+def test_an_unknown_filter_is_answered_with_the_known_values(
+    option: str, value: str, known: str, runs: RunBuilder
+) -> None:
+    result = call(runs, option, value)
+    assert result.exit_code == 2
+    assert repr(value) in flat(result.stderr)
+    assert known in flat(result.stderr)
+
+
+def test_filters_narrow_a_suite(runs: RunBuilder) -> None:
+    filters = ("--architecture", "vgg16", "--weights", "vggface", "--task", "race")
+    assert list(rows(runs, "--suite", "matrix", *filters)) == [
+        "race-vgg16-vggface-block5",
+        "race-vgg16-vggface-full",
+    ]
+    assert list(rows(runs, "--suite", "quick", "--architecture", "vgg16")) == []
+    assert "No experiment fits" in call(runs, "--suite", "quick", "--weights", "vggface").output
+
+
+def test_the_whole_list_ends_with_the_suites(runs: RunBuilder) -> None:
+    output = call(runs).output
+    assert set(registry.experiments()) <= set(output.split())
+    asks = flat(output)
+    for suite in registry.suites().values():
+        assert f"{suite.name} {len(suite.experiments)} {suite.asks}" in asks
+
+
+def test_a_rate_is_written_as_in_the_study() -> None:
+    written = {rate_and_batch(item) for item in registry.experiments().values()}
+    assert {"1e-3/32", "1e-5/16", "5e-4/32", "1e-4/128"} <= written
+
+
+def test_listing_without_runs_reads_no_data_and_loads_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from benchmark import registry; "
+        "from benchmark.cli.ours import gather; import benchmark.cli.registry; "
+        "gather(list(registry.experiments().values()), None, runs_dir=Path('no'), "
+        "data_dir=Path('no')); "
+        "sys.exit(', '.join({'torch', 'pandas', 'timm', 'mlflow'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_nothing_gathered_is_nothing_measured() -> None:
+    assert Ours().faces is None
+    assert Ours().accuracies == {}

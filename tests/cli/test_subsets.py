@@ -1,0 +1,69 @@
+"""`facebench subsets`: the table, the sentences and the files, from stored predictions alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmark import registry
+from benchmark.cli.main import app
+from benchmark.results.predictions import predictions_table
+from tests.results.conftest import RunBuilder, certain, made_up_faces
+from tests.results.test_subset_study import with_validation
+
+BASE = "age_group-cnn-none-full-steps"
+
+
+@pytest.fixture
+def women(tmp_path: Path) -> Path:
+    """Finish the three arms of women with two seeds: the specialist reads 60 of 100 more."""
+    runs = RunBuilder(tmp_path / "mlruns")
+    faces = made_up_faces(400, seed=2)
+    faces = faces[faces["gender"] == 1].head(150).reset_index(drop=True)
+    for ending, n_right in (("women", 120), ("women-everyone", 60), ("women-matched", 118)):
+        for seed in (0, 1):
+            wrong = np.arange(150) >= n_right
+            answers = {"age_group": certain((faces["age_group"] + wrong) % 5, "age_group")}
+            table = with_validation(predictions_table(faces, "test", answers))
+            runs.done(registry.experiment(f"{BASE}-{ending}"), table, seed=seed)
+    return tmp_path / "mlruns"
+
+
+def called(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["subsets", *arguments])
+
+
+def test_the_table_fits_eighty_columns_and_answers_in_words(women: Path) -> None:
+    answer = called("--runs-dir", str(women))
+    assert answer.exit_code == 0, answer.output
+    assert max(len(line) for line in answer.stdout.splitlines()) <= 80
+    said = " ".join(answer.stdout.split())
+    assert "the specialist reads better for women" in said
+    assert "cannot be told apart for 1 of 1 subsets" in said
+    assert "+40.0" in said
+
+
+def test_table_and_picture_are_written(women: Path, tmp_path: Path) -> None:
+    answer = called("--runs-dir", str(women), "--out", str(tmp_path / "out"))
+    assert answer.exit_code == 0, answer.output
+    text = (tmp_path / "out" / "subsets-utkface-100.md").read_text()
+    assert "| women | 150 | 80.0 ±0.0" in text
+    assert (tmp_path / "out" / "subsets-utkface-100.png").stat().st_size > 10_000
+
+
+def test_a_machine_gets_numbers(women: Path) -> None:
+    data = json.loads(called("--runs-dir", str(women), "--json").stdout)["data"]
+    (result,) = data["subsets"]
+    assert result["against_everyone"]["accuracy"] == pytest.approx(0.4)
+    assert result["against_everyone"]["verdict"] == "better"
+    assert result["arms"]["size_matched"]["seeds"] == [0, 1]
+
+
+def test_no_runs_and_unknown_data_sets_are_refused(women: Path, tmp_path: Path) -> None:
+    assert "no data set has runs" in called("--runs-dir", str(tmp_path / "none")).stderr
+    answer = called("--runs-dir", str(women), "--dataset", "mars")
+    assert answer.exit_code == 2
+    assert "allowed: utkface-100" in answer.stderr

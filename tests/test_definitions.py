@@ -1,0 +1,182 @@
+"""The study's rows as it printed them, and suites that hold what they promise."""
+
+import json
+from collections import Counter
+from itertools import product
+from typing import Any
+
+import pytest
+
+from benchmark import registry
+from benchmark.architectures import ARCHITECTURES
+from benchmark.experiment import Experiment, Protocol
+from benchmark.identity import Ingredients, family_of
+from benchmark.tasks import TASKS
+from tests.conftest import shared_file
+
+STUDY = tuple(registry.experiments_of("study"))
+
+PRINTED_BY_HAND = [
+    # row, name, rate, batch, age group, gender, race: copied from the table of the notebooks
+    ("2.1", "mtl-vgg16-imagenet-frozen", 1e-3, 32, 0.6377, 0.8986, 0.7213),
+    ("2.4", "mtl-vgg16-imagenet-block5-gate", 1e-4, 32, 0.9045, 0.9703, 0.9385),
+    ("2.6", "mtl-vgg16-imagenet-full", 1e-4, 32, 0.9245, 0.9818, 0.9495),
+    ("3.5", "mtl-vgg16-vggface-block5-attention", 1e-4, 32, 0.9168, 0.9741, 0.9461),
+    ("5.2a", "age_group-vgg16-imagenet-block5", 1e-4, 32, 0.8299, None, None),
+    ("5.1b", "gender-vgg16-imagenet-full", 1e-4, 32, None, 0.9813, None),
+    ("6.1", "mtl-vgg19-imagenet-block5", 1e-4, 32, 0.9041, 0.9775, 0.9431),
+    ("7.1", "mtl-resnet50-imagenet-frozen", 1e-3, 16, 0.5091, 0.7832, 0.4943),
+    ("7.3", "mtl-resnet50-imagenet-full", 1e-5, 16, 0.8931, 0.9593, 0.9330),
+    ("8.1", "mtl-densenet121-imagenet-frozen", 1e-4, 32, 0.7230, 0.9398, 0.7734),
+    ("8.2", "mtl-densenet121-imagenet-full", 1e-5, 32, 0.8986, 0.9601, 0.9283),
+    ("R2", "mtl-vgg16-vggface-block5-embedding-flatten", 1e-4, 128, 0.9202, 0.9784, 0.9542),
+    ("R6", "race-vgg16-vggface-block5-flatten", 1e-4, 128, None, None, 0.9627),
+]
+
+
+@pytest.mark.parametrize("printed", PRINTED_BY_HAND, ids=lambda printed: printed[0])
+def test_a_study_row_is_as_the_notebook_printed_it(printed: tuple[Any, ...]) -> None:
+    row, name, rate, batch, age_group, gender, race = printed
+    experiment = registry.experiment(name)
+    assert experiment.study is not None
+    study = experiment.study
+    assert (study.row, study.age_group, study.gender, study.race) == (row, age_group, gender, race)
+    assert (experiment.recipe.learning_rate, experiment.recipe.batch_size) == (rate, batch)
+
+
+NOTEBOOKS = {
+    **{f"2.{n}": f"MTL_based_VGGmodel_ImageNetweights_v{n}" for n in range(1, 6)},
+    "2.6": "MTL_based_VGGmodel_ImageNetweights_with_fully_trainable_layers",
+    **{f"3.{n}": f"MTL_based_VGGmodel_VGGFaceweights_v{n}" for n in range(1, 6)},
+    "3.6": "MTL_based_VGGmodel_VGGFaceweights_with_fully_trainable_layers",
+    "5.1": "1_STL_VGGmodel_imagenet_weights_for_gender_classification",
+    "5.2": "2_STL_VGGmodel_imagenet_weights_for_age_group_classification_new",
+    "5.3": "3_STL_VGGmodel_imagenet_weights_for_race_classification",
+    "6.1": "MTL_based_frozen_VGG19model_with_ImageNetweights_v1",
+    "6.2": "MTL_based_VGG19model_ImageNetweights_with_fully_trainable_layers",
+    "7.1": "MTL_based_frozen_ResNet50_model_with_ImageNetweights_v1",
+    "7.3": "MTL_based_fully_trainable_ResNet50_model_with_ImageNet_weights",
+    "8.1": "MTL_frozen_DenseNet121_based_model_with_ImageNetweights_v1",
+    "8.2": "MTL_fully_trainable_DenseNet121_based_model_with_ImageNetweights",
+    "R1": "age_group_gender_race_classifications_using_multi_task_learning_v1",
+    "R2": "age_group_gender_race_classifications_using_gender_embedding_multi_task_learning_v2",
+    "R3": "age_group_gender_race_classifications_using_gender_embedding_multi_task_learning_v3",
+    "R4": "age_group_classification_VGG16_transfer_learning_from_VGGFace_v1",
+    "R5": "gender_classification_VGG16_transfer_learning_from_VGGFace_v1",
+    "R6": "race_classification_VGG16_transfer_learning_from_VGGFace_v1",
+}
+"""The notebook of each row; those of 5.1 to 5.3 hold two models, a and b."""
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "experiment", [item for item in STUDY if item.study], ids=lambda item: item.name
+)
+def test_every_study_row_is_what_its_notebook_printed(experiment: Experiment) -> None:
+    notebooks = {
+        item["notebook"].rpartition("/")[2].removesuffix(".ipynb"): item
+        for item in json.loads(shared_file("reference", "thesis_results.json").read_text())
+    }
+    study = experiment.study
+    assert study is not None
+    told = notebooks[NOTEBOOKS[study.row.rstrip("ab")]]
+    test = told["variants"][0]["test"] if study.row.endswith("a") else told["test"]
+    names = {"age_group": "age", "gender": "gender", "race": "race"}
+    printed = {task: test[name]["accuracy"] for task, name in names.items() if name in test}
+    assert {task: getattr(study, task) for task in experiment.head.tasks} == printed
+    recipe, backbone = experiment.recipe, experiment.backbone
+    assert (told["lr"], told["batch_size"]) == (recipe.learning_rate, recipe.batch_size)
+    assert told["backbone"].lower() == backbone.architecture
+    assert told["weights"].lower().startswith(backbone.weights)
+    assert told["epochs"]["max"] == recipe.max_epochs or study.row in ("R5", "R6")
+
+
+def test_every_row_of_the_study_is_there_once() -> None:
+    rows = Counter(item.study.row for item in STUDY if item.study)
+    stl = [f"5.{n}{model}" for n, model in product((1, 2, 3), "ab")]
+    assert rows == Counter({*NOTEBOOKS, *stl} - {"5.1", "5.2", "5.3"})
+    assert [item.name for item in STUDY if item.study is None] == [
+        "mtl-cnn-none-full",
+        "mtl-cnn-none-full-embedding",
+        "mtl-cnn-none-full-gate",
+        "mtl-cnn-none-full-attention",
+        "mtl-resnet50-imagenet-conv5",
+        "mtl-densenet121-imagenet-denseblock4",
+    ]
+
+
+def test_no_honest_experiment_carries_another_ones_number() -> None:
+    honest = [item for item in registry.experiments().values() if item.protocol == Protocol()]
+    rows = Counter(item.study.row for item in honest if item.study)
+    assert set(rows.values()) == {1}
+
+
+def test_the_study_suite_is_leak_free_and_trains_thirty_epochs() -> None:
+    assert {item.protocol for item in STUDY} == {Protocol()}
+    assert {item.recipe.max_epochs for item in STUDY} == {30}
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_the_matrix_holds_every_published_start_of_an_architecture(name: str) -> None:
+    architecture = ARCHITECTURES[name]
+    depths = {
+        source: ["full"] if source == "none" else ["full", architecture.stages[-1]]
+        for source in architecture.weight_sources
+    }
+    expected = {
+        f"{task}-{name}-{source}-{depth}"
+        for task, source in product(("mtl", *TASKS), architecture.weight_sources)
+        for depth in depths[source]
+    }
+    found = {item.name for item in registry.experiments_of("matrix")
+             if item.backbone.architecture == name}  # fmt: skip
+    assert found == expected
+
+
+def test_the_matrix_takes_what_is_written_by_hand() -> None:
+    by_hand = registry.experiment("gender-vgg16-imagenet-full")
+    assert by_hand.study is not None
+    assert by_hand in set(registry.experiments_of("matrix"))
+
+
+@pytest.mark.parametrize("suite", ["study", "matrix", "modern"])
+def test_every_multi_task_row_has_its_three_twins(suite: str) -> None:
+    for experiment in registry.experiments_of(suite):
+        assert None not in registry.twins_of(experiment).values(), experiment.name
+
+
+def test_modern_networks_are_shown_at_three_depths() -> None:
+    depths: dict[str, list[str]] = {}
+    for item in registry.experiments_of("modern"):
+        assert (item.task_label, item.backbone.weights) == ("mtl", "imagenet")
+        depths.setdefault(item.backbone.architecture, []).append(item.backbone.depth_name)
+    assert depths == {
+        name: ["frozen", architecture.stages[-1], "full"]
+        for name, architecture in ARCHITECTURES.items()
+        if architecture.from_timm
+    }
+
+
+def test_plan35_is_the_workload_of_the_performance_plan() -> None:
+    plan = list(registry.experiments_of("plan35"))
+    kinds = Counter(
+        (item.backbone.architecture, item.task_label == "mtl", item.subset is not None)
+        for item in plan
+    )
+    assert kinds == {
+        ("vgg16", True, False): 12,
+        ("vgg16", False, False): 3,
+        ("vgg16", False, True): 8,
+        ("vgg19", True, False): 2,
+        ("resnet50", True, False): 3,
+        ("densenet121", True, False): 3,
+        ("cnn", True, False): 4,
+    }
+
+
+def test_plan35_without_weights_is_still_thirty_five_different_runs() -> None:
+    plan = [item.adjusted({"backbone.weights": "none"})
+            for item in registry.experiments_of("plan35")]  # fmt: skip
+    assert {item.backbone.weights for item in plan} == {"none"}
+    ingredients = Ingredients(None, "ab" * 32, "cd" * 32, trainer_version=1)
+    assert len({family_of(item, ingredients) for item in plan}) == 35

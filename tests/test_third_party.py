@@ -1,0 +1,129 @@
+"""Definitions from outside the project: the very examples of CONTRIBUTING.md, installed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT
+
+EXAMPLES = re.findall(
+    r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL
+)
+FACEBENCH = "from benchmark.cli.main import main; main()"
+
+
+def install(folder: Path, name: str, module: str) -> None:
+    """Lay a package with one definition module into `folder`, as pip would."""
+    package = folder / name
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "experiments.py").write_text(module)
+    about = folder / f"{name}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        f"[facebench.experiments]\n{name} = {name}.experiments\n"
+    )
+
+
+def python(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code where the packages in `folder` are installed, outside the project."""
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def listed(folder: Path) -> dict[str, Any]:
+    answer = python(folder, FACEBENCH, "list", "--json")
+    assert answer.returncode == 0, answer.stderr
+    content: dict[str, Any] = json.loads(answer.stdout)
+    return content
+
+
+def test_each_example_is_about_ten_lines() -> None:
+    assert [len([line for line in text.splitlines() if line.strip()]) for text in EXAMPLES] == [
+        10,
+        10,
+    ]
+
+
+BUILD = """
+from benchmark.cli.main import app
+app(["list", "--json"], standalone_mode=False)
+import torch
+from benchmark import registry
+from benchmark.models.network import build_network
+experiment = registry.experiment("mtl-resnet18-imagenet-full")
+bare = experiment.adjusted({"backbone.weights": "none", "backbone.input_px": 64})
+network = build_network(bare, None, seed=0)
+logits = network(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+print("built", *(tuple(values.shape) for values in logits.values()), network.parameter_counts())
+"""
+
+
+def test_the_documented_ten_lines_add_experiments_that_build(tmp_path: Path) -> None:
+    install(tmp_path, "my_gates", EXAMPLES[0])
+    install(tmp_path, "my_faces", EXAMPLES[1])
+    answer = python(tmp_path, BUILD)
+    listing, _, built = answer.stdout.partition("built")
+    names = {item["name"] for item in json.loads(listing)["data"]["experiments"]}
+    assert {"mtl-vgg19-imagenet-block5-gate", "mtl-resnet18-imagenet-full"} <= names
+    # ResNet18's trunk has 11,176,512 parameters; three heads on 512 features have 198,540.
+    assert built.strip() == "(2, 5) (2, 2) (2, 5) (11375052, 11375052)", answer.stderr
+
+
+BROKEN = {
+    "imports": ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind'"),
+    "syntax": ("def broken(:\n", "SyntaxError"),
+    "empty": ("X = 1\n", "empty.experiments defines nothing"),
+    "wrong_type": ("EXPERIMENTS = ('mtl-cnn-none-full',)\n", "allowed: a tuple of Experiment"),
+    "contradicts": (
+        "from benchmark.experiment import Backbone\nBackbone('cnn', 'imagenet')\n",
+        "cnn has no 'imagenet' weights",
+    ),
+    "clashes": (
+        "from experiments.vgg16 import FULL\nEXPERIMENTS = (FULL,)\n",
+        "experiments.vgg16 and clashes.experiments",
+    ),
+}
+"""Definition modules that cannot be used, and what is said of each."""
+
+
+def test_broken_packages_are_refused_by_name_and_hide_nothing(tmp_path: Path) -> None:
+    for name, (module, _) in BROKEN.items():
+        install(tmp_path, name, module)
+    install(tmp_path, "sound", EXAMPLES[0])
+    answer = listed(tmp_path)
+    assert len(answer["warnings"]) == len(BROKEN)
+    for name, (_, reason) in BROKEN.items():
+        where = f"entry point '{name}' ({name}.experiments)"
+        (warning,) = [text for text in answer["warnings"] if where in text]
+        assert reason in warning
+    names = {item["name"] for item in answer["data"]["experiments"]}
+    assert {"mtl-vgg16-imagenet-full", "mtl-vgg19-imagenet-block5-gate"} <= names
+
+
+def test_packages_may_build_on_each_other_in_any_order(tmp_path: Path) -> None:
+    install(tmp_path, "sound", EXAMPLES[0])
+    suite = "Suite('gates', 'Do gates help?', ('mtl-vgg19-imagenet-block5-gate',))"
+    install(tmp_path, "earlier", f"from benchmark.experiment import Suite\nSUITES = ({suite},)\n")
+    answer = listed(tmp_path)
+    assert answer["warnings"] == []
+    assert "gates" in {item["name"] for item in answer["data"]["suites"]}
+
+
+def test_an_unknown_name_hints_at_a_refused_package(tmp_path: Path) -> None:
+    install(tmp_path, "my_faces", "import nothing_of_the_kind\n")
+    answer = python(tmp_path, FACEBENCH, "show", "mtl-vgg19-imagenet-block5-gate")
+    assert answer.returncode == 2
+    assert "which installed package was refused" in " ".join(answer.stderr.split())
