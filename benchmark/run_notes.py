@@ -4,10 +4,13 @@ from typing import Any, Final
 
 from benchmark.results.limits import LIMITS, LIMITS_DRAWN
 from benchmark.results.record import RunRecord
+from benchmark.results.red_flags import flag_state, warning
 from benchmark.tasks import TASK_TITLES, TASKS
 
 IDENTITY_TAG: Final = "facebench.identity"
 ATTEMPT_TAG: Final = "facebench.attempt"
+RED_FLAG_TAG: Final = "red_flag"
+CROSSED: Final = "gender_race"
 
 
 def data_note(dataset: dict[str, Any]) -> str:
@@ -60,16 +63,43 @@ def _outcome_table(record: RunRecord) -> list[str]:
     metrics = record.metrics
     lines = ["| | validation | test | test macro-F1 |", "|---|---|---|---|"]
     for task in record.about["experiment"]["head"]["tasks"]:
-        cells = [
-            metrics.get(f"selected/val/{task}/accuracy"),
-            metrics.get(f"test/{task}/accuracy"),
-            metrics.get(f"test/{task}/macro_f1"),
-        ]
-        shown = " | ".join("not read" if cell is None else f"{cell:.1%}" for cell in cells)
+        names = (
+            f"selected/val/{task}/accuracy",
+            f"test/{task}/accuracy",
+            f"test/{task}/macro_f1",
+        )
+        shown = " | ".join(_with_interval(metrics, name) for name in names)
         lines.append(f"| {TASK_TITLES[task]} | {shown} |")
     epoch = record.done["selected_epoch"]
     lines += ["", f"Weights of epoch {epoch} of {record.done['epochs']}, chosen on validation.", ""]
-    return lines
+    if f"test/age_group/gap_{CROSSED}" in metrics:
+        gap, chance = (metrics.get(f"test/age_group/gap_{CROSSED}{end}") for end in ("", "/chance"))
+        by_chance = "" if chance is None else f"; chance alone gives {100 * chance:.1f}"
+        lines += [
+            f"Age group, by gender × race: worst "
+            f"{_with_interval(metrics, f'test/age_group/worst_{CROSSED}')}, gap "
+            f"{100 * (gap or 0):.1f} points{by_chance}. See pictures/heat_map_age_group.png.",
+            "",
+        ]
+    flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
+    return lines + ([f"**{flagged}**", ""] if flagged else [])
+
+
+def _with_interval(metrics: dict[str, float], name: str) -> str:
+    """Write a rate with its 95 % interval, where it has one."""
+    if name not in metrics:
+        return "not read"
+    ends = [metrics.get(f"{name}/{end}") for end in ("low", "high")]
+    if None in ends:
+        return f"{metrics[name]:.1%}"
+    return f"{metrics[name]:.1%} ({'–'.join(f'{100 * (end or 0):.1f}' for end in ends)})"
+
+
+def flag_tag(record: RunRecord) -> str:
+    """Say in a few words that a finished run is too good to be true; empty where it is not."""
+    state = flag_state(record)
+    seen = "stopped" if state.stopped else "acknowledged"
+    return f"{seen}: {'; '.join(map(str, state.flags))}" if state.flags else ""
 
 
 def run_params(about: dict[str, Any]) -> dict[str, Any]:

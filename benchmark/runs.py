@@ -5,10 +5,11 @@ folder under `mlruns/work/` is the truth; tracking mirrors it and can catch up a
 """
 
 import traceback
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -18,8 +19,10 @@ from benchmark.claims import claimed, holder
 from benchmark.errors import BenchmarkError, RunError, WeightsMissing
 from benchmark.experiment import Experiment
 from benchmark.faces.batches import FaceBatches
-from benchmark.faces.splits import PartName, check_no_overlap, parts_of
+from benchmark.faces.published import exposure, replayed_parts
+from benchmark.faces.splits import PartName, Rows, check_no_overlap, parts_of
 from benchmark.faces.store import FaceSet
+from benchmark.faces.subsets import subset_parts
 from benchmark.files import write_json, write_text
 from benchmark.models import weights as weight_files
 from benchmark.models.network import Network, build_network
@@ -154,8 +157,8 @@ def _reads_test(plan: Plan, settings: Settings) -> bool:
 def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) -> Iterator[Event]:
     """The way a face travels, from the split to the stored predictions."""
     experiment, device = plan.experiment, settings.device
-    parts = parts_of(plan.faces, experiment.protocol.fold)
-    check_no_overlap(plan.faces.table, parts)
+    whole = _parts(plan)
+    parts = subset_parts(plan.faces.table, whole, experiment.subset, plan.seed)
     rows = {
         part: torch.from_numpy(indices).to(device.torch_device) for part, indices in parts.items()
     }
@@ -185,7 +188,45 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
         for part in shown
     ]
     write_predictions(plan.record.predictions_path, pd.concat(tables, ignore_index=True))
+    if experiment.protocol.leaky:
+        _write_exposure(plan, parts)
+    if _may_be_routed_to(experiment) and "test" in shown:
+        outside = np.setdiff1d(whole["test"], parts["test"])
+        on_outside = probabilities(
+            network, on_device, torch.from_numpy(outside).to(device.torch_device)
+        )
+        table = predictions_table(plan.faces.table.iloc[outside], "test", on_outside)
+        write_predictions(plan.record.outside_path, table)
     _finish(plan, state, pd.DataFrame(history), settings)
+
+
+def _parts(plan: Plan) -> Mapping[PartName, Rows]:
+    """Give the rows of each part; unless a split leaks on purpose, refuse to start if it leaks."""
+    protocol, table = plan.experiment.protocol, plan.faces.table
+    if protocol.leaky:
+        return replayed_parts(table, protocol.split)
+    parts = parts_of(plan.faces, protocol.fold)
+    check_no_overlap(table, parts)
+    return parts
+
+
+def _may_be_routed_to(experiment: Experiment) -> bool:
+    """Tell whether it is a specialist, to which a classifier may send faces that are not its own.
+
+    What it says of those is kept apart: it counts for the system, never for the specialist.
+    """
+    return experiment.subset is not None and experiment.subset.training == "subset"
+
+
+def _write_exposure(plan: Plan, parts: Mapping[PartName, Rows]) -> None:
+    """Keep how the network met each test face before: what tells leaky accuracy from honest."""
+    met = pd.DataFrame(
+        {
+            "file": plan.faces.table["file"].to_numpy()[parts["test"]],
+            "exposure": exposure(plan.faces.table, parts),
+        }
+    )
+    write_text(plan.record.exposure_path, met.to_csv(index=False))
 
 
 def _begin(plan: Plan, settings: Settings, network: Network, counts: dict[str, int]) -> None:

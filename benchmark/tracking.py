@@ -7,6 +7,7 @@ machine without MLflow loses nothing, and `facebench runs import` catches up.
 
 import contextlib
 import datetime
+import hashlib
 import logging
 import os
 import sqlite3
@@ -21,12 +22,14 @@ from urllib.parse import urlencode
 
 from benchmark.claims import claimed
 from benchmark.errors import TrackingError
-from benchmark.files import canonical_json, write_text
+from benchmark.files import canonical_json, sha256_of, write_text
 from benchmark.results.record import RunRecord
 from benchmark.run_notes import (
     ATTEMPT_TAG,
     IDENTITY_TAG,
+    RED_FLAG_TAG,
     data_note,
+    flag_tag,
     run_note,
     run_params,
     run_tags,
@@ -224,21 +227,34 @@ class MlflowMirror:
             self._steps[run_id].add(epoch)
 
     def _log_outcome(self, client: Any, run_id: str, record: RunRecord) -> None:
-        """Log final metrics and artifacts, unless this very outcome is there already."""
+        """Log final metrics and artifacts, unless this very outcome is there already.
+
+        A run that was scored again has further numbers and the old training: only what is new or
+        changed is logged, and the weights stay.
+        """
         from mlflow.entities import Metric
 
-        tags = client.get_run(run_id).data.tags
-        if tags.get(MIRRORED_TAG) == record.done["finished"]:
+        before, outcome = client.get_run(run_id).data, _outcome_mark(record)
+        mark = before.tags.get(MIRRORED_TAG, "")
+        if mark == outcome:
             return
+        same_training = mark.split(" ")[0] == record.done["finished"]
         when, step = int(time.time() * 1000), int(record.done["selected_epoch"])
-        metrics = [Metric(name, float(value), when, step) for name, value in record.metrics.items()]
+        metrics = [
+            Metric(name, float(value), when, step)
+            for name, value in record.metrics.items()
+            if before.metrics.get(name) != value
+        ]
         for begin in range(0, len(metrics), METRICS_PER_CALL):
             client.log_batch(run_id, metrics=metrics[begin : begin + METRICS_PER_CALL])
         for path in sorted(record.folder.iterdir()):
             if path.is_file() and path.suffix and not path.name.startswith("."):
                 folder = ARTIFACT_FOLDERS.get(path.suffix, "record")
-                client.log_artifact(run_id, str(path), folder)
-        client.set_tag(run_id, MIRRORED_TAG, record.done["finished"])
+                if not (same_training and folder == "model"):
+                    client.log_artifact(run_id, str(path), folder)
+        if (flags := flag_tag(record)) or RED_FLAG_TAG in before.tags:
+            client.set_tag(run_id, RED_FLAG_TAG, flags)
+        client.set_tag(run_id, MIRRORED_TAG, outcome)
 
     def _log_state(self, client: Any, run_id: str, record: RunRecord) -> None:
         state = _shown_state(record)
@@ -254,6 +270,18 @@ class MlflowMirror:
         else:
             ended = record.done["finished"] if state == "done" else None
             client.set_terminated(run_id, status, _milliseconds(ended) if ended else None)
+
+
+def _outcome_mark(record: RunRecord) -> str:
+    """Give the time a training ended and a digest of the numbers made of it.
+
+    Pictures follow from tables, and the weights from the training: neither is read for it.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(record.folder.iterdir()):
+        if path.suffix in (".json", ".csv") and not path.name.startswith("."):
+            digest.update(path.name.encode() + sha256_of(path).encode())
+    return f"{record.done['finished']} {digest.hexdigest()[:16]}"
 
 
 def _milliseconds(moment: str) -> int:

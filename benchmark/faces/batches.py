@@ -55,6 +55,19 @@ def random_order(n: int, *, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=generator_for(seed, epoch, purpose=0))
 
 
+def random_passes(n: int, n_wanted: int, *, seed: int, epoch: int) -> Tensor:
+    """Give `n_wanted` training faces of `n` for one epoch: (n_wanted,) int64 on the CPU.
+
+    Epochs go on where the one before ended, through one random order of all faces after another,
+    so that networks of few and of many faces take equally many steps.
+    """
+    first = epoch * n_wanted
+    passes = range(first // n, -(-(first + n_wanted) // n))
+    orders = torch.cat([random_order(n, seed=seed, epoch=number) for number in passes])
+    start = first - passes.start * n
+    return orders[start : start + n_wanted]
+
+
 def generator_for(seed: int, epoch: int, *, purpose: int) -> torch.Generator:
     """Make a CPU generator for one epoch; `purpose` keeps streams of one epoch apart."""
     state = np.random.SeedSequence([seed, epoch, purpose]).generate_state(1, np.uint64)[0]

@@ -6,7 +6,9 @@ are. The mirrored sketch is compared too. Source of the method: N. Krawetz, "Kin
 hackerfactor.com, 2013; the threshold was chosen by looking at pairs, docs/DATA.md says at which.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +23,8 @@ THRESHOLD_BITS: Final = 28
 
 BLOCK_ROWS: Final = 32
 """Rows compared at a time: the distances of a block to 24,000 faces stay in the cache."""
+BLOCKS_AHEAD: Final = 4
+"""Blocks begun ahead for each core; this bounds the memory, however many pairs there are."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +60,35 @@ def near_pairs(
     on_progress: OnProgress = keep_quiet,
 ) -> NearPairs:
     """Compare every sketch (n, 16, 17) with every later one, upright and mirrored."""
+    found = np.concatenate(
+        [np.empty((0, 4), np.int64), *near_blocks(sketches, threshold_bits, on_progress)]
+    )
+    return NearPairs(found[:, 0], found[:, 1], found[:, 2], found[:, 3] == 1, threshold_bits)
+
+
+def near_blocks(
+    sketches: NDArray[np.uint8],
+    threshold_bits: int = THRESHOLD_BITS,
+    on_progress: OnProgress = keep_quiet,
+) -> Generator[NDArray[np.int64]]:
+    """Yield near pairs as they are found, (pairs, 4): first, second, distance, mirrored.
+
+    Only the blocks under way are in memory: of films there can be more pairs than would fit.
+    """
     upright = difference_hashes(sketches)
     mirrored = difference_hashes(sketches[:, :, ::-1])
-    starts = range(0, len(sketches), BLOCK_ROWS)
-
-    def compare(start: int) -> NDArray[np.int64]:
-        return _near_in_block(upright, mirrored, start, threshold_bits)
-
-    blocks = [np.empty((0, 4), np.int64)]
+    starts = deque(range(0, len(sketches), BLOCK_ROWS))
+    under_way: deque[Future[NDArray[np.int64]]] = deque()
+    n_blocks = len(starts)
     with ThreadPoolExecutor(n_cores()) as pool:
-        for start, block in zip(starts, pool.map(compare, starts), strict=True):
-            blocks.append(block)
-            done = min(start + BLOCK_ROWS, len(sketches))
+        for number in range(1, n_blocks + 1):
+            while starts and len(under_way) < BLOCKS_AHEAD * n_cores():
+                start = starts.popleft()
+                block = pool.submit(_near_in_block, upright, mirrored, start, threshold_bits)
+                under_way.append(block)
+            yield under_way.popleft().result()
+            done = min(number * BLOCK_ROWS, len(sketches))
             on_progress("looking for near-duplicates", done, len(sketches))
-    found = np.concatenate(blocks)
-    return NearPairs(found[:, 0], found[:, 1], found[:, 2], found[:, 3] == 1, threshold_bits)
 
 
 def _near_in_block(

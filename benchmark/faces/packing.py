@@ -13,7 +13,7 @@ import queue
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -46,8 +46,8 @@ def pack_pictures(
     row_of = {member.path: row for row, (_, member, _) in enumerate(census.faces)}
     pictures: dict[int, Picture] = {}
     unusable: dict[int, str] = {}
-    decoded = _shared if len(row_of) >= MIN_FACES_TO_SHARE and n_cores() > 1 else _alone
-    with contextlib.closing(decoded(_batches(source, row_of, unusable), writer)) as answers:
+    batches = batched(_readable(source, row_of, unusable))
+    with contextlib.closing(decoded(batches, len(row_of), writer)) as answers:
         for results in answers:
             for row, result in results:
                 if isinstance(result, Picture):
@@ -64,21 +64,35 @@ def pack_pictures(
     return pictures, unusable
 
 
-def _batches(source: Source, row_of: dict[str, int], unusable: dict[int, str]) -> Iterator[Batch]:
-    """Read the source in batches; files that cannot be read go to `unusable`."""
-    batch: Batch = []
-    n_bytes = 0
+def _readable(
+    source: Source, row_of: dict[str, int], unusable: dict[int, str]
+) -> Iterator[tuple[int, bytes]]:
+    """Read the source, row and bytes; files that cannot be read go to `unusable`."""
     for path, content in source.contents(set(row_of)):
         if isinstance(content, Unreadable):
             unusable[row_of[path]] = content.reason
-            continue
-        batch.append((row_of[path], content))
+        else:
+            yield row_of[path], content
+
+
+def batched(pictures: Iterable[tuple[int, bytes]]) -> Iterator[Batch]:
+    """Put pictures, row and bytes, together into batches as they come."""
+    batch: Batch = []
+    n_bytes = 0
+    for row, content in pictures:
+        batch.append((row, content))
         n_bytes += len(content)
         if len(batch) >= BATCH_FACES or n_bytes >= BATCH_BYTES:
             yield batch
             batch, n_bytes = [], 0
     if batch:
         yield batch
+
+
+def decoded(batches: Iterator[Batch], n_pictures: int, writer: PixelWriter) -> Generator[Results]:
+    """Decode batch after batch, on all cores where there are pictures enough; results in order."""
+    is_shared = n_pictures >= MIN_FACES_TO_SHARE and n_cores() > 1
+    return (_shared if is_shared else _alone)(batches, writer)
 
 
 def _alone(batches: Iterator[Batch], writer: PixelWriter) -> Generator[Results]:

@@ -15,6 +15,7 @@ from benchmark.results.rows import Row, Setting, TaskScore, WorstGroup
 from benchmark.tasks import TASK_TITLES, TASKS
 
 NOTHING: Final = "–"
+STOPPED: Final = "!"
 
 HEADINGS: Final[dict[Kind, str]] = {
     "mtl": "Three tasks, one network (MTL)",
@@ -85,8 +86,14 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 
 def remarks_of(row: Row) -> tuple[str, ...]:
-    """Give a row's remarks, a leak first."""
-    return (("LEAKY: test faces were seen in training",) if row.leaky else ()) + row.remarks
+    """Give a row's remarks, a leak first, then a red flag."""
+    leak = ("LEAKY: test faces were seen in training",) if row.leaky else ()
+    return leak + ((row.red_flag,) if row.red_flag else ()) + row.remarks
+
+
+def rank_text(row: Row) -> str:
+    """Write a row's rank; `!` for one that is stopped by a red flag."""
+    return STOPPED if row.stopped else str(row.rank or "")
 
 
 def protocol_text(protocol: Protocol) -> str:
@@ -112,13 +119,15 @@ def title_of(board: Leaderboard) -> str:
 
 def setting_text(setting: Setting) -> str:
     """Say what the rows of a table have in common."""
+    leak = "LEAKY. " if setting.protocol.leaky else ""
+    people = setting.subset.label.replace("_", " and ") if setting.subset else ""
+    who = f" Selected and tested on {people} alone." if people else ""
     if not setting.split_digest:
-        return (
-            f"Split {setting.split_version}, protocol {protocol_text(setting.protocol)}. Not run."
-        )
+        protocol = protocol_text(setting.protocol)
+        return f"{leak}Split {setting.split_version}, protocol {protocol}. Not run.{who}"
     return (
-        f"Split {setting.split_version} (digest {setting.split_digest[:8]}, pixels "
-        f"{setting.pixel_digest[:8]}), protocol {protocol_text(setting.protocol)}."
+        f"{leak}Split {setting.split_version} (digest {setting.split_digest[:8]}, pixels "
+        f"{setting.pixel_digest[:8]}), protocol {protocol_text(setting.protocol)}.{who}"
     )
 
 
@@ -159,7 +168,11 @@ def _markdown_table(table: Table) -> Iterator[str]:
         + "|"
     )
     for row in table.rows:
-        cells = [str(row.rank or NOTHING), row.name, with_sd(row.val_combined, row.val_combined_sd)]
+        cells = [
+            rank_text(row) or NOTHING,
+            row.name,
+            with_sd(row.val_combined, row.val_combined_sd),
+        ]
         for task in table.tasks:
             cells += [accuracy_text(row.scores.get(task)), macro_f1_text(row.scores.get(task))]
         cells += [
@@ -219,6 +232,8 @@ def _flat_row(board: Leaderboard, table: Table, row: Row) -> dict[str, Any]:
         "commit": " ".join(row.commits),
         "runs": " ".join(row.identities),
         "leaky": row.leaky,
+        "stopped": row.stopped,
+        "red_flag": row.red_flag,
         "remarks": "; ".join(remarks_of(row)),
         "suite": board.suite,
         "dataset": setting.dataset,

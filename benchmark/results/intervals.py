@@ -1,6 +1,6 @@
 """95 % intervals for rates: Wilson for one run, a cluster bootstrap for several seeds.
 
-Tests between two networks are not here; they belong to comparisons.
+Differences and tests between two networks are in benchmark.results.paired.
 """
 
 import functools
@@ -49,13 +49,11 @@ def cluster_bootstrap(
     A column whose faces are all wrong or all right has no spread to resample; it gets Wilson's
     interval with its clusters as the sample. A column without a face is NaN.
     """
-    members, codes = np.unique(clusters, return_inverse=True)
     counted = ~np.isnan(values)
-    sums = _sums_by(codes, np.where(counted, values, 0.0), len(members))
-    sizes = _sums_by(codes, counted.astype(np.float64), len(members))
-    weights = _resampling_weights(len(members))
+    sums = cluster_sums(np.where(counted, values, 0.0), clusters)
+    sizes = cluster_sums(counted.astype(np.float64), clusters)
     with np.errstate(invalid="ignore"):  # a resample without any face of a tiny column: left out
-        means = (weights @ sums) / (weights @ sizes)
+        means = resampled(sums) / resampled(sizes)
     low, high = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
     for column in np.flatnonzero(sizes.sum(axis=0) > 0):
         mean = sums[:, column].sum() / sizes[:, column].sum()
@@ -63,16 +61,31 @@ def cluster_bootstrap(
             n_clusters = np.array([(sizes[:, column] > 0).sum()])
             low[[column]], high[[column]] = wilson((mean * n_clusters).astype(int), n_clusters)
         else:
-            tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-            low[column], high[column] = np.nanquantile(means[:, column], tails)
+            low[column], high[column] = percentiles(means[:, column])
     return low, high
 
 
-def _sums_by(codes: npt.NDArray[np.intp], values: Floats, n_groups: int) -> Floats:
-    """Add up the rows of `values` (n, k) by group; (n_groups, k)."""
-    sums = np.zeros((n_groups, values.shape[1]))
+def cluster_sums(values: Floats, clusters: npt.NDArray[np.integer[Any]]) -> Floats:
+    """Add up the rows of `values` (n_faces, k) by cluster; (n_clusters, k), clusters ascending."""
+    members, codes = np.unique(clusters, return_inverse=True)
+    sums = np.zeros((len(members), values.shape[1]))
     np.add.at(sums, codes, values)
     return sums
+
+
+def resampled(sums: Floats) -> Floats:
+    """Add up cluster sums (n_clusters, k) over each resample of whole clusters; (RESAMPLES, k).
+
+    The draws depend on the number of clusters alone: sums of the same faces that are resampled in
+    several calls are resampled together, as paired differences need.
+    """
+    return np.asarray(_resampling_weights(len(sums)) @ sums)
+
+
+def percentiles(values: Floats) -> tuple[float, float]:
+    """Give the ends of the middle 95 % of resampled values; NaN among them does not count."""
+    low, high = np.nanquantile(values, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return float(low), float(high)
 
 
 @functools.lru_cache(maxsize=2)

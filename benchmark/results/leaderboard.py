@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from benchmark.errors import RunError
-from benchmark.experiment import Experiment, Protocol
+from benchmark.experiment import Experiment, Protocol, Subset
 from benchmark.results.limits import LIMITS, LIMITS_DRAWN
 from benchmark.results.record import RunRecord
+from benchmark.results.red_flags import RED_FLAG_ABOVE
 from benchmark.results.rows import (
     Row,
     Run,
@@ -23,7 +24,7 @@ from benchmark.results.rows import (
     experiment_row,
     read_run,
 )
-from benchmark.tasks import TASKS, TaskName
+from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 Kind = Literal["mtl", "age_group", "gender", "race"]
 KINDS: Final[tuple[Kind, ...]] = ("mtl", *TASKS)
@@ -181,21 +182,26 @@ def _settings(
 ) -> list[Setting]:
     """List the settings to show: those of the runs shown, and protocols that were never run."""
     found = list(dict.fromkeys(setting for setting, _, _ in shown))
-    protocols = {setting.protocol for setting in found}
+    known = {(setting.protocol, setting.subset) for setting in found}
     drawn = any(run.setting.drawn for run in runs)
     for experiment in experiments:
-        if experiment.protocol not in protocols:
-            protocols.add(experiment.protocol)
-            protocol = experiment.protocol
-            found.append(Setting(dataset, drawn, protocol.split, "", "", protocol))
+        protocol, subset = experiment.protocol, _subset_of(experiment)
+        if (protocol, subset) not in known:
+            known.add((protocol, subset))
+            found.append(Setting(dataset, drawn, protocol.split, "", "", protocol, subset))
     return sorted(found, key=_setting_order)
+
+
+def _subset_of(experiment: Experiment) -> Subset | None:
+    return experiment.subset.people if experiment.subset else None
 
 
 def _setting_order(setting: Setting) -> tuple[Any, ...]:
     """Order settings: the default protocol first, then by content."""
     protocol = dataclasses.astuple(setting.protocol)
     plain = setting.protocol == Protocol()
-    return (not plain, str(protocol), setting.split_digest, setting.pixel_digest)
+    people = setting.subset.label if setting.subset else ""
+    return (people, not plain, str(protocol), setting.split_digest, setting.pixel_digest)
 
 
 def _rows(
@@ -218,7 +224,7 @@ def _rows(
                 _row(experiment, runs, _differences(runs, ours, experiment))
                 for _, runs in sorted(ours.items())
             ]
-        elif experiment.protocol == setting.protocol:
+        elif (experiment.protocol, _subset_of(experiment)) == (setting.protocol, setting.subset):
             reason = missing.get(experiment.name, "not run")
             rows[kind].append(Row("missing", experiment.name, remarks=(reason,)))
     return rows
@@ -281,11 +287,15 @@ def _changes(current: Mapping[str, Any], run: Mapping[str, Any], path: str = "")
 
 
 def _ranked(rows: Sequence[Row]) -> Iterator[Row]:
-    """Order rows by validation, best first; equal scores share a rank and stand by name."""
+    """Order rows by validation, best first; equal scores share a rank and stand by name.
+
+    A stopped row stands where its score puts it, without a rank, and takes none from the others.
+    """
     done = [row for row in rows if row.val_combined is not None]
-    scores = sorted((_rank_score(row) for row in done), reverse=True)
+    scores = sorted((_rank_score(row) for row in done if not row.stopped), reverse=True)
     for row in sorted(done, key=lambda row: (-_rank_score(row), row.name, row.identities)):
-        yield dataclasses.replace(row, rank=scores.index(_rank_score(row)) + 1)
+        rank = None if row.stopped else scores.index(_rank_score(row)) + 1
+        yield dataclasses.replace(row, rank=rank)
     yield from (row for row in rows if row.val_combined is None)
 
 
@@ -310,6 +320,14 @@ def _reading_notes(tables: Sequence[Table], families: Iterable[Sequence[Run]]) -
                 f"{shared} test faces are near-duplicates of others there; Wilson's interval "
                 "counts them as independent and is a little too narrow."
             )
+    if any(row.red_flag for row in done):
+        limits = ", ".join(
+            f"{100 * limit:.0f} % ({TASK_TITLES[task]})" for task, limit in RED_FLAG_ABOVE.items()
+        )
+        notes.append(
+            f"A row above {limits} on the leak-free UTKFace test is stopped: it stays, marked !, "
+            "and is not ranked until somebody has looked for a leak and acknowledges it."
+        )
     if any(len(row.seeds) > 1 for row in done):
         notes.append(
             "Rows with several seeds show mean ± sd over seeds; their intervals are a bootstrap "

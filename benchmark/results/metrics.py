@@ -1,18 +1,28 @@
 """The one door for scoring: every number of a run, from its predictions table alone.
 
 Runs call it once, after selection on validation; leaderboards read what it found. It logs nothing.
+What a number's interval is stands in benchmark.results.score_intervals; groups of people are set
+against each other in benchmark.results.gaps.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, precision_recall_fscore_support
 
+from benchmark.results.calibration import Calibration, calibrate
+from benchmark.results.gaps import GAP_COLUMNS, gap_table
 from benchmark.results.predictions import predicted_tasks, probability_columns
+from benchmark.results.score_intervals import (
+    INTERVAL_COLUMNS,
+    ResampledRun,
+    class_spans,
+    score_intervals,
+)
 from benchmark.results.subgroups import (
     BYS,
     COLUMNS,
@@ -25,28 +35,40 @@ from benchmark.results.subgroups import (
 )
 from benchmark.tasks import CLASS_NAMES, TASKS, TaskName, combined, n_classes
 
+SCORING_VERSION: Final = 2
+"""Raised whenever the same predictions would give other numbers or further ones."""
+
 SELECTED: Final = "selected/"
 """Prefix of the validation metrics of the selected epoch; `val/…` alone is the history's."""
 
-CALIBRATION_BINS: Final = 15
-"""As in Guo et al. 2017."""
+REPORT_COLUMNS: Final = (
+    "class",
+    *(f"{score}{end}" for score in ("precision", "recall", "f1") for end in ("", "_low", "_high")),
+    "support",
+)
+ENDS: Final = ("low", "high")
 
 Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a predictions table says of a network. All but `metrics` is about the test part."""
+    """What a predictions table says of a network; all but metrics and calibration is of test."""
 
     metrics: Metrics
     """By MLflow name, rates in [0, 1]; a number that does not exist is absent, never 0 or NaN."""
     subgroups: pd.DataFrame
     """Columns task, by, group, n, accuracy, low, high, macro_f1; `all` is a group too."""
+    gaps: pd.DataFrame
+    """A row per task and division, with the columns of gaps.GAP_COLUMNS."""
+    intervals: pd.DataFrame
+    """A row per number that has a 95 % interval, as score_intervals.INTERVAL_COLUMNS says."""
     confusion: dict[TaskName, npt.NDArray[np.int64]]
     """Per task (n_classes, n_classes) counts: rows are true classes, columns predicted ones."""
     reports: dict[TaskName, pd.DataFrame]
-    """Per task: class, precision, recall, f1, support; precision is NaN for a class never
-    predicted, recall and F1 for a class that does not occur."""
+    """Per task: class, precision, recall, f1, each with low and high, and support; precision is
+    NaN for a class never predicted, recall and F1 for a class that does not occur."""
+    calibration: dict[TaskName, Calibration]
 
 
 def score(predictions: pd.DataFrame) -> Scores:
@@ -57,24 +79,52 @@ def score(predictions: pd.DataFrame) -> Scores:
     """
     tasks = predicted_tasks(predictions)
     validation = predictions[predictions["part"] == "val"]
-    test = predictions[predictions["part"] == "test"]
-    metrics = _validation_metrics(validation, tasks) if len(validation) else {}
-    if test.empty:
-        return Scores(metrics, pd.DataFrame(columns=list(COLUMNS)), {}, {})
-    predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
-    confusion = {
-        task: confusion_matrix(test[task], predicted[task], labels=range(n_classes(task)))
+    test = predictions[predictions["part"] == "test"].reset_index(drop=True)
+    parts = {name: part for name, part in (("val", validation), ("test", test)) if len(part)}
+    calibration = {
+        task: calibrate({name: _probabilities(part, task) for name, part in parts.items()})
         for task in tasks
     }
-    reports = {task: class_report(test[task].to_numpy(), predicted[task], task) for task in tasks}
-    subgroups = subgroup_table(test[list(TASKS)], predicted)
+    metrics = _validation_metrics(validation, tasks) if len(validation) else {}
+    metrics |= _calibration_metrics(calibration)
+    if test.empty:
+        subgroups, gaps, intervals = (
+            pd.DataFrame(columns=list(names)) for names in (COLUMNS, GAP_COLUMNS, INTERVAL_COLUMNS)
+        )
+        return Scores(metrics, subgroups, gaps, intervals, {}, {}, calibration)
+    return _score_test(test, tasks, metrics, calibration)
+
+
+def _score_test(
+    test: pd.DataFrame,
+    tasks: tuple[TaskName, ...],
+    metrics: Metrics,
+    calibration: dict[TaskName, Calibration],
+) -> Scores:
+    """Score one or more test faces; `metrics` is what validation and calibration gave."""
+    predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
+    again = ResampledRun(test, tasks)
+    confusion, reports = {}, {}
     for task in tasks:
-        metrics |= _test_metrics(test, task, reports[task])
+        truth = test[task].to_numpy()
+        matrix = confusion_matrix(truth, predicted[task], labels=range(n_classes(task)))
+        report = class_report(truth, predicted[task], task)
+        reports[task] = report.assign(**class_spans(again, task, matrix))[list(REPORT_COLUMNS)]
+        confusion[task] = matrix
+        metrics |= _test_metrics(test, task, report)
     metrics["test/combined"] = combined({task: metrics[f"test/{task}/accuracy"] for task in tasks})
     metrics["test/n_faces"] = float(len(test))
     metrics["test/n_clusters"] = float(test["cluster"].nunique())
-    metrics |= subgroup_metrics(subgroups)
-    return Scores(_existing(metrics), subgroups, confusion, reports)
+    subgroups = subgroup_table(test[list(TASKS)], predicted)
+    right = {task: predicted[task] == test[task].to_numpy() for task in tasks}
+    gaps = gap_table(subgroups, test, right)
+    intervals = score_intervals(again, confusion, reports, metrics)
+    metrics |= interval_metrics(intervals) | subgroup_metrics(subgroups) | gap_metrics(gaps)
+    return Scores(_existing(metrics), subgroups, gaps, intervals, confusion, reports, calibration)
+
+
+def _probabilities(part: pd.DataFrame, task: TaskName) -> tuple[npt.NDArray[np.float64], Labels]:
+    return part[probability_columns(task)].to_numpy(), part[task].to_numpy()
 
 
 def _existing(metrics: Metrics) -> Metrics:
@@ -100,7 +150,6 @@ def _test_metrics(test: pd.DataFrame, task: TaskName, report: pd.DataFrame) -> M
         "accuracy": float((truth == predicted).mean()),
         "macro_f1": macro_f1(truth, predicted),
         "balanced_accuracy": float(report["recall"].mean()),
-        "ece": calibration_error(test[probability_columns(task)].to_numpy(), truth),
     }
     if task == "age_group":
         values |= _age_group_distances(truth, predicted)
@@ -143,39 +192,53 @@ def class_report(truth: Labels, predicted: Labels, task: TaskName) -> pd.DataFra
     )
 
 
-def calibration_error(probabilities: npt.NDArray[np.floating[Any]], truth: Labels) -> float:
-    """Give the expected calibration error of the top class, in [0, 1].
+def _calibration_metrics(calibration: Mapping[TaskName, Calibration]) -> Metrics:
+    """Name the calibration error with and without temperature, and what chance alone gives."""
+    metrics: Metrics = {}
+    for task, found in calibration.items():
+        if found.temperature is not None and not found.at_end:
+            metrics[f"{SELECTED}val/{task}/temperature"] = found.temperature
+        if "test" in found.error:
+            metrics[f"test/{task}/ece"] = found.error["test"]
+        if "test" in found.error_tempered and not found.at_end:
+            metrics[f"test/{task}/ece_tempered"] = found.error_tempered["test"]
+        if found.by_chance is not None:
+            metrics[f"test/{task}/ece/chance"] = found.by_chance
+    return metrics
 
-    probabilities: (n, n_classes). Faces fall into 15 bins of equal width by the probability of the
-    predicted class, ((m-1)/15, m/15]; the error is the mean over faces of |accuracy - mean
-    probability| of their bin. Source: C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On Calibration of
-    Modern Neural Networks", ICML 2017, equation 3.
-    """
-    confidence = probabilities.max(axis=1)
-    right = (probabilities.argmax(axis=1) == truth).astype(np.float64)
-    inner_edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
-    bins = np.digitize(confidence, inner_edges, right=True)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(truth))
+
+def interval_metrics(intervals: pd.DataFrame) -> Metrics:
+    """Name the ends of the numbers' intervals; where a number has two, Wilson's, which is first."""
+    metrics: Metrics = {}
+    first = intervals.drop_duplicates("metric")
+    for name, low, high in zip(first["metric"], first["low"], first["high"], strict=True):
+        metrics |= {f"{name}/low": float(low), f"{name}/high": float(high)}
+    return metrics
+
+
+def gap_metrics(gaps: pd.DataFrame) -> Metrics:
+    """Name worst, best, gap and ratio per task and division, with intervals and chance's gap."""
+    metrics: Metrics = {}
+    for row in gaps[gaps["n_ranked"] >= 2].to_dict("records"):
+        by = row["by"]
+        for number in ("worst", "best", "gap", "ratio"):
+            name = f"test/{row['task']}/{number}_{by}"
+            metrics[name] = float(row[number])
+            if number != "best":
+                metrics |= {f"{name}/{end}": float(row[f"{number}_{end}"]) for end in ENDS}
+        metrics[f"test/{row['task']}/gap_{by}/chance"] = float(row["chance_gap"])
+    return metrics
 
 
 def subgroup_metrics(subgroups: pd.DataFrame) -> Metrics:
-    """Flatten a subgroup table into metrics, small groups left out.
-
-    Per task and division: accuracy of each group, `worst_<by>`, `best_<by>` and `gap_<by>`, the
-    last three where at least two groups can be ranked.
-    """
+    """Name accuracy and macro-F1 per task and group, and faces per group; small groups left out."""
     metrics: Metrics = {}
     slugs: Mapping[str, Mapping[str, str]] = {
         by: dict(zip(group_names(by), group_slugs(by), strict=True)) for by in BYS if by != "all"
     }
-    large = ranked(subgroups[subgroups["by"] != "all"])
-    for (task, by), groups in large.groupby(["task", "by"], sort=False):
-        for name, accuracy in zip(groups["group"], groups["accuracy"], strict=True):
-            metrics[f"test/{task}/accuracy/{by}/{slugs[str(by)][name]}"] = float(accuracy)
-        if len(groups) >= 2:
-            worst, best = float(groups["accuracy"].min()), float(groups["accuracy"].max())
-            metrics[f"test/{task}/worst_{by}"] = worst
-            metrics[f"test/{task}/best_{by}"] = best
-            metrics[f"test/{task}/gap_{by}"] = best - worst
+    for row in ranked(subgroups[subgroups["by"] != "all"]).to_dict("records"):
+        task, place = row["task"], f"{row['by']}/{slugs[row['by']][row['group']]}"
+        metrics[f"test/{task}/accuracy/{place}"] = float(row["accuracy"])
+        metrics[f"test/{task}/macro_f1/{place}"] = float(row["macro_f1"])
+        metrics[f"test/n_faces/{place}"] = float(row["n"])
     return metrics

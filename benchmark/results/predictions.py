@@ -21,11 +21,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark.errors import RunError
+from benchmark.faces.splits import PartName, Rows
 from benchmark.files import replacing, sha256_of
 from benchmark.tasks import AGE_GROUP_UPPER_YEARS, TASKS, TaskName, n_classes
 
 SCHEMA: Final = 1
-PARTS: Final = ("val", "test")
+PARTS: Final[tuple[PartName, ...]] = ("val", "test")
 FACE_COLUMNS: Final = ("schema", "file", "cluster", "part", "age", *TASKS)
 SUM_TOLERANCE: Final = 1e-4
 """How far a face's probabilities may be from 1: five fp32 softmax values are within 1e-6."""
@@ -207,3 +208,53 @@ def _check_probabilities(table: pd.DataFrame, task: TaskName, source: str) -> No
             "the most probable class",
             source,
         )
+
+
+def check_faces(table: pd.DataFrame, counts: Mapping[str, int], source: str) -> None:
+    """Raise RunError unless every face of the run's parts was predicted.
+
+    counts: faces per part, as `experiment.json` has them. The test part as a whole may be absent:
+    ad-hoc runs do not read it.
+    """
+    for part in PARTS:
+        found = int((table["part"] == part).sum())
+        if found != counts[part] and not (part == "test" and found == 0):
+            _refuse(
+                f"the predictions hold {found:,} faces of part {part!r}",
+                f"the {counts[part]:,} that the run was to be judged on",
+                source,
+            )
+
+
+def check_same_faces(
+    table: pd.DataFrame, faces: pd.DataFrame, parts: Mapping[PartName, Rows], source: str
+) -> None:
+    """Raise RunError unless the predictions are about these very faces, parts and labels.
+
+    faces: the data set's table. parts: rows of it by `val` and `test`. Tells predictions of
+    another split or another version of the data set.
+    """
+    columns = ["file", "cluster", "age", *TASKS]
+    for part in PARTS:
+        predicted = table[table["part"] == part][columns].sort_values("file", ignore_index=True)
+        if predicted.empty:
+            continue
+        known = faces.iloc[parts[part]][columns].sort_values("file", ignore_index=True)
+        strangers = sorted(set(predicted["file"]) ^ set(known["file"]))
+        if strangers:
+            _refuse(
+                f"the predictions are not about the {part} faces of this data set: "
+                f"{len(strangers)} stand on one side only, such as {strangers[0]!r}",
+                "the same split of the same faces",
+                source,
+            )
+        for column in columns[1:]:
+            unequal = predicted[column].to_numpy() != known[column].to_numpy()
+            if unequal.any():
+                row = int(unequal.argmax())
+                _refuse(
+                    f"{column} of face {predicted['file'].iloc[row]!r} is "
+                    f"{predicted[column].iloc[row]} ({int(unequal.sum())} such faces)",
+                    f"{known[column].iloc[row]}, as the data set has it",
+                    source,
+                )

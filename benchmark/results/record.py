@@ -4,7 +4,9 @@
     history.csv       one row per epoch
     checkpoint.pt     the state to resume from; removed when the run is done
     predictions.csv   val and test faces with all truths and class probabilities
-    metrics.json      every number computed from predictions.csv
+    predictions_outside.csv   of a specialist: what it says of the test faces outside its subset
+    exposure.csv      of a leaky run: whether each test face was seen, related or clean
+    metrics.json      every number computed from predictions.csv, keyed by its digest
     done.json         written last; without it the run is not done
     failed.json       why a run failed, with its traceback
     interrupted.json  when and at which epoch a run was stopped
@@ -73,15 +75,19 @@ class RunRecord:
         return self._json("done.json")
 
     @cached_property
+    def _scored(self) -> dict[str, Any]:
+        return self._json("metrics.json")
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Flat metrics by MLflow name, `test/age_group/accuracy`; empty before the run is done."""
-        values: dict[str, float] = self._json("metrics.json")["metrics"]
+        values: dict[str, float] = self._scored["metrics"]
         return values
 
     @property
     def predictions_sha256(self) -> str:
         """Digest of the predictions that the metrics were computed from."""
-        return str(self._json("metrics.json")["predictions_sha256"])
+        return str(self._scored["predictions_sha256"])
 
     @cached_property
     def failed(self) -> dict[str, Any]:
@@ -93,13 +99,29 @@ class RunRecord:
         return self._csv("history.csv")
 
     def subgroups(self) -> pd.DataFrame:
-        """Columns task, by, group, n, accuracy, low, high, macro_f1."""
+        """Columns task, by, group, n, accuracy, low, high, macro_f1.
+
+        From metrics.json, so that a table over hundreds of runs reads one file of each; runs that
+        were scored before it held them have them in subgroups.csv alone.
+        """
+        if "subgroups" in self._scored:
+            return _typed(pd.DataFrame(self._scored["subgroups"]))
         return self._csv("subgroups.csv", group=str)
 
     @property
     def predictions_path(self) -> Path:
         """`predictions.csv`, read through benchmark.results.predictions."""
         return self.folder / "predictions.csv"
+
+    @property
+    def outside_path(self) -> Path:
+        """`predictions_outside.csv`: a specialist's answers on test faces that are not its own."""
+        return self.folder / "predictions_outside.csv"
+
+    @property
+    def exposure_path(self) -> Path:
+        """`exposure.csv`: file and exposure (seen, related, clean) of each test face."""
+        return self.folder / "exposure.csv"
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -146,3 +168,9 @@ def all_records(runs_dir: Path) -> Iterator[RunRecord]:
     for folder in sorted(work_folder(runs_dir).glob("[0-9a-f]*")):
         if (folder / "experiment.json").is_file():
             yield RunRecord(folder)
+
+
+def _typed(subgroups: pd.DataFrame) -> pd.DataFrame:
+    """Give numbers as numbers: in JSON what does not exist is null."""
+    rates = [name for name in subgroups.columns if name not in ("task", "by", "group", "n")]
+    return subgroups.astype(dict.fromkeys(rates, "float64"))

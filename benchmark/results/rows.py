@@ -16,11 +16,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark.errors import ExperimentError, RunError
-from benchmark.experiment import ADJUSTABLE, Protocol
+from benchmark.experiment import Protocol, Subset
 from benchmark.files import canonical_json
+from benchmark.identity import steering_content
+from benchmark.results.answers import read_answers
 from benchmark.results.intervals import cluster_bootstrap
-from benchmark.results.predictions import predictions_digest
 from benchmark.results.record import RunRecord
+from benchmark.results.red_flags import flag_state, warning
 from benchmark.results.subgroups import By, group_codes, group_names, ranked, subgroup_table
 from benchmark.tasks import TASKS, TaskName, n_classes
 
@@ -39,6 +41,8 @@ class Setting:
     """Empty where nothing has been run yet; so is the next."""
     pixel_digest: str
     protocol: Protocol
+    subset: Subset | None = None
+    """The people that all are selected on and tested on; None for everyone."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,10 @@ class Row:
     commits: tuple[str, ...] = ()
     identities: tuple[str, ...] = ()
     leaky: bool = False
+    stopped: bool = False
+    """Too good to be true and not acknowledged: shown, and not ranked."""
+    red_flag: str = ""
+    """What is too good to be true and which checks were run; empty for most rows."""
     remarks: tuple[str, ...] = ()
 
 
@@ -97,7 +105,7 @@ def definition_key(definition: Mapping[str, Any]) -> str:
 
     A name or a question may change without making a run another one's.
     """
-    return canonical_json({part: definition[part] for part in ADJUSTABLE})
+    return canonical_json(steering_content(definition))
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,7 @@ def read_run(record: RunRecord) -> Run:
             split_digest=str(dataset["split_digest"]),
             pixel_digest=str(dataset["pixel_digest"]),
             protocol=Protocol(**definition["protocol"]),
+            subset=Subset(**definition["subset"]).people if definition.get("subset") else None,
         )
         ad_hoc, leaky = bool(about["ad_hoc"]), bool(about["leaky"])
         run = Run(record, setting, definition, ad_hoc=ad_hoc, leaky=leaky)
@@ -164,6 +173,7 @@ def experiment_row(name: str, runs: Sequence[Run], remarks: Sequence[str] = ()) 
         tested = [t for t in tasks if all(f"test/{t}/accuracy" in values for values in metrics)]
         scores, worst = _test_scores(runs, tested) if tested else ({}, None)
         val_mean, val_sd = _mean_sd([values["selected/val/combined"] for values in metrics])
+        states = {run.short_identity: flag_state(run.record) for run in runs}
         return Row(
             status="done",
             name=name,
@@ -179,6 +189,8 @@ def experiment_row(name: str, runs: Sequence[Run], remarks: Sequence[str] = ()) 
             commits=_distinct(run.about["commit"] for run in runs),
             identities=tuple(run.short_identity for run in runs),
             leaky=any(run.leaky for run in runs),
+            stopped=any(state.stopped for state in states.values()),
+            red_flag=warning(states, runs[0].short_identity if len(runs) == 1 else name),
             remarks=tuple(remarks),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -258,15 +270,9 @@ def _bootstrapped(
     runs: Sequence[Run], tasks: Sequence[TaskName], worst: WorstGroup | None
 ) -> tuple[dict[TaskName, tuple[float, float]], WorstGroup | None]:
     """Give intervals of seed-averaged accuracies by resampling clusters of test faces."""
-    faces = _test_faces(runs[0], tasks)
-    right = np.zeros((len(faces), len(tasks)))
-    for run in runs:
-        others = _test_faces(run, tasks)
-        if not others["file"].equals(faces["file"]):
-            raise RunError("two seeds of one experiment were tested on different faces")
-        for column, task in enumerate(tasks):
-            right[:, column] += (others[f"{task}_pred"] == others[task]).to_numpy()
-    values = right / len(runs)
+    answers = read_answers([run.record for run in runs], tasks)
+    faces = answers.faces
+    values = np.column_stack([answers.right(task).mean(axis=0) for task in tasks])
     if worst is not None:
         member = group_codes(faces, worst.by) == group_names(worst.by).index(worst.group)
         values = np.column_stack(
@@ -277,33 +283,6 @@ def _bootstrapped(
     if worst is not None:
         worst = WorstGroup(**(vars(worst) | {"low": float(low[-1]), "high": float(high[-1])}))
     return spans, worst
-
-
-def _test_faces(run: Run, tasks: Sequence[TaskName]) -> pd.DataFrame:
-    """Read a run's test faces with truths and predicted classes, ordered by file name.
-
-    Without the checks of read_predictions: the digest in metrics.json says that this very file
-    was checked when it was scored.
-    """
-    path = run.record.predictions_path
-    columns = ["file", "cluster", "part", *TASKS, *(f"{task}_pred" for task in tasks)]
-    try:
-        scored, stored = run.record.predictions_sha256, predictions_digest(path)
-        table = pd.read_csv(path, usecols=columns, dtype={"file": str, "part": str})
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"the predictions of run {run.short_identity} cannot be read: {error}",
-            source=str(path),
-        ) from error
-    if scored != stored:
-        raise RunError(
-            f"the predictions of run {run.short_identity} changed after they were scored",
-            allowed=f"sha256 {scored[:12]}…",
-            source=str(path),
-            fix="Remove the run's folder and run the experiment again",
-        )
-    test = table[table["part"] == "test"].drop(columns="part")
-    return test.sort_values("file", ignore_index=True)
 
 
 def majority_row(

@@ -19,6 +19,7 @@ from benchmark.faces.batches import (
     FaceBatches,
     generator_for,
     random_order,
+    random_passes,
     split_into_batches,
 )
 from benchmark.models.network import Network
@@ -58,12 +59,15 @@ class EpochResult:
     epoch_seconds: float
     images_per_second: float
     """Training images; validation apart."""
+    fitted_accuracy: dict[TaskName, float]
+    """Of the training faces in eval mode after the epoch; empty unless the recipe stops by it."""
 
     def metrics(self) -> dict[str, float]:
         """Give the epoch under the names that MLflow and history.csv use."""
         values = {"train/loss": self.train_loss, "train/learning_rate": self.learning_rate}
         values |= {f"train/{task}/accuracy": rate for task, rate in self.train_accuracy.items()}
         values |= {f"val/{task}/accuracy": rate for task, rate in self.val_accuracy.items()}
+        values |= {f"fitted/{task}/accuracy": rate for task, rate in self.fitted_accuracy.items()}
         values["val/combined"] = self.val_combined
         values["epoch_seconds"] = self.epoch_seconds
         values["images_per_second"] = self.images_per_second
@@ -80,6 +84,8 @@ class TrainingState:
     best_epoch: int = -1
     best_score: float = -math.inf
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    has_learnt_all: bool = False
+    """Whether the training faces are known as well as the recipe wants them known."""
 
     def checkpoint(self) -> dict[str, Any]:
         """Give the state as tensors and plain numbers, so that it loads without running code."""
@@ -90,6 +96,7 @@ class TrainingState:
             "best_epoch": self.best_epoch,
             "best_score": self.best_score,
             "best_weights": self.best_weights,
+            "has_learnt_all": self.has_learnt_all,
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
@@ -103,6 +110,7 @@ class TrainingState:
         self.best_epoch = checkpoint["best_epoch"]
         self.best_score = checkpoint["best_score"]
         self.best_weights = checkpoint["best_weights"]
+        self.has_learnt_all = checkpoint.get("has_learnt_all", False)
 
     def keep_if_best(self, epoch: int, score: float) -> bool:
         """Remember the weights when `score` is strictly greater than any before (study's rule)."""
@@ -159,7 +167,7 @@ def fit(
         for group in state.optimiser.param_groups:
             group["lr"] = rate
         order_epoch = 0 if protocol.shuffling == "fixed_batches" else epoch
-        order = data.train[random_order(len(data.train), seed=seed, epoch=order_epoch)]
+        order = data.train[_order(len(data.train), recipe, seed, order_epoch)]
         totals = _Totals(device)
         device.synchronise()
         started = time.perf_counter()
@@ -172,6 +180,8 @@ def fit(
         score = combined(val_accuracy)
         chosen = score if protocol.selection == "best_validation_combined" else float(epoch)
         is_best = state.keep_if_best(epoch, chosen)
+        fitted = _fitted_accuracy(state.network, data, recipe, device)
+        state.has_learnt_all = _has_learnt_all(fitted, recipe)
         state.epochs_done = epoch + 1
         yield EpochResult(
             epoch=epoch,
@@ -183,12 +193,35 @@ def fit(
             is_best=is_best,
             epoch_seconds=time.perf_counter() - started,
             images_per_second=len(order) / train_seconds,
+            fitted_accuracy=fitted,
         )
     state.select_best()
 
 
+def _has_learnt_all(fitted: dict[TaskName, float], recipe: Recipe) -> bool:
+    wanted = recipe.until_train_accuracy
+    return wanted is not None and min(fitted.values()) >= wanted
+
+
+def _fitted_accuracy(
+    network: Network, data: TrainingFaces, recipe: Recipe, device: Device
+) -> dict[TaskName, float]:
+    """Score the training faces in eval mode, without augmentation, where the recipe asks for it."""
+    if recipe.until_train_accuracy is None:
+        return {}
+    counts = correct_counts(network, data.faces, data.train, device)
+    return {task: count / len(data.train) for task, count in counts.items()}
+
+
+def _order(n: int, recipe: Recipe, seed: int, epoch: int) -> Tensor:
+    """Give the places of an epoch's faces among the `n` that train, in the order of training."""
+    if recipe.steps_per_epoch is None:
+        return random_order(n, seed=seed, epoch=epoch)
+    return random_passes(n, recipe.steps_per_epoch * recipe.batch_size, seed=seed, epoch=epoch)
+
+
 def _is_over(state: TrainingState, recipe: Recipe) -> bool:
-    if state.epochs_done >= recipe.max_epochs:
+    if state.epochs_done >= recipe.max_epochs or state.has_learnt_all:
         return True
     patience = recipe.early_stopping_epochs
     return patience is not None and state.epochs_done - state.best_epoch > patience

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmark.faces.batches import FaceBatches, random_order, split_into_batches
+from benchmark.faces.batches import FaceBatches, random_order, random_passes, split_into_batches
 
 
 def some_faces(n: int = 6) -> FaceBatches:
@@ -36,3 +36,11 @@ def test_a_last_batch_of_one_joins_the_one_before() -> None:
     assert sizes == [4, 5]
     assert [len(batch) for batch in split_into_batches(torch.arange(10), 4)] == [4, 4, 2]
     assert [len(batch) for batch in split_into_batches(torch.arange(1), 4)] == [1]
+
+
+def test_passes_go_on_where_the_epoch_before_ended() -> None:
+    # ten faces, seven an epoch: the first 21 places are two whole passes and one face of a third
+    found = torch.cat([random_passes(10, 7, seed=3, epoch=epoch) for epoch in range(3)])
+    passes = torch.cat([random_order(10, seed=3, epoch=number) for number in range(3)])
+    assert torch.equal(found, passes[:21])
+    assert sorted(found[:10].tolist()) == sorted(found[10:20].tolist()) == list(range(10))

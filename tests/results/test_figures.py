@@ -2,31 +2,45 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from benchmark.results.calibration import calibrate
+from benchmark.results.calibration_figures import reliability_figure
 from benchmark.results.figures import (
     Caption,
     confusion_figure,
     curves_figure,
-    subgroups_figure,
     write_png,
 )
 from benchmark.results.metrics import Scores, score
+from benchmark.results.subgroup_figures import heat_map_figure, subgroups_figure
+from benchmark.results.suspect_figures import contact_sheet
+from benchmark.results.suspects import CAUTION, label_suspects
 from benchmark.tasks import CLASS_NAMES, TASKS, TaskName
-from tests.results.conftest import made_up_predictions
+from tests.results.conftest import exact_predictions, made_up_predictions
 
 CAPTION = Caption("mtl-cnn-none-full-short", "utkface-100", drawn=False)
 
 
+SKILLS: dict[TaskName, float] = {"age_group": 1.2, "gender": 1.5, "race": 1.5}
+
+
 @pytest.fixture(scope="module")
-def scores() -> Scores:
-    skills: dict[TaskName, float] = {"age_group": 1.2, "gender": 1.5, "race": 1.5}
-    return score(made_up_predictions(skills, n=600).query("race != 2 or gender == 0"))
+def predictions() -> pd.DataFrame:
+    """300 test faces without Asian women."""
+    return made_up_predictions(SKILLS, n=600).query("race != 2 or gender == 0")
+
+
+@pytest.fixture(scope="module")
+def scores(predictions: pd.DataFrame) -> Scores:
+    return score(predictions)
 
 
 def texts(figure: Figure) -> str:
@@ -72,7 +86,9 @@ def test_drawn_faces_say_so(scores: Scores) -> None:
     caption = Caption("mtl-cnn-none-full-short", "drawn-100", drawn=True)
     figures = (
         confusion_figure(scores.confusion["race"], "race", caption),
-        subgroups_figure(scores.subgroups, caption),
+        subgroups_figure(scores.subgroups, scores.gaps, caption),
+        heat_map_figure(scores.subgroups, scores.gaps, caption),
+        reliability_figure(scores.calibration["race"], caption, task="race"),
         curves_figure(pd.DataFrame({"epoch": [1], "train/loss": [1.0]}), caption),
     )
     assert all("drawn faces" in texts(figure) for figure in figures)
@@ -90,18 +106,103 @@ def test_curves_show_the_columns_that_are_there_and_the_selected_epoch(tmp_path:
 
 
 def test_small_and_empty_subgroups_are_marked(scores: Scores, tmp_path: Path) -> None:
-    figure = subgroups_figure(scores.subgroups, CAPTION)
+    figure = subgroups_figure(scores.subgroups, scores.gaps, CAPTION)
     write_png(tmp_path / "subgroups.png", figure)
     written = texts(figure)
     assert "no faces" in written
     assert "hollow: under 30 faces, not ranked" in written
     assert all(title in written for title in ("by gender", "by race", "by gender × race"))
-    assert "by age group" not in written
+    assert "by age group (recall of its classes)" in written
+
+
+def test_the_gap_stands_beside_what_chance_gives(scores: Scores) -> None:
+    row = scores.gaps.query("task == 'age_group' and by == 'gender'").iloc[0]
+    expected = (
+        f"gap {100 * row['gap']:.1f} points ({100 * row['gap_low']:.1f}–"
+        f"{100 * row['gap_high']:.1f}), by chance {100 * row['chance_gap']:.1f}"
+    )
+    assert expected in texts(subgroups_figure(scores.subgroups, scores.gaps, CAPTION))
+
+
+def test_a_division_with_one_large_group_has_no_gap_in_its_picture() -> None:
+    men = score(made_up_predictions(SKILLS, n=200).query("gender == 0"))
+    assert "too few groups to rank" in texts(subgroups_figure(men.subgroups, men.gaps, CAPTION))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_heat_map_has_accuracy_interval_and_count_in_each_cell(
+    task: TaskName, scores: Scores, tmp_path: Path
+) -> None:
+    figure = heat_map_figure(scores.subgroups, scores.gaps, CAPTION, task=task)
+    write_png(tmp_path / "heat_map.png", figure)
+    written = texts(figure)
+    cells = scores.subgroups[
+        (scores.subgroups["task"] == task) & scores.subgroups["by"].isin(["gender_race", "all"])
+    ]
+    for cell in cells[cells["n"] > 0].to_dict("records"):
+        assert f"{100 * cell['accuracy']:.1f} %" in written
+        assert f"{100 * cell['low']:.1f}–{100 * cell['high']:.1f}" in written
+        assert f"n {cell['n']:,}" in written
+    assert "no faces" in written
+    assert "hatched: under 30 faces, not ranked" in written
+
+
+def test_small_and_empty_cells_have_no_colour(scores: Scores) -> None:
+    figure = heat_map_figure(scores.subgroups, scores.gaps, CAPTION)
+    (image,) = figure.axes[0].images
+    crossed = scores.subgroups.query("task == 'age_group' and by == 'gender_race'")
+    coloured = ~np.isnan(np.ma.filled(image.get_array(), np.nan))[:2, :5]
+    np.testing.assert_array_equal(coloured.ravel(), crossed["n"].to_numpy() >= 30)
+
+
+def test_the_reliability_diagram_says_both_errors_and_the_temperature(
+    scores: Scores, tmp_path: Path
+) -> None:
+    found = scores.calibration["race"]
+    figure = reliability_figure(found, CAPTION, task="race")
+    write_png(tmp_path / "reliability.png", figure)
+    written = texts(figure)
+    assert f"as predicted: error {100 * found.error['test']:.1f} points" in written
+    assert f"at temperature {found.temperature:.2f}" in written
+    assert f"{100 * (found.by_chance or 0):.1f} by chance" in written
+
+
+def test_without_validation_there_is_no_temperature_to_draw() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4]])
+    found = calibrate({"test": (probabilities, np.array([0, 1]))})
+    assert "temperature" not in texts(reliability_figure(found, CAPTION, task="gender"))
+
+
+def test_the_contact_sheet_shows_each_suspect_with_both_classes_and_the_caution(
+    predictions: pd.DataFrame, tmp_path: Path
+) -> None:
+    suspects = label_suspects(predictions)
+    asked: list[str] = []
+
+    def grey(files: Sequence[str]) -> npt.NDArray[np.uint8]:
+        asked.extend(files)
+        return np.full((len(files), 8, 8, 3), 128, dtype=np.uint8)
+
+    figure = contact_sheet(suspects, grey, CAPTION)
+    write_png(tmp_path / "suspects.png", figure)
+    first = suspects[suspects["task"] == "race"].iloc[0]
+    shown = f"label {first['label']}\nread {first['contradicted_by']}"
+    assert shown in texts(figure)
+    assert CAUTION in texts(figure)
+    assert first["file"] in asked
+    assert len(figure.axes[0].images) == len(asked) <= 3 * 16
+
+
+def test_a_sheet_without_suspects_says_so() -> None:
+    none = label_suspects(exact_predictions(10, 10, n=10))
+    figure = contact_sheet(none, lambda files: np.empty((0, 1, 1, 3), np.uint8), CAPTION)
+    assert "No label is contradicted surely." in texts(figure)
 
 
 def test_equal_figures_give_equal_bytes(scores: Scores, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        write_png(tmp_path / name, subgroups_figure(scores.subgroups, CAPTION, task="race"))
+        figure = subgroups_figure(scores.subgroups, scores.gaps, CAPTION, task="race")
+        write_png(tmp_path / name, figure)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 

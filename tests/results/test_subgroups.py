@@ -3,8 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from fairlearn.metrics import MetricFrame, count
+from sklearn.metrics import accuracy_score
 
 from benchmark.results.subgroups import (
+    BYS,
+    By,
     group_codes,
     group_names,
     group_slugs,
@@ -12,6 +16,8 @@ from benchmark.results.subgroups import (
     ranked,
     subgroup_table,
 )
+from benchmark.tasks import TASKS, TaskName
+from tests.results.conftest import made_up_predictions
 
 FACES = pd.DataFrame(
     {
@@ -84,3 +90,24 @@ def test_slugs_hold_nothing_that_mlflow_refuses() -> None:
     assert group_slugs("age_group")[-1] == "61-plus"
     assert group_slugs("gender_race")[6] == "female-black"
     assert len(group_names("gender_race")) == len(group_slugs("gender_race")) == 10
+
+
+@pytest.mark.parametrize("by", BYS[1:])
+@pytest.mark.parametrize("task", TASKS)
+def test_the_table_equals_fairlearn_on_random_tables(task: TaskName, by: By) -> None:
+    table = made_up_predictions({task: 1.0}, n=1_200, seed=2)
+    test = table[table["part"] == "test"].reset_index(drop=True)
+    predicted = test[f"{task}_pred"].to_numpy()
+    ours = subgroup_table(test, {task: predicted})
+    theirs = MetricFrame(
+        metrics={"n": count, "accuracy": accuracy_score, "macro_f1": macro_f1},
+        y_true=test[task].to_numpy(),
+        y_pred=predicted,
+        sensitive_features=group_codes(test, by),
+    )
+    groups = ours[ours["by"] == by].reset_index(drop=True)
+    occurring = groups.loc[theirs.by_group.index]
+    for number in ("n", "accuracy", "macro_f1"):
+        np.testing.assert_allclose(occurring[number], theirs.by_group[number])
+    assert (groups.drop(theirs.by_group.index)["n"] == 0).all()
+    assert ours.loc[ours["by"] == "all", "accuracy"].item() == theirs.overall["accuracy"]

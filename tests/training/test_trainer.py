@@ -142,3 +142,34 @@ def test_probabilities_are_softmax_rows_in_the_order_asked_for() -> None:
     assert forward["race"].shape == (2, 5)
     assert forward["gender"].sum(axis=1) == pytest.approx([1, 1], abs=1e-6)
     assert forward["race"][0] == pytest.approx(backward["race"][1], abs=1e-6)
+
+
+def test_a_fixed_number_of_steps_makes_an_epoch() -> None:
+    # 36 faces that train, three steps of 8 an epoch: 24 faces
+    experiment = an_experiment(steps_per_epoch=3, max_epochs=2)
+    results = [
+        step for step in fit(new_state(experiment), some_data(), experiment, 0, CPU)
+        if isinstance(step, EpochResult)
+    ]  # fmt: skip
+    assert len(results) == 2
+    rates = [rate * 24 for result in results for rate in result.train_accuracy.values()]
+    assert all(rate == pytest.approx(round(rate)) for rate in rates)
+
+
+def test_training_stops_once_the_training_faces_are_known() -> None:
+    experiment = an_experiment(max_epochs=30, until_train_accuracy=0.9)
+    results = epochs(fit(new_state(experiment), some_data(), experiment, 0, CPU))
+    assert len(results) < 30
+    fitted = [min(result.fitted_accuracy.values()) for result in results]
+    assert fitted[-1] >= 0.9
+    assert all(rate < 0.9 for rate in fitted[:-1])
+    assert "fitted/race/accuracy" in results[0].metrics()
+
+
+def test_a_training_that_has_learnt_all_does_not_go_on_when_resumed() -> None:
+    experiment = an_experiment(max_epochs=30, until_train_accuracy=0.9)
+    state = new_state(experiment)
+    epochs(fit(state, some_data(), experiment, 0, CPU))
+    again = new_state(experiment)
+    again.restore(state.checkpoint())
+    assert epochs(fit(again, some_data(), experiment, 0, CPU)) == []

@@ -1,0 +1,82 @@
+"""Which faces an experiment on a subset trains on, and on which it is selected and tested.
+
+The split stays what it is: a subset takes rows away from its parts and never moves one.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from benchmark.errors import DataError
+from benchmark.experiment import Subset
+from benchmark.faces.splits import PartName, Rows
+from benchmark.tasks import CLASS_NAMES, TASKS
+
+SAMPLE_VERSION: Final = "size-matched-1"
+
+
+def subset_parts(
+    table: pd.DataFrame, parts: Mapping[PartName, Rows], subset: Subset | None, seed: int
+) -> dict[PartName, Rows]:
+    """Reduce the parts of a split to what `subset` says; without one, give them as they are.
+
+    Validation and test hold the subset's faces alone. Training holds these, or everyone's, or a
+    sample of everyone's as large as the subset's, which depends on the run's seed. Rows ascend.
+    Raises DataError where a part would be empty.
+    """
+    if subset is None:
+        return dict(parts)
+    inside = members(table, subset)
+    chosen = {name: rows[inside[rows]] for name, rows in parts.items()}
+    for name, rows in chosen.items():
+        if len(rows) == 0:
+            raise DataError(
+                f"the {name} part has no face of the subset {subset.label!r}",
+                allowed="at least one face in each part",
+                fix="Choose a larger subset, or a data set that has such faces",
+            )
+    if subset.training == "everyone":
+        chosen["train"] = parts["train"]
+    elif subset.training == "size_matched":
+        chosen["train"] = stratified_sample(table, parts["train"], len(chosen["train"]), seed)
+    return chosen
+
+
+def members(table: pd.DataFrame, subset: Subset) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Tell for each row of a face table whether its true labels are the subset's; (n,)."""
+    inside = np.ones(len(table), dtype=bool)
+    if subset.gender is not None:
+        inside &= table["gender"].to_numpy() == CLASS_NAMES["gender"].index(subset.gender)
+    if subset.race is not None:
+        inside &= table["race"].to_numpy() == CLASS_NAMES["race"].index(subset.race)
+    return inside
+
+
+def stratified_sample(table: pd.DataFrame, rows: Rows, n_wanted: int, seed: int) -> Rows:
+    """Draw `n_wanted` of `rows`, in the shares that age group x gender x race have among them.
+
+    Within a stratum faces are ordered by a hash of seed and file name, which is the same on every
+    machine; what rounding leaves over goes to the strata with the largest remainders.
+    """
+    strata = table.iloc[rows].groupby(list(TASKS), sort=True).indices
+    shares = [len(places) * n_wanted / len(rows) for places in strata.values()]
+    counts = [int(share) for share in shares]
+    remainders = [share - count for share, count in zip(shares, counts, strict=True)]
+    most = sorted(range(len(counts)), key=lambda stratum: (-remainders[stratum], stratum))
+    for stratum in most[: n_wanted - sum(counts)]:
+        counts[stratum] += 1
+    files: list[str] = table["file"].tolist()
+    drawn: list[int] = []
+    for places, count in zip(strata.values(), counts, strict=True):
+        ordered = sorted(
+            (int(rows[place]) for place in places), key=lambda row: _key(seed, files[row])
+        )
+        drawn += ordered[:count]
+    return np.array(sorted(drawn), dtype=np.int64)
+
+
+def _key(seed: int, file: str) -> str:
+    return hashlib.sha256(f"{SAMPLE_VERSION}/{seed}\n{file}".encode()).hexdigest()

@@ -1,0 +1,34 @@
+"""Finished runs as far as comparisons read them, without the time that scoring takes."""
+
+from typing import Any
+
+import pandas as pd
+
+from benchmark.experiment import Experiment
+from benchmark.files import write_json
+from benchmark.results.predictions import predictions_digest, write_predictions
+from benchmark.results.record import RunRecord
+from tests.results.conftest import RunBuilder
+
+
+def finished(
+    runs: RunBuilder,
+    experiment: Experiment,
+    predictions: pd.DataFrame,
+    *,
+    seed: int = 0,
+    **about: Any,
+) -> RunRecord:
+    """Write a finished run with these predictions, and no metric."""
+    record = runs.begun(experiment, seed=seed, **about)
+    write_predictions(record.predictions_path, predictions)
+    seal(record)
+    write_json(record.folder / "done.json", {"schema": 1})
+    return RunRecord(record.folder)
+
+
+def seal(record: RunRecord) -> None:
+    """Say that the predictions as they are now were scored."""
+    digest = predictions_digest(record.predictions_path)
+    kept = {"schema": 1, "predictions_sha256": digest, "metrics": {}}
+    write_json(record.folder / "metrics.json", kept)

@@ -1,0 +1,162 @@
+"""Calibration: by hand, equal to torchmetrics, and intervals that hold at the stated rate."""
+
+import numpy as np
+import pytest
+
+from benchmark.results.calibration import (
+    AS_PREDICTED,
+    CALIBRATION_BINS,
+    TEMPERATURES,
+    TEMPERED,
+    Confidence,
+    calibrate,
+    calibration_error,
+    error_by_chance,
+    error_interval,
+    fit_temperature,
+    tempered,
+)
+from benchmark.results.intervals import Floats
+
+Labels = np.ndarray
+
+
+def test_calibration_error_by_hand() -> None:
+    # Four faces, top probability 0.9 0.9 0.6 0.6, right: yes no yes yes. 0.9 lies in the bin
+    # (13/15, 14/15]: |0.5 - 0.9| = 0.4 for 2 of 4 faces; 0.6 is the upper edge of (8/15, 9/15],
+    # included: |1 - 0.6| = 0.4 for 2 of 4. Together 0.4.
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
+    assert calibration_error(probabilities, np.array([0, 1, 0, 1])) == pytest.approx(0.4)
+
+
+def test_calibration_bins_are_closed_on_the_right() -> None:
+    # 0.6 and 0.61 fall apart: 0.5 * |0 - 0.6| + 0.5 * |1 - 0.61| = 0.495. Together they would
+    # give |0.5 - 0.605| = 0.105.
+    probabilities = np.array([[0.6, 0.4], [0.61, 0.39]])
+    assert calibration_error(probabilities, np.array([1, 0])) == pytest.approx(0.495)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_error_equals_that_of_torchmetrics(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("torchmetrics.functional.classification")
+    random = np.random.default_rng(seed)
+    probabilities = random.dirichlet(np.full(5, 0.4), size=1_000)
+    truth = random.integers(5, size=1_000)
+    expected = theirs.multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(truth), num_classes=5,
+        n_bins=CALIBRATION_BINS, norm="l1",
+    )  # fmt: skip
+    # They sum in single precision.
+    assert calibration_error(probabilities, truth) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_the_reliability_table_by_hand() -> None:
+    # Two faces at 0.9 in (13/15, 14/15], one right; one at 0.6 in (8/15, 9/15], right.
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
+    table = Confidence.of(probabilities, np.array([0, 1, 0])).reliability()
+    assert table["n"].tolist() == [0] * 8 + [1] + [0] * 4 + [2] + [0]
+    assert table.loc[13, ["confidence", "accuracy"]].tolist() == pytest.approx([0.9, 0.5])
+    assert table.loc[8, ["bin_low", "bin_high"]].tolist() == pytest.approx([8 / 15, 9 / 15])
+    # Wilson, 1 of 1: low = 1 / (1 + 1.96²) = 0.2065.
+    assert table.loc[8, ["low", "high"]].tolist() == pytest.approx([0.2065, 1.0], abs=1e-4)
+    assert table.loc[0, ["confidence", "accuracy", "low", "high"]].isna().all()
+
+
+def test_the_temperature_by_hand() -> None:
+    # Sure at 0.9, right 3 times of 4. The likeliest probability is 3/4, and softening 0.9 to it
+    # takes log(0.9 / 0.1) / log(0.75 / 0.25) = log 9 / log 3 = 2.
+    probabilities = np.tile([0.9, 0.1], (4, 1))
+    truth = np.array([0, 0, 0, 1])
+    temperature = fit_temperature(probabilities, truth)
+    assert temperature == pytest.approx(2.0, abs=1e-4)
+    np.testing.assert_allclose(tempered(probabilities, temperature)[0], [0.75, 0.25], atol=1e-4)
+    assert calibration_error(tempered(probabilities, temperature), truth) < 1e-4
+
+
+def test_a_temperature_changes_no_answer_and_one_changes_nothing() -> None:
+    probabilities = np.random.default_rng(1).dirichlet(np.ones(5), size=50)
+    softer = tempered(probabilities, 3.0)
+    np.testing.assert_array_equal(softer.argmax(axis=1), probabilities.argmax(axis=1))
+    np.testing.assert_allclose(softer.sum(axis=1), 1)
+    np.testing.assert_allclose(tempered(probabilities, 1.0), probabilities)
+
+
+def test_probabilities_that_fp32_rounded_to_zero_are_no_crash() -> None:
+    probabilities = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    temperature = fit_temperature(probabilities, np.array([0, 1, 1]))
+    assert np.isfinite(tempered(probabilities, temperature)).all()
+    assert temperature == pytest.approx(TEMPERATURES[1], rel=0.01)
+
+
+def test_a_temperature_at_an_end_is_said() -> None:
+    # All right at 0.9: the sharper the likelier, without end.
+    found = calibrate({"val": (np.tile([0.9, 0.1], (9, 1)), np.zeros(9, int))})
+    assert found.at_end
+    assert found.temperature == pytest.approx(TEMPERATURES[0], rel=0.01)
+
+
+def test_the_temperature_is_fitted_on_validation_and_judged_on_test() -> None:
+    # Validation as above gives temperature 2; test is right 3 times of 4 too, at 0.9.
+    parts = {
+        "val": (np.tile([0.9, 0.1], (4, 1)), np.array([0, 0, 0, 1])),
+        "test": (np.tile([0.9, 0.1], (8, 1)), np.array([0, 1] + [0] * 5 + [1])),
+    }
+    found = calibrate(parts)
+    assert found.error["test"] == pytest.approx(0.9 - 0.75)
+    assert found.error_tempered["test"] == pytest.approx(0.0, abs=1e-4)
+    assert found.reliability["probabilities"].unique().tolist() == [AS_PREDICTED, TEMPERED]
+
+
+def test_without_validation_nothing_is_tempered() -> None:
+    found = calibrate({"test": (np.tile([0.9, 0.1], (4, 1)), np.zeros(4, int))})
+    assert found.temperature is None
+    assert found.error_tempered == {}
+    assert found.reliability["probabilities"].unique().tolist() == [AS_PREDICTED]
+
+
+def test_the_error_that_chance_gives_by_hand() -> None:
+    # One face at 0.6: right in 60 % of draws (|1 - 0.6| = 0.4), wrong in 40 % (0.6): 0.48.
+    one = Confidence(np.array([0.6]), np.array([1.0]))
+    assert error_by_chance(one) == pytest.approx(0.48, abs=0.01)
+
+
+def simulated(
+    shift: float, random: np.random.Generator, clusters: Labels | None = None, *, n: int = 600
+) -> Confidence:
+    """Draw faces that are right less often than stated, by `shift` of what is above 0.3."""
+    stated = 0.3 + 0.7 * random.beta(4, 1.5, n)
+    luck = random.random(n)
+    if clusters is not None:
+        # Copies of a picture: the same probability, and right or wrong together.
+        stated, luck = stated[clusters], luck[clusters]
+    right = luck < stated - shift * (stated - 0.3)
+    return Confidence(stated, right.astype(np.float64))
+
+
+def coverage(shift: float, *, clustered: bool) -> float:
+    """Simulate 200 tests; give the share of intervals that hold the error of 300,000 faces."""
+    random = np.random.default_rng(7)
+    truth = simulated(shift, random, n=300_000).error()
+    clusters = np.repeat(np.arange(300), random.integers(1, 4, 300))[:600] if clustered else None
+    hits = 0
+    for _ in range(200):
+        confidence = simulated(shift, random, clusters)
+        places = np.arange(len(confidence.right)) if clusters is None else clusters
+        low, high = error_interval(confidence, places)
+        hits += low <= truth <= high
+    return hits / 200
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.3])
+def test_the_interval_of_the_error_holds_at_the_stated_rate_or_more(
+    shift: float, clustered: bool
+) -> None:
+    # The rate has a standard error of sqrt(0.95 * 0.05 / 200) = 1.5 points.
+    assert coverage(shift, clustered=clustered) >= 0.93
+
+
+def test_probabilities_that_leave_nothing_to_chance_have_no_interval() -> None:
+    sure: Floats = np.ones(9)
+    assert np.isnan(error_interval(Confidence(sure, sure), np.arange(9))).all()

@@ -1,0 +1,195 @@
+"""The words and numbers of a comparison: cells, sentences, CSV, Markdown, plain values."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from benchmark.results.arms import Absent, Arm
+from benchmark.results.comparison import Comparison, Standing, Table
+from benchmark.results.comparison_formats import as_data, csv_text, difference_text, markdown
+from benchmark.results.comparison_notes import gap_sentences, reading_notes
+from benchmark.results.meetings import NOT_REGISTERED, Gap
+from benchmark.results.paired import Difference
+from benchmark.results.rows import TaskScore, read_run
+from benchmark.results.verdicts import (
+    Line,
+    judge,
+    p_text,
+    pair_sentences,
+    points,
+    twins_sentences,
+    verdict_text,
+)
+from benchmark.results.verdicts import (
+    test_text as text_of_test,
+)
+from benchmark.tasks import TASKS, TaskName
+from tests.results.conftest import RunBuilder, an_experiment
+
+FOUND = Difference(
+    accuracy=0.0263,
+    low=0.0141,
+    high=0.0384,
+    macro_f1=-0.012,
+    macro_f1_low=-0.03,
+    macro_f1_high=0.006,
+    seed_low=0.001,
+    seed_high=0.05,
+    test="sign_flip",
+    p=0.0004,
+    only_reference=None,
+    only_arm=None,
+    n_faces=1_000,
+    n_clusters=990,
+    chance_sd=0.01,
+    unit=0.001,
+)
+TIE = replace(FOUND, accuracy=-0.001, low=-0.02, high=0.018, p=0.9)
+
+
+@pytest.fixture
+def arms(runs: RunBuilder) -> tuple[Arm, Arm]:
+    """Two experiments, of three and of two seeds."""
+    arm, reference = (
+        Arm(name, tuple(read_run(runs.begun(experiment, seed=seed)) for seed in seeds))
+        for name, experiment, seeds in (
+            ("new", an_experiment("a"), (0, 1, 2)),
+            ("old", an_experiment("b"), (0, 1)),
+        )
+    )
+    return arm, reference
+
+
+def lines_of(arms: tuple[Arm, Arm], *found: Difference) -> tuple[Line, ...]:
+    arm, reference = arms
+    tasks: Sequence[TaskName] = TASKS[: len(found)]
+    return judge([(reference, arm, task, one) for task, one in zip(tasks, found, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("difference", "written"),
+    [(0.0263, "+2.6"), (-0.0141, "−1.4"), (0.0, "0.0"), (-0.0004, "0.0"), (1.0, "+100.0")],
+)
+def test_differences_are_written_in_points_with_a_sign(difference: float, written: str) -> None:
+    assert points(difference) == written
+
+
+@pytest.mark.parametrize(
+    ("p", "written"),
+    [(1.0, "1.00"), (0.123, "0.12"), (0.0123, "0.012"), (0.00123, "0.0012"), (1e-9, "<0.0001")],
+)
+def test_p_values_are_written_with_two_digits(p: float, written: str) -> None:
+    assert p_text(p) == written
+
+
+def test_a_verdict_tells_what_would_have_been_seen(arms: tuple[Arm, Arm]) -> None:
+    # Of two p-values one is rejected, which leaves 0.05 to the other: 2.802 times an sd of 0.01.
+    better, tie = lines_of(arms, FOUND, TIE)
+    assert verdict_text(better) == "better"
+    assert verdict_text(tie) == "cannot be told apart; a difference of 2.8 would have been seen"
+    assert text_of_test(better) == "sign-flip permutation test, 3 against 2 seeds"
+
+
+def test_a_pair_is_told_in_a_sentence(arms: tuple[Arm, Arm]) -> None:
+    (sentence,) = pair_sentences(lines_of(arms, FOUND, TIE, replace(FOUND, accuracy=-0.03)))
+    assert sentence == (
+        "new against old: better on age group by 2.6 points (1.4 to 3.8); worse on race by 3.0 "
+        "points (1.4 to 3.8); they cannot be told apart on gender (−0.1, −2.0 to +1.8; 2.8 would "
+        "have been seen)."
+    )
+
+
+def test_a_loss_is_told_by_its_size(arms: tuple[Arm, Arm]) -> None:
+    loss = replace(FOUND, accuracy=-0.0263, low=-0.0384, high=-0.0141)
+    (sentence,) = pair_sentences(lines_of(arms, loss))
+    assert sentence == "new against old: worse on age group by 2.6 points (1.4 to 3.8)."
+
+
+def test_differences_within_the_seeds_are_marked_and_explained(arms: tuple[Arm, Arm]) -> None:
+    lines = lines_of(arms, replace(FOUND, seed_low=-0.01, seed_high=0.06))
+    assert verdict_text(lines[0]) == "better (*)"
+    assert "on age group (−1.0 to +6.0)." in next(iter(pair_sentences(lines)))
+    assert any(note.startswith("(*)") for note in reading_notes(lines, arms))
+    assert not any(note.startswith("(*)") for note in reading_notes(lines_of(arms, FOUND), arms))
+
+
+def test_the_answer_about_mtl_is_a_yes_a_no_or_neither(arms: tuple[Arm, Arm]) -> None:
+    loss = replace(FOUND, accuracy=-0.0263, low=-0.0384, high=-0.0141)
+    (answer,) = twins_sentences(lines_of(arms, FOUND, loss, TIE))
+    assert answer == (
+        "Does MTL beat STL? Age group: yes, better by 2.6 points (+1.4 to +3.8). Gender: no, worse "
+        "by 2.6 points (−3.8 to −1.4). Race: cannot be told apart (−0.1, −2.0 to +1.8; 2.8 would "
+        "have been seen)."
+    )
+    assert next(iter(twins_sentences([]))).startswith("Does MTL beat STL? Not answered")
+
+
+def test_networks_that_lack_the_same_twins_share_a_sentence() -> None:
+    gaps = [Gap(arm, f"{task}-x", NOT_REGISTERED, task) for arm in ("a", "b") for task in TASKS]
+    gaps.append(Gap("c", "race-c", "not run", "race"))
+    assert list(gap_sentences(gaps)) == [
+        "Twins missing of a and b: age group, gender and race (not registered).",
+        "Twins missing of c: race (race-c: not run).",
+    ]
+
+
+def test_near_duplicates_are_said_where_mcnemar_counts_them_as_independent(
+    arms: tuple[Arm, Arm],
+) -> None:
+    single = tuple(replace(arm, runs=arm.runs[:1]) for arm in arms)
+    lines = lines_of((single[0], single[1]), replace(FOUND, test="mcnemar"))
+    assert any(
+        note.startswith("10 test faces are near-duplicates") for note in reading_notes(lines, arms)
+    )
+    assert not any("near-dup" in note for note in reading_notes(lines_of(arms, FOUND), arms))
+
+
+@pytest.fixture
+def comparison(arms: tuple[Arm, Arm]) -> Comparison:
+    single_class = replace(TIE, macro_f1=None, macro_f1_low=None, macro_f1_high=None)
+    score = TaskScore(0.7, 0.65, 0.75, 0.6, 0.01, 0.02)
+    return Comparison(
+        dataset="utkface-100",
+        drawn=False,
+        tasks=TASKS[:2],
+        standings=tuple(Standing(arm, {"age_group": score}) for arm in arms),
+        absent=(Absent("third", "failed: <b>|x"),),
+        tables=(Table("first", lines_of(arms, FOUND, single_class), (Gap("third", "old", "|"),)),),
+        notes=("a note",),
+        limits=("a limit",),
+    )
+
+
+def test_plain_values_are_json_and_hold_fractions(comparison: Comparison) -> None:
+    data = json.loads(json.dumps(as_data(comparison), allow_nan=False))
+    row = data["tables"][0]["rows"][0]
+    assert (row["arm"], row["reference"], row["difference"]) == ("new", "old", 0.0263)
+    assert (row["p"], row["p_holm"], row["verdict"]) == (0.0004, 0.0008, "better")
+    assert data["tables"][0]["p_values_corrected_together"] == 2
+    assert data["arms"][0]["scores"]["age_group"]["accuracy_sd"] == 0.01
+    assert [len(arm["runs"]) for arm in data["arms"]] == [3, 2]
+    assert data["missing"] == [{"arm": "third", "why": "failed: <b>|x"}]
+
+
+def test_csv_leaves_what_does_not_exist_empty(comparison: Comparison) -> None:
+    rows = list(csv.DictReader(csv_text(comparison).splitlines()))
+    assert [row["task"] for row in rows] == ["age_group", "gender"]
+    assert (rows[0]["smallest_seen"], rows[1]["macro_f1"]) == ("", "")
+    assert float(rows[1]["smallest_seen"]) == pytest.approx(0.028016, abs=1e-6)
+    assert rows[0]["arm_seeds"] == "0 1 2"
+
+
+def test_markdown_holds_the_tables_and_cannot_be_broken(comparison: Comparison) -> None:
+    text = markdown(comparison)
+    assert "| new | old | age group | +2.6 (+1.4 to +3.8) | −1.2 (−3.0 to +0.6) | 0.0004 |" in text
+    assert "third (missing: failed: &lt;b>\\|x)" in text
+    assert "Holm: corrected over all 2 p-values of this table" in text
+    widths = {line.count("|") - line.count("\\|") for line in text.splitlines() if "new |" in line}
+    assert len(widths) == 2
+
+
+def test_a_number_that_does_not_exist_is_a_dash() -> None:
+    assert difference_text(None, None, None) == "–"

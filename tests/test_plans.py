@@ -1,0 +1,290 @@
+"""What a run starts from: an earlier run's trunk, and what that run has seen goes with it."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from benchmark.checkpoints import save_weights
+from benchmark.errors import WeightsError, WeightsMissing
+from benchmark.experiment import Backbone, Experiment, Head, Protocol, Recipe
+from benchmark.faces.batches import FaceBatches
+from benchmark.faces.choice import choose_dataset
+from benchmark.faces.drawn import draw_faces
+from benchmark.faces.store import FaceSet, store_faces
+from benchmark.files import write_json
+from benchmark.models.network import build_network
+from benchmark.models.own_weights import Declaration, add_own
+from benchmark.models.weights import load
+from benchmark.plans import Settings, plan_run
+from benchmark.results.record import RunRecord, work_folder
+from benchmark.runs import Finished, Missing, run, run_all
+from benchmark.training.device import Device
+
+CPU = Device(torch.device("cpu"), "fp32")
+
+
+def an_experiment(weights: str = "none", **changes: object) -> Experiment:
+    fields: dict[str, object] = {
+        "name": f"mtl-cnn-{weights.split(':')[0]}-full-tiny",
+        "asks": "Does the whole way work?",
+        "backbone": Backbone("cnn", weights, input_px=32),
+        "head": Head(hidden_units=16),
+        "recipe": Recipe(learning_rate=1e-3, max_epochs=1),
+    }
+    return Experiment(**(fields | changes))  # type: ignore[arg-type]
+
+
+def settings(runs_dir: Path) -> Settings:
+    return Settings(runs_dir, runs_dir / "weights", CPU, offline=True)
+
+
+def untrained(faces: FaceSet, runs_dir: Path, experiment: Experiment) -> RunRecord:
+    """Leave what a finished run leaves of its start and its network, without the training."""
+    plan = plan_run(experiment, 0, faces, settings(runs_dir))
+    network = build_network(experiment, load(plan.weights) if plan.weights else None, 0)
+    write_json(plan.folder / "experiment.json", plan.about(CPU, network, {}))
+    save_weights(plan.folder / "model.safetensors", network, experiment)
+    write_json(plan.folder / "done.json", {"schema": 1})
+    return plan.record
+
+
+@pytest.fixture(scope="module")
+def first_runs(drawn_faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with one finished run of a CNN from nothing; not to be changed."""
+    where = settings(tmp_path_factory.mktemp("runs"))
+    plan = plan_run(an_experiment(), 0, drawn_faces, where)
+    on_device = FaceBatches.on_device(drawn_faces.pixels(), drawn_faces.table, CPU.torch_device)
+    assert isinstance(list(run(plan, on_device, where))[-1], Finished)
+    return where.runs_dir
+
+
+@pytest.fixture
+def runs_dir(first_runs: Path, tmp_path: Path) -> Path:
+    """A copy of `first_runs` to do with as one likes."""
+    return Path(shutil.copytree(first_runs, tmp_path / "runs"))
+
+
+def only_run(runs_dir: Path) -> RunRecord:
+    (folder,) = [folder for folder in work_folder(runs_dir).iterdir() if folder.is_dir()]
+    return RunRecord(folder)
+
+
+def retold(record: RunRecord, **changes: dict[str, object] | bool) -> None:
+    """Change what a run's folder says of it, in one part or another."""
+    path = record.folder / "experiment.json"
+    about = json.loads(path.read_text())
+    for part, change in changes.items():
+        about[part] = about[part] | change if isinstance(change, dict) else change
+    write_json(path, about)
+
+
+def from_run(record: RunRecord, **changes: object) -> Experiment:
+    return an_experiment(f"run:{record.identity[:8]}", **changes)
+
+
+def test_a_run_starts_from_the_trunk_of_an_earlier_one(
+    drawn_faces: FaceSet, runs_dir: Path
+) -> None:
+    earlier = only_run(runs_dir)
+    plan = plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+    assert plan.weights is not None
+    assert plan.weights.from_run == earlier.identity
+    assert plan.weights.origin.startswith(f"run {earlier.identity[:12]} (mtl-cnn-none-full-tiny")
+    network = build_network(from_run(earlier), load(plan.weights), seed=5)
+    kept = load_file(earlier.folder / "model.safetensors")
+    trunk = network.trunk.state_dict()
+    assert trunk
+    assert all(torch.equal(value, kept[f"trunk.{name}"]) for name, value in trunk.items())
+    assert not torch.equal(
+        next(network.head.parameters()), kept[f"head.{next(iter(network.head.state_dict()))}"]
+    )
+
+
+def test_it_is_fed_as_the_earlier_run_was(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    unit = an_experiment(protocol=Protocol(input_scaling="unit"))
+    earlier = untrained(drawn_faces, tmp_path, unit)
+    plan = plan_run(from_run(earlier), 0, drawn_faces, settings(tmp_path))
+    assert plan.weights is not None
+    assert plan.weights.preprocessing.sentence() == "RGB, 0 to 1"
+
+
+def test_the_new_run_says_where_it_comes_from(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    earlier = only_run(runs_dir)
+    later = untrained(drawn_faces, runs_dir, from_run(earlier))
+    assert later.about["weights"]["from_run"] == earlier.identity
+    assert later.about["weights"]["source"] == f"run:{earlier.identity[:8]}"
+    (seen,) = later.about["weights"]["faces_seen"]
+    assert seen["pixel_digest"] == drawn_faces.pixel_digest
+    assert later.about["leaky"] is False
+    last = plan_run(from_run(later), 0, drawn_faces, settings(runs_dir))
+    assert last.weights is not None
+    assert [seen.run for seen in last.weights.faces_seen] == [later.identity, earlier.identity]
+
+
+def test_the_trunks_content_enters_the_identity(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    earlier = only_run(runs_dir)
+    before = plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+    model = earlier.folder / "model.safetensors"
+    content = bytearray(model.read_bytes())
+    # The tensors lie by name: `head.` first, `trunk.` last.
+    content[-1] ^= 1
+    model.write_bytes(content)
+    after = plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+    assert before.identity != after.identity
+    assert before.weights is not None
+    with pytest.raises(WeightsError, match="changed since it was resolved"):
+        load(before.weights)
+
+
+def test_a_leaky_run_makes_leaky_runs(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    earlier = only_run(runs_dir)
+    retold(earlier, leaky=True)
+    later = untrained(drawn_faces, runs_dir, from_run(earlier))
+    assert later.about["leaky"] is True
+    last = plan_run(from_run(later), 0, drawn_faces, settings(runs_dir))
+    assert last.weights is not None
+    assert last.weights.leaky
+
+
+def test_a_leaky_protocol_makes_a_leaky_run(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    leaky = an_experiment(protocol=Protocol(split="published-1"))
+    plan = plan_run(leaky, 0, drawn_faces, settings(tmp_path))
+    network = build_network(leaky, None, 0)
+    assert plan.about(CPU, network, {})["leaky"] is True
+
+
+@pytest.mark.parametrize("change", [{"split": "leak-free-0"}, {"fold": 2}])
+def test_the_same_faces_under_another_split_are_refused(
+    drawn_faces: FaceSet, runs_dir: Path, change: dict[str, object]
+) -> None:
+    earlier = only_run(runs_dir)
+    protocol = earlier.about["experiment"]["protocol"] | change
+    retold(earlier, experiment={"protocol": protocol})
+    with pytest.raises(WeightsError, match="trained on these faces under another split"):
+        plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+
+
+def test_a_fold_may_start_from_its_own_fold_alone(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    earlier = only_run(runs_dir)
+    protocol = earlier.about["experiment"]["protocol"] | {"fold": 2}
+    retold(earlier, experiment={"protocol": protocol})
+    same = from_run(earlier, protocol=Protocol(fold=2))
+    assert plan_run(same, 0, drawn_faces, settings(runs_dir)).weights is not None
+    other = from_run(earlier, protocol=Protocol(fold=1))
+    with pytest.raises(WeightsError, match="fold 2"):
+        plan_run(other, 0, drawn_faces, settings(runs_dir))
+
+
+def resized(faces: FaceSet, part: pd.Series) -> FaceSet:
+    """The same faces in other pixels, placed otherwise."""
+    manifest = faces.manifest | {"pixel_digest": "1" * 64, "split_digest": "2" * 64}
+    return FaceSet(faces.folder, manifest, faces.table.assign(part=part))
+
+
+def test_a_resized_copy_under_another_split_is_known_by_its_files(
+    drawn_faces: FaceSet, runs_dir: Path
+) -> None:
+    earlier = only_run(runs_dir)
+    copy = resized(drawn_faces, drawn_faces.table["part"].iloc[::-1].to_numpy())
+    with pytest.raises(WeightsError, match="trained on these faces under another split"):
+        plan_run(from_run(earlier), 0, copy, settings(runs_dir))
+
+
+def test_other_faces_are_what_it_is_for(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    drawn = draw_faces(60, seed=11, image_px=32)
+    store_faces(drawn.images, drawn.labels, name="others", drawn=True, data_dir=runs_dir / "data")
+    others = choose_dataset(runs_dir / "data", "others")
+    plan = plan_run(from_run(only_run(runs_dir)), 0, others, settings(runs_dir))
+    assert plan.weights is not None
+    assert plan.weights.faces_seen[0].pixel_digest == drawn_faces.pixel_digest
+
+
+def test_what_a_run_saw_long_ago_counts_too(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    """Trained on these faces, then on others, then back here under another split."""
+    earlier = only_run(runs_dir)
+    protocol = earlier.about["experiment"]["protocol"] | {"fold": 3}
+    retold(earlier, experiment={"protocol": protocol})
+    drawn = draw_faces(120, seed=12, image_px=32)
+    store_faces(drawn.images, drawn.labels, name="others", drawn=True, data_dir=runs_dir / "data")
+    others = choose_dataset(runs_dir / "data", "others")
+    between = untrained(others, runs_dir, from_run(earlier))
+    with pytest.raises(WeightsError, match="fold 3"):
+        plan_run(from_run(between), 0, drawn_faces, settings(runs_dir))
+
+
+def test_a_run_that_is_not_there_is_missing_and_the_others_run(
+    drawn_faces: FaceSet, runs_dir: Path
+) -> None:
+    absent = an_experiment("run:0123456789abcdef")
+    (event,) = run_all([absent], [0], drawn_faces, settings(runs_dir))
+    assert isinstance(event, Missing)
+    assert "no run begins with 0123456789abcdef" in str(event.error)
+    assert "facebench run NAME" in str(event.error)
+
+
+def test_a_run_that_is_not_done_is_missing(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    earlier = only_run(runs_dir)
+    (earlier.folder / "done.json").unlink()
+    with pytest.raises(
+        WeightsMissing, match=r"not done but interrupted.*run mtl-cnn-none-full-tiny --seeds 0"
+    ):
+        plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+
+
+def test_digits_that_two_runs_share_are_refused(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    earlier = only_run(runs_dir)
+    other = earlier.identity[:12] + "0" * 52
+    shutil.copytree(earlier.folder, earlier.folder.with_name(other))
+    with pytest.raises(WeightsError, match=rf"2 runs begin with .*{other}.*more digits"):
+        plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+    whole = an_experiment(f"run:{earlier.identity}")
+    assert plan_run(whole, 0, drawn_faces, settings(runs_dir)).weights is not None
+
+
+def test_a_run_that_kept_no_weights_is_refused(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    earlier = only_run(runs_dir)
+    (earlier.folder / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="kept no weights"):
+        plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+
+
+def test_a_run_of_another_architecture_is_refused(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    earlier = only_run(runs_dir)
+    backbone = Backbone("squeezenet1_1", f"run:{earlier.identity[:8]}", input_px=32)
+    other = an_experiment(backbone=backbone, name="mtl-squeezenet1_1-run-full")
+    with pytest.raises(WeightsError, match="trained cnn, not squeezenet1_1"):
+        plan_run(other, 0, drawn_faces, settings(runs_dir))
+
+
+def test_a_damaged_model_is_refused(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    earlier = only_run(runs_dir)
+    model = earlier.folder / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match=r"model\.safetensors is damaged or cut short"):
+        plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+
+
+def test_a_run_under_a_label_is_checked_like_a_run(drawn_faces: FaceSet, runs_dir: Path) -> None:
+    """Else a label would be a way round the split."""
+    earlier, where = only_run(runs_dir), settings(runs_dir)
+    add_own(earlier.folder / "model.safetensors", where.weights_dir, Declaration("mine"))
+    mine = an_experiment("local:mine")
+    plan = plan_run(mine, 0, drawn_faces, where)
+    assert plan.weights is not None
+    assert plan.weights.preprocessing.sentence() == "RGB, -1 to 1"
+    folded = dataclasses.replace(mine, protocol=Protocol(fold=1))
+    with pytest.raises(WeightsError, match="under another split"):
+        plan_run(folded, 0, drawn_faces, where)
+
+
+def test_a_run_without_its_folder_takes_no_label(runs_dir: Path, tmp_path: Path) -> None:
+    model = only_run(runs_dir).folder / "model.safetensors"
+    alone = shutil.copy(model, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="what faces it saw is not beside it"):
+        add_own(Path(alone), tmp_path / "store", Declaration("mine"))
