@@ -166,7 +166,7 @@ def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: Answer) -> "list[R
 
     Runs of an older definition are meant by the name they were begun under, too.
     """
-    from benchmark.results.arms import Library
+    from benchmark.results.library import Library
     from benchmark.results.rows import definition_key
 
     runs = _readable(runs_dir, answer)

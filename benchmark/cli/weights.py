@@ -146,6 +146,10 @@ def add(
         else:
             from benchmark.models.own_weights import Declaration, add_own
 
+            if any_checksum:
+                raise WeightsError(
+                    "--any-checksum with --label", allowed="either: one's own has no published sum"
+                )
             declared = Declaration(
                 label, architecture, _preprocessing(order, fed), licence, trained_on
             )

@@ -51,7 +51,7 @@ def test_list_answers_a_machine_with_one_object(tmp_path: Path) -> None:
     answer = json.loads(stdout)
     assert (code, stderr, answer["ok"], answer["command"]) == (0, "", True, "weights list")
     sources = {(item["architecture"], item["source"]): item for item in answer["data"]["sources"]}
-    assert len(sources) == len(answer["data"]["sources"]) == 10
+    assert len(sources) == len(answer["data"]["sources"])
     source = sources["squeezenet1_1", "imagenet"]
     assert (source["state"], source["file"]) == ("missing", None)
     assert source["published"][1]["sha256"] == "b8a52dc0"
@@ -154,6 +154,7 @@ def test_a_preset_in_the_other_order_keeps_each_colours_mean(h5: Path, tmp_path:
         ),
         (["--label", "a b", "--preprocessing", "unit"], "the label is 'a b'"),
         (["--preprocessing", "unit"], "--preprocessing without --label"),
+        (["--label", "a", "--any-checksum"], "--any-checksum with --label"),
         (["--architecture", "cnn"], "no published file is known for cnn"),
         (["--architecture", "vgg16"], "any.h5 holds tensors of no known layout"),
         (["--any-checksum", "--channels", "RGB"], "was published as BGR"),
