@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from benchmark.architectures import architecture_named
+from benchmark.architectures import NOT_OFFERED, architecture_named
 from benchmark.dotted import with_values
 from benchmark.errors import require
 from benchmark.tasks import CLASS_NAMES, TaskName
@@ -74,7 +74,8 @@ class Backbone:
         require(
             self.weights in architecture.weight_sources
             or OWN_WEIGHTS.fullmatch(self.weights) is not None,
-            f"{self.architecture} has no {self.weights!r} weights",
+            f"{self.architecture} has no {self.weights!r} weights"
+            + (f": {NOT_OFFERED[self.weights]}" if self.weights in NOT_OFFERED else ""),
             allowed=f"{', '.join(architecture.weight_sources)}, local:LABEL, run:ID",
             fix="Choose one of those, or add a source in benchmark/models/sources.py",
         )

@@ -32,6 +32,14 @@ Examples:
   facebench data prepare other.zip --table data/utkface-100/table.csv
 """
 
+SAMPLE_EXAMPLES = """
+Examples:
+
+  facebench data sample --faces 4000
+
+  facebench data sample --dataset utkface-100 --faces 8000 --name small
+"""
+
 AUDIT_EXAMPLES = """
 Examples:
 
@@ -178,6 +186,46 @@ def _conflicts(same: dict[str, int]) -> str:
         for label in ("age", "age_group", "gender", "race")
     )
     return f"{same['groups_in_conflict']:,} ({', '.join(by_label)})"
+
+
+@app.command(epilog=SAMPLE_EXAMPLES)
+def sample(
+    n_faces: Annotated[int, typer.Option("--faces", help="About how many faces to draw.")],
+    dataset: DatasetName = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the sample; DATASET-N if left out.")
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a smaller data set from a prepared one: clusters whole, each face in its part.
+
+    For trying what takes long on all faces; its numbers are a data set's of their own.
+    """
+    from benchmark.faces.choice import choose_dataset
+    from benchmark.faces.sample import draw_sample, pairs_within_clusters
+
+    with speaking("data sample", as_json=as_json) as answer:
+        faces = choose_dataset(data_dir, dataset)
+        drawn = draw_sample(faces, n_faces, name or f"{faces.name}-{n_faces}")
+        counts = drawn.manifest["counts"]
+        pairs = (pairs_within_clusters(drawn), pairs_within_clusters(faces))
+        answer.data = {
+            "name": drawn.name,
+            "folder": str(drawn.folder),
+            "of": faces.name,
+            "counts": counts,
+            "pairs_within_clusters": pairs[0],
+            "pairs_within_clusters_of_all": pairs[1],
+        }
+        if not as_json:
+            out.print(
+                f"[bold]{drawn.name}[/]: {len(drawn.table):,} of {len(faces.table):,} faces in "
+                f"{counts['clusters']:,} whole clusters, with {pairs[0]:,} of {pairs[1]:,} pairs "
+                f"of the same picture\ntrain {counts['train']:,}, val {counts['val']:,}, test "
+                f"{counts['test']:,}, as they were · {drawn.folder}",
+                soft_wrap=True,
+            )
 
 
 @app.command(epilog=AUDIT_EXAMPLES)

@@ -114,7 +114,7 @@ def finish_dataset(
         "age_group_rule": AGE_GROUP_RULE,
         "resize_filter": RESIZE_FILTER,
         "versions": _versions(),
-        "counts": _counts(table, packed.quarantine, about["image_px"]),
+        "counts": counts_of(table, packed.quarantine, about["image_px"]),
     }
     write_json(folder / MANIFEST_FILE, manifest)
 
@@ -147,7 +147,8 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _counts(table: pd.DataFrame, quarantine: pd.DataFrame, image_px: int) -> dict[str, Any]:
+def counts_of(table: pd.DataFrame, quarantine: pd.DataFrame, image_px: int) -> dict[str, Any]:
+    """Count what a manifest tells of a placed table and of what was left out."""
     kinds = quarantine["kind"].value_counts()
     left_out = {kind: int(kinds.get(kind, 0)) for kind in (NAME_KIND, PICTURE_KIND, OTHER_KIND)}
     cluster_sizes = table["cluster"].value_counts()

@@ -149,9 +149,9 @@ FILES: Final[tuple[PublishedFile, ...]] = (
         options=MappingProxyType({"pooling": "floor"}),
     ),
     _by_torchvision("squeezenet1_1", "b8a52dc0", pooling="ceil"),
-    _by_torchvision("vgg16", "397923af"),
     # What the study itself started from: keras.applications with weights="imagenet".
     _by_keras("vgg16", md5="6d6bbae143d832006294945121d1f1fc"),
+    _by_torchvision("vgg16", "397923af"),
     # The study's own again, then the same network as others ported it, then Oxford's 500 MB.
     _vggface(_VGGFACE_H5, _KERAS_VGGFACE + _VGGFACE_H5, "keras_vggface", VGGFACE),
     _vggface(
@@ -166,8 +166,8 @@ FILES: Final[tuple[PublishedFile, ...]] = (
         "vgg_face_torch7",
         VGGFACE,
     ),
-    _by_torchvision("vgg19", "dcbb9e9d"),
     _by_keras("vgg19", md5="253f8cb515780f3b799900260a226db6"),
+    _by_torchvision("vgg19", "dcbb9e9d"),
     _by_torchvision("resnet50", "0676ba61"),
     _by_torchvision("densenet121", "a639ec97"),
     _by_timm("convnext_tiny", "fb_in1k", IMAGENET, "Apache-2.0"),
@@ -175,15 +175,8 @@ FILES: Final[tuple[PublishedFile, ...]] = (
     _by_timm("mobilenetv4_conv_small", "e2400_r224_in1k", IMAGENET, "Apache-2.0"),
     _by_timm("vit_small_patch16_224", "augreg_in1k", _HALVES, "Apache-2.0"),
 )
-"""In the order in which they are tried, source by source."""
-
-NOT_OFFERED: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "vggface2": "no published file of it can be trusted: they are pickled programs, or hold "
-        "Caffe's ResNet-50, whose strides and pooling are not this one's (docs/WEIGHTS.md)"
-    }
-)
-"""Sources that a person may look for here, and why there are none."""
+"""In the order in which they are tried, source by source: VGG's by Keras first, because those
+are what the study started from, and only they make a row of ours the study's."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from torch import Tensor
 
-from benchmark.architectures import ARCHITECTURES, architecture_named
+from benchmark.architectures import ARCHITECTURES, NOT_OFFERED, architecture_named
 from benchmark.claims import claimed
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.files import sha256_of
@@ -28,7 +28,7 @@ from benchmark.models.pins import check_pin
 from benchmark.models.preprocessing import Preprocessing
 from benchmark.models.readers import header_of
 from benchmark.models.run_trunks import read_run_trunk
-from benchmark.models.sources import NOT_OFFERED, PublishedFile, files_for
+from benchmark.models.sources import PublishedFile, files_for
 from benchmark.models.store import HEADER, describe_stored, not_written, read_stored, stored_path
 from benchmark.models.store import WeightFile as WeightFile
 from benchmark.results.record import RunRecord

@@ -4,7 +4,7 @@ The groups' own numbers are in benchmark.results.subgroups. Only groups of 30 fa
 ranked against each other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -43,7 +43,10 @@ Indices = npt.NDArray[np.intp]
 
 
 def gap_table(
-    subgroups: pd.DataFrame, test: pd.DataFrame, right: Mapping[TaskName, npt.NDArray[np.bool_]]
+    subgroups: pd.DataFrame,
+    test: pd.DataFrame,
+    right: Mapping[TaskName, npt.NDArray[np.bool_]],
+    divisions: Sequence[By] = DIVISIONS,
 ) -> pd.DataFrame:
     """Set each task's groups against each other, a row per task and division; see GAP_COLUMNS.
 
@@ -56,8 +59,8 @@ def gap_table(
     mean and 95 % quantile of the gap when group membership is shuffled, clusters kept whole; p:
     the share of such gaps that are as wide; p_holm: Holm's correction over all rows.
     """
-    draws = _Draws(test, right)
-    rows = [_row(task, by, _of(subgroups, task, by), draws) for task in right for by in DIVISIONS]
+    draws = _Draws(test, right, divisions)
+    rows = [_row(task, by, _of(subgroups, task, by), draws) for task in right for by in divisions]
     table = pd.DataFrame(rows, columns=list(GAP_COLUMNS))
     known = table["p"].notna().to_numpy()
     corrected = np.full(len(table), np.nan)
@@ -73,12 +76,17 @@ def _of(subgroups: pd.DataFrame, task: TaskName, by: By) -> pd.DataFrame:
 class _Draws:
     """The same faces drawn again and again: by resampled clusters, and with shuffled groups."""
 
-    def __init__(self, test: pd.DataFrame, right: Mapping[TaskName, npt.NDArray[np.bool_]]) -> None:
+    def __init__(
+        self,
+        test: pd.DataFrame,
+        right: Mapping[TaskName, npt.NDArray[np.bool_]],
+        divisions: Sequence[By],
+    ) -> None:
         clusters = test["cluster"].to_numpy()
         self.columns: dict[By, slice] = {}
         members = []
         begin = 0
-        for by in DIVISIONS:
+        for by in divisions:
             n_groups = len(group_names(by))
             members.append(np.eye(n_groups)[group_codes(test, by)])
             self.columns[by] = slice(begin, begin + n_groups)
