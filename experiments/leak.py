@@ -79,10 +79,8 @@ def arms_of(first: Experiment) -> Iterator[Experiment]:
 
 EXPERIMENTS = (*arms_of(CNN), *arms_of(SQUEEZENET))
 
-SUITES = (
-    Suite(
-        name="leak",
-        asks="How much of a leaky score is the leak, and how much each condition that made it?",
-        experiments=tuple(item.name for item in EXPERIMENTS),
-    ),
+SUITE = Suite(
+    name="leak",
+    asks="How much of a leaky score is the leak, and how much each condition that made it?",
+    experiments=tuple(item.name for item in EXPERIMENTS),
 )

@@ -48,14 +48,12 @@ def as_published(row: Experiment) -> Experiment:
 
 EXPERIMENTS = tuple(as_published(row) for row in STUDY)
 
-SUITES = (
-    Suite(
-        name="published",
-        asks="What do the study's rows score on its own leaking split, and what without the leak?",
-        experiments=tuple(
-            name
-            for row, replayed in zip(STUDY, EXPERIMENTS, strict=True)
-            for name in (replayed.name, row.name)
-        ),
+SUITE = Suite(
+    name="published",
+    asks="What do the study's rows score on its own leaking split, and what without the leak?",
+    experiments=tuple(
+        name
+        for row, replayed in zip(STUDY, EXPERIMENTS, strict=True)
+        for name in (replayed.name, row.name)
     ),
 )

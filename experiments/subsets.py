@@ -85,10 +85,8 @@ ARMS = tuple(arm for subset in SUBSETS for arm in arms_of(subset))
 
 EXPERIMENTS = (EVERYONE, *ROUTERS, *ARMS)
 
-SUITES = (
-    Suite(
-        name="subsets",
-        asks="Does a specialist read the age group of its people better than a network of all?",
-        experiments=tuple(item.name for item in EXPERIMENTS),
-    ),
+SUITE = Suite(
+    name="subsets",
+    asks="Does a specialist read the age group of its people better than a network of all?",
+    experiments=tuple(item.name for item in EXPERIMENTS),
 )

@@ -6,9 +6,12 @@ from benchmark.experiment import Experiment, Suite
 from experiments import (
     cnn,
     densenet121,
+    leak,
     matrix,
     modern,
+    published,
     resnet50,
+    subsets,
     vgg16,
     vgg16_early,
     vgg16_stl,
@@ -92,4 +95,7 @@ SUITES = (
             vgg16_subsets.EXPERIMENTS,
         ),
     ),
+    subsets.SUITE,
+    published.SUITE,
+    leak.SUITE,
 )
