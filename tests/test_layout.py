@@ -73,7 +73,7 @@ ONLY_IN = {
     "timm": {"benchmark.timm_models"},
     "matplotlib": {
         f"benchmark.results.{prefix}figures"
-        for prefix in ("", "calibration_", "subgroup_", "subset_", "suspect_")
+        for prefix in ("", "calibration_", "leak_", "subgroup_", "subset_", "suspect_")
     },
 }
 

@@ -1,23 +1,20 @@
 """`facebench compare`: paired differences between runs, experiments and suites."""
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark import registry
+from benchmark.cli.library import library_at_hand
 from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, AsJson, DataDir, RunsDir
 from benchmark.cli.output import Answer, err, out, speaking
-from benchmark.errors import DataError, ExperimentError, RunError
+from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_text
-from benchmark.results.record import all_records
 from benchmark.tasks import TASKS, TaskName
 
 if TYPE_CHECKING:
     from benchmark.results.comparison import Comparison
-    from benchmark.results.library import Faces, Library
 
 
 def compare(
@@ -60,43 +57,10 @@ def compare(
     with speaking("compare", as_json=as_json) as answer:
         from benchmark.results.comparison import compare as compared
 
-        library = _library(runs_dir, data_dir, answer)
+        library = library_at_hand(runs_dir, data_dir, answer)
         tasks = _tasks(task)
         found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
         _show(found, answer, markdown_path=markdown, csv_path=csv, as_json=as_json)
-
-
-def _library(runs_dir: Path, data_dir: Path, answer: Answer) -> "Library":
-    """Read all runs; what cannot be read is said."""
-    from benchmark.results.library import Library
-    from benchmark.results.rows import read_run
-
-    runs = []
-    for record in all_records(runs_dir):
-        try:
-            runs.append(read_run(record))
-        except RunError as error:
-            answer.warnings.append(f"left out, not readable: {error}")
-    if not runs:
-        raise RunError(
-            "there is no run to compare",
-            source=str(runs_dir),
-            fix="`facebench run --suite quick --seeds 0,1,2` makes some",
-        )
-    prepared = _prepared(data_dir)
-    return Library(tuple(runs), registry.experiments(), registry.suites(), prepared)
-
-
-def _prepared(data_dir: Path) -> "list[Faces]":
-    """Name the faces that are prepared here; none is no obstacle, runs keep what they say."""
-    from benchmark.faces.store import prepared_datasets
-
-    with contextlib.suppress(DataError):
-        return [
-            (faces.name, faces.pixel_digest, faces.split_digest)
-            for faces in prepared_datasets(data_dir)
-        ]
-    return []
 
 
 def _tasks(asked: Sequence[str] | None) -> tuple[TaskName, ...]:

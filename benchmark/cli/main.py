@@ -13,6 +13,7 @@ from benchmark.cli import (
     data,
     doctor,
     leaderboard,
+    leak,
     registry,
     run,
     show,
@@ -57,6 +58,7 @@ app.command("run")(run.run)
 app.command("audit-split", epilog=audit_split.EXAMPLES)(audit_split.audit_split)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
+app.command("leak", epilog=leak.EXAMPLES)(leak.leak)
 app.command("subsets")(subsets.subsets)
 app.command("list")(registry.list_)
 app.command("show")(show.show)

@@ -243,24 +243,34 @@ def macro_f1_difference(pair: Pair) -> tuple[float, float, float] | tuple[None, 
 
 
 def seed_interval(pair: Pair) -> tuple[float, float] | tuple[None, None]:
-    """Give Welch's 95 % t interval of the difference of the arms' accuracies over seeds.
+    """Give Welch's 95 % t interval of the difference of the arms' accuracies over seeds."""
+    of_arm, of_reference = (
+        (answers == pair.truth).mean(axis=1) for answers in (pair.arm, pair.reference)
+    )
+    return welch_interval(of_arm, of_reference)
+
+
+def welch_interval(
+    of_arm: npt.ArrayLike, of_reference: npt.ArrayLike
+) -> tuple[float, float] | tuple[None, None]:
+    """Give Welch's 95 % t interval of a difference of means; None for fewer than two values.
 
     Source: B. L. Welch, "The generalization of 'Student's' problem when several different
-    population variances are involved", Biometrika 34 (1947). Equal to scipy's, which refuses seeds
-    that agree on every number.
+    population variances are involved", Biometrika 34 (1947). By hand, since scipy's warns where
+    one side's seeds agree to the last face, which is no trouble here.
     """
-    rates = [(answers == pair.truth).mean(axis=1) for answers in (pair.arm, pair.reference)]
-    if any(len(values) < 2 for values in rates):
+    sides = [np.asarray(values, dtype=np.float64) for values in (of_arm, of_reference)]
+    if min(len(values) for values in sides) < 2:
         return None, None
-    found = float(rates[0].mean() - rates[1].mean())
-    of_means = np.array([values.var(ddof=1) / len(values) for values in rates])
-    if not of_means.any():
-        return found, found
-    freedom = of_means.sum() ** 2 / sum(
-        variance**2 / (len(values) - 1) for variance, values in zip(of_means, rates, strict=True)
+    mean = float(sides[0].mean() - sides[1].mean())
+    shares = np.array([values.var(ddof=1) / len(values) for values in sides])
+    if shares.sum() < np.finfo(np.float64).eps ** 2:
+        return mean, mean
+    freedom = shares.sum() ** 2 / sum(
+        share**2 / (len(values) - 1) for share, values in zip(shares, sides, strict=True)
     )
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(of_means.sum()))
-    return found - half, found + half
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(shares.sum()))
+    return mean - half, mean + half
 
 
 def smallest_seen(difference: Difference, level: float) -> float:

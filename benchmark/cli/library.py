@@ -1,0 +1,46 @@
+"""The runs at hand, as every command that compares them reads them."""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark import registry
+from benchmark.cli.output import Answer
+from benchmark.errors import DataError, RunError
+from benchmark.results.record import all_records
+
+if TYPE_CHECKING:
+    from benchmark.results.library import Faces, Library
+
+
+def library_at_hand(runs_dir: Path, data_dir: Path, answer: Answer) -> "Library":
+    """Read all runs; what cannot be read is said."""
+    from benchmark.results.library import Library
+    from benchmark.results.rows import read_run
+
+    runs = []
+    for record in all_records(runs_dir):
+        try:
+            runs.append(read_run(record))
+        except RunError as error:
+            answer.warnings.append(f"left out, not readable: {error}")
+    if not runs:
+        raise RunError(
+            "there is no run to compare",
+            source=str(runs_dir),
+            fix="`facebench run --suite quick --seeds 0,1,2` makes some",
+        )
+    prepared = _prepared(data_dir)
+    return Library(tuple(runs), registry.experiments(), registry.suites(), prepared)
+
+
+def _prepared(data_dir: Path) -> "list[Faces]":
+    """Name the faces that are prepared here; none is no obstacle, runs keep what they say."""
+    from benchmark.faces.store import prepared_datasets
+
+    with contextlib.suppress(DataError):
+        return [
+            (faces.name, faces.pixel_digest, faces.split_digest)
+            for faces in prepared_datasets(data_dir)
+        ]
+    return []

@@ -1,0 +1,199 @@
+"""Too good to be true: who raises a flag, what stops, and what an acknowledgement does."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.errors import RunError
+from benchmark.files import write_json
+from benchmark.results.formats import csv_text, markdown
+from benchmark.results.leaderboard import build
+from benchmark.results.record import RunRecord
+from benchmark.results.red_flags import (
+    UTKFACE_SPLIT_DIGEST,
+    LeakCheck,
+    acknowledge,
+    acknowledgement,
+    flag_state,
+    leak_checks,
+    red_flags,
+    warning,
+    write_leak_checks,
+)
+from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
+
+MTL = an_experiment("a")
+GENDER = an_experiment("a", tasks=("gender",))
+WHEN = "2026-11-24T10:00:00+00:00"
+GOOD = {"test/age_group/accuracy": 0.8301, "test/gender/accuracy": 0.98, "test/race/accuracy": 0.9}
+
+
+def about(**changes: Any) -> dict[str, Any]:
+    dataset = {"name": "utkface-100", "drawn": False, "split_digest": "cd" * 32}
+    dataset |= changes.pop("dataset", {})
+    return {"dataset": dataset, "experiment": {"subset": None}, "leaky": False} | changes
+
+
+def test_only_what_is_above_the_limit_raises_a_flag() -> None:
+    # 83.01 % is above 83 %; 98 % gender is not above 98 %.
+    (flag,) = red_flags(about(), GOOD)
+    assert str(flag) == "age group 83.0 % is above 83 %"
+    assert red_flags(about(), {**GOOD, "test/age_group/accuracy": 0.83}) == ()
+
+
+def test_every_task_has_a_limit_of_its_own() -> None:
+    metrics = {f"test/{task}/accuracy": 0.985 for task in ("age_group", "gender", "race")}
+    assert [flag.task for flag in red_flags(about(), metrics)] == ["age_group", "gender", "race"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset": {"name": "drawn-v1", "drawn": True}},
+        {"dataset": {"drawn": True}},
+        {"dataset": {"name": "fairface-100"}},
+        {"leaky": True},
+        {"experiment": {"subset": {"gender": "female"}}},
+    ],
+    ids=["drawn", "drawn by another name", "another data set", "leaks on purpose", "a subset"],
+)
+def test_other_faces_and_other_tests_raise_none(changes: dict[str, Any]) -> None:
+    assert red_flags(about(**changes), GOOD) == ()
+
+
+def test_utkface_is_known_by_its_split_under_any_name() -> None:
+    renamed = {"name": "faces", "split_digest": UTKFACE_SPLIT_DIGEST}
+    assert len(red_flags(about(dataset=renamed), GOOD)) == 1
+
+
+def test_a_run_without_test_faces_raises_none() -> None:
+    assert red_flags(about(), {"selected/val/combined": 0.99}) == ()
+
+
+def table_of(rows: list[tuple[str, str, int]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["file", "sha256", "cluster"])
+
+
+def test_checks_count_what_parts_share_and_name_one() -> None:
+    table = table_of([("a", "1", 0), ("b", "1", 1), ("c", "2", 1), ("d", "3", 2)])
+    parts = {"train": np.array([0, 2]), "val": np.array([3]), "test": np.array([1])}
+    checks = leak_checks(table, parts)  # type: ignore[arg-type]
+    assert [(check.by, check.found) for check in checks] == [
+        ("sha256", 1),
+        ("cluster", 1),
+        ("file", 0),
+    ]
+    assert "a in train and b in test have the same sha256" in str(checks[0])
+    assert str(checks[2]) == "file name: none"
+
+
+def flagged_run(runs: RunBuilder, **options: Any) -> RunRecord:
+    return runs.done(MTL, exact_predictions(60, 90), **options)
+
+
+def board(runs: RunBuilder) -> Any:
+    return build(runs.records(), [MTL, OTHER], "utkface-100")
+
+
+OTHER = MTL.varied(name="mtl-cnn-none-full-b", **{"recipe.learning_rate": 3e-3})
+CHECKS = tuple(LeakCheck(by, 0) for by in ("sha256", "cluster", "file"))
+
+
+def test_a_flagged_row_stays_and_takes_no_rank(runs: RunBuilder) -> None:
+    flagged_run(runs)
+    runs.done(OTHER, exact_predictions(50, 50))
+    rows = board(runs).tables[0].rows
+    assert [(row.name, row.rank, row.stopped) for row in rows] == [
+        (MTL.name, None, True),
+        (OTHER.name, 1, False),
+    ]
+
+
+def test_the_warning_says_what_was_checked_and_how_to_go_on(runs: RunBuilder) -> None:
+    record = flagged_run(runs)
+    write_leak_checks(record, CHECKS)
+    text = markdown(board(runs))
+    assert "| ! |" in text
+    assert "LEAK WARNING, not ranked: age group 90.0 % is above 83 %" in text
+    assert "sha256: none; cluster: none; file name: none" in text
+    assert f"--acknowledge {record.identity[:12]}" in text
+    assert "A row above 83 % (age group), 98 % (gender), 93 % (race)" in text
+
+
+def test_a_run_without_stored_checks_says_how_to_make_them(runs: RunBuilder) -> None:
+    flagged_run(runs)
+    text = markdown(board(runs))
+    assert "No check for overlap is stored" in text
+    assert "facebench runs rescore" in text
+
+
+def test_an_acknowledged_row_is_ranked_and_says_so(runs: RunBuilder) -> None:
+    record = flagged_run(runs)
+    acknowledge(record, "Looked at  by hand", WHEN)
+    row = board(runs).tables[0].rows[0]
+    assert (row.rank, row.stopped) == (1, False)
+    assert row.red_flag.startswith("RED FLAG, acknowledged on 2026-11-24: Looked at by hand")
+    assert "True" not in csv_text(board(runs)).split("\n")[1]
+    stored = json.loads((record.folder / "acknowledged.json").read_text())
+    assert (stored["when"], stored["why"]) == (WHEN, "Looked at by hand")
+    assert stored["red_flags"][0] == {"task": "age_group", "accuracy": 0.9, "above": 0.83}
+
+
+def test_every_flagged_seed_must_be_acknowledged(runs: RunBuilder) -> None:
+    first, second = (flagged_run(runs, seed=seed) for seed in (0, 1))
+    acknowledge(first, "Looked at", WHEN)
+    row = board(runs).tables[0].rows[0]
+    assert row.stopped
+    assert f"--acknowledge {MTL.name}" in row.red_flag
+    acknowledge(second, "Looked at", WHEN)
+    assert not board(runs).tables[0].rows[0].stopped
+
+
+def test_one_flagged_seed_stops_the_row(runs: RunBuilder) -> None:
+    flagged = flagged_run(runs, seed=0)
+    runs.done(MTL, exact_predictions(60, 70), seed=1)
+    row = board(runs).tables[0].rows[0]
+    assert row.stopped
+    assert f"(run {flagged.identity[:12]})" in row.red_flag
+
+
+def test_an_acknowledgement_is_of_these_very_predictions(runs: RunBuilder) -> None:
+    record = flagged_run(runs)
+    acknowledge(record, "Looked at", WHEN)
+    content = json.loads((record.folder / "metrics.json").read_text())
+    write_json(record.folder / "metrics.json", content | {"predictions_sha256": "00" * 32})
+    assert acknowledgement(RunRecord(record.folder)) is None
+    assert flag_state(RunRecord(record.folder)).stopped
+
+
+def test_there_is_nothing_to_acknowledge_in_a_usual_result(runs: RunBuilder) -> None:
+    record = runs.done(GENDER, exact_predictions(60, 90, tasks=("gender",)))
+    with pytest.raises(RunError, match="raises no red flag"):
+        acknowledge(record, "Looked at", WHEN)
+
+
+def test_an_acknowledgement_needs_a_reason(runs: RunBuilder) -> None:
+    with pytest.raises(RunError, match=r"no reason is given.*--why"):
+        acknowledge(flagged_run(runs), "  ", WHEN)
+
+
+def test_a_leak_that_was_found_cannot_be_acknowledged(runs: RunBuilder) -> None:
+    record = flagged_run(runs)
+    write_leak_checks(record, [LeakCheck("sha256", 3, "a in train and b in test")])
+    with pytest.raises(RunError, match="leaks, which no acknowledgement mends: sha256: 3"):
+        acknowledge(record, "Looked at", WHEN)
+
+
+def test_a_damaged_acknowledgement_is_refused_with_its_name(runs: RunBuilder) -> None:
+    record = flagged_run(runs)
+    (record.folder / "acknowledged.json").write_text("{")
+    with pytest.raises(RunError, match=r"acknowledged\.json of run .* cannot be read"):
+        flag_state(record)
+
+
+def test_results_without_a_flag_have_no_warning(runs: RunBuilder) -> None:
+    record = runs.done(MTL, exact_predictions(60, 80))
+    assert warning({"a": flag_state(record)}, "a") == ""
