@@ -72,6 +72,9 @@ def _outcome_table(record: RunRecord) -> list[str]:
         lines.append(f"| {TASK_TITLES[task]} | {shown} |")
     epoch = record.done["selected_epoch"]
     lines += ["", f"Weights of epoch {epoch} of {record.done['epochs']}, chosen on validation.", ""]
+    shared = int(metrics.get("test/n_faces", 0) - metrics.get("test/n_clusters", 0))
+    if shared:
+        lines += [f"Intervals take faces as independent; {shared} of test repeat a picture.", ""]
     if f"test/age_group/gap_{CROSSED}" in metrics:
         gap, chance = (metrics.get(f"test/age_group/gap_{CROSSED}{end}") for end in ("", "/chance"))
         by_chance = "" if chance is None else f"; chance alone gives {100 * chance:.1f}"
@@ -116,9 +119,17 @@ def run_params(about: dict[str, Any]) -> dict[str, Any]:
     definition = about["experiment"]
     for part in ("backbone", "head", "recipe", "protocol"):
         walk(part, definition[part])
+    if definition.get("subset") is not None:
+        walk("subset", definition["subset"])
     flat["experiment"] = definition["name"]
     flat["seed"] = about["seed"]
     return flat
+
+
+def run_name(record: RunRecord) -> str:
+    """Name a run as lists show it; what leaks says so first."""
+    leaky = "LEAKY · " if record.about["leaky"] else ""
+    return f"{leaky}{record.experiment_name} · seed {record.seed}"
 
 
 def run_tags(record: RunRecord) -> dict[str, str]:

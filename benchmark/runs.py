@@ -27,7 +27,7 @@ from benchmark.files import write_json, write_text
 from benchmark.models import weights as weight_files
 from benchmark.models.network import Network, build_network
 from benchmark.plans import Plan, Settings, now, plan_run
-from benchmark.results.artifacts import write_artifacts
+from benchmark.results.artifacts import AtHand, write_artifacts
 from benchmark.results.predictions import predictions_table, write_predictions
 from benchmark.results.record import SCHEMA, RunRecord
 from benchmark.training.probabilities import probabilities
@@ -197,7 +197,7 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
         )
         table = predictions_table(plan.faces.table.iloc[outside], "test", on_outside)
         write_predictions(plan.record.outside_path, table)
-    _finish(plan, state, pd.DataFrame(history), settings)
+    _finish(plan, state, pd.DataFrame(history), settings, AtHand(plan.faces, parts))
 
 
 def _parts(plan: Plan) -> Mapping[PartName, Rows]:
@@ -265,7 +265,9 @@ def _keep_epoch(
     settings.mirror(plan.record)
 
 
-def _finish(plan: Plan, state: TrainingState, history: pd.DataFrame, settings: Settings) -> None:
+def _finish(
+    plan: Plan, state: TrainingState, history: pd.DataFrame, settings: Settings, at_hand: AtHand
+) -> None:
     """Compute and write everything that follows from the predictions; `done.json` comes last."""
     record = plan.record
     write_text(plan.folder / "history.csv", history.to_csv(index=False))
@@ -280,7 +282,7 @@ def _finish(plan: Plan, state: TrainingState, history: pd.DataFrame, settings: S
         "cost/trainable_parameters": record.about["parameters"]["trainable"],
         "cost/gmacs": record.about["multiply_adds"] / 1e9,
     }
-    write_artifacts(record, costs, selected_epoch=state.best_epoch + 1)
+    write_artifacts(record, costs, selected_epoch=state.best_epoch + 1, at_hand=at_hand)
     write_json(
         plan.folder / "done.json",
         {

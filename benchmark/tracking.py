@@ -30,6 +30,7 @@ from benchmark.run_notes import (
     RED_FLAG_TAG,
     data_note,
     flag_tag,
+    run_name,
     run_note,
     run_params,
     run_tags,
@@ -194,7 +195,7 @@ class MlflowMirror:
             tags["previous_attempt"] = previous
         run = client.create_run(
             experiment_id,
-            run_name=f"{record.experiment_name} · seed {record.seed}",
+            run_name=run_name(record),
             tags=tags,
             start_time=_milliseconds(about["started"]),
         )

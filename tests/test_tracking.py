@@ -1,5 +1,6 @@
 """MLflow mirrors the runs' folders: once, whatever happens, and without a word to the outside."""
 
+import json
 import os
 import shutil
 import warnings
@@ -14,6 +15,7 @@ from benchmark.experiment import Backbone, Experiment, Head, Recipe
 from benchmark.faces.store import FaceSet
 from benchmark.plans import Settings, plan_run
 from benchmark.results.record import RunRecord, all_records
+from benchmark.results.red_flags import acknowledge
 from benchmark.runs import run_all
 from benchmark.tracking import (
     MlflowMirror,
@@ -171,3 +173,67 @@ def test_the_ui_is_served_on_this_machine_alone(runs_dir: Path) -> None:
 def test_plans_name_one_folder(drawn_faces: FaceSet, runs_dir: Path) -> None:
     where = Settings(runs_dir, runs_dir / "weights", Device(torch.device("cpu"), "bf16"))
     assert plan_run(EXPERIMENT, 0, drawn_faces, where).folder == the_record(runs_dir).folder
+
+
+def test_a_run_that_was_scored_again_has_its_new_numbers_once(runs_dir: Path) -> None:
+    record = the_record(runs_dir)
+    run_id = MlflowMirror(runs_dir, print).mirror(record)
+    path = record.folder / "metrics.json"
+    content = json.loads(path.read_text())
+    old = content["metrics"]["test/race/accuracy"]
+    content["metrics"] |= {"test/race/accuracy": old / 2, "test/race/moon": 1.0}
+    path.write_text(json.dumps(content))
+    for _ in range(2):
+        MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+    client = open_store(runs_dir)
+    history = client.get_metric_history(run_id, "test/race/accuracy")
+    assert [metric.value for metric in history] == [old, old / 2]
+    assert len(client.get_metric_history(run_id, "test/gender/accuracy")) == 1
+    assert [metric.value for metric in client.get_metric_history(run_id, "test/race/moon")] == [1.0]
+
+
+def test_a_mark_of_an_older_facebench_is_brought_up_to_date_once(runs_dir: Path) -> None:
+    record = the_record(runs_dir)
+    run_id = MlflowMirror(runs_dir, print).mirror(record)
+    client = open_store(runs_dir)
+    client.set_tag(run_id, "facebench.mirrored", record.done["finished"])
+    MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+    (run,) = mlflow_runs(runs_dir)
+    assert run.data.tags["facebench.mirrored"].startswith(record.done["finished"] + " ")
+    assert len(client.get_metric_history(run_id, "test/race/accuracy")) == 1
+
+
+def test_groups_and_gaps_are_metrics_tables_and_pictures(runs_dir: Path) -> None:
+    run_id = MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+    (run,) = mlflow_runs(runs_dir)
+    assert "test/race/accuracy/low" in run.data.metrics
+    client = open_store(runs_dir)
+    paths = {
+        item.path
+        for folder in ("pictures", "tables", "record")
+        for item in client.list_artifacts(run_id, folder)
+    }
+    assert paths >= {
+        "pictures/heat_map_age_group.png", "pictures/subgroups_race.png",
+        "pictures/reliability_gender.png", "tables/gaps.csv", "tables/subgroups.csv",
+        "tables/label_suspects.csv", "record/calibration.json",
+    }  # fmt: skip
+
+
+def test_a_red_flag_is_a_tag_and_in_the_note(runs_dir: Path) -> None:
+    record = the_record(runs_dir)
+    about = json.loads((record.folder / "experiment.json").read_text())
+    about["dataset"] |= {"name": "utkface-100", "drawn": False}
+    (record.folder / "experiment.json").write_text(json.dumps(about))
+    path = record.folder / "metrics.json"
+    content = json.loads(path.read_text())
+    content["metrics"]["test/age_group/accuracy"] = 0.9
+    path.write_text(json.dumps(content))
+    MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+    (run,) = mlflow_runs(runs_dir)
+    assert run.data.tags["red_flag"] == "stopped: age group 90.0 % is above 83 %"
+    assert "LEAK WARNING" in run.data.tags["mlflow.note.content"]
+    acknowledge(the_record(runs_dir), "Looked at", "2026-11-24T10:00:00+00:00")
+    MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+    (run,) = mlflow_runs(runs_dir)
+    assert run.data.tags["red_flag"].startswith("acknowledged: ")

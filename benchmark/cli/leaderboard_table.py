@@ -19,6 +19,7 @@ from benchmark.results.formats import (
     count_text,
     duration_text,
     macro_f1_text,
+    name_text,
     percent,
     rank_text,
     remarks_of,
@@ -144,10 +145,6 @@ def _rank(row: Row) -> Text:
     return Text(rank_text(row), style="bold red" if row.stopped else "bold")
 
 
-def _full_name(row: Row) -> str:
-    return f"{row.name} (missing)" if row.status == "missing" else row.name
-
-
 def _costs(row: Row) -> Cells:
     values = [
         count_text(row.parameters),
@@ -167,7 +164,7 @@ def _line_heads(table: Table) -> Cells:
 
 def _line(table: Table, row: Row) -> Cells:
     """Put a row on one line."""
-    values = [_full_name(row), with_sd(row.val_combined, row.val_combined_sd)]
+    values = [name_text(row), with_sd(row.val_combined, row.val_combined_sd)]
     for task in table.tasks:
         values += [accuracy_text(row.scores.get(task)), macro_f1_text(row.scores.get(task))]
     values.append(worst_text(row.worst))
@@ -187,7 +184,7 @@ def _block(table: Table, row: Row) -> Cells:
     if row.val_combined_sd is not None:
         val.append(f"\n±{percent(row.val_combined_sd)}", style="dim")
     scores = [_score_cell(row.scores.get(task), style) for task in table.tasks]
-    name = Text(_full_name(row), style=style)
+    name = Text(name_text(row), style=style)
     return [_rank(row), name, val, *scores, _worst_cell(row.worst, style)]
 
 
@@ -209,7 +206,7 @@ def _worst_cell(worst: WorstGroup | None, style: str) -> Text:
 
 def _name_and_costs(row: Row, room: int) -> Text:
     """Write a name in lines of at most `room`, and below it what the run cost."""
-    pieces = row.name.replace("-", "-\0").split("\0")
+    pieces = (("LEAKY-" if row.leaky else "") + row.name).replace("-", "-\0").split("\0")
     cell = Text("\n".join(_broken(pieces, room)), style=_style(row))
     if row.status == "missing":
         cell.append("\nmissing")

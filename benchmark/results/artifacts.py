@@ -17,11 +17,13 @@ from benchmark.faces.splits import PartName, Rows
 from benchmark.files import write_json, write_text
 from benchmark.results.calibration_figures import reliability_figure
 from benchmark.results.figures import Caption, confusion_figure, curves_figure, write_png
+from benchmark.results.kept_answers import kept
 from benchmark.results.metrics import SCORING_VERSION, Scores, score
 from benchmark.results.mistakes import mistakes
 from benchmark.results.predictions import (
     check_faces,
     check_same_faces,
+    predicted_tasks,
     predictions_digest,
     read_predictions,
 )
@@ -80,6 +82,7 @@ def write_artifacts(
         f"{record.experiment_name}, seed {record.seed}",
         about["dataset"]["name"],
         about["dataset"]["drawn"],
+        leaky=bool(about["leaky"]),
     )
     curves = curves_figure(record.history(), caption, selected_epoch=selected_epoch)
     write_png(folder / "curves.png", curves)
@@ -99,9 +102,19 @@ def write_artifacts(
             "predictions_sha256": predictions_digest(path),
             "metrics": {**scores.metrics, **costs},
             "subgroups": _as_columns(scores.subgroups),
+            "answers": _answers(predictions),
         },
     )
     return scores
+
+
+def _answers(predictions: pd.DataFrame) -> dict[str, Any]:
+    test = predictions[predictions["part"] == "test"]
+    right = {
+        task: (test[f"{task}_pred"] == test[task]).to_numpy()
+        for task in predicted_tasks(predictions)
+    }
+    return kept(test, right) if len(test) else {}
 
 
 def _as_columns(table: pd.DataFrame) -> dict[str, list[Any]]:

@@ -45,11 +45,15 @@ class Caption:
     dataset: str
     drawn: bool
     """True for drawn faces, which say nothing of people."""
+    leaky: bool = False
+    """True where test faces were seen in training: then every title says so first."""
 
     def under(self, title: str) -> str:
         """Write the title: what is shown, then experiment and data set, each on its line."""
         faces = " (drawn faces)" if self.drawn else ""
-        return f"{title}\n{self.experiment}\n{self.dataset}{faces}"
+        return (
+            f"{'LEAKY · ' if self.leaky else ''}{title}\n{self.experiment}\n{self.dataset}{faces}"
+        )
 
 
 def write_png(path: Path, figure: Figure) -> None:

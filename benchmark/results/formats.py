@@ -117,6 +117,12 @@ def title_of(board: Leaderboard) -> str:
     return f"{drawn}Leaderboard of {board.dataset} · {suite}"
 
 
+def name_text(row: Row) -> str:
+    """Write a row's name, with what must never be read without it."""
+    leaky = "LEAKY " if row.leaky else ""
+    return f"{leaky}{row.name}{' (missing)' if row.status == 'missing' else ''}"
+
+
 def setting_text(setting: Setting) -> str:
     """Say what the rows of a table have in common."""
     leak = "LEAKY. " if setting.protocol.leaky else ""
@@ -170,7 +176,7 @@ def _markdown_table(table: Table) -> Iterator[str]:
     for row in table.rows:
         cells = [
             rank_text(row) or NOTHING,
-            row.name,
+            name_text(row),
             with_sd(row.val_combined, row.val_combined_sd),
         ]
         for task in table.tasks:
@@ -184,8 +190,6 @@ def _markdown_table(table: Table) -> Iterator[str]:
             ", ".join(row.devices) or NOTHING,
             "; ".join(remarks_of(row)),
         ]
-        if row.status == "missing":
-            cells[1] = f"{row.name} (missing)"
         yield "| " + " | ".join(_cell(cell) for cell in cells) + " |"
 
 

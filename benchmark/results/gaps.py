@@ -204,17 +204,20 @@ def _largest(estimates: Floats, errors: Floats, again: Floats) -> tuple[float, f
     V. Chernozhukov, S. Lee, A. Rosen, "Intersection Bounds", Econometrica 81 (2013).
     """
     tail = (1 - CONFIDENCE) / 2
+    of_one = float(norm.ppf(1 - tail))
     deviations = (again - estimates) / errors
     candidates = np.ones(len(estimates), dtype=bool)
     low = float("-inf")
     for _ in range(STEPS):
+        # Never below that of a single quantity: a handful of clusters resamples too evenly.
         critical = np.quantile(deviations[:, candidates].max(axis=1), 1 - tail)
+        critical = max(float(critical), of_one)
         low = float((estimates - critical * errors)[candidates].max())
         kept = candidates & (estimates + critical * errors >= low)
         if (kept == candidates).all():
             break
         candidates = kept
-    high = float((estimates + norm.ppf(1 - tail) * errors).max())
+    high = float((estimates + of_one * errors).max())
     return low, high
 
 

@@ -28,6 +28,8 @@ from benchmark.errors import RunError
 SCHEMA: Final = 1
 State = Literal["absent", "interrupted", "failed", "done"]
 
+SUBGROUP_COLUMNS: Final = ("task", "by", "group", "n", "accuracy", "low", "high", "macro_f1")
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -98,14 +100,19 @@ class RunRecord:
         """One row per epoch, columns by metric name; raises RunError when there is none."""
         return self._csv("history.csv")
 
+    @property
+    def kept_answers(self) -> dict[str, Any]:
+        """Which test answers are right, as benchmark.results.kept_answers packed them; or empty."""
+        return dict(self._scored.get("answers", {}))
+
     def subgroups(self) -> pd.DataFrame:
-        """Columns task, by, group, n, accuracy, low, high, macro_f1.
+        """The columns of SUBGROUP_COLUMNS; what each is: benchmark.results.subgroups.
 
         From metrics.json, so that a table over hundreds of runs reads one file of each; runs that
         were scored before it held them have them in subgroups.csv alone.
         """
         if "subgroups" in self._scored:
-            return _typed(pd.DataFrame(self._scored["subgroups"]))
+            return _typed(pd.DataFrame(self._scored["subgroups"])[list(SUBGROUP_COLUMNS)])
         return self._csv("subgroups.csv", group=str)
 
     @property
@@ -172,5 +179,4 @@ def all_records(runs_dir: Path) -> Iterator[RunRecord]:
 
 def _typed(subgroups: pd.DataFrame) -> pd.DataFrame:
     """Give numbers as numbers: in JSON what does not exist is null."""
-    rates = [name for name in subgroups.columns if name not in ("task", "by", "group", "n")]
-    return subgroups.astype(dict.fromkeys(rates, "float64"))
+    return subgroups.astype(dict.fromkeys(("accuracy", "low", "high", "macro_f1"), "float64"))

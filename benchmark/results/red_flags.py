@@ -142,7 +142,7 @@ def acknowledge(record: RunRecord, why: str, when: str) -> None:
         raise RunError(
             f"no reason is given for acknowledging run {name}",
             allowed="a sentence on what was checked and why the result stands",
-            fix='Add --why "…"',
+            fix="Add --why REASON",
         )
     leaks = [check for check in read_leak_checks(record) if check.found]
     if leaks:
@@ -229,7 +229,7 @@ def warning(states: Mapping[str, FlagState], name: str) -> str:
     if any(state.stopped for state in flagged.values()):
         return (
             f"LEAK WARNING, not ranked: {flags}; no leak-free result is known to be. {looked}. "
-            f'`facebench leaderboard --acknowledge {name} --why "…"` ranks it'
+            f"`facebench leaderboard --acknowledge {name} --why REASON` ranks it"
         )
     reasons = dict.fromkeys(
         f"acknowledged on {seen.when[:10]}: {seen.why}"

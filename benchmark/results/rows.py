@@ -19,8 +19,8 @@ from benchmark.errors import ExperimentError, RunError
 from benchmark.experiment import Protocol, Subset
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
-from benchmark.results.answers import read_answers
 from benchmark.results.intervals import cluster_bootstrap
+from benchmark.results.kept_answers import right_answers
 from benchmark.results.record import RunRecord
 from benchmark.results.red_flags import flag_state, warning
 from benchmark.results.subgroups import By, group_codes, group_names, ranked, subgroup_table
@@ -270,9 +270,9 @@ def _bootstrapped(
     runs: Sequence[Run], tasks: Sequence[TaskName], worst: WorstGroup | None
 ) -> tuple[dict[TaskName, tuple[float, float]], WorstGroup | None]:
     """Give intervals of seed-averaged accuracies by resampling clusters of test faces."""
-    answers = read_answers([run.record for run in runs], tasks)
+    answers = right_answers([run.record for run in runs], tasks)
     faces = answers.faces
-    values = np.column_stack([answers.right(task).mean(axis=0) for task in tasks])
+    values = np.column_stack([answers.right[task].mean(axis=0) for task in tasks])
     if worst is not None:
         member = group_codes(faces, worst.by) == group_names(worst.by).index(worst.group)
         values = np.column_stack(

@@ -186,4 +186,5 @@ def _draw_cell(axes: Axes, place: tuple[int, int], values: dict[str, float], col
 
 
 def _points(difference: float, _: int) -> str:
-    return f"{100 * difference:+.0f}"
+    points = round(100 * difference)
+    return f"{points:+d}" if points else "0"

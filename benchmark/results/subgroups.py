@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.metrics import f1_score
 
 from benchmark.results.intervals import wilson
+from benchmark.results.record import SUBGROUP_COLUMNS
 from benchmark.tasks import CLASS_NAMES, TASKS, TaskName, n_classes, slug
 
 By = Literal["all", "age_group", "gender", "race", "gender_race"]
@@ -21,7 +22,7 @@ SMALL_GROUP: Final = 30
 """A group of fewer faces is marked and never ranked: at 70 % accuracy, Wilson's 95 % interval of
 30 faces spans 31 points."""
 
-COLUMNS: Final = ("task", "by", "group", "n", "accuracy", "low", "high", "macro_f1")
+COLUMNS: Final = SUBGROUP_COLUMNS
 
 Labels = npt.NDArray[np.integer[Any]]
 

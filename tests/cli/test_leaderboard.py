@@ -186,6 +186,7 @@ def test_asking_for_help_loads_no_heavy_package() -> None:
 def plausible(tmp_path_factory: pytest.TempPathFactory) -> Leaderboard:
     """The quick suite with a long name, three seeds, a failure and rows that are missing."""
     runs = RunBuilder(tmp_path_factory.mktemp("runs"))
+    runs.dataset |= {"name": "others-100"}  # on UTKFace a skill of 4 would be stopped
     for name, skill, seeds in (
         ("mtl-squeezenet1_1-imagenet-fire6_9-short", 4.0, (0,)),
         (MTL, 1.6, (0, 1, 2)),
@@ -200,7 +201,7 @@ def plausible(tmp_path_factory: pytest.TempPathFactory) -> Leaderboard:
     return build(
         runs.records(),
         list(registry.experiments_of("quick")),
-        "utkface-100",
+        "others-100",
         suite="quick",
         references=lambda setting, tasks: (majority_row(faces[:800], faces[800:], tasks),),
     )
@@ -252,3 +253,55 @@ def test_an_interval_of_a_hundred_percent_fits_eighty_columns(runs: RunBuilder) 
     lines = printed(board, 80)
     assert max(len(line) for line in lines) <= 80
     assert np.sum(["–100.0" in line for line in lines]) >= 1
+
+
+def flagged_run(runs: RunBuilder, *, seed: int = 0) -> str:
+    """Make a run that reads race better than can be believed; give its id."""
+    experiment = registry.experiment(MTL)
+    return runs.done(experiment, exact_predictions(70, 95), seed=seed).identity
+
+
+def test_a_flagged_row_is_marked_and_not_ranked(runs: RunBuilder, data_dir: Path) -> None:
+    identity = flagged_run(runs)
+    result = call(runs, data_dir)
+    assert f"!  {MTL}" in result.output
+    assert "LEAK WARNING, not ranked: age group 95.0 % is above 83 %" in flat(result.output)
+    assert f"--acknowledge {identity[:12]}" in flat(result.output)
+    row = json.loads(call(runs, data_dir, "--json").stdout)["data"]["leaderboards"][0]["rows"][0]
+    assert (row["rank"], row["stopped"]) == (None, True)
+    assert row["red_flag"].startswith("LEAK WARNING")
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_acknowledging_ranks_the_row_and_is_kept(
+    by_name: bool, runs: RunBuilder, data_dir: Path
+) -> None:
+    identities = [flagged_run(runs, seed=seed) for seed in (0, 1)]
+    asked = [MTL] if by_name else [identity[:12] for identity in identities]
+    options = [part for run in asked for part in ("--acknowledge", run)]
+    result = call(runs, data_dir, *options, "--why", "The split was checked by hand")
+    assert result.exit_code == 0
+    assert f"1  {MTL}" in result.output
+    assert f"run {identities[0][:12]} is acknowledged" in flat(result.stderr)
+    later = call(runs, data_dir)
+    assert "RED FLAG, acknowledged on" in flat(later.output)
+    assert "The split was checked by hand" in flat(later.output)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--acknowledge", MTL], "no reason is given"),
+        (["--why", "because"], "--why gives a reason for nothing"),
+        (["--acknowledge", "moon", "--why", "because"], "'moon' is no run here"),
+        (["--acknowledge", ALONE, "--why", "because"], "raises no red flag"),
+    ],
+)
+def test_what_cannot_be_acknowledged_is_refused(
+    options: list[str], said: str, runs: RunBuilder, data_dir: Path
+) -> None:
+    flagged_run(runs)
+    one_run(runs, ALONE)
+    result = call(runs, data_dir, *options)
+    assert result.exit_code == 2
+    assert said in flat(result.stderr)

@@ -165,7 +165,10 @@ class RunBuilder:
         seconds: float = 200.0,
         **about: Any,
     ) -> RunRecord:
-        """Write a finished run with these predictions, scored."""
+        """Write a finished run with these predictions, scored as before there were intervals."""
+        found = predictions["part"].value_counts()
+        counts = {"train": 3_200, **{part: int(found.get(part, 0)) for part in ("val", "test")}}
+        about = {"dataset": self.dataset | {"counts": counts}} | about
         record = self.begun(experiment, seed=seed, **about)
         path = record.predictions_path
         write_predictions(path, predictions)
@@ -173,8 +176,12 @@ class RunBuilder:
         write_text(record.folder / "subgroups.csv", scores.subgroups.to_csv(index=False))
         kept = {"predictions_sha256": predictions_digest(path), "metrics": scores.metrics}
         write_json(record.folder / "metrics.json", {"schema": 1, **kept})
+        history = pd.DataFrame({"epoch": [1, 2], "train/loss": [1.0, 0.9], "val/combined": 0.5})
+        write_text(record.folder / "history.csv", history.to_csv(index=False))
         end = {"schema": 1, "identity": record.identity, "seconds": seconds, "epochs": 8}
-        write_json(record.folder / "done.json", end | {"selected_epoch": 7})
+        end |= {"finished": "2026-11-24T03:00:00+00:00", "selected_epoch": 7}
+        end |= {"images_per_second": 500.0, "peak_memory_mib": 800.0}
+        write_json(record.folder / "done.json", end)
         return RunRecord(record.folder)
 
     def records(self) -> list[RunRecord]:

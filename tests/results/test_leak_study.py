@@ -1,20 +1,28 @@
 """The leak study: faces told apart by how they were met, and steps told with their signs."""
 
+import io
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from benchmark import registry
+from benchmark.cli.leaderboard_table import render
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment
+from benchmark.results.figures import Caption
+from benchmark.results.formats import markdown as markdown_board
+from benchmark.results.formats import name_text
+from benchmark.results.leaderboard import Leaderboard, build
 from benchmark.results.leak_answer import markdown, sentences
 from benchmark.results.leak_figures import waterfall_figure
 from benchmark.results.leak_study import LeakStudy, Rate, change, leak_study
 from benchmark.results.library import Library
 from benchmark.results.predictions import predictions_table
 from benchmark.results.rows import read_run
+from benchmark.run_notes import run_name
 from benchmark.tasks import TASKS
 from tests.results.conftest import RunBuilder, certain, made_up_faces
 
@@ -123,3 +131,22 @@ def test_without_a_published_arm_there_is_nothing_to_take_apart(runs: RunBuilder
     a_run(runs, honest, first(50), seed=0)
     with pytest.raises(RunError, match="no network was run under the study's conditions"):
         studied(runs)
+
+
+def test_leaky_runs_say_so_in_tables_titles_and_the_tracker(memorised: RunBuilder) -> None:
+    leaky = [record for record in memorised.records() if record.about["leaky"]]
+    assert all(run_name(record).startswith("LEAKY · ") for record in leaky)
+    assert Caption("a", "b", drawn=False, leaky=True).under("Confusion").startswith("LEAKY · ")
+    board = build(memorised.records(), SUITE, "utkface-100")
+    named = [row for table in board.tables for row in table.rows if row.status == "done"]
+    for row in named:
+        assert name_text(row).startswith("LEAKY ") == ("-honest" not in row.name)
+    for form in (markdown_board(board), rendered(board)):
+        for line in form.splitlines():
+            assert "until99-published" not in line or "LEAKY" in line or "missing" in line
+
+
+def rendered(board: Leaderboard) -> str:
+    console = Console(width=240, record=True, file=io.StringIO())
+    console.print(render(board, 240))
+    return console.export_text()

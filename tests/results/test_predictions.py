@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 
 from benchmark.errors import RunError
+from benchmark.faces.splits import PartName, Rows
 from benchmark.results.predictions import (
+    check_faces,
+    check_same_faces,
     predictions_digest,
     predictions_table,
     read_predictions,
@@ -146,3 +149,44 @@ def test_a_single_task_table_holds_all_truths(tmp_path: Path) -> None:
     table = made_up_predictions({"race": 1.0}, n=6)
     assert set(TASKS) < set(table.columns)
     assert "gender_pred" not in table
+
+
+COUNTS = {"val": 4, "test": 4}
+
+
+def test_all_faces_of_the_run_are_enough(table: pd.DataFrame) -> None:
+    check_faces(table, COUNTS, "here")
+
+
+def test_a_test_part_that_was_not_read_is_no_fault(table: pd.DataFrame) -> None:
+    check_faces(table[table["part"] == "val"], COUNTS, "here")
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_predictions_that_miss_a_face_are_refused(part: str, table: pd.DataFrame) -> None:
+    first = table[table["part"] == part].index[0]
+    with pytest.raises(RunError, match=f"hold 3 faces of part '{part}' .*the 4"):
+        check_faces(table.drop(index=first), COUNTS, "here")
+
+
+def the_data_set() -> tuple[pd.DataFrame, dict[PartName, Rows]]:
+    """The faces that `table` predicts, and their parts."""
+    rows = np.arange(8)
+    return made_up_faces(8), {"train": rows[:0], "val": rows[:4], "test": rows[4:]}
+
+
+def test_predictions_of_these_very_faces_are_accepted(table: pd.DataFrame) -> None:
+    check_same_faces(table, *the_data_set(), "here")
+
+
+def test_predictions_of_another_split_are_refused(table: pd.DataFrame) -> None:
+    faces, parts = the_data_set()
+    swapped: dict[PartName, Rows] = parts | {"val": parts["test"], "test": parts["val"]}
+    with pytest.raises(RunError, match=r"val faces of this data set: 8 stand on one side"):
+        check_same_faces(table, faces, swapped, "here")
+
+
+def test_predictions_of_another_version_of_the_labels_are_refused(table: pd.DataFrame) -> None:
+    faces, parts = the_data_set()
+    with pytest.raises(RunError, match=r"gender of face '00000.jpg' is . \(4 such faces\)"):
+        check_same_faces(table, faces.assign(gender=1 - faces["gender"]), parts, "here")

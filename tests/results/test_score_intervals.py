@@ -162,3 +162,14 @@ def test_bootstrap_intervals_hold_the_truth_at_the_stated_rate(clustered: bool) 
     rates = held / 400
     assert (rates >= 0.92).all()
     assert 0.93 <= rates.mean() <= 0.97
+
+
+def test_wilson_s_interval_holds_the_truth_at_the_stated_rate() -> None:
+    # Exactly, no simulation: the binomial law says how often each number right comes, and the
+    # interval of each is known. Averaged over rates, because for one rate it swings with n.
+    for n_faces in (30, 72, 500):
+        low, high = wilson(np.arange(n_faces + 1), np.full(n_faces + 1, n_faces))
+        rates = np.linspace(0.5, 0.97, 200)[:, None]
+        chances = stats.binom.pmf(np.arange(n_faces + 1), n_faces, rates)
+        coverage = (chances * ((low <= rates) & (rates <= high))).sum(axis=1)
+        assert 0.94 <= coverage.mean() <= 0.96

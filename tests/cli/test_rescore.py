@@ -1,0 +1,116 @@
+"""`facebench runs rescore` and `runs suspects`: what they touch, say and leave alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from benchmark import registry
+from benchmark.cli.tracking import app
+from benchmark.faces.store import FaceSet
+from benchmark.results.artifacts import is_scored
+from benchmark.results.out_of_fold import TABLE
+from benchmark.results.record import RunRecord
+from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
+from tests.results.test_out_of_fold import five
+from tests.results.test_rescoring import drawn_run
+
+GENDER = "gender-cnn-none-full-short"
+RACE = "race-cnn-none-full-short"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> RunBuilder:
+    return RunBuilder(tmp_path / "mlruns")
+
+
+def call(runs_dir: Path, *arguments: str) -> Result:
+    folders = ["--runs-dir", str(runs_dir), "--data-dir", str(runs_dir.parent / "data")]
+    return CliRunner().invoke(app, [*arguments, *folders])
+
+
+def flat(text: str) -> str:
+    """Undo the terminal's line breaks."""
+    return " ".join(text.split())
+
+
+def one_run(runs: RunBuilder, name: str) -> RunRecord:
+    experiment = registry.experiment(name)
+    return runs.done(experiment, exact_predictions(20, 20, n=25, tasks=experiment.head.tasks))
+
+
+def test_every_finished_run_is_rescored_and_then_left_alone(runs: RunBuilder) -> None:
+    records = [one_run(runs, name) for name in (GENDER, RACE)]
+    runs.begun(registry.experiment(GENDER), seed=1)
+    first = call(runs.runs_dir, "rescore")
+    assert first.exit_code == 0
+    assert "2 runs rescored, 0 were up to date" in flat(first.output)
+    assert all(is_scored(record) for record in records)
+    assert "0 runs rescored, 2 were up to date" in flat(call(runs.runs_dir, "rescore").output)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_only_the_runs_that_are_named_are_rescored(by_name: bool, runs: RunBuilder) -> None:
+    meant, other = one_run(runs, GENDER), one_run(runs, RACE)
+    answer = json.loads(
+        call(runs.runs_dir, "rescore", GENDER if by_name else meant.identity[:8], "--json").stdout
+    )
+    assert answer["data"] == {"runs": {"rescored": 1}}
+    assert is_scored(meant)
+    assert not is_scored(other)
+
+
+def test_a_suite_stands_for_its_experiments(runs: RunBuilder) -> None:
+    one_run(runs, GENDER)
+    runs.done(an_experiment("other"), exact_predictions(20, 20, n=25))
+    assert "1 runs rescored" in flat(call(runs.runs_dir, "rescore", "quick").output)
+
+
+def test_a_run_that_cannot_be_rescored_does_not_stop_the_others(runs: RunBuilder) -> None:
+    broken, sound = one_run(runs, GENDER), one_run(runs, RACE)
+    broken.predictions_path.unlink()
+    result = call(runs.runs_dir, "rescore")
+    assert result.exit_code == 3
+    assert "1 runs rescored, 0 were up to date, 1 could not be" in flat(result.output)
+    assert "there are no predictions" in flat(result.stderr)
+    assert is_scored(sound)
+
+
+def test_an_unknown_name_is_answered(runs: RunBuilder) -> None:
+    one_run(runs, GENDER)
+    result = call(runs.runs_dir, "rescore", "moon")
+    assert result.exit_code == 2
+    assert "'moon' is no run here" in flat(result.stderr)
+
+
+def test_without_runs_it_says_how_to_make_some(runs: RunBuilder) -> None:
+    result = call(runs.runs_dir, "rescore")
+    assert result.exit_code == 2
+    assert "facebench run --suite quick" in flat(result.stderr)
+
+
+def test_with_the_data_set_at_hand_the_checks_are_made(
+    tmp_path: Path, drawn_data_dir: Path, drawn_faces: FaceSet
+) -> None:
+    record = drawn_run(tmp_path, drawn_faces)
+    options = ["--runs-dir", str(tmp_path), "--data-dir", str(drawn_data_dir)]
+    assert CliRunner().invoke(app, ["rescore", *options]).exit_code == 0
+    assert (record.folder / "leak_checks.json").is_file()
+
+
+def test_the_five_folds_of_an_experiment_give_one_list(
+    tmp_path: Path, drawn_faces: FaceSet
+) -> None:
+    runs = five(tmp_path, drawn_faces)
+    answer = json.loads(call(tmp_path, "suspects", "--json").stdout)
+    (found,) = answer["data"]["suspects"]
+    assert found["file"] == str(runs[0].record.folder / TABLE)
+    assert set(found["faces"]) == {"age_group", "gender", "race"}
+
+
+def test_without_folds_there_is_nothing_to_join(runs: RunBuilder) -> None:
+    one_run(runs, GENDER)
+    result = call(runs.runs_dir, "suspects")
+    assert result.exit_code == 2
+    assert "none of these runs is a finished fold" in flat(result.stderr)
