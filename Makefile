@@ -55,7 +55,7 @@ doctor: setup ## Say what this machine has
 	$(BIN)/facebench doctor
 
 test: setup ## Run the tests; no network, GPU or real data needed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: setup ## Check formatting, lint and types
 	$(BIN)/ruff format --check .
