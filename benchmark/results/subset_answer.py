@@ -3,6 +3,7 @@
 Numbers come from benchmark.results.subset_study; the terminal's table is benchmark.cli's.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -180,8 +181,16 @@ def notes(study: SubsetStudy) -> list[str]:
         "one.",
     ]
     if study.missing:
-        said.append(f"Not run: {', '.join(study.missing)}.")
+        said.append(f"Not run: {_shortened(study.missing)}.")
     return said
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """List names, what all of them begin with once."""
+    shared = os.path.commonprefix(list(names)).rpartition("-")[0] + "-"
+    if len(names) == 1 or shared == "-":
+        return ", ".join(names)
+    return f"{shared}… {', '.join(name.removeprefix(shared) for name in names)}"
 
 
 def as_data(study: SubsetStudy) -> dict[str, Any]:

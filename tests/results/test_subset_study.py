@@ -10,6 +10,7 @@ import pytest
 from benchmark.errors import RunError
 from benchmark.experiment import Backbone, Experiment, Head, Recipe, Subset
 from benchmark.results.predictions import predictions_table, write_predictions
+from benchmark.results.subset_answer import notes
 from benchmark.results.subset_study import study
 from benchmark.tasks import TaskName, n_classes
 from tests.results.conftest import RunBuilder, certain, made_up_faces
@@ -141,3 +142,12 @@ def test_what_was_not_run_is_named_and_nothing_at_all_is_an_error(runs: RunBuild
     assert ARMS["women", "everyone"].name in found.missing
     assert ARMS["women", "subset"].name not in found.missing
     assert found.systems == ()
+
+
+def test_missing_experiments_are_listed_with_their_common_beginning_once(runs: RunBuilder) -> None:
+    a_run(runs, ARMS["women", "subset"], first(80))
+    a_run(runs, ARMS["women", "size_matched"], first(80))
+    said = notes(study(runs.records(), list(ARMS.values()), "utkface-100"))[-1]
+    assert said == (
+        "Not run: age_group-cnn-none-full-steps-… women-everyone, men, men-everyone, men-matched."
+    )
