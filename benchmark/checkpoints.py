@@ -4,7 +4,7 @@ import io
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors.torch import save
@@ -12,6 +12,9 @@ from safetensors.torch import save
 from benchmark.experiment import Experiment
 from benchmark.files import canonical_json, replacing
 from benchmark.models.network import Network
+
+CHECKPOINT_FILE: Final = "checkpoint.pt"
+"""In a run's folder, until the run is done."""
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:

@@ -218,8 +218,15 @@ class Recipe:
     """`glorot` is Keras's Dense default: Glorot uniform, zero bias."""
     loss_weights: LossWeights = field(default_factory=LossWeights)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    trunk_rate_ratio: float | None = None
+    """The deepest trained stage's rate as a fraction of learning_rate, the head's; None: 1."""
+    stage_rate_decay: float | None = None
+    """Each shallower stage's rate as a fraction of the one behind it; None: 1."""
 
     def __post_init__(self) -> None:
+        for name in ("trunk_rate_ratio", "stage_rate_decay"):
+            if getattr(self, name) is not None:
+                _require_positive(f"recipe.{name}", getattr(self, name))
         for name in ("learning_rate", "adam_epsilon", "clip_norm"):
             _require_positive(f"recipe.{name}", getattr(self, name))
         for name in ("batch_size", "max_epochs"):

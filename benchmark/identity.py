@@ -25,7 +25,11 @@ class Ingredients:
 
 
 PARTS: Final = ("backbone", "head", "recipe", "protocol")
-LATER_FIELDS: Final = {"recipe": ("steps_per_epoch", "until_train_accuracy")}
+LATER_FIELDS: Final = {
+    "recipe": (
+        "steps_per_epoch", "until_train_accuracy", "trunk_rate_ratio", "stage_rate_decay",
+    )
+}  # fmt: skip
 """Fields that came after the first runs: where they are None they leave no trace, so that those
 runs keep their identity."""
 

@@ -24,6 +24,8 @@ from benchmark.models.weights import WeightFile
 from benchmark.results.predictions import read_predictions
 from benchmark.results.record import SCHEMA, RunRecord, work_folder
 from benchmark.training.device import Device
+from benchmark.training.prefix_cache import CacheSettings
+from benchmark.training.steps import SpeedSettings
 from benchmark.training.trainer import TRAINER_VERSION
 
 KeepWeights = Literal["best", "all", "none"]
@@ -50,6 +52,9 @@ class Settings:
     """Told of a run's folder whenever it has something new."""
     on_bytes: OnBytes | None = None
     """Told how far a download of weights is."""
+    cache: CacheSettings | None = None
+    """Where the frozen part's activations are kept; None: it is computed for every batch."""
+    speed: SpeedSettings = field(default_factory=SpeedSettings)
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class Plan:
             "device": device.description,
             "device_kind": device.kind,
             "precision": device.precision,
+            "arithmetic": device.as_dict(),
             "versions": provenance.versions(),
             "commit": provenance.commit(),
             "parameters": {"total": total, "trainable": trainable},

@@ -1,5 +1,7 @@
 """What a run and a data set say of themselves wherever they are shown: notes, tags, parameters."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmark.results.limits import LIMITS, LIMITS_DRAWN
@@ -11,6 +13,16 @@ IDENTITY_TAG: Final = "facebench.identity"
 ATTEMPT_TAG: Final = "facebench.attempt"
 RED_FLAG_TAG: Final = "red_flag"
 CROSSED: Final = "gender_race"
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where what a note points to is found; a note without them names nothing it cannot show."""
+
+    page: Callable[[str], str] | None = None
+    """From a picture's file name to the page that shows it."""
+    model: str = ""
+    """What `mlflow.pyfunc.load_model` takes."""
 
 
 def data_note(dataset: dict[str, Any]) -> str:
@@ -27,11 +39,18 @@ def data_note(dataset: dict[str, Any]) -> str:
     )
 
 
-def run_note(record: RunRecord) -> str:
-    """Describe a run: its question, its network, and its outcome once there is one."""
+def run_note(record: RunRecord, links: Links | None = None) -> str:
+    """Describe a run: its question, its network, and its outcome once there is one.
+
+    links: to the run's pictures and network, where the note is shown beside them.
+    """
+    links = links or Links()
     about = record.about
     definition, dataset = about["experiment"], about["dataset"]
-    lines = [f"**{definition['asks']}**", "", _network_in_words(about), ""]
+    lines = [f"**{definition['asks']}**", ""]
+    if record.state == "done":
+        lines += _pictures(record, links)  # MLflow folds what comes after the first few lines
+    lines += [_network_in_words(about), ""]
     if dataset["drawn"]:
         lines += [*LIMITS_DRAWN, ""]
     if about["leaky"]:
@@ -39,7 +58,7 @@ def run_note(record: RunRecord) -> str:
     if about["ad_hoc"]:
         lines += ["Ad hoc: changed on the command line, kept off leaderboards.", ""]
     if record.state == "done":
-        lines += _outcome_table(record)
+        lines += [*_outcome_table(record), *_loading(links)]
     lines += ["", *LIMITS]
     return "\n".join(lines)
 
@@ -81,11 +100,45 @@ def _outcome_table(record: RunRecord) -> list[str]:
         lines += [
             f"Age group, by gender × race: worst "
             f"{_with_interval(metrics, f'test/age_group/worst_{CROSSED}')}, gap "
-            f"{100 * (gap or 0):.1f} points{by_chance}. See pictures/heat_map_age_group.png.",
+            f"{100 * (gap or 0):.1f} points{by_chance}.",
             "",
         ]
     flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
     return lines + ([f"**{flagged}**", ""] if flagged else [])
+
+
+def _pictures(record: RunRecord, links: Links) -> list[str]:
+    """Lead to the pictures, each one click away: MLflow's notes show none themselves in a size
+    that can be read."""
+    page = links.page
+    if page is None:
+        return []
+    kinds = {"confusion": "Confusion", "heat_map": "By gender and race", "subgroups": "By group"}
+    lines = []
+    for kind, title in kinds.items():
+        names = {
+            TASK_TITLES[task]: f"{kind}_{task}.png"
+            for task in record.about["experiment"]["head"]["tasks"]
+            if (record.folder / f"{kind}_{task}.png").is_file()
+        }
+        if names:
+            lines.append(f"{title}: " + ", ".join(f"[{t}]({page(n)})" for t, n in names.items()))
+    if (record.folder / "curves.png").is_file():
+        lines.append(f"[Learning curves]({page('curves.png')})")
+    return [" · ".join(lines), ""] if lines else []
+
+
+def _loading(links: Links) -> list[str]:
+    """Say how the trained network is loaded; pictures (n, px, px, 3), as it was trained."""
+    if not links.model:
+        return []
+    return [
+        "```python",
+        f'model = mlflow.pyfunc.load_model("{links.model}")  # tensors alone, no pickled code',
+        "model.predict(faces)  # uint8 (n, px, px, 3), RGB -> probabilities per task",
+        "```",
+        "",
+    ]
 
 
 def _with_interval(metrics: dict[str, float], name: str) -> str:
@@ -143,7 +196,7 @@ def run_tags(record: RunRecord) -> dict[str, str]:
         "experiment": definition["name"],
         "architecture": backbone["architecture"],
         "weights": backbone["weights"],
-        "weights_sha256": str(about["weights"]["sha256"]),
+        "weights_sha256": about["weights"]["sha256"] or "none",
         "tasks": "+".join(definition["head"]["tasks"]),
         "trainable": str(backbone["trainable_stages"]),
         "conditioning": definition["head"]["conditioning"],

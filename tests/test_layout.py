@@ -18,9 +18,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.faces", "benchmark.models", "benchmark.results.record"),
     ("benchmark.results",),
     ("benchmark.training",),
-    ("benchmark.checkpoints", "benchmark.run_notes"),
+    ("benchmark.checkpoints", "benchmark.run_notes", "benchmark.trained"),
     ("benchmark.tracking", "benchmark.plans"),
-    ("benchmark.runs",),
+    ("benchmark.run_folders", "benchmark.run_ways"),
+    ("benchmark.runs", "benchmark.farms"),
+    ("benchmark.report",),
     ("benchmark.cli",),
 )
 """From the ground up; a module may import its own layer's package and every layer below."""

@@ -9,9 +9,11 @@ import typer
 from benchmark import __version__
 from benchmark.cli import (
     audit_split,
+    card,
     compare,
     data,
     doctor,
+    farm,
     leaderboard,
     leak,
     registry,
@@ -55,11 +57,13 @@ app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(tracking.app, name="runs")
 app.command("run")(run.run)
+app.command("farm", epilog=farm.EXAMPLES)(farm.farm)
 app.command("audit-split", epilog=audit_split.EXAMPLES)(audit_split.audit_split)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
 app.command("leak", epilog=leak.EXAMPLES)(leak.leak)
 app.command("subsets")(subsets.subsets)
+app.command("card", epilog=card.EXAMPLES)(card.card)
 app.command("list")(registry.list_)
 app.command("show")(show.show)
 app.command("ui")(tracking.ui)

@@ -26,6 +26,34 @@ DatasetName = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for a machine.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
+Cache = Annotated[
+    bool,
+    typer.Option("--cache/--no-cache", help="Compute what is frozen once, for all runs on it."),
+]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir",
+        envvar="FACEBENCH_CACHE_DIR",
+        help="Where it is kept; DATA_DIR/cache if left out.",
+    ),
+]
+CacheGib = Annotated[
+    float,
+    typer.Option(min=0.0, help="GiB that it may take there; the least recently used goes first."),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="fp32, and equal weights twice on the same machine."),
+]
+Graph = Annotated[
+    bool, typer.Option("--graph/--no-graph", help="On CUDA, record the step and replay it.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Let torch.compile fuse operations; cold, it takes long.")
+]
 
+DEFAULT_CACHE_GIB = 10.0
+"""As benchmark.training.prefix_cache has it; here so that --help needs no torch."""
 DEFAULT_DATA_DIR = Path("data")
 DEFAULT_RUNS_DIR = Path("mlruns")

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +10,18 @@ import typer
 
 from benchmark import registry
 from benchmark.cli.options import (
+    DEFAULT_CACHE_GIB,
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
     AsJson,
+    Cache,
+    CacheDir,
+    CacheGib,
+    Compile,
     DataDir,
     DatasetName,
+    Deterministic,
+    Graph,
     Quiet,
     RunsDir,
     WeightsDir,
@@ -25,8 +32,10 @@ from benchmark.experiment import Experiment
 from benchmark.settings import parse_seeds, parse_settings
 
 if TYPE_CHECKING:
+    from benchmark.cli.run_display import RunDisplay
     from benchmark.faces.store import FaceSet
     from benchmark.plans import Settings
+    from benchmark.training.device import Device
 
 TRACKINGS = ("mlflow", "files")
 
@@ -47,6 +56,12 @@ def run(
         bool, typer.Option("--read-test", help="Read the test faces in ad-hoc runs too.")
     ] = False,
     keep_weights: Annotated[str, typer.Option(help="best, all or none.")] = "best",
+    cache: Cache = True,
+    cache_dir: CacheDir = None,
+    cache_gib: CacheGib = DEFAULT_CACHE_GIB,
+    deterministic: Deterministic = False,
+    graph: Graph = True,
+    compile_: Compile = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     weights_dir: WeightsDir = None,
@@ -63,8 +78,12 @@ def run(
     with speaking("run", as_json=as_json) as answer:
         chosen = _chosen(names or [], suite, parse_settings(settings or []))
         numbers = parse_seeds(seeds)
-        where = _settings(
-            device, precision, tracking, offline, read_test, keep_weights,
+        ways = Ways(
+            device, precision, deterministic, graph, compile_,
+            (cache_dir or data_dir / "cache") if cache else None, cache_gib,
+        )  # fmt: skip
+        where = settings_for(
+            ways, tracking, offline, read_test, keep_weights,
             runs_dir, weights_dir or data_dir / "weights",
         )  # fmt: skip
         code = _run(answer, chosen, numbers, dataset, data_dir, where, quiet=quiet or as_json)
@@ -87,9 +106,31 @@ def _chosen(names: list[str], suite: str | None, changes: dict[str, Any]) -> lis
     return [item.adjusted(changes) if changes else item for item in found.values()]
 
 
-def _settings(
-    device: str | None, precision: str, tracking: str, offline: bool, read_test: bool,
-    keep_weights: str, runs_dir: Path, weights_dir: Path,
+@dataclass(frozen=True)
+class Ways:
+    """How runs are to be computed, as the options say it."""
+
+    device: str | None
+    precision: str
+    deterministic: bool
+    graph: bool
+    compile: bool
+    cache_dir: Path | None
+    cache_gib: float
+
+    def applied(self, settings: "Settings") -> "Settings":
+        """Give settings with these ways."""
+        from benchmark.training.prefix_cache import CacheSettings
+        from benchmark.training.steps import SpeedSettings
+
+        cache = None if self.cache_dir is None else CacheSettings(self.cache_dir, self.cache_gib)
+        speed = SpeedSettings(graph=self.graph, compile=self.compile)
+        return replace(settings, cache=cache, speed=speed)
+
+
+def settings_for(
+    ways: Ways, tracking: str, offline: bool, read_test: bool, keep_weights: str, runs_dir: Path,
+    weights_dir: Path,
 ) -> "Settings":  # fmt: skip
     # Imported here, so that a mistyped name is answered before torch is loaded.
     from benchmark.plans import KEEP_WEIGHTS, Settings
@@ -104,11 +145,12 @@ def _settings(
     settings = Settings(
         runs_dir=runs_dir,
         weights_dir=weights_dir,
-        device=choose_device(device, precision),
+        device=choose_device(ways.device, ways.precision, exact=ways.deterministic),
         offline=offline,
         read_test=read_test,
         keep_weights=keep_weights,  # type: ignore[arg-type]
     )
+    settings = ways.applied(settings)
     if tracking == "files":
         return settings
     from benchmark.tracking import MlflowMirror
@@ -139,7 +181,7 @@ def _run(
     with (
         RunDisplay(len(experiments) * len(seeds), quiet=quiet) as display,
         contextlib.closing(
-            run_all(experiments, seeds, faces, replace(settings, on_bytes=display.show_download))
+            run_all(experiments, seeds, faces, _shown(settings, display, answer))
         ) as events,
     ):
         for event in events:
@@ -164,6 +206,23 @@ def _run(
     return ExitCode.RUNS_FAILED if troubles or nothing_there else ExitCode.FINE
 
 
+def _shown(settings: "Settings", display: "RunDisplay", answer: Answer) -> "Settings":
+    """Let the display show what takes its time, and say once what goes otherwise than wished."""
+
+    def say(sentence: str) -> None:
+        if sentence not in answer.warnings:
+            answer.warnings.append(sentence)
+            display.show_note(sentence)
+
+    cache = settings.cache
+    return replace(
+        settings,
+        on_bytes=display.show_download,
+        cache=None if cache is None else replace(cache, say=say, on_faces=display.show_faces),
+        speed=replace(settings.speed, say=say),
+    )
+
+
 def _say_where(faces: "FaceSet", settings: "Settings") -> None:
     counts: Iterable[str] = (
         f"{(faces.table['part'] == part).sum():,} {part}" for part in ("train", "val", "test")
@@ -171,6 +230,16 @@ def _say_where(faces: "FaceSet", settings: "Settings") -> None:
     what = "[bold yellow]DRAWN FACES[/], not people: " if faces.drawn else ""
     err.print(
         f"{what}data set [bold]{faces.name}[/] ({', '.join(counts)}) on "
-        f"{settings.device.description}, {settings.device.precision}",
+        f"{settings.device.description}, {_precision(settings.device)}",
         soft_wrap=True,
+    )
+
+
+def _precision(device: "Device") -> str:
+    if device.exact:
+        return "fp32, deterministic: equal weights twice with as many threads"
+    return (
+        f"{device.precision} where a few steps find it faster"
+        if device.probes
+        else (device.precision)
     )

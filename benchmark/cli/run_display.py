@@ -8,7 +8,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from benchmark.cli.output import err
-from benchmark.runs import Advanced, Event, Failed, Finished, Missing, Skipped, Started
+from benchmark.runs import (
+    Advanced,
+    Event,
+    Failed,
+    Finished,
+    Missing,
+    Prepared,
+    Skipped,
+    Started,
+)
 from benchmark.tasks import TASK_TITLES
 from benchmark.training.trainer import EpochResult
 
@@ -33,6 +42,7 @@ class RunDisplay:
         self._suite_bar = self._bars.add_task("all runs", total=n_runs, note="")
         self._run_bar: TaskID | None = None
         self._download_bar: TaskID | None = None
+        self._faces_bar: TaskID | None = None
         self._downloaded = ""
 
     def __enter__(self) -> Self:
@@ -61,6 +71,19 @@ class RunDisplay:
         if n_here == n_total:
             self._end_download()
 
+    def show_faces(self, n_done: int, n_total: int) -> None:
+        """Take in how many faces have gone through the frozen part of a network."""
+        if self._faces_bar is None:
+            self._faces_bar = self._bars.add_task("frozen part", total=n_total, note="faces")
+        self._bars.update(self._faces_bar, completed=n_done, total=n_total)
+        if n_done == n_total:
+            self._bars.remove_task(self._faces_bar)
+            self._faces_bar = None
+
+    def show_note(self, sentence: str) -> None:
+        """Say what goes otherwise than wished."""
+        self._say(f"  [yellow]note[/] {escape(sentence)}")
+
     def _end_download(self) -> None:
         if self._download_bar is not None:
             self._bars.remove_task(self._download_bar)
@@ -73,6 +96,9 @@ class RunDisplay:
             self._show_step(event)
         elif isinstance(event, Started):
             self._show_start(event)
+        elif isinstance(event, Prepared):
+            if event.sentence:
+                self._say(f"  {escape(event.sentence)}")
         else:
             self._show_end(event)
 

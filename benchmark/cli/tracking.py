@@ -83,11 +83,12 @@ def ui(
       facebench ui
       facebench ui --port 5001
     """
-    from benchmark.tracking import landing_path, server_command
+    from benchmark.tracking import landing_path, server_command, server_environment
 
     with speaking("ui"):
         path = landing_path(runs_dir)
-        server = subprocess.Popen(server_command(runs_dir, port))
+        environment = server_environment(path)
+        server = subprocess.Popen(server_command(runs_dir, port), env=environment)
         try:
             _wait_until_up(server, port)
             out.print(

@@ -5,6 +5,7 @@ every device.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -12,33 +13,69 @@ from torch.nn import functional
 
 from benchmark.experiment import Augmentation
 
+Draws = Mapping[str, Tensor]
+"""Per kind of change, (n,) uniform in [0, 1): what a batch's faces drew."""
+
+
+def draw(augmentation: Augmentation, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw for each of `n` faces what decides on its changes, on the CPU."""
+    asked = {
+        "flip": augmentation.flip,
+        "rotation": augmentation.rotation_degrees,
+        "contrast": augmentation.contrast,
+        "brightness": augmentation.brightness,
+    }
+    return {
+        name: torch.rand(n, generator=generator) for name, is_asked in asked.items() if is_asked
+    }
+
+
+def draw_epoch(
+    augmentation: Augmentation, sizes: Iterable[int], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Draw for the faces of batches of these sizes, one batch after another: (all faces,) each."""
+    batches = [draw(augmentation, n, generator) for n in sizes]
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
 
 def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     """Change every face by itself and hand the batch on as floats.
 
     images: (n, 3, h, w) uint8, 0..255. Returns (n, 3, h, w) float32, 0..255, the same memory
-    format. Flipping comes first, while a pixel is still one byte instead of four.
+    format.
+    """
+    draws = draw(augmentation, len(images), generator)
+    drawn = {name: values.to(images.device) for name, values in draws.items()}
+    return changed(images, augmentation, drawn)
+
+
+def changed(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
+    """Change faces as they drew: draws as of `draw`, on the device of the images.
+
+    Flipping comes first, while a pixel is still one byte instead of four. Nothing here depends on
+    a value on the host, so that a CUDA graph can hold it.
     """
     n = len(images)
     if augmentation.flip:
-        images = _flipped(images, _uniform(n, generator, images.device) < 0.5)
+        images = _flipped(images, is_mirrored(draws))
     faces = images.float()
     if augmentation.rotation_degrees:
         limit = math.radians(augmentation.rotation_degrees)
-        faces = _rotated(faces, (_uniform(n, generator, faces.device) * 2 - 1) * limit)
+        faces = _rotated(faces, (draws["rotation"] * 2 - 1) * limit)
     if augmentation.contrast:
-        factor = 1 + (_uniform(n, generator, faces.device) * 2 - 1) * augmentation.contrast
+        factor = 1 + (draws["contrast"] * 2 - 1) * augmentation.contrast
         mean = faces.mean(dim=(1, 2, 3), keepdim=True)
         faces = (faces - mean) * factor.view(n, 1, 1, 1) + mean
     if augmentation.brightness:
-        shift = (_uniform(n, generator, faces.device) * 2 - 1) * augmentation.brightness * 255
+        shift = (draws["brightness"] * 2 - 1) * augmentation.brightness * 255
         faces = faces + shift.view(n, 1, 1, 1)
     changed_range = augmentation.contrast or augmentation.brightness
     return faces.clamp(0, 255) if changed_range else faces
 
 
-def _uniform(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    return torch.rand(n, generator=generator).to(device, non_blocking=True)
+def is_mirrored(draws: Draws) -> Tensor:
+    """Tell which faces drew to be mirrored: (n,) bool."""
+    return draws["flip"] < 0.5
 
 
 def _flipped(images: Tensor, chosen: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Splits and subsets are index arrays into one array, never copies of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ class FaceBatches:
     """All faces of a data set on one device.
 
     pixels: (n, px, px, 3) uint8, RGB. On a GPU a copy, made once; on a CPU the memory-mapped
-    file itself, so that only the faces in use take memory.
+    file itself, so that only the faces in use take memory; so too where a GPU has no room.
     labels: per task (n,) int64 classes.
     """
 
@@ -28,22 +29,51 @@ class FaceBatches:
 
     @classmethod
     def on_device(
-        cls, pixels: npt.NDArray[np.uint8], table: pd.DataFrame, device: torch.device
+        cls,
+        pixels: npt.NDArray[np.uint8],
+        table: pd.DataFrame,
+        device: torch.device,
+        say: Callable[[str], None] | None = None,
     ) -> "FaceBatches":
-        """Place the packed array and the labels of its table, whose rows belong together."""
+        """Place the packed array and the labels of its table, whose rows belong together.
+
+        Where the device's memory is too small for the pixels they stay in main memory, and `say`
+        is told.
+        """
         labels = {
             task: torch.from_numpy(table[task].to_numpy(np.int64, copy=True)).to(device)
             for task in TASKS
         }
-        return cls(torch.from_numpy(pixels).to(device), labels)
+        on_host = torch.from_numpy(pixels)
+        try:
+            return cls(on_host.to(device), labels)
+        except torch.OutOfMemoryError:
+            if say is not None:
+                gib = on_host.numel() / 2**30
+                say(f"The faces take {gib:.2f} GiB, which the device has not: batches are copied")
+            return cls(on_host, labels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are put; the labels are there too."""
+        return next(iter(self.labels.values())).device
 
     def images(self, indices: Tensor) -> Tensor:
         """Gather faces: (n, 3, px, px) uint8 in channels-last memory, which costs no transpose."""
-        return self.pixels.index_select(0, indices).permute(0, 3, 1, 2)
+        return gathered(self.pixels, indices, self.device).permute(0, 3, 1, 2)
 
     def truths(self, indices: Tensor) -> dict[TaskName, Tensor]:
         """Gather the labels of the same faces: per task (n,) int64."""
         return {task: values.index_select(0, indices) for task, values in self.labels.items()}
+
+
+def gathered(rows: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+    """Pick rows and put them on the device, whether they lie there or in main memory."""
+    if rows.device == device or rows.device.type == device.type == "cpu":
+        return rows.index_select(0, indices)
+    picked = rows.index_select(0, indices.to(rows.device))
+    # From pinned memory the copy runs beside the device's work.
+    return picked.pin_memory().to(device, non_blocking=True)
 
 
 def random_order(n: int, *, seed: int, epoch: int) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from benchmark.errors import DataError
 
@@ -84,21 +84,59 @@ def read_picture(content: bytes, image_px: int) -> tuple[bytes, Picture]:
 
     Raises DataError with the reason if there is no picture in it that can be used.
     """
-    if not content:
-        raise DataError("the file is empty", allowed=_formats_in_words())
-    try:
+    with _damage_told(content):
         coarse, mode, size = _decoded(content, SKETCH_PX)
         is_whole = coarse.width == min(size)
         fine = coarse if is_whole or image_px <= SKETCH_PX else _decoded(content, image_px)[0]
         pixels = _resized(fine, image_px).tobytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    return pixels, Picture(sha256, mode, *size, sketch_of(coarse))
+
+
+@dataclass(frozen=True, slots=True)
+class UprightPicture:
+    """A whole picture in RGB, turned as the camera was held, and what the file was."""
+
+    image: Image.Image
+    mode: str
+    """Pillow's mode before conversion to RGB."""
+    n_frames: int
+    """Frames of an animation, of which this is the first; 1 for a picture that stands still."""
+    is_turned: bool
+    """Whether the camera's note of how it was held asked for a turn."""
+
+
+def read_upright(content: bytes) -> UprightPicture:
+    """Decode a file's bytes in full, by the rules of `read_picture`, but neither cut nor resized.
+
+    Call it within `pillow_quiet`. Raises DataError with the reason if it cannot be used.
+    """
+    with (
+        _damage_told(content),
+        Image.open(io.BytesIO(content), formats=FORMATS) as picture,
+    ):
+        mode, size = picture.mode, picture.size
+        _check_size(*size)
+        n_frames = int(getattr(picture, "n_frames", 1))
+        turn = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        picture.load()
+        _turn_upright(picture)
+        return UprightPicture(_as_rgb(picture), mode, n_frames, turn in range(2, 9))
+
+
+@contextlib.contextmanager
+def _damage_told(content: bytes) -> Iterator[None]:
+    """Turn what Pillow raises on empty, damaged, huge and foreign files into one sentence."""
+    if not content:
+        raise DataError("the file is empty", allowed=_formats_in_words())
+    try:
+        yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(f"more than {MAX_PIXELS:,}") from error
     except UnidentifiedImageError as error:
         raise DataError("it is not a picture", allowed=_formats_in_words()) from error
     except PILLOW_ERRORS as error:
         raise DataError(f"the picture is damaged: {error}", allowed=_formats_in_words()) from error
-    sha256 = hashlib.sha256(content).hexdigest()
-    return pixels, Picture(sha256, mode, *size, sketch_of(coarse))
 
 
 def sketch_of(picture: Image.Image) -> bytes:

@@ -20,11 +20,13 @@ from benchmark.models.heads import build_head
 from benchmark.models.initialisation import initialise_head, initialise_trunk, seeded
 from benchmark.models.preprocessing import InputScaling, Preprocessing, preprocessing_for
 from benchmark.models.sources import untrained_start
-from benchmark.models.trunk import ScatteredStage, Trunk
+from benchmark.models.trunk import ChainTrunk, ScatteredStage, Trunk
 from benchmark.models.weights import LoadedWeights
 from benchmark.tasks import TaskName
 
 SCHEMA: Final = 1
+FEATURES: Final = "features"
+"""The cut of a trunk that is frozen as a whole: between trunk and head."""
 
 
 class Network(nn.Module):
@@ -60,7 +62,41 @@ class Network(nn.Module):
         super().train(mode)
         for stage in self._frozen():
             stage.eval()
+        if not self.trained_stages:
+            self.trunk.eval()
         return self
+
+    @property
+    def cut(self) -> str | None:
+        """Where the frozen part ends: `features` where the whole trunk is frozen, the first trained
+        stage where a chain is frozen up to it, None where nothing is or the trunk cannot be cut."""
+        if not self.trained_stages:
+            return FEATURES
+        is_chain = isinstance(self.trunk, ChainTrunk)
+        return self.trained_stages[0] if is_chain and self._frozen() else None
+
+    def prefix(self, images: Tensor) -> Tensor:
+        """Map images as `forward` takes them to what is handed over at the cut, without gradients.
+
+        At `features`: what the head reads, (n, n_features) float32, or the flattened last map in
+        the trunk's own precision. Else the feature map that the first trained stage is given.
+        """
+        with torch.no_grad():
+            scaled = self.scaling(images)
+            if self.cut == FEATURES:
+                feature_map = self.trunk(scaled)
+                return feature_map.flatten(1) if self.flattened else pooled(feature_map)
+            assert isinstance(self.trunk, ChainTrunk)
+            return self.trunk.before(self.trained_stages[0], scaled)
+
+    def suffix(self, activations: Tensor) -> dict[TaskName, Tensor]:
+        """Map what `prefix` gave to float32 logits per task: together they are `forward`."""
+        if self.cut != FEATURES:
+            assert isinstance(self.trunk, ChainTrunk)
+            return self.classify(self.trunk.onwards(self.trained_stages[0], activations))
+        with torch.autocast(activations.device.type, enabled=False):
+            logits: dict[TaskName, Tensor] = self.head(activations.float())
+            return logits
 
     def forward(self, images: Tensor) -> dict[TaskName, Tensor]:
         """Map images (n, 3, h, w), RGB 0..255, uint8 or float, to float32 logits (n, classes)."""

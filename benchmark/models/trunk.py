@@ -92,6 +92,21 @@ class ChainTrunk(Trunk):
             x = stage(x)
         return x
 
+    def before(self, name: str, x: Tensor) -> Tensor:
+        """Map scaled pictures to what the stage called `name` is given."""
+        for stage_name, stage in self.stages.items():
+            if stage_name == name:
+                break
+            x = stage(x)
+        return x
+
+    def onwards(self, name: str, x: Tensor) -> Tensor:
+        """Map what `before` gave to the last feature map, from the stage called `name` on."""
+        stages = list(self.stages)
+        for stage_name in stages[stages.index(name) :]:
+            x = self.stages[stage_name](x)
+        return x
+
 
 def sequence(**modules: nn.Module) -> nn.Sequential:
     """Chain modules in the order given, under the names given."""

@@ -31,10 +31,15 @@ def weighted_cross_entropy(
 def clip_gradients(parameters: Iterable[Tensor], recipe: Recipe) -> None:
     """Bound the gradients' L2 norm in place.
 
-    `per_variable` is what Keras calls `clipnorm`: every tensor by itself, not all together.
+    `per_variable` is what Keras calls `clipnorm`: every tensor by itself, not all together. The
+    numbers are those of torch's `clip_grad_norm_` called for one tensor after another; all at
+    once, they take a handful of calls instead of ten per tensor.
     """
     if recipe.clipping == "per_variable":
-        for parameter in parameters:
-            clip_grad_norm_(parameter, recipe.clip_norm)
+        gradients = [item.grad for item in parameters if item.grad is not None]
+        if gradients:
+            norms = torch.stack(torch._foreach_norm(gradients))
+            factors = (recipe.clip_norm / (norms + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(gradients, list(factors.unbind()))
     elif recipe.clipping == "global":
         clip_grad_norm_(parameters, recipe.clip_norm)

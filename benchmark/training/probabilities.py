@@ -1,7 +1,5 @@
 """Class probabilities of faces under a network: the one way they are computed anywhere."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,45 +9,47 @@ from benchmark.faces.batches import FaceBatches
 from benchmark.models.network import Network
 from benchmark.tasks import TaskName
 from benchmark.training.device import Device
+from benchmark.training.prefix_cache import CachedFaces
+from benchmark.training.reading import Reader
 
 EVALUATION_BATCH = 256
 
 
 def probabilities(
-    network: Network, faces: FaceBatches, indices: Tensor
+    network: Network, faces: FaceBatches, indices: Tensor, prefix: CachedFaces | None = None
 ) -> dict[TaskName, npt.NDArray[np.float32]]:
     """Give per task (n, classes) softmax probabilities, rows in the order of `indices`.
 
     Computed in full fp32 whatever the training's precision, so that stored predictions do not
-    depend on a speed setting.
+    depend on a speed setting. prefix: activations of these faces, if they are float32 and were
+    found bit-equal to a live forward pass; others are not used.
     """
+    usable = prefix if prefix is not None and prefix.is_exact_fp32 else None
+    reader = Reader(network, faces, Device(faces.device, "fp32"), usable)
     pieces: dict[TaskName, list[Tensor]] = {}
     network.eval()
     with torch.inference_mode():
         for batch in torch.split(indices, EVALUATION_BATCH):
-            for task, logits in network(faces.images(batch)).items():
+            for task, logits in reader.logits(batch).items():
                 pieces.setdefault(task, []).append(logits.float().softmax(1).cpu())
     return {task: torch.cat(parts).numpy() for task, parts in pieces.items()}
 
 
 def correct_counts(
-    network: Network, faces: FaceBatches, indices: Tensor, device: Device
+    network: Network,
+    faces: FaceBatches,
+    indices: Tensor,
+    device: Device,
+    prefix: CachedFaces | None = None,
 ) -> dict[TaskName, int]:
     """Count right answers per task at the training's precision; read from the device once."""
+    reader = Reader(network, faces, device, prefix)
     totals: dict[TaskName, Tensor] = {}
     network.eval()
     with torch.inference_mode():
-        for batch, logits in _logits(network, faces, indices, device):
+        for batch in torch.split(indices, EVALUATION_BATCH):
             truths = faces.truths(batch)
-            for task, values in logits.items():
+            for task, values in reader.logits(batch).items():
                 hits = (values.argmax(1) == truths[task]).sum()
                 totals[task] = totals.get(task, torch.zeros_like(hits)) + hits
     return {task: int(total) for task, total in totals.items()}
-
-
-def _logits(
-    network: Network, faces: FaceBatches, indices: Tensor, device: Device
-) -> Iterator[tuple[Tensor, dict[TaskName, Tensor]]]:
-    for batch in torch.split(indices, EVALUATION_BATCH):
-        with device.autocast():
-            yield batch, network(faces.images(batch))

@@ -5,7 +5,7 @@ No callbacks, no tracking, no printing. Nothing here has a default: recipe and p
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,19 +14,16 @@ from torch import Tensor
 
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment, Recipe
-from benchmark.faces.augment import augment
-from benchmark.faces.batches import (
-    FaceBatches,
-    generator_for,
-    random_order,
-    random_passes,
-    split_into_batches,
-)
+from benchmark.faces.batches import FaceBatches, generator_for, random_order, random_passes
 from benchmark.models.network import Network
 from benchmark.tasks import TaskName, combined
+from benchmark.training.counting import Counter
 from benchmark.training.device import Device
-from benchmark.training.losses import clip_gradients, weighted_cross_entropy
-from benchmark.training.probabilities import correct_counts
+from benchmark.training.optimiser import new_optimiser, plain_groups, restored, set_rate
+from benchmark.training.prefix_cache import CachedFaces
+from benchmark.training.reading import Reader, epoch_batches
+from benchmark.training.steps import SpeedSettings, Steps, TrainStep, capture_for
+from benchmark.training.totals import Totals
 
 TRAINER_VERSION: Final = 1
 """Part of every run's identity: raised when the same definition would train differently."""
@@ -86,12 +83,14 @@ class TrainingState:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     has_learnt_all: bool = False
     """Whether the training faces are known as well as the recipe wants them known."""
+    speed_report: dict[str, Any] = field(default_factory=dict)
+    """How the steps were made, and what it cost to get there; no part of the state."""
 
     def checkpoint(self) -> dict[str, Any]:
         """Give the state as tensors and plain numbers, so that it loads without running code."""
         return {
             "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": plain_groups(self.optimiser.state_dict()),
             "epochs_done": self.epochs_done,
             "best_epoch": self.best_epoch,
             "best_score": self.best_score,
@@ -103,7 +102,7 @@ class TrainingState:
         """Take the state of a checkpoint; raises RunError when it belongs to another network."""
         try:
             self.network.load_state_dict(checkpoint["network"])
-            self.optimiser.load_state_dict(checkpoint["optimiser"])
+            restored(self.optimiser, checkpoint["optimiser"])
         except (KeyError, ValueError, RuntimeError) as error:
             raise RunError(f"the checkpoint does not fit the network: {error}") from error
         self.epochs_done = checkpoint["epochs_done"]
@@ -134,53 +133,53 @@ class TrainingFaces:
     faces: FaceBatches
     train: Tensor
     val: Tensor
+    prefix: CachedFaces | None = None
+    """What the network's frozen part makes of the faces; None: it is asked anew for each batch."""
 
 
 def start(network: Network, recipe: Recipe, device: Device) -> TrainingState:
-    """Place the network on the device and make its optimiser.
-
-    AdamW without weight decay is Adam; with it, decay is decoupled from the gradient.
-    """
-    network.to(device=device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(
-        trained,
-        lr=recipe.learning_rate,
-        eps=recipe.adam_epsilon,
-        weight_decay=recipe.weight_decay,
-        fused=device.kind in ("cpu", "cuda"),
-    )
-    return TrainingState(network, optimiser)
+    """Place the network on the device and make its optimiser."""
+    device.place(network)
+    return TrainingState(network, new_optimiser(network, recipe, device))
 
 
 def fit(
-    state: TrainingState, data: TrainingFaces, experiment: Experiment, seed: int, device: Device
+    state: TrainingState,
+    data: TrainingFaces,
+    experiment: Experiment,
+    seed: int,
+    device: Device,
+    speed: SpeedSettings | None = None,
 ) -> Iterator[Progress | EpochResult]:
     """Train until the recipe ends, from wherever `state` is; leave the selected weights in it.
 
     Raises RunError when the loss of an epoch is not finite.
     """
     recipe, protocol = experiment.recipe, experiment.protocol
+    reader = Reader(state.network, data.faces, device, data.prefix)
+    totals = Totals(experiment.head.tasks, device.torch_device)
+    speed = speed or SpeedSettings()
+    step = TrainStep(reader, state.optimiser, recipe, totals)
+    capture = capture_for(reader, speed)
+    steps = Steps(step, recipe.batch_size, speed, capture)
+    counter = Counter(reader, experiment.head.tasks, speed, capture)
+    state.speed_report = steps.report
     while not _is_over(state, recipe):
         epoch = state.epochs_done
         rate = recipe.rate_at(epoch)
-        for group in state.optimiser.param_groups:
-            group["lr"] = rate
+        set_rate(state.optimiser, rate)
         order_epoch = 0 if protocol.shuffling == "fixed_batches" else epoch
-        order = data.train[_order(len(data.train), recipe, seed, order_epoch)]
-        totals = _Totals(device)
-        device.synchronise()
+        order = data.train.cpu()[_order(len(data.train), recipe, seed, order_epoch)]
+        totals.reset()
         started = time.perf_counter()
-        yield from _train_epoch(state, data.faces, order, experiment, seed, device, totals)
-        device.synchronise()
-        train_seconds = time.perf_counter() - started
+        train_seconds = yield from _train_epoch(state, steps, order, recipe, seed, device)
         _refuse_bad_loss(totals.mean_loss(), epoch, rate)
-        counts = correct_counts(state.network, data.faces, data.val, device)
+        counts = counter.correct(data.val)
         val_accuracy = {task: count / len(data.val) for task, count in counts.items()}
         score = combined(val_accuracy)
         chosen = score if protocol.selection == "best_validation_combined" else float(epoch)
         is_best = state.keep_if_best(epoch, chosen)
-        fitted = _fitted_accuracy(state.network, data, recipe, device)
+        fitted = _fitted_accuracy(counter, data.train, recipe)
         state.has_learnt_all = _has_learnt_all(fitted, recipe)
         state.epochs_done = epoch + 1
         yield EpochResult(
@@ -203,14 +202,12 @@ def _has_learnt_all(fitted: dict[TaskName, float], recipe: Recipe) -> bool:
     return wanted is not None and min(fitted.values()) >= wanted
 
 
-def _fitted_accuracy(
-    network: Network, data: TrainingFaces, recipe: Recipe, device: Device
-) -> dict[TaskName, float]:
+def _fitted_accuracy(counter: Counter, train: Tensor, recipe: Recipe) -> dict[TaskName, float]:
     """Score the training faces in eval mode, without augmentation, where the recipe asks for it."""
     if recipe.until_train_accuracy is None:
         return {}
-    counts = correct_counts(network, data.faces, data.train, device)
-    return {task: count / len(data.train) for task, count in counts.items()}
+    counts = counter.correct(train)
+    return {task: count / len(train) for task, count in counts.items()}
 
 
 def _order(n: int, recipe: Recipe, seed: int, epoch: int) -> Tensor:
@@ -229,63 +226,37 @@ def _is_over(state: TrainingState, recipe: Recipe) -> bool:
 
 def _train_epoch(
     state: TrainingState,
-    faces: FaceBatches,
+    steps: Steps,
     order: Tensor,
-    experiment: Experiment,
+    recipe: Recipe,
     seed: int,
     device: Device,
-    totals: "_Totals",
-) -> Iterator[Progress]:
-    recipe = experiment.recipe
+) -> Generator[Progress, None, float]:
+    """Train on the rows in `order`, a batch at a time; return the seconds that it took.
+
+    What a first epoch needs to get going (compiling, recording) is not among them.
+    """
     changes = generator_for(seed, state.epochs_done, purpose=1)
+    totals = steps.totals
+    batches = list(
+        epoch_batches(
+            order.to(device.torch_device), recipe.augmentation, recipe.batch_size, changes
+        )
+    )
+    state.network.train()
+    steps.prepare(batches[0])
     # Dropout and the like draw from the global stream; seeding it by epoch lets a resumed run
     # draw what an undisturbed one would have drawn.
     torch.manual_seed(int(generator_for(seed, state.epochs_done, purpose=2).initial_seed()))
-    trained = [parameter for parameter in state.network.parameters() if parameter.requires_grad]
-    state.network.train()
-    last_report = time.perf_counter()
-    for indices in split_into_batches(order, recipe.batch_size):
-        images = augment(faces.images(indices), recipe.augmentation, changes)
-        truths = faces.truths(indices)
-        with device.autocast():
-            logits = state.network(images)
-        loss = weighted_cross_entropy(logits, truths, recipe.loss_weights)
-        state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradients(trained, recipe)
-        state.optimiser.step()
-        totals.add(loss, logits, truths)
+    device.synchronise()
+    started = last_report = time.perf_counter()
+    for batch in batches:
+        steps(batch)
         if time.perf_counter() - last_report >= PROGRESS_SECONDS:
             last_report = time.perf_counter()
             yield Progress(state.epochs_done, totals.n_images, len(order), totals.mean_loss())
-
-
-class _Totals:
-    """Losses and right answers of an epoch, gathered on the device and read rarely.
-
-    Reading a number makes the host wait for the device, so that no step does it.
-    """
-
-    def __init__(self, device: Device) -> None:
-        self.n_images = 0
-        self._loss = torch.zeros((), device=device.torch_device)
-        self._hits: dict[TaskName, Tensor] = {}
-
-    def add(
-        self, loss: Tensor, logits: dict[TaskName, Tensor], truths: dict[TaskName, Tensor]
-    ) -> None:
-        for task, values in logits.items():
-            n = len(truths[task])
-            hits = (values.detach().argmax(1) == truths[task]).sum()
-            self._hits[task] = self._hits.get(task, torch.zeros_like(hits)) + hits
-        self._loss += loss.detach() * n
-        self.n_images += n
-
-    def mean_loss(self) -> float:
-        return float(self._loss) / max(1, self.n_images)
-
-    def accuracies(self) -> dict[TaskName, float]:
-        return {task: int(hits) / self.n_images for task, hits in self._hits.items()}
+    device.synchronise()
+    return time.perf_counter() - started
 
 
 def _refuse_bad_loss(loss: float, epoch: int, rate: float) -> None:

@@ -3,7 +3,7 @@
 import torch
 
 from benchmark.experiment import Augmentation
-from benchmark.faces.augment import augment
+from benchmark.faces.augment import augment, draw, draw_epoch
 
 
 def faces(n: int = 64) -> torch.Tensor:
@@ -60,3 +60,13 @@ def test_a_seed_draws_the_same_changes_again() -> None:
     everything = Augmentation(flip=True, rotation_degrees=10, brightness=0.1, contrast=0.1)
     assert torch.equal(changed(everything, 5), changed(everything, 5))
     assert not torch.equal(changed(everything, 5), changed(everything, 6))
+
+
+def test_an_epochs_draws_are_those_of_its_batches_one_after_another() -> None:
+    everything = Augmentation(flip=True, rotation_degrees=5, contrast=0.1, brightness=0.1)
+    epoch = draw_epoch(everything, [4, 3], torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(2)
+    first, second = draw(everything, 4, generator), draw(everything, 3, generator)
+    assert set(epoch) == {"flip", "rotation", "contrast", "brightness"}
+    for name, values in epoch.items():
+        assert torch.equal(values, torch.cat([first[name], second[name]]))

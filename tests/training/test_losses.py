@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn.utils import clip_grad_norm_
 
 from benchmark.experiment import LossWeights, Recipe
 from benchmark.training.losses import clip_gradients, weighted_cross_entropy
@@ -57,3 +58,23 @@ def test_no_clipping_changes_nothing() -> None:
     tensors = tensors_with_gradients([30.0, 40.0])
     clip_gradients(tensors, Recipe(learning_rate=1.0, clipping="none"))
     assert norms(tensors) == [50.0]
+
+
+def test_clipping_all_at_once_gives_the_bits_of_clipping_one_after_another() -> None:
+    torch.manual_seed(0)
+    shapes = ((64, 32, 3, 3), (64,), (5, 128), (1,), ())
+    sizes = (1e-4, 1.0, 30.0, 0.5, 7.0)
+    tensors = [torch.zeros(shape, requires_grad=True) for shape in (*shapes, (3,))]
+    for tensor, shape, size in zip(tensors, shapes, sizes, strict=False):
+        tensor.grad = torch.randn(shape) * size  # the last has none
+    expected = []
+    for tensor in tensors[:-1]:
+        alone = tensor.detach().clone().requires_grad_(True)
+        assert tensor.grad is not None
+        alone.grad = tensor.grad.clone()
+        clip_grad_norm_(alone, 1.5)
+        expected.append(alone.grad)
+    clip_gradients(tensors, Recipe(learning_rate=1.0, clipping="per_variable", clip_norm=1.5))
+    for tensor, wanted in zip(tensors, expected, strict=False):
+        assert tensor.grad is not None
+        assert torch.equal(tensor.grad, wanted)

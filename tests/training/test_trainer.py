@@ -11,7 +11,7 @@ from benchmark.errors import RunError
 from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Protocol, Recipe
 from benchmark.faces.batches import FaceBatches
 from benchmark.models.network import build_network
-from benchmark.training.device import Device
+from benchmark.training.device import Device, choose_device
 from benchmark.training.probabilities import probabilities
 from benchmark.training.trainer import (
     EpochResult,
@@ -173,3 +173,14 @@ def test_a_training_that_has_learnt_all_does_not_go_on_when_resumed() -> None:
     again = new_state(experiment)
     again.restore(state.checkpoint())
     assert epochs(fit(again, some_data(), experiment, 0, CPU)) == []
+
+
+def test_two_exact_trainings_end_in_equal_weights() -> None:
+    experiment, exact = an_experiment(), choose_device("cpu", exact=True)
+    networks = []
+    for _ in range(2):
+        with exact.arithmetic():
+            state = start(build_network(experiment, None, seed=0), experiment.recipe, exact)
+            epochs(fit(state, some_data(), experiment, 5, exact))
+        networks.append(state.network.state_dict())
+    assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())

@@ -1,71 +1,24 @@
 """MLflow mirrors the runs' folders: once, whatever happens, and without a word to the outside."""
 
 import json
-import os
-import shutil
-import warnings
+import threading
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from benchmark.errors import TrackingError
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
 from benchmark.faces.store import FaceSet
 from benchmark.plans import Settings, plan_run
 from benchmark.results.record import RunRecord, all_records
 from benchmark.results.red_flags import acknowledge
-from benchmark.runs import run_all
-from benchmark.tracking import (
-    MlflowMirror,
-    import_records,
-    landing_path,
-    open_store,
-    server_command,
-)
+from benchmark.tracking import MlflowMirror, import_records, mirror_again, open_store
 from benchmark.training.device import Device
+from tests.tracking.conftest import EXPERIMENT, mlflow_runs, the_record
 
 pytest.importorskip("mlflow")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own dependencies deprecate each other
-
-EXPERIMENT = Experiment(
-    name="mtl-cnn-none-full-tiny",
-    asks="Is it mirrored?",
-    backbone=Backbone("cnn", input_px=32),
-    head=Head(hidden_units=16),
-    recipe=Recipe(learning_rate=1e-3, max_epochs=2),
-)
-
-
-@pytest.fixture(scope="module")
-def runs_template(tmp_path_factory: pytest.TempPathFactory, drawn_faces: FaceSet) -> Path:
-    """A runs folder with one finished run and a fresh MLflow store, made once and copied."""
-    runs_dir = tmp_path_factory.mktemp("template") / "mlruns"
-    where = Settings(runs_dir, runs_dir / "weights", Device(torch.device("cpu"), "fp32"))
-    list(run_all([EXPERIMENT], [0], drawn_faces, where))
-    open_store(runs_dir)
-    # A copy must look like a store that was never moved.
-    (runs_dir / ".artifact_root").unlink()
-    return runs_dir
-
-
-@pytest.fixture
-def runs_dir(runs_template: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(runs_template, tmp_path / "mlruns"))
-
-
-def the_record(runs_dir: Path) -> RunRecord:
-    return next(all_records(runs_dir))
-
-
-def mlflow_runs(runs_dir: Path) -> list[Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        client = open_store(runs_dir)
-        experiments = [item.experiment_id for item in client.search_experiments()]
-        return list(client.search_runs(experiments))
 
 
 def test_a_finished_run_is_found_with_metrics_tags_note_and_pictures(runs_dir: Path) -> None:
@@ -84,9 +37,6 @@ def test_a_finished_run_is_found_with_metrics_tags_note_and_pictures(runs_dir: P
     client = open_store(runs_dir)
     pictures = {item.path for item in client.list_artifacts(run_id, "pictures")}
     assert "pictures/confusion_race.png" in pictures
-    assert (
-        run.inputs.dataset_inputs[0].dataset.name == the_record(runs_dir).about["dataset"]["name"]
-    )
 
 
 def test_mirroring_twice_changes_nothing(runs_dir: Path) -> None:
@@ -137,37 +87,10 @@ def test_a_second_attempt_is_a_new_run_that_names_the_old(runs_dir: Path) -> Non
     assert tags[second]["previous_attempt"] == first
 
 
-def test_pictures_are_still_there_after_the_folder_moved(runs_dir: Path, tmp_path: Path) -> None:
-    run_id = MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
-    moved = runs_dir.rename(tmp_path / "elsewhere")
-    client = open_store(moved)
-    assert client.list_artifacts(run_id, "pictures")
-    assert str(moved) in client.get_run(run_id).info.artifact_uri
-
-
 def test_runs_made_without_mlflow_are_imported_later(runs_dir: Path) -> None:
     assert mlflow_runs(runs_dir) == []
     imported = list(import_records(all_records(runs_dir), runs_dir))
     assert len(imported) == len(mlflow_runs(runs_dir)) == 1
-
-
-def test_a_store_that_is_no_database_is_a_sentence_and_the_run_goes_on(runs_dir: Path) -> None:
-    (runs_dir / "mlflow.db").write_bytes(b"this is no database" * 100)
-    with pytest.raises(TrackingError, match="the MLflow store cannot be used"):
-        MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
-    heard: list[str] = []
-    MlflowMirror(runs_dir, heard.append)(the_record(runs_dir))
-    assert "facebench runs import" in heard[0]
-
-
-def test_the_ui_is_served_on_this_machine_alone(runs_dir: Path) -> None:
-    MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
-    command = server_command(runs_dir, 5055)
-    assert command[command.index("--host") + 1] == "127.0.0.1"
-    assert "/runs?workflowType=machine_learning&viewStateShareKey=facebench" in landing_path(
-        runs_dir
-    )
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 def test_plans_name_one_folder(drawn_faces: FaceSet, runs_dir: Path) -> None:
@@ -237,3 +160,68 @@ def test_a_red_flag_is_a_tag_and_in_the_note(runs_dir: Path) -> None:
     MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
     (run,) = mlflow_runs(runs_dir)
     assert run.data.tags["red_flag"].startswith("acknowledged: ")
+
+
+def test_the_faces_of_each_part_are_inputs_with_their_digests(runs_dir: Path) -> None:
+    MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+    (run,) = mlflow_runs(runs_dir)
+    about = the_record(runs_dir).about["dataset"]
+    found = {item.tags[0].value: item.dataset for item in run.inputs.dataset_inputs}
+    assert set(found) == {"training", "validation", "test"}
+    assert found["training"].name == "drawn-v1 · train"
+    digest = f"{about['pixel_digest'][:8]}-{about['split_digest'][:8]}"
+    assert {dataset.digest for dataset in found.values()} == {digest}
+    assert json.loads(found["test"].profile) == {"faces": about["counts"]["test"]}
+    assert json.loads(found["test"].source)["split_digest"] == about["split_digest"]
+
+
+def test_a_note_leads_to_the_pictures_and_to_the_network(runs_dir: Path) -> None:
+    run_id = MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+    (run,) = mlflow_runs(runs_dir)
+    lines = run.data.tags["mlflow.note.content"].splitlines()
+    # MLflow folds a note after its first lines: the links must be among them.
+    assert f"/runs/{run_id}/artifacts/pictures/confusion_race.png)" in lines[2]
+    assert f"/runs/{run_id}/artifacts/pictures/subgroups_age_group.png)" in lines[2]
+    model_id = run.outputs.model_outputs[0].model_id
+    assert f'mlflow.pyfunc.load_model("models:/{model_id}")' in "\n".join(lines)
+
+
+def test_a_card_reaches_mlflow_only_where_the_run_is(runs_dir: Path) -> None:
+    record = the_record(runs_dir)
+    (record.folder / "card.md").write_text("# A card")
+    assert mirror_again(record, runs_dir) is False
+    run_id = MlflowMirror(runs_dir, print).mirror(record)
+    (record.folder / "card.md").write_text("# A better card")
+    assert mirror_again(RunRecord(record.folder), runs_dir) is True
+    client = open_store(runs_dir)
+    assert [item.path for item in client.list_artifacts(run_id, "card")] == ["card/card.md"]
+
+
+def test_a_run_folder_without_a_store_gets_none_for_a_card(runs_dir: Path) -> None:
+    (runs_dir / "mlflow.db").unlink()
+    assert mirror_again(the_record(runs_dir), runs_dir) is False
+    assert not (runs_dir / "mlflow.db").exists()
+
+
+def test_system_metrics_are_kept_of_runs_that_take_their_time(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("psutil")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "1")
+    record = the_record(runs_dir)
+    (record.folder / "done.json").rename(record.folder / "done.later")
+    mirror = MlflowMirror(runs_dir, pytest.fail)
+    mirror(record)
+    deadline = time.monotonic() + 10
+    while not _system_metrics(runs_dir) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (record.folder / "done.later").rename(record.folder / "done.json")
+    mirror(RunRecord(record.folder))
+    assert "system/cpu_utilization_percentage" in _system_metrics(runs_dir)
+    assert not [item for item in threading.enumerate() if item.name == "SystemMetricsMonitor"]
+
+
+def _system_metrics(runs_dir: Path) -> set[str]:
+    (run,) = mlflow_runs(runs_dir)
+    return {name for name in run.data.metrics if name.startswith("system/")}

@@ -1,0 +1,215 @@
+"""What a run leaves in its folder, from the first line to `done.json`, however it was trained.
+
+Alone (benchmark.runs) or beside others (benchmark.farms): the same files, in the same order.
+"""
+
+import functools
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from benchmark import provenance
+from benchmark.checkpoints import save_weights
+from benchmark.errors import BenchmarkError, RunError
+from benchmark.experiment import Experiment
+from benchmark.faces.published import exposure, replayed_parts
+from benchmark.faces.splits import PartName, Rows, check_no_overlap, parts_of
+from benchmark.faces.subsets import subset_parts
+from benchmark.files import write_json, write_text
+from benchmark.models.network import Network
+from benchmark.plans import Plan, Settings, now
+from benchmark.results.artifacts import AtHand, write_artifacts
+from benchmark.results.predictions import predictions_table, write_predictions
+from benchmark.results.record import SCHEMA, RunRecord
+from benchmark.tasks import TaskName
+
+Predict = Callable[[Rows], Mapping[TaskName, npt.NDArray[np.float32]]]
+"""From rows of the face table to (n, classes) softmax probabilities per task, in their order."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rows of a run's faces: of the whole split, and of the people it is about."""
+
+    whole: Mapping[PartName, Rows]
+    own: Mapping[PartName, Rows]
+
+    def counts(self) -> dict[str, int]:
+        """Count the faces that the run trains, selects and tests on."""
+        return {part: len(rows) for part, rows in self.own.items()}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that came to its end, the selected weights in its network."""
+
+    network: Network
+    history: pd.DataFrame
+    """One row per epoch, as history.csv has them."""
+    selected_epoch: int
+    """Counted from 1."""
+
+
+def parts_for(plan: Plan) -> Parts:
+    """Give the rows of each part; unless a split leaks on purpose, refuse to start if it leaks."""
+    protocol, table = plan.experiment.protocol, plan.faces.table
+    if protocol.leaky:
+        whole = replayed_parts(table, protocol.split)
+    else:
+        whole = parts_of(plan.faces, protocol.fold)
+        check_no_overlap(table, whole)
+    return Parts(whole, subset_parts(table, whole, plan.experiment.subset, plan.seed))
+
+
+def is_done(plan: Plan, settings: Settings) -> bool:
+    """Tell whether a run is finished, with test predictions if they are wanted now."""
+    record = plan.record
+    return record.state == "done" and (
+        reads_test(plan, settings) <= bool(record.done.get("test_was_read"))
+    )
+
+
+def reads_test(plan: Plan, settings: Settings) -> bool:
+    """Tell whether the test faces are read: those of ad-hoc runs only where it is asked for."""
+    return not plan.experiment.ad_hoc or settings.read_test
+
+
+def begin(
+    plan: Plan,
+    settings: Settings,
+    network: Network,
+    counts: dict[str, int],
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what the run is before it trains, and remove what an earlier end left behind.
+
+    more: what experiment.json says beside the plan's own account.
+    """
+    attempt = 1
+    if (plan.folder / "experiment.json").is_file():
+        before = plan.record
+        attempt = int(before.about.get("attempt", 1)) + (before.state == "failed")
+    about = plan.about(settings.device, network, counts) | dict(more or {})
+    write_json(plan.folder / "experiment.json", about | {"attempt": attempt})
+    write_text(plan.folder / "environment.txt", _environment())
+    for name in ("failed.json", "interrupted.json", "done.json"):
+        (plan.folder / name).unlink(missing_ok=True)
+
+
+@functools.cache
+def _environment() -> str:
+    """List what is installed, once for all runs of a process: it runs what it has loaded."""
+    return provenance.environment()
+
+
+def write_answers(plan: Plan, parts: Parts, predict: Predict, settings: Settings) -> None:
+    """Store what the selected network says of validation and test faces, and what it met before."""
+    shown: tuple[PartName, ...] = ("val", "test") if reads_test(plan, settings) else ("val",)
+    tables = [
+        predictions_table(plan.faces.table.iloc[parts.own[part]], part, predict(parts.own[part]))
+        for part in shown
+    ]
+    write_predictions(plan.record.predictions_path, pd.concat(tables, ignore_index=True))
+    if plan.experiment.protocol.leaky:
+        _write_exposure(plan, parts.own)
+    if _may_be_routed_to(plan.experiment) and "test" in shown:
+        outside = np.setdiff1d(parts.whole["test"], parts.own["test"])
+        table = predictions_table(plan.faces.table.iloc[outside], "test", predict(outside))
+        write_predictions(plan.record.outside_path, table)
+
+
+def _may_be_routed_to(experiment: Experiment) -> bool:
+    """Tell whether it is a specialist, to which a classifier may send faces that are not its own.
+
+    What it says of those is kept apart: it counts for the system, never for the specialist.
+    """
+    return experiment.subset is not None and experiment.subset.training == "subset"
+
+
+def _write_exposure(plan: Plan, parts: Mapping[PartName, Rows]) -> None:
+    """Keep how the network met each test face before: what tells leaky accuracy from honest."""
+    met = pd.DataFrame(
+        {
+            "file": plan.faces.table["file"].to_numpy()[parts["test"]],
+            "exposure": exposure(plan.faces.table, parts),
+        }
+    )
+    write_text(plan.record.exposure_path, met.to_csv(index=False))
+
+
+def finish(plan: Plan, trained: Trained, parts: Parts, settings: Settings) -> None:
+    """Compute and write everything that follows from the predictions; `done.json` comes last."""
+    record, history = plan.record, trained.history
+    write_text(plan.folder / "history.csv", history.to_csv(index=False))
+    if settings.keep_weights != "none":
+        save_weights(plan.folder / "model.safetensors", trained.network, plan.experiment)
+    seconds = float(history["epoch_seconds"].sum())
+    costs = {
+        "cost/seconds": seconds,
+        "cost/images_per_second": float(history["images_per_second"].median()),
+        "cost/peak_memory_mib": settings.device.peak_memory_mib(),
+        "cost/parameters": record.about["parameters"]["total"],
+        "cost/trainable_parameters": record.about["parameters"]["trainable"],
+        "cost/gmacs": record.about["multiply_adds"] / 1e9,
+    }
+    at_hand = AtHand(plan.faces, parts.own)
+    write_artifacts(record, costs, selected_epoch=trained.selected_epoch, at_hand=at_hand)
+    write_json(
+        plan.folder / "done.json",
+        {
+            "schema": SCHEMA,
+            "identity": plan.identity,
+            "finished": now(),
+            "seconds": seconds,
+            "epochs": len(history),
+            "selected_epoch": trained.selected_epoch,
+            "images_per_second": costs["cost/images_per_second"],
+            "peak_memory_mib": costs["cost/peak_memory_mib"],
+            "test_was_read": reads_test(plan, settings),
+        },
+    )
+    (plan.folder / "checkpoint.pt").unlink(missing_ok=True)
+    settings.mirror(RunRecord(plan.folder))
+
+
+def mark_interrupted(plan: Plan, settings: Settings) -> None:
+    """Say in a begun run's folder that it was stopped from outside."""
+    if plan.record.state in ("absent", "done"):
+        return
+    write_json(plan.folder / "interrupted.json", {"schema": SCHEMA, "when": now()})
+    settings.mirror(plan.record)
+
+
+def mark_failed(plan: Plan, settings: Settings, error: Exception) -> RunError:
+    """Write why a run failed and give the error to raise; an unwritable folder changes nothing."""
+    said = error if isinstance(error, BenchmarkError) else _explained(error)
+    try:
+        write_json(
+            plan.folder / "failed.json",
+            {
+                "schema": SCHEMA,
+                "when": now(),
+                "why": str(said),
+                "traceback": "".join(traceback.format_exception(error)),
+            },
+        )
+        if (plan.folder / "experiment.json").is_file():
+            settings.mirror(plan.record)
+    except OSError:
+        # A full or read-only disk: the run is left without done.json, which is mark enough.
+        pass
+    return RunError(f"{plan.title} failed: {said.found}", allowed=said.allowed, fix=said.fix)
+
+
+def _explained(error: Exception) -> BenchmarkError:
+    if isinstance(error, OSError):
+        return RunError(
+            f"{error.strerror or error} ({error.filename or 'while writing the run'})",
+            fix="Free space or choose another --runs-dir, then run the same command again",
+        )
+    return RunError(f"{type(error).__name__}: {error}")

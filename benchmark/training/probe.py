@@ -1,0 +1,132 @@
+"""How a CPU left to itself computes: a few steps decide on bf16 and on the layout in memory.
+
+What is faster depends on the processor, the network and the size of its maps: on one with
+avx512_bf16, bf16 is twice as fast in VGG-16 and slower in a small head. What a step computes stays
+the same up to rounding.
+"""
+
+import copy
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+
+from benchmark.experiment import Experiment
+from benchmark.faces.batches import FaceBatches
+from benchmark.models.network import Network
+from benchmark.training.device import Device, Precision, cpu_has_bf16
+from benchmark.training.losses import weighted_cross_entropy
+from benchmark.training.reading import Reader
+
+N_STEPS: Final = 3
+ENOUGH_SECONDS: Final = 10.0
+"""A first round that took as long tells well enough; no second one follows."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the steps showed."""
+
+    precision: Precision
+    channels_last: bool
+    step_seconds: dict[str, float]
+    """Median seconds of a step by way of computing, as `bf16 channels_last`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Say it as plain values for a run's record."""
+        return {name: round(seconds, 5) for name, seconds in self.step_seconds.items()}
+
+
+_verdicts: dict[tuple[Any, ...], Verdict] = {}
+
+
+def settled(
+    device: Device, network: Network, faces: FaceBatches, experiment: Experiment, *, cached: bool
+) -> tuple[Device, Verdict | None]:
+    """Give the device with the precision and layout that are fastest here for this training.
+
+    One that is told how to compute is given back as it is. cached: whether the frozen part is
+    computed once, and counts little. A verdict holds for the process: architecture, cut, sizes.
+    """
+    if not device.probes:
+        return device, None
+    backbone, recipe = experiment.backbone, experiment.recipe
+    key = (
+        backbone.architecture, network.cut, cached, backbone.input_px, faces.pixels.shape[1],
+        recipe.batch_size, recipe.max_epochs, network.flattened, torch.get_num_threads(),
+    )  # fmt: skip
+    if key not in _verdicts:
+        _verdicts[key] = _probed(device, network, faces, experiment, cached=cached)
+    verdict = _verdicts[key]
+    return as_recorded(device, verdict.precision, channels_last=verdict.channels_last), verdict
+
+
+def as_recorded(device: Device, precision: Precision, *, channels_last: bool) -> Device:
+    """Give a device that computes as was decided before, and asks no more."""
+    return replace(device, precision=precision, channels_last=channels_last, probes=False)
+
+
+def _probed(
+    device: Device, network: Network, faces: FaceBatches, experiment: Experiment, *, cached: bool
+) -> Verdict:
+    ways: list[tuple[bool, Precision]] = [(False, "fp32"), (True, "fp32")]
+    if cpu_has_bf16():
+        ways.append((True, "bf16"))
+    candidates = {
+        f"{precision} {'channels_last' if last else 'channels_first'}": replace(
+            device, precision=precision, channels_last=last, probes=False
+        )
+        for last, precision in ways
+    }
+    trial = _Trial(copy.deepcopy(network), faces, experiment, cached=cached)
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    started = time.perf_counter()
+    # In turns, so that a busy moment hits all alike; the first round warms up.
+    for _ in range(1 + N_STEPS):
+        for name, candidate in candidates.items():
+            seconds[name].append(trial.step(candidate))
+        if time.perf_counter() - started > ENOUGH_SECONDS:
+            break
+    medians = {name: _median(values[1:] or values) for name, values in seconds.items()}
+    fastest = candidates[min(medians, key=lambda name: medians[name])]
+    return Verdict(fastest.precision, fastest.channels_last, medians)
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+class _Trial:
+    """A copy of the network that makes steps without learning anything."""
+
+    def __init__(
+        self, network: Network, faces: FaceBatches, experiment: Experiment, *, cached: bool
+    ) -> None:
+        self._network = network
+        self._faces = faces
+        self._experiment = experiment
+        self._cached = cached
+        n = min(experiment.recipe.batch_size, len(faces.pixels))
+        self._rows = torch.arange(n, device=faces.device)
+
+    def step(self, device: Device) -> float:
+        """Give the seconds of a step; of a frozen part that is cached, its share per epoch."""
+        network, recipe = self._network, self._experiment.recipe
+        device.place(network)
+        network.train()
+        network.zero_grad(set_to_none=True)
+        reader = Reader(network, self._faces, device)
+        truths = self._faces.truths(self._rows)
+        started = time.perf_counter()
+        given = reader.unchanged(self._rows)
+        with device.autocast():
+            if self._cached:
+                given = network.prefix(given)
+            middle = time.perf_counter()
+            logits = network.suffix(given) if self._cached else network(given)
+        weighted_cross_entropy(logits, truths, recipe.loss_weights).backward()  # type: ignore[no-untyped-call]
+        ended = time.perf_counter()
+        if not self._cached:
+            return ended - started
+        return (middle - started) / recipe.max_epochs + ended - middle

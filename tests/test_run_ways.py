@@ -1,0 +1,163 @@
+"""How a run is computed changes neither its identity nor its numbers, and is written down."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from benchmark import runs
+from benchmark.errors import RunError
+from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Recipe
+from benchmark.faces.batches import FaceBatches
+from benchmark.faces.store import FaceSet
+from benchmark.models.network import build_network
+from benchmark.plans import Plan, Settings, plan_run
+from benchmark.results.predictions import (
+    predictions_table,
+    read_predictions,
+    write_predictions,
+)
+from benchmark.run_folders import begin, parts_for
+from benchmark.run_ways import RunWays
+from benchmark.runs import Prepared, run
+from benchmark.training.device import Device, choose_device
+from benchmark.training.prefix_cache import CacheSettings
+from benchmark.training.probabilities import probabilities
+
+CPU = Device(torch.device("cpu"), "fp32")
+BF16 = Device(torch.device("cpu"), "bf16")
+
+
+def an_experiment(trained: int = 2, **recipe: Any) -> Experiment:
+    depth = {0: "frozen", 2: "block4"}[trained]
+    return Experiment(
+        name=f"mtl-cnn-none-{depth}-tiny",
+        asks="Does the whole way work?",
+        backbone=Backbone("cnn", trainable_stages=trained, input_px=32),
+        head=Head(hidden_units=16),
+        recipe=Recipe(**({"learning_rate": 1e-3, "max_epochs": 2} | recipe)),
+    )
+
+
+def settings(runs_dir: Path, **changes: Any) -> Settings:
+    fields = {"runs_dir": runs_dir, "weights_dir": runs_dir / "weights", "device": CPU}
+    return Settings(**(fields | {"offline": True} | changes))
+
+
+def on_cpu(faces: FaceSet) -> FaceBatches:
+    return FaceBatches.on_device(faces.pixels(), faces.table, CPU.torch_device)
+
+
+def a_plan(faces: FaceSet, where: Settings, experiment: Experiment, seed: int = 0) -> Plan:
+    return plan_run(experiment, seed, faces, where)
+
+
+def ways_of(plan: Plan, where: Settings, faces: FaceSet) -> RunWays:
+    """Make the ways of a run that has begun, without training it."""
+    network = build_network(plan.experiment, None, plan.seed)
+    ways = RunWays(plan, on_cpu(faces), where, network)
+    begin(plan, where, network, {}, ways.record())
+    return ways
+
+
+def test_a_cached_bf16_run_answers_in_fp32_as_pictures_would(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    """The frozen part is read twice: in bf16 to train on, in fp32 to answer."""
+    experiment = an_experiment(max_epochs=1, augmentation=Augmentation(flip=True))
+    where = settings(tmp_path, device=BF16, cache=CacheSettings(tmp_path / "cache"))
+    plan = a_plan(drawn_faces, where, experiment)
+    assert plan.identity == a_plan(drawn_faces, settings(tmp_path), experiment).identity
+    events = list(run(plan, on_cpu(drawn_faces), where))
+    assert isinstance(events[1], Prepared)
+    assert "all before block4 computed once and cached" in events[1].sentence
+
+    said = plan.record.about["speed"]
+    assert (said["cache"]["origin"], said["cache"]["views"]) == ("built", 2)
+    assert (said["cache"]["precision"], said["cache"]["equal_to_live"]) == ("bf16", True)
+    assert said["cache_of_answers"]["precision"] == "fp32"
+    assert said["steps"] == {"graph": False, "compiled": False}
+
+    network = build_network(experiment, None, 0)
+    network.load_state_dict(load_file(plan.folder / "model.safetensors"))
+    CPU.place(network)
+    rows = parts_for(plan).own["val"]
+    live = probabilities(network, on_cpu(drawn_faces), torch.from_numpy(rows))
+    table = predictions_table(drawn_faces.table.iloc[rows], "val", live)
+    stored = read_predictions(plan.record.predictions_path)
+    stored = stored[stored["part"] == "val"].reset_index(drop=True)
+    written = tmp_path / "live.csv"
+    write_predictions(written, table)
+    pd.testing.assert_frame_equal(stored, read_predictions(written))
+
+
+def test_fp32_answers_come_from_what_was_trained_on(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    where = settings(tmp_path, cache=CacheSettings(tmp_path / "cache"))
+    plan = a_plan(drawn_faces, where, an_experiment(0))
+    ways = ways_of(plan, where, drawn_faces)
+    prefix, parts = ways.prefix(), parts_for(plan)
+    rows = parts.own["val"]
+    assert prefix is not None
+    cached = ways.predictor(parts, prefix)(rows)
+    live = ways.predictor(parts, None)(rows)
+    assert all((cached[task] == live[task]).all() for task in live)
+    assert len(list((tmp_path / "cache").glob("*.prefix"))) == 1
+
+
+def test_the_record_says_why_nothing_was_cached(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    where = settings(tmp_path, cache=CacheSettings(tmp_path / "cache"))
+    plan = a_plan(drawn_faces, where, an_experiment(augmentation=Augmentation(contrast=0.1)))
+    ways = ways_of(plan, where, drawn_faces)
+    assert ways.prefix() is None
+    assert "endlessly many ways" in plan.record.about["speed"]["cache"]["live"]
+    assert "for every batch" in ways.sentence()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_that_fails_is_noted_in_the_record(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    where = settings(tmp_path, cache=CacheSettings(tmp_path / "file" / "cache"))
+    plan = a_plan(drawn_faces, where, an_experiment())
+    assert ways_of(plan, where, drawn_faces).prefix() is not None
+    assert plan.record.about["speed"]["cache"]["origin"] == "memory"
+    assert "cannot be written to" in plan.record.about["speed"]["notes"][0]
+
+
+def test_a_probed_run_goes_on_in_the_precision_that_it_began_with(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    began = settings(tmp_path, device=BF16)
+    plan = a_plan(drawn_faces, began, an_experiment())
+    ways_of(plan, began, drawn_faces)
+    (plan.folder / "checkpoint.pt").write_bytes(b"of an epoch")
+    again = ways_of(plan, settings(tmp_path, device=choose_device("cpu")), drawn_faces)
+    assert again.device == BF16
+    assert "probe_step_seconds" not in plan.record.about["speed"]
+
+
+def test_a_probed_run_says_what_it_decided_by(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    where = settings(tmp_path, device=choose_device("cpu"))
+    plan = a_plan(drawn_faces, where, an_experiment())
+    ways = ways_of(plan, where, drawn_faces)
+    assert "fp32 channels_last" in plan.record.about["speed"]["probe_step_seconds"]
+    assert not ways.device.probes
+
+
+def test_a_device_that_vanishes_ends_the_run_in_one_sentence(
+    drawn_faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_arguments: object) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side failure\nand much advice")
+
+    where = settings(tmp_path)
+    plan = a_plan(drawn_faces, where, an_experiment())
+    # No CUDA device can be unplugged here: the trainer is where it would show.
+    monkeypatch.setattr(runs, "fit", lost)
+    with pytest.raises(RunError, match="the device stopped working") as raised:
+        list(run(plan, on_cpu(drawn_faces), where))
+    assert "much advice" not in str(raised.value)
+    assert "goes on after the last whole epoch" in str(raised.value)
+    assert "AcceleratorError" in (plan.folder / "failed.json").read_text()

@@ -1,0 +1,88 @@
+"""A store that is moved, locked, no database or lost: a sentence, and the runs stay what they are."""
+
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from benchmark.errors import TrackingError
+from benchmark.tracking import MlflowMirror, landing_path, open_store
+from tests.tracking.conftest import the_record
+
+pytest.importorskip("mlflow")
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own dependencies deprecate each other
+
+
+def test_pictures_are_still_there_after_the_folder_moved(runs_dir: Path, tmp_path: Path) -> None:
+    run_id = MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+    moved = runs_dir.rename(tmp_path / "elsewhere")
+    client = open_store(moved)
+    assert client.list_artifacts(run_id, "pictures")
+    assert str(moved) in client.get_run(run_id).info.artifact_uri
+
+
+def test_a_store_that_is_no_database_is_a_sentence_and_the_run_goes_on(runs_dir: Path) -> None:
+    (runs_dir / "mlflow.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(TrackingError, match="the MLflow store cannot be used"):
+        MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+    heard: list[str] = []
+    MlflowMirror(runs_dir, heard.append)(the_record(runs_dir))
+    assert "facebench runs import" in heard[0]
+
+
+def test_a_network_is_still_there_after_the_folder_moved(runs_dir: Path, tmp_path: Path) -> None:
+    run_id = MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+    client = open_store(runs_dir.rename(tmp_path / "elsewhere"))
+    (output,) = client.get_run(run_id).outputs.model_outputs
+    names = {item.path for item in client.list_logged_model_artifacts(output.model_id)}
+    assert names == {"MLmodel", "model.safetensors", "requirements.txt"}
+
+
+def test_a_locked_store_is_a_sentence(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{runs_dir / 'mlflow.db'}?timeout=0.1")
+    mirror = MlflowMirror(runs_dir, print)
+    mirror.client()
+    with sqlite3.connect(runs_dir / "mlflow.db") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TrackingError, match="locked") as raised:
+            mirror.mirror(the_record(runs_dir))
+    assert "once it is done" in raised.value.fix
+
+
+def test_a_lost_server_is_told_once_and_the_end_is_still_tried(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    heard: list[str] = []
+    record = the_record(runs_dir)
+    mirror = MlflowMirror(runs_dir, heard.append)
+    for _ in range(3):
+        mirror(record)
+    assert len(heard) == 1
+    assert f"127.0.0.1:{port}" in heard[0]
+    assert "secret" not in heard[0]
+    assert "Start the server" in heard[0]
+    with pytest.raises(TrackingError, match="the MLflow store cannot be used"):
+        landing_path(runs_dir)
+
+
+def test_a_store_that_does_not_answer_is_left_alone_while_a_run_trains(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = the_record(runs_dir)
+    (record.folder / "done.json").unlink()
+    database = runs_dir / "mlflow.db"
+    whole = database.read_bytes()
+    database.write_bytes(b"this is no database" * 100)
+    heard: list[str] = []
+    mirror = MlflowMirror(runs_dir, heard.append)
+    mirror(record)
+    database.write_bytes(whole)
+    mirror(record)  # within the minute: not tried
+    assert len(heard) == 1
+    assert open_store(runs_dir).get_experiment_by_name("drawn-v1") is None

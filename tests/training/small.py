@@ -1,0 +1,61 @@
+"""Small networks and faces of noise, on the CPU, for tests of training."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Recipe
+from benchmark.faces.batches import FaceBatches
+from benchmark.models.network import Network, build_network
+from benchmark.training.device import Device
+from benchmark.training.trainer import EpochResult, Progress, TrainingFaces
+
+CPU = Device(torch.device("cpu"), "fp32")
+N_FACES = 64
+
+
+def an_experiment(
+    architecture: str = "cnn",
+    trained: int | str = 2,
+    augmentation: Augmentation | None = None,
+    features: str = "pooled",
+    **recipe: object,
+) -> Experiment:
+    values = {"learning_rate": 1e-3, "batch_size": 8, "max_epochs": 2} | recipe
+    return Experiment(
+        name="small",
+        asks="Does it work?",
+        backbone=Backbone(architecture, trainable_stages=trained, input_px=32),  # type: ignore[arg-type]
+        head=Head(hidden_units=8, features=features),  # type: ignore[arg-type]
+        recipe=Recipe(**values, augmentation=augmentation or Augmentation()),  # type: ignore[arg-type]
+        ad_hoc=True,
+    )
+
+
+def some_faces() -> FaceBatches:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (N_FACES, 32, 32, 3), dtype=np.uint8)
+    labels = {task: rng.integers(0, 2, N_FACES) for task in ("age_group", "gender", "race")}
+    return FaceBatches.on_device(pixels, pd.DataFrame(labels), CPU.torch_device)
+
+
+def some_data(faces: FaceBatches) -> TrainingFaces:
+    """43 faces train: in batches of 8 the last one has 3."""
+    return TrainingFaces(faces, torch.arange(43), torch.arange(43, N_FACES))
+
+
+def a_network(experiment: Experiment, seed: int = 0) -> Network:
+    network = build_network(experiment, None, seed)
+    CPU.place(network)
+    return network
+
+
+def epochs(steps: Iterable[Progress | EpochResult]) -> list[EpochResult]:
+    return [step for step in steps if isinstance(step, EpochResult)]
+
+
+def same_weights(first: Network, second: Network) -> bool:
+    others = second.state_dict()
+    return all(torch.equal(value, others[name]) for name, value in first.state_dict().items())

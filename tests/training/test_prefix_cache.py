@@ -1,0 +1,372 @@
+"""The frozen part, computed once: the same numbers, shared where it is the same, else refused."""
+
+import dataclasses
+import os
+import resource
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmark.claims import claimed
+from benchmark.experiment import Augmentation, Experiment
+from benchmark.faces.batches import FaceBatches
+from benchmark.training import prefix_cache
+from benchmark.training.device import Device
+from benchmark.training.prefix_cache import (
+    CachedFaces,
+    CacheSettings,
+    PrefixRequest,
+    open_prefix,
+    why_live,
+)
+from benchmark.training.prefix_files import RowsFormat, write_rows
+from benchmark.training.probabilities import probabilities
+from benchmark.training.trainer import TrainingFaces, fit, start
+from tests.training.small import (
+    CPU,
+    N_FACES,
+    a_network,
+    an_experiment,
+    epochs,
+    same_weights,
+    some_faces,
+)
+
+FLIPS = Augmentation(flip=True)
+BF16 = Device(torch.device("cpu"), "bf16")
+REQUEST = PrefixRequest("the pixels")
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceBatches:
+    return some_faces()
+
+
+class Listener:
+    """Remembers what is said and how many faces were computed."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+        self.n_computed = 0
+
+    def settings(self, folder: Path | None, cap_gib: float = 1.0) -> CacheSettings:
+        return CacheSettings(folder, cap_gib, self.sentences.append, self._count)
+
+    def _count(self, n_done: int, n_total: int) -> None:
+        self.n_computed += n_total if n_done == n_total else 0
+
+
+def opened(
+    faces: FaceBatches, cache: CacheSettings, experiment: Experiment | None = None, seed: int = 0
+) -> CachedFaces:
+    network = a_network(experiment or an_experiment(), seed)
+    cached = open_prefix(network, faces, CPU, cache, REQUEST)
+    assert cached is not None
+    return cached
+
+
+def cache_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.prefix"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "trained", "augmentation", "features"),
+    [
+        ("vgg16", 1, None, "pooled"),
+        ("vgg16", 0, FLIPS, "pooled"),
+        ("cnn", 0, None, "flattened"),
+        ("cnn", 2, None, "pooled"),
+        ("cnn", 1, FLIPS, "pooled"),
+    ],
+)
+def test_cached_training_ends_in_the_same_weights_as_live_training(
+    faces: FaceBatches, architecture: str, trained: int, augmentation: Augmentation | None,
+    features: str,
+) -> None:  # fmt: skip
+    # VGG-16 is large for a test: fewer faces, one epoch.
+    n_train, n_epochs = (19, 1) if architecture == "vgg16" else (43, 2)
+    experiment = an_experiment(architecture, trained, augmentation, features, max_epochs=n_epochs)
+    data = TrainingFaces(faces, torch.arange(n_train), torch.arange(43, N_FACES))
+    live, cached = (start(a_network(experiment), experiment.recipe, CPU) for _ in range(2))
+    request = PrefixRequest("the pixels", experiment.recipe.augmentation)
+    prefix = open_prefix(cached.network, faces, CPU, CacheSettings(None), request)
+    assert prefix is not None
+    assert len(prefix.views) == (2 if augmentation else 1)
+    with_prefix = dataclasses.replace(data, prefix=prefix)
+    expected = epochs(fit(live, data, experiment, 3, CPU))
+    found = epochs(fit(cached, with_prefix, experiment, 3, CPU))
+    assert same_weights(live.network, cached.network)
+    assert [step.val_combined for step in found] == [step.val_combined for step in expected]
+
+
+@pytest.mark.parametrize("features", ["pooled", "flattened"])
+@pytest.mark.parametrize("device", [CPU, BF16], ids=["fp32", "bf16"])
+def test_prefix_and_suffix_are_the_whole_forward_pass(
+    faces: FaceBatches, device: Device, features: str
+) -> None:
+    for trained in (0, 2):
+        network = a_network(an_experiment(trained=trained, features=features)).eval()
+        images = faces.images(torch.arange(16))
+        with device.autocast(), torch.no_grad():
+            whole, parts = network(images), network.suffix(network.prefix(images))
+        assert all(torch.equal(whole[task], parts[task]) for task in whole)
+
+
+def test_what_was_computed_is_found_again_by_another_head(
+    faces: FaceBatches, tmp_path: Path
+) -> None:
+    listener = Listener()
+    first = opened(faces, listener.settings(tmp_path))
+    network = a_network(an_experiment())
+    wider = a_network(an_experiment(trained=2, learning_rate=1.0), seed=5)
+    wider.trunk.load_state_dict(network.trunk.state_dict())
+    again = open_prefix(wider, faces, CPU, listener.settings(tmp_path), REQUEST)
+    assert again is not None
+    assert (first.origin, again.origin) == ("built", "found")
+    assert torch.equal(first.activations, again.activations)
+    assert listener.n_computed == N_FACES
+    assert not listener.sentences
+
+
+def test_the_key_holds_the_weights_themselves(faces: FaceBatches, tmp_path: Path) -> None:
+    cache = CacheSettings(tmp_path)
+    opened(faces, cache)
+    for changed in ("trunk.stages.block1.conv.weight", "trunk.stages.block1.norm.running_mean"):
+        network = a_network(an_experiment())
+        network.state_dict()[changed].add_(1e-3)
+        cached = open_prefix(network, faces, CPU, cache, REQUEST)
+        assert cached is not None
+        assert cached.origin == "built"
+    assert len(cache_files(tmp_path)) == 3
+
+
+def test_other_pixels_another_cut_and_another_precision_are_other_files(
+    faces: FaceBatches, tmp_path: Path
+) -> None:
+    cache, network = CacheSettings(tmp_path), a_network(an_experiment())
+    open_prefix(network, faces, CPU, cache, REQUEST)
+    open_prefix(network, faces, CPU, cache, PrefixRequest("other pixels"))
+    open_prefix(network, faces, BF16, cache, REQUEST)
+    open_prefix(a_network(an_experiment(trained=1)), faces, CPU, cache, REQUEST)
+    assert len(cache_files(tmp_path)) == 4
+
+
+def test_a_flip_bank_shares_the_unchanged_view(faces: FaceBatches, tmp_path: Path) -> None:
+    network, cache = a_network(an_experiment()), CacheSettings(tmp_path)
+    plain = open_prefix(network, faces, CPU, cache, REQUEST)
+    bank = open_prefix(network, faces, CPU, cache, PrefixRequest("the pixels", FLIPS))
+    assert plain is not None
+    assert bank is not None
+    assert len(cache_files(tmp_path)) == 2
+    chosen = torch.tensor([True, False])
+    rows = bank.gather(torch.tensor([4, 9]), chosen)
+    assert torch.equal(rows[1], plain.activations[9])
+    assert torch.equal(rows[0], network.prefix(faces.images(torch.arange(64)).flip(-1))[4])
+
+
+@pytest.mark.parametrize("place", [3, 40, 5000, -1])
+def test_a_flipped_byte_is_found_and_the_file_built_again(
+    faces: FaceBatches, tmp_path: Path, place: int
+) -> None:
+    listener = Listener()
+    expected = opened(faces, listener.settings(tmp_path)).activations.clone()
+    (file,) = cache_files(tmp_path)
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    again = opened(faces, listener.settings(tmp_path))
+    assert again.origin == "built"
+    assert torch.equal(again.activations, expected)
+    assert "damaged" in listener.sentences[0]
+    assert "built again" in listener.sentences[0]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 100, 4096, 9000])
+def test_a_file_cut_short_is_built_again(faces: FaceBatches, tmp_path: Path, n_bytes: int) -> None:
+    listener = Listener()
+    opened(faces, listener.settings(tmp_path))
+    (file,) = cache_files(tmp_path)
+    file.write_bytes(file.read_bytes()[:n_bytes])
+    assert opened(faces, listener.settings(tmp_path)).origin == "built"
+    assert len(listener.sentences) == 1
+
+
+def test_numbers_of_another_network_under_a_right_name_are_not_believed(
+    faces: FaceBatches, tmp_path: Path
+) -> None:
+    """As after a change of code that the key does not know of: only a live pass can tell."""
+    listener = Listener()
+    opened(faces, listener.settings(tmp_path))
+    (file,) = cache_files(tmp_path)
+    other = a_network(an_experiment(), seed=9)
+    open_prefix(other, faces, CPU, CacheSettings(tmp_path / "other"), REQUEST)
+    key = file.stem
+    body = cache_files(tmp_path / "other")[0].read_bytes()
+    rows = torch.frombuffer(bytearray(body[4096:]), dtype=torch.float32).view(N_FACES, 4, 4, 96)
+    write_rows(tmp_path, key, RowsFormat(tuple(rows.shape), rows.dtype), [rows], 2**30)
+    assert opened(faces, listener.settings(tmp_path)).origin == "built"
+    assert "differ from a live forward pass" in listener.sentences[0]
+
+
+def test_the_least_recently_used_file_goes_first_and_none_in_use(
+    faces: FaceBatches, tmp_path: Path
+) -> None:
+    # One file: 64 faces x 4 x 4 cells x 96 channels x 4 bytes + 4096 = 397,312 bytes; two fit.
+    listener = Listener()
+    cache = listener.settings(tmp_path, cap_gib=800_000 / 2**30)
+    held = opened(faces, cache, seed=0)
+    (first,) = cache_files(tmp_path)
+    opened(faces, cache, seed=1)
+    (second,) = set(cache_files(tmp_path)) - {first}
+    os.utime(first, (1, 1))  # used longest ago, but held
+    assert opened(faces, cache, seed=2).origin == "built"
+    assert first.exists()
+    assert not second.exists()
+    also_held = opened(faces, cache, seed=2)
+    assert opened(faces, cache, seed=3).origin == "memory"
+    assert "full of files in use" in listener.sentences[0]
+    del held, also_held
+    assert opened(faces, cache, seed=3).origin == "built"
+
+
+def test_features_larger_than_the_cap_stay_in_memory(faces: FaceBatches, tmp_path: Path) -> None:
+    listener = Listener()
+    assert opened(faces, listener.settings(tmp_path, cap_gib=1e-6)).origin == "memory"
+    assert "--cache-gib" in listener.sentences[0]
+    assert not cache_files(tmp_path)
+
+
+def test_a_full_disk_ends_in_memory(faces: FaceBatches, tmp_path: Path) -> None:
+    listener = Listener()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        cached = opened(faces, listener.settings(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert cached.origin == "memory"
+    assert "cannot be kept" in listener.sentences[0]
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".prefix", ".partial")]
+
+
+def test_a_folder_that_cannot_be_made_ends_in_memory(faces: FaceBatches, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    listener = Listener()
+    assert opened(faces, listener.settings(tmp_path / "file" / "cache")).origin == "memory"
+    assert len(listener.sentences) == 1
+
+
+def test_too_little_memory_means_no_cache(
+    faces: FaceBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_cache, "FREE_FRACTION", 0.0)
+    listener = Listener()
+    network = a_network(an_experiment())
+    assert open_prefix(network, faces, CPU, listener.settings(None), REQUEST) is None
+    assert "without a cache" in listener.sentences[0]
+
+
+def test_what_one_process_builds_the_other_waits_for(faces: FaceBatches, tmp_path: Path) -> None:
+    opened(faces, CacheSettings(tmp_path))
+    (file,) = cache_files(tmp_path)
+    content = file.read_bytes()
+    file.unlink()
+    listener, found = Listener(), []
+    cache = listener.settings(tmp_path)
+    second = threading.Thread(target=lambda: found.append(opened(faces, cache)))
+    with claimed(tmp_path / f"{file.stem}.claim") as mine:
+        assert mine
+        second.start()
+        time.sleep(0.2)
+        assert not found
+        file.write_bytes(content)
+    second.join(timeout=30)
+    assert found[0].origin == "found"
+    assert listener.n_computed == 0
+
+
+def test_what_a_killed_builder_left_is_removed(faces: FaceBatches, tmp_path: Path) -> None:
+    left = tmp_path / f"{'ab' * 32}.partial"
+    left.write_bytes(bytes(100))
+    opened(faces, CacheSettings(tmp_path))
+    assert not left.exists()
+
+
+def test_rows_asked_for_alone_are_found_by_their_place_in_the_array(faces: FaceBatches) -> None:
+    network = a_network(an_experiment())
+    whole = open_prefix(network, faces, CPU, CacheSettings(None), REQUEST)
+    rows = torch.arange(20, 60)
+    part = open_prefix(
+        network, faces, CPU, CacheSettings(None), dataclasses.replace(REQUEST, rows=rows)
+    )
+    assert whole is not None
+    assert part is not None
+    wanted = torch.tensor([59, 20, 33])
+    assert torch.equal(part.gather(wanted), whole.gather(wanted))
+    assert len(part.activations) == 40
+
+
+def test_stored_probabilities_come_from_exact_fp32_or_from_pictures(faces: FaceBatches) -> None:
+    network, rows = a_network(an_experiment()).eval(), torch.arange(40)
+    live = probabilities(network, faces, rows)
+    for device in (CPU, BF16):
+        prefix = open_prefix(network, faces, device, CacheSettings(None), REQUEST)
+        assert prefix is not None
+        assert prefix.is_exact_fp32 == (device is CPU)
+        found = probabilities(network, faces, rows, prefix)
+        assert all((found[task] == live[task]).all() for task in live)
+
+
+def test_pooled_features_of_a_bf16_trunk_are_no_exact_numbers(faces: FaceBatches) -> None:
+    network = a_network(an_experiment(trained=0))
+    prefix = open_prefix(network, faces, BF16, CacheSettings(None), REQUEST)
+    assert prefix is not None
+    assert prefix.activations.dtype == torch.float32
+    assert not prefix.is_exact_fp32
+
+
+class Noise(nn.Module):
+    """Draws anew in eval mode too."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.rand_like(x) * x.abs().max()
+
+
+def test_a_prefix_that_does_not_repeat_itself_is_refused(
+    faces: FaceBatches, tmp_path: Path
+) -> None:
+    network, listener = a_network(an_experiment()), Listener()
+    stages = network.trunk.stages
+    assert isinstance(stages, nn.ModuleDict)
+    block = stages["block1"]
+    assert isinstance(block, nn.Sequential)
+    block.add_module("noise", Noise().eval())
+    assert open_prefix(network, faces, CPU, listener.settings(tmp_path), REQUEST) is None
+    assert "does not repeat itself" in listener.sentences[-1]
+    assert not cache_files(tmp_path)
+
+
+def test_what_cannot_be_cached_is_told() -> None:
+    none = Augmentation()
+    assert why_live(a_network(an_experiment(trained="all")), none) == "nothing is frozen"
+    assert why_live(a_network(an_experiment()), none) is None
+    assert why_live(a_network(an_experiment()), FLIPS) is None
+    moving = why_live(a_network(an_experiment()), Augmentation(flip=True, brightness=0.1))
+    assert moving is not None
+    assert "endlessly many" in moving
+
+
+def test_a_prefix_that_is_trained_in_train_mode_or_reads_batches_is_told() -> None:
+    trained, training, reading = (a_network(an_experiment()) for _ in range(3))
+    next(trained.trunk.stages["block1"].parameters()).requires_grad_(True)
+    assert "trained" in str(why_live(trained, Augmentation()))
+    next(iter(training.trunk.stages["block2"].modules())).train()
+    assert "train mode" in str(why_live(training, Augmentation()))
+    for module in reading.trunk.stages["block1"].modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats = False
+    assert "share a batch" in str(why_live(reading, Augmentation()))

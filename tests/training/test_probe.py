@@ -1,0 +1,45 @@
+"""A CPU left to itself is asked what is faster; one that is told obeys."""
+
+from dataclasses import replace
+
+import torch
+
+from benchmark.training.device import choose_device, cpu_has_bf16
+from benchmark.training.probe import settled
+from tests.training.small import a_network, an_experiment, some_faces
+
+
+def test_what_is_told_is_not_asked() -> None:
+    experiment, faces = an_experiment(), some_faces()
+    for device in (choose_device("cpu", "fp32"), choose_device("cpu", exact=True)):
+        decided, verdict = settled(device, a_network(experiment), faces, experiment, cached=False)
+        assert decided == device
+        assert verdict is None
+
+
+def test_the_fastest_way_is_taken_and_remembered_and_the_network_left_alone() -> None:
+    experiment, faces = an_experiment(trained="all"), some_faces()
+    network, device = a_network(experiment), choose_device("cpu", "auto")
+    assert device.probes
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    decided, verdict = settled(device, network, faces, experiment, cached=False)
+    assert verdict is not None
+    assert len(verdict.step_seconds) == (3 if cpu_has_bf16() else 2)
+    fastest = min(verdict.step_seconds, key=lambda way: verdict.step_seconds[way])
+    layout = "channels_last" if decided.channels_last else "channels_first"
+    assert fastest == f"{decided.precision} {layout}"
+    assert not decided.probes
+    again = settled(device, network, faces, experiment, cached=False)
+    assert again[1] is verdict
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert network.training
+
+
+def test_another_batch_size_is_asked_anew() -> None:
+    faces, device = some_faces(), choose_device("cpu", "auto")
+    verdicts = []
+    for size in (8, 16):
+        experiment = an_experiment(trained=2)
+        experiment = replace(experiment, recipe=replace(experiment.recipe, batch_size=size))
+        verdicts.append(settled(device, a_network(experiment), faces, experiment, cached=True)[1])
+    assert verdicts[0] is not verdicts[1]
