@@ -1,4 +1,4 @@
-"""A store that is moved, locked, no database or lost: a sentence, and the runs stay what they are."""
+"""A store that is moved, locked, no database or lost: a sentence; the runs stay what they are."""
 
 import socket
 import sqlite3
