@@ -7,16 +7,13 @@ page in opencv_zoo), so that large pictures are looked at smaller.
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.errors import DataError
 from benchmark.faces.detector import FoundFace
-
-if TYPE_CHECKING:
-    import cv2
 
 LOOKS_PX: Final = (640, 320, 1600)
 """Longest sides at which a larger picture is looked at, until faces are found: first for people who
@@ -35,7 +32,7 @@ class YuNet:
         content = _model_bytes(model)
         self._name = f"yunet-{hashlib.sha256(content).hexdigest()[:12]}"
         try:
-            self._network: cv2.FaceDetectorYN = self._cv2.FaceDetectorYN.create(
+            self._network: Any = self._cv2.FaceDetectorYN.create(
                 str(model), "", (320, 320), 0.5, NMS_THRESHOLD, MAX_FACES
             )
         except self._cv2.error as error:
