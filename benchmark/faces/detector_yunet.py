@@ -58,11 +58,12 @@ class YuNet:
         return []
 
     def _look(self, pixels: NDArray[np.uint8], scale: float, threshold: float) -> list[FoundFace]:
-        image: NDArray[Any] = np.ascontiguousarray(pixels[:, :, ::-1])  # OpenCV reads BGR
+        image: NDArray[Any] = pixels
         height, width = pixels.shape[:2]
         if scale < 1:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             image = self._cv2.resize(image, size, interpolation=self._cv2.INTER_AREA)
+        image = np.ascontiguousarray(image[:, :, ::-1])  # OpenCV reads BGR
         self._network.setInputSize((image.shape[1], image.shape[0]))
         self._network.setScoreThreshold(threshold)
         faces: Any = self._network.detect(image)[1]
