@@ -2,8 +2,8 @@
 
 Two small networks, each trained by one rule in every arm: until it knows its training faces
 (99 % of each task, in eval mode), or for 40 epochs; on faces of 64 px, so that all sixty runs of a
-sample of 4,000 faces are a matter of hours on two cores. `published` is the study's split, its fixed
-batches and its input; each further step mends one thing more, down to `honest`, which is
+sample of 4,000 faces are a matter of hours on two cores. `published` is the study's split, its
+fixed batches and its input; each further step mends one thing more, down to `honest`, which is
 leak-free. The order is one of many, and what a step is worth depends on it: the `only` arms mend
 a single condition of `published` each.
 
