@@ -2,10 +2,10 @@
 
 Two small networks, each trained by one rule in every arm: until it knows its training faces
 (99 % of each task, in eval mode), or for 40 epochs; on faces of 32 px, so that all sixty runs of a
-sample of 4,000 faces are a matter of hours on one core without bf16. `published` is the study's split, its
-fixed batches and its input; each further step mends one thing more, down to `honest`, which is
-leak-free. The order is one of many, and what a step is worth depends on it: the `only` arms mend
-a single condition of `published` each.
+sample of 4,000 faces are a matter of hours on one core without bf16. `published` is the study's
+split, its fixed batches and its input; each further step mends one thing more, down to `honest`,
+which is leak-free. The order is one of many, and what a step is worth depends on it: the `only`
+arms mend a single condition of `published` each.
 
 Cost    not measured yet
 Expect  a five-block CNN on such a split 93.6 / 98.0 / 95.6 %, on faces it has not seen

@@ -2,9 +2,9 @@
 
 Three arms for each subset, equal in everything but the training faces: the subset's alone, all,
 and a sample of all as large as the subset, so that less data is told apart from narrower data.
-Each takes the same 500 optimiser steps on faces of 32 px, is selected on the subset's validation faces and tested
-on its test faces. Subsets have 1,000 training and 100 test faces or more (UTKFace, leak-free-1):
-`Others` is too small to be divided by gender.
+Each takes the same 500 optimiser steps on faces of 32 px, is selected on the subset's validation
+faces and tested on its test faces. Subsets have 1,000 training and 100 test faces or more (UTKFace,
+leak-free-1): `Others` is too small to be divided by gender.
 
 Cost    not measured yet
 Expect  not measured yet
