@@ -19,7 +19,7 @@ from benchmark.errors import BenchmarkError, RunError
 from benchmark.experiment import Experiment
 from benchmark.faces.published import exposure, replayed_parts
 from benchmark.faces.splits import PartName, Rows, check_no_overlap, parts_of
-from benchmark.faces.subsets import subset_parts
+from benchmark.faces.subsets import labelled_parts, subset_parts
 from benchmark.files import write_json, write_text
 from benchmark.models.network import Network
 from benchmark.plans import Plan, Settings, now
@@ -63,6 +63,7 @@ def parts_for(plan: Plan) -> Parts:
     else:
         whole = parts_of(plan.faces, protocol.fold)
         check_no_overlap(table, whole)
+    whole = labelled_parts(table, whole, plan.experiment.head.tasks)
     return Parts(whole, subset_parts(table, whole, plan.experiment.subset, plan.seed))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmark.faces.hashing import METHOD, NearPairs, near_pairs
 from benchmark.faces.progress import OnProgress, keep_quiet
-from benchmark.tasks import TASKS
+from benchmark.tasks import MISSING, TASKS
 
 LABELS: Final = ("age", *TASKS)
 
@@ -23,7 +23,7 @@ class IdenticalGroup:
     rows: tuple[int, ...]
     """In order of the file names."""
     disagrees_on: tuple[str, ...]
-    """Labels among age, age_group, gender, race that are not the same for all."""
+    """Labels among age, age_group, gender, race that are not the same for all that have them."""
 
     @property
     def is_label_conflict(self) -> bool:
@@ -37,7 +37,8 @@ def identical_groups(table: pd.DataFrame) -> list[IdenticalGroup]:
     repeated = ordered[ordered["sha256"].duplicated(keep=False)]
     groups = []
     for _, members in repeated.groupby("sha256", sort=False):
-        disagrees_on = tuple(label for label in LABELS if members[label].nunique() > 1)
+        known = members[list(LABELS)].where(members[list(LABELS)] != MISSING)
+        disagrees_on = tuple(label for label in LABELS if known[label].nunique() > 1)
         groups.append(IdenticalGroup(tuple(members.index), disagrees_on))
     return groups
 

@@ -88,7 +88,8 @@ class _Draws:
         begin = 0
         for by in divisions:
             n_groups = len(group_names(by))
-            members.append(np.eye(n_groups)[group_codes(test, by)])
+            # One row more, of nobody, where the code MISSING points: the last.
+            members.append(np.eye(n_groups + 1)[group_codes(test, by), :n_groups])
             self.columns[by] = slice(begin, begin + n_groups)
             begin += n_groups
         member = np.concatenate(members, axis=1)

@@ -24,7 +24,7 @@ from benchmark.results.kept_answers import right_answers
 from benchmark.results.record import RunRecord
 from benchmark.results.red_flags import flag_state, warning
 from benchmark.results.subgroups import By, group_codes, group_names, ranked, subgroup_table
-from benchmark.tasks import TASKS, TaskName, n_classes
+from benchmark.tasks import MISSING, TASKS, TaskName, n_classes
 
 MAJORITY: Final = "majority class"
 GROUP_COLUMNS: Final = ("task", "by", "group")
@@ -292,6 +292,9 @@ def majority_row(
 
     Both tables hold the true labels age_group, gender and race; a tie goes to the lower class.
     """
+    train_labels, test_labels = (
+        table[(table[list(tasks)] != MISSING).all(axis=1)] for table in (train_labels, test_labels)
+    )
     predicted: dict[TaskName, npt.NDArray[np.int64]] = {}
     for task in tasks:
         counts = np.bincount(train_labels[task].to_numpy(), minlength=n_classes(task))
