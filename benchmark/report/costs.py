@@ -7,7 +7,7 @@ from benchmark.report import plots
 from benchmark.report.evidence import Evidence, Network
 from benchmark.report.plots import Picture, Point
 from benchmark.report.tables import Cell, Column, DataTable, TableRow, number, words
-from benchmark.results.formats import count_text, duration_text, percent, with_sd
+from benchmark.results.formats import count_text, duration_text, with_sd
 from benchmark.results.verdicts import joined
 
 
@@ -21,7 +21,11 @@ class Cost:
 
 
 COSTS = (
-    Cost("By arithmetic", "multiply-adds of one face, in millions", lambda n: _millions(n.multiply_adds)),
+    Cost(
+        "By arithmetic",
+        "multiply-adds of one face, in millions",
+        lambda n: _millions(n.multiply_adds),
+    ),
     Cost("By size", "parameters, in millions", lambda n: _millions(n.row.parameters)),
     Cost("By training", "training of one run, in seconds", lambda n: n.row.seconds),
 )

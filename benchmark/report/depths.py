@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from benchmark.architectures import architecture_named
 from benchmark.experiment import Experiment
 from benchmark.report import plots
@@ -72,7 +74,7 @@ def depth_pictures(evidence: Evidence) -> Iterator[Picture]:
     )
 
 
-def _panel(depths: _Depths, task: TaskName) -> plots.Markup:
+def _panel(depths: _Depths, task: TaskName) -> Markup:
     return plots.series_panel(
         TASK_TITLES[task].capitalize(),
         _series(depths, task),

@@ -11,6 +11,8 @@ from benchmark.errors import RunError
 DEFAULT_URL: Final = "http://127.0.0.1:5000"
 DIGITS: Final = 12
 """How many digits of an identity name a run on the page."""
+COMPARED_AT_MOST: Final = 24
+"""More runs than MLflow can show beside each other: the link leads to the list of all."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +24,23 @@ class MlflowLinks:
     """By the first digits of an identity: MLflow's ids of the experiment and of the run."""
 
     def of(self, identities: Sequence[str]) -> str:
-        """Give the page of one run, or MLflow's comparison of several; empty if one is unknown."""
+        """Give the page of one run, MLflow's comparison of several, or its list of very many.
+
+        Empty where one is unknown.
+        """
         places = [self.known.get(identity[:DIGITS]) for identity in dict.fromkeys(identities)]
         found = [place for place in places if place is not None]
         if not found or len(found) < len(places):
             return ""
+        experiments = sorted({place for place, _ in found})
+        if len(found) > COMPARED_AT_MOST and len(experiments) == 1:
+            return f"{self.base}/#/experiments/{experiments[0]}/runs"
         if len(found) == 1:
             experiment, run = found[0]
             return f"{self.base}/#/experiments/{experiment}/runs/{run}"
         query = {
             "runs": json.dumps([run for _, run in found], separators=(",", ":")),
-            "experiments": json.dumps(sorted({place for place, _ in found}), separators=(",", ":")),
+            "experiments": json.dumps(experiments, separators=(",", ":")),
         }
         return f"{self.base}/#/compare-runs?{urlencode(query)}"
 

@@ -12,6 +12,7 @@ from benchmark.errors import RunError
 from benchmark.report import plots
 from benchmark.report.evidence import Evidence, Network
 from benchmark.report.plots import Series
+from benchmark.results.formats import HEADINGS
 from benchmark.results.intervals import cluster_bootstrap, wilson
 from benchmark.results.subgroups import SMALL_GROUP, By, group_codes, group_names
 from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TASKS, TaskName, n_classes
@@ -19,6 +20,8 @@ from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TASKS, TaskName, n_classes
 Floats = npt.NDArray[np.float64]
 CURVE_SEEDS: Final = 5
 """Learning curves are drawn for so many seeds at most."""
+MOST_PORTRAITS: Final = 150
+"""A page with more would not open at once."""
 SMALLEST_REACH: Final = 0.05
 """Colours span at least this much accuracy on either side, so that chance stays pale."""
 
@@ -45,6 +48,8 @@ class HeatCell:
 class HeatMap:
     """A task's accuracy by gender (rows) and race (columns), each with `all` at the end."""
 
+    network: str
+    href: str
     task: TaskName
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
@@ -64,6 +69,8 @@ class HeatMap:
 class Confusion:
     """What a task's classes are taken for: shares of each true class, averaged over seeds."""
 
+    network: str
+    href: str
     task: TaskName
     classes: tuple[str, ...]
     n: tuple[int, ...]
@@ -81,6 +88,10 @@ class Portrait:
     """All that the page shows of one network by itself."""
 
     name: str
+    anchor: str
+    """Its place on the page, where tables lead to."""
+    kind: str
+    """The heading of the table that it stands in."""
     asks: str
     seeds: tuple[int, ...]
     href: str
@@ -91,11 +102,19 @@ class Portrait:
     """Why something is not shown."""
 
 
-def portraits(evidence: Evidence) -> Iterator[Portrait]:
-    """Portray every finished honest network of the page's setting, in the tables' order."""
-    for network in evidence.networks:
-        if network.tested:
-            yield portrait(evidence, network)
+def anchor_of(name: str) -> str:
+    """Name the place on the page where a network is portrayed."""
+    return f"network-{name}"
+
+
+def portrayed(evidence: Evidence) -> list[Network]:
+    """Choose whom the page portrays: all tested networks, or the best of each table if too many."""
+    tested = [network for network in evidence.networks if network.tested]
+    if len(tested) <= MOST_PORTRAITS:
+        return tested
+    best = sorted(tested, key=lambda network: network.row.rank or len(tested))[:MOST_PORTRAITS]
+    chosen = {network.row.name for network in best}
+    return [network for network in tested if network.row.name in chosen]
 
 
 def portrait(evidence: Evidence, network: Network) -> Portrait:
@@ -115,6 +134,8 @@ def portrait(evidence: Evidence, network: Network) -> Portrait:
         trouble.append(f"learning curves: {error}")
     return Portrait(
         name=network.row.name,
+        anchor=anchor_of(network.row.name),
+        kind=HEADINGS[network.kind],
         asks=network.experiment.asks,
         seeds=network.row.seeds,
         href=evidence.links.of(network.row.identities),
@@ -140,7 +161,9 @@ def heat_map(evidence: Evidence, network: Network, task: TaskName) -> HeatMap:
         low, high = wilson((right[0][:, None] & member).sum(axis=0), n_faces)
     else:
         low, high = cluster_bootstrap(values, answers.faces["cluster"].to_numpy())
-    return _laid_out(task, n_faces, rates, low, high)
+    columns, rows = _laid_out(n_faces, rates, low, high)
+    href = evidence.links.of(network.row.identities)
+    return HeatMap(network.row.name, href, task, columns, rows)
 
 
 _BYS: Final[tuple[By, ...]] = ("gender_race", "gender", "race", "all")
@@ -152,8 +175,9 @@ def _members(faces: object, by: By) -> npt.NDArray[np.bool_]:
 
 
 def _laid_out(
-    task: TaskName, n_faces: npt.NDArray[np.int64], rates: Floats, low: Floats, high: Floats
-) -> HeatMap:
+    n_faces: npt.NDArray[np.int64], rates: Floats, low: Floats, high: Floats
+) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[HeatCell, ...]], ...]]:
+    """Arrange the groups of _BYS, in their order, as columns and rows."""
     ranked = rates[n_faces >= SMALL_GROUP] - rates[-1]
     reach = max(SMALLEST_REACH, float(np.abs(ranked).max(initial=0.0)))
 
@@ -176,9 +200,7 @@ def _laid_out(
     ]
     races = tuple(cell(crossed + n_genders + race) for race in range(n_races))
     everyone = cell(crossed + n_genders + n_races)
-    return HeatMap(
-        task, (*CLASS_NAMES["race"], "all"), (*rows, ("all", (*races, everyone)))
-    )
+    return (*CLASS_NAMES["race"], "all"), (*rows, ("all", (*races, everyone)))
 
 
 def _confusion(evidence: Evidence, network: Network, task: TaskName) -> Confusion:
@@ -195,7 +217,14 @@ def _confusion(evidence: Evidence, network: Network, task: TaskName) -> Confusio
         tuple(float(count) / (total * len(predicted)) if total else None for count in row)
         for row, total in zip(counts, totals, strict=True)
     ]
-    return Confusion(task, CLASS_NAMES[task], tuple(int(n) for n in totals), tuple(shares))
+    return Confusion(
+        network.row.name,
+        evidence.links.of(network.row.identities),
+        task,
+        CLASS_NAMES[task],
+        tuple(int(n) for n in totals),
+        tuple(shares),
+    )
 
 
 def _curves(network: Network) -> Iterator[Markup]:

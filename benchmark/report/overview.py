@@ -1,34 +1,23 @@
-"""Which network is best, for whom it fails, and what accuracy costs."""
+"""Which network is best, and which cannot be told apart from it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Final
 
-import numpy as np
-
-from benchmark.errors import RunError
 from benchmark.report import plots
-from benchmark.report.answers import Answer, suite_command, unanswered
+from benchmark.report.answers import Answer, Sentence, runs_of, suite_command, unanswered
 from benchmark.report.evidence import Evidence, Network
-from benchmark.report.networks import HeatMap, heat_map
 from benchmark.report.pairs import Judged, judged, plan_couples
-from benchmark.report.plots import Picture, Point
-from benchmark.report.tables import Cell, Column, DataTable, TableRow, lines_table, number, words
+from benchmark.report.plots import Picture, Span
+from benchmark.report.tables import lines_table
 from benchmark.results.comparison_notes import gap_sentences
-from benchmark.results.formats import (
-    HEADINGS,
-    NOTHING,
-    accuracy_text,
-    count_text,
-    duration_text,
-    percent,
-    with_sd,
-)
-from benchmark.results.gaps import gap_table
+from benchmark.results.formats import HEADINGS, accuracy_text, with_sd
 from benchmark.results.leaderboard import KINDS, Kind
-from benchmark.results.subgroup_figures import BY_TITLES
-from benchmark.results.subgroups import By, subgroup_table
 from benchmark.results.verdicts import by_pair, joined
-from benchmark.tasks import TASK_TITLES, TASKS, TaskName
+from benchmark.tasks import TASK_TITLES, TASKS
+
+SHOWN_IN_RANKING: Final = 12
+MOST_RIVALS: Final = 60
+"""So many networks meet the first of their table; what stands far below it needs no test."""
 
 
 def which_network(evidence: Evidence) -> Answer:
@@ -40,12 +29,17 @@ def which_network(evidence: Evidence) -> Answer:
         why = "no honest run is finished and ranked on this data set."
         suite = evidence.suites[0] if evidence.suites else "quick"
         return unanswered(slug, question, why, [suite_command(suite, evidence.dataset)])
-    sentences, tables, missing = [], [], []
+    sentences, pictures, tables, missing = [], [], [], []
     for kind, ranked in boards:
         if ranked:
             rivals = _rivals(evidence, ranked)
-            sentences.append(_best_sentence(kind, ranked))
-            sentences += _tie_sentences(ranked, rivals)
+            href = evidence.links.of(ranked[0].row.identities)
+            sentences.append(Sentence(_best_sentence(kind, ranked), href))
+            sentences += [
+                Sentence(words, runs_of(rivals.lines, evidence.links))
+                for words in _tie_sentences(ranked, rivals)
+            ]
+            pictures.append(_ranking(kind, ranked))
             missing += list(gap_sentences(rivals.gaps))
             if rivals.lines:
                 caption = f"{HEADINGS[kind]}: every other network against the first"
@@ -57,8 +51,10 @@ def which_network(evidence: Evidence) -> Answer:
     return Answer(
         slug,
         question,
-        " ".join(sentences[: 1 + (len(first) > 1)]),
+        " ".join(item.words for item in sentences[: 1 + (len(first) > 1)]),
+        sentences[0].href,
         sentences=tuple(sentences),
+        pictures=tuple(pictures),
         tables=tuple(tables),
         missing=tuple(missing),
         notes=(
@@ -68,8 +64,28 @@ def which_network(evidence: Evidence) -> Answer:
     )
 
 
+def _ranking(kind: Kind, ranked: Sequence[Network]) -> Picture:
+    """Draw the test accuracies of the best networks, in the order of their rank."""
+    shown = ranked[:SHOWN_IN_RANKING]
+    panels = []
+    for task in TASKS if kind == "mtl" else (kind,):
+        spans = [
+            Span(f"{network.row.rank}  {network.row.name}", score.accuracy, score.low, score.high)
+            for network in shown
+            if (score := network.row.scores.get(task)) is not None
+        ]
+        if spans:
+            panels.append(plots.rates_panel(task, spans))
+    first = f" The first {len(shown)} of {len(ranked)}." if len(shown) < len(ranked) else ""
+    caption = (
+        "Test accuracy with its 95 % interval, in the order of their rank on validation. "
+        f"Intervals that overlap do not say that two networks are equal: the table does.{first}"
+    )
+    return Picture(HEADINGS[kind], caption, tuple(panels))
+
+
 def _rivals(evidence: Evidence, ranked: Sequence[Network]) -> Judged:
-    couples = [(ranked[0].row.name, other.row.name) for other in ranked[1:]]
+    couples = [(ranked[0].row.name, other.row.name) for other in ranked[1 : 1 + MOST_RIVALS]]
     return judged(evidence, plan_couples(evidence, couples, TASKS))
 
 
@@ -96,11 +112,11 @@ def _tie_sentences(ranked: Sequence[Network], rivals: Judged) -> Iterator[str]:
         for ours in pairs
         if all(line.verdict == "cannot be told apart" for line in ours)
     ]
-    ahead = [
-        f"{ours[0].arm.label} ({joined(TASK_TITLES[line.task] for line in ours if line.verdict == 'better')})"
+    better = {
+        ours[0].arm.label: [TASK_TITLES[line.task] for line in ours if line.verdict == "better"]
         for ours in pairs
-        if any(line.verdict == "better" for line in ours)
-    ]
+    }
+    ahead = [f"{name} ({joined(tasks)})" for name, tasks in better.items() if tasks]
     if tied:
         yield f"Not to be told apart from it on test: {joined(tied)}."
     else:
@@ -109,158 +125,3 @@ def _tie_sentences(ranked: Sequence[Network], rivals: Judged) -> Iterator[str]:
         yield f"Better than it on test: {joined(ahead)}."
     if any(line.of_trainings_alone for line in rivals.lines):
         yield "Where one seed met one seed, this speaks of these trainings alone."
-
-
-@dataclass(frozen=True)
-class ForWhom:
-    """The answer to `for whom does it fail`, with the best network's heat maps."""
-
-    answer: Answer
-    heat_maps: tuple[HeatMap, ...] = ()
-    network: str = ""
-
-
-def for_whom(evidence: Evidence) -> ForWhom:
-    """For whom does the best network fail, and is that more than chance?"""
-    slug, question = "for-whom", "For whom does it fail?"
-    best = next((ranked[0] for kind in KINDS if (ranked := evidence.ranked(kind))), None)
-    if best is None:
-        why = "no honest run is finished and ranked on this data set."
-        suite = evidence.suites[0] if evidence.suites else "quick"
-        return ForWhom(
-            unanswered(slug, question, why, [suite_command(suite, evidence.dataset)])
-        )
-    try:
-        maps = tuple(heat_map(evidence, best, task) for task in best.tasks)
-        table = _gaps(evidence, best)
-    except RunError as error:
-        return ForWhom(unanswered(slug, question, str(error), []))
-    sentences = tuple(_worst_sentences(best, table))
-    answer = Answer(
-        slug,
-        question,
-        sentences[0],
-        sentences=sentences,
-        tables=(table.shown(best, evidence),),
-        notes=(
-            "Groups are by the labels; those of under 30 faces are marked and not ranked. Chance: "
-            "the mean gap when faces are dealt to the groups at random, with the p-value of a gap "
-            "as wide, corrected by Holm over all rows of the table. Several seeds have a gap each; "
-            "a row shows their mean, and the p of the seed with the largest p.",
-        ),
-    )
-    return ForWhom(answer, maps, best.row.name)
-
-
-@dataclass(frozen=True)
-class _Gap:
-    task: TaskName
-    by: By
-    gap: float
-    low: float
-    high: float
-    chance: float
-    p: float
-    worst: str
-    best: str
-
-
-@dataclass(frozen=True)
-class _Gaps:
-    rows: tuple[_Gap, ...]
-
-    def shown(self, network: Network, evidence: Evidence) -> DataTable:
-        """Make the page's table of gaps."""
-        columns = (
-            Column("task", numeric=False),
-            Column("groups by", numeric=False),
-            Column("read worst", numeric=False),
-            Column("read best", numeric=False),
-            Column("gap, points"),
-            Column("by chance, points"),
-            Column("p, Holm"),
-        )
-        href = evidence.links.of(network.row.identities)
-        rows = []
-        for row in self.rows:
-            ends = f"{100 * row.low:.1f}–{100 * row.high:.1f}"
-            rows.append(
-                TableRow(
-                    (
-                        words(TASK_TITLES[row.task]),
-                        words(BY_TITLES[row.by]),
-                        words(row.worst),
-                        words(row.best),
-                        number(f"{100 * row.gap:.1f}", row.gap, href=href, note=ends),
-                        number(f"{100 * row.chance:.1f}", row.chance, href=href),
-                        number(f"{row.p:.3f}", row.p),
-                    )
-                )
-            )
-        caption = f"{network.row.name}: worst and best group of people, beside what chance gives"
-        return DataTable("gaps", caption, columns, tuple(rows))
-
-
-def _gaps(evidence: Evidence, network: Network) -> _Gaps:
-    """Set groups of people against each other, seed by seed; a task's own classes are no group."""
-    answers = evidence.book.answers(network.as_arm())
-    divisions: tuple[By, ...] = ("gender", "race", "gender_race", "age_group")
-    tables = []
-    for index in range(len(network.runs)):
-        one = answers.of_run(index)
-        predicted = {task: one.predicted[task][0] for task in network.tasks}
-        groups = subgroup_table(one.faces, predicted)
-        right = {task: one.right(task)[0] for task in network.tasks}
-        tables.append(gap_table(groups, one.faces, right, divisions))
-    rows = []
-    for place, first in tables[0].iterrows():
-        task, by = first["task"], first["by"]
-        own = by == task or (by == "gender_race" and task in ("gender", "race"))
-        if own or first["n_ranked"] < 2:
-            continue
-        seeds = [table.loc[place] for table in tables]
-        mean = {
-            name: float(np.mean([row[name] for row in seeds]))
-            for name in ("gap", "gap_low", "gap_high", "chance_gap")
-        }
-        rows.append(
-            _Gap(
-                task,
-                by,
-                mean["gap"],
-                mean["gap_low"],
-                mean["gap_high"],
-                mean["chance_gap"],
-                max(float(row["p_holm"]) for row in seeds),
-                _agreed([f"{row['worst_group']}" for row in seeds]),
-                _agreed([f"{row['best_group']}" for row in seeds]),
-            )
-        )
-    return _Gaps(tuple(rows))
-
-
-def _agreed(groups: Sequence[str]) -> str:
-    """Name the group that is worst or best, or all that are with one seed or another."""
-    return " or ".join(dict.fromkeys(groups))
-
-
-def _worst_sentences(best: Network, gaps: _Gaps) -> Iterator[str]:
-    worst = best.row.worst
-    name = best.row.name
-    if worst is not None:
-        overall = best.row.scores[worst.task].accuracy
-        yield (
-            f"{name} reads {TASK_TITLES[worst.task]} worst for the group {worst.group}: "
-            f"{percent(worst.accuracy)} % ({percent(worst.low)}–{percent(worst.high)}, n "
-            f"{worst.n:,}), against {percent(overall)} % of all test faces."
-        )
-    for row in gaps.rows:
-        beyond = "more than chance makes" if row.p <= 0.05 else "not more than chance makes"
-        yield (
-            f"{TASK_TITLES[row.task].capitalize()} by {BY_TITLES[row.by]}: {row.worst} worst, "
-            f"{row.best} best, {100 * row.gap:.1f} points apart "
-            f"({100 * row.low:.1f}–{100 * row.high:.1f}); chance alone gives "
-            f"{100 * row.chance:.1f}: {beyond}."
-        )
-    if worst is None and not gaps.rows:
-        yield f"{name}: no two groups of 30 test faces or more, so none can be ranked."

@@ -54,9 +54,7 @@ def swatch(css: str, shape: str = "circle", *, filled: bool = True) -> Markup:
         svg.line(1, 8, 27, 8, f"stroke {css}"),
         svg.mark(14, 8, shape, style),
     )
-    return svg.element(
-        "svg", *drawn, viewBox="0 0 28 16", class_="swatch plot", aria_hidden="true"
-    )
+    return svg.element("svg", *drawn, viewBox="0 0 28 16", class_="swatch plot", aria_hidden="true")
 
 
 def differences_panel(
@@ -88,7 +86,10 @@ def _points_axis(scale: Scale, top: float, floor: float) -> list[Markup]:
         at = scale(tick)
         css = "zero" if abs(tick) < 1e-12 else "grid"
         words = svg.points_axis_text(tick)
-        parts += [svg.line(at, top, at, floor, css), svg.text(at, floor + 15, words, anchor="middle", css="tick")]
+        parts += [
+            svg.line(at, top, at, floor, css),
+            svg.text(at, floor + 15, words, anchor="middle", css="tick"),
+        ]
     middle = (scale.start + scale.end) / 2
     parts.append(svg.text(middle, floor + 30, "points", anchor="middle", css="tick"))
     return parts
@@ -195,9 +196,7 @@ def series_panel(
 ) -> Markup:
     """Draw lines over places of an axis; `upright` marks one place, such as the chosen epoch."""
     left, right, top, floor = 46.0, WIDTH - 14, 28.0, height - 42
-    ends = [
-        end for item in series for end in (*item.values, *item.lows, *item.highs)
-    ]
+    ends = [end for item in series for end in (*item.values, *item.lows, *item.highs)]
     scale = scale_over(ends, floor, top)
     across = scale_over(sorted(x_ticks), left, right, margin=0.05)
     parts = [svg.text(0, 14, heading, css="head")]
@@ -251,11 +250,8 @@ class Point:
     on_front: bool
 
 
-def cost_panel(heading: str, points: Sequence[Point], x_title: str, words: Mapping[float, str]) -> Markup:
-    """Draw scores against a cost on a logarithmic axis, and the front that nothing beats.
-
-    words: what to write at values of the axis; the scale's own ticks if empty.
-    """
+def cost_panel(heading: str, points: Sequence[Point], x_title: str) -> Markup:
+    """Draw scores against a cost on a logarithmic axis, and the front that nothing beats."""
     height = 260.0
     left, right, top, floor = 46.0, WIDTH - 22, 28.0, height - 42
     across = scale_over([point.cost for point in points], left, right, log=True)
@@ -266,10 +262,11 @@ def cost_panel(heading: str, points: Sequence[Point], x_title: str, words: Mappi
             svg.line(left, scale(tick), right, scale(tick), "grid"),
             svg.text(left - 6, scale(tick) + 4, svg.percent_text(tick), anchor="end", css="tick"),
         ]
-    for tick in words or {value: f"{value:g}" for value in across.ticks()}:
-        shown = words.get(tick, f"{tick:g}")
-        parts.append(svg.text(across(tick), floor + 16, shown, anchor="middle", css="tick"))
-        parts.append(svg.line(across(tick), floor, across(tick), floor + 4, "grid"))
+    for tick in across.ticks():
+        parts += [
+            svg.text(across(tick), floor + 16, f"{tick:g}", anchor="middle", css="tick"),
+            svg.line(across(tick), floor, across(tick), floor + 4, "grid"),
+        ]
     parts.append(svg.text((left + right) / 2, height - 6, x_title, anchor="middle", css="tick"))
     front = sorted((p for p in points if p.on_front), key=lambda p: p.cost)
     parts.append(svg.polyline(_stairs(front, across, scale, right), "path front"))
@@ -312,11 +309,34 @@ def waterfall_panel(
     task: TaskName, steps: Sequence[Step], *, clean: float | None, says: str
 ) -> Markup:
     """Draw accuracies step by step; dashed, the leaky network on faces that it never met."""
+    spans = [
+        Span(
+            step.label,
+            step.value,
+            step.low,
+            step.high,
+            css="leaky" if step.leaky else "",
+            shape="diamond" if step.leaky else "circle",
+        )
+        for step in steps
+    ]
+    return rates_panel(task, spans, upright=clean, says=says, leaky=True)
+
+
+def rates_panel(
+    task: TaskName,
+    spans: Sequence[Span],
+    *,
+    upright: float | None = None,
+    says: str = "",
+    leaky: bool = False,
+) -> Markup:
+    """Draw accuracies with their 95 % intervals, a row each; `upright` marks one of them."""
     heading = TASK_TITLES[task].capitalize()
     top = 26.0
-    floor = top + ROW * len(steps)
-    ends = [end for step in steps for end in (step.low, step.high)]
-    scale = scale_over([*ends, *([clean] if clean is not None else [])], 10, WIDTH - 56)
+    floor = top + ROW * len(spans)
+    ends = [end for span in spans for end in (span.low, span.high)]
+    scale = scale_over([*ends, *([upright] if upright is not None else [])], 10, WIDTH - 56)
     parts = [svg.text(0, 14, heading, css="head")]
     for tick in scale.ticks(4):
         at, words = scale(tick), svg.percent_text(tick)
@@ -324,11 +344,14 @@ def waterfall_panel(
             svg.line(at, top, at, floor, "grid"),
             svg.text(at, floor + 15, words, anchor="middle", css="tick"),
         ]
-    if clean is not None:
-        parts.append(svg.line(scale(clean), top, scale(clean), floor, "upright"))
-    for row, step in enumerate(steps):
-        css = "leaky" if step.leaky else ""
-        shape = "diamond" if step.leaky else "circle"
-        span = Span(step.label, step.value, step.low, step.high, css=css, shape=shape)
-        parts += _span(span, scale, top + ROW * row, task, svg.percent_text(step.value))
-    return svg.panel(parts, height=floor + 22, says=f"{heading}. {says}", css=task, leaky=True)
+    if upright is not None:
+        parts.append(svg.line(scale(upright), top, scale(upright), floor, "upright"))
+    for row, span in enumerate(spans):
+        words = svg.percent_text(span.value)
+        parts += _span(span, scale, top + ROW * row, task, words)
+    told = says or "; ".join(
+        f"{span.label}: {100 * span.value:.1f}, {100 * span.low:.1f} to {100 * span.high:.1f}"
+        for span in spans
+    )
+    said = f"{heading}, test accuracy in percent with 95 % intervals. {told}."
+    return svg.panel(parts, height=floor + 22, says=said, css=task, leaky=leaky)

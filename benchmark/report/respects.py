@@ -8,9 +8,11 @@ from benchmark.experiment import Experiment
 from benchmark.report.answers import (
     HOLLOW,
     Answer,
+    Sentence,
     comparison_notes,
     forest,
     run_command,
+    runs_of,
     suite_command,
     unanswered,
 )
@@ -88,13 +90,17 @@ def _one_respect(
         f"named reads more. {HOLLOW}"
     )
     sentences = [
-        pair_sentence(ours, reference=ours[0].reference.label) for ours in by_pair(found.lines)
+        Sentence(
+            pair_sentence(ours, reference=ours[0].reference.label), runs_of(ours, evidence.links)
+        )
+        for ours in by_pair(found.lines)
     ]
     table = lines_table(f"{slug}-lines", title, found.lines, evidence.links, found.family)
     return Answer(
         slug,
         question,
         _tally(found, labels),
+        runs_of(found.lines, evidence.links),
         sentences=tuple(sentences),
         pictures=(forest(title, caption, found.lines, labels),),
         tables=(table,),
@@ -150,9 +156,7 @@ def _tally(found: Judged, labels: Mapping[str, str]) -> str:
     return " ".join(parts) + caveat
 
 
-def _wanted(
-    evidence: Evidence, respect: Respect, couples: Sequence[tuple[str, str]]
-) -> list[str]:
+def _wanted(evidence: Evidence, respect: Respect, couples: Sequence[tuple[str, str]]) -> list[str]:
     """Say what to run: the first couple of these experiments, else the smallest suite with one."""
     if couples:
         return [run_command(couples[0], evidence.dataset)]

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 from benchmark.errors import RunError
 from benchmark.report import plots
-from benchmark.report.answers import Answer, suite_command, unanswered
+from benchmark.report.answers import Answer, Sentence, suite_command, unanswered
 from benchmark.report.evidence import Evidence
 from benchmark.report.plots import Picture, Span, Step
 from benchmark.report.tables import DataTable, text_table
 from benchmark.results import leak_answer, subset_answer
 from benchmark.results.arms import Arm
+from benchmark.results.leak_answer import HONEST
 from benchmark.results.leak_study import (
     ALONE,
     PUBLISHED,
@@ -37,17 +38,29 @@ def what_the_leak_did(evidence: Evidence) -> Answer:
     except RunError as error:
         why = f"{error.found}{_elsewhere(evidence, LEAK_SUITE)}."
         return unanswered(slug, question, why, [suite_command(LEAK_SUITE, evidence.dataset)])
-    sentences = leak_answer.sentences(found)
+    said = leak_answer.sentences(found)
+    every_run = _runs_of(
+        evidence, *(arm.name for net in found.networks for arm in net.arms.values())
+    )
     return Answer(
         slug,
         question,
-        sentences[0],
-        sentences=tuple(sentences),
+        said[0] if said else "The study's conditions were run, and no face of the test is clean.",
+        every_run,
+        sentences=tuple(Sentence(words, _runs_told(evidence, found, words)) for words in said),
         pictures=tuple(_waterfall(network) for network in found.networks),
         tables=tuple(_leak_tables(found, evidence)),
         notes=(*leak_answer.notes(found), *_study_notes(found)),
         leaky=True,
     )
+
+
+def _runs_told(evidence: Evidence, found: LeakStudy, words: str) -> str:
+    """Give the runs of the network that a sentence begins with."""
+    told = [network for network in found.networks if words.startswith(f"{network.label}")]
+    names = [network.arms[ending].name for network in told for ending in (PUBLISHED, HONEST)
+             if ending in network.arms]  # fmt: skip
+    return _runs_of(evidence, *names)
 
 
 def _elsewhere(evidence: Evidence, suite: str) -> str:
@@ -154,11 +167,14 @@ def do_specialists_help(evidence: Evidence) -> Answer:
         why = f"{error.found}{_elsewhere(evidence, SUBSET_SUITE)}."
         return unanswered(slug, question, why, [suite_command(SUBSET_SUITE, evidence.dataset)])
     sentences = subset_answer.sentences(found)
+    names = [arm.name for result in found.subsets for arm in result.arms.values()]
+    every_run = _runs_of(evidence, *names)
     return Answer(
         slug,
         question,
         sentences[0] if sentences else "No arm of a subset met another.",
-        sentences=tuple(sentences),
+        every_run,
+        sentences=tuple(Sentence(words, every_run) for words in sentences),
         pictures=tuple(_subset_pictures(found)),
         tables=tuple(_subset_tables(found, evidence)),
         notes=tuple(subset_answer.notes(found)),

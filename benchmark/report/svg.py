@@ -52,9 +52,7 @@ def polyline(points: Iterable[tuple[float, float]], css: str) -> Markup:
     return element("polyline", points=path, class_=css)
 
 
-def mark(
-    x: float, y: float, shape: str, css: str, *, size: float = 4.5, words: str = ""
-) -> Markup:
+def mark(x: float, y: float, shape: str, css: str, *, size: float = 4.5, words: str = "") -> Markup:
     """Draw a mark centred on a place; `words` are shown when a pointer rests on it."""
     told = (element("title", words),) if words else ()
     if shape == "circle":

@@ -6,9 +6,11 @@ from benchmark.report import plots
 from benchmark.report.answers import (
     HOLLOW,
     Answer,
+    Sentence,
     comparison_notes,
     forest,
     run_command,
+    runs_of,
     suite_command,
     unanswered,
 )
@@ -19,7 +21,7 @@ from benchmark.report.tables import lines_table
 from benchmark.results.arms import Arm
 from benchmark.results.comparison_notes import gap_sentences
 from benchmark.results.meetings import twins_plan
-from benchmark.results.verdicts import Line, twins_sentences
+from benchmark.results.verdicts import Line, by_arm, twins_sentences
 from benchmark.tasks import TASKS, TaskName
 
 
@@ -39,8 +41,12 @@ def mtl_or_stl(evidence: Evidence) -> Answer:
         )
         why = "no network of three tasks and its single-task twins are finished on the same faces."
         return unanswered(slug, question, why, commands)
-    sentences = list(twins_sentences(found.lines))
-    short = sentences[0].removeprefix("Does MTL beat STL? ")
+    short, *others = twins_sentences(found.lines)
+    networks = by_arm(found.lines)
+    sentences = [
+        Sentence(words, runs_of(ours, evidence.links))
+        for words, ours in zip([short, *others], [found.lines, *networks], strict=False)
+    ]
     pictures = (_slopes(evidence, found.lines), _differences(found.lines))
     table = lines_table(
         f"{slug}-lines",
@@ -52,7 +58,8 @@ def mtl_or_stl(evidence: Evidence) -> Answer:
     return Answer(
         slug,
         question,
-        short,
+        short.removeprefix("Does MTL beat STL? "),
+        sentences[0].href,
         sentences=tuple(sentences),
         pictures=pictures,
         tables=(table,),
