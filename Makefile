@@ -10,7 +10,7 @@ PORT ?= 5000
 DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data weights benchmark leaderboard subsets ui doctor test check format
+.PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test check format
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ benchmark: setup ## Prepare SOURCE, add WEIGHTS, run SUITE, rank it
 
 leaderboard: setup ## Print and write the leaderboard of SUITE
 	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION)
+
+report: setup ## Write one HTML page that answers the questions; SUITE=study for a suite
+	$(BIN)/facebench report $(if $(filter-out file default,$(origin SUITE)),--suite $(SUITE)) $(DATASET_OPTION)
 
 subsets: setup ## Specialists against everyone: run the suite SEEDS times, compare
 	$(BIN)/facebench run --suite subsets --seeds $(SEEDS) $(DATASET_OPTION)

@@ -17,6 +17,7 @@ from benchmark.cli import (
     leaderboard,
     leak,
     registry,
+    report,
     run,
     show,
     subsets,
@@ -63,6 +64,7 @@ app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
 app.command("leak", epilog=leak.EXAMPLES)(leak.leak)
 app.command("subsets")(subsets.subsets)
+app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("card", epilog=card.EXAMPLES)(card.card)
 app.command("list")(registry.list_)
 app.command("show")(show.show)
