@@ -11,6 +11,7 @@ DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test check format
+.PHONY: help setup demo data explore weights benchmark leaderboard subsets ui doctor test check format
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +32,9 @@ demo: setup ## The quick suite on drawn faces, no download, and its table
 data: setup ## Prepare and audit a data set: make data SOURCE=UTKFace.tar.gz
 	$(BIN)/facebench data prepare $(or $(SOURCE),data/UTKFace.tar.gz)
 	$(BIN)/facebench data audit $(DATASET_OPTION)
+
+explore: setup ## Who is in the data: one page and its figures
+	$(BIN)/facebench data explore $(DATASET_OPTION)
 
 weights: setup ## Add a weight file: make weights WEIGHTS=FILE
 	$(if $(WEIGHTS),$(BIN)/facebench weights add $(WEIGHTS),$(BIN)/facebench weights list)

@@ -18,11 +18,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.faces", "benchmark.models", "benchmark.results.record"),
     ("benchmark.results",),
     ("benchmark.training",),
-    ("benchmark.checkpoints", "benchmark.run_notes", "benchmark.trained"),
+    ("benchmark.checkpoints", "benchmark.run_notes", "benchmark.trained", "benchmark.evaluation"),
     ("benchmark.tracking", "benchmark.plans"),
     ("benchmark.run_folders", "benchmark.run_ways"),
     ("benchmark.runs", "benchmark.farms"),
-    ("benchmark.report",),
+    ("benchmark.explore", "benchmark.report"),
     ("benchmark.cli",),
 )
 """From the ground up; a module may import its own layer's package and every layer below."""
@@ -76,7 +76,8 @@ ONLY_IN = {
     "matplotlib": {
         f"benchmark.results.{prefix}figures"
         for prefix in ("", "calibration_", "leak_", "subgroup_", "subset_", "suspect_")
-    },
+    }
+    | {"benchmark.explore"},
 }
 
 

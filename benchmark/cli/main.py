@@ -13,6 +13,8 @@ from benchmark.cli import (
     compare,
     data,
     doctor,
+    evaluate,
+    explore,
     farm,
     leaderboard,
     leak,
@@ -55,6 +57,7 @@ def root(
 
 
 app.add_typer(data.app, name="data")
+data.app.command("explore", epilog=explore.EXAMPLES)(explore.explore)
 app.add_typer(weights.app, name="weights")
 app.add_typer(tracking.app, name="runs")
 app.command("run")(run.run)
@@ -65,6 +68,7 @@ app.command("compare")(compare.compare)
 app.command("leak", epilog=leak.EXAMPLES)(leak.leak)
 app.command("subsets")(subsets.subsets)
 app.command("report", epilog=report.EXAMPLES)(report.report)
+app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("card", epilog=card.EXAMPLES)(card.card)
 app.command("list")(registry.list_)
 app.command("show")(show.show)

@@ -35,11 +35,13 @@ def identical_groups(table: pd.DataFrame) -> list[IdenticalGroup]:
     """Find the groups of equal sha256 with more than one face; needs file, sha256 and labels."""
     ordered = table.reset_index(drop=True).sort_values("file", kind="stable")
     repeated = ordered[ordered["sha256"].duplicated(keep=False)]
+    known = repeated[list(LABELS)].where(repeated[list(LABELS)] != MISSING)
+    by_bytes = repeated["sha256"]
+    n_different = known.groupby(by_bytes, sort=False).nunique().to_numpy()
     groups = []
-    for _, members in repeated.groupby("sha256", sort=False):
-        known = members[list(LABELS)].where(members[list(LABELS)] != MISSING)
-        disagrees_on = tuple(label for label in LABELS if known[label].nunique() > 1)
-        groups.append(IdenticalGroup(tuple(members.index), disagrees_on))
+    for (_, rows), counts in zip(by_bytes.groupby(by_bytes, sort=False), n_different, strict=True):
+        disagrees_on = tuple(label for label, n in zip(LABELS, counts, strict=True) if n > 1)
+        groups.append(IdenticalGroup(tuple(rows.index), disagrees_on))
     return groups
 
 

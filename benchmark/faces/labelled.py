@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmark.errors import DataError
-from benchmark.faces.archive import Member, Source, Unreadable
+from benchmark.faces.archive import Content, Member, Source, Unreadable
 from benchmark.faces.census import Census, printable
 from benchmark.faces.clusters import LABELS
 from benchmark.faces.folder import NAME_KIND, OTHER_KIND, ROW_KIND
@@ -74,10 +74,16 @@ def labelling_for(
             fix="Put them there, or name them with --labels",
         )
     files = [
-        parse_label_file(path, b"" if isinstance(content, Unreadable) else content)
+        parse_label_file(path, _readable(path, content))
         for path, content in sorted(source.contents(there))
     ]
     return Labelling(layout, tuple(files), given)
+
+
+def _readable(path: str, content: Content) -> bytes:
+    if isinstance(content, Unreadable):
+        raise DataError(f"{path} is no table of labels: {content.reason}")
+    return content
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,8 +89,8 @@ def write_artifacts(
     write_json(folder / "calibration.json", _calibration(scores))
     if len(scores.subgroups):
         suspects = label_suspects(predictions)
-        _write_test_tables(folder, scores, predictions, suspects)
-        _write_test_pictures(folder, scores, caption)
+        write_test_tables(folder, scores, predictions, suspects)
+        write_test_pictures(folder, scores, caption)
         if at_hand is not None:
             sheet = contact_sheet(suspects, at_hand.pictures(), caption)
             write_png(folder / SUSPECTS_SHEET, sheet)
@@ -142,9 +142,10 @@ def _calibration(scores: Scores) -> dict[str, Any]:
     }
 
 
-def _write_test_tables(
+def write_test_tables(
     folder: Path, scores: Scores, predictions: pd.DataFrame, suspects: pd.DataFrame
 ) -> None:
+    """Write the tables that follow from predictions of test faces."""
     tables = {
         "subgroups": scores.subgroups,
         "gaps": scores.gaps,
@@ -178,7 +179,8 @@ def _confusion(task: TaskName, matrix: npt.NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def _write_test_pictures(folder: Path, scores: Scores, caption: Caption) -> None:
+def write_test_pictures(folder: Path, scores: Scores, caption: Caption) -> None:
+    """Draw what follows from predictions of test faces; no picture of a face."""
     for task, matrix in scores.confusion.items():
         figures = {
             "confusion": confusion_figure(matrix, task, caption),
