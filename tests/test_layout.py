@@ -23,6 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.run_folders", "benchmark.run_ways"),
     ("benchmark.runs", "benchmark.farms"),
     ("benchmark.explore", "benchmark.report"),
+    ("benchmark.references", "benchmark.leaderboards", "benchmark.notebook"),
+    ("benchmark.report",),
     ("benchmark.cli",),
 )
 """From the ground up; a module may import its own layer's package and every layer below."""
