@@ -36,6 +36,17 @@ QUESTIONS: Final = (
     do_specialists_help,
 )
 """What the page answers, in this order."""
+NAMES: Final = {
+    "best": "Best network",
+    "mtl-or-stl": "MTL or STL",
+    "weights": "Weights",
+    "depth": "Depth",
+    "gender": "Gender",
+    "for-whom": "For whom",
+    "leak": "Leak",
+    "specialists": "Specialists",
+}
+"""The questions in a word or two, by their slugs."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,7 @@ def write_page(evidence: Evidence, answers: Sequence[Answer], gallery: Gallery |
         dataset=evidence.dataset,
         facts=tuple(_facts(evidence)),
         answers=answers,
+        names=NAMES,
         costs=costs(evidence),
         portraits=portraits,
         by_kind=_by_kind(portraits),

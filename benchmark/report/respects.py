@@ -27,10 +27,9 @@ from benchmark.report.pairs import (
     plan_couples,
     siblings,
 )
-from benchmark.report.svg import points_axis_text
 from benchmark.report.tables import lines_table
 from benchmark.results.comparison_notes import gap_sentences
-from benchmark.results.verdicts import Line, by_pair, joined, pair_sentence
+from benchmark.results.verdicts import Line, by_pair, joined, pair_sentence, points
 from benchmark.tasks import TASK_TITLES, TASKS
 
 
@@ -148,7 +147,7 @@ def _tally(found: Judged, labels: Mapping[str, str]) -> str:
         ]
         largest = max(ours, key=lambda line: abs(line.difference.accuracy))
         label = labels[f"{largest.arm.label}|{largest.reference.label}"]
-        size = points_axis_text(largest.difference.accuracy)
+        size = points(largest.difference.accuracy)
         parts.append(
             f"{TASK_TITLES[task].capitalize()}: {joined(said)} of {len(ours)}; most, {label}: "
             f"{size} points."
