@@ -9,8 +9,7 @@ import pytest
 
 from benchmark import registry
 from benchmark.report.evidence import Evidence
-from benchmark.report.page import answered, write_page
-from tests.report.stores import EVERY_QUESTION, builder, evidence_of, fill
+from tests.report.stores import EVERY_QUESTION, builder, evidence_of, fill, page_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -27,7 +26,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
 @pytest.fixture(scope="session")
 def page(evidence: Evidence) -> str:
     """The page of these runs."""
-    return write_page(evidence, answered(evidence), None)
+    return page_of(evidence)
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +43,8 @@ def study_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     runs = builder(folder / "mlruns", dataset="others-100", drawn=False)
     fill(runs, registry.suites()["study"].experiments, seeds=(0, 1, 2), n=200)
-    found = evidence_of(runs, "study")
     path = folder / "study.html"
-    path.write_text(write_page(found, answered(found), None), encoding="utf-8")
+    path.write_text(page_of(evidence_of(runs, "study")), encoding="utf-8")
     return path
 
 

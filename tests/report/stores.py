@@ -13,7 +13,9 @@ from benchmark.faces.splits import parts_of
 from benchmark.faces.store import FaceSet
 from benchmark.files import write_json, write_text
 from benchmark.report.evidence import Evidence, chosen_experiments
+from benchmark.report.faces import Gallery
 from benchmark.report.links import MlflowLinks
+from benchmark.report.page import answers, portraits, write_page
 from benchmark.results.intervals import wilson
 from benchmark.results.leaderboard import build
 from benchmark.results.library import Library
@@ -169,3 +171,9 @@ def evidence_of(
     known = {run.record.identity[:12]: ("1", run.record.identity[:32]) for run in library.runs}
     links = MlflowLinks(known=known if in_mlflow else {})
     return Evidence(library, board, tuple(experiments), suites, links)
+
+
+def page_of(evidence: Evidence, gallery: Gallery | None = None) -> str:
+    """Write the page as `facebench report` does."""
+    answered, shown = tuple(answers(evidence)), tuple(portraits(evidence))
+    return write_page(evidence, answered, shown, gallery)

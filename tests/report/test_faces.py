@@ -12,8 +12,7 @@ from PIL import Image
 from benchmark import registry
 from benchmark.errors import DataError
 from benchmark.report.faces import SHOWN_PER_TASK, gallery
-from benchmark.report.page import write_page
-from tests.report.stores import builder, evidence_of, finish, predictions_on
+from tests.report.stores import builder, evidence_of, finish, page_of, predictions_on
 from tests.results.conftest import RunBuilder
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def test_a_page_with_drawn_faces_says_that_they_are_drawn(
     runs: RunBuilder, drawn_faces: "FaceSet"
 ) -> None:
     evidence = evidence_of(runs)
-    text = write_page(evidence, (), gallery(evidence, drawn_faces))
+    text = page_of(evidence, gallery(evidence, drawn_faces))
     assert "personal data" not in text
     assert 'alt="A drawn face labelled' in text
 
@@ -61,7 +60,7 @@ def test_a_page_with_people_says_that_it_is_personal_data(
     evidence = evidence_of(runs)
     shown = gallery(evidence, drawn_faces)
     assert shown is not None
-    text = write_page(evidence, (), replace(shown, drawn=False))
+    text = page_of(evidence, replace(shown, drawn=False))
     assert "This page holds pictures of people: personal data." in text
 
 

@@ -8,10 +8,12 @@ import pytest
 
 from benchmark import registry
 from benchmark.report.evidence import Evidence
-from benchmark.report.page import answered, write_page
+from benchmark.report.overview import which_network
+from benchmark.report.page import answers, portraits, write_page
+from benchmark.report.whom import for_whom
 from benchmark.results.library import Library
 from benchmark.results.rows import read_run
-from tests.report.stores import DRAWN, QUICK, builder, evidence_of, fill, finish
+from tests.report.stores import DRAWN, QUICK, builder, evidence_of, fill, finish, page_of
 from tests.results.conftest import an_experiment
 
 VOID = {"meta", "link", "input", "img", "br"}
@@ -96,10 +98,10 @@ def test_the_answers_come_before_everything_else(page: str) -> None:
 
 
 def test_every_answered_question_has_a_picture_and_a_table(evidence: Evidence) -> None:
-    answers = answered(evidence)
-    told = {item.slug for item in answers if item.answered}
+    asked = list(answers(evidence))
+    told = {item.slug for item in asked if item.answered}
     assert told == {"best", "mtl-or-stl", "weights", "depth", "gender", "for-whom", "leak"}
-    for item in answers:
+    for item in asked:
         if item.answered:
             assert item.pictures or item.heat_maps, item.slug
             assert item.tables, item.slug
@@ -107,7 +109,7 @@ def test_every_answered_question_has_a_picture_and_a_table(evidence: Evidence) -
 
 
 def test_an_unanswered_question_says_so_with_the_command_that_would(evidence: Evidence) -> None:
-    (item,) = [item for item in answered(evidence) if not item.answered]
+    (item,) = [item for item in answers(evidence) if not item.answered]
     assert item.short.startswith("Not answered by these runs: ")
     assert item.commands == (f"facebench run --suite subsets --seeds 0,1,2 --dataset {DRAWN}",)
 
@@ -122,17 +124,17 @@ def test_without_mlflow_no_number_leads_there(tmp_path: Path) -> None:
     runs = builder(tmp_path / "mlruns")
     fill(runs, QUICK[:1], n=80)
     found = evidence_of(runs, in_mlflow=False)
-    text = write_page(found, answered(found), None)
+    text = page_of(found)
     assert "/#/" not in text
     assert "facebench runs import" in text
 
 
 def test_the_page_is_the_same_when_nothing_changed(evidence: Evidence, page: str) -> None:
-    assert write_page(evidence, answered(evidence), None) == page
+    assert page_of(evidence) == page
 
 
 def test_leaky_stands_on_all_that_a_leak_has_touched(evidence: Evidence, page: str) -> None:
-    (leak,) = [item for item in answered(evidence) if item.slug == "leak"]
+    (leak,) = [item for item in answers(evidence) if item.slug == "leak"]
     assert leak.leaky
     assert all("LEAKY" in panel for picture in leak.pictures for panel in picture.panels)
     reader = read(page)
@@ -153,10 +155,10 @@ def test_one_run_makes_a_page_that_answers_little(tmp_path: Path) -> None:
     runs = builder(tmp_path / "mlruns")
     fill(runs, QUICK[:1], n=80)
     found = evidence_of(runs)
-    answers = answered(found)
-    assert [item.slug for item in answers if item.answered] == ["best", "for-whom"]
-    assert all(item.commands for item in answers if not item.answered)
-    read(write_page(found, answers, None))
+    asked = list(answers(found))
+    assert [item.slug for item in asked if item.answered] == ["best", "for-whom"]
+    assert all(item.commands for item in asked if not item.answered)
+    read(page_of(found))
 
 
 def test_runs_that_go_on_or_failed_are_shown_as_missing(tmp_path: Path) -> None:
@@ -164,9 +166,9 @@ def test_runs_that_go_on_or_failed_are_shown_as_missing(tmp_path: Path) -> None:
     runs.begun(registry.experiment(QUICK[0]))
     runs.failed(registry.experiment(QUICK[1]), "the loss of epoch 3 is nan")
     found = evidence_of(runs)
-    answers = answered(found)
-    assert not any(item.answered for item in answers)
-    words = words_of(write_page(found, answers, None))
+    asked = list(answers(found))
+    assert not any(item.answered for item in asked)
+    words = words_of(page_of(found))
     assert "seed 0 was interrupted or is still running" in words
     assert "seed 0 failed: the loss of epoch 3 is nan" in words
     assert "2 unfinished" in words
@@ -175,7 +177,7 @@ def test_runs_that_go_on_or_failed_are_shown_as_missing(tmp_path: Path) -> None:
 def test_a_suite_shows_what_is_missing_of_it(tmp_path: Path) -> None:
     runs = builder(tmp_path / "mlruns")
     fill(runs, QUICK[:1], n=80)
-    words = words_of(write_page(found := evidence_of(runs, "quick"), answered(found), None))
+    words = words_of(page_of(evidence_of(runs, "quick")))
     assert "race-cnn-none-full-short" in words
     assert "not run" in words
 
@@ -187,20 +189,13 @@ def test_html_in_a_name_is_shown_as_it_is(tmp_path: Path) -> None:
     read_runs = tuple(read_run(record) for record in runs.records())
     library = Library(read_runs, {experiment.name: experiment}, registry.suites())
     found = evidence_of(runs, library=library)
-    text = write_page(found, answered_without_suites(found), None)
+    # The other questions name suites of the registry, whose experiments are not here.
+    text = write_page(found, (which_network(found), for_whom(found)), list(portraits(found)))
     reader = read(text)
     assert [tag for tag, _ in reader.seen].count("script") == 1
     assert "img" not in [tag for tag, _ in reader.seen]
     assert "<img src=x onerror=alert(1)>" in "".join(reader.words)
     assert "Is <b>bold</b> & </script>" in "".join(reader.words)
-
-
-def answered_without_suites(found: Evidence) -> Any:
-    """Answer the first question alone: the others name suites of the registry."""
-    from benchmark.report.overview import which_network
-    from benchmark.report.whom import for_whom
-
-    return (which_network(found), for_whom(found))
 
 
 def test_a_run_whose_answers_changed_is_said_and_no_obstacle(tmp_path: Path) -> None:
@@ -211,7 +206,7 @@ def test_a_run_whose_answers_changed_is_said_and_no_obstacle(tmp_path: Path) -> 
             path = record.predictions_path
             path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     found = evidence_of(runs)
-    words = words_of(write_page(found, answered(found), None))
+    words = words_of(page_of(found))
     assert "changed after they were scored" in words
 
 
