@@ -1,8 +1,8 @@
 """`facebench report`: one HTML page of the runs at hand that answers the benchmark's questions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -14,10 +14,11 @@ from benchmark.cli.options import (
     DEFAULT_RUNS_DIR,
     AsJson,
     DataDir,
+    Quiet,
     RunsDir,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, err, out, speaking
+from benchmark.cli.output import Answer, err, out, progress_bar, speaking
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import write_text
 
@@ -37,6 +38,8 @@ Examples:
 
   facebench report --suite study --out study.html
 """
+Item = TypeVar("Item")
+
 PERSONAL_DATA = (
     "the page holds pictures of people: personal data. Do not publish it, and pass it on only to "
     "those who may see the pictures"
@@ -76,6 +79,7 @@ def report(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page: the answers first, each with its plot, its table and its runs.
@@ -94,7 +98,9 @@ def report(
             )
             gallery = _gallery(evidence, data_dir, answer, with_faces=with_faces)
             path = _target(out_path, runs_dir, name, suites or (), several=len(names) > 1)
-            answer.data["reports"].append(_written(evidence, gallery, path, as_json=as_json))
+            answer.data["reports"].append(
+                _written(evidence, gallery, path, as_json=as_json, quiet=quiet)
+            )
 
 
 def _links(runs_dir: Path, url: str, answer: Answer) -> "MlflowLinks":
@@ -173,12 +179,15 @@ def _target(
 
 
 def _written(
-    evidence: "Evidence", gallery: "Gallery | None", path: Path, *, as_json: bool
+    evidence: "Evidence", gallery: "Gallery | None", path: Path, *, as_json: bool, quiet: bool
 ) -> dict[str, object]:
-    from benchmark.report.page import answered, write_page
+    from benchmark.report.page import answers, n_steps, portraits, write_page
 
-    answers = answered(evidence)
-    text = write_page(evidence, answers, gallery)
+    with progress_bar(quiet=quiet or as_json) as bar:
+        step = bar.add_task(evidence.dataset, total=n_steps(evidence))
+        answered = list(_counted(answers(evidence), lambda: bar.advance(step)))
+        shown = list(_counted(portraits(evidence), lambda: bar.advance(step)))
+    text = write_page(evidence, answered, shown, gallery)
     try:
         write_text(path, text)
     except OSError as error:
@@ -187,7 +196,7 @@ def _written(
             fix="Choose another place with --out",
         ) from error
     if not as_json:
-        _say(evidence.dataset, answers)
+        _say(evidence.dataset, answered)
         err.print(f"\nWritten: {path} ({len(text.encode()) / 1e6:.1f} MB)", soft_wrap=True)
     return {
         "dataset": evidence.dataset,
@@ -196,10 +205,16 @@ def _written(
         "with_faces": gallery is not None and not gallery.drawn,
         "answers": {
             item.slug: {"question": item.question, "answered": item.answered, "answer": item.short}
-            for item in answers
+            for item in answered
         },
         "file": str(path),
     }
+
+
+def _counted(items: Iterator[Item], done: Callable[[], None]) -> Iterator[Item]:
+    for item in items:
+        done()
+        yield item
 
 
 def _say(dataset: str, answers: "Sequence[Answered]") -> None:

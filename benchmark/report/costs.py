@@ -120,7 +120,7 @@ def _table(
         TableRow(tuple(_cells(evidence, network, numbers, on_front))) for network in ranked
     )
     caption = "Costs of the networks for three tasks; training is the mean of a run's seconds"
-    return DataTable("costs", caption, columns, rows)
+    return DataTable("costs-table", caption, columns, rows)
 
 
 def _cells(

@@ -98,6 +98,8 @@ class Portrait:
     heat_maps: tuple[HeatMap, ...]
     confusions: tuple[Confusion, ...]
     curves: tuple[Markup, ...]
+    legend: tuple[tuple[Markup, str], ...]
+    """Of the curves: a line for each seed."""
     trouble: str = ""
     """Why something is not shown."""
 
@@ -142,6 +144,10 @@ def portrait(evidence: Evidence, network: Network) -> Portrait:
         heat_maps=heat_maps,
         confusions=confusions,
         curves=curves,
+        legend=tuple(
+            (plots.swatch(plots.style_of(place), plots.shape_of(place)), f"seed {seed}")
+            for place, seed in enumerate(network.row.seeds[:CURVE_SEEDS])
+        ),
         trouble="; ".join(trouble),
     )
 
@@ -245,7 +251,7 @@ def _curves(network: Network) -> Iterator[Markup]:
         if "train/loss" in history
     ]
     if losses:
-        yield plots.series_panel("Training loss", losses, ticks, x_title="epoch", percent=False)
+        yield plots.series_panel("Training loss", losses, ticks, x_title="epoch", in_percent=False)
     for task in TASKS:
         column = f"val/{task}/accuracy"
         rates = [

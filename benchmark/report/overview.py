@@ -1,7 +1,9 @@
 """Which network is best, and which cannot be told apart from it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
+
+from markupsafe import Markup
 
 from benchmark.report import plots
 from benchmark.report.answers import Answer, Sentence, runs_of, suite_command, unanswered
@@ -13,7 +15,7 @@ from benchmark.results.comparison_notes import gap_sentences
 from benchmark.results.formats import HEADINGS, accuracy_text, with_sd
 from benchmark.results.leaderboard import KINDS, Kind
 from benchmark.results.verdicts import by_pair, joined
-from benchmark.tasks import TASK_TITLES, TASKS
+from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 SHOWN_IN_RANKING: Final = 12
 MOST_RIVALS: Final = 60
@@ -29,7 +31,7 @@ def which_network(evidence: Evidence) -> Answer:
         why = "no honest run is finished and ranked on this data set."
         suite = evidence.suites[0] if evidence.suites else "quick"
         return unanswered(slug, question, why, [suite_command(suite, evidence.dataset)])
-    sentences, pictures, tables, missing = [], [], [], []
+    sentences, tables, missing = [], [], []
     for kind, ranked in boards:
         if ranked:
             rivals = _rivals(evidence, ranked)
@@ -39,7 +41,6 @@ def which_network(evidence: Evidence) -> Answer:
                 Sentence(words, runs_of(rivals.lines, evidence.links))
                 for words in _tie_sentences(ranked, rivals)
             ]
-            pictures.append(_ranking(kind, ranked))
             missing += list(gap_sentences(rivals.gaps))
             if rivals.lines:
                 caption = f"{HEADINGS[kind]}: every other network against the first"
@@ -54,7 +55,7 @@ def which_network(evidence: Evidence) -> Answer:
         " ".join(item.words for item in sentences[: 1 + (len(first) > 1)]),
         sentences[0].href,
         sentences=tuple(sentences),
-        pictures=tuple(pictures),
+        pictures=tuple(_rankings(dict(boards))),
         tables=tuple(tables),
         missing=tuple(missing),
         notes=(
@@ -64,24 +65,28 @@ def which_network(evidence: Evidence) -> Answer:
     )
 
 
-def _ranking(kind: Kind, ranked: Sequence[Network]) -> Picture:
+def _rankings(boards: Mapping[Kind, Sequence[Network]]) -> Iterator[Picture]:
     """Draw the test accuracies of the best networks, in the order of their rank."""
-    shown = ranked[:SHOWN_IN_RANKING]
-    panels = []
-    for task in TASKS if kind == "mtl" else (kind,):
-        spans = [
-            Span(f"{network.row.rank}  {network.row.name}", score.accuracy, score.low, score.high)
-            for network in shown
-            if (score := network.row.scores.get(task)) is not None
-        ]
-        if spans:
-            panels.append(plots.rates_panel(task, spans))
-    first = f" The first {len(shown)} of {len(ranked)}." if len(shown) < len(ranked) else ""
     caption = (
-        "Test accuracy with its 95 % interval, in the order of their rank on validation. "
-        f"Intervals that overlap do not say that two networks are equal: the table does.{first}"
+        "Test accuracy with its 95 % interval, in the order of their rank on validation, the "
+        f"first {SHOWN_IN_RANKING} at most. Intervals that overlap do not say that two networks "
+        "are equal: the table does."
     )
-    return Picture(HEADINGS[kind], caption, tuple(panels))
+    together = [panel for task in TASKS if (panel := _ranking(task, boards["mtl"]))]
+    if together:
+        yield Picture(HEADINGS["mtl"], caption, tuple(together))
+    alone = [panel for task in TASKS if (panel := _ranking(task, boards[task]))]
+    if alone:
+        yield Picture("One task, one network (STL)", caption, tuple(alone))
+
+
+def _ranking(task: TaskName, ranked: Sequence[Network]) -> Markup | None:
+    spans = [
+        Span(f"{network.row.rank}  {network.row.name}", score.accuracy, score.low, score.high)
+        for network in ranked[:SHOWN_IN_RANKING]
+        if (score := network.row.scores.get(task)) is not None
+    ]
+    return plots.rates_panel(task, spans) if spans else None
 
 
 def _rivals(evidence: Evidence, ranked: Sequence[Network]) -> Judged:

@@ -36,6 +36,17 @@ QUESTIONS: Final = (
     do_specialists_help,
 )
 """What the page answers, in this order."""
+NAMES: Final = {
+    "best": "Best network",
+    "mtl-or-stl": "MTL or STL",
+    "weights": "Weights",
+    "depth": "Depth",
+    "gender": "Gender",
+    "for-whom": "For whom",
+    "leak": "Leak",
+    "specialists": "Specialists",
+}
+"""The questions in a word or two, by their slugs."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +57,42 @@ class Fact:
     value: str
 
 
-def answered(evidence: Evidence) -> tuple[Answer, ...]:
-    """Put every question to the runs."""
-    return tuple(question(evidence) for question in QUESTIONS)
+def answers(evidence: Evidence) -> Iterator[Answer]:
+    """Put every question to the runs, one after another."""
+    for question in QUESTIONS:
+        yield question(evidence)
 
 
-def write_page(evidence: Evidence, answers: Sequence[Answer], gallery: Gallery | None) -> str:
+def portraits(evidence: Evidence) -> Iterator[Portrait]:
+    """Portray the networks that the page shows by themselves, one after another."""
+    for network in portrayed(evidence):
+        yield portrait(evidence, network)
+
+
+def n_steps(evidence: Evidence) -> int:
+    """Count what `answers` and `portraits` are going to yield, for a display of progress."""
+    return len(QUESTIONS) + len(portrayed(evidence))
+
+
+def write_page(
+    evidence: Evidence,
+    answered: Sequence[Answer],
+    shown: Sequence[Portrait],
+    gallery: Gallery | None = None,
+) -> str:
     """Write the page about the runs of one data set; equal runs give equal text."""
-    shown = portrayed(evidence)
-    names = frozenset(network.row.name for network in shown)
-    portraits = [portrait(evidence, network) for network in shown]
+    names = frozenset(item.name for item in shown)
     style, script = _part("style.css"), _part("page.js")
     return _template().render(
         title=_title(evidence),
         drawn=evidence.drawn,
         dataset=evidence.dataset,
         facts=tuple(_facts(evidence)),
-        answers=answers,
+        answers=answered,
+        names=NAMES,
         costs=costs(evidence),
-        portraits=portraits,
-        by_kind=_by_kind(portraits),
+        portraits=shown,
+        by_kind=_by_kind(shown),
         n_unportrayed=sum(network.tested for network in evidence.networks) - len(shown),
         boards=tuple(boards(evidence, names)),
         gallery=gallery,
@@ -106,10 +133,10 @@ def _facts(evidence: Evidence) -> Iterator[Fact]:
             yield Fact(what, ", ".join(found[:3]) + (" and others" if len(found) > 3 else ""))
 
 
-def _by_kind(portraits: Sequence[Portrait]) -> dict[str, list[Portrait]]:
+def _by_kind(shown: Sequence[Portrait]) -> dict[str, list[Portrait]]:
     """Group networks by the table that they stand in, in the order of the tables."""
     found: dict[str, list[Portrait]] = {}
-    for item in portraits:
+    for item in shown:
         found.setdefault(item.kind, []).append(item)
     return found
 

@@ -12,6 +12,8 @@ from markupsafe import Markup
 
 from benchmark.report import svg
 from benchmark.report.svg import SHAPES, WIDTH, Scale, scale_over
+from benchmark.results.formats import percent
+from benchmark.results.verdicts import points, points_span
 from benchmark.tasks import TASK_TITLES, TaskName
 
 MARKERS: Final[dict[str, str]] = {"age_group": "circle", "gender": "square", "race": "triangle"}
@@ -20,6 +22,8 @@ ROW: Final = 36.0
 LABEL: Final = 13.0
 """Height of a line of words."""
 N_STYLES: Final = 8
+NEAR: Final = 9.0
+"""Marks nearer than this share one label."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,10 @@ def differences_panel(
     floor = top + ROW * len(spans)
     parts = [svg.text(0, 14, heading, css="head"), *_points_axis(scale, top, floor)]
     for row, span in enumerate(spans):
-        words = svg.points_axis_text(span.value)
+        words = points(span.value)
         parts += _span(span, scale, top + ROW * row, task, words)
     told = "; ".join(
-        f"{span.label}: {svg.points_axis_text(span.value)} points, "
-        f"{svg.points_axis_text(span.low)} to {svg.points_axis_text(span.high)}"
+        f"{span.label}: {points(span.value)} points, {points_span(span.low, span.high)}"
         for span in spans
     )
     says = f"{heading}, differences in points with 95 % intervals. {told}."
@@ -189,7 +192,7 @@ def series_panel(
     x_ticks: Mapping[float, str],
     *,
     x_title: str,
-    percent: bool = True,
+    in_percent: bool = True,
     css: str = "",
     height: float = 230.0,
     upright: float | None = None,
@@ -201,7 +204,7 @@ def series_panel(
     across = scale_over(sorted(x_ticks), left, right, margin=0.05)
     parts = [svg.text(0, 14, heading, css="head")]
     for tick in scale.ticks(5):
-        words = svg.percent_text(tick) if percent else f"{tick:.3g}"
+        words = svg.percent_text(tick) if in_percent else f"{tick:.3g}"
         parts += [
             svg.line(left, scale(tick), right, scale(tick), "grid"),
             svg.text(left - 6, scale(tick) + 4, words, anchor="end", css="tick"),
@@ -217,10 +220,10 @@ def series_panel(
         parts += _series(item, across, scale, offset)
     told = "; ".join(
         f"{item.label}: "
-        + ", ".join(f"{100 * v:.1f}" if percent else f"{v:.3g}" for v in item.values)
+        + ", ".join(f"{100 * v:.1f}" if in_percent else f"{v:.3g}" for v in item.values)
         for item in series
     )
-    says = f"{heading}{', percent' if percent else ''}, by {x_title}. {told}."
+    says = f"{heading}{', percent' if in_percent else ''}, by {x_title}. {told}."
     return svg.panel(parts, height=height, says=says, css=css)
 
 
@@ -250,12 +253,12 @@ class Point:
     on_front: bool
 
 
-def cost_panel(heading: str, points: Sequence[Point], x_title: str) -> Markup:
+def cost_panel(heading: str, networks: Sequence[Point], x_title: str) -> Markup:
     """Draw scores against a cost on a logarithmic axis, and the front that nothing beats."""
     height = 260.0
     left, right, top, floor = 46.0, WIDTH - 22, 28.0, height - 42
-    across = scale_over([point.cost for point in points], left, right, log=True)
-    scale = scale_over([point.score for point in points], floor, top, margin=0.1)
+    across = scale_over([point.cost for point in networks], left, right, log=True)
+    scale = scale_over([point.score for point in networks], floor, top, margin=0.1)
     parts = [svg.text(0, 14, heading, css="head")]
     for tick in scale.ticks(5):
         parts += [
@@ -268,17 +271,30 @@ def cost_panel(heading: str, points: Sequence[Point], x_title: str) -> Markup:
             svg.line(across(tick), floor, across(tick), floor + 4, "grid"),
         ]
     parts.append(svg.text((left + right) / 2, height - 6, x_title, anchor="middle", css="tick"))
-    front = sorted((p for p in points if p.on_front), key=lambda p: p.cost)
+    front = sorted((p for p in networks if p.on_front), key=lambda p: p.cost)
     parts.append(svg.polyline(_stairs(front, across, scale, right), "path front"))
-    for point in points:
+    for point in networks:
         css = "mark front" if point.on_front else "mark behind hollow"
         x, y = across(point.cost), scale(point.score)
         shape = "diamond" if point.on_front else "circle"
         parts.append(svg.mark(x, y, shape, css, words=f"{point.number}: {point.label}"))
-        parts.append(svg.text(x + 8, y - 5, str(point.number), css="label"))
+    for (x, y), numbers in _places(networks, across, scale).items():
+        parts.append(svg.text(x + 8, y - 5, ", ".join(map(str, numbers)), css="label"))
     told = ", ".join(f"{p.label} ({100 * p.score:.1f} %)" for p in front)
-    says = f"{heading}: {len(points)} networks, score against {x_title}. On the front: {told}."
+    says = f"{heading}: {len(networks)} networks, score against {x_title}. On the front: {told}."
     return svg.panel(parts, height=height, says=says)
+
+
+def _places(
+    networks: Sequence[Point], across: Scale, scale: Scale
+) -> dict[tuple[float, float], list[int]]:
+    """Gather the numbers of networks whose marks lie on each other, so that all can be read."""
+    found: dict[tuple[float, float], list[int]] = {}
+    for point in networks:
+        x, y = across(point.cost), scale(point.score)
+        near = ((a, b) for a, b in found if abs(a - x) < NEAR and abs(b - y) < NEAR)
+        found.setdefault(next(near, (x, y)), []).append(point.number)
+    return found
 
 
 def _stairs(
@@ -347,7 +363,7 @@ def rates_panel(
     if upright is not None:
         parts.append(svg.line(scale(upright), top, scale(upright), floor, "upright"))
     for row, span in enumerate(spans):
-        words = svg.percent_text(span.value)
+        words = f"{percent(span.value)} %"
         parts += _span(span, scale, top + ROW * row, task, words)
     told = says or "; ".join(
         f"{span.label}: {100 * span.value:.1f}, {100 * span.low:.1f} to {100 * span.high:.1f}"

@@ -27,10 +27,9 @@ from benchmark.report.pairs import (
     plan_couples,
     siblings,
 )
-from benchmark.report.svg import points_axis_text
 from benchmark.report.tables import lines_table
 from benchmark.results.comparison_notes import gap_sentences
-from benchmark.results.verdicts import Line, by_pair, joined, pair_sentence
+from benchmark.results.verdicts import Line, by_pair, joined, pair_sentence, points
 from benchmark.tasks import TASK_TITLES, TASKS
 
 
@@ -146,13 +145,13 @@ def _tally(found: Judged, labels: Mapping[str, str]) -> str:
             for verdict in ("better", "worse", "cannot be told apart")
             if counts[verdict]
         ]
-        largest = max(ours, key=lambda line: abs(line.difference.accuracy))
-        label = labels[f"{largest.arm.label}|{largest.reference.label}"]
-        size = points_axis_text(largest.difference.accuracy)
-        parts.append(
-            f"{TASK_TITLES[task].capitalize()}: {joined(said)} of {len(ours)}; most, {label}: "
-            f"{size} points."
-        )
+        part = f"{TASK_TITLES[task].capitalize()}: {joined(said)} of {len(ours)} comparisons"
+        told = [line for line in ours if line.verdict != "cannot be told apart"]
+        if told:
+            largest = max(told, key=lambda line: abs(line.difference.accuracy))
+            label = labels[f"{largest.arm.label}|{largest.reference.label}"]
+            part += f", by {points(largest.difference.accuracy)} points at most ({label})"
+        parts.append(f"{part}.")
     return " ".join(parts) + caveat
 
 

@@ -113,7 +113,8 @@ class Scale:
 
     def ticks(self, n: int = 5) -> list[float]:
         """Give about n round values within the scale."""
-        return _decades(self.low, self.high) if self.log else _round(self.low, self.high, n)
+        found = _decades(self.low, self.high) if self.log else []
+        return found if len(found) > 1 else _round(self.low, self.high, n)
 
 
 def scale_over(

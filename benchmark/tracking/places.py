@@ -19,6 +19,8 @@ WHERE tags.key = ? AND runs.lifecycle_stage = 'active' ORDER BY runs.start_time
 """
 """Of a local store the ids alone: MLflow's own search reads every metric of ten thousand runs."""
 RUNS_PER_CALL: Final = 1000
+PATIENCE_SECONDS: Final = 20.0
+"""How long a writer is waited for."""
 
 
 def run_places(runs_dir: Path) -> dict[str, Place]:
@@ -37,7 +39,9 @@ def _local_places(database: Path) -> dict[str, Place]:
         return {}
     address = f"{database.resolve().as_uri()}?mode=ro"
     try:
-        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=20)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(address, uri=True, timeout=PATIENCE_SECONDS)
+        ) as connection:
             found = connection.execute(LOCAL_QUERY, (IDENTITY_TAG,)).fetchall()
     except sqlite3.Error as error:
         raise TrackingError(

@@ -9,18 +9,26 @@ import pandas as pd
 
 from benchmark import registry
 from benchmark.experiment import Experiment
+from benchmark.faces.splits import parts_of
+from benchmark.faces.store import FaceSet
 from benchmark.files import write_json, write_text
 from benchmark.report.evidence import Evidence, chosen_experiments
+from benchmark.report.faces import Gallery
 from benchmark.report.links import MlflowLinks
+from benchmark.report.page import answers, portraits, write_page
 from benchmark.results.intervals import wilson
 from benchmark.results.leaderboard import build
 from benchmark.results.library import Library
-from benchmark.results.predictions import predictions_digest, write_predictions
+from benchmark.results.predictions import (
+    predictions_digest,
+    predictions_table,
+    write_predictions,
+)
 from benchmark.results.record import SUBGROUP_COLUMNS, RunRecord
 from benchmark.results.rows import read_run
 from benchmark.results.subgroups import BYS, group_codes, group_names
-from benchmark.tasks import TASKS, TaskName, combined
-from tests.results.conftest import RunBuilder, made_up_predictions
+from benchmark.tasks import TaskName, combined
+from tests.results.conftest import RunBuilder, made_up_predictions, made_up_probabilities
 
 DRAWN = "drawn-v1"
 QUICK = registry.suites()["quick"].experiments
@@ -56,7 +64,14 @@ def fill(
             finish(runs, registry.experiment(name), seed=seed, n=n)
 
 
-def finish(runs: RunBuilder, experiment: Experiment, *, seed: int = 0, n: int = 400) -> None:
+def finish(
+    runs: RunBuilder,
+    experiment: Experiment,
+    *,
+    seed: int = 0,
+    n: int = 400,
+    predictions: pd.DataFrame | None = None,
+) -> None:
     """Finish a run that reads the better the more its experiment looks as if it should."""
     skills = {task: skill(experiment, task) for task in experiment.head.tasks}
     record = runs.begun(
@@ -66,7 +81,8 @@ def finish(runs: RunBuilder, experiment: Experiment, *, seed: int = 0, n: int = 
         parameters={"total": 700_000 + 9_000 * len(experiment.name), "trainable": 12_345},
         multiply_adds=40_000_000 + 700_000 * len(experiment.backbone.trained_stages),
     )
-    predictions = made_up_predictions(skills, n=n, seed=seed)
+    if predictions is None:
+        predictions = made_up_predictions(skills, n=n, seed=seed)
     write_predictions(record.predictions_path, predictions)
     write_json(record.folder / "metrics.json", scored(record, predictions, experiment))
     write_text(record.folder / "history.csv", history(experiment, seed).to_csv(index=False))
@@ -78,6 +94,19 @@ def finish(runs: RunBuilder, experiment: Experiment, *, seed: int = 0, n: int = 
         met = np.array(["seen", "seen", "seen", "related", "clean"])[np.arange(len(files)) % 5]
         exposure = pd.DataFrame({"file": files, "exposure": met})
         write_text(record.exposure_path, exposure.to_csv(index=False))
+
+
+def predictions_on(faces: FaceSet, experiment: Experiment) -> pd.DataFrame:
+    """Make up answers about the very faces of a prepared data set."""
+    tables = []
+    for part in ("val", "test"):
+        ours = faces.table.iloc[parts_of(faces)[part]].reset_index(drop=True)
+        answers = {
+            task: made_up_probabilities(ours, task, skill(experiment, task), seed=0)
+            for task in experiment.head.tasks
+        }
+        tables.append(predictions_table(ours, part, answers))
+    return pd.concat(tables, ignore_index=True)
 
 
 def scored(record: RunRecord, predictions: pd.DataFrame, experiment: Experiment) -> dict[str, Any]:
@@ -144,8 +173,7 @@ def evidence_of(
     return Evidence(library, board, tuple(experiments), suites, links)
 
 
-def tasks_of(names: Iterable[str]) -> set[TaskName]:
-    """Name the tasks that some experiments predict."""
-    return {
-        task for task in TASKS for name in names if task in registry.experiment(name).head.tasks
-    }
+def page_of(evidence: Evidence, gallery: Gallery | None = None) -> str:
+    """Write the page as `facebench report` does."""
+    answered, shown = tuple(answers(evidence)), tuple(portraits(evidence))
+    return write_page(evidence, answered, shown, gallery)
