@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from benchmark.cli import fetch as fetching
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Quiet
 from benchmark.cli.output import ExitCode, err, out, progress_bar, say_error, speaking
 from benchmark.errors import DataError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from benchmark.faces.prepare import PrepareResult
 
 app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets of faces.")
+
+app.command("fetch", epilog=fetching.EXAMPLES)(fetching.fetch)
 
 PREPARE_EXAMPLES = """
 Examples:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from benchmark.errors import BenchmarkError
@@ -129,3 +131,32 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
     disable = quiet or not sys.stderr.isatty()
     with Progress(*columns, console=err, disable=disable, transient=True) as progress:
         yield progress
+
+
+@contextlib.contextmanager
+def bytes_bar(name: str, *, quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
+    """Show how much of a file has arrived; plain lines, one a tenth, where stderr is no terminal.
+
+    Gives what is to be called with the bytes that are here and how many there are, if known.
+    """
+    if quiet or sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=err, disable=quiet, transient=True) as progress:
+            bar = progress.add_task(escape(name), total=None)
+            yield lambda here, total: progress.update(bar, completed=here, total=total)
+        return
+    tenths = 0
+
+    def say(here: int, total: int | None) -> None:
+        nonlocal tenths
+        if total and here * 10 // total > tenths:
+            tenths = here * 10 // total
+            err.print(f"{escape(name)}: {tenths}0 % of {total / 1e6:,.1f} MB", soft_wrap=True)
+
+    yield say
