@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from benchmark.results.card_text import code, plain
 from benchmark.results.limits import LIMITS, LIMITS_DRAWN
 from benchmark.results.record import RunRecord
 from benchmark.results.red_flags import flag_state, warning
@@ -30,9 +31,9 @@ def data_note(dataset: dict[str, Any]) -> str:
     counts = dataset["counts"]
     kind = "**Drawn faces**: emblems, not people" if dataset["drawn"] else "Photographed faces"
     return (
-        f"{kind}. Data set `{dataset['name']}`: {counts['train']:,} training, "
+        f"{kind}. Data set {code(dataset['name'])}: {counts['train']:,} training, "
         f"{counts['val']:,} validation and {counts['test']:,} test faces; split "
-        f"{dataset['split_version']}, digest `{dataset['split_digest'][:12]}`.\n\n"
+        f"{plain(dataset['split_version'])}, digest `{dataset['split_digest'][:12]}`.\n\n"
         "Each run is one experiment with one seed. Filter by tags: `architecture`, `weights`, "
         "`tasks`, `trainable`, `seed`. Ranking is by `val/combined`; test was read once.\n\n"
         + "\n\n".join(LIMITS)
@@ -47,10 +48,9 @@ def run_note(record: RunRecord, links: Links | None = None) -> str:
     links = links or Links()
     about = record.about
     definition, dataset = about["experiment"], about["dataset"]
-    lines = [f"**{definition['asks']}**", ""]
-    if record.state == "done":
-        lines += _pictures(record, links)  # MLflow folds what comes after the first few lines
-    lines += [_network_in_words(about), ""]
+    # MLflow folds a note to 100 pixels, and of these only the first 40 can be clicked on.
+    lines = _pictures(record, links) if record.state == "done" else []
+    lines += [f"**{plain(definition['asks'])}**", "", _network_in_words(about), ""]
     if dataset["drawn"]:
         lines += [*LIMITS_DRAWN, ""]
     if about["leaky"]:
@@ -74,7 +74,7 @@ def _network_in_words(about: dict[str, Any]) -> str:
     return (
         f"`{backbone['architecture']}` from {start}, trunk {depth}, reading {tasks}: "
         f"{total:,} parameters, {trainable:,} of them trained. Seed {about['seed']}, "
-        f"protocol {about['protocol_name']}, {about['device']}, {about['precision']}."
+        f"protocol {plain(about['protocol_name'])}, {plain(about['device'])}, {about['precision']}."
     )
 
 

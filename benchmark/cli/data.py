@@ -10,6 +10,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from benchmark.cli import crop
+from benchmark.cli import fetch as fetching
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Quiet
 from benchmark.cli.output import ExitCode, err, out, progress_bar, say_error, speaking
 from benchmark.errors import DataError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets of faces.")
 app.command("crop", epilog=crop.EXAMPLES)(crop.crop)
+
+app.command("fetch", epilog=fetching.EXAMPLES)(fetching.fetch)
 
 PREPARE_EXAMPLES = """
 Examples:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark import registry
-from benchmark.cli.output import Answer
+from benchmark.cli.output import Answer, progress_bar
 from benchmark.errors import DataError, RunError
 from benchmark.results.record import all_records
 
@@ -13,17 +13,22 @@ if TYPE_CHECKING:
     from benchmark.results.library import Faces, Library
 
 
-def library_at_hand(runs_dir: Path, data_dir: Path, answer: Answer) -> "Library":
+def library_at_hand(
+    runs_dir: Path, data_dir: Path, answer: Answer, *, quiet: bool = True
+) -> "Library":
     """Read all runs; what cannot be read is said."""
     from benchmark.results.library import Library
     from benchmark.results.rows import read_run
 
-    runs = []
-    for record in all_records(runs_dir):
-        try:
-            runs.append(read_run(record))
-        except RunError as error:
-            answer.warnings.append(f"left out, not readable: {error}")
+    runs, records = [], list(all_records(runs_dir))
+    with progress_bar(quiet=quiet) as progress:
+        bar = progress.add_task("reading runs", total=len(records))
+        for record in records:
+            try:
+                runs.append(read_run(record))
+            except RunError as error:
+                answer.warnings.append(f"left out, not readable: {error}")
+            progress.advance(bar)
     if not runs:
         raise RunError(
             "there is no run to compare",

@@ -20,9 +20,22 @@ WeightsDir = Annotated[
         help="Where converted weights are; DATA_DIR/weights if left out.",
     ),
 ]
+
+
+def _complete_dataset(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    # Imported here: completion names the folders of this module.
+    from benchmark.cli.completion import complete_dataset
+
+    return complete_dataset(context, incomplete)
+
+
 DatasetName = Annotated[
     str | None,
-    typer.Option("--dataset", help="A prepared data set, or `drawn`; the only one if left out."),
+    typer.Option(
+        "--dataset",
+        help="A prepared data set, or `drawn`; the only one if left out.",
+        autocompletion=_complete_dataset,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for a machine.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]

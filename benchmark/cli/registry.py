@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark import registry
+from benchmark.cli.completion import complete_suite
 from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, AsJson, DataDir, RunsDir
 from benchmark.cli.ours import Ours, gather
 from benchmark.cli.output import out, speaking
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def list_(
-    suite: Annotated[str | None, typer.Option(help="Only the experiments of this suite.")] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Only the experiments of this suite.", autocompletion=complete_suite),
+    ] = None,
     architecture: Annotated[str | None, typer.Option(help="Only this architecture.")] = None,
     weights: Annotated[str | None, typer.Option(help="Only this weight source.")] = None,
     task: Annotated[str | None, typer.Option(help="age_group, gender, race or mtl.")] = None,

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark import registry
+from benchmark.cli.completion import complete_experiment
 from benchmark.cli.options import AsJson
 from benchmark.cli.output import out, speaking
 from benchmark.experiment import Experiment
@@ -20,7 +21,9 @@ NONE = "–"
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="An experiment's name.")],
+    name: Annotated[
+        str, typer.Argument(help="An experiment's name.", autocompletion=complete_experiment)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show one definition in full: stages, parameters, recipe, twins.

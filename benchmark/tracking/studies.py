@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from benchmark.results.card_text import code, plain
 from benchmark.results.record import RunRecord
 from benchmark.tracking.mirror import MlflowMirror
 from benchmark.tracking.page import NOTE_TAG
@@ -157,12 +158,12 @@ class StudyMirror:
         study, best = self._study, self.best()
         told = sorted(self._trials.values(), key=lambda trial: trial.number)
         lines = [
-            f"**{study.asks}**",
+            f"**{plain(study.asks)}**",
             "",
             f"A search from `{study.name}` for the highest `{study.objective}`. Its trials are "
             "nested beneath it: open the + before its name. Test faces are read by none of them.",
             "",
-            *(f"- `{path}`: {words}" for path, words in study.space.items()),
+            *(f"- {code(path)}: {plain(words)}" for path, words in study.space.items()),
         ]
         if best is not None:
             lines += ["", f"Best so far: trial {best.number:03d}, {best.value:.4f}.", ""]
@@ -174,5 +175,5 @@ class StudyMirror:
 
 def _line(trial: Trial) -> str:
     value = "–" if trial.value is None else f"{trial.value:.4f}"
-    settings = ", ".join(f"`{path}` {value}" for path, value in trial.settings.items())
+    settings = ", ".join(f"{code(path)} {plain(value)}" for path, value in trial.settings.items())
     return f"| {trial.number:03d} | {trial.state} | {value} | {settings} |"
