@@ -11,10 +11,16 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.errors",),
     ("benchmark.tasks", "benchmark.files", "benchmark.dotted", "benchmark.claims"),
-    ("benchmark.architectures", "benchmark.timm_models"),
-    ("benchmark.experiment",),
+    ("benchmark.architectures", "benchmark.timm_models", "benchmark.experiment_ranges"),
+    ("benchmark.experiment", "benchmark.experiment_search", "benchmark.experiment_grids"),
     ("experiments",),
-    ("benchmark.registry", "benchmark.identity", "benchmark.provenance", "benchmark.settings"),
+    (
+        "benchmark.registry",
+        "benchmark.tuned",
+        "benchmark.identity",
+        "benchmark.provenance",
+        "benchmark.settings",
+    ),
     ("benchmark.faces", "benchmark.models", "benchmark.results.record"),
     ("benchmark.results",),
     ("benchmark.training",),
@@ -22,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.tracking", "benchmark.plans"),
     ("benchmark.run_folders", "benchmark.run_ways"),
     ("benchmark.runs", "benchmark.farms"),
+    ("benchmark.tuning",),
     ("benchmark.report",),
     ("benchmark.cli",),
 )
@@ -73,10 +80,12 @@ ONLY_IN = {
     "rich": {"benchmark.cli"},
     "typer": {"benchmark.cli"},
     "timm": {"benchmark.timm_models"},
+    "plotly": {"benchmark.tuning"},
     "matplotlib": {
         f"benchmark.results.{prefix}figures"
         for prefix in ("", "calibration_", "leak_", "subgroup_", "subset_", "suspect_")
-    },
+    }
+    | {"benchmark.tuning.figures", "benchmark.tuning.surfaces"},
 }
 
 

@@ -21,6 +21,7 @@ from benchmark.cli import (
     show,
     subsets,
     tracking,
+    tune,
     weights,
 )
 from benchmark.cli.output import Options, out
@@ -58,6 +59,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(tracking.app, name="runs")
 app.command("run")(run.run)
 app.command("farm", epilog=farm.EXAMPLES)(farm.farm)
+app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("audit-split", epilog=audit_split.EXAMPLES)(audit_split.audit_split)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
