@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark import registry
-from benchmark.cli.options import AsJson
+from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, RunsDir
 from benchmark.cli.output import out, speaking
 from benchmark.experiment import Experiment
 from benchmark.tasks import TASK_TITLES
@@ -21,6 +21,7 @@ NONE = "–"
 
 def show(
     name: Annotated[str, typer.Argument(help="An experiment's name.")],
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Show one definition in full: stages, parameters, recipe, twins.

@@ -20,9 +20,9 @@ from benchmark.cli.options import (
     RunsDir,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, ExitCode, speaking
+from benchmark.cli.output import Answer, ExitCode, say_error, speaking
 from benchmark.cli.run import Ways, settings_for
-from benchmark.errors import ExperimentError
+from benchmark.errors import BenchmarkError, ExperimentError
 from benchmark.experiment_grids import PREFIX as GRID_PREFIX
 from benchmark.settings import parse_seeds, parse_settings
 
@@ -137,9 +137,19 @@ def tune(
         answer.data = {"dataset": faces.name, "studies": told}
         code = ExitCode.FINE
         for name in chosen:
-            found = _tuned(answer, name, faces, where, wish, quiet=quiet or as_json)
+            try:
+                found = _tuned(answer, name, faces, where, wish, quiet=quiet or as_json)
+            except BenchmarkError as error:
+                if len(chosen) == 1:
+                    raise
+                # One of many that cannot be searched does not stop the others.
+                answer.errors.append(error)
+                found = {"experiment": name, "ok": False}
             told.append(found)
             code = max(code, ExitCode.FINE if found["ok"] else ExitCode.RUNS_FAILED)
+        if not (quiet or as_json):
+            for error in answer.errors:
+                say_error(error)
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
 

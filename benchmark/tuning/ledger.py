@@ -88,11 +88,11 @@ class Ledger:
         self.left: list[str] = []
         """Of what dead processes left behind, a sentence each; for the display."""
         with self._alone(), storage_errors(address):
-            storage = open_storage(address)
-            self._names = optuna.get_all_study_names(storage)
+            self._storage = open_storage(address)
+            self._names = optuna.get_all_study_names(self._storage)
             self.was_there = study.name in self._names
             self._study = optuna.create_study(
-                storage=storage,
+                storage=self._storage,
                 study_name=study.name,
                 direction="maximize",
                 load_if_exists=True,
@@ -148,9 +148,8 @@ class Ledger:
             name for name in self._names if name.startswith(start) and name != self._plan.name
         ]
         with storage_errors(self._address):
-            storage = self._study._storage
             found = {
-                name: optuna.load_study(study_name=name, storage=storage).user_attrs
+                name: optuna.load_study(study_name=name, storage=self._storage).user_attrs
                 for name in others
             }
         return {name: attributes.get(ABOUT, {}) for name, attributes in found.items()}
@@ -214,7 +213,7 @@ class Ledger:
 
     def _end(self, number: int, reason: str) -> None:
         trial_id = self._study.get_trials(deepcopy=False)[number]._trial_id
-        self._study._storage.set_trial_user_attr(trial_id, REASON, reason)
+        self._storage.set_trial_user_attr(trial_id, REASON, reason)
         self._study.tell(number, state=TrialState.FAIL)
 
     def note_run(self, ticket: Ticket, identity: str) -> None:

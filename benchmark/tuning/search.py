@@ -4,6 +4,7 @@ Reading no further stops it as Ctrl-C does: the running trial is marked and queu
 same search goes on next time.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Generator, Mapping
@@ -107,15 +108,15 @@ def _is_hopeless(ledger: Ledger, n_failed: int, limits: Limits) -> bool:
 
 def _tried(ledger: Ledger, objective: Objective, ticket: Ticket) -> Generator[Event, None, Ended]:
     """Run one trial to its end, whatever that is."""
-    steps = objective(ticket.point, ticket.number)
     try:
         yield Began(ticket.number, ticket.point)
-        value = yield from _followed(ledger, ticket, steps)
+        steps = objective(ticket.point, ticket.number)
+        with contextlib.closing(steps):
+            value = yield from _followed(ledger, ticket, steps)
     except BenchmarkError as error:
         ledger.fail(ticket, str(error))
         return _ended(ticket, "failed", None, str(error))
     except (KeyboardInterrupt, GeneratorExit):
-        steps.close()
         ledger.fail(ticket, "stopped from outside, queued again", again=True)
         raise
     if value is None:
@@ -128,7 +129,7 @@ def _tried(ledger: Ledger, objective: Objective, ticket: Ticket) -> Generator[Ev
 def _followed(
     ledger: Ledger, ticket: Ticket, steps: Generator[Step]
 ) -> Generator[Event, None, float | None]:
-    """Read a trial's scores and return the best; None where it was given up."""
+    """Read a trial's scores and return the best; None where it is to be given up."""
     best = -math.inf
     for step in steps:
         if isinstance(step, Underway):
@@ -138,13 +139,11 @@ def _followed(
         if not isinstance(step, Score):
             continue
         if not math.isfinite(step.value):
-            steps.close()
             raise RunError(
                 f"the score of epoch {step.epoch + 1} is {step.value}", allowed="a finite number"
             )
         best = max(best, step.value)
         if ledger.report(ticket, step.epoch, step.value) and not step.is_last:
-            steps.close()
             return None
     if best == -math.inf:
         raise RunError("the trial ended without a score", allowed="one epoch or more")
