@@ -148,8 +148,8 @@ def tune(
             told.append(found)
             code = max(code, ExitCode.FINE if found["ok"] else ExitCode.RUNS_FAILED)
         if not (quiet or as_json):
-            for error in answer.errors:
-                say_error(error)
+            for trouble in answer.errors:
+                say_error(trouble)
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
 

@@ -124,8 +124,7 @@ class Session:
                 teller.end("interrupted")
                 raise
         if self._wish.worker:
-            trials = tuple(ledger.trials())
-            return Outcome(trials, None, (), None, ())
+            return Outcome(tuple(ledger.trials()), None, (), None, ())
         return self._ended(study, base, ledger, teller, grid)
 
     def _ended(

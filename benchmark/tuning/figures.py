@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.tri import Triangulation
 
 from benchmark.experiment_ranges import Choices, Floats, Range
-from benchmark.results.figures import FAINT, INK, write_png
+from benchmark.results.figures import FAINT, INK, percent_ticks, write_png
 from benchmark.tuning.ledger import Ledger, Told
 from benchmark.tuning.study import Study
 
@@ -107,7 +108,7 @@ def importance_figure(study: Study, found: dict[str, float]) -> Figure:
 
 
 def slice_figure(study: Study, done: Sequence[Told]) -> Figure:
-    """Draw score against each parameter by itself, later trials darker."""
+    """Draw score against each parameter by itself, later trials darker in colour."""
     ranges = study.space.ranges
     n_columns = min(3, len(ranges))
     n_rows = math.ceil(len(ranges) / n_columns)
@@ -122,7 +123,7 @@ def slice_figure(study: Study, done: Sequence[Told]) -> Figure:
         item = ranges[place]
         shown = axes.scatter(
             _positions(item, done), [trial.value or 0 for trial in done],
-            c=numbers, cmap="Blues", vmin=-numbers.max() / 3, edgecolors=INK, linewidths=0.4,
+            c=numbers, cmap="viridis_r", vmin=0, edgecolors=INK, linewidths=0.4,
         )  # fmt: skip
         _scale(axes, item)
         axes.set_xlabel(label_of(item.path))
@@ -151,12 +152,12 @@ def contour_figure(study: Study, done: Sequence[Told], pair: tuple[Range, Range]
     x, y = (np.array(_positions(item, done), dtype=float) for item in pair)
     values = np.array([trial.value or 0 for trial in done])
     try:
-        spread = (np.log10(x) if _is_log(pair[0]) else x, np.log10(y) if _is_log(pair[1]) else y)
-        from matplotlib.tri import Triangulation
-
-        triangles = Triangulation(*spread).triangles
-        image = axes.tricontourf(x, y, triangles, values, levels=12, cmap="viridis")
-        figure.colorbar(image, ax=axes, label="validation accuracy", format=PercentFormatter(1))
+        triangles = Triangulation(
+            *(_spread(item, along) for item, along in zip(pair, (x, y), strict=True))
+        )
+        mesh = Triangulation(x, y, triangles.triangles)
+        image = axes.tricontourf(mesh, values, levels=12, cmap="viridis")
+        figure.colorbar(image, ax=axes, label="validation accuracy", format=percent_ticks())
     except (ValueError, RuntimeError):
         pass  # All trials on one line: there is no surface, and the dots tell all.
     axes.scatter(x, y, color="white", edgecolors=INK, s=28)
@@ -169,6 +170,13 @@ def contour_figure(study: Study, done: Sequence[Told], pair: tuple[Range, Range]
     what = f"Two parameters together; the star is the best, {values.max():.1%}"
     axes.set_title(title_of(study, what), loc="left", size=11)
     return figure
+
+
+def _spread(item: Range, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Put values where the axis shows them, as a fraction of its length: what is near is near."""
+    shown = np.log10(values) if _is_log(item) else values
+    along: npt.NDArray[np.float64] = (shown - shown.min()) / (np.ptp(shown) or 1.0)
+    return along
 
 
 def _is_log(item: Range) -> bool:
@@ -194,4 +202,4 @@ def _scale(axes: Axes, item: Range, *, is_x: bool = True) -> None:
 
 def _accuracy(axes: Axes) -> None:
     axes.set_ylabel("combined validation accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(percent_ticks())

@@ -237,18 +237,25 @@ class Ledger:
 
     def fail(self, ticket: Ticket, reason: str, *, again: bool = False) -> None:
         """End a trial that failed, or that was stopped from outside and is to be tried again."""
-        with self._alone(), storage_errors(self._address):
-            if again:
-                attributes = {RETRY_OF: ticket.number}
-                self._study.enqueue_trial(dict(ticket.point), user_attrs=attributes)
-            ticket.trial.set_user_attr(REASON, reason)
-        self._close(ticket, TrialState.FAIL)
+        self._close(ticket, TrialState.FAIL, reason=reason, again=again)
 
-    def _close(self, ticket: Ticket, state: TrialState, value: float | None = None) -> None:
-        with storage_errors(self._address):
+    def _close(
+        self,
+        ticket: Ticket,
+        state: TrialState,
+        value: float | None = None,
+        reason: str = "",
+        *,
+        again: bool = False,
+    ) -> None:
+        """End a trial and let go of it, as one act: between the two it would look abandoned."""
+        with self._alone(), storage_errors(self._address), ticket.claim:
+            if again:
+                self._study.enqueue_trial(dict(ticket.point), user_attrs={RETRY_OF: ticket.number})
+            if reason:
+                ticket.trial.set_user_attr(REASON, reason)
             ticket.trial.set_user_attr(SECONDS, round(time.monotonic() - ticket.began, 3))
             self._study.tell(ticket.trial, value, state)
-        ticket.claim.close()
 
 
 def _distribution(item: Range) -> optuna.distributions.BaseDistribution:

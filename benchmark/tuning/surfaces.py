@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from benchmark.experiment_grids import GridSpace
 from benchmark.files import write_text
@@ -76,10 +77,8 @@ def _write_cells(axes: Axes, matrix: npt.NDArray[np.float64], middle: float) -> 
         colour = "white" if value < middle else INK
         weight = "bold" if place == best else "normal"
         axes.text(place[1], place[0], text, ha="center", va="center", color=colour, weight=weight)
-    frame = {"fill": False, "edgecolor": "#D55E00", "linewidth": 2.5}
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(Rectangle((best[1] - 0.48, best[0] - 0.46), 0.96, 0.92, **frame))
+    corner = (float(best[1]) - 0.48, float(best[0]) - 0.46)
+    axes.add_patch(Rectangle(corner, 0.96, 0.92, fill=False, edgecolor="#D55E00", linewidth=2.5))
 
 
 def surface_figure(grid: GridSpace, study: Study, ours: Values) -> Figure:
@@ -96,15 +95,14 @@ def surface_figure(grid: GridSpace, study: Study, ours: Values) -> Figure:
         axes.scatter(x, y, matrix, color=INK, s=10)
         best = np.unravel_index(np.nanargmax(matrix), matrix.shape)
         axes.scatter(*(item[best] for item in (x, y, matrix)), color="red", s=60)
-        axes.text(
-            x[best], y[best], matrix[best], f"  max {matrix[best]:.1%}\n  rate "
-            f"{grid.columns.values[best[1]]:g}, {label_of(grid.rows.path)} "
-            f"{grid.rows.values[best[0]]:g}", color="red", size=9,
-        )  # fmt: skip
+        where = (
+            f"{label_of(grid.rows.path)} {grid.rows.values[best[0]]:g}, "
+            f"{label_of(grid.columns.path)} {grid.columns.values[best[1]]:g}"
+        )
         axes.set_xlabel(label_of(grid.rows.path))
         axes.set_ylabel(f"{label_of(grid.columns.path)}, log10")
         axes.set_zlabel("validation accuracy")
-        axes.set_title(title, size=10)
+        axes.set_title(f"{title}\nmaximum {matrix[best]:.1%} at {where}", size=10)
     figure.suptitle(title_of(study, grid.asks), ha="left", x=0.02, size=11)
     figure.subplots_adjust(left=0.02, right=0.95, bottom=0.05, top=0.8, wspace=0.12)
     return figure
