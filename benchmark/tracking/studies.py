@@ -153,6 +153,8 @@ class StudyMirror:
                 client.set_tag(child, name, value)
         if trial.state == "pruned" and run.info.status != "KILLED":
             client.set_terminated(child, "KILLED")
+        if trial.state == "failed" and run.info.status == "RUNNING":
+            client.set_terminated(child, "FAILED")
 
     def _log_progress(self, parent: str, trial: Trial) -> None:
         client = self._mirror.client()

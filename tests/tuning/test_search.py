@@ -18,6 +18,7 @@ from benchmark.tuning.ledger import MOST_DEATHS, Ledger, Ticket
 from benchmark.tuning.objective import Score, Step
 from benchmark.tuning.recipes import best_of
 from benchmark.tuning.search import Ended, Event, Limits, Remarked, search
+from benchmark.tuning.storage import default_storage
 from tests.tuning.planted import BEST, SPACE, a_ledger, a_study, main, planted, quality
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -39,7 +40,7 @@ def states(ledger: Ledger) -> list[str]:
 
 def best_found(folder: Path, faces: FaceSet, sampler: str, seed: int) -> float:
     study = a_study(folder / f"{sampler}{seed}", faces, sampler=sampler, sampler_seed=seed)
-    ledger = a_ledger(study, f"journal:{study.folder}/log")
+    ledger = a_ledger(study)
     searched(ledger, 30)
     best = best_of(ledger.trials())
     assert best is not None
@@ -64,7 +65,7 @@ def test_trials_that_are_pruned_count_and_no_more_are_made(
         for epoch in range(4):
             yield Score(epoch, 1 / (number + 1), epoch == 3)
 
-    ledger = Ledger(a_study(tmp_path, drawn_faces), f"sqlite:///{tmp_path}/o.db", 4)
+    ledger = Ledger(a_study(tmp_path, drawn_faces), f"journal:{tmp_path}/log", 4)
     searched(ledger, 9, worse_and_worse)
     assert Counter(states(ledger)) == {"complete": 5, "pruned": 4}
     assert all(len(trial.scores) < 4 for trial in ledger.trials() if trial.state == "pruned")
@@ -180,10 +181,11 @@ def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
     """A short form of tests/tuning/kill_study.py, whose outcome is in docs/TUNING.md."""
     fork = multiprocessing.get_context("fork")
     study = a_study(tmp_path, drawn_faces)
-    claims = study.own_folder / "claims"
+    claims, address = study.own_folder / "claims", default_storage(tmp_path)
+    arguments = (str(tmp_path), str(drawn_data_dir), "6", "0.4", address)
 
     def begun() -> Any:
-        process = fork.Process(target=main, args=(str(tmp_path), str(drawn_data_dir), "6", "0.4"))
+        process = fork.Process(target=main, args=arguments)
         process.start()
         return process
 
@@ -198,7 +200,7 @@ def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
     for process in [begun(), begun()]:
         process.join()
         assert process.exitcode == 0
-    trials = a_ledger(study).trials()
+    trials = a_ledger(study, address).trials()
     done = [trial for trial in trials if trial.counts]
     assert len(done) == 6
     assert len({tuple(trial.point.values()) for trial in done}) == 6
