@@ -63,7 +63,7 @@ def a_study(folder: Path, faces: FaceSet, **changes: Any) -> Study:
 
 
 def a_ledger(study: Study, address: str = "") -> Ledger:
-    """Open a study, in a journal file unless told otherwise: making SQLite's tables takes longer."""
+    """Open a study; in a journal file unless told otherwise, since that is made sooner."""
     return Ledger(study, address or f"journal:{study.folder}/log", 2)
 
 
