@@ -1,20 +1,22 @@
 # Every target is one line that calls the command line or a tool; `make help` lists them.
-# Variables: SUITE, SOURCE (archive or folder of UTKFace), WEIGHTS (a weight file), SEEDS, DATASET.
+# Variables: SUITE, NAME and TRIALS of a search, SOURCE (archive or folder of UTKFace), WEIGHTS (a weight file), SEEDS, DATASET.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUITE ?= quick
 SEEDS ?= 0
+TRIALS ?= 30
 PORT ?= 5000
 DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test check format
 .PHONY: help setup demo data explore weights benchmark leaderboard subsets ui doctor test check format
+.PHONY: help setup demo data weights benchmark tune tune-all leaderboard subsets ui doctor test check format
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 # pip install -e needs no second look unless what it installs from has changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -44,6 +46,12 @@ benchmark: setup ## Prepare SOURCE, add WEIGHTS, run SUITE, rank it
 	$(if $(SOURCE),$(BIN)/facebench data prepare $(SOURCE))
 	$(BIN)/facebench run --suite $(SUITE) --seeds $(SEEDS) $(DATASET_OPTION)
 	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION)
+
+tune: setup ## Search for the best recipe: make tune NAME=EXPERIMENT TRIALS=30
+	$(BIN)/facebench tune $(NAME) --trials $(TRIALS) $(DATASET_OPTION)
+
+tune-all: setup ## Search for every experiment of SUITE, TRIALS each
+	$(BIN)/facebench tune --suite $(SUITE) --trials $(TRIALS) $(DATASET_OPTION)
 
 leaderboard: setup ## Print and write the leaderboard of SUITE
 	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION)

@@ -11,10 +11,16 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.errors",),
     ("benchmark.tasks", "benchmark.files", "benchmark.dotted", "benchmark.claims"),
-    ("benchmark.architectures", "benchmark.timm_models"),
-    ("benchmark.experiment",),
+    ("benchmark.architectures", "benchmark.timm_models", "benchmark.experiment_ranges"),
+    ("benchmark.experiment", "benchmark.experiment_search", "benchmark.experiment_grids"),
     ("experiments",),
-    ("benchmark.registry", "benchmark.identity", "benchmark.provenance", "benchmark.settings"),
+    (
+        "benchmark.registry",
+        "benchmark.tuned",
+        "benchmark.identity",
+        "benchmark.provenance",
+        "benchmark.settings",
+    ),
     ("benchmark.faces", "benchmark.models", "benchmark.results.record"),
     ("benchmark.results",),
     ("benchmark.training",),
@@ -24,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.runs", "benchmark.farms"),
     ("benchmark.explore", "benchmark.report"),
     ("benchmark.references", "benchmark.leaderboards", "benchmark.notebook"),
+    ("benchmark.tuning",),
     ("benchmark.report",),
     ("benchmark.cli",),
 )
@@ -75,11 +82,13 @@ ONLY_IN = {
     "rich": {"benchmark.cli"},
     "typer": {"benchmark.cli"},
     "timm": {"benchmark.timm_models"},
+    "plotly": {"benchmark.tuning"},
     "matplotlib": {
         f"benchmark.results.{prefix}figures"
         for prefix in ("", "calibration_", "leak_", "subgroup_", "subset_", "suspect_")
     }
     | {"benchmark.explore"},
+    | {"benchmark.tuning.figures", "benchmark.tuning.surfaces"},
 }
 
 

@@ -24,6 +24,7 @@ from benchmark.cli import (
     show,
     subsets,
     tracking,
+    tune,
     weights,
 )
 from benchmark.cli.output import Options, out
@@ -62,6 +63,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(tracking.app, name="runs")
 app.command("run")(run.run)
 app.command("farm", epilog=farm.EXAMPLES)(farm.farm)
+app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("audit-split", epilog=audit_split.EXAMPLES)(audit_split.audit_split)
 app.command("leaderboard", epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
 app.command("compare")(compare.compare)

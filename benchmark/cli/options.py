@@ -5,12 +5,28 @@ from typing import Annotated
 
 import typer
 
+from benchmark import registry
+
 DataDir = Annotated[
     Path,
     typer.Option("--data-dir", envvar="FACEBENCH_DATA_DIR", help="Where prepared data sets are."),
 ]
+
+
+def _with_tuned(runs_dir: Path) -> Path:
+    """Let the recipes that were tuned in a folder of runs be known by name."""
+    registry.look_for_tuned(runs_dir)
+    return runs_dir
+
+
 RunsDir = Annotated[
-    Path, typer.Option("--runs-dir", envvar="FACEBENCH_RUNS_DIR", help="Where runs are kept.")
+    Path,
+    typer.Option(
+        "--runs-dir",
+        envvar="FACEBENCH_RUNS_DIR",
+        help="Where runs are kept.",
+        callback=_with_tuned,
+    ),
 ]
 WeightsDir = Annotated[
     Path | None,

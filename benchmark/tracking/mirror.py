@@ -8,7 +8,7 @@ machine without MLflow loses nothing, and `facebench runs import` catches up.
 import datetime
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -119,7 +119,7 @@ class MlflowMirror:
         if key in self._run_ids:
             return self._run_ids[key]
         attempt = key[1]
-        experiment_id = self.experiment_id(record.about["dataset"])
+        experiment_id = self.experiment_id(shown_dataset(record))
         of_identity = client.search_runs(
             [experiment_id], filter_string=f"tags.`{IDENTITY_TAG}` = '{record.identity}'"
         )
@@ -196,6 +196,20 @@ class MlflowMirror:
         else:
             ended = record.done["finished"] if state == "done" else None
             client.set_terminated(run_id, status, _milliseconds(ended) if ended else None)
+
+
+def shown_dataset(record: RunRecord) -> dict[str, Any]:
+    """Describe a run's faces, as the MLflow experiment that it belongs in is named.
+
+    Trials of a search have one of their own, so that they swamp no list of runs.
+    """
+    dataset: dict[str, Any] = record.about["dataset"]
+    return searches_on(dataset) if record.is_trial else dataset
+
+
+def searches_on(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the MLflow experiment of the searches on some faces."""
+    return {**dataset, "name": f"{dataset['name']}-searches"}
 
 
 def _key(record: RunRecord) -> tuple[str, str]:
@@ -278,7 +292,7 @@ def mirror_again(record: RunRecord, runs_dir: Path) -> bool:
         return False
     with store_errors(store_uri(runs_dir)):
         client = open_store(runs_dir)
-        experiment = client.get_experiment_by_name(str(record.about["dataset"]["name"]))
+        experiment = client.get_experiment_by_name(str(shown_dataset(record)["name"]))
         query = f"tags.`{IDENTITY_TAG}` = '{record.identity}'"
         known = experiment and client.search_runs([experiment.experiment_id], query, max_results=1)
     if not known:
