@@ -14,6 +14,7 @@ DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 .PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test check format
 .PHONY: help setup demo data explore weights benchmark leaderboard subsets ui doctor test check format
 .PHONY: help setup demo data weights benchmark tune tune-all leaderboard subsets ui doctor test check format
+.PHONY: help setup demo data weights benchmark leaderboard subsets ui doctor test check format torture mutation coverage
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +72,15 @@ doctor: setup ## Say what this machine has
 
 test: setup ## Run the tests; no network, GPU or real data needed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+torture: setup ## Break it in every way we know, and count what is lost (docs/RELIABILITY.md)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
+
+mutation: setup ## Put small faults into the code and count those that no test notices
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation
+
+coverage: setup ## Run the tests and say which lines of the package none of them reaches
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov benchmark --cov experiments --cov-report term:skip-covered
 
 check: setup ## Check formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 import io
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,12 @@ from benchmark.models.network import Network
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 """In a run's folder, until the run is done."""
+HEADER: Final = b"facebench checkpoint "
+HEADER_BYTES: Final = len(HEADER) + 9
+"""With the CRC-32 of what follows in eight digits: torch.load lets a changed tensor pass."""
+
+ZIP: Final = b"PK"
+"""How torch.save begins: checkpoints of an older facebench have no header before it."""
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -24,8 +31,10 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    content = buffer.getbuffer()
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        stream.write(HEADER + b"%08x\n" % zlib.crc32(content))
+        stream.write(content)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -33,11 +42,21 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
     A damaged checkpoint costs the epochs it held, never the run: training starts anew.
     """
-    if not path.is_file():
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if content.startswith(HEADER):
+        header, content = content[:HEADER_BYTES], content[HEADER_BYTES:]
+        if header != HEADER + b"%08x\n" % zlib.crc32(content):
+            return None
+    elif not content.startswith(ZIP):
         return None
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        checkpoint: dict[str, Any] = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError):
         return None
     except zipfile.BadZipFile:
         return None

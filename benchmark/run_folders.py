@@ -26,6 +26,7 @@ from benchmark.plans import Plan, Settings, now
 from benchmark.results.artifacts import AtHand, write_artifacts
 from benchmark.results.predictions import predictions_table, write_predictions
 from benchmark.results.record import SCHEMA, RunRecord
+from benchmark.results.seals import sealed
 from benchmark.tasks import TaskName
 
 Predict = Callable[[Rows], Mapping[TaskName, npt.NDArray[np.float32]]]
@@ -160,20 +161,18 @@ def finish(plan: Plan, trained: Trained, parts: Parts, settings: Settings) -> No
     }
     at_hand = AtHand(plan.faces, parts.own)
     write_artifacts(record, costs, selected_epoch=trained.selected_epoch, at_hand=at_hand)
-    write_json(
-        plan.folder / "done.json",
-        {
-            "schema": SCHEMA,
-            "identity": plan.identity,
-            "finished": now(),
-            "seconds": seconds,
-            "epochs": len(history),
-            "selected_epoch": trained.selected_epoch,
-            "images_per_second": costs["cost/images_per_second"],
-            "peak_memory_mib": costs["cost/peak_memory_mib"],
-            "test_was_read": reads_test(plan, settings),
-        },
-    )
+    done = {
+        "schema": SCHEMA,
+        "identity": plan.identity,
+        "finished": now(),
+        "seconds": seconds,
+        "epochs": len(history),
+        "selected_epoch": trained.selected_epoch,
+        "images_per_second": costs["cost/images_per_second"],
+        "peak_memory_mib": costs["cost/peak_memory_mib"],
+        "test_was_read": reads_test(plan, settings),
+    }
+    write_json(plan.folder / "done.json", sealed(plan.folder, done))
     (plan.folder / "checkpoint.pt").unlink(missing_ok=True)
     settings.mirror(RunRecord(plan.folder))
 

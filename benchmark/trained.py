@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from benchmark.errors import BenchmarkError, DataError, WeightsError
+from benchmark.errors import BenchmarkError, DataError, ExperimentError, WeightsError
 from benchmark.experiment import Experiment
 from benchmark.models.network import Network, rebuild_network
 from benchmark.models.readers import header_of, read_json, read_tensors
@@ -74,24 +74,33 @@ def load_trained(path: Path | str) -> Trained:
     path = Path(path)
     header = header_of(path)
     try:
-        experiment = _definition(Experiment, read_json(header["experiment"]))
-        description = read_json(header["network"])
+        experiment = definition_of(Experiment, read_json(header["experiment"]))
+        description = dict(read_json(header["network"]))
     except (LookupError, TypeError, ValueError, BenchmarkError) as error:
         raise WeightsError(
             f"{path.name} does not say which network it is ({type(error).__name__}: {error})",
             allowed="model.safetensors as a run of facebench wrote it",
             source=str(path),
         ) from None
-    return Trained(rebuild_network(experiment, description, read_tensors(path)).eval(), experiment)
+    try:
+        network = rebuild_network(experiment, description, read_tensors(path))
+    except (LookupError, TypeError, ValueError, AttributeError, ExperimentError) as error:
+        raise WeightsError(
+            f"{path.name} describes a network that cannot be built ({type(error).__name__}: "
+            f"{error})",
+            allowed="model.safetensors as a run of facebench wrote it",
+            source=str(path),
+        ) from None
+    return Trained(network.eval(), experiment)
 
 
-def _definition(kind: Any, value: Any) -> Any:
+def definition_of(kind: Any, value: Any) -> Any:
     """Build a frozen definition again from what its `as_dict` gave and JSON kept."""
     if get_origin(kind) in (Union, types.UnionType) and value is not None:
         kind = next((one for one in get_args(kind) if dataclasses.is_dataclass(one)), kind)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         hints = get_type_hints(kind)
-        return kind(**{name: _definition(hints[name], inner) for name, inner in value.items()})  # type: ignore[operator]
+        return kind(**{name: definition_of(hints[name], inner) for name, inner in value.items()})  # type: ignore[operator]
     return tuple(value) if isinstance(value, list) else value
 
 

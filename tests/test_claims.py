@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmark.claims import claimed, holder
+from benchmark.claims import claimed, holder, is_held
 
 
 def test_a_claim_is_free_again_after_the_block(tmp_path: Path) -> None:
@@ -35,3 +35,15 @@ def test_another_process_sees_the_claim_and_its_death_frees_it(tmp_path: Path) -
         other.kill()
     with claimed(path) as mine:
         assert mine
+
+
+def test_asking_who_holds_a_claim_takes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    assert not is_held(path)
+    assert not path.exists()
+    with claimed(path) as mine:
+        assert mine
+        assert is_held(path)
+    assert not is_held(path)
+    with claimed(path) as mine_again:
+        assert mine_again

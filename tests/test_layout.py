@@ -1,6 +1,7 @@
 """The rooms' rules: imports point down only, heavy packages stay where they are used."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.training",),
     ("benchmark.checkpoints", "benchmark.run_notes", "benchmark.trained", "benchmark.evaluation"),
     ("benchmark.tracking", "benchmark.plans"),
-    ("benchmark.run_folders", "benchmark.run_ways"),
+    (
+        "benchmark.run_folders",
+        "benchmark.run_ways",
+        "benchmark.verification",
+        "benchmark.leftovers",
+    ),
     ("benchmark.runs", "benchmark.farms"),
     ("benchmark.explore", "benchmark.report"),
     ("benchmark.references", "benchmark.leaderboards", "benchmark.notebook"),
@@ -115,11 +121,39 @@ def test_only_the_command_line_prints_or_exits() -> None:
                 assert node.func.id not in ("print", "exit"), f"{name}:{node.lineno}"
 
 
-def test_no_picture_or_model_lies_in_the_tree() -> None:
+def tracked() -> list[Path]:
     import subprocess
 
     listed = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.splitlines()
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split("\0")
+    return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
+
+
+def test_no_picture_or_model_lies_in_the_tree() -> None:
     forbidden = {".jpg", ".jpeg", ".npy", ".h5", ".pth", ".pt", ".onnx", ".safetensors", ".db"}
-    assert not [name for name in listed if Path(name).suffix.lower() in forbidden]
+    assert not [path for path in tracked() if path.suffix.lower() in forbidden]
+
+
+PICTURES = ROOT / "docs" / "pictures"
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"\x93NUMPY")
+CONTAINERS = (b"PK\x03\x04", b"\x1f\x8b", b"ustar", b"\x89HDF", b"SQLite")
+
+
+def test_pictures_lie_among_those_of_drawn_faces_and_nowhere_else() -> None:
+    """By their first bytes: a photograph under another name is found too."""
+    odd = [
+        path
+        for path in tracked()
+        if path.parent != PICTURES and path.read_bytes()[:16].startswith(MAGIC + CONTAINERS)
+    ]
+    assert not odd, f"files that are or may hold pictures: {odd}"
+
+
+def test_no_page_carries_a_picture_inside() -> None:
+    """A photograph could stand in a page or a notebook as text."""
+    pages = [path for path in tracked() if path.suffix in (".html", ".md", ".ipynb", ".css")]
+    inside = [
+        path for path in pages if re.search(rb";base64,[A-Za-z0-9+/]{200}", path.read_bytes())
+    ]
+    assert not inside

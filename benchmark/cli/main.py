@@ -10,6 +10,7 @@ from benchmark import __version__
 from benchmark.cli import (
     audit_split,
     card,
+    clean,
     compare,
     data,
     doctor,
@@ -22,9 +23,11 @@ from benchmark.cli import (
     report,
     run,
     show,
+    status,
     subsets,
     tracking,
     tune,
+    verify,
     weights,
 )
 from benchmark.cli.output import Options, out
@@ -75,6 +78,9 @@ app.command("card", epilog=card.EXAMPLES)(card.card)
 app.command("list")(registry.list_)
 app.command("show")(show.show)
 app.command("ui")(tracking.ui)
+app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
+app.command("status", epilog=status.EXAMPLES)(status.status)
+app.command("clean", epilog=clean.EXAMPLES)(clean.clean)
 app.command("doctor")(doctor.doctor)
 
 

@@ -62,7 +62,7 @@ def rescore(
     code = ExitCode.FINE
     with speaking("runs rescore", as_json=as_json) as answer:
         records = [run.record for run in chosen_runs(runs_dir, names or [], answer) if _done(run)]
-        prepared = _prepared(data_dir, answer)
+        prepared = prepared_here(data_dir, answer)
         outcomes = _rescore_all(records, prepared, answer, again=again, quiet=quiet or as_json)
         if mlflow:
             outcomes["mirrored"] = _mirror(records, runs_dir, quiet=quiet or as_json)
@@ -149,7 +149,7 @@ def suspects(
                 source=str(runs_dir),
                 fix="`facebench run` the five folds of an experiment first",
             )
-        prepared = _prepared(data_dir, answer)
+        prepared = prepared_here(data_dir, answer)
         answer.data = {"suspects": []}
         for folds in families:
             found = write_suspects(folds, prepared)
@@ -214,7 +214,7 @@ def _done(run: "Run") -> bool:
     return run.record.state == "done"
 
 
-def _prepared(data_dir: Path, answer: Answer) -> "list[FaceSet]":
+def prepared_here(data_dir: Path, answer: Answer) -> "list[FaceSet]":
     """Open the data sets at hand; a damaged one is no obstacle to numbers, and is said."""
     from benchmark.faces.store import prepared_datasets
 

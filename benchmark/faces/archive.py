@@ -33,6 +33,11 @@ MAX_FILE_BYTES: Final = 64 << 20
 
 TAR_BLOCK_BYTES: Final = 512
 
+MAX_EXPANSION: Final = 100
+"""Pictures hardly shrink, and the emptiest of tar's headers by less than this."""
+FREE_BYTES: Final = 256 << 20
+"""What any archive may unpack to, however small it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -180,6 +185,25 @@ def _read_file(path: str, *, is_file: bool) -> Content:
         return Unreadable(f"it cannot be read: {error.strerror}")
 
 
+class _Budget:
+    """How much an archive may unpack to: a bomb is refused before it has taken its time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._left = FREE_BYTES + MAX_EXPANSION * path.stat().st_size
+
+    def spend(self, n_bytes: int) -> None:
+        """Take note of bytes that were unpacked or are said to be there; DataError if too many."""
+        self._left -= n_bytes
+        if self._left < 0:
+            raise DataError(
+                f"{self._path.name} unpacks to more than {MAX_EXPANSION} times its size",
+                allowed="an archive of pictures, which hardly shrink",
+                source=str(self._path),
+                fix="Get the archive from its publisher; nothing was read from this one",
+            )
+
+
 @contextlib.contextmanager
 def _damage_told(path: Path) -> Iterator[None]:
     """Turn what the libraries raise on damaged archives into one sentence."""
@@ -210,7 +234,7 @@ def _tar_entries(path: Path, *, compressed: bool) -> Iterator[Entry]:
         raw: IO[bytes] = stack.enter_context(path.open("rb"))
         if compressed:
             raw = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw)))
-        watched = _EndWatcher(raw)
+        watched = _EndWatcher(raw, _Budget(path))
         tar = stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], watched), mode="r|"))
         while (info := tar.next()) is not None:
             cast(
@@ -236,13 +260,15 @@ class _EndWatcher(io.RawIOBase):
     left behind that point tells a whole archive from one cut between two members.
     """
 
-    def __init__(self, raw: IO[bytes]) -> None:
+    def __init__(self, raw: IO[bytes], budget: _Budget) -> None:
         self._raw = raw
+        self._budget = budget
         self._position = 0
         self._end_of_data = 0
 
     def read(self, n_bytes: int = -1) -> bytes:
         piece = self._raw.read(n_bytes)
+        self._budget.spend(len(piece))
         if data := piece.rstrip(b"\0"):
             self._end_of_data = self._position + len(data)
         self._position += len(piece)
@@ -260,7 +286,9 @@ class _EndWatcher(io.RawIOBase):
 
 def _zip_entries(path: Path) -> Iterator[Entry]:
     with _damage_told(path), zipfile.ZipFile(path) as archive:
+        budget = _Budget(path)
         for info in archive.infolist():
+            budget.spend(info.file_size)
             kind = stat.S_IFMT(info.external_attr >> 16)
             is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
             _refuse_unsafe(path, info.filename, is_plain=is_plain)

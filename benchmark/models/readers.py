@@ -13,6 +13,7 @@ import struct
 import tarfile
 import tempfile
 import warnings
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,9 +38,17 @@ NOT_LOADABLE: Final = (
     TypeError,
     AttributeError,
     AssertionError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    zlib.error,
     struct.error,
+    zipfile.BadZipFile,
 )
 """What torch.load was seen to raise, or can, on bytes that are no whole state dict."""
+
+MAX_EXPANSION: Final = 100
+"""Times its size that a file may unpack to: trained weights hardly shrink."""
 
 FETCH_AGAIN: Final = "Fetch it again: facebench weights list --json has the addresses"
 
@@ -121,7 +130,7 @@ def _holds_code(path: Path) -> WeightsError:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, *NOT_LOADABLE) as error:
         raise damaged(path, error) from None
 
 
@@ -129,6 +138,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: what does not load is refused
+            _refuse_bomb(path)
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise _holds_code(path) from None
@@ -146,6 +156,17 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
+def _refuse_bomb(path: Path) -> None:
+    """Refuse a torch zip that is said to unpack to far more than it is."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > MAX_EXPANSION * path.stat().st_size:
+        message = f"it unpacks to {unpacked:,} bytes"
+        raise ValueError(message)
+
+
 def _read_keras(path: Path) -> dict[str, Tensor]:
     """Read each layer's kernel as `layer:kernel`, turned from HWIO to OIHW, and its `layer:bias`.
 
@@ -156,19 +177,35 @@ def _read_keras(path: Path) -> dict[str, Tensor]:
     try:
         with h5py.File(path, "r") as file:
             root = file.get("model_weights", file)
-            return dict(_keras_tensors(root))
-    except (OSError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+            return dict(_keras_tensors(root, path.stat().st_size))
+    except NOT_LOADABLE as error:
         raise damaged(path, error) from None
 
 
-def _keras_tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
+def _keras_tensors(root: Any, n_bytes: int) -> Iterator[tuple[str, Tensor]]:
     for layer in _texts(root.attrs["layer_names"]):
         for name in _texts(root[layer].attrs["weight_names"]):
-            values = torch.from_numpy(np.asarray(root[layer][name]))
+            values = torch.from_numpy(np.asarray(_own(root[layer], name, n_bytes)))
             if values.ndim == 4:
                 yield f"{layer}:kernel", values.permute(3, 2, 0, 1)
             else:
                 yield f"{layer}:{'bias' if values.ndim == 1 else name}", values
+
+
+def _own(layer: Any, name: str, n_bytes: int) -> Any:
+    """Give a data set that the file itself holds; `n_bytes` is the file's size.
+
+    HDF5 can name values in other files, and say of a few bytes that they are a million times as
+    many: neither is how weights are published.
+    """
+    link = layer.get(name, getlink=True)
+    values = layer[name]
+    foreign = isinstance(link, h5py.ExternalLink) or values.external or values.is_virtual
+    if foreign or values.nbytes > MAX_EXPANSION * n_bytes:
+        what = "lies in another file" if foreign else f"is said to have {values.nbytes:,} bytes"
+        message = f"{name} {what}"
+        raise ValueError(message)
+    return values
 
 
 def _texts(names: Any) -> list[str]:
@@ -181,7 +218,7 @@ def _read_torch7(path: Path, shown: Path) -> dict[str, Tensor]:
         return read_torch7(path)
     except HoldsCode:
         raise _holds_code(shown) from None
-    except (*NOT_LOADABLE, RecursionError) as error:
+    except NOT_LOADABLE as error:
         raise damaged(shown, error) from None
 
 
@@ -191,11 +228,13 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
         with tarfile.open(path, "r:gz") as archive, tempfile.TemporaryDirectory() as folder:
             for member in archive:
                 if member.isreg() and member.name.endswith(".t7"):
+                    if member.size > MAX_EXPANSION * path.stat().st_size:
+                        raise damaged(path, ValueError(f"{member.size:,} bytes unpacked"))
                     unpacked = Path(folder) / "network.t7"
                     with unpacked.open("wb") as target:
                         shutil.copyfileobj(_opened(archive, member), target)
                     return _read_torch7(unpacked, path)
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except (tarfile.TarError, *NOT_LOADABLE) as error:
         raise damaged(path, error) from None
     raise WeightsError(
         f"{path.name} is an archive without weights", allowed="a .tar.gz with a .t7 file in it",

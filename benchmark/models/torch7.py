@@ -6,6 +6,7 @@ on 64-bit machines. Objects that hold functions are refused.
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Iterator
@@ -166,7 +167,13 @@ class _Reader:
         if storage is None or n_dimensions == 0:
             return None
         steps = [(size - 1) * stride for size, stride in zip(shape, strides, strict=True)]
-        if min(shape) < 1 or min(strides) < 0 or not 0 <= start <= len(storage) - sum(steps) - 1:
+        n_values = math.prod(shape)
+        if (
+            min(shape) < 1
+            or min(strides) < 0
+            or n_values > len(storage)
+            or not 0 <= start <= len(storage) - sum(steps) - 1
+        ):
             message = f"a tensor of shape {shape} that its storage does not hold"
             raise ValueError(message)
         in_bytes = [stride * storage.itemsize for stride in strides]

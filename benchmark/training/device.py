@@ -118,7 +118,7 @@ class Device:
 
 def device_trouble(error: Exception) -> DeviceError | None:
     """Say in a sentence what befell the device, if that is what an error tells; else None."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return DeviceError(
             f"the device's memory does not suffice ({_first_line(error)})",
             fix="Lower recipe.batch_size or backbone.input_px, free its memory, or take --device "
@@ -132,6 +132,17 @@ def device_trouble(error: Exception) -> DeviceError | None:
             "last whole epoch",
         )
     return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that there was no memory, on whatever device.
+
+    Only CUDA has an error of its own for it; the CPU's allocator and MPS say it in words.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("DefaultCPUAllocator", "MPS backend out of memory", "CUDA out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _first_line(error: Exception) -> str:

@@ -116,7 +116,7 @@ def refuse_unfit(experiment: Experiment) -> None:
 def bad_loss(loss: float, epoch: int, rate: float) -> RunError:
     """Say, as the trainer does, that a loss is not finite."""
     return RunError(
-        f"the training loss of epoch {epoch} is {loss} at learning rate {rate:g}",
+        f"the training loss of epoch {epoch + 1} is {loss} at learning rate {rate:g}",
         allowed="a finite loss",
         fix="Lower recipe.learning_rate or recipe.clip_norm",
     )

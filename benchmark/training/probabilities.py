@@ -8,6 +8,7 @@ from torch import Tensor
 from benchmark.faces.batches import FaceBatches
 from benchmark.models.network import Network
 from benchmark.tasks import TaskName
+from benchmark.training.accumulation import in_halves
 from benchmark.training.device import Device
 from benchmark.training.prefix_cache import CachedFaces
 from benchmark.training.reading import Reader
@@ -30,8 +31,9 @@ def probabilities(
     network.eval()
     with torch.inference_mode():
         for batch in torch.split(indices, EVALUATION_BATCH):
-            for task, logits in reader.logits(batch).items():
-                pieces.setdefault(task, []).append(logits.float().softmax(1).cpu())
+            for _, answers in in_halves(reader.logits, batch):
+                for task, logits in answers.items():
+                    pieces.setdefault(task, []).append(logits.float().softmax(1).cpu())
     return {task: torch.cat(parts).numpy() for task, parts in pieces.items()}
 
 
@@ -48,8 +50,9 @@ def correct_counts(
     network.eval()
     with torch.inference_mode():
         for batch in torch.split(indices, EVALUATION_BATCH):
-            truths = faces.truths(batch)
-            for task, values in reader.logits(batch).items():
-                hits = (values.argmax(1) == truths[task]).sum()
-                totals[task] = totals.get(task, torch.zeros_like(hits)) + hits
+            for rows, answers in in_halves(reader.logits, batch):
+                truths = faces.truths(rows)
+                for task, values in answers.items():
+                    hits = (values.argmax(1) == truths[task]).sum()
+                    totals[task] = totals.get(task, torch.zeros_like(hits)) + hits
     return {task: int(total) for task, total in totals.items()}

@@ -7,7 +7,7 @@ is the same.
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from benchmark.experiment import Recipe
+from benchmark.tasks import TaskName
+from benchmark.training.accumulation import PatientStep
 from benchmark.training.losses import clip_gradients, weighted_cross_entropy
 from benchmark.training.reading import Apply, Batch, Reader
 from benchmark.training.totals import Totals
@@ -22,6 +24,10 @@ from benchmark.training.totals import Totals
 WARM_UPS: Final = 3
 """Steps before a recording: libraries choose their kernels and memory in them (torch's notes on
 CUDA graphs)."""
+
+
+Answer = tuple[Tensor, Mapping[TaskName, Tensor], Mapping[TaskName, Tensor]]
+"""A batch's mean loss, with its logits and truths per task; nothing of it holds activations."""
 
 
 def _say_nothing(_sentence: str) -> None:
@@ -57,11 +63,21 @@ class TrainStep:
     def __call__(self, batch: Batch, apply: Apply | None = None) -> None:
         """Train on a batch, reading it with `apply` if the network itself is not to."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss, logits, truths = self.loss(batch, apply or self.reader.apply)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.update([self.backward(batch, apply or self.reader.apply)])
+
+    def backward(self, batch: Batch, apply: Apply, share: float | None = None) -> Answer:
+        """Add a batch's gradients to those that are there, counted by its share of a larger one."""
+        loss, logits, truths = self.loss(batch, apply)
+        counted = loss if share is None or share == 1 else loss * share
+        counted.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), {task: values.detach() for task, values in logits.items()}, truths
+
+    def update(self, answers: Sequence[Answer]) -> None:
+        """Learn from the gradients, and take in what was answered on the way to them."""
         clip_gradients(self.trained, self.recipe)
         self.optimiser.step()
-        self.totals.add(loss, logits, truths)
+        for answer in answers:
+            self.totals.add(*answer)
 
     def loss(self, batch: Batch, apply: Apply) -> tuple[Tensor, Any, Any]:
         """Give the batch's loss with its logits and truths per task."""
@@ -174,6 +190,7 @@ class Steps:
         self._replay: Callable[[], None] | None = None
         self._is_prepared = False
         self.report: dict[str, Any] = {"graph": False, "compiled": False}
+        self._patient = PatientStep(step, speed.say, self.report)
 
     @property
     def totals(self) -> Totals:
@@ -183,12 +200,12 @@ class Steps:
     def __call__(self, batch: Batch) -> None:
         """Train on one batch. One of another size than the others goes operation by operation."""
         if len(batch) != self._size:
-            self._step(batch)
+            self._patient(batch)
         elif self._replay is not None and self._fixed is not None:
             _copy(batch, self._fixed)
             self._replay()
         else:
-            self._step(batch, self._apply)
+            self._patient(batch, self._apply)
         self._step.totals.n_images += len(batch)
 
     def prepare(self, batch: Batch) -> None:

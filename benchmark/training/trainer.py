@@ -172,8 +172,9 @@ def fit(
         order = data.train.cpu()[_order(len(data.train), recipe, seed, order_epoch)]
         totals.reset()
         started = time.perf_counter()
-        train_seconds = yield from _train_epoch(state, steps, order, recipe, seed, device)
-        _refuse_bad_loss(totals.mean_loss(), epoch, rate)
+        train_seconds = yield from _train_epoch(state, steps, order, recipe, seed, device, rate)
+        _refuse_bad_loss(totals.mean_loss(), epoch, rate, len(order))
+        _refuse_bad_weights(state.network, epoch, rate)
         counts = counter.correct(data.val)
         val_accuracy = {task: count / len(data.val) for task, count in counts.items()}
         score = combined(val_accuracy)
@@ -231,6 +232,7 @@ def _train_epoch(
     recipe: Recipe,
     seed: int,
     device: Device,
+    rate: float,
 ) -> Generator[Progress, None, float]:
     """Train on the rows in `order`, a batch at a time; return the seconds that it took.
 
@@ -254,15 +256,38 @@ def _train_epoch(
         steps(batch)
         if time.perf_counter() - last_report >= PROGRESS_SECONDS:
             last_report = time.perf_counter()
-            yield Progress(state.epochs_done, totals.n_images, len(order), totals.mean_loss())
+            loss = totals.mean_loss()
+            _refuse_bad_loss(loss, state.epochs_done, rate, totals.n_images)
+            yield Progress(state.epochs_done, totals.n_images, len(order), loss)
     device.synchronise()
     return time.perf_counter() - started
 
 
-def _refuse_bad_loss(loss: float, epoch: int, rate: float) -> None:
+LOWER: Final = "Lower recipe.learning_rate or recipe.clip_norm"
+
+
+def _refuse_bad_loss(loss: float, epoch: int, rate: float, n_images: int) -> None:
     if not math.isfinite(loss):
         raise RunError(
-            f"the training loss of epoch {epoch} is {loss} at learning rate {rate:g}",
+            f"the training loss of epoch {epoch + 1} is {loss} after {n_images:,} images at "
+            f"learning rate {rate:g}",
             allowed="a finite loss",
-            fix="Lower recipe.learning_rate or recipe.clip_norm",
+            fix=LOWER,
+        )
+
+
+def _refuse_bad_weights(network: Network, epoch: int, rate: float) -> None:
+    """Refuse what an epoch's last step can do: a finite loss, and weights that are none any more.
+
+    Kept as a checkpoint, they would take the place of the last good one.
+    """
+    values = [item.detach() for item in network.parameters() if item.requires_grad]
+    values += [item for item in network.buffers() if item.is_floating_point()]
+    norms = torch.stack(torch._foreach_norm(values)) if values else torch.zeros(1)
+    if not bool(norms.isfinite().all()):
+        raise RunError(
+            f"the weights are not finite any more after epoch {epoch + 1} at learning rate "
+            f"{rate:g}",
+            allowed="finite weights",
+            fix=LOWER,
         )

@@ -1,0 +1,85 @@
+"""Where every run stands, and who is at it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmark.claims import claimed
+from benchmark.cli.main import app
+from benchmark.faces.store import FaceSet
+from benchmark.results.record import RunRecord
+from benchmark.results.standings import standing
+from tests.test_runs import a_plan, done_run, settings
+
+
+@pytest.fixture(scope="module")
+def runs_dir(drawn_faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("standings")
+    done_run(drawn_faces, settings(folder))
+    return folder
+
+
+@pytest.fixture
+def record(runs_dir: Path) -> RunRecord:
+    return RunRecord(next((runs_dir / "work").iterdir()))
+
+
+def test_a_finished_run_shows_its_epochs(record: RunRecord) -> None:
+    shown = standing(record)
+    assert (shown.state, shown.epochs, shown.of_epochs) == ("done", 2, 2)
+    assert shown.pid is None
+
+
+def test_a_claimed_run_names_the_process(record: RunRecord) -> None:
+    with claimed(record.folder / "claim"):
+        shown = standing(record)
+    assert (shown.state, shown.pid) == ("claimed", os.getpid())
+
+
+def test_a_claim_that_nobody_holds_is_none(record: RunRecord) -> None:
+    (record.folder / "claim").write_text('{"pid": 1, "since": 0}', encoding="utf-8")
+    assert standing(record).state == "done"
+
+
+def test_a_failed_run_says_why(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    plan = a_plan(drawn_faces, settings(tmp_path))
+    plan.folder.mkdir(parents=True)
+    about = {
+        "schema": 1, "identity": plan.identity, "family": "f", "seed": 0, "ad_hoc": False,
+        "experiment": plan.experiment.as_dict(), "leaky": False,
+        "dataset": {"name": "d", "drawn": True, "split_version": "leak-free-1",
+                    "split_digest": "s", "pixel_digest": "p"},
+    }  # fmt: skip
+    (plan.folder / "experiment.json").write_text(json.dumps(about), encoding="utf-8")
+    assert standing(plan.record).state == "interrupted"
+    why = {"schema": 1, "why": "the loss is nan"}
+    (plan.folder / "failed.json").write_text(json.dumps(why), encoding="utf-8")
+    shown = standing(RunRecord(plan.folder))
+    assert (shown.state, shown.why) == ("failed", "the loss is nan")
+
+
+def test_a_damaged_run_is_shown_as_such(tmp_path: Path) -> None:
+    (tmp_path / "experiment.json").write_text("{", encoding="utf-8")
+    shown = standing(RunRecord(tmp_path))
+    assert shown.state == "damaged"
+    assert "experiment.json" in shown.why
+
+
+def test_the_command_counts_what_has_not_begun_too(runs_dir: Path) -> None:
+    answer = CliRunner().invoke(
+        app, ["status", "--suite", "quick", "--runs-dir", str(runs_dir), "--json"]
+    )
+    assert answer.exit_code == 0, answer.output
+    counts = json.loads(answer.stdout)["data"]["counts"]
+    assert counts == {"absent": 7}
+    everything = CliRunner().invoke(app, ["status", "--runs-dir", str(runs_dir)])
+    assert "1 done." in everything.stdout
+
+
+def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, ["status", "--runs-dir", str(tmp_path)])
+    assert answer.exit_code == 0
+    assert "facebench run" in answer.stdout

@@ -1,0 +1,110 @@
+"""What takes room is found by kind, and what somebody is at work on stays."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmark.claims import claimed
+from benchmark.cli.main import app
+from benchmark.leftovers import KINDS, SETTLED_SECONDS, leftovers
+
+
+def a_run(runs_dir: Path, identity: str, *ends: str) -> Path:
+    folder = runs_dir / "work" / identity
+    folder.mkdir(parents=True)
+    for name in ("experiment", *ends):
+        (folder / f"{name}.json").write_text('{"schema": 1}', encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    """A runs and a data folder with one of everything that could go."""
+    done = a_run(tmp_path / "runs", "d" * 64, "done")
+    (done / "model.safetensors").write_bytes(b"weights")
+    (done / "weights-epoch-001.safetensors").write_bytes(b"weights")
+    (done / ".metrics.json.abcd1234.json").write_bytes(b"half")
+    failed = a_run(tmp_path / "runs", "f" * 64, "failed")
+    (failed / "checkpoint.pt").write_bytes(b"state")
+    a_run(tmp_path / "runs", "1" * 64)
+    cache = tmp_path / "data" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "k.prefix").write_bytes(b"features")
+    (cache / "l.partial").write_bytes(b"half")
+    (tmp_path / "data" / ".faces-100.1a2b3c4d.partial").mkdir()
+    return tmp_path
+
+
+def found(room: Path, *kinds: str) -> set[str]:
+    wanted = set(kinds or KINDS)
+    return {
+        item.path.name
+        for item in leftovers(room / "runs", room / "data", wanted)  # type: ignore[arg-type]
+    }
+
+
+def test_every_kind_is_found(room: Path) -> None:
+    assert found(room, "leftovers") == {
+        ".metrics.json.abcd1234.json", "l.partial", ".faces-100.1a2b3c4d.partial",
+    }  # fmt: skip
+    assert found(room, "cache") == {"k.prefix"}
+    assert found(room, "epoch-weights") == {"weights-epoch-001.safetensors"}
+    assert found(room, "checkpoints") == {"checkpoint.pt"}
+    assert found(room, "weights") == {"model.safetensors"}
+    assert found(room, "failed") == {"f" * 64}
+    assert found(room, "interrupted") == {"1" * 64}
+
+
+def test_what_a_process_is_at_work_on_stays(room: Path) -> None:
+    with claimed(room / "runs" / "work" / ("d" * 64) / "claim"):
+        assert not found(room) & {".metrics.json.abcd1234.json", "model.safetensors"}
+    everything = list(leftovers(room / "runs", room / "data", set(KINDS)))
+    run = next(item for item in everything if item.path.name == "model.safetensors")
+    with claimed(room / "runs" / "work" / ("d" * 64) / "claim"):
+        assert not run.remove()
+    assert run.remove()
+    assert not run.path.exists()
+
+
+def test_a_young_temporary_file_without_a_claim_stays(room: Path) -> None:
+    young = room / "data" / ".manifest.json.abcd1234.json"
+    young.write_text("half", encoding="utf-8")
+    assert young.name not in found(room, "leftovers")
+    past = young.stat().st_mtime - SETTLED_SECONDS - 1
+    os.utime(young, (past, past))
+    assert young.name in found(room, "leftovers")
+
+
+def clean(room: Path, *arguments: str) -> dict[str, dict[str, int]]:
+    where = ["--runs-dir", str(room / "runs"), "--data-dir", str(room / "data"), "--json"]
+    answer = CliRunner().invoke(app, ["clean", *arguments, *where])
+    assert answer.exit_code == 0, answer.output
+    kinds: dict[str, dict[str, int]] = json.loads(answer.stdout)["data"]["kinds"]
+    return kinds
+
+
+def test_by_itself_the_command_removes_only_what_nobody_can_miss(room: Path) -> None:
+    assert clean(room, "--dry-run").keys() == KINDS.keys()
+    assert len(found(room, "leftovers")) == 3
+    assert clean(room)["leftovers"]["removed"] == 3
+    assert found(room) == {
+        "k.prefix", "weights-epoch-001.safetensors", "checkpoint.pt", "model.safetensors",
+        "f" * 64, "1" * 64,
+    }  # fmt: skip
+
+
+def test_what_is_asked_for_goes(room: Path) -> None:
+    removed = clean(room, "--only", "failed,interrupted,cache")
+    assert {kind: row["removed"] for kind, row in removed.items()} == {
+        "cache": 1, "failed": 1, "interrupted": 1,
+    }  # fmt: skip
+    assert not found(room, "failed", "interrupted", "cache")
+
+
+def test_an_unknown_kind_is_refused(room: Path) -> None:
+    answer = CliRunner().invoke(app, ["clean", "--only", "everything"])
+    assert answer.exit_code == 2
+    assert "epoch-weights" in answer.stderr

@@ -1,0 +1,112 @@
+"""A run's numbers are recomputed from what it kept; whatever was changed is found and named."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from benchmark.cli.main import app
+from benchmark.errors import RunError
+from benchmark.faces.store import FaceSet
+from benchmark.models.readers import header_of
+from benchmark.results.record import RunRecord, work_folder
+from benchmark.verification import Finding, verify
+from tests.test_runs import done_run, settings
+
+
+@pytest.fixture(scope="module")
+def whole(drawn_faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    return done_run(drawn_faces, settings(tmp_path_factory.mktemp("whole")))
+
+
+@pytest.fixture
+def run(whole: RunRecord, tmp_path: Path) -> RunRecord:
+    """A copy of a finished run, to be damaged."""
+    return RunRecord(Path(shutil.copytree(whole.folder, work_folder(tmp_path) / whole.identity)))
+
+
+def said(record: RunRecord, faces: FaceSet | None = None) -> dict[str, Finding]:
+    return {item.what: item for item in verify(record, [faces] if faces else [])}
+
+
+def test_an_untouched_run_holds_to_the_last_bit(run: RunRecord, drawn_faces: FaceSet) -> None:
+    found = said(run, drawn_faces)
+    assert {name: item.verdict for name, item in found.items()} == dict.fromkeys(
+        ("files", "definition", "metrics", "predictions"), "holds"
+    )
+    assert "bit for bit" in found["predictions"].detail
+
+
+def test_without_the_faces_the_predictions_are_not_checked(run: RunRecord) -> None:
+    assert said(run)["predictions"].verdict == "not checked"
+
+
+def test_an_altered_metric_is_found(run: RunRecord) -> None:
+    path = run.folder / "metrics.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["metrics"]["test/gender/accuracy"] += 0.01
+    path.write_text(json.dumps(content), encoding="utf-8")
+    finding = said(run)["metrics"]
+    assert finding.verdict == "differs"
+    assert "test/gender/accuracy" in finding.detail
+
+
+def test_an_altered_prediction_is_found_and_named(run: RunRecord) -> None:
+    text = run.predictions_path.read_text(encoding="utf-8")
+    run.predictions_path.write_text(text.replace("0.2", "0.3", 1), encoding="utf-8")
+    found = said(run)
+    assert "predictions.csv" in found["files"].detail
+    assert found["metrics"].verdict == "differs"
+
+
+def test_another_definition_is_not_this_run(run: RunRecord) -> None:
+    path = run.folder / "experiment.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["experiment"]["recipe"]["learning_rate"] *= 2
+    path.write_text(json.dumps(content), encoding="utf-8")
+    found = said(run)
+    assert found["definition"].verdict == "differs"
+    assert found["files"].verdict == "differs"
+
+
+def test_other_weights_say_other_things(run: RunRecord, drawn_faces: FaceSet) -> None:
+    path = run.folder / "model.safetensors"
+    header, tensors = header_of(path), load_file(path)
+    name = next(name for name in tensors if name.endswith("weight"))
+    save_file(tensors | {name: tensors[name] * 1.5}, path, metadata=header)
+    found = said(run, drawn_faces)
+    assert found["predictions"].verdict == "differs"
+    assert "model.safetensors" in found["files"].detail
+
+
+def test_a_broken_file_is_a_finding_and_no_crash(run: RunRecord) -> None:
+    (run.folder / "experiment.json").write_text('{"schema": 1}', encoding="utf-8")
+    assert said(run)["definition"].verdict == "differs"
+
+
+def test_weights_that_were_cleaned_away_are_no_damage(run: RunRecord, drawn_faces: FaceSet) -> None:
+    (run.folder / "model.safetensors").unlink()
+    found = said(run, drawn_faces)
+    assert found["files"].verdict == "holds"
+    assert found["predictions"].verdict == "not checked"
+
+
+def test_a_run_that_is_not_done_is_refused(run: RunRecord) -> None:
+    (run.folder / "done.json").unlink()
+    with pytest.raises(RunError, match="is not done but interrupted"):
+        verify(run)
+
+
+def test_the_command_says_what_differs_and_exits_1(run: RunRecord, drawn_data_dir: Path) -> None:
+    where = ["--runs-dir", str(run.folder.parents[1]), "--data-dir", str(drawn_data_dir)]
+    fine = CliRunner().invoke(app, ["verify", run.identity[:12], "--json", *where])
+    assert fine.exit_code == 0, fine.output
+    assert json.loads(fine.stdout)["data"]["runs"][0]["holds"]
+    (run.folder / "history.csv").write_text("epoch\n1\n", encoding="utf-8")
+    found = CliRunner().invoke(app, ["verify", *where])
+    assert found.exit_code == 1
+    assert "history.csv" in found.stdout
+    assert "0 of 1 runs hold" in found.stdout

@@ -1,0 +1,101 @@
+"""Losses that are no numbers, memory that does not suffice, and the same answer twice."""
+
+import json
+
+import torch
+
+from benchmark.checkpoints import CHECKPOINT_FILE, load_checkpoint
+from benchmark.results.record import all_records
+from tests.torture.command import (
+    ENTRY,
+    EXPERIMENTS,
+    outcomes,
+    run,
+    run_arguments,
+)
+from tests.torture.rows import Room, Row
+
+RUNS_FAILED = 3
+POISONED = """
+import torch
+from benchmark.training import losses, steps
+count = [0]
+sound = losses.weighted_cross_entropy
+def poisoned(logits, truths, weights):
+    count[0] += 1
+    loss = sound(logits, truths, weights)
+    return loss * float('nan') if count[0] == {at} else loss
+steps.weighted_cross_entropy = poisoned
+"""
+"""What a bad driver or memory cell does: one loss of many is no number."""
+HUNGRY = """
+import resource, torch, benchmark.runs, benchmark.cli.run
+def limit():
+    import os
+    pages = int(open('/proc/self/statm').read().split()[0])
+    most = pages * os.sysconf('SC_PAGE_SIZE') + {mib} * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+sound = benchmark.runs.fit
+def fit(*arguments, **named):
+    limit()
+    return sound(*arguments, **named)
+benchmark.runs.fit = fit
+"""
+"""Give the process little more memory than it has when it begins to train."""
+
+
+def bad_loss(room: Room) -> Row:
+    """One loss is NaN: that run stops within the epoch and keeps its last good state."""
+    row = Row("a loss that is NaN")
+    for at in (3, 9, 15, 22)[: room.times(4, 1)]:
+        runs_dir = room.folder / str(at)
+        arguments = run_arguments(room, runs_dir, EXPERIMENTS[:2], epochs=4, tracking="files")
+        end = run(arguments, entry=POISONED.format(at=at) + ENTRY)
+        row.expect(end.code == RUNS_FAILED and end.is_clear, end.tail())
+        states = {record.experiment_name: record for record in all_records(runs_dir)}
+        failed, other = states[EXPERIMENTS[0]], states[EXPERIMENTS[1]]
+        row.expect(other.state == "done", f"the other run is {other.state}")
+        why = json.loads((failed.folder / "failed.json").read_text())["why"]
+        row.expect("epoch" in why and "nan" in why, f"it says {why}")
+        kept = load_checkpoint(failed.folder / CHECKPOINT_FILE)
+        finite = kept is None or all(
+            bool(torch.isfinite(value).all()) for value in kept["network"].values()
+        )
+        row.expect(finite, "the checkpoint that was kept has weights that are no numbers")
+        again = run(arguments)
+        row.expect(again.code == 0, f"run again: {again.tail()}")
+    return row
+
+
+def no_memory(room: Room) -> Row:
+    """Limit the memory: the batch is divided, or the run fails clearly and the other goes on."""
+    row = Row("out of memory on the device")
+    big = ["--set", "backbone.input_px=96", "--set", "recipe.batch_size=128"]
+    for name, mib in (("mtl-cnn-none-full-short", 60), ("mtl-squeezenet1_1-none-frozen-short", 40)):
+        runs_dir = room.folder / name
+        arguments = run_arguments(
+            room, runs_dir, (name, EXPERIMENTS[1]), epochs=1, tracking="files"
+        )
+        end = run([*arguments, *big, "--no-cache"], entry=HUNGRY.format(mib=mib) + ENTRY)
+        row.expect(end.code in (0, RUNS_FAILED) and end.is_clear, end.tail())
+        row.expect(
+            "memory" in end.err or "pieces" in end.err or end.code == 0, f"not said: {end.tail()}"
+        )
+    return row
+
+
+def same_twice(room: Room) -> Row:
+    """Run a suite in two processes, in deterministic mode: equal to the last bit."""
+    row = Row("the same answer in two processes")
+    found = []
+    for number in range(2):
+        runs_dir = room.folder / str(number)
+        end = run(run_arguments(room, runs_dir, EXPERIMENTS, tracking="files"))
+        row.expect(end.code == 0, end.tail())
+        found.append(outcomes(runs_dir))
+    for identity, first in found[0].items():
+        row.expect(first == found[1].get(identity), f"run {identity[:12]} differs")
+    where = ["--runs-dir", str(room.folder / "0"), "--data-dir", str(room.data_dir)]
+    held = run(["verify", *where])
+    row.expect(held.code == 0 and held.out.count("bit for bit") == 3, held.tail())
+    return row

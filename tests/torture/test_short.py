@@ -1,0 +1,80 @@
+"""The torture, shortened: every kind of fault that can be made in a few seconds."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.torture import archives, crowd, fuzz, kills, records, watched
+from tests.torture.rows import Fault, Room, Row, table, tried
+
+IN_THIS_PROCESS: tuple[Fault, ...] = (
+    watched.damaged_pictures,
+    watched.huge_pictures,
+    watched.damaged_archives,
+    watched.hostile_archives,
+    watched.damaged_weights,
+    watched.hostile_weights,
+)
+IN_PROCESSES: tuple[Fault, ...] = (kills.killed_runs, crowd.stale_claim)
+
+
+def room(folder: Path, data_dir: Path) -> Room:
+    return Room(folder, data_dir, short=True, seed=20)
+
+
+@pytest.mark.parametrize("fault", IN_THIS_PROCESS, ids=lambda fault: fault.__name__)
+def test_nothing_is_lost_to_hostile_files(
+    fault: Fault, tmp_path: Path, drawn_data_dir: Path
+) -> None:
+    row = fault(room(tmp_path, drawn_data_dir))
+    assert row.tried > 0
+    assert not row.lost
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", IN_PROCESSES, ids=lambda fault: fault.__name__)
+def test_nothing_is_lost_when_processes_die(
+    fault: Fault, tmp_path: Path, drawn_data_dir: Path
+) -> None:
+    row = fault(room(tmp_path, drawn_data_dir))
+    assert row.tried > 0
+    assert not row.lost
+
+
+@pytest.mark.slow
+def test_damage_to_a_finished_run_is_found(tmp_path: Path, drawn_data_dir: Path) -> None:
+    row = records.damaged_records(room(tmp_path, drawn_data_dir))
+    assert row.tried > 0
+    assert not row.lost
+
+
+def test_a_loss_is_counted_and_shown() -> None:
+    row = Row("a fault")
+    row.expect(True, "never said")
+    row.expect(False, "a byte is missing")
+    assert (row.tried, row.survived) == (2, 1)
+    shown = table([row])
+    assert "LOST: a byte is missing" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_torture_that_breaks_counts_as_a_loss(tmp_path: Path) -> None:
+    def broken(_room: Room) -> Row:
+        raise ValueError("no tools")
+
+    (row,) = tried([("broken", broken)], lambda _: room(tmp_path, tmp_path))
+    assert row.lost == ["the torture broke: ValueError: no tools"]
+
+
+def test_damage_always_changes_something() -> None:
+    rng = random.Random(3)
+    assert all(archives.damaged(b"\0" * 64, rng) != b"\0" * 64 for _ in range(300))
+
+
+def test_what_falls_over_is_told_from_what_is_refused() -> None:
+    def fall(_number: int, _rng: random.Random) -> object:
+        raise KeyError("size")
+
+    assert fuzz.outcome(fall, 0, random.Random(0)).startswith("broke KeyError")
+    assert fuzz.outcome(lambda _, __: 1, 0, random.Random(0)) == "read"
