@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.tracking", "benchmark.plans"),
     ("benchmark.run_folders", "benchmark.run_ways"),
     ("benchmark.runs", "benchmark.farms"),
+    ("benchmark.speed",),
     ("benchmark.report",),
     ("benchmark.cli",),
 )
@@ -72,11 +73,13 @@ ONLY_IN = {
     "optuna": {"benchmark.tuning"},
     "rich": {"benchmark.cli"},
     "typer": {"benchmark.cli"},
-    "timm": {"benchmark.timm_models"},
+    "timm": {"benchmark.timm_models", "benchmark.speed.timm_loop"},
     "matplotlib": {
         f"benchmark.results.{prefix}figures"
         for prefix in ("", "calibration_", "leak_", "subgroup_", "subset_", "suspect_")
-    },
+    }
+    | {"benchmark.speed.figures"},
+    "pytorch_lightning": {"benchmark.speed.lightning_loop"},
 }
 
 

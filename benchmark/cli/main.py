@@ -19,6 +19,7 @@ from benchmark.cli import (
     registry,
     run,
     show,
+    speed,
     subsets,
     tracking,
     weights,
@@ -58,6 +59,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(tracking.app, name="runs")
 app.command("run")(run.run)
 app.command("farm", epilog=farm.EXAMPLES)(farm.farm)
+app.command("speed", epilog=speed.EXAMPLES)(speed.speed)
 app.command("audit-split", epilog=audit_split.EXAMPLES)(audit_split.audit_split)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
