@@ -10,8 +10,8 @@ from benchmark.speed.session import Machine, RowMeasured
 
 NOTHING: Final = "–"
 SCHEMA: Final = 1
-RATIO_HEADS: Final = ("what", "images", "plain, s", "ours, s", "ratio (low–high)", "CPU", "goal")
-WORK_HEADS: Final = ("what", "way", "seconds", "TFLOP/s", "of roofline", "ours is")
+RATIO_HEADS: Final = ("what", "images", "other, s", "ours, s", "ratio (low–high)", "CPU", "goal")
+WORK_HEADS: Final = ("what", "way", "seconds", "TFLOP/s", "roofline", "ours faster by")
 
 
 def ratio_text(ratio: Ratio) -> str:
@@ -65,7 +65,7 @@ def work_cells(measured: RowMeasured) -> list[tuple[str, ...]]:
     for name, timing in measured.timings.items():
         reached = measured.efficiency[name]
         tflops = NOTHING if reached.tflops is None else f"{reached.tflops:.3g}"
-        faster = NOTHING if name == ours else f"{ratio_text(measured.ratio(name))} faster"
+        faster = NOTHING if name == ours else ratio_text(measured.ratio(name))
         share = f"{100 * reached.of_roofline:.0f} %"
         found.append((measured.row.name, name, seconds_text(timing.seconds), tflops, share, faster))
     return found
@@ -78,14 +78,15 @@ def notes(machine: Machine, rows: Sequence[RowMeasured]) -> list[str]:
     )
     copied = machine.peaks.copy_bytes / 1e9
     said = [
-        f"plain: {machine.config.sentence()}.",
+        f"The other way is the plain loop: {machine.config.sentence()}. For the heads it is one "
+        "after another on the same cache, for --deterministic the exact way.",
         "Seconds are medians of the rounds, all ways in turns in one process; a ratio is the "
         "median of the rounds' ratios, with the least and the most. CPU: the ratio of processor "
         "seconds, workers included. Warming up is apart: --json has it.",
         "An epoch trains on the images and validates on an eighth as many. A run trains all its "
         "epochs from fresh weights; ours computes the frozen part inside and keeps it on the disk.",
         f"Peaks measured here: {peaks}; a copy moves {copied:.1f} GB/s, read and written. "
-        "Of roofline: the least seconds at these peaks over the measured ones.",
+        "Roofline: the least seconds at these peaks over the measured ones.",
     ]
     if machine.load_before:
         before, after = machine.load_before[0], (machine.load_after or machine.load_before)[0]
@@ -97,7 +98,7 @@ def notes(machine: Machine, rows: Sequence[RowMeasured]) -> list[str]:
         said.append(f"Time was short: fewer than three rounds of {', '.join(short)}.")
     said += [f"{row.row.name}: {note}" for row in rows for note in row.notes]
     if any(row.goal is not None and not row.judged for row in rows):
-        said.append(f"{why_not_judged(machine.device).capitalize()}.")
+        said.append(f"No verdicts: {why_not_judged(machine.device)}.")
     return said
 
 

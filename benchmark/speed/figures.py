@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmark.results.figures import COLOURS, FAINT, INK
-from benchmark.speed.answer import images_text, ratio_text
+from benchmark.speed.answer import ratio_text
 from benchmark.speed.session import Machine, RowMeasured
 
 
@@ -17,7 +17,7 @@ def speed_figure(machine: Machine, rows: Sequence[RowMeasured]) -> Figure:
     axes = figure.subplots()
     for place, row in enumerate(rows):
         _draw(axes, place, row)
-    labels = [f"{row.row.title}\n{images_text(row)} images" for row in rows]
+    labels = [f"{row.row.title}\n{_images(row)}" for row in rows]
     axes.set_yticks(range(len(rows)), labels, size=9)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")
@@ -43,6 +43,11 @@ def speed_figure(machine: Machine, rows: Sequence[RowMeasured]) -> Figure:
         size=9,
     )
     return figure
+
+
+def _images(row: RowMeasured) -> str:
+    epochs = f" × {row.epochs} epochs" if row.epochs > 1 else ""
+    return f"{row.n_images:,} images{epochs}"
 
 
 def _draw(axes: Axes, place: int, row: RowMeasured) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -154,6 +154,11 @@ class Session:
     def __init__(self, faces: FaceSet, device: Device, options: SpeedOptions) -> None:
         self._faces, self._options = faces, options
         self._device = device
+        self._load_seconds: float | None = None
+        """Of the plain loader for a picture; measured once."""
+        # Before the first matrix product: what --deterministic asks of cuBLAS is read by it alone.
+        # It is the size that Hopper takes by itself.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
         config = PlainConfig(
             workers=min(4, cores) if options.workers is None else options.workers,
@@ -215,7 +220,9 @@ class Session:
             rounds = self._options.rounds + (row.kind != "run" and self._device.kind == "cuda")
             step = plain_step_seconds(job)
             cost = relative_cost(row, n_loops, row.epochs(self._device, self._options.epochs))
-            per_image = step / job.config.batch_size * cost * rounds
+            if self._load_seconds is None:
+                self._load_seconds = plain_load_seconds(job)
+            per_image = (step / job.config.batch_size + self._load_seconds) * cost * rounds
         return images_for(row, self._device, seconds, per_image, len(job.sample.train))
 
     def _settled(self, row: Row, job: ways.Job) -> tuple[ways.Job, dict[str, Way]]:
@@ -285,3 +292,19 @@ def plain_step_seconds(job: ways.Job) -> float:
         ways.step_once(plain, optimiser, job)
         seconds.append(time.perf_counter() - started)
     return seconds[-1]
+
+
+CALIBRATION: Final = 256
+"""Pictures that tell how fast the plain loader is."""
+
+
+def plain_load_seconds(job: ways.Job) -> float:
+    """Time the plain loader for a picture, its workers at work already."""
+    few = job.sample.first(min(CALIBRATION, len(job.sample.train)))
+    loading = ways.PlainPass(replace(job, sample=few))
+    loading.warm_up()
+    started = time.perf_counter()
+    loading.measure()
+    seconds = time.perf_counter() - started
+    loading.close()
+    return seconds / len(few.train)
