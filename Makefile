@@ -15,6 +15,7 @@ DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 .PHONY: help setup demo data explore weights benchmark leaderboard subsets ui doctor test check format
 .PHONY: help setup demo data weights benchmark tune tune-all leaderboard subsets ui doctor test check format
 .PHONY: help setup demo data weights benchmark leaderboard subsets ui doctor test check format torture mutation coverage
+.PHONY: help setup demo data weights benchmark leaderboard subsets speed ui doctor test check format
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +64,9 @@ report: setup ## Write one HTML page that answers the questions; SUITE=study for
 subsets: setup ## Specialists against everyone: run the suite SEEDS times, compare
 	$(BIN)/facebench run --suite subsets --seeds $(SEEDS) $(DATASET_OPTION)
 	$(BIN)/facebench subsets $(DATASET_OPTION)
+
+speed: setup ## Measure training here against a plain PyTorch loop: make speed BUDGET=20
+	$(BIN)/facebench speed --budget $(or $(BUDGET),20) $(DATASET_OPTION)
 
 ui: setup ## Open the MLflow UI on 127.0.0.1
 	$(BIN)/facebench ui --port $(PORT)

@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.explore", "benchmark.report"),
     ("benchmark.references", "benchmark.leaderboards", "benchmark.notebook"),
     ("benchmark.tuning",),
+    ("benchmark.speed",),
     ("benchmark.report",),
     ("benchmark.cli",),
 )
@@ -89,12 +90,15 @@ ONLY_IN = {
     "typer": {"benchmark.cli"},
     "timm": {"benchmark.timm_models"},
     "plotly": {"benchmark.tuning"},
+    "timm": {"benchmark.timm_models", "benchmark.speed.timm_loop"},
     "matplotlib": {
         f"benchmark.results.{prefix}figures"
         for prefix in ("", "calibration_", "leak_", "subgroup_", "subset_", "suspect_")
     }
     | {"benchmark.explore"},
     | {"benchmark.tuning.figures", "benchmark.tuning.surfaces"},
+    | {"benchmark.speed.figures"},
+    "pytorch_lightning": {"benchmark.speed.lightning_loop"},
 }
 
 

@@ -24,6 +24,7 @@ from benchmark.cli import (
     run,
     show,
     status,
+    speed,
     subsets,
     tracking,
     tune,
@@ -67,6 +68,7 @@ app.add_typer(tracking.app, name="runs")
 app.command("run")(run.run)
 app.command("farm", epilog=farm.EXAMPLES)(farm.farm)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
+app.command("speed", epilog=speed.EXAMPLES)(speed.speed)
 app.command("audit-split", epilog=audit_split.EXAMPLES)(audit_split.audit_split)
 app.command("leaderboard", epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
