@@ -11,11 +11,7 @@ PORT ?= 5000
 DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test check format
-.PHONY: help setup demo data explore weights benchmark leaderboard subsets ui doctor test check format
-.PHONY: help setup demo data weights benchmark tune tune-all leaderboard subsets ui doctor test check format
-.PHONY: help setup demo data weights benchmark leaderboard subsets ui doctor test check format torture mutation coverage
-.PHONY: help setup demo data weights benchmark leaderboard subsets speed ui doctor test check format
+.PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test check format explore tune tune-all torture mutation coverage speed
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14

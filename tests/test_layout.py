@@ -34,11 +34,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "benchmark.leftovers",
     ),
     ("benchmark.runs", "benchmark.farms"),
-    ("benchmark.explore", "benchmark.report"),
     ("benchmark.references", "benchmark.leaderboards", "benchmark.notebook"),
-    ("benchmark.tuning",),
-    ("benchmark.speed",),
-    ("benchmark.report",),
+    ("benchmark.tuning", "benchmark.speed", "benchmark.explore", "benchmark.report"),
     ("benchmark.cli",),
 )
 """From the ground up; a module may import its own layer's package and every layer below."""
