@@ -85,16 +85,14 @@ ONLY_IN = {
     "optuna": {"benchmark.tuning"},
     "rich": {"benchmark.cli"},
     "typer": {"benchmark.cli"},
-    "timm": {"benchmark.timm_models"},
     "plotly": {"benchmark.tuning"},
     "timm": {"benchmark.timm_models", "benchmark.speed.timm_loop"},
     "matplotlib": {
         f"benchmark.results.{prefix}figures"
         for prefix in ("", "calibration_", "leak_", "subgroup_", "subset_", "suspect_")
     }
-    | {"benchmark.explore"},
+    | {"benchmark.explore", "benchmark.speed.figures"}
     | {"benchmark.tuning.figures", "benchmark.tuning.surfaces"},
-    | {"benchmark.speed.figures"},
     "pytorch_lightning": {"benchmark.speed.lightning_loop"},
 }
 

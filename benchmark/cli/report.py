@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from benchmark.cli.completion import complete_dataset, complete_suite
-from benchmark.cli.leaderboard import _build, _datasets
 from benchmark.cli.library import library_at_hand
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
@@ -23,6 +22,7 @@ from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import write_text
 
 if TYPE_CHECKING:
+    from benchmark.leaderboards import Places, RunsAtHand
     from benchmark.report.answers import Answer as Answered
     from benchmark.report.evidence import Evidence
     from benchmark.report.faces import Gallery
@@ -88,14 +88,17 @@ def report(
     that would. Of photographed faces it shows none, unless asked.
     """
     with speaking("report", as_json=as_json) as answer:
+        from benchmark.leaderboards import Places, RunsAtHand
+
         library = library_at_hand(runs_dir, data_dir, answer)
         links = _links(runs_dir, mlflow_url, answer)
-        names = _datasets(library.runs, dataset, runs_dir, answer)
+        at_hand = RunsAtHand(list(library.runs), [])
+        places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
+        names = at_hand.datasets(dataset, runs_dir)
+        answer.warnings += at_hand.warnings
         answer.data = {"reports": []}
         for name in names:
-            evidence = _evidence(
-                library, name, suites or (), links, data_dir, weights_dir or data_dir / "weights"
-            )
+            evidence = _evidence(library, name, suites or (), links, at_hand, places)
             gallery = _gallery(evidence, data_dir, answer, with_faces=with_faces)
             path = _target(out_path, runs_dir, name, suites or (), several=len(names) > 1)
             answer.data["reports"].append(
@@ -121,21 +124,14 @@ def _evidence(
     dataset: str,
     suites: Sequence[str],
     links: "MlflowLinks",
-    data_dir: Path,
-    weights_dir: Path,
+    at_hand: "RunsAtHand",
+    places: "Places",
 ) -> "Evidence":
+    from benchmark.leaderboards import leaderboards
     from benchmark.report.evidence import Evidence, chosen_experiments
 
     experiments = chosen_experiments(library, suites, dataset)
-    board = _build(
-        [run.record for run in library.runs],
-        experiments,
-        dataset,
-        suite=" and ".join(suites) or None,
-        data_dir=data_dir,
-        weights_dir=weights_dir,
-        ad_hoc=False,
-    )
+    (board,) = leaderboards(at_hand, places, suites, dataset)
     return Evidence(library, board, tuple(experiments), tuple(suites), links)
 
 

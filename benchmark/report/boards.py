@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from benchmark.report.evidence import Evidence
 from benchmark.report.networks import anchor_of
 from benchmark.report.tables import Cell, Column, DataTable, Status, TableRow, number, words
-from benchmark.results.formats import (
-    HEADINGS,
+from benchmark.results.board import HEADINGS
+from benchmark.results.cells import (
     NOTHING,
     count_text,
     duration_text,
