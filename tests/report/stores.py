@@ -133,7 +133,10 @@ def scored(record: RunRecord, predictions: pd.DataFrame, experiment: Experiment)
         "schema": 1,
         "predictions_sha256": predictions_digest(record.predictions_path),
         "metrics": metrics,
-        "subgroups": [dict(zip(SUBGROUP_COLUMNS, row, strict=True)) for row in rows],
+        "subgroups": {
+            name: list(column)
+            for name, column in zip(SUBGROUP_COLUMNS, zip(*rows, strict=True), strict=True)
+        },
     }
 
 
