@@ -41,8 +41,8 @@ benchmark: setup ## Prepare SOURCE, add WEIGHTS, run SUITE, rank it
 	$(BIN)/facebench run --suite $(SUITE) --seeds $(SEEDS) $(DATASET_OPTION)
 	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION)
 
-leaderboard: setup ## Print and write the leaderboard of SUITE
-	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION)
+leaderboard: setup ## Print and write the leaderboard of SUITE, regressions beside it
+	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION) --fit-references
 
 subsets: setup ## Specialists against everyone: run the suite SEEDS times, compare
 	$(BIN)/facebench run --suite subsets --seeds $(SEEDS) $(DATASET_OPTION)
