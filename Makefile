@@ -53,6 +53,8 @@ tune-all: setup ## Search for every experiment of SUITE, TRIALS each
 
 leaderboard: setup ## Print and write the leaderboard of SUITE
 	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION)
+leaderboard: setup ## Print and write the leaderboard of SUITE, regressions beside it
+	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION) --fit-references
 
 report: setup ## Write one HTML page that answers the questions; SUITE=study for a suite
 	$(BIN)/facebench report $(if $(filter-out file default,$(origin SUITE)),--suite $(SUITE)) $(DATASET_OPTION)

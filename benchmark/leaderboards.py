@@ -136,6 +136,26 @@ def leaderboards(
     return boards
 
 
+def board_of(
+    runs: Sequence[Run],
+    experiments: Sequence[Experiment],
+    dataset: str,
+    places: Places,
+    suites: Sequence[str] = (),
+) -> Leaderboard:
+    """Build the leaderboard of runs that were read already, with these experiments as rows."""
+    references = References(places.runs_dir, places.data_dir, runs=runs)
+    asked = Asked(
+        experiments,
+        dataset,
+        [registry.suite(name) for name in suites],
+        references=references.rows,
+        missing=missing_weights(experiments, places.weights_dir),
+        known=registry.experiments(),
+    )
+    return arrange(runs, asked)
+
+
 def _experiments(
     runs: Sequence[Run], suites: Sequence[Suite]
 ) -> tuple[list[Experiment], list[str]]:

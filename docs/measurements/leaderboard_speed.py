@@ -189,7 +189,7 @@ def _measure(runs_dir: Path) -> None:
     def tell(what: str) -> None:
         marks.append((time.perf_counter(), time.process_time()))
         wall, cpu = (new - old for new, old in zip(marks[-1], marks[-2], strict=True))
-        print(f"{what:<22} {wall:6.2f} s, of the processor {cpu:6.2f} s")
+        print(f"{what:<22} {wall:6.2f} s, of the processor {cpu:6.2f} s", flush=True)
 
     at_hand = runs_at_hand(runs_dir)
     tell(f"read {len(at_hand.runs)} runs")
