@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from benchmark.cli.main import app
 from benchmark.errors import DataError, RunError
-from benchmark.evaluation import evaluate, evaluation_folder, unseen_rows, write
+from benchmark.evaluation import Evaluation, evaluate, evaluation_folder, unseen_rows, write
 from benchmark.experiment import Backbone, Experiment, Head, Recipe
 from benchmark.faces.prepare import prepare
 from benchmark.faces.sample import draw_sample
@@ -78,10 +78,21 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
+@pytest.fixture(scope="module")
+def on_its_own(record: RunRecord, drawn_faces: FaceSet) -> Evaluation:
+    return evaluate(record, drawn_faces, CPU)
+
+
+@pytest.fixture(scope="module")
+def on_fairface(record: RunRecord, data_dir: Path) -> Evaluation:
+    faces = open_faces(data_dir / "fairface-32")
+    return evaluate(record, faces, CPU, lambda: [faces])
+
+
 def test_on_its_own_data_set_a_run_says_what_is_stored(
-    record: RunRecord, drawn_faces: FaceSet
+    record: RunRecord, on_its_own: Evaluation
 ) -> None:
-    found = evaluate(record, drawn_faces, CPU)
+    found = on_its_own
     stored = read_predictions(record.predictions_path)
     stored = stored[stored["part"] == "test"].sort_values("file", ignore_index=True)
     (group,) = found.groups
@@ -94,10 +105,9 @@ def test_on_its_own_data_set_a_run_says_what_is_stored(
 
 
 def test_each_task_is_read_on_the_faces_labelled_with_it(
-    record: RunRecord, data_dir: Path, tmp_path: Path
+    on_fairface: Evaluation, tmp_path: Path
 ) -> None:
-    faces = open_faces(data_dir / "fairface-32")
-    found = evaluate(record, faces, CPU, lambda: [faces])
+    found, faces = on_fairface, on_fairface.faces
     n_aged = int((faces.table["age_group"] != MISSING).sum())
     assert 0 < n_aged < 150
     assert {group.tasks: len(group.predictions) for group in found.groups} == {
@@ -114,22 +124,12 @@ def test_each_task_is_read_on_the_faces_labelled_with_it(
     assert (stored["age_group"] == MISSING).sum() == 150 - n_aged
 
 
-def test_what_is_compared_as_what_is_said(record: RunRecord, data_dir: Path) -> None:
-    faces = open_faces(data_dir / "fairface-32")
-    said = " ".join(evaluate(record, faces, CPU, lambda: [faces]).notes)
+def test_what_is_compared_as_what_is_said(on_fairface: Evaluation) -> None:
+    said = " ".join(on_fairface.notes)
     assert "East Asian, Southeast Asian as Asian" in said
     assert "Without a class here, and left out: " in said
     assert "20-29 (" in said
     assert "have no age group: left out of whatever needs it." in said
-
-
-def test_a_task_that_the_data_set_does_not_tell_is_not_evaluated(
-    record: RunRecord, data_dir: Path
-) -> None:
-    found = evaluate(record, open_faces(data_dir / "genders"), CPU)
-    assert [group.tasks for group in found.groups] == [("gender",)]
-    assert not any(name.startswith("test/race") for name in found.metrics)
-    assert "genders does not tell age group, race: not evaluated." in found.notes
 
 
 def test_a_task_that_the_data_set_does_not_tell_is_not_trained(
@@ -186,7 +186,7 @@ def test_a_run_without_weights_is_refused(
         evaluate(RunRecord(folder), drawn_faces, CPU)
 
 
-def test_the_command_says_it_in_eighty_columns_and_as_json(
+def test_a_task_that_the_data_set_does_not_tell_is_not_evaluated(
     record: RunRecord, data_dir: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -195,6 +195,14 @@ def test_the_command_says_it_in_eighty_columns_and_as_json(
     options = ["evaluate", "--run", record.identity[:12], *where]
     result = CliRunner().invoke(app, [*options, "--dataset", "genders"])
     assert result.exit_code == 0, result.stderr
+    kept = runs_dir / "evaluations" / record.identity[:12] / "genders"
+    metrics = json.loads((kept / "evaluation.json").read_text())["metrics"]
+    assert {name.split("/")[1] for name in metrics} == {
+        "gender",
+        "combined",
+        "n_faces",
+        "n_clusters",
+    }
     assert "genders does not tell age group, race: not evaluated." in result.stdout
     assert "gender │   150 │" in result.stdout
     result = CliRunner().invoke(app, [*options, "--dataset", "nowhere", "--json"])
@@ -203,9 +211,7 @@ def test_the_command_says_it_in_eighty_columns_and_as_json(
     assert sorted(path.name for path in record.folder.iterdir()) == before
 
 
-def test_an_evaluation_has_a_folder_of_its_own(
-    record: RunRecord, drawn_faces: FaceSet, runs_dir: Path
-) -> None:
-    found = evaluate(record, drawn_faces, CPU)
-    folder = evaluation_folder(runs_dir, found)
-    assert folder == runs_dir / "evaluations" / record.identity[:12] / drawn_faces.name
+def test_an_evaluation_has_a_folder_of_its_own(on_its_own: Evaluation, runs_dir: Path) -> None:
+    folder = evaluation_folder(runs_dir, on_its_own)
+    short = on_its_own.record.identity[:12]
+    assert folder == runs_dir / "evaluations" / short / on_its_own.faces.name

@@ -32,9 +32,17 @@ def label_findings(faces: "FaceSet") -> list[DataError]:
     ]
 
 
+def label_gaps(faces: "FaceSet") -> list[str]:
+    """Say in a sentence per label what a data set's faces lack; nothing where they have all."""
+    from benchmark.faces.label_statement import gaps
+
+    labels = faces.manifest.get("labels")
+    return [] if labels is None else gaps(labels, len(faces.table))
+
+
 def print_labels(faces: "FaceSet") -> None:
     """Print how the words were read, and what faces lack; nothing for faces named as UTKFace."""
-    from benchmark.faces.label_statement import gaps, notes
+    from benchmark.faces.label_statement import notes
 
     labels = faces.manifest.get("labels")
     if labels is None:
@@ -43,7 +51,7 @@ def print_labels(faces: "FaceSet") -> None:
     out.print(f"Labels from {escape(files)}, layout {labels['layout']}:", soft_wrap=True)
     if labels["mapping"]:
         out.print(_mapping_table(labels["mapping"]))
-    for sentence in (*gaps(labels, len(faces.table)), *notes(labels)):
+    for sentence in (*label_gaps(faces), *notes(labels)):
         say_warning(sentence)
 
 

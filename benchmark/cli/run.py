@@ -175,11 +175,13 @@ def _run(
     *,
     quiet: bool,
 ) -> ExitCode:
+    from benchmark.cli.labels_table import label_gaps
     from benchmark.cli.run_display import RunDisplay
     from benchmark.faces.choice import choose_dataset
     from benchmark.runs import Failed, Missing, run_all
 
     faces = choose_dataset(data_dir, dataset)
+    answer.warnings.extend(label_gaps(faces))
     if not quiet:
         _say_where(faces, settings)
     counts: dict[str, int] = {}

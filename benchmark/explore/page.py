@@ -30,6 +30,7 @@ class Picture:
 
 def write_exploration(explored: Explored, folder: Path) -> list[Path]:
     """Write the page and its PNGs into `folder`; give their paths, the page first."""
+    folder.mkdir(parents=True, exist_ok=True)  # Before the drawing: where it fails, at once.
     figures = figures_of(explored)
     svgs = {name: Markup(as_svg(figure, name)) for name, figure in figures.items()}
     written = [folder / PAGE_FILE]

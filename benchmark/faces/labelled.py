@@ -7,7 +7,7 @@ table's words were read: a number on such faces is worth no more than that readi
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -102,10 +102,9 @@ def take_labelled_census(source: Source, labelling: Labelling) -> LabelledCensus
     faces: dict[str, tuple[str, Member, FaceLabels]] = {}
     taken: set[str] = set()
     for file, labels, problem in rows:
-        found = pictures.get(file, ())
-        if len(found) != 1:
-            reason = f"{len(found)} pictures of this name" if found else "no picture of this name"
-            left_out.append((printable(file), ROW_KIND, reason))
+        found = _meant(pictures.get(file, []), file)
+        if len(found) != 1 or found[0].path in taken:
+            left_out.append((printable(file), ROW_KIND, _why_none(found)))
             continue
         taken.add(found[0].path)
         if problem or labels is None:
@@ -119,6 +118,17 @@ def take_labelled_census(source: Source, labelling: Labelling) -> LabelledCensus
         raise _no_faces(source, labelling, left_out, bool(taken))
     census = Census([faces[file] for file in sorted(faces)], left_out)
     return LabelledCensus(census, rows.statement())
+
+
+def _meant(found: list[Member], file: str) -> list[Member]:
+    """Take the picture of the very path before those whose paths end in it."""
+    return [member for member in found if member.path == file] or found
+
+
+def _why_none(found: list[Member]) -> str:
+    if len(found) == 1:
+        return "another row names the same picture"
+    return f"{len(found)} pictures of this name" if found else "no picture of this name"
 
 
 def _pictures(
@@ -150,7 +160,7 @@ class _Rows:
         self.n_contradicted = 0
         self.n_without = 0
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[tuple[str, FaceLabels | None, str]]:
         columns = [label for label in LABELS if self._has(label)]
         cells_of: dict[str, set[tuple[str, ...]]] = {}
         for table in self.labelling.files:

@@ -102,6 +102,21 @@ def test_duplicates_lost_pictures_and_faces_without_any_label_are_told(tmp_path:
     assert "2 rows name a file that an earlier row names." in notes(labels)
 
 
+def test_a_row_means_one_picture_and_a_picture_one_row(tmp_path: Path) -> None:
+    files = {f"p{i}.jpg": jpeg(i) for i in range(30)} | {
+        "deep/p0.jpg": jpeg(40),
+        "deep/q.jpg": jpeg(41),
+    }
+    source = folder_of(tmp_path / "photos", files)
+    rows = [*(row(i) for i in range(30)), "deep/q.jpg,30,male,White", "q.jpg,40,male,White"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,age,gender,race", *rows]))
+    faces = prepared(tmp_path, source)
+    quarantine = faces.quarantine().set_index("file")["reason"]
+    assert "p0.jpg" in faces.table["file"].tolist()  # the one of that very path
+    assert quarantine["q.jpg"] == "another row names the same picture"
+    assert quarantine["deep/p0.jpg"] == "no row in the table of labels"
+
+
 def test_equal_pictures_disagree_only_where_both_are_labelled(tmp_path: Path) -> None:
     files = {f"p{i}.jpg": jpeg(i // 2 if i < 4 else i) for i in range(24)}
     source = folder_of(tmp_path / "photos", files)
