@@ -225,3 +225,17 @@ def test_system_metrics_are_kept_of_runs_that_take_their_time(
 def _system_metrics(runs_dir: Path) -> set[str]:
     (run,) = mlflow_runs(runs_dir)
     return {name for name in run.data.metrics if name.startswith("system/")}
+
+
+def test_a_failed_run_says_why_in_its_note(runs_dir: Path) -> None:
+    record = the_record(runs_dir)
+    (record.folder / "done.json").unlink()
+    failed = {"schema": 1, "why": "<b>no</b> memory", "traceback": "line\n" * 9_000 + "The end"}
+    (record.folder / "failed.json").write_text(json.dumps(failed))
+    MlflowMirror(runs_dir, print).mirror(RunRecord(record.folder))
+    (run,) = mlflow_runs(runs_dir)
+    note = run.data.tags["mlflow.note.content"]
+    assert run.info.status == "FAILED"
+    assert "**Failed**: &lt;b&gt;no&lt;/b&gt; memory" in note
+    assert "The end\n```" in note
+    assert len(note) < 8_000

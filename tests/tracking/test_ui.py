@@ -64,7 +64,8 @@ def address(make_runs_dir: MakeStore, tmp_path_factory: pytest.TempPathFactory) 
             yield f"http://127.0.0.1:{port}"
         finally:
             server.send_signal(signal.SIGINT)
-            assert server.wait(timeout=PATIENCE_SECONDS) == 0
+            code = server.wait(timeout=PATIENCE_SECONDS)
+    assert code == 0
 
 
 def _installed(folder: Path) -> Path:
