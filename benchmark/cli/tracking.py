@@ -49,7 +49,12 @@ def import_(
         imported = []
         with progress_bar(quiet=quiet or as_json) as progress:
             bar = progress.add_task("runs", total=len(records))
-            for record, run_id in import_records(iter(records), runs_dir):
+
+            def leave_out(error: RunError) -> None:
+                answer.warnings.append(f"left out: {error}")
+                progress.advance(bar)
+
+            for record, run_id in import_records(iter(records), runs_dir, leave_out):
                 imported.append({"identity": record.identity, "mlflow_run": run_id})
                 progress.advance(bar)
         answer.data = {"runs": imported}

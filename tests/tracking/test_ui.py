@@ -111,11 +111,18 @@ def _is_outside(url: str) -> bool:
     return not url.startswith(("http://127.0.0.1:", "data:", "blob:"))
 
 
+def keep_picture(page: Any, name: str) -> None:
+    """Keep what is seen for whoever wants to look at it, where FACEBENCH_TEST_SCREENSHOTS says."""
+    if folder := os.environ.get("FACEBENCH_TEST_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"mlflow_{name}.png")
+
+
 def test_a_stranger_lands_on_the_runs_with_the_columns_that_matter(page: Any) -> None:
     page.get_by_role("link", name="mtl-cnn-none-full-tiny · seed 0").first.wait_for()
     for column in ("selected/val/combined", "test/race/accuracy", "architecture"):
         page.get_by_text(column).first.wait_for()
     assert "Model training" in page.inner_text("body")
+    keep_picture(page, "runs")
 
 
 def test_a_run_says_what_it_is_and_what_came_out(page: Any) -> None:
@@ -124,11 +131,11 @@ def test_a_run_says_what_it_is_and_what_came_out(page: Any) -> None:
     assert page.locator("#planted").count() == 0
     for shown in ("test/race/accuracy", "drawn-v1 · train"):
         page.get_by_text(shown, exact=False).first.wait_for()
+    keep_picture(page, "run")
 
 
 def test_a_picture_is_one_click_away(page: Any) -> None:
     with page.context.expect_page() as opened:
         page.locator("a[href*='pictures/confusion_race.png']").click()
-    picture = opened.value.locator("img[src^='blob:'], img[src*='artifact']").last
-    picture.wait_for()
     opened.value.wait_for_function("[...document.images].some(image => image.naturalWidth > 300)")
+    keep_picture(opened.value, "picture")
