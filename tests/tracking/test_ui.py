@@ -98,13 +98,19 @@ def page(address: str) -> Iterator[Any]:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(viewport={"width": 1500, "height": 900})
         context.set_default_timeout(1000 * PATIENCE_SECONDS)
-        context.on("console", lambda said: said.type == "error" and troubles.append(said.text))
+        context.on("weberror", lambda said: troubles.append(str(said.error)))
         context.on("request", lambda asked: _is_outside(asked.url) and troubles.append(asked.url))
+        context.on("response", lambda given: _is_bad(given) and troubles.append(given.url))
         page = context.new_page()
         page.goto(address, wait_until="commit")
         yield page
         browser.close()
     assert troubles == []
+
+
+def _is_bad(given: Any) -> bool:
+    """MLflow's pages ask who is logged in, of a server that knows no one."""
+    return given.status >= 400 and not given.url.endswith("/users/current")
 
 
 def _is_outside(url: str) -> bool:
