@@ -14,6 +14,9 @@ IDENTITY_TAG: Final = "facebench.identity"
 ATTEMPT_TAG: Final = "facebench.attempt"
 RED_FLAG_TAG: Final = "red_flag"
 CROSSED: Final = "gender_race"
+MOST_LINES: Final = 30
+MOST_LETTERS: Final = 3_000
+"""Of a traceback in a note: MLflow cuts a note after 8,000 letters."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,22 @@ def run_note(record: RunRecord, links: Links | None = None) -> str:
         lines += ["**LEAKY**: test faces were seen in training.", ""]
     if about["ad_hoc"]:
         lines += ["Ad hoc: changed on the command line, kept off leaderboards.", ""]
+    if record.state == "failed":
+        lines += _failure(record)
     if record.state == "done":
         lines += [*_outcome_table(record), *_loading(links)]
     lines += ["", *LIMITS]
     return "\n".join(lines)
+
+
+def _failure(record: RunRecord) -> list[str]:
+    """Say why a run failed, with the end of its traceback."""
+    failed = record.failed
+    trace = str(failed.get("traceback", "")).replace("```", "'''").splitlines()
+    why = plain(str(failed.get("why", ""))[:MOST_LETTERS])
+    kept = "\n".join(trace[-MOST_LINES:])[-MOST_LETTERS:]
+    again = f"`facebench run {record.experiment_name} --seeds {record.seed}`"
+    return [f"**Failed**: {why} {again} tries again.", "", "```", kept, "```", ""]
 
 
 def _network_in_words(about: dict[str, Any]) -> str:

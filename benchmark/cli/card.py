@@ -9,7 +9,7 @@ from rich.markdown import Markdown
 from benchmark.cli.completion import complete_run
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
 from benchmark.cli.output import Answer, err, out, speaking
-from benchmark.errors import RunError, TrackingError
+from benchmark.errors import RunError
 from benchmark.files import write_text
 from benchmark.results.record import RunRecord
 
@@ -140,5 +140,5 @@ def _mirror(record: RunRecord, runs_dir: Path, answer: Answer) -> None:
 
     try:
         mirror_again(RunRecord(record.folder), runs_dir)
-    except TrackingError as error:
+    except RunError as error:
         answer.warnings.append(f"{error} The card is in the run's folder.")

@@ -20,6 +20,8 @@ TRIAL_TAG: Final = "trial"
 TRIAL_STATE_TAG: Final = "trial_state"
 TRIAL_REASON_TAG: Final = "trial_reason"
 PARENT_TAG: Final = "mlflow.parentRunId"
+TRIALS_SHOWN: Final = 30
+"""In a study's note: MLflow cuts a note after 8,000 letters."""
 
 TrialState = Literal["running", "complete", "pruned", "failed"]
 
@@ -183,6 +185,7 @@ class StudyMirror:
     def _note(self) -> str:
         study, best = self._study, self.best()
         told = sorted(self._trials.values(), key=lambda trial: trial.number)
+        shown = sorted(told, key=_by_value)[:TRIALS_SHOWN]
         lines = [
             f"**{plain(study.asks)}**",
             "",
@@ -195,8 +198,14 @@ class StudyMirror:
             lines += ["", f"Best so far: trial {best.number:03d}, {best.value:.4f}.", ""]
         if told:
             lines += ["| trial | state | value | settings |", "|--:|---|--:|---|"]
-            lines += [_line(trial) for trial in told]
+            lines += [_line(trial) for trial in shown]
+        if len(told) > len(shown):
+            lines += ["", f"The best {len(shown)} of {len(told)} trials; all are beneath it."]
         return "\n".join(lines)
+
+
+def _by_value(trial: Trial) -> tuple[bool, float, int]:
+    return (trial.value is None, -(trial.value or 0), trial.number)
 
 
 def _line(trial: Trial) -> str:

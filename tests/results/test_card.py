@@ -70,7 +70,7 @@ def test_a_group_of_few_faces_is_marked(record: RunRecord) -> None:
 
 
 def test_gaps_and_calibration_are_told_once_they_are_computed(runs: RunBuilder) -> None:
-    predictions = made_up_predictions({"gender": 1.5}, n=160)
+    predictions = made_up_predictions({"gender": 1.5})
     record = runs.done(an_experiment(tasks=("gender",)), predictions)
     assert "`facebench runs rescore` does it" in model_card(record)
     rescore(record)

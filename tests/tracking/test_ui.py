@@ -64,7 +64,8 @@ def address(make_runs_dir: MakeStore, tmp_path_factory: pytest.TempPathFactory) 
             yield f"http://127.0.0.1:{port}"
         finally:
             server.send_signal(signal.SIGINT)
-            assert server.wait(timeout=PATIENCE_SECONDS) == 0
+            code = server.wait(timeout=PATIENCE_SECONDS)
+    assert code == 0
 
 
 def _installed(folder: Path) -> Path:
@@ -97,8 +98,9 @@ def page(address: str) -> Iterator[Any]:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(viewport={"width": 1500, "height": 900})
         context.set_default_timeout(1000 * PATIENCE_SECONDS)
-        context.on("console", lambda said: said.type == "error" and troubles.append(said.text))
+        context.on("weberror", lambda said: troubles.append(str(said.error)))
         context.on("request", lambda asked: _is_outside(asked.url) and troubles.append(asked.url))
+        context.on("response", lambda given: _is_bad(given) and troubles.append(given.url))
         page = context.new_page()
         page.goto(address, wait_until="commit")
         yield page
@@ -106,8 +108,19 @@ def page(address: str) -> Iterator[Any]:
     assert troubles == []
 
 
+def _is_bad(given: Any) -> bool:
+    """MLflow's pages ask who is logged in, of a server that knows no one."""
+    return given.status >= 400 and not given.url.endswith("/users/current")
+
+
 def _is_outside(url: str) -> bool:
     return not url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+
+
+def keep_picture(page: Any, name: str) -> None:
+    """Keep what is seen for whoever wants to look at it, where FACEBENCH_TEST_SCREENSHOTS says."""
+    if folder := os.environ.get("FACEBENCH_TEST_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"mlflow_{name}.png")
 
 
 def test_a_stranger_lands_on_the_runs_with_the_columns_that_matter(page: Any) -> None:
@@ -115,6 +128,7 @@ def test_a_stranger_lands_on_the_runs_with_the_columns_that_matter(page: Any) ->
     for column in ("selected/val/combined", "test/race/accuracy", "architecture"):
         page.get_by_text(column).first.wait_for()
     assert "Model training" in page.inner_text("body")
+    keep_picture(page, "runs")
 
 
 def test_a_run_says_what_it_is_and_what_came_out(page: Any) -> None:
@@ -123,11 +137,11 @@ def test_a_run_says_what_it_is_and_what_came_out(page: Any) -> None:
     assert page.locator("#planted").count() == 0
     for shown in ("test/race/accuracy", "drawn-v1 · train"):
         page.get_by_text(shown, exact=False).first.wait_for()
+    keep_picture(page, "run")
 
 
 def test_a_picture_is_one_click_away(page: Any) -> None:
     with page.context.expect_page() as opened:
         page.locator("a[href*='pictures/confusion_race.png']").click()
-    picture = opened.value.locator("img[src^='blob:'], img[src*='artifact']").last
-    picture.wait_for()
     opened.value.wait_for_function("[...document.images].some(image => image.naturalWidth > 300)")
+    keep_picture(opened.value, "picture")
