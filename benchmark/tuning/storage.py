@@ -65,9 +65,10 @@ def storage_errors(address: str) -> Iterator[None]:
             f"the storage {shown(address)} cannot be reached: {error}",
             allowed="sqlite:///FILE, journal:FILE, or a database whose driver is installed",
         ) from error
+    # AttributeError and KeyError: what Optuna's journal raises after a line that was torn.
     except (
         SQLAlchemyError, optuna.exceptions.StorageInternalError, json.JSONDecodeError, OSError,
-        ValueError, KeyError, RuntimeError,
+        ValueError, KeyError, RuntimeError, AttributeError,
     ) as error:  # fmt: skip
         raise RunError(
             f"the study's storage cannot be used: {_reason(error)}",
