@@ -78,7 +78,9 @@ def storage_errors(address: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Give the innermost error's first line."""
+    """Give the innermost error's first line, or what it means where only Optuna knows that."""
+    if isinstance(error, (KeyError, AttributeError, json.JSONDecodeError)):
+        return "a record in it is damaged"
     inner = error.__cause__ or error
     inner = getattr(inner, "orig", None) or inner
     return (str(inner).strip().splitlines() or [repr(inner)])[0]
