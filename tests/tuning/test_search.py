@@ -49,6 +49,7 @@ def best_found(folder: Path, faces: FaceSet, sampler: str, seed: int) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_planted_recipe_is_found_in_thirty_trials_and_sooner_than_by_chance(
     tmp_path: Path, drawn_faces: FaceSet
 ) -> None:

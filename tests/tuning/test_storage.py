@@ -40,9 +40,15 @@ def test_a_journal_with_a_line_that_was_torn_is_lost_and_said_to_be(
     a_ledger(a_study(tmp_path, drawn_faces), address)
     with (tmp_path / "log").open("ab") as log:
         log.write(b'{"op_code":5,"worker_id":"x')
-    error = trouble(tmp_path, drawn_faces, address)
-    assert error.found == "the study's storage cannot be used: a record in it is damaged"
-    assert error.fix.startswith("Move that file away")
+
+    def go_on() -> None:
+        for _ in range(2):
+            a_ledger(a_study(tmp_path, drawn_faces), address).take(9)
+
+    with pytest.raises(RunError) as raised:
+        go_on()
+    assert "a record in it is damaged" in raised.value.found
+    assert raised.value.fix.startswith("Move that file away")
 
 
 def test_a_database_of_another_version_of_optuna(tmp_path: Path, drawn_faces: FaceSet) -> None:
