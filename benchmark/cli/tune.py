@@ -58,7 +58,8 @@ class Wish:
     changes: dict[str, Any]
     rows: tuple[str, ...]
     refit_seeds: tuple[int, ...]
-    worker: bool
+    helps: bool
+    """Searches along with the process that began it, and shows nothing."""
 
 
 def tune(
@@ -108,7 +109,7 @@ def tune(
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
-    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
+    worker: Annotated[str | None, typer.Option("--worker", hidden=True)] = None,
 ) -> None:
     """Search for the best recipe of experiments by validation; what was stopped goes on.
 
@@ -120,9 +121,9 @@ def tune(
         wish = Wish(
             trials, timeout, jobs, storage, sampler, sampler_seed, pruner,
             tuple(only.split(",")) if only else (), parse_settings(settings or []),
-            tuple(row or ()), parse_seeds(seeds) if refit else (), worker,
+            tuple(row or ()), parse_seeds(seeds) if refit else (), worker is not None,
         )  # fmt: skip
-        chosen = _chosen(names or [], suite, wish)
+        chosen = [worker] if worker else _chosen(names or [], suite, wish)
         ways = Ways(
             device, precision, False, True, False,
             (cache_dir or data_dir / "cache") if cache else None, cache_gib,
@@ -133,23 +134,10 @@ def tune(
         from benchmark.faces.choice import choose_dataset
 
         faces = choose_dataset(data_dir, dataset)
-        told: list[dict[str, Any]] = []
-        answer.data = {"dataset": faces.name, "studies": told}
-        code = ExitCode.FINE
-        for name in chosen:
-            try:
-                found = _tuned(answer, name, faces, where, wish, quiet=quiet or as_json)
-            except BenchmarkError as error:
-                if len(chosen) == 1:
-                    raise
-                # One of many that cannot be searched does not stop the others.
-                answer.errors.append(error)
-                found = {"experiment": name, "ok": False}
-            told.append(found)
-            code = max(code, ExitCode.FINE if found["ok"] else ExitCode.RUNS_FAILED)
+        code = _all_tuned(answer, chosen, faces, where, wish, quiet=quiet or as_json)
         if not (quiet or as_json):
-            for trouble in answer.errors:
-                say_error(trouble)
+            for error in answer.errors:
+                say_error(error)
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
 
@@ -175,10 +163,28 @@ def _chosen(names: list[str], suite: str | None, wish: Wish) -> list[str]:
     return list(found)
 
 
-def _tuned(
-    answer: Answer, name: str, faces: "FaceSet", settings: "Settings", wish: Wish, *, quiet: bool
-) -> dict[str, Any]:
-    """Search for one experiment, or through one grid, and answer with what was found."""
+def _all_tuned(
+    answer: Answer,
+    names: list[str],
+    faces: "FaceSet",
+    settings: "Settings",
+    wish: Wish,
+    *,
+    quiet: bool,
+) -> ExitCode:
+    """Search for each by itself; one of many that cannot be searched does not stop the others."""
     from benchmark.cli.tune_session import Session
 
-    return Session(answer, faces, settings, wish, quiet=quiet).tune(name)
+    session = Session(answer, faces, settings, wish, quiet=quiet)
+    studies: list[dict[str, Any]] = []
+    answer.data = {"dataset": faces.name, "studies": studies}
+    for name in names:
+        try:
+            studies.append(session.tune(name))
+        except BenchmarkError as error:
+            if len(names) == 1:
+                raise
+            answer.errors.append(error)
+            studies.append({"experiment": name, "ok": False})
+    fine = all(study["ok"] for study in studies)
+    return ExitCode.FINE if fine else ExitCode.RUNS_FAILED

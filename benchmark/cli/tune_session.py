@@ -54,10 +54,9 @@ class Session:
         grid = registry.grid(name) if name.startswith(GRID_PREFIX) else None
         base = grid.experiment if grid else registry.experiment(name)
         study = self._grid_study(grid) if grid else self._study(base)
-        n_wanted = len(study.points) if grid else self._wish.n_trials
-        outcome = self._searched(study, base, n_wanted, grid)
+        outcome = self._searched(study, base, grid)
         found = _data(study, outcome)
-        if self._wish.worker:
+        if self._wish.helps:
             return found
         if not self._quiet:
             print_grid(grid, study, outcome) if grid else print_best(study, outcome)
@@ -90,13 +89,12 @@ class Session:
             tuple(grid.points(rows)),
         )  # fmt: skip
 
-    def _searched(
-        self, study: Study, base: Experiment, n_wanted: int, grid: GridSpace | None
-    ) -> Outcome:
+    def _searched(self, study: Study, base: Experiment, grid: GridSpace | None) -> Outcome:
         """Run the search until it ends, and write what it shows."""
         n_epochs = study.experiment.recipe.max_epochs
         address = self._wish.storage or default_storage(study.folder)
         ledger = Ledger(study, address, n_epochs)
+        n_wanted = ledger.n_queued if grid else self._wish.n_trials
         mirror = self._settings.mirror
         teller = Teller(
             study, self._settings.runs_dir, mirror if isinstance(mirror, MlflowMirror) else None,
@@ -110,7 +108,7 @@ class Session:
             teller.catch_up(ledger.trials())
             try:
                 with (
-                    self._helpers(study, address, grid),
+                    self._helpers(study, address),
                     contextlib.closing(search(ledger, objective, limits)) as events,
                 ):
                     for event in events:
@@ -123,7 +121,7 @@ class Session:
                 teller.catch_up(ledger.trials())
                 teller.end("interrupted")
                 raise
-        if self._wish.worker:
+        if self._wish.helps:
             return Outcome(tuple(ledger.trials()), None, (), None, ())
         return self._ended(study, base, ledger, teller, grid)
 
@@ -163,11 +161,11 @@ class Session:
             for name, about in ledger.earlier_studies().items():
                 why = _difference(study, about)
                 display.say(f"[yellow]note[/] {why}: a new study begins. {name} stays as it is.")
-            if not study.points:
-                try:
-                    ledger.queue_first(point_of(study.experiment, study.space))
-                except ExperimentError as error:
-                    self._answer.warnings.append(f"{error} The search begins elsewhere.")
+        if not trials:
+            try:
+                ledger.queue_first(point_of(study.experiment, study.space))
+            except ExperimentError as error:
+                self._answer.warnings.append(f"{error} The search begins elsewhere.")
         for path, words in study.space.words.items():
             display.say(f"  {path}: {words}")
 
@@ -186,13 +184,14 @@ class Session:
         )
 
     @contextlib.contextmanager
-    def _helpers(self, study: Study, address: str, grid: GridSpace | None) -> Iterator[None]:
+    def _helpers(self, study: Study, address: str) -> Iterator[None]:
         """Let further processes search along; they end with this one."""
         command = [
             sys.executable, "-c", "from benchmark.cli.main import main; main()",
-            *_again(sys.argv[1:]), "--jobs", "1", "--worker", "--quiet", "--storage", address,
+            *_again(sys.argv[1:]), "--worker", study.experiment.name, "--quiet",
+            "--storage", address,
         ]  # fmt: skip
-        n_more = 0 if self._wish.worker else self._wish.jobs - 1
+        n_more = 0 if self._wish.helps else self._wish.jobs - 1
         helpers = [
             subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             for _ in range(n_more)

@@ -34,7 +34,7 @@ REASON: Final = "reason"
 SECONDS: Final = "seconds"
 RETRY_OF: Final = "retry_of"
 DEATHS: Final = "deaths"
-MOST_DEATHS: Final = 3
+MOST_DEATHS: Final = 12
 """A point whose process died so often is not tried again: it may be what kills it."""
 
 STATES: Final = {
@@ -130,6 +130,11 @@ class Ledger:
         """Who sampled and pruned, with which versions, from the first trial on."""
         with storage_errors(self._address):
             return list(self._study.user_attrs.get(SESSIONS, []))
+
+    @property
+    def n_queued(self) -> int:
+        """Count the different points that were tried or queued: of a grid, all that are wanted."""
+        return len({tuple(sorted(trial.point.items())) for trial in self.trials()})
 
     @property
     def address(self) -> str:

@@ -19,6 +19,7 @@ from benchmark.tuning.tables import trials_table
 
 PAGE_FILE: Final = "study.html"
 MOST_IN_CONTOUR: Final = 4
+SCORE: Final = "combined validation accuracy"
 STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.35rem;margin-bottom:.2rem} h2{font-size:1.1rem;margin:2rem 0 .3rem}
@@ -53,16 +54,29 @@ def _sections(
     from optuna import visualization
 
     drawings: list[tuple[str, Callable[[], Any]]] = [
-        ("How the search went", lambda: visualization.plot_optimization_history(study)),
+        (
+            "How the search went",
+            lambda: visualization.plot_optimization_history(study, target_name=SCORE),
+        ),
         ("Epoch by epoch", lambda: visualization.plot_intermediate_values(study)),
     ]
     if found:
-        drawings.append(("What mattered", lambda: visualization.plot_param_importances(study)))
-    drawings.append(("Each parameter by itself", lambda: visualization.plot_slice(study)))
+        drawings.append(
+            (
+                "What mattered",
+                lambda: visualization.plot_param_importances(study, target_name=SCORE),
+            )
+        )
+    drawings.append(
+        ("Each parameter by itself", lambda: visualization.plot_slice(study, target_name=SCORE))
+    )
     crossed = list(found)[:MOST_IN_CONTOUR]
     if len(done) >= FEWEST_FOR_CONTOUR and len(crossed) > 1:
         drawings.append(
-            ("Parameters together", lambda: visualization.plot_contour(study, params=crossed))
+            (
+                "Parameters together",
+                lambda: visualization.plot_contour(study, params=crossed, target_name=SCORE),
+            )
         )
     return [(title, draw()) for title, draw in drawings]
 

@@ -65,9 +65,10 @@ def storage_errors(address: str) -> Iterator[None]:
             f"the storage {shown(address)} cannot be reached: {error}",
             allowed="sqlite:///FILE, journal:FILE, or a database whose driver is installed",
         ) from error
+    # AttributeError and KeyError: what Optuna's journal raises after a line that was torn.
     except (
         SQLAlchemyError, optuna.exceptions.StorageInternalError, json.JSONDecodeError, OSError,
-        ValueError, KeyError, RuntimeError,
+        ValueError, KeyError, RuntimeError, AttributeError,
     ) as error:  # fmt: skip
         raise RunError(
             f"the study's storage cannot be used: {_reason(error)}",
@@ -77,7 +78,9 @@ def storage_errors(address: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Give the innermost error's first line."""
+    """Give the innermost error's first line, or what it means where only Optuna knows that."""
+    if isinstance(error, (KeyError, AttributeError, json.JSONDecodeError)):
+        return "a record in it is damaged"
     inner = error.__cause__ or error
     inner = getattr(inner, "orig", None) or inner
     return (str(inner).strip().splitlines() or [repr(inner)])[0]

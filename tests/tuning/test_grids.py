@@ -58,10 +58,9 @@ def test_every_point_of_a_row_is_tried_once_and_rows_add_up(
 
         yield Score(0, 0.5)
 
-    for rows in ((32,), (32, 64)):
-        n_points = len(study(*rows).points)
+    for rows in ((32,), (64,)):
         ledger = a_ledger(study(*rows), f"journal:{tmp_path}/log")
-        list(search(ledger, objective, Limits(n_points)))  # type: ignore[arg-type]
+        list(search(ledger, objective, Limits(ledger.n_queued)))  # type: ignore[arg-type]
     points = [tuple(trial.point.values()) for trial in ledger.trials()]
     assert len(points) == len(set(points)) == 8
     assert {trial.state for trial in ledger.trials()} == {"complete"}

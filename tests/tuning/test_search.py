@@ -49,6 +49,7 @@ def best_found(folder: Path, faces: FaceSet, sampler: str, seed: int) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_planted_recipe_is_found_in_thirty_trials_and_sooner_than_by_chance(
     tmp_path: Path, drawn_faces: FaceSet
 ) -> None:
@@ -138,8 +139,8 @@ def test_a_point_that_kills_whoever_tries_it_is_given_up(
         ticket = a_ticket(ledger)
         points.append(ticket.point)
         ticket.claim.close()
-    assert points[0] == points[1] == points[2]
-    assert points[3] != points[0]
+    assert all(point == points[0] for point in points[:MOST_DEATHS])
+    assert points[MOST_DEATHS] != points[0]
 
 
 def test_a_trial_that_somebody_is_at_is_left_to_them(tmp_path: Path, drawn_faces: FaceSet) -> None:

@@ -33,6 +33,24 @@ def test_a_journal_that_is_no_journal(tmp_path: Path, drawn_faces: FaceSet) -> N
     assert "the study's storage cannot be used" in error.found
 
 
+def test_a_journal_with_a_line_that_was_torn_is_lost_and_said_to_be(
+    tmp_path: Path, drawn_faces: FaceSet
+) -> None:
+    address = f"journal:{tmp_path}/log"
+    a_ledger(a_study(tmp_path, drawn_faces), address)
+    with (tmp_path / "log").open("ab") as log:
+        log.write(b'{"op_code":5,"worker_id":"x')
+
+    def go_on() -> None:
+        for _ in range(2):
+            a_ledger(a_study(tmp_path, drawn_faces), address).take(9)
+
+    with pytest.raises(RunError) as raised:
+        go_on()
+    assert "a record in it is damaged" in raised.value.found
+    assert raised.value.fix.startswith("Move that file away")
+
+
 def test_a_database_of_another_version_of_optuna(tmp_path: Path, drawn_faces: FaceSet) -> None:
     address = f"sqlite:///{tmp_path}/o.db"
     a_ledger(a_study(tmp_path, drawn_faces), address)
