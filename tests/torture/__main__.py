@@ -51,11 +51,12 @@ FAULTS: tuple[tuple[str, Fault], ...] = (
 
 def drawn_data(folder: Path) -> Path:
     """Make a data directory with 240 drawn faces of 32 px."""
+    from benchmark.faces.choice import STORED_NAME
     from benchmark.faces.drawn import draw_faces
     from benchmark.faces.store import store_faces
 
     drawn = draw_faces(240, seed=3, image_px=32)
-    store_faces(drawn.images, drawn.labels, name="drawn-32", data_dir=folder)
+    store_faces(drawn.images, drawn.labels, name=STORED_NAME, data_dir=folder)
     return folder
 
 
