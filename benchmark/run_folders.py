@@ -3,6 +3,7 @@
 Alone (benchmark.runs) or beside others (benchmark.farms): the same files, in the same order.
 """
 
+import contextlib
 import functools
 import traceback
 from collections.abc import Callable, Mapping
@@ -181,8 +182,10 @@ def mark_interrupted(plan: Plan, settings: Settings) -> None:
     """Say in a begun run's folder that it was stopped from outside."""
     if plan.record.state in ("absent", "done"):
         return
-    write_json(plan.folder / "interrupted.json", {"schema": SCHEMA, "when": now()})
-    settings.mirror(plan.record)
+    # A full or read-only disk: without done.json it reads interrupted all the same.
+    with contextlib.suppress(OSError):
+        write_json(plan.folder / "interrupted.json", {"schema": SCHEMA, "when": now()})
+        settings.mirror(plan.record)
 
 
 def mark_failed(plan: Plan, settings: Settings, error: Exception) -> RunError:

@@ -130,10 +130,14 @@ class MlflowMirror:
         by_attempt = {
             str(run.data.tags.get(ATTEMPT_TAG)): str(run.info.run_id) for run in of_identity
         }
+        begun = [run for run in of_identity if run.data.tags.get(ATTEMPT_TAG) == attempt]
         if attempt not in by_attempt:
             by_attempt[attempt] = _create_run(
                 client, experiment_id, record, by_attempt.get(str(int(attempt) - 1))
             )
+        elif not begun[0].inputs.dataset_inputs:
+            # A process that was killed between creating the run and describing it.
+            _describe_run(client, by_attempt[attempt], record.about)
         self._run_ids[key] = by_attempt[attempt]
         return by_attempt[attempt]
 
@@ -222,8 +226,6 @@ def _key(record: RunRecord) -> tuple[str, str]:
 
 def _create_run(client: Any, experiment_id: str, record: RunRecord, previous: str | None) -> str:
     """Create the run with its parameters and data sets; `previous` is the attempt that failed."""
-    from mlflow.entities import Param
-
     about, tags = record.about, run_tags(record)
     if previous is not None:
         tags["previous_attempt"] = previous
@@ -234,10 +236,17 @@ def _create_run(client: Any, experiment_id: str, record: RunRecord, previous: st
         start_time=_milliseconds(about["started"]),
     )
     run_id = str(run.info.run_id)
+    _describe_run(client, run_id, about)
+    return run_id
+
+
+def _describe_run(client: Any, run_id: str, about: dict[str, Any]) -> None:
+    """Log a run's parameters and data sets, the latter last: with them the description is whole."""
+    from mlflow.entities import Param
+
     params = [Param(name, str(value)) for name, value in run_params(about).items()]
     client.log_batch(run_id, params=params)
     client.log_inputs(run_id, dataset_inputs(about))
-    return run_id
 
 
 def _heads(name: str) -> bool:

@@ -108,6 +108,10 @@ def _follow_moved_artifacts(runs_dir: Path) -> None:
         write_text(note, root + "\n")
 
 
+CREDENTIALS: Final = re.compile(r"//[^/@\s]*@")
+"""In an address: MLflow's own errors quote it with the password in it."""
+
+
 @contextlib.contextmanager
 def store_errors(uri: str) -> Iterator[None]:
     """Turn whatever a broken store raises into TrackingError, and keep its warnings quiet."""
@@ -133,7 +137,7 @@ def without_password(text: str) -> str:
 
 def _reason(error: Exception) -> str:
     """Give an error's first line, without the class names and statements that come with it."""
-    text = str(error).strip()
+    text = CREDENTIALS.sub("//", str(error).strip())
     line = text.splitlines()[0] if text else repr(error)
     return line[line.rfind("(sqlite3.") :] if "(sqlite3." in line else line
 

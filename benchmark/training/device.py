@@ -141,7 +141,7 @@ def is_out_of_memory(error: Exception) -> bool:
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    words = ("DefaultCPUAllocator", "MPS backend out of memory", "CUDA out of memory")
+    words = ("DefaultCPUAllocator", "bad_alloc", "MPS backend out of memory", "CUDA out of memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

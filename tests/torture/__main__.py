@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.torture import crowd, disks, kills, numbers, records, secrets, server, watched
+from tests.torture import crowd, disks, kills, numbers, records, searches, secrets, server, watched
 from tests.torture.rows import Fault, Room, table, tried
 
 FAULTS: tuple[tuple[str, Fault], ...] = (
@@ -35,6 +35,8 @@ FAULTS: tuple[tuple[str, Fault], ...] = (
     ("damaged checkpoint", records.damaged_checkpoint),
     ("damaged cache", records.damaged_cache),
     ("damaged store", records.damaged_store),
+    ("damaged recipes", searches.damaged_recipes),
+    ("damaged journal", searches.damaged_journal),
     ("damaged pictures", watched.damaged_pictures),
     ("huge pictures", watched.huge_pictures),
     ("damaged archives", watched.damaged_archives),
@@ -49,11 +51,12 @@ FAULTS: tuple[tuple[str, Fault], ...] = (
 
 def drawn_data(folder: Path) -> Path:
     """Make a data directory with 240 drawn faces of 32 px."""
+    from benchmark.faces.choice import STORED_NAME
     from benchmark.faces.drawn import draw_faces
     from benchmark.faces.store import store_faces
 
     drawn = draw_faces(240, seed=3, image_px=32)
-    store_faces(drawn.images, drawn.labels, name="drawn-32", data_dir=folder)
+    store_faces(drawn.images, drawn.labels, name=STORED_NAME, data_dir=folder)
     return folder
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmark.faces.choice import STORED_NAME
 from benchmark.results.record import all_records
 from tests.torture.command import (
     ENTRY,
@@ -171,6 +172,6 @@ def vanished_faces(room: Room) -> Row:
         row.expect(*_mended(arguments, runs_dir, 2))
         row.expect(all(outcomes(runs_dir).values()), "a run is not done")
         shutil.rmtree(data_dir)
-        absent = run([*arguments, "--seeds", "1", "--dataset", "drawn-32"])
+        absent = run([*arguments, "--seeds", "1", "--dataset", STORED_NAME])
         row.expect(absent.code == 2 and absent.is_clear, f"before a run: {absent.tail()}")
     return row

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.results.record import all_records
-from benchmark.run_notes import run_params
+from benchmark.run_notes import IDENTITY_TAG, run_params
 
 
 def missing_in_mlflow(runs_dir: Path) -> list[str]:
@@ -19,7 +19,7 @@ def missing_in_mlflow(runs_dir: Path) -> list[str]:
         ids = [item.experiment_id for item in client.search_experiments()]
         found = list(client.search_runs(ids, max_results=1000))
         for record in all_records(runs_dir):
-            mine = [run for run in found if run.data.tags.get("identity") == record.identity]
+            mine = [run for run in found if run.data.tags.get(IDENTITY_TAG) == record.identity]
             wrong += [f"{record.identity[:8]}: {text}" for text in _missing(client, record, mine)]
     return wrong
 

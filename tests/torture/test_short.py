@@ -33,6 +33,7 @@ def test_nothing_is_lost_to_hostile_files(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("fault", IN_PROCESSES, ids=lambda fault: fault.__name__)
 def test_nothing_is_lost_when_processes_die(
     fault: Fault, tmp_path: Path, drawn_data_dir: Path
@@ -43,6 +44,7 @@ def test_nothing_is_lost_when_processes_die(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_damage_to_a_finished_run_is_found(tmp_path: Path, drawn_data_dir: Path) -> None:
     row = records.damaged_records(room(tmp_path, drawn_data_dir))
     assert row.tried > 0

@@ -14,6 +14,7 @@ from benchmark.faces.store import FaceSet
 from benchmark.plans import Settings, plan_run
 from benchmark.results.record import RunRecord, all_records
 from benchmark.results.red_flags import acknowledge
+from benchmark.run_notes import ATTEMPT_TAG, IDENTITY_TAG
 from benchmark.tracking import MlflowMirror, import_records, mirror_again, open_store
 from benchmark.training.device import Device
 from tests.tracking.conftest import EXPERIMENT, mlflow_runs, the_record
@@ -254,3 +255,18 @@ def test_a_run_of_an_older_layout_is_left_out_and_the_others_are_imported(runs_d
     imported = list(import_records(all_records(runs_dir), runs_dir, left_out.append))
     assert [item.folder for item, _ in imported] == [record.folder]
     assert "run 000000000000 hold too little for MLflow (KeyError: 'versions')" in str(left_out[0])
+
+
+def test_a_run_that_was_created_and_not_described_is_described_later(runs_dir: Path) -> None:
+    """As a process leaves it that is killed between the two."""
+    record = the_record(runs_dir)
+    mirror = MlflowMirror(runs_dir, print)
+    experiment = mirror.experiment_id(record.about["dataset"])
+    mirror.client().create_run(
+        experiment,
+        tags={IDENTITY_TAG: record.identity, ATTEMPT_TAG: str(record.about.get("attempt", 1))},
+    )
+    MlflowMirror(runs_dir, print).mirror(record)
+    (run,) = mlflow_runs(runs_dir)
+    assert run.data.params["recipe.max_epochs"] == "2"
+    assert run.inputs.dataset_inputs

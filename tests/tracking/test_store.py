@@ -90,3 +90,14 @@ def test_a_store_that_does_not_answer_is_left_alone_while_a_run_trains(
     mirror(record)  # within the minute: not tried
     assert len(heard) == 1
     assert open_store(runs_dir).get_experiment_by_name("drawn-v1") is None
+
+
+def test_a_password_in_the_address_is_never_shown() -> None:
+    from benchmark.tracking.store import mlflow_module, store_errors
+
+    mlflow = mlflow_module()
+    uri = "http://me:swordfish@127.0.0.1:9"
+    with pytest.raises(TrackingError) as told, store_errors(uri):
+        raise mlflow.exceptions.MlflowException(f"API request to {uri}/api/2.0 failed")
+    assert "swordfish" not in str(told.value)
+    assert "127.0.0.1:9" in str(told.value)

@@ -1,5 +1,6 @@
 """Out of memory: the batch goes through in pieces, as the same step, or fails with a sentence."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,11 +8,12 @@ import torch
 from torch import nn
 
 from benchmark.errors import DeviceError
-from benchmark.experiment import Augmentation
+from benchmark.experiment import Augmentation, Backbone
+from benchmark.faces.batches import FaceBatches
 from benchmark.training.accumulation import in_halves, why_whole
-from benchmark.training.device import is_out_of_memory
+from benchmark.training.device import Device, is_out_of_memory
 from benchmark.training.steps import SpeedSettings
-from benchmark.training.trainer import TrainingState, fit, start
+from benchmark.training.trainer import TrainingFaces, TrainingState, fit, start
 from tests.training.small import CPU, a_network, an_experiment, epochs, some_data, some_faces
 
 FLIPS = Augmentation(flip=True, rotation_degrees=10.0)
@@ -116,3 +118,41 @@ def test_memory_that_never_suffices_is_told() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         list(in_halves(hungry, torch.arange(3)))
+
+
+def trained_on_gpu(data: TrainingFaces, most: float, *, graph: bool) -> tuple[TrainingState, int]:
+    """Train with that fraction of the GPU's memory; give how much of it was taken, too."""
+    device = Device(torch.device("cuda"), "fp32", exact=True)
+    experiment = replace(
+        an_experiment("squeezenet1_1", trained="all", batch_size=48),
+        backbone=Backbone("squeezenet1_1", input_px=448),
+    )
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.set_per_process_memory_fraction(most)
+    try:
+        with device.arithmetic():
+            state = start(a_network(experiment), experiment.recipe, device)
+            epochs(fit(state, data, experiment, 4, device, SpeedSettings(graph=graph)))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    return state, torch.cuda.max_memory_reserved()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("graph", [False, True])
+def test_on_a_gpu_that_is_full_the_step_is_the_same(graph: bool) -> None:
+    """The second training gets two fifths of what whole batches take."""
+    on_host = some_faces()
+    labels = {task: values.cuda() for task, values in on_host.labels.items()}
+    faces = FaceBatches(on_host.pixels.cuda(), labels)
+    data = TrainingFaces(faces, torch.arange(48).cuda(), torch.arange(48, 64).cuda())
+    ample, peak = trained_on_gpu(data, 1.0, graph=graph)
+    total = torch.cuda.get_device_properties(0).total_memory
+    scarce, _ = trained_on_gpu(data, 0.4 * peak / total, graph=graph)
+    assert "pieces" not in ample.speed_report
+    assert scarce.speed_report["pieces"] > 1
+    for name, value in ample.network.state_dict().items():
+        other = scarce.network.state_dict()[name]
+        torch.testing.assert_close(other, value, rtol=1e-3, atol=1e-5)

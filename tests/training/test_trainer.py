@@ -184,3 +184,15 @@ def test_two_exact_trainings_end_in_equal_weights() -> None:
             epochs(fit(state, some_data(), experiment, 5, exact))
         networks.append(state.network.state_dict())
     assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
+
+
+def test_weights_that_are_no_numbers_are_not_kept_though_the_loss_is_one() -> None:
+    """As when an epoch's very last step overflows: the loss was computed before it."""
+    from benchmark.training.trainer import _refuse_bad_weights
+
+    network = new_state(an_experiment()).network
+    _refuse_bad_weights(network, 0, 1e-3)
+    with torch.no_grad():
+        next(network.head.parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(RunError, match="not finite any more after epoch 3 at learning rate 0.001"):
+        _refuse_bad_weights(network, 2, 1e-3)
