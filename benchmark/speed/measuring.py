@@ -110,7 +110,7 @@ def _measured(work: Callable[[], None]) -> Measured:
 def _cpu_seconds() -> float:
     """Add up the processor time of this process, of its workers, and of those that have ended."""
     times = os.times()
-    total = times.user + times.system + times.children_user + times.children_system
+    total = time.process_time() + times.children_user + times.children_system
     for child in psutil.Process().children(recursive=True):
         try:
             spent = child.cpu_times()

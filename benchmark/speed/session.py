@@ -15,7 +15,7 @@ import torch
 
 from benchmark.errors import RunError
 from benchmark.faces.store import FaceSet
-from benchmark.speed import ways
+from benchmark.speed import farm_ways, ways
 from benchmark.speed.measuring import ROUNDS, Ratio, Timings, Way, in_turns
 from benchmark.speed.plain_loop import PlainConfig, PlainNetwork, adam
 from benchmark.speed.roofline import Peaks, measured_peaks
@@ -156,9 +156,10 @@ class Session:
         self._device = device
         self._load_seconds: float | None = None
         """Of the plain loader for a picture; measured once."""
-        # Before the first matrix product: what --deterministic asks of cuBLAS is read by it alone.
-        # It is the size that Hopper takes by itself.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if device.kind == "cuda":
+            # What --deterministic asks of cuBLAS is read at the first matrix product of a process.
+            # It is the size that Hopper takes by itself.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
         config = PlainConfig(
             workers=min(4, cores) if options.workers is None else options.workers,
@@ -236,8 +237,11 @@ class Session:
         if row.kind == "data":
             made = {"plain": ways.PlainPass(job), "ours": ways.OurPass(job)}
         elif row.kind == "farm":
-            heads = ways.Heads(job, grid(job.experiment), HEAD_SEEDS)
-            made = {"one by one": ways.FarmOneByOne(heads), "at once": ways.FarmAtOnce(heads)}
+            heads = farm_ways.Heads(job, grid(job.experiment), HEAD_SEEDS)
+            made = {
+                "one by one": farm_ways.FarmOneByOne(heads),
+                "at once": farm_ways.FarmAtOnce(heads),
+            }
         elif row.kind == "cost":
             exact = replace(
                 job, device=Device(device.torch_device, "fp32", exact=True, channels_last=True)

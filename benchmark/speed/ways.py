@@ -14,13 +14,7 @@ from benchmark.speed import plain_loop
 from benchmark.speed.plain_loop import PictureFiles, PlainConfig, PlainNetwork
 from benchmark.speed.sample import Sample
 from benchmark.training.device import Device
-from benchmark.training.head_farm import FarmedHead, FarmFaces, first_head, train_farm
-from benchmark.training.prefix_cache import (
-    CachedFaces,
-    CacheSettings,
-    PrefixRequest,
-    open_prefix,
-)
+from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.reading import Reader, epoch_batches
 from benchmark.training.trainer import EpochResult, Progress, TrainingFaces, fit, start
 
@@ -53,7 +47,7 @@ class Job:
         return self.device.torch_device
 
 
-class _Fresh:
+class Fresh:
     """A way that needs nothing done before a measurement."""
 
     def prepare(self) -> None:
@@ -64,7 +58,7 @@ class _Fresh:
         self.__dict__.clear()
 
 
-class PlainPass(_Fresh):
+class PlainPass(Fresh):
     """The plain loader, read to its end."""
 
     def __init__(self, job: Job) -> None:
@@ -83,7 +77,7 @@ class PlainPass(_Fresh):
         _synchronise(self._device)
 
 
-class OurPass(_Fresh):
+class OurPass(Fresh):
     """Batches by index from the packed array, flipped and scaled."""
 
     def __init__(self, job: Job) -> None:
@@ -169,7 +163,7 @@ def step_once(network: PlainNetwork, optimiser: torch.optim.Optimizer, job: Job)
     loss.item()
 
 
-class TimmTraining(_Fresh):
+class TimmTraining(Fresh):
     """timm's parts: one more epoch of training and validation."""
 
     def __init__(self, job: Job) -> None:
@@ -207,7 +201,7 @@ class TimmTraining(_Fresh):
         _synchronise(job.hardware)
 
 
-class LightningTraining(_Fresh):
+class LightningTraining(Fresh):
     """Lightning's Trainer on the plain loop's parts: one more epoch."""
 
     def __init__(self, job: Job) -> None:
@@ -233,7 +227,7 @@ class LightningTraining(_Fresh):
         _synchronise(job.hardware)
 
 
-class OurEpochs(_Fresh):
+class OurEpochs(Fresh):
     """Our trainer, read epoch by epoch."""
 
     def __init__(self, job: Job) -> None:
@@ -311,87 +305,6 @@ class OurRun:
         """Remove the cache, and let go of everything."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self.__dict__.clear()
-
-
-class Heads:
-    """The heads of a farm with the features that they read, computed once and not timed."""
-
-    def __init__(self, job: Job, experiments: list[Experiment], seeds: range) -> None:
-        self.job = job
-        self.trunk = job.network(seed=0)
-        sample = job.sample
-        rows = torch.cat([sample.train_rows, sample.val_rows]).cpu().sort().values
-        with job.device.arithmetic():
-            found = open_prefix(
-                self.trunk, sample.faces, job.device, CacheSettings(None),
-                PrefixRequest("speed", rows=rows),
-            )  # fmt: skip
-        assert found is not None, "a frozen trunk can be cached"
-        self.cached: CachedFaces = found
-        places = found.places
-        assert places is not None, "the rows were asked for"
-        self.farm_faces = FarmFaces(
-            found.views[0], {task: sample.faces.labels[task][rows.to(sample.faces.device)]
-                             for task in job.experiment.head.tasks}
-        )  # fmt: skip
-        train, val = places[sample.train_rows].cpu(), places[sample.val_rows].cpu()
-        self.heads = [
-            FarmedHead(experiment, seed, train, val) for experiment in experiments for seed in seeds
-        ]
-
-    @property
-    def n_parameters(self) -> int:
-        """Of one head."""
-        return sum(value.numel() for value in self.trunk.head.parameters())
-
-
-class FarmAtOnce(_Fresh):
-    """All heads go through each step together, as many as the farm lets."""
-
-    def __init__(self, heads: Heads) -> None:
-        self._heads = heads
-
-    def warm_up(self) -> None:
-        """Nothing: a farm that records, records anew each time."""
-
-    def measure(self) -> None:
-        """Train all heads to their end."""
-        heads = self._heads
-        device = heads.job.device
-        with device.arithmetic():
-            for _ in train_farm(heads.heads, heads.farm_faces, device):
-                pass
-            device.synchronise()
-
-
-class FarmOneByOne(_Fresh):
-    """The same heads one after another, each by our trainer on the same features."""
-
-    def __init__(self, heads: Heads) -> None:
-        self._heads = heads
-
-    def warm_up(self) -> None:
-        """Train the first head."""
-        self._train(self._heads.heads[0])
-
-    def measure(self) -> None:
-        """Train all heads to their end."""
-        for head in self._heads.heads:
-            self._train(head)
-
-    def _train(self, head: FarmedHead) -> None:
-        heads, device = self._heads, self._heads.job.device
-        whole, sample = heads.trunk, heads.job.sample
-        own = first_head(head.experiment, heads.farm_faces.n_features, head.seed)
-        network = Network(
-            whole.scaling, whole.trunk, own, trained_stages=(), flattened=whole.flattened
-        )
-        data = TrainingFaces(sample.faces, sample.train_rows, sample.val_rows, heads.cached)
-        with device.arithmetic():
-            state = start(network, head.experiment.recipe, device)
-            for _ in fit(state, data, head.experiment, head.seed, device):
-                pass
-            device.synchronise()
 
 
 def _synchronise(device: torch.device) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from benchmark.speed.measuring import Timings
 from benchmark.speed.roofline import Bound, Peaks, Work, cut_layers, layers_of
 from benchmark.speed.rows import HEAD_SEEDS, Kind, grid
-from benchmark.speed.ways import Job
+from benchmark.speed.ways import LOOPS, Job
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,15 @@ def efficiencies(
     done = work_of(kind, job, peaks)
     found = {}
     for name, timing in timings.items():
-        # Others' loops do what the plain one does.
-        work = done[name] if name in done else done["plain"]
+        work = done[_as_way(name, job)] if name in LOOPS else done[name]
         tflops = work.flops / timing.seconds / 1e12 if work.flops else None
         found[name] = Efficiency(tflops, work.seconds / timing.seconds)
     return found
+
+
+def _as_way(loop: str, job: Job) -> str:
+    """Say whose precision another's loop shares: timm's takes bf16 on CUDA."""
+    return "ours" if loop == "timm" and job.device.kind == "cuda" else "plain"
 
 
 def work_of(kind: Kind, job: Job, peaks: Peaks) -> dict[str, Work]:

@@ -8,7 +8,7 @@ import torch
 
 from benchmark.errors import DataError
 from benchmark.faces.store import FaceSet
-from benchmark.speed import ways
+from benchmark.speed import farm_ways, ways
 from benchmark.speed.plain_loop import PlainConfig
 from benchmark.speed.rows import rows_named
 from benchmark.speed.sample import sample_of
@@ -96,9 +96,9 @@ def test_heads_at_once_and_one_by_one_are_the_same_heads(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
     job = a_job(drawn_faces, tmp_path, "farm")
-    heads = ways.Heads(job, [job.experiment], range(2))
+    heads = farm_ways.Heads(job, [job.experiment], range(2))
     labels = heads.farm_faces.labels["race"][heads.heads[0].train].numpy()
     rows = job.sample.train
     assert np.array_equal(labels, drawn_faces.table["race"].to_numpy()[rows])
-    ways.FarmOneByOne(heads).measure()
-    ways.FarmAtOnce(heads).measure()
+    farm_ways.FarmOneByOne(heads).measure()
+    farm_ways.FarmAtOnce(heads).measure()
