@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.tracking", "benchmark.plans"),
     ("benchmark.run_folders", "benchmark.run_ways"),
     ("benchmark.runs", "benchmark.farms"),
+    ("benchmark.references", "benchmark.leaderboards", "benchmark.notebook"),
     ("benchmark.report",),
     ("benchmark.cli",),
 )

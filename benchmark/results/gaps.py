@@ -34,6 +34,14 @@ GAP_COLUMNS: Final = (
 DIVISIONS: Final[tuple[By, ...]] = BYS[1:]
 """Every division but `all`."""
 
+GAP_BY: Final[Mapping[TaskName, By]] = {
+    "age_group": "gender_race",
+    "gender": "race",
+    "race": "gender",
+}
+"""The division whose gap stands for a task. The task's own classes are no division of people: how
+well a class is read is its recall."""
+
 STEPS: Final = 20
 """More than the search for candidates ever takes: each step drops one or is the last."""
 ROUNDING: Final = 1e-9
