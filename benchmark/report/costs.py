@@ -7,7 +7,7 @@ from benchmark.report import plots
 from benchmark.report.evidence import Evidence, Network
 from benchmark.report.plots import Picture, Point
 from benchmark.report.tables import Cell, Column, DataTable, TableRow, number, words
-from benchmark.results.formats import count_text, duration_text, with_sd
+from benchmark.results.cells import count_text, duration_text, with_sd
 from benchmark.results.verdicts import joined
 
 

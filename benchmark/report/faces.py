@@ -13,7 +13,7 @@ from benchmark.errors import DataError, RunError
 from benchmark.faces.pixels import Pixels
 from benchmark.faces.store import FaceSet
 from benchmark.report.evidence import Evidence, Network
-from benchmark.results.leaderboard import KINDS
+from benchmark.results.board import KINDS
 from benchmark.results.mistakes import mistakes
 from benchmark.results.predictions import read_predictions
 from benchmark.tasks import TASK_TITLES, TaskName

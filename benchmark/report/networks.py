@@ -12,7 +12,7 @@ from benchmark.errors import RunError
 from benchmark.report import plots
 from benchmark.report.evidence import Evidence, Network
 from benchmark.report.plots import Series
-from benchmark.results.formats import HEADINGS
+from benchmark.results.board import HEADINGS
 from benchmark.results.intervals import cluster_bootstrap, wilson
 from benchmark.results.subgroups import SMALL_GROUP, By, group_codes, group_names
 from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TASKS, TaskName, n_classes

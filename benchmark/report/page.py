@@ -22,7 +22,7 @@ from benchmark.report.respects import does_gender_help, how_deep, which_weights
 from benchmark.report.studies import do_specialists_help, what_the_leak_did
 from benchmark.report.twins import mtl_or_stl
 from benchmark.report.whom import for_whom
-from benchmark.results.formats import protocol_text
+from benchmark.results.cells import protocol_text
 from benchmark.results.verdicts import joined
 
 QUESTIONS: Final = (

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from benchmark.report import svg
 from benchmark.report.svg import SHAPES, WIDTH, Scale, scale_over
-from benchmark.results.formats import percent
+from benchmark.results.cells import percent
 from benchmark.results.verdicts import points, points_span
 from benchmark.tasks import TASK_TITLES, TaskName
 

@@ -10,9 +10,9 @@ from benchmark.report.answers import Answer, Sentence, suite_command, unanswered
 from benchmark.report.evidence import Evidence, Network
 from benchmark.report.networks import heat_map
 from benchmark.report.tables import Column, DataTable, TableRow, number, words
-from benchmark.results.formats import percent
+from benchmark.results.board import KINDS
+from benchmark.results.cells import percent
 from benchmark.results.gaps import gap_table
-from benchmark.results.leaderboard import KINDS
 from benchmark.results.subgroup_figures import BY_TITLES
 from benchmark.results.subgroups import By, subgroup_table
 from benchmark.tasks import TASK_TITLES, TaskName
