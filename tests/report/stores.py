@@ -133,7 +133,7 @@ def scored(record: RunRecord, predictions: pd.DataFrame, experiment: Experiment)
         "schema": 1,
         "predictions_sha256": predictions_digest(record.predictions_path),
         "metrics": metrics,
-        "subgroups": [dict(zip(SUBGROUP_COLUMNS, row, strict=True)) for row in rows],
+        "subgroups": dict(zip(SUBGROUP_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)),
     }
 
 
