@@ -1,6 +1,7 @@
 """The runs at hand, as every command that compares them reads them."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,13 @@ from benchmark.results.record import all_records
 
 if TYPE_CHECKING:
     from benchmark.results.library import Faces, Library
+    from benchmark.results.rows import Run
 
 
 def library_at_hand(
     runs_dir: Path, data_dir: Path, answer: Answer, *, quiet: bool = True
 ) -> "Library":
     """Read all runs; what cannot be read is said."""
-    from benchmark.results.library import Library
     from benchmark.results.rows import read_run
 
     runs, records = [], list(all_records(runs_dir))
@@ -35,6 +36,13 @@ def library_at_hand(
             source=str(runs_dir),
             fix="`facebench run --suite quick --seeds 0,1,2` makes some",
         )
+    return library_of(runs, data_dir)
+
+
+def library_of(runs: "Sequence[Run]", data_dir: Path) -> "Library":
+    """Put runs together with the definitions that they may be runs of."""
+    from benchmark.results.library import Library
+
     prepared = _prepared(data_dir)
     return Library(tuple(runs), registry.experiments(), registry.suites(), prepared)
 

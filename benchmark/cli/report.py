@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from benchmark.cli.completion import complete_dataset, complete_suite
-from benchmark.cli.library import library_at_hand
+from benchmark.cli.library import library_of
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -22,12 +22,10 @@ from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import write_text
 
 if TYPE_CHECKING:
-    from benchmark.leaderboards import Places, RunsAtHand
     from benchmark.report.answers import Answer as Answered
     from benchmark.report.evidence import Evidence
     from benchmark.report.faces import Gallery
     from benchmark.report.links import MlflowLinks
-    from benchmark.results.library import Library
 
 EXAMPLES = """
 Examples:
@@ -88,19 +86,21 @@ def report(
     that would. Of photographed faces it shows none, unless asked.
     """
     with speaking("report", as_json=as_json) as answer:
-        from benchmark.leaderboards import Places, RunsAtHand
+        from benchmark.leaderboards import Places, leaderboards, runs_at_hand
+        from benchmark.report.evidence import Evidence, chosen_experiments
 
-        library = library_at_hand(runs_dir, data_dir, answer)
-        links = _links(runs_dir, mlflow_url, answer)
-        at_hand = RunsAtHand(list(library.runs), [])
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
-        names = at_hand.datasets(dataset, runs_dir)
-        answer.warnings += at_hand.warnings
+        at_hand = runs_at_hand(runs_dir)
+        boards = leaderboards(at_hand, places, suites or (), dataset)
+        answer.warnings += [*at_hand.warnings, *at_hand.notes]
+        links = _links(runs_dir, mlflow_url, answer)
+        library = library_of(at_hand.runs, data_dir)
         answer.data = {"reports": []}
-        for name in names:
-            evidence = _evidence(library, name, suites or (), links, at_hand, places)
+        for board in boards:
+            chosen = chosen_experiments(library, suites or (), board.dataset)
+            evidence = Evidence(library, board, tuple(chosen), tuple(suites or ()), links)
             gallery = _gallery(evidence, data_dir, answer, with_faces=with_faces)
-            path = _target(out_path, runs_dir, name, suites or (), several=len(names) > 1)
+            path = _target(out_path, runs_dir, board.dataset, suites or (), several=len(boards) > 1)
             answer.data["reports"].append(
                 _written(evidence, gallery, path, as_json=as_json, quiet=quiet)
             )
@@ -117,22 +117,6 @@ def _links(runs_dir: Path, url: str, answer: Answer) -> "MlflowLinks":
     except TrackingError as error:
         answer.warnings.append(f"{error} No number of the page leads to MLflow.")
         return links
-
-
-def _evidence(
-    library: "Library",
-    dataset: str,
-    suites: Sequence[str],
-    links: "MlflowLinks",
-    at_hand: "RunsAtHand",
-    places: "Places",
-) -> "Evidence":
-    from benchmark.leaderboards import leaderboards
-    from benchmark.report.evidence import Evidence, chosen_experiments
-
-    experiments = chosen_experiments(library, suites, dataset)
-    (board,) = leaderboards(at_hand, places, suites, dataset)
-    return Evidence(library, board, tuple(experiments), tuple(suites), links)
 
 
 def _gallery(

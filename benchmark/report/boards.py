@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from benchmark.report.evidence import Evidence
 from benchmark.report.networks import anchor_of
 from benchmark.report.tables import Cell, Column, DataTable, Status, TableRow, number, words
-from benchmark.results.board import HEADINGS
+from benchmark.results.board import HEADINGS, Table
 from benchmark.results.cells import (
     NOTHING,
     count_text,
     duration_text,
+    number_text,
     percent,
     rank_text,
     remarks_of,
@@ -20,8 +21,7 @@ from benchmark.results.cells import (
     with_sd,
     worst_heading,
 )
-from benchmark.results.leaderboard import Table
-from benchmark.results.rows import Row
+from benchmark.results.row import Row
 from benchmark.tasks import TASK_TITLES
 
 
@@ -45,13 +45,13 @@ def boards(evidence: Evidence, portrayed: frozenset[str]) -> Iterator[Board]:
 
 
 def _table(evidence: Evidence, table: Table, name: str, portrayed: frozenset[str]) -> DataTable:
-    printed = any(_printed(evidence, row) for row in table.rows)
+    printed = any(row.study is not None for row in table.rows)
     leaky = table.setting.protocol.leaky or any(row.leaky for row in table.rows)
     rows = []
     for row in table.rows:
         href = evidence.links.of(row.identities)
         anchor = anchor_of(row.name) if row.name in portrayed and not row.leaky else ""
-        cells = tuple(_cells(evidence, table, row, href, anchor, printed=printed))
+        cells = tuple(_cells(table, row, href, anchor, printed=printed))
         rows.append(TableRow(cells, _status(row)))
     title = HEADINGS[table.kind]
     caption = f"LEAKY · {title}" if leaky else title
@@ -69,18 +69,20 @@ def _columns(table: Table, *, printed: bool) -> Iterator[Column]:
         yield Column("macro-F1, %", about=f"of {TASK_TITLES[task]}, on test")
         if printed:
             yield Column("study printed, %", about="LEAKY: what the original study printed")
+    if table.kind == "mtl":
+        yield Column("combined, %", about="on test: 0.4 age group + 0.2 gender + 0.4 race")
     yield Column(worst_heading(table) + ", %", about="of 30 faces or more; which one beneath")
+    yield Column("gap, points", about="between the best and the worst such group; beneath: chance")
     yield Column("parameters")
     yield Column("trained", about="parameters that are trained")
+    yield Column("GMACs", about="billions of multiply-adds to read one face")
     yield Column("training", about="of one run")
     yield Column("seeds", numeric=False)
     yield Column("device", numeric=False)
     yield Column("remarks", numeric=False)
 
 
-def _cells(
-    evidence: Evidence, table: Table, row: Row, href: str, anchor: str, *, printed: bool
-) -> Iterator[Cell]:
+def _cells(table: Table, row: Row, href: str, anchor: str, *, printed: bool) -> Iterator[Cell]:
     name = f"LEAKY {row.name}" if row.leaky else row.name
     yield Cell(name, name, f"#{anchor}" if anchor else "")
     yield Cell(rank_text(row) or NOTHING, row.rank)
@@ -95,15 +97,34 @@ def _cells(
             f1 = with_sd(score.macro_f1, score.macro_f1_sd)
             yield number(f1, score.macro_f1, href=href)
         if printed:
-            rate = _printed(evidence, row).get(task)
+            rate = getattr(row.study, task, None)
             yield number(f"LEAKY {percent(rate)}", rate)
+    if table.kind == "mtl":
+        yield _combined(row, href)
     yield _worst(row, href)
+    yield _gap(row, href)
     yield number(count_text(row.parameters), row.parameters, href=href)
     yield number(count_text(row.trainable_parameters), row.trainable_parameters, href=href)
+    yield number(number_text(row.gmacs), row.gmacs, href=href)
     yield number(duration_text(row.seconds), row.seconds, href=href)
     yield words(seeds_text(row.seeds))
     yield words(", ".join(row.devices) or NOTHING)
     yield words("; ".join(remarks_of(row)) or NOTHING)
+
+
+def _combined(row: Row, href: str) -> Cell:
+    score = row.combined
+    if score is None:
+        return Cell(NOTHING)
+    ends = "" if score.low is None or score.high is None else span(score.low, score.high)
+    return number(with_sd(score.value, score.sd), score.value, href=href, note=ends)
+
+
+def _gap(row: Row, href: str) -> Cell:
+    if row.gap is None:
+        return Cell(NOTHING)
+    note = f"{percent(row.gap.low)}–{percent(row.gap.high)}; by chance {percent(row.gap.chance)}"
+    return number(percent(row.gap.gap), row.gap.gap, href=href, note=note)
 
 
 def _worst(row: Row, href: str) -> Cell:
@@ -111,15 +132,6 @@ def _worst(row: Row, href: str) -> Cell:
         return Cell(NOTHING)
     note = f"{row.worst.group}, n {row.worst.n:,}, {span(row.worst.low, row.worst.high)}"
     return number(percent(row.worst.accuracy), row.worst.accuracy, href=href, note=note)
-
-
-def _printed(evidence: Evidence, row: Row) -> dict[str, float]:
-    """Give what the study printed for this very experiment, by task."""
-    experiment = evidence.library.experiments.get(row.name)
-    if experiment is None or experiment.study is None:
-        return {}
-    printed = {task: getattr(experiment.study, task) for task in experiment.head.tasks}
-    return {task: rate for task, rate in printed.items() if rate is not None}
 
 
 def _status(row: Row) -> Status:

@@ -9,9 +9,10 @@ from benchmark.experiment import Experiment, Protocol
 from benchmark.report.links import DIGITS, MlflowLinks
 from benchmark.results.answers import Answers, read_answers
 from benchmark.results.arms import Absent, Arm
-from benchmark.results.leaderboard import Kind, Leaderboard, Table
+from benchmark.results.board import Kind, Leaderboard, Table
 from benchmark.results.library import Library
-from benchmark.results.rows import Row, Run, Setting, definition_key
+from benchmark.results.row import Row, Setting
+from benchmark.results.rows import Run, definition_key
 from benchmark.tasks import TASKS, TaskName
 
 

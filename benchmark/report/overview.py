@@ -11,10 +11,9 @@ from benchmark.report.evidence import Evidence, Network
 from benchmark.report.pairs import Judged, judged, plan_couples
 from benchmark.report.plots import Picture, Span
 from benchmark.report.tables import lines_table
-from benchmark.results.board import HEADINGS, KINDS
+from benchmark.results.board import HEADINGS, KINDS, Kind
 from benchmark.results.cells import accuracy_text, with_sd
 from benchmark.results.comparison_notes import gap_sentences
-from benchmark.results.leaderboard import Kind
 from benchmark.results.verdicts import by_pair, joined
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 

@@ -88,7 +88,7 @@ def test_a_run_that_cannot_be_read_is_left_out_and_said(runs: RunBuilder) -> Non
     (broken.folder / "experiment.json").write_text('{"schema": 0}', encoding="utf-8")
     result = call(runs)
     assert result.exit_code == 0
-    assert "left out, not readable" in flat(result.stderr)
+    assert "Left out, not readable" in flat(result.stderr)
 
 
 def test_a_store_that_cannot_be_read_costs_the_links_alone(runs: RunBuilder) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     """Runs that answer every question but that of the specialists, with two seeds each."""
     runs = builder(tmp_path_factory.mktemp("every") / "mlruns")
-    fill(runs, EVERY_QUESTION, seeds=(0, 1), n=600)
+    fill(runs, EVERY_QUESTION, seeds=(0, 1), n=400)
     return evidence_of(runs)
 
 
@@ -42,7 +42,7 @@ def study_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of the whole `study` suite with three seeds."""
     folder = tmp_path_factory.mktemp("study")
     runs = builder(folder / "mlruns", dataset="others-100", drawn=False)
-    fill(runs, registry.suites()["study"].experiments, seeds=(0, 1, 2), n=200)
+    fill(runs, registry.suites()["study"].experiments, seeds=(0, 1, 2), n=100)
     path = folder / "study.html"
     path.write_text(page_of(evidence_of(runs, "study")), encoding="utf-8")
     return path

@@ -133,10 +133,7 @@ def scored(record: RunRecord, predictions: pd.DataFrame, experiment: Experiment)
         "schema": 1,
         "predictions_sha256": predictions_digest(record.predictions_path),
         "metrics": metrics,
-        "subgroups": {
-            name: list(column)
-            for name, column in zip(SUBGROUP_COLUMNS, zip(*rows, strict=True), strict=True)
-        },
+        "subgroups": dict(zip(SUBGROUP_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)),
     }
 
 

@@ -31,8 +31,9 @@ def shown(browser: "Browser", page_path: Path, trouble: list[str]) -> Iterator["
 
 
 def column(page: "Page", number: int) -> list[str]:
-    rows = page.locator(f"{BOARD} tbody tr:visible")
-    return [row.locator("th, td").nth(number).inner_text().strip() for row in rows.all()]
+    told = """(rows, number) => rows.filter(row => row.checkVisibility()).map(
+        row => row.cells[number].innerText.trim())"""
+    return list(page.locator(f"{BOARD} tbody tr").evaluate_all(told, number))
 
 
 def test_a_click_sorts_a_table_and_another_turns_it_round(shown: "Page") -> None:
@@ -82,22 +83,26 @@ def test_searching_keeps_the_rows_with_every_word(shown: "Page") -> None:
 
 
 def visible_boxes(page: "Page", selector: str) -> list[Any]:
-    items = page.locator(selector).all()
-    return [item.bounding_box() for item in items if item.is_visible()]
+    told = """items => items.filter(item => item.checkVisibility()).map(item => {
+        const box = item.getBoundingClientRect();
+        return {x: box.x, y: box.y, width: box.width, height: box.height};
+    })"""
+    return list(page.locator(selector).evaluate_all(told))
 
 
 def test_every_picture_is_shown(shown: "Page") -> None:
     boxes = visible_boxes(shown, "svg[role=img]")
     assert len(boxes) > 20
     assert all(box["width"] > 200 and box["height"] > 40 for box in boxes)
-    drawn = "svg => [...svg.querySelectorAll('.mark, .path')].some(m => m.getBBox().width > 0)"
-    assert all(svg.evaluate(drawn) for svg in shown.locator("svg[role=img]").all())
+    drawn = """svgs => svgs.filter(svg => svg.checkVisibility()).every(
+        svg => [...svg.querySelectorAll(".mark, .path")].some(mark => mark.getBBox().width > 0))"""
+    assert shown.locator("svg[role=img]").evaluate_all(drawn)
 
 
 def test_any_two_networks_stand_side_by_side(shown: "Page") -> None:
     chosen = ("network-race-cnn-none-full-short", "network-mtl-cnn-none-full-gate")
-    shown.get_by_label("This network").select_option(chosen[0])
-    shown.get_by_label("beside").select_option(chosen[1])
+    shown.locator("#choose-left").select_option(chosen[0])
+    shown.locator("#choose-right").select_option(chosen[1])
     boxes = [shown.locator(f"#{name} .confusion.race").bounding_box() for name in chosen]
     assert boxes[0] is not None
     assert boxes[1] is not None
@@ -107,15 +112,15 @@ def test_any_two_networks_stand_side_by_side(shown: "Page") -> None:
 
 
 def test_one_network_alone_fills_the_place(shown: "Page") -> None:
-    shown.get_by_label("This network").select_option("network-mtl-cnn-none-full-gate")
-    shown.get_by_label("beside").select_option("")
+    shown.locator("#choose-left").select_option("network-mtl-cnn-none-full-gate")
+    shown.locator("#choose-right").select_option("")
     assert len(visible_boxes(shown, ".portrait .confusion")) == 3
 
 
 def test_a_name_in_a_table_leads_to_that_network(shown: "Page") -> None:
     shown.locator(f"{BOARD} tbody th a", has_text="mtl-cnn-none-full-embedding").click()
     assert shown.locator("#network-mtl-cnn-none-full-embedding h3").is_visible()
-    assert shown.get_by_label("This network").input_value() == "network-mtl-cnn-none-full-embedding"
+    assert shown.locator("#choose-left").input_value() == "network-mtl-cnn-none-full-embedding"
 
 
 def test_it_neither_complains_nor_asks_for_anything(
@@ -147,8 +152,9 @@ def test_words_stand_out_from_the_page(scheme: Any, browser: "Browser", page_pat
 def test_without_scripts_every_network_is_shown(browser: "Browser", page_path: Path) -> None:
     page = browser.new_page(java_script_enabled=False)
     page.goto(page_path.as_uri())
-    assert all(item.is_visible() for item in page.locator(".portrait").all())
-    assert not page.get_by_label("This network").is_visible()
+    n_shown = len(visible_boxes(page, ".portrait"))
+    assert 0 < n_shown == page.locator(".portrait").count()
+    assert not page.locator("#choose-left").is_visible()
     assert page.locator("thead button").count() == 0
     page.close()
 
@@ -159,8 +165,8 @@ def test_on_paper_nothing_is_cut_off(browser: "Browser", page_path: Path) -> Non
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
-    hidden = "box => box.scrollHeight > box.clientHeight + 1"
-    assert not any(box.evaluate(hidden) for box in page.locator(".scroll").all())
+    hidden = "boxes => boxes.filter(box => box.scrollHeight > box.clientHeight + 1).length"
+    assert page.locator(".scroll").evaluate_all(hidden) == 0
     page.close()
 
 

@@ -16,7 +16,6 @@ def test_a_scale_over_one_value_puts_it_in_the_middle() -> None:
 
 
 def test_ticks_are_round_and_within() -> None:
-    # The scale reaches from 0.504 to 0.806; a fifth of that is 0.06, and the next round step 0.1.
     assert svg.scale_over([0.52, 0.79], 0, 100).ticks(5) == pytest.approx([0.6, 0.7, 0.8])
 
 
