@@ -76,13 +76,23 @@ def load_trained(path: Path | str) -> Trained:
     try:
         experiment = _definition(Experiment, read_json(header["experiment"]))
         description = read_json(header["network"])
+        if not isinstance(experiment, Experiment) or not isinstance(description, dict):
+            raise TypeError("it is no definition")
     except (LookupError, TypeError, ValueError, BenchmarkError) as error:
-        raise WeightsError(
-            f"{path.name} does not say which network it is ({type(error).__name__}: {error})",
-            allowed="model.safetensors as a run of facebench wrote it",
-            source=str(path),
-        ) from None
-    return Trained(rebuild_network(experiment, description, read_tensors(path)).eval(), experiment)
+        raise _undescribed(path, error) from None
+    tensors = read_tensors(path)
+    try:
+        return Trained(rebuild_network(experiment, description, tensors).eval(), experiment)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _undescribed(path, error) from None
+
+
+def _undescribed(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path.name} does not say which network it is ({type(error).__name__}: {error})",
+        allowed="model.safetensors as a run of facebench wrote it",
+        source=str(path),
+    )
 
 
 def _definition(kind: Any, value: Any) -> Any:

@@ -21,7 +21,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.checkpoints", "benchmark.run_notes", "benchmark.trained"),
     ("benchmark.tracking", "benchmark.plans"),
     ("benchmark.run_folders", "benchmark.run_ways"),
-    ("benchmark.runs", "benchmark.farms"),
+    ("benchmark.trained_runs",),
+    ("benchmark.runs", "benchmark.farms", "benchmark.inference", "benchmark.exporting"),
     ("benchmark.report",),
     ("benchmark.cli",),
 )

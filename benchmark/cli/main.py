@@ -13,9 +13,11 @@ from benchmark.cli import (
     compare,
     data,
     doctor,
+    export,
     farm,
     leaderboard,
     leak,
+    predict,
     registry,
     run,
     show,
@@ -64,6 +66,8 @@ app.command("compare")(compare.compare)
 app.command("leak", epilog=leak.EXAMPLES)(leak.leak)
 app.command("subsets")(subsets.subsets)
 app.command("card", epilog=card.EXAMPLES)(card.card)
+app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("list")(registry.list_)
 app.command("show")(show.show)
 app.command("ui")(tracking.ui)

@@ -171,7 +171,7 @@ class _Journal:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
+    lines: list[dict[str, Any]] = []
     if path.exists():
         for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
