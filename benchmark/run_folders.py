@@ -150,7 +150,12 @@ def finish(plan: Plan, trained: Trained, parts: Parts, settings: Settings) -> No
     record, history = plan.record, trained.history
     write_text(plan.folder / "history.csv", history.to_csv(index=False))
     if settings.keep_weights != "none":
-        save_weights(plan.folder / "model.safetensors", trained.network, plan.experiment)
+        save_weights(
+            plan.folder / "model.safetensors",
+            trained.network,
+            plan.experiment,
+            faces_px=plan.faces.image_px,
+        )
     seconds = float(history["epoch_seconds"].sum())
     costs = {
         "cost/seconds": seconds,

@@ -36,6 +36,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.runs", "benchmark.farms"),
     ("benchmark.references", "benchmark.leaderboards", "benchmark.notebook"),
     ("benchmark.tuning", "benchmark.speed", "benchmark.explore", "benchmark.report"),
+    ("benchmark.run_folders", "benchmark.run_ways"),
+    ("benchmark.trained_runs",),
+    ("benchmark.runs", "benchmark.farms", "benchmark.inference", "benchmark.exporting"),
+    ("benchmark.report",),
     ("benchmark.cli",),
 )
 """From the ground up; a module may import its own layer's package and every layer below."""

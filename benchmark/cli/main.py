@@ -16,9 +16,11 @@ from benchmark.cli import (
     doctor,
     evaluate,
     explore,
+    export,
     farm,
     leaderboard,
     leak,
+    predict,
     registry,
     report,
     run,
@@ -77,6 +79,8 @@ app.command("subsets")(subsets.subsets)
 app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("card", epilog=card.EXAMPLES)(card.card)
+app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("list")(registry.list_)
 app.command("show")(show.show)
 app.command("ui")(tracking.ui)

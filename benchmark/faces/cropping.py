@@ -31,6 +31,9 @@ Batch = list[tuple[int, bytes | str]]
 JPEG_QUALITY: Final = 95
 MIN_PICTURES_TO_SHARE: Final = 24
 """Fewer are done before the processes would have started."""
+BATCH_PICTURES: Final = 8
+BATCH_BYTES: Final = 8 << 20
+"""A batch is closed early at this size, so that large pictures do not pile up in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Cropper:
         if self.encoding == "raw":
             return image.tobytes()
         stream = io.BytesIO()
-        image.save(stream, self.encoding, **({"quality": JPEG_QUALITY} if self.is_jpeg else {}))
+        image.save(stream, self.encoding, quality=JPEG_QUALITY)  # PNG has none, and ignores it
         return stream.getvalue()
 
     @property
@@ -125,12 +128,8 @@ def cropped(
     yield from in_order(batches, open_worker, lambda worker, batch: worker.ask(batch), n_processes)
 
 
-BATCH_PICTURES: Final = 8
-BATCH_BYTES: Final = 8 << 20
-
-
 def batched(pictures: Iterator[tuple[int, bytes | str]]) -> Iterator[Batch]:
-    """Put pictures together into small batches, so that large ones do not pile up in memory."""
+    """Put pictures together into batches as they come."""
     batch: Batch = []
     n_bytes = 0
     for number, content in pictures:

@@ -41,6 +41,16 @@ def test_a_model_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "--detector-model" in caught.value.fix
 
 
+def test_the_environment_names_the_model_where_no_option_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEBENCH_DETECTOR_MODEL", str(tmp_path / "mine.onnx"))
+    assert DetectorChoice.here().model == tmp_path / "mine.onnx"
+    monkeypatch.delenv("FACEBENCH_DETECTOR_MODEL")
+    monkeypatch.setenv("FACEBENCH_WEIGHTS_DIR", str(tmp_path))
+    assert DetectorChoice.here() == DetectorChoice(weights_dir=tmp_path)
+
+
 def test_of_two_model_files_one_has_to_be_named(tmp_path: Path) -> None:
     for name in ("a_yunet.onnx", "b_yunet.onnx"):
         (tmp_path / name).touch()
