@@ -110,7 +110,7 @@ def _huge_zip_record(_at: Path) -> bytes:
 
 
 def _compressed_zeros(_at: Path) -> bytes:
-    """A torch file of a few hundred KB whose record unpacks to 256 MB."""
+    """A torch file of a few dozen KB whose record unpacks to 64 MB."""
     stream = io.BytesIO()
     torch.save({"weight": torch.zeros(4)}, stream)
     source = zipfile.ZipFile(stream)
@@ -118,7 +118,7 @@ def _compressed_zeros(_at: Path) -> bytes:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target:
         for info in source.infolist():
             tensor = info.filename.endswith("data/0")
-            target.writestr(info.filename, bytes(1 << 28) if tensor else source.read(info))
+            target.writestr(info.filename, bytes(1 << 26) if tensor else source.read(info))
     return out.getvalue()
 
 
@@ -167,7 +167,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], bytes]]] = {
         ),
     ),
     "torch: tensor of 2^40 values": ("huge.pt", _huge_zip_record),
-    "torch: record that unpacks to 256 MB": ("bomb.pt", _compressed_zeros),
+    "torch: record that unpacks to 64 MB": ("bomb.pt", _compressed_zeros),
     "HDF5: a TiB that is not there": ("tib.h5", _keras(_tebibytes)),
     "HDF5: values out of another file": ("external.h5", _keras(_other_file)),
     "HDF5: link to another file": ("link.h5", _keras(_linked_file)),
