@@ -1,5 +1,6 @@
 # Every target is one line that calls the command line or a tool; `make help` lists them.
-# Variables: SUITE, NAME and TRIALS of a search, SOURCE (archive or folder of UTKFace), WEIGHTS (a weight file), SEEDS, DATASET.
+# Variables: SUITE, NAME and TRIALS of a search, SOURCE (archive or folder of UTKFace),
+# WEIGHTS (a weight file), SEEDS, DATASET, BUDGET (minutes of `make speed`).
 
 PYTHON ?= python3
 VENV := .venv

@@ -1,12 +1,16 @@
 """Shared by all tests: no network, no telemetry, and where the real data are, if they are."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from benchmark.faces.store import FaceSet
 
 # Before anything imports mlflow, timm or torch.
@@ -88,3 +92,19 @@ def trained_runs_dir(tmp_path_factory: pytest.TempPathFactory, drawn_faces: "Fac
     write_json(plan.folder / "calibration.json", {"schema": 1, "tasks": tasks})
     write_json(plan.folder / "done.json", {"schema": 1, "test_was_read": True})
     return runs_dir
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """A headless Chromium for all tests of a process, which has room for one; else they skip."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright: pip install playwright"
+    )
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("needs Chromium: apt-get install chromium (on Debian)")
+    with playwright.sync_playwright() as started:
+        # The sandbox needs rights that containers often lack; the page is our own.
+        chromium = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

@@ -13,6 +13,9 @@ PROGRAMS = ("facebench", "make")
 LEFT_OUT = re.compile(r"…|\.\.\.")
 """How a document says that there is more: a command with it is looked at as far as it goes."""
 
+SHELL = frozenset({">", ">>", "<", "|", "&&", "||", ";"})
+"""What a shell reads and a program never sees; with what follows it is left off."""
+
 
 @dataclass(frozen=True)
 class Quoted:
@@ -66,6 +69,8 @@ def _read(name: str, line: int, text: str, kind: Literal["block", "inline"]) -> 
         words = shlex.split(text, comments=True)
     except ValueError:  # a quotation that goes on in the next line of prose
         words = text.split()
+    shell = next((at for at, word in enumerate(words) if word in SHELL), len(words))
+    words = words[:shell]
     cut = next((at for at, word in enumerate(words) if LEFT_OUT.search(word)), None)
     if cut is not None:
         words, kind = words[:cut], "inline"

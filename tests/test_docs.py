@@ -90,7 +90,7 @@ def test_quoted_experiments_and_suites_are_registered(item: Quoted) -> None:
 @pytest.mark.parametrize("item", MAKE, ids=told)
 def test_a_quoted_make_target_is_in_the_makefile(item: Quoted) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
     for word in item.words[1:]:
         name = word.split("=")[0]
         assert name in targets if "=" not in word else f"$({name}" in makefile, word

@@ -10,6 +10,7 @@ docs/INFERENCE.md:
 
 import argparse
 import random
+import tempfile
 import time
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def ask_four_ways(run: str, runs_dir: Path, data_dir: Path, pictures: Path, n_fa
 
 
 def _onnx_answers(network: exporting.TrainedRun, pixels: exporting.Pixels) -> dict[str, np.ndarray]:
-    path = Path("measured.onnx")
+    path = Path(tempfile.mkdtemp()) / "measured.onnx"
     exporting.export(network, "onnx", path)
     apply = exporting.onnx_runtime(path, network.tasks)
     pieces = [apply(pixels[begin : begin + 256]) for begin in range(0, len(pixels), 256)]

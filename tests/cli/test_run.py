@@ -49,7 +49,7 @@ def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path
     assert "majority" in board.stdout
     assert "DRAWN" in board.stdout
     written = {path.suffix for path in (tmp_path / "leaderboards").iterdir()}
-    assert written == {".md", ".csv"}
+    assert written == {".csv", ".html", ".json", ".md", ".tex"}
     assert (tmp_path / "mlflow.db").is_file()
 
 

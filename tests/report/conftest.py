@@ -1,18 +1,12 @@
 """Pages that several tests look at, made once."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmark import registry
 from benchmark.report.evidence import Evidence
 from tests.report.stores import EVERY_QUESTION, builder, evidence_of, fill, page_of
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -46,19 +40,3 @@ def study_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "study.html"
     path.write_text(page_of(evidence_of(runs, "study")), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator["Browser"]:
-    """A headless Chromium; skips where there is none."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="needs playwright: pip install playwright"
-    )
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("needs Chromium: apt-get install chromium (on Debian)")
-    with playwright.sync_playwright() as started:
-        # The sandbox needs rights that containers often lack; the page is our own.
-        chromium = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()

@@ -1,6 +1,5 @@
 """The leaderboard's page in a real browser: it sorts, filters, and asks nobody anything."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +11,7 @@ from benchmark.results.row import Row
 from tests.results.boards import NASTY, a_board, a_row
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+    from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +21,10 @@ def trouble() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory, trouble: list[str]) -> "Iterator[Page]":
+def shown(
+    tmp_path_factory: pytest.TempPathFactory, trouble: list[str], browser: "Browser"
+) -> "Iterator[Page]":
     """A table of a reference row, two networks and one that is missing, opened once."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs Debian's chromium")
     board = a_board(
         Row("reference", "majority class"),
         a_row("mtl-slow-one", 0.8, rank=1, seconds=900.0),
@@ -37,15 +33,13 @@ def shown(tmp_path_factory: pytest.TempPathFactory, trouble: list[str]) -> "Iter
     )
     path = tmp_path_factory.mktemp("page") / "leaderboard.html"
     path.write_text(page(board), encoding="utf-8")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 1280, "height": 900})
-        opened.on("console", lambda said: trouble.append(f"{said.type}: {said.text}"))
-        opened.on("pageerror", lambda error: trouble.append(str(error)))
-        opened.on("request", lambda asked: trouble.append(asked.url))
-        opened.goto(Path(path).as_uri())
-        yield opened
-        browser.close()
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.on("console", lambda said: trouble.append(f"{said.type}: {said.text}"))
+    opened.on("pageerror", lambda error: trouble.append(str(error)))
+    opened.on("request", lambda asked: trouble.append(asked.url))
+    opened.goto(Path(path).as_uri())
+    yield opened
+    opened.close()
 
 
 def names(shown: "Page") -> list[str]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,15 +19,15 @@ from tests.conftest import ROOT
 from tests.tracking.conftest import MakeStore, the_record
 
 pytest.importorskip("mlflow")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="needs playwright: pip install 'facebench[dev]'"
-)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE_SECONDS = 300
+LISTENING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from benchmark.cli.main import main; main()"
+)
+"""The command, listening to Ctrl-C even where the tests run in a background that ignores it."""
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # mlflow's own dependencies deprecate each other
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
     pytest.mark.slow,
     pytest.mark.timeout(1800),
 ]
@@ -52,7 +51,7 @@ def address(make_runs_dir: MakeStore, tmp_path_factory: pytest.TempPathFactory) 
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
             [
-                *(sys.executable, "-c", "from benchmark.cli.main import main; main()", "ui"),
+                *(sys.executable, "-c", LISTENING, "ui"),
                 *("--runs-dir", str(runs_dir), "--port", str(port)),
             ],
             env={**os.environ, "PYTHONPATH": f"{_installed(folder)}{os.pathsep}{ROOT}"},
@@ -91,20 +90,18 @@ def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(address: str) -> Iterator[Any]:
+def page(address: str, browser: Any) -> Iterator[Any]:
     """A stranger's browser at the server's bare address; nothing may fail or leave the machine."""
     troubles: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 1500, "height": 900})
-        context.set_default_timeout(1000 * PATIENCE_SECONDS)
-        context.on("weberror", lambda said: troubles.append(str(said.error)))
-        context.on("request", lambda asked: _is_outside(asked.url) and troubles.append(asked.url))
-        context.on("response", lambda given: _is_bad(given) and troubles.append(given.url))
-        page = context.new_page()
-        page.goto(address, wait_until="commit")
-        yield page
-        browser.close()
+    context = browser.new_context(viewport={"width": 1500, "height": 900})
+    context.set_default_timeout(1000 * PATIENCE_SECONDS)
+    context.on("weberror", lambda said: troubles.append(str(said.error)))
+    context.on("request", lambda asked: _is_outside(asked.url) and troubles.append(asked.url))
+    context.on("response", lambda given: _is_bad(given) and troubles.append(given.url))
+    page = context.new_page()
+    page.goto(address, wait_until="commit")
+    yield page
+    context.close()
     assert troubles == []
 
 
