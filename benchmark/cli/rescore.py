@@ -185,12 +185,16 @@ def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: Answer) -> "list[R
     chosen: dict[str, Run] = {}
     for argument in asked:
         request = library.request(argument)
+        if request.run:
+            # Named by its id, it need not be of any experiment that is registered here.
+            chosen[request.run.record.identity] = request.run
+            continue
         keys = {definition_key(experiments[name].as_dict()) for name in request.names}
-        meant = [request.run] if request.run else [
+        meant = [
             run
             for run in runs
             if run.definition["name"] in request.names or run.definition_key in keys
-        ]  # fmt: skip
+        ]
         chosen |= {run.record.identity: run for run in meant}
     return list(chosen.values())
 
