@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmark import registry
+from benchmark import registry, tuned
 from benchmark.cli.main import app
 from tests.docs_commands import ROOT, Quoted, commands_of, quoted_commands
 from tests.results.conftest import RunBuilder, exact_predictions
@@ -23,6 +23,8 @@ MAKE = [item for item in QUOTED if item.words[0] == "make"]
 EXPERIMENT_NAME = re.compile(r"(age_group|gender|race|mtl)-[a-z0-9_]+-\S+")
 TO_BE_WRITTEN = {"mtl-vgg19-imagenet-block5-gate", "mtl-resnet18-imagenet-full"}
 """Names that CONTRIBUTING.md shows how to add."""
+TUNED_NAME = re.compile(r"(?P<base>.+)-(?:un)?tuned(?:_from_(?P<depth>\w+))?")
+"""Of an experiment that comes into being by a search, as does the suite of all these."""
 
 
 def told(item: Quoted) -> str:
@@ -78,13 +80,39 @@ def test_commands_are_found_in_blocks_and_in_sentences() -> None:
     assert len(MAKE) > 5
 
 
+def before_its_search(name: str) -> str:
+    """Give the experiment that a search would make this one of; another name stays as it is."""
+    found = TUNED_NAME.fullmatch(name)
+    if found is None:
+        return name
+    base, depth = found["base"], found["depth"]
+    return f"{base.rsplit('-', 1)[0]}-{depth}" if depth else base
+
+
 @pytest.mark.parametrize("item", OURS, ids=told)
 def test_quoted_experiments_and_suites_are_registered(item: Quoted) -> None:
-    names = {word for word in item.words if EXPERIMENT_NAME.fullmatch(word)}
+    names = {before_its_search(word) for word in item.words if EXPERIMENT_NAME.fullmatch(word)}
     assert names - TO_BE_WRITTEN <= set(registry.experiments())
     if "--suite" in item.words[:-1]:
         suite = item.words[item.words.index("--suite") + 1]
-        assert suite.isupper() or suite in registry.suites()
+        assert suite.isupper() or suite in {*registry.suites(), tuned.SUITE}
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("mtl-cnn-none-full-short-tuned", "mtl-cnn-none-full-short"),
+        ("mtl-squeezenet1_1-imagenet-full-untuned", "mtl-squeezenet1_1-imagenet-full"),
+        (
+            "mtl-squeezenet1_1-imagenet-fire4_5-tuned_from_full",
+            "mtl-squeezenet1_1-imagenet-full",
+        ),
+        ("mtl-squeezenet1_1-imagenet-full", "mtl-squeezenet1_1-imagenet-full"),
+    ],
+)
+def test_a_tuned_name_is_judged_by_the_experiment_it_was_tuned_from(name: str, base: str) -> None:
+    assert before_its_search(name) == base
+    assert base in registry.experiments()
 
 
 @pytest.mark.parametrize("item", MAKE, ids=told)
@@ -157,7 +185,9 @@ def with_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runnable() -> list[Quoted]:
     """Choose what is cheap and needs no file of the reader's; each text once."""
     chosen = [item for item in RUN_HERE if CHEAP.match(item.text)]
-    placeholders = re.compile(r"\b[A-Z]{3,}\b|--acknowledge|--out|depth|controls|--json .*--json")
+    placeholders = re.compile(
+        r"\b[A-Z]{3,}\b|--acknowledge|--out|depth|controls|tuned|--json .*--json"
+    )
     return list({i.text: i for i in chosen if not placeholders.search(i.text)}.values())
 
 

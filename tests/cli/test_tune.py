@@ -49,7 +49,7 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
     answer = facebench(*tune, "--sampler", "random", "--sampler-seed", "2", "--json")
     assert answer.exit_code == 0, answer.output
     (found,) = json.loads(answer.stdout)["data"]["studies"]
-    assert found["trials"] == {"complete": 2, "pruned": 0, "failed": 0}
+    assert found["trials"] == {"complete": 3, "pruned": 0, "failed": 0}
 
     # No trial read a test face, and none kept a network.
     for record in trials_of(tmp_path):
@@ -64,14 +64,14 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
     children = [
         run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
     ]
-    assert sorted(run.data.tags["trial"] for run in children) == ["000", "001"]
+    assert sorted(run.data.tags["trial"] for run in children) == ["000", "001", "002"]
     assert {run.data.tags["trial_state"] for run in children} == {"complete"}
     kept = {item.path for item in client.list_artifacts(parent.info.run_id, "study")}
     assert {"study/trials.csv", "study/history.png", "study/study.html"} <= kept
 
     again = facebench(*tune, "--no-refit")
-    assert "2 of 2 trials" in again.stderr
-    assert len(trials_of(tmp_path)) == 2
+    assert "3 of 3 trials" in again.stderr
+    assert len(trials_of(tmp_path)) == 3
 
     if found["recipe"] is not None:
         assert found["refit"]["finished"] == 1
