@@ -1,19 +1,20 @@
 # Every target is one line that calls the command line or a tool; `make help` lists them.
-# Variables: SUITE, SOURCE (archive or folder of UTKFace), WEIGHTS (a weight file), SEEDS, DATASET.
+# Variables: SUITE, NAME and TRIALS of a search, SOURCE (archive or folder of UTKFace), WEIGHTS (a weight file), SEEDS, DATASET.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUITE ?= quick
 SEEDS ?= 0
+TRIALS ?= 30
 PORT ?= 5000
 DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data weights benchmark leaderboard subsets ui doctor test check format torture mutation coverage
+.PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test check format explore tune tune-all torture mutation coverage speed
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 # pip install -e needs no second look unless what it installs from has changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -32,6 +33,9 @@ data: setup ## Prepare and audit a data set: make data SOURCE=UTKFace.tar.gz
 	$(BIN)/facebench data prepare $(or $(SOURCE),data/UTKFace.tar.gz)
 	$(BIN)/facebench data audit $(DATASET_OPTION)
 
+explore: setup ## Who is in the data: one page and its figures
+	$(BIN)/facebench data explore $(DATASET_OPTION)
+
 weights: setup ## Add a weight file: make weights WEIGHTS=FILE
 	$(if $(WEIGHTS),$(BIN)/facebench weights add $(WEIGHTS),$(BIN)/facebench weights list)
 
@@ -41,12 +45,26 @@ benchmark: setup ## Prepare SOURCE, add WEIGHTS, run SUITE, rank it
 	$(BIN)/facebench run --suite $(SUITE) --seeds $(SEEDS) $(DATASET_OPTION)
 	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION)
 
+tune: setup ## Search for the best recipe: make tune NAME=EXPERIMENT TRIALS=30
+	$(BIN)/facebench tune $(NAME) --trials $(TRIALS) $(DATASET_OPTION)
+
+tune-all: setup ## Search for every experiment of SUITE, TRIALS each
+	$(BIN)/facebench tune --suite $(SUITE) --trials $(TRIALS) $(DATASET_OPTION)
+
 leaderboard: setup ## Print and write the leaderboard of SUITE
 	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION)
+leaderboard: setup ## Print and write the leaderboard of SUITE, regressions beside it
+	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION) --fit-references
+
+report: setup ## Write one HTML page that answers the questions; SUITE=study for a suite
+	$(BIN)/facebench report $(if $(filter-out file default,$(origin SUITE)),--suite $(SUITE)) $(DATASET_OPTION)
 
 subsets: setup ## Specialists against everyone: run the suite SEEDS times, compare
 	$(BIN)/facebench run --suite subsets --seeds $(SEEDS) $(DATASET_OPTION)
 	$(BIN)/facebench subsets $(DATASET_OPTION)
+
+speed: setup ## Measure training here against a plain PyTorch loop: make speed BUDGET=20
+	$(BIN)/facebench speed --budget $(or $(BUDGET),20) $(DATASET_OPTION)
 
 ui: setup ## Open the MLflow UI on 127.0.0.1
 	$(BIN)/facebench ui --port $(PORT)

@@ -63,8 +63,13 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     return checkpoint
 
 
-def save_weights(path: Path, network: Network, experiment: Experiment) -> None:
-    """Write a network's tensors with the definition that rebuilds it in the file's header."""
+def save_weights(
+    path: Path, network: Network, experiment: Experiment, *, faces_px: int | None = None
+) -> None:
+    """Write a network's tensors with the definition that rebuilds it in the file's header.
+
+    faces_px: side of the faces that it was trained on, which is not the side it works at.
+    """
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
@@ -72,5 +77,6 @@ def save_weights(path: Path, network: Network, experiment: Experiment) -> None:
         header = {
             "experiment": canonical_json(experiment.as_dict()),
             "network": canonical_json(network.describe()),
+            **({"faces_px": str(faces_px)} if faces_px else {}),
         }
         temporary.write_bytes(save(tensors, header))

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 from benchmark.architectures import NOT_OFFERED, architecture_named
 from benchmark.dotted import with_values
 from benchmark.errors import require
+from benchmark.experiment_ranges import SearchSpace as SearchSpace
 from benchmark.tasks import CLASS_NAMES, TaskName
 from benchmark.tasks import TASKS as TASKS
 
@@ -384,6 +385,8 @@ class Experiment:
     study: StudyRow | None = None
     ad_hoc: bool = False
     """Changed on the command line: kept off leaderboards, and its name says only where it began."""
+    search: SearchSpace | None = None
+    """What `facebench tune` may change; None for what suits its architecture."""
 
     def __post_init__(self) -> None:
         architecture = architecture_named(self.backbone.architecture)
@@ -399,6 +402,11 @@ class Experiment:
         )
         if not self.ad_hoc:
             self._check_name()
+        if self.search is not None:
+            # Imported here: it stands above, since it makes experiments of a space's points.
+            from benchmark.experiment_search import check_space
+
+            check_space(self.search, self)
 
     @property
     def task_label(self) -> str:
@@ -458,8 +466,10 @@ class Experiment:
         return f"{task}-{rest}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the definition as plain JSON-able values."""
-        return dataclasses.asdict(self)
+        """Give the definition as plain JSON-able values; how it is searched is no part of it."""
+        values = dataclasses.asdict(self)
+        del values["search"]
+        return values
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ class Ingredients:
     pixel_digest: str
     split_digest: str
     trainer_version: int
+    labels_digest: str | None = None
+    """Digest of labels that came from a table; None where the faces' names tell them."""
 
 
 PARTS: Final = ("backbone", "head", "recipe", "protocol")
@@ -56,6 +58,8 @@ def family_of(experiment: Experiment, ingredients: Ingredients) -> str:
     content["pixel_digest"] = ingredients.pixel_digest
     content["split_digest"] = ingredients.split_digest
     content["trainer_version"] = ingredients.trainer_version
+    if ingredients.labels_digest is not None:
+        content["labels_digest"] = ingredients.labels_digest
     if experiment.ad_hoc:
         # Kept apart, so that a run off the leaderboards never stands in for a registered one.
         # The name too: with `--set backbone.weights=none` two rows would otherwise become one.

@@ -138,6 +138,7 @@ def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settin
         pixel_digest=faces.pixel_digest,
         split_digest=faces.split_digest,
         trainer_version=TRAINER_VERSION,
+        labels_digest=faces.labels_digest,
     )
     folder = work_folder(settings.runs_dir) / identity_of(experiment, ingredients, seed)
     return Plan(experiment, seed, faces, weights, ingredients, folder)

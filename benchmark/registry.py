@@ -4,6 +4,9 @@ A definition file is a module with `EXPERIMENTS`, a tuple of Experiment, and `SU
 Suite; either may be absent. Ours are the modules of the package `experiments`; an installed
 package adds its own module under the entry-point group `facebench.experiments`. One of those that
 cannot be loaded is refused by itself: `refused` says why, and everything else stays usable.
+
+What `facebench tune` found joins them from the folder of the runs, once `look_for_tuned` was told
+which that is: the command line does so wherever it takes --runs-dir.
 """
 
 import contextlib
@@ -14,16 +17,20 @@ import pkgutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Final, TypeVar
 
 import experiments as definitions
 from benchmark.errors import BenchmarkError, ExperimentError
 from benchmark.experiment import Experiment, Suite
+from benchmark.experiment_grids import GridSpace
+from benchmark.tuned import SUITE as TUNED
+from benchmark.tuned import tuned_folder, tuned_module, tuned_suite
 
 ENTRY_POINT_GROUP: Final = "facebench.experiments"
 
-Definition = TypeVar("Definition", Experiment, Suite)
+Definition = TypeVar("Definition", Experiment, Suite, GridSpace)
 
 
 @contextlib.contextmanager
@@ -145,7 +152,56 @@ def _registered() -> _Registered:
         if len(refused) == len(waiting):
             break
         waiting = list(refused)
-    return _Registered(experiments, suites, tuple(refused.values()))
+    return _with_tuned(modules, _Registered(experiments, suites, tuple(refused.values())))
+
+
+def _with_tuned(modules: dict[ModuleType, None], known: _Registered) -> _Registered:
+    """Let tuned recipes join, each by itself; one that does not fit is refused."""
+    tuned: dict[ModuleType, None] = {}
+    refused = list(known.refused)
+    experiments, suites = known.experiments, known.suites
+    for path in _Tuned.files:
+        try:
+            with _reading(f"tuned recipe {path}"):
+                joined = tuned | {tuned_module(path): None}
+                experiments, suites = collect([*modules, *joined])
+            tuned = joined
+        except ExperimentError as error:
+            refused.append(error)
+    if tuned:
+        suites = suites | {TUNED: tuned_suite(tuned)}
+    return _Registered(experiments, suites, tuple(refused))
+
+
+class _Tuned:
+    """Which tuned recipes join; the only thing here that is not the same all the time."""
+
+    files: tuple[Path, ...] = ()
+
+
+def look_for_tuned(runs_dir: Path) -> None:
+    """Let the recipes that `facebench tune` left in a folder of runs join the registry.
+
+    Those of another folder leave it.
+    """
+    files = tuple(sorted(tuned_folder(runs_dir).glob("*.json")))
+    if files or files != _Tuned.files:
+        _Tuned.files = files
+        _registered.cache_clear()
+
+
+@functools.cache
+def grids() -> dict[str, GridSpace]:
+    """Give every grid by name."""
+    return _collect(_ours(), "GRIDS", GridSpace)
+
+
+def grid(name: str) -> GridSpace:
+    """Look a grid up; an unknown name is answered with the nearest known ones."""
+    known = grids()
+    if name not in known:
+        raise ExperimentError(f"unknown grid {name!r}", allowed=", ".join(known))
+    return known[name]
 
 
 def experiments() -> dict[str, Experiment]:
@@ -173,6 +229,11 @@ def experiment(name: str) -> Experiment:
 def suite(name: str) -> Suite:
     """Look a suite up; an unknown name is answered with the known ones."""
     known = _registered().suites
+    if name not in known and name == TUNED:
+        raise ExperimentError(
+            "nothing has been tuned here, so the suite 'tuned' is empty",
+            fix="`facebench tune NAME` fills it",
+        )
     if name not in known:
         raise ExperimentError(
             f"unknown suite {name!r}",

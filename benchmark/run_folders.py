@@ -20,7 +20,7 @@ from benchmark.errors import BenchmarkError, RunError
 from benchmark.experiment import Experiment
 from benchmark.faces.published import exposure, replayed_parts
 from benchmark.faces.splits import PartName, Rows, check_no_overlap, parts_of
-from benchmark.faces.subsets import subset_parts
+from benchmark.faces.subsets import labelled_parts, subset_parts
 from benchmark.files import write_json, write_text
 from benchmark.models.network import Network
 from benchmark.plans import Plan, Settings, now
@@ -65,6 +65,7 @@ def parts_for(plan: Plan) -> Parts:
     else:
         whole = parts_of(plan.faces, protocol.fold)
         check_no_overlap(table, whole)
+    whole = labelled_parts(table, whole, plan.experiment.head.tasks)
     return Parts(whole, subset_parts(table, whole, plan.experiment.subset, plan.seed))
 
 
@@ -149,7 +150,12 @@ def finish(plan: Plan, trained: Trained, parts: Parts, settings: Settings) -> No
     record, history = plan.record, trained.history
     write_text(plan.folder / "history.csv", history.to_csv(index=False))
     if settings.keep_weights != "none":
-        save_weights(plan.folder / "model.safetensors", trained.network, plan.experiment)
+        save_weights(
+            plan.folder / "model.safetensors",
+            trained.network,
+            plan.experiment,
+            faces_px=plan.faces.image_px,
+        )
     seconds = float(history["epoch_seconds"].sum())
     costs = {
         "cost/seconds": seconds,

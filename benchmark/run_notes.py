@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from benchmark.results.card_text import code, plain
 from benchmark.results.limits import LIMITS, LIMITS_DRAWN
 from benchmark.results.record import RunRecord
 from benchmark.results.red_flags import flag_state, warning
@@ -13,6 +14,9 @@ IDENTITY_TAG: Final = "facebench.identity"
 ATTEMPT_TAG: Final = "facebench.attempt"
 RED_FLAG_TAG: Final = "red_flag"
 CROSSED: Final = "gender_race"
+MOST_LINES: Final = 30
+MOST_LETTERS: Final = 3_000
+"""Of a traceback in a note: MLflow cuts a note after 8,000 letters."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,9 @@ def data_note(dataset: dict[str, Any]) -> str:
     counts = dataset["counts"]
     kind = "**Drawn faces**: emblems, not people" if dataset["drawn"] else "Photographed faces"
     return (
-        f"{kind}. Data set `{dataset['name']}`: {counts['train']:,} training, "
+        f"{kind}. Data set {code(dataset['name'])}: {counts['train']:,} training, "
         f"{counts['val']:,} validation and {counts['test']:,} test faces; split "
-        f"{dataset['split_version']}, digest `{dataset['split_digest'][:12]}`.\n\n"
+        f"{plain(dataset['split_version'])}, digest `{dataset['split_digest'][:12]}`.\n\n"
         "Each run is one experiment with one seed. Filter by tags: `architecture`, `weights`, "
         "`tasks`, `trainable`, `seed`. Ranking is by `val/combined`; test was read once.\n\n"
         + "\n\n".join(LIMITS)
@@ -47,20 +51,31 @@ def run_note(record: RunRecord, links: Links | None = None) -> str:
     links = links or Links()
     about = record.about
     definition, dataset = about["experiment"], about["dataset"]
-    lines = [f"**{definition['asks']}**", ""]
-    if record.state == "done":
-        lines += _pictures(record, links)  # MLflow folds what comes after the first few lines
-    lines += [_network_in_words(about), ""]
+    # MLflow folds a note to 100 pixels, and of these only the first 40 can be clicked on.
+    lines = _pictures(record, links) if record.state == "done" else []
+    lines += [f"**{plain(definition['asks'])}**", "", _network_in_words(about), ""]
     if dataset["drawn"]:
         lines += [*LIMITS_DRAWN, ""]
     if about["leaky"]:
         lines += ["**LEAKY**: test faces were seen in training.", ""]
     if about["ad_hoc"]:
         lines += ["Ad hoc: changed on the command line, kept off leaderboards.", ""]
+    if record.state == "failed":
+        lines += _failure(record)
     if record.state == "done":
         lines += [*_outcome_table(record), *_loading(links)]
     lines += ["", *LIMITS]
     return "\n".join(lines)
+
+
+def _failure(record: RunRecord) -> list[str]:
+    """Say why a run failed, with the end of its traceback."""
+    failed = record.failed
+    trace = str(failed.get("traceback", "")).replace("```", "'''").splitlines()
+    why = plain(str(failed.get("why", ""))[:MOST_LETTERS])
+    kept = "\n".join(trace[-MOST_LINES:])[-MOST_LETTERS:]
+    again = f"`facebench run {record.experiment_name} --seeds {record.seed}`"
+    return [f"**Failed**: {why} {again} tries again.", "", "```", kept, "```", ""]
 
 
 def _network_in_words(about: dict[str, Any]) -> str:
@@ -74,7 +89,7 @@ def _network_in_words(about: dict[str, Any]) -> str:
     return (
         f"`{backbone['architecture']}` from {start}, trunk {depth}, reading {tasks}: "
         f"{total:,} parameters, {trainable:,} of them trained. Seed {about['seed']}, "
-        f"protocol {about['protocol_name']}, {about['device']}, {about['precision']}."
+        f"protocol {plain(about['protocol_name'])}, {plain(about['device'])}, {about['precision']}."
     )
 
 

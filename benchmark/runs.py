@@ -213,5 +213,6 @@ def _keep_epoch(
     write_text(plan.folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
     if settings.keep_weights == "all":
         name = f"weights-epoch-{state.epochs_done:03d}.safetensors"
-        save_weights(plan.folder / name, state.network, plan.experiment)
+        px = plan.faces.image_px
+        save_weights(plan.folder / name, state.network, plan.experiment, faces_px=px)
     settings.mirror(plan.record)

@@ -75,15 +75,14 @@ def load_trained(path: Path | str) -> Trained:
     header = header_of(path)
     try:
         experiment = definition_of(Experiment, read_json(header["experiment"]))
-        description = dict(read_json(header["network"]))
+        description = read_json(header["network"])
+        if not isinstance(experiment, Experiment) or not isinstance(description, dict):
+            raise TypeError("it is no definition")
     except (LookupError, TypeError, ValueError, BenchmarkError) as error:
-        raise WeightsError(
-            f"{path.name} does not say which network it is ({type(error).__name__}: {error})",
-            allowed="model.safetensors as a run of facebench wrote it",
-            source=str(path),
-        ) from None
+        raise _undescribed(path, error) from None
+    tensors = read_tensors(path)
     try:
-        network = rebuild_network(experiment, description, read_tensors(path))
+        return Trained(rebuild_network(experiment, description, tensors).eval(), experiment)
     except (LookupError, TypeError, ValueError, AttributeError, ExperimentError) as error:
         raise WeightsError(
             f"{path.name} describes a network that cannot be built ({type(error).__name__}: "
@@ -91,7 +90,14 @@ def load_trained(path: Path | str) -> Trained:
             allowed="model.safetensors as a run of facebench wrote it",
             source=str(path),
         ) from None
-    return Trained(network.eval(), experiment)
+
+
+def _undescribed(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path.name} does not say which network it is ({type(error).__name__}: {error})",
+        allowed="model.safetensors as a run of facebench wrote it",
+        source=str(path),
+    )
 
 
 def definition_of(kind: Any, value: Any) -> Any:

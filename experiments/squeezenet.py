@@ -10,6 +10,7 @@ Expect  one seed, runs in docs/RESULTS.md, test age group / gender / race: froze
 """
 
 from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Recipe
+from benchmark.experiment_ranges import DECAY, DEPTH, RATE, RATIO, Floats, Integers, SearchSpace
 
 FROZEN_SHORT = Experiment(
     name="mtl-squeezenet1_1-imagenet-frozen-short",
@@ -72,6 +73,14 @@ FULL = PARTLY.varied(
     name="mtl-squeezenet1_1-imagenet-full",
     asks="Does training all of SqueezeNet beat training its deepest stage?",
     compare_with=PARTLY.name,
+    search=SearchSpace(
+        (
+            Floats(RATE, 1e-4, 1e-2),
+            Integers(DEPTH, 0, 4),
+            Floats(RATIO, 1e-2, 1.0),
+            Floats(DECAY, 0.3, 1.0, log=False),
+        )
+    ),
     **{"backbone.trainable_stages": "all"},
 )
 

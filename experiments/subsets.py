@@ -2,9 +2,9 @@
 
 Three arms for each subset, equal in everything but the training faces: the subset's alone, all,
 and a sample of all as large as the subset, so that less data is told apart from narrower data.
-Each takes the same 1,000 optimiser steps, is selected on the subset's validation faces and tested
-on its test faces. Subsets have 1,000 training and 100 test faces or more (UTKFace, leak-free-1):
-`Others` is too small to be divided by gender.
+Each takes the same 500 optimiser steps on faces of 32 px, is selected on the subset's validation
+faces and tested on its test faces. Subsets have 1,000 training and 100 test faces or more (UTKFace,
+leak-free-1): `Others` is too small to be divided by gender.
 
 Cost    not measured yet
 Expect  not measured yet
@@ -27,13 +27,13 @@ from benchmark.experiment import (
 EVERYONE = Experiment(
     name="age_group-cnn-none-full-steps",
     asks="How well does the single network that everyone is sent to read age group?",
-    backbone=Backbone("cnn", input_px=64),
+    backbone=Backbone("cnn", input_px=32),
     head=Head(tasks=("age_group",)),
     recipe=Recipe(
         learning_rate=1e-3,
         batch_size=32,
         max_epochs=10,
-        steps_per_epoch=100,
+        steps_per_epoch=50,
         schedule="cosine",
         augmentation=Augmentation(flip=True),
     ),

@@ -46,3 +46,45 @@ def drawn_faces(drawn_data_dir: Path) -> "FaceSet":
     from benchmark.faces.choice import choose_dataset
 
     return choose_dataset(drawn_data_dir)
+
+
+@pytest.fixture(scope="session")
+def trained_runs_dir(tmp_path_factory: pytest.TempPathFactory, drawn_faces: "FaceSet") -> Path:
+    """A runs folder with one finished run of a tiny network on `drawn_faces`; not to be written.
+
+    The network is as it started: what it says is stored by the usual code, and no better for it.
+    """
+    import torch
+
+    from benchmark.checkpoints import save_weights
+    from benchmark.experiment import Backbone, Experiment, Head, Recipe
+    from benchmark.faces.batches import FaceBatches
+    from benchmark.files import write_json
+    from benchmark.models.network import build_network
+    from benchmark.plans import Settings, plan_run
+    from benchmark.run_folders import begin, parts_for, write_answers
+    from benchmark.training.device import Device
+    from benchmark.training.probabilities import probabilities
+
+    experiment = Experiment(
+        name="mtl-cnn-none-full-tiny",
+        asks="What does it say of a face?",
+        backbone=Backbone("cnn", input_px=32),
+        head=Head(hidden_units=16),
+        recipe=Recipe(learning_rate=1e-3, max_epochs=2),
+    )
+    runs_dir = tmp_path_factory.mktemp("trained") / "mlruns"
+    settings = Settings(runs_dir, runs_dir / "weights", Device(torch.device("cpu"), "fp32"))
+    plan = plan_run(experiment, 0, drawn_faces, settings)
+    parts, network = parts_for(plan), build_network(experiment, None, 0)
+    faces = FaceBatches.on_device(drawn_faces.pixels(), drawn_faces.table, torch.device("cpu"))
+    begin(plan, settings, network, parts.counts())
+    write_answers(
+        plan, parts, lambda rows: probabilities(network, faces, torch.from_numpy(rows)), settings
+    )
+    save_weights(plan.folder / "model.safetensors", network, experiment, faces_px=32)
+    fitted = {"temperature": 1.5, "temperature_is_at_an_end": False}
+    tasks = dict.fromkeys(experiment.head.tasks, fitted)
+    write_json(plan.folder / "calibration.json", {"schema": 1, "tasks": tasks})
+    write_json(plan.folder / "done.json", {"schema": 1, "test_was_read": True})
+    return runs_dir

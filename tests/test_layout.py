@@ -12,14 +12,20 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.errors",),
     ("benchmark.tasks", "benchmark.files", "benchmark.dotted", "benchmark.claims"),
-    ("benchmark.architectures", "benchmark.timm_models"),
-    ("benchmark.experiment",),
+    ("benchmark.architectures", "benchmark.timm_models", "benchmark.experiment_ranges"),
+    ("benchmark.experiment", "benchmark.experiment_search", "benchmark.experiment_grids"),
     ("experiments",),
-    ("benchmark.registry", "benchmark.identity", "benchmark.provenance", "benchmark.settings"),
+    (
+        "benchmark.registry",
+        "benchmark.tuned",
+        "benchmark.identity",
+        "benchmark.provenance",
+        "benchmark.settings",
+    ),
     ("benchmark.faces", "benchmark.models", "benchmark.results.record"),
     ("benchmark.results",),
     ("benchmark.training",),
-    ("benchmark.checkpoints", "benchmark.run_notes", "benchmark.trained"),
+    ("benchmark.checkpoints", "benchmark.run_notes", "benchmark.trained", "benchmark.evaluation"),
     ("benchmark.tracking", "benchmark.plans"),
     (
         "benchmark.run_folders",
@@ -28,6 +34,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "benchmark.leftovers",
     ),
     ("benchmark.runs", "benchmark.farms"),
+    ("benchmark.references", "benchmark.leaderboards", "benchmark.notebook"),
+    ("benchmark.tuning", "benchmark.speed", "benchmark.explore", "benchmark.report"),
+    ("benchmark.run_folders", "benchmark.run_ways"),
+    ("benchmark.trained_runs",),
+    ("benchmark.runs", "benchmark.farms", "benchmark.inference", "benchmark.exporting"),
     ("benchmark.report",),
     ("benchmark.cli",),
 )
@@ -78,11 +89,15 @@ ONLY_IN = {
     "optuna": {"benchmark.tuning"},
     "rich": {"benchmark.cli"},
     "typer": {"benchmark.cli"},
-    "timm": {"benchmark.timm_models"},
+    "plotly": {"benchmark.tuning"},
+    "timm": {"benchmark.timm_models", "benchmark.speed.timm_loop"},
     "matplotlib": {
         f"benchmark.results.{prefix}figures"
         for prefix in ("", "calibration_", "leak_", "subgroup_", "subset_", "suspect_")
-    },
+    }
+    | {"benchmark.explore", "benchmark.speed.figures"}
+    | {"benchmark.tuning.figures", "benchmark.tuning.surfaces"},
+    "pytorch_lightning": {"benchmark.speed.lightning_loop"},
 }
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markdown import Markdown
 
-from benchmark.cli.completion import complete_experiment
+from benchmark.cli.completion import complete_run
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
 from benchmark.cli.output import Answer, err, out, speaking
-from benchmark.errors import RunError, TrackingError
+from benchmark.errors import RunError
 from benchmark.files import write_text
 from benchmark.results.record import RunRecord
 
@@ -33,7 +33,7 @@ def card(
         typer.Argument(
             metavar="RUN",
             help="A run's id (8 digits or more), or an experiment: all its finished seeds.",
-            autocompletion=complete_experiment,
+            autocompletion=complete_run,
         ),
     ],
     out_path: Annotated[
@@ -140,5 +140,5 @@ def _mirror(record: RunRecord, runs_dir: Path, answer: Answer) -> None:
 
     try:
         mirror_again(RunRecord(record.folder), runs_dir)
-    except TrackingError as error:
+    except RunError as error:
         answer.warnings.append(f"{error} The card is in the run's folder.")

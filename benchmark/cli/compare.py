@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmark.cli.completion import complete_dataset, complete_run
 from benchmark.cli.library import library_at_hand
-from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, AsJson, DataDir, RunsDir
-from benchmark.cli.output import Answer, err, out, speaking
+from benchmark.cli.options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    Quiet,
+    RunsDir,
+)
+from benchmark.cli.output import Answer, busy, err, out, speaking
 from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_text
 from benchmark.tasks import TASKS, TaskName
@@ -24,6 +32,7 @@ def compare(
             metavar="RUN...",
             help="A run's id (8 digits or more), an experiment (all its finished seeds) or a suite "
             "(all its experiments).",
+            autocompletion=complete_run,
         ),
     ],
     task: Annotated[
@@ -33,7 +42,11 @@ def compare(
         bool, typer.Option("--all-pairs", help="Everyone against everyone, not against the first.")
     ] = False,
     dataset: Annotated[
-        str | None, typer.Option(help="The data set of the runs, where there are several.")
+        str | None,
+        typer.Option(
+            help="The data set of the runs, where there are several.",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
     markdown: Annotated[
         Path | None, typer.Option(help="Write the comparison there as Markdown too.")
@@ -41,6 +54,7 @@ def compare(
     csv: Annotated[Path | None, typer.Option(help="Write its lines there as CSV too.")] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Tell whether one network reads faces better than another, and by how much.
@@ -57,9 +71,10 @@ def compare(
     with speaking("compare", as_json=as_json) as answer:
         from benchmark.results.comparison import compare as compared
 
-        library = library_at_hand(runs_dir, data_dir, answer)
-        tasks = _tasks(task)
-        found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
+        tasks, silent = _tasks(task), quiet or as_json
+        library = library_at_hand(runs_dir, data_dir, answer, quiet=silent)
+        with busy("comparing", quiet=silent):
+            found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
         _show(found, answer, markdown_path=markdown, csv_path=csv, as_json=as_json)
 
 

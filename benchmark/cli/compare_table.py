@@ -14,9 +14,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmark.results.comparison import Comparison, Standing, Table
-from benchmark.results.comparison_formats import difference_text, title_of
-from benchmark.results.formats import (
+from benchmark.results.cells import (
     NOTHING,
     accuracy_text,
     seeds_text,
@@ -24,6 +22,8 @@ from benchmark.results.formats import (
     span,
     with_sd,
 )
+from benchmark.results.comparison import Comparison, Standing, Table
+from benchmark.results.comparison_formats import difference_text, title_of
 from benchmark.results.rows import TaskScore
 from benchmark.results.verdicts import (
     TWINS,

@@ -9,10 +9,12 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from benchmark.cli import crop
+from benchmark.cli import fetch as fetching
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Quiet
 from benchmark.cli.output import ExitCode, err, out, progress_bar, say_error, speaking
 from benchmark.errors import DataError
-from benchmark.tasks import CLASS_NAMES
+from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from benchmark.faces.prepare import PrepareResult
 
 app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets of faces.")
+app.command("crop", epilog=crop.EXAMPLES)(crop.crop)
+
+app.command("fetch", epilog=fetching.EXAMPLES)(fetching.fetch)
 
 PREPARE_EXAMPLES = """
 Examples:
@@ -30,6 +35,10 @@ Examples:
   facebench data prepare ~/faces --image-px 64 --name mine-64
 
   facebench data prepare other.zip --table data/utkface-100/table.csv
+
+  facebench data prepare fairface --layout fairface
+
+  facebench data prepare photos --labels labels.csv --map race:Latina=Others
 """
 
 SAMPLE_EXAMPLES = """
@@ -52,7 +61,10 @@ Examples:
 @app.command(epilog=PREPARE_EXAMPLES)
 def prepare(
     source: Annotated[
-        Path, typer.Argument(help="Folder, .tar, .tar.gz or .zip with faces named as in UTKFace.")
+        Path,
+        typer.Argument(
+            help="Folder, .tar, .tar.gz or .zip with faces named as in UTKFace, or with --labels."
+        ),
     ],
     image_px: Annotated[int, typer.Option(help="Side of the packed faces in pixels.")] = 100,
     name: Annotated[
@@ -62,17 +74,32 @@ def prepare(
         Path | None,
         typer.Option(help="A table.csv of the same faces, to take clusters and split from."),
     ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(help="A CSV file that tells the labels: file, age, age_group, gender, race."),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="How the labels are told: utkface, fairface or table.")
+    ] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="What a word of the labels means: race:latino=Others, or none."),
+    ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Pack the faces of SOURCE, find duplicates and defects, and split them without leaks.
 
-    Exits with 1 if pictures could not be used; the data set then holds the others.
+    The labels are in the names, as UTKFace has them, or in tables: any of the three tasks, in the
+    columns age (years or a range), age_group, gender and race. What has no class here is left out
+    of that task, and counted. Exits with 1 if pictures or rows could not be used; the data set
+    then holds the others.
     """
+    from benchmark.cli.labels_table import label_findings, print_labels
+    from benchmark.faces.label_words import parse_map
     from benchmark.faces.prepare import prepare as prepare_faces
 
-    finding = None
     with speaking("data prepare", as_json=as_json) as answer:
         with progress_bar(quiet=quiet or as_json) as bar:
             result = prepare_faces(
@@ -81,18 +108,21 @@ def prepare(
                 image_px=image_px,
                 name=name,
                 table=table,
+                layout=layout,
+                labels=labels or [],
+                given=parse_map(words or []),
                 on_progress=_shown_on(bar),
             )
         answer.data = _prepared_data(result)
         answer.warnings = _warnings(result.faces.manifest["counts"])
-        finding = _finding(result)
-        if finding is not None:
-            answer.errors.append(finding)
+        answer.errors = [*_findings(result), *label_findings(result.faces)]
         if not as_json and not quiet:
             _print_prepared(result)
-    if finding is not None:
+            print_labels(result.faces)
+    if answer.errors:
         if not as_json:
-            say_error(finding)
+            for finding in answer.errors:
+                say_error(finding)
         raise typer.Exit(ExitCode.FINDINGS)
 
 
@@ -134,18 +164,20 @@ def _warnings(counts: dict[str, Any]) -> list[str]:
     return warnings
 
 
-def _finding(result: "PrepareResult") -> DataError | None:
+def _findings(result: "PrepareResult") -> list[DataError]:
     if result.n_findings == 0:
-        return None
+        return []
     quarantine = result.faces.quarantine()
     first = quarantine[quarantine["kind"] == "picture"].iloc[0]
-    return DataError(
-        f"{result.n_findings} pictures could not be used and were left out; "
-        f"{first['file']}: {first['reason']}",
-        source=str(result.faces.folder / "quarantine.csv"),
-        fix="The data set is complete without them; mend the source and prepare it under "
-        "another --name to have them too",
-    )
+    return [
+        DataError(
+            f"{result.n_findings} pictures could not be used and were left out; "
+            f"{first['file']}: {first['reason']}",
+            source=str(result.faces.folder / "quarantine.csv"),
+            fix="The data set is complete without them; mend the source and prepare it under "
+            "another --name to have them too",
+        )
+    ]
 
 
 def _print_prepared(result: "PrepareResult") -> None:
@@ -161,7 +193,11 @@ def _print_prepared(result: "PrepareResult") -> None:
     lines = Table.grid(padding=(0, 2))
     lines.add_row("image files", f"{counts['image_files']:,}")
     lines.add_row("usable faces", f"{counts['usable']:,}")
-    lines.add_row("no labels in the name", f"{counts['quarantined_names']:,}")
+    by_name = "labels" not in faces.manifest
+    lines.add_row(
+        "no labels in the name" if by_name else "no labels in the table",
+        f"{counts['quarantined_names']:,}",
+    )
     lines.add_row("pictures that cannot be used", f"{counts['quarantined_pictures']:,}")
     lines.add_row("files that are no pictures", f"{counts['not_pictures']:,}")
     lines.add_row("groups of identical files", f"{same['groups']:,}, holding {same['files']:,}")
@@ -238,6 +274,7 @@ def audit(
 
     Exits with 1 if anything is found that should not be.
     """
+    from benchmark.cli.labels_table import print_labels
     from benchmark.faces.audit import audit as audit_faces
     from benchmark.faces.choice import choose_dataset
 
@@ -247,6 +284,7 @@ def audit(
         answer.errors = [DataError(finding) for finding in result.findings]
         if not as_json:
             _print_audit(result)
+            print_labels(result.faces)
     if result.findings:
         raise typer.Exit(ExitCode.FINDINGS)
 
@@ -282,6 +320,9 @@ def _print_audit(result: "Audit") -> None:
 def _part_table(counts: "pd.DataFrame", part: str) -> Table:
     """Lay out one part: age group and gender down, race across, sums at the ends."""
     races = CLASS_NAMES["race"]
+    unlabelled = (counts[list(TASKS)] == MISSING).any(axis=1)
+    if unlabelled.any():
+        return _gappy_table(counts, part)
     table = Table(title=f"{part}: {int(counts['n'].sum()):,} faces", title_justify="left")
     table.add_column("age group")
     table.add_column("gender")
@@ -296,6 +337,22 @@ def _part_table(counts: "pd.DataFrame", part: str) -> Table:
     sums = [int(counts["n"][counts["race"] == race].sum()) for race in range(len(races))]
     table.add_section()
     table.add_row("all", "", *(f"{n:,}" for n in (*sums, sum(sums))))
+    return table
+
+
+def _gappy_table(counts: "pd.DataFrame", part: str) -> Table:
+    """Lay out one part of faces that lack labels: task by task, with those that have none."""
+    table = Table(title=f"{part}: {int(counts['n'].sum()):,} faces", title_justify="left")
+    for heading in ("task", "class"):
+        table.add_column(heading)
+    table.add_column("faces", justify="right")
+    for task in TASKS:
+        n_by_label = counts.groupby(task)["n"].sum()
+        for label, name in enumerate(CLASS_NAMES[task]):
+            n_faces = int(n_by_label.get(label, 0))
+            table.add_row("" if label else TASK_TITLES[task], name, f"{n_faces:,}")
+        table.add_row("", "not told", f"{int(n_by_label.get(MISSING, 0)):,}")
+        table.add_section()
     return table
 
 

@@ -2,46 +2,98 @@
 
 import contextlib
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from benchmark import registry
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
     AsJson,
     DataDir,
+    Quiet,
     RunsDir,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, err, out, speaking
+from benchmark.cli.output import Answer, err, out, progress_bar, speaking
 from benchmark.errors import RunError
-from benchmark.experiment import Experiment
 from benchmark.files import write_text
-from benchmark.results.record import RunRecord, all_records
-from benchmark.tasks import TaskName
 
 if TYPE_CHECKING:
-    from benchmark.results.leaderboard import Leaderboard
-    from benchmark.results.rows import Row, Run, Setting
+    from benchmark.results.board import Leaderboard
+    from benchmark.results.families import Watch
 
 app = typer.Typer(help="Tables of what was run.")
 
+EXAMPLES: Final = """
+Examples:
 
-@app.command("leaderboard")
+  facebench leaderboard --suite quick
+
+  facebench leaderboard --suite quick --suite depth --sort gender_accuracy
+
+  facebench leaderboard --where architecture=vgg16 --where 'gender_accuracy>=90%'
+
+  facebench leaderboard --dataset utkface-100 --format tex > table.tex
+
+  facebench leaderboard --acknowledge b9aa30a6a761 --why "Split and pixels checked by hand"
+
+  facebench leaderboard --json
+"""
+FORMAT_NAMES: Final = ("md", "csv", "tex", "json", "html")
+"""As benchmark.leaderboards.FORMATS has them; here so that --help loads nothing heavy."""
+
+
+@app.command("leaderboard", epilog=EXAMPLES)
 def leaderboard(
     suite: Annotated[
-        str | None, typer.Option(help="Show a suite, what is missing included.")
+        list[str] | None,
+        typer.Option(help="Show a suite, what is missing included; several in one table."),
     ] = None,
     dataset: Annotated[
         str | None,
         typer.Option(help="Show the runs on this data set; photographed ones if left out."),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Show the rows for which it holds: a column of the CSV file, then =, !=, <, <=, > "
+            "or >=, then a value; text may hold *, rates may be 0.9 or 90%.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Order rows by a column of the CSV file, or COLUMN:asc, :desc."
+        ),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="|".join(FORMAT_NAMES),
+            help="Print that text alone instead of tables.",
+        ),
+    ] = None,
     ad_hoc: Annotated[
         bool, typer.Option("--ad-hoc", help="Show runs changed on the command line too.")
+    ] = False,
+    from_predictions: Annotated[
+        bool,
+        typer.Option(
+            "--from-predictions", help="Compute every number from the stored predictions anew."
+        ),
+    ] = False,
+    fit_references: Annotated[
+        bool,
+        typer.Option(
+            "--fit-references",
+            help="Fit the logistic regressions that are missing, on pixels and on frozen trunks of "
+            "finished runs; minutes on many faces, once.",
+        ),
     ] = False,
     acknowledge: Annotated[
         list[str] | None,
@@ -59,39 +111,52 @@ def leaderboard(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the tables of the runs at hand, and write them as Markdown and CSV.
+    """Print the tables of the runs at hand, and write them as Markdown, CSV, LaTeX, JSON and HTML.
 
     Ranked by validation. Without --suite: every experiment that was begun. A result on UTKFace that
     is too good to be true is marked ! and not ranked until it is acknowledged.
-
-    Examples:
-      facebench leaderboard --suite quick
-      facebench leaderboard --dataset utkface-100 --out tables
-      facebench leaderboard --acknowledge b9aa30a6a761 --why "Split and pixels checked by hand"
-      facebench leaderboard --json
     """
     with speaking("leaderboard", as_json=as_json) as answer:
-        if why and not acknowledge:
-            raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
+        _check(format_, why, acknowledge)
+        from benchmark.leaderboards import Places, leaderboards, runs_at_hand
+        from benchmark.results.narrowing import condition, narrowed, sort_by
+
+        conditions = [condition(text) for text in where or ()]
+        order = sort_by(sort) if sort else None
         if acknowledge:
             _acknowledge(acknowledge, why, runs_dir, answer)
-        records = list(all_records(runs_dir))
-        runs = _readable(records)
-        boards = [
-            _build(
-                records,
-                _experiments([run for run in runs if run.setting.dataset == name], suite),
-                name,
-                suite=suite,
-                data_dir=data_dir,
-                weights_dir=weights_dir or data_dir / "weights",
-                ad_hoc=ad_hoc,
-            )
-            for name in _datasets(runs, dataset, runs_dir, answer)
-        ]
-        _show(boards, out_dir or runs_dir / "leaderboards", answer, as_json=as_json)
+        places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
+        with _watching(quiet=quiet or as_json) as watch:
+            at_hand = runs_at_hand(runs_dir, from_predictions=from_predictions, watch=watch)
+            boards = leaderboards(at_hand, places, suite or (), dataset, ad_hoc=ad_hoc, watch=watch)
+        boards = [narrowed(board, conditions, order) for board in boards]
+        answer.warnings += at_hand.warnings
+        files = _written(boards, out_dir or runs_dir / "leaderboards")
+        _show(boards, files, answer, format_, as_json=as_json, quiet=quiet)
+
+
+def _check(format_: str | None, why: str, acknowledge: Sequence[str] | None) -> None:
+    if why and not acknowledge:
+        raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
+    if format_ is not None and format_ not in FORMAT_NAMES:
+        raise RunError(f"--format is {format_!r}", allowed=", ".join(FORMAT_NAMES))
+
+
+@contextlib.contextmanager
+def _watching(*, quiet: bool) -> Iterator["Watch"]:
+    """Show on stderr how far reading and building are."""
+    with progress_bar(quiet=quiet) as progress:
+        tasks: dict[str, Any] = {}
+
+        def watch(what: str, n_done: int, n_all: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=n_all)
+            progress.update(tasks[what], completed=n_done, total=n_all)
+
+        yield watch
 
 
 def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: Answer) -> None:
@@ -112,145 +177,49 @@ def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: Answer)
             answer.warnings.append(f"run {run.short_identity} is acknowledged: {why}")
 
 
-def _readable(records: Sequence[RunRecord]) -> "list[Run]":
-    """Read what can be read; what cannot is noted beneath the tables."""
-    from benchmark.results.rows import read_run
+def _written(boards: Sequence["Leaderboard"], folder: Path) -> list[list[Path]]:
+    """Write each leaderboard in every format; give the files."""
+    from benchmark.leaderboards import FORMATS, stem_of
 
-    runs = []
-    for record in records:
-        with contextlib.suppress(RunError):
-            runs.append(read_run(record))
-    return runs
-
-
-def _datasets(
-    runs: "Sequence[Run]", asked: str | None, runs_dir: Path, answer: Answer
-) -> list[str]:
-    """Name the data sets to show: the one asked for, else all photographed ones, else drawn."""
-    drawn = {run.setting.dataset: run.setting.drawn for run in runs}
-    if not drawn:
-        raise RunError(
-            "there is no run to show",
-            source=str(runs_dir),
-            fix="`facebench run --suite quick` makes some",
-        )
-    if asked is not None:
-        # `drawn` stands for drawn-100, as `utkface` does for utkface-100 and utkface-200.
-        named = [name for name in sorted(drawn) if name == asked or name.startswith(f"{asked}-")]
-        if not named:
-            raise RunError(
-                f"no run is on the data set {asked!r}",
-                allowed=", ".join(sorted(drawn)),
-                source=str(runs_dir),
-            )
-        return [asked] if asked in named else named
-    photographed = sorted(name for name in drawn if not drawn[name])
-    hidden = sorted(set(drawn) - set(photographed))
-    if photographed and hidden:
-        answer.warnings.append(
-            f"runs on drawn faces are not shown; --dataset {hidden[0]} shows them"
-        )
-    return photographed or hidden
-
-
-def _experiments(runs: "Sequence[Run]", suite: str | None) -> list[Experiment]:
-    """List a suite's experiments, or every registered one that was begun."""
-    from benchmark.results.rows import definition_key
-
-    if suite is not None:
-        return list(registry.experiments_of(suite))
-    names = {str(run.definition["name"]) for run in runs}
-    definitions = {run.definition_key for run in runs}
-    return [
-        item
-        for item in registry.experiments().values()
-        if item.name in names or definition_key(item.as_dict()) in definitions
-    ]
-
-
-def _build(
-    records: Sequence[RunRecord],
-    experiments: Sequence[Experiment],
-    dataset: str,
-    *,
-    suite: str | None,
-    data_dir: Path,
-    weights_dir: Path,
-    ad_hoc: bool,
-) -> "Leaderboard":
-    from benchmark.results.leaderboard import build
-
-    return build(
-        records,
-        experiments,
-        dataset,
-        suite=suite,
-        references=lambda setting, tasks: _references(setting, tasks, data_dir),
-        missing=_missing_weights(experiments, weights_dir),
-        ad_hoc=ad_hoc,
-    )
-
-
-def _references(setting: "Setting", tasks: tuple[TaskName, ...], data_dir: Path) -> "Sequence[Row]":
-    """Score the majority class on the very split, if the data set is at hand."""
-    from benchmark.faces.splits import parts_of
-    from benchmark.faces.store import prepared_datasets
-    from benchmark.faces.subsets import subset_parts
-    from benchmark.results.rows import majority_row
-
-    for faces in prepared_datasets(data_dir):
-        if (faces.name, faces.split_digest) == (setting.dataset, setting.split_digest):
-            whole = parts_of(faces, setting.protocol.fold)
-            parts = subset_parts(faces.table, whole, setting.subset, seed=0)
-            train, test = faces.table.iloc[parts["train"]], faces.table.iloc[parts["test"]]
-            return (majority_row(train, test, tasks),)
-    return ()
-
-
-def _missing_weights(experiments: Sequence[Experiment], weights_dir: Path) -> dict[str, str]:
-    """Say by experiment which weights are not at hand."""
-    pretrained = [item for item in experiments if item.backbone.weights != "none"]
-    if not pretrained:
-        return {}
-    from benchmark.models.weights import list_weights
-
-    absent = {
-        (state.architecture, state.source)
-        for state in list_weights(weights_dir)
-        if state.state != "here"
-    }
-    return {
-        item.name: f"not measured: weights missing ({item.backbone.weights} of "
-        f"{item.backbone.architecture}; `facebench weights list` says how to get them)"
-        for item in pretrained
-        if (item.backbone.architecture, item.backbone.weights) in absent
-    }
-
-
-def _show(boards: "Sequence[Leaderboard]", folder: Path, answer: Answer, *, as_json: bool) -> None:
-    from benchmark.cli.leaderboard_table import render
-    from benchmark.results.formats import csv_text, flat_rows, markdown
-
-    answer.data = {"leaderboards": []}
+    files = []
     for board in boards:
-        stem = f"leaderboard-{board.dataset}-{board.suite or 'all'}"
-        paths = [folder / f"{stem}.{kind}" for kind in ("md", "csv")]
-        for path, text in zip(paths, (markdown(board), csv_text(board)), strict=True):
-            _write(path, text)
-        answer.data["leaderboards"].append(
-            {
-                "dataset": board.dataset,
-                "suite": board.suite,
-                "drawn": board.drawn,
-                "rows": list(flat_rows(board)),
-                "notes": board.notes,
-                "limits": board.limits,
-                "files": [str(path) for path in paths],
-            }
-        )
-        if not as_json:
-            out.print(render(board, out.width))
-            err.print(f"\nWritten: {paths[0]} and .csv", soft_wrap=True)
+        paths = []
+        for ending, text in FORMATS.items():
+            paths.append(folder / f"{stem_of(board)}.{ending}")
+            _write(paths[-1], text(board))
+        files.append(paths)
+    return files
+
+
+def _show(
+    boards: Sequence["Leaderboard"],
+    files: Sequence[Sequence[Path]],
+    answer: Answer,
+    format_: str | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from benchmark.cli.leaderboard_table import render
+    from benchmark.leaderboards import FORMATS
+    from benchmark.results.columns import as_data
+
+    answer.data = {
+        "leaderboards": [
+            as_data(board) | {"files": [str(path) for path in paths]}
+            for board, paths in zip(boards, files, strict=True)
+        ]
+    }
+    if as_json:
+        return
+    for board, paths in zip(boards, files, strict=True):
+        if format_ is not None:
+            typer.echo(FORMATS[format_](board), nl=False)
+            continue
+        out.print(render(board, out.width))
+        if not quiet:
+            others = ", ".join(path.suffix for path in paths[1:])
+            err.print(f"\nWritten: {paths[0]}, {others}", soft_wrap=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,24 +6,32 @@ One line a row; three lines a row, costs in columns; three lines a row, costs be
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmark.results.formats import (
-    HEADINGS,
+from benchmark.cli.leaderboard_beside import (
+    COST_HEADS,
+    cost_cells,
+    costs_table,
+    differences_table,
+    origin_sentence,
+)
+from benchmark.cli.leaderboard_layout import Cells, broken, broken_name, laid_out, total, widths
+from benchmark.cli.leaderboard_layout import bullet as bullet
+from benchmark.results.board import HEADINGS, ONE_SEED, Leaderboard, Table
+from benchmark.results.cells import (
     NOTHING,
     accuracy_text,
+    combined_text,
     count_text,
     duration_text,
+    gap_text,
     macro_f1_text,
     name_text,
     percent,
     rank_text,
     remarks_of,
-    seeds_text,
     setting_text,
     span,
     title_of,
@@ -31,23 +39,20 @@ from benchmark.results.formats import (
     worst_heading,
     worst_text,
 )
-from benchmark.results.leaderboard import ONE_SEED, Leaderboard, Table
-from benchmark.results.rows import Row, TaskScore, WorstGroup
+from benchmark.results.row import CombinedScore, GroupGap, Row, TaskScore, WorstGroup
 from benchmark.tasks import TASK_TITLES
 
 READING: Final = (
     "Percent of test faces read right, with 95 % interval; # ranks by validation (val)."
 )
-READING_COSTS: Final = "With each name: seeds, parameters that were trained, time to train a run."
-GAP: Final = 2
-"""Spaces between two columns."""
+READING_COSTS: Final = (
+    "With each name: seeds, parameters that were trained, time to train a run. Gap: best group "
+    "minus worst / what chance alone gives."
+)
 SHORTEST_NAME: Final = 18
 """Characters a name gets at least; longer names are broken at their hyphens."""
 NAME_COLUMN: Final = 1
-
-COST_HEADS: Final = tuple(Text(head) for head in ("parameters", "trained", "time", "seeds"))
-
-Cells = list[Text]
+LEFT: Final = (NAME_COLUMN,)
 
 
 def render(board: Leaderboard, width: int) -> Group:
@@ -62,19 +67,19 @@ def render(board: Leaderboard, width: int) -> Group:
             parts.append(Text(setting_text(table.setting), style="dim"))
             setting = table.setting
         parts += ["", Text(HEADINGS[table.kind], style="bold underline"), _fitting(table, width)]
-        parts += [bullet(remark) for remark in _remarks(table)]
+        beside = differences_table(table, width)
+        parts += ["", beside] if beside else []
+        remarks = [bullet(remark) for remark in _remarks(table)]
+        parts += ["", *remarks] if remarks else []
+    costs = costs_table(board, width)
+    if costs is not None:
+        parts += ["", Text("What they cost", style="bold underline"), costs]
+        parts += ["", bullet(origin_sentence(board))]
     notes = (READING, READING_COSTS, *board.notes)
     parts += ["", Text("How to read it", style="bold"), *(bullet(note) for note in notes)]
     parts += ["", Text("What these numbers are not", style="bold")]
     parts += [bullet(text) for text in board.limits]
     return Group(*parts)
-
-
-def bullet(text: str) -> RenderableType:
-    """Set a sentence as a point of a list, its further lines under its first."""
-    row = RichTable.grid(padding=(0, 1, 0, 0))
-    row.add_row("·", Text(text))
-    return Padding(row, (0, 0, 0, 1))
 
 
 def _remarks(table: Table) -> Iterator[str]:
@@ -92,17 +97,17 @@ def _remarks(table: Table) -> Iterator[str]:
 def _fitting(table: Table, width: int) -> RichTable:
     """Take the first form that breaks no cell; the last one breaks names at hyphens."""
     lines = [_line(table, row) for row in table.rows]
-    if _total(_widths(_line_heads(table), lines)) <= width:
-        return _laid_out(_line_heads(table), lines)
+    if total(widths(_line_heads(table), lines)) <= width:
+        return laid_out(_line_heads(table), lines, LEFT)
+    roomy = [_block(table, row, roomy=True) for row in table.rows]
+    if total(widths(_block_heads(table, roomy=True), roomy)) <= width:
+        return laid_out(_block_heads(table, roomy=True), _spaced(roomy), LEFT)
     heads, blocks = _block_heads(table), [_block(table, row) for row in table.rows]
-    roomy = [[*cells, *_costs(row)] for row, cells in zip(table.rows, blocks, strict=True)]
-    if _total(_widths([*heads, *COST_HEADS], roomy)) <= width:
-        return _laid_out([*heads, *COST_HEADS], _spaced(roomy))
-    widths = _widths(heads, blocks)
-    room = max(width - _total(widths) + widths[NAME_COLUMN], SHORTEST_NAME)
+    measured = widths(heads, blocks)
+    room = max(width - total(measured) + measured[NAME_COLUMN], SHORTEST_NAME)
     for row, cells in zip(table.rows, blocks, strict=True):
         cells[NAME_COLUMN] = _name_and_costs(row, room)
-    return _laid_out(heads, _spaced(blocks))
+    return laid_out(heads, _spaced(blocks), LEFT)
 
 
 def _spaced(rows: Sequence[Cells]) -> Sequence[Cells]:
@@ -114,29 +119,6 @@ def _spaced(rows: Sequence[Cells]) -> Sequence[Cells]:
     return rows
 
 
-def _widths(heads: Cells, rows: Sequence[Cells]) -> list[int]:
-    """Measure each column by its longest line."""
-    columns = zip(heads, *rows, strict=True)
-    return [
-        max(cell_len(line) for cell in column for line in cell.plain.split("\n"))
-        for column in columns
-    ]
-
-
-def _total(widths: Sequence[int]) -> int:
-    return sum(widths) + GAP * (len(widths) - 1)
-
-
-def _laid_out(heads: Cells, rows: Sequence[Cells]) -> RichTable:
-    shown = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    for index, head in enumerate(heads):
-        left = index == NAME_COLUMN
-        shown.add_column(head, justify="left" if left else "right", no_wrap=True, overflow="fold")
-    for cells in rows:
-        shown.add_row(*cells)
-    return shown
-
-
 def _style(row: Row) -> str:
     return {"reference": "italic", "missing": "dim"}.get(row.status, "")
 
@@ -146,20 +128,15 @@ def _rank(row: Row) -> Text:
 
 
 def _costs(row: Row) -> Cells:
-    values = [
-        count_text(row.parameters),
-        count_text(row.trainable_parameters),
-        duration_text(row.seconds),
-        seeds_text(row.seeds),
-    ]
-    return [Text(value, style=_style(row)) for value in values]
+    return [Text(value, style=_style(row)) for value in cost_cells(row)]
 
 
 def _line_heads(table: Table) -> Cells:
     heads = ["#", "experiment", "val"]
     for task in table.tasks:
         heads += [TASK_TITLES[task], "macro-F1"]
-    return [Text(head) for head in (*heads, worst_heading(table))] + list(COST_HEADS)
+    heads += ["combined"] if len(table.tasks) > 1 else []
+    return [Text(head) for head in (*heads, worst_heading(table), "gap", *COST_HEADS)]
 
 
 def _line(table: Table, row: Row) -> Cells:
@@ -167,25 +144,40 @@ def _line(table: Table, row: Row) -> Cells:
     values = [name_text(row), with_sd(row.val_combined, row.val_combined_sd)]
     for task in table.tasks:
         values += [accuracy_text(row.scores.get(task)), macro_f1_text(row.scores.get(task))]
-    values.append(worst_text(row.worst))
+    values += [combined_text(row.combined)] if len(table.tasks) > 1 else []
+    values += [worst_text(row.worst), gap_text(row.gap)]
     return [_rank(row), *(Text(value, style=_style(row)) for value in values), *_costs(row)]
 
 
-def _block_heads(table: Table) -> Cells:
+def _block_heads(table: Table, *, roomy: bool = False) -> Cells:
     heads = ["#", "experiment", "val", *(TASK_TITLES[task] for task in table.tasks)]
-    worst = f"worst group\n({TASK_TITLES[table.tasks[0]]})"
-    return [Text(head) for head in (*heads, worst)]
+    heads += ["combined"] if roomy and len(table.tasks) > 1 else []
+    heads.append(f"worst group\n({TASK_TITLES[table.tasks[0]]})")
+    return [Text(head) for head in (*heads, *(COST_HEADS if roomy else ()))]
 
 
-def _block(table: Table, row: Row) -> Cells:
-    """Put a row on three lines: accuracy, interval, macro-F1."""
+def _block(table: Table, row: Row, *, roomy: bool = False) -> Cells:
+    """Put a row on lines below each other: accuracy, interval, macro-F1.
+
+    roomy: with the combined score and with costs in columns of their own.
+    """
     style = _style(row)
     val = Text(percent(row.val_combined), style=style)
     if row.val_combined_sd is not None:
         val.append(f"\n±{percent(row.val_combined_sd)}", style="dim")
     scores = [_score_cell(row.scores.get(task), style) for task in table.tasks]
-    name = Text(name_text(row), style=style)
-    return [_rank(row), name, val, *scores, _worst_cell(row.worst, style)]
+    scores += [_combined_cell(row.combined, style)] if roomy and len(table.tasks) > 1 else []
+    cells = [_rank(row), Text(name_text(row), style=style), val, *scores]
+    return [*cells, _worst_cell(row.worst, row.gap, style), *(_costs(row) if roomy else ())]
+
+
+def _combined_cell(score: CombinedScore | None, style: str) -> Text:
+    if score is None:
+        return Text(NOTHING, style=style)
+    cell = Text(with_sd(score.value, score.sd).replace("± ", "±"), style=style)
+    if score.low is not None and score.high is not None:
+        cell.append(f"\n{span(score.low, score.high)}", style="dim")
+    return cell
 
 
 def _score_cell(score: TaskScore | None, style: str) -> Text:
@@ -196,33 +188,26 @@ def _score_cell(score: TaskScore | None, style: str) -> Text:
     return cell.append(f"\nF1 {percent(score.macro_f1)}", style="dim")
 
 
-def _worst_cell(worst: WorstGroup | None, style: str) -> Text:
+def _worst_cell(worst: WorstGroup | None, gap: GroupGap | None, style: str) -> Text:
     if worst is None:
         return Text(NOTHING, style=style)
     cell = Text(f"{percent(worst.accuracy)} (n {worst.n})", style=style)
     cell.append(f"\n{span(worst.low, worst.high)}", style="dim")
-    return cell.append(f"\n{worst.group}", style="dim")
+    cell.append(f"\n{worst.group}", style="dim")
+    if gap is not None:
+        cell.append(f"\ngap {percent(gap.gap)}/{percent(gap.chance)}", style="dim")
+    return cell
 
 
 def _name_and_costs(row: Row, room: int) -> Text:
     """Write a name in lines of at most `room`, and below it what the run cost."""
-    pieces = (("LEAKY-" if row.leaky else "") + row.name).replace("-", "-\0").split("\0")
-    cell = Text("\n".join(_broken(pieces, room)), style=_style(row))
+    name = ("LEAKY-" if row.leaky else "") + row.name
+    cell = Text(broken_name(name, room), style=_style(row))
     if row.status == "missing":
         cell.append("\nmissing")
     if row.status == "done":
         seeds = f"{len(row.seeds)} seed{'' if len(row.seeds) == 1 else 's'}"
         costs = [seeds, count_text(row.trainable_parameters), duration_text(row.seconds)]
-        lines = _broken([f"{cost} · " for cost in costs], room + len(" · "))
+        lines = broken([f"{cost} · " for cost in costs], room + len(" · "))
         cell.append("\n" + "\n".join(line.removesuffix(" · ") for line in lines), style="dim")
     return cell
-
-
-def _broken(pieces: Sequence[str], room: int) -> list[str]:
-    """Join pieces into lines of at most `room`; a longer piece has a line of its own."""
-    lines = [""]
-    for piece in pieces:
-        if lines[-1] and len(lines[-1]) + len(piece) > room:
-            lines.append("")
-        lines[-1] += piece
-    return lines

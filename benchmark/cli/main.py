@@ -14,15 +14,22 @@ from benchmark.cli import (
     compare,
     data,
     doctor,
+    evaluate,
+    explore,
+    export,
     farm,
     leaderboard,
     leak,
+    predict,
     registry,
+    report,
     run,
     show,
+    speed,
     status,
     subsets,
     tracking,
+    tune,
     verify,
     weights,
 )
@@ -57,16 +64,23 @@ def root(
 
 
 app.add_typer(data.app, name="data")
+data.app.command("explore", epilog=explore.EXAMPLES)(explore.explore)
 app.add_typer(weights.app, name="weights")
 app.add_typer(tracking.app, name="runs")
 app.command("run")(run.run)
 app.command("farm", epilog=farm.EXAMPLES)(farm.farm)
+app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
+app.command("speed", epilog=speed.EXAMPLES)(speed.speed)
 app.command("audit-split", epilog=audit_split.EXAMPLES)(audit_split.audit_split)
-app.command("leaderboard")(leaderboard.leaderboard)
+app.command("leaderboard", epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
 app.command("leak", epilog=leak.EXAMPLES)(leak.leak)
 app.command("subsets")(subsets.subsets)
+app.command("report", epilog=report.EXAMPLES)(report.report)
+app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("card", epilog=card.EXAMPLES)(card.card)
+app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("list")(registry.list_)
 app.command("show")(show.show)
 app.command("ui")(tracking.ui)

@@ -5,12 +5,28 @@ from typing import Annotated
 
 import typer
 
+from benchmark import registry
+
 DataDir = Annotated[
     Path,
     typer.Option("--data-dir", envvar="FACEBENCH_DATA_DIR", help="Where prepared data sets are."),
 ]
+
+
+def _with_tuned(runs_dir: Path) -> Path:
+    """Let the recipes that were tuned in a folder of runs be known by name."""
+    registry.look_for_tuned(runs_dir)
+    return runs_dir
+
+
 RunsDir = Annotated[
-    Path, typer.Option("--runs-dir", envvar="FACEBENCH_RUNS_DIR", help="Where runs are kept.")
+    Path,
+    typer.Option(
+        "--runs-dir",
+        envvar="FACEBENCH_RUNS_DIR",
+        help="Where runs are kept.",
+        callback=_with_tuned,
+    ),
 ]
 WeightsDir = Annotated[
     Path | None,
@@ -20,9 +36,22 @@ WeightsDir = Annotated[
         help="Where converted weights are; DATA_DIR/weights if left out.",
     ),
 ]
+
+
+def _complete_dataset(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    # Imported here: completion names the folders of this module.
+    from benchmark.cli.completion import complete_dataset
+
+    return complete_dataset(context, incomplete)
+
+
 DatasetName = Annotated[
     str | None,
-    typer.Option("--dataset", help="A prepared data set, or `drawn`; the only one if left out."),
+    typer.Option(
+        "--dataset",
+        help="A prepared data set, or `drawn`; the only one if left out.",
+        autocompletion=_complete_dataset,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for a machine.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]

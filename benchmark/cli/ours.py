@@ -24,6 +24,8 @@ class Ours:
     """None where nothing was measured."""
     drawn: bool = False
     accuracies: "dict[str, dict[TaskName, MeanAccuracy]]" = field(default_factory=dict)
+    leaky: "dict[str, dict[TaskName, MeanAccuracy]]" = field(default_factory=dict)
+    """The same of runs on a leaking split, kept apart: shown under LEAKY or not at all."""
     notes: tuple[str, ...] = ()
 
 
@@ -38,7 +40,7 @@ def gather(
     if not runs and asked is None:
         return Ours()
     from benchmark.faces.store import prepared_datasets
-    from benchmark.results.measured import MeasuredOn, measured, usual_faces
+    from benchmark.results.measured import MeasuredOn, measured, replayed, usual_faces
 
     notes: list[str] = []
     prepared: list[FaceSet] = []
@@ -58,7 +60,8 @@ def gather(
         else usual_faces(runs, name)
     )
     accuracies = measured(runs, experiments, faces) if faces else {}
-    return Ours(faces if accuracies else None, drawn, accuracies, tuple(notes))
+    leaky = replayed(runs, experiments, name)
+    return Ours(faces if accuracies else None, drawn, accuracies, leaky, tuple(notes))
 
 
 def _runs(runs_dir: Path) -> "list[Run]":

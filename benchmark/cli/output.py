@@ -1,9 +1,12 @@
 """How every command speaks: rich tables for people, one JSON object for machines, exit codes."""
 
 import contextlib
+import datetime
 import json
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -13,16 +16,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from benchmark.errors import BenchmarkError
 
 SCHEMA = 1
+PLAIN_LINE_SECONDS = 10.0
+BUSY_SECONDS = 2.0
 
 
 class ExitCode(IntEnum):
@@ -116,9 +125,40 @@ def say_warning(text: str) -> None:
     err.print(f"[yellow]Note:[/] {escape(text)}", soft_wrap=True)
 
 
+class PlainProgress(Progress):
+    """Progress as lines, one each ten seconds, for a log; what is quick leaves no line."""
+
+    def __init__(self) -> None:
+        super().__init__(console=err, disable=True)
+        self._said = time.monotonic()
+
+    def update(self, task_id: TaskID, *arguments: Any, **options: Any) -> None:
+        """Take in how far a task is."""
+        super().update(task_id, *arguments, **options)
+        self._tell(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Take in that a task went on."""
+        super().advance(task_id, advance)
+        self._tell(task_id)
+
+    def _tell(self, task_id: TaskID) -> None:
+        if time.monotonic() - self._said < PLAIN_LINE_SECONDS:
+            return
+        self._said = time.monotonic()
+        task = next(item for item in self.tasks if item.id == task_id)
+        of = "" if task.total is None else f" of {task.total:,.0f} ({task.percentage:.0f} %)"
+        seconds = task.time_remaining
+        left = "" if not seconds else f", {datetime.timedelta(seconds=round(seconds))} left"
+        err.print(f"{escape(task.description)}: {task.completed:,.0f}{of}{left}", soft_wrap=True)
+
+
 @contextlib.contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
-    """Show progress with time left on stderr; nothing where stderr is no terminal."""
+    """Show progress with time left on stderr: bars on a terminal, elsewhere a line now and then."""
+    if not quiet and not sys.stderr.isatty():
+        yield PlainProgress()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -126,6 +166,57 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    disable = quiet or not sys.stderr.isatty()
-    with Progress(*columns, console=err, disable=disable, transient=True) as progress:
+    with Progress(*columns, console=err, disable=quiet, transient=True) as progress:
         yield progress
+
+
+@contextlib.contextmanager
+def busy(title: str, *, quiet: bool = False) -> Iterator[None]:
+    """Say that something goes on whose end cannot be foreseen, once it has taken two seconds.
+
+    On a terminal with the seconds that have gone by, elsewhere as one line.
+    """
+    if quiet:
+        yield
+        return
+    if sys.stderr.isatty():
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=err, transient=True) as progress:
+            progress.add_task(escape(title), total=None)
+            yield
+        return
+    timer = threading.Timer(BUSY_SECONDS, lambda: err.print(f"{escape(title)} …", soft_wrap=True))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextlib.contextmanager
+def bytes_bar(name: str, *, quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
+    """Show how much of a file has arrived; plain lines, one a tenth, where stderr is no terminal.
+
+    Gives what is to be called with the bytes that are here and how many there are, if known.
+    """
+    if quiet or sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=err, disable=quiet, transient=True) as progress:
+            bar = progress.add_task(escape(name), total=None)
+            yield lambda here, total: progress.update(bar, completed=here, total=total)
+        return
+    tenths = 0
+
+    def say(here: int, total: int | None) -> None:
+        nonlocal tenths
+        if total and here * 10 // total > tenths:
+            tenths = here * 10 // total
+            err.print(f"{escape(name)}: {tenths}0 % of {total / 1e6:,.1f} MB", soft_wrap=True)
+
+    yield say

@@ -1,8 +1,8 @@
 """`facebench list`: what is registered, and the study's numbers beside ours. Loads no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group
@@ -11,16 +11,25 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark import registry
+from benchmark.cli.completion import complete_suite
 from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, AsJson, DataDir, RunsDir
 from benchmark.cli.ours import Ours, gather
 from benchmark.cli.output import out, speaking
+from benchmark.cli.published_table import is_replay, render_replay
 from benchmark.cli.study_table import SHORTEST_QUESTION, render
 from benchmark.errors import ExperimentError
 from benchmark.experiment import Experiment, Suite
+from benchmark.tasks import TaskName
+
+if TYPE_CHECKING:
+    from benchmark.results.measured import MeanAccuracy
 
 
 def list_(
-    suite: Annotated[str | None, typer.Option(help="Only the experiments of this suite.")] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Only the experiments of this suite.", autocompletion=complete_suite),
+    ] = None,
     architecture: Annotated[str | None, typer.Option(help="Only this architecture.")] = None,
     weights: Annotated[str | None, typer.Option(help="Only this weight source.")] = None,
     task: Annotated[str | None, typer.Option(help="age_group, gender, race or mtl.")] = None,
@@ -44,9 +53,9 @@ def list_(
         chosen = of_suite or list(registry.experiments().values())
         wanted = _checked({"architecture": architecture, "weights": weights, "task": task})
         shown = [item for item in chosen if _fits(item, wanted)]
-        compared = _mostly_of_the_study(of_suite)
+        compared, replay = _mostly_of_the_study(of_suite), is_replay(shown)
         ours = Ours()
-        if compared or as_json or dataset is not None:
+        if compared or replay or as_json or dataset is not None:
             ours = gather(shown, dataset, runs_dir=runs_dir, data_dir=data_dir)
         answer.warnings += [*ours.notes, *map(str, registry.refused())]
         answer.data = _data(shown, ours)
@@ -55,6 +64,8 @@ def list_(
         title = f"Suite {suite}" if suite else "Experiments"
         if not shown:
             out.print("No experiment fits.")
+        elif replay:
+            out.print(render_replay(title, shown, ours))
         elif compared or ours.faces is not None:
             out.print(render(title, shown, ours, out.width))
         else:
@@ -102,7 +113,9 @@ def _summary(experiment: Experiment) -> dict[str, Any]:
 def _data(experiments: Sequence[Experiment], ours: Ours) -> dict[str, Any]:
     return {
         "experiments": [
-            item.as_dict() | _summary(item) | {"ours": _measured(item, ours)}
+            item.as_dict()
+            | _summary(item)
+            | {"ours": _measured(item, ours.accuracies), "ours_leaky": _measured(item, ours.leaky)}
             for item in experiments
         ],
         "suites": [asdict(item) for item in registry.suites().values()],
@@ -110,8 +123,10 @@ def _data(experiments: Sequence[Experiment], ours: Ours) -> dict[str, Any]:
     }
 
 
-def _measured(experiment: Experiment, ours: Ours) -> dict[str, Any] | None:
-    found = ours.accuracies.get(experiment.name)
+def _measured(
+    experiment: Experiment, accuracies: "Mapping[str, Mapping[TaskName, MeanAccuracy]]"
+) -> dict[str, Any] | None:
+    found = accuracies.get(experiment.name)
     if found is None:
         return None
     return {task: asdict(mean) | {"n_seeds": len(mean.seeds)} for task, mean in found.items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark import registry
+from benchmark.cli.completion import complete_run
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -30,6 +31,7 @@ Named = Annotated[
     typer.Argument(
         metavar="[RUN]...",
         help="Runs' ids (8 digits or more), experiments or suites; every run if left out.",
+        autocompletion=complete_run,
     ),
 ]
 ToMlflow = Annotated[bool, typer.Option("--mlflow", help="Bring MLflow up to date too.")]

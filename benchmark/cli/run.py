@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark import registry
+from benchmark.cli.completion import complete_experiment, complete_suite
 from benchmark.cli.options import (
     DEFAULT_CACHE_GIB,
     DEFAULT_DATA_DIR,
@@ -41,8 +42,14 @@ TRACKINGS = ("mlflow", "files")
 
 
 def run(
-    names: Annotated[list[str] | None, typer.Argument(help="Experiments by name.")] = None,
-    suite: Annotated[str | None, typer.Option(help="Run all experiments of a suite.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Experiments by name.", autocompletion=complete_experiment),
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Run all experiments of a suite.", autocompletion=complete_suite),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, as in 0,1,2.")] = "0",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a field: recipe.max_epochs=3.")
@@ -168,11 +175,13 @@ def _run(
     *,
     quiet: bool,
 ) -> ExitCode:
+    from benchmark.cli.labels_table import label_gaps
     from benchmark.cli.run_display import RunDisplay
     from benchmark.faces.choice import choose_dataset
     from benchmark.runs import Failed, Missing, run_all
 
     faces = choose_dataset(data_dir, dataset)
+    answer.warnings.extend(label_gaps(faces))
     if not quiet:
         _say_where(faces, settings)
     counts: dict[str, int] = {}

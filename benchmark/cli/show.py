@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark import registry
-from benchmark.cli.options import AsJson
+from benchmark.cli.completion import complete_experiment
+from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, RunsDir
 from benchmark.cli.output import out, speaking
 from benchmark.experiment import Experiment
 from benchmark.tasks import TASK_TITLES
@@ -20,7 +21,10 @@ NONE = "–"
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="An experiment's name.")],
+    name: Annotated[
+        str, typer.Argument(help="An experiment's name.", autocompletion=complete_experiment)
+    ],
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Show one definition in full: stages, parameters, recipe, twins.

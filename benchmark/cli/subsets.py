@@ -72,7 +72,9 @@ def _dataset(records: list[RunRecord], asked: str | None, runs_dir: Path) -> str
     photographed = sorted(name for name in drawn if not drawn[name])
     names = sorted(drawn)
     if asked is not None:
-        names = [name for name in names if name == asked or name.startswith(f"{asked}-")]
+        alike = [name for name in names if name == asked or name.startswith(f"{asked}-")]
+        # utkface-100 is itself, even beside a sample of it called utkface-100-4000.
+        names = [asked] if asked in alike else alike
     elif photographed:
         names = photographed
     if len(names) != 1:

@@ -11,12 +11,12 @@ import typer
 
 from benchmark.cli import rescore
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
-from benchmark.cli.output import ExitCode, out, progress_bar, speaking
+from benchmark.cli.output import ExitCode, busy, out, progress_bar, say_warning, speaking
 from benchmark.errors import RunError, TrackingError
 from benchmark.files import copy_folder
 from benchmark.results.record import RunRecord, all_records, work_folder
 
-START_SECONDS = 120
+START_SECONDS = 300
 
 app = typer.Typer(no_args_is_help=True, help="Look after the folders of runs.")
 app.command("rescore")(rescore.rescore)
@@ -49,7 +49,12 @@ def import_(
         imported = []
         with progress_bar(quiet=quiet or as_json) as progress:
             bar = progress.add_task("runs", total=len(records))
-            for record, run_id in import_records(iter(records), runs_dir):
+
+            def leave_out(error: RunError) -> None:
+                answer.warnings.append(f"left out: {error}")
+                progress.advance(bar)
+
+            for record, run_id in import_records(iter(records), runs_dir, leave_out):
                 imported.append({"identity": record.identity, "mlflow_run": run_id})
                 progress.advance(bar)
         answer.data = {"runs": imported}
@@ -87,10 +92,16 @@ def ui(
 
     with speaking("ui"):
         path = landing_path(runs_dir)
+        if path == "/":
+            say_warning(
+                "there is no run in MLflow yet: `facebench run --suite quick` makes some, and "
+                "`facebench runs import` brings those that were made without it"
+            )
         environment = server_environment(path)
         server = subprocess.Popen(server_command(runs_dir, port), env=environment)
         try:
-            _wait_until_up(server, port)
+            with busy("starting MLflow"):
+                _wait_until_up(server, port)
             out.print(
                 f"\n[bold]http://127.0.0.1:{port}{path}[/]\nStop with Ctrl-C.", soft_wrap=True
             )

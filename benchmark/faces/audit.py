@@ -8,6 +8,7 @@ import pandas as pd
 from benchmark.errors import DataError
 from benchmark.faces.clusters import LABELS, count_duplicates
 from benchmark.faces.folder import PIXELS_FILE
+from benchmark.faces.label_statement import labels_digest
 from benchmark.faces.labels import parse_name
 from benchmark.faces.pixels import pixel_digest
 from benchmark.faces.splits import IDENTITY_COLUMNS, N_FOLDS, Overlap, overlaps, part_rows
@@ -63,6 +64,7 @@ class Audit:
             "left_out": self.left_out.to_dict("records"),
             "counts": self.counts.to_dict("records"),
             "overlaps": self.overlap_counts(),
+            "labels": manifest.get("labels"),
             "findings": self.findings,
         }
 
@@ -73,21 +75,23 @@ def audit(faces: FaceSet) -> Audit:
     found = {split: overlaps(table, part_rows(table, fold)) for split, fold in SPLITS.items()}
     return Audit(
         faces,
-        counts=_counts(table),
-        left_out=_left_out(faces),
+        counts=placed_counts(table),
+        left_out=left_out(faces),
         duplicates=count_duplicates(table),
         overlaps=found,
-        findings=[*_leaks(found), *_contradictions(table), *_changes(faces)],
+        findings=[*_leaks(found), *_contradictions(faces), *_changes(faces)],
     )
 
 
-def _counts(table: pd.DataFrame) -> pd.DataFrame:
+def placed_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Count the faces with a place, in COUNT_COLUMNS; a label that is MISSING is a group too."""
     placed = table[table["part"] != ""]
     sizes = placed.groupby(["part", *TASKS]).size()
     return sizes.rename("n").reset_index()[list(COUNT_COLUMNS)]
 
 
-def _left_out(faces: FaceSet) -> pd.DataFrame:
+def left_out(faces: FaceSet) -> pd.DataFrame:
+    """Count by kind and reason what is in quarantine, and what has no place in the split."""
     quarantine = faces.quarantine()[["kind", "reason"]]
     reasons = faces.table["no_place_reason"]
     # "copy of FILE" and "label conflict with FILE, ..." are counted by their first words.
@@ -105,8 +109,9 @@ def _leaks(found: dict[str, list[Overlap]]) -> list[str]:
     ]
 
 
-def _contradictions(table: pd.DataFrame) -> list[str]:
-    """Compare the table with itself and with the file names."""
+def _contradictions(faces: FaceSet) -> list[str]:
+    """Compare the table with itself, and with the file names where these tell the labels."""
+    table = faces.table
     findings = []
     per_picture = table.groupby("sha256")["cluster"].nunique()
     if (per_picture > 1).any():
@@ -115,6 +120,10 @@ def _contradictions(table: pd.DataFrame) -> list[str]:
     has_defect = (table["is_copy"] != 0) | (table["label_conflict"] != 0)
     if (has_defect & (table["part"] != "")).any():
         findings.append("a copy or a label conflict has a place in the split")
+    if faces.labels_digest is not None:
+        if labels_digest(table) != faces.labels_digest:
+            findings.append("faces have other labels than the table of labels gave them")
+        return findings
     columns = zip(table["file"], *(table[label] for label in LABELS), strict=True)
     relabelled = [file for file, *labels in columns if _labels_of(file) != tuple(labels)]
     if relabelled:

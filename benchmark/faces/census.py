@@ -38,7 +38,7 @@ def take_census(source: Source) -> Census:
     paths: dict[str, str] = {}
     for member in source.members():
         if not is_picture_name(member.path):
-            left_out.append((_printable(member.path), OTHER_KIND, "not a picture by its name"))
+            left_out.append((printable(member.path), OTHER_KIND, "not a picture by its name"))
             continue
         if member.name in paths:
             raise DataError(
@@ -52,13 +52,14 @@ def take_census(source: Source) -> Census:
         try:
             faces[member.name] = (member.name, member, parse_name(member.name))
         except DataError as error:
-            left_out.append((_printable(member.name), NAME_KIND, error.found))
+            left_out.append((printable(member.name), NAME_KIND, error.found))
     if not faces:
         raise _no_faces(source, paths, left_out)
     return Census([faces[name] for name in sorted(faces)], left_out)
 
 
-def _printable(path: str) -> str:
+def printable(path: str) -> str:
+    """Write a name so that any can go into a text file."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 
@@ -74,5 +75,6 @@ def _no_faces(
     return DataError(
         f"none of the {len(paths)} pictures of {source.path} has a UTKFace name; {file}: {reason}",
         allowed=f"pictures called {NAME_RULE}",
-        fix="Rename the pictures so, or name another source",
+        fix="Rename the pictures so, name another source, or name a table of their labels with "
+        "--labels (for FairFace: --layout fairface)",
     )

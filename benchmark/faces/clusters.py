@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmark.faces.hashing import METHOD, NearPairs, near_pairs
 from benchmark.faces.progress import OnProgress, keep_quiet
-from benchmark.tasks import TASKS
+from benchmark.tasks import MISSING, TASKS
 
 LABELS: Final = ("age", *TASKS)
 
@@ -23,7 +23,7 @@ class IdenticalGroup:
     rows: tuple[int, ...]
     """In order of the file names."""
     disagrees_on: tuple[str, ...]
-    """Labels among age, age_group, gender, race that are not the same for all."""
+    """Labels among age, age_group, gender, race that are not the same for all that have them."""
 
     @property
     def is_label_conflict(self) -> bool:
@@ -35,10 +35,13 @@ def identical_groups(table: pd.DataFrame) -> list[IdenticalGroup]:
     """Find the groups of equal sha256 with more than one face; needs file, sha256 and labels."""
     ordered = table.reset_index(drop=True).sort_values("file", kind="stable")
     repeated = ordered[ordered["sha256"].duplicated(keep=False)]
+    known = repeated[list(LABELS)].where(repeated[list(LABELS)] != MISSING)
+    by_bytes = repeated["sha256"]
+    n_different = known.groupby(by_bytes, sort=False).nunique().to_numpy()
     groups = []
-    for _, members in repeated.groupby("sha256", sort=False):
-        disagrees_on = tuple(label for label in LABELS if members[label].nunique() > 1)
-        groups.append(IdenticalGroup(tuple(members.index), disagrees_on))
+    for (_, rows), counts in zip(by_bytes.groupby(by_bytes, sort=False), n_different, strict=True):
+        disagrees_on = tuple(label for label, n in zip(LABELS, counts, strict=True) if n > 1)
+        groups.append(IdenticalGroup(tuple(rows.index), disagrees_on))
     return groups
 
 

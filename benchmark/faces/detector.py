@@ -7,6 +7,7 @@ it finds is for benchmark.faces.crop.
 """
 
 import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -66,6 +67,13 @@ class DetectorChoice:
     model: Path | None = None
     """Its model file; for YuNet the only one in `weights_dir` if left out."""
     weights_dir: Path | None = None
+
+    @classmethod
+    def here(cls) -> "DetectorChoice":
+        """Choose as the command line does where no option says otherwise."""
+        model = os.environ.get("FACEBENCH_DETECTOR_MODEL")
+        weights_dir = os.environ.get("FACEBENCH_WEIGHTS_DIR", "data/weights")
+        return cls(model=Path(model) if model else None, weights_dir=Path(weights_dir))
 
 
 def load_detector(choice: DetectorChoice | None = None) -> Detector:

@@ -7,16 +7,13 @@ page in opencv_zoo), so that large pictures are looked at smaller.
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.errors import DataError
 from benchmark.faces.detector import FoundFace
-
-if TYPE_CHECKING:
-    import cv2
 
 LOOKS_PX: Final = (640, 320, 1600)
 """Longest sides at which a larger picture is looked at, until faces are found: first for people who
@@ -35,7 +32,7 @@ class YuNet:
         content = _model_bytes(model)
         self._name = f"yunet-{hashlib.sha256(content).hexdigest()[:12]}"
         try:
-            self._network: cv2.FaceDetectorYN = self._cv2.FaceDetectorYN.create(
+            self._network: Any = self._cv2.FaceDetectorYN.create(
                 str(model), "", (320, 320), 0.5, NMS_THRESHOLD, MAX_FACES
             )
         except self._cv2.error as error:
@@ -61,11 +58,12 @@ class YuNet:
         return []
 
     def _look(self, pixels: NDArray[np.uint8], scale: float, threshold: float) -> list[FoundFace]:
-        image: NDArray[Any] = np.ascontiguousarray(pixels[:, :, ::-1])  # OpenCV reads BGR
+        image: NDArray[Any] = pixels
         height, width = pixels.shape[:2]
         if scale < 1:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             image = self._cv2.resize(image, size, interpolation=self._cv2.INTER_AREA)
+        image = np.ascontiguousarray(image[:, :, ::-1])  # OpenCV reads BGR
         self._network.setInputSize((image.shape[1], image.shape[0]))
         self._network.setScoreThreshold(threshold)
         faces: Any = self._network.detect(image)[1]

@@ -41,8 +41,10 @@ QUARANTINE_COLUMNS: Final = ("file", "kind", "reason")
 NAME_KIND: Final = "name"
 PICTURE_KIND: Final = "picture"
 OTHER_KIND: Final = "other"
-"""Why a file was left out: no labels in its name; a picture that cannot be used; not a picture by
-its name, and not counted as one."""
+ROW_KIND: Final = "row"
+"""Why a file was left out: no labels in its name, or in the table of labels; a picture that cannot
+be used; not a picture by its name, and not counted as one; a row of the table of labels that names
+no picture, or several."""
 
 RESERVED_NAMES: Final = ("cache", "weights")
 DRAWN_NAME: Final = "drawn"
@@ -91,8 +93,8 @@ def finish_dataset(
 ) -> None:
     """Find duplicates, split, and write every file but faces.npy, which is there already.
 
-    about: name, drawn, image_px, source, source_sha256. Raises DataError if the split leaks, which
-    only one that was taken from elsewhere can.
+    about: name, drawn, image_px, source, source_sha256, and `labels` where a table told them.
+    Raises DataError if the split leaks, which only one that was taken from elsewhere can.
     """
     with ThreadPoolExecutor(1) as pool:
         # Both take a second or two for UTKFace, and neither holds the interpreter.

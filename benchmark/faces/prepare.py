@@ -8,6 +8,7 @@ pictures.
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,10 @@ from benchmark.faces.folder import (
     check_dataset_name,
     finish_dataset,
 )
+from benchmark.faces.label_statement import counted
+from benchmark.faces.label_words import Given
+from benchmark.faces.labelled import Labelling, labelling_for, take_labelled_census
+from benchmark.faces.layouts import layout_called
 from benchmark.faces.packing import pack_pictures
 from benchmark.faces.pictures import SKETCH_SHAPE, Picture
 from benchmark.faces.pixels import PixelWriter
@@ -50,7 +55,7 @@ class PrepareResult:
 
     @property
     def n_findings(self) -> int:
-        """How many pictures could not be used, though their names promised a face."""
+        """How many pictures could not be used, though a name or a row promised a face."""
         return int(self.faces.manifest["counts"]["quarantined_pictures"])
 
 
@@ -61,11 +66,16 @@ def prepare(
     image_px: int = 100,
     name: str | None = None,
     table: Path | None = None,
+    layout: str | None = None,
+    labels: Sequence[Path] = (),
+    given: Given | None = None,
     on_progress: OnProgress = keep_quiet,
 ) -> PrepareResult:
     """Pack the faces of `source` under `data_dir`, or find that it was done before.
 
     table: the table.csv of a data set with the same faces, to take clusters and split from.
+    layout, labels, given: which faces these are where their names do not tell: a layout's name, the
+    tables of labels, and what their words mean (benchmark.faces.layouts, label_files, label_words).
     Raises DataError on a source that is missing, damaged, unsafe or without faces, on a table of
     other faces, and on a full disk; then no data set is left behind.
     """
@@ -77,6 +87,8 @@ def prepare(
     source_name = os.path.basename(os.path.abspath(source))
     name = name or f"{_stem(source_name)}-{image_px}"
     check_dataset_name(name, drawn=False)
+    known = layout_called(layout, has_labels=bool(labels))
+    labelling = labelling_for(opened, known, labels, given or {})
     placement = _read_placement(table) if table is not None else None
     about: dict[str, Any] = {
         "name": name,
@@ -88,9 +100,9 @@ def prepare(
     final = data_dir / name
     is_new = not final.exists()
     if is_new:
-        _make(opened, final, about, placement, on_progress)
+        _make(opened, final, about, placement, labelling, on_progress)
     faces = open_faces(final)
-    _check_same(faces, about, placement)
+    _check_same(faces, about, placement, labelling)
     return PrepareResult(faces, is_new, time.perf_counter() - started)
 
 
@@ -105,8 +117,21 @@ def _read_placement(table: Path) -> Placement:
     return Placement(read_table(table), sha256_of(table), table.name)
 
 
-def _check_same(faces: FaceSet, about: dict[str, Any], placement: Placement | None) -> None:
+def _check_same(
+    faces: FaceSet,
+    about: dict[str, Any],
+    placement: Placement | None,
+    labelling: Labelling | None,
+) -> None:
     """Raise DataError if the data set of this name came from elsewhere or by other options."""
+    told = faces.manifest.get("labels") or {}
+    if told.get("source_sha256") != (labelling.source_sha256 if labelling else None):
+        raise DataError(
+            f"data set {faces.name!r} was prepared with other labels",
+            allowed="the same layout, --labels and --map as before",
+            source=str(faces.folder),
+            fix="Choose another --name, or remove that folder to prepare it anew",
+        )
     wanted = {**about, "table_source_sha256": placement.sha256 if placement else None}
     for key in ("source_sha256", "image_px", "table_source_sha256"):
         if faces.manifest[key] != wanted[key]:
@@ -123,9 +148,14 @@ def _make(
     final: Path,
     about: dict[str, Any],
     placement: Placement | None,
+    labelling: Labelling | None,
     on_progress: OnProgress,
 ) -> None:
-    census = take_census(source)
+    if labelling is None:
+        census = take_census(source)
+    else:
+        labelled = take_labelled_census(source, labelling)
+        census, about = labelled.census, about | {"labels": labelled.statement}
     if placement is not None:
         check_same_faces(census.table(), placement.table, placement.source)
     with staged_folder(final) as folder:
@@ -143,6 +173,8 @@ def _make(
         finally:
             writer.close()
         packed = _packed(census, pictures, unusable)
+        if "labels" in about:
+            about["labels"] = counted(about["labels"], packed.table)
         finish_dataset(folder, packed, about, placement, on_progress)
 
 

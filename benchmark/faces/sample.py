@@ -20,6 +20,7 @@ from benchmark.faces.folder import (
     check_dataset_name,
     counts_of,
 )
+from benchmark.faces.label_statement import counted
 from benchmark.faces.pixels import PixelWriter, pixel_digest
 from benchmark.faces.splits import check_no_overlap, part_rows, split_digest
 from benchmark.faces.staging import staged_folder
@@ -55,6 +56,7 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
         write_table(folder / TABLE_FILE, table)
         nothing = pd.DataFrame(columns=list(QUARANTINE_COLUMNS))
         write_text(folder / QUARANTINE_FILE, nothing.to_csv(index=False, lineterminator="\n"))
+        labels = faces.manifest.get("labels")
         manifest = faces.manifest | {
             "name": name,
             "sample": _about(faces, n_faces),
@@ -65,6 +67,7 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
             "pixel_digest": pixel_digest(folder / PIXELS_FILE),
             "split_digest": split_digest(table),
             "counts": counts_of(table, nothing, faces.image_px),
+            **({"labels": counted(labels, table)} if labels else {}),
         }
         write_json(folder / MANIFEST_FILE, manifest)
     return open_faces(final)

@@ -34,6 +34,7 @@ from benchmark.faces.pixels import Pixels, PixelWriter, open_pixels
 from benchmark.faces.splits import split_digest
 from benchmark.faces.staging import staged_folder
 from benchmark.faces.table import read_table
+from benchmark.tasks import MISSING
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,17 @@ class FaceSet:
     def split_digest(self) -> str:
         """sha256 of the sorted lines `file,part` of the faces with a place."""
         return str(self.manifest["split_digest"])
+
+    @property
+    def labels_digest(self) -> str | None:
+        """Digest of labels that came from a table; None where the faces' names tell them."""
+        labels = self.manifest.get("labels")
+        return str(labels["digest"]) if labels else None
+
+    def n_labelled(self, label: str) -> int:
+        """Count the faces with a place in the split that have this label."""
+        placed = self.table[self.table["part"] != ""]
+        return int((placed[label] != MISSING).sum())
 
     def pixels(self) -> Pixels:
         """Map the packed faces into memory: (n, px, px, 3) uint8 RGB, copy-on-write."""

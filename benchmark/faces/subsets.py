@@ -4,7 +4,7 @@ The split stays what it is: a subset takes rows away from its parts and never mo
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from benchmark.errors import DataError
 from benchmark.experiment import Subset
 from benchmark.faces.splits import PartName, Rows
-from benchmark.tasks import CLASS_NAMES, TASKS
+from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS, TaskName
 
 SAMPLE_VERSION: Final = "size-matched-1"
 
@@ -43,6 +43,29 @@ def subset_parts(
     elif subset.training == "size_matched":
         chosen["train"] = stratified_sample(table, parts["train"], len(chosen["train"]), seed)
     return chosen
+
+
+def labelled_parts(
+    table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName]
+) -> dict[PartName, Rows]:
+    """Leave out the faces that lack a label of `tasks`: there is nothing to learn or judge by.
+
+    Raises DataError where a part would be empty; its sentence names what the data set has.
+    """
+    known = np.all([table[task].to_numpy() != MISSING for task in tasks], axis=0)
+    chosen = {name: rows[known[rows]] for name, rows in parts.items()}
+    if all(len(rows) for rows in chosen.values()) or not any(map(len, parts.values())):
+        return chosen
+    lacking = [task for task in tasks if not (table[task] != MISSING).any()]
+    there = [task for task in TASKS if (table[task] != MISSING).any()]
+    what = ", ".join(TASK_TITLES[task] for task in lacking or tasks)
+    raise DataError(
+        f"the data set has too few faces labelled with {what}"
+        if not lacking
+        else f"no face of the data set is labelled with {what}",
+        allowed="experiments of " + ", ".join(TASK_TITLES[task] for task in there),
+        fix="`facebench list` shows which experiments read one task alone",
+    )
 
 
 def members(table: pd.DataFrame, subset: Subset) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

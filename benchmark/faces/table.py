@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 from pandas.api.types import is_integer_dtype
@@ -12,7 +12,7 @@ from benchmark.errors import DataError
 from benchmark.faces.clusters import LABELS, cluster_of, identical_groups, placement_columns
 from benchmark.faces.splits import N_FOLDS, PARTS, with_split
 from benchmark.files import write_text
-from benchmark.tasks import CLASS_NAMES
+from benchmark.tasks import CLASS_NAMES, MISSING
 
 TEXT_COLUMNS: Final = ("file", "sha256", "part", "no_place_reason", "mode")
 PLACEMENT_COLUMNS: Final = (
@@ -93,8 +93,16 @@ def _some(files: Iterable[str]) -> str:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write as CSV, atomically, the same bytes for the same table."""
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    """Write as CSV, atomically, the same bytes for the same table; missing labels are empty."""
+    write_text(path, with_empty_cells(table).to_csv(index=False, lineterminator="\n"))
+
+
+def with_empty_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Give the labels as they are written: what a face is not labelled with is an empty cell."""
+    gaps = [label for label in LABELS if (table[label] == MISSING).any()]
+    return table.assign(
+        **{label: table[label].astype(object).replace(MISSING, "") for label in gaps}
+    )
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -112,9 +120,18 @@ def read_table(path: Path) -> pd.DataFrame:
     missing = [name for name in TABLE_COLUMNS if name not in table.columns]
     if missing:
         raise _not_a_table(path, f"it has no column {', '.join(missing)}")
+    table = table.assign(**{label: _with_gaps(table[label]) for label in LABELS})
     if problem := _problem_of(table):
         raise _not_a_table(path, problem)
     return table[list(TABLE_COLUMNS)]
+
+
+def _with_gaps(cells: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Read a label's column, whose empty cells are missing labels; leave a damaged one as it is."""
+    if is_integer_dtype(cells) or not (cells == "").any():
+        return cells
+    numbers = pd.to_numeric(cells.where(cells != "", str(MISSING)), errors="coerce")
+    return cells if (numbers.isna() | (numbers < MISSING)).any() else numbers.astype("int64")
 
 
 def _problem_of(table: pd.DataFrame) -> str | None:
@@ -126,7 +143,7 @@ def _problem_of(table: pd.DataFrame) -> str | None:
     if table["file"].duplicated().any():
         return f"{table['file'][table['file'].duplicated()].iloc[0]} stands in it twice"
     for task, names in CLASS_NAMES.items():
-        if not table[task].between(0, len(names) - 1).all():
+        if not table[task].between(MISSING, len(names) - 1).all():
             return f"column {task} has labels outside 0 to {len(names) - 1}"
     has_place = table["no_place_reason"] == ""
     if (

@@ -17,13 +17,12 @@ from benchmark.faces.splits import PartName, Rows
 from benchmark.files import write_json, write_text
 from benchmark.results.calibration_figures import reliability_figure
 from benchmark.results.figures import Caption, confusion_figure, curves_figure, write_png
-from benchmark.results.kept_answers import kept
+from benchmark.results.kept_scores import kept_scores
 from benchmark.results.metrics import SCORING_VERSION, Scores, score
 from benchmark.results.mistakes import mistakes
 from benchmark.results.predictions import (
     check_faces,
     check_same_faces,
-    predicted_tasks,
     predictions_digest,
     read_predictions,
 )
@@ -89,38 +88,13 @@ def write_artifacts(
     write_json(folder / "calibration.json", _calibration(scores))
     if len(scores.subgroups):
         suspects = label_suspects(predictions)
-        _write_test_tables(folder, scores, predictions, suspects)
-        _write_test_pictures(folder, scores, caption)
+        write_test_tables(folder, scores, predictions, suspects)
+        write_test_pictures(folder, scores, caption)
         if at_hand is not None:
             sheet = contact_sheet(suspects, at_hand.pictures(), caption)
             write_png(folder / SUSPECTS_SHEET, sheet)
-    write_json(
-        folder / "metrics.json",
-        {
-            "schema": SCHEMA,
-            "scoring_version": SCORING_VERSION,
-            "predictions_sha256": predictions_digest(path),
-            "metrics": {**scores.metrics, **costs},
-            "subgroups": _as_columns(scores.subgroups),
-            "answers": _answers(predictions),
-        },
-    )
+    write_json(folder / "metrics.json", kept_scores(path, predictions, scores, costs))
     return scores
-
-
-def _answers(predictions: pd.DataFrame) -> dict[str, Any]:
-    test = predictions[predictions["part"] == "test"]
-    right = {
-        task: (test[f"{task}_pred"] == test[task]).to_numpy()
-        for task in predicted_tasks(predictions)
-    }
-    return kept(test, right) if len(test) else {}
-
-
-def _as_columns(table: pd.DataFrame) -> dict[str, list[Any]]:
-    """Give a table as lists by column name, with null for what does not exist: JSON has no NaN."""
-    plain = table.astype(object).where(table.notna(), None)
-    return {str(name): plain[name].tolist() for name in plain.columns}
 
 
 def _calibration(scores: Scores) -> dict[str, Any]:
@@ -142,9 +116,10 @@ def _calibration(scores: Scores) -> dict[str, Any]:
     }
 
 
-def _write_test_tables(
+def write_test_tables(
     folder: Path, scores: Scores, predictions: pd.DataFrame, suspects: pd.DataFrame
 ) -> None:
+    """Write the tables that follow from predictions of test faces."""
     tables = {
         "subgroups": scores.subgroups,
         "gaps": scores.gaps,
@@ -178,7 +153,8 @@ def _confusion(task: TaskName, matrix: npt.NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def _write_test_pictures(folder: Path, scores: Scores, caption: Caption) -> None:
+def write_test_pictures(folder: Path, scores: Scores, caption: Caption) -> None:
+    """Draw what follows from predictions of test faces; no picture of a face."""
     for task, matrix in scores.confusion.items():
         figures = {
             "confusion": confusion_figure(matrix, task, caption),

@@ -8,17 +8,11 @@ from typing import Any, Final
 import pandas as pd
 
 from benchmark.results.card_text import plain, rate, table
+from benchmark.results.gaps import GAP_BY
 from benchmark.results.record import RunRecord
 from benchmark.results.subgroups import SMALL_GROUP
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
-GAP_BY: Final[Mapping[TaskName, str]] = {
-    "age_group": "gender_race",
-    "gender": "race",
-    "race": "gender",
-}
-"""The division whose gap heads a task's table. The task's own classes are no division of people:
-how well a class is read is its recall."""
 DIVISION_TITLES: Final = {
     "age_group": "age group",
     "gender": "gender",

@@ -7,8 +7,10 @@ from typing import Any, Final
 from markdown_it import MarkdownIt
 
 NOTHING: Final = "–"
-SPECIAL: Final = "\\`*_{}[]<>#|~!"
-"""What Markdown, or a table in it, would read as more than a letter."""
+SPECIAL: Final = "\\`*_{}[]#|~!"
+"""What Markdown, or a table in it, would read as more than a letter, and a \\ before it mends."""
+ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+"""Not every reader of Markdown takes \\< as a letter: MLflow's does not."""
 
 STYLE: Final = """
 :root { color-scheme: light dark; }
@@ -24,8 +26,10 @@ code { overflow-wrap: anywhere; }
 
 def plain(text: Any) -> str:
     """Write any text so that Markdown shows it as it is, on one line."""
-    words = " ".join(str(text).split()).replace("&", "&amp;")
-    return "".join(f"\\{letter}" if letter in SPECIAL else letter for letter in words)
+    words = " ".join(str(text).split())
+    return "".join(
+        f"\\{letter}" if letter in SPECIAL else ENTITIES.get(letter, letter) for letter in words
+    )
 
 
 def code(text: Any) -> str:

@@ -9,8 +9,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from benchmark.results.cells import NOTHING, accuracy_text, macro_f1_text, seeds_text
 from benchmark.results.comparison import Comparison, Standing, Table
-from benchmark.results.formats import NOTHING, accuracy_text, macro_f1_text, seeds_text
 from benchmark.results.paired import Difference
 from benchmark.results.verdicts import Line, p_text, points, points_span, test_text, verdict_text
 from benchmark.tasks import TASK_TITLES

@@ -34,6 +34,14 @@ GAP_COLUMNS: Final = (
 DIVISIONS: Final[tuple[By, ...]] = BYS[1:]
 """Every division but `all`."""
 
+GAP_BY: Final[Mapping[TaskName, By]] = {
+    "age_group": "gender_race",
+    "gender": "race",
+    "race": "gender",
+}
+"""The division whose gap stands for a task. The task's own classes are no division of people: how
+well a class is read is its recall."""
+
 STEPS: Final = 20
 """More than the search for candidates ever takes: each step drops one or is the last."""
 ROUNDING: Final = 1e-9
@@ -88,7 +96,8 @@ class _Draws:
         begin = 0
         for by in divisions:
             n_groups = len(group_names(by))
-            members.append(np.eye(n_groups)[group_codes(test, by)])
+            # One row more, of nobody, where the code MISSING points: the last.
+            members.append(np.eye(n_groups + 1)[group_codes(test, by), :n_groups])
             self.columns[by] = slice(begin, begin + n_groups)
             begin += n_groups
         member = np.concatenate(members, axis=1)

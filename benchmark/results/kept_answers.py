@@ -4,6 +4,7 @@ A table over hundreds of runs then reads one small file of each and no predictio
 """
 
 import base64
+import functools
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ class RightAnswers:
     """Columns cluster, age_group, gender, race, ordered by file name."""
     right: Mapping[TaskName, npt.NDArray[np.bool_]]
     """Per task (n_runs, n_faces)."""
+    faces_key: str = ""
+    """Equal for runs that were tested on the same faces, with the same clusters and truths."""
 
 
 def kept(test: pd.DataFrame, right: Mapping[TaskName, npt.NDArray[np.bool_]]) -> dict[str, Any]:
@@ -61,7 +64,8 @@ def right_answers(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Ri
     stored = [record.kept_answers for record in records]
     if not all(stored):
         answers = read_answers(records, tasks)
-        return RightAnswers(answers.faces, {task: answers.right(task) for task in tasks})
+        right = {task: answers.right(task) for task in tasks}
+        return RightAnswers(answers.faces, right, _faces_key(kept(answers.faces, {})))
     first = stored[0]
     for record, one in zip(records, stored, strict=True):
         if any(one[name] != first[name] for name in FACES):
@@ -71,11 +75,22 @@ def right_answers(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Ri
                 allowed="the same test faces",
                 fix="Remove the folders of these runs and run the experiment again",
             )
-    faces = pd.DataFrame({name: _numbers(first[name]) for name in FACES[1:]})
+    faces = _faces(tuple(str(first[name]) for name in FACES[1:]))
     right = {
         task: np.array([_bits(one["right"][task], len(faces)) for one in stored]) for task in tasks
     }
-    return RightAnswers(faces, right)
+    return RightAnswers(faces, right, _faces_key(first))
+
+
+def _faces_key(stored: Mapping[str, Any]) -> str:
+    return hashlib.sha256("\n".join(str(stored[name]) for name in FACES).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=16)
+def _faces(texts: tuple[str, ...]) -> pd.DataFrame:
+    """Unpack faces, once for all runs that were tested on them; nobody writes into the table."""
+    columns = zip(FACES[1:], texts, strict=True)
+    return pd.DataFrame({name: _numbers(text) for name, text in columns})
 
 
 def _text(values: npt.NDArray[Any]) -> str:

@@ -5,31 +5,39 @@ Markdown or CSV in benchmark.results.formats. Nothing here depends on the time o
 that a leaderboard is byte-identical when nothing changed.
 """
 
+import contextlib
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from benchmark.errors import RunError
-from benchmark.experiment import Experiment, Protocol, Subset
+from benchmark.experiment import Experiment, Suite
+from benchmark.results.against import SHARED, Opponents, meetings_of, set_against
+from benchmark.results.board import KINDS, ONE_SEED, tasks_of
+from benchmark.results.board import Kind as Kind
+from benchmark.results.board import Leaderboard as Leaderboard
+from benchmark.results.board import Table as Table
+from benchmark.results.families import (
+    FamilyKey,
+    differences_of,
+    opposing,
+    settings_of,
+    sort_runs,
+    subset_of,
+    why_not_done,
+)
+from benchmark.results.families import Watch as Watch
+from benchmark.results.families import read_runs as read_runs
+from benchmark.results.families import unwatched as unwatched
+from benchmark.results.leaderboard_notes import reading_notes
 from benchmark.results.limits import LIMITS, LIMITS_DRAWN
 from benchmark.results.record import RunRecord
-from benchmark.results.red_flags import RED_FLAG_ABOVE
-from benchmark.results.rows import (
-    Row,
-    Run,
-    Setting,
-    definition_key,
-    experiment_row,
-    read_run,
-)
-from benchmark.tasks import TASK_TITLES, TASKS, TaskName
+from benchmark.results.row import Against
+from benchmark.results.rows import Draft, Row, Run, Setting, draft_row, give_intervals
+from benchmark.tasks import TaskName
 
-Kind = Literal["mtl", "age_group", "gender", "race"]
-KINDS: Final[tuple[Kind, ...]] = ("mtl", *TASKS)
-
-ONE_SEED: Final = "one seed: no claim about the experiment"
 RANK_DIGITS: Final = 9
 """Validation scores that agree to this many decimals are a tie."""
 
@@ -37,44 +45,33 @@ References = Callable[[Setting, tuple[TaskName, ...]], Sequence[Row]]
 """Gives the reference rows of a table, such as rows.majority_row of its training labels."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows that may be compared: one setting, and networks for the same tasks."""
-
-    setting: Setting
-    kind: Kind
-    rows: tuple[Row, ...]
-    """Reference rows, then ranked experiments, then missing ones in the order asked for."""
-
-    @property
-    def tasks(self) -> tuple[TaskName, ...]:
-        """The tasks that every network of the table predicts."""
-        return tasks_of(self.kind)
-
-
-@dataclass(frozen=True)
-class Leaderboard:
-    """All tables of one data set, and what a reader must know about them."""
-
-    dataset: str
-    suite: str | None
-    """None: no suite, but every experiment that was begun."""
-    drawn: bool
-    tables: tuple[Table, ...]
-    notes: tuple[str, ...]
-    """What was left out and why, about this very leaderboard."""
-    limits: tuple[str, ...]
-    """What numbers of this benchmark are not; the same under every leaderboard."""
-
-
-def tasks_of(kind: Kind) -> tuple[TaskName, ...]:
-    """Name the tasks of a table's networks."""
-    return TASKS if kind == "mtl" else (kind,)
-
-
 def no_references(setting: Setting, tasks: tuple[TaskName, ...]) -> Sequence[Row]:
     """Give no reference rows."""
     return ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a leaderboard is to show, and what is known beside the runs."""
+
+    experiments: Sequence[Experiment]
+    """The rows, run or not, in the order of those that are missing."""
+    dataset: str
+    suites: Sequence[Suite] = ()
+    """Those asked for; none: every experiment that was begun."""
+    references: References = no_references
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Why an experiment could not be run, by name, such as weights that are not at hand."""
+    known: Mapping[str, Experiment] = field(default_factory=dict)
+    """Further definitions, whose rows others may be set against."""
+    ad_hoc: bool = False
+    notes: Sequence[str] = ()
+    watch: Watch = unwatched
+
+    @property
+    def suite(self) -> str | None:
+        """The suites' names, as a title has them."""
+        return " + ".join(suite.name for suite in self.suites) or None
 
 
 def build(
@@ -87,265 +84,177 @@ def build(
     missing: Mapping[str, str] | None = None,
     ad_hoc: bool = False,
 ) -> Leaderboard:
-    """Arrange the runs of `experiments` on `dataset` in tables.
+    """Arrange the runs of `experiments` on `dataset` in tables; see arrange.
+
+    An experiment without a finished run is shown as missing, with the reason: `missing` may know
+    one by name. Ad-hoc runs are shown only with `ad_hoc`.
+    """
+    names = tuple(experiment.name for experiment in experiments)
+    suites = (Suite(suite, "Shown?", names),) if suite else ()
+    runs, notes = read_runs(list(records))
+    return arrange(
+        runs,
+        Asked(
+            experiments, dataset, suites, references, missing or {}, ad_hoc=ad_hoc, notes=notes
+        ),
+    )  # fmt: skip
+
+
+def arrange(runs: Iterable[Run], asked: Asked) -> Leaderboard:
+    """Arrange runs in tables: of one setting, and of networks for the same tasks.
 
     A run belongs to an experiment when it was trained as that is defined now; runs of an older
-    definition are left out and counted. Data sets, splits and protocols are never mixed. An
-    experiment without a finished run is shown as missing, with the reason: `missing` may know
-    one by name, such as weights that are not at hand. Ad-hoc runs are shown only with `ad_hoc`.
+    definition are left out and counted. Data sets, splits and protocols are never mixed.
     """
-    runs, notes = _read(records, dataset)
-    sorting = _sort(runs, experiments, ad_hoc=ad_hoc)
-    notes += sorting.notes
-    settings = _settings(runs, sorting.families, experiments, dataset)
+    ours = [run for run in runs if run.setting.dataset == asked.dataset]
+    sorting = sort_runs(ours, asked.experiments, ad_hoc=asked.ad_hoc)
+    settings = settings_of(ours, sorting.families, asked.experiments, asked.dataset)
+    known = {**asked.known, **{item.name: item for item in asked.experiments}}
+    others = opposing(ours, asked.experiments, known, sorting.families)
+    drafting = _Drafting(sorting.families, others)
     tables: list[Table] = []
     for setting in settings:
-        rows = _rows(setting, experiments, sorting.families, missing or {})
+        rows = _rows(setting, asked, drafting)
+        opponents = drafting.opponents(setting, known)
         for kind in KINDS:
-            ours = rows[kind]
-            if ours:
-                first = references(setting, tasks_of(kind))
-                tables.append(Table(setting, kind, (*first, *_ranked(ours))))
+            if rows[kind]:
+                first = asked.references(setting, tasks_of(kind))
+                ranked, n_p_values = _met(_ranked(rows[kind]), opponents)
+                tables.append(Table(setting, kind, (*first, *ranked), n_p_values))
     drawn = any(setting.drawn for setting in settings)
+    notes = (*asked.notes, *sorting.notes, *reading_notes(tables, sorting.families.values()))
     return Leaderboard(
-        dataset=dataset,
-        suite=suite,
+        dataset=asked.dataset,
+        suite=asked.suite,
+        suites={suite.name: suite.experiments for suite in asked.suites},
         drawn=drawn,
         tables=tuple(tables),
-        notes=(*notes, *_reading_notes(tables, sorting.families.values())),
+        notes=notes,
         limits=LIMITS_DRAWN + LIMITS if drawn else LIMITS,
     )
 
 
-def _read(records: Iterable[RunRecord], dataset: str) -> tuple[list[Run], list[str]]:
-    """Read the runs on `dataset`; a folder that cannot be read becomes a note."""
-    runs, notes = [], []
-    for record in records:
-        try:
-            run = read_run(record)
-        except RunError as error:
-            notes.append(f"Left out, not readable: {error}")
-            continue
-        if run.setting.dataset == dataset:
-            runs.append(run)
-    return runs, notes
-
-
-FamilyKey = tuple[Setting, str, str]
-"""Setting, experiment name, family: what one row is about."""
+Shown = Draft | Row
+"""A row with the runs behind it, or one that is missing."""
 
 
 @dataclass
-class _Sorting:
-    families: dict[FamilyKey, list[Run]]
-    notes: list[str]
+class _Drafting:
+    """Makes each family's row once, whether it is shown or others are set against it."""
+
+    families: Mapping[FamilyKey, list[Run]]
+    others: Mapping[FamilyKey, list[Run]]
+    """Families of experiments that are not shown."""
+    made: dict[FamilyKey, Draft] = field(default_factory=dict)
+
+    def opponents(self, setting: Setting, known: Mapping[str, Experiment]) -> Opponents:
+        """Give the rows of a setting that others may be set against."""
+        for key, runs in self.others.items():
+            done = [run for run in runs if run.record.state == "done"]
+            if key[0] == setting and done:
+                # One that cannot be read is nobody's opponent; where it is shown, it says why.
+                with contextlib.suppress(RunError):
+                    self.made[key] = draft_row(key[1], done)
+        drafts: dict[str, list[Draft]] = defaultdict(list)
+        for (where, name, _), draft in self.made.items():
+            if where == setting and not draft.runs[0].ad_hoc:
+                drafts[name].append(draft)
+        return Opponents(drafts, known)
 
 
-def _sort(runs: Sequence[Run], experiments: Sequence[Experiment], *, ad_hoc: bool) -> _Sorting:
-    """Give each run to the experiments it is a run of, and count those that belong to none."""
-    by_definition: dict[str, list[str]] = defaultdict(list)
-    for experiment in experiments:
-        by_definition[definition_key(experiment.as_dict())].append(experiment.name)
-    names = {experiment.name for experiment in experiments}
-    families: dict[FamilyKey, list[Run]] = defaultdict(list)
-    older: dict[str, int] = defaultdict(int)
-    changed = 0
-    for run in runs:
-        name = str(run.definition["name"])
-        if run.ad_hoc:
-            changed += name in names
-            owners = [name] if ad_hoc and name in names else []
-        else:
-            owners = by_definition.get(run.definition_key, [])
-            if not owners and name in names:
-                older[name] += 1
-        for owner in owners:
-            families[run.setting, owner, run.record.family].append(run)
-    notes = [
-        f"Left out: {_counted(count, 'run')} of an older definition of {name}."
-        for name, count in sorted(older.items())
-    ]
-    if changed and not ad_hoc:
-        notes.append(f"Left out: {_counted(changed, 'ad-hoc run')}, changed on the command line.")
-    return _Sorting(dict(families), notes)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _settings(
-    runs: Sequence[Run],
-    shown: Iterable[FamilyKey],
-    experiments: Sequence[Experiment],
-    dataset: str,
-) -> list[Setting]:
-    """List the settings to show: those of the runs shown, and protocols that were never run."""
-    found = list(dict.fromkeys(setting for setting, _, _ in shown))
-    known = {(setting.protocol, setting.subset) for setting in found}
-    drawn = any(run.setting.drawn for run in runs)
-    for experiment in experiments:
-        protocol, subset = experiment.protocol, _subset_of(experiment)
-        if (protocol, subset) not in known:
-            known.add((protocol, subset))
-            found.append(Setting(dataset, drawn, protocol.split, "", "", protocol, subset))
-    return sorted(found, key=_setting_order)
-
-
-def _subset_of(experiment: Experiment) -> Subset | None:
-    return experiment.subset.people if experiment.subset else None
-
-
-def _setting_order(setting: Setting) -> tuple[Any, ...]:
-    """Order settings: the default protocol first, then by content."""
-    protocol = dataclasses.astuple(setting.protocol)
-    plain = setting.protocol == Protocol()
-    people = setting.subset.label if setting.subset else ""
-    return (people, not plain, str(protocol), setting.split_digest, setting.pixel_digest)
-
-
-def _rows(
-    setting: Setting,
-    experiments: Sequence[Experiment],
-    families: Mapping[FamilyKey, list[Run]],
-    missing: Mapping[str, str],
-) -> dict[Kind, list[Row]]:
-    """Make the rows of one setting by kind, in the order of `experiments`."""
-    rows: dict[Kind, list[Row]] = {kind: [] for kind in KINDS}
-    for experiment in experiments:
+def _rows(setting: Setting, asked: Asked, drafting: _Drafting) -> dict[Kind, list[Shown]]:
+    """Make the rows of one setting by kind, in the order of the experiments."""
+    by_name: dict[str, dict[str, list[Run]]] = defaultdict(dict)
+    for (where, name, family), runs in drafting.families.items():
+        if where == setting:
+            by_name[name][family] = runs
+    rows: dict[Kind, list[Shown]] = {kind: [] for kind in KINDS}
+    for experiment in asked.experiments:
         kind: Kind = "mtl" if len(experiment.head.tasks) > 1 else experiment.head.tasks[0]
-        ours = {
-            family: runs
-            for (where, name, family), runs in families.items()
-            if where == setting and name == experiment.name
-        }
-        if ours:
-            rows[kind] += [
-                _row(experiment, runs, _differences(runs, ours, experiment))
-                for _, runs in sorted(ours.items())
-            ]
-        elif (experiment.protocol, _subset_of(experiment)) == (setting.protocol, setting.subset):
-            reason = missing.get(experiment.name, "not run")
-            rows[kind].append(Row("missing", experiment.name, remarks=(reason,)))
+        ours = by_name.get(experiment.name, {})
+        asked.watch("Making rows", len(drafting.made), len(drafting.families))
+        for family, runs in sorted(ours.items()):
+            row = _row(experiment, runs, differences_of(runs, ours, experiment))
+            rows[kind].append(row)
+            if isinstance(row, Draft):
+                drafting.made[setting, experiment.name, family] = row
+        here = (setting.protocol, setting.subset) == (experiment.protocol, subset_of(experiment))
+        if not ours and here:
+            reason = asked.missing.get(experiment.name, "not run")
+            rows[kind].append(_missing(experiment, (reason,)))
+    give_intervals([row for ours in rows.values() for row in ours if isinstance(row, Draft)])
     return rows
 
 
-def _row(experiment: Experiment, runs: Sequence[Run], differences: Sequence[str]) -> Row:
+def _missing(experiment: Experiment, remarks: Sequence[str]) -> Row:
+    return Row(
+        "missing",
+        experiment.name,
+        remarks=tuple(remarks),
+        study=experiment.study,
+        definition=experiment.as_dict(),
+    )
+
+
+def _row(experiment: Experiment, runs: Sequence[Run], differences: Sequence[str]) -> Shown:
     """Make one experiment's row from its runs, finished or not."""
     done = [run for run in runs if run.record.state == "done"]
-    unfinished = [_why_not_done(run) for run in runs if run.record.state != "done"]
+    unfinished = [why_not_done(run) for run in runs if run.record.state != "done"]
     if not done:
-        return Row("missing", experiment.name, remarks=(*unfinished, *differences))
+        return _missing(experiment, (*unfinished, *differences))
     remarks = [*differences, *unfinished]
     if len(done) == 1:
         remarks.append(ONE_SEED)
+    study = None if done[0].ad_hoc else experiment.study
     try:
-        row = experiment_row(experiment.name, done, remarks)
+        draft = draft_row(experiment.name, done, remarks, study)
     except RunError as error:
-        return Row("missing", experiment.name, remarks=(str(error), *differences))
-    if not row.scores:
-        return dataclasses.replace(row, remarks=("test was not read", *row.remarks))
-    return row
+        return _missing(experiment, (str(error), *differences))
+    if not draft.row.scores:
+        remarks = ["test was not read", *draft.row.remarks]
+        draft.row = dataclasses.replace(draft.row, remarks=tuple(remarks))
+    return draft
 
 
-def _why_not_done(run: Run) -> str:
-    seed = f"seed {run.record.seed}"
-    if run.record.state != "failed":
-        return f"{seed} was interrupted or is still running"
-    try:
-        return f"{seed} failed: {run.record.failed['why']}"
-    except (RunError, KeyError):
-        return f"{seed} failed"
-
-
-def _differences(
-    runs: Sequence[Run], families: Mapping[str, Sequence[Run]], experiment: Experiment
-) -> list[str]:
-    """Say how a row differs from the definition, or from other rows of the same name."""
-    run = runs[0]
-    said = []
-    if run.ad_hoc:
-        changes = _changes(experiment.as_dict(), run.definition)
-        said.append("ad hoc: " + (", ".join(changes) or "as defined"))
-    firsts = [others[0] for others in families.values()]
-    if len({first.about.get("trainer_version") for first in firsts}) > 1:
-        said.append(f"trainer version {run.about.get('trainer_version')}")
-    digests = {str((first.about.get("weights") or {}).get("sha256")) for first in firsts}
-    if len(digests) > 1:
-        said.append(f"weights {str((run.about.get('weights') or {}).get('sha256'))[:12]}")
-    return said
-
-
-def _changes(current: Mapping[str, Any], run: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Name the settings in which a run departs from the current definition, as `--set` has them."""
-    for key, value in run.items():
-        here = f"{path}{key}"
-        if isinstance(value, Mapping) and isinstance(current.get(key), Mapping):
-            yield from _changes(current[key], value, f"{here}.")
-        elif path and current.get(key) != (tuple(value) if isinstance(value, list) else value):
-            yield f"{here}={value}"
-
-
-def _ranked(rows: Sequence[Row]) -> Iterator[Row]:
+def _ranked(rows: Sequence[Shown]) -> list[Shown]:
     """Order rows by validation, best first; equal scores share a rank and stand by name.
 
     A stopped row stands where its score puts it, without a rank, and takes none from the others.
     """
-    done = [row for row in rows if row.val_combined is not None]
-    scores = sorted((_rank_score(row) for row in done if not row.stopped), reverse=True)
-    for row in sorted(done, key=lambda row: (-_rank_score(row), row.name, row.identities)):
-        rank = None if row.stopped else scores.index(_rank_score(row)) + 1
-        yield dataclasses.replace(row, rank=rank)
-    yield from (row for row in rows if row.val_combined is None)
+    done = [draft for draft in rows if isinstance(draft, Draft)]
+    places: dict[float, int] = {}
+    for place, score in enumerate(
+        sorted((_rank_score(d.row) for d in done if not d.row.stopped), reverse=True), start=1
+    ):
+        places.setdefault(score, place)
+    for draft in done:
+        rank = None if draft.row.stopped else places[_rank_score(draft.row)]
+        draft.row = dataclasses.replace(draft.row, rank=rank)
+    done.sort(key=lambda draft: (-_rank_score(draft.row), draft.row.name, draft.row.identities))
+    return [*done, *(row for row in rows if isinstance(row, Row))]
 
 
 def _rank_score(row: Row) -> float:
     return round(row.val_combined or 0.0, RANK_DIGITS)
 
 
-def _reading_notes(tables: Sequence[Table], families: Iterable[Sequence[Run]]) -> list[str]:
-    """Say how the intervals and seeds of these very tables are to be read."""
-    done = [row for table in tables for row in table.rows if row.status == "done"]
-    notes = []
-    if any(row.status != "reference" for table in tables for row in table.rows[:1]):
-        notes.append("No majority-class row: the data set with this split is not prepared here.")
-    if any(len(row.seeds) == 1 for row in done):
-        notes.append(
-            "Rows with one seed tell of that training alone and permit no claim about the "
-            "experiment; their intervals are Wilson's, over test faces."
-        )
-        shared = max((_faces_sharing_a_cluster(runs) for runs in families), default=0)
-        if shared:
-            notes.append(
-                f"{shared} test faces are near-duplicates of others there; Wilson's interval "
-                "counts them as independent and is a little too narrow."
-            )
-    if any(row.red_flag for row in done):
-        limits = ", ".join(
-            f"{100 * limit:.0f} % ({TASK_TITLES[task]})" for task, limit in RED_FLAG_ABOVE.items()
-        )
-        notes.append(
-            f"A row above {limits} on the leak-free UTKFace test is stopped: it stays, marked !, "
-            "and is not ranked until somebody has looked for a leak and acknowledges it."
-        )
-    if any(len(row.seeds) > 1 for row in done):
-        notes.append(
-            "Rows with several seeds show mean ± sd over seeds; their intervals are a bootstrap "
-            "of the seed-averaged correctness over clusters of test faces."
-        )
-    if any(table.kind == "mtl" for table in tables):
-        notes.append(
-            "val is the combined validation accuracy, 0.4 age group + 0.2 gender + 0.4 race; "
-            "in single-task tables it is the task's."
-        )
-    return notes
+def _met(rows: Sequence[Shown], opponents: Opponents) -> tuple[list[Row], int]:
+    """Set the rows of a table against what they are compared with; count the p-values."""
+    drafts = [row for row in rows if isinstance(row, Draft)]
+    first = next((draft for draft in drafts if draft.row.rank and draft.row.scores), None)
+    outcomes, n_p_values = set_against(
+        [meeting for draft in drafts for meeting in meetings_of(draft, opponents, first)]
+    )
+    met = []
+    for row in rows:
+        if isinstance(row, Draft):
+            against = outcomes.get(id(row), ())
+            tied = row.row.rank is not None and any(map(_is_tie, against))
+            row.row = dataclasses.replace(row.row, against=against, tied=tied)
+        met.append(row.row if isinstance(row, Draft) else row)
+    return met, n_p_values
 
 
-def _faces_sharing_a_cluster(runs: Sequence[Run]) -> int:
-    """Count the test faces beyond the first of each cluster, as the run's metrics tell."""
-    try:
-        metrics = [run.record.metrics for run in runs if run.record.state == "done"]
-    except (RunError, KeyError):
-        return 0
-    counts = [m["test/n_faces"] - m["test/n_clusters"] for m in metrics if "test/n_clusters" in m]
-    return int(max(counts, default=0))
+def _is_tie(outcome: Against) -> bool:
+    same = outcome.difference is not None and not outcome.told_apart
+    return outcome.kind == "first" and (same or outcome.why == SHARED)

@@ -64,10 +64,32 @@ def measured(
     (other weight files, another trainer version) the one with most seeds stands, then the newest
     trainer. An experiment without a run that counts is absent.
     """
+    found = [run for run in runs if counts(run) and measured_on(run) == faces]
+    return _averaged(found, experiments)
+
+
+def replayed(
+    runs: Iterable[Run], experiments: Iterable[Experiment], dataset: str
+) -> dict[str, dict[TaskName, MeanAccuracy]]:
+    """Average runs on a leaking split likewise; whoever shows them says LEAKY beside each.
+
+    Their split is their own, so that only the data set can be asked for.
+    """
+    found = [
+        run
+        for run in runs
+        if run.record.state == "done" and run.leaky and not run.ad_hoc
+        and run.setting.dataset == dataset
+    ]  # fmt: skip
+    return _averaged(found, experiments)
+
+
+def _averaged(
+    runs: Iterable[Run], experiments: Iterable[Experiment]
+) -> dict[str, dict[TaskName, MeanAccuracy]]:
     families: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        if counts(run) and measured_on(run) == faces:
-            families[run.definition_key][run.record.family].append(run)
+        families[run.definition_key][run.record.family].append(run)
     found = {}
     for experiment in experiments:
         ours = families.get(definition_key(experiment.as_dict()), {})

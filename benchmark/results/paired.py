@@ -8,6 +8,7 @@ Differences are those of the arm minus its reference, as fractions. Which arms a
 what is said of the outcome, is in benchmark.results.comparison and .verdicts.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -181,9 +182,17 @@ def sign_flip_p(cluster_steps: npt.NDArray[np.int64]) -> float:
 def _with_tosses(probabilities: Floats, size: int, count: int) -> Floats:
     """Add `count` coins worth `size` steps each to a distribution over whole steps."""
     together = np.zeros(len(probabilities) + size * count)
-    for heads, chance in enumerate(stats.binom.pmf(np.arange(count + 1), count, 0.5)):
-        together[heads * size : heads * size + len(probabilities)] += chance * probabilities
+    # Tosses of `size` steps move within one remainder of it: each is a plain convolution.
+    for remainder in range(min(size, len(probabilities))):
+        ours = probabilities[remainder::size]
+        together[remainder::size] = np.convolve(ours, _heads(count))
     return together
+
+
+@functools.lru_cache(maxsize=4096)
+def _heads(count: int) -> Floats:
+    """Give the probabilities of 0 to `count` heads; kept, as tables ask for few counts often."""
+    return np.asarray(stats.binom.pmf(np.arange(count + 1), count, 0.5))
 
 
 def _above_zero(p: float) -> float:

@@ -7,7 +7,9 @@ Every number on a leaderboard is computed from this file alone; how is in benchm
     cluster     connected component of faces that are the same picture; 0 or more
     part        val or test
     age         years, 1 to 116
-    age_group, gender, race     the true labels, also of the tasks that were not predicted
+    age_group, gender, race     the true labels, also of the tasks that were not predicted;
+                                empty (in memory MISSING) where the data set does not tell an age
+                                or a task that was not predicted
     <task>_pred                 the predicted class, the most probable one
     <task>_p0, <task>_p1, …     fp32 softmax, uncalibrated; 9 significant digits give fp32 back
 """
@@ -22,8 +24,9 @@ import pandas as pd
 
 from benchmark.errors import RunError
 from benchmark.faces.splits import PartName, Rows
+from benchmark.faces.table import with_empty_cells
 from benchmark.files import replacing, sha256_of
-from benchmark.tasks import AGE_GROUP_UPPER_YEARS, TASKS, TaskName, n_classes
+from benchmark.tasks import AGE_GROUP_UPPER_YEARS, MISSING, TASKS, TaskName, n_classes
 
 SCHEMA: Final = 1
 PARTS: Final[tuple[PartName, ...]] = ("val", "test")
@@ -75,7 +78,8 @@ def write_predictions(path: Path, table: pd.DataFrame) -> None:
     """Write a checked predictions table atomically; an invalid one raises and leaves no file."""
     _checked(table, source=str(path))
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+        cells = with_empty_cells(table)
+        cells.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -104,11 +108,18 @@ def _refuse(found: str, allowed: str, source: str) -> NoReturn:
 def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
     """Check everything; give the table with whole numbers as int64 and probabilities as float64."""
     _check_columns(table, source)
+    untold = ["age", *(task for task in TASKS if task not in predicted_tasks(table))]
+    table = table.assign(
+        **{name: table[name].where(table[name].notna(), MISSING) for name in untold}
+    )
     _check_complete(table, source)
     labels = {"age": (1, AGE_GROUP_UPPER_YEARS[-1]), "cluster": (0, None)}
     labels |= {task: (0, n_classes(task) - 1) for task in TASKS}
     labels |= {f"{task}_pred": (0, n_classes(task) - 1) for task in predicted_tasks(table)}
-    whole = {name: _whole(table, name, *span, source) for name, span in labels.items()}
+    whole = {
+        name: _whole(table, name, *span, source, may_be_missing=name in untold)
+        for name, span in labels.items()
+    }
     table = table.assign(**whole)
     _check_rows(table, source)
     for task in predicted_tasks(table):
@@ -155,7 +166,13 @@ def _check_complete(table: pd.DataFrame, source: str) -> None:
 
 
 def _whole(
-    table: pd.DataFrame, name: str, low: int, high: int | None, source: str
+    table: pd.DataFrame,
+    name: str,
+    low: int,
+    high: int | None,
+    source: str,
+    *,
+    may_be_missing: bool,
 ) -> npt.NDArray[np.int64]:
     """Give a column as whole numbers within [low, high], or name the first face that has none."""
     allowed = f"whole numbers from {low}" + ("" if high is None else f" to {high}")
@@ -163,6 +180,8 @@ def _whole(
     wrong = ~np.isfinite(values) | (values != np.floor(values)) | (values < low)
     if high is not None:
         wrong |= values > high
+    if may_be_missing:
+        wrong &= values != MISSING
     if wrong.any():
         row = int(wrong.argmax())
         found, file = table[name].iloc[row], table["file"].iloc[row]

@@ -11,7 +11,7 @@ from benchmark.errors import RunError
 from benchmark.experiment import Protocol, Subset
 from benchmark.faces.published import replayed_parts
 from benchmark.faces.splits import PartName, Rows, parts_of
-from benchmark.faces.subsets import subset_parts
+from benchmark.faces.subsets import labelled_parts, subset_parts
 from benchmark.results.artifacts import SUSPECTS_SHEET, AtHand, is_scored, write_artifacts
 from benchmark.results.predictions import predictions_digest
 from benchmark.results.record import RunRecord
@@ -117,5 +117,6 @@ def parts_of_run(about: Mapping[str, Any], faces: "FaceSet") -> dict[PartName, R
         whole = replayed_parts(faces.table, protocol.split)
     else:
         whole = parts_of(faces, protocol.fold)
+    whole = labelled_parts(faces.table, whole, definition["head"]["tasks"])
     subset = Subset(**definition["subset"]) if definition.get("subset") else None
     return subset_parts(faces.table, whole, subset, int(about["seed"]))

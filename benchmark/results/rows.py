@@ -1,103 +1,40 @@
 """A leaderboard's row: one experiment over its seeds, from the stored files of its runs.
 
-Also the majority-class row that every table begins with. Which rows stand in which table, and in
-what order, is for benchmark.results.leaderboard.
+Which rows stand in which table, and in what order, is for benchmark.results.leaderboard; the rows
+that every table begins with are in benchmark.results.reference_rows.
 """
 
-import math
+import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from benchmark.errors import ExperimentError, RunError
-from benchmark.experiment import Protocol, Subset
+from benchmark.experiment import Protocol, StudyRow, Subset
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
-from benchmark.results.intervals import cluster_bootstrap
-from benchmark.results.kept_answers import right_answers
+from benchmark.results.gaps import GAP_BY
+from benchmark.results.intervals import Floats, cluster_bootstrap
+from benchmark.results.kept_answers import RightAnswers, right_answers
 from benchmark.results.record import RunRecord
 from benchmark.results.red_flags import flag_state, warning
-from benchmark.results.subgroups import By, group_codes, group_names, ranked, subgroup_table
-from benchmark.tasks import TASKS, TaskName, n_classes
+from benchmark.results.row import CombinedScore as CombinedScore
+from benchmark.results.row import GroupGap as GroupGap
+from benchmark.results.row import Row as Row
+from benchmark.results.row import Setting as Setting
+from benchmark.results.row import TaskScore as TaskScore
+from benchmark.results.row import WorstGroup as WorstGroup
+from benchmark.results.subgroups import SMALL_GROUP, group_codes, group_names
+from benchmark.tasks import COMBINED_WEIGHTS, TASKS, TaskName
 
-MAJORITY: Final = "majority class"
 GROUP_COLUMNS: Final = ("task", "by", "group")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What two runs must share to stand in one table: the faces, their split, the protocol."""
-
-    dataset: str
-    drawn: bool
-    split_version: str
-    split_digest: str
-    """Empty where nothing has been run yet; so is the next."""
-    pixel_digest: str
-    protocol: Protocol
-    subset: Subset | None = None
-    """The people that all are selected on and tested on; None for everyone."""
-
-
-@dataclass(frozen=True)
-class TaskScore:
-    """One task on the test faces, rates in [0, 1]; over several seeds, means and their sd."""
-
-    accuracy: float
-    low: float
-    """Ends of the accuracy's 95 % interval: Wilson's for one seed, cluster bootstrap for more."""
-    high: float
-    macro_f1: float | None
-    accuracy_sd: float | None = None
-    """Sample standard deviation over seeds; None for one seed."""
-    macro_f1_sd: float | None = None
-
-
-@dataclass(frozen=True)
-class WorstGroup:
-    """The subgroup of people that a task is read worst for, among those of 30 faces or more."""
-
-    task: TaskName
-    by: By
-    group: str
-    n: int
-    accuracy: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table. What does not exist is None or absent, never 0."""
-
-    status: Literal["reference", "done", "missing"]
-    name: str
-    rank: int | None = None
-    val_combined: float | None = None
-    """Mean over seeds of the selected epoch's combined validation accuracy: what ranks."""
-    val_combined_sd: float | None = None
-    scores: Mapping[TaskName, TaskScore] = field(default_factory=dict)
-    worst: WorstGroup | None = None
-    parameters: int | None = None
-    trainable_parameters: int | None = None
-    seconds: float | None = None
-    """Mean training time of a run."""
-    seeds: tuple[int, ...] = ()
-    devices: tuple[str, ...] = ()
-    commits: tuple[str, ...] = ()
-    identities: tuple[str, ...] = ()
-    leaky: bool = False
-    stopped: bool = False
-    """Too good to be true and not acknowledged: shown, and not ranked."""
-    red_flag: str = ""
-    """What is too good to be true and which checks were run; empty for most rows."""
-    remarks: tuple[str, ...] = ()
 
 
 def definition_key(definition: Mapping[str, Any]) -> str:
@@ -161,38 +98,47 @@ def read_run(record: RunRecord) -> Run:
     return run
 
 
+@dataclass
+class Draft:
+    """A row whose intervals over several seeds are still to be found, with the runs behind it."""
+
+    row: Row
+    runs: tuple[Run, ...]
+    """Finished ones of one family, by ascending seed."""
+    _answers: RightAnswers | None = field(default=None, repr=False)
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        """The tasks whose test faces were read."""
+        return tuple(self.row.scores)
+
+    @property
+    def answers(self) -> RightAnswers:
+        """Which answers of its runs are right; raise RunError where they cannot be read."""
+        if self._answers is None:
+            self._answers = right_answers([run.record for run in self.runs], self.tasks)
+        return self._answers
+
+
 def experiment_row(name: str, runs: Sequence[Run], remarks: Sequence[str] = ()) -> Row:
     """Summarise the finished runs of one experiment, one per seed, none empty.
 
     Raises RunError where a file of a run is missing, damaged, or about other faces.
     """
+    draft = draft_row(name, runs, remarks)
+    give_intervals([draft])
+    return draft.row
+
+
+def draft_row(
+    name: str, runs: Sequence[Run], remarks: Sequence[str] = (), study: StudyRow | None = None
+) -> Draft:
+    """Summarise runs as experiment_row does, and leave intervals over seeds to give_intervals."""
     runs = sorted(runs, key=lambda run: run.record.seed)
     try:
-        tasks = [task for task in TASKS if task in runs[0].definition["head"]["tasks"]]
-        metrics = [run.record.metrics for run in runs]
-        tested = [t for t in tasks if all(f"test/{t}/accuracy" in values for values in metrics)]
-        scores, worst = _test_scores(runs, tested) if tested else ({}, None)
-        val_mean, val_sd = _mean_sd([values["selected/val/combined"] for values in metrics])
-        states = {run.short_identity: flag_state(run.record) for run in runs}
-        return Row(
-            status="done",
-            name=name,
-            val_combined=val_mean,
-            val_combined_sd=val_sd,
-            scores=scores,
-            worst=worst,
-            parameters=int(runs[0].about["parameters"]["total"]),
-            trainable_parameters=int(runs[0].about["parameters"]["trainable"]),
-            seconds=statistics.fmean(float(run.record.done["seconds"]) for run in runs),
-            seeds=tuple(run.record.seed for run in runs),
-            devices=_distinct(run.about["device"] for run in runs),
-            commits=_distinct(run.about["commit"] for run in runs),
-            identities=tuple(run.short_identity for run in runs),
-            leaky=any(run.leaky for run in runs),
-            stopped=any(state.stopped for state in states.values()),
-            red_flag=warning(states, runs[0].short_identity if len(runs) == 1 else name),
-            remarks=tuple(remarks),
-        )
+        draft = Draft(_summary(name, runs, remarks, study), tuple(runs))
+        if len(runs) > 1 and draft.row.scores:
+            _ = draft.answers
     except (KeyError, TypeError, ValueError) as error:
         which = ", ".join(run.short_identity for run in runs)
         raise RunError(
@@ -200,10 +146,48 @@ def experiment_row(name: str, runs: Sequence[Run], remarks: Sequence[str] = ()) 
             allowed="what facebench writes",
             fix="Remove the run's folder and run the experiment again",
         ) from error
+    return draft
 
 
-def _distinct(values: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(value) for value in values))
+def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: StudyRow | None) -> Row:
+    first, metrics = runs[0], [run.record.metrics for run in runs]
+    tasks = [task for task in TASKS if task in first.definition["head"]["tasks"]]
+    tested = [t for t in tasks if all(f"test/{t}/accuracy" in values for values in metrics)]
+    scores, worst = _test_scores(runs, tested) if tested else ({}, None)
+    val_mean, val_sd = _mean_sd([values["selected/val/combined"] for values in metrics])
+    states = {run.short_identity: flag_state(run.record) for run in runs}
+    parameters, done = first.about["parameters"], [run.record.done for run in runs]
+    return Row(
+        status="done",
+        name=name,
+        val_combined=val_mean,
+        val_combined_sd=val_sd,
+        scores=scores,
+        combined=_combined(metrics) if len(tested) > 1 else None,
+        worst=worst,
+        gap=_gap(metrics, tested[0]) if tested else None,
+        study=study,
+        parameters=int(parameters["total"]),
+        trainable_parameters=int(parameters["trainable"]),
+        gmacs=_gmacs(first.about.get("multiply_adds")),
+        seconds=statistics.fmean(float(end["seconds"]) for end in done),
+        images_per_second=_mean_of(done, "images_per_second"),
+        peak_memory_mib=max(_known(done, "peak_memory_mib"), default=None),
+        seeds=tuple(run.record.seed for run in runs),
+        devices=_distinct(run.about["device"] for run in runs),
+        precisions=_distinct(run.about.get("precision") for run in runs),
+        commits=_distinct(run.about["commit"] for run in runs),
+        identities=tuple(run.short_identity for run in runs),
+        leaky=any(run.leaky for run in runs),
+        stopped=any(state.stopped for state in states.values()),
+        red_flag=warning(states, first.short_identity if len(runs) == 1 else name),
+        remarks=tuple(remarks),
+        definition=first.definition,
+    )
+
+
+def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(value) for value in values if value is not None))
 
 
 def _mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
@@ -211,16 +195,48 @@ def _mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
+def _known(done: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Give what each run's end says of a cost, 0 being how a device says that it cannot tell."""
+    return [float(end[name]) for end in done if end.get(name)]
+
+
+def _mean_of(done: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    values = _known(done, name)
+    return statistics.fmean(values) if values else None
+
+
+def _gmacs(multiply_adds: float | None) -> float | None:
+    return None if multiply_adds is None else float(multiply_adds) / 1e9
+
+
+def _combined(metrics: Sequence[Mapping[str, float]]) -> CombinedScore | None:
+    """Average the combined test accuracy; the ends for several seeds come later."""
+    name = "test/combined"
+    if not all(name in values for values in metrics):
+        return None
+    mean, sd = _mean_sd([values[name] for values in metrics])
+    low, high = (metrics[0].get(f"{name}/{end}") for end in ("low", "high"))
+    return CombinedScore(mean, low, high, sd)
+
+
+def _gap(metrics: Sequence[Mapping[str, float]], task: TaskName) -> GroupGap | None:
+    by = GAP_BY[task]
+    name = f"test/{task}/gap_{by}"
+    ends = ("", "/low", "/high", "/chance")
+    if not all(f"{name}{end}" in values for values in metrics for end in ends):
+        return None
+    means = [statistics.fmean(values[f"{name}{end}"] for values in metrics) for end in ends]
+    return GroupGap(task, by, *means)
+
+
 def _test_scores(
     runs: Sequence[Run], tasks: Sequence[TaskName]
 ) -> tuple[dict[TaskName, TaskScore], WorstGroup | None]:
-    """Score the tasks on test; the interval is over faces, the sd over seeds."""
-    groups = _mean_groups([run.record.subgroups() for run in runs])
-    worst = worst_group(groups, tasks)
-    everyone = groups[groups["by"] == "all"].set_index("task")
-    spans = {task: (everyone["low"][task], everyone["high"][task]) for task in tasks}
-    if len(runs) > 1:
-        spans, worst = _bootstrapped(runs, tasks, worst)
+    """Score the tasks on test; the ends are those of the first seed until give_intervals."""
+    groups = _mean_groups([run.record.subgroup_columns() for run in runs])
+    everyone = {
+        groups["task"][place]: place for place in np.flatnonzero(groups["by"] == "all").tolist()
+    }
     metrics = [run.record.metrics for run in runs]
     scores = {}
     for task in tasks:
@@ -228,23 +244,32 @@ def _test_scores(
         name = f"test/{task}/macro_f1"
         f1 = [values[name] for values in metrics if name in values]
         macro_f1, macro_f1_sd = _mean_sd(f1) if len(f1) == len(runs) else (None, None)
-        low, high = (float(end) for end in spans[task])
+        low, high = (float(groups[end][everyone[task]]) for end in ("low", "high"))
         scores[task] = TaskScore(accuracy, low, high, macro_f1, accuracy_sd, macro_f1_sd)
-    return scores, worst
+    return scores, _worst(groups, tasks)
 
 
-def _mean_groups(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+Groups = Mapping[str, npt.NDArray[Any]]
+"""The columns of a table of subgroups."""
+
+
+def _mean_groups(tables: Sequence[Mapping[str, list[Any]]]) -> Groups:
     """Average each subgroup's accuracy over seeds; the ends are those of the first seed."""
     first = tables[0]
     for table in tables[1:]:
-        if not table[[*GROUP_COLUMNS, "n"]].equals(first[[*GROUP_COLUMNS, "n"]]):
+        if any(table[name] != first[name] for name in (*GROUP_COLUMNS, "n")):
             raise RunError(
                 "two seeds of one experiment were tested on different faces",
                 allowed="the same test faces for all seeds of an experiment",
                 fix="Remove the folders of its runs and run the experiment again",
             )
-    accuracy = np.mean([table["accuracy"].to_numpy() for table in tables], axis=0)
-    return first.assign(accuracy=accuracy)
+    accuracies = [np.array(table["accuracy"], dtype=np.float64) for table in tables]
+    return {
+        **{name: np.array(first[name], dtype=object) for name in GROUP_COLUMNS},
+        "n": np.array(first["n"], dtype=np.int64),
+        "accuracy": np.mean(accuracies, axis=0),
+        **{end: np.array(first[end], dtype=np.float64) for end in ("low", "high")},
+    }
 
 
 def worst_group(subgroups: pd.DataFrame, tasks: Sequence[TaskName]) -> WorstGroup | None:
@@ -254,55 +279,72 @@ def worst_group(subgroups: pd.DataFrame, tasks: Sequence[TaskName]) -> WorstGrou
     candidates, alone or crossed with another division: how well a class is read is its recall, not
     a matter of who is looked at.
     """
+    return _worst({str(name): subgroups[name].to_numpy() for name in subgroups.columns}, tasks)
+
+
+def _worst(groups: Groups, tasks: Sequence[TaskName]) -> WorstGroup | None:
     task = tasks[0]
-    own = {"all", task} if task == "age_group" else {"all", task, "gender_race"}
-    ours = ranked(subgroups[(subgroups["task"] == task) & ~subgroups["by"].isin(own)])
-    if ours.empty:
+    own = ["all", task] if task == "age_group" else ["all", task, "gender_race"]
+    ours = (groups["task"] == task) & (groups["n"] >= SMALL_GROUP)
+    ours &= ~np.isin(groups["by"].astype(str), own)
+    places = np.flatnonzero(ours)
+    if not len(places):
         return None
-    worst = ours.iloc[int(ours["accuracy"].to_numpy().argmin())]
-    low, high = float(worst["low"]), float(worst["high"])
-    return WorstGroup(
-        task, worst["by"], worst["group"], int(worst["n"]), float(worst["accuracy"]), low, high
-    )
+    place = int(places[np.asarray(groups["accuracy"][places], dtype=np.float64).argmin()])
+    accuracy, low, high = (float(groups[name][place]) for name in ("accuracy", "low", "high"))
+    by, group, n = groups["by"][place], groups["group"][place], int(groups["n"][place])
+    return WorstGroup(task, by, str(group), n, accuracy, low, high)
 
 
-def _bootstrapped(
-    runs: Sequence[Run], tasks: Sequence[TaskName], worst: WorstGroup | None
-) -> tuple[dict[TaskName, tuple[float, float]], WorstGroup | None]:
-    """Give intervals of seed-averaged accuracies by resampling clusters of test faces."""
-    answers = right_answers([run.record for run in runs], tasks)
-    faces = answers.faces
-    values = np.column_stack([answers.right[task].mean(axis=0) for task in tasks])
-    if worst is not None:
-        member = group_codes(faces, worst.by) == group_names(worst.by).index(worst.group)
-        values = np.column_stack(
-            [values, np.where(member, values[:, tasks.index(worst.task)], np.nan)]
-        )
-    low, high = cluster_bootstrap(values, faces["cluster"].to_numpy())
-    spans = {task: (low[column], high[column]) for column, task in enumerate(tasks)}
-    if worst is not None:
-        worst = WorstGroup(**(vars(worst) | {"low": float(low[-1]), "high": float(high[-1])}))
-    return spans, worst
+def give_intervals(drafts: Sequence[Draft]) -> None:
+    """Give the rows over several seeds their intervals, by resampling clusters of test faces.
 
-
-def majority_row(
-    train_labels: pd.DataFrame, test_labels: pd.DataFrame, tasks: Sequence[TaskName] = TASKS
-) -> Row:
-    """Score always answering the training faces' most frequent class, on the test faces.
-
-    Both tables hold the true labels age_group, gender and race; a tie goes to the lower class.
+    What is resampled is seed-averaged correctness. Drafts on the same faces are resampled
+    together: the draws cost more than what is drawn.
     """
-    predicted: dict[TaskName, npt.NDArray[np.int64]] = {}
-    for task in tasks:
-        counts = np.bincount(train_labels[task].to_numpy(), minlength=n_classes(task))
-        predicted[task] = np.full(len(test_labels), int(counts.argmax()), dtype=np.int64)
-    subgroups = subgroup_table(test_labels[list(TASKS)].reset_index(drop=True), predicted)
-    scores: dict[TaskName, TaskScore] = {}
-    for _, everyone in subgroups[subgroups["by"] == "all"].iterrows():
-        accuracy, low, high, f1 = (
-            float(everyone[column]) for column in ("accuracy", "low", "high", "macro_f1")
+    by_faces: dict[str, list[Draft]] = defaultdict(list)
+    for draft in drafts:
+        if len(draft.runs) > 1 and draft.row.scores:
+            by_faces[draft.answers.faces_key].append(draft)
+    for ours in by_faces.values():
+        columns = [_columns(draft) for draft in ours]
+        clusters = ours[0].answers.faces["cluster"].to_numpy()
+        low, high = cluster_bootstrap(np.concatenate(columns, axis=1), clusters)
+        begin = 0
+        for draft, values in zip(ours, columns, strict=True):
+            end = begin + values.shape[1]
+            draft.row = _with_ends(draft.row, low[begin:end], high[begin:end])
+            begin = end
+
+
+def _columns(draft: Draft) -> Floats:
+    """Lay out what of a row is resampled: each task, all together, and the worst group."""
+    row, answers = draft.row, draft.answers
+    means = {task: answers.right[task].mean(axis=0) for task in draft.tasks}
+    columns = list(means.values())
+    if row.combined is not None:
+        weights = [COMBINED_WEIGHTS[task] for task in means]
+        columns.append(np.average(columns, axis=0, weights=weights))
+    if row.worst is not None:
+        member = group_codes(answers.faces, row.worst.by) == group_names(row.worst.by).index(
+            row.worst.group
         )
-        scores[everyone["task"]] = TaskScore(accuracy, low, high, None if math.isnan(f1) else f1)
-    # One answer on gender or race is wrong for whole groups by construction: no finding.
-    worst = worst_group(subgroups, tasks) if "age_group" in tasks else None
-    return Row("reference", MAJORITY, scores=scores, worst=worst)
+        columns.append(np.where(member, means[row.worst.task], np.nan))
+    return np.column_stack(columns)
+
+
+def _with_ends(row: Row, low: Floats, high: Floats) -> Row:
+    """Put the ends of the columns that _columns laid out into a row."""
+    ends = [{"low": float(one), "high": float(other)} for one, other in zip(low, high, strict=True)]
+    n = len(row.scores)
+    scores = {
+        task: dataclasses.replace(score, **span)
+        for (task, score), span in zip(row.scores.items(), ends[:n], strict=True)
+    }
+    changes: dict[str, Any] = {"scores": scores}
+    if row.combined is not None:
+        changes["combined"] = dataclasses.replace(row.combined, **ends[n])
+    if row.worst is not None:
+        worst = ends[-1]
+        changes["worst"] = dataclasses.replace(row.worst, low=worst["low"], high=worst["high"])
+    return dataclasses.replace(row, **changes)

@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 
 from benchmark.results.intervals import wilson
 from benchmark.results.record import SUBGROUP_COLUMNS
-from benchmark.tasks import CLASS_NAMES, TASKS, TaskName, n_classes, slug
+from benchmark.tasks import CLASS_NAMES, MISSING, TASKS, TaskName, n_classes, slug
 
 By = Literal["all", "age_group", "gender", "race", "gender_race"]
 BYS: Final[tuple[By, ...]] = get_args(By)
@@ -47,15 +47,17 @@ def group_slugs(by: By) -> tuple[str, ...]:
 
 
 def group_codes(truths: pd.DataFrame, by: By) -> Labels:
-    """Give each face's group of a division; (n,), numbers into group_names.
+    """Give each face's group of a division; (n,), numbers into group_names, or MISSING.
 
-    truths: n faces with the true labels age_group, gender and race.
+    truths: n faces with the true labels age_group, gender and race; one without the label that
+    divides is in no group.
     """
     if by == "all":
         return np.zeros(len(truths), dtype=np.int64)
     if by == "gender_race":
         gender, race = group_codes(truths, "gender"), group_codes(truths, "race")
-        return gender * n_classes("race") + race
+        known = (gender != MISSING) & (race != MISSING)
+        return np.where(known, gender * n_classes("race") + race, MISSING)
     return truths[by].to_numpy(dtype=np.int64)
 
 
@@ -71,8 +73,10 @@ def subgroup_table(truths: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -
         for by in BYS:
             names, codes = group_names(by), group_codes(truths, by)
             n_groups = len(names)
-            n_faces = np.bincount(codes, minlength=n_groups)
-            right = np.bincount(codes[truth == predicted[task]], minlength=n_groups)
+            grouped = codes != MISSING
+            n_faces = np.bincount(codes[grouped], minlength=n_groups)
+            hits = grouped & (truth == predicted[task])
+            right = np.bincount(codes[hits], minlength=n_groups)
             low, high = wilson(right, n_faces)
             accuracy = np.divide(right, n_faces, out=np.full(n_groups, np.nan), where=n_faces > 0)
             members = (codes == code for code in range(n_groups))

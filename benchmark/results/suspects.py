@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.errors import RunError
+from benchmark.faces.table import with_empty_cells
 from benchmark.results.predictions import predicted_tasks, probability_columns
 from benchmark.tasks import CLASS_NAMES, TaskName, n_classes
 
@@ -61,7 +62,7 @@ def _of_task(test: pd.DataFrame, task: TaskName) -> pd.DataFrame:
             "rank": 0,
             "file": test["file"].to_numpy(),
             "cluster": test["cluster"].to_numpy(),
-            "age": test["age"].to_numpy(),
+            "age": with_empty_cells(test)["age"].to_numpy(),
             "label": names[label],
             "contradicted_by": names[read],
             "probability_of_label": of_label,

@@ -6,11 +6,13 @@ inputs     the faces that a run trained, selected and tested on, as data sets of
 trained    a run's network as a model of MLflow: tensors and a definition, no pickled code
 machine    how busy the machine is, on runs that take minutes
 studies    a search as a parent run, its trials nested beneath it
+places     where each run is, for links from elsewhere
 page       what a stranger sees first: columns, order, the link to open
 """
 
 from benchmark.tracking.mirror import MlflowMirror, import_records, mirror_again
 from benchmark.tracking.page import landing_path, server_command, server_environment
+from benchmark.tracking.places import run_places
 from benchmark.tracking.store import open_store, store_uri
 from benchmark.tracking.studies import Study, StudyMirror, Trial
 
@@ -23,6 +25,7 @@ __all__ = [
     "landing_path",
     "mirror_again",
     "open_store",
+    "run_places",
     "server_command",
     "server_environment",
     "store_uri",

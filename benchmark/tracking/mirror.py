@@ -5,14 +5,15 @@ there, and artifacts are sent once the run is done; so a lost server, a killed p
 machine without MLflow loses nothing, and `facebench runs import` catches up.
 """
 
+import contextlib
 import datetime
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark.errors import TrackingError
+from benchmark.errors import RunError, TrackingError
 from benchmark.files import sha256_of
 from benchmark.results.record import RunRecord
 from benchmark.run_notes import (
@@ -73,7 +74,7 @@ class MlflowMirror:
         try:
             self._mirror_watched(record, state)
             self._tried_in_vain = None
-        except TrackingError as error:
+        except RunError as error:
             if self._tried_in_vain is None:
                 self._on_trouble(f"{error} The run goes on; `facebench runs import` catches up.")
             self._tried_in_vain = time.monotonic()
@@ -88,8 +89,11 @@ class MlflowMirror:
                 self._watch.begin(run_id, self.uri)
 
     def mirror(self, record: RunRecord) -> str:
-        """Mirror one run and give its MLflow id; raises TrackingError when the store fails."""
-        with store_errors(self.uri):
+        """Mirror one run and give its MLflow id.
+
+        Raises TrackingError when the store fails, RunError when the run's files hold too little.
+        """
+        with store_errors(self.uri), _unreadable(record):
             client = self.client()
             run_id = self._run_id(client, record)
             self._log_epochs(client, run_id, record)
@@ -119,7 +123,7 @@ class MlflowMirror:
         if key in self._run_ids:
             return self._run_ids[key]
         attempt = key[1]
-        experiment_id = self.experiment_id(record.about["dataset"])
+        experiment_id = self.experiment_id(shown_dataset(record))
         of_identity = client.search_runs(
             [experiment_id], filter_string=f"tags.`{IDENTITY_TAG}` = '{record.identity}'"
         )
@@ -202,6 +206,20 @@ class MlflowMirror:
             client.set_terminated(run_id, status, _milliseconds(ended) if ended else None)
 
 
+def shown_dataset(record: RunRecord) -> dict[str, Any]:
+    """Describe a run's faces, as the MLflow experiment that it belongs in is named.
+
+    Trials of a search have one of their own, so that they swamp no list of runs.
+    """
+    dataset: dict[str, Any] = record.about["dataset"]
+    return searches_on(dataset) if record.is_trial else dataset
+
+
+def searches_on(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the MLflow experiment of the searches on some faces."""
+    return {**dataset, "name": f"{dataset['name']}-searches"}
+
+
 def _key(record: RunRecord) -> tuple[str, str]:
     return record.identity, str(record.about.get("attempt", 1))
 
@@ -271,11 +289,41 @@ def _shown_state(record: RunRecord) -> str:
     return "interrupted" if (record.folder / "interrupted.json").is_file() else "running"
 
 
-def import_records(records: Iterator[RunRecord], runs_dir: Path) -> Iterator[tuple[RunRecord, str]]:
-    """Mirror many runs, yielding each with its MLflow id; a fault raises TrackingError."""
+@contextlib.contextmanager
+def _unreadable(record: RunRecord) -> Iterator[None]:
+    """Turn what a run of an older layout lacks into RunError, as every reader of runs does."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"the files of run {record.folder.name[:12]} hold too little for MLflow "
+            f"({type(error).__name__}: {error})",
+            allowed="what facebench writes",
+            source=str(record.folder),
+        ) from error
+
+
+def import_records(
+    records: Iterator[RunRecord],
+    runs_dir: Path,
+    on_unreadable: Callable[[RunError], None] | None = None,
+) -> Iterator[tuple[RunRecord, str]]:
+    """Mirror many runs, yielding each with its MLflow id; TrackingError where the store fails.
+
+    A run whose files hold too little is told and left out, or raises RunError where nobody hears.
+    """
     mirror = MlflowMirror(runs_dir, on_trouble=lambda _: None)
     for record in records:
-        yield record, mirror.mirror(record)
+        try:
+            run_id = mirror.mirror(record)
+        except TrackingError:
+            raise
+        except RunError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(error)
+            continue
+        yield record, run_id
 
 
 def mirror_again(record: RunRecord, runs_dir: Path) -> bool:
@@ -287,7 +335,7 @@ def mirror_again(record: RunRecord, runs_dir: Path) -> bool:
         return False
     with store_errors(store_uri(runs_dir)):
         client = open_store(runs_dir)
-        experiment = client.get_experiment_by_name(str(record.about["dataset"]["name"]))
+        experiment = client.get_experiment_by_name(str(shown_dataset(record)["name"]))
         query = f"tags.`{IDENTITY_TAG}` = '{record.identity}'"
         known = experiment and client.search_runs([experiment.experiment_id], query, max_results=1)
     if not known:

@@ -5,6 +5,7 @@ over a quarter of the width. Both are settings of the browser, which only a page
 make: this one makes them once, then leads to the runs. Whatever was chosen since is left alone.
 """
 
+import html
 import json
 import os
 from typing import Any, Final
@@ -52,7 +53,7 @@ class StartPage:
             await self._inner(scope, receive, send)
             return
         page = PAGE.format(
-            link=self._landing.replace("&", "&amp;").replace('"', "&quot;"),
+            link=html.escape(self._landing),
             settings=json.dumps(BROWSER_SETTINGS),
             landing=json.dumps(self._landing).replace("<", "\\u003c"),
         )

@@ -118,16 +118,21 @@ def store_errors(uri: str) -> Iterator[None]:
     mlflow = mlflow_module()
     from sqlalchemy.exc import SQLAlchemyError
 
-    shown = uri.split("@")[-1]  # never show a password
+    shown = without_password(uri)
     try:
         with quiet_warnings():
             yield
     except (mlflow.exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise TrackingError(
-            f"the MLflow store cannot be used: {_reason(error)}",
+            f"the MLflow store cannot be used: {without_password(_reason(error))}",
             source=shown,
             fix=_remedy(str(error), shown),
         ) from error
+
+
+def without_password(text: str) -> str:
+    """Leave the name and password of an address out of what is shown."""
+    return re.sub(r"://[^/\s@]*@", "://", text)
 
 
 def _reason(error: Exception) -> str:

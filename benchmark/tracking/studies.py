@@ -4,19 +4,24 @@ Who searches, and where, is for others to say: a study is told of trials in any 
 they like, and MLflow shows what was told last.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
+from benchmark.results.card_text import code, plain
 from benchmark.results.record import RunRecord
-from benchmark.tracking.mirror import MlflowMirror
+from benchmark.tracking.mirror import MlflowMirror, searches_on
 from benchmark.tracking.page import NOTE_TAG
 from benchmark.tracking.store import store_errors
 
 STUDY_TAG: Final = "facebench.study"
 TRIAL_TAG: Final = "trial"
 TRIAL_STATE_TAG: Final = "trial_state"
+TRIAL_REASON_TAG: Final = "trial_reason"
 PARENT_TAG: Final = "mlflow.parentRunId"
+TRIALS_SHOWN: Final = 30
+"""In a study's note: MLflow cuts a note after 8,000 letters."""
 
 TrialState = Literal["running", "complete", "pruned", "failed"]
 
@@ -47,6 +52,8 @@ class Trial:
     settings: Mapping[str, Any]
     value: float | None = None
     """Of the objective; None while there is none."""
+    reason: str = ""
+    """Why it failed."""
 
 
 class StudyMirror:
@@ -83,8 +90,26 @@ class StudyMirror:
             client.set_tag(self.run_id(), "state", state)
             client.set_terminated(self.run_id(), status)
 
+    def shown(self) -> dict[int, str]:
+        """Give the state that MLflow shows of each trial that has a run there, by its number."""
+        parent = self.run_id()
+        with store_errors(self._mirror.uri):
+            experiment_id = self._mirror.experiment_id(searches_on(self._study.dataset))
+            runs = self._mirror.client().search_runs(
+                [experiment_id], filter_string=f"tags.`{PARENT_TAG}` = '{parent}'"
+            )
+        tags = [run.data.tags for run in runs if TRIAL_TAG in run.data.tags]
+        return {int(item[TRIAL_TAG]): str(item[TRIAL_STATE_TAG]) for item in tags}
+
+    def attach(self, paths: Iterable[Path]) -> None:
+        """Keep files as artifacts of the study: pages, pictures, the table, the recipe."""
+        parent = self.run_id()
+        with store_errors(self._mirror.uri):
+            for path in paths:
+                self._mirror.client().log_artifact(parent, str(path), "study")
+
     def _found(self) -> str:
-        experiment_id = self._mirror.experiment_id(dict(self._study.dataset))
+        experiment_id = self._mirror.experiment_id(searches_on(self._study.dataset))
         found = self._mirror.client().search_runs(
             [experiment_id], filter_string=f"tags.`{STUDY_TAG}` = '{self._study.identity}'"
         )
@@ -96,7 +121,7 @@ class StudyMirror:
         client, study = self._mirror.client(), self._study
         dataset = dict(study.dataset)
         run = client.create_run(
-            self._mirror.experiment_id(dataset),
+            self._mirror.experiment_id(searches_on(dataset)),
             run_name=f"Search · {study.name}",
             tags={
                 STUDY_TAG: study.identity,
@@ -124,11 +149,15 @@ class StudyMirror:
             TRIAL_STATE_TAG: trial.state,
             "mlflow.runName": f"Trial {trial.number:03d} · {self._study.name}",
         }
+        if trial.reason:
+            tags[TRIAL_REASON_TAG] = trial.reason[:500]
         for name, value in tags.items():
             if run.data.tags.get(name) != value:
                 client.set_tag(child, name, value)
         if trial.state == "pruned" and run.info.status != "KILLED":
             client.set_terminated(child, "KILLED")
+        if trial.state == "failed" and run.info.status == "RUNNING":
+            client.set_terminated(child, "FAILED")
 
     def _log_progress(self, parent: str, trial: Trial) -> None:
         client = self._mirror.client()
@@ -156,23 +185,37 @@ class StudyMirror:
     def _note(self) -> str:
         study, best = self._study, self.best()
         told = sorted(self._trials.values(), key=lambda trial: trial.number)
+        shown = sorted(told, key=_by_value)[:TRIALS_SHOWN]
         lines = [
-            f"**{study.asks}**",
+            f"**{plain(study.asks)}**",
             "",
             f"A search from `{study.name}` for the highest `{study.objective}`. Its trials are "
             "nested beneath it: open the + before its name. Test faces are read by none of them.",
             "",
-            *(f"- `{path}`: {words}" for path, words in study.space.items()),
+            *(f"- {code(path)}: {plain(words)}" for path, words in study.space.items()),
         ]
         if best is not None:
             lines += ["", f"Best so far: trial {best.number:03d}, {best.value:.4f}.", ""]
         if told:
             lines += ["| trial | state | value | settings |", "|--:|---|--:|---|"]
-            lines += [_line(trial) for trial in told]
+            lines += [_line(trial) for trial in shown]
+        if len(told) > len(shown):
+            lines += ["", f"The best {len(shown)} of {len(told)} trials; all are beneath it."]
         return "\n".join(lines)
+
+
+def _by_value(trial: Trial) -> tuple[bool, float, int]:
+    return (trial.value is None, -(trial.value or 0), trial.number)
 
 
 def _line(trial: Trial) -> str:
     value = "–" if trial.value is None else f"{trial.value:.4f}"
-    settings = ", ".join(f"`{path}` {value}" for path, value in trial.settings.items())
-    return f"| {trial.number:03d} | {trial.state} | {value} | {settings} |"
+    settings = ", ".join(
+        f"{code(path)} {plain(_short(value))}" for path, value in trial.settings.items()
+    )
+    why = f" ({plain(trial.reason)})" if trial.reason else ""
+    return f"| {trial.number:03d} | {trial.state}{why} | {value} | {settings} |"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

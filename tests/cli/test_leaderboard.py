@@ -17,7 +17,7 @@ from benchmark import registry
 from benchmark.cli.leaderboard import app
 from benchmark.cli.leaderboard_table import render
 from benchmark.results.leaderboard import Leaderboard, build
-from benchmark.results.rows import majority_row
+from benchmark.results.reference_rows import majority_row
 from benchmark.tasks import TASKS
 from tests.results.conftest import (
     RunBuilder,
@@ -80,7 +80,7 @@ def test_files_are_byte_identical_when_nothing_changed(runs: RunBuilder, data_di
         folder = runs.runs_dir / "leaderboards"
         contents.append([path.read_bytes() for path in sorted(folder.iterdir())])
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 2
+    assert len(contents[0]) == 5
 
 
 def test_without_a_suite_every_experiment_that_was_begun_is_shown(
@@ -103,6 +103,48 @@ def test_json_is_alone_on_stdout(runs: RunBuilder, data_dir: Path) -> None:
     row = board["rows"][0]
     assert (row["experiment"], row["rank"], row["gender_accuracy"]) == (MTL, 1, 0.8)
     assert all(Path(path).is_file() for path in board["files"])
+
+
+def test_rows_are_chosen_and_ordered(runs: RunBuilder, data_dir: Path) -> None:
+    one_run(runs)
+    one_run(runs, ALONE)
+    result = call(runs, data_dir, "--where", "table=gender", "--sort", "seconds")
+    assert ALONE in result.output
+    assert MTL not in result.output.split("How to read it")[0]
+    assert "1 of 2 rows are shown (table=gender, by seconds, ascending)" in flat(result.output)
+    assert (runs.runs_dir / "leaderboards/leaderboard-utkface-100-all-part.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("format_", "begins"),
+    [("md", "# Leaderboard"), ("csv", "table,status,rank"), ("tex", "% Leader"), ("html", "<!do")],
+)
+def test_a_format_is_alone_on_stdout(
+    format_: str, begins: str, runs: RunBuilder, data_dir: Path
+) -> None:
+    one_run(runs, ALONE)
+    result = call(runs, data_dir, "--format", format_)
+    assert result.stdout.startswith(begins)
+    path = runs.runs_dir / f"leaderboards/leaderboard-utkface-100-all.{format_}"
+    assert result.stdout == path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--where", "moon=1"], "no column 'moon'"),
+        (["--sort", "gender"], "did you mean"),
+        (["--format", "pdf"], "--format is 'pdf'"),
+        (["--where", "architecture=vgg16"], "no row of utkface-100 has architecture=vgg16"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(
+    options: list[str], said: str, runs: RunBuilder, data_dir: Path
+) -> None:
+    one_run(runs, ALONE)
+    result = call(runs, data_dir, *options)
+    assert result.exit_code == 2
+    assert said in flat(result.stderr)
 
 
 def test_the_majority_row_is_that_of_the_prepared_split(

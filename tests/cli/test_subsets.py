@@ -67,3 +67,12 @@ def test_no_runs_and_unknown_data_sets_are_refused(women: Path, tmp_path: Path) 
     answer = called("--runs-dir", str(women), "--dataset", "mars")
     assert answer.exit_code == 2
     assert "allowed: utkface-100" in answer.stderr
+
+
+def test_a_data_set_is_itself_beside_a_sample_named_after_it(women: Path) -> None:
+    about = next(women.glob("work/*/experiment.json"))
+    other = json.loads(about.read_text())
+    other["dataset"]["name"] = "utkface-100-4000"
+    about.write_text(json.dumps(other))
+    answer = called("--runs-dir", str(women), "--dataset", "utkface-100", "--json")
+    assert json.loads(answer.stdout)["data"]["dataset"] == "utkface-100"

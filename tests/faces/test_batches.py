@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 from benchmark.faces.batches import FaceBatches, random_order, random_passes, split_into_batches
@@ -44,3 +45,21 @@ def test_passes_go_on_where_the_epoch_before_ended() -> None:
     passes = torch.cat([random_order(10, seed=3, epoch=number) for number in range(3)])
     assert torch.equal(found, passes[:21])
     assert sorted(found[:10].tolist()) == sorted(found[10:20].tolist()) == list(range(10))
+
+
+def test_faces_that_a_device_has_no_room_for_stay_in_main_memory_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_room(pixels: torch.Tensor, *_where: object) -> torch.Tensor:
+        if pixels.dtype == torch.uint8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return pixels
+
+    # No GPU can be filled here: moving to it is where it would show.
+    monkeypatch.setattr(torch.Tensor, "to", no_room)
+    pixels = np.zeros((2, 4, 4, 3), np.uint8)
+    table = pd.DataFrame({"age_group": [0, 1], "gender": [0, 1], "race": [0, 1]})
+    said: list[str] = []
+    faces = FaceBatches.on_device(pixels, table, torch.device("cuda"), said.append)
+    assert len(faces.pixels) == 2
+    assert "batches are copied" in said[0]

@@ -6,18 +6,18 @@ import io
 import pytest
 
 from benchmark.experiment import Protocol
-from benchmark.results.formats import (
+from benchmark.results.cells import (
     accuracy_text,
     count_text,
-    csv_text,
     duration_text,
-    markdown,
     percent,
     protocol_text,
     worst_text,
 )
-from benchmark.results.leaderboard import LIMITS, build
-from benchmark.results.rows import TaskScore, WorstGroup
+from benchmark.results.formats import csv_text, markdown
+from benchmark.results.leaderboard import build
+from benchmark.results.limits import LIMITS
+from benchmark.results.row import TaskScore, WorstGroup
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 
@@ -79,8 +79,10 @@ def test_markdown_has_as_many_cells_in_every_line_of_a_table(runs: RunBuilder) -
     experiment = an_experiment()
     runs.failed(experiment, "a | b\n<script>")
     text = markdown(build(runs.records(), [experiment], "utkface-100"))
-    rows = [line.replace("\\|", "") for line in text.split("\n") if line.startswith("|")]
-    assert len({line.count("|") for line in rows}) == 1
+    tables = [part for part in text.replace("\\|", "").split("\n\n") if part.startswith("|")]
+    assert tables
+    for table in tables:
+        assert len({line.count("|") for line in table.split("\n")}) == 1
     assert "<script>" not in text
 
 

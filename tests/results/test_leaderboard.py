@@ -12,7 +12,8 @@ from benchmark.experiment import Experiment
 from benchmark.files import write_text
 from benchmark.results.formats import csv_text, markdown
 from benchmark.results.leaderboard import ONE_SEED, Leaderboard, Table, build
-from benchmark.results.rows import Row, Setting, majority_row
+from benchmark.results.reference_rows import majority_row
+from benchmark.results.row import Row, Setting
 from benchmark.tasks import TaskName
 from tests.results.conftest import (
     RunBuilder,
@@ -164,7 +165,7 @@ def test_missing_rows_stand_last_and_have_no_numbers(runs: RunBuilder) -> None:
     runs.done(b, predicted(60, 80))
     rows = only_table(board_of(runs, [a, b])).rows
     assert [row.name for row in rows] == [b.name, a.name]
-    assert rows[1] == Row("missing", a.name, remarks=("not run",))
+    assert rows[1] == Row("missing", a.name, remarks=("not run",), definition=a.as_dict())
 
 
 def test_a_seed_that_failed_is_said_beside_those_that_are_done(runs: RunBuilder) -> None:

@@ -12,9 +12,9 @@ from benchmark import registry
 from benchmark.cli.leaderboard_table import render
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment
+from benchmark.results.cells import name_text
 from benchmark.results.figures import Caption
 from benchmark.results.formats import markdown as markdown_board
-from benchmark.results.formats import name_text
 from benchmark.results.leaderboard import Leaderboard, build
 from benchmark.results.leak_answer import markdown, sentences
 from benchmark.results.leak_figures import waterfall_figure

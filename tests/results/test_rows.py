@@ -9,7 +9,8 @@ import pytest
 from benchmark.errors import RunError
 from benchmark.files import write_json
 from benchmark.results.intervals import wilson
-from benchmark.results.rows import experiment_row, majority_row, read_run, worst_group
+from benchmark.results.reference_rows import majority_row
+from benchmark.results.rows import experiment_row, read_run, worst_group
 from benchmark.tasks import TASKS, TaskName
 from tests.results.conftest import (
     RunBuilder,

@@ -1,6 +1,7 @@
 """MLflow mirrors the runs' folders: once, whatever happens, and without a word to the outside."""
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmark.errors import RunError
 from benchmark.faces.store import FaceSet
 from benchmark.plans import Settings, plan_run
 from benchmark.results.record import RunRecord, all_records
@@ -180,9 +182,9 @@ def test_a_note_leads_to_the_pictures_and_to_the_network(runs_dir: Path) -> None
     run_id = MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
     (run,) = mlflow_runs(runs_dir)
     lines = run.data.tags["mlflow.note.content"].splitlines()
-    # MLflow folds a note after its first lines: the links must be among them.
-    assert f"/runs/{run_id}/artifacts/pictures/confusion_race.png)" in lines[2]
-    assert f"/runs/{run_id}/artifacts/pictures/subgroups_age_group.png)" in lines[2]
+    # MLflow folds a note, and of what is left only the first lines can be clicked on.
+    assert f"/runs/{run_id}/artifacts/pictures/confusion_race.png)" in lines[0]
+    assert f"/runs/{run_id}/artifacts/pictures/subgroups_age_group.png)" in lines[0]
     model_id = run.outputs.model_outputs[0].model_id
     assert f'mlflow.pyfunc.load_model("models:/{model_id}")' in "\n".join(lines)
 
@@ -226,6 +228,33 @@ def test_system_metrics_are_kept_of_runs_that_take_their_time(
 def _system_metrics(runs_dir: Path) -> set[str]:
     (run,) = mlflow_runs(runs_dir)
     return {name for name in run.data.metrics if name.startswith("system/")}
+
+
+def test_a_failed_run_says_why_in_its_note(runs_dir: Path) -> None:
+    record = the_record(runs_dir)
+    (record.folder / "done.json").unlink()
+    failed = {"schema": 1, "why": "<b>no</b> memory", "traceback": "line\n" * 9_000 + "The end"}
+    (record.folder / "failed.json").write_text(json.dumps(failed))
+    MlflowMirror(runs_dir, print).mirror(RunRecord(record.folder))
+    (run,) = mlflow_runs(runs_dir)
+    note = run.data.tags["mlflow.note.content"]
+    assert run.info.status == "FAILED"
+    assert "**Failed**: &lt;b&gt;no&lt;/b&gt; memory" in note
+    assert "The end\n```" in note
+    assert len(note) < 8_000
+
+
+def test_a_run_of_an_older_layout_is_left_out_and_the_others_are_imported(runs_dir: Path) -> None:
+    record = the_record(runs_dir)
+    older = runs_dir / "work" / ("0" * 64)
+    shutil.copytree(record.folder, older)
+    about = json.loads((older / "experiment.json").read_text())
+    del about["versions"]
+    (older / "experiment.json").write_text(json.dumps(about))
+    left_out: list[RunError] = []
+    imported = list(import_records(all_records(runs_dir), runs_dir, left_out.append))
+    assert [item.folder for item, _ in imported] == [record.folder]
+    assert "run 000000000000 hold too little for MLflow (KeyError: 'versions')" in str(left_out[0])
 
 
 def test_a_run_that_was_created_and_not_described_is_described_later(runs_dir: Path) -> None:

@@ -98,3 +98,13 @@ def test_a_run_that_two_searches_tried_stays_with_the_first(runs_dir: Path) -> N
     (trial,) = [run for run in mlflow_runs(runs_dir) if run.info.run_name.startswith("Trial")]
     assert trial.data.tags["mlflow.parentRunId"] == first.run_id()
     assert trial.info.run_name == "Trial 000 · mtl-cnn-none-full-tiny"
+
+
+def test_a_long_search_shows_its_best_trials_and_fits_in_a_note(runs_dir: Path) -> None:
+    mirror = study_mirror(runs_dir)
+    for number in range(60):
+        mirror._trials[number] = a_trial(number, number / 100)
+    note = mirror._note()
+    assert len(note) < 8_000
+    assert note.index("| 059 | complete | 0.5900 |") < note.index("| 058 | complete | 0.5800 |")
+    assert "The best 30 of 60 trials" in note

@@ -370,3 +370,21 @@ def test_a_prefix_that_is_trained_in_train_mode_or_reads_batches_is_told() -> No
         if isinstance(module, nn.BatchNorm2d):
             module.track_running_stats = False
     assert "share a batch" in str(why_live(reading, Augmentation()))
+
+
+class FullGpu(Device):
+    """A GPU whose free memory is a thousand bytes; nothing is computed on it."""
+
+    @property
+    def kind(self) -> str:
+        return "cuda"
+
+    def free_bytes(self) -> int:
+        return 1000
+
+
+def test_features_that_a_gpu_has_no_room_for_stay_in_main_memory_and_it_is_said() -> None:
+    listener, views = Listener(), [torch.zeros(10, 100)]
+    gpu = FullGpu(torch.device("cpu"), "fp32")
+    assert prefix_cache._on_device(views, gpu, listener.settings(None)) is views
+    assert "they stay in main memory" in listener.sentences[0]

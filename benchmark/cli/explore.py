@@ -1,0 +1,77 @@
+"""`facebench data explore`: who is in a data set, as a page and pictures without a face."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Quiet
+from benchmark.cli.output import out, speaking
+from benchmark.errors import DataError
+
+if TYPE_CHECKING:
+    from benchmark.explore.numbers import Explored
+
+EXAMPLES = """
+Examples:
+
+  facebench data explore
+
+  facebench data explore --dataset utkface-100 --output docs/pictures/utkface
+
+  facebench data explore --dataset drawn --json
+"""
+
+
+def explore(
+    dataset: DatasetName = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the page and its PNGs; DATA_DIR/DATASET/explore if left out."
+        ),
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show who is in a data set: labels alone and together, ages, parts, duplicates.
+
+    Writes one page that needs nothing else, and its figures as PNGs. Neither holds a picture of
+    anybody. Nothing is changed in the data set.
+    """
+    from benchmark.explore.numbers import as_dict
+    from benchmark.explore.numbers import explore as explore_faces
+    from benchmark.explore.page import write_exploration
+    from benchmark.faces.choice import choose_dataset
+
+    with speaking("data explore", as_json=as_json) as answer:
+        explored = explore_faces(choose_dataset(data_dir, dataset))
+        folder = output or explored.faces.folder / "explore"
+        try:
+            written = write_exploration(explored, folder)
+        except OSError as error:
+            raise DataError(
+                f"the page cannot be written: {error.strerror or error}",
+                source=str(folder),
+                fix="Name another folder with --output",
+            ) from error
+        answer.data = {**as_dict(explored), "files": [str(path) for path in written]}
+        if not as_json:
+            if not quiet:
+                _print(explored)
+            out.print(f"Page: {escape(str(written[0]))}", soft_wrap=True)
+
+
+def _print(explored: "Explored") -> None:
+    from benchmark.explore.sections import facts, lead, notes
+
+    out.print(f"[bold]{escape(explored.faces.name)}[/]: {escape(lead(explored))}")
+    lines = Table.grid(padding=(0, 2))
+    for number, what in facts(explored):
+        lines.add_row(number, what)
+    out.print(lines)
+    for note in notes(explored):
+        out.print(escape(note))

@@ -1,0 +1,288 @@
+"""`facebench predict`: pictures in, labels with probabilities out."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from benchmark.cli.completion import complete_run
+from benchmark.cli.crop_options import (
+    DEFAULT_MARGIN,
+    DEFAULT_PX,
+    DEFAULT_THRESHOLD,
+    Border,
+    BorderFillOption,
+    DetectorModel,
+    DetectorName,
+    Faces,
+    FitOption,
+    Margin,
+    Threshold,
+    crop_options,
+    detector_choice,
+)
+from benchmark.cli.options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    Quiet,
+    RunsDir,
+    WeightsDir,
+)
+from benchmark.cli.output import ExitCode, out, progress_bar, say_error, speaking
+from benchmark.errors import DataError, RunError
+from benchmark.files import write_text
+from benchmark.tasks import TASK_TITLES, TaskName
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmark.inference import Predictor
+    from benchmark.trained_runs import TrainedRun
+
+EXAMPLES = """
+Examples:
+
+  facebench predict faces --run fc7728290a43
+
+  facebench predict photo.jpg --run mtl-cnn-none-full --crop --draw annotated
+
+  facebench predict faces --checkpoint model.safetensors --csv > answers.csv
+"""
+
+PERCEIVED = "perceived: how an annotator would have seen them, by this network's guess; no facts"
+NAME_WIDTH = 30
+
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        help="A finished run: its id, or its experiment if that has one run.",
+        autocompletion=complete_run,
+    ),
+]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="A run's model.safetensors, wherever it lies now.")
+]
+FacesPx = Annotated[
+    int | None,
+    typer.Option(
+        min=16,
+        max=1024,
+        help="Side of the faces that it was trained on, where neither its file nor its data set "
+        "says it: runs of an older facebench.",
+    ),
+]
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures or folders.")],
+    run: RunOption = None,
+    checkpoint: Checkpoint = None,
+    faces_px: FacesPx = None,
+    crop: Annotated[
+        bool, typer.Option("--crop", help="Find the faces first; else a picture is a face.")
+    ] = False,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Apply the temperatures fitted on validation.")
+    ] = False,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write pictures with the labels on them.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: all probabilities.")] = False,
+    out_path: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.csv", help="Write the CSV there.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if left out.")] = (
+        None
+    ),
+    margin: Margin = DEFAULT_MARGIN,
+    fit: FitOption = "stretch",
+    faces: Faces = "largest",
+    threshold: Threshold = DEFAULT_THRESHOLD,
+    border: Border = 0.0,
+    border_fill: BorderFillOption = "replicate",
+    detector: DetectorName = "yunet",
+    detector_model: DetectorModel = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    weights_dir: WeightsDir = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read age group, gender and race off pictures of faces with a trained network.
+
+    Labels are perceived ones, with the network's own probabilities. Exits with 1 if any picture has
+    no answer (not readable, or with --crop no face in it); the others are done.
+    """
+    findings: list[DataError] = []
+    with speaking("predict", as_json=as_json) as answer:
+        from benchmark.inference import Cropping, Predictor
+        from benchmark.training.device import choose_device
+
+        if as_csv and as_json:
+            raise RunError("--csv and --json both want the standard output", allowed="one of them")
+        cropping = Cropping(
+            crop_options(margin, DEFAULT_PX, fit, faces, threshold, border, border_fill),
+            detector_choice(detector, detector_model, weights_dir, data_dir),
+        )
+        network = chosen_network(run, checkpoint, faces_px, runs_dir, data_dir)
+        on_device = choose_device(device, "fp32")
+        reader = Predictor(network, on_device, cropping if crop else None, calibrated)
+        table = _read(reader, images, quiet=quiet or as_json)
+        findings = _findings(table)
+        answer.data = _for_machines(reader, table)
+        answer.errors = list(findings)
+        if out_path is not None:
+            _write(out_path, _as_csv(table))
+        if draw is not None:
+            answer.data["drawn"] = _draw(table, draw, network.tasks)
+        _show(reader, table, as_csv=as_csv, silent=as_json or (quiet and not as_csv))
+    if findings:
+        for finding in [] if as_json else findings:
+            say_error(finding)
+        raise typer.Exit(ExitCode.FINDINGS)
+
+
+def chosen_network(
+    run: str | None, checkpoint: Path | None, faces_px: int | None, runs_dir: Path, data_dir: Path
+) -> "TrainedRun":
+    """Load the network that --run or --checkpoint names."""
+    from benchmark.trained_runs import network_of_file, network_of_run
+
+    if checkpoint is not None and run is None:
+        return network_of_file(checkpoint, data_dir=data_dir, faces_px=faces_px)
+    if run is not None and checkpoint is None:
+        return network_of_run(run, runs_dir, data_dir=data_dir, faces_px=faces_px)
+    found = "neither --run nor --checkpoint" if run is None else "both --run and --checkpoint"
+    raise RunError(f"{found} is given", allowed="one of them", fix="Say which network is meant")
+
+
+def _read(reader: "Predictor", images: Sequence[Path], *, quiet: bool) -> "pd.DataFrame":
+    with progress_bar(quiet=quiet) as bar:
+        task = bar.add_task("reading faces", total=None)
+        return reader.read(
+            images, lambda _, done, total: bar.update(task, completed=done, total=total)
+        )
+
+
+def _findings(table: "pd.DataFrame") -> list[DataError]:
+    """Say of every picture without an answer why it has none."""
+    without = table[table["face"] == 0]
+    return [
+        DataError(str(reason), source=str(file))
+        for file, reason in zip(without["file"], without["reason"], strict=True)
+    ]
+
+
+def _for_machines(reader: "Predictor", table: "pd.DataFrame") -> dict[str, Any]:
+    network = reader.network
+    plain = table.astype(object).where(table.notna(), None)
+    return {
+        "network": network.title,
+        "weights": str(network.path),
+        "weights_sha256": network.sha256(),
+        "faces_px": network.faces_px,
+        "cropped": reader.cropping is not None,
+        "temperatures": network.temperatures if reader.calibrated else None,
+        "labels_are": PERCEIVED,
+        "faces": plain.to_dict("records"),
+    }
+
+
+def _as_csv(table: "pd.DataFrame") -> str:
+    """Write probabilities with 9 digits, as predictions.csv has them."""
+    return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _show(reader: "Predictor", table: "pd.DataFrame", *, as_csv: bool, silent: bool) -> None:
+    if silent:
+        return
+    if as_csv:
+        # Not by rich, which would break long lines.
+        print(_as_csv(table), end="")
+        return
+    out.print(_answers_table(table, reader.network.tasks))
+    how = "calibrated" if reader.calibrated else "as the network gave them"
+    n_faces = int((table["face"] > 0).sum())
+    said = f"{n_faces:,} faces, probabilities {how}; {reader.network.title}"
+    out.print(Text(said, style="dim"))
+    out.print(Text(f"Labels are {PERCEIVED}.", style="dim"))
+
+
+def _answers_table(table: "pd.DataFrame", tasks: Sequence[TaskName]) -> Table:
+    laid_out = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    laid_out.add_column("picture", no_wrap=True)
+    for task in tasks:
+        laid_out.add_column(TASK_TITLES[task], no_wrap=True)
+    several = table["file"].duplicated(keep=False)
+    for row, is_one_of_several in zip(table.to_dict("records"), several, strict=True):
+        name = _shortened(row["file"]) + (f" #{row['face']}" if is_one_of_several else "")
+        if row["face"] == 0:
+            laid_out.add_row(Text(name), Text("–", style="yellow"), *[""] * (len(tasks) - 1))
+        else:
+            laid_out.add_row(Text(name), *(_answer(row, task) for task in tasks))
+    return laid_out
+
+
+def _shortened(file: str) -> str:
+    """Keep the end of a long path, which tells pictures of one folder apart."""
+    return file if len(file) <= NAME_WIDTH else "…" + file[1 - NAME_WIDTH :]
+
+
+def _answer(row: Any, task: TaskName) -> str:
+    # Never 100 %: a probability is no certainty.
+    percent = min(99, round(100 * row[f"{task}_probability"]))
+    return f"{row[f'{task}_label']} {percent} %"
+
+
+def _draw(table: "pd.DataFrame", folder: Path, tasks: Sequence[TaskName]) -> list[str]:
+    """Write each readable picture with what was read off it; give the files."""
+    from benchmark.faces.annotation import annotated
+    from benchmark.faces.picture_list import read_file
+    from benchmark.faces.pictures import pillow_quiet, read_upright
+
+    taken: Counter[str] = Counter()
+    written: list[str] = []
+    answered = table[table["face"] > 0]
+    for file, rows in answered.groupby("file", sort=False):
+        content = read_file(Path(str(file)))
+        if isinstance(content, str):
+            continue  # gone since it was read; its answer stands
+        with pillow_quiet():
+            picture = read_upright(content).image
+        remarks = [_remark(row, tasks) for row in rows.to_dict("records")]
+        stem = Path(str(file)).stem
+        taken[stem.casefold()] += 1
+        n = taken[stem.casefold()]
+        path = folder / f"{stem}{f' ({n})' if n > 1 else ''}.jpg"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            annotated(picture, remarks).save(path, quality=92)
+        except OSError as error:
+            raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+        written.append(str(path))
+    return written
+
+
+def _remark(row: Any, tasks: Sequence[TaskName]) -> Any:
+    from benchmark.faces.annotation import Remark
+
+    lines = tuple(f"{TASK_TITLES[task]} {_answer(row, task)}" for task in tasks)
+    places = [row.get(side) for side in ("left", "top", "right", "bottom")]
+    if any(place is None for place in places):
+        return Remark(lines)
+    left, top, right, bottom = (int(place) for place in places)
+    return Remark(lines, (left, top, right, bottom))

@@ -1,0 +1,208 @@
+"""`facebench report`: one HTML page of the runs at hand that answers the benchmark's questions."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from benchmark.cli.completion import complete_dataset, complete_suite
+from benchmark.cli.library import library_of
+from benchmark.cli.options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    Quiet,
+    RunsDir,
+    WeightsDir,
+)
+from benchmark.cli.output import Answer, err, out, progress_bar, speaking
+from benchmark.errors import DataError, RunError, TrackingError
+from benchmark.files import write_text
+
+if TYPE_CHECKING:
+    from benchmark.report.answers import Answer as Answered
+    from benchmark.report.evidence import Evidence
+    from benchmark.report.faces import Gallery
+    from benchmark.report.links import MlflowLinks
+
+EXAMPLES = """
+Examples:
+
+  facebench report
+
+  facebench report --suite quick --suite depth --dataset drawn
+
+  facebench report --suite study --out study.html
+"""
+Item = TypeVar("Item")
+
+PERSONAL_DATA = (
+    "the page holds pictures of people: personal data. Do not publish it, and pass it on only to "
+    "those who may see the pictures"
+)
+
+
+def report(
+    suites: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            help="Show a suite, what is missing included; again for several. Else all that ran.",
+            autocompletion=complete_suite,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="The data set, or `drawn`; photographed ones if left out, a page each.",
+            autocompletion=complete_dataset,
+        ),
+    ] = None,
+    with_faces: Annotated[
+        bool,
+        typer.Option(
+            "--with-faces",
+            help="Show photographed faces that were read wrongly. The page is personal data then.",
+        ),
+    ] = False,
+    mlflow_url: Annotated[
+        str, typer.Option(help="Where `facebench ui` or your server shows the runs.")
+    ] = "http://127.0.0.1:5000",
+    out_path: Annotated[
+        Path | None,
+        typer.Option("--out", help="FILE.html, or a folder; RUNS_DIR/reports if left out."),
+    ] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    weights_dir: WeightsDir = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page: the answers first, each with its plot, its table and its runs.
+
+    It needs no network and no file beside it. What the runs do not tell is said, with the command
+    that would. Of photographed faces it shows none, unless asked.
+    """
+    with speaking("report", as_json=as_json) as answer:
+        from benchmark.leaderboards import Places, leaderboards, runs_at_hand
+        from benchmark.report.evidence import Evidence, chosen_experiments
+
+        places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
+        at_hand = runs_at_hand(runs_dir)
+        boards = leaderboards(at_hand, places, suites or (), dataset)
+        answer.warnings += [*at_hand.warnings, *at_hand.notes]
+        links = _links(runs_dir, mlflow_url, answer)
+        library = library_of(at_hand.runs, data_dir)
+        answer.data = {"reports": []}
+        for board in boards:
+            chosen = chosen_experiments(library, suites or (), board.dataset)
+            evidence = Evidence(library, board, tuple(chosen), tuple(suites or ()), links)
+            gallery = _gallery(evidence, data_dir, answer, with_faces=with_faces)
+            path = _target(out_path, runs_dir, board.dataset, suites or (), several=len(boards) > 1)
+            answer.data["reports"].append(
+                _written(evidence, gallery, path, as_json=as_json, quiet=quiet)
+            )
+
+
+def _links(runs_dir: Path, url: str, answer: Answer) -> "MlflowLinks":
+    """Find the runs in MLflow; trouble with it is said, and no obstacle."""
+    from benchmark.report.links import mlflow_links
+    from benchmark.tracking import run_places
+
+    links = mlflow_links(url, {})
+    try:
+        return mlflow_links(url, run_places(runs_dir))
+    except TrackingError as error:
+        answer.warnings.append(f"{error} No number of the page leads to MLflow.")
+        return links
+
+
+def _gallery(
+    evidence: "Evidence", data_dir: Path, answer: Answer, *, with_faces: bool
+) -> "Gallery | None":
+    """Show mistakes on drawn faces; on photographed ones only where somebody asked for it."""
+    if not evidence.drawn and not with_faces:
+        return None
+    from benchmark.faces.store import prepared_datasets
+    from benchmark.report.faces import gallery
+
+    try:
+        here = [item for item in prepared_datasets(data_dir) if item.name == evidence.dataset]
+        if not here:
+            raise DataError(
+                f"{evidence.dataset} is not prepared here, so that none of its faces is shown",
+                source=str(data_dir),
+            )
+        found = gallery(evidence, here[0])
+    except (DataError, RunError) as error:
+        answer.warnings.append(str(error))
+        return None
+    if found is not None and not found.drawn:
+        answer.warnings.append(PERSONAL_DATA)
+    return found
+
+
+def _target(
+    asked: Path | None, runs_dir: Path, dataset: str, suites: Sequence[str], *, several: bool
+) -> Path:
+    """Name the file to write; a name without an ending is a folder."""
+    name = f"report-{dataset}-{'-'.join(suites) or 'all'}.html"
+    if asked is None:
+        return runs_dir / "reports" / name
+    if asked.suffix == "" or asked.is_dir():
+        return asked / name
+    if asked.suffix not in (".html", ".htm"):
+        raise RunError(f"--out is {asked}", allowed="FILE.html or a folder")
+    return asked.with_stem(f"{asked.stem}-{dataset}") if several else asked
+
+
+def _written(
+    evidence: "Evidence", gallery: "Gallery | None", path: Path, *, as_json: bool, quiet: bool
+) -> dict[str, object]:
+    from benchmark.report.page import answers, n_steps, portraits, write_page
+
+    with progress_bar(quiet=quiet or as_json) as bar:
+        step = bar.add_task(evidence.dataset, total=n_steps(evidence))
+        answered = list(_counted(answers(evidence), lambda: bar.advance(step)))
+        shown = list(_counted(portraits(evidence), lambda: bar.advance(step)))
+    text = write_page(evidence, answered, shown, gallery)
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written: {error.strerror or error}",
+            fix="Choose another place with --out",
+        ) from error
+    if not as_json:
+        _say(evidence.dataset, answered)
+        err.print(f"\nWritten: {path} ({len(text.encode()) / 1e6:.1f} MB)", soft_wrap=True)
+    return {
+        "dataset": evidence.dataset,
+        "suites": list(evidence.suites),
+        "drawn": evidence.drawn,
+        "with_faces": gallery is not None and not gallery.drawn,
+        "answers": {
+            item.slug: {"question": item.question, "answered": item.answered, "answer": item.short}
+            for item in answered
+        },
+        "file": str(path),
+    }
+
+
+def _counted(items: Iterator[Item], done: Callable[[], None]) -> Iterator[Item]:
+    for item in items:
+        done()
+        yield item
+
+
+def _say(dataset: str, answers: "Sequence[Answered]") -> None:
+    """Print the short answers, as they stand at the top of the page."""
+    out.print(f"[bold]{dataset}[/]")
+    for item in answers:
+        leaky = "LEAKY · " if item.leaky else ""
+        out.print(f"\n[bold]{leaky}{item.question}[/]")
+        out.print(item.short, markup=False)
+        for command in item.commands[:1] if not item.answered else ():
+            out.print(f"  {command}", markup=False, soft_wrap=True)

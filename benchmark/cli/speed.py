@@ -1,0 +1,233 @@
+"""`facebench speed`: how fast this machine trains, against the loops that a user would write."""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from benchmark.cli.agreement import DEFAULT_EXPERIMENT, chosen
+from benchmark.cli.agreement import agreement as measure_agreement
+from benchmark.cli.options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    DatasetName,
+    Quiet,
+    RunsDir,
+    WeightsDir,
+)
+from benchmark.cli.output import Answer, ExitCode, err, out, speaking
+from benchmark.errors import ExperimentError, RunError
+from benchmark.files import write_json, write_text
+from benchmark.settings import parse_seeds
+
+if TYPE_CHECKING:
+    from benchmark.speed.session import RowMeasured, Session, SpeedOptions
+
+EXAMPLES = """
+Examples:
+
+  facebench speed
+
+  facebench speed --rows data,cnn,frozen --budget 5
+
+  facebench speed --images 64 --rounds 1 --against none --json
+
+  facebench speed --agreement --dataset utkface-100 --epochs 3
+"""
+LOOPS = ("timm", "lightning")
+
+
+def speed(
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            help="Of data, cnn, vgg16, resnet50, densenet121, block5, frozen, farm, deterministic."
+        ),
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(min=0.1, help="Minutes; the rows train on as many faces as fit.")
+    ] = 20.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of every way.")] = 3,
+    images: Annotated[
+        int | None, typer.Option(min=32, help="Faces that train in every row, whatever it takes.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of a whole run; 10 on a CPU, 30 on a GPU if none.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of the plain loader; one per core if none, 4 at most."),
+    ] = None,
+    against: Annotated[
+        str, typer.Option(help="Loops beside the plain one: timm, lightning, or none.")
+    ] = "timm,lightning",
+    agreement: Annotated[
+        bool, typer.Option("--agreement", help="Compare results of fast and plain ways instead.")
+    ] = False,
+    experiment: Annotated[
+        str, typer.Option(help="Of --agreement: what is trained.")
+    ] = DEFAULT_EXPERIMENT,
+    seeds: Annotated[str, typer.Option(help="Of --agreement: seeds, as in 0,1,2.")] = "0,1,2",
+    dataset: DatasetName = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")] = None,
+    precision: Annotated[str, typer.Option(help="Ours: auto, bf16 or fp32.")] = "auto",
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Where the files go; RUNS_DIR/speed if left out.")
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    weights_dir: WeightsDir = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure training here against a plain PyTorch loop, and timm's and Lightning's if installed.
+
+    All ways of a row are measured in turns, in one process. Nothing is trained for its result:
+    weights are random. Writes a table (.md), a picture (.png) and every number (.json).
+    """
+    code = ExitCode.FINE
+    with speaking("speed", as_json=as_json) as answer:
+        loops, numbers = _loops(against), parse_seeds(seeds)
+        definition = chosen(experiment, epochs) if agreement else None
+        # Imported here, so that a mistyped option is answered before torch is loaded.
+        from benchmark.faces.choice import choose_dataset
+        from benchmark.speed.rows import rows_named
+        from benchmark.speed.session import Session, SpeedOptions
+        from benchmark.training.device import choose_device
+
+        options = SpeedOptions(rows_named(rows), budget, rounds, images, epochs, workers, loops)
+        hardware, folder = choose_device(device, precision), out_dir or runs_dir / "speed"
+        faces = choose_dataset(data_dir, dataset)
+        if definition is not None:
+            places = (weights_dir or data_dir / "weights", folder)
+            code = measure_agreement(
+                answer, definition, numbers, faces, hardware, places, quiet=quiet or as_json
+            )
+        else:
+            _measure(answer, options, Session(faces, hardware, options), folder, quiet or as_json)
+    if code is not ExitCode.FINE:
+        raise typer.Exit(code)
+
+
+def _loops(against: str) -> tuple[str, ...]:
+    asked = tuple(name.strip() for name in against.split(","))
+    if asked == ("none",):
+        return ()
+    if unknown := [name for name in asked if name not in LOOPS]:
+        raise ExperimentError(
+            f"--against names {unknown[0]!r}", allowed=f"{', '.join(LOOPS)}, none"
+        )
+    return asked
+
+
+def _measure(
+    answer: Answer, options: "SpeedOptions", session: "Session", folder: Path, quiet: bool
+) -> None:
+    from benchmark.speed.answer import as_data
+    from benchmark.speed.session import RowMeasured
+
+    if not quiet:
+        _say_where(session)
+    if missing := [name for name in options.loops if name not in session.machine.loops]:
+        answer.warnings.append(
+            f"{', '.join(missing)} not installed, and so not measured: "
+            "pip install 'facebench[speed]' brings it"
+        )
+    found: list[RowMeasured] = []
+    with contextlib.closing(session.measure()) as events:
+        for event in events:
+            if isinstance(event, RowMeasured):
+                found.append(event)
+            if not quiet:
+                _say(event)
+    files = _write(session, found, folder)
+    answer.data = as_data(session.machine, found) | {"files": [str(path) for path in files]}
+    if not quiet:
+        _print(session, found)
+        err.print(f"\nWritten: {', '.join(str(path) for path in files)}", soft_wrap=True)
+
+
+def _say_where(session: "Session") -> None:
+    machine = session.machine
+    what = "[bold yellow]DRAWN FACES[/], not people: " if machine.drawn else ""
+    err.print(
+        f"{what}data set [bold]{machine.dataset}[/] on {machine.device.description}", soft_wrap=True
+    )
+
+
+def _say(event: object) -> None:
+    from benchmark.speed.answer import ratio_text
+    from benchmark.speed.session import RowMeasured, RowStarted
+
+    if isinstance(event, RowStarted):
+        err.print(f"  {event.row.title}: {event.n_images:,} images …")
+    if isinstance(event, RowMeasured):
+        err.print(f"  {event.row.title}: [bold]{ratio_text(event.ratio())}[/]")
+
+
+def _write(session: "Session", rows: "list[RowMeasured]", folder: Path) -> list[Path]:
+    from benchmark.results.figures import write_png
+    from benchmark.speed.answer import as_data, markdown
+    from benchmark.speed.figures import speed_figure
+
+    files = [folder / f"speed.{ending}" for ending in ("json", "md", "png")]
+    try:
+        write_json(files[0], as_data(session.machine, rows))
+        write_text(files[1], markdown(session.machine, rows))
+        write_png(files[2], speed_figure(session.machine, rows))
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written to: {error.strerror or error}",
+            fix="Choose another folder with --out",
+        ) from error
+    return files
+
+
+def _print(session: "Session", rows: "list[RowMeasured]") -> None:
+    from benchmark.cli.leaderboard_table import bullet
+    from benchmark.speed.answer import (
+        RATIO_HEADS,
+        WORK_HEADS,
+        how_ours,
+        notes,
+        ratio_cells,
+        work_cells,
+    )
+
+    drawn = "DRAWN FACES · " if session.machine.drawn else ""
+    out.print(f"[bold]{drawn}Speed on {session.machine.device.description}[/]", soft_wrap=True)
+    out.print()
+    ratios = _table(RATIO_HEADS)
+    for row in rows:
+        ratios.add_row(*_folded(ratio_cells(row)))
+    out.print(ratios)
+    out.print()
+    done = _table(WORK_HEADS)
+    for row in rows:
+        for cells in work_cells(row):
+            done.add_row(*cells)
+    out.print(done)
+    out.print("\n[bold]How to read it[/]")
+    for note in [*notes(session.machine, rows), f"Ours computed in {how_ours(rows)}."]:
+        out.print(bullet(note))
+
+
+def _table(heads: tuple[str, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for place, head in enumerate(heads):
+        table.add_column(_broken(head), justify="right" if place else "left", no_wrap=True)
+    return table
+
+
+def _broken(text: str) -> str:
+    """Set what stands in brackets, and what becomes of a goal, on a line of its own."""
+    return text.replace(" (", "\n(").replace(", aim", "\naim").replace(": ", "\n")
+
+
+def _folded(cells: tuple[str, ...]) -> list[str]:
+    title, *others = cells
+    return [title.replace(", ", ",\n", 1), *(_broken(cell) for cell in others)]

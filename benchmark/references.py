@@ -1,0 +1,286 @@
+"""Reference rows of a leaderboard: what the majority class gives, and a logistic regression.
+
+A regression is fitted once for a data set and split, on small pictures or on what a frozen trunk
+says of them, and its predictions are kept under `mlruns/references/` in the form that runs keep
+theirs: a leaderboard reads them, and scores them by the same rules. Test faces are read once.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from benchmark.errors import BenchmarkError, DataError, RunError
+from benchmark.faces.published import replayed_parts
+from benchmark.faces.splits import PartName, Rows, parts_of
+from benchmark.faces.store import FaceSet, prepared_datasets
+from benchmark.faces.subsets import subset_parts
+from benchmark.files import canonical_json, write_json
+from benchmark.results.families import Watch, unwatched
+from benchmark.results.predictions import predictions_table, read_predictions, write_predictions
+from benchmark.results.reference_rows import logistic_row, majority_row
+from benchmark.results.row import Row, Setting
+from benchmark.results.rows import Run
+from benchmark.tasks import TASKS, TaskName, n_classes
+
+if TYPE_CHECKING:
+    from benchmark.trained import Trained
+
+SCHEMA: Final = 1
+FITTING_VERSION: Final = 1
+"""Raised whenever the same faces would give other predictions."""
+CELLS: Final = 12
+"""Side of the small pictures that a regression on pixels looks at."""
+STRENGTHS: Final = (0.001, 0.01, 0.1)
+"""scikit-learn's C on standardised features; the best on validation is taken, per task."""
+BATCH: Final = 256
+ON_PIXELS: Final = f"{CELLS} × {CELLS} pixels"
+ABOUT_FILE: Final = "reference.json"
+PREDICTIONS_FILE: Final = "predictions.csv"
+
+Features = npt.NDArray[np.float32]
+Reader = Callable[[npt.NDArray[np.uint8]], Features]
+"""From pictures (n, px, px, 3) to features (n, k)."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a regression looks at, and what makes it another one."""
+
+    on: str
+    content: Mapping[str, Any]
+    read: Callable[[], Reader]
+    """Gives the reader; loading a trunk waits until it is needed."""
+
+
+@dataclass
+class References:
+    """The reference rows of all settings, from prepared data sets and what was fitted before."""
+
+    runs_dir: Path
+    data_dir: Path
+    fitting: bool = False
+    """Whether to fit what is missing, on pixels and on every frozen trunk at hand."""
+    runs: Sequence[Run] = ()
+    """Where frozen trunks may be found."""
+    watch: Watch = unwatched
+
+    @cached_property
+    def _prepared(self) -> Mapping[tuple[str, str], FaceSet]:
+        try:
+            found = prepared_datasets(self.data_dir)
+        except DataError:
+            return {}
+        return {(faces.name, faces.split_digest): faces for faces in found}
+
+    def rows(self, setting: Setting, tasks: tuple[TaskName, ...]) -> Sequence[Row]:
+        """Give the reference rows of a table, those that can be known here."""
+        rows = []
+        faces = self._prepared.get((setting.dataset, setting.split_digest))
+        if faces is not None:
+            parts = _parts(faces, setting)
+            labels = [faces.table.iloc[parts[part]] for part in ("train", "test")]
+            rows.append(majority_row(labels[0], labels[1], tasks))
+            if self.fitting:
+                for subject in self._subjects(setting):
+                    self._fit(faces, parts, setting, subject)
+        for on, predictions in self._kept(setting):
+            row = logistic_row(on, predictions, tasks)
+            rows += [row] if row else []
+        return rows
+
+    def _kept(self, setting: Setting) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Yield what was fitted for a setting, by name; what cannot be read is passed over."""
+        found = []
+        for path in sorted((self.runs_dir / "references").glob(f"*/{ABOUT_FILE}")):
+            try:
+                about = json.loads(path.read_text(encoding="utf-8"))
+                fits = about["schema"] == SCHEMA and about["setting"] == _as_content(setting)
+                if fits:
+                    predictions = read_predictions(path.parent / PREDICTIONS_FILE)
+                    found.append((str(about["on"]), predictions))
+            except (OSError, ValueError, KeyError, TypeError, BenchmarkError):
+                continue
+        yield from sorted(found, key=lambda item: (item[0] != ON_PIXELS, item[0]))
+
+    def _subjects(self, setting: Setting) -> Iterator[Subject]:
+        """Name what a regression can look at here: pixels, and pretrained frozen trunks."""
+        yield Subject(ON_PIXELS, {"cells": CELLS}, lambda: small_pictures)
+        seen = set()
+        for run in self.runs:
+            subject = _frozen(run) if run.setting == setting else None
+            if subject is not None and subject.on not in seen:
+                seen.add(subject.on)
+                yield subject
+
+    def _fit(
+        self, faces: FaceSet, parts: Mapping[PartName, Rows], setting: Setting, subject: Subject
+    ) -> None:
+        content = {
+            "schema": SCHEMA,
+            "fitting": FITTING_VERSION,
+            "on": subject.on,
+            "setting": _as_content(setting),
+            **subject.content,
+        }
+        key = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        folder = self.runs_dir / "references" / key
+        if (folder / ABOUT_FILE).is_file():
+            return
+        features = _read_all(faces, parts, subject, self.watch)
+        answers = _fitted(features, faces.table, parts, subject.on, self.watch)
+        tables = [
+            predictions_table(faces.table.iloc[parts[part]], part, answers[part])
+            for part in ("val", "test")
+        ]
+        try:
+            predictions = pd.concat(tables, ignore_index=True)
+            write_predictions(folder / PREDICTIONS_FILE, predictions)
+            write_json(folder / ABOUT_FILE, content)
+        except OSError as error:
+            raise RunError(
+                f"{folder} cannot be written: {error.strerror or error}",
+                fix="Choose another --runs-dir, or leave out --fit-references",
+            ) from error
+
+
+def _parts(faces: FaceSet, setting: Setting) -> Mapping[PartName, Rows]:
+    """Give the rows of each part, as runs of the setting have them."""
+    protocol = setting.protocol
+    if protocol.leaky:
+        whole = replayed_parts(faces.table, protocol.split)
+    else:
+        whole = parts_of(faces, protocol.fold)
+    return subset_parts(faces.table, whole, setting.subset, seed=0)
+
+
+def _as_content(setting: Setting) -> dict[str, Any]:
+    """Say of a setting what a regression depends on, as JSON gives it back."""
+    people = setting.subset.label if setting.subset else None
+    return {
+        "dataset": setting.dataset,
+        "pixel_digest": setting.pixel_digest,
+        "split_digest": setting.split_digest,
+        "split": setting.protocol.split,
+        "fold": setting.protocol.fold,
+        "people": people,
+    }
+
+
+def _frozen(run: Run) -> Subject | None:
+    """Give what the frozen, pretrained trunk of a run says; None where it has no such one."""
+    backbone, path = run.definition["backbone"], run.record.folder / "model.safetensors"
+    ready = run.record.state == "done" and path.is_file() and not run.leaky
+    if not ready or backbone["trainable_stages"] != 0 or backbone["weights"] == "none":
+        return None
+
+    def read() -> Reader:
+        from benchmark.trained import load_trained
+
+        return _reader_of(load_trained(path))
+
+    weights = (run.about.get("weights") or {}).get("sha256")
+    content = {"weights": weights, "scaling": run.setting.protocol.input_scaling}
+    on = f"frozen {backbone['architecture']} ({backbone['weights']}) at {backbone['input_px']} px"
+    return Subject(on, {**content, "input_px": backbone["input_px"]}, read)
+
+
+def _reader_of(trained: "Trained") -> Reader:
+    import torch
+
+    def read(pictures: npt.NDArray[np.uint8]) -> Features:
+        with torch.inference_mode():
+            batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+            return np.asarray(trained.network.features(batch).flatten(1).numpy(), dtype=np.float32)
+
+    return read
+
+
+def small_pictures(pictures: npt.NDArray[np.uint8]) -> Features:
+    """Average pictures (n, px, px, 3) over CELLS × CELLS cells; (n, k) in [0, 1]."""
+    n, px = len(pictures), pictures.shape[1]
+    edges = np.linspace(0, px, CELLS + 1).astype(int)
+    values: npt.NDArray[Any] = pictures.astype(np.float32)
+    for axis in (1, 2):
+        sums = np.add.reduceat(values, edges[:-1], axis=axis)
+        shape = [1, 1, 1, 1]
+        shape[axis] = CELLS
+        values = sums / np.diff(edges).astype(np.float32).reshape(shape)
+    return np.asarray(values.reshape(n, -1) / 255, dtype=np.float32)
+
+
+def _read_all(
+    faces: FaceSet, parts: Mapping[PartName, Rows], subject: Subject, watch: Watch
+) -> dict[PartName, Features]:
+    """Read the features of every part, in the order of its rows."""
+    reader, pixels = subject.read(), faces.pixels()
+    n_faces = sum(len(rows) for rows in parts.values())
+    n_read, found = 0, {}
+    for part, rows in parts.items():
+        pieces = []
+        for begin in range(0, len(rows), BATCH):
+            some = rows[begin : begin + BATCH]
+            pieces.append(reader(np.ascontiguousarray(pixels[some])))
+            n_read += len(some)
+            watch(f"Reading faces by {subject.on}", n_read, n_faces)
+        found[part] = np.concatenate(pieces)
+    return found
+
+
+def _fitted(
+    features: Mapping[PartName, Features],
+    table: pd.DataFrame,
+    parts: Mapping[PartName, Rows],
+    on: str,
+    watch: Watch,
+) -> dict[PartName, dict[TaskName, npt.NDArray[np.float64]]]:
+    """Fit every task on the training faces; give probabilities of validation and test faces."""
+    mean, sd = features["train"].mean(axis=0), features["train"].std(axis=0)
+    scaled = {part: (values - mean) / np.where(sd > 0, sd, 1) for part, values in features.items()}
+    answers: dict[PartName, dict[TaskName, npt.NDArray[np.float64]]] = {"val": {}, "test": {}}
+    for n_fitted, task in enumerate(TASKS):
+        watch(f"Fitting on {on}", n_fitted, len(TASKS))
+        truth = {part: table[task].to_numpy()[rows] for part, rows in parts.items()}
+        best = max(
+            (
+                _regression(scaled["train"], truth["train"], task, strength)
+                for strength in STRENGTHS
+            ),
+            key=lambda answer: float((answer(scaled["val"]).argmax(axis=1) == truth["val"]).mean()),
+        )
+        for part in answers:
+            answers[part][task] = best(scaled[part])
+    watch(f"Fitting on {on}", len(TASKS), len(TASKS))
+    return answers
+
+
+def _regression(
+    features: Features, truth: npt.NDArray[Any], task: TaskName, strength: float
+) -> Callable[[Features], npt.NDArray[np.float64]]:
+    """Fit one task; give a function from features to probabilities of all its classes."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    classes = np.unique(truth)
+    if len(classes) == 1:
+        return lambda asked: np.tile(np.eye(n_classes(task))[classes[0]], (len(asked), 1))
+    model = LogisticRegression(C=strength, max_iter=500, tol=1e-3)
+    with warnings.catch_warnings():
+        # Near the optimum is near enough for a yardstick: the last steps move no answer.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, truth)
+
+    def answer(asked: Features) -> npt.NDArray[np.float64]:
+        whole = np.zeros((len(asked), n_classes(task)))
+        whole[:, classes] = model.predict_proba(asked)
+        return np.asarray(whole / whole.sum(axis=1, keepdims=True))
+
+    return answer

@@ -1,0 +1,169 @@
+"""For whom the best network fails, and whether that is more than chance makes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.errors import RunError
+from benchmark.report.answers import Answer, Sentence, suite_command, unanswered
+from benchmark.report.evidence import Evidence, Network
+from benchmark.report.networks import heat_map
+from benchmark.report.tables import Column, DataTable, TableRow, number, words
+from benchmark.results.board import KINDS
+from benchmark.results.cells import percent
+from benchmark.results.gaps import gap_table
+from benchmark.results.subgroup_figures import BY_TITLES
+from benchmark.results.subgroups import By, subgroup_table
+from benchmark.tasks import TASK_TITLES, TaskName
+
+
+def for_whom(evidence: Evidence) -> Answer:
+    """For whom does the best network fail, and is that more than chance?"""
+    slug, question = "for-whom", "For whom does it fail?"
+    best = next((ranked[0] for kind in KINDS if (ranked := evidence.ranked(kind))), None)
+    if best is None:
+        why = "no honest run is finished and ranked on this data set."
+        suite = evidence.suites[0] if evidence.suites else "quick"
+        return unanswered(slug, question, why, [suite_command(suite, evidence.dataset)])
+    try:
+        maps = tuple(heat_map(evidence, best, task) for task in best.tasks)
+        table = _gaps(evidence, best)
+    except RunError as error:
+        return unanswered(slug, question, str(error), [])
+    href = evidence.links.of(best.row.identities)
+    sentences = tuple(Sentence(words, href) for words in _worst_sentences(best, table))
+    return Answer(
+        slug,
+        question,
+        sentences[0].words,
+        href,
+        sentences=sentences,
+        heat_maps=maps,
+        tables=(table.shown(best, evidence),),
+        notes=(
+            "Groups are by the labels; those of under 30 faces are marked and not ranked. Chance: "
+            "the mean gap when faces are dealt to the groups at random, with the p-value of a gap "
+            "as wide, corrected by Holm over all rows of the table. Several seeds have a gap each; "
+            "a row shows their mean, and the p of the seed with the largest p.",
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """A division of people, and how far apart its best and worst group are."""
+
+    task: TaskName
+    by: By
+    gap: float
+    low: float
+    high: float
+    chance: float
+    p: float
+    worst: str
+    best: str
+
+
+@dataclass(frozen=True)
+class _Gaps:
+    """All gaps of one network."""
+
+    rows: tuple[_Gap, ...]
+
+    def shown(self, network: Network, evidence: Evidence) -> DataTable:
+        """Make the page's table of gaps."""
+        columns = (
+            Column("task", numeric=False),
+            Column("groups by", numeric=False),
+            Column("read worst", numeric=False),
+            Column("read best", numeric=False),
+            Column("gap, points"),
+            Column("by chance, points"),
+            Column("p, Holm"),
+        )
+        href = evidence.links.of(network.row.identities)
+        rows = []
+        for row in self.rows:
+            ends = f"{100 * row.low:.1f}–{100 * row.high:.1f}"
+            rows.append(
+                TableRow(
+                    (
+                        words(TASK_TITLES[row.task]),
+                        words(BY_TITLES[row.by]),
+                        words(row.worst),
+                        words(row.best),
+                        number(f"{100 * row.gap:.1f}", row.gap, href=href, note=ends),
+                        number(f"{100 * row.chance:.1f}", row.chance, href=href),
+                        number(f"{row.p:.3f}", row.p),
+                    )
+                )
+            )
+        caption = f"{network.row.name}: worst and best group of people, beside what chance gives"
+        return DataTable("gaps", caption, columns, tuple(rows))
+
+
+def _gaps(evidence: Evidence, network: Network) -> _Gaps:
+    """Set groups of people against each other, seed by seed; a task's own classes are no group."""
+    answers = evidence.book.answers(network.as_arm())
+    divisions: tuple[By, ...] = ("gender", "race", "gender_race", "age_group")
+    tables = []
+    for index in range(len(network.runs)):
+        one = answers.of_run(index)
+        predicted = {task: one.predicted[task][0] for task in network.tasks}
+        groups = subgroup_table(one.faces, predicted)
+        right = {task: one.right(task)[0] for task in network.tasks}
+        tables.append(gap_table(groups, one.faces, right, divisions))
+    rows = []
+    for place in range(len(tables[0])):
+        first = tables[0].iloc[place]
+        task, by = first["task"], first["by"]
+        own = by == task or (by == "gender_race" and task in ("gender", "race"))
+        if own or first["n_ranked"] < 2:
+            continue
+        seeds = [table.iloc[place] for table in tables]
+        mean = {
+            name: float(np.mean([row[name] for row in seeds]))
+            for name in ("gap", "gap_low", "gap_high", "chance_gap")
+        }
+        rows.append(
+            _Gap(
+                task,
+                by,
+                mean["gap"],
+                mean["gap_low"],
+                mean["gap_high"],
+                mean["chance_gap"],
+                max(float(row["p_holm"]) for row in seeds),
+                _agreed([f"{row['worst_group']}" for row in seeds]),
+                _agreed([f"{row['best_group']}" for row in seeds]),
+            )
+        )
+    return _Gaps(tuple(rows))
+
+
+def _agreed(groups: Sequence[str]) -> str:
+    """Name the group that is worst or best, or all that are with one seed or another."""
+    return " or ".join(dict.fromkeys(groups))
+
+
+def _worst_sentences(best: Network, gaps: _Gaps) -> Iterator[str]:
+    worst = best.row.worst
+    name = best.row.name
+    if worst is not None:
+        overall = best.row.scores[worst.task].accuracy
+        yield (
+            f"{name} reads {TASK_TITLES[worst.task]} worst for the group {worst.group}: "
+            f"{percent(worst.accuracy)} % ({percent(worst.low)}–{percent(worst.high)}, n "
+            f"{worst.n:,}), against {percent(overall)} % of all test faces."
+        )
+    for row in gaps.rows:
+        beyond = "more than chance makes" if row.p <= 0.05 else "not more than chance makes"
+        yield (
+            f"{TASK_TITLES[row.task].capitalize()} by {BY_TITLES[row.by]}: {row.worst} worst, "
+            f"{row.best} best, {100 * row.gap:.1f} points apart "
+            f"({100 * row.low:.1f}–{100 * row.high:.1f}); chance alone gives "
+            f"{100 * row.chance:.1f}: {beyond}."
+        )
+    if worst is None and not gaps.rows:
+        yield f"{name}: no two groups of 30 test faces or more, so none can be ranked."

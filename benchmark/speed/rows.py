@@ -1,0 +1,174 @@
+"""What is measured: the rows, what each is to reach, and how many faces fit into the time."""
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from benchmark.errors import ExperimentError
+from benchmark.experiment import Backbone, Experiment, Head, Recipe
+from benchmark.training.device import Device, cpu_has_bf16
+
+Kind = Literal["data", "epoch", "run", "farm", "cost"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How many times faster than what it is compared with."""
+
+    at_least: float
+    aim: float | None = None
+
+    def text(self) -> str:
+        """Write `≥ 4×, aim 8×`."""
+        aim = "" if self.aim is None else f", aim {self.aim:g}×"
+        return f"≥ {self.at_least:g}×{aim}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that is measured, in several ways."""
+
+    name: str
+    title: str
+    kind: Kind
+    architecture: str
+    share: float
+    """Of the time that there is."""
+    trainable_stages: int | Literal["all"] = "all"
+    on_cpu: Goal | None = None
+    """The goal on two CPU cores with native bf16."""
+    on_gpu: Goal | None = None
+    """The goal on an H100."""
+    loops: tuple[str, ...] = ()
+    """Whose loops are measured too, where they are installed."""
+
+    @property
+    def ways(self) -> tuple[str, str]:
+        """What is compared: the slower way, then ours."""
+        pairs = {"farm": ("one by one", "at once"), "cost": ("deterministic", "fast")}
+        return pairs.get(self.kind, ("plain", "ours"))
+
+    def epochs(self, device: Device, asked: int | None) -> int:
+        """How many epochs one measurement trains."""
+        if self.kind == "run":
+            return asked or (30 if device.kind == "cuda" else 10)
+        if self.kind == "farm":
+            return 10 if device.kind == "cuda" else 3
+        return 1
+
+    def goal(self, device: Device) -> Goal | None:
+        """What is to be reached on this kind of device."""
+        return self.on_gpu if device.kind == "cuda" else self.on_cpu
+
+    def experiment(self, image_px: int, epochs: int) -> Experiment:
+        """Define what is trained: random weights, whose values cost what trained ones cost."""
+        return Experiment(
+            name=f"speed-{self.name}",
+            asks="How fast?",
+            backbone=Backbone(
+                self.architecture, trainable_stages=self.trainable_stages, input_px=image_px
+            ),
+            head=Head(),
+            recipe=Recipe(
+                learning_rate=1e-4, max_epochs=epochs, schedule="constant", clipping="global"
+            ),
+            ad_hoc=True,
+        )
+
+
+OTHERS: Final = ("timm", "lightning")
+ROWS: Final = (
+    Row("data", "data path alone, one pass", "data", "cnn", 0.03, on_cpu=Goal(4, 8)),
+    Row(
+        "cnn", "small CNN, an epoch", "epoch", "cnn", 0.12,
+        on_cpu=Goal(2, 3), on_gpu=Goal(6), loops=OTHERS,
+    ),
+    Row(
+        "vgg16", "VGG16, an epoch", "epoch", "vgg16", 0.28,
+        on_cpu=Goal(1.8, 2.2), on_gpu=Goal(3.5), loops=OTHERS,
+    ),
+    Row("resnet50", "ResNet50, an epoch", "epoch", "resnet50", 0.09),
+    Row(
+        "densenet121", "DenseNet121, an epoch", "epoch", "densenet121", 0.11,
+        on_cpu=Goal(1.5), on_gpu=Goal(6),
+    ),
+    Row(
+        "block5", "VGG16, block 5, a run", "run", "vgg16", 0.17, 1,
+        on_cpu=Goal(4, 8), on_gpu=Goal(15),
+    ),
+    Row(
+        "frozen", "VGG16, frozen, a run", "run", "vgg16", 0.12, 0,
+        on_cpu=Goal(8, 15), on_gpu=Goal(40),
+    ),
+    Row(
+        "farm", "96 heads, cached", "farm", "squeezenet1_1", 0.05, 0,
+        on_cpu=Goal(1.5), on_gpu=Goal(30),
+    ),
+    Row("deterministic", "--deterministic, CNN epoch", "cost", "cnn", 0.03),
+)  # fmt: skip
+RATES: Final = (1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3)
+DECAYS: Final = (0.0, 1e-4, 1e-3, 1e-2)
+HEAD_SEEDS: Final = range(3)
+
+
+def rows_named(names: str | None) -> tuple[Row, ...]:
+    """Give the rows named in `data,cnn`, in our order; raises ExperimentError for another name."""
+    if names is None:
+        return ROWS
+    asked = [name.strip() for name in names.split(",")]
+    known = [row.name for row in ROWS]
+    if unknown := [name for name in asked if name not in known]:
+        raise ExperimentError(f"there is no row {unknown[0]!r}", allowed=", ".join(known))
+    return tuple(row for row in ROWS if row.name in asked)
+
+
+def grid(experiment: Experiment) -> list[Experiment]:
+    """Cross an experiment with the rates and decays of the farm's 96 heads, which have 3 seeds."""
+    return [
+        replace(
+            experiment,
+            recipe=replace(experiment.recipe, learning_rate=rate, weight_decay=decay),
+        )
+        for rate in RATES
+        for decay in DECAYS
+    ]
+
+
+def is_judged(device: Device) -> bool:
+    """Tell whether the goals were set for such a machine: native bf16, or an H100 or H200."""
+    if device.kind == "cuda":
+        return any(name in device.description for name in ("H100", "H200"))
+    return device.kind == "cpu" and cpu_has_bf16()
+
+
+def why_not_judged(device: Device) -> str:
+    """Say why ratios stand without a verdict."""
+    if device.kind == "cuda":
+        return "the goals are an H100's"
+    if device.kind == "cpu":
+        return "the goals are for a CPU that multiplies bf16 by itself (avx512_bf16)"
+    return "there are no goals for this kind of device"
+
+
+FEWEST: Final = 32
+MOST_ON_CPU: Final = 2048
+MOST_FOR_HEADS: Final = {"cpu": 512, "cuda": 4096}
+"""Ninety-six heads one after another take long, and more faces would tell no more."""
+
+
+def images_for(row: Row, device: Device, seconds: float, per_image: float, cap: int) -> int:
+    """Say how many faces a row trains on: what fits into `seconds`, in whole batches of 32.
+
+    per_image: seconds that all rounds of all ways take for a face.
+    """
+    most = cap if device.kind == "cuda" else min(cap, MOST_ON_CPU)
+    if row.kind == "farm":
+        most = min(most, MOST_FOR_HEADS.get(device.kind, MOST_ON_CPU))
+    fitting = int(seconds / per_image) if per_image > 0 else most
+    return max(FEWEST, min(most, fitting) // 32 * 32)
+
+
+def relative_cost(row: Row, n_loops: int, epochs: int) -> float:
+    """Say what one round of all ways costs a face, in plain training steps: a generous guess."""
+    ours = 0.25 if row.kind == "run" else 0.8
+    validation = 1.05
+    return epochs * validation * (1 + ours + n_loops)

@@ -1,0 +1,104 @@
+"""Do predict, evaluation, ONNX and the stored predictions agree on real faces? How fast are they?
+
+And in how many of them, padded by 25 %, does YuNet see a face? Rates are per second of processor
+time of this thread, so that other work on the machine does not change them. The answers are in
+docs/INFERENCE.md:
+
+    python docs/measurements/inference.py --run ID --pictures FOLDER --faces 2000
+    python docs/measurements/inference.py --detector yunet.onnx --pictures FOLDER --faces 2000
+"""
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmark import exporting
+from benchmark.faces.batches import FaceBatches
+from benchmark.faces.crop import CropOptions, crop_picture
+from benchmark.faces.detector import DetectorChoice, load_detector
+from benchmark.faces.pictures import pillow_quiet, read_upright
+from benchmark.faces.store import open_faces
+from benchmark.inference import Predictor
+from benchmark.results.predictions import probability_columns, read_predictions
+from benchmark.trained_runs import network_of_run
+from benchmark.training.device import choose_device
+from benchmark.training.probabilities import probabilities
+
+
+def ask_four_ways(run: str, runs_dir: Path, data_dir: Path, pictures: Path, n_faces: int) -> None:
+    """Compare on `n_faces` of the validation and test faces, whose files lie in `pictures`."""
+    network = network_of_run(run, runs_dir, data_dir=data_dir)
+    assert network.record is not None
+    stored = read_predictions(network.record.predictions_path).drop_duplicates("file")
+    stored = stored.sample(min(n_faces, len(stored)), random_state=0)
+    faces = open_faces(data_dir / network.record.about["dataset"]["name"])
+    row_of = {file: row for row, file in enumerate(faces.table["file"])}
+    rows = np.array([row_of[file] for file in stored["file"]])
+    path_of = {path.name: path for path in pictures.rglob("*") if path.is_file()}
+
+    began = time.process_time()
+    reader = Predictor(network, choose_device("cpu", "fp32"))
+    predicted = reader.read([path_of[file] for file in stored["file"]])
+    print(f"predict: {len(rows) / (time.process_time() - began):.0f} faces a second of processor")
+    began = time.process_time()
+    on_device = FaceBatches.on_device(faces.pixels(), faces.table, torch.device("cpu"))
+    evaluated = probabilities(network.trained.network, on_device, torch.from_numpy(rows))
+    rate = len(rows) / (time.process_time() - began)
+    print(f"evaluation alone: {rate:.0f} faces a second of processor")
+    exported = _onnx_answers(network, np.asarray(faces.pixels()[rows]))
+    for task in network.tasks:
+        columns = probability_columns(task)
+        ways = (stored[columns].to_numpy(), predicted[columns].to_numpy(), evaluated[task])
+        ways = (*ways, exported[task])
+        worst = max(float(np.abs(one - other).max()) for one in ways for other in ways)
+        differ = sum(int((ways[0].argmax(1) != way.argmax(1)).sum()) for way in ways)
+        print(f"{task}: largest difference among the four {worst:.2g}, labels that differ {differ}")
+
+
+def _onnx_answers(network: exporting.TrainedRun, pixels: exporting.Pixels) -> dict[str, np.ndarray]:
+    path = Path("measured.onnx")
+    exporting.export(network, "onnx", path)
+    apply = exporting.onnx_runtime(path, network.tasks)
+    pieces = [apply(pixels[begin : begin + 256]) for begin in range(0, len(pixels), 256)]
+    path.unlink()
+    return {task: np.concatenate([piece[task] for piece in pieces]) for task in network.tasks}
+
+
+def share_found(model: Path, pictures: Path, n_pictures: int) -> None:
+    """Count pictures in which YuNet sees a face, as they are and padded by 25 %."""
+    detector = load_detector(DetectorChoice(model=model))
+    paths = sorted(pictures.rglob("*.jpg"))
+    random.Random(0).shuffle(paths)
+    contents = [path.read_bytes() for path in paths[:n_pictures]]
+    for border in (0.25, 0.0):
+        began, found, several = time.process_time(), 0, 0
+        with pillow_quiet():
+            for content in contents:
+                options = CropOptions(border=border)
+                result = crop_picture(read_upright(content).image, detector, options)
+                found, several = found + result.found, several + (result.n_faces > 1)
+        rate = len(contents) / (time.process_time() - began)
+        share = 100 * found / len(contents)
+        print(
+            f"border {border}: a face in {found} of {len(contents)}, {share:.2f} %; several in "
+            f"{several}; {rate:.0f} pictures a second of processor"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run")
+    parser.add_argument("--detector", type=Path)
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--faces", type=int, default=2000)
+    parser.add_argument("--runs-dir", type=Path, default=Path("mlruns"))
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    asked = parser.parse_args()
+    if asked.run:
+        ask_four_ways(asked.run, asked.runs_dir, asked.data_dir, asked.pictures, asked.faces)
+    if asked.detector:
+        share_found(asked.detector, asked.pictures, asked.faces)

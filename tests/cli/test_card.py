@@ -1,0 +1,96 @@
+"""`facebench card`: where a card goes, what is said, and how a wrong call is answered."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from benchmark import registry
+from benchmark.cli.card import card
+from benchmark.results.record import RunRecord
+from tests.results.conftest import RunBuilder, exact_predictions
+
+GENDER = "gender-cnn-none-full-short"
+
+app = typer.Typer()
+app.command()(card)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> RunBuilder:
+    return RunBuilder(tmp_path / "mlruns")
+
+
+def one_run(runs: RunBuilder, *, seed: int = 0) -> RunRecord:
+    experiment = registry.experiment(GENDER)
+    answers = exact_predictions(30, 30, n=40, tasks=experiment.head.tasks)
+    return runs.done(experiment, answers, seed=seed)
+
+
+def call(runs: RunBuilder, *arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments, "--runs-dir", str(runs.runs_dir)])
+
+
+def flat(text: str) -> str:
+    """Undo the terminal's line breaks."""
+    return " ".join(text.split())
+
+
+def test_a_card_is_printed_and_kept_with_its_run(runs: RunBuilder) -> None:
+    record = one_run(runs)
+    answer = call(runs, record.identity[:8])
+    assert answer.exit_code == 0
+    assert answer.stdout.startswith("# Model card: gender-cnn-none-full-short, seed 0")
+    assert (record.folder / "card.md").read_text() in answer.stdout
+
+
+def test_a_card_is_written_as_a_page(runs: RunBuilder, tmp_path: Path) -> None:
+    target = tmp_path / "shown" / "card.html"
+    answer = call(runs, one_run(runs).identity[:8], "--out", str(target), "--quiet")
+    assert answer.exit_code == 0
+    assert answer.stdout == ""
+    assert target.read_text().startswith("<!doctype html>")
+
+
+def test_an_experiment_means_each_of_its_finished_seeds(runs: RunBuilder, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        one_run(runs, seed=seed)
+    runs.begun(registry.experiment(GENDER), seed=2)
+    answer = call(runs, GENDER, "--out", str(tmp_path / "cards"), "--json")
+    written = json.loads(answer.stdout)["data"]["cards"]
+    assert len(written) == 2
+    names = sorted(path.name for path in (tmp_path / "cards").iterdir())
+    assert names == [f"{GENDER}-seed-0.md", f"{GENDER}-seed-1.md"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["gender-cnn-none-full-shrot"], "gender-cnn-none-full-short"),
+        (["mtl-cnn-none-full-short"], "no run of mtl-cnn-none-full-short is here"),
+        ([GENDER, "--out", "card.pdf"], "FILE.md, FILE.html or a folder"),
+    ],
+)
+def test_a_wrong_call_is_answered_with_a_sentence(
+    arguments: list[str], said: str, runs: RunBuilder
+) -> None:
+    one_run(runs)
+    answer = call(runs, *arguments)
+    assert answer.exit_code == 2
+    assert said in flat(answer.stderr)
+
+
+def test_a_run_that_goes_on_has_no_card_yet(runs: RunBuilder) -> None:
+    runs.begun(registry.experiment(GENDER))
+    answer = call(runs, GENDER)
+    assert answer.exit_code == 2
+    assert "allowed: a finished run" in flat(answer.stderr)
+
+
+def test_a_card_that_cannot_be_written_is_a_sentence(runs: RunBuilder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = call(runs, one_run(runs).identity[:8], "--out", str(tmp_path / "file" / "card.md"))
+    assert answer.exit_code == 2
+    assert "cannot be written" in flat(answer.stderr)

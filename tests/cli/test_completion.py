@@ -1,0 +1,64 @@
+"""What the shell completes, and what is meant by a name that was mistyped."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmark.cli.main import app
+
+
+def completed(line: str) -> list[str]:
+    """Ask as bash does."""
+    words = line.split(" ")
+    env = {
+        "_FACEBENCH_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    return CliRunner().invoke(app, [], prog_name="facebench", env=env).stdout.split()
+
+
+def test_commands_are_completed() -> None:
+    assert completed("facebench lea") == ["leaderboard", "leak"]
+    assert "prepare" in completed("facebench data pre")
+
+
+@pytest.mark.parametrize("command", ["show", "run", "card", "compare", "runs rescore"])
+def test_experiments_are_completed(command: str) -> None:
+    found = completed(f"facebench {command} mtl-cnn-none-full-sh")
+    assert found[0] == "mtl-cnn-none-full-short"
+    assert all(name.startswith("mtl-cnn-none-full-sh") for name in found)
+
+
+def test_suites_are_completed() -> None:
+    assert completed("facebench run --suite qui") == ["quick"]
+    assert "quick" in completed("facebench compare qui")
+
+
+def test_data_sets_and_runs_that_are_here_are_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("data/mine-100/manifest.json", "mlruns/work/0123456789abcdef/experiment.json"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text("{}")
+    assert completed("facebench run --dataset m") == ["mine-100"]
+    assert completed("facebench run --dataset d") == ["drawn"]
+    assert completed("facebench card 0123") == ["0123456789ab"]
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("leaderbord", "leaderboard"),
+        ("show mtl-cnn-none-full-shrot", "mtl-cnn-none-full-short"),
+        ("run --suite quikc", "quick"),
+        ("run mtl-cnn-none-full-short --tracking fils", "files"),
+        ("list --siute quick", "--suite"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_what_was_meant(line: str, meant: str) -> None:
+    answer = CliRunner().invoke(app, line.split(" "))
+    assert answer.exit_code == 2
+    assert meant in " ".join(answer.stderr.split())

@@ -1,0 +1,55 @@
+"""`facebench data crop` as a person and as a machine use it: text, JSON and exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmark.cli.data import app
+from tests.faces.detectors import WHITE, scene
+from tests.faces.sources import encoded, folder_of
+
+runner = CliRunner()
+FACE = encoded(scene((40, 20, 60, 60)), "PNG")
+
+
+def crop(*arguments: object) -> tuple[int, str, str]:
+    result = runner.invoke(app, ["crop", "--detector", WHITE.name, *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_faces_are_cropped_beside_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = folder_of(tmp_path / "photos", {"a.png": FACE})
+    monkeypatch.chdir(tmp_path)
+    code, stdout, stderr = crop(source)
+    assert (code, stderr) == (0, "")
+    assert "photos-crops, by white-1" in stdout
+    assert (tmp_path / "photos-crops" / "a.png").is_file()
+    assert "done before" in crop(source)[1]
+
+
+def test_a_picture_without_a_crop_gives_exit_code_1_and_is_named(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "photos", {"a.png": FACE, "b.png": b"x"})
+    code, stdout, stderr = crop(source, "--out", tmp_path / "faces")
+    assert code == 1
+    assert "b.png: it is not a picture" in stdout
+    assert "1 of 2 pictures have no crop" in stderr
+
+
+def test_a_machine_is_told_all_in_one_object(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "photos", {"a.png": FACE, "b.png": b"x"})
+    code, stdout, stderr = crop(source, "--out", tmp_path / "faces", "--json")
+    answer = json.loads(stdout)
+    assert (code, stderr, answer["ok"]) == (1, "", False)
+    assert answer["data"]["outcomes"] == {"cropped": 1, "no face": 0, "unreadable": 1}
+    assert [row["file"] for row in answer["data"]["without_crop"]] == ["b.png"]
+
+
+def test_bad_options_and_sources_are_usage_errors(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "photos", {"a.png": FACE})
+    for arguments in ((source, "--margin", -1), (tmp_path / "none",), (source, "--image-px", 2)):
+        code, _, stderr = crop(*arguments, "--out", tmp_path / "faces")
+        assert (code, stderr.startswith("DataError: ")) == (2, True)

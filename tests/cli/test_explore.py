@@ -1,0 +1,48 @@
+"""`facebench data explore` as a person and as a machine use it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmark.cli.main import app
+
+runner = CliRunner()
+
+
+def test_it_answers_a_machine_and_lists_its_files(drawn_data_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "who"
+    options = ["--data-dir", str(drawn_data_dir), "--output", str(folder), "--json"]
+    result = runner.invoke(app, ["data", "explore", *options])
+    answer = json.loads(result.stdout)
+    assert (result.exit_code, answer["ok"], answer["data"]["faces"]) == (0, True, 240)
+    assert sum(answer["data"]["counts"]["gender"].values()) == 240
+    assert sorted(answer["data"]["files"]) == sorted(map(str, folder.iterdir()))
+
+
+def test_it_says_the_most_important_within_eighty_columns(
+    drawn_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(
+        app, ["data", "explore", "--data-dir", str(drawn_data_dir), "--output", "who"]
+    )
+    assert result.exit_code == 0
+    assert "240 usable drawn faces" in result.stdout
+    assert "Page: who/index.html" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_a_folder_that_cannot_be_written_is_told(drawn_data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    options = ["--data-dir", str(drawn_data_dir), "--output", str(tmp_path / "file" / "who")]
+    result = runner.invoke(app, ["data", "explore", *options])
+    assert result.exit_code == 2
+    assert "the page cannot be written" in result.stderr
+
+
+def test_help_has_examples() -> None:
+    result = runner.invoke(app, ["data", "explore", "--help"])
+    assert "facebench data explore --dataset" in result.stdout

@@ -1,0 +1,94 @@
+"""Progress for people and for logs: bars on a terminal, lines elsewhere, silence when asked for."""
+
+import io
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from benchmark.cli import output
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What goes to stderr, which is no terminal here."""
+    stream = io.StringIO()
+    monkeypatch.setattr(output, "err", Console(file=stream, highlight=False, width=80))
+    return stream
+
+
+def count_to(n: int) -> None:
+    with output.progress_bar() as progress:
+        bar = progress.add_task("faces", total=n)
+        for _ in range(n):
+            progress.advance(bar)
+
+
+def test_what_is_quick_leaves_no_line_in_a_log(said: io.StringIO) -> None:
+    count_to(100)
+    assert said.getvalue() == ""
+
+
+def test_what_takes_long_leaves_lines_in_a_log(
+    said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.0)
+    count_to(4)
+    lines = said.getvalue().splitlines()
+    assert lines[0].startswith("faces: 1 of 4 (25 %)")
+    assert len(lines) == 4
+    assert "\x1b" not in said.getvalue()
+
+
+def test_a_terminal_gets_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80)
+    monkeypatch.setattr(output, "err", console)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    count_to(3)
+    assert "\x1b" in stream.getvalue()
+    assert "3/3" in stream.getvalue()
+    assert ":" in stream.getvalue()  # hours:minutes:seconds
+
+
+def test_quiet_says_nothing(said: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.0)
+    with output.progress_bar(quiet=True) as progress:
+        progress.advance(progress.add_task("faces", total=1))
+    with output.busy("comparing", quiet=True):
+        pass
+    assert said.getvalue() == ""
+
+
+def test_what_has_no_foreseeable_end_is_said_once_it_takes_time(
+    said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with output.busy("comparing"):
+        pass
+    assert said.getvalue() == ""
+    monkeypatch.setattr(output, "BUSY_SECONDS", 0.0)
+    with output.busy("comparing"):
+        deadline = time.monotonic() + 10
+        while not said.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert said.getvalue() == "comparing …\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "printed"), [({}, "\x1b[31mfailed\x1b[0m\n"), ({"NO_COLOR": "1"}, "failed\n")]
+)
+def test_no_color_is_heeded(settings: dict[str, str], printed: str) -> None:
+    here = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    answer = subprocess.run(
+        [sys.executable, "-c", "from benchmark.cli.output import out; out.print('[red]failed[/]')"],
+        env=here | {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLORTERM": ""} | settings,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout == printed

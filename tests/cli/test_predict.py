@@ -1,0 +1,167 @@
+"""`facebench predict` and `export` as a person and as a machine use them."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from benchmark.cli.main import app
+from benchmark.faces.annotation import PLATE, Remark, annotated
+from tests.faces.detectors import WHITE, scene
+from tests.faces.sources import encoded, folder_of, picture
+
+runner = CliRunner()
+RUN = ("--run", "mtl-cnn-none-full-tiny")
+
+
+def facebench(*arguments: object) -> tuple[int, str, str]:
+    result = runner.invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    return folder_of(tmp_path / "faces", {f"{n}.png": encoded(picture(n), "PNG") for n in range(3)})
+
+
+def test_a_person_is_shown_a_table_that_says_what_labels_are(
+    faces: Path, trained_runs_dir: Path
+) -> None:
+    code, stdout, stderr = facebench("predict", faces, *RUN, "--runs-dir", trained_runs_dir)
+    assert (code, stderr) == (0, "")
+    assert "age group" in stdout
+    assert "3 faces, probabilities as the network gave them" in " ".join(stdout.split())
+    assert "perceived" in stdout
+    assert max(map(len, stdout.splitlines())) <= 80
+
+
+def test_a_machine_is_told_everything_in_one_object(faces: Path, trained_runs_dir: Path) -> None:
+    (faces / "bad.png").write_bytes(b"x")
+    options = (*RUN, "--runs-dir", trained_runs_dir, "--json")
+    code, stdout, stderr = facebench("predict", faces, *options)
+    answer = json.loads(stdout)
+    assert (code, stderr, answer["ok"], answer["command"]) == (1, "", False, "predict")
+    rows = {Path(row["file"]).name: row for row in answer["data"]["faces"]}
+    assert rows["bad.png"]["gender_p0"] is None
+    assert sum(rows["0.png"][f"race_p{n}"] for n in range(5)) == pytest.approx(1, abs=1e-5)
+    assert answer["errors"][0]["source"].endswith("bad.png")
+
+
+def test_csv_goes_to_the_output_or_into_a_file(
+    faces: Path, trained_runs_dir: Path, tmp_path: Path
+) -> None:
+    where = ("--runs-dir", trained_runs_dir)
+    code, stdout, _ = facebench("predict", faces, *RUN, *where, "--csv")
+    printed = pd.read_csv(io.StringIO(stdout))
+    assert (code, len(printed)) == (0, 3)
+    target = tmp_path / "answers.csv"
+    code, stdout, _ = facebench("predict", faces, *RUN, *where, "--out", target, "--quiet")
+    assert (code, stdout) == (0, "")
+    pd.testing.assert_frame_equal(pd.read_csv(target), printed)
+
+
+def test_a_bad_picture_is_named_and_gives_exit_code_1(faces: Path, trained_runs_dir: Path) -> None:
+    (faces / "bad.png").write_bytes(b"x")
+    code, stdout, stderr = facebench("predict", faces, *RUN, "--runs-dir", trained_runs_dir)
+    assert code == 1
+    assert "it is not a picture" in stderr
+    assert "bad.png" in stderr
+    assert "3 faces" in stdout
+
+
+def test_faces_are_cropped_and_drawn_where_it_is_asked_for(
+    trained_runs_dir: Path, tmp_path: Path
+) -> None:
+    photos = {"a.png": scene((5, 10, 35, 70), (50, 30, 66, 50)), "b.png": scene()}
+    folder = folder_of(tmp_path / "in", {k: encoded(v, "PNG") for k, v in photos.items()})
+    code, stdout, stderr = facebench(
+        "predict", folder, *RUN, "--runs-dir", trained_runs_dir, "--crop", "--faces", "all",
+        "--detector", WHITE.name, "--draw", tmp_path / "drawn",
+    )  # fmt: skip
+    assert code == 1  # b.png shows no face
+    assert "no face found" in stderr
+    assert "#2" in stdout
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "neither --run nor --checkpoint"),
+        ((*RUN, "--checkpoint", "x"), "both --run and --checkpoint"),
+        (("--run", "ffffffff"), "no run is meant by 'ffffffff'"),
+        (("--checkpoint", "nowhere"), "the checkpoint nowhere does not exist"),
+        ((*RUN, "--faces-px", 64), "trained on faces of 32 pixels, not 64"),
+        ((*RUN, "--csv", "--json"), "both want the standard output"),
+        ((*RUN, "--crop", "--detector", "none"), "there is no detector 'none'"),
+        ((*RUN, "--crop", "--margin", 7), "margin is 7"),
+        ((*RUN, "--device", "tpu"), "unknown device 'tpu'"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_usage_error(
+    faces: Path, trained_runs_dir: Path, options: tuple[object, ...], told: str
+) -> None:
+    code, stdout, stderr = facebench("predict", faces, *options, "--runs-dir", trained_runs_dir)
+    assert code == 2
+    assert told in stdout + stderr
+
+
+def test_a_folder_without_pictures_is_a_usage_error(trained_runs_dir: Path, tmp_path: Path) -> None:
+    code, _, stderr = facebench("predict", tmp_path, *RUN, "--runs-dir", trained_runs_dir)
+    assert (code, "holds no pictures" in stderr) == (2, True)
+
+
+def test_export_writes_a_file_and_shows_how_it_compared(
+    trained_runs_dir: Path, drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "face.ts"
+    where = ("--runs-dir", trained_runs_dir, "--data-dir", drawn_data_dir)
+    code, stdout, _ = facebench("export", *RUN, "--to", "torchscript", "--out", target, *where)
+    assert (code, target.is_file()) == (0, True)
+    assert "validation faces" in stdout
+    assert "64 random pictures" in stdout
+    code, stdout, _ = facebench(
+        "export", *RUN, "--to", "safetensors", "--out", tmp_path / "f", *where, "--json"
+    )
+    compared = json.loads(stdout)["data"]["compared"]
+    assert max(found["max_difference"] for found in compared) < 1e-5
+
+
+def test_export_says_where_it_compared_on_noise_alone(
+    trained_runs_dir: Path, tmp_path: Path
+) -> None:
+    options = ("--runs-dir", trained_runs_dir, "--data-dir", tmp_path / "none")
+    code, _, stderr = facebench(
+        "export", *RUN, "--to", "safetensors", "--out", tmp_path / "f", *options
+    )
+    assert (code, "random pictures alone" in stderr) == (0, True)
+
+
+def test_export_does_not_overwrite_the_runs_own_weights(trained_runs_dir: Path) -> None:
+    (model,) = trained_runs_dir.glob("work/*/model.safetensors")
+    before = model.read_bytes()
+    code, _, stderr = facebench(
+        "export", *RUN, "--to", "safetensors", "--out", model, "--runs-dir", trained_runs_dir
+    )
+    assert (code, "is the run's own file" in stderr) == (2, True)
+    assert model.read_bytes() == before
+
+
+def test_small_pictures_are_enlarged_and_captions_go_beneath() -> None:
+    drawn = annotated(Image.new("RGB", (100, 100), "white"), [Remark(("gender female 99 %",))])
+    assert drawn.width == 400
+    assert drawn.height > 400
+    assert drawn.getpixel((2, drawn.height - 2)) == PLATE
+
+
+def test_a_plate_stays_within_the_picture() -> None:
+    white = Image.new("RGB", (400, 400), "white")
+    for box in ((380, 390, 500, 480), (-50, -50, 10, 10)):
+        drawn = annotated(white, [Remark(("one", "two"), box)])
+        assert drawn.size == (400, 400)
+        assert (np.asarray(drawn) == PLATE).all(axis=2).any()

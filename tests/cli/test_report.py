@@ -1,0 +1,134 @@
+"""`facebench report`: what it writes, and what it says of runs that are none, few or broken."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from benchmark import registry
+from benchmark.cli.main import app
+from benchmark.faces.choice import STORED_NAME
+from benchmark.faces.drawn import draw_faces
+from benchmark.faces.store import store_faces
+from tests.report.stores import QUICK, builder, fill, finish, predictions_on
+from tests.results.conftest import RunBuilder
+
+if TYPE_CHECKING:
+    from benchmark.faces.store import FaceSet
+
+MTL = QUICK[0]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> RunBuilder:
+    return builder(tmp_path / "mlruns")
+
+
+def call(runs: RunBuilder, *arguments: str, data_dir: Path | None = None) -> Result:
+    folders = ["--runs-dir", str(runs.runs_dir)]
+    folders += ["--data-dir", str(data_dir or runs.runs_dir.parent / "data")]
+    return CliRunner().invoke(app, ["report", *arguments, *folders])
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_page_is_written_and_its_answers_are_printed(runs: RunBuilder) -> None:
+    fill(runs, QUICK[:2], n=80)
+    result = call(runs)
+    assert result.exit_code == 0
+    assert "Which network reads a face best?" in result.stdout
+    assert f"{MTL} is best on validation" in flat(result.stdout)
+    page = runs.runs_dir / "reports" / f"report-{STORED_NAME}-all.html"
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert f"Written: {page}" in flat(result.stderr)
+
+
+def test_json_is_alone_on_stdout(runs: RunBuilder, tmp_path: Path) -> None:
+    fill(runs, QUICK[:1], n=80)
+    result = call(runs, "--suite", "quick", "--out", str(tmp_path / "a" / "page.html"), "--json")
+    (written,) = json.loads(result.stdout)["data"]["reports"]
+    assert written["file"] == str(tmp_path / "a" / "page.html")
+    assert written["suites"] == ["quick"]
+    assert written["answers"]["best"]["answered"]
+    assert not written["answers"]["gender"]["answered"]
+    assert not written["with_faces"]
+
+
+def test_no_run_is_said_with_what_to_do(runs: RunBuilder) -> None:
+    result = call(runs)
+    assert result.exit_code == 2
+    assert "there is no run" in result.stderr
+    assert "facebench run --suite quick" in flat(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--suite", "moon"], "unknown suite 'moon'"),
+        (["--dataset", "moon"], "no run is on the data set 'moon'"),
+        (["--mlflow-url", "file:///etc"], "is no address"),
+        (["--out", "page.pdf"], "FILE.html or a folder"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options: list[str], said: str, runs: RunBuilder) -> None:
+    fill(runs, QUICK[:1], n=80)
+    result = call(runs, *options)
+    assert result.exit_code == 2
+    assert said in flat(result.stderr)
+
+
+def test_a_run_that_cannot_be_read_is_left_out_and_said(runs: RunBuilder) -> None:
+    fill(runs, QUICK[:1], n=80)
+    broken = runs.begun(registry.experiment(QUICK[1]))
+    (broken.folder / "experiment.json").write_text('{"schema": 0}', encoding="utf-8")
+    result = call(runs)
+    assert result.exit_code == 0
+    assert "Left out, not readable" in flat(result.stderr)
+
+
+def test_a_store_that_cannot_be_read_costs_the_links_alone(runs: RunBuilder) -> None:
+    fill(runs, QUICK[:1], n=80)
+    (runs.runs_dir / "mlflow.db").write_text("no database at all, but some text", encoding="utf-8")
+    result = call(runs)
+    assert result.exit_code == 0
+    assert "the MLflow store cannot be read" in flat(result.stderr)
+    assert "No number of the page leads to MLflow" in flat(result.stderr)
+
+
+def test_a_store_without_tables_costs_the_links_alone(runs: RunBuilder) -> None:
+    fill(runs, QUICK[:1], n=80)
+    sqlite3.connect(runs.runs_dir / "mlflow.db").close()
+    assert call(runs).exit_code == 0
+
+
+def test_drawn_faces_are_shown_without_asking(runs: RunBuilder, drawn_faces: "FaceSet") -> None:
+    runs.dataset |= {"pixel_digest": drawn_faces.pixel_digest}
+    experiment = registry.experiment(MTL)
+    finish(runs, experiment, predictions=predictions_on(drawn_faces, experiment))
+    result = call(runs, "--json", data_dir=drawn_faces.folder.parent)
+    (written,) = json.loads(result.stdout)["data"]["reports"]
+    assert "data:image/webp" in Path(written["file"]).read_text(encoding="utf-8")
+
+
+def test_people_are_shown_only_where_asked_and_then_with_a_warning(
+    runs: RunBuilder, tmp_path: Path
+) -> None:
+    drawn = draw_faces(120, seed=3, image_px=32)
+    data_dir = tmp_path / "data"
+    faces = store_faces(
+        drawn.images, drawn.labels, name="people-32", drawn=False, data_dir=data_dir
+    )
+    runs.dataset |= {"name": "people-32", "drawn": False, "pixel_digest": faces.pixel_digest}
+    experiment = registry.experiment(MTL)
+    finish(runs, experiment, predictions=predictions_on(faces, experiment))
+    page = runs.runs_dir / "reports" / "report-people-32-all.html"
+    assert call(runs, data_dir=data_dir).exit_code == 0
+    assert "<img" not in page.read_text(encoding="utf-8")
+    result = call(runs, "--with-faces", data_dir=data_dir)
+    assert "the page holds pictures of people: personal data" in flat(result.stderr)
+    assert "<img" in page.read_text(encoding="utf-8")

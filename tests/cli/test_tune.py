@@ -1,0 +1,123 @@
+"""`facebench tune` as a person meets it: a search on drawn faces, its refit, and wrong turns."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from benchmark import registry
+from benchmark.cli.main import app
+from benchmark.results.record import RunRecord, all_records
+from benchmark.tracking import open_store
+from tests.cli.test_run import facebench
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # optuna, plotly and mlflow warn of each other
+
+NAME = "gender-cnn-none-full-short"
+TINY = ("--set", "backbone.input_px=32", "--set", "recipe.max_epochs=1", "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_it_was(tmp_path: Path) -> Iterator[None]:
+    yield
+    registry.look_for_tuned(tmp_path / "nothing")
+
+
+def trials_of(runs_dir: Path) -> list[RunRecord]:
+    return [record for record in all_records(runs_dir) if record.is_trial]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path: Path) -> None:
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
+    tune = (
+        "tune",
+        NAME,
+        "--trials",
+        "3",
+        "--only",
+        "learning_rate",
+        "--seeds",
+        "0",
+        *TINY,
+        *places,
+    )
+    answer = facebench(*tune, "--sampler", "random", "--sampler-seed", "2", "--json")
+    assert answer.exit_code == 0, answer.output
+    (found,) = json.loads(answer.stdout)["data"]["studies"]
+    assert found["trials"] == {"complete": 2, "pruned": 0, "failed": 0}
+
+    # No trial read a test face, and none kept a network.
+    for record in trials_of(tmp_path):
+        assert set(pd.read_csv(record.predictions_path)["part"]) == {"val"}
+        assert not (record.folder / "model.safetensors").exists()
+
+    # MLflow has one parent with as many children, in an experiment of their own.
+    client = open_store(tmp_path)
+    experiment = client.get_experiment_by_name("drawn-v1-searches")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "facebench.study" in run.data.tags]
+    children = [
+        run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    ]
+    assert sorted(run.data.tags["trial"] for run in children) == ["000", "001"]
+    assert {run.data.tags["trial_state"] for run in children} == {"complete"}
+    kept = {item.path for item in client.list_artifacts(parent.info.run_id, "study")}
+    assert {"study/trials.csv", "study/history.png", "study/study.html"} <= kept
+
+    again = facebench(*tune, "--no-refit")
+    assert "2 of 2 trials" in again.stderr
+    assert len(trials_of(tmp_path)) == 2
+
+    if found["recipe"] is not None:
+        assert found["refit"]["finished"] == 1
+        board = facebench("leaderboard", "--suite", "tuned", *places)
+        assert f"{NAME}-tuned" in board.stdout.replace("\n", "")
+
+
+def test_help_gives_examples() -> None:
+    shown = CliRunner().invoke(app, ["tune", "--help"], env={"COLUMNS": "100"})
+    assert shown.exit_code == 0
+    assert "facebench tune mtl-squeezenet1_1-imagenet-full --trials 30" in shown.stdout
+    assert "--worker" not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tune"], "nothing to tune was named"),
+        (["tune", "mtl-cnn-none-ful-short"], "did you mean mtl-cnn-none-full-short"),
+        (["tune", "grid-nobody"], "unknown grid 'grid-nobody'"),
+        (["tune", "--suite", "tuned"], "nothing has been tuned here"),
+        (["tune", NAME, "--row", "32"], "--row is of grids"),
+        (["tune", NAME, "--sampler", "magic"], "--sampler is 'magic'"),
+        (["tune", NAME, "--pruner", "axe"], "--pruner is 'axe'"),
+        (["tune", NAME, "--only", "depth"], "backbone.trainable_stages is not searched here"),
+        (["tune", NAME, "--storage", "here.db"], "the storage 'here.db' is no address"),
+        (["tune", "grid-mtl-vgg16-block5", "--row", "33"], "--row is '33'"),
+    ],
+)
+def test_a_wrong_word_is_one_sentence_and_exit_code_two(
+    arguments: list[str], said: str, drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    answer = facebench(*arguments, *places)
+    assert answer.exit_code == 2, answer.output
+    assert said in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_search_whose_trials_all_fail_says_why(drawn_data_dir: Path, tmp_path: Path) -> None:
+    """At a rate of 1e30 the loss is not finite within an epoch."""
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    broken = ("--set", "recipe.learning_rate=1e30", "--set", "recipe.clipping=none")
+    answer = facebench(
+        "tune", NAME, "--trials", "2", "--only", "hidden_units", *broken, *TINY, *places
+    )
+    assert answer.exit_code == 3, answer.output
+    assert "no trial of gender-cnn-none-full-short was good" in answer.stderr
+    assert "a finite loss" in answer.stderr

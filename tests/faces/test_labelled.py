@@ -1,0 +1,199 @@
+"""A folder and a table become a data set as any other; what the table does not tell is counted."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.errors import DataError
+from benchmark.faces.audit import audit
+from benchmark.faces.label_statement import findings, gaps, notes, unmapped
+from benchmark.faces.prepare import prepare
+from benchmark.faces.sample import draw_sample
+from benchmark.faces.splits import parts_of
+from benchmark.faces.store import FaceSet
+from tests.faces.sources import encoded, folder_of, jpeg, picture, zip_of
+
+GENDERS = ("male", "female")
+RACES = ("White", "Black", "East Asian", "Indian", "Latino_Hispanic")
+
+
+def labelled(
+    tmp_path: Path, rows: list[str], n: int = 40, head: str = "file,age,gender,race"
+) -> Path:
+    """A folder of n pictures called p0.jpg …, and labels.csv beside it."""
+    source = folder_of(tmp_path / "photos", {f"p{i}.jpg": jpeg(i) for i in range(n)})
+    (tmp_path / "labels.csv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return source
+
+
+def row(i: int) -> str:
+    return f"p{i}.jpg,{1 + i * 7 % 90},{GENDERS[i % 2]},{RACES[i % 5]}"
+
+
+def prepared(tmp_path: Path, source: Path, **options: object) -> FaceSet:
+    labels = [tmp_path / "labels.csv"]
+    result = prepare(source, tmp_path / "data", image_px=24, labels=labels, **options)  # type: ignore[arg-type]
+    return result.faces
+
+
+def test_a_folder_with_a_table_is_a_data_set_whose_audit_finds_nothing(tmp_path: Path) -> None:
+    source = labelled(tmp_path, [row(i) for i in range(40)])
+    faces = prepared(tmp_path, source)
+    assert {name: len(rows) for name, rows in parts_of(faces).items()} == {
+        "train": 32, "val": 4, "test": 4,
+    }  # fmt: skip
+    assert audit(faces).findings == []
+    first = faces.table.set_index("file").loc["p4.jpg"]
+    assert first[["age", "age_group", "gender", "race"]].tolist() == [29, 2, 0, 4]
+
+
+def test_the_same_faces_get_the_same_split_from_a_folder_or_an_archive(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(40)]
+    folder = labelled(tmp_path, rows)
+    archive = zip_of(tmp_path / "photos.zip", {f"deep/p{i}.jpg": jpeg(i) for i in range(40)})
+    both = [prepared(tmp_path, folder), prepared(tmp_path, archive, name="zipped")]
+    assert len({faces.split_digest for faces in both}) == 1
+    assert len({faces.labels_digest for faces in both}) == 1
+
+
+def test_a_task_the_table_does_not_tell_is_empty_in_every_row(tmp_path: Path) -> None:
+    rows = [f"p{i}.jpg,{GENDERS[i % 2]}" for i in range(40)]
+    faces = prepared(tmp_path, labelled(tmp_path, rows, head="file,gender"))
+    lines = (faces.folder / "table.csv").read_text().splitlines()
+    assert lines[1].split(",")[2:6] in (["", "", "0", ""], ["", "", "1", ""])
+    assert (faces.n_labelled("gender"), faces.n_labelled("race")) == (40, 0)
+    said = " ".join(gaps(faces.manifest["labels"], 40))
+    assert "No face is labelled with race: neither trained nor evaluated here" in said
+    assert audit(faces).findings == []
+
+
+def test_words_without_a_class_are_counted_and_unknown_ones_are_findings(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(40)]
+    rows[:4] = ["p0.jpg,20-29,male,White", "p1.jpg,20-29,male,Martian",
+                "p2.jpg,NA,female,White", "p3.jpg,30-39,,Black"]  # fmt: skip
+    faces = prepared(tmp_path, labelled(tmp_path, rows))
+    labels = faces.manifest["labels"]
+    found = {(entry["column"], entry["word"]): entry["rows"] for entry in unmapped(labels)}
+    assert found == {
+        ("age", "20-29"): 2, ("age", "NA"): 1, ("race", "Martian"): 1, ("gender", ""): 1,
+    }  # fmt: skip
+    assert labels["without"] == {"age": 4, "age_group": 3, "gender": 1, "race": 1}
+    assert len(findings(labels, 0)) == 1
+    assert "race 'Martian' (1: not a word that is known)" in findings(labels, 0)[0]
+
+
+def test_duplicates_lost_pictures_and_faces_without_any_label_are_told(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(38)]
+    rows += ["p1.jpg,8,female,Black",  # as row(1) has it
+             "p2.jpg,15,female,White",  # other than row(2)
+             "gone.jpg,30,male,White", "p38.jpg,NA,,"]  # fmt: skip
+    faces = prepared(tmp_path, labelled(tmp_path, rows))
+    labels, quarantine = faces.manifest["labels"], faces.quarantine().set_index("file")
+    assert labels["repeated_rows"] == 2
+    assert labels["contradicted_faces"] == 1
+    assert "p1.jpg" in faces.table["file"].tolist()
+    assert quarantine["reason"].to_dict() == {
+        "gone.jpg": "no picture of this name",
+        "p2.jpg": "its rows contradict each other",
+        "p38.jpg": "no label that has a class here",
+        "p39.jpg": "no row in the table of labels",
+    }
+    assert len(findings(labels, 1)) == 2
+    assert "2 rows name a file that an earlier row names." in notes(labels)
+
+
+def test_a_row_means_one_picture_and_a_picture_one_row(tmp_path: Path) -> None:
+    files = {f"p{i}.jpg": jpeg(i) for i in range(30)} | {
+        "deep/p0.jpg": jpeg(40),
+        "deep/q.jpg": jpeg(41),
+    }
+    source = folder_of(tmp_path / "photos", files)
+    rows = [*(row(i) for i in range(30)), "deep/q.jpg,30,male,White", "q.jpg,40,male,White"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,age,gender,race", *rows]))
+    faces = prepared(tmp_path, source)
+    quarantine = faces.quarantine().set_index("file")["reason"]
+    assert "p0.jpg" in faces.table["file"].tolist()  # the one of that very path
+    assert quarantine["q.jpg"] == "another row names the same picture"
+    assert quarantine["deep/p0.jpg"] == "no row in the table of labels"
+
+
+def test_equal_pictures_disagree_only_where_both_are_labelled(tmp_path: Path) -> None:
+    files = {f"p{i}.jpg": jpeg(i // 2 if i < 4 else i) for i in range(24)}
+    source = folder_of(tmp_path / "photos", files)
+    rows = [
+        "file,gender,race",
+        "p0.jpg,male,White",
+        "p1.jpg,male,",
+        "p2.jpg,male,",
+        "p3.jpg,female,",
+    ]
+    rows += [f"p{i}.jpg,male,White" for i in range(4, 24)]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    table = prepared(tmp_path, source).table.set_index("file")
+    assert table.loc[["p0.jpg", "p1.jpg"], "is_copy"].tolist() == [0, 1]
+    assert table.loc[["p2.jpg", "p3.jpg"], "label_conflict"].tolist() == [1, 1]
+
+
+def test_bad_pictures_are_left_out_and_odd_ones_read(tmp_path: Path) -> None:
+    odd = {
+        "p0.jpg": b"no picture",
+        "p1.jpg": encoded(picture(1).convert("CMYK")),
+        "p2.jpg": encoded(picture(2).convert("I;16"), format="PNG"),
+        "p3.jpg": encoded(picture(3), format="GIF", save_all=True, append_images=[picture(4)]),
+    }
+    source = labelled(tmp_path, [row(i) for i in range(40)])
+    folder_of(source, odd)
+    faces = prepared(tmp_path, source)
+    assert faces.manifest["counts"]["quarantined_pictures"] == 1
+    assert faces.manifest["counts"]["converted_modes"] == {"CMYK": 1, "I;16": 1, "P": 1}
+    assert audit(faces).findings == []
+
+
+def test_preparing_again_does_nothing_and_other_labels_are_refused(tmp_path: Path) -> None:
+    source = labelled(tmp_path, [row(i) for i in range(40)])
+    prepared(tmp_path, source)
+    labels = [tmp_path / "labels.csv"]
+    options = {"image_px": 24, "labels": labels}
+    assert not prepare(source, tmp_path / "data", **options).is_new  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="prepared with other labels"):
+        prepared(tmp_path, source, given={("race", "white"): 4})
+
+
+def test_a_changed_label_is_found_by_the_audit(tmp_path: Path) -> None:
+    source = labelled(tmp_path, [row(i) for i in range(40)])
+    faces = prepared(tmp_path, source)
+    table = faces.table.assign(gender=1 - faces.table["gender"])
+    changed = audit(FaceSet(faces.folder, faces.manifest, table))
+    assert "other labels than the table of labels" in changed.findings[0]
+
+
+def test_a_sample_of_a_labelled_data_set_is_sound(tmp_path: Path) -> None:
+    rows = [f"p{i}.jpg,{GENDERS[i % 2]}" for i in range(120)]
+    faces = prepared(tmp_path, labelled(tmp_path, rows, n=120, head="file,gender"))
+    sample = draw_sample(faces, 100, "small")
+    assert audit(sample).findings == []
+    assert sample.manifest["labels"]["without"]["race"] == len(sample.table)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"layout": "celeba"}, "no layout 'celeba'.*utkface, fairface, table"),
+        ({"layout": "table"}, "without a table of labels"),
+        ({"layout": "fairface"}, "holds no fairface_label_train.csv"),
+        ({"given": {("race", "x"): 0}}, "--map was given for faces whose names"),
+    ],
+)
+def test_layouts_that_do_not_fit_are_refused(
+    tmp_path: Path, options: dict[str, object], found: str
+) -> None:
+    source = folder_of(tmp_path / "photos", {"p0.jpg": jpeg(0)})
+    with pytest.raises(DataError, match=found):
+        prepare(source, tmp_path / "data", **options)  # type: ignore[arg-type]
+
+
+def test_a_table_about_other_pictures_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    source = labelled(tmp_path, ["q0.jpg,25,male,White"])
+    with pytest.raises(DataError, match="no row of labels.csv names a picture"):
+        prepared(tmp_path, source)
+    assert list((tmp_path / "data").glob("*")) == []

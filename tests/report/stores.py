@@ -1,0 +1,179 @@
+"""Stores of finished runs with made-up answers: enough to fill each part of a page."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmark import registry
+from benchmark.experiment import Experiment
+from benchmark.faces.splits import parts_of
+from benchmark.faces.store import FaceSet
+from benchmark.files import write_json, write_text
+from benchmark.report.evidence import Evidence, chosen_experiments
+from benchmark.report.faces import Gallery
+from benchmark.report.links import MlflowLinks
+from benchmark.report.page import answers, portraits, write_page
+from benchmark.results.intervals import wilson
+from benchmark.results.leaderboard import build
+from benchmark.results.library import Library
+from benchmark.results.predictions import (
+    predictions_digest,
+    predictions_table,
+    write_predictions,
+)
+from benchmark.results.record import SUBGROUP_COLUMNS, RunRecord
+from benchmark.results.rows import read_run
+from benchmark.results.subgroups import BYS, group_codes, group_names
+from benchmark.tasks import TaskName, combined
+from tests.results.conftest import RunBuilder, made_up_predictions, made_up_probabilities
+
+DRAWN = "drawn-v1"
+QUICK = registry.suites()["quick"].experiments
+LEAK = tuple(
+    f"mtl-cnn-none-full-until99-{ending}"
+    for ending in ("published", "split", "honest", "only_batches")
+)
+EVERY_QUESTION = (
+    *QUICK,
+    "mtl-squeezenet1_1-imagenet-fire4_5-short",
+    "mtl-squeezenet1_1-none-frozen-short",
+    "mtl-cnn-none-full",
+    "mtl-cnn-none-full-gate",
+    "mtl-cnn-none-full-embedding",
+    *LEAK,
+)
+"""Of each question that a page answers, at least one pair of experiments; no specialists."""
+
+
+def builder(runs_dir: Path, *, dataset: str = DRAWN, drawn: bool = True) -> RunBuilder:
+    """Give an empty store of runs on one data set."""
+    runs = RunBuilder(runs_dir)
+    runs.dataset |= {"name": dataset, "drawn": drawn}
+    return runs
+
+
+def fill(
+    runs: RunBuilder, names: Iterable[str], *, seeds: Iterable[int] = (0,), n: int = 400
+) -> None:
+    """Finish a run of each experiment and seed."""
+    for name in names:
+        for seed in seeds:
+            finish(runs, registry.experiment(name), seed=seed, n=n)
+
+
+def finish(
+    runs: RunBuilder,
+    experiment: Experiment,
+    *,
+    seed: int = 0,
+    n: int = 400,
+    predictions: pd.DataFrame | None = None,
+) -> None:
+    """Finish a run that reads the better the more its experiment looks as if it should."""
+    skills = {task: skill(experiment, task) for task in experiment.head.tasks}
+    record = runs.begun(
+        experiment,
+        seed=seed,
+        leaky=experiment.protocol.leaky,
+        parameters={"total": 700_000 + 9_000 * len(experiment.name), "trainable": 12_345},
+        multiply_adds=40_000_000 + 700_000 * len(experiment.backbone.trained_stages),
+    )
+    if predictions is None:
+        predictions = made_up_predictions(skills, n=n, seed=seed)
+    write_predictions(record.predictions_path, predictions)
+    write_json(record.folder / "metrics.json", scored(record, predictions, experiment))
+    write_text(record.folder / "history.csv", history(experiment, seed).to_csv(index=False))
+    end = {"seconds": 30.0 + 5 * seed, "images_per_second": 500.0, "peak_memory_mib": 800.0}
+    write_json(record.folder / "done.json", {"schema": 1, "selected_epoch": 9, **end})
+    if experiment.protocol.leaky:
+        table = pd.read_csv(record.predictions_path, usecols=["file", "part"], dtype=str)
+        files = table[table["part"] == "test"]["file"].to_numpy()
+        met = np.array(["seen", "seen", "seen", "related", "clean"])[np.arange(len(files)) % 5]
+        exposure = pd.DataFrame({"file": files, "exposure": met})
+        write_text(record.exposure_path, exposure.to_csv(index=False))
+
+
+def predictions_on(faces: FaceSet, experiment: Experiment) -> pd.DataFrame:
+    """Make up answers about the very faces of a prepared data set."""
+    tables = []
+    for part in ("val", "test"):
+        ours = faces.table.iloc[parts_of(faces)[part]].reset_index(drop=True)
+        answers = {
+            task: made_up_probabilities(ours, task, skill(experiment, task), seed=0)
+            for task in experiment.head.tasks
+        }
+        tables.append(predictions_table(ours, part, answers))
+    return pd.concat(tables, ignore_index=True)
+
+
+def scored(record: RunRecord, predictions: pd.DataFrame, experiment: Experiment) -> dict[str, Any]:
+    """Score what leaderboards need, without the intervals and checks that take a second a run."""
+    metrics: dict[str, float] = {}
+    rows = []
+    test = predictions[predictions["part"] == "test"]
+    for task in experiment.head.tasks:
+        right = (test[task] == test[f"{task}_pred"]).to_numpy()
+        metrics[f"test/{task}/accuracy"] = float(right.mean())
+        metrics[f"test/{task}/macro_f1"] = float(right.mean()) - 0.02
+        for by in BYS:
+            codes = group_codes(test, by)
+            for code, group in enumerate(group_names(by)):
+                ours = right[codes == code]
+                low, high = wilson(np.array([ours.sum()]), np.array([len(ours)]))
+                rate = float(ours.mean()) if len(ours) else None
+                rows.append((task, by, group, len(ours), rate, float(low[0]), float(high[0]), None))
+    validation = predictions[predictions["part"] == "val"]
+    metrics["selected/val/combined"] = combined(
+        {t: float((validation[t] == validation[f"{t}_pred"]).mean()) for t in experiment.head.tasks}
+    )
+    return {
+        "schema": 1,
+        "predictions_sha256": predictions_digest(record.predictions_path),
+        "metrics": metrics,
+        "subgroups": dict(zip(SUBGROUP_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)),
+    }
+
+
+def skill(experiment: Experiment, task: TaskName) -> float:
+    """Make up how much the true class is favoured."""
+    trained = len(experiment.backbone.trained_stages)
+    pretrained = experiment.backbone.weights != "none"
+    leaky = experiment.protocol.leaky
+    base = {"age_group": 1.0, "gender": 1.3, "race": 1.2}[task]
+    return base + 0.12 * trained + 0.4 * pretrained + 0.9 * leaky - 0.1 * len(experiment.head.tasks)
+
+
+def history(experiment: Experiment, seed: int, *, epochs: int = 12) -> pd.DataFrame:
+    """Make up how a run learnt."""
+    epoch = np.arange(1, epochs + 1)
+    learnt = 1 - np.exp(-epoch / (3 + seed))
+    columns = {"epoch": epoch, "train/loss": 2.5 - 1.8 * learnt, "val/combined": 0.3 + 0.4 * learnt}
+    for place, task in enumerate(experiment.head.tasks):
+        columns[f"val/{task}/accuracy"] = 0.3 + (0.3 + 0.1 * place) * learnt
+        columns[f"fitted/{task}/accuracy"] = learnt
+    return pd.DataFrame(columns)
+
+
+def evidence_of(
+    runs: RunBuilder, *suites: str, in_mlflow: bool = True, library: Library | None = None
+) -> Evidence:
+    """Read a store as `facebench report` does; `in_mlflow`: as if every run were there."""
+    if library is None:
+        read = tuple(read_run(record) for record in runs.records())
+        library = Library(read, registry.experiments(), registry.suites())
+    dataset = str(runs.dataset["name"])
+    experiments = chosen_experiments(library, suites, dataset)
+    records = [run.record for run in library.runs]
+    board = build(records, experiments, dataset, suite=" and ".join(suites) or None)
+    known = {run.record.identity[:12]: ("1", run.record.identity[:32]) for run in library.runs}
+    links = MlflowLinks(known=known if in_mlflow else {})
+    return Evidence(library, board, tuple(experiments), suites, links)
+
+
+def page_of(evidence: Evidence, gallery: Gallery | None = None) -> str:
+    """Write the page as `facebench report` does."""
+    answered, shown = tuple(answers(evidence)), tuple(portraits(evidence))
+    return write_page(evidence, answered, shown, gallery)

@@ -1,0 +1,45 @@
+"""Experiments that differ in one respect alone: who meets whom, in which order."""
+
+from benchmark import registry
+from benchmark.report.pairs import siblings
+
+
+def suite(name: str) -> list:  # type: ignore[type-arg]
+    return list(registry.experiments_of(name))
+
+
+def test_depths_meet_their_shallower_neighbour() -> None:
+    (group,) = siblings(suite("depth"), "trainable_stages")
+    values = [(group.value_of(one), group.value_of(other)) for one, other in group.couples()]
+    assert values == [
+        ("frozen", "fire6_9"),
+        ("fire6_9", "fire4_5"),
+        ("fire4_5", "fire2_3"),
+        ("fire2_3", "full"),
+    ]
+
+
+def test_weights_meet_the_random_ones_and_each_other() -> None:
+    (group,) = siblings(suite("controls"), "weights")
+    ((reference, arm),) = group.couples()
+    assert (reference.backbone.weights, arm.backbone.weights) == ("none", "imagenet")
+
+
+def test_other_conditions_make_no_siblings() -> None:
+    # the swapped control differs in its protocol besides
+    names = [
+        item.name for group in siblings(suite("controls"), "weights") for item in group.members
+    ]
+    assert not any("swapped" in name for name in names)
+
+
+def test_conditioning_meets_none() -> None:
+    names = ["mtl-cnn-none-full", "mtl-cnn-none-full-gate", "mtl-cnn-none-full-embedding"]
+    (group,) = siblings([registry.experiment(name) for name in names], "conditioning")
+    assert {reference.head.conditioning for reference, _ in group.couples()} == {"none"}
+    assert len(group.couples()) == 2
+
+
+def test_without_a_reference_conditionings_do_not_meet() -> None:
+    names = ["mtl-cnn-none-full-gate", "mtl-cnn-none-full-embedding"]
+    assert siblings([registry.experiment(name) for name in names], "conditioning") == []

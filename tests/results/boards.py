@@ -1,0 +1,99 @@
+"""Small leaderboards made by hand: rows without runs, for what only arranges and writes them."""
+
+from typing import Any
+
+from benchmark.experiment import Protocol, StudyRow
+from benchmark.results.board import Leaderboard, Table
+from benchmark.results.paired import Difference
+from benchmark.results.row import (
+    Against,
+    CombinedScore,
+    GroupGap,
+    Opponent,
+    Row,
+    Setting,
+    TaskScore,
+    WorstGroup,
+)
+from benchmark.tasks import TASKS, TaskName
+from tests.results.conftest import an_experiment
+
+SETTING = Setting("utkface-100", False, "leak-free-1", "cd" * 32, "ab" * 32, Protocol())
+NASTY = 'mtl-<script>alert("1")</script>&_x|$%#{}~^\\'
+
+
+def difference(value: float, p: float) -> Difference:
+    """Give a difference of so many points with an interval of two points to either side."""
+    return Difference(
+        accuracy=value,
+        low=value - 0.02,
+        high=value + 0.02,
+        macro_f1=None,
+        macro_f1_low=None,
+        macro_f1_high=None,
+        seed_low=None,
+        seed_high=None,
+        test="sign_flip",
+        p=p,
+        only_reference=None,
+        only_arm=None,
+        n_faces=200,
+        n_clusters=200,
+        chance_sd=0.01,
+        unit=0.005,
+    )
+
+
+def outcome(
+    kind: Opponent, task: TaskName | None, value: float, p: float, other: str = "gender-other"
+) -> Against:
+    """Give what came of a meeting; a corrected p of 0.05 or less tells the two apart."""
+    seen = None if p <= 0.05 else 0.04
+    return Against(kind, other, task, difference(value, p), p, seen)
+
+
+def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: Any) -> Row:
+    """Give a finished row over three seeds with something in every column."""
+    values: dict[str, Any] = {
+        "rank": 1,
+        "val_combined": accuracy,
+        "val_combined_sd": 0.01,
+        "scores": {
+            task: TaskScore(accuracy, accuracy - 0.02, accuracy + 0.02, accuracy - 0.05, 0.01, 0.02)
+            for task in TASKS
+        },
+        "combined": CombinedScore(accuracy, accuracy - 0.02, accuracy + 0.02, 0.01),
+        "worst": WorstGroup("age_group", "gender_race", "female Others", 57, 0.561, 0.433, 0.682),
+        "gap": GroupGap("age_group", "gender_race", 0.15, 0.05, 0.25, 0.08),
+        "against": (
+            outcome("twin", "gender", 0.031, 0.004),
+            outcome("defined", "race", -0.012, 0.3, other="mtl-cnn-none-full-b"),
+        ),
+        "study": StudyRow("2.2", age_group=0.9028, gender=0.9758, race=0.9253),
+        "parameters": 722_496,
+        "trainable_parameters": 12_345,
+        "gmacs": 0.0512,
+        "seconds": 750.0,
+        "images_per_second": 1320.0,
+        "peak_memory_mib": 2048.0,
+        "seeds": (0, 1, 2),
+        "devices": ("CPU, 2 threads",),
+        "precisions": ("fp32",),
+        "commits": ("0123456789ab",),
+        "identities": ("aa", "bb", "cc"),
+        "definition": an_experiment().as_dict(),
+    }
+    return Row("done", name, **(values | changes))
+
+
+def a_board(*rows: Row, **changes: Any) -> Leaderboard:
+    """Put rows in one table of multi-task networks."""
+    values: dict[str, Any] = {
+        "dataset": "utkface-100",
+        "suite": None,
+        "drawn": False,
+        "tables": (Table(SETTING, "mtl", tuple(rows), n_p_values=2),),
+        "notes": ("A note with <b>tags</b> & signs.",),
+        "limits": ("A limit.",),
+    }
+    return Leaderboard(**(values | changes))

@@ -1,0 +1,200 @@
+"""What a row is set against: twins, the one its definition names, the first; p-values by hand."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.experiment import Experiment
+from benchmark.results.answers import read_answers
+from benchmark.results.board import Leaderboard
+from benchmark.results.leaderboard import Asked, arrange, build, read_runs
+from benchmark.results.paired import Pair, holm, mcnemar_p, paired_difference
+from benchmark.results.row import Against, Row
+from benchmark.tasks import TaskName
+from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
+
+GENDER: tuple[TaskName, ...] = ("gender",)
+MTL = an_experiment("a")
+TWIN = an_experiment("a", tasks=GENDER)
+OTHER = an_experiment("b", tasks=GENDER, **{"recipe.learning_rate": 5e-4})
+NAMING = dataclasses.replace(OTHER, compare_with=TWIN.name)
+
+
+def row_of(board: Leaderboard, name: str) -> Row:
+    (row,) = (row for table in board.tables for row in table.rows if row.name == name)
+    return row
+
+
+def outcomes(
+    runs: RunBuilder, experiments: Sequence[Experiment], name: str
+) -> Mapping[str, Against]:
+    board = build(runs.records(), experiments, "utkface-100")
+    return {f"{item.kind} {item.task or 'together'}": item for item in row_of(board, name).against}
+
+
+def right(n_val: int, n_test: int, tasks: Sequence[TaskName] = GENDER, *, n: int = 100) -> Any:
+    return exact_predictions(n_val, n_test, n=n, tasks=tasks)
+
+
+def test_a_multi_task_network_meets_its_twin_on_the_twin_s_task(runs: RunBuilder) -> None:
+    runs.done(MTL, exact_predictions(70, 80))
+    runs.done(TWIN, right(70, 60))
+    found = outcomes(runs, [MTL, TWIN], MTL.name)
+    twin = found["twin gender"]
+    assert twin.difference is not None
+    # 80 and 60 of 100 right, the first so many: 20 faces the network alone, none the twin alone.
+    assert twin.difference.accuracy == pytest.approx(0.2)
+    assert twin.difference.p == pytest.approx(mcnemar_p(0, 20))
+    assert twin.of_trainings_alone
+    assert (found["twin race"].difference, found["twin race"].why) == (None, "not registered")
+
+
+def test_a_single_task_network_meets_its_multi_task_twin(runs: RunBuilder) -> None:
+    runs.done(MTL, exact_predictions(70, 80))
+    runs.done(TWIN, right(70, 60))
+    twin = outcomes(runs, [MTL, TWIN], TWIN.name)["twin gender"]
+    assert twin.other == MTL.name
+    assert twin.difference is not None
+    assert twin.difference.accuracy == pytest.approx(-0.2)
+
+
+def test_one_that_bears_the_twin_s_name_and_was_trained_otherwise_is_none(
+    runs: RunBuilder,
+) -> None:
+    trained_longer = TWIN.varied(name=TWIN.name, **{"recipe.max_epochs": 99})
+    runs.done(MTL, exact_predictions(70, 80))
+    runs.done(trained_longer, right(70, 60))
+    found = outcomes(runs, [MTL, trained_longer], MTL.name)
+    assert found["twin gender"].why == "no twin, its recipe differ"
+
+
+def test_several_seeds_meet_several_as_in_a_comparison(runs: RunBuilder) -> None:
+    for seed, n_right in enumerate((80, 85, 90)):
+        runs.done(TWIN, right(60, n_right), seed=seed)
+    for seed, n_right in enumerate((84, 70)):
+        runs.done(NAMING, right(70, n_right), seed=seed)
+    found = outcomes(runs, [TWIN, NAMING], NAMING.name)["defined gender"]
+    arms = [
+        [record for record in runs.records() if record.experiment_name == item.name]
+        for item in (TWIN, NAMING)
+    ]
+    reference, arm = (read_answers(records, GENDER) for records in arms)
+    expected = paired_difference(
+        Pair(
+            arm.faces["gender"].to_numpy(),
+            arm.faces["cluster"].to_numpy(),
+            reference.predicted["gender"],
+            arm.predicted["gender"],
+        )
+    )
+    assert found.difference is not None
+    for name in ("accuracy", "low", "high", "p", "seed_low", "chance_sd", "unit", "test"):
+        assert getattr(found.difference, name) == pytest.approx(getattr(expected, name)), name
+    assert not found.of_trainings_alone
+
+
+def test_all_rows_meet_the_first_by_validation(runs: RunBuilder) -> None:
+    runs.done(TWIN, right(90, 60))
+    runs.done(OTHER, right(70, 80))
+    board = build(runs.records(), [TWIN, OTHER], "utkface-100")
+    assert row_of(board, TWIN.name).against == ()
+    (found,) = row_of(board, OTHER.name).against
+    assert (found.kind, found.other) == ("first", TWIN.name)
+    assert found.difference is not None
+    assert found.difference.accuracy == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("n_right", "tied"), [(58, True), (40, False)])
+def test_a_row_not_told_from_the_first_is_tied(n_right: int, tied: bool, runs: RunBuilder) -> None:
+    # Of 100 faces one alone reads 2: p = 0.5. One alone reads 20: p = 2 / 2^20.
+    runs.done(TWIN, right(90, 60))
+    runs.done(OTHER, right(70, n_right))
+    board = build(runs.records(), [TWIN, OTHER], "utkface-100")
+    row = row_of(board, OTHER.name)
+    assert row.tied is tied
+    assert row.against[0].told_apart is not tied
+    assert (row.against[0].smallest_seen is not None) is tied
+    assert any(note.startswith("= marks") for note in board.notes) is tied
+
+
+def test_all_tasks_together_count_as_combined_does(runs: RunBuilder) -> None:
+    other = MTL.varied(name=an_experiment("b").name, **{"recipe.learning_rate": 5e-4})
+    runs.done(MTL, exact_predictions(90, 60))
+    runs.done(other, exact_predictions(80, 50))
+    found = outcomes(runs, [MTL, other], other.name)["first together"]
+    assert found.difference is not None
+    # The same 10 faces are lost on all three tasks: 10 of 100, whatever the weights.
+    assert found.difference.accuracy == pytest.approx(-0.1)
+    assert found.difference.test == "sign_flip"
+    assert found.difference.p == pytest.approx(2 / 2**10)
+
+
+def test_p_values_are_corrected_over_the_table_each_comparison_once(runs: RunBuilder) -> None:
+    third = an_experiment("c", tasks=GENDER, **{"recipe.learning_rate": 2e-4})
+    runs.done(TWIN, right(90, 60))
+    runs.done(NAMING, right(80, 66))
+    runs.done(third, right(70, 50))
+    board = build(runs.records(), [TWIN, NAMING, third], "utkface-100")
+    (table,) = board.tables
+    # NAMING meets TWIN both as the one it names and as the first: one p-value, told twice.
+    expected, _ = holm([mcnemar_p(0, 6), mcnemar_p(10, 0)])
+    assert table.n_p_values == 2
+    found = [
+        item.p_holm for name in (NAMING.name, third.name) for item in row_of(board, name).against
+    ]
+    assert found == pytest.approx([expected[0], expected[0], expected[1]])
+
+
+def test_an_honest_row_never_meets_a_leaky_one(runs: RunBuilder) -> None:
+    runs.done(TWIN, right(90, 60), leaky=True)
+    runs.done(NAMING, right(70, 80))
+    found = outcomes(runs, [TWIN, NAMING], NAMING.name)
+    assert {item.why for item in found.values()} == {"one of the two is LEAKY"}
+
+
+def test_rows_on_other_test_faces_are_not_compared(runs: RunBuilder) -> None:
+    runs.done(TWIN, right(90, 60))
+    runs.done(NAMING, right(70, 80, n=90))
+    found = outcomes(runs, [TWIN, NAMING], NAMING.name)
+    assert {item.why for item in found.values()} == {"tested on different faces"}
+
+
+def test_a_row_outside_the_suite_is_met_all_the_same(runs: RunBuilder) -> None:
+    runs.done(MTL, exact_predictions(70, 80))
+    runs.done(TWIN, right(70, 60))
+    read, _ = read_runs(runs.records())
+    board = arrange(read, Asked([MTL], "utkface-100", known={TWIN.name: TWIN}))
+    assert [row.name for table in board.tables for row in table.rows] == [MTL.name]
+    by_task = {item.task: item for item in row_of(board, MTL.name).against}
+    assert by_task["gender"].difference is not None
+
+
+def test_missing_twins_are_said_beneath(runs: RunBuilder) -> None:
+    runs.done(MTL, exact_predictions(70, 80))
+    board = build(runs.records(), [MTL, TWIN], "utkface-100")
+    (note,) = (note for note in board.notes if note.startswith("Twins missing"))
+    assert f"gender ({TWIN.name}: not run here)" in note
+    assert "age group and race (not registered)" in note
+
+
+def test_ad_hoc_rows_meet_the_first_alone(runs: RunBuilder) -> None:
+    runs.done(TWIN, right(90, 60))
+    runs.done(NAMING.adjusted({"recipe.max_epochs": 3}), right(70, 80))
+    board = build(runs.records(), [TWIN, NAMING], "utkface-100", ad_hoc=True)
+    ad_hoc = next(row for table in board.tables for row in table.rows if row.rank == 2)
+    assert [item.kind for item in ad_hoc.against] == ["first"]
+
+
+def test_order_of_the_folders_changes_no_p_value(runs: RunBuilder) -> None:
+    for seed in (0, 1):
+        runs.done(TWIN, right(90, 60 + seed), seed=seed)
+        runs.done(NAMING, right(80, 66 - seed), seed=seed)
+    boards = [
+        build(records, [TWIN, NAMING], "utkface-100")
+        for records in (runs.records(), runs.records()[::-1])
+    ]
+    assert boards[0].tables == boards[1].tables
+    assert np.isfinite(row_of(boards[0], NAMING.name).against[0].p_holm or np.nan)

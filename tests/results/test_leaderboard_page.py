@@ -1,0 +1,92 @@
+"""The leaderboard's page in a real browser: it sorts, filters, and asks nobody anything."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmark.results.leaderboard_page import page
+from benchmark.results.row import Row
+from tests.results.boards import NASTY, a_board, a_row
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def trouble() -> list[str]:
+    """What the browser complained of, and what it asked for besides the page."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory, trouble: list[str]) -> "Iterator[Page]":
+    """A table of a reference row, two networks and one that is missing, opened once."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if CHROMIUM is None:
+        pytest.skip("needs Debian's chromium")
+    board = a_board(
+        Row("reference", "majority class"),
+        a_row("mtl-slow-one", 0.8, rank=1, seconds=900.0),
+        a_row("mtl-fast-one", 0.7, rank=2, seconds=20.0),
+        Row("missing", NASTY),
+    )
+    path = tmp_path_factory.mktemp("page") / "leaderboard.html"
+    path.write_text(page(board), encoding="utf-8")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 1280, "height": 900})
+        opened.on("console", lambda said: trouble.append(f"{said.type}: {said.text}"))
+        opened.on("pageerror", lambda error: trouble.append(str(error)))
+        opened.on("request", lambda asked: trouble.append(asked.url))
+        opened.goto(Path(path).as_uri())
+        yield opened
+        browser.close()
+
+
+def names(shown: "Page") -> list[str]:
+    return [cell.inner_text() for cell in shown.locator("tbody tr:visible th").all()]
+
+
+def click(shown: "Page", label: str) -> None:
+    shown.get_by_role("button", name=label, exact=True).click()
+
+
+def test_a_click_sorts_and_what_has_no_value_stands_last(shown: "Page") -> None:
+    click(shown, "time")
+    assert names(shown)[:2] == ["mtl-slow-one", "mtl-fast-one"]
+    click(shown, "time")
+    assert names(shown)[:2] == ["mtl-fast-one", "mtl-slow-one"]
+    assert names(shown)[2:] == ["majority class", f"{NASTY} (missing)"]
+    click(shown, "#")
+    assert names(shown)[:2] == ["mtl-slow-one", "mtl-fast-one"]
+
+
+def test_a_word_filters_the_rows_and_they_are_counted(shown: "Page") -> None:
+    shown.get_by_role("searchbox").fill("FAST")
+    assert names(shown) == ["mtl-fast-one"]
+    assert shown.get_by_role("status").inner_text() == "1 of 4 rows"
+    shown.get_by_role("searchbox").fill("")
+    assert len(names(shown)) == 4
+
+
+def test_parts_are_shown_and_hidden(shown: "Page") -> None:
+    commit = shown.get_by_role("columnheader", name="commit", include_hidden=True)
+    assert not commit.is_visible()
+    shown.get_by_label("Where they come from").check()
+    assert commit.is_visible()
+
+
+def test_it_complains_of_nothing_and_asks_nobody(shown: "Page", trouble: list[str]) -> None:
+    others = [said for said in trouble if not said.startswith(("file:", "data:"))]
+    assert others == []
+    assert len([said for said in trouble if said.startswith("file:")]) == 1
+
+
+def test_a_phone_needs_no_sideways_scrolling_of_the_page(shown: "Page") -> None:
+    shown.set_viewport_size({"width": 390, "height": 844})
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,67 @@
+"""docs/ADDING.md, done as it says: its Python, block by block, and its commands."""
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from benchmark import registry
+from benchmark.cli.main import app
+from benchmark.faces.drawn import draw_faces
+from tests.conftest import ROOT
+
+TEXT = (ROOT / "docs/ADDING.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def added() -> dict[str, Any]:
+    """Every name that the page's Python defines."""
+    names: dict[str, Any] = {}
+    for block in BLOCKS:
+        exec(compile(block, "docs/ADDING.md", "exec"), names)
+    return names
+
+
+def test_the_experiment_is_a_definition_that_differs_as_it_says(added: dict[str, Any]) -> None:
+    (experiment,) = added["EXPERIMENTS"]
+    before = registry.experiment(experiment.compare_with)
+    assert experiment.recipe.learning_rate == before.recipe.learning_rate / 10
+    assert experiment.name not in registry.experiments()
+
+
+def test_the_backbone_has_the_stages_and_parameters_that_are_said(added: dict[str, Any]) -> None:
+    trunk, line = added["tiny"](), added["TINY"]
+    assert tuple(trunk.stages) == line.stages
+    assert trunk.architecture == line.name
+    assert sum(parameter.numel() for parameter in trunk.parameters()) == 5_088
+    assert trunk(torch.zeros(2, 3, 32, 32)).shape == (2, trunk.n_features, 7, 7)
+
+
+def test_the_weight_source_is_complete(added: dict[str, Any]) -> None:
+    assert added["MINE"].is_summed_up
+    assert added["MINE"].has_whole_sha256
+
+
+def test_a_table_of_labels_becomes_a_data_set(added: dict[str, Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    drawn = draw_faces(40, seed=5, image_px=32)
+    (tmp_path / "pictures").mkdir()
+    with (tmp_path / "labels.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["file", "age", "gender", "race"])
+        writer.writeheader()
+        for number, face in enumerate(drawn.labels.to_dict("records")):
+            name = f"{number:03d}.png"
+            Image.fromarray(drawn.images[number]).save(tmp_path / "pictures" / name)
+            writer.writerow({"file": name, **{key: face[key] for key in ("age", "gender", "race")}})
+    faces = tmp_path / "my_faces"
+    added["name_by_labels"](tmp_path / "labels.csv", tmp_path / "pictures", faces)
+    options = ["--image-px", "32", "--name", "mine", "--data-dir", str(tmp_path / "data")]
+    answer = CliRunner().invoke(app, ["data", "prepare", str(faces), *options])
+    assert answer.exit_code == 0, answer.output
+    assert (tmp_path / "data" / "mine" / "manifest.json").is_file()

@@ -1,0 +1,172 @@
+"""Documents stay true: every command they quote is one that the program takes."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from benchmark import registry
+from benchmark.cli.main import app
+from tests.docs_commands import ROOT, Quoted, commands_of, quoted_commands
+from tests.results.conftest import RunBuilder, exact_predictions
+
+ROOT_COMMAND = typer.main.get_command(app)
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""Of click, which typer carries within itself."""
+QUOTED = quoted_commands()
+OURS = [item for item in QUOTED if item.words[0] == "facebench"]
+MAKE = [item for item in QUOTED if item.words[0] == "make"]
+EXPERIMENT_NAME = re.compile(r"(age_group|gender|race|mtl)-[a-z0-9_]+-\S+")
+TO_BE_WRITTEN = {"mtl-vgg19-imagenet-block5-gate", "mtl-resnet18-imagenet-full"}
+"""Names that CONTRIBUTING.md shows how to add."""
+
+
+def told(item: Quoted) -> str:
+    return f"{item.document}:{item.line} {item.text}"
+
+
+def command_of(words: tuple[str, ...]) -> tuple[Any, list[str]]:
+    """Follow the words to the command they name; give it and what it is given."""
+    command: Any = ROOT_COMMAND
+    rest = list(words[1:])
+    while hasattr(command, "commands") and rest and rest[0] in command.commands:
+        command = command.commands[rest.pop(0)]
+    return command, rest
+
+
+@pytest.mark.parametrize("item", OURS, ids=told)
+def test_a_quoted_command_is_one_that_the_program_takes(item: Quoted) -> None:
+    command, given = command_of(item.words)
+    is_group = hasattr(command, "commands")
+    assert not (is_group and given and not given[0].startswith("-")), f"no command {given[0]}"
+    if item.kind == "inline":
+        known = {option for parameter in command.params for option in parameter.opts}
+        known |= {"--help"} | {o for p in command.params for o in p.secondary_opts}
+        assert {word.split("=")[0] for word in given if word.startswith("--")} <= known
+        return
+    assert not is_group
+    try:
+        command.make_context("facebench", [word for word in given if word != "--help"])
+    except USAGE_ERROR as error:
+        pytest.fail(error.format_message())
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("facebench rnu --suite quick", "no command rnu"),
+        ("facebench run --siute quick", "No such option"),
+        ("facebench compare", "Missing argument"),
+        ("facebench run --dataset", "requires an argument"),
+        ("$ facebench data audit --dataset drawn \\\n    --quick", "No such option"),
+    ],
+)
+def test_a_command_that_the_program_does_not_take_is_found_out(line: str, why: str) -> None:
+    (item,) = commands_of("made-up.md", f"Say:\n```\n{line}\n```\n")
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=why):
+        test_a_quoted_command_is_one_that_the_program_takes(item)
+
+
+def test_commands_are_found_in_blocks_and_in_sentences() -> None:
+    found = {(item.document, item.kind) for item in QUOTED}
+    assert {("README.md", "block"), ("README.md", "inline"), ("docs/WEIGHTS.md", "block")} <= found
+    assert len(OURS) > 50
+    assert len(MAKE) > 5
+
+
+@pytest.mark.parametrize("item", OURS, ids=told)
+def test_quoted_experiments_and_suites_are_registered(item: Quoted) -> None:
+    names = {word for word in item.words if EXPERIMENT_NAME.fullmatch(word)}
+    assert names - TO_BE_WRITTEN <= set(registry.experiments())
+    if "--suite" in item.words[:-1]:
+        suite = item.words[item.words.index("--suite") + 1]
+        assert suite.isupper() or suite in registry.suites()
+
+
+@pytest.mark.parametrize("item", MAKE, ids=told)
+def test_a_quoted_make_target_is_in_the_makefile(item: Quoted) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+    for word in item.words[1:]:
+        name = word.split("=")[0]
+        assert name in targets if "=" not in word else f"$({name}" in makefile, word
+
+
+def examples(command: Any, path: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Give the examples of every command's --help, with the command that shows them."""
+    if hasattr(command, "commands"):
+        return [
+            found
+            for name, inner in command.commands.items()
+            for found in examples(inner, (*path, name))
+        ]
+    text = f"{command.help or ''}\n{command.epilog or ''}"
+    # Typer keeps single line breaks of an epilog as a paragraph's own; a long example goes on.
+    block = "```\n" + text.replace("\n  --", " --") + "\n```"
+    return [(" ".join(path), item.text) for item in commands_of("--help", block)]
+
+
+EXAMPLES = examples(ROOT_COMMAND, ("facebench",))
+
+
+def test_every_command_has_an_example_in_its_help() -> None:
+    shown = {path for path, _ in EXAMPLES}
+
+    def commands(command: Any, path: tuple[str, ...]) -> set[str]:
+        if not hasattr(command, "commands"):
+            return {" ".join(path)}
+        inner = (commands(item, (*path, name)) for name, item in command.commands.items())
+        return set().union(*inner)
+
+    assert commands(ROOT_COMMAND, ("facebench",)) - shown == set()
+
+
+@pytest.mark.parametrize(("path", "text"), EXAMPLES, ids=lambda value: str(value))
+def test_an_example_of_help_is_one_that_the_program_takes(path: str, text: str) -> None:
+    (item,) = commands_of("--help", f"```\n{text}\n```")
+    command, given = command_of(item.words)
+    assert not hasattr(command, "commands")
+    command.make_context("facebench", given)
+
+
+RUN_HERE = [
+    *(item for item in OURS if item.kind == "block"),
+    *(Quoted("README.md", 0, ("facebench", *words.split()), "block") for words in (
+        "doctor", "list --suite study", "weights list", "show mtl-cnn-none-full-short",
+    )),
+]  # fmt: skip
+CHEAP = re.compile(r"facebench (list|show|weights list|doctor|compare quick|leaderboard|card)\b")
+
+
+@pytest.fixture(scope="module")
+def with_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with finished runs in mlruns/, as a reader has it after the commands before."""
+    folder = tmp_path_factory.mktemp("reader")
+    runs = RunBuilder(folder / "mlruns")
+    runs.dataset |= {"name": "drawn-v1", "drawn": True}
+    for name in ("mtl-cnn-none-full-short", "gender-cnn-none-full-short"):
+        experiment = registry.experiment(name)
+        runs.done(experiment, exact_predictions(30, 30, n=40, tasks=experiment.head.tasks))
+    return folder
+
+
+def runnable() -> list[Quoted]:
+    """Choose what is cheap and needs no file of the reader's; each text once."""
+    chosen = [item for item in RUN_HERE if CHEAP.match(item.text)]
+    placeholders = re.compile(r"\b[A-Z]{3,}\b|--acknowledge|--out|depth|controls|--json .*--json")
+    return list({i.text: i for i in chosen if not placeholders.search(i.text)}.values())
+
+
+@pytest.mark.parametrize("item", runnable(), ids=told)
+def test_a_cheap_command_does_what_the_documents_say(
+    item: Quoted, with_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(with_runs)
+    answer = CliRunner().invoke(app, list(item.words[1:]))
+    assert answer.exit_code == 0, answer.output
+    assert answer.stdout.strip()
+    assert os.listdir(with_runs) == ["mlruns"]

@@ -1,0 +1,217 @@
+"""A trained run on other faces: scored as a run is, on what is labelled and was not seen."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from benchmark.cli.main import app
+from benchmark.errors import DataError, RunError
+from benchmark.evaluation import Evaluation, evaluate, evaluation_folder, unseen_rows, write
+from benchmark.experiment import Backbone, Experiment, Head, Recipe
+from benchmark.faces.prepare import prepare
+from benchmark.faces.sample import draw_sample
+from benchmark.faces.store import FaceSet, open_faces
+from benchmark.plans import Settings, plan_run
+from benchmark.results.predictions import read_predictions
+from benchmark.results.record import RunRecord
+from benchmark.run_folders import parts_for
+from benchmark.runs import Failed, run_all
+from benchmark.tasks import MISSING, TaskName
+from benchmark.training.device import Device
+from tests.faces.fairface import fairface_of
+
+CPU = torch.device("cpu")
+
+
+def an_experiment(*tasks: TaskName) -> Experiment:
+    kind = tasks[0] if len(tasks) == 1 else "mtl"
+    return Experiment(
+        name=f"{kind}-cnn-none-full-tiny",
+        asks="Does the whole way work?",
+        backbone=Backbone("cnn", input_px=32),
+        head=Head(tasks=tasks or ("age_group", "gender", "race"), hidden_units=8),
+        recipe=Recipe(learning_rate=1e-3, max_epochs=1),
+    )
+
+
+def settings(runs_dir: Path) -> Settings:
+    return Settings(runs_dir, runs_dir / "weights", Device(CPU, "fp32"), offline=True)
+
+
+def done_run(experiment: Experiment, faces: FaceSet, runs_dir: Path) -> RunRecord:
+    where = settings(runs_dir)
+    failures = [
+        event.error
+        for event in run_all([experiment], [0], faces, where)
+        if isinstance(event, Failed)
+    ]
+    assert failures == []
+    return plan_run(experiment, 0, faces, where).record
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def record(drawn_faces: FaceSet, runs_dir: Path) -> RunRecord:
+    return done_run(an_experiment(), drawn_faces, runs_dir)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hold `fairface-32`, 150 drawn faces in FairFace's layout, and `genders`: the same, less."""
+    folder = tmp_path_factory.mktemp("sets")
+    source = fairface_of(folder / "fairface", 150)
+    prepare(source, folder / "data", image_px=32, layout="fairface")
+    labels = pd.concat(
+        pd.read_csv(source / f"fairface_label_{part}.csv") for part in ("train", "val")
+    )
+    labels[["file", "gender"]].to_csv(folder / "genders.csv", index=False)
+    prepare(source, folder / "data", image_px=32, name="genders", labels=[folder / "genders.csv"])
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def on_its_own(record: RunRecord, drawn_faces: FaceSet) -> Evaluation:
+    return evaluate(record, drawn_faces, CPU)
+
+
+@pytest.fixture(scope="module")
+def on_fairface(record: RunRecord, data_dir: Path) -> Evaluation:
+    faces = open_faces(data_dir / "fairface-32")
+    return evaluate(record, faces, CPU, lambda: [faces])
+
+
+def test_on_its_own_data_set_a_run_says_what_is_stored(
+    record: RunRecord, on_its_own: Evaluation
+) -> None:
+    found = on_its_own
+    stored = read_predictions(record.predictions_path)
+    stored = stored[stored["part"] == "test"].sort_values("file", ignore_index=True)
+    (group,) = found.groups
+    read = group.predictions.sort_values("file", ignore_index=True)
+    pd.testing.assert_frame_equal(read, stored, rtol=0, atol=1e-6)
+    of_test = {name for name in record.metrics if name.startswith("test/")}
+    assert of_test <= found.metrics.keys()
+    for name in ("test/combined", "test/race/accuracy", "test/gender/accuracy/low"):
+        assert found.metrics[name] == pytest.approx(record.metrics[name])
+
+
+def test_each_task_is_read_on_the_faces_labelled_with_it(
+    on_fairface: Evaluation, tmp_path: Path
+) -> None:
+    found, faces = on_fairface, on_fairface.faces
+    n_aged = int((faces.table["age_group"] != MISSING).sum())
+    assert 0 < n_aged < 150
+    assert {group.tasks: len(group.predictions) for group in found.groups} == {
+        ("age_group",): n_aged, ("gender", "race"): 150,
+    }  # fmt: skip
+    assert found.metrics["test/age_group/n_faces"] == n_aged
+    assert "test/combined" not in found.metrics
+    write(found, tmp_path)
+    kept = json.loads((tmp_path / "evaluation.json").read_text())
+    assert kept["labels"]["layout"] == "fairface"
+    stored = read_predictions(tmp_path / "gender-race" / "predictions.csv")
+    right = (stored["race"] == stored["race_pred"]).mean()
+    assert kept["metrics"]["test/race/accuracy"] == pytest.approx(right)
+    assert (stored["age_group"] == MISSING).sum() == 150 - n_aged
+
+
+def test_what_is_compared_as_what_is_said(on_fairface: Evaluation) -> None:
+    said = " ".join(on_fairface.notes)
+    assert "East Asian, Southeast Asian as Asian" in said
+    assert "Without a class here, and left out: " in said
+    assert "20-29 (" in said
+    assert "have no age group: left out of whatever needs it." in said
+
+
+def test_a_task_that_the_data_set_does_not_tell_is_not_trained(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    faces = open_faces(data_dir / "genders")
+    plan = plan_run(an_experiment(), 0, faces, settings(tmp_path))
+    with pytest.raises(DataError, match=r"labelled with age group, race .*experiments of gender"):
+        parts_for(plan)
+
+
+def test_a_task_is_trained_on_the_faces_labelled_with_it(data_dir: Path, tmp_path: Path) -> None:
+    faces = open_faces(data_dir / "fairface-32")
+    parts = parts_for(plan_run(an_experiment("age_group"), 0, faces, settings(tmp_path)))
+    placed = faces.table[(faces.table["part"] == "train") & (faces.table["age_group"] != MISSING)]
+    assert parts.counts()["train"] == len(placed)
+
+
+def test_a_run_on_faces_without_age_and_race_goes_to_its_end(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    faces = open_faces(data_dir / "genders")
+    record = done_run(an_experiment("gender"), faces, tmp_path)
+    assert (read_predictions(record.predictions_path)["race"] == MISSING).all()
+    subgroups = record.subgroups()
+    by_race = subgroups[subgroups["by"] == "race"]
+    assert by_race["n"].sum() == 0
+    assert by_race["accuracy"].isna().all()
+    assert subgroups[subgroups["by"] == "gender"]["n"].sum() == len(
+        faces.table.query("part=='test'")
+    )
+
+
+def test_faces_that_the_run_was_trained_on_are_left_out(
+    record: RunRecord, drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    here = shutil.copytree(drawn_faces.folder, tmp_path / drawn_faces.name)
+    sample = draw_sample(open_faces(here), 150, "drawn-150")
+    unseen = unseen_rows(record, sample, lambda: [drawn_faces])
+    assert set(sample.table["part"].iloc[unseen.rows]) == {"test"}
+    assert "that the run was trained or selected on" in unseen.sentence
+    with pytest.raises(DataError, match="it must hold faces that the run was trained on"):
+        unseen_rows(record, sample)
+
+
+def test_a_run_without_weights_is_refused(
+    record: RunRecord, drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    folder = tmp_path / record.identity
+    folder.mkdir()
+    for name in ("experiment.json", "done.json"):
+        (folder / name).write_bytes((record.folder / name).read_bytes())
+    with pytest.raises(RunError, match="kept no weights"):
+        evaluate(RunRecord(folder), drawn_faces, CPU)
+
+
+def test_a_task_that_the_data_set_does_not_tell_is_not_evaluated(
+    record: RunRecord, data_dir: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    where = ["--data-dir", str(data_dir), "--runs-dir", str(runs_dir), "--device", "cpu"]
+    before = sorted(path.name for path in record.folder.iterdir())
+    options = ["evaluate", "--run", record.identity[:12], *where]
+    result = CliRunner().invoke(app, [*options, "--dataset", "genders"])
+    assert result.exit_code == 0, result.stderr
+    kept = runs_dir / "evaluations" / record.identity[:12] / "genders"
+    metrics = json.loads((kept / "evaluation.json").read_text())["metrics"]
+    assert {name.split("/")[1] for name in metrics} == {
+        "gender",
+        "combined",
+        "n_faces",
+        "n_clusters",
+    }
+    assert "genders does not tell age group, race: not evaluated." in result.stdout
+    assert "gender │   150 │" in result.stdout
+    result = CliRunner().invoke(app, [*options, "--dataset", "nowhere", "--json"])
+    assert result.exit_code == 2
+    assert "fairface-32, genders, drawn" in json.loads(result.stdout)["errors"][0]["allowed"]
+    assert sorted(path.name for path in record.folder.iterdir()) == before
+
+
+def test_an_evaluation_has_a_folder_of_its_own(on_its_own: Evaluation, runs_dir: Path) -> None:
+    folder = evaluation_folder(runs_dir, on_its_own)
+    short = on_its_own.record.identity[:12]
+    assert folder == runs_dir / "evaluations" / short / on_its_own.faces.name

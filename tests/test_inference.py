@@ -1,0 +1,182 @@
+"""What a trained network says of pictures: as its run stored it, one row per face, none lost."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import benchmark
+from benchmark.errors import DataError, RunError
+from benchmark.faces.crop import CropOptions
+from benchmark.faces.store import FaceSet
+from benchmark.inference import Cropping, Predictor, predict
+from benchmark.results.calibration import tempered
+from benchmark.results.predictions import probability_columns, read_predictions
+from benchmark.results.record import RunRecord, all_records
+from benchmark.tasks import CLASS_NAMES, TASKS
+from benchmark.trained_runs import network_of_run
+from benchmark.training.device import choose_device
+from tests.faces.detectors import WHITE, scene
+from tests.faces.sources import encoded, folder_of, picture
+from tests.faces.test_pictures import png_header
+
+RUN = "mtl-cnn-none-full-tiny"
+COLUMNS = [column for task in TASKS for column in probability_columns(task)]
+
+
+@pytest.fixture(scope="session")
+def record(trained_runs_dir: Path) -> RunRecord:
+    return next(all_records(trained_runs_dir))
+
+
+@pytest.fixture(scope="session")
+def test_faces(
+    tmp_path_factory: pytest.TempPathFactory, record: RunRecord, drawn_faces: FaceSet
+) -> tuple[Path, pd.DataFrame]:
+    """The run's test faces as PNG files, and what is stored of them, in the files' order."""
+    table = read_predictions(record.predictions_path)
+    test = table[table["part"] == "test"].sort_values("file", ignore_index=True)
+    folder = tmp_path_factory.mktemp("pictures")
+    row_of = {file: row for row, file in enumerate(drawn_faces.table["file"])}
+    for number, file in enumerate(test["file"]):
+        pixels = drawn_faces.pixels()[row_of[file]]
+        Image.fromarray(np.asarray(pixels)).save(folder / f"{number:04d}.png")
+    return folder, test
+
+
+def test_pictures_get_the_stored_predictions_again(
+    trained_runs_dir: Path, test_faces: tuple[Path, pd.DataFrame]
+) -> None:
+    folder, stored = test_faces
+    answers = predict(folder, RUN, runs_dir=trained_runs_dir)
+    assert len(answers) == len(stored)
+    np.testing.assert_allclose(answers[COLUMNS], stored[COLUMNS], atol=1e-6)
+    for task in TASKS:
+        predicted = answers[f"{task}_pred"].astype(int)
+        assert (predicted == stored[f"{task}_pred"]).all()
+        names = [CLASS_NAMES[task][label] for label in predicted]
+        assert answers[f"{task}_label"].tolist() == names
+        assert (
+            answers[f"{task}_probability"] == answers[probability_columns(task)].max(axis=1)
+        ).all()
+
+
+def test_a_checkpoint_that_was_moved_answers_alike(
+    trained_runs_dir: Path, record: RunRecord, test_faces: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes((record.folder / "model.safetensors").read_bytes())
+    by_file = predict(test_faces[0], moved)
+    pd.testing.assert_frame_equal(by_file, predict(test_faces[0], RUN, runs_dir=trained_runs_dir))
+
+
+def test_predict_is_to_be_had_from_the_package_itself() -> None:
+    assert benchmark.predict is predict
+
+
+def test_calibrated_applies_the_temperatures_of_the_run(
+    trained_runs_dir: Path, test_faces: tuple[Path, pd.DataFrame]
+) -> None:
+    network = network_of_run(RUN, trained_runs_dir)
+    network.temperatures.clear()
+    network.temperatures.update(age_group=2.0, gender=0.5, race=1.0)
+    reader = Predictor(network, choose_device("cpu", "fp32"), calibrated=True)
+    answers = reader.read([test_faces[0]])
+    for task, temperature in network.temperatures.items():
+        columns = probability_columns(task)
+        expected = tempered(test_faces[1][columns].to_numpy(), temperature)
+        np.testing.assert_allclose(answers[columns], expected, atol=1e-5)
+
+
+def test_calibrated_without_a_temperature_is_refused(trained_runs_dir: Path) -> None:
+    network = network_of_run(RUN, trained_runs_dir)
+    network.temperatures.pop("gender", None)
+    with pytest.raises(RunError, match="no temperature is known for gender") as caught:
+        Predictor(network, choose_device("cpu", "fp32"), calibrated=True)
+    assert "rescore" in caught.value.fix
+
+
+UNREADABLE = {
+    "empty.png": (b"", "the file is empty"),
+    "html.jpg": (b"<html>", "it is not a picture"),
+    "cut.png": (encoded(picture(1), "PNG")[:200], "the picture is damaged"),
+    "one.png": (encoded(Image.new("RGB", (1, 1)), "PNG"), "the picture has 1 x 1 pixels"),
+    "bomb.png": (png_header(60_000, 60_000), "the picture has more than 64,000,000 pixels"),
+}
+
+
+def test_pictures_without_an_answer_have_a_row_that_says_why(
+    trained_runs_dir: Path, tmp_path: Path
+) -> None:
+    files = {name: content for name, (content, _) in UNREADABLE.items()}
+    folder = folder_of(tmp_path / "in", {**files, "good.png": encoded(picture(1), "PNG")})
+    answers = predict([folder, tmp_path / "gone.jpg"], RUN, runs_dir=trained_runs_dir)
+    by_name = {Path(row["file"]).name: row for row in answers.to_dict("records")}
+    for name, (_, reason) in UNREADABLE.items():
+        assert by_name[name]["reason"].startswith(reason)
+        assert (by_name[name]["face"], by_name[name]["gender_label"]) == (0, "")
+        assert pd.isna(by_name[name]["gender_pred"])
+        assert np.isnan(by_name[name]["gender_p0"])
+    assert by_name["gone.jpg"]["reason"] == "the file does not exist"
+    assert (by_name["good.png"]["face"], by_name["good.png"]["reason"]) == (1, "")
+    assert by_name["good.png"]["gender_label"] in CLASS_NAMES["gender"]
+
+
+SIXTEEN_BIT = Image.fromarray(np.full((40, 40), 0x80FF, np.uint16))
+SIDEWAYS = Image.Exif()
+SIDEWAYS[0x0112] = 6
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(picture(2).convert("CMYK")),
+        encoded(SIXTEEN_BIT, "PNG"),
+        encoded(picture(2), "GIF", save_all=True, append_images=[picture(3)]),
+        encoded(picture(2).convert("RGBA"), "PNG"),
+        encoded(picture(2), exif=SIDEWAYS),
+        encoded(Image.new("RGB", (20_000, 40)), "PNG"),
+    ],
+    ids=["cmyk", "16-bit", "animated", "transparent", "turned", "20,000 wide"],
+)
+def test_pictures_of_every_kind_are_read(
+    trained_runs_dir: Path, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "picture").write_bytes(content)  # named, it is a picture whatever it is called
+    answers = predict(tmp_path / "picture", RUN, runs_dir=trained_runs_dir)
+    assert answers["reason"].tolist() == [""]
+
+
+def test_nothing_to_read_is_refused(trained_runs_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    for nothing, told in (([tmp_path], r"holds no pictures \(1 other files\)"), ([], "nothing")):
+        with pytest.raises(DataError, match=told):
+            predict(nothing, RUN, runs_dir=trained_runs_dir)
+
+
+def test_faces_are_found_first_where_it_is_asked_for(
+    trained_runs_dir: Path, tmp_path: Path
+) -> None:
+    two, none = scene((5, 10, 35, 70), (50, 30, 66, 50)), scene()
+    folder = folder_of(tmp_path, {"a.png": encoded(two, "PNG"), "b.png": encoded(none, "PNG")})
+    cropping = Cropping(CropOptions(faces="all"), WHITE)
+    answers = predict(folder, RUN, runs_dir=trained_runs_dir, crop=cropping)
+    assert answers["face"].tolist() == [1, 2, 0]
+    assert answers["reason"].tolist() == ["", "", "no face found"]
+    assert answers["left"].tolist()[:2] == [5, 50]
+    assert answers["faces_seen"].tolist() == [2, 2, 0]
+    assert answers["race_p0"].notna().tolist() == [True, True, False]
+
+
+def test_many_pictures_are_read_in_pieces_and_stay_in_order(
+    trained_runs_dir: Path,
+    test_faces: tuple[Path, pd.DataFrame],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = predict(test_faces[0], RUN, runs_dir=trained_runs_dir)
+    monkeypatch.setattr("benchmark.inference.CHUNK_FACES", 7)
+    pieces = predict(test_faces[0], RUN, runs_dir=trained_runs_dir)
+    assert pieces["file"].tolist() == whole["file"].tolist()
+    np.testing.assert_allclose(pieces[COLUMNS], whole[COLUMNS], atol=1e-6)

@@ -1,0 +1,91 @@
+"""The leaderboards of the runs at hand: which rows are shown, and what is said of the others."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark import registry
+from benchmark.errors import ExperimentError, RunError
+from benchmark.files import write_text
+from benchmark.leaderboards import Places, leaderboards, runs_at_hand, stem_of
+from benchmark.results.board import Leaderboard
+from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
+
+GENDER = registry.experiment("gender-cnn-none-full-short")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> RunBuilder:
+    return RunBuilder(tmp_path / "mlruns")
+
+
+def places(runs: RunBuilder) -> Places:
+    data_dir = runs.runs_dir.parent / "data"
+    return Places(runs.runs_dir, data_dir, data_dir / "weights")
+
+
+def only_board(runs: RunBuilder, *suites: str) -> Leaderboard:
+    (board,) = leaderboards(runs_at_hand(runs.runs_dir), places(runs), suites)
+    return board
+
+
+def one_run(runs: RunBuilder, *, seed: int = 0) -> None:
+    runs.done(GENDER, exact_predictions(70, 80, tasks=("gender",)), seed=seed)
+
+
+def test_several_suites_share_their_tables_and_each_row_stands_once(runs: RunBuilder) -> None:
+    one_run(runs)
+    board = only_board(runs, "quick", "depth", "quick")
+    names = [row.name for table in board.tables for row in table.rows]
+    quick, depth = (set(registry.suite(name).experiments) for name in ("quick", "depth"))
+    assert (set(names), len(names)) == (quick | depth, len(quick | depth))
+    assert board.suites_of("mtl-squeezenet1_1-imagenet-frozen-short") == ("quick", "depth")
+    assert stem_of(board) == "leaderboard-utkface-100-quick+depth"
+
+
+def test_an_unknown_suite_is_refused(runs: RunBuilder) -> None:
+    one_run(runs)
+    with pytest.raises(ExperimentError, match="unknown suite 'moon'"):
+        only_board(runs, "moon")
+
+
+def test_runs_of_experiments_that_nobody_defines_are_counted(runs: RunBuilder) -> None:
+    one_run(runs)
+    stranger = an_experiment("stranger", tasks=("race",), **{"recipe.learning_rate": 7e-3})
+    runs.begun(stranger)
+    board = only_board(runs)
+    assert f"Left out: 1 run of experiments not registered here ({stranger.name})." in board.notes
+
+
+def test_many_runs_of_an_older_layout_take_few_lines(runs: RunBuilder) -> None:
+    one_run(runs)
+    for number in range(9):
+        write_text(runs.runs_dir / f"work/{number}abc/experiment.json", '{"schema": 0}')
+    notes = [note for note in only_board(runs).notes if note.startswith("Left out")]
+    assert len(notes) == 4
+    assert "has schema 0" in notes[0]
+    assert notes[-1] == "Left out, not readable either: 6 more runs."
+
+
+def test_where_no_run_can_be_read_it_is_said_why(runs: RunBuilder) -> None:
+    write_text(runs.runs_dir / "work/0abc/experiment.json", "{}")
+    with pytest.raises(RunError, match="no run to show .*has schema None"):
+        only_board(runs)
+
+
+def test_a_run_still_going_says_how_far_it_is(runs: RunBuilder) -> None:
+    record = runs.begun(GENDER, seed=2)
+    write_text(record.folder / "history.csv", "epoch,val/combined\n1,0.5\n2,0.6\n")
+    (row,) = only_board(runs).tables[0].rows
+    of = GENDER.recipe.max_epochs
+    assert row.remarks == (f"seed 2 was interrupted or is still running (2 of {of} epochs done)",)
+
+
+def test_reading_and_building_are_watched(runs: RunBuilder) -> None:
+    one_run(runs)
+    one_run(runs, seed=1)
+    seen: list[tuple[str, int, int]] = []
+    at_hand = runs_at_hand(runs.runs_dir, watch=lambda *told: seen.append(told))
+    leaderboards(at_hand, places(runs), watch=lambda *told: seen.append(told))
+    assert ("Reading runs", 2, 2) in seen
+    assert any(what == "Making rows" for what, _, _ in seen)

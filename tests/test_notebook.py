@@ -1,0 +1,146 @@
+"""What a notebook gets: typed objects and pandas tables; and docs/quickstart.ipynb, executed."""
+
+import ast
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import benchmark
+from benchmark import leaderboard, load_run, registry
+from benchmark.errors import RunError
+from benchmark.results.columns import COLUMNS
+from benchmark.results.row import Row
+from tests.results.conftest import RunBuilder, exact_predictions
+
+QUICKSTART = Path(__file__).parents[1] / "docs/quickstart.ipynb"
+GENDER = registry.experiment("gender-cnn-none-full-short")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> RunBuilder:
+    return RunBuilder(tmp_path / "mlruns")
+
+
+def one_run(runs: RunBuilder, *, seed: int = 0) -> str:
+    predictions = exact_predictions(70, 80, tasks=("gender",))
+    return runs.done(GENDER, predictions, seed=seed).identity
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, benchmark, benchmark.errors\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'mlflow', 'benchmark.notebook'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_that_are_not_there_are_said_as_python_says_them() -> None:
+    assert {"leaderboard", "load_run"} <= set(dir(benchmark))
+    with pytest.raises(AttributeError, match="has no attribute 'moon'"):
+        _ = benchmark.moon
+
+
+def test_a_leaderboard_is_rows_and_a_table(runs: RunBuilder) -> None:
+    one_run(runs)
+    board = leaderboard(
+        "quick", runs_dir=runs.runs_dir, data_dir=runs.runs_dir, where=["table=gender"]
+    )
+    (row,) = board.rows
+    assert isinstance(row, Row)
+    assert list(board.table.columns) == [column.name for column in COLUMNS]
+    line = board.table.iloc[0]
+    assert (line["experiment"], line["gender_accuracy"]) == (GENDER.name, pytest.approx(0.8))
+    assert line["parameters"] == 722_496
+    assert pd.isna(line["race_accuracy"])
+    assert "| 1 | gender-cnn" in board._repr_markdown_()
+    assert board.html().startswith("<!doctype html>")
+
+
+def test_two_data_sets_are_told_apart(runs: RunBuilder) -> None:
+    one_run(runs)
+    one_run(RunBuilder(runs.runs_dir, runs.dataset | {"name": "other", "pixel_digest": "1" * 64}))
+    with pytest.raises(RunError, match="other, utkface-100"):
+        leaderboard(runs_dir=runs.runs_dir, data_dir=runs.runs_dir)
+    assert (
+        leaderboard(
+            dataset="other", runs_dir=runs.runs_dir, data_dir=runs.runs_dir
+        ).leaderboard.dataset
+        == "other"
+    )
+
+
+def test_a_run_is_loaded_by_id_or_by_name_and_seed(runs: RunBuilder) -> None:
+    first, second = (one_run(runs, seed=seed) for seed in (0, 1))
+    run = load_run(first[:10], runs_dir=runs.runs_dir)
+    assert (run.identity, run.name, run.seed, run.tasks) == (first, GENDER.name, 0, ("gender",))
+    assert load_run(GENDER.name, seed=1, runs_dir=runs.runs_dir).identity == second
+    assert run.metrics["test/gender/accuracy"] == pytest.approx(0.8)
+    assert run.confusion("gender").to_numpy().trace() == 80
+    assert int(run.confusion("gender").to_numpy().sum()) == 100
+    assert len(run.predictions) == 200
+    with pytest.raises(RunError, match="does not read 'race'"):
+        run.confusion("race")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (GENDER.name, "has 2 finished runs"),
+        ("race-cnn-none-full-short", "has no finished run"),
+        ("quick", "is a suite"),
+        ("moon", "'moon' is no run here"),
+    ],
+)
+def test_what_is_no_one_run_is_refused(asked: str, said: str, runs: RunBuilder) -> None:
+    for seed in (0, 1):
+        one_run(runs, seed=seed)
+    with pytest.raises(RunError, match=said):
+        load_run(asked, runs_dir=runs.runs_dir)
+
+
+def test_no_runs_say_how_to_make_some(tmp_path: Path) -> None:
+    for ask in (lambda: load_run("x", runs_dir=tmp_path), lambda: leaderboard(runs_dir=tmp_path)):
+        with pytest.raises(RunError, match="facebench run --suite quick"):
+            ask()
+
+
+def test_the_quickstart_runs_from_its_first_cell_to_its_last(
+    drawn_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").symlink_to(drawn_data_dir)
+    monkeypatch.chdir(tmp_path)
+    book = json.loads(QUICKSTART.read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    shown = [run_cell(source, names) for source in cells]
+    table = shown[1]
+    assert set(table["experiment"]) >= {"mtl-cnn-none-full-short", GENDER.name}
+    assert len(shown[-1]) == 2
+
+
+def test_the_quickstart_keeps_no_picture() -> None:
+    book = json.loads(QUICKSTART.read_text(encoding="utf-8"))
+    outputs = [output for cell in book["cells"] for output in cell.get("outputs", ())]
+    assert not [output for output in outputs if "image/png" in output.get("data", {})]
+
+
+def run_cell(source: str, names: dict[str, Any]) -> Any:
+    """Run a cell as a notebook does, a line of shell included; give its last value."""
+    if source.startswith("!facebench "):
+        command = "from benchmark.cli.main import main; main()"
+        arguments = shlex.split(source.removeprefix("!facebench ").replace("\\\n", " "))
+        subprocess.run([sys.executable, "-c", command, *arguments], check=True)
+        return None
+    tree = ast.parse(source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "cell", "exec"), names)
+    if not isinstance(last, ast.Expr):
+        return None
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)

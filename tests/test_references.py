@@ -1,0 +1,117 @@
+"""Reference rows: fitted once, kept as predictions, scored by the rules that runs are scored by."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.errors import RunError
+from benchmark.experiment import Protocol, Subset
+from benchmark.faces.store import FaceSet, store_faces
+from benchmark.references import CELLS, ON_PIXELS, References, small_pictures
+from benchmark.results.reference_rows import MAJORITY
+from benchmark.results.row import Row, Setting
+from benchmark.tasks import TASKS
+
+YEARS = np.array([7, 20, 33, 50, 70])
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
+    """240 noisy pictures, redder for one gender and greener from race to race."""
+    random = np.random.default_rng(0)
+    age_group, gender, race = (random.integers(n, size=240) for n in (5, 2, 5))
+    images = random.integers(0, 100, size=(240, 32, 32, 3))
+    images[..., 0] += 60 * gender[:, None, None]
+    images[..., 1] += 30 * race[:, None, None]
+    labels = pd.DataFrame(
+        {
+            "file": [f"{number:03d}.png" for number in range(240)],
+            "age": YEARS[age_group],
+            "age_group": age_group,
+            "gender": gender,
+            "race": race,
+        }
+    )
+    data_dir = tmp_path_factory.mktemp("data")
+    return store_faces(images.astype(np.uint8), labels, name="painted-32", data_dir=data_dir)
+
+
+def setting_of(faces: FaceSet, subset: Subset | None = None) -> Setting:
+    return Setting(
+        faces.name,
+        True,
+        "leak-free-1",
+        faces.split_digest,
+        faces.pixel_digest,
+        Protocol(),
+        subset,
+    )
+
+
+def rows_of(faces: FaceSet, runs_dir: Path, *, fitting: bool = False) -> Sequence[Row]:
+    references = References(runs_dir, faces.folder.parent, fitting)
+    return references.rows(setting_of(faces), TASKS)
+
+
+def test_a_regression_on_pixels_is_fitted_once_and_kept(painted: FaceSet, tmp_path: Path) -> None:
+    assert [row.name for row in rows_of(painted, tmp_path)] == [MAJORITY]
+    majority, logistic = rows_of(painted, tmp_path, fitting=True)
+    assert logistic.name == f"logistic regression on {ON_PIXELS}"
+    assert set(logistic.scores) == set(TASKS)
+    assert logistic.scores["gender"].accuracy > 0.9 > majority.scores["gender"].accuracy
+    assert logistic.scores["race"].accuracy > 0.9
+    assert logistic.combined is not None
+    assert logistic.combined.low is not None
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert rows_of(painted, tmp_path, fitting=True) == [majority, logistic]
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_kept_predictions_stand_without_the_faces(painted: FaceSet, tmp_path: Path) -> None:
+    _, logistic = rows_of(painted, tmp_path / "runs", fitting=True)
+    references = References(tmp_path / "runs", tmp_path / "no data")
+    assert list(references.rows(setting_of(painted), TASKS)) == [logistic]
+
+
+def test_it_stands_in_no_table_of_other_people(painted: FaceSet, tmp_path: Path) -> None:
+    rows_of(painted, tmp_path, fitting=True)
+    women = setting_of(painted, Subset(gender="female"))
+    references = References(tmp_path, painted.folder.parent)
+    assert [row.name for row in references.rows(women, TASKS)] == [MAJORITY]
+
+
+def test_people_of_one_class_are_no_obstacle(painted: FaceSet, tmp_path: Path) -> None:
+    women = setting_of(painted, Subset(gender="female"))
+    references = References(tmp_path, painted.folder.parent, fitting=True)
+    logistic = references.rows(women, TASKS)[1]
+    assert logistic.scores["gender"].accuracy == 1.0
+
+
+def test_a_damaged_one_is_passed_over(painted: FaceSet, tmp_path: Path) -> None:
+    rows_of(painted, tmp_path, fitting=True)
+    (path,) = tmp_path.rglob("predictions.csv")
+    path.write_text("schema\n7\n")
+    assert [row.name for row in rows_of(painted, tmp_path)] == [MAJORITY]
+
+
+@pytest.mark.parametrize("px", [CELLS, 32, 100])
+def test_small_pictures_are_means_of_cells(px: int) -> None:
+    pictures = np.zeros((2, px, px, 3), dtype=np.uint8)
+    pictures[1, :, :, 0] = 255
+    pictures[1, 0, 0, 2] = 255
+    small = small_pictures(pictures).reshape(2, CELLS, CELLS, 3)
+    assert (small[0] == 0).all()
+    np.testing.assert_allclose(small[1, :, :, 0], 1, rtol=1e-6)
+    first_cell = px // CELLS
+    assert small[1, 0, 0, 2] == pytest.approx(1 / first_cell**2)
+
+
+def test_an_unwritable_folder_is_one_sentence(painted: FaceSet, tmp_path: Path) -> None:
+    (tmp_path / "references").write_text("a file where a folder should be")
+    with pytest.raises(RunError, match="cannot be written"):
+        rows_of(painted, tmp_path, fitting=True)
+    shutil.rmtree(tmp_path)

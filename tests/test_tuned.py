@@ -1,0 +1,91 @@
+"""A tuned recipe is an experiment like any other, wherever the runs that it came from are."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmark import registry
+from benchmark.errors import ExperimentError
+from benchmark.experiment import Experiment
+from benchmark.tuned import named, read_tuned, tuned_folder, tuned_name
+
+FULL = registry.experiment("mtl-squeezenet1_1-imagenet-full")
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_it_was(tmp_path: Path) -> Iterator[None]:
+    yield
+    registry.look_for_tuned(tmp_path / "nothing")
+
+
+def changed(base: Experiment, **settings: object) -> Experiment:
+    return base.adjusted(settings)
+
+
+def written(runs_dir: Path, tuned: Experiment, untuned: Experiment | None = None) -> Path:
+    path = tuned_folder(runs_dir) / f"{FULL.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recipe = {
+        "schema": 1,
+        "base": FULL.name,
+        "tuned": tuned.as_dict(),
+        "untuned": untuned.as_dict() if untuned else None,
+    }
+    path.write_text(json.dumps(recipe), encoding="utf-8")
+    return path
+
+
+def test_a_tuned_recipe_is_registered_beside_its_base(tmp_path: Path) -> None:
+    tuned = named(FULL, changed(FULL, **{"recipe.learning_rate": 2e-4}), "tuned")
+    written(tmp_path, tuned)
+    registry.look_for_tuned(tmp_path)
+    found = registry.experiment("mtl-squeezenet1_1-imagenet-full-tuned")
+    assert found.recipe == tuned.recipe
+    assert found.compare_with == FULL.name
+    assert registry.suite("tuned").experiments == (found.name, FULL.name)
+
+
+def test_what_was_changed_besides_stands_beside_it_as_untuned(tmp_path: Path) -> None:
+    short = changed(FULL, **{"recipe.max_epochs": 2})
+    tuned = named(FULL, changed(short, **{"recipe.learning_rate": 2e-4}), "tuned")
+    written(tmp_path, tuned, named(FULL, short, "untuned"))
+    registry.look_for_tuned(tmp_path)
+    names = registry.suite("tuned").experiments
+    assert names == (f"{FULL.name}-tuned", f"{FULL.name}-untuned")
+    assert registry.experiment(names[1]).recipe.max_epochs == 2
+
+
+def test_recipes_of_another_folder_leave_the_registry(tmp_path: Path) -> None:
+    written(tmp_path / "one", named(FULL, changed(FULL, **{"recipe.decay": 0.5}), "tuned"))
+    registry.look_for_tuned(tmp_path / "one")
+    registry.look_for_tuned(tmp_path / "two")
+    with pytest.raises(ExperimentError, match="nothing has been tuned here"):
+        registry.suite("tuned")
+
+
+@pytest.mark.parametrize("text", ["no json", "{}", '{"schema": 9}', '{"schema": 1, "tuned": {}}'])
+def test_a_damaged_recipe_is_refused_by_itself(tmp_path: Path, text: str) -> None:
+    path = tuned_folder(tmp_path) / "broken.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+    registry.look_for_tuned(tmp_path)
+    (refused,) = registry.refused()
+    assert str(path) in refused.source
+    assert FULL.name in registry.experiments()
+
+
+def test_a_tuned_name_says_where_it_began_when_the_depth_moved() -> None:
+    deeper = changed(FULL, **{"backbone.trainable_stages": 2})
+    assert tuned_name(FULL, deeper) == "mtl-squeezenet1_1-imagenet-fire4_5-tuned_from_full"
+    short = registry.experiment("mtl-squeezenet1_1-imagenet-frozen-short")
+    assert tuned_name(short, short) == "mtl-squeezenet1_1-imagenet-frozen-short-tuned"
+
+
+def test_a_tuned_definition_survives_the_file(tmp_path: Path) -> None:
+    base = registry.experiment("mtl-squeezenet1_1-imagenet-frozen-short")
+    tuned = named(base, changed(base, **{"recipe.trunk_rate_ratio": 0.5}), "tuned")
+    (found,) = read_tuned(written(tmp_path, tuned))
+    assert replace(found, compare_with=None) == tuned

@@ -1,0 +1,147 @@
+"""The MLflow UI of `facebench ui` in a real browser: what a stranger sees and clicks on."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.tracking import MlflowMirror
+from tests.conftest import ROOT
+from tests.tracking.conftest import MakeStore, the_record
+
+pytest.importorskip("mlflow")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="needs playwright: pip install 'facebench[dev]'"
+)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE_SECONDS = 300
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # mlflow's own dependencies deprecate each other
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+]
+
+NASTY = 'Is <b id="planted">it</b> <img src=x onerror="document.title=1"> mirrored?'
+"""Asked by the run that is shown: a page must show it as text."""
+
+
+@pytest.fixture(scope="module")
+def address(make_runs_dir: MakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve one finished run; stopped by Ctrl-C, as a person would."""
+    folder = tmp_path_factory.mktemp("ui")
+    runs_dir = make_runs_dir(folder / "mlruns")
+    record = the_record(runs_dir)
+    about = json.loads((record.folder / "experiment.json").read_text())
+    about["experiment"]["asks"] = NASTY
+    (record.folder / "experiment.json").write_text(json.dumps(about))
+    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, "-c", "from benchmark.cli.main import main; main()", "ui"),
+                *("--runs-dir", str(runs_dir), "--port", str(port)),
+            ],
+            env={**os.environ, "PYTHONPATH": f"{_installed(folder)}{os.pathsep}{ROOT}"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            _wait(f"http://127.0.0.1:{port}/health", server, folder / "log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.send_signal(signal.SIGINT)
+            code = server.wait(timeout=PATIENCE_SECONDS)
+    assert code == 0
+
+
+def _installed(folder: Path) -> Path:
+    """Name our start page as an installation does, whatever installation runs the tests."""
+    about = folder / "site" / "facebench_tested-0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: facebench-tested\nVersion: 0\n")
+    (about / "entry_points.txt").write_text(
+        "[mlflow.app]\nfacebench = benchmark.tracking.start_page:app\n"
+    )
+    return about.parent
+
+
+def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail(f"no server: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def page(address: str) -> Iterator[Any]:
+    """A stranger's browser at the server's bare address; nothing may fail or leave the machine."""
+    troubles: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": 1500, "height": 900})
+        context.set_default_timeout(1000 * PATIENCE_SECONDS)
+        context.on("weberror", lambda said: troubles.append(str(said.error)))
+        context.on("request", lambda asked: _is_outside(asked.url) and troubles.append(asked.url))
+        context.on("response", lambda given: _is_bad(given) and troubles.append(given.url))
+        page = context.new_page()
+        page.goto(address, wait_until="commit")
+        yield page
+        browser.close()
+    assert troubles == []
+
+
+def _is_bad(given: Any) -> bool:
+    """MLflow's pages ask who is logged in, of a server that knows no one."""
+    return given.status >= 400 and not given.url.endswith("/users/current")
+
+
+def _is_outside(url: str) -> bool:
+    return not url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+
+
+def keep_picture(page: Any, name: str) -> None:
+    """Keep what is seen for whoever wants to look at it, where FACEBENCH_TEST_SCREENSHOTS says."""
+    if folder := os.environ.get("FACEBENCH_TEST_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"mlflow_{name}.png")
+
+
+def test_a_stranger_lands_on_the_runs_with_the_columns_that_matter(page: Any) -> None:
+    page.get_by_role("link", name="mtl-cnn-none-full-tiny · seed 0").first.wait_for()
+    for column in ("selected/val/combined", "test/race/accuracy", "architecture"):
+        page.get_by_text(column).first.wait_for()
+    assert "Model training" in page.inner_text("body")
+    keep_picture(page, "runs")
+
+
+def test_a_run_says_what_it_is_and_what_came_out(page: Any) -> None:
+    page.get_by_role("link", name="mtl-cnn-none-full-tiny · seed 0").first.click()
+    page.get_by_text(NASTY).wait_for()
+    assert page.locator("#planted").count() == 0
+    for shown in ("test/race/accuracy", "drawn-v1 · train"):
+        page.get_by_text(shown, exact=False).first.wait_for()
+    keep_picture(page, "run")
+
+
+def test_a_picture_is_one_click_away(page: Any) -> None:
+    with page.context.expect_page() as opened:
+        page.locator("a[href*='pictures/confusion_race.png']").click()
+    opened.value.wait_for_function("[...document.images].some(image => image.naturalWidth > 300)")
+    keep_picture(opened.value, "picture")
