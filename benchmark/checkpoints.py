@@ -1,6 +1,7 @@
 """Mid-run checkpoints and the weights of a finished run; both load as tensors only."""
 
 import io
+import json
 import pickle
 import zipfile
 import zlib
@@ -19,7 +20,8 @@ CHECKPOINT_FILE: Final = "checkpoint.pt"
 HEADER: Final = b"facebench checkpoint "
 HEADER_BYTES: Final = len(HEADER) + 9
 """With the CRC-32 of what follows in eight digits: torch.load lets a changed tensor pass."""
-
+LENGTH_BYTES: Final = 8
+"""A safetensors file begins with its header's length; the header is padded to a multiple of it."""
 ZIP: Final = b"PK"
 """How torch.save begins: checkpoints of an older facebench have no header before it."""
 
@@ -79,4 +81,18 @@ def save_weights(
             "network": canonical_json(network.describe()),
             **({"faces_px": str(faces_px)} if faces_px else {}),
         }
-        temporary.write_bytes(save(tensors, header))
+        with temporary.open("wb") as stream:
+            stream.writelines(_in_order(save(tensors, header)))
+
+
+def _in_order(content: bytes) -> tuple[bytes, bytes, memoryview]:
+    """Give a safetensors file with its notes sorted: equal weights are to be equal files.
+
+    The library writes them in another order each time.
+    """
+    end = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
+    header = json.loads(content[LENGTH_BYTES:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % LENGTH_BYTES)
+    return len(text).to_bytes(LENGTH_BYTES, "little"), text, memoryview(content)[end:]

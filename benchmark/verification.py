@@ -30,7 +30,7 @@ from benchmark.results.predictions import (
 )
 from benchmark.results.record import RunRecord
 from benchmark.results.rescoring import COST, faces_of
-from benchmark.results.seals import broken_seals
+from benchmark.results.seals import broken_seals, scores_are_sealed
 from benchmark.trained import definition_of, load_trained
 from benchmark.training.device import Device
 from benchmark.training.probabilities import probabilities
@@ -134,6 +134,11 @@ def _metrics(record: RunRecord) -> Finding:
     if wrong:
         shown = ", ".join(f"{name} {_both(name, stored, scores.metrics)}" for name in wrong[:3])
         return Finding("metrics", "differs", f"{len(wrong)} of {len(stored)}: {shown}")
+    if scores_are_sealed(record) is False:
+        return Finding(
+            "metrics", "differs", "metrics.json was changed since it was written: a cost, an "
+            "answer or a last digit; `facebench runs rescore --again` makes it anew",
+        )  # fmt: skip
     n_groups = len(scores.subgroups)
     return Finding(
         "metrics", "holds", f"{len(stored)} numbers and {n_groups} subgroups come out again"

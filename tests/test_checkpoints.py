@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from benchmark.checkpoints import load_checkpoint, save_checkpoint
+from benchmark.checkpoints import load_checkpoint, save_checkpoint, save_weights
+from benchmark.models.network import build_network
+from benchmark.models.readers import header_of
+from tests.results.conftest import an_experiment
 
 STATE = {"network": {"weight": torch.arange(4096.0)}, "epochs_done": 3, "history": [{"epoch": 1}]}
 
@@ -45,3 +49,16 @@ def test_a_checkpoint_of_an_older_facebench_is_taken_up(tmp_path: Path) -> None:
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "checkpoint.pt") is None
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    """In each process the library orders its notes otherwise, and in each call too."""
+    experiment = an_experiment()
+    network = build_network(experiment, None, 0)
+    paths = [tmp_path / f"{number}.safetensors" for number in range(8)]
+    for path in paths:
+        save_weights(path, network, experiment, faces_px=32)
+    assert len({path.read_bytes() for path in paths}) == 1
+    stored = load_file(paths[0])
+    assert all(torch.equal(stored[name], value) for name, value in network.state_dict().items())
+    assert header_of(paths[0])["faces_px"] == "32"

@@ -13,6 +13,7 @@ from benchmark.errors import RunError
 from benchmark.faces.store import FaceSet
 from benchmark.models.readers import header_of
 from benchmark.results.record import RunRecord, work_folder
+from benchmark.results.rescoring import rescore
 from benchmark.verification import Finding, verify
 from tests.test_runs import done_run, settings
 
@@ -52,6 +53,24 @@ def test_an_altered_metric_is_found(run: RunRecord) -> None:
     finding = said(run)["metrics"]
     assert finding.verdict == "differs"
     assert "test/gender/accuracy" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("test/gender/accuracy", 1e-12), ("cost/seconds", 1.0)]
+)
+def test_what_cannot_be_computed_again_is_under_a_seal(
+    run: RunRecord, name: str, change: float
+) -> None:
+    """A last digit, which another library may compute otherwise, and a cost."""
+    path = run.folder / "metrics.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["metrics"][name] += change
+    path.write_text(json.dumps(content), encoding="utf-8")
+    finding = said(run)["metrics"]
+    assert finding.verdict == "differs"
+    assert "runs rescore --again" in finding.detail
+    rescore(run, again=True)
+    assert said(RunRecord(run.folder))["metrics"].verdict == "holds"
 
 
 def test_an_altered_prediction_is_found_and_named(run: RunRecord) -> None:

@@ -21,13 +21,14 @@ from benchmark.results.predictions import (
     read_predictions,
 )
 from benchmark.results.record import SCHEMA, RunRecord
+from benchmark.results.seals import with_seal
 
 
 def kept_scores(
     path: Path, predictions: pd.DataFrame, scores: Scores, costs: Mapping[str, float]
 ) -> dict[str, Any]:
     """Give the content of metrics.json; path: where the predictions lie."""
-    return {
+    content = {
         "schema": SCHEMA,
         "scoring_version": SCORING_VERSION,
         "predictions_sha256": predictions_digest(path),
@@ -35,6 +36,7 @@ def kept_scores(
         "subgroups": _as_columns(scores.subgroups),
         "answers": _answers(predictions),
     }
+    return with_seal(content)
 
 
 def _answers(predictions: pd.DataFrame) -> dict[str, Any]:

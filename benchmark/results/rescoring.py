@@ -16,6 +16,7 @@ from benchmark.results.artifacts import SUSPECTS_SHEET, AtHand, is_scored, write
 from benchmark.results.predictions import predictions_digest
 from benchmark.results.record import RunRecord
 from benchmark.results.red_flags import CHECKS_FILE
+from benchmark.results.seals import scores_are_sealed
 
 if TYPE_CHECKING:
     from benchmark.faces.store import FaceSet
@@ -94,7 +95,8 @@ def costs_of(record: RunRecord) -> dict[str, float]:
         "cost/trainable_parameters": about["parameters"]["trainable"],
         "cost/gmacs": about["multiply_adds"] / 1e9,
     }
-    if (record.folder / "metrics.json").is_file():
+    kept = (record.folder / "metrics.json").is_file()
+    if kept and scores_are_sealed(record) is not False:
         costs |= {name: value for name, value in record.metrics.items() if name.startswith(COST)}
     return {name: float(value) for name, value in costs.items()}
 

@@ -1,10 +1,11 @@
 """The seal of a finished run: done.json lists the digests of its files, and carries its own.
 
 What is computed from the predictions (metrics, tables, pictures) may be computed anew, and is not
-sealed; benchmark.verification computes it again.
+in that list; benchmark.verification computes it again. metrics.json carries a seal of its own.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -29,8 +30,22 @@ SEAL: Final = "seal"
 def sealed(folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
     """Give what done.json says, with the digests of the run's files and one of it all."""
     digests = {name: sha256_of(folder / name) for name in SEALED if (folder / name).is_file()}
-    content = dict(done) | {DIGESTS: digests}
-    return content | {SEAL: _digest(content)}
+    return with_seal(dict(done) | {DIGESTS: digests})
+
+
+def with_seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the digest of plain values to them."""
+    return dict(content) | {SEAL: _digest(content)}
+
+
+def scores_are_sealed(record: RunRecord) -> bool | None:
+    """Tell whether metrics.json is as it was written, to the last digit; None: nothing tells.
+
+    Its costs, and digits beyond what another library computes alike, are covered by this alone.
+    """
+    content = json.loads((record.folder / "metrics.json").read_text(encoding="utf-8"))
+    seal = content.pop(SEAL, None)
+    return None if seal is None else bool(seal == _digest(content))
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmark.results.record import RunRecord
-from benchmark.run_notes import run_params
+from benchmark.run_notes import run_params, run_tags
 
 LOADER: Final = "benchmark.trained"
 WEIGHTS_FILE: Final = "model.safetensors"
@@ -30,7 +30,7 @@ def log_trained(client: Any, run_id: str, record: RunRecord, *, again: bool) -> 
     """
     from mlflow.entities import LoggedModelOutput
 
-    run = client.get_run(run_id)
+    run, tags = client.get_run(run_id), run_tags(record)
     logged = [item.model_id for item in (run.outputs.model_outputs if run.outputs else ())]
     if logged and not again:
         return str(logged[-1])
@@ -42,7 +42,8 @@ def log_trained(client: Any, run_id: str, record: RunRecord, *, again: bool) -> 
         run.info.experiment_id,
         name=model_name(record),
         source_run_id=run_id,
-        tags={key: run.data.tags[key] for key in ("architecture", "weights", "tasks", "faces")},
+        # The record's own: the run's tags in MLflow may have been left out, changed or removed.
+        tags={key: tags[key] for key in ("architecture", "weights", "tasks", "faces")},
         params={name: str(value) for name, value in run_params(record.about).items()},
         model_type="face classifier",
     )
