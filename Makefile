@@ -52,8 +52,6 @@ tune: setup ## Search for the best recipe: make tune NAME=EXPERIMENT TRIALS=30
 tune-all: setup ## Search for every experiment of SUITE, TRIALS each
 	$(BIN)/facebench tune --suite $(SUITE) --trials $(TRIALS) $(DATASET_OPTION)
 
-leaderboard: setup ## Print and write the leaderboard of SUITE
-	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION)
 leaderboard: setup ## Print and write the leaderboard of SUITE, regressions beside it
 	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION) --fit-references
 
