@@ -21,6 +21,7 @@ from benchmark.files import write_text
 from benchmark.models import weights as weight_files
 from benchmark.models.network import build_network
 from benchmark.plans import Plan, Settings, plan_run
+from benchmark.programs import decided, worth_compiling
 from benchmark.run_folders import (
     Trained,
     begin,
@@ -111,12 +112,14 @@ def run_all(
     on_device = FaceBatches.on_device(
         faces.pixels(), faces.table, settings.device.torch_device, settings.speed.say
     )
-    seeds = tuple(seeds)
+    experiments, seeds = tuple(experiments), tuple(seeds)
+    compiled = worth_compiling(experiments, len(seeds), faces, settings.device)
     for experiment in experiments:
+        own = decided(settings, experiment, compiled)
         for seed in seeds:
             try:
-                plan = plan_run(experiment, seed, faces, settings)
-                yield from run(plan, on_device, settings)
+                plan = plan_run(experiment, seed, faces, own)
+                yield from run(plan, on_device, own)
             except WeightsMissing as error:
                 yield Missing(experiment, seed, error)
             except BenchmarkError as error:

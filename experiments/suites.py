@@ -101,6 +101,8 @@ SUITES = (
         ),
     ),
     subsets.SUITE,
+    subsets.SUITE_VGG16,
     published.SUITE,
     leak.SUITE,
+    leak.SUITE_VGG16,
 )

@@ -79,7 +79,11 @@ Graph = Annotated[
     bool, typer.Option("--graph/--no-graph", help="On CUDA, record the step and replay it.")
 ]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="Let torch.compile fuse operations; cold, it takes long.")
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Let torch.compile fuse operations; if left out, on CUDA where enough steps share it.",
+    ),
 ]
 
 DEFAULT_CACHE_GIB = 10.0

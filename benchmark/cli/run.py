@@ -68,7 +68,7 @@ def run(
     cache_gib: CacheGib = DEFAULT_CACHE_GIB,
     deterministic: Deterministic = False,
     graph: Graph = True,
-    compile_: Compile = False,
+    compile_: Compile = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     weights_dir: WeightsDir = None,
@@ -121,7 +121,7 @@ class Ways:
     precision: str
     deterministic: bool
     graph: bool
-    compile: bool
+    compile: bool | None
     cache_dir: Path | None
     cache_gib: float
 

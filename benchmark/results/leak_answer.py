@@ -3,11 +3,13 @@
 Numbers come from benchmark.results.leak_study. LEAKY stands in the title and in each row that is.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
 from benchmark.results.leak_study import (
     ALONE,
+    HONEST,
     PUBLISHED,
     STEPS,
     Change,
@@ -21,7 +23,6 @@ from benchmark.results.limits import LIMITS, LIMITS_DRAWN
 from benchmark.tasks import TASK_TITLES, TASKS
 
 NOTHING: Final = "–"
-HONEST: Final = "honest"
 STEP_TITLES: Final = {
     "published": "as published",
     "split": "no test file in training",
@@ -135,9 +136,12 @@ def _of_network(network: NetworkLeak) -> Iterator[str]:
         )
     honest = network.arms.get(HONEST)
     if honest is not None:
+        fall = " / ".join(
+            f"{100 * (honest.rates[task].mean - published.rates[task].mean):+.1f}" for task in TASKS
+        )
         yield (
             f"{network.label}, trained and tested without the leak: {_triple(honest.rates)} % on "
-            f"{honest.n_test:,} faces."
+            f"{honest.n_test:,} faces; against the leaky number {fall} points."
         )
 
 
@@ -154,21 +158,31 @@ def notes(study: LeakStudy) -> list[str]:
         "The steps are cumulative and in one order of many: what a step is worth depends on it. "
         "Optimiser settings are equal throughout. Steps before the third are tested on other "
         "faces than those after it; the intervals of the accuracies tell what that can do.",
-        "Each training ended when every task was at 99 % on its training faces in eval mode, or "
-        "after 40 epochs.",
     ]
-    short = [
-        f"{arm.name} (seed {seed}: {100 * fitted:.1f} %)"
-        for network in study.networks
-        for arm in network.arms.values()
-        for seed, fitted in zip(arm.seeds, arm.fitted, strict=True)
-        if not fitted >= 0.99
-    ]
-    if short:
-        said.append(f"Not at 99 % after their last epoch: {', '.join(short)}.")
+    networks = study.networks
+    said += [sentence for network in networks if (sentence := _how_long(network))]
     if study.missing:
         said.append(f"Not shown: {'; '.join(study.missing)}.")
     return said
+
+
+def _how_long(network: NetworkLeak) -> str:
+    """Say by what rule a network's trainings ended, and where they ended otherwise."""
+    arms = network.arms.values()
+    fitted = {
+        f"{arm.name} (seed {seed}: {100 * rate:.1f} %)": rate
+        for arm in arms
+        for seed, rate in zip(arm.seeds, arm.fitted, strict=True)
+    }
+    if all(math.isnan(rate) for rate in fitted.values()):
+        epochs = sorted({number for arm in arms for number in arm.epochs})
+        return f"{network.label}: every arm trained for {' or '.join(map(str, epochs))} epochs."
+    rule = (
+        f"{network.label}: each training ended when every task was at 99 % on its training faces "
+        "in eval mode, or after 40 epochs."
+    )
+    short = [name for name, rate in fitted.items() if not rate >= 0.99]
+    return f"{rule} Not at 99 % then: {', '.join(short)}." if short else rule
 
 
 def markdown(study: LeakStudy) -> str:

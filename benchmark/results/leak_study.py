@@ -5,7 +5,8 @@ face was met before. All of it is LEAKY but what is called clean or honest. Word
 benchmark.results.leak_answer, pictures in benchmark.results.leak_figures.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,7 @@ from benchmark.results.paired import welch_interval
 from benchmark.tasks import TASKS, TaskName
 
 PUBLISHED: Final = "published"
+HONEST: Final = "honest"
 STEPS: Final = ("published", "split", "duplicates", "batches", "scaling", "honest")
 """The waterfall, in its order; each ending of a name mends one condition more."""
 ALONE: Final = ("split", "only_duplicates", "only_batches", "only_scaling", "only_selection")
@@ -115,14 +117,15 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
     """
     arms: dict[str, dict[str, Arm]] = {}
     missing = []
+    names = {item.name for item in experiments}
     for item in experiments:
-        label, _, ending = item.name.rpartition("-")
+        label, ending = _place(item.name, names)
         found = library.experiment_arm(item.name, dataset)
         if isinstance(found, Arm):
             arms.setdefault(label, {})[ending] = found
         else:
             missing.append(f"{item.name}: {found.why}")
-    studies = {item.name.rpartition("-")[0]: item.study for item in experiments}
+    studies = {_place(item.name, names)[0]: item.study for item in experiments}
     networks = [
         _network(label, ours, studies[label]) for label, ours in arms.items() if PUBLISHED in ours
     ]
@@ -136,11 +139,22 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
     return LeakStudy(dataset, drawn, tuple(networks), tuple(missing))
 
 
+def _place(name: str, names: Collection[str]) -> tuple[str, str]:
+    """Give an arm's network and its ending.
+
+    A row that is registered anyway, under no ending, is the honest arm of those named after it.
+    """
+    if f"{name}-{PUBLISHED}" in names:
+        return name, HONEST
+    label, _, ending = name.rpartition("-")
+    return label, ending
+
+
 def _network(label: str, found: Mapping[str, Arm], study: StudyRow | None) -> NetworkLeak:
     arms = {ending: _arm(ending, arm) for ending, arm in found.items()}
     steps = {
         after: _changes(arms[before], arms[after])
-        for before, after in zip(STEPS, STEPS[1:], strict=False)
+        for before, after in itertools.pairwise(STEPS)
         if before in arms and after in arms
     }
     alone: dict[str, Mapping[TaskName, Change]] = {

@@ -25,6 +25,8 @@ WARM_UPS: Final = 3
 """Steps before a recording: libraries choose their kernels and memory in them (torch's notes on
 CUDA graphs)."""
 
+PROGRAMS: Final = 64
+"""Different steps that one process may compile; torch's own limit of 8 is for one that changes."""
 
 Answer = tuple[Tensor, Mapping[TaskName, Tensor], Mapping[TaskName, Tensor]]
 """A batch's mean loss, with its logits and truths per task; nothing of it holds activations."""
@@ -40,8 +42,8 @@ class SpeedSettings:
 
     graph: bool = True
     """Record the step as a CUDA graph, where there is CUDA."""
-    compile: bool = False
-    """Let torch.compile fuse the network's operations."""
+    compile: bool | None = False
+    """Let torch.compile fuse the network's operations; None: where benchmark.runs finds it pays."""
     say: Callable[[str], None] = field(default=_say_nothing)
     """Told in a sentence where that does not work."""
     capture: "Capture | None" = None
@@ -226,7 +228,8 @@ class Steps:
         reader = self._step.reader
         compiled: Apply = torch.compile(_function_of(reader), dynamic=False)
         try:
-            self._step(batch, compiled)
+            with torch._dynamo.config.patch(recompile_limit=PROGRAMS):
+                self._step(batch, compiled)
             reader.device.synchronise()
         except (RuntimeError, OSError, ImportError) as error:
             self._speed.say(f"torch.compile does not work here ({_first_line(error)}): going on "
