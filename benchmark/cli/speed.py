@@ -65,6 +65,10 @@ def speed(
     against: Annotated[
         str, typer.Option(help="Loops beside the plain one: timm, lightning, or none.")
     ] = "timm,lightning",
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Let torch.compile fuse our operations, in the warm-up."),
+    ] = False,
     agreement: Annotated[
         bool, typer.Option("--agreement", help="Compare results of fast and plain ways instead.")
     ] = False,
@@ -99,7 +103,9 @@ def speed(
         from benchmark.speed.session import Session, SpeedOptions
         from benchmark.training.device import choose_device
 
-        options = SpeedOptions(rows_named(rows), budget, rounds, images, epochs, workers, loops)
+        options = SpeedOptions(
+            rows_named(rows), budget, rounds, images, epochs, workers, loops, compiled
+        )
         hardware, folder = choose_device(device, precision), out_dir or runs_dir / "speed"
         faces = choose_dataset(data_dir, dataset)
         if definition is not None:

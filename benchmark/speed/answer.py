@@ -88,6 +88,8 @@ def notes(machine: Machine, rows: Sequence[RowMeasured]) -> list[str]:
         f"Peaks measured here: {peaks}; a copy moves {copied:.1f} GB/s, read and written. "
         "Roofline: the least seconds at these peaks over the measured ones.",
     ]
+    if machine.compiled:
+        said.append("Ours with torch.compile; compiling is part of warming up.")
     if machine.load_before:
         before, after = machine.load_before[0], (machine.load_after or machine.load_before)[0]
         said.append(

@@ -50,6 +50,8 @@ class SpeedOptions:
     workers: int | None = None
     """Of everybody's DataLoader; None: one per core, four at most."""
     loops: tuple[str, ...] = ("timm", "lightning")
+    compile: bool = False
+    """Whether torch.compile fuses our operations."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class Machine:
     loops: dict[str, str]
     """Versions of the packages whose loops were measured too."""
     peaks: Peaks
+    compiled: bool = False
+    """Whether torch.compile fused our operations."""
     load_before: tuple[float, ...] = field(default_factory=lambda: _load())
     load_after: tuple[float, ...] = ()
 
@@ -132,6 +136,7 @@ class Machine:
             "drawn": self.drawn,
             "image_px": self.image_px,
             "plain": self.config.sentence(),
+            "compiled": self.compiled,
             "peak_tflops": {name: value / 1e12 for name, value in self.peaks.flops.items()},
             "copy_gb_per_second": self.peaks.copy_bytes / 1e9,
             "load_before": self.load_before,
@@ -168,7 +173,7 @@ class Session:
         present = {name: version for name in options.loops if (version := version_of(name))}
         self.machine = Machine(
             device, config, faces.name, faces.drawn, faces.image_px, present,
-            measured_peaks(device),
+            measured_peaks(device), options.compile,
         )  # fmt: skip
 
     def measure(self) -> Generator[SpeedEvent]:
@@ -191,7 +196,9 @@ class Session:
         started = time.perf_counter()
         epochs = row.epochs(self._device, self._options.epochs)
         experiment = row.experiment(sample.image_px, epochs)
-        job = ways.Job(experiment, sample, epochs, self._device, self.machine.config)
+        job = ways.Job(
+            experiment, sample, epochs, self._device, self.machine.config, self._options.compile
+        )
         n = self._images(row, job, seconds)
         job = replace(job, sample=sample.first(n))
         yield RowStarted(row, n)
@@ -243,9 +250,8 @@ class Session:
                 "at once": farm_ways.FarmAtOnce(heads),
             }
         elif row.kind == "cost":
-            exact = replace(
-                job, device=Device(device.torch_device, "fp32", exact=True, channels_last=True)
-            )
+            plainly = Device(device.torch_device, "fp32", exact=True, channels_last=True)
+            exact = replace(job, device=plainly, compile=False)
             made = {"deterministic": ways.OurEpochs(exact), "fast": ways.OurEpochs(job)}
         else:
             others = [name for name in row.loops if name in self.machine.loops]

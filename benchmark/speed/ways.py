@@ -16,6 +16,7 @@ from benchmark.speed.sample import Sample
 from benchmark.training.device import Device
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.reading import Reader, epoch_batches
+from benchmark.training.steps import SpeedSettings
 from benchmark.training.trainer import EpochResult, Progress, TrainingFaces, fit, start
 
 MANY: int = 1_000_000
@@ -32,6 +33,13 @@ class Job:
     device: Device
     """As ours computes; the others take the hardware of it alone."""
     config: PlainConfig
+    compile: bool = False
+    """Whether torch.compile fuses our operations; done in the warm-up, which is timed apart."""
+
+    @property
+    def speed(self) -> SpeedSettings:
+        """How our steps are made."""
+        return SpeedSettings(compile=self.compile)
 
     def network(self, seed: int) -> Network:
         """Build the network with first values of `seed`."""
@@ -247,9 +255,9 @@ class OurEpochs(Fresh):
             data = TrainingFaces(few.faces, few.train_rows, few.val_rows)
             once = replace(job.experiment, recipe=replace(job.experiment.recipe, max_epochs=1))
             with self._device.arithmetic():
-                for _ in fit(self._state, data, once, 0, self._device):
+                for _ in fit(self._state, data, once, 0, self._device, job.speed):
                     pass
-        self._steps = fit(self._state, self._data, self._experiment, 0, self._device)
+        self._steps = fit(self._state, self._data, self._experiment, 0, self._device, job.speed)
         if job.device.kind == "cuda":
             self.measure()
 
@@ -297,7 +305,7 @@ class OurRun:
             found = open_prefix(self._state.network, sample.faces, job.device, cache, request)
             self.origin = found.origin if found is not None else "live"
             data = TrainingFaces(sample.faces, sample.train_rows, sample.val_rows, found)
-            for _ in fit(self._state, data, job.experiment, self._seed, job.device):
+            for _ in fit(self._state, data, job.experiment, self._seed, job.device, job.speed):
                 pass
             job.device.synchronise()
 
