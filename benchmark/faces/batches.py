@@ -69,7 +69,8 @@ class FaceBatches:
 
 def gathered(rows: Tensor, indices: Tensor, device: torch.device) -> Tensor:
     """Pick rows and put them on the device, whether they lie there or in main memory."""
-    if rows.device == device or rows.device.type == device.type == "cpu":
+    # By type: `cuda` and `cuda:0` are unequal, and are the same place.
+    if rows.device.type == device.type:
         return rows.index_select(0, indices)
     picked = rows.index_select(0, indices.to(rows.device))
     # From pinned memory the copy runs beside the device's work.

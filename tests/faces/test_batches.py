@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark.faces.batches import FaceBatches, random_order, random_passes, split_into_batches
+from benchmark.faces.batches import (
+    FaceBatches,
+    gathered,
+    random_order,
+    random_passes,
+    split_into_batches,
+)
 
 
 def some_faces(n: int = 6) -> FaceBatches:
@@ -22,6 +28,15 @@ def test_images_come_with_their_own_labels_in_channels_last_memory() -> None:
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert images[:, 0, 0, 0].tolist() == [4, 1]
     assert faces.truths(indices)["gender"].tolist() == [0, 1]
+
+
+def test_a_device_named_without_its_number_is_the_same_device() -> None:
+    # As `cuda` and `cuda:0`: rows that are there must not be fetched as if they were elsewhere.
+    rows = torch.ones(4, 2, device=torch.device("meta"))
+    numbered = torch.device("meta", 0)
+    assert rows.device != numbered
+    picked = gathered(rows, torch.tensor([1, 2], device="meta"), numbered)
+    assert picked.shape == (2, 2) and picked.device.type == "meta"
 
 
 def test_order_is_a_permutation_by_seed_and_epoch() -> None:

@@ -388,3 +388,28 @@ def test_features_that_a_gpu_has_no_room_for_stay_in_main_memory_and_it_is_said(
     gpu = FullGpu(torch.device("cpu"), "fp32")
     assert prefix_cache._on_device(views, gpu, listener.settings(None)) is views
     assert "they stay in main memory" in listener.sentences[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("trained", [1, 0], ids=["from a stage on", "the head alone"])
+def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
+    faces: FaceBatches, trained: int
+) -> None:
+    # `cuda` without a number, as it is asked for; tensors there say `cuda:0`.
+    device = Device(torch.device("cuda"), "fp32", exact=True)
+    labels = {task: values.cuda() for task, values in faces.labels.items()}
+    there = FaceBatches(faces.pixels.cuda(), labels)
+    experiment = an_experiment("cnn", trained, FLIPS, max_epochs=2)
+    data = TrainingFaces(there, torch.arange(43).cuda(), torch.arange(43, N_FACES).cuda())
+    with device.arithmetic():
+        live, cached = (start(a_network(experiment), experiment.recipe, device) for _ in range(2))
+        request = PrefixRequest("the pixels", experiment.recipe.augmentation)
+        prefix = open_prefix(cached.network, there, device, CacheSettings(None), request)
+        assert prefix is not None and prefix.views[0].device.type == "cuda"
+        epochs(fit(live, data, experiment, 3, device))
+        epochs(fit(cached, dataclasses.replace(data, prefix=prefix), experiment, 3, device))
+    assert cached.speed_report["graph"] is True
+    after = cached.network.state_dict()
+    for name, value in live.network.state_dict().items():
+        assert torch.allclose(value.float(), after[name].float(), rtol=1e-4, atol=1e-6), name
