@@ -36,7 +36,8 @@ def test_a_device_named_without_its_number_is_the_same_device() -> None:
     numbered = torch.device("meta", 0)
     assert rows.device != numbered
     picked = gathered(rows, torch.tensor([1, 2], device="meta"), numbered)
-    assert picked.shape == (2, 2) and picked.device.type == "meta"
+    assert picked.shape == (2, 2)
+    assert picked.device.type == "meta"
 
 
 def test_order_is_a_permutation_by_seed_and_epoch() -> None:

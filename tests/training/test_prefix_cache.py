@@ -406,7 +406,8 @@ def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
         live, cached = (start(a_network(experiment), experiment.recipe, device) for _ in range(2))
         request = PrefixRequest("the pixels", experiment.recipe.augmentation)
         prefix = open_prefix(cached.network, there, device, CacheSettings(None), request)
-        assert prefix is not None and prefix.views[0].device.type == "cuda"
+        assert prefix is not None
+        assert prefix.views[0].device.type == "cuda"
         epochs(fit(live, data, experiment, 3, device))
         epochs(fit(cached, dataclasses.replace(data, prefix=prefix), experiment, 3, device))
     assert cached.speed_report["graph"] is True
