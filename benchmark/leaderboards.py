@@ -17,8 +17,9 @@ from benchmark.references import References
 from benchmark.results.board import Leaderboard
 from benchmark.results.columns import csv_text, json_text
 from benchmark.results.families import counted
-from benchmark.results.formats import latex, markdown
+from benchmark.results.formats import markdown
 from benchmark.results.kept_scores import RebuiltRecord
+from benchmark.results.latex import latex
 from benchmark.results.leaderboard import Asked, Watch, arrange, read_runs, unwatched
 from benchmark.results.leaderboard_page import page
 from benchmark.results.record import RunRecord, all_records
