@@ -33,7 +33,7 @@ from benchmark.cli.options import (
 )
 from benchmark.cli.output import Answer, ExitCode, say_error, speaking
 from benchmark.cli.run import Ways, settings_for
-from benchmark.errors import BenchmarkError, ExperimentError
+from benchmark.errors import BenchmarkError, ExperimentError, require_choice
 from benchmark.experiment import Experiment
 from benchmark.settings import parse_seeds, parse_settings
 
@@ -118,10 +118,7 @@ def farm(
         grid = _grid(crossings, changes or [])
         chosen = _chosen(names or [], suite)
         numbers = parse_seeds(seeds)
-        if keep_weights not in KEEP_WEIGHTS:
-            raise ExperimentError(
-                f"--keep-weights is {keep_weights!r}", allowed=", ".join(KEEP_WEIGHTS)
-            )
+        require_choice("--keep-weights", keep_weights, KEEP_WEIGHTS)
         ways = Ways(
             device, precision, deterministic, graph, False,
             (cache_dir or data_dir / "cache") if cache else None, cache_gib,

@@ -43,30 +43,34 @@ PERSONAL_DATA = (
     "those who may see the pictures"
 )
 
+Suites = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--suite",
+        help="Show a suite, what is missing included; again for several. Else all that ran.",
+        autocompletion=complete_suite,
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        help="The data set, or `drawn`; photographed ones if left out, a page each.",
+        autocompletion=complete_dataset,
+    ),
+]
+WithFaces = Annotated[
+    bool,
+    typer.Option(
+        "--with-faces",
+        help="Show photographed faces that were read wrongly. The page is personal data then.",
+    ),
+]
+
 
 def report(
-    suites: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--suite",
-            help="Show a suite, what is missing included; again for several. Else all that ran.",
-            autocompletion=complete_suite,
-        ),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="The data set, or `drawn`; photographed ones if left out, a page each.",
-            autocompletion=complete_dataset,
-        ),
-    ] = None,
-    with_faces: Annotated[
-        bool,
-        typer.Option(
-            "--with-faces",
-            help="Show photographed faces that were read wrongly. The page is personal data then.",
-        ),
-    ] = False,
+    suites: Suites = None,
+    dataset: Dataset = None,
+    with_faces: WithFaces = False,
     mlflow_url: Annotated[
         str, typer.Option(help="Where `facebench ui` or your server shows the runs.")
     ] = "http://127.0.0.1:5000",
