@@ -68,3 +68,8 @@ def require(condition: bool, found: str, *, allowed: str, fix: str = "") -> None
     """Raise ExperimentError unless `condition` holds."""
     if not condition:
         raise ExperimentError(found, allowed=allowed, fix=fix)
+
+
+def require_choice(field_name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise ExperimentError unless a field has one of the values that it may have."""
+    require(value in choices, f"{field_name} is {value!r}", allowed=", ".join(map(str, choices)))

@@ -38,7 +38,7 @@ from benchmark.results.rescoring import parts_of_run
 from benchmark.results.suspects import label_suspects
 from benchmark.tasks import MISSING, TASK_TITLES, TASKS, TaskName
 from benchmark.trained import Trained, load_trained
-from benchmark.training.probabilities import probabilities
+from benchmark.training.probabilities import OnFaces, probabilities
 
 SCHEMA: Final = 1
 SHARED_FRACTION: Final = 0.1
@@ -128,10 +128,12 @@ def evaluate(
     faces: FaceSet,
     device: torch.device,
     prepared: Callable[[], Sequence[FaceSet]] = tuple,
+    on_faces: OnFaces | None = None,
 ) -> Evaluation:
     """Read the faces of `faces` with the network of a finished run, and score every task.
 
-    prepared: gives the data sets at hand, to tell which faces the run has seen. Raises RunError
+    prepared: gives the data sets at hand, to tell which faces the run has seen. on_faces: is told
+    how many faces were read, and of how many. Raises RunError
     for a run that is not done or kept no weights, DataError where no face can be evaluated.
     """
     trained = _network_of(record)
@@ -148,7 +150,7 @@ def evaluate(
     network = trained.network.to(device)
     batches = FaceBatches.on_device(faces.pixels(), faces.table, device)
     rows = torch.from_numpy(unseen.rows).to(device)
-    answers = probabilities(network, batches, rows)
+    answers = probabilities(network, batches, rows, on_faces=on_faces)
     scored = []
     for chosen, known in groups:
         read = {task: answers[task][known] for task in chosen}

@@ -15,37 +15,22 @@ from typing import Any, Final, Literal
 
 from benchmark.architectures import NOT_OFFERED, architecture_named
 from benchmark.dotted import with_values
-from benchmark.errors import require
+from benchmark.errors import require, require_choice
+from benchmark.experiment_protocol import Protocol as Protocol
 from benchmark.experiment_ranges import SearchSpace as SearchSpace
-from benchmark.tasks import CLASS_NAMES, TaskName
+from benchmark.experiment_subset import GenderName as GenderName
+from benchmark.experiment_subset import RaceName as RaceName
+from benchmark.experiment_subset import Subset as Subset
+from benchmark.study_row import StudyRow as StudyRow
 from benchmark.tasks import TASKS as TASKS
+from benchmark.tasks import TaskName
 
 Conditioning = Literal["none", "embedding", "gate", "attention"]
-GenderName = Literal["male", "female"]
-RaceName = Literal["White", "Black", "Asian", "Indian", "Others"]
 CONDITIONINGS: Final = ("none", "embedding", "gate", "attention")
 SCHEDULES: Final = ("study", "constant", "cosine")
 CLIPPINGS: Final = ("per_variable", "global", "none")
 INITIALISATIONS: Final = ("glorot", "torch")
-INPUT_SCALINGS: Final = ("weights", "unit", "weights_swapped", "unit_minus_mean")
-TRAININGS: Final = ("subset", "everyone", "size_matched")
-SHUFFLINGS: Final = ("every_epoch", "fixed_batches")
-SELECTIONS: Final = ("best_validation_combined", "last_epoch")
-SPLITS: Final = (
-    "leak-free-1",
-    "published-1",
-    "test-by-file-1",
-    "clean-test-1",
-    "clean-val-1",
-    "unique-1",
-    "by-file-1",
-)
-"""Versions of the split; what each of those that leak does is in benchmark.faces.published."""
 OWN_WEIGHTS: Final = re.compile(r"local:[a-z0-9_]+|run:[0-9a-f]{8,64}")
-
-
-def _require_choice(field_name: str, value: object, choices: tuple[object, ...]) -> None:
-    require(value in choices, f"{field_name} is {value!r}", allowed=", ".join(map(str, choices)))
 
 
 def _require_positive(field_name: str, value: float) -> None:
@@ -138,8 +123,8 @@ class Head:
             allowed="one of age_group, gender, race, or all three in this order",
         )
         object.__setattr__(self, "tasks", tasks)
-        _require_choice("head.conditioning", self.conditioning, CONDITIONINGS)
-        _require_choice("head.features", self.features, ("pooled", "flattened"))
+        require_choice("head.conditioning", self.conditioning, CONDITIONINGS)
+        require_choice("head.features", self.features, ("pooled", "flattened"))
         require(
             isinstance(self.hidden_units, int) and 1 <= self.hidden_units <= 65_536,
             f"head.hidden_units is {self.hidden_units!r}",
@@ -252,9 +237,9 @@ class Recipe:
             f"recipe.until_train_accuracy is {until!r}",
             allowed="above 0 and at most 1, or None",
         )
-        _require_choice("recipe.schedule", self.schedule, SCHEDULES)
-        _require_choice("recipe.clipping", self.clipping, CLIPPINGS)
-        _require_choice("recipe.head_initialisation", self.head_initialisation, INITIALISATIONS)
+        require_choice("recipe.schedule", self.schedule, SCHEDULES)
+        require_choice("recipe.clipping", self.clipping, CLIPPINGS)
+        require_choice("recipe.head_initialisation", self.head_initialisation, INITIALISATIONS)
         for name in ("constant_epochs", "decay", "weight_decay"):
             value = getattr(self, name)
             require(value >= 0, f"recipe.{name} is {value!r}", allowed="0 or more")
@@ -267,99 +252,6 @@ class Recipe:
         if self.schedule == "cosine":
             return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.max_epochs))
         return self.learning_rate
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What makes two runs comparable: the split, input scaling, shuffling and selection."""
-
-    split: str = "leak-free-1"
-    """Version of the split; its seed is part of the version. All others than leak-free-1 leak, on
-    purpose: they replay the study's split, or a step from it to ours."""
-    fold: int | None = None
-    """0 to 4: a fold of the five-fold version of the split, in tables of its own."""
-    input_scaling: Literal["weights", "unit", "weights_swapped", "unit_minus_mean"] = "weights"
-    """`weights`: as the weights were trained; `unit`: RGB / 255 whatever the weights, as the
-    study did; `weights_swapped`: as the weights, red and blue exchanged (a control);
-    `unit_minus_mean`: RGB / 255 minus a BGR mean, as the study's early rows R1 to R6 did."""
-    shuffling: Literal["every_epoch", "fixed_batches"] = "every_epoch"
-    selection: Literal["best_validation_combined", "last_epoch"] = "best_validation_combined"
-
-    def __post_init__(self) -> None:
-        _require_choice("protocol.split", self.split, SPLITS)
-        _require_choice("protocol.input_scaling", self.input_scaling, INPUT_SCALINGS)
-        _require_choice("protocol.shuffling", self.shuffling, SHUFFLINGS)
-        _require_choice("protocol.selection", self.selection, SELECTIONS)
-        require(
-            self.fold is None or self.fold in range(5),
-            f"protocol.fold is {self.fold!r}",
-            allowed="0 to 4, or None for the 80/10/10 split",
-        )
-        require(
-            self.fold is None or not self.leaky,
-            f"protocol.fold is {self.fold!r} with the split {self.split!r}",
-            allowed="folds of leak-free-1 only",
-        )
-
-    @property
-    def leaky(self) -> bool:
-        """Whether training faces, or pictures of them, stand among those that select or test."""
-        return self.split != "leak-free-1"
-
-    @property
-    def name(self) -> str:
-        """The protocol's name on every table."""
-        family = self.split.rpartition("-")[0]
-        return family if self.fold is None else f"{family} fold {self.fold}"
-
-
-@dataclass(frozen=True)
-class Subset:
-    """The part of all faces that an experiment is about: it is selected and tested on no other."""
-
-    gender: GenderName | None = None
-    race: RaceName | None = None
-    training: Literal["subset", "everyone", "size_matched"] = "subset"
-    """Trained on the subset, on everyone, or on a stratified sample of everyone of its size."""
-
-    def __post_init__(self) -> None:
-        _require_choice("subset.gender", self.gender, (None, *CLASS_NAMES["gender"]))
-        _require_choice("subset.race", self.race, (None, *CLASS_NAMES["race"]))
-        _require_choice("subset.training", self.training, TRAININGS)
-        require(
-            self.gender is not None or self.race is not None,
-            "a subset of everyone",
-            allowed="a gender, a race, or both",
-            fix="Leave the subset out to train and test on all faces",
-        )
-
-    @property
-    def label(self) -> str:
-        """The subset in a name: `women`, `black`, `women_black`."""
-        genders = {"male": "men", "female": "women"}
-        words = [genders[self.gender]] if self.gender else []
-        return "_".join([*words, *([self.race.lower()] if self.race else [])])
-
-    @property
-    def people(self) -> Subset:
-        """Who is selected on and tested, however the network was trained."""
-        return dataclasses.replace(self, training="subset")
-
-    @property
-    def ending(self) -> str:
-        """How the name of an experiment on this subset ends: `women`, `women-matched`."""
-        arms = {"subset": "", "everyone": "-everyone", "size_matched": "-matched"}
-        return f"{self.label}{arms[self.training]}"
-
-
-@dataclass(frozen=True)
-class StudyRow:
-    """What the original study printed for this row, leak included; accuracies in [0, 1]."""
-
-    row: str
-    age_group: float | None = None
-    gender: float | None = None
-    race: float | None = None
 
 
 ADJUSTABLE: Final = ("backbone", "head", "recipe", "protocol")

@@ -12,12 +12,14 @@ from typing import Final
 from benchmark import registry
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment, Suite
+from benchmark.models.places import stored_path
 from benchmark.references import References
 from benchmark.results.board import Leaderboard
 from benchmark.results.columns import csv_text, json_text
 from benchmark.results.families import counted
-from benchmark.results.formats import latex, markdown
+from benchmark.results.formats import markdown
 from benchmark.results.kept_scores import RebuiltRecord
+from benchmark.results.latex import latex
 from benchmark.results.leaderboard import Asked, Watch, arrange, read_runs, unwatched
 from benchmark.results.leaderboard_page import page
 from benchmark.results.record import RunRecord, all_records
@@ -193,22 +195,17 @@ def _strange(names: Sequence[str], runs: Sequence[Run]) -> list[str]:
 
 
 def missing_weights(experiments: Sequence[Experiment], weights_dir: Path) -> Mapping[str, str]:
-    """Say by experiment which weights are not at hand."""
-    pretrained = [item for item in experiments if item.backbone.weights != "none"]
-    if not pretrained:
-        return {}
-    from benchmark.models.weights import list_weights
-
-    absent = {
-        (state.architecture, state.source)
-        for state in list_weights(weights_dir)
-        if state.state != "here"
+    """Say by experiment which weights are not at hand; whether a file is sound is for `run`."""
+    starts = {
+        item.name: (item.backbone.architecture, item.backbone.weights) for item in experiments
     }
     return {
-        item.name: f"not measured: weights missing ({item.backbone.weights} of "
-        f"{item.backbone.architecture}; `facebench weights list` says how to get them)"
-        for item in pretrained
-        if (item.backbone.architecture, item.backbone.weights) in absent
+        name: f"not measured: weights missing ({source} of {architecture}; "
+        "`facebench weights list` says how to get them)"
+        for name, (architecture, source) in starts.items()
+        if source != "none"
+        and not source.startswith("run:")
+        and not stored_path(architecture, source, weights_dir).exists()
     }
 
 

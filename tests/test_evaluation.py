@@ -89,6 +89,13 @@ def on_fairface(record: RunRecord, data_dir: Path) -> Evaluation:
     return evaluate(record, faces, CPU, lambda: [faces])
 
 
+def test_it_says_how_many_faces_were_read(record: RunRecord, drawn_faces: FaceSet) -> None:
+    told: list[tuple[int, int]] = []
+    evaluate(record, drawn_faces, CPU, on_faces=lambda n_done, n_all: told.append((n_done, n_all)))
+    n_test = int((drawn_faces.table["part"] == "test").sum())
+    assert told[-1] == (n_test, n_test)
+
+
 def test_on_its_own_data_set_a_run_says_what_is_stored(
     record: RunRecord, on_its_own: Evaluation
 ) -> None:

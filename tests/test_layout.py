@@ -13,7 +13,14 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.errors",),
     ("benchmark.tasks", "benchmark.files", "benchmark.dotted", "benchmark.claims"),
-    ("benchmark.architectures", "benchmark.timm_models", "benchmark.experiment_ranges"),
+    (
+        "benchmark.architectures",
+        "benchmark.timm_models",
+        "benchmark.experiment_protocol",
+        "benchmark.experiment_ranges",
+        "benchmark.experiment_subset",
+        "benchmark.study_row",
+    ),
     ("benchmark.experiment", "benchmark.experiment_search", "benchmark.experiment_grids"),
     ("experiments",),
     (

@@ -8,7 +8,7 @@ from rich.markdown import Markdown
 
 from benchmark.cli.completion import complete_run
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
-from benchmark.cli.output import Answer, err, out, speaking
+from benchmark.cli.output import Answer, busy, err, out, speaking
 from benchmark.errors import RunError
 from benchmark.files import write_text
 from benchmark.results.record import RunRecord
@@ -54,13 +54,15 @@ def card(
         records = _finished(runs_dir, name, answer)
         answer.data = {"cards": []}
         for record in records:
-            text = model_card(record, _origin(record))
+            with busy(f"writing the card of seed {record.seed}", quiet=quiet or as_json):
+                text = model_card(record, _origin(record))
             written = [record.folder / CARD_FILE]
             _write(written[0], text)
             if out_path is not None:
                 written.append(_target(out_path, record, several=len(records) > 1))
                 _write(written[-1], _as_asked(written[-1], text, record))
-            _mirror(record, runs_dir, answer)
+            with busy("bringing it to MLflow", quiet=quiet or as_json):
+                _mirror(record, runs_dir, answer)
             files = [str(path) for path in written]
             answer.data["cards"].append(
                 {"identity": record.identity, "files": files, "markdown": text}

@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from benchmark import registry
+from benchmark.architectures import ARCHITECTURES
 from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR
 from benchmark.errors import BenchmarkError
 from benchmark.experiment import Experiment
@@ -20,6 +21,20 @@ Completions = list[tuple[str, str]]
 def complete_experiment(incomplete: str) -> Completions:
     """Complete the name of an experiment; beside it what it asks."""
     return _fitting(incomplete, ((item.name, item.asks) for item in _experiments()))
+
+
+def complete_tunable(incomplete: str) -> Completions:
+    """Complete what `tune` takes: an experiment, or a grid of the study."""
+    try:
+        grids = [(grid.name, grid.asks) for grid in registry.grids().values()]
+    except BenchmarkError:
+        grids = []
+    return [*complete_experiment(incomplete), *_fitting(incomplete, grids)]
+
+
+def complete_architecture(incomplete: str) -> Completions:
+    """Complete the name of an architecture of ours."""
+    return _fitting(incomplete, ((name, "") for name in sorted(ARCHITECTURES)))
 
 
 def complete_suite(incomplete: str) -> Completions:

@@ -15,7 +15,7 @@ from benchmark.cli.options import (
     RunsDir,
     WeightsDir,
 )
-from benchmark.cli.output import out, speaking
+from benchmark.cli.output import busy, out, speaking
 
 LOW_DISK_GIB = 5
 
@@ -32,13 +32,14 @@ def doctor(
       facebench doctor
     """
     with speaking("doctor", as_json=as_json) as answer:
-        rows = [
-            _device_row(),
-            _data_row(data_dir),
-            _weights_row(weights_dir or data_dir / "weights"),
-            _disk_row(runs_dir),
-            _packages_row(),
-        ]
+        with busy("looking", quiet=as_json):
+            rows = [
+                _device_row(),
+                _data_row(data_dir),
+                _weights_row(weights_dir or data_dir / "weights"),
+                _disk_row(runs_dir),
+                _packages_row(),
+            ]
         answer.data = rows
         if as_json:
             return

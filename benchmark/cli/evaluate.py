@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from benchmark.cli.completion import complete_dataset, complete_run
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -16,7 +17,7 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import Answer, ExitCode, out, say_error, speaking
+from benchmark.cli.output import Answer, ExitCode, busy, out, progress_bar, say_error, speaking
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.tasks import TASK_TITLES
 
@@ -35,9 +36,21 @@ Examples:
 
 def evaluate(
     run: Annotated[
-        str, typer.Option("--run", help="A finished run's id (8 digits or more), or an experiment.")
+        str,
+        typer.Option(
+            "--run",
+            help="A finished run's id (8 digits or more), or an experiment.",
+            autocompletion=complete_run,
+        ),
     ],
-    dataset: Annotated[str, typer.Option("--dataset", help="A prepared data set, or `drawn`.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--dataset",
+            help="A prepared data set, or `drawn`.",
+            autocompletion=complete_dataset,
+        ),
+    ],
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or mps; the fastest if left out.")
     ] = None,
@@ -92,10 +105,19 @@ def _evaluate_one(
     from benchmark.training.device import choose_device
 
     chosen = choose_device(device, "fp32")
-    found = evaluate_run(record, faces, chosen.torch_device, lambda: prepared_datasets(data_dir))
+    with progress_bar(quiet=quiet) as bar:
+        reading = bar.add_task(f"reading faces, seed {record.seed}", total=None)
+        found = evaluate_run(
+            record,
+            faces,
+            chosen.torch_device,
+            lambda: prepared_datasets(data_dir),
+            lambda n_done, n_all: bar.update(reading, completed=n_done, total=n_all),
+        )
     folder = evaluation_folder(runs_dir, found)
     try:
-        write(found, folder)
+        with busy("writing tables and pictures", quiet=quiet):
+            write(found, folder)
     except OSError as error:
         raise RunError(
             f"the evaluation cannot be written: {error.strerror or error}", source=str(folder)

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Quiet
-from benchmark.cli.output import out, speaking
+from benchmark.cli.output import busy, out, speaking
 from benchmark.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,10 +48,14 @@ def explore(
     from benchmark.faces.choice import choose_dataset
 
     with speaking("data explore", as_json=as_json) as answer:
-        explored = explore_faces(choose_dataset(data_dir, dataset))
+        silent = quiet or as_json
+        faces = choose_dataset(data_dir, dataset)
+        with busy(f"counting who is in {faces.name}", quiet=silent):
+            explored = explore_faces(faces)
         folder = output or explored.faces.folder / "explore"
         try:
-            written = write_exploration(explored, folder)
+            with busy("drawing", quiet=silent):
+                written = write_exploration(explored, folder)
         except OSError as error:
             raise DataError(
                 f"the page cannot be written: {error.strerror or error}",

@@ -9,8 +9,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, AsJson, DataDir, RunsDir
-from benchmark.cli.output import Answer, out, speaking
+from benchmark.cli.options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    Quiet,
+    RunsDir,
+)
+from benchmark.cli.output import Answer, busy, out, speaking
 from benchmark.cli.predict import Checkpoint, FacesPx, RunOption, chosen_network
 from benchmark.errors import DataError
 
@@ -50,6 +57,7 @@ def export(
     ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained network as ONNX, TorchScript or safetensors, and prove that it says the same.
@@ -66,7 +74,8 @@ def export(
         path = out_path or Path(_name(network) + ENDINGS[to])
         _check_target(path, network)
         real = _real_faces(network, faces, data_dir, answer)
-        done = export_network(network, to, path, real)
+        with busy(f"writing {to}, and comparing", quiet=quiet or as_json):
+            done = export_network(network, to, path, real)
         answer.data = _for_machines(network, done)
         if not as_json:
             _show(network, done)

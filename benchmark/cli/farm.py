@@ -1,13 +1,14 @@
 """`facebench farm`: many heads on frozen features, trained together, shown side by side."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchmark import registry
+from benchmark.cli.completion import complete_experiment, complete_suite
 from benchmark.cli.options import (
     DEFAULT_CACHE_GIB,
     DEFAULT_DATA_DIR,
@@ -16,17 +17,23 @@ from benchmark.cli.options import (
     Cache,
     CacheDir,
     CacheGib,
+    Changes,
     DataDir,
     DatasetName,
     Deterministic,
+    DeviceName,
     Graph,
+    Offline,
+    PrecisionName,
     Quiet,
+    ReadTest,
     RunsDir,
+    Tracking,
     WeightsDir,
 )
 from benchmark.cli.output import Answer, ExitCode, say_error, speaking
 from benchmark.cli.run import Ways, settings_for
-from benchmark.errors import BenchmarkError, ExperimentError
+from benchmark.errors import BenchmarkError, ExperimentError, require_choice
 from benchmark.experiment import Experiment
 from benchmark.settings import parse_seeds, parse_settings
 
@@ -47,36 +54,42 @@ Examples:
 
 KEEP_WEIGHTS = ("best", "none")
 
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(help="Frozen experiments by name.", autocompletion=complete_experiment),
+]
+SuiteName = Annotated[
+    str | None,
+    typer.Option(help="All experiments of a suite.", autocompletion=complete_suite),
+]
+LearningRates = Annotated[
+    str | None, typer.Option(help="Learning rates to cross with, as in 1e-4,1e-3.")
+]
+WeightDecays = Annotated[str | None, typer.Option(help="Weight decays, as in 0,0.01.")]
+HiddenUnits = Annotated[str | None, typer.Option(help="Widths of the hidden layer, as in 64,128.")]
+Conditionings = Annotated[str | None, typer.Option(help="Of none, embedding, gate and attention.")]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(min=1, help="Heads that share a step; what memory or cache takes if none."),
+]
+
 
 def farm(
-    names: Annotated[list[str] | None, typer.Argument(help="Frozen experiments by name.")] = None,
-    suite: Annotated[str | None, typer.Option(help="All experiments of a suite.")] = None,
+    names: Names = None,
+    suite: SuiteName = None,
     seeds: Annotated[str, typer.Option(help="Seeds, as in 0,1,2.")] = "0",
-    learning_rates: Annotated[
-        str | None, typer.Option(help="Learning rates to cross with, as in 1e-4,1e-3.")
-    ] = None,
-    weight_decays: Annotated[str | None, typer.Option(help="Weight decays, as in 0,0.01.")] = None,
-    hidden_units: Annotated[
-        str | None, typer.Option(help="Widths of the hidden layer, as in 64,128.")
-    ] = None,
-    conditionings: Annotated[
-        str | None, typer.Option(help="Of none, embedding, gate and attention.")
-    ] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a field: recipe.max_epochs=3.")
-    ] = None,
-    at_once: Annotated[
-        int | None,
-        typer.Option(min=1, help="Heads that share a step; what memory or cache takes if none."),
-    ] = None,
+    learning_rates: LearningRates = None,
+    weight_decays: WeightDecays = None,
+    hidden_units: HiddenUnits = None,
+    conditionings: Conditionings = None,
+    changes: Changes = None,
+    at_once: AtOnce = None,
     dataset: DatasetName = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")] = None,
-    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
-    tracking: Annotated[str, typer.Option(help="mlflow, or files alone.")] = "mlflow",
-    offline: Annotated[bool, typer.Option("--offline", help="Never download weights.")] = False,
-    read_test: Annotated[
-        bool, typer.Option("--read-test", help="Read the test faces in ad-hoc runs too.")
-    ] = False,
+    device: DeviceName = None,
+    precision: PrecisionName = "auto",
+    tracking: Tracking = "mlflow",
+    offline: Offline = False,
+    read_test: ReadTest = False,
     keep_weights: Annotated[str, typer.Option(help="best or none.")] = "best",
     cache: Cache = True,
     cache_dir: CacheDir = None,
@@ -96,25 +109,16 @@ def farm(
     skipped; what differs from its registered definition is ad hoc, as with `run --set`.
     """
     with speaking("farm", as_json=as_json) as answer:
-        grid = {
-            path: values
-            for path, values in (
-                ("recipe.learning_rate", _values("--learning-rates", learning_rates, float)),
-                ("recipe.weight_decay", _values("--weight-decays", weight_decays, float)),
-                ("head.hidden_units", _values("--hidden-units", hidden_units, int)),
-                ("head.conditioning", _values("--conditionings", conditionings, str)),
-            )
-            if values
+        crossings = {
+            "recipe.learning_rate": _values("--learning-rates", learning_rates, float),
+            "recipe.weight_decay": _values("--weight-decays", weight_decays, float),
+            "head.hidden_units": _values("--hidden-units", hidden_units, int),
+            "head.conditioning": _values("--conditionings", conditionings, str),
         }
-        fixed = {path: [value] for path, value in parse_settings(changes or []).items()}
-        if twice := sorted(grid.keys() & fixed.keys()):
-            raise ExperimentError(f"{twice[0]} is set twice", allowed="--set, or an option for it")
+        grid = _grid(crossings, changes or [])
         chosen = _chosen(names or [], suite)
         numbers = parse_seeds(seeds)
-        if keep_weights not in KEEP_WEIGHTS:
-            raise ExperimentError(
-                f"--keep-weights is {keep_weights!r}", allowed=", ".join(KEEP_WEIGHTS)
-            )
+        require_choice("--keep-weights", keep_weights, KEEP_WEIGHTS)
         ways = Ways(
             device, precision, deterministic, graph, False,
             (cache_dir or data_dir / "cache") if cache else None, cache_gib,
@@ -126,12 +130,19 @@ def farm(
         from benchmark.faces.choice import choose_dataset
         from benchmark.farms import Field, crossed
 
-        field = Field(
-            tuple(crossed(chosen, grid | fixed)), numbers, choose_dataset(data_dir, dataset)
-        )
+        field = Field(tuple(crossed(chosen, grid)), numbers, choose_dataset(data_dir, dataset))
         code = _grow(answer, field, where, at_once, quiet=quiet or as_json, as_json=as_json)
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
+
+
+def _grid(crossings: Mapping[str, list[Any]], changes: Sequence[str]) -> dict[str, list[Any]]:
+    """Join the values to cross with what `--set` fixes; raises ExperimentError for a clash."""
+    grid = {path: values for path, values in crossings.items() if values}
+    fixed = {path: [value] for path, value in parse_settings(changes).items()}
+    if twice := sorted(grid.keys() & fixed.keys()):
+        raise ExperimentError(f"{twice[0]} is set twice", allowed="--set, or an option for it")
+    return grid | fixed
 
 
 def _values(option: str, text: str | None, kind: Callable[[str], Any]) -> list[Any]:

@@ -1,14 +1,12 @@
 """What a person sees while a farm grows: what a trunk read, and a bar over all heads' epochs."""
 
-import sys
 from collections.abc import Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from benchmark.cli.output import err
+from benchmark.cli.bars import Bars
 from benchmark.farms import (
     FarmCosts,
     FarmEvent,
@@ -23,21 +21,19 @@ if TYPE_CHECKING:
     from benchmark.training.device import Device
 
 
-class FarmDisplay:
+class FarmDisplay(Bars):
     """Show events as they come; on a terminal with a bar, elsewhere in plain lines."""
 
     def __init__(self, field: Field, *, quiet: bool) -> None:
-        self._field, self._quiet = field, quiet
-        self._bars = Progress(
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(bar_width=14),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
-            console=err,
-            transient=True,
-            disable=quiet or not sys.stderr.isatty(),
+            quiet=quiet,
         )
+        self._field = field
         # In epochs of one head; a head that stops early jumps to its end.
         total = sum(item.recipe.max_epochs for item in field.experiments) * len(field.seeds)
         self._bar = self._bars.add_task("all heads", total=total, note="")
@@ -46,18 +42,6 @@ class FarmDisplay:
         self._downloaded = ""
         self._faces_bar: TaskID | None = None
 
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
-
     def say_where(self, device: "Device") -> None:
         """Say on which faces and where the heads are trained."""
         faces = self._field.faces
@@ -65,7 +49,7 @@ class FarmDisplay:
             f"{(faces.table['part'] == part).sum():,} {part}" for part in ("train", "val", "test")
         )
         what = "[bold yellow]DRAWN FACES[/], not people: " if faces.drawn else ""
-        self._say(
+        self.say(
             f"{what}data set [bold]{faces.name}[/] ({counts}) on {device.description}, "
             f"{device.precision}{' where that is faster' if device.probes else ''}"
         )
@@ -75,7 +59,7 @@ class FarmDisplay:
         if name != self._downloaded:
             self._downloaded = name
             size = "" if n_total is None else f", {n_total / 1e6:.1f} MB"
-            self._say(f"[bold]fetching[/] {name}{size}")
+            self.say(f"[bold]fetching[/] {name}{size}")
 
     def show_faces(self, n_done: int, n_total: int) -> None:
         """Take in how many faces have gone through a frozen trunk."""
@@ -89,9 +73,9 @@ class FarmDisplay:
     def show(self, event: FarmEvent) -> None:
         """Take one event in."""
         if isinstance(event, FeaturesRead):
-            self._say(f"[bold]{event.title}[/]: {_features_in_words(event)}")
+            self.say(f"[bold]{event.title}[/]: {_features_in_words(event)}")
         elif isinstance(event, Planted):
-            self._say(
+            self.say(
                 f"  {event.n_heads} head{'s' if event.n_heads > 1 else ''}, {_stacks(event.stacks)}"
             )
         elif isinstance(event, StackAdvanced):
@@ -104,14 +88,14 @@ class FarmDisplay:
         elif isinstance(event, Finished | Skipped):
             self._forward(event.plan.identity, event.plan.experiment.recipe.max_epochs)
             if isinstance(event, Skipped) and event.why != "done":
-                self._say(f"[bold]{event.plan.title}[/]: left out ({event.why})")
+                self.say(f"[bold]{event.plan.title}[/]: left out ({event.why})")
         elif isinstance(event, Missing):
-            self._say(
+            self.say(
                 f"[bold]{event.experiment.name}[/]: [yellow]missing[/], its weights are not at hand"
             )
         elif isinstance(event, Failed):
             why = escape(str(event.error))
-            self._say(f"[bold]{event.experiment.name}[/]: [red]failed[/], {why}")
+            self.say(f"[bold]{event.experiment.name}[/]: [red]failed[/], {why}")
 
     def _forward(self, identity: str, n_epochs: int) -> None:
         """Move a head on, and no further than its end."""
@@ -122,20 +106,16 @@ class FarmDisplay:
 
     def say_end(self, counts: Mapping[str, int], costs: FarmCosts) -> None:
         """Say how the runs ended, and what took how long."""
-        self._say(
+        self.say(
             f"{counts['finished']} finished, {counts['skipped']} needed nothing, "
             f"{counts['missing']} missing, {counts['failed']} failed."
         )
         if costs.n_trained:
-            self._say(
+            self.say(
                 f"Features {costs.features:.1f} s; training {costs.training:.1f} s, "
                 f"{costs.training / costs.n_trained:.2f} s a head; writing the runs "
                 f"{costs.writing:.1f} s."
             )
-
-    def _say(self, text: str) -> None:
-        if not self._quiet:
-            self._bars.console.print(text, soft_wrap=True)
 
 
 def _features_in_words(event: FeaturesRead) -> str:

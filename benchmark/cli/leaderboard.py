@@ -1,13 +1,13 @@
 """`facebench leaderboard`: the tables of the runs at hand, printed and written."""
 
-import contextlib
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from benchmark.cli.completion import complete_dataset, complete_run, complete_suite
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -17,13 +17,12 @@ from benchmark.cli.options import (
     RunsDir,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, err, out, progress_bar, speaking
+from benchmark.cli.output import Answer, busy, err, out, speaking, watching
 from benchmark.errors import RunError
 from benchmark.files import write_text
 
 if TYPE_CHECKING:
     from benchmark.results.board import Leaderboard
-    from benchmark.results.families import Watch
 
 app = typer.Typer(help="Tables of what was run.")
 
@@ -46,68 +45,87 @@ FORMAT_NAMES: Final = ("md", "csv", "tex", "json", "html")
 """As benchmark.leaderboards.FORMATS has them; here so that --help loads nothing heavy."""
 
 
+Suites = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Show a suite, what is missing included; several in one table.",
+        autocompletion=complete_suite,
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        help="Show the runs on this data set; photographed ones if left out.",
+        autocompletion=complete_dataset,
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="Show the rows for which it holds: a column of the CSV file, then =, !=, <, <=, > "
+        "or >=, then a value; text may hold *, rates may be 0.9 or 90%.",
+    ),
+]
+Sort = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="Order rows by a column of the CSV file, or COLUMN:asc, :desc."
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="|".join(FORMAT_NAMES),
+        help="Print that text alone instead of tables.",
+        autocompletion=lambda: list(FORMAT_NAMES),
+    ),
+]
+AdHoc = Annotated[bool, typer.Option("--ad-hoc", help="Show runs changed on the command line too.")]
+FromPredictions = Annotated[
+    bool,
+    typer.Option(
+        "--from-predictions", help="Compute every number from the stored predictions anew."
+    ),
+]
+FitReferences = Annotated[
+    bool,
+    typer.Option(
+        "--fit-references",
+        help="Fit the logistic regressions that are missing, on pixels and on frozen trunks of "
+        "finished runs; minutes on many faces, once.",
+    ),
+]
+Acknowledge = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Rank a run stopped by a red flag (its id, or an experiment: all its runs).",
+        autocompletion=complete_run,
+    ),
+]
+Why = Annotated[
+    str, typer.Option(help="What was checked, and why the result stands; kept with the run.")
+]
+OutDir = Annotated[
+    Path | None,
+    typer.Option("--out", help="Where the files go; RUNS_DIR/leaderboards if left out."),
+]
+
+
 @app.command("leaderboard", epilog=EXAMPLES)
 def leaderboard(
-    suite: Annotated[
-        list[str] | None,
-        typer.Option(help="Show a suite, what is missing included; several in one table."),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Show the runs on this data set; photographed ones if left out."),
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CONDITION",
-            help="Show the rows for which it holds: a column of the CSV file, then =, !=, <, <=, > "
-            "or >=, then a value; text may hold *, rates may be 0.9 or 90%.",
-        ),
-    ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="Order rows by a column of the CSV file, or COLUMN:asc, :desc."
-        ),
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="|".join(FORMAT_NAMES),
-            help="Print that text alone instead of tables.",
-        ),
-    ] = None,
-    ad_hoc: Annotated[
-        bool, typer.Option("--ad-hoc", help="Show runs changed on the command line too.")
-    ] = False,
-    from_predictions: Annotated[
-        bool,
-        typer.Option(
-            "--from-predictions", help="Compute every number from the stored predictions anew."
-        ),
-    ] = False,
-    fit_references: Annotated[
-        bool,
-        typer.Option(
-            "--fit-references",
-            help="Fit the logistic regressions that are missing, on pixels and on frozen trunks of "
-            "finished runs; minutes on many faces, once.",
-        ),
-    ] = False,
-    acknowledge: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Rank a run stopped by a red flag (its id, or an experiment: all its runs).",
-        ),
-    ] = None,
-    why: Annotated[
-        str, typer.Option(help="What was checked, and why the result stands; kept with the run.")
-    ] = "",
-    out_dir: Annotated[
-        Path | None,
-        typer.Option("--out", help="Where the files go; RUNS_DIR/leaderboards if left out."),
-    ] = None,
+    suite: Suites = None,
+    dataset: Dataset = None,
+    where: Where = None,
+    sort: Sort = None,
+    format_: Format = None,
+    ad_hoc: AdHoc = False,
+    from_predictions: FromPredictions = False,
+    fit_references: FitReferences = False,
+    acknowledge: Acknowledge = None,
+    why: Why = "",
+    out_dir: OutDir = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
@@ -129,12 +147,16 @@ def leaderboard(
         if acknowledge:
             _acknowledge(acknowledge, why, runs_dir, answer)
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
-        with _watching(quiet=quiet or as_json) as watch:
+        with watching(quiet=quiet or as_json) as watch:
             at_hand = runs_at_hand(runs_dir, from_predictions=from_predictions, watch=watch)
-            boards = leaderboards(at_hand, places, suite or (), dataset, ad_hoc=ad_hoc, watch=watch)
-        boards = [narrowed(board, conditions, order) for board in boards]
+            boards = leaderboards(
+                at_hand, places, suite or (), dataset,
+                ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
+            )  # fmt: skip
         answer.warnings += at_hand.warnings
-        files = _written(boards, out_dir or runs_dir / "leaderboards")
+        boards = [narrowed(board, conditions, order) for board in boards]
+        with busy("writing", quiet=quiet or as_json):
+            files = _written(boards, out_dir or runs_dir / "leaderboards")
         _show(boards, files, answer, format_, as_json=as_json, quiet=quiet)
 
 
@@ -143,20 +165,6 @@ def _check(format_: str | None, why: str, acknowledge: Sequence[str] | None) -> 
         raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
     if format_ is not None and format_ not in FORMAT_NAMES:
         raise RunError(f"--format is {format_!r}", allowed=", ".join(FORMAT_NAMES))
-
-
-@contextlib.contextmanager
-def _watching(*, quiet: bool) -> Iterator["Watch"]:
-    """Show on stderr how far reading and building are."""
-    with progress_bar(quiet=quiet) as progress:
-        tasks: dict[str, Any] = {}
-
-        def watch(what: str, n_done: int, n_all: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=n_all)
-            progress.update(tasks[what], completed=n_done, total=n_all)
-
-        yield watch
 
 
 def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: Answer) -> None:

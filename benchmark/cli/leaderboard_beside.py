@@ -7,10 +7,11 @@ from typing import Final
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmark.cli.leaderboard_layout import Cells, broken_name, laid_out, total, widths
+from benchmark.cli.leaderboard_layout import Cells, laid_out, total, widths
 from benchmark.results.board import Leaderboard, Table
 from benchmark.results.cells import (
     NOTHING,
+    broken_name,
     count_text,
     difference_text,
     duration_text,

@@ -44,18 +44,3 @@ def bullet(text: str) -> Padding:
     row = RichTable.grid(padding=(0, 1, 0, 0))
     row.add_row("·", Text(text))
     return Padding(row, (0, 0, 0, 1))
-
-
-def broken_name(name: str, room: int) -> str:
-    """Break a name at its hyphens into lines of at most `room`."""
-    return "\n".join(broken(name.replace("-", "-\0").split("\0"), room))
-
-
-def broken(pieces: Sequence[str], room: int) -> list[str]:
-    """Join pieces into lines of at most `room`; a longer piece has a line of its own."""
-    lines = [""]
-    for piece in pieces:
-        if lines[-1] and len(lines[-1]) + len(piece) > room:
-            lines.append("")
-        lines[-1] += piece
-    return lines

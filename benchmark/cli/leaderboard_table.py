@@ -17,12 +17,14 @@ from benchmark.cli.leaderboard_beside import (
     differences_table,
     origin_sentence,
 )
-from benchmark.cli.leaderboard_layout import Cells, broken, broken_name, laid_out, total, widths
+from benchmark.cli.leaderboard_layout import Cells, laid_out, total, widths
 from benchmark.cli.leaderboard_layout import bullet as bullet
 from benchmark.results.board import HEADINGS, ONE_SEED, Leaderboard, Table
 from benchmark.results.cells import (
     NOTHING,
     accuracy_text,
+    broken,
+    broken_name,
     combined_text,
     count_text,
     duration_text,

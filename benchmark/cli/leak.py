@@ -7,9 +7,17 @@ import typer
 from rich.table import Table
 
 from benchmark import registry
+from benchmark.cli.completion import complete_dataset, complete_suite
 from benchmark.cli.library import library_at_hand
-from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, AsJson, DataDir, RunsDir
-from benchmark.cli.output import err, out, speaking
+from benchmark.cli.options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    Quiet,
+    RunsDir,
+)
+from benchmark.cli.output import busy, err, out, speaking
 from benchmark.errors import RunError
 from benchmark.files import write_text
 
@@ -28,9 +36,18 @@ Examples:
 
 
 def leak(
-    suite: Annotated[str, typer.Option(help="A suite of arms that end as `leak`'s do.")] = "leak",
+    suite: Annotated[
+        str,
+        typer.Option(
+            help="A suite of arms that end as `leak`'s do.", autocompletion=complete_suite
+        ),
+    ] = "leak",
     dataset: Annotated[
-        str | None, typer.Option(help="The data set; the only one with such runs if left out.")
+        str | None,
+        typer.Option(
+            help="The data set; the only one with such runs if left out.",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
     out_dir: Annotated[
         Path | None,
@@ -38,6 +55,7 @@ def leak(
     ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Take a leaky number apart: what it is on faces never met, and what each condition is worth.
@@ -53,9 +71,10 @@ def leak(
         from benchmark.results.library import choose_dataset
 
         experiments = list(registry.experiments_of(suite))
-        library = library_at_hand(runs_dir, data_dir, answer)
+        library = library_at_hand(runs_dir, data_dir, answer, quiet=quiet or as_json)
         name = choose_dataset(library, [library.request(suite)], dataset)
-        found = leak_study(library, experiments, name)
+        with busy("comparing", quiet=quiet or as_json):
+            found = leak_study(library, experiments, name)
         folder = out_dir or runs_dir / "leaderboards"
         files = [folder / f"{suite}-{found.dataset}.md"]
         try:
@@ -72,7 +91,8 @@ def leak(
         answer.data = as_data(found) | {"files": [str(path) for path in files]}
         if not as_json:
             _print(found)
-            err.print(f"\nWritten: {', '.join(str(path) for path in files)}", soft_wrap=True)
+            if not quiet:
+                err.print(f"\nWritten: {', '.join(str(path) for path in files)}", soft_wrap=True)
 
 
 def _print(study: "LeakStudy") -> None:

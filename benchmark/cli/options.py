@@ -53,6 +53,16 @@ DatasetName = Annotated[
         autocompletion=_complete_dataset,
     ),
 ]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a field: recipe.max_epochs=3.")
+]
+DeviceName = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")]
+PrecisionName = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
+Tracking = Annotated[str, typer.Option(help="mlflow, or files alone.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never download weights.")]
+ReadTest = Annotated[
+    bool, typer.Option("--read-test", help="Read the test faces in ad-hoc runs too.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for a machine.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
 Cache = Annotated[

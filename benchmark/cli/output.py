@@ -171,6 +171,20 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
 
 
 @contextlib.contextmanager
+def watching(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far several things are, one bar each; gives what is to be told: what, done, all."""
+    with progress_bar(quiet=quiet) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def watch(what: str, n_done: int, n_all: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(escape(what), total=n_all)
+            progress.update(tasks[what], completed=n_done, total=n_all)
+
+        yield watch
+
+
+@contextlib.contextmanager
 def busy(title: str, *, quiet: bool = False) -> Iterator[None]:
     """Say that something goes on whose end cannot be foreseen, once it has taken two seconds.
 

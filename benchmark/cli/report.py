@@ -17,7 +17,7 @@ from benchmark.cli.options import (
     RunsDir,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, err, out, progress_bar, speaking
+from benchmark.cli.output import Answer, busy, err, out, progress_bar, speaking, watching
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import write_text
 
@@ -43,30 +43,34 @@ PERSONAL_DATA = (
     "those who may see the pictures"
 )
 
+Suites = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--suite",
+        help="Show a suite, what is missing included; again for several. Else all that ran.",
+        autocompletion=complete_suite,
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        help="The data set, or `drawn`; photographed ones if left out, a page each.",
+        autocompletion=complete_dataset,
+    ),
+]
+WithFaces = Annotated[
+    bool,
+    typer.Option(
+        "--with-faces",
+        help="Show photographed faces that were read wrongly. The page is personal data then.",
+    ),
+]
+
 
 def report(
-    suites: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--suite",
-            help="Show a suite, what is missing included; again for several. Else all that ran.",
-            autocompletion=complete_suite,
-        ),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="The data set, or `drawn`; photographed ones if left out, a page each.",
-            autocompletion=complete_dataset,
-        ),
-    ] = None,
-    with_faces: Annotated[
-        bool,
-        typer.Option(
-            "--with-faces",
-            help="Show photographed faces that were read wrongly. The page is personal data then.",
-        ),
-    ] = False,
+    suites: Suites = None,
+    dataset: Dataset = None,
+    with_faces: WithFaces = False,
     mlflow_url: Annotated[
         str, typer.Option(help="Where `facebench ui` or your server shows the runs.")
     ] = "http://127.0.0.1:5000",
@@ -90,10 +94,12 @@ def report(
         from benchmark.report.evidence import Evidence, chosen_experiments
 
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
-        at_hand = runs_at_hand(runs_dir)
-        boards = leaderboards(at_hand, places, suites or (), dataset)
+        with watching(quiet=quiet or as_json) as watch:
+            at_hand = runs_at_hand(runs_dir, watch=watch)
+            boards = leaderboards(at_hand, places, suites or (), dataset, watch=watch)
         answer.warnings += [*at_hand.warnings, *at_hand.notes]
-        links = _links(runs_dir, mlflow_url, answer)
+        with busy("looking the runs up in MLflow", quiet=quiet or as_json):
+            links = _links(runs_dir, mlflow_url, answer)
         library = library_of(at_hand.runs, data_dir)
         answer.data = {"reports": []}
         for board in boards:
@@ -167,7 +173,8 @@ def _written(
         step = bar.add_task(evidence.dataset, total=n_steps(evidence))
         answered = list(_counted(answers(evidence), lambda: bar.advance(step)))
         shown = list(_counted(portraits(evidence), lambda: bar.advance(step)))
-    text = write_page(evidence, answered, shown, gallery)
+    with busy("writing the page", quiet=quiet or as_json):
+        text = write_page(evidence, answered, shown, gallery)
     try:
         write_text(path, text)
     except OSError as error:

@@ -18,13 +18,19 @@ from benchmark.cli.options import (
     Cache,
     CacheDir,
     CacheGib,
+    Changes,
     Compile,
     DataDir,
     DatasetName,
     Deterministic,
+    DeviceName,
     Graph,
+    Offline,
+    PrecisionName,
     Quiet,
+    ReadTest,
     RunsDir,
+    Tracking,
     WeightsDir,
 )
 from benchmark.cli.output import Answer, ExitCode, err, say_error, say_warning, speaking
@@ -51,17 +57,13 @@ def run(
         typer.Option(help="Run all experiments of a suite.", autocompletion=complete_suite),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, as in 0,1,2.")] = "0",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a field: recipe.max_epochs=3.")
-    ] = None,
+    settings: Changes = None,
     dataset: DatasetName = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")] = None,
-    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
-    tracking: Annotated[str, typer.Option(help="mlflow, or files alone.")] = "mlflow",
-    offline: Annotated[bool, typer.Option("--offline", help="Never download weights.")] = False,
-    read_test: Annotated[
-        bool, typer.Option("--read-test", help="Read the test faces in ad-hoc runs too.")
-    ] = False,
+    device: DeviceName = None,
+    precision: PrecisionName = "auto",
+    tracking: Tracking = "mlflow",
+    offline: Offline = False,
+    read_test: ReadTest = False,
     keep_weights: Annotated[str, typer.Option(help="best, all or none.")] = "best",
     cache: Cache = True,
     cache_dir: CacheDir = None,
@@ -247,8 +249,4 @@ def _say_where(faces: "FaceSet", settings: "Settings") -> None:
 def _precision(device: "Device") -> str:
     if device.exact:
         return "fp32, deterministic: equal weights twice with as many threads"
-    return (
-        f"{device.precision} where a few steps find it faster"
-        if device.probes
-        else (device.precision)
-    )
+    return device.precision + (" where a few steps find it faster" if device.probes else "")

@@ -1,13 +1,9 @@
 """What a person sees while runs go on: one bar for the suite, one for the run, a line an epoch."""
 
-import sys
-from types import TracebackType
-from typing import Self
-
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from benchmark.cli.output import err
+from benchmark.cli.bars import Bars
 from benchmark.runs import (
     Advanced,
     Event,
@@ -22,47 +18,32 @@ from benchmark.tasks import TASK_TITLES
 from benchmark.training.trainer import EpochResult
 
 
-class RunDisplay:
+class RunDisplay(Bars):
     """Show events as they come; on a terminal with bars, elsewhere in plain lines."""
 
     def __init__(self, n_runs: int, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._n_runs = n_runs
-        self._n_seen = 0
-        self._bars = Progress(
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(bar_width=14),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
-            console=err,
-            transient=True,
-            disable=quiet or not sys.stderr.isatty(),
+            quiet=quiet,
         )
+        self._n_runs = n_runs
+        self._n_seen = 0
         self._suite_bar = self._bars.add_task("all runs", total=n_runs, note="")
         self._run_bar: TaskID | None = None
         self._download_bar: TaskID | None = None
         self._faces_bar: TaskID | None = None
         self._downloaded = ""
 
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
-
     def show_download(self, name: str, n_here: int, n_total: int | None) -> None:
         """Take in how many bytes of a weight file have arrived, of how many if that is known."""
         size = "" if n_total is None else f"{n_total / 1e6:.1f} MB"
         if name != self._downloaded:
             self._end_download()
-            self._say(f"[bold]fetching[/] {name}" + (f", {size}" if size else ""))
+            self.say(f"[bold]fetching[/] {name}" + (f", {size}" if size else ""))
             self._download_bar = self._bars.add_task("download", total=n_total, note="")
             self._downloaded = name
         if self._download_bar is not None:
@@ -82,7 +63,7 @@ class RunDisplay:
 
     def show_note(self, sentence: str) -> None:
         """Say what goes otherwise than wished."""
-        self._say(f"  [yellow]note[/] {escape(sentence)}")
+        self.say(f"  [yellow]note[/] {escape(sentence)}")
 
     def _end_download(self) -> None:
         if self._download_bar is not None:
@@ -98,18 +79,14 @@ class RunDisplay:
             self._show_start(event)
         elif isinstance(event, Prepared):
             if event.sentence:
-                self._say(f"  {escape(event.sentence)}")
+                self.say(f"  {escape(event.sentence)}")
         else:
             self._show_end(event)
-
-    def _say(self, text: str) -> None:
-        if not self._quiet:
-            self._bars.console.print(text)
 
     def _show_start(self, event: Started) -> None:
         recipe = event.plan.experiment.recipe
         went_on = f", going on after epoch {event.epochs_done}" if event.epochs_done else ""
-        self._say(f"[bold]{event.plan.title}[/] ({self._n_seen + 1}/{self._n_runs}){went_on}")
+        self.say(f"[bold]{event.plan.title}[/] ({self._n_seen + 1}/{self._n_runs}){went_on}")
         self._run_bar = self._bars.add_task(
             "this run",
             total=event.n_train * recipe.max_epochs,
@@ -120,7 +97,7 @@ class RunDisplay:
     def _show_step(self, event: Advanced) -> None:
         step, recipe = event.step, event.plan.experiment.recipe
         if isinstance(step, EpochResult):
-            self._say(_epoch_line(step, recipe.max_epochs))
+            self.say(_epoch_line(step, recipe.max_epochs))
             return
         if self._run_bar is not None:
             done = step.epoch * step.images_total + step.images_done
@@ -137,16 +114,16 @@ class RunDisplay:
             self._run_bar = None
         if isinstance(event, Finished):
             seconds = event.plan.record.done["seconds"]
-            self._say(f"  [green]done[/] in {seconds:.0f} s, run {event.plan.identity[:12]}")
+            self.say(f"  [green]done[/] in {seconds:.0f} s, run {event.plan.identity[:12]}")
         elif isinstance(event, Skipped):
-            self._say(f"[bold]{event.plan.title}[/]: nothing to do ({event.why})")
+            self.say(f"[bold]{event.plan.title}[/]: nothing to do ({event.why})")
         elif isinstance(event, Missing):
-            self._say(
+            self.say(
                 f"[bold]{event.experiment.name}[/]: [yellow]missing[/], its weights are not at hand"
             )
         else:
             name, why = event.experiment.name, escape(str(event.error))
-            self._say(f"[bold]{name}[/]: [red]failed[/], {why}")
+            self.say(f"[bold]{name}[/]: [red]failed[/], {why}")
 
 
 def _epoch_line(result: EpochResult, n_epochs: int) -> str:

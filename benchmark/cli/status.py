@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmark import registry
 from benchmark.cli.completion import complete_dataset, complete_experiment, complete_suite
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, RunsDir
-from benchmark.cli.output import out, speaking
+from benchmark.cli.output import busy, out, speaking
 from benchmark.experiment import Experiment
 from benchmark.results.record import all_records
 from benchmark.settings import parse_seeds
@@ -58,7 +58,8 @@ def status(
     Without a name or suite, every run that has begun here. Nothing is changed.
     """
     with speaking("status", as_json=as_json) as answer:
-        shown = _standings(runs_dir, _wanted(names or [], suite), seeds, dataset)
+        with busy("looking", quiet=as_json):
+            shown = _standings(runs_dir, _wanted(names or [], suite), seeds, dataset)
         counts: Counter[State] = Counter(item.state for item in shown)
         answer.data = {"counts": dict(counts), "runs": [item.as_dict() for item in shown]}
         if not as_json:

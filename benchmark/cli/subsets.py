@@ -7,8 +7,9 @@ import typer
 from rich.table import Table
 
 from benchmark import registry
-from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, RunsDir
-from benchmark.cli.output import err, out, speaking
+from benchmark.cli.completion import complete_dataset, complete_suite
+from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
+from benchmark.cli.output import busy, err, out, speaking
 from benchmark.errors import RunError
 from benchmark.files import write_text
 from benchmark.results.record import RunRecord, all_records
@@ -18,15 +19,23 @@ if TYPE_CHECKING:
 
 
 def subsets(
-    suite: Annotated[str, typer.Option(help="A suite of subsets in three arms.")] = "subsets",
+    suite: Annotated[
+        str,
+        typer.Option(help="A suite of subsets in three arms.", autocompletion=complete_suite),
+    ] = "subsets",
     dataset: Annotated[
-        str | None, typer.Option(help="The data set; the photographed one if left out.")
+        str | None,
+        typer.Option(
+            help="The data set; the photographed one if left out.",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
     out_dir: Annotated[
         Path | None,
         typer.Option("--out", help="Where the files go; RUNS_DIR/leaderboards if left out."),
     ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Say whether specialists read the age group of their people better than one network of all.
@@ -46,7 +55,8 @@ def subsets(
 
         experiments = list(registry.experiments_of(suite))
         records = list(all_records(runs_dir))
-        found = study(records, experiments, _dataset(records, dataset, runs_dir))
+        with busy("comparing", quiet=quiet or as_json):
+            found = study(records, experiments, _dataset(records, dataset, runs_dir))
         folder = out_dir or runs_dir / "leaderboards"
         stem = folder / f"{suite}-{found.dataset}"
         try:
@@ -60,7 +70,8 @@ def subsets(
         answer.data = as_data(found) | {"files": [f"{stem}.md", f"{stem}.png"]}
         if not as_json:
             _print(found)
-            err.print(f"\nWritten: {stem}.md and .png", soft_wrap=True)
+            if not quiet:
+                err.print(f"\nWritten: {stem}.md and .png", soft_wrap=True)
 
 
 def _dataset(records: list[RunRecord], asked: str | None, runs_dir: Path) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark import registry
+from benchmark.cli.completion import complete_suite, complete_tunable
 from benchmark.cli.options import (
     DEFAULT_CACHE_GIB,
     DEFAULT_DATA_DIR,
@@ -14,10 +15,15 @@ from benchmark.cli.options import (
     Cache,
     CacheDir,
     CacheGib,
+    Changes,
     DataDir,
     DatasetName,
+    DeviceName,
+    Offline,
+    PrecisionName,
     Quiet,
     RunsDir,
+    Tracking,
     WeightsDir,
 )
 from benchmark.cli.output import Answer, ExitCode, say_error, speaking
@@ -62,45 +68,63 @@ class Wish:
     """Searches along with the process that began it, and shows nothing."""
 
 
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Experiments, or grids of the study, by name.", autocompletion=complete_tunable
+    ),
+]
+SuiteName = Annotated[
+    str | None,
+    typer.Option(help="Tune every experiment of a suite.", autocompletion=complete_suite),
+]
+Trials = Annotated[
+    int, typer.Option(min=1, help="Complete and pruned trials, all sessions together.")
+]
+Timeout = Annotated[
+    float | None, typer.Option(min=0.0, help="Seconds; no trial begins after them.")
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes that search together.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="sqlite:///FILE, a database's URL, journal:FILE; SQLite beside the runs if none."
+    ),
+]
+Sampler = Annotated[str, typer.Option(help="tpe, gp or random.")]
+SamplerSeed = Annotated[int, typer.Option(min=0, help="Of the sampler.")]
+Pruner = Annotated[str, typer.Option(help="median, hyperband or none.")]
+Only = Annotated[str | None, typer.Option(help="Search these alone, as in depth,learning_rate.")]
+Rows = Annotated[
+    list[str] | None, typer.Option(help="Of a grid: only this row; may be given again.")
+]
+Refit = Annotated[
+    bool, typer.Option("--refit/--no-refit", help="Train the best recipe anew and register it.")
+]
+RefitSeeds = Annotated[str, typer.Option(help="Seeds of the refit.")]
+Worker = Annotated[str | None, typer.Option("--worker", hidden=True)]
+
+
 def tune(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Experiments, or grids of the study, by name.")
-    ] = None,
-    suite: Annotated[str | None, typer.Option(help="Tune every experiment of a suite.")] = None,
-    trials: Annotated[
-        int, typer.Option(min=1, help="Complete and pruned trials, all sessions together.")
-    ] = 30,
-    timeout: Annotated[
-        float | None, typer.Option(min=0.0, help="Seconds; no trial begins after them.")
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that search together.")] = 1,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            help="sqlite:///FILE, a database's URL, journal:FILE; SQLite beside the runs if none."
-        ),
-    ] = None,
-    sampler: Annotated[str, typer.Option(help="tpe, gp or random.")] = "tpe",
-    sampler_seed: Annotated[int, typer.Option(min=0, help="Of the sampler.")] = 0,
-    pruner: Annotated[str, typer.Option(help="median, hyperband or none.")] = "median",
-    only: Annotated[
-        str | None, typer.Option(help="Search these alone, as in depth,learning_rate.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a field: recipe.max_epochs=3.")
-    ] = None,
-    row: Annotated[
-        list[str] | None, typer.Option(help="Of a grid: only this row; may be given again.")
-    ] = None,
-    refit: Annotated[
-        bool, typer.Option("--refit/--no-refit", help="Train the best recipe anew and register it.")
-    ] = True,
-    seeds: Annotated[str, typer.Option(help="Seeds of the refit.")] = "0,1,2",
+    names: Names = None,
+    suite: SuiteName = None,
+    trials: Trials = 30,
+    timeout: Timeout = None,
+    jobs: Jobs = 1,
+    storage: Storage = None,
+    sampler: Sampler = "tpe",
+    sampler_seed: SamplerSeed = 0,
+    pruner: Pruner = "median",
+    only: Only = None,
+    settings: Changes = None,
+    row: Rows = None,
+    refit: Refit = True,
+    seeds: RefitSeeds = "0,1,2",
     dataset: DatasetName = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")] = None,
-    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
-    tracking: Annotated[str, typer.Option(help="mlflow, or files alone.")] = "mlflow",
-    offline: Annotated[bool, typer.Option("--offline", help="Never download weights.")] = False,
+    device: DeviceName = None,
+    precision: PrecisionName = "auto",
+    tracking: Tracking = "mlflow",
+    offline: Offline = False,
     cache: Cache = True,
     cache_dir: CacheDir = None,
     cache_gib: CacheGib = DEFAULT_CACHE_GIB,
@@ -109,7 +133,7 @@ def tune(
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
-    worker: Annotated[str | None, typer.Option("--worker", hidden=True)] = None,
+    worker: Worker = None,
 ) -> None:
     """Search for the best recipe of experiments by validation; what was stopped goes on.
 

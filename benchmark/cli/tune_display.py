@@ -1,14 +1,11 @@
 """What a person sees of a search: a line per trial, and how far it is, how good, how long still."""
 
-import sys
 import time
-from types import TracebackType
-from typing import Self
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
 
-from benchmark.cli.output import err
+from benchmark.cli.bars import Bars
 from benchmark.experiment_search import in_words
 from benchmark.training.trainer import Progress as WithinEpoch
 from benchmark.tuning.ledger import Told
@@ -17,51 +14,31 @@ from benchmark.tuning.recipes import best_of
 from benchmark.tuning.search import Began, Ended, Event, Moved, Remarked
 
 
-class TuneDisplay:
+class TuneDisplay(Bars):
     """Show a search as it goes; on a terminal with a bar, elsewhere in plain lines."""
 
     def __init__(self, n_wanted: int, n_epochs: int, *, quiet: bool) -> None:
-        self._quiet = quiet
+        super().__init__(
+            TextColumn("trials"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.completed:.0f}/{task.total}"),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[best]}"),
+            quiet=quiet,
+        )
         self._n_wanted = n_wanted
         self._n_epochs = n_epochs
         self._n_at_start = 0
         self._n_done = 0
         self._began = time.monotonic()
         self._noted: set[str] = set()
-        self._bars = Progress(
-            TextColumn("trials"),
-            BarColumn(bar_width=16),
-            TextColumn("{task.completed:.0f}/{task.total}"),
-            TextColumn("{task.fields[left]}"),
-            TextColumn("{task.fields[best]}"),
-            console=err,
-            transient=True,
-            disable=quiet or not sys.stderr.isatty(),
-        )
         self._bar = self._bars.add_task("trials", total=n_wanted, left="", best="")
         self._now = self._bars.add_task("now", total=n_epochs, left="", best="", visible=False)
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
 
     def begin(self, trials: list[Told]) -> None:
         """Take in what there was before."""
         self._n_at_start = sum(trial.counts for trial in trials)
         self._count(trials)
-
-    def say(self, text: str) -> None:
-        """Say a sentence, above the bars."""
-        if not self._quiet:
-            self._bars.console.print(text, soft_wrap=True)
 
     def show(self, event: Event, trials: list[Told]) -> None:
         """Take one event in; trials: all there are, at the end of one."""
@@ -124,10 +101,6 @@ class TuneDisplay:
 def _span(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min"
-        if hours
-        else f"{minutes} min {rest} s"
-        if minutes
-        else (f"{rest} s")
-    )
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, WeightsDir
-from benchmark.cli.output import Answer, ExitCode, out, say_error, speaking
+from benchmark.cli.completion import complete_architecture
+from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, Quiet, WeightsDir
+from benchmark.cli.output import Answer, ExitCode, busy, out, say_error, speaking
 from benchmark.cli.weights_table import file_data, overview, print_files, state_data
 from benchmark.errors import WeightsError
 
@@ -51,7 +52,11 @@ OF_ONES_OWN = "Weights of one's own"
 @app.command("list", epilog=LIST_EXAMPLES)
 def list_(
     architecture: Annotated[
-        str | None, typer.Option(help="Only this one, with its files and addresses.")
+        str | None,
+        typer.Option(
+            help="Only this one, with its files and addresses.",
+            autocompletion=complete_architecture,
+        ),
     ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
@@ -85,51 +90,65 @@ def list_(
             )
 
 
+Architecture = Annotated[
+    str | None,
+    typer.Option(
+        help="What it is for, where the file does not tell.", autocompletion=complete_architecture
+    ),
+]
+Channels = Annotated[
+    str | None, typer.Option(help="RGB or BGR; refused where the file says otherwise.")
+]
+Label = Annotated[
+    str | None, typer.Option(help="Keep it as local:LABEL.", rich_help_panel=OF_ONES_OWN)
+]
+PreprocessingName = Annotated[
+    str | None,
+    typer.Option(
+        help="How it is fed: imagenet, caffe, vggface, unit or centred.",
+        rich_help_panel=OF_ONES_OWN,
+    ),
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(help="Factor on 0 to 255, as in 1/255.", rich_help_panel=OF_ONES_OWN),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        help="Subtracted after that, in the order of --channels: a,b,c.",
+        rich_help_panel=OF_ONES_OWN,
+    ),
+]
+Std = Annotated[
+    str | None, typer.Option(help="Divided by at last: a,b,c.", rich_help_panel=OF_ONES_OWN)
+]
+ToShow = Annotated[str, typer.Option(help="To show.", rich_help_panel=OF_ONES_OWN)]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Change over from other weights of the same name.")
+]
+AnyChecksum = Annotated[
+    bool, typer.Option("--any-checksum", help="Take a file that is not the published one.")
+]
+
+
 @app.command(epilog=ADD_EXAMPLES)
 def add(
     file: Annotated[Path, typer.Argument(help="A weight file: .h5, .pth, .safetensors, .t7.")],
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Change over from other weights of the same name.")
-    ] = False,
-    any_checksum: Annotated[
-        bool, typer.Option("--any-checksum", help="Take a file that is not the published one.")
-    ] = False,
-    architecture: Annotated[
-        str | None, typer.Option(help="What it is for, where the file does not tell.")
-    ] = None,
-    channels: Annotated[
-        str | None, typer.Option(help="RGB or BGR; refused where the file says otherwise.")
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(help="Keep it as local:LABEL.", rich_help_panel=OF_ONES_OWN),
-    ] = None,
-    preprocessing: Annotated[
-        str | None,
-        typer.Option(
-            help="How it is fed: imagenet, caffe, vggface, unit or centred.",
-            rich_help_panel=OF_ONES_OWN,
-        ),
-    ] = None,
-    scale: Annotated[
-        str | None,
-        typer.Option(help="Factor on 0 to 255, as in 1/255.", rich_help_panel=OF_ONES_OWN),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(
-            help="Subtracted after that, in the order of --channels: a,b,c.",
-            rich_help_panel=OF_ONES_OWN,
-        ),
-    ] = None,
-    std: Annotated[
-        str | None,
-        typer.Option(help="Divided by at last: a,b,c.", rich_help_panel=OF_ONES_OWN),
-    ] = None,
-    licence: Annotated[str, typer.Option(help="To show.", rich_help_panel=OF_ONES_OWN)] = "",
-    trained_on: Annotated[str, typer.Option(help="To show.", rich_help_panel=OF_ONES_OWN)] = "",
+    replace: Replace = False,
+    any_checksum: AnyChecksum = False,
+    architecture: Architecture = None,
+    channels: Channels = None,
+    label: Label = None,
+    preprocessing: PreprocessingName = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    licence: ToShow = "",
+    trained_on: ToShow = "",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Recognise FILE by its content, convert it, check that it fits, and keep it."""
@@ -139,28 +158,33 @@ def add(
         fed = {"preprocessing": preprocessing, "scale": scale, "mean": mean, "std": std}
         if label is None:
             _refuse_without_label({**fed, "licence": licence, "trained-on": trained_on})
-            added = _add_published(
-                file, folder, architecture, order, replace=replace, any_checksum=any_checksum
+        elif any_checksum:
+            raise WeightsError(
+                "--any-checksum with --label", allowed="either: one's own has no published sum"
             )
-            _say_what_was_trusted(answer, file, added, folder)
-        else:
-            from benchmark.models.own_weights import Declaration, add_own
-
-            if any_checksum:
-                raise WeightsError(
-                    "--any-checksum with --label", allowed="either: one's own has no published sum"
+        with busy(f"reading {file.name}", quiet=quiet or as_json):
+            if label is None:
+                added = _add_published(
+                    file, folder, architecture, order, replace=replace, any_checksum=any_checksum
                 )
-            declared = Declaration(
-                label, architecture, _preprocessing(order, fed), licence, trained_on
-            )
-            added = add_own(file, folder, declared, replacing=replace)
+                _say_what_was_trusted(answer, file, added, folder)
+            else:
+                from benchmark.models.own_weights import Declaration, add_own
+
+                fed_how = _preprocessing(order, fed)
+                declared = Declaration(label, architecture, fed_how, licence, trained_on)
+                added = add_own(file, folder, declared, replacing=replace)
         answer.data = file_data(added)
         if not as_json:
-            out.print(
-                f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
-                f"from {added.origin}, {added.licence}, input {added.preprocessing.sentence()}",
-                soft_wrap=True,
-            )
+            _print_added(added)
+
+
+def _print_added(added: "WeightFile") -> None:
+    out.print(
+        f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
+        f"from {added.origin}, {added.licence}, input {added.preprocessing.sentence()}",
+        soft_wrap=True,
+    )
 
 
 def _add_published(
@@ -266,7 +290,10 @@ def _number(text: str) -> float:
 
 @app.command(epilog=VERIFY_EXAMPLES)
 def verify(
-    data_dir: DataDir = DEFAULT_DATA_DIR, weights_dir: WeightsDir = None, as_json: AsJson = False
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    weights_dir: WeightsDir = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read every weight file that is here and check its sums and its tensors.
 
@@ -278,7 +305,8 @@ def verify(
     folder = weights_dir or data_dir / "weights"
     damaged: list[SourceState] = []
     with speaking("weights verify", as_json=as_json) as answer:
-        states, pins = verify_weights(folder), read_pins(folder)
+        with busy("reading weight files", quiet=quiet or as_json):
+            states, pins = verify_weights(folder), read_pins(folder)
         damaged = [state for state in states if state.problem is not None]
         answer.data = {
             "folder": str(folder),

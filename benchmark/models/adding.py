@@ -20,6 +20,7 @@ from benchmark.models.channel_order import check_order
 from benchmark.models.conversion import convert
 from benchmark.models.layouts import OURS, Layout
 from benchmark.models.pins import check_pin, pin, read_pins
+from benchmark.models.places import stored_path
 from benchmark.models.preprocessing import Channels
 from benchmark.models.sources import FILES, PublishedFile
 from benchmark.models.store import (
@@ -28,7 +29,6 @@ from benchmark.models.store import (
     known_first_layers,
     not_written,
     read_stored,
-    stored_path,
     write_stored,
 )
 

@@ -18,6 +18,7 @@ from benchmark.models.backbones import options_of
 from benchmark.models.conversion import convert
 from benchmark.models.layouts import OURS, Layout
 from benchmark.models.pins import read_pins
+from benchmark.models.places import stored_path
 from benchmark.models.preprocessing import PRESETS, Preprocessing
 from benchmark.models.readers import header_of, read_json
 from benchmark.models.run_trunks import MODEL_FILE, NETWORK_HEADER, faces_seen_by
@@ -27,7 +28,6 @@ from benchmark.models.store import (
     FacesSeen,
     WeightFile,
     content_sha256,
-    stored_path,
 )
 from benchmark.results.record import RunRecord
 

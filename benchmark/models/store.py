@@ -22,6 +22,7 @@ from benchmark.files import canonical_json, replacing
 from benchmark.models.channel_order import KnownFirstLayer, first_kernel
 from benchmark.models.conversion import check_fits
 from benchmark.models.layouts import trunk_tensors
+from benchmark.models.places import stored_path
 from benchmark.models.preprocessing import Preprocessing
 
 SCHEMA: Final = 1
@@ -79,11 +80,6 @@ class WeightFile:
     def is_own(self) -> bool:
         """Whether a person added it under a label, or it is a run's trunk."""
         return ":" in self.source
-
-
-def stored_path(architecture: str, source: str, weights_dir: Path) -> Path:
-    """Say where the converted file of a source belongs; a colon is no part of a file's name."""
-    return weights_dir / f"{architecture}-{source.replace(':', '-')}.safetensors"
 
 
 def write_stored(described: WeightFile, tensors: Mapping[str, Tensor]) -> None:

@@ -25,11 +25,12 @@ from benchmark.models.conversion import convert
 from benchmark.models.download import OnBytes, fetch
 from benchmark.models.own_weights import labels_of
 from benchmark.models.pins import check_pin
+from benchmark.models.places import stored_path
 from benchmark.models.preprocessing import Preprocessing
 from benchmark.models.readers import header_of
 from benchmark.models.run_trunks import read_run_trunk
 from benchmark.models.sources import PublishedFile, files_for
-from benchmark.models.store import HEADER, describe_stored, not_written, read_stored, stored_path
+from benchmark.models.store import HEADER, describe_stored, not_written, read_stored
 from benchmark.models.store import WeightFile as WeightFile
 from benchmark.results.record import RunRecord
 

@@ -186,3 +186,18 @@ def setting_text(setting: Setting) -> str:
 def worst_heading(table: Table) -> str:
     """Name the column of the worst subgroup by the task it is about."""
     return f"worst {TASK_TITLES[table.tasks[0]]} subgroup"
+
+
+def broken_name(name: str, room: int) -> str:
+    """Break a name at its hyphens into lines of at most `room`."""
+    return "\n".join(broken(name.replace("-", "-\0").split("\0"), room))
+
+
+def broken(pieces: Sequence[str], room: int) -> list[str]:
+    """Join pieces into lines of at most `room`; a longer piece has a line of its own."""
+    lines = [""]
+    for piece in pieces:
+        if lines[-1] and len(lines[-1]) + len(piece) > room:
+            lines.append("")
+        lines[-1] += piece
+    return lines

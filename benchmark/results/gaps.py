@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.stats import norm
-from statsmodels.stats.multitest import multipletests
 
 from benchmark.results.intervals import (
     CONFIDENCE,
@@ -21,6 +20,7 @@ from benchmark.results.intervals import (
     cluster_sums,
     resampled,
 )
+from benchmark.results.paired import holm
 from benchmark.results.subgroups import BYS, SMALL_GROUP, By, group_codes, group_names
 from benchmark.tasks import TaskName
 
@@ -73,7 +73,7 @@ def gap_table(
     known = table["p"].notna().to_numpy()
     corrected = np.full(len(table), np.nan)
     if known.any():
-        corrected[known] = multipletests(table["p"][known], method="holm")[1]
+        corrected[known], _ = holm(table["p"][known].tolist())
     return table.assign(p_holm=corrected)
 
 

@@ -108,7 +108,7 @@ def _order(table: Table) -> Iterator[Head]:
     yield from (Head("#", "name"), Head("experiment", "name", left=True), Head("val", "scores"))
     for task in table.tasks:
         title = TASK_TITLES[task]
-        yield from (Head(title, "scores"), Head(f"{title} macro-F1", "scores"))
+        yield from (Head(title, "scores"), Head(f"{title}{MACRO_F1}", "scores"))
     yield Head("combined", "scores")
     yield from (Head(worst_heading(table), "scores"), Head("gap", "scores"))
     for kind in AGAINST_TITLES:
@@ -120,7 +120,26 @@ def _order(table: Table) -> Iterator[Head]:
     yield REMARKS
 
 
+DOCUMENT_PARTS: Final[tuple[tuple[Part, ...], ...]] = (
+    ("scores", "remarks"),
+    ("against",),
+    ("cost", "origin"),
+)
+"""What stands side by side: one table of a document is as wide as a page can bear."""
+
+
+def document_grids(table: Table) -> Iterator[tuple[str, Grid]]:
+    """Divide a table into those that stand below each other; the scores need no title."""
+    whole = grid_of(table)
+    for parts in DOCUMENT_PARTS:
+        if any(whole.has(part) for part in parts):
+            title = "" if parts[0] == "scores" else PART_TITLES[parts[0]]
+            yield title, whole.of(*parts)
+
+
 AGAINST_TITLES: Final[dict[Opponent, str]] = {"twin": "twin", "defined": "compared"}
+MACRO_F1: Final = " macro-F1"
+"""How the heading ends of a column beside that of its task's accuracy."""
 COSTS: Final = ("parameters", "trained", "GMACs", "time", "images/s", "memory")
 ORIGIN: Final = ("seeds", "device", "commit")
 REMARKS: Final = Head("remarks", "remarks", left=True)
@@ -157,7 +176,7 @@ def _score_cells(table: Table, row: Row) -> Iterator[tuple[Head, Cell]]:
         ends = span(score.low, score.high)
         yield Head(title, "scores"), Cell(accuracy, ends, score.accuracy)
         f1 = with_sd(score.macro_f1, score.macro_f1_sd)
-        yield Head(f"{title} macro-F1", "scores"), Cell(f1, value=score.macro_f1)
+        yield Head(f"{title}{MACRO_F1}", "scores"), Cell(f1, value=score.macro_f1)
     if row.combined is not None:
         value, low, high = row.combined.value, row.combined.low, row.combined.high
         ends = "" if low is None or high is None else span(low, high)

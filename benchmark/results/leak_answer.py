@@ -20,6 +20,7 @@ from benchmark.results.leak_study import (
     Rate,
 )
 from benchmark.results.limits import LIMITS, LIMITS_DRAWN
+from benchmark.results.verdicts import points
 from benchmark.tasks import TASK_TITLES, TASKS
 
 NOTHING: Final = "–"
@@ -58,8 +59,8 @@ def change_text(change: Change | None) -> str:
     if change is None:
         return NOTHING
     if change.low is None or change.high is None:
-        return f"{100 * change.mean:+.1f}"
-    return f"{100 * change.mean:+.1f} ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
+        return points(change.mean)
+    return f"{points(change.mean)} ({points(change.low)} to {points(change.high)})"
 
 
 def mark(arm: LeakArm) -> str:

@@ -16,6 +16,7 @@ from benchmark.results.subset_study import (
     SystemResult,
     Training,
 )
+from benchmark.results.verdicts import points
 
 NOTHING: Final = "–"
 TRAININGS: Final[tuple[tuple[Training, str], ...]] = (
@@ -45,7 +46,7 @@ def difference_text(compared: Compared | None) -> str:
     if compared is None:
         return NOTHING
     found = compared.difference
-    return f"{100 * found.accuracy:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return f"{points(found.accuracy)} ({points(found.low)} to {points(found.high)})"
 
 
 def p_text(compared: Compared | None) -> str:

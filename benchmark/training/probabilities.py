@@ -1,5 +1,7 @@
 """Class probabilities of faces under a network: the one way they are computed anywhere."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,9 +17,16 @@ from benchmark.training.reading import Reader
 
 EVALUATION_BATCH = 256
 
+OnFaces = Callable[[int, int], None]
+"""Is told how many faces were read, and of how many."""
+
 
 def probabilities(
-    network: Network, faces: FaceBatches, indices: Tensor, prefix: CachedFaces | None = None
+    network: Network,
+    faces: FaceBatches,
+    indices: Tensor,
+    prefix: CachedFaces | None = None,
+    on_faces: OnFaces | None = None,
 ) -> dict[TaskName, npt.NDArray[np.float32]]:
     """Give per task (n, classes) softmax probabilities, rows in the order of `indices`.
 
@@ -28,12 +37,16 @@ def probabilities(
     usable = prefix if prefix is not None and prefix.is_exact_fp32 else None
     reader = Reader(network, faces, Device(faces.device, "fp32"), usable)
     pieces: dict[TaskName, list[Tensor]] = {}
+    n_done = 0
     network.eval()
     with torch.inference_mode():
         for batch in torch.split(indices, EVALUATION_BATCH):
             for _, answers in in_halves(reader.logits, batch):
                 for task, logits in answers.items():
                     pieces.setdefault(task, []).append(logits.float().softmax(1).cpu())
+            n_done += len(batch)
+            if on_faces is not None:
+                on_faces(n_done, len(indices))
     return {task: torch.cat(parts).numpy() for task, parts in pieces.items()}
 
 

@@ -24,7 +24,9 @@ def test_commands_are_completed() -> None:
     assert "prepare" in completed("facebench data pre")
 
 
-@pytest.mark.parametrize("command", ["show", "run", "card", "compare", "runs rescore"])
+@pytest.mark.parametrize(
+    "command", ["show", "run", "card", "compare", "runs rescore", "farm", "tune", "evaluate --run"]
+)
 def test_experiments_are_completed(command: str) -> None:
     found = completed(f"facebench {command} mtl-cnn-none-full-sh")
     assert found[0] == "mtl-cnn-none-full-short"
@@ -34,6 +36,14 @@ def test_experiments_are_completed(command: str) -> None:
 def test_suites_are_completed() -> None:
     assert completed("facebench run --suite qui") == ["quick"]
     assert "quick" in completed("facebench compare qui")
+    for command in ("leaderboard", "report", "subsets", "leak", "tune", "farm"):
+        assert completed(f"facebench {command} --suite qui") == ["quick"]
+
+
+def test_grids_architectures_and_forms_are_completed() -> None:
+    assert all(name.startswith("grid-") for name in completed("facebench tune gri"))
+    assert completed("facebench weights list --architecture vgg1") == ["vgg16", "vgg19"]
+    assert completed("facebench leaderboard --format t") == ["tex"]
 
 
 def test_data_sets_and_runs_that_are_here_are_completed(
@@ -45,6 +55,7 @@ def test_data_sets_and_runs_that_are_here_are_completed(
         (tmp_path / path).write_text("{}")
     assert completed("facebench run --dataset m") == ["mine-100"]
     assert completed("facebench run --dataset d") == ["drawn"]
+    assert completed("facebench leaderboard --dataset m") == ["mine-100"]
     assert completed("facebench card 0123") == ["0123456789ab"]
 
 

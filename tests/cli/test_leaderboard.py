@@ -166,6 +166,22 @@ def test_the_majority_row_is_that_of_the_prepared_split(
     assert (row["status"], row["race_accuracy"]) == ("reference", pytest.approx(expected))
 
 
+def test_regressions_are_fitted_where_that_is_asked(
+    runs: RunBuilder, drawn_data_dir: Path, drawn_faces: "FaceSet"
+) -> None:
+    runs.dataset |= {
+        "name": drawn_faces.name,
+        "drawn": True,
+        "pixel_digest": drawn_faces.pixel_digest,
+        "split_digest": drawn_faces.split_digest,
+    }
+    one_run(runs, ALONE)
+    for asked, expected in (((), 1), (("--fit-references",), 2)):
+        answer = json.loads(call(runs, drawn_data_dir, "--json", *asked).stdout)
+        rows = answer["data"]["leaderboards"][0]["rows"]
+        assert sum(row["status"] == "reference" for row in rows) == expected
+
+
 def test_no_runs_say_how_to_make_some(runs: RunBuilder, data_dir: Path) -> None:
     result = call(runs, data_dir)
     assert result.exit_code == 2

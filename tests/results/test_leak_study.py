@@ -16,9 +16,9 @@ from benchmark.results.cells import name_text
 from benchmark.results.figures import Caption
 from benchmark.results.formats import markdown as markdown_board
 from benchmark.results.leaderboard import Leaderboard, build
-from benchmark.results.leak_answer import markdown, sentences
+from benchmark.results.leak_answer import change_text, markdown, sentences
 from benchmark.results.leak_figures import waterfall_figure
-from benchmark.results.leak_study import LeakStudy, Rate, change, leak_study
+from benchmark.results.leak_study import Change, LeakStudy, Rate, change, leak_study
 from benchmark.results.library import Library
 from benchmark.results.predictions import predictions_table
 from benchmark.results.rows import read_run
@@ -100,6 +100,11 @@ def test_a_change_over_seeds_has_welchs_interval() -> None:
     assert found.mean == pytest.approx(0.2)
     assert found.low == pytest.approx(0.2 - 0.6085, abs=1e-3)
     assert change(before, Rate(0.7, 0.6, 0.8, (0.7,))).low is None
+
+
+def test_a_change_is_written_with_a_minus_sign_and_no_hyphen() -> None:
+    assert change_text(Change(-0.123, -0.2, 0.01)) == "−12.3 (−20.0 to +1.0)"
+    assert change_text(Change(0.0, None, None)) == "0.0"
 
 
 def test_leaky_stands_on_everything_that_is(memorised: RunBuilder) -> None:

@@ -233,6 +233,14 @@ def test_holm_by_hand() -> None:
 
 
 @pytest.mark.usefixtures("few_objects")
+def test_holm_is_statsmodels() -> None:
+    random = np.random.default_rng(7)
+    for n in range(1, 60):
+        p_values = (random.choice([0.0, 1e-4, 0.1, 1.0], n) * random.random(n)).tolist()
+        assert holm(p_values)[0] == multipletests(p_values, method="holm")[1].tolist()
+
+
+@pytest.mark.usefixtures("few_objects")
 def test_the_level_that_holm_leaves_is_where_a_verdict_turns() -> None:
     random = np.random.default_rng(6)
     for _ in range(100):

@@ -1,0 +1,64 @@
+"""What makes two runs comparable. Loads no torch."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from benchmark.errors import require, require_choice
+
+INPUT_SCALINGS: Final = ("weights", "unit", "weights_swapped", "unit_minus_mean")
+SHUFFLINGS: Final = ("every_epoch", "fixed_batches")
+SELECTIONS: Final = ("best_validation_combined", "last_epoch")
+SPLITS: Final = (
+    "leak-free-1",
+    "published-1",
+    "test-by-file-1",
+    "clean-test-1",
+    "clean-val-1",
+    "unique-1",
+    "by-file-1",
+)
+"""Versions of the split; what each of those that leak does is in benchmark.faces.published."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What makes two runs comparable: the split, input scaling, shuffling and selection."""
+
+    split: str = "leak-free-1"
+    """Version of the split; its seed is part of the version. All others than leak-free-1 leak, on
+    purpose: they replay the study's split, or a step from it to ours."""
+    fold: int | None = None
+    """0 to 4: a fold of the five-fold version of the split, in tables of its own."""
+    input_scaling: Literal["weights", "unit", "weights_swapped", "unit_minus_mean"] = "weights"
+    """`weights`: as the weights were trained; `unit`: RGB / 255 whatever the weights, as the
+    study did; `weights_swapped`: as the weights, red and blue exchanged (a control);
+    `unit_minus_mean`: RGB / 255 minus a BGR mean, as the study's early rows R1 to R6 did."""
+    shuffling: Literal["every_epoch", "fixed_batches"] = "every_epoch"
+    selection: Literal["best_validation_combined", "last_epoch"] = "best_validation_combined"
+
+    def __post_init__(self) -> None:
+        require_choice("protocol.split", self.split, SPLITS)
+        require_choice("protocol.input_scaling", self.input_scaling, INPUT_SCALINGS)
+        require_choice("protocol.shuffling", self.shuffling, SHUFFLINGS)
+        require_choice("protocol.selection", self.selection, SELECTIONS)
+        require(
+            self.fold is None or self.fold in range(5),
+            f"protocol.fold is {self.fold!r}",
+            allowed="0 to 4, or None for the 80/10/10 split",
+        )
+        require(
+            self.fold is None or not self.leaky,
+            f"protocol.fold is {self.fold!r} with the split {self.split!r}",
+            allowed="folds of leak-free-1 only",
+        )
+
+    @property
+    def leaky(self) -> bool:
+        """Whether training faces, or pictures of them, stand among those that select or test."""
+        return self.split != "leak-free-1"
+
+    @property
+    def name(self) -> str:
+        """The protocol's name on every table."""
+        family = self.split.rpartition("-")[0]
+        return family if self.fold is None else f"{family} fold {self.fold}"
