@@ -10,9 +10,9 @@ from benchmark.report.plots import Picture, Span, Step
 from benchmark.report.tables import DataTable, text_table
 from benchmark.results import leak_answer, subset_answer
 from benchmark.results.arms import Arm
-from benchmark.results.leak_answer import HONEST
 from benchmark.results.leak_study import (
     ALONE,
+    HONEST,
     PUBLISHED,
     STEPS,
     LeakStudy,
