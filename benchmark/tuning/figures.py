@@ -10,6 +10,7 @@ import numpy.typing as npt
 import optuna
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.tri import Triangulation
 
 from benchmark.experiment_ranges import Choices, Floats, Range
@@ -194,6 +195,11 @@ def _scale(axes: Axes, item: Range, *, is_x: bool = True) -> None:
     set_ticks: Callable[..., Any] = axes.set_xticks if is_x else axes.set_yticks
     if _is_log(item):
         set_scale("log")
+        axis = axes.xaxis if is_x else axes.yaxis
+        # Each step is about half a decade; by themselves all of a short axis's numbers get a label.
+        axis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     elif isinstance(item, Choices):
         set_ticks(range(len(item.values)), [f"{value}" for value in item.values])
     elif not isinstance(item, Floats):
