@@ -135,7 +135,8 @@ class Session:
         teller.catch_up(outcome.trials)
         teller.end("done" if outcome.best else "failed", files)
         if not grid:
-            self._answer.warnings += outcome.remarks
+            name = study.experiment.name
+            self._answer.warnings += [f"{name}: {remark}" for remark in outcome.remarks]
         if outcome.best is None:
             why = reasons(outcome.trials)
             self._answer.errors.append(
