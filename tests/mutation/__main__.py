@@ -28,7 +28,7 @@ TESTS = {
 """The files that are broken, and the tests that are to notice."""
 ENOUGH = 0.85
 SURVIVORS = Path(__file__).with_name("survivors.json")
-"""Of each survivor, by what it changes, why no test notices it."""
+"""Of each survivor, by its place and what changes there, why no test notices it."""
 Outcome = tuple[Mutant, str]
 
 
