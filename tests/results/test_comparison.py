@@ -122,6 +122,15 @@ def test_arms_show_what_leaderboards_show(runs: RunBuilder) -> None:
             assert ours == pytest.approx(dataclasses.astuple(score))
 
 
+def test_two_seeds_have_a_spread_and_one_has_none(runs: RunBuilder) -> None:
+    # 0.7 and 0.8 are 0.05 from their mean: sqrt(0.05² + 0.05²) = 0.07071.
+    done(runs, MTL, 70, 80)
+    done(runs, OTHER, 60)
+    of_two, of_one = compare(library(runs), [MTL.name, OTHER.name]).standings
+    assert of_two.scores["race"].accuracy_sd == pytest.approx(0.07071, abs=1e-5)
+    assert of_one.scores["race"].accuracy_sd is None
+
+
 def test_one_seed_meets_the_run_of_the_same_seed_not_the_best(runs: RunBuilder) -> None:
     done(runs, MTL, 60, 50, 90)
     finished(runs, OTHER, predictions(70), seed=1)
