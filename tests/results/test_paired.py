@@ -62,6 +62,7 @@ def test_mcnemar_by_hand() -> None:
     assert (found.test, found.only_arm, found.only_reference) == ("mcnemar", 6, 1)
     assert found.p == pytest.approx(0.125)
     assert found.accuracy == pytest.approx(0.5)
+    assert found.unit == pytest.approx(1 / 10)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -80,6 +81,7 @@ def test_arms_that_answer_alike_are_no_finding_and_have_an_interval() -> None:
     found = paired_difference(a_pair(answers, answers))
     assert (found.accuracy, found.p) == (0.0, 1.0)
     assert (found.low, found.high) == pytest.approx((-1.95996 / 102, 1.95996 / 102), abs=1e-6)
+    assert found.unit == 1 / 100
     assert smallest_seen(found, ALPHA) > 0
 
 
@@ -145,6 +147,8 @@ def test_seeds_are_averaged_face_by_face() -> None:
     assert found.p == 1.0
     # If the names were drawn by lot: sqrt(4² + 1²) / 6 / 3 faces.
     assert found.chance_sd == pytest.approx(math.sqrt(17) / 18)
+    # The mean cluster of the two moves 5/2 sixths of 3 faces.
+    assert found.unit == pytest.approx(5 / 36)
 
 
 def test_more_seeds_of_the_same_answers_prove_nothing_more() -> None:
