@@ -13,6 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from benchmark.errors import RunError
+from benchmark.results.intervals import cluster_sums, resampled
 from benchmark.results.paired import (
     ALPHA,
     Difference,
@@ -100,6 +101,8 @@ def test_sign_flip_by_hand() -> None:
     # All of one sign: only it and its opposite are as far, 2 of 2^5.
     assert sign_flip_p(np.array([1, 2, 3, 1, 1, 0])) == pytest.approx(2 / 32)
     assert sign_flip_p(np.zeros(4, dtype=np.int64)) == 1.0
+    # +1 and -1: every toss is as far from 0 as the 0 found, two of four lie on both sides of it.
+    assert sign_flip_p(np.array([1, -1])) == 1.0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -180,6 +183,16 @@ def test_the_interval_agrees_with_scipys_paired_bootstrap() -> None:
         rng=np.random.default_rng(3),
     ).confidence_interval
     assert (low[0], high[0]) == pytest.approx((theirs.low, theirs.high), abs=0.008)
+
+
+def test_the_ends_are_percentiles_of_the_means_of_resampled_clusters() -> None:
+    random = np.random.default_rng(15)
+    differences, clusters = random.integers(-1, 2, (300, 2)) / 1.0, random.integers(0, 120, 300)
+    low, high = paired_interval(differences, clusters)
+    sums, sizes = (cluster_sums(of, clusters) for of in (differences, np.ones((300, 1))))
+    means = resampled(sums) / resampled(sizes)
+    assert low == pytest.approx(np.percentile(means, 2.5, axis=0))
+    assert high == pytest.approx(np.percentile(means, 97.5, axis=0))
 
 
 def test_macro_f1_difference_is_that_of_scikit_learn() -> None:
