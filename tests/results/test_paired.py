@@ -92,6 +92,9 @@ def test_an_arm_always_right_against_one_always_wrong_has_an_interval() -> None:
     low, high = paired_interval(np.ones((40, 1)), np.repeat(np.arange(20), 2))
     assert low[0] == pytest.approx(20 / 22 - 0.14956, abs=1e-4)
     assert high[0] == 1.0
+    low, high = paired_interval(-np.ones((40, 1)), np.repeat(np.arange(20), 2))
+    assert low[0] == -1.0
+    assert high[0] == pytest.approx(-20 / 22 + 0.14956, abs=1e-4)
 
 
 def test_sign_flip_by_hand() -> None:
@@ -210,6 +213,27 @@ def test_macro_f1_difference_is_that_of_scikit_learn() -> None:
     assert low is not None
     assert high is not None
     assert low < expected < high
+
+
+def test_the_ends_of_macro_f1_are_percentiles_over_resampled_clusters() -> None:
+    random = np.random.default_rng(16)
+    truth, clusters = random.integers(0, 3, 90), np.repeat(np.arange(30), 3)
+    arm, reference = (np.where(random.random(90) < skill, truth, 0) for skill in (0.8, 0.5))
+    # How often each resample holds each face: macro-F1 by its definition, once for each.
+    weights = resampled(np.eye(30))[:, clusters]
+    of_arm, of_reference = (
+        np.mean(
+            [
+                2 * (weights @ ((answers == label) & (truth == label)))
+                / (weights @ (answers == label) + weights @ (truth == label))
+                for label in range(3)
+            ],
+            axis=0,
+        )
+        for answers in (arm, reference)
+    )  # fmt: skip
+    _, low, high = macro_f1_difference(Pair(truth, clusters, reference[None], arm[None]))
+    assert (low, high) == pytest.approx(np.percentile(of_arm - of_reference, [2.5, 97.5]))
 
 
 def test_faces_of_one_class_have_no_macro_f1() -> None:
