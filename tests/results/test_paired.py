@@ -26,6 +26,7 @@ from benchmark.results.paired import (
     seed_interval,
     sign_flip_p,
     smallest_seen,
+    welch_interval,
 )
 from benchmark.results.subgroups import macro_f1
 
@@ -263,6 +264,15 @@ def test_seeds_that_agree_leave_no_doubt_over_seeds_and_one_seed_has_no_such_int
     assert seed_interval(a_pair(arm[0], reference[0])) == (None, None)
 
 
+def test_a_small_spread_over_seeds_is_one_and_rounding_is_none() -> None:
+    # Means 1e-8 and 0, standard error sqrt(2e-16 / 2) = 1e-8 with one degree of freedom: t 12.706.
+    assert welch_interval([0.0, 2e-8], [0.0, 0.0]) == pytest.approx(
+        (-11.706e-8, 13.706e-8), rel=1e-3
+    )
+    third = np.array([0.1 + 0.2, 0.3])  # The same number but for rounding.
+    assert welch_interval(third, [0.1, 0.1]) == pytest.approx((0.2, 0.2), abs=1e-15)
+
+
 def test_holm_by_hand() -> None:
     # Of three: 0.01 * 3 = 0.03, then 0.02 * 2 = 0.04, then 0.2 * 1. Two are rejected, and the
     # third would have been at 0.05 / (3 - 2).
@@ -296,6 +306,8 @@ def test_the_smallest_difference_seen_by_hand() -> None:
     floor = smallest_seen(chance(0.0, 1_000), 0.05)
     assert floor == pytest.approx(7.906 / 1_000, abs=1e-6)
     assert stats.poisson.sf(5, 1_000 * floor) == pytest.approx(0.8)
+    # No two arms are further apart than all faces.
+    assert smallest_seen(chance(0.5, 4), 0.05) == 1.0
 
 
 # What the statistics promise, over many simulated comparisons.
