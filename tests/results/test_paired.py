@@ -280,6 +280,8 @@ def test_holm_by_hand() -> None:
     assert corrected == pytest.approx([0.2, 0.03, 0.04])
     assert level == pytest.approx(0.05)
     assert holm([0.03, 0.04])[1] == pytest.approx(0.025)
+    # 0.025 * 2 is 0.05 to the last bit, and rejected: 0.05 / (2 - 1) is left for the other.
+    assert holm([0.025, 0.5]) == ([0.05, 0.5], 0.05)
     assert holm([]) == ([], ALPHA)
 
 
