@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -37,6 +38,11 @@ class Mutant:
         """What the list of explained survivors knows it by; line numbers come and go."""
         place = f"{self.within} at {self.column}" if self.within else f"at {self.column}"
         return f"{self.file}: {place}: {self.before} -> {self.after}"
+
+    @property
+    def sha256(self) -> str:
+        """Of the module with the fault in it: equal for equal faults of equal modules alone."""
+        return hashlib.sha256(f"{self.file}\n{self.source}".encode()).hexdigest()
 
 
 Change = Callable[[ast.AST], None]
