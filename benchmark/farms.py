@@ -33,6 +33,7 @@ from benchmark.run_folders import (
     Predict,
     Trained,
     begin,
+    explained,
     finish,
     is_done,
     mark_failed,
@@ -43,7 +44,6 @@ from benchmark.run_folders import (
 )
 from benchmark.runs import Advanced, Failed, Finished, Missing, Skipped, Started
 from benchmark.tasks import TaskName
-from benchmark.training.device import device_trouble
 from benchmark.training.frozen_features import FrozenFeatures
 from benchmark.training.head_farm import (
     FarmedHead,
@@ -192,9 +192,8 @@ def run_farm(
                 raise
             # As in benchmark.runs: what is left of this trunk has failed, the other trunks go on.
             except Exception as error:  # noqa: BLE001
-                said = device_trouble(error) or error
                 for run in farm.going.values():
-                    failure = mark_failed(run.plan, settings, said)
+                    failure = mark_failed(run.plan, settings, error)
                     yield Failed(run.plan.experiment, run.plan.seed, failure)
 
 
@@ -208,13 +207,17 @@ def _gather(
             if plan.identity in runs:
                 continue
             parts = parts_for(plan)
+            is_mine = claims.enter_context(claimed(plan.folder / "claim"))
         except WeightsMissing as error:
             yield Missing(experiment, seed, error)
             continue
         except BenchmarkError as error:
             yield Failed(experiment, seed, error)
             continue
-        if not claims.enter_context(claimed(plan.folder / "claim")):
+        except OSError as error:  # Its folder cannot be made or claimed.
+            yield Failed(experiment, seed, explained(error))
+            continue
+        if not is_mine:
             yield Skipped(plan, f"process {holder(plan.folder / 'claim').get('pid')} is at it")
         elif is_done(plan, settings):
             settings.mirror(plan.record)

@@ -29,6 +29,7 @@ from benchmark.results.predictions import predictions_table, write_predictions
 from benchmark.results.record import SCHEMA, RunRecord
 from benchmark.results.seals import sealed
 from benchmark.tasks import TaskName
+from benchmark.training.device import device_trouble
 
 Predict = Callable[[Rows], Mapping[TaskName, npt.NDArray[np.float32]]]
 """From rows of the face table to (n, classes) softmax probabilities per task, in their order."""
@@ -195,7 +196,7 @@ def mark_interrupted(plan: Plan, settings: Settings) -> None:
 
 def mark_failed(plan: Plan, settings: Settings, error: Exception) -> RunError:
     """Write why a run failed and give the error to raise; an unwritable folder changes nothing."""
-    said = error if isinstance(error, BenchmarkError) else _explained(error)
+    said = explained(error)
     try:
         write_json(
             plan.folder / "failed.json",
@@ -214,7 +215,13 @@ def mark_failed(plan: Plan, settings: Settings, error: Exception) -> RunError:
     return RunError(f"{plan.title} failed: {said.found}", allowed=said.allowed, fix=said.fix)
 
 
-def _explained(error: Exception) -> BenchmarkError:
+def explained(error: Exception) -> BenchmarkError:
+    """Say in a sentence what any error tells."""
+    if isinstance(error, BenchmarkError):
+        return error
+    trouble = device_trouble(error)
+    if trouble is not None:
+        return trouble
     if isinstance(error, OSError):
         return RunError(
             f"{error.strerror or error} ({error.filename or 'while writing the run'})",

@@ -25,6 +25,7 @@ from benchmark.programs import decided, worth_compiling
 from benchmark.run_folders import (
     Trained,
     begin,
+    explained,
     finish,
     is_done,
     mark_failed,
@@ -33,7 +34,6 @@ from benchmark.run_folders import (
     write_answers,
 )
 from benchmark.run_ways import RunWays
-from benchmark.training.device import device_trouble
 from benchmark.training.trainer import (
     EpochResult,
     Progress,
@@ -124,6 +124,9 @@ def run_all(
                 yield Missing(experiment, seed, error)
             except BenchmarkError as error:
                 yield Failed(experiment, seed, _without_frames(error))
+            except OSError as error:
+                # Its folder cannot be made or claimed; what befalls a run within it, `run` tells.
+                yield Failed(experiment, seed, explained(error))
 
 
 def _without_frames(error: BenchmarkError) -> BenchmarkError:
@@ -154,11 +157,10 @@ def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Eve
         except (KeyboardInterrupt, GeneratorExit):
             mark_interrupted(plan, settings)
             raise
-        # The one place that catches everything: a suite must go on, and the folder say why.
+        # Whatever it is: a suite must go on, and the folder say why. Training and evaluating run
+        # torch, drivers and libraries whose errors no list could name.
         except Exception as error:  # noqa: BLE001
-            said = device_trouble(error) or error
-            said.__cause__ = None if said is error else error
-            raise mark_failed(plan, settings, said) from error
+            raise mark_failed(plan, settings, error) from error
     yield Finished(plan)
 
 

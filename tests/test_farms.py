@@ -191,3 +191,33 @@ def test_more_heads_than_files_may_be_open_are_refused(
 ) -> None:
     with pytest.raises(ExperimentError, match=r"501 heads \(allowed: up to 500 at a time\)"):
         farm(drawn_faces, settings(tmp_path), [an_experiment()], *range(501))
+
+
+def test_a_head_whose_folder_cannot_be_made_has_failed_and_the_others_go_on(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    where = settings(tmp_path)
+    heads = list(crossed([an_experiment()], {"recipe.learning_rate": [1e-3, 3e-3]}))
+    folder = plan_run(heads[0], 0, drawn_faces, where).folder
+    folder.parent.mkdir()
+    folder.write_text("a file, where a folder should be", encoding="utf-8")
+    events = farm(drawn_faces, where, heads)
+    assert ends(events) == [Failed, Finished]
+    (failed,) = (event for event in events if isinstance(event, Failed))
+    assert str(folder) in failed.error.found
+
+
+def test_a_farm_that_fails_leaves_the_traceback_of_what_befell_it(
+    drawn_faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_arguments: object, **_named: object) -> None:
+        raise MemoryError("as a device says it")
+
+    monkeypatch.setattr("benchmark.farms._Farm.train", no_memory)
+    events = farm(drawn_faces, settings(tmp_path), [an_experiment()])
+    assert ends(events) == [Failed]
+    (path,) = tmp_path.glob("work/*/failed.json")
+    failed = json.loads(path.read_text(encoding="utf-8"))
+    assert "the device's memory does not suffice" in failed["why"]
+    assert "MemoryError: as a device says it" in failed["traceback"]
+    assert "in no_memory" in failed["traceback"]

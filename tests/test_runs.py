@@ -135,6 +135,22 @@ def test_a_failed_run_says_why_and_the_next_one_runs(drawn_faces: FaceSet, tmp_p
     assert RunRecord(failed.folder).about["attempt"] == 2
 
 
+def test_a_run_whose_folder_cannot_be_made_has_failed_and_the_next_one_runs(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    where = settings(tmp_path)
+    first, second = an_experiment(), an_experiment("mtl-cnn-none-full-next", max_epochs=1)
+    folder = a_plan(drawn_faces, where, first).folder
+    folder.parent.mkdir()
+    folder.write_text("a file, where a folder should be", encoding="utf-8")
+    events = list(run_all([first, second], [0], drawn_faces, where))
+    failed, ended = events[0], events[-1]
+    assert isinstance(failed, Failed)
+    assert isinstance(ended, Finished)
+    assert str(folder) in failed.error.found
+    assert "--runs-dir" in failed.error.fix
+
+
 def test_a_failed_run_lets_go_of_its_network(drawn_faces: FaceSet, tmp_path: Path) -> None:
     """Else the memory of every failed run is missing to the next, on a GPU above all."""
     broken = an_experiment("mtl-cnn-none-full-broken", learning_rate=1e30, clipping="none")

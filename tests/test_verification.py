@@ -73,6 +73,14 @@ def test_what_cannot_be_computed_again_is_under_a_seal(
     assert said(RunRecord(run.folder))["metrics"].verdict == "holds"
 
 
+def test_a_seal_that_is_gone_while_its_digests_are_there_is_damage(run: RunRecord) -> None:
+    path = run.folder / "done.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"seal"', '"sea"'), encoding="utf-8")
+    found = said(RunRecord(run.folder))["files"]
+    assert found.verdict == "differs"
+    assert "done.json" in found.detail
+
+
 def test_an_altered_prediction_is_found_and_named(run: RunRecord) -> None:
     text = run.predictions_path.read_text(encoding="utf-8")
     run.predictions_path.write_text(text.replace("0.2", "0.3", 1), encoding="utf-8")

@@ -27,7 +27,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from benchmark.errors import BenchmarkError
+from benchmark.errors import BenchmarkError, RunError
 
 SCHEMA = 1
 PLAIN_LINE_SECONDS = 10.0
@@ -91,19 +91,23 @@ class Answer:
 def speaking(command: str, *, as_json: bool = False) -> Iterator[Answer]:
     """Run a command's body; turn BenchmarkError and Ctrl-C into a sentence and an exit code.
 
-    With `as_json` the envelope is printed alone on stdout, whatever happens.
+    So is an OSError that nobody expected: a full disk or a folder that may not be written to can
+    be met at any line. With `as_json` the envelope is printed alone on stdout, whatever happens.
     """
     answer = Answer(command)
     try:
         yield answer
-    except BenchmarkError as error:
+    except BrokenPipeError:  # Nobody reads on; the library under typer ends quietly then.
+        raise
+    except (BenchmarkError, OSError) as error:
         if Options.debug:
             raise
-        answer.errors.append(error)
+        said = error if isinstance(error, BenchmarkError) else _of_the_system(error)
+        answer.errors.append(said)
         if as_json:
             print(answer.as_json())
         else:
-            say_error(error)
+            say_error(said)
         raise typer.Exit(ExitCode.USAGE) from None
     except KeyboardInterrupt:
         err.print("[yellow]Stopped.[/] Nothing finished is lost; the same command goes on.")
@@ -113,6 +117,15 @@ def speaking(command: str, *, as_json: bool = False) -> Iterator[Answer]:
     else:
         for warning in answer.warnings:
             say_warning(warning)
+
+
+def _of_the_system(error: OSError) -> RunError:
+    where = f" ({error.filename})" if error.filename else ""
+    return RunError(
+        f"{error.strerror or error}{where}",
+        fix="See whether there is room and who may write there; `facebench --debug …` shows where "
+        "in the code it was met",
+    )
 
 
 def say_error(error: BenchmarkError) -> None:

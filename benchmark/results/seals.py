@@ -60,7 +60,8 @@ def broken_seals(record: RunRecord) -> list[str] | None:
     done = dict(record.done)
     seal = done.pop(SEAL, None)
     if seal is None:
-        return None
+        # Digests have always been written with a seal: the one without the other is damage.
+        return ["done.json"] if DIGESTS in done else None
     changed = [] if seal == _digest(done) else ["done.json"]
     for name, digest in dict(done.get(DIGESTS, {})).items():
         path = record.folder / Path(str(name)).name

@@ -134,12 +134,20 @@ def device_trouble(error: Exception) -> DeviceError | None:
     return None
 
 
+ONEDNN_NEEDS_MEMORY: Final = ("could not create a primitive", "could not create a memory object")
+"""Whole lines: a primitive's *descriptor* that cannot be created is another matter."""
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Tell whether an error says that there was no memory, on whatever device.
 
-    Only CUDA has an error of its own for it; the CPU's allocator and MPS say it in words.
+    Only CUDA has an error of its own for it; the CPU's allocator and MPS say it in words. oneDNN,
+    by which CPUs convolve, says only what it could not make: met with too little memory, and with
+    too large a batch (https://github.com/pytorch/pytorch/issues/55884).
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, RuntimeError) and _first_line(error) in ONEDNN_NEEDS_MEMORY:
         return True
     words = ("DefaultCPUAllocator", "bad_alloc", "MPS backend out of memory", "CUDA out of memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

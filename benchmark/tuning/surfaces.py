@@ -3,6 +3,7 @@
 Both show the study's numbers beside ours; a point that was not tried is left blank.
 """
 
+import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -116,9 +117,10 @@ def write_surface_page(path: Path, grid: GridSpace, study: Study, ours: Values) 
     except ImportError:
         return []
     both = panels(grid, study, ours)
-    figure = make_subplots(
-        rows=1, cols=2, specs=[[{"type": "surface"}] * 2], subplot_titles=list(both)
-    )
+    # Plotly draws some tags of a title, links among them: a name must not hold one.
+    titles = [html.escape(title, quote=False) for title in both]
+    above = html.escape(title_of(study, grid.asks), quote=False).replace("\n", " · ")
+    figure = make_subplots(rows=1, cols=2, specs=[[{"type": "surface"}] * 2], subplot_titles=titles)
     for place, matrix in enumerate(both.values()):
         best = np.unravel_index(np.nanargmax(matrix), matrix.shape)
         row, column = grid.rows.values[best[0]], grid.columns.values[best[1]]
@@ -141,8 +143,7 @@ def write_surface_page(path: Path, grid: GridSpace, study: Study, ours: Values) 
         "zaxis": {"title": "validation accuracy"},
     }
     figure.update_layout(
-        title="Validation Accuracy 3D Surface Plot with Maximum Value<br>"
-        f"<sup>{title_of(study, grid.asks).replace(chr(10), ' · ')}</sup>",
+        title=f"Validation Accuracy 3D Surface Plot with Maximum Value<br><sup>{above}</sup>",
         scene=scene, scene2=scene, width=1300, height=700,
     )  # fmt: skip
     write_text(path, figure.to_html(include_plotlyjs="inline", config={"displaylogo": False}))

@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 
 from benchmark.cli import output
@@ -92,3 +94,19 @@ def test_no_color_is_heeded(settings: dict[str, str], printed: str) -> None:
         check=True,
     )
     assert answer.stdout == printed
+
+
+def test_what_the_system_refuses_is_a_sentence_wherever_it_is_met(
+    said: io.StringIO, tmp_path: Path
+) -> None:
+    with pytest.raises(typer.Exit) as ended, output.speaking("run"):
+        (tmp_path / "absent" / "file").write_text("", encoding="utf-8")
+    assert ended.value.exit_code == output.ExitCode.USAGE
+    sentence = " ".join(said.getvalue().split())
+    assert sentence.startswith("RunError: No such file or directory (")
+    assert "--debug" in sentence
+
+
+def test_a_reader_that_went_away_is_no_error_of_ours() -> None:
+    with pytest.raises(BrokenPipeError), output.speaking("list"):
+        raise BrokenPipeError

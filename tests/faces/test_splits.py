@@ -1,5 +1,6 @@
 """Clusters stay whole, shares are kept in every stratum, order does not matter, leaks are seen."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -138,3 +139,10 @@ def test_a_row_in_two_parts_is_refused() -> None:
 
 def test_the_parts_of_a_table_may_be_looked_at_even_if_one_is_empty() -> None:
     assert len(part_rows(with_split(table_of(4)))["test"]) == 0
+
+
+def test_an_overlap_that_was_found_cannot_be_changed() -> None:
+    parts = {"train": np.arange(80), "val": np.arange(79, 90), "test": np.arange(90, 100)}
+    found = overlaps(with_split(table_of(100)), parts)[0]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.column = "file"  # type: ignore[misc]

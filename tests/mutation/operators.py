@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -29,11 +30,19 @@ class Mutant:
     source: str
     before: str
     after: str
+    within: str
+    """The class and function that it is in, as `Pair.steps`; empty for a module's own lines."""
 
     @property
     def key(self) -> str:
-        """What the list of explained survivors knows it by: its file and what it changes."""
-        return f"{self.file}: {self.before} -> {self.after}"
+        """What the list of explained survivors knows it by; line numbers come and go."""
+        place = f"{self.within} at {self.column}" if self.within else f"at {self.column}"
+        return f"{self.file}: {place}: {self.before} -> {self.after}"
+
+    @property
+    def sha256(self) -> str:
+        """Of the module with the fault in it: equal for equal faults of equal modules alone."""
+        return hashlib.sha256(f"{self.file}\n{self.source}".encode()).hexdigest()
 
 
 Change = Callable[[ast.AST], None]
@@ -60,8 +69,20 @@ def _mutant(file: str, tree: ast.Module, place: int, name: str, change: Change) 
     change(node)
     after = _in_words(node)
     ast.fix_missing_locations(changed)
-    line, column = getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
-    return Mutant(file, line, column, name, ast.unparse(changed), before, after)
+    # A comprehension's part has no place of its own; that of its first variable is it.
+    at = node.target if isinstance(node, ast.comprehension) else node
+    line, column = getattr(at, "lineno", 0), getattr(at, "col_offset", 0)
+    within = ".".join(_around(tree, line))
+    return Mutant(file, line, column, name, ast.unparse(changed), before, after, within)
+
+
+def _around(tree: ast.Module, line: int) -> Iterator[str]:
+    """Name the classes and functions that a line is in, the outermost first."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = min([node.lineno, *(item.lineno for item in node.decorator_list)])
+            if first <= line <= (node.end_lineno or node.lineno):
+                yield node.name
 
 
 def _in_words(node: ast.AST) -> str:

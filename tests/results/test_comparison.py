@@ -14,7 +14,7 @@ from statsmodels.stats.multitest import multipletests
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment, Subset, Suite
 from benchmark.results.arms import Absent
-from benchmark.results.comparison import Comparison, Table, compare
+from benchmark.results.comparison import TITLES, Comparison, Standing, Table, compare
 from benchmark.results.library import Library
 from benchmark.results.predictions import predictions_table
 from benchmark.results.record import RunRecord
@@ -120,6 +120,15 @@ def test_arms_show_what_leaderboards_show(runs: RunBuilder) -> None:
         for task, score in row.scores.items():
             ours = dataclasses.astuple(standing.scores[task])
             assert ours == pytest.approx(dataclasses.astuple(score))
+
+
+def test_two_seeds_have_a_spread_and_one_has_none(runs: RunBuilder) -> None:
+    # 0.7 and 0.8 are 0.05 from their mean: sqrt(0.05² + 0.05²) = 0.07071.
+    done(runs, MTL, 70, 80)
+    done(runs, OTHER, 60)
+    of_two, of_one = compare(library(runs), [MTL.name, OTHER.name]).standings
+    assert of_two.scores["race"].accuracy_sd == pytest.approx(0.07071, abs=1e-5)
+    assert of_one.scores["race"].accuracy_sd is None
 
 
 def test_one_seed_meets_the_run_of_the_same_seed_not_the_best(runs: RunBuilder) -> None:
@@ -237,6 +246,38 @@ def test_several_mtl_networks_are_counted_and_told_one_by_one(runs: RunBuilder) 
     assert "Age group: better in 1 of 2 networks, worse in 0, not to be told apart in 1." in answer
     assert len(networks) == 2
     assert networks[1].startswith(f"{OTHER.name} against its single-task twins: better on age")
+
+
+def test_what_was_found_cannot_be_changed(runs: RunBuilder) -> None:
+    done(runs, MTL, 70)
+    done(runs, OTHER, 80)
+    found = compare(library(runs), [MTL.name, OTHER.name])
+    for thing, field in ((found, "dataset"), (only(found), "lines"), (found.standings[0], "arm")):
+        assert isinstance(thing, Comparison | Table | Standing)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(thing, field, None)
+
+
+def test_a_table_says_what_it_is_and_how_many_p_values_were_corrected(runs: RunBuilder) -> None:
+    done(runs, MTL, 70)
+    done(runs, OTHER, 80)
+    names = [MTL.name, OTHER.name]
+    table = only(compare(library(runs), names))
+    assert table.title == TITLES["first"] == "Each against the first"
+    assert table.family.startswith("Holm: corrected over all 3 p-values of this table")
+    two = only(compare(library(runs), names, tasks=("gender", "race")))
+    assert two.family.startswith("Holm: corrected over all 2 p-values of this table")
+    one = only(compare(library(runs), names, tasks=("gender",), all_pairs=True))
+    assert one.title == "All pairs"
+    assert one.family.startswith("Holm: the only p-value of this table")
+
+
+def test_only_tasks_that_are_compared_are_read_and_scored(runs: RunBuilder) -> None:
+    done(runs, MTL, 70)
+    done(runs, OTHER, 80)
+    found = compare(library(runs), [MTL.name, OTHER.name], tasks=("race", "gender"))
+    assert found.tasks == ("gender", "race")
+    assert [set(standing.scores) for standing in found.standings] == [{"gender", "race"}] * 2
 
 
 def test_p_values_are_corrected_over_the_table(runs: RunBuilder) -> None:

@@ -1,5 +1,6 @@
 """Scoring: by hand on a few faces, equal to the libraries on random ones, and never a crash."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def test_age_group_distances_by_hand() -> None:
     assert metrics["test/age_group/within_one"] == 0.5
     assert metrics["test/age_group/mae_groups"] == 1.75
     assert metrics["test/age_group/qwk"] == pytest.approx(-0.05)
+
+
+def test_kappa_of_two_groups_by_hand() -> None:
+    # Truth 0 0 1 1, predicted 0 1 1 1: agreement 3/4, by chance 2/4 * 1/4 + 2/4 * 3/4 = 1/2; of two
+    # neighbouring groups the weights are those of plain kappa: (3/4 - 1/2) / (1 - 1/2) = 1/2.
+    faces = _faces([0, 0, 1, 1], [0, 0, 1, 1])
+    table = predictions_table(faces, "test", {"age_group": certain([0, 1, 1, 1], "age_group")})
+    assert score(table).metrics["test/age_group/qwk"] == pytest.approx(0.5)
+
+
+def test_a_class_of_a_single_face_is_in_the_report() -> None:
+    faces = _faces([0, 0, 1], [0, 0, 1])
+    table = predictions_table(faces, "test", {"age_group": certain([0, 0, 1], "age_group")})
+    report = score(table).reports["age_group"]
+    assert report.loc[1, ["precision", "recall", "f1", "support"]].tolist() == [1, 1, 1, 1]
 
 
 def test_combined_weighs_the_tasks() -> None:
@@ -198,6 +214,12 @@ def test_a_groups_number_travels_with_its_count() -> None:
     metrics, test = score(table).metrics, table[table["part"] == "test"]
     assert metrics["test/n_faces/race/black"] == (test["race"] == 1).sum()
     assert 0 < metrics["test/gender/macro_f1/race/black"] < 1
+
+
+def test_scores_cannot_be_changed() -> None:
+    scores = score(made_up_predictions({"gender": 1.5}))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scores.metrics = {}  # type: ignore[misc]
 
 
 def test_faces_of_one_cluster_are_counted() -> None:

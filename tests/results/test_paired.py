@@ -13,6 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from benchmark.errors import RunError
+from benchmark.results.intervals import cluster_sums, resampled
 from benchmark.results.paired import (
     ALPHA,
     Difference,
@@ -25,6 +26,7 @@ from benchmark.results.paired import (
     seed_interval,
     sign_flip_p,
     smallest_seen,
+    welch_interval,
 )
 from benchmark.results.subgroups import macro_f1
 
@@ -62,6 +64,7 @@ def test_mcnemar_by_hand() -> None:
     assert (found.test, found.only_arm, found.only_reference) == ("mcnemar", 6, 1)
     assert found.p == pytest.approx(0.125)
     assert found.accuracy == pytest.approx(0.5)
+    assert found.unit == pytest.approx(1 / 10)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -80,6 +83,7 @@ def test_arms_that_answer_alike_are_no_finding_and_have_an_interval() -> None:
     found = paired_difference(a_pair(answers, answers))
     assert (found.accuracy, found.p) == (0.0, 1.0)
     assert (found.low, found.high) == pytest.approx((-1.95996 / 102, 1.95996 / 102), abs=1e-6)
+    assert found.unit == 1 / 100
     assert smallest_seen(found, ALPHA) > 0
 
 
@@ -89,6 +93,9 @@ def test_an_arm_always_right_against_one_always_wrong_has_an_interval() -> None:
     low, high = paired_interval(np.ones((40, 1)), np.repeat(np.arange(20), 2))
     assert low[0] == pytest.approx(20 / 22 - 0.14956, abs=1e-4)
     assert high[0] == 1.0
+    low, high = paired_interval(-np.ones((40, 1)), np.repeat(np.arange(20), 2))
+    assert low[0] == -1.0
+    assert high[0] == pytest.approx(-20 / 22 + 0.14956, abs=1e-4)
 
 
 def test_sign_flip_by_hand() -> None:
@@ -98,6 +105,8 @@ def test_sign_flip_by_hand() -> None:
     # All of one sign: only it and its opposite are as far, 2 of 2^5.
     assert sign_flip_p(np.array([1, 2, 3, 1, 1, 0])) == pytest.approx(2 / 32)
     assert sign_flip_p(np.zeros(4, dtype=np.int64)) == 1.0
+    # +1 and -1: every toss is as far from 0 as the 0 found, two of four lie on both sides of it.
+    assert sign_flip_p(np.array([1, -1])) == 1.0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -145,6 +154,8 @@ def test_seeds_are_averaged_face_by_face() -> None:
     assert found.p == 1.0
     # If the names were drawn by lot: sqrt(4² + 1²) / 6 / 3 faces.
     assert found.chance_sd == pytest.approx(math.sqrt(17) / 18)
+    # The mean cluster of the two moves 5/2 sixths of 3 faces.
+    assert found.unit == pytest.approx(5 / 36)
 
 
 def test_more_seeds_of_the_same_answers_prove_nothing_more() -> None:
@@ -178,6 +189,16 @@ def test_the_interval_agrees_with_scipys_paired_bootstrap() -> None:
     assert (low[0], high[0]) == pytest.approx((theirs.low, theirs.high), abs=0.008)
 
 
+def test_the_ends_are_percentiles_of_the_means_of_resampled_clusters() -> None:
+    random = np.random.default_rng(15)
+    differences, clusters = random.integers(-1, 2, (300, 2)) / 1.0, random.integers(0, 120, 300)
+    low, high = paired_interval(differences, clusters)
+    sums, sizes = (cluster_sums(of, clusters) for of in (differences, np.ones((300, 1))))
+    means = resampled(sums) / resampled(sizes)
+    assert low == pytest.approx(np.percentile(means, 2.5, axis=0))
+    assert high == pytest.approx(np.percentile(means, 97.5, axis=0))
+
+
 def test_macro_f1_difference_is_that_of_scikit_learn() -> None:
     random = np.random.default_rng(4)
     truth = random.integers(0, 4, 200)
@@ -193,6 +214,27 @@ def test_macro_f1_difference_is_that_of_scikit_learn() -> None:
     assert low is not None
     assert high is not None
     assert low < expected < high
+
+
+def test_the_ends_of_macro_f1_are_percentiles_over_resampled_clusters() -> None:
+    random = np.random.default_rng(16)
+    truth, clusters = random.integers(0, 3, 90), np.repeat(np.arange(30), 3)
+    arm, reference = (np.where(random.random(90) < skill, truth, 0) for skill in (0.8, 0.5))
+    # How often each resample holds each face: macro-F1 by its definition, once for each.
+    weights = resampled(np.eye(30))[:, clusters]
+    of_arm, of_reference = (
+        np.mean(
+            [
+                2 * (weights @ ((answers == label) & (truth == label)))
+                / (weights @ (answers == label) + weights @ (truth == label))
+                for label in range(3)
+            ],
+            axis=0,
+        )
+        for answers in (arm, reference)
+    )  # fmt: skip
+    _, low, high = macro_f1_difference(Pair(truth, clusters, reference[None], arm[None]))
+    assert (low, high) == pytest.approx(np.percentile(of_arm - of_reference, [2.5, 97.5]))
 
 
 def test_faces_of_one_class_have_no_macro_f1() -> None:
@@ -222,6 +264,15 @@ def test_seeds_that_agree_leave_no_doubt_over_seeds_and_one_seed_has_no_such_int
     assert seed_interval(a_pair(arm[0], reference[0])) == (None, None)
 
 
+def test_a_small_spread_over_seeds_is_one_and_rounding_is_none() -> None:
+    # Means 1e-8 and 0, standard error sqrt(2e-16 / 2) = 1e-8 with one degree of freedom: t 12.706.
+    assert welch_interval([0.0, 2e-8], [0.0, 0.0]) == pytest.approx(
+        (-11.706e-8, 13.706e-8), rel=1e-3
+    )
+    third = np.array([0.1 + 0.2, 0.3])  # The same number but for rounding.
+    assert welch_interval(third, [0.1, 0.1]) == pytest.approx((0.2, 0.2), abs=1e-15)
+
+
 def test_holm_by_hand() -> None:
     # Of three: 0.01 * 3 = 0.03, then 0.02 * 2 = 0.04, then 0.2 * 1. Two are rejected, and the
     # third would have been at 0.05 / (3 - 2).
@@ -229,6 +280,8 @@ def test_holm_by_hand() -> None:
     assert corrected == pytest.approx([0.2, 0.03, 0.04])
     assert level == pytest.approx(0.05)
     assert holm([0.03, 0.04])[1] == pytest.approx(0.025)
+    # 0.025 * 2 is 0.05 to the last bit, and rejected: 0.05 / (2 - 1) is left for the other.
+    assert holm([0.025, 0.5]) == ([0.05, 0.5], 0.05)
     assert holm([]) == ([], ALPHA)
 
 
@@ -263,6 +316,8 @@ def test_the_smallest_difference_seen_by_hand() -> None:
     floor = smallest_seen(chance(0.0, 1_000), 0.05)
     assert floor == pytest.approx(7.906 / 1_000, abs=1e-6)
     assert stats.poisson.sf(5, 1_000 * floor) == pytest.approx(0.8)
+    # No two arms are further apart than all faces.
+    assert smallest_seen(chance(0.5, 4), 0.05) == 1.0
 
 
 # What the statistics promise, over many simulated comparisons.

@@ -16,7 +16,7 @@ from benchmark.results.subgroups import (
     ranked,
     subgroup_table,
 )
-from benchmark.tasks import TASKS, TaskName
+from benchmark.tasks import MISSING, TASKS, TaskName
 from tests.results.conftest import made_up_predictions
 
 FACES = pd.DataFrame(
@@ -43,7 +43,9 @@ def test_groups_are_scored_by_hand() -> None:
 
 
 def test_an_empty_subgroup_is_missing_not_zero() -> None:
-    empty = _group(subgroup_table(FACES, {"gender": np.zeros(4, int)}), "race", "Asian")
+    with np.errstate(all="raise"):  # Nor is it 0 divided by 0.
+        table = subgroup_table(FACES, {"gender": np.zeros(4, int)})
+    empty = _group(table, "race", "Asian")
     assert empty["n"] == 0
     assert empty[["accuracy", "low", "high", "macro_f1"]].isna().all()
 
@@ -69,6 +71,12 @@ def test_macro_f1_leaves_out_classes_that_nobody_has() -> None:
     assert macro_f1(np.array([0, 0, 1]), np.array([0, 2, 1])) == pytest.approx(5 / 6)
 
 
+def test_rows_of_several_tasks_are_numbered_through() -> None:
+    table = subgroup_table(FACES, {"race": np.zeros(4, int), "gender": np.zeros(4, int)})
+    assert table["task"].unique().tolist() == ["gender", "race"]
+    assert table.index.tolist() == list(range(2 * 23))
+
+
 def test_only_groups_of_thirty_faces_are_ranked() -> None:
     faces = pd.DataFrame({"age_group": 0, "gender": [0] * 30 + [1] * 29, "race": 0})
     table = subgroup_table(faces, {"race": np.zeros(59, int)})
@@ -86,7 +94,13 @@ def test_gender_and_race_are_crossed_in_the_order_of_the_names() -> None:
     ]
 
 
+def test_a_face_without_one_of_the_labels_that_are_crossed_is_in_no_group() -> None:
+    faces = pd.DataFrame({"gender": [0, MISSING, 1], "race": [MISSING, 2, 4]})
+    assert group_codes(faces, "gender_race").tolist() == [MISSING, MISSING, 9]
+
+
 def test_slugs_hold_nothing_that_mlflow_refuses() -> None:
+    assert group_slugs("all") == group_names("all") == ("all",)
     assert group_slugs("age_group")[-1] == "61-plus"
     assert group_slugs("gender_race")[6] == "female-black"
     assert len(group_names("gender_race")) == len(group_slugs("gender_race")) == 10

@@ -52,7 +52,9 @@ def full_disk(room: Room) -> Row:
         if not is_disk:
             return _limited_files(room, row)
         for mib_left in (0.2, 1.0, 2.0, 4.0)[: room.times(4, 1)]:
-            runs_dir = room.folder / "disk" / "runs"
+            # Each in a folder of its own: MLflow's client keeps a store open by its address, and
+            # would go on reading the one that was removed.
+            runs_dir = room.folder / "disk" / f"runs-{mib_left}"
             arguments = run_arguments(room, runs_dir, names, epochs=3)
             ballast = room.folder / "disk" / "ballast"
             _fill(ballast, mib_left)

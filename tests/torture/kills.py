@@ -1,6 +1,7 @@
 """Killed with -9 at random moments, and the same command again."""
 
 import random
+import subprocess
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from benchmark.faces.store import open_faces
 from tests.torture import archives
 from tests.torture.command import (
     EXPERIMENTS,
+    Said,
     half_written,
     kill,
     outcomes,
@@ -37,14 +39,15 @@ def killed_runs(room: Room) -> Row:
     wanted = outcomes(room.folder / "undisturbed")
     rng, n_kills, round_ = random.Random(room.seed), 0, 0
     while n_kills < room.times(30, 2):
-        here = room.folder / str(round_)
+        here, last = room.folder / str(round_), None
         for _ in range(min(KILLS_PER_ROUND, room.times(30, 2) - n_kills)):
-            if not _killed(arguments[str(round_)], rng.uniform(0.2, 1.0) * whole.seconds):
+            last = _killed(arguments[str(round_)], rng.uniform(0.2, 1.0) * whole.seconds)
+            if last is not None:
                 break
             n_kills += 1
             wrong = half_written(here)
             row.expect(not wrong, f"kill {n_kills} left half a file: {wrong}")
-        last = run(arguments[str(round_)])
+        last = last or run(arguments[str(round_)])
         row.expect(last.code == 0, f"round {round_}: {last.tail()}")
         row.expect(outcomes(here) == wanted, f"round {round_} ended otherwise than undisturbed")
         if tracking == "mlflow":
@@ -58,15 +61,15 @@ def killed_runs(room: Room) -> Row:
     return row
 
 
-def _killed(arguments: list[str], seconds: float) -> bool:
-    """Start a command and kill it after a while; tell whether it was still running."""
-    process = start(arguments)
-    time.sleep(seconds)
-    if process.poll() is not None:
-        process.communicate()
-        return False
-    kill(process)
-    return True
+def _killed(arguments: list[str], seconds: float) -> Said | None:
+    """Start a command and kill it after a while; tell how it ended if it was done before."""
+    process, started = start(arguments), time.monotonic()
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        return None
+    return Said(process.returncode, out, err, time.monotonic() - started)
 
 
 def killed_preparation(room: Room) -> Row:

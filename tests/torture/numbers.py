@@ -9,6 +9,7 @@ from benchmark.results.record import all_records
 from tests.torture.command import (
     ENTRY,
     EXPERIMENTS,
+    environment,
     outcomes,
     run,
     run_arguments,
@@ -29,19 +30,23 @@ steps.weighted_cross_entropy = poisoned
 """
 """What a bad driver or memory cell does: one loss of many is no number."""
 HUNGRY = """
-import resource, torch, benchmark.runs, benchmark.cli.run
-def limit():
-    import os
-    pages = int(open('/proc/self/statm').read().split()[0])
-    most = pages * os.sysconf('SC_PAGE_SIZE') + {mib} * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+import os, resource, torch, benchmark.runs, benchmark.cli.run
 sound = benchmark.runs.fit
 def fit(*arguments, **named):
-    limit()
-    return sound(*arguments, **named)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(open('/proc/self/statm').read().split()[0])
+    most = pages * os.sysconf('SC_PAGE_SIZE') + {mib} * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    try:
+        return (yield from sound(*arguments, **named))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 benchmark.runs.fit = fit
 """
-"""Give the process little more memory than it has when it begins to train."""
+"""Give each training little more memory than the process has when it begins."""
+LIKE_A_DEVICE = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1048576"}
+"""Have the allocator give back what is freed and reserve nothing for threads to come: else the
+limit is on what it keeps, and no batch is small enough."""
 
 
 DIVIDED = (
@@ -89,14 +94,16 @@ def no_memory(room: Room) -> Row:
             room, runs_dir, (name, EXPERIMENTS[1]), epochs=1, tracking="files"
         )
         arguments = [LARGE.get(argument, argument) for argument in arguments]
-        end = run([*arguments, *more], entry=HUNGRY.format(mib=mib) + ENTRY)
+        end = run([*arguments, *more], entry=HUNGRY.format(mib=mib) + ENTRY,
+                  env=environment(**LIKE_A_DEVICE))  # fmt: skip
         row.expect(end.code in (0, RUNS_FAILED) and end.is_clear, end.tail())
         row.expect("memory" in end.err, f"it had enough, or said nothing: {end.tail()}")
         for record in all_records(runs_dir):
-            divided = record.about["speed"].get("steps", {}).get("pieces", 1)
+            pieces = record.about["speed"].get("steps", {}).get("pieces", 1)
             clear = record.state == "failed" and "memory" in str(record.failed["why"])
             row.expect(clear or record.state == "done", f"{record.experiment_name}: {record.state}")
-            row.note += f"{record.experiment_name}: {record.state}, {divided} pieces; "
+            row.note += f"{record.experiment_name}: {record.state}"
+            row.note += f" in {pieces} pieces; " if pieces > 1 else "; "
         again = run([*arguments, *more])
         row.expect(again.code == 0, f"with memory again: {again.tail()}")
     return row

@@ -91,7 +91,7 @@ def damaged_tables(room: Room) -> Row:
         path = rng.choice(records).folder / "experiment.json"
         content = path.read_bytes()
         path.write_bytes(content[: rng.randrange(1, len(content))])
-        end = run(["leaderboard", "--include-ad-hoc", "--runs-dir", str(runs_dir),
+        end = run(["leaderboard", "--ad-hoc", "--runs-dir", str(runs_dir),
                    "--data-dir", str(room.data_dir)])  # fmt: skip
         row.expect(end.is_clear and "experiment.json" in end.err + end.out, end.tail())
         path.write_bytes(content)

@@ -1,8 +1,9 @@
 """What the torture prints: a line per fault, how often it was tried, survived and lost."""
 
 import dataclasses
+import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,8 @@ class Row:
     lost: list[str] = field(default_factory=list)
     note: str = ""
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of processor time, the children's too: a busy machine lengthens the others alone."""
     skipped: str = ""
     """Why it could not be tried on this machine."""
 
@@ -57,33 +60,40 @@ class Room:
 Fault = Callable[[Room], Row]
 
 
-def tried(faults: Sequence[tuple[str, Fault]], rooms: Callable[[str], Room]) -> Iterator[Row]:
-    """Try one fault after another; one that breaks the torture itself is lost."""
-    for name, fault in faults:
-        started = time.monotonic()
-        try:
-            row = fault(rooms(name))
-        except Exception as error:  # noqa: BLE001
-            row = Row(name, tried=1, lost=[f"the torture broke: {type(error).__name__}: {error}"])
-        row.seconds = time.monotonic() - started
-        yield row
+def tried(name: str, fault: Fault, room: Room) -> Row:
+    """Try a fault and count what it takes; one that breaks the torture itself is lost."""
+    started, cpu = time.monotonic(), _cpu_seconds()
+    try:
+        row = fault(room)
+    except Exception as error:  # noqa: BLE001
+        row = Row(name, tried=1, lost=[f"the torture broke: {type(error).__name__}: {error}"])
+    row.seconds, row.cpu_seconds = time.monotonic() - started, _cpu_seconds() - cpu
+    return row
+
+
+def _cpu_seconds() -> float:
+    """Count the processor time of this process and of children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def table(rows: Sequence[Row]) -> str:
     """Lay the rows out within 80 columns, losses beneath."""
-    lines = [f"{'fault':<49}{'tried':>7}{'survived':>9}{'lost':>6}{'s':>7}"]
+    lines = [f"{'fault':<47}{'tried':>7}{'survived':>9}{'lost':>5}{'s':>6}{'cpu s':>6}"]
     for row in rows:
         if row.skipped:
-            lines.append(f"{row.fault[:48]:<49}{'not tried: ' + row.skipped}")
+            lines.append(f"{row.fault[:46]:<47}{'not tried: ' + row.skipped}")
             continue
-        lines.append(
-            f"{row.fault[:48]:<49}{row.tried:>7,}{row.survived:>9,}{len(row.lost):>6}"
-            f"{row.seconds:>7.0f}"
-        )
+        lines.append(_line(row.fault, row.tried, len(row.lost), row.seconds, row.cpu_seconds))
         lines += [f"    {row.note}"] if row.note else []
         lines += [f"    LOST: {loss}" for loss in row.lost[:SHOWN]]
-    total = sum(row.tried for row in rows)
-    lost = sum(len(row.lost) for row in rows)
-    lines.append(f"{'all':<49}{total:>7,}{total - lost:>9,}{lost:>6}"
-                 f"{sum(row.seconds for row in rows):>7.0f}")  # fmt: skip
-    return "\n".join(lines)
+    total, lost = sum(row.tried for row in rows), sum(len(row.lost) for row in rows)
+    seconds, cpu = sum(row.seconds for row in rows), sum(row.cpu_seconds for row in rows)
+    return "\n".join([*lines, _line("all", total, lost, seconds, cpu)])
+
+
+def _line(name: str, n_tried: int, n_lost: int, seconds: float, cpu_seconds: float) -> str:
+    return (
+        f"{name[:46]:<47}{n_tried:>7,}{n_tried - n_lost:>9,}{n_lost:>5}"
+        f"{seconds:>6.0f}{cpu_seconds:>6.0f}"
+    )

@@ -65,7 +65,7 @@ def test_a_torture_that_breaks_counts_as_a_loss(tmp_path: Path) -> None:
     def broken(_room: Room) -> Row:
         raise ValueError("no tools")
 
-    (row,) = tried([("broken", broken)], lambda _: room(tmp_path, tmp_path))
+    row = tried("broken", broken, room(tmp_path, tmp_path))
     assert row.lost == ["the torture broke: ValueError: no tools"]
 
 

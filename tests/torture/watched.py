@@ -40,7 +40,7 @@ def damaged_archives(room: Room) -> Row:
 
 def damaged_weights(room: Room) -> Row:
     """Read damaged weight files of five kinds."""
-    row = Row("damaged weight files (safetensors, pth, h5, t7)")
+    row = Row("damaged weight files (safetensors, pth, h5, …)")
     return _fuzzed(room, row, "weights", room.times(1_000, 50))
 
 

@@ -92,6 +92,8 @@ def test_a_frozen_batch_normalisation_reads_each_face_by_itself() -> None:
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"))
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a pool"))
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes"):
         list(in_halves(_refuse, torch.arange(4)))

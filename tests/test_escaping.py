@@ -1,0 +1,181 @@
+"""Names that hold HTML, on every page that is written: shown as text, and nothing else changes."""
+
+import dataclasses
+import html
+import re
+import tempfile
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from benchmark import registry
+from benchmark.explore.numbers import explore
+from benchmark.explore.page import write_exploration
+from benchmark.faces.store import FaceSet
+from benchmark.report.overview import which_network
+from benchmark.report.page import portraits, write_page
+from benchmark.report.whom import for_whom
+from benchmark.results import card_text, leaderboard_page
+from benchmark.results.board import Leaderboard
+from benchmark.results.card import model_card
+from benchmark.results.library import Library
+from benchmark.results.row import Row
+from benchmark.results.rows import read_run
+from benchmark.tuning.pages import write_page as write_search
+from benchmark.tuning.search import Limits, search
+from benchmark.tuning.study import Study
+from benchmark.tuning.surfaces import write_surface_page
+from tests.report.stores import builder, evidence_of, finish
+from tests.results.boards import a_board, a_row
+from tests.results.conftest import an_experiment, made_up_predictions
+from tests.results.test_card import changed
+from tests.tuning.planted import a_ledger, a_study, planted
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of each other
+
+ROOT = Path(__file__).resolve().parents[1]
+HARMLESS = "plain"
+HOSTILE = " ".join(
+    (
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "'><svg onload=alert(1)>",
+        "</title></style></script><b>bold",
+        "<a href='javascript:alert(1)'>click</a>",
+    )
+)
+"""What would end a text, an attribute in either quotes, a style or a script, and begin its own."""
+Writer = Callable[[Path, str, FaceSet], str]
+
+
+class Skeleton(HTMLParser):
+    """What a browser builds of a page: its tags with the names of their attributes, its words."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, ...]] = []
+        self.words = ""
+        self.scripts: list[str] = []
+        self._inside = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, *(name for name, _ in attrs)))
+        self.words += " ".join(value or "" for _, value in attrs)
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts.append(data)
+        self.words += data
+
+
+def report(folder: Path, name: str, _faces: FaceSet) -> str:
+    """The report of one run; its data set, question, device and commit are called `name`."""
+    runs = builder(folder / "mlruns", dataset=name)
+    experiment = an_experiment("short", asks=f"Is it {name}?")
+    finish(runs, experiment, n=80)
+    for record in runs.records():
+        for path in ("device", "commit"):
+            changed(record, path, name)
+    library = Library(
+        tuple(read_run(record) for record in runs.records()), {experiment.name: experiment}, {}
+    )
+    found = evidence_of(runs, library=library)
+    return write_page(found, (which_network(found), for_whom(found)), list(portraits(found)))
+
+
+def leaderboard(_folder: Path, name: str, _faces: FaceSet) -> str:
+    """A leaderboard; rows, remarks, data set and notes are called `name`."""
+    row = dataclasses.replace(a_row(), remarks=(name,))
+    board: Leaderboard = a_board(row, Row("reference", name), Row("missing", name))
+    return leaderboard_page.page(dataclasses.replace(board, dataset=name, notes=(name,)))
+
+
+def card(folder: Path, name: str, _faces: FaceSet) -> str:
+    """A model card; whatever is text in the run's description is called `name`."""
+    runs = builder(folder / "mlruns")
+    record = runs.done(an_experiment(tasks=("gender",)), made_up_predictions({"gender": 1.5}))
+    for path in ("experiment.asks", "dataset.name", "device", "protocol_name", "commit"):
+        changed(record, path, name)
+    return card_text.page(model_card(record), name)
+
+
+def exploration(folder: Path, name: str, faces: FaceSet) -> str:
+    """The page on a data set, which is called `name` and came from a file of that name."""
+    manifest = {**faces.manifest, "name": name, "source": name}
+    explored = explore(FaceSet(faces.folder, manifest, faces.table))
+    return write_exploration(explored, folder / "explored")[0].read_text(encoding="utf-8")
+
+
+def search_page(folder: Path, name: str, faces: FaceSet) -> str:
+    """The page of a search on a data set that is called `name`."""
+    study = a_study(folder, called(faces, name), sampler="random")
+    ledger = a_ledger(study)
+    list(search(ledger, planted(), Limits(3)))
+    (path,), _ = write_search(study, ledger, ledger.trials())
+    return path.read_text(encoding="utf-8")
+
+
+def surface(folder: Path, name: str, faces: FaceSet) -> str:
+    """The page of a grid on a data set that is called `name`."""
+    grid = registry.grid("grid-mtl-vgg16-block5")
+    study = Study(grid.experiment, grid.space, called(faces, name), folder)
+    ours = {(row, column): 0.5 for row in grid.rows.values for column in grid.columns.values}
+    (path,) = write_surface_page(folder / "surface.html", grid, study, ours)
+    return path.read_text(encoding="utf-8")
+
+
+def decoded(script: str) -> str:
+    """Give a script with plotly's spelling of angle brackets undone, as a browser reads it."""
+    for spelt, letter in (("\\u003c", "<"), ("\\u003e", ">"), ("\\u002f", "/")):
+        script = script.replace(spelt, letter)
+    return script.replace('\\"', '"')
+
+
+def called(faces: FaceSet, name: str) -> FaceSet:
+    return FaceSet(faces.folder, {**faces.manifest, "name": name, "source": name}, faces.table)
+
+
+PAGES: dict[str, Writer] = {
+    "benchmark/report/page.py": report,
+    "benchmark/results/leaderboard_page.py": leaderboard,
+    "benchmark/results/card_text.py": card,
+    "benchmark/explore/page.py": exploration,
+    "benchmark/tuning/pages.py": search_page,
+    "benchmark/tuning/surfaces.py": surface,
+}
+"""Every file that writes HTML, and how a test has it write a page."""
+ELSEWHERE = {"benchmark/tracking/start_page.py"}
+"""Its page shows an address of ours; it is opened in a browser by tests/tracking/test_ui.py."""
+
+
+@pytest.mark.parametrize("write", PAGES.values(), ids=PAGES)
+def test_a_name_that_holds_html_is_text_and_nothing_else(
+    write: Writer, tmp_path: Path, drawn_faces: FaceSet
+) -> None:
+    usual, hostile = (
+        Skeleton(write(Path(tempfile.mkdtemp(dir=tmp_path)), name, drawn_faces))
+        for name in (HARMLESS, HOSTILE)
+    )
+    assert hostile.tags == usual.tags
+    scripts = [decoded(script) for script in hostile.scripts]
+    assert not any(HOSTILE in script for script in scripts)
+    escaped = html.escape(HOSTILE, quote=False)
+    assert HOSTILE in hostile.words or any(escaped in script for script in scripts)
+
+
+def test_every_file_that_writes_html_is_among_them() -> None:
+    marks = re.compile(r"<!doctype html|\.to_html\(|get_template\(|full_html", re.IGNORECASE)
+    written = {
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "benchmark").rglob("*.py"))
+        if marks.search(path.read_text(encoding="utf-8"))
+    }
+    assert written - {"benchmark/models/readers.py"} == {*PAGES, *ELSEWHERE}
