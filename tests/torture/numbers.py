@@ -50,7 +50,7 @@ limit is on what it keeps, and no batch is small enough."""
 
 
 DIVIDED = (
-    ("mtl-squeezenet1_1-imagenet-full-short", 120),
+    ("mtl-squeezenet1_1-imagenet-full-short", 200),
     ("mtl-cnn-none-full-short", 60),
 )
 """A network that reads each face by itself, and one with batch normalisation; MiB it may take."""
