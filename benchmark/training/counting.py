@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmark.tasks import TaskName
-from benchmark.training.probabilities import EVALUATION_BATCH, correct_counts
+from benchmark.training.probabilities import correct_counts, evaluation_batch
 from benchmark.training.reading import Reader
 from benchmark.training.steps import Capture, SpeedSettings, not_recorded
 
@@ -29,8 +29,9 @@ class Counter:
         self._speed = speed
         self._capture = capture
         device = reader.device.torch_device
-        self._rows = torch.zeros(EVALUATION_BATCH, dtype=torch.int64, device=device)
-        self._counts = torch.zeros(EVALUATION_BATCH, dtype=torch.bool, device=device)
+        self._batch = evaluation_batch(device)
+        self._rows = torch.zeros(self._batch, dtype=torch.int64, device=device)
+        self._counts = torch.zeros(self._batch, dtype=torch.bool, device=device)
         self._hits = {task: torch.zeros((), dtype=torch.int64, device=device) for task in tasks}
         self._replay: Callable[[], None] | None = None
 
@@ -44,7 +45,7 @@ class Counter:
             return correct_counts(reader.network, reader.faces, rows, reader.device, reader.prefix)
         for hits in self._hits.values():
             hits.zero_()
-        for batch in torch.split(rows, EVALUATION_BATCH):
+        for batch in torch.split(rows, self._batch):
             self._fill(batch)
             self._replay()
         return {task: int(hits) for task, hits in self._hits.items()}

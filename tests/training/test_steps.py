@@ -213,7 +213,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(
 def test_recorded_counting_pads_the_last_batch_with_faces_that_do_not_count(
     faces: FaceBatches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counting, "EVALUATION_BATCH", 16)
+    monkeypatch.setattr(counting, "evaluation_batch", lambda _device: 16)
     experiment = an_experiment(trained="all")
     reader, recorder = Reader(a_network(experiment), faces, CPU), Recorder()
     tasks = experiment.head.tasks
