@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from benchmark.claims import claimed
 from benchmark.errors import TrackingError
-from benchmark.files import write_text
+from benchmark.files import replacing, write_text
 
 QUIET_SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -82,9 +82,26 @@ def open_store(runs_dir: Path) -> Any:
     with quiet_warnings(), store_lock(runs_dir):
         if is_local(runs_dir):
             _follow_moved_artifacts(runs_dir)
+            _create_whole(mlflow, runs_dir)
         client = mlflow.MlflowClient(tracking_uri=store_uri(runs_dir))
         client.search_experiments(max_results=1)
     return client
+
+
+def _create_whole(mlflow: ModuleType, runs_dir: Path) -> None:
+    """Make a database that is not there yet beside its place, and put it there whole.
+
+    MLflow makes its tables in some fifty migrations: killed between two of them, it would leave a
+    database that it refuses ever after.
+    """
+    database = runs_dir / "mlflow.db"
+    if os.environ.get("MLFLOW_TRACKING_URI") or database.exists():
+        return
+    with replacing(database) as temporary:
+        client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{temporary.resolve()}")
+        client.search_experiments(max_results=1)
+        # Under its old name nothing may write to it any more.
+        client._tracking_client.store.engine.dispose()
 
 
 def _follow_moved_artifacts(runs_dir: Path) -> None:
@@ -150,6 +167,11 @@ def _remedy(text: str, shown: str) -> str:
         return "Start the server, or leave MLFLOW_TRACKING_URI out, or use --tracking files"
     if "not a database" in text or "malformed" in text:
         return "Move that file away: `facebench runs import` makes it anew from the runs' folders"
+    if "out-of-date database schema" in text:
+        return (
+            "It is of another MLflow, or was left half made: move that file away, and `facebench "
+            "runs import` makes it anew from the runs' folders"
+        )
     return "Mend or move the store, or use --tracking files"
 
 

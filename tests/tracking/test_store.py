@@ -1,5 +1,7 @@
 """A store that is moved, locked, no database or lost: a sentence; the runs stay what they are."""
 
+import contextlib
+import shutil
 import socket
 import sqlite3
 from pathlib import Path
@@ -12,7 +14,7 @@ from benchmark.errors import TrackingError
 from benchmark.tracking import MlflowMirror, landing_path, open_store
 from tests.tracking.conftest import the_record
 
-pytest.importorskip("mlflow")
+mlflow = pytest.importorskip("mlflow")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own dependencies deprecate each other
 
@@ -42,6 +44,37 @@ def test_a_network_is_still_there_after_the_folder_moved(runs_dir: Path, tmp_pat
     location = client.get_logged_model(output.model_id).artifact_location
     names = {path.name for path in Path(url2pathname(urlparse(location).path)).iterdir()}
     assert names == {"MLmodel", "model.safetensors", "requirements.txt"}
+
+
+def test_a_process_that_dies_while_it_makes_the_store_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_dir = tmp_path / "runs"
+    database, real = runs_dir / "mlflow.db", mlflow.MlflowClient
+
+    def dies(tracking_uri: str) -> object:
+        sqlite3.connect(urlparse(tracking_uri).path).execute("CREATE TABLE half (made)")
+        assert not database.exists(), "what is half made must not have the name of the whole"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow, "MlflowClient", dies)
+    with pytest.raises(KeyboardInterrupt):
+        open_store(runs_dir)
+    assert not database.exists()
+    monkeypatch.setattr(mlflow, "MlflowClient", real)
+    assert open_store(runs_dir).search_experiments()
+
+
+def test_a_store_that_was_left_half_made_is_a_sentence(runs_dir: Path, tmp_path: Path) -> None:
+    # Of another folder, since MLflow looks at a database once in a process.
+    open_store(tmp_path / "made")
+    runs_dir.mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "made" / "mlflow.db", runs_dir / "mlflow.db")
+    with contextlib.closing(sqlite3.connect(runs_dir / "mlflow.db")) as other, other:
+        other.execute("UPDATE alembic_version SET version_num = '75868b020152'")
+    with pytest.raises(TrackingError, match="out-of-date database schema") as raised:
+        MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+    assert "facebench runs import" in raised.value.fix
 
 
 def test_a_locked_store_is_a_sentence(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
