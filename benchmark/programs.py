@@ -1,7 +1,7 @@
 """Which runs of a command compute the same steps, and whether it pays to compile them.
 
 torch.compile fuses a network's pointwise operations. That takes a time of its own, once a process:
-a second run of the same program, from other weights or seeds, is up again in a second or two.
+a second run of the same program, from other weights or seeds, is up again at once.
 """
 
 from collections import Counter

@@ -138,7 +138,7 @@ def _of_network(network: NetworkLeak) -> Iterator[str]:
     honest = network.arms.get(HONEST)
     if honest is not None:
         fall = " / ".join(
-            f"{100 * (honest.rates[task].mean - published.rates[task].mean):+.1f}" for task in TASKS
+            points(honest.rates[task].mean - published.rates[task].mean) for task in TASKS
         )
         yield (
             f"{network.label}, trained and tested without the leak: {_triple(honest.rates)} % on "

@@ -18,8 +18,7 @@ from benchmark.training.reading import Reader
 
 EVALUATION_BATCH: Final = 256
 CPU_BATCH: Final = 32
-"""On a CPU larger maps leave its caches: the small CNN reads 479 faces a second by 32, 247 by 256
-(two cores of an AMD EPYC, 100 px)."""
+"""By 256 the maps leave a CPU's caches, and half as many are read (docs/PERFORMANCE.md)."""
 
 OnFaces = Callable[[int, int], None]
 """Is told how many faces were read, and of how many."""

@@ -1,0 +1,104 @@
+"""Which kernels is a training step made of, and what does compiling it cost and save?
+
+On random faces of 100 px, by the steps that `facebench run` makes; the answers are in
+docs/PERFORMANCE.md. With --compile a second network of the same program is compiled too:
+
+    python docs/measurements/step_kernels.py vgg16 --device cuda
+    python docs/measurements/step_kernels.py vgg16 --device cuda --compile
+"""
+
+import argparse
+import time
+from collections import Counter
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmark import registry
+from benchmark.faces.batches import FaceBatches, generator_for
+from benchmark.models.network import build_network
+from benchmark.tasks import TASKS, n_classes
+from benchmark.training.device import Device, choose_device
+from benchmark.training.optimiser import new_optimiser
+from benchmark.training.reading import Batch, Reader, epoch_batches
+from benchmark.training.steps import SpeedSettings, Steps, TrainStep, capture_for
+from benchmark.training.totals import Totals
+
+
+def some_batches(faces: FaceBatches, name: str, n_batches: int) -> list[Batch]:
+    """Draw whole batches of an experiment's size from random faces."""
+    recipe = registry.experiment(name).recipe
+    order = torch.randint(0, len(faces.pixels), (n_batches * recipe.batch_size,))
+    changes = generator_for(0, 0, purpose=1)
+    there = order.to(faces.device)
+    return list(epoch_batches(there, recipe.augmentation, recipe.batch_size, changes))
+
+
+def steps_for(name: str, faces: FaceBatches, device: Device, speed: SpeedSettings) -> Steps:
+    """Make the steps of a fresh network."""
+    experiment = registry.experiment(name)
+    network = build_network(experiment, None, seed=0)
+    device.place(network)
+    network.train()
+    reader = Reader(network, faces, device)
+    totals = Totals(experiment.head.tasks, device.torch_device)
+    optimiser = new_optimiser(network, experiment.recipe, device)
+    step = TrainStep(reader, optimiser, experiment.recipe, totals)
+    return Steps(step, experiment.recipe.batch_size, speed, capture_for(reader, speed))
+
+
+def seconds_a_step(steps: Steps, batches: list[Batch], device: Device) -> float:
+    """Time all batches, once before that in vain."""
+    for number in range(2):
+        device.synchronise()
+        started = time.perf_counter()
+        for batch in batches if number else batches[:2]:
+            steps(batch)
+        device.synchronise()
+    return (time.perf_counter() - started) / len(batches)
+
+
+def print_kernels(steps: Steps, batches: list[Batch]) -> None:
+    """Print the kernels of a CUDA step by the time they take."""
+    with profile(activities=[ProfilerActivity.CUDA]) as watched:
+        for batch in batches:
+            steps(batch)
+        torch.cuda.synchronize()
+    times: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for event in watched.events() or []:
+        if event.device_type.name == "CUDA":
+            times[event.name] += event.time_range.elapsed_us()
+            counts[event.name] += 1
+    n = len(batches)
+    print(f"{counts.total() / n:.0f} kernels a step, busy for {times.total() / n:.0f} us")
+    for name, micros in times.most_common(28):
+        print(f"{micros / n:9.1f} us {counts[name] / n:6.1f} x {name[:120]}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("architecture")
+    parser.add_argument("--device")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--steps", type=int, default=200)
+    asked = parser.parse_args()
+    here = choose_device(asked.device)
+    random_faces = FaceBatches(
+        torch.randint(0, 256, (2_000, 100, 100, 3), dtype=torch.uint8, device=here.torch_device),
+        {
+            task: torch.randint(0, n_classes(task), (2_000,), device=here.torch_device)
+            for task in TASKS
+        },
+    )
+    experiment_name = f"mtl-{asked.architecture}-none-full"
+    drawn = some_batches(random_faces, experiment_name, asked.steps)
+    wanted = SpeedSettings(compile=asked.compile, say=print)
+    with here.arithmetic():
+        for _ in range(2 if asked.compile else 1):
+            made = steps_for(experiment_name, random_faces, here, wanted)
+            made.prepare(drawn[0])
+            print(made.report)
+        print(f"{1e3 * seconds_a_step(made, drawn, here):.3f} ms a step")
+        if here.kind == "cuda":
+            print_kernels(made, drawn[:4])
