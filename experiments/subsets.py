@@ -25,6 +25,7 @@ from benchmark.experiment import (
     Subset,
     Suite,
 )
+from benchmark.tasks import TASKS
 
 EVERYONE = Experiment(
     name="age_group-cnn-none-full-steps",
@@ -49,6 +50,12 @@ VGG16 = EVERYONE.varied(
         "recipe.steps_per_epoch": 150,
     },
 )
+VGG16_MTL = VGG16.varied(
+    name="mtl-vgg16-none-full-steps",
+    asks="Does one network for three tasks read as well as the study's networks of one each?",
+    **{"head.tasks": TASKS},
+)
+"""Its twins of one task are the single network and the routers: `facebench compare` pairs them."""
 
 GENDERS: tuple[GenderName, ...] = ("female", "male")
 RACES: tuple[RaceName, ...] = ("White", "Black", "Asian", "Indian", "Others")
@@ -103,7 +110,7 @@ def study_of(everyone: Experiment) -> tuple[Experiment, ...]:
 WITH_CNN = study_of(EVERYONE)
 WITH_VGG16 = study_of(VGG16)
 
-EXPERIMENTS = (*WITH_CNN, *WITH_VGG16)
+EXPERIMENTS = (*WITH_CNN, *WITH_VGG16, VGG16_MTL)
 
 SUITE = Suite(
     name="subsets",

@@ -130,6 +130,8 @@ def _tables(network: "NetworkLeak") -> list[Table]:
         pairs = zip(cells[0::2], cells[1::2], strict=True)
         values = [f"{_folded(rate)}\n{change}" for rate, change in pairs]
         steps.add_row(f"{name}\nepochs {epochs}", n_test, *values)
+    if not network.alone:
+        return [met, steps]
     alone = _table(["one condition mended by itself", *titles])
     for cells in alone_cells(network):
         alone.add_row(*(_folded(cell) for cell in cells))

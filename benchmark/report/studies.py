@@ -14,7 +14,6 @@ from benchmark.results.leak_study import (
     ALONE,
     HONEST,
     PUBLISHED,
-    STEPS,
     LeakStudy,
     NetworkLeak,
     leak_study,
@@ -72,14 +71,14 @@ def _elsewhere(evidence: Evidence, suite: str) -> str:
 
 
 def _waterfall(network: NetworkLeak) -> Picture:
-    endings = [ending for ending in STEPS if ending in network.arms]
+    endings = network.shown
     clean = next((group for group in network.groups if group.exposure == "clean"), None)
     panels = []
     for task in TASKS:
         rates = {ending: network.arms[ending].rates[task] for ending in endings}
         steps = [
             Step(
-                leak_answer.mark(network.arms[ending]),
+                leak_answer.mark(network, ending),
                 rates[ending].mean,
                 rates[ending].low,
                 rates[ending].high,
@@ -105,7 +104,6 @@ def _leak_tables(found: LeakStudy, evidence: Evidence) -> Iterator[DataTable]:
         name = f"leak-{network.label}"
         published = network.arms[PUBLISHED].name
         met = [_runs_of(evidence, published)] * (1 + len(network.groups))
-        endings = [ending for ending in STEPS if ending in network.arms]
         yield text_table(
             f"{name}-met",
             f"LEAKY · {network.label}: how the leaky network met its test faces",
@@ -119,7 +117,7 @@ def _leak_tables(found: LeakStudy, evidence: Evidence) -> Iterator[DataTable]:
             f"LEAKY · {network.label}: from the leaky number to the honest one, in steps",
             ["condition", "n test", *steps, "epochs"],
             list(leak_answer.waterfall_cells(network)),
-            hrefs=[_runs_of(evidence, network.arms[ending].name) for ending in endings],
+            hrefs=[_runs_of(evidence, network.arms[ending].name) for ending in network.shown],
         )
         if network.alone:
             yield text_table(

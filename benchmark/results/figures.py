@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from benchmark.files import replacing
 from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TaskName
@@ -62,9 +62,9 @@ def write_png(path: Path, figure: Figure) -> None:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
 
-def percent_ticks() -> PercentFormatter:
-    """Write rates on an axis as percent."""
-    return PercentFormatter(xmax=1, decimals=0, symbol=" %")
+def percent_ticks() -> FuncFormatter:
+    """Write rates on an axis as percent; ticks between whole percents are not rounded to them."""
+    return FuncFormatter(lambda rate, _place: f"{100 * rate:.4g} %".replace("-", "−"))
 
 
 def confusion_figure(

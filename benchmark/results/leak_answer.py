@@ -11,7 +11,6 @@ from benchmark.results.leak_study import (
     ALONE,
     HONEST,
     PUBLISHED,
-    STEPS,
     Change,
     Group,
     LeakArm,
@@ -63,10 +62,15 @@ def change_text(change: Change | None) -> str:
     return f"{points(change.mean)} ({points(change.low)} to {points(change.high)})"
 
 
-def mark(arm: LeakArm) -> str:
-    """Name an arm's condition, LEAKY before what leaks."""
-    title = STEP_TITLES.get(arm.ending) or ALONE_TITLES.get(arm.ending, arm.ending)
-    return f"LEAKY · {title}" if arm.leaky else title
+def mark(network: NetworkLeak, ending: str) -> str:
+    """Name what a step mends, with what was not run before it; LEAKY before what leaks."""
+    title = STEP_TITLES[ending]
+    skipped = network.n_skipped(ending)
+    if skipped:
+        title += (
+            f", and the {skipped} steps before it" if skipped > 1 else ", and the step before it"
+        )
+    return f"LEAKY · {title}" if network.arms[ending].leaky else title
 
 
 def decomposition_cells(network: NetworkLeak) -> Iterator[list[str]]:
@@ -88,20 +92,19 @@ def decomposition_cells(network: NetworkLeak) -> Iterator[list[str]]:
 
 def waterfall_cells(network: NetworkLeak) -> Iterator[list[str]]:
     """Give the cells of the waterfall: each step's accuracy and its change, task by task."""
-    for ending in STEPS:
-        arm = network.arms.get(ending)
-        if arm is not None:
-            changes = network.steps.get(ending, {})
-            yield [
-                mark(arm),
-                f"{arm.n_test:,}",
-                *(
-                    cell
-                    for task in TASKS
-                    for cell in (rate_text(arm.rates[task]), change_text(changes.get(task)))
-                ),
-                epochs_text(arm),
-            ]
+    for ending in network.shown:
+        arm = network.arms[ending]
+        changes = network.steps.get(ending, {})
+        yield [
+            mark(network, ending),
+            f"{arm.n_test:,}",
+            *(
+                cell
+                for task in TASKS
+                for cell in (rate_text(arm.rates[task]), change_text(changes.get(task)))
+            ),
+            epochs_text(arm),
+        ]
 
 
 def alone_cells(network: NetworkLeak) -> Iterator[list[str]]:
@@ -200,8 +203,10 @@ def markdown(study: LeakStudy) -> str:
         heads = [head for task in TASKS for head in (TASK_TITLES[task], "change")]
         lines += ["", "From the leaky number to the honest one, in steps:", ""]
         lines += _table(["condition", "n test", *heads, "epochs"], waterfall_cells(network))
-        lines += ["", "One condition mended by itself, against *as published*:", ""]
-        lines += _table(["condition", *(TASK_TITLES[task] for task in TASKS)], alone_cells(network))
+        if network.alone:
+            lines += ["", "One condition mended by itself, against *as published*:", ""]
+            titles = [TASK_TITLES[task] for task in TASKS]
+            lines += _table(["condition", *titles], alone_cells(network))
         lines += _study_lines(network)
     limits = (*LIMITS_DRAWN, *LIMITS) if study.drawn else LIMITS
     lines += ["", *(f"- {note}" for note in (*notes(study), *limits)), ""]

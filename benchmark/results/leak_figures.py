@@ -3,15 +3,15 @@
 The numbers come from benchmark.results.leak_study and are only drawn here.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from benchmark.results.figures import COLOURS, FAINT, INK
-from benchmark.results.leak_answer import STEP_TITLES
-from benchmark.results.leak_study import PUBLISHED, STEPS, NetworkLeak
+from benchmark.results.figures import COLOURS, FAINT, INK, percent_ticks
+from benchmark.results.leak_answer import mark
+from benchmark.results.leak_study import PUBLISHED, NetworkLeak
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 LEAKY_COLOUR: Final = "#B22222"
@@ -22,17 +22,14 @@ def waterfall_figure(network: NetworkLeak, dataset: str, *, drawn: bool) -> Figu
 
     The dashed line is the published arm's accuracy on test faces that it never met.
     """
-    endings = [ending for ending in STEPS if ending in network.arms]
+    endings = network.shown
     figure = Figure(figsize=(11, 1.4 + 0.5 * len(endings) + 1.6), layout="constrained")
     panels = figure.subplots(1, len(TASKS), sharey=True)
     for axes, task in zip(panels, TASKS, strict=True):
         _draw_task(axes, network, endings, task)
-    labels = [
-        f"{'LEAKY · ' if network.arms[ending].leaky else ''}{STEP_TITLES[ending]}\n"
-        f"n {network.arms[ending].n_test:,}"
-        for ending in endings
-    ]
-    panels[0].set_yticks(range(len(endings)), labels, size=10)
+    panels[0].set_yticks(
+        range(len(endings)), [_label(network, ending) for ending in endings], size=10
+    )
     panels[0].set_ylim(len(endings) - 0.4, -0.6)
     faces = " (drawn faces)" if drawn else ""
     figure.suptitle(
@@ -48,7 +45,12 @@ def waterfall_figure(network: NetworkLeak, dataset: str, *, drawn: bool) -> Figu
     return figure
 
 
-def _draw_task(axes: Axes, network: NetworkLeak, endings: list[str], task: TaskName) -> None:
+def _label(network: NetworkLeak, ending: str) -> str:
+    condition = mark(network, ending).replace(", and", ",\nand")
+    return f"{condition}\nn {network.arms[ending].n_test:,}"
+
+
+def _draw_task(axes: Axes, network: NetworkLeak, endings: Sequence[str], task: TaskName) -> None:
     clean = next((group for group in network.groups if group.exposure == "clean"), None)
     if clean is not None and task in clean.rates:
         axes.axvline(clean.rates[task].mean, color=FAINT, linestyle="--", linewidth=1.2, zorder=1)
@@ -70,7 +72,7 @@ def _draw_task(axes: Axes, network: NetworkLeak, endings: list[str], task: TaskN
         axes.plot(printed, 0, "x", color=INK, ms=8, zorder=3)
         axes.text(printed, 0.35, "the study's", size=9, color=INK, ha="center")
     axes.set_title(TASK_TITLES[task], size=11, color=INK)
-    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
+    axes.xaxis.set_major_formatter(percent_ticks())
     axes.grid(axis="x", color="#EEEEEE", zorder=0)
     axes.tick_params(length=0, labelsize=10)
     axes.spines[:].set_visible(False)

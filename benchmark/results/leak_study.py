@@ -93,11 +93,22 @@ class NetworkLeak:
     groups: tuple[Group, ...]
     """Of the published arm; empty where it was not run."""
     steps: Mapping[str, Mapping[TaskName, Change]]
-    """By ending, against the step before."""
+    """By ending, against the step before it that was run."""
     alone: Mapping[str, Mapping[TaskName, Change]]
     """By ending, against `published`."""
     study: StudyRow | None
     """What the study printed, where architecture and weights are its own."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The steps that were run, in their order."""
+        return tuple(ending for ending in STEPS if ending in self.arms)
+
+    def n_skipped(self, ending: str) -> int:
+        """Count the steps between this one and the one shown before it: mended here as well."""
+        place = self.shown.index(ending)
+        before = STEPS.index(self.shown[place - 1]) if place else -1
+        return STEPS.index(ending) - before - 1
 
 
 @dataclass(frozen=True)
@@ -152,10 +163,9 @@ def _place(name: str, names: Collection[str]) -> tuple[str, str]:
 
 def _network(label: str, found: Mapping[str, Arm], study: StudyRow | None) -> NetworkLeak:
     arms = {ending: _arm(ending, arm) for ending, arm in found.items()}
-    steps = {
+    steps: dict[str, Mapping[TaskName, Change]] = {
         after: _changes(arms[before], arms[after])
-        for before, after in itertools.pairwise(STEPS)
-        if before in arms and after in arms
+        for before, after in itertools.pairwise(ending for ending in STEPS if ending in arms)
     }
     alone: dict[str, Mapping[TaskName, Change]] = {
         ending: _changes(arms[PUBLISHED], arms[ending]) for ending in ALONE if ending in arms

@@ -17,6 +17,7 @@ from benchmark.results.figures import (
     Caption,
     confusion_figure,
     curves_figure,
+    percent_ticks,
     write_png,
 )
 from benchmark.results.metrics import Scores, score
@@ -197,6 +198,13 @@ def test_a_sheet_without_suspects_says_so() -> None:
     none = label_suspects(exact_predictions(10, 10, n=10))
     figure = contact_sheet(none, lambda files: np.empty((0, 1, 1, 3), np.uint8), CAPTION)
     assert "No label is contradicted surely." in texts(figure)
+
+
+def test_a_tick_between_whole_percents_is_written_as_it_is() -> None:
+    written = percent_ticks()
+    assert [written(rate) for rate in (0.9, 0.925, 0.95, 1, -0.05)] == [
+        "90 %", "92.5 %", "95 %", "100 %", "−5 %",
+    ]  # fmt: skip
 
 
 def test_equal_figures_give_equal_bytes(scores: Scores, tmp_path: Path) -> None:

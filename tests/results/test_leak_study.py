@@ -16,7 +16,7 @@ from benchmark.results.cells import name_text
 from benchmark.results.figures import Caption
 from benchmark.results.formats import markdown as markdown_board
 from benchmark.results.leaderboard import Leaderboard, build
-from benchmark.results.leak_answer import change_text, markdown, sentences
+from benchmark.results.leak_answer import change_text, mark, markdown, sentences
 from benchmark.results.leak_figures import waterfall_figure
 from benchmark.results.leak_study import Change, LeakStudy, Rate, change, leak_study
 from benchmark.results.library import Library
@@ -82,11 +82,15 @@ def test_the_honest_number_is_that_of_the_faces_never_met(memorised: RunBuilder)
     assert network.arms["published"].rates["race"].mean == pytest.approx(0.9)
 
 
-def test_steps_are_against_the_step_before_where_both_were_run(memorised: RunBuilder) -> None:
+def test_a_step_is_against_the_one_run_before_it_and_says_what_it_mends_besides(
+    memorised: RunBuilder,
+) -> None:
     (network,) = studied(memorised).networks
     assert network.steps["split"]["gender"].mean == pytest.approx(0.605 - 0.9)
     assert "duplicates" not in network.steps
-    assert "honest" not in network.steps, "the step before it was not run"
+    assert network.steps["honest"]["gender"].mean == pytest.approx(0.5 - 0.605)
+    assert mark(network, "honest") == "selected on clean faces, and the 3 steps before it"
+    assert mark(network, "split") == "LEAKY · no test file in training"
     assert network.alone["split"]["gender"].mean == pytest.approx(0.605 - 0.9)
     assert network.arms["split"].epochs == (2, 2)
 
