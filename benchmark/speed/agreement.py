@@ -205,7 +205,7 @@ def cells_of(found: Agreement) -> list[tuple[str, ...]]:
                 found.meeting.name,
                 task.replace("_", " "),
                 f"{100 * found.accuracy[task]:.1f} %",
-                f"{100 * difference.accuracy:+.2f} ({low:+.2f} to {high:+.2f})",
+                f"{100 * difference.accuracy:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−"),
                 "yes" if found.holds(task) else "NO",
                 f"{found.n_equal} of {found.n_seeds} seeds",
             )

@@ -145,16 +145,21 @@ def trained_on_gpu(data: TrainingFaces, most: float, *, graph: bool) -> tuple[Tr
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("graph", [False, True])
 def test_on_a_gpu_that_is_full_the_step_is_the_same(graph: bool) -> None:
-    """The second training gets two fifths of what whole batches take."""
+    """The second training gets two fifths of what whole batches take, operation by operation.
+
+    A recording takes more than that, and is given up first.
+    """
     on_host = some_faces()
     labels = {task: values.cuda() for task, values in on_host.labels.items()}
     faces = FaceBatches(on_host.pixels.cuda(), labels)
     data = TrainingFaces(faces, torch.arange(48).cuda(), torch.arange(48, 64).cuda())
-    ample, peak = trained_on_gpu(data, 1.0, graph=graph)
+    ample, _ = trained_on_gpu(data, 1.0, graph=graph)
+    _, peak = trained_on_gpu(data, 1.0, graph=False)
     total = torch.cuda.get_device_properties(0).total_memory
     scarce, _ = trained_on_gpu(data, 0.4 * peak / total, graph=graph)
     assert "pieces" not in ample.speed_report
     assert scarce.speed_report["pieces"] > 1
     for name, value in ample.network.state_dict().items():
         other = scarce.network.state_dict()[name]
-        torch.testing.assert_close(other, value, rtol=1e-3, atol=1e-5)
+        # Adam makes steps of a whole rate out of gradients that are mere rounding.
+        torch.testing.assert_close(other, value, rtol=1e-3, atol=1e-4)

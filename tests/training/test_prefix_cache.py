@@ -413,4 +413,5 @@ def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
     assert cached.speed_report["graph"] is True
     after = cached.network.state_dict()
     for name, value in live.network.state_dict().items():
-        assert torch.allclose(value.float(), after[name].float(), rtol=1e-4, atol=1e-6), name
+        # Sums go in another order there; Adam makes whole steps of gradients that are rounding.
+        assert torch.allclose(value.float(), after[name].float(), rtol=1e-3, atol=1e-4), name
