@@ -25,7 +25,6 @@ from benchmark.experiment import (
     Subset,
     Suite,
 )
-from benchmark.tasks import TASKS
 
 EVERYONE = Experiment(
     name="age_group-cnn-none-full-steps",
@@ -53,7 +52,7 @@ VGG16 = EVERYONE.varied(
 VGG16_MTL = VGG16.varied(
     name="mtl-vgg16-none-full-steps",
     asks="Does one network for three tasks read as well as the study's networks of one each?",
-    **{"head.tasks": TASKS},
+    head=Head(),
 )
 """Its twins of one task are the single network and the routers: `facebench compare` pairs them."""
 

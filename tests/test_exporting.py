@@ -111,7 +111,8 @@ def test_every_head_and_another_input_size_are_portable(conditioning: str) -> No
     with torch.inference_mode():
         expected = built(images)
         for task, values in zip(run.tasks, portable(images), strict=True):
-            np.testing.assert_allclose(values, expected[task].softmax(1), atol=1e-5)
+            # Logits of hundreds, from untrained weights and inputs of 150: their rounding counts.
+            np.testing.assert_allclose(values, expected[task].softmax(1), atol=1e-4)
 
 
 @pytest.mark.parametrize("after", [16, 32, 50])
