@@ -8,16 +8,15 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pandas as pd
 import torch
 
-from benchmark.checkpoints import CHECKPOINT_FILE, load_checkpoint, save_checkpoint, save_weights
+from benchmark.checkpoints import CHECKPOINT_FILE, load_checkpoint
 from benchmark.claims import claimed, holder
 from benchmark.errors import BenchmarkError, WeightsMissing
 from benchmark.experiment import Experiment
 from benchmark.faces.batches import FaceBatches
 from benchmark.faces.store import FaceSet
-from benchmark.files import write_text
+from benchmark.keeper import Keeper
 from benchmark.models import weights as weight_files
 from benchmark.models.network import build_network
 from benchmark.plans import Plan, Settings, plan_run
@@ -179,7 +178,7 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
     with device.arithmetic():
         begin(plan, replace(settings, device=device), network, parts.counts(), ways.record())
         state = start(network, experiment.recipe, device)
-        history = _resume(plan, state)
+        keeper = Keeper(plan, settings, _resume(plan, state))
         settings.mirror(plan.record)
         device.reset_peak_memory()
         yield Started(plan, state.epochs_done, len(rows["train"]))
@@ -189,13 +188,13 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
         data = TrainingFaces(on_device, rows["train"], rows["val"], prefix)
         for step in fit(state, data, experiment, plan.seed, device, ways.speed):
             if isinstance(step, EpochResult):
-                history.append({"epoch": step.epoch + 1, **step.metrics()})
-                _keep_epoch(plan, state, history, settings)
+                keeper.add(state, step)
             yield Advanced(plan, step)
+        keeper.finish(state)
 
         write_answers(plan, parts, ways.predictor(parts, prefix), settings)
         ways.note_steps(state.speed_report)
-    trained = Trained(network, pd.DataFrame(history), state.best_epoch + 1)
+    trained = Trained(network, keeper.table(), state.best_epoch + 1)
     finish(plan, trained, parts, settings)
 
 
@@ -208,16 +207,3 @@ def _resume(plan: Plan, state: TrainingState) -> list[dict[str, Any]]:
     state.restore(checkpoint)
     rows: list[dict[str, Any]] = checkpoint["history"]
     return rows
-
-
-def _keep_epoch(
-    plan: Plan, state: TrainingState, history: list[dict[str, Any]], settings: Settings
-) -> None:
-    """Store an epoch: the checkpoint first, since the history can be written again from it."""
-    save_checkpoint(plan.folder / CHECKPOINT_FILE, state.checkpoint() | {"history": history})
-    write_text(plan.folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
-    if settings.keep_weights == "all":
-        name = f"weights-epoch-{state.epochs_done:03d}.safetensors"
-        px = plan.faces.image_px
-        save_weights(plan.folder / name, state.network, plan.experiment, faces_px=px)
-    settings.mirror(plan.record)

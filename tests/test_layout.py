@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("benchmark.checkpoints", "benchmark.run_notes", "benchmark.trained", "benchmark.evaluation"),
     ("benchmark.tracking", "benchmark.plans"),
     (
+        "benchmark.keeper",
         "benchmark.programs",
         "benchmark.run_folders",
         "benchmark.run_ways",

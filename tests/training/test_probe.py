@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
+from benchmark.models.network import Network
 from benchmark.training.device import choose_device, cpu_has_bf16
 from benchmark.training.probe import settled
 from tests.training.small import a_network, an_experiment, some_faces
@@ -43,3 +45,22 @@ def test_another_batch_size_is_asked_anew() -> None:
         experiment = replace(experiment, recipe=replace(experiment.recipe, batch_size=size))
         verdicts.append(settled(device, a_network(experiment), faces, experiment, cached=True)[1])
     assert verdicts[0] is not verdicts[1]
+
+
+def test_a_frozen_part_that_a_run_computes_once_is_tried_on_a_few_faces_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    experiment, faces = an_experiment(trained=1, batch_size=24, max_epochs=7), some_faces()
+    asked: list[int] = []
+    prefix = Network.prefix
+
+    def counted(network: Network, images: torch.Tensor) -> torch.Tensor:
+        asked.append(len(images))
+        return prefix(network, images)
+
+    monkeypatch.setattr(Network, "prefix", counted)
+    device = choose_device("cpu", "auto")
+    verdict = settled(device, a_network(experiment), faces, experiment, cached=True)[1]
+    assert verdict is not None
+    assert asked == [8] * 2 * len(verdict.step_seconds)
+    assert all(seconds > 0 for seconds in verdict.step_seconds.values())
