@@ -159,5 +159,5 @@ def test_a_device_that_vanishes_ends_the_run_in_one_sentence(
     with pytest.raises(RunError, match="the device stopped working") as raised:
         list(run(plan, on_cpu(drawn_faces), where))
     assert "much advice" not in str(raised.value)
-    assert "goes on after the last whole epoch" in str(raised.value)
+    assert "goes on after the last epoch that was kept" in str(raised.value)
     assert "AcceleratorError" in (plan.folder / "failed.json").read_text()

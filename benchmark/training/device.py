@@ -122,14 +122,14 @@ def device_trouble(error: Exception) -> DeviceError | None:
         return DeviceError(
             f"the device's memory does not suffice ({_first_line(error)})",
             fix="Lower recipe.batch_size or backbone.input_px, free its memory, or take --device "
-            "cpu; the same command goes on after the last whole epoch",
+            "cpu; the same command goes on after the last epoch that was kept",
         )
     lost = getattr(torch, "AcceleratorError", ())
     if isinstance(error, lost) or (isinstance(error, RuntimeError) and "CUDA error" in str(error)):
         return DeviceError(
             f"the device stopped working ({_first_line(error)})",
             fix="Look at it with nvidia-smi, then run the same command again: it goes on after the "
-            "last whole epoch",
+            "last epoch that was kept",
         )
     return None
 
