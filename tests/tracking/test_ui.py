@@ -89,9 +89,12 @@ def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
     pytest.fail(f"no server: {log.read_text()}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def page(address: str, browser: Any) -> Iterator[Any]:
-    """A stranger's browser at the server's bare address; nothing may fail or leave the machine."""
+    """A stranger's browser at the server's bare address; nothing may fail or leave the machine.
+
+    A new one for each test: MLflow remembers where one has been, and tests run in any order.
+    """
     troubles: list[str] = []
     context = browser.new_context(viewport={"width": 1500, "height": 900})
     context.set_default_timeout(1000 * PATIENCE_SECONDS)
@@ -128,9 +131,14 @@ def test_a_stranger_lands_on_the_runs_with_the_columns_that_matter(page: Any) ->
     keep_picture(page, "runs")
 
 
-def test_a_run_says_what_it_is_and_what_came_out(page: Any) -> None:
+def open_the_run(page: Any) -> None:
+    """Go from the first page to the run."""
     page.get_by_role("link", name="mtl-cnn-none-full-tiny · seed 0").first.click()
     page.get_by_text(NASTY).wait_for()
+
+
+def test_a_run_says_what_it_is_and_what_came_out(page: Any) -> None:
+    open_the_run(page)
     assert page.locator("#planted").count() == 0
     for shown in ("test/race/accuracy", "drawn-v1 · train"):
         page.get_by_text(shown, exact=False).first.wait_for()
@@ -138,6 +146,7 @@ def test_a_run_says_what_it_is_and_what_came_out(page: Any) -> None:
 
 
 def test_a_picture_is_one_click_away(page: Any) -> None:
+    open_the_run(page)
     with page.context.expect_page() as opened:
         page.locator("a[href*='pictures/confusion_race.png']").click()
     opened.value.wait_for_function("[...document.images].some(image => image.naturalWidth > 300)")
