@@ -148,15 +148,20 @@ def test_what_cannot_be_shown_is_refused(
     assert said in flat(result.stderr)
 
 
+def made_on(runs: RunBuilder, faces: "FaceSet") -> None:
+    """Let the runs be of a prepared data set."""
+    runs.dataset |= {
+        "name": faces.name,
+        "drawn": True,
+        "pixel_digest": faces.pixel_digest,
+        "split_digest": faces.split_digest,
+    }
+
+
 def test_the_majority_row_is_that_of_the_prepared_split(
     runs: RunBuilder, drawn_data_dir: Path, drawn_faces: "FaceSet"
 ) -> None:
-    runs.dataset |= {
-        "name": drawn_faces.name,
-        "drawn": True,
-        "pixel_digest": drawn_faces.pixel_digest,
-        "split_digest": drawn_faces.split_digest,
-    }
+    made_on(runs, drawn_faces)
     one_run(runs)
     board = json.loads(call(runs, drawn_data_dir, "--json").stdout)["data"]["leaderboards"][0]
     row = board["rows"][0]
@@ -169,12 +174,7 @@ def test_the_majority_row_is_that_of_the_prepared_split(
 def test_regressions_are_fitted_where_that_is_asked(
     runs: RunBuilder, drawn_data_dir: Path, drawn_faces: "FaceSet"
 ) -> None:
-    runs.dataset |= {
-        "name": drawn_faces.name,
-        "drawn": True,
-        "pixel_digest": drawn_faces.pixel_digest,
-        "split_digest": drawn_faces.split_digest,
-    }
+    made_on(runs, drawn_faces)
     one_run(runs, ALONE)
     for asked, expected in (((), 1), (("--fit-references",), 2)):
         answer = json.loads(call(runs, drawn_data_dir, "--json", *asked).stdout)

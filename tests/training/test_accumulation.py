@@ -126,7 +126,8 @@ def trained_on_gpu(data: TrainingFaces, most: float, *, graph: bool) -> tuple[Tr
     """Train with that fraction of the GPU's memory; give how much of it was taken, too."""
     device = Device(torch.device("cuda"), "fp32", exact=True)
     experiment = replace(
-        an_experiment("squeezenet1_1", trained="all", batch_size=48),
+        # Adam with a small epsilon makes whole steps out of gradients that are mere rounding.
+        an_experiment("squeezenet1_1", trained="all", batch_size=48, adam_epsilon=1e-2),
         backbone=Backbone("squeezenet1_1", input_px=448),
     )
     torch.cuda.empty_cache()
@@ -161,5 +162,4 @@ def test_on_a_gpu_that_is_full_the_step_is_the_same(graph: bool) -> None:
     assert scarce.speed_report["pieces"] > 1
     for name, value in ample.network.state_dict().items():
         other = scarce.network.state_dict()[name]
-        # Adam makes steps of a whole rate out of gradients that are mere rounding.
-        torch.testing.assert_close(other, value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(other, value, rtol=1e-3, atol=1e-5)

@@ -400,7 +400,8 @@ def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
     device = Device(torch.device("cuda"), "fp32", exact=True)
     labels = {task: values.cuda() for task, values in faces.labels.items()}
     there = FaceBatches(faces.pixels.cuda(), labels)
-    experiment = an_experiment("cnn", trained, FLIPS, max_epochs=2)
+    # Sums go in another order there, and Adam with a small epsilon makes whole steps of rounding.
+    experiment = an_experiment("cnn", trained, FLIPS, max_epochs=2, adam_epsilon=1e-2)
     data = TrainingFaces(there, torch.arange(43).cuda(), torch.arange(43, N_FACES).cuda())
     with device.arithmetic():
         live, cached = (start(a_network(experiment), experiment.recipe, device) for _ in range(2))
@@ -413,5 +414,4 @@ def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
     assert cached.speed_report["graph"] is True
     after = cached.network.state_dict()
     for name, value in live.network.state_dict().items():
-        # Sums go in another order there; Adam makes whole steps of gradients that are rounding.
-        assert torch.allclose(value.float(), after[name].float(), rtol=1e-3, atol=1e-4), name
+        assert torch.allclose(value.float(), after[name].float(), rtol=1e-4, atol=1e-6), name
