@@ -1,8 +1,8 @@
 """Where a run has got to, kept in its folder as often as that is worth its time.
 
-Keeping a VGG16 takes half a second, as long as two epochs on a GPU from cached features: kept
-after each, it took most of a run's time. So a kill may cost more than the epoch it interrupts:
-seconds of work, and never more than a minute.
+Keeping a VGG16 takes longer than an epoch on its cached features: kept after each, that took half
+of a run (docs/PERFORMANCE.md). So a kill may cost more than the epoch it interrupts: seconds of
+work, and of whole epochs never more than a minute's.
 """
 
 import time

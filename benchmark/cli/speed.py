@@ -40,48 +40,59 @@ Examples:
 """
 LOOPS = ("timm", "lightning")
 
+Rows = Annotated[
+    str | None,
+    typer.Option(
+        help="Of data, cnn, vgg16, resnet50, densenet121, block5, frozen, farm, deterministic."
+    ),
+]
+Budget = Annotated[
+    float, typer.Option(min=0.1, help="Minutes; the rows train on as many faces as fit.")
+]
+Rounds = Annotated[int, typer.Option(min=1, help="Measurements of every way.")]
+Images = Annotated[
+    int | None, typer.Option(min=32, help="Faces that train in every row, whatever it takes.")
+]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Of a whole run; 10 on a CPU, 30 on a GPU if none.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Of the plain loader; one per core if none, 4 at most."),
+]
+Against = Annotated[str, typer.Option(help="Loops beside the plain one: timm, lightning, or none.")]
+Compiled = Annotated[
+    bool,
+    typer.Option("--compile", help="Let torch.compile fuse our operations, in the warm-up."),
+]
+InPlace = Annotated[
+    bool, typer.Option("--agreement", help="Compare results of fast and plain ways instead.")
+]
+Trained = Annotated[str, typer.Option(help="Of --agreement: what is trained.")]
+Seeds = Annotated[str, typer.Option(help="Of --agreement: seeds, as in 0,1,2.")]
+Hardware = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")]
+OurPrecision = Annotated[str, typer.Option(help="Ours: auto, bf16 or fp32.")]
+OutDir = Annotated[
+    Path | None, typer.Option("--out", help="Where the files go; RUNS_DIR/speed if left out.")
+]
+
 
 def speed(
-    rows: Annotated[
-        str | None,
-        typer.Option(
-            help="Of data, cnn, vgg16, resnet50, densenet121, block5, frozen, farm, deterministic."
-        ),
-    ] = None,
-    budget: Annotated[
-        float, typer.Option(min=0.1, help="Minutes; the rows train on as many faces as fit.")
-    ] = 20.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of every way.")] = 3,
-    images: Annotated[
-        int | None, typer.Option(min=32, help="Faces that train in every row, whatever it takes.")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of a whole run; 10 on a CPU, 30 on a GPU if none.")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Of the plain loader; one per core if none, 4 at most."),
-    ] = None,
-    against: Annotated[
-        str, typer.Option(help="Loops beside the plain one: timm, lightning, or none.")
-    ] = "timm,lightning",
-    compiled: Annotated[
-        bool,
-        typer.Option("--compile", help="Let torch.compile fuse our operations, in the warm-up."),
-    ] = False,
-    agreement: Annotated[
-        bool, typer.Option("--agreement", help="Compare results of fast and plain ways instead.")
-    ] = False,
-    experiment: Annotated[
-        str, typer.Option(help="Of --agreement: what is trained.")
-    ] = DEFAULT_EXPERIMENT,
-    seeds: Annotated[str, typer.Option(help="Of --agreement: seeds, as in 0,1,2.")] = "0,1,2",
+    rows: Rows = None,
+    budget: Budget = 20.0,
+    rounds: Rounds = 3,
+    images: Images = None,
+    epochs: Epochs = None,
+    workers: Workers = None,
+    against: Against = "timm,lightning",
+    compiled: Compiled = False,
+    agreement: InPlace = False,
+    experiment: Trained = DEFAULT_EXPERIMENT,
+    seeds: Seeds = "0,1,2",
     dataset: DatasetName = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")] = None,
-    precision: Annotated[str, typer.Option(help="Ours: auto, bf16 or fp32.")] = "auto",
-    out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Where the files go; RUNS_DIR/speed if left out.")
-    ] = None,
+    device: Hardware = None,
+    precision: OurPrecision = "auto",
+    out_dir: OutDir = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     weights_dir: WeightsDir = None,

@@ -24,8 +24,8 @@ N_STEPS: Final = 3
 ENOUGH_SECONDS: Final = 10.0
 """A first round that took as long tells well enough; no second one follows."""
 FEW_FACES: Final = 8
-"""So many stand for a batch where a frozen part is timed that a run computes once: a whole VGG16
-for whole batches in every round took longer than thirty epochs on its cached features."""
+"""So many stand for a batch where a frozen part is timed that a run computes once; whole batches
+of it in every round can take longer than all epochs of the run."""
 
 
 @dataclass(frozen=True)
