@@ -15,6 +15,7 @@ from benchmark.cli.options import (
     AsJson,
     DataDir,
     DatasetName,
+    DeviceName,
     Quiet,
     RunsDir,
     WeightsDir,
@@ -70,7 +71,6 @@ InPlace = Annotated[
 ]
 Trained = Annotated[str, typer.Option(help="Of --agreement: what is trained.")]
 Seeds = Annotated[str, typer.Option(help="Of --agreement: seeds, as in 0,1,2.")]
-Hardware = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")]
 OurPrecision = Annotated[str, typer.Option(help="Ours: auto, bf16 or fp32.")]
 OutDir = Annotated[
     Path | None, typer.Option("--out", help="Where the files go; RUNS_DIR/speed if left out.")
@@ -90,7 +90,7 @@ def speed(
     experiment: Trained = DEFAULT_EXPERIMENT,
     seeds: Seeds = "0,1,2",
     dataset: DatasetName = None,
-    device: Hardware = None,
+    device: DeviceName = None,
     precision: OurPrecision = "auto",
     out_dir: OutDir = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
