@@ -41,7 +41,7 @@ class PatientStep:
         """Train on a batch; raise DeviceError where even single faces, or no pieces, would do."""
         while not self._trained(batch, apply):
             # Here, and not where the error was caught: its frames held the batch's activations.
-            self._step.optimiser.zero_grad(set_to_none=True)
+            self._step.begin()
             gc.collect()
             if self._step.reader.device.kind == "cuda":
                 torch.cuda.empty_cache()
@@ -50,7 +50,7 @@ class PatientStep:
         if apply is None or self._n_pieces > 1:
             apply = self._step.reader.apply  # what was compiled, was for whole batches
         try:
-            self._step.optimiser.zero_grad(set_to_none=True)
+            self._step.begin()
             answers = [
                 self._step.backward(piece, apply, share=len(piece) / len(batch))
                 for piece in _pieces(batch, self._n_pieces)

@@ -7,7 +7,7 @@ is the same.
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmark.experiment import Recipe
-from benchmark.tasks import TaskName
 from benchmark.training.accumulation import PatientStep
-from benchmark.training.losses import clip_gradients, weighted_cross_entropy
+from benchmark.training.gradients import gradients_for
+from benchmark.training.losses import Answer, TaskLoss
 from benchmark.training.reading import Apply, Batch, Reader
 from benchmark.training.totals import Totals
 
@@ -27,9 +27,6 @@ CUDA graphs)."""
 
 PROGRAMS: Final = 64
 """Different steps that one process may compile; torch's own limit of 8 is for one that changes."""
-
-Answer = tuple[Tensor, Mapping[TaskName, Tensor], Mapping[TaskName, Tensor]]
-"""A batch's mean loss, with its logits and truths per task; nothing of it holds activations."""
 
 
 def _say_nothing(_sentence: str) -> None:
@@ -61,33 +58,40 @@ class TrainStep:
         self.recipe = recipe
         self.totals = totals
         self.trained = [item for item in reader.network.parameters() if item.requires_grad]
+        self._gradients = gradients_for(reader, self.trained)
+        self._loss = TaskLoss(totals.tasks, reader.faces.labels, recipe.loss_weights)
 
     def __call__(self, batch: Batch, apply: Apply | None = None) -> None:
         """Train on a batch, reading it with `apply` if the network itself is not to."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.begin()
         self.update([self.backward(batch, apply or self.reader.apply)])
+
+    def begin(self) -> None:
+        """Forget the gradients of the step before, or of one that broke off."""
+        self._gradients.begin()
 
     def backward(self, batch: Batch, apply: Apply, share: float | None = None) -> Answer:
         """Add a batch's gradients to those that are there, counted by its share of a larger one."""
-        loss, logits, truths = self.loss(batch, apply)
-        counted = loss if share is None or share == 1 else loss * share
-        counted.backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), {task: values.detach() for task, values in logits.items()}, truths
+        with self._gradients.reading():
+            answer = self.answer(batch, apply)
+            counted = answer.loss if share is None or share == 1 else answer.loss * share
+            counted.backward()  # type: ignore[no-untyped-call]
+        self._gradients.take()
+        return answer.detached()
 
     def update(self, answers: Sequence[Answer]) -> None:
         """Learn from the gradients, and take in what was answered on the way to them."""
-        clip_gradients(self.trained, self.recipe)
+        self._gradients.finish(self.recipe)
         self.optimiser.step()
         for answer in answers:
-            self.totals.add(*answer)
+            self.totals.add(answer)
 
-    def loss(self, batch: Batch, apply: Apply) -> tuple[Tensor, Any, Any]:
-        """Give the batch's loss with its logits and truths per task."""
+    def answer(self, batch: Batch, apply: Apply) -> Answer:
+        """Read a batch, and judge what the network says of it."""
         inputs = self.reader.inputs(batch, self.recipe.augmentation)
-        truths = self.reader.faces.truths(batch.rows)
         with self.reader.device.autocast():
             logits = apply(inputs)
-        return weighted_cross_entropy(logits, truths, self.recipe.loss_weights), logits, truths
+        return self._loss(logits, batch.rows)
 
 
 class Capture(Protocol):

@@ -1,11 +1,11 @@
 """What an epoch's steps add up to, gathered on the device and read rarely."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from benchmark.tasks import TaskName
+from benchmark.training.losses import Answer
 
 
 class Totals:
@@ -15,23 +15,21 @@ class Totals:
     """
 
     def __init__(self, tasks: Sequence[TaskName], device: torch.device) -> None:
+        self.tasks = tuple(tasks)
         self.n_images = 0
         self._loss = torch.zeros((), device=device)
-        self._hits = {task: torch.zeros((), dtype=torch.int64, device=device) for task in tasks}
+        self._hits = torch.zeros(len(tasks), dtype=torch.int64, device=device)
 
     def reset(self) -> None:
         """Start an epoch anew."""
         self.n_images = 0
-        for total in (self._loss, *self._hits.values()):
-            total.zero_()
+        self._loss.zero_()
+        self._hits.zero_()
 
-    def add(
-        self, loss: Tensor, logits: Mapping[TaskName, Tensor], truths: Mapping[TaskName, Tensor]
-    ) -> None:
-        """Take in a step's mean loss and answers, on the device; the images are counted apart."""
-        for task, values in logits.items():
-            self._hits[task] += (values.detach().argmax(1) == truths[task]).sum()
-        self._loss += loss.detach() * len(next(iter(truths.values())))
+    def add(self, answer: Answer) -> None:
+        """Take in a step's answer, on the device; the images are counted apart."""
+        self._hits += answer.hits
+        self._loss.add_(answer.loss, alpha=answer.n_faces)
 
     def mean_loss(self) -> float:
         """Read the mean loss of the images counted so far."""
@@ -39,4 +37,5 @@ class Totals:
 
     def accuracies(self) -> dict[TaskName, float]:
         """Read the fraction of right answers per task, in [0, 1]."""
-        return {task: int(hits) / self.n_images for task, hits in self._hits.items()}
+        hits = self._hits.tolist()
+        return {task: count / self.n_images for task, count in zip(self.tasks, hits, strict=True)}

@@ -19,14 +19,14 @@ from tests.torture.rows import Room, Row
 RUNS_FAILED = 3
 POISONED = """
 import torch
-from benchmark.training import losses, steps
+from benchmark.training.losses import TaskLoss
 count = [0]
-sound = losses.weighted_cross_entropy
-def poisoned(logits, truths, weights):
+sound = TaskLoss.__call__
+def poisoned(self, logits, rows):
     count[0] += 1
-    loss = sound(logits, truths, weights)
-    return loss * float('nan') if count[0] == {at} else loss
-steps.weighted_cross_entropy = poisoned
+    answer = sound(self, logits, rows)
+    return answer._replace(loss=answer.loss * float('nan')) if count[0] == {at} else answer
+TaskLoss.__call__ = poisoned
 """
 """What a bad driver or memory cell does: one loss of many is no number."""
 HUNGRY = """

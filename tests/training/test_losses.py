@@ -7,7 +7,8 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from benchmark.experiment import LossWeights, Recipe
-from benchmark.training.losses import clip_gradients, weighted_cross_entropy
+from benchmark.tasks import TASKS, TaskName, n_classes
+from benchmark.training.losses import TaskLoss, clip_gradients, weighted_cross_entropy
 
 
 def test_tasks_are_weighted_by_the_recipe() -> None:
@@ -78,3 +79,25 @@ def test_clipping_all_at_once_gives_the_bits_of_clipping_one_after_another() -> 
     for tensor, wanted in zip(tensors, expected, strict=False):
         assert tensor.grad is not None
         assert torch.equal(tensor.grad, wanted)
+
+
+@pytest.mark.parametrize("tasks", [TASKS, ("age_group", "race"), ("gender",), ("race", "gender")])
+def test_all_tasks_at_once_are_lost_and_hit_as_one_after_another(
+    tasks: tuple[TaskName, ...],
+) -> None:
+    torch.manual_seed(1)
+    labels = {task: torch.randint(0, n_classes(task), (50,)) for task in TASKS}
+    rows = torch.randint(0, 50, (32,))
+    weights = LossWeights(age_group=0.5, gender=0.3, race=0.7)
+    logits = {task: (20 * torch.randn(32, n_classes(task))).requires_grad_(True) for task in tasks}
+    truths = {task: labels[task][rows] for task in tasks}
+    expected = weighted_cross_entropy(logits, truths, weights)
+    wanted = torch.autograd.grad(expected, list(logits.values()))
+    answer = TaskLoss(tasks, labels, weights)(logits, rows)
+    found = torch.autograd.grad(answer.loss, list(logits.values()))
+    torch.testing.assert_close(answer.loss, expected)
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one, other)
+    hits = [int((logits[task].argmax(1) == truths[task]).sum()) for task in tasks]
+    assert answer.hits.tolist() == hits
+    assert answer.n_faces == 32
