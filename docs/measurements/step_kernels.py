@@ -1,13 +1,16 @@
 """Which kernels is a training step made of, and what does compiling it cost and save?
 
-On random faces of 100 px, by the steps that `facebench run` makes; the answers are in
-docs/PERFORMANCE.md. With --compile a second network of the same program is compiled too:
+On random faces of 100 px, by the steps that `facebench run` makes, from random weights; the
+answers are in docs/PERFORMANCE.md. What is frozen is computed once, as for a run, and kept in
+memory. With --compile a second network of the same program is compiled too:
 
     python docs/measurements/step_kernels.py vgg16 --device cuda
+    python docs/measurements/step_kernels.py mtl-vgg16-imagenet-block5 --device cuda
     python docs/measurements/step_kernels.py vgg16 --device cuda --compile
 """
 
 import argparse
+import dataclasses
 import time
 from collections import Counter
 
@@ -15,32 +18,48 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmark import registry
+from benchmark.experiment import Experiment
 from benchmark.faces.batches import FaceBatches, generator_for
 from benchmark.models.network import build_network
 from benchmark.tasks import TASKS, n_classes
 from benchmark.training.device import Device, choose_device
 from benchmark.training.optimiser import new_optimiser
+from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.reading import Batch, Reader, epoch_batches
 from benchmark.training.steps import SpeedSettings, Steps, TrainStep, capture_for
 from benchmark.training.totals import Totals
 
 
-def some_batches(faces: FaceBatches, name: str, n_batches: int) -> list[Batch]:
+def asked_for(name: str) -> Experiment:
+    """Give an experiment from random weights; an architecture's name means all of it trained."""
+    known = name in registry.experiments()
+    experiment = registry.experiment(name if known else f"mtl-{name}-none-full")
+    backbone = dataclasses.replace(experiment.backbone, weights="none")
+    return dataclasses.replace(experiment, backbone=backbone, ad_hoc=True)
+
+
+def some_batches(faces: FaceBatches, experiment: Experiment, n_batches: int) -> list[Batch]:
     """Draw whole batches of an experiment's size from random faces."""
-    recipe = registry.experiment(name).recipe
+    recipe = experiment.recipe
     order = torch.randint(0, len(faces.pixels), (n_batches * recipe.batch_size,))
     changes = generator_for(0, 0, purpose=1)
     there = order.to(faces.device)
     return list(epoch_batches(there, recipe.augmentation, recipe.batch_size, changes))
 
 
-def steps_for(name: str, faces: FaceBatches, device: Device, speed: SpeedSettings) -> Steps:
+def steps_for(
+    experiment: Experiment, faces: FaceBatches, device: Device, speed: SpeedSettings
+) -> Steps:
     """Make the steps of a fresh network."""
-    experiment = registry.experiment(name)
     network = build_network(experiment, None, seed=0)
     device.place(network)
     network.train()
-    reader = Reader(network, faces, device)
+    asked = PrefixRequest("random faces", experiment.recipe.augmentation)
+    started = time.perf_counter()
+    prefix = open_prefix(network, faces, device, CacheSettings(None, say=print), asked)
+    if prefix is not None:
+        print(f"frozen part computed in {time.perf_counter() - started:.2f} s")
+    reader = Reader(network, faces, device, prefix)
     totals = Totals(experiment.head.tasks, device.torch_device)
     optimiser = new_optimiser(network, experiment.recipe, device)
     step = TrainStep(reader, optimiser, experiment.recipe, totals)
@@ -78,7 +97,7 @@ def print_kernels(steps: Steps, batches: list[Batch]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("architecture")
+    parser.add_argument("experiment", help="its name, or an architecture's")
     parser.add_argument("--device")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--steps", type=int, default=200)
@@ -91,12 +110,12 @@ if __name__ == "__main__":
             for task in TASKS
         },
     )
-    experiment_name = f"mtl-{asked.architecture}-none-full"
-    drawn = some_batches(random_faces, experiment_name, asked.steps)
+    experiment = asked_for(asked.experiment)
+    drawn = some_batches(random_faces, experiment, asked.steps)
     wanted = SpeedSettings(compile=asked.compile, say=print)
     with here.arithmetic():
         for _ in range(2 if asked.compile else 1):
-            made = steps_for(experiment_name, random_faces, here, wanted)
+            made = steps_for(experiment, random_faces, here, wanted)
             made.prepare(drawn[0])
             print(made.report)
         print(f"{1e3 * seconds_a_step(made, drawn, here):.3f} ms a step")
