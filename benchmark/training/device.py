@@ -81,6 +81,20 @@ class Device:
         finally:
             _set_switches(before)
 
+    @contextlib.contextmanager
+    def without_contest(self) -> Iterator[None]:
+        """Take each convolution's algorithm by rule, and not by a contest of all there are.
+
+        A contest over a batch's shape takes as long as hundreds of such batches; what is computed
+        once in a run does not win that back.
+        """
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
+
     def synchronise(self) -> None:
         """Wait until the device has done all it was given; needed before reading a clock."""
         if self.kind == "cuda":

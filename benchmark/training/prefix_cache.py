@@ -7,8 +7,10 @@ wrong with them costs time, never a run, and is said once.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -211,16 +213,19 @@ class _Source:
         if view == "mirrored":
             images = images.flip(-1)
         images = images.contiguous(memory_format=self.device.memory_format)
-        with self.device.autocast():
+        with self.device.autocast(), self.device.without_contest():
             activations = self.network.prefix(images)
         return activations.permute(0, 2, 3, 1) if activations.ndim == 4 else activations
 
-    def format(self, view: str) -> RowsFormat:
-        one = self.live(self.rows()[:2], view)
-        return RowsFormat((len(self.rows()), *one.shape[1:]), one.dtype)
+    def computed(self, view: str, cache: CacheSettings) -> tuple[RowsFormat, Iterator[Tensor]]:
+        """Say how all rows will lie, and compute them in order, in main memory, batch by batch."""
+        pieces = in_main_memory(self._pieces(view, cache))
+        first = next(pieces)
+        rows = RowsFormat((len(self.rows()), *first.shape[1:]), first.dtype)
+        return rows, chain([first], pieces)
 
-    def pieces(self, view: str, cache: CacheSettings) -> Iterator[Tensor]:
-        """Compute all rows in order, on the CPU, a batch at a time.
+    def _pieces(self, view: str, cache: CacheSettings) -> Iterator[Tensor]:
+        """Compute all rows in order, on the device.
 
         Every batch is full: a short one would be computed by other kernels, to other bits.
         """
@@ -228,9 +233,32 @@ class _Source:
         n, size = len(rows), BUILD_BATCH[self.device.kind]
         for start in range(0, n, size):
             first = max(0, min(start, n - size))
-            piece = self.live(rows[first : first + size], view)[start - first :]
+            yield self.live(rows[first : first + size], view)[start - first :]
             cache.on_faces(min(start + size, n), n)
+
+
+def in_main_memory(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Bring pieces to the host; those of a GPU while it computes the one after."""
+    on_the_way: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+    for piece in pieces:
+        if not piece.is_cuda:
             yield piece.cpu()
+            continue
+        # Only into pinned memory does a copy run by itself.
+        there = torch.empty(piece.shape, dtype=piece.dtype, pin_memory=True)
+        there.copy_(piece, non_blocking=True)
+        arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrival.record()  # type: ignore[no-untyped-call]
+        on_the_way.append((there, arrival))
+        if len(on_the_way) > 1:
+            yield _arrived(*on_the_way.popleft())
+    while on_the_way:
+        yield _arrived(*on_the_way.popleft())
+
+
+def _arrived(there: Tensor, arrival: "torch.cuda.Event") -> Tensor:
+    arrival.synchronize()
+    return there
 
 
 def _view(source: _Source, cache: CacheSettings, view: str) -> tuple[Tensor, str, float] | None:
@@ -250,13 +278,9 @@ def _view(source: _Source, cache: CacheSettings, view: str) -> tuple[Tensor, str
         if found is not None:
             return found
         try:
-            rows = write_rows(
-                cache.folder,
-                key,
-                source.format(view),
-                source.pieces(view, cache),
-                int(cache.cap_gib * 2**30),
-            )
+            wanted, pieces = source.computed(view, cache)
+            cap_bytes = int(cache.cap_gib * 2**30)
+            rows = write_rows(cache.folder, key, wanted, pieces, cap_bytes)
         except NoRoom as error:
             cache.say(f"{error} Going on in memory")
             return _in_memory(source, cache, view)
@@ -291,7 +315,7 @@ def _in_memory(
     source: _Source, cache: CacheSettings, view: str
 ) -> tuple[Tensor, str, float] | None:
     """Compute the rows into main memory, if they leave enough of it free."""
-    wanted = source.format(view)
+    wanted, pieces = source.computed(view, cache)
     if wanted.n_bytes > FREE_FRACTION * free_host_bytes():
         cache.say(
             f"The frozen part's features take {wanted.n_bytes / 2**30:.2f} GiB, more than half of "
@@ -300,7 +324,7 @@ def _in_memory(
         return None
     rows = torch.empty(wanted.shape, dtype=wanted.dtype)
     done = 0
-    for piece in source.pieces(view, cache):
+    for piece in pieces:
         rows[done : done + len(piece)] = piece
         done += len(piece)
     return _unless_it_differs(source, cache, rows, "memory", view)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from benchmark.experiment import Recipe
 from benchmark.training.accumulation import PatientStep
-from benchmark.training.gradients import gradients_for
 from benchmark.training.losses import Answer, TaskLoss
 from benchmark.training.reading import Apply, Batch, Reader
 from benchmark.training.totals import Totals
+from benchmark.training.update import update_for
 
 WARM_UPS: Final = 3
 """Steps before a recording: libraries choose their kernels and memory in them (torch's notes on
@@ -58,7 +58,7 @@ class TrainStep:
         self.recipe = recipe
         self.totals = totals
         self.trained = [item for item in reader.network.parameters() if item.requires_grad]
-        self._gradients = gradients_for(reader, self.trained)
+        self._update = update_for(optimiser, recipe, reader)
         self._loss = TaskLoss(totals.tasks, reader.faces.labels, recipe.loss_weights)
 
     def __call__(self, batch: Batch, apply: Apply | None = None) -> None:
@@ -68,21 +68,20 @@ class TrainStep:
 
     def begin(self) -> None:
         """Forget the gradients of the step before, or of one that broke off."""
-        self._gradients.begin()
+        self._update.begin()
 
     def backward(self, batch: Batch, apply: Apply, share: float | None = None) -> Answer:
         """Add a batch's gradients to those that are there, counted by its share of a larger one."""
-        with self._gradients.reading():
+        with self._update.reading():
             answer = self.answer(batch, apply)
             counted = answer.loss if share is None or share == 1 else answer.loss * share
             counted.backward()  # type: ignore[no-untyped-call]
-        self._gradients.take()
+        self._update.take()
         return answer.detached()
 
     def update(self, answers: Sequence[Answer]) -> None:
         """Learn from the gradients, and take in what was answered on the way to them."""
-        self._gradients.finish(self.recipe)
-        self.optimiser.step()
+        self._update.finish()
         for answer in answers:
             self.totals.add(answer)
 
