@@ -248,7 +248,7 @@ def in_main_memory(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         there = torch.empty(piece.shape, dtype=piece.dtype, pin_memory=True)
         there.copy_(piece, non_blocking=True)
         arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrival.record()  # type: ignore[no-untyped-call]
+        arrival.record()
         on_the_way.append((there, arrival))
         if len(on_the_way) > 1:
             yield _arrived(*on_the_way.popleft())
