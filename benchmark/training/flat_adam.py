@@ -6,6 +6,7 @@ all parameters of a rate are stepped at once, by the same kernel, to the same nu
 """
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, Final
 
 import torch
@@ -44,26 +45,30 @@ class FlatAdamW:
                 mine[name].copy_(before)
             optimiser.state[parameter] = mine
         self.is_even = bool((self._steps == self._steps[0]).all())
-        self._pieces: list[tuple[dict[str, Any], tuple[list[Tensor], ...]]] = []
+        self._groups: list[tuple[dict[str, Any], slice, int]] = []
+        self._buffers = (values, gradients, *state.values())
         first = 0
         for group in groups:
-            here = layout.span(first, len(group["params"]))
-            kinds = [buffer[here] for buffer in (values, gradients, *state.values())]
-            pieces = tuple(list(_in_pieces(kind)) for kind in kinds)
-            self._pieces.append((group, (*pieces, [self._steps[first]] * len(pieces[0]))))
-            first += len(group["params"])
+            n = len(group["params"])
+            self._groups.append((group, layout.span(first, n), first))
+            first += n
+        self._pieces = [
+            [list(_in_pieces(buffer[here])) for buffer in self._buffers]
+            for _, here, _ in self._groups
+        ]
 
     def step(self) -> None:
         """Update every parameter once, by the gradients in the buffer."""
         self._steps += 1
-        for group, (values, gradients, averages, squares, steps) in self._pieces:
+        for (group, _, first), pieces in zip(self._groups, self._pieces, strict=True):
+            values, gradients, averages, squares = pieces
             torch._fused_adamw_(
                 values,
                 gradients,
                 averages,
                 squares,
                 [],
-                steps,
+                [self._steps[first]] * len(values),
                 lr=group["lr"],
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
@@ -72,6 +77,18 @@ class FlatAdamW:
                 amsgrad=False,
                 maximize=False,
             )
+
+    def step_with(self, kernels: ModuleType, owners: Tensor, factors: Tensor | None) -> None:
+        """Do the same by a kernel of ours, each gradient scaled by its factor on the way.
+
+        owners: of each block the place of its factor, (blocks,) int64; factors: float32, or None.
+        """
+        self._steps += 1
+        for group, here, first in self._groups:
+            blocks = slice(here.start // ALIGNMENT, here.stop // ALIGNMENT)
+            mine = tuple(buffer[here] for buffer in self._buffers)
+            rate = torch.as_tensor(group["lr"], device=owners.device)
+            kernels.adamw(mine, owners[blocks], factors, self._steps[first], rate, group)
 
 
 def _in_pieces(numbers: Tensor) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-ALIGNMENT: Final = 128
+ALIGNMENT: Final = 1024
 """Numbers to which a tensor's place is rounded up, so that every block of them has one owner, and
 whole vectors of them are read at once."""
 
@@ -39,6 +39,11 @@ class Layout:
         """Give the part of a buffer that holds `n` tensors from `first` on, and nothing else."""
         start = ALIGNMENT * sum(self._blocks[:first])
         return slice(start, start + ALIGNMENT * sum(self._blocks[first : first + n]))
+
+    def starts(self) -> Tensor:
+        """Give the first block of each tensor, and the end of the last: (tensors + 1,) int64."""
+        first = [start // ALIGNMENT for start in self._starts]
+        return torch.tensor([*first, sum(self._blocks)], device=self._device)
 
     def owners(self) -> Tensor:
         """Say of each block of a buffer whose it is: (numbers / ALIGNMENT,) int64."""

@@ -6,6 +6,7 @@ tensor. What is learnt is the same.
 """
 
 import contextlib
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from benchmark.experiment import Recipe
 from benchmark.training.flat_adam import FlatAdamW
 from benchmark.training.layout import ALIGNMENT, Layout
 from benchmark.training.losses import clip_gradients, clipping_factors
+from benchmark.training.own_kernels import own_kernels
 from benchmark.training.reading import Reader
 from benchmark.training.working_weights import WorkingWeights
 
@@ -56,7 +58,12 @@ class FlatUpdate(Update):
         self._adam = FlatAdamW(optimiser, layout, self._values, self._gradients)
         self._places = layout.views(self._gradients)
         self._blocks = self._gradients.view(-1, ALIGNMENT)
-        self._owners = layout.owners()
+        self._owners, self._starts = layout.owners(), layout.starts()
+        if recipe.clipping == "global":
+            self._owners, self._starts = self._owners * 0, self._starts[[0, -1]]
+        self._factors = torch.ones(len(self._starts) - 1, device=self._values.device)
+        self._sums = torch.zeros(len(self._blocks), device=self._values.device)
+        self._kernels = own_kernels(self._values.device)
         self._working: WorkingWeights | None = None
         if reader.device.precision == "bf16":
             self._working = WorkingWeights(reader.network, self._parameters, layout)
@@ -102,19 +109,30 @@ class FlatUpdate(Update):
 
     def finish(self) -> None:
         """Clip all at once, and learn from all at once, unless some have no gradient."""
+        is_whole = len(self._taken) == len(self._parameters) and self._adam.is_even
+        if is_whole and self._kernels is not None:
+            self._finish_with(self._kernels)
+            return
         if self._recipe.clipping != "none" and self._taken:
             # What has no gradient adds nothing to the others, and is handed to nobody.
             factors = clipping_factors(self._places, self._recipe)
-            if len(factors) > 1:
-                factors = factors.index_select(0, self._owners)
-            self._blocks *= factors.unsqueeze(1)
-        if len(self._taken) == len(self._parameters) and self._adam.is_even:
+            self._blocks *= factors.index_select(0, self._owners).unsqueeze(1)
+        if is_whole:
             self._adam.step()
             return
         self._adam.is_even = False
         for place in self._taken:
             self._parameters[place].grad = self._places[place]
         self._optimiser.step()
+
+    def _finish_with(self, kernels: ModuleType) -> None:
+        if self._recipe.clipping == "none":
+            self._adam.step_with(kernels, self._owners, None)
+            return
+        kernels.clipping_factors(
+            self._gradients, self._starts, self._recipe.clip_norm, self._sums, self._factors
+        )
+        self._adam.step_with(kernels, self._owners, self._factors)
 
 
 def update_for(optimiser: torch.optim.Optimizer, recipe: Recipe, reader: Reader) -> Update:
