@@ -229,7 +229,8 @@ class _Source:
 
         Every batch is full: a short one would be computed by other kernels, to other bits.
         """
-        rows = self.rows()
+        # All at once: a copy for every batch would wait for the batch before.
+        rows = self.rows().to(self.faces.device)
         n, size = len(rows), BUILD_BATCH[self.device.kind]
         for start in range(0, n, size):
             first = max(0, min(start, n - size))
