@@ -36,6 +36,7 @@ def agreement(
     places: tuple[Path, Path],
     *,
     quiet: bool,
+    as_json: bool,
 ) -> ExitCode:
     """Train all pairs, print and write the table; places: of weights, and where files go.
 
@@ -47,7 +48,7 @@ def agreement(
     loaded = _weights(experiment, weights_dir)
     found: list[Agreement] = []
     n_trainings = 2 * len(meetings_for(device)) * len(seeds)
-    with progress_bar(quiet=quiet) as progress:
+    with progress_bar(quiet=quiet or as_json) as progress:
         bar = progress.add_task("epochs", total=n_trainings * experiment.recipe.max_epochs)
         for event in agreements(experiment, loaded, seeds, faces, device):
             if isinstance(event, Agreement):
@@ -71,8 +72,9 @@ def agreement(
             fix="Choose another folder with --out",
         ) from error
     answer.data = data | {"files": [str(path)]}
-    if not quiet:
+    if not as_json:
         _print(data, found)
+    if not (quiet or as_json):
         err.print(f"\nWritten: {path}", soft_wrap=True)
     return ExitCode.FINE if all(one.agrees for one in found) else ExitCode.FINDINGS
 

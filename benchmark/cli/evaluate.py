@@ -82,8 +82,10 @@ def evaluate(
         answer.data = {"dataset": faces.name, "evaluations": []}
         for record in sorted(records, key=lambda record: record.seed):
             try:
-                _evaluate_one(answer, record, faces, device, data_dir, runs_dir,
+                found = _evaluate_one(answer, record, faces, device, data_dir, runs_dir,
                               quiet=quiet or as_json)  # fmt: skip
+                if not as_json:
+                    _print(*found)
             except BenchmarkError as error:
                 if len(records) == 1:
                     raise
@@ -98,7 +100,7 @@ def evaluate(
 def _evaluate_one(
     answer: Answer, record: "RunRecord", faces: Any, device: str | None, data_dir: Path,
     runs_dir: Path, *, quiet: bool,
-) -> None:  # fmt: skip
+) -> "tuple[Evaluation, Path]":  # fmt: skip
     from benchmark.evaluation import evaluate as evaluate_run
     from benchmark.evaluation import evaluation_folder, write
     from benchmark.faces.store import prepared_datasets
@@ -123,8 +125,7 @@ def _evaluate_one(
             f"the evaluation cannot be written: {error.strerror or error}", source=str(folder)
         ) from error
     answer.data["evaluations"].append({"folder": str(folder), **found.as_dict()})
-    if not quiet:
-        _print(found, folder)
+    return found, folder
 
 
 def _print(found: "Evaluation", folder: Path) -> None:

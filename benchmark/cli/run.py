@@ -95,7 +95,10 @@ def run(
             ways, tracking, offline, read_test, keep_weights,
             runs_dir, weights_dir or data_dir / "weights",
         )  # fmt: skip
-        code = _run(answer, chosen, numbers, dataset, data_dir, where, quiet=quiet or as_json)
+        code = _run(
+            answer, chosen, numbers, dataset, data_dir, where,
+            quiet=quiet or as_json, as_json=as_json,
+        )  # fmt: skip
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
 
@@ -176,6 +179,7 @@ def _run(
     settings: "Settings",
     *,
     quiet: bool,
+    as_json: bool,
 ) -> ExitCode:
     from benchmark.cli.labels_table import label_gaps
     from benchmark.cli.run_display import RunDisplay
@@ -211,6 +215,7 @@ def _run(
             f"{ends['finished']} finished, {ends['skipped']} needed nothing, "
             f"{ends['missing']} missing, {ends['failed']} failed."
         )
+    if not as_json:
         for error in troubles:
             say_error(error)
     nothing_there = ends["missing"] > 0 and ends["finished"] + ends["skipped"] == 0

@@ -122,10 +122,11 @@ def speed(
         if definition is not None:
             places = (weights_dir or data_dir / "weights", folder)
             code = measure_agreement(
-                answer, definition, numbers, faces, hardware, places, quiet=quiet or as_json
+                answer, definition, numbers, faces, hardware, places, quiet=quiet, as_json=as_json
             )
         else:
-            _measure(answer, options, Session(faces, hardware, options), folder, quiet or as_json)
+            session = Session(faces, hardware, options)
+            _measure(answer, options, session, folder, quiet=quiet, as_json=as_json)
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
 
@@ -142,12 +143,19 @@ def _loops(against: str) -> tuple[str, ...]:
 
 
 def _measure(
-    answer: Answer, options: "SpeedOptions", session: "Session", folder: Path, quiet: bool
+    answer: Answer,
+    options: "SpeedOptions",
+    session: "Session",
+    folder: Path,
+    *,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     from benchmark.speed.answer import as_data
     from benchmark.speed.session import RowMeasured
 
-    if not quiet:
+    is_shown = not (quiet or as_json)
+    if is_shown:
         _say_where(session)
     if missing := [name for name in options.loops if name not in session.machine.loops]:
         answer.warnings.append(
@@ -159,12 +167,13 @@ def _measure(
         for event in events:
             if isinstance(event, RowMeasured):
                 found.append(event)
-            if not quiet:
+            if is_shown:
                 _say(event)
     files = _write(session, found, folder)
     answer.data = as_data(session.machine, found) | {"files": [str(path) for path in files]}
-    if not quiet:
+    if not as_json:
         _print(session, found)
+    if is_shown:
         err.print(f"\nWritten: {', '.join(str(path) for path in files)}", soft_wrap=True)
 
 

@@ -158,8 +158,8 @@ def tune(
         from benchmark.faces.choice import choose_dataset
 
         faces = choose_dataset(data_dir, dataset)
-        code = _all_tuned(answer, chosen, faces, where, wish, quiet=quiet or as_json)
-        if not (quiet or as_json):
+        code = _all_tuned(answer, chosen, faces, where, wish, quiet=quiet, as_json=as_json)
+        if not as_json:
             for error in answer.errors:
                 say_error(error)
     if code is not ExitCode.FINE:
@@ -195,11 +195,12 @@ def _all_tuned(
     wish: Wish,
     *,
     quiet: bool,
+    as_json: bool,
 ) -> ExitCode:
     """Search for each by itself; one of many that cannot be searched does not stop the others."""
     from benchmark.cli.tune_session import Session
 
-    session = Session(answer, faces, settings, wish, quiet=quiet)
+    session = Session(answer, faces, settings, wish, quiet=quiet, as_json=as_json)
     studies: list[dict[str, Any]] = []
     answer.data = {"dataset": faces.name, "studies": studies}
     for name in names:

@@ -41,13 +41,21 @@ class Session:
     """One call of `facebench tune`, study after study."""
 
     def __init__(
-        self, answer: Answer, faces: FaceSet, settings: Settings, wish: "Wish", *, quiet: bool
+        self,
+        answer: Answer,
+        faces: FaceSet,
+        settings: Settings,
+        wish: "Wish",
+        *,
+        quiet: bool,
+        as_json: bool,
     ) -> None:
         self._answer = answer
         self._faces = faces
         self._settings = settings
         self._wish = wish
-        self._quiet = quiet
+        self._quiet = quiet or as_json
+        self._as_json = as_json
 
     def tune(self, name: str) -> dict[str, Any]:
         """Search, show, refit; give what `--json` says of it."""
@@ -58,7 +66,7 @@ class Session:
         found = _data(study, outcome)
         if self._wish.helps:
             return found
-        if not self._quiet:
+        if not self._as_json:
             print_grid(grid, study, outcome) if grid else print_best(study, outcome)
         if outcome.recipe is not None and self._wish.refit_seeds and grid is None:
             found["refit"] = self._refit(outcome.recipe)
@@ -231,7 +239,7 @@ class Session:
                 if isinstance(event, Failed):
                     errors.append(event.error)
         self._answer.errors += errors
-        if not self._quiet:
+        if not self._as_json:
             untuned = recipe["untuned"]["name"] if recipe["untuned"] else recipe["base"]
             seeds_text = ",".join(map(str, seeds))
             out.print(

@@ -67,8 +67,15 @@ class Device:
         """Set torch's switches for this device's way of computing, and put them back.
 
         Exact: only algorithms that give equal numbers twice, no TF32, no timing contest among
-        convolutions, which one time is won by another kernel. Else, on CUDA, such a contest.
+        convolutions, which one time is won by another kernel. Else, on CUDA, such a contest. Of
+        several GPUs this one is the current one meanwhile: streams, and what is recorded on them,
+        are otherwise another's.
         """
+        on_cuda = self.kind == "cuda"
+        with torch.cuda.device(self.torch_device) if on_cuda else contextlib.nullcontext():
+            yield from self._switched()
+
+    def _switched(self) -> Iterator[None]:
         before = _switches()
         try:
             if self.exact:

@@ -17,6 +17,7 @@ from torch import Tensor
 from benchmark.experiment import Recipe
 from benchmark.training.accumulation import PatientStep
 from benchmark.training.losses import Answer, TaskLoss
+from benchmark.training.own_kernels import why_none
 from benchmark.training.reading import Apply, Batch, Reader
 from benchmark.training.totals import Totals
 from benchmark.training.update import update_for
@@ -196,6 +197,9 @@ class Steps:
         self._is_prepared = False
         self.report: dict[str, Any] = {"graph": False, "compiled": False}
         self._patient = PatientStep(step, speed.say, self.report)
+        if why := why_none(step.reader.device.torch_device):
+            speed.say(f"Triton does not work here ({why}): a step takes torch's kernels for its "
+                      "loss, clipping and Adam, which are more")  # fmt: skip
 
     @property
     def totals(self) -> Totals:

@@ -111,6 +111,15 @@ def test_json_is_alone_on_stdout_whatever_happens(drawn_data_dir: Path, tmp_path
     assert bad["errors"][0]["found"] == "unknown experiment 'nobody'"
 
 
+def test_quietly_a_run_that_fails_says_why(drawn_data_dir: Path, tmp_path: Path) -> None:
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    broken = ("--set", "recipe.learning_rate=1e30", "--set", "recipe.clipping=none")
+    answer = facebench("run", "gender-cnn-none-full-short", *TINY, *broken, *places, "--quiet")
+    assert answer.exit_code == 3
+    assert "a finite loss" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
 def test_missing_weights_are_told_and_the_rest_runs(drawn_data_dir: Path, tmp_path: Path) -> None:
     places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
     both = ("mtl-squeezenet1_1-imagenet-frozen-short", "gender-cnn-none-full-short")

@@ -23,6 +23,19 @@ def result(drawn_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     return facebench("speed", *rows, *TINY, "--data-dir", drawn_data_dir, "--out", folder), folder
 
 
+def test_quietly_the_results_are_printed_and_nothing_else(
+    drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    places = ("--data-dir", drawn_data_dir, "--out", tmp_path)
+    measured = facebench("speed", "--rows", "data", "--against", "none", *TINY, *places, "--quiet")
+    trained = ("--experiment", "mtl-cnn-none-full-short", "--epochs", "1", "--seeds", "0")
+    agreement = facebench("speed", "--agreement", *trained, "--device", "cpu", *places, "--quiet")
+    for answer, said in ((measured, "data path alone"), (agreement, "Does speed change numbers?")):
+        assert answer.exit_code == 0, answer.stderr
+        assert said in answer.stdout.replace("\n", " ")
+        assert not answer.stderr
+
+
 def test_two_tables_fit_a_terminal_and_say_what_was_measured(result: tuple[Result, Path]) -> None:
     shown, _folder = result
     assert shown.exit_code == 0, shown.stderr

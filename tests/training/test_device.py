@@ -1,12 +1,14 @@
 """Devices that are not there are refused with what is."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from benchmark.errors import DeviceError
-from benchmark.training.device import choose_device, device_trouble, free_host_bytes
+from benchmark.training.device import Device, choose_device, device_trouble, free_host_bytes
 
 
 def test_an_unknown_device_is_refused() -> None:
@@ -56,6 +58,25 @@ def test_switches_hold_while_a_run_lasts_and_no_longer() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.deterministic
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_of_several_gpus_the_one_asked_for_is_the_current_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    current = ["cuda:0"]
+
+    @contextlib.contextmanager
+    def made_current(device: torch.device) -> Iterator[None]:
+        current.append(str(device))
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", made_current)
+    with Device(torch.device("cuda:1"), "bf16").arithmetic():
+        assert current[-1] == "cuda:1"
+        assert torch.backends.cudnn.benchmark
+    with choose_device("cpu").arithmetic():
+        assert current == ["cuda:0"]
 
 
 def test_a_cpu_that_is_told_its_precision_does_not_probe() -> None:
