@@ -1,0 +1,33 @@
+#!/bin/sh
+# What docs/PERFORMANCE.md has no number for yet on a GPU, in one go and in the order of need; on one
+# H100 some ten minutes. `utkface-100` is prepared, its sample of 4,000 faces drawn and SqueezeNet's
+# weights added (README); no other weights are needed, nothing else should run. Answers go to files
+# in the folder given as the first argument.
+#
+#     sh docs/measurements/rest_of_the_gpu_column.sh answers
+set -u
+out=${1:?a folder for the answers}
+mkdir -p "$out"
+on="--dataset utkface-100 --device cuda"
+
+# Graph against eager, bf16 against fp32, cached against live (a minute).
+facebench speed --agreement --epochs 1 --dataset utkface-100-4000 --device cuda --out "$out" \
+    > "$out/agreement.txt"
+
+# Ninety-six heads at once and one after another: 96 recordings, however few the faces.
+facebench speed --rows farm --images 2048 --rounds 1 --against none $on --out "$out/farm" \
+    > "$out/farm.txt"
+
+# DenseNet121 compiled (two to three minutes of compiling, apart from what is measured).
+facebench speed --rows densenet121 --compile --images 1600 --against none $on \
+    --out "$out/densenet121" > "$out/densenet121.txt"
+
+# One run of each kind of `plan35`, from no weights: start, end and epochs are in their folders.
+for name in mtl-vgg16-imagenet-full mtl-vgg19-imagenet-full mtl-resnet50-imagenet-full \
+    mtl-densenet121-imagenet-full mtl-vgg16-imagenet-block5 mtl-vgg16-imagenet-frozen \
+    mtl-resnet50-imagenet-conv5 mtl-densenet121-imagenet-denseblock4; do
+    facebench run "$name" --set backbone.weights=none --seeds 0 --tracking files \
+        --keep-weights none $on --runs-dir "$out/runs" 2> "$out/$name.txt"
+done
+facebench run mtl-cnn-none-full --seeds 0 --tracking files --keep-weights none $on \
+    --runs-dir "$out/runs" 2> "$out/mtl-cnn-none-full.txt"
