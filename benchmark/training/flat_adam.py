@@ -32,7 +32,6 @@ class FlatAdamW:
         self, optimiser: torch.optim.Optimizer, layout: Layout, values: Tensor, gradients: Tensor
     ) -> None:
         """values, gradients: buffers of the layout, in the order of the optimiser's groups."""
-        self._optimiser = optimiser
         groups = optimiser.param_groups
         parameters = [parameter for group in groups for parameter in group["params"]]
         self._steps = torch.zeros(len(parameters), device=values.device)

@@ -13,13 +13,17 @@ import torch
 from torch import nn
 
 from benchmark.experiment import LossWeights, Recipe
+from benchmark.faces.batches import FaceBatches
 from benchmark.tasks import TASKS, TaskName, n_classes
-from benchmark.training import losses, update
+from benchmark.training import losses, steps, update
+from benchmark.training.device import Device
 from benchmark.training.losses import TaskLoss, weighted_cross_entropy
 from benchmark.training.own_kernels import own_kernels
 from benchmark.training.reading import Reader
+from benchmark.training.steps import SpeedSettings
+from benchmark.training.trainer import TrainingFaces, fit, start
 from benchmark.training.update import FlatUpdate, Update
-from tests.training.small import CPU, a_network, an_experiment, some_faces
+from tests.training.small import CPU, a_network, an_experiment, epochs, some_faces
 from tests.training.test_update import precise_adamw
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -130,6 +134,39 @@ def test_clipped_steps(
             # Averages of both signs cancel; squares cannot.
             atol = 0.0 if name == "exp_avg_sq" else 1e-6
             torch.testing.assert_close(mine, value, rtol=2e-6, atol=atol)
+
+
+def test_a_training_with_them_ends_as_one_without(
+    kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where gradients are mere rounding, Adam with a small epsilon makes whole steps of it.
+    experiment = an_experiment(
+        trained=1, max_epochs=2, learning_rate=1e-2, clip_norm=0.1, adam_epsilon=1e-2
+    )
+    device = Device(DEVICE, "fp32", exact=True)
+    on_host = some_faces()
+    labels = {task: values.to(DEVICE) for task, values in on_host.labels.items()}
+    faces = FaceBatches(on_host.pixels.to(DEVICE), labels)
+    data = TrainingFaces(faces, torch.arange(43).to(DEVICE), torch.arange(43, 64).to(DEVICE))
+    found, losses_found = [], []
+    for ours in (False, True):
+        taken = kernels if ours else None
+        monkeypatch.setattr(losses, "own_kernels", lambda _device, taken=taken: taken)
+        monkeypatch.setattr(update, "own_kernels", lambda _device, taken=taken: taken)
+        monkeypatch.setattr(steps, "update_for", FlatUpdate if ours else plainly)
+        with device.arithmetic():
+            state = start(a_network(experiment), experiment.recipe, device)
+            speed = SpeedSettings(graph=False)
+            results = epochs(fit(state, data, experiment, 4, device, speed))
+        found.append(state.network.state_dict())
+        losses_found.append([result.train_loss for result in results])
+    assert losses_found[1] == pytest.approx(losses_found[0], rel=1e-4)
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-6)
+
+
+def plainly(optimiser: torch.optim.Optimizer, recipe: Recipe, _reader: Reader) -> Update:
+    return Update(optimiser, recipe)
 
 
 def test_a_gradient_that_is_no_number_spoils_its_tensor(kernels: ModuleType) -> None:
