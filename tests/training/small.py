@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Recipe
+from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Protocol, Recipe
 from benchmark.faces.batches import FaceBatches
 from benchmark.models.network import Network, build_network
 from benchmark.training.device import Device
@@ -30,6 +30,8 @@ def an_experiment(
         backbone=Backbone(architecture, trainable_stages=trained, input_px=32),  # type: ignore[arg-type]
         head=Head(hidden_units=8, features=features),  # type: ignore[arg-type]
         recipe=Recipe(**values, augmentation=augmentation or Augmentation()),  # type: ignore[arg-type]
+        # The last epoch's weights: the best one's may be the first's, and hide what came after.
+        protocol=Protocol(selection="last_epoch"),
         ad_hoc=True,
     )
 
