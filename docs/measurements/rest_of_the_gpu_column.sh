@@ -1,6 +1,6 @@
 #!/bin/sh
 # What docs/PERFORMANCE.md has no number for yet on a GPU, in one go and in the order of need; on one
-# H100 some ten minutes. `utkface-100` is prepared, its sample of 4,000 faces drawn and SqueezeNet's
+# H100 some six minutes for the first three answers, and twelve for the runs. `utkface-100` is prepared, its sample of 4,000 faces drawn and SqueezeNet's
 # weights added (README); no other weights are needed, nothing else should run. Answers go to files
 # in the folder given as the first argument.
 #
@@ -22,12 +22,13 @@ facebench speed --rows farm --images 2048 --rounds 1 --against none $on --out "$
 facebench speed --rows densenet121 --compile --images 1600 --against none $on \
     --out "$out/densenet121" > "$out/densenet121.txt"
 
-# One run of each kind of `plan35`, from no weights: start, end and epochs are in their folders.
-for name in mtl-vgg16-imagenet-full mtl-vgg19-imagenet-full mtl-resnet50-imagenet-full \
-    mtl-densenet121-imagenet-full mtl-vgg16-imagenet-block5 mtl-vgg16-imagenet-frozen \
-    mtl-resnet50-imagenet-conv5 mtl-densenet121-imagenet-denseblock4; do
-    facebench run "$name" --set backbone.weights=none --seeds 0 --tracking files \
-        --keep-weights none $on --runs-dir "$out/runs" 2> "$out/$name.txt"
+# One run of each kind of `plan35`, the short ones first: start, end and epochs are in their folders.
+run() {
+    facebench run "$1" --set backbone.weights=none --seeds 0 --tracking files --keep-weights none \
+        $on --runs-dir "$out/runs" 2> "$out/$1.txt"
+}
+for name in mtl-vgg16-imagenet-frozen mtl-vgg16-imagenet-block5 mtl-cnn-none-full \
+    mtl-resnet50-imagenet-conv5 mtl-densenet121-imagenet-denseblock4 mtl-vgg16-imagenet-full \
+    mtl-vgg19-imagenet-full mtl-resnet50-imagenet-full mtl-densenet121-imagenet-full; do
+    run "$name"
 done
-facebench run mtl-cnn-none-full --seeds 0 --tracking files --keep-weights none $on \
-    --runs-dir "$out/runs" 2> "$out/mtl-cnn-none-full.txt"

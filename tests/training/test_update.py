@@ -215,6 +215,33 @@ def test_a_parameter_that_has_no_gradient_for_once_goes_on_afterwards() -> None:
     assert trained_with("flat") == trained_with("plain")
 
 
+def test_in_bf16_too_a_gradient_is_learnt_from_once() -> None:
+    experiment = an_experiment("squeezenet1_1", trained="all")
+    network, faces = a_network(experiment), some_faces()
+    device = replace(CPU, precision="bf16")
+    optimiser = start(network, experiment.recipe, device).optimiser
+    changed = FlatUpdate(optimiser, experiment.recipe, Reader(network, faces, device))
+    images = faces.images(torch.arange(4))
+
+    def step(part: str) -> None:
+        changed.begin()
+        with changed.reading(), device.autocast():
+            features = network.features(images)
+        if part == "head":
+            features = features.detach()
+        logits = network.head(features) if part != "trunk" else {"none": features}
+        sum(values.square().sum() for values in logits.values()).backward()
+        changed.take()
+        changed.finish()
+
+    step("both")
+    step("trunk")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    step("head")
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]) is name.startswith("trunk"), name
+
+
 def test_torch_s_own_kernel_steps_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     torch.manual_seed(3)
