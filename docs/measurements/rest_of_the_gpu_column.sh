@@ -1,8 +1,8 @@
 #!/bin/sh
 # What docs/PERFORMANCE.md has no number for yet on a GPU, in one go and in the order of need; on one
-# H100 some six minutes for the first three answers, and twelve for the runs. `utkface-100` is prepared, its sample of 4,000 faces drawn and SqueezeNet's
-# weights added (README); no other weights are needed, nothing else should run. Answers go to files
-# in the folder given as the first argument.
+# H100 some six minutes for the first three answers, and twelve for the runs. `utkface-100` is
+# prepared, its sample of 4,000 faces drawn and SqueezeNet's weights added (README); no other weights
+# are needed, and nothing else should run. Answers go to the folder given as the first argument.
 #
 #     sh docs/measurements/rest_of_the_gpu_column.sh answers
 set -u
