@@ -5,6 +5,7 @@ is what everything else is measured against, and is written to be fair: the work
 between epochs, only what is trained is given to Adam, and the pictures are already small.
 """
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,18 @@ def loader(pictures: PictureFiles, config: PlainConfig, *, shuffle: bool) -> Dat
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
         pin_memory=config.pinned,
+        worker_init_fn=leave_signals,
     )
+
+
+def leave_signals(_worker: int) -> None:
+    """Leave it to the process that is measured to end its workers.
+
+    A signal to all of a terminal's processes would else reach them first, and their end be told
+    in tracebacks before the one sentence.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class PlainNetwork(nn.Module):

@@ -1,15 +1,17 @@
 """Every way does what it is measured for: batches are read, weights move, caches are built."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from benchmark.errors import DataError
 from benchmark.faces.store import FaceSet
 from benchmark.speed import farm_ways, ways
-from benchmark.speed.plain_loop import PlainConfig
+from benchmark.speed.plain_loop import PlainConfig, loader
 from benchmark.speed.rows import rows_named
 from benchmark.speed.sample import sample_of
 from benchmark.training.device import Device
@@ -47,6 +49,23 @@ def test_files_are_the_faces_that_are_trained_on(drawn_faces: FaceSet, tmp_path:
     shown = picture * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     shown += torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     assert shown.mean().item() == pytest.approx(mean, abs=0.02)  # JPEG changes a little
+
+
+def test_a_signal_to_all_processes_leaves_the_workers_at_work(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    pictures = a_job(drawn_faces, tmp_path).pictures
+    sample = sample_of(drawn_faces, CPU.torch_device, tmp_path, most=64)
+    batches = loader(pictures(sample.train), PlainConfig(batch_size=4, workers=1), shuffle=False)
+    before = set(psutil.Process().children())
+    read = iter(batches)
+    next(read)
+    (worker,) = set(psutil.Process().children()) - before
+    for number in (signal.SIGTERM, signal.SIGINT):
+        worker.send_signal(number)
+    assert len(list(read)) == len(sample.train) // 4 - 1
+    del read, batches
+    worker.wait(timeout=20)
 
 
 def test_too_few_faces_are_refused(drawn_faces: FaceSet, tmp_path: Path) -> None:
