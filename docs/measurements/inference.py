@@ -30,7 +30,7 @@ from benchmark.faces.pictures import pillow_quiet, read_upright
 from benchmark.faces.store import open_faces
 from benchmark.inference import Predictor
 from benchmark.results.predictions import probability_columns, read_predictions
-from benchmark.trained_runs import network_of_run
+from benchmark.trained_runs import TrainedRun, network_of_run
 from benchmark.training.device import choose_device
 from benchmark.training.probabilities import probabilities
 
@@ -62,14 +62,14 @@ def ask_four_ways(run: str, runs_dir: Path, data_dir: Path, pictures: Path, n_fa
     exported = _onnx_answers(network, np.asarray(faces.pixels()[rows]))
     for task in network.tasks:
         columns = probability_columns(task)
-        ways = (stored[columns].to_numpy(), predicted[columns].to_numpy(), evaluated[task])
-        ways = (*ways, exported[task])
+        ways = [stored[columns].to_numpy(), predicted[columns].to_numpy()]
+        ways += [evaluated[task], exported[task]]
         worst = max(float(np.abs(one - other).max()) for one in ways for other in ways)
         differ = sum(int((ways[0].argmax(1) != way.argmax(1)).sum()) for way in ways)
         print(f"{task}: largest difference among the four {worst:.2g}, labels that differ {differ}")
 
 
-def _onnx_answers(network: exporting.TrainedRun, pixels: exporting.Pixels) -> dict[str, np.ndarray]:
+def _onnx_answers(network: TrainedRun, pixels: exporting.Pixels) -> dict[str, np.ndarray]:
     path = Path(tempfile.mkdtemp()) / "measured.onnx"
     exporting.export(network, "onnx", path)
     apply = exporting.onnx_runtime(path, network.tasks)

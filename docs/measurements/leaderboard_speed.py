@@ -121,7 +121,11 @@ class Store:
         }
         write_json(folder / "experiment.json", about)
         write_json(folder / "metrics.json", self._metrics(experiment.head.tasks, number, seed))
-        end = {"seconds": 200.0, "images_per_second": 500.0, "peak_memory_mib": 800.0}
+        end: dict[str, Any] = {
+            "seconds": 200.0,
+            "images_per_second": 500.0,
+            "peak_memory_mib": 800.0,
+        }
         end |= {"epochs": 8, "selected_epoch": 7, "finished": "2026-11-24T03:00:00+00:00"}
         write_json(folder / "done.json", {"schema": 1, "identity": identity, **end})
 
