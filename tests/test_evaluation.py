@@ -212,6 +212,9 @@ def test_a_task_that_the_data_set_does_not_tell_is_not_evaluated(
     }
     assert "genders does not tell age group, race: not evaluated." in result.stdout
     assert "gender │   150 │" in result.stdout
+    quiet = CliRunner().invoke(app, [*options, "--dataset", "genders", "--quiet"])
+    assert quiet.stdout == result.stdout
+    assert not quiet.stderr
     result = CliRunner().invoke(app, [*options, "--dataset", "nowhere", "--json"])
     assert result.exit_code == 2
     assert "fairface-32, genders, drawn" in json.loads(result.stdout)["errors"][0]["allowed"]

@@ -20,6 +20,8 @@ FACES: Final = 32
 """Faces that the loss reads at once; more are read one such lot after another."""
 SEGMENTS: Final = 1024
 """Blocks of one tensor whose sums are read at once."""
+KNOWN: Final = (0.5, math.log(2), 0.95)
+"""What `try_out` is to find: a clipping factor, a loss, and one of Adam's averages."""
 
 
 @triton.jit
@@ -53,12 +55,6 @@ def clipping_factors(
     """
     _sums_of_squares[(len(sums),)](numbers, sums, BLOCK=ALIGNMENT)
     _factors[(len(factors),)](sums, starts, factors, limit, AT_ONCE=SEGMENTS)
-
-
-def try_out() -> None:
-    """Start a kernel, to learn whether that works here at all."""
-    numbers = torch.ones(ALIGNMENT, device="cuda")
-    _sums_of_squares[(1,)](numbers, torch.empty(1, device="cuda"), BLOCK=ALIGNMENT)
 
 
 @triton.jit
@@ -237,3 +233,26 @@ class Judged(torch.autograd.Function):
         """Scale what the forward pass has worked out already."""
         (slopes,) = ctx.saved_tensors
         return slopes * of_loss, None, None, None, None, None
+
+
+def try_out(device: torch.device) -> None:
+    """Start every kernel once, with numbers that are known.
+
+    Raise RuntimeError where one cannot be compiled or computes something else: all are compiled
+    when they are first started, each for the GPU that is there.
+    """
+    state = [torch.ones(ALIGNMENT, device=device) for _ in range(4)]
+    starts = torch.tensor([0, 1], device=device)
+    sums, factors, one = (torch.ones(1, device=device) for _ in range(3))
+    group = {"weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-7}
+    logits, rows = torch.zeros(1, 2, device=device), starts[:1]
+    try:
+        clipping_factors(state[1], starts, 16.0, sums, factors)
+        adamw((state[0], state[1], state[2], state[3]), rows, factors, one[0], one[0], group)
+        loss, _ = Judged.apply(logits, rows, rows.view(1, 1), one, 2 * starts, 2)
+        found = [float(factors), float(loss), float(state[2][0])]
+    except triton.TritonError as error:
+        raise RuntimeError(str(error)) from error
+    # The norm of 1,024 ones is 32; two equal logits; an average of ones, and a tenth of a half.
+    if not all(abs(number - known) < 1e-4 for number, known in zip(found, KNOWN, strict=True)):
+        raise RuntimeError(f"its kernels compute {found}, and not {list(KNOWN)}")

@@ -45,7 +45,7 @@ class TaskLoss:
         classes = torch.arange(self._widest, device=self._truths.device)
         self._is_truth = self._truths.unsqueeze(2) == classes
         by_task = [getattr(weights, task) if len(tasks) > 1 else 1.0 for task in tasks]
-        self._weights = torch.tensor(by_task, device=self._truths.device)
+        self._weights = torch.tensor(by_task, dtype=torch.float32, device=self._truths.device)
         self._padding: dict[tuple[int, int], Tensor] = {}
         self._kernels = own_kernels(self._truths.device)
         starts = [sum(self._sizes[:place]) for place in range(len(tasks) + 1)]

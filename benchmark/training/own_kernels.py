@@ -22,7 +22,7 @@ def why_none(device: torch.device) -> str | None:
 def _on_cuda() -> tuple[ModuleType | None, str | None]:
     try:
         kernels = importlib.import_module("benchmark.training.kernels")
-        kernels.try_out()
+        kernels.try_out(torch.device("cuda"))
     # No Triton; none for this GPU; no C compiler for what starts its kernels.
     except (ImportError, RuntimeError, OSError, subprocess.SubprocessError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -113,8 +113,10 @@ class FlatUpdate(Update):
         if is_whole and self._kernels is not None:
             self._finish_with(self._kernels)
             return
+        for place in set(range(len(self._places))) - self._taken:
+            # A gradient of an earlier step is none of this one's, and adds nothing to its norm.
+            self._places[place].zero_()
         if self._recipe.clipping != "none" and self._taken:
-            # What has no gradient adds nothing to the others, and is handed to nobody.
             factors = clipping_factors(self._places, self._recipe)
             self._blocks *= factors.index_select(0, self._owners).unsqueeze(1)
         if is_whole:

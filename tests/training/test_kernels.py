@@ -51,6 +51,15 @@ def test_where_there_is_a_gpu_they_are_used() -> None:
     assert own_kernels(torch.device("cpu")) is None
 
 
+def test_trying_them_out_finds_what_is_known(
+    kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels.try_out(DEVICE)
+    monkeypatch.setattr(kernels, "KNOWN", (0.5, 0.5, 0.95))
+    with pytest.raises(RuntimeError, match=r"compute \[0.5, 0.69.*and not \[0.5, 0.5, 0.95\]"):
+        kernels.try_out(DEVICE)
+
+
 @pytest.mark.parametrize("n", [1, 32, 45, 100])
 @pytest.mark.parametrize("tasks", [TASKS, ("age_group", "race"), ("gender",), ("race", "gender")])
 def test_losses_and_hits(

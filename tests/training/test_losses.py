@@ -32,6 +32,13 @@ def test_a_single_task_counts_one() -> None:
     assert float(loss) == pytest.approx(math.log(2), rel=1e-6)
 
 
+def test_weights_may_be_whole_numbers() -> None:
+    labels = {task: torch.zeros(2, dtype=torch.int64) for task in TASKS}
+    logits = {task: torch.zeros(2, n_classes(task)) for task in TASKS}
+    answer = TaskLoss(TASKS, labels, LossWeights(1, 2, 3))(logits, torch.arange(2))
+    assert float(answer.loss) == pytest.approx(4 * math.log(5) + 2 * math.log(2), rel=1e-6)
+
+
 def tensors_with_gradients(*gradients: list[float]) -> list[torch.Tensor]:
     tensors = [torch.zeros(len(gradient), requires_grad=True) for gradient in gradients]
     for tensor, gradient in zip(tensors, gradients, strict=True):

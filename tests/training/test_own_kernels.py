@@ -22,7 +22,7 @@ def _asked_anew() -> Iterator[None]:
 
 
 def importing(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
-    def no_compiler() -> None:
+    def no_compiler(_device: torch.device) -> None:
         if error is not None:
             raise error
 

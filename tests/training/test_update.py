@@ -147,6 +147,14 @@ def test_clipping_is_put_to_the_test_by_gradients_that_need_it(
     assert not same_weights(loose.network, fast.network)
 
 
+@pytest.mark.parametrize("architecture", ["mobilenetv4_conv_small", "vit_small_patch16_224"])
+def test_so_does_one_of_timm_s(monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    # Layers of its own kinds, attention, and parameters that no layer of ours has.
+    plain = trained(None, architecture, max_epochs=1)
+    fast = trained(monkeypatch, architecture, max_epochs=1)
+    assert same_weights(plain.network, fast.network)
+
+
 @pytest.mark.parametrize("clipping", ["per_variable", "global", "none"])
 def test_with_kernels_of_our_own_it_learns_the_same(
     monkeypatch: pytest.MonkeyPatch, clipping: str
@@ -211,6 +219,23 @@ def test_a_parameter_that_has_no_gradient_for_once_goes_on_afterwards() -> None:
             update.take()
             update.finish()
         return [first.tolist(), second.tolist()]
+
+    assert trained_with("flat") == trained_with("plain")
+
+
+def test_an_old_gradient_adds_nothing_to_the_norm_of_all() -> None:
+    def trained_with(kind: str) -> list[float]:
+        first, second = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+        clipped = {"clipping": "global", "clip_norm": 1.0, "adam_epsilon": 1.0}
+        taught, optimiser = an_update(first, second, **clipped)
+        if kind == "plain":
+            taught = Update(optimiser, Recipe(learning_rate=0.1, **clipped))
+        for is_large in (True, False):
+            taught.begin()
+            (first.sum() + (1000 * second.sum() if is_large else 0)).backward()
+            taught.take()
+            taught.finish()
+        return first.tolist()
 
     assert trained_with("flat") == trained_with("plain")
 
