@@ -41,8 +41,8 @@ def draw_epoch(
 def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     """Change every face by itself and hand the batch on as floats.
 
-    images: (n, 3, h, w) uint8, 0..255. Returns (n, 3, h, w) float32, 0..255, the same memory
-    format.
+    images: (n, 3, h, w) uint8, 0..255, in channels-last memory, as `FaceBatches.images` gives
+    them. Returns (n, 3, h, w) float32, 0..255, in the same.
     """
     draws = draw(augmentation, len(images), generator)
     drawn = {name: values.to(images.device) for name, values in draws.items()}
@@ -79,7 +79,22 @@ def is_mirrored(draws: Draws) -> Tensor:
 
 
 def _flipped(images: Tensor, chosen: Tensor) -> Tensor:
-    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)
+    """Mirror the chosen of faces: images (n, 3, h, w) uint8, chosen (n,) bool."""
+    as_is, mirrored = in_words(images), in_words(images.flip(-1))
+    picked = torch.where(chosen.view(-1, 1), mirrored, as_is).view(torch.uint8)
+    n, channels, height, width = images.shape
+    return picked.view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def in_words(images: Tensor) -> Tensor:
+    """View faces as rows of the widest whole numbers that they fill: (n, words).
+
+    A choice between two words takes as long as one between two bytes.
+    """
+    rows = images.permute(0, 2, 3, 1).flatten(1)
+    words = (torch.int64, torch.int32, torch.int16)
+    fitting = (word for word in words if rows.shape[1] % word.itemsize == 0)
+    return rows.view(next(fitting, torch.uint8))
 
 
 def _rotated(faces: Tensor, radians: Tensor) -> Tensor:

@@ -149,7 +149,9 @@ class InputScaling(nn.Module):
     """Map RGB pictures of 0..255 to what the weights demand, at the size the trunk wants.
 
     The constants are not part of the state dict: a network is described by `Network.describe`,
-    and a state dict of another preprocessing must not change this one silently.
+    and a state dict of another preprocessing must not change this one silently. They are as wide as
+    a picture, (1, 3, 1, input_px): a processor multiplies a whole row at once, where three numbers,
+    a pixel's, would be multiplied one by one.
     """
 
     factor: Tensor
@@ -160,8 +162,8 @@ class InputScaling(nn.Module):
         self.preprocessing = preprocessing
         self.input_px = input_px
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-        self.register_buffer("factor", (preprocessing.scale / std).view(1, 3, 1, 1), False)
-        self.register_buffer("offset", (-mean / std).view(1, 3, 1, 1), False)
+        self.register_buffer("factor", _row(preprocessing.scale / std, input_px), False)
+        self.register_buffer("offset", _row(-mean / std, input_px), False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scale images (n, 3, h, w), RGB 0..255, uint8 or float, to (n, 3, input_px, input_px).
@@ -180,4 +182,10 @@ class InputScaling(nn.Module):
         if pixels.shape[-2:] != (self.input_px, self.input_px):
             size = (self.input_px, self.input_px)
             pixels = nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
-        return pixels * self.factor + self.offset
+        return (pixels * self.factor).add_(self.offset)
+
+
+def _row(channels: Tensor, px: int) -> Tensor:
+    """Repeat a number a channel, (3,), for every pixel of a row: (1, 3, 1, px), channels last."""
+    row = channels.view(1, 3, 1, 1).expand(1, 3, 1, px)
+    return row.contiguous(memory_format=torch.channels_last)

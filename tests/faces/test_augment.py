@@ -1,9 +1,10 @@
 """Changes are drawn for each face by itself, by the seed, and within their range."""
 
+import pytest
 import torch
 
 from benchmark.experiment import Augmentation
-from benchmark.faces.augment import augment, draw, draw_epoch
+from benchmark.faces.augment import augment, draw, draw_epoch, in_words
 
 
 def faces(n: int = 64) -> torch.Tensor:
@@ -26,6 +27,29 @@ def test_flipping_mirrors_some_faces_whole_and_leaves_the_others() -> None:
     assert all(a or b for a, b in zip(mirrored, same, strict=True))
     # Of 64 fair coins, under 16 or over 48 heads has a probability of about 3e-5.
     assert 16 <= sum(mirrored) <= 48
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "word"),
+    [(8, 8, torch.int64), (6, 6, torch.int32), (3, 2, torch.int16), (7, 7, torch.uint8)],
+)
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_faces_of_every_size_are_mirrored_in_the_widest_words(
+    height: int, width: int, word: torch.dtype, channels_last: bool
+) -> None:
+    kept = torch.randint(0, 256, (9, height, width, 3), dtype=torch.uint8)
+    # A part of a larger batch, which begins in the middle of its memory.
+    images = kept[1:].permute(0, 3, 1, 2)
+    if not channels_last:
+        images = images.contiguous()
+    assert in_words(images).dtype == word
+    flip = Augmentation(flip=True)
+    result = augment(images, flip, torch.Generator().manual_seed(4))
+    chosen = draw(flip, 8, torch.Generator().manual_seed(4))["flip"] < 0.5
+    assert 0 < int(chosen.sum()) < 8
+    for face, before, is_mirrored in zip(result, images, chosen.tolist(), strict=True):
+        assert torch.equal(face, (before.flip(-1) if is_mirrored else before).float())
+    assert result.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_every_face_gets_its_own_brightness() -> None:

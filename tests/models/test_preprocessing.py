@@ -80,6 +80,22 @@ def test_channels_last_pictures_stay_channels_last(
     assert scaled.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("preprocessing", [IMAGENET, CAFFE])
+@pytest.mark.parametrize("faces", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("placed", [torch.channels_last, torch.contiguous_format])
+def test_scaling_a_row_at_once_changes_no_bit(
+    preprocessing: Preprocessing, faces: torch.memory_format, placed: torch.memory_format
+) -> None:
+    images = torch.randint(0, 256, (3, 3, 9, 9)).float().contiguous(memory_format=faces)
+    given, own = images.clone(), InputScaling(preprocessing, 9)
+    own.to(memory_format=placed)  # type: ignore[call-overload]
+    mean, std = (torch.tensor(values) for values in (preprocessing.mean, preprocessing.std))
+    factor, offset = ((values / std).view(3, 1, 1) for values in (preprocessing.scale, -mean))
+    in_order = given.flip(1) if preprocessing.channels == "BGR" else given
+    assert torch.equal(own(images), in_order * factor + offset)
+    assert torch.equal(images, given)
+
+
 def test_constants_are_not_part_of_the_state() -> None:
     assert not InputScaling(CAFFE, 100).state_dict()
 
