@@ -81,6 +81,17 @@ def test_a_seal_that_is_gone_while_its_digests_are_there_is_damage(run: RunRecor
     assert "done.json" in found.detail
 
 
+def test_scores_whose_seal_has_lost_its_name_are_damaged(run: RunRecord) -> None:
+    path = run.folder / "metrics.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"seal"', '"sea"'), encoding="utf-8")
+    assert "runs rescore --again" in said(run)["metrics"].detail
+    content = json.loads(text)
+    del content["seal"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert said(RunRecord(run.folder))["metrics"].verdict == "holds"
+
+
 def test_an_altered_prediction_is_found_and_named(run: RunRecord) -> None:
     text = run.predictions_path.read_text(encoding="utf-8")
     run.predictions_path.write_text(text.replace("0.2", "0.3", 1), encoding="utf-8")

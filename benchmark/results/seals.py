@@ -25,6 +25,10 @@ SEALED: Final = (
 """What training left, of which nothing can be computed again without training again."""
 DIGESTS: Final = "sha256"
 SEAL: Final = "seal"
+SCORED: Final = {
+    "schema", "scoring_version", "predictions_sha256", "metrics", "subgroups", "answers"
+}  # fmt: skip
+"""What metrics.json may hold without a seal: runs scored before there was one hold no more."""
 
 
 def sealed(folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,7 +49,10 @@ def scores_are_sealed(record: RunRecord) -> bool | None:
     """
     content = json.loads((record.folder / "metrics.json").read_text(encoding="utf-8"))
     seal = content.pop(SEAL, None)
-    return None if seal is None else bool(seal == _digest(content))
+    if seal is None:
+        # Of a seal whose name is damaged its value is left.
+        return None if content.keys() <= SCORED else False
+    return bool(seal == _digest(content))
 
 
 def _digest(content: Mapping[str, Any]) -> str:
