@@ -5,13 +5,15 @@ a network of many small kernels is else bound by the host that launches them. Wh
 is the same.
 """
 
+import contextlib
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import torch
+import torch._functorch.config
 from torch import Tensor
 
 from benchmark.experiment import Recipe
@@ -235,9 +237,10 @@ class Steps:
         reader = self._step.reader
         compiled: Apply = torch.compile(_function_of(reader), dynamic=False)
         try:
-            with torch._dynamo.config.patch(recompile_limit=PROGRAMS):
+            with _compiling():
                 self._step(batch, compiled)
             reader.device.synchronise()
+            _check_finite(self._step.trained)
         except (RuntimeError, OSError, ImportError) as error:
             self._speed.say(f"torch.compile does not work here ({_first_line(error)}): going on "
                             "without it")  # fmt: skip
@@ -265,6 +268,26 @@ class Steps:
             self._fixed = fixed
             self.report |= {"graph": True, "graph_seconds": _seconds_since(started)}
         self._step.totals.reset()
+
+
+@contextlib.contextmanager
+def _compiling() -> Iterator[None]:
+    """Compile as many programs as there are, and backward passes as autograd computes them.
+
+    Left to itself the compiler rounds a head's gradients to bf16, since its forward pass is called
+    under autocast; in the head itself that is off (torch's issue 179804, pull request 177287).
+    """
+    with (
+        torch._dynamo.config.patch(recompile_limit=PROGRAMS),
+        torch._functorch.config.patch(backward_pass_autocast="off"),
+    ):
+        yield
+
+
+def _check_finite(values: Sequence[Tensor]) -> None:
+    """Refuse what a compiler's mistake looks like: weights after one step that are no numbers."""
+    if not all(bool(value.isfinite().all()) for value in values):
+        raise RuntimeError("a first step leaves weights that are not finite")
 
 
 def not_recorded(what: str, error: Exception) -> str:

@@ -3,7 +3,9 @@
 The recorder here does the work itself, on the CPU: all but CUDA's own part is put to the test.
 """
 
+import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from benchmark.experiment import Augmentation, Experiment
 from benchmark.faces.batches import FaceBatches
 from benchmark.training import counting
-from benchmark.training.device import Device
+from benchmark.training.device import Device, Precision
 from benchmark.training.optimiser import set_rate
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.reading import Batch, Reader, epoch_batches
@@ -68,11 +70,14 @@ def rate_tensors(state: TrainingState) -> None:
 
 
 def trained(
-    experiment: Experiment, data: TrainingFaces, speed: SpeedSettings | None = None
+    experiment: Experiment,
+    data: TrainingFaces,
+    speed: SpeedSettings | None = None,
+    device: Device = CPU,
 ) -> TrainingState:
-    state = start(a_network(experiment), experiment.recipe, CPU)
+    state = start(a_network(experiment), experiment.recipe, device)
     rate_tensors(state)
-    epochs(fit(state, data, experiment, 4, CPU, speed))
+    epochs(fit(state, data, experiment, 4, device, speed))
     return state
 
 
@@ -208,6 +213,41 @@ def test_without_a_compiler_training_goes_on_and_says_so(
         "going on without it"
     ]
     assert after.speed_report["compiled"] is False
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_compiled_backward_pass_rounds_nothing_that_an_eager_one_does_not(
+    faces: FaceBatches, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    # This compiler of torch's fuses nothing: what it traced is computed operation by operation.
+    tracing = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", tracing)
+    experiment, device = an_experiment(trained="all"), replace(CPU, precision=precision)
+    eager = trained(experiment, some_data(faces), device=device)
+    compiled = trained(experiment, some_data(faces), SpeedSettings(compile=True), device=device)
+    assert compiled.speed_report["compiled"] is True
+    assert same_weights(eager.network, compiled.network)
+
+
+def test_a_compilers_mistake_is_not_learnt_from(
+    faces: FaceBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(function: Callable[..., dict[str, Tensor]], **_options: object) -> object:
+        def compiled(inputs: Tensor) -> dict[str, Tensor]:
+            return {task: logits * float("nan") for task, logits in function(inputs).items()}
+
+        return compiled
+
+    experiment, said = an_experiment(trained="all"), list[str]()
+    eager = trained(experiment, some_data(faces))
+    monkeypatch.setattr(torch, "compile", mistaken)
+    after = trained(experiment, some_data(faces), SpeedSettings(compile=True, say=said.append))
+    assert said == [
+        "torch.compile does not work here (a first step leaves weights that are not finite): "
+        "going on without it"
+    ]
+    assert after.speed_report["compiled"] is False
+    assert same_weights(eager.network, after.network)
 
 
 def test_recorded_counting_pads_the_last_batch_with_faces_that_do_not_count(
