@@ -35,22 +35,26 @@ def agreement(
     device: "Device",
     places: tuple[Path, Path],
     *,
+    compiled: bool,
     quiet: bool,
     as_json: bool,
 ) -> ExitCode:
     """Train all pairs, print and write the table; places: of weights, and where files go.
 
-    A difference whose interval leaves 0 out is a finding.
+    compiled: compare what torch.compile makes of a step, too. A difference whose interval leaves 0
+    out is a finding.
     """
     from benchmark.speed.agreement import Agreement, agreements, as_data, meetings_for
 
     weights_dir, folder = places
     loaded = _weights(experiment, weights_dir)
     found: list[Agreement] = []
-    n_trainings = 2 * len(meetings_for(device)) * len(seeds)
+    meetings = meetings_for(device, compiled=compiled)
+    manners = {side.unnamed for meeting in meetings for side in (meeting.plain, meeting.fast)}
+    n_trainings = len(manners) * len(seeds)
     with progress_bar(quiet=quiet or as_json) as progress:
         bar = progress.add_task("epochs", total=n_trainings * experiment.recipe.max_epochs)
-        for event in agreements(experiment, loaded, seeds, faces, device):
+        for event in agreements(experiment, loaded, seeds, faces, meetings):
             if isinstance(event, Agreement):
                 found.append(event)
             else:

@@ -64,7 +64,10 @@ Workers = Annotated[
 Against = Annotated[str, typer.Option(help="Loops beside the plain one: timm, lightning, or none.")]
 Compiled = Annotated[
     bool,
-    typer.Option("--compile", help="Let torch.compile fuse our operations, in the warm-up."),
+    typer.Option(
+        "--compile",
+        help="Let torch.compile fuse our operations, in the warm-up; --agreement compares it, too.",
+    ),
 ]
 InPlace = Annotated[
     bool, typer.Option("--agreement", help="Compare results of fast and plain ways instead.")
@@ -122,8 +125,9 @@ def speed(
         if definition is not None:
             places = (weights_dir or data_dir / "weights", folder)
             code = measure_agreement(
-                answer, definition, numbers, faces, hardware, places, quiet=quiet, as_json=as_json
-            )
+                answer, definition, numbers, faces, hardware, places,
+                compiled=compiled, quiet=quiet, as_json=as_json,
+            )  # fmt: skip
         else:
             session = Session(faces, hardware, options)
             _measure(answer, options, session, folder, quiet=quiet, as_json=as_json)

@@ -4,7 +4,7 @@ Over several seeds, on validation faces: paired differences in accuracy with the
 whether the weights came out equal to the last bit.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmark.errors import RunError
 from benchmark.experiment import Experiment
 from benchmark.faces.batches import FaceBatches
 from benchmark.faces.store import FaceSet
@@ -32,8 +33,14 @@ class Manner:
 
     name: str
     device: Device
-    cached: bool
-    graph: bool
+    cached: bool = False
+    graph: bool = False
+    compile: bool = False
+
+    @property
+    def unnamed(self) -> "Manner":
+        """What it does, whatever it is called: bf16 here is eager there."""
+        return replace(self, name="")
 
 
 @dataclass(frozen=True)
@@ -91,23 +98,26 @@ class Agreement:
         return all(self.holds(task) for task in self.differences)
 
 
-def meetings_for(device: Device) -> list[Meeting]:
+def meetings_for(device: Device, *, compiled: bool = False) -> list[Meeting]:
     """Give what can be compared here: bf16 where it is native, graphs where there is CUDA.
 
-    A cache is compared in deterministic fp32, where it must change no bit on a CPU.
+    A cache is compared in deterministic fp32, where it must change no bit on a CPU. `compiled`:
+    what torch.compile makes of a step, too, in the arithmetic that is the fastest here.
     """
     exact = Device(device.torch_device, "fp32", exact=True)
     fp32 = Device(device.torch_device, "fp32")
-    live = Manner("live", exact, cached=False, graph=False)
+    live = Manner("live", exact)
     found = [Meeting(live, replace(live, name="cached", cached=True))]
     on_cuda = device.kind == "cuda"
-    if on_cuda or (device.kind == "cpu" and cpu_has_bf16()):
-        plain = Manner("fp32", fp32, cached=False, graph=False)
-        bf16 = replace(fp32, precision="bf16")
-        found.append(Meeting(plain, replace(plain, name="bf16", device=bf16)))
+    has_bf16 = on_cuda or (device.kind == "cpu" and cpu_has_bf16())
+    fastest = replace(fp32, precision="bf16") if has_bf16 else fp32
+    eager = Manner("eager", fastest)
+    if has_bf16:
+        found.append(Meeting(Manner("fp32", fp32), replace(eager, name="bf16")))
     if on_cuda:
-        eager = Manner("eager", replace(fp32, precision="bf16"), cached=False, graph=False)
         found.append(Meeting(eager, replace(eager, name="graph", graph=True)))
+    if compiled:
+        found.append(Meeting(eager, replace(eager, name="compiled", compile=True)))
     return found
 
 
@@ -116,20 +126,21 @@ def agreements(
     loaded: LoadedWeights | None,
     seeds: tuple[int, ...],
     faces: FaceSet,
-    device: Device,
+    meetings: Sequence[Meeting],
 ) -> Iterator[Advanced | Agreement]:
-    """Train every meeting's two manners with every seed, and compare them."""
-    course = _Course(experiment, loaded, faces, device)
-    done: dict[tuple[Any, ...], Trained] = {}
-    for meeting in meetings_for(device):
+    """Train every meeting's two manners with every seed, and compare them.
+
+    Raise RunError where a step was to be compiled and could not be.
+    """
+    course = _Course(experiment, loaded, faces, meetings[0].plain.device)
+    done: dict[tuple[Manner, int], Trained] = {}
+    for meeting in meetings:
         for manner in (meeting.plain, meeting.fast):
             for seed in seeds:
-                key = (manner.device, manner.cached, manner.graph, seed)
-                if key not in done:
-                    trained = course.train(manner, seed)
-                    done[key] = yield from trained
+                if (manner.unnamed, seed) not in done:
+                    done[manner.unnamed, seed] = yield from course.train(manner, seed)
         sides = [
-            [done[(manner.device, manner.cached, manner.graph, seed)] for seed in seeds]
+            [done[manner.unnamed, seed] for seed in seeds]
             for manner in (meeting.plain, meeting.fast)
         ]
         yield course.compared(meeting, *sides)
@@ -157,10 +168,15 @@ class _Course:
             state = start(network, self._experiment.recipe, device)
             prefix = self._prefix(network, device) if manner.cached else None
             data = TrainingFaces(self._on_device, rows[0], rows[1], prefix)
-            speed = SpeedSettings(graph=manner.graph)
+            speed = SpeedSettings(graph=manner.graph, compile=manner.compile)
             for step in fit(state, data, self._experiment, seed, device, speed):
                 if isinstance(step, EpochResult):
                     yield Advanced(manner, seed, step.epoch)
+            if manner.compile and not state.speed_report["compiled"]:
+                raise RunError(
+                    "torch.compile does not work here, and cannot be compared",
+                    fix="Leave --compile out; `facebench doctor` says what this machine has",
+                )
             replace(device, precision="fp32").place(network)
             shares = probabilities(network, self._on_device, rows[1])
         weights = {name: value.cpu() for name, value in network.state_dict().items()}

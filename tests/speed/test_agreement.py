@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmark.errors import RunError
 from benchmark.experiment import Backbone, Experiment, Head, Recipe
 from benchmark.faces.store import FaceSet
 from benchmark.speed.agreement import Agreement, agreements, as_data, cells_of, meetings_for
@@ -13,18 +14,19 @@ from benchmark.training.device import Device, cpu_has_bf16
 CPU = Device(torch.device("cpu"), "fp32")
 
 
+SMALL = Experiment(
+    name="small",
+    asks="Do they agree?",
+    backbone=Backbone("cnn", trainable_stages=1, input_px=32),
+    head=Head(hidden_units=8),
+    recipe=Recipe(learning_rate=1e-3, max_epochs=1),
+    ad_hoc=True,
+)
+
+
 @pytest.fixture(scope="module")
 def found(drawn_faces: FaceSet) -> Agreement:
-    experiment = Experiment(
-        name="small",
-        asks="Do they agree?",
-        backbone=Backbone("cnn", trainable_stages=1, input_px=32),
-        head=Head(hidden_units=8),
-        recipe=Recipe(learning_rate=1e-3, max_epochs=1),
-        ad_hoc=True,
-    )
-    # The first pair is there on every machine.
-    events = agreements(experiment, None, (0, 1), drawn_faces, CPU)
+    events = agreements(SMALL, None, (0, 1), drawn_faces, meetings_for(CPU)[:1])
     return next(event for event in events if isinstance(event, Agreement))
 
 
@@ -48,3 +50,18 @@ def test_what_the_hardware_has_is_compared() -> None:
     assert names == ["cached against live", *(["bf16 against fp32"] if cpu_has_bf16() else [])]
     on_cuda = [meeting.name for meeting in meetings_for(Device(torch.device("cuda"), "bf16"))]
     assert on_cuda == ["cached against live", "bf16 against fp32", "graph against eager"]
+    assert [meeting.name for meeting in meetings_for(CPU, compiled=True)] == [
+        *names, "compiled against eager"
+    ]  # fmt: skip
+
+
+def test_where_nothing_compiles_nothing_is_compared(
+    drawn_faces: FaceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(*_arguments: object, **_options: object) -> object:
+        raise OSError("no room")
+
+    monkeypatch.setattr(torch, "compile", lambda *_arguments, **_options: no_compiler)
+    last = meetings_for(CPU, compiled=True)[-1:]
+    with pytest.raises(RunError, match="torch.compile does not work here, and cannot be compared"):
+        list(agreements(SMALL, None, (0,), drawn_faces, last))
