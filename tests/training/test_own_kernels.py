@@ -1,5 +1,10 @@
-"""Without Triton a GPU takes torch's kernels, and it is said why."""
+"""Without Triton a GPU takes torch's kernels, and it is said why; with it ours are right."""
 
+import importlib.util
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 
@@ -8,10 +13,12 @@ import torch
 
 from benchmark.training import own_kernels, steps
 from benchmark.training.steps import SpeedSettings, Steps
+from tests.conftest import ROOT
 from tests.training.small import some_faces
 from tests.training.test_steps import a_step
 
 GPU = torch.device("cuda")
+TESTS = "tests/training/test_kernels.py"
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +75,19 @@ def test_a_training_says_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     Steps(step, 8, SpeedSettings(say=said.append), None)
     assert len(said) == 1
     assert said[0].startswith("Triton does not work here (No module named 'triton')")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="they are compiled for the GPU that is here")
+def test_without_a_gpu_they_pass_their_tests_line_by_line() -> None:
+    # Triton asks how to read a kernel when it is imported: only a process of its own can say so.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    answer = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", TESTS],
+        cwd=ROOT, env=own | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    passed = re.search(r"(\d+) passed", answer.stdout)
+    assert passed is not None
+    assert int(passed[1]) > 20
