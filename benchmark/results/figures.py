@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -57,9 +58,20 @@ class Caption:
 
 
 def write_png(path: Path, figure: Figure) -> None:
-    """Write a figure atomically; equal figures give equal bytes."""
+    """Write a figure atomically; equal figures give equal bytes.
+
+    The bytes are `savefig`'s, which draws every figure a second time, unseen, to lay it out.
+    """
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+        canvas.print_png(  # type: ignore[no-untyped-call]
+            temporary, metadata={"Software": None}
+        )
 
 
 def percent_ticks() -> FuncFormatter:

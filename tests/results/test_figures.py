@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from benchmark.results.calibration import calibrate
 from benchmark.results.calibration_figures import reliability_figure
 from benchmark.results.figures import (
+    DPI,
     Caption,
     confusion_figure,
     curves_figure,
@@ -212,6 +213,22 @@ def test_equal_figures_give_equal_bytes(scores: Scores, tmp_path: Path) -> None:
         figure = subgroups_figure(scores.subgroups, scores.gaps, CAPTION, task="race")
         write_png(tmp_path / name, figure)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_laid_out_once_they_are_what_savefig_writes(scores: Scores, tmp_path: Path) -> None:
+    history = pd.DataFrame({"train/loss": [1.0, 0.5], "val/combined": [0.2, 0.4]})
+    makers: tuple[Callable[[], Figure], ...] = (
+        lambda: confusion_figure(scores.confusion["race"], "race", CAPTION),
+        lambda: subgroups_figure(scores.subgroups, scores.gaps, CAPTION, task="race"),
+        lambda: heat_map_figure(scores.subgroups, scores.gaps, CAPTION, task="race"),
+        lambda: reliability_figure(scores.calibration["race"], CAPTION, task="race"),
+        lambda: curves_figure(history, CAPTION, selected_epoch=2),
+        lambda: Figure(figsize=(2, 1)),
+    )
+    for make in makers:
+        write_png(tmp_path / "ours.png", make())
+        make().savefig(tmp_path / "theirs.png", dpi=DPI, metadata={"Software": None})
+        assert (tmp_path / "ours.png").read_bytes() == (tmp_path / "theirs.png").read_bytes()
 
 
 def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from benchmark.tracking import MlflowMirror, landing_path, open_store
 from tests.tracking.conftest import the_record
 
 mlflow = pytest.importorskip("mlflow")
+event = pytest.importorskip("sqlalchemy").event
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own dependencies deprecate each other
 
@@ -77,10 +78,17 @@ def test_a_store_that_was_left_half_made_is_a_sentence(runs_dir: Path, tmp_path:
     assert "facebench runs import" in raised.value.fix
 
 
-def test_a_locked_store_is_a_sentence(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{runs_dir / 'mlflow.db'}?timeout=0.1")
+def impatient(
+    _connection: object, _cursor: object, statement: str, parameters: object, *_others: object
+) -> tuple[str, object]:
+    """MLflow has SQLite wait for twenty seconds, and says so again in every session."""
+    return statement.replace("busy_timeout = 20000", "busy_timeout = 100"), parameters
+
+
+def test_a_locked_store_is_a_sentence(runs_dir: Path) -> None:
     mirror = MlflowMirror(runs_dir, print)
-    mirror.client()
+    engine = mirror.client()._tracking_client.store.engine
+    event.listen(engine, "before_cursor_execute", impatient, retval=True)
     with sqlite3.connect(runs_dir / "mlflow.db") as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TrackingError, match="locked") as raised:

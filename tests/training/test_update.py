@@ -104,8 +104,9 @@ def trained(
 def test_a_network_ends_in_the_weights_of_autocast_and_autograd(
     monkeypatch: pytest.MonkeyPatch, architecture: str, precision: str
 ) -> None:
-    plain = trained(None, architecture, precision=precision)
-    fast = trained(monkeypatch, architecture, precision=precision)
+    asked = {"precision": precision, "max_epochs": 1 if architecture == "resnet18" else 2}
+    plain = trained(None, architecture, **asked)
+    fast = trained(monkeypatch, architecture, **asked)
     assert same_weights(plain.network, fast.network)
 
 
@@ -118,6 +119,8 @@ def test_so_does_one_trained_from_a_stage_on(
     monkeypatch: pytest.MonkeyPatch, architecture: str, is_cached: bool
 ) -> None:
     asked = {"stages": 1, "is_cached": is_cached}
+    if architecture == "resnet18":
+        asked["max_epochs"] = 1
     plain = trained(None, architecture, **asked)
     fast = trained(monkeypatch, architecture, **asked)
     assert same_weights(plain.network, fast.network)
@@ -147,7 +150,7 @@ def test_clipping_is_put_to_the_test_by_gradients_that_need_it(
     assert not same_weights(loose.network, fast.network)
 
 
-@pytest.mark.parametrize("architecture", ["mobilenetv4_conv_small", "vit_small_patch16_224"])
+@pytest.mark.parametrize("architecture", ["mobilenetv4_conv_small", "vit_tiny_patch16_224"])
 def test_so_does_one_of_timm_s(monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
     # Layers of its own kinds, attention, and parameters that no layer of ours has.
     plain = trained(None, architecture, max_epochs=1)
