@@ -114,12 +114,15 @@ def count_text(count: int | None) -> str:
 
 
 def duration_text(seconds: float | None) -> str:
-    """Write a training time: `48 s`, `12 min`, `3.4 h`."""
+    """Write a training time with two digits or more: `48 s`, `1.7 min`, `12 min`, `3.4 h`."""
     if seconds is None:
         return NOTHING
-    if seconds < 100:
+    if seconds < 99.5:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+    minutes = seconds / 60
+    if minutes < 99.5:
+        return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def seeds_text(seeds: Sequence[int]) -> str:

@@ -30,7 +30,17 @@ def test_counts_have_three_digits(count: int | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "–"), (48.4, "48 s"), (750.0, "12 min"), (12_240.0, "3.4 h")]
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (48.4, "48 s"),
+        (99.6, "1.7 min"),
+        (596.9, "9.9 min"),
+        (597.1, "10 min"),
+        (750.0, "12 min"),
+        (5_971.0, "1.7 h"),
+        (12_240.0, "3.4 h"),
+    ],
 )
 def test_durations_have_a_fitting_unit(seconds: float | None, text: str) -> None:
     assert duration_text(seconds) == text
