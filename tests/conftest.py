@@ -23,6 +23,19 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("FACEBENCH_TEST_SHARED", ROOT.parent / "shared"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _small_pictures() -> Iterator[None]:
+    """Draw runs' pictures coarsely: a run has fourteen, and they take longer than its training.
+
+    `tests/results/test_figures.py` draws them as they are.
+    """
+    from benchmark.results import figures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "DPI", 30)
+        yield
+
+
 def shared_file(*parts: str) -> Path:
     """Find a real file that lies beside the checkout; skip the test where it does not."""
     path = SHARED.joinpath(*parts)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from benchmark.results import figures
 from benchmark.results.calibration import calibrate
 from benchmark.results.calibration_figures import reliability_figure
 from benchmark.results.figures import (
@@ -32,6 +33,12 @@ CAPTION = Caption("mtl-cnn-none-full-short", "utkface-100", drawn=False)
 
 
 SKILLS: dict[TaskName, float] = {"age_group": 1.2, "gender": 1.5, "race": 1.5}
+
+
+@pytest.fixture(autouse=True)
+def _as_fine_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what the other tests do to pictures: DPI was read before that."""
+    monkeypatch.setattr(figures, "DPI", DPI)
 
 
 @pytest.fixture(scope="module")
