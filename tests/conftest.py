@@ -32,7 +32,7 @@ def _small_pictures() -> Iterator[None]:
     from benchmark.results import figures
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "DPI", 30)
+        patch.setattr(figures, "DPI", 60)
         yield
 
 
