@@ -97,12 +97,18 @@ class RunWays:
         self._keep()
         return found
 
-    def predictor(self, parts: Parts, prefix: CachedFaces | None) -> Predict:
-        """Give what computes the stored probabilities: fp32, from pictures or what equals them."""
-        exact = replace(self.device, precision="fp32", channels_last=True, probes=False)
-        # The one layout that stored numbers are computed in, whichever training was faster in.
+    @property
+    def _exact_device(self) -> Device:
+        """The one precision and layout of stored numbers, whichever training is faster in."""
+        return replace(self.device, precision="fp32", channels_last=True, probes=False)
+
+    def predictor(self, usable: CachedFaces | None) -> Predict:
+        """Give what computes the stored probabilities: fp32, from pictures or what equals them.
+
+        usable: as `exact_prefix` gives it.
+        """
+        exact = self._exact_device
         exact.place(self._network)
-        usable = self._exact_prefix(parts, prefix, exact)
 
         def predict(rows: Rows) -> Mapping[TaskName, npt.NDArray[np.float32]]:
             indices = torch.from_numpy(rows).to(exact.torch_device)
@@ -110,10 +116,8 @@ class RunWays:
 
         return predict
 
-    def _exact_prefix(
-        self, parts: Parts, prefix: CachedFaces | None, exact: Device
-    ) -> CachedFaces | None:
-        """Give fp32 activations of the faces that are judged; computed once for all runs on them.
+    def exact_prefix(self, parts: Parts, prefix: CachedFaces | None) -> CachedFaces | None:
+        """Give fp32 activations of validation and test faces; computed once for all runs on them.
 
         Those of the whole split, so that specialists and runs on everyone share them.
         """
@@ -124,7 +128,10 @@ class RunWays:
         shown: tuple[PartName, ...] = ("val", "test") if self._read_test else ("val",)
         rows = np.unique(np.concatenate([parts.whole[part] for part in shown]))
         request = PrefixRequest(self._plan.faces.pixel_digest, rows=torch.from_numpy(rows))
-        found = open_prefix(self._network, self._on_device, exact, self._cache, request)
+        found = open_prefix(
+            self._network, self._on_device, self._exact_device, self._cache, request
+        )
+        self.device.place(self._network)
         if found is not None:
             self._said["cache_of_answers"] = found.report()
         return found if found is not None and found.is_exact_fp32 else None

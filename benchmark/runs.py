@@ -183,16 +183,17 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
         device.reset_peak_memory()
         yield Started(plan, state.epochs_done, len(rows["train"]))
         prefix = ways.prefix()
+        exact = ways.exact_prefix(parts, prefix)
         yield Prepared(plan, ways.sentence())
 
-        data = TrainingFaces(on_device, rows["train"], rows["val"], prefix)
+        data = TrainingFaces(on_device, rows["train"], rows["val"], prefix, exact)
         for step in fit(state, data, experiment, plan.seed, device, ways.speed):
             if isinstance(step, EpochResult):
                 keeper.add(state, step)
             yield Advanced(plan, step)
         keeper.finish(state)
 
-        write_answers(plan, parts, ways.predictor(parts, prefix), settings)
+        write_answers(plan, parts, ways.predictor(exact), settings)
         ways.note_steps(state.speed_report)
     trained = Trained(network, keeper.table(), state.best_epoch + 1)
     finish(plan, trained, parts, settings)

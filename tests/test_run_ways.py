@@ -1,5 +1,6 @@
 """How a run is computed changes neither its identity nor its numbers, and is written down."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from benchmark.results.predictions import (
 )
 from benchmark.run_folders import begin, parts_for
 from benchmark.run_ways import RunWays
-from benchmark.runs import Prepared, run
+from benchmark.runs import Advanced, Prepared, run
+from benchmark.tasks import TaskName
 from benchmark.training.device import Device, choose_device
 from benchmark.training.prefix_cache import CacheSettings
 from benchmark.training.probabilities import probabilities
+from benchmark.training.reading import Reader
+from benchmark.training.trainer import EpochResult
 
 CPU = Device(torch.device("cpu"), "fp32")
 BF16 = Device(torch.device("cpu"), "bf16")
@@ -101,8 +105,10 @@ def test_fp32_answers_come_from_what_was_trained_on(drawn_faces: FaceSet, tmp_pa
     prefix, parts = ways.prefix(), parts_for(plan)
     rows = parts.own["val"]
     assert prefix is not None
-    cached = ways.predictor(parts, prefix)(rows)
-    live = ways.predictor(parts, None)(rows)
+    exact = ways.exact_prefix(parts, prefix)
+    assert exact is prefix
+    cached = ways.predictor(exact)(rows)
+    live = ways.predictor(None)(rows)
     assert all((cached[task] == live[task]).all() for task in live)
     assert len(list((tmp_path / "cache").glob("*.prefix"))) == 1
 
@@ -161,3 +167,54 @@ def test_a_device_that_vanishes_ends_the_run_in_one_sentence(
     assert "much advice" not in str(raised.value)
     assert "goes on after the last epoch that was kept" in str(raised.value)
     assert "AcceleratorError" in (plan.folder / "failed.json").read_text()
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_selected_epochs_score_is_the_one_of_the_stored_predictions(
+    drawn_faces: FaceSet, tmp_path: Path, *, cached: bool, channels_last: bool
+) -> None:
+    """Trained in bf16; history.csv, metrics.json and predictions.csv give one number, in fp32."""
+    cache = CacheSettings(tmp_path / "cache") if cached else None
+    device = replace(BF16, channels_last=channels_last)
+    where = settings(tmp_path, device=device, cache=cache)
+    plan = a_plan(drawn_faces, where, an_experiment(max_epochs=4, learning_rate=3e-2))
+    shown = [
+        event.step
+        for event in run(plan, on_cpu(drawn_faces), where)
+        if isinstance(event, Advanced) and isinstance(event.step, EpochResult)
+    ]
+    record = plan.record
+    selected = int(record.done["selected_epoch"])
+    epoch = record.history().set_index("epoch").loc[selected]
+    stored = read_predictions(record.predictions_path)
+    stored = stored[stored["part"] == "val"]
+    for task in plan.experiment.head.tasks:
+        rate = float((stored[task] == stored[f"{task}_pred"]).mean())
+        assert epoch[f"val/{task}/accuracy"] == rate
+        assert record.metrics[f"selected/val/{task}/accuracy"] == rate
+        assert shown[selected - 1].val_accuracy[task] == rate
+    assert epoch["val/combined"] == record.metrics["selected/val/combined"]
+    assert (
+        epoch["val/combined"]
+        == shown[selected - 1].val_combined
+        == max(step.val_combined for step in shown)
+    )
+
+
+def test_bf16_training_is_selected_on_fp32_answers(
+    drawn_faces: FaceSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else an epoch could be the best by rounding alone, with a score that nobody finds again."""
+    precisions = set()
+    logits = Reader.logits
+
+    def noted(reader: Reader, rows: torch.Tensor) -> dict[TaskName, torch.Tensor]:
+        precisions.add(reader.device.precision)
+        return logits(reader, rows)
+
+    monkeypatch.setattr(Reader, "logits", noted)
+    where = settings(tmp_path, device=BF16)
+    plan = a_plan(drawn_faces, where, an_experiment(max_epochs=1))
+    list(run(plan, on_cpu(drawn_faces), where))
+    assert precisions == {"fp32"}

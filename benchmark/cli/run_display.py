@@ -97,7 +97,7 @@ class RunDisplay(Bars):
     def _show_step(self, event: Advanced) -> None:
         step, recipe = event.step, event.plan.experiment.recipe
         if isinstance(step, EpochResult):
-            self.say(_epoch_line(step, recipe.max_epochs))
+            self.say(epoch_line(step, recipe.max_epochs))
             return
         if self._run_bar is not None:
             done = step.epoch * step.images_total + step.images_done
@@ -126,13 +126,13 @@ class RunDisplay(Bars):
             self.say(f"[bold]{name}[/]: [red]failed[/], {why}")
 
 
-def _epoch_line(result: EpochResult, n_epochs: int) -> str:
-    """Write an epoch in under 80 columns, whatever the number of tasks."""
-    rates = "  ".join(
-        f"{TASK_TITLES[task]} {rate:.1%}" for task, rate in result.val_accuracy.items()
+def epoch_line(result: EpochResult, n_epochs: int) -> str:
+    """Write an epoch in 80 columns: the validation score that selects, and what it consists of."""
+    rates = ", ".join(
+        f"{TASK_TITLES[task]} {100 * rate:.1f}" for task, rate in result.val_accuracy.items()
     )
     best = " [green]best[/]" if result.is_best else ""
     return (
-        f"  {result.epoch + 1:>3}/{n_epochs}  loss {result.train_loss:.3f}  val {rates}  "
-        f"{result.images_per_second:.0f}/s{best}"
+        f"{result.epoch + 1:>3}/{n_epochs} loss {result.train_loss:.3f} "
+        f"val {100 * result.val_combined:.1f} % ({rates}) {result.images_per_second:.0f}/s{best}"
     )

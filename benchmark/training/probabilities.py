@@ -43,11 +43,13 @@ def probabilities(
     found bit-equal to a live forward pass; others are not used.
     """
     usable = prefix if prefix is not None and prefix.is_exact_fp32 else None
-    reader = Reader(network, faces, Device(faces.device, "fp32"), usable)
+    device = Device(faces.device, "fp32")
+    reader = Reader(network, faces, device, usable)
     pieces: dict[TaskName, list[Tensor]] = {}
     n_done = 0
     network.eval()
-    with torch.inference_mode():
+    # No contest: by rule the same kernels compute an epoch's score and what is stored of it.
+    with torch.inference_mode(), device.without_contest():
         for batch in torch.split(indices, evaluation_batch(faces.device)):
             for _, answers in in_halves(reader.logits, batch):
                 for task, logits in answers.items():
@@ -58,21 +60,25 @@ def probabilities(
     return {task: torch.cat(parts).numpy() for task, parts in pieces.items()}
 
 
-def correct_counts(
-    network: Network,
-    faces: FaceBatches,
-    indices: Tensor,
-    device: Device,
-    prefix: CachedFaces | None = None,
-) -> dict[TaskName, int]:
+def accuracies(
+    network: Network, faces: FaceBatches, indices: Tensor, prefix: CachedFaces | None = None
+) -> dict[TaskName, float]:
+    """Give per task the fraction of right answers, of the numbers that `probabilities` stores."""
+    truths = {task: values.cpu().numpy() for task, values in faces.truths(indices).items()}
+    answers = probabilities(network, faces, indices, prefix)
+    return {
+        task: float((values.argmax(1) == truths[task]).mean()) for task, values in answers.items()
+    }
+
+
+def correct_counts(reader: Reader, indices: Tensor) -> dict[TaskName, int]:
     """Count right answers per task at the training's precision; read from the device once."""
-    reader = Reader(network, faces, device, prefix)
     totals: dict[TaskName, Tensor] = {}
-    network.eval()
+    reader.network.eval()
     with torch.inference_mode():
-        for batch in torch.split(indices, evaluation_batch(faces.device)):
+        for batch in torch.split(indices, evaluation_batch(reader.faces.device)):
             for rows, answers in in_halves(reader.logits, batch):
-                truths = faces.truths(rows)
+                truths = reader.faces.truths(rows)
                 for task, values in answers.items():
                     hits = (values.argmax(1) == truths[task]).sum()
                     totals[task] = totals.get(task, torch.zeros_like(hits)) + hits

@@ -262,7 +262,7 @@ class Steps:
             before.put_back()
             self._replay = capture.record(work)
         except RuntimeError as error:
-            self._speed.say(not_recorded("The step", error))
+            self._speed.say(_not_recorded(error))
             before.put_back()
         else:
             self._fixed = fixed
@@ -290,10 +290,9 @@ def _check_finite(values: Sequence[Tensor]) -> None:
         raise RuntimeError("a first step leaves weights that are not finite")
 
 
-def not_recorded(what: str, error: Exception) -> str:
-    """Say that something could not be recorded, and why."""
+def _not_recorded(error: Exception) -> str:
     return (
-        f"{what} cannot be recorded as a CUDA graph ({_first_line(error)}): going on operation "
+        f"The step cannot be recorded as a CUDA graph ({_first_line(error)}): going on operation "
         "by operation"
     )
 

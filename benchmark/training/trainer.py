@@ -17,16 +17,18 @@ from benchmark.experiment import Experiment, Recipe
 from benchmark.faces.batches import FaceBatches, generator_for, random_order, random_passes
 from benchmark.models.network import Network
 from benchmark.tasks import TaskName, combined
-from benchmark.training.counting import Counter
 from benchmark.training.device import Device
 from benchmark.training.optimiser import new_optimiser, plain_groups, restored, set_rate
 from benchmark.training.prefix_cache import CachedFaces
+from benchmark.training.probabilities import accuracies, correct_counts
 from benchmark.training.reading import Reader, epoch_batches
 from benchmark.training.steps import SpeedSettings, Steps, TrainStep, capture_for
 from benchmark.training.totals import Totals
 
-TRAINER_VERSION: Final = 1
-"""Part of every run's identity: raised when the same definition would train differently."""
+TRAINER_VERSION: Final = 2
+"""Part of every run's identity: raised when the same definition would train or select differently.
+
+Version 1 selected the epoch at the training's precision, version 2 in fp32."""
 
 PROGRESS_SECONDS: Final = 1.0
 
@@ -51,6 +53,7 @@ class EpochResult:
     train_accuracy: dict[TaskName, float]
     """Over the epoch's batches as they were trained on, so it lags behind the weights."""
     val_accuracy: dict[TaskName, float]
+    """In fp32 whatever the training's precision, as predictions.csv is computed."""
     val_combined: float
     is_best: bool
     epoch_seconds: float
@@ -135,6 +138,8 @@ class TrainingFaces:
     val: Tensor
     prefix: CachedFaces | None = None
     """What the network's frozen part makes of the faces; None: it is asked anew for each batch."""
+    exact: CachedFaces | None = None
+    """The same of the validation faces in fp32, equal to a live forward pass; None: read live."""
 
 
 def start(network: Network, recipe: Recipe, device: Device) -> TrainingState:
@@ -162,7 +167,6 @@ def fit(
     step = TrainStep(reader, state.optimiser, recipe, totals)
     capture = capture_for(reader, speed)
     steps = Steps(step, recipe.batch_size, speed, capture)
-    counter = Counter(reader, experiment.head.tasks, speed, capture)
     state.speed_report = steps.report
     while not _is_over(state, recipe):
         epoch = state.epochs_done
@@ -175,12 +179,11 @@ def fit(
         train_seconds = yield from _train_epoch(state, steps, order, recipe, seed, device, rate)
         _refuse_bad_loss(totals.mean_loss(), epoch, rate, len(order))
         _refuse_bad_weights(state.network, epoch, rate)
-        counts = counter.correct(data.val)
-        val_accuracy = {task: count / len(data.val) for task, count in counts.items()}
+        val_accuracy = accuracies(state.network, data.faces, data.val, data.exact)
         score = combined(val_accuracy)
         chosen = score if protocol.selection == "best_validation_combined" else float(epoch)
         is_best = state.keep_if_best(epoch, chosen)
-        fitted = _fitted_accuracy(counter, data.train, recipe)
+        fitted = _fitted_accuracy(reader, data.train, recipe)
         state.has_learnt_all = _has_learnt_all(fitted, recipe)
         state.epochs_done = epoch + 1
         yield EpochResult(
@@ -203,11 +206,11 @@ def _has_learnt_all(fitted: dict[TaskName, float], recipe: Recipe) -> bool:
     return wanted is not None and min(fitted.values()) >= wanted
 
 
-def _fitted_accuracy(counter: Counter, train: Tensor, recipe: Recipe) -> dict[TaskName, float]:
+def _fitted_accuracy(reader: Reader, train: Tensor, recipe: Recipe) -> dict[TaskName, float]:
     """Score the training faces in eval mode, without augmentation, where the recipe asks for it."""
     if recipe.until_train_accuracy is None:
         return {}
-    counts = counter.correct(train)
+    counts = correct_counts(reader, train)
     return {task: count / len(train) for task, count in counts.items()}
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from benchmark.cli.run_display import RunDisplay
+from benchmark.cli.run_display import RunDisplay, epoch_line
+from benchmark.tasks import TaskName, combined
+from benchmark.training.trainer import EpochResult
 
 
 def said(capsys: pytest.CaptureFixture[str], *, quiet: bool) -> str:
@@ -21,3 +23,15 @@ def test_each_file_is_named_once_with_its_size(capsys: pytest.CaptureFixture[str
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, quiet=True) == ""
+
+
+def test_an_epochs_line_gives_the_score_that_selects_and_fits_a_terminal() -> None:
+    rates: dict[TaskName, float] = {"age_group": 0.6081, "gender": 0.8402, "race": 0.6402}
+    result = EpochResult(
+        epoch=11, learning_rate=1e-4, train_loss=0.924, train_accuracy=rates, val_accuracy=rates,
+        val_combined=combined(rates), is_best=True, epoch_seconds=80, images_per_second=258,
+        fitted_accuracy={},
+    )  # fmt: skip
+    line = epoch_line(result, 30)
+    assert f"val {100 * combined(rates):.1f} % (age group 60.8, gender 84.0, race 64.0)" in line
+    assert len(line.replace("[green]", "").replace("[/]", "")) <= 80

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from benchmark.experiment import Augmentation, Experiment
 from benchmark.faces.batches import FaceBatches
-from benchmark.training import counting
 from benchmark.training.device import Device, Precision
 from benchmark.training.optimiser import set_rate
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
@@ -89,9 +88,8 @@ def test_recorded_steps_end_in_the_weights_of_eager_ones(faces: FaceBatches) -> 
     eager = trained(experiment, some_data(faces))
     recorded = trained(experiment, some_data(faces), SpeedSettings(capture=recorder))
     assert same_weights(eager.network, recorded.network)
-    # 43 faces: five batches of 8 are replayed in each epoch, the last of 3 goes by itself; then
-    # all 21 validation faces at once.
-    assert recorder.n_replays == 3 * (5 + 1)
+    # 43 faces: five batches of 8 are replayed in each epoch, the last of 3 goes by itself.
+    assert recorder.n_replays == 3 * 5
     assert recorded.speed_report["graph"] is True
     assert eager.speed_report["graph"] is False
 
@@ -113,9 +111,7 @@ def test_a_recording_that_fails_is_said_and_costs_nothing_else(faces: FaceBatche
     eager = trained(experiment, some_data(faces))
     after = trained(experiment, some_data(faces), speed)
     assert same_weights(eager.network, after.network)
-    assert [sentence.split(" cannot be recorded")[0] for sentence in said] == [
-        "The step", "The reading of validation faces",
-    ]  # fmt: skip
+    assert [sentence.split(" cannot be recorded")[0] for sentence in said] == ["The step"]
     assert all("operation not permitted" in sentence for sentence in said)
     assert not any("long" in sentence for sentence in said)
 
@@ -248,21 +244,6 @@ def test_a_compilers_mistake_is_not_learnt_from(
     ]
     assert after.speed_report["compiled"] is False
     assert same_weights(eager.network, after.network)
-
-
-def test_recorded_counting_pads_the_last_batch_with_faces_that_do_not_count(
-    faces: FaceBatches, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(counting, "evaluation_batch", lambda _device: 16)
-    experiment = an_experiment(trained="all")
-    reader, recorder = Reader(a_network(experiment), faces, CPU), Recorder()
-    tasks = experiment.head.tasks
-    recorded = counting.Counter(reader, tasks, SpeedSettings(), recorder)
-    eager = counting.Counter(reader, tasks, SpeedSettings(), None)
-    for rows in (torch.arange(40), torch.arange(5, 12), torch.arange(32)):
-        assert recorded.correct(rows) == eager.correct(rows)
-    # 40 faces are 3 batches of 16, 7 are 1, 32 are 2.
-    assert recorder.n_replays == 6
 
 
 def test_an_epoch_is_cut_into_batches_with_their_own_draws() -> None:
