@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from benchmark import registry
 from benchmark.errors import RunError
 from benchmark.leaderboards import Places, leaderboards, runs_at_hand
 from benchmark.results.board import Leaderboard
@@ -83,7 +84,8 @@ def leaderboard(
     """
     places = Places(Path(runs_dir), Path(data_dir), Path(weights_dir or Path(data_dir) / "weights"))
     at_hand = runs_at_hand(places.runs_dir, from_predictions=from_predictions)
-    boards = leaderboards(at_hand, places, suites, dataset, ad_hoc=ad_hoc)
+    with registry.with_tuned(places.runs_dir):
+        boards = leaderboards(at_hand, places, suites, dataset, ad_hoc=ad_hoc)
     if len(boards) > 1:
         raise RunError(
             f"there are runs on {len(boards)} data sets",
@@ -185,8 +187,6 @@ def load_run(
     Of a name's runs, the one of `seed` on `dataset`; as it is defined now, or else changed on the
     command line. Raises RunError where there is no such run, or more than one.
     """
-    from benchmark import registry
-
     runs = runs_at_hand(Path(runs_dir)).runs
     if not runs:
         raise RunError(
@@ -194,7 +194,8 @@ def load_run(
             source=str(runs_dir),
             fix="`facebench run --suite quick` makes some",
         )
-    library = Library(tuple(runs), registry.experiments(), registry.suites())
+    with registry.with_tuned(Path(runs_dir)):
+        library = Library(tuple(runs), registry.experiments(), registry.suites())
     request = library.request(what)
     if request.kind == "suite":
         raise RunError(f"{what!r} is a suite", allowed="a run's id, or the name of an experiment")

@@ -102,6 +102,7 @@ class Plan:
                 "pixel_digest": faces.pixel_digest,
                 "split_version": self.experiment.protocol.split,
                 "split_digest": faces.split_digest,
+                "labels_digest": faces.labels_digest,
                 "counts": counts,
             },
             "weights": {

@@ -22,14 +22,14 @@ from benchmark.errors import BenchmarkError, DataError, RunError
 from benchmark.faces.published import replayed_parts
 from benchmark.faces.splits import PartName, Rows, parts_of
 from benchmark.faces.store import FaceSet, prepared_datasets
-from benchmark.faces.subsets import subset_parts
+from benchmark.faces.subsets import labelled_parts, subset_parts
 from benchmark.files import canonical_json, write_json
 from benchmark.results.families import Watch, unwatched
 from benchmark.results.predictions import predictions_table, read_predictions, write_predictions
 from benchmark.results.reference_rows import logistic_row, majority_row
 from benchmark.results.row import Row, Setting
 from benchmark.results.rows import Run
-from benchmark.tasks import TASKS, TaskName, n_classes
+from benchmark.tasks import MISSING, TASKS, TaskName, n_classes
 
 if TYPE_CHECKING:
     from benchmark.trained import Trained
@@ -85,25 +85,28 @@ class References:
         """Give the reference rows of a table, those that can be known here."""
         rows = []
         faces = self._prepared.get((setting.dataset, setting.split_digest))
-        if faces is not None:
-            parts = _parts(faces, setting)
+        parts = _parts(faces, setting, tasks) if faces is not None else None
+        if faces is not None and parts is not None:
             labels = [faces.table.iloc[parts[part]] for part in ("train", "test")]
             rows.append(majority_row(labels[0], labels[1], tasks))
             if self.fitting:
                 for subject in self._subjects(setting):
-                    self._fit(faces, parts, setting, subject)
-        for on, predictions in self._kept(setting):
+                    self._fit(faces, parts, setting, tasks, subject)
+        for on, predictions in self._kept(setting, tasks):
             row = logistic_row(on, predictions, tasks)
             rows += [row] if row else []
         return rows
 
-    def _kept(self, setting: Setting) -> Iterator[tuple[str, pd.DataFrame]]:
+    def _kept(
+        self, setting: Setting, tasks: tuple[TaskName, ...]
+    ) -> Iterator[tuple[str, pd.DataFrame]]:
         """Yield what was fitted for a setting, by name; what cannot be read is passed over."""
         found = []
         for path in sorted((self.runs_dir / "references").glob(f"*/{ABOUT_FILE}")):
             try:
                 about = json.loads(path.read_text(encoding="utf-8"))
                 fits = about["schema"] == SCHEMA and about["setting"] == _as_content(setting)
+                fits = fits and about.get("tasks", list(tasks)) == list(tasks)
                 if fits:
                     predictions = read_predictions(path.parent / PREDICTIONS_FILE)
                     found.append((str(about["on"]), predictions))
@@ -122,21 +125,30 @@ class References:
                 yield subject
 
     def _fit(
-        self, faces: FaceSet, parts: Mapping[PartName, Rows], setting: Setting, subject: Subject
+        self,
+        faces: FaceSet,
+        parts: Mapping[PartName, Rows],
+        setting: Setting,
+        tasks: tuple[TaskName, ...],
+        subject: Subject,
     ) -> None:
+        """Fit all tasks at once; where some labels are missing, only those of the table."""
+        some_are_missing = (faces.table[list(TASKS)] == MISSING).to_numpy().any()
         content = {
             "schema": SCHEMA,
             "fitting": FITTING_VERSION,
             "on": subject.on,
             "setting": _as_content(setting),
             **subject.content,
+            **({"tasks": list(tasks)} if some_are_missing else {}),
         }
         key = hashlib.sha256(canonical_json(content).encode()).hexdigest()
         folder = self.runs_dir / "references" / key
         if (folder / ABOUT_FILE).is_file():
             return
         features = _read_all(faces, parts, subject, self.watch)
-        answers = _fitted(features, faces.table, parts, subject.on, self.watch)
+        fitted = tasks if some_are_missing else TASKS
+        answers = _fitted(features, faces.table, parts, fitted, subject.on, self.watch)
         tables = [
             predictions_table(faces.table.iloc[parts[part]], part, answers[part])
             for part in ("val", "test")
@@ -152,13 +164,22 @@ class References:
             ) from error
 
 
-def _parts(faces: FaceSet, setting: Setting) -> Mapping[PartName, Rows]:
-    """Give the rows of each part, as runs of the setting have them."""
+def _parts(
+    faces: FaceSet, setting: Setting, tasks: tuple[TaskName, ...]
+) -> Mapping[PartName, Rows] | None:
+    """Give the rows of each part, as the setting's runs on these tasks have them.
+
+    None where a part has no face that is labelled for them.
+    """
     protocol = setting.protocol
     if protocol.leaky:
         whole = replayed_parts(faces.table, protocol.split)
     else:
         whole = parts_of(faces, protocol.fold)
+    try:
+        whole = labelled_parts(faces.table, whole, tasks)
+    except DataError:
+        return None
     return subset_parts(faces.table, whole, setting.subset, seed=0)
 
 
@@ -239,15 +260,16 @@ def _fitted(
     features: Mapping[PartName, Features],
     table: pd.DataFrame,
     parts: Mapping[PartName, Rows],
+    tasks: tuple[TaskName, ...],
     on: str,
     watch: Watch,
 ) -> dict[PartName, dict[TaskName, npt.NDArray[np.float64]]]:
-    """Fit every task on the training faces; give probabilities of validation and test faces."""
+    """Fit each task on the training faces; give probabilities of validation and test faces."""
     mean, sd = features["train"].mean(axis=0), features["train"].std(axis=0)
     scaled = {part: (values - mean) / np.where(sd > 0, sd, 1) for part, values in features.items()}
     answers: dict[PartName, dict[TaskName, npt.NDArray[np.float64]]] = {"val": {}, "test": {}}
-    for n_fitted, task in enumerate(TASKS):
-        watch(f"Fitting on {on}", n_fitted, len(TASKS))
+    for n_fitted, task in enumerate(tasks):
+        watch(f"Fitting on {on}", n_fitted, len(tasks))
         truth = {part: table[task].to_numpy()[rows] for part, rows in parts.items()}
         best = max(
             (
@@ -258,7 +280,7 @@ def _fitted(
         )
         for part in answers:
             answers[part][task] = best(scaled[part])
-    watch(f"Fitting on {on}", len(TASKS), len(TASKS))
+    watch(f"Fitting on {on}", len(tasks), len(tasks))
     return answers
 
 

@@ -5,8 +5,8 @@ Suite; either may be absent. Ours are the modules of the package `experiments`; 
 package adds its own module under the entry-point group `facebench.experiments`. One of those that
 cannot be loaded is refused by itself: `refused` says why, and everything else stays usable.
 
-What `facebench tune` found joins them from the folder of the runs, once `look_for_tuned` was told
-which that is: the command line does so wherever it takes --runs-dir.
+What `facebench tune` found joins them from a folder of runs, inside `with_tuned(runs_dir)` alone:
+the command line enters it wherever it takes --runs-dir, and a notebook's functions for each call.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -131,9 +132,32 @@ class _Registered:
     refused: tuple[ExperimentError, ...]
 
 
-@functools.cache
+_runs_dir: ContextVar[Path | None] = ContextVar("runs_dir", default=None)
+
+
+@contextlib.contextmanager
+def with_tuned(runs_dir: Path) -> Iterator[None]:
+    """Let the recipes that `facebench tune` left in a folder of runs be registered meanwhile."""
+    token = _runs_dir.set(runs_dir)
+    try:
+        yield
+    finally:
+        _runs_dir.reset(token)
+
+
 def _registered() -> _Registered:
-    """Collect ours, which must be whole, and of other packages what stands beside them."""
+    """Collect all definitions, those tuned in the folder of `with_tuned` among them."""
+    runs_dir = _runs_dir.get()
+    files = sorted(tuned_folder(runs_dir).glob("*.json")) if runs_dir else []
+    return _collected(tuple((path, path.stat().st_mtime_ns) for path in files))
+
+
+@functools.lru_cache(maxsize=2)
+def _collected(tuned: tuple[tuple[Path, int], ...]) -> _Registered:
+    """Collect ours, which must be whole, and of other packages what stands beside them.
+
+    tuned: files of tuned recipes, each with the time of its last change.
+    """
     modules: dict[ModuleType, None] = dict.fromkeys(_ours())
     experiments, suites = collect(modules)
     waiting = sorted(entry_points(group=ENTRY_POINT_GROUP), key=str)
@@ -152,15 +176,18 @@ def _registered() -> _Registered:
         if len(refused) == len(waiting):
             break
         waiting = list(refused)
-    return _with_tuned(modules, _Registered(experiments, suites, tuple(refused.values())))
+    known = _Registered(experiments, suites, tuple(refused.values()))
+    return _joined(modules, known, [path for path, _ in tuned])
 
 
-def _with_tuned(modules: dict[ModuleType, None], known: _Registered) -> _Registered:
+def _joined(
+    modules: dict[ModuleType, None], known: _Registered, files: Iterable[Path]
+) -> _Registered:
     """Let tuned recipes join, each by itself; one that does not fit is refused."""
     tuned: dict[ModuleType, None] = {}
     refused = list(known.refused)
     experiments, suites = known.experiments, known.suites
-    for path in _Tuned.files:
+    for path in files:
         try:
             with _reading(f"tuned recipe {path}"):
                 joined = tuned | {tuned_module(path): None}
@@ -171,23 +198,6 @@ def _with_tuned(modules: dict[ModuleType, None], known: _Registered) -> _Registe
     if tuned:
         suites = suites | {TUNED: tuned_suite(tuned)}
     return _Registered(experiments, suites, tuple(refused))
-
-
-class _Tuned:
-    """Which tuned recipes join; the only thing here that is not the same all the time."""
-
-    files: tuple[Path, ...] = ()
-
-
-def look_for_tuned(runs_dir: Path) -> None:
-    """Let the recipes that `facebench tune` left in a folder of runs join the registry.
-
-    Those of another folder leave it.
-    """
-    files = tuple(sorted(tuned_folder(runs_dir).glob("*.json")))
-    if files or files != _Tuned.files:
-        _Tuned.files = files
-        _registered.cache_clear()
 
 
 @functools.cache

@@ -70,7 +70,7 @@ def verify(record: RunRecord, prepared: Iterable["FaceSet"] = ()) -> list[Findin
     faces = tuple(prepared)
     questions: dict[str, Callable[[RunRecord], Finding]] = {
         "files": _files,
-        "definition": _definition,
+        "definition": lambda run: _definition(run, faces),
         "metrics": _metrics,
         "predictions": lambda run: _predictions(run, faces),
     }
@@ -100,14 +100,20 @@ def _files(record: RunRecord) -> Finding:
     return Finding("files", "holds", "as they were when the run ended")
 
 
-def _definition(record: RunRecord) -> Finding:
-    """Compute the run's identity again from all that experiment.json says it is made of."""
+def _definition(record: RunRecord, prepared: tuple["FaceSet", ...]) -> Finding:
+    """Compute the run's identity again from all that experiment.json says it is made of.
+
+    Where it is of before digests of labels were kept, the digest is taken from the prepared faces.
+    """
     about = record.about
+    own_faces = faces_of(record, prepared) if "labels_digest" not in about["dataset"] else None
+    stored = about["dataset"].get("labels_digest")
     ingredients = Ingredients(
         weights_sha256=about["weights"]["sha256"],
         pixel_digest=about["dataset"]["pixel_digest"],
         split_digest=about["dataset"]["split_digest"],
         trainer_version=about["trainer_version"],
+        labels_digest=own_faces.faces.labels_digest if own_faces else stored,
     )
     experiment = definition_of(Experiment, about["experiment"])
     identity = identity_of(experiment, ingredients, about["seed"])

@@ -14,8 +14,10 @@ import pytest
 import benchmark
 from benchmark import leaderboard, load_run, registry
 from benchmark.errors import RunError
+from benchmark.files import write_json
 from benchmark.results.columns import COLUMNS
 from benchmark.results.row import Row
+from benchmark.tuned import named
 from tests.results.conftest import RunBuilder, exact_predictions
 
 QUICKSTART = Path(__file__).parents[1] / "docs/quickstart.ipynb"
@@ -45,6 +47,17 @@ def test_names_that_are_not_there_are_said_as_python_says_them() -> None:
     assert {"leaderboard", "load_run"} <= set(dir(benchmark))
     with pytest.raises(AttributeError, match="has no attribute 'moon'"):
         _ = benchmark.moon
+
+
+def test_tuned_experiments_are_on_leaderboards_and_can_be_loaded(runs: RunBuilder) -> None:
+    tuned = named(GENDER, GENDER.adjusted({"recipe.learning_rate": 2e-4}), "tuned")
+    recipe = {"schema": 1, "base": GENDER.name, "tuned": tuned.as_dict()}
+    write_json(runs.runs_dir / "tuned/recipe.json", recipe)
+    runs.done(tuned, exact_predictions(70, 80, tasks=("gender",)))
+    board = leaderboard("tuned", runs_dir=runs.runs_dir, data_dir=runs.runs_dir)
+    assert tuned.name in set(board.table["experiment"])
+    assert load_run(tuned.name, runs_dir=runs.runs_dir).name == tuned.name
+    assert tuned.name not in registry.experiments()
 
 
 def test_a_leaderboard_is_rows_and_a_table(runs: RunBuilder) -> None:

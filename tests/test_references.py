@@ -12,9 +12,10 @@ from benchmark.errors import RunError
 from benchmark.experiment import Protocol, Subset
 from benchmark.faces.store import FaceSet, store_faces
 from benchmark.references import CELLS, ON_PIXELS, References, small_pictures
+from benchmark.results.predictions import predicted_tasks, read_predictions
 from benchmark.results.reference_rows import MAJORITY
 from benchmark.results.row import Row, Setting
-from benchmark.tasks import TASKS
+from benchmark.tasks import MISSING, TASKS
 
 YEARS = np.array([7, 20, 33, 50, 70])
 
@@ -38,6 +39,15 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
     )
     data_dir = tmp_path_factory.mktemp("data")
     return store_faces(images.astype(np.uint8), labels, name="painted-32", data_dir=data_dir)
+
+
+@pytest.fixture(scope="module")
+def partly_labelled(painted: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
+    """The same pictures, a third of which have no gender."""
+    labels = painted.table[["file", "age", *TASKS]].copy()
+    labels.loc[::3, "gender"] = MISSING
+    data_dir = tmp_path_factory.mktemp("partly")
+    return store_faces(np.array(painted.pixels()), labels, name="partly-32", data_dir=data_dir)
 
 
 def setting_of(faces: FaceSet, subset: Subset | None = None) -> Setting:
@@ -115,3 +125,39 @@ def test_an_unwritable_folder_is_one_sentence(painted: FaceSet, tmp_path: Path) 
     with pytest.raises(RunError, match="cannot be written"):
         rows_of(painted, tmp_path, fitting=True)
     shutil.rmtree(tmp_path)
+
+
+def test_a_face_without_a_label_is_not_learnt_from_and_not_scored(
+    partly_labelled: FaceSet, tmp_path: Path
+) -> None:
+    """Its label is written as -1, which as a class would be the last one."""
+    logistic = rows_of(partly_labelled, tmp_path, fitting=True)[1]
+    assert logistic.scores["gender"].accuracy > 0.9
+    assert logistic.combined is not None
+    (folder,) = (tmp_path / "references").iterdir()
+    kept = read_predictions(folder / "predictions.csv")
+    assert (kept["gender"] != MISSING).all()
+
+
+def test_a_table_of_another_task_has_all_faces_that_are_labelled_for_it(
+    partly_labelled: FaceSet, tmp_path: Path
+) -> None:
+    references = References(tmp_path, partly_labelled.folder.parent, fitting=True)
+    n_faces = {}
+    for tasks in (("gender",), ("race",)):
+        assert references.rows(setting_of(partly_labelled), tasks)[1].scores.keys() == {*tasks}  # type: ignore[arg-type]
+    for folder in (tmp_path / "references").iterdir():
+        kept = read_predictions(folder / "predictions.csv")
+        n_faces[predicted_tasks(kept)] = len(kept)
+    placed = partly_labelled.table[partly_labelled.table["part"].isin(["val", "test"])]
+    assert n_faces["race",] == len(placed)
+    assert n_faces["gender",] == (placed["gender"] != MISSING).sum()
+
+
+def test_a_task_that_no_face_is_labelled_for_has_no_reference_rows(
+    painted: FaceSet, tmp_path: Path
+) -> None:
+    labels = painted.table[["file", "age", *TASKS]].assign(gender=MISSING)
+    faces = store_faces(np.array(painted.pixels()), labels, name="none-32", data_dir=tmp_path)
+    references = References(tmp_path / "runs", tmp_path, fitting=True)
+    assert references.rows(setting_of(faces), ("gender",)) == []

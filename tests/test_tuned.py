@@ -1,24 +1,20 @@
 """A tuned recipe is an experiment like any other, wherever the runs that it came from are."""
 
 import json
-from collections.abc import Iterator
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from benchmark import registry
+from benchmark.cli.main import app
 from benchmark.errors import ExperimentError
 from benchmark.experiment import Experiment
 from benchmark.tuned import named, read_tuned, tuned_folder, tuned_name
 
 FULL = registry.experiment("mtl-squeezenet1_1-imagenet-full")
-
-
-@pytest.fixture(autouse=True)
-def _registry_as_it_was(tmp_path: Path) -> Iterator[None]:
-    yield
-    registry.look_for_tuned(tmp_path / "nothing")
 
 
 def changed(base: Experiment, **settings: object) -> Experiment:
@@ -41,29 +37,46 @@ def written(runs_dir: Path, tuned: Experiment, untuned: Experiment | None = None
 def test_a_tuned_recipe_is_registered_beside_its_base(tmp_path: Path) -> None:
     tuned = named(FULL, changed(FULL, **{"recipe.learning_rate": 2e-4}), "tuned")
     written(tmp_path, tuned)
-    registry.look_for_tuned(tmp_path)
-    found = registry.experiment("mtl-squeezenet1_1-imagenet-full-tuned")
+    with registry.with_tuned(tmp_path):
+        found = registry.experiment("mtl-squeezenet1_1-imagenet-full-tuned")
+        assert registry.suite("tuned").experiments == (found.name, FULL.name)
     assert found.recipe == tuned.recipe
     assert found.compare_with == FULL.name
-    assert registry.suite("tuned").experiments == (found.name, FULL.name)
 
 
 def test_what_was_changed_besides_stands_beside_it_as_untuned(tmp_path: Path) -> None:
     short = changed(FULL, **{"recipe.max_epochs": 2})
     tuned = named(FULL, changed(short, **{"recipe.learning_rate": 2e-4}), "tuned")
     written(tmp_path, tuned, named(FULL, short, "untuned"))
-    registry.look_for_tuned(tmp_path)
-    names = registry.suite("tuned").experiments
-    assert names == (f"{FULL.name}-tuned", f"{FULL.name}-untuned")
-    assert registry.experiment(names[1]).recipe.max_epochs == 2
+    with registry.with_tuned(tmp_path):
+        names = registry.suite("tuned").experiments
+        assert names == (f"{FULL.name}-tuned", f"{FULL.name}-untuned")
+        assert registry.experiment(names[1]).recipe.max_epochs == 2
 
 
-def test_recipes_of_another_folder_leave_the_registry(tmp_path: Path) -> None:
+def test_recipes_of_a_folder_are_registered_only_where_they_are_asked_for(tmp_path: Path) -> None:
     written(tmp_path / "one", named(FULL, changed(FULL, **{"recipe.decay": 0.5}), "tuned"))
-    registry.look_for_tuned(tmp_path / "one")
-    registry.look_for_tuned(tmp_path / "two")
+    with registry.with_tuned(tmp_path / "one"):
+        assert f"{FULL.name}-tuned" in registry.experiments()
+        with registry.with_tuned(tmp_path / "two"):
+            assert f"{FULL.name}-tuned" not in registry.experiments()
     with pytest.raises(ExperimentError, match="nothing has been tuned here"):
         registry.suite("tuned")
+
+
+def test_a_recipe_written_anew_is_read_anew(tmp_path: Path) -> None:
+    with registry.with_tuned(tmp_path):
+        for decay in (0.5, 0.25):
+            path = written(tmp_path, named(FULL, changed(FULL, **{"recipe.decay": decay}), "tuned"))
+            os.utime(path, ns=(0, int(decay * 1e9)))
+            assert registry.experiment(f"{FULL.name}-tuned").recipe.decay == decay
+
+
+def test_a_command_leaves_the_registry_as_it_was(tmp_path: Path) -> None:
+    written(tmp_path, named(FULL, changed(FULL, **{"recipe.decay": 0.5}), "tuned"))
+    shown = CliRunner().invoke(app, ["list", "--runs-dir", str(tmp_path), "--json"])
+    assert f"{FULL.name}-tuned" in shown.stdout
+    assert f"{FULL.name}-tuned" not in registry.experiments()
 
 
 @pytest.mark.parametrize("text", ["no json", "{}", '{"schema": 9}', '{"schema": 1, "tuned": {}}'])
@@ -71,10 +84,10 @@ def test_a_damaged_recipe_is_refused_by_itself(tmp_path: Path, text: str) -> Non
     path = tuned_folder(tmp_path) / "broken.json"
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")
-    registry.look_for_tuned(tmp_path)
-    (refused,) = registry.refused()
-    assert str(path) in refused.source
-    assert FULL.name in registry.experiments()
+    with registry.with_tuned(tmp_path):
+        (refused,) = registry.refused()
+        assert str(path) in refused.source
+        assert FULL.name in registry.experiments()
 
 
 def test_a_tuned_name_says_where_it_began_when_the_depth_moved() -> None:

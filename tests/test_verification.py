@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 
 from benchmark.cli.main import app
 from benchmark.errors import RunError
+from benchmark.faces.prepare import prepare
 from benchmark.faces.store import FaceSet
 from benchmark.models.readers import header_of
 from benchmark.results.record import RunRecord, work_folder
 from benchmark.results.rescoring import rescore
 from benchmark.verification import Finding, verify
+from tests.faces.fairface import fairface_of
 from tests.test_runs import done_run, settings
 
 
@@ -148,3 +150,33 @@ def test_the_command_says_what_differs_and_exits_1(run: RunRecord, drawn_data_di
     assert found.exit_code == 1
     assert "history.csv" in found.stdout
     assert "0 of 1 runs hold" in found.stdout
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, FaceSet]:
+    """A finished run on faces whose labels came from a table."""
+    folder = tmp_path_factory.mktemp("labelled")
+    source = fairface_of(folder / "fairface", 150)
+    faces = prepare(source, folder / "data", image_px=32, layout="fairface").faces
+    assert faces.labels_digest
+    return done_run(faces, settings(folder / "runs")), faces
+
+
+def test_a_run_on_a_label_table_holds(labelled: tuple[RunRecord, FaceSet]) -> None:
+    record, faces = labelled
+    assert record.about["dataset"]["labels_digest"] == faces.labels_digest
+    assert {name: item.verdict for name, item in said(record, faces).items()} == dict.fromkeys(
+        ("files", "definition", "metrics", "predictions"), "holds"
+    )
+
+
+def test_a_run_of_before_label_digests_were_kept_holds_beside_its_faces(
+    labelled: tuple[RunRecord, FaceSet], tmp_path: Path
+) -> None:
+    record, faces = labelled
+    older = RunRecord(Path(shutil.copytree(record.folder, work_folder(tmp_path) / record.identity)))
+    path = older.folder / "experiment.json"
+    about = json.loads(path.read_text(encoding="utf-8"))
+    del about["dataset"]["labels_digest"]
+    path.write_text(json.dumps(about), encoding="utf-8")
+    assert said(older, faces)["definition"].verdict == "holds"

@@ -18,18 +18,18 @@ Completions = list[tuple[str, str]]
 """Names, each with what the shell shows beside it."""
 
 
-def complete_experiment(incomplete: str) -> Completions:
+def complete_experiment(context: typer.Context, incomplete: str) -> Completions:
     """Complete the name of an experiment; beside it what it asks."""
-    return _fitting(incomplete, ((item.name, item.asks) for item in _experiments()))
+    return _fitting(incomplete, ((item.name, item.asks) for item in _experiments(context)))
 
 
-def complete_tunable(incomplete: str) -> Completions:
+def complete_tunable(context: typer.Context, incomplete: str) -> Completions:
     """Complete what `tune` takes: an experiment, or a grid of the study."""
     try:
         grids = [(grid.name, grid.asks) for grid in registry.grids().values()]
     except BenchmarkError:
         grids = []
-    return [*complete_experiment(incomplete), *_fitting(incomplete, grids)]
+    return [*complete_experiment(context, incomplete), *_fitting(incomplete, grids)]
 
 
 def complete_architecture(incomplete: str) -> Completions:
@@ -37,10 +37,11 @@ def complete_architecture(incomplete: str) -> Completions:
     return _fitting(incomplete, ((name, "") for name in sorted(ARCHITECTURES)))
 
 
-def complete_suite(incomplete: str) -> Completions:
+def complete_suite(context: typer.Context, incomplete: str) -> Completions:
     """Complete the name of a suite; beside it what it asks."""
     try:
-        suites = registry.suites().values()
+        with registry.with_tuned(_runs_dir(context)):
+            suites = registry.suites().values()
     except BenchmarkError:
         return []
     return _fitting(incomplete, ((suite.name, suite.asks) for suite in suites))
@@ -49,8 +50,8 @@ def complete_suite(incomplete: str) -> Completions:
 def complete_run(context: typer.Context, incomplete: str) -> Completions:
     """Complete an experiment, a suite, or the first digits of a run that is here."""
     return [
-        *complete_experiment(incomplete),
-        *complete_suite(incomplete),
+        *complete_experiment(context, incomplete),
+        *complete_suite(context, incomplete),
         *_fitting(incomplete, _identities(context)),
     ]
 
@@ -63,16 +64,21 @@ def complete_dataset(context: typer.Context, incomplete: str) -> Completions:
     return _fitting(incomplete, [("drawn", "faces drawn by the benchmark"), *named])
 
 
-def _experiments() -> Iterable[Experiment]:
+def _runs_dir(context: typer.Context) -> Path:
+    return Path(context.params.get("runs_dir") or DEFAULT_RUNS_DIR)
+
+
+def _experiments(context: typer.Context) -> Iterable[Experiment]:
     try:
-        return registry.experiments().values()
+        with registry.with_tuned(_runs_dir(context)):
+            return registry.experiments().values()
     except BenchmarkError:
         return ()
 
 
 def _identities(context: typer.Context) -> Iterator[tuple[str, str]]:
     """Name the runs in the runs folder; a folder's name says enough, so that none is read."""
-    work = Path(context.params.get("runs_dir") or DEFAULT_RUNS_DIR) / "work"
+    work = _runs_dir(context) / "work"
     for folder in sorted(work.glob("[0-9a-f]*")):
         yield folder.name[:SHORT_IDENTITY], "a run"
 

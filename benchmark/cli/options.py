@@ -13,9 +13,9 @@ DataDir = Annotated[
 ]
 
 
-def _with_tuned(runs_dir: Path) -> Path:
-    """Let the recipes that were tuned in a folder of runs be known by name."""
-    registry.look_for_tuned(runs_dir)
+def _with_tuned(context: typer.Context, runs_dir: Path) -> Path:
+    """Let the recipes that were tuned in a folder of runs be known by name while a command runs."""
+    context.with_resource(registry.with_tuned(runs_dir))
     return runs_dir
 
 

@@ -221,7 +221,6 @@ class Session:
     def _refit(self, recipe: dict[str, Any]) -> dict[str, Any]:
         """Register the best recipe and train it anew, as runs like any other."""
         path = register(recipe, self._settings.runs_dir)
-        registry.look_for_tuned(self._settings.runs_dir)
         tuned = experiment_of(recipe["tuned"])
         seeds = self._wish.refit_seeds
         ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}

@@ -102,11 +102,18 @@ def costs_of(record: RunRecord) -> dict[str, float]:
 
 
 def faces_of(record: RunRecord, prepared: Iterable["FaceSet"]) -> AtHand | None:
-    """Find the very faces that a run is about among data sets at hand: same pixels, same split."""
+    """Find the faces of a run among the available data sets: same pixels, split and labels.
+
+    Runs of before digests of labels were kept are told by pixels and split alone.
+    """
     dataset = record.about["dataset"]
-    wanted = (dataset["pixel_digest"], dataset["split_digest"])
     for faces in prepared:
-        if (faces.pixel_digest, faces.split_digest) == wanted:
+        own = {
+            "pixel_digest": faces.pixel_digest,
+            "split_digest": faces.split_digest,
+            "labels_digest": faces.labels_digest,
+        }
+        if all(dataset.get(name, digest) == digest for name, digest in own.items()):
             return AtHand(faces, parts_of_run(record.about, faces))
     return None
 

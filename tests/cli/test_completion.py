@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from benchmark import registry
 from benchmark.cli.main import app
+from benchmark.files import write_json
+from benchmark.tuned import named
 
 
 def completed(line: str) -> list[str]:
@@ -31,6 +34,14 @@ def test_experiments_are_completed(command: str) -> None:
     found = completed(f"facebench {command} mtl-cnn-none-full-sh")
     assert found[0] == "mtl-cnn-none-full-short"
     assert all(name.startswith("mtl-cnn-none-full-sh") for name in found)
+
+
+def test_tuned_experiments_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = registry.experiment("mtl-cnn-none-full-short")
+    recipe = {"schema": 1, "base": base.name, "tuned": named(base, base, "tuned").as_dict()}
+    write_json(tmp_path / "mlruns/tuned/recipe.json", recipe)
+    monkeypatch.chdir(tmp_path)
+    assert completed(f"facebench run {base.name}-t") == [f"{base.name}-tuned"]
 
 
 def test_suites_are_completed() -> None:

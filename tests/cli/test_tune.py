@@ -1,14 +1,12 @@
 """`facebench tune` as a person meets it: a search on drawn faces, its refit, and wrong turns."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import registry
 from benchmark.cli.main import app
 from benchmark.results.record import RunRecord, all_records
 from benchmark.tracking import open_store
@@ -18,12 +16,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # optuna, plotly and mlflow w
 
 NAME = "gender-cnn-none-full-short"
 TINY = ("--set", "backbone.input_px=32", "--set", "recipe.max_epochs=1", "--device", "cpu")
-
-
-@pytest.fixture(autouse=True)
-def _registry_as_it_was(tmp_path: Path) -> Iterator[None]:
-    yield
-    registry.look_for_tuned(tmp_path / "nothing")
 
 
 def trials_of(runs_dir: Path) -> list[RunRecord]:
