@@ -64,6 +64,13 @@ OURS: Final = (
         description="DenseNet-121 (Huang et al. 2017): 6,953,856 parameters",
     ),
     Architecture(
+        name="mobilenet_v2",
+        stages=_blocks("stage", 5),
+        weight_sources=("none", "imagenet"),
+        description="MobileNetV2 (Sandler et al. 2018), a stage for each size: "
+        "2,223,872 parameters",
+    ),
+    Architecture(
         name="squeezenet1_1",
         stages=("conv1", "fire2_3", "fire4_5", "fire6_9"),
         weight_sources=("none", "imagenet"),

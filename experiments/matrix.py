@@ -36,6 +36,7 @@ STARTS = (
     FromNothing("resnet50", 1e-3, "batch norm throughout: the rate of the CNN", batch_size=16),
     FromNothing("densenet121", 1e-3, "batch norm throughout: the rate of the CNN"),
     FromNothing("squeezenet1_1", 5e-4, "the rate of its pretrained rows"),
+    FromNothing("mobilenet_v2", 1e-3, "batch norm throughout: the rate of the CNN"),
     FromNothing("convnext_tiny", 3e-4, "4e-3 at 4,096 (Liu et al. 2022) x sqrt(32 / 4,096)"),
     FromNothing("efficientnet_b0", 1e-3, "batch norm throughout: the rate of the CNN"),
     FromNothing("mobilenetv4_conv_small", 1e-3, "batch norm throughout: the rate of the CNN"),

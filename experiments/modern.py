@@ -1,17 +1,21 @@
-"""Four networks of timm from ImageNet: do ten years of architectures read a face better than VGG16?
+"""Four networks of timm and MobileNetV2 from ImageNet: do they read a face better than VGG16?
 
 Each frozen, with its deepest stage trained, and trained whole; its single-task twins are in the
 suite `matrix`. Inputs are the 100 px of all others, but for ViT, whose patches need a multiple of
-16. Rates were chosen before any run, for the reasons given.
+16. Rates were chosen before any run, for the reasons given. MobileNetV2, the smallest, has short rows
+for two CPU cores too, on SqueezeNet's short recipe.
 
 Cost    not measured yet
 Expect  not measured yet
 """
 
 from benchmark.experiment import Backbone, Experiment, Head, Recipe
+from experiments.squeezenet import FROZEN_SHORT as SQUEEZENET_FROZEN_SHORT
 from experiments.vgg16 import FROZEN as VGG16_FROZEN
 
 TRUNKS = (
+    # As the two mobile networks below, of which it is the ancestor.
+    ("mobilenet_v2", 3e-4, 100),
     # Liu et al. 2022 fine-tune it at 5e-5, with layer norm and in larger batches.
     ("convnext_tiny", 5e-5, 100),
     # Small, with batch norm: between the 1e-4 of a pretrained VGG16 and the 1e-3 of new layers.
@@ -51,4 +55,27 @@ def depths_of(architecture: str, learning_rate: float, input_px: int) -> tuple[E
     return frozen, deepest, full
 
 
+def shortened(
+    frozen: Experiment, deepest: Experiment, full: Experiment
+) -> tuple[Experiment, ...]:
+    """Vary an architecture's three depths for a short CPU budget: SqueezeNet's six epochs."""
+    recipe = SQUEEZENET_FROZEN_SHORT.recipe
+    frozen_short = frozen.varied(
+        name=f"{frozen.name}-short",
+        compare_with=SQUEEZENET_FROZEN_SHORT.name,
+        recipe=recipe,
+    )
+    deepest_short = deepest.varied(
+        name=f"{deepest.name}-short", compare_with=frozen_short.name, recipe=recipe
+    )
+    full_short = full.varied(
+        name=f"{full.name}-short", compare_with=deepest_short.name, recipe=recipe
+    )
+    return frozen_short, deepest_short, full_short
+
+
 EXPERIMENTS = tuple(item for trunk in TRUNKS for item in depths_of(*trunk))
+MOBILENET_SHORT = shortened(
+    *(item for item in EXPERIMENTS if item.backbone.architecture == "mobilenet_v2")
+)
+EXPERIMENTS = (*EXPERIMENTS, *MOBILENET_SHORT)

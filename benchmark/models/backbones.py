@@ -13,6 +13,7 @@ import torch
 from benchmark.architectures import ARCHITECTURES, architecture_named
 from benchmark.errors import ExperimentError, WeightsError
 from benchmark.models.densenet import densenet121
+from benchmark.models.mobilenet import mobilenet_v2
 from benchmark.models.resnet import resnet50
 from benchmark.models.small_cnn import small_cnn
 from benchmark.models.squeezenet import squeezenet1_1
@@ -25,6 +26,7 @@ BUILDERS: Final[dict[str, Callable[..., Trunk]]] = {
     "vgg19": functools.partial(vgg, "vgg19"),
     "resnet50": resnet50,
     "densenet121": densenet121,
+    "mobilenet_v2": mobilenet_v2,
     "squeezenet1_1": squeezenet1_1,
 }
 """Of our own architectures; what is not here is timm's."""

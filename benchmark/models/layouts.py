@@ -145,7 +145,7 @@ def _vggface_in_torch7(name: str) -> str:
     return f"conv{sum(CONVOLUTIONS['vgg16'][: block - 1]) + convolution}.{end}"
 
 
-# ResNet-50 and DenseNet-121
+# ResNet-50, DenseNet-121 and MobileNetV2
 
 
 def _resnet_in_torchvision(name: str) -> str:
@@ -168,6 +168,11 @@ def _densenet_in_torchvision(name: str) -> str:
     ):
         name = re.sub(ours, theirs, name)
     return f"features.{name}"
+
+
+def _mobilenet_in_torchvision(name: str) -> str:
+    """Drop the stage of `stages.stage2.layer3.conv.0.0.weight`: `features.3.conv.0.0.weight`."""
+    return f"features.{name.split('.', 2)[2].removeprefix('layer')}"
 
 
 _OLD_DENSE_LAYER: Final = re.compile(r"^(features\.denseblock\d\.denselayer\d+\.(?:norm|conv))\.")
@@ -212,6 +217,12 @@ PUBLISHED: Final = (
         _densenet_in_torchvision,
         left_behind=("classifier.",),
         renames=((_OLD_DENSE_LAYER, r"\1"),),
+    ),
+    Layout(
+        "torchvision",
+        "mobilenet_v2",
+        _mobilenet_in_torchvision,
+        left_behind=("classifier.",),
     ),
 )
 """Those that can be told by their names alone; timm's are built when they are asked for."""

@@ -170,6 +170,7 @@ FILES: Final[tuple[PublishedFile, ...]] = (
     _by_torchvision("vgg19", "dcbb9e9d"),
     _by_torchvision("resnet50", "0676ba61"),
     _by_torchvision("densenet121", "a639ec97"),
+    _by_torchvision("mobilenet_v2", "b0353104"),
     _by_timm("convnext_tiny", "fb_in1k", IMAGENET, "Apache-2.0"),
     _by_timm("efficientnet_b0", "ra_in1k", IMAGENET, "Apache-2.0"),
     _by_timm("mobilenetv4_conv_small", "e2400_r224_in1k", IMAGENET, "Apache-2.0"),

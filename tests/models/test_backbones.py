@@ -69,6 +69,8 @@ def test_cnn_block_is_convolution_norm_relu_then_maximum() -> None:
         ("resnet50", [9_536, 215_808, 1_219_584, 7_098_368, 14_964_736]),
         # norm5, 2,048 of them, belongs to the last block
         ("densenet121", [9_536, 368_320, 1_051_776, 3_364_096, 2_158_080 + 2_048]),
+        # 2,223,872 in all (torchvision: 3,504,872 less a classifier of 1,281,000)
+        ("mobilenet_v2", [1_824, 13_968, 39_696, 487_040, 1_681_344]),
         # a fire module of (n, s, e): s * (n + 1) + e * (s + 1) + e * (9 * s + 1)
         ("squeezenet1_1", [1_792, 11_408 + 12_432, 45_344 + 49_440, 602_080]),
     ],
@@ -97,7 +99,8 @@ def torchvisions(architecture: str) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "architecture", ["vgg16", "vgg19", "resnet50", "densenet121", "squeezenet1_1"]
+    "architecture",
+    ["vgg16", "vgg19", "resnet50", "densenet121", "mobilenet_v2", "squeezenet1_1"],
 )
 def test_our_chains_compute_what_torchvision_does(architecture: str) -> None:
     theirs = torchvisions(architecture).eval()
@@ -142,6 +145,8 @@ def test_stored_weights_find_their_tensors_by_these_names(architecture: str, nam
         ("resnet50", {}, 100, (2048, 4, 4)),
         # convolution and maximum round up: 50, 25; transitions round down: 12, 6, 3
         ("densenet121", {}, 100, (1024, 3, 3)),
+        # halved five times, rounded up: 50, 25, 13, 7, 4
+        ("mobilenet_v2", {}, 100, (1280, 4, 4)),
         # 100 → 49, then maxima: 24, floor(11.5), floor(5.0) against ceil: 24, 12, 6
         ("squeezenet1_1", {"pooling": "floor"}, 100, (512, 5, 5)),
         ("squeezenet1_1", {"pooling": "ceil"}, 100, (512, 6, 6)),

@@ -212,6 +212,15 @@ def test_torchvision_densenet121_computes_what_torchvision_does(
     assert_close(by_our_trunk(tmp_path / "any.pth", known, PICTURE), wanted)
 
 
+def test_torchvision_mobilenet_v2_computes_what_torchvision_does(tmp_path: Path) -> None:
+    model = lively(torchvision.models.mobilenet_v2())
+    torch.save(model.state_dict(), tmp_path / "any.pth")
+    with torch.inference_mode():
+        wanted = model.features(as_torchvision_feeds(PICTURE))[0]
+    known = published("mobilenet_v2", "torchvision")
+    assert_close(by_our_trunk(tmp_path / "any.pth", known, PICTURE), wanted)
+
+
 @pytest.mark.parametrize(
     "name",
     ["convnext_tiny", "efficientnet_b0", "mobilenetv4_conv_small", "vit_small_patch16_224"],

@@ -59,6 +59,7 @@ def test_an_address_ends_with_the_files_name_but_on_timms_hub() -> None:
         ("vgg19", torchvision.models.VGG19_Weights.IMAGENET1K_V1),
         ("resnet50", torchvision.models.ResNet50_Weights.IMAGENET1K_V1),
         ("densenet121", torchvision.models.DenseNet121_Weights.IMAGENET1K_V1),
+        ("mobilenet_v2", torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1),
     ],
 )
 def test_torchvisions_files_are_as_torchvision_says(
