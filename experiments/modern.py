@@ -2,8 +2,8 @@
 
 Each frozen, with its deepest stage trained, and trained whole; its single-task twins are in the
 suite `matrix`. Inputs are the 100 px of all others, but for ViT, whose patches need a multiple of
-16. Rates were chosen before any run, for the reasons given. MobileNetV2, the smallest, has short rows
-for two CPU cores too, on SqueezeNet's short recipe.
+16. Rates were chosen before any run, for the reasons given. MobileNetV2, the smallest, has short
+rows for two CPU cores too, on SqueezeNet's short recipe.
 
 Cost    not measured yet
 Expect  not measured yet
@@ -55,9 +55,7 @@ def depths_of(architecture: str, learning_rate: float, input_px: int) -> tuple[E
     return frozen, deepest, full
 
 
-def shortened(
-    frozen: Experiment, deepest: Experiment, full: Experiment
-) -> tuple[Experiment, ...]:
+def shortened(frozen: Experiment, deepest: Experiment, full: Experiment) -> tuple[Experiment, ...]:
     """Vary an architecture's three depths for a short CPU budget: SqueezeNet's six epochs."""
     recipe = SQUEEZENET_FROZEN_SHORT.recipe
     frozen_short = frozen.varied(

@@ -213,11 +213,23 @@ def _add_published(
 
 
 def _say_what_was_trusted(answer: Answer, file: Path, added: "WeightFile", folder: Path) -> None:
+    from benchmark.models.adding import is_published_file
     from benchmark.models.pins import read_pins
+    from benchmark.models.sources import FILES
 
     if not added.published:
         answer.warnings.append(
             f"{file.name} is not the published file: its sha256 is {added.origin_sha256}."
+        )
+    elif any(
+        known.file_name == added.origin
+        and known.digest is not None
+        and not is_published_file(known, file, added.origin_sha256)
+        for known in FILES
+    ):
+        answer.warnings.append(
+            f"Every tensor of {file.name} equals that of the published {added.origin}; "
+            "the file itself is another one."
         )
     elif any(pin.sha256 == added.origin_sha256 for pin in read_pins(folder).values()):
         answer.warnings.append(

@@ -49,6 +49,8 @@ def print_files(states: "Iterable[SourceState]", pins: "Mapping[str, Pin]") -> N
             out.print(f"    {file.licence}; {file.trained_on}", soft_wrap=True)
             out.print(f"    {_fed(file)}", soft_wrap=True)
             out.print(f"    {checksum(file, pins)}", soft_wrap=True)
+            if file.digest is not None:
+                out.print(f"    tensors in any container: sha256 {file.digest.whole}")
 
 
 def _fed(file: "PublishedFile | WeightFile") -> str:
@@ -85,6 +87,7 @@ def state_data(state: "SourceState", pins: "Mapping[str, Pin]") -> dict[str, Any
                 "layout": file.layout,
                 "sha256": file.sha256,
                 "md5": file.md5,
+                "tensors_sha256": file.digest.whole if file.digest else None,
                 "pinned": asdict(pins[file.file_name]) if file.file_name in pins else None,
                 "licence": file.licence,
                 "trained_on": file.trained_on,

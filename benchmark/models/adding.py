@@ -17,7 +17,7 @@ from benchmark.errors import WeightsError
 from benchmark.files import sha256_of
 from benchmark.models.backbones import build_trunk
 from benchmark.models.channel_order import check_order
-from benchmark.models.conversion import convert
+from benchmark.models.conversion import convert, tensor_digest
 from benchmark.models.layouts import OURS, Layout
 from benchmark.models.pins import check_pin, pin, read_pins
 from benchmark.models.places import stored_path
@@ -57,20 +57,26 @@ def add_file(
 ) -> WeightFile:
     """Recognise a file by its content, convert it, and write it to the store, whole or not at all.
 
-    Refused are a file that is not the published one unless `any_checksum`, one that differs from
-    its pin in any case, one whose channels are not in the order it was published with, and one
-    that would change weights that are already there unless `replacing`.
+    Where the manifest has the digest of the published tensors, these tell what a file is, whatever
+    it is called and whichever container and layout it is in. Refused are a file that is not the
+    published one unless `any_checksum`, one that differs from its pin in any case, one whose
+    channels are not in the order it was published with, and one that would change weights that are
+    already there unless `replacing`.
     """
     layout, tensors = convert(file, _only_architecture(published))
-    if layout.name == OURS:
-        raise _needs_a_label(file, layout)
     origin_sha256 = sha256_of(file)
-    alike = [
-        known
-        for known in published
-        if (known.architecture, known.layout) == (layout.architecture, layout.name)
-    ]
-    known, is_published = _taken_for(file, origin_sha256, alike, how, weights_dir)
+    known = known_by_tensors(layout.architecture, tensors, published)
+    by_tensors = is_published = known is not None
+    if known is None:
+        if layout.name == OURS:
+            raise _needs_a_label(file, layout)
+        alike = [
+            known
+            for known in published
+            if (known.architecture, known.layout) == (layout.architecture, layout.name)
+        ]
+        altered = altered_tensors(layout, tensors, published)
+        known, is_published = _taken_for(file, origin_sha256, alike, how, weights_dir, altered)
     check_declared(file, how.channels, known)
     check_first_layer(file, tensors, known.architecture, known.preprocessing.channels, weights_dir)
     new = WeightFile(
@@ -78,7 +84,7 @@ def add_file(
         source=known.source,
         path=stored_path(known.architecture, known.source, weights_dir),
         sha256=content_sha256(tensors, known.preprocessing, known.options),
-        origin=file.name,
+        origin=known.file_name if is_published else file.name,
         origin_sha256=origin_sha256,
         published=is_published,
         licence=known.licence,
@@ -87,7 +93,7 @@ def add_file(
         options=dict(known.options),
     )
     kept = keep(new, tensors, file, published, replacing=how.replacing)
-    if is_published:
+    if is_published and not by_tensors:
         _pin(known, origin_sha256, weights_dir)
     return kept
 
@@ -106,8 +112,26 @@ def _needs_a_label(file: Path, layout: Layout) -> WeightsError:
     )
 
 
+def known_by_tensors(
+    architecture: str, tensors: Mapping[str, Tensor], published: Iterable[PublishedFile]
+) -> PublishedFile | None:
+    """Find the published file whose converted tensors these are, by their digest."""
+    candidates = [known for known in published if known.architecture == architecture]
+    if not any(known.digest for known in candidates):
+        return None
+    whole = tensor_digest(tensors).whole
+    return next(
+        (known for known in candidates if known.digest and known.digest.whole == whole), None
+    )
+
+
 def _taken_for(
-    file: Path, sha256: str, alike: list[PublishedFile], how: Adding, weights_dir: Path
+    file: Path,
+    sha256: str,
+    alike: list[PublishedFile],
+    how: Adding,
+    weights_dir: Path,
+    altered: str,
 ) -> tuple[PublishedFile, bool]:
     """Decide which published file this is, and whether it is that file or only looks like it."""
     for known in alike:
@@ -121,7 +145,27 @@ def _taken_for(
             return known, True
     if how.any_checksum and len(alike) == 1:
         return alike[0], False
-    raise _not_published(file, sha256, alike)
+    raise _not_published(file, sha256, alike, altered)
+
+
+def altered_tensors(
+    layout: Layout, tensors: Mapping[str, Tensor], published: Iterable[PublishedFile]
+) -> str:
+    """Say which tensors differ from the published ones that most of them are; else nothing."""
+    here = tensor_digest(tensors)
+    for known in published:
+        if known.digest is None or known.architecture != layout.architecture:
+            continue
+        altered = known.digest.altered(here)
+        if 2 * len(altered) < len(here.tensors) and altered:
+            names = ", ".join(layout.names[name] for name in altered[:4])
+            more = f" and {len(altered) - 4} more" if len(altered) > 4 else ""
+            n_equal = len(here.tensors) - len(altered)
+            return (
+                f"{n_equal} of its {len(here.tensors)} tensors are those of {known.file_name}, "
+                f"altered: {names}{more}"
+            )
+    return ""
 
 
 def is_published_file(known: PublishedFile, file: Path, sha256: str) -> bool:
@@ -139,7 +183,9 @@ def md5_of(file: Path) -> str:
         ).hexdigest()  # fmt: skip
 
 
-def _not_published(file: Path, sha256: str, alike: list[PublishedFile]) -> WeightsError:
+def _not_published(
+    file: Path, sha256: str, alike: list[PublishedFile], altered: str
+) -> WeightsError:
     sums = [f"{known.sha256 or known.md5} ({known.file_name})" for known in alike
             if known.is_summed_up]  # fmt: skip
     names = [
@@ -148,7 +194,8 @@ def _not_published(file: Path, sha256: str, alike: list[PublishedFile]) -> Weigh
         if not known.is_summed_up
     ]
     return WeightsError(
-        f"{file.name} has the layout of a known file but the sha256 {sha256}",
+        f"{file.name} has the layout of a known file but the sha256 {sha256}"
+        f"{'; ' if altered else ''}{altered}",
         allowed="; ".join([*sums, *names]) or "no published file of this layout",
         source=str(file),
         fix="Fetch the published file. If this is one of your own: facebench weights add "
@@ -214,20 +261,25 @@ def keep(
 
 
 def up_to_date(path: Path, published: tuple[PublishedFile, ...]) -> WeightFile:
-    """Read a stored file; where the manifest has since learnt better what it demands, say so in it.
+    """Read a stored file; where the manifest has since learnt more of it, say so in it.
 
     Else two machines with the same facebench would run the same weights differently.
     """
     here, tensors = read_stored(path)
-    known = _origin_of(here, published)
+    known = known_by_tensors(here.architecture, tensors, published)
+    if known is not None and known.source == here.source:
+        learnt = replace(here, published=True, origin=known.file_name)
+    else:
+        known, learnt = _origin_of(here, published), here
     if known is None:
         return here
     preprocessing, options = known.preprocessing, dict(known.options)
     if (preprocessing, options) != (here.preprocessing, dict(here.options)):
         sha256 = content_sha256(tensors, preprocessing, options)
-        here = replace(here, sha256=sha256, preprocessing=preprocessing, options=options)
-        write_stored(here, tensors)
-    return here
+        learnt = replace(learnt, sha256=sha256, preprocessing=preprocessing, options=options)
+    if learnt != here:
+        write_stored(learnt, tensors)
+    return learnt
 
 
 def _origin_of(here: WeightFile, published: Iterable[PublishedFile]) -> PublishedFile | None:

@@ -6,6 +6,7 @@ the one that was published, and where the converted one is kept, is for adding.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -14,8 +15,10 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import WeightsError
+from benchmark.files import canonical_json
 from benchmark.models.layouts import Layout, all_layouts, layouts_of, trunk_tensors
 from benchmark.models.readers import FETCH_AGAIN, read_tensors
+from benchmark.models.sources import TensorDigest
 
 COUNTER: Final = ".num_batches_tracked"
 """Batch norm's count of steps: files older than torch 0.4.1 have none, and nothing reads it."""
@@ -49,6 +52,23 @@ def fitted(layout: Layout, found: Mapping[str, Tensor], source: str) -> dict[str
 
 def _ours(tensor: Tensor) -> Tensor:
     return (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> TensorDigest:
+    """Digest converted tensors: equal for equal weights, whatever file and layout they came in.
+
+    Over each tensor's name and shape and its float32 values, little endian; batch norm's counters
+    are no weights, and not every file has them.
+    """
+    lines = []
+    for name in sorted(tensors):
+        if not name.endswith(COUNTER):
+            values = tensors[name].detach().cpu().float().contiguous().numpy().astype("<f4")
+            lines.append([name, list(values.shape), hashlib.sha256(values.tobytes()).hexdigest()])
+    whole = hashlib.sha256(canonical_json(lines).encode()).hexdigest()
+    return TensorDigest(
+        whole, {str(name): str(sha256)[: TensorDigest.N_DIGITS] for name, _, sha256 in lines}
+    )
 
 
 def _recognised(found: Mapping[str, Tensor], architecture: str | None, path: Path) -> Layout:

@@ -13,7 +13,13 @@ from typing import Any, Final
 
 from benchmark.errors import WeightsError
 from benchmark.files import sha256_of
-from benchmark.models.adding import check_declared, check_first_layer, is_published_file, keep
+from benchmark.models.adding import (
+    check_declared,
+    check_first_layer,
+    is_published_file,
+    keep,
+    known_by_tensors,
+)
 from benchmark.models.backbones import options_of
 from benchmark.models.conversion import convert
 from benchmark.models.layouts import OURS, Layout
@@ -79,7 +85,9 @@ def add_own(
     told = _told_by_header(file)
     layout, tensors = convert(file, declared.architecture or told.architecture)
     sha256 = sha256_of(file)
-    known = _published_as(layout, file, sha256, weights_dir)
+    known = known_by_tensors(layout.architecture, tensors, FILES) or _published_as(
+        layout, file, sha256, weights_dir
+    )
     if known is not None:
         stated = declared.preprocessing.channels if declared.preprocessing else None
         check_declared(file, stated, known)

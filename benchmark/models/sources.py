@@ -5,10 +5,12 @@ Only facts, no files: finding, fetching and converting them is for weights, down
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import ClassVar, Final
 
 from benchmark.architectures import architecture_named
 from benchmark.models.preprocessing import (
@@ -21,6 +23,32 @@ from benchmark.models.preprocessing import (
 )
 
 NO_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class TensorDigest:
+    """What tells weights by their values (benchmark.models.conversion.tensor_digest)."""
+
+    N_DIGITS: ClassVar = 12
+
+    whole: str
+    """sha256 over all converted tensors, in hex."""
+    tensors: Mapping[str, str]
+    """Tensor of our trunk → the first digits of its own sha256: they name what was altered."""
+
+    def altered(self, other: TensorDigest) -> list[str]:
+        """Name our tensors whose values differ in `other`."""
+        return [name for name, sha256 in self.tensors.items() if other.tensors.get(name) != sha256]
+
+
+def _digests() -> dict[str, TensorDigest]:
+    """Read the digests of the published files that were to be had, by file name."""
+    path = Path(__file__).with_name("tensor_digests.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {name: TensorDigest(**digest) for name, digest in content.items()}
+
+
+DIGESTS: Final = _digests()
 
 
 @dataclass(frozen=True)
@@ -43,6 +71,11 @@ class PublishedFile:
     """Of the whole file, where its publisher gives that and no sha256."""
     options: Mapping[str, str] = field(default_factory=lambda: NO_OPTIONS)
     """Of the trunk: benchmark.models.backbones.OPTIONS."""
+
+    @property
+    def digest(self) -> TensorDigest | None:
+        """Of its converted tensors, by which it is known in any container; None where not known."""
+        return DIGESTS.get(self.file_name)
 
     @property
     def is_summed_up(self) -> bool:

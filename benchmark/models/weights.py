@@ -20,7 +20,7 @@ from benchmark.claims import claimed
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.files import sha256_of
 from benchmark.models.adding import add_file as add_file
-from benchmark.models.adding import is_published_file, up_to_date
+from benchmark.models.adding import is_published_file, known_by_tensors, up_to_date
 from benchmark.models.conversion import convert
 from benchmark.models.download import OnBytes, fetch
 from benchmark.models.own_weights import labels_of
@@ -125,6 +125,8 @@ def _check_fetched(candidate: PublishedFile, file: Path, weights_dir: Path) -> N
     """Raise WeightsError unless this is the published file, or a whole one of its layout."""
     sha256 = sha256_of(file)
     if candidate.is_summed_up and not is_published_file(candidate, file, sha256):
+        if _has_its_tensors(candidate, file):
+            return
         raise WeightsError(
             f"what came for {candidate.file_name} has the sha256 {sha256}, which is not what was "
             "published",
@@ -141,6 +143,16 @@ def _check_fetched(candidate: PublishedFile, file: Path, weights_dir: Path) -> N
                 source=candidate.url,
             )
     check_pin(candidate, sha256, weights_dir)
+
+
+def _has_its_tensors(candidate: PublishedFile, file: Path) -> bool:
+    if candidate.digest is None:
+        return False
+    try:
+        _, tensors = convert(file, candidate.architecture)
+    except WeightsError:
+        return False
+    return known_by_tensors(candidate.architecture, tensors, (candidate,)) is not None
 
 
 def _missing(
@@ -262,9 +274,10 @@ def _verified(state: SourceState) -> SourceState:
     if state.file is None:
         return state
     try:
-        file, _ = read_stored(state.file.path)
+        file, tensors = read_stored(state.file.path)
+        by_tensors = known_by_tensors(file.architecture, tensors, state.published)
         for known in state.published:
-            if file.published and file.origin == known.file_name:
+            if file.published and file.origin == known.file_name and known != by_tensors:
                 check_pin(known, file.origin_sha256, file.path.parent)
     except WeightsError as error:
         return SourceState(

@@ -1,0 +1,24 @@
+"""Write the tensor digests of published weight files into the manifest.
+
+Run on files that are known to be the published ones: by their checksum, or, for the VGG16 of Keras
+rebuilt from another container, by values that were printed of it (docs/WEIGHTS.md).
+
+    python docs/measurements/tensor_digests.py FILE...
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmark.models import sources
+from benchmark.models.conversion import convert, tensor_digest
+
+TARGET = Path(sources.__file__).with_name("tensor_digests.json")
+
+if __name__ == "__main__":
+    content = json.loads(TARGET.read_text(encoding="utf-8"))
+    for file in map(Path, sys.argv[1:]):
+        assert file.name in {known.file_name for known in sources.FILES}, file.name
+        content[file.name] = asdict(tensor_digest(convert(file)[1]))
+    TARGET.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,171 @@
+"""Weights are known by their tensors, in whatever container and layout these come."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmark.errors import WeightsError
+from benchmark.models import sources
+from benchmark.models.adding import Adding, add_file
+from benchmark.models.conversion import convert, tensor_digest
+from benchmark.models.own_weights import Declaration, add_own
+from benchmark.models.pins import pin, read_pins
+from benchmark.models.preprocessing import KERAS_CAFFE, UNIT
+from benchmark.models.sources import FILES, files_for
+from benchmark.models.store import read_stored
+from benchmark.models.weights import resolve, verify
+from tests.conftest import shared_file
+from tests.models import keras_vgg
+
+KERAS = files_for("vgg16", "imagenet")[0]
+SQUEEZENET_H5 = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
+MOBILENET_PTH = "mobilenet_v2-b0353104.pth"
+# The features of torchvision's VGG-16 that are convolutions.
+PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+
+
+@pytest.fixture(scope="module")
+def h5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file in Keras's layout, with values of our own."""
+    kernels = keras_vgg.random_kernels(keras_vgg.VGG16)
+    return keras_vgg.write_imagenet_h5(tmp_path_factory.mktemp("made") / KERAS.file_name, kernels)
+
+
+@pytest.fixture
+def known(h5: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Tensor]:
+    """Let the manifest know that file's tensors, in our names; nothing else of it is right."""
+    _, tensors = convert(h5)
+    monkeypatch.setitem(sources.DIGESTS, KERAS.file_name, tensor_digest(tensors))
+    return tensors
+
+
+def in_torchvisions_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = [f"features.{place}.{end}" for place in PLACES for end in ("weight", "bias")]
+    return dict(zip(names, tensors.values(), strict=True))
+
+
+def altered(h5: Path, target: Path, data_set: str) -> Path:
+    target.write_bytes(h5.read_bytes())
+    with h5py.File(target, "r+") as file:
+        values = file[data_set]
+        values[(0,) * values.ndim] += 1e-6
+    return target
+
+
+def test_every_container_and_layout_of_the_tensors_is_the_published_source(
+    h5: Path, known: Mapping[str, Tensor], tmp_path: Path
+) -> None:
+    save_file(dict(known), tmp_path / "bare_trunk.safetensors")
+    save_file(in_torchvisions_names(known), tmp_path / "torchvision.safetensors")
+    torch.save(in_torchvisions_names(known), tmp_path / "torchvision.pth")
+    wide = {name: values.double() for name, values in in_torchvisions_names(known).items()}
+    torch.save(wide, tmp_path / "double.pth")
+    files = [h5, *sorted(tmp_path.iterdir())]
+    added = [add_file(file, tmp_path / file.stem) for file in files]
+    # Fed as Keras's, though torchvision's layout is otherwise fed red first.
+    assert {item.preprocessing for item in added} == {KERAS_CAFFE}
+    assert {(item.source, item.published, item.origin) for item in added} == {
+        ("imagenet", True, KERAS.file_name)
+    }
+    assert len({item.sha256 for item in added}) == 1, "one identity for the runs from all of them"
+    assert not any(read_pins(item.path.parent) for item in added)
+
+
+def test_a_pin_of_one_container_does_not_refuse_another(
+    h5: Path, known: Mapping[str, Tensor], tmp_path: Path
+) -> None:
+    pin(KERAS, "0" * 64, tmp_path)
+    add_file(h5, tmp_path)
+    (state,) = verify(tmp_path)
+    assert state.problem is None
+
+
+def test_one_altered_tensor_is_named_and_refused(
+    h5: Path, known: Mapping[str, Tensor], tmp_path: Path
+) -> None:
+    data_set = "block3_conv2/block3_conv2_W_1:0"
+    with h5py.File(h5, "r") as file:
+        data_set = data_set if data_set in file else "block3_conv2/block3_conv2/kernel:0"
+    file_name = altered(h5, tmp_path / KERAS.file_name, data_set)
+    with pytest.raises(
+        WeightsError, match=r"25 of its 26 tensors are those of vgg16.*altered: block3_conv2:kernel"
+    ):
+        add_file(file_name, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_stored_weights_that_were_insisted_upon_become_the_published_ones_once_known(
+    h5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = add_file(h5, tmp_path, Adding(any_checksum=True))
+    assert not first.published
+    monkeypatch.setitem(sources.DIGESTS, KERAS.file_name, tensor_digest(read_stored(first.path)[1]))
+    found = resolve("vgg16", "imagenet", tmp_path, offline=True)
+    assert (found.published, found.sha256) == (True, first.sha256)
+
+
+def test_a_download_is_known_by_its_tensors_too(
+    h5: Path, known: Mapping[str, Tensor], tmp_path: Path
+) -> None:
+    served = dataclasses.replace(KERAS, url=h5.as_uri())
+    found = resolve("vgg16", "imagenet", tmp_path, offline=False, published=(served,))
+    assert found.published
+
+
+def test_under_a_label_they_are_fed_as_published(
+    h5: Path, known: Mapping[str, Tensor], tmp_path: Path
+) -> None:
+    added = add_own(h5, tmp_path, Declaration("mine"))
+    assert (added.source, added.preprocessing) == ("local:mine", KERAS_CAFFE)
+    with pytest.raises(WeightsError, match="RGB was declared .* published as BGR"):
+        add_own(h5, tmp_path, Declaration("other", preprocessing=UNIT))
+
+
+def test_the_digest_is_of_float32_values_names_and_shapes_alone() -> None:
+    tensors = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(2)}
+    counted = {**tensors, "a.num_batches_tracked": torch.tensor(7)}
+    turned = dict(reversed([(name, values.double()) for name, values in tensors.items()]))
+    assert tensor_digest(tensors) == tensor_digest(counted) == tensor_digest(turned)
+    others = [
+        {**tensors, "a.weight": tensors["a.weight"].reshape(3, 2)},
+        {"c.weight": tensors["a.weight"], "b.bias": tensors["b.bias"]},
+        {**tensors, "b.bias": torch.tensor([1.0, 1.0 + 2**-23])},
+    ]
+    assert len({tensor_digest(item).whole for item in (tensors, *others)}) == 4
+
+
+def test_every_digest_is_of_a_file_in_the_manifest() -> None:
+    assert set(sources.DIGESTS) <= {file.file_name for file in FILES}
+    for file in FILES:
+        if file.digest is not None:
+            assert len(file.digest.whole) == 64
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", [KERAS.file_name, SQUEEZENET_H5, MOBILENET_PTH])
+def test_the_real_files_are_known_by_their_tensors(tmp_path: Path, name: str) -> None:
+    save_file(convert(shared_file("weights", name))[1], tmp_path / "any.safetensors")
+    added = add_file(tmp_path / "any.safetensors", tmp_path / "store")
+    assert (added.published, added.origin) == (True, name)
+
+
+@pytest.mark.weights
+def test_the_rebuilt_vgg16_holds_the_values_that_were_printed_of_it() -> None:
+    _, tensors = convert(shared_file("weights", KERAS.file_name))
+    first = tensors["stages.block1.conv1.weight"][0, :, 0, 0]
+    assert torch.equal(first, torch.tensor([0.42947057, 0.55037946, 0.4800154]))
+    assert tensors["stages.block5.conv3.bias"][0] == torch.tensor(0.18837857)
+
+
+@pytest.mark.weights
+def test_the_real_vgg16_with_one_value_altered_is_refused(tmp_path: Path) -> None:
+    real = shared_file("weights", KERAS.file_name)
+    file = altered(real, tmp_path / real.name, "block5_conv3/block5_conv3_b_1:0")
+    with pytest.raises(WeightsError, match=r"25 of its 26 .*altered: block5_conv3:bias"):
+        add_file(file, tmp_path / "store")
