@@ -33,13 +33,39 @@ INITIALISATIONS: Final = ("glorot", "torch")
 OWN_WEIGHTS: Final = re.compile(r"local:[a-z0-9_]+|run:[0-9a-f]{8,64}")
 
 
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _require_positive(field_name: str, value: float) -> None:
-    finite = isinstance(value, (int, float)) and math.isfinite(value)
-    require(finite and value > 0, f"{field_name} is {value!r}", allowed="a finite number above 0")
+    fits = _is_finite(value) and value > 0
+    require(fits, f"{field_name} is {value!r}", allowed="a finite number above 0")
+
+
+def _require_not_negative(field_name: str, value: float) -> None:
+    fits = _is_finite(value) and value >= 0
+    require(fits, f"{field_name} is {value!r}", allowed="a finite number, 0 or more")
+
+
+def _require_count(field_name: str, value: int, least: int = 1, alternative: str = "") -> None:
+    fits = _is_whole(value) and value >= least
+    allowed = f"an integer of at least {least}{alternative}"
+    require(fits, f"{field_name} is {value!r}", allowed=allowed)
 
 
 def _require_fraction(field_name: str, value: float) -> None:
-    require(0.0 <= value < 1.0, f"{field_name} is {value!r}", allowed="0 <= value < 1")
+    fits = _is_finite(value) and 0 <= value < 1
+    require(fits, f"{field_name} is {value!r}", allowed="0 <= value < 1")
+
+
+def _require_bool(field_name: str, value: bool) -> None:
+    require(isinstance(value, bool), f"{field_name} is {value!r}", allowed="True or False")
 
 
 @dataclass(frozen=True)
@@ -67,7 +93,7 @@ class Backbone:
         )
         n_stages = len(architecture.stages)
         depth = self.trainable_stages
-        is_depth = isinstance(depth, int) and not isinstance(depth, bool) and 0 <= depth < n_stages
+        is_depth = isinstance(depth, int) and _is_whole(depth) and 0 <= depth < n_stages
         require(
             depth == "all" or is_depth,
             f"trainable_stages of {self.architecture} is {depth!r}",
@@ -75,9 +101,9 @@ class Backbone:
             f"{', '.join(architecture.stages)}",
         )
         require(
-            32 <= self.input_px <= 1024,
+            _is_whole(self.input_px) and 32 <= self.input_px <= 1024,
             f"input_px is {self.input_px!r}",
-            allowed="32 to 1024 pixels",
+            allowed="32 to 1024 pixels, an integer",
         )
         require(
             self.input_px % architecture.input_multiple == 0,
@@ -126,7 +152,7 @@ class Head:
         require_choice("head.conditioning", self.conditioning, CONDITIONINGS)
         require_choice("head.features", self.features, ("pooled", "flattened"))
         require(
-            isinstance(self.hidden_units, int) and 1 <= self.hidden_units <= 65_536,
+            _is_whole(self.hidden_units) and 1 <= self.hidden_units <= 65_536,
             f"head.hidden_units is {self.hidden_units!r}",
             allowed="an integer from 1 to 65536",
         )
@@ -164,8 +190,9 @@ class Augmentation:
     """Scale about the face's mean by a factor drawn uniformly from 1 +- this fraction."""
 
     def __post_init__(self) -> None:
+        _require_bool("augmentation.flip", self.flip)
         require(
-            0 <= self.rotation_degrees <= 180,
+            _is_finite(self.rotation_degrees) and 0 <= self.rotation_degrees <= 180,
             f"augmentation.rotation_degrees is {self.rotation_degrees!r}",
             allowed="0 to 180",
         )
@@ -208,6 +235,10 @@ class Recipe:
     """The deepest trained stage's rate as a fraction of learning_rate, the head's; None: 1."""
     stage_rate_decay: float | None = None
     """Each shallower stage's rate as a fraction of the one behind it; None: 1."""
+    standardise_features: bool = False
+    """Whether the head reads a frozen trunk's features minus their mean over the training faces,
+    divided by their standard deviation: random and pretrained weights differ in scale alone
+    otherwise, and a learning rate suits one scale."""
 
     def __post_init__(self) -> None:
         for name in ("trunk_rate_ratio", "stage_rate_decay"):
@@ -216,33 +247,26 @@ class Recipe:
         for name in ("learning_rate", "adam_epsilon", "clip_norm"):
             _require_positive(f"recipe.{name}", getattr(self, name))
         for name in ("batch_size", "max_epochs"):
-            value = getattr(self, name)
-            is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            require(is_count, f"recipe.{name} is {value!r}", allowed="an integer of at least 1")
-        patience = self.early_stopping_epochs
-        require(
-            patience is None or patience >= 1,
-            f"recipe.early_stopping_epochs is {patience!r}",
-            allowed="an integer of at least 1, or None",
-        )
-        steps = self.steps_per_epoch
-        require(
-            steps is None or (isinstance(steps, int) and steps >= 1),
-            f"recipe.steps_per_epoch is {steps!r}",
-            allowed="an integer of at least 1, or None for one pass over the faces",
-        )
+            _require_count(f"recipe.{name}", getattr(self, name))
+        patience, steps = self.early_stopping_epochs, self.steps_per_epoch
+        if patience is not None:
+            _require_count("recipe.early_stopping_epochs", patience, alternative=", or None")
+        if steps is not None:
+            one_pass = ", or None for one pass over the faces"
+            _require_count("recipe.steps_per_epoch", steps, alternative=one_pass)
         until = self.until_train_accuracy
         require(
-            until is None or 0 < until <= 1,
+            until is None or (_is_finite(until) and 0 < until <= 1),
             f"recipe.until_train_accuracy is {until!r}",
             allowed="above 0 and at most 1, or None",
         )
         require_choice("recipe.schedule", self.schedule, SCHEDULES)
         require_choice("recipe.clipping", self.clipping, CLIPPINGS)
         require_choice("recipe.head_initialisation", self.head_initialisation, INITIALISATIONS)
-        for name in ("constant_epochs", "decay", "weight_decay"):
-            value = getattr(self, name)
-            require(value >= 0, f"recipe.{name} is {value!r}", allowed="0 or more")
+        _require_count("recipe.constant_epochs", self.constant_epochs, least=0)
+        for name in ("decay", "weight_decay"):
+            _require_not_negative(f"recipe.{name}", getattr(self, name))
+        _require_bool("recipe.standardise_features", self.standardise_features)
 
     def rate_at(self, epoch: int) -> float:
         """Give the learning rate of `epoch`, counted from 0."""
@@ -286,6 +310,19 @@ class Experiment:
             not (architecture.from_timm and self.head.features == "flattened"),
             f"{self.name!r} flattens the features of {architecture.name}",
             allowed="'pooled' for timm's architectures, which pool by themselves",
+        )
+        require(
+            not self.recipe.standardise_features or self.backbone.trainable_stages == 0,
+            f"{self.name!r} standardises the features of a trunk that it trains",
+            allowed="recipe.standardise_features with backbone.trainable_stages=0: the features of "
+            "a trained trunk change, and their mean and standard deviation are measured once",
+        )
+        require(
+            self.recipe.early_stopping_epochs is None
+            or self.protocol.selection == "best_validation_combined",
+            f"{self.name!r} stops early and selects the last epoch",
+            allowed="recipe.early_stopping_epochs with protocol.selection="
+            "'best_validation_combined': it waits for a better validation score",
         )
         require(
             self.asks.strip().endswith("?"),

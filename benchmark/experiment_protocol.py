@@ -42,7 +42,7 @@ class Protocol:
         require_choice("protocol.shuffling", self.shuffling, SHUFFLINGS)
         require_choice("protocol.selection", self.selection, SELECTIONS)
         require(
-            self.fold is None or self.fold in range(5),
+            self.fold is None or (type(self.fold) is int and self.fold in range(5)),
             f"protocol.fold is {self.fold!r}",
             allowed="0 to 4, or None for the 80/10/10 split",
         )

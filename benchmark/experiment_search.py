@@ -50,10 +50,11 @@ def default_space(experiment: Experiment) -> SearchSpace:
     """Give the space for an experiment that names none.
 
     A trunk of random weights is not frozen in part: nothing would be learnt there. Depth and the
-    trunk's rates are searched where there are weights to keep.
+    trunk's rates are searched where there are weights to keep, and no standardised features, which
+    only a frozen trunk has.
     """
     ranges: list[Range] = [Floats(RATE, 1e-5, 1e-2)]
-    if experiment.backbone.weights != "none":
+    if experiment.backbone.weights != "none" and not experiment.recipe.standardise_features:
         n_stages = count_stages(experiment)
         slowest = SLOWEST_STAGE ** (1 / max(1, n_stages - 1))
         ranges += [

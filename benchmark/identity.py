@@ -30,10 +30,11 @@ PARTS: Final = ("backbone", "head", "recipe", "protocol")
 LATER_FIELDS: Final = {
     "recipe": (
         "steps_per_epoch", "until_train_accuracy", "trunk_rate_ratio", "stage_rate_decay",
+        "standardise_features",
     )
 }  # fmt: skip
-"""Fields that came after the first runs: where they are None they leave no trace, so that those
-runs keep their identity."""
+"""Fields that came after the first runs: where they are None or False they leave no trace, so that
+those runs keep their identity."""
 
 
 def steering_content(definition: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def steering_content(definition: Mapping[str, Any]) -> dict[str, Any]:
     content = {part: dict(definition[part]) for part in PARTS}
     for part, names in LATER_FIELDS.items():
         for name in names:
-            if content[part].get(name) is None:
+            if content[part].get(name) in (None, False):
                 content[part].pop(name, None)
     if definition.get("subset") is not None:
         content["subset"] = definition["subset"]

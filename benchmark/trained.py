@@ -9,7 +9,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,12 @@ import torch
 
 from benchmark.errors import BenchmarkError, DataError, ExperimentError, WeightsError
 from benchmark.experiment import Experiment
+from benchmark.faces.batches import FaceBatches
 from benchmark.models.network import Network, rebuild_network
 from benchmark.models.readers import header_of, read_json, read_tensors
 from benchmark.results.predictions import probability_columns
 from benchmark.tasks import TASKS
-
-BATCH: Final = 256
-"""As runs are evaluated (benchmark.training.probabilities), for the same sums in the same order."""
+from benchmark.training.probabilities import probabilities
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,13 @@ class Trained:
         """
         pictures = np.asarray(images)
         _check(pictures)
-        pieces = []
-        self.network.eval()
-        with torch.inference_mode():
-            for begin in range(0, len(pictures), BATCH):
-                batch = torch.from_numpy(pictures[begin : begin + BATCH]).permute(0, 3, 1, 2)
-                logits = self.network(batch.contiguous())
-                pieces.append({task: values.softmax(1).numpy() for task, values in logits.items()})
+        every = torch.arange(len(pictures))
+        faces = FaceBatches(torch.from_numpy(pictures), {"gender": every})
+        answers = probabilities(self.network, faces, every)
         columns: dict[str, npt.NDArray[Any]] = {}
         for task in TASKS:
             if task in self.experiment.head.tasks:
-                values = np.concatenate([piece[task] for piece in pieces])
+                values = answers[task]
                 columns[f"{task}_pred"] = values.argmax(axis=1)
                 columns |= dict(zip(probability_columns(task), values.T, strict=True))
         return pd.DataFrame(columns)

@@ -51,8 +51,20 @@ FULL_SHORT = FROZEN_SHORT.varied(
 )
 RANDOM_FROZEN_SHORT = FROZEN_SHORT.varied(
     name="mtl-squeezenet1_1-none-frozen-short",
-    asks="Control: how much do the same frozen features hold when the weights are random?",
+    asks="Control: how far do random weights come at this rate, their features unscaled?",
     compare_with=FROZEN_SHORT.name,
+    **{"backbone.weights": "none"},
+)
+STANDARDISED_FROZEN_SHORT = FROZEN_SHORT.varied(
+    name="mtl-squeezenet1_1-imagenet-frozen-standardised-short",
+    asks="Control: what does putting ImageNet's frozen features on one scale change?",
+    compare_with=FROZEN_SHORT.name,
+    **{"recipe.standardise_features": True},
+)
+RANDOM_FROZEN_STANDARDISED_SHORT = STANDARDISED_FROZEN_SHORT.varied(
+    name="mtl-squeezenet1_1-none-frozen-standardised-short",
+    asks="Control: how much do the same frozen features hold when the weights are random?",
+    compare_with=STANDARDISED_FROZEN_SHORT.name,
     **{"backbone.weights": "none"},
 )
 SWAPPED_FROZEN_SHORT = FROZEN_SHORT.varied(
@@ -91,6 +103,8 @@ EXPERIMENTS = (
     THREE_STAGES_SHORT,
     FULL_SHORT,
     RANDOM_FROZEN_SHORT,
+    STANDARDISED_FROZEN_SHORT,
+    RANDOM_FROZEN_STANDARDISED_SHORT,
     SWAPPED_FROZEN_SHORT,
     PARTLY,
     FULL,

@@ -57,6 +57,8 @@ SUITES = (
             "mtl-squeezenet1_1-imagenet-frozen-short",
             "mtl-squeezenet1_1-imagenet-frozen-swapped-short",
             "mtl-squeezenet1_1-none-frozen-short",
+            "mtl-squeezenet1_1-imagenet-frozen-standardised-short",
+            "mtl-squeezenet1_1-none-frozen-standardised-short",
         ),
     ),
     Suite(

@@ -2,14 +2,18 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from benchmark.errors import ExperimentError
 from benchmark.experiment import (
+    Augmentation,
     Backbone,
     Experiment,
     Head,
+    LossWeights,
     Protocol,
     Recipe,
     StudyRow,
@@ -186,3 +190,66 @@ def test_folds_run_from_zero_to_four() -> None:
 def test_a_suite_lists_each_experiment_once() -> None:
     with pytest.raises(ExperimentError, match="lists a twice"):
         Suite("s", "Why?", ("a", "b", "a"))
+
+
+WRONG: dict[str, tuple[object, ...]] = {
+    "learning_rate": (True, "1e-3"),
+    "batch_size": (0, 1.5, True, math.nan),
+    "max_epochs": (0, 2.0, True),
+    "early_stopping_epochs": (0, 1.5, True, math.nan),
+    "steps_per_epoch": (0, 1.5, True),
+    "until_train_accuracy": (0.0, 1.1, math.nan, True),
+    "constant_epochs": (-1, 1.5, True, math.nan),
+    "decay": (-0.1, math.inf, math.nan, True),
+    "weight_decay": (-0.1, math.inf, math.nan, True),
+    "adam_epsilon": (0, math.inf, math.nan, True),
+    "clip_norm": (0, math.inf, math.nan, True),
+    "trunk_rate_ratio": (0, math.inf, math.nan, True),
+    "stage_rate_decay": (0, math.inf, math.nan, True),
+    "standardise_features": (1, None, "yes"),
+}
+
+
+def test_every_number_of_a_recipe_is_refused_where_it_says_nothing() -> None:
+    numbers = {field.name for field in dataclasses.fields(Recipe)} - {
+        "schedule", "clipping", "head_initialisation", "loss_weights", "augmentation",
+    }  # fmt: skip
+    assert numbers == WRONG.keys()
+    for name, values in WRONG.items():
+        for value in values:
+            fields: dict[str, Any] = {"learning_rate": 1e-3} | {name: value}
+            with pytest.raises(ExperimentError, match=f"recipe.{name} is "):
+                Recipe(**fields)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda value: LossWeights(race=value),
+        lambda value: Augmentation(rotation_degrees=value),
+        lambda value: Augmentation(brightness=value),
+        lambda value: Augmentation(contrast=value),
+        lambda value: Backbone("cnn", input_px=value),
+        lambda value: Head(hidden_units=value),
+        lambda value: Protocol(fold=value),
+    ],
+)
+@pytest.mark.parametrize("value", [True, math.nan, math.inf, -0.5])
+def test_other_numbers_are_refused_alike(build: Callable[[Any], object], value: object) -> None:
+    with pytest.raises(ExperimentError):
+        build(value)
+
+
+def test_early_stopping_needs_a_score_to_wait_for() -> None:
+    recipe = Recipe(learning_rate=1e-3, early_stopping_epochs=2)
+    an_experiment(recipe=recipe)
+    with pytest.raises(ExperimentError, match="stops early and selects the last epoch"):
+        an_experiment(recipe=recipe, protocol=Protocol(selection="last_epoch"))
+
+
+def test_only_a_frozen_trunks_features_are_standardised() -> None:
+    recipe = Recipe(learning_rate=1e-3, standardise_features=True)
+    frozen = Backbone("cnn", trainable_stages=0)
+    an_experiment(recipe=recipe, backbone=frozen, name="mtl-cnn-none-frozen-standardised")
+    with pytest.raises(ExperimentError, match="a trunk that it trains"):
+        an_experiment(recipe=recipe)

@@ -22,6 +22,7 @@ from benchmark.exporting import (
     read_description,
     resizing_matrix,
 )
+from benchmark.models.heads import StandardisedHead
 from benchmark.models.network import build_network
 from benchmark.models.preprocessing import CAFFE, InputScaling
 from benchmark.tasks import CLASS_NAMES
@@ -49,6 +50,24 @@ def untrained(conditioning: str = "none", input_px: int = 32) -> TrainedRun:
     )
     built = build_network(experiment, None, seed=1).eval()
     return TrainedRun(Trained(built, experiment), Path(__file__), 32, "untrained")
+
+
+def test_standardised_features_are_exported_with_their_statistics(tmp_path: Path) -> None:
+    experiment = Experiment(
+        name="mtl-cnn-none-frozen-standardised",
+        asks="Is it portable?",
+        backbone=Backbone("cnn", trainable_stages=0, input_px=32),
+        head=Head(hidden_units=8),
+        recipe=Recipe(learning_rate=1e-3, standardise_features=True),
+    )
+    built = build_network(experiment, None, seed=1).eval()
+    assert isinstance(built.head, StandardisedHead)
+    with torch.inference_mode():
+        built.head.measure([built.features(torch.from_numpy(FACES).permute(0, 3, 1, 2))])
+    assert not torch.equal(built.head.sd, torch.ones_like(built.head.sd))
+    network = TrainedRun(Trained(built, experiment), Path(__file__), 32, "untrained")
+    export(network, "torchscript", tmp_path / "face.ts", {"faces given": FACES})
+    assert (tmp_path / "face.ts").is_file()
 
 
 @pytest.fixture(scope="module")

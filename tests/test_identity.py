@@ -30,6 +30,7 @@ def test_a_definition_kept_before_a_field_existed_is_the_same_definition() -> No
     del kept["subset"]
     for name in (
         "steps_per_epoch", "until_train_accuracy", "trunk_rate_ratio", "stage_rate_decay",
+        "standardise_features",
     ):  # fmt: skip
         del kept["recipe"][name]
     assert steering_content(kept) == steering_content(CNN.as_dict())

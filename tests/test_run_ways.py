@@ -14,6 +14,7 @@ from benchmark.errors import RunError
 from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Recipe
 from benchmark.faces.batches import FaceBatches
 from benchmark.faces.store import FaceSet
+from benchmark.models.heads import StandardisedHead
 from benchmark.models.network import build_network
 from benchmark.plans import Plan, Settings, plan_run
 from benchmark.results.predictions import (
@@ -25,6 +26,7 @@ from benchmark.run_folders import begin, parts_for
 from benchmark.run_ways import RunWays
 from benchmark.runs import Advanced, Prepared, run
 from benchmark.tasks import TaskName
+from benchmark.trained import load_trained
 from benchmark.training.device import Device, choose_device
 from benchmark.training.prefix_cache import CacheSettings
 from benchmark.training.probabilities import probabilities
@@ -218,3 +220,49 @@ def test_bf16_training_is_selected_on_fp32_answers(
     plan = a_plan(drawn_faces, where, an_experiment(max_epochs=1))
     list(run(plan, on_cpu(drawn_faces), where))
     assert precisions == {"fp32"}
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_standardised_features_go_with_the_weights(
+    drawn_faces: FaceSet, tmp_path: Path, *, cached: bool
+) -> None:
+    cache = CacheSettings(tmp_path / "cache") if cached else None
+    where = settings(tmp_path, cache=cache)
+    experiment = an_experiment(0, standardise_features=True)
+    plan = a_plan(drawn_faces, where, experiment)
+    assert plan.identity != a_plan(drawn_faces, where, an_experiment(0)).identity
+    list(run(plan, on_cpu(drawn_faces), where))
+
+    loaded = load_trained(plan.folder / "model.safetensors")
+    rows = parts_for(plan).own
+    with torch.inference_mode():
+        images = on_cpu(drawn_faces).images(torch.from_numpy(rows["train"]))
+        features = loaded.network.features(images)
+    head = loaded.network.head
+    assert isinstance(head, StandardisedHead)
+    torch.testing.assert_close(head.mean, features.mean(0), rtol=1e-3, atol=1e-5)
+    scaled = (features - head.mean) / head.sd
+    varies = features.std(0) > 1e-4 * features.mean(0).abs()
+    assert varies.any()
+    torch.testing.assert_close(
+        scaled[:, varies].std(0), torch.ones(int(varies.sum())), rtol=2e-2, atol=0
+    )
+
+    stored = read_predictions(plan.record.predictions_path)
+    stored = stored[stored["part"] == "val"].reset_index(drop=True)
+    again = loaded.predict(drawn_faces.pixels()[rows["val"]])
+    pd.testing.assert_frame_equal(stored[again.columns], again, check_dtype=False, atol=1e-5)
+
+
+def test_standardised_features_do_not_depend_on_their_scale(drawn_faces: FaceSet) -> None:
+    """What the field is for: the same head on features a thousand times as large learns alike."""
+    rows, found = torch.arange(64), []
+    for scale in (1.0, 1000.0):
+        network = build_network(an_experiment(0, standardise_features=True), None, 0).eval()
+        head = network.head
+        assert isinstance(head, StandardisedHead)
+        with torch.inference_mode():
+            features = scale * network.features(on_cpu(drawn_faces).images(rows))
+            head.measure(torch.split(features, 24))
+            found.append(head(features)["race"])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)

@@ -74,7 +74,9 @@ def _stages(network: "Network") -> list[dict[str, Any]]:
 
 def _heads(network: "Network") -> list[dict[str, Any]]:
     """Count the heads' parameters by branch; all are trained. What has none is left out."""
-    counted = [(name, _count(branch)) for name, branch in network.head.named_children()]
+    # What standardises the features is no branch.
+    head: Any = getattr(network.head, "head", network.head)
+    counted = [(name, _count(branch)) for name, branch in head.named_children()]
     return [
         {"part": name, "parameters": count, "trained": True} for name, count in counted if count
     ]

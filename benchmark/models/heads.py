@@ -3,6 +3,8 @@
 Features come in as vectors, logits go out in float32; pooling and the loss are left to others.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,45 @@ class PlainHead(nn.Module):
     def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
         """Map features (n, n_features) to logits (n, classes) per task."""
         return read_by_all({task: self.get_submodule(task) for task in self.tasks}, features)
+
+
+class StandardisedHead(nn.Module):
+    """A head that reads features minus their mean, divided by their standard deviation.
+
+    Both are measured once, on the training faces, and kept with the weights.
+    """
+
+    mean: Tensor
+    sd: Tensor
+
+    def __init__(self, head: nn.Module, n_features: int) -> None:
+        super().__init__()
+        self.head = head
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("sd", torch.ones(n_features))
+
+    def measure(self, batches: Iterable[Tensor]) -> None:
+        """Take mean and standard deviation of features, given in batches (n, n_features).
+
+        A feature that hardly varies is divided by 1: what there is of it would be rounding.
+        """
+        n, total = 0, torch.zeros_like(self.mean, dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for batch in batches:
+            values = batch.double()
+            n += len(values)
+            total = total + values.sum(0)
+            squares = squares + values.square().sum(0)
+        mean = total / n
+        sd = (squares / n - mean.square()).clamp(min=0).sqrt()
+        varies = sd > 1e-5 * mean.abs()
+        self.mean.copy_(mean)
+        self.sd.copy_(torch.where(varies, sd, torch.ones_like(sd)))
+
+    def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
+        """Map features (n, n_features) to logits (n, classes) per task."""
+        logits: dict[TaskName, Tensor] = self.head((features - self.mean) / self.sd)
+        return logits
 
 
 class Gate(nn.Module):

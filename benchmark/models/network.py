@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.experiment import Experiment
 from benchmark.models.backbones import build_trunk, feature_map_shape
-from benchmark.models.heads import build_head
+from benchmark.models.heads import StandardisedHead, build_head
 from benchmark.models.initialisation import initialise_head, initialise_trunk, seeded
 from benchmark.models.preprocessing import InputScaling, Preprocessing, preprocessing_for
 from benchmark.models.sources import untrained_start
@@ -225,9 +225,12 @@ def _assembled(
         trunk = build_trunk(backbone.architecture, **options)
     if not trunk.draws_first_values:
         initialise_trunk(trunk, seed)
+    n_inputs = n_features * (height * width if flattened else 1)
     with seeded(seed, "construction"):
-        head = build_head(definition, n_features * (height * width if flattened else 1))
+        head = build_head(definition, n_inputs)
     initialise_head(head, experiment.recipe.head_initialisation, seed)
+    if experiment.recipe.standardise_features:
+        head = StandardisedHead(head, n_inputs)
     return Network(
         InputScaling(preprocessing, backbone.input_px),
         trunk,

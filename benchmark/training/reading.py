@@ -61,6 +61,14 @@ class Reader:
             return self.prefix.gather(rows)
         return self.faces.images(rows).contiguous(memory_format=self.device.memory_format)
 
+    def features(self, rows: Tensor) -> Tensor:
+        """Give what a wholly frozen trunk hands to the head of faces as they are, float32."""
+        inputs = self.unchanged(rows)
+        if self.prefix is not None:
+            return inputs.float()
+        with self.device.autocast():
+            return self.network.prefix(inputs).float()
+
     def logits(self, rows: Tensor) -> dict[TaskName, Tensor]:
         """Read faces as they are, at the training's precision: logits (n, classes) per task."""
         inputs = self.unchanged(rows)

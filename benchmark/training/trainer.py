@@ -15,12 +15,13 @@ from torch import Tensor
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment, Recipe
 from benchmark.faces.batches import FaceBatches, generator_for, random_order, random_passes
+from benchmark.models.heads import StandardisedHead
 from benchmark.models.network import Network
 from benchmark.tasks import TaskName, combined
 from benchmark.training.device import Device
 from benchmark.training.optimiser import new_optimiser, plain_groups, restored, set_rate
 from benchmark.training.prefix_cache import CachedFaces
-from benchmark.training.probabilities import accuracies, correct_counts
+from benchmark.training.probabilities import accuracies, correct_counts, evaluation_batch
 from benchmark.training.reading import Reader, epoch_batches
 from benchmark.training.steps import SpeedSettings, Steps, TrainStep, capture_for
 from benchmark.training.totals import Totals
@@ -168,6 +169,9 @@ def fit(
     capture = capture_for(reader, speed)
     steps = Steps(step, recipe.batch_size, speed, capture)
     state.speed_report = steps.report
+    if isinstance(state.network.head, StandardisedHead) and state.epochs_done == 0:
+        batches = torch.split(data.train, evaluation_batch(data.faces.device))
+        state.network.head.measure(reader.features(rows) for rows in batches)
     while not _is_over(state, recipe):
         epoch = state.epochs_done
         rate = recipe.rate_at(epoch)
