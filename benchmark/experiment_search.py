@@ -35,6 +35,9 @@ AUGMENTATION_LEVELS: Final = (
 """Strengths 0 to 3: none, mirrored, half of what the study's searches used, all of it (notebooks,
 §4; its rotation was written as 20 degrees). Up to 1 the frozen part is computed once."""
 
+BATCH_SIZE: Final = "recipe.batch_size"
+STEPS: Final = "recipe.steps_per_epoch"
+
 SLOWEST_STAGE: Final = 0.01
 """Of the deepest stage's rate: no decay in a default space makes the shallowest slower."""
 
@@ -63,7 +66,9 @@ def default_space(experiment: Experiment) -> SearchSpace:
             Floats(DECAY, max(0.3, round(slowest, 2)), 1.0, log=False),
         ]
     ranges += [
-        Choices("recipe.batch_size", (16, 32, 64, 128)),
+        Choices(
+            BATCH_SIZE, tuple(size for size in (16, 32, 64, 128) if _divides(size, experiment))
+        ),
         Choices("head.hidden_units", (64, 128, 256, 512)),
         Integers(AUGMENTATION, 0, len(AUGMENTATION_LEVELS) - 1),
         Choices("recipe.weight_decay", (0.0, 1e-4, 1e-3, 1e-2, 1e-1)),
@@ -79,6 +84,22 @@ def default_space(experiment: Experiment) -> SearchSpace:
 def count_stages(experiment: Experiment) -> int:
     """Count the stages of an experiment's trunk."""
     return len(architecture_named(experiment.backbone.architecture).stages)
+
+
+def faces_per_epoch(experiment: Experiment) -> int | None:
+    """Count the faces of an epoch of counted steps; None where an epoch is one pass over them."""
+    steps = experiment.recipe.steps_per_epoch
+    return None if steps is None else steps * experiment.recipe.batch_size
+
+
+def _divides(batch_size: object, experiment: Experiment) -> bool:
+    """Tell whether batches of a size make up the faces of an epoch of counted steps exactly.
+
+    What is no size at all is for the definition to refuse.
+    """
+    n_faces = faces_per_epoch(experiment)
+    is_size = isinstance(batch_size, int) and batch_size > 0
+    return n_faces is None or not is_size or n_faces % batch_size == 0  # type: ignore[operator]
 
 
 def check_space(space: SearchSpace, experiment: Experiment) -> None:
@@ -125,6 +146,13 @@ def _check_use(item: Range, space: SearchSpace, experiment: Experiment) -> None:
         f"the search of {experiment.name!r} varies {item.path} of a single task",
         allowed="loss weights of three tasks: a single one always counts 1",
     )
+    uneven = item.path == BATCH_SIZE and not all(_divides(size, experiment) for size in item.ends)
+    require(
+        not uneven and not (item.path == BATCH_SIZE and STEPS in searched),
+        f"the search of {experiment.name!r} varies {item.path} ({item.words}) with epochs of "
+        "counted steps, which would not be of the same number of faces",
+        allowed=f"divisors of {faces_per_epoch(experiment)} faces, and no range for {STEPS}",
+    )
     require(
         not item.path.startswith(f"{AUGMENTATION}.") or AUGMENTATION not in searched,
         f"the search of {experiment.name!r} varies {item.path} and {AUGMENTATION}",
@@ -139,8 +167,15 @@ def depth_of(experiment: Experiment) -> int:
 
 
 def settings_at(experiment: Experiment, point: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a point of a space into values by dotted path, as the definition writes them."""
+    """Turn a point of a space into values by dotted path, as the definition writes them.
+
+    Where an epoch is a number of steps and not a pass, another batch size takes as many steps as
+    make the same number of faces: else the larger batches would be trained on more of them.
+    """
     settings = dict(point)
+    n_faces = faces_per_epoch(experiment)
+    if n_faces is not None and BATCH_SIZE in point:
+        settings[STEPS] = n_faces // int(point[BATCH_SIZE])
     depth = int(point.get(DEPTH, depth_of(experiment)))
     if DEPTH in point and depth == count_stages(experiment):
         settings[DEPTH] = "all"

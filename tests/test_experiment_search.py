@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -128,3 +129,27 @@ def test_the_studys_grids_are_whole() -> None:
     }
     best = max(registry.grid("grid-mtl-vgg16-block5").printed().items(), key=lambda item: item[1])
     assert best == ((32, 1e-4), 0.684550)
+
+
+STEPS = ALONE.adjusted({"recipe.steps_per_epoch": 50})
+
+
+def test_epochs_of_counted_steps_are_of_the_same_number_of_faces_whatever_the_batch_size() -> None:
+    space = space_of(STEPS)
+    (sizes,) = (item.ends for item in space.ranges if item.path == "recipe.batch_size")
+    assert sizes == (16, 32, 64)
+    recipes = [experiment_at(STEPS, {"recipe.batch_size": size}).recipe for size in sizes]
+    assert {(item.steps_per_epoch or 0) * item.batch_size for item in recipes} == {50 * 32}
+    assert experiment_at(STEPS, point_of(STEPS, space)).recipe == STEPS.recipe
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        (Choices("recipe.batch_size", (32, 128)),),
+        (Choices("recipe.batch_size", (32, 64)), Integers("recipe.steps_per_epoch", 10, 50)),
+    ],
+)
+def test_batch_sizes_that_would_change_the_number_of_faces_are_refused(ranges: Any) -> None:
+    with pytest.raises(ExperimentError, match="the same number of faces"):
+        check_space(SearchSpace(ranges), STEPS)

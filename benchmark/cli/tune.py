@@ -88,7 +88,10 @@ Jobs = Annotated[int, typer.Option(min=1, help="Processes that search together."
 Storage = Annotated[
     str | None,
     typer.Option(
-        help="sqlite:///FILE, a database's URL, journal:FILE; SQLite beside the runs if none."
+        envvar="FACEBENCH_STORAGE",
+        show_envvar=True,
+        help="sqlite:///FILE, a database's URL, journal:FILE; SQLite beside the runs if none. An "
+        "address with a password belongs into the variable: command lines can be read by others.",
     ),
 ]
 Sampler = Annotated[str, typer.Option(help="tpe, gp or random.")]
@@ -138,8 +141,8 @@ def tune(
     """Search for the best recipe of experiments by validation; what was stopped goes on.
 
     Learning rates, unfreezing depth, batch size and more, as the experiment's search space says.
-    The best recipe is trained anew with three seeds and joins the suite `tuned`. No trial reads a
-    test face.
+    Fresh seeds decide between the best and the runner-up. The best recipe is then trained anew with
+    three more and joins the suite `tuned`. No trial reads a test face.
     """
     with speaking("tune", as_json=as_json) as answer:
         wish = Wish(

@@ -1,19 +1,21 @@
 """One study from the command line: begun or taken up, searched, shown, its best trained anew."""
 
 import contextlib
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmark import registry
 from benchmark.cli.output import Answer, err, out
 from benchmark.cli.run_display import RunDisplay
 from benchmark.cli.tune_display import TuneDisplay
 from benchmark.cli.tune_table import print_best, print_grid
-from benchmark.errors import BenchmarkError, ExperimentError
+from benchmark.errors import BenchmarkError, ExperimentError, require
 from benchmark.experiment import Experiment
 from benchmark.experiment_grids import PREFIX as GRID_PREFIX
 from benchmark.experiment_grids import GridSpace
@@ -27,14 +29,16 @@ from benchmark.tuned import experiment_of
 from benchmark.tuning.ledger import Ledger
 from benchmark.tuning.objective import Training, trial_settings
 from benchmark.tuning.outcome import Outcome, reasons, write_outcome
-from benchmark.tuning.recipes import register
-from benchmark.tuning.search import Ended, Limits, search
+from benchmark.tuning.recipes import FreshScores, finalists, register
+from benchmark.tuning.search import Ended, Limits, compared, search
 from benchmark.tuning.storage import default_storage, shown
-from benchmark.tuning.study import Study, studies_folder
+from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study, studies_folder
 from benchmark.tuning.telling import Teller
 
 if TYPE_CHECKING:
     from benchmark.cli.tune import Wish
+
+STORAGE_VARIABLE: Final = "FACEBENCH_STORAGE"
 
 
 class Session:
@@ -56,6 +60,13 @@ class Session:
         self._wish = wish
         self._quiet = quiet or as_json
         self._as_json = as_json
+        known = {TRIAL_SEED, *FRESH_SEEDS}
+        require(
+            not known & set(wish.refit_seeds),
+            f"--seeds is {','.join(map(str, wish.refit_seeds))}",
+            allowed="any but those that the recipe is chosen by: "
+            + ", ".join(map(str, sorted(known))),
+        )
 
     def tune(self, name: str) -> dict[str, Any]:
         """Search, show, refit; give what `--json` says of it."""
@@ -125,20 +136,43 @@ class Session:
                             _thin(self._settings.runs_dir, event, trials)
                             teller.catch_up(trials)
                         display.show(event, trials)
+                fresh = (
+                    ()
+                    if grid or self._wish.helps
+                    else self._compared(study, ledger, objective, display)
+                )
             except KeyboardInterrupt:
                 teller.catch_up(ledger.trials())
                 teller.end("interrupted")
                 raise
         if self._wish.helps:
             return Outcome(tuple(ledger.trials()), None, (), None, ())
-        return self._ended(study, base, ledger, teller, grid)
+        return self._ended(study, base, ledger, teller, grid, fresh)
+
+    def _compared(
+        self, study: Study, ledger: Ledger, objective: Training, display: TuneDisplay
+    ) -> tuple[FreshScores, ...]:
+        """Let fresh seeds decide between the best trial and the runner-up."""
+        events = compared(objective, finalists(study, ledger.trials()))
+        with contextlib.closing(events):
+            while True:
+                try:
+                    display.show(next(events), [])
+                except StopIteration as ended:
+                    return tuple(ended.value)
 
     def _ended(
-        self, study: Study, base: Experiment, ledger: Ledger, teller: Teller, grid: GridSpace | None
+        self,
+        study: Study,
+        base: Experiment,
+        ledger: Ledger,
+        teller: Teller,
+        grid: GridSpace | None,
+        fresh: tuple[FreshScores, ...],
     ) -> Outcome:
         from benchmark.tuning.grids import write_grid
 
-        outcome = write_outcome(study, base, ledger)
+        outcome = write_outcome(study, base, ledger, fresh)
         files = [*outcome.files, *(write_grid(grid, study, outcome.trials) if grid else ())]
         teller.catch_up(outcome.trials)
         teller.end("done" if outcome.best else "failed", files)
@@ -198,25 +232,32 @@ class Session:
         command = [
             sys.executable, "-c", "from benchmark.cli.main import main; main()",
             *_again(sys.argv[1:]), "--worker", study.experiment.name, "--quiet",
-            "--storage", address,
         ]  # fmt: skip
         n_more = 0 if self._wish.helps else self._wish.jobs - 1
-        helpers = [
-            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            for _ in range(n_more)
-        ]
-        try:
-            yield
-        except BaseException:
-            for helper in helpers:
-                helper.terminate()
-            raise
-        finally:
-            for helper in helpers:
-                _, said = helper.communicate()
-                if helper.returncode not in (0, 3, 130, -15):
-                    last = (said.strip().splitlines() or ["without a word"])[-1]
-                    self._answer.warnings.append(f"a process that searched along ended: {last}")
+        with contextlib.ExitStack() as files:
+            # Files, which never fill as a pipe does that nobody reads until the end.
+            said = [files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(n_more)]
+            helpers = [
+                subprocess.Popen(
+                    command, stdout=subprocess.DEVNULL, stderr=file,
+                    # Everybody on the machine can read a command line, and an address may hold a
+                    # password.
+                    env=os.environ | {STORAGE_VARIABLE: address},
+                )
+                for file in said
+            ]  # fmt: skip
+            try:
+                yield
+            except BaseException:
+                for helper in helpers:
+                    helper.terminate()
+                raise
+            finally:
+                for helper, file in zip(helpers, said, strict=True):
+                    if helper.wait() not in (0, 3, 130, -15):
+                        file.seek(0)
+                        last = (file.read().strip().splitlines() or ["without a word"])[-1]
+                        self._answer.warnings.append(f"a process that searched along ended: {last}")
 
     def _refit(self, recipe: dict[str, Any]) -> dict[str, Any]:
         """Register the best recipe and train it anew, as runs like any other."""
@@ -318,6 +359,10 @@ def _data(study: Study, outcome: Outcome) -> dict[str, Any]:
             "point": dict(best.point),
             "run": best.run,
         },
+        "fresh_seeds": [
+            {"trial": item.trial.number, "by_seed": dict(item.by_seed), "mean": item.mean}
+            for item in outcome.fresh
+        ],
         "recipe": outcome.recipe["settings"] if outcome.recipe else None,
         "failures": reasons(outcome.trials),
         "ok": best is not None or not any(outcome.counts.values()),

@@ -35,6 +35,9 @@ def print_best(study: Study, outcome: Outcome) -> None:
     own = f"{first.value:.2%}" if first is not None and first.value is not None else NONE
     table.add_row("validation", own, f"{best.value:.2%}")
     out.print(table)
+    for item in outcome.fresh:
+        scores = ", ".join(f"{score:.2%}" for score in item.by_seed.values())
+        out.print(f"Fresh seeds: trial {item.trial.number} {item.mean:.2%} on average ({scores})")
     out.print(f"{counts}. Pictures and table: {study.own_folder}", soft_wrap=True)
 
 

@@ -5,9 +5,9 @@ the trial. The training behind it is an ordinary run, tracked like any other.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from benchmark.experiment import Experiment
 from benchmark.experiment_search import experiment_at
@@ -48,8 +48,14 @@ class Noted:
 
 
 Step = Score | Underway | Noted | Progress
-Objective = Callable[[Mapping[str, Any], int], Generator[Step]]
-"""From a point and the trial's number to what happens, epoch by epoch; closed, it stops."""
+
+
+class Objective(Protocol):
+    """From a point, a trial's number and a seed to what happens, by epoch; closed, it stops."""
+
+    def __call__(
+        self, point: Mapping[str, Any], number: int, seed: int = TRIAL_SEED
+    ) -> Generator[Step]: ...
 
 
 def trial_settings(settings: Settings) -> Settings:
@@ -68,15 +74,17 @@ class Training:
             faces.pixels(), faces.table, settings.device.torch_device, settings.speed.say
         )
         # Weights that are missing stop the search before it begins, and not every trial.
-        self._plan(study.experiment)
+        self._plan(study.experiment, TRIAL_SEED)
 
-    def _plan(self, experiment: Experiment) -> Plan:
-        return plan_run(experiment, TRIAL_SEED, self._study.faces, self._settings)
+    def _plan(self, experiment: Experiment, seed: int) -> Plan:
+        return plan_run(experiment, seed, self._study.faces, self._settings)
 
-    def __call__(self, point: Mapping[str, Any], number: int) -> Generator[Step]:
+    def __call__(
+        self, point: Mapping[str, Any], number: int, seed: int = TRIAL_SEED
+    ) -> Generator[Step]:
         """Train at a point; raises RunError where the training fails."""
         experiment = experiment_at(self._study.experiment, point)
-        plan = self._plan(experiment)
+        plan = self._plan(experiment, seed)
         if plan.record.state == "absent":
             about = {"schema": SCHEMA, "study": self._study.identity, "trial": number}
             write_json(plan.folder / TRIAL_FILE, about)

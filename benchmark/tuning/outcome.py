@@ -10,7 +10,14 @@ from benchmark.errors import BenchmarkError
 from benchmark.experiment import Experiment
 from benchmark.files import write_json
 from benchmark.tuning.ledger import Ledger, Told
-from benchmark.tuning.recipes import RECIPE_FILE, best_of, is_its_own_best, recipe_of
+from benchmark.tuning.recipes import (
+    RECIPE_FILE,
+    FreshScores,
+    best_of,
+    decided,
+    is_its_own_best,
+    recipe_of,
+)
 from benchmark.tuning.study import Study
 from benchmark.tuning.tables import TRIALS_FILE, write_trials
 
@@ -27,6 +34,8 @@ class Outcome:
     recipe: dict[str, Any] | None
     """Of the best trial; None where none is complete, or none beat the definition itself."""
     remarks: tuple[str, ...]
+    fresh: tuple[FreshScores, ...] = ()
+    """Of the best trial and the runner-up, which decided between them; none of a grid."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -35,13 +44,15 @@ class Outcome:
         return {state: sum(trial.state == state for trial in self.trials) for state in states}
 
 
-def write_outcome(study: Study, base: Experiment, ledger: Ledger) -> Outcome:
+def write_outcome(
+    study: Study, base: Experiment, ledger: Ledger, fresh: Sequence[FreshScores] = ()
+) -> Outcome:
     """Write all that a study shows; what cannot be drawn of it yet is remarked."""
     from benchmark.tuning.figures import write_figures
     from benchmark.tuning.pages import write_page
 
     trials, folder = tuple(ledger.trials()), study.own_folder
-    best = best_of(trials)
+    best = decided(fresh) or best_of(trials)
     write_trials(folder / TRIALS_FILE, trials, study.space.paths)
     files, remarks = [folder / TRIALS_FILE], list[str]()
     for write in (write_figures, write_page):
@@ -53,12 +64,12 @@ def write_outcome(study: Study, base: Experiment, ledger: Ledger) -> Outcome:
         remarks.append("no trial beat the definition itself: its own recipe is the best tried")
     elif best is not None:
         try:
-            recipe = recipe_of(study, base, ledger, best)
+            recipe = recipe_of(study, base, ledger, best, fresh)
             write_json(folder / RECIPE_FILE, recipe)
             files.append(folder / RECIPE_FILE)
         except BenchmarkError as error:
             remarks.append(f"the best recipe cannot be registered: {error}")
-    return Outcome(trials, best, tuple(files), recipe, tuple(dict.fromkeys(remarks)))
+    return Outcome(trials, best, tuple(files), recipe, tuple(dict.fromkeys(remarks)), tuple(fresh))
 
 
 def reasons(trials: Sequence[Told]) -> list[str]:

@@ -7,14 +7,16 @@ same search goes on next time.
 import contextlib
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.training.trainer import Progress
-from benchmark.tuning.ledger import Ledger, Ticket
+from benchmark.tuning.ledger import Ledger, Ticket, Told
 from benchmark.tuning.objective import Noted, Objective, Score, Step, Underway
+from benchmark.tuning.recipes import FreshScores
+from benchmark.tuning.study import FRESH_SEEDS
 
 POLL_SECONDS: Final = 0.5
 FEWEST_FAILURES: Final = 5
@@ -96,6 +98,39 @@ def search(ledger: Ledger, objective: Objective, limits: Limits) -> Generator[Ev
         if _is_hopeless(ledger, n_failed, limits):
             yield Remarked(f"{n_failed} trials failed and none was good: the search ends here")
             return
+
+
+def compared(
+    objective: Objective, trials: Sequence[Told]
+) -> Generator[Event, None, tuple[FreshScores, ...]]:
+    """Train the recipes of finalists with fresh seeds; give what each scores.
+
+    The best of many trials is flattered by its choice, and the seed it was chosen by is part of
+    that. One that cannot be trained again is remarked and left out.
+    """
+    found = []
+    for trial in trials if len(trials) > 1 else ():
+        scores = {}
+        try:
+            for seed in FRESH_SEEDS:
+                scores[seed] = _best_score(objective(trial.point, trial.number, seed))
+                yield Remarked(f"trial {trial.number}, fresh seed {seed}: {scores[seed]:.2%}")
+        except BenchmarkError as error:
+            yield Remarked(f"trial {trial.number} cannot be trained anew: {error}")
+        else:
+            found.append(FreshScores(trial, scores))
+    return tuple(found)
+
+
+def _best_score(steps: Generator[Step]) -> float:
+    best = -math.inf
+    with contextlib.closing(steps):
+        for step in steps:
+            if isinstance(step, Score):
+                best = max(best, step.value)
+    if not math.isfinite(best):
+        raise RunError("the training ended without a score", allowed="one epoch or more")
+    return best
 
 
 def _is_hopeless(ledger: Ledger, n_failed: int, limits: Limits) -> bool:

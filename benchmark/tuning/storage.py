@@ -6,15 +6,17 @@ again many times: docs/TUNING.md says what became of them.
 
 import contextlib
 import json
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from benchmark.errors import RunError
+from benchmark.errors import BenchmarkError, RunError
 
 FILE: Final = "optuna.db"
 PATIENCE_SECONDS: Final = 60
@@ -57,7 +59,11 @@ def open_storage(address: str) -> optuna.storages.BaseStorage:
 
 @contextlib.contextmanager
 def storage_errors(address: str) -> Iterator[None]:
-    """Turn whatever a broken storage raises into a RunError that says what to do."""
+    """Turn what a broken storage raises into a RunError that says what to do.
+
+    An error that was not raised within Optuna's storages is a mistake in a program, not damage in a
+    file, and comes through as it is.
+    """
     try:
         yield
     except (NoSuchModuleError, ArgumentError, ImportError) as error:
@@ -65,11 +71,10 @@ def storage_errors(address: str) -> Iterator[None]:
             f"the storage {shown(address)} cannot be reached: {error}",
             allowed="sqlite:///FILE, journal:FILE, or a database whose driver is installed",
         ) from error
-    # AttributeError and KeyError: what Optuna's journal raises after a line that was torn.
-    except (
-        SQLAlchemyError, optuna.exceptions.StorageInternalError, json.JSONDecodeError, OSError,
-        ValueError, KeyError, RuntimeError, AttributeError,
-    ) as error:  # fmt: skip
+    except Exception as error:
+        known = isinstance(error, (SQLAlchemyError, StorageInternalError, OSError))
+        if isinstance(error, BenchmarkError) or not (known or _is_of_a_storage(error)):
+            raise
         raise RunError(
             f"the study's storage cannot be used: {_reason(error)}",
             source=shown(address),
@@ -77,9 +82,17 @@ def storage_errors(address: str) -> Iterator[None]:
         ) from error
 
 
+def _is_of_a_storage(error: Exception) -> bool:
+    """Tell whether an error came up while Optuna read or wrote: a torn line raises many kinds."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(
+        frame.f_globals.get("__name__", "").startswith("optuna.storages") for frame, _ in frames
+    )
+
+
 def _reason(error: Exception) -> str:
     """Give the innermost error's first line, or what it means where only Optuna knows that."""
-    if isinstance(error, (KeyError, AttributeError, json.JSONDecodeError)):
+    if isinstance(error, (KeyError, AttributeError, TypeError, json.JSONDecodeError)):
         return "a record in it is damaged"
     inner = error.__cause__ or error
     inner = getattr(inner, "orig", None) or inner

@@ -13,6 +13,7 @@ from typing import Any, Final
 from benchmark.errors import require
 from benchmark.experiment import Experiment
 from benchmark.experiment_ranges import SearchSpace
+from benchmark.experiment_search import BATCH_SIZE, faces_per_epoch
 from benchmark.faces.store import FaceSet
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
@@ -21,8 +22,11 @@ from benchmark.training.trainer import TRAINER_VERSION
 SAMPLERS: Final = ("tpe", "gp", "random")
 PRUNERS: Final = ("median", "hyperband", "none")
 OBJECTIVE: Final = "val/combined"
-TRIAL_SEED: Final = 0
-"""Of every trial's training: they differ in their recipes and in nothing else."""
+TRIAL_SEED: Final = 1000
+"""Of every trial's training: they differ in their recipes and in nothing else. No suite is run with
+it, so that a tuned recipe is never shown with the seed that it was chosen by."""
+FRESH_SEEDS: Final = (1001, 1002, 1003)
+"""Of the trainings that decide between the best trial and the runner-up."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ class Study:
     @property
     def about(self) -> dict[str, Any]:
         """All that makes two searches the same, as plain values."""
-        return {
+        n_faces = faces_per_epoch(self.experiment) if BATCH_SIZE in self.space.paths else None
+        same_faces = {} if n_faces is None else {"faces_per_epoch": n_faces}
+        return same_faces | {
             "experiment": self.experiment.name,
             "definition": steering_content(self.experiment.as_dict()),
             "space": self.space.words,

@@ -1,16 +1,29 @@
 """`facebench tune` as a person meets it: a search on drawn faces, its refit, and wrong turns."""
 
 import json
+import subprocess
+import sys
+import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
+from benchmark.cli.output import Answer
+from benchmark.cli.tune import Wish
+from benchmark.cli.tune_session import Session
+from benchmark.faces.store import FaceSet
+from benchmark.plans import Settings
 from benchmark.results.record import RunRecord, all_records
 from benchmark.tracking import open_store
+from benchmark.training.device import Device
 from tests.cli.test_run import facebench
+from tests.tuning.planted import a_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna, plotly and mlflow warn of each other
 
@@ -63,7 +76,12 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
 
     again = facebench(*tune, "--no-refit")
     assert "3 of 3 trials" in again.stderr
-    assert len(trials_of(tmp_path)) == 3
+    assert len(trials_of(tmp_path)) == 9
+
+    # Fresh seeds decided between the best and the runner-up, and none of theirs was the trials'.
+    assert [len(item["by_seed"]) for item in found["fresh_seeds"]] == [3, 3]
+    by_seed = Counter(record.seed for record in trials_of(tmp_path))
+    assert by_seed == {1000: 3, 1001: 2, 1002: 2, 1003: 2}
 
     if found["recipe"] is not None:
         assert found["refit"]["finished"] == 1
@@ -86,6 +104,7 @@ def test_help_gives_examples() -> None:
         (["tune", "grid-nobody"], "unknown grid 'grid-nobody'"),
         (["tune", "--suite", "tuned"], "nothing has been tuned here"),
         (["tune", NAME, "--row", "32"], "--row is of grids"),
+        (["tune", NAME, "--seeds", "999,1000"], "--seeds is 999,1000"),
         (["tune", NAME, "--sampler", "magic"], "--sampler is 'magic'"),
         (["tune", NAME, "--pruner", "axe"], "--pruner is 'axe'"),
         (["tune", NAME, "--only", "depth"], "backbone.trainable_stages is not searched here"),
@@ -118,3 +137,37 @@ def test_a_search_whose_trials_all_fail_says_why(drawn_data_dir: Path, tmp_path:
     )
     assert quiet.exit_code == 3, quiet.output
     assert "a finite loss" in quiet.stderr
+
+
+def test_helpers_may_say_much_and_are_not_told_the_storage_where_others_can_read_it(
+    drawn_faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a pipe holds: one that nobody reads would let the helper wait for ever."""
+    address = "postgresql://me:secret@host/db"
+    program = (
+        "import os, sys; print(sys.argv, os.environ['FACEBENCH_STORAGE'], file=sys.stderr);"
+        "sys.stderr.write('x' * 200_000 + chr(10));"
+        f"open({str(tmp_path / 'ended')!r}, 'w').close();"
+        "sys.exit('the last word')"
+    )
+    begun = subprocess.Popen
+    commands = []
+
+    def begin(command: list[str], **options: Any) -> Any:
+        commands.append(command)
+        return begun([*command[:2], program, *command[3:]], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", begin)
+    monkeypatch.setattr(sys, "argv", ["facebench", "tune", NAME, "--storage", address])
+    answer = Answer("tune")
+    wish = Wish(1, None, 2, address, "tpe", 0, "median", (), {}, (), (), helps=False)
+    settings = Settings(tmp_path, tmp_path, Device(torch.device("cpu"), "fp32"))
+    session = Session(answer, drawn_faces, settings, wish, quiet=True, as_json=True)
+    with session._helpers(a_study(tmp_path, drawn_faces), address):
+        for _ in range(600):
+            if (tmp_path / "ended").exists():
+                break
+            time.sleep(0.05)
+        assert (tmp_path / "ended").exists()
+    assert "secret" not in " ".join(commands[0])
+    assert answer.warnings == ["a process that searched along ended: the last word"]

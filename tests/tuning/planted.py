@@ -48,7 +48,7 @@ def quality(point: Mapping[str, Any]) -> float:
 def planted(seconds: float = 0.0) -> Objective:
     """Give an objective of two epochs, of which the second is the better."""
 
-    def objective(point: Mapping[str, Any], number: int) -> Generator[Step]:
+    def objective(point: Mapping[str, Any], number: int, seed: int = 0) -> Generator[Step]:
         for epoch in range(2):
             time.sleep(seconds / 2)
             yield Score(epoch, quality(point) * (0.7, 1.0)[epoch], epoch == 1)

@@ -20,6 +20,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of e
 GRID = registry.grid("grid-mtl-vgg16-block5")
 
 
+def test_the_gender_grids_are_without_clipping_as_the_studys_were() -> None:
+    clipping = {name: grid.experiment.recipe.clipping for name, grid in registry.grids().items()}
+    without = {name for name, kind in clipping.items() if kind == "none"}
+    assert without == {"grid-gender-vgg16-width", "grid-gender-vgg16-block5"}
+
+
 def test_a_tenth_trains_and_a_twentieth_validates(drawn_faces: FaceSet) -> None:
     faces = grid_faces(GRID, drawn_faces)
     counts = faces.table["part"].value_counts()

@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,9 +14,11 @@ from benchmark.experiment_ranges import DEPTH, RATE
 from benchmark.experiment_search import point_of
 from benchmark.faces.store import FaceSet
 from benchmark.tuning.ledger import Ledger, Told
+from benchmark.tuning.objective import Score, Step
 from benchmark.tuning.outcome import Outcome, reasons, write_outcome
-from benchmark.tuning.search import Limits, search
-from benchmark.tuning.study import Study
+from benchmark.tuning.recipes import best_of, decided, finalists
+from benchmark.tuning.search import Limits, compared, search
+from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study
 from tests.tuning.planted import EXPERIMENT, SPACE, a_ledger, a_study, planted
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of each other
@@ -76,6 +80,59 @@ def test_where_nothing_beats_the_definition_there_is_no_recipe(
     outcome = write_outcome(study, EXPERIMENT, ledger)
     assert outcome.recipe is None
     assert "no trial beat the definition itself" in " ".join(outcome.remarks)
+
+
+def complete(number: int, value: float, rate: float) -> Told:
+    point = {**point_of(EXPERIMENT, SPACE), RATE: rate}
+    return Told(number, "complete", point, value, {})
+
+
+def test_scores_that_differ_by_rounding_are_a_tie_that_the_earliest_wins() -> None:
+    trials = [complete(0, 0.7, 1e-4), complete(1, 0.1 + 0.7, 2e-4), complete(2, 0.8 + 2e-16, 3e-4)]
+    assert trials[1].value != trials[2].value
+    best = best_of(trials)
+    assert best is not None
+    assert best.number == 1
+
+
+def test_the_runner_up_is_the_best_of_another_recipe(tmp_path: Path, drawn_faces: FaceSet) -> None:
+    trials = [complete(0, 0.5, 1e-4), complete(1, 0.8, 2e-4), complete(2, 0.79, 2e-4)]
+    found = finalists(a_study(tmp_path, drawn_faces), trials)
+    assert [trial.number for trial in found] == [1, 0]
+
+
+def test_fresh_seeds_decide_between_the_best_and_the_runner_up(
+    tmp_path: Path, drawn_faces: FaceSet
+) -> None:
+    """A lucky trial seed is all that is good about the recipe of the highest rate."""
+    seeds = []
+
+    def lucky(point: Any, number: int, seed: int = TRIAL_SEED) -> Generator[Step]:
+        seeds.append(seed)
+        true = 0.7 - point[RATE]
+        yield Score(0, true + 10 * point[RATE] * (seed == TRIAL_SEED), is_last=True)
+
+    study = a_study(tmp_path, drawn_faces, sampler="random")
+    ledger = a_ledger(study)
+    list(search(ledger, lucky, Limits(5)))
+    events = compared(lucky, finalists(study, ledger.trials()))
+    said = []
+    while True:
+        try:
+            said.append(next(events))
+        except StopIteration as ended:
+            fresh = ended.value
+            break
+    assert seeds == [TRIAL_SEED] * 5 + [*FRESH_SEEDS] * 2
+    assert len(said) == 6
+    by_trial_seed, by_fresh_seeds = best_of(ledger.trials()), decided(fresh)
+    assert by_trial_seed is not None
+    assert by_fresh_seeds is not None
+    assert by_fresh_seeds.number != by_trial_seed.number
+    recipe = write_outcome(study, EXPERIMENT, ledger, fresh).recipe
+    assert recipe is not None
+    assert recipe["trial"] == by_fresh_seeds.number
+    assert [len(item["by_seed"]) for item in recipe["fresh_seeds"]] == [3, 3]
 
 
 def test_reasons_are_counted() -> None:

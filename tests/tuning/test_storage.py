@@ -79,5 +79,11 @@ def test_an_address_that_means_nothing(tmp_path: Path, drawn_faces: FaceSet, add
     assert "sqlite:///FILE" in trouble(tmp_path, drawn_faces, address).allowed
 
 
+def test_a_mistake_in_a_program_is_not_called_damage() -> None:
+    for mistake in (KeyError("typo"), AttributeError("typo"), ValueError("typo")):
+        with pytest.raises(type(mistake), match="typo"), storage.storage_errors("sqlite:///o.db"):
+            raise mistake
+
+
 def test_a_password_is_not_shown() -> None:
     assert storage.shown("postgresql://me:secret@host/db") == "host/db"
