@@ -66,6 +66,9 @@ class RunWays:
     def _settled(self, device: Device) -> Device:
         """Decide on precision and layout; a run that goes on goes on as it began."""
         began = self._plan.record.about.get("arithmetic") if self._goes_on() else None
+        if began is not None and not device.probes and began["precision"] != device.precision:
+            # Asked for, or another device: harmless, since selection and answers are fp32 anyway.
+            self.speed.say(f"It began in {began['precision']} and goes on in {device.precision}")
         if device.probes and began is not None:
             return as_recorded(
                 device, began["precision"], channels_last=bool(began["channels_last"])

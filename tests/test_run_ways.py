@@ -146,6 +146,18 @@ def test_a_probed_run_goes_on_in_the_precision_that_it_began_with(
     assert "probe_step_seconds" not in plan.record.about["speed"]
 
 
+def test_a_run_that_goes_on_in_another_precision_says_so(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    began = settings(tmp_path, device=BF16)
+    plan = a_plan(drawn_faces, began, an_experiment())
+    ways_of(plan, began, drawn_faces)
+    (plan.folder / "checkpoint.pt").write_bytes(b"of an epoch")
+    again = ways_of(plan, settings(tmp_path), drawn_faces)
+    assert again.device == CPU
+    assert plan.record.about["speed"]["notes"] == ["It began in bf16 and goes on in fp32"]
+
+
 def test_a_probed_run_says_what_it_decided_by(drawn_faces: FaceSet, tmp_path: Path) -> None:
     where = settings(tmp_path, device=choose_device("cpu"))
     plan = a_plan(drawn_faces, where, an_experiment())

@@ -254,4 +254,4 @@ def _say_where(faces: "FaceSet", settings: "Settings") -> None:
 def _precision(device: "Device") -> str:
     if device.exact:
         return "fp32, deterministic: equal weights twice with as many threads"
-    return device.precision + (" where a few steps find it faster" if device.probes else "")
+    return device.precision + (" unless a few steps find it slower" if device.probes else "")

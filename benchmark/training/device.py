@@ -269,11 +269,19 @@ def _precision_for(kind: str, asked: str) -> Precision:
     return "bf16" if kind == "cpu" and cpu_has_bf16() else "fp32"
 
 
+NATIVE_BF16: Final = ("avx512_bf16", "amx_bf16")
+"""As torch and Linux name what multiplies bf16 in a processor."""
+
+
 def cpu_has_bf16() -> bool:
     """Tell whether the processor multiplies bf16 by itself."""
     # torch.cpu.get_capabilities is newer than the oldest torch we support.
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16", False))
+    if capabilities:
+        return any(capabilities.get(name, False) for name in NATIVE_BF16)
+    with contextlib.suppress(OSError):
+        return any(name in Path("/proc/cpuinfo").read_text().split() for name in NATIVE_BF16)
+    return False
 
 
 def free_host_bytes() -> int:

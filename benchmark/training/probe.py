@@ -6,7 +6,9 @@ the same up to rounding.
 """
 
 import copy
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -20,9 +22,15 @@ from benchmark.training.device import Device, Precision, cpu_has_bf16
 from benchmark.training.losses import weighted_cross_entropy
 from benchmark.training.reading import Reader
 
-N_STEPS: Final = 3
-ENOUGH_SECONDS: Final = 10.0
-"""A first round that took as long tells well enough; no second one follows."""
+ROUNDS: Final = 5
+"""Every way makes a step in each; the least of its times is what it takes undisturbed."""
+LEAST_ROUNDS: Final = 2
+ENOUGH_SECONDS: Final = 15.0
+"""After so long no further round follows, once there were LEAST_ROUNDS."""
+CLEARLY: Final = 1.25
+"""Where a processor multiplies bf16 by itself, fp32 is taken only if bf16 takes so many times as
+long. On a busy machine three steps once found bf16 1.6 times as slow, for a run of an hour that is
+1.75 times as fast in it; in a network whose steps are mostly a small head it is indeed slower."""
 FEW_FACES: Final = 8
 """So many stand for a batch where a frozen part is timed that a run computes once; whole batches
 of it in every round can take longer than all epochs of the run."""
@@ -35,7 +43,7 @@ class Verdict:
     precision: Precision
     channels_last: bool
     step_seconds: dict[str, float]
-    """Median seconds of a step by way of computing, as `bf16 channels_last`."""
+    """Least seconds of a step by way of computing, as `bf16 channels_last`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Say it as plain values for a run's record."""
@@ -78,7 +86,7 @@ def _probed(
     if cpu_has_bf16():
         ways.append((True, "bf16"))
     candidates = {
-        f"{precision} {'channels_last' if last else 'channels_first'}": replace(
+        _name(precision, channels_last=last): replace(
             device, precision=precision, channels_last=last, probes=False
         )
         for last, precision in ways
@@ -86,19 +94,31 @@ def _probed(
     trial = _Trial(copy.deepcopy(network), faces, experiment, cached=cached)
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     started = time.perf_counter()
-    # In turns, so that a busy moment hits all alike; the first round warms up.
-    for _ in range(1 + N_STEPS):
+    # In turns, so that a busy moment hits all alike; the first round warms up, and is no least.
+    for n_rounds in range(1, 1 + ROUNDS):
         for name, candidate in candidates.items():
             seconds[name].append(trial.step(candidate))
-        if time.perf_counter() - started > ENOUGH_SECONDS:
+        if n_rounds >= LEAST_ROUNDS and time.perf_counter() - started > ENOUGH_SECONDS:
             break
-    medians = {name: _median(values[1:] or values) for name, values in seconds.items()}
-    fastest = candidates[min(medians, key=lambda name: medians[name])]
-    return Verdict(fastest.precision, fastest.channels_last, medians)
+    least = {name: min(values) for name, values in seconds.items()}
+    fastest = candidates[chosen(least)]
+    return Verdict(fastest.precision, fastest.channels_last, least)
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def _name(precision: Precision, *, channels_last: bool) -> str:
+    return f"{precision} {'channels_last' if channels_last else 'channels_first'}"
+
+
+def chosen(step_seconds: Mapping[str, float]) -> str:
+    """Choose a way of computing by the seconds of its steps: bf16 unless it is clearly slower.
+
+    It is only among them where the processor multiplies it by itself.
+    """
+    fastest = min(step_seconds, key=lambda name: step_seconds[name])
+    in_bf16 = _name("bf16", channels_last=True)
+    if step_seconds.get(in_bf16, math.inf) <= CLEARLY * step_seconds[fastest]:
+        return in_bf16
+    return fastest
 
 
 class _Trial:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from benchmark.models.network import Network
-from benchmark.training.device import choose_device, cpu_has_bf16
-from benchmark.training.probe import settled
+from benchmark.training import probe
+from benchmark.training.device import Device, choose_device, cpu_has_bf16
+from benchmark.training.probe import chosen, settled
 from tests.training.small import a_network, an_experiment, some_faces
 
 
@@ -27,14 +28,41 @@ def test_the_fastest_way_is_taken_and_remembered_and_the_network_left_alone() ->
     decided, verdict = settled(device, network, faces, experiment, cached=False)
     assert verdict is not None
     assert len(verdict.step_seconds) == (3 if cpu_has_bf16() else 2)
-    fastest = min(verdict.step_seconds, key=lambda way: verdict.step_seconds[way])
     layout = "channels_last" if decided.channels_last else "channels_first"
-    assert fastest == f"{decided.precision} {layout}"
+    assert chosen(verdict.step_seconds) == f"{decided.precision} {layout}"
     assert not decided.probes
     again = settled(device, network, faces, experiment, cached=False)
     assert again[1] is verdict
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.training
+
+
+def test_native_bf16_is_taken_unless_it_is_clearly_slower() -> None:
+    fp32 = {"fp32 channels_first": 1.2, "fp32 channels_last": 1.0}
+    for seconds, expected in ((0.5, "bf16"), (1.2, "bf16"), (1.3, "fp32")):
+        assert chosen(fp32 | {"bf16 channels_last": seconds}).split()[0] == expected, seconds
+    assert chosen(fp32) == "fp32 channels_last"
+
+
+def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round of several is quiet; the others take ten times as long, bf16 most of all."""
+    quiet = {"bf16": 1.0, "fp32": 1.75}
+    rounds: list[str] = []
+
+    def step(_trial: object, device: Device) -> float:
+        rounds.append(device.precision)
+        is_quiet = rounds.count(device.precision) == (4 if device.precision == "bf16" else 8)
+        return quiet[device.precision] * (
+            1 if is_quiet else 30 if device.precision == "bf16" else 10
+        )
+
+    monkeypatch.setattr(probe._Trial, "step", step)
+    monkeypatch.setattr(probe, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(probe, "_verdicts", {})
+    experiment, faces = an_experiment(), some_faces()
+    device = choose_device("cpu", "auto")
+    decided, _ = settled(device, a_network(experiment), faces, experiment, cached=False)
+    assert decided.precision == "bf16"
 
 
 def test_another_batch_size_is_asked_anew() -> None:
