@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from benchmark import provenance
 from benchmark.errors import RunError, WeightsError
 from benchmark.experiment import Experiment
+from benchmark.faces.splits import check_split_version
 from benchmark.faces.store import FaceSet
 from benchmark.identity import Ingredients, family_of, identity_of
 from benchmark.models import weights as weight_files
@@ -129,7 +130,11 @@ class Plan:
 
 
 def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settings) -> Plan:
-    """Gather what a run needs and name its folder; raises WeightsMissing or WeightsError."""
+    """Gather what a run needs and name its folder.
+
+    Raises WeightsMissing, WeightsError, and DataError for a data set with an older split.
+    """
+    check_split_version(faces)
     weights = _weights_for(experiment, settings)
     if weights is not None:
         for seen in weights.faces_seen:

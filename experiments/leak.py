@@ -24,7 +24,7 @@ STEPS: Final = {
     "duplicates": Protocol("clean-test-1", input_scaling="unit", shuffling="fixed_batches"),
     "batches": Protocol("clean-test-1", input_scaling="unit"),
     "scaling": Protocol("clean-test-1"),
-    "honest": Protocol("leak-free-1"),
+    "honest": Protocol("leak-free-2"),
 }
 """What each step mends, cumulatively; `honest` also selects on validation faces that are clean."""
 ALONE: Final = {

@@ -4,7 +4,7 @@ Three arms for each subset, equal in everything but the training faces: the subs
 and a sample of all as large as the subset, so that less data is told apart from narrower data.
 Each takes the same 500 optimiser steps on faces of 32 px, is selected on the subset's validation
 faces and tested on its test faces. Subsets have 1,000 training and 100 test faces or more (UTKFace,
-leak-free-1): `Others` is too small to be divided by gender. Suite `subsets_vgg16` asks the same of
+leak-free-2): `Others` is too small to be divided by gender. Suite `subsets_vgg16` asks the same of
 the study's network, from nothing, at 48 px and in 1,500 steps.
 
 Cost    14 to 26 s a run on one core with bf16, nine at a time (`seconds` of the runs' done.json)

@@ -43,6 +43,27 @@ def test_several_suites_share_their_tables_and_each_row_stands_once(runs: RunBui
     assert stem_of(board) == "leaderboard-utkface-100-quick+depth"
 
 
+def test_runs_on_the_older_split_are_shown_and_never_pooled_with_those_on_the_current(
+    runs: RunBuilder,
+) -> None:
+    one_run(runs)
+    older = RunBuilder(
+        runs.runs_dir, runs.dataset | {"split_version": "leak-free-1", "split_digest": "11" * 32}
+    )
+    was_run = GENDER.varied(name=GENDER.name, **{"protocol.split": "leak-free-1"})
+    older.done(was_run, exact_predictions(60, 80, tasks=("gender",)), seed=1)
+    rows = [
+        (table.setting.split_version, row.name, list(row.seeds))
+        for table in only_board(runs).tables
+        for row in table.rows
+        if row.seeds
+    ]
+    assert sorted(rows) == [
+        ("leak-free-1", GENDER.name, [1]),
+        ("leak-free-2", GENDER.name, [0]),
+    ]
+
+
 def test_an_unknown_suite_is_refused(runs: RunBuilder) -> None:
     one_run(runs)
     with pytest.raises(ExperimentError, match="unknown suite 'moon'"):

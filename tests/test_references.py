@@ -54,7 +54,7 @@ def setting_of(faces: FaceSet, subset: Subset | None = None) -> Setting:
     return Setting(
         faces.name,
         True,
-        "leak-free-1",
+        "leak-free-2",
         faces.split_digest,
         faces.pixel_digest,
         Protocol(),

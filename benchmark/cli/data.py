@@ -181,6 +181,8 @@ def _findings(result: "PrepareResult") -> list[DataError]:
 
 
 def _print_prepared(result: "PrepareResult") -> None:
+    from benchmark.faces.clusters import near_in_words
+
     faces, counts = result.faces, result.faces.manifest["counts"]
     if not result.is_new:
         out.print(
@@ -202,11 +204,7 @@ def _print_prepared(result: "PrepareResult") -> None:
     lines.add_row("files that are no pictures", f"{counts['not_pictures']:,}")
     lines.add_row("groups of identical files", f"{same['groups']:,}, holding {same['files']:,}")
     lines.add_row("  with conflicting labels", _conflicts(same))
-    if near["threshold_bits"] is None:
-        lines.add_row("near-duplicates", near["method"])
-    else:
-        mirrored = f"{near['pairs']:,} pairs, {near['mirrored_pairs']:,} of them mirrored"
-        lines.add_row("near-duplicates", mirrored)
+    lines.add_row("near-duplicates", near_in_words(near))
     lines.add_row("faces with a place in a split", f"{counts['placed']:,}")
     parts = (f"{name} {counts[name]:,}" for name in ("train", "val", "test"))
     lines.add_row(f"  {faces.manifest['split_version']}", " · ".join(parts))
@@ -290,6 +288,8 @@ def audit(
 
 
 def _print_audit(result: "Audit") -> None:
+    from benchmark.faces.clusters import near_in_words
+
     faces, counts = result.faces, result.faces.manifest["counts"]
     kind = "drawn faces" if faces.drawn else "faces"
     out.print(
@@ -306,10 +306,9 @@ def _print_audit(result: "Audit") -> None:
         f"conflict in {_conflicts(same)}; {same['groups_in_conflict_any_task']:,} groups disagree "
         "on a task and have no place."
     )
-    pairs = f"{near['pairs']:,} pairs" if near["threshold_bits"] is not None else near["method"]
     out.print(
-        f"Near-duplicates: {pairs}; {counts['clusters_of_several']:,} clusters hold more than one "
-        f"face, the largest {counts['largest_cluster']:,}. No cluster is divided."
+        f"Near-duplicates: {near_in_words(near)}; {counts['clusters_of_several']:,} clusters hold "
+        f"more than one face, the largest {counts['largest_cluster']:,}. No cluster is divided."
     )
     for finding in result.findings:
         err.print(f"[bold red]Found:[/] {escape(finding)}", soft_wrap=True)

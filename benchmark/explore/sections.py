@@ -18,6 +18,7 @@ from benchmark.explore.numbers import (
     Explored,
     quantile_of,
 )
+from benchmark.faces.clusters import near_in_words
 from benchmark.faces.label_statement import gaps, unmapped
 from benchmark.faces.label_statement import notes as label_notes
 from benchmark.faces.labels import LICENCE, WEBSITE
@@ -306,11 +307,7 @@ def _parts(explored: Explored) -> Section:
 def _duplicates(explored: Explored) -> Section:
     twice, counts = explored.duplicates, explored.faces.manifest["counts"]
     same, near = twice.identical, explored.faces.manifest["near_duplicates"]
-    pairs = (
-        f"{near['pairs']:,} pairs of files differ in bytes and are near-duplicates."
-        if near["threshold_bits"] is not None
-        else f"Near-duplicates: {near['method']}."
-    )
+    pairs = f"Near-duplicates among files of different bytes: {near_in_words(near)}."
     sentences = [
         f"{same['groups']:,} groups of files are equal byte by byte, {same['files']:,} files in "
         f"all; in {same['groups_in_conflict']:,} of them the same file is labelled differently. "

@@ -1,14 +1,16 @@
 """Which faces are the same picture: groups of equal bytes, clusters, copies, label conflicts."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmark.faces import correlation
+from benchmark.faces.correlation import AlignedPairs, aligned_pairs
 from benchmark.faces.hashing import METHOD, NearPairs, near_pairs
 from benchmark.faces.progress import OnProgress, keep_quiet
 from benchmark.tasks import MISSING, TASKS
@@ -45,32 +47,86 @@ def identical_groups(table: pd.DataFrame) -> list[IdenticalGroup]:
     return groups
 
 
-def near_duplicates(
-    table: pd.DataFrame, sketches: NDArray[np.uint8], on_progress: OnProgress = keep_quiet
-) -> NearPairs:
-    """Find the near pairs among pictures of different bytes, by rows of `table`.
+@dataclass(frozen=True, eq=False)
+class NearDuplicates:
+    """Pairs of rows that show one photograph in files of different bytes, by either detector."""
 
-    sketches: (n, 16, 17). Of files equal byte by byte only the first is compared.
+    by_hash: NearPairs
+    by_correlation: AlignedPairs
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """Give the pairs of rows that at least one detector found, each once, ascending."""
+        found = (
+            pair
+            for near in (self.by_hash, self.by_correlation)
+            for pair in zip(near.first.tolist(), near.second.tolist(), strict=True)
+        )
+        return sorted(set(found))
+
+
+def near_duplicates(
+    table: pd.DataFrame,
+    sketches: NDArray[np.uint8],
+    thumbnails: NDArray[np.uint8],
+    on_progress: OnProgress = keep_quiet,
+) -> NearDuplicates:
+    """Find the near-duplicates among pictures of different bytes, by rows of `table`.
+
+    sketches: (n, 16, 17). thumbnails: (n, 64, 64). Of files equal byte by byte only the first is
+    compared.
     """
     distinct = np.flatnonzero(~table["sha256"].duplicated().to_numpy())
-    near = near_pairs(sketches[distinct], on_progress=on_progress)
-    return dataclasses.replace(near, first=distinct[near.first], second=distinct[near.second])
+    by_hash = near_pairs(sketches[distinct], on_progress=on_progress)
+    by_correlation = aligned_pairs(thumbnails[distinct], on_progress)
+    return NearDuplicates(_by_row(by_hash, distinct), _by_row(by_correlation, distinct))
 
 
-def describe_near(table: pd.DataFrame, near: NearPairs) -> dict[str, Any]:
-    """Count near-duplicates for the manifest: pairs of pictures, and pairs of files."""
+Found = TypeVar("Found", NearPairs, AlignedPairs)
+
+
+def _by_row(near: Found, rows: NDArray[np.int64]) -> Found:
+    return dataclasses.replace(near, first=rows[near.first], second=rows[near.second])
+
+
+def describe_near(table: pd.DataFrame, near: NearDuplicates) -> dict[str, Any]:
+    """Count near-duplicates for the manifest: pairs of pictures by detector, and pairs of files."""
     n_files = table.groupby("sha256")["file"].transform("size").to_numpy()
     in_groups = table["sha256"].value_counts()
+    pairs = near.pairs()
+    by_hash, aligned = near.by_hash, near.by_correlation
+    rows = np.array(pairs, np.int64).reshape(-1, 2)
     return {
         "method": METHOD,
-        "threshold_bits": near.threshold_bits,
-        "pairs": len(near),
-        "mirrored_pairs": int(near.is_mirrored.sum()),
+        "threshold_bits": by_hash.threshold_bits,
+        "pairs": len(by_hash),
+        "mirrored_pairs": int(by_hash.is_mirrored.sum()),
+        "correlation": {
+            "method": correlation.METHOD,
+            "threshold": correlation.THRESHOLD,
+            "pairs": len(aligned),
+            "mirrored_pairs": int(aligned.is_mirrored.sum()),
+            "pairs_not_found_by_hash": len(pairs) - len(by_hash),
+        },
+        "pairs_by_either": len(pairs),
         "pairs_of_files_equal_or_near": int(
-            (n_files[near.first] * n_files[near.second]).sum()
+            (n_files[rows[:, 0]] * n_files[rows[:, 1]]).sum()
             + (in_groups * (in_groups - 1) // 2).sum()
         ),
     }
+
+
+def near_in_words(described: Mapping[str, Any]) -> str:
+    """Write the counts that `describe_near` gave, as a manifest keeps them, in one clause."""
+    if described["threshold_bits"] is None:
+        return str(described["method"])
+    by_hash = f"{described['pairs']:,} pairs by perceptual hash"
+    if "correlation" not in described:
+        return by_hash
+    aligned = described["correlation"]
+    return (
+        f"{by_hash}, {aligned['pairs']:,} by aligned correlation, "
+        f"{described['pairs_by_either']:,} by either"
+    )
 
 
 def count_duplicates(table: pd.DataFrame) -> dict[str, int]:

@@ -59,6 +59,8 @@ class PackedFaces:
     """Columns file, sha256, the labels, mode, width, height; sorted by file, as the pixels are."""
     sketches: NDArray[np.uint8]
     """(n, 16, 17) grey levels for the perceptual hash."""
+    thumbnails: NDArray[np.uint8]
+    """(n, 64, 64) grey levels for aligned correlation."""
     quarantine: pd.DataFrame
     """Columns file, kind, reason."""
 
@@ -70,6 +72,7 @@ class Placement:
     table: pd.DataFrame
     sha256: str
     source: str
+    split_version: str = SPLIT_VERSION
 
 
 def check_dataset_name(name: str, *, drawn: bool) -> None:
@@ -111,7 +114,7 @@ def finish_dataset(
         **about,
         "schema": SCHEMA,
         "table_source_sha256": placement.sha256 if placement else None,
-        "split_version": SPLIT_VERSION,
+        "split_version": placement.split_version if placement else SPLIT_VERSION,
         "split_digest": split_digest(table),
         "age_group_rule": AGE_GROUP_RULE,
         "resize_filter": RESIZE_FILTER,
@@ -130,9 +133,8 @@ def _placed(
             "method": "clusters taken from another table",
             "threshold_bits": None,
         }
-    near = near_duplicates(packed.table, packed.sketches, on_progress)
-    pairs = zip(near.first.tolist(), near.second.tolist(), strict=True)
-    return placed(packed.table, pairs), describe_near(packed.table, near)
+    near = near_duplicates(packed.table, packed.sketches, packed.thumbnails, on_progress)
+    return placed(packed.table, near.pairs()), describe_near(packed.table, near)
 
 
 def _settled_digest(path: Path) -> str:

@@ -35,6 +35,8 @@ near-duplicates, and with them the split, do not depend on `image_px`."""
 SKETCH_SHAPE: Final = (16, 17)
 """Rows and columns of a sketch: 17 columns have 16 differences between neighbours."""
 
+THUMBNAIL_SHAPE: Final = (64, 64)
+
 PILLOW_ERRORS: Final = (
     # What Pillow's readers raise on damaged files; they share no base class of their own.
     UnidentifiedImageError,
@@ -65,6 +67,8 @@ class Picture:
     """In pixels, as stored: before turning, cropping and resizing."""
     sketch: bytes
     """Grey levels of SKETCH_SHAPE, row by row; what the perceptual hash is made of."""
+    thumbnail: bytes
+    """Grey levels of THUMBNAIL_SHAPE, row by row; what aligned correlation compares."""
 
 
 @contextlib.contextmanager
@@ -90,7 +94,7 @@ def read_picture(content: bytes, image_px: int) -> tuple[bytes, Picture]:
         fine = coarse if is_whole or image_px <= SKETCH_PX else _decoded(content, image_px)[0]
         pixels = _resized(fine, image_px).tobytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    return pixels, Picture(sha256, mode, *size, sketch_of(coarse))
+    return pixels, Picture(sha256, mode, *size, sketch_of(coarse), thumbnail_of(coarse))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,16 @@ def _damage_told(content: bytes) -> Iterator[None]:
 
 def sketch_of(picture: Image.Image) -> bytes:
     """Reduce an RGB picture to the grey levels of SKETCH_SHAPE, each the mean of its box."""
-    rows, columns = SKETCH_SHAPE
+    return _grey(picture, SKETCH_SHAPE)
+
+
+def thumbnail_of(picture: Image.Image) -> bytes:
+    """Reduce an RGB picture to the grey levels of THUMBNAIL_SHAPE, each the mean of its box."""
+    return _grey(picture, THUMBNAIL_SHAPE)
+
+
+def _grey(picture: Image.Image, shape: tuple[int, int]) -> bytes:
+    rows, columns = shape
     small = picture.convert("L").resize((columns, rows), Image.Resampling.BOX)
     # Not small.tobytes(): its bytes are cut from a block of 64 KiB, and keeping one for each face
     # scatters the heap until it is ten times as large (495 MB and not 40 for 71,115 faces).

@@ -20,6 +20,7 @@ from benchmark.errors import DataError
 from benchmark.faces.archive import Source, open_source
 from benchmark.faces.census import Census, take_census
 from benchmark.faces.folder import (
+    MANIFEST_FILE,
     PICTURE_KIND,
     PIXELS_FILE,
     QUARANTINE_COLUMNS,
@@ -33,11 +34,12 @@ from benchmark.faces.label_words import Given
 from benchmark.faces.labelled import Labelling, labelling_for, take_labelled_census
 from benchmark.faces.layouts import layout_called
 from benchmark.faces.packing import pack_pictures
-from benchmark.faces.pictures import SKETCH_SHAPE, Picture
+from benchmark.faces.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE, Picture
 from benchmark.faces.pixels import PixelWriter
 from benchmark.faces.progress import OnProgress, keep_quiet
+from benchmark.faces.splits import SPLIT_VERSION, check_split_version
 from benchmark.faces.staging import staged_folder
-from benchmark.faces.store import FaceSet, open_faces
+from benchmark.faces.store import FaceSet, open_faces, read_manifest
 from benchmark.faces.table import check_same_faces, read_table
 from benchmark.files import sha256_of
 
@@ -114,7 +116,9 @@ def _stem(source_name: str) -> str:
 def _read_placement(table: Path) -> Placement:
     if not table.is_file():
         raise DataError(f"{table} does not exist", allowed="a table.csv of a prepared data set")
-    return Placement(read_table(table), sha256_of(table), table.name)
+    manifest = table.with_name(MANIFEST_FILE)
+    version = read_manifest(manifest)["split_version"] if manifest.is_file() else SPLIT_VERSION
+    return Placement(read_table(table), sha256_of(table), table.name, version)
 
 
 def _check_same(
@@ -124,6 +128,8 @@ def _check_same(
     labelling: Labelling | None,
 ) -> None:
     """Raise DataError if the data set of this name came from elsewhere or by other options."""
+    if placement is None:
+        check_split_version(faces)
     told = faces.manifest.get("labels") or {}
     if told.get("source_sha256") != (labelling.source_sha256 if labelling else None):
         raise DataError(
@@ -184,10 +190,18 @@ def _packed(census: Census, pictures: dict[int, Picture], unusable: dict[int, st
     table = census.table().iloc[kept].reset_index(drop=True)
     for column in ("sha256", "mode", "width", "height"):
         table[column] = [getattr(picture, column) for picture in in_order]
-    sketches = np.frombuffer(b"".join(picture.sketch for picture in in_order), np.uint8)
+    sketches, thumbnails = (
+        np.frombuffer(b"".join(getattr(picture, name) for picture in in_order), np.uint8)
+        for name in ("sketch", "thumbnail")
+    )
     left_out = [
         *census.left_out,
         *((census.faces[row][0], PICTURE_KIND, reason) for row, reason in unusable.items()),
     ]
     quarantine = pd.DataFrame(sorted(left_out), columns=list(QUARANTINE_COLUMNS))
-    return PackedFaces(table, sketches.reshape(-1, *SKETCH_SHAPE), quarantine)
+    return PackedFaces(
+        table,
+        sketches.reshape(-1, *SKETCH_SHAPE),
+        thumbnails.reshape(-1, *THUMBNAIL_SHAPE),
+        quarantine,
+    )

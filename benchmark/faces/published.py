@@ -1,4 +1,4 @@
-"""The study's split, replayed with its leak, and the splits on the way from it to leak-free-1.
+"""The study's split, replayed with its leak, and the splits on the way from it to leak-free-2.
 
 Source of `published-1`: the study's notebooks, section on data. There the list of files was
 shuffled by `list_files().shuffle(n, seed=42)` without `reshuffle_each_iteration=False`, so that
@@ -24,11 +24,11 @@ PUBLISHED_VERSION: Final = "published-1"
 BY_FILE_VERSION: Final = "by-file-1"
 """One shuffle, cut in three: no file in two parts, but copies and near-duplicates are."""
 CLEAN_TEST_VERSION: Final = "clean-test-1"
-"""The test part of leak-free-1, nothing of whose clusters is elsewhere; 8/9 of val are in train."""
+"""The test part of leak-free-2, nothing of whose clusters is elsewhere; 8/9 of val are in train."""
 TEST_BY_FILE_VERSION: Final = "test-by-file-1"
 """No test file is elsewhere, but copies and near-duplicates are; 8/9 of val are in train."""
 CLEAN_VAL_VERSION: Final = "clean-val-1"
-"""The validation part of leak-free-1, apart from all else; 8/9 of test are in train."""
+"""The validation part of leak-free-2, apart from all else; 8/9 of test are in train."""
 UNIQUE_VERSION: Final = "unique-1"
 """As published-1, from one face of each cluster: only the files themselves leak."""
 REPLAYED_VERSIONS: Final = (
@@ -84,7 +84,7 @@ def published_parts(files: Sequence[str], seed: int = 0) -> dict[PartName, Rows]
 def replayed_parts(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
     """Give the rows of each part, ascending, under one of REPLAYED_VERSIONS.
 
-    Needs file, cluster and part (of leak-free-1). Every row of `table` takes part, copies and
+    Needs file, cluster and part (of leak-free-2). Every row of `table` takes part, copies and
     label conflicts without a place in our own split included, as the study used every file it had;
     only `clean-test-1` leaves those out that are in a cluster of its test part. Raises DataError
     for another version, and where a part is empty.

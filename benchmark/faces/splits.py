@@ -1,8 +1,10 @@
-"""Where a face may be used: the split leak-free-1, its five folds, and the check for leaks.
+"""Where a face may be used: the split leak-free-2, its five folds, and the check for leaks.
 
 A cluster is never divided. Within each age group x gender x race the order of the clusters is
-that of a hash of their names, and each goes to the part that is furthest behind its share. The
-version is the seed: no random generator takes part, so that every machine, and every order of the
+that of a hash of their names, and each goes to the part that was furthest behind its share before
+the cluster came; so clusters of several faces are spread over the parts like any other. (Version 1
+counted the cluster's own faces first, and put all but a few of them into train.) The version is
+the seed: no random generator takes part, so that every machine, and every order of the
 files on disk, gives the same split.
 """
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 PartName = Literal["train", "val", "test"]
 Rows = NDArray[np.int64]
 
-SPLIT_VERSION: Final = "leak-free-1"
+SPLIT_VERSION: Final = "leak-free-2"
 PARTS: Final[tuple[PartName, ...]] = ("train", "val", "test")
 PART_SHARES: Final = (8, 1, 1)
 N_FOLDS: Final = 5
@@ -75,20 +77,21 @@ def _hash(salt: str, file: str) -> str:
 def _fill(sizes: Sequence[int], shares: Sequence[int]) -> list[int]:
     """Put clusters, in order, where most faces are lacking; in integers, so that it is exact.
 
-    What a part lacks is carried from stratum to stratum: each stratum is within a cluster or two
+    What a part lacks is measured before the cluster joins, so that a cluster's size does not decide
+    where it goes, and is carried from stratum to stratum: each stratum is within a cluster or two
     of its share, and so is the whole.
     """
     counts = [0] * len(shares)
     n_faces, total_share = 0, sum(shares)
     chosen = []
     for size in sizes:
-        n_faces += size
         lacking = [
             share * n_faces - total_share * count
             for share, count in zip(shares, counts, strict=True)
         ]
         part = lacking.index(max(lacking))
         counts[part] += size
+        n_faces += size
         chosen.append(part)
     return chosen
 
@@ -106,8 +109,10 @@ def parts_of(faces: "FaceSet", fold: int | None = None) -> dict[PartName, Rows]:
     """Give the rows of each part, ascending: of the 80/10/10 split, or of one of its five folds.
 
     Fold k tests on part k of five and validates on 1/8 of the rest, chosen by the same rule.
-    Raises DataError where a part is empty.
+    Raises DataError where a part is empty, and for a fold of an older version of the split.
     """
+    if fold is not None:
+        check_split_version(faces)
     rows = part_rows(faces.table, fold)
     for name, members in rows.items():
         if len(members) == 0:
@@ -117,6 +122,17 @@ def parts_of(faces: "FaceSet", fold: int | None = None) -> dict[PartName, Rows]:
                 source=str(faces.folder),
             )
     return rows
+
+
+def check_split_version(faces: "FaceSet") -> None:
+    """Raise DataError for a data set that was split by an older version of the rule."""
+    if faces.split_version != SPLIT_VERSION:
+        raise DataError(
+            f"data set {faces.name!r} has the split {faces.split_version}",
+            allowed=f"{SPLIT_VERSION}, for training and evaluation",
+            source=str(faces.folder),
+            fix="Prepare its source again under another --name, or remove that folder first",
+        )
 
 
 def part_rows(table: pd.DataFrame, fold: int | None = None) -> dict[PartName, Rows]:

@@ -29,9 +29,9 @@ from benchmark.faces.folder import (
     check_dataset_name,
     finish_dataset,
 )
-from benchmark.faces.pictures import SKETCH_SHAPE, sketch_of
+from benchmark.faces.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE, sketch_of, thumbnail_of
 from benchmark.faces.pixels import Pixels, PixelWriter, open_pixels
-from benchmark.faces.splits import split_digest
+from benchmark.faces.splits import check_split_version, split_digest
 from benchmark.faces.staging import staged_folder
 from benchmark.faces.table import read_table
 from benchmark.tasks import MISSING
@@ -67,6 +67,11 @@ class FaceSet:
         return str(self.manifest["pixel_digest"])
 
     @property
+    def split_version(self) -> str:
+        """Version of the rule that gave the faces their parts."""
+        return str(self.manifest["split_version"])
+
+    @property
     def split_digest(self) -> str:
         """sha256 of the sorted lines `file,part` of the faces with a place."""
         return str(self.manifest["split_digest"])
@@ -97,7 +102,7 @@ class FaceSet:
 
 def open_faces(folder: Path) -> FaceSet:
     """Open a prepared data set; raise DataError if it is damaged or of another schema."""
-    manifest = _read_manifest(folder / MANIFEST_FILE)
+    manifest = read_manifest(folder / MANIFEST_FILE)
     table = read_table(folder / TABLE_FILE)
     n_faces, image_px = len(table), manifest["image_px"]
     shape = open_pixels(folder / PIXELS_FILE).shape
@@ -108,7 +113,8 @@ def open_faces(folder: Path) -> FaceSet:
     return FaceSet(folder, manifest, table)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a data set's manifest.json; raise DataError if it is damaged or of another schema."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -117,6 +123,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if schema != SCHEMA:
         raise _damaged(path.parent, f"{path.name} has schema {schema!r} and not {SCHEMA}")
     needed = {"name", "drawn", "image_px", "source_sha256", "pixel_digest", "split_digest"}
+    needed |= {"split_version"}
     if missing := needed - manifest.keys():
         raise _damaged(path.parent, f"{path.name} does not say {', '.join(sorted(missing))}")
     return dict(manifest)
@@ -192,6 +199,7 @@ def _packed(
     order = np.argsort(labels["file"].to_numpy(dtype=object), kind="stable")
     row_of = np.argsort(order)
     sketches = np.empty((len(labels), *SKETCH_SHAPE), np.uint8)
+    thumbnails = np.empty((len(labels), *THUMBNAIL_SHAPE), np.uint8)
     sha256 = [""] * len(labels)
     writer: PixelWriter | None = None
     try:
@@ -200,8 +208,10 @@ def _packed(
             pixels = picture.tobytes()
             writer.write(row, pixels)
             sha256[row] = hashlib.sha256(pixels).hexdigest()
-            sketch = sketch_of(Image.fromarray(picture))
-            sketches[row] = np.frombuffer(sketch, np.uint8).reshape(SKETCH_SHAPE)
+            image = Image.fromarray(picture)
+            sketches[row] = np.frombuffer(sketch_of(image), np.uint8).reshape(SKETCH_SHAPE)
+            thumbnail = np.frombuffer(thumbnail_of(image), np.uint8)
+            thumbnails[row] = thumbnail.reshape(THUMBNAIL_SHAPE)
         if writer is None:
             raise DataError("there are no pictures to store", allowed="one face or more")
         writer.finish(range(len(labels)))
@@ -211,7 +221,8 @@ def _packed(
     px = writer.image_px
     table = labels.iloc[order].reset_index(drop=True)[["file", *LABELS]]
     table = table.assign(sha256=sha256, mode="RGB", width=px, height=px)
-    return PackedFaces(table, sketches, pd.DataFrame(columns=list(QUARANTINE_COLUMNS))), px
+    nothing_left_out = pd.DataFrame(columns=list(QUARANTINE_COLUMNS))
+    return PackedFaces(table, sketches, thumbnails, nothing_left_out), px
 
 
 def _digest(table: pd.DataFrame) -> str:
@@ -226,6 +237,7 @@ def _same_faces(
     sha256 = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures]
     table = labels.assign(sha256=sha256).sort_values("file", kind="stable")
     faces = open_faces(folder)
+    check_split_version(faces)
     if faces.manifest["source_sha256"] != _digest(table):
         raise DataError(
             f"data set {folder.name!r} holds other faces",

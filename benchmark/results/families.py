@@ -13,7 +13,7 @@ from typing import Any, Final
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment, Protocol, Subset
 from benchmark.results.record import RunRecord
-from benchmark.results.rows import Run, Setting, definition_key, read_run
+from benchmark.results.rows import Run, Setting, definition_key, on_current_split, read_run
 
 MOST_NOTES: Final = 3
 """Folders that cannot be read are named one by one up to so many, and counted beyond."""
@@ -72,7 +72,9 @@ def sort_runs(runs: Sequence[Run], experiments: Sequence[Experiment], *, ad_hoc:
             changed += name in names
             owners = [name] if ad_hoc and name in names else []
         else:
-            owners = by_definition.get(run.definition_key, [])
+            # Runs on an older split are shown too; their setting keeps them in tables of their own.
+            key = definition_key(on_current_split(run.definition))
+            owners = by_definition.get(run.definition_key) or by_definition.get(key, [])
             if not owners and name in names:
                 older[name] += 1
         for owner in owners:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from benchmark.errors import ExperimentError, RunError
 from benchmark.experiment import Protocol, StudyRow, Subset
+from benchmark.experiment_protocol import LEAK_FREE_SPLITS
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
 from benchmark.results.gaps import GAP_BY
@@ -43,6 +44,14 @@ def definition_key(definition: Mapping[str, Any]) -> str:
     A name or a question may change without making a run another one's.
     """
     return canonical_json(steering_content(definition))
+
+
+def on_current_split(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a definition that was run on an older leak-free split as it would be run today."""
+    protocol = dict(definition["protocol"])
+    if protocol.get("split") in LEAK_FREE_SPLITS:
+        protocol["split"] = LEAK_FREE_SPLITS[0]
+    return {**definition, "protocol": protocol}
 
 
 @dataclass(frozen=True)

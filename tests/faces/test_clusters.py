@@ -68,7 +68,13 @@ def test_files_of_equal_bytes_count_as_one_picture_among_near_pairs() -> None:
     sketch = np.random.default_rng(0).integers(0, 256, (16, 17), dtype=np.uint8)
     others = np.random.default_rng(1).integers(0, 256, (6, 16, 17), dtype=np.uint8)
     others[[0, 2, 3]] = sketch  # rows 0 and 2 are one file twice; row 3 looks the same
-    near = near_duplicates(TABLE, others)
-    assert list(zip(near.first.tolist(), near.second.tolist(), strict=True)) == [(0, 3)]
-    # Pairs of files: 0-3 and 2-3 are near, 0-2 and 1-4 equal.
-    assert describe_near(TABLE, near)["pairs_of_files_equal_or_near"] == 4
+    thumbnails = np.random.default_rng(2).integers(0, 256, (6, 64, 64), dtype=np.uint8)
+    thumbnails[2] = thumbnails[0]
+    thumbnails[5] = thumbnails[3]  # which only the second detector can tell
+    near = near_duplicates(TABLE, others, thumbnails)
+    assert near.pairs() == [(0, 3), (3, 5)]
+    described = describe_near(TABLE, near)
+    assert (described["pairs"], described["pairs_by_either"]) == (1, 2)
+    assert described["correlation"]["pairs_not_found_by_hash"] == 1
+    # Pairs of files: 0-3, 2-3 and 3-5 are near, 0-2 and 1-4 equal.
+    assert described["pairs_of_files_equal_or_near"] == 5

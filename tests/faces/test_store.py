@@ -87,7 +87,7 @@ def test_writing_into_the_pixels_does_not_reach_the_file(tmp_path: Path) -> None
 def test_the_manifest_says_what_the_faces_are(tmp_path: Path) -> None:
     manifest = stored(tmp_path).manifest
     assert manifest["schema"] == 1
-    assert manifest["split_version"] == "leak-free-1"
+    assert manifest["split_version"] == "leak-free-2"
     assert manifest["age_group_rule"] == "right-closed-1"
     assert manifest["counts"]["usable"] == manifest["counts"]["placed"] == 30
     assert {"pillow", "numpy", "facebench"} == set(manifest["versions"])

@@ -18,7 +18,7 @@ from benchmark.results.row import (
 from benchmark.tasks import TASKS, TaskName
 from tests.results.conftest import an_experiment
 
-SETTING = Setting("utkface-100", False, "leak-free-1", "cd" * 32, "ab" * 32, Protocol())
+SETTING = Setting("utkface-100", False, "leak-free-2", "cd" * 32, "ab" * 32, Protocol())
 NASTY = 'mtl-<script>alert("1")</script>&_x|$%#{}~^\\'
 
 

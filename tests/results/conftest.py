@@ -113,7 +113,7 @@ class RunBuilder:
             "name": "utkface-100",
             "drawn": False,
             "pixel_digest": "ab" * 32,
-            "split_version": "leak-free-1",
+            "split_version": "leak-free-2",
             "split_digest": "cd" * 32,
             "counts": {"train": 3_200, "val": 200, "test": 200},
         }

@@ -13,7 +13,7 @@ from benchmark.results.formats import csv_text, markdown
 from benchmark.results.leaderboard import build
 from benchmark.results.record import RunRecord
 from benchmark.results.red_flags import (
-    UTKFACE_SPLIT_DIGEST,
+    UTKFACE_SPLIT_DIGESTS,
     LeakCheck,
     acknowledge,
     acknowledgement,
@@ -65,7 +65,7 @@ def test_other_faces_and_other_tests_raise_none(changes: dict[str, Any]) -> None
 
 
 def test_utkface_is_known_by_its_split_under_any_name() -> None:
-    renamed = {"name": "faces", "split_digest": UTKFACE_SPLIT_DIGEST}
+    renamed = {"name": "faces", "split_digest": UTKFACE_SPLIT_DIGESTS[0]}
     assert len(red_flags(about(dataset=renamed), GOOD)) == 1
 
 

@@ -50,7 +50,7 @@ def test_a_failed_run_says_why(drawn_faces: FaceSet, tmp_path: Path) -> None:
     about = {
         "schema": 1, "identity": plan.identity, "family": "f", "seed": 0, "ad_hoc": False,
         "experiment": plan.experiment.as_dict(), "leaky": False,
-        "dataset": {"name": "d", "drawn": True, "split_version": "leak-free-1",
+        "dataset": {"name": "d", "drawn": True, "split_version": "leak-free-2",
                     "split_digest": "s", "pixel_digest": "p"},
     }  # fmt: skip
     (plan.folder / "experiment.json").write_text(json.dumps(about), encoding="utf-8")
