@@ -23,7 +23,7 @@ from benchmark.faces.progress import OnProgress, keep_quiet, n_cores
 METHOD: Final = "correlation of details, aligned by shift, scale and rotation, mirrored too"
 CANDIDATE_COSINE: Final = 0.62
 THRESHOLD: Final = 0.842
-"""Of the 93 pairs that this adds to the perceptual hash on UTKFace about 25 show two photographs; of
+"""Of the 93 pairs that this adds to the perceptual hash about 25 show two photographs; of
 the 107 pairs from 0.80 to it about ten show one."""
 
 CENTRE: Final = slice(12, 52)
