@@ -1,7 +1,7 @@
 """Change a field of nested frozen dataclasses by its dotted path, as in `recipe.max_epochs`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from benchmark.errors import require
@@ -17,6 +17,18 @@ def with_values(definition: Definition, values: Mapping[str, Any]) -> Definition
     for path, value in values.items():
         definition = _with_value(definition, path.split("."), value, path)
     return definition
+
+
+def changed_settings(
+    base: Mapping[str, Any], changed: Mapping[str, Any], path: str = ""
+) -> Iterator[str]:
+    """Give `path=value` for every setting in which a definition, as plain values, differs."""
+    for key, value in changed.items():
+        here = f"{path}{key}"
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            yield from changed_settings(base[key], value, f"{here}.")
+        elif path and base.get(key) != (tuple(value) if isinstance(value, list) else value):
+            yield f"{here}={value}"
 
 
 def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:

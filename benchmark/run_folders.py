@@ -1,7 +1,4 @@
-"""What a run leaves in its folder, from the first line to `done.json`, however it was trained.
-
-Alone (benchmark.runs) or beside others (benchmark.farms): the same files, in the same order.
-"""
+"""What a run leaves in its folder, from the first line to `done.json`."""
 
 import contextlib
 import functools

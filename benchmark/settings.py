@@ -1,7 +1,8 @@
-"""Read what a person types after `--set` and `--seeds`."""
+"""Read what a person types after `--set`, `--sweep` and `--seeds`."""
 
+import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmark.errors import ExperimentError
@@ -9,20 +10,61 @@ from benchmark.errors import ExperimentError
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     """Read `path=value` texts; a value is JSON where it can be (3, 1e-4, true, null), else text."""
-    settings: dict[str, Any] = {}
+    pairs = _by_path(texts, "--set", "FIELD=VALUE, as in recipe.max_epochs=3")
+    return {path: _value(value) for path, value in pairs.items()}
+
+
+def parse_sweeps(texts: Iterable[str], fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Read `path=value,value` texts; give every combination of their values, `fixed` added to each.
+
+    A single value is read as `--set` reads it. Without texts, `fixed` is the one combination.
+    """
+    allowed = "FIELD=VALUE,VALUE, as in recipe.learning_rate=1e-4,1e-3"
+    swept = {
+        path: _values(path, value) for path, value in _by_path(texts, "--sweep", allowed).items()
+    }
+    for path in swept:
+        if path in fixed:
+            raise ExperimentError(
+                f"--sweep and --set both give {path!r}", allowed="each field in one of them"
+            )
+    return [
+        {**fixed, **dict(zip(swept, combination, strict=True))}
+        for combination in itertools.product(*swept.values())
+    ]
+
+
+def _by_path(texts: Iterable[str], option: str, allowed: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     for text in texts:
         path, equals, value = text.partition("=")
         if not (equals and path and value):
-            raise ExperimentError(
-                f"--set {text!r} has no value", allowed="FIELD=VALUE, as in recipe.max_epochs=3"
-            )
-        if path in settings:
-            raise ExperimentError(f"--set gives {path!r} twice", allowed="each field once")
-        try:
-            settings[path] = json.loads(value)
-        except ValueError:
-            settings[path] = value
-    return settings
+            raise ExperimentError(f"{option} {text!r} has no value", allowed=allowed)
+        if path in found:
+            raise ExperimentError(f"{option} gives {path!r} twice", allowed="each field once")
+        found[path] = value
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _values(path: str, text: str) -> list[Any]:
+    """Divide at commas, but not at those within a JSON list."""
+    try:
+        values: list[Any] = json.loads(f"[{text}]")
+    except ValueError:
+        values = [_value(part.strip()) for part in text.split(",")]
+    said = [json.dumps(value) for value in values]
+    if "" in values or len(set(said)) < len(said):
+        raise ExperimentError(
+            f"--sweep {path!r} is {text!r}", allowed="different values, with a comma between them"
+        )
+    return values
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -44,7 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "benchmark.leftovers",
     ),
     ("benchmark.trained_runs",),
-    ("benchmark.runs", "benchmark.farms", "benchmark.inference", "benchmark.exporting"),
+    ("benchmark.runs", "benchmark.inference", "benchmark.exporting"),
     ("benchmark.references", "benchmark.leaderboards", "benchmark.notebook"),
     ("benchmark.tuning", "benchmark.speed", "benchmark.explore", "benchmark.report"),
     ("benchmark.cli",),

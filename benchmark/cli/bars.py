@@ -10,7 +10,7 @@ from benchmark.cli.output import err
 
 
 class Bars:
-    """What the displays of runs, farms and searches are: bars while they are entered, and lines."""
+    """What the displays of runs and searches are: bars while they are entered, and lines."""
 
     def __init__(self, *columns: ProgressColumn, quiet: bool) -> None:
         self._quiet = quiet

@@ -91,9 +91,19 @@ def _remarks(table: Table) -> Iterator[str]:
         said = [remark for remark in remarks_of(row) if remark != ONE_SEED]
         if said:
             label = "missing, " if row.status == "missing" else ""
-            names.setdefault(label + "; ".join(said), []).append(row.name)
+            run_ids = f" ({_run_ids(row)})" if _is_ad_hoc(row) and row.identities else ""
+            names.setdefault(label + "; ".join(said), []).append(row.name + run_ids)
     for remark, rows in names.items():
         yield f"{', '.join(rows)}: {remark}"
+
+
+def _is_ad_hoc(row: Row) -> bool:
+    return any(remark.startswith("ad hoc: ") for remark in row.remarks)
+
+
+def _run_ids(row: Row) -> str:
+    """Name an ad-hoc row's runs, which tell it from others of its experiment."""
+    return "run " + ", ".join(identity[:12] for identity in row.identities)
 
 
 def _fitting(table: Table, width: int) -> RichTable:
@@ -143,7 +153,8 @@ def _line_heads(table: Table) -> Cells:
 
 def _line(table: Table, row: Row) -> Cells:
     """Put a row on one line."""
-    values = [name_text(row), with_sd(row.val_combined, row.val_combined_sd)]
+    name = name_text(row) + (f"\n{_run_ids(row)}" if _is_ad_hoc(row) and row.identities else "")
+    values = [name, with_sd(row.val_combined, row.val_combined_sd)]
     for task in table.tasks:
         values += [accuracy_text(row.scores.get(task)), macro_f1_text(row.scores.get(task))]
     values += [combined_text(row.combined)] if len(table.tasks) > 1 else []
@@ -169,7 +180,10 @@ def _block(table: Table, row: Row, *, roomy: bool = False) -> Cells:
         val.append(f"\n±{percent(row.val_combined_sd)}", style="dim")
     scores = [_score_cell(row.scores.get(task), style) for task in table.tasks]
     scores += [_combined_cell(row.combined, style)] if roomy and len(table.tasks) > 1 else []
-    cells = [_rank(row), Text(name_text(row), style=style), val, *scores]
+    name = Text(name_text(row), style=style)
+    if _is_ad_hoc(row) and row.identities:
+        name.append("\n" + _run_ids(row).replace(", ", ",\n"), style="dim")
+    cells = [_rank(row), name, val, *scores]
     return [*cells, _worst_cell(row.worst, row.gap, style), *(_costs(row) if roomy else ())]
 
 
@@ -207,6 +221,8 @@ def _name_and_costs(row: Row, room: int) -> Text:
     cell = Text(broken_name(name, room), style=_style(row))
     if row.status == "missing":
         cell.append("\nmissing")
+    if _is_ad_hoc(row) and row.identities:
+        cell.append("\n" + _run_ids(row).replace(", ", ",\n"), style="dim")
     if row.status == "done":
         seeds = f"{len(row.seeds)} seed{'' if len(row.seeds) == 1 else 's'}"
         costs = [seeds, count_text(row.trainable_parameters), duration_text(row.seconds)]

@@ -17,7 +17,6 @@ from benchmark.cli import (
     evaluate,
     explore,
     export,
-    farm,
     leaderboard,
     leak,
     predict,
@@ -68,7 +67,6 @@ data.app.command("explore", epilog=explore.EXAMPLES)(explore.explore)
 app.add_typer(weights.app, name="weights")
 app.add_typer(tracking.app, name="runs")
 app.command("run")(run.run)
-app.command("farm", epilog=farm.EXAMPLES)(farm.farm)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("speed", epilog=speed.EXAMPLES)(speed.speed)
 app.command("audit-split", epilog=audit_split.EXAMPLES)(audit_split.audit_split)

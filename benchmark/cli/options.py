@@ -56,6 +56,14 @@ DatasetName = Annotated[
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="Change a field: recipe.max_epochs=3.")
 ]
+Sweep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        help="Run with every value of a field: recipe.learning_rate=1e-4,1e-3; several fields: "
+        "with every combination.",
+    ),
+]
 DeviceName = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")]
 PrecisionName = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
 Tracking = Annotated[str, typer.Option(help="mlflow, or files alone.")]

@@ -1,7 +1,7 @@
 """`facebench run`: experiments in, events shown, exit code out."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,13 +30,14 @@ from benchmark.cli.options import (
     Quiet,
     ReadTest,
     RunsDir,
+    Sweep,
     Tracking,
     WeightsDir,
 )
 from benchmark.cli.output import Answer, ExitCode, err, say_error, say_warning, speaking
 from benchmark.errors import BenchmarkError, ExperimentError
 from benchmark.experiment import Experiment
-from benchmark.settings import parse_seeds, parse_settings
+from benchmark.settings import parse_seeds, parse_settings, parse_sweeps
 
 if TYPE_CHECKING:
     from benchmark.cli.run_display import RunDisplay
@@ -58,6 +59,7 @@ def run(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, as in 0,1,2.")] = "0",
     settings: Changes = None,
+    sweep: Sweep = None,
     dataset: DatasetName = None,
     device: DeviceName = None,
     precision: PrecisionName = "auto",
@@ -83,9 +85,11 @@ def run(
       facebench run --suite quick
       facebench run mtl-cnn-none-full-short --seeds 0,1,2
       facebench run mtl-cnn-none-full-short --set recipe.max_epochs=3
+      facebench run mtl-vgg16-imagenet-frozen --sweep recipe.learning_rate=1e-4,1e-3
     """
     with speaking("run", as_json=as_json) as answer:
-        chosen = _chosen(names or [], suite, parse_settings(settings or []))
+        combinations = parse_sweeps(sweep or [], parse_settings(settings or []))
+        chosen = _chosen(names or [], suite, combinations)
         numbers = parse_seeds(seeds)
         ways = Ways(
             device, precision, deterministic, graph, compile_,
@@ -103,8 +107,10 @@ def run(
         raise typer.Exit(code)
 
 
-def _chosen(names: list[str], suite: str | None, changes: dict[str, Any]) -> list[Experiment]:
-    """Find what is to be run, each once, with the changes of `--set`."""
+def _chosen(
+    names: list[str], suite: str | None, combinations: Sequence[dict[str, Any]]
+) -> list[Experiment]:
+    """Find what is run, each once, with the changes of `--set` and every one of `--sweep`."""
     if not names and suite is None:
         raise ExperimentError(
             "nothing to run was named",
@@ -115,7 +121,13 @@ def _chosen(names: list[str], suite: str | None, changes: dict[str, Any]) -> lis
     found = {name: registry.experiment(name) for name in names}
     if suite is not None:
         found |= {item.name: item for item in registry.experiments_of(suite)}
-    return [item.adjusted(changes) if changes else item for item in found.values()]
+    chosen: list[Experiment] = []
+    for item in found.values():
+        for changes in combinations:
+            changed = item.adjusted(changes) if changes else item
+            if changed not in chosen:
+                chosen.append(changed)
+    return chosen
 
 
 @dataclass(frozen=True)

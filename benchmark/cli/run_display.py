@@ -3,7 +3,10 @@
 from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
+from benchmark import registry
 from benchmark.cli.bars import Bars
+from benchmark.dotted import changed_settings
+from benchmark.experiment import Experiment
 from benchmark.runs import (
     Advanced,
     Event,
@@ -87,6 +90,8 @@ class RunDisplay(Bars):
         recipe = event.plan.experiment.recipe
         went_on = f", going on after epoch {event.epochs_done}" if event.epochs_done else ""
         self.say(f"[bold]{event.plan.title}[/] ({self._n_seen + 1}/{self._n_runs}){went_on}")
+        if changes := _changes(event.plan.experiment):
+            self.say(f"  ad hoc: {escape(changes)}")
         self._run_bar = self._bars.add_task(
             "this run",
             total=event.n_train * recipe.max_epochs,
@@ -116,7 +121,9 @@ class RunDisplay(Bars):
             seconds = event.plan.record.done["seconds"]
             self.say(f"  [green]done[/] in {seconds:.0f} s, run {event.plan.identity[:12]}")
         elif isinstance(event, Skipped):
-            self.say(f"[bold]{event.plan.title}[/]: nothing to do ({event.why})")
+            changes = _changes(event.plan.experiment)
+            which = f", {escape(changes)}" if changes else ""
+            self.say(f"[bold]{event.plan.title}[/]{which}: nothing to do ({event.why})")
         elif isinstance(event, Missing):
             self.say(
                 f"[bold]{event.experiment.name}[/]: [yellow]missing[/], its weights are not at hand"
@@ -124,6 +131,12 @@ class RunDisplay(Bars):
         else:
             name, why = event.experiment.name, escape(str(event.error))
             self.say(f"[bold]{name}[/]: [red]failed[/], {why}")
+
+
+def _changes(experiment: Experiment) -> str:
+    """Say what an ad-hoc experiment changes of the registered one; empty where nothing is known."""
+    base = registry.experiments().get(experiment.name) if experiment.ad_hoc else None
+    return "" if base is None else ", ".join(changed_settings(base.as_dict(), experiment.as_dict()))
 
 
 def epoch_line(result: EpochResult, n_epochs: int) -> str:

@@ -43,9 +43,7 @@ LOOPS = ("timm", "lightning")
 
 Rows = Annotated[
     str | None,
-    typer.Option(
-        help="Of data, cnn, vgg16, resnet50, densenet121, block5, frozen, farm, deterministic."
-    ),
+    typer.Option(help="Of data, cnn, vgg16, resnet50, densenet121, block5, frozen, deterministic."),
 ]
 Budget = Annotated[
     float, typer.Option(min=0.1, help="Minutes; the rows train on as many faces as fit.")

@@ -6,10 +6,11 @@ definition are left out and counted. What is made of families is for benchmark.r
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from benchmark.dotted import changed_settings
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment, Protocol, Subset
 from benchmark.results.record import RunRecord
@@ -152,7 +153,7 @@ def differences_of(
     run = runs[0]
     said = []
     if run.ad_hoc:
-        changes = _changes(experiment.as_dict(), run.definition)
+        changes = changed_settings(experiment.as_dict(), run.definition)
         said.append("ad hoc: " + (", ".join(changes) or "as defined"))
     firsts = [others[0] for others in families.values()]
     if len({first.about.get("trainer_version") for first in firsts}) > 1:
@@ -161,16 +162,6 @@ def differences_of(
     if len(digests) > 1:
         said.append(f"weights {str((run.about.get('weights') or {}).get('sha256'))[:12]}")
     return said
-
-
-def _changes(current: Mapping[str, Any], run: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Name the settings in which a run departs from the current definition, as `--set` has them."""
-    for key, value in run.items():
-        here = f"{path}{key}"
-        if isinstance(value, Mapping) and isinstance(current.get(key), Mapping):
-            yield from _changes(current[key], value, f"{here}.")
-        elif path and current.get(key) != (tuple(value) if isinstance(value, list) else value):
-            yield f"{here}={value}"
 
 
 def opposing(

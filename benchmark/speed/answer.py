@@ -78,8 +78,8 @@ def notes(machine: Machine, rows: Sequence[RowMeasured]) -> list[str]:
     )
     copied = machine.peaks.copy_bytes / 1e9
     said = [
-        f"The other way is the plain loop: {machine.config.sentence()}. For the heads it is one "
-        "after another on the same cache, for --deterministic the exact way.",
+        f"The other way is the plain loop: {machine.config.sentence()}. For "
+        "--deterministic it is the exact way.",
         "Seconds are medians of the rounds, all ways in turns in one process; a ratio is the "
         "median of the rounds' ratios, with the least and the most. CPU: the ratio of processor "
         "seconds, workers included. Warming up is apart: --json has it.",

@@ -1,13 +1,13 @@
 """What is measured: the rows, what each is to reach, and how many faces fit into the time."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from benchmark.errors import ExperimentError
 from benchmark.experiment import Backbone, Experiment, Head, Recipe
 from benchmark.training.device import Device, cpu_has_bf16
 
-Kind = Literal["data", "epoch", "run", "farm", "cost"]
+Kind = Literal["data", "epoch", "run", "cost"]
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,12 @@ class Row:
     @property
     def ways(self) -> tuple[str, str]:
         """What is compared: the slower way, then ours."""
-        pairs = {"farm": ("one by one", "at once"), "cost": ("deterministic", "fast")}
-        return pairs.get(self.kind, ("plain", "ours"))
+        return ("deterministic", "fast") if self.kind == "cost" else ("plain", "ours")
 
     def epochs(self, device: Device, asked: int | None) -> int:
         """How many epochs one measurement trains."""
         if self.kind == "run":
             return asked or (30 if device.kind == "cuda" else 10)
-        if self.kind == "farm":
-            return 10 if device.kind == "cuda" else 3
         return 1
 
     def goal(self, device: Device) -> Goal | None:
@@ -99,15 +96,8 @@ ROWS: Final = (
         "frozen", "VGG16, frozen, a run", "run", "vgg16", 0.12, 0,
         on_cpu=Goal(8, 15), on_gpu=Goal(40),
     ),
-    Row(
-        "farm", "96 heads, cached", "farm", "squeezenet1_1", 0.05, 0,
-        on_cpu=Goal(1.5), on_gpu=Goal(30),
-    ),
-    Row("deterministic", "--deterministic, CNN epoch", "cost", "cnn", 0.03),
+    Row("deterministic", "--deterministic, CNN epoch", "cost", "cnn", 0.08),
 )  # fmt: skip
-RATES: Final = (1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3)
-DECAYS: Final = (0.0, 1e-4, 1e-3, 1e-2)
-HEAD_SEEDS: Final = range(3)
 
 
 def rows_named(names: str | None) -> tuple[Row, ...]:
@@ -119,18 +109,6 @@ def rows_named(names: str | None) -> tuple[Row, ...]:
     if unknown := [name for name in asked if name not in known]:
         raise ExperimentError(f"there is no row {unknown[0]!r}", allowed=", ".join(known))
     return tuple(row for row in ROWS if row.name in asked)
-
-
-def grid(experiment: Experiment) -> list[Experiment]:
-    """Cross an experiment with the rates and decays of the farm's 96 heads, which have 3 seeds."""
-    return [
-        replace(
-            experiment,
-            recipe=replace(experiment.recipe, learning_rate=rate, weight_decay=decay),
-        )
-        for rate in RATES
-        for decay in DECAYS
-    ]
 
 
 def is_judged(device: Device) -> bool:
@@ -151,8 +129,6 @@ def why_not_judged(device: Device) -> str:
 
 FEWEST: Final = 32
 MOST_ON_CPU: Final = 2048
-MOST_FOR_HEADS: Final = {"cpu": 512, "cuda": 4096}
-"""Ninety-six heads one after another take long, and more faces would tell no more."""
 
 
 def images_for(row: Row, device: Device, seconds: float, per_image: float, cap: int) -> int:
@@ -161,8 +137,6 @@ def images_for(row: Row, device: Device, seconds: float, per_image: float, cap: 
     per_image: seconds that all rounds of all ways take for a face.
     """
     most = cap if device.kind == "cuda" else min(cap, MOST_ON_CPU)
-    if row.kind == "farm":
-        most = min(most, MOST_FOR_HEADS.get(device.kind, MOST_ON_CPU))
     fitting = int(seconds / per_image) if per_image > 0 else most
     return max(FEWEST, min(most, fitting) // 32 * 32)
 

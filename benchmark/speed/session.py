@@ -15,17 +15,15 @@ import torch
 
 from benchmark.errors import RunError
 from benchmark.faces.store import FaceSet
-from benchmark.speed import farm_ways, ways
+from benchmark.speed import ways
 from benchmark.speed.measuring import ROUNDS, Ratio, Timings, Way, in_turns
 from benchmark.speed.plain_loop import PlainConfig, PlainNetwork, adam
 from benchmark.speed.roofline import Peaks, measured_peaks
 from benchmark.speed.rows import (
-    HEAD_SEEDS,
     MOST_ON_CPU,
     ROWS,
     Goal,
     Row,
-    grid,
     images_for,
     is_judged,
     relative_cost,
@@ -220,9 +218,9 @@ class Session:
         self.machine.peaks = self.machine.peaks.better(measured_peaks(self._device))
 
     def _images(self, row: Row, job: ways.Job, seconds: float) -> int:
-        """Choose how many faces fit, by a plain step; what the data and the farm take is little."""
+        """Choose how many faces fit, by a plain step; what the data take is little."""
         n_loops = sum(name in self.machine.loops for name in row.loops)
-        if row.kind in ("data", "farm") or self._options.images:
+        if row.kind == "data" or self._options.images:
             per_image = 0.0
         else:
             rounds = self._options.rounds + (row.kind != "run" and self._device.kind == "cuda")
@@ -237,18 +235,12 @@ class Session:
         """Let our way decide on precision and layout, and make all ways."""
         device, _ = settled(
             self._device, job.network(seed=0), job.sample.faces, job.experiment,
-            cached=row.kind in ("run", "farm"),
+            cached=row.kind == "run",
         )  # fmt: skip
         job = replace(job, device=device)
         made: dict[str, Way]
         if row.kind == "data":
             made = {"plain": ways.PlainPass(job), "ours": ways.OurPass(job)}
-        elif row.kind == "farm":
-            heads = farm_ways.Heads(job, grid(job.experiment), HEAD_SEEDS)
-            made = {
-                "one by one": farm_ways.FarmOneByOne(heads),
-                "at once": farm_ways.FarmAtOnce(heads),
-            }
         elif row.kind == "cost":
             plainly = Device(device.torch_device, "fp32", exact=True, channels_last=True)
             exact = replace(job, device=plainly, compile=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmark.speed.measuring import Timings
 from benchmark.speed.roofline import Bound, Peaks, Work, cut_layers, layers_of
-from benchmark.speed.rows import HEAD_SEEDS, Kind, grid
+from benchmark.speed.rows import Kind
 from benchmark.speed.ways import LOOPS, Job
 
 
@@ -42,9 +42,6 @@ def work_of(kind: Kind, job: Job, peaks: Peaks) -> dict[str, Work]:
     if kind == "data":
         least = _reading(job, peaks)
         return {"plain": least, "ours": least}
-    if kind == "farm":
-        every = _farming(job, peaks)
-        return {"one by one": every, "at once": every}
     if kind == "run":
         return _running(job, peaks)
     plain, ours = (
@@ -68,15 +65,6 @@ def _reading(job: Job, peaks: Peaks) -> Work:
     """A byte of every pixel and colour is read, and four are written."""
     n_values = len(job.sample.train) * job.sample.image_px**2 * 3
     return Work(0, n_values * (1 + 4) / peaks.copy_bytes)
-
-
-def _farming(job: Job, peaks: Peaks) -> Work:
-    """Every head's products: forward once, backward twice, and forward to validate."""
-    n_trained = _n_trained(job)
-    n, n_val = len(job.sample.train), len(job.sample.val)
-    n_heads = len(grid(job.experiment)) * len(HEAD_SEEDS)
-    flops = 2 * n_trained * (3 * n + n_val) * job.epochs * n_heads
-    return Work(flops, flops / peaks.flops["fp32"])
 
 
 def _n_trained(job: Job) -> int:

@@ -14,10 +14,6 @@ on="--dataset utkface-100 --device cuda"
 facebench speed --agreement --compile --epochs 1 --dataset utkface-100-4000 --device cuda \
     --out "$out" > "$out/agreement.txt"
 
-# Ninety-six heads at once and one after another: 96 recordings, however few the faces.
-facebench speed --rows farm --images 2048 --rounds 1 --against none $on --out "$out/farm" \
-    > "$out/farm.txt"
-
 # DenseNet121 compiled (two to three minutes of compiling, apart from what is measured).
 facebench speed --rows densenet121 --compile --images 1600 --against none $on \
     --out "$out/densenet121" > "$out/densenet121.txt"

@@ -28,7 +28,7 @@ def test_commands_are_completed() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["show", "run", "card", "compare", "runs rescore", "farm", "tune", "evaluate --run"]
+    "command", ["show", "run", "card", "compare", "runs rescore", "tune", "evaluate --run"]
 )
 def test_experiments_are_completed(command: str) -> None:
     found = completed(f"facebench {command} mtl-cnn-none-full-sh")
@@ -47,7 +47,7 @@ def test_tuned_experiments_are_completed(tmp_path: Path, monkeypatch: pytest.Mon
 def test_suites_are_completed() -> None:
     assert completed("facebench run --suite qui") == ["quick"]
     assert "quick" in completed("facebench compare qui")
-    for command in ("leaderboard", "report", "subsets", "leak", "tune", "farm"):
+    for command in ("leaderboard", "report", "subsets", "leak", "tune"):
         assert completed(f"facebench {command} --suite qui") == ["quick"]
 
 

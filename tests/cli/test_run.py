@@ -53,6 +53,59 @@ def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path
     assert (tmp_path / "mlflow.db").is_file()
 
 
+def test_a_sweep_is_ad_hoc_runs_on_one_cache_that_the_leaderboard_tells_apart(
+    drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path / "runs")
+    swept = ("--sweep", "recipe.learning_rate=1e-4,1e-3", "--sweep", "head.hidden_units=8,128")
+    name = "mtl-squeezenet1_1-imagenet-frozen-short"
+    random = (*TINY, "--set", "backbone.weights=none")
+    run = ("run", name, *random, *swept, *places, "--cache-dir", tmp_path / "cache")
+    result = facebench(*run, "--tracking", "files", "--precision", "fp32")
+    assert result.exit_code == 0, result.stderr
+    assert "4 finished" in result.stderr
+    assert "recipe.learning_rate=0.001, " in result.stderr
+
+    records = {
+        (about["experiment"]["recipe"]["learning_rate"],
+         about["experiment"]["head"]["hidden_units"]): record
+        for record in all_records(tmp_path / "runs")
+        for about in [record.about]
+    }  # fmt: skip
+    assert set(records) == {(rate, units) for rate in (1e-4, 1e-3) for units in (8, 128)}
+    assert all(record.about["ad_hoc"] for record in records.values())
+    origins = [record.about["speed"]["cache"]["origin"] for record in records.values()]
+    assert sorted(origins) == ["built", "found", "found", "found"]
+
+    board = facebench("leaderboard", "--ad-hoc", *places)
+    assert board.exit_code == 0, board.stderr
+    shown = re.sub(r"\s+", "", board.stdout)
+    for (rate, units), record in records.items():
+        _, said = shown.split(f"{name}(run{record.identity[:12]}):")
+        said = said.split(name)[0]
+        assert f"recipe.learning_rate={rate}," in said
+        assert ("head.hidden_units=8," in said) is (units == 8)  # 128 is as defined.
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        ("recipe.learning_rate=1e-4,fast", "'recipe.learning_rate' is 'fast'"),
+        ("recipe.rate=1,2", "Recipe has no field 'rate'"),
+        ("head.hidden_units=0,8", "hidden_units"),
+    ],
+)
+def test_a_sweep_over_what_cannot_be_is_refused_before_anything_runs(
+    sweep: str, said: str, tmp_path: Path
+) -> None:
+    refused = facebench(
+        "run", "mtl-vgg16-imagenet-frozen", "--sweep", sweep, "--runs-dir", tmp_path
+    )
+    assert refused.exit_code == 2
+    assert said in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_mlflow_nothing_of_it_is_touched(drawn_data_dir: Path, tmp_path: Path) -> None:
     """A folder on the path that hides mlflow and optuna stands for a machine without them."""
     hidden = tmp_path / "hidden"

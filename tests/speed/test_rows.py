@@ -7,7 +7,7 @@ import torch
 
 from benchmark.errors import ExperimentError
 from benchmark.speed.measuring import Measured, Timings
-from benchmark.speed.rows import HEAD_SEEDS, ROWS, Goal, grid, images_for, rows_named
+from benchmark.speed.rows import ROWS, Goal, images_for, rows_named
 from benchmark.speed.session import RowMeasured, _explained, version_of
 from benchmark.training.device import Device
 
@@ -31,11 +31,6 @@ def test_rows_come_in_our_order_and_unknown_ones_are_refused() -> None:
 def test_every_row_can_be_defined() -> None:
     for row in ROWS:
         assert row.experiment(100, row.epochs(CPU, None)).recipe.clipping == "global"
-
-
-def test_the_farm_has_ninety_six_heads() -> None:
-    (farm,) = rows_named("farm")
-    assert len(grid(farm.experiment(100, 3))) * len(HEAD_SEEDS) == 96
 
 
 def test_shares_are_of_one_whole() -> None:

@@ -3,14 +3,13 @@
 import signal
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import torch
 
 from benchmark.errors import DataError
 from benchmark.faces.store import FaceSet
-from benchmark.speed import farm_ways, ways
+from benchmark.speed import ways
 from benchmark.speed.plain_loop import PlainConfig, loader
 from benchmark.speed.rows import rows_named
 from benchmark.speed.sample import sample_of
@@ -100,7 +99,7 @@ def test_ours_trains_an_epoch_each_time_it_is_measured(
 def test_a_run_builds_its_cache_inside_and_anew_each_time(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
-    job = a_job(drawn_faces, tmp_path, "farm", epochs=2)
+    job = a_job(drawn_faces, tmp_path, "frozen", epochs=2)
     way = ways.OurRun(job)
     for _ in range(2):
         way.prepare()
@@ -109,15 +108,3 @@ def test_a_run_builds_its_cache_inside_and_anew_each_time(
         assert way._state.epochs_done == 2
     way.close()
     assert not (tmp_path / "cache").exists()
-
-
-def test_heads_at_once_and_one_by_one_are_the_same_heads(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    job = a_job(drawn_faces, tmp_path, "farm")
-    heads = farm_ways.Heads(job, [job.experiment], range(2))
-    labels = heads.farm_faces.labels["race"][heads.heads[0].train].numpy()
-    rows = job.sample.train
-    assert np.array_equal(labels, drawn_faces.table["race"].to_numpy()[rows])
-    farm_ways.FarmOneByOne(heads).measure()
-    farm_ways.FarmAtOnce(heads).measure()
