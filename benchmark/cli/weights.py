@@ -134,7 +134,7 @@ AnyChecksum = Annotated[
 
 @app.command(epilog=ADD_EXAMPLES)
 def add(
-    file: Annotated[Path, typer.Argument(help="A weight file: .h5, .pth, .safetensors, .t7.")],
+    file: Annotated[Path, typer.Argument(help="A weight file: .h5, .pth, .safetensors.")],
     replace: Replace = False,
     any_checksum: AnyChecksum = False,
     architecture: Architecture = None,
@@ -174,7 +174,7 @@ def add(
                 fed_how = _preprocessing(order, fed)
                 declared = Declaration(label, architecture, fed_how, licence, trained_on)
                 added = add_own(file, folder, declared, replacing=replace)
-        answer.data = file_data(added)
+        answer.data = {**file_data(added), "notes": list(added.notes)}
         if not as_json:
             _print_added(added)
 
@@ -183,6 +183,8 @@ def _print_added(added: "WeightFile") -> None:
     out.print(
         f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
         f"from {added.origin}, {added.licence}, input {added.preprocessing.sentence()}",
+        *added.notes,
+        sep="\n",
         soft_wrap=True,
     )
 

@@ -63,7 +63,7 @@ def add_file(
     channels are not in the order it was published with, and one that would change weights that are
     already there unless `replacing`.
     """
-    layout, tensors = convert(file, _only_architecture(published))
+    layout, tensors, notes = convert(file, _only_architecture(published))
     origin_sha256 = sha256_of(file)
     known = known_by_tensors(layout.architecture, tensors, published)
     by_tensors = is_published = known is not None
@@ -95,7 +95,7 @@ def add_file(
     kept = keep(new, tensors, file, published, replacing=how.replacing)
     if is_published and not by_tensors:
         _pin(known, origin_sha256, weights_dir)
-    return kept
+    return replace(kept, notes=notes)
 
 
 def _only_architecture(published: Iterable[PublishedFile]) -> str | None:

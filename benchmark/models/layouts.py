@@ -50,11 +50,17 @@ class Layout:
             name = pattern.sub(replacement, name)
         return name
 
-    def score(self, found: Mapping[str, Tensor]) -> tuple[int, int]:
-        """Count the tensors that this layout knows by name; of two equals the smaller one wins."""
-        here = self.renamed(found).keys()
-        n_known = sum(name in here for name in self.names.values())
-        return n_known, n_known - len(self.names)
+    def score(self, found: Mapping[str, Tensor]) -> tuple[int, int, int]:
+        """Count the tensors that this layout knows by name; of two equals the smaller one wins,
+        then the one that expects more of the others."""
+        here, known = self.renamed(found).keys(), self._known
+        n_known = len(known & here)
+        n_unexpected = sum(not self.is_left_behind(name) for name in here - known)
+        return n_known, n_known - len(self.names), -n_unexpected
+
+    @functools.cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.names.values())
 
     def is_left_behind(self, name: str) -> bool:
         """Tell whether a tensor of the file belongs to its classifier."""
@@ -78,6 +84,13 @@ _KERAS_END: Final = {"weight": "kernel", "bias": "bias"}
 def _keras_name(layer: str, end: str) -> str:
     return f"{layer}:{_KERAS_END[end]}"
 
+
+_KERAS_ELSEWHERE: Final = (
+    (re.compile(r"[./](?:kernel|weight)(?::0)?$"), ":kernel"),
+    (re.compile(r"[./]bias(?::0)?$"), ":bias"),
+)
+"""Keras's layers in another container: `block1_conv1/kernel:0`, `block1_conv1.weight`.
+Not for VGG Face: its two layouts would then be one, and they differ in the channel order."""
 
 # SqueezeNet 1.1
 
@@ -139,12 +152,6 @@ def _vggface_in_dag(name: str) -> str:
     return f"conv{block}_{convolution}.{end}"
 
 
-def _vggface_in_torch7(name: str) -> str:
-    """LuaTorch names nothing: convolutions are counted (benchmark.models.torch7)."""
-    block, convolution, end = _convolution(name)
-    return f"conv{sum(CONVOLUTIONS['vgg16'][: block - 1]) + convolution}.{end}"
-
-
 # ResNet-50, DenseNet-121 and MobileNetV2
 
 
@@ -186,6 +193,7 @@ PUBLISHED: Final = (
         _squeezenet_in_keras,
         left_behind=("conv10:",),
         options={"pooling": "floor"},
+        renames=_KERAS_ELSEWHERE,
     ),
     Layout(
         "torchvision",
@@ -204,12 +212,17 @@ PUBLISHED: Final = (
         for vgg in CONVOLUTIONS
     ),
     *(
-        Layout("keras", vgg, _vgg_in_keras, left_behind=("fc1:", "fc2:", "predictions:"))
+        Layout(
+            "keras",
+            vgg,
+            _vgg_in_keras,
+            left_behind=("fc1:", "fc2:", "predictions:"),
+            renames=_KERAS_ELSEWHERE,
+        )
         for vgg in CONVOLUTIONS
     ),
     Layout("keras_vggface", "vgg16", _vggface_in_keras, left_behind=("fc6:", "fc7:", "fc8:")),
     Layout("vgg_face_dag", "vgg16", _vggface_in_dag, left_behind=("fc6.", "fc7.", "fc8.")),
-    Layout("vgg_face_torch7", "vgg16", _vggface_in_torch7, left_behind=("linear",)),
     Layout("torchvision", "resnet50", _resnet_in_torchvision, left_behind=("fc.",)),
     Layout(
         "torchvision",
@@ -251,7 +264,15 @@ def by_timm(architecture: str) -> Layout:
         "timm",
         architecture,
         lambda name: name.removeprefix("model."),
-        left_behind=timm_models.classifier_tensors(architecture),
+        # `fc.weight` and `fc.1.weight`: a head of another make is left behind as well.
+        left_behind=tuple(
+            sorted(
+                {
+                    f"{name.rpartition('.')[0]}."
+                    for name in timm_models.classifier_tensors(architecture)
+                }
+            )
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +83,7 @@ def add_own(
     declared contradicts what the file says, what it was published with, or its first layer.
     """
     told = _told_by_header(file)
-    layout, tensors = convert(file, declared.architecture or told.architecture)
+    layout, tensors, notes = convert(file, declared.architecture or told.architecture)
     sha256 = sha256_of(file)
     known = known_by_tensors(layout.architecture, tensors, FILES) or _published_as(
         layout, file, sha256, weights_dir
@@ -114,7 +114,7 @@ def add_own(
         options=dict(options),
         faces_seen=told.faces_seen,
     )
-    return keep(new, tensors, file, replacing=replacing)
+    return replace(keep(new, tensors, file, replacing=replacing), notes=notes)
 
 
 def _published_as(

@@ -1,23 +1,22 @@
-"""Read a weight file's tensors under the file's own names, and as tensors only.
+"""From a weight file to its tensors, under the file's own names, and as tensors only.
 
-A pickle with code in it, or a function, is refused and never run. Which architecture the tensors
-belong to is for benchmark.models.conversion.
+A pickle with code in it is refused and never run. Which architecture the tensors belong to is for
+benchmark.models.conversion.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
-import shutil
+import re
 import struct
-import tarfile
-import tempfile
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import h5py
 import numpy as np
@@ -27,7 +26,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmark.errors import WeightsError
-from benchmark.models.torch7 import HoldsCode, looks_like_torch7, read_torch7
 
 NOT_LOADABLE: Final = (
     RuntimeError,
@@ -51,30 +49,56 @@ MAX_EXPANSION: Final = 100
 """Times its size that a file may unpack to: trained weights hardly shrink."""
 
 FETCH_AGAIN: Final = "Fetch it again: facebench weights list --json has the addresses"
+READ: Final = "Keras HDF5 (.h5), torch's .pth or .pt, safetensors"
+
+STATE_DICTS: Final = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "model_ema",
+    "state_dict_ema",
+    "ema",
+)
+"""Where training scripts keep the tensors in a checkpoint, the first to be taken first."""
+
+
+@dataclass(frozen=True)
+class FileTensors:
+    """The tensors of a file, and which of its entries they are."""
+
+    tensors: dict[str, Tensor]
+    entry: str = ""
+    """The key of a checkpoint under which they were; empty where the file is a state dict."""
+    left: tuple[str, ...] = ()
+    """Keys of the checkpoint's other entries."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file's tensors under the file's own names; its first bytes say what it is.
+    """Read a file's tensors under the file's own names; raise WeightsError for what has none."""
+    return read_weight_file(path).tensors
 
-    HDF5 (Keras), torch zip or pickle (`weights_only`), safetensors, LuaTorch's .t7, bare or in a
-    .tar.gz. Raise WeightsError for others.
+
+def read_weight_file(path: Path) -> FileTensors:
+    """Read a file's tensors, and which of its entries they are; its first bytes say what it is.
+
+    HDF5 (Keras), torch zip or pickle (`weights_only`), bare or in a training script's checkpoint,
+    safetensors. Raise WeightsError for others, which are named where they are known.
     """
     start = _first_bytes(path)
+    _refuse_other_formats(path, start)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return _read_keras(path)
+        return FileTensors(_read_keras(path))
     if start[8:9] == b"{":
         # Asked first: the length that stands before its header may look like a pickle's start.
-        return _read_safetensors(path)
+        return FileTensors(_read_safetensors(path))
     if start.startswith(b"PK\x03\x04") or start[:1] == b"\x80":
         return _read_torch(path)
-    if start.startswith(b"\x1f\x8b"):
-        return _read_archive(path)
-    if looks_like_torch7(start):
-        return _read_torch7(path, path)
     kind = "an HTML page" if is_markup(start) else "no weight file"
     raise WeightsError(
         f"{path.name} is {kind if start else 'empty'}",
-        allowed="Keras HDF5, torch's .pth or .pt, safetensors, LuaTorch's .t7",
+        allowed=READ,
         source=str(path),
         fix=FETCH_AGAIN,
     )
@@ -87,7 +111,7 @@ def _first_bytes(path: Path) -> bytes:
     except OSError as error:
         raise WeightsError(
             f"{path} cannot be read ({error.strerror or error})",
-            allowed=".h5, .pth, .pt, .safetensors, .t7 or .tar.gz",
+            allowed=READ,
             fix="Give the path of a weight file",
         ) from None
 
@@ -95,6 +119,86 @@ def _first_bytes(path: Path) -> bytes:
 def is_markup(start: bytes) -> bool:
     """Tell whether a file that begins so is a web page."""
     return start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head"))
+
+
+_SAVE_STATE_DICT: Final = "torch.save(model.state_dict(), 'weights.pth')"
+_SAVE_H5: Final = "model.save('weights.h5') in Keras, which writes its older HDF5 layout"
+_OTHERS: Final = {
+    "keras3": ("a Keras 3 file", f"Load it with keras.saving.load_model, then {_SAVE_H5}"),
+    "keras3_weights": (
+        "a Keras 3 weight file, which names layers by number",
+        f"Build the model, model.load_weights(FILE), then {_SAVE_H5}",
+    ),
+    "torchscript": (
+        "a TorchScript program",
+        "Where you trust it: model = torch.jit.load(FILE), then " + _SAVE_STATE_DICT,
+    ),
+    "exported": (
+        "a program of torch.export",
+        "Where you trust it: model = torch.export.load(FILE), then " + _SAVE_STATE_DICT,
+    ),
+    "onnx": ("an ONNX graph", "In the PyTorch code that it was exported from: " + _SAVE_STATE_DICT),
+    "savedmodel": ("a TensorFlow SavedModel", f"Load it with Keras, then {_SAVE_H5}"),
+    "tflite": ("a TensorFlow Lite model", f"In the Keras code that it was made with: {_SAVE_H5}"),
+    "numpy": ("numpy arrays", "safetensors.numpy.save_file(dict(numpy.load(FILE)), TARGET)"),
+    "archive": ("a .tar.gz archive", "Unpack it, and add the weight file that is in it"),
+    "torch7": (
+        "a LuaTorch file",
+        "Of VGG Face two other files are read: facebench weights list --architecture vgg16",
+    ),
+}  # fmt: skip
+"""Formats that are known and not read: what they are, and how to get a file that is read."""
+
+
+def _refuse_other_formats(path: Path, start: bytes) -> None:
+    """Raise WeightsError for a whole file of a format that is known and not read."""
+    found = _other_format(path, start)
+    if found:
+        what, fix = _OTHERS[found]
+        raise WeightsError(
+            f"{path.name} is {what}, which is not read", allowed=READ, source=str(path), fix=fix
+        )
+
+
+def _other_format(path: Path, start: bytes) -> str:
+    if start.startswith(b"\x93NUMPY"):
+        return "numpy"
+    if start[4:8] == b"TFL3":
+        return "tflite"
+    if start.startswith(b"\x1f\x8b"):
+        return "archive"
+    if path.suffix == ".t7":
+        return "torch7"
+    # Protocol buffers: field 1 is ONNX's version of its format, from 3 on, or SavedModel's, 1.
+    if start[:3] == b"\x08\x01\x12":
+        return "savedmodel"
+    if start[:1] == b"\x08" and start[1:2] >= b"\x03" and start[2:3] in (b"\x12", b":", b"B"):
+        return "onnx"
+    try:
+        if start.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path):
+            return _other_zip(path)
+        if start.startswith(b"\x89HDF\r\n\x1a\n"):
+            with h5py.File(path, "r") as file:
+                older = "layer_names" in file.get("model_weights", file).attrs
+                return "keras3_weights" if "layers" in file and not older else ""
+    except NOT_LOADABLE:
+        pass  # its reader says what is wrong
+    return ""
+
+
+def _other_zip(path: Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if "model.weights.h5" in names:
+        return "keras3"
+    if all(name.endswith(".npy") for name in names):
+        return "numpy"
+    inside = [name.partition("/")[2] for name in names]
+    if any(name.startswith("code/") for name in inside) and "constants.pkl" in inside:
+        return "torchscript"
+    is_exported = any("exported_program" in name or name == "models/model.json" for name in
+                      (*names, *inside))  # fmt: skip
+    return "exported" if is_exported else ""
 
 
 def header_of(path: Path) -> dict[str, str]:
@@ -119,15 +223,6 @@ def damaged(path: Path, error: Exception) -> WeightsError:
     )
 
 
-def _holds_code(path: Path) -> WeightsError:
-    return WeightsError(
-        f"{path.name} holds code or objects besides tensors, which are never loaded",
-        allowed="a state dict of tensors",
-        source=str(path),
-        fix="Fetch the published file, or save only model.state_dict() where you trust it",
-    )
-
-
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
@@ -135,26 +230,28 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise damaged(path, error) from None
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> FileTensors:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: what does not load is refused
             _refuse_bomb(path)
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise _holds_code(path) from None
+    except pickle.UnpicklingError as error:
+        raise _holds_code(path, str(error)) from None
     except NOT_LOADABLE as error:
         raise damaged(path, error) from None
-    plain = isinstance(found, Mapping) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()
+    return _unwrapped(path, found)
+
+
+def _holds_code(path: Path, reason: str) -> WeightsError:
+    names = re.findall(r"(?:GLOBAL|global|class) `?([\w.]+)", reason)
+    named = f" ({names[0]})" if names and "." in names[0] else ""
+    return WeightsError(
+        f"{path.name} holds code or objects besides tensors{named}, which are never loaded",
+        allowed="a state dict of tensors",
+        source=str(path),
+        fix="Fetch the published file, or save only model.state_dict() where you trust it",
     )
-    if not plain:
-        raise WeightsError(
-            f"{path.name} holds {type(found).__name__} of more than tensors",
-            allowed="a state dict: tensor names and tensors",
-            source=str(path),
-        )
-    return dict(found)
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -166,6 +263,35 @@ def _refuse_bomb(path: Path) -> None:
     if unpacked > MAX_EXPANSION * path.stat().st_size:
         message = f"it unpacks to {unpacked:,} bytes"
         raise ValueError(message)
+
+
+def _unwrapped(path: Path, found: Any) -> FileTensors:
+    """Find the state dict: what was loaded, or one of the entries that training scripts write."""
+    if _is_state_dict(found):
+        return FileTensors(found)
+    if isinstance(found, Mapping):
+        for key in STATE_DICTS:
+            inner = found.get(key)
+            if isinstance(inner, Mapping) and not _is_state_dict(inner):
+                inner = inner.get("state_dict")
+            if _is_state_dict(inner):
+                return FileTensors(inner, key, tuple(str(other) for other in found if other != key))
+    kind = type(found).__name__
+    entries = f" ({', '.join(map(str, list(found)[:6]))})" if isinstance(found, Mapping) else ""
+    raise WeightsError(
+        f"{path.name} holds no state dict: a {kind} of more than tensors{entries}",
+        allowed=f"tensors by name, alone or under {', '.join(STATE_DICTS)}",
+        source=str(path),
+        fix=f"Save the tensors alone: {_SAVE_STATE_DICT}",
+    )
+
+
+def _is_state_dict(found: Any) -> TypeGuard[dict[str, Tensor]]:
+    return (
+        isinstance(found, dict)
+        and bool(found)
+        and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in found.items())
+    )
 
 
 def _read_keras(path: Path) -> dict[str, Tensor]:
@@ -211,42 +337,6 @@ def _own(layer: Any, name: str, n_bytes: int) -> Any:
 
 def _texts(names: Any) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
-
-
-def _read_torch7(path: Path, shown: Path) -> dict[str, Tensor]:
-    """Read LuaTorch's file; `shown` is what a person knows it as."""
-    try:
-        return read_torch7(path)
-    except HoldsCode:
-        raise _holds_code(shown) from None
-    except NOT_LOADABLE as error:
-        raise damaged(shown, error) from None
-
-
-def _read_archive(path: Path) -> dict[str, Tensor]:
-    """Read the one .t7 file in a .tar.gz, as Oxford publishes it; unpacked to a temporary file."""
-    try:
-        with tarfile.open(path, "r:gz") as archive, tempfile.TemporaryDirectory() as folder:
-            for member in archive:
-                if member.isreg() and member.name.endswith(".t7"):
-                    if member.size > MAX_EXPANSION * path.stat().st_size:
-                        raise damaged(path, ValueError(f"{member.size:,} bytes unpacked"))
-                    unpacked = Path(folder) / "network.t7"
-                    with unpacked.open("wb") as target:
-                        shutil.copyfileobj(_opened(archive, member), target)
-                    return _read_torch7(unpacked, path)
-    except (tarfile.TarError, *NOT_LOADABLE) as error:
-        raise damaged(path, error) from None
-    raise WeightsError(
-        f"{path.name} is an archive without weights", allowed="a .tar.gz with a .t7 file in it",
-        source=str(path), fix=FETCH_AGAIN,
-    )  # fmt: skip
-
-
-def _opened(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
-    stream = archive.extractfile(member)
-    assert stream is not None  # a regular file, as was asked before
-    return stream
 
 
 def read_json(text: str) -> Any:

@@ -185,19 +185,13 @@ FILES: Final[tuple[PublishedFile, ...]] = (
     # What the study itself started from: keras.applications with weights="imagenet".
     _by_keras("vgg16", md5="6d6bbae143d832006294945121d1f1fc"),
     _by_torchvision("vgg16", "397923af"),
-    # The study's own again, then the same network as others ported it, then Oxford's 500 MB.
+    # The study's own again, then the same network as others ported it.
     _vggface(_VGGFACE_H5, _KERAS_VGGFACE + _VGGFACE_H5, "keras_vggface", VGGFACE),
     _vggface(
         "vgg_face_dag.pth",
         f"{_OXFORD}~albanie/models/pytorch-mcn/vgg_face_dag.pth",
         "vgg_face_dag",
         VGGFACE.swapped(),
-    ),
-    _vggface(
-        "vgg_face_torch.tar.gz",
-        f"{_OXFORD}~vgg/software/vgg_face/src/vgg_face_torch.tar.gz",
-        "vgg_face_torch7",
-        VGGFACE,
     ),
     _by_keras("vgg19", md5="253f8cb515780f3b799900260a226db6"),
     _by_torchvision("vgg19", "dcbb9e9d"),

@@ -68,6 +68,8 @@ class WeightFile:
     options: Mapping[str, str]
     from_run: str | None = None
     """Identity of the run whose trunk this is."""
+    notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    """What was taken of the origin, and what was left, in words; known only where it was added."""
     faces_seen: tuple[FacesSeen, ...] = ()
     """By that run, and by those it started from; empty for weights that no run of ours trained."""
 
@@ -89,7 +91,7 @@ def write_stored(described: WeightFile, tensors: Mapping[str, Tensor]) -> None:
         "schema": SCHEMA,
         "preprocessing": described.preprocessing.as_dict(),
     }
-    del metadata["path"], metadata["from_run"]  # a run's trunk is never stored
+    del metadata["path"], metadata["from_run"], metadata["notes"]  # a run's trunk is never stored
     if not described.faces_seen:
         del metadata["faces_seen"]
     try:

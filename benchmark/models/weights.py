@@ -135,7 +135,7 @@ def _check_fetched(candidate: PublishedFile, file: Path, weights_dir: Path) -> N
             fix="Fetch it by hand, from where you trust it, then: facebench weights add FILE",
         )
     if not candidate.is_summed_up:
-        layout, _ = convert(file, candidate.architecture)
+        layout = convert(file, candidate.architecture).layout
         if layout.name != candidate.layout:
             raise WeightsError(
                 f"what came for {candidate.file_name} is in the layout {layout.name!r}",
@@ -149,7 +149,7 @@ def _has_its_tensors(candidate: PublishedFile, file: Path) -> bool:
     if candidate.digest is None:
         return False
     try:
-        _, tensors = convert(file, candidate.architecture)
+        tensors = convert(file, candidate.architecture).tensors
     except WeightsError:
         return False
     return known_by_tensors(candidate.architecture, tensors, (candidate,)) is not None

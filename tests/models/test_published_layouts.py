@@ -5,7 +5,6 @@ own models, timm's own. Pictures are fed as the publisher says, so channel order
 of the proof. What is written here are random values.
 """
 
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from benchmark.models.backbones import build_trunk
 from benchmark.models.conversion import convert
 from benchmark.models.preprocessing import InputScaling
 from benchmark.models.sources import FILES, PublishedFile, files_for
-from tests.models import keras_vgg, torch7_files
+from tests.models import keras_vgg
 
 IMAGENET_BGR = (103.939, 116.779, 123.68)
 VGGFACE_BGR = (93.5940, 104.7624, 129.1863)
@@ -38,7 +37,7 @@ def published(architecture: str, layout: str) -> PublishedFile:
 
 def by_our_trunk(path: Path, known: PublishedFile, picture: npt.NDArray[np.uint8]) -> Tensor:
     """Feed one RGB picture (h, w, 3) as the manifest says: (n_features, h', w')."""
-    layout, tensors = convert(path)
+    layout, tensors, _ = convert(path)
     assert (layout.architecture, layout.name) == (known.architecture, known.layout)
     trunk = build_trunk(known.architecture, **known.options).eval()
     trunk.load_state_dict(tensors)
@@ -116,23 +115,6 @@ def test_vgg_face_dag_is_the_same_network_with_red_first(
     known = published("vgg16", "vgg_face_dag")
     assert known.preprocessing.channels == "RGB"
     assert_close(by_our_trunk(tmp_path / "any.pth", known, PICTURE), vggface_features)
-
-
-def test_oxfords_own_archive_computes_what_keras_would(
-    tmp_path: Path, vgg16_kernels: keras_vgg.Kernels, vggface_features: Tensor
-) -> None:
-    modules = []
-    for _, kernel, bias in oihw(vgg16_kernels, rgb=False):
-        modules += [torch7_files.convolution(kernel, bias), torch7_files.relu()]
-    modules.append(torch7_files.linear(np.zeros((5, 7), np.float32), np.zeros(5, np.float32)))
-    bare = torch7_files.write_network(tmp_path / "VGG_FACE.t7", modules)
-    (tmp_path / "readme.txt").write_text("how to use it")
-    path = tmp_path / "any.tar.gz"
-    with tarfile.open(path, "w:gz", compresslevel=0) as archive:
-        archive.add(tmp_path / "readme.txt", "vgg_face_torch/readme.txt")
-        archive.add(bare, "vgg_face_torch/VGG_FACE.t7")
-    known = published("vgg16", "vgg_face_torch7")
-    assert_close(by_our_trunk(path, known, PICTURE), vggface_features)
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -242,7 +224,7 @@ def test_timms_files_compute_what_timm_does(tmp_path: Path, name: str) -> None:
 def test_any_other_model_of_timm_is_converted_once_it_is_named(tmp_path: Path) -> None:
     model = lively(timm.create_model("test_vit"))
     save_file(model.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
-    layout, tensors = convert(tmp_path / "model.safetensors", "test_vit")
+    layout, tensors, _ = convert(tmp_path / "model.safetensors", "test_vit")
     assert (layout.architecture, layout.name) == ("test_vit", "timm")
     trunk = build_trunk("test_vit").eval()
     trunk.load_state_dict(tensors)

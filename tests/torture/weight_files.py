@@ -34,39 +34,7 @@ def sound_weights(scratch: Path) -> dict[str, bytes]:
         "weights.pth": zipped.getvalue(),
         "weights-old.pth": pickled.getvalue(),
         "weights.h5": path.read_bytes(),
-        "weights.t7": torch7(),
     }
-
-
-def torch7() -> bytes:
-    """Write what LuaTorch writes of one layer: a module with a table, a tensor and its storage."""
-    return _module(1, "nn.Linear", _table(2, {"weight": _tensor(3, (2, 2), 4), "bias": _int(0)}))
-
-
-def _int(value: int) -> bytes:
-    return struct.pack("<i", value)
-
-
-def _text(text: str) -> bytes:
-    return _int(len(text)) + text.encode()
-
-
-def _module(number: int, kind: str, fields: bytes) -> bytes:
-    return _int(4) + _int(number) + _text("V 1") + _text(kind) + fields
-
-
-def _table(number: int, items: dict[str, bytes]) -> bytes:
-    pairs = b"".join(_int(2) + _text(name) + value for name, value in items.items())
-    return _int(3) + _int(number) + _int(len(items)) + pairs
-
-
-def _tensor(number: int, shape: tuple[int, ...], n_values: int, strides: tuple[int, ...] = (2, 1),
-            ) -> bytes:  # fmt: skip
-    storage = _int(4) + _int(number + 1) + _text("V 1") + _text("torch.FloatStorage")
-    storage += struct.pack("<q", n_values) + bytes(4 * n_values)
-    body = _int(len(shape)) + struct.pack(f"<{len(shape)}q", *shape)
-    body += struct.pack(f"<{len(strides)}q", *strides) + struct.pack("<q", 1)
-    return _int(4) + _int(number) + _text("V 1") + _text("torch.FloatTensor") + body + storage
 
 
 class Harm:
@@ -171,21 +139,6 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], bytes]]] = {
     "HDF5: a TiB that is not there": ("tib.h5", _keras(_tebibytes)),
     "HDF5: values out of another file": ("external.h5", _keras(_other_file)),
     "HDF5: link to another file": ("link.h5", _keras(_linked_file)),
-    "t7: storage of 2^40 values": (
-        "huge.t7", lambda _: torch7().replace(struct.pack("<q", 4), struct.pack("<q", 1 << 40)),
-    ),
-    "t7: strides of 0": (
-        "zero.t7",
-        lambda _: _module(
-            1, "nn.Linear", _table(2, {"weight": _tensor(3, (1 << 20, 1 << 20), 4, (0, 0))})
-        ),
-    ),
-    "t7: a function": ("code.t7", lambda _: _module(1, "nn.Linear", _int(6))),
-    "t7: nested without end": (
-        "deep.t7", lambda _: _int(4) + _int(1) + _text("V 1") + _text("nn.Sequential")
-        + b"".join(_int(3) + _int(n) + _int(1) + _int(1) + struct.pack("<d", 1.0)
-                   for n in range(2, 20_000)),
-    ),
     "HTML": ("page.pth", lambda _: b"<!DOCTYPE html><html>not found</html>"),
     "nothing": ("empty.pth", lambda _: b""),
 }  # fmt: skip
