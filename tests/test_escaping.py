@@ -23,10 +23,11 @@ from benchmark.results.card import model_card
 from benchmark.results.library import Library
 from benchmark.results.row import Row
 from benchmark.results.rows import read_run
-from benchmark.tuning.pages import write_page as write_search
+from benchmark.tuning.grids import write_grid
+from benchmark.tuning.ledger import Told
+from benchmark.tuning.pages import write_pages as write_search
 from benchmark.tuning.search import Limits, search
 from benchmark.tuning.study import Study
-from benchmark.tuning.surfaces import write_surface_page
 from tests.report.stores import builder, evidence_of, finish
 from tests.results.boards import a_board, a_row
 from tests.results.conftest import an_experiment, made_up_predictions
@@ -119,7 +120,7 @@ def search_page(folder: Path, name: str, faces: FaceSet) -> str:
     study = a_study(folder, called(faces, name), sampler="random")
     ledger = a_ledger(study)
     list(search(ledger, planted(), Limits(3)))
-    (path,), _ = write_search(study, ledger, ledger.trials())
+    (_, path), _ = write_search(study, ledger, ledger.trials())
     return path.read_text(encoding="utf-8")
 
 
@@ -127,8 +128,8 @@ def surface(folder: Path, name: str, faces: FaceSet) -> str:
     """The page of a grid on a data set that is called `name`."""
     grid = registry.grid("grid-mtl-vgg16-block5")
     study = Study(grid.experiment, grid.space, called(faces, name), folder)
-    ours = {(row, column): 0.5 for row in grid.rows.values for column in grid.columns.values}
-    (path,) = write_surface_page(folder / "surface.html", grid, study, ours)
+    trials = [Told(n, "complete", point, 0.5, {}) for n, point in enumerate(grid.points())]
+    _, path = write_grid(grid, study, trials)
     return path.read_text(encoding="utf-8")
 
 
@@ -149,7 +150,7 @@ PAGES: dict[str, Writer] = {
     "benchmark/results/card_text.py": card,
     "benchmark/explore/page.py": exploration,
     "benchmark/tuning/pages.py": search_page,
-    "benchmark/tuning/surfaces.py": surface,
+    "benchmark/tuning/grids.py": surface,
 }
 """Every file that writes HTML, and how a test has it write a page."""
 ELSEWHERE = {"benchmark/tracking/start_page.py"}

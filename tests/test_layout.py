@@ -108,8 +108,7 @@ ONLY_IN = {
         f"benchmark.results.{prefix}figures"
         for prefix in ("", "calibration_", "leak_", "subgroup_", "subset_", "suspect_")
     }
-    | {"benchmark.explore", "benchmark.speed.figures"}
-    | {"benchmark.tuning.figures", "benchmark.tuning.surfaces"},
+    | {"benchmark.explore", "benchmark.speed.figures"},
     "pytorch_lightning": {"benchmark.speed.lightning_loop"},
 }
 

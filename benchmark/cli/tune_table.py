@@ -38,7 +38,7 @@ def print_best(study: Study, outcome: Outcome) -> None:
     for item in outcome.fresh:
         scores = ", ".join(f"{score:.2%}" for score in item.by_seed.values())
         out.print(f"Fresh seeds: trial {item.trial.number} {item.mean:.2%} on average ({scores})")
-    out.print(f"{counts}. Pictures and table: {study.own_folder}", soft_wrap=True)
+    out.print(f"{counts}. Page and table: {study.own_folder}", soft_wrap=True)
 
 
 def _is_own(study: Study, trial: Any) -> bool:
@@ -80,7 +80,7 @@ def print_grid(grid: GridSpace, study: Study, outcome: Outcome) -> None:
         (theirs, dict(grid.printed())),
     ):
         out.print(_grid_table(grid, title, values))
-    out.print(f"Validation accuracy, %. Pictures and table: {study.own_folder}", soft_wrap=True)
+    out.print(f"Validation accuracy, %. Page and table: {study.own_folder}", soft_wrap=True)
 
 
 def _grid_table(grid: GridSpace, title: str, values: dict[tuple[Any, Any], float]) -> Table:

@@ -20,6 +20,7 @@ TRIAL_TAG: Final = "trial"
 TRIAL_STATE_TAG: Final = "trial_state"
 TRIAL_REASON_TAG: Final = "trial_reason"
 PARENT_TAG: Final = "mlflow.parentRunId"
+SAME_VALUE: Final = 1e-9
 TRIALS_SHOWN: Final = 30
 """In a study's note: MLflow cuts a note after 8,000 letters."""
 
@@ -174,13 +175,18 @@ class StudyMirror:
         client.set_tag(parent, NOTE_TAG, self._note())
 
     def best(self) -> Trial | None:
-        """Give the complete trial of the highest value; of the first such on a tie."""
+        """Give the complete trial of the highest value; the earliest of those that tie.
+
+        Values of equal accuracies differ by rounding.
+        """
         complete = [
             trial
             for trial in self._trials.values()
             if trial.state == "complete" and trial.value is not None
         ]
-        return max(complete, key=lambda trial: (trial.value or 0, -trial.number), default=None)
+        highest = max((trial.value or 0 for trial in complete), default=0)
+        tied = [trial for trial in complete if (trial.value or 0) >= highest - SAME_VALUE]
+        return min(tied, key=lambda trial: trial.number, default=None)
 
     def _note(self) -> str:
         study, best = self._study, self.best()

@@ -8,6 +8,6 @@ objective  what a trial does: the seam between a search and a training
 search     the loop that yields what happens
 telling    MLflow is told of every trial; nothing there ever stops a search
 recipes    the best point as a definition, and where it is registered
-tables, figures, pages, surfaces   what a study shows: a table, pictures, interactive pages
-grids      the study's own grids: a space with every point of it listed
+pages      what a study shows: a table, and a page that Optuna draws
+grids      the study's own grids: their faces, their table and their page
 """

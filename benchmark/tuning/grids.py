@@ -1,25 +1,28 @@
 """A grid of the study: its faces, and what it shows, the study's numbers beside ours."""
 
 import hashlib
-from collections.abc import Sequence
+import html
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from plotly import graph_objects
+from plotly.subplots import make_subplots
 
 from benchmark.errors import DataError
 from benchmark.experiment_grids import GridSpace
 from benchmark.faces.splits import split_digest
 from benchmark.faces.store import FaceSet
 from benchmark.files import write_text
-from benchmark.results.figures import write_png
 from benchmark.tuning.ledger import Told
+from benchmark.tuning.pages import label_of
 from benchmark.tuning.study import Study
-from benchmark.tuning.surfaces import heat_map_figure, surface_figure, write_surface_page
 
 GRID_FILE: Final = "grid.csv"
+GRID_PAGE: Final = "grid.html"
 NOT_USED: Final = ""
 FEWEST: Final = 10
 
@@ -60,21 +63,70 @@ def grid_values(grid: GridSpace, trials: Sequence[Told]) -> dict[tuple[Any, Any]
 
 
 def write_grid(grid: GridSpace, study: Study, trials: Sequence[Told]) -> list[Path]:
-    """Write table, heat map and surface of a grid; nothing of a point that was not tried."""
+    """Write a grid's table and, of two dimensions, its page; nothing of points not tried."""
     ours, printed = grid_values(grid, trials), grid.printed()
     rows = [
         {grid.rows.path: row, grid.columns.path: column, "ours": ours.get((row, column)),
          "study": value}
         for (row, column), value in printed.items()
     ]  # fmt: skip
-    folder = study.own_folder
-    write_text(folder / GRID_FILE, pd.DataFrame(rows).to_csv(index=False))
-    files = [folder / GRID_FILE]
-    if ours:
-        write_png(folder / "heat_map.png", heat_map_figure(grid, study, ours))
-        files.append(folder / "heat_map.png")
-    if len(grid.rows.values) > 1 and len(grid.columns.values) > 1 and ours:
-        write_png(folder / "surface.png", surface_figure(grid, study, ours))
-        files.append(folder / "surface.png")
-        files += write_surface_page(folder / "surface.html", grid, study, ours)
+    files = [study.own_folder / GRID_FILE]
+    write_text(files[0], pd.DataFrame(rows).to_csv(index=False))
+    if ours and len(grid.rows.values) > 1 and len(grid.columns.values) > 1:
+        files.append(study.own_folder / GRID_PAGE)
+        page = _figure(grid, study, ours).to_html(
+            include_plotlyjs="inline", config={"displaylogo": False}
+        )
+        write_text(files[1], page)
     return files
+
+
+def _figure(grid: GridSpace, study: Study, ours: Mapping[tuple[Any, Any], float]) -> Any:
+    """Draw ours and the study's side by side: as numbers on colours, and as the study's surface."""
+    both = {
+        f"ours: {study.experiment.backbone.architecture}, {study.faces.name}": ours,
+        f"the study: {grid.experiment.backbone.architecture}": grid.printed(),
+    }
+    # Plotly draws some tags of a title, links among them: a name must not hold one.
+    titles = [html.escape(title, quote=False) for title in both]
+    drawn = " (drawn faces)" if study.faces.drawn else ""
+    figure = make_subplots(
+        rows=2, cols=2, subplot_titles=titles,
+        specs=[[{"type": "heatmap"}] * 2, [{"type": "surface"}] * 2],
+    )  # fmt: skip
+    rows, columns = grid.rows.values, grid.columns.values
+    for place, values in enumerate(both.values(), start=1):
+        matrix = np.array(
+            [[values.get((row, column), np.nan) for column in columns] for row in rows]
+        )
+        best = np.unravel_index(np.nanargmax(matrix), matrix.shape)
+        row, column, highest = rows[best[0]], columns[best[1]], matrix[best]
+        heat_map = graph_objects.Heatmap(
+            x=[f"{value:g}" for value in columns], y=[f"{value:g}" for value in rows],
+            z=100 * matrix, texttemplate="%{z:.1f}", colorscale="Viridis", showscale=False,
+            zmin=100 * min([*ours.values(), *grid.printed().values()]),
+            zmax=100 * max([*ours.values(), *grid.printed().values()]),
+        )  # fmt: skip
+        surface = graph_objects.Surface(
+            x=list(rows), y=list(columns), z=matrix.T, colorscale="Viridis", showscale=False
+        )
+        marker = graph_objects.Scatter3d(
+            x=[row], y=[column], z=[highest], mode="markers+text", showlegend=False,
+            marker={"color": "red", "size": 6},
+            text=[f"Max: {highest:.4f}, lr: {column:g}, batch_size={row:g}"],
+        )  # fmt: skip
+        figure.add_trace(heat_map, row=1, col=place)
+        figure.add_traces([surface, marker], rows=2, cols=place)
+    scene = {
+        "xaxis": {"title": label_of(grid.rows.path)},
+        "yaxis": {"title": label_of(grid.columns.path), "type": "log"},
+        "zaxis": {"title": "validation accuracy"},
+    }
+    title = html.escape(f"{grid.asks}{drawn}", quote=False)
+    figure.update_layout(
+        title=f"{title}<br><sup>validation accuracy, % above</sup>",
+        scene=scene, scene2=scene, width=1300, height=1200,
+    )  # fmt: skip
+    figure.update_xaxes(title=label_of(grid.columns.path), type="category")
+    figure.update_yaxes(title=label_of(grid.rows.path), type="category")
+    return figure

@@ -1,4 +1,4 @@
-"""What a study leaves in its folder: table, pictures, an interactive page, the best recipe."""
+"""What a study leaves in its folder: table, an interactive page, the best recipe."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,6 @@ from benchmark.tuning.recipes import (
     recipe_of,
 )
 from benchmark.tuning.study import Study
-from benchmark.tuning.tables import TRIALS_FILE, write_trials
 
 MOST_REASONS: Final = 3
 
@@ -48,17 +47,11 @@ def write_outcome(
     study: Study, base: Experiment, ledger: Ledger, fresh: Sequence[FreshScores] = ()
 ) -> Outcome:
     """Write all that a study shows; what cannot be drawn of it yet is remarked."""
-    from benchmark.tuning.figures import write_figures
-    from benchmark.tuning.pages import write_page
+    from benchmark.tuning.pages import write_pages
 
     trials, folder = tuple(ledger.trials()), study.own_folder
     best = decided(fresh) or best_of(trials)
-    write_trials(folder / TRIALS_FILE, trials, study.space.paths)
-    files, remarks = [folder / TRIALS_FILE], list[str]()
-    for write in (write_figures, write_page):
-        written, missing = write(study, ledger, trials)
-        files += written
-        remarks += missing
+    files, remarks = write_pages(study, ledger, trials)
     recipe = None
     if best is not None and is_its_own_best(study, best):
         remarks.append("no trial beat the definition itself: its own recipe is the best tried")

@@ -1,7 +1,7 @@
-"""The interactive page of a study: one HTML file that needs nothing else, drawn by plotly.
+"""What a study shows: its trials as a CSV file, and one interactive page drawn by Optuna.
 
-The library itself is 4.7 MB and stands in each file once: a page opens from a disk, from MLflow's
-artifacts, or from a mail, without a network.
+The page needs nothing else: plotly's library, 4.7 MB, stands in it once, so that it opens from a
+disk, from MLflow's artifacts, or from a mail, without a network.
 """
 
 import html
@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import optuna
+import pandas as pd
+from optuna import visualization
 
 from benchmark.files import write_text
-from benchmark.tuning.figures import FEWEST_FOR_CONTOUR, importances, label_of
 from benchmark.tuning.ledger import Ledger, Told
 from benchmark.tuning.study import Study
-from benchmark.tuning.tables import trials_table
 
 PAGE_FILE: Final = "study.html"
+TRIALS_FILE: Final = "trials.csv"
+FEWEST_FOR_IMPORTANCE: Final = 4
+FEWEST_FOR_CONTOUR: Final = 6
 MOST_IN_CONTOUR: Final = 4
 SCORE: Final = "combined validation accuracy"
 STYLE: Final = """
@@ -30,55 +33,80 @@ tr.failed td,tr.pruned td{color:#767676} .drawn{background:#fff2cc;padding:.4rem
 """
 
 
-def write_page(
+def trials_table(trials: Sequence[Told], paths: Sequence[str]) -> pd.DataFrame:
+    """Give trial, state, value, epochs, seconds, each searched path, run, retry_of and reason."""
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state,
+            "value": trial.value,
+            "best_score": max(trial.scores.values(), default=None),
+            "epochs": len(trial.scores),
+            "seconds": trial.seconds,
+            **{path: trial.point.get(path) for path in paths},
+            "run": trial.run,
+            "retry_of": trial.retry_of,
+            "reason": trial.reason,
+        }
+        for trial in trials
+    ]
+    table = pd.DataFrame(rows)
+    return table.astype({"retry_of": "Int64"}) if len(table) else table
+
+
+def write_pages(
     study: Study, ledger: Ledger, trials: Sequence[Told]
 ) -> tuple[list[Path], list[str]]:
-    """Write the page; say what cannot be drawn of the study yet."""
+    """Write the table and, once a trial is complete, the page; say what cannot be drawn yet."""
+    folder = study.own_folder
+    files, remarks = [folder / TRIALS_FILE], list[str]()
+    write_text(files[0], trials_table(trials, study.space.paths).to_csv(index=False))
     done = [trial for trial in trials if trial.state == "complete"]
-    if not done:
-        return [], []
+    if done:
+        important = _importances(ledger.optuna_study, done)
+        if not important:
+            remarks.append("too few trials are complete, or all alike: no importance is shown")
+        sections = _sections(ledger.optuna_study, len(done), important)
+        write_text(folder / PAGE_FILE, _page(study, trials, sections))
+        files.append(folder / PAGE_FILE)
+    return files, remarks
+
+
+def _importances(study: optuna.Study, done: Sequence[Told]) -> list[str]:
+    """Name the parameters, the most important first; none where that cannot be told."""
+    if len(done) < FEWEST_FOR_IMPORTANCE or len({trial.value for trial in done}) < 2:
+        return []
     try:
-        import plotly  # noqa: F401
-    except ImportError:
-        return [], ["plotly is not installed: there is no interactive page, only pictures"]
-    found = importances(ledger, done)
-    path = study.own_folder / PAGE_FILE
-    write_text(path, _page(study, trials, _sections(ledger.optuna_study, done, found)))
-    return [path], []
+        return list(optuna.importance.get_param_importances(study))
+    except (ValueError, RuntimeError):
+        return []
 
 
-def _sections(
-    study: optuna.Study, done: Sequence[Told], found: dict[str, float]
-) -> list[tuple[str, Any]]:
+def _sections(study: optuna.Study, n_done: int, important: list[str]) -> list[tuple[str, Any]]:
     """Draw each kind of plot that the trials allow, under its title."""
-    from optuna import visualization
-
-    drawings: list[tuple[str, Callable[[], Any]]] = [
-        (
-            "How the search went",
-            lambda: visualization.plot_optimization_history(study, target_name=SCORE),
+    drawings: dict[str, Callable[[], Any]] = {
+        "How the search went": lambda: visualization.plot_optimization_history(
+            study, target_name=SCORE
         ),
-        ("Epoch by epoch", lambda: visualization.plot_intermediate_values(study)),
-    ]
-    if found:
-        drawings.append(
-            (
-                "What mattered",
-                lambda: visualization.plot_param_importances(study, target_name=SCORE),
-            )
+        "Epoch by epoch": lambda: visualization.plot_intermediate_values(study),
+    }
+    if important:
+        drawings["What mattered"] = lambda: visualization.plot_param_importances(
+            study, target_name=SCORE
         )
-    drawings.append(
-        ("Each parameter by itself", lambda: visualization.plot_slice(study, target_name=SCORE))
+    drawings["Each parameter by itself"] = lambda: visualization.plot_slice(
+        study, target_name=SCORE
     )
-    crossed = list(found)[:MOST_IN_CONTOUR]
-    if len(done) >= FEWEST_FOR_CONTOUR and len(crossed) > 1:
-        drawings.append(
-            (
-                "Parameters together",
-                lambda: visualization.plot_contour(study, params=crossed, target_name=SCORE),
-            )
+    if n_done >= FEWEST_FOR_CONTOUR and len(important) > 1:
+        drawings["Parameters together"] = lambda: visualization.plot_contour(
+            study, params=important[:MOST_IN_CONTOUR], target_name=SCORE
         )
-    return [(title, draw()) for title, draw in drawings]
+    return [(title, draw()) for title, draw in drawings.items()]
+
+
+def label_of(path: str) -> str:
+    """Name a path on an axis."""
+    return path.removeprefix("recipe.").removeprefix("backbone.").removeprefix("head.")
 
 
 def _page(study: Study, trials: Sequence[Told], sections: list[tuple[str, Any]]) -> str:

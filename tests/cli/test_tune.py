@@ -72,7 +72,7 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
     assert sorted(run.data.tags["trial"] for run in children) == ["000", "001", "002"]
     assert {run.data.tags["trial_state"] for run in children} == {"complete"}
     kept = {item.path for item in client.list_artifacts(parent.info.run_id, "study")}
-    assert {"study/trials.csv", "study/history.png", "study/study.html"} <= kept
+    assert {"study/trials.csv", "study/study.html"} <= kept
 
     again = facebench(*tune, "--no-refit")
     assert "3 of 3 trials" in again.stderr

@@ -80,7 +80,7 @@ def test_ours_stand_beside_the_studys(tmp_path: Path, drawn_faces: FaceSet) -> N
         for number, point in enumerate(GRID.points((32,)))
     ]
     files = {path.name for path in write_grid(GRID, study, trials)}
-    assert files == {"grid.csv", "heat_map.png", "surface.png", "surface.html"}
+    assert files == {"grid.csv", "grid.html"}
     table = pd.read_csv(study.own_folder / "grid.csv")
     assert len(table) == 16
     row = table[(table["recipe.batch_size"] == 32) & (table[RATE] == 1e-4)].iloc[0]
