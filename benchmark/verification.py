@@ -19,7 +19,7 @@ from benchmark.faces.splits import PartName, Rows
 from benchmark.files import canonical_json
 from benchmark.identity import Ingredients, identity_of
 from benchmark.models.run_trunks import MODEL_FILE
-from benchmark.results.metrics import score
+from benchmark.results.metrics import SCORING_VERSION, score
 from benchmark.results.predictions import (
     PARTS,
     predicted_tasks,
@@ -133,7 +133,9 @@ def _metrics(record: RunRecord) -> Finding:
         )
     scores = score(read_predictions(path))
     stored = {name: value for name, value in record.metrics.items() if not name.startswith(COST)}
-    wrong = sorted(_unequal(stored, scores.metrics))
+    older = record.scoring_version < SCORING_VERSION
+    expected = {k: v for k, v in scores.metrics.items() if k in stored or not older}
+    wrong = sorted(_unequal(stored, expected))
     subgroups = record.subgroups().reset_index(drop=True)
     if not wrong and not _same_table(subgroups, scores.subgroups):
         wrong = ["subgroups"]
@@ -145,10 +147,10 @@ def _metrics(record: RunRecord) -> Finding:
             "metrics", "differs", "metrics.json was changed since it was written: a cost, an "
             "answer or a last digit; `facebench runs rescore --again` makes it anew",
         )  # fmt: skip
-    n_groups = len(scores.subgroups)
-    return Finding(
-        "metrics", "holds", f"{len(stored)} numbers and {n_groups} subgroups come out again"
-    )
+    said = f"{len(stored)} numbers and {len(scores.subgroups)} subgroups come out again"
+    if older:
+        said += "; `facebench runs rescore` adds those that came since"
+    return Finding("metrics", "holds", said)
 
 
 def _unequal(stored: dict[str, float], again: dict[str, float]) -> Iterator[str]:

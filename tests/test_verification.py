@@ -13,8 +13,10 @@ from benchmark.errors import RunError
 from benchmark.faces.prepare import prepare
 from benchmark.faces.store import FaceSet
 from benchmark.models.readers import header_of
+from benchmark.results.metrics import SCORING_VERSION
 from benchmark.results.record import RunRecord, work_folder
 from benchmark.results.rescoring import rescore
+from benchmark.results.seals import SEAL, with_seal
 from benchmark.verification import Finding, verify
 from tests.faces.fairface import fairface_of
 from tests.test_runs import done_run, settings
@@ -73,6 +75,25 @@ def test_what_cannot_be_computed_again_is_under_a_seal(
     assert "runs rescore --again" in finding.detail
     rescore(run, again=True)
     assert said(RunRecord(run.folder))["metrics"].verdict == "holds"
+
+
+def test_numbers_that_came_after_a_run_was_scored_are_not_missed(run: RunRecord) -> None:
+    path = run.folder / "metrics.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content[SEAL]
+    content["scoring_version"] = 3
+    content["metrics"] = {
+        name: value
+        for name, value in content["metrics"].items()
+        if not {"nll", "brier"} & set(name.split("/"))
+    }
+    path.write_text(json.dumps(with_seal(content)), encoding="utf-8")
+    finding = said(RunRecord(run.folder))["metrics"]
+    assert finding.verdict == "holds"
+    assert "runs rescore" in finding.detail
+    content["scoring_version"] = SCORING_VERSION
+    path.write_text(json.dumps(with_seal(content)), encoding="utf-8")
+    assert said(RunRecord(run.folder))["metrics"].verdict == "differs"
 
 
 def test_a_seal_that_is_gone_while_its_digests_are_there_is_damage(run: RunRecord) -> None:

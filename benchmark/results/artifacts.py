@@ -18,7 +18,7 @@ from benchmark.files import write_json, write_text
 from benchmark.results.calibration_figures import reliability_figure
 from benchmark.results.figures import Caption, confusion_figure, curves_figure, write_png
 from benchmark.results.kept_scores import kept_scores
-from benchmark.results.metrics import SCORING_VERSION, Scores, score
+from benchmark.results.metrics import SCORING_VERSION, Scores, mean_ages_of, score
 from benchmark.results.mistakes import mistakes
 from benchmark.results.predictions import (
     check_faces,
@@ -66,9 +66,9 @@ def write_artifacts(
 
     costs: further metrics by MLflow name, which no predictions can tell (seconds, parameters).
     selected_epoch: counted from 1, as in history.csv. at_hand: without the faces, the sheet of
-    label suspects and the checks for leaks are left as they are. metrics.json is written last: it
-    says that all the rest is there. Raises RunError for predictions that are damaged, not about all
-    the faces they should be, or about others.
+    label suspects, errors in years and the checks for leaks are left as they are. metrics.json is
+    written last: it says that all the rest is there. Raises RunError for predictions that are
+    damaged, not about all the faces they should be, or about others.
     """
     path, folder, about = record.predictions_path, record.folder, record.about
     predictions = read_predictions(path)
@@ -76,7 +76,10 @@ def write_artifacts(
     if at_hand is not None:
         check_same_faces(predictions, at_hand.faces.table, at_hand.parts, source=str(path))
         write_leak_checks(record, leak_checks(at_hand.faces.table, at_hand.parts))
-    scores = score(predictions)
+    mean_ages = None
+    if at_hand is not None:
+        mean_ages = mean_ages_of(at_hand.faces.table.iloc[at_hand.parts["train"]])
+    scores = score(predictions, mean_ages)
     caption = Caption(
         f"{record.experiment_name}, seed {record.seed}",
         about["dataset"]["name"],
@@ -110,6 +113,8 @@ def _calibration(scores: Scores) -> dict[str, Any]:
                 "ece": found.error,
                 "ece_tempered": found.error_tempered,
                 "ece_by_chance": found.by_chance,
+                "nll": found.nll,
+                "brier": found.brier,
             }
             for task, found in scores.calibration.items()
         },
@@ -126,6 +131,7 @@ def write_test_tables(
         "intervals": scores.intervals,
         "mistakes": mistakes(predictions),
         "label_suspects": suspects,
+        **scores.tables,
     }
     for task, report in scores.reports.items():
         tables[f"report_{task}"] = report

@@ -1,7 +1,8 @@
 """Whether a network's probabilities can be taken at their word: reliability, error, temperature.
 
-Probabilities are those of the predicted class. A temperature is fitted on validation and stored
-with the run; nothing here or elsewhere applies it to a number that is ranked.
+The calibration error is about the predicted class; negative log-likelihood and Brier score are
+about all classes, and reward accuracy too. A temperature is fitted on validation and stored with
+the run; nothing here or elsewhere applies it to a number that is ranked.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from benchmark.results.intervals import (
     resampled,
     wilson,
 )
+from benchmark.results.subgroups import BYS, group_codes, group_names
+from benchmark.tasks import TaskName
 
 Labels = npt.NDArray[np.integer[Any]]
 
@@ -40,6 +43,10 @@ SMALLEST_PROBABILITY: Final = float(np.finfo(np.float32).tiny)
 AS_PREDICTED: Final = "as predicted"
 TEMPERED: Final = "tempered"
 RELIABILITY_COLUMNS: Final = ("bin_low", "bin_high", "n", "confidence", "accuracy", "low", "high")
+SUBGROUP_ECE_COLUMNS: Final = ("task", "by", "group", "n", "ece", "low", "high", "chance")
+SUBGROUP_FACES: Final = 200
+"""Smallest subgroup whose calibration error is given: of 200 faces, a network that is right as
+often as it says shows an error of about 0.05 by chance alone."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +108,14 @@ def calibration_error(probabilities: Floats, truth: Labels) -> float:
 
 
 def error_interval(
-    confidence: Confidence, clusters: npt.NDArray[np.integer[Any]]
+    confidence: Confidence,
+    clusters: npt.NDArray[np.integer[Any]],
+    member: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[float, float]:
     """Give the ends of a 95 % interval of the calibration error; at least 95 %, never less.
 
-    clusters: (n,), resampled as wholes. The plain percentile interval is of no use here: a sum of
+    clusters: (n,), resampled as wholes. member: (n,), True for the faces whose error it is; all if
+    left out. The plain percentile interval is of no use here: a sum of
     absolute gaps is too large by chance, and larger still in a resample, so that the interval
     around a small error misses it almost always (0 of 300 simulated networks without any error).
 
@@ -115,12 +125,13 @@ def error_interval(
     needs no such care: the largest sum overstates, and only the signs that are true must hold.
     NaN at both ends where resampling changes nothing.
     """
-    n_faces = len(confidence.right)
-    gaps = np.zeros((n_faces, CALIBRATION_BINS))
-    gaps[np.arange(n_faces), confidence.bins] = confidence.right - confidence.probability
+    counted = np.ones(len(clusters)) if member is None else member.astype(np.float64)
+    gaps = np.zeros((len(clusters), CALIBRATION_BINS))
+    rows = np.arange(len(clusters))
+    gaps[rows, confidence.bins] = counted * (confidence.right - confidence.probability)
     sums = cluster_sums(gaps, clusters)
-    estimate = sums.sum(axis=0) / n_faces
-    sizes = resampled(cluster_sums(np.ones((n_faces, 1)), clusters))
+    estimate = sums.sum(axis=0) / counted.sum()
+    sizes = resampled(cluster_sums(counted[:, None], clusters))
     noise = resampled(sums) / sizes - estimate
     if not noise.any():
         return float("nan"), float("nan")
@@ -136,16 +147,71 @@ def error_interval(
 def error_by_chance(confidence: Confidence) -> float:
     """Give the mean calibration error of a network that is right as often as it says.
 
-    With few faces in a bin the error is above 0 by chance alone: about 0.017 for 2,315 faces. Each
-    face is right with the probability stated, in 2,000 draws with a fixed seed.
+    With few faces in a bin the error is above 0 by chance alone: about 0.017 for 2,315 faces.
+    """
+    return float(errors_by_chance(confidence, np.ones((len(confidence.right), 1), dtype=bool))[0])
+
+
+def errors_by_chance(confidence: Confidence, members: npt.NDArray[np.bool_]) -> Floats:
+    """Give the same for k subgroups, (k,); members: (n, k), none of them empty.
+
+    Each face is right with the probability stated, in 2,000 draws with a fixed seed.
     """
     random = np.random.default_rng(RESAMPLING_SEED)
-    probability = confidence.probability
+    probability, bins = confidence.probability, confidence.bins
     right = random.random((RESAMPLES, len(probability)), dtype=np.float32) < probability
-    member = np.zeros((len(probability), CALIBRATION_BINS), dtype=np.float32)
-    member[np.arange(len(probability)), confidence.bins] = 1.0
-    gaps = right.astype(np.float32) @ member - probability @ member
-    return float(np.abs(gaps).sum(axis=1).mean() / len(probability))
+    gaps = right.astype(np.float32) - probability.astype(np.float32)
+    errors = []
+    for member in members.T:
+        in_bin = np.zeros((int(member.sum()), CALIBRATION_BINS), dtype=np.float32)
+        in_bin[np.arange(len(in_bin)), bins[member]] = 1.0
+        found = np.abs(gaps[:, member] @ in_bin).sum(axis=1).astype(np.float64)
+        errors.append(float(found.mean() / len(in_bin)))
+    return np.array(errors)
+
+
+def log_losses(probabilities: Floats, truth: Labels) -> Floats:
+    """Give each face's negative log-likelihood in nats, (n,): -log of its label's probability.
+
+    A probability that fp32 rounded to 0 counts as the smallest one of fp32: 87.3 nats.
+    """
+    return np.asarray(-_logits(probabilities)[np.arange(len(truth)), truth])
+
+
+def brier_losses(probabilities: Floats, truth: Labels) -> Floats:
+    """Give each face's Brier score, (n,): the squared distance from the one-hot label.
+
+    Summed over the classes, 0 to 2; for two classes some define half of it. Source: G. W. Brier,
+    "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather Review 78 (1950).
+    """
+    one_hot = np.eye(probabilities.shape[1])[truth]
+    return np.asarray(((probabilities - one_hot) ** 2).sum(axis=1))
+
+
+def subgroup_errors(test: pd.DataFrame, confidences: Mapping[TaskName, Confidence]) -> pd.DataFrame:
+    """Give the calibration error of every subgroup of SUBGROUP_FACES or more.
+
+    test: n faces with cluster and true labels. confidences: of the same faces, by task. The columns
+    of SUBGROUP_ECE_COLUMNS; low, high: see error_interval; chance: see error_by_chance. A smaller
+    group shows a larger error by chance, so that groups are compared with it, not with each other.
+    """
+    groups, members = [], []
+    for by in BYS:
+        codes = group_codes(test, by)
+        for code, group in enumerate(group_names(by)):
+            member = codes == code
+            if member.sum() >= SUBGROUP_FACES:
+                groups.append((by, group))
+                members.append(member)
+    rows: list[tuple[object, ...]] = []
+    clusters = test["cluster"].to_numpy()
+    for task, confidence in confidences.items() if groups else ():
+        chance = errors_by_chance(confidence, np.stack(members, axis=1))
+        for (by, group), member, level in zip(groups, members, chance, strict=True):
+            error = Confidence(confidence.probability[member], confidence.right[member]).error()
+            ends = error_interval(confidence, clusters, member)
+            rows.append((task, by, group, int(member.sum()), error, *ends, float(level)))
+    return pd.DataFrame(rows, columns=list(SUBGROUP_ECE_COLUMNS))
 
 
 def fit_temperature(probabilities: Floats, truth: Labels) -> float:
@@ -187,6 +253,10 @@ class Calibration:
     """Expected calibration error by part: `val`, `test`."""
     error_tempered: dict[str, float]
     """The same at the temperature."""
+    nll: dict[str, float]
+    """Negative log-likelihood in nats by part."""
+    brier: dict[str, float]
+    """Brier score by part, 0 to 2."""
     by_chance: float | None
     """Error of a network on these test faces that is right as often as it says; None without."""
     reliability: pd.DataFrame
@@ -205,6 +275,8 @@ def calibrate(parts: Mapping[str, tuple[Floats, Labels]]) -> Calibration:
     """
     temperature = fit_temperature(*parts["val"]) if "val" in parts else None
     error, error_tempered, tables = {}, {}, []
+    nll = {part: float(log_losses(*values).mean()) for part, values in parts.items()}
+    brier = {part: float(brier_losses(*values).mean()) for part, values in parts.items()}
     by_chance = None
     for part, (probabilities, truth) in parts.items():
         versions = {AS_PREDICTED: probabilities}
@@ -222,7 +294,7 @@ def calibrate(parts: Mapping[str, tuple[Floats, Labels]]) -> Calibration:
                 tables.append(table)
     columns = ["probabilities", *RELIABILITY_COLUMNS]
     reliability = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-    return Calibration(temperature, error, error_tempered, by_chance, reliability)
+    return Calibration(temperature, error, error_tempered, nll, brier, by_chance, reliability)
 
 
 def _logits(probabilities: Floats) -> Floats:

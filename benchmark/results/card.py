@@ -9,6 +9,7 @@ from typing import Final
 
 from benchmark.errors import RunError
 from benchmark.results.card_numbers import (
+    age_lines,
     calibration_lines,
     result_lines,
     subgroup_lines,
@@ -62,6 +63,7 @@ def model_card(record: RunRecord, origin: Origin | None = None) -> str:
             _training(record),
             result_lines(record),
             subgroup_lines(record),
+            age_lines(record),
             calibration_lines(record),
             _uses(record),
             _limits(record),

@@ -2,13 +2,14 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 import pandas as pd
 
-from benchmark.results.card_text import plain, rate, table
-from benchmark.results.gaps import GAP_BY
+from benchmark.results.calibration import SUBGROUP_FACES
+from benchmark.results.card_text import NOTHING, plain, rate, table
+from benchmark.results.gaps import FALSE_POSITIVE, GAP_BY, TRUE_POSITIVE
 from benchmark.results.record import RunRecord
 from benchmark.results.subgroups import SMALL_GROUP
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -19,6 +20,8 @@ DIVISION_TITLES: Final = {
     "race": "race",
     "gender_race": "gender × race",
 }
+
+RATES: Final = (TRUE_POSITIVE, FALSE_POSITIVE)
 
 
 def tasks_of(record: RunRecord) -> list[TaskName]:
@@ -96,8 +99,10 @@ def subgroup_lines(record: RunRecord) -> list[str]:
             for _, group in ours.iterrows()
         ]
         lines += table(("by", "group", "test faces", "accuracy"), rows, n_left=2)
+        lines += _rate_lines(record, task)
     return [
         *lines,
+        *_gender_gap_lines(record),
         f"Groups are by the labels, which are perceived. Under {SMALL_GROUP} faces (few) a group "
         "is shown and never ranked. The worst group's interval is that of the lowest accuracy, "
         "whichever group it truly belongs to. Of gender and race, a crossed group holds the "
@@ -130,6 +135,121 @@ def _gap_lines(record: RunRecord, task: TaskName) -> list[str]:
     ]
 
 
+def _stored(record: RunRecord, name: str) -> pd.DataFrame | None:
+    """Read a table of the run's folder; None where it was scored before there was one."""
+    path = record.folder / f"{name}.csv"
+    return pd.read_csv(path, dtype={"group": str, "within": str}) if path.is_file() else None
+
+
+def _points(row: Mapping[Hashable, Any]) -> tuple[str, str, str]:
+    """Write a difference in percentage points with its interval, its permuted level and p."""
+    value, low, high, level = (
+        100 * float(row[name]) for name in ("difference", "low", "high", "permuted")
+    )
+    return f"{value:.1f} ({low:.1f} to {high:.1f})", f"{level:.1f}", f"{float(row['p']):.4f}"
+
+
+def _rate_lines(record: RunRecord, task: TaskName) -> list[str]:
+    """Compare true- and false-positive rates of subgroups, class by class."""
+    rates = _stored(record, "subgroup_rates")
+    if rates is None:
+        return []
+    ours = rates[(rates["task"] == task) & rates["difference"].notna()]
+    if ours.empty:
+        return []
+    rows = [
+        (
+            plain(row["class"]),
+            plain(row["rate"]),
+            *(
+                f"{plain(row[f'{end}_group'])} {rate(row[end])}" if row["rate"] in RATES else ""
+                for end in ("lowest", "highest")
+            ),
+            *_points(row),
+        )
+        for row in ours.to_dict("records")
+    ]
+    return [
+        f"True- and false-positive rates by {DIVISION_TITLES[GAP_BY[task]]}, each class against "
+        "the rest; equalized odds is the larger difference of the two:",
+        "",
+        *table(
+            ("class", "rate", "lowest", "highest", "difference, pp", "permuted", "p"),
+            rows,
+            n_left=4,
+        ),
+    ]
+
+
+def _gender_gap_lines(record: RunRecord) -> list[str]:
+    """Compare the accuracy for women and men of the same age."""
+    gaps = _stored(record, "gender_gaps")
+    if gaps is None or gaps.empty:
+        return []
+    rows = [
+        (
+            TASK_TITLES[row["task"]],
+            plain(row["within"]),
+            f"{int(row['n_female']):,} / {int(row['n_male']):,}",
+            rate(row["female"]),
+            rate(row["male"]),
+            *_points(row),
+        )
+        for row in gaps.to_dict("records")
+    ]
+    return [
+        "### Women and men",
+        "",
+        *table(
+            ("task", "age", "n, women / men", "women", "men", "difference, pp", "permuted", "p"),
+            rows,
+            n_left=2,
+        ),
+        "Adjusted for age group: the age groups' differences weighted by their test faces, so that "
+        "women and men of one age are compared. Permuted, here and above: the mean (absolute) "
+        "difference when answers change places among faces of the same true class, here of the "
+        "same age group (for `all`, among all faces); p is how often it is as wide.",
+        "",
+    ]
+
+
+def age_lines(record: RunRecord) -> list[str]:
+    """Tell how age groups are read near an edge, and the error in years."""
+    edges, years = _stored(record, "age_edges"), _stored(record, "age_years")
+    if edges is None:
+        return []
+    rows = [
+        (
+            str(row["years_from_edge"]),
+            f"{row['n']:,}",
+            rate(row["accuracy"], row["low"], row["high"]),
+        )
+        for row in edges.to_dict("records")
+    ]
+    lines = [
+        "## Age in years",
+        "",
+        *table(("years from an edge", "test faces", "accuracy"), rows),
+        "Edges are 14, 25, 40 and 60 years, each the last year of its group.",
+        "",
+    ]
+    if years is None:
+        return lines
+    everyone = years[years["group"] == "all"]
+    errors = [
+        (str(row["read_as"]), f"{row['mae_years']:.2f} ({row['low']:.2f}–{row['high']:.2f})")
+        for row in everyone.to_dict("records")
+    ]
+    return [
+        *lines,
+        *table(("read as", "mean absolute error, years"), errors),
+        "A predicted group is read as the mean age of its training faces, the expected age weighs "
+        "these means by the probabilities, and the true group's mean is what no prediction of "
+        "groups can undercut on average. No network was trained on years.",
+        "",
+    ]
+
+
 def calibration_lines(record: RunRecord) -> list[str]:
     """Tell how far its confidence is from its accuracy."""
     lines = ["## What its probabilities are worth", ""]
@@ -150,13 +270,49 @@ def calibration_lines(record: RunRecord) -> list[str]:
                 rate(found["ece_by_chance"]),
                 temperature + (" (at an end)" if found["temperature_is_at_an_end"] else ""),
                 rate(found["ece_tempered"].get("test", found["ece_tempered"].get("val"))),
+                *(_score(found.get(name, {})) for name in ("nll", "brier")),
             )
         )
-    headings = ("task", "calibration error", "by chance", "temperature", "error with it")
+    headings = (
+        *("task", "calibration error", "by chance", "temperature", "error with it"),
+        *("NLL", "Brier"),
+    )
     return [
         *lines,
         *table(headings, rows),
+        *_subgroup_calibration_lines(record),
         "Expected calibration error: how far confidence is from accuracy, on test where it was "
-        "read. The temperature was fitted on validation, and is applied nowhere.",
+        "read. The temperature was fitted on validation, and is applied nowhere. NLL: negative "
+        "log-likelihood in nats; Brier: squared distance from the label over all classes, 0 to 2.",
         "",
     ]
+
+
+def _score(by_part: Mapping[str, float]) -> str:
+    value = by_part.get("test", by_part.get("val"))
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def _subgroup_calibration_lines(record: RunRecord) -> list[str]:
+    """List the subgroups whose calibration error is surely above what chance alone gives."""
+    errors = _stored(record, "subgroup_ece")
+    if errors is None:
+        return []
+    ours = errors[errors["by"] != "all"]
+    sure = ours[ours["low"] > ours["chance"]].sort_values("ece", ascending=False)
+    rows = [
+        (
+            TASK_TITLES[row["task"]],
+            plain(row["group"]),
+            f"{row['n']:,}",
+            rate(row["ece"], row["low"], row["high"]),
+            rate(row["chance"]),
+        )
+        for row in sure.to_dict("records")
+    ]
+    said = (
+        f"Subgroups of {SUBGROUP_FACES} faces or more whose interval of the calibration error lies "
+        f"above what chance gives: {len(sure)} of {len(ours)} (all are in subgroup_ece.csv)."
+    )
+    headings = ("task", "group", "test faces", "calibration error", "by chance")
+    return [said, "", *(table(headings, rows, n_left=2) if rows else [])]

@@ -1,7 +1,8 @@
-"""How far apart groups of people are: worst and best group, gap and ratio, beside what chance does.
+"""How far apart subgroups are: accuracy, true- and false-positive rates, women against men.
 
-The groups' own numbers are in benchmark.results.subgroups. Only groups of 30 faces or more are
-ranked against each other.
+Each difference stands beside its interval and what it is when the answers are permuted. The
+subgroups' own numbers are in benchmark.results.subgroups. Only subgroups of 30 faces or more are
+compared with each other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,8 @@ from benchmark.results.intervals import (
     resampled,
 )
 from benchmark.results.paired import holm
-from benchmark.results.subgroups import BYS, SMALL_GROUP, By, group_codes, group_names
-from benchmark.tasks import TaskName
+from benchmark.results.subgroups import BYS, SMALL_GROUP, By, Labels, group_codes, group_names
+from benchmark.tasks import CLASS_NAMES, TaskName, n_classes
 
 GAP_COLUMNS: Final = (
     *("task", "by", "n_ranked", "n_small", "n_empty"),
@@ -31,6 +32,20 @@ GAP_COLUMNS: Final = (
     *("gap", "gap_low", "gap_high", "ratio", "ratio_low", "ratio_high"),
     *("chance_gap", "chance_gap_high", "p", "p_holm"),
 )
+RATE_COLUMNS: Final = (
+    *("task", "by", "class", "rate", "n_ranked", "n_left_out"),
+    *("lowest_group", "lowest", "highest_group", "highest"),
+    *("difference", "low", "high", "permuted", "permuted_high", "p", "p_holm"),
+)
+TRUE_POSITIVE: Final = "true positive"
+FALSE_POSITIVE: Final = "false positive"
+EQUALIZED_ODDS: Final = "equalized odds"
+GENDER_GAP_COLUMNS: Final = (
+    *("task", "within", "n_female", "n_male", "female", "male"),
+    *("difference", "low", "high", "permuted", "permuted_high", "p", "p_holm"),
+)
+ADULTS: Final = "15 and older"
+ADJUSTED: Final = "adjusted for age group"
 DIVISIONS: Final[tuple[By, ...]] = BYS[1:]
 """Every division but `all`."""
 
@@ -69,8 +84,12 @@ def gap_table(
     """
     draws = _Draws(test, right, divisions)
     rows = [_row(task, by, _of(subgroups, task, by), draws) for task in right for by in divisions]
-    table = pd.DataFrame(rows, columns=list(GAP_COLUMNS))
-    known = table["p"].notna().to_numpy()
+    return _with_holm(pd.DataFrame(rows, columns=list(GAP_COLUMNS)))
+
+
+def _with_holm(table: pd.DataFrame, family: npt.NDArray[np.bool_] | None = None) -> pd.DataFrame:
+    """Correct the column p over the rows of the family that have one; over all if left out."""
+    known = table["p"].notna().to_numpy() & (True if family is None else family)
     corrected = np.full(len(table), np.nan)
     if known.any():
         corrected[known], _ = holm(table["p"][known].tolist())
@@ -116,22 +135,30 @@ class _Draws:
             self.shuffled_right[task] = shuffled.astype(np.float64)
 
 
-def shuffled_faces(clusters: npt.NDArray[np.integer[Any]]) -> Indices:
+def shuffled_faces(
+    clusters: npt.NDArray[np.integer[Any]], strata: npt.NDArray[np.integer[Any]] | None = None
+) -> Indices:
     """Give (RESAMPLES, n_faces) indices: whose answer each face takes over in each shuffle.
 
     A cluster changes places with one of its size as a whole: what the network says of two copies
-    of a picture is no independent news. Fixed seed, so that equal faces give equal shuffles.
+    of a picture is no independent news. strata: (n_faces,); faces change places within theirs, so
+    that clusters do whose faces are of the same strata. Fixed seed, so that equal faces give equal
+    shuffles.
     """
     random = np.random.default_rng(RESAMPLING_SEED)
+    strata = np.zeros(len(clusters), dtype=np.int64) if strata is None else strata
     _, codes, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
     size_of_face = sizes[codes]
-    order = np.lexsort((codes, size_of_face))  # by size of the cluster, then cluster by cluster
+    order = np.lexsort((strata, codes, size_of_face))  # by size, cluster by cluster, by stratum
     shuffles = np.empty((RESAMPLES, len(clusters)), dtype=np.intp)
     for size in np.unique(size_of_face):
-        faces = order[size_of_face[order] == size].reshape(-1, size)
-        places = np.tile(np.arange(len(faces)), (RESAMPLES, 1))
-        taken = random.permuted(places, axis=1)
-        shuffles[:, faces.ravel()] = faces[taken].reshape(RESAMPLES, -1)
+        of_size = order[size_of_face[order] == size].reshape(-1, size)
+        kinds, kind_of = np.unique(strata[of_size], axis=0, return_inverse=True)
+        for kind in range(len(kinds)):
+            faces = of_size[kind_of.ravel() == kind]
+            places = np.tile(np.arange(len(faces)), (RESAMPLES, 1))
+            taken = random.permuted(places, axis=1)
+            shuffles[:, faces.ravel()] = faces[taken].reshape(RESAMPLES, -1)
     return shuffles
 
 
@@ -165,20 +192,14 @@ def _row(task: TaskName, by: By, groups: pd.DataFrame, draws: _Draws) -> dict[st
 def _intervals(
     task: TaskName, by: By, kept: npt.NDArray[np.bool_], draws: _Draws
 ) -> dict[str, float]:
-    """Give the ends for the lowest accuracy, the gap and the ratio.
-
-    Each group's rate has a right and a wrong face added: without them a group that is all right
-    would seem to be known exactly. Source: A. Agresti, B. Caffo, "Simple and Effective Confidence
-    Intervals for Proportions and Differences of Proportions", The American Statistician 54 (2000).
-    """
+    """Give the ends for the lowest accuracy, the gap and the ratio."""
     columns = draws.columns[by]
-    n_faces = draws.n_faces[columns][kept] + 2
-    rate = (draws.n_right[task][columns][kept] + 1) / n_faces
-    again = (draws.resampled_right[task][:, columns][:, kept] + 1) / (
-        draws.resampled_n[:, columns][:, kept] + 2
+    rate, error, again = _smoothed(
+        draws.n_right[task][columns][kept],
+        draws.n_faces[columns][kept],
+        draws.resampled_right[task][:, columns][:, kept],
+        draws.resampled_n[:, columns][:, kept],
     )
-    # Clusters widen the error beyond that of independent faces; nothing makes it smaller.
-    error = np.maximum(np.sqrt(rate * (1 - rate) / n_faces), again.std(axis=0))
     worst_high, worst_low = (-end for end in _largest(-rate, error, -again))
     gap_low, gap_high = _largest(*_differences(rate, error, again))
     ratio_ends = _largest(*_differences(np.log(rate), error / rate, np.log(again)))
@@ -191,6 +212,22 @@ def _intervals(
         "ratio_low": ratio_low,
         "ratio_high": ratio_high,
     }
+
+
+def _smoothed(
+    n_hits: Floats, n_faces: Floats, resampled_hits: Floats, resampled_n: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Give rates (k,), their standard errors (k,) and resampled rates (RESAMPLES, k).
+
+    Each rate has a hit and a miss added: without them a group that is all right would seem to be
+    known exactly. Source: A. Agresti, B. Caffo, "Simple and Effective Confidence Intervals for
+    Proportions and Differences of Proportions", The American Statistician 54 (2000).
+    """
+    rate = (n_hits + 1) / (n_faces + 2)
+    again = (resampled_hits + 1) / (resampled_n + 2)
+    # Clusters widen the error beyond that of independent faces; nothing makes it smaller.
+    error = np.maximum(np.sqrt(rate * (1 - rate) / (n_faces + 2)), again.std(axis=0))
+    return rate, error, again
 
 
 def _differences(values: Floats, errors: Floats, again: Floats) -> tuple[Floats, Floats, Floats]:
@@ -236,11 +273,174 @@ def _by_chance(
     """Say what gap shuffled group membership gives, and how often one as wide as ours."""
     columns = draws.columns[by]
     rates = draws.shuffled_right[task][:, columns][:, kept] / draws.n_faces[columns][kept]
-    gaps = rates.max(axis=1) - rates.min(axis=1)
-    as_wide = int((gaps >= gap - ROUNDING).sum())
+    mean, high, p = _permuted(rates.max(axis=1) - rates.min(axis=1), gap)
+    return {"chance_gap": mean, "chance_gap_high": high, "p": p}
+
+
+def _permuted(differences: Floats, ours: float) -> tuple[float, float, float]:
+    """Give mean and 95 % quantile of permuted differences, and how often one is as wide as ours."""
+    as_wide = int((differences >= ours - ROUNDING).sum())
+    # The arrangement at hand is one of the permutations, so that p is never 0.
+    p = (as_wide + 1) / (RESAMPLES + 1)
+    return float(differences.mean()), float(np.quantile(differences, CONFIDENCE)), p
+
+
+def rate_table(test: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.DataFrame:
+    """Compare true- and false-positive rates of subgroups, class against rest; see RATE_COLUMNS.
+
+    test: n faces with cluster and true labels. predicted: (n,) classes per task. Subgroups are
+    those of GAP_BY: gender × race for age group, race for gender, gender for race, because a
+    subgroup of a single true class has but one of the two rates. Gender has one row per rate, of
+    `female`: the other class is its mirror image.
+
+    difference: highest rate minus lowest, as fairlearn.metrics defines
+    true_positive_rate_difference and false_positive_rate_difference; `equalized odds` is the
+    larger of the two (equalized_odds_difference). Of several classes, each is one against the
+    rest. A rate over fewer than 30 faces is left out and counted, unlike in fairlearn. low, high:
+    95 % interval of the largest difference, whichever subgroups it is between (see _largest).
+    permuted, permuted_high: mean and 95 % quantile of the difference when answers change places
+    among faces of the same true label, which is equalized odds' hypothesis; p: how often such a
+    difference is as wide; p_holm: Holm's correction over the rows of equalized odds alone.
+    """
+    rows: list[dict[str, Any]] = []
+    clusters = test["cluster"].to_numpy()
+    for task, answers in predicted.items():
+        by, truth = GAP_BY[task], test[task].to_numpy()
+        names = np.array(group_names(by))
+        member = np.eye(len(names) + 1)[group_codes(test, by), : len(names)]
+        shuffles = shuffled_faces(clusters, truth)
+        for label in range(n_classes(task)) if n_classes(task) > 2 else (1,):
+            said, positive = answers == label, truth == label
+            permuted = said.astype(np.float32)[shuffles]
+            rates = {
+                name: _Rates(member * faces[:, None], said, clusters, permuted)
+                for name, faces in ((TRUE_POSITIVE, positive), (FALSE_POSITIVE, ~positive))
+            }
+            start = {"task": task, "by": by, "class": CLASS_NAMES[task][label]}
+            for name, found in rates.items():
+                rows.append(start | {"rate": name} | found.row(names))
+            both = [found for found in rates.values() if found.kept.sum() > 1]
+            if len(both) == len(rates):
+                rows.append(start | {"rate": EQUALIZED_ODDS} | _largest_of(both))
+    table = pd.DataFrame(rows, columns=list(RATE_COLUMNS))
+    return _with_holm(table, (table["rate"] == EQUALIZED_ODDS).to_numpy())
+
+
+class _Rates:
+    """How often subgroups are given one class: observed, resampled by clusters, permuted."""
+
+    def __init__(
+        self,
+        member: Floats,
+        said: npt.NDArray[np.bool_],
+        clusters: npt.NDArray[np.integer[Any]],
+        permuted: npt.NDArray[np.float32],
+    ) -> None:
+        n_faces = member.sum(axis=0)
+        self.kept = n_faces >= SMALL_GROUP
+        self.n_left_out = int(((n_faces > 0) & ~self.kept).sum())
+        member, n_faces = member[:, self.kept], n_faces[self.kept]
+        hits = member * said[:, None]
+        self.rates = hits.sum(axis=0) / n_faces
+        sums = resampled(cluster_sums(np.concatenate([hits, member], axis=1), clusters))
+        smoothed = _smoothed(hits.sum(axis=0), n_faces, *np.split(sums, 2, axis=1))
+        self.differences = _differences(*smoothed)
+        self.permuted = (permuted @ member.astype(np.float32)).astype(np.float64) / n_faces
+
+    def row(self, names: npt.NDArray[np.str_]) -> dict[str, Any]:
+        """Give the columns of RATE_COLUMNS from n_ranked on; without two rates, only counts."""
+        counts = {"n_ranked": int(self.kept.sum()), "n_left_out": self.n_left_out}
+        if len(self.rates) < 2:
+            return counts
+        ranked, lowest, highest = names[self.kept], self.rates.argmin(), self.rates.argmax()
+        ends = {
+            "lowest_group": str(ranked[lowest]),
+            "lowest": float(self.rates[lowest]),
+            "highest_group": str(ranked[highest]),
+            "highest": float(self.rates[highest]),
+        }
+        return counts | ends | _largest_of([self])
+
+
+def _largest_of(several: Sequence[_Rates]) -> dict[str, float]:
+    """Give the largest difference of one or more rates, with interval and permutation level."""
+    ours = max(float(np.ptp(rates.rates)) for rates in several)
+    low, high = _largest(
+        *(
+            np.concatenate([rates.differences[part] for rates in several], axis=-1)
+            for part in range(3)
+        )
+    )
+    mean, permuted_high, p = _permuted(
+        np.max([np.ptp(rates.permuted, axis=1) for rates in several], axis=0), ours
+    )
     return {
-        "chance_gap": float(gaps.mean()),
-        "chance_gap_high": float(np.quantile(gaps, CONFIDENCE)),
-        # The arrangement at hand is one of the shuffles, so that p is never 0.
-        "p": (as_wide + 1) / (RESAMPLES + 1),
+        "difference": ours,
+        "low": max(low, 0.0),
+        "high": min(high, 1.0),
+        "permuted": mean,
+        "permuted_high": permuted_high,
+        "p": p,
     }
+
+
+def gender_gap_table(
+    test: pd.DataFrame, right: Mapping[TaskName, npt.NDArray[np.bool_]]
+) -> pd.DataFrame:
+    """Compare the accuracy for women and men, within age groups too; see GENDER_GAP_COLUMNS.
+
+    test: n faces with cluster and true labels. right: (n,) per task. within: `all`, an age group,
+    ADULTS, or ADJUSTED: the age groups' differences weighted by their numbers of faces, so that
+    women and men of one age are compared. Rows with fewer than 30 women or men are absent, and
+    such age groups are not in ADJUSTED.
+
+    difference: women minus men; female, male: rates in [0, 1] (of ADJUSTED weighted likewise);
+    low, high: 95 % interval, Agresti and Caffo's with errors widened by clusters. permuted,
+    permuted_high: mean and 95 % quantile of the absolute difference when answers change places
+    among all faces, or but for `all` among those of one age group; p: how often it is as wide;
+    p_holm: Holm's correction over all rows.
+    """
+    clusters, ages = test["cluster"].to_numpy(), test["age_group"].to_numpy()
+    genders = np.eye(3)[test["gender"].to_numpy(), :2]  # MISSING is the last, and left out
+    strata = [("all", np.ones(len(test), dtype=bool))]
+    strata += [(name, ages == code) for code, name in enumerate(group_names("age_group"))]
+    strata.append((ADULTS, ages > 0))
+    strata = [
+        (name, chosen)
+        for name, chosen in strata
+        if (genders[chosen].sum(axis=0) >= SMALL_GROUP).all()
+    ]
+    if not strata:
+        return pd.DataFrame(columns=list(GENDER_GAP_COLUMNS))
+    member = np.concatenate([genders[:, ::-1] * chosen[:, None] for _, chosen in strata], axis=1)
+    n_faces, resampled_n = member.sum(axis=0), resampled(cluster_sums(member, clusters))
+    anywhere, same_age = shuffled_faces(clusters), shuffled_faces(clusters, ages)
+    names = [name for name, _ in strata]
+    weights = np.eye(len(names))
+    is_age_group = np.isin(names, group_names("age_group"))
+    if is_age_group.sum() > 1:
+        sizes = np.where(is_age_group, n_faces.reshape(-1, 2).sum(axis=1), 0.0)
+        names, weights = [*names, ADJUSTED], np.vstack([weights, sizes / sizes.sum()])
+    counts = (weights > 0) @ n_faces.reshape(-1, 2)
+    rows = []
+    for task, answers in right.items():
+        hits = member * answers[:, None]
+        rates = weights @ (hits.sum(axis=0) / n_faces).reshape(-1, 2)
+        smoothed, errors, again = _smoothed(
+            hits.sum(axis=0), n_faces, resampled(cluster_sums(hits, clusters)), resampled_n
+        )
+        centre = weights @ (smoothed[::2] - smoothed[1::2])
+        independent = np.sqrt(weights**2 @ (errors[::2] ** 2 + errors[1::2] ** 2))
+        clustered = ((again[:, ::2] - again[:, 1::2]) @ weights.T).std(axis=0)
+        half = float(norm.ppf((1 + CONFIDENCE) / 2)) * np.maximum(independent, clustered)
+        permuted = []
+        for shuffle in (anywhere, same_age):
+            drawn = answers.astype(np.float32)[shuffle] @ member.astype(np.float32) / n_faces
+            permuted.append(np.abs((drawn[:, ::2] - drawn[:, 1::2]) @ weights.T))
+        for index, name in enumerate(names):
+            female, male = rates[index]
+            levels = _permuted(permuted[name != "all"][:, index], abs(female - male))
+            ends = max(centre[index] - half[index], -1.0), min(centre[index] + half[index], 1.0)
+            values = (*counts[index].astype(int), female, male, female - male, *ends, *levels)
+            rows.append((task, name, *values))
+    return _with_holm(pd.DataFrame(rows, columns=list(GENDER_GAP_COLUMNS[:-1])))

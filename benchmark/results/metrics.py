@@ -5,8 +5,8 @@ What a number's interval is stands in benchmark.results.score_intervals; groups 
 against each other in benchmark.results.gaps.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -14,13 +14,15 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, precision_recall_fscore_support
 
-from benchmark.results.calibration import Calibration, calibrate
-from benchmark.results.gaps import GAP_COLUMNS, gap_table
+from benchmark.results.calibration import Calibration, Confidence, calibrate, subgroup_errors
+from benchmark.results.gaps import GAP_COLUMNS, gap_table, gender_gap_table, rate_table
+from benchmark.results.intervals import wilson
 from benchmark.results.predictions import predicted_tasks, probability_columns
 from benchmark.results.score_intervals import (
     INTERVAL_COLUMNS,
     ResampledRun,
     class_spans,
+    mean_span,
     score_intervals,
 )
 from benchmark.results.subgroups import (
@@ -33,9 +35,17 @@ from benchmark.results.subgroups import (
     ranked,
     subgroup_table,
 )
-from benchmark.tasks import CLASS_NAMES, TASKS, TaskName, combined, n_classes
+from benchmark.tasks import (
+    AGE_GROUP_UPPER_YEARS,
+    CLASS_NAMES,
+    MISSING,
+    TASKS,
+    TaskName,
+    combined,
+    n_classes,
+)
 
-SCORING_VERSION: Final = 3
+SCORING_VERSION: Final = 4
 """Raised whenever the same predictions would give other numbers or further ones."""
 
 SELECTED: Final = "selected/"
@@ -47,6 +57,10 @@ REPORT_COLUMNS: Final = (
     "support",
 )
 ENDS: Final = ("low", "high")
+AGE_EDGE_COLUMNS: Final = ("years_from_edge", "n", "accuracy", "low", "high")
+EDGE_YEARS: Final = (0, 1, 2, 3, 5, 10)
+"""Where a row of the table by distance from an edge begins; the last has no end."""
+AGE_YEARS_COLUMNS: Final = ("read_as", "group", "n", "mae_years", "low", "high")
 
 Metrics = dict[str, float]
 
@@ -69,13 +83,19 @@ class Scores:
     """Per task: class, precision, recall, f1, each with low and high, and support; precision is
     NaN for a class never predicted, recall and F1 for a class that does not occur."""
     calibration: dict[TaskName, Calibration]
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    """Further tables of test, by file name: subgroup_ece (calibration.subgroup_errors),
+    subgroup_rates (gaps.rate_table), gender_gaps (gaps.gender_gap_table), and of the age group
+    age_edges (accuracy_by_edge) and age_years (errors_in_years)."""
 
 
-def score(predictions: pd.DataFrame) -> Scores:
+def score(predictions: pd.DataFrame, mean_ages: Sequence[float | None] | None = None) -> Scores:
     """Compute every number of a run from its predictions, as read_predictions gives them.
 
     Only predicted tasks are scored. A part that is absent (ad-hoc runs have no test faces) has no
     metrics. Subgroups of under 30 faces stay out of `metrics`, where they could not be marked.
+    mean_ages: mean age in years of the training faces of each age group; without it, errors in
+    years are not computed.
     """
     tasks = predicted_tasks(predictions)
     validation = predictions[predictions["part"] == "val"]
@@ -92,7 +112,7 @@ def score(predictions: pd.DataFrame) -> Scores:
             pd.DataFrame(columns=list(names)) for names in (COLUMNS, GAP_COLUMNS, INTERVAL_COLUMNS)
         )
         return Scores(metrics, subgroups, gaps, intervals, {}, {}, calibration)
-    return _score_test(test, tasks, metrics, calibration)
+    return _score_test(test, tasks, metrics, calibration, mean_ages)
 
 
 def _score_test(
@@ -100,6 +120,7 @@ def _score_test(
     tasks: tuple[TaskName, ...],
     metrics: Metrics,
     calibration: dict[TaskName, Calibration],
+    mean_ages: Sequence[float | None] | None,
 ) -> Scores:
     """Score one or more test faces; `metrics` is what validation and calibration gave."""
     predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
@@ -120,7 +141,20 @@ def _score_test(
     gaps = gap_table(subgroups, test, right)
     intervals = score_intervals(again, confusion, reports, metrics)
     metrics |= interval_metrics(intervals) | subgroup_metrics(subgroups) | gap_metrics(gaps)
-    return Scores(_existing(metrics), subgroups, gaps, intervals, confusion, reports, calibration)
+    tables = {
+        "subgroup_ece": subgroup_errors(
+            test, {task: Confidence.of(*_probabilities(test, task)) for task in tasks}
+        ),
+        "subgroup_rates": rate_table(test, predicted),
+        "gender_gaps": gender_gap_table(test, right),
+    }
+    if "age_group" in tasks and (test["age"] != MISSING).any():
+        tables["age_edges"] = accuracy_by_edge(test)
+        if any(mean is not None for mean in mean_ages or ()):
+            tables["age_years"] = errors_in_years(test, mean_ages or ())
+    return Scores(
+        _existing(metrics), subgroups, gaps, intervals, confusion, reports, calibration, tables
+    )
 
 
 def _probabilities(part: pd.DataFrame, task: TaskName) -> tuple[npt.NDArray[np.float64], Labels]:
@@ -172,6 +206,71 @@ def _age_group_distances(truth: Labels, predicted: Labels) -> Metrics:
     return {"within_one": float((off <= 1).mean()), "mae_groups": float(off.mean()), "qwk": qwk}
 
 
+def accuracy_by_edge(test: pd.DataFrame) -> pd.DataFrame:
+    """Score the age group by the true age's distance in years from the nearest edge of a group.
+
+    Edges are 14, 25, 40 and 60 years, each the last year of its group: a face of distance 0 is on
+    an edge, and the next group is one year away. The columns of AGE_EDGE_COLUMNS, with Wilson's
+    95 % interval; faces without an age in years are left out.
+    """
+    known = test[test["age"] != MISSING]
+    edges = np.array(AGE_GROUP_UPPER_YEARS[:-1])
+    distance = np.abs(known["age"].to_numpy()[:, None] - edges).min(axis=1)
+    row = np.searchsorted(EDGE_YEARS, distance, side="right") - 1
+    right = (known["age_group_pred"] == known["age_group"]).to_numpy()
+    n_faces = np.bincount(row, minlength=len(EDGE_YEARS))
+    n_right = np.bincount(row[right], minlength=len(EDGE_YEARS))
+    ends = [*(begin - 1 for begin in EDGE_YEARS[1:]), None]
+    names = [
+        f"{begin} or more" if end is None else f"{begin}" if begin == end else f"{begin}-{end}"
+        for begin, end in zip(EDGE_YEARS, ends, strict=True)
+    ]
+    accuracy = np.divide(n_right, n_faces, out=np.full(len(names), np.nan), where=n_faces > 0)
+    values = (names, n_faces, accuracy, *wilson(n_right, n_faces))
+    return pd.DataFrame(dict(zip(AGE_EDGE_COLUMNS, values, strict=True)))
+
+
+def errors_in_years(test: pd.DataFrame, mean_ages: Sequence[float | None]) -> pd.DataFrame:
+    """Give the mean absolute error in years of age groups that are read as their mean ages.
+
+    mean_ages: of the training faces of each group, as mean_ages_of gives them; one without faces
+    lies on the line between its neighbours' means. read_as: `predicted group`; `expected age`, the
+    means weighted by the probabilities; `true group`, the error that no prediction of groups
+    avoids. group: `all`, or the true age group. The columns of AGE_YEARS_COLUMNS, with the cluster
+    bootstrap's 95 % interval; faces without an age in years are left out.
+    """
+    known = test[test["age"] != MISSING]
+    truth, ages = known["age_group"].to_numpy(), known["age"].to_numpy()
+    means = np.array([np.nan if mean is None else mean for mean in mean_ages])
+    told = np.flatnonzero(~np.isnan(means))
+    means = np.interp(np.arange(len(means)), told, means[told])
+    probabilities = known[probability_columns("age_group")].to_numpy()
+    readings = {
+        "predicted group": means[known["age_group_pred"].to_numpy()],
+        "expected age": probabilities @ means,
+        "true group": means[truth],
+    }
+    rows = []
+    for name, years in readings.items():
+        for label, group in ((None, "all"), *enumerate(CLASS_NAMES["age_group"])):
+            chosen = np.ones(len(known), dtype=bool) if label is None else truth == label
+            if chosen.any():
+                error = np.abs(years - ages)[chosen]
+                ends = mean_span(error, known["cluster"].to_numpy()[chosen])
+                rows.append((name, group, int(chosen.sum()), float(error.mean()), *ends))
+    return pd.DataFrame(rows, columns=list(AGE_YEARS_COLUMNS))
+
+
+def mean_ages_of(training: pd.DataFrame) -> list[float | None]:
+    """Average the age in years of the training faces of each age group; None for one without."""
+    known = training[(training["age"] != MISSING) & (training["age_group"] != MISSING)]
+    means = known.groupby("age_group")["age"].mean()
+    return [
+        float(means[label]) if label in means.index else None
+        for label in range(n_classes("age_group"))
+    ]
+
+
 def class_report(truth: Labels, predicted: Labels, task: TaskName) -> pd.DataFrame:
     """Give precision, recall, F1 in [0, 1] and support of each class of `task`."""
     labels = list(range(n_classes(task)))
@@ -200,6 +299,8 @@ def _calibration_metrics(calibration: Mapping[TaskName, Calibration]) -> Metrics
             metrics[f"{SELECTED}val/{task}/temperature"] = found.temperature
         if "test" in found.error:
             metrics[f"test/{task}/ece"] = found.error["test"]
+            metrics[f"test/{task}/nll"] = found.nll["test"]
+            metrics[f"test/{task}/brier"] = found.brier["test"]
         if "test" in found.error_tempered and not found.at_end:
             metrics[f"test/{task}/ece_tempered"] = found.error_tempered["test"]
         if found.by_chance is not None:

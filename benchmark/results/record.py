@@ -93,6 +93,11 @@ class RunRecord:
         """Digest of the predictions that the metrics were computed from."""
         return str(self._scored["predictions_sha256"])
 
+    @property
+    def scoring_version(self) -> int:
+        """By which version of benchmark.results.metrics the run was scored."""
+        return int(self._scored.get("scoring_version", 0))
+
     @cached_property
     def failed(self) -> dict[str, Any]:
         """`failed.json`: when and why the run failed, with its traceback."""

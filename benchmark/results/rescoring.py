@@ -64,6 +64,8 @@ def _has_what_faces_tell(record: RunRecord, at_hand: AtHand | None) -> bool:
     names: tuple[str, ...] = (CHECKS_FILE,)
     if any(name.startswith("test/") for name in record.metrics):
         names = (CHECKS_FILE, SUSPECTS_SHEET)
+    if (record.folder / "age_edges.csv").is_file():
+        names = (*names, "age_years.csv")
     return all((record.folder / name).is_file() for name in names)
 
 

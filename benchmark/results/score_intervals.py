@@ -5,14 +5,19 @@ Gaps between groups have intervals of their own (benchmark.results.gaps).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from benchmark.results import counts
-from benchmark.results.calibration import Confidence, error_interval
+from benchmark.results.calibration import (
+    Confidence,
+    brier_losses,
+    error_interval,
+    log_losses,
+)
 from benchmark.results.intervals import Floats, cluster_sums, percentiles, resampled, wilson
 from benchmark.results.predictions import probability_columns
 from benchmark.tasks import COMBINED_WEIGHTS, TaskName, combined, n_classes
@@ -94,7 +99,8 @@ def _of_task(
     recall = _mean_span(report["recall_low"], report["recall_high"])
     f1 = _mean_span(report["f1_low"], report["f1_high"])
     probabilities = run.test[probability_columns(task)].to_numpy()
-    confidence = Confidence.of(probabilities, run.test[task].to_numpy())
+    truth = run.test[task].to_numpy()
+    confidence = Confidence.of(probabilities, truth)
     found = [
         (f"{start}/accuracy", WILSON, _rate(np.trace(matrix), matrix.sum())),
         (f"{start}/accuracy", BOOTSTRAP, run.span(task, counts.accuracy)),
@@ -105,6 +111,8 @@ def _of_task(
             _or(run.span(task, counts.balanced_accuracy), recall),
         ),
         (f"{start}/ece", BOOTSTRAP, error_interval(confidence, run.clusters)),
+        (f"{start}/nll", BOOTSTRAP, mean_span(log_losses(probabilities, truth), run.clusters)),
+        (f"{start}/brier", BOOTSTRAP, mean_span(brier_losses(probabilities, truth), run.clusters)),
     ]
     if task == "age_group":
         near = sum(int(np.trace(matrix, offset)) for offset in (-1, 0, 1))
@@ -114,6 +122,12 @@ def _of_task(
             (f"{start}/qwk", BOOTSTRAP, run.span(task, counts.quadratic_kappa)),
         ]
     return found
+
+
+def mean_span(values: Floats, clusters: npt.NDArray[np.integer[Any]]) -> Span:
+    """Give the cluster bootstrap's percentile interval of the mean of `values`, (n_faces,)."""
+    totals = resampled(cluster_sums(np.stack([values, np.ones(len(values))], axis=1), clusters))
+    return spread(totals[:, 0] / totals[:, 1])
 
 
 def _rate(n_right: int, n_faces: int) -> Span:

@@ -1,19 +1,25 @@
 """Calibration: by hand, equal to torchmetrics, and intervals that hold at the stated rate."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics import brier_score_loss, log_loss
 
 from benchmark.results.calibration import (
     AS_PREDICTED,
     CALIBRATION_BINS,
+    SUBGROUP_FACES,
     TEMPERATURES,
     TEMPERED,
     Confidence,
+    brier_losses,
     calibrate,
     calibration_error,
     error_by_chance,
     error_interval,
     fit_temperature,
+    log_losses,
+    subgroup_errors,
     tempered,
 )
 from benchmark.results.intervals import Floats
@@ -160,3 +166,48 @@ def test_the_interval_of_the_error_holds_at_the_stated_rate_or_more(
 def test_probabilities_that_leave_nothing_to_chance_have_no_interval() -> None:
     sure: Floats = np.ones(9)
     assert np.isnan(error_interval(Confidence(sure, sure), np.arange(9))).all()
+
+
+def test_likelihood_and_brier_score_by_hand() -> None:
+    # -log 0.8 = 0.2231, -log 0.1 = 2.3026. Brier: 0.2² + 0.1² + 0.1² = 0.06; 0.9² + 0.9² = 1.62.
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.9, 0.1, 0.0]])
+    np.testing.assert_allclose(
+        log_losses(probabilities, np.array([0, 1])), [0.2231, 2.3026], atol=1e-4
+    )
+    np.testing.assert_allclose(brier_losses(probabilities, np.array([0, 1])), [0.06, 1.62])
+
+
+def test_likelihood_and_brier_score_equal_scikit_learn() -> None:
+    random = np.random.default_rng(4)
+    probabilities, truth = random.dirichlet(np.full(5, 0.4), size=500), random.integers(5, size=500)
+    found = calibrate({"test": (probabilities, truth)})
+    assert found.nll["test"] == pytest.approx(log_loss(truth, probabilities, labels=range(5)))
+    expected = brier_score_loss(truth, probabilities, labels=range(5), scale_by_half=False)
+    assert found.brier["test"] == pytest.approx(expected)
+
+
+def test_a_label_that_was_given_no_probability_costs_a_finite_number() -> None:
+    assert log_losses(np.array([[1.0, 0.0]]), np.array([1]))[0] == pytest.approx(87.3, abs=0.1)
+
+
+def test_the_error_of_a_subgroup_is_that_of_its_faces_alone() -> None:
+    random = np.random.default_rng(8)
+    n_women = SUBGROUP_FACES + 40
+    test = pd.DataFrame({"gender": np.arange(500) < n_women, "age_group": 2, "race": 0}).astype(int)
+    test["cluster"] = np.arange(500)
+    test.loc[test.index[: SUBGROUP_FACES - 1], "age_group"] = 4
+    probabilities = random.dirichlet(np.ones(2), size=500)
+    truth = random.integers(2, size=500)
+    errors = subgroup_errors(test, {"gender": Confidence.of(probabilities, truth)})
+    # Groups of fewer than 200 faces (61+, 199) are absent.
+    assert errors["group"].tolist() == [
+        "all", "26-40", "male", "female", "White", "male White", "female White",
+    ]  # fmt: skip
+    women = errors.set_index("group").loc["female"]
+    ours = Confidence.of(probabilities[:n_women], truth[:n_women])
+    assert women["n"] == n_women
+    assert women["ece"] == pytest.approx(ours.error())
+    assert women["low"] < women["ece"] < women["high"]
+    assert women["chance"] == pytest.approx(error_by_chance(ours), abs=0.002)
+    alone = error_interval(ours, np.arange(n_women))
+    assert [women["low"], women["high"]] == pytest.approx(alone, abs=0.015)

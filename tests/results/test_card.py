@@ -5,11 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from benchmark.errors import RunError
 from benchmark.results.card import Origin, model_card
 from benchmark.results.card_text import page
+from benchmark.results.metrics import errors_in_years
+from benchmark.results.predictions import write_predictions
 from benchmark.results.record import RunRecord
 from benchmark.results.rescoring import rescore
 from tests.results.conftest import RunBuilder, an_experiment, made_up_predictions
@@ -79,6 +82,33 @@ def test_gaps_and_calibration_are_told_once_they_are_computed(runs: RunBuilder) 
     assert "By race, worst for **" in card
     assert "chance alone makes" in card
     assert row_of(card, "| task | calibration error |")
+    stored = json.loads((record.folder / "calibration.json").read_text())["tasks"]["gender"]
+    assert f"| {stored['nll']['test']:.3f} | {stored['brier']['test']:.3f} |" in card
+    assert "calibration error lies above what chance gives" in card
+
+
+def test_rates_women_and_men_and_age_are_told_once_they_are_computed(record: RunRecord) -> None:
+    predictions = made_up_predictions(SKILLS, n=1_200)
+    parts = [(part, faces) for part, faces in predictions.groupby("part")]
+    write_predictions(record.predictions_path, predictions)
+    (record.folder / "metrics.json").unlink()
+    counts = {"train": 3_200} | {part: len(faces) for part, faces in parts}
+    record = changed(record, "dataset.counts", counts)
+    rescore(record)
+    card = model_card(RunRecord(record.folder))
+    rates = pd.read_csv(record.folder / "subgroup_rates.csv")
+    female = rates[(rates["class"] == "female") & (rates["rate"] == "true positive")].iloc[0]
+    shown = row_of(card, "| female | true positive |")
+    assert f"| {female['highest_group']} {100 * female['highest']:.1f} % |" in shown
+    assert f"| {100 * female['difference']:.1f} (" in shown
+    assert row_of(card, "| race | adjusted for age group |")
+    assert row_of(card, "| years from an edge |")
+    # Without the training faces, whose mean ages they are, there are no errors in years.
+    assert "mean absolute error, years" not in card
+    table = errors_in_years(predictions[predictions["part"] == "test"], [7, 20, 33, 50, 70])
+    table.to_csv(record.folder / "age_years.csv", index=False)
+    mean = table.set_index(["read_as", "group"]).loc[("predicted group", "all"), "mae_years"]
+    assert f"{mean:.2f} (" in row_of(model_card(RunRecord(record.folder)), "| predicted group |")
 
 
 def test_limits_and_uses_that_are_not_intended_are_said(record: RunRecord) -> None:

@@ -4,12 +4,31 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from fairlearn.metrics import MetricFrame
+from fairlearn.metrics import (
+    MetricFrame,
+    equalized_odds_difference,
+    false_positive_rate_difference,
+    true_positive_rate_difference,
+)
 from sklearn.metrics import accuracy_score
+from statsmodels.stats.proportion import confint_proportions_2indep
 
-from benchmark.results.gaps import GAP_COLUMNS, gap_table, shuffled_faces
+from benchmark.results.gaps import (
+    ADJUSTED,
+    ADULTS,
+    EQUALIZED_ODDS,
+    FALSE_POSITIVE,
+    GAP_BY,
+    GAP_COLUMNS,
+    TRUE_POSITIVE,
+    gap_table,
+    gender_gap_table,
+    rate_table,
+    shuffled_faces,
+)
 from benchmark.results.intervals import RESAMPLES
 from benchmark.results.subgroups import BYS, By, group_codes, subgroup_table
+from benchmark.tasks import CLASS_NAMES, TASKS
 from tests.results.conftest import made_up_predictions
 
 
@@ -191,3 +210,138 @@ def test_equal_groups_are_told_apart_as_rarely_as_stated(clustered: bool) -> Non
 
 def test_a_planted_gap_is_found() -> None:
     assert simulate("plain", clustered=True, repeats=20)["found"].all()
+
+
+def test_rate_differences_equal_fairlearn() -> None:
+    table = made_up_predictions({"age_group": 1.2, "gender": 1.0, "race": 1.2}, n=9_000, seed=3)
+    test = table[table["part"] == "test"].reset_index(drop=True)
+    rates = rate_table(test, {task: test[f"{task}_pred"].to_numpy() for task in TASKS})
+    theirs = {
+        TRUE_POSITIVE: true_positive_rate_difference,
+        FALSE_POSITIVE: false_positive_rate_difference,
+        EQUALIZED_ODDS: equalized_odds_difference,
+    }
+    assert len(rates) == 3 * (5 + 1 + 5)
+    # Rates over few faces are theirs to compare, and not ours.
+    small = rates.loc[rates["n_left_out"] > 0, ["task", "class"]].itertuples(index=False, name=None)
+    compared = ~pd.MultiIndex.from_frame(rates[["task", "class"]]).isin(set(small))
+    assert compared.sum() >= 20
+    for row in rates[compared].to_dict("records"):
+        task, label = row["task"], CLASS_NAMES[row["task"]].index(row["class"])
+        expected = theirs[row["rate"]](
+            test[task] == label,
+            test[f"{task}_pred"] == label,
+            sensitive_features=group_codes(test, GAP_BY[task]),
+        )
+        assert row["difference"] == pytest.approx(expected), row
+        assert row["low"] <= row["difference"] <= row["high"], row
+
+
+def test_rates_over_few_faces_are_counted_and_not_compared() -> None:
+    # 40 White and 40 Black women, 29 of them Asian: 0.75, 0.5 and (left out) 0 read as women.
+    races = np.repeat([0, 1, 2], [40, 40, 29])
+    faces = faces_of(1, races)
+    said = np.concatenate([[1] * 30 + [0] * 10, [1] * 20 + [0] * 20, [0] * 29])
+    rates = rate_table(faces, {"gender": said}).set_index("rate")
+    row = rates.loc[TRUE_POSITIVE]
+    assert row[["n_ranked", "n_left_out", "lowest_group", "lowest"]].tolist() == [
+        2,
+        1,
+        "Black",
+        0.5,
+    ]
+    assert row["difference"] == pytest.approx(0.25)
+    # Without any man there is no false positive, and no equalized odds.
+    assert rates.loc[FALSE_POSITIVE, "n_ranked"] == 0
+    assert EQUALIZED_ODDS not in rates.index
+
+
+def test_rates_that_follow_from_the_labels_alone_are_what_permutation_gives() -> None:
+    # Race is read as White for half of the Asian and none of the Black faces, whatever the gender;
+    # women are Asian and men Black more often. The false positives of White differ, and within
+    # each true class they do not: permutation within it expects the same difference.
+    faces = faces_of(np.repeat([0, 1], 200), [1] * 150 + [2] * 50 + [1] * 50 + [2] * 150)
+    said = np.where((faces["race"] == 2) & (np.arange(400) % 2 == 0), 0, faces["race"])
+    row = (
+        rate_table(faces, {"race": said}).set_index(["class", "rate"]).loc["White", FALSE_POSITIVE]
+    )
+    assert row["difference"] == pytest.approx(75 / 200 - 25 / 200)
+    assert row["permuted"] == pytest.approx(0.25, abs=0.01)
+    assert row["p"] > 0.4
+
+
+@pytest.mark.parametrize(("shift", "most"), [(0.0, 0.10), (0.4, 1.0)])
+def test_equal_rates_are_seldom_found_to_differ_and_a_planted_difference_is(
+    shift: float, most: float
+) -> None:
+    random = np.random.default_rng(5)
+    faces = faces_of(np.tile([0, 1], 300), np.repeat(np.arange(3), 200))
+    found = []
+    for _ in range(100):
+        missed = random.random(600) < 0.2 + shift * (faces["race"] == 1)
+        rates = rate_table(
+            faces, {"gender": np.where(missed, 1 - faces["gender"], faces["gender"])}
+        )
+        found.append(float(rates.query("rate == @EQUALIZED_ODDS")["p"].iloc[0]) <= 0.05)
+    assert np.mean(found) <= most
+    assert np.mean(found) >= (0.95 if shift else 0.0)
+
+
+def test_a_shuffle_within_strata_leaves_each_stratum_its_answers() -> None:
+    clusters = np.array([0, 0, 1, 1, 2, 2, 3, 4, 5])
+    strata = np.array([0, 1, 1, 0, 0, 0, 1, 1, 0])
+    shuffles = shuffled_faces(clusters, strata)
+    assert (strata[shuffles] == strata).all()
+    # The two clusters of both strata change places, face by face; one alone in its kind stays.
+    assert set(map(tuple, shuffles[:, :4])) == {(0, 1, 2, 3), (3, 2, 1, 0)}
+    assert (shuffles[:, [4, 5, 8]] == [4, 5, 8]).all()
+
+
+def test_the_gender_gap_within_age_groups_by_hand() -> None:
+    # 0-14: 40 girls, 20 right; 60 boys, 54 right: 0.5 - 0.9 = -0.4. 26-40: 300 women and 100 men,
+    # 90 % right of both: 0. Adults alone are the latter. All: 290/340 - 144/160 = -0.0471.
+    # Adjusted: (100 * -0.4 + 400 * 0) / 500 = -0.08.
+    faces = faces_of([1] * 40 + [0] * 60 + [1] * 300 + [0] * 100)
+    faces["age_group"] = [0] * 100 + [2] * 400
+    right = np.concatenate(
+        [np.arange(n) < n_right for n, n_right in ((40, 20), (60, 54), (300, 270), (100, 90))]
+    )
+    gaps = gender_gap_table(faces, {"gender": right}).set_index("within")
+    assert gaps.index.tolist() == ["all", "0-14", "26-40", ADULTS, ADJUSTED]
+    expected = [290 / 340 - 0.9, -0.4, 0, 0, -0.08]
+    np.testing.assert_allclose(gaps["difference"], expected, atol=1e-12)
+    assert gaps.loc["0-14", ["n_female", "n_male", "female", "male"]].tolist() == [40, 60, 0.5, 0.9]
+    assert gaps.loc[ADJUSTED, ["n_female", "n_male"]].tolist() == [340, 160]
+    assert gaps.loc["0-14", "p"] < 0.001
+    assert gaps.loc["26-40", "p"] > 0.9
+
+
+def test_the_gender_gaps_interval_is_that_of_agresti_and_caffo() -> None:
+    faces = faces_of([1] * 400 + [0] * 400)
+    right = np.concatenate([np.arange(400) < 300, np.arange(400) < 360])
+    row = gender_gap_table(faces, {"gender": right}).set_index("within").loc["all"]
+    expected = confint_proportions_2indep(300, 400, 360, 400, method="agresti-caffo")
+    assert [row["low"], row["high"]] == pytest.approx(expected, abs=0.003)
+
+
+def test_age_alone_makes_no_gender_gap_once_adjusted() -> None:
+    # 0.6 of the children are right and 0.9 of the adults, women and men; most children are girls.
+    numbers, rates = [300, 100, 200, 600], [0.6, 0.6, 0.9, 0.9]
+    faces = faces_of(np.repeat([1, 0, 1, 0], numbers))
+    faces["age_group"] = np.repeat([0, 2], [400, 800])
+    right = np.concatenate(
+        [np.arange(n) < rate * n for n, rate in zip(numbers, rates, strict=True)]
+    )
+    gaps = gender_gap_table(faces, {"gender": right}).set_index("within")
+    assert gaps.loc["all", "high"] < 0
+    assert gaps.loc["all", "p"] < 0.01
+    assert gaps.loc[ADJUSTED, "difference"] == pytest.approx(0)
+    assert gaps.loc[ADJUSTED, "p"] > 0.9
+
+
+def test_faces_without_gender_or_age_are_in_no_gender_gap() -> None:
+    faces = faces_of([1] * 40 + [0] * 40 + [-1] * 40)
+    faces.loc[:9, "age_group"] = -1
+    gaps = gender_gap_table(faces, {"race": np.ones(120, dtype=bool)}).set_index("within")
+    assert gaps.loc["all", ["n_female", "n_male"]].tolist() == [40, 40]
+    assert gaps.loc["26-40", ["n_female", "n_male"]].tolist() == [30, 40]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from benchmark.results.metrics import score
+from benchmark.results.metrics import accuracy_by_edge, errors_in_years, mean_ages_of, score
 from benchmark.results.predictions import predictions_table, read_predictions, write_predictions
 from benchmark.tasks import TASKS
 from tests.results.conftest import certain, made_up_faces, made_up_predictions
@@ -227,3 +227,67 @@ def test_faces_of_one_cluster_are_counted() -> None:
     table = predictions_table(faces, "test", {"gender": certain(faces["gender"], "gender")})
     metrics = score(table).metrics
     assert metrics["test/n_faces"] - metrics["test/n_clusters"] == 2
+
+
+def _aged(ages: list[int], answers: list[int]) -> pd.DataFrame:
+    groups = [int(np.searchsorted([14, 25, 40, 60], age)) for age in ages]
+    faces = _faces(groups, [0] * len(ages)).assign(age=ages)
+    return predictions_table(faces, "test", {"age_group": certain(answers, "age_group")})
+
+
+def test_accuracy_by_distance_from_an_edge_by_hand() -> None:
+    # On an edge: 14 (read 0-14, right), 25 (read 26-40, wrong). One year from it: 26. 3 or 4: 10.
+    # 5 to 9: 20 (from 25) and 33 (from 40). The farthest from all edges: 90.
+    table = _aged([14, 25, 26, 10, 20, 33, 90], [0, 2, 2, 0, 1, 2, 3])
+    found = accuracy_by_edge(table).set_index("years_from_edge")
+    assert found.index.tolist() == ["0", "1", "2", "3-4", "5-9", "10 or more"]
+    assert found["n"].tolist() == [2, 1, 0, 1, 2, 1]
+    assert found["accuracy"].dropna().tolist() == [0.5, 1, 1, 1, 0]
+    assert np.isnan(found.loc["2", "accuracy"])
+    # Wilson, 1 of 1: low = 1 / (1 + 1.96²) = 0.2065.
+    assert found.loc["1", ["low", "high"]].tolist() == pytest.approx([0.2065, 1], abs=1e-4)
+
+
+def test_errors_in_years_by_hand() -> None:
+    # Read as 0-14 (mean 5), 26-40 (mean 32): |10 - 5| = 5, |30 - 32| = 2, |50 - 32| = 18. Their
+    # true groups' means are 5, 32 and 50: 5, 2, 0.
+    table = _aged([10, 30, 50], [0, 2, 2])
+    found = errors_in_years(table, [5, 20, 32, 50, 70]).set_index(["read_as", "group"])["mae_years"]
+    assert found["predicted group", "all"] == pytest.approx(25 / 3)
+    assert found["predicted group", "41-60"] == 18
+    assert found["expected age", "all"] == pytest.approx(25 / 3)
+    assert found["true group", "all"] == pytest.approx(7 / 3)
+
+
+def test_an_expected_age_weighs_means_by_probabilities() -> None:
+    # 0.5 · 20 + 0.5 · 32 = 26 for a face of 30: 4 years off; read as 15-25 it is 10 off.
+    answer = np.array([[0, 0.5, 0.5, 0, 0]])
+    table = predictions_table(_faces([2], [0]).assign(age=30), "test", {"age_group": answer})
+    found = errors_in_years(table, [5, 20, 32, 50, 70]).set_index(["read_as", "group"])["mae_years"]
+    assert found["expected age", "all"] == 4
+    assert found["predicted group", "all"] == 10
+
+
+def test_a_group_without_training_faces_lies_between_its_neighbours() -> None:
+    means = mean_ages_of(_aged([10, 12, 30, 50, 70], [0] * 5))
+    assert means == [11, None, 30, 50, 70]
+    found = errors_in_years(_aged([20], [1]), means)
+    assert found["mae_years"].iloc[0] == pytest.approx(abs(20 - (11 + 30) / 2))
+
+
+def test_faces_without_an_age_have_no_errors_in_years() -> None:
+    table = _aged([14, 30], [0, 2]).assign(age=-1)
+    assert score(table, [5, 20, 32, 50, 70]).tables.keys().isdisjoint({"age_edges", "age_years"})
+
+
+def test_further_tables_come_with_the_scores() -> None:
+    scores = score(made_up_predictions(SKILLS, n=2_000), [7, 20, 33, 50, 70])
+    assert set(scores.tables) == {
+        "subgroup_ece", "subgroup_rates", "gender_gaps", "age_edges", "age_years",
+    }  # fmt: skip
+    assert all(len(table) for table in scores.tables.values())
+    intervals = scores.intervals.set_index("metric")
+    for name in ("nll", "brier"):
+        value = scores.metrics[f"test/race/{name}"]
+        assert intervals.loc[f"test/race/{name}", "low"] < value
+        assert value < intervals.loc[f"test/race/{name}", "high"]

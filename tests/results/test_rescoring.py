@@ -54,7 +54,8 @@ def test_everything_is_made_from_the_predictions_alone(record: RunRecord) -> Non
         "calibration.json", "confusion_gender.json", "confusion_gender.png", "curves.png",
         "gaps.csv", "heat_map_gender.png", "intervals.csv", "label_suspects.csv", "metrics.json",
         "mistakes.csv", "reliability_gender.csv", "reliability_gender.png", "report_gender.csv",
-        "subgroups.csv", "subgroups_gender.png",
+        "subgroups.csv", "subgroups_gender.png", "subgroup_ece.csv", "subgroup_rates.csv",
+        "gender_gaps.csv",
     }  # fmt: skip
     expected = score(read_predictions(record.predictions_path)).metrics
     assert {k: v for k, v in again(record).metrics.items() if "cost/" not in k} == expected
@@ -214,6 +215,21 @@ def test_the_data_set_coming_to_hand_later_completes_a_run(
     rescore(record)
     assert not (record.folder / "label_suspects.png").exists()
     assert rescore(again(record), [drawn_faces]) == "rescored"
+
+
+def test_errors_in_years_are_of_the_training_faces_means_and_come_with_the_data_set(
+    tmp_path: Path, drawn_faces: FaceSet
+) -> None:
+    record = drawn_run(tmp_path, drawn_faces, an_experiment(tasks=("age_group",)))
+    rescore(record)
+    assert not (record.folder / "age_years.csv").exists()
+    assert rescore(again(record), [drawn_faces]) == "rescored"
+    found = pd.read_csv(record.folder / "age_years.csv").set_index(["read_as", "group"])
+    table = drawn_faces.table
+    means = table[table["part"] == "train"].groupby("age_group")["age"].mean()
+    test = read_predictions(record.predictions_path).query("part == 'test'")
+    errors = (test["age_group_pred"].map(means) - test["age"]).abs()
+    assert found.loc[("predicted group", "all"), "mae_years"] == pytest.approx(errors.mean())
 
 
 def test_another_data_set_is_not_taken_for_the_run_s_own(
