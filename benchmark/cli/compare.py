@@ -59,9 +59,9 @@ def compare(
 ) -> None:
     """Tell whether one network reads faces better than another, and by how much.
 
-    Paired on the same test faces, each against the first; in a suite, each against the one that its
-    definition names. Every MTL network is compared with its single-task twins besides. Several
-    seeds are averaged; one seed permits no claim about an experiment.
+    Paired on the same test faces, each against the first. Of a suite, or of one experiment named
+    alone: MTL networks against their single-task counterparts, and each experiment against the one
+    that its definition names. One seed permits no claim about an experiment.
 
     Examples:
       facebench compare mtl-cnn-none-full-short

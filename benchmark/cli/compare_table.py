@@ -26,7 +26,7 @@ from benchmark.results.comparison import Comparison, Standing, Table
 from benchmark.results.comparison_formats import difference_text, title_of
 from benchmark.results.rows import TaskScore
 from benchmark.results.verdicts import (
-    TWINS,
+    COUNTERPARTS,
     Line,
     by_arm,
     by_pair,
@@ -42,7 +42,7 @@ INDENT: Final = 2
 SHORTEST_VERDICT: Final = 24
 """Characters that a verdict gets at least."""
 SHORTEST_NAME: Final = 18
-STYLES: Final = {"better": "green", "worse": "red", "cannot be told apart": ""}
+STYLES: Final = {"better": "green", "worse": "red", "no significant difference": ""}
 
 
 def render(comparison: Comparison, width: int) -> Group:
@@ -133,7 +133,7 @@ def _differences(table: Table, width: int) -> list[RenderableType]:
 
 
 def _pair_heading(table: Table, lines: Sequence[Line]) -> list[Text]:
-    reference = TWINS if table.kind == "twins" else lines[0].reference.label
+    reference = COUNTERPARTS if table.kind == "twins" else lines[0].reference.label
     how = test_text(lines[0])
     if any(test_text(line) != how for line in lines):
         how = "; ".join(f"{TASK_TITLES[line.task]}: {test_text(line)}" for line in lines)
@@ -143,11 +143,11 @@ def _pair_heading(table: Table, lines: Sequence[Line]) -> list[Text]:
 
 def _form(lines: Sequence[Line], width: int) -> _Form:
     """Take one line a task where that fits, else two lines and a verdict in a narrow column."""
-    roomy = ("", "accuracy, points", "macro-F1, points", "p", "Holm", "verdict")
+    roomy = ("", "accuracy, pp", "macro-F1, pp", "p", "Holm", "verdict")
     widths = _widths(roomy, _columns([_one_line(line) for line in lines]))
     if INDENT + _total(widths) <= width:
         return _Form(roomy, tuple(widths), one_line=True)
-    narrow = ("", "difference, points", "p", "Holm", "verdict")
+    narrow = ("", "difference, pp", "p", "Holm", "verdict")
     widths = _widths(narrow, _columns([_stacked(line) for line in lines]))
     widths[-1] = max(width - INDENT - _total(widths) + widths[-1], SHORTEST_VERDICT)
     return _Form(narrow, tuple(widths), one_line=False)

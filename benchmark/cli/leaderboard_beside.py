@@ -32,7 +32,7 @@ Outcomes = dict[TaskName | None, Against]
 
 
 def differences_table(table: Table, width: int) -> RichTable | None:
-    """Set each row against its twins, what it is compared with, the first row and the study.
+    """Set each row against its counterparts, what it is compared with, the first row and the study.
 
     One line a cell where that fits, else three; None where there is nothing to set against.
     """
@@ -42,7 +42,7 @@ def differences_table(table: Table, width: int) -> RichTable | None:
     )
     if together:
         tasks.append(None)
-    heads = [Text("difference in points"), *(Text(_title(task)) for task in tasks)]
+    heads = [Text("difference in pp"), *(Text(_title(task)) for task in tasks)]
     for between in (" ", "\n"):
         lines = list(_lines(table, tasks, between))
         measured = widths(heads, [[Text(line.first), *line.cells] for line in lines])
@@ -103,7 +103,7 @@ def _comparisons(
 
 def _label(table: Table, outcome: Against) -> str:
     if outcome.kind == "twin":
-        return "to its STL twins" if table.kind == "mtl" else "to its MTL twin"
+        return "to its STL counterparts" if table.kind == "mtl" else "to its MTL counterpart"
     return "to the first row" if outcome.kind == "first" else f"to {outcome.other}"
 
 
@@ -115,7 +115,7 @@ def _column(table: Table, outcome: Against) -> TaskName | None:
 def _cell(outcome: Against | None, between: str) -> Text:
     if outcome is None:
         return Text(NOTHING, style="dim")
-    cell = Text(difference_text(outcome), style="bold" if outcome.told_apart else "")
+    cell = Text(difference_text(outcome), style="bold" if outcome.significant else "")
     ends, _, p = ends_text(outcome).partition(", ")
     small = f"({ends}), {p}" if between == " " else f"{ends.replace(' to ', ', ')}\n{p}"
     return cell.append(f"{between}{small}", style="dim")

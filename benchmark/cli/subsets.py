@@ -151,7 +151,7 @@ def _subset_table(study: "SubsetStudy") -> Table:
             "\n".join(differences),
             "\n".join(p_text(pair) for pair in pairs),
         )
-        verdicts = {verdict_text(pair) for pair in pairs if pair is not None and pair.told_apart}
+        verdicts = {verdict_text(pair) for pair in pairs if pair is not None and pair.significant}
         if verdicts:
             table.rows[-1].style = "bold"
     return table

@@ -17,7 +17,7 @@ from benchmark.results.verdicts import Line
 from benchmark.tasks import TASKS
 
 SEEDS: Final = "--seeds 0,1,2"
-HOLLOW: Final = "Filled: told apart after Holm's correction over the table; hollow: not."
+HOLLOW: Final = "Filled: significant after Holm's correction; hollow: not."
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def forest(
                 line.difference.accuracy,
                 line.difference.low,
                 line.difference.high,
-                filled=line.verdict != "cannot be told apart",
+                filled=line.significant,
             )
             for line in lines
             if line.task == task

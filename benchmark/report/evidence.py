@@ -7,10 +7,11 @@ from functools import cached_property
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment, Protocol
 from benchmark.report.links import DIGITS, MlflowLinks
-from benchmark.results.answers import Answers, read_answers
 from benchmark.results.arms import Absent, Arm
 from benchmark.results.board import Kind, Leaderboard, Table
+from benchmark.results.comparison import Book, Found
 from benchmark.results.library import Library
+from benchmark.results.paired import Family
 from benchmark.results.row import Row, Setting
 from benchmark.results.rows import Run, definition_key
 from benchmark.tasks import TASKS, TaskName
@@ -47,26 +48,6 @@ class Network:
         return Arm(self.row.name, self.runs)
 
 
-@dataclass
-class Book:
-    """The answers of runs on their test faces, each file read once."""
-
-    _read: dict[tuple[str, ...], Answers | RunError] = field(default_factory=dict)
-
-    def answers(self, arm: Arm) -> Answers:
-        """Read the answers of all runs of an arm; raise RunError where they cannot be read."""
-        if arm.identities not in self._read:
-            try:
-                records = [run.record for run in arm.runs]
-                self._read[arm.identities] = read_answers(records, arm.tasks)
-            except RunError as error:
-                self._read[arm.identities] = error
-        found = self._read[arm.identities]
-        if isinstance(found, RunError):
-            raise found
-        return found
-
-
 @dataclass(frozen=True)
 class Evidence:
     """All that is known of one data set's runs."""
@@ -79,6 +60,8 @@ class Evidence:
     """Those asked for; empty: every experiment that was begun."""
     links: MlflowLinks
     book: Book = field(default_factory=Book)
+    found: dict[Family, Found] = field(default_factory=dict)
+    """What came of the page's comparisons, once benchmark.report.pairs has made them."""
 
     @property
     def dataset(self) -> str:

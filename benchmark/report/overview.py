@@ -1,4 +1,4 @@
-"""Which network is best, and which cannot be told apart from it."""
+"""Which network is best, and which do not differ from it significantly."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -8,22 +8,21 @@ from markupsafe import Markup
 from benchmark.report import plots
 from benchmark.report.answers import Answer, Sentence, runs_of, suite_command, unanswered
 from benchmark.report.evidence import Evidence, Network
-from benchmark.report.pairs import Judged, judged, plan_couples
+from benchmark.report.pairs import judged
 from benchmark.report.plots import Picture, Span
 from benchmark.report.tables import lines_table
 from benchmark.results.board import HEADINGS, KINDS, Kind
 from benchmark.results.cells import accuracy_text, with_sd
+from benchmark.results.comparison import Found
 from benchmark.results.comparison_notes import gap_sentences
-from benchmark.results.verdicts import by_pair, joined
+from benchmark.results.verdicts import by_pair, family_text, joined
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 SHOWN_IN_RANKING: Final = 12
-MOST_RIVALS: Final = 60
-"""So many networks meet the first of their table; what stands far below it needs no test."""
 
 
 def which_network(evidence: Evidence) -> Answer:
-    """Which network is best on validation, and which cannot be told apart from it on test?"""
+    """Which network is best on validation, and which do not differ from it on test?"""
     slug, question = "best", "Which network reads a face best?"
     boards = [(kind, evidence.ranked(kind)) for kind in KINDS]
     first = next((ranked for _, ranked in boards if ranked), None)
@@ -46,7 +45,11 @@ def which_network(evidence: Evidence) -> Answer:
                 caption = f"{HEADINGS[kind]}: every other network against the first"
                 tables.append(
                     lines_table(
-                        f"{slug}-{kind}", caption, rivals.lines, evidence.links, rivals.family
+                        f"{slug}-{kind}",
+                        caption,
+                        rivals.lines,
+                        evidence.links,
+                        family_text(rivals.lines),
                     )
                 )
     return Answer(
@@ -59,8 +62,8 @@ def which_network(evidence: Evidence) -> Answer:
         tables=tuple(tables),
         missing=tuple(missing),
         notes=(
-            "Best means best on validation, which ranks; test was read once and is shown. Not told "
-            "apart means not separable on any of the tasks, no more.",
+            "Best means best on validation, which ranks; test was read once and is shown. No "
+            "significant difference does not mean equal.",
         ),
     )
 
@@ -89,9 +92,13 @@ def _ranking(task: TaskName, ranked: Sequence[Network]) -> Markup | None:
     return plots.rates_panel(task, spans) if spans else None
 
 
-def _rivals(evidence: Evidence, ranked: Sequence[Network]) -> Judged:
-    couples = [(ranked[0].row.name, other.row.name) for other in ranked[1 : 1 + MOST_RIVALS]]
-    return judged(evidence, plan_couples(evidence, couples, TASKS))
+def _rivals(evidence: Evidence, ranked: Sequence[Network]) -> Found:
+    """Keep what was compared with the first of these networks."""
+    found, first = judged(evidence, "first"), ranked[0].row.name
+    return Found(
+        tuple(line for line in found.lines if line.reference.label == first),
+        tuple(gap for gap in found.gaps if gap.reference == first),
+    )
 
 
 def _best_sentence(kind: Kind, ranked: Sequence[Network]) -> str:
@@ -108,24 +115,20 @@ def _best_sentence(kind: Kind, ranked: Sequence[Network]) -> str:
     )
 
 
-def _tie_sentences(ranked: Sequence[Network], rivals: Judged) -> Iterator[str]:
+def _tie_sentences(ranked: Sequence[Network], rivals: Found) -> Iterator[str]:
     if len(ranked) < 2 or not rivals.lines:
         return
     pairs = by_pair(rivals.lines)
-    tied = [
-        ours[0].arm.label
-        for ours in pairs
-        if all(line.verdict == "cannot be told apart" for line in ours)
-    ]
+    tied = [ours[0].arm.label for ours in pairs if not any(line.significant for line in ours)]
     better = {
         ours[0].arm.label: [TASK_TITLES[line.task] for line in ours if line.verdict == "better"]
         for ours in pairs
     }
     ahead = [f"{name} ({joined(tasks)})" for name, tasks in better.items() if tasks]
     if tied:
-        yield f"Not to be told apart from it on test: {joined(tied)}."
+        yield f"No significant difference from it on any task of the test: {joined(tied)}."
     else:
-        yield f"Each of the {len(pairs)} others can be told apart from it on test."
+        yield "Each of the others differs from it significantly on some task of the test."
     if ahead:
         yield f"Better than it on test: {joined(ahead)}."
     if any(line.of_trainings_alone for line in rivals.lines):

@@ -1,24 +1,23 @@
-"""Experiments that differ in one respect, and what came of setting them side by side."""
+"""What the page compares: experiments that differ in one respect, rivals of the first, MTL and STL.
+
+All comparisons of the page are made and judged together, so that each has one verdict.
+"""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import numpy as np
-
 from benchmark.architectures import architecture_named
-from benchmark.errors import RunError
 from benchmark.experiment import CONDITIONINGS, Experiment
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
 from benchmark.report.evidence import Evidence
-from benchmark.results.answers import Answers, difference_in_faces
-from benchmark.results.arms import Absent, Arm, contestants, why_not_comparable
-from benchmark.results.meetings import Gap, Meeting, Plan
-from benchmark.results.paired import Pair, paired_difference
-from benchmark.results.verdicts import Compared, Line, judge
-from benchmark.tasks import TaskName
+from benchmark.results.board import KINDS, Kind
+from benchmark.results.comparison import Found, judge_plans
+from benchmark.results.meetings import NO_TASK, Plan, counterparts_plan, plan_meeting
+from benchmark.results.paired import Family
+from benchmark.tasks import TASKS
 
 Respect = Literal["weights", "trainable_stages", "conditioning"]
 PART_OF: Final[dict[Respect, str]] = {
@@ -26,6 +25,13 @@ PART_OF: Final[dict[Respect, str]] = {
     "trainable_stages": "backbone",
     "conditioning": "head",
 }
+RESPECT_OF: Final[dict[Family, Respect]] = {
+    "weights": "weights",
+    "depth": "trainable_stages",
+    "conditioning": "conditioning",
+}
+MOST_RIVALS: Final = 60
+"""So many networks are compared with the first of their table."""
 
 
 @dataclass(frozen=True)
@@ -100,82 +106,41 @@ def differing_rates(reference: Experiment, arm: Experiment) -> str:
     return "" if one == other else f"learning rates {one:g} and {other:g}"
 
 
-@dataclass(frozen=True)
-class Judged:
-    """Differences whose p-values were corrected together, and what could not be compared."""
-
-    lines: tuple[Line, ...] = ()
-    gaps: tuple[Gap, ...] = ()
-
-    @property
-    def family(self) -> str:
-        """How many p-values were corrected together."""
-        return (
-            f"Holm: corrected over all {len(self.lines)} p-values of this table; 0.05 or less "
-            "tells networks apart."
-        )
-
-
-def plan_couples(
-    evidence: Evidence, couples: Iterable[tuple[str, str]], tasks: Sequence[TaskName]
-) -> Plan:
-    """Plan meetings of experiments by name, reference first; who is absent becomes a gap."""
+def planned(evidence: Evidence, couples: Iterable[tuple[str, str]]) -> Plan:
+    """Plan comparisons of experiments by name, reference first; who is absent becomes a gap."""
     plan = Plan()
     for reference, arm in couples:
-        sides = [evidence.arm(name) for name in (reference, arm)]
-        absent = [side for side in sides if isinstance(side, Absent)]
-        present = [side for side in sides if isinstance(side, Arm)]
-        if absent:
-            why = "; ".join(f"{side.label}: {side.why}" for side in absent)
-            plan.gaps.append(Gap(arm, reference, why))
-            continue
-        shared = tuple(task for task in tasks if all(task in side.tasks for side in present))
-        if shared:
-            plan.meetings.append(Meeting(present[0], present[1], shared))
+        plan_meeting(plan, evidence.arm(reference), evidence.arm(arm), TASKS)
+    plan.gaps = [gap for gap in plan.gaps if gap.why != NO_TASK]
     return plan
 
 
-def judged(evidence: Evidence, plan: Plan) -> Judged:
-    """Compare all that can be, and correct their p-values together; the rest becomes gaps."""
-    compared: list[Compared] = []
-    gaps = list(plan.gaps)
-    for meeting in plan.meetings:
-        try:
-            why = _obstacle(evidence, meeting)
-        except RunError as error:
-            why = error.found
-        if why is None:
-            compared += _differences(evidence, meeting)
-        else:
-            gaps.append(Gap(meeting.arm.label, meeting.reference.label, why))
-    return Judged(judge(compared) if compared else (), tuple(gaps))
+def respect_couples(evidence: Evidence, respect: Respect) -> list[tuple[Siblings, str, str]]:
+    """List who is compared in a respect: what the two share, and their names, reference first."""
+    honest = [item for item in evidence.experiments if not item.protocol.leaky]
+    return [
+        (group, reference.name, arm.name)
+        for group in siblings(honest, respect)
+        for reference, arm in group.couples()
+    ]
 
 
-def _obstacle(evidence: Evidence, meeting: Meeting) -> str | None:
-    why = why_not_comparable(meeting.arm, meeting.reference)
-    if why is not None:
-        return why
-    ours, theirs = (evidence.book.answers(side) for side in (meeting.arm, meeting.reference))
-    differing = difference_in_faces(ours.faces, theirs.faces)
-    return f"they were tested on different faces, {differing}" if differing else None
+def first_couples(evidence: Evidence, kind: Kind) -> list[tuple[str, str]]:
+    """Pair the first network of a table with those that follow it by validation."""
+    ranked = [network.row.name for network in evidence.ranked(kind)]
+    return [(ranked[0], name) for name in ranked[1 : 1 + MOST_RIVALS]]
 
 
-def _differences(evidence: Evidence, meeting: Meeting) -> list[Compared]:
-    reference, arm = contestants(meeting.reference, meeting.arm)
-    theirs = _answers(evidence, reference, meeting.reference)
-    ours = _answers(evidence, arm, meeting.arm)
-    clusters = ours.faces["cluster"].to_numpy(dtype=np.int64)
-    compared: list[Compared] = []
-    for task in meeting.tasks:
-        truth = ours.faces[task].to_numpy(dtype=np.int64)
-        pair = Pair(truth, clusters, theirs.predicted[task], ours.predicted[task])
-        compared.append((reference, arm, task, paired_difference(pair)))
-    return compared
-
-
-def _answers(evidence: Evidence, contestant: Arm, whole: Arm) -> Answers:
-    """Give the answers of all runs of an arm, or of the one that was chosen."""
-    answers = evidence.book.answers(whole)
-    if contestant.identities == whole.identities:
-        return answers
-    return answers.of_run(whole.identities.index(contestant.identities[0]))
+def judged(evidence: Evidence, family: Family) -> Found:
+    """Give what came of one question; all of the page's are compared and judged together."""
+    if not evidence.found:
+        named = [evidence.arm(item.name) for item in evidence.experiments]
+        plans = {
+            question: planned(evidence, [pair[1:] for pair in respect_couples(evidence, respect)])
+            for question, respect in RESPECT_OF.items()
+        }
+        plans["mtl_stl"] = counterparts_plan(evidence.library, named, evidence.dataset, TASKS)
+        firsts = [pair for kind in KINDS for pair in first_couples(evidence, kind)]
+        plans["first"] = planned(evidence, firsts)
+        evidence.found.update(judge_plans(plans, evidence.book))
+    return evidence.found[family]

@@ -6,13 +6,14 @@ table beside it too; a screen reader is told what the panel says, not how it loo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from markupsafe import Markup
 
 from benchmark.report import svg
 from benchmark.report.svg import SHAPES, WIDTH, Scale, scale_over
 from benchmark.results.cells import percent
+from benchmark.results.paired import Verdict
 from benchmark.results.verdicts import points, points_span
 from benchmark.tasks import TASK_TITLES, TaskName
 
@@ -40,7 +41,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Span:
-    """A labelled value with its interval; `filled` where it is told apart from the reference."""
+    """A labelled value with its interval; `filled` where it is significant."""
 
     label: str
     value: float
@@ -117,7 +118,7 @@ class Slope:
     label: str
     alone: float
     together: float
-    verdict: Literal["better", "worse", "cannot be told apart"]
+    verdict: Verdict
 
 
 def slopes_panel(task: TaskName, slopes: Sequence[Slope]) -> Markup:

@@ -19,17 +19,26 @@ from benchmark.report.answers import (
 from benchmark.report.depths import depth_pictures
 from benchmark.report.evidence import Evidence
 from benchmark.report.pairs import (
-    Judged,
+    RESPECT_OF,
     Respect,
     Siblings,
     differing_rates,
     judged,
-    plan_couples,
+    respect_couples,
     siblings,
 )
 from benchmark.report.tables import lines_table
+from benchmark.results.comparison import Found
 from benchmark.results.comparison_notes import gap_sentences
-from benchmark.results.verdicts import Line, by_pair, joined, pair_sentence, points
+from benchmark.results.paired import NOT_SIGNIFICANT, Family
+from benchmark.results.verdicts import (
+    Line,
+    by_pair,
+    family_text,
+    joined,
+    pair_sentence,
+    points,
+)
 from benchmark.tasks import TASK_TITLES, TASKS
 
 
@@ -48,7 +57,7 @@ def how_deep(evidence: Evidence) -> Answer:
     """How deep to unfreeze?"""
     answer = _one_respect(
         evidence,
-        "trainable_stages",
+        "depth",
         "depth",
         "How deep to unfreeze the trunk?",
         "Each depth against the next shallower one",
@@ -70,18 +79,18 @@ def does_gender_help(evidence: Evidence) -> Answer:
 
 
 def _one_respect(
-    evidence: Evidence, respect: Respect, slug: str, question: str, title: str
+    evidence: Evidence, family: Family, slug: str, question: str, title: str
 ) -> Answer:
-    groups = siblings(_honest(evidence.experiments), respect)
-    labels: dict[str, str] = {}
-    couples = []
-    for group in groups:
-        for reference, arm in group.couples():
-            couples.append((reference.name, arm.name))
-            labels[f"{arm.name}|{reference.name}"] = _label(group, reference, arm)
-    found = judged(evidence, plan_couples(evidence, couples, TASKS))
+    respect = RESPECT_OF[family]
+    couples = respect_couples(evidence, respect)
+    known = evidence.library.experiments
+    labels = {
+        f"{arm}|{reference}": _label(group, known[reference], known[arm])
+        for group, reference, arm in couples
+    }
+    found = judged(evidence, family)
     if not found.lines:
-        commands = _wanted(evidence, respect, couples)
+        commands = _wanted(evidence, respect, [pair[1:] for pair in couples])
         why = "no two networks that differ in this alone are finished on the same faces."
         return unanswered(slug, question, why, commands)
     caption = (
@@ -94,7 +103,9 @@ def _one_respect(
         )
         for ours in by_pair(found.lines)
     ]
-    table = lines_table(f"{slug}-lines", title, found.lines, evidence.links, found.family)
+    table = lines_table(
+        f"{slug}-lines", title, found.lines, evidence.links, family_text(found.lines)
+    )
     return Answer(
         slug,
         question,
@@ -127,7 +138,7 @@ def _rate_notes(evidence: Evidence, lines: Sequence[Line]) -> Iterator[str]:
         yield f"Not only in this: {'; '.join(told)}."
 
 
-def _tally(found: Judged, labels: Mapping[str, str]) -> str:
+def _tally(found: Found, labels: Mapping[str, str]) -> str:
     """Sum up verdicts: of one pair by name, of several in how many, task by task."""
     pairs = by_pair(found.lines)
     alone = any(line.of_trainings_alone for line in found.lines)
@@ -142,11 +153,11 @@ def _tally(found: Judged, labels: Mapping[str, str]) -> str:
         counts = Counter(line.verdict for line in ours)
         said = [
             f"{verdict} in {counts[verdict]}"
-            for verdict in ("better", "worse", "cannot be told apart")
+            for verdict in ("better", "worse", NOT_SIGNIFICANT)
             if counts[verdict]
         ]
         part = f"{TASK_TITLES[task].capitalize()}: {joined(said)} of {len(ours)} comparisons"
-        told = [line for line in ours if line.verdict != "cannot be told apart"]
+        told = [line for line in ours if line.significant]
         if told:
             largest = max(told, key=lambda line: abs(line.difference.accuracy))
             label = labels[f"{largest.arm.label}|{largest.reference.label}"]

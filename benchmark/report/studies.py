@@ -199,7 +199,7 @@ def _subset_pictures(found: SubsetStudy) -> Iterator[Picture]:
                         difference.accuracy,
                         difference.low,
                         difference.high,
-                        filled=compared.told_apart,
+                        filled=compared.significant,
                     )
                 )
         if spans:
@@ -210,7 +210,7 @@ def _subset_pictures(found: SubsetStudy) -> Iterator[Picture]:
             system.against_single.difference.accuracy,
             system.against_single.difference.low,
             system.against_single.difference.high,
-            filled=system.against_single.told_apart,
+            filled=system.against_single.significant,
         )
         for system in found.systems
         if system.against_single is not None
@@ -222,7 +222,7 @@ def _subset_pictures(found: SubsetStudy) -> Iterator[Picture]:
         yield Picture(
             "What a specialist gains or loses",
             "Difference in age-group accuracy on the same test faces, in points, with its 95 % "
-            "interval; right of 0: the specialist reads more. Filled: told apart after Holm's "
+            "interval; right of 0: the specialist reads more. Filled: significant after Holm's "
             f"correction over {found.n_compared} comparisons; hollow: not.",
             tuple(panels),
         )

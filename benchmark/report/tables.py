@@ -132,9 +132,9 @@ def lines_table(
         Column("network", numeric=False),
         Column("against", numeric=False),
         Column("task", numeric=False),
-        Column("accuracy, points", about="difference in points, 95 % interval beneath"),
-        Column("macro-F1, points", about="difference in points, 95 % interval beneath"),
-        Column("p, Holm", about="corrected over all p-values of this table; uncorrected beneath"),
+        Column("accuracy, pp", about="difference in percentage points, 95 % interval beneath"),
+        Column("macro-F1, pp", about="difference in percentage points, 95 % interval beneath"),
+        Column("p, Holm", about="corrected over the family; uncorrected beneath"),
         Column("verdict", numeric=False),
         Column("test", numeric=False),
     )

@@ -20,17 +20,14 @@ from benchmark.report.plots import Picture, Slope
 from benchmark.report.tables import lines_table
 from benchmark.results.arms import Arm
 from benchmark.results.comparison_notes import gap_sentences
-from benchmark.results.meetings import twins_plan
-from benchmark.results.verdicts import Line, by_arm, twins_sentences
+from benchmark.results.verdicts import Line, by_arm, family_text, mtl_sentences
 from benchmark.tasks import TASKS, TaskName
 
 
 def mtl_or_stl(evidence: Evidence) -> Answer:
     """Does one network for three tasks read better than three networks?"""
     slug, question = "mtl-or-stl", "One network for all three tasks, or one for each?"
-    named = [evidence.arm(item.name) for item in evidence.experiments]
-    plan = twins_plan(evidence.library, named, evidence.dataset, TASKS)
-    found = judged(evidence, plan)
+    found = judged(evidence, "mtl_stl")
     gaps = tuple(gap_sentences(found.gaps))
     if not found.lines:
         names = _twins_wanted(evidence)
@@ -39,9 +36,9 @@ def mtl_or_stl(evidence: Evidence) -> Answer:
             if names
             else [suite_command("quick", evidence.dataset)]
         )
-        why = "no network of three tasks and its single-task twins are finished on the same faces."
+        why = "no MTL network and its single-task counterpart are finished on the same faces."
         return unanswered(slug, question, why, commands)
-    short, *others = twins_sentences(found.lines)
+    short, *others = mtl_sentences(found.lines)
     networks = by_arm(found.lines)
     sentences = [
         Sentence(words, runs_of(ours, evidence.links))
@@ -50,10 +47,10 @@ def mtl_or_stl(evidence: Evidence) -> Answer:
     pictures = (_slopes(evidence, found.lines), _differences(found.lines))
     table = lines_table(
         f"{slug}-lines",
-        "Networks of three tasks against their single-task twins",
+        "Networks of three tasks against their single-task counterparts",
         found.lines,
         evidence.links,
-        found.family,
+        family_text(found.lines),
     )
     return Answer(
         slug,
@@ -96,7 +93,7 @@ def _slopes(evidence: Evidence, lines: Sequence[Line]) -> Picture:
             panels.append(plots.slopes_panel(task, slopes))
     caption = (
         "Test accuracy in percent of each network alone on a task and together with the others. "
-        "Triangle: better together; square: worse; hollow circle: cannot be told apart."
+        "Triangle: better together; square: worse; hollow circle: no significant difference."
     )
     return Picture("From one task to three, network by network", caption, tuple(panels))
 

@@ -31,8 +31,6 @@ class Table:
     kind: Kind
     rows: tuple[Row, ...]
     """Reference rows, then ranked experiments, then missing ones in the order asked for."""
-    n_p_values: int = 0
-    """Over how many p-values those of the table are corrected."""
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:

@@ -14,13 +14,12 @@ from benchmark.results.row import (
     TaskScore,
     WorstGroup,
 )
-from benchmark.results.verdicts import p_text, points, points_span
+from benchmark.results.verdicts import SIGNIFICANT, p_text, points, points_span
 from benchmark.tasks import TASK_TITLES
 
 NOTHING: Final = "–"
 STOPPED: Final = "!"
 TIED: Final = "="
-TOLD_APART: Final = "*"
 
 
 def percent(rate: float | None) -> str:
@@ -74,18 +73,18 @@ def gap_text(gap: GroupGap | None) -> str:
 
 
 def difference_text(outcome: Against | None) -> str:
-    """Write a difference in points; `*` where the corrected p tells the two apart."""
+    """Write a difference in points; `*` where it is significant after correction."""
     if outcome is None or outcome.difference is None:
         return NOTHING
-    return f"{points(outcome.difference.accuracy)}{TOLD_APART if outcome.told_apart else ''}"
+    return f"{points(outcome.difference.accuracy)}{SIGNIFICANT if outcome.significant else ''}"
 
 
 def ends_text(outcome: Against | None) -> str:
     """Write a difference's interval and corrected p: `+0.3 to +2.1, p 0.013`."""
-    found = outcome.difference if outcome else None
-    if outcome is None or found is None or outcome.p_holm is None:
+    if outcome is None or outcome.judged is None:
         return ""
-    return f"{points_span(found.low, found.high)}, p {p_text(outcome.p_holm)}"
+    found = outcome.judged.difference
+    return f"{points_span(found.low, found.high)}, p {p_text(outcome.judged.p_holm)}"
 
 
 def number_text(value: float | None) -> str:
@@ -137,7 +136,7 @@ def remarks_of(row: Row) -> tuple[str, ...]:
 
 
 def rank_text(row: Row) -> str:
-    """Write a row's rank; `!`: stopped by a red flag, `=`: not to be told from the first row."""
+    """Write a row's rank; `!`: stopped by a red flag, `=`: not significantly below the first."""
     if row.stopped:
         return STOPPED
     return f"{row.rank or ''}{TIED if row.tied else ''}"

@@ -14,7 +14,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.experiment import Backbone
 from benchmark.results.board import Leaderboard, Table
 from benchmark.results.cells import protocol_text, remarks_of
-from benchmark.results.row import Against, Opponent, Row
+from benchmark.results.row import Opponent, Row
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 Kind = Literal["text", "words", "flag", "count", "rate", "points", "p", "number"]
@@ -51,7 +51,7 @@ def _task_columns() -> Iterator[Column]:
 
 
 def _against_columns() -> Iterator[Column]:
-    for start, title in (("twin", "against twin"), ("compared", "against compare_with")):
+    for start, title in (("twin", "against counterpart"), ("compared", "against compare_with")):
         for task in TASKS:
             name, label = f"{start}_{task}", f"{TASK_TITLES[task]} {title}"
             yield Column(name, "points", label)
@@ -209,22 +209,18 @@ def _against(row: Row) -> Values:
     for outcome in row.against:
         task = f"_{outcome.task}" if outcome.task else ""
         name = STARTS[outcome.kind] + task
-        if outcome.difference is None:
+        if outcome.judged is None:
             missing += [f"{name}: {outcome.other}: {outcome.why}"]
             continue
-        values[name] = outcome.difference.accuracy
-        values[f"{name}_low"], values[f"{name}_high"] = _ends(outcome)
-        values[f"{name}_p_holm"] = outcome.p_holm
+        found = outcome.judged.difference
+        values[name] = found.accuracy
+        values[f"{name}_low"], values[f"{name}_high"] = found.low, found.high
+        values[f"{name}_p_holm"] = outcome.judged.p_holm
     values["against_missing"] = "; ".join(missing) or None
     if row.study is not None:
         values["study_row"] = row.study.row
         values |= {f"study_{task}": _printed(row, task) for task in TASKS}
     return values
-
-
-def _ends(outcome: Against) -> tuple[float | None, float | None]:
-    found = outcome.difference
-    return (found.low, found.high) if found else (None, None)
 
 
 def _printed(row: Row, task: TaskName) -> float | None:

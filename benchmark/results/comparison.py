@@ -1,11 +1,13 @@
 """Comparisons: which arms meet on which tasks, what came of it, and what could not be compared.
 
-Built from the runs' folders alone, as leaderboards are. Two tables: what was asked for, and every
-MTL network against its single-task twins. Each is corrected for its own number of p-values.
+Built from the runs' folders alone, as leaderboards are. What was named is compared, exactly that;
+a suite, or an experiment named alone, asks two questions: its MTL networks against their
+single-task counterparts, and each experiment against the one that its definition names.
 """
 
+import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,42 +21,48 @@ from benchmark.results.intervals import cluster_bootstrap, wilson
 from benchmark.results.library import Library, choose_dataset
 from benchmark.results.limits import LIMITS, LIMITS_DRAWN
 from benchmark.results.meetings import (
-    Couple,
     Gap,
     Kind,
     Meeting,
     Plan,
     asked_plan,
+    counterparts_plan,
     named_arms,
-    twins_plan,
 )
-from benchmark.results.paired import Pair, paired_difference
+from benchmark.results.paired import Family, Pair, paired_difference
 from benchmark.results.rows import TaskScore
 from benchmark.results.subgroups import macro_f1
 from benchmark.results.verdicts import (
     Compared,
     Line,
-    judge,
+    family_text,
+    judge_lines,
+    mtl_sentences,
     pair_sentences,
-    twins_sentences,
 )
 from benchmark.tasks import TASKS, TaskName
 
 TITLES: Final = {
     "first": "Each against the first",
-    "defined": "Each against what it is to be compared with",
+    "defined": "Each against the one that its definition names",
     "all": "All pairs",
-    "twins": "MTL networks against their single-task twins",
+    "twins": "MTL networks against their single-task counterparts",
+}
+FAMILY_OF: Final[dict[Kind, Family]] = {
+    "first": "named",
+    "defined": "compare_with",
+    "all": "named",
+    "twins": "mtl_stl",
 }
 
 
 @dataclass(frozen=True)
 class Table:
-    """Differences that are judged together."""
+    """The differences of one question."""
 
     kind: Kind
     lines: tuple[Line, ...]
-    """The tasks of a pair stand together; in the twins' table, those of an MTL network."""
+    """The tasks of a pair stand together; in the table of counterparts, those of an MTL network."""
     gaps: tuple[Gap, ...]
 
     @property
@@ -65,7 +73,7 @@ class Table:
     @property
     def sentences(self) -> tuple[str, ...]:
         """What it says, in words."""
-        said = twins_sentences if self.kind == "twins" else pair_sentences
+        said = mtl_sentences if self.kind == "twins" else pair_sentences
         return tuple(said(self.lines))
 
     @property
@@ -75,13 +83,8 @@ class Table:
 
     @property
     def family(self) -> str:
-        """How many p-values were corrected together."""
-        n = len(self.lines)
-        if n == 1:
-            return "Holm: the only p-value of this table; 0.05 or less tells the arms apart."
-        return (
-            f"Holm: corrected over all {n} p-values of this table; 0.05 or less tells arms apart."
-        )
+        """Over which p-values its own were corrected."""
+        return family_text(self.lines)
 
 
 @dataclass(frozen=True)
@@ -108,19 +111,24 @@ class Comparison:
 
 
 @dataclass
-class _Book:
-    """The answers of each arm, read once."""
+class Book:
+    """The answers of arms on their test faces, each file read once."""
 
-    tasks: tuple[TaskName, ...]
-    read: dict[tuple[str, ...], Answers] = field(default_factory=dict)
+    tasks: tuple[TaskName, ...] = TASKS
+    _read: dict[tuple[str, ...], Answers | RunError] = field(default_factory=dict)
 
     def answers(self, arm: Arm) -> Answers:
-        """Read an arm's answers to the tasks that are compared."""
-        if arm.identities not in self.read:
+        """Read an arm's answers to the tasks in question; raise RunError where they cannot be."""
+        if arm.identities not in self._read:
             tasks = [task for task in arm.tasks if task in self.tasks]
-            records = [run.record for run in arm.runs]
-            self.read[arm.identities] = read_answers(records, tasks)
-        return self.read[arm.identities]
+            try:
+                self._read[arm.identities] = read_answers([run.record for run in arm.runs], tasks)
+            except RunError as error:
+                self._read[arm.identities] = error
+        found = self._read[arm.identities]
+        if isinstance(found, RunError):
+            raise found
+        return found
 
 
 def compare(
@@ -134,57 +142,85 @@ def compare(
     """Compare what `arguments` name: ids of runs, experiments, suites.
 
     Each arm meets the first; with `all_pairs` everyone meets everyone. Where only suites are
-    named, each of their experiments meets the one that its definition compares it with. Besides,
-    every MTL experiment meets its single-task twins. Arms that were named one by one and are not
+    named, or one experiment alone, each experiment meets the one that its definition names, and
+    every MTL experiment its single-task counterparts. Arms that were named one by one and are not
     comparable are refused with RunError; what is wrong within a suite becomes a gap of the table,
     and so do experiments without runs. RunError where nothing at all can be compared.
     """
     requests = [library.request(argument) for argument in arguments]
     where = choose_dataset(library, requests, dataset)
-    book = _Book(tuple(task for task in TASKS if task in tasks))
+    book = Book(tuple(task for task in TASKS if task in tasks))
     named = named_arms(library, requests, where)
-    kind: Kind = "all" if all_pairs else "first"
-    if not all_pairs and all(item.kind == "suite" for item in requests):
-        kind = "defined"
-    twins = twins_plan(library, named, where, book.tasks)
-    asked = asked_plan(library, named, kind, book.tasks, where)
-    one_by_one = all(item.kind != "suite" for item in requests)
-    strict = frozenset(asked.pairs if one_by_one else ())
-    asked.drop(twins)
+    of_suites = all(item.kind == "suite" for item in requests)
+    plans: dict[Kind, Plan] = {}
+    if not all_pairs and (of_suites or len(named) == 1):
+        plans["twins"] = counterparts_plan(library, named, where, book.tasks)
+        plans["defined"] = asked_plan(library, named, "defined", book.tasks, where)
+        plans["defined"].drop(plans["twins"])
+    else:
+        kind: Kind = "all" if all_pairs else "first"
+        plans[kind] = asked_plan(library, named, kind, book.tasks, where)
+    strict = all(item.kind != "suite" for item in requests) and len(named) > 1
+    judged = judge_plans({FAMILY_OF[kind]: plan for kind, plan in plans.items()}, book, strict)
     tables = tuple(
-        table
-        for table in (_table(kind, asked, book, strict), _table("twins", twins, book, strict))
-        if table.lines or table.gaps
+        Table(kind, found.lines, found.gaps)
+        for kind in plans
+        if (found := judged[FAMILY_OF[kind]]).lines or found.gaps
     )
     if not any(table.lines for table in tables):
         raise _nothing(named, tables)
-    return _told(where, named, [*twins.meetings, *asked.meetings], tables, book)
+    meetings = [meeting for plan in plans.values() for meeting in plan.meetings]
+    return _told(where, named, meetings, tables, book)
 
 
-def _table(kind: Kind, plan: Plan, book: _Book, strict: frozenset[Couple]) -> Table:
-    """Compare all that can be; what cannot be is an error for pairs in `strict`, else a gap."""
-    compared: list[Compared] = []
-    gaps = list(plan.gaps)
-    for meeting in plan.meetings:
-        try:
-            why = _obstacle(meeting, book)
-        except RunError as error:
-            if meeting.couple in strict:
-                raise
-            why = error.found
-        if why is None:
-            compared += _differences(meeting, book)
-        elif meeting.couple in strict:
-            raise RunError(
-                f"{meeting.arm.label} and {meeting.reference.label} cannot be compared: {why}",
-                allowed="two arms trained apart, with the same test faces, split and protocol",
-            )
-        else:
-            gaps.append(Gap(meeting.arm.label, meeting.reference.label, why))
-    return Table(kind, judge(compared), tuple(gaps))
+@dataclass(frozen=True)
+class Found:
+    """What came of a plan: judged differences, and what could not be compared."""
+
+    lines: tuple[Line, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
 
-def _obstacle(meeting: Meeting, book: _Book) -> str | None:
+def judge_plans(
+    plans: Mapping[Family, Plan], book: Book, strict: bool = False
+) -> dict[Family, Found]:
+    """Compare all that a page asks for, and judge it together: one verdict for each comparison.
+
+    What cannot be compared becomes a gap; with `strict` a RunError.
+    """
+    compared: list[tuple[Family, Compared]] = []
+    gaps: dict[Family, list[Gap]] = {family: list(plan.gaps) for family, plan in plans.items()}
+    known: dict[tuple[str, ...], list[Compared]] = {}
+    sizes: dict[Family, int] = {}
+    for family, plan in plans.items():
+        before = len(compared)
+        for meeting in plan.meetings:
+            try:
+                why = _obstacle(meeting, book)
+            except RunError as error:
+                if strict:
+                    raise
+                why = error.found
+            if why is None:
+                key = (*meeting.arm.identities, "", *meeting.reference.identities, *meeting.tasks)
+                known[key] = known.get(key) or _differences(meeting, book)
+                compared += [(family, item) for item in known[key]]
+            elif strict:
+                raise RunError(
+                    f"{meeting.arm.label} and {meeting.reference.label} cannot be compared: {why}",
+                    allowed="two arms trained apart, with the same test faces, split and protocol",
+                )
+            else:
+                gaps[family].append(Gap(meeting.arm.label, meeting.reference.label, why))
+        sizes[family] = len(compared) - before
+    lines = iter(judge_lines(compared))
+    return {
+        family: Found(tuple(itertools.islice(lines, sizes[family])), tuple(gaps[family]))
+        for family in plans
+    }
+
+
+def _obstacle(meeting: Meeting, book: Book) -> str | None:
     """Say why a meeting would not be fair; raise RunError where answers cannot be read."""
     why = why_not_comparable(meeting.arm, meeting.reference)
     if why is not None:
@@ -194,7 +230,7 @@ def _obstacle(meeting: Meeting, book: _Book) -> str | None:
     return f"they were tested on different faces, {differing}" if differing else None
 
 
-def _differences(meeting: Meeting, book: _Book) -> list[Compared]:
+def _differences(meeting: Meeting, book: Book) -> list[Compared]:
     """Compare two arms on their tasks."""
     reference, arm = contestants(meeting.reference, meeting.arm)
     theirs = _answers_of(reference, meeting.reference, book)
@@ -208,7 +244,7 @@ def _differences(meeting: Meeting, book: _Book) -> list[Compared]:
     return compared
 
 
-def _answers_of(contestant: Arm, whole: Arm, book: _Book) -> Answers:
+def _answers_of(contestant: Arm, whole: Arm, book: Book) -> Answers:
     """Give the answers of all runs of an arm, or of the one that was chosen."""
     answers = book.answers(whole)
     if contestant.identities == whole.identities:
@@ -232,7 +268,7 @@ def _told(
     named: Sequence[Arm | Absent],
     meetings: Sequence[Meeting],
     tables: tuple[Table, ...],
-    book: _Book,
+    book: Book,
 ) -> Comparison:
     """Put the tables together with the arms by themselves and how to read both."""
     lines = [line for table in tables for line in table.lines]

@@ -16,7 +16,7 @@ from benchmark.results.verdicts import Line, p_text, points, points_span, test_t
 from benchmark.tasks import TASK_TITLES
 
 NUMBERS: Final = (
-    *("macro_f1", "macro_f1_low", "macro_f1_high", "seed_low", "seed_high"),
+    *("macro_f1", "macro_f1_low", "macro_f1_high", "se", "se_seeds", "df"),
     *("only_reference", "only_arm", "n_faces", "n_clusters"),
 )
 """Fields of a Difference that are told under their own names."""
@@ -41,7 +41,7 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
                 "rows": [flat_line(table, line) for line in table.lines],
                 "not_compared": [vars(gap) for gap in table.gaps],
                 "sentences": list(table.sentences),
-                "p_values_corrected_together": len(table.lines),
+                "family": table.family,
             }
             for table in comparison.tables
         ],
@@ -79,9 +79,10 @@ def flat_line(table: Table, line: Line) -> dict[str, Any]:
         "p": found.p,
         "p_holm": line.p_holm,
         "verdict": line.verdict,
-        "smallest_seen": line.smallest_seen,
+        "family": line.family,
+        "p_values_in_family": line.n_family,
+        "minimum_detectable": line.minimum_detectable,
         **{name: getattr(found, name) for name in NUMBERS},
-        "within_seeds": line.within_seeds,
         "arm_seeds": " ".join(str(seed) for seed in line.arm.seeds),
         "reference_seeds": " ".join(str(seed) for seed in line.reference.seeds),
         "arm_runs": " ".join(identity[:12] for identity in line.arm.identities),
@@ -137,7 +138,7 @@ def _standings(comparison: Comparison) -> Iterator[str]:
 
 
 def _markdown_table(table: Table) -> Iterator[str]:
-    numbers = ("accuracy, points (95 %)", "macro-F1, points (95 %)", "p", "Holm")
+    numbers = ("accuracy, pp (95 %)", "macro-F1, pp (95 %)", "p", "Holm")
     heads = ("arm", "against", "task", *numbers, "verdict", "test")
     yield from _heads(heads, left=("arm", "against", "task", "verdict", "test"))
     for line in table.lines:

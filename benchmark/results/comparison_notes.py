@@ -9,7 +9,7 @@ from benchmark.tasks import TASK_TITLES
 
 
 def gap_sentences(gaps: Sequence[Gap]) -> Iterator[str]:
-    """Say what was not compared and why; MTL networks that lack the same twins in one sentence."""
+    """Say what was not compared and why; networks that lack the same counterparts together."""
     lacking: dict[str, dict[str, list[Gap]]] = {}
     for gap in gaps:
         if gap.task is None:
@@ -25,33 +25,26 @@ def gap_sentences(gaps: Sequence[Gap]) -> Iterator[str]:
         ]
         networks.setdefault(", ".join(parts), []).append(network)
     for missing, names in networks.items():
-        yield f"Twins missing of {joined(names)}: {missing}."
+        yield f"Single-task counterparts missing of {joined(names)}: {missing}."
 
 
 def reading_notes(lines: Sequence[Line], arms: Sequence[Arm]) -> Iterator[str]:
     """Say how the numbers of these very tables are to be read."""
     yield (
-        "A difference is the arm minus its reference on the same test faces, in points, with the "
-        "95 % interval of a bootstrap of paired differences over clusters of test faces. Intervals "
-        "are not widened for the number of comparisons; p-values are. Macro-F1 has an interval "
-        "and no test."
+        "A difference is the arm minus its reference on the same test faces, in percentage points "
+        "(pp), with its 95 % interval. Intervals are not widened for the number of comparisons; "
+        "p-values are. Macro-F1 has an interval of the same kind and no test."
     )
-    if any(line.smallest_seen is not None for line in lines):
+    if any(not line.significant for line in lines):
         yield (
-            "Cannot be told apart does not mean equal. The difference that would have been seen is "
-            "the smallest true one that a comparison on so many test faces finds in 80 % of cases, "
-            "at the level that Holm leaves."
+            "No significant difference does not mean equal. The minimum detectable difference is "
+            "the smallest true one that such a comparison finds in 80 % of cases, at the level "
+            "that Holm leaves."
         )
     if any(not line.of_trainings_alone for line in lines):
         yield (
-            "Several seeds are averaged face by face, and the test tosses a coin for every cluster "
-            "of test faces. It and the intervals say what other test faces could do to networks "
-            "trained like these; what other trainings could do, the sd over seeds says."
-        )
-    if any(line.within_seeds for line in lines):
-        yield (
-            "(*) marks a difference that the seeds alone could make: Welch's 95 % interval over "
-            "seeds holds 0. More seeds would tell."
+            "Run groups are compared as samples of trainings and of test faces: test and interval "
+            "hold the variance of both (docs/METHODS.md)."
         )
     yield from _single_run_notes([line for line in lines if line.of_trainings_alone])
     yield from _arm_notes(arms)

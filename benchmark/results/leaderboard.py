@@ -8,13 +8,13 @@ that a leaderboard is byte-identical when nothing changed.
 import contextlib
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment, Suite
-from benchmark.results.against import SHARED, Opponents, meetings_of, set_against
+from benchmark.results.against import SHARED, Meeting, Opponents, meetings_of, set_against
 from benchmark.results.board import KINDS, ONE_SEED, tasks_of
 from benchmark.results.board import Kind as Kind
 from benchmark.results.board import Leaderboard as Leaderboard
@@ -112,15 +112,21 @@ def arrange(runs: Iterable[Run], asked: Asked) -> Leaderboard:
     known = {**asked.known, **{item.name: item for item in asked.experiments}}
     others = opposing(ours, asked.experiments, known, sorting.families)
     drafting = _Drafting(sorting.families, others)
-    tables: list[Table] = []
+    shown: list[tuple[Setting, Kind, Sequence[Row], list[Shown]]] = []
+    meetings: list[Meeting] = []
     for setting in settings:
         rows = _rows(setting, asked, drafting)
         opponents = drafting.opponents(setting, known)
         for kind in KINDS:
             if rows[kind]:
-                first = asked.references(setting, tasks_of(kind))
-                ranked, n_p_values = _met(_ranked(rows[kind]), opponents)
-                tables.append(Table(setting, kind, (*first, *ranked), n_p_values))
+                ranked = _ranked(rows[kind])
+                shown.append((setting, kind, asked.references(setting, tasks_of(kind)), ranked))
+                meetings += _meetings(ranked, opponents)
+    outcomes = set_against(meetings)
+    tables = [
+        Table(setting, kind, (*references, *(_met(row, outcomes) for row in ranked)))
+        for setting, kind, references, ranked in shown
+    ]
     drawn = any(setting.drawn for setting in settings)
     notes = (*asked.notes, *sorting.notes, *reading_notes(tables, sorting.families.values()))
     return Leaderboard(
@@ -238,23 +244,24 @@ def _rank_score(row: Row) -> float:
     return round(row.val_combined or 0.0, RANK_DIGITS)
 
 
-def _met(rows: Sequence[Shown], opponents: Opponents) -> tuple[list[Row], int]:
-    """Set the rows of a table against what they are compared with; count the p-values."""
+def _meetings(rows: Sequence[Shown], opponents: Opponents) -> Iterator[Meeting]:
+    """Say whom the rows of a table are to meet."""
     drafts = [row for row in rows if isinstance(row, Draft)]
     first = next((draft for draft in drafts if draft.row.rank and draft.row.scores), None)
-    outcomes, n_p_values = set_against(
-        [meeting for draft in drafts for meeting in meetings_of(draft, opponents, first)]
-    )
-    met = []
-    for row in rows:
-        if isinstance(row, Draft):
-            against = outcomes.get(id(row), ())
-            tied = row.row.rank is not None and any(map(_is_tie, against))
-            row.row = dataclasses.replace(row.row, against=against, tied=tied)
-        met.append(row.row if isinstance(row, Draft) else row)
-    return met, n_p_values
+    for draft in drafts:
+        yield from meetings_of(draft, opponents, first)
+
+
+def _met(shown: Shown, outcomes: Mapping[int, tuple[Against, ...]]) -> Row:
+    """Give a row what came of its comparisons."""
+    if isinstance(shown, Row):
+        return shown
+    against = outcomes.get(id(shown), ())
+    tied = shown.row.rank is not None and any(map(_is_tie, against))
+    shown.row = dataclasses.replace(shown.row, against=against, tied=tied)
+    return shown.row
 
 
 def _is_tie(outcome: Against) -> bool:
-    same = outcome.difference is not None and not outcome.told_apart
+    same = outcome.judged is not None and not outcome.significant
     return outcome.kind == "first" and (same or outcome.why == SHARED)

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from benchmark.errors import RunError
-from benchmark.results.board import HEADINGS, Table
+from benchmark.results.board import Table
 from benchmark.results.comparison_notes import gap_sentences
 from benchmark.results.meetings import Gap
 from benchmark.results.red_flags import RED_FLAG_ABOVE
 from benchmark.results.reference_rows import LOGISTIC
 from benchmark.results.row import Row
 from benchmark.results.rows import Run
+from benchmark.results.verdicts import family_text
 from benchmark.tasks import TASK_TITLES
 
 
@@ -60,16 +61,12 @@ def _against_notes(tables: Sequence[Table]) -> Iterator[str]:
     """Say how rows were set against each other, and who was missing there."""
     rows = [row for table in tables for row in table.rows]
     outcomes = [outcome for row in rows for outcome in row.against]
-    counts = [
-        f"{table.n_p_values} in “{HEADINGS[table.kind]}”" for table in tables if table.n_p_values
-    ]
-    if any(outcome.difference for outcome in outcomes):
+    judged = [outcome.judged for outcome in outcomes if outcome.judged]
+    if judged:
         yield (
-            "Differences are a row minus the other on the same test faces, in points, with the "
-            "95 % interval of a paired cluster bootstrap. * tells the two apart: p of 0.05 or "
-            "less, corrected by Holm over all p-values of a table "
-            f"({', '.join(counts)}). Without it "
-            "they cannot be told apart, which does not mean that they are equal."
+            "Differences are a row minus the other on the same test faces, in percentage points, "
+            f"with their 95 % interval. {family_text(judged)} Without it there is no significant "
+            "difference, which does not mean that the two are equal."
         )
     if any(outcome.of_trainings_alone for outcome in outcomes):
         yield (
@@ -78,8 +75,8 @@ def _against_notes(tables: Sequence[Table]) -> Iterator[str]:
         )
     if any(row.tied for row in rows):
         yield (
-            "= marks rows that cannot be told apart from the first of their table by its test "
-            "score (combined, or the task's): not separable from it, no more."
+            "= marks rows without a significant difference from the first of their table in its "
+            "test score (combined, or the task's)."
         )
     yield from gap_sentences(
         [

@@ -1,7 +1,7 @@
 """Who is to meet whom in a comparison, before any answer is read.
 
 What was asked for: each against the first, all pairs, or each experiment against the one that its
-definition names. And every MTL experiment against its single-task twins.
+definition names. Or every MTL experiment against its single-task counterparts.
 """
 
 import itertools
@@ -17,6 +17,7 @@ from benchmark.tasks import TaskName
 Kind = Literal["first", "defined", "all", "twins"]
 Couple = frozenset[str]
 NOT_REGISTERED: Final = "not registered"
+NO_TASK: Final = "no task in common"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Gap:
     reference: str
     why: str
     task: TaskName | None = None
-    """The task of a twin that is missing."""
+    """The task of a counterpart that is missing."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def asked_plan(
     else:
         pairs = list(_as_defined(library, named, dataset))
     for reference, arm in pairs:
-        _plan_meeting(plan, reference, arm, tasks)
+        plan_meeting(plan, reference, arm, tasks)
     return plan
 
 
@@ -110,9 +111,10 @@ def _as_defined(
             yield by_label.get(other) or library.experiment_arm(other, dataset), arm
 
 
-def _plan_meeting(
+def plan_meeting(
     plan: Plan, reference: Arm | Absent, arm: Arm | Absent, tasks: Sequence[TaskName]
 ) -> None:
+    """Plan one comparison on the tasks that both predict, or say why there is none."""
     missing = [side for side in (reference, arm) if isinstance(side, Absent)]
     if isinstance(reference, Absent) or isinstance(arm, Absent):
         why = "; ".join(f"{side.label}: {side.why}" for side in missing)
@@ -122,13 +124,13 @@ def _plan_meeting(
     if shared:
         plan.meetings.append(Meeting(reference, arm, shared))
     else:
-        plan.gaps.append(Gap(arm.label, reference.label, "no task in common"))
+        plan.gaps.append(Gap(arm.label, reference.label, NO_TASK))
 
 
-def twins_plan(
+def counterparts_plan(
     library: Library, named: Sequence[Arm | Absent], dataset: str, tasks: Sequence[TaskName]
 ) -> Plan:
-    """Plan the meetings of every MTL experiment with its single-task twins."""
+    """Plan the comparisons of every MTL experiment with its single-task counterparts."""
     plan = Plan()
     for arm in named:
         mtl = library.experiments.get(arm.label)
@@ -145,12 +147,15 @@ def twins_plan(
 
 
 def _twin(library: Library, mtl: Experiment, name: str, dataset: str) -> Arm | Absent:
-    """Find a single-task twin, or say why it is not one or not there."""
-    twin = library.experiments.get(name)
-    if twin is None:
-        return Absent(name, NOT_REGISTERED)
+    """Find a single-task counterpart, or say why it is not one or not there."""
+    why = why_no_counterpart(mtl, library.experiments.get(name))
+    return Absent(name, why) if why else library.experiment_arm(name, dataset)
+
+
+def why_no_counterpart(one: Experiment, other: Experiment | None) -> str:
+    """Say why two experiments are not trained alike but for the tasks; empty where they are."""
+    if other is None:
+        return NOT_REGISTERED
     parts = ("backbone", "recipe", "protocol", "subset")
-    other = [part for part in parts if getattr(mtl, part) != getattr(twin, part)]
-    if other:
-        return Absent(name, f"no twin, its {' and '.join(other)} differ")
-    return library.experiment_arm(name, dataset)
+    differing = [part for part in parts if getattr(one, part) != getattr(other, part)]
+    return f"no counterpart, its {' and '.join(differing)} differ" if differing else ""

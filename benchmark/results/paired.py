@@ -1,17 +1,18 @@
-"""Two arms on the same test faces: how far apart they are, and whether chance alone could do that.
+"""Two sides on the same test faces: how far apart they are, and whether chance alone could do that.
 
-An arm is one run, or an experiment with several seeds. Seeds are averaged face by face and never
-pooled as if they were faces: what is resampled and tested are faces, whole clusters of them. How
-far another training would move a number is told apart, by `seed_low` and `seed_high`.
+A side is one run, or a run group with several seeds. The one engine of every comparison is
+`difference_of`. Each question is a family, declared in FAMILIES: Holm's correction runs over a
+family's p-values on a page, whatever the tables, and a comparison belongs to one family alone, so
+that it has one p and one verdict wherever the page shows it. Which sides are compared is in
+benchmark.results.comparison, the words for it in .verdicts. Size, power and coverage are simulated
+in tests/results/size_and_power.py and printed in docs/METHODS.md.
 
-Differences are those of the arm minus its reference, as fractions. Which arms are compared, and
-what is said of the outcome, is in benchmark.results.comparison and .verdicts.
+Differences are those of the arm minus its reference, as fractions.
 """
 
-import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -20,63 +21,52 @@ from scipy import special, stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from benchmark.errors import RunError
-from benchmark.results.intervals import CONFIDENCE, Floats, cluster_sums, percentiles, resampled
+from benchmark.results.intervals import CONFIDENCE, Floats
 
 Labels = npt.NDArray[np.integer[Any]]
-Test = Literal["mcnemar", "sign_flip"]
+Test = Literal["mcnemar", "faces", "faces_and_seeds"]
 
 ALPHA: Final = 0.05
-"""A corrected p of this or less tells two arms apart."""
+"""A corrected p of this or less is significant."""
 POWER: Final = 0.8
-"""With what probability a difference "would have been seen"."""
+"""The probability with which the minimum detectable difference is found."""
+
+
+Verdict = Literal["better", "worse", "no significant difference"]
+NOT_SIGNIFICANT: Final = "no significant difference"
+
+Family = Literal[
+    "mtl_stl", "compare_with", "named", "weights", "depth", "conditioning", "first", "subsets"
+]
+FAMILIES: Final[dict[Family, str]] = {
+    "mtl_stl": "MTL networks against their single-task counterparts",
+    "compare_with": "each experiment against the one that its definition names",
+    "named": "what was named",
+    "weights": "networks that differ in their starting weights",
+    "depth": "networks that differ in their unfreezing depth",
+    "conditioning": "networks that differ in their conditioning",
+    "first": "each network against the first of its table",
+    "subsets": "specialists against networks trained on everyone",
+}
+"""The questions. A comparison that several of them ask for belongs to the first of these."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Both arms' answers to one task, about the same faces in the same order."""
+    """Both sides' answers to one task, about the same faces in the same order."""
 
     truth: Labels
     """(n_faces,) true classes."""
     clusters: Labels
     """(n_faces,); faces of one cluster are the same picture."""
     reference: Labels
-    """(n_seeds, n_faces) predicted classes, a row per seed; the arms' numbers may differ."""
+    """(n_seeds, n_faces) predicted classes, a row per seed; the sides' numbers may differ."""
     arm: Labels
 
     def __post_init__(self) -> None:
         shapes = {answers.shape[1:] for answers in (self.reference, self.arm)}
         if shapes != {self.truth.shape} or self.truth.shape != self.clusters.shape:
             raise RunError("the arms answered about different numbers of faces")
-        one_seed = [len(answers) == 1 for answers in (self.reference, self.arm)]
-        if one_seed[0] != one_seed[1]:
-            raise RunError(
-                "one seed is compared with the mean of several",
-                allowed="a run against a run, or several seeds against several",
-            )
-
-    @cached_property
-    def steps(self) -> npt.NDArray[np.int64]:
-        """Give the difference of each face in whole steps of 1 / `steps_per_face`; (n_faces,).
-
-        Seed means are fractions with the numbers of seeds below the line; in steps of their least
-        common multiple they are whole, and equal sums are equal exactly.
-        """
-        of_arm, of_reference = (
-            (answers == self.truth).sum(axis=0) * (self.steps_per_face // len(answers))
-            for answers in (self.arm, self.reference)
-        )
-        return np.asarray(of_arm - of_reference, dtype=np.int64)
-
-    @property
-    def steps_per_face(self) -> int:
-        """How many steps there are from all seeds wrong to all seeds right."""
-        return int(np.lcm(len(self.arm), len(self.reference)))
-
-    @cached_property
-    def cluster_steps(self) -> npt.NDArray[np.int64]:
-        """Add up the steps of each cluster's faces: its mean difference times its size."""
-        sums = cluster_sums(self.steps[:, None].astype(np.float64), self.clusters)
-        return np.asarray(np.rint(sums[:, 0]), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -85,16 +75,14 @@ class Difference:
 
     accuracy: float
     low: float
-    """Ends of the 95 % interval: cluster bootstrap of the paired differences."""
+    """Ends of the 95 % interval: `accuracy` ± a t quantile times `se`, within [-1, 1]."""
     high: float
-    macro_f1: float | None
-    """None where the faces are of a single class; so are its ends."""
-    macro_f1_low: float | None
-    macro_f1_high: float | None
-    seed_low: float | None
-    """Ends of Welch's 95 % interval over seeds; None for one seed. It tells what other trainings
-    could do on these test faces, as `low` and `high` tell what other test faces could do."""
-    seed_high: float | None
+    se: float
+    """Standard error, from clusters of faces and, of run groups, seeds."""
+    se_seeds: float | None
+    """What seeds alone add to it; None for one seed, which cannot tell."""
+    df: float
+    """Satterthwaite's degrees of freedom."""
     test: Test
     p: float
     """Two-sided, not corrected."""
@@ -103,48 +91,106 @@ class Difference:
     only_arm: int | None
     n_faces: int
     n_clusters: int
-    chance_sd: float
-    """Standard deviation of `accuracy` if the arms' names were drawn by lot in each cluster."""
-    unit: float
-    """By how much the mean cluster that is read differently moves `accuracy`."""
+    macro_f1: float | None = None
+    """None where the faces are of a single class, or where it was not asked for."""
+    macro_f1_low: float | None = None
+    macro_f1_high: float | None = None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether 0 lies outside the interval."""
+        return self.low > 0 or self.high < 0
 
 
 def paired_difference(pair: Pair) -> Difference:
-    """Compare two arms on one task.
+    """Compare two sides on one task, with macro-F1 beside accuracy."""
+    arm, reference = ((answers == pair.truth) for answers in (pair.arm, pair.reference))
+    found = difference_of(arm, reference, pair.clusters)
+    if len(np.unique(pair.truth)) < 2:
+        return found
+    f1 = difference_of(
+        macro_f1_values(pair.truth, pair.arm),
+        macro_f1_values(pair.truth, pair.reference),
+        pair.clusters,
+    )
+    return replace(found, macro_f1=f1.accuracy, macro_f1_low=f1.low, macro_f1_high=f1.high)
 
-    Run against run: McNemar's exact test over faces. Several seeds against several: the sign-flip
-    permutation test over clusters.
+
+def difference_of(arm: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labels) -> Difference:
+    """Compare the means of two sides' values of each face, such as right (1) or wrong (0).
+
+    arm, reference: (n_seeds, n_faces). Several seeds on each side: seeds and faces are two crossed
+    random factors. The variance of the difference is that of its clusters of faces, plus of each
+    side what its seeds add; the noise of single faces within a seed is in both, and counted once
+    (Cornfield & Tukey, "Average values of mean squares in factorials", Annals of Mathematical
+    Statistics 27 (1956)). Degrees of freedom: F. E. Satterthwaite, "An approximate distribution of
+    estimates of variance components", Biometrics Bulletin 2 (1946). One seed on each side: faces
+    alone, and for values of 0 and 1 McNemar's exact test; that speaks of these two trainings alone.
+    RunError for one seed against several.
     """
-    n_faces = len(pair.truth)
-    low, high = paired_interval(pair.steps[:, None] / pair.steps_per_face, pair.clusters)
-    f1, f1_low, f1_high = macro_f1_difference(pair)
-    seed_low, seed_high = seed_interval(pair)
-    sums = pair.cluster_steps / pair.steps_per_face
-    differing = np.abs(sums[sums != 0])
-    single = len(pair.arm) == 1
-    only_reference, only_arm = (int((pair.steps == sign).sum()) for sign in (-1, 1))
+    sides = [np.asarray(values, dtype=np.float64) for values in (arm, reference)]
+    n_seeds = [len(values) for values in sides]
+    if min(n_seeds) == 1 < max(n_seeds):
+        raise RunError(
+            "one seed is compared with the mean of several",
+            allowed="a run against a run, or several seeds against several",
+        )
+    per_face = sides[0].mean(axis=0) - sides[1].mean(axis=0)
+    n_faces, mean = len(per_face), float(per_face.mean())
+    codes = np.unique(clusters, return_inverse=True)[1]
+    n_clusters = int(codes.max()) + 1
+    scale = n_clusters / max(n_clusters - 1, 1) / n_faces**2
+    # Never below one face that a single side reads: that no face differs here proves no equality.
+    of_faces = scale * max(float(np.square(_by_cluster(per_face - mean, codes)).sum()), 1.0)
+    variance, spread = of_faces, of_faces**2 / max(n_clusters - 1, 1)
+    of_seeds = 0.0
+    if min(n_seeds) > 1:
+        for values in sides:
+            between, within = _seed_variances(values, codes, scale)
+            of_seeds += max(between - within, 0.0)
+            spread += between**2 / (len(values) - 1)
+        variance += of_seeds
+    df, se = variance**2 / spread, float(np.sqrt(variance))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * se
+    only_arm, only_reference = int((per_face > 0).sum()), int((per_face < 0).sum())
+    exact = max(n_seeds) == 1 and all(np.isin(values, (0, 1)).all() for values in sides)
+    p = 2 * float(stats.t.sf(abs(mean) / se, df))
     return Difference(
-        accuracy=float(pair.steps.sum() / pair.steps_per_face / n_faces),
-        low=float(low[0]),
-        high=float(high[0]),
-        macro_f1=f1,
-        macro_f1_low=f1_low,
-        macro_f1_high=f1_high,
-        seed_low=seed_low,
-        seed_high=seed_high,
-        test="mcnemar" if single else "sign_flip",
-        p=mcnemar_p(only_reference, only_arm) if single else sign_flip_p(pair.cluster_steps),
-        only_reference=only_reference if single else None,
-        only_arm=only_arm if single else None,
+        accuracy=mean,
+        low=max(mean - half, -1.0),
+        high=min(mean + half, 1.0),
+        se=se,
+        se_seeds=float(np.sqrt(of_seeds)) if min(n_seeds) > 1 else None,
+        df=float(df),
+        test="mcnemar" if exact else "faces_and_seeds" if min(n_seeds) > 1 else "faces",
+        p=mcnemar_p(only_reference, only_arm) if exact else _above_zero(p),
+        only_reference=only_reference if exact else None,
+        only_arm=only_arm if exact else None,
         n_faces=n_faces,
-        n_clusters=len(sums),
-        chance_sd=float(np.sqrt(np.square(sums).sum()) / n_faces),
-        unit=float(differing.mean() / n_faces) if len(differing) else 1 / n_faces,
+        n_clusters=n_clusters,
     )
 
 
+def _by_cluster(values: Floats, codes: npt.NDArray[np.intp]) -> Floats:
+    """Add up values (n_faces,) by cluster; (n_clusters,)."""
+    return np.asarray(np.bincount(codes, weights=values), dtype=np.float64)
+
+
+def _seed_variances(
+    values: Floats, codes: npt.NDArray[np.intp], scale: float
+) -> tuple[float, float]:
+    """Give the variance of a side's mean over its seeds, and the part that faces explain."""
+    n_seeds = len(values)
+    rates = values.mean(axis=1, keepdims=True)
+    deviations = values - rates
+    noise = deviations - deviations.mean(axis=0)
+    sums = np.stack([_by_cluster(of_seed, codes) for of_seed in noise])
+    within = scale * float(np.square(sums).sum()) / (n_seeds - 1) / n_seeds
+    return float(rates.var(ddof=1)) / n_seeds, within
+
+
 def mcnemar_p(only_reference: int, only_arm: int) -> float:
-    """Give the two-sided p of McNemar's exact test from the faces that one arm alone reads right.
+    """Give the two-sided p of McNemar's exact test from the faces that one side alone reads right.
 
     Faces count as independent of each other. Source: Q. McNemar, "Note on the sampling error of
     the difference between correlated proportions or percentages", Psychometrika 12 (1947);
@@ -154,108 +200,29 @@ def mcnemar_p(only_reference: int, only_arm: int) -> float:
     return _above_zero(float(mcnemar(table, exact=True).pvalue))
 
 
-def sign_flip_p(cluster_steps: npt.NDArray[np.int64]) -> float:
-    """Give the two-sided p of the sign-flip permutation test; exact, whatever the number.
-
-    cluster_steps: (n_clusters,) whole numbers, each cluster's mean difference times its size in
-    steps of any unit. If the arms are alike, which of the two gave which answers of a cluster is a
-    toss of a coin; p is the share of all 2^n tosses that give a total as far from 0 as the one
-    found, the one found among them, so that it is never 0. Because steps are whole, totals lie
-    on a lattice, and the tosses need not be drawn nor listed: clusters with equal steps add a
-    binomial count of them, and the counts are convolved. Where every step is 1, this is McNemar's
-    exact test. Source of the test: R. A. Fisher, "The Design of Experiments" (1935), §21.
-    """
-    sizes = np.abs(cluster_steps[cluster_steps != 0])
-    if not len(sizes):
-        return 1.0
-    unit = int(np.gcd.reduce(sizes))
-    # A toss's total is 2 * (steps that fall to the arm) - all; by symmetry one tail is enough.
-    all_steps, found = int(sizes.sum()) // unit, abs(int(cluster_steps.sum())) // unit
-    to_the_arm = np.ones(1)
-    for size, count in zip(*np.unique(sizes // unit, return_counts=True), strict=True):
-        to_the_arm = _with_tosses(to_the_arm, int(size), int(count))
-    tail = float(to_the_arm[(all_steps + found) // 2 :].sum())
-    return _above_zero(min(1.0, 2 * tail))
-
-
-def _with_tosses(probabilities: Floats, size: int, count: int) -> Floats:
-    """Add `count` coins worth `size` steps each to a distribution over whole steps."""
-    together = np.zeros(len(probabilities) + size * count)
-    # Tosses of `size` steps move within one remainder of it: each is a plain convolution.
-    for remainder in range(min(size, len(probabilities))):
-        ours = probabilities[remainder::size]
-        together[remainder::size] = np.convolve(ours, _heads(count))
-    return together
-
-
-@functools.lru_cache(maxsize=4096)
-def _heads(count: int) -> Floats:
-    """Give the probabilities of 0 to `count` heads; kept, as tables ask for few counts often."""
-    return np.asarray(stats.binom.pmf(np.arange(count + 1), count, 0.5))
-
-
 def _above_zero(p: float) -> float:
     """Keep a p too small for a floating number from reading 0."""
     return max(p, float(np.finfo(np.float64).tiny))
 
 
-def paired_interval(differences: Floats, clusters: Labels) -> tuple[Floats, Floats]:
-    """Give the ends of the 95 % percentile interval of each column's mean; both (k,).
+def macro_f1_values(truth: Labels, answers: Labels) -> Floats:
+    """Give each seed's macro-F1 as values of single faces whose mean it is; (n_seeds, n_faces).
 
-    differences: (n_faces, k) paired differences in [-1, 1]. Whole clusters are resampled, 2,000
-    times with a fixed seed. Where nothing varies (the arms answer alike, or one is always right
-    and the other always wrong) there is nothing to resample: then Wald's interval with half a
-    cluster added to each cell of the 2 x 2 table. Source: A. Agresti, Y. Min, "Simple improved
-    confidence intervals for comparing matched proportions", Statistics in Medicine 24 (2005).
+    The value of a face is macro-F1 plus the face's influence on it, so that means, clusters and
+    seeds count as they do for accuracy (infinitesimal jackknife: B. Efron, "The Jackknife, the
+    Bootstrap and Other Resampling Plans" (1982), ch. 6). As benchmark.results.subgroups has it,
+    over the classes among the true labels. answers: (n_seeds, n_faces).
     """
-    sums = cluster_sums(differences, clusters)
-    sizes = cluster_sums(np.ones((len(differences), 1)), clusters)
-    tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-    low, high = np.quantile(resampled(sums) / resampled(sizes), tails, axis=0)
-    means = sums / sizes
-    still = np.ptp(means, axis=0) == 0
-    if still.any():
-        n, means = len(means) + 2, means[:, still]
-        centre = means.sum(axis=0) / n
-        variance = (np.square(means).sum(axis=0) + 1) / n - centre**2
-        half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(variance / n)
-        low[still] = np.maximum(centre - half, -1.0)
-        high[still] = np.minimum(centre + half, 1.0)
-    return low, high
-
-
-def macro_f1_difference(pair: Pair) -> tuple[float, float, float] | tuple[None, None, None]:
-    """Give the difference of macro-F1, averaged over seeds, with its 95 % bootstrap interval.
-
-    Macro-F1 as in benchmark.results.subgroups: over the classes that occur among the true labels,
-    and missing where fewer than two do.
-    """
-    classes = np.unique(pair.truth)
-    if len(classes) < 2:
-        return None, None, None
-    true = pair.truth[:, None] == classes
-    n, columns = len(classes), [true]
-    for answers in (*pair.arm, *pair.reference):
-        answered = answers[:, None] == classes
-        columns += [answered & true, answered]
-    sums = cluster_sums(np.column_stack(columns).astype(np.float64), pair.clusters)
-    counts = np.vstack([sums.sum(axis=0), resampled(sums)]).reshape(-1, len(columns), n)
-    occurs = counts[:, :1] > 0
-    hits, both = counts[:, 1::2], counts[:, :1] + counts[:, 2::2]
-    f1 = np.divide(2 * hits, both, out=np.zeros_like(hits), where=occurs & (both > 0))
-    macro = f1.sum(axis=2) / occurs.sum(axis=2)
-    macro[occurs.sum(axis=(1, 2)) < 2] = np.nan
-    n_arm = len(pair.arm)
-    differences = macro[:, :n_arm].mean(axis=1) - macro[:, n_arm:].mean(axis=1)
-    return (float(differences[0]), *percentiles(differences[1:]))
-
-
-def seed_interval(pair: Pair) -> tuple[float, float] | tuple[None, None]:
-    """Give Welch's 95 % t interval of the difference of the arms' accuracies over seeds."""
-    of_arm, of_reference = (
-        (answers == pair.truth).mean(axis=1) for answers in (pair.arm, pair.reference)
-    )
-    return welch_interval(of_arm, of_reference)
+    values = np.zeros(answers.shape)
+    classes = np.unique(truth)
+    for label in classes:
+        true, answered = truth == label, answers == label
+        both = true.sum() + answered.sum(axis=1, keepdims=True)
+        hits = answered & true
+        f1 = 2 * hits.sum(axis=1, keepdims=True) / both
+        influence = (2 * hits - f1 * (true + answered.astype(np.int64))) / both
+        values += (f1 + len(truth) * influence) / len(classes)
+    return values
 
 
 def welch_interval(
@@ -281,24 +248,28 @@ def welch_interval(
     return mean - half, mean + half
 
 
-def smallest_seen(difference: Difference, level: float) -> float:
+def minimum_detectable(difference: Difference, level: float) -> float:
     """Give the smallest true difference that such a comparison finds in 80 % of cases; in (0, 1].
 
-    level: the p at or below which the arms would have been told apart. The standard normal
-    quantiles of 1 - level / 2 and of 0.8, added, times `chance_sd`. Source: H. S. Bloom, "Minimum
+    level: the p at or below which a difference would be significant. The t quantiles of
+    1 - level / 2 and of 0.8, added, times the standard error. Source: H. S. Bloom, "Minimum
     detectable effects: a simple way to report the statistical power of experimental designs",
-    Evaluation Review 19 (1995). Neither test can reject before log2(2 / level) clusters are all
-    read better by one arm; where arms differ on few faces, the smallest difference is the one
-    that brings so many with a chance of 80 %, their number taken as Poisson distributed.
+    Evaluation Review 19 (1995). McNemar's test: the same with normal quantiles and the standard
+    error of a tie; it cannot reject before log2(2 / level) faces are all read by one side alone,
+    and where the sides differ on few, the smallest difference is the one that brings so many with
+    a chance of 80 %, their number taken as Poisson distributed.
     """
-    both = stats.norm.isf(level / 2) + stats.norm.ppf(POWER)
-    fewest = np.ceil(np.log2(2 / level))
-    floor = special.gammaincinv(fewest, POWER) * difference.unit
-    return float(min(max(both * difference.chance_sd, floor), 1.0))
+    if difference.only_arm is None or difference.only_reference is None:
+        quantiles = stats.t.isf(level / 2, difference.df) + stats.t.ppf(POWER, difference.df)
+        return float(min(quantiles * difference.se, 1.0))
+    quantiles = stats.norm.isf(level / 2) + stats.norm.ppf(POWER)
+    sd = np.sqrt(difference.only_arm + difference.only_reference)
+    floor = special.gammaincinv(np.ceil(np.log2(2 / level)), POWER)
+    return float(min(max(quantiles * sd, floor) / difference.n_faces, 1.0))
 
 
 def holm(p_values: Sequence[float]) -> tuple[list[float], float]:
-    """Correct the p-values of one printed table, and give the level left for those not rejected.
+    """Correct the p-values of one family, and give the level left for those not rejected.
 
     Holm's procedure holds the smallest of m p-values against 0.05 / m, the next against
     0.05 / (m - 1), and so on until one fails. After r rejections, any of the others would have
@@ -315,3 +286,51 @@ def holm(p_values: Sequence[float]) -> tuple[list[float], float]:
     corrected[ascending] = np.maximum.accumulate(p[ascending] * np.arange(n, 0, -1)).clip(max=1.0)
     n_rejected = int((corrected <= ALPHA).sum())
     return corrected.tolist(), ALPHA / max(n - n_rejected, 1)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A difference with its p corrected over its family."""
+
+    difference: Difference
+    """The arm minus its reference."""
+    p_holm: float
+    minimum_detectable: float
+    """The true difference that is found in 80 % of cases, at the level that Holm leaves."""
+    family: Family
+    n_family: int
+    """Over how many p-values it was corrected."""
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p is 0.05 or less."""
+        return self.p_holm <= ALPHA
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the arm."""
+        if not self.significant:
+            return NOT_SIGNIFICANT
+        return "better" if self.difference.accuracy > 0 else "worse"
+
+    def of(self, difference: Difference) -> "Judged":
+        """Give the same judgement of the same comparison, seen from the other side."""
+        return replace(self, difference=difference)
+
+
+def judge(asked: Iterable[tuple[Family, Hashable, Difference]]) -> dict[Hashable, Judged]:
+    """Judge all comparisons of a page, each once; by the key that says what was compared."""
+    families: dict[Family, dict[Hashable, Difference]] = defaultdict(dict)
+    order = list(FAMILIES)
+    seen: set[Hashable] = set()
+    for family, key, difference in sorted(asked, key=lambda item: order.index(item[0])):
+        if key not in seen:
+            seen.add(key)
+            families[family][key] = difference
+    found: dict[Hashable, Judged] = {}
+    for family, ours in families.items():
+        corrected, level = holm([difference.p for difference in ours.values()])
+        for (key, difference), p_holm in zip(ours.items(), corrected, strict=True):
+            detectable = minimum_detectable(difference, level)
+            found[key] = Judged(difference, p_holm, detectable, family, len(ours))
+    return found

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from benchmark.experiment import Protocol, StudyRow, Subset
-from benchmark.results.paired import Difference
+from benchmark.results.paired import Difference, Judged
 from benchmark.results.subgroups import By
 from benchmark.tasks import TaskName
 
 Opponent = Literal["twin", "defined", "first"]
-"""Its single-task or multi-task twin, the one its definition names, the first row of its table."""
+"""Its single-task (or multi-task) counterpart, the one its definition names, the table's first."""
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,21 @@ class Against:
     """The other row's experiment."""
     task: TaskName | None
     """None: all tasks together, weighted as in `combined`."""
-    difference: Difference | None = None
+    judged: Judged | None = None
     """The row minus the other."""
-    p_holm: float | None = None
-    """Corrected over all p-values of the table."""
-    smallest_seen: float | None = None
-    """Where nothing was told apart: the true difference that would have been, in 80 % of cases."""
     of_trainings_alone: bool = False
     """Whether single runs met, which permit no claim about an experiment."""
     why: str = ""
 
     @property
-    def told_apart(self) -> bool:
-        """Whether the corrected p tells the two apart."""
-        return self.p_holm is not None and self.smallest_seen is None
+    def difference(self) -> Difference | None:
+        """The row minus the other."""
+        return self.judged.difference if self.judged else None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p is 0.05 or less."""
+        return self.judged is not None and self.judged.significant
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Row:
     gap: GroupGap | None = None
     against: tuple[Against, ...] = ()
     tied: bool = False
-    """Whether it cannot be told apart from the first row of its table, on test; no more."""
+    """Whether there is no significant difference from the first row of its table, on test."""
     study: StudyRow | None = None
     """What the original study printed for this very row, its leak included."""
     parameters: int | None = None

@@ -1,22 +1,24 @@
 """The subset study in words and as tables of text: what a person asked, answered.
 
-Numbers come from benchmark.results.subset_study; the terminal's table is benchmark.cli's.
+Numbers come from benchmark.results.paired import NOT_SIGNIFICANT, Judged
+from benchmark.results.subset_study; the terminal's table is benchmark.cli's.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from benchmark.results import verdicts
 from benchmark.results.limits import LIMITS, LIMITS_DRAWN
+from benchmark.results.paired import NOT_SIGNIFICANT, Judged
 from benchmark.results.subset_study import (
     ArmResult,
-    Compared,
     SubsetResult,
     SubsetStudy,
     SystemResult,
     Training,
 )
-from benchmark.results.verdicts import points
+from benchmark.results.verdicts import SIGNIFICANT, points
 
 NOTHING: Final = "–"
 TRAININGS: Final[tuple[tuple[Training, str], ...]] = (
@@ -41,7 +43,7 @@ def arm_text(arm: ArmResult | None) -> str:
     return f"{100 * arm.accuracy:.1f}{sd} ({100 * arm.low:.1f}–{100 * arm.high:.1f})"
 
 
-def difference_text(compared: Compared | None) -> str:
+def difference_text(compared: Judged | None) -> str:
     """Write a difference in points with its interval."""
     if compared is None:
         return NOTHING
@@ -49,21 +51,16 @@ def difference_text(compared: Compared | None) -> str:
     return f"{points(found.accuracy)} ({points(found.low)} to {points(found.high)})"
 
 
-def p_text(compared: Compared | None) -> str:
-    """Write the corrected p."""
+def p_text(compared: Judged | None) -> str:
+    """Write the corrected p; `*` where it is 0.05 or less."""
     if compared is None:
         return NOTHING
-    return "<0.001" if compared.p_corrected < 0.001 else f"{compared.p_corrected:.3f}"
+    return verdicts.p_text(compared.p_holm) + (SIGNIFICANT if compared.significant else "")
 
 
-def verdict_text(compared: Compared | None) -> str:
-    """Say what the comparison tells: better, worse, or not to be told apart."""
-    if compared is None:
-        return NOTHING
-    if compared.told_apart:
-        return "better" if compared.difference.accuracy > 0 else "worse"
-    seen = 100 * compared.would_have_been_seen
-    return f"cannot be told apart; {seen:.1f} points would have been seen"
+def verdict_text(compared: Judged | None) -> str:
+    """Say what the comparison tells: better, worse, or no significant difference."""
+    return NOTHING if compared is None else verdicts.verdict_text(compared)
 
 
 def sentences(study: SubsetStudy) -> list[str]:
@@ -95,15 +92,15 @@ def _summary(results: Sequence[SubsetResult], which: str, start: str) -> str:
     compared = [(result, item) for result, item in found if item is not None]
     if not compared:
         return ""
-    better = [people_text(r) for r, c in compared if c.told_apart and c.difference.accuracy > 0]
-    worse = [people_text(r) for r, c in compared if c.told_apart and c.difference.accuracy < 0]
+    better = [people_text(r) for r, c in compared if c.verdict == "better"]
+    worse = [people_text(r) for r, c in compared if c.verdict == "worse"]
     parts = [
         f"reads better for {', '.join(better)}" if better else "",
         f"reads worse for {', '.join(worse)}" if worse else "",
     ]
     rest = len(compared) - len(better) - len(worse)
     if rest:
-        parts.append(f"cannot be told apart for {rest} of {len(compared)} subsets")
+        parts.append(f"shows {NOT_SIGNIFICANT} for {rest} of {len(compared)} subsets")
     return f"{start} the specialist " + "; it ".join(part for part in parts if part) + "."
 
 
@@ -178,8 +175,8 @@ def notes(study: SubsetStudy) -> list[str]:
         "All arms take the same optimiser steps and are selected on the same people's validation "
         "faces; size-matched is a stratified sample of everyone as large as the subset.",
         f"p is corrected by Holm's procedure over all {study.n_compared} comparisons of the two "
-        "tables: sign-flip permutation over clusters for several seeds, McNemar's exact test for "
-        "one.",
+        "tables; * marks 0.05 or less. Test and intervals hold the variance of trainings and of "
+        "test faces (docs/METHODS.md); of one seed a side, McNemar's exact test.",
     ]
     if study.missing:
         said.append(f"Not run: {_shortened(study.missing)}.")
@@ -227,12 +224,12 @@ def as_data(study: SubsetStudy) -> dict[str, Any]:
     }
 
 
-def _compared_data(compared: Compared | None) -> dict[str, Any] | None:
+def _compared_data(compared: Judged | None) -> dict[str, Any] | None:
     if compared is None:
         return None
     return {
         **vars(compared.difference),
-        "p_corrected": compared.p_corrected,
-        "would_have_been_seen": compared.would_have_been_seen,
-        "verdict": verdict_text(compared),
+        "p_holm": compared.p_holm,
+        "minimum_detectable": compared.minimum_detectable,
+        "verdict": compared.verdict,
     }

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from benchmark.results.figures import COLOURS, FAINT, INK
+from benchmark.results.paired import Judged
 from benchmark.results.subset_answer import people_text
-from benchmark.results.subset_study import Compared, SubsetResult, SubsetStudy, SystemResult
+from benchmark.results.subset_study import SubsetResult, SubsetStudy, SystemResult
 
 OFFSET: Final = 0.17
 """Half the distance between the two marks of a subset, in rows."""
@@ -24,7 +25,7 @@ SERIES: Final = (
 def subset_figure(study: SubsetStudy) -> Figure:
     """Draw the specialist's difference to the two other arms, in points, with 95 % intervals.
 
-    Filled marks are told apart from nothing after the correction, hollow ones are not.
+    Filled marks are significant after the correction, hollow ones are not.
     """
     results = study.subsets
     heights = [len(results), *([len(study.systems)] if study.systems else [])]
@@ -38,7 +39,7 @@ def subset_figure(study: SubsetStudy) -> Figure:
     panels[-1].set_xlabel(
         "age-group accuracy on the same test faces: difference in points, 95 % interval\n"
         "right of 0: the specialist (or the routed system) reads more\n"
-        f"filled: told apart from 0, Holm's correction over {study.n_compared} comparisons",
+        f"filled: significant, Holm's correction over {study.n_compared} comparisons",
         size=10,
     )
     panels[-1].xaxis.set_major_formatter(FuncFormatter(_points))
@@ -58,7 +59,7 @@ def _draw_subsets(axes: Axes, results: tuple[SubsetResult, ...]) -> None:
     for place, (name, label, colour, marker) in enumerate(SERIES):
         offset = OFFSET * (2 * place - 1)
         for row, result in enumerate(results):
-            compared: Compared | None = getattr(result, name)
+            compared: Judged | None = getattr(result, name)
             if compared is not None:
                 _mark(axes, row + offset, compared, colour, marker)
         axes.plot([], [], marker, color=colour, label=label)
@@ -74,10 +75,10 @@ def _draw_systems(axes: Axes, systems: tuple[SystemResult, ...]) -> None:
     axes.set_title("every face, routed by a classifier, against one network", loc="left", size=10)
 
 
-def _mark(axes: Axes, y: float, compared: Compared, colour: str, marker: str) -> None:
+def _mark(axes: Axes, y: float, compared: Judged, colour: str, marker: str) -> None:
     found = compared.difference
     axes.plot([found.low, found.high], [y, y], color=colour, linewidth=2, zorder=2)
-    fill = colour if compared.told_apart else "white"
+    fill = colour if compared.significant else "white"
     axes.plot(found.accuracy, y, marker, color=colour, markerfacecolor=fill, ms=7, zorder=3)
 
 

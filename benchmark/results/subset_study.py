@@ -19,14 +19,7 @@ from benchmark.errors import RunError
 from benchmark.experiment import Experiment, Subset
 from benchmark.results.answers import Answers, Labels, read_answers
 from benchmark.results.intervals import cluster_bootstrap
-from benchmark.results.paired import (
-    ALPHA,
-    Difference,
-    Pair,
-    holm,
-    paired_difference,
-    smallest_seen,
-)
+from benchmark.results.paired import Difference, Judged, Pair, judge, paired_difference
 from benchmark.results.predictions import read_predictions
 from benchmark.results.record import RunRecord
 from benchmark.results.rows import Run, definition_key, read_run
@@ -54,29 +47,14 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A paired difference, with its p corrected over all of the study's table."""
-
-    difference: Difference
-    p_corrected: float
-    would_have_been_seen: float
-    """The smallest true difference that this comparison finds in 80 % of cases."""
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether the difference is more than chance makes."""
-        return self.p_corrected <= ALPHA
-
-
-@dataclass(frozen=True)
 class SubsetResult:
     """One subset: its arms, and the specialist against the two others. What is missing is None."""
 
     subset: Subset
     n_test: int
     arms: Mapping[Training, ArmResult]
-    against_everyone: Compared | None
-    against_matched: Compared | None
+    against_everyone: Judged | None
+    against_matched: Judged | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +69,7 @@ class SystemResult:
     single: ArmResult
     oracle_accuracy: float
     """The same system if every face went to its own specialist: what routing right would give."""
-    against_single: Compared | None
+    against_single: Judged | None
 
 
 @dataclass(frozen=True)
@@ -201,7 +179,7 @@ def _arm_result(name: str, seeds: tuple[int, ...], answers: Answers, n_train: in
     return ArmResult(name, seeds, n_train, float(rates.mean()), float(low[0]), float(high[0]), sd)
 
 
-def _compared(reference: Answers | None, arm: Answers | None) -> Compared | None:
+def _compared(reference: Answers | None, arm: Answers | None) -> Judged | None:
     """Compare an arm with its reference; p is corrected later, over the whole table."""
     if reference is None or arm is None:
         return None
@@ -214,8 +192,12 @@ def _compared(reference: Answers | None, arm: Answers | None) -> Compared | None
         reference=reference.predicted[TASK],
         arm=arm.predicted[TASK],
     )
-    difference = paired_difference(pair)
-    return Compared(difference, difference.p, float("nan"))
+    return _single(paired_difference(pair))
+
+
+def _single(difference: Difference) -> Judged:
+    """Judge a difference by itself."""
+    return judge([("subsets", 0, difference)])[0]
 
 
 def _system(
@@ -299,34 +281,29 @@ def _on_all_faces(record: RunRecord, faces: pd.DataFrame) -> npt.NDArray[np.int6
 
 
 def _corrected(found: SubsetStudy) -> SubsetStudy:
-    """Correct all p-values of the study together (Holm), and say what would have been seen."""
-    compared = [
-        item
-        for result in found.subsets
-        for item in (result.against_everyone, result.against_matched)
-        if item is not None
-    ]
-    compared += [
-        system.against_single for system in found.systems if system.against_single is not None
-    ]
-    p_values, level = holm([item.difference.p for item in compared])
-    mended = {
-        id(item): Compared(item.difference, p, smallest_seen(item.difference, level))
-        for item, p in zip(compared, p_values, strict=True)
-    }
+    """Judge all comparisons of the study together."""
+    compared = [item for result in found.subsets
+                for item in (result.against_everyone, result.against_matched)]  # fmt: skip
+    compared += [system.against_single for system in found.systems]
+    differences = [item.difference for item in compared if item is not None]
+    judged = judge(("subsets", id(difference), difference) for difference in differences)
+
+    def together(item: Judged | None) -> Judged | None:
+        return judged[id(item.difference)] if item else None
+
     return replace(
         found,
         subsets=tuple(
             replace(
                 result,
-                against_everyone=mended.get(id(result.against_everyone)),
-                against_matched=mended.get(id(result.against_matched)),
+                against_everyone=together(result.against_everyone),
+                against_matched=together(result.against_matched),
             )
             for result in found.subsets
         ),
         systems=tuple(
-            replace(system, against_single=mended.get(id(system.against_single)))
+            replace(system, against_single=together(system.against_single))
             for system in found.systems
         ),
-        n_compared=len(compared),
+        n_compared=len(differences),
     )

@@ -1,71 +1,85 @@
-"""What may be said of the differences in one printed table, in numbers and in words.
+"""What may be said of the differences on one page, in numbers and in words.
 
-Better, worse, or not told apart: after Holm over all p-values of the table. The words say nothing
-that the numbers do not.
+Which p-values are corrected together is in benchmark.results.paired. The words say nothing that
+the numbers do not.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from benchmark.results.arms import Arm
-from benchmark.results.paired import ALPHA, Difference, holm, smallest_seen
+from benchmark.results.paired import (
+    ALPHA,
+    FAMILIES,
+    NOT_SIGNIFICANT,
+    Difference,
+    Family,
+    Judged,
+    judge,
+)
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
-Verdict = Literal["better", "worse", "cannot be told apart"]
+SIGNIFICANT: Final = "*"
+"""The mark of a corrected p of 0.05 or less, everywhere."""
 
 TEST_NAMES: Final = {
     "mcnemar": "McNemar's exact test",
-    "sign_flip": "sign-flip permutation test",
+    "faces": "t test over clusters of faces",
+    "faces_and_seeds": "t test over clusters of faces and seeds",
 }
-TWINS: Final = "its single-task twins"
+COUNTERPARTS: Final = "its single-task counterparts"
 
 
 @dataclass(frozen=True)
-class Line:
+class Line(Judged):
     """One task of one pair of arms."""
 
     reference: Arm
     """The runs that were compared: of an arm, all of them or a single one."""
     arm: Arm
     task: TaskName
-    difference: Difference
-    """The arm minus its reference."""
-    p_holm: float
-    """Corrected over all p-values of the table."""
-    verdict: Verdict
-    """Of the arm."""
-    smallest_seen: float | None
-    """Where nothing was told apart: the true difference that would have been, in 80 % of cases."""
 
     @property
     def of_trainings_alone(self) -> bool:
         """Whether single runs were compared, which permit no claim about an experiment."""
         return len(self.arm.runs) == 1
 
-    @property
-    def within_seeds(self) -> bool:
-        """Whether arms told apart differ by no more than their seeds alone could make them."""
-        low, high = self.difference.seed_low, self.difference.seed_high
-        told_apart = self.verdict != "cannot be told apart"
-        return told_apart and low is not None and high is not None and low <= 0 <= high
-
 
 Compared = tuple[Arm, Arm, TaskName, Difference]
 """Reference, arm, task, and how far apart they are."""
 
 
-def judge(compared: Sequence[Compared]) -> tuple[Line, ...]:
-    """Pass a verdict on all differences of one table."""
-    corrected, level = holm([difference.p for *_, difference in compared])
-    lines = []
-    for (reference, arm, task, difference), p_holm in zip(compared, corrected, strict=True):
-        verdict: Verdict = "cannot be told apart"
-        if p_holm <= ALPHA:
-            verdict = "better" if difference.accuracy > 0 else "worse"
-        seen = smallest_seen(difference, level) if verdict == "cannot be told apart" else None
-        lines.append(Line(reference, arm, task, difference, p_holm, verdict, seen))
-    return tuple(lines)
+def judge_lines(asked: Sequence[tuple[Family, Compared]]) -> tuple[Line, ...]:
+    """Judge the differences of a page, in their order."""
+    keys = [_key(compared) for _, compared in asked]
+    judged = judge((family, key, item[3]) for key, (family, item) in zip(keys, asked, strict=True))
+    return tuple(
+        Line(
+            **vars(judged[key].of(difference)),
+            reference=reference,
+            arm=arm,
+            task=task,
+        )
+        for key, (_, (reference, arm, task, difference)) in zip(keys, asked, strict=True)
+    )
+
+
+def _key(compared: Compared) -> Hashable:
+    reference, arm, task, _ = compared
+    return frozenset((reference.identities, arm.identities)), task
+
+
+def family_text(judged: Iterable[Judged]) -> str:
+    """Say of which families the p-values of a table are, and how many each holds on the page."""
+    sizes = {item.family: item.n_family for item in judged}
+    told = [
+        f"{FAMILIES[family]} ({sizes[family]} p-value{'' if sizes[family] == 1 else 's'})"
+        for family in FAMILIES
+        if family in sizes
+    ]
+    return f"Holm's correction over the family: {'; '.join(told)}. * marks 0.05 or less."
 
 
 def points(difference: float) -> str:
@@ -91,11 +105,23 @@ def p_text(p: float) -> str:
     return f"{p:.2f}" if p >= 0.1 else f"{p:.3f}" if p >= 0.01 else f"{p:.4f}"
 
 
-def verdict_text(line: Line) -> str:
+def verdict_text(judged: Judged) -> str:
     """Write the verdict as it stands in a table."""
-    if line.smallest_seen is None:
-        return f"{line.verdict} (*)" if line.within_seeds else line.verdict
-    return f"{line.verdict}; a difference of {size(line.smallest_seen)} would have been seen"
+    if judged.significant:
+        return f"{judged.verdict} {SIGNIFICANT}"
+    return f"{_insignificant(judged)}; minimum detectable difference {_detectable(judged)}"
+
+
+def _insignificant(judged: Judged) -> str:
+    """Tell a difference that the correction alone keeps from being one from other such."""
+    found = judged.difference
+    if found.excludes_zero or found.p <= ALPHA:
+        return f"not significant after correction (raw p {p_text(found.p)})"
+    return NOT_SIGNIFICANT
+
+
+def _detectable(judged: Judged) -> str:
+    return f"{size(judged.minimum_detectable)} pp"
 
 
 def test_text(line: Line) -> str:
@@ -119,15 +145,10 @@ def pair_sentence(lines: Sequence[Line], *, reference: str) -> str:
         for verdict, ours in told.items()
         if ours
     ]
-    undecided = [line for line in lines if line.smallest_seen is not None]
+    undecided = [line for line in lines if not line.significant]
     if undecided:
-        they = "they " if parts else ""
-        parts.append(f"{they}cannot be told apart on {joined(map(_undecided, undecided))}")
+        parts.append(f"{NOT_SIGNIFICANT} on {joined(map(_undecided, undecided))}")
     text = f"{lines[0].arm.label} against {reference}: {'; '.join(parts)}."
-    within = [line for line in lines if line.within_seeds]
-    if within:
-        tasks = joined(f"{TASK_TITLES[line.task]} ({_over_seeds(line)})" for line in within)
-        text += f" The seeds alone spread as widely as the difference on {tasks}."
     if any(line.of_trainings_alone for line in lines):
         text += " One seed on a side: this speaks of these trainings alone."
     return text
@@ -137,7 +158,7 @@ def _by_how_much(line: Line) -> str:
     found = line.difference
     ends = sorted((found.low, found.high), key=abs) if found.low * found.high > 0 else None
     span = f"{size(ends[0])} to {size(ends[1])}" if ends else points_span(found.low, found.high)
-    return f"{TASK_TITLES[line.task]} by {size(found.accuracy)} points ({span})"
+    return f"{TASK_TITLES[line.task]} by {size(found.accuracy)} pp ({span})"
 
 
 def _undecided(line: Line) -> str:
@@ -145,17 +166,13 @@ def _undecided(line: Line) -> str:
 
 
 def _found(line: Line) -> str:
-    """Write what was found where nothing was told apart, and what would have been."""
+    """Write what was found where nothing is significant, and what could have been detected."""
     found = line.difference
-    seen = (
-        "" if line.smallest_seen is None else f"; {size(line.smallest_seen)} would have been seen"
+    raw = "" if _insignificant(line) == NOT_SIGNIFICANT else f"; {_insignificant(line)}"
+    return (
+        f"{points(found.accuracy)} pp, {points_span(found.low, found.high)}{raw}; minimum "
+        f"detectable {_detectable(line)}"
     )
-    return f"{points(found.accuracy)}, {points_span(found.low, found.high)}{seen}"
-
-
-def _over_seeds(line: Line) -> str:
-    found = line.difference
-    return points_span(found.seed_low or 0.0, found.seed_high or 0.0)
 
 
 def joined(words: Iterable[str]) -> str:
@@ -179,17 +196,17 @@ def by_pair(lines: Sequence[Line]) -> list[list[Line]]:
 
 
 def by_arm(lines: Sequence[Line]) -> list[list[Line]]:
-    """Part lines by arm, in their order; each MTL network with all its twins."""
+    """Part lines by arm, in their order; each MTL network with all its counterparts."""
     arms: dict[str, list[Line]] = {}
     for line in lines:
         arms.setdefault(line.arm.label, []).append(line)
     return list(arms.values())
 
 
-def twins_sentences(lines: Sequence[Line]) -> Iterator[str]:
+def mtl_sentences(lines: Sequence[Line]) -> Iterator[str]:
     """Answer whether MTL beats STL, and by how much: per task, then per network."""
     if not lines:
-        yield "Does MTL beat STL? Not answered: no MTL network and its twin were both run."
+        yield "Does MTL beat STL? Not answered: no MTL network and its counterpart were both run."
         return
     answers = []
     for task in TASKS:
@@ -201,25 +218,20 @@ def twins_sentences(lines: Sequence[Line]) -> Iterator[str]:
     yield f"Does MTL beat STL? {' '.join(answers)}{caveat}"
     rows = by_arm(lines)
     if len(rows) > 1:
-        yield from (pair_sentence(ours, reference=TWINS) for ours in rows)
+        yield from (pair_sentence(ours, reference=COUNTERPARTS) for ours in rows)
 
 
 def _answer(lines: Sequence[Line]) -> str:
     """Answer for one task: of one network by how much, of several in how many."""
     if len(lines) > 1:
-        counts = {
-            verdict: sum(line.verdict == verdict for line in lines)
-            for verdict in ("better", "worse", "cannot be told apart")
-        }
+        counts = Counter(line.verdict for line in lines)
         return (
             f"better in {counts['better']} of {len(lines)} networks, worse in {counts['worse']}, "
-            f"not to be told apart in {counts['cannot be told apart']}"
+            f"{NOT_SIGNIFICANT} in {counts[NOT_SIGNIFICANT]}"
         )
     (line,) = lines
     found = line.difference
-    span = points_span(found.low, found.high)
-    if line.smallest_seen is not None:
-        return f"cannot be told apart ({_found(line)})"
+    if not line.significant:
+        return f"{NOT_SIGNIFICANT} ({_found(line)})"
     word = "yes, better" if line.verdict == "better" else "no, worse"
-    seeds = ", though seeds alone spread as widely" if line.within_seeds else ""
-    return f"{word} by {size(found.accuracy)} points ({span}){seeds}"
+    return f"{word} by {size(found.accuracy)} pp ({points_span(found.low, found.high)})"

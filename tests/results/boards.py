@@ -3,8 +3,9 @@
 from typing import Any
 
 from benchmark.experiment import Protocol, StudyRow
+from benchmark.results.against import FAMILY_OF
 from benchmark.results.board import Leaderboard, Table
-from benchmark.results.paired import Difference
+from benchmark.results.paired import Difference, Judged
 from benchmark.results.row import (
     Against,
     CombinedScore,
@@ -28,28 +29,23 @@ def difference(value: float, p: float) -> Difference:
         accuracy=value,
         low=value - 0.02,
         high=value + 0.02,
-        macro_f1=None,
-        macro_f1_low=None,
-        macro_f1_high=None,
-        seed_low=None,
-        seed_high=None,
-        test="sign_flip",
+        se=0.01,
+        se_seeds=0.006,
+        df=12.0,
+        test="faces_and_seeds",
         p=p,
         only_reference=None,
         only_arm=None,
         n_faces=200,
         n_clusters=200,
-        chance_sd=0.01,
-        unit=0.005,
     )
 
 
 def outcome(
     kind: Opponent, task: TaskName | None, value: float, p: float, other: str = "gender-other"
 ) -> Against:
-    """Give what came of a meeting; a corrected p of 0.05 or less tells the two apart."""
-    seen = None if p <= 0.05 else 0.04
-    return Against(kind, other, task, difference(value, p), p, seen)
+    """Give what came of a comparison; a corrected p of 0.05 or less is significant."""
+    return Against(kind, other, task, Judged(difference(value, p), p, 0.04, FAMILY_OF[kind], 2))
 
 
 def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: Any) -> Row:
@@ -92,7 +88,7 @@ def a_board(*rows: Row, **changes: Any) -> Leaderboard:
         "dataset": "utkface-100",
         "suite": None,
         "drawn": False,
-        "tables": (Table(SETTING, "mtl", tuple(rows), n_p_values=2),),
+        "tables": (Table(SETTING, "mtl", tuple(rows)),),
         "notes": ("A note with <b>tags</b> & signs.",),
         "limits": ("A limit.",),
     }

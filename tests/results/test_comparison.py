@@ -100,11 +100,11 @@ def test_two_runs_meet_by_their_ids(runs: RunBuilder) -> None:
 
 def test_experiments_meet_with_all_their_seeds(runs: RunBuilder) -> None:
     # Means 0.8 and 0.6 over two and three seeds.
-    done(runs, MTL, 75, 85)
-    done(runs, OTHER, 50, 60, 70)
+    done(runs, MTL, 79, 81)
+    done(runs, OTHER, 58, 60, 62)
     found = compare(library(runs), [MTL.name, OTHER.name])
     line = only(found).lines[0]
-    assert (line.difference.test, line.verdict) == ("sign_flip", "worse")
+    assert (line.difference.test, line.verdict) == ("faces_and_seeds", "worse")
     assert line.difference.accuracy == pytest.approx(-0.2)
     assert (line.arm.seeds, line.reference.seeds) == ((0, 1, 2), (0, 1))
     assert not line.of_trainings_alone
@@ -193,14 +193,14 @@ def test_every_mtl_network_meets_its_twins_by_itself(runs: RunBuilder) -> None:
     assert [table.kind for table in found.tables] == ["twins"]
     lines = twins_of(found).lines
     assert [(line.task, line.verdict) for line in lines] == [
-        ("age_group", "cannot be told apart"),
+        ("age_group", "no significant difference"),
         ("gender", "better"),
         ("race", "worse"),
     ]
     (sentence,) = twins_of(found).sentences
-    assert sentence.startswith("Does MTL beat STL? Age group: cannot be told apart (0.0,")
-    assert "Gender: yes, better by 30.0 points (+" in sentence
-    assert "Race: no, worse by 20.0 points (−" in sentence
+    assert sentence.startswith("Does MTL beat STL? Age group: no significant difference (0.0 pp,")
+    assert "Gender: yes, better by 30.0 pp (+" in sentence
+    assert "Race: no, worse by 20.0 pp (−" in sentence
 
 
 def test_missing_twins_are_named_with_the_reason(runs: RunBuilder) -> None:
@@ -210,8 +210,8 @@ def test_missing_twins_are_named_with_the_reason(runs: RunBuilder) -> None:
     found = compare(library(runs, MTL, *TWINS[:2]), [MTL.name])
     (said,) = twins_of(found).gap_sentences
     assert said == (
-        f"Twins missing of {MTL.name}: gender ({TWINS[1].name}: seed 0 failed: the loss is nan), "
-        "race (not registered)."
+        f"Single-task counterparts missing of {MTL.name}: gender ({TWINS[1].name}: seed 0 failed: "
+        "the loss is nan), race (not registered)."
     )
 
 
@@ -219,20 +219,35 @@ def test_a_twin_by_name_alone_is_none(runs: RunBuilder) -> None:
     false = dataclasses.replace(TWINS[2], recipe=OTHER.recipe)
     done(runs, MTL, 70)
     done(runs, false, 70)
-    with pytest.raises(RunError, match="no twin, its recipe differ"):
+    with pytest.raises(RunError, match="no counterpart, its recipe differ"):
         compare(library(runs, MTL, false), [MTL.name], tasks=("race",))
 
 
-def test_a_pair_of_twins_stands_in_one_table_alone(runs: RunBuilder) -> None:
+def test_what_is_named_is_compared_and_nothing_else(runs: RunBuilder) -> None:
+    done(runs, MTL, 70)
+    done(runs, OTHER, 80)
+    for twin in TWINS:
+        done(runs, twin, 60)
+    found = compare(library(runs, MTL, OTHER, *TWINS), [MTL.name, OTHER.name])
+    (table,) = found.tables
+    assert {(line.arm.label, line.reference.label) for line in table.lines} == {
+        (OTHER.name, MTL.name)
+    }
+    assert {line.family for line in table.lines} == {"named"}
+
+
+def test_in_a_suite_a_pair_of_counterparts_stands_in_one_table_alone(runs: RunBuilder) -> None:
     alone = dataclasses.replace(TWINS[1], compare_with=MTL.name)
     done(runs, MTL, 70)
     done(runs, alone, 60)
     shelf = library(runs, MTL, alone)
-    for arguments in ([MTL.name, alone.name], [alone.name, MTL.name], ["all"]):
-        found = compare(shelf, arguments)
+    for argument in ("all", MTL.name):
+        found = compare(shelf, [argument])
         assert [table.kind for table in found.tables] == ["twins"]
         (line,) = twins_of(found).lines
         assert (line.arm.label, line.reference.label) == (MTL.name, alone.name)
+    line = only(compare(shelf, [alone.name, MTL.name])).lines[0]
+    assert (line.arm.label, line.family) == (MTL.name, "named")
 
 
 def test_several_mtl_networks_are_counted_and_told_one_by_one(runs: RunBuilder) -> None:
@@ -243,9 +258,14 @@ def test_several_mtl_networks_are_counted_and_told_one_by_one(runs: RunBuilder) 
         done(runs, twin, 40 if twin is others[0] else 70)
     found = compare(library(runs, MTL, OTHER, *TWINS, *others), ["all"])
     answer, *networks = twins_of(found).sentences
-    assert "Age group: better in 1 of 2 networks, worse in 0, not to be told apart in 1." in answer
+    assert (
+        "Age group: better in 1 of 2 networks, worse in 0, no significant difference in 1."
+        in answer
+    )
     assert len(networks) == 2
-    assert networks[1].startswith(f"{OTHER.name} against its single-task twins: better on age")
+    assert networks[1].startswith(
+        f"{OTHER.name} against its single-task counterparts: better on age"
+    )
 
 
 def test_what_was_found_cannot_be_changed(runs: RunBuilder) -> None:
@@ -264,12 +284,12 @@ def test_a_table_says_what_it_is_and_how_many_p_values_were_corrected(runs: RunB
     names = [MTL.name, OTHER.name]
     table = only(compare(library(runs), names))
     assert table.title == TITLES["first"] == "Each against the first"
-    assert table.family.startswith("Holm: corrected over all 3 p-values of this table")
+    assert "what was named (3 p-values)" in table.family
     two = only(compare(library(runs), names, tasks=("gender", "race")))
-    assert two.family.startswith("Holm: corrected over all 2 p-values of this table")
+    assert "what was named (2 p-values)" in two.family
     one = only(compare(library(runs), names, tasks=("gender",), all_pairs=True))
     assert one.title == "All pairs"
-    assert one.family.startswith("Holm: the only p-value of this table")
+    assert "what was named (1 p-value)" in one.family
 
 
 def test_only_tasks_that_are_compared_are_read_and_scored(runs: RunBuilder) -> None:
@@ -287,22 +307,21 @@ def test_p_values_are_corrected_over_the_table(runs: RunBuilder) -> None:
     table = only(compare(library(runs), ["all"], all_pairs=True))
     expected = multipletests([line.difference.p for line in table.lines], method="holm")[1]
     assert [line.p_holm for line in table.lines] == pytest.approx(expected.tolist())
-    assert "over all 9 p-values" in table.family
-    undecided = [line for line in table.lines if line.verdict == "cannot be told apart"]
+    assert "(9 p-values)" in table.family
+    undecided = [line for line in table.lines if line.verdict == "no significant difference"]
     assert undecided
-    assert all(line.smallest_seen for line in undecided)
+    assert all(line.minimum_detectable for line in undecided)
 
 
-def test_a_difference_that_seeds_alone_could_make_is_marked(runs: RunBuilder) -> None:
-    # Both arms read 60 and 80 of 100 faces with their seeds, but one of them 20 faces more.
+def test_a_difference_that_seeds_alone_could_make_is_not_significant(runs: RunBuilder) -> None:
+    # Each arm's two seeds are 30 faces apart, and one arm reads 10 faces more with either.
     for experiment, gain in ((MTL, 0), (OTHER, 10)):
         for seed, n_right in enumerate((50, 80)):
             right = np.arange(100) < n_right + gain
             finished(runs, experiment, answering(right), seed=seed)
     table = only(compare(library(runs), [MTL.name, OTHER.name]))
-    assert table.lines[0].verdict == "better"
-    assert table.lines[0].within_seeds
-    assert "The seeds alone spread as widely as the difference on age group" in table.sentences[0]
+    assert table.lines[0].verdict == "no significant difference"
+    assert table.lines[0].difference.se_seeds == pytest.approx(np.hypot(0.15, 0.15), rel=0.05)
 
 
 def test_missing_runs_are_shown_as_missing(runs: RunBuilder) -> None:

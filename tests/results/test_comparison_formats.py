@@ -16,11 +16,11 @@ from benchmark.results.paired import Difference
 from benchmark.results.rows import TaskScore, read_run
 from benchmark.results.verdicts import (
     Line,
-    judge,
+    judge_lines,
+    mtl_sentences,
     p_text,
     pair_sentences,
     points,
-    twins_sentences,
     verdict_text,
 )
 from benchmark.results.verdicts import (
@@ -36,16 +36,15 @@ FOUND = Difference(
     macro_f1=-0.012,
     macro_f1_low=-0.03,
     macro_f1_high=0.006,
-    seed_low=0.001,
-    seed_high=0.05,
-    test="sign_flip",
+    se=0.006,
+    se_seeds=0.004,
+    df=9.0,
+    test="faces_and_seeds",
     p=0.0004,
     only_reference=None,
     only_arm=None,
     n_faces=1_000,
     n_clusters=990,
-    chance_sd=0.01,
-    unit=0.001,
 )
 TIE = replace(FOUND, accuracy=-0.001, low=-0.02, high=0.018, p=0.9)
 
@@ -66,7 +65,8 @@ def arms(runs: RunBuilder) -> tuple[Arm, Arm]:
 def lines_of(arms: tuple[Arm, Arm], *found: Difference) -> tuple[Line, ...]:
     arm, reference = arms
     tasks: Sequence[TaskName] = TASKS[: len(found)]
-    return judge([(reference, arm, task, one) for task, one in zip(tasks, found, strict=True)])
+    pairs = zip(tasks, found, strict=True)
+    return judge_lines([("named", (reference, arm, task, one)) for task, one in pairs])
 
 
 @pytest.mark.parametrize(
@@ -85,54 +85,54 @@ def test_p_values_are_written_with_two_digits(p: float, written: str) -> None:
     assert p_text(p) == written
 
 
-def test_a_verdict_tells_what_would_have_been_seen(arms: tuple[Arm, Arm]) -> None:
-    # Of two p-values one is rejected, which leaves 0.05 to the other: 2.802 times an sd of 0.01.
+def test_a_verdict_tells_what_could_have_been_detected(arms: tuple[Arm, Arm]) -> None:
+    # Of two p-values one is rejected, which leaves 0.05 to the other: t quantiles of 9 degrees of
+    # freedom, (2.262 + 0.883) times a standard error of 0.006.
     better, tie = lines_of(arms, FOUND, TIE)
-    assert verdict_text(better) == "better"
-    assert verdict_text(tie) == "cannot be told apart; a difference of 2.8 would have been seen"
-    assert text_of_test(better) == "sign-flip permutation test, 3 against 2 seeds"
+    assert verdict_text(better) == "better *"
+    assert verdict_text(tie) == "no significant difference; minimum detectable difference 1.9 pp"
+    assert text_of_test(better) == "t test over clusters of faces and seeds, 3 against 2 seeds"
+
+
+def test_what_the_correction_alone_rejects_is_said_to_be_so(arms: tuple[Arm, Arm]) -> None:
+    lines = lines_of(arms, replace(FOUND, p=0.039), TIE)
+    assert lines[0].p_holm == pytest.approx(0.078)
+    assert verdict_text(lines[0]).startswith("not significant after correction (raw p 0.039);")
+    assert "not significant after correction (raw p 0.039)" in next(iter(pair_sentences(lines)))
 
 
 def test_a_pair_is_told_in_a_sentence(arms: tuple[Arm, Arm]) -> None:
     (sentence,) = pair_sentences(lines_of(arms, FOUND, TIE, replace(FOUND, accuracy=-0.03)))
     assert sentence == (
-        "new against old: better on age group by 2.6 points (1.4 to 3.8); worse on race by 3.0 "
-        "points (1.4 to 3.8); they cannot be told apart on gender (−0.1, −2.0 to +1.8; 2.8 would "
-        "have been seen)."
+        "new against old: better on age group by 2.6 pp (1.4 to 3.8); worse on race by 3.0 pp "
+        "(1.4 to 3.8); no significant difference on gender (−0.1 pp, −2.0 to +1.8; minimum "
+        "detectable 1.9 pp)."
     )
 
 
 def test_a_loss_is_told_by_its_size(arms: tuple[Arm, Arm]) -> None:
     loss = replace(FOUND, accuracy=-0.0263, low=-0.0384, high=-0.0141)
     (sentence,) = pair_sentences(lines_of(arms, loss))
-    assert sentence == "new against old: worse on age group by 2.6 points (1.4 to 3.8)."
-
-
-def test_differences_within_the_seeds_are_marked_and_explained(arms: tuple[Arm, Arm]) -> None:
-    lines = lines_of(arms, replace(FOUND, seed_low=-0.01, seed_high=0.06))
-    assert verdict_text(lines[0]) == "better (*)"
-    assert "on age group (−1.0 to +6.0)." in next(iter(pair_sentences(lines)))
-    assert any(note.startswith("(*)") for note in reading_notes(lines, arms))
-    assert not any(note.startswith("(*)") for note in reading_notes(lines_of(arms, FOUND), arms))
+    assert sentence == "new against old: worse on age group by 2.6 pp (1.4 to 3.8)."
 
 
 def test_the_answer_about_mtl_is_a_yes_a_no_or_neither(arms: tuple[Arm, Arm]) -> None:
     loss = replace(FOUND, accuracy=-0.0263, low=-0.0384, high=-0.0141)
-    (answer,) = twins_sentences(lines_of(arms, FOUND, loss, TIE))
+    (answer,) = mtl_sentences(lines_of(arms, FOUND, loss, TIE))
     assert answer == (
-        "Does MTL beat STL? Age group: yes, better by 2.6 points (+1.4 to +3.8). Gender: no, worse "
-        "by 2.6 points (−3.8 to −1.4). Race: cannot be told apart (−0.1, −2.0 to +1.8; 2.8 would "
-        "have been seen)."
+        "Does MTL beat STL? Age group: yes, better by 2.6 pp (+1.4 to +3.8). Gender: no, worse by "
+        "2.6 pp (−3.8 to −1.4). Race: no significant difference (−0.1 pp, −2.0 to +1.8; minimum "
+        "detectable 1.9 pp)."
     )
-    assert next(iter(twins_sentences([]))).startswith("Does MTL beat STL? Not answered")
+    assert next(iter(mtl_sentences([]))).startswith("Does MTL beat STL? Not answered")
 
 
 def test_networks_that_lack_the_same_twins_share_a_sentence() -> None:
     gaps = [Gap(arm, f"{task}-x", NOT_REGISTERED, task) for arm in ("a", "b") for task in TASKS]
     gaps.append(Gap("c", "race-c", "not run", "race"))
     assert list(gap_sentences(gaps)) == [
-        "Twins missing of a and b: age group, gender and race (not registered).",
-        "Twins missing of c: race (race-c: not run).",
+        "Single-task counterparts missing of a and b: age group, gender and race (not registered).",
+        "Single-task counterparts missing of c: race (race-c: not run).",
     ]
 
 
@@ -168,7 +168,7 @@ def test_plain_values_are_json_and_hold_fractions(comparison: Comparison) -> Non
     row = data["tables"][0]["rows"][0]
     assert (row["arm"], row["reference"], row["difference"]) == ("new", "old", 0.0263)
     assert (row["p"], row["p_holm"], row["verdict"]) == (0.0004, 0.0008, "better")
-    assert data["tables"][0]["p_values_corrected_together"] == 2
+    assert (row["family"], row["p_values_in_family"]) == ("named", 2)
     assert data["arms"][0]["scores"]["age_group"]["accuracy_sd"] == 0.01
     assert [len(arm["runs"]) for arm in data["arms"]] == [3, 2]
     assert data["missing"] == [{"arm": "third", "why": "failed: <b>|x"}]
@@ -177,8 +177,8 @@ def test_plain_values_are_json_and_hold_fractions(comparison: Comparison) -> Non
 def test_csv_leaves_what_does_not_exist_empty(comparison: Comparison) -> None:
     rows = list(csv.DictReader(csv_text(comparison).splitlines()))
     assert [row["task"] for row in rows] == ["age_group", "gender"]
-    assert (rows[0]["smallest_seen"], rows[1]["macro_f1"]) == ("", "")
-    assert float(rows[1]["smallest_seen"]) == pytest.approx(0.028016, abs=1e-6)
+    assert rows[1]["macro_f1"] == ""
+    assert float(rows[1]["minimum_detectable"]) == pytest.approx(0.01887, abs=1e-4)
     assert rows[0]["arm_seeds"] == "0 1 2"
 
 
@@ -186,7 +186,7 @@ def test_markdown_holds_the_tables_and_cannot_be_broken(comparison: Comparison) 
     text = markdown(comparison)
     assert "| new | old | age group | +2.6 (+1.4 to +3.8) | −1.2 (−3.0 to +0.6) | 0.0004 |" in text
     assert "third (missing: failed: &lt;b>\\|x)" in text
-    assert "Holm: corrected over all 2 p-values of this table" in text
+    assert "what was named (2 p-values)" in text
     widths = {line.count("|") - line.count("\\|") for line in text.splitlines() if "new |" in line}
     assert len(widths) == 2
 

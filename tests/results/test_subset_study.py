@@ -81,8 +81,8 @@ def test_a_specialist_is_paired_with_both_other_arms(runs: RunBuilder) -> None:
     assert result.against_everyone.difference.accuracy == pytest.approx(gained / women.sum())
     assert result.against_everyone.difference.p == pytest.approx(2 * 0.5**gained)
     # two comparisons in the table: the smallest p counts twice (Holm)
-    assert result.against_everyone.p_corrected == pytest.approx(4 * 0.5**gained)
-    assert result.against_everyone.told_apart
+    assert result.against_everyone.p_holm == pytest.approx(4 * 0.5**gained)
+    assert result.against_everyone.significant
 
 
 def test_only_seeds_that_all_arms_have_are_compared(runs: RunBuilder) -> None:
@@ -93,7 +93,7 @@ def test_only_seeds_that_all_arms_have_are_compared(runs: RunBuilder) -> None:
     result = study(runs.records(), ALL, "utkface-100").subsets[0]
     assert result.arms["subset"].seeds == result.arms["everyone"].seeds == (1, 2)
     assert result.against_everyone is not None
-    assert result.against_everyone.difference.test == "sign_flip"
+    assert result.against_everyone.difference.test == "faces_and_seeds"
     assert result.against_matched is None
 
 

@@ -1,0 +1,119 @@
+"""Size, power and coverage of the comparison of run groups, by simulation; docs/METHODS.md.
+
+    python -m tests.results.size_and_power [COMPARISONS]
+
+Each face has a difficulty that all networks share, one that a network's seeds share, and noise of
+each training; a seed moves the accuracy of all faces. One face in twenty is a copy of another.
+"""
+
+import itertools
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from benchmark.results.paired import ALPHA, Difference, difference_of, minimum_detectable
+
+ACCURACY = 0.8
+SHARED, OF_NETWORK = 0.6, 0.1
+"""Shares of the variance of what decides whether a face is read; the rest is each training's."""
+GAIN = 0.02
+"""The true difference of which power is told."""
+FACES, SEEDS, SEED_SDS = (200, 1_000, 2_300), (2, 3, 5, 10), (0.0, 0.005, 0.01, 0.015)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is drawn: faces, seeds a side, and the sd of each side's accuracy over seeds."""
+
+    n_faces: int
+    n_seeds: tuple[int, int]
+    seed_sds: tuple[float, float]
+
+
+def settings() -> Iterator[Setting]:
+    """Give the settings of the table: the grid, then sides that are not alike."""
+    for n, k, sd in itertools.product(FACES, SEEDS, SEED_SDS):
+        yield Setting(n, (k, k), (sd, sd))
+    for k, sds in (((2, 5), (0.01, 0.01)), ((2, 2), (0.002, 0.015)), ((3, 3), (0.002, 0.015))):
+        yield Setting(2_300, k, sds)
+
+
+def drawn(
+    setting: Setting, gain: float, random: np.random.Generator
+) -> tuple[list[npt.NDArray[np.bool_]], npt.NDArray[np.intp]]:
+    """Draw which faces each seed of the arm and of the reference reads right, and the clusters."""
+    n_pictures = setting.n_faces - setting.n_faces // 20
+    picture = np.arange(setting.n_faces) % n_pictures
+    shared = np.sqrt(SHARED) * random.standard_normal(n_pictures)
+    sides = []
+    for k, sd, more in zip(setting.n_seeds, setting.seed_sds, (gain, 0.0), strict=True):
+        own = np.sqrt(OF_NETWORK) * random.standard_normal(n_pictures)
+        noise = np.sqrt(1 - SHARED - OF_NETWORK) * random.standard_normal((k, n_pictures))
+        # Drawn as accuracies, so that their mean over seeds is the true one.
+        rates = np.clip(ACCURACY + more + sd * random.standard_normal((k, 1)), 0.01, 0.99)
+        sides.append((shared + own + noise < stats.norm.ppf(rates))[:, picture])
+    return sides, picture
+
+
+def compared(setting: Setting, gain: float, n: int, seed: int = 0) -> list[Difference]:
+    """Compare n drawn pairs of run groups."""
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(n):
+        (arm, reference), clusters = drawn(setting, gain, random)
+        found.append(difference_of(arm, reference, clusters))
+    return found
+
+
+def rejected(found: list[Difference]) -> float:
+    """Give the share of comparisons that are significant by themselves."""
+    return float(np.mean([item.p <= ALPHA for item in found]))
+
+
+def covered(found: list[Difference], gain: float) -> float:
+    """Give the share of intervals that hold the true difference."""
+    return float(np.mean([item.low <= gain <= item.high for item in found]))
+
+
+def seeds_ignored(setting: Setting, n: int) -> float:
+    """Give the size of a test over faces alone, of seed-averaged correctness."""
+    random = np.random.default_rng(0)
+    p_values = []
+    for _ in range(n):
+        (arm, reference), clusters = drawn(setting, 0.0, random)
+        means = [side.mean(axis=0, keepdims=True) for side in (arm, reference)]
+        p_values.append(difference_of(means[0], means[1], clusters).p)
+    return float(np.mean(np.array(p_values) <= ALPHA))
+
+
+def table(n: int) -> Iterator[str]:
+    """Write the table of METHODS.md, line by line."""
+    yield (
+        "| faces | seeds a side | seed sd, pp | size, % | size over faces alone, % "
+        f"| coverage, % | power at {100 * GAIN:.0f} pp, % | minimum detectable, pp |"
+    )
+    yield "|" + "--:|" * 8
+    for setting in settings():
+        ties, gains = (compared(setting, gain, n) for gain in (0.0, GAIN))
+        seeds, sds = (
+            f"{one}" if one == other else f"{one} and {other}"
+            for one, other in (
+                setting.n_seeds,
+                [f"{100 * sd:g}" for sd in setting.seed_sds],
+            )
+        )
+        detectable = float(np.median([minimum_detectable(item, ALPHA) for item in ties]))
+        yield (
+            f"| {setting.n_faces:,} | {seeds} | {sds} | {100 * rejected(ties):.1f} "
+            f"| {100 * seeds_ignored(setting, n):.1f} | {100 * covered(gains, GAIN):.1f} "
+            f"| {100 * rejected(gains):.0f} | {100 * detectable:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    for line in table(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000):
+        print(line, flush=True)
