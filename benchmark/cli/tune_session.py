@@ -175,6 +175,7 @@ class Session:
         outcome = write_outcome(study, base, ledger, fresh)
         files = [*outcome.files, *(write_grid(grid, study, outcome.trials) if grid else ())]
         teller.catch_up(outcome.trials)
+        teller.tell_fresh(fresh)
         teller.end("done" if outcome.best else "failed", files)
         if not grid:
             name = study.experiment.name
@@ -359,10 +360,7 @@ def _data(study: Study, outcome: Outcome) -> dict[str, Any]:
             "point": dict(best.point),
             "run": best.run,
         },
-        "fresh_seeds": [
-            {"trial": item.trial.number, "by_seed": dict(item.by_seed), "mean": item.mean}
-            for item in outcome.fresh
-        ],
+        "fresh_seeds": [item.as_dict() for item in outcome.fresh],
         "recipe": outcome.recipe["settings"] if outcome.recipe else None,
         "failures": reasons(outcome.trials),
         "ok": best is not None or not any(outcome.counts.values()),

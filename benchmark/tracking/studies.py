@@ -83,6 +83,15 @@ class StudyMirror:
             self._trials[trial.number] = trial
             self._log_progress(parent, trial)
 
+    def tell_again(self, number: int, record: RunRecord) -> None:
+        """Show a run that trained a trial's recipe again, with another seed, under its study."""
+        parent, child = self.run_id(), self._mirror.mirror(record)
+        with store_errors(self._mirror.uri):
+            client = self._mirror.client()
+            client.set_tag(child, PARENT_TAG, parent)
+            title = f"Trial {number:03d}, seed {record.seed} · {self._study.name}"
+            client.set_tag(child, "mlflow.runName", title)
+
     def end(self, state: Literal["done", "interrupted", "failed"] = "done") -> None:
         """Close the study; telling it of a further trial opens it again."""
         status = {"done": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}[state]

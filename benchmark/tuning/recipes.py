@@ -25,11 +25,17 @@ class FreshScores:
 
     trial: Told
     by_seed: Mapping[int, float]
+    runs: tuple[str, ...] = ()
+    """Their identities, where trainings are runs."""
 
     @property
     def mean(self) -> float:
         """Over the seeds."""
         return statistics.fmean(self.by_seed.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give it as plain values, for JSON."""
+        return {"trial": self.trial.number, "by_seed": dict(self.by_seed), "mean": self.mean}
 
 
 def best_of(trials: Sequence[Told]) -> Told | None:
@@ -89,10 +95,7 @@ def recipe_of(
         "objective": OBJECTIVE,
         "value": best.value,
         "trial": best.number,
-        "fresh_seeds": [
-            {"trial": item.trial.number, "by_seed": dict(item.by_seed), "mean": item.mean}
-            for item in fresh
-        ],
+        "fresh_seeds": [item.as_dict() for item in fresh],
         "run": best.run,
         "point": dict(best.point),
         "settings": {path: _plain(value) for path, value in settings.items()},

@@ -110,23 +110,27 @@ def compared(
     """
     found = []
     for trial in trials if len(trials) > 1 else ():
-        scores = {}
+        scores: dict[int, float] = {}
+        runs: list[str] = []
         try:
             for seed in FRESH_SEEDS:
-                scores[seed] = _best_score(objective(trial.point, trial.number, seed))
+                scores[seed] = _best_score(objective(trial.point, trial.number, seed), runs)
                 yield Remarked(f"trial {trial.number}, fresh seed {seed}: {scores[seed]:.2%}")
         except BenchmarkError as error:
             yield Remarked(f"trial {trial.number} cannot be trained anew: {error}")
         else:
-            found.append(FreshScores(trial, scores))
+            found.append(FreshScores(trial, scores, tuple(runs)))
     return tuple(found)
 
 
-def _best_score(steps: Generator[Step]) -> float:
+def _best_score(steps: Generator[Step], runs: list[str]) -> float:
+    """Read a training's scores and return the best; note which run it is."""
     best = -math.inf
     with contextlib.closing(steps):
         for step in steps:
-            if isinstance(step, Score):
+            if isinstance(step, Underway):
+                runs.append(step.record.identity)
+            elif isinstance(step, Score):
                 best = max(best, step.value)
     if not math.isfinite(best):
         raise RunError("the training ended without a score", allowed="one epoch or more")

@@ -12,6 +12,7 @@ from benchmark.results.record import RunRecord, work_folder
 from benchmark.tracking import MlflowMirror, StudyMirror, Trial
 from benchmark.tracking import Study as ShownStudy
 from benchmark.tuning.ledger import Told
+from benchmark.tuning.recipes import FreshScores
 from benchmark.tuning.study import Study
 
 
@@ -52,6 +53,18 @@ class Teller:
             record if has_run and not mirrored else None,
         )
         self._told[trial.number] = trial.state
+
+    def tell_fresh(self, fresh: Iterable[FreshScores]) -> None:
+        """Tell of the runs that decided between the best trial and the runner-up."""
+        if self._mirror is None:
+            return
+        try:
+            for item in fresh:
+                for identity in item.runs:
+                    record = RunRecord(work_folder(self._runs_dir) / identity)
+                    self._mirror.tell_again(item.trial.number, record)
+        except TrackingError as error:
+            self._give_up(error)
 
     def end(
         self, state: Literal["done", "interrupted", "failed"], files: Iterable[Path] = ()

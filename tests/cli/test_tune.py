@@ -69,10 +69,15 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
     children = [
         run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
     ]
-    assert sorted(run.data.tags["trial"] for run in children) == ["000", "001", "002"]
-    assert {run.data.tags["trial_state"] for run in children} == {"complete"}
+    trials = [run.data.tags for run in children if "trial" in run.data.tags]
+    assert sorted(tags["trial"] for tags in trials) == ["000", "001", "002"]
+    assert {tags["trial_state"] for tags in trials} == {"complete"}
     kept = {item.path for item in client.list_artifacts(parent.info.run_id, "study")}
     assert {"study/trials.csv", "study/study.html"} <= kept
+
+    anew = [run.info.run_name for run in children if "trial" not in run.data.tags]
+    assert len(anew) == 6
+    assert all(", seed 100" in name for name in anew)
 
     again = facebench(*tune, "--no-refit")
     assert "3 of 3 trials" in again.stderr
