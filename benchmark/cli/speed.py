@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from benchmark.cli.agreement import DEFAULT_EXPERIMENT, chosen
-from benchmark.cli.agreement import agreement as measure_agreement
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -18,12 +16,10 @@ from benchmark.cli.options import (
     DeviceName,
     Quiet,
     RunsDir,
-    WeightsDir,
 )
-from benchmark.cli.output import Answer, ExitCode, err, out, speaking
+from benchmark.cli.output import Answer, err, out, speaking
 from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_json, write_text
-from benchmark.settings import parse_seeds
 
 if TYPE_CHECKING:
     from benchmark.speed.session import RowMeasured, Session, SpeedOptions
@@ -36,8 +32,6 @@ Examples:
   facebench speed --rows data,cnn,frozen --budget 5
 
   facebench speed --images 64 --rounds 1 --against none --json
-
-  facebench speed --agreement --dataset utkface-100 --epochs 3
 """
 LOOPS = ("timm", "lightning")
 
@@ -61,17 +55,8 @@ Workers = Annotated[
 ]
 Against = Annotated[str, typer.Option(help="Loops beside the plain one: timm, lightning, or none.")]
 Compiled = Annotated[
-    bool,
-    typer.Option(
-        "--compile",
-        help="Let torch.compile fuse our operations, in the warm-up; --agreement compares it, too.",
-    ),
+    bool, typer.Option("--compile", help="Let torch.compile fuse our operations, in the warm-up.")
 ]
-InPlace = Annotated[
-    bool, typer.Option("--agreement", help="Compare results of fast and plain ways instead.")
-]
-Trained = Annotated[str, typer.Option(help="Of --agreement: what is trained.")]
-Seeds = Annotated[str, typer.Option(help="Of --agreement: seeds, as in 0,1,2.")]
 OurPrecision = Annotated[str, typer.Option(help="Ours: auto, bf16 or fp32.")]
 OutDir = Annotated[
     Path | None, typer.Option("--out", help="Where the files go; RUNS_DIR/speed if left out.")
@@ -87,16 +72,12 @@ def speed(
     workers: Workers = None,
     against: Against = "timm,lightning",
     compiled: Compiled = False,
-    agreement: InPlace = False,
-    experiment: Trained = DEFAULT_EXPERIMENT,
-    seeds: Seeds = "0,1,2",
     dataset: DatasetName = None,
     device: DeviceName = None,
     precision: OurPrecision = "auto",
     out_dir: OutDir = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    weights_dir: WeightsDir = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -105,10 +86,8 @@ def speed(
     All ways of a row are measured in turns, in one process. Nothing is trained for its result:
     weights are random. Writes a table (.md), a picture (.png) and every number (.json).
     """
-    code = ExitCode.FINE
     with speaking("speed", as_json=as_json) as answer:
-        loops, numbers = _loops(against), parse_seeds(seeds)
-        definition = chosen(experiment, epochs) if agreement else None
+        loops = _loops(against)
         # Imported here, so that a mistyped option is answered before torch is loaded.
         from benchmark.faces.choice import choose_dataset
         from benchmark.speed.rows import rows_named
@@ -120,17 +99,8 @@ def speed(
         )
         hardware, folder = choose_device(device, precision), out_dir or runs_dir / "speed"
         faces = choose_dataset(data_dir, dataset)
-        if definition is not None:
-            places = (weights_dir or data_dir / "weights", folder)
-            code = measure_agreement(
-                answer, definition, numbers, faces, hardware, places,
-                compiled=compiled, quiet=quiet, as_json=as_json,
-            )  # fmt: skip
-        else:
-            session = Session(faces, hardware, options)
-            _measure(answer, options, session, folder, quiet=quiet, as_json=as_json)
-    if code is not ExitCode.FINE:
-        raise typer.Exit(code)
+        session = Session(faces, hardware, options)
+        _measure(answer, options, session, folder, quiet=quiet, as_json=as_json)
 
 
 def _loops(against: str) -> tuple[str, ...]:

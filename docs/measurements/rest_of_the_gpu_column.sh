@@ -1,6 +1,6 @@
 #!/bin/sh
 # What docs/PERFORMANCE.md has no number for yet on a GPU, in one go and in the order of need; on one
-# H100 some seven minutes for the first three answers, and twelve for the runs. `utkface-100` is
+# H100 some seven minutes for the first answers, and twelve for the runs. `utkface-100` is
 # prepared, its sample of 4,000 faces drawn and SqueezeNet's weights added (README); no other weights
 # are needed, and nothing else should run. Answers go to the folder given as the first argument.
 #
@@ -9,10 +9,6 @@ set -u
 out=${1:?a folder for the answers}
 mkdir -p "$out"
 on="--dataset utkface-100 --device cuda"
-
-# Graph against eager, bf16 against fp32, cached against live, compiled against eager (two minutes).
-facebench speed --agreement --compile --epochs 1 --dataset utkface-100-4000 --device cuda \
-    --out "$out" > "$out/agreement.txt"
 
 # DenseNet121 compiled (two to three minutes of compiling, apart from what is measured).
 facebench speed --rows densenet121 --compile --images 1600 --against none $on \

@@ -28,12 +28,9 @@ def test_quietly_the_results_are_printed_and_nothing_else(
 ) -> None:
     places = ("--data-dir", drawn_data_dir, "--out", tmp_path)
     measured = facebench("speed", "--rows", "data", "--against", "none", *TINY, *places, "--quiet")
-    trained = ("--experiment", "mtl-cnn-none-full-short", "--epochs", "1", "--seeds", "0")
-    agreement = facebench("speed", "--agreement", *trained, "--device", "cpu", *places, "--quiet")
-    for answer, said in ((measured, "data path alone"), (agreement, "Does speed change numbers?")):
-        assert answer.exit_code == 0, answer.stderr
-        assert said in answer.stdout.replace("\n", " ")
-        assert not answer.stderr
+    assert measured.exit_code == 0, measured.stderr
+    assert "data path alone" in measured.stdout.replace("\n", " ")
+    assert not measured.stderr
 
 
 def test_two_tables_fit_a_terminal_and_say_what_was_measured(result: tuple[Result, Path]) -> None:
@@ -64,9 +61,7 @@ def test_the_files_have_every_number_and_a_picture(result: tuple[Result, Path]) 
     [
         (("--rows", "vgg61"), "there is no row 'vgg61'"),
         (("--against", "keras"), "--against names 'keras'"),
-        (("--agreement", "--experiment", "mtl-cnn"), "mtl-cnn"),
         (("--device", "abacus"), "unknown device"),
-        (("--seeds", "a"), "seed"),
     ],
 )
 def test_a_wrong_word_is_one_sentence_and_exit_code_two(
@@ -76,10 +71,3 @@ def test_a_wrong_word_is_one_sentence_and_exit_code_two(
     assert result.exit_code == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_agreement_names_the_weights_that_are_missing(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = ("--data-dir", drawn_data_dir, "--weights-dir", tmp_path, "--out", tmp_path)
-    result = facebench("speed", "--agreement", *places, "--json")
-    assert result.exit_code == 2
-    assert "imagenet" in json.loads(result.stdout)["errors"][0]["found"]
