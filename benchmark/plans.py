@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from benchmark import provenance
 from benchmark.errors import RunError, WeightsError
 from benchmark.experiment import Experiment
+from benchmark.faces.progress import OnProgress, keep_quiet
 from benchmark.faces.splits import check_split_version
 from benchmark.faces.store import FaceSet
 from benchmark.identity import Ingredients, family_of, identity_of
@@ -53,6 +54,8 @@ class Settings:
     """Told of a run's folder whenever it has something new."""
     on_bytes: OnBytes | None = None
     """Told how far a download of weights is."""
+    on_progress: OnProgress = keep_quiet
+    """Told how far what takes long beside training is: reading faces, drawing pictures."""
     cache: CacheSettings | None = None
     """Where the frozen part's activations are kept; None: it is computed for every batch."""
     speed: SpeedSettings = field(default_factory=SpeedSettings)

@@ -146,6 +146,7 @@ def _write_exposure(plan: Plan, parts: Mapping[PartName, Rows]) -> None:
 def finish(plan: Plan, trained: Trained, parts: Parts, settings: Settings) -> None:
     """Compute and write everything that follows from the predictions; `done.json` comes last."""
     record, history = plan.record, trained.history
+    settings.on_progress("intervals and pictures", 0, 0)
     write_text(plan.folder / "history.csv", history.to_csv(index=False))
     if settings.keep_weights != "none":
         save_weights(

@@ -4,6 +4,7 @@ None of it is part of a run's identity; all of it is written into its experiment
 seconds that it took.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -44,6 +45,7 @@ class RunWays:
         self._network = network
         self._notes: list[str] = []
         self._cache = self._listening(settings.cache)
+        self._on_progress = settings.on_progress
         self._read_test = reads_test(plan, settings)
         self._why_live = why_live(network, plan.experiment.recipe.augmentation)
         self.speed: SpeedSettings = replace(settings.speed, say=self._heard_by(settings.speed.say))
@@ -115,7 +117,8 @@ class RunWays:
 
         def predict(rows: Rows) -> Mapping[TaskName, npt.NDArray[np.float32]]:
             indices = torch.from_numpy(rows).to(exact.torch_device)
-            return probabilities(self._network, self._on_device, indices, usable)
+            said = functools.partial(self._on_progress, "reading validation and test faces")
+            return probabilities(self._network, self._on_device, indices, usable, said)
 
         return predict
 

@@ -1,12 +1,13 @@
-"""Bars below lines that are said: on a terminal both, elsewhere the lines alone, else silence."""
+"""Bars below lines that are said: elsewhere than on a terminal lines alone, else silence."""
 
 import sys
 from types import TracebackType
 from typing import Self
 
-from rich.progress import Progress, ProgressColumn
+from rich.markup import escape
+from rich.progress import Progress, ProgressColumn, TaskID
 
-from benchmark.cli.output import err
+from benchmark.cli.output import PlainProgress, err
 
 
 class Bars:
@@ -14,8 +15,13 @@ class Bars:
 
     def __init__(self, *columns: ProgressColumn, quiet: bool) -> None:
         self._quiet = quiet
-        hidden = quiet or not sys.stderr.isatty()
-        self._bars = Progress(*columns, console=err, transient=True, disable=hidden)
+        self._bars: Progress = (
+            Progress(*columns, console=err, transient=True, disable=quiet)
+            if quiet or sys.stderr.isatty()
+            else PlainProgress()
+        )
+        self._stage = ""
+        self._stage_bar: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -33,3 +39,25 @@ class Bars:
         """Say a sentence, above the bars; one line in a log, however long."""
         if not self._quiet:
             self._bars.console.print(text, soft_wrap=True)
+            if isinstance(self._bars, PlainProgress):
+                self._bars.note_said()
+
+    def show_stage(self, stage: str, n_done: int, n_total: int) -> None:
+        """Take in how far a stage of a run is, as benchmark.faces.progress says; all 0: unknown."""
+        if stage != self._stage:
+            self.end_stage()
+            self._stage = stage
+            # The fields are those of every display's columns.
+            self._stage_bar = self._bars.add_task(
+                escape(stage), total=n_total or None, note="", left="", best=""
+            )
+        if self._stage_bar is not None:
+            self._bars.update(self._stage_bar, completed=n_done)
+        if n_done == n_total > 0:
+            self.end_stage()
+
+    def end_stage(self) -> None:
+        """Take in that no stage goes on."""
+        if self._stage_bar is not None:
+            self._bars.remove_task(self._stage_bar)
+        self._stage, self._stage_bar = "", None

@@ -30,7 +30,8 @@ from rich.progress import (
 from benchmark.errors import BenchmarkError, RunError
 
 SCHEMA = 1
-PLAIN_LINE_SECONDS = 10.0
+PLAIN_LINE_SECONDS = 20.0
+"""In a log, what takes long says at least so often that it lives."""
 BUSY_SECONDS = 2.0
 
 
@@ -139,38 +140,83 @@ def say_warning(text: str) -> None:
 
 
 class PlainProgress(Progress):
-    """Progress as lines, one each ten seconds, for a log; what is quick leaves no line."""
+    """Progress as lines, for a log: one every PLAIN_LINE_SECONDS, whether told of progress or not.
 
-    def __init__(self) -> None:
+    What is quick leaves no line. A thread speaks up while nothing is told: a long step in a library
+    reports nothing. first_seconds: until the first line, which then comes that early.
+    """
+
+    def __init__(self, first_seconds: float | None = None) -> None:
         super().__init__(console=err, disable=True)
+        self._said = self._began = time.monotonic()
+        self._wait = PLAIN_LINE_SECONDS if first_seconds is None else first_seconds
+        self._latest: TaskID | None = None
+        self._is_over = threading.Event()
+        self._speaker = threading.Thread(target=self._speak_up, daemon=True)
+
+    def start(self) -> None:
+        """Begin to speak up."""
+        if not self._speaker.is_alive():
+            self._speaker.start()
+
+    def stop(self) -> None:
+        """Fall silent."""
+        self._is_over.set()
+        if self._speaker.is_alive():
+            self._speaker.join()
+
+    def note_said(self) -> None:
+        """Take in that somebody else wrote a line."""
         self._said = time.monotonic()
+
+    def _speak_up(self) -> None:
+        while not self._is_over.wait(max(0.01, self._said + self._wait - time.monotonic())):
+            self._tell()
+
+    def add_task(self, description: str, *arguments: Any, **options: Any) -> TaskID:
+        """Take in what is done now."""
+        self._latest = super().add_task(description, *arguments, **options)
+        return self._latest
 
     def update(self, task_id: TaskID, *arguments: Any, **options: Any) -> None:
         """Take in how far a task is."""
         super().update(task_id, *arguments, **options)
-        self._tell(task_id)
+        self._latest = task_id
+        self._tell()
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         """Take in that a task went on."""
         super().advance(task_id, advance)
-        self._tell(task_id)
+        self._latest = task_id
+        self._tell()
 
-    def _tell(self, task_id: TaskID) -> None:
-        if time.monotonic() - self._said < PLAIN_LINE_SECONDS:
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._said < self._wait:
             return
-        self._said = time.monotonic()
-        task = next(item for item in self.tasks if item.id == task_id)
-        of = "" if task.total is None else f" of {task.total:,.0f} ({task.percentage:.0f} %)"
-        seconds = task.time_remaining
-        left = "" if not seconds else f", {datetime.timedelta(seconds=round(seconds))} left"
-        err.print(f"{escape(task.description)}: {task.completed:,.0f}{of}{left}", soft_wrap=True)
+        self._said, self._wait = now, PLAIN_LINE_SECONDS
+        err.print(self._line(round(now - self._began)), soft_wrap=True)
+
+    def _line(self, seconds: int) -> str:
+        task = next((item for item in self.tasks if item.id == self._latest), None)
+        if task is None or task.finished:
+            return f"going on … {seconds} s"
+        if task.total is None:
+            return f"{task.description} …" + (f" {seconds} s" if seconds >= 10 else "")
+        left = task.time_remaining
+        return (
+            f"{task.description}: {task.completed:,.0f} of {task.total:,.0f} "
+            f"({task.percentage:.0f} %)"
+            + (f", {datetime.timedelta(seconds=round(left))} left" if left else "")
+        )
 
 
 @contextlib.contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
     """Show progress with time left on stderr: bars on a terminal, elsewhere a line now and then."""
     if not quiet and not sys.stderr.isatty():
-        yield PlainProgress()
+        with PlainProgress() as plain:
+            yield plain
         return
     columns = (
         TextColumn("{task.description}"),
@@ -201,23 +247,16 @@ def watching(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]
 def busy(title: str, *, quiet: bool = False) -> Iterator[None]:
     """Say that something goes on whose end cannot be foreseen, once it has taken two seconds.
 
-    On a terminal with the seconds that have gone by, elsewhere as one line.
+    On a terminal with the seconds that have gone by, elsewhere as a line now and then.
     """
-    if quiet:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with (
+        Progress(*columns, console=err, disable=quiet, transient=True)
+        if quiet or sys.stderr.isatty()
+        else PlainProgress(BUSY_SECONDS)
+    ) as progress:
+        progress.add_task(escape(title), total=None)
         yield
-        return
-    if sys.stderr.isatty():
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=err, transient=True) as progress:
-            progress.add_task(escape(title), total=None)
-            yield
-        return
-    timer = threading.Timer(BUSY_SECONDS, lambda: err.print(f"{escape(title)} …", soft_wrap=True))
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @contextlib.contextmanager

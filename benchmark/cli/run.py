@@ -246,7 +246,8 @@ def _shown(settings: "Settings", display: "RunDisplay", answer: Answer) -> "Sett
     return replace(
         settings,
         on_bytes=display.show_download,
-        cache=None if cache is None else replace(cache, say=say, on_faces=display.show_faces),
+        on_progress=display.show_stage,
+        cache=None if cache is None else replace(cache, say=say, on_progress=display.show_stage),
         speed=replace(settings.speed, say=say),
     )
 

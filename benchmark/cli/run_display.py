@@ -38,7 +38,6 @@ class RunDisplay(Bars):
         self._suite_bar = self._bars.add_task("all runs", total=n_runs, note="")
         self._run_bar: TaskID | None = None
         self._download_bar: TaskID | None = None
-        self._faces_bar: TaskID | None = None
         self._downloaded = ""
 
     def show_download(self, name: str, n_here: int, n_total: int | None) -> None:
@@ -55,15 +54,6 @@ class RunDisplay(Bars):
         if n_here == n_total:
             self._end_download()
 
-    def show_faces(self, n_done: int, n_total: int) -> None:
-        """Take in how many faces have gone through the frozen part of a network."""
-        if self._faces_bar is None:
-            self._faces_bar = self._bars.add_task("frozen part", total=n_total, note="faces")
-        self._bars.update(self._faces_bar, completed=n_done, total=n_total)
-        if n_done == n_total:
-            self._bars.remove_task(self._faces_bar)
-            self._faces_bar = None
-
     def show_note(self, sentence: str) -> None:
         """Say what goes otherwise than wished."""
         self.say(f"  [yellow]note[/] {escape(sentence)}")
@@ -76,6 +66,7 @@ class RunDisplay(Bars):
     def show(self, event: Event) -> None:
         """Take one event in."""
         self._end_download()
+        self.end_stage()
         if isinstance(event, Advanced):
             self._show_step(event)
         elif isinstance(event, Started):

@@ -19,7 +19,7 @@ class TuneDisplay(Bars):
 
     def __init__(self, n_wanted: int, n_epochs: int, *, quiet: bool) -> None:
         super().__init__(
-            TextColumn("trials"),
+            TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             TextColumn("{task.completed:.0f}/{task.total}"),
             TextColumn("{task.fields[left]}"),

@@ -223,7 +223,10 @@ class Session:
         settings, cache = trial_settings(self._settings), self._settings.cache
         return replace(
             settings,
-            cache=None if cache is None else replace(cache, say=say),
+            on_progress=display.show_stage,
+            cache=None
+            if cache is None
+            else replace(cache, say=say, on_progress=display.show_stage),
             speed=replace(settings.speed, say=say),
         )
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmark.faces.batches import FaceBatches, gathered
+from benchmark.faces.progress import OnProgress, keep_quiet
 from benchmark.models.network import Network
 from benchmark.training.device import Device, Precision, free_host_bytes
 from benchmark.training.prefix_files import (
@@ -51,10 +52,6 @@ def _say_nothing(_sentence: str) -> None:
     """Stand in for a listener."""
 
 
-def _count_nothing(_n_done: int, _n_total: int) -> None:
-    """Stand in for a listener."""
-
-
 @dataclass(frozen=True)
 class CacheSettings:
     """Where activations are kept, how many, and who is told."""
@@ -65,7 +62,7 @@ class CacheSettings:
     """All files together take no more; the least recently used go first."""
     say: Callable[[str], None] = field(default=_say_nothing)
     """Told in a sentence whatever goes otherwise than wished."""
-    on_faces: Callable[[int, int], None] = field(default=_count_nothing)
+    on_progress: OnProgress = keep_quiet
     """Told how many faces of how many are computed."""
 
 
@@ -235,7 +232,7 @@ class _Source:
         for start in range(0, n, size):
             first = max(0, min(start, n - size))
             yield self.live(rows[first : first + size], view)[start - first :]
-            cache.on_faces(min(start + size, n), n)
+            cache.on_progress("frozen part, faces", min(start + size, n), n)
 
 
 def in_main_memory(pieces: Iterable[Tensor]) -> Iterator[Tensor]:

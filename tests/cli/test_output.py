@@ -110,3 +110,37 @@ def test_what_the_system_refuses_is_a_sentence_wherever_it_is_met(
 def test_a_reader_that_went_away_is_no_error_of_ours() -> None:
     with pytest.raises(BrokenPipeError), output.speaking("list"):
         raise BrokenPipeError
+
+
+def test_a_step_that_reports_nothing_still_leaves_lines_in_a_log(
+    said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long step in a library, between two reports of progress, or without any."""
+    monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.05)
+    monkeypatch.setattr(output, "BUSY_SECONDS", 0.05)
+    for begin in (output.progress_bar, lambda: output.busy("faces")):
+        said.seek(0)
+        said.truncate()
+        with begin() as progress:
+            if progress is not None:
+                progress.update(progress.add_task("faces", total=8), completed=2)
+            deadline = time.monotonic() + 10
+            while said.getvalue().count("\n") < 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+        lines = said.getvalue().splitlines()
+        assert len(lines) >= 3
+        assert all(line.startswith(("faces: 2 of 8 (25 %)", "faces …")) for line in lines)
+        time.sleep(0.2)
+        assert said.getvalue().splitlines() == lines  # it falls silent with its end
+
+
+def test_what_was_just_said_is_not_said_again(
+    said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 60.0)
+    with output.PlainProgress() as progress:
+        progress._said -= 59.9
+        progress.note_said()
+        progress.update(progress.add_task("faces", total=8), completed=2)
+        time.sleep(0.2)
+    assert said.getvalue() == ""

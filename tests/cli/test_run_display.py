@@ -1,7 +1,10 @@
 """What a person sees of a download: its name and size once, then how far it is."""
 
+import time
+
 import pytest
 
+from benchmark.cli import output
 from benchmark.cli.run_display import RunDisplay, epoch_line
 from benchmark.tasks import TaskName, combined
 from benchmark.training.trainer import EpochResult
@@ -35,3 +38,17 @@ def test_an_epochs_line_gives_the_score_that_selects_and_fits_a_terminal() -> No
     line = epoch_line(result, 30)
     assert f"val {100 * combined(rates):.1f} % (age group 60.8, gender 84.0, race 64.0)" in line
     assert len(line.replace("[green]", "").replace("[/]", "")) <= 80
+
+
+def test_a_stage_is_followed_in_a_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.0)
+    with RunDisplay(1, quiet=False) as display:
+        for n_done in (64, 128, 192):
+            display.show_stage("frozen part, faces", n_done, 192)
+        display.show_stage("intervals and pictures", 0, 0)
+        time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert "frozen part, faces: 64 of 192 (33 %)" in lines
+    assert any(line.startswith("intervals and pictures …") for line in lines)
