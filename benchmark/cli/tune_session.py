@@ -297,20 +297,11 @@ class Session:
 
 
 def _again(arguments: list[str]) -> list[str]:
-    """Give the words of this command for another process, without those that it gets anew."""
-    kept: list[str] = []
-    skip = False
-    for word in arguments:
-        if skip:
-            skip = False
-        elif word in ("--jobs", "--storage"):
-            skip = True
-        elif not word.startswith(("--jobs=", "--storage=")) and word not in (
-            "--json",
-            "--quiet",
-            "-q",
-        ):
-            kept.append(word)
+    """Give the words of this command for another process, but for the storage's address."""
+    kept = [word for word in arguments if not word.startswith("--storage=")]
+    if "--storage" in kept:
+        place = kept.index("--storage")
+        del kept[place : place + 2]
     return kept
 
 
