@@ -5,7 +5,6 @@ task: scaling, the order of channels and resizing are inside. Only what was comp
 original is left behind.
 """
 
-import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -28,11 +27,10 @@ from benchmark.tasks import AGE_GROUP_RULE, CLASS_NAMES, TaskName
 from benchmark.trained import load_trained
 from benchmark.trained_runs import TrainedRun
 
-Format = Literal["onnx", "torchscript", "safetensors"]
+Format = Literal["onnx", "safetensors"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 ENDINGS: Final[dict[Format, str]] = {
     "onnx": ".onnx",
-    "torchscript": ".ts",
     "safetensors": ".safetensors",
 }
 TOLERANCE: Final = 1e-3
@@ -261,32 +259,6 @@ def onnx_runtime(path: Path, tasks: tuple[TaskName, ...]) -> Apply:
     return apply
 
 
-def _write_torchscript(original: Portable, network: TrainedRun, path: Path) -> Apply:
-    px = network.faces_px
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # TorchScript is no longer developed, and says so
-        example = torch.zeros(2, 3, px, px, dtype=torch.uint8)
-        traced = _jit().trace(original, (example,), check_trace=False)
-        extra = {METADATA_KEY: canonical_json(description(network))}
-        _jit().save(traced, buffer, _extra_files=extra)
-        path.write_bytes(buffer.getbuffer())
-        loaded = _jit().load(io.BytesIO(path.read_bytes()))
-
-    def apply(pixels: Pixels) -> Probabilities:
-        with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")
-            answers = loaded(_as_tensor(pixels))
-        return {task: a.numpy() for task, a in zip(original.tasks, answers, strict=True)}
-
-    return apply
-
-
-def _jit() -> Any:
-    """Give torch.jit, whose functions carry no types."""
-    return torch.jit
-
-
 def _write_safetensors(original: Portable, network: TrainedRun, path: Path) -> Apply:
     """Write the tensors as the run has them; what is to be done with them, in the header."""
     from safetensors.torch import save
@@ -305,7 +277,6 @@ def _write_safetensors(original: Portable, network: TrainedRun, path: Path) -> A
 
 _WRITERS: Final[dict[Format, Callable[[Portable, TrainedRun, Path], Apply]]] = {
     "onnx": _write_onnx,
-    "torchscript": _write_torchscript,
     "safetensors": _write_safetensors,
 }
 
@@ -320,7 +291,7 @@ def _require(*packages: str) -> None:
             raise RunError(
                 f"{package} is not installed ({error})",
                 allowed="the optional extra `export`",
-                fix="pip install 'facebench[export]', or export to torchscript or safetensors",
+                fix="pip install 'facebench[export]', or export to safetensors",
             ) from error
 
 
@@ -331,12 +302,6 @@ def read_description(path: Path) -> dict[str, Any]:
 
         props = onnx.load(str(path)).metadata_props
         text = next(item.value for item in props if item.key == METADATA_KEY)
-    elif path.suffix == ENDINGS["torchscript"]:
-        extra = {METADATA_KEY: ""}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            _jit().load(str(path), _extra_files=extra)
-        text = extra[METADATA_KEY]
     else:
         text = header_of(path)[METADATA_KEY]
     found: dict[str, Any] = json.loads(text)

@@ -153,8 +153,6 @@ PAGES: dict[str, Writer] = {
     "benchmark/tuning/grids.py": surface,
 }
 """Every file that writes HTML, and how a test has it write a page."""
-ELSEWHERE = {"benchmark/tracking/start_page.py"}
-"""Its page shows an address of ours; it is opened in a browser by tests/tracking/test_ui.py."""
 
 
 @pytest.mark.parametrize("write", PAGES.values(), ids=PAGES)
@@ -179,4 +177,4 @@ def test_every_file_that_writes_html_is_among_them() -> None:
         for path in sorted((ROOT / "benchmark").rglob("*.py"))
         if marks.search(path.read_text(encoding="utf-8"))
     }
-    assert written - {"benchmark/models/readers.py"} == {*PAGES, *ELSEWHERE}
+    assert written - {"benchmark/models/readers.py"} == set(PAGES)

@@ -31,7 +31,7 @@ Examples:
 
   facebench export --run fc7728290a43 --to onnx
 
-  facebench export --run mtl-cnn-none-full --to torchscript --out face.ts --faces photos
+  facebench export --run mtl-cnn-none-full --to onnx --out face.onnx --faces photos
 
   facebench export --checkpoint model.safetensors --to onnx --json
 """
@@ -41,9 +41,7 @@ MAX_FACES = 256
 
 
 def export(
-    to: Annotated[
-        Literal["onnx", "torchscript", "safetensors"], typer.Option("--to", help="What to write.")
-    ],
+    to: Annotated[Literal["onnx", "safetensors"], typer.Option("--to", help="What to write.")],
     run: RunOption = None,
     checkpoint: Checkpoint = None,
     faces_px: FacesPx = None,
@@ -60,11 +58,11 @@ def export(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a trained network as ONNX, TorchScript or safetensors, and prove that it says the same.
+    """Write a trained network as ONNX or safetensors, and prove that it says the same.
 
-    ONNX and TorchScript take pictures as they are, (n, 3, px, px) uint8 RGB, and give probabilities
-    per task: all preprocessing is inside. A safetensors file describes it in its header. A file
-    whose answers differ from the network's by more than 0.001 is not kept.
+    ONNX takes pictures as they are, (n, 3, px, px) uint8 RGB, and gives probabilities per task: all
+    preprocessing is inside. A safetensors file describes it in its header. A file whose answers
+    differ from the network's by more than 0.001 is not kept.
     """
     with speaking("export", as_json=as_json) as answer:
         from benchmark.exporting import ENDINGS

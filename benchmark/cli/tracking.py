@@ -88,7 +88,7 @@ def ui(
       facebench ui
       facebench ui --port 5001
     """
-    from benchmark.tracking import landing_path, server_command, server_environment
+    from benchmark.tracking import landing_path, server_command
 
     with speaking("ui"):
         path = landing_path(runs_dir)
@@ -97,8 +97,7 @@ def ui(
                 "there is no run in MLflow yet: `facebench run --suite quick` makes some, and "
                 "`facebench runs import` brings those that were made without it"
             )
-        environment = server_environment(path)
-        server = subprocess.Popen(server_command(runs_dir, port), env=environment)
+        server = subprocess.Popen(server_command(runs_dir, port))
         try:
             with busy("starting MLflow"):
                 _wait_until_up(server, port)

@@ -11,7 +11,7 @@ page       what a stranger sees first: columns, order, the link to open
 """
 
 from benchmark.tracking.mirror import MlflowMirror, import_records, mirror_again
-from benchmark.tracking.page import landing_path, server_command, server_environment
+from benchmark.tracking.page import landing_path, server_command
 from benchmark.tracking.places import run_places
 from benchmark.tracking.store import open_store, store_uri
 from benchmark.tracking.studies import Study, StudyMirror, Trial
@@ -27,6 +27,5 @@ __all__ = [
     "open_store",
     "run_places",
     "server_command",
-    "server_environment",
     "store_uri",
 ]

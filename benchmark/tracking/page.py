@@ -1,8 +1,6 @@
 """What a stranger meets in MLflow: the page to land on, its columns, and links into a run."""
 
-import os
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -20,8 +18,6 @@ from benchmark.tracking.store import (
     store_uri,
 )
 
-START_PAGE: Final = "facebench"
-"""Of benchmark.tracking.start_page, in pyproject.toml."""
 VIEW: Final = "facebench"
 VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW}"
 """Where MLflow's UI keeps a view that a link can name; by itself it shows no metric."""
@@ -92,18 +88,9 @@ def landing_path(runs_dir: Path) -> str:
 def server_command(runs_dir: Path, port: int) -> list[str]:
     """Give the command that serves the MLflow UI of these runs on 127.0.0.1."""
     mlflow_module()
-    # An installation from before there was a start page does not name it: MLflow's own will do.
-    known = {item.name for item in entry_points(group="mlflow.app")}
-    app = ("--app-name", START_PAGE) if START_PAGE in known else ()
     return [
-        *(sys.executable, "-m", "mlflow", "server", *app),
+        *(sys.executable, "-m", "mlflow", "server"),
         *("--backend-store-uri", store_uri(runs_dir)),
         *("--default-artifact-root", artifact_root(runs_dir).as_uri()),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
     ]
-
-
-def server_environment(landing: str) -> dict[str, str]:
-    """Give the environment that the server needs: ours, quiet, and where to lead a stranger."""
-    mlflow_module()
-    return {**os.environ, "FACEBENCH_LANDING": landing}

@@ -119,9 +119,9 @@ def test_a_folder_without_pictures_is_a_usage_error(trained_runs_dir: Path, tmp_
 def test_export_writes_a_file_and_shows_how_it_compared(
     trained_runs_dir: Path, drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    target = tmp_path / "face.ts"
+    target = tmp_path / "face.safetensors"
     where = ("--runs-dir", trained_runs_dir, "--data-dir", drawn_data_dir)
-    code, stdout, _ = facebench("export", *RUN, "--to", "torchscript", "--out", target, *where)
+    code, stdout, _ = facebench("export", *RUN, "--to", "safetensors", "--out", target, *where)
     assert (code, target.is_file()) == (0, True)
     assert "validation faces" in stdout
     assert "64 random pictures" in stdout

@@ -54,28 +54,28 @@ def address(make_runs_dir: MakeStore, tmp_path_factory: pytest.TempPathFactory) 
                 *(sys.executable, "-c", LISTENING, "ui"),
                 *("--runs-dir", str(runs_dir), "--port", str(port)),
             ],
-            env={**os.environ, "PYTHONPATH": f"{_installed(folder)}{os.pathsep}{ROOT}"},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=log,
             stderr=log,
         )
         try:
             _wait(f"http://127.0.0.1:{port}/health", server, folder / "log")
-            yield f"http://127.0.0.1:{port}"
+            yield _printed_link(folder / "log", port)
         finally:
             server.send_signal(signal.SIGINT)
             code = server.wait(timeout=PATIENCE_SECONDS)
     assert code == 0
 
 
-def _installed(folder: Path) -> Path:
-    """Name our start page as an installation does, whatever installation runs the tests."""
-    about = folder / "site" / "facebench_tested-0.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: facebench-tested\nVersion: 0\n")
-    (about / "entry_points.txt").write_text(
-        "[mlflow.app]\nfacebench = benchmark.tracking.start_page:app\n"
-    )
-    return about.parent
+def _printed_link(log: Path, port: int) -> str:
+    """Give the link that the command prints once the server is up."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        for word in log.read_text().split():
+            if word.startswith(f"http://127.0.0.1:{port}/#/"):
+                return word
+        time.sleep(0.3)
+    pytest.fail(f"no link: {log.read_text()}")
 
 
 def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -91,7 +91,7 @@ def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
 
 @pytest.fixture
 def page(address: str, browser: Any) -> Iterator[Any]:
-    """A stranger's browser at the server's bare address; nothing may fail or leave the machine.
+    """A stranger's browser at the link that is printed; nothing may fail or leave the machine.
 
     A new one for each test: MLflow remembers where one has been, and tests run in any order.
     """
@@ -127,7 +127,6 @@ def test_a_stranger_lands_on_the_runs_with_the_columns_that_matter(page: Any) ->
     page.get_by_role("link", name="mtl-cnn-none-full-tiny · seed 0").first.wait_for()
     for column in ("selected/val/combined", "test/race/accuracy", "architecture"):
         page.get_by_text(column).first.wait_for()
-    assert "Model training" in page.inner_text("body")
     keep_picture(page, "runs")
 
 
