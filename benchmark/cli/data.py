@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmark.cli import crop
 from benchmark.cli import fetch as fetching
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Quiet
-from benchmark.cli.output import ExitCode, err, out, progress_bar, say_error, speaking
+from benchmark.cli.output import ExitCode, busy, err, out, progress_bar, say_error, speaking
 from benchmark.errors import DataError
 from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS
 
@@ -241,7 +241,8 @@ def sample(
 
     with speaking("data sample", as_json=as_json) as answer:
         faces = choose_dataset(data_dir, dataset)
-        drawn = draw_sample(faces, n_faces, name or f"{faces.name}-{n_faces}")
+        with busy("sampling", quiet=as_json):
+            drawn = draw_sample(faces, n_faces, name or f"{faces.name}-{n_faces}")
         counts = drawn.manifest["counts"]
         pairs = (pairs_within_clusters(drawn), pairs_within_clusters(faces))
         answer.data = {
@@ -277,7 +278,8 @@ def audit(
     from benchmark.faces.choice import choose_dataset
 
     with speaking("data audit", as_json=as_json) as answer:
-        result = audit_faces(choose_dataset(data_dir, dataset))
+        with busy("auditing", quiet=as_json):
+            result = audit_faces(choose_dataset(data_dir, dataset))
         answer.data = result.as_dict()
         answer.errors = [DataError(finding) for finding in result.findings]
         if not as_json:

@@ -34,7 +34,7 @@ from benchmark.cli.options import (
     Tracking,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, ExitCode, err, say_error, say_warning, speaking
+from benchmark.cli.output import Answer, ExitCode, busy, err, say_error, say_warning, speaking
 from benchmark.errors import BenchmarkError, ExperimentError
 from benchmark.experiment import Experiment
 from benchmark.settings import parse_seeds, parse_settings, parse_sweeps
@@ -198,7 +198,8 @@ def _run(
     from benchmark.faces.choice import choose_dataset
     from benchmark.runs import Failed, Missing, run_all
 
-    faces = choose_dataset(data_dir, dataset)
+    with busy("opening the data set", quiet=quiet):
+        faces = choose_dataset(data_dir, dataset)
     answer.warnings.extend(label_gaps(faces))
     if not quiet:
         _say_where(faces, settings)

@@ -26,7 +26,7 @@ from benchmark.cli.options import (
     Tracking,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, ExitCode, say_error, speaking
+from benchmark.cli.output import Answer, ExitCode, busy, say_error, speaking
 from benchmark.cli.run import Ways, settings_for
 from benchmark.errors import BenchmarkError, ExperimentError
 from benchmark.experiment_grids import PREFIX as GRID_PREFIX
@@ -160,7 +160,8 @@ def tune(
         )
         from benchmark.faces.choice import choose_dataset
 
-        faces = choose_dataset(data_dir, dataset)
+        with busy("opening the data set", quiet=quiet or as_json):
+            faces = choose_dataset(data_dir, dataset)
         code = _all_tuned(answer, chosen, faces, where, wish, quiet=quiet, as_json=as_json)
         if not as_json:
             for error in answer.errors:
