@@ -14,7 +14,6 @@ import pandas as pd
 from benchmark import provenance
 from benchmark.checkpoints import save_weights
 from benchmark.errors import BenchmarkError, RunError
-from benchmark.experiment import Experiment
 from benchmark.faces.published import exposure, replayed_parts
 from benchmark.faces.splits import PartName, Rows, check_no_overlap, parts_of
 from benchmark.faces.subsets import labelled_parts, subset_parts
@@ -34,10 +33,18 @@ Predict = Callable[[Rows], Mapping[TaskName, npt.NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class Parts:
-    """The rows of a run's faces: of the whole split, and of the people it is about."""
+    """The rows of a run's faces: of the whole split, and of the subset it is about."""
 
     whole: Mapping[PartName, Rows]
     own: Mapping[PartName, Rows]
+    outside: Rows
+    """Faces that are predicted besides, and never count for the run's own scores: of a network
+    trained on a subset, the other test faces; of a leaky run, what the leak-free test has more."""
+
+    def predicted(self, *, reads_test: bool) -> Rows:
+        """Give the rows of all faces that runs on this split predict, ascending."""
+        test = (self.whole["test"], self.outside) if reads_test else ()
+        return np.unique(np.concatenate([self.whole["val"], *test]))
 
     def counts(self) -> dict[str, int]:
         """Count the faces that the run trains, selects and tests on."""
@@ -63,8 +70,16 @@ def parts_for(plan: Plan) -> Parts:
     else:
         whole = parts_of(plan.faces, protocol.fold)
         check_no_overlap(table, whole)
-    whole = labelled_parts(table, whole, plan.experiment.head.tasks)
-    return Parts(whole, subset_parts(table, whole, plan.experiment.subset, plan.seed))
+    tasks, subset = plan.experiment.head.tasks, plan.experiment.subset
+    whole = labelled_parts(table, whole, tasks)
+    own = subset_parts(table, whole, subset, plan.seed)
+    outside = whole["test"][:0]
+    if subset is not None and subset.training == "subset":
+        outside = np.setdiff1d(whole["test"], own["test"])
+    elif subset is None and protocol.leaky:
+        common = labelled_parts(table, parts_of(plan.faces), tasks)["test"]
+        outside = np.setdiff1d(common, own["test"])
+    return Parts(whole, own, outside)
 
 
 def is_done(plan: Plan, settings: Settings) -> bool:
@@ -118,18 +133,11 @@ def write_answers(plan: Plan, parts: Parts, predict: Predict, settings: Settings
     write_predictions(plan.record.predictions_path, pd.concat(tables, ignore_index=True))
     if plan.experiment.protocol.leaky:
         _write_exposure(plan, parts.own)
-    if _may_be_routed_to(plan.experiment) and "test" in shown:
-        outside = np.setdiff1d(parts.whole["test"], parts.own["test"])
-        table = predictions_table(plan.faces.table.iloc[outside], "test", predict(outside))
+    if len(parts.outside) and "test" in shown:
+        table = predictions_table(
+            plan.faces.table.iloc[parts.outside], "test", predict(parts.outside)
+        )
         write_predictions(plan.record.outside_path, table)
-
-
-def _may_be_routed_to(experiment: Experiment) -> bool:
-    """Tell whether it is a specialist, to which a classifier may send faces that are not its own.
-
-    What it says of those is kept apart: it counts for the system, never for the specialist.
-    """
-    return experiment.subset is not None and experiment.subset.training == "subset"
 
 
 def _write_exposure(plan: Plan, parts: Mapping[PartName, Rows]) -> None:

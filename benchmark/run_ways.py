@@ -15,7 +15,7 @@ import torch
 
 from benchmark.checkpoints import CHECKPOINT_FILE
 from benchmark.faces.batches import FaceBatches
-from benchmark.faces.splits import PartName, Rows
+from benchmark.faces.splits import Rows
 from benchmark.files import write_json
 from benchmark.models.network import Network
 from benchmark.plans import Plan, Settings
@@ -131,8 +131,7 @@ class RunWays:
             return None
         if prefix.is_exact_fp32 and prefix.channels_last:
             return prefix
-        shown: tuple[PartName, ...] = ("val", "test") if self._read_test else ("val",)
-        rows = np.unique(np.concatenate([parts.whole[part] for part in shown]))
+        rows = parts.predicted(reads_test=self._read_test)
         request = PrefixRequest(self._plan.faces.pixel_digest, rows=torch.from_numpy(rows))
         found = open_prefix(
             self._network, self._on_device, self._exact_device, self._cache, request

@@ -4,7 +4,9 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,14 +18,18 @@ from benchmark.experiment import Backbone, Experiment, Head, Protocol, Recipe
 from benchmark.faces.batches import FaceBatches
 from benchmark.faces.choice import choose_dataset
 from benchmark.faces.drawn import draw_faces
+from benchmark.faces.splits import Rows
 from benchmark.faces.store import FaceSet, store_faces
 from benchmark.files import write_json
 from benchmark.models.network import build_network
 from benchmark.models.own_weights import Declaration, add_own
 from benchmark.models.weights import load
 from benchmark.plans import Settings, plan_run
+from benchmark.results.predictions import read_predictions
 from benchmark.results.record import RunRecord, work_folder
+from benchmark.run_folders import parts_for, write_answers
 from benchmark.runs import Finished, Missing, run, run_all
+from benchmark.tasks import TASKS, TaskName, n_classes
 from benchmark.training.device import Device
 
 CPU = Device(torch.device("cpu"), "fp32")
@@ -157,6 +163,33 @@ def test_a_leaky_protocol_makes_a_leaky_run(drawn_faces: FaceSet, tmp_path: Path
     plan = plan_run(leaky, 0, drawn_faces, settings(tmp_path))
     network = build_network(leaky, None, 0)
     assert plan.about(CPU, network, {})["leaky"] is True
+
+
+def test_a_leaky_run_predicts_the_leak_free_test_faces_besides_its_own(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    """So that `facebench leak` scores every model of the chain on the same faces."""
+    leaky = an_experiment(protocol=Protocol(split="published-1"))
+    plan = plan_run(leaky, 0, drawn_faces, settings(tmp_path))
+    parts = parts_for(plan)
+    assert set(parts.outside) <= set(parts.predicted(reads_test=True))
+
+    def predict(rows: Rows) -> dict[TaskName, np.ndarray[Any, np.dtype[np.float32]]]:
+        return {
+            task: np.full((len(rows), n_classes(task)), 1 / n_classes(task), dtype=np.float32)
+            for task in TASKS
+        }
+
+    write_answers(plan, parts, predict, settings(tmp_path))
+    own, outside = (
+        set(read_predictions(path).query("part == 'test'")["file"])
+        for path in (plan.record.predictions_path, plan.record.outside_path)
+    )
+    table = drawn_faces.table
+    assert not own & outside
+    assert own | outside >= set(table["file"][table["part"] == "test"])
+    honest = parts_for(plan_run(an_experiment(), 0, drawn_faces, settings(tmp_path)))
+    assert not len(honest.outside)
 
 
 @pytest.mark.parametrize("change", [{"split": "leak-free-0"}, {"fold": 2}])

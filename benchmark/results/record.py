@@ -4,7 +4,8 @@
     history.csv       one row per epoch
     checkpoint.pt     the state to resume from; removed when the run is done
     predictions.csv   val and test faces with all truths and class probabilities
-    predictions_outside.csv   of a specialist: what it says of the test faces outside its subset
+    predictions_outside.csv   on faces that count for no score of the run: of a network trained on a
+                      subset, the other test faces; of a leaky run, what the leak-free test has more
     exposure.csv      of a leaky run: whether each test face was seen, related or clean
     metrics.json      every number computed from predictions.csv, keyed by its digest
     done.json         written last; without it the run is not done
@@ -142,7 +143,7 @@ class RunRecord:
 
     @property
     def outside_path(self) -> Path:
-        """`predictions_outside.csv`: a specialist's answers on test faces that are not its own."""
+        """`predictions_outside.csv`: predictions on test faces that are not the run's own."""
         return self.folder / "predictions_outside.csv"
 
     @property
