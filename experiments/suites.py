@@ -105,6 +105,7 @@ SUITES = (
     subsets.SUITE,
     subsets.SUITE_VGG16,
     published.SUITE,
+    leak.HEADLINE,
     leak.SUITE,
     leak.SUITE_VGG16,
 )

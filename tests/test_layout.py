@@ -106,7 +106,7 @@ ONLY_IN = {
     "timm": {"benchmark.timm_models", "benchmark.speed.timm_loop"},
     "matplotlib": {
         f"benchmark.results.{prefix}figures"
-        for prefix in ("", "calibration_", "leak_", "subgroup_", "subset_", "suspect_")
+        for prefix in ("", "calibration_", "study_", "subgroup_", "suspect_")
     }
     | {"benchmark.explore", "benchmark.speed.figures"},
     "pytorch_lightning": {"benchmark.speed.lightning_loop"},

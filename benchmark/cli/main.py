@@ -18,7 +18,6 @@ from benchmark.cli import (
     explore,
     export,
     leaderboard,
-    leak,
     predict,
     registry,
     report,
@@ -26,7 +25,7 @@ from benchmark.cli import (
     show,
     speed,
     status,
-    subsets,
+    studies,
     tracking,
     tune,
     verify,
@@ -72,8 +71,8 @@ app.command("speed", epilog=speed.EXAMPLES)(speed.speed)
 app.command("audit-split", epilog=audit_split.EXAMPLES)(audit_split.audit_split)
 app.command("leaderboard", epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
-app.command("leak", epilog=leak.EXAMPLES)(leak.leak)
-app.command("subsets")(subsets.subsets)
+app.command("leak")(studies.leak)
+app.command("subsets")(studies.subsets)
 app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("card", epilog=card.EXAMPLES)(card.card)

@@ -5,7 +5,7 @@ pairs       experiments that differ in one respect, and what came of setting the
 answers     a question each: its sentences, its plots, its tables, or the command that would tell
 overview    which network is best, for whom it fails, and what it costs
 networks    one network by itself: by group of people, confusion matrices, learning curves
-plots       the pictures: differences, slopes, depths, costs, curves, waterfalls
+plots       the pictures: differences, rates, slopes, depths, costs, curves
 svg         elements, scales and axes that they are drawn with
 tables      rows of cells that sort, search and lead to MLflow
 faces       thumbnails of the test faces that were read wrongly, where the page may hold them

@@ -1,4 +1,4 @@
-"""The pictures of the page: differences, slopes, depths, costs, waterfalls. Numbers come ready.
+"""The pictures of the page: differences, rates, slopes, depths, costs. Numbers come ready.
 
 A picture is panels, mostly one per task, each as wide as a phone. Whatever is drawn stands in a
 table beside it too; a screen reader is told what the panel says, not how it looks.
@@ -309,35 +309,6 @@ def _stairs(
             path.append((x, path[-1][1]))
         path.append((x, y))
     return [*path, (right, path[-1][1])] if path else []
-
-
-@dataclass(frozen=True)
-class Step:
-    """A condition of the waterfall: its accuracy with its interval, and whether it leaks."""
-
-    label: str
-    value: float
-    low: float
-    high: float
-    leaky: bool
-
-
-def waterfall_panel(
-    task: TaskName, steps: Sequence[Step], *, clean: float | None, says: str
-) -> Markup:
-    """Draw accuracies step by step; dashed, the leaky network on faces that it never met."""
-    spans = [
-        Span(
-            step.label,
-            step.value,
-            step.low,
-            step.high,
-            css="leaky" if step.leaky else "",
-            shape="diamond" if step.leaky else "circle",
-        )
-        for step in steps
-    ]
-    return rates_panel(task, spans, upright=clean, says=says, leaky=True)
 
 
 def rates_panel(

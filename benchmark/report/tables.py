@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmark.report.links import MlflowLinks
-from benchmark.results.leak_answer import NOTHING
+from benchmark.results.cells import NOTHING
 from benchmark.results.verdicts import (
     Line,
     p_text,

@@ -1,15 +1,15 @@
-"""Specialists against everyone: what the runs of a suite like `subsets` answer, in numbers.
+"""Specialists against everyone: what the runs of a suite like `subsets` answer.
 
-Everything comes from stored predictions. For each subset three arms are compared on its test
-faces; and the system a user would deploy, a classifier that routes each face to a specialist, is
-compared with the single network on all test faces. Words for it are in benchmark.results.verdicts
-and pictures in benchmark.results.subset_figures.
+Everything comes from stored predictions. Of each subset up to three run groups are compared on its
+test faces; and the system a user would deploy, a classifier that routes each face to a specialist,
+is compared with the single network on all test faces. All comparisons are one family.
 """
 
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,43 +18,56 @@ import pandas as pd
 from benchmark.errors import RunError
 from benchmark.experiment import Experiment, Subset
 from benchmark.results.answers import Answers, Labels, read_answers
-from benchmark.results.intervals import cluster_bootstrap
+from benchmark.results.arms import Arm
+from benchmark.results.cells import NOTHING
+from benchmark.results.library import Library
 from benchmark.results.paired import Difference, Judged, Pair, judge, paired_difference
 from benchmark.results.predictions import read_predictions
 from benchmark.results.record import RunRecord
-from benchmark.results.rows import Run, definition_key, read_run
-from benchmark.tasks import TaskName
+from benchmark.results.study_page import (
+    Mark,
+    Rate,
+    Sentence,
+    StudyPage,
+    StudyPanel,
+    StudyPicture,
+    StudyTable,
+    change_text,
+    rate_of,
+    rate_text,
+)
+from benchmark.results.verdicts import SIGNIFICANT, joined, p_text, size, verdict_text
+from benchmark.tasks import CLASS_NAMES, TaskName
 
 Training = Literal["subset", "everyone", "size_matched"]
 Router = Literal["gender", "race"]
 TASK: Final[TaskName] = "age_group"
-"""What the networks of the study read; the question is about age."""
+"""What the networks of the study predict; the question is about age."""
+TRAININGS: Final[dict[Training, str]] = {
+    "subset": "specialist",
+    "everyone": "everyone",
+    "size_matched": "size-matched",
+}
 
 
 @dataclass(frozen=True)
-class ArmResult:
-    """One arm over its seeds, on its subset's (or everyone's) test faces; rates in [0, 1]."""
+class GroupResult:
+    """One run group, or routed system, on the test faces of a subset or of everyone."""
 
     name: str
     seeds: tuple[int, ...]
     n_train: int
-    accuracy: float
-    low: float
-    high: float
-    """Ends of the 95 % interval: bootstrap of the seed-averaged correctness over clusters."""
-    sd: float | None
-    """Over seeds; None for one."""
+    rate: Rate
 
 
 @dataclass(frozen=True)
 class SubsetResult:
-    """One subset: its arms, and the specialist against the two others. What is missing is None."""
+    """One subset and its run groups, where they were run."""
 
-    subset: Subset
+    title: str
+    """`women`, `Black women`, `Others`."""
     n_test: int
-    arms: Mapping[Training, ArmResult]
-    against_everyone: Judged | None
-    against_matched: Judged | None
+    groups: Mapping[Training, GroupResult]
 
 
 @dataclass(frozen=True)
@@ -65,11 +78,10 @@ class SystemResult:
     n_test: int
     misrouted_fraction: float
     """Of test faces sent to another specialist than their label's, averaged over seeds."""
-    routed: ArmResult
-    single: ArmResult
+    routed: GroupResult
+    single: GroupResult
     oracle_accuracy: float
     """The same system if every face went to its own specialist: what routing right would give."""
-    against_single: Judged | None
 
 
 @dataclass(frozen=True)
@@ -81,178 +93,162 @@ class SubsetStudy:
     subsets: tuple[SubsetResult, ...]
     systems: tuple[SystemResult, ...]
     missing: tuple[str, ...]
-    """Experiments of the suite without a finished run."""
-    n_compared: int
-    """p-values that the correction is over."""
+    """Experiments of the suite without a finished run, or with runs of several kinds."""
+    compared: Mapping[tuple[str, str], Judged]
+    """By a subset's title and the training that its specialist is compared with; of a system by
+    its router and `single`. All are one family, which p is corrected over."""
 
 
-def study(
-    records: Iterable[RunRecord], experiments: Sequence[Experiment], dataset: str
-) -> SubsetStudy:
-    """Read the runs of `experiments` on `dataset` and compare their arms.
+Groups = Mapping[str, Arm]
+"""Run groups by experiment name."""
+Differences = dict[tuple[str, str], Difference]
 
-    Arms are compared on the seeds that all of them have. Raises RunError where there is nothing
-    to compare, or where runs were tested on different faces.
+
+def subset_study(library: Library, experiments: Sequence[Experiment], dataset: str) -> SubsetStudy:
+    """Read the runs of `experiments` on `dataset` and compare their run groups.
+
+    They are compared on the seeds that all of them have. Raises RunError where there is nothing to
+    compare, or where runs have other test faces or start from other weights.
     """
-    runs = _finished(records, experiments, dataset)
-    by_people: dict[Subset, dict[Training, Experiment]] = defaultdict(dict)
+    found = {item.name: library.experiment_arm(item.name, dataset) for item in experiments}
+    groups = {name: group for name, group in found.items() if isinstance(group, Arm)}
+    _check_alike(groups, dataset)
+    members: dict[Subset, dict[Training, Experiment]] = defaultdict(dict)
     for item in experiments:
         if item.subset is not None:
-            by_people[item.subset.people][item.subset.training] = item
-    subsets = [_subset_result(people, arms, runs) for people, arms in by_people.items()]
-    found = [result for result in subsets if result is not None]
-    systems = [_system(router, by_people, experiments, runs) for router in ("gender", "race")]
-    deployed = [system for system in systems if system is not None]
-    if not found:
+            members[item.subset.people][item.subset.training] = item
+    differences: Differences = {}
+    subsets = [_subset(subset, of, groups, differences) for subset, of in members.items()]
+    systems = [
+        _system("gender", members, experiments, groups, differences),
+        _system("race", members, experiments, groups, differences),
+    ]
+    if not any(subsets):
         raise RunError(
-            f"no subset has finished runs of two arms on {dataset}",
+            f"no subset has finished runs of two run groups on {dataset}",
             fix="`facebench run --suite subsets --seeds 0,1,2` makes them",
         )
-    missing = tuple(item.name for item in experiments if not runs[item.name])
-    drawn = any(run.setting.drawn for ours in runs.values() for run in ours.values())
-    return _corrected(SubsetStudy(dataset, drawn, tuple(found), tuple(deployed), missing, 0))
+    judged = judge(("subsets", key, difference) for key, difference in differences.items())
+    return SubsetStudy(
+        dataset,
+        any(run.setting.drawn for group in groups.values() for run in group.runs),
+        tuple(result for result in subsets if result is not None),
+        tuple(system for system in systems if system is not None),
+        tuple(name for name in found if name not in groups),
+        {key: judged[key] for key in differences},
+    )
 
 
-Runs = Mapping[str, Mapping[int, Run]]
-"""Finished runs by experiment name and seed."""
+def _check_alike(groups: Groups, dataset: str) -> None:
+    """Refuse run groups that differ in more than their training faces and their task."""
+    runs = [run for group in groups.values() for run in group.runs]
+    for what, values in (
+        ("splits", {run.setting.split_digest for run in runs}),
+        ("weight files", {(run.about.get("weights") or {}).get("sha256") for run in runs}),
+    ):
+        if len(values) > 1:
+            raise RunError(
+                f"runs on {dataset} have {len(values)} different {what}",
+                allowed=f"one of the {what}",
+                fix="Give the runs of each a runs folder of their own",
+            )
 
 
-def _finished(
-    records: Iterable[RunRecord], experiments: Sequence[Experiment], dataset: str
-) -> Runs:
-    names = {definition_key(item.as_dict()): item.name for item in experiments}
-    found: dict[str, dict[int, Run]] = {item.name: {} for item in experiments}
-    for record in records:
-        run = read_run(record)
-        name = names.get(run.definition_key)
-        if name and run.setting.dataset == dataset and not run.ad_hoc and record.state == "done":
-            found[name][record.seed] = run
-    digests = {run.setting.split_digest for ours in found.values() for run in ours.values()}
-    if len(digests) > 1:
-        raise RunError(
-            f"runs on {dataset} have {len(digests)} different splits",
-            allowed="one split",
-            fix="Give runs of another preparation of the data set a runs folder of their own",
-        )
-    return found
-
-
-def _subset_result(
-    people: Subset, arms: Mapping[Training, Experiment], runs: Runs
+def _subset(
+    subset: Subset, members: Mapping[Training, Experiment], groups: Groups, found: Differences
 ) -> SubsetResult | None:
-    """Compare the arms of one subset on their common seeds; None where fewer than two were run."""
-    with_runs = {arm: runs[item.name] for arm, item in arms.items() if runs[item.name]}
-    seeds = _common(list(with_runs.values()))
-    if len(with_runs) < 2 or not seeds:
+    """Compare the run groups of one subset; None where fewer than two were run."""
+    ours = {kind: groups[item.name] for kind, item in members.items() if item.name in groups}
+    seeds = _common_seeds(list(ours.values()))
+    if len(ours) < 2 or not seeds:
         return None
-    answers = {
-        arm: read_answers([ours[seed].record for seed in seeds], (TASK,))
-        for arm, ours in with_runs.items()
-    }
-    results = {
-        arm: _arm_result(arms[arm].name, seeds, answers[arm], _n_train(with_runs[arm][seeds[0]]))
-        for arm in with_runs
-    }
+    gender = {"female": "women", "male": "men", None: ""}[subset.gender]
+    title = f"{subset.race or ''} {gender}".strip()
+    answers = {kind: _answers(group, seeds, TASK) for kind, group in ours.items()}
+    for kind in ("everyone", "size_matched"):
+        if "subset" in answers and kind in answers:
+            found[title, kind] = _difference(answers[kind], answers["subset"])
     return SubsetResult(
-        subset=people,
-        n_test=len(next(iter(answers.values())).faces),
-        arms=results,
-        against_everyone=_compared(answers.get("everyone"), answers.get("subset")),
-        against_matched=_compared(answers.get("size_matched"), answers.get("subset")),
+        title,
+        len(next(iter(answers.values())).faces),
+        {kind: _result(ours[kind].name, seeds, answers[kind], ours[kind]) for kind in ours},
     )
 
 
-def _common(runs: Sequence[Mapping[int, Run]]) -> tuple[int, ...]:
-    seeds = set.intersection(*(set(ours) for ours in runs)) if runs else set()
-    return tuple(sorted(seeds))
+def _common_seeds(groups: Sequence[Arm]) -> tuple[int, ...]:
+    return (
+        tuple(sorted(set.intersection(*(set(group.seeds) for group in groups)))) if groups else ()
+    )
 
 
-def _n_train(run: Run) -> int:
-    return int(run.about["dataset"]["counts"]["train"])
+def _records(group: Arm, seeds: Sequence[int]) -> list[RunRecord]:
+    return [run.record for run in group.runs if run.record.seed in seeds]
 
 
-def _arm_result(name: str, seeds: tuple[int, ...], answers: Answers, n_train: int) -> ArmResult:
-    right = answers.right(TASK)
-    low, high = cluster_bootstrap(right.mean(axis=0)[:, None], answers.faces["cluster"].to_numpy())
-    rates = right.mean(axis=1)
-    sd = float(rates.std(ddof=1)) if len(rates) > 1 else None
-    return ArmResult(name, seeds, n_train, float(rates.mean()), float(low[0]), float(high[0]), sd)
+def _answers(group: Arm, seeds: Sequence[int], task: TaskName) -> Answers:
+    return read_answers(_records(group, seeds), (task,))
 
 
-def _compared(reference: Answers | None, arm: Answers | None) -> Judged | None:
-    """Compare an arm with its reference; p is corrected later, over the whole table."""
-    if reference is None or arm is None:
-        return None
-    faces = arm.faces
+def _result(name: str, seeds: tuple[int, ...], answers: Answers, group: Arm) -> GroupResult:
+    rate = rate_of(answers.right(TASK), answers.faces["cluster"].to_numpy())
+    if rate is None:
+        raise RunError(f"{name} has no test face", allowed="at least one")
+    return GroupResult(name, seeds, int(group.runs[0].about["dataset"]["counts"]["train"]), rate)
+
+
+def _difference(reference: Answers, other: Answers) -> Difference:
+    faces = other.faces
     if not reference.faces["file"].equals(faces["file"]):
-        raise RunError("two arms were tested on different faces", allowed="the same test faces")
-    pair = Pair(
-        truth=faces[TASK].to_numpy(),
-        clusters=faces["cluster"].to_numpy(),
-        reference=reference.predicted[TASK],
-        arm=arm.predicted[TASK],
-    )
-    return _single(paired_difference(pair))
-
-
-def _single(difference: Difference) -> Judged:
-    """Judge a difference by itself."""
-    return judge([("subsets", 0, difference)])[0]
+        raise RunError("two run groups were tested on different faces", allowed="the same faces")
+    truth, clusters = faces[TASK].to_numpy(), faces["cluster"].to_numpy()
+    pair = Pair(truth, clusters, reference.predicted[TASK], other.predicted[TASK])
+    return paired_difference(pair)
 
 
 def _system(
     router: Router,
-    by_people: Mapping[Subset, Mapping[Training, Experiment]],
+    members: Mapping[Subset, Mapping[Training, Experiment]],
     experiments: Sequence[Experiment],
-    runs: Runs,
+    groups: Groups,
+    found: Differences,
 ) -> SystemResult | None:
     """Put a classifier before its specialists; None where a part of the system was not run."""
-    specialists = [by_people.get(people, {}).get("subset") for people in _people_of(router)]
-    classifier, single = (_of_everyone(experiments, task) for task in (router, TASK))
-    parts = [*specialists, classifier, single]
-    if any(part is None or not runs[part.name] for part in parts):
+    own = [Subset(**{router: name}) for name in CLASS_NAMES[router]]  # type: ignore[arg-type]
+    parts = [members.get(subset, {}).get("subset") for subset in own]
+    parts += [
+        next((item for item in experiments if item.subset is None and item.head.tasks == (task,)),
+             None)
+        for task in (router, TASK)
+    ]  # fmt: skip
+    ready = [groups[part.name] for part in parts if part is not None and part.name in groups]
+    seeds = _common_seeds(ready)
+    if len(ready) < len(parts) or not seeds:
         return None
-    named = [runs[part.name] for part in parts if part is not None]
-    seeds = _common(named)
-    if not seeds:
-        return None
-    alone = read_answers([named[-1][seed].record for seed in seeds], (TASK,))
-    sent = read_answers([named[-2][seed].record for seed in seeds], (router,)).predicted[router]
+    *specialists, classifier, single = ready
+    alone = _answers(single, seeds, TASK)
+    sent = _answers(classifier, seeds, router).predicted[router]
     experts = np.stack(
         [
-            [_on_all_faces(ours[seed].record, alone.faces) for seed in seeds]
-            for ours in named[: len(specialists)]
+            [_on_all_faces(record, alone.faces) for record in _records(group, seeds)]
+            for group in specialists
         ]
     )
-    own = np.broadcast_to(alone.faces[router].to_numpy(), sent.shape)
-    routed = Answers(alone.faces, {TASK: _answers_of(experts, sent)})
-    oracle = _answers_of(experts, own) == alone.faces[TASK].to_numpy()
-    n_train = _n_train(named[-1][seeds[0]])
+    label = np.broadcast_to(alone.faces[router].to_numpy(), sent.shape)
+    routed = Answers(alone.faces, {TASK: _chosen(experts, sent)})
+    oracle = _chosen(experts, label) == alone.faces[TASK].to_numpy()
+    found[router, "single"] = _difference(alone, routed)
     return SystemResult(
         router=router,
         n_test=len(alone.faces),
-        misrouted_fraction=float((sent != own).mean()),
-        routed=_arm_result(f"routed by {router}", seeds, routed, n_train),
-        single=_arm_result(parts[-1].name if parts[-1] else "", seeds, alone, n_train),
+        misrouted_fraction=float((sent != label).mean()),
+        routed=_result(f"routed by {router}", seeds, routed, single),
+        single=_result(single.name, seeds, alone, single),
         oracle_accuracy=float(oracle.mean()),
-        against_single=_compared(alone, routed),
     )
 
 
-def _people_of(router: Router) -> list[Subset]:
-    """Name the specialists' people in the order of the router's classes."""
-    if router == "gender":
-        return [Subset(gender=name) for name in ("male", "female")]
-    return [Subset(race=name) for name in ("White", "Black", "Asian", "Indian", "Others")]
-
-
-def _of_everyone(experiments: Sequence[Experiment], task: TaskName) -> Experiment | None:
-    fitting = (item for item in experiments if item.subset is None and item.head.tasks == (task,))
-    return next(fitting, None)
-
-
-def _answers_of(experts: Labels, sent: Labels) -> npt.NDArray[np.int64]:
-    """Take each face's answer from the expert it was sent to.
+def _chosen(experts: Labels, sent: Labels) -> npt.NDArray[np.int64]:
+    """Take each face's prediction from the expert it was sent to.
 
     experts: (n_experts, n_seeds, n_faces) classes; sent: (n_seeds, n_faces) experts.
     """
@@ -261,49 +257,168 @@ def _answers_of(experts: Labels, sent: Labels) -> npt.NDArray[np.int64]:
 
 
 def _on_all_faces(record: RunRecord, faces: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Read a specialist's answers on all test faces, its own and those outside its subset."""
+    """Read a specialist's predictions on all test faces, its own and those outside its subset."""
     own = read_answers([record], (TASK,))
     outside = read_predictions(record.outside_path)
-    answered = pd.concat(
+    predicted = pd.concat(
         [
             pd.Series(own.predicted[TASK][0], index=own.faces["file"]),
             pd.Series(outside[f"{TASK}_pred"].to_numpy(), index=outside["file"]),
         ]
     )
-    if set(answered.index) != set(faces["file"]) or len(answered) != len(faces):
+    if set(predicted.index) != set(faces["file"]) or len(predicted) != len(faces):
         raise RunError(
-            f"run {record.identity[:12]} answers on {len(answered)} test faces and not on the "
-            f"{len(faces)} of the single network",
+            f"run {record.identity[:12]} has predictions on {len(predicted)} test faces and not on "
+            f"the {len(faces)} of the single network",
             source=str(record.outside_path),
             fix="Remove the run's folder and run the experiment again",
         )
-    return np.asarray(answered.loc[faces["file"]].to_numpy(), dtype=np.int64)
+    return np.asarray(predicted.loc[faces["file"]].to_numpy(), dtype=np.int64)
 
 
-def _corrected(found: SubsetStudy) -> SubsetStudy:
-    """Judge all comparisons of the study together."""
-    compared = [item for result in found.subsets
-                for item in (result.against_everyone, result.against_matched)]  # fmt: skip
-    compared += [system.against_single for system in found.systems]
-    differences = [item.difference for item in compared if item is not None]
-    judged = judge(("subsets", id(difference), difference) for difference in differences)
+def subset_page(study: SubsetStudy) -> StudyPage:
+    """Write the study as sentences and tables."""
+    notes = [
+        "Age-group accuracy in percent: mean ± sd over seeds, with the 95 % interval of a "
+        "bootstrap over clusters of test faces. Differences are paired, in percentage points (pp), "
+        "with a 95 % interval from clusters of faces and, of two seeds or more, from seeds.",
+        "All run groups take the same optimiser steps and are selected on the subset's validation "
+        "faces; size-matched is a stratified sample of everyone as large as the subset.",
+        f"p is corrected by Holm's procedure over all {len(study.compared)} comparisons of the "
+        f"page, which are one question; {SIGNIFICANT}: significant; mdd: minimum detectable "
+        "difference in pp. One seed a side: McNemar's exact test, of these two trainings alone, "
+        "and no claim about training on a subset in general.",
+    ]
+    if study.missing:
+        notes.append(f"Not run: {_shortened(study.missing)}.")
+    sentences = (*_subset_sentences(study), *_system_sentences(study))
+    title = f"Specialists against everyone, {study.dataset}"
+    tables, pictures = tuple(_tables(study)), (_picture(study),)
+    return StudyPage(title, sentences, tables, pictures, tuple(notes), study.drawn)
 
-    def together(item: Judged | None) -> Judged | None:
-        return judged[id(item.difference)] if item else None
 
-    return replace(
-        found,
-        subsets=tuple(
-            replace(
-                result,
-                against_everyone=together(result.against_everyone),
-                against_matched=together(result.against_matched),
+def _subset_sentences(study: SubsetStudy) -> Iterator[Sentence]:
+    """Say for which subsets the specialist is better, worse, or neither."""
+    for kind, start in (
+        ("everyone", "Against the network trained on everyone, on the same subset's faces,"),
+        ("size_matched", "Against one trained on as many faces of everyone,"),
+    ):
+        by_verdict: dict[str, list[str]] = defaultdict(list)
+        for result in study.subsets:
+            if (judged := study.compared.get((result.title, kind))) is not None:
+                by_verdict[judged.verdict].append(result.title)
+        said = [
+            f"is {verdict} for {joined(by_verdict[verdict])}"
+            for verdict in ("better", "worse")
+            if verdict in by_verdict
+        ]
+        total = sum(map(len, by_verdict.values()))
+        rest = total - sum(len(by_verdict[verdict]) for verdict in ("better", "worse"))
+        if rest:
+            said.append(f"shows no significant difference for {rest} of {total} subsets")
+        if said:
+            yield Sentence(f"{start} the specialist {'; it '.join(said)}.")
+
+
+def _system_sentences(study: SubsetStudy) -> Iterator[Sentence]:
+    for system in study.systems:
+        judged = study.compared[system.router, "single"]
+        yield Sentence(
+            f"Routing each face by {system.router} to its specialist scores "
+            f"{100 * system.routed.rate.mean:.1f} % on all test faces, the single network "
+            f"{100 * system.single.rate.mean:.1f} %: {_difference_text(judged)} pp, "
+            f"{verdict_text(judged)}. {100 * system.misrouted_fraction:.1f} % of faces went to "
+            "another specialist than their label's; with none of them the system would score "
+            f"{100 * system.oracle_accuracy:.1f} %."
+        )
+
+
+def _difference_text(judged: Judged | None) -> str:
+    if judged is None:
+        return NOTHING
+    found = judged.difference
+    return change_text(found.accuracy, found.low, found.high)
+
+
+def _p_text(judged: Judged | None) -> str:
+    if judged is None:
+        return NOTHING
+    detectable = f" (mdd {size(judged.minimum_detectable)})"
+    return p_text(judged.p_holm) + (f" {SIGNIFICANT}" if judged.significant else detectable)
+
+
+def _tables(study: SubsetStudy) -> Iterator[StudyTable]:
+    rows, names = [], []
+    for result in study.subsets:
+        judged = [study.compared.get((result.title, kind)) for kind in ("everyone", "size_matched")]
+        groups = [result.groups.get(kind) for kind in TRAININGS]
+        rates = (rate_text(group.rate if group else None) for group in groups)
+        tests = (text for item in judged for text in (_difference_text(item), _p_text(item)))
+        rows.append((f"{result.title}, n {result.n_test:,}", *rates, *tests))
+        names.append(tuple(group.name for group in groups if group))
+    heads = ("subset", *TRAININGS.values(), "− everyone", "p", "− size-matched", "p ")
+    caption = "Age-group accuracy: trained on the subset, on everyone, on as many of everyone"
+    yield StudyTable("specialists-subsets", caption, heads, tuple(rows), tuple(names))
+    if study.systems:
+        heads = ("system", "n test", "routed", "single network", "difference", "p", "misrouted")
+        caption = "A classifier that sends each face to a specialist, against one network"
+        rows = [
+            (
+                f"by {system.router}",
+                f"{system.n_test:,}",
+                rate_text(system.routed.rate),
+                rate_text(system.single.rate),
+                _difference_text(study.compared[system.router, "single"]),
+                _p_text(study.compared[system.router, "single"]),
+                f"{100 * system.misrouted_fraction:.1f} %",
             )
-            for result in found.subsets
-        ),
-        systems=tuple(
-            replace(system, against_single=together(system.against_single))
-            for system in found.systems
-        ),
-        n_compared=len(differences),
-    )
+            for system in study.systems
+        ]
+        names = [(system.single.name,) for system in study.systems]
+        yield StudyTable("specialists-systems", caption, heads, tuple(rows), tuple(names))
+
+
+def _picture(study: SubsetStudy) -> StudyPicture:
+    marks: dict[str, list[Mark]] = defaultdict(list)
+    titles = {
+        "everyone": "against one trained on everyone",
+        "size_matched": "against one trained on as many of everyone",
+        "single": "every face, routed by a classifier, against one network",
+    }
+    sizes = {item.title: item.n_test for item in study.subsets}
+    sizes |= {item.router: item.n_test for item in study.systems}
+    for (of, against), judged in study.compared.items():
+        found = judged.difference
+        label = f"{'routed by ' if against == 'single' else ''}{of}  n {sizes[of]:,}"
+        ends = (found.accuracy, found.low, found.high)
+        marks[titles[against]].append(Mark(label, *ends, filled=judged.significant))
+    return StudyPicture(
+        "",
+        "Does a specialist predict the age group of its subset better?",
+        "difference in accuracy on the same test faces, pp, 95 % interval; right of 0: the "
+        "specialist (or the routed system) is better; filled: significant, Holm's correction over "
+        f"{len(study.compared)} comparisons",
+        tuple(StudyPanel(TASK, title, tuple(marks[title])) for title in titles.values()
+              if title in marks),
+        of_differences=True,
+    )  # fmt: skip
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """List names, what all of them begin with once."""
+    shared = os.path.commonprefix(list(names)).rpartition("-")[0] + "-"
+    if len(names) == 1 or shared == "-":
+        return ", ".join(names)
+    return f"{shared}… {', '.join(name.removeprefix(shared) for name in names)}"
+
+
+def subset_data(study: SubsetStudy) -> dict[str, Any]:
+    """Give the study as plain JSON-able values; rates and differences as fractions."""
+    data = asdict(study)
+    del data["compared"]
+    compared = [
+        {"of": of, "against": against, **asdict(item), "verdict": item.verdict}
+        for (of, against), item in study.compared.items()
+    ]
+    said = [sentence.words for sentence in subset_page(study).sentences]
+    return data | {"compared": compared, "sentences": said}

@@ -19,7 +19,7 @@ BASE = "age_group-cnn-none-full-steps"
 
 @pytest.fixture
 def women(tmp_path: Path) -> Path:
-    """Finish the three arms of women with two seeds: the specialist reads 60 of 100 more."""
+    """Finish the three run groups of women with two seeds: the specialist is right on 60 more."""
     runs = RunBuilder(tmp_path / "mlruns")
     faces = made_up_faces(400, seed=2)
     faces = faces[faces["gender"] == 1].head(150).reset_index(drop=True)
@@ -41,7 +41,7 @@ def test_the_table_fits_eighty_columns_and_answers_in_words(women: Path) -> None
     assert answer.exit_code == 0, answer.output
     assert max(len(line) for line in answer.stdout.splitlines()) <= 80
     said = " ".join(answer.stdout.split())
-    assert "the specialist reads better for women" in said
+    assert "the specialist is better for women" in said
     assert "shows no significant difference for 1 of 1 subsets" in said
     assert "+40.0" in said
 
@@ -50,20 +50,21 @@ def test_table_and_picture_are_written(women: Path, tmp_path: Path) -> None:
     answer = called("--runs-dir", str(women), "--out", str(tmp_path / "out"))
     assert answer.exit_code == 0, answer.output
     text = (tmp_path / "out" / "subsets-utkface-100.md").read_text()
-    assert "| women | 150 | 80.0 ±0.0" in text
+    assert "| women, n 150 | 80.0 ±0.0" in text
     assert (tmp_path / "out" / "subsets-utkface-100.png").stat().st_size > 10_000
 
 
 def test_a_machine_gets_numbers(women: Path) -> None:
     data = json.loads(called("--runs-dir", str(women), "--json").stdout)["data"]
     (result,) = data["subsets"]
-    assert result["against_everyone"]["accuracy"] == pytest.approx(0.4)
-    assert result["against_everyone"]["verdict"] == "better"
-    assert result["arms"]["size_matched"]["seeds"] == [0, 1]
+    against = {item["against"]: item for item in data["compared"]}["everyone"]
+    assert against["difference"]["accuracy"] == pytest.approx(0.4)
+    assert against["verdict"] == "better"
+    assert result["groups"]["size_matched"]["seeds"] == [0, 1]
 
 
 def test_no_runs_and_unknown_data_sets_are_refused(women: Path, tmp_path: Path) -> None:
-    assert "no data set has runs" in called("--runs-dir", str(tmp_path / "none")).stderr
+    assert "there is no run to compare" in called("--runs-dir", str(tmp_path / "none")).stderr
     answer = called("--runs-dir", str(women), "--dataset", "mars")
     assert answer.exit_code == 2
     assert "allowed: utkface-100" in answer.stderr

@@ -121,8 +121,9 @@ class RunBuilder:
 
     def begun(self, experiment: Experiment, *, seed: int = 0, **about: Any) -> RunRecord:
         """Write a run that has begun and not ended."""
+        file = about.pop("weights_sha256", None)
         ingredients = Ingredients(
-            weights_sha256=None if experiment.backbone.weights == "none" else "ef" * 32,
+            weights_sha256=file or (None if experiment.backbone.weights == "none" else "ef" * 32),
             pixel_digest=self.dataset["pixel_digest"],
             split_digest=self.dataset["split_digest"],
             trainer_version=about.get("trainer_version", 1),
@@ -136,7 +137,7 @@ class RunBuilder:
             "experiment": experiment.as_dict(),
             "seed": seed,
             "dataset": self.dataset,
-            "weights": {"source": experiment.backbone.weights, "sha256": None, "origin": None},
+            "weights": {"source": experiment.backbone.weights, "sha256": file, "origin": None},
             "trainer_version": 1,
             "protocol_name": experiment.protocol.name,
             "ad_hoc": experiment.ad_hoc,

@@ -1,7 +1,7 @@
-"""The leak study: faces told apart by how they were met, and steps told with their signs."""
+"""The leak study: faces by how they were met, and steps as paired changes on common faces."""
 
 import io
-from typing import Any
+import json
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,11 @@ from benchmark.results.cells import name_text
 from benchmark.results.figures import Caption
 from benchmark.results.formats import markdown as markdown_board
 from benchmark.results.leaderboard import Leaderboard, build
-from benchmark.results.leak_answer import change_text, mark, markdown, sentences
-from benchmark.results.leak_figures import waterfall_figure
-from benchmark.results.leak_study import Change, LeakStudy, Rate, change, leak_study
+from benchmark.results.leak_study import LeakStudy, NetworkLeak, leak_data, leak_page, leak_study
 from benchmark.results.library import Library
-from benchmark.results.predictions import predictions_table
+from benchmark.results.predictions import predictions_table, write_predictions
 from benchmark.results.rows import read_run
+from benchmark.results.study_figures import study_figure
 from benchmark.run_notes import run_name
 from benchmark.tasks import TASKS
 from tests.results.conftest import RunBuilder, certain, made_up_faces
@@ -31,17 +30,34 @@ SUITE = [item for item in registry.experiments_of("leak") if item.name.startswit
 N = 100
 
 
-def a_run(runs: RunBuilder, experiment: Experiment, right: Any, *, seed: int) -> None:
-    """Finish a run that reads the test faces `right` rightly on every task."""
-    faces = made_up_faces(N, seed=2)
-    wrong = ~np.asarray(right)
+OWN, LEAK_FREE = made_up_faces(N, seed=2), made_up_faces(N, seed=2)
+LEAK_FREE["file"] = [f"free-{name}" for name in LEAK_FREE["file"]]
+LEAK_FREE["cluster"] += N
+"""The test faces of the leaking split, and those of the leak-free one."""
+
+
+def predicted(faces: pd.DataFrame, n_right: int) -> pd.DataFrame:
+    """Predict every task of the first `n_right` faces rightly, of the others wrongly."""
+    wrong = np.arange(len(faces)) >= n_right
     answers = {task: certain((faces[task] + wrong) % (2 if task == "gender" else 5), task)
                for task in TASKS}  # fmt: skip
-    table = predictions_table(faces, "test", answers)
-    validation = table.head(5).assign(part="val")
+    return predictions_table(faces, "test", answers)
+
+
+def a_run(
+    runs: RunBuilder,
+    experiment: Experiment,
+    n_right: int,
+    *,
+    seed: int = 0,
+    on_leak_free: int | None = None,
+) -> None:
+    """Finish a run; a leaky one predicts the leak-free test faces besides, if `on_leak_free`."""
+    faces = OWN if experiment.protocol.split == "published-1" else LEAK_FREE
+    table = predicted(faces, n_right)
     record = runs.done(
         experiment,
-        pd.concat([validation, table], ignore_index=True),
+        pd.concat([table.head(5).assign(part="val"), table], ignore_index=True),
         seed=seed,
         leaky=experiment.protocol.leaky,
     )
@@ -51,79 +67,168 @@ def a_run(runs: RunBuilder, experiment: Experiment, right: Any, *, seed: int) ->
         met = np.repeat(["seen", "related", "clean"], [70, 10, 20])
         exposure = pd.DataFrame({"file": faces["file"], "exposure": met})
         exposure.to_csv(record.exposure_path, index=False)
+        if on_leak_free is not None:
+            write_predictions(record.outside_path, predicted(LEAK_FREE, on_leak_free))
 
 
-def first(n: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    return np.arange(N) < n
-
-
-def studied(runs: RunBuilder) -> LeakStudy:
+def studied(runs: RunBuilder, suite: list[Experiment] = SUITE) -> LeakStudy:
     read = tuple(read_run(record) for record in runs.records())
     library = Library(read, registry.experiments(), registry.suites())
-    return leak_study(library, SUITE, "utkface-100")
+    return leak_study(library, suite, "utkface-100")
+
+
+GROUPS = {item.name.rpartition("-")[2]: item for item in SUITE}
 
 
 @pytest.fixture
 def memorised(runs: RunBuilder) -> RunBuilder:
-    """A network that knows what it saw, and reads half of what it did not."""
-    arms = {item.name.rpartition("-")[2]: item for item in SUITE}
+    """A network that knows what it saw, and half of what it did not."""
     for seed in (0, 1):
-        a_run(runs, arms["published"], first(90), seed=seed)
-        a_run(runs, arms["split"], first(60 + seed), seed=seed)
-        a_run(runs, arms["honest"], first(50), seed=seed)
+        a_run(runs, GROUPS["published"], 90, seed=seed, on_leak_free=86 + seed)
+        a_run(runs, GROUPS["duplicates"], 60 + seed, seed=seed)
+        a_run(runs, GROUPS["honest"], 50, seed=seed)
     return runs
+
+
+def steps(network: NetworkLeak) -> dict[str, tuple[str, float | None]]:
+    return {
+        step.key: (step.title, step.changes["race"].mean if step.changes else None)
+        for step in network.steps
+    }
 
 
 def test_the_honest_number_is_that_of_the_faces_never_met(memorised: RunBuilder) -> None:
     (network,) = studied(memorised).networks
-    # 70 seen and 10 related faces are right, and the first 10 of the 20 clean ones
-    told = {group.exposure: (group.n, group.rates["race"].mean) for group in network.groups}
+    # 70 seen and 10 related faces are right, and the first 10 of the 20 never met
+    found = {score.key: score for score in network.scores}
+    told = {
+        key: (found[key].n_test, found[key].rates["race"].mean)
+        for key in ("seen", "related", "clean")
+    }
     assert told == {"seen": (70, 1.0), "related": (10, 1.0), "clean": (20, 0.5)}
-    assert network.arms["published"].rates["race"].mean == pytest.approx(0.9)
+    assert found["published"].rates["race"].mean == pytest.approx(0.9)
+    assert [key for key, score in found.items() if not score.leaky] == ["clean", "honest"]
 
 
-def test_a_step_is_against_the_one_run_before_it_and_says_what_it_mends_besides(
-    memorised: RunBuilder,
-) -> None:
+def test_every_model_of_the_chain_is_scored_on_the_same_faces(memorised: RunBuilder) -> None:
     (network,) = studied(memorised).networks
-    assert network.steps["split"]["gender"].mean == pytest.approx(0.605 - 0.9)
-    assert "duplicates" not in network.steps
-    assert network.steps["honest"]["gender"].mean == pytest.approx(0.5 - 0.605)
-    assert mark(network, "honest") == "selected on clean faces, and the 3 steps before it"
-    assert mark(network, "split") == "LEAKY · no test file in training"
-    assert network.alone["split"]["gender"].mean == pytest.approx(0.605 - 0.9)
-    assert network.arms["split"].epochs == (2, 2)
+    assert network.score("common").rates["race"].mean == pytest.approx(0.865)
+    told = steps(network)
+    assert told["common"] == ("test population", pytest.approx(0.865 - 0.9))
+    assert told["duplicates"] == ("training set", pytest.approx(0.605 - 0.865))
+    assert told["batches"] == ("batching", None), "not run"
+    title, change = told["honest"]
+    assert title == "batching, input scaling, selection, together"
+    assert change == pytest.approx(0.5 - 0.605)
+    step = network.steps[1].changes["gender"]
+    # 25 or 26 of 100 faces move: at least the binomial spread of their paired difference
+    assert step.high - step.low > 2 * 1.96 * 0.8 * np.sqrt(0.26 * 0.74 / N)
+    assert step.over_seeds
 
 
-def test_a_change_over_seeds_has_welchs_interval() -> None:
-    # means 0.5 and 0.7, both with variance 0.02 over two seeds: se = sqrt(0.02), 2 degrees of
-    # freedom, t(0.975) = 4.303: half width 0.6085
-    before = Rate(0.5, 0.4, 0.6, (0.4, 0.6))
-    after = Rate(0.7, 0.6, 0.8, (0.6, 0.8))
-    found = change(before, after)
-    assert found.mean == pytest.approx(0.2)
-    assert found.low == pytest.approx(0.2 - 0.6085, abs=1e-3)
-    assert change(before, Rate(0.7, 0.6, 0.8, (0.7,))).low is None
+def test_a_steps_interval_grows_with_the_spread_over_seeds(runs: RunBuilder) -> None:
+    def width(spread: int, folder: str) -> float:
+        builder = RunBuilder(runs.runs_dir / folder)
+        for seed in (0, 1, 2):
+            a_run(builder, GROUPS["published"], 90, seed=seed, on_leak_free=90)
+            a_run(builder, GROUPS["honest"], 50 + spread * (seed - 1), seed=seed)
+        step = studied(builder).networks[0].steps[-1].changes["race"]
+        assert step.mean == pytest.approx(-0.4)
+        return step.high - step.low
+
+    assert width(15, "wide") > 1.5 * width(0, "narrow")
 
 
-def test_a_change_is_written_with_a_minus_sign_and_no_hyphen() -> None:
-    assert change_text(Change(-0.123, -0.2, 0.01)) == "−12.3 (−20.0 to +1.0)"
-    assert change_text(Change(0.0, None, None)) == "0.0"
+def test_leaky_runs_without_predictions_on_the_leak_free_faces_change_the_population_too(
+    runs: RunBuilder,
+) -> None:
+    """Such are runs of an earlier version: two independent samples of faces are compared."""
+    a_run(runs, GROUPS["published"], 90)
+    a_run(runs, GROUPS["honest"], 50)
+    study = studied(runs)
+    (network,) = study.networks
+    assert network.score("common") is None
+    change = network.steps[-1].changes["race"]
+    assert change.mean == pytest.approx(-0.4)
+    # unpaired: the variances of both samples add
+    half = (change.high - change.low) / 2
+    assert half == pytest.approx(1.98 * np.sqrt((0.9 * 0.1 + 0.5 * 0.5) / N), rel=0.03)
+    assert not change.over_seeds
+    page = leak_page(study)
+    assert any("of these trainings alone" in note for note in page.notes)
+    table = page.tables[1]
+    assert table.rows[0] == ("LEAKY · test population", *["not run"] * 3)
+    assert table.rows[-1][0].startswith("LEAKY · test population, training set, batching")
+
+
+def test_one_seed_against_several_compares_the_seed_that_both_have(runs: RunBuilder) -> None:
+    for seed in (0, 1):
+        a_run(runs, GROUPS["published"], 90, seed=seed, on_leak_free=80 + 10 * seed)
+    a_run(runs, GROUPS["honest"], 50, seed=1)
+    change = studied(runs).networks[0].steps[-1].changes["race"]
+    assert change.mean == pytest.approx(0.5 - 0.9)
+    assert not change.over_seeds
+
+
+def test_two_runs_of_the_studys_network_make_the_headline(runs: RunBuilder) -> None:
+    suite = list(registry.experiments_of("headline"))
+    a_run(runs, suite[0], 92, on_leak_free=90)
+    a_run(runs, suite[1], 60)
+    study = studied(runs, suite)
+    (network,) = study.networks
+    assert study.missing == ("mtl-vgg16-imagenet-full",)
+    table = leak_page(study).tables[0]
+    assert [row[0] for row in table.rows] == [
+        "LEAKY · printed by the study, row 2.2",
+        "LEAKY · our replay, on its own test faces",
+        "LEAKY · of these, met in training",
+        "LEAKY · of these, met in validation or as another picture of the cluster",
+        "of these, never met",
+        "LEAKY · our replay, on the leak-free test faces",
+        "honest: trained, selected and tested without the leak",
+    ]
+    assert table.rows[0][2:] == ("90.3", "97.6", "92.5")
+    assert [row[2].split(" ")[0] for row in table.rows[1:]] == [
+        "92.0", "100.0", "100.0", "60.0", "90.0", "60.0"
+    ]  # fmt: skip
+    (said, honest) = leak_page(study).sentences
+    assert "the study printed 90.3 / 97.6 / 92.5 % for its row 2.2" in said.words
+    assert "100.0 / 100.0 / 100.0 % on the 70 test faces met in training" in said.words
+    assert "60.0 / 60.0 / 60.0 % on the 20 test faces never met" in said.words
+    assert honest.words.endswith("against the leaky score −32.0 / −32.0 / −32.0 pp.")
+    (picture,) = leak_page(study).pictures
+    figure = study_figure(picture, study.dataset, drawn=study.drawn)
+    assert "row 2.2" in figure.axes[0].get_yticklabels()[0].get_text()
+
+
+def test_what_is_not_the_studys_is_not_called_so(memorised: RunBuilder) -> None:
+    study = studied(memorised)
+    text = leak_page(study).markdown()
+    assert "as published" not in text
+    assert "Its recipe is not: schedule cosine, batches of 64, faces of 32 px." in text
+
+
+def test_one_condition_by_itself_is_against_the_replay(memorised: RunBuilder) -> None:
+    for seed in (0, 1):
+        a_run(memorised, GROUPS["only_batches"], 95, seed=seed)
+    (alone,) = studied(memorised).networks[0].alone
+    assert alone.title == "batching: drawn anew each epoch"
+    assert alone.changes["gender"].mean == pytest.approx(0.05)
 
 
 def test_leaky_stands_on_everything_that_is(memorised: RunBuilder) -> None:
     study = studied(memorised)
-    text = markdown(study)
-    assert text.startswith("# LEAKY · What a leak is worth")
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert [row for row in rows if "as published" in row] == [
-        row for row in rows if row.startswith("| LEAKY · as published")
-    ]
-    assert not any(row.startswith("| LEAKY") for row in rows if "selected on clean" in row)
-    assert "LEAKY 90.0 / 90.0 / 90.0 %" in sentences(study)[0]
-    assert "50.0 / 50.0 / 50.0 % on the 20 of them that it never met" in sentences(study)[0]
-    figure = waterfall_figure(study.networks[0], study.dataset, drawn=study.drawn)
+    page = leak_page(study)
+    assert page.heading.startswith("LEAKY · ")
+    assert all(table.caption.startswith("LEAKY · ") for table in page.tables)
+    assert all(
+        row[0].startswith("LEAKY · ") == ("never met" not in row[0] and "honest" not in row[0])
+        for row in page.tables[0].rows
+    )
+    assert "LEAKY 90.0 / 90.0 / 90.0 %" in page.sentences[0].words
+    figure = study_figure(page.pictures[0], study.dataset, drawn=study.drawn)
     assert figure.get_suptitle().startswith("LEAKY")
+    json.dumps(leak_data(study))
 
 
 def test_an_exposure_about_other_faces_is_refused(memorised: RunBuilder) -> None:
@@ -135,10 +240,9 @@ def test_an_exposure_about_other_faces_is_refused(memorised: RunBuilder) -> None
         studied(memorised)
 
 
-def test_without_a_published_arm_there_is_nothing_to_take_apart(runs: RunBuilder) -> None:
-    honest = next(item for item in SUITE if item.name.endswith("-honest"))
-    a_run(runs, honest, first(50), seed=0)
-    with pytest.raises(RunError, match="no network was run under the study's conditions"):
+def test_without_a_published_run_there_is_nothing_to_take_apart(runs: RunBuilder) -> None:
+    a_run(runs, GROUPS["honest"], 50)
+    with pytest.raises(RunError, match="no network was run under the protocol `published`"):
         studied(runs)
 
 

@@ -1,5 +1,7 @@
-"""The subset study: arms paired on their people, systems routed face by face, all corrected."""
+"""The subset study: run groups paired on their subset, systems routed face by face."""
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +11,11 @@ import pytest
 
 from benchmark.errors import RunError
 from benchmark.experiment import Backbone, Experiment, Head, Recipe, Subset
+from benchmark.results.library import Library
 from benchmark.results.predictions import predictions_table, write_predictions
-from benchmark.results.subset_answer import notes
-from benchmark.results.subset_study import study
+from benchmark.results.record import RunRecord
+from benchmark.results.rows import read_run
+from benchmark.results.subset_study import SubsetStudy, subset_page, subset_study
 from benchmark.tasks import TaskName, n_classes
 from tests.results.conftest import RunBuilder, certain, made_up_faces
 
@@ -50,7 +54,14 @@ def with_validation(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([validation, table], ignore_index=True)
 
 
-def a_run(runs: RunBuilder, experiment: Experiment, right: Any, *, seed: int = 0) -> None:
+def a_run(
+    runs: RunBuilder,
+    experiment: Experiment,
+    right: Any,
+    *,
+    seed: int = 0,
+    weights_sha256: str | None = None,
+) -> None:
     """Finish a run on its people's faces, of 200; `right` tells for all 200 what it reads."""
     faces = made_up_faces(N, seed=2)
     task = experiment.head.tasks[0]
@@ -58,10 +69,20 @@ def a_run(runs: RunBuilder, experiment: Experiment, right: Any, *, seed: int = 0
     if experiment.subset is not None:
         own = (faces["gender"] == (experiment.subset.gender == "female")).to_numpy()
     record = runs.done(
-        experiment, with_validation(answered(faces[own], right[own], task)), seed=seed
+        experiment,
+        with_validation(answered(faces[own], right[own], task)),
+        seed=seed,
+        weights_sha256=weights_sha256,
     )
     if experiment.subset is not None and experiment.subset.training == "subset":
         write_predictions(record.outside_path, answered(faces[~own], right[~own], task))
+
+
+def studied(runs: RunBuilder, experiments: Sequence[Experiment] = ALL) -> SubsetStudy:
+    records = runs.records() if (runs.runs_dir / "work").is_dir() else []
+    named = {item.name: item for item in experiments}
+    library = Library(tuple(read_run(record) for record in records), named, {})
+    return subset_study(library, experiments, "utkface-100")
 
 
 def first(n: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -73,28 +94,63 @@ def test_a_specialist_is_paired_with_both_other_arms(runs: RunBuilder) -> None:
     for (label, training), arm in ARMS.items():
         if label == "women":
             a_run(runs, arm, first(150) if training == "subset" else first(100))
-    result = study(runs.records(), ALL, "utkface-100").subsets[0]
-    assert result.n_test == women.sum()
-    # the specialist reads the women among faces 100 to 149 besides, and nobody less
+    found = studied(runs)
+    assert found.subsets[0].n_test == women.sum()
+    # the specialist is right on the women among faces 100 to 149 besides, and on no other less
     gained = women[100:150].sum()
-    assert result.against_everyone is not None
-    assert result.against_everyone.difference.accuracy == pytest.approx(gained / women.sum())
-    assert result.against_everyone.difference.p == pytest.approx(2 * 0.5**gained)
-    # two comparisons in the table: the smallest p counts twice (Holm)
-    assert result.against_everyone.p_holm == pytest.approx(4 * 0.5**gained)
-    assert result.against_everyone.significant
+    against = found.compared["women", "everyone"]
+    assert against.difference.accuracy == pytest.approx(gained / women.sum())
+    assert against.difference.p == pytest.approx(2 * 0.5**gained)
+    # two comparisons of one question: the smallest p counts twice (Holm)
+    assert against.p_holm == pytest.approx(4 * 0.5**gained)
+    assert against.significant
 
 
-def test_only_seeds_that_all_arms_have_are_compared(runs: RunBuilder) -> None:
+def test_only_seeds_that_all_run_groups_have_are_compared(runs: RunBuilder) -> None:
     for seed in (0, 1, 2):
         a_run(runs, ARMS["men", "subset"], first(100 + seed), seed=seed)
     for seed in (1, 2):
         a_run(runs, ARMS["men", "everyone"], first(90), seed=seed)
-    result = study(runs.records(), ALL, "utkface-100").subsets[0]
-    assert result.arms["subset"].seeds == result.arms["everyone"].seeds == (1, 2)
-    assert result.against_everyone is not None
-    assert result.against_everyone.difference.test == "faces_and_seeds"
-    assert result.against_matched is None
+    found = studied(runs)
+    groups = found.subsets[0].groups
+    assert groups["subset"].seeds == groups["everyone"].seeds == (1, 2)
+    assert found.compared["men", "everyone"].difference.test == "faces_and_seeds"
+    assert ("men", "size_matched") not in found.compared
+
+
+def test_runs_from_two_weight_files_are_refused_and_never_overwrite_each_other(
+    runs: RunBuilder,
+) -> None:
+    base = EVERYONE.varied(
+        name="age_group-squeezenet1_1-imagenet-full-steps",
+        backbone=Backbone("squeezenet1_1", weights="imagenet"),
+    )
+    own, every = (
+        base.varied(
+            name=f"{base.name}-{subset.ending}",
+            subset=subset,
+        )
+        for subset in (WOMEN, replace(WOMEN, training="everyone"))
+    )
+    a_run(runs, own, first(150), weights_sha256="aa" * 32)
+    a_run(runs, every, first(100), weights_sha256="aa" * 32)
+    assert studied(runs, [own, every]).compared["women", "everyone"].difference.accuracy > 0
+    a_run(runs, own, first(50), weights_sha256="bb" * 32)
+    with pytest.raises(RunError, match="no subset has finished runs"):
+        studied(runs, [own, every])
+    shutil.rmtree(find(runs, own, "aa").folder)
+    with pytest.raises(RunError, match="2 different weight files"):
+        studied(runs, [own, every])
+
+
+def find(runs: RunBuilder, experiment: Experiment, digits: str) -> RunRecord:
+    (found,) = [
+        record
+        for record in runs.records()
+        if record.experiment_name == experiment.name
+        and record.about["weights"]["sha256"].startswith(digits)
+    ]
+    return found
 
 
 def a_system(runs: RunBuilder, router_right: Any) -> None:
@@ -110,13 +166,13 @@ def a_system(runs: RunBuilder, router_right: Any) -> None:
 
 def test_a_face_sent_to_the_wrong_specialist_gets_that_ones_answer(runs: RunBuilder) -> None:
     a_system(runs, ~first(20))
-    (system,) = study(runs.records(), ALL, "utkface-100").systems
+    found = studied(runs)
+    (system,) = found.systems
     assert system.misrouted_fraction == pytest.approx(0.1)
-    assert system.routed.accuracy == pytest.approx(0.9), "each misrouted face is misread"
+    assert system.routed.rate.mean == pytest.approx(0.9), "each misrouted face is wrong"
     assert system.oracle_accuracy == pytest.approx(1.0)
-    assert system.single.accuracy == pytest.approx(0.5)
-    assert system.against_single is not None
-    assert system.against_single.difference.accuracy == pytest.approx(0.4)
+    assert system.single.rate.mean == pytest.approx(0.5)
+    assert found.compared["gender", "single"].difference.accuracy == pytest.approx(0.4)
 
 
 def test_specialists_that_miss_a_face_are_refused(runs: RunBuilder) -> None:
@@ -129,16 +185,16 @@ def test_specialists_that_miss_a_face_are_refused(runs: RunBuilder) -> None:
     write_predictions(
         specialist.outside_path, answered(men, np.ones(len(men), dtype=bool), "age_group")
     )
-    with pytest.raises(RunError, match="answers on 199 test faces and not on the 200"):
-        study(runs.records(), ALL, "utkface-100")
+    with pytest.raises(RunError, match="predictions on 199 test faces and not on the 200"):
+        studied(runs)
 
 
 def test_what_was_not_run_is_named_and_nothing_at_all_is_an_error(runs: RunBuilder) -> None:
-    with pytest.raises(RunError, match="no subset has finished runs of two arms"):
-        study([], ALL, "utkface-100")
+    with pytest.raises(RunError, match="no subset has finished runs of two run groups"):
+        studied(runs)
     a_run(runs, ARMS["women", "subset"], first(80))
     a_run(runs, ARMS["women", "size_matched"], first(80))
-    found = study(runs.records(), ALL, "utkface-100")
+    found = studied(runs)
     assert ARMS["women", "everyone"].name in found.missing
     assert ARMS["women", "subset"].name not in found.missing
     assert found.systems == ()
@@ -147,7 +203,7 @@ def test_what_was_not_run_is_named_and_nothing_at_all_is_an_error(runs: RunBuild
 def test_missing_experiments_are_listed_with_their_common_beginning_once(runs: RunBuilder) -> None:
     a_run(runs, ARMS["women", "subset"], first(80))
     a_run(runs, ARMS["women", "size_matched"], first(80))
-    said = notes(study(runs.records(), list(ARMS.values()), "utkface-100"))[-1]
+    said = subset_page(studied(runs, list(ARMS.values()))).notes[-1]
     assert said == (
         "Not run: age_group-cnn-none-full-steps-… women-everyone, men, men-everyone, men-matched."
     )

@@ -1,0 +1,160 @@
+"""`facebench leak` and `facebench subsets`: what the runs of a study say, printed and written."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from benchmark import registry
+from benchmark.cli.completion import complete_dataset, complete_suite
+from benchmark.cli.leaderboard_layout import bullet
+from benchmark.cli.library import library_at_hand
+from benchmark.cli.options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    Quiet,
+    RunsDir,
+)
+from benchmark.cli.output import busy, err, out, speaking
+from benchmark.errors import RunError
+from benchmark.files import write_text
+
+if TYPE_CHECKING:
+    from benchmark.results.study_page import StudyPage
+
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        help="The data set; the only one with such runs if left out.",
+        autocompletion=complete_dataset,
+    ),
+]
+OutDir = Annotated[
+    Path | None,
+    typer.Option("--out", help="Where the files go; RUNS_DIR/leaderboards if left out."),
+]
+
+
+def leak(
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="A suite of run groups that end as `leak`'s do; headline, leak and leak_vgg16 if "
+            "left out.",
+            autocompletion=complete_suite,
+        ),
+    ] = None,
+    dataset: Dataset = None,
+    out_dir: OutDir = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a leaky score apart: what it is on faces never met, and what each condition is worth.
+
+    Reads the stored predictions of a suite's runs; writes tables (.md) and a picture (.png) of
+    each network, all of them marked LEAKY.
+
+    Examples:
+      facebench run --suite leak --seeds 0,1,2
+      facebench leak
+      facebench leak --suite headline --dataset utkface-100 --json
+    """
+    with speaking("leak", as_json=as_json) as answer:
+        from benchmark.results.leak_study import LEAK_SUITES, leak_data, leak_page, leak_study
+        from benchmark.results.library import choose_dataset
+
+        suites = (suite,) if suite else LEAK_SUITES
+        names = [item for name in suites for item in registry.experiments_of(name)]
+        library = library_at_hand(runs_dir, data_dir, answer, quiet=quiet or as_json)
+        requests = [library.request(name) for name in suites]
+        with busy("comparing", quiet=quiet or as_json):
+            found = leak_study(library, names, choose_dataset(library, requests, dataset))
+        stem = (out_dir or runs_dir / "leaderboards") / f"{suite or 'leak'}-{found.dataset}"
+        page = leak_page(found)
+        files = _write(page, stem, found.dataset)
+        answer.data = leak_data(found) | {"files": files}
+        if not as_json:
+            _print(page, files, quiet=quiet)
+
+
+def subsets(
+    suite: Annotated[
+        str,
+        typer.Option(help="A suite of subsets in three run groups.", autocompletion=complete_suite),
+    ] = "subsets",
+    dataset: Dataset = None,
+    out_dir: OutDir = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether specialists predict the age group of a subset better than one network of all.
+
+    Reads the stored predictions of a suite's runs; writes tables (.md) and a picture (.png).
+
+    Examples:
+      facebench run --suite subsets --seeds 0,1,2
+      facebench subsets
+      facebench subsets --dataset drawn --json
+    """
+    with speaking("subsets", as_json=as_json) as answer:
+        from benchmark.results.library import choose_dataset
+        from benchmark.results.subset_study import subset_data, subset_page, subset_study
+
+        library = library_at_hand(runs_dir, data_dir, answer, quiet=quiet or as_json)
+        name = choose_dataset(library, [library.request(suite)], dataset)
+        with busy("comparing", quiet=quiet or as_json):
+            found = subset_study(library, list(registry.experiments_of(suite)), name)
+        stem = (out_dir or runs_dir / "leaderboards") / f"{suite}-{found.dataset}"
+        page = subset_page(found)
+        files = _write(page, stem, found.dataset)
+        answer.data = subset_data(found) | {"files": files}
+        if not as_json:
+            _print(page, files, quiet=quiet)
+
+
+def _write(page: "StudyPage", stem: Path, dataset: str) -> list[str]:
+    from benchmark.results.figures import write_png
+    from benchmark.results.study_figures import study_figure
+
+    files = [f"{stem}.md"]
+    try:
+        write_text(Path(files[0]), page.markdown())
+        for picture in page.pictures:
+            files.append(f"{stem}{'-' if picture.name else ''}{picture.name}.png")
+            write_png(Path(files[-1]), study_figure(picture, dataset, drawn=page.drawn))
+    except OSError as error:
+        raise RunError(
+            f"{files[-1]} cannot be written: {error.strerror or error}",
+            fix="Choose another folder with --out",
+        ) from error
+    return files
+
+
+def _print(page: "StudyPage", files: list[str], *, quiet: bool) -> None:
+    out.print(f"[bold]{page.heading}[/]")
+    for found in page.tables:
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        for place, head in enumerate(found.heads):
+            table.add_column(head, justify="right" if place else "left")
+        for cells in found.rows:
+            # An interval goes beneath its number.
+            table.add_row(cells[0], *(cell.replace(" (", "\n").rstrip(")") for cell in cells[1:]))
+        out.print(f"\n[bold]{found.caption}[/]")
+        out.print(table)
+    for title, texts in (
+        ("The answer", [sentence.words for sentence in page.sentences]),
+        ("How to read it", page.notes),
+        ("What these numbers are not", page.limits),
+    ):
+        out.print(f"\n[bold]{title}[/]")
+        for text in texts:
+            out.print(bullet(text))
+    if not quiet:
+        err.print(f"\nWritten: {', '.join(files)}", soft_wrap=True)
