@@ -25,6 +25,7 @@ from benchmark.faces.store import FaceSet
 from benchmark.files import sha256_of, write_json, write_text
 from benchmark.results.artifacts import write_test_pictures, write_test_tables
 from benchmark.results.figures import Caption
+from benchmark.results.intervals import wilson
 from benchmark.results.metrics import Scores, score
 from benchmark.results.predictions import (
     FACE_COLUMNS,
@@ -43,6 +44,9 @@ from benchmark.training.probabilities import OnFaces, probabilities
 SCHEMA: Final = 1
 SHARED_FRACTION: Final = 0.1
 """Of a run's own evaluated faces found in another data set: above it, the two share faces."""
+BY_WORD: Final = ["column", "word", "task", "n", "accuracy", "low", "high"]
+MOST_WORDS: Final = 20
+"""Of a column, above which they are no groups: years, say."""
 KNOWN_BY: Final = ["file", "age", "gender", "race"]
 """A face of the same name and labels is the same face, whatever its bytes."""
 
@@ -75,6 +79,9 @@ class Evaluation:
     groups: tuple[Group, ...]
     notes: tuple[str, ...]
     """What must be known beside the numbers."""
+    by_word: pd.DataFrame
+    """Accuracy by the data set's own words, where they are other groups than our classes: columns
+    column, word, task, n, accuracy, low, high (Wilson, 95 %)."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -116,6 +123,7 @@ class Evaluation:
             "notes": list(self.notes),
             "labels": faces.manifest.get("labels"),
             "metrics": self.metrics,
+            "by_word": self.by_word.to_dict("records"),
         }
 
 
@@ -157,7 +165,42 @@ def evaluate(
         table = predictions_table(faces.table.iloc[unseen.rows[known]], "test", read)
         with_validation = pd.concat([_validation_of(record, chosen), table], ignore_index=True)
         scored.append(Group(chosen, table, score(with_validation)))
-    return Evaluation(record, faces, unseen, tuple(scored), _notes(record, faces, tasks))
+    by_word = _by_word(faces, scored)
+    return Evaluation(record, faces, unseen, tuple(scored), _notes(record, faces, tasks), by_word)
+
+
+def _by_word(faces: FaceSet, groups: Sequence[Group]) -> pd.DataFrame:
+    """Score every task by the words of the data set's own labels, as FairFace's seven races.
+
+    Only of columns whose words are not our classes one by one, or not all of them, and are few.
+    """
+    words, found = faces.words(), []
+    for column in () if words is None else map(str, words):
+        if words is None or not _are_other_groups(faces, column):
+            continue
+        word_of = dict(zip(words["file"], words[column], strict=True))
+        of_column = []
+        in_order = [entry["word"] for entry in faces.manifest["labels"]["mapping"][column]]
+        for group in groups:
+            theirs = group.predictions["file"].map(word_of)
+            for task in group.tasks:
+                right = group.predictions[f"{task}_pred"] == group.predictions[task]
+                by_word = right.groupby(theirs).agg(["sum", "count"]).reindex(in_order).dropna()
+                n_right, n = by_word["sum"].astype(int), by_word["count"].astype(int)
+                low, high = wilson(n_right.to_numpy(), n.to_numpy())
+                lines = {"column": column, "word": by_word.index, "task": task, "n": n,
+                         "accuracy": n_right / n, "low": low, "high": high}  # fmt: skip
+                of_column.append(pd.DataFrame(lines))
+        place = {word: number for number, word in enumerate(in_order)}
+        together = pd.concat(of_column)
+        found.append(together.sort_values("word", key=lambda it: it.map(place), kind="stable"))
+    return pd.concat([pd.DataFrame(columns=BY_WORD), *found], ignore_index=True)
+
+
+def _are_other_groups(faces: FaceSet, column: str) -> bool:
+    entries = faces.manifest["labels"]["mapping"].get(column, [])
+    classes = [entry["class"] for entry in entries]
+    return 1 < len(classes) <= MOST_WORDS and (None in classes or len(set(classes)) < len(classes))
 
 
 def _network_of(record: RunRecord) -> Trained:
@@ -327,6 +370,8 @@ def write(evaluation: Evaluation, folder: Path) -> None:
         write_test_pictures(place, group.scores, caption)
     metrics = pd.Series(evaluation.metrics).rename_axis("metric").rename("value")
     write_text(folder / "metrics.csv", metrics.to_csv())
+    if len(evaluation.by_word):
+        write_text(folder / "by_word.csv", evaluation.by_word.to_csv(index=False))
     more = {
         "predictions_sha256": digests,
         "model_sha256": sha256_of(record.folder / "model.safetensors"),

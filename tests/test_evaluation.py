@@ -111,6 +111,49 @@ def test_on_its_own_data_set_a_run_says_what_is_stored(
         assert found.metrics[name] == pytest.approx(record.metrics[name])
 
 
+def test_every_task_is_scored_by_the_data_sets_own_words(
+    on_fairface: Evaluation, data_dir: Path, tmp_path: Path
+) -> None:
+    found = on_fairface.by_word
+    # FairFace's seven races are five classes here, and four of its nine ages are none.
+    assert set(found["column"]) == {"age", "race"}
+    races = found[(found["column"] == "race") & (found["task"] == "gender")]
+    words = pd.read_csv(data_dir / "fairface-32" / "words.csv").set_index("file")["race"]
+    group = next(group for group in on_fairface.groups if "gender" in group.tasks)
+    predictions = group.predictions.assign(word=group.predictions["file"].map(words))
+    assert len(races) == predictions["word"].nunique() > 5
+    for line in races.to_dict("records"):
+        of_word = predictions[predictions["word"] == line["word"]]
+        right = (of_word["gender_pred"] == of_word["gender"]).mean()
+        assert (line["n"], line["accuracy"]) == (len(of_word), pytest.approx(right))
+        assert line["low"] <= line["accuracy"] <= line["high"]
+    # A face without an age group has a gender all the same.
+    ages = found[(found["column"] == "age") & (found["word"] == "20-29")]
+    assert set(ages["task"]) == {"gender", "race"}
+    write(on_fairface, tmp_path)
+    assert len(pd.read_csv(tmp_path / "by_word.csv")) == len(found)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["by_word"] == json.loads(
+        json.dumps(found.to_dict("records"))
+    )
+
+
+def test_a_sample_keeps_the_words_of_its_faces(data_dir: Path) -> None:
+    whole = open_faces(data_dir / "fairface-32")
+    sample = draw_sample(whole, 110, "fairface-110")
+    here, there = sample.words(), whole.words()
+    assert here is not None
+    assert there is not None
+    pd.testing.assert_frame_equal(
+        here.set_index("file"), there.set_index("file").loc[sample.table["file"]]
+    )
+
+
+def test_a_data_set_without_words_has_no_groups_by_them(
+    record: RunRecord, on_its_own: Evaluation
+) -> None:
+    assert on_its_own.by_word.empty
+
+
 def test_each_task_is_read_on_the_faces_labelled_with_it(
     on_fairface: Evaluation, tmp_path: Path
 ) -> None:

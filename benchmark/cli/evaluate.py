@@ -138,6 +138,8 @@ def _print(found: "Evaluation", folder: Path) -> None:
         soft_wrap=True,
     )
     out.print(_scores_table(found))
+    for column in found.by_word["column"].unique():
+        out.print(_words_table(found, column))
     for sentence in (*_worst(found), *found.notes):
         out.print(escape(sentence), soft_wrap=True)
     out.print(f"Everything else: {escape(str(folder))}", soft_wrap=True)
@@ -163,6 +165,33 @@ def _scores_table(found: "Evaluation") -> Table:
                 _percent(own.get(name)),
             )
     return table
+
+
+def _words_table(found: "Evaluation", column: str) -> Table:
+    """Lay out a row per word of the data set's own label, and a column per task."""
+    lines = found.by_word[found.by_word["column"] == column]
+    tasks = [task for group in found.groups for task in group.tasks]
+    title = f"By the {column.replace('_', ' ')} that {found.faces.name} states"
+    table = Table(title=title, title_justify="left")
+    table.add_column(column.replace("_", " "))
+    for task in tasks:
+        table.add_column(TASK_TITLES[task], justify="right")
+    for word, of_word in lines.groupby("word", sort=False):
+        by_task = of_word.set_index("task").to_dict("index")
+        table.add_row(escape(str(word)), *(_cell(by_task.get(task)) for task in tasks))
+    return table
+
+
+def _cell(line: "dict[Any, Any] | None") -> str:
+    """Write an accuracy with its interval and its faces; of a small group only these."""
+    from benchmark.results.subgroups import SMALL_GROUP
+
+    if line is None:
+        return "–"
+    if line["n"] < SMALL_GROUP:
+        return f"{line['n']} faces"
+    span = f"{100 * line['low']:.1f}–{100 * line['high']:.1f}"
+    return f"{100 * line['accuracy']:.1f} % ({span})\n{line['n']:,} faces"
 
 
 def _percent(value: float | None) -> str:

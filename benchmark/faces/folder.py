@@ -3,6 +3,7 @@
     faces.npy       (n, px, px, 3) uint8 RGB; row i belongs to row i of the table
     table.csv       one row per usable face, by file name (benchmark.faces.table)
     quarantine.csv  every file that was left out: file, kind, reason
+    words.csv       where a table told the labels: its words, as they stood there
     manifest.json   source, digests, versions, counts; written last
 
 Reading them back is for benchmark.faces.store.
@@ -36,6 +37,7 @@ PIXELS_FILE: Final = "faces.npy"
 TABLE_FILE: Final = "table.csv"
 QUARANTINE_FILE: Final = "quarantine.csv"
 MANIFEST_FILE: Final = "manifest.json"
+WORDS_FILE: Final = "words.csv"
 
 QUARANTINE_COLUMNS: Final = ("file", "kind", "reason")
 NAME_KIND: Final = "name"
@@ -122,6 +124,12 @@ def finish_dataset(
         "counts": counts_of(table, packed.quarantine, about["image_px"]),
     }
     write_json(folder / MANIFEST_FILE, manifest)
+
+
+def write_words(folder: Path, words: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Keep what a table of labels says of the faces of `table`, in its own words."""
+    kept = words.set_index("file").loc[table["file"]].reset_index()
+    write_text(folder / WORDS_FILE, kept.to_csv(index=False, lineterminator="\n"))
 
 
 def _placed(

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
+
 from benchmark.errors import DataError
 from benchmark.faces.archive import Content, Member, Source, Unreadable
 from benchmark.faces.census import Census, printable
@@ -93,6 +95,8 @@ class LabelledCensus:
     census: Census
     statement: dict[str, Any]
     """For the manifest; benchmark.faces.label_statement completes it and tells it in words."""
+    words: pd.DataFrame
+    """Column file and those of the table, as they stand there; a row for each face and others."""
 
 
 def take_labelled_census(source: Source, labelling: Labelling) -> LabelledCensus:
@@ -102,7 +106,7 @@ def take_labelled_census(source: Source, labelling: Labelling) -> LabelledCensus
     faces: dict[str, tuple[str, Member, FaceLabels]] = {}
     taken: set[str] = set()
     for file, labels, problem in rows:
-        found = _meant(pictures.get(file, []), file)
+        found = _meant(pictures.get(file) or pictures.get(_stem(file), []), file)
         if len(found) != 1 or found[0].path in taken:
             left_out.append((printable(file), ROW_KIND, _why_none(found)))
             continue
@@ -117,7 +121,7 @@ def take_labelled_census(source: Source, labelling: Labelling) -> LabelledCensus
     if not faces:
         raise _no_faces(source, labelling, left_out, bool(taken))
     census = Census([faces[file] for file in sorted(faces)], left_out)
-    return LabelledCensus(census, rows.statement())
+    return LabelledCensus(census, rows.statement(), pd.DataFrame(rows.words, dtype=str))
 
 
 def _meant(found: list[Member], file: str) -> list[Member]:
@@ -134,7 +138,10 @@ def _why_none(found: list[Member]) -> str:
 def _pictures(
     source: Source, labelling: Labelling
 ) -> tuple[dict[str, list[Member]], list[tuple[str, str, str]]]:
-    """Give the pictures by every name that a row may call them: the path, or its last parts."""
+    """Give the pictures by every name that a row may call them: the path, or its last parts.
+
+    Each also without its ending: crops are PNG where the table names the JPEG they were cut from.
+    """
     tables = {file.name for file in labelling.files}
     by_name: dict[str, list[Member]] = {}
     left_out = []
@@ -145,8 +152,15 @@ def _pictures(
             continue
         parts = member.path.split("/")
         for start in range(len(parts)):
-            by_name.setdefault("/".join(parts[start:]), []).append(member)
+            name = "/".join(parts[start:])
+            by_name.setdefault(name, []).append(member)
+            by_name.setdefault(_stem(name), []).append(member)
     return by_name, left_out
+
+
+def _stem(name: str) -> str:
+    """Take the ending of a picture's name off; a name of another kind stays what it is."""
+    return name.rpartition(".")[0] if is_picture_name(name) else name
 
 
 class _Rows:
@@ -159,6 +173,7 @@ class _Rows:
         self.n_repeated = 0
         self.n_contradicted = 0
         self.n_without = 0
+        self.words: list[dict[str, str]] = []
 
     def __iter__(self) -> Iterator[tuple[str, FaceLabels | None, str]]:
         columns = [label for label in LABELS if self._has(label)]
@@ -188,6 +203,7 @@ class _Rows:
         words = dict(zip(columns, row, strict=True))
         readings = {column: self._read(column, word) for column, word in words.items()}
         self.n_by_word.update(words.items())
+        self.words.append({"file": file, **words})
         labels = _labels(readings)
         if all(getattr(labels, task) == MISSING for task in TASKS):
             self.n_without += 1

@@ -28,6 +28,7 @@ from benchmark.faces.folder import (
     Placement,
     check_dataset_name,
     finish_dataset,
+    write_words,
 )
 from benchmark.faces.label_statement import counted
 from benchmark.faces.label_words import Given
@@ -162,6 +163,7 @@ def _make(
     else:
         labelled = take_labelled_census(source, labelling)
         census, about = labelled.census, about | {"labels": labelled.statement}
+        words = labelled.words
     if placement is not None:
         check_same_faces(census.table(), placement.table, placement.source)
     with staged_folder(final) as folder:
@@ -181,6 +183,7 @@ def _make(
         packed = _packed(census, pictures, unusable)
         if "labels" in about:
             about["labels"] = counted(about["labels"], packed.table)
+            write_words(folder, words, packed.table)
         finish_dataset(folder, packed, about, placement, on_progress)
 
 

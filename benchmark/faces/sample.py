@@ -19,6 +19,7 @@ from benchmark.faces.folder import (
     TABLE_FILE,
     check_dataset_name,
     counts_of,
+    write_words,
 )
 from benchmark.faces.label_statement import counted
 from benchmark.faces.pixels import PixelWriter, pixel_digest
@@ -57,6 +58,8 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
         nothing = pd.DataFrame(columns=list(QUARANTINE_COLUMNS))
         write_text(folder / QUARANTINE_FILE, nothing.to_csv(index=False, lineterminator="\n"))
         labels = faces.manifest.get("labels")
+        if (words := faces.words()) is not None:
+            write_words(folder, words, table)
         manifest = faces.manifest | {
             "name": name,
             "sample": _about(faces, n_faces),

@@ -25,6 +25,7 @@ from benchmark.faces.folder import (
     QUARANTINE_FILE,
     SCHEMA,
     TABLE_FILE,
+    WORDS_FILE,
     PackedFaces,
     check_dataset_name,
     finish_dataset,
@@ -90,6 +91,23 @@ class FaceSet:
     def pixels(self) -> Pixels:
         """Map the packed faces into memory: (n, px, px, 3) uint8 RGB, copy-on-write."""
         return open_pixels(self.folder / PIXELS_FILE)
+
+    def words(self) -> pd.DataFrame | None:
+        """What a table of labels said of each face, in its own words, row by row of the table.
+
+        None where the faces' names tell the labels, and for data sets prepared before words were
+        kept.
+        """
+        path = self.folder / WORDS_FILE
+        if not path.is_file():
+            return None
+        try:
+            words = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise _damaged(self.folder, f"{path.name} cannot be read: {error}") from error
+        if list(words.get("file", ())) != list(self.table["file"]):
+            raise _damaged(self.folder, f"{path.name} is not of these faces")
+        return words
 
     def quarantine(self) -> pd.DataFrame:
         """Every file that was left out: file, kind, reason."""

@@ -117,6 +117,27 @@ def test_a_row_means_one_picture_and_a_picture_one_row(tmp_path: Path) -> None:
     assert quarantine["deep/p0.jpg"] == "no row in the table of labels"
 
 
+def test_a_crop_of_another_ending_is_the_picture_of_its_row_where_that_is_one(
+    tmp_path: Path,
+) -> None:
+    source = labelled(tmp_path, [row(i) for i in range(40)])
+    for i in range(1, 40):
+        (source / f"p{i}.jpg").write_bytes(encoded(picture(i), format="PNG"))
+        (source / f"p{i}.jpg").rename(source / f"p{i}.png")
+    (source / "p2.jpeg").write_bytes(jpeg(2))  # beside p2.png: which of them is p2.jpg?
+    faces = prepared(tmp_path, source)
+    assert sorted(faces.table["file"]) == sorted(f"p{i}.jpg" for i in range(40) if i != 2)
+    left_out = faces.quarantine().set_index("file")
+    assert left_out.loc["p2.jpg", "reason"] == "2 pictures of this name"
+
+
+def test_the_tables_words_are_kept_face_by_face(tmp_path: Path) -> None:
+    source = labelled(tmp_path, [row(i) for i in range(40)])
+    words = prepared(tmp_path, source).words()
+    assert words is not None
+    assert words.set_index("file").loc["p4.jpg"].tolist() == ["29", "male", "Latino_Hispanic"]
+
+
 def test_equal_pictures_disagree_only_where_both_are_labelled(tmp_path: Path) -> None:
     files = {f"p{i}.jpg": jpeg(i // 2 if i < 4 else i) for i in range(24)}
     source = folder_of(tmp_path / "photos", files)
