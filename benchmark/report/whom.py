@@ -15,6 +15,7 @@ from benchmark.results.cells import percent
 from benchmark.results.gaps import gap_table
 from benchmark.results.subgroup_figures import BY_TITLES
 from benchmark.results.subgroups import By, subgroup_table
+from benchmark.results.verdicts import p_text
 from benchmark.tasks import TASK_TITLES, TaskName
 
 
@@ -95,7 +96,7 @@ class _Gaps:
                         words(row.best),
                         number(f"{100 * row.gap:.1f}", row.gap, href=href, note=ends),
                         number(f"{100 * row.chance:.1f}", row.chance, href=href),
-                        number(f"{row.p:.3f}", row.p),
+                        number(p_text(row.p), row.p),
                     )
                 )
             )
@@ -158,7 +159,7 @@ def _worst_sentences(best: Network, gaps: _Gaps) -> Iterator[str]:
             f"{worst.n:,}), against {percent(overall)} % of all test faces."
         )
     for row in gaps.rows:
-        beyond = "more than chance makes" if row.p <= 0.05 else "not more than chance makes"
+        beyond = f"p {p_text(row.p)} by permutation"
         yield (
             f"{TASK_TITLES[row.task].capitalize()} by {BY_TITLES[row.by]}: {row.worst} worst, "
             f"{row.best} best, {100 * row.gap:.1f} points apart "

@@ -12,6 +12,7 @@ from benchmark.results.card_text import NOTHING, plain, rate, table
 from benchmark.results.gaps import FALSE_POSITIVE, GAP_BY, TRUE_POSITIVE
 from benchmark.results.record import RunRecord
 from benchmark.results.subgroups import SMALL_GROUP
+from benchmark.results.verdicts import p_text
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 DIVISION_TITLES: Final = {
@@ -104,9 +105,9 @@ def subgroup_lines(record: RunRecord) -> list[str]:
         *lines,
         *_gender_gap_lines(record),
         f"Groups are by the labels, which are perceived. Under {SMALL_GROUP} faces (few) a group "
-        "is shown and never ranked. The worst group's interval is that of the lowest accuracy, "
-        "whichever group it truly belongs to. Of gender and race, a crossed group holds the "
-        "task's own classes: its accuracy is how often that class is recognised.",
+        "is shown and never ranked. The worst group is the lowest of several, in part by chance: "
+        "its interval does not allow for that, the gap's does. Of gender and race, a crossed "
+        "group holds the task's own classes: its accuracy is how often that class is recognised.",
         "",
     ]
 
@@ -121,7 +122,10 @@ def _gap_lines(record: RunRecord, task: TaskName) -> list[str]:
     if chosen.empty:
         return ["Too few faces to set groups against each other.", ""]
     row = chosen.iloc[0]
-    worst = rate(*(float(row[name]) for name in ("worst", "worst_low", "worst_high")))
+    groups = record.subgroups()
+    ours = (groups["task"] == task) & (groups["by"] == GAP_BY[task])
+    shown = groups[ours & (groups["group"] == row["worst_group"])].iloc[0]
+    worst = rate(*(float(shown[name]) for name in ("accuracy", "low", "high")))
     gap, low, high, chance = (
         100 * float(row[name]) for name in ("gap", "gap_low", "gap_high", "chance_gap")
     )
@@ -130,7 +134,7 @@ def _gap_lines(record: RunRecord, task: TaskName) -> list[str]:
         f"(n {int(row['worst_n'])}): "
         f"{worst}; best for {plain(row['best_group'])}: {rate(float(row['best']))}. Gap "
         f"{gap:.1f} points ({low:.1f}–{high:.1f}); chance alone makes {chance:.1f} "
-        f"(p {float(row['p']):.3f}, corrected {float(row['p_holm']):.3f}).",
+        f"(p {p_text(float(row['p']))}, corrected {p_text(float(row['p_holm']))}).",
         "",
     ]
 
@@ -146,7 +150,7 @@ def _points(row: Mapping[Hashable, Any]) -> tuple[str, str, str]:
     value, low, high, level = (
         100 * float(row[name]) for name in ("difference", "low", "high", "permuted")
     )
-    return f"{value:.1f} ({low:.1f} to {high:.1f})", f"{level:.1f}", f"{float(row['p']):.4f}"
+    return f"{value:.1f} ({low:.1f} to {high:.1f})", f"{level:.1f}", p_text(float(row["p"]))
 
 
 def _rate_lines(record: RunRecord, task: TaskName) -> list[str]:

@@ -74,8 +74,7 @@ def score_intervals(
 
     reports: per task, with the columns of class_spans. values: the numbers by metric name.
 
-    An accuracy has a second row with the cluster bootstrap beside Wilson's, which takes faces as
-    independent: where clusters of several faces are in the test, the two can be compared. What
+    One interval per number. What
     cannot be resampled because all faces are right has Wilson's ends, averaged over classes or
     tasks, where the score is made of rates, and none where it is not.
     """
@@ -103,7 +102,6 @@ def _of_task(
     confidence = Confidence.of(probabilities, truth)
     found = [
         (f"{start}/accuracy", WILSON, _rate(np.trace(matrix), matrix.sum())),
-        (f"{start}/accuracy", BOOTSTRAP, run.span(task, counts.accuracy)),
         (f"{start}/macro_f1", BOOTSTRAP, _or(run.span(task, counts.macro_f1), f1)),
         (
             f"{start}/balanced_accuracy",

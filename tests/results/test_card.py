@@ -1,6 +1,7 @@
 """A model card: numbers with intervals for every group, limits and uses; no name breaks it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,14 @@ def test_a_group_is_shown_with_its_faces_and_interval(record: RunRecord) -> None
     rate, low, high = (100 * float(female[name]) for name in ("accuracy", "low", "high"))
     shown = row_of(model_card(record).split("### Race")[1], "| gender | female |")
     assert shown == f"| gender | female | {female['n']} | {rate:.1f} % ({low:.1f}–{high:.1f}) |"
+
+
+def test_the_worst_group_has_one_interval_in_words_and_table(record: RunRecord) -> None:
+    rescore(record)
+    part = model_card(RunRecord(record.folder)).split("### Age group")[1].split("### ")[0]
+    said = re.search(r"worst for \*\*(.*?)\*\* \(n \d+\): (.*?); best", part)
+    assert said is not None
+    assert row_of(part, f"| gender × race | {said[1]} |").endswith(f"| {said[2]} |")
 
 
 def test_a_group_of_few_faces_is_marked(record: RunRecord) -> None:
