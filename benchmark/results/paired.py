@@ -225,29 +225,6 @@ def macro_f1_values(truth: Labels, answers: Labels) -> Floats:
     return values
 
 
-def welch_interval(
-    of_arm: npt.ArrayLike, of_reference: npt.ArrayLike
-) -> tuple[float, float] | tuple[None, None]:
-    """Give Welch's 95 % t interval of a difference of means; None for fewer than two values.
-
-    Source: B. L. Welch, "The generalization of 'Student's' problem when several different
-    population variances are involved", Biometrika 34 (1947). By hand, since scipy's warns where
-    one side's seeds agree to the last face, which is no trouble here.
-    """
-    sides = [np.asarray(values, dtype=np.float64) for values in (of_arm, of_reference)]
-    if min(len(values) for values in sides) < 2:
-        return None, None
-    mean = float(sides[0].mean() - sides[1].mean())
-    shares = np.array([values.var(ddof=1) / len(values) for values in sides])
-    if shares.sum() < np.finfo(np.float64).eps ** 2:
-        return mean, mean
-    freedom = shares.sum() ** 2 / sum(
-        share**2 / (len(values) - 1) for share, values in zip(shares, sides, strict=True)
-    )
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(shares.sum()))
-    return mean - half, mean + half
-
-
 def minimum_detectable(difference: Difference, level: float) -> float:
     """Give the smallest true difference that such a comparison finds in 80 % of cases; in (0, 1].
 
