@@ -103,13 +103,13 @@ ONLY_IN = {
     "rich": {"benchmark.cli"},
     "typer": {"benchmark.cli"},
     "plotly": {"benchmark.tuning"},
-    "timm": {"benchmark.timm_models", "benchmark.speed.timm_loop"},
+    "timm": {"benchmark.timm_models", "benchmark.speed.loops"},
     "matplotlib": {
         f"benchmark.results.{prefix}figures"
         for prefix in ("", "calibration_", "study_", "subgroup_", "suspect_")
     }
-    | {"benchmark.explore", "benchmark.speed.figures"},
-    "pytorch_lightning": {"benchmark.speed.lightning_loop"},
+    | {"benchmark.explore", "benchmark.speed.report"},
+    "pytorch_lightning": {"benchmark.speed.loops"},
 }
 
 

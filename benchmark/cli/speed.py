@@ -22,7 +22,7 @@ from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from benchmark.speed.session import RowMeasured, Session, SpeedOptions
+    from benchmark.speed.measure import RowMeasured, Session, SpeedOptions
 
 EXAMPLES = """
 Examples:
@@ -90,8 +90,8 @@ def speed(
         loops = _loops(against)
         # Imported here, so that a mistyped option is answered before torch is loaded.
         from benchmark.faces.choice import choose_dataset
+        from benchmark.speed.measure import Session, SpeedOptions
         from benchmark.speed.rows import rows_named
-        from benchmark.speed.session import Session, SpeedOptions
         from benchmark.training.device import choose_device
 
         options = SpeedOptions(
@@ -123,13 +123,13 @@ def _measure(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    from benchmark.speed.answer import as_data
-    from benchmark.speed.session import RowMeasured
+    from benchmark.speed.measure import RowMeasured
+    from benchmark.speed.report import as_data
 
     is_shown = not (quiet or as_json)
     if is_shown:
         _say_where(session)
-    if missing := [name for name in options.loops if name not in session.machine.loops]:
+    if missing := [name for name in options.loops if name not in session.loops]:
         answer.warnings.append(
             f"{', '.join(missing)} not installed, and so not measured: "
             "pip install 'facebench[speed]' brings it"
@@ -142,7 +142,7 @@ def _measure(
             if is_shown:
                 _say(event)
     files = _write(session, found, folder)
-    answer.data = as_data(session.machine, found) | {"files": [str(path) for path in files]}
+    answer.data = as_data(session, found) | {"files": [str(path) for path in files]}
     if not as_json:
         _print(session, found)
     if is_shown:
@@ -150,16 +150,16 @@ def _measure(
 
 
 def _say_where(session: "Session") -> None:
-    machine = session.machine
-    what = "[bold yellow]DRAWN FACES[/], not people: " if machine.drawn else ""
+    what = "[bold yellow]DRAWN FACES[/], not people: " if session.faces.drawn else ""
     err.print(
-        f"{what}data set [bold]{machine.dataset}[/] on {machine.device.description}", soft_wrap=True
+        f"{what}data set [bold]{session.faces.name}[/] on {session.device.description}",
+        soft_wrap=True,
     )
 
 
 def _say(event: object) -> None:
-    from benchmark.speed.answer import ratio_text
-    from benchmark.speed.session import RowMeasured, RowStarted
+    from benchmark.speed.measure import RowMeasured, RowStarted
+    from benchmark.speed.report import ratio_text
 
     if isinstance(event, RowStarted):
         err.print(f"  {event.row.title}: {event.n_images:,} images …")
@@ -169,14 +169,13 @@ def _say(event: object) -> None:
 
 def _write(session: "Session", rows: "list[RowMeasured]", folder: Path) -> list[Path]:
     from benchmark.results.figures import write_png
-    from benchmark.speed.answer import as_data, markdown
-    from benchmark.speed.figures import speed_figure
+    from benchmark.speed.report import as_data, markdown, speed_figure
 
     files = [folder / f"speed.{ending}" for ending in ("json", "md", "png")]
     try:
-        write_json(files[0], as_data(session.machine, rows))
-        write_text(files[1], markdown(session.machine, rows))
-        write_png(files[2], speed_figure(session.machine, rows))
+        write_json(files[0], as_data(session, rows))
+        write_text(files[1], markdown(session, rows))
+        write_png(files[2], speed_figure(session, rows))
     except OSError as error:
         raise RunError(
             f"{folder} cannot be written to: {error.strerror or error}",
@@ -187,17 +186,10 @@ def _write(session: "Session", rows: "list[RowMeasured]", folder: Path) -> list[
 
 def _print(session: "Session", rows: "list[RowMeasured]") -> None:
     from benchmark.cli.leaderboard_table import bullet
-    from benchmark.speed.answer import (
-        RATIO_HEADS,
-        WORK_HEADS,
-        how_ours,
-        notes,
-        ratio_cells,
-        work_cells,
-    )
+    from benchmark.speed.report import RATIO_HEADS, WORK_HEADS, notes, ratio_cells, work_cells
 
-    drawn = "DRAWN FACES · " if session.machine.drawn else ""
-    out.print(f"[bold]{drawn}Speed on {session.machine.device.description}[/]", soft_wrap=True)
+    drawn = "DRAWN FACES · " if session.faces.drawn else ""
+    out.print(f"[bold]{drawn}Speed on {session.device.description}[/]", soft_wrap=True)
     out.print()
     ratios = _table(RATIO_HEADS)
     for row in rows:
@@ -210,7 +202,7 @@ def _print(session: "Session", rows: "list[RowMeasured]") -> None:
             done.add_row(*cells)
     out.print(done)
     out.print("\n[bold]How to read it[/]")
-    for note in [*notes(session.machine, rows), f"Ours computed in {how_ours(rows)}."]:
+    for note in notes(session, rows):
         out.print(bullet(note))
 
 

@@ -1,4 +1,4 @@
-"""What the machine could do at best: its peaks, measured, and the least time that a network takes.
+"""What the machine could do at best: its peaks, measured, and the least time that a row takes.
 
 The bound of a layer is the larger of two times: its multiply-adds at the peak of a matrix product,
 and its inputs, outputs and weights at the speed of a copy. Layers follow one another. Pointwise
@@ -7,26 +7,29 @@ Operations are counted from the layers' shapes and not by torch's FlopCounterMod
 depthwise convolution's backward pass as if it were a dense one.
 """
 
-import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from benchmark.models.network import Network
-from benchmark.training.device import Device, Precision, cpu_has_bf16
+from benchmark.speed.loops import Job
+from benchmark.training.device import Device, cpu_has_bf16
 
 ADAM_BYTES: Final = 28
 """A parameter in a step of Adam in fp32: value, gradient and two averages are read, all but the
 gradient written."""
-REPEATS: Final = {"cpu": 30, "cuda": 5}
-"""On a CPU many short ones: where cores are shared, one of them is left alone."""
 COUNTED: Final = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm,
                   nn.MaxPool2d, nn.AvgPool2d)  # fmt: skip
+
+Work = npt.NDArray[np.float64]
+"""(operations, the least seconds that they take at the peaks)."""
 
 
 @dataclass(frozen=True)
@@ -47,38 +50,28 @@ class Peaks:
 def measured_peaks(device: Device) -> Peaks:
     """Measure a matrix product in every precision that is native here, and a copy."""
     on_cuda = device.kind == "cuda"
-    kinds: dict[str, torch.dtype] = {"fp32": torch.float32}
-    if on_cuda or cpu_has_bf16():
-        kinds["bf16"] = torch.bfloat16
-    side = 8192 if on_cuda else 512
-    flops = {}
+    has_bf16 = on_cuda or cpu_has_bf16()
+    kinds = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if has_bf16 else {})
+    side, flops = (8192 if on_cuda else 512), {}
+    # CUDA rounds fp32 products as torch lets it in convolutions: else they outrun the peak.
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
     for name, dtype in kinds.items():
         # Random and not zero: a GPU was seen to be faster on zeros.
         left = torch.randn(side, side, device=device.torch_device).to(dtype)
         out = torch.empty_like(left)
-        with _tf32_allowed():
-            seconds = _best_of(lambda a=left, b=out: torch.mm(a, a, out=b), device)
+        seconds = _least_seconds(lambda a=left, b=out: torch.mm(a, a, out=b), device)  # type: ignore[misc]
         flops[name] = 2 * side**3 / seconds
+    torch.backends.cuda.matmul.allow_tf32 = before
     values = torch.randn((1 << 29) if on_cuda else (1 << 23), device=device.torch_device)
     target = torch.empty_like(values)
-    copied = _best_of(lambda: target.copy_(values), device)
+    copied = _least_seconds(lambda: target.copy_(values), device)
     return Peaks(flops, 2 * values.numel() * values.element_size() / copied)
 
 
-@contextlib.contextmanager
-def _tf32_allowed() -> Iterator[None]:
-    """Let CUDA round fp32 products as torch lets it in convolutions: else they outrun the peak."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
-
-
-def _best_of(work: Any, device: Device) -> float:
+def _least_seconds(work: Callable[[], Tensor], device: Device) -> float:
     best = float("inf")
-    for _ in range(1 + REPEATS.get(device.kind, 5)):
+    for _ in range(6 if device.kind == "cuda" else 31):
         device.synchronise()
         started = time.perf_counter()
         work()
@@ -99,49 +92,24 @@ class Layer:
     n_weights: int
 
 
-@dataclass(frozen=True)
-class Work:
-    """What is to be done: operations, and the least seconds that they take at the peaks."""
-
-    flops: float
-    seconds: float
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(self.flops + other.flops, self.seconds + other.seconds)
-
-    def times(self, factor: float) -> "Work":
-        """Do it so many times."""
-        return Work(self.flops * factor, self.seconds * factor)
-
-
 def layers_of(network: Network, image_px: int) -> list[Layer]:
     """Read the layers that count off a forward pass on the meta device, which holds no values."""
     found: list[Layer] = []
+    stages = {"head": network.head, **dict(network.trunk.stages)}
     stage_of = {
         id(module): name
-        for name, stage in dict(network.trunk.stages).items()
+        for name, stage in stages.items()
         if isinstance(stage, nn.Module)
         for module in stage.modules()
     }
 
     def note(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-        inside = stage_of.get(id(module), "head" if id(module) in in_head else "trunk")
-        found.append(
-            Layer(
-                inside,
-                _multiply_adds(module, made),
-                given[0].numel(),
-                made.numel(),
-                sum(value.numel() for value in module.parameters()),
-            )
-        )
+        n_weights = sum(value.numel() for value in module.parameters())
+        stage, n_products = stage_of.get(id(module), "trunk"), multiply_adds(module, made)
+        found.append(Layer(stage, n_products, given[0].numel(), made.numel(), n_weights))
 
-    in_head = {id(module) for module in network.head.modules()}
-    hooks = [
-        module.register_forward_hook(note)
-        for module in network.modules()
-        if isinstance(module, COUNTED)
-    ]
+    counted = [module for module in network.modules() if isinstance(module, COUNTED)]
+    hooks = [module.register_forward_hook(note) for module in counted]
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     shapes = {name: torch.empty_like(value, device="meta") for name, value in tensors.items()}
     was_training = network.training
@@ -157,13 +125,12 @@ def layers_of(network: Network, image_px: int) -> list[Layer]:
     return found
 
 
-def _multiply_adds(module: nn.Module, made: Tensor) -> int:
+def multiply_adds(module: nn.Module, made: Tensor) -> int:
+    """Count a layer's products for what it made; 0 for one without."""
     if isinstance(module, nn.Conv2d):
         height, width = module.kernel_size
         return made.numel() * height * width * module.in_channels // module.groups
-    if isinstance(module, nn.Linear):
-        return made.numel() * module.in_features
-    return 0
+    return made.numel() * module.in_features if isinstance(module, nn.Linear) else 0
 
 
 @dataclass(frozen=True)
@@ -171,39 +138,43 @@ class Bound:
     """The machine's peaks under one precision, for batches of one size."""
 
     peaks: Peaks
-    precision: Precision
+    precision: str
     batch_size: int
 
     def forward(self, layers: Iterable[Layer]) -> Work:
         """One batch through some layers."""
-        return self._all(layers, passes=1)
+        total, rate = np.zeros(2), self.peaks.flops.get(self.precision, self.peaks.flops["fp32"])
+        for layer in layers:
+            flops = 2 * layer.multiply_adds * self.batch_size
+            moved = (layer.n_inputs + layer.n_outputs) * self.batch_size + layer.n_weights
+            n_bytes = moved * (2 if self.precision == "bf16" else 4)
+            total += [flops, max(flops / rate, n_bytes / self.peaks.copy_bytes)]
+        return total
 
     def training(self, layers: Iterable[Layer], n_trained: int) -> Work:
         """One batch forward, backward by inputs and by weights, and Adam's step."""
-        adam = Work(0, n_trained * ADAM_BYTES / self.peaks.copy_bytes)
-        return self._all(layers, passes=3) + adam
-
-    def _all(self, layers: Iterable[Layer], passes: int) -> Work:
-        total = Work(0, 0)
-        for layer in layers:
-            total += self._one(layer).times(passes)
-        return total
-
-    def _one(self, layer: Layer) -> Work:
-        flops = 2 * layer.multiply_adds * self.batch_size
-        moved = (layer.n_inputs + layer.n_outputs) * self.batch_size + layer.n_weights
-        n_bytes = moved * (2 if self.precision == "bf16" else 4)
-        rate = self.peaks.flops.get(self.precision, self.peaks.flops["fp32"])
-        return Work(flops, max(flops / rate, n_bytes / self.peaks.copy_bytes))
+        return 3 * self.forward(layers) + [0, n_trained * ADAM_BYTES / self.peaks.copy_bytes]
 
 
-def cut_layers(network: Network, layers: Iterable[Layer]) -> tuple[list[Layer], list[Layer]]:
-    """Divide layers into those before a network's cut, which are frozen, and those behind it."""
+def least_work(kind: Literal["data", "epoch", "run", "cost"], job: Job, peaks: Peaks) -> list[Work]:
+    """Say what is done at the least: the plain way in fp32, then ours in its precision."""
+    sample, size = job.sample, job.config.batch_size
+    n, n_val = len(sample.train) / size, len(sample.val) / size
+    if kind == "data":  # A byte of every pixel and colour is read, and four are written.
+        n_values = len(sample.train) * sample.image_px**2 * 3
+        return [np.array([0, n_values * 5 / peaks.copy_bytes])] * 2
+    network = job.network()
+    layers, n_trained = layers_of(network, sample.image_px), network.parameter_counts()[1]
+    plain, ours = Bound(peaks, "fp32", size), Bound(peaks, job.device.precision, size)
+    # Behind the cut of a run that caches; all of a network that is trained whole.
     trained = {*network.trained_stages, "head"}
-    if network.cut is None:
-        return [], list(layers)
-    layers = list(layers)
-    return (
-        [layer for layer in layers if layer.stage not in trained],
-        [layer for layer in layers if layer.stage in trained],
+    is_cut = kind == "run" and network.cut is not None
+    behind = [layer for layer in layers if not is_cut or layer.stage in trained]
+    before = [layer for layer in layers if is_cut and layer.stage not in trained]
+    user, own = (
+        bound.training(behind, n_trained) * n + bound.forward(behind) * n_val
+        for bound in (plain, ours)
     )
+    # The user goes through the frozen part every epoch, ours once.
+    user, once = user + plain.forward(before) * (n + n_val), ours.forward(before) * (n + n_val)
+    return [user * job.epochs, once + own * job.epochs]

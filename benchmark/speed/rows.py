@@ -7,8 +7,6 @@ from benchmark.errors import ExperimentError
 from benchmark.experiment import Backbone, Experiment, Head, Recipe
 from benchmark.training.device import Device, cpu_has_bf16
 
-Kind = Literal["data", "epoch", "run", "cost"]
-
 
 @dataclass(frozen=True)
 class Goal:
@@ -29,7 +27,7 @@ class Row:
 
     name: str
     title: str
-    kind: Kind
+    kind: Literal["data", "epoch", "run", "cost"]
     architecture: str
     share: float
     """Of the time that there is."""
@@ -48,9 +46,9 @@ class Row:
 
     def epochs(self, device: Device, asked: int | None) -> int:
         """How many epochs one measurement trains."""
-        if self.kind == "run":
-            return asked or (30 if device.kind == "cuda" else 10)
-        return 1
+        if self.kind != "run":
+            return 1
+        return asked or (30 if device.kind == "cuda" else 10)
 
     def goal(self, device: Device) -> Goal | None:
         """What is to be reached on this kind of device."""
@@ -88,14 +86,8 @@ ROWS: Final = (
         "densenet121", "DenseNet121, an epoch", "epoch", "densenet121", 0.11,
         on_cpu=Goal(1.5), on_gpu=Goal(6),
     ),
-    Row(
-        "block5", "VGG16, block 5, a run", "run", "vgg16", 0.17, 1,
-        on_cpu=Goal(4, 8), on_gpu=Goal(15),
-    ),
-    Row(
-        "frozen", "VGG16, frozen, a run", "run", "vgg16", 0.12, 0,
-        on_cpu=Goal(8, 15), on_gpu=Goal(40),
-    ),
+    Row("block5", "VGG16, block 5, a run", "run", "vgg16", 0.17, 1, Goal(4, 8), Goal(15)),
+    Row("frozen", "VGG16, frozen, a run", "run", "vgg16", 0.12, 0, Goal(8, 15), Goal(40)),
     Row("deterministic", "--deterministic, CNN epoch", "cost", "cnn", 0.08),
 )  # fmt: skip
 
@@ -111,19 +103,14 @@ def rows_named(names: str | None) -> tuple[Row, ...]:
     return tuple(row for row in ROWS if row.name in asked)
 
 
-def is_judged(device: Device) -> bool:
-    """Tell whether the goals were set for such a machine: native bf16, or an H100 or H200."""
+def why_not_judged(device: Device) -> str | None:
+    """Say why ratios stand without a verdict; None on such machines as the goals were set for."""
     if device.kind == "cuda":
-        return any(name in device.description for name in ("H100", "H200"))
-    return device.kind == "cpu" and cpu_has_bf16()
-
-
-def why_not_judged(device: Device) -> str:
-    """Say why ratios stand without a verdict."""
-    if device.kind == "cuda":
-        return "the goals are an H100's"
+        is_fast = any(name in device.description for name in ("H100", "H200"))
+        return None if is_fast else "the goals are an H100's"
     if device.kind == "cpu":
-        return "the goals are for a CPU that multiplies bf16 by itself (avx512_bf16)"
+        missing = "the goals are for a CPU that multiplies bf16 by itself (avx512_bf16)"
+        return None if cpu_has_bf16() else missing
     return "there are no goals for this kind of device"
 
 
@@ -131,10 +118,10 @@ FEWEST: Final = 32
 MOST_ON_CPU: Final = 2048
 
 
-def images_for(row: Row, device: Device, seconds: float, per_image: float, cap: int) -> int:
+def images_for(device: Device, seconds: float, per_image: float, cap: int) -> int:
     """Say how many faces a row trains on: what fits into `seconds`, in whole batches of 32.
 
-    per_image: seconds that all rounds of all ways take for a face.
+    per_image: seconds that all rounds of all ways take for a face; 0 where that is little.
     """
     most = cap if device.kind == "cuda" else min(cap, MOST_ON_CPU)
     fitting = int(seconds / per_image) if per_image > 0 else most
@@ -143,6 +130,5 @@ def images_for(row: Row, device: Device, seconds: float, per_image: float, cap: 
 
 def relative_cost(row: Row, n_loops: int, epochs: int) -> float:
     """Say what one round of all ways costs a face, in plain training steps: a generous guess."""
-    ours = 0.25 if row.kind == "run" else 0.8
-    validation = 1.05
+    ours, validation = (0.25 if row.kind == "run" else 0.8), 1.05
     return epochs * validation * (1 + ours + n_loops)

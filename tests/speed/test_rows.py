@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benchmark.errors import ExperimentError
-from benchmark.speed.measuring import Measured, Timings
+from benchmark.speed.loops import version_of
+from benchmark.speed.measure import Measured, RowMeasured, Timings, explained
 from benchmark.speed.rows import ROWS, Goal, images_for, rows_named
-from benchmark.speed.session import RowMeasured, _explained, version_of
 from benchmark.training.device import Device
 
 CPU = Device(torch.device("cpu"), "fp32")
@@ -38,11 +38,10 @@ def test_shares_are_of_one_whole() -> None:
 
 
 def test_as_many_faces_as_fit_in_whole_batches() -> None:
-    row = ROWS[1]
     # 100 s at half a second a face: 200, of which 192 are six batches.
-    assert images_for(row, CPU, 100, 0.5, cap=10_000) == 192
-    assert images_for(row, CPU, 1, 0.5, cap=10_000) == 32
-    assert images_for(row, CPU, 1e6, 0.5, cap=100) == 96
+    assert images_for(CPU, 100, 0.5, cap=10_000) == 192
+    assert images_for(CPU, 1, 0.5, cap=10_000) == 32
+    assert images_for(CPU, 1e6, 0.5, cap=100) == 96
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(3.0, "aim met"), (5.0, "met"), (8.0, "missed")])
@@ -57,16 +56,16 @@ def test_no_verdict_where_the_goals_are_of_another_machine_or_there_are_none() -
 
 def test_a_worker_that_dies_is_told_in_a_sentence() -> None:
     error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error.\nmuch more")
-    told = str(_explained(error))
+    told = str(explained(error))
     assert "worker" in told
     assert "--workers 0" in told
     assert "much more" not in told
 
 
 def test_what_befell_the_device_is_told_and_other_errors_are_left_alone() -> None:
-    assert "memory does not suffice" in str(_explained(torch.OutOfMemoryError("CUDA out")))
+    assert "memory does not suffice" in str(explained(torch.OutOfMemoryError("CUDA out")))
     other = RuntimeError("a bug")
-    assert _explained(other) is other
+    assert explained(other) is other
 
 
 def test_others_loops_are_measured_only_where_they_are_installed() -> None:

@@ -2,10 +2,11 @@
 
 import time
 
-from benchmark.speed.measuring import Measured, Ratio, Timings, in_turns
+from benchmark.speed.loops import Loop
+from benchmark.speed.measure import Measured, Ratio, Timings, in_turns
 
 
-class Noted:
+class Noted(Loop):
     """A way that writes down what is asked of it."""
 
     def __init__(self, name: str, book: list[str], seconds: float = 0.0) -> None:
