@@ -21,8 +21,8 @@ from benchmark.faces.drawn import draw_faces
 from benchmark.faces.splits import Rows
 from benchmark.faces.store import FaceSet, store_faces
 from benchmark.files import write_json
+from benchmark.models.adding import Declaration, add_own
 from benchmark.models.network import build_network
-from benchmark.models.own_weights import Declaration, add_own
 from benchmark.models.weights import load
 from benchmark.plans import Settings, plan_run
 from benchmark.results.predictions import read_predictions

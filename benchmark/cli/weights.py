@@ -63,7 +63,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Show every weight source: licence, what it was trained on, whether it is here."""
-    from benchmark.models.pins import read_pins
+    from benchmark.models.store import read_pins
     from benchmark.models.weights import list_weights
 
     folder = weights_dir or data_dir / "weights"
@@ -169,7 +169,7 @@ def add(
                 )
                 _say_what_was_trusted(answer, file, added, folder)
             else:
-                from benchmark.models.own_weights import Declaration, add_own
+                from benchmark.models.adding import Declaration, add_own
 
                 fed_how = _preprocessing(order, fed)
                 declared = Declaration(label, architecture, fed_how, licence, trained_on)
@@ -216,8 +216,8 @@ def _add_published(
 
 def _say_what_was_trusted(answer: Answer, file: Path, added: "WeightFile", folder: Path) -> None:
     from benchmark.models.adding import is_published_file
-    from benchmark.models.pins import read_pins
     from benchmark.models.sources import FILES
+    from benchmark.models.store import read_pins
 
     if not added.published:
         answer.warnings.append(
@@ -313,7 +313,7 @@ def verify(
 
     Exits with 1 if one is damaged.
     """
-    from benchmark.models.pins import read_pins
+    from benchmark.models.store import read_pins
     from benchmark.models.weights import verify as verify_weights
 
     folder = weights_dir or data_dir / "weights"

@@ -1,36 +1,48 @@
 """Bring a file by hand: recognise it, convert it, and keep it as a published source or one's own.
 
+How a file of one's own is fed is never guessed: the file says so, its publisher, or the person.
 What is at hand, and fetching what is not, is for benchmark.models.weights.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor
 
 from benchmark.errors import WeightsError
 from benchmark.files import sha256_of
-from benchmark.models.backbones import build_trunk
+from benchmark.models.backbones import build_trunk, options_of
 from benchmark.models.channel_order import check_order
-from benchmark.models.conversion import convert, tensor_digest
+from benchmark.models.conversion import Converted, convert, tensor_digest
 from benchmark.models.layouts import OURS, Layout
-from benchmark.models.pins import check_pin, pin, read_pins
 from benchmark.models.places import stored_path
-from benchmark.models.preprocessing import Channels
+from benchmark.models.preprocessing import PRESETS, Channels, Preprocessing
+from benchmark.models.readers import header_of, read_json
+from benchmark.models.run_trunks import MODEL_FILE, NETWORK_HEADER, faces_seen_by
 from benchmark.models.sources import FILES, PublishedFile
 from benchmark.models.store import (
+    HEADER,
+    FacesSeen,
     WeightFile,
+    check_pin,
     content_sha256,
     known_first_layers,
     not_written,
+    pin,
+    read_pins,
     read_stored,
     write_stored,
 )
+from benchmark.results.record import RunRecord
+
+LABEL: Final = re.compile(r"[a-z0-9_]+")
+NOT_STATED: Final = "not stated"
 
 
 @dataclass(frozen=True)
@@ -63,8 +75,9 @@ def add_file(
     channels are not in the order it was published with, and one that would change weights that are
     already there unless `replacing`.
     """
-    layout, tensors, notes = convert(file, _only_architecture(published))
-    origin_sha256 = sha256_of(file)
+    converted = convert(file, _only_architecture(published))
+    layout, tensors, _ = converted
+    sha256 = sha256_of(file)
     known = known_by_tensors(layout.architecture, tensors, published)
     by_tensors = is_published = known is not None
     if known is None:
@@ -76,26 +89,40 @@ def add_file(
             if (known.architecture, known.layout) == (layout.architecture, layout.name)
         ]
         altered = altered_tensors(layout, tensors, published)
-        known, is_published = _taken_for(file, origin_sha256, alike, how, weights_dir, altered)
+        known, is_published = _taken_for(file, sha256, alike, how, weights_dir, altered)
     check_declared(file, how.channels, known)
-    check_first_layer(file, tensors, known.architecture, known.preprocessing.channels, weights_dir)
-    new = WeightFile(
-        architecture=known.architecture,
-        source=known.source,
-        path=stored_path(known.architecture, known.source, weights_dir),
-        sha256=content_sha256(tensors, known.preprocessing, known.options),
-        origin=known.file_name if is_published else file.name,
-        origin_sha256=origin_sha256,
-        published=is_published,
-        licence=known.licence,
-        trained_on=known.trained_on,
-        preprocessing=known.preprocessing,
-        options=dict(known.options),
-    )
+    new = _described(file, weights_dir, converted, known.source, known)
+    if is_published:
+        new = replace(new, published=True, origin=known.file_name)
     kept = keep(new, tensors, file, published, replacing=how.replacing)
     if is_published and not by_tensors:
-        _pin(known, origin_sha256, weights_dir)
-    return replace(kept, notes=notes)
+        _pin(known, sha256, weights_dir)
+    return kept
+
+
+def _described(
+    file: Path, weights_dir: Path, converted: Converted, source: str, said: PublishedFile | Told
+) -> WeightFile:
+    """Describe a file as it is to be kept, by what is said of it; its first layer must agree."""
+    assert said.preprocessing is not None
+    architecture, options = converted.layout.architecture, dict(said.options or {})
+    order = said.preprocessing.channels
+    check_first_layer(file, converted.tensors, architecture, order, weights_dir)
+    return WeightFile(
+        architecture=architecture,
+        source=source,
+        path=stored_path(architecture, source, weights_dir),
+        sha256=content_sha256(converted.tensors, said.preprocessing, options),
+        origin=file.name,
+        origin_sha256=sha256_of(file),
+        published=False,
+        licence=said.licence or NOT_STATED,
+        trained_on=said.trained_on or NOT_STATED,
+        preprocessing=said.preprocessing,
+        options=options,
+        notes=converted.notes,
+        faces_seen=said.faces_seen if isinstance(said, Told) else (),
+    )
 
 
 def _only_architecture(published: Iterable[PublishedFile]) -> str | None:
@@ -248,7 +275,7 @@ def keep(
     if new.path.exists() and not replacing:
         here = up_to_date(new.path, published)
         if here.sha256 == new.sha256:
-            return here
+            return replace(here, notes=new.notes)
         raise WeightsError(
             f"{new.path.name} is already here, from {here.origin}, and {file.name} differs from it",
             source=str(new.path.parent),
@@ -257,7 +284,7 @@ def keep(
         )
     build_trunk(new.architecture, **new.options).load_state_dict(tensors)
     write_stored(new, tensors)
-    return read_stored(new.path)[0]
+    return replace(read_stored(new.path)[0], notes=new.notes)
 
 
 def up_to_date(path: Path, published: tuple[PublishedFile, ...]) -> WeightFile:
@@ -294,3 +321,172 @@ def _origin_of(here: WeightFile, published: Iterable[PublishedFile]) -> Publishe
         if pinned is not None and pinned.sha256 == here.origin_sha256:
             return known
     return None
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a person says of a file of their own."""
+
+    label: str
+    architecture: str | None = None
+    """None where the file's own tensors, or its header, tell."""
+    preprocessing: Preprocessing | None = None
+    """None where the file's header, or its publisher, tells."""
+    licence: str = ""
+    trained_on: str = ""
+
+    def __post_init__(self) -> None:
+        if LABEL.fullmatch(self.label) is None:
+            raise WeightsError(
+                f"the label is {self.label!r}",
+                allowed="small letters, digits and underscores",
+                fix="Definitions then name the weights `local:LABEL`",
+            )
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a file, or its publisher, says of itself; whatever is not said is empty."""
+
+    architecture: str | None = None
+    preprocessing: Preprocessing | None = None
+    options: Mapping[str, str] | None = None
+    licence: str = ""
+    trained_on: str = ""
+    faces_seen: tuple[FacesSeen, ...] = ()
+
+
+def add_own(
+    file: Path, weights_dir: Path, declared: Declaration, *, replacing: bool = False
+) -> WeightFile:
+    """Convert a file and keep it as `local:LABEL`.
+
+    Raise WeightsError where it fits no trunk, where nobody says how it is fed, or where what is
+    declared contradicts what the file says, what it was published with, or its first layer.
+    """
+    told = _told_by_header(file)
+    converted = convert(file, declared.architecture or told.architecture)
+    layout, tensors, _ = converted
+    known = known_by_tensors(layout.architecture, tensors, FILES) or _published_as(
+        layout, file, weights_dir
+    )
+    if known is not None:
+        stated = declared.preprocessing.channels if declared.preprocessing else None
+        check_declared(file, stated, known)
+        told = Told(None, known.preprocessing, known.options, known.licence, known.trained_on)
+    elif None not in (told.preprocessing, declared.preprocessing):
+        _check_agree(file, told.preprocessing, declared.preprocessing)
+    preprocessing = declared.preprocessing or told.preprocessing
+    if preprocessing is None:
+        raise _fed_how(file, declared.label)
+    told = replace(
+        told,
+        preprocessing=preprocessing,
+        options=told.options if told.options is not None else _options_of(layout, file),
+        licence=declared.licence or told.licence,
+        trained_on=declared.trained_on or told.trained_on,
+    )
+    new = _described(file, weights_dir, converted, f"local:{declared.label}", told)
+    return keep(new, tensors, file, replacing=replacing)
+
+
+def _published_as(layout: Layout, file: Path, weights_dir: Path) -> PublishedFile | None:
+    """Find the published file that this is, by its published sum or its pin."""
+    pins, sha256 = read_pins(weights_dir), sha256_of(file)
+    for known in FILES:
+        if (known.architecture, known.layout) == (layout.architecture, layout.name):
+            pinned = pins.get(known.file_name)
+            is_pinned = pinned is not None and pinned.sha256 == sha256
+            if is_pinned or is_published_file(known, file, sha256):
+                return known
+    return None
+
+
+def _options_of(layout: Layout, file: Path) -> Mapping[str, str]:
+    """Take the options that a publisher's layout implies; a bare trunk of ours implies none."""
+    open_options = options_of(layout.architecture)
+    if layout.name == OURS and open_options:
+        raise WeightsError(
+            f"{file.name} is a bare {layout.architecture} trunk, which does not say its "
+            f"{', '.join(open_options)}",
+            allowed="the file that facebench wrote, with its header",
+            source=str(file),
+        )
+    return layout.options
+
+
+def _check_agree(file: Path, told: Preprocessing | None, declared: Preprocessing | None) -> None:
+    if told != declared:
+        assert told is not None
+        assert declared is not None
+        raise WeightsError(
+            f"{file.name} says that it is fed {told.sentence()}; {declared.sentence()} was "
+            "declared",
+            allowed=f"{told.sentence()}, or nothing declared",
+            source=str(file),
+        )
+
+
+def _fed_how(file: Path, label: str) -> WeightsError:
+    return WeightsError(
+        f"nothing says how {file.name} is to be fed",
+        allowed=f"--preprocessing {' | '.join(PRESETS)}, or --channels --scale --mean --std",
+        source=str(file),
+        fix="A wrong order or range trains without a word, and worse: ask whoever trained it, "
+        f"then: facebench weights add {file} --label {label} --preprocessing ...",
+    )
+
+
+def _told_by_header(file: Path) -> Told:
+    """Read what a file that facebench wrote says of itself: a converted one, or a run's network."""
+    header = header_of(file)
+    if HEADER in header:
+        return _told_by_converted(file, read_json(header[HEADER]))
+    if NETWORK_HEADER in header:
+        return _told_by_run(file, header)
+    return Told()
+
+
+def _told_by_converted(file: Path, said: Any) -> Told:
+    try:
+        return Told(
+            architecture=str(said["architecture"]),
+            preprocessing=Preprocessing.from_dict(said["preprocessing"]),
+            options=dict(said["options"]),
+            licence=str(said["licence"]),
+            trained_on=str(said["trained_on"]),
+            faces_seen=tuple(FacesSeen(**seen) for seen in said.get("faces_seen", [])),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _told_by_run(file: Path, header: Mapping[str, str]) -> Told:
+    """A network that a run trained has seen faces, which may be test faces elsewhere."""
+    record = RunRecord(file.parent)
+    if file.name != MODEL_FILE or record.state != "done":
+        raise WeightsError(
+            f"{file.name} was trained by facebench, and what faces it saw is not beside it",
+            allowed=f"{MODEL_FILE} in the whole folder of its run",
+            source=str(file),
+            fix="Copy the run's folder, or start from weights='run:ID' where the run is",
+        )
+    try:
+        network = read_json(header[NETWORK_HEADER])
+        return Told(
+            architecture=str(record.about["experiment"]["backbone"]["architecture"]),
+            preprocessing=Preprocessing.from_dict(network["preprocessing"]),
+            options=dict(network["options"]),
+            trained_on=f"{record.about['dataset']['name']}, run {record.about['identity'][:12]}",
+            faces_seen=faces_seen_by(record),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"the header of {file.name} cannot be read ({error})",
+        allowed="a file that facebench wrote",
+        source=str(file),
+    )

@@ -1,11 +1,15 @@
 """One converted weight file: safetensors that say where they came from and what they demand.
 
+Beside them lie the pins, `pins.json`: the sums of files whose publishers say none, or not the whole
+of one, as first met, by the published file's name. A file that later comes with another is refused.
+
 Which files exist, and how they get here, is for benchmark.models.weights and adding.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -18,14 +22,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmark.errors import WeightsError
-from benchmark.files import canonical_json, replacing
+from benchmark.files import canonical_json, replacing, write_json
 from benchmark.models.channel_order import KnownFirstLayer, first_kernel
 from benchmark.models.conversion import check_fits
 from benchmark.models.layouts import trunk_tensors
 from benchmark.models.places import stored_path
 from benchmark.models.preprocessing import Preprocessing
+from benchmark.models.sources import PublishedFile
 
 SCHEMA: Final = 1
+PINS_SCHEMA: Final = 1
+PINS_FILE: Final = "pins.json"
 ENVIRONMENT_VARIABLE: Final = "FACEBENCH_WEIGHTS_DIR"
 HEADER: Final = "facebench"
 """Key of the description in a stored file's metadata."""
@@ -198,3 +205,73 @@ def _first_kernel_name(architecture: str) -> str:
     wanted = trunk_tensors(architecture)
     kernel = first_kernel(wanted)
     return next(name for name, tensor in wanted.items() if tensor is kernel)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The sum that a published file had when it was first met."""
+
+    sha256: str
+    when: str
+    """ISO 8601, UTC."""
+
+
+def read_pins(weights_dir: Path) -> dict[str, Pin]:
+    """Read the pins by file name; none where there is no `pins.json`.
+
+    Raise WeightsError for one that cannot be read: going on would trust anything anew.
+    """
+    path = weights_dir / PINS_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != PINS_SCHEMA:
+            message = f"its schema is {content['schema']!r}, not {PINS_SCHEMA}"
+            raise ValueError(message)
+        return {name: Pin(str(pin["sha256"]), str(pin["when"])) for name, pin in
+                content["pins"].items()}  # fmt: skip
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{PINS_FILE} cannot be read ({error})",
+            allowed="the JSON that facebench wrote",
+            source=str(path),
+            fix="Restore it from a backup; or delete it, and every sum in it is taken anew",
+        ) from None
+
+
+def check_pin(known: PublishedFile, sha256: str, weights_dir: Path) -> None:
+    """Raise WeightsError if `known` is pinned to another sum than this."""
+    pin = read_pins(weights_dir).get(known.file_name)
+    if pin is not None and pin.sha256 != sha256:
+        raise WeightsError(
+            f"{known.file_name} has the sha256 {sha256}, but was pinned to another",
+            allowed=f"{pin.sha256}, pinned {pin.when[:10]}",
+            source=str(weights_dir / PINS_FILE),
+            fix="Something between its publisher and you has changed it. If its publisher says so "
+            f"too, remove the entry {known.file_name!r} from {PINS_FILE} and add the file again; "
+            "results from before and after are not comparable",
+        )
+
+
+def pin(known: PublishedFile, sha256: str, weights_dir: Path) -> None:
+    """Remember the sum of a file whose published sum, if any, could be another's too.
+
+    Raise WeightsError if it is pinned to another, OSError where nothing can be written.
+    """
+    if known.has_whole_sha256:
+        return
+    check_pin(known, sha256, weights_dir)
+    pins = read_pins(weights_dir)
+    if known.file_name not in pins:
+        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        pins[known.file_name] = Pin(sha256, when)
+        content = {name: dataclasses.asdict(pinned) for name, pinned in pins.items()}
+        write_json(weights_dir / PINS_FILE, {"schema": PINS_SCHEMA, "pins": content})
+
+
+def labels_of(architecture: str, weights_dir: Path) -> list[str]:
+    """List the labels under which weights of an architecture were added here."""
+    start = f"{architecture}-local-"
+    found = weights_dir.glob(f"{start}*.safetensors")
+    return sorted(path.stem.removeprefix(start) for path in found)

@@ -1,8 +1,7 @@
 """Weights at hand: find them, fetch what is published, and load them as tensors.
 
 They are kept converted, one file per architecture and source (benchmark.models.store). Which are
-published, and where, is told by benchmark.models.sources; bringing a file by hand is for adding and
-own_weights.
+published, and where, is told by benchmark.models.sources; bringing a file by hand is for adding.
 """
 
 from __future__ import annotations
@@ -23,14 +22,19 @@ from benchmark.models.adding import add_file as add_file
 from benchmark.models.adding import is_published_file, known_by_tensors, up_to_date
 from benchmark.models.conversion import convert
 from benchmark.models.download import OnBytes, fetch
-from benchmark.models.own_weights import labels_of
-from benchmark.models.pins import check_pin
 from benchmark.models.places import stored_path
 from benchmark.models.preprocessing import Preprocessing
 from benchmark.models.readers import header_of
 from benchmark.models.run_trunks import read_run_trunk
 from benchmark.models.sources import PublishedFile, files_for
-from benchmark.models.store import HEADER, describe_stored, not_written, read_stored
+from benchmark.models.store import (
+    HEADER,
+    check_pin,
+    describe_stored,
+    labels_of,
+    not_written,
+    read_stored,
+)
 from benchmark.models.store import WeightFile as WeightFile
 from benchmark.results.record import RunRecord
 

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from benchmark.errors import WeightsError
 from benchmark.models import sources
-from benchmark.models.adding import Adding, add_file
+from benchmark.models.adding import Adding, Declaration, add_file, add_own
 from benchmark.models.conversion import convert, tensor_digest
-from benchmark.models.own_weights import Declaration, add_own
-from benchmark.models.pins import pin, read_pins
 from benchmark.models.preprocessing import KERAS_CAFFE, UNIT
 from benchmark.models.sources import FILES, files_for
-from benchmark.models.store import read_stored
+from benchmark.models.store import pin, read_pins, read_stored
 from benchmark.models.weights import resolve, verify
 from tests.conftest import shared_file
 from tests.models import keras_vgg
