@@ -280,7 +280,7 @@ class Recipe:
 
 ADJUSTABLE: Final = ("backbone", "head", "recipe", "protocol")
 
-NAME_PATTERN: Final = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3,6}")
+NAME_PATTERN: Final = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3,7}")
 
 
 @dataclass(frozen=True)
@@ -386,6 +386,26 @@ class Experiment:
         adjusted = with_values(dataclasses.replace(self, ad_hoc=True), settings)
         unchanged = adjusted == dataclasses.replace(self, ad_hoc=True)
         return self if unchanged else adjusted
+
+    def in_fold(self, fold: int) -> Experiment:
+        """Copy with the split's fold `fold`, 0 to 4, named NAME-fold0; all else stays as it is.
+
+        An experiment in its own right, in tables of its own: it has other training and test faces,
+        so that neither the study's number nor the comparison is about it.
+        """
+        require(
+            self.protocol.fold is None,
+            f"{self.name!r} is fold {self.protocol.fold} already",
+            allowed="an experiment of the 80/10/10 split",
+        )
+        ending = f"-{self.subset.ending}" if self.subset else ""
+        return dataclasses.replace(
+            self,
+            name=f"{self.name.removesuffix(ending)}-fold{fold}{ending}",
+            protocol=dataclasses.replace(self.protocol, fold=fold),
+            compare_with=None,
+            study=None,
+        )
 
     def twin_name(self, task: TaskName) -> str:
         """Name of the single-task twin: same definition, one task, no conditioning."""

@@ -179,7 +179,12 @@ def _experiments(
         for run in runs
         if str(run.definition["name"]) not in known and run.definition_key not in keys
     }
-    return shown, _strange(sorted(strangers), runs)
+    folds = registry.folds_of(strangers)
+    notes = _strange(sorted(strangers - folds.keys()), runs)
+    n_folds = sum(str(run.definition["name"]) in folds for run in runs)
+    if n_folds:
+        notes.append(f"Not shown: {counted(n_folds, 'run')} of single folds; --folds does.")
+    return shown, notes
 
 
 MOST_NAMES: Final = 5

@@ -195,7 +195,8 @@ def load_run(
             fix="`facebench run --suite quick` makes some",
         )
     with registry.with_tuned(Path(runs_dir)):
-        library = Library(tuple(runs), registry.experiments(), registry.suites())
+        folds = registry.folds_of(str(run.definition["name"]) for run in runs)
+        library = Library(tuple(runs), registry.experiments() | folds, registry.suites())
     request = library.request(what)
     if request.kind == "suite":
         raise RunError(f"{what!r} is a suite", allowed="a run's id, or the name of an experiment")

@@ -14,6 +14,7 @@ import difflib
 import functools
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from benchmark.experiment_grids import GridSpace
 from benchmark.tuned import SUITE as TUNED
 from benchmark.tuned import tuned_folder, tuned_module, tuned_suite
 
+FOLD: Final = re.compile(r"-fold([0-4])(?=-|$)")
 ENTRY_POINT_GROUP: Final = "facebench.experiments"
 
 Definition = TypeVar("Definition", Experiment, Suite, GridSpace)
@@ -228,12 +230,25 @@ def experiment(name: str) -> Experiment:
     """Look an experiment up; an unknown name is answered with the nearest known ones."""
     known = _registered().experiments
     if name not in known:
+        if fold := folds_of([name]):
+            return fold[name]
         raise ExperimentError(
             f"unknown experiment {name!r}",
             allowed=_suggestion(name, known),
             fix=_where_to_look(),
         )
     return known[name]
+
+
+def folds_of(names: Iterable[str]) -> dict[str, Experiment]:
+    """Give those of `names` that are a fold of a registered experiment, as NAME-fold0 is."""
+    known, found = _registered().experiments, {}
+    for name in names:
+        match = FOLD.search(name)
+        base = known.get(name[: match.start()] + name[match.end() :]) if match else None
+        if match and base and name not in known and base.protocol.fold is None:
+            found[name] = base.in_fold(int(match[1]))
+    return {name: item for name, item in found.items() if item.name == name}
 
 
 def suite(name: str) -> Suite:

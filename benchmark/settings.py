@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -65,6 +66,15 @@ def _values(path: str, text: str) -> list[Any]:
             f"--sweep {path!r} is {text!r}", allowed="different values, with a comma between them"
         )
     return values
+
+
+def parse_folds(text: str) -> tuple[int, ...]:
+    """Read `0-4` or `0,2`; raises ExperimentError for anything but folds 0 to 4, each once."""
+    spans = [re.fullmatch(r"([0-4])(?:-([0-4]))?", part.strip()) for part in text.split(",")]
+    folds = [n for span in spans if span for n in range(int(span[1]), int(span[2] or span[1]) + 1)]
+    if None in spans or not folds or len(set(folds)) < len(folds):
+        raise ExperimentError(f"--folds is {text!r}", allowed="folds 0 to 4, as in 0-4 or 0,2")
+    return tuple(folds)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -43,15 +43,6 @@ STL_SHORT = tuple(
     for task in TASKS
 )
 
-FOLDS = tuple(
-    MTL_SHORT.varied(
-        name=f"{MTL_SHORT.name}-fold{fold}",
-        asks="Which labels does a network contradict that never saw their pictures?",
-        **{"protocol.fold": fold},
-    )
-    for fold in range(5)
-)
-
 PLAIN = Experiment(
     name="mtl-cnn-none-full",
     asks="How far does a small network trained from scratch on the study's recipe get?",
@@ -64,4 +55,4 @@ STUDY = (
     *seeing_gender(PLAIN, {"embedding": None, "gate": None, "attention": None}),
 )
 
-EXPERIMENTS = (MTL_SHORT, *STL_SHORT, *FOLDS, *STUDY)
+EXPERIMENTS = (MTL_SHORT, *STL_SHORT, *STUDY)

@@ -62,11 +62,6 @@ SUITES = (
         ),
     ),
     Suite(
-        name="folds",
-        asks="Which labels of all faces are contradicted out of fold (facebench runs suspects)?",
-        experiments=names(cnn.FOLDS),
-    ),
-    Suite(
         name="study",
         asks="What are the honest numbers of the study's rows, on a split that does not leak?",
         experiments=names(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmark import registry
 from benchmark.errors import ExperimentError
 from benchmark.experiment import (
     Augmentation,
@@ -253,3 +254,23 @@ def test_only_a_frozen_trunks_features_are_standardised() -> None:
     an_experiment(recipe=recipe, backbone=frozen, name="mtl-cnn-none-frozen-standardised")
     with pytest.raises(ExperimentError, match="a trunk that it trains"):
         an_experiment(recipe=recipe)
+
+
+def test_a_fold_is_the_same_experiment_on_another_split() -> None:
+    whole = registry.experiment("age_group-cnn-none-full-short")
+    fold = whole.in_fold(3)
+    assert fold.name == "age_group-cnn-none-full-short-fold3"
+    assert fold.protocol == dataclasses.replace(whole.protocol, fold=3)
+    assert (fold.recipe, fold.backbone, fold.head) == (whole.recipe, whole.backbone, whole.head)
+    assert not fold.ad_hoc
+    assert (fold.compare_with, fold.study) == (None, None)
+
+
+def test_a_fold_of_an_ad_hoc_experiment_stays_ad_hoc() -> None:
+    changed = registry.experiment("mtl-cnn-none-full").adjusted({"recipe.max_epochs": 2})
+    assert changed.in_fold(0).ad_hoc
+
+
+def test_a_fold_has_no_folds() -> None:
+    with pytest.raises(ExperimentError, match="is fold 1 already"):
+        registry.experiment("mtl-cnn-none-full").in_fold(1).in_fold(1)

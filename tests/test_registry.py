@@ -143,3 +143,19 @@ def test_reading_all_definitions_takes_well_under_a_second() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert float(answer.stdout) < 0.8
+
+
+def test_every_leak_free_experiment_has_folds_that_its_name_finds() -> None:
+    for experiment in registry.experiments().values():
+        if experiment.protocol.leaky:
+            continue
+        fold = experiment.in_fold(4)
+        assert registry.experiment(fold.name) == fold, experiment.name
+        assert registry.folds_of([experiment.name, fold.name]) == {fold.name: fold}
+
+
+@pytest.mark.parametrize("name", ["mtl-cnn-none-full-fold5", "mtl-none-full-fold1", "fold1"])
+def test_what_is_no_fold_of_a_known_experiment_is_unknown(name: str) -> None:
+    assert registry.folds_of([name]) == {}
+    with pytest.raises(ExperimentError, match="unknown experiment"):
+        registry.experiment(name)

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmark.errors import ExperimentError
-from benchmark.settings import parse_seeds, parse_settings, parse_sweeps
+from benchmark.settings import parse_folds, parse_seeds, parse_settings, parse_sweeps
 
 
 def test_values_are_json_where_they_can_be() -> None:
@@ -57,3 +57,14 @@ def test_seeds_are_read_in_order() -> None:
 def test_seeds_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ExperimentError, match="different whole numbers"):
         parse_seeds(text)
+
+
+def test_folds_are_read_one_by_one_or_as_a_span() -> None:
+    assert parse_folds("0-4") == (0, 1, 2, 3, 4)
+    assert parse_folds("3,0-1") == (3, 0, 1)
+
+
+@pytest.mark.parametrize("text", ["", "5", "0-5", "4-3", "1,1", "0-2,1", "a", "-1"])
+def test_folds_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ExperimentError, match="--folds is"):
+        parse_folds(text)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from rich.markup import escape
+from rich.table import Table as RichTable
 
 from benchmark.cli.completion import complete_dataset, complete_run, complete_suite
 from benchmark.cli.options import (
@@ -22,6 +24,7 @@ from benchmark.errors import RunError
 from benchmark.files import write_text
 
 if TYPE_CHECKING:
+    from benchmark.leaderboards import RunsAtHand
     from benchmark.results.board import Leaderboard
 
 app = typer.Typer(help="Tables of what was run.")
@@ -34,6 +37,8 @@ Examples:
   facebench leaderboard --suite quick --suite depth --sort gender_accuracy
 
   facebench leaderboard --where architecture=vgg16 --where 'gender_accuracy>=90%'
+
+  facebench leaderboard --suite quick --folds
 
   facebench leaderboard --dataset utkface-100 --format tex > table.tex
 
@@ -97,6 +102,12 @@ FitReferences = Annotated[
         "finished runs; minutes on many faces, once.",
     ),
 ]
+Folds = Annotated[
+    bool,
+    typer.Option(
+        "--folds", help="Compare what `run --folds` gave with the fixed split: mean ± sd and ranks."
+    ),
+]
 Acknowledge = Annotated[
     list[str] | None,
     typer.Option(
@@ -123,6 +134,7 @@ def leaderboard(
     ad_hoc: AdHoc = False,
     from_predictions: FromPredictions = False,
     fit_references: FitReferences = False,
+    folds: Folds = False,
     acknowledge: Acknowledge = None,
     why: Why = "",
     out_dir: OutDir = None,
@@ -149,11 +161,15 @@ def leaderboard(
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
         with watching(quiet=quiet or as_json) as watch:
             at_hand = runs_at_hand(runs_dir, from_predictions=from_predictions, watch=watch)
-            boards = leaderboards(
+            boards = [] if folds else leaderboards(
                 at_hand, places, suite or (), dataset,
                 ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
             )  # fmt: skip
         answer.warnings += at_hand.warnings
+        if folds:
+            where_to = out_dir or runs_dir / "leaderboards"
+            _show_folds(at_hand, suite or (), dataset, where_to, answer, as_json=as_json)
+            return
         boards = [narrowed(board, conditions, order) for board in boards]
         with busy("writing", quiet=quiet or as_json):
             files = _written(boards, out_dir or runs_dir / "leaderboards")
@@ -183,6 +199,65 @@ def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: Answer)
         for run in flagged or runs[:1]:
             red_flags.acknowledge(run.record, why, when)
             answer.warnings.append(f"run {run.short_identity} is acknowledged: {why}")
+
+
+def _show_folds(
+    at_hand: "RunsAtHand",
+    suites: Sequence[str],
+    dataset: str | None,
+    folder: Path,
+    answer: Answer,
+    *,
+    as_json: bool,
+) -> None:
+    """Print and write how stable the numbers are over the five folds of the split."""
+    from benchmark import registry
+    from benchmark.results.card_text import table as markdown_table
+    from benchmark.results.cells import setting_text
+    from benchmark.results.out_of_fold import STABILITY_NOTE, stability_cells, stability_tables
+
+    asked = [item for name in dict.fromkeys(suites) for item in registry.experiments_of(name)]
+    experiments = asked or list(registry.experiments().values())
+    datasets = at_hand.datasets(dataset, folder)
+    runs = [run for run in at_hand.runs if run.setting.dataset in datasets]
+    found = stability_tables(runs, experiments)
+    if not found:
+        raise RunError(
+            "no finished run is of a fold",
+            allowed="runs made with `facebench run --folds`, of registered experiments",
+            fix="`facebench run NAME --folds 0-4`",
+        )
+    answer.data = {"folds": []}
+    lines = []
+    for number, (setting, numbers) in enumerate(found):
+        heads, rows = stability_cells(numbers)
+        drawn = "DRAWN FACES · " if setting.drawn else ""
+        title = f"{drawn}Stability over folds on {setting.dataset}"
+        lines += [f"# {title}", "", setting_text(setting), "", *markdown_table(heads, rows)]
+        path = folder / f"folds-{setting.dataset}-{number}.csv"
+        _write(path, numbers.to_csv(index=False))
+        plain = numbers.astype(object).where(numbers.notna(), None)
+        answer.data["folds"].append(
+            {"dataset": setting.dataset, "split_digest": setting.split_digest,
+             "rows": plain.to_dict("records"), "file": str(path)}
+        )  # fmt: skip
+        if not as_json:
+            shown = RichTable(title=title, title_justify="left", box=None, padding=(0, 1))
+            for index, head in enumerate(heads):
+                lines_of = head.replace(": ", "\n").replace(" / ", "\n").replace(" → ", "\n")
+                shown.add_column(
+                    lines_of, justify="right" if index else "left", no_wrap=index > 0,
+                    overflow="fold",
+                )  # fmt: skip
+            for row in rows:
+                cells = (cell.replace(" / ", "\n").replace(" ± ", "±") for cell in row)
+                shown.add_row(*(escape(cell.replace(" (", "\n(")) for cell in cells))
+            out.print(setting_text(setting), style="dim")
+            out.print(shown)
+    lines += [STABILITY_NOTE, ""]
+    _write(folder / "folds.md", "\n".join(lines))
+    if not as_json:
+        out.print(STABILITY_NOTE)
 
 
 def _written(boards: Sequence["Leaderboard"], folder: Path) -> list[list[Path]]:

@@ -44,7 +44,8 @@ def library_of(runs: "Sequence[Run]", data_dir: Path) -> "Library":
     from benchmark.results.library import Library
 
     prepared = _prepared(data_dir)
-    return Library(tuple(runs), registry.experiments(), registry.suites(), prepared)
+    folds = registry.folds_of(str(run.definition["name"]) for run in runs)
+    return Library(tuple(runs), registry.experiments() | folds, registry.suites(), prepared)
 
 
 def _prepared(data_dir: Path) -> "list[Faces]":

@@ -131,7 +131,7 @@ def suspects(
 
     Examples:
       facebench runs suspects
-      facebench runs suspects mtl-cnn-none-full-fold0 --mlflow
+      facebench runs suspects mtl-cnn-none-full-short-fold0 --mlflow
     """
     with speaking("runs suspects", as_json=as_json) as answer:
         from benchmark.results.out_of_fold import TABLE, fold_runs, write_suspects
@@ -180,7 +180,8 @@ def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: Answer) -> "list[R
         )
     if not asked:
         return runs
-    experiments = registry.experiments()
+    names = {str(run.definition["name"]) for run in runs} | set(asked)
+    experiments = registry.experiments() | registry.folds_of(names)
     library = Library(tuple(runs), experiments, registry.suites())
     chosen: dict[str, Run] = {}
     for argument in asked:

@@ -58,6 +58,13 @@ def run(
         typer.Option(help="Run all experiments of a suite.", autocompletion=complete_suite),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, as in 0,1,2.")] = "0",
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            help="Folds of the split to run on instead of it, as in 0-4; "
+            "`facebench leaderboard --folds` compares them with it."
+        ),
+    ] = None,
     settings: Changes = None,
     sweep: Sweep = None,
     dataset: DatasetName = None,
@@ -84,6 +91,7 @@ def run(
     Examples:
       facebench run --suite quick
       facebench run mtl-cnn-none-full-short --seeds 0,1,2
+      facebench run --suite quick --folds 0-4
       facebench run mtl-cnn-none-full-short --set recipe.max_epochs=3
       facebench run mtl-vgg16-imagenet-frozen --sweep recipe.learning_rate=1e-4,1e-3
     """

@@ -364,3 +364,35 @@ def test_what_cannot_be_acknowledged_is_refused(
     result = call(runs, data_dir, *options)
     assert result.exit_code == 2
     assert said in flat(result.stderr)
+
+
+def test_folds_are_compared_with_the_fixed_split_and_not_among_the_rows(
+    runs: RunBuilder, data_dir: Path
+) -> None:
+    experiment = registry.experiment(ALONE)
+    one_run(runs, ALONE)
+    for fold in range(5):
+        n_right = 60 + fold
+        predictions = exact_predictions(n_right, n_right, tasks=("gender",))
+        runs.done(experiment.in_fold(fold), predictions)
+    board = call(runs, data_dir)
+    assert "Not shown: 5 runs of single folds; --folds does." in flat(board.stdout)
+    result = call(runs, data_dir, "--folds", "--json")
+    assert result.exit_code == 0, result.stderr
+    (table,) = json.loads(result.stdout)["data"]["folds"]
+    (row,) = table["rows"]
+    assert (row["name"], row["n_folds"], row["rank_folds"]) == (ALONE, 5, 1)
+    assert row["test/gender/accuracy/mean"] == pytest.approx(0.62)
+    assert row["test/race/accuracy/mean"] is None
+    with Path(table["file"]).open() as stream:
+        assert [line["name"] for line in csv.DictReader(stream)] == [ALONE]
+    page = (runs.runs_dir / "leaderboards" / "folds.md").read_text(encoding="utf-8")
+    assert "| 80.0 / 62.0 ± 1.6 |" in page
+    assert "62.0±1.6" in call(runs, data_dir, "--folds").stdout
+
+
+def test_without_any_fold_the_way_to_make_them_is_said(runs: RunBuilder, data_dir: Path) -> None:
+    one_run(runs)
+    result = call(runs, data_dir, "--folds")
+    assert result.exit_code == 2
+    assert "facebench run NAME --folds 0-4" in flat(result.stderr)
