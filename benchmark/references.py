@@ -1,4 +1,4 @@
-"""Reference rows of a leaderboard: what the majority class gives, and a logistic regression.
+"""Reference rows of a leaderboard: majority class, the labels' ceiling, a logistic regression.
 
 A regression is fitted once for a data set and split, on small pictures or on what a frozen trunk
 says of them, and its predictions are kept under `mlruns/references/` in the form that runs keep
@@ -25,6 +25,7 @@ from benchmark.faces.store import FaceSet, prepared_datasets
 from benchmark.faces.subsets import labelled_parts, subset_parts
 from benchmark.files import canonical_json, write_json
 from benchmark.results.families import Watch, unwatched
+from benchmark.results.label_noise import ceiling_row
 from benchmark.results.predictions import predictions_table, read_predictions, write_predictions
 from benchmark.results.reference_rows import logistic_row, majority_row
 from benchmark.results.row import Row, Setting
@@ -89,6 +90,9 @@ class References:
         if faces is not None and parts is not None:
             labels = [faces.table.iloc[parts[part]] for part in ("train", "test")]
             rows.append(majority_row(labels[0], labels[1], tasks))
+            if not (faces.drawn or setting.subset or setting.protocol.leaky):
+                ceiling = ceiling_row(faces.table, tasks)
+                rows += [ceiling] if ceiling else []
             if self.fitting:
                 for subject in self._subjects(setting):
                     self._fit(faces, parts, setting, tasks, subject)

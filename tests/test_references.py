@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from benchmark.errors import RunError
 from benchmark.experiment import Protocol, Subset
 from benchmark.faces.store import FaceSet, store_faces
 from benchmark.references import CELLS, ON_PIXELS, References, small_pictures
+from benchmark.results.label_noise import CEILING
 from benchmark.results.predictions import predicted_tasks, read_predictions
 from benchmark.results.reference_rows import MAJORITY
 from benchmark.results.row import Row, Setting
@@ -79,6 +81,27 @@ def test_a_regression_on_pixels_is_fitted_once_and_kept(painted: FaceSet, tmp_pa
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert rows_of(painted, tmp_path, fitting=True) == [majority, logistic]
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_the_labels_ceiling_stands_in_tables_of_everyone_on_an_honest_split(
+    painted: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the faces were pairs of near-duplicates."""
+    repeated = painted.table.assign(cluster=np.arange(len(painted.table)) // 2)
+    faces = FaceSet(painted.folder, painted.manifest | {"drawn": False}, repeated)
+    monkeypatch.setattr("benchmark.references.prepared_datasets", lambda _: [faces])
+    references = References(tmp_path, tmp_path)
+    everyone = setting_of(faces)
+    rows = references.rows(everyone, ("gender",))
+    assert [row.name for row in rows] == [MAJORITY, CEILING]
+    pairs = repeated["gender"].to_numpy().reshape(-1, 2)
+    share = float((pairs[:, 0] != pairs[:, 1]).mean())
+    assert rows[1].scores["gender"].accuracy == pytest.approx(1 - share / 2)
+    for other in (
+        setting_of(faces, Subset(gender="female")),
+        replace(everyone, protocol=Protocol(split="published-1")),
+    ):
+        assert [row.name for row in references.rows(other, ("gender",))] == [MAJORITY]
 
 
 def test_kept_predictions_stand_without_the_faces(painted: FaceSet, tmp_path: Path) -> None:

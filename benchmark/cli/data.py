@@ -276,14 +276,18 @@ def audit(
     from benchmark.cli.labels_table import print_labels
     from benchmark.faces.audit import audit as audit_faces
     from benchmark.faces.choice import choose_dataset
+    from benchmark.results.label_noise import label_noise
 
     with speaking("data audit", as_json=as_json) as answer:
         with busy("auditing", quiet=as_json):
             result = audit_faces(choose_dataset(data_dir, dataset))
-        answer.data = result.as_dict()
+            noise = label_noise(result.faces.table)
+        known = noise.astype(object).where(noise.notna(), None)
+        answer.data = result.as_dict() | {"label_noise": known.to_dict("records")}
         answer.errors = [DataError(finding) for finding in result.findings]
         if not as_json:
             _print_audit(result)
+            _print_noise(noise)
             print_labels(result.faces)
     if result.findings:
         raise typer.Exit(ExitCode.FINDINGS)
@@ -316,6 +320,37 @@ def _print_audit(result: "Audit") -> None:
         err.print(f"[bold red]Found:[/] {escape(finding)}", soft_wrap=True)
     if not result.findings:
         out.print("[green]Nothing found that should not be.[/]")
+
+
+def _print_noise(noise: "pd.DataFrame") -> None:
+    """Print how often labels of one photograph disagree, and the accuracy within reach."""
+    from benchmark.results.label_noise import ASSUMPTIONS
+
+    known = noise[noise["disagree"].notna()]
+    if known.empty:
+        return
+    table = Table(
+        title="Labels of one photograph, percent", title_justify="left", box=None,
+        padding=(0, 1), collapse_padding=True, pad_edge=False,
+    )  # fmt: skip
+    for heading in ("task", "files", "photos", "pairs", "disagree", "1 − d/2", "1 − e"):
+        right = heading not in ("task", "files")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    for row in known.to_dict("records"):
+        cells = [
+            "{:.1f}\n({:.1f}–{:.1f})".format(*(100 * float(row[name]) for name in names))
+            for names in (
+                ("disagree", "low", "high"),
+                ("ceiling", "ceiling_low", "ceiling_high"),
+                ("independent_ceiling", "independent_low", "independent_high"),
+            )
+        ]
+        table.add_row(
+            TASK_TITLES[row["task"]], row["files"], f"{row['n_photographs']:,}",
+            f"{row['n_pairs']:,}", *cells,
+        )  # fmt: skip
+    out.print(table)
+    out.print(ASSUMPTIONS)
 
 
 def _part_table(counts: "pd.DataFrame", part: str) -> Table:

@@ -37,7 +37,7 @@ from benchmark.cli.options import (
 from benchmark.cli.output import Answer, ExitCode, busy, err, say_error, say_warning, speaking
 from benchmark.errors import BenchmarkError, ExperimentError
 from benchmark.experiment import Experiment
-from benchmark.settings import parse_seeds, parse_settings, parse_sweeps
+from benchmark.settings import parse_folds, parse_seeds, parse_settings, parse_sweeps
 
 if TYPE_CHECKING:
     from benchmark.cli.run_display import RunDisplay
@@ -98,6 +98,9 @@ def run(
     with speaking("run", as_json=as_json) as answer:
         combinations = parse_sweeps(sweep or [], parse_settings(settings or []))
         chosen = _chosen(names or [], suite, combinations)
+        if folds is not None:
+            asked = parse_folds(folds)
+            chosen = [item.in_fold(fold) for item in chosen for fold in asked]
         numbers = parse_seeds(seeds)
         ways = Ways(
             device, precision, deterministic, graph, compile_,

@@ -105,6 +105,10 @@ def test_audit_answers_a_machine_and_gives_exit_code_1_on_findings(archive: Path
     assert (code, answer["ok"]) == (1, False)
     assert answer["data"]["overlaps"]["fold 0"] == {"sha256": 0, "cluster": 0, "file": 0}
     assert "faces.npy was changed" in answer["errors"][0]["found"]
+    # A handful of pairs, if any, is counted and says nothing of the labels.
+    noise = {(row["task"], row["files"]): row for row in answer["data"]["label_noise"]}
+    assert noise["gender", "both"]["n_pairs"] < 30
+    assert noise["gender", "both"]["disagree"] is None
 
 
 @pytest.mark.parametrize("command", ["prepare", "audit"])

@@ -53,6 +53,17 @@ def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path
     assert (tmp_path / "mlflow.db").is_file()
 
 
+def test_folds_are_run_instead_of_the_fixed_split(drawn_data_dir: Path, tmp_path: Path) -> None:
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    result = facebench("run", "gender-cnn-none-full-short", "--folds", "0,3", *places, *TINY)
+    assert result.exit_code == 0, result.stderr
+    definitions = [record.about["experiment"] for record in all_records(tmp_path)]
+    assert sorted(item["name"] for item in definitions) == [
+        "gender-cnn-none-full-short-fold0", "gender-cnn-none-full-short-fold3",
+    ]  # fmt: skip
+    assert sorted(item["protocol"]["fold"] for item in definitions) == [0, 3]
+
+
 def test_a_sweep_is_ad_hoc_runs_on_one_cache_that_the_leaderboard_tells_apart(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
