@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from benchmark.cli.completion import complete_architecture
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, Quiet, WeightsDir
@@ -182,8 +183,8 @@ def add(
 def _print_added(added: "WeightFile") -> None:
     out.print(
         f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
-        f"from {added.origin}, {added.licence}, input {added.preprocessing.sentence()}",
-        *added.notes,
+        f"from {escape(added.origin)}, {escape(added.licence)}, input {added.preprocessing.sentence()}",
+        *map(escape, added.notes),
         sep="\n",
         soft_wrap=True,
     )

@@ -69,7 +69,7 @@ def checksum(file: "PublishedFile", pins: "Mapping[str, Pin]") -> str:
         published = f"md5 {file.md5}"
     pin = pins.get(file.file_name)
     if pin is None:
-        return f"{published}; pinned on first use"
+        return published if file.digest else f"{published}; pinned on first use"
     return f"{published}; pinned {pin.when[:10]}: sha256 {pin.sha256}"
 
 

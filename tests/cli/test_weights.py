@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torchvision.models import squeezenet1_1
 from typer.testing import CliRunner
 
 from benchmark.cli.weights import app
@@ -41,9 +43,24 @@ def test_list_says_of_one_architecture_what_each_file_is(tmp_path: Path) -> None
     _, stdout, _ = weights("list", "--weights-dir", tmp_path, "--architecture", "vgg16")
     assert "https://download.pytorch.org/models/vgg16-397923af.pth" in stdout
     assert "sha256 begins 397923af; pinned on first use" in stdout
-    assert "md5 6d6bbae143d832006294945121d1f1fc; pinned on first use" in stdout
+    assert "md5 6d6bbae143d832006294945121d1f1fc\n" in stdout
+    assert "tensors in any container: sha256" in stdout
     assert "fed BGR, -129.2 to 161.4" in stdout
     assert "resnet50" not in stdout
+
+
+def test_add_says_what_it_took_of_a_checkpoint_and_what_it_left(tmp_path: Path) -> None:
+    state = {f"module.{name}": value for name, value in squeezenet1_1().state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "last[0].ckpt")
+    asked = ("add", tmp_path / "last[0].ckpt", "--label", "mine", "--preprocessing", "imagenet",
+             "--weights-dir", tmp_path)  # fmt: skip
+    code, stdout, _ = weights(*asked)
+    assert code == 0
+    assert "Taken: the entry 'state_dict', without the prefix 'module.'." in stdout
+    assert "Left: 'epoch', classifier.1.weight, classifier.1.bias." in stdout
+    assert json.loads(weights(*asked, "--json")[1])["data"]["notes"] == [
+        line for line in stdout.splitlines() if line.startswith(("Taken", "Left"))
+    ]
 
 
 def test_list_answers_a_machine_with_one_object(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ CONTENT = bytes(range(256)) * 1000
 
 class Server(BaseHTTPRequestHandler):
     """Serves CONTENT; /cut breaks off half-way unless asked for the rest, /page sends HTML,
-    /busy answers at the second time of asking, /marked marks the file and /changed says that its
-    mark is another than what was asked for."""
+    /busy answers at the second time of asking."""
 
     asked: ClassVar[list[str | None]] = []
 
@@ -28,8 +27,6 @@ class Server(BaseHTTPRequestHandler):
         if self.path == "/busy" and len(Server.asked) == 1:
             self.send_error(503)
             return
-        if self.path == "/changed" and self.headers.get("If-Range"):
-            wanted = None
         if self.path == "/gone":
             self.send_error(404)
             return
@@ -40,8 +37,6 @@ class Server(BaseHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body) - start))
-        if self.path in ("/marked", "/changed"):
-            self.send_header("ETag", '"one"')
         self.end_headers()
         is_cut = self.path == "/cut" and not start
         self.wfile.write(body[start : len(body) // 2] if is_cut else body[start:])
@@ -138,30 +133,13 @@ def test_a_busy_server_is_asked_again(
     assert Server.asked == [None, None]
 
 
-def begun(tmp_path: Path, mark: str | None) -> None:
-    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
-    if mark is not None:
-        (tmp_path / "file.mark").write_text(mark)
-
-
-@pytest.mark.parametrize(("mark", "asked"), [('"one"', "bytes=1000-"), (None, None)])
-def test_without_a_sum_a_download_goes_on_only_where_the_servers_mark_vouches_for_it(
-    address: str, tmp_path: Path, mark: str | None, asked: str | None
-) -> None:
-    begun(tmp_path, mark)
-    download.fetch(f"{address}/marked", tmp_path / "file", is_content, judged_by_sum=False)
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert Server.asked == [asked]
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(
-    address: str, tmp_path: Path
-) -> None:
-    begun(tmp_path, '"older"')
+def test_without_a_sum_nothing_that_was_left_is_gone_on_with(address: str, tmp_path: Path) -> None:
+    """Two halves of different files would pass for one."""
     (tmp_path / "file.part").write_bytes(b"an older version")
-    download.fetch(f"{address}/changed", tmp_path / "file", is_content, judged_by_sum=False)
+    download.fetch(f"{address}/file", tmp_path / "file", is_content, judged_by_sum=False)
     assert (tmp_path / "file").read_bytes() == CONTENT
+    assert Server.asked == [None]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_server_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
