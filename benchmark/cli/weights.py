@@ -183,7 +183,8 @@ def add(
 def _print_added(added: "WeightFile") -> None:
     out.print(
         f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
-        f"from {escape(added.origin)}, {escape(added.licence)}, input {added.preprocessing.sentence()}",
+        f"from {escape(added.origin)}, {escape(added.licence)}, "
+        f"input {added.preprocessing.sentence()}",
         *map(escape, added.notes),
         sep="\n",
         soft_wrap=True,
