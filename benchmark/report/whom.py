@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+import pandas as pd
 
 from benchmark.errors import RunError
 from benchmark.report.answers import Answer, Sentence, suite_command, unanswered
@@ -12,11 +14,13 @@ from benchmark.report.networks import heat_map
 from benchmark.report.tables import Column, DataTable, TableRow, number, words
 from benchmark.results.board import KINDS
 from benchmark.results.cells import percent
-from benchmark.results.gaps import gap_table
+from benchmark.results.gaps import EQUALIZED_ODDS, gap_table
 from benchmark.results.subgroup_figures import BY_TITLES
 from benchmark.results.subgroups import By, subgroup_table
 from benchmark.results.verdicts import p_text
 from benchmark.tasks import TASK_TITLES, TaskName
+
+TITLES: Final[dict[str, str]] = {str(by): title for by, title in BY_TITLES.items()}
 
 
 def for_whom(evidence: Evidence) -> Answer:
@@ -41,14 +45,98 @@ def for_whom(evidence: Evidence) -> Answer:
         href,
         sentences=sentences,
         heat_maps=maps,
-        tables=(table.shown(best, evidence),),
+        tables=(table.shown(best, evidence), *_further_tables(best, evidence)),
         notes=(
             "Groups are by the labels; those of under 30 faces are marked and not ranked. Chance: "
             "the mean gap when faces are dealt to the groups at random, with the p-value of a gap "
             "as wide, corrected by Holm over all rows of the table. Several seeds have a gap each; "
             "a row shows their mean, and the p of the seed with the largest p.",
+            FURTHER_NOTE,
         ),
     )
+
+
+FURTHER_NOTE: Final = (
+    "Rates: each class against the rest; equalized odds is the larger difference of true- and "
+    "false-positive rates between subgroups. Permuted: the mean (absolute) difference when answers "
+    "change places among faces of the same true class, or for women and men of the same age group "
+    "(`all`: among all faces). Adjusted: the age groups' differences weighted by their faces. "
+    "Years: a prediction read as the mean age of its group's training faces; the true group's is "
+    "that of a network that is always right. Several seeds: means, and the largest p."
+)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A table of the runs' folders, as the page shows it."""
+
+    file: str
+    caption: str
+    keys: tuple[str, ...]
+    """Columns that name a row."""
+    value: tuple[str, str, str]
+    """Columns of the number and of the ends of its interval."""
+    heading: str
+    scale: float
+    only: tuple[str, str] | None = None
+    """A column, and the value that it has in the rows shown."""
+
+
+STORED: Final = (
+    _Stored(
+        "subgroup_rates", "differences of rates between subgroups", ("task", "by", "class"),
+        ("difference", "low", "high"), "equalized odds, pp", 100.0, ("rate", EQUALIZED_ODDS),
+    ),
+    _Stored(
+        "gender_gaps", "accuracy for women minus men", ("task", "within"),
+        ("difference", "low", "high"), "women − men, pp", 100.0,
+    ),
+    _Stored(
+        "age_edges", "age group by years from the nearest edge (14, 25, 40, 60)",
+        ("years_from_edge", "n"), ("accuracy", "low", "high"), "accuracy, %", 100.0,
+    ),
+    _Stored(
+        "age_years", "age group read as its mean age", ("read_as",), ("mae_years", "low", "high"),
+        "mean absolute error, years", 1.0, ("group", "all"),
+    ),
+)  # fmt: skip
+
+
+def _further_tables(network: Network, evidence: Evidence) -> Iterator[DataTable]:
+    """Show what the runs' folders keep of the network; what an older facebench left out is not."""
+    href = evidence.links.of(network.row.identities)
+    for kind in STORED:
+        paths = [run.record.folder / f"{kind.file}.csv" for run in network.runs]
+        if not all(path.is_file() for path in paths):
+            continue
+        found = pd.concat(
+            [pd.read_csv(path, dtype=dict.fromkeys(kind.keys, str)) for path in paths]
+        )
+        if kind.only is not None:
+            found = found[found[kind.only[0]] == kind.only[1]]
+        found = found.dropna(subset=[kind.value[0]])
+        if found.empty:
+            continue
+        with_p = "p" in found.columns
+        by_row = found.groupby(list(kind.keys), sort=False)
+        means = by_row[[*kind.value, *(["permuted"] if with_p else [])]].mean() * kind.scale
+        columns = [*(Column(key.replace("_", " "), numeric=False) for key in kind.keys)]
+        columns += [Column(kind.heading), *map(Column, ("permuted", "p") if with_p else ())]
+        worst_p = by_row["p"].max() if with_p else None
+        rows = []
+        for place, (names, values) in enumerate(
+            zip(means.index.tolist(), means.to_numpy().tolist(), strict=True)
+        ):
+            said = names if isinstance(names, tuple) else (names,)
+            cells = [words(TITLES.get(str(name), str(name))) for name in said]
+            note = f"{values[1]:.1f} to {values[2]:.1f}"
+            cells.append(number(f"{values[0]:.1f}", values[0], href=href, note=note))
+            if worst_p is not None:
+                p = float(worst_p.iloc[place])
+                cells += [number(f"{values[3]:.1f}", values[3]), number(f"{p:.4f}", p)]
+            rows.append(TableRow(tuple(cells)))
+        caption = f"{network.row.name}: {kind.caption}"
+        yield DataTable(kind.file.replace("_", "-"), caption, tuple(columns), tuple(rows))
 
 
 @dataclass(frozen=True)

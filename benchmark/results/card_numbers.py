@@ -248,8 +248,8 @@ def age_lines(record: RunRecord) -> list[str]:
         *lines,
         *table(("read as", "mean absolute error, years"), errors),
         "A predicted group is read as the mean age of its training faces, the expected age weighs "
-        "these means by the probabilities, and the true group's mean is what no prediction of "
-        "groups can undercut on average. No network was trained on years.",
+        "these means by the probabilities, and the true group is what a network that is always "
+        "right would be off. No network was trained on years.",
         "",
     ]
 

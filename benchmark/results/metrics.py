@@ -235,9 +235,9 @@ def errors_in_years(test: pd.DataFrame, mean_ages: Sequence[float | None]) -> pd
 
     mean_ages: of the training faces of each group, as mean_ages_of gives them; one without faces
     lies on the line between its neighbours' means. read_as: `predicted group`; `expected age`, the
-    means weighted by the probabilities; `true group`, the error that no prediction of groups
-    avoids. group: `all`, or the true age group. The columns of AGE_YEARS_COLUMNS, with the cluster
-    bootstrap's 95 % interval; faces without an age in years are left out.
+    means weighted by the probabilities; `true group`, as if every prediction were right. group:
+    `all`, or the true age group. The columns of AGE_YEARS_COLUMNS, with the cluster bootstrap's
+    95 % interval; faces without an age in years are left out.
     """
     known = test[test["age"] != MISSING]
     truth, ages = known["age_group"].to_numpy(), known["age"].to_numpy()

@@ -112,8 +112,8 @@ STABILITY_NUMBERS: Final = (
 )  # fmt: skip
 STABILITY_NOTE: Final = (
     "Percent. Fixed: the 80/10/10 split, mean over seeds. Folds: mean ± sample sd over the five "
-    "folds, each fold the mean over its seeds. Every face is tested in one fold; the folds share "
-    "three quarters of their training faces, so that the sd says how much the split and the "
+    "folds, each fold the mean over its seeds. Every face is tested in one fold; two folds share "
+    "about two thirds of their training faces, so that the sd says how much the split and the "
     "training matter, and is no standard error. Fixed and folds train on other numbers of faces "
     "(80 % and 70 %). Ranks are by validation, among rows with both; in brackets the lowest and "
     "highest rank in a single fold."

@@ -4,14 +4,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark import registry
 from benchmark.report.evidence import Evidence
 from benchmark.report.overview import which_network
 from benchmark.report.page import answers, portraits, write_page
+from benchmark.report.tables import DataTable
 from benchmark.report.whom import for_whom
+from benchmark.results.gaps import gender_gap_table
 from benchmark.results.library import Library
+from benchmark.results.predictions import read_predictions
 from benchmark.results.rows import read_run
 from tests.report.stores import DRAWN, QUICK, builder, evidence_of, fill, finish, page_of
 from tests.results.conftest import an_experiment
@@ -159,6 +163,34 @@ def test_one_run_makes_a_page_that_answers_little(tmp_path: Path) -> None:
     assert [item.slug for item in asked if item.answered] == ["best", "for-whom"]
     assert all(item.commands for item in asked if not item.answered)
     read(page_of(found))
+
+
+def test_rates_gender_gaps_and_ages_are_shown_once_they_are_computed(tmp_path: Path) -> None:
+    runs = builder(tmp_path / "mlruns")
+    fill(runs, QUICK[:1], seeds=(0, 1), n=1_600)
+
+    def tables() -> dict[str, DataTable]:
+        found = {item.slug: item for item in answers(evidence_of(runs))}
+        return {table.name: table for table in found["for-whom"].tables}
+
+    assert set(tables()) == {"gaps"}
+    stored = [
+        gender_gap_table(
+            table := read_predictions(record.predictions_path).query("part == 'test'"),
+            {"gender": (table["gender"] == table["gender_pred"]).to_numpy()},
+        )
+        for record in runs.records()
+    ]
+    for record, table in zip(runs.records(), stored, strict=True):
+        table.to_csv(record.folder / "gender_gaps.csv", index=False)
+    shown = tables()
+    assert set(shown) == {"gaps", "gender-gaps"}
+    first = shown["gender-gaps"].rows[0].cells
+    means = [float(np.mean([table[name].iloc[0] for table in stored])) * 100
+             for name in ("difference", "permuted")]  # fmt: skip
+    assert [cell.words for cell in first[:2]] == ["gender", "all"]
+    assert [first[2].value, first[3].value] == pytest.approx(means)
+    assert first[4].value == max(table["p"].iloc[0] for table in stored)
 
 
 def test_runs_that_go_on_or_failed_are_shown_as_missing(tmp_path: Path) -> None:
