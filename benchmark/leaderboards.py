@@ -110,12 +110,14 @@ def leaderboards(
     dataset: str | None = None,
     *,
     ad_hoc: bool = False,
+    compared: bool = True,
     fitting: bool = False,
     watch: Watch = unwatched,
 ) -> list[Leaderboard]:
     """Build a leaderboard for each data set to show, of some suites or of all that was begun.
 
-    fitting: fit the logistic regressions that are missing, which may take minutes and is kept.
+    compared: set rows against others. fitting: fit the logistic regressions that are missing, which
+    may take minutes and is kept.
     """
     chosen = [registry.suite(name) for name in dict.fromkeys(suites)]
     references = References(places.runs_dir, places.data_dir, fitting, at_hand.runs, watch)
@@ -131,6 +133,7 @@ def leaderboards(
             missing=missing_weights(experiments, places.weights_dir),
             known=registry.experiments(),
             ad_hoc=ad_hoc,
+            compared=compared,
             notes=(*at_hand.notes, *notes),
             watch=watch,
         )

@@ -33,6 +33,19 @@ def one_run(runs: RunBuilder, *, seed: int = 0) -> None:
     runs.done(GENDER, exact_predictions(70, 80, tasks=("gender",)), seed=seed)
 
 
+def test_a_page_with_comparisons_of_its_own_has_none_from_the_leaderboard(runs: RunBuilder) -> None:
+    for name, n_right in (("gender-cnn-none-full-short", 80), ("mtl-cnn-none-full-short", 79)):
+        experiment = registry.experiment(name)
+        runs.done(experiment, exact_predictions(70, n_right, tasks=experiment.head.tasks))
+    for compared in (True, False):
+        (board,) = leaderboards(
+            runs_at_hand(runs.runs_dir), places(runs), ("quick",), compared=compared
+        )
+        rows = [row for table in board.tables for row in table.rows if row.status == "done"]
+        assert any(row.against for row in rows) is compared
+        assert any(note.startswith("Differences are") for note in board.notes) is compared
+
+
 def test_several_suites_share_their_tables_and_each_row_stands_once(runs: RunBuilder) -> None:
     one_run(runs)
     board = only_board(runs, "quick", "depth", "quick")

@@ -96,7 +96,9 @@ def report(
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
         with watching(quiet=quiet or as_json) as watch:
             at_hand = runs_at_hand(runs_dir, watch=watch)
-            boards = leaderboards(at_hand, places, suites or (), dataset, watch=watch)
+            boards = leaderboards(
+                at_hand, places, suites or (), dataset, compared=False, watch=watch
+            )
         answer.warnings += [*at_hand.warnings, *at_hand.notes]
         with busy("looking the runs up in MLflow", quiet=quiet or as_json):
             links = _links(runs_dir, mlflow_url, answer)

@@ -65,6 +65,8 @@ class Asked:
     known: Mapping[str, Experiment] = field(default_factory=dict)
     """Further definitions, whose rows others may be set against."""
     ad_hoc: bool = False
+    compared: bool = True
+    """Whether rows are set against others; not on a page that makes comparisons of its own."""
     notes: Sequence[str] = ()
     watch: Watch = unwatched
 
@@ -122,7 +124,7 @@ def arrange(runs: Iterable[Run], asked: Asked) -> Leaderboard:
                 ranked = _ranked(rows[kind])
                 shown.append((setting, kind, asked.references(setting, tasks_of(kind)), ranked))
                 meetings += _meetings(ranked, opponents)
-    outcomes = set_against(meetings)
+    outcomes = set_against(meetings) if asked.compared else {}
     tables = [
         Table(setting, kind, (*references, *(_met(row, outcomes) for row in ranked)))
         for setting, kind, references, ranked in shown

@@ -150,7 +150,9 @@ def difference_of(arm: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labels
             of_seeds += max(between - within, 0.0)
             spread += between**2 / (len(values) - 1)
         variance += of_seeds
-    df, se = variance**2 / spread, float(np.sqrt(variance))
+    # What is taken out of a variance cannot leave it fewer degrees than its least part has.
+    df = max(variance**2 / spread, min(n_seeds) - 1.0)
+    se = float(np.sqrt(variance))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * se
     only_arm, only_reference = int((per_face > 0).sum()), int((per_face < 0).sum())
     exact = max(n_seeds) == 1 and all(np.isin(values, (0, 1)).all() for values in sides)

@@ -1,7 +1,10 @@
 """Experiments that differ in one respect alone: who meets whom, in which order."""
 
+from collections import defaultdict
+
 from benchmark import registry
-from benchmark.report.pairs import siblings
+from benchmark.report.evidence import Evidence
+from benchmark.report.pairs import judged, siblings
 
 
 def suite(name: str) -> list:  # type: ignore[type-arg]
@@ -20,9 +23,11 @@ def test_depths_meet_their_shallower_neighbour() -> None:
 
 
 def test_weights_meet_the_random_ones_and_each_other() -> None:
-    (group,) = siblings(suite("controls"), "weights")
-    ((reference, arm),) = group.couples()
-    assert (reference.backbone.weights, arm.backbone.weights) == ("none", "imagenet")
+    groups = siblings(suite("controls"), "weights")
+    assert groups
+    for group in groups:
+        ((reference, arm),) = group.couples()
+        assert (reference.backbone.weights, arm.backbone.weights) == ("none", "imagenet")
 
 
 def test_other_conditions_make_no_siblings() -> None:
@@ -43,3 +48,18 @@ def test_conditioning_meets_none() -> None:
 def test_without_a_reference_conditionings_do_not_meet() -> None:
     names = ["mtl-cnn-none-full-gate", "mtl-cnn-none-full-embedding"]
     assert siblings([registry.experiment(name) for name in names], "conditioning") == []
+
+
+def test_a_comparison_has_one_p_and_one_verdict_on_the_page(evidence: Evidence) -> None:
+    judged(evidence, "first")
+    shown = defaultdict(list)
+    for question, found in evidence.found.items():
+        for line in found.lines:
+            pair = frozenset((line.arm.identities, line.reference.identities))
+            shown[pair, line.task].append((question, line.family, line.p_holm))
+    repeated = [lines for lines in shown.values() if len(lines) > 1]
+    assert repeated
+    for lines in shown.values():
+        assert len({(family, p_holm) for _, family, p_holm in lines}) == 1
+    families = {family for lines in shown.values() for _, family, _ in lines}
+    assert {"mtl_stl", "weights", "depth", "conditioning", "first"} == families

@@ -160,6 +160,17 @@ def test_the_variance_is_that_of_mean_squares_by_their_definition() -> None:
     assert found.p == pytest.approx(2 * stats.t.sf(abs(t), found.df))
 
 
+def test_degrees_of_freedom_are_no_fewer_than_the_seeds_leave() -> None:
+    # Both sides' seeds share their noise, as trainings with the same seed might: the differences of
+    # faces are few, the noise within a side is large.
+    random = np.random.default_rng(9)
+    reference = (random.random((3, 400)) < 0.7).astype(int)
+    arm = np.where(random.random((3, 400)) < 0.02, 1 - reference, reference)
+    found = difference_of(arm, reference, np.arange(400))
+    assert found.df >= 2
+    assert found.high - found.low < 0.2
+
+
 def test_copies_of_all_faces_prove_nothing_more() -> None:
     random = np.random.default_rng(6)
     sides = [(random.random((k, 150)) < rate).astype(int) for k, rate in ((3, 0.8), (2, 0.7))]
