@@ -59,8 +59,8 @@ def for_whom(evidence: Evidence) -> Answer:
 FURTHER_NOTE: Final = (
     "Rates: each class against the rest; equalized odds is the larger difference of true- and "
     "false-positive rates between subgroups. Permuted: the mean (absolute) difference when answers "
-    "change places among faces of the same true class, or for women and men of the same age group "
-    "(`all`: among all faces). Adjusted: the age groups' differences weighted by their faces. "
+    "change places among faces of the same true class, for women and men among the row's faces "
+    "(adjusted: of one age group). Adjusted: the age groups' differences weighted by their faces. "
     "Years: a prediction read as the mean age of its group's training faces; the true group's is "
     "that of a network that is always right. Several seeds: means, and the largest p."
 )

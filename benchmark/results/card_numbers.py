@@ -211,8 +211,8 @@ def _gender_gap_lines(record: RunRecord) -> list[str]:
         ),
         "Adjusted for age group: the age groups' differences weighted by their test faces, so that "
         "women and men of one age are compared. Permuted, here and above: the mean (absolute) "
-        "difference when answers change places among faces of the same true class, here of the "
-        "same age group (for `all`, among all faces); p is how often it is as wide.",
+        "difference when answers change places among faces of the same true class, here among "
+        "the row's faces (adjusted: those of one age group); p is how often it is as wide.",
         "",
     ]
 

@@ -397,7 +397,7 @@ def gender_gap_table(
     difference: women minus men; female, male: rates in [0, 1] (of ADJUSTED weighted likewise);
     low, high: 95 % interval, Agresti and Caffo's with errors widened by clusters. permuted,
     permuted_high: mean and 95 % quantile of the absolute difference when answers change places
-    among all faces, or but for `all` among those of one age group; p: how often it is as wide;
+    among the row's faces, for ADJUSTED among those of one age group; p: how often it is as wide;
     p_holm: Holm's correction over all rows.
     """
     clusters, ages = test["cluster"].to_numpy(), test["age_group"].to_numpy()
@@ -414,7 +414,12 @@ def gender_gap_table(
         return pd.DataFrame(columns=list(GENDER_GAP_COLUMNS))
     member = np.concatenate([genders[:, ::-1] * chosen[:, None] for _, chosen in strata], axis=1)
     n_faces, resampled_n = member.sum(axis=0), resampled(cluster_sums(member, clusters))
-    anywhere, same_age = shuffled_faces(clusters), shuffled_faces(clusters, ages)
+    # Whose answers change places: all faces'; adults' and children's; those of each age group.
+    no_gender = -2 * (genders.sum(axis=1) == 0)
+    shuffles = [
+        shuffled_faces(clusters, np.where(no_gender, no_gender, kinds))
+        for kinds in (ages * 0, np.sign(ages), ages)
+    ]
     names = [name for name, _ in strata]
     weights = np.eye(len(names))
     is_age_group = np.isin(names, group_names("age_group"))
@@ -434,12 +439,13 @@ def gender_gap_table(
         clustered = ((again[:, ::2] - again[:, 1::2]) @ weights.T).std(axis=0)
         half = float(norm.ppf((1 + CONFIDENCE) / 2)) * np.maximum(independent, clustered)
         permuted = []
-        for shuffle in (anywhere, same_age):
+        for shuffle in shuffles:
             drawn = answers.astype(np.float32)[shuffle] @ member.astype(np.float32) / n_faces
             permuted.append(np.abs((drawn[:, ::2] - drawn[:, 1::2]) @ weights.T))
         for index, name in enumerate(names):
             female, male = rates[index]
-            levels = _permuted(permuted[name != "all"][:, index], abs(female - male))
+            drawn = permuted[{"all": 0, ADULTS: 1}.get(name, 2)][:, index]
+            levels = _permuted(drawn, abs(female - male))
             ends = max(centre[index] - half[index], -1.0), min(centre[index] + half[index], 1.0)
             values = (*counts[index].astype(int), female, male, female - male, *ends, *levels)
             rows.append((task, name, *values))

@@ -339,6 +339,21 @@ def test_age_alone_makes_no_gender_gap_once_adjusted() -> None:
     assert gaps.loc[ADJUSTED, "p"] > 0.9
 
 
+def test_the_gap_among_adults_is_set_against_none_and_not_against_that_of_their_ages() -> None:
+    # Among adults 26-40 is read at 0.9 and 61+ at 0.6, and men are older: a gap, and all of age.
+    numbers, rates = [400, 100, 100, 400], [0.9, 0.6, 0.9, 0.6]
+    faces = faces_of(np.repeat([1, 0], 500))
+    faces["age_group"] = np.repeat([2, 4, 2, 4], numbers)
+    right = np.concatenate(
+        [np.arange(n) < rate * n for n, rate in zip(numbers, rates, strict=True)]
+    )
+    gaps = gender_gap_table(faces, {"gender": right}).set_index("within")
+    assert gaps.loc[ADULTS, "difference"] == pytest.approx(0.18)
+    assert gaps.loc[ADULTS, "p"] < 0.001
+    assert gaps.loc[ADULTS, "permuted"] < 0.05
+    assert gaps.loc[ADJUSTED, "p"] > 0.9
+
+
 def test_faces_without_gender_or_age_are_in_no_gender_gap() -> None:
     faces = faces_of([1] * 40 + [0] * 40 + [-1] * 40)
     faces.loc[:9, "age_group"] = -1
