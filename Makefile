@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 SUITE ?= quick
 SEEDS ?= 0
 TRIALS ?= 30
@@ -12,7 +13,7 @@ PORT ?= 5000
 DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test check format explore tune tune-all torture mutation coverage speed
+.PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test test-all check format explore tune tune-all torture mutation coverage speed
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,8 +72,11 @@ ui: setup ## Open the MLflow UI on 127.0.0.1
 doctor: setup ## Say what this machine has
 	$(BIN)/facebench doctor
 
-test: setup ## Run the tests; no network, GPU or real data needed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+test: setup ## Run the fast tests, every command once; no network, GPU or real data needed
+	$(PYTEST) -m "not slow"
+
+test-all: test ## Run make test, then the slow tests: browser, MLflow UI, kills, full-size networks
+	$(PYTEST) -m slow
 
 torture: setup ## Break it in every way we know, and count what is lost (docs/RELIABILITY.md)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
@@ -80,8 +84,8 @@ torture: setup ## Break it in every way we know, and count what is lost (docs/RE
 mutation: setup ## Put small faults into the code and count those that no test notices
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation
 
-coverage: setup ## Run the tests and say which lines of the package none of them reaches
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov benchmark --cov experiments --cov-report term:skip-covered
+coverage: setup ## Run all tests and say which lines of the package none of them reaches
+	$(PYTEST) --cov benchmark --cov experiments --cov-report term:skip-covered
 
 check: setup ## Check formatting, lint and types
 	$(BIN)/ruff format --check .

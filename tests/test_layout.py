@@ -1,12 +1,11 @@
 """The rooms' rules: imports point down only, heavy packages stay where they are used."""
 
 import ast
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,13 +63,15 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield name.removesuffix(".__init__"), path
 
 
-def imports(path: Path) -> Iterator[str]:
+@functools.cache
+def imports(path: Path) -> tuple[str, ...]:
+    found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(found)
 
 
 def layer_of(module: str) -> int | None:
@@ -83,18 +84,15 @@ def layer_of(module: str) -> int | None:
     return max(found)[1] if found else None
 
 
-@pytest.mark.parametrize(
-    ("name", "path"), list(modules()), ids=lambda value: str(value).split("/")[-1]
-)
-def test_imports_point_down(name: str, path: Path) -> None:
-    height = layer_of(name)
-    if name == "benchmark":
-        return
-    assert height is not None, f"{name} belongs to no layer: add it to LAYERS"
-    for imported in imports(path):
-        other = layer_of(imported)
-        if other is not None:
-            assert other <= height, f"{name} imports {imported} from above"
+def test_imports_point_down() -> None:
+    for name, path in modules():
+        if name == "benchmark":
+            continue
+        height = layer_of(name)
+        assert height is not None, f"{name} belongs to no layer: add it to LAYERS"
+        for imported in imports(path):
+            other = layer_of(imported)
+            assert other is None or other <= height, f"{name} imports {imported} from above"
 
 
 ONLY_IN = {
@@ -113,12 +111,12 @@ ONLY_IN = {
 }
 
 
-@pytest.mark.parametrize(("package", "places"), list(ONLY_IN.items()))
-def test_packages_stay_where_they_are_used(package: str, places: set[str]) -> None:
+def test_packages_stay_where_they_are_used() -> None:
     for name, path in modules():
-        used = any(item == package or item.startswith(package + ".") for item in imports(path))
-        at_home = any(name == place or name.startswith(place + ".") for place in places)
-        assert at_home or not used, f"{name} imports {package}, which belongs to {places}"
+        for package, places in ONLY_IN.items():
+            used = any(item == package or item.startswith(package + ".") for item in imports(path))
+            at_home = any(name == place or name.startswith(place + ".") for place in places)
+            assert at_home or not used, f"{name} imports {package}, which belongs to {places}"
 
 
 def test_definitions_import_nothing_but_the_experiment_module() -> None:

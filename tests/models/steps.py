@@ -57,6 +57,16 @@ def train_a_step(network: Network, images: Tensor, recipe: Recipe = RECIPE) -> N
     state.optimiser.step()
 
 
+def stages_that_require_gradients(trunk: Trunk) -> set[str]:
+    """Name the stages whose parameters are trained; a stage must train all of them or none."""
+    found = set()
+    for name in trunk.stages:
+        flags = {parameter.requires_grad for parameter in trunk.stages[name].parameters()}
+        assert len(flags) < 2, f"{name} is trained in part"
+        found |= {name} if True in flags else set()
+    return found
+
+
 def with_gradients(trunk: Trunk) -> set[str]:
     """Name the stages in which every parameter has a gradient; a stage must have all or none."""
     found = set()

@@ -1,9 +1,7 @@
 """Networks freeze what they should, start from their seed alone, and count themselves rightly."""
 
 import dataclasses
-import functools
 import hashlib
-import itertools
 
 import pytest
 import torch
@@ -13,16 +11,14 @@ from torchvision.models import SqueezeNet1_1_Weights
 from benchmark.architectures import ARCHITECTURES
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.experiment import (
-    CONDITIONINGS,
     Backbone,
-    Conditioning,
     Experiment,
     Head,
     Protocol,
     Recipe,
 )
 from benchmark.models.backbones import build_trunk
-from benchmark.models.network import Network, build_network, rebuild_network
+from benchmark.models.network import build_network, rebuild_network
 from benchmark.models.preprocessing import CAFFE, CENTRED, UNIT
 from benchmark.models.weights import LoadedWeights
 from benchmark.tasks import TASKS, TaskName
@@ -34,16 +30,12 @@ from tests.models.steps import (
     changed_stages,
     faces,
     snapshot,
+    stages_that_require_gradients,
     train_a_step,
     with_depth,
     with_gradients,
 )
 
-DEPTHS = [
-    (architecture.name, depth)
-    for architecture in ARCHITECTURES.values()
-    for depth in (*range(len(architecture.stages)), "all")
-]
 SIZE_OF_DEFINITIONS = {"vit_small_patch16_224": 112}
 """In pixels, where it is not 100."""
 
@@ -78,26 +70,36 @@ def some_weights(pooling: str = "ceil") -> LoadedWeights:
     )
 
 
-@functools.lru_cache(maxsize=1)
-def built(architecture: str) -> Network:
-    """The network of an architecture at 32 px, built once: frozen anew by each who takes it."""
-    return build_network(experiment(architecture, input_px=32), None, seed=0)
-
-
-@pytest.mark.parametrize(("architecture", "depth"), DEPTHS)
-def test_a_step_changes_exactly_the_declared_stages(architecture: str, depth: int | str) -> None:
-    defined = experiment(architecture, depth, input_px=32)
-    network = with_depth(built(architecture), defined)
-    before = snapshot(network.trunk)
-    train_a_step(network, faces())
+def every_depth(architecture: str) -> list[tuple[int | str, set[str]]]:
+    """All that a definition may say of an architecture, and the stages it then trains."""
     stages = ARCHITECTURES[architecture].stages
-    n_trained = len(stages) if depth == "all" else int(depth)
-    declared = set(stages[len(stages) - n_trained :])
-    assert changed_stages(network.trunk, before) == declared, "running statistics too"
-    assert with_gradients(network.trunk) == declared
-    assert all(parameter.grad is not None for parameter in network.head.parameters())
+    depths = [(n, set(stages[len(stages) - n :])) for n in range(len(stages))]
+    return [*depths, ("all", set(stages))]
 
 
+ALWAYS_TRAINED = ("cnn", "squeezenet1_1", "mobilenetv4_conv_small")
+"""Small ones: of ours, with weights, and of timm."""
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(name, marks=() if name in ALWAYS_TRAINED else pytest.mark.slow)
+        for name in ARCHITECTURES
+    ],
+)
+def test_a_step_changes_exactly_the_declared_stages(architecture: str) -> None:
+    built = build_network(experiment(architecture, input_px=32), None, seed=0)
+    for depth, declared in every_depth(architecture):
+        network = with_depth(built, experiment(architecture, depth, input_px=32))
+        before = snapshot(network.trunk)
+        train_a_step(network, faces())
+        assert changed_stages(network.trunk, before) == declared, f"{depth}: statistics too"
+        assert with_gradients(network.trunk) == declared, depth
+        assert all(parameter.grad is not None for parameter in network.head.parameters()), depth
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["resnet50", "efficientnet_b0"])
 def test_frozen_stages_are_bit_equal_after_many_steps_through_train_and_eval(
     architecture: str,
@@ -112,24 +114,20 @@ def test_frozen_stages_are_bit_equal_after_many_steps_through_train_and_eval(
     assert changed_stages(network.trunk, before) == set(network.trained_stages)
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_a_definition_trains_what_its_depth_says(architecture: str) -> None:
-    input_px = SIZE_OF_DEFINITIONS.get(architecture, 100)
-    with torch.device("meta"):
-        network = build_network(experiment(architecture, 2, input_px=input_px), None, seed=0)
-    trained = {
-        name
-        for name in network.trunk.stages
-        if all(parameter.requires_grad for parameter in network.trunk.stages[name].parameters())
-    }
-    n_trained = sum(
-        parameter.numel()
-        for name in network.trained_stages
-        for parameter in network.trunk.stages[name].parameters()
-    )
-    assert trained == set(ARCHITECTURES[architecture].stages[-2:])
-    n_head = sum(parameter.numel() for parameter in network.head.parameters())
-    assert network.parameter_counts()[1] == n_trained + n_head
+def test_a_definition_trains_what_its_depth_says() -> None:
+    for architecture in ARCHITECTURES:
+        input_px = SIZE_OF_DEFINITIONS.get(architecture, 100)
+        for depth, declared in every_depth(architecture):
+            with torch.device("meta"):
+                defined = experiment(architecture, depth, input_px=input_px)
+                network = build_network(defined, None, seed=0)
+            assert stages_that_require_gradients(network.trunk) == declared, (architecture, depth)
+            n_trained = sum(
+                parameter.numel()
+                for part in (network.head, *(network.trunk.stages[name] for name in declared))
+                for parameter in part.parameters()
+            )
+            assert network.parameter_counts()[1] == n_trained, (architecture, depth)
 
 
 def test_frozen_batch_norm_stays_in_eval_mode_through_train() -> None:
@@ -336,23 +334,6 @@ def test_a_network_is_not_rebuilt_under_another_definition() -> None:
         )
     with pytest.raises(WeightsError, match="schema 2"):
         rebuild_network(experiment("cnn"), {"schema": 2}, network.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("architecture", "conditioning"),
-    list(itertools.product(sorted(ARCHITECTURES), CONDITIONINGS)),
-)
-def test_networks_build_and_run_on_the_meta_device(
-    architecture: str, conditioning: Conditioning
-) -> None:
-    input_px = SIZE_OF_DEFINITIONS.get(architecture, 100)
-    head = Head(conditioning=conditioning)
-    with torch.device("meta"):
-        network = build_network(
-            experiment(architecture, head=head, input_px=input_px), None, seed=0
-        )
-        logits = network(torch.empty(2, 3, 100, 100))
-    assert logits["age_group"].shape == (2, 5)
 
 
 @pytest.mark.parametrize("task", TASKS)

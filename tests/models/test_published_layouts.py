@@ -74,6 +74,7 @@ def test_keras_vgg16_computes_what_keras_would(
     assert_close(by_our_trunk(path, published("vgg16", "keras"), PICTURE), wanted.copy())
 
 
+@pytest.mark.slow
 def test_keras_vgg19_computes_what_keras_would(tmp_path: Path) -> None:
     kernels = keras_vgg.random_kernels(keras_vgg.VGG19)
     path = keras_vgg.write_imagenet_h5(tmp_path / "any.h5", kernels)
@@ -155,7 +156,7 @@ def vgg_features(architecture: str) -> nn.Module:
     return features.eval()
 
 
-@pytest.mark.parametrize("architecture", ["vgg16", "vgg19"])
+@pytest.mark.parametrize("architecture", ["vgg16", pytest.param("vgg19", marks=pytest.mark.slow)])
 def test_torchvision_vgg_computes_what_torchvision_does(tmp_path: Path, architecture: str) -> None:
     features = vgg_features(architecture)
     state = {f"features.{name}": value for name, value in features.state_dict().items()}
@@ -167,17 +168,16 @@ def test_torchvision_vgg_computes_what_torchvision_does(tmp_path: Path, architec
     assert_close(by_our_trunk(tmp_path / "any.pth", known, PICTURE), wanted)
 
 
-@pytest.mark.parametrize("counted", [True, False])
-def test_torchvision_resnet50_computes_what_torchvision_does(tmp_path: Path, counted: bool) -> None:
+def test_torchvision_resnet50_computes_what_torchvision_does(tmp_path: Path) -> None:
     model = lively(torchvision.models.resnet50())
-    state = model.state_dict()
-    if not counted:  # as files older than torch 0.4.1
-        state = {name: value for name, value in state.items() if "num_batches" not in name}
+    # As files older than torch 0.4.1; `test_torchvision_mobilenet_v2` has counted batches.
+    state = {name: value for name, value in model.state_dict().items() if "num_batches" not in name}
     torch.save(state, tmp_path / "any.pth")
     with torch.inference_mode():
         wanted = nn.Sequential(*list(model.children())[:-2])(as_torchvision_feeds(PICTURE))[0]
-    known = published("resnet50", "torchvision")
-    assert_close(by_our_trunk(tmp_path / "any.pth", known, PICTURE), wanted)
+    assert_close(
+        by_our_trunk(tmp_path / "any.pth", published("resnet50", "torchvision"), PICTURE), wanted
+    )
 
 
 @pytest.mark.parametrize("renamed", [old_names, dict])
@@ -205,7 +205,12 @@ def test_torchvision_mobilenet_v2_computes_what_torchvision_does(tmp_path: Path)
 
 @pytest.mark.parametrize(
     "name",
-    ["convnext_tiny", "efficientnet_b0", "mobilenetv4_conv_small", "vit_small_patch16_224"],
+    [
+        "efficientnet_b0",
+        "mobilenetv4_conv_small",
+        pytest.param("convnext_tiny", marks=pytest.mark.slow),
+        pytest.param("vit_small_patch16_224", marks=pytest.mark.slow),
+    ],
 )
 def test_timms_files_compute_what_timm_does(tmp_path: Path, name: str) -> None:
     model = lively(timm.create_model(name, dynamic_img_size=True) if "vit" in name

@@ -44,7 +44,13 @@ def an_experiment(architecture: str, depth: int | str = "all", input_px: int = 3
     )
 
 
-@pytest.mark.parametrize(("architecture", "input_px"), list(ANY_OTHERS.items()))
+@pytest.mark.parametrize(
+    ("architecture", "input_px"),
+    [
+        pytest.param(name, input_px, marks=() if name == "resnet18" else pytest.mark.slow)
+        for name, input_px in ANY_OTHERS.items()
+    ],
+)
 def test_any_model_of_timm_is_frozen_by_stages(architecture: str, input_px: int) -> None:
     stages = architecture_named(architecture).stages
     network = build_network(an_experiment(architecture, input_px=input_px), None, seed=0)
@@ -56,13 +62,15 @@ def test_any_model_of_timm_is_frozen_by_stages(architecture: str, input_px: int)
         assert changed_stages(network.trunk, before) == with_gradients(network.trunk) == trained
 
 
-@pytest.mark.parametrize(("architecture", "input_px"), list(ANY_OTHERS.items()))
-def test_any_model_of_timm_gives_one_vector_a_face(architecture: str, input_px: int) -> None:
-    shape = feature_map_shape(architecture, {}, input_px)
-    with torch.device("meta"):
-        assert shape == (build_trunk(architecture).n_features, 1, 1)
+def test_any_model_of_timm_gives_one_vector_a_face() -> None:
+    for architecture, input_px in ANY_OTHERS.items():
+        with torch.device("meta"):
+            trunk = build_trunk(architecture)
+        shape = feature_map_shape(architecture, {}, input_px)
+        assert shape == (trunk.n_features, 1, 1), architecture
 
 
+@pytest.mark.slow
 def test_vggs_of_timm_are_pooled() -> None:
     trunk, x = build_trunk("vgg11").eval(), torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
@@ -70,7 +78,10 @@ def test_vggs_of_timm_are_pooled() -> None:
         assert torch.allclose(trunk(x), wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("architecture", [*OF_OUR_DEFINITIONS, "resnet18"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in OF_OUR_DEFINITIONS)],
+)
 def test_features_are_what_timms_own_classifier_reads(architecture: str) -> None:
     whole, seen = timm.create_model(architecture, pretrained=False).eval(), list[Tensor]()
     whole.get_classifier().register_forward_pre_hook(lambda _, given: seen.append(given[0]))

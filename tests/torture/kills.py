@@ -38,9 +38,9 @@ def killed_runs(room: Room) -> Row:
     row.expect(whole.code == 0, f"undisturbed: {whole.tail()}")
     wanted = outcomes(room.folder / "undisturbed")
     rng, n_kills, round_ = random.Random(room.seed), 0, 0
-    while n_kills < room.times(30, 2):
+    while n_kills < room.times(30, 1):
         here, last = room.folder / str(round_), None
-        for _ in range(min(KILLS_PER_ROUND, room.times(30, 2) - n_kills)):
+        for _ in range(min(KILLS_PER_ROUND, room.times(30, 1) - n_kills)):
             last = _killed(arguments[str(round_)], rng.uniform(0.2, 1.0) * whole.seconds)
             if last is not None:
                 break

@@ -8,45 +8,30 @@ import pytest
 from tests.torture import archives, crowd, fuzz, kills, records, watched
 from tests.torture.rows import Fault, Room, Row, table, tried
 
-IN_THIS_PROCESS: tuple[Fault, ...] = (
+ALWAYS: tuple[Fault, ...] = (kills.killed_runs, watched.damaged_archives)
+SLOW: tuple[Fault, ...] = (
+    crowd.stale_claim,
     watched.damaged_pictures,
     watched.huge_pictures,
-    watched.damaged_archives,
     watched.hostile_archives,
     watched.damaged_weights,
     watched.hostile_weights,
+    records.damaged_records,
 )
-IN_PROCESSES: tuple[Fault, ...] = (kills.killed_runs, crowd.stale_claim)
 
 
 def room(folder: Path, data_dir: Path) -> Room:
     return Room(folder, data_dir, short=True, seed=20)
 
 
-@pytest.mark.parametrize("fault", IN_THIS_PROCESS, ids=lambda fault: fault.__name__)
-def test_nothing_is_lost_to_hostile_files(
-    fault: Fault, tmp_path: Path, drawn_data_dir: Path
-) -> None:
-    row = fault(room(tmp_path, drawn_data_dir))
-    assert row.tried > 0
-    assert not row.lost
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("fault", IN_PROCESSES, ids=lambda fault: fault.__name__)
-def test_nothing_is_lost_when_processes_die(
-    fault: Fault, tmp_path: Path, drawn_data_dir: Path
-) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [*ALWAYS, *(pytest.param(fault, marks=pytest.mark.slow) for fault in SLOW)],
+    ids=lambda fault: fault.__name__,
+)
+def test_nothing_is_lost(fault: Fault, tmp_path: Path, drawn_data_dir: Path) -> None:
     row = fault(room(tmp_path, drawn_data_dir))
-    assert row.tried > 0
-    assert not row.lost
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_damage_to_a_finished_run_is_found(tmp_path: Path, drawn_data_dir: Path) -> None:
-    row = records.damaged_records(room(tmp_path, drawn_data_dir))
     assert row.tried > 0
     assert not row.lost
 

@@ -56,7 +56,7 @@ class Listener:
     def settings(self, folder: Path | None, cap_gib: float = 1.0) -> CacheSettings:
         return CacheSettings(folder, cap_gib, self.sentences.append, self._count)
 
-    def _count(self, n_done: int, n_total: int) -> None:
+    def _count(self, _task: str, n_done: int, n_total: int) -> None:
         self.n_computed += n_total if n_done == n_total else 0
 
 
