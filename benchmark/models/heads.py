@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.experiment import Head
-from benchmark.models.branches import read_by_all
 from benchmark.tasks import TaskName, n_classes
 
 
@@ -48,7 +47,7 @@ class PlainHead(nn.Module):
 
     def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
         """Map features (n, n_features) to logits (n, classes) per task."""
-        return read_by_all({task: self.get_submodule(task) for task in self.tasks}, features)
+        return {task: self.get_submodule(task)(features) for task in self.tasks}
 
 
 class StandardisedHead(nn.Module):

@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from benchmark.experiment import LossWeights, Recipe
 from benchmark.tasks import TaskName, n_classes
-from benchmark.training.own_kernels import own_kernels
 
 
 class Answer(NamedTuple):
@@ -47,19 +46,10 @@ class TaskLoss:
         by_task = [getattr(weights, task) if len(tasks) > 1 else 1.0 for task in tasks]
         self._weights = torch.tensor(by_task, dtype=torch.float32, device=self._truths.device)
         self._padding: dict[tuple[int, int], Tensor] = {}
-        self._kernels = own_kernels(self._truths.device)
-        starts = [sum(self._sizes[:place]) for place in range(len(tasks) + 1)]
-        self._starts = torch.tensor(starts, device=self._truths.device)
 
     def __call__(self, logits: Mapping[TaskName, Tensor], rows: Tensor) -> Answer:
         """Judge logits (n, classes) per task of the faces in `rows`, (n,) int64."""
         n = len(rows)
-        if self._kernels is not None:
-            together = torch.cat([logits[task].float() for task in self._tasks], dim=1)
-            loss, hits = self._kernels.Judged.apply(
-                together, rows, self._truths, self._weights, self._starts, self._widest
-            )
-            return Answer(loss, hits, n)
         shares = self._side_by_side(logits).log_softmax(2)
         told = torch.where(self._is_truth.index_select(0, rows), shares, 0.0).sum((0, 2))
         loss = torch.dot(told, self._weights) * (-1 / n)

@@ -18,11 +18,9 @@ from torch import Tensor
 
 from benchmark.experiment import Recipe
 from benchmark.training.accumulation import PatientStep
-from benchmark.training.losses import Answer, TaskLoss
-from benchmark.training.own_kernels import why_none
+from benchmark.training.losses import Answer, TaskLoss, clip_gradients
 from benchmark.training.reading import Apply, Batch, Reader
 from benchmark.training.totals import Totals
-from benchmark.training.update import update_for
 
 WARM_UPS: Final = 3
 """Steps before a recording: libraries choose their kernels and memory in them (torch's notes on
@@ -60,8 +58,7 @@ class TrainStep:
         self.optimiser = optimiser
         self.recipe = recipe
         self.totals = totals
-        self.trained = [item for item in reader.network.parameters() if item.requires_grad]
-        self._update = update_for(optimiser, recipe, reader)
+        self.trained = [item for group in optimiser.param_groups for item in group["params"]]
         self._loss = TaskLoss(totals.tasks, reader.faces.labels, recipe.loss_weights)
 
     def __call__(self, batch: Batch, apply: Apply | None = None) -> None:
@@ -71,20 +68,19 @@ class TrainStep:
 
     def begin(self) -> None:
         """Forget the gradients of the step before, or of one that broke off."""
-        self._update.begin()
+        self.optimiser.zero_grad(set_to_none=True)
 
     def backward(self, batch: Batch, apply: Apply, share: float | None = None) -> Answer:
         """Add a batch's gradients to those that are there, counted by its share of a larger one."""
-        with self._update.reading():
-            answer = self.answer(batch, apply)
-            counted = answer.loss if share is None or share == 1 else answer.loss * share
-            counted.backward()  # type: ignore[no-untyped-call]
-        self._update.take()
+        answer = self.answer(batch, apply)
+        counted = answer.loss if share is None or share == 1 else answer.loss * share
+        counted.backward()  # type: ignore[no-untyped-call]
         return answer.detached()
 
     def update(self, answers: Sequence[Answer]) -> None:
-        """Learn from the gradients, and take in what was answered on the way to them."""
-        self._update.finish()
+        """Clip the gradients, learn from them, and take in what was answered on the way to them."""
+        clip_gradients(self.trained, self.recipe)
+        self.optimiser.step()
         for answer in answers:
             self.totals.add(answer)
 
@@ -199,9 +195,6 @@ class Steps:
         self._is_prepared = False
         self.report: dict[str, Any] = {"graph": False, "compiled": False}
         self._patient = PatientStep(step, speed.say, self.report)
-        if why := why_none(step.reader.device.torch_device):
-            speed.say(f"Triton does not work here ({why}): a step takes torch's kernels for its "
-                      "loss, clipping and Adam, which are more")  # fmt: skip
 
     @property
     def totals(self) -> Totals:
