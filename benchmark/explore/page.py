@@ -11,8 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmark import __version__
-from benchmark.explore.drawing import as_svg, write_small_png
-from benchmark.explore.figures import figures_of
+from benchmark.explore.figures import as_svg, figures_of, write_small_png
 from benchmark.explore.numbers import Explored
 from benchmark.explore.sections import Section, facts, lead, notes, sections
 from benchmark.files import write_text

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from matplotlib.patches import Wedge
 
-from benchmark.explore.drawing import as_svg
-from benchmark.explore.figures import donut_figure, figures_of, who_figure
+from benchmark.explore.figures import as_svg, donut_figure, figures_of, who_figure
 from benchmark.explore.numbers import Explored, explore
 from benchmark.faces.store import FaceSet
 from benchmark.tasks import CLASS_NAMES
