@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from playwright.sync_api import Browser
 
     from benchmark.faces.store import FaceSet
@@ -24,16 +25,34 @@ SHARED = Path(os.environ.get("FACEBENCH_TEST_SHARED", ROOT.parent / "shared"))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _small_pictures() -> Iterator[None]:
-    """Draw runs' pictures coarsely: a run has fourteen, and they take longer than its training.
+def _pictures_drawn_once() -> Iterator[None]:
+    """Draw each of a run's fourteen pictures once, coarsely: they take longer than its training.
 
-    `tests/results/test_figures.py` draws them as they are.
+    Later runs get copies. `tests/results/test_figures.py` draws them as they are.
     """
-    from benchmark.results import figures
+    from benchmark.results import artifacts, figures
+
+    drawn: dict[str, bytes] = {}
+    write_png = figures.write_png
+
+    def write_once(path: Path, figure: "Figure") -> None:
+        if path.name in drawn:
+            path.write_bytes(drawn[path.name])
+        else:
+            write_png(path, figure)
+            drawn[path.name] = path.read_bytes()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "DPI", 60)
+        patch.setattr(artifacts, "write_png", write_once)
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what needs a browser to `make test-all`."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 def shared_file(*parts: str) -> Path:

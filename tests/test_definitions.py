@@ -3,13 +3,12 @@
 import json
 from collections import Counter
 from itertools import product
-from typing import Any
 
 import pytest
 
 from benchmark import registry
 from benchmark.architectures import ARCHITECTURES
-from benchmark.experiment import Experiment, Protocol
+from benchmark.experiment import Protocol
 from benchmark.identity import Ingredients, family_of
 from benchmark.tasks import TASKS
 from tests.conftest import shared_file
@@ -34,14 +33,15 @@ PRINTED_BY_HAND = [
 ]
 
 
-@pytest.mark.parametrize("printed", PRINTED_BY_HAND, ids=lambda printed: printed[0])
-def test_a_study_row_is_as_the_notebook_printed_it(printed: tuple[Any, ...]) -> None:
-    row, name, rate, batch, age_group, gender, race = printed
-    experiment = registry.experiment(name)
-    assert experiment.study is not None
-    study = experiment.study
-    assert (study.row, study.age_group, study.gender, study.race) == (row, age_group, gender, race)
-    assert (experiment.recipe.learning_rate, experiment.recipe.batch_size) == (rate, batch)
+def test_a_study_row_is_as_the_notebook_printed_it() -> None:
+    for printed in PRINTED_BY_HAND:
+        experiment = registry.experiment(printed[1])
+        study, recipe = experiment.study, experiment.recipe
+        assert study is not None
+        assert printed == (
+            study.row, experiment.name, recipe.learning_rate, recipe.batch_size,
+            study.age_group, study.gender, study.race,
+        )  # fmt: skip
 
 
 NOTEBOOKS = {
@@ -69,26 +69,25 @@ NOTEBOOKS = {
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(
-    "experiment", [item for item in STUDY if item.study], ids=lambda item: item.name
-)
-def test_every_study_row_is_what_its_notebook_printed(experiment: Experiment) -> None:
+def test_every_study_row_is_what_its_notebook_printed() -> None:
     notebooks = {
         item["notebook"].rpartition("/")[2].removesuffix(".ipynb"): item
         for item in json.loads(shared_file("reference", "thesis_results.json").read_text())
     }
-    study = experiment.study
-    assert study is not None
-    told = notebooks[NOTEBOOKS[study.row.rstrip("ab")]]
-    test = told["variants"][0]["test"] if study.row.endswith("a") else told["test"]
-    names = {"age_group": "age", "gender": "gender", "race": "race"}
-    printed = {task: test[name]["accuracy"] for task, name in names.items() if name in test}
-    assert {task: getattr(study, task) for task in experiment.head.tasks} == printed
-    recipe, backbone = experiment.recipe, experiment.backbone
-    assert (told["lr"], told["batch_size"]) == (recipe.learning_rate, recipe.batch_size)
-    assert told["backbone"].lower() == backbone.architecture
-    assert told["weights"].lower().startswith(backbone.weights)
-    assert told["epochs"]["max"] == recipe.max_epochs or study.row in ("R5", "R6")
+    for experiment in STUDY:
+        study, name = experiment.study, experiment.name
+        if study is None:
+            continue
+        told = notebooks[NOTEBOOKS[study.row.rstrip("ab")]]
+        test = told["variants"][0]["test"] if study.row.endswith("a") else told["test"]
+        words = {"age_group": "age", "gender": "gender", "race": "race"}
+        printed = {task: test[word]["accuracy"] for task, word in words.items() if word in test}
+        assert {task: getattr(study, task) for task in experiment.head.tasks} == printed, name
+        recipe, backbone = experiment.recipe, experiment.backbone
+        assert (told["lr"], told["batch_size"]) == (recipe.learning_rate, recipe.batch_size), name
+        assert told["backbone"].lower() == backbone.architecture, name
+        assert told["weights"].lower().startswith(backbone.weights), name
+        assert told["epochs"]["max"] == recipe.max_epochs or study.row in ("R5", "R6"), name
 
 
 def test_every_row_of_the_study_is_there_once() -> None:
@@ -116,21 +115,14 @@ def test_the_study_suite_is_leak_free_and_trains_thirty_epochs() -> None:
     assert {item.recipe.max_epochs for item in STUDY} == {30}
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
-def test_the_matrix_holds_every_published_start_of_an_architecture(name: str) -> None:
-    architecture = ARCHITECTURES[name]
-    depths = {
-        source: ["full"] if source == "none" else ["full", architecture.stages[-1]]
-        for source in architecture.weight_sources
-    }
+def test_the_matrix_holds_every_published_start_of_every_architecture() -> None:
     expected = {
         f"{task}-{name}-{source}-{depth}"
+        for name, architecture in ARCHITECTURES.items()
         for task, source in product(("mtl", *TASKS), architecture.weight_sources)
-        for depth in depths[source]
+        for depth in (["full"] if source == "none" else ["full", architecture.stages[-1]])
     }
-    found = {item.name for item in registry.experiments_of("matrix")
-             if item.backbone.architecture == name}  # fmt: skip
-    assert found == expected
+    assert {item.name for item in registry.experiments_of("matrix")} == expected
 
 
 def test_the_matrix_takes_what_is_written_by_hand() -> None:
@@ -139,12 +131,11 @@ def test_the_matrix_takes_what_is_written_by_hand() -> None:
     assert by_hand in set(registry.experiments_of("matrix"))
 
 
-@pytest.mark.parametrize("suite", ["study", "matrix", "modern"])
-def test_every_multi_task_row_has_its_three_twins(suite: str) -> None:
-    for experiment in registry.experiments_of(suite):
-        if experiment.name.endswith("-short"):  # six epochs: no row of the comparison
-            continue
-        assert None not in registry.twins_of(experiment).values(), experiment.name
+def test_every_multi_task_row_has_its_three_twins() -> None:
+    for suite in ("study", "matrix", "modern"):
+        for experiment in registry.experiments_of(suite):
+            if not experiment.name.endswith("-short"):  # six epochs: no row of the comparison
+                assert None not in registry.twins_of(experiment).values(), experiment.name
 
 
 def test_modern_networks_are_shown_at_three_depths() -> None:

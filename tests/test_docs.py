@@ -40,21 +40,26 @@ def command_of(words: tuple[str, ...]) -> tuple[Any, list[str]]:
     return command, rest
 
 
-@pytest.mark.parametrize("item", OURS, ids=told)
-def test_a_quoted_command_is_one_that_the_program_takes(item: Quoted) -> None:
+def check_that_the_program_takes(item: Quoted) -> None:
     command, given = command_of(item.words)
     is_group = hasattr(command, "commands")
-    assert not (is_group and given and not given[0].startswith("-")), f"no command {given[0]}"
+    is_unknown = is_group and given and not given[0].startswith("-")
+    assert not is_unknown, f"{told(item)}: no command {given[0]}"
     if item.kind == "inline":
         known = {option for parameter in command.params for option in parameter.opts}
         known |= {"--help"} | {o for p in command.params for o in p.secondary_opts}
-        assert {word.split("=")[0] for word in given if word.startswith("--")} <= known
+        assert {word.split("=")[0] for word in given if word.startswith("--")} <= known, told(item)
         return
-    assert not is_group
+    assert not is_group, told(item)
     try:
         command.make_context("facebench", [word for word in given if word != "--help"])
     except USAGE_ERROR as error:
-        pytest.fail(error.format_message())
+        pytest.fail(f"{told(item)}: {error.format_message()}")
+
+
+def test_quoted_commands_are_ones_that_the_program_takes() -> None:
+    for item in OURS:
+        check_that_the_program_takes(item)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +75,7 @@ def test_a_quoted_command_is_one_that_the_program_takes(item: Quoted) -> None:
 def test_a_command_that_the_program_does_not_take_is_found_out(line: str, why: str) -> None:
     (item,) = commands_of("made-up.md", f"Say:\n```\n{line}\n```\n")
     with pytest.raises((AssertionError, pytest.fail.Exception), match=why):
-        test_a_quoted_command_is_one_that_the_program_takes(item)
+        check_that_the_program_takes(item)
 
 
 def test_commands_are_found_in_blocks_and_in_sentences() -> None:
@@ -89,13 +94,13 @@ def before_its_search(name: str) -> str:
     return f"{base.rsplit('-', 1)[0]}-{depth}" if depth else base
 
 
-@pytest.mark.parametrize("item", OURS, ids=told)
-def test_quoted_experiments_and_suites_are_registered(item: Quoted) -> None:
-    names = {before_its_search(word) for word in item.words if EXPERIMENT_NAME.fullmatch(word)}
-    assert names - TO_BE_WRITTEN <= set(registry.experiments())
-    if "--suite" in item.words[:-1]:
-        suite = item.words[item.words.index("--suite") + 1]
-        assert suite.isupper() or suite in {*registry.suites(), tuned.SUITE}
+def test_quoted_experiments_and_suites_are_registered() -> None:
+    for item in OURS:
+        names = {before_its_search(word) for word in item.words if EXPERIMENT_NAME.fullmatch(word)}
+        assert names - TO_BE_WRITTEN <= set(registry.experiments()), told(item)
+        if "--suite" in item.words[:-1]:
+            suite = item.words[item.words.index("--suite") + 1]
+            assert suite.isupper() or suite in {*registry.suites(), tuned.SUITE}, told(item)
 
 
 @pytest.mark.parametrize(
@@ -115,13 +120,13 @@ def test_a_tuned_name_is_judged_by_the_experiment_it_was_tuned_from(name: str, b
     assert base in registry.experiments()
 
 
-@pytest.mark.parametrize("item", MAKE, ids=told)
-def test_a_quoted_make_target_is_in_the_makefile(item: Quoted) -> None:
+def test_quoted_make_targets_are_in_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
-    for word in item.words[1:]:
-        name = word.split("=")[0]
-        assert name in targets if "=" not in word else f"$({name}" in makefile, word
+    for item in MAKE:
+        for word in item.words[1:]:
+            name = word.split("=")[0]
+            assert name in targets if "=" not in word else f"$({name}" in makefile, told(item)
 
 
 def examples(command: Any, path: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -153,12 +158,10 @@ def test_every_command_has_an_example_in_its_help() -> None:
     assert commands(ROOT_COMMAND, ("facebench",)) - shown == set()
 
 
-@pytest.mark.parametrize(("path", "text"), EXAMPLES, ids=lambda value: str(value))
-def test_an_example_of_help_is_one_that_the_program_takes(path: str, text: str) -> None:
-    (item,) = commands_of("--help", f"```\n{text}\n```")
-    command, given = command_of(item.words)
-    assert not hasattr(command, "commands")
-    command.make_context("facebench", given)
+def test_examples_of_help_are_ones_that_the_program_takes() -> None:
+    for path, text in EXAMPLES:
+        (item,) = commands_of(f"{path} --help", f"```\n{text}\n```")
+        check_that_the_program_takes(item)
 
 
 RUN_HERE = [
@@ -191,12 +194,12 @@ def runnable() -> list[Quoted]:
     return list({i.text: i for i in chosen if not placeholders.search(i.text)}.values())
 
 
-@pytest.mark.parametrize("item", runnable(), ids=told)
-def test_a_cheap_command_does_what_the_documents_say(
-    item: Quoted, with_runs: Path, monkeypatch: pytest.MonkeyPatch
+def test_cheap_commands_do_what_the_documents_say(
+    with_runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(with_runs)
-    answer = CliRunner().invoke(app, list(item.words[1:]))
-    assert answer.exit_code == 0, answer.output
-    assert answer.stdout.strip()
-    assert os.listdir(with_runs) == ["mlruns"]
+    for item in runnable():
+        answer = CliRunner().invoke(app, list(item.words[1:]))
+        assert answer.exit_code == 0, f"{told(item)}: {answer.output}"
+        assert answer.stdout.strip(), told(item)
+        assert os.listdir(with_runs) == ["mlruns"], told(item)

@@ -236,6 +236,7 @@ def test_identity_counts_what_trains_and_nothing_that_describes(
     assert a_plan(drawn_faces, where, ad_hoc).identity != base.identity
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_ends_in_a_sentence_and_no_done_run(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:

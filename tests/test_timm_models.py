@@ -7,7 +7,7 @@ import torch
 from timm.models import get_arch_pretrained_cfgs
 
 from benchmark import timm_models
-from benchmark.architectures import FROM_TIMM, Architecture, architecture_named
+from benchmark.architectures import FROM_TIMM, architecture_named
 from benchmark.errors import ExperimentError
 from benchmark.experiment import Backbone
 
@@ -61,10 +61,11 @@ def test_stages_add_up_to_the_model_without_its_classifier(
     assert (len(found), sum(found)) == (n_stages, total)
 
 
-@pytest.mark.parametrize("known", FROM_TIMM, ids=lambda item: item.name)
-def test_what_is_written_down_is_what_timm_says(known: Architecture) -> None:
-    assert known.stages == tuple(stage.name for stage in timm_models.stages_of(known.name))
-    assert ("imagenet" in known.weight_sources) == bool(timm_models.imagenet_tag(known.name))
+def test_what_is_written_down_is_what_timm_says() -> None:
+    for known in FROM_TIMM:
+        assert known.stages == tuple(stage.name for stage in timm_models.stages_of(known.name))
+        has_tag = bool(timm_models.imagenet_tag(known.name))
+        assert ("imagenet" in known.weight_sources) == has_tag, known.name
 
 
 @pytest.mark.parametrize(

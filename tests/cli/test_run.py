@@ -117,6 +117,7 @@ def test_a_sweep_over_what_cannot_be_is_refused_before_anything_runs(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_without_mlflow_nothing_of_it_is_touched(drawn_data_dir: Path, tmp_path: Path) -> None:
     """A folder on the path that hides mlflow and optuna stands for a machine without them."""
     hidden = tmp_path / "hidden"
@@ -195,6 +196,7 @@ def test_missing_weights_are_told_and_the_rest_runs(drawn_data_dir: Path, tmp_pa
     assert alone.exit_code == 3
 
 
+@pytest.mark.slow
 def test_a_termination_signal_stops_cleanly_and_the_run_goes_on(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:

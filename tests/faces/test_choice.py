@@ -39,6 +39,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None
         choose_dataset(tmp_path, "nobody")
 
 
+@pytest.mark.slow
 def test_asking_twice_at_once_on_an_empty_start_draws_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: choose_dataset(tmp_path), range(2))

@@ -77,9 +77,9 @@ def test_rows_are_ordered_best_first_and_what_is_missing_last(text: str, order: 
     assert names(narrowed(BOARD, [], sort_by(text))) == order
 
 
-@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
-def test_every_column_orders(column: object) -> None:
-    assert len(names(narrowed(BOARD, [], sort_by(column.name)))) == 3  # type: ignore[attr-defined]
+def test_every_column_orders() -> None:
+    for column in COLUMNS:
+        assert len(names(narrowed(BOARD, [], sort_by(column.name)))) == 3, column.name
 
 
 def test_ranks_and_reference_rows_stay_and_it_is_said() -> None:

@@ -211,6 +211,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(
     assert after.speed_report["compiled"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_a_compiled_backward_pass_rounds_nothing_that_an_eager_one_does_not(
     faces: FaceBatches, monkeypatch: pytest.MonkeyPatch, precision: Precision

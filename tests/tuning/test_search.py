@@ -176,6 +176,7 @@ def test_a_restarted_sampler_does_not_propose_the_same_points_again(
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.slow
 def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
     tmp_path: Path, drawn_faces: FaceSet, drawn_data_dir: Path
 ) -> None:
