@@ -34,10 +34,12 @@ def one_run(runs: RunBuilder, *, seed: int = 0) -> str:
     return runs.done(GENDER, predictions, seed=seed).identity
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
+def test_importing_the_package_and_asking_its_commands_for_help_loads_nothing_heavy() -> None:
     code = (
         "import sys, benchmark, benchmark.errors\n"
         "heavy = {'torch', 'pandas', 'numpy', 'mlflow', 'benchmark.notebook'} & set(sys.modules)\n"
+        "import benchmark.cli.compare, benchmark.cli.leaderboard, benchmark.cli.registry\n"
+        "heavy |= {'torch', 'sklearn', 'statsmodels', 'mlflow', 'timm'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -124,6 +126,7 @@ def test_no_runs_say_how_to_make_some(tmp_path: Path) -> None:
             ask()
 
 
+@pytest.mark.slow
 def test_the_quickstart_runs_from_its_first_cell_to_its_last(
     drawn_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

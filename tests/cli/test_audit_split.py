@@ -174,9 +174,3 @@ def test_a_part_that_cannot_be_read_gives_exit_code_2(
 
 def test_one_part_alone_is_a_usage_error(tmp_path: Path) -> None:
     assert audit(listed(tmp_path / "train.txt", "1.jpg"))[0] == 2
-
-
-def test_help_has_examples() -> None:
-    code, stdout, _ = audit("--help")
-    assert code == 0
-    assert "facebench audit-split train.csv test.csv --images faces" in stdout

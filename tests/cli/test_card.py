@@ -10,17 +10,13 @@ from typer.testing import CliRunner, Result
 from benchmark import registry
 from benchmark.cli.card import card
 from benchmark.results.record import RunRecord
+from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, exact_predictions
 
 GENDER = "gender-cnn-none-full-short"
 
 app = typer.Typer()
 app.command()(card)
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> RunBuilder:
-    return RunBuilder(tmp_path / "mlruns")
 
 
 def one_run(runs: RunBuilder, *, seed: int = 0) -> RunRecord:
@@ -31,11 +27,6 @@ def one_run(runs: RunBuilder, *, seed: int = 0) -> RunRecord:
 
 def call(runs: RunBuilder, *arguments: str) -> Result:
     return CliRunner().invoke(app, [*arguments, "--runs-dir", str(runs.runs_dir)])
-
-
-def flat(text: str) -> str:
-    """Undo the terminal's line breaks."""
-    return " ".join(text.split())
 
 
 def test_a_card_is_printed_and_kept_with_its_run(runs: RunBuilder) -> None:

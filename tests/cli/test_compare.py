@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from benchmark.results.comparison import Comparison
 from benchmark.results.library import Library
 from benchmark.results.rows import read_run
 from benchmark.results.verdicts import points
+from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, exact_predictions, made_up_predictions
 from tests.results.finished_runs import finished
 
@@ -32,11 +31,6 @@ app = typer.Typer()
 app.command()(compare)
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> RunBuilder:
-    return RunBuilder(tmp_path / "mlruns")
-
-
 def call(runs: RunBuilder, *arguments: str) -> Result:
     folders = ["--runs-dir", str(runs.runs_dir), "--data-dir", str(runs.runs_dir.parent / "data")]
     return CliRunner().invoke(app, [*arguments, *folders])
@@ -46,11 +40,6 @@ def one_run(runs: RunBuilder, name: str, n_right: int = 80, *, seed: int = 0) ->
     experiment = registry.experiment(name)
     answers = exact_predictions(70, n_right, n=100, tasks=experiment.head.tasks)
     return finished(runs, experiment, answers, seed=seed).identity
-
-
-def flat(text: str) -> str:
-    """Undo the terminal's line breaks."""
-    return " ".join(text.split())
 
 
 def test_a_suite_is_answered_in_words(runs: RunBuilder) -> None:
@@ -143,14 +132,6 @@ def test_a_file_that_cannot_be_written_is_one_sentence(runs: RunBuilder, tmp_pat
     assert "cannot be written" in flat(result.stderr)
 
 
-def test_asking_for_help_loads_no_heavy_package() -> None:
-    code = (
-        "import sys, benchmark.cli.compare\n"
-        "sys.exit(', '.join({'torch', 'sklearn', 'statsmodels', 'mlflow'} & set(sys.modules)) or 0)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 @pytest.fixture(scope="module")
 def plausible(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """Long names, several seeds and one, a twin, a gap, what is missing."""
@@ -192,10 +173,3 @@ def test_the_tables_fit_and_break_no_number(width: int, plausible: Comparison) -
     for standing in plausible.standings:
         for score in standing.scores.values():
             assert f"{100 * score.low:.1f}–{100 * score.high:.1f}" in text
-
-
-def test_a_wide_terminal_puts_a_task_on_one_line(plausible: Comparison) -> None:
-    lines = printed(plausible, 200)
-    told = [line for line in lines if line.startswith("  gender ") and "no significant" in line]
-    assert told
-    assert all("minimum detectable difference" in line for line in told)

@@ -109,10 +109,3 @@ def test_audit_answers_a_machine_and_gives_exit_code_1_on_findings(archive: Path
     noise = {(row["task"], row["files"]): row for row in answer["data"]["label_noise"]}
     assert noise["gender", "both"]["n_pairs"] < 30
     assert noise["gender", "both"]["disagree"] is None
-
-
-@pytest.mark.parametrize("command", ["prepare", "audit"])
-def test_help_has_examples(command: str) -> None:
-    code, stdout, _ = data(command, "--help")
-    assert code == 0
-    assert f"facebench data {command}" in stdout

@@ -41,8 +41,3 @@ def test_a_folder_that_cannot_be_written_is_told(drawn_data_dir: Path, tmp_path:
     result = runner.invoke(app, ["data", "explore", *options])
     assert result.exit_code == 2
     assert "the page cannot be written" in result.stderr
-
-
-def test_help_has_examples() -> None:
-    result = runner.invoke(app, ["data", "explore", "--help"])
-    assert "facebench data explore --dataset" in result.stdout

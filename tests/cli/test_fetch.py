@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from benchmark.cli.data import app
+from tests.cli.conftest import flat
 from tests.faces.stand_in_hub import Hub, serving
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -24,11 +25,6 @@ def _hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 def call(tmp_path: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["fetch", *arguments, "--data-dir", str(tmp_path / "data")])
-
-
-def flat(text: str) -> str:
-    """Undo the terminal's line breaks."""
-    return " ".join(text.split())
 
 
 def test_nothing_is_fetched_before_the_licence_is_accepted(tmp_path: Path) -> None:

@@ -2,13 +2,10 @@
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -19,6 +16,7 @@ from benchmark.cli.leaderboard_table import render
 from benchmark.results.leaderboard import Leaderboard, build
 from benchmark.results.reference_rows import majority_row
 from benchmark.tasks import TASKS
+from tests.cli.conftest import flat
 from tests.results.conftest import (
     RunBuilder,
     exact_predictions,
@@ -34,11 +32,6 @@ ALONE = "gender-cnn-none-full-short"
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> RunBuilder:
-    return RunBuilder(tmp_path / "mlruns")
-
-
-@pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
@@ -51,11 +44,6 @@ def call(runs: RunBuilder, data_dir: Path, *arguments: str) -> Result:
 def one_run(runs: RunBuilder, name: str = MTL, **about: Any) -> None:
     experiment = registry.experiment(name)
     runs.done(experiment, exact_predictions(70, 80, tasks=experiment.head.tasks), **about)
-
-
-def flat(text: str) -> str:
-    """Undo the terminal's line breaks."""
-    return " ".join(text.split())
 
 
 def test_tables_are_printed_and_written(runs: RunBuilder, data_dir: Path) -> None:
@@ -233,14 +221,6 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     assert "cannot be written" in flat(result.stderr)
 
 
-def test_asking_for_help_loads_no_heavy_package() -> None:
-    code = (
-        "import sys, benchmark.cli.leaderboard\n"
-        "sys.exit(', '.join({'torch', 'sklearn', 'statsmodels', 'mlflow'} & set(sys.modules)) or 0)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 @pytest.fixture(scope="module")
 def plausible(tmp_path_factory: pytest.TempPathFactory) -> Leaderboard:
     """The quick suite with a long name, three seeds, a failure and rows that are missing."""
@@ -290,28 +270,11 @@ def test_the_tables_fit_and_break_no_number(width: int, plausible: Leaderboard) 
             assert all(piece in text for piece in row.name.split("-"))
 
 
-def test_wide_terminals_put_a_row_on_one_line(plausible: Leaderboard) -> None:
-    lines = printed(plausible, 260)
-    (line,) = [line for line in lines if line.startswith("2  " + MTL)]
-    assert "0, 1, 2" in line
-    assert "722 k" in line
-
-
 def test_rich_markup_in_a_reason_is_shown_as_it_is(runs: RunBuilder) -> None:
     experiment = registry.experiment(ALONE)
     runs.failed(experiment, "[bold]not bold[/bold] [/]")
     board = build(runs.records(), [experiment], "utkface-100")
     assert "[bold]not bold[/bold] [/]" in flat("\n".join(printed(board, 80)))
-
-
-def test_an_interval_of_a_hundred_percent_fits_eighty_columns(runs: RunBuilder) -> None:
-    experiment = registry.experiment("mtl-squeezenet1_1-imagenet-frozen-swapped-short")
-    for seed in (0, 1):
-        runs.done(experiment, exact_predictions(100, 100 - seed, n=100), seed=seed)
-    board = build(runs.records(), [experiment], "utkface-100")
-    lines = printed(board, 80)
-    assert max(len(line) for line in lines) <= 80
-    assert np.sum(["–100.0" in line for line in lines]) >= 1
 
 
 def flagged_run(runs: RunBuilder, *, seed: int = 0) -> str:

@@ -1,8 +1,6 @@
 """`facebench list`: filters, the study's numbers beside ours, and what is missing."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +10,9 @@ from typer.testing import CliRunner, Result
 
 from benchmark import registry
 from benchmark.cli.main import app
-from benchmark.cli.ours import Ours, gather
-from benchmark.cli.study_table import rate_and_batch, render
+from benchmark.cli.ours import gather
+from benchmark.cli.study_table import render
+from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, exact_predictions
 
 if TYPE_CHECKING:
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
 
 BLOCK5 = "mtl-vgg16-imagenet-block5"
 ALONE = "gender-vgg16-imagenet-full"
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> RunBuilder:
-    return RunBuilder(tmp_path / "mlruns")
 
 
 def done(runs: RunBuilder, name: str, n_right: int, **about: Any) -> None:
@@ -54,11 +48,6 @@ def printed(runs: RunBuilder, suite: str, width: int) -> str:
     with console.capture() as capture:
         console.print(render("Suite", experiments, ours, width))
     return capture.get()
-
-
-def flat(text: str) -> str:
-    """Undo the terminal's line breaks."""
-    return " ".join(text.split())
 
 
 def line_of(text: str, start: str) -> list[str]:
@@ -90,15 +79,6 @@ def test_what_does_not_exist_is_null_in_json(runs: RunBuilder) -> None:
     assert len(shown) == 36
 
 
-def test_without_runs_there_is_no_column_of_ours(runs: RunBuilder) -> None:
-    result = call(runs, "--suite", "study")
-    assert result.exit_code == 0
-    assert "none of these is measured yet" in flat(result.output)
-    assert "not comparable" in flat(result.output)
-    assert "90.28 97.58 92.53" in flat(result.output)
-    assert "seeds" not in result.output
-
-
 @pytest.mark.parametrize(
     ("suite", "width"),
     [("study", 80), ("study", 110), ("study", 200), ("plan35", 80), ("matrix", 80)],
@@ -122,21 +102,6 @@ def test_a_wide_table_has_a_row_on_one_line(runs: RunBuilder) -> None:
     assert cells[-1] == "learns?"
     missing = ["–", "mtl-cnn-none-full", "1e-3/32", *"–––", *"–––", "–"]
     assert line_of(text, "–     mtl-cnn-none-full ")[:10] == missing
-
-
-def test_a_narrow_table_has_ours_below_the_studys(runs: RunBuilder) -> None:
-    done(runs, BLOCK5, 70)
-    lines = printed(runs, "study", 80).splitlines()
-    above = next(index for index, line in enumerate(lines) if line.startswith("2.2 "))
-    assert lines[above].split() == ["2.2", BLOCK5, "1e-4/32", "90.28", "97.58", "92.53"]
-    assert lines[above + 1].split() == ["ours,", "1", "seed", "70.0", "70.0", "70.0"]
-    assert lines[above + 3].split() == ["ours,", "not", "measured", "–", "–", "–"]
-
-
-def test_a_task_that_is_not_read_is_empty_not_missing(runs: RunBuilder) -> None:
-    done(runs, ALONE, 70)
-    cells = line_of(printed(runs, "study", 200), "5.1b ")
-    assert cells[:6] == ["5.1b", ALONE, "1e-4/32", "98.13", "70.0", "1"]
 
 
 def test_nothing_is_ever_shown_as_zero_for_want_of_a_number(runs: RunBuilder) -> None:
@@ -225,24 +190,3 @@ def test_the_whole_list_ends_with_the_suites(runs: RunBuilder) -> None:
     asks = flat(output)
     for suite in registry.suites().values():
         assert f"{suite.name} {len(suite.experiments)} {suite.asks}" in asks
-
-
-def test_a_rate_is_written_as_in_the_study() -> None:
-    written = {rate_and_batch(item) for item in registry.experiments().values()}
-    assert {"1e-3/32", "1e-5/16", "5e-4/32", "1e-4/128"} <= written
-
-
-def test_listing_without_runs_reads_no_data_and_loads_no_torch(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from benchmark import registry; "
-        "from benchmark.cli.ours import gather; import benchmark.cli.registry; "
-        "gather(list(registry.experiments().values()), None, runs_dir=Path('no'), "
-        "data_dir=Path('no')); "
-        "sys.exit(', '.join({'torch', 'pandas', 'timm', 'mlflow'} & set(sys.modules)) or 0)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
-
-
-def test_nothing_gathered_is_nothing_measured() -> None:
-    assert Ours().faces is None
-    assert Ours().accuracies == {}

@@ -13,6 +13,7 @@ from benchmark.cli.main import app
 from benchmark.faces.choice import STORED_NAME
 from benchmark.faces.drawn import draw_faces
 from benchmark.faces.store import store_faces
+from tests.cli.conftest import flat
 from tests.report.stores import QUICK, builder, fill, finish, predictions_on
 from tests.results.conftest import RunBuilder
 
@@ -31,10 +32,6 @@ def call(runs: RunBuilder, *arguments: str, data_dir: Path | None = None) -> Res
     folders = ["--runs-dir", str(runs.runs_dir)]
     folders += ["--data-dir", str(data_dir or runs.runs_dir.parent / "data")]
     return CliRunner().invoke(app, ["report", *arguments, *folders])
-
-
-def flat(text: str) -> str:
-    return " ".join(text.split())
 
 
 def test_a_page_is_written_and_its_answers_are_printed(runs: RunBuilder) -> None:

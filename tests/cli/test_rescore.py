@@ -12,6 +12,7 @@ from benchmark.faces.store import FaceSet
 from benchmark.results.artifacts import is_scored
 from benchmark.results.out_of_fold import TABLE
 from benchmark.results.record import RunRecord
+from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 from tests.results.test_out_of_fold import five
 from tests.results.test_rescoring import drawn_run
@@ -20,19 +21,9 @@ GENDER = "gender-cnn-none-full-short"
 RACE = "race-cnn-none-full-short"
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> RunBuilder:
-    return RunBuilder(tmp_path / "mlruns")
-
-
 def call(runs_dir: Path, *arguments: str) -> Result:
     folders = ["--runs-dir", str(runs_dir), "--data-dir", str(runs_dir.parent / "data")]
     return CliRunner().invoke(app, [*arguments, *folders])
-
-
-def flat(text: str) -> str:
-    """Undo the terminal's line breaks."""
-    return " ".join(text.split())
 
 
 def one_run(runs: RunBuilder, name: str) -> RunRecord:

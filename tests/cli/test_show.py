@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import registry
 from benchmark.cli.main import app
+from tests.cli.conftest import flat
 
 GATE = "mtl-vgg16-imagenet-block5-gate"
 
@@ -21,10 +21,6 @@ def shown(name: str) -> dict[str, Any]:
 
 def printed(name: str) -> str:
     return CliRunner().invoke(app, ["show", name], env={"COLUMNS": "80"}).output
-
-
-def flat(text: str) -> str:
-    return " ".join(text.split())
 
 
 def test_parameters_are_counted_by_stage_and_head_and_add_up() -> None:
@@ -68,19 +64,6 @@ def test_everything_is_said_in_eighty_columns() -> None:
         "row 2.4: age group 90.45 %, gender 97.03 %, race 93.85 %, on a split that leaks",
     ):
         assert said in flat(text)
-
-
-def test_every_field_of_the_definition_is_said() -> None:
-    name = "age_group-vgg16-imagenet-full-women"
-    text = printed(name)
-    definition = registry.experiment(name).as_dict()
-    for part in ("backbone", "head", "recipe", "protocol", "subset"):
-        for field in definition[part]:
-            assert field in text
-
-
-def test_a_row_of_ours_has_no_number_of_the_study() -> None:
-    assert "the study printed – (a row of ours)" in flat(printed("mtl-cnn-none-full"))
 
 
 def test_a_twin_that_is_not_registered_is_missing() -> None:

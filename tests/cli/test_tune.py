@@ -11,9 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from benchmark.cli.main import app
 from benchmark.cli.output import Answer
 from benchmark.cli.tune import Wish
 from benchmark.cli.tune_session import Session
@@ -92,13 +90,6 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
         assert found["refit"]["finished"] == 1
         board = facebench("leaderboard", "--suite", "tuned", *places)
         assert f"{NAME}-tuned" in board.stdout.replace("\n", "")
-
-
-def test_help_gives_examples() -> None:
-    shown = CliRunner().invoke(app, ["tune", "--help"], env={"COLUMNS": "100"})
-    assert shown.exit_code == 0
-    assert "facebench tune mtl-squeezenet1_1-imagenet-full --trials 30" in shown.stdout
-    assert "--worker" not in shown.stdout
 
 
 @pytest.mark.parametrize(

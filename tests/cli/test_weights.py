@@ -39,16 +39,6 @@ def test_list_fits_eighty_columns_but_for_addresses_and_sums(
     assert len(lines) < 45
 
 
-def test_list_says_of_one_architecture_what_each_file_is(tmp_path: Path) -> None:
-    _, stdout, _ = weights("list", "--weights-dir", tmp_path, "--architecture", "vgg16")
-    assert "https://download.pytorch.org/models/vgg16-397923af.pth" in stdout
-    assert "sha256 begins 397923af; pinned on first use" in stdout
-    assert "md5 6d6bbae143d832006294945121d1f1fc\n" in stdout
-    assert "tensors in any container: sha256" in stdout
-    assert "fed BGR, -129.2 to 161.4" in stdout
-    assert "resnet50" not in stdout
-
-
 def test_add_says_what_it_took_of_a_checkpoint_and_what_it_left(tmp_path: Path) -> None:
     state = {f"module.{name}": value for name, value in squeezenet1_1().state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "last[0].ckpt")
@@ -200,10 +190,3 @@ def test_what_is_pinned_is_said(h5: Path, tmp_path: Path) -> None:
     states = json.loads(stdout)["data"]["sources"]
     (state,) = [state for state in states if state["architecture"] == "squeezenet1_1"]
     assert state["published"][1]["pinned"]["sha256"].startswith("b8a52dc0")
-
-
-@pytest.mark.parametrize("command", ["list", "add", "verify"])
-def test_help_has_examples(command: str) -> None:
-    code, stdout, _ = weights(command, "--help")
-    assert code == 0
-    assert f"facebench weights {command}" in stdout
