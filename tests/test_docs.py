@@ -78,13 +78,6 @@ def test_a_command_that_the_program_does_not_take_is_found_out(line: str, why: s
         check_that_the_program_takes(item)
 
 
-def test_commands_are_found_in_blocks_and_in_sentences() -> None:
-    found = {(item.document, item.kind) for item in QUOTED}
-    assert {("README.md", "block"), ("README.md", "inline"), ("docs/WEIGHTS.md", "block")} <= found
-    assert len(OURS) > 50
-    assert len(MAKE) > 5
-
-
 def before_its_search(name: str) -> str:
     """Give the experiment that a search would make this one of; another name stays as it is."""
     found = TUNED_NAME.fullmatch(name)
@@ -101,23 +94,6 @@ def test_quoted_experiments_and_suites_are_registered() -> None:
         if "--suite" in item.words[:-1]:
             suite = item.words[item.words.index("--suite") + 1]
             assert suite.isupper() or suite in {*registry.suites(), tuned.SUITE}, told(item)
-
-
-@pytest.mark.parametrize(
-    ("name", "base"),
-    [
-        ("mtl-cnn-none-full-short-tuned", "mtl-cnn-none-full-short"),
-        ("mtl-squeezenet1_1-imagenet-full-untuned", "mtl-squeezenet1_1-imagenet-full"),
-        (
-            "mtl-squeezenet1_1-imagenet-fire4_5-tuned_from_full",
-            "mtl-squeezenet1_1-imagenet-full",
-        ),
-        ("mtl-squeezenet1_1-imagenet-full", "mtl-squeezenet1_1-imagenet-full"),
-    ],
-)
-def test_a_tuned_name_is_judged_by_the_experiment_it_was_tuned_from(name: str, base: str) -> None:
-    assert before_its_search(name) == base
-    assert base in registry.experiments()
 
 
 def test_quoted_make_targets_are_in_the_makefile() -> None:

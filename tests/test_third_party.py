@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import ROOT
 
 EXAMPLES = re.findall(
@@ -50,13 +52,6 @@ def listed(folder: Path) -> dict[str, Any]:
     return content
 
 
-def test_each_example_is_about_ten_lines() -> None:
-    assert [len([line for line in text.splitlines() if line.strip()]) for text in EXAMPLES] == [
-        10,
-        10,
-    ]
-
-
 BUILD = """
 from benchmark.cli.main import app
 app(["list", "--json"], standalone_mode=False)
@@ -71,6 +66,7 @@ print("built", *(tuple(values.shape) for values in logits.values()), network.par
 """
 
 
+@pytest.mark.slow
 def test_the_documented_ten_lines_add_experiments_that_build(tmp_path: Path) -> None:
     install(tmp_path, "my_gates", EXAMPLES[0])
     install(tmp_path, "my_faces", EXAMPLES[1])
@@ -113,6 +109,7 @@ def test_broken_packages_are_refused_by_name_and_hide_nothing(tmp_path: Path) ->
     assert {"mtl-vgg16-imagenet-full", "mtl-vgg19-imagenet-block5-gate"} <= names
 
 
+@pytest.mark.slow
 def test_packages_may_build_on_each_other_in_any_order(tmp_path: Path) -> None:
     install(tmp_path, "sound", EXAMPLES[0])
     suite = "Suite('gates', 'Do gates help?', ('mtl-vgg19-imagenet-block5-gate',))"
@@ -122,6 +119,7 @@ def test_packages_may_build_on_each_other_in_any_order(tmp_path: Path) -> None:
     assert "gates" in {item["name"] for item in answer["data"]["suites"]}
 
 
+@pytest.mark.slow
 def test_an_unknown_name_hints_at_a_refused_package(tmp_path: Path) -> None:
     install(tmp_path, "my_faces", "import nothing_of_the_kind\n")
     answer = python(tmp_path, FACEBENCH, "show", "mtl-vgg19-imagenet-block5-gate")

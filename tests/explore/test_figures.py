@@ -40,14 +40,6 @@ def test_every_slice_of_the_donut_is_named_after_the_faces_it_stands_for(
     assert seen == len(table)
 
 
-def test_labels_beside_the_donut_do_not_lie_over_each_other(explored: Explored) -> None:
-    axes = donut_figure(explored).axes[0]
-    for side in ("left", "right"):
-        texts = [text for text in axes.texts if text.get_gid() and text.get_ha() == side]
-        heights = sorted(text.get_position()[1] for text in texts)
-        assert all(b - a >= 0.2 for a, b in zip(heights, heights[1:], strict=False))
-
-
 def test_a_bar_says_its_count_and_share(tmp_path: Path) -> None:
     figure = who_figure(explore(faces_aged(tmp_path, [10] * 6 + [70] * 18)))
     by_title = {axes.get_title(loc="left"): axes for axes in figure.axes}

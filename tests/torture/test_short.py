@@ -1,11 +1,10 @@
 """The torture, shortened: every kind of fault that can be made in a few seconds."""
 
-import random
 from pathlib import Path
 
 import pytest
 
-from tests.torture import archives, crowd, fuzz, kills, records, watched
+from tests.torture import crowd, kills, records, watched
 from tests.torture.rows import Fault, Room, Row, table, tried
 
 ALWAYS: tuple[Fault, ...] = (kills.killed_runs, watched.damaged_archives)
@@ -52,16 +51,3 @@ def test_a_torture_that_breaks_counts_as_a_loss(tmp_path: Path) -> None:
 
     row = tried("broken", broken, room(tmp_path, tmp_path))
     assert row.lost == ["the torture broke: ValueError: no tools"]
-
-
-def test_damage_always_changes_something() -> None:
-    rng = random.Random(3)
-    assert all(archives.damaged(b"\0" * 64, rng) != b"\0" * 64 for _ in range(300))
-
-
-def test_what_falls_over_is_told_from_what_is_refused() -> None:
-    def fall(_number: int, _rng: random.Random) -> object:
-        raise KeyError("size")
-
-    assert fuzz.outcome(fall, 0, random.Random(0)).startswith("broke KeyError")
-    assert fuzz.outcome(lambda _, __: 1, 0, random.Random(0)) == "read"
