@@ -52,6 +52,7 @@ def untrained(conditioning: str = "none", input_px: int = 32) -> TrainedRun:
     return TrainedRun(Trained(built, experiment), Path(__file__), 32, "untrained")
 
 
+@pytest.mark.slow
 def test_standardised_features_are_exported_with_their_statistics(tmp_path: Path) -> None:
     experiment = Experiment(
         name="mtl-cnn-none-frozen-standardised",
@@ -81,7 +82,9 @@ def onnx_file(network: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> 
     return export(network, "onnx", path, {"faces given": FACES})
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize(
+    "to", [pytest.param(to, marks=pytest.mark.slow if to == "onnx" else ()) for to in FORMATS]
+)
 def test_what_is_written_says_the_same_and_describes_itself(
     network: TrainedRun, tmp_path: Path, to: Format, request: pytest.FixtureRequest
 ) -> None:
@@ -101,6 +104,7 @@ def test_what_is_written_says_the_same_and_describes_itself(
     assert list(done.path.parent.iterdir()) == [done.path]
 
 
+@pytest.mark.slow
 def test_the_onnx_file_works_without_us_for_any_number_of_faces(onnx_file: Exported) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(onnx_file.path, providers=["CPUExecutionProvider"])

@@ -183,8 +183,7 @@ def test_a_device_that_vanishes_ends_the_run_in_one_sentence(
     assert "AcceleratorError" in (plan.folder / "failed.json").read_text()
 
 
-@pytest.mark.parametrize("channels_last", [True, False])
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(("cached", "channels_last"), [(True, True), (False, False)])
 def test_the_selected_epochs_score_is_the_one_of_the_stored_predictions(
     drawn_faces: FaceSet, tmp_path: Path, *, cached: bool, channels_last: bool
 ) -> None:
