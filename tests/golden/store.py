@@ -63,6 +63,7 @@ COMMANDS: Final = {
 }
 CHANGING: Final = frozenset(
     {
+        "files",
         "generated",
         "created",
         "commit",
