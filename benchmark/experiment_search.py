@@ -5,14 +5,16 @@ numbers; what it means for the definition (depth n of n is `all`, a ratio of 1 i
 here once, so that a trial that changes nothing is the definition itself.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.architectures import architecture_named
 from benchmark.dotted import with_values
 from benchmark.errors import ExperimentError, require
-from benchmark.experiment import Augmentation, Experiment
+from benchmark.experiment_parts import Augmentation
 from benchmark.experiment_ranges import (
     AUGMENTATION,
     DECAY,
@@ -25,6 +27,9 @@ from benchmark.experiment_ranges import (
     Range,
     SearchSpace,
 )
+
+if TYPE_CHECKING:
+    from benchmark.experiment import Experiment
 
 AUGMENTATION_LEVELS: Final = (
     Augmentation(),

@@ -19,9 +19,9 @@ from benchmark.results.intervals import (
     RESAMPLING_SEED,
     Floats,
     cluster_sums,
+    holm,
     resampled,
 )
-from benchmark.results.paired import holm
 from benchmark.results.subgroups import BYS, SMALL_GROUP, By, Labels, group_codes, group_names
 from benchmark.tasks import CLASS_NAMES, TaskName, n_classes
 

@@ -11,7 +11,7 @@ Differences are those of the arm minus its reference, as fractions.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -21,13 +21,13 @@ from scipy import special, stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from benchmark.errors import RunError
+from benchmark.results.intervals import ALPHA as ALPHA
 from benchmark.results.intervals import CONFIDENCE, Floats
+from benchmark.results.intervals import holm as holm
 
 Labels = npt.NDArray[np.integer[Any]]
 Test = Literal["mcnemar", "faces", "faces_and_seeds"]
 
-ALPHA: Final = 0.05
-"""A corrected p of this or less is significant."""
 POWER: Final = 0.8
 """The probability with which the minimum detectable difference is found."""
 
@@ -245,26 +245,6 @@ def minimum_detectable(difference: Difference, level: float) -> float:
     sd = np.sqrt(difference.only_arm + difference.only_reference)
     floor = special.gammaincinv(np.ceil(np.log2(2 / level)), POWER)
     return float(min(max(quantiles * sd, floor) / difference.n_faces, 1.0))
-
-
-def holm(p_values: Sequence[float]) -> tuple[list[float], float]:
-    """Correct the p-values of one family, and give the level left for those not rejected.
-
-    Holm's procedure holds the smallest of m p-values against 0.05 / m, the next against
-    0.05 / (m - 1), and so on until one fails. After r rejections, any of the others would have
-    been rejected too at 0.05 / (m - r) or less, all else staying as it is.
-    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
-    Journal of Statistics 6 (1979). Not by statsmodels' multipletests, to which a test holds it:
-    that one collects garbage on every call, which a leaderboard of 200 rows waited 2.3 s for.
-    """
-    if not p_values:
-        return [], ALPHA
-    p, n = np.asarray(p_values, dtype=np.float64), len(p_values)
-    ascending = np.argsort(p)
-    corrected = np.empty(n)
-    corrected[ascending] = np.maximum.accumulate(p[ascending] * np.arange(n, 0, -1)).clip(max=1.0)
-    n_rejected = int((corrected <= ALPHA).sum())
-    return corrected.tolist(), ALPHA / max(n - n_rejected, 1)
 
 
 @dataclass(frozen=True)
