@@ -87,10 +87,11 @@ mutation: setup ## Put small faults into the code and count those that no test n
 coverage: setup ## Run all tests and say which lines of the package none of them reaches
 	$(PYTEST) --cov benchmark --cov experiments --cov-report term:skip-covered
 
-check: setup ## Check formatting, lint and types
+check: setup ## Check formatting, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: setup ## Format and mend what ruff can
 	$(BIN)/ruff format .

@@ -10,17 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from benchmark.inference import predict as predict
-    from benchmark.notebook import leaderboard as leaderboard
-    from benchmark.notebook import load_run as load_run
+    from benchmark.inference.predict import predict as predict
+    from benchmark.reporting.notebook import leaderboard as leaderboard
+    from benchmark.reporting.notebook import load_run as load_run
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "leaderboard", "load_run", "predict"]
 
 _LAZY: Final = {
-    "leaderboard": "benchmark.notebook",
-    "load_run": "benchmark.notebook",
-    "predict": "benchmark.inference",
+    "leaderboard": "benchmark.reporting.notebook",
+    "load_run": "benchmark.reporting.notebook",
+    "predict": "benchmark.inference.predict",
 }
 """What is to be had from here, by the module that is imported when it is asked for."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmark.experiment import Experiment
+from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json
 
 

@@ -9,14 +9,7 @@ Expect  one seed, runs in docs/RESULTS.md, test: all three at once 70.7 / 91.5 /
         group / gender / race, each alone 71.1 / 92.0 / 83.4 %
 """
 
-from benchmark.experiment import (
-    TASKS,
-    Augmentation,
-    Backbone,
-    Experiment,
-    Head,
-    Recipe,
-)
+from benchmark.experiment import TASKS, Augmentation, Backbone, Experiment, Head, Recipe
 from experiments.variations import seeing_gender
 
 MTL_SHORT = Experiment(

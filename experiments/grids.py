@@ -27,9 +27,17 @@ Expect  the study's own numbers, beside which ours are shown; 1e-3 best for froz
 
 from dataclasses import replace
 
-from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Protocol, Recipe
-from benchmark.experiment_grids import GridSpace
-from benchmark.experiment_ranges import RATE, Choices
+from benchmark.experiment import (
+    RATE,
+    Augmentation,
+    Backbone,
+    Choices,
+    Experiment,
+    GridSpace,
+    Head,
+    Protocol,
+    Recipe,
+)
 
 SOURCE = "the study's notebooks on hyper-parameters, folder 1"
 BATCH = "recipe.batch_size"

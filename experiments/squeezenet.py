@@ -9,8 +9,20 @@ Expect  one seed, runs in docs/RESULTS.md, test age group / gender / race: froze
         45.9 / 71.2 / 47.6 %. Logistic regression on its pooled features: docs/WEIGHTS.md
 """
 
-from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Recipe
-from benchmark.experiment_ranges import DECAY, DEPTH, RATE, RATIO, Floats, Integers, SearchSpace
+from benchmark.experiment import (
+    DECAY,
+    DEPTH,
+    RATE,
+    RATIO,
+    Augmentation,
+    Backbone,
+    Experiment,
+    Floats,
+    Head,
+    Integers,
+    Recipe,
+    SearchSpace,
+)
 
 FROZEN_SHORT = Experiment(
     name="mtl-squeezenet1_1-imagenet-frozen-short",

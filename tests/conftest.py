@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from playwright.sync_api import Browser
 
-    from benchmark.faces.store import FaceSet
+    from benchmark.data.dataset import FaceSet
 
 # Before anything imports mlflow, timm or torch.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -30,7 +30,7 @@ def _pictures_drawn_once() -> Iterator[None]:
 
     Later runs get copies. `tests/results/test_figures.py` draws them as they are.
     """
-    from benchmark.results import artifacts, figures
+    from benchmark.evaluation import artifacts, figures
 
     drawn: dict[str, bytes] = {}
     write_png = figures.write_png
@@ -66,9 +66,9 @@ def shared_file(*parts: str) -> Path:
 @pytest.fixture(scope="session")
 def drawn_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory with 240 drawn faces of 32 px, made once."""
-    from benchmark.faces.choice import STORED_NAME
-    from benchmark.faces.drawn import draw_faces
-    from benchmark.faces.store import store_faces
+    from benchmark.data.dataset import store_faces
+    from benchmark.data.drawn import draw_faces
+    from benchmark.data.sample import STORED_NAME
 
     data_dir = tmp_path_factory.mktemp("data")
     drawn = draw_faces(240, seed=3, image_px=32)
@@ -79,7 +79,7 @@ def drawn_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def drawn_faces(drawn_data_dir: Path) -> "FaceSet":
     """The data set in `drawn_data_dir`."""
-    from benchmark.faces.choice import choose_dataset
+    from benchmark.data.sample import choose_dataset
 
     return choose_dataset(drawn_data_dir)
 
@@ -92,15 +92,15 @@ def trained_runs_dir(tmp_path_factory: pytest.TempPathFactory, drawn_faces: "Fac
     """
     import torch
 
-    from benchmark.checkpoints import save_weights
-    from benchmark.experiment import Backbone, Experiment, Head, Recipe
-    from benchmark.faces.batches import FaceBatches
+    from benchmark.data.batches import FaceBatches
+    from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
     from benchmark.files import write_json
     from benchmark.models.network import build_network
-    from benchmark.plans import Settings, plan_run
-    from benchmark.run_folders import begin, parts_for, write_answers
+    from benchmark.runs.checkpoints import save_weights
+    from benchmark.runs.folder import begin, parts_for, write_answers
+    from benchmark.runs.plan import Settings, plan_run
     from benchmark.training.device import Device
-    from benchmark.training.probabilities import probabilities
+    from benchmark.training.predict import probabilities
 
     experiment = Experiment(
         name="mtl-cnn-none-full-tiny",

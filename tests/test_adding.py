@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from benchmark import registry
 from benchmark.cli.main import app
-from benchmark.faces.drawn import draw_faces
+from benchmark.data.drawn import draw_faces
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "docs/ADDING.md").read_text(encoding="utf-8")

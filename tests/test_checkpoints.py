@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmark.checkpoints import load_checkpoint, save_checkpoint, save_weights
 from benchmark.models.network import build_network
-from benchmark.models.readers import header_of
+from benchmark.models.weight_readers import header_of
+from benchmark.runs.checkpoints import load_checkpoint, save_checkpoint, save_weights
 from tests.results.conftest import an_experiment
 
 STATE = {"network": {"weight": torch.arange(4096.0)}, "epochs_done": 3, "history": [{"epoch": 1}]}

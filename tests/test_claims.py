@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmark.claims import claimed, holder, is_held
+from benchmark.files import claimed, holder, is_held
 
 
 def test_a_claim_is_free_again_after_the_block(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_claim_is_free_again_after_the_block(tmp_path: Path) -> None:
 def test_another_process_sees_the_claim_and_its_death_frees_it(tmp_path: Path) -> None:
     path = tmp_path / "claim"
     code = (
-        "import sys, pathlib; from benchmark.claims import claimed\n"
+        "import sys, pathlib; from benchmark.files import claimed\n"
         "with claimed(pathlib.Path(sys.argv[1])) as mine: print(mine, flush=True); input()"
     )
     other = subprocess.Popen(

@@ -8,7 +8,7 @@ import pytest
 
 from benchmark import registry
 from benchmark.architectures import ARCHITECTURES
-from benchmark.experiment import Protocol
+from benchmark.experiment.definition import Protocol
 from benchmark.identity import Ingredients, family_of
 from benchmark.tasks import TASKS
 from tests.conftest import shared_file

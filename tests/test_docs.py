@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmark import registry, tuned
+from benchmark import registry
 from benchmark.cli.main import app
 from tests.docs_commands import ROOT, Quoted, commands_of, quoted_commands
 from tests.results.conftest import RunBuilder, exact_predictions
@@ -93,7 +93,7 @@ def test_quoted_experiments_and_suites_are_registered() -> None:
         assert names - TO_BE_WRITTEN <= set(registry.experiments()), told(item)
         if "--suite" in item.words[:-1]:
             suite = item.words[item.words.index("--suite") + 1]
-            assert suite.isupper() or suite in {*registry.suites(), tuned.SUITE}, told(item)
+            assert suite.isupper() or suite in {*registry.suites(), registry.TUNED}, told(item)
 
 
 def test_quoted_make_targets_are_in_the_makefile() -> None:

@@ -11,23 +11,23 @@ from pathlib import Path
 import pytest
 
 from benchmark import registry
-from benchmark.explore.numbers import explore
-from benchmark.explore.page import write_exploration
-from benchmark.faces.store import FaceSet
-from benchmark.report.overview import which_network
-from benchmark.report.page import portraits, write_page
-from benchmark.report.whom import for_whom
-from benchmark.results import card_text, leaderboard_page
-from benchmark.results.board import Leaderboard
-from benchmark.results.card import model_card
-from benchmark.results.library import Library
-from benchmark.results.row import Row
-from benchmark.results.rows import read_run
-from benchmark.tuning.grids import write_grid
-from benchmark.tuning.ledger import Told
-from benchmark.tuning.pages import write_pages as write_search
+from benchmark.comparison.leaderboard import Leaderboard
+from benchmark.comparison.library import Library
+from benchmark.comparison.rows import Row, read_run
+from benchmark.data.dataset import FaceSet
+from benchmark.reporting import tables
+from benchmark.reporting.card import model_card
+from benchmark.reporting.costs import which_network
+from benchmark.reporting.explore_numbers import explore
+from benchmark.reporting.explore_page import write_exploration
+from benchmark.reporting.page import portraits, write_page
+from benchmark.reporting.subgroups import for_whom
+from benchmark.runs import notes as card_text
+from benchmark.tuning.outcome import write_grid
+from benchmark.tuning.outcome import write_pages as write_search
 from benchmark.tuning.search import Limits, search
 from benchmark.tuning.study import Study
+from benchmark.tuning.trials import Told
 from tests.report.stores import builder, evidence_of, finish
 from tests.results.boards import a_board, a_row
 from tests.results.conftest import an_experiment, made_up_predictions
@@ -96,7 +96,7 @@ def leaderboard(_folder: Path, name: str, _faces: FaceSet) -> str:
     """A leaderboard; rows, remarks, data set and notes are called `name`."""
     row = dataclasses.replace(a_row(), remarks=(name,))
     board: Leaderboard = a_board(row, Row("reference", name), Row("missing", name))
-    return leaderboard_page.page(dataclasses.replace(board, dataset=name, notes=(name,)))
+    return tables.page(dataclasses.replace(board, dataset=name, notes=(name,)))
 
 
 def card(folder: Path, name: str, _faces: FaceSet) -> str:
@@ -145,12 +145,12 @@ def called(faces: FaceSet, name: str) -> FaceSet:
 
 
 PAGES: dict[str, Writer] = {
-    "benchmark/report/page.py": report,
-    "benchmark/results/leaderboard_page.py": leaderboard,
-    "benchmark/results/card_text.py": card,
-    "benchmark/explore/page.py": exploration,
-    "benchmark/tuning/pages.py": search_page,
-    "benchmark/tuning/grids.py": surface,
+    "benchmark/reporting/page.py": report,
+    "benchmark/reporting/tables.py": leaderboard,
+    "benchmark/runs/notes.py": card,
+    "benchmark/reporting/explore_page.py": exploration,
+    "benchmark/tuning/outcome.py (search)": search_page,
+    "benchmark/tuning/outcome.py (grid)": surface,
 }
 """Every file that writes HTML, and how a test has it write a page."""
 
@@ -177,4 +177,5 @@ def test_every_file_that_writes_html_is_among_them() -> None:
         for path in sorted((ROOT / "benchmark").rglob("*.py"))
         if marks.search(path.read_text(encoding="utf-8"))
     }
-    assert written - {"benchmark/models/readers.py"} == set(PAGES)
+    writers = {name.partition(" (")[0] for name in PAGES}
+    assert written - {"benchmark/models/weight_readers.py"} == writers

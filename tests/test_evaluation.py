@@ -10,17 +10,17 @@ import torch
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
+from benchmark.data.dataset import FaceSet, open_faces
+from benchmark.data.prepare import prepare
+from benchmark.data.sample import draw_sample
 from benchmark.errors import DataError, RunError
-from benchmark.evaluation import Evaluation, evaluate, evaluation_folder, unseen_rows, write
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
-from benchmark.faces.prepare import prepare
-from benchmark.faces.sample import draw_sample
-from benchmark.faces.store import FaceSet, open_faces
-from benchmark.plans import Settings, plan_run
-from benchmark.results.predictions import read_predictions
-from benchmark.results.record import RunRecord
-from benchmark.run_folders import parts_for
-from benchmark.runs import Failed, run_all
+from benchmark.evaluation.predictions import read_predictions
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
+from benchmark.inference.evaluate import Evaluation, evaluate, evaluation_folder, unseen_rows, write
+from benchmark.record import RunRecord
+from benchmark.runs.folder import parts_for
+from benchmark.runs.plan import Settings, plan_run
+from benchmark.runs.run import Failed, run_all
 from benchmark.tasks import MISSING, TaskName
 from benchmark.training.device import Device
 from tests.faces.fairface import fairface_of

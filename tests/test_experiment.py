@@ -9,7 +9,7 @@ import pytest
 
 from benchmark import registry
 from benchmark.errors import ExperimentError
-from benchmark.experiment import (
+from benchmark.experiment.definition import (
     Augmentation,
     Backbone,
     Experiment,

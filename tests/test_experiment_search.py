@@ -8,8 +8,15 @@ import pytest
 
 from benchmark import registry
 from benchmark.errors import ExperimentError
-from benchmark.experiment import Experiment
-from benchmark.experiment_ranges import (
+from benchmark.experiment.definition import Experiment
+from benchmark.experiment.search_points import (
+    check_space,
+    experiment_at,
+    point_of,
+    settings_at,
+    space_of,
+)
+from benchmark.experiment.space import (
     AUGMENTATION,
     DECAY,
     DEPTH,
@@ -21,7 +28,6 @@ from benchmark.experiment_ranges import (
     Range,
     SearchSpace,
 )
-from benchmark.experiment_search import check_space, experiment_at, point_of, settings_at, space_of
 
 FULL = registry.experiment("mtl-squeezenet1_1-imagenet-full")
 FROZEN = registry.experiment("mtl-squeezenet1_1-imagenet-frozen-short")

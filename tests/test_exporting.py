@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import exporting
 from benchmark.errors import RunError
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
-from benchmark.exporting import (
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
+from benchmark.inference import export as exporting
+from benchmark.inference.export import (
     ENDINGS,
     FORMATS,
     Exported,
@@ -22,12 +22,11 @@ from benchmark.exporting import (
     read_description,
     resizing_matrix,
 )
+from benchmark.inference.load import Trained, TrainedRun, load_trained, network_of_run
 from benchmark.models.heads import StandardisedHead
 from benchmark.models.network import build_network
 from benchmark.models.preprocessing import CAFFE, InputScaling
 from benchmark.tasks import CLASS_NAMES
-from benchmark.trained import Trained, load_trained
-from benchmark.trained_runs import TrainedRun, network_of_run
 
 FACES = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmark import registry
-from benchmark.experiment import Protocol, Subset
+from benchmark.experiment.definition import Protocol, Subset
 from benchmark.identity import Ingredients, family_of, identity_of, steering_content
 
 CNN = registry.experiment("mtl-cnn-none-full-short")

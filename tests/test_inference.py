@@ -8,15 +8,15 @@ import pytest
 from PIL import Image
 
 import benchmark
+from benchmark.data.crop import CropOptions
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError, RunError
-from benchmark.faces.crop import CropOptions
-from benchmark.faces.store import FaceSet
-from benchmark.inference import Cropping, Predictor, predict
-from benchmark.results.calibration import tempered
-from benchmark.results.predictions import probability_columns, read_predictions
-from benchmark.results.record import RunRecord, all_records
+from benchmark.evaluation.calibration import tempered
+from benchmark.evaluation.predictions import probability_columns, read_predictions
+from benchmark.inference.load import network_of_run
+from benchmark.inference.predict import Cropping, Predictor, predict
+from benchmark.record import RunRecord, all_records
 from benchmark.tasks import CLASS_NAMES, TASKS
-from benchmark.trained_runs import network_of_run
 from benchmark.training.device import choose_device
 from tests.faces.detectors import WHITE, scene
 from tests.faces.sources import encoded, folder_of, picture
@@ -176,7 +176,7 @@ def test_many_pictures_are_read_in_pieces_and_stay_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = predict(test_faces[0], RUN, runs_dir=trained_runs_dir)
-    monkeypatch.setattr("benchmark.inference.CHUNK_FACES", 7)
+    monkeypatch.setattr("benchmark.inference.predict.CHUNK_FACES", 7)
     pieces = predict(test_faces[0], RUN, runs_dir=trained_runs_dir)
     assert pieces["file"].tolist() == whole["file"].tolist()
     np.testing.assert_allclose(pieces[COLUMNS], whole[COLUMNS], atol=1e-6)

@@ -6,16 +6,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmark import keeper
-from benchmark.checkpoints import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
-from benchmark.faces.batches import FaceBatches
-from benchmark.faces.store import FaceSet
-from benchmark.keeper import Keeper
+from benchmark.data.batches import FaceBatches
+from benchmark.data.dataset import FaceSet
+from benchmark.evaluation.predictions import read_predictions
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.models.network import build_network
-from benchmark.plans import Plan, Settings, plan_run
-from benchmark.results.predictions import read_predictions
-from benchmark.runs import Advanced, Started, run
+from benchmark.runs import checkpoints
+from benchmark.runs.checkpoints import CHECKPOINT_FILE, Keeper, load_checkpoint, save_checkpoint
+from benchmark.runs.plan import Plan, Settings, plan_run
+from benchmark.runs.run import Advanced, Started, run
 from benchmark.training.trainer import EpochResult, TrainingState, start
 from tests.training.small import CPU
 
@@ -70,7 +69,7 @@ class Course:
         self.cost = 0.0
         self.kept: list[int] = []
         self.keeper = Keeper(plan, where, [], self.clock)
-        monkeypatch.setattr(keeper, "save_checkpoint", self._save)
+        monkeypatch.setattr(checkpoints, "save_checkpoint", self._save)
 
     def _save(self, path: Path, checkpoint: dict[str, Any]) -> None:
         save_checkpoint(path, checkpoint)
@@ -141,8 +140,8 @@ def test_a_run_stopped_after_epochs_that_were_not_kept_ends_as_an_undisturbed_on
     where = settings(tmp_path / "stopped")
     plan = a_plan(drawn_faces, where)
     with monkeypatch.context() as patched:
-        patched.setattr(keeper, "CHEAP_SECONDS", 0.0)
-        patched.setattr(keeper, "SHARE", 1e-9)
+        patched.setattr(checkpoints, "CHEAP_SECONDS", 0.0)
+        patched.setattr(checkpoints, "SHARE", 1e-9)
         stopped = run(plan, faces, where)
         for event in stopped:
             step = event.step if isinstance(event, Advanced) else None

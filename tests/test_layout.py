@@ -1,60 +1,12 @@
-"""The rooms' rules: imports point down only, heavy packages stay where they are used."""
+"""Beyond the layers of pyproject.toml: where packages are used, who prints, and no pictures."""
 
 import ast
 import functools
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("benchmark.errors",),
-    ("benchmark.tasks", "benchmark.files", "benchmark.dotted", "benchmark.claims"),
-    (
-        "benchmark.architectures",
-        "benchmark.timm_models",
-        "benchmark.experiment_protocol",
-        "benchmark.experiment_ranges",
-        "benchmark.experiment_subset",
-        "benchmark.study_row",
-    ),
-    ("benchmark.experiment", "benchmark.experiment_search", "benchmark.experiment_grids"),
-    ("experiments",),
-    (
-        "benchmark.registry",
-        "benchmark.tuned",
-        "benchmark.identity",
-        "benchmark.provenance",
-        "benchmark.settings",
-    ),
-    ("benchmark.faces", "benchmark.models", "benchmark.results.record"),
-    ("benchmark.results",),
-    ("benchmark.training",),
-    ("benchmark.checkpoints", "benchmark.run_notes", "benchmark.trained", "benchmark.evaluation"),
-    ("benchmark.tracking", "benchmark.plans"),
-    (
-        "benchmark.keeper",
-        "benchmark.programs",
-        "benchmark.run_folders",
-        "benchmark.run_ways",
-        "benchmark.verification",
-        "benchmark.leftovers",
-    ),
-    ("benchmark.trained_runs",),
-    ("benchmark.runs", "benchmark.inference", "benchmark.exporting"),
-    ("benchmark.references", "benchmark.leaderboards", "benchmark.notebook"),
-    ("benchmark.tuning", "benchmark.speed", "benchmark.explore", "benchmark.report"),
-    ("benchmark.cli",),
-)
-"""From the ground up; a module may import its own layer's package and every layer below."""
-
-
-def test_a_module_has_one_layer() -> None:
-    """Else a merge that names one twice would move it without a word."""
-    named = Counter(prefix for layer in LAYERS for prefix in layer)
-    assert [prefix for prefix, times in named.items() if times > 1] == []
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -74,39 +26,14 @@ def imports(path: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def layer_of(module: str) -> int | None:
-    found = [
-        (len(prefix), height)
-        for height, layer in enumerate(LAYERS)
-        for prefix in layer
-        if module == prefix or module.startswith(prefix + ".")
-    ]
-    return max(found)[1] if found else None
-
-
-def test_imports_point_down() -> None:
-    for name, path in modules():
-        if name == "benchmark":
-            continue
-        height = layer_of(name)
-        assert height is not None, f"{name} belongs to no layer: add it to LAYERS"
-        for imported in imports(path):
-            other = layer_of(imported)
-            assert other is None or other <= height, f"{name} imports {imported} from above"
-
-
 ONLY_IN = {
-    "mlflow": {"benchmark.tracking"},
-    "optuna": {"benchmark.tuning"},
     "rich": {"benchmark.cli"},
     "typer": {"benchmark.cli"},
     "plotly": {"benchmark.tuning"},
     "timm": {"benchmark.timm_models", "benchmark.speed.loops"},
     "matplotlib": {
-        f"benchmark.results.{prefix}figures"
-        for prefix in ("", "calibration_", "study_", "subgroup_", "suspect_")
-    }
-    | {"benchmark.explore", "benchmark.speed.report"},
+        *("benchmark.evaluation.figures", "benchmark.reporting", "benchmark.speed.report"),
+    },
     "pytorch_lightning": {"benchmark.speed.loops"},
 }
 
@@ -117,12 +44,6 @@ def test_packages_stay_where_they_are_used() -> None:
             used = any(item == package or item.startswith(package + ".") for item in imports(path))
             at_home = any(name == place or name.startswith(place + ".") for place in places)
             assert at_home or not used, f"{name} imports {package}, which belongs to {places}"
-
-
-def test_definitions_import_nothing_but_the_experiment_module() -> None:
-    for path in sorted(ROOT.glob("experiments/*.py")):
-        ours = {item for item in imports(path) if item.startswith("benchmark")}
-        assert all(item.startswith("benchmark.experiment") for item in ours), path.name
 
 
 def test_only_the_command_line_prints_or_exits() -> None:

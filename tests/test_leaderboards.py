@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from benchmark import registry
+from benchmark.comparison.leaderboard import Leaderboard
 from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_text
-from benchmark.leaderboards import Places, leaderboards, runs_at_hand, stem_of
-from benchmark.results.board import Leaderboard
+from benchmark.reporting.leaderboards import Places, leaderboards, runs_at_hand, stem_of
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 GENDER = registry.experiment("gender-cnn-none-full-short")

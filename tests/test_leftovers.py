@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmark.claims import claimed
 from benchmark.cli.main import app
-from benchmark.leftovers import KINDS, SETTLED_SECONDS, leftovers
+from benchmark.files import claimed
+from benchmark.runs.leftovers import KINDS, SETTLED_SECONDS, leftovers
 
 
 def a_run(runs_dir: Path, identity: str, *ends: str) -> Path:

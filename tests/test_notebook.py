@@ -13,11 +13,11 @@ import pytest
 
 import benchmark
 from benchmark import leaderboard, load_run, registry
+from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
 from benchmark.files import write_json
-from benchmark.results.columns import COLUMNS
-from benchmark.results.row import Row
-from benchmark.tuned import named
+from benchmark.registry import named
+from benchmark.reporting.columns import COLUMNS
 from tests.results.conftest import RunBuilder, exact_predictions
 
 QUICKSTART = Path(__file__).parents[1] / "docs/quickstart.ipynb"
@@ -37,7 +37,8 @@ def one_run(runs: RunBuilder, *, seed: int = 0) -> str:
 def test_importing_the_package_and_asking_its_commands_for_help_loads_nothing_heavy() -> None:
     code = (
         "import sys, benchmark, benchmark.errors\n"
-        "heavy = {'torch', 'pandas', 'numpy', 'mlflow', 'benchmark.notebook'} & set(sys.modules)\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'mlflow', 'benchmark.reporting.notebook'}\n"
+        "heavy &= set(sys.modules)\n"
         "import benchmark.cli.compare, benchmark.cli.leaderboard, benchmark.cli.registry\n"
         "heavy |= {'torch', 'sklearn', 'statsmodels', 'mlflow', 'timm'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"

@@ -12,23 +12,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmark.checkpoints import save_weights
+from benchmark.data.batches import FaceBatches
+from benchmark.data.dataset import FaceSet, store_faces
+from benchmark.data.drawn import draw_faces
+from benchmark.data.sample import choose_dataset
+from benchmark.data.splits import Rows
 from benchmark.errors import WeightsError, WeightsMissing
-from benchmark.experiment import Backbone, Experiment, Head, Protocol, Recipe
-from benchmark.faces.batches import FaceBatches
-from benchmark.faces.choice import choose_dataset
-from benchmark.faces.drawn import draw_faces
-from benchmark.faces.splits import Rows
-from benchmark.faces.store import FaceSet, store_faces
+from benchmark.evaluation.predictions import read_predictions
+from benchmark.experiment.definition import Backbone, Experiment, Head, Protocol, Recipe
 from benchmark.files import write_json
-from benchmark.models.adding import Declaration, add_own
 from benchmark.models.network import build_network
+from benchmark.models.weight_adding import Declaration, add_own
 from benchmark.models.weights import load
-from benchmark.plans import Settings, plan_run
-from benchmark.results.predictions import read_predictions
-from benchmark.results.record import RunRecord, work_folder
-from benchmark.run_folders import parts_for, write_answers
-from benchmark.runs import Finished, Missing, run, run_all
+from benchmark.record import RunRecord, work_folder
+from benchmark.runs.checkpoints import save_weights
+from benchmark.runs.folder import parts_for, write_answers
+from benchmark.runs.plan import Settings, plan_run
+from benchmark.runs.run import Finished, Missing, run, run_all
 from benchmark.tasks import TASKS, TaskName, n_classes
 from benchmark.training.device import Device
 

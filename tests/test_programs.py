@@ -7,14 +7,8 @@ import pytest
 import torch
 
 from benchmark import registry
-from benchmark.plans import Settings
-from benchmark.programs import (
-    PAYS_FROM_STEPS,
-    decided,
-    program_of,
-    steps_of,
-    worth_compiling,
-)
+from benchmark.runs.execution import PAYS_FROM_STEPS, decided, program_of, steps_of, worth_compiling
+from benchmark.runs.plan import Settings
 from benchmark.training.device import Device
 from benchmark.training.steps import SpeedSettings
 

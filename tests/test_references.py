@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.comparison.label_noise import CEILING
+from benchmark.comparison.references import CELLS, MAJORITY, ON_PIXELS, References, small_pictures
+from benchmark.comparison.rows import Row, Setting
+from benchmark.data.dataset import FaceSet, store_faces
 from benchmark.errors import RunError
-from benchmark.experiment import Protocol, Subset
-from benchmark.faces.store import FaceSet, store_faces
-from benchmark.references import CELLS, ON_PIXELS, References, small_pictures
-from benchmark.results.label_noise import CEILING
-from benchmark.results.predictions import predicted_tasks, read_predictions
-from benchmark.results.reference_rows import MAJORITY
-from benchmark.results.row import Row, Setting
+from benchmark.evaluation.predictions import predicted_tasks, read_predictions
+from benchmark.experiment.definition import Protocol, Subset
 from benchmark.tasks import MISSING, TASKS
 
 YEARS = np.array([7, 20, 33, 50, 70])
@@ -89,7 +88,7 @@ def test_the_labels_ceiling_stands_in_tables_of_everyone_on_an_honest_split(
     """As if the faces were pairs of near-duplicates."""
     repeated = painted.table.assign(cluster=np.arange(len(painted.table)) // 2)
     faces = FaceSet(painted.folder, painted.manifest | {"drawn": False}, repeated)
-    monkeypatch.setattr("benchmark.references.prepared_datasets", lambda _: [faces])
+    monkeypatch.setattr("benchmark.comparison.references.prepared_datasets", lambda _: [faces])
     references = References(tmp_path, tmp_path)
     everyone = setting_of(faces)
     rows = references.rows(everyone, ("gender",))

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark import registry
 from benchmark.errors import ExperimentError
-from benchmark.experiment import Backbone, Experiment, Head, Recipe, Suite
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Suite
 from benchmark.identity import steering_content
 
 ALL = tuple(registry.experiments().values())

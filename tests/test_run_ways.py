@@ -9,27 +9,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmark import runs
+from benchmark.data.batches import FaceBatches
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
-from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Recipe
-from benchmark.faces.batches import FaceBatches
-from benchmark.faces.store import FaceSet
+from benchmark.evaluation.predictions import predictions_table, read_predictions, write_predictions
+from benchmark.experiment.definition import Augmentation, Backbone, Experiment, Head, Recipe
+from benchmark.inference.load import load_trained
 from benchmark.models.heads import StandardisedHead
 from benchmark.models.network import build_network
-from benchmark.plans import Plan, Settings, plan_run
-from benchmark.results.predictions import (
-    predictions_table,
-    read_predictions,
-    write_predictions,
-)
-from benchmark.run_folders import begin, parts_for
-from benchmark.run_ways import RunWays
-from benchmark.runs import Advanced, Prepared, run
+from benchmark.runs import run as runs
+from benchmark.runs.execution import RunWays
+from benchmark.runs.folder import begin, parts_for
+from benchmark.runs.plan import Plan, Settings, plan_run
+from benchmark.runs.run import Advanced, Prepared, run
 from benchmark.tasks import TaskName
-from benchmark.trained import load_trained
 from benchmark.training.device import Device, choose_device
+from benchmark.training.predict import probabilities
 from benchmark.training.prefix_cache import CacheSettings
-from benchmark.training.probabilities import probabilities
 from benchmark.training.reading import Reader
 from benchmark.training.trainer import EpochResult
 

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark.claims import claimed
+from benchmark.data.batches import FaceBatches
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError, RunError, WeightsMissing
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
-from benchmark.faces.batches import FaceBatches
-from benchmark.faces.store import FaceSet
+from benchmark.evaluation.predictions import read_predictions
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
+from benchmark.files import claimed
 from benchmark.models.network import Network
-from benchmark.plans import Plan, Settings, plan_run
-from benchmark.results.predictions import read_predictions
-from benchmark.results.record import RunRecord, all_records
-from benchmark.runs import (
+from benchmark.record import RunRecord, all_records
+from benchmark.runs.plan import Plan, Settings, plan_run
+from benchmark.runs.run import (
     Advanced,
     Failed,
     Finished,
@@ -261,7 +261,7 @@ def test_a_disk_that_takes_no_more_ends_in_a_sentence_and_no_done_run(
 
 
 def test_a_data_error_is_not_swallowed(tmp_path: Path) -> None:
-    from benchmark.faces.choice import choose_dataset
+    from benchmark.data.sample import choose_dataset
 
     with pytest.raises(DataError, match="no data set 'nobody' is prepared"):
         choose_dataset(tmp_path, "nobody")

@@ -9,7 +9,7 @@ from timm.models import get_arch_pretrained_cfgs
 from benchmark import timm_models
 from benchmark.architectures import FROM_TIMM, architecture_named
 from benchmark.errors import ExperimentError
-from benchmark.experiment import Backbone
+from benchmark.experiment.definition import Backbone
 
 
 def by_stage(name: str) -> list[int]:

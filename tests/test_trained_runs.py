@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmark.errors import RunError, WeightsError
-from benchmark.models.readers import header_of
-from benchmark.results.record import RunRecord, all_records
-from benchmark.trained_runs import network_of_file, network_of_run
+from benchmark.inference.load import network_of_file, network_of_run
+from benchmark.models.weight_readers import header_of
+from benchmark.record import RunRecord, all_records
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from benchmark import registry
 from benchmark.cli.main import app
 from benchmark.errors import ExperimentError
-from benchmark.experiment import Experiment
-from benchmark.tuned import named, read_tuned, tuned_folder, tuned_name
+from benchmark.experiment.definition import Experiment
+from benchmark.registry import named, read_tuned, tuned_folder, tuned_name
 
 FULL = registry.experiment("mtl-squeezenet1_1-imagenet-full")
 

@@ -9,15 +9,15 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
+from benchmark.data.dataset import FaceSet
+from benchmark.data.prepare import prepare
 from benchmark.errors import RunError
-from benchmark.faces.prepare import prepare
-from benchmark.faces.store import FaceSet
-from benchmark.models.readers import header_of
-from benchmark.results.metrics import SCORING_VERSION
-from benchmark.results.record import RunRecord, work_folder
-from benchmark.results.rescoring import rescore
-from benchmark.results.seals import SEAL, with_seal
-from benchmark.verification import Finding, verify
+from benchmark.evaluation.artifacts import SEAL, with_seal
+from benchmark.evaluation.metrics import SCORING_VERSION
+from benchmark.evaluation.rescoring import rescore
+from benchmark.models.weight_readers import header_of
+from benchmark.record import RunRecord, work_folder
+from benchmark.runs.verify import Finding, verify
 from tests.faces.fairface import fairface_of
 from tests.test_runs import done_run, settings
 

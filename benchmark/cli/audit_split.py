@@ -24,9 +24,8 @@ from benchmark.errors import DataError
 from benchmark.files import replacing
 
 if TYPE_CHECKING:
-    from benchmark.faces.progress import OnProgress
-    from benchmark.faces.split_audit import PartOverlap, SplitAudit
-    from benchmark.faces.split_matches import Match
+    from benchmark.data.progress import OnProgress
+    from benchmark.data.split_audit import Match, PartOverlap, SplitAudit
 
 EXAMPLES = """
 Examples:
@@ -81,7 +80,7 @@ def audit_split(
     Exits with 0 if the split is clean, with 1 if it leaks or if names alone
     cannot tell, and with 2 if a part cannot be read.
     """
-    from benchmark.faces import split_audit
+    from benchmark.data import split_audit
 
     findings: list[DataError] = []
     with speaking("audit-split", as_json=as_json) as answer:
@@ -194,7 +193,7 @@ def _warnings(audit: "SplitAudit", images: Path | None) -> list[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    from benchmark.faces.split_lists import printable
+    from benchmark.data.split_lists import printable
 
     shown = ", ".join(printable(name) for name in names[:SHOWN_NAMES])
     more = len(names) - SHOWN_NAMES
@@ -202,9 +201,9 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _as_data(audit: "SplitAudit", honest: Sequence[float]) -> dict[str, Any]:
-    from benchmark.faces.hashing import METHOD, THRESHOLD_BITS
-    from benchmark.faces.split_audit import highest_accuracy
-    from benchmark.faces.split_lists import printable
+    from benchmark.data.duplicates import METHOD, THRESHOLD_BITS
+    from benchmark.data.split_audit import highest_accuracy
+    from benchmark.data.split_lists import printable
 
     parts = []
     for number, part in enumerate(audit.parts):
@@ -266,7 +265,7 @@ def _overlap_data(overlap: "PartOverlap") -> dict[str, Any]:
 
 
 def _pair(overlap: "PartOverlap", match: "Match") -> dict[str, Any]:
-    from benchmark.faces.split_lists import printable
+    from benchmark.data.split_lists import printable
 
     return {
         "part": overlap.part,

@@ -7,8 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from benchmark.faces.split_audit import PartOverlap, SplitAudit
-    from benchmark.faces.split_matches import Match
+    from benchmark.data.split_audit import Match, PartOverlap, SplitAudit
 
 INFLATION_RULE: Final = (
     "An accuracy lies between honest (the network remembers nothing it was trained on) and "
@@ -64,7 +63,7 @@ def overlaps_table(audit: "SplitAudit") -> Table:
 
 def examples_table(overlaps: "Sequence[PartOverlap]") -> Table:
     """Show a pair of each kind that was found between each two parts."""
-    from benchmark.faces.split_lists import printable
+    from benchmark.data.split_lists import printable
 
     table = Table(title="Examples (--csv FILE writes every pair)", title_justify="left")
     table.add_column("found by", overflow="fold", max_width=23)
@@ -89,7 +88,7 @@ def _found_by(match: "Match") -> str:
 
 def inflation_table(overlaps: "Sequence[PartOverlap]", honest: Sequence[float]) -> Table:
     """Show how high honest accuracies can read, where training holds some of a part."""
-    from benchmark.faces.split_audit import highest_accuracy
+    from benchmark.data.split_audit import highest_accuracy
 
     table = Table(title="What an honest accuracy of ... can read as, at most", title_justify="left")
     table.add_column("part", overflow="fold")

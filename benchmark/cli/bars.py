@@ -43,7 +43,7 @@ class Bars:
                 self._bars.note_said()
 
     def show_stage(self, stage: str, n_done: int, n_total: int) -> None:
-        """Take in how far a stage of a run is, as benchmark.faces.progress says; all 0: unknown."""
+        """Take in how far a stage of a run is, as benchmark.data.progress says; all 0: unknown."""
         if stage != self._stage:
             self.end_stage()
             self._stage = stage

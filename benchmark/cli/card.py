@@ -11,10 +11,10 @@ from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
 from benchmark.cli.output import Answer, busy, err, out, speaking
 from benchmark.errors import RunError
 from benchmark.files import write_text
-from benchmark.results.record import RunRecord
+from benchmark.record import RunRecord
 
 if TYPE_CHECKING:
-    from benchmark.results.card import Origin
+    from benchmark.reporting.card import Origin
 
 EXAMPLES = """
 Examples:
@@ -49,7 +49,7 @@ def card(
     Kept as card.md in the run's folder, and in MLflow where the run is there.
     """
     with speaking("card", as_json=as_json) as answer:
-        from benchmark.results.card import CARD_FILE, model_card
+        from benchmark.reporting.card import CARD_FILE, model_card
 
         records = _finished(runs_dir, name, answer)
         answer.data = {"cards": []}
@@ -99,12 +99,12 @@ def _finished(runs_dir: Path, name: str, answer: Answer) -> list[RunRecord]:
 
 def _origin(record: RunRecord) -> "Origin":
     """Look up what is known of the weights that a run started from."""
-    from benchmark.results.card import Origin
+    from benchmark.reporting.card import Origin
 
     weights = record.about["weights"]
     if weights["source"] == "none":
         return Origin()
-    from benchmark.models.sources import FILES
+    from benchmark.models.weight_manifest import FILES
 
     for known in FILES:
         if known.file_name == weights.get("origin"):
@@ -124,7 +124,7 @@ def _target(asked: Path, record: RunRecord, *, several: bool) -> Path:
 def _as_asked(path: Path, text: str, record: RunRecord) -> str:
     if path.suffix != ".html":
         return text
-    from benchmark.results.card_text import page
+    from benchmark.runs.notes import page
 
     return page(text, f"Model card: {record.experiment_name}, seed {record.seed}")
 

@@ -12,7 +12,7 @@ from benchmark.cli.output import Answer, ExitCode, out, say_error, speaking
 from benchmark.errors import ExperimentError, RunError
 
 if TYPE_CHECKING:
-    from benchmark.leftovers import Kind, Leftover
+    from benchmark.runs.leftovers import Kind, Leftover
 
 EXAMPLES = """
 Examples:
@@ -45,7 +45,7 @@ def clean(
     """
     code = ExitCode.FINE
     with speaking("clean", as_json=as_json) as answer:
-        from benchmark.leftovers import KINDS, NEEDLESS, leftovers
+        from benchmark.runs.leftovers import KINDS, NEEDLESS, leftovers
 
         wanted = _kinds(only)
         # A dry run shows every kind, so that one can choose.
@@ -65,7 +65,7 @@ def clean(
 
 
 def _kinds(only: str | None) -> "set[Kind]":
-    from benchmark.leftovers import KINDS
+    from benchmark.runs.leftovers import KINDS
 
     asked = [name.strip() for name in (only or "").split(",") if name.strip()]
     unknown = [name for name in asked if name not in KINDS]
@@ -75,7 +75,7 @@ def _kinds(only: str | None) -> "set[Kind]":
 
 
 def _rows(found: "Sequence[Leftover]", shown: "set[Kind]") -> dict[str, dict[str, Any]]:
-    from benchmark.leftovers import KINDS
+    from benchmark.runs.leftovers import KINDS
 
     return {
         kind: {

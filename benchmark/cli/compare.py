@@ -22,7 +22,7 @@ from benchmark.files import write_text
 from benchmark.tasks import TASKS, TaskName
 
 if TYPE_CHECKING:
-    from benchmark.results.comparison import Comparison
+    from benchmark.comparison.pairs import Comparison
 
 
 def compare(
@@ -69,7 +69,7 @@ def compare(
       facebench compare 1123730c00 3c32f0f3cf --json
     """
     with speaking("compare", as_json=as_json) as answer:
-        from benchmark.results.comparison import compare as compared
+        from benchmark.comparison.pairs import compare as compared
 
         tasks, silent = _tasks(task), quiet or as_json
         library = library_at_hand(runs_dir, data_dir, answer, quiet=silent)
@@ -94,8 +94,8 @@ def _show(
     as_json: bool,
 ) -> None:
     from benchmark.cli.compare_table import render
-    from benchmark.results.comparison_formats import as_data, csv_text
-    from benchmark.results.comparison_formats import markdown as markdown_text
+    from benchmark.reporting.comparison_tables import as_data, csv_text
+    from benchmark.reporting.comparison_tables import markdown as markdown_text
 
     answer.data = as_data(found)
     if not as_json:

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmark.results.cells import (
+from benchmark.comparison.cells import (
     NOTHING,
     accuracy_text,
     seeds_text,
@@ -22,10 +22,9 @@ from benchmark.results.cells import (
     span,
     with_sd,
 )
-from benchmark.results.comparison import Comparison, Standing, Table
-from benchmark.results.comparison_formats import difference_text, title_of
-from benchmark.results.rows import TaskScore
-from benchmark.results.verdicts import (
+from benchmark.comparison.pairs import Comparison, Standing, Table
+from benchmark.comparison.rows import TaskScore
+from benchmark.comparison.verdicts import (
     COUNTERPARTS,
     Line,
     by_arm,
@@ -34,6 +33,7 @@ from benchmark.results.verdicts import (
     test_text,
     verdict_text,
 )
+from benchmark.reporting.comparison_tables import difference_text, title_of
 from benchmark.tasks import TASK_TITLES
 
 GAP: Final = 2

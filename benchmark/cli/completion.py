@@ -7,9 +7,11 @@ import typer
 
 from benchmark import registry
 from benchmark.architectures import ARCHITECTURES
-from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR
 from benchmark.errors import BenchmarkError
-from benchmark.experiment import Experiment
+from benchmark.experiment.definition import Experiment
+
+DEFAULT_DATA_DIR = Path("data")
+DEFAULT_RUNS_DIR = Path("mlruns")
 
 SHORT_IDENTITY = 12
 """Digits of a run's identity, as tables show it."""

@@ -28,7 +28,7 @@ from benchmark.cli.output import Answer, ExitCode, out, progress_bar, say_error,
 from benchmark.errors import DataError
 
 if TYPE_CHECKING:
-    from benchmark.faces.crop_folder import CropReport
+    from benchmark.data.crop_folder import CropReport
 
 EXAMPLES = """
 Examples:
@@ -75,8 +75,7 @@ def crop(
     """
     finding = None
     with speaking("data crop", as_json=as_json) as answer:
-        from benchmark.faces.crop_folder import crop_folder
-        from benchmark.faces.cropping import Cropper
+        from benchmark.data.crop_folder import Cropper, crop_folder
 
         cropper = Cropper(
             crop_options(margin, image_px, fit, faces, threshold, border, border_fill),

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from benchmark.faces.crop import CropOptions
-    from benchmark.faces.detector import DetectorChoice
+    from benchmark.data.crop import CropOptions, DetectorChoice
 
-# As benchmark.faces.crop has them; here so that --help loads no picture library.
+# As benchmark.data.crop has them; here so that --help loads no picture library.
 Fit = Literal["stretch", "square"]
 Choice = Literal["largest", "central", "all"]
 BorderFill = Literal["replicate", "blur", "black"]
@@ -62,7 +61,7 @@ def crop_options(
     border_fill: BorderFill,
 ) -> "CropOptions":
     """Put the options together; raise DataError where one is out of range."""
-    from benchmark.faces.crop import CropOptions
+    from benchmark.data.crop import CropOptions
 
     return CropOptions(
         margin=margin,
@@ -79,6 +78,6 @@ def detector_choice(
     name: str, model: Path | None, weights_dir: Path | None, data_dir: Path
 ) -> "DetectorChoice":
     """Say which detector is meant; it is loaded where it works."""
-    from benchmark.faces.detector import DetectorChoice
+    from benchmark.data.crop import DetectorChoice
 
     return DetectorChoice(name, model, weights_dir or data_dir / "weights")

@@ -9,8 +9,7 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from benchmark.cli import crop
-from benchmark.cli import fetch as fetching
+from benchmark.cli import crop, fetch
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Quiet
 from benchmark.cli.output import ExitCode, busy, err, out, progress_bar, say_error, speaking
 from benchmark.errors import DataError
@@ -19,13 +18,13 @@ from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.faces.audit import Audit
-    from benchmark.faces.prepare import PrepareResult
+    from benchmark.data.audit import Audit
+    from benchmark.data.prepare import PrepareResult
 
 app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets of faces.")
 app.command("crop", epilog=crop.EXAMPLES)(crop.crop)
 
-app.command("fetch", epilog=fetching.EXAMPLES)(fetching.fetch)
+app.command("fetch", epilog=fetch.EXAMPLES)(fetch.fetch)
 
 PREPARE_EXAMPLES = """
 Examples:
@@ -97,8 +96,8 @@ def prepare(
     then holds the others.
     """
     from benchmark.cli.labels_table import label_findings, print_labels
-    from benchmark.faces.label_words import parse_map
-    from benchmark.faces.prepare import prepare as prepare_faces
+    from benchmark.data.label_tables import parse_map
+    from benchmark.data.prepare import prepare as prepare_faces
 
     with speaking("data prepare", as_json=as_json) as answer:
         with progress_bar(quiet=quiet or as_json) as bar:
@@ -181,7 +180,7 @@ def _findings(result: "PrepareResult") -> list[DataError]:
 
 
 def _print_prepared(result: "PrepareResult") -> None:
-    from benchmark.faces.clusters import near_in_words
+    from benchmark.data.duplicates import near_in_words
 
     faces, counts = result.faces, result.faces.manifest["counts"]
     if not result.is_new:
@@ -236,8 +235,7 @@ def sample(
 
     For trying what takes long on all faces; its numbers are a data set's of their own.
     """
-    from benchmark.faces.choice import choose_dataset
-    from benchmark.faces.sample import draw_sample, pairs_within_clusters
+    from benchmark.data.sample import choose_dataset, draw_sample, pairs_within_clusters
 
     with speaking("data sample", as_json=as_json) as answer:
         faces = choose_dataset(data_dir, dataset)
@@ -274,9 +272,9 @@ def audit(
     Exits with 1 if anything is found that should not be.
     """
     from benchmark.cli.labels_table import print_labels
-    from benchmark.faces.audit import audit as audit_faces
-    from benchmark.faces.choice import choose_dataset
-    from benchmark.results.label_noise import label_noise
+    from benchmark.comparison.label_noise import label_noise
+    from benchmark.data.audit import audit as audit_faces
+    from benchmark.data.sample import choose_dataset
 
     with speaking("data audit", as_json=as_json) as answer:
         with busy("auditing", quiet=as_json):
@@ -294,7 +292,7 @@ def audit(
 
 
 def _print_audit(result: "Audit") -> None:
-    from benchmark.faces.clusters import near_in_words
+    from benchmark.data.duplicates import near_in_words
 
     faces, counts = result.faces, result.faces.manifest["counts"]
     kind = "drawn faces" if faces.drawn else "faces"
@@ -324,7 +322,7 @@ def _print_audit(result: "Audit") -> None:
 
 def _print_noise(noise: "pd.DataFrame") -> None:
     """Print how often labels of one photograph disagree, and the accuracy within reach."""
-    from benchmark.results.label_noise import ASSUMPTIONS
+    from benchmark.comparison.label_noise import ASSUMPTIONS
 
     known = noise[noise["disagree"].notna()]
     if known.empty:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmark import provenance
+from benchmark import record
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -64,7 +64,7 @@ def _device_row() -> dict[str, Any]:
 
 
 def _data_row(data_dir: Path) -> dict[str, Any]:
-    from benchmark.faces.store import prepared_datasets
+    from benchmark.data.dataset import prepared_datasets
 
     names = [faces.name for faces in prepared_datasets(data_dir)]
     fix = "" if names else "facebench data prepare SOURCE; until then faces are drawn"
@@ -86,7 +86,7 @@ def _disk_row(runs_dir: Path) -> dict[str, Any]:
 
 
 def _packages_row() -> dict[str, Any]:
-    found = provenance.versions()
-    missing = [name for name in provenance.NAMED_PACKAGES if name not in found]
+    found = record.versions()
+    missing = [name for name in record.NAMED_PACKAGES if name not in found]
     shown = ", ".join(f"{name} {number}" for name, number in found.items())
     return _row("packages", shown, f"Install {', '.join(missing)}" if missing else "")

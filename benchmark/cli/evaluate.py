@@ -22,8 +22,8 @@ from benchmark.errors import BenchmarkError, RunError
 from benchmark.tasks import TASK_TITLES
 
 if TYPE_CHECKING:
-    from benchmark.evaluation import Evaluation
-    from benchmark.results.record import RunRecord
+    from benchmark.inference.evaluate import Evaluation
+    from benchmark.record import RunRecord
 
 EXAMPLES = """
 Examples:
@@ -68,7 +68,7 @@ def evaluate(
     code = ExitCode.FINE
     with speaking("evaluate", as_json=as_json) as answer:
         from benchmark.cli.rescore import chosen_runs
-        from benchmark.faces.choice import choose_dataset
+        from benchmark.data.sample import choose_dataset
 
         chosen = [found.record for found in chosen_runs(runs_dir, [run], answer)]
         records = [record for record in chosen if record.state == "done"] or chosen[:1]
@@ -101,9 +101,9 @@ def _evaluate_one(
     answer: Answer, record: "RunRecord", faces: Any, device: str | None, data_dir: Path,
     runs_dir: Path, *, quiet: bool,
 ) -> "tuple[Evaluation, Path]":  # fmt: skip
-    from benchmark.evaluation import evaluate as evaluate_run
-    from benchmark.evaluation import evaluation_folder, write
-    from benchmark.faces.store import prepared_datasets
+    from benchmark.data.dataset import prepared_datasets
+    from benchmark.inference.evaluate import evaluate as evaluate_run
+    from benchmark.inference.evaluate import evaluation_folder, write
     from benchmark.training.device import choose_device
 
     chosen = choose_device(device, "fp32")
@@ -184,7 +184,7 @@ def _words_table(found: "Evaluation", column: str) -> Table:
 
 def _cell(line: "dict[Any, Any] | None") -> str:
     """Write an accuracy with its interval and its faces; of a small group only these."""
-    from benchmark.results.subgroups import SMALL_GROUP
+    from benchmark.evaluation.subgroups import SMALL_GROUP
 
     if line is None:
         return "–"

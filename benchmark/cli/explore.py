@@ -12,7 +12,7 @@ from benchmark.cli.output import busy, out, speaking
 from benchmark.errors import DataError
 
 if TYPE_CHECKING:
-    from benchmark.explore.numbers import Explored
+    from benchmark.reporting.explore_numbers import Explored
 
 EXAMPLES = """
 Examples:
@@ -42,10 +42,10 @@ def explore(
     Writes one page that needs nothing else, and its figures as PNGs. Neither holds a picture of
     anybody. Nothing is changed in the data set.
     """
-    from benchmark.explore.numbers import as_dict
-    from benchmark.explore.numbers import explore as explore_faces
-    from benchmark.explore.page import write_exploration
-    from benchmark.faces.choice import choose_dataset
+    from benchmark.data.sample import choose_dataset
+    from benchmark.reporting.explore_numbers import as_dict
+    from benchmark.reporting.explore_numbers import explore as explore_faces
+    from benchmark.reporting.explore_page import write_exploration
 
     with speaking("data explore", as_json=as_json) as answer:
         silent = quiet or as_json
@@ -70,7 +70,7 @@ def explore(
 
 
 def _print(explored: "Explored") -> None:
-    from benchmark.explore.sections import facts, lead, notes
+    from benchmark.reporting.explore_page import facts, lead, notes
 
     out.print(f"[bold]{escape(explored.faces.name)}[/]: {escape(lead(explored))}")
     lines = Table.grid(padding=(0, 2))

@@ -22,9 +22,9 @@ from benchmark.cli.predict import Checkpoint, FacesPx, RunOption, chosen_network
 from benchmark.errors import DataError
 
 if TYPE_CHECKING:
-    from benchmark.exporting import Exported, Pixels
-    from benchmark.faces.store import FaceSet
-    from benchmark.trained_runs import TrainedRun
+    from benchmark.data.dataset import FaceSet
+    from benchmark.inference.export import Exported, Pixels
+    from benchmark.inference.load import TrainedRun
 
 EXAMPLES = """
 Examples:
@@ -65,8 +65,8 @@ def export(
     differ from the network's by more than 0.001 is not kept.
     """
     with speaking("export", as_json=as_json) as answer:
-        from benchmark.exporting import ENDINGS
-        from benchmark.exporting import export as export_network
+        from benchmark.inference.export import ENDINGS
+        from benchmark.inference.export import export as export_network
 
         network = chosen_network(run, checkpoint, faces_px, runs_dir, data_dir)
         path = out_path or Path(_name(network) + ENDINGS[to])
@@ -111,8 +111,8 @@ def _faces_of(asked: Sequence[Path], faces_px: int) -> "Pixels":
     """Read pictures as the network is given them; one that cannot be read is an error here."""
     import numpy as np
 
-    from benchmark.faces.picture_list import list_pictures, read_file
-    from benchmark.faces.pictures import pillow_quiet, read_picture
+    from benchmark.data.archive import list_pictures, read_file
+    from benchmark.data.pictures import pillow_quiet, read_picture
 
     faces = []
     for path in list_pictures(asked).paths[:MAX_FACES]:
@@ -131,7 +131,7 @@ def _faces_of(asked: Sequence[Path], faces_px: int) -> "Pixels":
 def _own_faces(network: "TrainedRun", data_dir: Path) -> "dict[str, Pixels]":
     import numpy as np
 
-    from benchmark.faces.store import prepared_datasets
+    from benchmark.data.dataset import prepared_datasets
 
     if network.record is None:
         return {}
@@ -148,7 +148,7 @@ def _own_faces(network: "TrainedRun", data_dir: Path) -> "dict[str, Pixels]":
 
 
 def _for_machines(network: "TrainedRun", done: "Exported") -> dict[str, Any]:
-    from benchmark.exporting import TOLERANCE, description
+    from benchmark.inference.export import TOLERANCE, description
 
     return {
         "path": str(done.path),

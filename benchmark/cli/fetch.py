@@ -33,8 +33,8 @@ def fetch(
     What was interrupted goes on where it stopped. Needs the extra: pip install 'facebench[fetch]'.
     """
     with speaking("data fetch", as_json=as_json) as answer:
-        from benchmark.faces.fetching import fetch as fetch_published
-        from benchmark.faces.fetching import published_as
+        from benchmark.data.fetch import fetch as fetch_published
+        from benchmark.data.fetch import published_as
 
         published = published_as(name)
         for line in published.terms:

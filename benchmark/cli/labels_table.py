@@ -9,13 +9,13 @@ from benchmark.cli.output import out, say_warning
 from benchmark.errors import DataError
 
 if TYPE_CHECKING:
-    from benchmark.faces.store import FaceSet
+    from benchmark.data.dataset import FaceSet
 
 
 def label_findings(faces: "FaceSet") -> list[DataError]:
     """Give as errors what is wrong with a data set's table of labels; none without one."""
-    from benchmark.faces.folder import ROW_KIND
-    from benchmark.faces.label_statement import findings
+    from benchmark.data.dataset import ROW_KIND
+    from benchmark.data.labelled import findings
 
     labels = faces.manifest.get("labels")
     if labels is None:
@@ -34,7 +34,7 @@ def label_findings(faces: "FaceSet") -> list[DataError]:
 
 def label_gaps(faces: "FaceSet") -> list[str]:
     """Say in a sentence per label what a data set's faces lack; nothing where they have all."""
-    from benchmark.faces.label_statement import gaps
+    from benchmark.data.labelled import gaps
 
     labels = faces.manifest.get("labels")
     return [] if labels is None else gaps(labels, len(faces.table))
@@ -42,7 +42,7 @@ def label_gaps(faces: "FaceSet") -> list[str]:
 
 def print_labels(faces: "FaceSet") -> None:
     """Print how the words were read, and what faces lack; nothing for faces named as UTKFace."""
-    from benchmark.faces.label_statement import notes
+    from benchmark.data.labelled import notes
 
     labels = faces.manifest.get("labels")
     if labels is None:

@@ -24,8 +24,8 @@ from benchmark.errors import RunError
 from benchmark.files import write_text
 
 if TYPE_CHECKING:
-    from benchmark.leaderboards import RunsAtHand
-    from benchmark.results.board import Leaderboard
+    from benchmark.comparison.leaderboard import Leaderboard
+    from benchmark.reporting.leaderboards import RunsAtHand
 
 app = typer.Typer(help="Tables of what was run.")
 
@@ -47,7 +47,7 @@ Examples:
   facebench leaderboard --json
 """
 FORMAT_NAMES: Final = ("md", "csv", "tex", "json", "html")
-"""As benchmark.leaderboards.FORMATS has them; here so that --help loads nothing heavy."""
+"""As benchmark.reporting.leaderboards.FORMATS has them; here so that --help loads nothing heavy."""
 
 
 Suites = Annotated[
@@ -151,8 +151,8 @@ def leaderboard(
     """
     with speaking("leaderboard", as_json=as_json) as answer:
         _check(format_, why, acknowledge)
-        from benchmark.leaderboards import Places, leaderboards, runs_at_hand
-        from benchmark.results.narrowing import condition, narrowed, sort_by
+        from benchmark.reporting.columns import condition, narrowed, sort_by
+        from benchmark.reporting.leaderboards import Places, leaderboards, runs_at_hand
 
         conditions = [condition(text) for text in where or ()]
         order = sort_by(sort) if sort else None
@@ -186,7 +186,7 @@ def _check(format_: str | None, why: str, acknowledge: Sequence[str] | None) -> 
 def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: Answer) -> None:
     """Write into the flagged runs' folders that somebody has looked, and why they stand."""
     from benchmark.cli.rescore import chosen_runs
-    from benchmark.results import red_flags
+    from benchmark.evaluation import red_flags
 
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for argument in asked:
@@ -212,9 +212,9 @@ def _show_folds(
 ) -> None:
     """Print and write how stable the numbers are over the five folds of the split."""
     from benchmark import registry
-    from benchmark.results.card_text import table as markdown_table
-    from benchmark.results.cells import setting_text
-    from benchmark.results.out_of_fold import STABILITY_NOTE, stability_cells, stability_tables
+    from benchmark.comparison.cells import setting_text
+    from benchmark.comparison.out_of_fold import STABILITY_NOTE, stability_cells, stability_tables
+    from benchmark.runs.notes import table as markdown_table
 
     asked = [item for name in dict.fromkeys(suites) for item in registry.experiments_of(name)]
     experiments = asked or list(registry.experiments().values())
@@ -262,7 +262,7 @@ def _show_folds(
 
 def _written(boards: Sequence["Leaderboard"], folder: Path) -> list[list[Path]]:
     """Write each leaderboard in every format; give the files."""
-    from benchmark.leaderboards import FORMATS, stem_of
+    from benchmark.reporting.leaderboards import FORMATS, stem_of
 
     files = []
     for board in boards:
@@ -284,8 +284,8 @@ def _show(
     quiet: bool,
 ) -> None:
     from benchmark.cli.leaderboard_table import render
-    from benchmark.leaderboards import FORMATS
-    from benchmark.results.columns import as_data
+    from benchmark.reporting.columns import as_data
+    from benchmark.reporting.leaderboards import FORMATS
 
     answer.data = {
         "leaderboards": [

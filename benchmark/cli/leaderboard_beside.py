@@ -8,8 +8,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from benchmark.cli.leaderboard_layout import Cells, laid_out, total, widths
-from benchmark.results.board import Leaderboard, Table
-from benchmark.results.cells import (
+from benchmark.comparison.cells import (
     NOTHING,
     broken_name,
     count_text,
@@ -22,7 +21,8 @@ from benchmark.results.cells import (
     percent,
     seeds_text,
 )
-from benchmark.results.row import Against, Row
+from benchmark.comparison.leaderboard import Leaderboard, Table
+from benchmark.comparison.rows import Against, Row
 from benchmark.tasks import TASK_TITLES, TaskName
 
 SHORTEST_NAME: Final = 16

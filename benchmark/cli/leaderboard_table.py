@@ -19,8 +19,7 @@ from benchmark.cli.leaderboard_beside import (
 )
 from benchmark.cli.leaderboard_layout import Cells, laid_out, total, widths
 from benchmark.cli.leaderboard_layout import bullet as bullet
-from benchmark.results.board import HEADINGS, ONE_SEED, Leaderboard, Table
-from benchmark.results.cells import (
+from benchmark.comparison.cells import (
     NOTHING,
     accuracy_text,
     broken,
@@ -41,7 +40,8 @@ from benchmark.results.cells import (
     worst_heading,
     worst_text,
 )
-from benchmark.results.row import CombinedScore, GroupGap, Row, TaskScore, WorstGroup
+from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, Leaderboard, Table
+from benchmark.comparison.rows import CombinedScore, GroupGap, Row, TaskScore, WorstGroup
 from benchmark.tasks import TASK_TITLES
 
 READING: Final = (

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 from benchmark import registry
 from benchmark.cli.output import Answer, progress_bar
 from benchmark.errors import DataError, RunError
-from benchmark.results.record import all_records
+from benchmark.record import all_records
 
 if TYPE_CHECKING:
-    from benchmark.results.library import Faces, Library
-    from benchmark.results.rows import Run
+    from benchmark.comparison.library import Faces, Library
+    from benchmark.comparison.rows import Run
 
 
 def library_at_hand(
     runs_dir: Path, data_dir: Path, answer: Answer, *, quiet: bool = True
 ) -> "Library":
     """Read all runs; what cannot be read is said."""
-    from benchmark.results.rows import read_run
+    from benchmark.comparison.rows import read_run
 
     runs, records = [], list(all_records(runs_dir))
     with progress_bar(quiet=quiet) as progress:
@@ -41,7 +41,7 @@ def library_at_hand(
 
 def library_of(runs: "Sequence[Run]", data_dir: Path) -> "Library":
     """Put runs together with the definitions that they may be runs of."""
-    from benchmark.results.library import Library
+    from benchmark.comparison.library import Library
 
     prepared = _prepared(data_dir)
     folds = registry.folds_of(str(run.definition["name"]) for run in runs)
@@ -50,7 +50,7 @@ def library_of(runs: "Sequence[Run]", data_dir: Path) -> "Library":
 
 def _prepared(data_dir: Path) -> "list[Faces]":
     """Name the faces that are prepared here; none is no obstacle, runs keep what they say."""
-    from benchmark.faces.store import prepared_datasets
+    from benchmark.data.dataset import prepared_datasets
 
     with contextlib.suppress(DataError):
         return [

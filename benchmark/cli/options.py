@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 from benchmark import registry
+from benchmark.cli.completion import DEFAULT_DATA_DIR as DEFAULT_DATA_DIR
+from benchmark.cli.completion import DEFAULT_RUNS_DIR as DEFAULT_RUNS_DIR
+from benchmark.cli.completion import complete_dataset
 
 DataDir = Annotated[
     Path,
@@ -36,21 +39,12 @@ WeightsDir = Annotated[
         help="Where converted weights are; DATA_DIR/weights if left out.",
     ),
 ]
-
-
-def _complete_dataset(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    # Imported here: completion names the folders of this module.
-    from benchmark.cli.completion import complete_dataset
-
-    return complete_dataset(context, incomplete)
-
-
 DatasetName = Annotated[
     str | None,
     typer.Option(
         "--dataset",
         help="A prepared data set, or `drawn`; the only one if left out.",
-        autocompletion=_complete_dataset,
+        autocompletion=complete_dataset,
     ),
 ]
 Changes = Annotated[
@@ -106,5 +100,3 @@ Compile = Annotated[
 
 DEFAULT_CACHE_GIB = 10.0
 """As benchmark.training.prefix_cache has it; here so that --help needs no torch."""
-DEFAULT_DATA_DIR = Path("data")
-DEFAULT_RUNS_DIR = Path("mlruns")

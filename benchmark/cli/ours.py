@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.errors import DataError, RunError
-from benchmark.experiment import Experiment
+from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TaskName
 
 if TYPE_CHECKING:
-    from benchmark.faces.store import FaceSet
-    from benchmark.results.measured import MeanAccuracy, MeasuredOn
-    from benchmark.results.rows import Run
+    from benchmark.comparison.rows import Run
+    from benchmark.comparison.run_groups import MeanAccuracy, MeasuredOn
+    from benchmark.data.dataset import FaceSet
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def gather(
     runs = _runs(runs_dir)
     if not runs and asked is None:
         return Ours()
-    from benchmark.faces.store import prepared_datasets
-    from benchmark.results.measured import MeasuredOn, measured, replayed, usual_faces
+    from benchmark.comparison.run_groups import MeasuredOn, measured, replayed, usual_faces
+    from benchmark.data.dataset import prepared_datasets
 
     notes: list[str] = []
     prepared: list[FaceSet] = []
@@ -69,8 +69,8 @@ def _runs(runs_dir: Path) -> "list[Run]":
     # Looked at before anything is imported: without runs, listing must stay quick.
     if not any((runs_dir / "work").glob("*/experiment.json")):
         return []
-    from benchmark.results.record import all_records
-    from benchmark.results.rows import read_run
+    from benchmark.comparison.rows import read_run
+    from benchmark.record import all_records
 
     runs = []
     for record in all_records(runs_dir):

@@ -42,8 +42,8 @@ from benchmark.tasks import TASK_TITLES, TaskName
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.inference import Predictor
-    from benchmark.trained_runs import TrainedRun
+    from benchmark.inference.load import TrainedRun
+    from benchmark.inference.predict import Predictor
 
 EXAMPLES = """
 Examples:
@@ -122,7 +122,7 @@ def predict(
     """
     findings: list[DataError] = []
     with speaking("predict", as_json=as_json) as answer:
-        from benchmark.inference import Cropping, Predictor
+        from benchmark.inference.predict import Cropping, Predictor
         from benchmark.training.device import choose_device
 
         if as_csv and as_json:
@@ -153,7 +153,7 @@ def chosen_network(
     run: str | None, checkpoint: Path | None, faces_px: int | None, runs_dir: Path, data_dir: Path
 ) -> "TrainedRun":
     """Load the network that --run or --checkpoint names."""
-    from benchmark.trained_runs import network_of_file, network_of_run
+    from benchmark.inference.load import network_of_file, network_of_run
 
     if checkpoint is not None and run is None:
         return network_of_file(checkpoint, data_dir=data_dir, faces_px=faces_px)
@@ -250,9 +250,9 @@ def _answer(row: Any, task: TaskName) -> str:
 
 def _draw(table: "pd.DataFrame", folder: Path, tasks: Sequence[TaskName]) -> list[str]:
     """Write each readable picture with what was read off it; give the files."""
-    from benchmark.faces.annotation import annotated
-    from benchmark.faces.picture_list import read_file
-    from benchmark.faces.pictures import pillow_quiet, read_upright
+    from benchmark.data.archive import read_file
+    from benchmark.data.crop_folder import annotated
+    from benchmark.data.pictures import pillow_quiet, read_upright
 
     taken: Counter[str] = Counter()
     written: list[str] = []
@@ -278,7 +278,7 @@ def _draw(table: "pd.DataFrame", folder: Path, tasks: Sequence[TaskName]) -> lis
 
 
 def _remark(row: Any, tasks: Sequence[TaskName]) -> Any:
-    from benchmark.faces.annotation import Remark
+    from benchmark.data.crop_folder import Remark
 
     lines = tuple(f"{TASK_TITLES[task]} {_answer(row, task)}" for task in tasks)
     places = [row.get(side) for side in ("left", "top", "right", "bottom")]

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from benchmark.cli.ours import Ours
 from benchmark.cli.study_table import GAP, MISSING, TASK_HEADS
-from benchmark.experiment import Experiment
+from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TASKS, TaskName
 
 ABOUT: Final = (

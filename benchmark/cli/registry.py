@@ -18,11 +18,11 @@ from benchmark.cli.output import out, speaking
 from benchmark.cli.published_table import is_replay, render_replay
 from benchmark.cli.study_table import SHORTEST_QUESTION, render
 from benchmark.errors import ExperimentError
-from benchmark.experiment import Experiment, Suite
+from benchmark.experiment.definition import Experiment, Suite
 from benchmark.tasks import TaskName
 
 if TYPE_CHECKING:
-    from benchmark.results.measured import MeanAccuracy
+    from benchmark.comparison.run_groups import MeanAccuracy
 
 
 def list_(

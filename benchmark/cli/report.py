@@ -22,10 +22,9 @@ from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import write_text
 
 if TYPE_CHECKING:
-    from benchmark.report.answers import Answer as Answered
-    from benchmark.report.evidence import Evidence
-    from benchmark.report.faces import Gallery
-    from benchmark.report.links import MlflowLinks
+    from benchmark.reporting.answer import Answer as Answered
+    from benchmark.reporting.evidence import Evidence, MlflowLinks
+    from benchmark.reporting.subgroups import Gallery
 
 EXAMPLES = """
 Examples:
@@ -90,8 +89,8 @@ def report(
     that would. Of photographed faces it shows none, unless asked.
     """
     with speaking("report", as_json=as_json) as answer:
-        from benchmark.leaderboards import Places, leaderboards, runs_at_hand
-        from benchmark.report.evidence import Evidence, chosen_experiments
+        from benchmark.reporting.evidence import Evidence, chosen_experiments
+        from benchmark.reporting.leaderboards import Places, leaderboards, runs_at_hand
 
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
         with watching(quiet=quiet or as_json) as watch:
@@ -116,7 +115,7 @@ def report(
 
 def _links(runs_dir: Path, url: str, answer: Answer) -> "MlflowLinks":
     """Find the runs in MLflow; trouble with it is said, and no obstacle."""
-    from benchmark.report.links import mlflow_links
+    from benchmark.reporting.evidence import mlflow_links
     from benchmark.tracking import run_places
 
     links = mlflow_links(url, {})
@@ -133,8 +132,8 @@ def _gallery(
     """Show mistakes on drawn faces; on photographed ones only where somebody asked for it."""
     if not evidence.drawn and not with_faces:
         return None
-    from benchmark.faces.store import prepared_datasets
-    from benchmark.report.faces import gallery
+    from benchmark.data.dataset import prepared_datasets
+    from benchmark.reporting.subgroups import gallery
 
     try:
         here = [item for item in prepared_datasets(data_dir) if item.name == evidence.dataset]
@@ -169,7 +168,7 @@ def _target(
 def _written(
     evidence: "Evidence", gallery: "Gallery | None", path: Path, *, as_json: bool, quiet: bool
 ) -> dict[str, object]:
-    from benchmark.report.page import answers, n_steps, portraits, write_page
+    from benchmark.reporting.page import answers, n_steps, portraits, write_page
 
     with progress_bar(quiet=quiet or as_json) as bar:
         step = bar.add_task(evidence.dataset, total=n_steps(evidence))

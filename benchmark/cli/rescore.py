@@ -20,11 +20,11 @@ from benchmark.cli.options import (
 )
 from benchmark.cli.output import Answer, ExitCode, out, progress_bar, say_error, speaking
 from benchmark.errors import BenchmarkError, DataError, RunError
-from benchmark.results.record import RunRecord, all_records
+from benchmark.record import RunRecord, all_records
 
 if TYPE_CHECKING:
-    from benchmark.faces.store import FaceSet
-    from benchmark.results.rows import Run
+    from benchmark.comparison.rows import Run
+    from benchmark.data.dataset import FaceSet
 
 Named = Annotated[
     list[str] | None,
@@ -89,7 +89,7 @@ def _rescore_all(
     quiet: bool,
 ) -> Counter[str]:
     """Rescore run by run; one that cannot be does not stop the others."""
-    from benchmark.results.rescoring import rescore as rescore_one
+    from benchmark.evaluation.rescoring import rescore as rescore_one
 
     outcomes: Counter[str] = Counter()
     with progress_bar(quiet=quiet) as progress:
@@ -134,7 +134,7 @@ def suspects(
       facebench runs suspects mtl-cnn-none-full-short-fold0 --mlflow
     """
     with speaking("runs suspects", as_json=as_json) as answer:
-        from benchmark.results.out_of_fold import TABLE, fold_runs, write_suspects
+        from benchmark.comparison.out_of_fold import TABLE, fold_runs, write_suspects
 
         asked = {run.record.identity for run in chosen_runs(runs_dir, names or [], answer)}
         families = [
@@ -168,8 +168,8 @@ def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: Answer) -> "list[R
 
     Runs of an older definition are meant by the name they were begun under, too.
     """
-    from benchmark.results.library import Library
-    from benchmark.results.rows import definition_key
+    from benchmark.comparison.library import Library
+    from benchmark.comparison.rows import definition_key
 
     runs = _readable(runs_dir, answer)
     if not runs:
@@ -202,7 +202,7 @@ def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: Answer) -> "list[R
 
 def _readable(runs_dir: Path, answer: Answer) -> "list[Run]":
     """Read all runs; what cannot be read is said once."""
-    from benchmark.results.rows import read_run
+    from benchmark.comparison.rows import read_run
 
     runs = []
     for record in all_records(runs_dir):
@@ -221,7 +221,7 @@ def _done(run: "Run") -> bool:
 
 def prepared_here(data_dir: Path, answer: Answer) -> "list[FaceSet]":
     """Open the data sets at hand; a damaged one is no obstacle to numbers, and is said."""
-    from benchmark.faces.store import prepared_datasets
+    from benchmark.data.dataset import prepared_datasets
 
     with contextlib.suppress(DataError):
         return prepared_datasets(data_dir)

@@ -36,13 +36,13 @@ from benchmark.cli.options import (
 )
 from benchmark.cli.output import Answer, ExitCode, busy, err, say_error, say_warning, speaking
 from benchmark.errors import BenchmarkError, ExperimentError
-from benchmark.experiment import Experiment
-from benchmark.settings import parse_folds, parse_seeds, parse_settings, parse_sweeps
+from benchmark.experiment.definition import Experiment
+from benchmark.experiment.settings import parse_folds, parse_seeds, parse_settings, parse_sweeps
 
 if TYPE_CHECKING:
     from benchmark.cli.run_display import RunDisplay
-    from benchmark.faces.store import FaceSet
-    from benchmark.plans import Settings
+    from benchmark.data.dataset import FaceSet
+    from benchmark.runs.plan import Settings
     from benchmark.training.device import Device
 
 TRACKINGS = ("mlflow", "files")
@@ -168,7 +168,7 @@ def settings_for(
     weights_dir: Path,
 ) -> "Settings":  # fmt: skip
     # Imported here, so that a mistyped name is answered before torch is loaded.
-    from benchmark.plans import KEEP_WEIGHTS, Settings
+    from benchmark.runs.plan import KEEP_WEIGHTS, Settings
     from benchmark.training.device import choose_device
 
     for option, value, allowed in (
@@ -206,8 +206,8 @@ def _run(
 ) -> ExitCode:
     from benchmark.cli.labels_table import label_gaps
     from benchmark.cli.run_display import RunDisplay
-    from benchmark.faces.choice import choose_dataset
-    from benchmark.runs import Failed, Missing, run_all
+    from benchmark.data.sample import choose_dataset
+    from benchmark.runs.run import Failed, Missing, run_all
 
     with busy("opening the data set", quiet=quiet):
         faces = choose_dataset(data_dir, dataset)

@@ -5,9 +5,9 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from benchmark import registry
 from benchmark.cli.bars import Bars
-from benchmark.dotted import changed_settings
-from benchmark.experiment import Experiment
-from benchmark.runs import (
+from benchmark.experiment.definition import Experiment
+from benchmark.experiment.settings import changed_settings
+from benchmark.runs.run import (
     Advanced,
     Event,
     Failed,

@@ -11,7 +11,7 @@ from benchmark import registry
 from benchmark.cli.completion import complete_experiment
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, RunsDir
 from benchmark.cli.output import out, speaking
-from benchmark.experiment import Experiment
+from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TASK_TITLES
 
 if TYPE_CHECKING:

@@ -89,7 +89,7 @@ def speed(
     with speaking("speed", as_json=as_json) as answer:
         loops = _loops(against)
         # Imported here, so that a mistyped option is answered before torch is loaded.
-        from benchmark.faces.choice import choose_dataset
+        from benchmark.data.sample import choose_dataset
         from benchmark.speed.measure import Session, SpeedOptions
         from benchmark.speed.rows import rows_named
         from benchmark.training.device import choose_device
@@ -168,7 +168,7 @@ def _say(event: object) -> None:
 
 
 def _write(session: "Session", rows: "list[RowMeasured]", folder: Path) -> list[Path]:
-    from benchmark.results.figures import write_png
+    from benchmark.evaluation.figures import write_png
     from benchmark.speed.report import as_data, markdown, speed_figure
 
     files = [folder / f"speed.{ending}" for ending in ("json", "md", "png")]

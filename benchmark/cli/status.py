@@ -13,12 +13,12 @@ from benchmark import registry
 from benchmark.cli.completion import complete_dataset, complete_experiment, complete_suite
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, RunsDir
 from benchmark.cli.output import busy, out, speaking
-from benchmark.experiment import Experiment
-from benchmark.results.record import all_records
-from benchmark.settings import parse_seeds
+from benchmark.experiment.definition import Experiment
+from benchmark.experiment.settings import parse_seeds
+from benchmark.record import all_records
 
 if TYPE_CHECKING:
-    from benchmark.results.standings import Standing, State
+    from benchmark.comparison.status import Standing, State
 
 EXAMPLES = """
 Examples:
@@ -78,7 +78,7 @@ def _wanted(names: list[str], suite: str | None) -> list[Experiment]:
 def _standings(
     runs_dir: Path, wanted: list[Experiment], seeds: str, dataset: str | None
 ) -> "list[Standing]":
-    from benchmark.results.standings import STATES, standing, standings_of
+    from benchmark.comparison.status import STATES, standing, standings_of
 
     numbers = parse_seeds(seeds)
     found = {record: standing(record) for record in all_records(runs_dir)}
@@ -117,7 +117,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _in_words(counts: "Counter[State]") -> str:
-    from benchmark.results.standings import STATES
+    from benchmark.comparison.status import STATES
 
     if not counts:
         return "No run has begun here. `facebench run --suite quick` makes some."

@@ -23,7 +23,7 @@ from benchmark.errors import RunError
 from benchmark.files import write_text
 
 if TYPE_CHECKING:
-    from benchmark.results.study_page import StudyPage
+    from benchmark.comparison.study_page import StudyPage
 
 Dataset = Annotated[
     str | None,
@@ -65,8 +65,8 @@ def leak(
       facebench leak --suite headline --dataset utkface-100 --json
     """
     with speaking("leak", as_json=as_json) as answer:
-        from benchmark.results.leak_study import LEAK_SUITES, leak_data, leak_page, leak_study
-        from benchmark.results.library import choose_dataset
+        from benchmark.comparison.leak_study import LEAK_SUITES, leak_data, leak_page, leak_study
+        from benchmark.comparison.library import choose_dataset
 
         suites = (suite,) if suite else LEAK_SUITES
         names = [item for name in suites for item in registry.experiments_of(name)]
@@ -104,8 +104,8 @@ def subsets(
       facebench subsets --dataset drawn --json
     """
     with speaking("subsets", as_json=as_json) as answer:
-        from benchmark.results.library import choose_dataset
-        from benchmark.results.subset_study import subset_data, subset_page, subset_study
+        from benchmark.comparison.library import choose_dataset
+        from benchmark.comparison.subset_study import subset_data, subset_page, subset_study
 
         library = library_at_hand(runs_dir, data_dir, answer, quiet=quiet or as_json)
         name = choose_dataset(library, [library.request(suite)], dataset)
@@ -120,8 +120,8 @@ def subsets(
 
 
 def _write(page: "StudyPage", stem: Path, dataset: str) -> list[str]:
-    from benchmark.results.figures import write_png
-    from benchmark.results.study_figures import study_figure
+    from benchmark.evaluation.figures import write_png
+    from benchmark.reporting.figures import study_figure
 
     files = [f"{stem}.md"]
     try:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.cli.ours import Ours
-from benchmark.experiment import Experiment
+from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TASKS, TaskName
 
 MISSING: Final = "–"

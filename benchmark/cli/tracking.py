@@ -14,7 +14,7 @@ from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
 from benchmark.cli.output import ExitCode, busy, out, progress_bar, say_warning, speaking
 from benchmark.errors import RunError, TrackingError
 from benchmark.files import copy_folder
-from benchmark.results.record import RunRecord, all_records, work_folder
+from benchmark.record import RunRecord, all_records, work_folder
 
 START_SECONDS = 300
 

@@ -29,12 +29,12 @@ from benchmark.cli.options import (
 from benchmark.cli.output import Answer, ExitCode, busy, say_error, speaking
 from benchmark.cli.run import Ways, settings_for
 from benchmark.errors import BenchmarkError, ExperimentError
-from benchmark.experiment_grids import PREFIX as GRID_PREFIX
-from benchmark.settings import parse_seeds, parse_settings
+from benchmark.experiment.grids import PREFIX as GRID_PREFIX
+from benchmark.experiment.settings import parse_seeds, parse_settings
 
 if TYPE_CHECKING:
-    from benchmark.faces.store import FaceSet
-    from benchmark.plans import Settings
+    from benchmark.data.dataset import FaceSet
+    from benchmark.runs.plan import Settings
 
 EXAMPLES = """
 Examples:
@@ -158,7 +158,7 @@ def tune(
         where = settings_for(
             ways, tracking, offline, False, "best", runs_dir, weights_dir or data_dir / "weights"
         )
-        from benchmark.faces.choice import choose_dataset
+        from benchmark.data.sample import choose_dataset
 
         with busy("opening the data set", quiet=quiet or as_json):
             faces = choose_dataset(data_dir, dataset)

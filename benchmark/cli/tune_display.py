@@ -6,12 +6,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 
 from benchmark.cli.bars import Bars
-from benchmark.experiment_search import in_words
+from benchmark.experiment.search_points import in_words
 from benchmark.training.trainer import Progress as WithinEpoch
-from benchmark.tuning.ledger import Told
-from benchmark.tuning.objective import Noted, Score
 from benchmark.tuning.recipes import best_of
-from benchmark.tuning.search import Began, Ended, Event, Moved, Remarked
+from benchmark.tuning.search import Began, Ended, Moved, Noted, Remarked, Score
+from benchmark.tuning.search import SearchEvent as Event
+from benchmark.tuning.trials import Told
 
 
 class TuneDisplay(Bars):

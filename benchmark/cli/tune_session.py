@@ -15,25 +15,29 @@ from benchmark.cli.output import Answer, err, out
 from benchmark.cli.run_display import RunDisplay
 from benchmark.cli.tune_display import TuneDisplay
 from benchmark.cli.tune_table import print_best, print_grid
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import BenchmarkError, ExperimentError, require
-from benchmark.experiment import Experiment
-from benchmark.experiment_grids import PREFIX as GRID_PREFIX
-from benchmark.experiment_grids import GridSpace
-from benchmark.experiment_ranges import DEPTH
-from benchmark.experiment_search import check_space, point_of, space_of
-from benchmark.faces.store import FaceSet
-from benchmark.plans import Settings
-from benchmark.runs import Failed, Finished, Missing, Skipped, run_all
+from benchmark.experiment.definition import Experiment
+from benchmark.experiment.grids import PREFIX as GRID_PREFIX
+from benchmark.experiment.grids import GridSpace
+from benchmark.experiment.search_points import check_space, point_of, space_of
+from benchmark.experiment.space import DEPTH
+from benchmark.registry import experiment_of
+from benchmark.runs.plan import Settings
+from benchmark.runs.run import Failed, Finished, Missing, Skipped, run_all
 from benchmark.tracking import MlflowMirror
-from benchmark.tuned import experiment_of
-from benchmark.tuning.ledger import Ledger
-from benchmark.tuning.objective import Training, trial_settings
-from benchmark.tuning.outcome import Outcome, reasons, write_outcome
+from benchmark.tuning.outcome import Outcome, Teller, reasons, write_outcome
 from benchmark.tuning.recipes import FreshScores, finalists, register
-from benchmark.tuning.search import Ended, Limits, compared, search
-from benchmark.tuning.storage import default_storage, shown
-from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study, studies_folder
-from benchmark.tuning.telling import Teller
+from benchmark.tuning.search import Ended, Limits, Training, compared, search, trial_settings
+from benchmark.tuning.study import (
+    FRESH_SEEDS,
+    TRIAL_SEED,
+    Study,
+    default_storage,
+    shown,
+    studies_folder,
+)
+from benchmark.tuning.trials import Ledger
 
 if TYPE_CHECKING:
     from benchmark.cli.tune import Wish
@@ -96,7 +100,7 @@ class Session:
         )  # fmt: skip
 
     def _grid_study(self, grid: GridSpace) -> Study:
-        from benchmark.tuning.grids import grid_faces
+        from benchmark.tuning.outcome import grid_faces
 
         rows = tuple(_value(text, grid.rows.values) for text in self._wish.rows) or None
         experiment = replace(grid.experiment, name=grid.name, ad_hoc=True)
@@ -170,7 +174,7 @@ class Session:
         grid: GridSpace | None,
         fresh: tuple[FreshScores, ...],
     ) -> Outcome:
-        from benchmark.tuning.grids import write_grid
+        from benchmark.tuning.outcome import write_grid
 
         outcome = write_outcome(study, base, ledger, fresh)
         files = [*outcome.files, *(write_grid(grid, study, outcome.trials) if grid else ())]
@@ -307,8 +311,8 @@ def _again(arguments: list[str]) -> list[str]:
 
 def _thin(runs_dir: Path, event: Ended, trials: list[Any]) -> None:
     """Remove the checkpoint of a trial that was given up: nobody goes on with it."""
-    from benchmark.checkpoints import CHECKPOINT_FILE
-    from benchmark.results.record import work_folder
+    from benchmark.record import work_folder
+    from benchmark.runs.checkpoints import CHECKPOINT_FILE
 
     if event.state == "pruned" and trials[event.number].run:
         (work_folder(runs_dir) / trials[event.number].run / CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -6,10 +6,10 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.cli.output import out
-from benchmark.experiment import Experiment
-from benchmark.experiment_grids import GridSpace
-from benchmark.experiment_ranges import AUGMENTATION, DEPTH
-from benchmark.experiment_search import count_stages, depth_of
+from benchmark.experiment.definition import Experiment
+from benchmark.experiment.grids import GridSpace
+from benchmark.experiment.search_points import count_stages, depth_of
+from benchmark.experiment.space import AUGMENTATION, DEPTH
 from benchmark.tuning.outcome import Outcome
 from benchmark.tuning.study import Study
 
@@ -69,7 +69,7 @@ def _shown(value: Any, path: str, study: Study) -> str:
 
 def print_grid(grid: GridSpace, study: Study, outcome: Outcome) -> None:
     """Print a grid: ours above, the study's beneath, each its best in bold."""
-    from benchmark.tuning.grids import grid_values
+    from benchmark.tuning.outcome import grid_values
 
     backbone = study.experiment.backbone
     out.print(Text(f"\n{grid.asks}", style="bold"))

@@ -20,11 +20,11 @@ from benchmark.cli.options import (
 from benchmark.cli.output import Answer, ExitCode, out, progress_bar, speaking
 from benchmark.cli.rescore import chosen_runs, prepared_here
 from benchmark.errors import BenchmarkError, RunError
-from benchmark.results.record import RunRecord, all_records
+from benchmark.record import RunRecord, all_records
 
 if TYPE_CHECKING:
-    from benchmark.faces.store import FaceSet
-    from benchmark.verification import Finding
+    from benchmark.data.dataset import FaceSet
+    from benchmark.runs.verify import Finding
 
 EXAMPLES = """
 Examples:
@@ -104,8 +104,8 @@ def _chosen(runs_dir: Path, names: Sequence[str], answer: Answer) -> list[RunRec
 def _verified(
     records: Sequence[RunRecord], prepared: "Sequence[FaceSet]", *, quiet: bool
 ) -> "Iterator[tuple[RunRecord, list[Finding]]]":
-    from benchmark.verification import Finding
-    from benchmark.verification import verify as verify_one
+    from benchmark.runs.verify import Finding
+    from benchmark.runs.verify import verify as verify_one
 
     with progress_bar(quiet=quiet) as progress:
         bar = progress.add_task("runs", total=len(records))

@@ -64,7 +64,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Show every weight source: licence, what it was trained on, whether it is here."""
-    from benchmark.models.store import read_pins
+    from benchmark.models.weight_store import read_pins
     from benchmark.models.weights import list_weights
 
     folder = weights_dir or data_dir / "weights"
@@ -170,7 +170,7 @@ def add(
                 )
                 _say_what_was_trusted(answer, file, added, folder)
             else:
-                from benchmark.models.adding import Declaration, add_own
+                from benchmark.models.weight_adding import Declaration, add_own
 
                 fed_how = _preprocessing(order, fed)
                 declared = Declaration(label, architecture, fed_how, licence, trained_on)
@@ -201,8 +201,8 @@ def _add_published(
     any_checksum: bool,
 ) -> "WeightFile":
     from benchmark.architectures import architecture_named
-    from benchmark.models.adding import Adding, add_file
-    from benchmark.models.sources import FILES, files_for
+    from benchmark.models.weight_adding import Adding, add_file
+    from benchmark.models.weight_manifest import FILES, files_for
 
     published = FILES
     if architecture is not None:
@@ -217,9 +217,9 @@ def _add_published(
 
 
 def _say_what_was_trusted(answer: Answer, file: Path, added: "WeightFile", folder: Path) -> None:
-    from benchmark.models.adding import is_published_file
-    from benchmark.models.sources import FILES
-    from benchmark.models.store import read_pins
+    from benchmark.models.weight_adding import is_published_file
+    from benchmark.models.weight_manifest import FILES
+    from benchmark.models.weight_store import read_pins
 
     if not added.published:
         answer.warnings.append(
@@ -315,7 +315,7 @@ def verify(
 
     Exits with 1 if one is damaged.
     """
-    from benchmark.models.store import read_pins
+    from benchmark.models.weight_store import read_pins
     from benchmark.models.weights import verify as verify_weights
 
     folder = weights_dir or data_dir / "weights"

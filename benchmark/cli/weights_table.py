@@ -10,8 +10,8 @@ from rich.table import Table
 from benchmark.cli.output import out
 
 if TYPE_CHECKING:
-    from benchmark.models.sources import PublishedFile
-    from benchmark.models.store import Pin
+    from benchmark.models.weight_manifest import PublishedFile
+    from benchmark.models.weight_store import Pin
     from benchmark.models.weights import SourceState, WeightFile
 
 COLOURS = {"here": "green", "missing": "yellow", "damaged": "red"}

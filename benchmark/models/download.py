@@ -1,6 +1,6 @@
 """Fetch one file over HTTP: resumed where a sum tells the halves apart, retried, checked.
 
-Which address holds what is for benchmark.models.sources to say.
+Which address holds what is for benchmark.models.weight_manifest to say.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmark.errors import WeightsError, WeightsMissing
-from benchmark.models.readers import is_markup
+from benchmark.models.weight_readers import is_markup
 
 TIMEOUT_SECONDS: Final = 5.0
 """To connect, and without a byte while reading."""

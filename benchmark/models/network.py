@@ -14,13 +14,18 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.errors import WeightsError, WeightsMissing
-from benchmark.experiment import Experiment
-from benchmark.models.backbones import build_trunk, feature_map_shape
-from benchmark.models.heads import StandardisedHead, build_head
-from benchmark.models.initialisation import initialise_head, initialise_trunk, seeded
+from benchmark.experiment.definition import Experiment
+from benchmark.models.backbone import ChainTrunk, ScatteredStage, Trunk
+from benchmark.models.chains import build_trunk, feature_map_shape
+from benchmark.models.heads import (
+    StandardisedHead,
+    build_head,
+    initialise_head,
+    initialise_trunk,
+    seeded,
+)
 from benchmark.models.preprocessing import InputScaling, Preprocessing, preprocessing_for
-from benchmark.models.sources import untrained_start
-from benchmark.models.trunk import ChainTrunk, ScatteredStage, Trunk
+from benchmark.models.weight_manifest import untrained_start
 from benchmark.models.weights import LoadedWeights
 from benchmark.tasks import TaskName
 

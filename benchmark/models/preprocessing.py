@@ -1,7 +1,7 @@
 """What weights demand of their input, and the module that gives it to them.
 
 Pictures arrive as RGB, 0 to 255, at any size; everything between that and the first convolution
-is here. Which demands belong to which weights is written in benchmark.models.sources.
+is here. Which demands belong to which weights is written in benchmark.models.weight_manifest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Weights at hand: find them, fetch what is published, and load them as tensors.
 
-They are kept converted, one file per architecture and source (benchmark.models.store). Which are
-published, and where, is told by benchmark.models.sources; bringing a file by hand is for adding.
+They are kept converted, one file per architecture and source (weight_store). Which are published,
+and where, is in weight_manifest; a file that a person brings is added by weight_adding.
 """
 
 from __future__ import annotations
@@ -15,28 +15,26 @@ from urllib.parse import urlsplit
 from torch import Tensor
 
 from benchmark.architectures import ARCHITECTURES, NOT_OFFERED, architecture_named
-from benchmark.claims import claimed
 from benchmark.errors import WeightsError, WeightsMissing
-from benchmark.files import sha256_of
-from benchmark.models.adding import add_file as add_file
-from benchmark.models.adding import is_published_file, known_by_tensors, up_to_date
-from benchmark.models.conversion import convert
+from benchmark.files import claimed, sha256_of
 from benchmark.models.download import OnBytes, fetch
-from benchmark.models.places import stored_path
 from benchmark.models.preprocessing import Preprocessing
-from benchmark.models.readers import header_of
-from benchmark.models.run_trunks import read_run_trunk
-from benchmark.models.sources import PublishedFile, files_for
-from benchmark.models.store import (
+from benchmark.models.weight_adding import add_file as add_file
+from benchmark.models.weight_adding import is_published_file, known_by_tensors, up_to_date
+from benchmark.models.weight_formats import convert
+from benchmark.models.weight_manifest import PublishedFile, files_for, stored_path
+from benchmark.models.weight_readers import header_of
+from benchmark.models.weight_store import (
     HEADER,
     check_pin,
     describe_stored,
     labels_of,
     not_written,
+    read_run_trunk,
     read_stored,
 )
-from benchmark.models.store import WeightFile as WeightFile
-from benchmark.results.record import RunRecord
+from benchmark.models.weight_store import WeightFile as WeightFile
+from benchmark.record import RunRecord
 
 LOCAL: Final = "local:"
 
@@ -174,7 +172,7 @@ def _missing(
         return WeightsMissing(
             f"no published file is known for the {source!r} weights of {architecture}{why}",
             allowed=f"{known}, local:LABEL, run:ID",
-            fix="Choose one of these, or add a source in benchmark/models/sources.py",
+            fix="Choose one of these, or add a source in benchmark/models/weight_manifest.py",
         )
     why = f", nor to be had ({'; '.join(reasons)})" if reasons else ""
     urls = " or ".join(candidate.url for candidate in candidates)

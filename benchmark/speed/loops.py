@@ -26,11 +26,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from benchmark.data.batches import FaceBatches, generator_for, random_order
+from benchmark.data.dataset import FaceSet
+from benchmark.data.splits import Rows
 from benchmark.errors import DataError
-from benchmark.experiment import Augmentation, Experiment
-from benchmark.faces.batches import FaceBatches, generator_for, random_order
-from benchmark.faces.splits import Rows
-from benchmark.faces.store import FaceSet
+from benchmark.experiment.definition import Augmentation, Experiment
 from benchmark.models.network import Network, build_network
 from benchmark.tasks import TaskName
 from benchmark.training.device import Device

@@ -13,8 +13,8 @@ from typing import Any, Final
 import psutil
 import torch
 
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
-from benchmark.faces.store import FaceSet
 from benchmark.speed import loops
 from benchmark.speed.loops import Job, Loop, PlainConfig, Sample
 from benchmark.speed.roofline import Peaks, least_work, measured_peaks

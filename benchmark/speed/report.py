@@ -7,7 +7,7 @@ from typing import Any, Final
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from benchmark.results.figures import COLOURS, FAINT, INK
+from benchmark.evaluation.figures import COLOURS, FAINT, INK
 from benchmark.speed.measure import Ratio, RowMeasured, Session
 from benchmark.speed.rows import why_not_judged
 

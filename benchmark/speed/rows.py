@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from benchmark.errors import ExperimentError
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.training.device import Device, cpu_has_bf16
 
 

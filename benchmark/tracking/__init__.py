@@ -11,10 +11,9 @@ page       what a stranger sees first: columns, order, the link to open
 """
 
 from benchmark.tracking.mirror import MlflowMirror, import_records, mirror_again
-from benchmark.tracking.page import landing_path, server_command
-from benchmark.tracking.places import run_places
+from benchmark.tracking.page import landing_path, run_places, server_command
+from benchmark.tracking.searches import Study, StudyMirror, Trial
 from benchmark.tracking.store import open_store, store_uri
-from benchmark.tracking.studies import Study, StudyMirror, Trial
 
 __all__ = [
     "MlflowMirror",

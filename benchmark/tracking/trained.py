@@ -1,8 +1,8 @@
 """A run's network as a model of MLflow: the safetensors file, and what loads it.
 
 No pickled code: `mlflow.pytorch.log_model` writes a pickle, or a graph that cannot be trained on.
-What is written here is loaded by `mlflow.pyfunc.load_model`, which calls benchmark.trained, and by
-benchmark.trained alone where there is no MLflow.
+What is written here is loaded by `mlflow.pyfunc.load_model`, which calls inference.load, and by
+benchmark.inference.load alone where there is no MLflow.
 """
 
 import shutil
@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark.results.record import RunRecord
-from benchmark.run_notes import run_params, run_tags
+from benchmark.record import RunRecord
+from benchmark.runs.notes import run_params, run_tags
 
-LOADER: Final = "benchmark.trained"
+LOADER: Final = "benchmark.inference.load"
 WEIGHTS_FILE: Final = "model.safetensors"
 NEEDED: Final = ("facebench", "torch", "torchvision", "timm", "numpy", "pandas")
 

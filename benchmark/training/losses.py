@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.experiment import LossWeights, Recipe
+from benchmark.experiment.definition import LossWeights, Recipe
 from benchmark.tasks import TaskName, n_classes
 
 

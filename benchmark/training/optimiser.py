@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.experiment import Recipe
+from benchmark.experiment.definition import Recipe
 from benchmark.models.network import Network
 from benchmark.training.device import Device
 

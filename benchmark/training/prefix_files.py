@@ -22,9 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.claims import claimed
 from benchmark.errors import RunError
-from benchmark.files import canonical_json
+from benchmark.files import canonical_json, claimed
 
 SCHEMA: Final = 1
 MAGIC: Final = b"facebench prefix\n"

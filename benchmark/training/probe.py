@@ -15,8 +15,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from benchmark.experiment import Experiment
-from benchmark.faces.batches import FaceBatches
+from benchmark.data.batches import FaceBatches
+from benchmark.experiment.definition import Experiment
 from benchmark.models.network import Network
 from benchmark.training.device import Device, Precision, cpu_has_bf16
 from benchmark.training.losses import weighted_cross_entropy

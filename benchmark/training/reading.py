@@ -7,9 +7,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from benchmark.experiment import Augmentation
-from benchmark.faces.augment import changed, draw_epoch, is_mirrored
-from benchmark.faces.batches import FaceBatches, split_into_batches
+from benchmark.data.batches import FaceBatches, changed, draw_epoch, is_mirrored, split_into_batches
+from benchmark.experiment.definition import Augmentation
 from benchmark.models.network import Network
 from benchmark.tasks import TaskName
 from benchmark.training.device import Device

@@ -3,6 +3,8 @@
 Eagerly, operation by operation; or, on CUDA, as a graph that was recorded once and is replayed:
 a network of many small kernels is else bound by the host that launches them. What a step computes
 is the same.
+
+What an epoch's steps add up to, gathered on the device and read rarely.
 """
 
 import contextlib
@@ -16,11 +18,45 @@ import torch
 import torch._functorch.config
 from torch import Tensor
 
-from benchmark.experiment import Recipe
-from benchmark.training.accumulation import PatientStep
+from benchmark.experiment.definition import Recipe
+from benchmark.tasks import TaskName
 from benchmark.training.losses import Answer, TaskLoss, clip_gradients
+from benchmark.training.micro_batching import PatientStep
 from benchmark.training.reading import Apply, Batch, Reader
-from benchmark.training.totals import Totals
+
+
+class Totals:
+    """Losses and right answers; reading a number makes the host wait, so that no step does it.
+
+    Everything is added in place, so that a CUDA graph can go on adding to the same tensors.
+    """
+
+    def __init__(self, tasks: Sequence[TaskName], device: torch.device) -> None:
+        self.tasks = tuple(tasks)
+        self.n_images = 0
+        self._loss = torch.zeros((), device=device)
+        self._hits = torch.zeros(len(tasks), dtype=torch.int64, device=device)
+
+    def reset(self) -> None:
+        """Start an epoch anew."""
+        self.n_images = 0
+        self._loss.zero_()
+        self._hits.zero_()
+
+    def add(self, answer: Answer) -> None:
+        """Take in a step's answer, on the device; the images are counted apart."""
+        self._hits += answer.hits
+        self._loss.add_(answer.loss, alpha=answer.n_faces)
+
+    def mean_loss(self) -> float:
+        """Read the mean loss of the images counted so far."""
+        return float(self._loss) / max(1, self.n_images)
+
+    def accuracies(self) -> dict[TaskName, float]:
+        """Read the fraction of right answers per task, in [0, 1]."""
+        hits = self._hits.tolist()
+        return {task: count / self.n_images for task, count in zip(self.tasks, hits, strict=True)}
+
 
 WARM_UPS: Final = 3
 """Steps before a recording: libraries choose their kernels and memory in them (torch's notes on
@@ -41,7 +77,7 @@ class SpeedSettings:
     graph: bool = True
     """Record the step as a CUDA graph, where there is CUDA."""
     compile: bool | None = False
-    """Let torch.compile fuse the network's operations; None: where benchmark.runs finds it pays."""
+    """Let torch.compile fuse the network's operations; None: where a run finds it pays."""
     say: Callable[[str], None] = field(default=_say_nothing)
     """Told in a sentence where that does not work."""
     capture: "Capture | None" = None

@@ -12,19 +12,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from benchmark.data.batches import FaceBatches, generator_for, random_order, random_passes
 from benchmark.errors import RunError
-from benchmark.experiment import Experiment, Recipe
-from benchmark.faces.batches import FaceBatches, generator_for, random_order, random_passes
+from benchmark.experiment.definition import Experiment, Recipe
 from benchmark.models.heads import StandardisedHead
 from benchmark.models.network import Network
 from benchmark.tasks import TaskName, combined
 from benchmark.training.device import Device
 from benchmark.training.optimiser import new_optimiser, plain_groups, restored, set_rate
+from benchmark.training.predict import accuracies, correct_counts, evaluation_batch
 from benchmark.training.prefix_cache import CachedFaces
-from benchmark.training.probabilities import accuracies, correct_counts, evaluation_batch
 from benchmark.training.reading import Reader, epoch_batches
-from benchmark.training.steps import SpeedSettings, Steps, TrainStep, capture_for
-from benchmark.training.totals import Totals
+from benchmark.training.steps import SpeedSettings, Steps, Totals, TrainStep, capture_for
 
 TRAINER_VERSION: Final = 2
 """Part of every run's identity: raised when the same definition would train or select differently.

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark.experiment import Experiment
-from benchmark.experiment_search import experiment_at, settings_at
+from benchmark.experiment.definition import Experiment
+from benchmark.experiment.search_points import experiment_at, settings_at
 from benchmark.files import write_json
 from benchmark.identity import steering_content
-from benchmark.tuned import SCHEMA, named, tuned_folder
-from benchmark.tuning.ledger import Ledger, Told
+from benchmark.registry import SCHEMA, named, tuned_folder
 from benchmark.tuning.study import OBJECTIVE, Study
+from benchmark.tuning.trials import Ledger, Told
 
 RECIPE_FILE: Final = "recipe.json"
 SAME_SCORE: Final = 1e-9

@@ -2,21 +2,136 @@
 
 Reading no further stops it as Ctrl-C does: the running trial is marked and queued again, and the
 same search goes on next time.
+
+What a trial does: the seam between a search, which chooses, and a training, which learns.
+
+A search knows only this: from a point come scores, one per epoch, and closing the generator stops
+the trial. The training behind it is an ordinary run, tracked like any other.
 """
 
 import contextlib
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
 
+from benchmark.data.batches import FaceBatches
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import BenchmarkError, RunError
-from benchmark.training.trainer import Progress
-from benchmark.tuning.ledger import Ledger, Ticket, Told
-from benchmark.tuning.objective import Noted, Objective, Score, Step, Underway
+from benchmark.experiment.definition import Experiment
+from benchmark.experiment.search_points import experiment_at
+from benchmark.files import write_json
+from benchmark.record import SCHEMA, TRIAL_FILE, RunRecord
+from benchmark.runs.plan import Plan, Settings, plan_run
+from benchmark.runs.run import Advanced, Event, Finished, Prepared, Skipped, Started, run
+from benchmark.training.trainer import EpochResult, Progress
 from benchmark.tuning.recipes import FreshScores
-from benchmark.tuning.study import FRESH_SEEDS
+from benchmark.tuning.study import FRESH_SEEDS, OBJECTIVE, TRIAL_SEED, Study
+from benchmark.tuning.trials import Ledger, Ticket, Told
+
+TRIAL_POLL_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """An epoch's combined validation accuracy; epochs count from 0."""
+
+    epoch: int
+    value: float
+    is_last: bool = False
+    """Known to be the last one: giving up then saves nothing."""
+
+
+@dataclass(frozen=True)
+class Underway:
+    """The run that a trial is, once there is one."""
+
+    record: RunRecord
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A sentence about how the trial trains."""
+
+    sentence: str
+
+
+Step = Score | Underway | Noted | Progress
+
+
+class Objective(Protocol):
+    """From a point, a trial's number and a seed to what happens, by epoch; closed, it stops."""
+
+    def __call__(
+        self, point: Mapping[str, Any], number: int, seed: int = TRIAL_SEED
+    ) -> Generator[Step]: ...
+
+
+def trial_settings(settings: Settings) -> Settings:
+    """Give settings under which no trial reads a test face or keeps a network."""
+    return replace(settings, read_test=False, keep_weights="none")
+
+
+class Training:
+    """The objective: train the experiment at a point, and hand on its validation scores."""
+
+    def __init__(self, study: Study, settings: Settings) -> None:
+        self._study = study
+        self._settings = trial_settings(settings)
+        faces: FaceSet = study.faces
+        self._on_device = FaceBatches.on_device(
+            faces.pixels(), faces.table, settings.device.torch_device, settings.speed.say
+        )
+        # Weights that are missing stop the search before it begins, and not every trial.
+        self._plan(study.experiment, TRIAL_SEED)
+
+    def _plan(self, experiment: Experiment, seed: int) -> Plan:
+        return plan_run(experiment, seed, self._study.faces, self._settings)
+
+    def __call__(
+        self, point: Mapping[str, Any], number: int, seed: int = TRIAL_SEED
+    ) -> Generator[Step]:
+        """Train at a point; raises RunError where the training fails."""
+        experiment = experiment_at(self._study.experiment, point)
+        plan = self._plan(experiment, seed)
+        if plan.record.state == "absent":
+            about = {"schema": SCHEMA, "study": self._study.identity, "trial": number}
+            write_json(plan.folder / TRIAL_FILE, about)
+        yield Underway(plan.record)
+        n_epochs = experiment.recipe.max_epochs
+        waiting = True
+        while waiting:
+            waiting = False
+            for event in run(plan, self._on_device, self._settings):
+                if isinstance(event, Skipped) and event.why != "done":
+                    waiting = True  # Another process trains this very recipe: its scores are ours.
+                    time.sleep(TRIAL_POLL_SECONDS)
+                yield from _steps(event, plan, n_epochs)
+
+
+def _steps(event: Event, plan: Plan, n_epochs: int) -> Iterator[Step]:
+    """Say what a run's event means to a search."""
+    if isinstance(event, Started) and event.epochs_done:
+        yield from _earlier(plan, event.epochs_done, n_epochs)
+    elif isinstance(event, Skipped) and event.why == "done":
+        yield from _earlier(plan, n_epochs, n_epochs)
+    elif isinstance(event, Prepared) and event.sentence:
+        yield Noted(event.sentence)
+    elif isinstance(event, Advanced) and isinstance(event.step, EpochResult):
+        step = event.step
+        yield Score(step.epoch, step.val_combined, step.epoch + 1 == n_epochs)
+    elif isinstance(event, Advanced) and isinstance(event.step, Progress):
+        yield event.step
+    assert isinstance(event, (Started, Prepared, Advanced, Finished, Skipped)), event
+
+
+def _earlier(plan: Plan, n_done: int, n_epochs: int) -> Iterator[Score]:
+    """Give the scores that a run had before this process came to it."""
+    history = RunRecord(plan.folder).history()
+    for epoch, value in enumerate(history[OBJECTIVE].head(n_done)):
+        yield Score(epoch, float(value), epoch + 1 == n_epochs)
+
 
 POLL_SECONDS: Final = 0.5
 FEWEST_FAILURES: Final = 5
@@ -57,7 +172,7 @@ class Remarked:
     sentence: str
 
 
-Event = Began | Moved | Ended | Remarked
+SearchEvent = Began | Moved | Ended | Remarked
 
 
 @dataclass(frozen=True)
@@ -76,7 +191,7 @@ class Limits:
         return self.seconds is not None and time.monotonic() - self.began >= self.seconds
 
 
-def search(ledger: Ledger, objective: Objective, limits: Limits) -> Generator[Event]:
+def search(ledger: Ledger, objective: Objective, limits: Limits) -> Generator[SearchEvent]:
     """Try point after point until there are enough trials; resumes whatever is in the ledger."""
     n_failed = 0
     while True:
@@ -102,7 +217,7 @@ def search(ledger: Ledger, objective: Objective, limits: Limits) -> Generator[Ev
 
 def compared(
     objective: Objective, trials: Sequence[Told]
-) -> Generator[Event, None, tuple[FreshScores, ...]]:
+) -> Generator[SearchEvent, None, tuple[FreshScores, ...]]:
     """Train the recipes of finalists with fresh seeds; give what each scores.
 
     The best of many trials is flattered by its choice, and the seed it was chosen by is part of
@@ -145,7 +260,9 @@ def _is_hopeless(ledger: Ledger, n_failed: int, limits: Limits) -> bool:
     return n_failed >= patience and not any(trial.counts for trial in ledger.trials())
 
 
-def _tried(ledger: Ledger, objective: Objective, ticket: Ticket) -> Generator[Event, None, Ended]:
+def _tried(
+    ledger: Ledger, objective: Objective, ticket: Ticket
+) -> Generator[SearchEvent, None, Ended]:
     """Run one trial to its end, whatever that is."""
     try:
         yield Began(ticket.number, ticket.point)
@@ -167,7 +284,7 @@ def _tried(ledger: Ledger, objective: Objective, ticket: Ticket) -> Generator[Ev
 
 def _followed(
     ledger: Ledger, ticket: Ticket, steps: Generator[Step]
-) -> Generator[Event, None, float | None]:
+) -> Generator[SearchEvent, None, float | None]:
     """Read a trial's scores and return the best; None where it is to be given up."""
     best = -math.inf
     for step in steps:

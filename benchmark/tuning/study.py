@@ -2,22 +2,186 @@
 
 A study is named by all that would make its trials incomparable with another's: a changed space,
 definition, data set or trainer is a new study. Who samples and who prunes may change on the way.
+
+Where Optuna keeps studies: opened so that processes may share it, its errors as sentences.
+
+SQLite by default, in a file of its own. Both it and Optuna's journal file were killed and opened
+again many times: docs/TUNING.md says what became of them.
+
+Who proposes the next point, and who gives a trial up.
+
+A sampler is made anew for every trial, from the study's seed and the trial's number: Optuna keeps
+no random state, so that one that lived as long as its process would propose the same first points
+again after a restart, and two processes would propose the same ones at the same time.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import json
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark.errors import require
-from benchmark.experiment import Experiment
-from benchmark.experiment_ranges import SearchSpace
-from benchmark.experiment_search import BATCH_SIZE, faces_per_epoch
-from benchmark.faces.store import FaceSet
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from benchmark.data.dataset import FaceSet
+from benchmark.errors import BenchmarkError, RunError, require
+from benchmark.experiment.definition import Experiment
+from benchmark.experiment.search_points import BATCH_SIZE, faces_per_epoch
+from benchmark.experiment.space import SearchSpace
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
 from benchmark.training.trainer import TRAINER_VERSION
+
+FILE: Final = "optuna.db"
+PATIENCE_SECONDS: Final = 60
+"""How long one process waits for another's write; a write takes milliseconds."""
+JOURNAL_PREFIX: Final = "journal:"
+
+
+def default_storage(folder: Path) -> str:
+    """Give the address of the studies' own SQLite file."""
+    return f"sqlite:///{(folder / FILE).resolve()}"
+
+
+def shown(address: str) -> str:
+    """Give an address without a password in it."""
+    return address.split("@")[-1]
+
+
+def open_storage(address: str) -> optuna.storages.BaseStorage:
+    """Open a storage: `sqlite:///FILE`, another database's URL, or `journal:FILE`.
+
+    Raises RunError where it is locked, unreadable, or of another version of Optuna.
+    """
+    with storage_errors(address):
+        if address.startswith(JOURNAL_PREFIX):
+            path = Path(address.removeprefix(JOURNAL_PREFIX))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            backend = JournalFileBackend(str(path))
+            return optuna.storages.JournalStorage(backend)
+        if "://" not in address:
+            raise RunError(
+                f"the storage {address!r} is no address",
+                allowed="sqlite:///FILE, the URL of another database, or journal:FILE",
+            )
+        options = {}
+        if address.startswith("sqlite:///"):
+            Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            options = {"connect_args": {"timeout": PATIENCE_SECONDS}}
+        return optuna.storages.RDBStorage(address, engine_kwargs=options)
+
+
+@contextlib.contextmanager
+def storage_errors(address: str) -> Iterator[None]:
+    """Turn what a broken storage raises into a RunError that says what to do.
+
+    An error that was not raised within Optuna's storages is a mistake in a program, not damage in a
+    file, and comes through as it is.
+    """
+    try:
+        yield
+    except (NoSuchModuleError, ArgumentError, ImportError) as error:
+        raise RunError(
+            f"the storage {shown(address)} cannot be reached: {error}",
+            allowed="sqlite:///FILE, journal:FILE, or a database whose driver is installed",
+        ) from error
+    except Exception as error:
+        known = isinstance(error, (SQLAlchemyError, StorageInternalError, OSError))
+        if isinstance(error, BenchmarkError) or not (known or _is_of_a_storage(error)):
+            raise
+        raise RunError(
+            f"the study's storage cannot be used: {_reason(error)}",
+            source=shown(address),
+            fix=_remedy(str(error.__cause__ or error)),
+        ) from error
+
+
+def _is_of_a_storage(error: Exception) -> bool:
+    """Tell whether an error came up while Optuna read or wrote: a torn line raises many kinds."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(
+        frame.f_globals.get("__name__", "").startswith("optuna.storages") for frame, _ in frames
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Give the innermost error's first line, or what it means where only Optuna knows that."""
+    if isinstance(error, (KeyError, AttributeError, TypeError, json.JSONDecodeError)):
+        return "a record in it is damaged"
+    inner = error.__cause__ or error
+    inner = getattr(inner, "orig", None) or inner
+    return (str(inner).strip().splitlines() or [repr(inner)])[0]
+
+
+def _remedy(text: str) -> str:
+    if "locked" in text:
+        return "Another program holds it: try again once that is done"
+    if "no longer compatible" in text or "version" in text or "schema" in text:
+        return (
+            "It is of another version of Optuna: `optuna storage upgrade --storage URL` brings it "
+            "up to date, or name another with --storage"
+        )
+    if "readonly" in text or "Permission" in text or "unable to open" in text:
+        return "Make it writable, or name another with --storage"
+    return "Move that file away and begin anew, or name another with --storage"
+
+
+N_RANDOM = 6
+"""Trials before a model of the earlier ones proposes. Optuna's own number is ten, a third of a
+search of thirty: docs/TUNING.md says what a planted problem made of both."""
+N_CANDIDATES = 128
+"""Points of which the trees propose the best; Optuna's own number is 24."""
+
+
+def new_sampler(kind: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """Make the sampler that proposes trial `number` of a study.
+
+    `gp`: a Gaussian process; `tpe`: Parzen trees over all parameters together; `random`.
+    """
+    own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
+    if kind == "random":
+        return optuna.samplers.RandomSampler(seed=own_seed)
+    if kind == "gp":
+        return optuna.samplers.GPSampler(
+            seed=own_seed, n_startup_trials=N_RANDOM, deterministic_objective=False
+        )
+    return optuna.samplers.TPESampler(
+        seed=own_seed,
+        n_startup_trials=N_RANDOM,
+        n_ei_candidates=N_CANDIDATES,
+        multivariate=True,
+    )
+
+
+def new_pruner(kind: str, max_epochs: int) -> optuna.pruners.BasePruner:
+    """Make what gives trials up: `median` of the earlier ones at that epoch, `hyperband`, `none`.
+
+    The first quarter of the epochs, and the first five trials, are never given up.
+    """
+    if kind == "none":
+        return optuna.pruners.NopPruner()
+    if kind == "hyperband":
+        lowest = min(3, max_epochs)
+        return optuna.pruners.HyperbandPruner(
+            min_resource=lowest, max_resource=max_epochs, reduction_factor=3
+        )
+    return optuna.pruners.MedianPruner(
+        n_startup_trials=5, n_warmup_steps=max(1, max_epochs // 4), n_min_trials=3
+    )
+
+
+def quiet() -> None:
+    """Let Optuna say nothing by itself: what happens is yielded, and shown by who reads it."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
 
 SAMPLERS: Final = ("tpe", "gp", "random")
 PRUNERS: Final = ("median", "hyperband", "none")

@@ -22,9 +22,9 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
-from benchmark.faces.splits import parts_of
-from benchmark.faces.store import open_faces
+from benchmark.data.dataset import open_faces
+from benchmark.data.splits import parts_of
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.models.network import build_network
 from benchmark.models.preprocessing import CAFFE, IMAGENET, UNIT, Preprocessing
 from benchmark.models.weights import LoadedWeights, add_file, load

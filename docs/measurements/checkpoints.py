@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from benchmark import registry
-from benchmark.checkpoints import CHECKPOINT_FILE, save_checkpoint
 from benchmark.models.network import build_network
+from benchmark.runs.checkpoints import CHECKPOINT_FILE, save_checkpoint
 from benchmark.training.device import choose_device
 from benchmark.training.trainer import TrainingState, start
 

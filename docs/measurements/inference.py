@@ -22,17 +22,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from benchmark import exporting
-from benchmark.faces.batches import FaceBatches
-from benchmark.faces.crop import CropOptions, crop_picture
-from benchmark.faces.detector import DetectorChoice, load_detector
-from benchmark.faces.pictures import pillow_quiet, read_upright
-from benchmark.faces.store import open_faces
-from benchmark.inference import Predictor
-from benchmark.results.predictions import probability_columns, read_predictions
-from benchmark.trained_runs import TrainedRun, network_of_run
+from benchmark.data.batches import FaceBatches
+from benchmark.data.crop import CropOptions, DetectorChoice, crop_picture, load_detector
+from benchmark.data.dataset import open_faces
+from benchmark.data.pictures import pillow_quiet, read_upright
+from benchmark.evaluation.predictions import probability_columns, read_predictions
+from benchmark.inference import export
+from benchmark.inference.load import TrainedRun, network_of_run
+from benchmark.inference.predict import Predictor
 from benchmark.training.device import choose_device
-from benchmark.training.probabilities import probabilities
+from benchmark.training.predict import probabilities
 
 
 def ask_four_ways(run: str, runs_dir: Path, data_dir: Path, pictures: Path, n_faces: int) -> None:
@@ -69,10 +68,10 @@ def ask_four_ways(run: str, runs_dir: Path, data_dir: Path, pictures: Path, n_fa
         print(f"{task}: largest difference among the four {worst:.2g}, labels that differ {differ}")
 
 
-def _onnx_answers(network: TrainedRun, pixels: exporting.Pixels) -> dict[str, np.ndarray]:
+def _onnx_answers(network: TrainedRun, pixels: export.Pixels) -> dict[str, np.ndarray]:
     path = Path(tempfile.mkdtemp()) / "measured.onnx"
-    exporting.export(network, "onnx", path)
-    apply = exporting.onnx_runtime(path, network.tasks)
+    export.export(network, "onnx", path)
+    apply = export.onnx_runtime(path, network.tasks)
     pieces = [apply(pixels[begin : begin + 256]) for begin in range(0, len(pixels), 256)]
     path.unlink()
     return {task: np.concatenate([piece[task] for piece in pieces]) for task in network.tasks}

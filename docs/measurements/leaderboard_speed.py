@@ -20,14 +20,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark import registry
-from benchmark.experiment import Experiment
+from benchmark.evaluation.answers import kept
+from benchmark.evaluation.metrics import score
+from benchmark.evaluation.predictions import predictions_table
+from benchmark.evaluation.subgroups import group_codes
+from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json
 from benchmark.identity import Ingredients, family_of, identity_of
-from benchmark.leaderboards import FORMATS, Places, leaderboards, runs_at_hand
-from benchmark.results.kept_answers import kept
-from benchmark.results.metrics import score
-from benchmark.results.predictions import predictions_table
-from benchmark.results.subgroups import group_codes
+from benchmark.reporting.leaderboards import FORMATS, Places, leaderboards, runs_at_hand
 from benchmark.tasks import TASKS, TaskName, combined, n_classes
 
 DIGESTS = {"pixel_digest": "ab" * 32, "split_digest": "cd" * 32}

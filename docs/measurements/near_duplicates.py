@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmark.faces.hashing import near_pairs
-from benchmark.faces.pictures import SKETCH_SHAPE, sketch_of
-from benchmark.faces.store import open_faces
+from benchmark.data.dataset import open_faces
+from benchmark.data.duplicates import near_pairs
+from benchmark.data.pictures import SKETCH_SHAPE, sketch_of
 
 BANDS = ((0, 12), (13, 20), (21, 24), (25, 28), (29, 30), (31, 32), (33, 34))
 

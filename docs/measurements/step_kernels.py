@@ -18,16 +18,15 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmark import registry
-from benchmark.experiment import Experiment
-from benchmark.faces.batches import FaceBatches, generator_for
+from benchmark.data.batches import FaceBatches, generator_for
+from benchmark.experiment.definition import Experiment
 from benchmark.models.network import build_network
 from benchmark.tasks import TASKS, n_classes
 from benchmark.training.device import Device, choose_device
 from benchmark.training.optimiser import new_optimiser
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.reading import Batch, Reader, epoch_batches
-from benchmark.training.steps import SpeedSettings, Steps, TrainStep, capture_for
-from benchmark.training.totals import Totals
+from benchmark.training.steps import SpeedSettings, Steps, Totals, TrainStep, capture_for
 
 
 def asked_for(name: str) -> Experiment:

@@ -11,14 +11,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmark.models import sources
-from benchmark.models.conversion import convert, tensor_digest
+from benchmark.models import weight_manifest
+from benchmark.models.weight_formats import convert, tensor_digest
 
-TARGET = Path(sources.__file__).with_name("tensor_digests.json")
+TARGET = Path(weight_manifest.__file__).with_name("tensor_digests.json")
 
 if __name__ == "__main__":
     content = json.loads(TARGET.read_text(encoding="utf-8"))
     for file in map(Path, sys.argv[1:]):
-        assert file.name in {known.file_name for known in sources.FILES}, file.name
+        assert file.name in {known.file_name for known in weight_manifest.FILES}, file.name
         content[file.name] = asdict(tensor_digest(convert(file)[1]))
     TARGET.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

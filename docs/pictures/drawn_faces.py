@@ -7,7 +7,7 @@ import sys
 
 from PIL import Image
 
-from benchmark.faces.drawn import draw_faces
+from benchmark.data.drawn import draw_faces
 
 ROWS, COLUMNS, PX = 2, 6, 128
 

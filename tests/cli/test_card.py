@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from benchmark import registry
 from benchmark.cli.card import card
-from benchmark.results.record import RunRecord
+from benchmark.record import RunRecord
 from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, exact_predictions
 

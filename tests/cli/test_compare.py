@@ -13,11 +13,11 @@ from typer.testing import CliRunner, Result
 from benchmark import registry
 from benchmark.cli.compare import compare
 from benchmark.cli.compare_table import render
-from benchmark.results import comparison
-from benchmark.results.comparison import Comparison
-from benchmark.results.library import Library
-from benchmark.results.rows import read_run
-from benchmark.results.verdicts import points
+from benchmark.comparison import pairs
+from benchmark.comparison.library import Library
+from benchmark.comparison.pairs import Comparison
+from benchmark.comparison.rows import read_run
+from benchmark.comparison.verdicts import points
 from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, exact_predictions, made_up_predictions
 from tests.results.finished_runs import finished
@@ -149,7 +149,7 @@ def plausible(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
             finished(runs, experiment, made_up_predictions(skills, seed=seed), seed=seed)
     read = tuple(read_run(record) for record in runs.records())
     shelf = Library(read, registry.experiments(), registry.suites())
-    return comparison.compare(shelf, ["quick", "controls"], all_pairs=True)
+    return pairs.compare(shelf, ["quick", "controls"], all_pairs=True)
 
 
 def printed(found: Comparison, width: int) -> Sequence[str]:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from benchmark import registry
 from benchmark.cli.main import app
 from benchmark.files import write_json
-from benchmark.tuned import named
+from benchmark.registry import named
 
 
 def completed(line: str) -> list[str]:

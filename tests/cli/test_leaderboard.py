@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from benchmark import registry
 from benchmark.cli.leaderboard import app
 from benchmark.cli.leaderboard_table import render
-from benchmark.results.leaderboard import Leaderboard, build
-from benchmark.results.reference_rows import majority_row
+from benchmark.comparison.leaderboard import Leaderboard, build
+from benchmark.comparison.references import majority_row
 from benchmark.tasks import TASKS
 from tests.cli.conftest import flat
 from tests.results.conftest import (
@@ -25,7 +25,7 @@ from tests.results.conftest import (
 )
 
 if TYPE_CHECKING:
-    from benchmark.faces.store import FaceSet
+    from benchmark.data.dataset import FaceSet
 
 MTL = "mtl-cnn-none-full-short"
 ALONE = "gender-cnn-none-full-short"

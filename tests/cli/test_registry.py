@@ -16,7 +16,7 @@ from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, exact_predictions
 
 if TYPE_CHECKING:
-    from benchmark.faces.store import FaceSet
+    from benchmark.data.dataset import FaceSet
 
 BLOCK5 = "mtl-vgg16-imagenet-block5"
 ALONE = "gender-vgg16-imagenet-full"

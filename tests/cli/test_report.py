@@ -10,15 +10,15 @@ from typer.testing import CliRunner, Result
 
 from benchmark import registry
 from benchmark.cli.main import app
-from benchmark.faces.choice import STORED_NAME
-from benchmark.faces.drawn import draw_faces
-from benchmark.faces.store import store_faces
+from benchmark.data.dataset import store_faces
+from benchmark.data.drawn import draw_faces
+from benchmark.data.sample import STORED_NAME
 from tests.cli.conftest import flat
 from tests.report.stores import QUICK, builder, fill, finish, predictions_on
 from tests.results.conftest import RunBuilder
 
 if TYPE_CHECKING:
-    from benchmark.faces.store import FaceSet
+    from benchmark.data.dataset import FaceSet
 
 MTL = QUICK[0]
 

@@ -8,10 +8,10 @@ from typer.testing import CliRunner, Result
 
 from benchmark import registry
 from benchmark.cli.tracking import app
-from benchmark.faces.store import FaceSet
-from benchmark.results.artifacts import is_scored
-from benchmark.results.out_of_fold import TABLE
-from benchmark.results.record import RunRecord
+from benchmark.comparison.out_of_fold import TABLE
+from benchmark.data.dataset import FaceSet
+from benchmark.evaluation.artifacts import is_scored
+from benchmark.record import RunRecord
 from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 from tests.results.test_out_of_fold import five

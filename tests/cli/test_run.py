@@ -12,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
-from benchmark.results.record import all_records
+from benchmark.record import all_records
 
 
 def facebench(*arguments: str | Path) -> Result:

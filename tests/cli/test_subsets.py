@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from benchmark import registry
 from benchmark.cli.main import app
-from benchmark.results.predictions import predictions_table
+from benchmark.evaluation.predictions import predictions_table
 from tests.results.conftest import RunBuilder, certain, made_up_faces
 from tests.results.test_subset_study import with_validation
 

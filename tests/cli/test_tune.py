@@ -15,9 +15,9 @@ import torch
 from benchmark.cli.output import Answer
 from benchmark.cli.tune import Wish
 from benchmark.cli.tune_session import Session
-from benchmark.faces.store import FaceSet
-from benchmark.plans import Settings
-from benchmark.results.record import RunRecord, all_records
+from benchmark.data.dataset import FaceSet
+from benchmark.record import RunRecord, all_records
+from benchmark.runs.plan import Settings
 from benchmark.tracking import open_store
 from benchmark.training.device import Device
 from tests.cli.test_run import facebench

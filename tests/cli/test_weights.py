@@ -179,8 +179,8 @@ def test_what_is_not_clear_is_one_sentence_and_nothing_is_kept(
 def test_what_is_pinned_is_said(h5: Path, tmp_path: Path) -> None:
     """torchvision publishes eight digits of a sum: the rest is pinned."""
     from benchmark.files import sha256_of
-    from benchmark.models.sources import files_for
-    from benchmark.models.store import pin
+    from benchmark.models.weight_manifest import files_for
+    from benchmark.models.weight_store import pin
 
     torchvision = files_for("squeezenet1_1", "imagenet")[1]
     pin(torchvision, f"b8a52dc0{sha256_of(h5)[8:]}", tmp_path)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.faces.labels import age_group_of
-from benchmark.faces.prepare import prepare
-from benchmark.faces.store import FaceSet, store_faces
+from benchmark.data.dataset import FaceSet, store_faces
+from benchmark.data.labels import age_group_of
+from benchmark.data.prepare import prepare
 from tests.faces.sources import folder_of, jpeg
 
 

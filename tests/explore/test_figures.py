@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from matplotlib.patches import Wedge
 
-from benchmark.explore.figures import as_svg, donut_figure, figures_of, who_figure
-from benchmark.explore.numbers import Explored, explore
-from benchmark.faces.store import FaceSet
+from benchmark.data.dataset import FaceSet
+from benchmark.reporting.explore_figures import as_svg, donut_figure, figures_of, who_figure
+from benchmark.reporting.explore_numbers import Explored, explore
 from benchmark.tasks import CLASS_NAMES
 from tests.explore.conftest import faces_aged
 

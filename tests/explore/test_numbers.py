@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.explore.numbers import counted, density, explore, quantile_of
-from benchmark.faces.audit import audit
-from benchmark.faces.prepare import prepare
-from benchmark.faces.store import FaceSet
+from benchmark.data.audit import audit
+from benchmark.data.dataset import FaceSet
+from benchmark.data.prepare import prepare
+from benchmark.reporting.explore_numbers import counted, density, explore, quantile_of
 from benchmark.tasks import CLASS_NAMES, TASKS
 from tests.explore.conftest import faces_aged
 from tests.faces.sources import face_name, folder_of, jpeg

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.explore.numbers import explore
-from benchmark.explore.page import page, write_exploration
-from benchmark.faces.audit import audit
-from benchmark.faces.store import FaceSet
+from benchmark.data.audit import audit
+from benchmark.data.dataset import FaceSet
+from benchmark.reporting.explore_numbers import explore
+from benchmark.reporting.explore_page import page, write_exploration
 
 
 @pytest.fixture(scope="module")

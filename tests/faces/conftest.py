@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmark.faces.prepare import PrepareResult, prepare
+from benchmark.data.prepare import PrepareResult, prepare
 from tests.conftest import shared_file
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmark.faces.detector import DetectorChoice, FoundFace
+from benchmark.data.crop import DetectorChoice, FoundFace
 
 LEVEL = 200
 

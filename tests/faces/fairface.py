@@ -6,8 +6,8 @@ from typing import Final
 
 from PIL import Image
 
-from benchmark.faces.drawn import draw_faces
-from benchmark.faces.layouts import FAIRFACE
+from benchmark.data.drawn import draw_faces
+from benchmark.data.label_tables import FAIRFACE
 
 RACES: Final = (
     ("White",), ("Black",), ("East Asian", "Southeast Asian"), ("Indian",),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from benchmark.faces.drawn import draw_faces
+from benchmark.data.drawn import draw_faces
 from tests.faces.sources import encoded, folder_of
 
 PX = 96

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Thread
 from typing import ClassVar
 
-from benchmark.faces.fetching import UTKFACE
+from benchmark.data.fetch import UTKFACE
 from tests.faces.sources import face_name, tar_of
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.data import archive
+from benchmark.data.archive import Unreadable, open_source
 from benchmark.errors import DataError
-from benchmark.faces import archive
-from benchmark.faces.archive import Unreadable, open_source
 from tests.faces.sources import folder_of, tar_of, zip_of
 
 FILES = {"UTKFace/a.jpg": b"A" * 700, "UTKFace/b.jpg": b"B" * 1300, "README": b"read me"}

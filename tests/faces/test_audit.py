@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.faces.audit import audit
-from benchmark.faces.prepare import prepare
-from benchmark.faces.store import FaceSet
+from benchmark.data.audit import audit
+from benchmark.data.dataset import FaceSet
+from benchmark.data.prepare import prepare
 from tests.faces.sources import face_name, faces, jpeg, tar_of
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmark.experiment import Augmentation
-from benchmark.faces.augment import augment, draw, draw_epoch, in_words
+from benchmark.data.batches import augment, draw, draw_epoch, in_words
+from benchmark.experiment.definition import Augmentation
 
 
 def faces(n: int = 64) -> torch.Tensor:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark.faces.batches import (
+from benchmark.data.batches import (
     FaceBatches,
     gathered,
     random_order,

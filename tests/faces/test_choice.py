@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.data.dataset import store_faces
+from benchmark.data.drawn import draw_faces
+from benchmark.data.sample import STORED_NAME, choose_dataset
 from benchmark.errors import DataError
-from benchmark.faces.choice import STORED_NAME, choose_dataset
-from benchmark.faces.drawn import draw_faces
-from benchmark.faces.store import store_faces
 
 
 def store(data_dir: Path, name: str, *, drawn: bool) -> None:

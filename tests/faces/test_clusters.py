@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from benchmark.faces.clusters import (
+from benchmark.data.duplicates import (
     cluster_of,
     connected,
     count_duplicates,

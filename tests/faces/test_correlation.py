@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from benchmark.faces.correlation import THRESHOLD, aligned_pairs
-from benchmark.faces.drawn import draw_faces
-from benchmark.faces.hashing import near_pairs
-from benchmark.faces.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE, sketch_of, thumbnail_of
+from benchmark.data.drawn import draw_faces
+from benchmark.data.duplicates import THRESHOLD, aligned_pairs, near_pairs
+from benchmark.data.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE, sketch_of, thumbnail_of
 
 FACES = [
     # As smooth as photographs are; the emblems' fine patterns are not.

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.data.crop import CropOptions, FoundFace, crop_picture, cut_box, with_border
 from benchmark.errors import DataError
-from benchmark.faces.crop import CropOptions, crop_picture, cut_box, with_border
-from benchmark.faces.detector import FoundFace
 from tests.faces.detectors import WhiteRectangles, scene
 
 DETECTOR = WhiteRectangles()

@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmark.claims import claimed
+from benchmark.data import crop_folder as cropping
+from benchmark.data.crop import CropOptions
+from benchmark.data.crop_folder import COLUMNS, Cropper, CropReport, crop_folder, cropped
 from benchmark.errors import DataError
-from benchmark.faces import cropping
-from benchmark.faces.crop import CropOptions
-from benchmark.faces.crop_folder import COLUMNS, CropReport, crop_folder
-from benchmark.faces.cropping import Cropper, cropped
+from benchmark.files import claimed
 from tests.faces.detectors import WHITE, scene
 from tests.faces.sources import encoded, folder_of, zip_of
 from tests.faces.test_pictures import png_header

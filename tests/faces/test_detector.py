@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.data.crop import DetectorChoice, load_detector
 from benchmark.errors import DataError
-from benchmark.faces.detector import DetectorChoice, load_detector
 from tests.conftest import shared_file
 from tests.faces.detectors import WHITE
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmark.data.drawn import DrawnFaces, draw_faces
 from benchmark.errors import DataError
-from benchmark.faces.drawn import DrawnFaces, draw_faces
 from benchmark.tasks import AGE_GROUP_UPPER_YEARS
 
 N_TRAINED = 1100

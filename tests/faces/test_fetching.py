@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.data.fetch import PART_FOLDER, UTKFACE, fetch, published_as
 from benchmark.errors import DataError
-from benchmark.faces.fetching import PART_FOLDER, UTKFACE, fetch, published_as
 from tests.faces.stand_in_hub import Hub, serving
 
 constants = pytest.importorskip("huggingface_hub.constants")

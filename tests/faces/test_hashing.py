@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from benchmark.faces.hashing import difference_hashes, near_pairs
-from benchmark.faces.pictures import read_picture
+from benchmark.data.duplicates import difference_hashes, near_pairs
+from benchmark.data.pictures import read_picture
 from tests.faces.sources import encoded, picture
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.data.label_tables import parse_label_file, read_label_file
 from benchmark.errors import DataError
-from benchmark.faces.label_files import parse_label_file, read_label_file
 
 TEXT = "file,age,gender\nJosé.jpg,25,male\nb.jpg,30,female\n"
 

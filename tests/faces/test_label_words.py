@@ -2,9 +2,8 @@
 
 import pytest
 
+from benchmark.data.label_tables import FAIRFACE, parse_map, read_age, read_age_group, read_word
 from benchmark.errors import DataError
-from benchmark.faces.label_words import parse_map, read_age, read_age_group, read_word
-from benchmark.faces.layouts import FAIRFACE
 from benchmark.tasks import CLASS_NAMES, MISSING
 
 FAIRFACE_GROUPS = {

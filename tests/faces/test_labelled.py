@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.data.audit import audit
+from benchmark.data.dataset import FaceSet
+from benchmark.data.labelled import findings, gaps, notes, unmapped
+from benchmark.data.prepare import prepare
+from benchmark.data.sample import draw_sample
+from benchmark.data.splits import parts_of
 from benchmark.errors import DataError
-from benchmark.faces.audit import audit
-from benchmark.faces.label_statement import findings, gaps, notes, unmapped
-from benchmark.faces.prepare import prepare
-from benchmark.faces.sample import draw_sample
-from benchmark.faces.splits import parts_of
-from benchmark.faces.store import FaceSet
 from tests.faces.sources import encoded, folder_of, jpeg, picture, zip_of
 
 GENDERS = ("male", "female")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from benchmark.data.labels import FaceLabels, age_group_of, is_picture_name, parse_name
 from benchmark.errors import DataError
-from benchmark.faces.labels import FaceLabels, age_group_of, is_picture_name, parse_name
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.data import packing
+from benchmark.data.packing import Decoder, answer_batches
+from benchmark.data.prepare import prepare
+from benchmark.data.table import PixelWriter, open_pixels
 from benchmark.errors import DataError
-from benchmark.faces import packing
-from benchmark.faces.decoding import answer_batches
-from benchmark.faces.packing import Decoder
-from benchmark.faces.pixels import PixelWriter, open_pixels
-from benchmark.faces.prepare import prepare
 from tests.faces.sources import face_name, faces, jpeg, tar_of
 
 

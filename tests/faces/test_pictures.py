@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.data.pictures import pillow_quiet, read_picture
 from benchmark.errors import DataError
-from benchmark.faces.pictures import pillow_quiet, read_picture
 from tests.faces.sources import encoded, picture
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.data.prepare import prepare
+from benchmark.data.splits import check_no_overlap, parts_of
 from benchmark.errors import DataError
-from benchmark.faces.prepare import prepare
-from benchmark.faces.splits import check_no_overlap, parts_of
 from tests.faces.sources import (
     encoded,
     face_name,

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.errors import DataError
-from benchmark.faces.published import (
+from benchmark.data.dataset import FaceSet
+from benchmark.data.replays import (
     BY_FILE_VERSION,
     CLEAN_TEST_VERSION,
     CLEAN_VAL_VERSION,
@@ -20,8 +20,8 @@ from benchmark.faces.published import (
     published_sizes,
     replayed_parts,
 )
-from benchmark.faces.splits import PARTS, with_split
-from benchmark.faces.store import FaceSet
+from benchmark.data.splits import PARTS, with_split
+from benchmark.errors import DataError
 
 STUDY_FILES = [f"{number}.jpg" for number in range(23_561)]
 

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from benchmark.faces.audit import audit
-from benchmark.faces.prepare import PrepareResult, prepare
+from benchmark.data.audit import audit
+from benchmark.data.prepare import PrepareResult, prepare
 from tests.conftest import shared_file
 from tests.faces.test_splits import check_spread
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from benchmark.data.dataset import FaceSet, open_faces, store_faces
+from benchmark.data.sample import draw_sample, pairs_within_clusters, sampled_rows
 from benchmark.errors import DataError
-from benchmark.faces.sample import draw_sample, pairs_within_clusters, sampled_rows
-from benchmark.faces.store import FaceSet, open_faces, store_faces
 
 
 @pytest.fixture

@@ -6,18 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmark.data import packing
+from benchmark.data.dataset import FaceSet
+from benchmark.data.replays import PUBLISHED_VERSION, replayed_parts
+from benchmark.data.split_audit import Match, PartOverlap, SplitAudit, audit_split, highest_accuracy
+from benchmark.data.splits import part_rows
 from benchmark.errors import DataError
-from benchmark.faces import packing
-from benchmark.faces.published import PUBLISHED_VERSION, replayed_parts
-from benchmark.faces.split_audit import (
-    Match,
-    PartOverlap,
-    SplitAudit,
-    audit_split,
-    highest_accuracy,
-)
-from benchmark.faces.splits import part_rows
-from benchmark.faces.store import FaceSet
 from tests.faces.sources import encoded, folder_of, zip_of
 from tests.faces.split_parts import CHANGES, PX, Change, drawn, listed, part
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.data.split_lists import SplitPart, name_key, read_parts, stem_key
 from benchmark.errors import DataError
-from benchmark.faces.split_lists import SplitPart, name_key, read_parts, stem_key
 from tests.faces.sources import folder_of, jpeg, zip_of
 from tests.faces.split_parts import listed
 

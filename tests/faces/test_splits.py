@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from benchmark.errors import DataError
-from benchmark.faces.splits import (
+from benchmark.data.dataset import FaceSet
+from benchmark.data.splits import (
     N_FOLDS,
     PARTS,
     SPLIT_VERSION,
@@ -21,7 +21,7 @@ from benchmark.faces.splits import (
     split_digest,
     with_split,
 )
-from benchmark.faces.store import FaceSet
+from benchmark.errors import DataError
 
 
 def table_of(n_faces: int, faces_per_cluster: int = 1) -> pd.DataFrame:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.data.dataset import staged_folder
 from benchmark.errors import DataError
-from benchmark.faces.staging import staged_folder
 
 
 def names_in(folder: Path) -> list[str]:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.data.dataset import FaceSet, open_faces, prepared_datasets, store_faces
+from benchmark.data.labels import age_group_of
 from benchmark.errors import DataError
-from benchmark.faces.labels import age_group_of
-from benchmark.faces.store import FaceSet, open_faces, prepared_datasets, store_faces
 from tests.faces.sources import face_name, picture
 
 

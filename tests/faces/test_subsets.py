@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.data.splits import PartName, Rows
+from benchmark.data.subsets import members, stratified_sample, subset_parts
 from benchmark.errors import DataError
-from benchmark.experiment import Subset
-from benchmark.faces.splits import PartName, Rows
-from benchmark.faces.subsets import members, stratified_sample, subset_parts
+from benchmark.experiment.definition import Subset
 
 
 def a_table(n: int = 400) -> pd.DataFrame:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmark.errors import DataError
-from benchmark.faces.table import (
+from benchmark.data.table import (
     TABLE_COLUMNS,
     check_same_faces,
     placed,
@@ -14,6 +13,7 @@ from benchmark.faces.table import (
     read_table,
     write_table,
 )
+from benchmark.errors import DataError
 
 
 def faces(n: int = 12) -> pd.DataFrame:

@@ -80,8 +80,8 @@ CHANGING: Final = frozenset(
 
 def faces(data_dir: Path) -> None:
     """Prepare the synthetic faces under `data_dir`."""
-    from benchmark.faces.drawn import draw_faces
-    from benchmark.faces.store import store_faces
+    from benchmark.data.dataset import store_faces
+    from benchmark.data.drawn import draw_faces
 
     drawn = draw_faces(N_FACES, seed=3, image_px=32)
     store_faces(drawn.images, drawn.labels, name=DATASET, drawn=True, data_dir=data_dir)
@@ -121,7 +121,7 @@ def settled(value: Any) -> Any:
 
 def metrics(runs_dir: Path) -> dict[str, Any]:
     """Score every run anew from its predictions, by the name of its experiment and its seed."""
-    from benchmark.results.record import all_records
+    from benchmark.record import all_records
 
     outcome = facebench("runs", "rescore", "--runs-dir", str(runs_dir), "--json")
     if outcome.exit_code != 0:
@@ -146,8 +146,8 @@ def identities() -> dict[str, str]:
 
 def split_digests() -> dict[str, str]:
     """Digest the parts of a table of clusters, by the split, its folds and the replayed splits."""
-    from benchmark.faces.published import REPLAYED_VERSIONS, replayed_parts
-    from benchmark.faces.splits import N_FOLDS, part_rows, with_split
+    from benchmark.data.replays import REPLAYED_VERSIONS, replayed_parts
+    from benchmark.data.splits import N_FOLDS, part_rows, with_split
     from tests.faces.test_splits import table_of
 
     table = with_split(table_of(1500, faces_per_cluster=2))

@@ -5,9 +5,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from benchmark.experiment import Experiment, Recipe
+from benchmark.experiment.definition import Experiment, Recipe
+from benchmark.models.backbone import Trunk
 from benchmark.models.network import Network
-from benchmark.models.trunk import Trunk
 from benchmark.training.device import Device
 from benchmark.training.losses import clip_gradients, weighted_cross_entropy
 from benchmark.training.trainer import start

@@ -7,14 +7,8 @@ from torch import Tensor, nn
 
 from benchmark.architectures import ARCHITECTURES, FROM_TIMM, OURS
 from benchmark.errors import ExperimentError, WeightsError
-from benchmark.models.backbones import (
-    BUILDERS,
-    OPTIONS,
-    build_trunk,
-    feature_map_shape,
-    options_of,
-)
-from benchmark.models.trunk import Trunk
+from benchmark.models.backbone import Trunk
+from benchmark.models.chains import BUILDERS, OPTIONS, build_trunk, feature_map_shape, options_of
 
 OUR_NAMES = [item.name for item in OURS]
 

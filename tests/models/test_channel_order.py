@@ -11,10 +11,10 @@ from torchvision.models import squeezenet1_1
 
 from benchmark.errors import WeightsError
 from benchmark.files import sha256_of
-from benchmark.models.adding import Adding, add_file
-from benchmark.models.channel_order import KnownFirstLayer, first_kernel, told_order
-from benchmark.models.layouts import trunk_tensors
-from benchmark.models.sources import PublishedFile, files_for
+from benchmark.models.weight_adding import Adding, add_file
+from benchmark.models.weight_formats import trunk_tensors
+from benchmark.models.weight_manifest import PublishedFile, files_for
+from benchmark.models.weight_readers import KnownFirstLayer, first_kernel, told_order
 from tests.models import keras_squeezenet
 
 KERAS, TORCHVISION = files_for("squeezenet1_1", "imagenet")

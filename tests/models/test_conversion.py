@@ -14,9 +14,9 @@ from torch import Tensor
 from torchvision.models import mobilenet_v2, squeezenet1_0, squeezenet1_1
 
 from benchmark.errors import WeightsError
-from benchmark.models.backbones import build_trunk
-from benchmark.models.conversion import convert
-from benchmark.models.readers import read_tensors
+from benchmark.models.chains import build_trunk
+from benchmark.models.weight_formats import convert
+from benchmark.models.weight_readers import read_tensors
 from tests.conftest import shared_file
 from tests.models import keras_squeezenet
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.experiment import Conditioning, Head
-from benchmark.models.heads import FeatureAttention, Gate, build_head
-from benchmark.models.initialisation import initialise_head
+from benchmark.experiment.parts import Conditioning, Head
+from benchmark.models.heads import FeatureAttention, Gate, build_head, initialise_head
 from benchmark.tasks import TASKS, TaskName
 
 

@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmark.errors import WeightsError
-from benchmark.models import sources
-from benchmark.models.adding import Adding, Declaration, add_file, add_own
-from benchmark.models.conversion import convert, tensor_digest
+from benchmark.models import weight_manifest
 from benchmark.models.preprocessing import KERAS_CAFFE, UNIT
-from benchmark.models.sources import FILES, files_for
-from benchmark.models.store import pin, read_pins, read_stored
+from benchmark.models.weight_adding import Adding, Declaration, add_file, add_own
+from benchmark.models.weight_formats import convert, tensor_digest
+from benchmark.models.weight_manifest import FILES, files_for
+from benchmark.models.weight_store import pin, read_pins, read_stored
 from benchmark.models.weights import resolve, verify
 from tests.conftest import shared_file
 from tests.models import keras_vgg
@@ -39,7 +39,7 @@ def h5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def known(h5: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Tensor]:
     """Let the manifest know that file's tensors, in our names; nothing else of it is right."""
     _, tensors, _ = convert(h5)
-    monkeypatch.setitem(sources.DIGESTS, KERAS.file_name, tensor_digest(tensors))
+    monkeypatch.setitem(weight_manifest.DIGESTS, KERAS.file_name, tensor_digest(tensors))
     return tensors
 
 
@@ -103,7 +103,9 @@ def test_stored_weights_that_were_insisted_upon_become_the_published_ones_once_k
 ) -> None:
     first = add_file(h5, tmp_path, Adding(any_checksum=True))
     assert not first.published
-    monkeypatch.setitem(sources.DIGESTS, KERAS.file_name, tensor_digest(read_stored(first.path)[1]))
+    monkeypatch.setitem(
+        weight_manifest.DIGESTS, KERAS.file_name, tensor_digest(read_stored(first.path)[1])
+    )
     found = resolve("vgg16", "imagenet", tmp_path, offline=True)
     assert (found.published, found.sha256) == (True, first.sha256)
 
@@ -139,7 +141,7 @@ def test_the_digest_is_of_float32_values_names_and_shapes_alone() -> None:
 
 
 def test_every_digest_is_of_a_file_in_the_manifest() -> None:
-    assert set(sources.DIGESTS) <= {file.file_name for file in FILES}
+    assert set(weight_manifest.DIGESTS) <= {file.file_name for file in FILES}
     for file in FILES:
         if file.digest is not None:
             assert len(file.digest.whole) == 64

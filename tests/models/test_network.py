@@ -10,14 +10,8 @@ from torchvision.models import SqueezeNet1_1_Weights
 
 from benchmark.architectures import ARCHITECTURES
 from benchmark.errors import WeightsError, WeightsMissing
-from benchmark.experiment import (
-    Backbone,
-    Experiment,
-    Head,
-    Protocol,
-    Recipe,
-)
-from benchmark.models.backbones import build_trunk
+from benchmark.experiment.definition import Backbone, Experiment, Head, Protocol, Recipe
+from benchmark.models.chains import build_trunk
 from benchmark.models.network import build_network, rebuild_network
 from benchmark.models.preprocessing import CAFFE, CENTRED, UNIT
 from benchmark.models.weights import LoadedWeights

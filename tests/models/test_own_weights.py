@@ -11,11 +11,11 @@ from torchvision.models import squeezenet1_1
 
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.files import sha256_of
-from benchmark.models.adding import Adding, Declaration, add_file, add_own
-from benchmark.models.backbones import build_trunk
+from benchmark.models.chains import build_trunk
 from benchmark.models.preprocessing import CAFFE, IMAGENET, KERAS_CAFFE, UNIT
-from benchmark.models.sources import files_for
-from benchmark.models.store import pin, read_stored
+from benchmark.models.weight_adding import Adding, Declaration, add_file, add_own
+from benchmark.models.weight_manifest import files_for
+from benchmark.models.weight_store import pin, read_stored
 from benchmark.models.weights import list_weights, load, resolve, verify
 from tests.models import keras_squeezenet
 

@@ -11,9 +11,9 @@ from torchvision.models import squeezenet1_1
 
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.files import sha256_of
-from benchmark.models.adding import Adding, add_file
-from benchmark.models.sources import PublishedFile, files_for
-from benchmark.models.store import check_pin, pin, read_pins
+from benchmark.models.weight_adding import Adding, add_file
+from benchmark.models.weight_manifest import PublishedFile, files_for
+from benchmark.models.weight_store import check_pin, pin, read_pins
 from benchmark.models.weights import resolve, verify
 from tests.models import keras_squeezenet
 

@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from benchmark.models.backbones import build_trunk
-from benchmark.models.conversion import convert
+from benchmark.models.chains import build_trunk
 from benchmark.models.preprocessing import InputScaling
-from benchmark.models.sources import FILES, PublishedFile, files_for
+from benchmark.models.weight_formats import convert
+from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
 from tests.models import keras_vgg
 
 IMAGENET_BGR = (103.939, 116.779, 123.68)

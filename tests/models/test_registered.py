@@ -9,10 +9,10 @@ import dataclasses
 import torch
 
 from benchmark import registry
-from benchmark.experiment import Experiment
-from benchmark.models.backbones import feature_map_shape
+from benchmark.experiment.definition import Experiment
+from benchmark.models.chains import feature_map_shape
 from benchmark.models.network import build_network
-from benchmark.models.sources import untrained_start
+from benchmark.models.weight_manifest import untrained_start
 from benchmark.tasks import TASKS, n_classes
 from tests.models.steps import stages_that_require_gradients, without_weights
 

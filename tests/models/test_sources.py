@@ -8,10 +8,10 @@ from timm.models import get_pretrained_cfg
 
 from benchmark import timm_models
 from benchmark.architectures import ARCHITECTURES, FROM_TIMM
-from benchmark.models.backbones import build_trunk
-from benchmark.models.layouts import layouts_of
+from benchmark.models.chains import build_trunk
 from benchmark.models.preprocessing import CENTRED, IMAGENET
-from benchmark.models.sources import FILES, PublishedFile, files_for, untrained_start
+from benchmark.models.weight_formats import layouts_of
+from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, untrained_start
 
 
 def by(layout: str) -> list[PublishedFile]:

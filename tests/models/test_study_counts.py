@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmark import registry
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.models.network import Network, build_network
 from benchmark.tasks import TaskName
 from tests.models.steps import without_weights

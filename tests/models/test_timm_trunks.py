@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from benchmark.architectures import FROM_TIMM, architecture_named
 from benchmark.errors import ExperimentError
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
-from benchmark.models.backbones import build_trunk, feature_map_shape
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
+from benchmark.models.chains import build_trunk, feature_map_shape
 from benchmark.models.network import build_network
 from benchmark.timm_models import classifier_tensors
 from tests.models.steps import (

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from benchmark.errors import ExperimentError, WeightsError, WeightsMissing
 from benchmark.files import sha256_of
-from benchmark.models.adding import Adding, add_file
-from benchmark.models.backbones import build_trunk
+from benchmark.models.chains import build_trunk
 from benchmark.models.preprocessing import CAFFE
-from benchmark.models.sources import FILES, PublishedFile, files_for
-from benchmark.models.store import content_sha256, read_stored
+from benchmark.models.weight_adding import Adding, add_file
+from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
+from benchmark.models.weight_store import content_sha256, read_stored
 from benchmark.models.weights import list_weights, load, resolve, verify
 from tests.conftest import shared_file
 from tests.models import keras_squeezenet

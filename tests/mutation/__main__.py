@@ -21,11 +21,11 @@ from tests.mutation.operators import Mutant, mutants_of
 from tests.mutation.trial import ROOT, ByDuration, Trial, baseline, load_heavy_packages, start
 
 TESTS = {
-    "benchmark/faces/splits.py": ("tests/faces/test_splits.py",),
-    "benchmark/results/metrics.py": ("tests/results/test_metrics.py",),
-    "benchmark/results/subgroups.py": ("tests/results/test_subgroups.py",),
-    "benchmark/results/paired.py": ("tests/results/test_paired.py",),
-    "benchmark/results/comparison.py": ("tests/results/test_comparison.py",),
+    "benchmark/data/splits.py": ("tests/faces/test_splits.py",),
+    "benchmark/evaluation/metrics.py": ("tests/results/test_metrics.py",),
+    "benchmark/evaluation/subgroups.py": ("tests/results/test_subgroups.py",),
+    "benchmark/comparison/statistics.py": ("tests/results/test_paired.py",),
+    "benchmark/comparison/pairs.py": ("tests/results/test_comparison.py",),
 }
 """The files that are broken, and the tests that are to notice."""
 ENOUGH = 0.85

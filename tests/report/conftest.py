@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import registry
-from benchmark.report.evidence import Evidence
+from benchmark.reporting.evidence import Evidence
 from tests.report.stores import EVERY_QUESTION, builder, evidence_of, fill, page_of
 
 

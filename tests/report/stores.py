@@ -8,25 +8,24 @@ import numpy as np
 import pandas as pd
 
 from benchmark import registry
-from benchmark.experiment import Experiment
-from benchmark.faces.splits import parts_of
-from benchmark.faces.store import FaceSet
-from benchmark.files import write_json, write_text
-from benchmark.report.evidence import Evidence, chosen_experiments
-from benchmark.report.faces import Gallery
-from benchmark.report.links import MlflowLinks
-from benchmark.report.page import answers, portraits, write_page
-from benchmark.results.intervals import wilson
-from benchmark.results.leaderboard import build
-from benchmark.results.library import Library
-from benchmark.results.predictions import (
+from benchmark.comparison.leaderboard import build
+from benchmark.comparison.library import Library
+from benchmark.comparison.rows import read_run
+from benchmark.data.dataset import FaceSet
+from benchmark.data.splits import parts_of
+from benchmark.evaluation.intervals import wilson
+from benchmark.evaluation.predictions import (
     predictions_digest,
     predictions_table,
     write_predictions,
 )
-from benchmark.results.record import SUBGROUP_COLUMNS, RunRecord
-from benchmark.results.rows import read_run
-from benchmark.results.subgroups import BYS, group_codes, group_names
+from benchmark.evaluation.subgroups import BYS, group_codes, group_names
+from benchmark.experiment.definition import Experiment
+from benchmark.files import write_json, write_text
+from benchmark.record import SUBGROUP_COLUMNS, RunRecord
+from benchmark.reporting.evidence import Evidence, MlflowLinks, chosen_experiments
+from benchmark.reporting.page import answers, portraits, write_page
+from benchmark.reporting.subgroups import Gallery
 from benchmark.tasks import TaskName, combined
 from tests.results.conftest import RunBuilder, made_up_predictions, made_up_probabilities
 

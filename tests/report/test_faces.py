@@ -11,12 +11,12 @@ from PIL import Image
 
 from benchmark import registry
 from benchmark.errors import DataError
-from benchmark.report.faces import SHOWN_PER_TASK, gallery
+from benchmark.reporting.subgroups import SHOWN_PER_TASK, gallery
 from tests.report.stores import builder, evidence_of, finish, page_of, predictions_on
 from tests.results.conftest import RunBuilder
 
 if TYPE_CHECKING:
-    from benchmark.faces.store import FaceSet
+    from benchmark.data.dataset import FaceSet
 
 MTL = registry.experiment("mtl-cnn-none-full-short")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmark.errors import RunError
-from benchmark.report.links import COMPARED_AT_MOST, MlflowLinks, mlflow_links
+from benchmark.reporting.evidence import COMPARED_AT_MOST, MlflowLinks, mlflow_links
 
 KNOWN = {f"{number:064x}": ("7", f"run{number}") for number in range(100)}
 IDS = list(KNOWN)

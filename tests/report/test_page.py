@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from benchmark import registry
-from benchmark.report.evidence import Evidence
-from benchmark.report.page import answers
-from benchmark.report.tables import DataTable
-from benchmark.results.gaps import gender_gap_table
-from benchmark.results.predictions import read_predictions
+from benchmark.evaluation.predictions import read_predictions
+from benchmark.evaluation.subgroups import gender_gap_table
+from benchmark.reporting.evidence import DataTable, Evidence
+from benchmark.reporting.page import answers
 from tests.report.stores import DRAWN, QUICK, builder, evidence_of, fill, page_of
 
 VOID = {"meta", "link", "input", "img", "br"}

@@ -3,8 +3,8 @@
 from collections import defaultdict
 
 from benchmark import registry
-from benchmark.report.evidence import Evidence
-from benchmark.report.pairs import judged, siblings
+from benchmark.reporting.comparisons import judged, siblings
+from benchmark.reporting.evidence import Evidence
 
 
 def suite(name: str) -> list:  # type: ignore[type-arg]

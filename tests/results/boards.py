@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from benchmark.experiment import Protocol, StudyRow
-from benchmark.results.against import FAMILY_OF
-from benchmark.results.board import Leaderboard, Table
-from benchmark.results.paired import Difference, Judged
-from benchmark.results.row import (
+from benchmark.comparison.against import FAMILY_OF
+from benchmark.comparison.leaderboard import Leaderboard, Table
+from benchmark.comparison.rows import (
     Against,
     CombinedScore,
     GroupGap,
@@ -16,6 +14,8 @@ from benchmark.results.row import (
     TaskScore,
     WorstGroup,
 )
+from benchmark.comparison.statistics import Difference, Judged
+from benchmark.experiment.definition import Protocol, StudyRow
 from benchmark.tasks import TASKS, TaskName
 from tests.results.conftest import an_experiment
 

@@ -10,17 +10,17 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
-from benchmark.files import write_json, write_text
-from benchmark.identity import Ingredients, family_of, identity_of
-from benchmark.results.metrics import score
-from benchmark.results.predictions import (
+from benchmark.evaluation.metrics import score
+from benchmark.evaluation.predictions import (
     predictions_digest,
     predictions_table,
     read_predictions,
     write_predictions,
 )
-from benchmark.results.record import RunRecord
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
+from benchmark.files import write_json, write_text
+from benchmark.identity import Ingredients, family_of, identity_of
+from benchmark.record import RunRecord
 from benchmark.tasks import TASKS, TaskName, n_classes
 
 YEARS = np.array([7, 20, 33, 50, 70])

@@ -4,10 +4,10 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.experiment import Experiment
+from benchmark.evaluation.predictions import predictions_digest, write_predictions
+from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json
-from benchmark.results.predictions import predictions_digest, write_predictions
-from benchmark.results.record import RunRecord
+from benchmark.record import RunRecord
 from tests.results.conftest import RunBuilder
 
 

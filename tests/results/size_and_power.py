@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from benchmark.results.paired import ALPHA, Difference, difference_of, minimum_detectable
+from benchmark.comparison.statistics import ALPHA, Difference, difference_of, minimum_detectable
 
 ACCURACY = 0.8
 SHARED, OF_NETWORK = 0.6, 0.1

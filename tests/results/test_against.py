@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from benchmark.experiment import Experiment
-from benchmark.results.answers import read_answers
-from benchmark.results.board import Leaderboard
-from benchmark.results.leaderboard import Asked, arrange, build, read_runs
-from benchmark.results.paired import Pair, holm, mcnemar_p, paired_difference
-from benchmark.results.row import Against, Row
+from benchmark.comparison.leaderboard import Asked, Leaderboard, arrange, build, read_runs
+from benchmark.comparison.rows import Against, Row
+from benchmark.comparison.statistics import Pair, holm, mcnemar_p, paired_difference
+from benchmark.evaluation.answers import read_answers
+from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TaskName
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
-from benchmark.results.calibration import (
+from benchmark.evaluation.calibration import (
     AS_PREDICTED,
     CALIBRATION_BINS,
     SUBGROUP_FACES,
@@ -22,7 +22,7 @@ from benchmark.results.calibration import (
     subgroup_errors,
     tempered,
 )
-from benchmark.results.intervals import Floats
+from benchmark.evaluation.intervals import Floats
 
 Labels = np.ndarray
 

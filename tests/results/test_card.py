@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from benchmark.errors import RunError
-from benchmark.results.card import Origin, model_card
-from benchmark.results.card_text import page
-from benchmark.results.metrics import errors_in_years
-from benchmark.results.predictions import write_predictions
-from benchmark.results.record import RunRecord
-from benchmark.results.rescoring import rescore
+from benchmark.evaluation.metrics import errors_in_years
+from benchmark.evaluation.predictions import write_predictions
+from benchmark.evaluation.rescoring import rescore
+from benchmark.record import RunRecord
+from benchmark.reporting.card import Origin, model_card
+from benchmark.runs.notes import page
 from tests.results.conftest import RunBuilder, an_experiment, made_up_predictions
 
 SKILLS: dict[Any, float] = {"age_group": 1.0, "gender": 1.5, "race": 1.2}

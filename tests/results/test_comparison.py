@@ -11,14 +11,13 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
+from benchmark.comparison.library import Absent, Library
+from benchmark.comparison.pairs import TITLES, Comparison, Standing, Table, compare
+from benchmark.comparison.rows import experiment_row, read_run
 from benchmark.errors import RunError
-from benchmark.experiment import Experiment, Subset, Suite
-from benchmark.results.arms import Absent
-from benchmark.results.comparison import TITLES, Comparison, Standing, Table, compare
-from benchmark.results.library import Library
-from benchmark.results.predictions import predictions_table
-from benchmark.results.record import RunRecord
-from benchmark.results.rows import experiment_row, read_run
+from benchmark.evaluation.predictions import predictions_table
+from benchmark.experiment.definition import Experiment, Subset, Suite
+from benchmark.record import RunRecord
 from benchmark.tasks import TASKS, TaskName, n_classes
 from tests.results.conftest import (
     RunBuilder,

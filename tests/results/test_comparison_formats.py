@@ -7,14 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from benchmark.results.arms import Absent, Arm
-from benchmark.results.comparison import Comparison, Standing, Table
-from benchmark.results.comparison_formats import as_data, csv_text, difference_text, markdown
-from benchmark.results.comparison_notes import gap_sentences, reading_notes
-from benchmark.results.meetings import NOT_REGISTERED, Gap
-from benchmark.results.paired import Difference
-from benchmark.results.rows import TaskScore, read_run
-from benchmark.results.verdicts import (
+from benchmark.comparison.library import Absent, Arm
+from benchmark.comparison.pairs import (
+    NOT_REGISTERED,
+    Comparison,
+    Gap,
+    Standing,
+    Table,
+    gap_sentences,
+    reading_notes,
+)
+from benchmark.comparison.rows import TaskScore, read_run
+from benchmark.comparison.statistics import Difference
+from benchmark.comparison.verdicts import (
     Line,
     judge_lines,
     mtl_sentences,
@@ -23,9 +28,8 @@ from benchmark.results.verdicts import (
     points,
     verdict_text,
 )
-from benchmark.results.verdicts import (
-    test_text as text_of_test,
-)
+from benchmark.comparison.verdicts import test_text as text_of_test
+from benchmark.reporting.comparison_tables import as_data, csv_text, difference_text, markdown
 from benchmark.tasks import TASKS, TaskName
 from tests.results.conftest import RunBuilder, an_experiment
 

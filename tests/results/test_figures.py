@@ -11,21 +11,22 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from benchmark.results import figures
-from benchmark.results.calibration import calibrate
-from benchmark.results.calibration_figures import reliability_figure
-from benchmark.results.figures import (
+from benchmark.evaluation import figures
+from benchmark.evaluation.calibration import calibrate
+from benchmark.evaluation.figures import (
     DPI,
     Caption,
     confusion_figure,
+    contact_sheet,
     curves_figure,
+    heat_map_figure,
     percent_ticks,
+    reliability_figure,
+    subgroups_figure,
     write_png,
 )
-from benchmark.results.metrics import Scores, score
-from benchmark.results.subgroup_figures import heat_map_figure, subgroups_figure
-from benchmark.results.suspect_figures import contact_sheet
-from benchmark.results.suspects import CAUTION, label_suspects
+from benchmark.evaluation.metrics import Scores, score
+from benchmark.evaluation.suspects import CAUTION, label_suspects
 from benchmark.tasks import CLASS_NAMES, TASKS, TaskName
 from tests.results.conftest import exact_predictions, made_up_predictions
 
@@ -242,7 +243,7 @@ def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
     # pyplot keeps every figure alive: a suite of 600 runs would fill the memory.
     code = (
         "import sys; from pathlib import Path; import pandas as pd\n"
-        "from benchmark.results.figures import Caption, curves_figure, write_png\n"
+        "from benchmark.evaluation.figures import Caption, curves_figure, write_png\n"
         "history = pd.DataFrame({'epoch': [1], 'train/loss': [1.0]})\n"
         "write_png(Path(sys.argv[1]), curves_figure(history, Caption('e', 'd', drawn=True)))\n"
         "sys.exit('matplotlib.pyplot' in sys.modules)"

@@ -5,8 +5,7 @@ import io
 
 import pytest
 
-from benchmark.experiment import Protocol
-from benchmark.results.cells import (
+from benchmark.comparison.cells import (
     accuracy_text,
     count_text,
     duration_text,
@@ -14,10 +13,11 @@ from benchmark.results.cells import (
     protocol_text,
     worst_text,
 )
-from benchmark.results.formats import csv_text, markdown
-from benchmark.results.leaderboard import build
-from benchmark.results.limits import LIMITS
-from benchmark.results.row import TaskScore, WorstGroup
+from benchmark.comparison.leaderboard import build
+from benchmark.comparison.rows import TaskScore, WorstGroup
+from benchmark.evaluation.predictions import LIMITS
+from benchmark.experiment.definition import Protocol
+from benchmark.reporting.tables import csv_text, markdown
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 

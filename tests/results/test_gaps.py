@@ -13,21 +13,24 @@ from fairlearn.metrics import (
 from sklearn.metrics import accuracy_score
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from benchmark.results.gaps import (
+from benchmark.evaluation.intervals import RESAMPLES
+from benchmark.evaluation.subgroups import (
     ADJUSTED,
     ADULTS,
+    BYS,
     EQUALIZED_ODDS,
     FALSE_POSITIVE,
     GAP_BY,
     GAP_COLUMNS,
     TRUE_POSITIVE,
+    By,
     gap_table,
     gender_gap_table,
+    group_codes,
     rate_table,
     shuffled_faces,
+    subgroup_table,
 )
-from benchmark.results.intervals import RESAMPLES
-from benchmark.results.subgroups import BYS, By, group_codes, subgroup_table
 from benchmark.tasks import CLASS_NAMES, TASKS
 from tests.results.conftest import made_up_predictions
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.results.intervals import cluster_bootstrap, wilson
+from benchmark.evaluation.intervals import cluster_bootstrap, wilson
 
 
 def test_wilson_by_hand() -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.comparison.rows import experiment_row, read_run
 from benchmark.errors import RunError
+from benchmark.evaluation.answers import kept, read_answers, right_answers
+from benchmark.evaluation.predictions import read_predictions
+from benchmark.evaluation.rescoring import rescore
 from benchmark.files import write_json
-from benchmark.results.answers import read_answers
-from benchmark.results.kept_answers import kept, right_answers
-from benchmark.results.predictions import read_predictions
-from benchmark.results.record import RunRecord
-from benchmark.results.rescoring import rescore
-from benchmark.results.rows import experiment_row, read_run
+from benchmark.record import RunRecord
 from benchmark.tasks import TASKS
 from tests.results.conftest import RunBuilder, an_experiment, made_up_predictions
 

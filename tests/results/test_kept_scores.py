@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.comparison.leaderboard import Asked, Leaderboard, arrange
 from benchmark.errors import RunError
-from benchmark.leaderboards import FORMATS, runs_at_hand
-from benchmark.results.board import Leaderboard
-from benchmark.results.kept_scores import RebuiltRecord
-from benchmark.results.leaderboard import Asked, arrange
+from benchmark.evaluation.artifacts import RebuiltRecord
+from benchmark.reporting.leaderboards import FORMATS, runs_at_hand
 from tests.results.conftest import RunBuilder, an_experiment, made_up_predictions
 
 EXPERIMENT = an_experiment(tasks=("race",))

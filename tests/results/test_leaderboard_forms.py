@@ -8,12 +8,9 @@ import re
 
 import pytest
 
-from benchmark.results.columns import COLUMNS, csv_text, json_text
-from benchmark.results.formats import markdown
-from benchmark.results.grids import grid_of
-from benchmark.results.latex import latex
-from benchmark.results.leaderboard_page import page
-from benchmark.results.row import Row
+from benchmark.comparison.rows import Row
+from benchmark.reporting.columns import COLUMNS, csv_text, json_text
+from benchmark.reporting.tables import grid_of, latex, markdown, page
 from tests.results.boards import NASTY, a_board, a_row, outcome
 
 BOARD = a_board(Row("reference", "majority class"), a_row(), Row("missing", NASTY))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmark.results.leaderboard_page import page
-from benchmark.results.row import Row
+from benchmark.comparison.rows import Row
+from benchmark.reporting.tables import page
 from tests.results.boards import NASTY, a_board, a_row
 
 if TYPE_CHECKING:

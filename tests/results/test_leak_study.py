@@ -10,18 +10,18 @@ from rich.console import Console
 
 from benchmark import registry
 from benchmark.cli.leaderboard_table import render
+from benchmark.comparison.cells import name_text
+from benchmark.comparison.leaderboard import Leaderboard, build
+from benchmark.comparison.leak_study import LeakStudy, NetworkLeak, leak_data, leak_page, leak_study
+from benchmark.comparison.library import Library
+from benchmark.comparison.rows import read_run
 from benchmark.errors import RunError
-from benchmark.experiment import Experiment
-from benchmark.results.cells import name_text
-from benchmark.results.figures import Caption
-from benchmark.results.formats import markdown as markdown_board
-from benchmark.results.leaderboard import Leaderboard, build
-from benchmark.results.leak_study import LeakStudy, NetworkLeak, leak_data, leak_page, leak_study
-from benchmark.results.library import Library
-from benchmark.results.predictions import predictions_table, write_predictions
-from benchmark.results.rows import read_run
-from benchmark.results.study_figures import study_figure
-from benchmark.run_notes import run_name
+from benchmark.evaluation.figures import Caption
+from benchmark.evaluation.predictions import predictions_table, write_predictions
+from benchmark.experiment.definition import Experiment
+from benchmark.reporting.figures import study_figure
+from benchmark.reporting.tables import markdown as markdown_board
+from benchmark.runs.notes import run_name
 from benchmark.tasks import TASKS
 from tests.results.conftest import RunBuilder, certain, made_up_faces
 

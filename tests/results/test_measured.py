@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from benchmark.experiment import Experiment
-from benchmark.results.measured import MeasuredOn, measured, usual_faces
-from benchmark.results.rows import Run, read_run
+from benchmark.comparison.rows import Run, read_run
+from benchmark.comparison.run_groups import MeasuredOn, measured, usual_faces
+from benchmark.experiment.definition import Experiment
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 FACES = MeasuredOn("utkface-100", "ab" * 32, "cd" * 32)

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from benchmark.results.metrics import accuracy_by_edge, errors_in_years, mean_ages_of, score
-from benchmark.results.predictions import predictions_table, read_predictions, write_predictions
+from benchmark.evaluation.metrics import accuracy_by_edge, errors_in_years, mean_ages_of, score
+from benchmark.evaluation.predictions import predictions_table, read_predictions, write_predictions
 from benchmark.tasks import TASKS
 from tests.results.conftest import certain, made_up_faces, made_up_predictions
 

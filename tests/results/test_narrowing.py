@@ -2,11 +2,10 @@
 
 import pytest
 
+from benchmark.comparison.leaderboard import Leaderboard
+from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
-from benchmark.results.board import Leaderboard
-from benchmark.results.columns import COLUMNS
-from benchmark.results.narrowing import condition, narrowed, sort_by
-from benchmark.results.row import Row
+from benchmark.reporting.columns import COLUMNS, condition, narrowed, sort_by
 from tests.results.boards import a_board, a_row
 from tests.results.conftest import an_experiment
 

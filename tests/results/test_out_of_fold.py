@@ -5,10 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmark.errors import RunError
-from benchmark.experiment import Experiment
-from benchmark.faces.store import FaceSet
-from benchmark.results.out_of_fold import (
+from benchmark.comparison.out_of_fold import (
     SHEET,
     TABLE,
     fold_runs,
@@ -16,7 +13,10 @@ from benchmark.results.out_of_fold import (
     stability_tables,
     write_suspects,
 )
-from benchmark.results.rows import Run, read_run
+from benchmark.comparison.rows import Run, read_run
+from benchmark.data.dataset import FaceSet
+from benchmark.errors import RunError
+from benchmark.experiment.definition import Experiment
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 from tests.results.test_rescoring import drawn_run
 

@@ -12,8 +12,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from benchmark.errors import RunError
-from benchmark.results.paired import (
+from benchmark.comparison.statistics import (
     ALPHA,
     FAMILIES,
     Difference,
@@ -26,7 +25,8 @@ from benchmark.results.paired import (
     minimum_detectable,
     paired_difference,
 )
-from benchmark.results.subgroups import macro_f1
+from benchmark.errors import RunError
+from benchmark.evaluation.subgroups import macro_f1
 from tests.results.size_and_power import (
     Setting,
     compared,

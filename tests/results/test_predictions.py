@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.data.splits import PartName, Rows
 from benchmark.errors import RunError
-from benchmark.faces.splits import PartName, Rows
-from benchmark.results.predictions import (
+from benchmark.evaluation.predictions import (
     check_faces,
     check_same_faces,
     predictions_digest,

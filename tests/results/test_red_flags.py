@@ -7,12 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.comparison.leaderboard import build
 from benchmark.errors import RunError
-from benchmark.files import write_json
-from benchmark.results.formats import csv_text, markdown
-from benchmark.results.leaderboard import build
-from benchmark.results.record import RunRecord
-from benchmark.results.red_flags import (
+from benchmark.evaluation.red_flags import (
     UTKFACE_SPLIT_DIGESTS,
     LeakCheck,
     acknowledge,
@@ -23,6 +20,9 @@ from benchmark.results.red_flags import (
     warning,
     write_leak_checks,
 )
+from benchmark.files import write_json
+from benchmark.record import RunRecord
+from benchmark.reporting.tables import csv_text, markdown
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 MTL = an_experiment("a")

@@ -8,17 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.claims import claimed
+from benchmark.data.dataset import FaceSet
+from benchmark.data.splits import parts_of
 from benchmark.errors import RunError
-from benchmark.experiment import Experiment
-from benchmark.faces.splits import parts_of
-from benchmark.faces.store import FaceSet
-from benchmark.files import write_json
-from benchmark.results.artifacts import AtHand, is_scored
-from benchmark.results.metrics import SCORING_VERSION, score
-from benchmark.results.predictions import predictions_table, read_predictions
-from benchmark.results.record import RunRecord
-from benchmark.results.rescoring import costs_of, faces_of, parts_of_run, rescore
+from benchmark.evaluation.artifacts import AtHand, is_scored
+from benchmark.evaluation.metrics import SCORING_VERSION, score
+from benchmark.evaluation.predictions import predictions_table, read_predictions
+from benchmark.evaluation.rescoring import costs_of, faces_of, parts_of_run, rescore
+from benchmark.experiment.definition import Experiment
+from benchmark.files import claimed, write_json
+from benchmark.record import RunRecord
 from tests.results.conftest import (
     RunBuilder,
     an_experiment,

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.comparison.references import majority_row
+from benchmark.comparison.rows import experiment_row, read_run, worst_group
 from benchmark.errors import RunError
+from benchmark.evaluation.intervals import wilson
 from benchmark.files import write_json
-from benchmark.results.intervals import wilson
-from benchmark.results.reference_rows import majority_row
-from benchmark.results.rows import experiment_row, read_run, worst_group
 from benchmark.tasks import TASKS, TaskName
 from tests.results.conftest import (
     RunBuilder,

@@ -6,11 +6,11 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from benchmark.results import counts
-from benchmark.results.intervals import cluster_bootstrap, percentiles, wilson
-from benchmark.results.metrics import score
-from benchmark.results.predictions import predictions_table
-from benchmark.results.score_intervals import BOOTSTRAP, WILSON, ResampledRun, spread
+from benchmark.evaluation import intervals
+from benchmark.evaluation.intervals import cluster_bootstrap, percentiles, wilson
+from benchmark.evaluation.metrics import score
+from benchmark.evaluation.predictions import predictions_table
+from benchmark.evaluation.score_intervals import BOOTSTRAP, WILSON, ResampledRun, spread
 from benchmark.tasks import TASKS
 from tests.results.conftest import certain, made_up_faces, made_up_predictions
 
@@ -135,11 +135,11 @@ CELLS = np.array(
 """Shares of true by predicted age group, about those of a small CNN."""
 
 NUMBERS = (
-    counts.accuracy,
-    counts.macro_f1,
-    counts.balanced_accuracy,
-    counts.mean_group_error,
-    counts.quadratic_kappa,
+    intervals.accuracy,
+    intervals.macro_f1_of_counts,
+    intervals.balanced_accuracy,
+    intervals.mean_group_error,
+    intervals.quadratic_kappa,
 )
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmark.claims import claimed
 from benchmark.cli.main import app
-from benchmark.faces.store import FaceSet
-from benchmark.results.record import RunRecord
-from benchmark.results.standings import standing
+from benchmark.comparison.status import standing
+from benchmark.data.dataset import FaceSet
+from benchmark.files import claimed
+from benchmark.record import RunRecord
 from tests.test_runs import a_plan, done_run, settings
 
 

@@ -6,7 +6,7 @@ import pytest
 from fairlearn.metrics import MetricFrame, count
 from sklearn.metrics import accuracy_score
 
-from benchmark.results.subgroups import (
+from benchmark.evaluation.subgroups import (
     BYS,
     By,
     group_codes,

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.comparison.library import Library
+from benchmark.comparison.rows import read_run
+from benchmark.comparison.subset_study import SubsetStudy, subset_page, subset_study
 from benchmark.errors import RunError
-from benchmark.experiment import Backbone, Experiment, Head, Recipe, Subset
-from benchmark.results.library import Library
-from benchmark.results.predictions import predictions_table, write_predictions
-from benchmark.results.record import RunRecord
-from benchmark.results.rows import read_run
-from benchmark.results.subset_study import SubsetStudy, subset_page, subset_study
+from benchmark.evaluation.predictions import predictions_table, write_predictions
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Subset
+from benchmark.record import RunRecord
 from benchmark.tasks import TaskName, n_classes
 from tests.results.conftest import RunBuilder, certain, made_up_faces
 

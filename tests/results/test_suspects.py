@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from benchmark.errors import RunError
-from benchmark.results.predictions import predictions_table
-from benchmark.results.suspects import (
+from benchmark.evaluation.predictions import predictions_table
+from benchmark.evaluation.suspects import (
     SUSPECT_COLUMNS,
     SUSPECTS_PER_TASK,
     label_suspects,

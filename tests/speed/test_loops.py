@@ -7,8 +7,8 @@ import psutil
 import pytest
 import torch
 
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError
-from benchmark.faces.store import FaceSet
 from benchmark.speed import loops
 from benchmark.speed.loops import PlainConfig, Sample, loader
 from benchmark.speed.rows import rows_named

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
-from benchmark.faces.store import FaceSet
+from benchmark.data.dataset import FaceSet
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.models.network import build_network
 from benchmark.speed.loops import Job, PlainConfig, Sample
 from benchmark.speed.roofline import Bound, Layer, Peaks, layers_of, least_work, multiply_adds

@@ -58,9 +58,9 @@ LONGEST_FIRST = ("killed runs", "lost server", "crowd", "damaged pictures", "bad
 
 def drawn_data(folder: Path) -> Path:
     """Make a data directory with 240 drawn faces of 32 px."""
-    from benchmark.faces.choice import STORED_NAME
-    from benchmark.faces.drawn import draw_faces
-    from benchmark.faces.store import store_faces
+    from benchmark.data.dataset import store_faces
+    from benchmark.data.drawn import draw_faces
+    from benchmark.data.sample import STORED_NAME
 
     drawn = draw_faces(240, seed=3, image_px=32)
     store_faces(drawn.images, drawn.labels, name=STORED_NAME, data_dir=folder)

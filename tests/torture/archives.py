@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmark.faces.drawn import draw_faces
+from benchmark.data.drawn import draw_faces
 
 Files = dict[str, bytes]
 

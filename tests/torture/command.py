@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.files import sha256_of
-from benchmark.results.record import RunRecord, all_records
+from benchmark.record import RunRecord, all_records
 from tests.torture.rows import Room
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,7 +2,7 @@
 
 import time
 
-from benchmark.results.record import all_records
+from benchmark.record import all_records
 from tests.torture.command import EXPERIMENTS, kill, outcomes, run, run_arguments, said, start
 from tests.torture.mirrored import missing_in_mlflow
 from tests.torture.rows import Room, Row

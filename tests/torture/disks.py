@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmark.faces.choice import STORED_NAME
-from benchmark.results.record import all_records
+from benchmark.data.sample import STORED_NAME
+from benchmark.record import all_records
 from tests.torture.command import (
     ENTRY,
     EXPERIMENTS,

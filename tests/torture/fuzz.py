@@ -26,7 +26,7 @@ Read = Callable[[int, random.Random], object]
 
 def pictures(_scratch: Path) -> Read:
     """Read damaged JPEG, PNG, WebP, GIF, BMP and TIFF files as `data prepare` does."""
-    from benchmark.faces.pictures import read_picture, read_upright
+    from benchmark.data.pictures import read_picture, read_upright
 
     sound = sound_pictures()
 
@@ -73,7 +73,7 @@ def io_bytes(picture: Any, form: str) -> bytes:
 
 
 def _drawn(image_px: int) -> Any:
-    from benchmark.faces.drawn import draw_faces
+    from benchmark.data.drawn import draw_faces
 
     return draw_faces(1, seed=5, image_px=image_px).images
 
@@ -93,7 +93,7 @@ def with_sums(content: bytes) -> bytes:
 
 def archives(scratch: Path) -> Read:
     """Read damaged .tar, .tar.gz and .zip files to their ends, as `data prepare` does."""
-    from benchmark.faces.archive import open_source
+    from benchmark.data.archive import open_source
 
     files: Files = some_faces(12)
     sound = [
@@ -113,7 +113,7 @@ def archives(scratch: Path) -> Read:
 
 def weights(scratch: Path) -> Read:
     """Read damaged weight files of every kind, as `weights add` does."""
-    from benchmark.models.readers import read_tensors
+    from benchmark.models.weight_readers import read_tensors
     from tests.torture.weight_files import sound_weights
 
     sound = sound_weights(scratch)
@@ -154,7 +154,7 @@ def main() -> None:
     kind, seed, count, scratch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     begin = int(sys.argv[5]) if len(sys.argv) > 5 else 0
     read = KINDS[kind](scratch)
-    from benchmark.faces.pictures import pillow_quiet
+    from benchmark.data.pictures import pillow_quiet
 
     with pillow_quiet():
         for number in range(begin, count):

@@ -5,8 +5,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from benchmark.data.dataset import open_faces
 from benchmark.errors import DataError
-from benchmark.faces.store import open_faces
 from tests.torture import archives
 from tests.torture.command import (
     EXPERIMENTS,

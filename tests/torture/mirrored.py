@@ -4,8 +4,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from benchmark.results.record import all_records
-from benchmark.run_notes import ATTEMPT_TAG, IDENTITY_TAG, run_params
+from benchmark.record import all_records
+from benchmark.runs.notes import ATTEMPT_TAG, IDENTITY_TAG, run_params
 
 
 def missing_in_mlflow(runs_dir: Path) -> list[str]:

@@ -4,8 +4,8 @@ import json
 
 import torch
 
-from benchmark.checkpoints import CHECKPOINT_FILE, load_checkpoint
-from benchmark.results.record import all_records
+from benchmark.record import all_records
+from benchmark.runs.checkpoints import CHECKPOINT_FILE, load_checkpoint
 from tests.torture.command import (
     ENTRY,
     EXPERIMENTS,
@@ -30,8 +30,8 @@ TaskLoss.__call__ = poisoned
 """
 """What a bad driver or memory cell does: one loss of many is no number."""
 HUNGRY = """
-import os, resource, torch, benchmark.runs, benchmark.cli.run
-sound = benchmark.runs.fit
+import os, resource, torch, benchmark.runs.run, benchmark.cli.run
+sound = benchmark.runs.run.fit
 def fit(*arguments, **named):
     before = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(open('/proc/self/statm').read().split()[0])
@@ -41,7 +41,7 @@ def fit(*arguments, **named):
         return (yield from sound(*arguments, **named))
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-benchmark.runs.fit = fit
+benchmark.runs.run.fit = fit
 """
 """Give each training little more memory than the process has when it begins."""
 LIKE_A_DEVICE = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1048576"}

@@ -5,11 +5,11 @@ import random
 import shutil
 from pathlib import Path
 
+from benchmark.comparison.status import standing
+from benchmark.data.sample import choose_dataset
 from benchmark.errors import BenchmarkError
-from benchmark.faces.choice import choose_dataset
-from benchmark.results.record import RunRecord, all_records
-from benchmark.results.standings import standing
-from benchmark.verification import verify
+from benchmark.record import RunRecord, all_records
+from benchmark.runs.verify import verify
 from tests.torture.archives import damaged
 from tests.torture.command import (
     EXPERIMENTS,

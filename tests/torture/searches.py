@@ -17,10 +17,10 @@ from tests.torture.rows import Room, Row
 def damaged_recipes(room: Room) -> Row:
     """Damage a recipe.json: it is refused with a sentence, or is still a valid definition."""
     row = Row("damaged recipe.json")
-    if importlib.util.find_spec("benchmark.tuned") is None:
+    if importlib.util.find_spec("benchmark.registry") is None:
         row.skipped = "no tuning here"
         return row
-    tuned = importlib.import_module("benchmark.tuned")
+    tuned = importlib.import_module("benchmark.registry")
     path, rng = room.folder / "recipe.json", random.Random(room.seed)
     definition = registry.experiment(EXPERIMENTS[0]).as_dict()
     write_json(path, {"schema": tuned.SCHEMA, "base": EXPERIMENTS[0], "tuned": definition})
@@ -37,7 +37,7 @@ def damaged_journal(room: Room) -> Row:
     if importlib.util.find_spec("benchmark.tuning") is None:
         row.skipped = "no tuning here"
         return row
-    storage = importlib.import_module("benchmark.tuning.storage")
+    storage = importlib.import_module("benchmark.tuning.study")
     optuna = importlib.import_module("optuna")
     path, rng = room.folder / "journal.log", random.Random(room.seed)
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -10,10 +10,10 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+from benchmark.data.archive import open_source
+from benchmark.data.pictures import pillow_quiet, read_picture
 from benchmark.errors import BenchmarkError, WeightsError
-from benchmark.faces.archive import open_source
-from benchmark.faces.pictures import pillow_quiet, read_picture
-from benchmark.models.readers import read_tensors
+from benchmark.models.weight_readers import read_tensors
 from tests.torture import archives, fuzz, weight_files
 from tests.torture.command import ROOT, environment
 from tests.torture.rows import Room, Row

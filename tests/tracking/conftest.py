@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
-from benchmark.faces.store import FaceSet
-from benchmark.plans import Settings
-from benchmark.results.record import RunRecord, all_records
-from benchmark.runs import run_all
+from benchmark.data.dataset import FaceSet
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
+from benchmark.record import RunRecord, all_records
+from benchmark.runs.plan import Settings
+from benchmark.runs.run import run_all
 from benchmark.tracking import open_store
 from benchmark.training.device import Device
 

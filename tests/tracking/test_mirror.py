@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
-from benchmark.faces.store import FaceSet
-from benchmark.plans import Settings, plan_run
-from benchmark.results.record import RunRecord, all_records
-from benchmark.results.red_flags import acknowledge
-from benchmark.run_notes import ATTEMPT_TAG, IDENTITY_TAG
+from benchmark.evaluation.red_flags import acknowledge
+from benchmark.record import RunRecord, all_records
+from benchmark.runs.notes import ATTEMPT_TAG, IDENTITY_TAG
+from benchmark.runs.plan import Settings, plan_run
 from benchmark.tracking import MlflowMirror, import_records, mirror_again, open_store
 from benchmark.training.device import Device
 from tests.tracking.conftest import EXPERIMENT, mlflow_runs, the_record

@@ -5,12 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.tracking import (
-    MlflowMirror,
-    landing_path,
-    open_store,
-    server_command,
-)
+from benchmark.tracking import MlflowMirror, landing_path, open_store, server_command
 from tests.tracking.conftest import the_record
 
 pytest.importorskip("mlflow")

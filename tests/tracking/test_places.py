@@ -24,7 +24,7 @@ def test_a_mirrored_run_has_its_place_in_a_store_and_on_a_server(
     expected = {record.identity: (run.info.experiment_id, run_id)}
     assert run_places(runs_dir) == expected
     # Any other store is asked through MLflow's client, as a server is.
-    monkeypatch.setattr("benchmark.tracking.places.is_local", lambda _: False)
+    monkeypatch.setattr("benchmark.tracking.page.is_local", lambda _: False)
     assert run_places(runs_dir) == expected
 
 
@@ -34,7 +34,7 @@ def test_no_store_is_made_to_look_into(tmp_path: Path) -> None:
 
 
 def test_a_locked_store_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.tracking.places.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("benchmark.tracking.page.PATIENCE_SECONDS", 0.1)
     with sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None) as writer:
         writer.execute("CREATE TABLE tags (run_uuid, key, value)")
         writer.execute("BEGIN EXCLUSIVE")

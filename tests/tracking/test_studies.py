@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.results.record import RunRecord
+from benchmark.record import RunRecord
 from benchmark.tracking import MlflowMirror, Study, StudyMirror, Trial, open_store
 from tests.tracking.conftest import mlflow_runs, the_record
 

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError, WeightsError
-from benchmark.faces.store import FaceSet
-from benchmark.results.predictions import probability_columns, read_predictions
-from benchmark.results.record import RunRecord
+from benchmark.evaluation.predictions import probability_columns, read_predictions
+from benchmark.inference.load import load_trained
+from benchmark.record import RunRecord
 from benchmark.tasks import TASKS
 from benchmark.tracking import MlflowMirror, open_store, store_uri
-from benchmark.trained import load_trained
 from tests.tracking.conftest import mlflow_runs, the_record
 
 mlflow = pytest.importorskip("mlflow")

@@ -6,8 +6,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Protocol, Recipe
-from benchmark.faces.batches import FaceBatches
+from benchmark.data.batches import FaceBatches
+from benchmark.experiment.definition import (
+    Augmentation,
+    Backbone,
+    Experiment,
+    Head,
+    Protocol,
+    Recipe,
+)
 from benchmark.models.network import Network, build_network
 from benchmark.training.device import Device
 from benchmark.training.trainer import EpochResult, Progress, TrainingFaces

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark.data.batches import FaceBatches
 from benchmark.errors import DeviceError
-from benchmark.experiment import Augmentation, Backbone
-from benchmark.faces.batches import FaceBatches
-from benchmark.training.accumulation import in_halves, why_whole
+from benchmark.experiment.definition import Augmentation, Backbone
 from benchmark.training.device import Device, is_out_of_memory
+from benchmark.training.micro_batching import in_halves, why_whole
 from benchmark.training.steps import SpeedSettings
 from benchmark.training.trainer import TrainingFaces, TrainingState, fit, start
 from tests.training.small import CPU, a_network, an_experiment, epochs, some_data, some_faces

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from benchmark.experiment import LossWeights, Recipe
+from benchmark.experiment.definition import LossWeights, Recipe
 from benchmark.tasks import TASKS, TaskName, n_classes
 from benchmark.training.losses import TaskLoss, clip_gradients, weighted_cross_entropy
 

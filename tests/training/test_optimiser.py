@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmark.errors import ExperimentError
-from benchmark.experiment import Recipe
+from benchmark.experiment.definition import Recipe
 from benchmark.training.optimiser import new_optimiser, plain_groups, set_rate, stage_ratios
 from benchmark.training.trainer import start
 from tests.training.small import CPU, a_network, an_experiment

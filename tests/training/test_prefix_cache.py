@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.claims import claimed
-from benchmark.experiment import Augmentation, Experiment
-from benchmark.faces.batches import FaceBatches
+from benchmark.data.batches import FaceBatches
+from benchmark.experiment.definition import Augmentation, Experiment
+from benchmark.files import claimed
 from benchmark.training import prefix_cache
 from benchmark.training.device import Device
+from benchmark.training.predict import probabilities
 from benchmark.training.prefix_cache import (
     CachedFaces,
     CacheSettings,
@@ -24,7 +25,6 @@ from benchmark.training.prefix_cache import (
     why_live,
 )
 from benchmark.training.prefix_files import RowsFormat, write_rows
-from benchmark.training.probabilities import probabilities
 from benchmark.training.trainer import TrainingFaces, fit, start
 from tests.training.small import (
     CPU,

@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.experiment import Augmentation, Experiment
-from benchmark.faces.batches import FaceBatches
+from benchmark.data.batches import FaceBatches
+from benchmark.experiment.definition import Augmentation, Experiment
 from benchmark.training.device import Device, Precision
 from benchmark.training.optimiser import set_rate
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.reading import Batch, Reader, epoch_batches
-from benchmark.training.steps import CudaCapture, Snapshot, SpeedSettings, Steps, TrainStep
-from benchmark.training.totals import Totals
+from benchmark.training.steps import CudaCapture, Snapshot, SpeedSettings, Steps, Totals, TrainStep
 from benchmark.training.trainer import TrainingFaces, TrainingState, fit, start
 from tests.training.small import (
     CPU,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmark.training.losses import Answer
-from benchmark.training.totals import Totals
+from benchmark.training.steps import Totals
 
 
 def an_answer(loss: float, hits: list[int], n_faces: int) -> Answer:

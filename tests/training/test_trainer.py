@@ -8,12 +8,19 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmark.data.batches import FaceBatches
 from benchmark.errors import RunError
-from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Protocol, Recipe
-from benchmark.faces.batches import FaceBatches
+from benchmark.experiment.definition import (
+    Augmentation,
+    Backbone,
+    Experiment,
+    Head,
+    Protocol,
+    Recipe,
+)
 from benchmark.models.network import build_network
 from benchmark.training.device import Device, choose_device
-from benchmark.training.probabilities import probabilities
+from benchmark.training.predict import probabilities
 from benchmark.training.trainer import (
     EpochResult,
     Progress,

@@ -23,11 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmark.data.dataset import store_faces
+from benchmark.data.drawn import draw_faces
+from benchmark.data.sample import STORED_NAME, choose_dataset
 from benchmark.errors import BenchmarkError
-from benchmark.faces.choice import STORED_NAME, choose_dataset
-from benchmark.faces.drawn import draw_faces
-from benchmark.faces.store import store_faces
-from benchmark.tuning.ledger import Ledger, Told
+from benchmark.tuning.trials import Ledger, Told
 from tests.tuning.planted import a_ledger, a_study, main
 
 N_TRIALS = 20
@@ -122,7 +122,7 @@ def opened(runs_dir: Path, data_dir: Path, address: str, kind: str) -> Ledger:
     if kind == "planted":
         return a_ledger(a_study(runs_dir / "studies", faces), address)
     from benchmark import registry
-    from benchmark.experiment_search import space_of
+    from benchmark.experiment.search_points import space_of
     from benchmark.tuning.study import Study
 
     experiment = registry.experiment(NAME).adjusted(

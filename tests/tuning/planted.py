@@ -6,14 +6,13 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.experiment import Backbone, Experiment, Head, Recipe
-from benchmark.experiment_ranges import DECAY, DEPTH, RATE, RATIO, Floats, Integers, SearchSpace
-from benchmark.faces.choice import choose_dataset
-from benchmark.faces.store import FaceSet
-from benchmark.tuning.ledger import Ledger
-from benchmark.tuning.objective import Objective, Score, Step
-from benchmark.tuning.search import Limits, search
+from benchmark.data.dataset import FaceSet
+from benchmark.data.sample import choose_dataset
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
+from benchmark.experiment.space import DECAY, DEPTH, RATE, RATIO, Floats, Integers, SearchSpace
+from benchmark.tuning.search import Limits, Objective, Score, Step, search
 from benchmark.tuning.study import Study
+from benchmark.tuning.trials import Ledger
 
 BEST = 0.8
 SPACE = SearchSpace(

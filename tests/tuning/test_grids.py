@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 
 from benchmark import registry
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError, ExperimentError
-from benchmark.experiment_ranges import RATE
-from benchmark.faces.store import FaceSet
-from benchmark.tuning.grids import grid_faces, write_grid
-from benchmark.tuning.ledger import Told
+from benchmark.experiment.space import RATE
+from benchmark.tuning.outcome import grid_faces, write_grid
 from benchmark.tuning.search import Limits, search
 from benchmark.tuning.study import Study
+from benchmark.tuning.trials import Told
 from tests.tuning.planted import a_ledger
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of each other
@@ -60,7 +60,7 @@ def test_every_point_of_a_row_is_tried_once_and_rows_add_up(
         )
 
     def objective(point: object, number: int) -> object:
-        from benchmark.tuning.objective import Score
+        from benchmark.tuning.search import Score
 
         yield Score(0, 0.5)
 

@@ -9,16 +9,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
-from benchmark.experiment_ranges import DEPTH, RATE
-from benchmark.experiment_search import point_of
-from benchmark.faces.store import FaceSet
-from benchmark.tuning.ledger import Ledger, Told
-from benchmark.tuning.objective import Score, Step
+from benchmark.experiment.search_points import point_of
+from benchmark.experiment.space import DEPTH, RATE
 from benchmark.tuning.outcome import Outcome, reasons, write_outcome
 from benchmark.tuning.recipes import best_of, decided, finalists
-from benchmark.tuning.search import Limits, compared, search
+from benchmark.tuning.search import Limits, Score, Step, compared, search
 from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study
+from benchmark.tuning.trials import Ledger, Told
 from tests.tuning.planted import EXPERIMENT, SPACE, a_ledger, a_study, planted
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of each other

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
-from benchmark.experiment_ranges import DEPTH, RATE, Floats, SearchSpace
-from benchmark.faces.store import FaceSet
-from benchmark.tuning.ledger import MOST_DEATHS, Ledger, Ticket
-from benchmark.tuning.objective import Score, Step
+from benchmark.experiment.space import DEPTH, RATE, Floats, SearchSpace
 from benchmark.tuning.recipes import best_of
-from benchmark.tuning.search import Ended, Event, Limits, Remarked, search
-from benchmark.tuning.storage import default_storage
+from benchmark.tuning.search import Ended, Limits, Remarked, Score, Step, search
+from benchmark.tuning.search import SearchEvent as Event
+from benchmark.tuning.study import default_storage
+from benchmark.tuning.trials import MOST_DEATHS, Ledger, Ticket
 from tests.tuning.planted import BEST, SPACE, a_ledger, a_study, main, planted, quality
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

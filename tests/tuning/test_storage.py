@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
-from benchmark.faces.store import FaceSet
-from benchmark.tuning import storage
+from benchmark.tuning import study as storage
 from tests.tuning.planted import a_ledger, a_study
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

@@ -1,0 +1,218 @@
+"""Faces and labels where the network is: the packed array on the device, batches by index.
+
+Splits and subsets are index arrays into one array, never copies of it.
+
+Random changes of a batch of faces, drawn for each face by itself; labels are not touched.
+
+The random numbers come from a generator on the CPU, so that a seed draws the same changes on
+every device.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmark.experiment.definition import Augmentation
+from benchmark.tasks import TASKS, TaskName
+
+Draws = Mapping[str, Tensor]
+"""Per kind of change, (n,) uniform in [0, 1): what a batch's faces drew."""
+
+
+def draw(augmentation: Augmentation, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw for each of `n` faces what decides on its changes, on the CPU."""
+    asked = {
+        "flip": augmentation.flip,
+        "rotation": augmentation.rotation_degrees,
+        "contrast": augmentation.contrast,
+        "brightness": augmentation.brightness,
+    }
+    return {
+        name: torch.rand(n, generator=generator) for name, is_asked in asked.items() if is_asked
+    }
+
+
+def draw_epoch(
+    augmentation: Augmentation, sizes: Iterable[int], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Draw for the faces of batches of these sizes, one batch after another: (all faces,) each."""
+    batches = [draw(augmentation, n, generator) for n in sizes]
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Change every face by itself and hand the batch on as floats.
+
+    images: (n, 3, h, w) uint8, 0..255, in channels-last memory, as `FaceBatches.images` gives
+    them. Returns (n, 3, h, w) float32, 0..255, in the same.
+    """
+    draws = draw(augmentation, len(images), generator)
+    drawn = {name: values.to(images.device) for name, values in draws.items()}
+    return changed(images, augmentation, drawn)
+
+
+def changed(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
+    """Change faces as they drew: draws as of `draw`, on the device of the images.
+
+    Flipping comes first, while a pixel is still one byte instead of four. Nothing here depends on
+    a value on the host, so that a CUDA graph can hold it.
+    """
+    n = len(images)
+    if augmentation.flip:
+        images = _flipped(images, is_mirrored(draws))
+    faces = images.float()
+    if augmentation.rotation_degrees:
+        limit = math.radians(augmentation.rotation_degrees)
+        faces = _rotated(faces, (draws["rotation"] * 2 - 1) * limit)
+    if augmentation.contrast:
+        factor = 1 + (draws["contrast"] * 2 - 1) * augmentation.contrast
+        mean = faces.mean(dim=(1, 2, 3), keepdim=True)
+        faces = (faces - mean) * factor.view(n, 1, 1, 1) + mean
+    if augmentation.brightness:
+        shift = (draws["brightness"] * 2 - 1) * augmentation.brightness * 255
+        faces = faces + shift.view(n, 1, 1, 1)
+    changed_range = augmentation.contrast or augmentation.brightness
+    return faces.clamp(0, 255) if changed_range else faces
+
+
+def is_mirrored(draws: Draws) -> Tensor:
+    """Tell which faces drew to be mirrored: (n,) bool."""
+    return draws["flip"] < 0.5
+
+
+def _flipped(images: Tensor, chosen: Tensor) -> Tensor:
+    """Mirror the chosen of faces: images (n, 3, h, w) uint8, chosen (n,) bool."""
+    as_is, mirrored = in_words(images), in_words(images.flip(-1))
+    picked = torch.where(chosen.view(-1, 1), mirrored, as_is).view(torch.uint8)
+    n, channels, height, width = images.shape
+    return picked.view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def in_words(images: Tensor) -> Tensor:
+    """View faces as rows of the widest whole numbers that they fill: (n, words).
+
+    A choice between two words takes as long as one between two bytes.
+    """
+    rows = images.permute(0, 2, 3, 1).flatten(1)
+    words = (torch.int64, torch.int32, torch.int16)
+    fitting = (word for word in words if rows.shape[1] % word.itemsize == 0)
+    return rows.view(next(fitting, torch.uint8))
+
+
+def _rotated(faces: Tensor, radians: Tensor) -> Tensor:
+    """Rotate about the centre; corners repeat the border, so that no black wedge gives it away."""
+    cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
+    rows = [torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)]
+    size = [len(faces), *faces.shape[1:]]
+    grid = functional.affine_grid(torch.stack(rows, 1), size, align_corners=False)
+    return functional.grid_sample(
+        faces, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+
+
+@dataclass(frozen=True)
+class FaceBatches:
+    """All faces of a data set on one device.
+
+    pixels: (n, px, px, 3) uint8, RGB. On a GPU a copy, made once; on a CPU the memory-mapped
+    file itself, so that only the faces in use take memory; so too where a GPU has no room.
+    labels: per task (n,) int64 classes.
+    """
+
+    pixels: Tensor
+    labels: dict[TaskName, Tensor]
+
+    @classmethod
+    def on_device(
+        cls,
+        pixels: npt.NDArray[np.uint8],
+        table: pd.DataFrame,
+        device: torch.device,
+        say: Callable[[str], None] | None = None,
+    ) -> "FaceBatches":
+        """Place the packed array and the labels of its table, whose rows belong together.
+
+        Where the device's memory is too small for the pixels they stay in main memory, and `say`
+        is told.
+        """
+        labels = {
+            task: torch.from_numpy(table[task].to_numpy(np.int64, copy=True)).to(device)
+            for task in TASKS
+        }
+        on_host = torch.from_numpy(pixels)
+        try:
+            return cls(on_host.to(device), labels)
+        except torch.OutOfMemoryError:
+            if say is not None:
+                gib = on_host.numel() / 2**30
+                say(f"The faces take {gib:.2f} GiB, which the device has not: batches are copied")
+            return cls(on_host, labels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are put; the labels are there too."""
+        return next(iter(self.labels.values())).device
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Gather faces: (n, 3, px, px) uint8 in channels-last memory, which costs no transpose."""
+        return gathered(self.pixels, indices, self.device).permute(0, 3, 1, 2)
+
+    def truths(self, indices: Tensor) -> dict[TaskName, Tensor]:
+        """Gather the labels of the same faces: per task (n,) int64."""
+        return {task: values.index_select(0, indices) for task, values in self.labels.items()}
+
+
+def gathered(rows: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+    """Pick rows and put them on the device, whether they lie there or in main memory."""
+    # By type: `cuda` and `cuda:0` are unequal, and are the same place.
+    if rows.device.type == device.type:
+        return rows.index_select(0, indices)
+    picked = rows.index_select(0, indices.to(rows.device))
+    # From pinned memory the copy runs beside the device's work.
+    return picked.pin_memory().to(device, non_blocking=True)
+
+
+def random_order(n: int, *, seed: int, epoch: int) -> Tensor:
+    """Give the order of `n` training faces in `epoch`: (n,) int64 on the CPU.
+
+    Depends on nothing but the arguments, so that a resumed run sees the batches it would have
+    seen.
+    """
+    return torch.randperm(n, generator=generator_for(seed, epoch, purpose=0))
+
+
+def random_passes(n: int, n_wanted: int, *, seed: int, epoch: int) -> Tensor:
+    """Give `n_wanted` training faces of `n` for one epoch: (n_wanted,) int64 on the CPU.
+
+    Epochs go on where the one before ended, through one random order of all faces after another,
+    so that networks of few and of many faces take equally many steps.
+    """
+    first = epoch * n_wanted
+    passes = range(first // n, -(-(first + n_wanted) // n))
+    orders = torch.cat([random_order(n, seed=seed, epoch=number) for number in passes])
+    start = first - passes.start * n
+    return orders[start : start + n_wanted]
+
+
+def generator_for(seed: int, epoch: int, *, purpose: int) -> torch.Generator:
+    """Make a CPU generator for one epoch; `purpose` keeps streams of one epoch apart."""
+    state = np.random.SeedSequence([seed, epoch, purpose]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) & (2**63 - 1))
+
+
+def split_into_batches(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Cut an order into batches; a last batch of one face joins the one before.
+
+    Batch norm cannot train on a single value per channel.
+    """
+    batches = list(torch.split(order, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches

@@ -1,0 +1,459 @@
+"""Which faces are the same picture: groups of equal bytes, clusters, copies, label conflicts.
+
+Which pictures are the same photograph: perceptual hashes and all near pairs of them.
+
+The hash is dHash: for each of 16 x 16 places of a grey sketch, whether the place to the right is
+brighter. Re-encoding, scaling and a change of tone leave nearly all of these 256 bits as they
+are. The mirrored sketch is compared too. Source of the method: N. Krawetz, "Kind of Like That",
+hackerfactor.com, 2013; the threshold was chosen by looking at pairs, docs/DATA.md says at which.
+
+Which pictures are one photograph in another framing: correlation of their details, aligned.
+
+The perceptual hash (benchmark.data.duplicates) compares fixed places, and misses a photograph that
+was cropped, turned or scaled anew. This detector has two steps. Candidates are pairs whose
+details (32 x 32 grey levels with the local mean and contrast taken out, less the mean picture)
+have a cosine similarity of `CANDIDATE_COSINE` or more. Of each candidate the centre of one
+thumbnail, scaled and turned a little, is searched for in the other; the largest correlation
+coefficient decides. Both thresholds were chosen by looking at pairs; docs/DATA.md says at which.
+"""
+
+import dataclasses
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from benchmark.data.pictures import THUMBNAIL_SHAPE
+from benchmark.data.progress import OnProgress, keep_quiet, n_cores
+from benchmark.tasks import MISSING, TASKS
+
+METHOD: Final = "dHash, 16 x 16 = 256 bits, mirrored too"
+THRESHOLD_BITS: Final = 28
+"""Of the pairs up to here some 2 % are two photographs; at 31 and 32 bits, three in four are."""
+
+BLOCK_ROWS: Final = 32
+"""Rows compared at a time: the distances of a block to 24,000 faces stay in the cache."""
+BLOCKS_AHEAD: Final = 4
+"""Blocks begun ahead for each core; this bounds the memory, however many pairs there are."""
+
+
+@dataclass(frozen=True)
+class NearPairs:
+    """Pairs of faces at most `threshold_bits` apart, each pair once, in order of the faces."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    """Row of the other face; always the larger of the two."""
+    distance_bits: NDArray[np.int64]
+    """Differing bits, upright or mirrored, whichever are fewer."""
+    is_mirrored: NDArray[np.bool_]
+    """Whether the mirrored sketch is nearer than the upright one."""
+    threshold_bits: int
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def difference_hashes(sketches: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Hash sketches (n, 16, 17) of grey levels to (4, n): four words of 64 bits a sketch.
+
+    Word by word, since one word of all faces is compared at a time: a quarter faster than (n, 4).
+    """
+    brighter = sketches[:, :, 1:] > sketches[:, :, :-1]
+    packed = np.packbits(brighter.reshape(len(sketches), 256), axis=1)
+    return np.ascontiguousarray(packed.view(np.uint64).T)
+
+
+def near_pairs(
+    sketches: NDArray[np.uint8],
+    threshold_bits: int = THRESHOLD_BITS,
+    on_progress: OnProgress = keep_quiet,
+) -> NearPairs:
+    """Compare every sketch (n, 16, 17) with every later one, upright and mirrored."""
+    found = np.concatenate(
+        [np.empty((0, 4), np.int64), *near_blocks(sketches, threshold_bits, on_progress)]
+    )
+    return NearPairs(found[:, 0], found[:, 1], found[:, 2], found[:, 3] == 1, threshold_bits)
+
+
+def near_blocks(
+    sketches: NDArray[np.uint8],
+    threshold_bits: int = THRESHOLD_BITS,
+    on_progress: OnProgress = keep_quiet,
+) -> Generator[NDArray[np.int64]]:
+    """Yield near pairs as they are found, (pairs, 4): first, second, distance, mirrored.
+
+    Only the blocks under way are in memory: of films there can be more pairs than would fit.
+    """
+    upright = difference_hashes(sketches)
+    mirrored = difference_hashes(sketches[:, :, ::-1])
+    starts = deque(range(0, len(sketches), BLOCK_ROWS))
+    under_way: deque[Future[NDArray[np.int64]]] = deque()
+    n_blocks = len(starts)
+    with ThreadPoolExecutor(n_cores()) as pool:
+        for number in range(1, n_blocks + 1):
+            while starts and len(under_way) < BLOCKS_AHEAD * n_cores():
+                start = starts.popleft()
+                block = pool.submit(_near_in_block, upright, mirrored, start, threshold_bits)
+                under_way.append(block)
+            yield under_way.popleft().result()
+            done = min(number * BLOCK_ROWS, len(sketches))
+            on_progress("looking for near-duplicates", done, len(sketches))
+
+
+def _near_in_block(
+    upright: NDArray[np.uint64], mirrored: NDArray[np.uint64], start: int, threshold_bits: int
+) -> NDArray[np.int64]:
+    """Give (pairs, 4): first, second, distance, mirrored; a pair near both ways once."""
+    found = []
+    for is_mirrored, others in enumerate((upright, mirrored)):
+        first, second, distance = _near(upright, others, start, threshold_bits)
+        found.append(np.stack([first, second, distance, np.full_like(first, is_mirrored)], axis=1))
+    pairs = np.concatenate(found)
+    order = np.lexsort((pairs[:, 3], pairs[:, 2], pairs[:, 1], pairs[:, 0]))
+    pairs = pairs[order]
+    is_repeated = np.zeros(len(pairs), bool)
+    is_repeated[1:] = (pairs[1:, :2] == pairs[:-1, :2]).all(axis=1)
+    return pairs[~is_repeated]
+
+
+def _near(
+    hashes: NDArray[np.uint64], others: NDArray[np.uint64], start: int, threshold_bits: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Compare rows from `start` with all later ones: rows, rows of others, distances in bits."""
+    left, right = hashes[:, start : start + BLOCK_ROWS], others[:, start:]
+    # Half of the bits rule out nearly every pair; the other half is counted for those left.
+    half = np.bitwise_count(left[0, :, None] ^ right[0])
+    half += np.bitwise_count(left[1, :, None] ^ right[1])
+    row, column = np.nonzero(half <= threshold_bits)
+    distance = half[row, column].astype(np.int64)
+    for word in (2, 3):
+        distance += np.bitwise_count(left[word, row] ^ right[word, column])
+    is_near = (distance <= threshold_bits) & (column > row)
+    return row[is_near] + start, column[is_near] + start, distance[is_near]
+
+
+CORRELATION_METHOD: Final = (
+    "correlation of details, aligned by shift, scale and rotation, mirrored too"
+)
+CANDIDATE_COSINE: Final = 0.62
+THRESHOLD: Final = 0.842
+"""Of the 93 pairs that this adds to the perceptual hash about 25 show two photographs; of
+the 107 pairs from 0.80 to it about ten show one."""
+
+CENTRE: Final = slice(12, 52)
+"""The part of the second thumbnail that is searched for, 40 x 40."""
+N_SHIFTS: Final = THUMBNAIL_SHAPE[0] - 40 + 1
+SCALES: Final = (0.92, 1.0, 1.08)
+DEGREES: Final = (-5.0, 0.0, 5.0)
+PADDED: Final = (128, 128)
+CORRELATION_BLOCK_ROWS: Final = 512
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AlignedPairs:
+    """Pairs of one photograph, each once, in order of the faces."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    """Row of the other face; always the larger of the two."""
+    correlation: NDArray[np.float64]
+    """Largest correlation coefficient over all alignments, upright or mirrored."""
+    is_mirrored: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def aligned_pairs(
+    thumbnails: NDArray[np.uint8], on_progress: OnProgress = keep_quiet
+) -> AlignedPairs:
+    """Compare every thumbnail (n, 64, 64) with every later one, upright and mirrored."""
+    candidates = _candidates(thumbnails, on_progress)
+    found: dict[tuple[int, int], tuple[float, bool]] = {}
+    with ThreadPoolExecutor(n_cores()) as pool:
+        results = pool.map(lambda candidate: _best_correlation(thumbnails, *candidate), candidates)
+        for number, ((first, second, mirrored), best) in enumerate(
+            zip(candidates, results, strict=True), start=1
+        ):
+            if best >= THRESHOLD and best > found.get((first, second), (0.0, False))[0]:
+                found[first, second] = (best, mirrored)
+            on_progress("comparing candidates in detail", number, len(candidates))
+    pairs = sorted(found)
+    rows = np.array(pairs, np.int64).reshape(-1, 2)
+    return AlignedPairs(
+        rows[:, 0],
+        rows[:, 1],
+        np.array([found[pair][0] for pair in pairs], np.float64),
+        np.array([found[pair][1] for pair in pairs], np.bool_),
+    )
+
+
+def _candidates(
+    thumbnails: NDArray[np.uint8], on_progress: OnProgress
+) -> list[tuple[int, int, bool]]:
+    """Give (first, second, mirrored) of the pairs whose details are similar as they stand."""
+    if not len(thumbnails):
+        return []
+    details = np.empty((len(thumbnails), 32, 32), np.float32)
+    for start in range(0, len(thumbnails), CORRELATION_BLOCK_ROWS):
+        block = thumbnails[start : start + CORRELATION_BLOCK_ROWS]
+        halved = block.reshape(-1, 32, 2, 32, 2).mean((2, 4), dtype=np.float32)
+        details[start : start + CORRELATION_BLOCK_ROWS] = _details(halved, (2.0, 3.0))
+    mean = details.mean(axis=0, dtype=np.float64).astype(np.float32)
+    upright, mirrored = _unit(details - mean), _unit(details[:, :, ::-1] - mean)
+    found = []
+    for start in range(0, len(upright), CORRELATION_BLOCK_ROWS):
+        ours = upright[start : start + CORRELATION_BLOCK_ROWS]
+        for is_mirrored, others in enumerate((upright, mirrored)):
+            first, second = np.nonzero(ours @ others[start:].T >= CANDIDATE_COSINE)
+            later = second > first
+            rows = zip(first[later] + start, second[later] + start, strict=True)
+            found += [(int(a), int(b), bool(is_mirrored)) for a, b in rows]
+        done = min(start + CORRELATION_BLOCK_ROWS, len(upright))
+        on_progress("looking for near-duplicates in other framings", done, len(upright))
+    return found
+
+
+def _details(grey: Floats, sigmas: tuple[float, float]) -> Floats:
+    """Take the local mean out of pictures (n, px, px), and divide by the local contrast.
+
+    sigmas: of the Gaussian windows of mean and contrast, in pixels. Two grey levels are added to
+    the contrast, so that flat places do not become noise.
+    """
+    around = [(0.0, sigma, sigma) for sigma in sigmas]
+    details = grey - ndimage.gaussian_filter(grey, around[0])
+    contrast = np.sqrt(ndimage.gaussian_filter(np.square(details), around[1]))
+    return np.asarray(details / (contrast + 2), np.float32)
+
+
+def _unit(details: Floats) -> Floats:
+    flat = details.reshape(len(details), -1)
+    lengths = np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.asarray(flat / np.maximum(lengths, 1e-6), np.float32)
+
+
+def _best_correlation(
+    thumbnails: NDArray[np.uint8], first: int, second: int, mirrored: bool
+) -> float:
+    """Give the largest correlation of the second's centre, over all alignments, with the first."""
+    where = _details(thumbnails[first][None].astype(np.float32), (4.0, 6.0))[0]
+    what = thumbnails[second].astype(np.float32)
+    if mirrored:
+        what = what[:, ::-1]
+    aligned = np.stack([_warped(what, *by) for by in itertools.product(SCALES, DEGREES)])
+    centres = _details(aligned, (4.0, 6.0))[:, CENTRE, CENTRE]
+    centres = centres - centres.mean((1, 2), keepdims=True)
+    centres = _unit(centres).reshape(centres.shape)
+    spectrum = np.fft.rfft2(where, PADDED)
+    window = np.conj(np.fft.rfft2(np.ones_like(centres[0]), PADDED))
+    sums, squares = (
+        _shifts(np.fft.irfft2(values * window, PADDED))
+        for values in (spectrum, np.fft.rfft2(np.square(where), PADDED))
+    )
+    spread = np.sqrt(np.maximum(squares - np.square(sums) / centres[0].size, 1e-3))
+    products = np.fft.irfft2(spectrum * np.conj(np.fft.rfft2(centres, PADDED)), PADDED)
+    return float((_shifts(products) / spread).max())
+
+
+def _shifts(correlated: NDArray[Any]) -> NDArray[Any]:
+    """Keep the shifts at which the centre lies inside the other thumbnail."""
+    return correlated[..., :N_SHIFTS, :N_SHIFTS]
+
+
+def _warped(picture: Floats, scale: float, degrees: float) -> Floats:
+    """Scale and turn a picture about its middle."""
+    if scale == 1 and degrees == 0:
+        return picture
+    turn = np.radians(degrees)
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) / scale
+    middle = (np.array(THUMBNAIL_SHAPE) - 1) / 2
+    warped = ndimage.affine_transform(
+        picture, matrix, middle - matrix @ middle, order=1, mode="nearest"
+    )
+    return np.asarray(warped, np.float32)
+
+
+LABELS: Final = ("age", *TASKS)
+
+
+@dataclass(frozen=True)
+class IdenticalGroup:
+    """Two or more faces whose files are equal byte by byte."""
+
+    rows: tuple[int, ...]
+    """In order of the file names."""
+    disagrees_on: tuple[str, ...]
+    """Labels among age, age_group, gender, race that are not the same for all that have them."""
+
+    @property
+    def is_label_conflict(self) -> bool:
+        """Whether it disagrees on a task; a conflict of age within one age group is none."""
+        return any(task in self.disagrees_on for task in TASKS)
+
+
+def identical_groups(table: pd.DataFrame) -> list[IdenticalGroup]:
+    """Find the groups of equal sha256 with more than one face; needs file, sha256 and labels."""
+    ordered = table.reset_index(drop=True).sort_values("file", kind="stable")
+    repeated = ordered[ordered["sha256"].duplicated(keep=False)]
+    known = repeated[list(LABELS)].where(repeated[list(LABELS)] != MISSING)
+    by_bytes = repeated["sha256"]
+    n_different = known.groupby(by_bytes, sort=False).nunique().to_numpy()
+    groups = []
+    for (_, rows), counts in zip(by_bytes.groupby(by_bytes, sort=False), n_different, strict=True):
+        disagrees_on = tuple(label for label, n in zip(LABELS, counts, strict=True) if n > 1)
+        groups.append(IdenticalGroup(tuple(rows.index), disagrees_on))
+    return groups
+
+
+@dataclass(frozen=True, eq=False)
+class NearDuplicates:
+    """Pairs of rows that show one photograph in files of different bytes, by either detector."""
+
+    by_hash: NearPairs
+    by_correlation: AlignedPairs
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """Give the pairs of rows that at least one detector found, each once, ascending."""
+        found = (
+            pair
+            for near in (self.by_hash, self.by_correlation)
+            for pair in zip(near.first.tolist(), near.second.tolist(), strict=True)
+        )
+        return sorted(set(found))
+
+
+def near_duplicates(
+    table: pd.DataFrame,
+    sketches: NDArray[np.uint8],
+    thumbnails: NDArray[np.uint8],
+    on_progress: OnProgress = keep_quiet,
+) -> NearDuplicates:
+    """Find the near-duplicates among pictures of different bytes, by rows of `table`.
+
+    sketches: (n, 16, 17). thumbnails: (n, 64, 64). Of files equal byte by byte only the first is
+    compared.
+    """
+    distinct = np.flatnonzero(~table["sha256"].duplicated().to_numpy())
+    by_hash = near_pairs(sketches[distinct], on_progress=on_progress)
+    by_correlation = aligned_pairs(thumbnails[distinct], on_progress)
+    return NearDuplicates(_by_row(by_hash, distinct), _by_row(by_correlation, distinct))
+
+
+Found = TypeVar("Found", NearPairs, AlignedPairs)
+
+
+def _by_row(near: Found, rows: NDArray[np.int64]) -> Found:
+    return dataclasses.replace(near, first=rows[near.first], second=rows[near.second])
+
+
+def describe_near(table: pd.DataFrame, near: NearDuplicates) -> dict[str, Any]:
+    """Count near-duplicates for the manifest: pairs of pictures by detector, and pairs of files."""
+    n_files = table.groupby("sha256")["file"].transform("size").to_numpy()
+    in_groups = table["sha256"].value_counts()
+    pairs = near.pairs()
+    by_hash, aligned = near.by_hash, near.by_correlation
+    rows = np.array(pairs, np.int64).reshape(-1, 2)
+    return {
+        "method": METHOD,
+        "threshold_bits": by_hash.threshold_bits,
+        "pairs": len(by_hash),
+        "mirrored_pairs": int(by_hash.is_mirrored.sum()),
+        "correlation": {
+            "method": METHOD,
+            "threshold": THRESHOLD,
+            "pairs": len(aligned),
+            "mirrored_pairs": int(aligned.is_mirrored.sum()),
+            "pairs_not_found_by_hash": len(pairs) - len(by_hash),
+        },
+        "pairs_by_either": len(pairs),
+        "pairs_of_files_equal_or_near": int(
+            (n_files[rows[:, 0]] * n_files[rows[:, 1]]).sum()
+            + (in_groups * (in_groups - 1) // 2).sum()
+        ),
+    }
+
+
+def near_in_words(described: Mapping[str, Any]) -> str:
+    """Write the counts that `describe_near` gave, as a manifest keeps them, in one clause."""
+    if described["threshold_bits"] is None:
+        return str(described["method"])
+    by_hash = f"{described['pairs']:,} pairs by perceptual hash"
+    if "correlation" not in described:
+        return by_hash
+    aligned = described["correlation"]
+    return (
+        f"{by_hash}, {aligned['pairs']:,} by aligned correlation, "
+        f"{described['pairs_by_either']:,} by either"
+    )
+
+
+def count_duplicates(table: pd.DataFrame) -> dict[str, int]:
+    """Count groups of identical files and, for each label, those that disagree on it."""
+    groups = identical_groups(table)
+    counts = {
+        "groups": len(groups),
+        "files": sum(len(group.rows) for group in groups),
+        "groups_in_conflict": sum(bool(group.disagrees_on) for group in groups),
+    }
+    for label in LABELS:
+        counts[f"groups_in_conflict_{label}"] = sum(label in g.disagrees_on for g in groups)
+    counts["groups_in_conflict_any_task"] = sum(group.is_label_conflict for group in groups)
+    return counts
+
+
+def connected(n_faces: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
+    """Number the connected components of `pairs`, (n_faces,), from 0 in order of first faces."""
+    parent = list(range(n_faces))
+
+    def root_of(face: int) -> int:
+        while parent[face] != face:
+            parent[face] = parent[parent[face]]
+            face = parent[face]
+        return face
+
+    for first, second in pairs:
+        a, b = root_of(first), root_of(second)
+        parent[max(a, b)] = min(a, b)  # so that a root is the first face of its component
+    roots = np.array([root_of(face) for face in range(n_faces)], np.int64)
+    numbers: NDArray[np.int64] = np.unique(roots, return_inverse=True)[1].astype(np.int64)
+    return numbers
+
+
+def cluster_of(
+    n_faces: int, groups: Iterable[IdenticalGroup], near: Iterable[tuple[int, int]]
+) -> NDArray[np.int64]:
+    """Give each face its cluster: joined by equal bytes or by being a near-duplicate."""
+    same_bytes = ((group.rows[0], row) for group in groups for row in group.rows[1:])
+    return connected(n_faces, [*same_bytes, *near])
+
+
+def placement_columns(table: pd.DataFrame, groups: Iterable[IdenticalGroup]) -> pd.DataFrame:
+    """Give the columns is_copy, label_conflict, no_place_reason for each row of `table`.
+
+    A copy is any but the first by file name of a group that agrees on the tasks; a label conflict
+    is every member of a group that does not. Neither has a place in a split.
+    """
+    files = table["file"].tolist()
+    is_copy, is_conflict = np.zeros(len(files), np.int64), np.zeros(len(files), np.int64)
+    reasons = [""] * len(files)
+    for group in groups:
+        for row in group.rows:
+            if group.is_label_conflict:
+                is_conflict[row] = 1
+                others = ", ".join(files[other] for other in group.rows if other != row)
+                reasons[row] = f"label conflict with {others}"
+            elif row != group.rows[0]:
+                is_copy[row] = 1
+                reasons[row] = f"copy of {files[group.rows[0]]}"
+    columns = {"is_copy": is_copy, "label_conflict": is_conflict, "no_place_reason": reasons}
+    return pd.DataFrame(columns, index=table.index)

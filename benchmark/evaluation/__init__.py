@@ -1,0 +1,4 @@
+"""One run's predictions, scored: metrics, intervals, subgroups, calibration, possible label errors.
+
+Everything follows from predictions.csv. Comparing runs is for benchmark.comparison.
+"""

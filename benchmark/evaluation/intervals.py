@@ -1,0 +1,196 @@
+"""Scores that follow from a confusion matrix, for one matrix or for thousands at once.
+
+Intervals by resampling need each score of 2,000 matrices, where a library's function would be
+called 2,000 times. Numbers that are shown are scikit-learn's (benchmark.evaluation.metrics), and
+tests hold these to it. Everywhere counts are (…, k, k): rows are true classes, columns predicted
+ones; a result has the leading dimensions.
+
+95 % intervals for rates: Wilson for one run, a cluster bootstrap for several seeds.
+
+Differences and tests between two networks are in benchmark.comparison.statistics.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from statsmodels.stats.proportion import proportion_confint
+
+Floats = npt.NDArray[np.float64]
+
+ALPHA: Final = 0.05
+"""A corrected p of this or less is significant."""
+CONFIDENCE: Final = 0.95
+RESAMPLES: Final = 2_000
+RESAMPLING_SEED: Final = 0
+
+
+def wilson(
+    n_right: npt.NDArray[np.integer[Any]], n_faces: npt.NDArray[np.integer[Any]]
+) -> tuple[Floats, Floats]:
+    """Give the low and high ends of Wilson's 95 % interval for n_right of n_faces; both (k,).
+
+    NaN where there is no face. The interval takes faces as independent of each other.
+    Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
+    JASA 22 (1927); computed by statsmodels.
+    """
+    low = np.full(len(n_faces), np.nan)
+    high = np.full(len(n_faces), np.nan)
+    some = n_faces > 0
+    if some.any():
+        low[some], high[some] = proportion_confint(
+            n_right[some], n_faces[some], alpha=1 - CONFIDENCE, method="wilson"
+        )
+    return low, high
+
+
+def cluster_bootstrap(
+    values: Floats, clusters: npt.NDArray[np.integer[Any]]
+) -> tuple[Floats, Floats]:
+    """Give the low and high ends of the 95 % percentile interval of each column's mean; both (k,).
+
+    values: (n_faces, k) in [0, 1], for instance correctness averaged over seeds; NaN where a face
+    does not count for the column. clusters: (n_faces,); a cluster is drawn as a whole, because
+    the faces in it are the same picture. 2,000 resamples with a fixed seed, so that the same
+    predictions give the same interval.
+
+    A column whose faces are all wrong or all right has no spread to resample; it gets Wilson's
+    interval with its clusters as the sample. A column without a face is NaN.
+    """
+    counted = ~np.isnan(values)
+    sums = cluster_sums(np.where(counted, values, 0.0), clusters)
+    sizes = cluster_sums(counted.astype(np.float64), clusters)
+    with np.errstate(invalid="ignore"):  # a resample without any face of a tiny column: left out
+        means = resampled(sums) / resampled(sizes)
+    low, high = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
+    for column in np.flatnonzero(sizes.sum(axis=0) > 0):
+        mean = sums[:, column].sum() / sizes[:, column].sum()
+        if mean in (0.0, 1.0):
+            n_clusters = np.array([(sizes[:, column] > 0).sum()])
+            low[[column]], high[[column]] = wilson((mean * n_clusters).astype(int), n_clusters)
+        else:
+            low[column], high[column] = percentiles(means[:, column])
+    return low, high
+
+
+def cluster_sums(values: Floats, clusters: npt.NDArray[np.integer[Any]]) -> Floats:
+    """Add up the rows of `values` (n_faces, k) by cluster; (n_clusters, k), clusters ascending."""
+    members, codes = np.unique(clusters, return_inverse=True)
+    sums = np.zeros((len(members), values.shape[1]))
+    np.add.at(sums, codes, values)
+    return sums
+
+
+def resampled(sums: Floats) -> Floats:
+    """Add up cluster sums (n_clusters, k) over each resample of whole clusters; (RESAMPLES, k).
+
+    The draws depend on the number of clusters alone: sums of the same faces that are resampled in
+    several calls are resampled together, as paired differences need.
+    """
+    return np.asarray(_resampling_weights(len(sums)) @ sums)
+
+
+def percentiles(values: Floats) -> tuple[float, float]:
+    """Give the ends of the middle 95 % of resampled values; NaN among them does not count."""
+    low, high = np.nanquantile(values, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=2)
+def _resampling_weights(n_clusters: int) -> Floats:
+    """Count how often each resample draws each cluster; (RESAMPLES, n_clusters).
+
+    Kept, because every experiment of a table is resampled over the same test clusters: the draws
+    are the costly part (about 37 MB and 0.1 s for 2,315 faces).
+    """
+    random = np.random.default_rng(RESAMPLING_SEED)
+    draws = random.integers(n_clusters, size=(RESAMPLES, n_clusters))
+    draws += np.arange(RESAMPLES)[:, None] * n_clusters
+    counts = np.bincount(draws.ravel(), minlength=RESAMPLES * n_clusters)
+    return counts.reshape(RESAMPLES, n_clusters).astype(np.float64)
+
+
+def holm(p_values: Sequence[float]) -> tuple[list[float], float]:
+    """Correct the p-values of one family, and give the level left for those not rejected.
+
+    Holm's procedure holds the smallest of m p-values against 0.05 / m, the next against
+    0.05 / (m - 1), and so on until one fails. After r rejections, any of the others would have
+    been rejected too at 0.05 / (m - r) or less, all else staying as it is.
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
+    Journal of Statistics 6 (1979). Not by statsmodels' multipletests, to which a test holds it:
+    that one collects garbage on every call, which a leaderboard of 200 rows waited 2.3 s for.
+    """
+    if not p_values:
+        return [], ALPHA
+    p, n = np.asarray(p_values, dtype=np.float64), len(p_values)
+    ascending = np.argsort(p)
+    corrected = np.empty(n)
+    corrected[ascending] = np.maximum.accumulate(p[ascending] * np.arange(n, 0, -1)).clip(max=1.0)
+    n_rejected = int((corrected <= ALPHA).sum())
+    return corrected.tolist(), ALPHA / max(n - n_rejected, 1)
+
+
+def accuracy(counts: Floats) -> Floats:
+    """Give the share of faces on the diagonal; NaN without a face."""
+    return _ratio(_diagonal(counts).sum(axis=-1), counts.sum(axis=(-2, -1)))
+
+
+def class_recall(counts: Floats) -> Floats:
+    """Give each true class's share that is right, (…, k); NaN for a class that does not occur."""
+    return _ratio(_diagonal(counts), counts.sum(axis=-1))
+
+
+def class_f1(counts: Floats) -> Floats:
+    """Give F1 = 2 TP / (2 TP + FP + FN) per class, (…, k); NaN for a class that does not occur."""
+    true, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
+    f1 = _ratio(2 * _diagonal(counts), true + predicted)
+    return np.where(true > 0, f1, np.nan)
+
+
+def macro_f1_of_counts(counts: Floats) -> Floats:
+    """Average F1 over the classes that occur; NaN where fewer than two do (see subgroups)."""
+    several = (counts.sum(axis=-1) > 0).sum(axis=-1) >= 2
+    return np.where(several, _mean_of_existing(class_f1(counts)), np.nan)
+
+
+def balanced_accuracy(counts: Floats) -> Floats:
+    """Average recall over the classes that occur."""
+    return _mean_of_existing(class_recall(counts))
+
+
+def mean_group_error(counts: Floats) -> Floats:
+    """Give the mean distance between true and predicted class, in classes."""
+    return _ratio((counts * _distances(counts)).sum(axis=(-2, -1)), counts.sum(axis=(-2, -1)))
+
+
+def quadratic_kappa(counts: Floats) -> Floats:
+    """Give quadratic-weighted kappa; NaN where truth and prediction know one and the same class."""
+    n_faces = counts.sum(axis=(-2, -1))
+    squares = _distances(counts) ** 2
+    observed = (counts * squares).sum(axis=(-2, -1))
+    by_chance = np.einsum(
+        "...i,...j,ij->...", counts.sum(axis=-1), counts.sum(axis=-2), squares, optimize=True
+    )
+    return 1 - _ratio(observed, _ratio(by_chance, n_faces))
+
+
+def _diagonal(counts: Floats) -> Floats:
+    return np.asarray(np.diagonal(counts, axis1=-2, axis2=-1))
+
+
+def _distances(counts: Floats) -> Floats:
+    labels = np.arange(counts.shape[-1], dtype=np.float64)
+    return np.abs(labels[:, None] - labels)
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    """Divide, with NaN where there is nothing to divide by."""
+    return np.asarray(np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0))
+
+
+def _mean_of_existing(values: Floats) -> Floats:
+    """Average over the last axis what is not NaN."""
+    exists = ~np.isnan(values)
+    return _ratio(np.where(exists, values, 0.0).sum(axis=-1), exists.sum(axis=-1))

@@ -1,0 +1,188 @@
+"""The definition of an experiment: frozen, complete, and validated at birth. Loads no torch.
+
+Every number that steers a training is a field here; trainer and models have no defaults of their
+own. benchmark.registry says which experiments exist, benchmark.runs how they run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from benchmark.architectures import architecture_named
+from benchmark.errors import require
+from benchmark.experiment.parts import CONDITIONINGS as CONDITIONINGS
+from benchmark.experiment.parts import Augmentation as Augmentation
+from benchmark.experiment.parts import Backbone as Backbone
+from benchmark.experiment.parts import Head as Head
+from benchmark.experiment.parts import LossWeights as LossWeights
+from benchmark.experiment.parts import Recipe as Recipe
+from benchmark.experiment.protocol import GenderName as GenderName
+from benchmark.experiment.protocol import Protocol as Protocol
+from benchmark.experiment.protocol import RaceName as RaceName
+from benchmark.experiment.protocol import StudyRow as StudyRow
+from benchmark.experiment.protocol import Subset as Subset
+from benchmark.experiment.search_points import check_space
+from benchmark.experiment.settings import with_values
+from benchmark.experiment.space import SearchSpace as SearchSpace
+from benchmark.tasks import TASKS as TASKS
+from benchmark.tasks import TaskName
+
+ADJUSTABLE: Final = ("backbone", "head", "recipe", "protocol")
+
+NAME_PATTERN: Final = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3,7}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One question, and the training that answers it."""
+
+    name: str
+    asks: str
+    """The question in a sentence; it ends with a question mark."""
+    backbone: Backbone
+    head: Head
+    recipe: Recipe
+    protocol: Protocol = field(default_factory=Protocol)
+    subset: Subset | None = None
+    """Which faces it is about; None for all of them."""
+    compare_with: str | None = None
+    """Name of the experiment that this one differs from in one respect."""
+    study: StudyRow | None = None
+    ad_hoc: bool = False
+    """Changed on the command line: kept off leaderboards, and its name says only where it began."""
+    search: SearchSpace | None = None
+    """What `facebench tune` may change; None for what suits its architecture."""
+
+    def __post_init__(self) -> None:
+        architecture = architecture_named(self.backbone.architecture)
+        require(
+            not (architecture.from_timm and self.head.features == "flattened"),
+            f"{self.name!r} flattens the features of {architecture.name}",
+            allowed="'pooled' for timm's architectures, which pool by themselves",
+        )
+        require(
+            not self.recipe.standardise_features or self.backbone.trainable_stages == 0,
+            f"{self.name!r} standardises the features of a trunk that it trains",
+            allowed="recipe.standardise_features with backbone.trainable_stages=0: the features of "
+            "a trained trunk change, and their mean and standard deviation are measured once",
+        )
+        require(
+            self.recipe.early_stopping_epochs is None
+            or self.protocol.selection == "best_validation_combined",
+            f"{self.name!r} stops early and selects the last epoch",
+            allowed="recipe.early_stopping_epochs with protocol.selection="
+            "'best_validation_combined': it waits for a better validation score",
+        )
+        require(
+            self.asks.strip().endswith("?"),
+            f"{self.name!r} asks {self.asks!r}",
+            allowed="a question that ends with '?'",
+        )
+        if not self.ad_hoc:
+            self._check_name()
+        if self.search is not None:
+            check_space(self.search, self)
+
+    @property
+    def task_label(self) -> str:
+        """`mtl`, or the only task."""
+        return "mtl" if len(self.head.tasks) > 1 else self.head.tasks[0]
+
+    @property
+    def stem(self) -> str:
+        """The part of the name that the fields dictate; a variant may follow."""
+        weights = self.backbone.weights.split(":")[0]
+        parts = [self.task_label, self.backbone.architecture, weights, self.backbone.depth_name]
+        if self.head.conditioning != "none":
+            parts.append(self.head.conditioning)
+        return "-".join(parts)
+
+    def _check_name(self) -> None:
+        require(
+            self.compare_with != self.name,
+            f"{self.name!r} is compared with itself",
+            allowed="the name of another experiment",
+        )
+        fits = self.name == self.stem or self.name.startswith(self.stem + "-")
+        ending = f"-{self.subset.ending}" if self.subset else ""
+        require(
+            fits and self.name.endswith(ending) and NAME_PATTERN.fullmatch(self.name) is not None,
+            f"the name {self.name!r} contradicts its fields",
+            allowed=f"{self.stem}[-<variant>]{ending}, in lower case",
+            fix="Rename the experiment or change the field that differs",
+        )
+
+    def varied(self, *, name: str, **changes: Any) -> Experiment:
+        """Copy with a new name and changes by dotted path, as `**{"head.conditioning": "gate"}`."""
+        # Ad hoc until the last change is in: between two changes the name may not fit.
+        changed = with_values(dataclasses.replace(self, name=name, ad_hoc=True), changes)
+        return dataclasses.replace(changed, ad_hoc=False)
+
+    def adjusted(self, settings: Mapping[str, Any]) -> Experiment:
+        """Copy marked ad-hoc, with settings by dotted path; the name stays.
+
+        Settings that change nothing give the experiment itself.
+        """
+        for path in settings:
+            require(
+                path.split(".")[0] in ADJUSTABLE,
+                f"unknown setting {path!r}",
+                allowed=", ".join(f"{part}.FIELD" for part in ADJUSTABLE),
+            )
+        adjusted = with_values(dataclasses.replace(self, ad_hoc=True), settings)
+        unchanged = adjusted == dataclasses.replace(self, ad_hoc=True)
+        return self if unchanged else adjusted
+
+    def in_fold(self, fold: int) -> Experiment:
+        """Copy with the split's fold `fold`, 0 to 4, named NAME-fold0; all else stays as it is.
+
+        An experiment in its own right, in tables of its own: it has other training and test faces,
+        so that neither the study's number nor the comparison is about it.
+        """
+        require(
+            self.protocol.fold is None,
+            f"{self.name!r} is fold {self.protocol.fold} already",
+            allowed="an experiment of the 80/10/10 split",
+        )
+        ending = f"-{self.subset.ending}" if self.subset else ""
+        return dataclasses.replace(
+            self,
+            name=f"{self.name.removesuffix(ending)}-fold{fold}{ending}",
+            protocol=dataclasses.replace(self.protocol, fold=fold),
+            compare_with=None,
+            study=None,
+        )
+
+    def twin_name(self, task: TaskName) -> str:
+        """Name of the single-task twin: same definition, one task, no conditioning."""
+        rest = self.name.removeprefix(f"{self.task_label}-")
+        if self.head.conditioning != "none":
+            rest = rest.replace(f"-{self.head.conditioning}", "", 1)
+        return f"{task}-{rest}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the definition as plain JSON-able values; how it is searched is no part of it."""
+        values = dataclasses.asdict(self)
+        del values["search"]
+        return values
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of experiments that are run and shown together."""
+
+    name: str
+    asks: str
+    experiments: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        repeated = {name for name in self.experiments if self.experiments.count(name) > 1}
+        require(
+            not repeated,
+            f"suite {self.name!r} lists {', '.join(sorted(repeated))} twice",
+            allowed="each experiment once",
+        )

@@ -1,0 +1,239 @@
+"""From an experiment to what may be searched about it, and from a point of that space back.
+
+Every architecture has a space of its own unless the definition gives one. A point holds plain
+numbers; what it means for the definition (depth n of n is `all`, a ratio of 1 is none) is said
+here once, so that a trial that changes nothing is the definition itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmark.architectures import architecture_named
+from benchmark.errors import ExperimentError, require
+from benchmark.experiment.parts import Augmentation
+from benchmark.experiment.settings import with_values
+from benchmark.experiment.space import (
+    AUGMENTATION,
+    DECAY,
+    DEPTH,
+    RATE,
+    RATIO,
+    Choices,
+    Floats,
+    Integers,
+    Range,
+    SearchSpace,
+)
+
+if TYPE_CHECKING:
+    from benchmark.experiment.definition import Experiment
+
+AUGMENTATION_LEVELS: Final = (
+    Augmentation(),
+    Augmentation(flip=True),
+    Augmentation(flip=True, rotation_degrees=10, brightness=0.1, contrast=0.15),
+    Augmentation(flip=True, rotation_degrees=20, brightness=0.2, contrast=0.3),
+)
+"""Strengths 0 to 3: none, mirrored, half of what the study's searches used, all of it (notebooks,
+§4; its rotation was written as 20 degrees). Up to 1 the frozen part is computed once."""
+
+BATCH_SIZE: Final = "recipe.batch_size"
+STEPS: Final = "recipe.steps_per_epoch"
+
+SLOWEST_STAGE: Final = 0.01
+"""Of the deepest stage's rate: no decay in a default space makes the shallowest slower."""
+
+STRENGTH_WORDS: Final = "0 none, 1 mirrored, 2 mild, 3 strong"
+
+
+def space_of(experiment: Experiment) -> SearchSpace:
+    """Give what is searched about an experiment: its own space, or its architecture's."""
+    return experiment.search or default_space(experiment)
+
+
+def default_space(experiment: Experiment) -> SearchSpace:
+    """Give the space for an experiment that names none.
+
+    A trunk of random weights is not frozen in part: nothing would be learnt there. Depth and the
+    trunk's rates are searched where there are weights to keep, and no standardised features, which
+    only a frozen trunk has.
+    """
+    ranges: list[Range] = [Floats(RATE, 1e-5, 1e-2)]
+    if experiment.backbone.weights != "none" and not experiment.recipe.standardise_features:
+        n_stages = count_stages(experiment)
+        slowest = SLOWEST_STAGE ** (1 / max(1, n_stages - 1))
+        ranges += [
+            Integers(DEPTH, 0, n_stages),
+            Floats(RATIO, 1e-3, 1.0),
+            Floats(DECAY, max(0.3, round(slowest, 2)), 1.0, log=False),
+        ]
+    ranges += [
+        Choices(
+            BATCH_SIZE, tuple(size for size in (16, 32, 64, 128) if _divides(size, experiment))
+        ),
+        Choices("head.hidden_units", (64, 128, 256, 512)),
+        Integers(AUGMENTATION, 0, len(AUGMENTATION_LEVELS) - 1),
+        Choices("recipe.weight_decay", (0.0, 1e-4, 1e-3, 1e-2, 1e-1)),
+    ]
+    if len(experiment.head.tasks) > 1:
+        # Against race, whose weight stays: only their ratios matter to what is learnt.
+        ranges += [
+            Floats(f"recipe.loss_weights.{task}", 0.1, 1.0) for task in ("age_group", "gender")
+        ]
+    return SearchSpace(tuple(ranges))
+
+
+def count_stages(experiment: Experiment) -> int:
+    """Count the stages of an experiment's trunk."""
+    return len(architecture_named(experiment.backbone.architecture).stages)
+
+
+def faces_per_epoch(experiment: Experiment) -> int | None:
+    """Count the faces of an epoch of counted steps; None where an epoch is one pass over them."""
+    steps = experiment.recipe.steps_per_epoch
+    return None if steps is None else steps * experiment.recipe.batch_size
+
+
+def _divides(batch_size: object, experiment: Experiment) -> bool:
+    """Tell whether batches of a size make up the faces of an epoch of counted steps exactly.
+
+    What is no size at all is for the definition to refuse.
+    """
+    n_faces = faces_per_epoch(experiment)
+    is_size = isinstance(batch_size, int) and batch_size > 0
+    return n_faces is None or not is_size or n_faces % batch_size == 0  # type: ignore[operator]
+
+
+def check_space(space: SearchSpace, experiment: Experiment) -> None:
+    """Raise ExperimentError where a space does not fit its experiment, at either end of a range."""
+    n_stages = count_stages(experiment)
+    for item in space.ranges:
+        _check_use(item, space, experiment)
+        if item.path == DEPTH:
+            require(
+                all(isinstance(end, int) and 0 <= end <= n_stages for end in item.ends),
+                f"the search of {experiment.name!r} unfreezes {item.words} stages",
+                allowed=f"0 to {n_stages}: {experiment.backbone.architecture} has so many",
+            )
+        if item.path == AUGMENTATION:
+            top = len(AUGMENTATION_LEVELS) - 1
+            require(
+                all(isinstance(end, int) and 0 <= end <= top for end in item.ends),
+                f"the search of {experiment.name!r} augments by {item.words}",
+                allowed=f"whole strengths from 0 to {top}: {STRENGTH_WORDS}",
+            )
+        for end in item.ends:
+            try:
+                experiment_at(experiment, {item.path: end})
+            except ExperimentError as error:
+                raise ExperimentError(
+                    error.found, allowed=error.allowed,
+                    source=f"the range of {item.path} of {experiment.name!r}: {item.words}",
+                ) from error  # fmt: skip
+
+
+def _check_use(item: Range, space: SearchSpace, experiment: Experiment) -> None:
+    """Refuse ranges of what the experiment does not use."""
+    searched = {other.path: other for other in space.ranges}
+    if item.path in (RATIO, DECAY):
+        deepest = searched[DEPTH].ends[-1] if DEPTH in searched else depth_of(experiment)
+        least = 1 if item.path == RATIO else 2
+        require(
+            deepest >= least,
+            f"the search of {experiment.name!r} varies {item.path} and trains {deepest} stages",
+            allowed=f"a depth of {least} or more, or no range for it",
+        )
+    require(
+        not item.path.startswith("recipe.loss_weights") or len(experiment.head.tasks) > 1,
+        f"the search of {experiment.name!r} varies {item.path} of a single task",
+        allowed="loss weights of three tasks: a single one always counts 1",
+    )
+    uneven = item.path == BATCH_SIZE and not all(_divides(size, experiment) for size in item.ends)
+    require(
+        not uneven and not (item.path == BATCH_SIZE and STEPS in searched),
+        f"the search of {experiment.name!r} varies {item.path} ({item.words}) with epochs of "
+        "counted steps, which would not be of the same number of faces",
+        allowed=f"divisors of {faces_per_epoch(experiment)} faces, and no range for {STEPS}",
+    )
+    require(
+        not item.path.startswith(f"{AUGMENTATION}.") or AUGMENTATION not in searched,
+        f"the search of {experiment.name!r} varies {item.path} and {AUGMENTATION}",
+        allowed="one of the two",
+    )
+
+
+def depth_of(experiment: Experiment) -> int:
+    """Count the stages that an experiment trains."""
+    depth = experiment.backbone.trainable_stages
+    return count_stages(experiment) if depth == "all" else depth
+
+
+def settings_at(experiment: Experiment, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a point of a space into values by dotted path, as the definition writes them.
+
+    Where an epoch is a number of steps and not a pass, another batch size takes as many steps as
+    make the same number of faces: else the larger batches would be trained on more of them.
+    """
+    settings = dict(point)
+    n_faces = faces_per_epoch(experiment)
+    if n_faces is not None and BATCH_SIZE in point:
+        settings[STEPS] = n_faces // int(point[BATCH_SIZE])
+    depth = int(point.get(DEPTH, depth_of(experiment)))
+    if DEPTH in point and depth == count_stages(experiment):
+        settings[DEPTH] = "all"
+    for path, least in ((RATIO, 1), (DECAY, 2)):
+        if path in point and (depth < least or point[path] == 1.0):
+            settings[path] = None
+    if AUGMENTATION in point:
+        settings[AUGMENTATION] = AUGMENTATION_LEVELS[int(point[AUGMENTATION])]
+    return settings
+
+
+def experiment_at(experiment: Experiment, point: Mapping[str, Any]) -> Experiment:
+    """Give the experiment at a point, marked ad hoc even where it changes nothing.
+
+    What is ad hoc never reads the test faces by itself.
+    """
+    start = dataclasses.replace(experiment, ad_hoc=True, search=None)
+    return with_values(start, settings_at(experiment, point))
+
+
+def point_of(experiment: Experiment, space: SearchSpace) -> dict[str, Any]:
+    """Give the point that an experiment is at.
+
+    Raises ExperimentError where it is outside of the space.
+    """
+    point = {item.path: _plain_value(experiment, item.path) for item in space.ranges}
+    outside = [item for item in space.ranges if not item.holds(point[item.path])]
+    require(
+        not outside,
+        f"{experiment.name} itself is outside of its search space: "
+        + ", ".join(f"{item.path} is {point[item.path]}" for item in outside),
+        allowed=", ".join(item.words for item in outside),
+    )
+    return point
+
+
+def _plain_value(experiment: Experiment, path: str) -> Any:
+    if path == DEPTH:
+        return depth_of(experiment)
+    value: Any = experiment
+    for name in path.split("."):
+        value = getattr(value, name)
+    if path in (RATIO, DECAY):
+        return 1.0 if value is None else value
+    if path == AUGMENTATION:
+        return AUGMENTATION_LEVELS.index(value) if value in AUGMENTATION_LEVELS else str(value)
+    return value
+
+
+def in_words(point: Mapping[str, Any]) -> Iterator[str]:
+    """Yield `learning_rate 0.0012`, `trainable_stages 3` for each value of a point."""
+    for path, value in point.items():
+        short = path.rpartition(".")[2]
+        if path.startswith("recipe.loss_weights"):
+            short = f"{short} weight"
+        yield f"{short} {value:.3g}" if isinstance(value, float) else f"{short} {value}"

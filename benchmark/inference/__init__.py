@@ -1,0 +1,1 @@
+"""A trained network put to use: loaded, asked about pictures, exported, evaluated elsewhere."""

@@ -1,0 +1,312 @@
+"""Which trained network a person means, by a run or a file, with all that using it needs.
+
+Beside the network: the size of the faces that it was trained on, and its run's temperatures. What
+is done with it is for benchmark.inference.predict and benchmark.inference.export.
+
+A trained network from the one file that its run kept: what it says of pictures of faces.
+
+The file holds tensors and, in its header, the definition that they fit: no code is ever loaded.
+MLflow calls `_load_pyfunc` for a model that facebench logged; without MLflow, `load_trained`.
+"""
+
+import dataclasses
+import json
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from benchmark.data.batches import FaceBatches
+from benchmark.errors import BenchmarkError, DataError, ExperimentError, RunError, WeightsError
+from benchmark.evaluation.predictions import probability_columns
+from benchmark.experiment.definition import Experiment
+from benchmark.files import sha256_of
+from benchmark.models.network import Network, rebuild_network
+from benchmark.models.weight_readers import header_of, read_json, read_tensors
+from benchmark.record import RunRecord, all_records, work_folder
+from benchmark.tasks import TASKS, TaskName
+from benchmark.training.predict import probabilities
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network as its run left it, in eval mode on the CPU, with its definition."""
+
+    network: Network
+    experiment: Experiment
+
+    def predict(
+        self, images: npt.NDArray[np.uint8], params: Mapping[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Read faces: images (n, px, px, 3), uint8 RGB, of the size that it was trained on.
+
+        One row per face; per task `<task>_pred` and fp32 softmax probabilities `<task>_p0`…, as in
+        predictions.csv. Raise DataError for other arrays. params: MLflow's; there are none.
+        """
+        pictures = np.asarray(images)
+        _check(pictures)
+        every = torch.arange(len(pictures))
+        faces = FaceBatches(torch.from_numpy(pictures), {"gender": every})
+        answers = probabilities(self.network, faces, every)
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for task in TASKS:
+            if task in self.experiment.head.tasks:
+                values = answers[task]
+                columns[f"{task}_pred"] = values.argmax(axis=1)
+                columns |= dict(zip(probability_columns(task), values.T, strict=True))
+        return pd.DataFrame(columns)
+
+
+def _check(pictures: npt.NDArray[Any]) -> None:
+    fits = pictures.ndim == 4 and pictures.shape[3] == 3 and pictures.dtype == np.uint8
+    if not fits or not len(pictures):
+        raise DataError(
+            f"pictures as an array of {pictures.dtype} with the shape {pictures.shape}",
+            allowed="uint8 (n, px, px, 3), RGB, of one face or more",
+        )
+
+
+def load_trained(path: Path | str) -> Trained:
+    """Load `model.safetensors` of a run; raise WeightsError where it is no such file or damaged."""
+    path = Path(path)
+    header = header_of(path)
+    try:
+        experiment = definition_of(Experiment, read_json(header["experiment"]))
+        description = read_json(header["network"])
+        if not isinstance(experiment, Experiment) or not isinstance(description, dict):
+            raise TypeError("it is no definition")
+    except (LookupError, TypeError, ValueError, BenchmarkError) as error:
+        raise _undescribed(path, error) from None
+    tensors = read_tensors(path)
+    try:
+        return Trained(rebuild_network(experiment, description, tensors).eval(), experiment)
+    except (LookupError, TypeError, ValueError, AttributeError, ExperimentError) as error:
+        raise WeightsError(
+            f"{path.name} describes a network that cannot be built ({type(error).__name__}: "
+            f"{error})",
+            allowed="model.safetensors as a run of facebench wrote it",
+            source=str(path),
+        ) from None
+
+
+def _undescribed(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path.name} does not say which network it is ({type(error).__name__}: {error})",
+        allowed="model.safetensors as a run of facebench wrote it",
+        source=str(path),
+    )
+
+
+def definition_of(kind: Any, value: Any) -> Any:
+    """Build a frozen definition again from what its `as_dict` gave and JSON kept."""
+    if get_origin(kind) in (Union, types.UnionType) and value is not None:
+        kind = next((one for one in get_args(kind) if dataclasses.is_dataclass(one)), kind)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints = get_type_hints(kind)
+        return kind(**{name: definition_of(hints[name], inner) for name, inner in value.items()})  # type: ignore[operator]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _load_pyfunc(path: str) -> Trained:
+    """Load a model for `mlflow.pyfunc.load_model`, which names this function by its rules."""
+    return load_trained(path)
+
+
+MODEL_FILE: Final = "model.safetensors"
+CALIBRATION_FILE: Final = "calibration.json"
+N_DIGITS: Final = 8
+"""Of a run's identity, at least, that name it."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained network, and what is known of it."""
+
+    trained: Trained
+    path: Path
+    """The file of its weights."""
+    faces_px: int
+    """Side of the faces that it was trained on: pictures are brought to it before they are read."""
+    title: str
+    """What a person calls it."""
+    record: RunRecord | None = None
+    """Its run; None for a checkpoint that lies by itself."""
+    temperatures: dict[TaskName, float] = field(default_factory=dict)
+    """Fitted on validation faces; empty where none is known."""
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        """What it reads off a face, in the order of all tables."""
+        return tuple(task for task in TASKS if task in self.trained.experiment.head.tasks)
+
+    def sha256(self) -> str:
+        """Digest of the file of its weights."""
+        return sha256_of(self.path)
+
+
+def network_of_run(
+    name: str, runs_dir: Path, *, data_dir: Path | None = None, faces_px: int | None = None
+) -> TrainedRun:
+    """Load the network of a finished run, named by its id or by an experiment that has one run.
+
+    data_dir: where its data set may be prepared, which tells the size of its faces where the run,
+    of an older facebench, does not; faces_px says it by hand. Raises RunError where there is no
+    such run, or several; where it is not finished, kept no weights, or the size cannot be told.
+    Raises WeightsError where its file is damaged.
+    """
+    record = _finished(_named(name, runs_dir), name, runs_dir)
+    path = record.folder / MODEL_FILE
+    if not path.is_file():
+        raise RunError(
+            f"run {record.identity[:12]} kept no weights",
+            source=str(record.folder),
+            fix="Remove its folder and run it again with --keep-weights best",
+        )
+    return _with_record(path, record, data_dir, faces_px)
+
+
+def network_of_file(
+    path: Path, *, data_dir: Path | None = None, faces_px: int | None = None
+) -> TrainedRun:
+    """Load a checkpoint: `model.safetensors` of a run, wherever it lies now.
+
+    data_dir, faces_px: as for `network_of_run`. Raises WeightsError for any other file; nothing in
+    it is ever run.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"the checkpoint {path} {'is a folder' if path.is_dir() else 'does not exist'}",
+            allowed="model.safetensors of a run",
+            fix="Name a run of this machine with --run",
+        )
+    _refuse_pickles(path)
+    if path.name == MODEL_FILE and (path.parent / "experiment.json").is_file():
+        return _with_record(path, RunRecord(path.parent), data_dir, faces_px)
+    trained = load_trained(path)
+    return TrainedRun(trained, path, _faces_px(path, None, data_dir, faces_px), str(path))
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Refuse torch's and Python's own files by what they are: they may hold code."""
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    # A safetensors file begins with the length of its header, which may look like a pickle's start.
+    if start[8:] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
+        raise WeightsError(
+            f"{path.name} is a pickle or a file of torch, which may hold code and is not opened",
+            allowed="model.safetensors as a run of facebench wrote it",
+            source=str(path),
+            fix="A mid-run checkpoint.pt becomes one when its run is finished: run it again",
+        )
+
+
+def _named(name: str, runs_dir: Path) -> list[RunRecord]:
+    """Find runs by the first digits of an id, or all of an experiment."""
+    if re.fullmatch(rf"[0-9a-f]{{{N_DIGITS},64}}", name):
+        folders = sorted(work_folder(runs_dir).glob(f"{name}*"))
+        return [RunRecord(folder) for folder in folders if (folder / "experiment.json").is_file()]
+    return [record for record in all_records(runs_dir) if _experiment_name(record) == name]
+
+
+def _experiment_name(record: RunRecord) -> str | None:
+    try:
+        return record.experiment_name
+    except (BenchmarkError, LookupError, TypeError):
+        return None  # unreadable: it is not the one that is meant
+
+
+def _finished(found: list[RunRecord], name: str, runs_dir: Path) -> RunRecord:
+    done = [record for record in found if record.state == "done"]
+    if len(done) == 1:
+        return done[0]
+    if len(done) > 1:
+        listed = ", ".join(f"{record.identity[:12]} (seed {record.seed})" for record in done)
+        raise RunError(
+            f"{len(done)} finished runs are meant by {name!r}",
+            allowed=f"one of {listed}",
+            source=str(runs_dir),
+            fix="Name one by its id",
+        )
+    if found:
+        record = found[0]
+        raise RunError(
+            f"run {record.identity[:12]} ({record.experiment_name}, seed {record.seed}) is not "
+            f"finished but {record.state}",
+            source=str(record.folder),
+            fix=f"Finish it: facebench run {record.experiment_name} --seeds {record.seed}",
+        )
+    raise RunError(
+        f"no run is meant by {name!r}",
+        allowed=f"{N_DIGITS} digits or more of a run's id, or the name of an experiment",
+        source=str(runs_dir),
+        fix="`facebench leaderboard` shows what was run here; --checkpoint takes a file",
+    )
+
+
+def _with_record(
+    path: Path, record: RunRecord, data_dir: Path | None, faces_px: int | None
+) -> TrainedRun:
+    trained = load_trained(path)
+    return TrainedRun(
+        trained,
+        path,
+        _faces_px(path, record, data_dir, faces_px),
+        f"{record.experiment_name}, seed {record.seed}, run {record.identity[:12]}",
+        record,
+        _temperatures(record),
+    )
+
+
+def _faces_px(
+    path: Path, record: RunRecord | None, data_dir: Path | None, asked: int | None
+) -> int:
+    """Tell the side of the faces that a network was trained on, from whoever knows; never guess.
+
+    It is not the side that the network works at: that one resizes what it is given.
+    """
+    told = header_of(path).get("faces_px") or _told_by_dataset(record, data_dir)
+    if told and asked and int(told) != asked:
+        raise RunError(f"{path.name} was trained on faces of {told} pixels, not {asked}")
+    if told or asked:
+        return int(told or asked or 0)
+    raise RunError(
+        f"{path.name} does not say how large the faces were that it was trained on",
+        source=str(path),
+        fix="Say it with --faces-px, or prepare its data set: --data-dir is where it is looked for",
+    )
+
+
+def _told_by_dataset(record: RunRecord | None, data_dir: Path | None) -> int | None:
+    """Look the size up in the data set that a run was trained on, where it is prepared."""
+    if record is None or data_dir is None:
+        return None
+    digest = record.about["dataset"]["pixel_digest"]
+    for path in sorted(data_dir.glob("[!.]*/manifest.json")):
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            if manifest["pixel_digest"] == digest:
+                return int(manifest["image_px"])
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # a damaged data set is no obstacle
+    return None
+
+
+def _temperatures(record: RunRecord) -> dict[TaskName, float]:
+    """Read the temperatures fitted on validation; a task without a usable one is left out."""
+    try:
+        text = (record.folder / CALIBRATION_FILE).read_text(encoding="utf-8")
+        tasks: dict[str, Any] = json.loads(text)["tasks"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return {
+        task: float(tasks[task]["temperature"])
+        for task in TASKS
+        if task in tasks and not tasks[task]["temperature_is_at_an_end"]
+    }

@@ -1,0 +1,257 @@
+"""Where a number comes from: code version, package versions and platform; no secrets, no names.
+
+A run as its folder tells it: definition, state, history, scores. The folder is the truth.
+
+    experiment.json   definition, seed, data set, weights, versions (written at the start)
+    history.csv       one row per epoch
+    checkpoint.pt     the state to resume from; removed when the run is done
+    predictions.csv   val and test faces with all truths and class probabilities
+    predictions_outside.csv   on faces that count for no score of the run: of a network trained on a
+                      subset, the other test faces; of a leaky run, what the leak-free test has more
+    exposure.csv      of a leaky run: whether each test face was seen, related or clean
+    metrics.json      every number computed from predictions.csv, keyed by its digest
+    done.json         written last; without it the run is not done
+    failed.json       why a run failed, with its traceback
+    interrupted.json  when and at which epoch a run was stopped
+    trial.json        of a search's trial: which study, and the number it first had
+
+benchmark.runs.run writes these; leaderboard, tracking and reports only read them.
+"""
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+from benchmark import __version__
+from benchmark.errors import RunError
+
+SCHEMA: Final = 1
+TRIAL_FILE: Final = "trial.json"
+State = Literal["absent", "interrupted", "failed", "done"]
+
+SUBGROUP_COLUMNS: Final = ("task", "by", "group", "n", "accuracy", "low", "high", "macro_f1")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Read access to one run's folder, `mlruns/work/<identity>/`."""
+
+    folder: Path
+
+    @property
+    def identity(self) -> str:
+        """The run's sha256; the folder is named by it."""
+        return self.folder.name
+
+    @property
+    def state(self) -> State:
+        """Where the run stands, from the files alone; a run in progress reads `interrupted`."""
+        names: tuple[State, ...] = ("done", "failed")
+        for name in names:
+            if (self.folder / f"{name}.json").is_file():
+                return name
+        return "interrupted" if (self.folder / "experiment.json").is_file() else "absent"
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """`experiment.json`: experiment, seed, dataset, weights, versions, device, commit."""
+        return self._json("experiment.json")
+
+    @property
+    def experiment_name(self) -> str:
+        """Name of the experiment that was run."""
+        return str(self.about["experiment"]["name"])
+
+    @property
+    def family(self) -> str:
+        """Identity without the seed: runs of one family differ in nothing else."""
+        return str(self.about["family"])
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.about["seed"])
+
+    @cached_property
+    def done(self) -> dict[str, Any]:
+        """`done.json`: seconds, epochs, selected epoch, images per second, peak memory."""
+        return self._json("done.json")
+
+    @cached_property
+    def _scored(self) -> dict[str, Any]:
+        return self._json("metrics.json")
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Flat metrics by MLflow name, `test/age_group/accuracy`; empty before the run is done."""
+        values: dict[str, float] = self._scored["metrics"]
+        return values
+
+    @property
+    def predictions_sha256(self) -> str:
+        """Digest of the predictions that the metrics were computed from."""
+        return str(self._scored["predictions_sha256"])
+
+    @property
+    def scoring_version(self) -> int:
+        """By which version of benchmark.evaluation.metrics the run was scored."""
+        return int(self._scored.get("scoring_version", 0))
+
+    @cached_property
+    def failed(self) -> dict[str, Any]:
+        """`failed.json`: when and why the run failed, with its traceback."""
+        return self._json("failed.json")
+
+    def history(self) -> pd.DataFrame:
+        """One row per epoch, columns by metric name; raises RunError when there is none."""
+        return self._csv("history.csv")
+
+    @property
+    def kept_answers(self) -> dict[str, Any]:
+        """Which test answers are right, as benchmark.evaluation.answers packed them; or empty."""
+        return dict(self._scored.get("answers", {}))
+
+    def subgroups(self) -> pd.DataFrame:
+        """The columns of SUBGROUP_COLUMNS; what each is: benchmark.evaluation.subgroups.
+
+        From metrics.json, so that a table over hundreds of runs reads one file of each; runs that
+        were scored before it held them have them in subgroups.csv alone.
+        """
+        if "subgroups" in self._scored:
+            return _typed(pd.DataFrame(self._scored["subgroups"])[list(SUBGROUP_COLUMNS)])
+        return self._csv("subgroups.csv", group=str)
+
+    def subgroup_columns(self) -> dict[str, list[Any]]:
+        """The same as plain lists by column, which for hundreds of runs is ten times as fast."""
+        if "subgroups" in self._scored:
+            stored: dict[str, list[Any]] = self._scored["subgroups"]
+            return {name: stored[name] for name in SUBGROUP_COLUMNS}
+        table = self._csv("subgroups.csv", group=str)
+        return {name: table[name].tolist() for name in SUBGROUP_COLUMNS}
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether a search made this run."""
+        return (self.folder / TRIAL_FILE).is_file()
+
+    @property
+    def predictions_path(self) -> Path:
+        """`predictions.csv`, read through benchmark.evaluation.predictions."""
+        return self.folder / "predictions.csv"
+
+    @property
+    def outside_path(self) -> Path:
+        """`predictions_outside.csv`: predictions on test faces that are not the run's own."""
+        return self.folder / "predictions_outside.csv"
+
+    @property
+    def exposure_path(self) -> Path:
+        """`exposure.csv`: file and exposure (seen, related, clean) of each test face."""
+        return self.folder / "exposure.csv"
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RunError(f"run {self.identity[:12]} has no {name}", source=str(path)) from error
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{name} of run {self.identity[:12]} cannot be read: {error}",
+                allowed="the JSON that facebench wrote",
+                source=str(path),
+                fix="Remove the run's folder and run the experiment again",
+            ) from error
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+            seen = value.get("schema") if isinstance(value, dict) else type(value).__name__
+            raise RunError(
+                f"{name} of run {self.identity[:12]} has schema {seen!r}",
+                allowed=f"schema {SCHEMA}",
+                source=str(path),
+                fix="Use the facebench that wrote it, or run the experiment again",
+            )
+        return value
+
+    def _csv(self, name: str, **dtypes: type) -> pd.DataFrame:
+        path = self.folder / name
+        try:
+            return pd.read_csv(path, dtype=dtypes)
+        except FileNotFoundError as error:
+            raise RunError(f"run {self.identity[:12]} has no {name}", source=str(path)) from error
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{name} of run {self.identity[:12]} cannot be read: {error}", source=str(path)
+            ) from error
+
+
+def work_folder(runs_dir: Path) -> Path:
+    """Where the folders of all runs are."""
+    return runs_dir / "work"
+
+
+def all_records(runs_dir: Path) -> Iterator[RunRecord]:
+    """Yield every run that has at least begun, ordered by identity."""
+    for folder in sorted(work_folder(runs_dir).glob("[0-9a-f]*")):
+        if (folder / "experiment.json").is_file():
+            yield RunRecord(folder)
+
+
+def _typed(subgroups: pd.DataFrame) -> pd.DataFrame:
+    """Give numbers as numbers: in JSON what does not exist is null."""
+    return subgroups.astype(dict.fromkeys(("accuracy", "low", "high", "macro_f1"), "float64"))
+
+
+NAMED_PACKAGES: Final = ("torch", "torchvision", "timm", "mlflow", "numpy", "pillow", "pandas")
+
+
+def versions() -> dict[str, str]:
+    """Give the versions that a table may have to show; an absent package is left out."""
+    found = {"python": platform.python_version(), "facebench": __version__}
+    for package in NAMED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """Give the git commit of the code, `-dirty` where it was changed; else the package version."""
+    folder = Path(__file__).resolve().parent
+    if not (folder.parent / ".git").exists():
+        return f"v{__version__}"
+    try:
+        head = _git(folder, "rev-parse", "--short=12", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return f"v{__version__}"
+    return f"{head}-dirty" if changed else head
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    answer = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+    )
+    return answer.stdout.strip()
+
+
+def environment() -> str:
+    """List the platform and every installed package, one a line; the host's name is left out."""
+    lines = [
+        f"python {platform.python_version()} ({platform.python_implementation()})",
+        f"platform {platform.system()} {platform.release()} {platform.machine()}",
+        f"commit {commit()}",
+        "",
+    ]
+    # A distribution's direct URL may hold a private path or token: names and versions only.
+    packages = {item.metadata["Name"]: item.version for item in distributions()}
+    lines += [f"{name}=={packages[name]}" for name in sorted(packages, key=str.lower)]
+    return "\n".join(lines) + "\n"

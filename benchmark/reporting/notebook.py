@@ -1,0 +1,230 @@
+"""What a notebook asks for: leaderboards and runs as typed objects and pandas tables.
+
+    from benchmark import leaderboard, load_run
+
+Nothing here trains, prints or writes; `facebench` does the same and more from a command line.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from benchmark import registry
+from benchmark.comparison.leaderboard import Leaderboard
+from benchmark.comparison.library import Library
+from benchmark.comparison.rows import Row, Run
+from benchmark.errors import RunError
+from benchmark.evaluation.predictions import read_predictions
+from benchmark.reporting.columns import COLUMNS, condition, flat_rows, narrowed, sort_by
+from benchmark.reporting.leaderboards import Places, leaderboards, runs_at_hand
+from benchmark.reporting.tables import markdown, page
+from benchmark.tasks import CLASS_NAMES, TASKS, TaskName, n_classes
+
+if TYPE_CHECKING:
+    from benchmark.inference.load import Trained
+
+PathLike = Path | str
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard: as typed rows, as one pandas table, as text."""
+
+    leaderboard: Leaderboard
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of all its tables, best on validation first within each."""
+        return tuple(row for table in self.leaderboard.tables for row in table.rows)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Every row with every column; rates as fractions, missing values as missing."""
+        names = [column.name for column in COLUMNS]
+        frame = pd.DataFrame(list(flat_rows(self.leaderboard)), columns=names)
+        whole = [column.name for column in COLUMNS if column.kind == "count"]
+        real = [column.name for column in COLUMNS if column.numeric and column.kind != "count"]
+        return frame.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(real, "float64"))
+
+    def markdown(self) -> str:
+        """The tables as GitHub Markdown."""
+        return markdown(self.leaderboard)
+
+    def html(self) -> str:
+        """One HTML page that needs nothing else."""
+        return page(self.leaderboard)
+
+    def _repr_markdown_(self) -> str:
+        """Show the tables in a notebook."""
+        return self.markdown()
+
+
+def leaderboard(
+    *suites: str,
+    dataset: str | None = None,
+    where: Sequence[str] = (),
+    sort: str | None = None,
+    ad_hoc: bool = False,
+    from_predictions: bool = False,
+    runs_dir: PathLike = "mlruns",
+    data_dir: PathLike = "data",
+    weights_dir: PathLike | None = None,
+) -> Board:
+    """Build the leaderboard of some suites, or of every experiment that was begun.
+
+    where, sort: as `facebench leaderboard` takes them, `gender_accuracy>=90%`. Raises RunError
+    where there is no run, or where runs are on several data sets and none is named.
+    """
+    places = Places(Path(runs_dir), Path(data_dir), Path(weights_dir or Path(data_dir) / "weights"))
+    at_hand = runs_at_hand(places.runs_dir, from_predictions=from_predictions)
+    with registry.with_tuned(places.runs_dir):
+        boards = leaderboards(at_hand, places, suites, dataset, ad_hoc=ad_hoc)
+    if len(boards) > 1:
+        raise RunError(
+            f"there are runs on {len(boards)} data sets",
+            allowed=", ".join(board.dataset for board in boards),
+            fix="Name one with dataset=",
+        )
+    conditions = [condition(text) for text in where]
+    return Board(narrowed(boards[0], conditions, sort_by(sort) if sort else None))
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A finished run: what it is, and its numbers as pandas tables."""
+
+    run: Run
+
+    @property
+    def identity(self) -> str:
+        """The run's sha256, by which its folder is named."""
+        return self.run.record.identity
+
+    @property
+    def name(self) -> str:
+        """The experiment that it was begun as."""
+        return str(self.run.definition["name"])
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return self.run.record.seed
+
+    @property
+    def dataset(self) -> str:
+        """The data set that it was trained, selected and tested on."""
+        return self.run.setting.dataset
+
+    @property
+    def definition(self) -> Mapping[str, Any]:
+        """The definition as it was run."""
+        return self.run.definition
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        """What it predicts."""
+        return tuple(task for task in TASKS if task in self.definition["head"]["tasks"])
+
+    @cached_property
+    def metrics(self) -> "pd.Series[float]":
+        """Every number by its name, `test/gender/accuracy`."""
+        return pd.Series(dict(self.run.record.metrics), dtype="float64", name=self.name)
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch."""
+        return self.run.record.history()
+
+    @cached_property
+    def subgroups(self) -> pd.DataFrame:
+        """Accuracy of every task in every group of people, with count and interval."""
+        return self.run.record.subgroups()
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """Every validation and test face: truths, answers and probabilities."""
+        return read_predictions(self.run.record.predictions_path)
+
+    def confusion(self, task: TaskName) -> pd.DataFrame:
+        """Count test faces by true class (rows) and predicted class (columns)."""
+        if task not in self.tasks:
+            raise RunError(f"{self.name} does not read {task!r}", allowed=", ".join(self.tasks))
+        test = self.predictions[self.predictions["part"] == "test"]
+        counts = pd.crosstab(test[task], test[f"{task}_pred"])
+        classes = range(n_classes(task))
+        whole = counts.reindex(index=classes, columns=classes, fill_value=0)
+        names = CLASS_NAMES[task]
+        rows = pd.Index(names, name=f"true {task}")
+        columns = pd.Index(names, name=f"predicted {task}")
+        return pd.DataFrame(whole.to_numpy(), index=rows, columns=columns)
+
+    def network(self) -> "Trained":
+        """Load the trained network; raise WeightsError where its weights were not kept."""
+        from benchmark.inference.load import load_trained
+
+        return load_trained(self.run.record.folder / "model.safetensors")
+
+    def __repr__(self) -> str:
+        return f"<run {self.run.short_identity}: {self.name}, seed {self.seed}, on {self.dataset}>"
+
+
+def load_run(
+    what: str,
+    *,
+    seed: int | None = None,
+    dataset: str | None = None,
+    runs_dir: PathLike = "mlruns",
+) -> FinishedRun:
+    """Load a finished run by its id (8 digits or more), or by its experiment's name.
+
+    Of a name's runs, the one of `seed` on `dataset`; as it is defined now, or else changed on the
+    command line. Raises RunError where there is no such run, or more than one.
+    """
+    runs = runs_at_hand(Path(runs_dir)).runs
+    if not runs:
+        raise RunError(
+            "there is no run to load",
+            source=str(runs_dir),
+            fix="`facebench run --suite quick` makes some",
+        )
+    with registry.with_tuned(Path(runs_dir)):
+        folds = registry.folds_of(str(run.definition["name"]) for run in runs)
+        library = Library(tuple(runs), registry.experiments() | folds, registry.suites())
+    request = library.request(what)
+    if request.kind == "suite":
+        raise RunError(f"{what!r} is a suite", allowed="a run's id, or the name of an experiment")
+    if request.run is not None:
+        return FinishedRun(library.run_arm(request.run).runs[0])
+    return FinishedRun(_only_one(what, runs, seed, dataset))
+
+
+def _only_one(name: str, runs: Sequence[Run], seed: int | None, dataset: str | None) -> Run:
+    """Choose the one finished run of an experiment that fits."""
+    fitting = [
+        run
+        for run in runs
+        if run.definition["name"] == name
+        and run.record.state == "done"
+        and (seed is None or run.record.seed == seed)
+        and (dataset is None or run.setting.dataset == dataset)
+    ]
+    as_defined = [run for run in fitting if not run.ad_hoc]
+    found = as_defined or fitting
+    if len(found) == 1:
+        return found[0]
+    told = ", ".join(
+        f"{run.short_identity} (seed {run.record.seed}, {run.setting.dataset})"
+        for run in sorted(found, key=lambda run: (run.setting.dataset, run.record.seed))
+    )
+    if found:
+        raise RunError(
+            f"{name} has {len(found)} finished runs", allowed=told, fix="Name one by its id"
+        )
+    raise RunError(
+        f"{name} has no finished run{f' of seed {seed}' if seed is not None else ''}",
+        fix=f"`facebench run {name}` makes one",
+    )

@@ -1,0 +1,4 @@
+"""One run from its plan to `done.json`: folder, checkpoints, execution, verification.
+
+The folder is the truth; MLflow mirrors it (benchmark.tracking).
+"""

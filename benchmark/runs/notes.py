@@ -1,0 +1,301 @@
+"""What a run and a data set say of themselves wherever they are shown: notes, tags, parameters.
+
+A card's text: Markdown that no name can break, and the same as one HTML page of its own.
+"""
+
+import html
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from markdown_it import MarkdownIt
+
+from benchmark.evaluation.predictions import LIMITS, LIMITS_DRAWN
+from benchmark.evaluation.red_flags import flag_state, warning
+from benchmark.record import RunRecord
+from benchmark.tasks import TASK_TITLES, TASKS
+
+NOTHING: Final = "–"
+SPECIAL: Final = "\\`*_{}[]#|~!"
+"""What Markdown, or a table in it, would read as more than a letter, and a \\ before it mends."""
+ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+"""Not every reader of Markdown takes \\< as a letter: MLflow's does not."""
+
+STYLE: Final = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #8886; text-align: left; }
+td[style*=right], th[style*=right] { font-variant-numeric: tabular-nums; white-space: nowrap; }
+blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: .4rem solid #c60; }
+code { overflow-wrap: anywhere; }
+@media print { body { max-width: none; margin: 0; } }
+"""
+
+
+def plain(text: Any) -> str:
+    """Write any text so that Markdown shows it as it is, on one line."""
+    words = " ".join(str(text).split())
+    return "".join(
+        f"\\{letter}" if letter in SPECIAL else ENTITIES.get(letter, letter) for letter in words
+    )
+
+
+def code(text: Any) -> str:
+    """Write a name or digest as code, in a table or out of one."""
+    words = " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{words}`" if words else NOTHING
+
+
+def rate(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """Write a rate in [0, 1] as percent, with its interval where it has one."""
+    if value is None or value != value:
+        return NOTHING
+    if low is None or high is None or low != low or high != high:
+        return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, n_left: int = 1) -> list[str]:
+    """Lay out a table, its first `n_left` columns to the left and the others to the right."""
+    lines = [
+        f"| {' | '.join(headings)} |",
+        "|"
+        + "|".join("---" if column < n_left else "--:" for column in range(len(headings)))
+        + "|",
+    ]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def page(markdown: str, title: str) -> str:
+    """Turn a card into one HTML page that needs nothing else; HTML within the text stays text."""
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style></head>\n"
+        f"<body><main>\n{body}</main></body></html>\n"
+    )
+
+
+IDENTITY_TAG: Final = "facebench.identity"
+ATTEMPT_TAG: Final = "facebench.attempt"
+RED_FLAG_TAG: Final = "red_flag"
+CROSSED: Final = "gender_race"
+MOST_LINES: Final = 30
+MOST_LETTERS: Final = 3_000
+"""Of a traceback in a note: MLflow cuts a note after 8,000 letters."""
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where what a note points to is found; a note without them names nothing it cannot show."""
+
+    page: Callable[[str], str] | None = None
+    """From a picture's file name to the page that shows it."""
+    model: str = ""
+    """What `mlflow.pyfunc.load_model` takes."""
+
+
+def data_note(dataset: dict[str, Any]) -> str:
+    """Describe a data set; `dataset` is the part of `experiment.json` by that name."""
+    counts = dataset["counts"]
+    kind = "**Drawn faces**: emblems, not people" if dataset["drawn"] else "Photographed faces"
+    return (
+        f"{kind}. Data set {code(dataset['name'])}: {counts['train']:,} training, "
+        f"{counts['val']:,} validation and {counts['test']:,} test faces; split "
+        f"{plain(dataset['split_version'])}, digest `{dataset['split_digest'][:12]}`.\n\n"
+        "Each run is one experiment with one seed. Filter by tags: `architecture`, `weights`, "
+        "`tasks`, `trainable`, `seed`. Ranking is by `val/combined`; test was read once.\n\n"
+        + "\n\n".join(LIMITS)
+    )
+
+
+def run_note(record: RunRecord, links: Links | None = None) -> str:
+    """Describe a run: its question, its network, and its outcome once there is one.
+
+    links: to the run's pictures and network, where the note is shown beside them.
+    """
+    links = links or Links()
+    about = record.about
+    definition, dataset = about["experiment"], about["dataset"]
+    # MLflow folds a note to 100 pixels, and of these only the first 40 can be clicked on.
+    lines = _pictures(record, links) if record.state == "done" else []
+    lines += [f"**{plain(definition['asks'])}**", "", _network_in_words(about), ""]
+    if dataset["drawn"]:
+        lines += [*LIMITS_DRAWN, ""]
+    if about["leaky"]:
+        lines += ["**LEAKY**: test faces were seen in training.", ""]
+    if about["ad_hoc"]:
+        lines += ["Ad hoc: changed on the command line, kept off leaderboards.", ""]
+    if record.state == "failed":
+        lines += _failure(record)
+    if record.state == "done":
+        lines += [*_outcome_table(record), *_loading(links)]
+    lines += ["", *LIMITS]
+    return "\n".join(lines)
+
+
+def _failure(record: RunRecord) -> list[str]:
+    """Say why a run failed, with the end of its traceback."""
+    failed = record.failed
+    trace = str(failed.get("traceback", "")).replace("```", "'''").splitlines()
+    why = plain(str(failed.get("why", ""))[:MOST_LETTERS])
+    kept = "\n".join(trace[-MOST_LINES:])[-MOST_LETTERS:]
+    again = f"`facebench run {record.experiment_name} --seeds {record.seed}`"
+    return [f"**Failed**: {why} {again} tries again.", "", "```", kept, "```", ""]
+
+
+def _network_in_words(about: dict[str, Any]) -> str:
+    backbone, head = about["experiment"]["backbone"], about["experiment"]["head"]
+    tasks = " and ".join(TASK_TITLES[task] for task in TASKS if task in head["tasks"])
+    start = "random weights" if backbone["weights"] == "none" else f"{backbone['weights']} weights"
+    depth = {"all": "fully trained", 0: "frozen"}.get(
+        backbone["trainable_stages"], f"deepest {backbone['trainable_stages']} stage(s) trained"
+    )
+    total, trainable = about["parameters"]["total"], about["parameters"]["trainable"]
+    return (
+        f"`{backbone['architecture']}` from {start}, trunk {depth}, reading {tasks}: "
+        f"{total:,} parameters, {trainable:,} of them trained. Seed {about['seed']}, "
+        f"protocol {plain(about['protocol_name'])}, {plain(about['device'])}, {about['precision']}."
+    )
+
+
+def _outcome_table(record: RunRecord) -> list[str]:
+    metrics = record.metrics
+    lines = ["| | validation | test | test macro-F1 |", "|---|---|---|---|"]
+    for task in record.about["experiment"]["head"]["tasks"]:
+        names = (
+            f"selected/val/{task}/accuracy",
+            f"test/{task}/accuracy",
+            f"test/{task}/macro_f1",
+        )
+        shown = " | ".join(_with_interval(metrics, name) for name in names)
+        lines.append(f"| {TASK_TITLES[task]} | {shown} |")
+    epoch = record.done["selected_epoch"]
+    lines += ["", f"Weights of epoch {epoch} of {record.done['epochs']}, chosen on validation.", ""]
+    shared = int(metrics.get("test/n_faces", 0) - metrics.get("test/n_clusters", 0))
+    if shared:
+        lines += [f"Intervals take faces as independent; {shared} of test repeat a picture.", ""]
+    if f"test/age_group/gap_{CROSSED}" in metrics:
+        gap, chance = (metrics.get(f"test/age_group/gap_{CROSSED}{end}") for end in ("", "/chance"))
+        by_chance = "" if chance is None else f"; chance alone gives {100 * chance:.1f}"
+        lines += [
+            f"Age group, by gender × race: worst "
+            f"{_with_interval(metrics, f'test/age_group/worst_{CROSSED}')}, gap "
+            f"{100 * (gap or 0):.1f} points{by_chance}.",
+            "",
+        ]
+    flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
+    return lines + ([f"**{flagged}**", ""] if flagged else [])
+
+
+def _pictures(record: RunRecord, links: Links) -> list[str]:
+    """Lead to the pictures, each one click away: MLflow's notes show none themselves in a size
+    that can be read."""
+    page = links.page
+    if page is None:
+        return []
+    kinds = {"confusion": "Confusion", "heat_map": "By gender and race", "subgroups": "By group"}
+    lines = []
+    for kind, title in kinds.items():
+        names = {
+            TASK_TITLES[task]: f"{kind}_{task}.png"
+            for task in record.about["experiment"]["head"]["tasks"]
+            if (record.folder / f"{kind}_{task}.png").is_file()
+        }
+        if names:
+            lines.append(f"{title}: " + ", ".join(f"[{t}]({page(n)})" for t, n in names.items()))
+    if (record.folder / "curves.png").is_file():
+        lines.append(f"[Learning curves]({page('curves.png')})")
+    return [" · ".join(lines), ""] if lines else []
+
+
+def _loading(links: Links) -> list[str]:
+    """Say how the trained network is loaded; pictures (n, px, px, 3), as it was trained."""
+    if not links.model:
+        return []
+    return [
+        "```python",
+        f'model = mlflow.pyfunc.load_model("{links.model}")  # tensors alone, no pickled code',
+        "model.predict(faces)  # uint8 (n, px, px, 3), RGB -> probabilities per task",
+        "```",
+        "",
+    ]
+
+
+def _with_interval(metrics: dict[str, float], name: str) -> str:
+    """Write a rate with its 95 % interval, where it has one."""
+    if name not in metrics:
+        return "not read"
+    ends = [metrics.get(f"{name}/{end}") for end in ("low", "high")]
+    if None in ends:
+        return f"{metrics[name]:.1%}"
+    return f"{metrics[name]:.1%} ({'–'.join(f'{100 * (end or 0):.1f}' for end in ends)})"
+
+
+def flag_tag(record: RunRecord) -> str:
+    """Say in a few words that a finished run is too good to be true; empty where it is not."""
+    state = flag_state(record)
+    seen = "stopped" if state.stopped else "acknowledged"
+    return f"{seen}: {'; '.join(map(str, state.flags))}" if state.flags else ""
+
+
+def run_params(about: dict[str, Any]) -> dict[str, Any]:
+    """Flatten a run's definition to dotted names; what only describes it is left out."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    definition = about["experiment"]
+    for part in ("backbone", "head", "recipe", "protocol"):
+        walk(part, definition[part])
+    if definition.get("subset") is not None:
+        walk("subset", definition["subset"])
+    flat["experiment"] = definition["name"]
+    flat["seed"] = about["seed"]
+    return flat
+
+
+def run_name(record: RunRecord) -> str:
+    """Name a run as lists show it; what leaks says so first."""
+    leaky = "LEAKY · " if record.about["leaky"] else ""
+    return f"{leaky}{record.experiment_name} · seed {record.seed}"
+
+
+def run_tags(record: RunRecord) -> dict[str, str]:
+    """Give what a person filters runs by."""
+    about = record.about
+    definition, dataset = about["experiment"], about["dataset"]
+    backbone = definition["backbone"]
+    return {
+        IDENTITY_TAG: record.identity,
+        ATTEMPT_TAG: str(about.get("attempt", 1)),
+        "experiment": definition["name"],
+        "architecture": backbone["architecture"],
+        "weights": backbone["weights"],
+        "weights_sha256": about["weights"]["sha256"] or "none",
+        "tasks": "+".join(definition["head"]["tasks"]),
+        "trainable": str(backbone["trainable_stages"]),
+        "conditioning": definition["head"]["conditioning"],
+        "protocol": ("LEAKY " if about["leaky"] else "") + str(about["protocol_name"]),
+        "faces": "drawn" if dataset["drawn"] else "photographs",
+        "split_version": dataset["split_version"],
+        "split_digest": dataset["split_digest"],
+        "pixel_digest": dataset["pixel_digest"],
+        "seed": str(about["seed"]),
+        "commit": about["commit"],
+        "device": about["device"],
+        "precision": about["precision"],
+        "ad_hoc": str(about["ad_hoc"]).lower(),
+        "torch": about["versions"].get("torch", ""),
+        "state": "running",
+        "mlflow.source.name": "facebench run",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": about["commit"],
+    }
