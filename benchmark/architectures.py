@@ -117,7 +117,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {item.name: item for item in (*O
 
 NOT_OFFERED: Final = {
     "vggface2": "no published file of it can be trusted: they are pickled programs, or hold "
-    "Caffe's ResNet-50, whose strides and pooling are not this one's (docs/WEIGHTS.md)"
+    "Caffe's ResNet-50, whose strides and pooling are not this one's (docs/EXPERIMENTS.md)"
 }
 """Weight sources that a person may look for, and why no architecture has them."""
 

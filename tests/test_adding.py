@@ -1,4 +1,4 @@
-"""docs/ADDING.md, done as it says: its Python, block by block, and its commands."""
+"""docs/EXPERIMENTS.md, done as it says: its Python, block by block, and its commands."""
 
 import csv
 import re
@@ -14,7 +14,7 @@ from benchmark.cli.main import app
 from benchmark.data.drawn import draw_faces
 from tests.conftest import ROOT
 
-TEXT = (ROOT / "docs/ADDING.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs/EXPERIMENTS.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -23,7 +23,7 @@ def added() -> dict[str, Any]:
     """Every name that the page's Python defines."""
     names: dict[str, Any] = {}
     for block in BLOCKS:
-        exec(compile(block, "docs/ADDING.md", "exec"), names)
+        exec(compile(block, "docs/EXPERIMENTS.md", "exec"), names)
     return names
 
 

@@ -1,7 +1,7 @@
 """Decode the faces of a source on all cores, straight into their rows of the packed array.
 
 In processes: threads were no faster than one of them, since each picture takes the interpreter for
-a third of its time and they queue for it (measured in docs/DATA.md). Pixels do not travel
+a third of its time and they queue for it (measured in docs/notes/timings.md). Pixels do not travel
 between processes, only the files' bytes do; memory is bounded by the batches under way.
 
 Work shared among processes of our own that answer pickled questions over a pipe.

@@ -185,7 +185,7 @@ FILES: Final[tuple[PublishedFile, ...]] = (
         sha256="17154246284f555591549ac2c83e127abfbf4307dc4b0060fdaa2931d0fa38da",
         licence="MIT",
         trained_on="ImageNet-1k, by the SqueezeNet authors in Caffe",
-        # As published. Faces do not tell the channel orders apart: docs/WEIGHTS.md.
+        # As published. Faces do not tell the channel orders apart: docs/notes/channel_order.md.
         preprocessing=CAFFE,
         options=MappingProxyType({"pooling": "floor"}),
     ),

@@ -7,7 +7,7 @@ Which channel a first layer expects first, where that can be told at all.
 
 A first layer alone does not say: blue and red do much the same in it. But where it is, or was
 fine-tuned from, the first layer of weights whose order is known, it is like that layer in one of
-the two orders and less so in the other (docs/WEIGHTS.md has the numbers).
+the two orders and less so in the other (docs/EXPERIMENTS.md has the numbers).
 """
 
 from __future__ import annotations

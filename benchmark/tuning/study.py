@@ -6,7 +6,7 @@ definition, data set or trainer is a new study. Who samples and who prunes may c
 Where Optuna keeps studies: opened so that processes may share it, its errors as sentences.
 
 SQLite by default, in a file of its own. Both it and Optuna's journal file were killed and opened
-again many times: docs/TUNING.md says what became of them.
+again many times: docs/notes/tuning.md says what became of them.
 
 Who proposes the next point, and who gives a trial up.
 
@@ -135,7 +135,7 @@ def _remedy(text: str) -> str:
 
 N_RANDOM = 6
 """Trials before a model of the earlier ones proposes. Optuna's own number is ten, a third of a
-search of thirty: docs/TUNING.md says what a planted problem made of both."""
+search of thirty: docs/notes/tuning.md says what a planted problem made of both."""
 N_CANDIDATES = 128
 """Points of which the trees propose the best; Optuna's own number is 24."""
 

@@ -2,7 +2,7 @@
 
 And in how many of them, padded by 25 %, does YuNet see a face? Rates are per second of processor
 time of this thread, so that other work on the machine does not change them. The answers are in
-docs/INFERENCE.md:
+docs/notes/timings.md:
 
     python docs/measurements/inference.py --run ID --pictures FOLDER --faces 2000
     python docs/measurements/inference.py --detector yunet.onnx --pictures FOLDER --faces 2000

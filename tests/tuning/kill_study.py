@@ -6,7 +6,7 @@
 
 Twenty trials are wanted; ten processes are killed with SIGKILL, each at a random moment after it
 took a trial, and then two at once finish the study. Prints what is found, and ends with 1 where
-anything is lost, double, or told otherwise by MLflow. Outcomes are in docs/TUNING.md.
+anything is lost, double, or told otherwise by MLflow. Outcomes are in docs/notes/tuning.md.
 """
 
 import contextlib

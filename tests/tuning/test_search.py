@@ -180,7 +180,7 @@ def test_a_restarted_sampler_does_not_propose_the_same_points_again(
 def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
     tmp_path: Path, drawn_faces: FaceSet, drawn_data_dir: Path
 ) -> None:
-    """A short form of tests/tuning/kill_study.py, whose outcome is in docs/TUNING.md."""
+    """A short form of tests/tuning/kill_study.py, whose outcome is in docs/notes/tuning.md."""
     fork = multiprocessing.get_context("fork")
     study = a_study(tmp_path, drawn_faces)
     claims, address = study.own_folder / "claims", default_storage(tmp_path)
