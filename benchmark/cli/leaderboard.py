@@ -212,7 +212,8 @@ def _show_folds(
 ) -> None:
     """Print and write how stable the numbers are over the five folds of the split."""
     from benchmark import registry
-    from benchmark.comparison.cells import setting_text
+    from benchmark.cli.leaderboard_beside import SHORTEST_NAME
+    from benchmark.comparison.cells import broken_name, setting_text
     from benchmark.comparison.out_of_fold import STABILITY_NOTE, stability_cells, stability_tables
     from benchmark.runs.notes import table as markdown_table
 
@@ -242,16 +243,19 @@ def _show_folds(
              "rows": plain.to_dict("records"), "file": str(path)}
         )  # fmt: skip
         if not as_json:
-            shown = RichTable(title=title, title_justify="left", box=None, padding=(0, 1))
+            shown = RichTable(
+                title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False
+            )
             for index, head in enumerate(heads):
                 lines_of = head.replace(": ", "\n").replace(" / ", "\n").replace(" → ", "\n")
                 shown.add_column(
                     lines_of, justify="right" if index else "left", no_wrap=index > 0,
                     overflow="fold",
                 )  # fmt: skip
-            for row in rows:
+            for name, *row in rows:
                 cells = (cell.replace(" / ", "\n").replace(" ± ", "±") for cell in row)
-                shown.add_row(*(escape(cell.replace(" (", "\n(")) for cell in cells))
+                told = (cell.replace(" (", "\n(") for cell in cells)
+                shown.add_row(*map(escape, (broken_name(name, SHORTEST_NAME), *told)))
             out.print(setting_text(setting), style="dim")
             out.print(shown)
     lines += [STABILITY_NOTE, ""]

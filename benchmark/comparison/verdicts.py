@@ -88,6 +88,12 @@ def points(difference: float) -> str:
     return f"{'−' if value < 0 else '+' if value > 0 else ''}{abs(value):.1f}"
 
 
+def one_place(value: float) -> str:
+    """Write a number with one place and a true minus sign: -0.04 is `0.0`."""
+    value = round(value, 1)
+    return f"{'−' if value < 0 else ''}{abs(value):.1f}"
+
+
 def size(difference: float) -> str:
     """Write how large a difference is, in points without a sign."""
     return f"{abs(100 * difference):.1f}"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from benchmark.comparison.verdicts import p_text
+from benchmark.comparison.verdicts import one_place, p_text
 from benchmark.errors import RunError
 from benchmark.evaluation.calibration import SUBGROUP_FACES
 from benchmark.evaluation.predictions import LIMITS, LIMITS_DRAWN
@@ -159,7 +159,8 @@ def _points(row: Mapping[Hashable, Any]) -> tuple[str, str, str]:
     value, low, high, level = (
         100 * float(row[name]) for name in ("difference", "low", "high", "permuted")
     )
-    return f"{value:.1f} ({low:.1f} to {high:.1f})", f"{level:.1f}", p_text(float(row["p"]))
+    said = f"{one_place(value)} ({one_place(low)} to {one_place(high)})"
+    return said, f"{level:.1f}", p_text(float(row["p"]))
 
 
 def _rate_lines(record: RunRecord, task: TaskName) -> list[str]:

@@ -157,7 +157,11 @@ def planned(evidence: Evidence, couples: Iterable[tuple[str, str]]) -> Plan:
 
 def respect_couples(evidence: Evidence, respect: Respect) -> list[tuple[Siblings, str, str]]:
     """List who is compared in a respect: what the two share, and their names, reference first."""
-    honest = [item for item in evidence.experiments if not item.protocol.leaky]
+    setting = evidence.setting
+    fold = setting.protocol.fold if setting else None
+    # Folds of the split are no networks of their own: `leaderboard --folds` has them.
+    ours = [item for item in evidence.experiments if item.protocol.fold == fold]
+    honest = [item for item in ours if not item.protocol.leaky]
     return [
         (group, reference.name, arm.name)
         for group in siblings(honest, respect)
@@ -180,6 +184,10 @@ def judged(evidence: Evidence, family: Family) -> Found:
             for question, respect in RESPECT_OF.items()
         }
         plans["mtl_stl"] = counterparts_plan(evidence.library, named, evidence.dataset, TASKS)
+        # Shown by no table of this page, and asked all the same: the leaderboard of these runs
+        # judges a pair by this family, and a pair has one corrected p on both.
+        defined = [(item.compare_with, item.name) for item in evidence.experiments]
+        plans["compare_with"] = planned(evidence, [(a, b) for a, b in defined if a is not None])
         firsts = [pair for kind in KINDS for pair in first_couples(evidence, kind)]
         plans["first"] = planned(evidence, firsts)
         evidence.found.update(judge_plans(plans, evidence.book))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmark.comparison.cells import percent
 from benchmark.comparison.leaderboard import KINDS
-from benchmark.comparison.verdicts import p_text
+from benchmark.comparison.verdicts import one_place, p_text
 from benchmark.data.dataset import FaceSet
 from benchmark.data.table import Pixels
 from benchmark.errors import DataError, RunError
@@ -143,11 +143,11 @@ def _further_tables(network: Network, evidence: Evidence) -> Iterator[DataTable]
         ):
             said = names if isinstance(names, tuple) else (names,)
             cells = [words(TITLES.get(str(name), str(name))) for name in said]
-            note = f"{values[1]:.1f} to {values[2]:.1f}"
-            cells.append(number(f"{values[0]:.1f}", values[0], href=href, note=note))
+            note = f"{one_place(values[1])} to {one_place(values[2])}"
+            cells.append(number(one_place(values[0]), values[0], href=href, note=note))
             if worst_p is not None:
                 p = float(worst_p.iloc[place])
-                cells += [number(f"{values[3]:.1f}", values[3]), number(f"{p:.4f}", p)]
+                cells += [number(f"{values[3]:.1f}", values[3]), number(p_text(p), p)]
             rows.append(TableRow(tuple(cells)))
         caption = f"{network.row.name}: {kind.caption}"
         yield DataTable(kind.file.replace("_", "-"), caption, tuple(columns), tuple(rows))

@@ -1,9 +1,12 @@
 """Experiments that differ in one respect alone: who meets whom, in which order."""
 
 from collections import defaultdict
+from dataclasses import replace
+
+import pytest
 
 from benchmark import registry
-from benchmark.reporting.comparisons import judged, siblings
+from benchmark.reporting.comparisons import RESPECT_OF, judged, respect_couples, siblings
 from benchmark.reporting.evidence import Evidence
 
 
@@ -62,4 +65,36 @@ def test_a_comparison_has_one_p_and_one_verdict_on_the_page(evidence: Evidence) 
     for lines in shown.values():
         assert len({(family, p_holm) for _, family, p_holm in lines}) == 1
     families = {family for lines in shown.values() for _, family, _ in lines}
-    assert {"mtl_stl", "weights", "depth", "conditioning", "first"} == families
+    assert set(RESPECT_OF) | {"mtl_stl", "compare_with", "first"} >= families
+    assert {"mtl_stl", "compare_with", "first"} <= families
+
+
+def test_report_and_leaderboard_give_a_pair_the_same_p_and_verdict(evidence: Evidence) -> None:
+    judged(evidence, "first")
+    told = {
+        (line.arm.label, line.reference.label, line.task): (line.family, line.p_holm)
+        for found in evidence.found.values()
+        for line in found.lines
+    }
+    networks = {network.row.name: network.row for network in evidence.networks}
+    both = [
+        (told[key], (outcome.judged.family, outcome.judged.p_holm))
+        for row in networks.values()
+        for outcome in row.against
+        if outcome.judged and (key := (row.name, outcome.other, outcome.task)) in told
+    ]
+    assert len(both) > 10
+    for (family, p_holm), (its_family, its_p) in both:
+        assert family == its_family
+        assert p_holm == pytest.approx(its_p)
+
+
+def test_folds_are_not_among_what_the_page_compares(evidence: Evidence) -> None:
+    depths = [item for item in evidence.experiments if item.name.startswith("mtl-squeezenet")]
+    folded = replace(
+        evidence, experiments=(*evidence.experiments, *(item.in_fold(0) for item in depths))
+    )
+    assert respect_couples(folded, "trainable_stages") == respect_couples(
+        evidence, "trainable_stages"
+    )
+    assert any("squeezenet" in arm for _, _, arm in respect_couples(folded, "trainable_stages"))

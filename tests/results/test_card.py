@@ -111,6 +111,10 @@ def test_rates_women_and_men_and_age_are_told_once_they_are_computed(record: Run
     assert f"| {female['highest_group']} {100 * female['highest']:.1f} % |" in shown
     assert f"| {100 * female['difference']:.1f} (" in shown
     assert row_of(card, "| race | adjusted for age group |")
+    gaps = pd.read_csv(record.folder / "gender_gaps.csv")
+    assert gaps["low"].min() < 0
+    assert f"(−{-100 * gaps['low'].min():.1f} to " in card
+    assert "(-" not in card
     assert row_of(card, "| years from an edge |")
     # Without the training faces, whose mean ages they are, there are no errors in years.
     assert "mean absolute error, years" not in card
