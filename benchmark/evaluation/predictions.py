@@ -37,9 +37,10 @@ LIMITS: Final = (
     "annotator: they are noisy, and they are not how people describe themselves.",
     "UTKFace names no persons, so the same person may stand in training and test; no check of "
     "pictures catches that. Weights trained for face recognition may have seen these people.",
-    "Ranked by validation, never by test. Test was read once per run, after selection. An interval "
-    "says how far another draw of test faces could move the number; it does not cover another "
-    "training, and overlapping intervals alone do not say that two rows are equal.",
+    "Ranked by validation, never by test. Test was read once per run, after selection. A score's "
+    "interval says how far another draw of test faces could move it, and not another training; "
+    "that of a difference between run groups of several seeds says both. Overlapping intervals "
+    "alone do not say that two rows are equal.",
 )
 
 LIMITS_DRAWN: Final = (
