@@ -1,4 +1,6 @@
-"""A claim on a folder: held by a living process, and gone with it, however it dies.
+"""Files written atomically, and locks that end with their process.
+
+A claim on a folder: held by a living process, and gone with it, however it dies.
 
 Write files so that no reader ever meets half of one; nothing here knows what they hold.
 """

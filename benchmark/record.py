@@ -1,4 +1,6 @@
-"""Where a number comes from: code version, package versions and platform; no secrets, no names.
+"""A run as its folder tells it, and the provenance of its numbers (code, packages, platform).
+
+Where a number comes from: code version, package versions and platform; no secrets, no names.
 
 A run as its folder tells it: definition, state, history, scores. The folder is the truth.
 

@@ -1,4 +1,6 @@
-"""Every experiment and suite by name. Loads definitions only, so it is fast and needs no torch.
+"""Every experiment and suite by name, tuned ones included.
+
+Every experiment and suite by name. Loads definitions only, so it is fast and needs no torch.
 
 A definition file is a module with `EXPERIMENTS`, a tuple of Experiment, and `SUITES`, a tuple of
 Suite; either may be absent. Ours are the modules of the package `experiments`; an installed

@@ -1,4 +1,6 @@
-"""Leaderboards: which experiments stand in which table, in what order, and which are missing.
+"""Leaderboards: tables, order, missing rows and notes.
+
+Leaderboards: which experiments stand in which table, in what order, and which are missing.
 
 Built from the runs' folders alone. Rows are computed in benchmark.comparison.rows, and written as
 Markdown or CSV in benchmark.reporting.tables. Nothing here depends on the time or the machine, so

@@ -1,4 +1,6 @@
-"""The arms of a comparison, who may meet whom, and with which of their runs.
+"""Find the runs that a name stands for; which run groups can be compared.
+
+The arms of a comparison, who may meet whom, and with which of their runs.
 
 An arm is a run named by its id, or an experiment with all its finished seeds. How it is found is
 in benchmark.comparison.library.

@@ -1,4 +1,6 @@
-"""Comparisons: which arms meet on which tasks, what came of it, and what could not be compared.
+"""Which run groups are compared on which tasks, the results, and their notes.
+
+Comparisons: which arms meet on which tasks, what came of it, and what could not be compared.
 
 Built from the runs' folders alone, as leaderboards are. What was named is compared, exactly that;
 a suite, or an experiment named alone, asks two questions: its MTL networks against their

@@ -1,4 +1,6 @@
-"""Reference rows of a leaderboard: majority class, the labels' ceiling, a logistic regression.
+"""Reference rows: majority class and logistic regression.
+
+Reference rows of a leaderboard: majority class, the labels' ceiling, a logistic regression.
 
 A regression is fitted once for a data set and split, on small pictures or on what a frozen trunk
 says of them, and its predictions are kept under `mlruns/references/` in the form that runs keep

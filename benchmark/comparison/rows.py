@@ -1,4 +1,6 @@
-"""A leaderboard's row: one experiment over its seeds, from the stored files of its runs.
+"""Rows of a leaderboard: one experiment over its seeds.
+
+A leaderboard's row: one experiment over its seeds, from the stored files of its runs.
 
 Which rows stand in which table, and in what order: benchmark.comparison.leaderboard; the rows
 that every table begins with are in benchmark.comparison.references.

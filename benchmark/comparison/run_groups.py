@@ -1,4 +1,6 @@
-"""What was measured of experiments so far: mean test accuracies, from the runs' folders.
+"""Run groups: runs that differ only in the seed, by experiment; their mean accuracies.
+
+What was measured of experiments so far: mean test accuracies, from the runs' folders.
 
 For tables that set experiments beside other numbers. Intervals, ranks and what is missing, and
 why, are for benchmark.comparison.leaderboard.

@@ -1,4 +1,6 @@
-"""The pictures that a person names: files and folders of them, each once, none lost.
+"""Read pictures from an archive, a folder or a list of files.
+
+The pictures that a person names: files and folders of them, each once, none lost.
 
 What is in them is for others to look at.
 

@@ -1,4 +1,6 @@
-"""Faces and labels where the network is: the packed array on the device, batches by index.
+"""Batches of faces on the device, and their random augmentation.
+
+Faces and labels where the network is: the packed array on the device, batches by index.
 
 Splits and subsets are index arrays into one array, never copies of it.
 

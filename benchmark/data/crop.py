@@ -1,4 +1,6 @@
-"""From a photograph to benchmark input, as the study cut its faces: find, add a margin, resize.
+"""Detect a face (YuNet) and cut it out of a photograph as UTKFace's faces are cut.
+
+From a photograph to benchmark input, as the study cut its faces: find, add a margin, resize.
 
 One picture at a time and in memory; folders of them are for benchmark.data.crop_folder, and who
 finds the faces for benchmark.data.crop.

@@ -1,4 +1,6 @@
-"""Crop a folder or archive of photographs into a folder of faces, and say what became of each.
+"""Crop all faces of a folder or archive, in parallel processes.
+
+Crop a folder or archive of photographs into a folder of faces, and say what became of each.
 
     <picture>.png   the crops, under the pictures' own paths
     crops.csv       one row per picture: found, box, score, faces seen, or why not; written last

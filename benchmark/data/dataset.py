@@ -1,4 +1,6 @@
-"""Prepared data sets on disk, opened; and pictures in memory stored as one.
+"""Prepared data sets: written under a hidden name, renamed at the end, opened and checked.
+
+Prepared data sets on disk, opened; and pictures in memory stored as one.
 
 How an archive's pictures become pixels is for benchmark.data.prepare; how batches reach a device
 for benchmark.data.batches.

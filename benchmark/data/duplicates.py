@@ -1,4 +1,6 @@
-"""Which faces are the same picture: groups of equal bytes, clusters, copies, label conflicts.
+"""Pictures that are the same: equal bytes, perceptual hash, aligned correlation; clusters.
+
+Which faces are the same picture: groups of equal bytes, clusters, copies, label conflicts.
 
 Which pictures are the same photograph: perceptual hashes and all near pairs of them.
 

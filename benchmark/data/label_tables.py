@@ -1,4 +1,6 @@
-"""From the words of a table of labels to our classes: what maps, what does not, and why.
+"""Label tables: known layouts, reading any encoding, and mapping words to classes.
+
+From the words of a table of labels to our classes: what maps, what does not, and why.
 
 A word maps only where it says one class whole. An age range that reaches into two age groups has no
 class here: such a face has no truth of that task. Nothing is guessed; `--map` decides otherwise.

@@ -1,4 +1,6 @@
-"""Faces whose labels stand in a table: which picture is which row, what is said of it, what is not.
+"""Faces labelled by a table: rows matched to pictures, and what the table leaves out.
+
+Faces whose labels stand in a table: which picture is which row, what is said of it, what is not.
 
 Gives what benchmark.data.packing gives for faces that are labelled by their names, and says how the
 table's words were read: a number on such faces is worth no more than that reading.

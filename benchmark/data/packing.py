@@ -1,4 +1,6 @@
-"""Decode the faces of a source on all cores, straight into their rows of the packed array.
+"""Decode the pictures of a source in parallel processes into the rows of faces.npy.
+
+Decode the faces of a source on all cores, straight into their rows of the packed array.
 
 In processes: threads were no faster than one of them, since each picture takes the interpreter for
 a third of its time and they queue for it (measured in docs/notes/timings.md). Pixels do not travel

@@ -1,4 +1,6 @@
-"""A smaller data set drawn from a prepared one, by whole clusters, each face in the part it was in.
+"""Choose a data set, or draw a smaller one from it.
+
+A smaller data set drawn from a prepared one, by whole clusters, each face in the part it was in.
 
 For trying what takes long on all faces. The split is not drawn anew: what tests here tests there.
 

@@ -1,4 +1,6 @@
-"""What the parts of anyone's split share: by name, by bytes, and as near-duplicates.
+"""Compare the parts of anyone's split by name, bytes and near-duplicates.
+
+What the parts of anyone's split share: by name, by bytes, and as near-duplicates.
 
 And what that does to an accuracy. How parts are given is for split_lists, their pictures are for
 split_pictures; nothing here knows labels.

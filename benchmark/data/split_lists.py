@@ -1,4 +1,6 @@
-"""The pictures behind the names of a split: found, read once each, digested and sketched.
+"""The parts of anyone's split: lists of names, and the pictures behind them.
+
+The pictures behind the names of a split: found, read once each, digested and sketched.
 
 What they have in common is for benchmark.data.split_audit.
 

@@ -1,4 +1,6 @@
-"""table.csv: one row per usable face, in order of the file names; how it is made and read back.
+"""The files of a prepared data set: faces.npy (pixels) and table.csv (one row per face).
+
+table.csv: one row per usable face, in order of the file names; how it is made and read back.
 
 faces.npy: the packed pixels of all faces, while they are written and when they are read.
 """

@@ -1,4 +1,6 @@
-"""Right or wrong, face by face, kept within metrics.json: what a row over several seeds needs.
+"""Correct and wrong test predictions of runs, as comparisons over runs need them.
+
+Right or wrong, face by face, kept within metrics.json: what a row over several seeds needs.
 
 A table over hundreds of runs then reads one small file of each and no predictions.
 

@@ -1,4 +1,6 @@
-"""Everything that follows from a run's predictions, written beside them.
+"""Everything that is written beside a run's predictions, with checksums.
+
+Everything that follows from a run's predictions, written beside them.
 
 Written when a run ends, and again by `facebench runs rescore`, from the predictions alone.
 

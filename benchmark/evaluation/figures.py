@@ -1,4 +1,6 @@
-"""The contact sheet of label suspects: the faces themselves, beside what label and network say.
+"""Figures of one run: confusion, curves, calibration, subgroups, possible label errors.
+
+The contact sheet of label suspects: the faces themselves, beside what label and network say.
 
 It shows people. It is kept with the run and in MLflow, and belongs on no page and in no repository.
 

@@ -1,4 +1,6 @@
-"""Scores that follow from a confusion matrix, for one matrix or for thousands at once.
+"""Intervals (Wilson, cluster bootstrap), Holm's correction, scores of confusion matrices.
+
+Scores that follow from a confusion matrix, for one matrix or for thousands at once.
 
 Intervals by resampling need each score of 2,000 matrices, where a library's function would be
 called 2,000 times. Numbers that are shown are scikit-learn's (benchmark.evaluation.metrics), and

@@ -1,4 +1,6 @@
-"""The test faces a network is most sure of and wrong about: mistakes, or wrong labels.
+"""predictions.csv: written, read and checked; most confident errors; limitations.
+
+The test faces a network is most sure of and wrong about: mistakes, or wrong labels.
 
 What the numbers are not: said under every table, in every run's note and on every page.
 

@@ -1,4 +1,6 @@
-"""How far apart subgroups are: accuracy, true- and false-positive rates, women against men.
+"""Scores of subgroups and the gaps between them.
+
+How far apart subgroups are: accuracy, true- and false-positive rates, women against men.
 
 Each difference stands beside its interval and what it is when the answers are permuted. The
 subgroups' own numbers are in benchmark.evaluation.subgroups. Only subgroups of 30 faces or more are

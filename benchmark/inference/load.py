@@ -1,4 +1,6 @@
-"""Which trained network a person means, by a run or a file, with all that using it needs.
+"""Find a trained network by run or file, and load it.
+
+Which trained network a person means, by a run or a file, with all that using it needs.
 
 Beside the network: the size of the faces that it was trained on, and its run's temperatures. What
 is done with it is for benchmark.inference.predict and benchmark.inference.export.

@@ -1,4 +1,6 @@
-"""A trunk of timm's, whole, with stages that can be frozen as those of our own trunks.
+"""The interface of a backbone, and backbones built by timm.
+
+A trunk of timm's, whole, with stages that can be frozen as those of our own trunks.
 
 What the stages are is for benchmark.architectures to say; here they meet the modules of a model.
 

@@ -1,4 +1,6 @@
-"""The trunks by name: every architecture of ours as a chain of stages, every other from timm.
+"""The architectures of this package as chains of stages, and all backbones by name.
+
+The trunks by name: every architecture of ours as a chain of stages, every other from timm.
 
 What weights a trunk starts from, what scales its input and what reads its features are left to
 weights, preprocessing and heads. Names of the stages are those of benchmark.architectures.

@@ -1,4 +1,6 @@
-"""The heads: what reads the trunk's features, one branch per task (notebooks, §3).
+"""Heads for one task or three, and the initialisation of new layers.
+
+The heads: what reads the trunk's features, one branch per task (notebooks, §3).
 
 Features come in as vectors, logits go out in float32; pooling and the loss are left to others.
 

@@ -1,4 +1,6 @@
-"""From the layouts in which weights are published to the tensors of our trunks, and nothing else.
+"""Tensor names of published weight formats, and their conversion to our backbones.
+
+From the layouts in which weights are published to the tensors of our trunks, and nothing else.
 
 How files are read is in readers, what publishers call their tensors in layouts. Whether a file is
 the one that was published, and where the converted one is kept, is for adding.

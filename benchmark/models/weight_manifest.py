@@ -1,4 +1,6 @@
-"""The manifest: which published weight files exist, and what each demands of a network.
+"""Published weight files: names, checksums, tensor digests, required input.
+
+The manifest: which published weight files exist, and what each demands of a network.
 
 Only facts, no files: finding, fetching and converting them is for weights, download and conversion.
 

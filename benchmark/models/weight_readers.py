@@ -1,4 +1,6 @@
-"""From a weight file to its tensors, under the file's own names, and as tensors only.
+"""Read weight files (pth, safetensors, h5) as tensors only; find their channel order.
+
+From a weight file to its tensors, under the file's own names, and as tensors only.
 
 A pickle with code in it is refused and never run. Which architecture the tensors belong to is for
 benchmark.models.weight_formats.

@@ -1,4 +1,6 @@
-"""The trunk of a finished run as a weight source: `run:ID`, as that run was laid out and fed.
+"""Converted weight files, and backbones taken from finished runs.
+
+The trunk of a finished run as a weight source: `run:ID`, as that run was laid out and fed.
 
 Whether the faces that it saw may be test faces of the next run is for benchmark.runs.plan to check.
 

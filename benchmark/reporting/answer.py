@@ -1,4 +1,6 @@
-"""An answer of the page: its sentences, plots and tables, or the command that would tell.
+"""An answer of the report, and the section on one network.
+
+An answer of the page: its sentences, plots and tables, or the command that would tell.
 
 What each question is, and how it is answered, is in overview, twins, respects and studies.
 

@@ -1,4 +1,6 @@
-"""A model card: what a trained run is, how well it reads faces, for whom it fails, and its limits.
+"""Model cards: text and numbers.
+
+A model card: what a trained run is, how well it reads faces, for whom it fails, and its limits.
 
 After M. Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019), from the run's stored files
 alone. How its text is written and turned into a page is for benchmark.runs.notes.

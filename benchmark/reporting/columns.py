@@ -1,4 +1,6 @@
-"""Fewer rows of a leaderboard, or in another order, by any of its columns.
+"""Columns of a leaderboard as plain values, and filters and sorting by them.
+
+Fewer rows of a leaderboard, or in another order, by any of its columns.
 
 Ranks, marks and corrected p-values stay those of the whole table: who looks at a part of it has
 not made fewer comparisons. Reference rows stay as well, for they are what the others are held to.

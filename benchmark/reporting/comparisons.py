@@ -1,4 +1,6 @@
-"""One network for all three tasks, or one for each? Slopes, differences, and the words for both.
+"""The report's comparisons: weights, unfreezing depth, conditioning, MTL against STL.
+
+One network for all three tasks, or one for each? Slopes, differences, and the words for both.
 
 What the page compares: experiments that differ in one respect, rivals of the first, MTL and STL.
 

@@ -1,4 +1,6 @@
-"""Which network is best, and which do not differ from it significantly.
+"""The report on accuracy against cost, and its overview of the best networks.
+
+Which network is best, and which do not differ from it significantly.
 
 What accuracy costs: networks by their score and by what they take, and the front among them.
 """

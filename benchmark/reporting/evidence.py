@@ -1,4 +1,6 @@
-"""What the page is made from: the runs, the rows they make, and their answers, read once.
+"""What the report is made from: runs, rows and predictions, with tables and MLflow links.
+
+What the page is made from: the runs, the rows they make, and their answers, read once.
 
 Addresses of runs in the MLflow UI; which run is where is for benchmark.tracking to say.
 

@@ -1,4 +1,6 @@
-"""One page on who is in a data set, complete in itself, and its figures as PNGs beside it.
+"""The page on a data set: sections and file.
+
+One page on who is in a data set, complete in itself, and its figures as PNGs beside it.
 
 Text goes through Jinja's escaping; of what is not escaped, the figures, every word is ours.
 

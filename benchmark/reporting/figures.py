@@ -1,4 +1,6 @@
-"""The pictures of the leak and of the subsets: rows of marks with their 95 % intervals.
+"""Figures of the report as inline SVG, and those of the studies.
+
+The pictures of the leak and of the subsets: rows of marks with their 95 % intervals.
 
 What is drawn comes from benchmark.comparison.leak_study and .subset_study.
 

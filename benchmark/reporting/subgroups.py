@@ -1,4 +1,6 @@
-"""Test faces that the best network reads wrongly, surest first: drawn ones, or those asked for.
+"""The report on subgroups, and on test faces that the best network gets wrong.
+
+Test faces that the best network reads wrongly, surest first: drawn ones, or those asked for.
 
 For whom the best network fails, and whether that is more than chance makes.
 """

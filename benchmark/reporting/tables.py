@@ -1,4 +1,6 @@
-"""A leaderboard as one HTML page that needs nothing else: sorted by a click, filtered by a word.
+"""Leaderboards as Markdown, LaTeX and HTML.
+
+A leaderboard as one HTML page that needs nothing else: sorted by a click, filtered by a word.
 
 Every text is escaped by Jinja2. Without scripts the page still shows all rows, by rank.
 

@@ -1,4 +1,6 @@
-"""Where a run has got to, kept in its folder as often as that is worth its time.
+"""Checkpoints during a run, how often they are written, and final weights.
+
+Where a run has got to, kept in its folder as often as that is worth its time.
 
 Keeping a VGG16 takes longer than an epoch on its cached features: kept after each, that took half
 of a run (docs/PERFORMANCE.md). So a kill may cost more than the epoch it interrupts: seconds of

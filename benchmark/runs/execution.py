@@ -1,4 +1,6 @@
-"""How one run is computed: precision and layout, what is cached, how steps are made.
+"""Execution options of a run: precision, cache, CUDA graph, and whether compiling pays.
+
+How one run is computed: precision and layout, what is cached, how steps are made.
 
 None of it is part of a run's identity; all of it is written into its experiment.json, with the
 seconds that it took.

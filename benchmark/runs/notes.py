@@ -1,4 +1,6 @@
-"""What a run and a data set say of themselves wherever they are shown: notes, tags, parameters.
+"""A run in words: notes, tags and parameters, as escaped Markdown.
+
+What a run and a data set say of themselves wherever they are shown: notes, tags, parameters.
 
 A card's text: Markdown that no name can break, and the same as one HTML page of its own.
 """

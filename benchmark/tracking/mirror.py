@@ -1,4 +1,6 @@
-"""One run's folder → one run of MLflow.
+"""One run's folder as one run of MLflow, with its data sets as inputs.
+
+One run's folder → one run of MLflow.
 
 Mirroring is idempotent. A run is found by its identity, an epoch is logged unless its step is
 there, and artifacts are sent once the run is done; so a lost server, a killed process or a

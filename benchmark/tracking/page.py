@@ -1,4 +1,6 @@
-"""What a stranger meets in MLflow: the page to land on, its columns, and links into a run.
+"""Views and links of the MLflow UI.
+
+What a stranger meets in MLflow: the page to land on, its columns, and links into a run.
 
 Where MLflow has each run, by its identity: what links into its pages are made of.
 """

@@ -1,4 +1,6 @@
-"""How busy the machine is while a run trains, sampled by MLflow; runs under a minute have none.
+"""The MLflow store: opened under a lock, repaired; system metrics of long runs.
+
+How busy the machine is while a run trains, sampled by MLflow; runs under a minute have none.
 
 Where MLflow keeps what it mirrors: opened under a lock, repaired, and its errors explained.
 """

@@ -1,4 +1,6 @@
-"""What the frozen part of a network makes of every face, computed once and kept for all runs.
+"""The prefix cache: its key, and activations of the frozen part computed once.
+
+What the frozen part of a network makes of every face, computed once and kept for all runs.
 
 Heads, seeds and tuning trials on the same frozen part share one file, whatever else they train:
 the key is the weights themselves (prefix_key). The files are prefix_files' room; whatever goes

@@ -1,4 +1,6 @@
-"""One optimiser step after another, and how the host hands them to the device.
+"""Optimiser steps, and the totals that an epoch's steps add up to.
+
+One optimiser step after another, and how the host hands them to the device.
 
 Eagerly, operation by operation; or, on CUDA, as a graph that was recorded once and is replayed:
 a network of many small kernels is else bound by the host that launches them. What a step computes

@@ -1,4 +1,6 @@
-"""MLflow is told of every trial; trouble with it is said once and stops nothing.
+"""What a search leaves: tables, pages, grids, and its trials in MLflow.
+
+MLflow is told of every trial; trouble with it is said once and stops nothing.
 
 What a killed process could not tell, the next one tells when it begins.
 

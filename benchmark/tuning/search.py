@@ -1,4 +1,6 @@
-"""The loop of a search. It yields what happens; whoever reads it shows, counts or stops.
+"""The loop of a search, and the objective that trains a trial.
+
+The loop of a search. It yields what happens; whoever reads it shows, counts or stops.
 
 Reading no further stops it as Ctrl-C does: the running trial is marked and queued again, and the
 same search goes on next time.

@@ -1,4 +1,6 @@
-"""What a search is: an experiment, what may change about it, on which faces, and by whom chosen.
+"""A search: experiment, space, samplers, pruners and Optuna's storage.
+
+What a search is: an experiment, what may change about it, on which faces, and by whom chosen.
 
 A study is named by all that would make its trials incomparable with another's: a changed space,
 definition, data set or trainer is a new study. Who samples and who prunes may change on the way.

@@ -17,17 +17,17 @@ dataset=${DATASET:-utkface-100}
 out=${OUT:-packed}
 runs=${FACEBENCH_RUNS_DIR:-mlruns}
 mkdir -p "$out"
+out=$(cd "$out" && pwd)
 
-pack() {
-    for done in "$runs"/work/*/done.json; do
+pack() (
+    cd "$runs/work" 2>/dev/null || return 0
+    for done in */done.json; do
         [ -f "$done" ] || continue
-        folder=$(dirname "$done")
-        name=$(basename "$folder")
+        name=$(dirname "$done")
         [ -f "$out/$name.tar.gz" ] && continue
-        (cd "$runs/work" && tar -czf - "$name"/*.json "$name"/*.csv) > "$out/$name.part" &&
-            mv "$out/$name.part" "$out/$name.tar.gz"
+        tar -czf "$out/$name.part" "$name"/*.json "$name"/*.csv && mv "$out/$name.part" "$out/$name.tar.gz"
     done
-}
+)
 
 run() { # names seeds
     # A row that fails is said by facebench and by its exit code; the next row goes on.
