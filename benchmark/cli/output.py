@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -28,6 +28,9 @@ from rich.progress import (
 )
 
 from benchmark.errors import BenchmarkError, RunError
+
+if TYPE_CHECKING:
+    from benchmark.reporting.tables import Table
 
 SCHEMA = 1
 PLAIN_LINE_SECONDS = 20.0
@@ -286,3 +289,10 @@ def bytes_bar(name: str, *, quiet: bool = False) -> Iterator[Callable[[int, int 
             err.print(f"{escape(name)}: {tenths}0 % of {total / 1e6:,.1f} MB", soft_wrap=True)
 
     yield say
+
+
+def print_table(table: "Table") -> None:
+    """Print a table, as wide as the terminal lets it be."""
+    from benchmark.reporting.tables import terminal
+
+    out.print(terminal(table, out.width))

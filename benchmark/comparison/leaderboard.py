@@ -2,9 +2,8 @@
 
 Leaderboards: which experiments stand in which table, in what order, and which are missing.
 
-Built from the runs' folders alone. Rows are computed in benchmark.comparison.rows, and written as
-Markdown or CSV in benchmark.reporting.tables. Nothing here depends on the time or the machine, so
-that a leaderboard is byte-identical when nothing changed.
+Built from the runs' folders alone. Rows are computed in benchmark.comparison.rows. Nothing here
+depends on the time or the machine, so that a leaderboard is byte-identical when nothing changed.
 
 A leaderboard as plain values: tables of rows, and what a reader must know about them.
 

@@ -26,8 +26,8 @@ from benchmark.evaluation.artifacts import RebuiltRecord
 from benchmark.experiment.definition import Experiment, Suite
 from benchmark.models.weight_manifest import stored_path
 from benchmark.record import RunRecord, all_records
+from benchmark.reporting.board_tables import latex, markdown, page
 from benchmark.reporting.columns import csv_text, json_text
-from benchmark.reporting.tables import latex, markdown, page
 
 FORMATS: Final[dict[str, Callable[[Leaderboard], str]]] = {
     "md": markdown,

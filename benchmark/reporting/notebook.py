@@ -19,9 +19,9 @@ from benchmark.comparison.library import Library
 from benchmark.comparison.rows import Row, Run
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import read_predictions
+from benchmark.reporting.board_tables import markdown, page
 from benchmark.reporting.columns import COLUMNS, condition, flat_rows, narrowed, sort_by
 from benchmark.reporting.leaderboards import Places, leaderboards, runs_at_hand
-from benchmark.reporting.tables import markdown, page
 from benchmark.tasks import CLASS_NAMES, TASKS, TaskName, n_classes
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from benchmark.comparison.leaderboard import build
 from benchmark.comparison.rows import TaskScore, WorstGroup
 from benchmark.evaluation.predictions import LIMITS
 from benchmark.experiment.definition import Protocol
-from benchmark.reporting.tables import csv_text, markdown
+from benchmark.reporting.board_tables import csv_text, markdown
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 

@@ -13,7 +13,7 @@ from benchmark.comparison.references import majority_row
 from benchmark.comparison.rows import Row, Setting
 from benchmark.experiment.definition import Experiment
 from benchmark.files import write_text
-from benchmark.reporting.tables import csv_text, markdown
+from benchmark.reporting.board_tables import csv_text, markdown
 from benchmark.tasks import TaskName
 from tests.results.conftest import (
     RunBuilder,
@@ -277,7 +277,7 @@ def test_a_rebuild_is_byte_identical(runs: RunBuilder) -> None:
 
 def test_building_a_leaderboard_loads_neither_torch_nor_mlflow() -> None:
     code = (
-        "import sys, benchmark.reporting.tables\n"
+        "import sys, benchmark.reporting.board_tables\n"
         "sys.exit(', '.join({'torch', 'mlflow', 'matplotlib'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,8 +9,8 @@ import re
 import pytest
 
 from benchmark.comparison.rows import Row
+from benchmark.reporting.board_tables import grid_of, latex, markdown, page
 from benchmark.reporting.columns import COLUMNS, csv_text, json_text
-from benchmark.reporting.tables import grid_of, latex, markdown, page
 from tests.results.boards import NASTY, a_board, a_row, outcome
 
 BOARD = a_board(Row("reference", "majority class"), a_row(), Row("missing", NASTY))

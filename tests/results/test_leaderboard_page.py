@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmark.comparison.rows import Row
-from benchmark.reporting.tables import page
+from benchmark.reporting.board_tables import page
 from tests.results.boards import NASTY, a_board, a_row
 
 if TYPE_CHECKING:

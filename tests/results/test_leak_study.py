@@ -19,8 +19,8 @@ from benchmark.errors import RunError
 from benchmark.evaluation.figures import Caption
 from benchmark.evaluation.predictions import predictions_table, write_predictions
 from benchmark.experiment.definition import Experiment
+from benchmark.reporting.board_tables import markdown as markdown_board
 from benchmark.reporting.figures import study_figure
-from benchmark.reporting.tables import markdown as markdown_board
 from benchmark.runs.notes import run_name
 from benchmark.tasks import TASKS
 from tests.results.conftest import RunBuilder, certain, made_up_faces

@@ -22,7 +22,7 @@ from benchmark.evaluation.red_flags import (
 )
 from benchmark.files import write_json
 from benchmark.record import RunRecord
-from benchmark.reporting.tables import csv_text, markdown
+from benchmark.reporting.board_tables import csv_text, markdown
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 MTL = an_experiment("a")
