@@ -42,7 +42,7 @@ def test_a_page_with_comparisons_of_its_own_has_none_from_the_leaderboard(runs: 
             runs_at_hand(runs.runs_dir), places(runs), ("quick",), compared=compared
         )
         rows = [row for table in board.tables for row in table.rows if row.status == "done"]
-        assert any(row.against for row in rows) is compared
+        assert any(row.comparisons for row in rows) is compared
         assert any(note.startswith("Differences are") for note in board.notes) is compared
 
 

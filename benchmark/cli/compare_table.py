@@ -22,12 +22,12 @@ from benchmark.comparison.cells import (
     span,
     with_sd,
 )
-from benchmark.comparison.pairs import Comparison, Standing, Table
+from benchmark.comparison.pairs import Comparison, ComparisonTable, GroupScores
 from benchmark.comparison.rows import TaskScore
 from benchmark.comparison.verdicts import (
     COUNTERPARTS,
     Line,
-    by_arm,
+    by_group,
     by_pair,
     p_text,
     test_text,
@@ -49,10 +49,10 @@ def render(comparison: Comparison, width: int) -> Group:
     """Arrange a comparison for a terminal of `width` columns, 80 or more."""
     style = "bold yellow" if comparison.drawn else "bold"
     parts: list[RenderableType] = [Text(title_of(comparison), style=style)]
-    settings = dict.fromkeys(standing.arm.setting for standing in comparison.standings)
+    settings = dict.fromkeys(standing.group.setting for standing in comparison.groups)
     parts += [Text(setting_text(setting), style="dim") for setting in settings]
-    parts += ["", _standings(comparison, width)]
-    parts += [_bullet(f"{arm.label}: missing, {arm.why}") for arm in comparison.absent]
+    parts += ["", _groups(comparison, width)]
+    parts += [_bullet(f"{group.label}: missing, {group.why}") for group in comparison.absent]
     for table in comparison.tables:
         parts += ["", *_differences(table, width)]
     parts += ["", Text("How to read it", style="bold"), *map(_bullet, comparison.notes)]
@@ -66,13 +66,13 @@ def _bullet(text: str) -> RenderableType:
     return Padding(row, (0, 0, 0, 1))
 
 
-def _standings(comparison: Comparison, width: int) -> RichTable:
+def _groups(comparison: Comparison, width: int) -> RichTable:
     """Show each arm's accuracy: one line an arm where that fits, the interval below if not."""
     tasks = comparison.tasks
     heads = ["test accuracy, %", "seeds", *(TASK_TITLES[task] for task in tasks)]
-    names = [_name(standing) for standing in comparison.standings]
-    seeds = [seeds_text(standing.arm.seeds) for standing in comparison.standings]
-    scores = [[item.scores.get(task) for item in comparison.standings] for task in tasks]
+    names = [_name(standing) for standing in comparison.groups]
+    seeds = [seeds_text(standing.group.seeds) for standing in comparison.groups]
+    scores = [[item.scores.get(task) for item in comparison.groups] for task in tasks]
     lines = [names, seeds, *([accuracy_text(score) for score in column] for column in scores)]
     if _total(_widths(heads, lines)) > width:
         blocks = [names, seeds, *([_two_lines(score) for score in column] for column in scores)]
@@ -88,8 +88,8 @@ def _standings(comparison: Comparison, width: int) -> RichTable:
     return table
 
 
-def _name(standing: Standing) -> str:
-    return f"{standing.arm.label}{' (LEAKY)' if standing.arm.leaky else ''}"
+def _name(standing: GroupScores) -> str:
+    return f"{standing.group.label}{' (LEAKY)' if standing.group.leaky else ''}"
 
 
 def _two_lines(score: TaskScore | None) -> str:
@@ -118,13 +118,13 @@ class _Form:
     one_line: bool
 
 
-def _differences(table: Table, width: int) -> list[RenderableType]:
+def _differences(table: ComparisonTable, width: int) -> list[RenderableType]:
     """Show one table: pair by pair, then what it says in words and what is missing."""
     parts: list[RenderableType] = [Text(table.title, style="bold underline")]
     if table.lines:
         form = _form(table.lines, width)
         parts.append(_block(form, []))
-        pairs = by_arm(table.lines) if table.kind == "twins" else by_pair(table.lines)
+        pairs = by_group(table.lines) if table.kind == "twins" else by_pair(table.lines)
         for lines in pairs:
             parts += [*_pair_heading(table, lines), _block(form, lines)]
         parts += [Text(table.family, style="dim"), ""]
@@ -132,12 +132,12 @@ def _differences(table: Table, width: int) -> list[RenderableType]:
     return [*parts, *map(_bullet, table.gap_sentences)]
 
 
-def _pair_heading(table: Table, lines: Sequence[Line]) -> list[Text]:
+def _pair_heading(table: ComparisonTable, lines: Sequence[Line]) -> list[Text]:
     reference = COUNTERPARTS if table.kind == "twins" else lines[0].reference.label
     how = test_text(lines[0])
     if any(test_text(line) != how for line in lines):
         how = "; ".join(f"{TASK_TITLES[line.task]}: {test_text(line)}" for line in lines)
-    heading = [Text(lines[0].arm.label, style="bold"), Text(f"against {reference}")]
+    heading = [Text(lines[0].group.label, style="bold"), Text(f"against {reference}")]
     return [*heading, Text(how, style="dim")]
 
 

@@ -22,13 +22,13 @@ from benchmark.comparison.cells import (
     seeds_text,
 )
 from benchmark.comparison.leaderboard import Leaderboard, Table
-from benchmark.comparison.rows import Against, Row
+from benchmark.comparison.rows import Row, RowComparison
 from benchmark.tasks import TASK_TITLES, TaskName
 
 SHORTEST_NAME: Final = 16
 TOGETHER: Final = "together"
 
-Outcomes = dict[TaskName | None, Against]
+Outcomes = dict[TaskName | None, RowComparison]
 
 
 def differences_table(table: Table, width: int) -> RichTable | None:
@@ -38,7 +38,9 @@ def differences_table(table: Table, width: int) -> RichTable | None:
     """
     tasks: list[TaskName | None] = list(table.tasks)
     together = len(tasks) > 1 and any(
-        outcome.difference and outcome.task is None for row in table.rows for outcome in row.against
+        outcome.difference and outcome.task is None
+        for row in table.rows
+        for outcome in row.comparisons
     )
     if together:
         tasks.append(None)
@@ -90,7 +92,7 @@ def _comparisons(
     table: Table, row: Row, tasks: Sequence[TaskName | None], between: str
 ) -> Iterator[tuple[str, Cells]]:
     found: dict[str, Outcomes] = {}
-    for outcome in row.against:
+    for outcome in row.comparisons:
         if outcome.difference is not None:
             found.setdefault(_label(table, outcome), {})[_column(table, outcome)] = outcome
     for label, outcomes in found.items():
@@ -101,18 +103,18 @@ def _comparisons(
         yield f"study's row {row.study.row} printed", [Text(text, style="dim") for text in texts]
 
 
-def _label(table: Table, outcome: Against) -> str:
+def _label(table: Table, outcome: RowComparison) -> str:
     if outcome.kind == "twin":
         return "to its STL counterparts" if table.kind == "mtl" else "to its MTL counterpart"
     return "to the first row" if outcome.kind == "first" else f"to {outcome.other}"
 
 
-def _column(table: Table, outcome: Against) -> TaskName | None:
+def _column(table: Table, outcome: RowComparison) -> TaskName | None:
     """Place what is told of all tasks together; of one task there is no other column."""
     return table.tasks[0] if len(table.tasks) == 1 else outcome.task
 
 
-def _cell(outcome: Against | None, between: str) -> Text:
+def _cell(outcome: RowComparison | None, between: str) -> Text:
     if outcome is None:
         return Text(NOTHING, style="dim")
     cell = Text(difference_text(outcome), style="bold" if outcome.significant else "")

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmark.comparison.pairs import NO_TASK, NOT_REGISTERED, why_no_counterpart
-from benchmark.comparison.rows import Against, Draft, Opponent
+from benchmark.comparison.rows import Draft, RowComparison, RowQuestion
 from benchmark.comparison.statistics import Difference, Family, difference_of, judge
 from benchmark.errors import RunError
 from benchmark.evaluation.answers import RightAnswers
@@ -22,7 +22,7 @@ from benchmark.evaluation.intervals import Floats
 from benchmark.experiment.definition import Experiment
 from benchmark.tasks import COMBINED_WEIGHTS, TaskName
 
-FAMILY_OF: Final[dict[Opponent, Family]] = {
+FAMILY_OF: Final[dict[RowQuestion, Family]] = {
     "twin": "mtl_stl",
     "defined": "compare_with",
     "first": "first",
@@ -34,7 +34,7 @@ SHARED: Final = "the same runs"
 class Meeting:
     """A row and who it is to be set against, on one task or (None) on all together."""
 
-    kind: Opponent
+    kind: RowQuestion
     ours: Draft
     other: str
     task: TaskName | None
@@ -127,7 +127,7 @@ def _as_defined(
         yield Meeting("defined", draft, other, None, why=NO_TASK)
 
 
-def set_against(meetings: Sequence[Meeting]) -> dict[int, tuple[Against, ...]]:
+def set_against(meetings: Sequence[Meeting]) -> dict[int, tuple[RowComparison, ...]]:
     """Compare all that a leaderboard's rows meet; by `id` of the row's draft."""
     told: list[tuple[Meeting, _Contest | str]] = []
     differences: dict[Hashable, Difference] = {}
@@ -144,14 +144,14 @@ def set_against(meetings: Sequence[Meeting]) -> dict[int, tuple[Against, ...]]:
         for meeting, contest in told
         if isinstance(contest, _Contest)
     )
-    found: dict[int, list[Against]] = defaultdict(list)
+    found: dict[int, list[RowComparison]] = defaultdict(list)
     for meeting, contest in told:
         about = (meeting.kind, meeting.other, meeting.task)
         if isinstance(contest, str):
-            outcome = Against(*about, why=contest)
+            outcome = RowComparison(*about, why=contest)
         else:
             ours = judged[contest.key].of(differences[contest.sides])
-            outcome = Against(*about, ours, of_trainings_alone=len(contest.ours) == 1)
+            outcome = RowComparison(*about, ours, of_trainings_alone=len(contest.ours) == 1)
         found[id(meeting.ours)].append(outcome)
     return {who: tuple(outcomes) for who, outcomes in found.items()}
 

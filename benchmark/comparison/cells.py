@@ -5,10 +5,10 @@ from typing import Final
 
 from benchmark.comparison.leaderboard import Leaderboard, Table
 from benchmark.comparison.rows import (
-    Against,
     CombinedScore,
     GroupGap,
     Row,
+    RowComparison,
     Setting,
     TaskScore,
     WorstGroup,
@@ -72,14 +72,14 @@ def gap_text(gap: GroupGap | None) -> str:
     return f"{percent(gap.gap)} ({span(gap.low, gap.high)}), by chance {percent(gap.chance)}"
 
 
-def difference_text(outcome: Against | None) -> str:
+def difference_text(outcome: RowComparison | None) -> str:
     """Write a difference in points; `*` where it is significant after correction."""
     if outcome is None or outcome.difference is None:
         return NOTHING
     return f"{points(outcome.difference.accuracy)}{SIGNIFICANT if outcome.significant else ''}"
 
 
-def ends_text(outcome: Against | None) -> str:
+def ends_text(outcome: RowComparison | None) -> str:
     """Write a difference's interval and corrected p: `+0.3 to +2.1, p 0.013`."""
     if outcome is None or outcome.judged is None:
         return ""

@@ -22,7 +22,15 @@ from typing import Final, Literal
 from benchmark.comparison.against import SHARED, Meeting, Opponents, meetings_of, set_against
 from benchmark.comparison.pairs import Gap, gap_sentences
 from benchmark.comparison.references import LOGISTIC
-from benchmark.comparison.rows import Against, Draft, Row, Run, Setting, draft_row, give_intervals
+from benchmark.comparison.rows import (
+    Draft,
+    Row,
+    RowComparison,
+    Run,
+    Setting,
+    draft_row,
+    give_intervals,
+)
 from benchmark.comparison.run_groups import (
     FamilyKey,
     differences_of,
@@ -145,7 +153,7 @@ def reading_notes(tables: Sequence[Table], families: Iterable[Sequence[Run]]) ->
 def _against_notes(tables: Sequence[Table]) -> Iterator[str]:
     """Say how rows were set against each other, and who was missing there."""
     rows = [row for table in tables for row in table.rows]
-    outcomes = [outcome for row in rows for outcome in row.against]
+    outcomes = [outcome for row in rows for outcome in row.comparisons]
     judged = [outcome.judged for outcome in outcomes if outcome.judged]
     if judged:
         yield (
@@ -167,7 +175,7 @@ def _against_notes(tables: Sequence[Table]) -> Iterator[str]:
         [
             Gap(row.name, outcome.other, outcome.why, outcome.task)
             for row in rows
-            for outcome in row.against
+            for outcome in row.comparisons
             if outcome.why and outcome.kind != "first"
         ]
     )
@@ -413,16 +421,16 @@ def _meetings(rows: Sequence[Shown], opponents: Opponents) -> Iterator[Meeting]:
         yield from meetings_of(draft, opponents, first)
 
 
-def _met(shown: Shown, outcomes: Mapping[int, tuple[Against, ...]]) -> Row:
+def _met(shown: Shown, outcomes: Mapping[int, tuple[RowComparison, ...]]) -> Row:
     """Give a row what came of its comparisons."""
     if isinstance(shown, Row):
         return shown
     against = outcomes.get(id(shown), ())
     tied = shown.row.rank is not None and any(map(_is_tie, against))
-    shown.row = dataclasses.replace(shown.row, against=against, tied=tied)
+    shown.row = dataclasses.replace(shown.row, comparisons=against, tied=tied)
     return shown.row
 
 
-def _is_tie(outcome: Against) -> bool:
+def _is_tie(outcome: RowComparison) -> bool:
     same = outcome.judged is not None and not outcome.significant
     return outcome.kind == "first" and (same or outcome.why == SHARED)

@@ -17,15 +17,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark.comparison.cells import NOTHING
-from benchmark.comparison.library import Arm, Library
+from benchmark.comparison.library import Library, RunGroup
 from benchmark.comparison.statistics import difference_of
 from benchmark.comparison.study_page import (
     Mark,
     Rate,
-    Sentence,
     StudyPage,
     StudyPanel,
     StudyPicture,
+    StudySentence,
     StudyTable,
     change_text,
     rate_of,
@@ -94,7 +94,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Score:
+class LeakScore:
     """One row of the table: some models on some faces."""
 
     key: str
@@ -132,14 +132,14 @@ class NetworkLeak:
 
     label: str
     """The experiment's name without the ending."""
-    scores: tuple[Score, ...]
+    scores: tuple[LeakScore, ...]
     steps: tuple[Step, ...]
     alone: tuple[Step, ...]
     study: StudyRow | None
     """What the study printed, where architecture and weights are its own."""
     notes: tuple[str, ...]
 
-    def score(self, key: str) -> Score | None:
+    def score(self, key: str) -> LeakScore | None:
         """Find a score by its key."""
         return next((score for score in self.scores if score.key == key), None)
 
@@ -160,15 +160,15 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
     Raises RunError where no network was run under the protocol `published`, or the files of a run
     do not fit together.
     """
-    groups: dict[str, dict[str, Arm]] = {}
+    groups: dict[str, dict[str, RunGroup]] = {}
     absent: dict[str, list[str]] = {}
     studies: dict[str, Experiment] = {}
     names = {item.name for item in experiments}
     for item in experiments:
         label, ending = _place(item.name, names)
         studies.setdefault(label, item)
-        found = library.experiment_arm(item.name, dataset)
-        if isinstance(found, Arm):
+        found = library.run_group(item.name, dataset)
+        if isinstance(found, RunGroup):
             groups.setdefault(label, {})[ending] = found
         else:
             why = "" if found.why == NOT_RUN else f" ({found.why})"
@@ -200,7 +200,7 @@ def _place(name: str, names: Collection[str]) -> tuple[str, str]:
     return label, ending
 
 
-def _network(label: str, groups: Mapping[str, Arm], first: Experiment) -> NetworkLeak:
+def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> NetworkLeak:
     sides = {ending: _side(group) for ending, group in groups.items()}
     chain = {ending: sides[ending] for ending in CHAIN if ending in sides}
     common = None
@@ -233,17 +233,17 @@ def _network(label: str, groups: Mapping[str, Arm], first: Experiment) -> Networ
     )  # fmt: skip
 
 
-def _names(groups: Mapping[str, Arm], *endings: str) -> tuple[str, ...]:
+def _names(groups: Mapping[str, RunGroup], *endings: str) -> tuple[str, ...]:
     return tuple(groups[ending].name for ending in endings)
 
 
-def _side(group: Arm) -> Side:
+def _side(group: RunGroup) -> Side:
     answers = read_answers([run.record for run in group.runs], group.tasks)
     right = {task: answers.right(task) for task in group.tasks}
     return Side(answers.faces[["file", "cluster"]], right, group.seeds)
 
 
-def _on_common_faces(group: Arm, faces: pd.DataFrame) -> Side | None:
+def _on_common_faces(group: RunGroup, faces: pd.DataFrame) -> Side | None:
     """Score leaky models on the leak-free test `faces`; None where a run did not predict them."""
     tables = []
     for run in group.runs:
@@ -262,8 +262,8 @@ def _on_common_faces(group: Arm, faces: pd.DataFrame) -> Side | None:
 
 
 def _scores(
-    groups: Mapping[str, Arm], sides: Mapping[str, Side], common: Side | None
-) -> Iterator[Score]:
+    groups: Mapping[str, RunGroup], sides: Mapping[str, Side], common: Side | None
+) -> Iterator[LeakScore]:
     published, name = sides[PUBLISHED], groups[PUBLISHED].name
     yield _score(PUBLISHED, "LEAKY · our replay, on its own test faces", published, name)
     exposure = _exposure(groups[PUBLISHED], published.faces["file"])
@@ -280,13 +280,13 @@ def _scores(
             yield _score(ending, words, sides[ending], group.name)
 
 
-def _score(key: str, title: str, side: Side, experiment: str) -> Score:
+def _score(key: str, title: str, side: Side, experiment: str) -> LeakScore:
     clusters = side.faces["cluster"].to_numpy()
     rates = {task: rate_of(right, clusters) for task, right in side.right.items()}
-    return Score(key, title, title.startswith("LEAKY"), len(side.faces), rates, experiment)
+    return LeakScore(key, title, title.startswith("LEAKY"), len(side.faces), rates, experiment)
 
 
-def _exposure(group: Arm, files: pd.Series) -> npt.NDArray[np.str_]:
+def _exposure(group: RunGroup, files: pd.Series) -> npt.NDArray[np.str_]:
     """Read how each test face was met, in the order of `files`; equal for all seeds."""
     record = group.runs[0].record
     short, fix = record.identity[:12], "Remove the run's folder and run the experiment again"
@@ -309,7 +309,7 @@ def _exposure(group: Arm, files: pd.Series) -> npt.NDArray[np.str_]:
 
 
 def _steps(
-    groups: Mapping[str, Arm], sides: Mapping[str, Side], common: Side | None
+    groups: Mapping[str, RunGroup], sides: Mapping[str, Side], common: Side | None
 ) -> Iterator[Step]:
     """Give all steps in their order; what was not run is changed by the next that was."""
     before, before_ending, together = sides[PUBLISHED], PUBLISHED, []
@@ -367,7 +367,7 @@ def _values(side: Side, task: TaskName, files: pd.Series) -> npt.NDArray[np.floa
     return values
 
 
-def _training_notes(label: str, groups: Mapping[str, Arm], first: Experiment) -> Iterator[str]:
+def _training_notes(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> Iterator[str]:
     recipe = first.recipe
     if first.study is None:
         yield (
@@ -433,7 +433,7 @@ def leak_page(study: LeakStudy) -> StudyPage:
     )
 
 
-def _sentences(network: NetworkLeak) -> Iterator[Sentence]:
+def _sentences(network: NetworkLeak) -> Iterator[StudySentence]:
     published = network.scores[0]
     said = ", ".join(
         f"{_triple(score.rates)} % on the {score.n_test:,} test faces {words}"
@@ -443,7 +443,7 @@ def _sentences(network: NetworkLeak) -> Iterator[Sentence]:
     printed = ""
     if network.study is not None:
         printed = f"the study printed {_printed(network.study)} % for its row {network.study.row}; "
-    yield Sentence(
+    yield StudySentence(
         f"{network.label}: {printed}our replay scores LEAKY {_triple(published.rates)} % "
         f"({' / '.join(TASK_TITLES[task] for task in published.rates)}), {said}.",
         (published.experiment,),
@@ -454,7 +454,7 @@ def _sentences(network: NetworkLeak) -> Iterator[Sentence]:
             points(_mean(honest.rates, task) - _mean(published.rates, task))
             for task in honest.rates
         )
-        yield Sentence(
+        yield StudySentence(
             f"{network.label}, trained, selected and tested without the leak: "
             f"{_triple(honest.rates)} % on {honest.n_test:,} faces; against the leaky score "
             f"{fall} pp.",

@@ -27,7 +27,7 @@ from benchmark.tasks import TASKS, TaskName
 
 
 @dataclass(frozen=True)
-class Arm:
+class RunGroup:
     """One side of a comparison: finished runs of one family, a run per seed."""
 
     label: str
@@ -78,14 +78,14 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Absent:
+class NotRun:
     """An experiment that has no runs to compare."""
 
     label: str
     why: str
 
 
-def why_not_comparable(one: Arm, other: Arm) -> str | None:
+def why_not_comparable(one: RunGroup, other: RunGroup) -> str | None:
     """Say why two arms must not be compared, or None: settings, leaks, shared runs; not faces."""
     here, there = one.setting, other.setting
     told = [
@@ -97,7 +97,7 @@ def why_not_comparable(one: Arm, other: Arm) -> str | None:
         ),
         ("the split", here.split_digest[:8], there.split_digest[:8]),
         ("the people tested", *(s.subset.label if s.subset else "everyone" for s in (here, there))),
-        ("leaks", *("LEAKY" if arm.leaky else "honest" for arm in (one, other))),
+        ("leaks", *("LEAKY" if group.leaky else "honest" for group in (one, other))),
     ]
     shared = sorted(set(one.identities) & set(other.identities))
     if shared:
@@ -106,22 +106,22 @@ def why_not_comparable(one: Arm, other: Arm) -> str | None:
     return f"they differ in {', '.join(differing)}" if differing else None
 
 
-def contestants(reference: Arm, arm: Arm) -> tuple[Arm, Arm]:
+def contestants(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGroup]:
     """Give who really meets: both arms whole, or one run of each.
 
     Where one arm has a single run, no claim about its experiment is possible, and a single run of
     the other stands against it: of the same seed if there is one, else of the lowest; never the
     best.
     """
-    if reference.speaks_for_the_experiment and arm.speaks_for_the_experiment:
-        return reference, arm
-    shared = sorted(set(reference.seeds) & set(arm.seeds))
-    return _single(reference, shared), _single(arm, shared)
+    if reference.speaks_for_the_experiment and group.speaks_for_the_experiment:
+        return reference, group
+    shared = sorted(set(reference.seeds) & set(group.seeds))
+    return _single(reference, shared), _single(group, shared)
 
 
-def _single(arm: Arm, seeds: Sequence[int]) -> Arm:
-    chosen = [run for run in arm.runs if run.record.seed in seeds[:1]] or arm.runs
-    return dataclasses.replace(arm, runs=(chosen[0],))
+def _single(group: RunGroup, seeds: Sequence[int]) -> RunGroup:
+    chosen = [run for run in group.runs if run.record.seed in seeds[:1]] or group.runs
+    return dataclasses.replace(group, runs=(chosen[0],))
 
 
 RUN_ID: Final = re.compile(r"[0-9a-f]{8,64}")
@@ -181,7 +181,7 @@ class Library:
             fix="`facebench list` shows the names, `facebench leaderboard --json` the ids",
         )
 
-    def run_arm(self, run: Run) -> Arm:
+    def group_of_run(self, run: Run) -> RunGroup:
         """Give the arm of a run that was named by its id; raise RunError if it is not done."""
         name, seed = run.definition["name"], run.record.seed
         if run.record.state != "done":
@@ -194,25 +194,25 @@ class Library:
         mark = ", ad hoc" if run.ad_hoc else ""
         label = f"{name} seed {seed} (run {run.record.identity[:8]}{mark})"
         remarks = ("ad hoc: changed on the command line",) if run.ad_hoc else ()
-        return Arm(label, (run,), by_id=True, remarks=remarks)
+        return RunGroup(label, (run,), by_id=True, remarks=remarks)
 
-    def experiment_arm(self, name: str, dataset: str) -> Arm | Absent:
+    def run_group(self, name: str, dataset: str) -> RunGroup | NotRun:
         """Give the arm of an experiment: its finished seeds, as it is defined now."""
         here = [run for run in self._current_runs(name) if run.setting.dataset == dataset]
         done = [run for run in here if run.record.state == "done"]
         if not done:
-            return Absent(name, self._why_absent(name, here))
+            return NotRun(name, self._why_absent(name, here))
         families: dict[str, list[Run]] = defaultdict(list)
         for run in sorted(done, key=lambda run: run.record.seed):
             families[run.record.family].append(run)
         meant = self._meant(list(families.values()))
         if len(meant) > 1:
             ids = "; ".join(", ".join(run.short_identity for run in runs) for runs in meant)
-            return Absent(
+            return NotRun(
                 name, f"its runs are of {len(meant)} kinds ({_how_they_differ(meant)}): {ids}"
             )
         left_out = [run for runs in families.values() if runs is not meant[0] for run in runs]
-        return Arm(name, tuple(meant[0]), remarks=_left_out(left_out))
+        return RunGroup(name, tuple(meant[0]), remarks=_left_out(left_out))
 
     def datasets_of(self, name: str) -> list[str]:
         """Name the data sets on which an experiment, as it is defined now, has finished runs."""

@@ -23,10 +23,10 @@ from typing import Final, Literal
 import numpy as np
 
 from benchmark.comparison.library import (
-    Absent,
-    Arm,
     Library,
+    NotRun,
     Request,
+    RunGroup,
     choose_dataset,
     contestants,
     why_not_comparable,
@@ -60,7 +60,7 @@ NO_TASK: Final = "no task in common"
 class Gap:
     """A comparison that was not made, and why."""
 
-    arm: str
+    group: str
     reference: str
     why: str
     task: TaskName | None = None
@@ -71,18 +71,18 @@ class Gap:
 class Meeting:
     """Two arms to be compared, before anything is read."""
 
-    reference: Arm
-    arm: Arm
+    reference: RunGroup
+    group: RunGroup
     tasks: tuple[TaskName, ...]
 
     @property
     def couple(self) -> Couple:
         """The labels of both, whichever is the reference."""
-        return frozenset((self.arm.label, self.reference.label))
+        return frozenset((self.group.label, self.reference.label))
 
 
 @dataclass
-class Plan:
+class PairPlan:
     """Who is to meet, and who cannot."""
 
     meetings: list[Meeting] = field(default_factory=list)
@@ -91,101 +91,108 @@ class Plan:
     @property
     def pairs(self) -> set[Couple]:
         """Who is in it, whether they can meet or not."""
-        missing = {frozenset((gap.arm, gap.reference)) for gap in self.gaps}
+        missing = {frozenset((gap.group, gap.reference)) for gap in self.gaps}
         return {item.couple for item in self.meetings} | missing
 
-    def drop(self, others: "Plan") -> None:
+    def drop(self, others: "PairPlan") -> None:
         """Leave out the pairs that stand in another plan, either way round."""
         theirs = others.pairs
         self.meetings = [item for item in self.meetings if item.couple not in theirs]
-        self.gaps = [gap for gap in self.gaps if frozenset((gap.arm, gap.reference)) not in theirs]
+        self.gaps = [
+            gap for gap in self.gaps if frozenset((gap.group, gap.reference)) not in theirs
+        ]
 
 
-def named_arms(library: Library, requests: Sequence[Request], dataset: str) -> list[Arm | Absent]:
+def named_groups(
+    library: Library, requests: Sequence[Request], dataset: str
+) -> list[RunGroup | NotRun]:
     """Find the arms that were named, each once, in their order."""
-    found: dict[str, Arm | Absent] = {}
+    found: dict[str, RunGroup | NotRun] = {}
     for item in requests:
         if item.run is not None:
-            arm = library.run_arm(item.run)
-            found.setdefault(arm.label, arm)
+            group = library.group_of_run(item.run)
+            found.setdefault(group.label, group)
         else:
             for name in item.names:
                 if name not in found:
-                    found[name] = library.experiment_arm(name, dataset)
+                    found[name] = library.run_group(name, dataset)
     return list(found.values())
 
 
 def asked_plan(
     library: Library,
-    named: Sequence[Arm | Absent],
+    named: Sequence[RunGroup | NotRun],
     kind: Kind,
     tasks: Sequence[TaskName],
     dataset: str,
-) -> Plan:
+) -> PairPlan:
     """Plan the meetings that were asked for."""
-    plan = Plan()
+    plan = PairPlan()
     if kind == "first":
         pairs = [(named[0], other) for other in named[1:]]
     elif kind == "all":
         pairs = list(itertools.combinations(named, 2))
     else:
         pairs = list(_as_defined(library, named, dataset))
-    for reference, arm in pairs:
-        plan_meeting(plan, reference, arm, tasks)
+    for reference, group in pairs:
+        plan_pair(plan, reference, group, tasks)
     return plan
 
 
 def _as_defined(
-    library: Library, named: Sequence[Arm | Absent], dataset: str
-) -> Iterator[tuple[Arm | Absent, Arm | Absent]]:
+    library: Library, named: Sequence[RunGroup | NotRun], dataset: str
+) -> Iterator[tuple[RunGroup | NotRun, RunGroup | NotRun]]:
     """Pair each experiment with the one its definition names, in the suite or not."""
-    by_label = {arm.label: arm for arm in named}
-    for arm in named:
-        definition = library.experiments.get(arm.label)
+    by_label = {group.label: group for group in named}
+    for group in named:
+        definition = library.experiments.get(group.label)
         if definition is not None and definition.compare_with is not None:
             other = definition.compare_with
-            yield by_label.get(other) or library.experiment_arm(other, dataset), arm
+            yield by_label.get(other) or library.run_group(other, dataset), group
 
 
-def plan_meeting(
-    plan: Plan, reference: Arm | Absent, arm: Arm | Absent, tasks: Sequence[TaskName]
+def plan_pair(
+    plan: PairPlan,
+    reference: RunGroup | NotRun,
+    group: RunGroup | NotRun,
+    tasks: Sequence[TaskName],
 ) -> None:
     """Plan one comparison on the tasks that both predict, or say why there is none."""
-    missing = [side for side in (reference, arm) if isinstance(side, Absent)]
-    if isinstance(reference, Absent) or isinstance(arm, Absent):
+    missing = [side for side in (reference, group) if isinstance(side, NotRun)]
+    if isinstance(reference, NotRun) or isinstance(group, NotRun):
         why = "; ".join(f"{side.label}: {side.why}" for side in missing)
-        plan.gaps.append(Gap(arm.label, reference.label, why))
+        plan.gaps.append(Gap(group.label, reference.label, why))
         return
-    shared = tuple(task for task in tasks if task in arm.tasks and task in reference.tasks)
+    shared = tuple(task for task in tasks if task in group.tasks and task in reference.tasks)
     if shared:
-        plan.meetings.append(Meeting(reference, arm, shared))
+        plan.meetings.append(Meeting(reference, group, shared))
     else:
-        plan.gaps.append(Gap(arm.label, reference.label, NO_TASK))
+        plan.gaps.append(Gap(group.label, reference.label, NO_TASK))
 
 
 def counterparts_plan(
-    library: Library, named: Sequence[Arm | Absent], dataset: str, tasks: Sequence[TaskName]
-) -> Plan:
+    library: Library, named: Sequence[RunGroup | NotRun], dataset: str, tasks: Sequence[TaskName]
+) -> PairPlan:
     """Plan the comparisons of every MTL experiment with its single-task counterparts."""
-    plan = Plan()
-    for arm in named:
-        mtl = library.experiments.get(arm.label)
-        if mtl is None or len(mtl.head.tasks) == 1 or isinstance(arm, Absent):
+    plan = PairPlan()
+    for group in named:
+        mtl = library.experiments.get(group.label)
+        if mtl is None or len(mtl.head.tasks) == 1 or isinstance(group, NotRun):
             continue
         for task in (task for task in mtl.head.tasks if task in tasks):
             name = mtl.twin_name(task)
             twin = _twin(library, mtl, name, dataset)
-            if isinstance(twin, Absent):
-                plan.gaps.append(Gap(arm.label, name, twin.why, task))
+            if isinstance(twin, NotRun):
+                plan.gaps.append(Gap(group.label, name, twin.why, task))
             else:
-                plan.meetings.append(Meeting(twin, arm, (task,)))
+                plan.meetings.append(Meeting(twin, group, (task,)))
     return plan
 
 
-def _twin(library: Library, mtl: Experiment, name: str, dataset: str) -> Arm | Absent:
+def _twin(library: Library, mtl: Experiment, name: str, dataset: str) -> RunGroup | NotRun:
     """Find a single-task counterpart, or say why it is not one or not there."""
     why = why_no_counterpart(mtl, library.experiments.get(name))
-    return Absent(name, why) if why else library.experiment_arm(name, dataset)
+    return NotRun(name, why) if why else library.run_group(name, dataset)
 
 
 def why_no_counterpart(one: Experiment, other: Experiment | None) -> str:
@@ -202,10 +209,10 @@ def gap_sentences(gaps: Sequence[Gap]) -> Iterator[str]:
     lacking: dict[str, dict[str, list[Gap]]] = {}
     for gap in gaps:
         if gap.task is None:
-            yield f"{gap.arm} against {gap.reference}: not compared, {gap.why}."
+            yield f"{gap.group} against {gap.reference}: not compared, {gap.why}."
             continue
         named = "" if gap.why == NOT_REGISTERED else f"{gap.reference}: "
-        lacking.setdefault(gap.arm, {}).setdefault(f"{named}{gap.why}", []).append(gap)
+        lacking.setdefault(gap.group, {}).setdefault(f"{named}{gap.why}", []).append(gap)
     networks: dict[str, list[str]] = {}
     for network, reasons in lacking.items():
         parts = [
@@ -217,7 +224,7 @@ def gap_sentences(gaps: Sequence[Gap]) -> Iterator[str]:
         yield f"Single-task counterparts missing of {joined(names)}: {missing}."
 
 
-def reading_notes(lines: Sequence[Line], arms: Sequence[Arm]) -> Iterator[str]:
+def reading_notes(lines: Sequence[Line], groups: Sequence[RunGroup]) -> Iterator[str]:
     """Say how the numbers of these very tables are to be read."""
     yield (
         "A difference is the arm minus its reference on the same test faces, in percentage points "
@@ -236,7 +243,7 @@ def reading_notes(lines: Sequence[Line], arms: Sequence[Arm]) -> Iterator[str]:
             "hold the variance of both (docs/METHODS.md)."
         )
     yield from _single_run_notes([line for line in lines if line.of_trainings_alone])
-    yield from _arm_notes(arms)
+    yield from _group_notes(groups)
 
 
 def _single_run_notes(lines: Sequence[Line]) -> Iterator[str]:
@@ -255,13 +262,13 @@ def _single_run_notes(lines: Sequence[Line]) -> Iterator[str]:
         )
 
 
-def _arm_notes(arms: Sequence[Arm]) -> Iterator[str]:
+def _group_notes(groups: Sequence[RunGroup]) -> Iterator[str]:
     """Say what is particular about the arms themselves."""
-    for arm in arms:
-        leak = ("LEAKY: test faces were seen in training",) if arm.leaky else ()
-        for remark in (*leak, *arm.remarks):
-            yield f"{arm.label}: {remark}."
-    versions = {str(arm.runs[0].about.get("trainer_version")) for arm in arms}
+    for group in groups:
+        leak = ("LEAKY: test faces were seen in training",) if group.leaky else ()
+        for remark in (*leak, *group.remarks):
+            yield f"{group.label}: {remark}."
+    versions = {str(group.runs[0].about.get("trainer_version")) for group in groups}
     if len(versions) > 1:
         yield f"The arms were trained by trainer versions {joined(sorted(versions))}."
 
@@ -281,7 +288,7 @@ FAMILY_OF: Final[dict[Kind, Family]] = {
 
 
 @dataclass(frozen=True)
-class Table:
+class ComparisonTable:
     """The differences of one question."""
 
     kind: Kind
@@ -312,10 +319,10 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Standing:
+class GroupScores:
     """An arm by itself: its scores on the test faces."""
 
-    arm: Arm
+    group: RunGroup
     scores: dict[TaskName, TaskScore]
 
 
@@ -326,9 +333,9 @@ class Comparison:
     dataset: str
     drawn: bool
     tasks: tuple[TaskName, ...]
-    standings: tuple[Standing, ...]
-    absent: tuple[Absent, ...]
-    tables: tuple[Table, ...]
+    groups: tuple[GroupScores, ...]
+    absent: tuple[NotRun, ...]
+    tables: tuple[ComparisonTable, ...]
     notes: tuple[str, ...]
     """How these very tables are to be read."""
     limits: tuple[str, ...]
@@ -341,15 +348,17 @@ class Book:
     tasks: tuple[TaskName, ...] = TASKS
     _read: dict[tuple[str, ...], Answers | RunError] = field(default_factory=dict)
 
-    def answers(self, arm: Arm) -> Answers:
+    def answers(self, group: RunGroup) -> Answers:
         """Read an arm's answers to the tasks in question; raise RunError where they cannot be."""
-        if arm.identities not in self._read:
-            tasks = [task for task in arm.tasks if task in self.tasks]
+        if group.identities not in self._read:
+            tasks = [task for task in group.tasks if task in self.tasks]
             try:
-                self._read[arm.identities] = read_answers([run.record for run in arm.runs], tasks)
+                self._read[group.identities] = read_answers(
+                    [run.record for run in group.runs], tasks
+                )
             except RunError as error:
-                self._read[arm.identities] = error
-        found = self._read[arm.identities]
+                self._read[group.identities] = error
+        found = self._read[group.identities]
         if isinstance(found, RunError):
             raise found
         return found
@@ -374,9 +383,9 @@ def compare(
     requests = [library.request(argument) for argument in arguments]
     where = choose_dataset(library, requests, dataset)
     book = Book(tuple(task for task in TASKS if task in tasks))
-    named = named_arms(library, requests, where)
+    named = named_groups(library, requests, where)
     of_suites = all(item.kind == "suite" for item in requests)
-    plans: dict[Kind, Plan] = {}
+    plans: dict[Kind, PairPlan] = {}
     if not all_pairs and (of_suites or len(named) == 1):
         plans["twins"] = counterparts_plan(library, named, where, book.tasks)
         plans["defined"] = asked_plan(library, named, "defined", book.tasks, where)
@@ -387,7 +396,7 @@ def compare(
     strict = all(item.kind != "suite" for item in requests) and len(named) > 1
     judged = judge_plans({FAMILY_OF[kind]: plan for kind, plan in plans.items()}, book, strict)
     tables = tuple(
-        Table(kind, found.lines, found.gaps)
+        ComparisonTable(kind, found.lines, found.gaps)
         for kind in plans
         if (found := judged[FAMILY_OF[kind]]).lines or found.gaps
     )
@@ -406,7 +415,7 @@ class Found:
 
 
 def judge_plans(
-    plans: Mapping[Family, Plan], book: Book, strict: bool = False
+    plans: Mapping[Family, PairPlan], book: Book, strict: bool = False
 ) -> dict[Family, Found]:
     """Compare all that a page asks for, and judge it together: one verdict for each comparison.
 
@@ -426,16 +435,17 @@ def judge_plans(
                     raise
                 why = error.found
             if why is None:
-                key = (*meeting.arm.identities, "", *meeting.reference.identities, *meeting.tasks)
+                key = (*meeting.group.identities, "", *meeting.reference.identities, *meeting.tasks)
                 known[key] = known.get(key) or _differences(meeting, book)
                 compared += [(family, item) for item in known[key]]
             elif strict:
                 raise RunError(
-                    f"{meeting.arm.label} and {meeting.reference.label} cannot be compared: {why}",
+                    f"{meeting.group.label} and {meeting.reference.label} cannot be compared: "
+                    f"{why}",
                     allowed="two arms trained apart, with the same test faces, split and protocol",
                 )
             else:
-                gaps[family].append(Gap(meeting.arm.label, meeting.reference.label, why))
+                gaps[family].append(Gap(meeting.group.label, meeting.reference.label, why))
         sizes[family] = len(compared) - before
     lines = iter(judge_lines(compared))
     return {
@@ -446,29 +456,29 @@ def judge_plans(
 
 def _obstacle(meeting: Meeting, book: Book) -> str | None:
     """Say why a meeting would not be fair; raise RunError where answers cannot be read."""
-    why = why_not_comparable(meeting.arm, meeting.reference)
+    why = why_not_comparable(meeting.group, meeting.reference)
     if why is not None:
         return why
-    ours, theirs = (book.answers(side) for side in (meeting.arm, meeting.reference))
+    ours, theirs = (book.answers(side) for side in (meeting.group, meeting.reference))
     differing = difference_in_faces(ours.faces, theirs.faces)
     return f"they were tested on different faces, {differing}" if differing else None
 
 
 def _differences(meeting: Meeting, book: Book) -> list[Compared]:
     """Compare two arms on their tasks."""
-    reference, arm = contestants(meeting.reference, meeting.arm)
+    reference, group = contestants(meeting.reference, meeting.group)
     theirs = _answers_of(reference, meeting.reference, book)
-    ours = _answers_of(arm, meeting.arm, book)
+    ours = _answers_of(group, meeting.group, book)
     clusters = ours.faces["cluster"].to_numpy(dtype=np.int64)
     compared: list[Compared] = []
     for task in meeting.tasks:
         truth = ours.faces[task].to_numpy(dtype=np.int64)
         pair = Pair(truth, clusters, theirs.predicted[task], ours.predicted[task])
-        compared.append((reference, arm, task, paired_difference(pair)))
+        compared.append((reference, group, task, paired_difference(pair)))
     return compared
 
 
-def _answers_of(contestant: Arm, whole: Arm, book: Book) -> Answers:
+def _answers_of(contestant: RunGroup, whole: RunGroup, book: Book) -> Answers:
     """Give the answers of all runs of an arm, or of the one that was chosen."""
     answers = book.answers(whole)
     if contestant.identities == whole.identities:
@@ -476,10 +486,10 @@ def _answers_of(contestant: Arm, whole: Arm, book: Book) -> Answers:
     return answers.of_run(whole.identities.index(contestant.identities[0]))
 
 
-def _nothing(named: Sequence[Arm | Absent], tables: Sequence[Table]) -> RunError:
+def _nothing(named: Sequence[RunGroup | NotRun], tables: Sequence[ComparisonTable]) -> RunError:
     gaps = [gap for table in tables for gap in table.gaps]
-    said = [f"{gap.arm} against {gap.reference}: {gap.why}" for gap in gaps]
-    alone = ", ".join(arm.label for arm in named)
+    said = [f"{gap.group} against {gap.reference}: {gap.why}" for gap in gaps]
+    alone = ", ".join(group.label for group in named)
     return RunError(
         f"nothing can be compared. {'. '.join(said) or f'{alone} has nothing to stand against'}",
         allowed="two arms or more with finished runs on the same test faces",
@@ -489,31 +499,31 @@ def _nothing(named: Sequence[Arm | Absent], tables: Sequence[Table]) -> RunError
 
 def _told(
     dataset: str,
-    named: Sequence[Arm | Absent],
+    named: Sequence[RunGroup | NotRun],
     meetings: Sequence[Meeting],
-    tables: tuple[Table, ...],
+    tables: tuple[ComparisonTable, ...],
     book: Book,
 ) -> Comparison:
     """Put the tables together with the arms by themselves and how to read both."""
     lines = [line for table in tables for line in table.lines]
-    met = {label for line in lines for label in (line.arm.label, line.reference.label)}
-    sides = [side for item in meetings for side in (item.reference, item.arm)]
-    arms = {arm.label: arm for arm in (*named, *sides) if isinstance(arm, Arm)}
-    whole = [arm for label, arm in arms.items() if label in met]
+    met = {label for line in lines for label in (line.group.label, line.reference.label)}
+    sides = [side for item in meetings for side in (item.reference, item.group)]
+    groups = {group.label: group for group in (*named, *sides) if isinstance(group, RunGroup)}
+    whole = [group for label, group in groups.items() if label in met]
     drawn = whole[0].setting.drawn
     return Comparison(
         dataset=dataset,
         drawn=drawn,
         tasks=tuple(task for task in TASKS if any(line.task == task for line in lines)),
-        standings=tuple(Standing(arm, standing_scores(book.answers(arm))) for arm in whole),
-        absent=tuple(arm for arm in named if isinstance(arm, Absent)),
+        groups=tuple(GroupScores(group, group_scores(book.answers(group))) for group in whole),
+        absent=tuple(group for group in named if isinstance(group, NotRun)),
         tables=tables,
         notes=tuple(reading_notes(lines, whole)),
         limits=LIMITS_DRAWN + LIMITS if drawn else LIMITS,
     )
 
 
-def standing_scores(answers: Answers) -> dict[TaskName, TaskScore]:
+def group_scores(answers: Answers) -> dict[TaskName, TaskScore]:
     """Score an arm by itself: mean over seeds, their sd, and the interval that leaderboards have.
 
     Wilson's for one run, a cluster bootstrap of the seed-averaged correctness for several.

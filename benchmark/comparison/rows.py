@@ -36,7 +36,7 @@ from benchmark.identity import steering_content
 from benchmark.record import RunRecord
 from benchmark.tasks import COMBINED_WEIGHTS, TASKS, TaskName
 
-Opponent = Literal["twin", "defined", "first"]
+RowQuestion = Literal["twin", "defined", "first"]
 """Its single-task (or multi-task) counterpart, the one its definition names, the table's first."""
 
 
@@ -109,10 +109,10 @@ class GroupGap:
 
 
 @dataclass(frozen=True)
-class Against:
+class RowComparison:
     """A row set against another on the same test faces; where it cannot be, `why` says so."""
 
-    kind: Opponent
+    kind: RowQuestion
     other: str
     """The other row's experiment."""
     task: TaskName | None
@@ -149,7 +149,7 @@ class Row:
     """On test; None where a single task is predicted."""
     worst: WorstGroup | None = None
     gap: GroupGap | None = None
-    against: tuple[Against, ...] = ()
+    comparisons: tuple[RowComparison, ...] = ()
     tied: bool = False
     """Whether there is no significant difference from the first row of its table, on test."""
     study: StudyRow | None = None

@@ -61,10 +61,10 @@ class Pair:
     """(n_faces,); faces of one cluster are the same picture."""
     reference: Labels
     """(n_seeds, n_faces) predicted classes, a row per seed; the sides' numbers may differ."""
-    arm: Labels
+    group: Labels
 
     def __post_init__(self) -> None:
-        shapes = {answers.shape[1:] for answers in (self.reference, self.arm)}
+        shapes = {answers.shape[1:] for answers in (self.reference, self.group)}
         if shapes != {self.truth.shape} or self.truth.shape != self.clusters.shape:
             raise RunError("the arms answered about different numbers of faces")
 
@@ -104,19 +104,19 @@ class Difference:
 
 def paired_difference(pair: Pair) -> Difference:
     """Compare two sides on one task, with macro-F1 beside accuracy."""
-    arm, reference = ((answers == pair.truth) for answers in (pair.arm, pair.reference))
-    found = difference_of(arm, reference, pair.clusters)
+    group, reference = ((answers == pair.truth) for answers in (pair.group, pair.reference))
+    found = difference_of(group, reference, pair.clusters)
     if len(np.unique(pair.truth)) < 2:
         return found
     f1 = difference_of(
-        macro_f1_values(pair.truth, pair.arm),
+        macro_f1_values(pair.truth, pair.group),
         macro_f1_values(pair.truth, pair.reference),
         pair.clusters,
     )
     return replace(found, macro_f1=f1.accuracy, macro_f1_low=f1.low, macro_f1_high=f1.high)
 
 
-def difference_of(arm: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labels) -> Difference:
+def difference_of(group: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labels) -> Difference:
     """Compare the means of two sides' values of each face, such as right (1) or wrong (0).
 
     arm, reference: (n_seeds, n_faces). Several seeds on each side: seeds and faces are two crossed
@@ -128,7 +128,7 @@ def difference_of(arm: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labels
     alone, and for values of 0 and 1 McNemar's exact test; that speaks of these two trainings alone.
     RunError for one seed against several.
     """
-    sides = [np.asarray(values, dtype=np.float64) for values in (arm, reference)]
+    sides = [np.asarray(values, dtype=np.float64) for values in (group, reference)]
     n_seeds = [len(values) for values in sides]
     if min(n_seeds) == 1 < max(n_seeds):
         raise RunError(

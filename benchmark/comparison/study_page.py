@@ -42,7 +42,7 @@ def rate_of(right: npt.NDArray[np.bool_], clusters: npt.NDArray[np.int64]) -> Ra
 
 
 @dataclass(frozen=True)
-class Sentence:
+class StudySentence:
     """What is said, and the experiments whose runs say it."""
 
     words: str
@@ -101,7 +101,7 @@ class StudyPage:
     """A study in words, tables and pictures."""
 
     title: str
-    sentences: tuple[Sentence, ...]
+    sentences: tuple[StudySentence, ...]
     tables: tuple[StudyTable, ...]
     pictures: tuple[StudyPicture, ...]
     notes: tuple[str, ...]

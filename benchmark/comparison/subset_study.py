@@ -16,15 +16,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark.comparison.cells import NOTHING
-from benchmark.comparison.library import Arm, Library
+from benchmark.comparison.library import Library, RunGroup
 from benchmark.comparison.statistics import Difference, Judged, Pair, judge, paired_difference
 from benchmark.comparison.study_page import (
     Mark,
     Rate,
-    Sentence,
     StudyPage,
     StudyPanel,
     StudyPicture,
+    StudySentence,
     StudyTable,
     change_text,
     rate_of,
@@ -98,7 +98,7 @@ class SubsetStudy:
     its router and `single`. All are one family, which p is corrected over."""
 
 
-Groups = Mapping[str, Arm]
+Groups = Mapping[str, RunGroup]
 """Run groups by experiment name."""
 Differences = dict[tuple[str, str], Difference]
 
@@ -109,8 +109,8 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
     They are compared on the seeds that all of them have. Raises RunError where there is nothing to
     compare, or where runs have other test faces or start from other weights.
     """
-    found = {item.name: library.experiment_arm(item.name, dataset) for item in experiments}
-    groups = {name: group for name, group in found.items() if isinstance(group, Arm)}
+    found = {item.name: library.run_group(item.name, dataset) for item in experiments}
+    groups = {name: group for name, group in found.items() if isinstance(group, RunGroup)}
     _check_alike(groups, dataset)
     members: dict[Subset, dict[Training, Experiment]] = defaultdict(dict)
     for item in experiments:
@@ -174,21 +174,21 @@ def _subset(
     )
 
 
-def _common_seeds(groups: Sequence[Arm]) -> tuple[int, ...]:
+def _common_seeds(groups: Sequence[RunGroup]) -> tuple[int, ...]:
     return (
         tuple(sorted(set.intersection(*(set(group.seeds) for group in groups)))) if groups else ()
     )
 
 
-def _records(group: Arm, seeds: Sequence[int]) -> list[RunRecord]:
+def _records(group: RunGroup, seeds: Sequence[int]) -> list[RunRecord]:
     return [run.record for run in group.runs if run.record.seed in seeds]
 
 
-def _answers(group: Arm, seeds: Sequence[int], task: TaskName) -> Answers:
+def _answers(group: RunGroup, seeds: Sequence[int], task: TaskName) -> Answers:
     return read_answers(_records(group, seeds), (task,))
 
 
-def _result(name: str, seeds: tuple[int, ...], answers: Answers, group: Arm) -> GroupResult:
+def _result(name: str, seeds: tuple[int, ...], answers: Answers, group: RunGroup) -> GroupResult:
     rate = rate_of(answers.right(TASK), answers.faces["cluster"].to_numpy())
     if rate is None:
         raise RunError(f"{name} has no test face", allowed="at least one")
@@ -296,7 +296,7 @@ def subset_page(study: SubsetStudy) -> StudyPage:
     return StudyPage(title, sentences, tables, pictures, tuple(notes), study.drawn)
 
 
-def _subset_sentences(study: SubsetStudy) -> Iterator[Sentence]:
+def _subset_sentences(study: SubsetStudy) -> Iterator[StudySentence]:
     """Say for which subsets the specialist is better, worse, or neither."""
     for kind, start in (
         ("everyone", "Against the network trained on everyone, on the same subset's faces,"),
@@ -316,13 +316,13 @@ def _subset_sentences(study: SubsetStudy) -> Iterator[Sentence]:
         if rest:
             said.append(f"shows no significant difference for {rest} of {total} subsets")
         if said:
-            yield Sentence(f"{start} the specialist {'; it '.join(said)}.")
+            yield StudySentence(f"{start} the specialist {'; it '.join(said)}.")
 
 
-def _system_sentences(study: SubsetStudy) -> Iterator[Sentence]:
+def _system_sentences(study: SubsetStudy) -> Iterator[StudySentence]:
     for system in study.systems:
         judged = study.compared[system.router, "single"]
-        yield Sentence(
+        yield StudySentence(
             f"Routing each face by {system.router} to its specialist scores "
             f"{100 * system.routed.rate.mean:.1f} % on all test faces, the single network "
             f"{100 * system.single.rate.mean:.1f} %: {_difference_text(judged)} pp, "

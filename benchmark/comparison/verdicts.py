@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmark.comparison.library import Arm
+from benchmark.comparison.library import RunGroup
 from benchmark.comparison.statistics import (
     ALPHA,
     FAMILIES,
@@ -36,18 +36,18 @@ COUNTERPARTS: Final = "its single-task counterparts"
 class Line(Judged):
     """One task of one pair of arms."""
 
-    reference: Arm
+    reference: RunGroup
     """The runs that were compared: of an arm, all of them or a single one."""
-    arm: Arm
+    group: RunGroup
     task: TaskName
 
     @property
     def of_trainings_alone(self) -> bool:
         """Whether single runs were compared, which permit no claim about an experiment."""
-        return len(self.arm.runs) == 1
+        return len(self.group.runs) == 1
 
 
-Compared = tuple[Arm, Arm, TaskName, Difference]
+Compared = tuple[RunGroup, RunGroup, TaskName, Difference]
 """Reference, arm, task, and how far apart they are."""
 
 
@@ -59,16 +59,16 @@ def judge_lines(asked: Sequence[tuple[Family, Compared]]) -> tuple[Line, ...]:
         Line(
             **vars(judged[key].of(difference)),
             reference=reference,
-            arm=arm,
+            group=group,
             task=task,
         )
-        for key, (_, (reference, arm, task, difference)) in zip(keys, asked, strict=True)
+        for key, (_, (reference, group, task, difference)) in zip(keys, asked, strict=True)
     )
 
 
 def _key(compared: Compared) -> Hashable:
-    reference, arm, task, _ = compared
-    return frozenset((reference.identities, arm.identities)), task
+    reference, group, task, _ = compared
+    return frozenset((reference.identities, group.identities)), task
 
 
 def family_text(judged: Iterable[Judged]) -> str:
@@ -134,9 +134,9 @@ def test_text(line: Line) -> str:
     """Write which test was used, and on what."""
     name = TEST_NAMES[line.difference.test]
     if line.of_trainings_alone:
-        seeds = f"seed {line.arm.seeds[0]} against seed {line.reference.seeds[0]}"
+        seeds = f"seed {line.group.seeds[0]} against seed {line.reference.seeds[0]}"
         return f"{name}, {seeds}: these two trainings alone"
-    ours, theirs = len(line.arm.seeds), len(line.reference.seeds)
+    ours, theirs = len(line.group.seeds), len(line.reference.seeds)
     return f"{name}, {f'{ours} seeds each' if ours == theirs else f'{ours} against {theirs} seeds'}"
 
 
@@ -154,7 +154,7 @@ def pair_sentence(lines: Sequence[Line], *, reference: str) -> str:
     undecided = [line for line in lines if not line.significant]
     if undecided:
         parts.append(f"{NOT_SIGNIFICANT} on {joined(map(_undecided, undecided))}")
-    text = f"{lines[0].arm.label} against {reference}: {'; '.join(parts)}."
+    text = f"{lines[0].group.label} against {reference}: {'; '.join(parts)}."
     if any(line.of_trainings_alone for line in lines):
         text += " One seed on a side: this speaks of these trainings alone."
     return text
@@ -197,16 +197,16 @@ def by_pair(lines: Sequence[Line]) -> list[list[Line]]:
     """Part lines by pair, in their order."""
     pairs: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
-        pairs.setdefault((line.reference.label, line.arm.label), []).append(line)
+        pairs.setdefault((line.reference.label, line.group.label), []).append(line)
     return list(pairs.values())
 
 
-def by_arm(lines: Sequence[Line]) -> list[list[Line]]:
+def by_group(lines: Sequence[Line]) -> list[list[Line]]:
     """Part lines by arm, in their order; each MTL network with all its counterparts."""
-    arms: dict[str, list[Line]] = {}
+    groups: dict[str, list[Line]] = {}
     for line in lines:
-        arms.setdefault(line.arm.label, []).append(line)
-    return list(arms.values())
+        groups.setdefault(line.group.label, []).append(line)
+    return list(groups.values())
 
 
 def mtl_sentences(lines: Sequence[Line]) -> Iterator[str]:
@@ -222,7 +222,7 @@ def mtl_sentences(lines: Sequence[Line]) -> Iterator[str]:
     alone = any(line.of_trainings_alone for line in lines)
     caveat = " One seed on a side speaks of these trainings alone." if alone else ""
     yield f"Does MTL beat STL? {' '.join(answers)}{caveat}"
-    rows = by_arm(lines)
+    rows = by_group(lines)
     if len(rows) > 1:
         yield from (pair_sentence(ours, reference=COUNTERPARTS) for ours in rows)
 

@@ -163,7 +163,7 @@ def portrait(evidence: Evidence, network: Network) -> Portrait:
 
 def heat_map(evidence: Evidence, network: Network, task: TaskName) -> HeatMap:
     """Lay out a task's accuracy by gender and race; raise RunError where answers are unreadable."""
-    answers = evidence.book.answers(network.as_arm())
+    answers = evidence.book.answers(network.as_group())
     right = answers.right(task)
     member = np.concatenate([_members(answers.faces, by) for by in _BYS], axis=1)
     n_faces = member.sum(axis=0).astype(int)
@@ -219,7 +219,7 @@ def _laid_out(
 
 
 def _confusion(evidence: Evidence, network: Network, task: TaskName) -> Confusion:
-    answers = evidence.book.answers(network.as_arm())
+    answers = evidence.book.answers(network.as_group())
     truth = answers.faces[task].to_numpy(dtype=np.int64)
     k = n_classes(task)
     counts = np.zeros((k, k))
@@ -339,7 +339,7 @@ def suite_command(suite: str, dataset: str) -> str:
 
 def runs_of(lines: Sequence[Line], links: MlflowLinks) -> str:
     """Give the address of all runs that some differences are made of."""
-    sides = [side for line in lines for side in (line.reference, line.arm)]
+    sides = [side for line in lines for side in (line.reference, line.group)]
     return links.of([identity for side in sides for identity in side.identities])
 
 
@@ -352,8 +352,8 @@ def forest(
     for task in TASKS:
         spans = [
             Span(
-                labels.get(f"{line.arm.label}|{line.reference.label}")
-                or labels.get(line.arm.label, line.arm.label),
+                labels.get(f"{line.group.label}|{line.reference.label}")
+                or labels.get(line.group.label, line.group.label),
                 line.difference.accuracy,
                 line.difference.low,
                 line.difference.high,
@@ -369,5 +369,5 @@ def forest(
 
 def comparison_notes(lines: Sequence[Line]) -> tuple[str, ...]:
     """Say how such a table is to be read."""
-    arms = {arm.label: arm for line in lines for arm in (line.reference, line.arm)}
-    return tuple(reading_notes(lines, list(arms.values())))
+    groups = {group.label: group for line in lines for group in (line.reference, line.group)}
+    return tuple(reading_notes(lines, list(groups.values())))

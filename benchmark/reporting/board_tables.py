@@ -51,7 +51,7 @@ from benchmark.comparison.cells import (
     worst_heading,
 )
 from benchmark.comparison.leaderboard import HEADINGS, Leaderboard, Table
-from benchmark.comparison.rows import Against, Opponent, Row
+from benchmark.comparison.rows import Row, RowComparison, RowQuestion
 from benchmark.reporting.columns import csv_text as csv_text
 from benchmark.reporting.columns import flat_rows as flat_rows
 from benchmark.tasks import TASK_TITLES, TaskName
@@ -164,7 +164,7 @@ def document_grids(table: Table) -> Iterator[tuple[str, Grid]]:
             yield title, whole.of(*parts)
 
 
-AGAINST_TITLES: Final[dict[Opponent, str]] = {"twin": "twin", "defined": "compared"}
+AGAINST_TITLES: Final[dict[RowQuestion, str]] = {"twin": "twin", "defined": "compared"}
 MACRO_F1: Final = " macro-F1"
 """How the heading ends of a column beside that of its task's accuracy."""
 COSTS: Final = ("parameters", "trained", "GMACs", "time", "images/s", "memory")
@@ -172,7 +172,7 @@ ORIGIN: Final = ("seeds", "device", "commit")
 REMARKS: Final = Head("remarks", "remarks", left=True)
 
 
-def _compared(table: Table, kind: Opponent, task: TaskName) -> Head:
+def _compared(table: Table, kind: RowQuestion, task: TaskName) -> Head:
     twin = "STL" if table.kind == "mtl" else "MTL"
     title = f"− {twin} twin" if kind == "twin" else "− compared"
     return Head(f"{TASK_TITLES[task]} {title}", "against")
@@ -220,7 +220,7 @@ def _score_cells(table: Table, row: Row) -> Iterator[tuple[Head, Cell]]:
 
 
 def _against_cells(table: Table, row: Row) -> Iterator[tuple[Head, Cell]]:
-    for outcome in row.against:
+    for outcome in row.comparisons:
         if outcome.kind == "first":
             yield Head("to the first", "against"), _difference(outcome)
         elif outcome.task is not None:
@@ -237,7 +237,7 @@ def _against_cells(table: Table, row: Row) -> Iterator[tuple[Head, Cell]]:
                 yield _printed(task), cell
 
 
-def _difference(outcome: Against) -> Cell:
+def _difference(outcome: RowComparison) -> Cell:
     if outcome.difference is None:
         return Cell(NOTHING, outcome.why)
     value = outcome.difference.accuracy

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 
 from benchmark.comparison.cells import protocol_text, remarks_of
 from benchmark.comparison.leaderboard import Leaderboard, Table
-from benchmark.comparison.rows import Opponent, Row
+from benchmark.comparison.rows import Row, RowQuestion
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.experiment.definition import Backbone
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -211,13 +211,13 @@ def _scores(row: Row) -> Values:
     return values
 
 
-STARTS: Final[dict[Opponent, str]] = {"twin": "twin", "defined": "compared", "first": "first"}
+STARTS: Final[dict[RowQuestion, str]] = {"twin": "twin", "defined": "compared", "first": "first"}
 
 
 def _against(row: Row) -> Values:
     values: Values = {"tied_with_first": row.tied}
     missing = []
-    for outcome in row.against:
+    for outcome in row.comparisons:
         task = f"_{outcome.task}" if outcome.task else ""
         name = STARTS[outcome.kind] + task
         if outcome.judged is None:

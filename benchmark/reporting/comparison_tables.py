@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from benchmark.comparison.cells import NOTHING, accuracy_text, macro_f1_text, seeds_text
-from benchmark.comparison.pairs import Comparison, Standing, Table
+from benchmark.comparison.pairs import Comparison, ComparisonTable, Gap, GroupScores
 from benchmark.comparison.statistics import Difference
 from benchmark.comparison.verdicts import Line, p_text, points, points_span, test_text, verdict_text
 from benchmark.tasks import TASK_TITLES
@@ -32,14 +32,14 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
     return {
         "dataset": comparison.dataset,
         "drawn": comparison.drawn,
-        "arms": [_arm_data(standing) for standing in comparison.standings],
-        "missing": [{"arm": arm.label, "why": arm.why} for arm in comparison.absent],
+        "arms": [_group_data(standing) for standing in comparison.groups],
+        "missing": [{"arm": group.label, "why": group.why} for group in comparison.absent],
         "tables": [
             {
                 "kind": table.kind,
                 "title": table.title,
                 "rows": [flat_line(table, line) for line in table.lines],
-                "not_compared": [vars(gap) for gap in table.gaps],
+                "not_compared": [_gap_data(gap) for gap in table.gaps],
                 "sentences": list(table.sentences),
                 "family": table.family,
             }
@@ -50,26 +50,30 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _arm_data(standing: Standing) -> dict[str, Any]:
-    arm = standing.arm
+def _gap_data(gap: Gap) -> dict[str, Any]:
+    return {"arm": gap.group, "reference": gap.reference, "why": gap.why, "task": gap.task}
+
+
+def _group_data(standing: GroupScores) -> dict[str, Any]:
+    group = standing.group
     return {
-        "arm": arm.label,
-        "experiment": arm.name,
-        "seeds": list(arm.seeds),
-        "runs": list(arm.identities),
-        "ad_hoc": arm.ad_hoc,
-        "leaky": arm.leaky,
-        "remarks": list(arm.remarks),
+        "arm": group.label,
+        "experiment": group.name,
+        "seeds": list(group.seeds),
+        "runs": list(group.identities),
+        "ad_hoc": group.ad_hoc,
+        "leaky": group.leaky,
+        "remarks": list(group.remarks),
         "scores": {task: vars(score) for task, score in standing.scores.items()},
     }
 
 
-def flat_line(table: Table, line: Line) -> dict[str, Any]:
+def flat_line(table: ComparisonTable, line: Line) -> dict[str, Any]:
     """Give one task of one pair as plain values by column name; the same columns every time."""
     found: Difference = line.difference
     return {
         "table": table.kind,
-        "arm": line.arm.label,
+        "arm": line.group.label,
         "reference": line.reference.label,
         "task": line.task,
         "difference": found.accuracy,
@@ -83,9 +87,9 @@ def flat_line(table: Table, line: Line) -> dict[str, Any]:
         "p_values_in_family": line.n_family,
         "minimum_detectable": line.minimum_detectable,
         **{name: getattr(found, name) for name in NUMBERS},
-        "arm_seeds": " ".join(str(seed) for seed in line.arm.seeds),
+        "arm_seeds": " ".join(str(seed) for seed in line.group.seeds),
         "reference_seeds": " ".join(str(seed) for seed in line.reference.seeds),
-        "arm_runs": " ".join(identity[:12] for identity in line.arm.identities),
+        "arm_runs": " ".join(identity[:12] for identity in line.group.identities),
         "reference_runs": " ".join(identity[:12] for identity in line.reference.identities),
     }
 
@@ -106,7 +110,7 @@ def _plain(value: Any) -> Any:
 
 def markdown(comparison: Comparison) -> str:
     """Write a comparison as GitHub Markdown, in percent and points."""
-    lines = [f"# {title_of(comparison)}", "", *_standings(comparison), ""]
+    lines = [f"# {title_of(comparison)}", "", *_groups(comparison), ""]
     for table in comparison.tables:
         lines += [f"## {table.title}", ""]
         lines += [f"{_cell(text)}\n" for text in table.sentences]
@@ -118,16 +122,16 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join([*lines, ""])
 
 
-def _standings(comparison: Comparison) -> Iterator[str]:
+def _groups(comparison: Comparison) -> Iterator[str]:
     heads = ["arm", "seeds", "runs"]
     for task in comparison.tasks:
         heads += [TASK_TITLES[task], f"{TASK_TITLES[task]} macro-F1"]
     yield from _heads(heads, left=("arm", "runs"))
-    for standing in comparison.standings:
-        arm = standing.arm
-        mark = " (LEAKY)" if arm.leaky else ""
-        runs = ", ".join(identity[:12] for identity in arm.identities)
-        cells = [f"{arm.label}{mark}", seeds_text(arm.seeds), runs]
+    for standing in comparison.groups:
+        group = standing.group
+        mark = " (LEAKY)" if group.leaky else ""
+        runs = ", ".join(identity[:12] for identity in group.identities)
+        cells = [f"{group.label}{mark}", seeds_text(group.seeds), runs]
         for task in comparison.tasks:
             score = standing.scores.get(task)
             cells += [accuracy_text(score), macro_f1_text(score)]
@@ -137,7 +141,7 @@ def _standings(comparison: Comparison) -> Iterator[str]:
         yield _row([*cells, *[NOTHING] * (len(heads) - 1)])
 
 
-def _markdown_table(table: Table) -> Iterator[str]:
+def _markdown_table(table: ComparisonTable) -> Iterator[str]:
     numbers = ("accuracy, pp (95 %)", "macro-F1, pp (95 %)", "p", "Holm")
     heads = ("arm", "against", "task", *numbers, "verdict", "test")
     yield from _heads(heads, left=("arm", "against", "task", "verdict", "test"))
@@ -145,7 +149,7 @@ def _markdown_table(table: Table) -> Iterator[str]:
         found = line.difference
         yield _row(
             [
-                line.arm.label,
+                line.group.label,
                 line.reference.label,
                 TASK_TITLES[line.task],
                 difference_text(found.accuracy, found.low, found.high),

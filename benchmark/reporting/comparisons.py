@@ -21,20 +21,20 @@ from markupsafe import Markup
 
 from benchmark.architectures import architecture_named
 from benchmark.comparison.leaderboard import KINDS, Kind
-from benchmark.comparison.library import Arm
+from benchmark.comparison.library import RunGroup
 from benchmark.comparison.pairs import (
     NO_TASK,
     Found,
-    Plan,
+    PairPlan,
     counterparts_plan,
     gap_sentences,
     judge_plans,
-    plan_meeting,
+    plan_pair,
 )
 from benchmark.comparison.statistics import NOT_SIGNIFICANT, Family
 from benchmark.comparison.verdicts import (
     Line,
-    by_arm,
+    by_group,
     by_pair,
     family_text,
     joined,
@@ -142,17 +142,17 @@ def _place(item: Experiment, respect: Respect) -> tuple[int, str]:
     return (sources.index(weights) if weights in sources else len(sources)), weights
 
 
-def differing_rates(reference: Experiment, arm: Experiment) -> str:
+def differing_rates(reference: Experiment, compared: Experiment) -> str:
     """Say that two experiments learn at different rates, where they do."""
-    one, other = reference.recipe.learning_rate, arm.recipe.learning_rate
+    one, other = reference.recipe.learning_rate, compared.recipe.learning_rate
     return "" if one == other else f"learning rates {one:g} and {other:g}"
 
 
-def planned(evidence: Evidence, couples: Iterable[tuple[str, str]]) -> Plan:
+def planned(evidence: Evidence, couples: Iterable[tuple[str, str]]) -> PairPlan:
     """Plan comparisons of experiments by name, reference first; who is absent becomes a gap."""
-    plan = Plan()
-    for reference, arm in couples:
-        plan_meeting(plan, evidence.arm(reference), evidence.arm(arm), TASKS)
+    plan = PairPlan()
+    for reference, compared in couples:
+        plan_pair(plan, evidence.run_group(reference), evidence.run_group(compared), TASKS)
     plan.gaps = [gap for gap in plan.gaps if gap.why != NO_TASK]
     return plan
 
@@ -165,9 +165,9 @@ def respect_couples(evidence: Evidence, respect: Respect) -> list[tuple[Siblings
     ours = [item for item in evidence.experiments if item.protocol.fold == fold]
     honest = [item for item in ours if not item.protocol.leaky]
     return [
-        (group, reference.name, arm.name)
+        (group, reference.name, compared.name)
         for group in siblings(honest, respect)
-        for reference, arm in group.couples()
+        for reference, compared in group.couples()
     ]
 
 
@@ -180,7 +180,7 @@ def first_couples(evidence: Evidence, kind: Kind) -> list[tuple[str, str]]:
 def judged(evidence: Evidence, family: Family) -> Found:
     """Give what came of one question; all of the page's are compared and judged together."""
     if not evidence.found:
-        named = [evidence.arm(item.name) for item in evidence.experiments]
+        named = [evidence.run_group(item.name) for item in evidence.experiments]
         plans = {
             question: planned(evidence, [pair[1:] for pair in respect_couples(evidence, respect)])
             for question, respect in RESPECT_OF.items()
@@ -331,8 +331,8 @@ def _one_respect(
     couples = respect_couples(evidence, respect)
     known = evidence.library.experiments
     labels = {
-        f"{arm}|{reference}": _label(group, known[reference], known[arm])
-        for group, reference, arm in couples
+        f"{compared}|{reference}": _label(group, known[reference], known[compared])
+        for group, reference, compared in couples
     }
     found = judged(evidence, family)
     if not found.lines:
@@ -369,17 +369,17 @@ def _honest(experiments: Iterable[Experiment]) -> list[Experiment]:
     return [item for item in experiments if not item.protocol.leaky]
 
 
-def _label(group: Siblings, reference: Experiment, arm: Experiment) -> str:
-    return f"{group.value_of(arm)} − {group.value_of(reference)} · {group.label}"
+def _label(group: Siblings, reference: Experiment, compared: Experiment) -> str:
+    return f"{group.value_of(compared)} − {group.value_of(reference)} · {group.label}"
 
 
 def _rate_notes(evidence: Evidence, lines: Sequence[Line]) -> Iterator[str]:
     known = evidence.library.experiments
     told: dict[str, None] = {}
     for line in lines:
-        rates = differing_rates(known[line.reference.label], known[line.arm.label])
+        rates = differing_rates(known[line.reference.label], known[line.group.label])
         if rates:
-            told[f"{line.arm.label} against {line.reference.label}: {rates}"] = None
+            told[f"{line.group.label} against {line.reference.label}: {rates}"] = None
     if told:
         yield f"Not only in this: {'; '.join(told)}."
 
@@ -406,7 +406,7 @@ def _tally(found: Found, labels: Mapping[str, str]) -> str:
         told = [line for line in ours if line.significant]
         if told:
             largest = max(told, key=lambda line: abs(line.difference.accuracy))
-            label = labels[f"{largest.arm.label}|{largest.reference.label}"]
+            label = labels[f"{largest.group.label}|{largest.reference.label}"]
             part += f", by {points(largest.difference.accuracy)} points at most ({label})"
         parts.append(f"{part}.")
     return " ".join(parts) + caveat
@@ -439,7 +439,7 @@ def mtl_or_stl(evidence: Evidence) -> Answer:
         why = "no MTL network and its single-task counterpart are finished on the same faces."
         return unanswered(slug, question, why, commands)
     short, *others = mtl_sentences(found.lines)
-    networks = by_arm(found.lines)
+    networks = by_group(found.lines)
     sentences = [
         Sentence(words, runs_of(ours, evidence.links))
         for words, ours in zip([short, *others], [found.lines, *networks], strict=False)
@@ -482,9 +482,9 @@ def _slopes(evidence: Evidence, lines: Sequence[Line]) -> Picture:
         ours = [line for line in lines if line.task == task]
         slopes = [
             Slope(
-                _short_name(evidence, line.arm.label),
+                _short_name(evidence, line.group.label),
                 _accuracy(evidence, line.reference, task),
-                _accuracy(evidence, line.arm, task),
+                _accuracy(evidence, line.group, task),
                 line.verdict,
             )
             for line in ours
@@ -510,8 +510,8 @@ def _short_name(evidence: Evidence, name: str) -> str:
     return backbone.architecture if alone else f"{backbone.architecture} {backbone.depth_name}"
 
 
-def _accuracy(evidence: Evidence, arm: Arm, task: TaskName) -> float:
-    return float(evidence.book.answers(arm).right(task).mean())
+def _accuracy(evidence: Evidence, compared: RunGroup, task: TaskName) -> float:
+    return float(evidence.book.answers(compared).right(task).mean())
 
 
 def _differences(lines: Sequence[Line]) -> Picture:

@@ -276,9 +276,9 @@ def _tie_sentences(ranked: Sequence[Network], rivals: Found) -> Iterator[str]:
     if len(ranked) < 2 or not rivals.lines:
         return
     pairs = by_pair(rivals.lines)
-    tied = [ours[0].arm.label for ours in pairs if not any(line.significant for line in ours)]
+    tied = [ours[0].group.label for ours in pairs if not any(line.significant for line in ours)]
     better = {
-        ours[0].arm.label: [TASK_TITLES[line.task] for line in ours if line.verdict == "better"]
+        ours[0].group.label: [TASK_TITLES[line.task] for line in ours if line.verdict == "better"]
         for ours in pairs
     }
     ahead = [f"{name} ({joined(tasks)})" for name, tasks in better.items() if tasks]

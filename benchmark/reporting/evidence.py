@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 from benchmark.comparison.cells import NOTHING
 from benchmark.comparison.leaderboard import Kind, Leaderboard, Table
-from benchmark.comparison.library import Absent, Arm, Library
+from benchmark.comparison.library import Library, NotRun, RunGroup
 from benchmark.comparison.pairs import Book, Found
 from benchmark.comparison.rows import Row, Run, Setting, definition_key
 from benchmark.comparison.statistics import Family
@@ -203,14 +203,14 @@ def lines_table(
 
 def _line_row(item: Line, links: MlflowLinks) -> TableRow:
     found = item.difference
-    href = links.of([*item.reference.identities, *item.arm.identities])
+    href = links.of([*item.reference.identities, *item.group.identities])
     f1_span = ""
     if found.macro_f1_low is not None and found.macro_f1_high is not None:
         f1_span = points_span(found.macro_f1_low, found.macro_f1_high)
     f1 = NOTHING if found.macro_f1 is None else points(found.macro_f1)
     return TableRow(
         (
-            words(item.arm.label),
+            words(item.group.label),
             words(item.reference.label),
             words(TASK_TITLES[item.task]),
             number(
@@ -253,9 +253,9 @@ class Network:
         found = self.runs[0].about.get("multiply_adds")
         return None if found is None else int(found)
 
-    def as_arm(self) -> Arm:
+    def as_group(self) -> RunGroup:
         """Give the very runs of the row as one side of a comparison."""
-        return Arm(self.row.name, self.runs)
+        return RunGroup(self.row.name, self.runs)
 
 
 @dataclass(frozen=True)
@@ -331,19 +331,19 @@ class Evidence:
     def _networks_by_name(self) -> Mapping[str, Network]:
         return {network.row.name: network for network in self.networks}
 
-    def arm(self, name: str) -> Arm | Absent:
+    def run_group(self, name: str) -> RunGroup | NotRun:
         """Give the runs of an experiment as its row has them, or say why there are none."""
         network = self._networks_by_name.get(name)
         if network is None:
-            found = self.library.experiment_arm(name, self.dataset)
-            return found if isinstance(found, Absent) else Absent(name, _why_apart(found))
+            found = self.library.run_group(name, self.dataset)
+            return found if isinstance(found, NotRun) else NotRun(name, _why_apart(found))
         if not network.tested:
-            return Absent(name, "its test was not read")
-        return network.as_arm()
+            return NotRun(name, "its test was not read")
+        return network.as_group()
 
 
-def _why_apart(arm: Arm) -> str:
-    if arm.leaky:
+def _why_apart(group: RunGroup) -> str:
+    if group.leaky:
         return "LEAKY, never set beside honest runs"
     return "run on other faces, another split or another protocol"
 

@@ -198,7 +198,7 @@ def load_run(
     if request.kind == "suite":
         raise RunError(f"{what!r} is a suite", allowed="a run's id, or the name of an experiment")
     if request.run is not None:
-        return FinishedRun(library.run_arm(request.run).runs[0])
+        return FinishedRun(library.group_of_run(request.run).runs[0])
     return FinishedRun(_only_one(what, runs, seed, dataset))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
-from benchmark.comparison.library import Arm
+from benchmark.comparison.library import RunGroup
 from benchmark.comparison.study_page import StudyPage, StudyPicture
 from benchmark.comparison.subset_study import subset_page, subset_study
 from benchmark.errors import RunError
@@ -84,10 +84,10 @@ def _answer(
 
 def _runs_of(evidence: Evidence, names: Iterable[str]) -> str:
     """Give the address of the runs of some experiments; empty where there is none."""
-    groups = [
-        evidence.library.experiment_arm(name, evidence.dataset) for name in dict.fromkeys(names)
+    groups = [evidence.library.run_group(name, evidence.dataset) for name in dict.fromkeys(names)]
+    known = [
+        identity for group in groups if isinstance(group, RunGroup) for identity in group.identities
     ]
-    known = [identity for arm in groups if isinstance(arm, Arm) for identity in arm.identities]
     return evidence.links.of(known)
 
 

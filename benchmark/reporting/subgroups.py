@@ -210,7 +210,7 @@ class _Gaps:
 
 def _gaps(evidence: Evidence, network: Network) -> _Gaps:
     """Set groups of people against each other, seed by seed; a task's own classes are no group."""
-    answers = evidence.book.answers(network.as_arm())
+    answers = evidence.book.answers(network.as_group())
     divisions: tuple[By, ...] = ("gender", "race", "gender_race", "age_group")
     tables = []
     for index in range(len(network.runs)):

@@ -170,6 +170,6 @@ def test_the_tables_fit_and_break_no_number(width: int, plausible: Comparison) -
             found = line.difference
             assert f"{points(found.high)})" in text
             assert f"against {line.reference.label}" in text or table.kind == "twins"
-    for standing in plausible.standings:
+    for standing in plausible.groups:
         for score in standing.scores.values():
             assert f"{100 * score.low:.1f}–{100 * score.high:.1f}" in text

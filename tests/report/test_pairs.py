@@ -29,8 +29,8 @@ def test_weights_meet_the_random_ones_and_each_other() -> None:
     groups = siblings(suite("controls"), "weights")
     assert groups
     for group in groups:
-        ((reference, arm),) = group.couples()
-        assert (reference.backbone.weights, arm.backbone.weights) == ("none", "imagenet")
+        ((reference, group),) = group.couples()
+        assert (reference.backbone.weights, group.backbone.weights) == ("none", "imagenet")
 
 
 def test_other_conditions_make_no_siblings() -> None:
@@ -58,7 +58,7 @@ def test_a_comparison_has_one_p_and_one_verdict_on_the_page(evidence: Evidence) 
     shown = defaultdict(list)
     for question, found in evidence.found.items():
         for line in found.lines:
-            pair = frozenset((line.arm.identities, line.reference.identities))
+            pair = frozenset((line.group.identities, line.reference.identities))
             shown[pair, line.task].append((question, line.family, line.p_holm))
     repeated = [lines for lines in shown.values() if len(lines) > 1]
     assert repeated
@@ -72,7 +72,7 @@ def test_a_comparison_has_one_p_and_one_verdict_on_the_page(evidence: Evidence) 
 def test_report_and_leaderboard_give_a_pair_the_same_p_and_verdict(evidence: Evidence) -> None:
     judged(evidence, "first")
     told = {
-        (line.arm.label, line.reference.label, line.task): (line.family, line.p_holm)
+        (line.group.label, line.reference.label, line.task): (line.family, line.p_holm)
         for found in evidence.found.values()
         for line in found.lines
     }
@@ -80,7 +80,7 @@ def test_report_and_leaderboard_give_a_pair_the_same_p_and_verdict(evidence: Evi
     both = [
         (told[key], (outcome.judged.family, outcome.judged.p_holm))
         for row in networks.values()
-        for outcome in row.against
+        for outcome in row.comparisons
         if outcome.judged and (key := (row.name, outcome.other, outcome.task)) in told
     ]
     assert len(both) > 10
@@ -97,4 +97,4 @@ def test_folds_are_not_among_what_the_page_compares(evidence: Evidence) -> None:
     assert respect_couples(folded, "trainable_stages") == respect_couples(
         evidence, "trainable_stages"
     )
-    assert any("squeezenet" in arm for _, _, arm in respect_couples(folded, "trainable_stages"))
+    assert any("squeezenet" in group for _, _, group in respect_couples(folded, "trainable_stages"))

@@ -5,11 +5,11 @@ from typing import Any
 from benchmark.comparison.against import FAMILY_OF
 from benchmark.comparison.leaderboard import Leaderboard, Table
 from benchmark.comparison.rows import (
-    Against,
     CombinedScore,
     GroupGap,
-    Opponent,
     Row,
+    RowComparison,
+    RowQuestion,
     Setting,
     TaskScore,
     WorstGroup,
@@ -42,10 +42,12 @@ def difference(value: float, p: float) -> Difference:
 
 
 def outcome(
-    kind: Opponent, task: TaskName | None, value: float, p: float, other: str = "gender-other"
-) -> Against:
+    kind: RowQuestion, task: TaskName | None, value: float, p: float, other: str = "gender-other"
+) -> RowComparison:
     """Give what came of a comparison; a corrected p of 0.05 or less is significant."""
-    return Against(kind, other, task, Judged(difference(value, p), p, 0.04, FAMILY_OF[kind], 2))
+    return RowComparison(
+        kind, other, task, Judged(difference(value, p), p, 0.04, FAMILY_OF[kind], 2)
+    )
 
 
 def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: Any) -> Row:
@@ -61,7 +63,7 @@ def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: A
         "combined": CombinedScore(accuracy, accuracy - 0.02, accuracy + 0.02, 0.01),
         "worst": WorstGroup("age_group", "gender_race", "female Others", 57, 0.561, 0.433, 0.682),
         "gap": GroupGap("age_group", "gender_race", 0.15, 0.05, 0.25, 0.08),
-        "against": (
+        "comparisons": (
             outcome("twin", "gender", 0.031, 0.004),
             outcome("defined", "race", -0.012, 0.3, other="mtl-cnn-none-full-b"),
         ),

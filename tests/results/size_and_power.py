@@ -73,10 +73,10 @@ def compared(setting: Setting, gain: float, n: int) -> list[Difference]:
 
 
 def faces_alone(
-    arm: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_], clusters: npt.NDArray[np.intp]
+    group: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_], clusters: npt.NDArray[np.intp]
 ) -> Difference:
     """Compare seed-averaged correctness with the trained networks held as fixed."""
-    return difference_of(arm.mean(axis=0)[None], reference.mean(axis=0)[None], clusters)
+    return difference_of(group.mean(axis=0)[None], reference.mean(axis=0)[None], clusters)
 
 
 def rejected(found: list[Difference]) -> float:

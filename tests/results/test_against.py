@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmark.comparison.leaderboard import Asked, Leaderboard, arrange, build, read_runs
-from benchmark.comparison.rows import Against, Row
+from benchmark.comparison.rows import Row, RowComparison
 from benchmark.comparison.statistics import Pair, holm, mcnemar_p, paired_difference
 from benchmark.evaluation.answers import read_answers
 from benchmark.experiment.definition import Experiment
@@ -28,9 +28,11 @@ def row_of(board: Leaderboard, name: str) -> Row:
 
 def outcomes(
     runs: RunBuilder, experiments: Sequence[Experiment], name: str
-) -> Mapping[str, Against]:
+) -> Mapping[str, RowComparison]:
     board = build(runs.records(), experiments, "utkface-100")
-    return {f"{item.kind} {item.task or 'together'}": item for item in row_of(board, name).against}
+    return {
+        f"{item.kind} {item.task or 'together'}": item for item in row_of(board, name).comparisons
+    }
 
 
 def right(n_val: int, n_test: int, tasks: Sequence[TaskName] = GENDER, *, n: int = 100) -> Any:
@@ -75,17 +77,17 @@ def test_several_seeds_meet_several_as_in_a_comparison(runs: RunBuilder) -> None
     for seed, n_right in enumerate((84, 70)):
         runs.done(NAMING, right(70, n_right), seed=seed)
     found = outcomes(runs, [TWIN, NAMING], NAMING.name)["defined gender"]
-    arms = [
+    groups = [
         [record for record in runs.records() if record.experiment_name == item.name]
         for item in (TWIN, NAMING)
     ]
-    reference, arm = (read_answers(records, GENDER) for records in arms)
+    reference, group = (read_answers(records, GENDER) for records in groups)
     expected = paired_difference(
         Pair(
-            arm.faces["gender"].to_numpy(),
-            arm.faces["cluster"].to_numpy(),
+            group.faces["gender"].to_numpy(),
+            group.faces["cluster"].to_numpy(),
             reference.predicted["gender"],
-            arm.predicted["gender"],
+            group.predicted["gender"],
         )
     )
     assert found.difference is not None
@@ -98,8 +100,8 @@ def test_all_rows_meet_the_first_by_validation(runs: RunBuilder) -> None:
     runs.done(TWIN, right(90, 60))
     runs.done(OTHER, right(70, 80))
     board = build(runs.records(), [TWIN, OTHER], "utkface-100")
-    assert row_of(board, TWIN.name).against == ()
-    (found,) = row_of(board, OTHER.name).against
+    assert row_of(board, TWIN.name).comparisons == ()
+    (found,) = row_of(board, OTHER.name).comparisons
     assert (found.kind, found.other) == ("first", TWIN.name)
     assert found.difference is not None
     assert found.difference.accuracy == pytest.approx(0.2)
@@ -113,7 +115,7 @@ def test_a_row_not_told_from_the_first_is_tied(n_right: int, tied: bool, runs: R
     board = build(runs.records(), [TWIN, OTHER], "utkface-100")
     row = row_of(board, OTHER.name)
     assert row.tied is tied
-    assert row.against[0].significant is not tied
+    assert row.comparisons[0].significant is not tied
     assert any(note.startswith("= marks") for note in board.notes) is tied
 
 
@@ -143,7 +145,7 @@ def test_a_comparison_has_one_p_of_one_family_however_often_it_is_shown(runs: Ru
     found = {
         (name[-1], item.kind): (item.judged.p_holm, item.judged.n_family)
         for name in (NAMING.name, third.name, fourth.name)
-        for item in row_of(board, name).against
+        for item in row_of(board, name).comparisons
         if item.judged
     }
     assert found == {
@@ -162,7 +164,7 @@ def test_counterparts_are_one_family_over_all_tables_of_the_page(runs: RunBuilde
     board = build(runs.records(), [MTL, TWIN, race], "utkface-100")
     gender, of_race = holm([mcnemar_p(0, 6), mcnemar_p(0, 8)])[0]
     for name in (MTL.name, TWIN.name, race.name):
-        for item in row_of(board, name).against:
+        for item in row_of(board, name).comparisons:
             if item.judged:
                 expected = gender if item.task == "gender" else of_race
                 assert (item.judged.p_holm, item.judged.n_family) == (pytest.approx(expected), 2)
@@ -190,7 +192,7 @@ def test_a_row_outside_the_suite_is_met_all_the_same(runs: RunBuilder) -> None:
     read, _ = read_runs(runs.records())
     board = arrange(read, Asked([MTL], "utkface-100", known={TWIN.name: TWIN}))
     assert [row.name for table in board.tables for row in table.rows] == [MTL.name]
-    by_task = {item.task: item for item in row_of(board, MTL.name).against}
+    by_task = {item.task: item for item in row_of(board, MTL.name).comparisons}
     assert by_task["gender"].difference is not None
 
 
@@ -207,7 +209,7 @@ def test_ad_hoc_rows_meet_the_first_alone(runs: RunBuilder) -> None:
     runs.done(NAMING.adjusted({"recipe.max_epochs": 3}), right(70, 80))
     board = build(runs.records(), [TWIN, NAMING], "utkface-100", ad_hoc=True)
     ad_hoc = next(row for table in board.tables for row in table.rows if row.rank == 2)
-    assert [item.kind for item in ad_hoc.against] == ["first"]
+    assert [item.kind for item in ad_hoc.comparisons] == ["first"]
 
 
 def test_order_of_the_folders_changes_no_p_value(runs: RunBuilder) -> None:
@@ -219,4 +221,4 @@ def test_order_of_the_folders_changes_no_p_value(runs: RunBuilder) -> None:
         for records in (runs.records(), runs.records()[::-1])
     ]
     assert boards[0].tables == boards[1].tables
-    assert row_of(boards[0], NAMING.name).against[0].judged is not None
+    assert row_of(boards[0], NAMING.name).comparisons[0].judged is not None

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from benchmark.comparison.library import Absent, Library
-from benchmark.comparison.pairs import TITLES, Comparison, Standing, Table, compare
+from benchmark.comparison.library import Library, NotRun
+from benchmark.comparison.pairs import TITLES, Comparison, ComparisonTable, GroupScores, compare
 from benchmark.comparison.rows import experiment_row, read_run
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_table
@@ -76,12 +76,12 @@ def answering(right: Any, *, tasks: Sequence[TaskName] = TASKS) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def only(found: Comparison) -> Table:
+def only(found: Comparison) -> ComparisonTable:
     (table,) = [table for table in found.tables if table.kind != "twins"]
     return table
 
 
-def twins_of(found: Comparison) -> Table:
+def twins_of(found: Comparison) -> ComparisonTable:
     (table,) = [table for table in found.tables if table.kind == "twins"]
     return table
 
@@ -105,7 +105,7 @@ def test_experiments_meet_with_all_their_seeds(runs: RunBuilder) -> None:
     line = only(found).lines[0]
     assert (line.difference.test, line.verdict) == ("faces_and_seeds", "worse")
     assert line.difference.accuracy == pytest.approx(-0.2)
-    assert (line.arm.seeds, line.reference.seeds) == ((0, 1, 2), (0, 1))
+    assert (line.group.seeds, line.reference.seeds) == ((0, 1, 2), (0, 1))
     assert not line.of_trainings_alone
 
 
@@ -114,8 +114,8 @@ def test_arms_show_what_leaderboards_show(runs: RunBuilder) -> None:
     for experiment, seeds in ((MTL, 3), (OTHER, 1)):
         for seed in range(seeds):
             runs.done(experiment, made_up_predictions(skills, seed=seed), seed=seed)
-    for standing in compare(library(runs), [MTL.name, OTHER.name]).standings:
-        row = experiment_row("x", standing.arm.runs)
+    for standing in compare(library(runs), [MTL.name, OTHER.name]).groups:
+        row = experiment_row("x", standing.group.runs)
         for task, score in row.scores.items():
             ours = dataclasses.astuple(standing.scores[task])
             assert ours == pytest.approx(dataclasses.astuple(score))
@@ -125,7 +125,7 @@ def test_two_seeds_have_a_spread_and_one_has_none(runs: RunBuilder) -> None:
     # 0.7 and 0.8 are 0.05 from their mean: sqrt(0.05² + 0.05²) = 0.07071.
     done(runs, MTL, 70, 80)
     done(runs, OTHER, 60)
-    of_two, of_one = compare(library(runs), [MTL.name, OTHER.name]).standings
+    of_two, of_one = compare(library(runs), [MTL.name, OTHER.name]).groups
     assert of_two.scores["race"].accuracy_sd == pytest.approx(0.07071, abs=1e-5)
     assert of_one.scores["race"].accuracy_sd is None
 
@@ -134,7 +134,7 @@ def test_one_seed_meets_the_run_of_the_same_seed_not_the_best(runs: RunBuilder) 
     done(runs, MTL, 60, 50, 90)
     finished(runs, OTHER, predictions(70), seed=1)
     line = only(compare(library(runs), [MTL.name, OTHER.name])).lines[0]
-    assert (line.reference.seeds, line.arm.seeds) == ((1,), (1,))
+    assert (line.reference.seeds, line.group.seeds) == ((1,), (1,))
     assert line.difference.accuracy == pytest.approx(0.2)
     assert line.of_trainings_alone
 
@@ -143,14 +143,14 @@ def test_without_a_seed_in_common_the_lowest_meets(runs: RunBuilder) -> None:
     done(runs, MTL, 60, 50, 90)
     finished(runs, OTHER, predictions(70), seed=7)
     line = only(compare(library(runs), [MTL.name, OTHER.name])).lines[0]
-    assert (line.reference.seeds, line.arm.seeds) == ((0,), (7,))
+    assert (line.reference.seeds, line.group.seeds) == ((0,), (7,))
 
 
 def test_a_run_by_its_id_meets_one_run_of_an_experiment(runs: RunBuilder) -> None:
     done(runs, MTL, 60, 50, 90)
     record = done(runs, OTHER, 70, 70)[1]
     line = only(compare(library(runs), [MTL.name, record.identity])).lines[0]
-    assert (line.reference.seeds, line.arm.seeds) == ((1,), (1,))
+    assert (line.reference.seeds, line.group.seeds) == ((1,), (1,))
 
 
 def test_each_meets_the_first_or_everyone_everyone(runs: RunBuilder) -> None:
@@ -161,7 +161,7 @@ def test_each_meets_the_first_or_everyone_everyone(runs: RunBuilder) -> None:
 
     def pairs(**how: bool) -> list[tuple[str, str]]:
         lines = only(compare(shelf, names, tasks=("race",), **how)).lines
-        return [(line.arm.label[-1], line.reference.label[-1]) for line in lines]
+        return [(line.group.label[-1], line.reference.label[-1]) for line in lines]
 
     assert pairs() == [("b", "a"), ("c", "a")]
     assert pairs(all_pairs=True) == [("b", "a"), ("c", "a"), ("c", "b")]
@@ -177,11 +177,11 @@ def test_in_a_suite_each_meets_the_one_of_its_definition_in_the_suite_or_not(
     shelf = library(runs, MTL, second, third, suite=(OTHER.name, THIRD.name))
     found = compare(shelf, ["all"], tasks=("race",))
     lines = only(found).lines
-    assert [(line.arm.label[-1], line.reference.label[-1]) for line in lines] == [
+    assert [(line.group.label[-1], line.reference.label[-1]) for line in lines] == [
         ("b", "a"),
         ("c", "b"),
     ]
-    assert MTL.name in [standing.arm.label for standing in found.standings]
+    assert MTL.name in [standing.group.label for standing in found.groups]
 
 
 def test_every_mtl_network_meets_its_twins_by_itself(runs: RunBuilder) -> None:
@@ -229,7 +229,7 @@ def test_what_is_named_is_compared_and_nothing_else(runs: RunBuilder) -> None:
         done(runs, twin, 60)
     found = compare(library(runs, MTL, OTHER, *TWINS), [MTL.name, OTHER.name])
     (table,) = found.tables
-    assert {(line.arm.label, line.reference.label) for line in table.lines} == {
+    assert {(line.group.label, line.reference.label) for line in table.lines} == {
         (OTHER.name, MTL.name)
     }
     assert {line.family for line in table.lines} == {"named"}
@@ -244,9 +244,9 @@ def test_in_a_suite_a_pair_of_counterparts_stands_in_one_table_alone(runs: RunBu
         found = compare(shelf, [argument])
         assert [table.kind for table in found.tables] == ["twins"]
         (line,) = twins_of(found).lines
-        assert (line.arm.label, line.reference.label) == (MTL.name, alone.name)
+        assert (line.group.label, line.reference.label) == (MTL.name, alone.name)
     line = only(compare(shelf, [alone.name, MTL.name])).lines[0]
-    assert (line.arm.label, line.family) == (MTL.name, "named")
+    assert (line.group.label, line.family) == (MTL.name, "named")
 
 
 def test_several_mtl_networks_are_counted_and_told_one_by_one(runs: RunBuilder) -> None:
@@ -271,8 +271,8 @@ def test_what_was_found_cannot_be_changed(runs: RunBuilder) -> None:
     done(runs, MTL, 70)
     done(runs, OTHER, 80)
     found = compare(library(runs), [MTL.name, OTHER.name])
-    for thing, field in ((found, "dataset"), (only(found), "lines"), (found.standings[0], "arm")):
-        assert isinstance(thing, Comparison | Table | Standing)
+    for thing, field in ((found, "dataset"), (only(found), "lines"), (found.groups[0], "arm")):
+        assert isinstance(thing, Comparison | ComparisonTable | GroupScores)
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(thing, field, None)
 
@@ -296,7 +296,7 @@ def test_only_tasks_that_are_compared_are_read_and_scored(runs: RunBuilder) -> N
     done(runs, OTHER, 80)
     found = compare(library(runs), [MTL.name, OTHER.name], tasks=("race", "gender"))
     assert found.tasks == ("gender", "race")
-    assert [set(standing.scores) for standing in found.standings] == [{"gender", "race"}] * 2
+    assert [set(standing.scores) for standing in found.groups] == [{"gender", "race"}] * 2
 
 
 def test_p_values_are_corrected_over_the_table(runs: RunBuilder) -> None:
@@ -329,7 +329,7 @@ def test_missing_runs_are_shown_as_missing(runs: RunBuilder) -> None:
     runs.begun(THIRD)
     found = compare(library(runs), [MTL.name, OTHER.name, THIRD.name])
     why = "seed 0 was interrupted or is still running"
-    assert found.absent == (Absent(THIRD.name, why),)
+    assert found.absent == (NotRun(THIRD.name, why),)
     assert only(found).gap_sentences == (
         f"{THIRD.name} against {MTL.name}: not compared, {THIRD.name}: {why}.",
     )
@@ -478,7 +478,7 @@ def test_ad_hoc_runs_are_found_by_id_alone_and_marked(runs: RunBuilder) -> None:
         compare(shelf, [MTL.name, OTHER.name])
     found = compare(shelf, [MTL.name, record.identity])
     label = f"{OTHER.name} seed 0 (run {record.identity[:8]}, ad hoc)"
-    assert [standing.arm.label for standing in found.standings] == [MTL.name, label]
+    assert [standing.group.label for standing in found.groups] == [MTL.name, label]
     assert f"{label}: ad hoc: changed on the command line." in found.notes
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from benchmark.comparison.library import Absent, Arm
+from benchmark.comparison.library import NotRun, RunGroup
 from benchmark.comparison.pairs import (
     NOT_REGISTERED,
     Comparison,
+    ComparisonTable,
     Gap,
-    Standing,
-    Table,
+    GroupScores,
     gap_sentences,
     reading_notes,
 )
@@ -54,23 +54,23 @@ TIE = replace(FOUND, accuracy=-0.001, low=-0.02, high=0.018, p=0.9)
 
 
 @pytest.fixture
-def arms(runs: RunBuilder) -> tuple[Arm, Arm]:
+def groups(runs: RunBuilder) -> tuple[RunGroup, RunGroup]:
     """Two experiments, of three and of two seeds."""
-    arm, reference = (
-        Arm(name, tuple(read_run(runs.begun(experiment, seed=seed)) for seed in seeds))
+    group, reference = (
+        RunGroup(name, tuple(read_run(runs.begun(experiment, seed=seed)) for seed in seeds))
         for name, experiment, seeds in (
             ("new", an_experiment("a"), (0, 1, 2)),
             ("old", an_experiment("b"), (0, 1)),
         )
     )
-    return arm, reference
+    return group, reference
 
 
-def lines_of(arms: tuple[Arm, Arm], *found: Difference) -> tuple[Line, ...]:
-    arm, reference = arms
+def lines_of(groups: tuple[RunGroup, RunGroup], *found: Difference) -> tuple[Line, ...]:
+    group, reference = groups
     tasks: Sequence[TaskName] = TASKS[: len(found)]
     pairs = zip(tasks, found, strict=True)
-    return judge_lines([("named", (reference, arm, task, one)) for task, one in pairs])
+    return judge_lines([("named", (reference, group, task, one)) for task, one in pairs])
 
 
 @pytest.mark.parametrize(
@@ -89,24 +89,26 @@ def test_p_values_are_written_with_two_digits(p: float, written: str) -> None:
     assert p_text(p) == written
 
 
-def test_a_verdict_tells_what_could_have_been_detected(arms: tuple[Arm, Arm]) -> None:
+def test_a_verdict_tells_what_could_have_been_detected(groups: tuple[RunGroup, RunGroup]) -> None:
     # Of two p-values one is rejected, which leaves 0.05 to the other: t quantiles of 9 degrees of
     # freedom, (2.262 + 0.883) times a standard error of 0.006.
-    better, tie = lines_of(arms, FOUND, TIE)
+    better, tie = lines_of(groups, FOUND, TIE)
     assert verdict_text(better) == "better *"
     assert verdict_text(tie) == "no significant difference; minimum detectable difference 1.9 pp"
     assert text_of_test(better) == "t test over clusters of faces and seeds, 3 against 2 seeds"
 
 
-def test_what_the_correction_alone_rejects_is_said_to_be_so(arms: tuple[Arm, Arm]) -> None:
-    lines = lines_of(arms, replace(FOUND, p=0.039), TIE)
+def test_what_the_correction_alone_rejects_is_said_to_be_so(
+    groups: tuple[RunGroup, RunGroup],
+) -> None:
+    lines = lines_of(groups, replace(FOUND, p=0.039), TIE)
     assert lines[0].p_holm == pytest.approx(0.078)
     assert verdict_text(lines[0]).startswith("not significant after correction (raw p 0.039);")
     assert "not significant after correction (raw p 0.039)" in next(iter(pair_sentences(lines)))
 
 
-def test_a_pair_is_told_in_a_sentence(arms: tuple[Arm, Arm]) -> None:
-    (sentence,) = pair_sentences(lines_of(arms, FOUND, TIE, replace(FOUND, accuracy=-0.03)))
+def test_a_pair_is_told_in_a_sentence(groups: tuple[RunGroup, RunGroup]) -> None:
+    (sentence,) = pair_sentences(lines_of(groups, FOUND, TIE, replace(FOUND, accuracy=-0.03)))
     assert sentence == (
         "new against old: better on age group by 2.6 pp (1.4 to 3.8); worse on race by 3.0 pp "
         "(1.4 to 3.8); no significant difference on gender (−0.1 pp, −2.0 to +1.8; minimum "
@@ -114,15 +116,15 @@ def test_a_pair_is_told_in_a_sentence(arms: tuple[Arm, Arm]) -> None:
     )
 
 
-def test_a_loss_is_told_by_its_size(arms: tuple[Arm, Arm]) -> None:
+def test_a_loss_is_told_by_its_size(groups: tuple[RunGroup, RunGroup]) -> None:
     loss = replace(FOUND, accuracy=-0.0263, low=-0.0384, high=-0.0141)
-    (sentence,) = pair_sentences(lines_of(arms, loss))
+    (sentence,) = pair_sentences(lines_of(groups, loss))
     assert sentence == "new against old: worse on age group by 2.6 pp (1.4 to 3.8)."
 
 
-def test_the_answer_about_mtl_is_a_yes_a_no_or_neither(arms: tuple[Arm, Arm]) -> None:
+def test_the_answer_about_mtl_is_a_yes_a_no_or_neither(groups: tuple[RunGroup, RunGroup]) -> None:
     loss = replace(FOUND, accuracy=-0.0263, low=-0.0384, high=-0.0141)
-    (answer,) = mtl_sentences(lines_of(arms, FOUND, loss, TIE))
+    (answer,) = mtl_sentences(lines_of(groups, FOUND, loss, TIE))
     assert answer == (
         "Does MTL beat STL? Age group: yes, better by 2.6 pp (+1.4 to +3.8). Gender: no, worse by "
         "2.6 pp (−3.8 to −1.4). Race: no significant difference (−0.1 pp, −2.0 to +1.8; minimum "
@@ -132,7 +134,7 @@ def test_the_answer_about_mtl_is_a_yes_a_no_or_neither(arms: tuple[Arm, Arm]) ->
 
 
 def test_networks_that_lack_the_same_twins_share_a_sentence() -> None:
-    gaps = [Gap(arm, f"{task}-x", NOT_REGISTERED, task) for arm in ("a", "b") for task in TASKS]
+    gaps = [Gap(group, f"{task}-x", NOT_REGISTERED, task) for group in ("a", "b") for task in TASKS]
     gaps.append(Gap("c", "race-c", "not run", "race"))
     assert list(gap_sentences(gaps)) == [
         "Single-task counterparts missing of a and b: age group, gender and race (not registered).",
@@ -141,27 +143,32 @@ def test_networks_that_lack_the_same_twins_share_a_sentence() -> None:
 
 
 def test_near_duplicates_are_said_where_mcnemar_counts_them_as_independent(
-    arms: tuple[Arm, Arm],
+    groups: tuple[RunGroup, RunGroup],
 ) -> None:
-    single = tuple(replace(arm, runs=arm.runs[:1]) for arm in arms)
+    single = tuple(replace(group, runs=group.runs[:1]) for group in groups)
     lines = lines_of((single[0], single[1]), replace(FOUND, test="mcnemar"))
     assert any(
-        note.startswith("10 test faces are near-duplicates") for note in reading_notes(lines, arms)
+        note.startswith("10 test faces are near-duplicates")
+        for note in reading_notes(lines, groups)
     )
-    assert not any("near-dup" in note for note in reading_notes(lines_of(arms, FOUND), arms))
+    assert not any("near-dup" in note for note in reading_notes(lines_of(groups, FOUND), groups))
 
 
 @pytest.fixture
-def comparison(arms: tuple[Arm, Arm]) -> Comparison:
+def comparison(groups: tuple[RunGroup, RunGroup]) -> Comparison:
     single_class = replace(TIE, macro_f1=None, macro_f1_low=None, macro_f1_high=None)
     score = TaskScore(0.7, 0.65, 0.75, 0.6, 0.01, 0.02)
     return Comparison(
         dataset="utkface-100",
         drawn=False,
         tasks=TASKS[:2],
-        standings=tuple(Standing(arm, {"age_group": score}) for arm in arms),
-        absent=(Absent("third", "failed: <b>|x"),),
-        tables=(Table("first", lines_of(arms, FOUND, single_class), (Gap("third", "old", "|"),)),),
+        groups=tuple(GroupScores(group, {"age_group": score}) for group in groups),
+        absent=(NotRun("third", "failed: <b>|x"),),
+        tables=(
+            ComparisonTable(
+                "first", lines_of(groups, FOUND, single_class), (Gap("third", "old", "|"),)
+            ),
+        ),
         notes=("a note",),
         limits=("a limit",),
     )
@@ -174,7 +181,7 @@ def test_plain_values_are_json_and_hold_fractions(comparison: Comparison) -> Non
     assert (row["p"], row["p_holm"], row["verdict"]) == (0.0004, 0.0008, "better")
     assert (row["family"], row["p_values_in_family"]) == ("named", 2)
     assert data["arms"][0]["scores"]["age_group"]["accuracy_sd"] == 0.01
-    assert [len(arm["runs"]) for arm in data["arms"]] == [3, 2]
+    assert [len(group["runs"]) for group in data["arms"]] == [3, 2]
     assert data["missing"] == [{"arm": "third", "why": "failed: <b>|x"}]
 
 

@@ -92,14 +92,14 @@ def test_a_spreadsheet_takes_no_text_for_a_formula() -> None:
 
 def test_columns_without_anything_are_left_out_of_documents() -> None:
     labels = [
-        head.label for head in grid_of(a_board(a_row(against=(), study=None)).tables[0]).heads
+        head.label for head in grid_of(a_board(a_row(comparisons=(), study=None)).tables[0]).heads
     ]
     assert not [label for label in labels if "twin" in label or "study" in label]
     assert "gender" in labels
 
 
 def test_a_row_not_told_from_the_first_is_marked() -> None:
-    tie = a_row("mtl-tie", rank=2, tied=True, against=(outcome("first", None, -0.01, 0.6),))
+    tie = a_row("mtl-tie", rank=2, tied=True, comparisons=(outcome("first", None, -0.01, 0.6),))
     assert "| 2= | mtl-tie |" in markdown(a_board(a_row(), tie))
 
 

@@ -41,13 +41,13 @@ from tests.results.size_and_power import (
 Array = npt.NDArray[Any]
 
 
-def a_pair(arm: Array, reference: Array, clusters: Array | None = None) -> Pair:
+def a_pair(group: Array, reference: Array, clusters: Array | None = None) -> Pair:
     """Make a pair of what each seed reads right; (n_seeds, n_faces) of 0 and 1."""
-    arm, reference = np.atleast_2d(arm), np.atleast_2d(reference)
-    n = arm.shape[1]
+    group, reference = np.atleast_2d(group), np.atleast_2d(reference)
+    n = group.shape[1]
     truth = np.zeros(n, dtype=np.int64)
     clusters = np.arange(n) if clusters is None else clusters
-    return Pair(truth, clusters, reference=1 - reference, arm=1 - arm)
+    return Pair(truth, clusters, reference=1 - reference, group=1 - group)
 
 
 def of_runs(only_arm: int, only_reference: int, n: int) -> Difference:
@@ -129,8 +129,8 @@ def test_seeds_whose_faces_all_move_together_are_welchs_test() -> None:
     # what a single face of 400 could do, squared, is 1 / 400 / 399 beside it.
     easy = np.random.default_rng(1).random(400)
     of_arm, of_reference = np.array([0.0, 0.21, 0.4]), np.array([0.1, 0.15, 0.35, 0.3])
-    arm, reference = (easy + rates[:, None] for rates in (of_arm, of_reference))
-    found = difference_of(arm, reference, np.arange(400))
+    group, reference = (easy + rates[:, None] for rates in (of_arm, of_reference))
+    found = difference_of(group, reference, np.arange(400))
     welch = stats.ttest_ind(of_arm, of_reference, equal_var=False)
     shares = [of_arm.var(ddof=1) / 3, of_reference.var(ddof=1) / 4]
     assert found.test == "faces_and_seeds"
@@ -166,8 +166,8 @@ def test_degrees_of_freedom_are_no_fewer_than_the_seeds_leave() -> None:
     # faces are few, the noise within a side is large.
     random = np.random.default_rng(9)
     reference = (random.random((3, 400)) < 0.7).astype(int)
-    arm = np.where(random.random((3, 400)) < 0.02, 1 - reference, reference)
-    found = difference_of(arm, reference, np.arange(400))
+    group = np.where(random.random((3, 400)) < 0.02, 1 - reference, reference)
+    found = difference_of(group, reference, np.arange(400))
     assert found.df >= 2
     assert found.high - found.low < 0.2
 
@@ -201,13 +201,13 @@ def test_one_seed_never_meets_the_mean_of_several() -> None:
 def test_macro_f1_is_the_mean_of_its_values_and_as_scikit_learn_has_it() -> None:
     random = np.random.default_rng(4)
     truth = random.integers(0, 4, 200)
-    arm, reference = (
+    group, reference = (
         np.where(random.random((seeds, 200)) < 0.7, truth, random.integers(0, 5, (seeds, 200)))
         for seeds in (3, 2)
     )
-    of_arm, of_reference = ([macro_f1(truth, one) for one in side] for side in (arm, reference))
-    assert macro_f1_values(truth, arm).mean(axis=1) == pytest.approx(of_arm)
-    found = paired_difference(Pair(truth, np.arange(200), reference, arm))
+    of_arm, of_reference = ([macro_f1(truth, one) for one in side] for side in (group, reference))
+    assert macro_f1_values(truth, group).mean(axis=1) == pytest.approx(of_arm)
+    found = paired_difference(Pair(truth, np.arange(200), reference, group))
     assert found.macro_f1 == pytest.approx(np.mean(of_arm) - np.mean(of_reference))
     assert found.macro_f1_low is not None
     assert found.macro_f1_low < np.mean(of_arm) - np.mean(of_reference)
@@ -378,10 +378,10 @@ def test_the_interval_of_macro_f1_covers_the_true_difference_at_the_stated_rate(
     random = np.random.default_rng(14)
     held = []
     for _ in range(400):
-        arm, reference, clusters = drawn(Setting(400, (5, 5), (0.01, 0.01)), 0.0, random)
-        truth = random.choice(5, len(arm[0]), p=[0.154, 0.168, 0.395, 0.182, 0.101])
+        group, reference, clusters = drawn(Setting(400, (5, 5), (0.01, 0.01)), 0.0, random)
+        truth = random.choice(5, len(group[0]), p=[0.154, 0.168, 0.395, 0.182, 0.101])
         beside = np.clip(truth + random.choice([-1, 1], len(truth)), 0, 4)
-        sides = [np.where(side, truth, beside) for side in (reference, arm)]
+        sides = [np.where(side, truth, beside) for side in (reference, group)]
         found = paired_difference(Pair(truth, clusters, *sides))
         assert found.macro_f1_low is not None
         assert found.macro_f1_high is not None

@@ -91,9 +91,9 @@ def first(n: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 def test_a_specialist_is_paired_with_both_other_arms(runs: RunBuilder) -> None:
     women = made_up_faces(N, seed=2)["gender"] == 1
-    for (label, training), arm in ARMS.items():
+    for (label, training), group in ARMS.items():
         if label == "women":
-            a_run(runs, arm, first(150) if training == "subset" else first(100))
+            a_run(runs, group, first(150) if training == "subset" else first(100))
     found = studied(runs)
     assert found.subsets[0].n_test == women.sum()
     # the specialist is right on the women among faces 100 to 149 besides, and on no other less
