@@ -26,9 +26,9 @@ SHARED = Path(os.environ.get("FACEBENCH_TEST_SHARED", ROOT.parent / "shared"))
 
 @pytest.fixture(scope="session", autouse=True)
 def _pictures_drawn_once() -> Iterator[None]:
-    """Draw each of a run's fourteen pictures once, coarsely: they take longer than its training.
+    """Draw each of a run's figures once, coarsely: they take longer than its training.
 
-    Later runs get copies. `tests/results/test_figures.py` draws them as they are.
+    Later runs get copies. `tests/evaluation/test_figures.py` draws them as they are.
     """
     from benchmark.evaluation import artifacts, figures
 
@@ -43,7 +43,8 @@ def _pictures_drawn_once() -> Iterator[None]:
             drawn[path.name] = path.read_bytes()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "DPI", 60)
+        patch.setattr(figures, "DPI", 40)
+        patch.setattr(figures, "write_png", write_once)
         patch.setattr(artifacts, "write_png", write_once)
         yield
 

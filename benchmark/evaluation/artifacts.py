@@ -31,13 +31,10 @@ from benchmark.errors import RunError
 from benchmark.evaluation.answers import kept
 from benchmark.evaluation.figures import (
     Caption,
-    confusion_figure,
     contact_sheet,
     curves_figure,
-    heat_map_figure,
-    reliability_figure,
-    subgroups_figure,
     write_png,
+    write_test_figures,
 )
 from benchmark.evaluation.metrics import SCORING_VERSION, Scores, mean_ages_of, score
 from benchmark.evaluation.predictions import (
@@ -235,7 +232,7 @@ def write_artifacts(
     if len(scores.subgroups):
         suspects = label_suspects(predictions)
         write_test_tables(folder, scores, predictions, suspects)
-        write_test_pictures(folder, scores, caption)
+        write_test_figures(folder, scores, caption)
         if at_hand is not None:
             sheet = contact_sheet(suspects, at_hand.pictures(), caption)
             write_png(folder / SUSPECTS_SHEET, sheet)
@@ -300,19 +297,6 @@ def _confusion(task: TaskName, matrix: npt.NDArray[np.int64]) -> dict[str, Any]:
         "counts": matrix,
         "shares": shares,
     }
-
-
-def write_test_pictures(folder: Path, scores: Scores, caption: Caption) -> None:
-    """Draw what follows from predictions of test faces; no picture of a face."""
-    for task, matrix in scores.confusion.items():
-        figures = {
-            "confusion": confusion_figure(matrix, task, caption),
-            "subgroups": subgroups_figure(scores.subgroups, scores.gaps, caption, task=task),
-            "heat_map": heat_map_figure(scores.subgroups, scores.gaps, caption, task=task),
-            "reliability": reliability_figure(scores.calibration[task], caption, task=task),
-        }
-        for name, figure in figures.items():
-            write_png(folder / f"{name}_{task}.png", figure)
 
 
 def is_scored(record: RunRecord) -> bool:

@@ -1,95 +1,105 @@
-"""Figures of one run: confusion, curves, calibration, subgroups, possible label errors.
+"""Figures of one run, and how every figure of facebench looks and is written.
 
-The contact sheet of label suspects: the faces themselves, beside what label and network say.
-
-It shows people. It is kept with the run and in MLflow, and belongs on no page and in no repository.
-
-Pictures of one run: confusion matrix, learning curves; and how every picture is written.
-
-Each function gives a matplotlib Figure, made without pyplot and its global state; `write_png`
-writes one. The numbers come from benchmark.evaluation.metrics and are only drawn here. Subgroups,
-calibration and label suspects are drawn in modules of their own.
-
-Can its probabilities be taken at their word? The reliability diagram of one task.
-
-The numbers come from benchmark.evaluation.calibration and are only drawn here.
-
-For whom is it right? Accuracy by group of people, as dots with intervals and as a heat map.
-
-The numbers come from benchmark.evaluation.subgroups and gaps and are only drawn here.
+Each function gives a matplotlib Figure, made without pyplot and its global state. Margins are given
+in inches: laying out text by constraint takes longer than drawing it. `write_png` writes a file,
+`as_svg` text for a page. Numbers come from metrics, calibration, subgroups and suspects.
 """
 
+import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from benchmark.evaluation.calibration import AS_PREDICTED, TEMPERED, Calibration
-from benchmark.evaluation.subgroups import BYS, SMALL_GROUP, By
+from benchmark.evaluation.metrics import Scores
+from benchmark.evaluation.subgroups import SMALL_GROUP, By
 from benchmark.evaluation.suspects import CAUTION
 from benchmark.files import replacing
 from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TASKS, TaskName, n_classes
 
-DPI: Final = 150
+DPI: Final = 100
 INK: Final = "#222222"
 FAINT: Final = "#767676"
+GRID: Final = "#E5E5E5"
+PAPER: Final = "#FFFFFF"
+PAGE_COLOURS: Final = {INK: "--ink", FAINT: "--faint", GRID: "--grid", PAPER: "--paper"}
+"""Colours that a page sets by itself, for light and dark."""
 COLOURS: Final[dict[str, str]] = {
     "age_group": "#0072B2",
     "gender": "#D55E00",
     "race": "#009E73",
     "combined": INK,
 }
-"""Blue, vermilion and bluish green are told apart by colour-blind readers too.
+"""Blue, vermilion and bluish green differ for colour-blind readers too.
 Source: M. Okabe, K. Ito, "Color Universal Design" (2008). Marker and dash differ as well."""
 MARKERS: Final[dict[str, str]] = {"age_group": "o", "gender": "s", "race": "^", "combined": "D"}
-
-LOSS_COLOURS: Final = (INK, "#CC79A7", "#E69F00", "#56B4E9")
-LOSS_DASHES: Final = ("-", "--", ":", "-.")
+LOSS_STYLES: Final = ((INK, "-"), ("#CC79A7", "--"), ("#E69F00", ":"), ("#56B4E9", "-."))
+BY_TITLES: Final[dict[By, str]] = {
+    "all": "all",
+    "age_group": "age group",
+    "gender": "gender",
+    "race": "race",
+    "gender_race": "gender × race",
+}
+ROWS_BY: Final[tuple[By, ...]] = ("gender", "race", "gender_race", "age_group")
+SMALLEST_SCALE: Final = 0.05
+"""A heat map's colours span at least this much accuracy on either side of the mean, so that
+differences within chance stay pale."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What every picture says of where it comes from."""
+    """What every figure says of where it comes from."""
 
     experiment: str
     dataset: str
     drawn: bool
-    """True for drawn faces, which say nothing of people."""
+    """True for synthetic faces, which say nothing of people."""
     leaky: bool = False
     """True where test faces were seen in training: then every title says so first."""
 
     def under(self, title: str) -> str:
-        """Write the title: what is shown, then experiment and data set, each on its line."""
-        faces = " (drawn faces)" if self.drawn else ""
+        """Write the title: what is shown, then experiment and data set."""
+        faces = " (synthetic faces)" if self.drawn else ""
         return (
             f"{'LEAKY · ' if self.leaky else ''}{title}\n{self.experiment}\n{self.dataset}{faces}"
         )
 
 
 def write_png(path: Path, figure: Figure) -> None:
-    """Write a figure atomically; equal figures give equal bytes.
-
-    The bytes are `savefig`'s, which draws every figure a second time, unseen, to lay it out.
-    """
-    figure.set_dpi(DPI)
-    canvas = FigureCanvasAgg(figure)
-    layout = figure.get_layout_engine()
-    if layout is not None:
-        layout.execute(figure)
-        figure.set_layout_engine("none")
+    """Write a figure atomically; equal figures give equal bytes."""
     with replacing(path) as temporary:
-        canvas.print_png(  # type: ignore[no-untyped-call]
-            temporary, metadata={"Software": None}
-        )
+        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+
+
+def as_svg(figure: Figure, name: str) -> str:
+    """Write a figure as SVG for a page: scalable, its text as text, its colours the page's own.
+
+    name: of the figure, unique on the page; keeps the ids of several figures apart.
+    """
+    stream = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    svg = stream.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' (?:width|height)="[^"]*"', "", svg.replace("\n", " "), count=2)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "system-ui, sans-serif", svg)
+    for colour, variable in PAGE_COLOURS.items():
+        svg = re.sub(colour, f"var({variable})", svg, flags=re.IGNORECASE)
+    svg = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
+    return re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)
 
 
 def percent_ticks() -> FuncFormatter:
@@ -97,46 +107,92 @@ def percent_ticks() -> FuncFormatter:
     return FuncFormatter(lambda rate, _place: f"{100 * rate:.4g} %".replace("-", "−"))
 
 
-def confusion_figure(
-    matrix: npt.NDArray[np.integer[Any]], task: TaskName, caption: Caption
-) -> Figure:
-    """Draw counts and row percentages of a confusion matrix, (true class, predicted class)."""
-    names, n_faces = CLASS_NAMES[task], int(matrix.sum())
-    totals = matrix.sum(axis=1)
-    shares = np.divide(
-        matrix, totals[:, None], out=np.zeros(matrix.shape), where=totals[:, None] > 0
+def pp_ticks() -> FuncFormatter:
+    """Write differences of rates on an axis in percentage points, with their sign."""
+    return FuncFormatter(
+        lambda rate, _place: f"{100 * rate:+.4g}".replace("-", "−") if round(rate, 6) else "0"
     )
-    side = 2.8 + 0.95 * len(names)
-    # Wide enough for the longest experiment's name in the title, however few the classes.
-    figure = Figure(figsize=(max(side + 0.9, 6.4), side), layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(matrix):
-        text = f"{100 * shares[row, column]:.1f} %\n{count:,}" if totals[row] else "–\n0"
-        colour = "white" if shares[row, column] > 0.62 else INK
-        weight = "bold" if row == column else "normal"
-        axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight, size=11)
-    axes.set_xlabel(f"predicted {TASK_TITLES[task]}", size=12)
-    axes.set_ylabel(f"true {TASK_TITLES[task]}", size=12, labelpad=10)
-    finish_cells(axes, names, [f"{name}\nn {n:,}" for name, n in zip(names, totals, strict=True)])
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=percent_ticks())
-    bar.set_label("share of the true class", size=11)
-    bar.outline.set_visible(False)
-    right = f"{100 * np.trace(matrix) / n_faces:.1f} % of {n_faces:,}" if n_faces else "none of 0"
-    title = f"{TASK_TITLES[task].capitalize()}: {right} test faces right"
-    figure.suptitle(caption.under(title), size=12, color=INK)
+
+
+def finish(axes: Axes, *, grid: str = "y") -> None:
+    """Leave of the frame what tells something; grid: the axis whose lines are drawn, or ''."""
+    axes.spines[:].set_visible(False)
+    axes.tick_params(labelsize=10, colors=INK, which="both", length=0)
+    if grid:
+        axes.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
+        axes.set_axisbelow(True)
+
+
+def _figure(
+    panels: tuple[float, float],
+    title: str,
+    *,
+    rows: int = 1,
+    columns: int = 1,
+    left: float = 0.8,
+    right: float = 0.3,
+    top: float = 1.0,
+    below: float = 0.6,
+    gap: tuple[float, float] = (0.5, 0.5),
+    **options: Any,
+) -> tuple[Figure, npt.NDArray[np.object_]]:
+    """Make a figure and its axes; all lengths in inches, `panels` of all panels with their gaps."""
+    width, height = panels[0] + left + right, panels[1] + top + below
+    figure = Figure(figsize=(width, height))
+    mean = ((panels[0] - (columns - 1) * gap[0]) / columns,
+            (panels[1] - (rows - 1) * gap[1]) / rows)  # fmt: skip
+    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=options)
+    figure.subplots_adjust(
+        left=left / width, right=1 - right / width, bottom=below / height, top=1 - top / height,
+        wspace=gap[0] / mean[0], hspace=gap[1] / mean[1],
+    )  # fmt: skip
+    figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", size=11, color=INK)
+    return figure, grid
+
+
+def confusion_figure(confusion: dict[TaskName, npt.NDArray[Any]], caption: Caption) -> Figure:
+    """Draw counts and row shares of each task's confusion matrix, (true class, predicted class)."""
+    sizes = [len(matrix) for matrix in confusion.values()]
+    figure, grid = _figure(
+        (max(0.9 * sum(sizes) + 1.1 * (len(sizes) - 1), 4.0), 0.8 * max(sizes)),
+        caption.under("Confusion matrices of the test faces"),
+        columns=len(sizes), left=1.1, top=1.3, gap=(1.1, 0.5), width_ratios=sizes,
+    )  # fmt: skip
+    for axes, (task, matrix) in zip(grid[0], confusion.items(), strict=True):
+        names, n_faces, totals = CLASS_NAMES[task], int(matrix.sum()), matrix.sum(axis=1)
+        shares = np.divide(
+            matrix, totals[:, None], out=np.zeros(matrix.shape), where=totals[:, None] > 0
+        )
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), count in np.ndenumerate(matrix):
+            text = f"{100 * shares[row, column]:.1f} %\n{count:,}" if totals[row] else "–\n0"
+            colour = PAPER if shares[row, column] > 0.62 else INK
+            axes.text(
+                column, row, text, ha="center", va="center", color=colour, size=10,
+                weight="bold" if row == column else "normal",
+            )  # fmt: skip
+        right = f"{100 * np.trace(matrix) / n_faces:.1f} %" if n_faces else "–"
+        axes.set_title(
+            f"{TASK_TITLES[task].capitalize()}: accuracy {right}, n {n_faces:,}",
+            loc="left",
+            size=11,
+        )
+        axes.set_xlabel(f"predicted {TASK_TITLES[task]}", size=10)
+        axes.set_ylabel(f"true {TASK_TITLES[task]}", size=10)
+        labels = [f"{name}\nn {n:,}" for name, n in zip(names, totals, strict=True)]
+        _finish_cells(axes, names, labels)
     return figure
 
 
-def finish_cells(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
+def _finish_cells(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     """Name the cells and draw white lines between them."""
-    axes.set_xticks(range(len(columns)), columns, size=11)
-    axes.set_yticks(range(len(rows)), rows, size=11)
-    axes.set_xticks(np.arange(len(columns) - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(len(rows) - 1) + 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=2)
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
+    finish(axes, grid="")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    for place in range(1, len(columns)):
+        axes.axvline(place - 0.5, color=PAPER, linewidth=2)
+    for place in range(1, len(rows)):
+        axes.axhline(place - 0.5, color=PAPER, linewidth=2)
 
 
 def curves_figure(
@@ -148,270 +204,201 @@ def curves_figure(
     `val/combined` that is there is drawn. Epochs are numbered as the column `epoch` has them,
     from 1 without one; the selected one is marked.
     """
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    figure, grid = _figure(
+        (9.4, 3.4), caption.under("Loss and validation accuracy by epoch"), columns=2, gap=(0.9, 0)
+    )
+    loss, accuracy = grid[0]
     epochs = history["epoch"] if "epoch" in history else np.arange(1, len(history) + 1)
     losses = [str(name) for name in history.columns if str(name).endswith("/loss")]
-    for name, colour, dash in zip(losses, LOSS_COLOURS, LOSS_DASHES, strict=False):
+    for name, (colour, dash) in zip(losses, LOSS_STYLES, strict=False):
         label = {"train/loss": "training", "val/loss": "validation"}.get(name, name)
-        loss_axes.plot(epochs, history[name], dash, color=colour, marker="o", ms=4, label=label)
-    loss_axes.set_ylabel("loss", size=12)
+        loss.plot(epochs, history[name], dash, color=colour, marker="o", ms=4, label=label)
     for key, colour in COLOURS.items():
         name = "val/combined" if key == "combined" else f"val/{key}/accuracy"
         if name in history:
-            dash = "--" if key == "combined" else "-"
-            label = key.replace("_", " ")
-            accuracy_axes.plot(
-                epochs, history[name], dash, color=colour, marker=MARKERS[key], ms=5, label=label
+            accuracy.plot(
+                epochs, history[name], "--" if key == "combined" else "-", color=colour,
+                marker=MARKERS[key], ms=5, label=key.replace("_", " "),
+            )  # fmt: skip
+    loss.set_ylabel("loss", size=11)
+    accuracy.set_ylabel("validation accuracy", size=11)
+    accuracy.yaxis.set_major_formatter(percent_ticks())
+    for axes in grid[0]:
+        if selected_epoch is not None:
+            axes.axvline(
+                selected_epoch, color=FAINT, linestyle=":", label="selected epoch", zorder=0
             )
-    accuracy_axes.set_ylabel("validation accuracy", size=12)
-    accuracy_axes.yaxis.set_major_formatter(percent_ticks())
-    for axes in (loss_axes, accuracy_axes):
-        _finish_curves(axes, selected_epoch)
-    figure.suptitle(caption.under("Loss and validation accuracy by epoch"), size=12, color=INK)
+        axes.set_xlabel("epoch", size=11)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        finish(axes)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, fontsize=10)
     return figure
 
 
-def _finish_curves(axes: Axes, selected_epoch: int | None) -> None:
-    if selected_epoch is not None:
-        axes.axvline(selected_epoch, color=FAINT, linestyle=":", label="selected epoch", zorder=0)
-    axes.set_xlabel("epoch", size=12)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color="#E5E5E5")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=11)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=11)
-
-
-def reliability_figure(calibration: Calibration, caption: Caption, *, task: TaskName) -> Figure:
-    """Draw accuracy against probability in bins, with 95 % intervals, and the faces per bin.
+def reliability_figure(calibration: dict[TaskName, Calibration], caption: Caption) -> Figure:
+    """Draw accuracy against confidence in bins, with 95 % intervals, and the faces per bin.
 
     Dots: the probabilities as predicted. Crosses: at the temperature fitted on validation. Below
-    the diagonal a network is surer than it is right.
+    the diagonal a network is more confident than it is accurate.
     """
-    table = calibration.reliability
-    figure = Figure(figsize=(7, 7.6), layout="constrained")
-    axes, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.4, 1]})
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", zorder=0)
-    before, after = (
-        table[(table["probabilities"] == name) & (table["n"] > 0)]
-        for name in (AS_PREDICTED, TEMPERED)
-    )
-    _draw_bins(axes, before, COLOURS[task])
-    axes.plot(
-        before["confidence"], before["accuracy"], "o", color=COLOURS[task], ms=7, zorder=3,
-        label=f"as predicted: error {100 * calibration.error['test']:.1f} points",
+    figure, grid = _figure(
+        (4.6 * len(calibration), 5.2), caption.under("Reliability of the predicted probabilities"),
+        rows=2, columns=len(calibration), gap=(0.7, 0.25), top=1.2, height_ratios=(3.4, 1),
     )  # fmt: skip
-    if len(after):
-        axes.plot(
-            after["confidence"], after["accuracy"], "x", color=INK, ms=7, mew=1.6, zorder=4,
-            label=f"at temperature {calibration.temperature:.2f}: "
-            f"error {100 * calibration.error_tempered['test']:.1f} points",
+    for (axes, counts), (task, found) in zip(grid.T, calibration.items(), strict=True):
+        bins = found.reliability[found.reliability["n"] > 0]
+        before, after = (
+            bins[bins["probabilities"] == version] for version in (AS_PREDICTED, TEMPERED)
+        )
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", zorder=0)
+        # Rounding can put an end of the interval a hair on the wrong side of the rate itself.
+        ends = (before["accuracy"] - before["low"], before["high"] - before["accuracy"])
+        axes.errorbar(
+            before["confidence"], before["accuracy"], yerr=np.maximum(ends, 0.0), fmt="o", ms=6,
+            color=COLOURS[task], label=f"as predicted: error {100 * found.error['test']:.1f} pp",
         )  # fmt: skip
-    by_chance = 100 * (calibration.by_chance or 0.0)
-    axes.plot([], [], " ", label=f"were it right as often as sure: {by_chance:.1f} by chance")
-    axes.set_ylabel("share that is right, with 95 % interval", size=12)
-    axes.set_ylim(-0.02, 1.02)
-    axes.legend(frameon=False, fontsize=11, loc="upper left")
-    axes.yaxis.set_major_formatter(percent_ticks())
-    _draw_counts(below, before, COLOURS[task])
-    for panel in (axes, below):
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=11)
-        panel.grid(axis="y", color="#E5E5E5")
-        panel.set_axisbelow(True)
-    title = f"{TASK_TITLES[task].capitalize()}: is it right as often as it is sure?"
-    figure.suptitle(caption.under(title), size=12, color=INK)
+        if len(after):
+            axes.plot(
+                after["confidence"], after["accuracy"], "x", color=INK, ms=7, mew=1.6, zorder=4,
+                label=f"at temperature {found.temperature:.2f}: "
+                f"error {100 * found.error_tempered['test']:.1f} pp",
+            )  # fmt: skip
+        expected = f"expected if calibrated: {100 * (found.by_chance or 0.0):.1f} pp"
+        axes.plot([], [], " ", label=expected)
+        axes.set_title(TASK_TITLES[task].capitalize(), loc="left", size=11)
+        axes.set_ylim(-0.02, 1.02)
+        axes.legend(frameon=False, fontsize=9, loc="upper left")
+        axes.yaxis.set_major_formatter(percent_ticks())
+        width = before["bin_high"] - before["bin_low"]
+        counts.bar(
+            before["bin_low"], before["n"], width=0.92 * width, align="edge", color=COLOURS[task]
+        )
+        counts.set_xlabel("probability of the predicted class", size=10)
+        counts.xaxis.set_major_formatter(percent_ticks())
+        axes.set_xticks(counts.get_xticks(), [])
+        for panel in (axes, counts):
+            panel.set_xlim(0, 1)
+            finish(panel)
+    grid[0, 0].set_ylabel("accuracy, 95 % interval", size=10)
+    grid[1, 0].set_ylabel("faces", size=10)
     return figure
 
 
-def _draw_bins(axes: Axes, bins: pd.DataFrame, colour: str) -> None:
-    errors = np.array(
-        [bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]], dtype=np.float64
-    )
-    # Rounding can put an end of the interval a hair on the wrong side of the rate itself.
-    errors = np.maximum(errors, 0.0)
-    axes.errorbar(
-        bins["confidence"], bins["accuracy"], yerr=errors, fmt="none", ecolor=colour, zorder=2
-    )
+def subgroups_figure(subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: Caption) -> Figure:
+    """Draw each task's accuracy with its 95 % interval in every subgroup, beside the overall one.
 
-
-def _draw_counts(axes: Axes, bins: pd.DataFrame, colour: str) -> None:
-    width = bins["bin_high"] - bins["bin_low"]
-    bars = axes.bar(bins["bin_low"], bins["n"], width=0.92 * width, align="edge", color=colour)
-    axes.bar_label(bars, labels=[f"{n:,}" for n in bins["n"]], size=8, color=INK, padding=1)
-    axes.set_xlim(0, 1)
-    axes.margins(y=0.18)
-    axes.set_ylabel("faces", size=12)
-    axes.set_xlabel("probability of the predicted class", size=12)
-    axes.xaxis.set_major_formatter(percent_ticks())
-
-
-BY_TITLES: Final[dict[By, str]] = {
-    "all": "all",
-    "age_group": "age group",
-    "gender": "gender",
-    "race": "race",
-    "gender_race": "gender × race",
-}
-SMALLEST_SCALE: Final = 0.05
-"""The heat map's colours span at least this much accuracy on either side of the mean, so that
-differences within chance stay pale."""
-
-
-def subgroups_figure(
-    subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: Caption, *, task: TaskName = "age_group"
-) -> Figure:
-    """Draw a task's accuracy with its 95 % interval in every group, beside the overall one.
-
-    subgroups, gaps: as Scores has them. Groups of under 30 faces are hollow; empty ones say so.
-    The task's own classes come last: how well a class is read is its recall. Over each division
-    stands the gap, and the gap that chance alone would give.
+    subgroups, gaps: as Scores has them. A column per task. Subgroups of under 30 faces are hollow;
+    empty ones say so. Over each division stands the gap, and the one expected under permutation;
+    the accuracy of a task's own classes is their recall.
     """
-    others: list[By] = [by for by in BYS if by not in ("all", task)]
-    divisions: list[By] = [*others, task]
-    ours = subgroups[subgroups["task"] == task]
-    overall = ours[ours["by"] == "all"].iloc[0]
-    parts = [ours[ours["by"] == by] for by in divisions]
-    heights = [len(part) for part in parts]
-    figure = Figure(figsize=(9, 1.9 + 0.34 * sum(heights) + 0.4 * len(parts)), layout="constrained")
-    panels = figure.subplots(
-        len(parts), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
-    )[:, 0]
-    for axes, by, part in zip(panels, divisions, parts, strict=True):
-        axes.axvspan(overall["low"], overall["high"], color="#E3E3E3", linewidth=0, zorder=0)
+    tasks = [task for task in TASKS if (subgroups["task"] == task).any()]
+    small = ((subgroups["n"] > 0) & (subgroups["n"] < SMALL_GROUP)).any()
+    hollow = f"; hollow: under {SMALL_GROUP} faces, not ranked" if small else ""
+    title = f"Test accuracy by subgroup, with 95 % intervals (grey: all test faces{hollow})"
+    n_rows = (subgroups["task"] == tasks[0]).sum() - 1 + len(ROWS_BY)
+    figure, grid = _figure(
+        (5.2 * len(tasks) - 1.5, 0.26 * n_rows), caption.under(title), columns=len(tasks),
+        left=1.3, right=1.2, gap=(1.5, 0),
+    )  # fmt: skip
+    for axes, task in zip(grid[0], tasks, strict=True):
+        ours = subgroups[subgroups["task"] == task]
+        overall = ours[ours["by"] == "all"].iloc[0]
+        axes.axvspan(overall["low"], overall["high"], color=GRID, linewidth=0, zorder=0)
         axes.axvline(overall["accuracy"], color=FAINT, linewidth=1.2, zorder=1)
-        _draw_groups(axes, part, COLOURS[task])
-        recall = " (recall of its classes)" if by == task else ""
-        axes.set_title(f"by {BY_TITLES[by]}{recall}", loc="left", size=11, color=INK, weight="bold")
-        axes.set_title(_gap_text(gaps, task, by), loc="right", size=10, color=FAINT)
-    small = (ours["n"] > 0) & (ours["n"] < SMALL_GROUP)
-    hollow = f" · hollow: under {SMALL_GROUP} faces, not ranked" if small.any() else ""
-    panels[-1].xaxis.set_major_formatter(percent_ticks())
-    panels[-1].set_xlabel(
-        f"{TASK_TITLES[task]} accuracy on test faces, with 95 % interval\n"
-        f"grey: all {int(overall['n']):,} faces, {100 * overall['accuracy']:.1f} %{hollow}\n"
-        "by chance: the mean gap when faces are dealt to the groups at random",
-        size=11,
-    )
-    title = f"{TASK_TITLES[task].capitalize()}: for whom is it right?"
-    figure.suptitle(caption.under(title), size=12, color=INK)
+        beside, place = axes.get_yaxis_transform(), 0
+        rows: list[int] = []
+        names: list[str] = []
+        for by in ROWS_BY:
+            recall = " (recall)" if by == task else ""
+            head = f"by {BY_TITLES[by]}{recall}: {_gap_text(gaps, task, by)}"
+            axes.text(0, place + 0.1, head, size=9, color=INK, va="center", transform=beside)
+            groups = ours[ours["by"] == by]
+            names += list(groups["group"])
+            rows += range(place + 1, place + 1 + len(groups))
+            place += 1 + len(groups)
+        groups = pd.concat([ours[ours["by"] == by] for by in ROWS_BY]).assign(row=rows)
+        for n, accuracy, row in groups[["n", "accuracy", "row"]].itertuples(index=False):
+            words = f"{100 * accuracy:.1f} %, n {n:,}" if n else "no faces"
+            axes.text(1.02, row, words, size=9, color=INK if n else FAINT, va="center",
+                      transform=beside)  # fmt: skip
+        colour, known = COLOURS[task], groups[groups["n"] > 0]
+        axes.hlines(known["row"], known["low"], known["high"], color=colour, zorder=2)
+        fills = [colour if n >= SMALL_GROUP else PAPER for n in known["n"]]
+        axes.scatter(known["accuracy"], known["row"], 36, fills, edgecolors=colour, zorder=3)
+        finish(axes, grid="x")
+        axes.set_yticks(rows, names if task == tasks[0] else [""] * len(names))
+        axes.set_ylim(place - 0.4, -0.5)
+        axes.xaxis.set_major_formatter(percent_ticks())
+        all_faces = f"all {int(overall['n']):,} faces {100 * overall['accuracy']:.1f} %"
+        axes.set_xlabel(f"{TASK_TITLES[task]} accuracy, {all_faces}", size=10)
     return figure
 
 
 def _gap_text(gaps: pd.DataFrame, task: TaskName, by: By) -> str:
-    """Say how far apart worst and best are, in points, and what chance does."""
+    """Say how far apart worst and best subgroup are, in pp, and what permutation gives."""
     row = gaps[(gaps["task"] == task) & (gaps["by"] == by)].iloc[0]
     if row["n_ranked"] < 2:
-        return "too few groups to rank"
+        return "too few subgroups to rank"
     gap, low, high, chance = (
         100 * float(row[name]) for name in ("gap", "gap_low", "gap_high", "chance_gap")
     )
-    return f"gap {gap:.1f} points ({low:.1f}–{high:.1f}), by chance {chance:.1f}"
+    return f"gap {gap:.1f} pp ({low:.1f}–{high:.1f}), permuted {chance:.1f}"
 
 
-def _draw_groups(axes: Axes, groups: pd.DataFrame, colour: str) -> None:
-    """Draw one row per group, first on top: interval, dot, accuracy and count."""
-    beside = axes.get_yaxis_transform()
-    for row in range(len(groups)):
-        n, accuracy, low, high = (
-            float(groups[column].iloc[row]) for column in ("n", "accuracy", "low", "high")
-        )
-        if n == 0:
-            axes.text(1.03, row, "no faces", size=10, color=FAINT, va="center", transform=beside)
-            continue
-        ranked = n >= SMALL_GROUP
-        axes.plot([low, high], [row, row], color=colour, linewidth=2 if ranked else 1, zorder=2)
-        fill = colour if ranked else "white"
-        axes.plot(accuracy, row, "o", color=colour, markerfacecolor=fill, ms=7, zorder=3)
-        for x, text in ((1.12, f"{100 * accuracy:.1f} %"), (1.23, f"n {int(n):,}")):
-            axes.text(x, row, text, size=10, color=INK, va="center", ha="right", transform=beside)
-    axes.set_yticks(range(len(groups)), list(groups["group"]), size=11)
-    axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.grid(axis="x", color="#EEEEEE", zorder=0)
-    axes.tick_params(length=0, labelsize=11)
-    axes.spines[:].set_visible(False)
-
-
-def heat_map_figure(
-    subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: Caption, *, task: TaskName = "age_group"
-) -> Figure:
-    """Draw a task's accuracy in every gender × race, with its interval and count in each cell.
+def heat_map_figure(subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: Caption) -> Figure:
+    """Draw each task's accuracy in every gender × race, with interval and count in each cell.
 
     subgroups, gaps: as Scores has them. The colour is the difference to the accuracy of all faces.
-    Groups of under 30 faces are hatched and have no colour; empty ones say so.
+    Subgroups of under 30 faces are hatched and have no colour; empty ones say so.
     """
-    cells = _crossed(subgroups[subgroups["task"] == task])
-    overall = float(cells["accuracy"][-1, -1])
-    shown = np.where(cells["n"] >= SMALL_GROUP, cells["accuracy"] - overall, np.nan)
-    reach = max(SMALLEST_SCALE, float(np.nanmax(np.abs(shown), initial=0.0)))
-    figure = Figure(figsize=(11, 5.4), layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(shown, cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto")
-    for row, column in np.ndindex(*shown.shape):
-        values = {name: float(table[row, column]) for name, table in cells.items()}
-        pale = np.isnan(shown[row, column]) or abs(shown[row, column]) < 0.65 * reach
-        _draw_cell(axes, (column, row), values, INK if pale else "white")
+    tasks = [task for task in TASKS if (subgroups["task"] == task).any()]
     columns, rows = (*CLASS_NAMES["race"], "all"), (*CLASS_NAMES["gender"], "all")
-    finish_cells(axes, columns, rows)
-    for place, draw in ((len(columns) - 1.5, axes.axvline), (len(rows) - 1.5, axes.axhline)):
-        draw(place, color=INK, linewidth=1.2)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=FuncFormatter(_points))
-    bar.set_label("difference to all faces, in points", size=11)
-    bar.outline.set_visible(False)
-    hatched = (cells["n"] > 0) & (cells["n"] < SMALL_GROUP)
-    small = f" · hatched: under {SMALL_GROUP} faces, not ranked" if hatched.any() else ""
-    axes.set_xlabel(
-        f"{TASK_TITLES[task]} accuracy on test faces, 95 % interval, number of faces{small}\n"
-        f"{_gap_text(gaps, task, 'gender_race')}",
-        size=11,
-        labelpad=8,
-    )
-    title = f"{TASK_TITLES[task].capitalize()}: right for whom, by gender × race"
-    figure.suptitle(caption.under(title), size=12, color=INK)
+    small = ((subgroups["n"] > 0) & (subgroups["n"] < SMALL_GROUP)).any()
+    hatched = f"\nHatched: under {SMALL_GROUP} faces, not ranked" if small else ""
+    title = "Test accuracy by gender × race; colour: difference to all faces"
+    figure, grid = _figure(
+        (8.0, 2.7 * len(tasks) - 0.6), caption.under(title) + hatched, rows=len(tasks),
+        gap=(0, 0.7), top=1.5, below=0.4,
+    )  # fmt: skip
+    for axes, task in zip(grid[:, 0], tasks, strict=True):
+        cells = _crossed(subgroups[subgroups["task"] == task])
+        shown = cells["accuracy"] - cells["accuracy"][-1, -1]
+        shown[cells["n"] < SMALL_GROUP] = np.nan
+        reach = max(SMALLEST_SCALE, float(np.nanmax(np.abs(shown), initial=0.0)))
+        axes.imshow(shown, cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto")
+        for row, column in np.ndindex(*shown.shape):
+            rate, low, high, n = (cells[name][row, column] for name in CELL_COLUMNS)
+            pale = np.isnan(shown[row, column]) or abs(shown[row, column]) < 0.65 * reach
+            words = f"{100 * rate:.1f} %\n{100 * low:.1f}–{100 * high:.1f}\nn {n:,.0f}"
+            axes.text(
+                column, row, words if n else "no faces", ha="center", va="center", size=9,
+                color=INK if pale else PAPER,
+            )  # fmt: skip
+            if 0 < n < SMALL_GROUP:
+                corner = (column - 0.5, row - 0.5)
+                axes.add_patch(
+                    Rectangle(corner, 1, 1, linewidth=0, fill=False, hatch="///", edgecolor=GRID)
+                )
+        _finish_cells(axes, columns, rows)
+        head = f"{TASK_TITLES[task].capitalize()}: {_gap_text(gaps, task, 'gender_race')}"
+        axes.set_title(head, loc="left", size=10, color=INK)
     return figure
 
 
+CELL_COLUMNS: Final = ("accuracy", "low", "high", "n")
+
+
 def _crossed(ours: pd.DataFrame) -> dict[str, npt.NDArray[np.float64]]:
-    """Lay a task's groups out as genders and all (rows) by races and all (columns)."""
+    """Lay a task's subgroups out as genders and all (rows) by races and all (columns)."""
     genders, races = n_classes("gender"), n_classes("race")
     laid_out = {}
-    for name in ("accuracy", "low", "high", "n"):
-        values = {by: ours[ours["by"] == by][name].to_numpy(dtype=np.float64) for by in BYS}
-        table = np.empty((genders + 1, races + 1))
-        table[:-1, :-1] = values["gender_race"].reshape(genders, races)
-        table[:-1, -1], table[-1, :-1] = values["gender"], values["race"]
-        table[-1, -1] = values["all"][0]
-        laid_out[name] = table
+    for name in CELL_COLUMNS:
+        values = {by: ours[ours["by"] == by][name].to_numpy(dtype=np.float64) for by in BY_TITLES}
+        crossed = values["gender_race"].reshape(genders, races)
+        with_all = np.column_stack([crossed, values["gender"]])
+        laid_out[name] = np.vstack([with_all, [*values["race"], values["all"][0]]])
     return laid_out
-
-
-def _draw_cell(axes: Axes, place: tuple[int, int], values: dict[str, float], colour: str) -> None:
-    if values["n"] == 0:
-        axes.text(*place, "no faces", ha="center", va="center", size=11, color=FAINT)
-        return
-    if values["n"] < SMALL_GROUP:
-        corner = (place[0] - 0.5, place[1] - 0.5)
-        hatch: dict[str, Any] = {"fill": False, "hatch": "///", "edgecolor": "#DDDDDD"}
-        axes.add_patch(Rectangle(corner, 1, 1, linewidth=0, **hatch))
-    shift = 0.2
-    rate = f"{100 * values['accuracy']:.1f} %"
-    span = f"{100 * values['low']:.1f}–{100 * values['high']:.1f}"
-    lines = ((-shift, rate, 14, "bold"), (0.04, span, 10, "normal"))
-    for offset, text, size, weight in (
-        *lines,
-        (shift + 0.06, f"n {values['n']:,.0f}", 10, "normal"),
-    ):
-        axes.text(
-            place[0], place[1] + offset, text, size=size, weight=weight, color=colour,
-            ha="center", va="center",
-        )  # fmt: skip
-
-
-def _points(difference: float, _: int) -> str:
-    points = round(100 * difference)
-    return f"{points:+d}" if points else "0"
 
 
 FACES_PER_TASK: Final = 16
@@ -419,9 +406,6 @@ FACES_PER_ROW: Final = 8
 FACE: Final = 1.4
 CELL: Final = (1.5, 1.8)
 """Inches: the side of a face; width and height of a face with its two lines of text."""
-TITLE: Final = 1.0
-HEADING: Final = 0.35
-"""Inches above all faces, and above those of each task."""
 
 
 def contact_sheet(
@@ -429,53 +413,60 @@ def contact_sheet(
     pictures: Callable[[Sequence[str]], npt.NDArray[np.uint8]],
     caption: Caption,
 ) -> Figure:
-    """Show the surest suspects of each task with stated and contradicting class.
+    """Show the most confident possible label errors of each task, with both classes.
 
-    suspects: as label_suspects gives them. pictures: gives (n, px, px, 3) RGB by file name.
+    It shows people: it is kept with the run and in MLflow, and belongs on no page and in no
+    repository. suspects: as label_suspects gives them. pictures: gives (n, px, px, 3) RGB by file
+    name.
     """
-    shown: dict[TaskName, pd.DataFrame] = {}
-    for task in TASKS:
-        ours = suspects[suspects["task"] == task].head(FACES_PER_TASK)
-        if len(ours):
-            shown[task] = ours
-    n_rows = {task: -(-len(ours) // FACES_PER_ROW) for task, ours in shown.items()}
-    width = CELL[0] * FACES_PER_ROW
-    height = TITLE + sum(HEADING + CELL[1] * rows for rows in n_rows.values())
-    # One panel measured in inches: laying out a panel per face takes a second and more.
-    figure = Figure(figsize=(width, height + (0 if shown else 0.5)))
+    shown = {
+        task: ours
+        for task in TASKS
+        if len(ours := suspects[suspects["task"] == task].head(FACES_PER_TASK))
+    }
+    heights = [0.35 + CELL[1] * -(-len(ours) // FACES_PER_ROW) for ours in shown.values()]
+    width, height = CELL[0] * FACES_PER_ROW, 1.1 + sum(heights) + (0 if shown else 0.4)
+    # One panel measured in inches: a panel per face takes a second and more.
+    figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    title = caption.under("Label suspects: the test faces whose label is contradicted most surely")
-    nothing = "" if shown else "\nNo label is contradicted surely."
-    axes.text(
-        width / 2, 0.08, f"{title}\n{CAUTION}{nothing}", ha="center", va="top", size=11, color=INK
-    )
-    top = TITLE
-    for task, ours in shown.items():
+    title = caption.under("Possible label errors: test faces whose label is contradicted")
+    nothing = "" if shown else "\nNo label is contradicted confidently."
+    axes.text(0.1, 0.08, f"{title}\n{CAUTION}{nothing}", va="top", size=11, color=INK)
+    top = 1.1
+    for (task, ours), reach in zip(shown.items(), heights, strict=True):
         heading = TASK_TITLES[task].capitalize()
-        axes.text(0.05, top + 0.22, heading, size=12, weight="bold", color=COLOURS[task])
-        _draw_faces(axes, ours, pictures(list(ours["file"])), top + HEADING)
-        top += HEADING + CELL[1] * n_rows[task]
+        axes.text(0.1, top + 0.22, heading, size=12, weight="bold", color=COLOURS[task])
+        images = pictures(list(ours["file"]))
+        for place, suspect in enumerate(ours.to_dict("records")):
+            left = CELL[0] * (place % FACES_PER_ROW) + (CELL[0] - FACE) / 2
+            upper = top + 0.35 + CELL[1] * (place // FACES_PER_ROW) + CELL[1] - FACE - 0.05
+            axes.imshow(images[place], extent=(left, left + FACE, upper + FACE, upper))
+            age = f" ({suspect['age']} years)" if task == "age_group" else ""
+            said = f"{suspect['contradicted_by']} {100 * suspect['probability']:.0f} %"
+            axes.text(
+                left + FACE / 2, upper - 0.03, f"label {suspect['label']}{age}\npredicted {said}",
+                ha="center", va="bottom", size=8, color=INK,
+            )  # fmt: skip
+        top += reach
     axes.set_xlim(0, width)
-    axes.set_ylim(figure.get_figheight(), 0)
+    axes.set_ylim(height, 0)
     axes.set_axis_off()
     return figure
 
 
-def _draw_faces(
-    axes: Axes, suspects: pd.DataFrame, images: npt.NDArray[np.uint8], top: float
-) -> None:
-    for place, suspect in enumerate(suspects.to_dict("records")):
-        left = CELL[0] * (place % FACES_PER_ROW) + (CELL[0] - FACE) / 2
-        upper = top + CELL[1] * (place // FACES_PER_ROW) + (CELL[1] - FACE - 0.05)
-        axes.imshow(images[place], extent=(left, left + FACE, upper + FACE, upper))
-        age = f" ({suspect['age']} years)" if suspect["task"] == "age_group" else ""
-        axes.text(
-            left + FACE / 2,
-            upper - 0.03,
-            f"label {suspect['label']}{age}\n"
-            f"read {suspect['contradicted_by']} {100 * suspect['probability']:.0f} %",
-            ha="center",
-            va="bottom",
-            size=8,
-            color=INK,
-        )
+def write_test_figures(folder: Path, scores: Scores, caption: Caption) -> None:
+    """Draw what follows from predictions of test faces, all tasks on one figure; no face."""
+    for old in folder.glob("*_*.png"):  # Of a time when each task had files of its own.
+        if old.stem.removesuffix("_group").rpartition("_")[0] in FIGURES:
+            old.unlink()
+    figures = (
+        confusion_figure(scores.confusion, caption),
+        subgroups_figure(scores.subgroups, scores.gaps, caption),
+        heat_map_figure(scores.subgroups, scores.gaps, caption),
+        reliability_figure(scores.calibration, caption),
+    )
+    for name, figure in zip(FIGURES, figures, strict=True):
+        write_png(folder / f"{name}.png", figure)
+
+
+FIGURES: Final = ("confusion", "subgroups", "heat_map", "reliability")

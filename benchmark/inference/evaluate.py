@@ -22,8 +22,8 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.labelled import gaps, unmapped
 from benchmark.data.splits import Rows
 from benchmark.errors import DataError, RunError
-from benchmark.evaluation.artifacts import write_test_pictures, write_test_tables
-from benchmark.evaluation.figures import Caption
+from benchmark.evaluation.artifacts import write_test_tables
+from benchmark.evaluation.figures import Caption, write_test_figures
 from benchmark.evaluation.intervals import wilson
 from benchmark.evaluation.metrics import Scores, score
 from benchmark.evaluation.predictions import (
@@ -367,7 +367,7 @@ def write(evaluation: Evaluation, folder: Path) -> None:
         digests[str(path.relative_to(folder))] = sha256_of(path)
         suspects = label_suspects(group.predictions)
         write_test_tables(place, group.scores, group.predictions, suspects)
-        write_test_pictures(place, group.scores, caption)
+        write_test_figures(place, group.scores, caption)
     metrics = pd.Series(evaluation.metrics).rename_axis("metric").rename("value")
     write_text(folder / "metrics.csv", metrics.to_csv())
     if len(evaluation.by_word):

@@ -193,24 +193,18 @@ def _outcome_table(record: RunRecord) -> list[str]:
 
 
 def _pictures(record: RunRecord, links: Links) -> list[str]:
-    """Lead to the pictures, each one click away: MLflow's notes show none themselves in a size
-    that can be read."""
-    page = links.page
-    if page is None:
+    """Link to the figures: MLflow's notes show none in a size that can be read."""
+    if links.page is None:
         return []
-    kinds = {"confusion": "Confusion", "heat_map": "By gender and race", "subgroups": "By group"}
-    lines = []
-    for kind, title in kinds.items():
-        names = {
-            TASK_TITLES[task]: f"{kind}_{task}.png"
-            for task in record.about["experiment"]["head"]["tasks"]
-            if (record.folder / f"{kind}_{task}.png").is_file()
-        }
-        if names:
-            lines.append(f"{title}: " + ", ".join(f"[{t}]({page(n)})" for t, n in names.items()))
-    if (record.folder / "curves.png").is_file():
-        lines.append(f"[Learning curves]({page('curves.png')})")
-    return [" · ".join(lines), ""] if lines else []
+    titles = {"confusion": "Confusion matrices", "heat_map": "Gender × race",
+              "subgroups": "Subgroups", "curves": "Learning curves"}  # fmt: skip
+    found = []
+    for kind, title in titles.items():
+        # Runs of before have a figure for each task.
+        for path in sorted(record.folder.glob(f"{kind}*.png")):
+            task = path.stem.removeprefix(kind).strip("_").replace("_", " ")
+            found.append(f"[{title}{f', {task}' if task else ''}]({links.page(path.name)})")
+    return [" · ".join(found), ""] if found else []
 
 
 def _loading(links: Links) -> list[str]:

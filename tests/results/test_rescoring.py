@@ -50,10 +50,10 @@ def test_everything_is_made_from_the_predictions_alone(record: RunRecord) -> Non
     assert rescore(record) == "rescored"
     made = {path.name for path in record.folder.iterdir()}
     assert made >= {
-        "calibration.json", "confusion_gender.json", "confusion_gender.png", "curves.png",
-        "gaps.csv", "heat_map_gender.png", "intervals.csv", "label_suspects.csv", "metrics.json",
-        "mistakes.csv", "reliability_gender.csv", "reliability_gender.png", "report_gender.csv",
-        "subgroups.csv", "subgroups_gender.png", "subgroup_ece.csv", "subgroup_rates.csv",
+        "calibration.json", "confusion_gender.json", "confusion.png", "curves.png",
+        "gaps.csv", "heat_map.png", "intervals.csv", "label_suspects.csv", "metrics.json",
+        "mistakes.csv", "reliability_gender.csv", "reliability.png", "report_gender.csv",
+        "subgroups.csv", "subgroups.png", "subgroup_ece.csv", "subgroup_rates.csv",
         "gender_gaps.csv",
     }  # fmt: skip
     expected = score(read_predictions(record.predictions_path)).metrics
@@ -294,4 +294,4 @@ def test_odd_test_sets_have_intervals_and_pictures_and_no_crash(
     low, high = (metrics[f"test/gender/accuracy/{end}"] for end in ("low", "high"))
     assert low <= metrics["test/gender/accuracy"] <= high
     assert low < high
-    assert (record.folder / "heat_map_gender.png").is_file()
+    assert (record.folder / "heat_map.png").is_file()

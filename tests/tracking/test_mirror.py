@@ -39,7 +39,7 @@ def test_a_finished_run_is_found_with_metrics_tags_note_and_pictures(runs_dir: P
     )
     client = open_store(runs_dir)
     pictures = {item.path for item in client.list_artifacts(run_id, "pictures")}
-    assert "pictures/confusion_race.png" in pictures
+    assert "pictures/confusion.png" in pictures
 
 
 def test_mirroring_twice_changes_nothing(runs_dir: Path) -> None:
@@ -140,8 +140,8 @@ def test_groups_and_gaps_are_metrics_tables_and_pictures(runs_dir: Path) -> None
         for item in client.list_artifacts(run_id, folder)
     }
     assert paths >= {
-        "pictures/heat_map_age_group.png", "pictures/subgroups_race.png",
-        "pictures/reliability_gender.png", "tables/gaps.csv", "tables/subgroups.csv",
+        "pictures/heat_map.png", "pictures/subgroups.png",
+        "pictures/reliability.png", "tables/gaps.csv", "tables/subgroups.csv",
         "tables/label_suspects.csv", "record/calibration.json",
     }  # fmt: skip
 
@@ -183,8 +183,8 @@ def test_a_note_leads_to_the_pictures_and_to_the_network(runs_dir: Path) -> None
     (run,) = mlflow_runs(runs_dir)
     lines = run.data.tags["mlflow.note.content"].splitlines()
     # MLflow folds a note, and of what is left only the first lines can be clicked on.
-    assert f"/runs/{run_id}/artifacts/pictures/confusion_race.png)" in lines[0]
-    assert f"/runs/{run_id}/artifacts/pictures/subgroups_age_group.png)" in lines[0]
+    assert f"/runs/{run_id}/artifacts/pictures/confusion.png)" in lines[0]
+    assert f"/runs/{run_id}/artifacts/pictures/subgroups.png)" in lines[0]
     model_id = run.outputs.model_outputs[0].model_id
     assert f'mlflow.pyfunc.load_model("models:/{model_id}")' in "\n".join(lines)
 

@@ -147,6 +147,6 @@ def test_a_run_says_what_it_is_and_what_came_out(page: Any) -> None:
 def test_a_picture_is_one_click_away(page: Any) -> None:
     open_the_run(page)
     with page.context.expect_page() as opened:
-        page.locator("a[href*='pictures/confusion_race.png']").click()
+        page.locator("a[href*='pictures/confusion.png']").click()
     opened.value.wait_for_function("[...document.images].some(image => image.naturalWidth > 300)")
     keep_picture(opened.value, "picture")

@@ -1,0 +1,182 @@
+"""Figures of a run: drawn without pyplot, with names, counts, and where they come from."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from benchmark.evaluation import figures
+from benchmark.evaluation.calibration import calibrate
+from benchmark.evaluation.figures import Caption, percent_ticks
+from benchmark.evaluation.metrics import Scores, score
+from benchmark.evaluation.suspects import CAUTION, label_suspects
+from benchmark.tasks import CLASS_NAMES, TaskName
+from tests.results.conftest import exact_predictions, made_up_predictions
+
+CAPTION = Caption("mtl-cnn-none-full-short", "utkface-100", drawn=False)
+SKILLS: dict[TaskName, float] = {"age_group": 1.2, "gender": 1.5, "race": 1.5}
+HISTORY = pd.DataFrame({"epoch": [1, 2], "train/loss": [1.2, 0.9], "val/race/accuracy": [0.4, 0.5]})
+
+
+@pytest.fixture(scope="module")
+def predictions() -> pd.DataFrame:
+    """300 test faces without Asian women."""
+    return made_up_predictions(SKILLS, n=600).query("race != 2 or gender == 0")
+
+
+@pytest.fixture(scope="module")
+def scores(predictions: pd.DataFrame) -> Scores:
+    return score(predictions)
+
+
+def texts(figure: Figure) -> str:
+    """All that is written in a figure."""
+    figure.draw_without_rendering()
+    return "\n".join(text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text")))
+
+
+def test_confusion_matrices_show_names_counts_and_row_percentages(scores: Scores) -> None:
+    written = texts(figures.confusion_figure(scores.confusion, CAPTION))
+    assert "mtl-cnn-none-full-short\nutkface-100" in written
+    for task, matrix in scores.confusion.items():
+        assert all(name in written for name in CLASS_NAMES[task])
+        assert f"{100 * matrix[0, 0] / matrix[0].sum():.1f} %\n{matrix[0, 0]}" in written
+    empty = texts(figures.confusion_figure({"gender": np.array([[3, 1], [0, 0]])}, CAPTION))
+    assert "75.0 %\n3" in empty
+    assert "–\n0" in empty
+
+
+def test_synthetic_faces_and_leaks_are_said_on_every_figure(scores: Scores) -> None:
+    caption = Caption("mtl-cnn-none-full-short", "drawn-100", drawn=True, leaky=True)
+    for figure in (
+        figures.confusion_figure(scores.confusion, caption),
+        figures.subgroups_figure(scores.subgroups, scores.gaps, caption),
+        figures.heat_map_figure(scores.subgroups, scores.gaps, caption),
+        figures.reliability_figure(scores.calibration, caption),
+        figures.curves_figure(HISTORY, caption),
+    ):
+        assert "LEAKY · " in texts(figure)
+        assert "synthetic faces" in texts(figure)
+
+
+def test_the_longest_name_fits_the_narrowest_figure(scores: Scores) -> None:
+    caption = Caption("mtl-squeezenet1_1-imagenet-frozen-swapped-short, seed 10", "drawn", True)
+    figure = figures.confusion_figure({"gender": scores.confusion["gender"]}, caption)
+    figure.draw_without_rendering()
+    (title,) = figure.texts
+    assert title.get_window_extent().x1 <= figure.bbox.width
+
+
+def test_curves_show_the_columns_that_are_there_and_the_selected_epoch() -> None:
+    written = texts(figures.curves_figure(HISTORY, CAPTION, selected_epoch=2))
+    assert all(label in written for label in ("training", "race", "selected epoch"))
+    assert "gender" not in written
+
+
+def test_subgroups_are_shown_with_count_interval_and_gap(scores: Scores) -> None:
+    written = texts(figures.subgroups_figure(scores.subgroups, scores.gaps, CAPTION))
+    assert "no faces" in written
+    assert "hollow: under 30 faces, not ranked" in written
+    for task in SKILLS:
+        gap = scores.gaps.query("task == @task and by == 'age_group'").iloc[0]
+        values = [100 * gap[name] for name in ("gap", "gap_low", "gap_high", "chance_gap")]
+        said = "gap {:.1f} pp ({:.1f}–{:.1f}), permuted {:.1f}".format(*values)
+        assert said in written, task
+        group = scores.subgroups.query("task == @task and group == 'male Black'").iloc[0]
+        assert f"{100 * group['accuracy']:.1f} %, n {group['n']}" in written, task
+    men = score(made_up_predictions(SKILLS, n=200).query("gender == 0"))
+    lone = texts(figures.subgroups_figure(men.subgroups, men.gaps, CAPTION))
+    assert "too few subgroups to rank" in lone
+
+
+def test_a_heat_map_has_accuracy_interval_and_count_in_each_cell(scores: Scores) -> None:
+    figure = figures.heat_map_figure(scores.subgroups, scores.gaps, CAPTION)
+    written = texts(figure)
+    cells = scores.subgroups[scores.subgroups["by"].isin(["gender_race", "all"])]
+    for cell in cells[cells["n"] > 0].to_dict("records"):
+        rate, low, high = (100 * cell[name] for name in ("accuracy", "low", "high"))
+        assert f"{rate:.1f} %\n{low:.1f}–{high:.1f}\nn {cell['n']:,}" in written
+    assert "Hatched: under 30 faces, not ranked" in written
+    # Small and empty cells have no colour.
+    for axes, task in zip(figure.axes, SKILLS, strict=True):
+        image = np.ma.filled(axes.images[0].get_array(), np.nan)
+        crossed = scores.subgroups.query("task == @task and by == 'gender_race'")
+        coloured = ~np.isnan(image)[:2, :5].ravel()
+        np.testing.assert_array_equal(coloured, crossed["n"].to_numpy() >= 30, task)
+
+
+def test_reliability_says_both_errors_and_the_temperature(scores: Scores) -> None:
+    written = texts(figures.reliability_figure(scores.calibration, CAPTION))
+    for found in scores.calibration.values():
+        assert f"as predicted: error {100 * found.error['test']:.1f} pp" in written
+        assert f"at temperature {found.temperature:.2f}" in written
+        assert f"expected if calibrated: {100 * (found.by_chance or 0):.1f} pp" in written
+    test_alone = calibrate({"test": (np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))})
+    assert "temperature" not in texts(figures.reliability_figure({"gender": test_alone}, CAPTION))
+
+
+def test_the_contact_sheet_shows_each_possible_error_with_both_classes(
+    predictions: pd.DataFrame,
+) -> None:
+    suspects = label_suspects(predictions)
+    asked: list[str] = []
+
+    def grey(files: Sequence[str]) -> npt.NDArray[np.uint8]:
+        asked.extend(files)
+        return np.full((len(files), 8, 8, 3), 128, dtype=np.uint8)
+
+    figure = figures.contact_sheet(suspects, grey, CAPTION)
+    first = suspects[suspects["task"] == "race"].iloc[0]
+    assert f"label {first['label']}\npredicted {first['contradicted_by']}" in texts(figure)
+    assert CAUTION in texts(figure)
+    assert first["file"] in asked
+    assert len(figure.axes[0].images) == len(asked) <= 3 * 16
+    none = label_suspects(exact_predictions(10, 10, n=10))
+    assert "No label is contradicted confidently." in texts(
+        figures.contact_sheet(none, grey, CAPTION)
+    )
+
+
+def test_figures_of_before_are_replaced(scores: Scores, tmp_path: Path) -> None:
+    for name in ("confusion_age_group", "heat_map_race", "label_suspects", "reliability_gender"):
+        (tmp_path / f"{name}.png").touch()
+    figures.write_test_figures(tmp_path, scores, CAPTION)
+    names = {path.stem for path in tmp_path.iterdir()}
+    assert names == {"label_suspects", *figures.FIGURES}
+
+
+def test_ticks_between_whole_percents_are_written_as_they_are() -> None:
+    written = [percent_ticks()(rate) for rate in (0.9, 0.925, 0.95, 1, -0.05)]
+    assert written == ["90 %", "92.5 %", "95 %", "100 %", "−5 %"]
+    assert [figures.pp_ticks()(rate) for rate in (0.02, 0, -0.015)] == ["+2", "0", "−1.5"]
+
+
+def test_equal_figures_give_equal_files_and_equal_svg(scores: Scores, tmp_path: Path) -> None:
+    made = [figures.confusion_figure(scores.confusion, CAPTION) for _ in range(2)]
+    for number, figure in enumerate(made):
+        figures.write_png(tmp_path / f"{number}.png", figure)
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+    one, other = (figures.as_svg(figure, "name") for figure in made)
+    assert one == other
+    assert "var(--ink)" in one
+    assert figures.INK not in one
+    assert all(name.startswith("name-") for name in re.findall(r'id="([^"]+)"', one))
+
+
+def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
+    # pyplot keeps every figure alive: a suite of 600 runs would fill the memory.
+    code = (
+        "import sys; from pathlib import Path; import pandas as pd\n"
+        "from benchmark.evaluation.figures import Caption, curves_figure, write_png\n"
+        "history = pd.DataFrame({'epoch': [1], 'train/loss': [1.0]})\n"
+        "write_png(Path(sys.argv[1]), curves_figure(history, Caption('e', 'd', drawn=True)))\n"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "curves.png")], check=True)
