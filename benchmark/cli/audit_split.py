@@ -1,31 +1,24 @@
-"""`facebench audit-split`: what the parts of anyone's split share, and what that does."""
+"""`facebench audit-split`: what the parts of any split share, and what that does to an accuracy."""
 
+import contextlib
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress, TaskID
+from rich.table import Table
 
-from benchmark.cli.audit_split_tables import (
-    INFLATION_RULE,
-    examples_table,
-    inflation_table,
-    overlaps_table,
-    parts_table,
-    percent,
-    verdict_in_words,
-)
 from benchmark.cli.options import AsJson, Quiet
-from benchmark.cli.output import ExitCode, err, out, progress_bar, speaking
+from benchmark.cli.output import ExitCode, err, out, speaking, watching
 from benchmark.errors import DataError
 from benchmark.files import replacing
 
 if TYPE_CHECKING:
-    from benchmark.data.progress import OnProgress
-    from benchmark.data.split_audit import Match, PartOverlap, SplitAudit
+    from collections.abc import Callable
+
+    from benchmark.data.split_audit import FilePair
 
 EXAMPLES = """
 Examples:
@@ -41,10 +34,17 @@ SHOWN_HONEST: Final = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Honest accuracies the inflation is shown for, where none is given."""
 SHOWN_NAMES: Final = 3
 """How many names a note lists."""
-CSV_COLUMNS: Final = (
-    *("part", "file", "other_part", "other_file"),
-    *("finding", "found_by", "name", "bits_apart", "mirrored"),
+INFLATION_RULE: Final = (
+    "An accuracy lies between honest (the network remembers nothing it was trained on) and "
+    "honest + seen x (1 - honest) (it remembers all of it). Arithmetic, which takes faces seen "
+    "to be as hard as the others."
 )
+VERDICTS: Final = {
+    "leaking": "[bold red]Leaking.[/]",
+    "undecided": "[yellow]Undecided:[/] nothing leaks for certain, but names are alike.",
+    "clean": "[green]Clean:[/] no two parts share a name, a file's bytes or a near-duplicate.",
+    "clean by name": "[green]Clean[/] as far as names tell: no two parts share one.",
+}
 
 
 def audit_split(
@@ -82,216 +82,61 @@ def audit_split(
     """
     from benchmark.data import split_audit
 
-    findings: list[DataError] = []
     with speaking("audit-split", as_json=as_json) as answer:
         paths = [train, *parts]
-        if honest is not None:
-            split_audit.highest_accuracy(honest, 0)  # refused now, not after a minute
-        if csv_file is not None:
-            _check_not_a_part(csv_file, paths)
-        with progress_bar(quiet=quiet or as_json) as bar:
-            audit = split_audit.audit_split(paths, images, _shown_on(bar))
-            if csv_file is not None:
-                _write_pairs(csv_file, audit, _shown_on(bar))
-        findings = _findings(audit)
-        shown = SHOWN_HONEST if honest is None else (honest,)
-        answer.data = _as_data(audit, shown)
-        answer.errors = list(findings)
-        answer.warnings = _warnings(audit, images)
+        accuracies = SHOWN_HONEST if honest is None else (honest,)
+        for accuracy in accuracies:
+            split_audit.highest_accuracy(accuracy, 0)  # refused now, not after a minute
+        if csv_file is not None and csv_file.resolve() in {path.resolve() for path in paths}:
+            raise DataError(
+                f"--csv {csv_file} is a part of the split itself and would be overwritten",
+                fix="Give another name for the pairs",
+            )
+        with watching(quiet=quiet or as_json) as watch, _pairs_written(csv_file) as on_pair:
+            audit = split_audit.audit_split(paths, images, on_pair, watch)
+        audit["inflation"] = [
+            {
+                "part": overlap["part"],
+                "seen_fraction": overlap["leaking_fraction"],
+                "honest": accuracy,
+                "highest": split_audit.highest_accuracy(accuracy, overlap["leaking_fraction"]),
+            }
+            for overlap in audit["overlaps"]
+            if overlap["other_part"] == audit["parts"][0]["name"]
+            for accuracy in accuracies
+        ]
+        answer.data = audit
+        answer.errors = list(_findings(audit))
+        answer.warnings = list(_warnings(audit, images))
         if not as_json:
-            _print(audit, findings, shown, quiet=quiet)
-    if findings:
+            for table in [] if quiet else _tables(audit):
+                out.print(table)
+            for finding in answer.errors:
+                err.print(f"[bold red]Found:[/] {escape(str(finding))}", soft_wrap=True)
+            verdict = audit["verdict"]
+            if verdict == "clean" and any(part["without_a_picture"] for part in audit["parts"]):
+                verdict = "clean by name"
+            out.print(VERDICTS[verdict])
+    if answer.errors:
         raise typer.Exit(ExitCode.FINDINGS)
 
 
-def _shown_on(bar: Progress) -> "OnProgress":
-    """Give a callback that shows each stage of the work on a line of its own."""
-    tasks: dict[str, TaskID] = {}
+@contextlib.contextmanager
+def _pairs_written(path: Path | None) -> "Iterator[Callable[[FilePair], object] | None]":
+    """Give what writes a row for each pair, as they are found: there may be many."""
+    if path is None:
+        yield None
+        return
+    from benchmark.data.split_audit import FilePair
 
-    def show(stage: str, done: int, total: int) -> None:
-        if stage not in tasks:
-            tasks[stage] = bar.add_task(stage, total=total)
-        bar.update(tasks[stage], completed=done)
-
-    return show
-
-
-def _check_not_a_part(csv_file: Path, paths: Sequence[Path]) -> None:
-    if csv_file.resolve() in {path.resolve() for path in paths}:
-        raise DataError(
-            f"--csv {csv_file} is a part of the split itself and would be overwritten",
-            fix="Give another name for the pairs",
-        )
-
-
-def _findings(audit: "SplitAudit") -> list[DataError]:
-    """Say in a sentence what leaks from each part into another, and what may."""
-    findings = []
-    for overlap in audit.overlaps:
-        if overlap.n_leaking:
-            findings.append(
-                DataError(
-                    f"{percent(overlap.leaking_fraction)} of {overlap.part} "
-                    f"({overlap.n_leaking:,} of {overlap.n_files:,} files) is in "
-                    f"{overlap.other_part}"
-                )
-            )
-        if overlap.n_undecided:
-            findings.append(
-                DataError(
-                    f"{overlap.n_undecided:,} of {overlap.n_files:,} files of {overlap.part} may "
-                    f"be in {overlap.other_part}: their names are alike and the pictures of both "
-                    "were not compared",
-                    fix="--images FOLDER compares the pictures"
-                    if any(audit.not_at_hand(part) for part in range(len(audit.parts)))
-                    else "Look at those pictures",
-                )
-            )
-    return findings
-
-
-def _warnings(audit: "SplitAudit", images: Path | None) -> list[str]:
-    """Say what was not compared, or not as it was given, and why."""
-    warnings = []
-    by_name_only = []
-    for number, part in enumerate(audit.parts):
-        if part.repeated:
-            warnings.append(
-                f"{part.name} has {len(part.repeated):,} names more than once "
-                f"({_some(part.repeated)}); each counts once."
-            )
-        if part.n_nameless:
-            warnings.append(f"{part.n_nameless:,} rows of {part.path} have no name; left out.")
-        absent = audit.not_at_hand(number)
-        if absent and images is None:
-            by_name_only.append(part.name)
-        elif absent:
-            warnings.append(
-                f"{len(absent):,} of {len(part.files):,} names of {part.name} have no picture of "
-                f"their own under {images} ({_some(absent)}); compared by name only."
-            )
-        if unusable := audit.unusable(number):
-            told = _some([f"{file}: {reason}" for file, reason in unusable])
-            warnings.append(
-                f"{len(unusable):,} pictures of {part.name} are not compared as near-duplicates "
-                f"({told})."
-            )
-    if by_name_only:
-        warnings.append(
-            f"{', '.join(by_name_only)}: only names were compared, and a copy under another name "
-            "is not seen. --images FOLDER compares the pictures."
-        )
-    for overlap in audit.overlaps:
-        if overlap.n_other_pictures:
-            warnings.append(
-                f"{overlap.n_other_pictures:,} files of {overlap.part} have names like files of "
-                f"{overlap.other_part}, but show something else: no leak."
-            )
-    if images is not None and all(part.pictures is not None for part in audit.parts):
-        warnings.append("--images was not needed: no part is a list.")
-    return warnings
-
-
-def _some(names: Sequence[str]) -> str:
-    from benchmark.data.split_lists import printable
-
-    shown = ", ".join(printable(name) for name in names[:SHOWN_NAMES])
-    more = len(names) - SHOWN_NAMES
-    return f"{shown} and {more:,} more" if more > 0 else shown
-
-
-def _as_data(audit: "SplitAudit", honest: Sequence[float]) -> dict[str, Any]:
-    from benchmark.data.duplicates import METHOD, THRESHOLD_BITS
-    from benchmark.data.split_audit import highest_accuracy
-    from benchmark.data.split_lists import printable
-
-    parts = []
-    for number, part in enumerate(audit.parts):
-        by_bytes, by_hash = audit.n_compared(number)
-        absent = audit.not_at_hand(number)
-        is_searched = len(absent) < len(part.files)
-        parts.append(
-            {
-                "name": part.name,
-                "path": str(part.path),
-                "given_as": part.form,
-                "is_training": number == 0,
-                "files": len(part.files),
-                "compared_by_bytes": by_bytes,
-                "compared_as_near_duplicates": by_hash,
-                "repeated_names": [printable(file) for file in part.repeated],
-                "rows_without_a_name": part.n_nameless,
-                "without_a_picture": len(absent),
-                "not_found": [printable(file) for file in absent] if is_searched else [],
-                "not_comparable": [
-                    {"file": printable(file), "reason": reason}
-                    for file, reason in audit.unusable(number)
-                ],
-            }
-        )
-    return {
-        "verdict": audit.verdict,
-        "near_duplicates": {"method": METHOD, "threshold_bits": THRESHOLD_BITS},
-        "parts": parts,
-        "overlaps": [_overlap_data(overlap) for overlap in audit.overlaps],
-        "inflation": [
-            {
-                "part": overlap.part,
-                "seen_fraction": overlap.leaking_fraction,
-                "honest": accuracy,
-                "highest": highest_accuracy(accuracy, overlap.leaking_fraction),
-            }
-            for overlap in audit.overlaps
-            if overlap.is_training
-            for accuracy in honest
-        ],
-    }
-
-
-def _overlap_data(overlap: "PartOverlap") -> dict[str, Any]:
-    return {
-        "part": overlap.part,
-        "other_part": overlap.other_part,
-        "files": overlap.n_files,
-        "leaking": overlap.n_leaking,
-        "leaking_fraction": overlap.leaking_fraction,
-        "same_name": overlap.n_same_name,
-        "same_bytes": overlap.n_same_bytes,
-        "near_duplicates": overlap.n_near_duplicates,
-        "undecided": overlap.n_undecided,
-        "alike_in_name_only": overlap.n_other_pictures,
-        "examples": [_pair(overlap, match) for match in overlap.examples.values()],
-    }
-
-
-def _pair(overlap: "PartOverlap", match: "Match") -> dict[str, Any]:
-    from benchmark.data.split_lists import printable
-
-    return {
-        "part": overlap.part,
-        "file": printable(match.file),
-        "other_part": overlap.other_part,
-        "other_file": printable(match.other_file),
-        "finding": match.finding,
-        "found_by": match.found_by,
-        "name": match.name,
-        "bits_apart": match.bits_apart,
-        "mirrored": match.is_mirrored,
-    }
-
-
-def _write_pairs(path: Path, audit: "SplitAudit", on_progress: "OnProgress") -> None:
-    """Write one row for each pair of files, as they are found: there may be many."""
     try:
         with (
             replacing(path) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as stream,
         ):
-            writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            for overlap, match in audit.pairs(on_progress):
-                row = _pair(overlap, match)
-                writer.writerow({**row, "mirrored": "yes" if row["mirrored"] else ""})
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(FilePair._fields)
+            yield lambda pair: writer.writerow((*pair[:-1], "yes" if pair.mirrored else ""))
     except OSError as error:
         raise DataError(
             f"the pairs cannot be written: {error.strerror}",
@@ -300,19 +145,141 @@ def _write_pairs(path: Path, audit: "SplitAudit", on_progress: "OnProgress") -> 
         ) from error
 
 
-def _print(
-    audit: "SplitAudit", findings: Sequence[DataError], honest: Sequence[float], *, quiet: bool
-) -> None:
-    if not quiet:
-        out.print(parts_table(audit))
-        out.print(overlaps_table(audit))
-        examples = examples_table(audit.overlaps)
-        if examples.row_count:
-            out.print(examples)
-        inflation = inflation_table(audit.overlaps, honest)
-        if inflation.row_count:
-            out.print(inflation)
-            out.print(INFLATION_RULE)
-    for finding in findings:
-        err.print(f"[bold red]Found:[/] {escape(str(finding))}", soft_wrap=True)
-    out.print(verdict_in_words(audit))
+def _findings(audit: dict[str, Any]) -> Iterator[DataError]:
+    """Say in a sentence what leaks from each part into another, and what may."""
+    is_absent = any(part["without_a_picture"] for part in audit["parts"])
+    for overlap in audit["overlaps"]:
+        part, other, n_files = overlap["part"], overlap["other_part"], f"{overlap['files']:,} files"
+        if overlap["leaking"]:
+            share = _percent(overlap["leaking_fraction"])
+            yield DataError(
+                f"{share} of {part} ({overlap['leaking']:,} of {n_files}) is in {other}"
+            )
+        if overlap["undecided"]:
+            yield DataError(
+                f"{overlap['undecided']:,} of {n_files} of {part} may be in {other}: their names "
+                "are alike and the pictures of both were not compared",
+                fix="--images FOLDER compares the pictures"
+                if is_absent
+                else "Look at those pictures",
+            )
+
+
+def _warnings(audit: dict[str, Any], images: Path | None) -> Iterator[str]:
+    """Say what was not compared, or not as it was given, and why."""
+    for part in audit["parts"]:
+        name, again, unusable = part["name"], part["repeated_names"], part["not_comparable"]
+        if again:
+            names = f"{len(again):,} names more than once ({_some(again)})"
+            yield f"{name} has {names}; each counts once."
+        if part["rows_without_a_name"]:
+            yield f"{part['rows_without_a_name']:,} rows of {part['path']} have no name; left out."
+        if part["not_found"]:
+            yield (
+                f"{len(part['not_found']):,} of {part['files']:,} names of {name} have no picture "
+                f"of their own under {images} ({_some(part['not_found'])}); compared by name only."
+            )
+        if unusable:
+            reasons = _some([f"{entry['file']}: {entry['reason']}" for entry in unusable])
+            yield (
+                f"{len(unusable):,} pictures of {name} are not compared as near-duplicates "
+                f"({reasons})."
+            )
+    by_name = [
+        part["name"] for part in audit["parts"] if part["without_a_picture"] == part["files"]
+    ]
+    if by_name:
+        yield (
+            f"{', '.join(by_name)}: only names were compared, and a copy under another name "
+            "is not seen. --images FOLDER compares the pictures."
+        )
+    for overlap in audit["overlaps"]:
+        if overlap["alike_in_name_only"]:
+            yield (
+                f"{overlap['alike_in_name_only']:,} files of {overlap['part']} have names like "
+                f"files of {overlap['other_part']}, but show something else: no leak."
+            )
+    if images is not None and all("of pictures" in part["given_as"] for part in audit["parts"]):
+        yield "--images was not needed: no part is a list."
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _tables(audit: dict[str, Any]) -> Iterator[Table | str]:
+    """Lay out parts, overlaps, examples and inflation in 80 columns."""
+    parts, overlaps = audit["parts"], audit["overlaps"]
+    rows: list[Sequence[str]] = []
+    for part in parts:
+        name = f"{part['name']} (training)" if part["is_training"] else part["name"]
+        n_compared = (part["compared_by_bytes"], part["compared_as_near_duplicates"])
+        numbers = (f"{n:,}" for n in (part["files"], *n_compared))
+        rows.append((name, part["given_as"], *numbers))
+    yield _table("Compared", ("part", "given as"), ("by name", "by bytes", "near-dup."), rows)
+    by_name_only = {part["name"] for part in parts if not part["compared_by_bytes"]}
+    rows = []
+    for overlap in overlaps:
+        pair = (overlap["part"], overlap["other_part"])
+        by_picture = (overlap["same_bytes"], overlap["near_duplicates"])
+        numbers = ("-" if by_name_only & {*pair} else f"{n:,}" for n in by_picture)
+        share = (f"{overlap['leaking']:,}", _percent(overlap["leaking_fraction"]))
+        rows.append((*pair, f"{overlap['same_name']:,}", *numbers, *share))
+    heads = ("same name", "same bytes", "near-dup.", "together", "share")
+    yield _table("Files of one part that are in another", ("part", "in"), heads, rows)
+    pairs = [
+        (
+            _found_by(pair),
+            f"{pair['part']}: {pair['file']}\n{pair['other_part']}: {pair['other_file']}",
+        )
+        for overlap in overlaps
+        for pair in sorted(overlap["examples"], key=lambda pair: pair["finding"] != "leak")
+    ]
+    if pairs:
+        title = "Examples (--csv FILE writes every pair)"
+        yield _table(title, ("found by", "files"), (), pairs)
+    leaks = [entry for entry in audit["inflation"] if entry["seen_fraction"]]
+    if leaks:
+        honest = dict.fromkeys(_percent(entry["honest"]) for entry in leaks)
+        highest: dict[tuple[str, str], list[str]] = {}
+        for entry in leaks:
+            seen = _percent(entry["seen_fraction"])
+            highest.setdefault((entry["part"], seen), []).append(_percent(entry["highest"]))
+        lines = [(*part, *accuracies) for part, accuracies in highest.items()]
+        title = "What an honest accuracy of ... can read as, at most"
+        yield _table(title, ("part",), ("seen", *honest), lines)
+        yield INFLATION_RULE
+
+
+def _table(
+    title: str, texts: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]
+) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in texts:
+        table.add_column(heading, overflow="fold", max_width=23 if heading == "found by" else None)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _found_by(pair: dict[str, Any]) -> str:
+    if pair["found_by"] == "near-duplicate":
+        mirrored = ", mirrored" if pair["mirrored"] else ""
+        return f"near-duplicate, {pair['bits_apart']} of 256 bits{mirrored}"
+    if pair["found_by"] == "bytes":
+        return "same bytes and name" if pair["name"] == "same" else "same bytes"
+    how = {
+        "same": "same name",
+        "other folder": "name in another folder",
+        "case": "name in another case",
+        "other extension": "name, another extension",
+    }[pair["name"]]
+    return how if pair["finding"] == "leak" else f"{how}: {pair['finding']}"
+
+
+def _percent(fraction: float) -> str:
+    """Write a fraction in percent; one that is not nothing never reads as nothing."""
+    return "<0.1 %" if 0 < fraction < 0.0005 else f"{100 * fraction:.1f} %"

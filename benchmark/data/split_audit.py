@@ -1,434 +1,546 @@
-"""Compare the parts of anyone's split by name, bytes and near-duplicates.
+"""Find what the parts of any split share: by name, by bytes, and as near-duplicates.
 
-What the parts of anyone's split share: by name, by bytes, and as near-duplicates.
-
-And what that does to an accuracy. How parts are given is for split_lists, their pictures are for
-split_pictures; nothing here knows labels.
-
-Near-duplicates among the pictures of a split: the nearest in each part, and all pairs in turn.
-
-A split of films can have more pairs than fit into memory; only the nearest are kept.
-
-Two files of two parts that are one picture, or may be; and the files of a part, to look up.
-
-How near two pictures are is for split_near; what is counted and shown, for split_audit.
+A part is a CSV, a text list of names, or a folder or archive of pictures; labels play no role. A
+split of films can have more near pairs than fit into memory: they are reported one after another,
+and only the nearest of each file is kept.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import combinations
+import contextlib
+import csv
+import hashlib
+import io
+import os
+import posixpath
+import re
+import unicodedata
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from benchmark.data.duplicates import THRESHOLD_BITS, difference_hashes, near_blocks
-from benchmark.data.progress import OnProgress, keep_quiet
-from benchmark.data.split_lists import (
-    NOT_THERE,
-    SplitPart,
-    SplitPictures,
-    base_name,
-    find_pictures,
-    name_key,
-    read_parts,
-    read_pictures,
-    stem_key,
-)
+from benchmark.data.archive import Source, Unreadable, open_source
+from benchmark.data.duplicates import METHOD, THRESHOLD_BITS, near_blocks
+from benchmark.data.labels import PICTURE_SUFFIXES, is_picture_name
+from benchmark.data.pictures import MIN_SIDE_PX, SKETCH_SHAPE, read_picture
+from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
 
+ALLOWED: Final = (
+    "a CSV, a text list with one name a line, or a folder (.zip, .tar, .tar.gz) of pictures"
+)
+NAME_COLUMNS: Final = (
+    *("file", "filename", "image", "path", "name"),
+    *("filepath", "imagefile", "imagename", "imagepath", "img", "imgpath"),
+)
+"""Headings of a column of names, the likelier first; spaces, `_` and `-` in them do not count."""
+CSV_SUFFIXES: Final = (".csv", ".tsv")
+MAX_LIST_BYTES: Final = 256 << 20
+"""Some four million names; a larger file is something else, given by mistake."""
+PICTURES_A_CORE: Final = 256
+"""Pictures read ahead for each core."""
+PAIRS_AT_ONCE: Final = 100_000
+NONE: Final = -1
+"""In place of a row or number that there is not."""
 
-@dataclass(frozen=True, slots=True)
-class Near:
-    """A picture that is near another one."""
-
-    picture: int
-    bits_apart: int
-    """Of 256."""
-    is_mirrored: bool
-
-
-class NearPictures:
-    """Pictures of different bytes, numbered from 0, compared with each other once."""
-
-    def __init__(
-        self,
-        sketches: NDArray[np.uint8],
-        members: NDArray[np.bool_],
-        on_progress: OnProgress,
-    ) -> None:
-        """sketches: (n, 16, 17). members: (n, parts), whether a part has the picture."""
-        self._sketches = sketches
-        self._upright = difference_hashes(sketches)
-        self._mirrored = difference_hashes(sketches[:, :, ::-1])
-        self._no_code = (2 * THRESHOLD_BITS + 2) * len(sketches)
-        # The nearest in each part, as one number that is the smaller the nearer it is.
-        self._nearest = np.full(members.shape, self._no_code, np.int64)
-        for block in near_blocks(sketches, on_progress=on_progress):
-            first, second, bits, mirrored = block.T
-            for one, other in ((first, second), (second, first)):
-                code = (2 * bits + mirrored) * len(sketches) + other
-                for part in range(members.shape[1]):
-                    is_in_part = members[other, part]
-                    np.minimum.at(self._nearest[:, part], one[is_in_part], code[is_in_part])
-
-    def nearest(self, picture: int, part: int) -> Near | None:
-        """Give the nearest picture of a part, the first of several; None if none is near."""
-        code = int(self._nearest[picture, part])
-        if code == self._no_code:
-            return None
-        cost, other = divmod(code, len(self._sketches))
-        return Near(other, cost // 2, cost % 2 == 1)
-
-    def compare(self, picture: int, other: int) -> Near | None:
-        """Tell how near one other picture is; None if it is not."""
-        low, high = min(picture, other), max(picture, other)  # as near_blocks has them
-        bits = [
-            int(np.bitwise_count(self._upright[:, low] ^ hashes[:, high]).sum())
-            for hashes in (self._upright, self._mirrored)
-        ]
-        if min(bits) > THRESHOLD_BITS:
-            return None
-        return Near(other, min(bits), bits[1] < bits[0])
-
-    def pairs(self, on_progress: OnProgress) -> Iterator[tuple[int, Near]]:
-        """Yield all pairs again, each once, as they are found."""
-        for block in near_blocks(self._sketches, on_progress=on_progress):
-            for first, second, bits, mirrored in block.tolist():
-                yield first, Near(second, bits, mirrored == 1)
+_SUFFIX: Final = re.compile(
+    "(?:" + "|".join(re.escape(suffix) for suffix in sorted(PICTURE_SUFFIXES)) + r")(?=\.|$)"
+)
 
 
-Finding = Literal["leak", "undecided", "other pictures"]
-FoundBy = Literal["bytes", "near-duplicate", "name"]
-Likeness = Literal["", "same", "other folder", "case", "other extension"]
+@dataclass(frozen=True, eq=False)
+class SplitPart:
+    """One part: its names, and the pictures where it is a folder or an archive of them."""
 
-NO_PICTURE: Final = -1
+    name: str
+    """What it is called in what is reported; no two parts of a split alike."""
+    path: Path
+    form: str
+    """What was read, in words: `CSV, column "file"`."""
+    files: tuple[str, ...]
+    """Each name once, as it is written, in that order; of pictures, the path in their folder."""
+    repeated: tuple[str, ...] = ()
+    """Names that are listed again."""
+    n_nameless: int = 0
+    """Rows of a CSV whose cell of the name is empty."""
+    pictures: Source | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+def name_key(file: str) -> str:
+    """Give what two spellings of one path have in common: `./a\\b.jpg` is `a/b.jpg`."""
+    return unicodedata.normalize("NFC", posixpath.normpath(file.replace("\\", "/")))
+
+
+def base_name(file: str) -> str:
+    """Give the last part of a path, whichever slashes it is written with."""
+    return name_key(file).rsplit("/", 1)[-1]
+
+
+def stem_key(file: str) -> str:
+    """Give a base name without case and without what follows: `A.jpg`, `a.jpg.chip.jpg` are `a`."""
+    base = base_name(file).casefold()
+    return _SUFFIX.split(base, maxsplit=1)[0] or base
+
+
+def printable(file: str) -> str:
+    """Give a name that any terminal and any file takes: odd characters as their escapes."""
+    encoded = file.encode("utf-8", "backslashreplace").decode()
+    return encoded if encoded.isprintable() else encoded.encode("unicode_escape").decode("ascii")
+
+
+def read_parts(paths: Sequence[Path]) -> list[SplitPart]:
+    """Read every part of a split, training first.
+
+    Raises DataError for one that is missing, empty, binary, without names or without pictures.
+    """
+    if len(paths) < 2:
+        raise DataError(
+            f"{len(paths)} part of a split was given",
+            allowed="two or more, training first",
+            fix="Name the training part and then each part that is evaluated on",
+        )
+    bases = [os.path.basename(os.path.abspath(path)) for path in paths]
+    stems = [re.sub(r"(?i)\.(csv|tsv|txt|lst|zip|tar|tgz|tar\.gz)$", "", base) for base in bases]
+    parts: dict[str, SplitPart] = {}
+    for path, stem in zip(paths, stems, strict=True):
+        name, number = stem if stems.count(stem) == 1 else str(path), 2
+        while printable(name) in parts:
+            name, number = f"{path} ({number})", number + 1
+        parts[printable(name)] = _read_part(path, printable(name))
+    return list(parts.values())
+
+
+def _read_part(path: Path, name: str) -> SplitPart:
+    if not path.exists():
+        raise DataError(f"{path} does not exist", allowed=ALLOWED)
+    if not path.is_file() and not path.is_dir():  # opening a pipe would wait for ever
+        raise DataError(f"{path} is neither a file nor a folder", allowed=ALLOWED)
+    pictures = _source(path)
+    if pictures is not None:
+        form, written = f"{pictures.kind} of pictures", _picture_paths(pictures)
+    else:
+        form, written = _names_in(path)
+    files: dict[str, str] = {}
+    repeated: dict[str, None] = {}
+    for file in filter(None, written):
+        first = files.setdefault(name_key(file), file)
+        if first is not file:
+            repeated[first] = None
+    if not files:
+        raise DataError(f"{path} lists no names", allowed="one name or more", source=form)
+    n_nameless = written.count("")
+    return SplitPart(name, path, form, tuple(files.values()), tuple(repeated), n_nameless, pictures)
+
+
+def _source(path: Path) -> Source | None:
+    with contextlib.suppress(DataError):
+        return open_source(path)
+    return None
+
+
+def _picture_paths(source: Source) -> list[str]:
+    members = source.members()
+    paths = sorted({member.path for member in members if is_picture_name(member.path)})
+    if not paths:
+        raise DataError(
+            f"{source.path} holds no pictures ({len(members)} other files)",
+            allowed=", ".join(sorted(PICTURE_SUFFIXES)),
+        )
+    return paths
+
+
+def _names_in(path: Path) -> tuple[str, list[str]]:
+    """Read a list: what it is in words, and its names, empty ones included.
+
+    A delimiter is believed where it uncovers a column with a known heading, or a first column of
+    picture names. Without one every line is a name, in a CSV only if most look like pictures.
+    """
+    text = _text_of(path)
+    is_csv = path.suffix.lower() in CSV_SUFFIXES
+    what = "CSV" if is_csv else "text list"
+    tables = [rows for delimiter in ",;\t|" if (rows := _rows(text, delimiter))]
+    for rows in sorted(tables, key=lambda rows: -len(rows[0])):
+        heads = [re.sub(r"[\s_-]", "", cell).lower() for cell in rows[0]]
+        known = [heads.index(heading) for heading in NAME_COLUMNS if heading in heads]
+        if known:
+            names = [row[known[0]].strip() if known[0] < len(row) else "" for row in rows[1:]]
+            return f'{what}, column "{rows[0][known[0]].strip()}"', names
+    if not is_csv:  # as Caffe's lists: a name, a space, a class
+        tables.append(_rows(text, " "))
+    firsts = [rows for rows in tables if rows and min(map(len, rows)) > 1 and _mostly(rows)]
+    if firsts:
+        return f"{what}, first column", _without_heading(max(firsts, key=lambda rows: len(rows[0])))
+    lines = [[line] for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    if is_csv and not _mostly(lines):
+        raise DataError(
+            f"{path} has no column of file names; its first line is {lines[0][0][:60]!r}",
+            allowed=f"a column called {', '.join(NAME_COLUMNS[:5])}, or picture names in the first",
+            fix="Name the column, or give a text list with one name a line",
+        )
+    return what, _without_heading(lines) if is_csv else [line[0].strip() for line in lines]
+
+
+def _text_of(path: Path) -> str:
+    try:
+        content = path.read_bytes() if path.stat().st_size <= MAX_LIST_BYTES else None
+        if content is None:
+            problem = f"has {path.stat().st_size:,} bytes"
+        elif content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            return content.decode("utf-16")
+        elif b"\0" not in content[:4096]:
+            return content.decode("utf-8-sig")
+        else:
+            problem = "is a binary file"
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", allowed=ALLOWED) from error
+    except UnicodeDecodeError:
+        problem = "is not UTF-8 text"
+    raise DataError(
+        f"{path} {problem} and no list of names",
+        allowed=ALLOWED,
+        fix="Save the list as UTF-8 text, or name the folder that holds the pictures",
+    )
+
+
+def _rows(text: str, delimiter: str) -> list[list[str]]:
+    try:
+        read = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        return [row for row in read if any(cell.strip() for cell in row)]
+    except csv.Error:  # quotes that do not close, a cell that never ends: not by this delimiter
+        return []
+
+
+def _mostly(rows: Sequence[list[str]]) -> bool:
+    """Tell whether most rows begin with the name of a picture."""
+    return 2 * sum(is_picture_name(row[0].strip()) for row in rows) >= len(rows)
+
+
+def _without_heading(rows: Sequence[list[str]]) -> list[str]:
+    names = [row[0].strip() for row in rows]
+    return names[1:] if names and not is_picture_name(names[0]) else names
+
+
+def _find_pictures(
+    parts: Sequence[SplitPart], images: Path | None
+) -> list[list[tuple[Source, str] | None]]:
+    """Say where the picture of each file of each part is; None where there is none.
+
+    Lists find theirs under `images`: by their path, else by their base name where only one picture
+    there has it, or where most folders above agree; a name without a suffix by the name without it.
+    Raises DataError where a list finds none at all.
+    """
+    source = None if images is None else _source(images)
+    if images is not None and source is None:
+        what = "is no folder and no archive" if images.exists() else "does not exist"
+        allowed = "a folder, .zip, .tar or .tar.gz of pictures"
+        raise DataError(f"--images {images} {what}", allowed=allowed)
+    by_path: dict[str, str] = {}
+    by_name: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for path in _picture_paths(source) if source is not None else ():
+        by_path[name_key(path)] = path
+        by_name["base", base_name(path)].append(path)
+        by_name["stem", stem_key(path)].append(path)
+
+    def path_of(file: str) -> str | None:
+        path = by_path.get(name_key(file)) or _nearest(file, by_name["base", base_name(file)])
+        if path is None and not is_picture_name(file):
+            path = _nearest(file, by_name["stem", stem_key(file)])
+        return path
+
+    places: list[list[tuple[Source, str] | None]] = []
+    for part in parts:
+        if part.pictures is not None:
+            places.append([(part.pictures, file) for file in part.files])
+            continue
+        found = [path_of(file) for file in part.files]
+        if source is not None and not any(found):
+            raise DataError(
+                f"none of the {len(found):,} names of {part.name} is under {images}; the first "
+                f"is {printable(part.files[0])}",
+                source=str(part.path),
+                fix="Give the folder that the names are relative to, or that holds them",
+            )
+        places.append([(source, path) if source and path else None for path in found])
+    return places
+
+
+def _nearest(file: str, candidates: Sequence[str]) -> str | None:
+    """Choose the one that agrees with `file` in more folders above it than any other does."""
+    if len(candidates) < 2:
+        return next(iter(candidates), None)
+
+    def above(path: str) -> str:
+        return "".join(f"{folder}/" for folder in name_key(path).split("/")[-2::-1])
+
+    shared = [os.path.commonprefix([above(file), above(path)]).count("/") for path in candidates]
+    return candidates[int(np.argmax(shared))] if shared.count(max(shared)) == 1 else None
+
+
+def _read_files(
+    parts: Sequence[SplitPart], images: Path | None, on_progress: OnProgress
+) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """Read every picture once, on all cores; a row for each file of each part.
+
+    Columns: row, part (its number), file, key, stem, place (of its picture, or NONE), reason (why
+    it is not compared as a picture), content (number of its bytes, or NONE), picture (number among
+    pictures of different bytes that can be compared, or NONE). And the sketches, (n, 16, 17).
+    """
+    places = _find_pictures(parts, images)
+    row_of = {place: row for row, place in enumerate(dict.fromkeys(filter(None, chain(*places))))}
+    seen = pd.DataFrame(
+        {"sha256": "", "reason": "it went away meanwhile"}, index=range(len(row_of))
+    )
+    seen.loc[NONE] = ("", "")
+    sketches = np.zeros((len(row_of), *SKETCH_SHAPE), np.uint8)
+    order: list[int] = []
+
+    def contents() -> Iterator[bytes]:
+        for source in dict.fromkeys(source for source, _ in row_of):
+            for path, content in source.contents({path for its, path in row_of if its == source}):
+                row = row_of[source, path]
+                if isinstance(content, Unreadable):
+                    seen.at[row, "reason"] = content.reason
+                    continue
+                if content:  # All empty files have the same bytes, which makes no picture of them.
+                    seen.at[row, "sha256"] = hashlib.sha256(content).hexdigest()
+                order.append(row)
+                yield content
+
+    results = in_parallel(_sketched, contents(), len(row_of), a_core=PICTURES_A_CORE)
+    with contextlib.closing(results):
+        for number, result in enumerate(results, start=1):
+            row = order[number - 1]
+            seen.at[row, "reason"] = result if isinstance(result, str) else ""
+            if isinstance(result, bytes):
+                sketches[row] = np.frombuffer(result, np.uint8).reshape(SKETCH_SHAPE)
+                # Two with fewer unequal neighbours than the threshold are always about as near as
+                # copies are. No face of UTKFace is so plain: an empty picture is.
+                if (sketches[row, :, 1:] != sketches[row, :, :-1]).sum() < THRESHOLD_BITS:
+                    seen.at[row, "reason"] = "it is too plain to be told from other plain pictures"
+            if number % 32 == 0 or number == len(row_of):
+                on_progress("reading pictures", number, len(row_of))
+    rows = [
+        (number, file, name_key(file), stem_key(file), row_of[place] if place else NONE)
+        for number, (part, its) in enumerate(zip(parts, places, strict=True))
+        for file, place in zip(part.files, its, strict=True)
+    ]
+    files = pd.DataFrame(rows, columns=["part", "file", "key", "stem", "place"])
+    files = files.join(seen, on="place").reset_index(names="row")
+    files["content"] = pd.factorize(files["sha256"].where(files["sha256"] != ""))[0]
+    is_hashed = (files["content"] != NONE) & (files["reason"] == "")
+    files["picture"] = pd.factorize(files["content"].where(is_hashed))[0]
+    first_of = files[is_hashed].drop_duplicates("picture")
+    return files, sketches[first_of["place"].to_numpy(np.int64)]
+
+
+def _sketched(content: bytes) -> bytes | str:
+    """Give the sketch of a picture, or why it has none."""
+    try:
+        return read_picture(content, MIN_SIDE_PX)[1].sketch
+    except DataError as error:
+        return f"{error.found} (allowed: {error.allowed})"
+
+
+class FilePair(NamedTuple):
     """A file of one part and one of another that are, or by their names may be, one picture."""
 
-    file: str
-    other_file: str
-    found_by: FoundBy
-    """The strongest of what they have in common."""
-    name: Likeness
-    """How their names are alike; "" if they are not."""
-    finding: Finding
-    """`undecided`: only their names are alike, not the same, or the pictures cannot be compared.
-    `other pictures`: both were read and differ, only their names are alike."""
-    bits_apart: int | None = None
-    """Of 256, for near-duplicates."""
-    is_mirrored: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedFile:
-    """One name of a part, with what it is compared by."""
-
-    file: str
-    key: str
-    stem: str
-    content: int
-    """Number of its bytes, alike for equal bytes; or NO_PICTURE."""
-    picture: int
-    """Number of its hash among those of different bytes; NO_PICTURE where there is none."""
-
-
-@dataclass(frozen=True, eq=False)
-class ComparedPart:
-    """The files of a part, to be looked up by what they are compared by."""
-
-    files: list[ComparedFile]
-    by_key: dict[str, ComparedFile]
-    by_stem: dict[str, ComparedFile]
-    """Those that stand in the part once. Where numbers begin anew in each folder, as in
-    `cats/001.jpg` and `dogs/001.jpg`, a base name says nothing."""
-    by_content: dict[int, list[ComparedFile]]
-    by_picture: dict[int, list[ComparedFile]]
-
-    def namesake(self, file: ComparedFile, its_part: "ComparedPart") -> ComparedFile | None:
-        """Find the file here whose name is that of a file of another part, or is like it."""
-        same = self.by_key.get(file.key)
-        if same is None and file.stem in its_part.by_stem:
-            return self.by_stem.get(file.stem)
-        return same
-
-
-def compared_part(
-    part: SplitPart, contents: Sequence[int], pictures: Sequence[int]
-) -> ComparedPart:
-    """Index the files of a part; contents, pictures: for each, its number or NO_PICTURE."""
-    files = [
-        ComparedFile(file, name_key(file), stem_key(file), content, picture)
-        for file, content, picture in zip(part.files, contents, pictures, strict=True)
-    ]
-    n_alike = Counter(file.stem for file in files)
-    by_content: defaultdict[int, list[ComparedFile]] = defaultdict(list)
-    by_picture: defaultdict[int, list[ComparedFile]] = defaultdict(list)
-    for file in files:
-        by_content[file.content].append(file)
-        by_picture[file.picture].append(file)
-    by_content.pop(NO_PICTURE, None)
-    by_picture.pop(NO_PICTURE, None)
-    return ComparedPart(
-        files,
-        {file.key: file for file in files},
-        {file.stem: file for file in files if n_alike[file.stem] == 1},
-        dict(by_content),
-        dict(by_picture),
-    )
-
-
-def likeness_of(file: ComparedFile, other: ComparedFile) -> Likeness:
-    """Say how two names are alike, the strongest likeness first."""
-    if file.key == other.key:
-        return "same"
-    if file.stem != other.stem:
-        return ""
-    if file.key.casefold() == other.key.casefold():
-        return "case"
-    base, other_base = base_name(file.file), base_name(other.file)
-    if base == other_base:
-        return "other folder"
-    return "case" if base.casefold() == other_base.casefold() else "other extension"
-
-
-def match_by_name(file: ComparedFile, other: ComparedFile) -> Match:
-    """Judge two files alike in name whose pictures were not found to be the same."""
-    likeness = likeness_of(file, other)
-    finding: Finding
-    if NO_PICTURE not in (file.picture, other.picture):
-        finding = "other pictures"
-    elif NO_PICTURE not in (file.content, other.content):
-        finding = "undecided"  # Their bytes differ, and there is no hash of one of them.
-    else:
-        finding = "leak" if likeness == "same" else "undecided"
-    return Match(file.file, other.file, "name", likeness, finding)
-
-
-def match_by_bytes(file: ComparedFile, other: ComparedFile) -> Match:
-    """Say that two files have the same bytes."""
-    return Match(file.file, other.file, "bytes", likeness_of(file, other), "leak")
-
-
-def match_by_hash(file: ComparedFile, other: ComparedFile, near: Near) -> Match:
-    """Say that two files of different bytes show the same picture."""
-    return Match(
-        file.file,
-        other.file,
-        "near-duplicate",
-        likeness_of(file, other),
-        "leak",
-        near.bits_apart,
-        near.is_mirrored,
-    )
-
-
-Verdict = Literal["clean", "leaking", "undecided"]
-
-
-@dataclass
-class PartOverlap:
-    """How many files of one part have a match in another; a file counts once in each number."""
-
-    numbers: tuple[int, int]
-    """Of the two parts as they were given, from 0; the first is the later one."""
     part: str
+    file: str
     other_part: str
-    n_files: int
-    """Of `part`."""
-    n_leaking: int = 0
-    """Files that are in the other part by name, bytes or near-duplicate."""
-    n_same_name: int = 0
-    n_same_bytes: int = 0
-    n_near_duplicates: int = 0
-    """With a picture in the other part that is near and whose bytes differ."""
-    n_undecided: int = 0
-    """Files that do not leak for certain, but may."""
-    n_other_pictures: int = 0
-    """Files whose names are alike others' while the pictures are not: harmless."""
-    examples: dict[tuple[Finding, FoundBy, Likeness, bool], Match] = field(default_factory=dict)
-    """The first match of each kind, to be shown."""
-
-    @property
-    def is_training(self) -> bool:
-        """Whether the other part is the training part."""
-        return self.numbers[1] == 0
-
-    @property
-    def leaking_fraction(self) -> float:
-        """Share of the part that is in the other one, in [0, 1]."""
-        return self.n_leaking / self.n_files
-
-    def count(self, matches: Sequence[Match]) -> None:
-        """Add one file with its nearest match of each kind."""
-        leaks = [match for match in matches if match.finding == "leak"]
-        findings = {match.finding for match in matches}
-        self.n_leaking += bool(leaks)
-        self.n_same_name += any(match.name == "same" for match in leaks)
-        self.n_same_bytes += any(match.found_by == "bytes" for match in leaks)
-        self.n_near_duplicates += any(match.found_by == "near-duplicate" for match in leaks)
-        self.n_undecided += not leaks and "undecided" in findings
-        self.n_other_pictures += findings == {"other pictures"}
-        for match in matches:
-            kind = (match.finding, match.found_by, match.name, match.is_mirrored)
-            self.examples.setdefault(kind, match)
-
-
-@dataclass(frozen=True, eq=False)
-class SplitAudit:
-    """All that was found; made by `audit_split`."""
-
-    parts: list[SplitPart]
-    """Training first."""
-    pictures: SplitPictures
-    overlaps: list[PartOverlap]
-    """Of each two parts, those with training first."""
-    _compared: list[ComparedPart]
-    _near: NearPictures
-
-    @property
-    def verdict(self) -> Verdict:
-        """`undecided` where nothing leaks for certain, but names are alike."""
-        if any(overlap.n_leaking for overlap in self.overlaps):
-            return "leaking"
-        is_undecided = any(overlap.n_undecided for overlap in self.overlaps)
-        return "undecided" if is_undecided else "clean"
-
-    def n_compared(self, part: int) -> tuple[int, int]:
-        """Count the files of a part that were compared by bytes, and by near-duplicate."""
-        files = self._compared[part].files
-        by_bytes = sum(file.content != NO_PICTURE for file in files)
-        return by_bytes, sum(file.picture != NO_PICTURE for file in files)
-
-    def not_at_hand(self, part: int) -> list[str]:
-        """List the files of a part whose pictures were not found, or not looked for."""
-        rows = zip(self.parts[part].files, self.pictures.rows[part], strict=True)
-        return [file for file, row in rows if row == NOT_THERE]
-
-    def unusable(self, part: int) -> list[tuple[str, str]]:
-        """List the files of a part whose pictures are not compared as pictures, and why."""
-        rows = zip(self.parts[part].files, self.pictures.rows[part], strict=True)
-        reasons = self.pictures.unusable
-        return [(file, reasons[row]) for file, row in rows if row in reasons]
-
-    def pairs(self, on_progress: OnProgress = keep_quiet) -> Iterator[tuple[PartOverlap, Match]]:
-        """Yield every pair of files that two parts share, or may share; near-duplicates last."""
-        for overlap in self.overlaps:
-            part, other = (self._compared[number] for number in overlap.numbers)
-            for file in part.files:
-                for twin in other.by_content.get(file.content, ()):
-                    yield overlap, match_by_bytes(file, twin)
-                named = other.namesake(file, part)
-                if named is None or _same_bytes(file, named):
-                    continue
-                if _compare(file, named, self._near) is None:
-                    yield overlap, match_by_name(file, named)
-        for picture, near in self._near.pairs(on_progress):
-            yield from self._pairs_of(picture, near)
-            yield from self._pairs_of(near.picture, replace(near, picture=picture))
-
-    def _pairs_of(self, picture: int, near: Near) -> Iterator[tuple[PartOverlap, Match]]:
-        """Yield the files with a picture and those of other parts with the one near it."""
-        for overlap in self.overlaps:
-            part, other = (self._compared[number] for number in overlap.numbers)
-            for file in part.by_picture.get(picture, ()):
-                for twin in other.by_picture.get(near.picture, ()):
-                    yield overlap, match_by_hash(file, twin, near)
+    other_file: str
+    finding: str
+    """`leak`; `undecided`: only their names are alike, not the same, or the pictures cannot be
+    compared; `other pictures`: both were read and differ, only their names are alike."""
+    found_by: str
+    """`bytes`, `near-duplicate` or `name`: the strongest of what they have in common."""
+    name: str
+    """How their names are alike: `same`, `other folder`, `case`, `other extension`, or empty."""
+    bits_apart: int | None
+    """Of 256, for near-duplicates."""
+    mirrored: bool
 
 
 def audit_split(
-    paths: Sequence[Path], images: Path | None = None, on_progress: OnProgress = keep_quiet
-) -> SplitAudit:
-    """Compare each two parts of a split, training first.
+    paths: Sequence[Path],
+    images: Path | None = None,
+    on_pair: Callable[[FilePair], object] | None = None,
+    on_progress: OnProgress = keep_quiet,
+) -> dict[str, Any]:
+    """Compare each two parts of a split, training first; give verdict, parts and overlaps as data.
 
     images: a folder or archive with the pictures that lists name. Without it lists are compared by
-    name alone. Raises DataError for parts that cannot be read.
+    name alone. on_pair is called with every pair of files that two parts share, or may share: by
+    bytes, as near-duplicates, by name. In an overlap each file of the later part counts once.
+    Raises DataError for parts that cannot be read.
     """
     parts = read_parts(paths)
-    pictures = read_pictures(find_pictures(parts, images), on_progress)
-    compared, near = _compared(parts, pictures, on_progress)
+    files, sketches = _read_files(parts, images, on_progress)
+    rows: list[Any] = list(files.itertuples(index=False))
+    ranks = list(combinations(range(len(parts)), 2))
+    # Where numbers begin anew in each folder, as in cats/1.jpg and dogs/1.jpg, a stem says nothing.
+    single = files[~files.duplicated(["part", "stem"], keep=False)]
+    named = pd.concat([_across(files, "key", ranks), _across(single, "stem", ranks)])
+    named = named.drop_duplicates(["row", "part_other"]).assign(found_by="name")
+    read = files[files["content"] != NONE]
+    same_bytes = _across(read, "content", ranks).assign(found_by="bytes")
+
+    def described(pairs: pd.DataFrame) -> Iterator[FilePair]:
+        pair: Any
+        for pair in pairs.itertuples():
+            yield _described(pair, rows[pair.row], rows[pair.row_other], parts)
+
+    def is_among(pairs: pd.DataFrame, others: pd.DataFrame) -> "pd.Series[bool]":
+        code, codes = (of["row"] * len(files) + of["row_other"] for of in (pairs, others))
+        return code.isin(codes)
+
+    best = named.iloc[:0]
+    for pairs in chain([same_bytes], _near_pairs(files, sketches, on_progress)):
+        if on_pair is not None:
+            for pair in described(pairs):
+                on_pair(pair)
+        # Of each file the nearest match is kept, or its namesake where that is one.
+        best = pd.concat([best, pairs.assign(is_other=~is_among(pairs, named))])
+        best = best.sort_values(
+            ["is_other", "bits_apart", "mirrored", "picture_other", "row_other"]
+        )
+        best = best.drop_duplicates(["row", "part_other", "found_by"])
+    named = named[~is_among(named, best)]
+    if on_pair is not None:
+        for pair in described(named):
+            on_pair(pair)
+    matches = pd.concat([best.sort_values("found_by"), named]).sort_values("row", kind="stable")
+    overlaps = _overlaps(parts, list(zip(matches["row"], described(matches), strict=True)))
+    is_leaking = any(overlap["leaking"] for overlap in overlaps)
+    is_undecided = any(overlap["undecided"] for overlap in overlaps)
+    return {
+        "verdict": "leaking" if is_leaking else "undecided" if is_undecided else "clean",
+        "near_duplicates": {"method": METHOD, "threshold_bits": THRESHOLD_BITS},
+        "parts": [_part_data(n, part, files[files["part"] == n]) for n, part in enumerate(parts)],
+        "overlaps": overlaps,
+    }
+
+
+def _across(files: pd.DataFrame, column: str, ranks: Sequence[tuple[int, int]]) -> pd.DataFrame:
+    """Pair the files of each two parts that have the same in a column; ranks: earlier, later."""
+    known = dict(iter(files[["part", "row", column]].groupby("part")))
+    nothing = files.loc[files["row"] < 0, ["part", "row", column]]
+    pairs = [
+        known.get(later, nothing).merge(
+            known.get(earlier, nothing), on=column, suffixes=("", "_other")
+        )
+        for earlier, later in ranks
+    ]
+    return pd.concat(pairs).assign(bits_apart=0, mirrored=0, picture_other=0)
+
+
+def _near_pairs(
+    files: pd.DataFrame, sketches: NDArray[np.uint8], on_progress: OnProgress
+) -> Iterator[pd.DataFrame]:
+    """Yield the pairs of files of two parts that are near, some PAIRS_AT_ONCE at a time."""
+    hashed = files.loc[files["picture"] != NONE, ["picture", "part", "row"]]
+    waiting: list[NDArray[np.int64]] = []
+    for block in chain(near_blocks(sketches, on_progress=on_progress), [None]):
+        waiting += [] if block is None else [block]
+        if sum(map(len, waiting)) < (1 if block is None else PAIRS_AT_ONCE):
+            continue
+        both = np.concatenate([*waiting, *(found[:, [1, 0, 2, 3]] for found in waiting)])
+        pairs = pd.DataFrame(both, columns=["picture", "picture_other", "bits_apart", "mirrored"])
+        pairs = pairs.merge(hashed, on="picture")
+        pairs = pairs.merge(hashed.add_suffix("_other"), on="picture_other")
+        yield pairs[pairs["part"] > pairs["part_other"]].assign(found_by="near-duplicate")
+        waiting = []
+
+
+def _described(pair: Any, file: Any, other: Any, parts: Sequence[SplitPart]) -> FilePair:
+    """Say what two files are to each other; pair: found_by, bits_apart, mirrored."""
+    bases = base_name(file.file), base_name(other.file)
+    if file.key == other.key:
+        name = "same"
+    elif file.stem != other.stem:
+        name = ""
+    elif bases[0] == bases[1] and file.key.casefold() != other.key.casefold():
+        name = "other folder"
+    else:
+        name = "case" if bases[0].casefold() == bases[1].casefold() else "other extension"
+    finding = "leak"
+    if pair.found_by == "name" and NONE not in (file.picture, other.picture):
+        finding = "other pictures"
+    elif pair.found_by == "name" and (name != "same" or NONE not in (file.content, other.content)):
+        finding = "undecided"  # Only alike, or their bytes differ and one of them has no hash.
+    return FilePair(
+        parts[file.part].name,
+        printable(file.file),
+        parts[other.part].name,
+        printable(other.file),
+        finding,
+        pair.found_by,
+        name,
+        int(pair.bits_apart) if pair.found_by == "near-duplicate" else None,
+        bool(pair.mirrored),
+    )
+
+
+def _overlaps(
+    parts: Sequence[SplitPart], matches: Sequence[tuple[int, FilePair]]
+) -> list[dict[str, Any]]:
+    """Count for each two parts the files of the later one that are in the earlier one."""
     overlaps = []
-    for first, second in combinations(range(len(parts)), 2):
-        n_files = len(parts[second].files)
-        overlap = PartOverlap((second, first), parts[second].name, parts[first].name, n_files)
-        for file in compared[second].files:
-            overlap.count(_matches(file, compared[second], compared[first], near, first))
-        overlaps.append(overlap)
-    return SplitAudit(parts, pictures, overlaps, compared, near)
+    for other, part in combinations(parts, 2):
+        its = [(row, m) for row, m in matches if (m.part, m.other_part) == (part.name, other.name)]
+        leaks = [(row, match) for row, match in its if match.finding == "leak"]
+        leaking = {row for row, _ in leaks}
+        undecided = {row for row, match in its if match.finding == "undecided"} - leaking
+        kinds = {(m.finding, m.found_by, m.name, m.mirrored): m for _, m in reversed(its)}
+        overlaps.append(
+            {
+                "part": part.name,
+                "other_part": other.name,
+                "files": len(part.files),
+                "leaking": len(leaking),
+                "leaking_fraction": len(leaking) / len(part.files),
+                "same_name": len({row for row, match in leaks if match.name == "same"}),
+                "same_bytes": len({row for row, match in leaks if match.found_by == "bytes"}),
+                "near_duplicates": len(
+                    {row for row, match in leaks if match.found_by == "near-duplicate"}
+                ),
+                "undecided": len(undecided),
+                "alike_in_name_only": len({row for row, _ in its} - leaking - undecided),
+                "examples": [match._asdict() for match in reversed(kinds.values())],
+            }
+        )
+    return overlaps
 
 
-def _compared(
-    parts: Sequence[SplitPart], pictures: SplitPictures, on_progress: OnProgress
-) -> tuple[list[ComparedPart], NearPictures]:
-    """Number what was read, equal bytes alike, and compare the pictures that have a hash."""
-    contents: dict[str, int] = {}
-    content_of = {NOT_THERE: NO_PICTURE}
-    hashed: dict[int, int] = {}
-    rows_hashed = []
-    for row, digest in enumerate(pictures.sha256):
-        content = contents.setdefault(digest, len(contents)) if digest else NO_PICTURE
-        content_of[row] = content
-        if digest and row not in pictures.unusable and content not in hashed:
-            hashed[content] = len(hashed)
-            rows_hashed.append(row)
-    compared = []
-    members = np.zeros((len(hashed), len(parts)), np.bool_)
-    for number, (part, rows) in enumerate(zip(parts, pictures.rows, strict=True)):
-        its_contents = [content_of[row] for row in rows]
-        its_pictures = [hashed.get(content, NO_PICTURE) for content in its_contents]
-        compared.append(compared_part(part, its_contents, its_pictures))
-        members[list(compared[-1].by_picture), number] = True
-    sketches = pictures.sketches[np.array(rows_hashed, np.int64)]
-    return compared, NearPictures(sketches, members, on_progress)
-
-
-def _matches(
-    file: ComparedFile,
-    part: ComparedPart,
-    other: ComparedPart,
-    near: NearPictures,
-    other_number: int,
-) -> list[Match]:
-    """Give one match of each kind that a file has in another part.
-
-    With its namesake where that is one; else with the first of the same bytes, or the nearest.
-    """
-    matches = []
-    named = other.namesake(file, part)
-    if twins := other.by_content.get(file.content):
-        same = named if named is not None and named.content == file.content else twins[0]
-        matches.append(match_by_bytes(file, same))
-    near_named = _compare(file, named, near)
-    if named is not None and near_named is not None:
-        matches.append(match_by_hash(file, named, near_named))
-    elif file.picture != NO_PICTURE:
-        nearest = near.nearest(file.picture, other_number)
-        if nearest is not None:
-            twin = other.by_picture[nearest.picture][0]
-            matches.append(match_by_hash(file, twin, nearest))
-    if named is not None and near_named is None and not _same_bytes(file, named):
-        matches.append(match_by_name(file, named))
-    return matches
-
-
-def _same_bytes(file: ComparedFile, other: ComparedFile) -> bool:
-    return file.content == other.content != NO_PICTURE
-
-
-def _compare(file: ComparedFile, other: ComparedFile | None, near: NearPictures) -> Near | None:
-    """Tell how near two files of different bytes are; None if they are not, or have no hash."""
-    if other is None or NO_PICTURE in (file.picture, other.picture) or _same_bytes(file, other):
-        return None
-    return near.compare(file.picture, other.picture)
+def _part_data(number: int, part: SplitPart, files: pd.DataFrame) -> dict[str, Any]:
+    absent = files.loc[files["place"] == NONE, "file"]
+    return {
+        "name": part.name,
+        "path": str(part.path),
+        "given_as": part.form,
+        "is_training": number == 0,
+        "files": len(part.files),
+        "compared_by_bytes": int((files["content"] != NONE).sum()),
+        "compared_as_near_duplicates": int((files["picture"] != NONE).sum()),
+        "repeated_names": [printable(file) for file in part.repeated],
+        "rows_without_a_name": part.n_nameless,
+        "without_a_picture": len(absent),
+        "not_found": [printable(file) for file in absent] if len(absent) < len(files) else [],
+        "not_comparable": [
+            {"file": printable(file), "reason": reason}
+            for file, reason in zip(files["file"], files["reason"], strict=True)
+            if reason
+        ],
+    }
 
 
 def highest_accuracy(honest: float, seen_fraction: float) -> float:
-    """Give the accuracy where a network answers every face that it has seen in training.
+    """Give the accuracy of a network that is right on every face that it has seen in training.
 
     honest: its accuracy on faces it has not seen, (0, 1). Those that it has seen are taken to be
     as hard as the others. Where it remembers nothing the accuracy is `honest` itself.
