@@ -43,7 +43,7 @@ def test_the_backbone_has_the_stages_and_parameters_that_are_said(added: dict[st
 
 
 def test_the_weight_source_is_complete(added: dict[str, Any]) -> None:
-    assert added["MINE"].is_summed_up
+    assert added["MINE"].has_checksum
     assert added["MINE"].has_whole_sha256
 
 

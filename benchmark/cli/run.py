@@ -257,7 +257,7 @@ def _shown(settings: "Settings", display: "RunDisplay", answer: Answer) -> "Sett
     cache = settings.cache
     return replace(
         settings,
-        on_bytes=display.show_download,
+        on_download=display.show_download,
         on_progress=display.show_stage,
         cache=None if cache is None else replace(cache, say=say, on_progress=display.show_stage),
         speed=replace(settings.speed, say=say),

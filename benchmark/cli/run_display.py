@@ -37,35 +37,17 @@ class RunDisplay(Bars):
         self._n_seen = 0
         self._suite_bar = self._bars.add_task("all runs", total=n_runs, note="")
         self._run_bar: TaskID | None = None
-        self._download_bar: TaskID | None = None
-        self._downloaded = ""
 
-    def show_download(self, name: str, n_here: int, n_total: int | None) -> None:
-        """Take in how many bytes of a weight file have arrived, of how many if that is known."""
-        size = "" if n_total is None else f"{n_total / 1e6:.1f} MB"
-        if name != self._downloaded:
-            self._end_download()
-            self.say(f"[bold]fetching[/] {name}" + (f", {size}" if size else ""))
-            self._download_bar = self._bars.add_task("download", total=n_total, note="")
-            self._downloaded = name
-        if self._download_bar is not None:
-            note = f"{n_here / 1e6:.1f}" + (f" of {size}" if size else " MB")
-            self._bars.update(self._download_bar, completed=n_here, total=n_total, note=note)
-        if n_here == n_total:
-            self._end_download()
+    def show_download(self, name: str) -> None:
+        """Say that a weight file is downloaded."""
+        self.say(f"[bold]downloading[/] {name}")
 
     def show_note(self, sentence: str) -> None:
         """Say what goes otherwise than wished."""
         self.say(f"  [yellow]note[/] {escape(sentence)}")
 
-    def _end_download(self) -> None:
-        if self._download_bar is not None:
-            self._bars.remove_task(self._download_bar)
-            self._download_bar = None
-
     def show(self, event: Event) -> None:
         """Take one event in."""
-        self._end_download()
         self.end_stage()
         if isinstance(event, Advanced):
             self._show_step(event)

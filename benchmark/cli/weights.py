@@ -1,22 +1,26 @@
 """`facebench weights`: which weights exist, which are here, and whether they are sound."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from benchmark.cli.completion import complete_architecture
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, Quiet, WeightsDir
-from benchmark.cli.output import Answer, ExitCode, busy, out, say_error, speaking
-from benchmark.cli.weights_table import file_data, overview, print_files, state_data
+from benchmark.cli.output import ExitCode, busy, out, say_error, speaking
 from benchmark.errors import WeightsError
 
 if TYPE_CHECKING:
-    from benchmark.models.preprocessing import Preprocessing
-    from benchmark.models.weights import SourceState, WeightFile
+    from benchmark.models.preprocessing import Channels, Preprocessing
+    from benchmark.models.weight_manifest import PublishedFile
+    from benchmark.models.weight_store import TrustedChecksum, WeightFile
+    from benchmark.models.weights import SourceState
 
-app = typer.Typer(no_args_is_help=True, help="Weights that trunks start from.")
+app = typer.Typer(no_args_is_help=True, help="Weights that backbones start from.")
 
 LIST_EXAMPLES = """
 Examples:
@@ -47,7 +51,8 @@ Examples:
   facebench weights verify
 """
 
-OF_ONES_OWN = "Weights of one's own"
+OWN = "Weights of your own"
+COLOURS = {"here": "green", "missing": "yellow", "damaged": "red"}
 
 
 @app.command("list", epilog=LIST_EXAMPLES)
@@ -64,89 +69,156 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Show every weight source: licence, what it was trained on, whether it is here."""
-    from benchmark.models.weight_store import read_pins
+    from benchmark.models.weight_store import read_trusted
     from benchmark.models.weights import list_weights
 
     folder = weights_dir or data_dir / "weights"
     with speaking("weights list", as_json=as_json) as answer:
-        states, pins = list_weights(folder, architecture), read_pins(folder)
-        answer.data = {
-            "folder": str(folder),
-            "sources": [state_data(state, pins) for state in states],
-        }
+        states, trusted = list_weights(folder, architecture), read_trusted(folder)
+        answer.data = _data(folder, states, trusted)
         if as_json:
             return
-        out.print(overview(states))
+        table = Table(box=None, pad_edge=False)
+        table.add_column("weights", no_wrap=True)
+        for column in ("state", "licence", "trained on"):
+            table.add_column(column)
+        for state in states:
+            known = state.file or (state.published[0] if state.published else None)
+            table.add_row(
+                f"{state.architecture} {state.source}",
+                f"[{COLOURS[state.state]}]{state.state}[/]",
+                escape(known.licence) if known else "",
+                escape(known.trained_on) if known else "",
+            )
+        out.print(table)
+        for state in states if architecture else ():
+            _print_files(state, trusted)
         if architecture is None:
             out.print(
                 "\nWhich files these are, where from, and how each is fed:"
                 "\n  facebench weights list --architecture NAME"
             )
-        else:
-            print_files(states, pins)
         if any(state.state != "here" for state in states):
             out.print(
-                "\nA run fetches what it needs. Without a network, bring a file, then:"
+                "\nA run downloads what it needs. Without a network, bring a file, then:"
                 "\n  facebench weights add FILE"
             )
 
 
-Architecture = Annotated[
-    str | None,
-    typer.Option(
-        help="What it is for, where the file does not tell.", autocompletion=complete_architecture
-    ),
-]
-Channels = Annotated[
-    str | None, typer.Option(help="RGB or BGR; refused where the file says otherwise.")
-]
-Label = Annotated[
-    str | None, typer.Option(help="Keep it as local:LABEL.", rich_help_panel=OF_ONES_OWN)
-]
-PreprocessingName = Annotated[
-    str | None,
-    typer.Option(
-        help="How it is fed: imagenet, caffe, vggface, unit or centred.",
-        rich_help_panel=OF_ONES_OWN,
-    ),
-]
-Scale = Annotated[
-    str | None,
-    typer.Option(help="Factor on 0 to 255, as in 1/255.", rich_help_panel=OF_ONES_OWN),
-]
-Mean = Annotated[
-    str | None,
-    typer.Option(
-        help="Subtracted after that, in the order of --channels: a,b,c.",
-        rich_help_panel=OF_ONES_OWN,
-    ),
-]
-Std = Annotated[
-    str | None, typer.Option(help="Divided by at last: a,b,c.", rich_help_panel=OF_ONES_OWN)
-]
-ToShow = Annotated[str, typer.Option(help="To show.", rich_help_panel=OF_ONES_OWN)]
-Replace = Annotated[
-    bool, typer.Option("--replace", help="Change over from other weights of the same name.")
-]
-AnyChecksum = Annotated[
-    bool, typer.Option("--any-checksum", help="Take a file that is not the published one.")
-]
+def _print_files(state: "SourceState", trusted: "Mapping[str, TrustedChecksum]") -> None:
+    """Say of every file of a source what it is and where it can be had; addresses whole."""
+    title = f"\n[bold]{state.architecture} {state.source}[/]"
+    if state.file is not None:
+        out.print(f"{title}, here:\n  {state.file.path}", soft_wrap=True)
+        out.print(f"    from {escape(state.file.origin)}; {_fed(state.file)}", soft_wrap=True)
+    if state.published:
+        out.print(f"{title}, tried in this order:")
+    for file in state.published:
+        lines = [file.url, f"{file.licence}; {file.trained_on}", _fed(file),
+                 _checksum(file, trusted)]  # fmt: skip
+        if file.digest is not None:
+            lines.append(f"tensors in any container: sha256 {file.digest.whole}")
+        out.print(f"  {file.file_name}", *(f"    {line}" for line in lines), sep="\n",
+                  soft_wrap=True)  # fmt: skip
+
+
+def _fed(file: "PublishedFile | WeightFile") -> str:
+    options = "".join(f", {name} {value}" for name, value in file.options.items())
+    return f"fed {file.preprocessing.sentence()}{options}"
+
+
+def _checksum(file: "PublishedFile", trusted: "Mapping[str, TrustedChecksum]") -> str:
+    """Say in words how the file is told from others."""
+    if file.has_whole_sha256:
+        return f"sha256 {file.sha256}"
+    published = "no checksum published"
+    if file.has_checksum:
+        published = f"sha256 begins {file.sha256}" if file.sha256 else f"md5 {file.md5}"
+    if (entry := trusted.get(file.file_name)) is not None:
+        return f"{published}; trusted since {entry.when[:10]}: sha256 {entry.sha256}"
+    return published if file.digest else f"{published}; trusted on first use"
+
+
+def _data(
+    folder: Path, states: "list[SourceState]", trusted: "Mapping[str, TrustedChecksum]"
+) -> dict[str, Any]:
+    """Give sources as plain values."""
+
+    def published(file: "PublishedFile") -> dict[str, Any]:
+        entry = trusted.get(file.file_name)
+        return {
+            "file": file.file_name,
+            "url": file.url,
+            "layout": file.layout,
+            "sha256": file.sha256,
+            "md5": file.md5,
+            "tensors_sha256": file.digest.whole if file.digest else None,
+            "pinned": asdict(entry) if entry else None,
+            "licence": file.licence,
+            "trained_on": file.trained_on,
+            "preprocessing": file.preprocessing.as_dict(),
+            "options": dict(file.options),
+        }
+
+    sources = [
+        {
+            "architecture": state.architecture,
+            "source": state.source,
+            "state": state.state,
+            "file": _file_data(state.file) if state.file else None,
+            "published": [published(file) for file in state.published],
+        }
+        for state in states
+    ]
+    return {"folder": str(folder), "sources": sources}
+
+
+def _file_data(file: "WeightFile") -> dict[str, Any]:
+    """Give a converted file as plain values."""
+    names = ("sha256", "origin", "origin_sha256", "published", "licence", "trained_on")
+    return {
+        "path": str(file.path),
+        **{name: getattr(file, name) for name in names},
+        "preprocessing": file.preprocessing.as_dict(),
+        "options": dict(file.options),
+        "faces_seen": [asdict(seen) for seen in file.faces_seen],
+    }
+
+
+def _own(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel=OWN)
 
 
 @app.command(epilog=ADD_EXAMPLES)
 def add(
     file: Annotated[Path, typer.Argument(help="A weight file: .h5, .pth, .safetensors.")],
-    replace: Replace = False,
-    any_checksum: AnyChecksum = False,
-    architecture: Architecture = None,
-    channels: Channels = None,
-    label: Label = None,
-    preprocessing: PreprocessingName = None,
-    scale: Scale = None,
-    mean: Mean = None,
-    std: Std = None,
-    licence: ToShow = "",
-    trained_on: ToShow = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Change over from other weights of the same name.")
+    ] = False,
+    any_checksum: Annotated[
+        bool, typer.Option("--any-checksum", help="Take a file that is not the published one.")
+    ] = False,
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            help="What it is for, where the file does not tell.",
+            autocompletion=complete_architecture,
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="RGB or BGR; refused where the file says otherwise.")
+    ] = None,
+    label: Annotated[str | None, _own("Keep it as local:LABEL.")] = None,
+    preprocessing: Annotated[
+        str | None, _own("How it is fed: imagenet, caffe, vggface, unit or centred.")
+    ] = None,
+    scale: Annotated[str | None, _own("Factor on 0 to 255, as in 1/255.")] = None,
+    mean: Annotated[
+        str | None, _own("Subtracted after that, in the order of --channels: a,b,c.")
+    ] = None,
+    std: Annotated[str | None, _own("Divided by at last: a,b,c.")] = None,
+    licence: Annotated[str, _own("To show.")] = "",
+    trained_on: Annotated[str, _own("To show.")] = "",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
     quiet: Quiet = False,
@@ -154,115 +226,98 @@ def add(
 ) -> None:
     """Recognise FILE by its content, convert it, check that it fits, and keep it."""
     with speaking("weights add", as_json=as_json) as answer:
+        from benchmark.models.weight_adding import Declaration, add_file, add_own
+
         folder = weights_dir or data_dir / "weights"
         order = _order(channels)
         fed = {"preprocessing": preprocessing, "scale": scale, "mean": mean, "std": std}
-        if label is None:
-            _refuse_without_label({**fed, "licence": licence, "trained-on": trained_on})
-        elif any_checksum:
+        about = {**fed, "licence": licence, "trained-on": trained_on}
+        if label is None and any(about.values()):
+            named = ", ".join(f"--{name}" for name, value in about.items() if value)
             raise WeightsError(
-                "--any-checksum with --label", allowed="either: one's own has no published sum"
+                f"{named} without --label",
+                allowed="for weights of your own, which have a label",
+                fix="A published file is fed as its publisher says",
+            )
+        if label is not None and any_checksum:
+            raise WeightsError(
+                "--any-checksum with --label",
+                allowed="either: weights of your own have no published checksum",
             )
         with busy(f"reading {file.name}", quiet=quiet or as_json):
-            if label is None:
-                added = _add_published(
-                    file, folder, architecture, order, replace=replace, any_checksum=any_checksum
+            if label is not None:
+                declared = Declaration(
+                    label, architecture, _preprocessing(order, fed), licence, trained_on
                 )
-                _say_what_was_trusted(answer, file, added, folder)
-            else:
-                from benchmark.models.weight_adding import Declaration, add_own
-
-                fed_how = _preprocessing(order, fed)
-                declared = Declaration(label, architecture, fed_how, licence, trained_on)
                 added = add_own(file, folder, declared, replacing=replace)
-        answer.data = {**file_data(added), "notes": list(added.notes)}
+            else:
+                added = add_file(
+                    file, folder, published=_published(architecture), replacing=replace,
+                    any_checksum=any_checksum, channels=order,
+                )  # fmt: skip
+                answer.warnings += _what_was_trusted(file, added, folder)
+        answer.data = {**_file_data(added), "notes": list(added.notes)}
         if not as_json:
-            _print_added(added)
+            out.print(
+                f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
+                f"from {escape(added.origin)}, {escape(added.licence)}, "
+                f"input {added.preprocessing.sentence()}",
+                *map(escape, added.notes),
+                sep="\n",
+                soft_wrap=True,
+            )
 
 
-def _print_added(added: "WeightFile") -> None:
-    out.print(
-        f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
-        f"from {escape(added.origin)}, {escape(added.licence)}, "
-        f"input {added.preprocessing.sentence()}",
-        *map(escape, added.notes),
-        sep="\n",
-        soft_wrap=True,
-    )
-
-
-def _add_published(
-    file: Path,
-    folder: Path,
-    architecture: str | None,
-    order: Any,
-    *,
-    replace: bool,
-    any_checksum: bool,
-) -> "WeightFile":
+def _published(architecture: str | None) -> "tuple[PublishedFile, ...]":
     from benchmark.architectures import architecture_named
-    from benchmark.models.weight_adding import Adding, add_file
     from benchmark.models.weight_manifest import FILES, files_for
 
-    published = FILES
-    if architecture is not None:
-        sources = architecture_named(architecture).weight_sources
-        published = tuple(item for source in sources for item in files_for(architecture, source))
-        if not published:
-            raise WeightsError(
-                f"no published file is known for {architecture}",
-                allowed="--label LABEL, to keep a file of your own",
-            )
-    return add_file(file, folder, Adding(replace, any_checksum, order), published=published)
-
-
-def _say_what_was_trusted(answer: Answer, file: Path, added: "WeightFile", folder: Path) -> None:
-    from benchmark.models.weight_adding import is_published_file
-    from benchmark.models.weight_manifest import FILES
-    from benchmark.models.weight_store import read_pins
-
-    if not added.published:
-        answer.warnings.append(
-            f"{file.name} is not the published file: its sha256 is {added.origin_sha256}."
+    if architecture is None:
+        return FILES
+    sources = architecture_named(architecture).weight_sources
+    published = tuple(item for source in sources for item in files_for(architecture, source))
+    if not published:
+        raise WeightsError(
+            f"no published file is known for {architecture}",
+            allowed="--label LABEL, to keep a file of your own",
         )
-    elif any(
-        known.file_name == added.origin
-        and known.digest is not None
-        and not is_published_file(known, file, added.origin_sha256)
-        for known in FILES
-    ):
-        answer.warnings.append(
+    return published
+
+
+def _what_was_trusted(file: Path, added: "WeightFile", folder: Path) -> list[str]:
+    """Say where a file is not known to be the published one by its whole checksum."""
+    from benchmark.models.weight_adding import has_published_checksum
+    from benchmark.models.weight_manifest import FILES
+    from benchmark.models.weight_store import read_trusted
+
+    sha256 = added.origin_sha256
+    if not added.published:
+        return [f"{file.name} is not the published file: its sha256 is {sha256}."]
+    known = next((known for known in FILES if known.file_name == added.origin), None)
+    if known and known.digest and not has_published_checksum(known, file, sha256):
+        return [
             f"Every tensor of {file.name} equals that of the published {added.origin}; "
             "the file itself is another one."
-        )
-    elif any(pin.sha256 == added.origin_sha256 for pin in read_pins(folder).values()):
-        answer.warnings.append(
-            f"The whole sha256 of {file.name} is not published: "
-            f"{added.origin_sha256} is pinned from now on."
-        )
+        ]
+    if any(entry.sha256 == sha256 for entry in read_trusted(folder).values()):
+        return [
+            f"The whole sha256 of {file.name} is not published: {sha256} is trusted from now on."
+        ]
+    return []
 
 
-def _refuse_without_label(given: dict[str, str | None]) -> None:
-    named = [f"--{name}" for name, value in given.items() if value]
-    if named:
-        raise WeightsError(
-            f"{', '.join(named)} without --label",
-            allowed="for weights of one's own, which have a label",
-            fix="A published file is fed as its publisher says",
-        )
-
-
-def _order(channels: str | None) -> Any:
+def _order(channels: str | None) -> "Channels | None":
     if channels not in (None, "RGB", "BGR"):
         raise WeightsError(f"--channels is {channels!r}", allowed="RGB or BGR")
-    return channels
+    return cast("Channels | None", channels)
 
 
-def _preprocessing(order: Any, fed: dict[str, str | None]) -> "Preprocessing | None":
+def _preprocessing(order: "Channels | None", fed: dict[str, str | None]) -> "Preprocessing | None":
     """Read how a person says that their weights are fed: by name, or by numbers; all or none."""
     from benchmark.models.preprocessing import PRESETS, Preprocessing
 
-    name, numbers = fed["preprocessing"], (fed["scale"], fed["mean"], fed["std"])
+    name, scale, mean, std = fed["preprocessing"], fed["scale"], fed["mean"], fed["std"]
+    numbers = (scale, mean, std)
     if name is None and order is None and not any(numbers):
         return None
     if name is not None:
@@ -274,7 +329,6 @@ def _preprocessing(order: Any, fed: dict[str, str | None]) -> "Preprocessing | N
             )
         preset = PRESETS[name]
         return preset if order in (None, preset.channels) else preset.swapped()
-    scale, mean, std = numbers
     if order is None or scale is None or mean is None or std is None:
         raise WeightsError(
             "not all of --channels, --scale, --mean and --std are given",
@@ -290,18 +344,14 @@ def _preprocessing(order: Any, fed: dict[str, str | None]) -> "Preprocessing | N
 def _numbers(option: str, text: str, n: int) -> list[float]:
     """Read numbers between commas; a fraction such as 1/255 is one."""
     try:
-        values = [_number(part) for part in text.split(",")]
-        if len(values) != n:
-            raise ValueError
+        parts = [part.partition("/") for part in text.split(",")]
+        values = [float(above) / float(below or 1) for above, _, below in parts]
+        if len(values) == n:
+            return values
     except (ValueError, ZeroDivisionError):
-        wanted = "a number or a fraction, as in 1/255" if n == 1 else f"{n} numbers, as in 0,0,0"
-        raise WeightsError(f"{option} is {text!r}", allowed=wanted) from None
-    return values
-
-
-def _number(text: str) -> float:
-    above, _, below = text.partition("/")
-    return float(above) / float(below) if below else float(above)
+        pass
+    wanted = "a number or a fraction, as in 1/255" if n == 1 else f"{n} numbers, as in 0,0,0"
+    raise WeightsError(f"{option} is {text!r}", allowed=wanted) from None
 
 
 @app.command(epilog=VERIFY_EXAMPLES)
@@ -315,38 +365,29 @@ def verify(
 
     Exits with 1 if one is damaged.
     """
-    from benchmark.models.weight_store import read_pins
+    from benchmark.models.weight_store import read_trusted
     from benchmark.models.weights import verify as verify_weights
 
     folder = weights_dir or data_dir / "weights"
-    damaged: list[SourceState] = []
+    problems: list[WeightsError] = []
     with speaking("weights verify", as_json=as_json) as answer:
         with busy("reading weight files", quiet=quiet or as_json):
-            states, pins = verify_weights(folder), read_pins(folder)
-        damaged = [state for state in states if state.problem is not None]
-        answer.data = {
-            "folder": str(folder),
-            "sources": [state_data(state, pins) for state in states],
-        }
-        answer.errors += [state.problem for state in damaged if state.problem is not None]
+            states, trusted = verify_weights(folder), read_trusted(folder)
+        answer.data = _data(folder, states, trusted)
+        problems = [state.problem for state in states if state.problem is not None]
+        answer.errors += problems
         for state in states:
-            if state.file is not None and not (state.file.published or state.file.is_own):
-                answer.warnings.append(f"{state.file.path.name} is not from the published file.")
-        if not as_json:
-            _print_verified(states, folder)
-    if damaged:
+            file = state.file
+            if file is not None and not (file.published or file.is_own):
+                answer.warnings.append(f"{file.path.name} is not from the published file.")
+            if as_json:
+                continue
+            if state.problem is not None:
+                say_error(state.problem)
+            elif file is not None:
+                about = f"sound, sha256 {file.sha256[:12]}, from {file.origin}"
+                out.print(f"{file.path.name}: {about}", soft_wrap=True)
+        if not (states or as_json):
+            out.print(f"No weights in {folder}; facebench weights list says where to get them.")
+    if problems:
         raise typer.Exit(ExitCode.FINDINGS)
-
-
-def _print_verified(states: "list[SourceState]", folder: Path) -> None:
-    for state in states:
-        if state.problem is not None:
-            say_error(state.problem)
-        elif state.file is not None:
-            out.print(
-                f"{state.file.path.name}: sound, sha256 {state.file.sha256[:12]}, "
-                f"from {state.file.origin}",
-                soft_wrap=True,
-            )
-    if not states:
-        out.print(f"No weights in {folder}; facebench weights list says where they are to be had.")

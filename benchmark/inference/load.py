@@ -31,7 +31,7 @@ from benchmark.evaluation.predictions import probability_columns
 from benchmark.experiment.definition import Experiment
 from benchmark.files import sha256_of
 from benchmark.models.network import Network, rebuild_network
-from benchmark.models.weight_readers import header_of, read_json, read_tensors
+from benchmark.models.weight_readers import header_of, read_json, read_weight_file
 from benchmark.record import RunRecord, all_records, work_folder
 from benchmark.tasks import TASKS, TaskName
 from benchmark.training.predict import probabilities
@@ -86,7 +86,7 @@ def load_trained(path: Path | str) -> Trained:
             raise TypeError("it is no definition")
     except (LookupError, TypeError, ValueError, BenchmarkError) as error:
         raise _undescribed(path, error) from None
-    tensors = read_tensors(path)
+    tensors = read_weight_file(path).tensors
     try:
         return Trained(rebuild_network(experiment, description, tensors).eval(), experiment)
     except (LookupError, TypeError, ValueError, AttributeError, ExperimentError) as error:

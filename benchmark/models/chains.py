@@ -96,8 +96,8 @@ def squeezenet1_1(pooling: str) -> ChainTrunk:
     return ChainTrunk("squeezenet1_1", stages, 512)
 
 
-CHANNELS: Final = (64, 128, 256, 512, 512)
-CONVOLUTIONS: Final = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+VGG_WIDTHS: Final = (64, 128, 256, 512, 512)
+VGG_CONVOLUTIONS: Final = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """Of each block: configurations D and E."""
 
 
@@ -109,7 +109,7 @@ def vgg(architecture: str) -> ChainTrunk:
     stages: dict[str, nn.Module] = {}
     n_inputs = 3
     for number, (width, n_convolutions) in enumerate(
-        zip(CHANNELS, CONVOLUTIONS[architecture], strict=True), start=1
+        zip(VGG_WIDTHS, VGG_CONVOLUTIONS[architecture], strict=True), start=1
     ):
         layers: dict[str, nn.Module] = {}
         for place in range(1, n_convolutions + 1):
@@ -117,7 +117,7 @@ def vgg(architecture: str) -> ChainTrunk:
             layers[f"relu{place}"] = nn.ReLU(inplace=True)
             n_inputs = width
         stages[f"block{number}"] = sequence(**layers, pool=nn.MaxPool2d(2))
-    return ChainTrunk(architecture, stages, CHANNELS[-1])
+    return ChainTrunk(architecture, stages, VGG_WIDTHS[-1])
 
 
 def resnet50() -> ChainTrunk:

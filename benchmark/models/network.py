@@ -169,9 +169,11 @@ def build_network(experiment: Experiment, weights: LoadedWeights | None, seed: i
     """
     _check_weights(experiment, weights)
     backbone = experiment.backbone
-    start = untrained_start(backbone.architecture) if weights is None else weights
-    preprocessing = preprocessing_for(start.preprocessing, experiment.protocol.input_scaling)
-    network = _assembled(experiment, preprocessing, start.options, seed)
+    fed, options = untrained_start(backbone.architecture)
+    if weights is not None:
+        fed, options = weights.preprocessing, weights.options
+    preprocessing = preprocessing_for(fed, experiment.protocol.input_scaling)
+    network = _assembled(experiment, preprocessing, options, seed)
     if weights is not None:
         network.trunk.load_state_dict(weights.tensors)
     return network

@@ -18,11 +18,8 @@ from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.identity import Ingredients, family_of, identity_of
 from benchmark.models import weights as weight_files
-from benchmark.models.download import OnBytes
 from benchmark.models.network import Network
-from benchmark.models.weight_store import PREFIX as FROM_A_RUN
-from benchmark.models.weight_store import FacesSeen, resolve_run
-from benchmark.models.weights import WeightFile
+from benchmark.models.weight_store import FacesSeen, WeightFile
 from benchmark.record import SCHEMA, RunRecord, work_folder
 from benchmark.training.device import Device
 from benchmark.training.prefix_cache import CacheSettings
@@ -51,8 +48,8 @@ class Settings:
     keep_weights: KeepWeights = "best"
     mirror: Callable[[RunRecord], None] = field(default=_no_mirror)
     """Told of a run's folder whenever it has something new."""
-    on_bytes: OnBytes | None = None
-    """Told how far a download of weights is."""
+    on_download: Callable[[str], None] | None = None
+    """Told the name of a weight file when its download begins."""
     on_progress: OnProgress = keep_quiet
     """Told how far what takes long beside training is: reading faces, drawing pictures."""
     cache: CacheSettings | None = None
@@ -156,14 +153,14 @@ def _weights_for(experiment: Experiment, settings: Settings) -> WeightFile | Non
     backbone = experiment.backbone
     if backbone.weights == "none":
         return None
-    if backbone.weights.startswith(FROM_A_RUN):
-        return resolve_run(backbone.weights, backbone.architecture, settings.runs_dir)
+    if backbone.weights.startswith(weight_files.RUN):
+        return weight_files.resolve_run(backbone.weights, backbone.architecture, settings.runs_dir)
     return weight_files.resolve(
         backbone.architecture,
         backbone.weights,
         settings.weights_dir,
         offline=settings.offline,
-        on_bytes=settings.on_bytes,
+        on_download=settings.on_download,
     )
 
 

@@ -36,6 +36,6 @@ def test_every_registered_network_trains_its_declared_stages_and_answers_its_tas
         }, name
         assert stages_that_require_gradients(network.trunk) == set(backbone.trained_stages), name
         assert all(parameter.requires_grad for parameter in network.head.parameters()), name
-        options = untrained_start(backbone.architecture).options
+        _, options = untrained_start(backbone.architecture)
         shape = feature_map_shape(backbone.architecture, options, backbone.input_px)
         assert shape[0] == network.trunk.n_features, name

@@ -113,7 +113,7 @@ def archives(scratch: Path) -> Read:
 
 def weights(scratch: Path) -> Read:
     """Read damaged weight files of every kind, as `weights add` does."""
-    from benchmark.models.weight_readers import read_tensors
+    from benchmark.models.weight_readers import read_weight_file
     from tests.torture.weight_files import sound_weights
 
     sound = sound_weights(scratch)
@@ -122,7 +122,7 @@ def weights(scratch: Path) -> Read:
         name = list(sound)[number % len(sound)]
         path = scratch / f"damaged-{name}"
         path.write_bytes(damaged(sound[name], rng))
-        return len(read_tensors(path))
+        return len(read_weight_file(path).tensors)
 
     return read
 

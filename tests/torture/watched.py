@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmark.data.archive import open_source
 from benchmark.data.pictures import pillow_quiet, read_picture
 from benchmark.errors import BenchmarkError, WeightsError
-from benchmark.models.weight_readers import read_tensors
+from benchmark.models.weight_readers import read_weight_file
 from tests.torture import archives, fuzz, weight_files
 from tests.torture.command import ROOT, environment
 from tests.torture.rows import Room, Row
@@ -189,7 +189,7 @@ def hostile_weights(room: Room) -> Row:
         path = room.folder / file
         path.write_bytes(make(room.folder))
         try:
-            read_tensors(path)
+            read_weight_file(path)
             row.expect(False, f"{name} was read")
         except WeightsError as error:
             row.expect(str(path.name) in str(error), f"{name}: {error}")
