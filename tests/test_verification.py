@@ -12,9 +12,8 @@ from benchmark.cli.main import app
 from benchmark.data.dataset import FaceSet
 from benchmark.data.prepare import prepare
 from benchmark.errors import RunError
-from benchmark.evaluation.artifacts import SEAL, with_seal
+from benchmark.evaluation.artifacts import DIGEST, rescore, with_digest
 from benchmark.evaluation.metrics import SCORING_VERSION
-from benchmark.evaluation.rescoring import rescore
 from benchmark.models.weight_readers import header_of
 from benchmark.record import RunRecord, work_folder
 from benchmark.runs.verify import Finding, verify
@@ -80,19 +79,19 @@ def test_what_cannot_be_computed_again_is_under_a_seal(
 def test_numbers_that_came_after_a_run_was_scored_are_not_missed(run: RunRecord) -> None:
     path = run.folder / "metrics.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    del content[SEAL]
+    del content[DIGEST]
     content["scoring_version"] = 3
     content["metrics"] = {
         name: value
         for name, value in content["metrics"].items()
         if not {"nll", "brier"} & set(name.split("/"))
     }
-    path.write_text(json.dumps(with_seal(content)), encoding="utf-8")
+    path.write_text(json.dumps(with_digest(content)), encoding="utf-8")
     finding = said(RunRecord(run.folder))["metrics"]
     assert finding.verdict == "holds"
     assert "runs rescore" in finding.detail
     content["scoring_version"] = SCORING_VERSION
-    path.write_text(json.dumps(with_seal(content)), encoding="utf-8")
+    path.write_text(json.dumps(with_digest(content)), encoding="utf-8")
     assert said(RunRecord(run.folder))["metrics"].verdict == "differs"
 
 

@@ -89,7 +89,7 @@ def _rescore_all(
     quiet: bool,
 ) -> Counter[str]:
     """Rescore run by run; one that cannot be does not stop the others."""
-    from benchmark.evaluation.rescoring import rescore as rescore_one
+    from benchmark.evaluation.artifacts import rescore as rescore_one
 
     outcomes: Counter[str] = Counter()
     with progress_bar(quiet=quiet) as progress:

@@ -17,9 +17,9 @@ from benchmark.comparison.cells import NOTHING, percent, with_sd
 from benchmark.comparison.rows import Run, Setting, definition_key
 from benchmark.comparison.run_groups import counts
 from benchmark.errors import RunError
+from benchmark.evaluation.artifacts import faces_of
 from benchmark.evaluation.figures import Caption, contact_sheet, write_png
 from benchmark.evaluation.predictions import check_faces, read_predictions
-from benchmark.evaluation.rescoring import faces_of
 from benchmark.evaluation.suspects import N_FOLDS, label_suspects, out_of_fold
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, write_text
@@ -97,11 +97,11 @@ def write_suspects(folds: FoldRuns, prepared: Iterable["FaceSet"] = ()) -> pd.Da
     suspects = label_suspects(out_of_fold(tables, *n_placed))
     record = folds.by_fold[0].record
     write_text(record.folder / TABLE, suspects.to_csv(index=False))
-    at_hand = faces_of(record, prepared)
-    if at_hand is not None:
-        faces = at_hand.faces
+    run_faces = faces_of(record, prepared)
+    if run_faces is not None:
+        faces = run_faces.faces
         caption = Caption(f"{folds.name}, out of fold", faces.name, faces.drawn)
-        write_png(record.folder / SHEET, contact_sheet(suspects, at_hand.pictures(), caption))
+        write_png(record.folder / SHEET, contact_sheet(suspects, run_faces.pictures, caption))
     return suspects
 
 

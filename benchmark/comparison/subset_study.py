@@ -32,7 +32,8 @@ from benchmark.comparison.study_page import (
 )
 from benchmark.comparison.verdicts import SIGNIFICANT, joined, p_text, size, verdict_text
 from benchmark.errors import RunError
-from benchmark.evaluation.answers import Answers, Labels, read_answers
+from benchmark.evaluation.answers import Answers, read_answers
+from benchmark.evaluation.intervals import Labels
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Experiment, Subset
 from benchmark.record import RunRecord

@@ -1,12 +1,7 @@
-"""Correct and wrong test predictions of runs, as comparisons over runs need them.
+"""Which test faces runs predicted right and wrong, as comparisons of several runs need it.
 
-Right or wrong, face by face, kept within metrics.json: what a row over several seeds needs.
-
-A table over hundreds of runs then reads one small file of each and no predictions.
-
-What runs answered about their test faces, read back for whatever is computed over several runs.
-
-Leaderboard rows average seeds with it; comparisons put two arms side by side.
+metrics.json keeps it, face by face, so that a table of hundreds of runs reads one small file of
+each and no predictions; runs that were scored before that are read from their predictions.
 """
 
 import base64
@@ -15,7 +10,6 @@ import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,52 +17,61 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import predictions_digest
+from benchmark.evaluation.intervals import Labels
+from benchmark.evaluation.predictions import check_unchanged, read_predictions
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS, TaskName
 
-Labels = npt.NDArray[np.integer[Any]]
-
 FACE_COLUMNS: Final = ("file", "cluster", *TASKS)
-_RERUN: Final = "Remove the run's folder and run the experiment again"
+KEPT_COLUMNS: Final = ("files_sha256", "cluster", *TASKS)
+"""What two runs share when they were tested on the same faces."""
+NUMBERS: Final = "<i4"
+"""Little-endian, so that folders travel between machines."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of one or several runs about the same test faces."""
+    """The predictions of one or several runs for the same test faces."""
 
     faces: pd.DataFrame
-    """Columns file, cluster, age_group, gender, race (the truths), ordered by file name."""
+    """Columns file, cluster, age_group, gender, race (the true labels), ordered by file name."""
     predicted: Mapping[TaskName, Labels]
     """Per task (n_runs, n_faces) predicted classes."""
 
     def right(self, task: TaskName) -> npt.NDArray[np.bool_]:
-        """Tell which answers are right; (n_runs, n_faces)."""
+        """Tell which predictions are right; (n_runs, n_faces)."""
         return np.asarray(self.predicted[task] == self.faces[task].to_numpy())
 
     def of_run(self, index: int) -> "Answers":
-        """Keep the answers of one run, by its place among them."""
+        """Keep the predictions of one run, by its place among them."""
         one = {task: values[[index]] for task, values in self.predicted.items()}
         return Answers(self.faces, one)
 
 
+@dataclass(frozen=True)
+class RightAnswers:
+    """Which test faces one or several runs predicted right."""
+
+    faces: pd.DataFrame
+    """Columns cluster, age_group, gender, race, ordered by file name."""
+    right: Mapping[TaskName, npt.NDArray[np.bool_]]
+    """Per task (n_runs, n_faces)."""
+    faces_key: str = ""
+    """Equal for runs that were tested on the same faces, with the same clusters and labels."""
+
+
 def read_answers(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Answers:
-    """Read the answers of one or more runs; raise RunError where they are not about the same faces.
+    """Read the predictions of one or more runs; raise RunError where their test faces differ.
 
     A file that is missing, damaged, changed after it was scored, or without test faces is refused
-    too: see tested_faces.
+    too.
     """
-    tables = [tested_faces(record, tasks) for record in records]
+    tables = [_tested_faces(record) for record in records]
     faces = tables[0][list(FACE_COLUMNS)]
     for record, table in zip(records[1:], tables[1:], strict=True):
         why = difference_in_faces(faces, table)
         if why is not None:
-            raise RunError(
-                f"runs {records[0].identity[:12]} and {record.identity[:12]} were tested on "
-                f"different faces: {why}",
-                allowed="the same test faces",
-                fix="Remove the folders of these runs and run the experiment again",
-            )
+            raise _other_faces(records[0], record, f": {why}")
     predicted = {
         task: np.stack([table[f"{task}_pred"].to_numpy(dtype=np.int64) for table in tables])
         for task in tasks
@@ -76,10 +79,18 @@ def read_answers(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Ans
     return Answers(faces, predicted)
 
 
-def difference_in_faces(one: pd.DataFrame, other: pd.DataFrame) -> str | None:
-    """Say how two tables of faces differ in files, clusters or truths; None where they agree.
+def _other_faces(one: RunRecord, other: RunRecord, why: str = "") -> RunError:
+    return RunError(
+        f"runs {one.identity[:12]} and {other.identity[:12]} were tested on different faces{why}",
+        allowed="the same test faces",
+        fix="Remove the folders of these runs and run the experiment again",
+    )
 
-    Both ordered by file name, as tested_faces gives them.
+
+def difference_in_faces(one: pd.DataFrame, other: pd.DataFrame) -> str | None:
+    """Say how two tables of faces differ in files, clusters or labels; None where they agree.
+
+    Both ordered by file name, as in Answers.
     """
     if not one["file"].equals(other["file"]):
         missing = sorted(set(one["file"]) ^ set(other["file"]))
@@ -95,79 +106,34 @@ def difference_in_faces(one: pd.DataFrame, other: pd.DataFrame) -> str | None:
     return None
 
 
-def tested_faces(record: RunRecord, tasks: Sequence[TaskName]) -> pd.DataFrame:
-    """Read a run's test faces with truths and predicted classes of `tasks`, ordered by file name.
-
-    Without all the checks of read_predictions: the digest in metrics.json says that this very file
-    was checked when it was scored.
-    """
+def _tested_faces(record: RunRecord) -> pd.DataFrame:
+    """Read a run's predictions of test faces, ordered by file name."""
     path, name = record.predictions_path, record.identity[:12]
-    columns = [*FACE_COLUMNS, "part", *(f"{task}_pred" for task in tasks)]
-    try:
-        scored, stored = record.predictions_sha256, predictions_digest(path)
-        table = pd.read_csv(path, usecols=columns, dtype={"file": str, "part": str})
-    except (OSError, ValueError, KeyError) as error:
+    check_unchanged(path, record.predictions_sha256, name)
+    test = read_predictions(path).query("part == 'test'")
+    if test.empty:
         raise RunError(
-            f"the predictions of run {name} cannot be read: {error}", source=str(path)
-        ) from error
-    if scored != stored:
-        raise RunError(
-            f"the predictions of run {name} changed after they were scored",
-            allowed=f"sha256 {scored[:12]}…",
+            f"run {name} has no predictions of test faces",
             source=str(path),
-            fix=_RERUN,
+            fix="Ad-hoc runs are evaluated on the test set with --read-test",
         )
-    test = table[table["part"] == "test"].drop(columns="part")
-    _check_test_faces(test, name, path)
     return test.sort_values("file", ignore_index=True)
 
 
-def _check_test_faces(test: pd.DataFrame, name: str, path: Path) -> None:
-    """Refuse a run whose test was not read, or that answered twice about a face."""
-    if test.empty:
-        raise RunError(
-            f"run {name} has no answers on test faces: its test was not read",
-            source=str(path),
-            fix="Ad-hoc runs read it with --read-test",
-        )
-    twice = test["file"].duplicated()
-    if twice.any():
-        raise RunError(
-            f"the predictions of run {name} hold face {test['file'][twice].iloc[0]!r} twice",
-            allowed="each face once per part",
-            source=str(path),
-            fix=_RERUN,
-        )
-
-
-FACES: Final = ("files_sha256", "cluster", *TASKS)
-"""What two runs share when they were tested on the same faces."""
-NUMBERS: Final = "<i4"
-"""Little-endian, so that folders travel between machines."""
-
-
-@dataclass(frozen=True)
-class RightAnswers:
-    """Which answers of one or several runs about the same test faces are right."""
-
-    faces: pd.DataFrame
-    """Columns cluster, age_group, gender, race, ordered by file name."""
-    right: Mapping[TaskName, npt.NDArray[np.bool_]]
-    """Per task (n_runs, n_faces)."""
-    faces_key: str = ""
-    """Equal for runs that were tested on the same faces, with the same clusters and truths."""
-
-
 def kept(test: pd.DataFrame, right: Mapping[TaskName, npt.NDArray[np.bool_]]) -> dict[str, Any]:
-    """Pack the answers about n test faces, as plain values for JSON; about 9 KB for 2,315 faces.
+    """Pack which of n test faces are right, as values for JSON; about 9 KB for 2,315 faces.
 
     test: file, cluster and true labels. right: (n,) per task, in the same order.
     """
     order = np.argsort(test["file"].to_numpy(dtype=object), kind="stable")
     faces = test.iloc[order]
+
+    def text(values: npt.NDArray[Any]) -> str:
+        return base64.b64encode(zlib.compress(values.astype(NUMBERS).tobytes(), 9)).decode()
+
     return {
         "files_sha256": hashlib.sha256("\n".join(faces["file"]).encode()).hexdigest(),
-        **{name: _text(faces[name].to_numpy()) for name in FACES[1:]},
+        **{name: text(faces[name].to_numpy()) for name in KEPT_COLUMNS[1:]},
         "right": {
             task: base64.b64encode(np.packbits(values[order]).tobytes()).decode()
             for task, values in right.items()
@@ -176,10 +142,10 @@ def kept(test: pd.DataFrame, right: Mapping[TaskName, npt.NDArray[np.bool_]]) ->
 
 
 def right_answers(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> RightAnswers:
-    """Tell which answers of one or more runs about the same test faces are right.
+    """Tell which of the same test faces one or more runs predicted right.
 
-    Runs that were scored before answers were kept are read from their predictions. Raises RunError
-    for runs that were tested on other faces, and for predictions that cannot be read.
+    Raises RunError for runs that were tested on other faces, and for predictions that cannot be
+    read.
     """
     stored = [record.kept_answers for record in records]
     if not all(stored):
@@ -188,39 +154,29 @@ def right_answers(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Ri
         return RightAnswers(answers.faces, right, _faces_key(kept(answers.faces, {})))
     first = stored[0]
     for record, one in zip(records, stored, strict=True):
-        if any(one[name] != first[name] for name in FACES):
-            raise RunError(
-                f"runs {records[0].identity[:12]} and {record.identity[:12]} were tested on "
-                "different faces",
-                allowed="the same test faces",
-                fix="Remove the folders of these runs and run the experiment again",
-            )
-    faces = _faces(tuple(str(first[name]) for name in FACES[1:]))
-    right = {
-        task: np.array([_bits(one["right"][task], len(faces)) for one in stored]) for task in tasks
-    }
+        if any(one[name] != first[name] for name in KEPT_COLUMNS):
+            raise _other_faces(records[0], record)
+    faces = _faces(tuple(str(first[name]) for name in KEPT_COLUMNS[1:]))
+
+    def bits(text: str) -> npt.NDArray[np.uint8]:
+        packed = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+        return np.unpackbits(packed, count=len(faces))
+
+    right = {task: np.array([bits(one["right"][task]) for one in stored], bool) for task in tasks}
     return RightAnswers(faces, right, _faces_key(first))
 
 
 def _faces_key(stored: Mapping[str, Any]) -> str:
-    return hashlib.sha256("\n".join(str(stored[name]) for name in FACES).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join(str(stored[name]) for name in KEPT_COLUMNS).encode()
+    ).hexdigest()
 
 
 @functools.lru_cache(maxsize=16)
 def _faces(texts: tuple[str, ...]) -> pd.DataFrame:
     """Unpack faces, once for all runs that were tested on them; nobody writes into the table."""
-    columns = zip(FACES[1:], texts, strict=True)
-    return pd.DataFrame({name: _numbers(text) for name, text in columns})
-
-
-def _text(values: npt.NDArray[Any]) -> str:
-    return base64.b64encode(zlib.compress(values.astype(NUMBERS).tobytes(), 9)).decode()
-
-
-def _numbers(text: str) -> npt.NDArray[np.int64]:
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=NUMBERS).astype(np.int64)
-
-
-def _bits(text: str, n_faces: int) -> npt.NDArray[np.bool_]:
-    packed = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
-    return np.unpackbits(packed, count=n_faces).astype(np.bool_)
+    unpacked = [zlib.decompress(base64.b64decode(text)) for text in texts]
+    columns = zip(KEPT_COLUMNS[1:], unpacked, strict=True)
+    return pd.DataFrame(
+        {name: np.frombuffer(raw, NUMBERS).astype(np.int64) for name, raw in columns}
+    )

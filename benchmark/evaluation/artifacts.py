@@ -1,32 +1,26 @@
-"""Everything that is written beside a run's predictions, with checksums.
+"""Everything that is computed from a run's predictions and written beside them, and checksums.
 
-Everything that follows from a run's predictions, written beside them.
-
-Written when a run ends, and again by `facebench runs rescore`, from the predictions alone.
-
-The seal of a finished run: done.json lists the digests of its files, and carries its own.
-
-What is computed from the predictions (metrics, tables, pictures) may be computed anew, and is not
-in that list; benchmark.runs.verify computes it again. metrics.json carries a seal of its own.
-
-What metrics.json keeps of a run, and the same computed again, from its predictions alone.
-
-Writing it, with all tables and pictures beside it, is for benchmark.evaluation.artifacts.
+Written when a run ends, and again by `facebench runs rescore`, from the predictions alone: no
+network is needed. done.json lists the checksums of what training left, and metrics.json carries one
+of its own; both keep it under the key `seal`. What is computed from the predictions may be computed
+again, and is in no list: benchmark.runs.verify computes it.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmark.data.splits import PartName, Rows
+from benchmark.data.replays import replayed_parts
+from benchmark.data.splits import PartName, Rows, parts_of
+from benchmark.data.subsets import labelled_parts, subset_parts
 from benchmark.errors import RunError
 from benchmark.evaluation.answers import kept
 from benchmark.evaluation.figures import (
@@ -40,77 +34,72 @@ from benchmark.evaluation.metrics import SCORING_VERSION, Scores, mean_ages_of, 
 from benchmark.evaluation.predictions import (
     check_faces,
     check_same_faces,
-    mistakes,
+    check_unchanged,
     predicted_tasks,
     predictions_digest,
     read_predictions,
 )
-from benchmark.evaluation.red_flags import leak_checks, write_leak_checks
-from benchmark.evaluation.suspects import label_suspects
-from benchmark.files import canonical_json, sha256_of, write_json, write_text
+from benchmark.evaluation.red_flags import CHECKS_FILE, leak_checks, write_leak_checks
+from benchmark.evaluation.suspects import label_suspects, mistakes
+from benchmark.experiment.definition import Protocol, Subset
+from benchmark.files import canonical_json, claimed, holder, sha256_of, write_json, write_text
 from benchmark.record import SCHEMA, RunRecord
-from benchmark.tasks import CLASS_NAMES, TaskName
+from benchmark.tasks import CLASS_NAMES
 
 if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
 
-SEALED: Final = (
-    "experiment.json",
-    "environment.txt",
-    "history.csv",
-    "predictions.csv",
-    "predictions_outside.csv",
-    "exposure.csv",
-    "model.safetensors",
+LEFT_BY_TRAINING: Final = (
+    *("experiment.json", "environment.txt", "history.csv", "predictions.csv"),
+    *("predictions_outside.csv", "exposure.csv", "model.safetensors"),
 )
-"""What training left, of which nothing can be computed again without training again."""
+"""Files of which nothing can be computed again without training again."""
 DIGESTS: Final = "sha256"
-SEAL: Final = "seal"
+DIGEST: Final = "seal"
 SCORED: Final = {
     "schema", "scoring_version", "predictions_sha256", "metrics", "subgroups", "answers"
 }  # fmt: skip
-"""What metrics.json may hold without a seal: runs scored before there was one hold no more."""
+"""What metrics.json may hold without a checksum: runs scored before there was one hold no more."""
+COST: Final = "cost/"
+"""Prefix of the metrics that do not follow from predictions."""
+SUSPECTS_SHEET: Final = "label_suspects.png"
+"""Shows people: it stays in the run's folder and in MLflow, and goes on no page of ours."""
 
 
-def sealed(folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksums(folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
     """Give what done.json says, with the digests of the run's files and one of it all."""
-    digests = {name: sha256_of(folder / name) for name in SEALED if (folder / name).is_file()}
-    return with_seal(dict(done) | {DIGESTS: digests})
+    files = [name for name in LEFT_BY_TRAINING if (folder / name).is_file()]
+    return with_digest(dict(done) | {DIGESTS: {name: sha256_of(folder / name) for name in files}})
 
 
-def with_seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the digest of plain values to them."""
-    return dict(content) | {SEAL: _digest(content)}
+def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the digest of JSON values to them."""
+    return dict(content) | {DIGEST: hashlib.sha256(canonical_json(content).encode()).hexdigest()}
 
 
-def scores_are_sealed(record: RunRecord) -> bool | None:
-    """Tell whether metrics.json is as it was written, to the last digit; None: nothing tells.
+def scores_unchanged(record: RunRecord) -> bool | None:
+    """Tell whether metrics.json is as it was written, to the last digit; None: it has no checksum.
 
     Its costs, and digits beyond what another library computes alike, are covered by this alone.
     """
-    content = json.loads((record.folder / "metrics.json").read_text(encoding="utf-8"))
-    seal = content.pop(SEAL, None)
-    if seal is None:
-        # Of a seal whose name is damaged its value is left.
+    stored = json.loads((record.folder / "metrics.json").read_text(encoding="utf-8"))
+    content = {key: value for key, value in stored.items() if key != DIGEST}
+    if DIGEST not in stored:
+        # Of a checksum whose key is damaged its value is left.
         return None if content.keys() <= SCORED else False
-    return bool(seal == _digest(content))
+    return bool(stored == with_digest(content))
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
-
-
-def broken_seals(record: RunRecord) -> list[str] | None:
-    """Name the files that are not as they were when the run ended; None where nothing tells.
+def changed_files(record: RunRecord) -> list[str] | None:
+    """Name the files that are not as they were when the run ended; None without checksums.
 
     Weights that were removed on purpose (`facebench clean`) are no change.
     """
-    done = dict(record.done)
-    seal = done.pop(SEAL, None)
-    if seal is None:
-        # Digests have always been written with a seal: the one without the other is damage.
+    done = {key: value for key, value in record.done.items() if key != DIGEST}
+    if DIGEST not in record.done:
+        # Digests have always been written with one of it all: the one without the other is damage.
         return ["done.json"] if DIGESTS in done else None
-    changed = [] if seal == _digest(done) else ["done.json"]
+    changed = [] if record.done == with_digest(done) else ["done.json"]
     for name, digest in dict(done.get(DIGESTS, {})).items():
         path = record.folder / Path(str(name)).name
         if not path.is_file():
@@ -123,31 +112,22 @@ def broken_seals(record: RunRecord) -> list[str] | None:
 def kept_scores(
     path: Path, predictions: pd.DataFrame, scores: Scores, costs: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Give the content of metrics.json; path: where the predictions lie."""
-    content = {
-        "schema": SCHEMA,
-        "scoring_version": SCORING_VERSION,
-        "predictions_sha256": predictions_digest(path),
-        "metrics": {**scores.metrics, **costs},
-        "subgroups": _as_columns(scores.subgroups),
-        "answers": _answers(predictions),
-    }
-    return with_seal(content)
-
-
-def _answers(predictions: pd.DataFrame) -> dict[str, Any]:
+    """Give the content of metrics.json; path: where the predictions are."""
     test = predictions[predictions["part"] == "test"]
-    right = {
-        task: (test[f"{task}_pred"] == test[task]).to_numpy()
-        for task in predicted_tasks(predictions)
-    }
-    return kept(test, right) if len(test) else {}
-
-
-def _as_columns(table: pd.DataFrame) -> dict[str, list[Any]]:
-    """Give a table as lists by column name, with null for what does not exist: JSON has no NaN."""
-    plain = table.astype(object).where(table.notna(), None)
-    return {str(name): plain[name].tolist() for name in plain.columns}
+    tasks = predicted_tasks(predictions)
+    right = {task: (test[f"{task}_pred"] == test[task]).to_numpy() for task in tasks}
+    # JSON has no NaN: what does not exist is null.
+    subgroups = scores.subgroups.astype(object).where(scores.subgroups.notna(), None)
+    return with_digest(
+        {
+            "schema": SCHEMA,
+            "scoring_version": SCORING_VERSION,
+            "predictions_sha256": predictions_digest(path),
+            "metrics": {**scores.metrics, **costs},
+            "subgroups": subgroups.to_dict("list"),
+            "answers": kept(test, right) if len(test) else {},
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -159,40 +139,60 @@ class RebuiltRecord(RunRecord):
         path = self.predictions_path
         predictions = read_predictions(path)
         check_faces(predictions, self.about["dataset"]["counts"], source=str(path))
-        content = kept_scores(path, predictions, score(predictions), {})
-        if (self.folder / "metrics.json").is_file():
-            self._check_unchanged(str(content["predictions_sha256"]))
-        return content
-
-    def _check_unchanged(self, found: str) -> None:
-        """Refuse predictions that were changed after they were scored, as rescoring does."""
-        scored = RunRecord(self.folder).predictions_sha256
-        if scored != found:
-            raise RunError(
-                f"the predictions of run {self.identity[:12]} changed after they were scored",
-                allowed=f"sha256 {scored[:12]}…",
-                source=str(self.predictions_path),
-                fix="Remove the run's folder and run the experiment again",
-            )
+        _check_scored(self)
+        return kept_scores(path, predictions, score(predictions), {})
 
 
-SUSPECTS_SHEET: Final = "label_suspects.png"
-"""Shows people: it stays in the run's folder and in MLflow, and goes on no page of ours."""
+def _check_scored(record: RunRecord) -> None:
+    """Refuse predictions that changed since; without metrics.json there is nothing to compare."""
+    if (record.folder / "metrics.json").is_file() and record.predictions_path.is_file():
+        scored = RunRecord(record.folder).predictions_sha256
+        check_unchanged(record.predictions_path, scored, record.identity[:12])
 
 
 @dataclass(frozen=True)
-class AtHand:
-    """The prepared faces that a run is about, for what its predictions alone cannot tell."""
+class RunFaces:
+    """The prepared faces of a run, for what its predictions alone cannot tell."""
 
     faces: "FaceSet"
     parts: Mapping[PartName, Rows]
     """The rows that the run trained, selected and tested on."""
 
-    def pictures(self) -> Callable[[Sequence[str]], npt.NDArray[np.uint8]]:
-        """Give a function from file names to packed pixels, (n, px, px, 3) RGB."""
+    def pictures(self, files: Sequence[str]) -> npt.NDArray[np.uint8]:
+        """Give the packed pixels of files, (n, px, px, 3) RGB."""
         row_of = {file: row for row, file in enumerate(self.faces.table["file"])}
         pixels = self.faces.pixels()
-        return lambda files: np.stack([pixels[row_of[file]] for file in files])
+        return np.stack([pixels[row_of[file]] for file in files])
+
+
+def faces_of(record: RunRecord, prepared: Iterable["FaceSet"]) -> RunFaces | None:
+    """Find the faces of a run among the available data sets: same pixels, split and labels.
+
+    Runs made before digests of labels were kept are recognised by pixels and split alone.
+    """
+    dataset = record.about["dataset"]
+    for faces in prepared:
+        own = {
+            "pixel_digest": faces.pixel_digest,
+            "split_digest": faces.split_digest,
+            "labels_digest": faces.labels_digest,
+        }
+        if all(dataset.get(name, digest) == digest for name, digest in own.items()):
+            return RunFaces(faces, parts_of_run(record.about, faces))
+    return None
+
+
+def parts_of_run(about: Mapping[str, Any], faces: "FaceSet") -> dict[PartName, Rows]:
+    """Give the rows that a run trained, selected and tested on; about: `experiment.json`."""
+    definition = about["experiment"]
+    protocol = Protocol(**definition["protocol"])
+    if protocol.leaky:
+        whole = replayed_parts(faces.table, protocol.split)
+    else:
+        whole = parts_of(faces, protocol.fold)
+    whole = labelled_parts(faces.table, whole, definition["head"]["tasks"])
+    subset = Subset(**definition["subset"]) if definition.get("subset") else None
+    return subset_parts(faces.table, whole, subset, int(about["seed"]))
 
 
 def write_artifacts(
@@ -200,25 +200,25 @@ def write_artifacts(
     costs: Mapping[str, float],
     *,
     selected_epoch: int,
-    at_hand: AtHand | None = None,
+    run_faces: RunFaces | None = None,
 ) -> Scores:
-    """Score a run's stored predictions and write numbers, tables and pictures into its folder.
+    """Score a run's stored predictions and write numbers, tables and figures into its folder.
 
     costs: further metrics by MLflow name, which no predictions can tell (seconds, parameters).
-    selected_epoch: counted from 1, as in history.csv. at_hand: without the faces, the sheet of
-    label suspects, errors in years and the checks for leaks are left as they are. metrics.json is
-    written last: it says that all the rest is there. Raises RunError for predictions that are
-    damaged, not about all the faces they should be, or about others.
+    selected_epoch: counted from 1, as in history.csv. Without run_faces the sheet of possible label
+    errors, errors in years and the checks for leaks are left as they are. metrics.json is written
+    last: it says that all the rest is there. Raises RunError for predictions that are damaged, not
+    about all the faces they should be, or about others.
     """
     path, folder, about = record.predictions_path, record.folder, record.about
     predictions = read_predictions(path)
     check_faces(predictions, about["dataset"]["counts"], source=str(path))
-    if at_hand is not None:
-        check_same_faces(predictions, at_hand.faces.table, at_hand.parts, source=str(path))
-        write_leak_checks(record, leak_checks(at_hand.faces.table, at_hand.parts))
     mean_ages = None
-    if at_hand is not None:
-        mean_ages = mean_ages_of(at_hand.faces.table.iloc[at_hand.parts["train"]])
+    if run_faces is not None:
+        table, parts = run_faces.faces.table, run_faces.parts
+        check_same_faces(predictions, table, parts, source=str(path))
+        write_leak_checks(record, leak_checks(table, parts))
+        mean_ages = mean_ages_of(table.iloc[parts["train"]])
     scores = score(predictions, mean_ages)
     caption = Caption(
         f"{record.experiment_name}, seed {record.seed}",
@@ -233,15 +233,15 @@ def write_artifacts(
         suspects = label_suspects(predictions)
         write_test_tables(folder, scores, predictions, suspects)
         write_test_figures(folder, scores, caption)
-        if at_hand is not None:
-            sheet = contact_sheet(suspects, at_hand.pictures(), caption)
+        if run_faces is not None:
+            sheet = contact_sheet(suspects, run_faces.pictures, caption)
             write_png(folder / SUSPECTS_SHEET, sheet)
     write_json(folder / "metrics.json", kept_scores(path, predictions, scores, costs))
     return scores
 
 
 def _calibration(scores: Scores) -> dict[str, Any]:
-    """Say what probabilities are worth, and the temperature fitted on validation, per task."""
+    """Give the quality of each task's probabilities, and the temperature fitted on validation."""
     return {
         "schema": SCHEMA,
         "fitted_on": "val",
@@ -264,7 +264,10 @@ def _calibration(scores: Scores) -> dict[str, Any]:
 def write_test_tables(
     folder: Path, scores: Scores, predictions: pd.DataFrame, suspects: pd.DataFrame
 ) -> None:
-    """Write the tables that follow from predictions of test faces."""
+    """Write the tables that follow from predictions of test faces.
+
+    A confusion matrix is written as counts and as shares of each true class.
+    """
     tables = {
         "subgroups": scores.subgroups,
         "gaps": scores.gaps,
@@ -276,27 +279,51 @@ def write_test_tables(
     for task, report in scores.reports.items():
         tables[f"report_{task}"] = report
         tables[f"reliability_{task}"] = scores.calibration[task].reliability
-        write_json(folder / f"confusion_{task}.json", _confusion(task, scores.confusion[task]))
+        matrix = scores.confusion[task]
+        content = {
+            "schema": SCHEMA,
+            "task": task,
+            "classes": CLASS_NAMES[task],
+            "rows": "true class",
+            "columns": "predicted class",
+            "counts": matrix,
+            "shares": [(row / n).tolist() if (n := row.sum()) else [None] * len(row)
+                       for row in matrix],
+        }  # fmt: skip
+        write_json(folder / f"confusion_{task}.json", content)
     for name, table in tables.items():
         write_text(folder / f"{name}.csv", table.to_csv(index=False))
 
 
-def _confusion(task: TaskName, matrix: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Give a confusion matrix as counts and as shares of each true class."""
-    totals = matrix.sum(axis=1)
-    shares = [
-        (row / total).tolist() if total else [None] * len(row)
-        for row, total in zip(matrix, totals, strict=True)
-    ]
-    return {
-        "schema": SCHEMA,
-        "task": task,
-        "classes": CLASS_NAMES[task],
-        "rows": "true class",
-        "columns": "predicted class",
-        "counts": matrix,
-        "shares": shares,
-    }
+def rescore(
+    record: RunRecord, prepared: Iterable["FaceSet"] = (), *, again: bool = False
+) -> Literal["rescored", "current"]:
+    """Bring a finished run's numbers, tables and figures to this version's rules.
+
+    prepared: available data sets; where the run's own is among them, what needs the faces is made
+    too. A run that has all of it already is left alone unless `again`. Raises RunError for a run
+    that is not done, is being worked on, or whose predictions are missing, damaged, or not those it
+    was scored by.
+    """
+    name, folder = record.identity[:12], record.folder
+    if record.state != "done":
+        raise RunError(
+            f"run {name} of {record.experiment_name} is not done",
+            allowed="a finished run",
+            source=str(folder),
+            fix=f"`facebench run {record.experiment_name} --seeds {record.seed}` resumes it",
+        )
+    run_faces = faces_of(record, prepared)
+    if not again and is_scored(record) and (run_faces is None or _has_what_faces_tell(record)):
+        return "current"
+    with claimed(folder / "claim") as mine:
+        if not mine:
+            pid = holder(folder / "claim").get("pid")
+            raise RunError(f"process {pid} is at run {name}", fix="Try again when it is done")
+        _check_scored(record)
+        epoch = int(record.done["selected_epoch"])
+        write_artifacts(record, costs_of(record), selected_epoch=epoch, run_faces=run_faces)
+    return "rescored"
 
 
 def is_scored(record: RunRecord) -> bool:
@@ -309,3 +336,28 @@ def is_scored(record: RunRecord) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _has_what_faces_tell(record: RunRecord) -> bool:
+    names = [CHECKS_FILE]
+    if any(name.startswith("test/") for name in record.metrics):
+        names.append(SUSPECTS_SHEET)
+    if (record.folder / "age_edges.csv").is_file():
+        names.append("age_years.csv")
+    return all((record.folder / name).is_file() for name in names)
+
+
+def costs_of(record: RunRecord) -> dict[str, float]:
+    """Give a finished run's cost metrics, from its files other than the predictions."""
+    about, done = record.about, record.done
+    costs = {
+        "cost/seconds": done["seconds"],
+        "cost/images_per_second": done["images_per_second"],
+        "cost/peak_memory_mib": done["peak_memory_mib"],
+        "cost/parameters": about["parameters"]["total"],
+        "cost/trainable_parameters": about["parameters"]["trainable"],
+        "cost/gmacs": about["multiply_adds"] / 1e9,
+    }
+    if (record.folder / "metrics.json").is_file() and scores_unchanged(record) is not False:
+        costs |= {name: value for name, value in record.metrics.items() if name.startswith(COST)}
+    return {name: float(value) for name, value in costs.items()}

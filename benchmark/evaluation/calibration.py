@@ -7,7 +7,7 @@ the run; nothing here or elsewhere applies it to a number that is ranked.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,13 @@ from benchmark.evaluation.intervals import (
     RESAMPLES,
     RESAMPLING_SEED,
     Floats,
+    Labels,
     cluster_sums,
     resampled,
     wilson,
 )
 from benchmark.evaluation.subgroups import BYS, group_codes, group_names
 from benchmark.tasks import TaskName
-
-Labels = npt.NDArray[np.integer[Any]]
 
 CALIBRATION_BINS: Final = 15
 """Bins of equal width, as in Guo et al. 2017."""
@@ -36,7 +35,7 @@ SURE_ERRORS: Final = 2.5
 TEMPERATURES: Final = (0.05, 20.0)
 """Where a temperature is looked for. One at an end says that none in between fits."""
 ROUNDING: Final = 1e-12
-"""A slope as small as this is no slope: probabilities have been rounded to 0 and 1."""
+"""A gradient as small as this is none: probabilities have been rounded to 0 and 1."""
 SMALLEST_PROBABILITY: Final = float(np.finfo(np.float32).tiny)
 """Stands for a softmax value that fp32 rounded to 0, whose logarithm is needed."""
 
@@ -60,7 +59,7 @@ class Confidence:
 
     @classmethod
     def of(cls, probabilities: Floats, truth: Labels) -> "Confidence":
-        """Read it off class probabilities, (n, n_classes)."""
+        """Take it from class probabilities, (n, n_classes)."""
         right = probabilities.argmax(axis=1) == truth
         return cls(probabilities.max(axis=1), right.astype(np.float64))
 
@@ -71,7 +70,11 @@ class Confidence:
         return np.digitize(self.probability, inner_edges, right=True)
 
     def error(self) -> float:
-        """Give the expected calibration error, in [0, 1]: see calibration_error."""
+        """Give the expected calibration error of the top class, in [0, 1].
+
+        The mean over faces of |accuracy - mean probability| of their bin. Source: C. Guo et al.,
+        "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+        """
         gaps = np.bincount(
             self.bins, weights=self.right - self.probability, minlength=CALIBRATION_BINS
         )
@@ -82,42 +85,26 @@ class Confidence:
 
         An empty bin has n = 0 and nothing else. low, high: Wilson's 95 % interval of the accuracy.
         """
-        bins, edges = self.bins, np.linspace(0, 1, CALIBRATION_BINS + 1)
-        n_faces = np.bincount(bins, minlength=CALIBRATION_BINS)
-        n_right = np.bincount(bins, weights=self.right, minlength=CALIBRATION_BINS)
-        total = np.bincount(bins, weights=self.probability, minlength=CALIBRATION_BINS)
-        nothing = np.full(CALIBRATION_BINS, np.nan)
-        confidence, accuracy = (
-            np.divide(part, n_faces, out=nothing.copy(), where=n_faces > 0)
-            for part in (total, n_right)
-        )
-        low, high = wilson(n_right.astype(np.int64), n_faces)
-        values = (edges[:-1], edges[1:], n_faces, confidence, accuracy, low, high)
-        return pd.DataFrame(dict(zip(RELIABILITY_COLUMNS, values, strict=True)))
-
-
-def calibration_error(probabilities: Floats, truth: Labels) -> float:
-    """Give the expected calibration error of the top class, in [0, 1].
-
-    probabilities: (n, n_classes). Faces fall into 15 bins of equal width by the probability of the
-    predicted class, ((m-1)/15, m/15]; the error is the mean over faces of |accuracy - mean
-    probability| of their bin. Source: C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On Calibration of
-    Modern Neural Networks", ICML 2017, equation 3.
-    """
-    return Confidence.of(probabilities, truth).error()
+        edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+        faces = pd.DataFrame({"confidence": self.probability, "accuracy": self.right})
+        bins = faces.groupby(self.bins)
+        table = bins.mean().assign(n=bins.size(), n_right=bins["accuracy"].sum())
+        table = table.reindex(range(CALIBRATION_BINS))
+        n_right, n = (table[name].fillna(0).to_numpy(np.int64) for name in ("n_right", "n"))
+        low, high = wilson(n_right, n)
+        table = table.assign(bin_low=edges[:-1], bin_high=edges[1:], n=n, low=low, high=high)
+        return table[list(RELIABILITY_COLUMNS)]
 
 
 def error_interval(
-    confidence: Confidence,
-    clusters: npt.NDArray[np.integer[Any]],
-    member: npt.NDArray[np.bool_] | None = None,
+    confidence: Confidence, clusters: Labels, member: npt.NDArray[np.bool_] | None = None
 ) -> tuple[float, float]:
     """Give the ends of a 95 % interval of the calibration error; at least 95 %, never less.
 
     clusters: (n,), resampled as wholes. member: (n,), True for the faces whose error it is; all if
-    left out. The plain percentile interval is of no use here: a sum of
-    absolute gaps is too large by chance, and larger still in a resample, so that the interval
-    around a small error misses it almost always (0 of 300 simulated networks without any error).
+    left out. The plain percentile interval is of no use here: a sum of absolute gaps is too large
+    by chance, and larger still in a resample, so that the interval around a small error misses it
+    almost always (0 of 300 simulated networks without any error).
 
     Written as the largest sum of the bins' gaps over all choices of signs, the error has a lower
     end that holds for every choice: the estimate less the 97.5 % quantile of what resampling adds,
@@ -144,29 +131,22 @@ def error_interval(
     return max(low, 0.0), min(high, 1.0)
 
 
-def error_by_chance(confidence: Confidence) -> float:
-    """Give the mean calibration error of a network that is right as often as it says.
-
-    With few faces in a bin the error is above 0 by chance alone: about 0.017 for 2,315 faces.
-    """
-    return float(errors_by_chance(confidence, np.ones((len(confidence.right), 1), dtype=bool))[0])
-
-
 def errors_by_chance(confidence: Confidence, members: npt.NDArray[np.bool_]) -> Floats:
-    """Give the same for k subgroups, (k,); members: (n, k), none of them empty.
+    """Give the mean error of a network that is right as often as it says, for k subgroups, (k,).
 
-    Each face is right with the probability stated, in 2,000 draws with a fixed seed.
+    members: (n, k), none of them empty. With few faces in a bin the error is above 0 by chance
+    alone: about 0.017 for 2,315 faces. Each face is right with the probability stated, in 2,000
+    draws with a fixed seed.
     """
     random = np.random.default_rng(RESAMPLING_SEED)
     probability, bins = confidence.probability, confidence.bins
     right = random.random((RESAMPLES, len(probability)), dtype=np.float32) < probability
     gaps = right.astype(np.float32) - probability.astype(np.float32)
+    in_bin = np.eye(CALIBRATION_BINS, dtype=np.float32)[bins]
     errors = []
     for member in members.T:
-        in_bin = np.zeros((int(member.sum()), CALIBRATION_BINS), dtype=np.float32)
-        in_bin[np.arange(len(in_bin)), bins[member]] = 1.0
-        found = np.abs(gaps[:, member] @ in_bin).sum(axis=1).astype(np.float64)
-        errors.append(float(found.mean() / len(in_bin)))
+        found = np.abs(gaps[:, member] @ in_bin[member]).sum(axis=1).astype(np.float64)
+        errors.append(float(found.mean() / member.sum()))
     return np.array(errors)
 
 
@@ -195,22 +175,21 @@ def subgroup_errors(test: pd.DataFrame, confidences: Mapping[TaskName, Confidenc
     of SUBGROUP_ECE_COLUMNS; low, high: see error_interval; chance: see error_by_chance. A smaller
     group shows a larger error by chance, so that groups are compared with it, not with each other.
     """
-    groups, members = [], []
-    for by in BYS:
-        codes = group_codes(test, by)
-        for code, group in enumerate(group_names(by)):
-            member = codes == code
-            if member.sum() >= SUBGROUP_FACES:
-                groups.append((by, group))
-                members.append(member)
+    members = {
+        (by, group): codes == code
+        for by in BYS
+        for codes in [group_codes(test, by)]
+        for code, group in enumerate(group_names(by))
+        if (codes == code).sum() >= SUBGROUP_FACES
+    }
     rows: list[tuple[object, ...]] = []
     clusters = test["cluster"].to_numpy()
-    for task, confidence in confidences.items() if groups else ():
-        chance = errors_by_chance(confidence, np.stack(members, axis=1))
-        for (by, group), member, level in zip(groups, members, chance, strict=True):
+    for task, confidence in confidences.items() if members else ():
+        chance = errors_by_chance(confidence, np.stack(list(members.values()), axis=1))
+        for (group, member), level in zip(members.items(), chance, strict=True):
             error = Confidence(confidence.probability[member], confidence.right[member]).error()
             ends = error_interval(confidence, clusters, member)
-            rows.append((task, by, group, int(member.sum()), error, *ends, float(level)))
+            rows.append((task, *group, int(member.sum()), error, *ends, float(level)))
     return pd.DataFrame(rows, columns=list(SUBGROUP_ECE_COLUMNS))
 
 
@@ -218,24 +197,24 @@ def fit_temperature(probabilities: Floats, truth: Labels) -> float:
     """Give the temperature that makes these labels likeliest; above 1 softens, below sharpens.
 
     probabilities: (n, n_classes), n at least 1, of faces that nothing is tested on. The negative
-    log-likelihood is convex in 1/temperature, so that its slope has one zero. Where it has none in
-    TEMPERATURES (all faces right: the sharper the likelier) the nearer end is given.
+    log-likelihood is convex in 1/temperature, so that its gradient has one zero. Where it has none
+    in TEMPERATURES (all faces right: the sharper the likelier) the nearer end is given.
     Source: Guo et al. 2017, section 4.2.
     """
     logits = _logits(probabilities)
     of_label = float(logits[np.arange(len(truth)), truth].mean())
 
-    def slope(log_temperature: float) -> float:
-        """Slope of the negative log-likelihood along 1/temperature."""
+    def gradient(log_temperature: float) -> float:
+        """Give the gradient of the negative log-likelihood along 1/temperature."""
         expected = (softmax(logits / np.exp(log_temperature), axis=1) * logits).sum(axis=1)
         return float(expected.mean()) - of_label
 
     sharpest, softest = (float(np.log(end)) for end in TEMPERATURES)
-    if slope(sharpest) <= ROUNDING:
+    if gradient(sharpest) <= ROUNDING:
         return TEMPERATURES[0]
-    if slope(softest) >= -ROUNDING:
+    if gradient(softest) >= -ROUNDING:
         return TEMPERATURES[1]
-    return float(np.exp(brentq(slope, sharpest, softest, xtol=1e-9)))
+    return float(np.exp(brentq(gradient, sharpest, softest, xtol=1e-9)))
 
 
 def tempered(probabilities: Floats, temperature: float) -> Floats:
@@ -245,7 +224,7 @@ def tempered(probabilities: Floats, temperature: float) -> Floats:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What one task's probabilities are worth, and the temperature that mends them best."""
+    """How good one task's probabilities are, and the temperature that corrects them best."""
 
     temperature: float | None
     """Fitted on the validation faces; None without any."""
@@ -264,37 +243,40 @@ class Calibration:
 
     @property
     def at_end(self) -> bool:
-        """Whether no temperature in between fits: all labels are as read, or none is."""
+        """Whether no temperature in between fits: all labels are as predicted, or none is."""
         return self.temperature in TEMPERATURES
 
 
 def calibrate(parts: Mapping[str, tuple[Floats, Labels]]) -> Calibration:
-    """Judge one task's probabilities and fit a temperature.
+    """Score one task's probabilities and fit a temperature.
 
     parts: by `val` and `test`, either of which may be absent, class probabilities and labels.
     """
-    temperature = fit_temperature(*parts["val"]) if "val" in parts else None
-    error, error_tempered, tables = {}, {}, []
-    nll = {part: float(log_losses(*values).mean()) for part, values in parts.items()}
-    brier = {part: float(brier_losses(*values).mean()) for part, values in parts.items()}
-    by_chance = None
-    for part, (probabilities, truth) in parts.items():
-        versions = {AS_PREDICTED: probabilities}
-        if temperature is not None:
-            versions[TEMPERED] = tempered(probabilities, temperature)
-        found = {name: Confidence.of(values, truth) for name, values in versions.items()}
-        error[part] = found[AS_PREDICTED].error()
-        if TEMPERED in found:
-            error_tempered[part] = found[TEMPERED].error()
-        if part == "test":
-            by_chance = error_by_chance(found[AS_PREDICTED])
-            for name, confidence in found.items():
-                table = confidence.reliability()
-                table.insert(0, "probabilities", name)
-                tables.append(table)
-    columns = ["probabilities", *RELIABILITY_COLUMNS]
-    reliability = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-    return Calibration(temperature, error, error_tempered, nll, brier, by_chance, reliability)
+    as_predicted = {part: Confidence.of(*values) for part, values in parts.items()}
+    at_temperature, temperature = {}, None
+    if "val" in parts:
+        temperature = fit_temperature(*parts["val"])
+        at_temperature = {
+            part: Confidence.of(tempered(probabilities, temperature), truth)
+            for part, (probabilities, truth) in parts.items()
+        }
+    versions = {AS_PREDICTED: as_predicted, TEMPERED: at_temperature}
+    by_chance, reliability = None, pd.DataFrame(columns=["probabilities", *RELIABILITY_COLUMNS])
+    if "test" in parts:
+        everyone = np.ones((len(parts["test"][1]), 1), dtype=bool)
+        by_chance = float(errors_by_chance(as_predicted["test"], everyone)[0])
+        tables = {name: of["test"].reliability() for name, of in versions.items() if of}
+        reliability = pd.concat(tables, names=["probabilities"]).reset_index("probabilities")
+        reliability = reliability.reset_index(drop=True)
+    return Calibration(
+        temperature,
+        error={part: confidence.error() for part, confidence in as_predicted.items()},
+        error_tempered={part: confidence.error() for part, confidence in at_temperature.items()},
+        nll={part: float(log_losses(*values).mean()) for part, values in parts.items()},
+        brier={part: float(brier_losses(*values).mean()) for part, values in parts.items()},
+        by_chance=by_chance,
+        reliability=reliability,
+    )
 
 
 def _logits(probabilities: Floats) -> Floats:

@@ -1,15 +1,9 @@
-"""Intervals (Wilson, cluster bootstrap), Holm's correction, scores of confusion matrices.
+"""95 % intervals of one run's rates and scores, Holm's correction, scores of confusion matrices.
 
-Scores that follow from a confusion matrix, for one matrix or for thousands at once.
-
-Intervals by resampling need each score of 2,000 matrices, where a library's function would be
-called 2,000 times. Numbers that are shown are scikit-learn's (benchmark.evaluation.metrics), and
-tests hold these to it. Everywhere counts are (…, k, k): rows are true classes, columns predicted
-ones; a result has the leading dimensions.
-
-95 % intervals for rates: Wilson for one run, a cluster bootstrap for several seeds.
-
-Differences and tests between two networks are in benchmark.comparison.statistics.
+Wilson's interval for rates, a cluster bootstrap for everything else. A bootstrap needs each score
+of 2,000 matrices, where a library's function would be called 2,000 times: the functions on counts
+take (…, k, k), rows true classes, columns predicted ones, and give the leading dimensions; tests
+hold them to scikit-learn's. Differences between networks are in benchmark.comparison.statistics.
 """
 
 import functools
@@ -21,6 +15,8 @@ import numpy.typing as npt
 from statsmodels.stats.proportion import proportion_confint
 
 Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.integer[Any]]
+Counts = npt.NDArray[np.int64]
 
 ALPHA: Final = 0.05
 """A corrected p of this or less is significant."""
@@ -29,9 +25,7 @@ RESAMPLES: Final = 2_000
 RESAMPLING_SEED: Final = 0
 
 
-def wilson(
-    n_right: npt.NDArray[np.integer[Any]], n_faces: npt.NDArray[np.integer[Any]]
-) -> tuple[Floats, Floats]:
+def wilson(n_right: Labels, n_faces: Labels) -> tuple[Floats, Floats]:
     """Give the low and high ends of Wilson's 95 % interval for n_right of n_faces; both (k,).
 
     NaN where there is no face. The interval takes faces as independent of each other.
@@ -48,9 +42,7 @@ def wilson(
     return low, high
 
 
-def cluster_bootstrap(
-    values: Floats, clusters: npt.NDArray[np.integer[Any]]
-) -> tuple[Floats, Floats]:
+def cluster_bootstrap(values: Floats, clusters: Labels) -> tuple[Floats, Floats]:
     """Give the low and high ends of the 95 % percentile interval of each column's mean; both (k,).
 
     values: (n_faces, k) in [0, 1], for instance correctness averaged over seeds; NaN where a face
@@ -77,7 +69,7 @@ def cluster_bootstrap(
     return low, high
 
 
-def cluster_sums(values: Floats, clusters: npt.NDArray[np.integer[Any]]) -> Floats:
+def cluster_sums(values: Floats, clusters: Labels) -> Floats:
     """Add up the rows of `values` (n_faces, k) by cluster; (n_clusters, k), clusters ascending."""
     members, codes = np.unique(clusters, return_inverse=True)
     sums = np.zeros((len(members), values.shape[1]))
@@ -98,6 +90,23 @@ def percentiles(values: Floats) -> tuple[float, float]:
     """Give the ends of the middle 95 % of resampled values; NaN among them does not count."""
     low, high = np.nanquantile(values, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     return float(low), float(high)
+
+
+def spread(values: Floats) -> tuple[float, float]:
+    """Give the percentile interval of resampled values, (RESAMPLES,); NaN where they are equal.
+
+    A bootstrap that only ever finds one value tells nothing of what else could have been found.
+    """
+    existing = values[~np.isnan(values)]
+    if len(existing) == 0 or np.ptp(existing) < 1e-12:
+        return float("nan"), float("nan")
+    return percentiles(existing)
+
+
+def mean_span(values: Floats, clusters: Labels) -> tuple[float, float]:
+    """Give the cluster bootstrap's percentile interval of the mean of `values`, (n_faces,)."""
+    totals = resampled(cluster_sums(np.stack([values, np.ones(len(values))], axis=1), clusters))
+    return spread(totals[:, 0] / totals[:, 1])
 
 
 @functools.lru_cache(maxsize=2)
@@ -134,40 +143,51 @@ def holm(p_values: Sequence[float]) -> tuple[list[float], float]:
     return corrected.tolist(), ALPHA / max(n - n_rejected, 1)
 
 
-def accuracy(counts: Floats) -> Floats:
+def confusion(truth: Labels, predicted: Labels, n_classes: int) -> Counts:
+    """Count faces by true and predicted class, (n_classes, n_classes)."""
+    cells = np.asarray(truth) * n_classes + predicted
+    return np.bincount(cells, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def accuracy(counts: Floats | Counts) -> Floats:
     """Give the share of faces on the diagonal; NaN without a face."""
-    return _ratio(_diagonal(counts).sum(axis=-1), counts.sum(axis=(-2, -1)))
+    return _ratio(diagonal(counts).sum(axis=-1), counts.sum(axis=(-2, -1)))
 
 
-def class_recall(counts: Floats) -> Floats:
+def class_recall(counts: Floats | Counts) -> Floats:
     """Give each true class's share that is right, (…, k); NaN for a class that does not occur."""
-    return _ratio(_diagonal(counts), counts.sum(axis=-1))
+    return _ratio(diagonal(counts), counts.sum(axis=-1))
 
 
-def class_f1(counts: Floats) -> Floats:
+def class_f1(counts: Floats | Counts) -> Floats:
     """Give F1 = 2 TP / (2 TP + FP + FN) per class, (…, k); NaN for a class that does not occur."""
     true, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
-    f1 = _ratio(2 * _diagonal(counts), true + predicted)
+    f1 = _ratio(2 * diagonal(counts), true + predicted)
     return np.where(true > 0, f1, np.nan)
 
 
-def macro_f1_of_counts(counts: Floats) -> Floats:
-    """Average F1 over the classes that occur; NaN where fewer than two do (see subgroups)."""
+def macro_f1_of_counts(counts: Floats | Counts) -> Floats:
+    """Average F1 over the classes that occur among the true labels, in [0, 1].
+
+    A class nobody has is left out: its F1 would be 0 after a single false alarm, which already
+    counts as a miss of the true class. NaN where fewer than two classes occur: within one class
+    every precision is 1 and F1 says nothing that accuracy does not.
+    """
     several = (counts.sum(axis=-1) > 0).sum(axis=-1) >= 2
     return np.where(several, _mean_of_existing(class_f1(counts)), np.nan)
 
 
-def balanced_accuracy(counts: Floats) -> Floats:
+def balanced_accuracy(counts: Floats | Counts) -> Floats:
     """Average recall over the classes that occur."""
     return _mean_of_existing(class_recall(counts))
 
 
-def mean_group_error(counts: Floats) -> Floats:
+def mean_group_error(counts: Floats | Counts) -> Floats:
     """Give the mean distance between true and predicted class, in classes."""
     return _ratio((counts * _distances(counts)).sum(axis=(-2, -1)), counts.sum(axis=(-2, -1)))
 
 
-def quadratic_kappa(counts: Floats) -> Floats:
+def quadratic_kappa(counts: Floats | Counts) -> Floats:
     """Give quadratic-weighted kappa; NaN where truth and prediction know one and the same class."""
     n_faces = counts.sum(axis=(-2, -1))
     squares = _distances(counts) ** 2
@@ -178,16 +198,17 @@ def quadratic_kappa(counts: Floats) -> Floats:
     return 1 - _ratio(observed, _ratio(by_chance, n_faces))
 
 
-def _diagonal(counts: Floats) -> Floats:
+def diagonal(counts: Any) -> Any:
+    """Give the faces that are right, by class, (…, k)."""
     return np.asarray(np.diagonal(counts, axis1=-2, axis2=-1))
 
 
-def _distances(counts: Floats) -> Floats:
+def _distances(counts: Floats | Counts) -> Floats:
     labels = np.arange(counts.shape[-1], dtype=np.float64)
     return np.abs(labels[:, None] - labels)
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
+def _ratio(part: Any, whole: Any) -> Floats:
     """Divide, with NaN where there is nothing to divide by."""
     return np.asarray(np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0))
 

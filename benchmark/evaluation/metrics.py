@@ -1,48 +1,55 @@
-"""The one door for scoring: every number of a run, from its predictions table alone.
+"""Every number of a run, with its 95 % interval, from its predictions table alone.
 
-Runs call it once, after selection on validation; leaderboards read what it found. It logs nothing.
-What a number's interval is stands in benchmark.evaluation.score_intervals; groups of people are set
-against each other in benchmark.evaluation.subgroups.
+Runs are scored here once, after selection on validation; leaderboards read what was found. Wilson's
+interval for rates, a cluster bootstrap for everything else: what follows from a confusion matrix is
+resampled as counts, all resamples at once. Subgroups and the gaps between them are in
+benchmark.evaluation.subgroups, probabilities in benchmark.evaluation.calibration.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score, confusion_matrix, precision_recall_fscore_support
 
-from benchmark.evaluation.calibration import Calibration, Confidence, calibrate, subgroup_errors
-from benchmark.evaluation.intervals import wilson
-from benchmark.evaluation.predictions import predicted_tasks, probability_columns
-from benchmark.evaluation.score_intervals import (
-    INTERVAL_COLUMNS,
-    ResampledRun,
-    class_spans,
-    mean_span,
-    score_intervals,
+from benchmark.evaluation import intervals as counts
+from benchmark.evaluation.calibration import (
+    Calibration,
+    Confidence,
+    brier_losses,
+    calibrate,
+    error_interval,
+    log_losses,
+    subgroup_errors,
 )
-from benchmark.evaluation.subgroups import (
-    BYS,
-    COLUMNS,
-    GAP_COLUMNS,
+from benchmark.evaluation.intervals import (
+    Counts,
+    Floats,
     Labels,
+    cluster_sums,
+    mean_span,
+    resampled,
+    spread,
+    wilson,
+)
+from benchmark.evaluation.predictions import PARTS, predicted_tasks, probability_columns
+from benchmark.evaluation.subgroups import (
+    GAP_COLUMNS,
+    SMALL_GROUP,
     gap_table,
     gender_gap_table,
-    group_names,
-    group_slugs,
+    group_slug,
     macro_f1,
-    ranked,
     rate_table,
     subgroup_table,
 )
+from benchmark.record import SUBGROUP_COLUMNS
 from benchmark.tasks import (
     AGE_GROUP_UPPER_YEARS,
     CLASS_NAMES,
+    COMBINED_WEIGHTS,
     MISSING,
-    TASKS,
     TaskName,
     combined,
     n_classes,
@@ -51,21 +58,21 @@ from benchmark.tasks import (
 SCORING_VERSION: Final = 5
 """Raised whenever the same predictions would give other numbers or further ones."""
 
-SELECTED: Final = "selected/"
+SELECTED: Final = "selected/val"
 """Prefix of the validation metrics of the selected epoch; `val/…` alone is the history's."""
 
-REPORT_COLUMNS: Final = (
-    "class",
-    *(f"{score}{end}" for score in ("precision", "recall", "f1") for end in ("", "_low", "_high")),
-    "support",
-)
-ENDS: Final = ("low", "high")
+INTERVAL_COLUMNS: Final = ("metric", "value", "low", "high", "method", "n_faces", "n_clusters")
+WILSON: Final = "Wilson"
+BOOTSTRAP: Final = "cluster bootstrap"
 AGE_EDGE_COLUMNS: Final = ("years_from_edge", "n", "accuracy", "low", "high")
 EDGE_YEARS: Final = (0, 1, 2, 3, 5, 10)
 """Where a row of the table by distance from an edge begins; the last has no end."""
 AGE_YEARS_COLUMNS: Final = ("read_as", "group", "n", "mae_years", "low", "high")
 
 Metrics = dict[str, float]
+Span = tuple[float, float]
+Score = Callable[[Floats | Counts], Floats]
+"""A function of confusion matrices, (…, k, k) to (…)."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +84,18 @@ class Scores:
     subgroups: pd.DataFrame
     """Columns task, by, group, n, accuracy, low, high, macro_f1; `all` is a group too."""
     gaps: pd.DataFrame
-    """A row per task and division, with the columns of gaps.GAP_COLUMNS."""
+    """A row per task and division, with the columns of subgroups.GAP_COLUMNS."""
     intervals: pd.DataFrame
-    """A row per number that has a 95 % interval, as score_intervals.INTERVAL_COLUMNS says."""
-    confusion: dict[TaskName, npt.NDArray[np.int64]]
+    """A row per number that has a 95 % interval: INTERVAL_COLUMNS."""
+    confusion: dict[TaskName, Counts]
     """Per task (n_classes, n_classes) counts: rows are true classes, columns predicted ones."""
     reports: dict[TaskName, pd.DataFrame]
-    """Per task: class, precision, recall, f1, each with low and high, and support; precision is
-    NaN for a class never predicted, recall and F1 for a class that does not occur."""
+    """Per task, as class_report gives it."""
     calibration: dict[TaskName, Calibration]
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     """Further tables of test, by file name: subgroup_ece (calibration.subgroup_errors),
-    subgroup_rates (gaps.rate_table), gender_gaps (gaps.gender_gap_table), and of the age group
-    age_edges (accuracy_by_edge) and age_years (errors_in_years)."""
+    subgroup_rates (subgroups.rate_table), gender_gaps (subgroups.gender_gap_table), and of the age
+    group age_edges (accuracy_by_edge) and age_years (errors_in_years)."""
 
 
 def score(predictions: pd.DataFrame, mean_ages: Sequence[float | None] | None = None) -> Scores:
@@ -101,53 +107,43 @@ def score(predictions: pd.DataFrame, mean_ages: Sequence[float | None] | None = 
     years are not computed.
     """
     tasks = predicted_tasks(predictions)
-    validation = predictions[predictions["part"] == "val"]
-    test = predictions[predictions["part"] == "test"].reset_index(drop=True)
-    parts = {name: part for name, part in (("val", validation), ("test", test)) if len(part)}
+    parts = {part: predictions[predictions["part"] == part] for part in PARTS}
+    parts = {part: faces.reset_index(drop=True) for part, faces in parts.items() if len(faces)}
     calibration = {
-        task: calibrate({name: _probabilities(part, task) for name, part in parts.items()})
+        task: calibrate({part: _probabilities(faces, task) for part, faces in parts.items()})
         for task in tasks
     }
-    metrics = _validation_metrics(validation, tasks) if len(validation) else {}
-    metrics |= _calibration_metrics(calibration)
-    if test.empty:
+    metrics = _calibration_metrics(calibration)
+    if "val" in parts:
+        metrics |= _validation_metrics(parts["val"], tasks)
+    if "test" not in parts:
         subgroups, gaps, intervals = (
-            pd.DataFrame(columns=list(names)) for names in (COLUMNS, GAP_COLUMNS, INTERVAL_COLUMNS)
+            pd.DataFrame(columns=list(names))
+            for names in (SUBGROUP_COLUMNS, GAP_COLUMNS, INTERVAL_COLUMNS)
         )
-        return Scores(metrics, subgroups, gaps, intervals, {}, {}, calibration)
-    return _score_test(test, tasks, metrics, calibration, mean_ages)
+        return Scores(_existing(metrics), subgroups, gaps, intervals, {}, {}, calibration)
 
-
-def _score_test(
-    test: pd.DataFrame,
-    tasks: tuple[TaskName, ...],
-    metrics: Metrics,
-    calibration: dict[TaskName, Calibration],
-    mean_ages: Sequence[float | None] | None,
-) -> Scores:
-    """Score one or more test faces; `metrics` is what validation and calibration gave."""
+    test = parts["test"]
     predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
-    again = ResampledRun(test, tasks)
-    confusion, reports = {}, {}
-    for task in tasks:
-        truth = test[task].to_numpy()
-        matrix = confusion_matrix(truth, predicted[task], labels=range(n_classes(task)))
-        report = class_report(truth, predicted[task], task)
-        reports[task] = report.assign(**class_spans(again, task, matrix))[list(REPORT_COLUMNS)]
-        confusion[task] = matrix
-        metrics |= _test_metrics(test, task, report)
-    metrics["test/combined"] = combined({task: metrics[f"test/{task}/accuracy"] for task in tasks})
-    metrics["test/n_faces"] = float(len(test))
-    metrics["test/n_clusters"] = float(test["cluster"].nunique())
-    subgroups = subgroup_table(test[list(TASKS)], predicted)
     right = {task: predicted[task] == test[task].to_numpy() for task in tasks}
-    gaps = gap_table(subgroups, test, right)
-    intervals = score_intervals(again, confusion, reports, metrics)
-    metrics |= interval_metrics(intervals) | subgroup_metrics(subgroups) | gap_metrics(gaps)
+    confusion = {
+        task: counts.confusion(test[task].to_numpy(), predicted[task], n_classes(task))
+        for task in tasks
+    }
+    again = {task: resampled_confusion(test, task) for task in tasks}
+    reports = {task: class_report(task, confusion[task], again[task]) for task in tasks}
+    rows: list[Row] = []
+    for task in tasks:
+        rows += _scores_of(test, task, confusion[task], again[task], reports[task])
+    intervals = _interval_table(test, [*rows, _combined_row(confusion, again)])
+    subgroups = subgroup_table(test, predicted)
+    gaps = gap_table(test, right)
+    size = {"test/n_faces": len(test), "test/n_clusters": test["cluster"].nunique()}
+    metrics |= size | _interval_metrics(intervals)
+    metrics |= _subgroup_metrics(subgroups) | _gap_metrics(gaps)
+    confidences = {task: Confidence.of(*_probabilities(test, task)) for task in tasks}
     tables = {
-        "subgroup_ece": subgroup_errors(
-            test, {task: Confidence.of(*_probabilities(test, task)) for task in tasks}
-        ),
+        "subgroup_ece": subgroup_errors(test, confidences),
         "subgroup_rates": rate_table(test, predicted),
         "gender_gaps": gender_gap_table(test, right),
     }
@@ -160,53 +156,179 @@ def _score_test(
     )
 
 
-def _probabilities(part: pd.DataFrame, task: TaskName) -> tuple[npt.NDArray[np.float64], Labels]:
-    return part[probability_columns(task)].to_numpy(), part[task].to_numpy()
+def _probabilities(faces: pd.DataFrame, task: TaskName) -> tuple[Floats, Labels]:
+    return faces[probability_columns(task)].to_numpy(), faces[task].to_numpy()
 
 
 def _existing(metrics: Metrics) -> Metrics:
     return {name: float(value) for name, value in metrics.items() if not np.isnan(value)}
 
 
-def _validation_metrics(validation: pd.DataFrame, tasks: tuple[TaskName, ...]) -> Metrics:
+def resampled_confusion(test: pd.DataFrame, task: TaskName) -> Floats:
+    """Give confusion matrices of test faces drawn by whole clusters, (RESAMPLES, k, k)."""
+    k = n_classes(task)
+    cell = test[task].to_numpy() * k + test[f"{task}_pred"].to_numpy()
+    sums = cluster_sums(np.eye(k * k)[cell], test["cluster"].to_numpy())
+    return resampled(sums).reshape(-1, k, k)
+
+
+def class_report(task: TaskName, matrix: Counts, again: Floats) -> pd.DataFrame:
+    """Give precision, recall and F1 of each class in [0, 1], each with low and high, and support.
+
+    Precision is NaN for a class never predicted, recall and F1 for a class that does not occur.
+    Precision and recall have Wilson's interval, F1 the bootstrap's. A class that is all right, or
+    never, has no spread to resample: its F1 = 2 J / (1 + J) then has Wilson's ends of the rate
+    J = TP / (TP + FP + FN).
+    """
+    right, true, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    of_jaccard = [2 * end / (1 + end) for end in wilson(right, true + predicted - right)]
+    f1_again = counts.class_f1(again)
+    f1_spans = np.array([spread(f1_again[:, label]) for label in range(len(matrix))]).T
+    f1_ends = np.where(np.isnan(f1_spans), of_jaccard, f1_spans)
+    f1_ends[:, true == 0] = np.nan
+    columns: dict[str, object] = {"class": CLASS_NAMES[task]}
+    for name, values, (low, high) in (
+        ("precision", counts.class_recall(matrix.T), wilson(right, predicted)),
+        ("recall", counts.class_recall(matrix), wilson(right, true)),
+        ("f1", counts.class_f1(matrix), f1_ends),
+    ):
+        columns |= {name: values, f"{name}_low": low, f"{name}_high": high}
+    return pd.DataFrame(columns | {"support": true})
+
+
+Row = tuple[str, float, str, Span]
+"""Name, value, method and interval of a number."""
+
+
+def _scores_of(
+    test: pd.DataFrame, task: TaskName, matrix: Counts, again: Floats, report: pd.DataFrame
+) -> list[Row]:
+    """Score one task on all test faces.
+
+    What cannot be resampled because all faces are right has Wilson's ends, averaged over classes
+    (wider than need be, since not all classes err at once), where the score is made of rates, and
+    none where it is not.
+    """
+    probabilities, truth = _probabilities(test, task)
+    clusters = test["cluster"].to_numpy()
+    confidence = Confidence.of(probabilities, truth)
+    per_class = report.mean(numeric_only=True)
+
+    start = f"test/{task}"
+
+    def resampled_score(name: str, score_of: Score, part: str = "") -> Row:
+        span = spread(score_of(again))
+        if part and np.isnan(span[0]):
+            span = float(per_class[f"{part}_low"]), float(per_class[f"{part}_high"])
+        return f"{start}/{name}", float(score_of(matrix)), BOOTSTRAP, span
+
+    def mean_loss(name: str, losses: Floats) -> Row:
+        return f"{start}/{name}", float(losses.mean()), BOOTSTRAP, mean_span(losses, clusters)
+
+    rows = [
+        _rate(f"{start}/accuracy", np.trace(matrix), matrix.sum()),
+        resampled_score("macro_f1", counts.macro_f1_of_counts, "f1"),
+        resampled_score("balanced_accuracy", counts.balanced_accuracy, "recall"),
+        (f"{start}/ece", confidence.error(), BOOTSTRAP, error_interval(confidence, clusters)),
+        mean_loss("nll", log_losses(probabilities, truth)),
+        mean_loss("brier", brier_losses(probabilities, truth)),
+    ]
+    if task == "age_group":
+        near = sum(int(np.trace(matrix, offset)) for offset in (-1, 0, 1))
+        rows.append(_rate(f"{start}/within_one", near, matrix.sum()))
+        rows.append(resampled_score("mae_groups", counts.mean_group_error))
+        rows.append(resampled_score("qwk", counts.quadratic_kappa))
+    return rows
+
+
+def _rate(name: str, n_right: int, n_faces: int) -> Row:
+    low, high = wilson(np.array([n_right]), np.array([n_faces]))
+    return name, float(n_right / n_faces), WILSON, (float(low[0]), float(high[0]))
+
+
+def _combined_row(confusion: Mapping[TaskName, Counts], again: Mapping[TaskName, Floats]) -> Row:
+    """Weigh the tasks' accuracies; resampled together, because they are of the same faces."""
+    weights = [COMBINED_WEIGHTS[task] for task in confusion]
+    accuracies = [counts.accuracy(again[task]) for task in confusion]
+    span = spread(np.average(accuracies, axis=0, weights=weights))
+    rates = {task: _rate("", np.trace(matrix), matrix.sum()) for task, matrix in confusion.items()}
+    if np.isnan(span[0]):
+        low, high = (
+            combined({task: rate[3][end] for task, rate in rates.items()}) for end in (0, 1)
+        )
+        span = (low, high)
+    value = combined({task: rate[1] for task, rate in rates.items()})
+    return "test/combined", value, BOOTSTRAP, span
+
+
+def _interval_table(test: pd.DataFrame, rows: Sequence[Row]) -> pd.DataFrame:
+    """Give a row per number that exists; the columns of INTERVAL_COLUMNS."""
+    size = len(test), int(test["cluster"].nunique())
+    found = [
+        (name, value, *span, method, *size)
+        for name, value, method, span in rows
+        if not np.isnan(value)
+    ]
+    return pd.DataFrame(found, columns=list(INTERVAL_COLUMNS))
+
+
+def _validation_metrics(validation: pd.DataFrame, tasks: Sequence[TaskName]) -> Metrics:
     metrics: Metrics = {}
     accuracies: dict[TaskName, float] = {}
     for task in tasks:
         truth, predicted = validation[task].to_numpy(), validation[f"{task}_pred"].to_numpy()
         accuracies[task] = float((truth == predicted).mean())
-        metrics[f"{SELECTED}val/{task}/accuracy"] = accuracies[task]
-        metrics[f"{SELECTED}val/{task}/macro_f1"] = macro_f1(truth, predicted)
-    metrics[f"{SELECTED}val/combined"] = combined(accuracies)
-    return _existing(metrics)
+        metrics[f"{SELECTED}/{task}/accuracy"] = accuracies[task]
+        metrics[f"{SELECTED}/{task}/macro_f1"] = macro_f1(truth, predicted)
+    return metrics | {f"{SELECTED}/combined": combined(accuracies)}
 
 
-def _test_metrics(test: pd.DataFrame, task: TaskName, report: pd.DataFrame) -> Metrics:
-    """Score one task on all test faces; balanced accuracy is over the classes that occur."""
-    truth, predicted = test[task].to_numpy(), test[f"{task}_pred"].to_numpy()
-    values = {
-        "accuracy": float((truth == predicted).mean()),
-        "macro_f1": macro_f1(truth, predicted),
-        "balanced_accuracy": float(report["recall"].mean()),
-    }
-    if task == "age_group":
-        values |= _age_group_distances(truth, predicted)
-    return {f"test/{task}/{name}": value for name, value in values.items()}
+def _calibration_metrics(calibration: Mapping[TaskName, Calibration]) -> Metrics:
+    """Name the temperature, the calibration error with it, and what chance alone gives."""
+    metrics: Metrics = {}
+    for task, found in calibration.items():
+        if found.temperature is not None and not found.at_end:
+            metrics[f"{SELECTED}/{task}/temperature"] = found.temperature
+            if "test" in found.error_tempered:
+                metrics[f"test/{task}/ece_tempered"] = found.error_tempered["test"]
+        if found.by_chance is not None:
+            metrics[f"test/{task}/ece/chance"] = found.by_chance
+    return metrics
 
 
-def _age_group_distances(truth: Labels, predicted: Labels) -> Metrics:
-    """Score how far off age groups are, in groups: `mae_groups` counts them, 0 to 4.
+def _interval_metrics(intervals: pd.DataFrame) -> Metrics:
+    """Name the numbers and the ends of their intervals."""
+    metrics: Metrics = {}
+    for row in intervals.to_dict("records"):
+        name = row["metric"]
+        metrics |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
+    return metrics
 
-    Quadratic-weighted kappa is NaN where truth and prediction know a single, equal class.
-    """
-    off = np.abs(truth - predicted)
-    labels = list(range(n_classes("age_group")))
-    single = len(np.union1d(truth, predicted)) < 2
-    qwk = (
-        float("nan")
-        if single
-        else float(cohen_kappa_score(truth, predicted, labels=labels, weights="quadratic"))
-    )
-    return {"within_one": float((off <= 1).mean()), "mae_groups": float(off.mean()), "qwk": qwk}
+
+def _gap_metrics(gaps: pd.DataFrame) -> Metrics:
+    """Name worst, best, gap and ratio per task and division, with intervals and chance's gap."""
+    metrics: Metrics = {}
+    for row in gaps[gaps["n_ranked"] >= 2].to_dict("records"):
+        start, by = f"test/{row['task']}", row["by"]
+        metrics[f"{start}/best_{by}"] = row["best"]
+        for number in ("worst", "gap", "ratio"):
+            metrics[f"{start}/{number}_{by}"] = row[number]
+            metrics[f"{start}/{number}_{by}/low"] = row[f"{number}_low"]
+            metrics[f"{start}/{number}_{by}/high"] = row[f"{number}_high"]
+        metrics[f"{start}/gap_{by}/chance"] = row["chance_gap"]
+    return metrics
+
+
+def _subgroup_metrics(subgroups: pd.DataFrame) -> Metrics:
+    """Name accuracy and macro-F1 per task and group, and faces per group; small groups left out."""
+    metrics: Metrics = {}
+    chosen = subgroups[(subgroups["by"] != "all") & (subgroups["n"] >= SMALL_GROUP)]
+    for row in chosen.to_dict("records"):
+        task, place = row["task"], f"{row['by']}/{group_slug(row['group'])}"
+        metrics[f"test/{task}/accuracy/{place}"] = row["accuracy"]
+        metrics[f"test/{task}/macro_f1/{place}"] = row["macro_f1"]
+        metrics[f"test/n_faces/{place}"] = row["n"]
+    return metrics
 
 
 def accuracy_by_edge(test: pd.DataFrame) -> pd.DataFrame:
@@ -219,22 +341,19 @@ def accuracy_by_edge(test: pd.DataFrame) -> pd.DataFrame:
     known = test[test["age"] != MISSING]
     edges = np.array(AGE_GROUP_UPPER_YEARS[:-1])
     distance = np.abs(known["age"].to_numpy()[:, None] - edges).min(axis=1)
-    row = np.searchsorted(EDGE_YEARS, distance, side="right") - 1
-    right = (known["age_group_pred"] == known["age_group"]).to_numpy()
-    n_faces = np.bincount(row, minlength=len(EDGE_YEARS))
-    n_right = np.bincount(row[right], minlength=len(EDGE_YEARS))
-    ends = [*(begin - 1 for begin in EDGE_YEARS[1:]), None]
-    names = [
-        f"{begin} or more" if end is None else f"{begin}" if begin == end else f"{begin}-{end}"
-        for begin, end in zip(EDGE_YEARS, ends, strict=True)
-    ]
-    accuracy = np.divide(n_right, n_faces, out=np.full(len(names), np.nan), where=n_faces > 0)
-    values = (names, n_faces, accuracy, *wilson(n_right, n_faces))
-    return pd.DataFrame(dict(zip(AGE_EDGE_COLUMNS, values, strict=True)))
+    ends = [begin - 1 for begin in EDGE_YEARS[1:]]
+    names = [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(EDGE_YEARS, ends, strict=False)]
+    bins = pd.cut(distance, [-1, *ends, np.inf], labels=[*names, f"{EDGE_YEARS[-1]} or more"])
+    right = known["age_group_pred"] == known["age_group"]
+    grouped = right.groupby(bins, observed=False)
+    n_faces, n_right = grouped.size(), grouped.sum()
+    ends_of_interval = wilson(n_right.to_numpy(), n_faces.to_numpy())
+    values = (list(n_faces.index), n_faces, grouped.mean(), *ends_of_interval)
+    return pd.DataFrame(dict(zip(AGE_EDGE_COLUMNS, map(np.asarray, values), strict=True)))
 
 
 def errors_in_years(test: pd.DataFrame, mean_ages: Sequence[float | None]) -> pd.DataFrame:
-    """Give the mean absolute error in years of age groups that are read as their mean ages.
+    """Give the mean absolute error in years of age groups that stand for their mean ages.
 
     mean_ages: of the training faces of each group, as mean_ages_of gives them; one without faces
     lies on the line between its neighbours' means. read_as: `predicted group`; `expected age`, the
@@ -247,16 +366,16 @@ def errors_in_years(test: pd.DataFrame, mean_ages: Sequence[float | None]) -> pd
     means = np.array([np.nan if mean is None else mean for mean in mean_ages])
     told = np.flatnonzero(~np.isnan(means))
     means = np.interp(np.arange(len(means)), told, means[told])
-    probabilities = known[probability_columns("age_group")].to_numpy()
-    readings = {
+    years_of = {
         "predicted group": means[known["age_group_pred"].to_numpy()],
-        "expected age": probabilities @ means,
+        "expected age": known[probability_columns("age_group")].to_numpy() @ means,
         "true group": means[truth],
     }
+    groups = {"all": np.ones(len(known), dtype=bool)}
+    groups |= {name: truth == label for label, name in enumerate(CLASS_NAMES["age_group"])}
     rows = []
-    for name, years in readings.items():
-        for label, group in ((None, "all"), *enumerate(CLASS_NAMES["age_group"])):
-            chosen = np.ones(len(known), dtype=bool) if label is None else truth == label
+    for name, years in years_of.items():
+        for group, chosen in groups.items():
             if chosen.any():
                 error = np.abs(years - ages)[chosen]
                 ends = mean_span(error, known["cluster"].to_numpy()[chosen])
@@ -272,77 +391,3 @@ def mean_ages_of(training: pd.DataFrame) -> list[float | None]:
         float(means[label]) if label in means.index else None
         for label in range(n_classes("age_group"))
     ]
-
-
-def class_report(truth: Labels, predicted: Labels, task: TaskName) -> pd.DataFrame:
-    """Give precision, recall, F1 in [0, 1] and support of each class of `task`."""
-    labels = list(range(n_classes(task)))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        truth, predicted, labels=labels, zero_division=np.nan
-    )
-    # F1 = 2 TP / (2 TP + FP + FN) exists wherever the class occurs, with or without a precision;
-    # without any true face it would only count false alarms.
-    f1 = np.where(support > 0, np.nan_to_num(f1), np.nan)
-    return pd.DataFrame(
-        {
-            "class": CLASS_NAMES[task],
-            "precision": precision,
-            "recall": recall,
-            "f1": f1,
-            "support": support,
-        }
-    )
-
-
-def _calibration_metrics(calibration: Mapping[TaskName, Calibration]) -> Metrics:
-    """Name the calibration error with and without temperature, and what chance alone gives."""
-    metrics: Metrics = {}
-    for task, found in calibration.items():
-        if found.temperature is not None and not found.at_end:
-            metrics[f"{SELECTED}val/{task}/temperature"] = found.temperature
-        if "test" in found.error:
-            metrics[f"test/{task}/ece"] = found.error["test"]
-            metrics[f"test/{task}/nll"] = found.nll["test"]
-            metrics[f"test/{task}/brier"] = found.brier["test"]
-        if "test" in found.error_tempered and not found.at_end:
-            metrics[f"test/{task}/ece_tempered"] = found.error_tempered["test"]
-        if found.by_chance is not None:
-            metrics[f"test/{task}/ece/chance"] = found.by_chance
-    return metrics
-
-
-def interval_metrics(intervals: pd.DataFrame) -> Metrics:
-    """Name the ends of the numbers' intervals; where a number has two, Wilson's, which is first."""
-    metrics: Metrics = {}
-    first = intervals.drop_duplicates("metric")
-    for name, low, high in zip(first["metric"], first["low"], first["high"], strict=True):
-        metrics |= {f"{name}/low": float(low), f"{name}/high": float(high)}
-    return metrics
-
-
-def gap_metrics(gaps: pd.DataFrame) -> Metrics:
-    """Name worst, best, gap and ratio per task and division, with intervals and chance's gap."""
-    metrics: Metrics = {}
-    for row in gaps[gaps["n_ranked"] >= 2].to_dict("records"):
-        by = row["by"]
-        for number in ("worst", "best", "gap", "ratio"):
-            name = f"test/{row['task']}/{number}_{by}"
-            metrics[name] = float(row[number])
-            if number != "best":
-                metrics |= {f"{name}/{end}": float(row[f"{number}_{end}"]) for end in ENDS}
-        metrics[f"test/{row['task']}/gap_{by}/chance"] = float(row["chance_gap"])
-    return metrics
-
-
-def subgroup_metrics(subgroups: pd.DataFrame) -> Metrics:
-    """Name accuracy and macro-F1 per task and group, and faces per group; small groups left out."""
-    metrics: Metrics = {}
-    slugs: Mapping[str, Mapping[str, str]] = {
-        by: dict(zip(group_names(by), group_slugs(by), strict=True)) for by in BYS if by != "all"
-    }
-    for row in ranked(subgroups[subgroups["by"] != "all"]).to_dict("records"):
-        task, place = row["task"], f"{row['by']}/{slugs[row['by']][row['group']]}"
-        metrics[f"test/{task}/accuracy/{place}"] = float(row["accuracy"])
-        metrics[f"test/{task}/macro_f1/{place}"] = float(row["macro_f1"])
-        metrics[f"test/n_faces/{place}"] = float(row["n"])
-    return metrics

@@ -1,10 +1,4 @@
-"""predictions.csv: written, read and checked; most confident errors; limitations.
-
-The test faces a network is most sure of and wrong about: mistakes, or wrong labels.
-
-What the numbers are not: said under every table, in every run's note and on every page.
-
-The predictions table: what a run says of every validation and test face, with all the truths.
+"""The predictions table: what a run predicts of every validation and test face, and all labels.
 
 Every number on a leaderboard is computed from this file alone, by benchmark.evaluation.metrics.
 
@@ -22,7 +16,7 @@ Every number on a leaderboard is computed from this file alone, by benchmark.eva
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +26,7 @@ from benchmark.data.splits import PartName, Rows
 from benchmark.data.table import with_empty_cells
 from benchmark.errors import RunError
 from benchmark.files import replacing, sha256_of
-from benchmark.tasks import AGE_GROUP_UPPER_YEARS, CLASS_NAMES, MISSING, TASKS, TaskName, n_classes
+from benchmark.tasks import AGE_GROUP_UPPER_YEARS, MISSING, TASKS, TaskName, n_classes
 
 LIMITS: Final = (
     "Labels are perceived age, gender and race, estimated by a model and checked by one "
@@ -44,12 +38,11 @@ LIMITS: Final = (
     "that of a difference between run groups of several seeds says both. Overlapping intervals "
     "alone do not say that two rows are equal.",
 )
-
+"""What the numbers are not: under every table, in every run's note and on every page."""
 LIMITS_DRAWN: Final = (
     "DRAWN FACES: these are emblems drawn by a program. The numbers show that the benchmark "
     "works and say nothing about faces of people.",
 )
-
 
 SCHEMA: Final = 1
 PARTS: Final[tuple[PartName, ...]] = ("val", "test")
@@ -59,7 +52,7 @@ SUM_TOLERANCE: Final = 1e-4
 PRED_TOLERANCE: Final = 1e-6
 """How far the predicted class may be below the most probable one: a tie, rounded."""
 
-_REMAKE: Final = "Remove the run's folder and run the experiment again"
+_RERUN: Final = "Remove the run's folder and run the experiment again"
 
 
 def probability_columns(task: TaskName) -> list[str]:
@@ -75,7 +68,7 @@ def predicted_tasks(table: pd.DataFrame) -> tuple[TaskName, ...]:
 def predictions_table(
     faces: pd.DataFrame, part: str, probabilities: Mapping[TaskName, npt.NDArray[np.floating[Any]]]
 ) -> pd.DataFrame:
-    """Put truths and predictions of one part side by side, checked.
+    """Put labels and predictions of one part side by side, checked.
 
     faces: the part's rows of the face table, with file, cluster, age, age_group, gender, race.
     probabilities: per predicted task (n_faces, n_classes), each row summing to 1.
@@ -83,9 +76,7 @@ def predictions_table(
     table = faces[["file", "cluster", "age", *TASKS]].reset_index(drop=True)
     table.insert(0, "schema", SCHEMA)
     table.insert(3, "part", part)
-    for task in TASKS:
-        if task not in probabilities:
-            continue
+    for task in (task for task in TASKS if task in probabilities):
         values = np.asarray(probabilities[task], dtype=np.float64)
         if values.shape != (len(table), n_classes(task)):
             raise RunError(
@@ -110,12 +101,11 @@ def read_predictions(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype={"file": str, "part": str})
     except FileNotFoundError as error:
-        raise RunError("there are no predictions", source=str(path), fix=_REMAKE) from error
+        raise RunError("there are no predictions", source=str(path), fix=_RERUN) from error
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise RunError(
-            f"the predictions cannot be read: {reason}", source=str(path), fix=_REMAKE
-        ) from error
+        found = f"the predictions cannot be read: {reason}"
+        raise RunError(found, source=str(path), fix=_RERUN) from error
     return _checked(table, source=str(path))
 
 
@@ -124,28 +114,65 @@ def predictions_digest(path: Path) -> str:
     return sha256_of(path)
 
 
+def check_unchanged(path: Path, scored_sha256: str, run: str) -> None:
+    """Raise RunError where the predictions changed after they were scored.
+
+    New numbers would make them look sound.
+    """
+    try:
+        unchanged = predictions_digest(path) == scored_sha256
+    except OSError as error:
+        reason = f"the predictions of run {run} cannot be read: {error.strerror}"
+        raise RunError(reason, source=str(path), fix=_RERUN) from error
+    if not unchanged:
+        found = f"the predictions of run {run} changed after they were scored"
+        _refuse(found, f"sha256 {scored_sha256[:12]}…", str(path))
+
+
 def _refuse(found: str, allowed: str, source: str) -> NoReturn:
-    raise RunError(found, allowed=allowed, source=source, fix=_REMAKE)
+    raise RunError(found, allowed=allowed, source=source, fix=_RERUN)
 
 
 def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
     """Check everything; give the table with whole numbers as int64 and probabilities as float64."""
     _check_columns(table, source)
-    untold = ["age", *(task for task in TASKS if task not in predicted_tasks(table))]
-    table = table.assign(
-        **{name: table[name].where(table[name].notna(), MISSING) for name in untold}
-    )
-    _check_complete(table, source)
-    labels = {"age": (1, AGE_GROUP_UPPER_YEARS[-1]), "cluster": (0, None)}
-    labels |= {task: (0, n_classes(task) - 1) for task in TASKS}
-    labels |= {f"{task}_pred": (0, n_classes(task) - 1) for task in predicted_tasks(table)}
-    whole = {
-        name: _whole(table, name, *span, source, may_be_missing=name in untold)
-        for name, span in labels.items()
+    tasks = predicted_tasks(table)
+    optional = ["age", *(task for task in TASKS if task not in tasks)]
+    table = table.assign(**{name: table[name].fillna(MISSING) for name in optional})
+    holes = table.isna()
+    if holes.to_numpy().any():
+        column = str(holes.any().idxmax())
+        file = table["file"][holes[column]].iloc[0]
+        whose = f"of face {file!r}" if isinstance(file, str) else "of a face"
+        count = int(holes[column].sum())
+        found = f"{column} {whose} is missing or NaN ({count} such rows)"
+        _refuse(found, "a value per face", source)
+    spans: dict[str, tuple[int, int | None]] = {
+        "age": (1, AGE_GROUP_UPPER_YEARS[-1]),
+        "cluster": (0, None),
     }
-    table = table.assign(**whole)
-    _check_rows(table, source)
-    for task in predicted_tasks(table):
+    spans |= {task: (0, n_classes(task) - 1) for task in TASKS}
+    spans |= {f"{task}_pred": (0, n_classes(task) - 1) for task in tasks}
+    for name, (low, high) in spans.items():
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
+        wrong = ~np.isfinite(values) | (values != np.floor(values)) | (values < low)
+        wrong |= values > (np.inf if high is None else high)
+        if name in optional:
+            wrong &= values != MISSING
+        if wrong.any():
+            face = table.iloc[int(wrong.argmax())]
+            allowed = f"whole numbers from {low}" + ("" if high is None else f" to {high}")
+            _refuse(f"{name} of face {face['file']!r} is {face[name]}", allowed, source)
+        table[name] = values.astype(np.int64)
+    unknown = sorted({str(part) for part in table["part"]} - set(PARTS))
+    if unknown:
+        _refuse(f"the predictions hold the part {unknown[0]!r}", " or ".join(PARTS), source)
+    twice = table.duplicated(["part", "file"])
+    if twice.any():
+        face = table[twice].iloc[0]
+        found = f"face {face['file']!r} is there twice in part {face['part']!r}"
+        _refuse(f"{found} ({int(twice.sum())} such rows)", "each face once per part", source)
+    for task in tasks:
         table = table.astype(dict.fromkeys(probability_columns(task), np.float64))
         _check_probabilities(table, task, source)
     return table
@@ -161,70 +188,15 @@ def _check_columns(table: pd.DataFrame, source: str) -> None:
     expected = list(FACE_COLUMNS)
     for task in tasks:
         expected += [f"{task}_pred", *probability_columns(task)]
-    missing = [name for name in expected if name not in table.columns]
-    unknown = [str(name) for name in table.columns if name not in expected]
-    if missing or unknown:
-        wrong = [f"miss the column {name!r}" for name in missing]
-        wrong += [f"have the unknown column {name!r}" for name in unknown]
+    wrong = [f"miss the column {name!r}" for name in expected if name not in table.columns]
+    wrong += [f"have the unknown column {name!r}" for name in table if name not in expected]
+    if wrong:
         _refuse(f"the predictions {' and '.join(wrong)}", ", ".join(expected), source)
     if not tasks:
-        _refuse(
-            "the predictions hold no predicted task",
-            "at least one of " + ", ".join(f"{task}_pred" for task in TASKS),
-            source,
-        )
+        allowed = "at least one of " + ", ".join(f"{task}_pred" for task in TASKS)
+        _refuse("the predictions hold no predicted task", allowed, source)
     if table.empty:
         _refuse("the predictions hold no face", "one row or more", source)
-
-
-def _check_complete(table: pd.DataFrame, source: str) -> None:
-    holes = table.isna()
-    if not holes.to_numpy().any():
-        return
-    column = str(holes.any().idxmax())
-    file = table["file"][holes[column]].iloc[0]
-    count = int(holes[column].sum())
-    where = f"of face {file!r}" if isinstance(file, str) else "of a face"
-    _refuse(f"{column} {where} is missing or NaN ({count} such rows)", "a value per face", source)
-
-
-def _whole(
-    table: pd.DataFrame,
-    name: str,
-    low: int,
-    high: int | None,
-    source: str,
-    *,
-    may_be_missing: bool,
-) -> npt.NDArray[np.int64]:
-    """Give a column as whole numbers within [low, high], or name the first face that has none."""
-    allowed = f"whole numbers from {low}" + ("" if high is None else f" to {high}")
-    values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
-    wrong = ~np.isfinite(values) | (values != np.floor(values)) | (values < low)
-    if high is not None:
-        wrong |= values > high
-    if may_be_missing:
-        wrong &= values != MISSING
-    if wrong.any():
-        row = int(wrong.argmax())
-        found, file = table[name].iloc[row], table["file"].iloc[row]
-        _refuse(f"{name} of face {file!r} is {found}", allowed, source)
-    return values.astype(np.int64)
-
-
-def _check_rows(table: pd.DataFrame, source: str) -> None:
-    unknown = sorted({str(part) for part in table["part"]} - set(PARTS))
-    if unknown:
-        _refuse(f"the predictions hold the part {unknown[0]!r}", " or ".join(PARTS), source)
-    twice = table.duplicated(["part", "file"])
-    if twice.any():
-        face = table[twice].iloc[0]
-        _refuse(
-            f"face {face['file']!r} is there twice in part {face['part']!r} "
-            f"({int(twice.sum())} such rows)",
-            "each face once per part",
-            source,
-        )
 
 
 def _check_probabilities(table: pd.DataFrame, task: TaskName, source: str) -> None:
@@ -240,8 +212,7 @@ def _check_probabilities(table: pd.DataFrame, task: TaskName, source: str) -> No
             source,
         )
     predicted = table[f"{task}_pred"].to_numpy()
-    chosen = cast("npt.NDArray[np.float64]", np.take_along_axis(values, predicted[:, None], axis=1))
-    wrong = chosen[:, 0] < values.max(axis=1) - PRED_TOLERANCE
+    wrong = values[np.arange(len(table)), predicted] < values.max(axis=1) - PRED_TOLERANCE
     if wrong.any():
         row = int(wrong.argmax())
         _refuse(
@@ -263,7 +234,7 @@ def check_faces(table: pd.DataFrame, counts: Mapping[str, int], source: str) -> 
         if found != counts[part] and not (part == "test" and found == 0):
             _refuse(
                 f"the predictions hold {found:,} faces of part {part!r}",
-                f"the {counts[part]:,} that the run was to be judged on",
+                f"the {counts[part]:,} that the run was to be evaluated on",
                 source,
             )
 
@@ -273,62 +244,31 @@ def check_same_faces(
 ) -> None:
     """Raise RunError unless the predictions are about these very faces, parts and labels.
 
-    faces: the data set's table. parts: rows of it by `val` and `test`. Tells predictions of
+    faces: the data set's table. parts: rows of it by `val` and `test`. Finds predictions of
     another split or another version of the data set.
     """
-    columns = ["file", "cluster", "age", *TASKS]
     for part in PARTS:
-        predicted = table[table["part"] == part][columns].sort_values("file", ignore_index=True)
+        predicted = table[table["part"] == part]
         if predicted.empty:
             continue
-        known = faces.iloc[parts[part]][columns].sort_values("file", ignore_index=True)
-        strangers = sorted(set(predicted["file"]) ^ set(known["file"]))
-        if strangers:
+        both = predicted.merge(
+            faces.iloc[parts[part]], on="file", how="outer", indicator=True, suffixes=("", "_known")
+        )
+        strangers = both["file"][both["_merge"] != "both"]
+        if len(strangers):
             _refuse(
                 f"the predictions are not about the {part} faces of this data set: "
-                f"{len(strangers)} stand on one side only, such as {strangers[0]!r}",
+                f"{len(strangers)} stand on one side only, such as {strangers.iloc[0]!r}",
                 "the same split of the same faces",
                 source,
             )
-        for column in columns[1:]:
-            unequal = predicted[column].to_numpy() != known[column].to_numpy()
-            if unequal.any():
-                row = int(unequal.argmax())
+        for column in ("cluster", "age", *TASKS):
+            unequal = both[both[column] != both[f"{column}_known"]]
+            if len(unequal):
+                face = unequal.iloc[0]
                 _refuse(
-                    f"{column} of face {predicted['file'].iloc[row]!r} is "
-                    f"{predicted[column].iloc[row]} ({int(unequal.sum())} such faces)",
-                    f"{known[column].iloc[row]}, as the data set has it",
+                    f"{column} of face {face['file']!r} is {face[column]} "
+                    f"({len(unequal)} such faces)",
+                    f"{face[f'{column}_known']}, as the data set has it",
                     source,
                 )
-
-
-MISTAKES_PER_TASK: Final = 50
-
-
-def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
-    """List the most confident mistakes per task, surest first.
-
-    Returns task, file, truth, predicted (class names), probability of the predicted class and of
-    the label, in [0, 1]. Only test faces; at most MISTAKES_PER_TASK per task.
-    """
-    test = predictions[predictions["part"] == "test"]
-    tables = []
-    for task in predicted_tasks(predictions):
-        wrong = test[test[f"{task}_pred"] != test[task]]
-        names = np.array(CLASS_NAMES[task])
-        probabilities = wrong[probability_columns(task)].to_numpy()
-        rows = np.arange(len(wrong))
-        truth, predicted = wrong[task].to_numpy(), wrong[f"{task}_pred"].to_numpy()
-        table = pd.DataFrame(
-            {
-                "task": task,
-                "file": wrong["file"].to_numpy(),
-                "truth": names[truth],
-                "predicted": names[predicted],
-                "probability": probabilities[rows, predicted],
-                "probability_of_label": probabilities[rows, truth],
-            }
-        )
-        surest = table.sort_values(["probability", "file"], ascending=[False, True])
-        tables.append(surest.head(MISTAKES_PER_TASK))
-    return pd.concat(tables, ignore_index=True)

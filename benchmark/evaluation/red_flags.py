@@ -1,4 +1,4 @@
-"""Results too good to be true on UTKFace: stopped until somebody has looked, with what was checked.
+"""Results too good to be true on UTKFace: not ranked until somebody has looked for a leak.
 
 A red flag is no proof of a leak. It says that better was not seen anywhere without one: the row
 stays, is not ranked, and shows which checks for leaks were run and what they found. Once a person
@@ -35,22 +35,18 @@ UTKFACE_SPLIT_DIGESTS: Final = (
 CHECKS_FILE: Final = "leak_checks.json"
 ACKNOWLEDGED_FILE: Final = "acknowledged.json"
 
-CHECK_TITLES: Final = {"sha256": "sha256", "cluster": "cluster", "file": "file name"}
-
 
 @dataclass(frozen=True)
 class RedFlag:
-    """A task read better than can be believed."""
+    """A task predicted better than can be believed."""
 
     task: TaskName
     accuracy: float
     above: float
 
     def __str__(self) -> str:
-        return (
-            f"{TASK_TITLES[self.task]} {100 * self.accuracy:.1f} % is above "
-            f"{100 * self.above:.0f} %"
-        )
+        title, limit = TASK_TITLES[self.task], 100 * self.above
+        return f"{title} {100 * self.accuracy:.1f} % is above {limit:.0f} %"
 
 
 @dataclass(frozen=True)
@@ -65,53 +61,62 @@ class LeakCheck:
 
     def __str__(self) -> str:
         example = f" ({self.example})" if self.example else ""
-        return f"{CHECK_TITLES.get(self.by, self.by)}: {self.found or 'none'}{example}"
+        return f"{'file name' if self.by == 'file' else self.by}: {self.found or 'none'}{example}"
 
 
 @dataclass(frozen=True)
-class Acknowledgement:
-    """Somebody has looked at a red flag and says why the result stands."""
+class FlagState:
+    """A run's red flags, what was checked for leaks, and when and why somebody acknowledged it."""
 
-    when: str
-    why: str
+    flags: tuple[RedFlag, ...] = ()
+    checks: tuple[LeakCheck, ...] = ()
+    acknowledged: tuple[str, str] | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the result must not be ranked yet."""
+        return bool(self.flags) and self.acknowledged is None
+
+
+def flag_state(record: RunRecord) -> FlagState:
+    """Read from a finished run's files whether it is too good to be true, and what was done."""
+    flags = red_flags(record.about, record.metrics)
+    if not flags:
+        return FlagState()
+    seen = _read(record, ACKNOWLEDGED_FILE, {"when", "why", "predictions_sha256"})
+    if seen.get("predictions_sha256") != record.predictions_sha256:
+        return FlagState(flags, read_leak_checks(record))
+    return FlagState(flags, read_leak_checks(record), (str(seen["when"]), str(seen["why"])))
 
 
 def red_flags(about: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[RedFlag, ...]:
-    """Find the tasks of a run that are read better than can be believed.
+    """Find the tasks of a run that are predicted better than can be believed.
 
-    about: `experiment.json`. Only runs that were tested on all people of the leak-free UTKFace, or
-    of a fold of it, can raise a flag: drawn faces and other data sets have no such limits, a subset
-    of the people may be easier, and a run on a split that leaks on purpose is marked LEAKY already.
-    UTKFace is known by its name or by the digest of its split.
+    about: `experiment.json`. Only runs that were tested on the whole leak-free UTKFace, or a fold
+    of it, can raise a flag: synthetic faces and other data sets have no such limits, a subset may
+    be easier, and a run on a split that leaks on purpose is marked LEAKY already. UTKFace is known
+    by its name or by the digest of its split.
     """
-    if not _on_whole_utkface(about):
-        return ()
-    accuracies = {task: metrics.get(f"test/{task}/accuracy") for task in RED_FLAG_ABOVE}
-    return tuple(
-        RedFlag(task, accuracy, RED_FLAG_ABOVE[task])
-        for task, accuracy in accuracies.items()
-        if accuracy is not None and accuracy > RED_FLAG_ABOVE[task]
-    )
-
-
-def _on_whole_utkface(about: Mapping[str, Any]) -> bool:
-    dataset, definition = about["dataset"], about["experiment"]
+    dataset = about["dataset"]
     is_utkface = (
         UTKFACE_NAME in str(dataset["name"]).lower()
         or dataset["split_digest"] in UTKFACE_SPLIT_DIGESTS
     )
-    leaky = bool(about["leaky"])
-    return is_utkface and not dataset["drawn"] and not leaky and not definition.get("subset")
+    if not is_utkface or dataset["drawn"] or about["leaky"] or about["experiment"].get("subset"):
+        return ()
+    accuracies = {task: metrics.get(f"test/{task}/accuracy", 0.0) for task in RED_FLAG_ABOVE}
+    return tuple(
+        RedFlag(task, accuracy, RED_FLAG_ABOVE[task])
+        for task, accuracy in accuracies.items()
+        if accuracy > RED_FLAG_ABOVE[task]
+    )
 
 
 def leak_checks(table: "pd.DataFrame", parts: Mapping[PartName, Rows]) -> tuple[LeakCheck, ...]:
     """Look for pictures that two parts share: by sha256, by cluster and by file name."""
     found = overlaps(table, parts)
-    checks = []
-    for column in IDENTITY_COLUMNS:
-        ours = [overlap for overlap in found if overlap.column == column]
-        checks.append(LeakCheck(column, len(ours), str(ours[0]) if ours else ""))
-    return tuple(checks)
+    by_column = {c: [str(item) for item in found if item.column == c] for c in IDENTITY_COLUMNS}
+    return tuple(LeakCheck(c, len(of), "".join(of[:1])) for c, of in by_column.items())
 
 
 def write_leak_checks(record: RunRecord, checks: Sequence[LeakCheck]) -> None:
@@ -122,8 +127,8 @@ def write_leak_checks(record: RunRecord, checks: Sequence[LeakCheck]) -> None:
 
 def read_leak_checks(record: RunRecord) -> tuple[LeakCheck, ...]:
     """Give the checks that were run for a run; empty where none are stored."""
-    content = _read(record, CHECKS_FILE)
-    return tuple(LeakCheck(**check) for check in content["checks"]) if content else ()
+    content = _read(record, CHECKS_FILE, {"checks"})
+    return tuple(LeakCheck(**check) for check in content.get("checks", ()))
 
 
 def acknowledge(record: RunRecord, why: str, when: str) -> None:
@@ -132,14 +137,12 @@ def acknowledge(record: RunRecord, why: str, when: str) -> None:
     Bound to the very predictions: a run that is made again must be looked at again.
     """
     name = record.identity[:12]
-    flags = red_flags(record.about, record.metrics)
+    flags, checks = red_flags(record.about, record.metrics), read_leak_checks(record)
     if not flags:
-        limits = ", ".join(
-            f"{TASK_TITLES[task]} {100 * limit:.0f} %" for task, limit in RED_FLAG_ABOVE.items()
-        )
+        limits = (f"{TASK_TITLES[t]} {100 * limit:.0f} %" for t, limit in RED_FLAG_ABOVE.items())
         raise RunError(
             f"run {name} raises no red flag",
-            allowed=f"runs on the whole leak-free test of UTKFace above {limits}",
+            allowed=f"runs on the whole leak-free test of UTKFace above {', '.join(limits)}",
         )
     if not why.strip():
         raise RunError(
@@ -147,10 +150,10 @@ def acknowledge(record: RunRecord, why: str, when: str) -> None:
             allowed="a sentence on what was checked and why the result stands",
             fix="Add --why REASON",
         )
-    leaks = [check for check in read_leak_checks(record) if check.found]
+    leaks = [check for check in checks if check.found]
     if leaks:
         raise RunError(
-            f"run {name} leaks, which no acknowledgement mends: {leaks[0]}",
+            f"run {name} leaks, which no acknowledgement fixes: {leaks[0]}",
             fix="Remove the run's folder and run the experiment on a split without overlap",
         )
     content = {
@@ -159,27 +162,18 @@ def acknowledge(record: RunRecord, why: str, when: str) -> None:
         "why": " ".join(why.split()),
         "predictions_sha256": record.predictions_sha256,
         "red_flags": [asdict(flag) for flag in flags],
-        "checks": [asdict(check) for check in read_leak_checks(record)],
+        "checks": [asdict(check) for check in checks],
     }
     write_json(record.folder / ACKNOWLEDGED_FILE, content)
 
 
-def acknowledgement(record: RunRecord) -> Acknowledgement | None:
-    """Give who has looked at this very result, when and why; None where nobody has."""
-    content = _read(record, ACKNOWLEDGED_FILE)
-    if not content or content["predictions_sha256"] != record.predictions_sha256:
-        return None
-    return Acknowledgement(str(content["when"]), str(content["why"]))
-
-
-def _read(record: RunRecord, name: str) -> dict[str, Any] | None:
-    """Read a file of ours; None where it is not there. A damaged one raises RunError."""
+def _read(record: RunRecord, name: str, keys: set[str]) -> dict[str, Any]:
+    """Read a file of ours; empty where it is not there. A damaged one raises RunError."""
     path = record.folder / name
     if not path.is_file():
-        return None
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        keys = {"checks"} if name == CHECKS_FILE else {"when", "why", "predictions_sha256"}
         if content["schema"] != SCHEMA or not keys <= content.keys():
             raise ValueError("another schema")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -192,28 +186,6 @@ def _read(record: RunRecord, name: str) -> dict[str, Any] | None:
     return dict(content)
 
 
-@dataclass(frozen=True)
-class FlagState:
-    """Where a run stands: its red flags, what was checked, and whether somebody has looked."""
-
-    flags: tuple[RedFlag, ...]
-    checks: tuple[LeakCheck, ...]
-    acknowledged: Acknowledgement | None
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the result must not be ranked yet."""
-        return bool(self.flags) and self.acknowledged is None
-
-
-def flag_state(record: RunRecord) -> FlagState:
-    """Judge a finished run from its stored files."""
-    flags = red_flags(record.about, record.metrics)
-    if not flags:
-        return FlagState((), (), None)
-    return FlagState(flags, read_leak_checks(record), acknowledgement(record))
-
-
 def warning(states: Mapping[str, FlagState], name: str) -> str:
     """Say what stands beside a flagged result wherever it is shown; empty where none is flagged.
 
@@ -223,31 +195,23 @@ def warning(states: Mapping[str, FlagState], name: str) -> str:
     flagged = {run: state for run, state in states.items() if state.flags}
     if not flagged:
         return ""
-    several = len(states) > 1
     flags = "; ".join(
-        " and ".join(map(str, state.flags)) + (f" (run {run})" if several else "")
+        " and ".join(map(str, state.flags)) + (f" (run {run})" if len(states) > 1 else "")
         for run, state in flagged.items()
     )
-    looked = _what_was_checked(flagged)
+    unchecked = [run for run, state in flagged.items() if not state.checks]
+    checks = dict.fromkeys("; ".join(map(str, state.checks)) for state in flagged.values())
+    checked = f"Pictures shared between parts, by {' / '.join(checks)}"
+    if unchecked:
+        checked = (
+            f"No check for overlap is stored with run {', '.join(unchecked)}; `facebench runs "
+            "rescore` makes them where the data set is available"
+        )
     if any(state.stopped for state in flagged.values()):
         return (
-            f"LEAK WARNING, not ranked: {flags}; no leak-free result is known to be. {looked}. "
+            f"LEAK WARNING, not ranked: {flags}; no leak-free result is known to be. {checked}. "
             f"`facebench leaderboard --acknowledge {name} --why REASON` ranks it"
         )
-    reasons = dict.fromkeys(
-        f"acknowledged on {seen.when[:10]}: {seen.why}"
-        for state in flagged.values()
-        if (seen := state.acknowledged) is not None
-    )
-    return f"RED FLAG, {'; '.join(reasons)}. {flags}. {looked}"
-
-
-def _what_was_checked(flagged: Mapping[str, FlagState]) -> str:
-    unchecked = [run for run, state in flagged.items() if not state.checks]
-    if unchecked:
-        return (
-            f"No check for overlap is stored with run {', '.join(unchecked)}; `facebench runs "
-            "rescore` makes them where the data set is at hand"
-        )
-    found = dict.fromkeys("; ".join(map(str, state.checks)) for state in flagged.values())
-    return f"Pictures shared between parts, by {' / '.join(found)}"
+    seen = [state.acknowledged for state in flagged.values() if state.acknowledged]
+    reasons = dict.fromkeys(f"acknowledged on {when[:10]}: {why}" for when, why in seen)
+    return f"RED FLAG, {'; '.join(reasons)}. {flags}. {checked}"

@@ -1,7 +1,7 @@
-"""Label suspects: the test faces whose stated label a network contradicts most surely.
+"""Faces to look at: the most confident errors, and possible label errors.
 
-The labels may be right and the network wrong; nothing is ever relabelled. The list tells where to
-look. What the pictures look like is for benchmark.evaluation.figures.
+The labels may be right and the network wrong; nothing is ever relabelled. The tables tell where to
+look. What the faces look like is for benchmark.evaluation.figures.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,12 @@ import pandas as pd
 from benchmark.data.table import with_empty_cells
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predicted_tasks, probability_columns
-from benchmark.tasks import CLASS_NAMES, TaskName, n_classes
+from benchmark.tasks import CLASS_NAMES, TaskName
 
+MISTAKE_COLUMNS: Final = (
+    *("task", "file", "truth", "predicted", "probability", "probability_of_label"),
+)
+MISTAKES_PER_TASK: Final = 50
 SUSPECT_COLUMNS: Final = (
     *("task", "rank", "file", "cluster", "age", "label", "contradicted_by"),
     *("probability_of_label", "probability", "margin"),
@@ -28,55 +32,67 @@ CAUTION: Final = (
 )
 
 
+def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
+    """List the most confident errors on test faces, at most MISTAKES_PER_TASK per task.
+
+    Returns MISTAKE_COLUMNS: class names, and the probabilities of the predicted class and of the
+    label, in [0, 1].
+    """
+    tables = []
+    for task in predicted_tasks(predictions):
+        table = _test_faces(predictions, task)
+        wrong = table[table["truth"] != table["predicted"]]
+        surest = wrong.sort_values(["probability", "file"], ascending=[False, True])
+        tables.append(surest.head(MISTAKES_PER_TASK))
+    return pd.concat(tables, ignore_index=True)[list(MISTAKE_COLUMNS)]
+
+
 def label_suspects(predictions: pd.DataFrame) -> pd.DataFrame:
-    """List the faces of the test part whose label is contradicted most surely, per task.
+    """List the test faces whose label is contradicted most surely, per task.
 
     Returns SUSPECT_COLUMNS, widest margin first, at most SUSPECTS_PER_TASK per task. label and
     contradicted_by are class names, age the stated years: a label a year from an edge is no news.
     margin is the probability of the contradicting class less that of the label, in [0, 1].
 
-    A face is listed when it is read as another class than its label's with at least the mean
+    A face is listed when another class than its label is predicted with at least the mean
     probability that faces labelled as that class have of it: sure by the network's own measure,
     whatever its calibration. Source: C. Northcutt, L. Jiang, I. Chuang, "Confident Learning", JAIR
     70 (2021), section 3.1. The network must not have been trained on these faces.
     """
-    test = predictions[predictions["part"] == "test"]
-    tables = [_of_task(test, task) for task in predicted_tasks(predictions)]
-    return pd.concat(tables, ignore_index=True)
+    tables = []
+    for task in predicted_tasks(predictions):
+        table = _test_faces(predictions, task)
+        # A class that nobody is labelled with has no usual probability, and contradicts nothing.
+        usual = table.groupby("truth")["probability_of_label"].mean()
+        sure = table["probability"] >= table["predicted"].map(usual).astype(float)
+        suspects = table[sure & (table["truth"] != table["predicted"])].assign(
+            margin=lambda rows: rows["probability"] - rows["probability_of_label"]
+        )
+        suspects = suspects.sort_values(["margin", "file"], ascending=[False, True])
+        suspects = suspects.head(SUSPECTS_PER_TASK)
+        tables.append(suspects.assign(rank=np.arange(1, len(suspects) + 1)))
+    names = {"truth": "label", "predicted": "contradicted_by"}
+    joined = with_empty_cells(pd.concat(tables, ignore_index=True)).rename(columns=names)
+    return joined[list(SUSPECT_COLUMNS)]
 
 
-def _of_task(test: pd.DataFrame, task: TaskName) -> pd.DataFrame:
-    names = np.array(CLASS_NAMES[task])
+def _test_faces(predictions: pd.DataFrame, task: TaskName) -> pd.DataFrame:
+    """Give each test face's class names and the probabilities of the predicted and true class."""
+    test = predictions[predictions["part"] == "test"].reset_index(drop=True)
+    names, rows = np.array(CLASS_NAMES[task]), np.arange(len(test))
     probabilities = test[probability_columns(task)].to_numpy()
-    label, read = test[task].to_numpy(), test[f"{task}_pred"].to_numpy()
-    rows = np.arange(len(test))
-    # A class that nobody is labelled with has no measure of sureness: nothing is sure of it.
-    usual = np.full(n_classes(task), np.inf)
-    for wanted in np.unique(label):
-        usual[wanted] = probabilities[label == wanted, wanted].mean()
-    of_read, of_label = probabilities[rows, read], probabilities[rows, label]
-    sure = (read != label) & (of_read >= usual[read])
-    table = pd.DataFrame(
-        {
-            "task": task,
-            "rank": 0,
-            "file": test["file"].to_numpy(),
-            "cluster": test["cluster"].to_numpy(),
-            "age": with_empty_cells(test)["age"].to_numpy(),
-            "label": names[label],
-            "contradicted_by": names[read],
-            "probability_of_label": of_label,
-            "probability": of_read,
-            "margin": of_read - of_label,
-        }
-    )[sure]
-    surest: pd.DataFrame = table.sort_values(["margin", "file"], ascending=[False, True])
-    surest = surest.head(SUSPECTS_PER_TASK)
-    return surest.assign(rank=np.arange(1, len(surest) + 1))
+    truth, predicted = test[task].to_numpy(), test[f"{task}_pred"].to_numpy()
+    return test.assign(
+        task=task,
+        truth=names[truth],
+        predicted=names[predicted],
+        probability=probabilities[rows, predicted],
+        probability_of_label=probabilities[rows, truth],
+    )
 
 
 def out_of_fold(folds: Mapping[int, pd.DataFrame], n_faces: int | None = None) -> pd.DataFrame:
-    """Join the test parts of the five folds: each face read once, by a network that never saw it.
+    """Join the test parts of the five folds: each face once, by a network that never saw it.
 
     folds: predictions tables by fold, as read_predictions gives them. n_faces: how many faces have
     a place in the split, to be sure that none is missing. Raises RunError where a fold is missing,
@@ -88,12 +104,9 @@ def out_of_fold(folds: Mapping[int, pd.DataFrame], n_faces: int | None = None) -
             allowed=f"the {N_FOLDS} folds of one experiment, 0 to {N_FOLDS - 1}",
             fix="Run the experiments of the missing folds first",
         )
-    tasks = {predicted_tasks(table) for table in folds.values()}
-    if len(tasks) > 1:
+    if len({predicted_tasks(table) for table in folds.values()}) > 1:
         raise RunError("the folds predict different tasks", allowed="folds of one experiment")
-    joined = pd.concat(
-        [table[table["part"] == "test"] for _, table in sorted(folds.items())], ignore_index=True
-    )
+    joined = pd.concat([folds[fold].query("part == 'test'") for fold in sorted(folds)])
     twice = joined["file"].duplicated()
     if twice.any():
         raise RunError(

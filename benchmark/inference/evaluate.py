@@ -22,7 +22,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.labelled import gaps, unmapped
 from benchmark.data.splits import Rows
 from benchmark.errors import DataError, RunError
-from benchmark.evaluation.artifacts import write_test_tables
+from benchmark.evaluation.artifacts import parts_of_run, write_test_tables
 from benchmark.evaluation.figures import Caption, write_test_figures
 from benchmark.evaluation.intervals import wilson
 from benchmark.evaluation.metrics import Scores, score
@@ -33,7 +33,6 @@ from benchmark.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from benchmark.evaluation.rescoring import parts_of_run
 from benchmark.evaluation.suspects import label_suspects
 from benchmark.files import sha256_of, write_json, write_text
 from benchmark.inference.load import Trained, load_trained

@@ -22,8 +22,9 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.table import Pixels
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.figures import BY_TITLES
-from benchmark.evaluation.predictions import mistakes, read_predictions
-from benchmark.evaluation.subgroups import EQUALIZED_ODDS, By, gap_table, subgroup_table
+from benchmark.evaluation.predictions import read_predictions
+from benchmark.evaluation.subgroups import EQUALIZED_ODDS, By, gap_table
+from benchmark.evaluation.suspects import mistakes
 from benchmark.reporting.answer import Answer, Sentence, heat_map, suite_command, unanswered
 from benchmark.reporting.evidence import (
     Column,
@@ -215,10 +216,8 @@ def _gaps(evidence: Evidence, network: Network) -> _Gaps:
     tables = []
     for index in range(len(network.runs)):
         one = answers.of_run(index)
-        predicted = {task: one.predicted[task][0] for task in network.tasks}
-        groups = subgroup_table(one.faces, predicted)
         right = {task: one.right(task)[0] for task in network.tasks}
-        tables.append(gap_table(groups, one.faces, right, divisions))
+        tables.append(gap_table(one.faces, right, divisions))
     rows = []
     for place in range(len(tables[0])):
         first = tables[0].iloc[place]

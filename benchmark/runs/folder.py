@@ -16,7 +16,7 @@ from benchmark.data.replays import exposure, replayed_parts
 from benchmark.data.splits import PartName, Rows, check_no_overlap, parts_of
 from benchmark.data.subsets import labelled_parts, subset_parts
 from benchmark.errors import BenchmarkError, RunError
-from benchmark.evaluation.artifacts import AtHand, sealed, write_artifacts
+from benchmark.evaluation.artifacts import RunFaces, with_checksums, write_artifacts
 from benchmark.evaluation.predictions import predictions_table, write_predictions
 from benchmark.files import write_json, write_text
 from benchmark.models.network import Network
@@ -171,8 +171,8 @@ def finish(plan: Plan, trained: Trained, parts: Parts, settings: Settings) -> No
         "cost/trainable_parameters": record.about["parameters"]["trainable"],
         "cost/gmacs": record.about["multiply_adds"] / 1e9,
     }
-    at_hand = AtHand(plan.faces, parts.own)
-    write_artifacts(record, costs, selected_epoch=trained.selected_epoch, at_hand=at_hand)
+    run_faces = RunFaces(plan.faces, parts.own)
+    write_artifacts(record, costs, selected_epoch=trained.selected_epoch, run_faces=run_faces)
     done = {
         "schema": SCHEMA,
         "identity": plan.identity,
@@ -184,7 +184,7 @@ def finish(plan: Plan, trained: Trained, parts: Parts, settings: Settings) -> No
         "peak_memory_mib": costs["cost/peak_memory_mib"],
         "test_was_read": reads_test(plan, settings),
     }
-    write_json(plan.folder / "done.json", sealed(plan.folder, done))
+    write_json(plan.folder / "done.json", with_checksums(plan.folder, done))
     (plan.folder / "checkpoint.pt").unlink(missing_ok=True)
     settings.mirror(RunRecord(plan.folder))
 

@@ -15,7 +15,7 @@ import torch
 from benchmark.data.batches import FaceBatches
 from benchmark.data.splits import PartName, Rows
 from benchmark.errors import BenchmarkError, RunError, WeightsError
-from benchmark.evaluation.artifacts import broken_seals, scores_are_sealed
+from benchmark.evaluation.artifacts import COST, changed_files, faces_of, scores_unchanged
 from benchmark.evaluation.metrics import SCORING_VERSION, score
 from benchmark.evaluation.predictions import (
     PARTS,
@@ -25,7 +25,6 @@ from benchmark.evaluation.predictions import (
     probability_columns,
     read_predictions,
 )
-from benchmark.evaluation.rescoring import COST, faces_of
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json
 from benchmark.identity import Ingredients, identity_of
@@ -90,7 +89,7 @@ def _answered(what: str, ask: Callable[[RunRecord], Finding], record: RunRecord)
 
 
 def _files(record: RunRecord) -> Finding:
-    changed = broken_seals(record)
+    changed = changed_files(record)
     if changed is None:
         return Finding(
             "files", "not checked", "done.json has no list of digests: of an older facebench"
@@ -142,7 +141,7 @@ def _metrics(record: RunRecord) -> Finding:
     if wrong:
         shown = ", ".join(f"{name} {_both(name, stored, scores.metrics)}" for name in wrong[:3])
         return Finding("metrics", "differs", f"{len(wrong)} of {len(stored)}: {shown}")
-    if scores_are_sealed(record) is False:
+    if scores_unchanged(record) is False:
         return Finding(
             "metrics", "differs", "metrics.json was changed since it was written: a cost, an "
             "answer or a last digit; `facebench runs rescore --again` makes it anew",
@@ -186,14 +185,14 @@ def _predictions(record: RunRecord, prepared: tuple["FaceSet", ...]) -> Finding:
     path = record.folder / MODEL_FILE
     if not path.is_file():
         return Finding("predictions", "not checked", f"the run kept no {path.name}")
-    at_hand = faces_of(record, prepared)
-    if at_hand is None:
+    run_faces = faces_of(record, prepared)
+    if run_faces is None:
         name = record.about["dataset"]["name"]
         return Finding(
             "predictions", "not checked", f"the faces of data set {name!r} are not prepared here"
         )
     stored = read_predictions(record.predictions_path)
-    again = _said_again(record, path, at_hand.faces, at_hand.parts, stored)
+    again = _said_again(record, path, run_faces.faces, run_faces.parts, stored)
     return _compared(stored, again)
 
 

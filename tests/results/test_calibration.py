@@ -14,9 +14,8 @@ from benchmark.evaluation.calibration import (
     Confidence,
     brier_losses,
     calibrate,
-    calibration_error,
-    error_by_chance,
     error_interval,
+    errors_by_chance,
     fit_temperature,
     log_losses,
     subgroup_errors,
@@ -32,14 +31,14 @@ def test_calibration_error_by_hand() -> None:
     # (13/15, 14/15]: |0.5 - 0.9| = 0.4 for 2 of 4 faces; 0.6 is the upper edge of (8/15, 9/15],
     # included: |1 - 0.6| = 0.4 for 2 of 4. Together 0.4.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
-    assert calibration_error(probabilities, np.array([0, 1, 0, 1])) == pytest.approx(0.4)
+    assert Confidence.of(probabilities, np.array([0, 1, 0, 1])).error() == pytest.approx(0.4)
 
 
 def test_calibration_bins_are_closed_on_the_right() -> None:
     # 0.6 and 0.61 fall apart: 0.5 * |0 - 0.6| + 0.5 * |1 - 0.61| = 0.495. Together they would
     # give |0.5 - 0.605| = 0.105.
     probabilities = np.array([[0.6, 0.4], [0.61, 0.39]])
-    assert calibration_error(probabilities, np.array([1, 0])) == pytest.approx(0.495)
+    assert Confidence.of(probabilities, np.array([1, 0])).error() == pytest.approx(0.495)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -54,7 +53,7 @@ def test_the_error_equals_that_of_torchmetrics(seed: int) -> None:
         n_bins=CALIBRATION_BINS, norm="l1",
     )  # fmt: skip
     # They sum in single precision.
-    assert calibration_error(probabilities, truth) == pytest.approx(float(expected), abs=1e-6)
+    assert Confidence.of(probabilities, truth).error() == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_the_reliability_table_by_hand() -> None:
@@ -77,7 +76,7 @@ def test_the_temperature_by_hand() -> None:
     temperature = fit_temperature(probabilities, truth)
     assert temperature == pytest.approx(2.0, abs=1e-4)
     np.testing.assert_allclose(tempered(probabilities, temperature)[0], [0.75, 0.25], atol=1e-4)
-    assert calibration_error(tempered(probabilities, temperature), truth) < 1e-4
+    assert Confidence.of(tempered(probabilities, temperature), truth).error() < 1e-4
 
 
 def test_a_temperature_changes_no_answer_and_one_changes_nothing() -> None:
@@ -124,7 +123,7 @@ def test_without_validation_nothing_is_tempered() -> None:
 def test_the_error_that_chance_gives_by_hand() -> None:
     # One face at 0.6: right in 60 % of draws (|1 - 0.6| = 0.4), wrong in 40 % (0.6): 0.48.
     one = Confidence(np.array([0.6]), np.array([1.0]))
-    assert error_by_chance(one) == pytest.approx(0.48, abs=0.01)
+    assert errors_by_chance(one, np.ones((1, 1), dtype=bool))[0] == pytest.approx(0.48, abs=0.01)
 
 
 def simulated(
@@ -208,6 +207,8 @@ def test_the_error_of_a_subgroup_is_that_of_its_faces_alone() -> None:
     assert women["n"] == n_women
     assert women["ece"] == pytest.approx(ours.error())
     assert women["low"] < women["ece"] < women["high"]
-    assert women["chance"] == pytest.approx(error_by_chance(ours), abs=0.002)
+    assert women["chance"] == pytest.approx(
+        errors_by_chance(ours, np.ones((n_women, 1), dtype=bool))[0], abs=0.002
+    )
     alone = error_interval(ours, np.arange(n_women))
     assert [women["low"], women["high"]] == pytest.approx(alone, abs=0.015)

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from benchmark.errors import RunError
+from benchmark.evaluation.artifacts import rescore
 from benchmark.evaluation.metrics import errors_in_years
 from benchmark.evaluation.predictions import write_predictions
-from benchmark.evaluation.rescoring import rescore
 from benchmark.record import RunRecord
 from benchmark.reporting.card import Origin, model_card
 from benchmark.runs.notes import page

@@ -29,7 +29,6 @@ from benchmark.evaluation.subgroups import (
     group_codes,
     rate_table,
     shuffled_faces,
-    subgroup_table,
 )
 from benchmark.tasks import CLASS_NAMES, TASKS
 from tests.results.conftest import made_up_predictions
@@ -46,9 +45,7 @@ def faces_of(
 def gaps_of(faces: pd.DataFrame, right: npt.ArrayLike) -> pd.DataFrame:
     """Score the age group of faces that are read rightly or not; index by division."""
     answers = np.asarray(right, dtype=bool)
-    predicted = np.where(answers, faces["age_group"], 0)
-    subgroups = subgroup_table(faces, {"age_group": predicted})
-    return gap_table(subgroups, faces, {"age_group": answers}).set_index("by")
+    return gap_table(faces, {"age_group": answers}).set_index("by")
 
 
 def test_worst_best_gap_and_ratio_by_hand() -> None:
@@ -78,9 +75,8 @@ def test_worst_best_gap_and_ratio_equal_fairlearn(by: By) -> None:
     table = made_up_predictions({"age_group": 1.2}, n=4_000, seed=3)
     test = table[table["part"] == "test"].reset_index(drop=True)
     predicted = test["age_group_pred"].to_numpy()
-    subgroups = subgroup_table(test, {"age_group": predicted})
     right = {"age_group": predicted == test["age_group"].to_numpy()}
-    gaps = gap_table(subgroups, test, right).set_index("by")
+    gaps = gap_table(test, right).set_index("by")
     theirs = MetricFrame(
         metrics=accuracy_score,
         y_true=test["age_group"],
@@ -152,7 +148,7 @@ def test_p_values_are_corrected_over_the_table_as_holm_does() -> None:
     test = table[table["part"] == "test"].reset_index(drop=True)
     predicted = {task: test[f"{task}_pred"].to_numpy() for task in ("age_group", "gender")}
     right = {task: values == test[task].to_numpy() for task, values in predicted.items()}
-    gaps = gap_table(subgroup_table(test, predicted), test, right)
+    gaps = gap_table(test, right)
     # Holm: the k-th smallest of m is multiplied by m - k + 1, and none may be below one before it.
     p = gaps["p"].sort_values()
     by_hand = np.minimum(np.maximum.accumulate(p * np.arange(len(p), 0, -1)), 1)
@@ -181,11 +177,7 @@ def simulate(name: str, *, clustered: bool, repeats: int = 200) -> pd.DataFrame:
     readings = {
         f"reading {index}": random.random(600)[pictures] < rates[groups] for index in range(repeats)
     }
-    tables = [
-        subgroup_table(faces, {"age_group": np.where(right, 2, 0)}).assign(task=reading)
-        for reading, right in readings.items()
-    ]
-    gaps = gap_table(pd.concat(tables), faces, readings, ["gender_race"])  # type: ignore[arg-type]
+    gaps = gap_table(faces, readings, ["gender_race"])  # type: ignore[arg-type]
     truths = {"gap": np.ptp(rates), "worst": rates.min(), "ratio": rates.min() / rates.max()}
     for row in gaps.to_dict("records"):
         held = {

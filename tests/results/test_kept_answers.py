@@ -10,8 +10,8 @@ import pytest
 from benchmark.comparison.rows import experiment_row, read_run
 from benchmark.errors import RunError
 from benchmark.evaluation.answers import kept, read_answers, right_answers
+from benchmark.evaluation.artifacts import rescore
 from benchmark.evaluation.predictions import read_predictions
-from benchmark.evaluation.rescoring import rescore
 from benchmark.files import write_json
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from benchmark.evaluation.predictions import mistakes
+from benchmark.evaluation.suspects import mistakes
 
 
 def test_mistakes_are_listed_surest_first_with_both_probabilities() -> None:

@@ -11,10 +11,16 @@ import pytest
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import parts_of
 from benchmark.errors import RunError
-from benchmark.evaluation.artifacts import AtHand, is_scored
+from benchmark.evaluation.artifacts import (
+    RunFaces,
+    costs_of,
+    faces_of,
+    is_scored,
+    parts_of_run,
+    rescore,
+)
 from benchmark.evaluation.metrics import SCORING_VERSION, score
 from benchmark.evaluation.predictions import predictions_table, read_predictions
-from benchmark.evaluation.rescoring import costs_of, faces_of, parts_of_run, rescore
 from benchmark.experiment.definition import Experiment
 from benchmark.files import claimed, write_json
 from benchmark.record import RunRecord
@@ -263,9 +269,9 @@ def test_a_specialist_s_parts_are_those_of_its_subset(drawn_faces: FaceSet) -> N
 
 
 def test_pictures_are_those_of_the_files_asked_for(drawn_faces: FaceSet) -> None:
-    at_hand = AtHand(drawn_faces, parts_of(drawn_faces))
+    run_faces = RunFaces(drawn_faces, parts_of(drawn_faces))
     files = drawn_faces.table["file"].tolist()
-    shown = at_hand.pictures()([files[5], files[2]])
+    shown = run_faces.pictures([files[5], files[2]])
     np.testing.assert_array_equal(shown, drawn_faces.pixels()[[5, 2]])
 
 

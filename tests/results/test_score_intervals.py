@@ -7,10 +7,9 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from benchmark.evaluation import intervals
-from benchmark.evaluation.intervals import cluster_bootstrap, percentiles, wilson
-from benchmark.evaluation.metrics import score
+from benchmark.evaluation.intervals import cluster_bootstrap, percentiles, spread, wilson
+from benchmark.evaluation.metrics import BOOTSTRAP, WILSON, resampled_confusion, score
 from benchmark.evaluation.predictions import predictions_table
-from benchmark.evaluation.score_intervals import BOOTSTRAP, WILSON, ResampledRun, spread
 from benchmark.tasks import TASKS
 from tests.results.conftest import certain, made_up_faces, made_up_predictions
 
@@ -158,9 +157,9 @@ def test_bootstrap_intervals_hold_the_truth_at_the_stated_rate(clustered: bool) 
         table = pd.DataFrame(
             {"cluster": clusters, "age_group": cells // 5, "age_group_pred": cells % 5}
         )
-        run = ResampledRun(table, ["age_group"])
+        again = resampled_confusion(table, "age_group")
         for index, number in enumerate(NUMBERS):
-            low, high = percentiles(number(run.counts["age_group"]))
+            low, high = percentiles(number(again))
             held[index] += low <= number(shares) <= high
     rates = held / 400
     assert (rates >= 0.92).all()
