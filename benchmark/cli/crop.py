@@ -1,33 +1,21 @@
-"""`facebench data crop`: from photographs to faces that the benchmark can read."""
+"""`facebench data crop`: from photographs to faces that the benchmark can read.
 
-from collections.abc import Sequence
+The options of finding and cutting faces are here for `predict`, too.
+"""
+
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.crop_options import (
-    DEFAULT_MARGIN,
-    DEFAULT_PX,
-    DEFAULT_THRESHOLD,
-    Border,
-    BorderFillOption,
-    DetectorModel,
-    DetectorName,
-    Faces,
-    FitOption,
-    Margin,
-    Threshold,
-    crop_options,
-    detector_choice,
-)
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, Quiet, WeightsDir
-from benchmark.cli.output import Answer, ExitCode, out, progress_bar, say_error, speaking
+from benchmark.cli.output import ExitCode, out, say_error, speaking, watching
 from benchmark.errors import DataError
 
 if TYPE_CHECKING:
+    from benchmark.data.crop import CropOptions, DetectorChoice
     from benchmark.data.crop_folder import CropReport
 
 EXAMPLES = """
@@ -42,6 +30,71 @@ Examples:
 
 SHOWN = 10
 """Pictures without a crop that are listed on the screen; crops.csv has them all."""
+
+# As benchmark.data.crop has them; here so that --help loads no picture library.
+DEFAULT_MARGIN = 0.2
+DEFAULT_THRESHOLD = 0.7
+DEFAULT_PX = 100
+Fit = Literal["stretch", "square"]
+Choice = Literal["largest", "central", "all"]
+BorderFill = Literal["replicate", "blur", "black"]
+
+Margin = Annotated[
+    float, typer.Option(help="Share of the box's width and height added on each side.")
+]
+FitOption = Annotated[
+    Fit,
+    typer.Option(
+        "--fit", help="Stretch the box to a square, as the study did, or widen it to one."
+    ),
+]
+Faces = Annotated[Choice, typer.Option("--faces", help="Which, where there are several.")]
+Threshold = Annotated[float, typer.Option(help="Faces of lower scores are not seen; 0.01 to 1.")]
+Border = Annotated[
+    float,
+    typer.Option(
+        help="Share of width and height added on each side before looking, for pictures cut so "
+        "tightly that no face is seen in them."
+    ),
+]
+BorderFillOption = Annotated[
+    BorderFill, typer.Option("--border-fill", help="What the border is made of.")
+]
+DetectorName = Annotated[
+    str, typer.Option("--detector", help="yunet, an installed one, or module:callable.")
+]
+DetectorModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--detector-model",
+        envvar="FACEBENCH_DETECTOR_MODEL",
+        help="The detector's model file; for yunet the *yunet*.onnx in WEIGHTS_DIR if left out.",
+    ),
+]
+
+
+def crop_options(
+    margin: float,
+    size_px: int,
+    fit: Fit,
+    faces: Choice,
+    threshold: float,
+    border: float,
+    border_fill: BorderFill,
+) -> "CropOptions":
+    """Put the options together; raise DataError where one is out of range."""
+    from benchmark.data.crop import CropOptions
+
+    return CropOptions(margin, size_px, fit, faces, threshold, border, border_fill)
+
+
+def detector_choice(
+    name: str, model: Path | None, weights_dir: Path | None, data_dir: Path
+) -> "DetectorChoice":
+    """Say which detector is meant; it is loaded where it works."""
+    from benchmark.data.crop import DetectorChoice
+
+    return DetectorChoice(name, model, weights_dir or data_dir / "weights")
 
 
 def crop(
@@ -70,10 +123,9 @@ def crop(
 ) -> None:
     """Find the faces in photographs and cut them out, as the study did: box, margin, resize.
 
-    crops.csv says of every picture what was found, or why nothing. Stopped, the same command goes
-    on. Exits with 1 if any picture has no crop; the others are done.
+    crops.csv says of every picture what was found, or why nothing. Stopped, the same command
+    resumes. Exits with 1 if any picture has no crop; the others are done.
     """
-    finding = None
     with speaking("data crop", as_json=as_json) as answer:
         from benchmark.data.crop_folder import Cropper, crop_folder
 
@@ -82,54 +134,37 @@ def crop(
             detector_choice(detector, detector_model, weights_dir, data_dir),
             file_format,
         )
-        with progress_bar(quiet=quiet or as_json) as bar:
-            task = bar.add_task("cropping", total=None)
-            report = crop_folder(
-                source,
-                out_dir or _default_folder(source),
-                cropper,
-                lambda _, done, total: bar.update(task, completed=done, total=total),
+        name = source.resolve().name
+        for ending in (".tar.gz", ".tgz", ".tar", ".zip"):
+            name = name.removesuffix(ending)
+        with watching(quiet=quiet or as_json) as watch:
+            report = crop_folder(source, out_dir or Path(f"{name}-crops"), cropper, watch)
+        counts, without = report.counts(), report.without_crop()
+        answer.data = {
+            "folder": str(report.folder),
+            "detector": report.detector,
+            "pictures": sum(counts.values()),
+            "new": report.n_new,
+            "not_pictures": report.n_not_pictures,
+            "outcomes": counts,
+            "crops": int((report.table["outcome"] == "cropped").sum()),
+            "without_crop": without[["file", "outcome", "reason"]].to_dict("records"),
+        }
+        for entry in answer.data["without_crop"][:1]:
+            answer.errors.append(
+                DataError(
+                    f"{len(without)} of {sum(counts.values())} pictures have no crop; "
+                    f"{entry['file']}: {entry['reason']}",
+                    source=str(report.folder / "crops.csv"),
+                    fix="The others are done; a lower --threshold or a --border may find more",
+                )
             )
-        finding = _told(report, answer)
         if not as_json and not quiet:
             _print(report)
-    if finding is not None:
+    for finding in answer.errors:
         if not as_json:
             say_error(finding)
         raise typer.Exit(ExitCode.FINDINGS)
-
-
-def _default_folder(source: Path) -> Path:
-    name = source.resolve().name
-    for ending in (".tar.gz", ".tgz", ".tar", ".zip"):
-        name = name.removesuffix(ending)
-    return Path(f"{name}-crops")
-
-
-def _told(report: "CropReport", answer: Answer) -> DataError | None:
-    """Fill in the machine's answer; give the finding, if there is one."""
-    counts, without = report.counts(), report.without_crop()
-    answer.data = {
-        "folder": str(report.folder),
-        "detector": report.detector,
-        "pictures": sum(counts.values()),
-        "new": report.n_new,
-        "not_pictures": report.n_not_pictures,
-        "outcomes": counts,
-        "crops": int((report.table["outcome"] == "cropped").sum()),
-        "without_crop": without[["file", "outcome", "reason"]].to_dict("records"),
-    }
-    if without.empty:
-        return None
-    first = without.iloc[0]
-    finding = DataError(
-        f"{len(without)} of {sum(counts.values())} pictures have no crop; "
-        f"{first['file']}: {first['reason']}",
-        source=str(report.folder / "crops.csv"),
-        fix="The others are done; a lower --threshold or a --border may find more",
-    )
-    answer.errors.append(finding)
-    return finding
 
 
 def _print(report: "CropReport") -> None:
@@ -142,13 +177,12 @@ def _print(report: "CropReport") -> None:
     several = report.table.drop_duplicates("file")["faces_seen"] > 1
     lines.add_row("  with several faces", f"{int(several.sum()):,}", "")
     lines.add_row("files that are no pictures", f"{report.n_not_pictures:,}", "")
-    done_before = total - report.n_new
-    if done_before:
-        lines.add_row("done before", f"{done_before:,}", "")
+    if total > report.n_new:
+        lines.add_row("done before", f"{total - report.n_new:,}", "")
     out.print(f"[bold]{escape(str(report.folder))}[/], by {report.detector}", soft_wrap=True)
     out.print(lines)
-    rows: Sequence[dict[str, Any]] = report.without_crop().to_dict("records")  # type: ignore[assignment]
-    for row in rows[:SHOWN]:
-        out.print(f"[yellow]–[/] {escape(str(row['file']))}: {escape(str(row['reason']))}")
-    if len(rows) > SHOWN:
-        out.print(f"  and {len(rows) - SHOWN:,} more")
+    without = report.without_crop()
+    for file, reason in without[["file", "reason"]].head(SHOWN).itertuples(index=False):
+        out.print(f"[yellow]–[/] {escape(file)}: {escape(reason)}")
+    if len(without) > SHOWN:
+        out.print(f"  and {len(without) - SHOWN:,} more")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.cli.completion import complete_run
-from benchmark.cli.crop_options import (
+from benchmark.cli.crop import (
     DEFAULT_MARGIN,
     DEFAULT_PX,
     DEFAULT_THRESHOLD,
@@ -251,8 +251,8 @@ def _answer(row: Any, task: TaskName) -> str:
 def _draw(table: "pd.DataFrame", folder: Path, tasks: Sequence[TaskName]) -> list[str]:
     """Write each readable picture with what was read off it; give the files."""
     from benchmark.data.archive import read_file
-    from benchmark.data.crop_folder import annotated
     from benchmark.data.pictures import pillow_quiet, read_upright
+    from benchmark.inference.predict import annotated
 
     taken: Counter[str] = Counter()
     written: list[str] = []
@@ -278,7 +278,7 @@ def _draw(table: "pd.DataFrame", folder: Path, tasks: Sequence[TaskName]) -> lis
 
 
 def _remark(row: Any, tasks: Sequence[TaskName]) -> Any:
-    from benchmark.data.crop_folder import Remark
+    from benchmark.inference.predict import Remark
 
     lines = tuple(f"{TASK_TITLES[task]} {_answer(row, task)}" for task in tasks)
     places = [row.get(side) for side in ("left", "top", "right", "bottom")]

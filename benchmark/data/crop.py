@@ -1,16 +1,9 @@
-"""Detect a face (YuNet) and cut it out of a photograph as UTKFace's faces are cut.
+"""Find the faces of one photograph and cut them out as the study cut its own: box, margin, resize.
 
-From a photograph to benchmark input, as the study cut its faces: find, add a margin, resize.
-
-One picture at a time and in memory; folders of them are for benchmark.data.crop_folder, and who
-finds the faces for benchmark.data.crop.
-
-Who finds the faces in a photograph: OpenCV's YuNet, or a detector of somebody else's.
-
-A detector is any object with `name` and `find`. An installed package offers one under the
-entry-point group `facebench.detectors`, as a callable that takes the path of a model file (or None)
-and gives the detector; without a package it is named as `module:callable`. What is done with what
-it finds is for benchmark.data.crop.
+A detector is any object with `name` and `find`: OpenCV's YuNet, or somebody else's. An installed
+package offers one under the entry-point group `facebench.detectors`, as a callable that takes the
+path of a model file (or None) and gives the detector; without a package it is `module:callable`.
+Folders of photographs are for benchmark.data.crop_folder.
 """
 
 import hashlib
@@ -36,21 +29,26 @@ MODEL_SOURCE: Final = (
     "models/face_detection_yunet, and name it with --detector-model or put it into the weights "
     "folder"
 )
-
 LOOKS_PX: Final = (640, 320, 1600)
 """Longest sides at which a larger picture is looked at, until faces are found: first for people who
 stand in a photograph, then close up, then far away."""
 
-NMS_THRESHOLD: Final = 0.3
-MAX_FACES: Final = 5000
-"""As OpenCV's own defaults have them."""
+Fit = Literal["stretch", "square"]
+Choice = Literal["largest", "central", "all"]
+BorderFill = Literal["replicate", "blur", "black"]
+SIZE_PX: Final = range(16, 1025)
+RESIZE: Final = Image.Resampling.BICUBIC
+"""Pillow's own choice, which the study did not change."""
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels of the picture; right and bottom not included."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFace:
-    """A face that a detector saw: its box in pixels from the top left corner, and how surely.
+    """A face that a detector saw: its box in pixels from the top left corner, and its score.
 
-    The box may reach beyond the picture.
+    The box may reach beyond the picture. Scores are 0 to 1, as the detector counts.
     """
 
     left: float
@@ -58,7 +56,6 @@ class FoundFace:
     width: float
     height: float
     score: float
-    """0 to 1, as the detector counts."""
 
 
 @runtime_checkable
@@ -96,11 +93,30 @@ class DetectorChoice:
 def load_detector(choice: DetectorChoice | None = None) -> Detector:
     """Load the detector chosen; raise DataError if it, its package or its model is not there."""
     choice = choice or DetectorChoice()
-    if choice.name == YUNET:
-        return YuNet(_yunet_model(choice))
     if choice.model is not None and not choice.model.is_file():
-        raise DataError(f"the model file {choice.model} does not exist", allowed="an existing file")
-    detector: object = _factory(choice.name)(choice.model)
+        raise DataError(f"the model file {choice.model} does not exist", fix=MODEL_SOURCE)
+    if choice.name == YUNET:
+        return YuNet(choice.model or _only_model(choice.weights_dir))
+    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    module, _, attribute = choice.name.partition(":")
+    if choice.name not in points and not attribute:
+        raise DataError(
+            f"there is no detector {choice.name!r}",
+            allowed=", ".join([YUNET, *sorted(points), "module:callable"]),
+            source=f"entry points {ENTRY_POINT_GROUP}",
+        )
+    try:
+        if choice.name in points:
+            factory = points[choice.name].load()
+        else:
+            factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise DataError(
+            f"detector {choice.name!r} cannot be loaded: {error}",
+            allowed="an entry point, or module:callable",
+            fix="Install its package into this environment",
+        ) from error
+    detector: object = factory(choice.model)
     if not isinstance(detector, Detector):
         raise DataError(
             f"detector {choice.name!r} gave {type(detector).__name__}",
@@ -110,12 +126,7 @@ def load_detector(choice: DetectorChoice | None = None) -> Detector:
     return detector
 
 
-def _yunet_model(choice: DetectorChoice) -> Path:
-    if choice.model is not None:
-        if not choice.model.is_file():
-            raise DataError(f"the model file {choice.model} does not exist", fix=MODEL_SOURCE)
-        return choice.model
-    folder = choice.weights_dir
+def _only_model(folder: Path | None) -> Path:
     found = sorted(folder.glob(MODEL_PATTERN)) if folder is not None else []
     if len(found) == 1:
         return found[0]
@@ -125,32 +136,9 @@ def _yunet_model(choice: DetectorChoice) -> Path:
         if found
         else "the model file of YuNet is missing",
         allowed=f"one file {MODEL_PATTERN}",
-        source=str(folder) if folder is not None else "",
+        source=str(folder or ""),
         fix="Name one with --detector-model" if found else MODEL_SOURCE,
     )
-
-
-def _factory(name: str) -> Any:
-    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-    try:
-        if name in points:
-            factory = points[name].load()
-        elif ":" in name:
-            module, attribute = name.split(":", 1)
-            factory = getattr(importlib.import_module(module), attribute)
-        else:
-            raise DataError(
-                f"there is no detector {name!r}",
-                allowed=", ".join([YUNET, *sorted(points), "module:callable"]),
-                source=f"entry points {ENTRY_POINT_GROUP}",
-            )
-    except (ImportError, AttributeError) as error:
-        raise DataError(
-            f"detector {name!r} cannot be loaded: {error}",
-            allowed="an entry point, or module:callable",
-            fix="Install its package into this environment",
-        ) from error
-    return factory
 
 
 class YuNet:
@@ -162,101 +150,52 @@ class YuNet:
     """
 
     def __init__(self, model: Path) -> None:
-        self._cv2 = _opencv()
-        content = _model_bytes(model)
-        self._name = f"yunet-{hashlib.sha256(content).hexdigest()[:12]}"
         try:
-            self._network: Any = self._cv2.FaceDetectorYN.create(
-                str(model), "", (320, 320), 0.5, NMS_THRESHOLD, MAX_FACES
+            import cv2
+        except ImportError as error:
+            raise DataError(
+                f"OpenCV is not installed ({error})",
+                allowed="the optional extra `crop`",
+                fix="pip install 'facebench[crop]', or choose another --detector",
+            ) from error
+        # One picture a process at a time: its own threads would only get in each other's way.
+        cv2.setNumThreads(1)
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        self._cv2: Any = cv2
+        self.name = f"yunet-{hashlib.sha256(model.read_bytes()).hexdigest()[:12]}"
+        try:  # 0.3: overlap of boxes, 5000: faces, as OpenCV's own defaults have them
+            self._network: Any = cv2.FaceDetectorYN.create(
+                str(model), "", (320, 320), 0.5, 0.3, 5000
             )
-        except self._cv2.error as error:
-            raise _not_yunet(model, error) from error
-        # A file of another network loads, and fails only at work.
-        try:
+            # A file of another network loads, and fails only at work.
             self.find(np.zeros((64, 64, 3), np.uint8), 0.5)
-        except self._cv2.error as error:
-            raise _not_yunet(model, error) from error
-
-    @property
-    def name(self) -> str:
-        """`yunet-` and the first digits of the sha256 of its model file."""
-        return self._name
+        except cv2.error as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise DataError(
+                f"{model} is not a YuNet model that OpenCV can use: {first_line}",
+                allowed="face_detection_yunet of opencv_zoo, of dynamic input size for OpenCV 5",
+                fix="Name another file with --detector-model",
+            ) from error
 
     def find(self, pixels: NDArray[np.uint8], threshold: float) -> list[FoundFace]:
-        """Find upright faces, (height, width, 3) RGB, at the first of the sizes that shows any."""
-        longest = max(pixels.shape[:2])
-        for side in dict.fromkeys(min(look, longest) for look in LOOKS_PX):
-            found = self._look(pixels, side / longest, threshold)
-            if found:
-                return found
-        return []
-
-    def _look(self, pixels: NDArray[np.uint8], scale: float, threshold: float) -> list[FoundFace]:
-        image: NDArray[Any] = pixels
+        """Find upright faces, (height, width, 3) RGB, at the first of LOOKS_PX that shows any."""
         height, width = pixels.shape[:2]
-        if scale < 1:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            image = self._cv2.resize(image, size, interpolation=self._cv2.INTER_AREA)
-        image = np.ascontiguousarray(image[:, :, ::-1])  # OpenCV reads BGR
-        self._network.setInputSize((image.shape[1], image.shape[0]))
+        longest = max(height, width)
         self._network.setScoreThreshold(threshold)
-        faces: Any = self._network.detect(image)[1]
-        if faces is None:
-            return []
-        across, down = width / image.shape[1], height / image.shape[0]
-        return [
-            FoundFace(left * across, top * down, wide * across, high * down, score)
-            for left, top, wide, high, *_, score in np.asarray(faces, float).tolist()
-        ]
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise DataError(
-            f"OpenCV is not installed ({error})",
-            allowed="the optional extra `crop`",
-            fix="pip install 'facebench[crop]', or choose another --detector",
-        ) from error
-    # One picture a process at a time: its own threads would only get in each other's way. What it
-    # logs on loading ("targets are not supported by the new graph engine") is nobody's business.
-    cv2.setNumThreads(1)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-    return cv2
-
-
-def _model_bytes(model: Path) -> bytes:
-    try:
-        return model.read_bytes()
-    except OSError as error:
-        raise DataError(f"the model file {model} cannot be read: {error.strerror}") from error
-
-
-def _not_yunet(model: Path, error: Exception) -> DataError:
-    first_line = str(error).strip().splitlines()[0]
-    return DataError(
-        f"{model} is not a YuNet model that OpenCV can use: {first_line}",
-        allowed="face_detection_yunet of opencv_zoo, with a dynamic input size for OpenCV 5",
-        fix="Name another file with --detector-model",
-    )
-
-
-Fit = Literal["stretch", "square"]
-Choice = Literal["largest", "central", "all"]
-BorderFill = Literal["replicate", "blur", "black"]
-
-STUDY_MARGIN: Final = 0.2
-STUDY_PX: Final = 100
-DEFAULT_THRESHOLD: Final = 0.7
-SIZE_PX: Final = range(16, 1025)
-RESIZE: Final = Image.Resampling.BICUBIC
-"""Pillow's own choice, which the study did not change."""
-
-NO_FACE: Final = "no face found"
-
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels of the picture; right and bottom not included."""
+        for side in dict.fromkeys(min(look, longest) for look in LOOKS_PX):
+            image: NDArray[Any] = pixels
+            if side < longest:
+                size = [max(1, round(px * (side / longest))) for px in (width, height)]
+                image = self._cv2.resize(image, size, interpolation=self._cv2.INTER_AREA)
+            self._network.setInputSize((image.shape[1], image.shape[0]))
+            faces: Any = self._network.detect(np.ascontiguousarray(image[:, :, ::-1]))[1]  # BGR
+            if faces is not None:
+                across, down = width / image.shape[1], height / image.shape[0]
+                return [
+                    FoundFace(left * across, top * down, wide * across, high * down, score)
+                    for left, top, wide, high, *_, score in np.asarray(faces, float).tolist()
+                ]
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,14 +207,14 @@ class CropOptions:
     detector and for the choice among several faces, which it left to chance.
     """
 
-    margin: float = STUDY_MARGIN
+    margin: float = 0.2
     """Share of the box's width added left and right, and of its height above and below."""
-    size_px: int = STUDY_PX
+    size_px: int = 100
     fit: Fit = "stretch"
     """`stretch` changes the shape to a square; `square` takes more of the picture, and black where
     there is no more."""
     faces: Choice = "largest"
-    threshold: float = DEFAULT_THRESHOLD
+    threshold: float = 0.7
     """Faces with lower scores are not seen."""
     border: float = 0.0
     """Share of width and height added on each side before looking, for pictures that are cut so
@@ -283,26 +222,25 @@ class CropOptions:
     border_fill: BorderFill = "replicate"
 
     def __post_init__(self) -> None:
-        _check_range("margin", self.margin, 0, 2)
-        _check_range("threshold", self.threshold, 0.01, 1)
-        _check_range("border", self.border, 0, 2)
+        for what, value, low, high in (
+            ("margin", self.margin, 0, 2),
+            ("threshold", self.threshold, 0.01, 1),
+            ("border", self.border, 0, 2),
+        ):
+            if not low <= value <= high:  # False for nan, too
+                raise DataError(f"{what} is {value}", allowed=f"{low} to {high}")
         if self.size_px not in SIZE_PX:
             allowed = f"{SIZE_PX[0]} to {SIZE_PX[-1]} pixels"
             raise DataError(
                 f"crops of {self.size_px} pixels a side were asked for", allowed=allowed
             )
-        for what, value, allowed_values in (
+        for what, choice, choices in (
             ("fit", self.fit, get_args(Fit)),
             ("faces", self.faces, get_args(Choice)),
             ("border fill", self.border_fill, get_args(BorderFill)),
         ):
-            if value not in allowed_values:
-                raise DataError(f"{what} is {value!r}", allowed=", ".join(allowed_values))
-
-
-def _check_range(what: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # False for nan, too
-        raise DataError(f"{what} is {value}", allowed=f"{low} to {high}")
+            if choice not in choices:
+                raise DataError(f"{what} is {choice!r}", allowed=", ".join(choices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,103 +254,47 @@ class Crop:
     """RGB, `size_px` a side."""
 
 
-@dataclass(frozen=True, slots=True)
-class CropResult:
-    """What became of one picture."""
-
-    crops: tuple[Crop, ...]
-    """The faces chosen: none or one; with `all` every one, the largest first."""
-    n_faces: int
-    """Faces seen, chosen or not."""
-    reason: str = ""
-    """Why there is no crop; empty where there is one."""
-
-    @property
-    def found(self) -> bool:
-        """Whether there is a crop."""
-        return bool(self.crops)
-
-    @property
-    def box(self) -> Box | None:
-        """Box of the first face chosen."""
-        return self.crops[0].box if self.crops else None
-
-    @property
-    def score(self) -> float | None:
-        """Score of the first face chosen."""
-        return self.crops[0].score if self.crops else None
-
-    @property
-    def image(self) -> Image.Image | None:
-        """The first face chosen, cut out."""
-        return self.crops[0].image if self.crops else None
-
-
 def crop_picture(
     image: Image.Image, detector: Detector, options: CropOptions | None = None
-) -> CropResult:
-    """Find the faces of an upright picture and cut out those that the options choose.
+) -> tuple[list[Crop], int]:
+    """Cut out the faces that the options choose, the largest first; say how many are seen in all.
 
-    image: as Pillow reads it; anything but RGB is converted by Pillow's own rules. Files are
-    turned upright and converted by ours in benchmark.data.pictures.read_upright. A picture
-    without a face is no error: the result says so.
+    image: upright. Files are turned and converted by benchmark.data.pictures.read_upright; what
+    is not RGB is converted by Pillow's own rules.
     """
     options = options or CropOptions()
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    bordered, offset = with_border(rgb, options.border, options.border_fill)
-    pixels: NDArray[np.uint8] = np.asarray(bordered)
+    picture, offset = with_border(image.convert("RGB"), options.border, options.border_fill)
+    width, height = picture.size
+    pixels: NDArray[np.uint8] = np.asarray(picture)
     seen = [
         face
         for face in detector.find(pixels, options.threshold)
-        if face.score >= options.threshold and _is_inside(face, bordered.size)
+        if face.score >= options.threshold
+        and min(face.left + face.width, width) - max(face.left, 0) >= 1
+        and min(face.top + face.height, height) - max(face.top, 0) >= 1
     ]
-    if not seen:
-        return CropResult((), 0, NO_FACE)
-    chosen = chosen_faces(seen, bordered.size, options.faces)
-    crops = tuple(_cut(bordered, face, offset, options) for face in chosen)
-    return CropResult(crops, len(seen))
-
-
-def _is_inside(face: FoundFace, size: tuple[int, int]) -> bool:
-    """Tell whether at least a pixel of a face lies in the picture."""
-    left, top = max(face.left, 0), max(face.top, 0)
-    right = min(face.left + face.width, size[0])
-    bottom = min(face.top + face.height, size[1])
-    return right - left >= 1 and bottom - top >= 1
-
-
-def chosen_faces(
-    seen: Sequence[FoundFace], size: tuple[int, int], choice: Choice
-) -> list[FoundFace]:
-    """Choose the largest face, the one nearest to the middle, or all, the largest first.
-
-    Where two are alike, the surer one comes first, then the one further to the left.
-    """
-    by_area = sorted(seen, key=lambda face: (-face.width * face.height, -face.score, face.left))
-    if choice == "all":
-        return by_area
-    if choice == "largest":
-        return by_area[:1]
-    middle = (size[0] / 2, size[1] / 2)
-
-    def from_middle(face: FoundFace) -> float:
-        across = face.left + face.width / 2 - middle[0]
-        down = face.top + face.height / 2 - middle[1]
-        return across**2 + down**2
-
-    return sorted(by_area, key=from_middle)[:1]
-
-
-def _cut(
-    picture: Image.Image, face: FoundFace, offset: tuple[int, int], options: CropOptions
-) -> Crop:
-    cut = cut_box(face, picture.size, options.margin)
-    # Beyond the picture Pillow fills with black.
-    piece = picture.crop(_squared(cut) if options.fit == "square" else cut)
-    image = piece.resize((options.size_px, options.size_px), RESIZE)
-    left, top = int(face.left) - offset[0], int(face.top) - offset[1]
-    right, bottom = left + int(face.width), top + int(face.height)
-    return Crop((left, top, right, bottom), round(face.score, 4), image)
+    # Where two are alike, the one of the higher score comes first, then the one further left.
+    chosen = sorted(seen, key=lambda face: (-face.width * face.height, -face.score, face.left))
+    if options.faces == "central":
+        chosen.sort(
+            key=lambda face: (
+                (face.left + face.width / 2 - width / 2) ** 2
+                + (face.top + face.height / 2 - height / 2) ** 2
+            )
+        )
+    crops = []
+    for face in chosen if options.faces == "all" else chosen[:1]:
+        left, top, right, bottom = cut_box(face, picture.size, options.margin)
+        if options.fit == "square":  # about the middle; beyond the picture Pillow fills with black
+            side = max(right - left, bottom - top)
+            left, top = left - (side - (right - left)) // 2, top - (side - (bottom - top)) // 2
+            right, bottom = left + side, top + side
+        piece = picture.crop((left, top, right, bottom))
+        piece = piece.resize((options.size_px, options.size_px), RESIZE)
+        left, top = int(face.left) - offset[0], int(face.top) - offset[1]
+        box = (left, top, left + int(face.width), top + int(face.height))
+        crops.append(Crop(box, round(face.score, 4), piece))
+    return crops, len(seen)
 
 
 def cut_box(face: FoundFace, size: tuple[int, int], margin: float) -> Box:
@@ -423,23 +305,9 @@ def cut_box(face: FoundFace, size: tuple[int, int], margin: float) -> Box:
     left, top = int(face.left), int(face.top)
     right, bottom = int(face.left + face.width), int(face.top + face.height)
     across, down = int(margin * (right - left)), int(margin * (bottom - top))
-    cut = (
-        max(left - across, 0),
-        max(top - down, 0),
-        min(right + across, size[0]),
-        min(bottom + down, size[1]),
-    )
-    # A face of a pixel or two rounds to nothing.
-    return (cut[0], cut[1], max(cut[2], cut[0] + 1), max(cut[3], cut[1] + 1))
-
-
-def _squared(box: Box) -> Box:
-    """Lengthen the shorter side about the middle; the result may reach beyond the picture."""
-    left, top, right, bottom = box
-    side = max(right - left, bottom - top)
-    left -= (side - (right - left)) // 2
-    top -= (side - (bottom - top)) // 2
-    return (left, top, left + side, top + side)
+    left, top = max(left - across, 0), max(top - down, 0)
+    right, bottom = min(right + across, size[0]), min(bottom + down, size[1])
+    return (left, top, max(right, left + 1), max(bottom, top + 1))  # a pixel rounds to nothing
 
 
 def with_border(

@@ -1,42 +1,27 @@
-"""Crop all faces of a folder or archive, in parallel processes.
-
-Crop a folder or archive of photographs into a folder of faces, and say what became of each.
+"""Crop a folder or archive of photographs into a folder of faces, and report on every picture.
 
     <picture>.png   the crops, under the pictures' own paths
     crops.csv       one row per picture: found, box, score, faces seen, or why not; written last
     crops.jsonl     the journal: how these are cropped, then a line per picture done
 
-Begun again, it goes on where it was stopped; begun again when done, it looks for pictures that are
-new or changed. How one picture is cropped is in benchmark.data.crop.
-
-Find and cut the faces of batches of pictures: the work of one process of many.
-
-Run as `python -m benchmark.data.crop_folder` it is such a process: it reads a pickled `Cropper` and
-then pickled batches from its standard input, answers each on its standard output, and ends with its
-input. Which pictures these are, and what becomes of the crops, is for those who ask.
-
-Write on a picture what was read off its faces: boxes with plates, or a caption beneath.
+Begun again, it resumes where it was stopped; begun again when done, it crops pictures that are new
+or changed. How one picture is cropped is in benchmark.data.crop.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
-import os
-import pickle
-import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, Final, Literal
 
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
 
-from benchmark.data.archive import Member, Source, Unreadable, open_source
+from benchmark.data.archive import Unreadable, open_source
 from benchmark.data.crop import (
-    NO_FACE,
     Box,
     CropOptions,
     Detector,
@@ -45,23 +30,25 @@ from benchmark.data.crop import (
     load_detector,
 )
 from benchmark.data.labels import is_picture_name
-from benchmark.data.packing import MAX_PROCESSES, Process, in_order
 from benchmark.data.pictures import pillow_quiet, read_upright
-from benchmark.data.progress import OnProgress, keep_quiet, n_cores
+from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
 from benchmark.files import claimed, holder, write_text
 
-Encoding = Literal["png", "jpeg", "raw"]
-Outcome = Literal["cropped", "no face", "unreadable"]
-Batch = list[tuple[int, bytes | str]]
-"""Number of a picture, and the bytes of its file; or, where there are none, why."""
-
 JPEG_QUALITY: Final = 95
-MIN_PICTURES_TO_SHARE: Final = 24
-"""Fewer are done before the processes would have started."""
-BATCH_PICTURES: Final = 8
-BATCH_BYTES: Final = 8 << 20
-"""A batch is closed early at this size, so that large pictures do not pile up in memory."""
+PICTURES_A_CORE: Final = 8
+"""Pictures read ahead for each core."""
+
+SCHEMA: Final = 1
+TABLE_FILE: Final = "crops.csv"
+JOURNAL_FILE: Final = "crops.jsonl"
+OUTCOMES: Final = ("cropped", "no face", "unreadable")
+BOX_COLUMNS: Final = ("left", "top", "right", "bottom")
+COLUMNS: Final = (
+    *("file", "outcome", "crop", *BOX_COLUMNS, "score", "faces_seen", "reason"),
+    *("width", "height", "mode", "n_frames", "is_turned", "sha256"),
+)
+"""Of crops.csv. A picture has a row for each of its crops, and one row where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +65,7 @@ class CutFace:
 class CroppedPicture:
     """What became of one picture; whatever it was, there is one of these."""
 
-    outcome: Outcome
+    outcome: str
     reason: str = ""
     """Why there is no crop; empty where there is one."""
     width: int = 0
@@ -93,43 +80,42 @@ class CroppedPicture:
 
 @dataclass(frozen=True, slots=True)
 class Cropper:
-    """How pictures are cropped, in words that every process understands."""
+    """How pictures are cropped, in values that every process understands."""
 
     options: CropOptions = field(default_factory=CropOptions)
     detector: DetectorChoice = field(default_factory=DetectorChoice)
-    encoding: Encoding = "raw"
+    encoding: Literal["png", "jpeg", "raw"] = "raw"
 
-    def crop(self, content: bytes | str, detector: Detector) -> CroppedPicture:
-        """Read one picture's file and cut its faces; a picture that cannot be read is no error."""
+    def crop(self, content: bytes | str) -> CroppedPicture:
+        """Read one picture's file, or why there is none, and cut its faces."""
         if isinstance(content, str):
             return CroppedPicture("unreadable", content)
-        try:
-            picture = read_upright(content)
-        except DataError as error:
-            return CroppedPicture("unreadable", reason_of(error))
-        found = crop_picture(picture.image, detector, self.options)
+        with pillow_quiet():
+            try:
+                picture = read_upright(content)
+            except DataError as error:
+                return CroppedPicture("unreadable", reason_of(error))
+            crops, n_seen = crop_picture(picture.image, _detector(self.detector), self.options)
+            cut = []
+            for crop in crops:
+                stream = io.BytesIO(crop.image.tobytes() if self.encoding == "raw" else b"")
+                if self.encoding != "raw":  # PNG has no quality, and ignores it
+                    crop.image.save(stream, self.encoding, quality=JPEG_QUALITY)
+                cut.append(CutFace(crop.box, crop.score, stream.getvalue()))
         return CroppedPicture(
-            "cropped" if found.found else "no face",
-            "" if found.found else NO_FACE,
+            *(("cropped", "") if crops else ("no face", "no face found")),
             *picture.image.size,
             picture.mode,
             picture.n_frames,
             picture.is_turned,
-            found.n_faces,
-            tuple(CutFace(crop.box, crop.score, self._encoded(crop.image)) for crop in found.crops),
+            n_seen,
+            tuple(cut),
         )
 
-    def _encoded(self, image: Image.Image) -> bytes:
-        if self.encoding == "raw":
-            return image.tobytes()
-        stream = io.BytesIO()
-        image.save(stream, self.encoding, quality=JPEG_QUALITY)  # PNG has none, and ignores it
-        return stream.getvalue()
 
-    @property
-    def is_jpeg(self) -> bool:
-        """Whether crops lose something on the way to their files."""
-        return self.encoding == "jpeg"
+@functools.lru_cache(maxsize=1)
+def _detector(choice: DetectorChoice) -> Detector:
+    return load_detector(choice)
 
 
 def reason_of(error: DataError) -> str:
@@ -138,164 +124,14 @@ def reason_of(error: DataError) -> str:
 
 
 def cropped(
-    pictures: Iterator[tuple[int, bytes | str]], n_pictures: int, cropper: Cropper
-) -> Generator[list[tuple[int, CroppedPicture]]]:
-    """Crop picture after picture, on all cores where there are enough; results in order.
+    contents: Iterable[bytes | str], n_pictures: int, cropper: Cropper
+) -> Generator[CroppedPicture]:
+    """Crop pictures in order, on all cores; contents: of their files, or why there are none.
 
     Raises DataError before the first where the detector cannot be loaded.
     """
-    detector = load_detector(cropper.detector)
-    n_processes = min(n_cores(), MAX_PROCESSES)
-    batches = batched(pictures)
-    if n_pictures < MIN_PICTURES_TO_SHARE or n_processes == 1:
-        with pillow_quiet():
-            for batch in batches:
-                yield [(number, cropper.crop(content, detector)) for number, content in batch]
-        return
-    open_worker = partial(Worker, cropper)
-    yield from in_order(batches, open_worker, lambda worker, batch: worker.ask(batch), n_processes)
-
-
-def batched(pictures: Iterator[tuple[int, bytes | str]]) -> Iterator[Batch]:
-    """Put pictures together into batches as they come."""
-    batch: Batch = []
-    n_bytes = 0
-    for number, content in pictures:
-        batch.append((number, content))
-        n_bytes += len(content)
-        if len(batch) >= BATCH_PICTURES or n_bytes >= BATCH_BYTES:
-            yield batch
-            batch, n_bytes = [], 0
-    if batch:
-        yield batch
-
-
-class Worker(Process):
-    """A process that crops; it ends with its `with` block."""
-
-    def __init__(self, cropper: Cropper) -> None:
-        super().__init__(
-            "benchmark.data.crop_folder",
-            doing="cropping",
-            fix="Where memory is short, crop on fewer cores (taskset)",
-        )
-        self.ask(cropper)
-
-
-def answer_batches(questions: BinaryIO, answers: BinaryIO) -> None:
-    """Load the detector that the first question names, then crop batch after batch."""
-
-    def answer(value: object) -> None:
-        pickle.dump(value, answers)
-        answers.flush()
-
-    cropper: Cropper = pickle.load(questions)
-    try:
-        detector = load_detector(cropper.detector)
-    except DataError as error:
-        answer(DataError(error.found))
-        return
-    answer(None)
-    with pillow_quiet():
-        while True:
-            try:
-                batch: Batch = pickle.load(questions)
-            except EOFError:
-                return
-            answer([(number, cropper.crop(content, detector)) for number, content in batch])
-
-
-def _answers_alone() -> BinaryIO:
-    """Keep standard output for answers: what a detector's library prints goes to standard error."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return answers
-
-
-SHORTEST_SIDE_PX: Final = 360
-"""Smaller pictures are enlarged to it, so that the writing is no larger than the picture."""
-INK: Final = (255, 255, 255)
-PLATE: Final = (20, 60, 110)
-LINE: Final = (255, 196, 0)
-
-
-@dataclass(frozen=True)
-class Remark:
-    """What is to be written of one face; without a box it is about the whole picture."""
-
-    lines: tuple[str, ...]
-    box: Box | None = None
-
-
-def annotated(picture: Image.Image, remarks: Sequence[Remark]) -> Image.Image:
-    """Give an RGB copy with every remark on it, enlarged by a whole factor if it is small."""
-    factor = max(1, -(-SHORTEST_SIDE_PX // min(picture.size)))
-    size = (picture.width * factor, picture.height * factor)
-    drawn = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    text_px = max(14, round(min(size) / 24))
-    boxed = [remark for remark in remarks if remark.box is not None]
-    for remark in boxed:
-        _frame(drawn, remark, factor, text_px)
-    for remark in boxed:  # after all frames, so that none of them crosses a plate
-        _plate(drawn, remark, factor, text_px)
-    about_all = [line for remark in remarks if remark.box is None for line in remark.lines]
-    return _captioned(drawn, about_all, text_px) if about_all else drawn
-
-
-def _scaled(box: Box, factor: int) -> Box:
-    left, top, right, bottom = (factor * place for place in box)
-    return (left, top, right, bottom)
-
-
-def _frame(drawn: Image.Image, remark: Remark, factor: int, text_px: int) -> None:
-    assert remark.box is not None
-    width = max(2, text_px // 7)
-    ImageDraw.Draw(drawn).rectangle(_scaled(remark.box, factor), outline=LINE, width=width)
-
-
-def _plate(drawn: Image.Image, remark: Remark, factor: int, text_px: int) -> None:
-    """Put the lines under a face, or where that is beyond the picture, as far down as it goes."""
-    assert remark.box is not None
-    pen = ImageDraw.Draw(drawn)
-    font, text = ImageFont.load_default(text_px), "\n".join(remark.lines)
-    width, height = _text_size(pen, text, font)
-    pad = text_px // 3
-    left, _, _, bottom = _scaled(remark.box, factor)
-    left = max(0, min(left, drawn.width - width - 2 * pad))
-    top = max(0, min(bottom, drawn.height - height - 2 * pad))
-    pen.rectangle((left, top, left + width + 2 * pad, top + height + 2 * pad), fill=PLATE)
-    pen.multiline_text((left + pad, top + pad), text, INK, font=font)
-
-
-def _captioned(drawn: Image.Image, lines: Sequence[str], text_px: int) -> Image.Image:
-    """Lengthen the picture by a caption in the colour of plates."""
-    font, text = ImageFont.load_default(text_px), "\n".join(lines)
-    width, height = _text_size(ImageDraw.Draw(drawn), text, font)
-    pad = text_px // 2
-    size = (max(drawn.width, width + 2 * pad), drawn.height + height + 2 * pad)
-    longer = Image.new("RGB", size, PLATE)
-    longer.paste(drawn, ((size[0] - drawn.width) // 2, 0))
-    place = (pad, drawn.height + pad)
-    ImageDraw.Draw(longer).multiline_text(place, text, INK, font=font)
-    return longer
-
-
-def _text_size(
-    pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> tuple[int, int]:
-    _, _, right, bottom = pen.multiline_textbbox((0, 0), text, font=font)
-    return round(right), round(bottom)
-
-
-SCHEMA: Final = 1
-TABLE_FILE: Final = "crops.csv"
-JOURNAL_FILE: Final = "crops.jsonl"
-
-COLUMNS: Final = (
-    "file", "outcome", "crop", "left", "top", "right", "bottom", "score", "faces_seen",
-    "reason", "width", "height", "mode", "n_frames", "is_turned", "sha256",
-)  # fmt: skip
-"""Of crops.csv. A picture has a row for each of its crops, and one row where there is none."""
+    _detector(cropper.detector)
+    yield from in_parallel(cropper.crop, contents, n_pictures, a_core=PICTURES_A_CORE)
 
 
 @dataclass(frozen=True)
@@ -307,14 +143,14 @@ class CropReport:
     """The columns of COLUMNS, by the source's own order."""
     detector: str
     n_new: int
-    """Pictures looked at now; the others were done before."""
+    """Pictures cropped now; the others were done before."""
     n_not_pictures: int
     """Files that are no pictures by their names: left alone, and counted."""
 
     def counts(self) -> dict[str, int]:
         """Count pictures by outcome; every picture of the source is in one of them."""
         of_picture = self.table.drop_duplicates("file")["outcome"].value_counts()
-        return {name: int(of_picture.get(name, 0)) for name in ("cropped", "no face", "unreadable")}
+        return {name: int(of_picture.get(name, 0)) for name in OUTCOMES}
 
     def without_crop(self) -> pd.DataFrame:
         """Give the rows of pictures that have no crop."""
@@ -329,9 +165,11 @@ def crop_folder(
     Raises DataError where there are no pictures, the detector cannot be loaded, or `target` holds
     the crops of another source, detector or other options.
     """
-    opened = _opened(source)
-    members = list({member.path: member for member in opened.members()}.values())
-    pictures = [member for member in members if is_picture_name(member.path)]
+    if not source.exists():
+        raise DataError(f"{source} does not exist", allowed="a folder, .tar, .tar.gz or .zip")
+    opened = open_source(source)
+    members = dict.fromkeys(member.path for member in opened.members())
+    pictures = {path: _printable(path) for path in members if is_picture_name(path)}
     if not pictures:
         raise DataError(
             f"{source} holds no pictures ({len(members)} other files)",
@@ -339,17 +177,65 @@ def crop_folder(
         )
     _check_apart(source, target)
     detector = load_detector(cropper.detector).name
+    how = {
+        "schema": SCHEMA,
+        "source": source.resolve().name,
+        "detector": detector,
+        "encoding": cropper.encoding,
+        **asdict(cropper.options),
+    }
+    files = list(pictures.values())
+    number_of = {file: number for number, file in enumerate(files, start=1)}
+    names = dict(zip(files, _crop_names(files, cropper.encoding), strict=True))
+    taken = {name.casefold() for name in names.values()}
     with _alone_in(target):
-        journal = _Journal(target / JOURNAL_FILE, _how(source, cropper, detector))
-        work = _Work(opened, pictures, target, journal)
-        with contextlib.closing(work.done(cropper)) as steps:
-            for n_done in steps:
-                on_progress("cropping", n_done, len(pictures))
-        work.forget_others()
-        table = _table(work.entries())
+        done = _read_journal(target / JOURNAL_FILE, how)
+        todo: list[tuple[str, str]] = []
+
+        def contents() -> Iterator[bytes | str]:
+            """Read the source; leave out what the journal has under the same bytes."""
+            for path, content in opened.contents(set(pictures)):
+                file = pictures[path]
+                if isinstance(content, Unreadable):
+                    todo.append((file, ""))
+                    yield content.reason
+                    continue
+                sha256 = hashlib.sha256(content).hexdigest()
+                entry = done.get(file, {"sha256": "", "crops": []})
+                crops = [crop["crop"] for crop in entry["crops"]]
+                is_there = all((target / crop).is_file() for crop in crops)
+                if (
+                    entry["sha256"] != sha256
+                    or crops[:1] not in ([], [names[file]])
+                    or not is_there
+                ):
+                    todo.append((file, sha256))
+                    yield content
+
+        with (
+            contextlib.closing(cropped(contents(), len(files), cropper)) as results,
+            (target / JOURNAL_FILE).open("a", encoding="utf-8") as journal,
+        ):
+            for n_before, result in enumerate(results):
+                file, sha256 = todo[n_before]
+                crops = list(_written(result, target, names[file], taken))
+                done[file] = {"file": file, "sha256": sha256, **asdict(result), "crops": crops}
+                journal.write(json.dumps(done[file]) + "\n")
+                journal.flush()
+                on_progress("cropping", number_of[file], len(files))
+        on_progress("cropping", len(files), len(files))
+        for file in files:
+            if file not in done:
+                raise DataError(
+                    f"{source} changed while it was read: {file} is gone",
+                    fix="Crop it again once nothing writes to it",
+                )
+        for file in done.keys() - set(files):  # crops of pictures that the source no longer holds
+            for crop in done[file]["crops"]:
+                (target / crop["crop"]).unlink(missing_ok=True)
+        table = _table([done[file] for file in files])
         write_text(target / TABLE_FILE, table.to_csv(index=False))
-    n_others = len(members) - len(pictures)
-    return CropReport(target, table, detector, work.n_new, n_others)
+    return CropReport(target, table, detector, len(todo), len(members) - len(files))
 
 
 @contextlib.contextmanager
@@ -364,14 +250,8 @@ def _alone_in(target: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(
             f"{error.filename or target} cannot be written: {error.strerror or error}",
-            fix="Free space or choose another --out; the same command goes on",
+            fix="Free space or choose another --out; the same command resumes",
         ) from error
-
-
-def _opened(source: Path) -> Source:
-    if not source.exists():
-        raise DataError(f"{source} does not exist", allowed="a folder, .tar, .tar.gz or .zip")
-    return open_source(source)
 
 
 def _check_apart(source: Path, target: Path) -> None:
@@ -390,187 +270,70 @@ def _check_apart(source: Path, target: Path) -> None:
         )
 
 
-def _how(source: Path, cropper: Cropper, detector: str) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "source": source.resolve().name,
-        "detector": detector,
-        "encoding": cropper.encoding,
-        **asdict(cropper.options),
-    }
+def _read_journal(path: Path, how: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give the line of every picture done; raise DataError unless they were cropped as `how` says.
+
+    It is written anew, once per picture and without a line that a crash cut short.
+    """
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict) and ("file" in line or not lines):
+                lines.append(line)
+    before, *rows = lines or [how]
+    for name, value in how.items():
+        if before.get(name) != value:
+            raise DataError(
+                f"{path.parent} holds crops made with {name} {before.get(name)!r}, not {value!r}",
+                allowed="crops of one source, made in one way",
+                source=str(path),
+                fix="Name another folder with --out, or remove this one",
+            )
+    done = {row["file"]: row for row in rows}
+    write_text(path, "".join(json.dumps(row) + "\n" for row in (before, *done.values())))
+    return done
 
 
 def _printable(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-class _Journal:
-    """What is done already, a line per picture; a line cut short by a crash is not done."""
-
-    def __init__(self, path: Path, how: dict[str, Any]) -> None:
-        self.path = path
-        self.entries: dict[str, dict[str, Any]] = {}
-        lines = _lines(path)
-        if not lines:
-            write_text(path, json.dumps(how) + "\n")
-            return
-        _check_same(path.parent, lines[0], how)
-        self.entries = {line["file"]: line for line in lines[1:]}
-        # Written anew: without what a crash cut short, and once per picture.
-        self._write(lines[0])
-
-    def _write(self, head: dict[str, Any]) -> None:
-        rows = [head, *self.entries.values()]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
-
-    def add(self, entries: list[dict[str, Any]]) -> None:
-        """Note pictures as done, and see that it reaches the file."""
-        self.entries |= {entry["file"]: entry for entry in entries}
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write("".join(json.dumps(entry) + "\n" for entry in entries))
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and ("file" in line or not lines):
-                lines.append(line)
-    return lines
-
-
-def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise DataError unless a folder's crops were made as these are to be."""
-    for name, value in now.items():
-        if before.get(name) != value:
-            raise DataError(
-                f"{folder} holds crops made with {name} {before.get(name)!r}, not {value!r}",
-                allowed="crops of one source, made in one way",
-                source=str(folder / JOURNAL_FILE),
-                fix="Name another folder with --out, or remove this one",
-            )
-
-
-class _Work:
-    """The pictures of a source on their way to crops."""
-
-    def __init__(
-        self, source: Source, pictures: list[Member], target: Path, journal: _Journal
-    ) -> None:
-        self.source, self.target, self.journal = source, target, journal
-        self.numbers = {member.path: number for number, member in enumerate(pictures)}
-        self.files = [_printable(member.path) for member in pictures]
-        self.sha256: dict[int, str] = {}
-        self.n_new = 0
-
-    def done(self, cropper: Cropper) -> Generator[int]:
-        """Crop what is not done yet; yield how many are, now and then."""
-        names = _crop_names(self.files, ".jpg" if cropper.is_jpeg else ".png")
-        taken = {name.casefold() for name in names}
-        todo = self._todo(names)
-        with contextlib.closing(cropped(todo, len(self.files), cropper)) as batches:
-            for batch in batches:
-                entries = [
-                    self._kept(number, result, names[number], taken) for number, result in batch
-                ]
-                self.journal.add(entries)
-                self.n_new += len(entries)
-                yield batch[-1][0] + 1
-        yield len(self.files)
-
-    def _todo(self, names: list[str]) -> Iterator[tuple[int, bytes | str]]:
-        """Read the source; leave out what the journal knows under the same bytes."""
-        for path, content in self.source.contents(set(self.numbers)):
-            number = self.numbers[path]
-            if isinstance(content, Unreadable):
-                yield number, content.reason
-                continue
-            self.sha256[number] = hashlib.sha256(content).hexdigest()
-            if not self._is_done(number, names[number]):
-                yield number, content
-
-    def _is_done(self, number: int, name: str) -> bool:
-        entry = self.journal.entries.get(self.files[number])
-        if entry is None or entry["sha256"] != self.sha256[number]:
-            return False
-        crops = [crop["crop"] for crop in entry["crops"]]
-        return crops[:1] in ([], [name]) and all((self.target / crop).is_file() for crop in crops)
-
-    def _kept(
-        self, number: int, result: CroppedPicture, name: str, taken: set[str]
-    ) -> dict[str, Any]:
-        """Write a picture's crops to their files; give its line of the journal."""
-        crops = []
-        for order, face in enumerate(result.crops):
-            path = name if order == 0 else _further_name(name, order + 1, taken)
-            (self.target / path).parent.mkdir(parents=True, exist_ok=True)
-            (self.target / path).write_bytes(face.image)
-            crops.append({"crop": path, "box": face.box, "score": face.score})
-        about = asdict(result)
-        return {
-            "file": self.files[number],
-            "sha256": self.sha256.get(number, ""),
-            **about,
-            "crops": crops,
-        }
-
-    def entries(self) -> Iterator[dict[str, Any]]:
-        """Give the journal's line of every picture, by the source's order."""
-        for file in self.files:
-            if file not in self.journal.entries:
-                raise DataError(
-                    f"{self.source.path} changed while it was read: {file} is gone",
-                    fix="Crop it again once nothing writes to it",
-                )
-            yield self.journal.entries[file]
-
-    def forget_others(self) -> None:
-        """Remove the crops, made here before, of pictures that the source no longer holds."""
-        for file in set(self.journal.entries) - set(self.files):
-            for crop in self.journal.entries.pop(file)["crops"]:
-                (self.target / crop["crop"]).unlink(missing_ok=True)
-
-
-def _crop_names(files: list[str], suffix: str) -> list[str]:
+def _crop_names(files: list[str], encoding: str) -> Iterator[str]:
     """Name the crop of each picture: its own path with the crop's ending; no two alike.
 
     Where pictures differ only in their endings, the later ones keep theirs: `a.jpg`, `a.bmp` become
     `a.png`, `a.bmp.png`. Case does not tell names apart: on some file systems it does not either.
     """
-    names, taken = [], {TABLE_FILE, JOURNAL_FILE}
+    suffix, taken = ".jpg" if encoding == "jpeg" else ".png", {TABLE_FILE, JOURNAL_FILE}
     for file in files:
-        plain = str(PurePosixPath(file).with_suffix(suffix))
-        name, n = plain, 1
+        name, n = str(PurePosixPath(file).with_suffix(suffix)), 1
         while name.casefold() in taken:
             name, n = f"{file}{f'-{n}' if n > 1 else ''}{suffix}", n + 1
         taken.add(name.casefold())
-        names.append(name)
-    return names
+        yield name
 
 
-def _further_name(name: str, number: int, taken: set[str]) -> str:
-    """Name the crop of a picture's second face and of those after it."""
-    path = PurePosixPath(name)
-    stem = f"{path.stem}.face-{number}"
-    while (further := str(path.with_name(stem + path.suffix))).casefold() in taken:
-        stem += "_"
-    return further
+def _written(
+    result: CroppedPicture, target: Path, name: str, taken: set[str]
+) -> Iterator[dict[str, Any]]:
+    """Write a picture's crops to `name`, and with `.face-2` and so on before its ending."""
+    for number, face in enumerate(result.crops, start=1):
+        path = PurePosixPath(name)
+        if number > 1:
+            stem = f"{path.stem}.face-{number}"
+            while str(path.with_name(stem + path.suffix)).casefold() in taken:
+                stem += "_"
+            path = path.with_name(stem + path.suffix)
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        (target / path).write_bytes(face.image)
+        yield {"crop": str(path), "box": face.box, "score": face.score}
 
 
-def _table(entries: Iterator[dict[str, Any]]) -> pd.DataFrame:
+def _table(entries: list[dict[str, Any]]) -> pd.DataFrame:
     rows = []
     for entry in entries:
-        for crop in entry["crops"] or [{}]:
-            box = dict(zip(("left", "top", "right", "bottom"), crop.get("box", ()), strict=False))
-            rows.append({**entry, **box, "crop": crop.get("crop", ""), "score": crop.get("score")})
+        for crop in entry["crops"] or [{"crop": "", "box": (), "score": None}]:
+            rows.append({**entry, **crop, **dict(zip(BOX_COLUMNS, crop["box"], strict=False))})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    boxes = dict.fromkeys(("left", "top", "right", "bottom"), "Int64")
-    return table.astype({**boxes, "score": "Float64"})
-
-
-if __name__ == "__main__":
-    answer_batches(sys.stdin.buffer, _answers_alone())
+    return table.astype({**dict.fromkeys(BOX_COLUMNS, "Int64"), "score": "Float64"})

@@ -34,13 +34,13 @@ def in_parallel(
 ) -> Generator[Result]:
     """Apply a function to items in processes, one a core; give the results in order.
 
-    n_items: how many items there are; up to `a_core` of them are done in this process. a_core: how
-    many items are read ahead for each core, which bounds the memory. In processes: threads queue
-    for the interpreter (docs/notes/timings.md). Raises what the function raises, and DataError
-    where a process died.
+    n_items: how many items there are; few are done before the processes would have started. a_core:
+    how many items are read ahead for each core, which bounds the memory. In processes: threads
+    queue for the interpreter (docs/notes/timings.md).
+    Raises what the function raises, and DataError where a process died.
     """
     n_processes = min(n_cores(), MAX_PROCESSES)
-    if n_items <= a_core or n_processes == 1:
+    if n_items <= 3 * a_core or n_processes == 1:
         yield from map(function, items)
         return
     from joblib import Parallel, delayed

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from PIL import Image, ImageDraw, ImageFont
 
 from benchmark.data.archive import list_pictures, read_file
 from benchmark.data.batches import FaceBatches
@@ -130,14 +131,11 @@ class Predictor:
             return
         options = replace(self.cropping.options, size_px=self.network.faces_px)
         cropper = Cropper(options, self.cropping.detector, "raw")
-        contents = ((number, read_file(path)) for number, path in enumerate(paths))
-        with contextlib.closing(cropped(contents, len(paths), cropper)) as batches:
-            for batch in batches:
-                for number, result in batch:
-                    yield from (
-                        (face, number + 1)
-                        for face in _cut_faces(str(paths[number]), result, options.size_px)
-                    )
+        contents = (read_file(path) for path in paths)
+        with contextlib.closing(cropped(contents, len(paths), cropper)) as results:
+            for number, (path, result) in enumerate(zip(paths, results, strict=True), start=1):
+                for face in _cut_faces(str(path), result, options.size_px):
+                    yield face, number
 
     def _table(self, faces: Sequence[Face]) -> pd.DataFrame:
         table = pd.DataFrame(
@@ -240,3 +238,54 @@ def _task_columns(
     }
     columns[f"{task}_pred"][~answered] = pd.NA
     return columns | dict(zip(probability_columns(task), everywhere.T, strict=True))
+
+
+SHORTEST_SIDE_PX: Final = 360
+"""Smaller pictures are enlarged to it, so that the writing is no larger than the picture."""
+INK: Final = (255, 255, 255)
+PLATE: Final = (20, 60, 110)
+LINE: Final = (255, 196, 0)
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What is written of one face; without a box it is about the whole picture."""
+
+    lines: tuple[str, ...]
+    box: Box | None = None
+
+
+def annotated(picture: Image.Image, remarks: Sequence[Remark]) -> Image.Image:
+    """Give an RGB copy with every remark on it, enlarged by a whole factor if it is small.
+
+    A plate is under its face's box, or as far down as the picture goes; what is about the whole
+    picture is a caption beneath it.
+    """
+    factor = max(1, -(-SHORTEST_SIDE_PX // min(picture.size)))
+    size = (picture.width * factor, picture.height * factor)
+    drawn = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    text_px = max(14, round(min(size) / 24))
+    font, pen, pad = ImageFont.load_default(text_px), ImageDraw.Draw(drawn), text_px // 3
+    boxes = [[factor * place for place in remark.box] for remark in remarks if remark.box]
+    for box in boxes:
+        pen.rectangle(box, outline=LINE, width=max(2, text_px // 7))
+    texts = ["\n".join(remark.lines) for remark in remarks if remark.box]
+    for text, (left, _, _, bottom) in zip(texts, boxes, strict=True):  # no frame crosses a plate
+        width, height = (
+            round(px) + 2 * pad for px in pen.multiline_textbbox((0, 0), text, font)[2:]
+        )
+        left = max(0, min(left, drawn.width - width))
+        top = max(0, min(bottom, drawn.height - height))
+        pen.rectangle((left, top, left + width, top + height), fill=PLATE)
+        pen.multiline_text((left + pad, top + pad), text, INK, font)
+    caption = "\n".join(line for remark in remarks if not remark.box for line in remark.lines)
+    if not caption:
+        return drawn
+    pad = text_px // 2
+    width, height = (
+        round(px) + 2 * pad for px in pen.multiline_textbbox((0, 0), caption, font)[2:]
+    )
+    longer = Image.new("RGB", (max(drawn.width, width), drawn.height + height), PLATE)
+    longer.paste(drawn, ((longer.width - drawn.width) // 2, 0))
+    ImageDraw.Draw(longer).multiline_text((pad, drawn.height + pad), caption, INK, font)
+    return longer

@@ -88,8 +88,8 @@ def share_found(model: Path, pictures: Path, n_pictures: int) -> None:
         with pillow_quiet():
             for content in contents:
                 options = CropOptions(border=border)
-                result = crop_picture(read_upright(content).image, detector, options)
-                found, several = found + result.found, several + (result.n_faces > 1)
+                crops, n_seen = crop_picture(read_upright(content).image, detector, options)
+                found, several = found + len(crops), several + (n_seen > 1)
         rate = len(contents) / (time.process_time() - began)
         share = 100 * found / len(contents)
         print(
@@ -115,7 +115,7 @@ def rate_of_large(model: Path, pictures: Path, large: Path, n_pictures: int) -> 
     began, found = time.process_time(), 0
     with pillow_quiet():
         for content in contents:
-            found += crop_picture(read_upright(content).image, detector, CropOptions()).found
+            found += len(crop_picture(read_upright(content).image, detector)[0])
     rate = len(contents) / (time.process_time() - began)
     print(
         f"two megapixels: a face in {found} of {len(contents)}; {rate:.0f} pictures a second of "

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
-from benchmark.data.crop_folder import PLATE, Remark, annotated
+from benchmark.inference.predict import PLATE, Remark, annotated
 from tests.faces.detectors import WHITE, scene
 from tests.faces.sources import encoded, folder_of, picture
 
