@@ -29,9 +29,9 @@ from benchmark.tuning.search import Limits, search
 from benchmark.tuning.study import Study
 from benchmark.tuning.trials import Told
 from tests.report.stores import builder, evidence_of, finish
+from tests.reporting.test_card import changed
 from tests.results.boards import a_board, a_row
 from tests.results.conftest import an_experiment, made_up_predictions
-from tests.results.test_card import changed
 from tests.tuning.planted import a_ledger, a_study, planted
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of each other
@@ -148,6 +148,7 @@ PAGES: dict[str, Writer] = {
     "benchmark/reporting/page.py": report,
     "benchmark/reporting/tables.py": leaderboard,
     "benchmark/runs/notes.py": card,
+    "benchmark/reporting/card.py (Markdown, for notes.py)": card,
     "benchmark/reporting/explore_page.py": exploration,
     "benchmark/tuning/outcome.py (search)": search_page,
     "benchmark/tuning/outcome.py (grid)": surface,

@@ -107,7 +107,9 @@ def report(
             chosen = chosen_experiments(library, suites or (), board.dataset)
             evidence = Evidence(library, board, tuple(chosen), tuple(suites or ()), links)
             gallery = _gallery(evidence, data_dir, answer, with_faces=with_faces)
-            path = _target(out_path, runs_dir, board.dataset, suites or (), several=len(boards) > 1)
+            name = f"report-{board.dataset}-{'-'.join(suites or ()) or 'all'}.html"
+            part = board.dataset if len(boards) > 1 else ""
+            path = named_file(out_path or runs_dir / "reports", name, (".html",), part)
             answer.data["reports"].append(
                 _written(evidence, gallery, path, as_json=as_json, quiet=quiet)
             )
@@ -151,18 +153,17 @@ def _gallery(
     return found
 
 
-def _target(
-    asked: Path | None, runs_dir: Path, dataset: str, suites: Sequence[str], *, several: bool
-) -> Path:
-    """Name the file to write; a name without an ending is a folder."""
-    name = f"report-{dataset}-{'-'.join(suites) or 'all'}.html"
-    if asked is None:
-        return runs_dir / "reports" / name
+def named_file(asked: Path, name: str, endings: Sequence[str], part: str = "") -> Path:
+    """Name the file to write: the one asked for, or `name` in it where it is a folder.
+
+    part: added to the file's stem where several are written.
+    """
     if asked.suffix == "" or asked.is_dir():
         return asked / name
-    if asked.suffix not in (".html", ".htm"):
-        raise RunError(f"--out is {asked}", allowed="FILE.html or a folder")
-    return asked.with_stem(f"{asked.stem}-{dataset}") if several else asked
+    if asked.suffix not in endings:
+        files = ", ".join(f"FILE{ending}" for ending in endings)
+        raise RunError(f"--out is {asked}", allowed=f"{files} or a folder")
+    return asked.with_stem(f"{asked.stem}-{part}") if part else asked
 
 
 def _written(

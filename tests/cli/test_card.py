@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 import typer
 from typer.testing import CliRunner, Result
 
@@ -56,32 +55,22 @@ def test_an_experiment_means_each_of_its_finished_seeds(runs: RunBuilder, tmp_pa
     assert names == [f"{GENDER}-seed-0.md", f"{GENDER}-seed-1.md"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["gender-cnn-none-full-shrot"], "gender-cnn-none-full-short"),
-        (["mtl-cnn-none-full-short"], "no run of mtl-cnn-none-full-short is here"),
-        ([GENDER, "--out", "card.pdf"], "FILE.md, FILE.html or a folder"),
-    ],
-)
-def test_a_wrong_call_is_answered_with_a_sentence(
-    arguments: list[str], said: str, runs: RunBuilder
-) -> None:
+def test_a_wrong_call_is_answered_with_a_sentence(runs: RunBuilder, tmp_path: Path) -> None:
     one_run(runs)
-    answer = call(runs, *arguments)
-    assert answer.exit_code == 2
-    assert said in flat(answer.stderr)
+    (tmp_path / "file").write_text("")
+    for arguments, said in (
+        (["gender-cnn-none-full-shrot"], "gender-cnn-none-full-short"),
+        (["mtl-cnn-none-full-short"], "no run of mtl-cnn-none-full-short is in the runs folder"),
+        ([GENDER, "--out", "card.pdf"], "FILE.md, FILE.html or a folder"),
+        ([GENDER, "--out", str(tmp_path / "file" / "card.md")], "File exists"),
+    ):
+        answer = call(runs, *arguments)
+        assert answer.exit_code == 2, arguments
+        assert said in flat(answer.stderr), arguments
 
 
-def test_a_run_that_goes_on_has_no_card_yet(runs: RunBuilder) -> None:
+def test_a_run_in_progress_has_no_card_yet(runs: RunBuilder) -> None:
     runs.begun(registry.experiment(GENDER))
     answer = call(runs, GENDER)
     assert answer.exit_code == 2
     assert "allowed: a finished run" in flat(answer.stderr)
-
-
-def test_a_card_that_cannot_be_written_is_a_sentence(runs: RunBuilder, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    answer = call(runs, one_run(runs).identity[:8], "--out", str(tmp_path / "file" / "card.md"))
-    assert answer.exit_code == 2
-    assert "cannot be written" in flat(answer.stderr)
