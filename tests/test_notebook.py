@@ -101,7 +101,7 @@ def test_a_run_is_loaded_by_id_or_by_name_and_seed(runs: RunBuilder) -> None:
     assert run.confusion("gender").to_numpy().trace() == 80
     assert int(run.confusion("gender").to_numpy().sum()) == 100
     assert len(run.predictions) == 200
-    with pytest.raises(RunError, match="does not read 'race'"):
+    with pytest.raises(RunError, match="does not predict 'race'"):
         run.confusion("race")
 
 

@@ -1,4 +1,4 @@
-"""What a notebook asks for: leaderboards and runs as typed objects and pandas tables.
+"""The Python API of a notebook: leaderboards and runs as typed objects and pandas tables.
 
     from benchmark import leaderboard, load_run
 
@@ -76,8 +76,15 @@ def leaderboard(
 ) -> Board:
     """Build the leaderboard of some suites, or of every experiment that was begun.
 
-    where, sort: as `facebench leaderboard` takes them, `gender_accuracy>=90%`. Raises RunError
-    where there is no run, or where runs are on several data sets and none is named.
+    Parameters
+    ----------
+    suites : names of suites; none: every experiment with runs.
+    dataset : needed where runs are on several data sets.
+    where, sort : as `facebench leaderboard` takes them, `gender_accuracy>=90%`.
+    ad_hoc : add runs that were changed on the command line.
+    from_predictions : compute all numbers again from the stored predictions.
+
+    Raises RunError where there is no run, or where runs are on several data sets.
     """
     places = Places(Path(runs_dir), Path(data_dir), Path(weights_dir or Path(data_dir) / "weights"))
     at_hand = runs_at_hand(places.runs_dir, from_predictions=from_predictions)
@@ -141,18 +148,18 @@ class FinishedRun:
 
     @cached_property
     def subgroups(self) -> pd.DataFrame:
-        """Accuracy of every task in every group of people, with count and interval."""
+        """Accuracy of every task in every subgroup, with count and interval."""
         return self.run.record.subgroups()
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """Every validation and test face: truths, answers and probabilities."""
+        """Every validation and test face: true and predicted classes, probabilities."""
         return read_predictions(self.run.record.predictions_path)
 
     def confusion(self, task: TaskName) -> pd.DataFrame:
         """Count test faces by true class (rows) and predicted class (columns)."""
         if task not in self.tasks:
-            raise RunError(f"{self.name} does not read {task!r}", allowed=", ".join(self.tasks))
+            raise RunError(f"{self.name} does not predict {task!r}", allowed=", ".join(self.tasks))
         test = self.predictions[self.predictions["part"] == "test"]
         counts = pd.crosstab(test[task], test[f"{task}_pred"])
         classes = range(n_classes(task))
@@ -179,10 +186,14 @@ def load_run(
     dataset: str | None = None,
     runs_dir: PathLike = "mlruns",
 ) -> FinishedRun:
-    """Load a finished run by its id (8 digits or more), or by its experiment's name.
+    """Load a finished run.
 
-    Of a name's runs, the one of `seed` on `dataset`; as it is defined now, or else changed on the
-    command line. Raises RunError where there is no such run, or more than one.
+    Parameters
+    ----------
+    what : a run's id (8 digits or more), or the name of an experiment.
+    seed, dataset : which of an experiment's runs; as it is defined now before ad-hoc ones.
+
+    Raises RunError where there is no such run, or more than one.
     """
     runs = runs_at_hand(Path(runs_dir)).runs
     if not runs:
@@ -199,32 +210,26 @@ def load_run(
         raise RunError(f"{what!r} is a suite", allowed="a run's id, or the name of an experiment")
     if request.run is not None:
         return FinishedRun(library.group_of_run(request.run).runs[0])
-    return FinishedRun(_only_one(what, runs, seed, dataset))
-
-
-def _only_one(name: str, runs: Sequence[Run], seed: int | None, dataset: str | None) -> Run:
-    """Choose the one finished run of an experiment that fits."""
     fitting = [
         run
         for run in runs
-        if run.definition["name"] == name
+        if run.definition["name"] == what
         and run.record.state == "done"
         and (seed is None or run.record.seed == seed)
         and (dataset is None or run.setting.dataset == dataset)
     ]
-    as_defined = [run for run in fitting if not run.ad_hoc]
-    found = as_defined or fitting
+    found = [run for run in fitting if not run.ad_hoc] or fitting
     if len(found) == 1:
-        return found[0]
-    told = ", ".join(
+        return FinishedRun(found[0])
+    if not found:
+        of_seed = f" of seed {seed}" if seed is not None else ""
+        raise RunError(
+            f"{what} has no finished run{of_seed}", fix=f"`facebench run {what}` makes one"
+        )
+    allowed = ", ".join(
         f"{run.short_identity} (seed {run.record.seed}, {run.setting.dataset})"
         for run in sorted(found, key=lambda run: (run.setting.dataset, run.record.seed))
     )
-    if found:
-        raise RunError(
-            f"{name} has {len(found)} finished runs", allowed=told, fix="Name one by its id"
-        )
     raise RunError(
-        f"{name} has no finished run{f' of seed {seed}' if seed is not None else ''}",
-        fix=f"`facebench run {name}` makes one",
+        f"{what} has {len(found)} finished runs", allowed=allowed, fix="Name one by its id"
     )
