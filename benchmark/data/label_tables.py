@@ -1,11 +1,8 @@
-"""Label tables: known layouts, reading any encoding, and mapping words to classes.
-
-From the words of a table of labels to our classes: what maps, what does not, and why.
+"""Tables of labels: layouts that are known by name, files in any usual form, words and classes.
 
 A word maps only where it says one class whole. An age range that reaches into two age groups has no
 class here: such a face has no truth of that task. Nothing is guessed; `--map` decides otherwise.
-
-The layouts of face data sets that are known by name: where their labels are, and in what words.
+Which row is which picture is for benchmark.data.labelled.
 
 DATA SHEET of FairFace
 
@@ -23,28 +20,60 @@ Here        East Asian and Southeast Asian are Asian; Middle Eastern and Latino_
             split is ours, by the usual rule
 Read        here: 5,000 faces of its validation part at 112 px, docs/DATA.md; and drawn faces
             in its layout
-
-Reading a table of labels: any usual encoding and delimiter; what is no such table is refused.
-
-What its words mean is for benchmark.data.label_tables, whose faces they are for
-benchmark.data.labelled.
 """
 
+import contextlib
 import csv
 import datetime
 import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pandas as pd
 
+from benchmark.data.archive import Source, Unreadable
 from benchmark.data.labels import AGE_YEARS, age_group_of
 from benchmark.errors import DataError
 from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TaskName
+
+LABEL_RULES: Final = "words-1"
+"""Raised whenever the same table would give other labels."""
+HEADINGS: Final[dict[str, tuple[str, ...]]] = {
+    "file": ("file", "filename", "file name", "image", "img name", "path", "image path"),
+    "age": ("age", "age years"),
+    "age_group": ("age group", "age range", "age bin"),
+    "gender": ("gender", "sex"),
+    "race": ("race", "ethnicity"),
+}
+"""Column, and how tables head it: lower case, with a space for `_` and `-`."""
+ALLOWED: Final = "a CSV file with columns file and one or more of age, age_group, gender, race"
+MAX_BYTES: Final = 256 << 20
+WORDS: Final[dict[str, dict[str, int]]] = {
+    "gender": {"m": 0, "man": 0, "f": 1, "woman": 1},
+    "race": {
+        "east asian": 2,
+        "southeast asian": 2,
+        "other": 4,
+        **dict.fromkeys(("middle eastern", "latino hispanic", "latino", "hispanic"), 4),
+    },
+}
+"""Beside the names of our classes. Lower case, with a space for `_` and `-`. That Hispanic, Latino
+and Middle Eastern people are `Others` is UTKFace's own rule (the data sheet in labels.py)."""
+NOTHING_SAID: Final = frozenset(("", "na", "n/a", "nan", "none", "null", "?"))
+DATES: Final = (
+    *("%Y-%m-%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%m.%d.%Y"),
+    *("%d-%b", "%b-%d", "%d %b", "%b %d"),
+)
+"""What spreadsheets make of an age or a range of ages."""
+SERIAL_DAY_0: Final = datetime.date(1899, 12, 30)
+"""Day 0 of a spreadsheet's dates from March 1900 on; before, it counts a day that never was."""
+
+Given = Mapping[tuple[TaskName, str], int]
+"""What --map says: class by task and normal word; MISSING where a word is to have none."""
 
 
 @dataclass(frozen=True)
@@ -64,45 +93,10 @@ TABLE: Final = Layout("table")
 """Any folder or archive with a table of labels: file, and any of age, age_group, gender, race."""
 FAIRFACE: Final = Layout(
     "fairface",
-    label_files=("fairface_label_train.csv", "fairface_label_val.csv"),
-    age_ranges=(
-        *("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
-    ),
+    ("fairface_label_train.csv", "fairface_label_val.csv"),
+    ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
 )
 LAYOUTS: Final = {layout.name: layout for layout in (UTKFACE, FAIRFACE, TABLE)}
-
-
-def layout_called(name: str | None, *, has_labels: bool) -> Layout:
-    """Give the layout asked for; without a name, a table where one is given, else UTKFace's."""
-    if name is None:
-        return TABLE if has_labels else UTKFACE
-    if name not in LAYOUTS:
-        raise DataError(f"there is no layout {name!r}", allowed=", ".join(LAYOUTS))
-    layout = LAYOUTS[name]
-    if layout is UTKFACE and has_labels:
-        raise DataError(
-            "labels were given for the layout utkface, whose file names tell them",
-            allowed="--labels with the layout table or fairface",
-        )
-    if layout is TABLE and not has_labels:
-        raise DataError(
-            "the layout table was asked for without a table of labels",
-            allowed="--labels FILE.csv",
-        )
-    return layout
-
-
-HEADINGS: Final[dict[str, tuple[str, ...]]] = {
-    "file": ("file", "filename", "file name", "image", "img name", "path", "image path"),
-    "age": ("age", "age years"),
-    "age_group": ("age group", "age range", "age bin"),
-    "gender": ("gender", "sex"),
-    "race": ("race", "ethnicity"),
-}
-"""Column, and how tables head it: lower case, with a space for `_` and `-`."""
-ALLOWED: Final = "columns file and one or more of age, age_group, gender, race"
-
-MAX_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,128 +110,131 @@ class LabelFile:
     """Columns file and those of age, age_group, gender, race that it has; every cell a str."""
 
 
+@dataclass(frozen=True, eq=False)
+class Labelling:
+    """Tables of labels and how their words are to be read, before any picture is looked at."""
+
+    layout: Layout
+    files: tuple[LabelFile, ...]
+    given: Given = field(default_factory=dict)
+
+    @property
+    def source_sha256(self) -> str:
+        """Digest of all that decides labels: tables, layout, rules, --map."""
+        said = [LABEL_RULES, self.layout.name, *(file.sha256 for file in self.files)]
+        said += [f"{task}:{word}={label}" for (task, word), label in sorted(self.given.items())]
+        return hashlib.sha256("\n".join(said).encode()).hexdigest()
+
+
+def labelling_for(
+    source: Source, layout_name: str | None, labels: Sequence[Path], given: Given
+) -> Labelling | None:
+    """Read the tables of labels that are named, or lie in the source; None for UTKFace's layout.
+
+    layout_name: if left out, a table where one is named, else UTKFace's. Raises DataError where a
+    layout has no table of labels, or one of them is none.
+    """
+    name = layout_name or (TABLE if labels else UTKFACE).name
+    if name not in LAYOUTS:
+        raise DataError(f"there is no layout {name!r}", allowed=", ".join(LAYOUTS))
+    layout = LAYOUTS[name]
+    if layout is UTKFACE and labels:
+        raise DataError(
+            "labels were given for the layout utkface, whose file names tell them",
+            allowed="--labels with the layout table or fairface",
+        )
+    if layout is TABLE and not labels:
+        raise DataError(
+            "the layout table was asked for without a table of labels",
+            allowed="--labels FILE.csv",
+        )
+    if layout is UTKFACE and given:
+        raise DataError(
+            "--map was given for faces whose names tell their labels",
+            allowed="--map with --labels, or with the layout fairface",
+        )
+    if layout is UTKFACE or labels:
+        files = tuple(read_label_file(path) for path in labels)
+        return Labelling(layout, files, given) if files else None
+    there = {
+        member.path
+        for member in source.members()
+        if member.name in layout.label_files and not member.name.startswith("._")
+    }
+    if not there:
+        raise DataError(
+            f"{source.path} holds no {' or '.join(layout.label_files)}",
+            allowed=f"the layout {layout.name}, with its tables of labels beside the pictures",
+            fix="Put them there, or name them with --labels",
+        )
+    found = []
+    for path, content in sorted(source.contents(there)):
+        if isinstance(content, Unreadable):
+            raise DataError(f"{path} is no table of labels: {content.reason}")
+        found.append(parse_label_file(path, content))
+    return Labelling(layout, tuple(found), given)
+
+
 def read_label_file(path: Path) -> LabelFile:
     """Read a table of labels from disk; raise DataError where it is none."""
     if not path.is_file():
-        raise DataError(f"there is no table of labels {path}", allowed=f"a CSV file with {ALLOWED}")
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(
-                f"{path} has {path.stat().st_size:,} bytes", allowed=f"up to {MAX_BYTES:,}"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    return parse_label_file(path.name, content)
+        raise DataError(f"there is no table of labels {path}", allowed=ALLOWED)
+    if (n_bytes := path.stat().st_size) > MAX_BYTES:
+        raise DataError(f"{path} has {n_bytes:,} bytes", allowed=f"up to {MAX_BYTES:,}")
+    return parse_label_file(path.name, path.read_bytes())
 
 
 def parse_label_file(name: str, content: bytes) -> LabelFile:
     """Read a table of labels from its bytes; raise DataError where they are none."""
-    text, encoding = _decoded(name, content)
+
+    def no_table(problem: str, fix: str = "Name its columns so in its first line") -> DataError:
+        return DataError(f"{name} is no table of labels: {problem}", allowed=ALLOWED, fix=fix)
+
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise no_table("it is a spreadsheet", "Save it as CSV first")
+    marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+    marked = [encoding for mark, encoding in marks.items() if content.startswith(mark)]
+    text, encoding = None, ""
+    for encoding in marked or ("utf-8", "cp1252"):  # Western Europe's Windows writes the last
+        with contextlib.suppress(UnicodeDecodeError):
+            text = content.decode(encoding)
+            break
+    if text is None:
+        raise no_table("its encoding is none of UTF-8, UTF-16 and Windows-1252")
+    if "\0" in text:
+        raise no_table("it holds bytes that no text has")
+    delimiter = max((",", ";", "\t"), key=text.lstrip().split("\n", 1)[0].count)
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text)))
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
-        raise _no_table(name, f"it cannot be read as CSV: {error}") from error
+        raise no_table(f"it cannot be read as CSV: {error}") from error
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     if len(rows) < 2:
-        raise _no_table(name, "it has no rows" if rows else "it is empty")
-    columns = _columns(name, rows[0])
-    short = next((i for i, row in enumerate(rows) if len(row) <= max(columns.values())), None)
-    if short is not None:
-        raise _no_table(name, f"row {short + 1} has {len(rows[short])} cells: {rows[short]}")
-    cells = {ours: [row[place].strip() for row in rows[1:]] for ours, place in columns.items()}
+        raise no_table("it has no rows" if rows else "it is empty")
+    heads = [normal(head).strip() for head in rows[0]]
+    places: dict[str, int] = {}
+    for column, headings in HEADINGS.items():
+        found = [place for place, head in enumerate(heads) if head in headings]
+        if len(found) > 1:
+            both = " and ".join(repr(rows[0][place]) for place in found)
+            raise no_table(f"its columns {both} both say {column}")
+        if found:
+            places[column] = found[0]
+    lacking = [] if "file" in places else ["file"]
+    if not places.keys() - {"file"}:
+        lacking.append("age, age_group, gender or race")
+    if lacking:
+        shown = ", ".join(repr(head) for head in rows[0][:12])
+        raise no_table(f"it has no column {' and none of '.join(lacking)}, but {shown}")
+    for number, row in enumerate(rows, start=1):
+        if len(row) <= max(places.values()):
+            raise no_table(f"row {number} has {len(row)} cells: {row}")
+    cells = {column: [row[place].strip() for row in rows[1:]] for column, place in places.items()}
     digest = hashlib.sha256(content).hexdigest()
     return LabelFile(name, digest, encoding, pd.DataFrame(cells, dtype=object))
 
 
-def _decoded(name: str, content: bytes) -> tuple[str, str]:
-    """Decode by the mark at its beginning, else as UTF-8, else as Windows writes Western Europe."""
-    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise _no_table(name, "it is a spreadsheet", "Save it as CSV first")
-    marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-    marked = next((marks[mark] for mark in marks if content.startswith(mark)), None)
-    for encoding in (marked,) if marked else ("utf-8", "cp1252"):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" in text:
-            raise _no_table(name, "it holds bytes that no text has")
-        return text, encoding
-    raise _no_table(name, "its encoding is none of UTF-8, UTF-16 and Windows-1252")
-
-
-def _delimiter(text: str) -> str:
-    head = text.lstrip().split("\n", 1)[0]
-    return max((",", ";", "\t"), key=head.count)
-
-
-def _columns(name: str, heads: list[str]) -> dict[str, int]:
-    """Find where our columns stand; one that is there twice under whatever heading is refused."""
-    normal = [" ".join(head.replace("_", " ").replace("-", " ").lower().split()) for head in heads]
-    found: dict[str, int] = {}
-    for ours, headings in HEADINGS.items():
-        places = [place for place, head in enumerate(normal) if head in headings]
-        if len(places) > 1:
-            both = " and ".join(repr(heads[place]) for place in places)
-            raise _no_table(name, f"its columns {both} both say {ours}")
-        if places:
-            found[ours] = places[0]
-    lacking = []
-    if "file" not in found:
-        lacking.append("file")
-    if not found.keys() - {"file"}:
-        lacking.append("age, age_group, gender or race")
-    if lacking:
-        shown = ", ".join(repr(head) for head in heads[:12])
-        raise _no_table(name, f"it has no column {' and none of '.join(lacking)}, but {shown}")
-    return found
-
-
-def _no_table(name: str, problem: str, fix: str = "") -> DataError:
-    return DataError(
-        f"{name} is no table of labels: {problem}",
-        allowed=f"a CSV file with {ALLOWED}",
-        fix=fix or "Name its columns so in its first line",
-    )
-
-
-WORDS: Final[dict[TaskName, dict[str, int]]] = {
-    "age_group": {},
-    "gender": {"male": 0, "m": 0, "man": 0, "female": 1, "f": 1, "woman": 1},
-    "race": {
-        "white": 0,
-        "black": 1,
-        "asian": 2,
-        "east asian": 2,
-        "southeast asian": 2,
-        "indian": 3,
-        "other": 4,
-        "others": 4,
-        "middle eastern": 4,
-        "latino hispanic": 4,
-        "latino": 4,
-        "hispanic": 4,
-    },
-}
-"""Lower case, with a space for `_` and `-`. That Hispanic, Latino and Middle Eastern people are
-`Others` is UTKFace's own rule (benchmark.data.labels, the data sheet)."""
-
-NOTHING_SAID: Final = frozenset(("", "na", "n/a", "nan", "none", "null", "?"))
-
-MONTHS: Final = (
-    *("jan", "feb", "mar", "apr", "may", "jun"),
-    *("jul", "aug", "sep", "oct", "nov", "dec"),
-)
-SERIAL_DAY_0: Final = datetime.date(1899, 12, 30)
-"""Day 0 of a spreadsheet's dates from March 1900 on; before, it counts a day that never was."""
-
-Given = Mapping[tuple[TaskName, str], int]
-"""What --map says: class by task and normal word; MISSING where a word is to have none."""
-
-
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """What one cell says of a task."""
 
     label: int
@@ -249,7 +246,7 @@ class Reading:
     repaired: str = ""
     """What a spreadsheet's date was before it was one."""
     is_unknown: bool = False
-    """A word that nobody told us of, which is a finding; not a gap that is known."""
+    """A word that has no known meaning, which is a finding; not a gap that is known."""
 
 
 def normal(word: str) -> str:
@@ -257,134 +254,71 @@ def normal(word: str) -> str:
     return re.sub(r"[\s_-]+", " ", word.strip().lower())
 
 
-def read_word(task: TaskName, cell: str, given: Given) -> Reading:
-    """Read gender or race: a name of a class, its number, or a word that is known."""
-    word = normal(cell)
-    if (task, word) in given:
-        return _as_given(task, word, given)
-    if word in NOTHING_SAID:
-        return Reading(MISSING, "nothing is said")
-    names = CLASS_NAMES[task]
-    if re.fullmatch(r"[0-9](\.0*)?", word) and int(float(word)) < len(names):
-        return Reading(int(float(word)))
-    known = {name.lower(): label for label, name in enumerate(names)} | WORDS[task]
-    if word in known:
-        return Reading(known[word])
-    return Reading(MISSING, "not a word that is known", is_unknown=True)
+def read_label(column: str, cell: str, given: Given, ranges: Sequence[str] = ()) -> Reading:
+    """Read a cell of the column age, age_group, gender or race.
 
-
-def read_age(cell: str, given: Given, ranges: tuple[str, ...] = ()) -> Reading:
-    """Read an age in years, or a range of them, into years and age group.
-
+    An age may be years or a range of them, an age group one of ours by name or number too.
     ranges: the ranges that the layout is known to have; a spreadsheet's date that can have been
     only one of them is read as that one.
     """
-    word = normal(cell)
-    if ("age_group", word) in given:
-        return _as_given("age_group", word, given)
+    task: TaskName = "age_group" if column == "age" else column  # type: ignore[assignment]
+    word, names = normal(cell), CLASS_NAMES[task]
+    if (task, word) in given:
+        label = given[task, word]
+        return Reading(label, "left out by --map" if label == MISSING else "")
     if word in NOTHING_SAID:
         return Reading(MISSING, "nothing is said")
+    if column != "age" and re.fullmatch(r"[0-9](\.0*)?", word) and int(word[0]) < len(names):
+        return Reading(int(word[0]))
+    if column in WORDS:
+        known = {name.lower(): label for label, name in enumerate(names)} | WORDS[column]
+        if word in known:
+            return Reading(known[word])
+        return Reading(MISSING, "not a word that is known", is_unknown=True)
+    read = _read_age(cell.strip(), word, given, ranges)
+    return read if column == "age" else read._replace(age=MISSING)
+
+
+def _read_age(cell: str, word: str, given: Given, ranges: Sequence[str]) -> Reading:
     if re.fullmatch(r"[0-9]{1,3}(\.0*)?", word):
-        return _years(int(float(word)))
-    if (span := _span(word)) is not None:
-        return _range(*span)
-    if (was := _before_the_date(cell.strip(), ranges)) is not None:
-        read = read_age(was, given, ranges)
-        return Reading(read.label, read.why, read.age, was, read.is_unknown)
-    if _parts_of_date(cell.strip()) is not None:
-        return Reading(MISSING, "a date that a spreadsheet made of an age", is_unknown=True)
-    return Reading(MISSING, "not an age", is_unknown=True)
-
-
-def _as_given(task: TaskName, word: str, given: Given) -> Reading:
-    label = given[task, word]
-    return Reading(label, "left out by --map" if label == MISSING else "")
-
-
-def read_age_group(cell: str, given: Given, ranges: tuple[str, ...] = ()) -> Reading:
-    """Read an age group: one of ours, by name or by number 0 to 4, or a range of years."""
-    if re.fullmatch(r"[0-4](\.0*)?", cell.strip()) and ("age_group", normal(cell)) not in given:
-        return Reading(int(float(cell)))
-    read = read_age(cell, given, ranges)
-    return Reading(read.label, read.why, MISSING, read.repaired, read.is_unknown)
-
-
-def _years(age: int) -> Reading:
-    if age == 0:
+        age = int(float(word))
+        if age > AGE_YEARS[-1]:
+            return Reading(MISSING, f"an age above {AGE_YEARS[-1]}", is_unknown=True)
         # The bins begin above 0; a baby is in the first all the same, but its years have no row.
-        return Reading(0)
-    if age not in AGE_YEARS:
-        return Reading(MISSING, f"an age above {AGE_YEARS[-1]}", is_unknown=True)
-    return Reading(age_group_of(age), age=age)
+        return Reading(age_group_of(age), age=age) if age else Reading(0)
+    if span := _span(word):
+        first, last = (age_group_of(max(age, 1)) for age in span)
+        names = CLASS_NAMES["age_group"]
+        if first == last:
+            return Reading(first)
+        return Reading(MISSING, f"reaches from {names[first]} into {names[last]}")
+    dates: set[datetime.date] = set()
+    cell = re.sub(r"[ T]00:00(:00)?(\.0+)?$", "", cell)
+    for form in DATES:
+        with contextlib.suppress(ValueError):
+            text, form = (cell, form) if "%Y" in form else (f"{cell} 2024", f"{form} %Y")
+            dates.add(datetime.datetime.strptime(text, form).date())  # noqa: DTZ007
+    if not dates:
+        return Reading(MISSING, "not an age", is_unknown=True)
+    known = {span for text in ranges if (span := _span(normal(text)))}
+    pairs = {(min(day.month, day.day), max(day.month, day.day)) for day in dates} & known
+    before = {f"{low}-{high}" for low, high in pairs}
+    if {day.year for day in dates} == {1900}:
+        before = {str((day - SERIAL_DAY_0).days - (day.month < 3)) for day in dates}
+    if len(before) != 1:
+        return Reading(MISSING, "a date that a spreadsheet made of an age", is_unknown=True)
+    (was,) = before
+    return read_label("age", was, given, ranges)._replace(repaired=was)
 
 
 def _span(word: str) -> tuple[int, int] | None:
     """Give first and last year of `20 29`, `70+`, `more than 70`, `61 plus`; None for others."""
     top = AGE_YEARS[-1]
     if found := re.fullmatch(r"\(?([0-9]{1,3})(?: | ?– ?| to |, ?)([0-9]{1,3})[\])]?", word):
-        low, high = int(found[1]), int(found[2])
-        return (low, high) if low <= high <= top else None
-    if found := re.fullmatch(r"([0-9]{1,3}) ?(?:\+|plus|and over|or more)", word):
-        return int(found[1]), top
-    if found := re.fullmatch(r"(?:more than|over|above|>|>=|≥) ?([0-9]{1,3})", word):
-        return int(found[1]), top
-    return None
-
-
-def _range(low: int, high: int) -> Reading:
-    first, last = age_group_of(max(low, 1)), age_group_of(max(high, 1))
-    if first == last:
-        return Reading(first)
-    names = CLASS_NAMES["age_group"]
-    return Reading(MISSING, f"reaches from {names[first]} into {names[last]}")
-
-
-def _before_the_date(cell: str, ranges: tuple[str, ...]) -> str | None:
-    """Give what a spreadsheet made a date of, where it can have been one thing only."""
-    numbers = _parts_of_date(cell)
-    if numbers is None:
-        return None
-    year, pairs = numbers
-    if year == 1900:
-        ages = {_serial(year, month, day) for month, day in pairs}
-        return str(ages.pop()) if len(ages) == 1 else None
-    known = {tuple(span) for text in ranges if (span := _span(normal(text))) is not None}
-    fits = {tuple(sorted(pair)) for pair in pairs} & known
-    return "{}-{}".format(*fits.pop()) if len(fits) == 1 else None
-
-
-def _serial(year: int, month: int, day: int) -> int:
-    days = (datetime.date(year, month, day) - SERIAL_DAY_0).days
-    return days - 1 if month < 3 else days
-
-
-def _parts_of_date(cell: str) -> tuple[int | None, list[tuple[int, int]]] | None:
-    """Give year, and the pairs of month and day that a date may mean; None for what is no date."""
-    cell = re.sub(r"[ T]00:00(:00)?(\.0+)?$", "", cell)
-    months = "|".join(MONTHS)
-    if found := re.fullmatch(rf"([0-9]{{1,2}})[- ]({months})", cell, re.IGNORECASE):
-        return None, [(MONTHS.index(found[2].lower()) + 1, int(found[1]))]
-    if found := re.fullmatch(rf"({months})[- ]([0-9]{{1,2}})", cell, re.IGNORECASE):
-        return None, [(MONTHS.index(found[1].lower()) + 1, int(found[2]))]
-    if found := re.fullmatch(r"([0-9]{4})-([0-9]{2})-([0-9]{2})", cell):
-        return _dated(int(found[1]), [(int(found[2]), int(found[3]))])
-    if found := re.fullmatch(r"([0-9]{1,2})[/.]([0-9]{1,2})[/.]([0-9]{4})", cell):
-        a, b = int(found[1]), int(found[2])
-        return _dated(int(found[3]), sorted({(a, b), (b, a)}))
-    return None
-
-
-def _dated(
-    year: int, pairs: list[tuple[int, int]]
-) -> tuple[int | None, list[tuple[int, int]]] | None:
-    real = []
-    for month, day in pairs:
-        try:
-            datetime.date(year, month, day)
-        except ValueError:
-            continue
-        real.append((month, day))
-    return (year, real) if real else None
+        return (int(found[1]), int(found[2])) if int(found[1]) <= int(found[2]) <= top else None
+    found = re.fullmatch(r"([0-9]{1,3}) ?(?:\+|plus|and over|or more)", word)
+    found = found or re.fullmatch(r"(?:more than|over|above|>|>=|≥) ?([0-9]{1,3})", word)
+    return (int(found[1]), top) if found and int(found[1]) <= top else None
 
 
 def parse_map(texts: Sequence[str]) -> dict[tuple[TaskName, str], int]:

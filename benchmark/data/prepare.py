@@ -32,8 +32,8 @@ from benchmark.data.dataset import (
     staged_folder,
     write_words,
 )
-from benchmark.data.label_tables import Given, layout_called
-from benchmark.data.labelled import Labelling, counted, labelling_for, take_labelled_census
+from benchmark.data.label_tables import Given, Labelling, labelling_for
+from benchmark.data.labelled import counted, take_labelled
 from benchmark.data.packing import Census, pack_pictures, take_census
 from benchmark.data.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE, Picture
 from benchmark.data.progress import OnProgress, keep_quiet
@@ -88,8 +88,7 @@ def prepare(
     source_name = os.path.basename(os.path.abspath(source))
     name = name or f"{_stem(source_name)}-{image_px}"
     check_dataset_name(name, drawn=False)
-    known = layout_called(layout, has_labels=bool(labels))
-    labelling = labelling_for(opened, known, labels, given or {})
+    labelling = labelling_for(opened, layout, labels, given or {})
     placement = _read_placement(table) if table is not None else None
     about: dict[str, Any] = {
         "name": name,
@@ -159,9 +158,8 @@ def _make(
     if labelling is None:
         census = take_census(source)
     else:
-        labelled = take_labelled_census(source, labelling)
-        census, about = labelled.census, about | {"labels": labelled.statement}
-        words = labelled.words
+        census, statement, words = take_labelled(source, labelling)
+        about = about | {"labels": statement}
     if placement is not None:
         check_same_faces(census.table(), placement.table, placement.source)
     with staged_folder(final) as folder:

@@ -2,7 +2,7 @@
 
 Only faces that the run was neither trained nor selected on are read, as far as that can be told.
 A task is evaluated on the faces that are labelled with it; which words of other data sets mean
-which class is for benchmark.data.label_tables, and is said beside every number. The run's own
+which class is for benchmark.data.labelled, and is said beside every number. The run's own
 folder is left as it is: an evaluation has one of its own, `evaluations/<run>/<dataset>/`.
 """
 

@@ -1,0 +1,128 @@
+"""A table of labels in any usual form; a word maps only where it says one class whole."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.data.label_tables import (
+    FAIRFACE,
+    parse_label_file,
+    parse_map,
+    read_label,
+    read_label_file,
+)
+from benchmark.errors import DataError
+from benchmark.tasks import CLASS_NAMES, MISSING
+
+
+def test_usual_encodings_delimiters_and_headings_are_read_alike() -> None:
+    text = "file,age,gender\nJosé.jpg,25,male\nb.jpg,30,female\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252"):
+        table = parse_label_file("labels.csv", text.encode(encoding))
+        assert table.encoding == encoding
+        assert table.cells["file"].tolist() == ["José.jpg", "b.jpg"]
+        assert table.cells.columns.tolist() == ["file", "age", "gender"]
+    for delimiter in (";", "\t"):
+        rows = [["Image_Path", "Sex", "AGE"], ["a, b.jpg", "F", "7"]]
+        text = "\r\n".join(delimiter.join(row) for row in rows)
+        table = parse_label_file("labels.csv", text.encode())
+        assert table.cells.to_dict("list") == {"file": ["a, b.jpg"], "age": ["7"], "gender": ["F"]}
+
+
+def test_what_is_no_table_of_labels_is_refused(tmp_path: Path) -> None:
+    for content, found in (
+        (b"", "it is empty"),
+        (b"file,age\n", "it has no rows"),
+        (b"name,years\na.jpg,3\n", "no column file and none of age.*'name', 'years'"),
+        (b"file,hair\na.jpg,red\n", "no column age, age_group, gender or race"),
+        (b"age,gender\n3,male\n", "no column file"),
+        (b"file,gender,sex\na.jpg,m,f\n", "'gender' and 'sex' both say gender"),
+        (b"file,age\na.jpg,3\nb.jpg\n", "row 3 has 1 cells"),
+        (b"PK\x03\x04rest", "it is a spreadsheet"),
+        (b"file,age\n\0\0\0", "bytes that no text has"),
+        (b"\xff\xfef\xd8", "encoding"),
+    ):
+        with pytest.raises(DataError, match=found):
+            parse_label_file("labels.csv", content)
+    with pytest.raises(DataError, match="there is no table of labels"):
+        read_label_file(tmp_path / "labels.csv")
+
+
+def test_fairfaces_words_map_where_they_lie_within_one_class() -> None:
+    groups = {
+        "0-2": "0-14",
+        "3-9": "0-14",
+        "10-19": None,
+        "20-29": None,
+        "30-39": "26-40",
+        "40-49": None,  # 40 is in 26-40
+        "50-59": "41-60",
+        "60-69": None,  # 60 is in 41-60
+        "more than 70": "61+",
+    }
+    assert tuple(groups) == FAIRFACE.age_ranges
+    for word, group in groups.items():
+        read = read_label("age", word, {}, FAIRFACE.age_ranges)
+        label = MISSING if group is None else CLASS_NAMES["age_group"].index(group)
+        assert (read.label, read.age, read.is_unknown) == (label, MISSING, False), word
+        assert bool(read.why) == (group is None)
+    words = ("White", "Black", "East Asian", "Southeast Asian", "Indian", "Middle Eastern")
+    labels = [read_label("race", word, {}).label for word in (*words, "Latino_Hispanic")]
+    assert labels == [0, 1, 2, 2, 3, 4, 4]
+
+
+def test_years_are_kept_with_their_group() -> None:
+    for cell, age, group in (("14", 14, 0), ("15", 15, 1), ("25.0", 25, 1), (" 61 ", 61, 4)):
+        read = read_label("age", cell, {})
+        assert (read.age, read.label) == (age, group), cell
+    baby = read_label("age", "0", {})
+    assert (baby.label, baby.age) == (0, MISSING)
+
+
+def test_what_is_no_age_is_unknown_and_an_empty_cell_is_not() -> None:
+    for cell in ("117", "25.5", "-3", "old", "Mar-26", "26 years", "over 200"):
+        read = read_label("age", cell, {})
+        assert (read.label, read.is_unknown) == (MISSING, True), cell
+    for cell in ("", "NA", "none", "?"):
+        for column in ("age", "age_group", "race"):
+            read = read_label(column, cell, {})
+            assert (read.label, read.is_unknown, read.why) == (MISSING, False, "nothing is said")
+
+
+def test_a_spreadsheets_date_is_read_back_where_it_was_one_thing_only() -> None:
+    for cell, was in (
+        ("9-Mar", "3-9"),  # as English spreadsheets of America show it
+        ("03-Sep", "3-9"),  # and of Britain
+        ("Oct-19", "10-19"),
+        ("2026-03-09 00:00:00", "3-9"),
+        ("1900-01-25", "25"),  # day 25 of a spreadsheet's time
+        ("1900-03-25", "85"),  # 31 January + 29 February, as it believes, + 25
+        ("25/01/1900", "25"),
+    ):
+        read = read_label("age", cell, {}, FAIRFACE.age_ranges)
+        before = read_label("age", was, {}, FAIRFACE.age_ranges)
+        assert read == before._replace(repaired=was), cell
+    for cell in ("9-Mar", "1/2/1900", "2026-04-05"):
+        read = read_label("age", cell, {})
+        assert (read.label, read.is_unknown) == (MISSING, True), cell
+        assert "a date" in read.why
+
+
+def test_classes_go_by_name_number_or_range() -> None:
+    cells = ("15-25", "61+", "3", "50-59", "10-19")
+    labels = [read_label("age_group", cell, {}).label for cell in cells]
+    assert labels == [1, 4, 3, 3, MISSING]
+    cells = ("F", "man", "Female", "1", "0.0", "2")
+    labels = [read_label("gender", cell, {}).label for cell in cells]
+    assert labels == [1, 0, 1, 1, 0, MISSING]
+
+
+def test_a_word_is_unknown_until_map_says_it() -> None:
+    assert read_label("race", "Latina", {}).is_unknown
+    given = parse_map(["race:Latina=Others", "age_group:10-19=0-14", "race:black=none"])
+    assert read_label("race", "latina", given).label == 4
+    assert read_label("age", "10-19", given).label == 0
+    assert read_label("race", "Black", given).label == MISSING
+    for text in ("race=Others", "hair:red=Others", "race:x=Martian", ""):
+        with pytest.raises(DataError, match="--map"):
+            parse_map([text])
