@@ -1,11 +1,11 @@
-"""Every error that facebench raises on purpose; nothing here prints or exits.
+"""Every error that facebench raises on purpose.
 
 BenchmarkError
 ├── ExperimentError   a definition, suite or setting contradicts itself or does not exist
 ├── DataError         a source, picture, label, split or prepared data set is not usable
 ├── WeightsError      a weight file is unknown, damaged or does not fit its architecture
-│   └── WeightsMissing    ... is neither at hand nor to be fetched: the row is shown as missing
-└── RunError          a run cannot start, go on or be read
+│   └── WeightsMissing    ... is neither available nor to be fetched: the row is not run
+└── RunError          a run cannot start, resume or be read
     ├── DeviceError       the device asked for is not there
     └── TrackingError     the MLflow store cannot be used; the run's own folder is not affected
 """
@@ -22,18 +22,11 @@ class BenchmarkError(Exception):
         self.allowed = allowed
         self.source = source
         self.fix = fix
-        super().__init__(self.sentence())
-
-    def sentence(self) -> str:
-        """Join the parts as a person would say them."""
-        text = self.found.rstrip(".")
-        if self.allowed:
-            text += f" (allowed: {self.allowed})"
-        if self.source:
-            text += f". Where: {self.source}"
-        if self.fix:
-            text += f". {self.fix}"
-        return text if text.endswith((".", "!", "?")) else text + "."
+        text = found.rstrip(".")
+        text += f" (allowed: {allowed})" if allowed else ""
+        text += f". Where: {source}" if source else ""
+        text += f". {fix}" if fix else ""
+        super().__init__(text if text.endswith((".", "!", "?")) else text + ".")
 
 
 class ExperimentError(BenchmarkError):
@@ -49,11 +42,11 @@ class WeightsError(BenchmarkError):
 
 
 class WeightsMissing(WeightsError):
-    """Raised when weights are neither at hand nor to be fetched; a suite goes on without them."""
+    """Raised when weights are neither available nor to be fetched; a suite continues without."""
 
 
 class RunError(BenchmarkError):
-    """Raised when a run cannot start, go on or be read."""
+    """Raised when a run cannot start, resume or be read."""
 
 
 class DeviceError(RunError):

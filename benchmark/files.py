@@ -1,8 +1,6 @@
-"""Files written atomically, and locks that end with their process.
+"""Files written atomically, hashes, and locks that end with their process.
 
-A claim on a folder: held by a living process, and gone with it, however it dies.
-
-Write files so that no reader ever meets half of one; nothing here knows what they hold.
+No reader ever meets half a file; nothing here knows what files hold.
 """
 
 import contextlib
@@ -18,6 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+
+ASK_AGAIN_SECONDS: Final = 0.05
 
 
 @contextlib.contextmanager
@@ -35,17 +35,12 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        os.umask(mask := os.umask(0))
+        temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,20 +54,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, default=_plain) + "\n")
 
 
+def canonical_json(value: Any) -> str:
+    """Write JSON so that equal values give equal text: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, Path):
         return str(value)
     message = f"{type(value).__name__} has no JSON form"
     raise TypeError(message)
-
-
-def canonical_json(value: Any) -> str:
-    """Write JSON so that equal values give equal text: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
 
 
 def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
@@ -96,15 +89,12 @@ def copy_folder(source: Path, target: Path) -> None:
         copied.rename(target)
 
 
-ASK_AGAIN_SECONDS: Final = 0.05
-
-
 @contextlib.contextmanager
 def claimed(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Yield whether this process now holds the claim at `path`; never raises for a held one.
+    """Yield whether this process now owns the lock file at `path`; never raises for a locked one.
 
-    The kernel's advisory lock is the claim, so that no stale one can outlive its process; the
-    file's text only tells a person who holds it. With `wait`, wait for the holder to let go.
+    The kernel's advisory lock counts, so that no stale one can outlive its process; the file's text
+    only tells a person who owns it. With `wait`, wait for the owner to let go.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _opened_and_locked(path, wait=wait)
@@ -120,52 +110,41 @@ def claimed(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
 
 def _opened_and_locked(path: Path, *, wait: bool) -> int | None:
-    """Open the claim's file and lock it; None where another process holds it.
+    """Open the lock's file and lock it; None where another process owns it.
 
-    A file that was removed between the two (`facebench clean`) is nobody's claim any more: another
+    One that is locked only for the moment of a question (is_held) is asked for twice. A file that
+    was removed between opening and locking (`facebench clean`) is nobody's lock any more: another
     process would make a new one, and both would think themselves alone.
     """
+    asked = 0
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            is_mine = _locked(descriptor, wait=wait)
-            if is_mine and _is_still(path, descriptor):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
                 return descriptor
+        except BlockingIOError:
+            asked += 1
+        except FileNotFoundError:  # removed meanwhile
+            pass
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
-        if not is_mine:
+        if asked == 2:
             return None
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return path.stat().st_ino == os.fstat(descriptor).st_ino
-    except OSError:
-        return False
-
-
-def _locked(descriptor: int, *, wait: bool) -> bool:
-    """Take the lock; one that is held only for the moment of a question is asked for again."""
-    for _ in range(2):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+        if asked:
             time.sleep(ASK_AGAIN_SECONDS)
-        else:
-            return True
-    return False
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a living process holds the claim, without taking it or making the file."""
+    """Tell whether a living process owns the lock, without taking it or making the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
-        # For this moment nobody else can claim it either, which is why `claimed` asks twice.
+        # For this moment nobody else can lock it either, which is why `claimed` asks twice.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -175,7 +154,7 @@ def is_held(path: Path) -> bool:
 
 
 def holder(path: Path) -> dict[str, Any]:
-    """Read who wrote the claim last: `pid` and `since` (seconds of the epoch); empty if unknown."""
+    """Read who owned the lock last: `pid` and `since` (seconds of the epoch); empty if unknown."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

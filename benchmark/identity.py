@@ -6,7 +6,7 @@ commit. Editing a sentence therefore reruns nothing; editing a number does.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from benchmark.experiment.definition import Experiment
@@ -18,7 +18,7 @@ class Ingredients:
     """What a run is made of besides its definition."""
 
     weights_sha256: str | None
-    """Digest of the trunk's initial weights; None for random initialisation."""
+    """Digest of the backbone's initial weights; None for random initialisation."""
     pixel_digest: str
     split_digest: str
     trainer_version: int
@@ -55,12 +55,10 @@ def steering_content(definition: Mapping[str, Any]) -> dict[str, Any]:
 def family_of(experiment: Experiment, ingredients: Ingredients) -> str:
     """Identity without the seed: what runs over several seeds share."""
     content = steering_content(experiment.as_dict())
-    content["weights_sha256"] = ingredients.weights_sha256
-    content["pixel_digest"] = ingredients.pixel_digest
-    content["split_digest"] = ingredients.split_digest
-    content["trainer_version"] = ingredients.trainer_version
-    if ingredients.labels_digest is not None:
-        content["labels_digest"] = ingredients.labels_digest
+    digests = asdict(ingredients)
+    if ingredients.labels_digest is None:
+        del digests["labels_digest"]
+    content |= digests
     if experiment.ad_hoc:
         # Kept apart, so that a run off the leaderboards never stands in for a registered one.
         # The name too: with `--set backbone.weights=none` two rows would otherwise become one.

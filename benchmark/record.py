@@ -1,8 +1,6 @@
-"""A run as its folder tells it, and the provenance of its numbers (code, packages, platform).
+"""A run as its folder tells it: definition, state, history, scores; and where numbers come from.
 
-Where a number comes from: code version, package versions and platform; no secrets, no names.
-
-A run as its folder tells it: definition, state, history, scores. The folder is the truth.
+The folder is the truth; benchmark.runs.run writes it, everything else only reads it.
 
     experiment.json   definition, seed, data set, weights, versions (written at the start)
     history.csv       one row per epoch
@@ -17,18 +15,18 @@ A run as its folder tells it: definition, state, history, scores. The folder is 
     interrupted.json  when and at which epoch a run was stopped
     trial.json        of a search's trial: which study, and the number it first had
 
-benchmark.runs.run writes these; leaderboard, tracking and reports only read them.
+Provenance is versions of code, packages and platform; no secrets, no names.
 """
 
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import pandas as pd
 
@@ -37,6 +35,7 @@ from benchmark.errors import RunError
 
 SCHEMA: Final = 1
 TRIAL_FILE: Final = "trial.json"
+Content = TypeVar("Content")
 State = Literal["absent", "interrupted", "failed", "done"]
 
 SUBGROUP_COLUMNS: Final = ("task", "by", "group", "n", "accuracy", "low", "high", "macro_f1")
@@ -56,11 +55,10 @@ class RunRecord:
     @property
     def state(self) -> State:
         """Where the run stands, from the files alone; a run in progress reads `interrupted`."""
-        names: tuple[State, ...] = ("done", "failed")
-        for name in names:
-            if (self.folder / f"{name}.json").is_file():
-                return name
-        return "interrupted" if (self.folder / "experiment.json").is_file() else "absent"
+        states: dict[str, State]
+        states = {"done": "done", "failed": "failed", "experiment": "interrupted"}
+        found = (of for name, of in states.items() if (self.folder / f"{name}.json").is_file())
+        return next(found, "absent")
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -122,22 +120,21 @@ class RunRecord:
         return dict(self._scored.get("answers", {}))
 
     def subgroups(self) -> pd.DataFrame:
-        """The columns of SUBGROUP_COLUMNS; what each is: benchmark.evaluation.subgroups.
+        """The columns of SUBGROUP_COLUMNS; what each is: benchmark.evaluation.subgroups."""
+        # In JSON what does not exist is null.
+        numbers = dict.fromkeys(("accuracy", "low", "high", "macro_f1"), "float64")
+        return pd.DataFrame(self.subgroup_columns()).astype(numbers)
+
+    def subgroup_columns(self) -> dict[str, list[Any]]:
+        """The same as plain lists by column, which for hundreds of runs is ten times as fast.
 
         From metrics.json, so that a table over hundreds of runs reads one file of each; runs that
         were scored before it held them have them in subgroups.csv alone.
         """
-        if "subgroups" in self._scored:
-            return _typed(pd.DataFrame(self._scored["subgroups"])[list(SUBGROUP_COLUMNS)])
-        return self._csv("subgroups.csv", group=str)
-
-    def subgroup_columns(self) -> dict[str, list[Any]]:
-        """The same as plain lists by column, which for hundreds of runs is ten times as fast."""
-        if "subgroups" in self._scored:
-            stored: dict[str, list[Any]] = self._scored["subgroups"]
-            return {name: stored[name] for name in SUBGROUP_COLUMNS}
-        table = self._csv("subgroups.csv", group=str)
-        return {name: table[name].tolist() for name in SUBGROUP_COLUMNS}
+        stored = self._scored.get("subgroups")
+        if stored is None:
+            stored = self._csv("subgroups.csv", group=str).to_dict("list")
+        return {name: stored[name] for name in SUBGROUP_COLUMNS}
 
     @property
     def is_trial(self) -> bool:
@@ -160,37 +157,32 @@ class RunRecord:
         return self.folder / "exposure.csv"
 
     def _json(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise RunError(f"run {self.identity[:12]} has no {name}", source=str(path)) from error
-        except (OSError, ValueError) as error:
-            raise RunError(
-                f"{name} of run {self.identity[:12]} cannot be read: {error}",
-                allowed="the JSON that facebench wrote",
-                source=str(path),
-                fix="Remove the run's folder and run the experiment again",
-            ) from error
+        value = self._read(name, lambda path: json.loads(path.read_text(encoding="utf-8")))
         if not isinstance(value, dict) or value.get("schema") != SCHEMA:
             seen = value.get("schema") if isinstance(value, dict) else type(value).__name__
             raise RunError(
                 f"{name} of run {self.identity[:12]} has schema {seen!r}",
                 allowed=f"schema {SCHEMA}",
-                source=str(path),
+                source=str(self.folder / name),
                 fix="Use the facebench that wrote it, or run the experiment again",
             )
         return value
 
     def _csv(self, name: str, **dtypes: type) -> pd.DataFrame:
+        return self._read(name, lambda path: pd.read_csv(path, dtype=dtypes))
+
+    def _read(self, name: str, reader: Callable[[Path], Content]) -> Content:
         path = self.folder / name
         try:
-            return pd.read_csv(path, dtype=dtypes)
+            return reader(path)
         except FileNotFoundError as error:
             raise RunError(f"run {self.identity[:12]} has no {name}", source=str(path)) from error
         except (OSError, ValueError) as error:
             raise RunError(
-                f"{name} of run {self.identity[:12]} cannot be read: {error}", source=str(path)
+                f"{name} of run {self.identity[:12]} cannot be read: {error}",
+                allowed="what facebench wrote",
+                source=str(path),
+                fix="Remove the run's folder and run the experiment again",
             ) from error
 
 
@@ -204,11 +196,6 @@ def all_records(runs_dir: Path) -> Iterator[RunRecord]:
     for folder in sorted(work_folder(runs_dir).glob("[0-9a-f]*")):
         if (folder / "experiment.json").is_file():
             yield RunRecord(folder)
-
-
-def _typed(subgroups: pd.DataFrame) -> pd.DataFrame:
-    """Give numbers as numbers: in JSON what does not exist is null."""
-    return subgroups.astype(dict.fromkeys(("accuracy", "low", "high", "macro_f1"), "float64"))
 
 
 NAMED_PACKAGES: Final = ("torch", "torchvision", "timm", "mlflow", "numpy", "pillow", "pandas")
@@ -227,22 +214,20 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """Give the git commit of the code, `-dirty` where it was changed; else the package version."""
-    folder = Path(__file__).resolve().parent
-    if not (folder.parent / ".git").exists():
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / ".git").exists():
         return f"v{__version__}"
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
     try:
-        head = _git(folder, "rev-parse", "--short=12", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        head = git("rev-parse", "--short=12", "HEAD")
+        return f"{head}-dirty" if git("status", "--porcelain", "--untracked-files=no") else head
     except (OSError, subprocess.SubprocessError):
         return f"v{__version__}"
-    return f"{head}-dirty" if changed else head
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    answer = subprocess.run(
-        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
-    )
-    return answer.stdout.strip()
 
 
 def environment() -> str:

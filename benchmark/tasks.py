@@ -30,7 +30,6 @@ TASK_TITLES: Final[dict[TaskName, str]] = {
 COMBINED_WEIGHTS: Final[dict[TaskName, float]] = {"age_group": 0.4, "gender": 0.2, "race": 0.4}
 """Weight of each task's accuracy in `combined`, as in the study's checkpoint rule."""
 
-
 MISSING: Final = -1
 """In memory, a label that a face does not have: its data set says nothing of it, or says it in
 words that have no class here. On disk the cell is empty. UTKFace's and drawn faces have all."""
@@ -39,11 +38,6 @@ words that have no class here. On disk the cell is empty. UTKFace's and drawn fa
 def n_classes(task: TaskName) -> int:
     """Count the classes of `task`."""
     return len(CLASS_NAMES[task])
-
-
-def slug(task: TaskName, label: int) -> str:
-    """Write a class so that MLflow accepts it in a metric name, which takes no `+`, `=` or `@`."""
-    return CLASS_NAMES[task][label].lower().replace("+", "-plus")
 
 
 def combined(accuracies: dict[TaskName, float]) -> float:

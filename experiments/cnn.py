@@ -28,7 +28,7 @@ MTL_SHORT = Experiment(
 
 STL_SHORT = tuple(
     MTL_SHORT.varied(
-        name=MTL_SHORT.twin_name(task),
+        name=MTL_SHORT.counterpart_name(task),
         asks=f"Is {task.replace('_', ' ')} read better by a CNN that learns nothing else?",
         compare_with=MTL_SHORT.name,
         **{"head.tasks": (task,)},

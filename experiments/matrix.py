@@ -92,4 +92,4 @@ def cells() -> Iterator[str]:
     for item in sorted(MULTI_TASK, key=lambda item: order.index(item.backbone.architecture)):
         if is_cell(item):
             yield item.name
-            yield from map(item.twin_name, TASKS)
+            yield from map(item.counterpart_name, TASKS)

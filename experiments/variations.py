@@ -36,7 +36,7 @@ def alone(mtl: Experiment, studies: Mapping[str, StudyRow] | None = None) -> Ite
     trunk = f"{backbone.architecture} ({start}, {backbone.depth_name})"
     for task in TASKS:
         yield mtl.varied(
-            name=mtl.twin_name(task),
+            name=mtl.counterpart_name(task),
             asks=f"Is {task.replace('_', ' ')} read better when {trunk} learns nothing else?",
             compare_with=mtl.name,
             study=(studies or {}).get(task),

@@ -135,7 +135,7 @@ def test_every_multi_task_row_has_its_three_twins() -> None:
     for suite in ("study", "matrix", "modern"):
         for experiment in registry.experiments_of(suite):
             if not experiment.name.endswith("-short"):  # six epochs: no row of the comparison
-                assert None not in registry.twins_of(experiment).values(), experiment.name
+                assert None not in registry.counterparts_of(experiment).values(), experiment.name
 
 
 def test_modern_networks_are_shown_at_three_depths() -> None:

@@ -153,7 +153,7 @@ def test_adjusted_may_contradict_the_name_which_says_only_where_it_began() -> No
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("recipe.epochs", 3, "Recipe has no field 'epochs'"),
+        ("recipe.epochs", 3, "unknown setting 'recipe.epochs'"),
         ("recipe.max_epochs", "3", "setting 'recipe.max_epochs' is '3'"),
         ("recipe.max_epochs", True, "is True"),
         ("recipe.augmentation.flip", 1, "allowed: bool"),
@@ -169,7 +169,7 @@ def test_settings_that_do_not_fit_are_refused(path: str, value: object, message:
 
 def test_twin_has_one_task_and_no_conditioning() -> None:
     gated = an_experiment(name="mtl-cnn-none-full-gate-short", head=Head(conditioning="gate"))
-    assert gated.twin_name("race") == "race-cnn-none-full-short"
+    assert gated.counterpart_name("race") == "race-cnn-none-full-short"
 
 
 def test_a_question_is_asked_with_a_question_mark() -> None:
@@ -184,7 +184,7 @@ def test_definitions_are_frozen() -> None:
 
 def test_folds_run_from_zero_to_four() -> None:
     assert Protocol(fold=4).name == "leak-free fold 4"
-    with pytest.raises(ExperimentError, match="0 to 4"):
+    with pytest.raises(ExperimentError, match=r"\[0, 4\] or None"):
         Protocol(fold=5)
 
 
@@ -252,7 +252,7 @@ def test_only_a_frozen_trunks_features_are_standardised() -> None:
     recipe = Recipe(learning_rate=1e-3, standardise_features=True)
     frozen = Backbone("cnn", trainable_stages=0)
     an_experiment(recipe=recipe, backbone=frozen, name="mtl-cnn-none-frozen-standardised")
-    with pytest.raises(ExperimentError, match="a trunk that it trains"):
+    with pytest.raises(ExperimentError, match="a backbone that it trains"):
         an_experiment(recipe=recipe)
 
 

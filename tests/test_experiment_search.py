@@ -77,7 +77,7 @@ def test_an_empty_or_contradictory_range_is_refused(make: Callable[[], object], 
     [
         (FULL, Integers(DEPTH, 0, 5), "allowed: 0 to 4: squeezenet1_1 has so many"),
         (FULL, Integers(AUGMENTATION, 0, 9), "whole strengths from 0 to 3"),
-        (FULL, Floats("recipe.rate", 1e-4, 1e-2), "Recipe has no field 'rate'"),
+        (FULL, Floats("recipe.rate", 1e-4, 1e-2), "unknown setting 'recipe.rate'"),
         (FULL, Choices("recipe.batch_size", (0, 32)), "recipe.batch_size is 0"),
         (FULL, Choices("recipe.batch_size", ("many",)), "is 'many'"),
         (FROZEN, Floats(RATIO, 1e-2, 1.0), "varies recipe.trunk_rate_ratio and trains 0 stages"),

@@ -27,7 +27,7 @@ def imports(path: Path) -> tuple[str, ...]:
 
 
 ONLY_IN = {
-    "rich": {"benchmark.cli"},
+    "rich": {"benchmark.cli", "benchmark.reporting.tables"},
     "typer": {"benchmark.cli"},
     "plotly": {"benchmark.tuning"},
     "timm": {"benchmark.timm_models", "benchmark.speed.loops"},

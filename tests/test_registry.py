@@ -28,8 +28,8 @@ def test_what_bears_the_name_of_a_twin_differs_in_tasks_alone() -> None:
         # Replays of the study are let off: it trained its single tasks otherwise.
         if len(experiment.head.tasks) == 1 or experiment.protocol.leaky:
             continue
-        for task, twin in registry.twins_of(experiment).items():
-            named = experiment.twin_name(task)
+        for task, twin in registry.counterparts_of(experiment).items():
+            named = experiment.counterpart_name(task)
             assert (twin is None) == (named not in registry.experiments()), named
             if twin is not None:
                 alone = replace(experiment.head, tasks=(task,), conditioning="none")
@@ -38,9 +38,9 @@ def test_what_bears_the_name_of_a_twin_differs_in_tasks_alone() -> None:
 
 def test_one_trained_otherwise_is_no_twin_whatever_its_name() -> None:
     replayed = registry.experiment("mtl-vgg16-imagenet-block5-published")
-    alone = registry.experiment(replayed.twin_name("race"))
+    alone = registry.experiment(replayed.counterpart_name("race"))
     assert alone.recipe != replayed.recipe
-    assert registry.twins_of(replayed) == {"age_group": None, "gender": None, "race": None}
+    assert registry.counterparts_of(replayed) == {"age_group": None, "gender": None, "race": None}
 
 
 def leaves(fields: dict[str, Any], path: str = "") -> dict[str, Any]:
@@ -70,7 +70,7 @@ def test_quick_suite_holds_what_it_must() -> None:
     quick = registry.experiment("mtl-cnn-none-full-short")
     assert quick.name in names
     assert all(twin is not None and twin.name in names
-               for twin in registry.twins_of(quick).values())  # fmt: skip
+               for twin in registry.counterparts_of(quick).values())  # fmt: skip
     depths = {item.backbone.depth_name for item in registry.experiments_of("quick")
               if item.backbone.weights == "imagenet"}  # fmt: skip
     assert depths == {"frozen", "fire6_9", "full"}

@@ -12,7 +12,7 @@ from benchmark import registry
 from benchmark.cli.main import app
 from benchmark.errors import ExperimentError
 from benchmark.experiment.definition import Experiment
-from benchmark.registry import named, read_tuned, tuned_folder, tuned_name
+from benchmark.registry import named, tuned_folder, tuned_module
 
 FULL = registry.experiment("mtl-squeezenet1_1-imagenet-full")
 
@@ -92,13 +92,13 @@ def test_a_damaged_recipe_is_refused_by_itself(tmp_path: Path, text: str) -> Non
 
 def test_a_tuned_name_says_where_it_began_when_the_depth_moved() -> None:
     deeper = changed(FULL, **{"backbone.trainable_stages": 2})
-    assert tuned_name(FULL, deeper) == "mtl-squeezenet1_1-imagenet-fire4_5-tuned_from_full"
+    assert named(FULL, deeper, "tuned").name == "mtl-squeezenet1_1-imagenet-fire4_5-tuned_from_full"
     short = registry.experiment("mtl-squeezenet1_1-imagenet-frozen-short")
-    assert tuned_name(short, short) == "mtl-squeezenet1_1-imagenet-frozen-short-tuned"
+    assert named(short, short, "tuned").name == "mtl-squeezenet1_1-imagenet-frozen-short-tuned"
 
 
 def test_a_tuned_definition_survives_the_file(tmp_path: Path) -> None:
     base = registry.experiment("mtl-squeezenet1_1-imagenet-frozen-short")
     tuned = named(base, changed(base, **{"recipe.trunk_rate_ratio": 0.5}), "tuned")
-    (found,) = read_tuned(written(tmp_path, tuned))
+    (found,) = tuned_module(written(tmp_path, tuned)).EXPERIMENTS
     assert replace(found, compare_with=None) == tuned

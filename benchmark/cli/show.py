@@ -37,7 +37,7 @@ def show(
         experiment = registry.experiment(name)
         network = _network(experiment)
         total, trained = network.parameter_counts()
-        twins = registry.twins_of(experiment)
+        twins = registry.counterparts_of(experiment)
         answer.data = {
             "experiment": experiment.as_dict(),
             "stages": _stages(network),

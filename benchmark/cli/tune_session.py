@@ -22,7 +22,6 @@ from benchmark.experiment.grids import PREFIX as GRID_PREFIX
 from benchmark.experiment.grids import GridSpace
 from benchmark.experiment.search_points import check_space, point_of, space_of
 from benchmark.experiment.space import DEPTH
-from benchmark.registry import experiment_of
 from benchmark.runs.plan import Settings
 from benchmark.runs.run import Failed, Finished, Missing, Skipped, run_all
 from benchmark.tracking import MlflowMirror
@@ -270,7 +269,7 @@ class Session:
     def _refit(self, recipe: dict[str, Any]) -> dict[str, Any]:
         """Register the best recipe and train it anew, as runs like any other."""
         path = register(recipe, self._settings.runs_dir)
-        tuned = experiment_of(recipe["tuned"])
+        tuned = Experiment.from_dict(recipe["tuned"])
         seeds = self._wish.refit_seeds
         ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
         errors: list[BenchmarkError] = []

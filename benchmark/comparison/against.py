@@ -97,7 +97,7 @@ def meetings_of(draft: Draft, opponents: Opponents, first: Draft | None) -> Iter
 
 def _twins(draft: Draft, mine: Experiment, opponents: Opponents) -> Iterator[Meeting]:
     if len(mine.head.tasks) > 1:
-        names = {task: mine.twin_name(task) for task in draft.tasks}
+        names = {task: mine.counterpart_name(task) for task in draft.tasks}
     else:
         (task,) = mine.head.tasks
         names = {task: f"mtl-{mine.name.removeprefix(f'{task}-')}"}

@@ -180,7 +180,7 @@ def counterparts_plan(
         if mtl is None or len(mtl.head.tasks) == 1 or isinstance(group, NotRun):
             continue
         for task in (task for task in mtl.head.tasks if task in tasks):
-            name = mtl.twin_name(task)
+            name = mtl.counterpart_name(task)
             twin = _twin(library, mtl, name, dataset)
             if isinstance(twin, NotRun):
                 plan.gaps.append(Gap(group.label, name, twin.why, task))

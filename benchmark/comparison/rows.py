@@ -30,7 +30,7 @@ from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.red_flags import flag_state, warning
 from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP, By, group_codes, group_names
 from benchmark.experiment.definition import Protocol, StudyRow, Subset
-from benchmark.experiment.protocol import LEAK_FREE_SPLITS
+from benchmark.experiment.parts import LEAK_FREE_SPLITS
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
 from benchmark.record import RunRecord

@@ -184,7 +184,7 @@ def opposing(
     for experiment in experiments:
         label = experiment.task_label
         rest = experiment.name.removeprefix(f"{label}-")
-        twins = [experiment.twin_name(task) for task in experiment.head.tasks]
+        twins = [experiment.counterpart_name(task) for task in experiment.head.tasks]
         wanted |= {experiment.compare_with, *(twins if label == "mtl" else [f"mtl-{rest}"])}
     wanted -= {experiment.name for experiment in experiments}
     others = [known[name] for name in sorted(filter(None, wanted)) if name in known]

@@ -10,11 +10,15 @@ from benchmark.experiment.parts import (
     CONDITIONINGS,
     Augmentation,
     Backbone,
+    GenderName,
     Head,
     LossWeights,
+    Protocol,
+    RaceName,
     Recipe,
-)
-from benchmark.experiment.protocol import GenderName, Protocol, RaceName, StudyRow, Subset
+    StudyRow,
+    Subset,
+)  # fmt: skip
 from benchmark.experiment.space import (
     DECAY,
     DEPTH,
@@ -24,31 +28,11 @@ from benchmark.experiment.space import (
     Floats,
     Integers,
     SearchSpace,
-)
+)  # fmt: skip
 from benchmark.tasks import TASKS
 
 __all__ = [
-    "Augmentation",
-    "Backbone",
-    "CONDITIONINGS",
-    "Choices",
-    "DECAY",
-    "DEPTH",
-    "Experiment",
-    "Floats",
-    "GenderName",
-    "GridSpace",
-    "Head",
-    "Integers",
-    "LossWeights",
-    "Protocol",
-    "RATE",
-    "RATIO",
-    "RaceName",
-    "Recipe",
-    "SearchSpace",
-    "StudyRow",
-    "Subset",
-    "Suite",
-    "TASKS",
-]
+    "Augmentation", "Backbone", "CONDITIONINGS", "Choices", "DECAY", "DEPTH", "Experiment",
+    "Floats", "GenderName", "GridSpace", "Head", "Integers", "LossWeights", "Protocol", "RATE",
+    "RATIO", "RaceName", "Recipe", "SearchSpace", "StudyRow", "Subset", "Suite", "TASKS",
+]  # fmt: skip

@@ -1,7 +1,6 @@
-"""The definition of an experiment: frozen, complete, and validated at birth. Loads no torch.
+"""Experiment and Suite: frozen, complete, and checked when they are made. Loads no torch.
 
-Every number that steers a training is a field here; trainer and models have no defaults of their
-own. benchmark.registry says which experiments exist, benchmark.runs how they run.
+benchmark.registry says which experiments exist, benchmark.runs how they run.
 """
 
 from __future__ import annotations
@@ -10,25 +9,24 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_args, get_type_hints
 
 from benchmark.architectures import architecture_named
-from benchmark.errors import require
+from benchmark.errors import ExperimentError, require
 from benchmark.experiment.parts import CONDITIONINGS as CONDITIONINGS
 from benchmark.experiment.parts import Augmentation as Augmentation
 from benchmark.experiment.parts import Backbone as Backbone
+from benchmark.experiment.parts import GenderName as GenderName
 from benchmark.experiment.parts import Head as Head
 from benchmark.experiment.parts import LossWeights as LossWeights
+from benchmark.experiment.parts import Protocol as Protocol
+from benchmark.experiment.parts import RaceName as RaceName
 from benchmark.experiment.parts import Recipe as Recipe
-from benchmark.experiment.protocol import GenderName as GenderName
-from benchmark.experiment.protocol import Protocol as Protocol
-from benchmark.experiment.protocol import RaceName as RaceName
-from benchmark.experiment.protocol import StudyRow as StudyRow
-from benchmark.experiment.protocol import Subset as Subset
+from benchmark.experiment.parts import StudyRow as StudyRow
+from benchmark.experiment.parts import Subset as Subset
 from benchmark.experiment.search_points import check_space
 from benchmark.experiment.settings import with_values
 from benchmark.experiment.space import SearchSpace as SearchSpace
-from benchmark.tasks import TASKS as TASKS
 from benchmark.tasks import TaskName
 
 ADJUSTABLE: Final = ("backbone", "head", "recipe", "protocol")
@@ -66,9 +64,9 @@ class Experiment:
         )
         require(
             not self.recipe.standardise_features or self.backbone.trainable_stages == 0,
-            f"{self.name!r} standardises the features of a trunk that it trains",
+            f"{self.name!r} standardises the features of a backbone that it trains",
             allowed="recipe.standardise_features with backbone.trainable_stages=0: the features of "
-            "a trained trunk change, and their mean and standard deviation are measured once",
+            "a trained backbone change, and their mean and standard deviation are measured once",
         )
         require(
             self.recipe.early_stopping_epochs is None
@@ -101,6 +99,11 @@ class Experiment:
             parts.append(self.head.conditioning)
         return "-".join(parts)
 
+    @property
+    def ending(self) -> str:
+        """The last part of the name, with its hyphen, of an experiment on a subset; else empty."""
+        return f"-{self.subset.ending}" if self.subset else ""
+
     def _check_name(self) -> None:
         require(
             self.compare_with != self.name,
@@ -108,11 +111,10 @@ class Experiment:
             allowed="the name of another experiment",
         )
         fits = self.name == self.stem or self.name.startswith(self.stem + "-")
-        ending = f"-{self.subset.ending}" if self.subset else ""
         require(
-            fits and self.name.endswith(ending) and NAME_PATTERN.fullmatch(self.name) is not None,
+            fits and self.name.endswith(self.ending) and bool(NAME_PATTERN.fullmatch(self.name)),
             f"the name {self.name!r} contradicts its fields",
-            allowed=f"{self.stem}[-<variant>]{ending}, in lower case",
+            allowed=f"{self.stem}[-<variant>]{self.ending}, in lower case",
             fix="Rename the experiment or change the field that differs",
         )
 
@@ -148,17 +150,16 @@ class Experiment:
             f"{self.name!r} is fold {self.protocol.fold} already",
             allowed="an experiment of the 80/10/10 split",
         )
-        ending = f"-{self.subset.ending}" if self.subset else ""
         return dataclasses.replace(
             self,
-            name=f"{self.name.removesuffix(ending)}-fold{fold}{ending}",
+            name=f"{self.name.removesuffix(self.ending)}-fold{fold}{self.ending}",
             protocol=dataclasses.replace(self.protocol, fold=fold),
             compare_with=None,
             study=None,
         )
 
-    def twin_name(self, task: TaskName) -> str:
-        """Name of the single-task twin: same definition, one task, no conditioning."""
+    def counterpart_name(self, task: TaskName) -> str:
+        """Name of the single-task counterpart: same definition, one task, no conditioning."""
         rest = self.name.removeprefix(f"{self.task_label}-")
         if self.head.conditioning != "none":
             rest = rest.replace(f"-{self.head.conditioning}", "", 1)
@@ -169,6 +170,27 @@ class Experiment:
         values = dataclasses.asdict(self)
         del values["search"]
         return values
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Experiment:
+        """Build a definition from what `as_dict` gave and JSON kept, with or without later fields.
+
+        Raises ExperimentError for what is no definition.
+        """
+        try:
+            return _built(Experiment, dict(values))  # type: ignore[no-any-return]
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ExperimentError(f"no definition of an experiment: {error}") from error
+
+
+def _built(kind: Any, value: Any) -> Any:
+    """Give a value the type that a field declares: a dataclass for a group, a tuple for a list."""
+    dataclass_of = [one for one in (kind, *get_args(kind)) if dataclasses.is_dataclass(one)]
+    if dataclass_of and isinstance(value, Mapping):
+        hints = get_type_hints(dataclass_of[0])
+        fields = {name: _built(hints.get(name), inner) for name, inner in value.items()}
+        return dataclass_of[0](**fields)  # type: ignore[operator]
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)

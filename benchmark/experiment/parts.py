@@ -1,69 +1,88 @@
-"""The parts of a definition: backbone, head and recipe, each checked when it is made."""
+"""The parts of a definition, each checked when it is made: network, recipe, protocol, subset.
+
+Every number that steers a training is a field here; trainer and models have no defaults of their
+own. Loads no torch.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from benchmark.architectures import NOT_OFFERED, architecture_named
 from benchmark.errors import require, require_choice
 from benchmark.tasks import TASKS, TaskName
 
 Conditioning = Literal["none", "embedding", "gate", "attention"]
-CONDITIONINGS: Final = ("none", "embedding", "gate", "attention")
-SCHEDULES: Final = ("study", "constant", "cosine")
-CLIPPINGS: Final = ("per_variable", "global", "none")
-INITIALISATIONS: Final = ("glorot", "torch")
+CONDITIONINGS: Final = get_args(Conditioning)
 OWN_WEIGHTS: Final = re.compile(r"local:[a-z0-9_]+|run:[0-9a-f]{8,64}")
+LEAK_FREE_SPLITS: Final = ("leak-free-2", "leak-free-1")
+"""The current version, and the one that older runs were made on."""
+SPLITS: Final = (
+    *LEAK_FREE_SPLITS,
+    *("published-1", "test-by-file-1", "clean-test-1", "clean-val-1", "unique-1", "by-file-1"),
+)
+"""Versions of the split; what each of those that leak does is in benchmark.data.replays."""
 
 
-def _is_finite(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return math.isfinite(value)
+def _require_number(name: str, value: Any, interval: str, *, whole: bool = False) -> None:
+    """Raise ExperimentError unless a value is a number in an interval, as in `(0, inf)`, `[0, 1)`.
+
+    An interval that ends with `or None` allows None too.
+    """
+    span, _, optional = interval.partition(" or ")
+    if optional and value is None:
+        return
+    low, high = map(float, span[1:-1].split(","))
+    fits = (
+        isinstance(value, int if whole else (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (value > low or (span[0] == "[" and value == low))
+        and (value < high or (span[-1] == "]" and value == high))
+    )
+    kind = "a whole number" if whole else "a number"
+    require(fits, f"{name} is {value!r}", allowed=f"{kind} in {interval}")
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+@functools.cache
+def _choices_of(kind: Any) -> dict[str, tuple[object, ...]]:
+    """Give the choices of each field of a dataclass that is a Literal, or None, or a bool."""
+    found: dict[str, tuple[object, ...]] = {}
+    for name, hint in get_type_hints(kind).items():
+        parts = get_args(hint) if type(None) in get_args(hint) else (hint,)
+        literals = [part for part in parts if get_origin(part) is Literal]
+        if hint is bool:
+            found[name] = (True, False)
+        elif literals:
+            found[name] = (*get_args(literals[0]), *((None,) if len(parts) > 1 else ()))
+    return found
 
 
-def _require_positive(field_name: str, value: float) -> None:
-    fits = _is_finite(value) and value > 0
-    require(fits, f"{field_name} is {value!r}", allowed="a finite number above 0")
-
-
-def _require_not_negative(field_name: str, value: float) -> None:
-    fits = _is_finite(value) and value >= 0
-    require(fits, f"{field_name} is {value!r}", allowed="a finite number, 0 or more")
-
-
-def _require_count(field_name: str, value: int, least: int = 1, alternative: str = "") -> None:
-    fits = _is_whole(value) and value >= least
-    allowed = f"an integer of at least {least}{alternative}"
-    require(fits, f"{field_name} is {value!r}", allowed=allowed)
-
-
-def _require_fraction(field_name: str, value: float) -> None:
-    fits = _is_finite(value) and 0 <= value < 1
-    require(fits, f"{field_name} is {value!r}", allowed="0 <= value < 1")
-
-
-def _require_bool(field_name: str, value: bool) -> None:
-    require(isinstance(value, bool), f"{field_name} is {value!r}", allowed="True or False")
+def _require_choices(part: Any, name: str) -> None:
+    """Raise ExperimentError unless the fields with few choices have one of them."""
+    kind: Any = type(part)
+    for field_name, choices in _choices_of(kind).items():
+        value = getattr(part, field_name)
+        fits = any(value == choice and type(value) is type(choice) for choice in choices)
+        allowed = ", ".join(map(str, choices))
+        require(fits, f"{name}.{field_name} is {value!r}", allowed=allowed)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """The trunk: an architecture, where its weights come from, and how deep it is trained."""
+    """An architecture, where its weights come from, and how deep it is trained."""
 
     architecture: str
     weights: str = "none"
     """A weight source of the architecture; `none` is random initialisation, `local:LABEL` a file
-    added under that label, `run:ID` the trunk of an earlier run."""
+    added under that label, `run:ID` the backbone of an earlier run."""
     trainable_stages: int | Literal["all"] = "all"
-    """Unfreezing depth: how many of the deepest stages are trained; 0 is a frozen trunk."""
+    """Unfreezing depth: how many of the deepest stages are trained; 0 is a frozen backbone."""
     input_px: int = 100
     """Side of the square input in pixels; faces of another size are resized on the device."""
 
@@ -79,18 +98,14 @@ class Backbone:
         )
         n_stages = len(architecture.stages)
         depth = self.trainable_stages
-        is_depth = isinstance(depth, int) and _is_whole(depth) and 0 <= depth < n_stages
+        is_depth = type(depth) is int and 0 <= depth < n_stages
         require(
             depth == "all" or is_depth,
             f"trainable_stages of {self.architecture} is {depth!r}",
             allowed=f"0 to {n_stages - 1}, or 'all' for its {n_stages} stages "
             f"{', '.join(architecture.stages)}",
         )
-        require(
-            _is_whole(self.input_px) and 32 <= self.input_px <= 1024,
-            f"input_px is {self.input_px!r}",
-            allowed="32 to 1024 pixels, an integer",
-        )
+        _require_number("input_px", self.input_px, "[32, 1024]", whole=True)
         require(
             self.input_px % architecture.input_multiple == 0,
             f"input_px of {self.architecture} is {self.input_px}",
@@ -117,7 +132,7 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Head:
-    """What reads the trunk's features: one branch per task (study's notebooks, §3)."""
+    """What predicts from the backbone's features: one branch per task (study's notebooks, §3)."""
 
     tasks: tuple[TaskName, ...] = TASKS
     """One task (STL) or all three in the order age_group, gender, race (MTL)."""
@@ -135,13 +150,8 @@ class Head:
             allowed="one of age_group, gender, race, or all three in this order",
         )
         object.__setattr__(self, "tasks", tasks)
-        require_choice("head.conditioning", self.conditioning, CONDITIONINGS)
-        require_choice("head.features", self.features, ("pooled", "flattened"))
-        require(
-            _is_whole(self.hidden_units) and 1 <= self.hidden_units <= 65_536,
-            f"head.hidden_units is {self.hidden_units!r}",
-            allowed="an integer from 1 to 65536",
-        )
+        _require_choices(self, "head")
+        _require_number("head.hidden_units", self.hidden_units, "[1, 65536]", whole=True)
         require(
             self.conditioning == "none" or len(tasks) == len(TASKS),
             f"conditioning {self.conditioning!r} on the single task {tasks[0]!r}",
@@ -159,7 +169,7 @@ class LossWeights:
 
     def __post_init__(self) -> None:
         for task in TASKS:
-            _require_positive(f"recipe.loss_weights.{task}", getattr(self, task))
+            _require_number(f"recipe.loss_weights.{task}", getattr(self, task), "(0, inf)")
 
 
 @dataclass(frozen=True)
@@ -176,14 +186,10 @@ class Augmentation:
     """Scale about the face's mean by a factor drawn uniformly from 1 +- this fraction."""
 
     def __post_init__(self) -> None:
-        _require_bool("augmentation.flip", self.flip)
-        require(
-            _is_finite(self.rotation_degrees) and 0 <= self.rotation_degrees <= 180,
-            f"augmentation.rotation_degrees is {self.rotation_degrees!r}",
-            allowed="0 to 180",
-        )
-        _require_fraction("augmentation.brightness", self.brightness)
-        _require_fraction("augmentation.contrast", self.contrast)
+        _require_choices(self, "augmentation")
+        _require_number("augmentation.rotation_degrees", self.rotation_degrees, "[0, 180]")
+        _require_number("augmentation.brightness", self.brightness, "[0, 1)")
+        _require_number("augmentation.contrast", self.contrast, "[0, 1)")
 
 
 @dataclass(frozen=True)
@@ -222,37 +228,31 @@ class Recipe:
     stage_rate_decay: float | None = None
     """Each shallower stage's rate as a fraction of the one behind it; None: 1."""
     standardise_features: bool = False
-    """Whether the head reads a frozen trunk's features minus their mean over the training faces,
+    """Whether the head gets a frozen backbone's features minus their mean over the training faces,
     divided by their standard deviation: random and pretrained weights differ in scale alone
     otherwise, and a learning rate suits one scale."""
 
     def __post_init__(self) -> None:
-        for name in ("trunk_rate_ratio", "stage_rate_decay"):
-            if getattr(self, name) is not None:
-                _require_positive(f"recipe.{name}", getattr(self, name))
-        for name in ("learning_rate", "adam_epsilon", "clip_norm"):
-            _require_positive(f"recipe.{name}", getattr(self, name))
-        for name in ("batch_size", "max_epochs"):
-            _require_count(f"recipe.{name}", getattr(self, name))
-        patience, steps = self.early_stopping_epochs, self.steps_per_epoch
-        if patience is not None:
-            _require_count("recipe.early_stopping_epochs", patience, alternative=", or None")
-        if steps is not None:
-            one_pass = ", or None for one pass over the faces"
-            _require_count("recipe.steps_per_epoch", steps, alternative=one_pass)
-        until = self.until_train_accuracy
-        require(
-            until is None or (_is_finite(until) and 0 < until <= 1),
-            f"recipe.until_train_accuracy is {until!r}",
-            allowed="above 0 and at most 1, or None",
-        )
-        require_choice("recipe.schedule", self.schedule, SCHEDULES)
-        require_choice("recipe.clipping", self.clipping, CLIPPINGS)
-        require_choice("recipe.head_initialisation", self.head_initialisation, INITIALISATIONS)
-        _require_count("recipe.constant_epochs", self.constant_epochs, least=0)
-        for name in ("decay", "weight_decay"):
-            _require_not_negative(f"recipe.{name}", getattr(self, name))
-        _require_bool("recipe.standardise_features", self.standardise_features)
+        for name, interval in (
+            ("learning_rate", "(0, inf)"),
+            ("adam_epsilon", "(0, inf)"),
+            ("clip_norm", "(0, inf)"),
+            ("decay", "[0, inf)"),
+            ("weight_decay", "[0, inf)"),
+            ("until_train_accuracy", "(0, 1] or None"),
+            ("trunk_rate_ratio", "(0, inf) or None"),
+            ("stage_rate_decay", "(0, inf) or None"),
+        ):
+            _require_number(f"recipe.{name}", getattr(self, name), interval)
+        for name, interval in (
+            ("batch_size", "[1, inf)"),
+            ("max_epochs", "[1, inf)"),
+            ("constant_epochs", "[0, inf)"),
+            ("early_stopping_epochs", "[1, inf) or None"),
+            ("steps_per_epoch", "[1, inf) or None"),
+        ):
+            _require_number(f"recipe.{name}", getattr(self, name), interval, whole=True)
+        _require_choices(self, "recipe")
 
     def rate_at(self, epoch: int) -> float:
         """Give the learning rate of `epoch`, counted from 0."""
@@ -262,3 +262,92 @@ class Recipe:
         if self.schedule == "cosine":
             return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.max_epochs))
         return self.learning_rate
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What makes two runs comparable: the split, input scaling, shuffling and selection."""
+
+    split: str = "leak-free-2"
+    """Version of the split; its seed is part of the version. All others than LEAK_FREE_SPLITS leak,
+    on purpose: they replay the study's split, or a step from it to ours."""
+    fold: int | None = None
+    """0 to 4: a fold of the five-fold version of the split, in tables of its own."""
+    input_scaling: Literal["weights", "unit", "weights_swapped", "unit_minus_mean"] = "weights"
+    """`weights`: as the weights were trained; `unit`: RGB / 255 whatever the weights, as the
+    study did; `weights_swapped`: as the weights, red and blue exchanged (a control);
+    `unit_minus_mean`: RGB / 255 minus a BGR mean, as the study's early rows R1 to R6 did."""
+    shuffling: Literal["every_epoch", "fixed_batches"] = "every_epoch"
+    selection: Literal["best_validation_combined", "last_epoch"] = "best_validation_combined"
+
+    def __post_init__(self) -> None:
+        require_choice("protocol.split", self.split, SPLITS)
+        _require_choices(self, "protocol")
+        _require_number("protocol.fold", self.fold, "[0, 4] or None", whole=True)
+        require(
+            self.fold is None or not self.leaky,
+            f"protocol.fold is {self.fold!r} with the split {self.split!r}",
+            allowed="folds of leak-free-2 only",
+        )
+
+    @property
+    def leaky(self) -> bool:
+        """Whether training faces, or pictures of them, stand among those that select or test."""
+        return self.split not in LEAK_FREE_SPLITS
+
+    @property
+    def name(self) -> str:
+        """The protocol's name on every table."""
+        family = self.split.rpartition("-")[0]
+        return family if self.fold is None else f"{family} fold {self.fold}"
+
+
+GenderName = Literal["male", "female"]
+RaceName = Literal["White", "Black", "Asian", "Indian", "Others"]
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The part of all faces that an experiment is about: it is selected and tested on no other."""
+
+    gender: GenderName | None = None
+    race: RaceName | None = None
+    training: Literal["subset", "everyone", "size_matched"] = "subset"
+    """Trained on the subset, on everyone, or on a stratified sample of everyone of its size."""
+
+    def __post_init__(self) -> None:
+        _require_choices(self, "subset")
+        require(
+            self.gender is not None or self.race is not None,
+            "a subset of everyone",
+            allowed="a gender, a race, or both",
+            fix="Leave the subset out to train and test on all faces",
+        )
+
+    @property
+    def label(self) -> str:
+        """The subset in a name: `women`, `black`, `women_black`."""
+        genders = {"male": "men", "female": "women"}
+        words = [genders[self.gender]] if self.gender else []
+        return "_".join([*words, *([self.race.lower()] if self.race else [])])
+
+    @property
+    def people(self) -> Subset:
+        """Who is selected on and tested, however the network was trained."""
+        return dataclasses.replace(self, training="subset")
+
+    @property
+    def ending(self) -> str:
+        """How the name of an experiment on this subset ends: `women`, `women-matched`."""
+        endings = {"subset": "", "everyone": "-everyone", "size_matched": "-matched"}
+        return f"{self.label}{endings[self.training]}"
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """What the original study printed for this row, leak included; accuracies in [0, 1]."""
+
+    row: str
+    age_group: float | None = None
+    gender: float | None = None
+    race: float | None = None

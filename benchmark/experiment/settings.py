@@ -1,6 +1,6 @@
-"""Read what a person types after `--set`, `--sweep` and `--seeds`.
+"""What a person types after `--set`, `--sweep`, `--seeds` and `--folds`, and what it changes.
 
-Change a field of nested frozen dataclasses by its dotted path, as in `recipe.max_epochs`.
+Fields of nested frozen dataclasses are named by their dotted path, as in `recipe.max_epochs`.
 """
 
 import dataclasses
@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from benchmark.errors import ExperimentError, require
 
@@ -39,65 +39,50 @@ def changed_settings(
 
 def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
     allowed = [item.name for item in dataclasses.fields(node) if item.name != "ad_hoc"]
-    require(
-        keys[0] in allowed,
-        f"unknown setting {path!r}: {type(node).__name__} has no field {keys[0]!r}",
-        allowed=", ".join(allowed),
-    )
+    require(keys[0] in allowed, f"unknown setting {path!r}", allowed=", ".join(allowed))
     current = getattr(node, keys[0])
+    fields = dataclasses.fields(current) if dataclasses.is_dataclass(current) else ()
     if len(keys) > 1:
         require(
-            dataclasses.is_dataclass(current),
+            bool(fields),
             f"unknown setting {path!r}: {keys[0]} has no fields",
             allowed=f"{'.'.join(path.split('.')[: -len(keys) + 1])}=VALUE",
         )
         value = _with_value(current, keys[1:], value, path)
     else:
+        kinds = _kinds_of(get_type_hints(type(node))[keys[0]])
         # A group may be left out where its field may be None, as a definition's study row.
-        left_out = value is None and type(None) in _kinds_of(node, keys[0])
+        left_out = value is None and type(None) in kinds
         require(
-            not dataclasses.is_dataclass(current) or type(value) is type(current) or left_out,
+            not fields or type(value) is type(current) or left_out,
             f"setting {path!r} is a group of fields",
-            allowed=", ".join(f"{path}.{item.name}" for item in dataclasses.fields(current))
-            if dataclasses.is_dataclass(current)
-            else "",
+            allowed=", ".join(f"{path}.{item.name}" for item in fields),
         )
-        value = _coerced(node, keys[0], value, path)
+        value = _converted(value, kinds, path)
     return dataclasses.replace(node, **{keys[0]: value})
 
 
-def _coerced(node: Any, name: str, value: Any, path: str) -> Any:
+def _converted(value: Any, kinds: set[type], path: str) -> Any:
     """Refuse a value of another type than the field's, so that '3' never trains as text."""
-    kinds = _kinds_of(node, name)
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if int not in kinds else value
+    if float in kinds and int not in kinds and type(value) is int:
+        value = float(value)
     if isinstance(value, list):
         value = tuple(value)
-    fits = not kinds or any(
-        isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) for kind in kinds
-    )
-    require(
-        fits,
-        f"setting {path!r} is {value!r}",
-        allowed=" or ".join(sorted(kind.__name__.replace("NoneType", "null") for kind in kinds)),
-    )
+    names = sorted(kind.__name__.replace("NoneType", "null") for kind in kinds)
+    fits = not kinds or type(value) in kinds
+    require(fits, f"setting {path!r} is {value!r}", allowed=" or ".join(names))
     return value
 
 
-def _kinds_of(node: Any, name: str) -> set[type]:
-    return _plain_kinds(get_type_hints(type(node))[name])
-
-
-def _plain_kinds(hint: Any) -> set[type]:
+def _kinds_of(hint: Any) -> set[type]:
     """Reduce a type hint to the classes a value may have; empty means anything goes."""
-    if isinstance(hint, type):
-        return {getattr(hint, "__origin__", hint)}
-    arguments = getattr(hint, "__args__", ())
-    if getattr(hint, "__origin__", None) is Literal:
-        return {type(argument) for argument in arguments}
-    if getattr(hint, "__origin__", None) is tuple:
+    if isinstance(hint, type) and get_origin(hint) is None:
+        return {hint}
+    if get_origin(hint) is Literal:
+        return {type(choice) for choice in get_args(hint)}
+    if get_origin(hint) is tuple:
         return {tuple}
-    return set().union(*(_plain_kinds(argument) for argument in arguments)) if arguments else set()
+    return set().union(*map(_kinds_of, get_args(hint)))
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
@@ -112,9 +97,8 @@ def parse_sweeps(texts: Iterable[str], fixed: Mapping[str, Any]) -> list[dict[st
     A single value is read as `--set` reads it. Without texts, `fixed` is the one combination.
     """
     allowed = "FIELD=VALUE,VALUE, as in recipe.learning_rate=1e-4,1e-3"
-    swept = {
-        path: _values(path, value) for path, value in _by_path(texts, "--sweep", allowed).items()
-    }
+    pairs = _by_path(texts, "--sweep", allowed)
+    swept = {path: _values(path, value) for path, value in pairs.items()}
     for path in swept:
         if path in fixed:
             raise ExperimentError(
@@ -151,8 +135,7 @@ def _values(path: str, text: str) -> list[Any]:
         values: list[Any] = json.loads(f"[{text}]")
     except ValueError:
         values = [_value(part.strip()) for part in text.split(",")]
-    said = [json.dumps(value) for value in values]
-    if "" in values or len(set(said)) < len(said):
+    if "" in values or len({json.dumps(value) for value in values}) < len(values):
         raise ExperimentError(
             f"--sweep {path!r} is {text!r}", allowed="different values, with a comma between them"
         )
@@ -170,12 +153,9 @@ def parse_folds(text: str) -> tuple[int, ...]:
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Read `0,1,2`; raises ExperimentError for anything else, or a seed given twice."""
-    try:
-        seeds = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        seeds = ()
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+    seeds = [int(part) for part in text.split(",") if part.strip().isdecimal()]
+    if len(set(seeds)) < len(text.split(",")):
         raise ExperimentError(
             f"--seeds is {text!r}", allowed="different whole numbers from 0, as in 0,1,2"
         )
-    return seeds
+    return tuple(seeds)

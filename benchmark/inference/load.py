@@ -11,14 +11,12 @@ The file holds tensors and, in its header, the definition that they fit: no code
 MLflow calls `_load_pyfunc` for a model that facebench logged; without MLflow, `load_trained`.
 """
 
-import dataclasses
 import json
 import re
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -80,10 +78,10 @@ def load_trained(path: Path | str) -> Trained:
     path = Path(path)
     header = header_of(path)
     try:
-        experiment = definition_of(Experiment, read_json(header["experiment"]))
+        experiment = Experiment.from_dict(read_json(header["experiment"]))
         description = read_json(header["network"])
-        if not isinstance(experiment, Experiment) or not isinstance(description, dict):
-            raise TypeError("it is no definition")
+        if not isinstance(description, dict):
+            raise TypeError("it is no description of a network")
     except (LookupError, TypeError, ValueError, BenchmarkError) as error:
         raise _undescribed(path, error) from None
     tensors = read_weight_file(path).tensors
@@ -104,16 +102,6 @@ def _undescribed(path: Path, error: Exception) -> WeightsError:
         allowed="model.safetensors as a run of facebench wrote it",
         source=str(path),
     )
-
-
-def definition_of(kind: Any, value: Any) -> Any:
-    """Build a frozen definition again from what its `as_dict` gave and JSON kept."""
-    if get_origin(kind) in (Union, types.UnionType) and value is not None:
-        kind = next((one for one in get_args(kind) if dataclasses.is_dataclass(one)), kind)
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
-        return kind(**{name: definition_of(hints[name], inner) for name, inner in value.items()})  # type: ignore[operator]
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _load_pyfunc(path: str) -> Trained:

@@ -135,7 +135,7 @@ UNIT_MINUS_MEAN: Final = Preprocessing(
 
 
 def preprocessing_for(demanded: Preprocessing, input_scaling: str) -> Preprocessing:
-    """Choose by the protocol's input scaling (experiment_protocol.INPUT_SCALINGS)."""
+    """Choose by the protocol's input scaling (benchmark.experiment.parts.Protocol)."""
     choices = {
         "weights": demanded,
         "unit": UNIT,

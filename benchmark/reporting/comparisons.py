@@ -470,7 +470,7 @@ def _twins_wanted(evidence: Evidence) -> list[str]:
     known = evidence.library.experiments
     for item in evidence.experiments:
         if len(item.head.tasks) > 1 and not item.protocol.leaky:
-            twins = [item.twin_name(task) for task in item.head.tasks]
+            twins = [item.counterpart_name(task) for task in item.head.tasks]
             if all(name in known for name in twins):
                 return [item.name, *twins]
     return []

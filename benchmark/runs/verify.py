@@ -28,7 +28,7 @@ from benchmark.evaluation.predictions import (
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json
 from benchmark.identity import Ingredients, identity_of
-from benchmark.inference.load import definition_of, load_trained
+from benchmark.inference.load import load_trained
 from benchmark.models.weight_store import MODEL_FILE
 from benchmark.record import RunRecord
 from benchmark.training.device import Device
@@ -114,7 +114,7 @@ def _definition(record: RunRecord, prepared: tuple["FaceSet", ...]) -> Finding:
         trainer_version=about["trainer_version"],
         labels_digest=own_faces.faces.labels_digest if own_faces else stored,
     )
-    experiment = definition_of(Experiment, about["experiment"])
+    experiment = Experiment.from_dict(about["experiment"])
     identity = identity_of(experiment, ingredients, about["seed"])
     if identity != record.identity or about["identity"] != identity:
         return Finding(

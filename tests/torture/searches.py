@@ -27,7 +27,7 @@ def damaged_recipes(room: Room) -> Row:
     sound = path.read_bytes()
     for number in range(room.times(500, 40)):
         path.write_bytes(damaged(sound, rng))
-        row.expect(*_refused_or_read(lambda: tuned.read_tuned(path), f"recipe {number}"))
+        row.expect(*_refused_or_read(lambda: tuned.tuned_module(path), f"recipe {number}"))
     return row
 
 
