@@ -12,8 +12,8 @@ import pytest
 
 from benchmark import registry
 from benchmark.comparison.leaderboard import Leaderboard
-from benchmark.comparison.library import Library
-from benchmark.comparison.rows import Row, read_run
+from benchmark.comparison.library import Library, read_run
+from benchmark.comparison.rows import Row
 from benchmark.data.dataset import FaceSet
 from benchmark.reporting import tables
 from benchmark.reporting.card import model_card

@@ -9,9 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.comparison.label_noise import CEILING
-from benchmark.comparison.references import CELLS, MAJORITY, ON_PIXELS, References, small_pictures
-from benchmark.comparison.rows import Row, Setting
+from benchmark.comparison.library import Setting
+from benchmark.comparison.references import (
+    CEILING,
+    CELLS,
+    MAJORITY,
+    ON_PIXELS,
+    References,
+    small_pictures,
+)
+from benchmark.comparison.rows import Row
 from benchmark.data.dataset import FaceSet, store_faces
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predicted_tasks, read_predictions

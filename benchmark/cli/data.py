@@ -272,7 +272,7 @@ def audit(
     Exits with 1 if anything is found that should not be.
     """
     from benchmark.cli.labels_table import print_labels
-    from benchmark.comparison.label_noise import label_noise
+    from benchmark.comparison.references import label_noise
     from benchmark.data.audit import audit as audit_faces
     from benchmark.data.sample import choose_dataset
 
@@ -322,7 +322,7 @@ def _print_audit(result: "Audit") -> None:
 
 def _print_noise(noise: "pd.DataFrame") -> None:
     """Print how often labels of one photograph disagree, and the accuracy within reach."""
-    from benchmark.comparison.label_noise import ASSUMPTIONS
+    from benchmark.comparison.references import ASSUMPTIONS
 
     known = noise[noise["disagree"].notna()]
     if known.empty:

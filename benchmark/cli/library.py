@@ -11,15 +11,14 @@ from benchmark.errors import DataError, RunError
 from benchmark.record import all_records
 
 if TYPE_CHECKING:
-    from benchmark.comparison.library import Faces, Library
-    from benchmark.comparison.rows import Run
+    from benchmark.comparison.library import Faces, Library, Run
 
 
 def library_at_hand(
     runs_dir: Path, data_dir: Path, answer: Answer, *, quiet: bool = True
 ) -> "Library":
     """Read all runs; what cannot be read is said."""
-    from benchmark.comparison.rows import read_run
+    from benchmark.comparison.library import read_run
 
     runs, records = [], list(all_records(runs_dir))
     with progress_bar(quiet=quiet) as progress:
@@ -50,11 +49,12 @@ def library_of(runs: "Sequence[Run]", data_dir: Path) -> "Library":
 
 def _prepared(data_dir: Path) -> "list[Faces]":
     """Name the faces that are prepared here; none is no obstacle, runs keep what they say."""
+    from benchmark.comparison.library import Faces
     from benchmark.data.dataset import prepared_datasets
 
     with contextlib.suppress(DataError):
         return [
-            (faces.name, faces.pixel_digest, faces.split_digest)
+            Faces(faces.name, faces.pixel_digest, faces.split_digest)
             for faces in prepared_datasets(data_dir)
         ]
     return []

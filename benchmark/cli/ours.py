@@ -1,30 +1,47 @@
 """Which of our own runs stand beside the study's numbers in `facebench list`."""
 
 import contextlib
-from collections.abc import Sequence
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.errors import DataError, RunError
 from benchmark.experiment.definition import Experiment
-from benchmark.tasks import TaskName
+from benchmark.tasks import TASKS, TaskName
 
 if TYPE_CHECKING:
-    from benchmark.comparison.rows import Run
-    from benchmark.comparison.run_groups import MeanAccuracy, MeasuredOn
+    from benchmark.comparison.library import Faces, Run, RunGroup
     from benchmark.data.dataset import FaceSet
 
 
 @dataclass(frozen=True)
-class Ours:
-    """Mean test accuracies by experiment and task, and the faces they were measured on."""
+class MeanAccuracy:
+    """Test accuracy of one task over the seeds of one experiment, in [0, 1]."""
 
-    faces: "MeasuredOn | None" = None
+    mean: float
+    sd: float | None
+    """Sample standard deviation over seeds; None for one seed."""
+    seeds: tuple[int, ...]
+    runs: tuple[str, ...]
+    """First digits of the runs' identities, in the order of the seeds."""
+
+
+Accuracies = Mapping[str, Mapping[TaskName, MeanAccuracy]]
+"""By experiment and task."""
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Mean test accuracies, and the faces they were measured on."""
+
+    faces: "Faces | None" = None
     """None where nothing was measured."""
     drawn: bool = False
-    accuracies: "dict[str, dict[TaskName, MeanAccuracy]]" = field(default_factory=dict)
-    leaky: "dict[str, dict[TaskName, MeanAccuracy]]" = field(default_factory=dict)
+    accuracies: Accuracies = field(default_factory=dict)
+    leaky: Accuracies = field(default_factory=dict)
     """The same of runs on a leaking split, kept apart: shown under LEAKY or not at all."""
     notes: tuple[str, ...] = ()
 
@@ -32,16 +49,23 @@ class Ours:
 def gather(
     experiments: Sequence[Experiment], asked: str | None, *, runs_dir: Path, data_dir: Path
 ) -> Ours:
-    """Read the runs on one data set: `asked`, or the only photographed one.
+    """Average the runs on one data set: `asked`, or the only photographed one.
 
-    Raises RunError where `asked` is neither prepared nor in any run.
+    All honest ones on the same pixels and split: those prepared here, else those of most runs. A
+    leaking split is its run's own. Raises RunError where `asked` is neither prepared nor in a run.
     """
-    runs = _runs(runs_dir)
+    # Looked at before anything is imported: without runs, listing must stay quick.
+    some = any((runs_dir / "work").glob("*/experiment.json"))
+    if not some and asked is None:
+        return Ours()
+    from benchmark.comparison.library import Faces, Library, NotRun, read_runs
+    from benchmark.data.dataset import prepared_datasets
+    from benchmark.record import all_records
+
+    # The leaderboard says which runs cannot be read, and why.
+    runs = read_runs(list(all_records(runs_dir)))[0] if some else []
     if not runs and asked is None:
         return Ours()
-    from benchmark.comparison.run_groups import MeasuredOn, measured, replayed, usual_faces
-    from benchmark.data.dataset import prepared_datasets
-
     notes: list[str] = []
     prepared: list[FaceSet] = []
     try:
@@ -51,53 +75,64 @@ def gather(
     name = _chosen(runs, prepared, asked, notes)
     if name is None:
         return Ours(notes=tuple(notes))
-    drawn = any(run.setting.drawn for run in runs if run.setting.dataset == name)
-    # Where the data set is at hand, only runs on its very pixels and split are of it.
-    at_hand = [item for item in prepared if item.name == name]
-    faces = (
-        MeasuredOn(name, at_hand[0].pixel_digest, at_hand[0].split_digest)
-        if at_hand
-        else usual_faces(runs, name)
-    )
-    accuracies = measured(runs, experiments, faces) if faces else {}
-    leaky = replayed(runs, experiments, name)
-    return Ours(faces if accuracies else None, drawn, accuracies, leaky, tuple(notes))
+    here = [run for run in runs if run.setting.dataset == name]
+    known = [Faces(item.name, item.pixel_digest, item.split_digest) for item in prepared]
+    known = [faces for faces in known if faces.dataset == name]
+    if not known:
+        found = Counter(r.faces for r in here if r.done and not r.ad_hoc and not r.leaky)
+        known = sorted(found, key=lambda faces: (found[faces], faces))[-1:]
+    usable = tuple(run for run in here if run.leaky or run.faces in known)
+    library = Library(usable, {item.name: item for item in experiments}, {}, known)
+    accuracies: dict[bool, dict[str, dict[TaskName, MeanAccuracy]]] = {True: {}, False: {}}
+    for item in experiments:
+        group = library.run_group(item.name, name)
+        if not isinstance(group, NotRun) and (means := _means(group)):
+            accuracies[group.leaky][item.name] = means
+    faces = known[0] if known and accuracies[False] else None
+    drawn = any(run.setting.drawn for run in here)
+    return Ours(faces, drawn, accuracies[False], accuracies[True], tuple(notes))
 
 
-def _runs(runs_dir: Path) -> "list[Run]":
-    """Read what can be read; the leaderboard says what cannot, and why."""
-    # Looked at before anything is imported: without runs, listing must stay quick.
-    if not any((runs_dir / "work").glob("*/experiment.json")):
-        return []
-    from benchmark.comparison.rows import read_run
-    from benchmark.record import all_records
-
-    runs = []
-    for record in all_records(runs_dir):
-        with contextlib.suppress(RunError):
-            runs.append(read_run(record))
-    return runs
+def _means(group: "RunGroup") -> dict[TaskName, MeanAccuracy]:
+    """Average over the runs whose test faces were evaluated and whose metrics can be read."""
+    found: dict[TaskName, MeanAccuracy] = {}
+    for task in TASKS:
+        values: list[float] = []
+        runs: list[Run] = []
+        for run in group.runs:
+            with contextlib.suppress(RunError, KeyError):
+                values.append(run.record.metrics[f"test/{task}/accuracy"])
+                runs.append(run)
+        if values:
+            found[task] = MeanAccuracy(
+                mean=statistics.fmean(values),
+                sd=statistics.stdev(values) if len(values) > 1 else None,
+                seeds=tuple(run.record.seed for run in runs),
+                runs=tuple(run.short_identity for run in runs),
+            )
+    return found
 
 
 def _chosen(
     runs: "Sequence[Run]", prepared: "Sequence[FaceSet]", asked: str | None, notes: list[str]
 ) -> str | None:
     """Name the data set to show; a note says why there is none."""
+    from benchmark.comparison.library import named_dataset
+
     drawn = {run.setting.dataset: run.setting.drawn for run in runs}
-    known = sorted({*drawn, *(faces.name for faces in prepared)})
+    here = {faces.name for faces in prepared}
+    known = sorted(drawn.keys() | here)
     if asked is not None:
-        # `drawn` stands for drawn-v1, as `utkface` does for utkface-100, where there is but one.
-        named = [name for name in known if name == asked or name.startswith(f"{asked}-")]
-        if asked not in named and len(named) != 1:
+        named = named_dataset(asked, known)
+        if len(named) != 1:
             raise RunError(
                 f"no data set and no run is called {asked!r}",
                 allowed=", ".join(known) or "none: nothing is prepared, and nothing was run",
             )
-        return asked if asked in named else named[0]
+        return named[0]
     photographed = sorted(name for name in drawn if not drawn[name])
-    if len(photographed) > 1:
-        at_hand = [name for name in photographed if name in {faces.name for faces in prepared}]
-        photographed = at_hand if len(at_hand) == 1 else photographed
+    if len(photographed) > 1 and len(here & set(photographed)) == 1:
+        photographed = sorted(here & set(photographed))
     if len(photographed) > 1:
         notes.append(f"runs are on {', '.join(photographed)}; --dataset shows one of them")
     if not photographed:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group
@@ -13,16 +13,13 @@ from rich.text import Text
 from benchmark import registry
 from benchmark.cli.completion import complete_suite
 from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, AsJson, DataDir, RunsDir
-from benchmark.cli.ours import Ours, gather
+from benchmark.cli.ours import MeanAccuracy, Ours, gather
 from benchmark.cli.output import out, speaking
 from benchmark.cli.published_table import is_replay, render_replay
 from benchmark.cli.study_table import SHORTEST_QUESTION, render
 from benchmark.errors import ExperimentError
 from benchmark.experiment.definition import Experiment, Suite
 from benchmark.tasks import TaskName
-
-if TYPE_CHECKING:
-    from benchmark.comparison.run_groups import MeanAccuracy
 
 
 def list_(
@@ -124,7 +121,7 @@ def _data(experiments: Sequence[Experiment], ours: Ours) -> dict[str, Any]:
 
 
 def _measured(
-    experiment: Experiment, accuracies: "Mapping[str, Mapping[TaskName, MeanAccuracy]]"
+    experiment: Experiment, accuracies: Mapping[str, Mapping[TaskName, MeanAccuracy]]
 ) -> dict[str, Any] | None:
     found = accuracies.get(experiment.name)
     if found is None:

@@ -23,7 +23,7 @@ from benchmark.errors import BenchmarkError, DataError, RunError
 from benchmark.record import RunRecord, all_records
 
 if TYPE_CHECKING:
-    from benchmark.comparison.rows import Run
+    from benchmark.comparison.library import Run
     from benchmark.data.dataset import FaceSet
 
 Named = Annotated[
@@ -168,8 +168,7 @@ def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: Answer) -> "list[R
 
     Runs of an older definition are meant by the name they were begun under, too.
     """
-    from benchmark.comparison.library import Library
-    from benchmark.comparison.rows import definition_key
+    from benchmark.comparison.library import Library, definition_key
 
     runs = _readable(runs_dir, answer)
     if not runs:
@@ -202,7 +201,7 @@ def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: Answer) -> "list[R
 
 def _readable(runs_dir: Path, answer: Answer) -> "list[Run]":
     """Read all runs; what cannot be read is said once."""
-    from benchmark.comparison.rows import read_run
+    from benchmark.comparison.library import read_run
 
     runs = []
     for record in all_records(runs_dir):

@@ -1,10 +1,10 @@
 """`facebench leak` and `facebench subsets`: what the runs of a study say, printed and written."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from benchmark import registry
 from benchmark.cli.completion import complete_dataset, complete_suite
@@ -18,7 +18,7 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import busy, err, out, speaking
+from benchmark.cli.output import Answer, busy, err, out, speaking
 from benchmark.errors import RunError
 from benchmark.files import write_text
 
@@ -56,7 +56,7 @@ def leak(
 ) -> None:
     """Take a leaky score apart: what it is on faces never met, and what each condition is worth.
 
-    Reads the stored predictions of a suite's runs; writes tables (.md) and a picture (.png) of
+    Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png) of
     each network, all of them marked LEAKY.
 
     Examples:
@@ -64,22 +64,13 @@ def leak(
       facebench leak
       facebench leak --suite headline --dataset utkface-100 --json
     """
-    with speaking("leak", as_json=as_json) as answer:
-        from benchmark.comparison.leak_study import LEAK_SUITES, leak_data, leak_page, leak_study
-        from benchmark.comparison.library import choose_dataset
+    from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
 
-        suites = (suite,) if suite else LEAK_SUITES
-        names = [item for name in suites for item in registry.experiments_of(name)]
-        library = library_at_hand(runs_dir, data_dir, answer, quiet=quiet or as_json)
-        requests = [library.request(name) for name in suites]
-        with busy("comparing", quiet=quiet or as_json):
-            found = leak_study(library, names, choose_dataset(library, requests, dataset))
-        stem = (out_dir or runs_dir / "leaderboards") / f"{suite or 'leak'}-{found.dataset}"
-        page = leak_page(found)
-        files = _write(page, stem, found.dataset)
-        answer.data = leak_data(found) | {"files": files}
-        if not as_json:
-            _print(page, files, quiet=quiet)
+    suites = (suite,) if suite else LEAK_SUITES
+    with speaking("leak", as_json=as_json) as answer:
+        found = _study(answer, leak_study, suites, dataset, runs_dir, data_dir, quiet or as_json)
+        stem = (out_dir or runs_dir / "leaderboards") / f"{suite or 'leak'}-{found['dataset']}"
+        _show(answer, leak_page(found), found, stem, quiet=quiet, as_json=as_json)
 
 
 def subsets(
@@ -96,65 +87,78 @@ def subsets(
 ) -> None:
     """Say whether specialists predict the age group of a subset better than one network of all.
 
-    Reads the stored predictions of a suite's runs; writes tables (.md) and a picture (.png).
+    Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png).
 
     Examples:
       facebench run --suite subsets --seeds 0,1,2
       facebench subsets
       facebench subsets --dataset drawn --json
     """
+    from benchmark.comparison.subset_study import subset_data, subset_page, subset_study
+
     with speaking("subsets", as_json=as_json) as answer:
-        from benchmark.comparison.library import choose_dataset
-        from benchmark.comparison.subset_study import subset_data, subset_page, subset_study
-
-        library = library_at_hand(runs_dir, data_dir, answer, quiet=quiet or as_json)
-        name = choose_dataset(library, [library.request(suite)], dataset)
-        with busy("comparing", quiet=quiet or as_json):
-            found = subset_study(library, list(registry.experiments_of(suite)), name)
-        stem = (out_dir or runs_dir / "leaderboards") / f"{suite}-{found.dataset}"
-        page = subset_page(found)
-        files = _write(page, stem, found.dataset)
-        answer.data = subset_data(found) | {"files": files}
-        if not as_json:
-            _print(page, files, quiet=quiet)
+        found = _study(answer, subset_study, [suite], dataset, runs_dir, data_dir, quiet or as_json)
+        stem = (out_dir or runs_dir / "leaderboards") / f"{suite}-{found['dataset']}"
+        _show(answer, subset_page(found), subset_data(found), stem, quiet=quiet, as_json=as_json)
 
 
-def _write(page: "StudyPage", stem: Path, dataset: str) -> list[str]:
+def _study(
+    answer: Answer,
+    study_of: Callable[..., dict[str, Any]],
+    suites: Sequence[str],
+    dataset: str | None,
+    runs_dir: Path,
+    data_dir: Path,
+    silent: bool,
+) -> dict[str, Any]:
+    """Read the runs of some suites on one data set, and study them."""
+    from benchmark.comparison.library import choose_dataset
+
+    experiments = [item for name in suites for item in registry.experiments_of(name)]
+    library = library_at_hand(runs_dir, data_dir, answer, quiet=silent)
+    requests = [library.request(name) for name in suites]
+    with busy("comparing", quiet=silent):
+        return study_of(library, experiments, choose_dataset(library, requests, dataset))
+
+
+def _show(
+    answer: Answer,
+    page: "StudyPage",
+    data: dict[str, Any],
+    stem: Path,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Write tables and figures, and print the page or the data."""
     from benchmark.evaluation.figures import write_png
     from benchmark.reporting.figures import study_figure
+    from benchmark.reporting.tables import Cell, Table, terminal
 
     files = [f"{stem}.md"]
     try:
         write_text(Path(files[0]), page.markdown())
         for picture in page.pictures:
             files.append(f"{stem}{'-' if picture.name else ''}{picture.name}.png")
-            write_png(Path(files[-1]), study_figure(picture, dataset, drawn=page.drawn))
+            write_png(Path(files[-1]), study_figure(picture, data["dataset"], drawn=page.drawn))
     except OSError as error:
         raise RunError(
             f"{files[-1]} cannot be written: {error.strerror or error}",
             fix="Choose another folder with --out",
         ) from error
-    return files
-
-
-def _print(page: "StudyPage", files: list[str], *, quiet: bool) -> None:
+    answer.data = data | {"sentences": [words for words, _ in page.sentences], "files": files}
+    if as_json:
+        return
     out.print(f"[bold]{page.heading}[/]")
-    for found in page.tables:
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        for place, head in enumerate(found.heads):
-            table.add_column(head, justify="right" if place else "left")
-        for cells in found.rows:
-            # An interval goes beneath its number.
-            table.add_row(cells[0], *(cell.replace(" (", "\n").rstrip(")") for cell in cells[1:]))
-        out.print(f"\n[bold]{found.caption}[/]")
-        out.print(table)
+    for table in page.tables:
+        pairs = [[cell.rstrip(")").partition(" (") for cell in cells] for cells in table.rows]
+        rows = [[Cell(text, note) for text, _, note in cells] for cells in pairs]
+        out.print("", terminal(Table.of(table.heads, rows, table.caption), out.width), sep="\n")
     for title, texts in (
-        ("The answer", [sentence.words for sentence in page.sentences]),
+        ("The answer", [words for words, _ in page.sentences]),
         ("How to read it", page.notes),
-        ("What these numbers are not", page.limits),
+        ("Limitations", page.limits),
     ):
-        out.print(f"\n[bold]{title}[/]")
-        for text in texts:
-            out.print(bullet(text))
+        out.print(f"\n[bold]{title}[/]", *map(bullet, texts), sep="\n")
     if not quiet:
         err.print(f"\nWritten: {', '.join(files)}", soft_wrap=True)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchmark.comparison.leaderboard import Leaderboard, Table
+from benchmark.comparison.library import Setting
 from benchmark.comparison.rows import (
     CombinedScore,
     GroupGap,
     Row,
     RowComparison,
-    Setting,
     TaskScore,
     WorstGroup,
 )

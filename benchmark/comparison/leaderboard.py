@@ -19,31 +19,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from benchmark.comparison.against import SHARED, Meeting, Opponents, meetings_of, set_against
-from benchmark.comparison.pairs import Gap, gap_sentences
+from benchmark.comparison.library import Run, Setting, Watch, read_runs, unwatched, why_not_done
+from benchmark.comparison.pairs import (
+    SHARED,
+    RowPair,
+    compare_rows,
+    counterpart_names,
+    row_pairs,
+)
 from benchmark.comparison.references import LOGISTIC
 from benchmark.comparison.rows import (
     Draft,
+    FamilyKey,
     Row,
     RowComparison,
-    Run,
-    Setting,
+    differences_of,
     draft_row,
     give_intervals,
-)
-from benchmark.comparison.run_groups import (
-    FamilyKey,
-    differences_of,
-    opposing,
     settings_of,
     sort_runs,
     subset_of,
-    why_not_done,
 )
-from benchmark.comparison.run_groups import Watch as Watch
-from benchmark.comparison.run_groups import read_runs as read_runs
-from benchmark.comparison.run_groups import unwatched as unwatched
-from benchmark.comparison.verdicts import family_text
+from benchmark.comparison.verdicts import Gap, family_text, gap_sentences
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import LIMITS, LIMITS_DRAWN
 from benchmark.evaluation.red_flags import RED_FLAG_ABOVE
@@ -279,21 +276,27 @@ def arrange(runs: Iterable[Run], asked: Asked) -> Leaderboard:
     sorting = sort_runs(ours, asked.experiments, ad_hoc=asked.ad_hoc)
     settings = settings_of(ours, sorting.families, asked.experiments, asked.dataset)
     known = {**asked.known, **{item.name: item for item in asked.experiments}}
-    others = opposing(ours, asked.experiments, known, sorting.families)
-    drafting = _Drafting(sorting.families, others)
+    wanted = {name for item in asked.experiments for name in counterpart_names(item).values()}
+    wanted |= {item.compare_with for item in asked.experiments if item.compare_with}
+    wanted -= {item.name for item in asked.experiments}
+    others = [known[name] for name in sorted(wanted) if name in known]
+    drafting = _Drafting(sorting.families, sort_runs(ours, others, ad_hoc=False).families)
     shown: list[tuple[Setting, Kind, Sequence[Row], list[Shown]]] = []
-    meetings: list[Meeting] = []
+    pairs: list[RowPair] = []
     for setting in settings:
         rows = _rows(setting, asked, drafting)
-        opponents = drafting.opponents(setting, known)
+        drafts = drafting.drafts(setting)
         for kind in KINDS:
             if rows[kind]:
                 ranked = _ranked(rows[kind])
                 shown.append((setting, kind, asked.references(setting, tasks_of(kind)), ranked))
-                meetings += _meetings(ranked, opponents)
-    outcomes = set_against(meetings) if asked.compared else {}
+                done = [row for row in ranked if isinstance(row, Draft)]
+                first = next((item for item in done if item.row.rank and item.row.scores), None)
+                for draft in done:
+                    pairs += row_pairs(draft, first, drafts, known)
+    outcomes = compare_rows(pairs) if asked.compared else {}
     tables = [
-        Table(setting, kind, (*references, *(_met(row, outcomes) for row in ranked)))
+        Table(setting, kind, (*references, *(_compared(row, outcomes) for row in ranked)))
         for setting, kind, references, ranked in shown
     ]
     drawn = any(setting.drawn for setting in settings)
@@ -315,26 +318,26 @@ Shown = Draft | Row
 
 @dataclass
 class _Drafting:
-    """Makes each family's row once, whether it is shown or others are set against it."""
+    """Makes each family's row once, whether it is shown or others are compared with it."""
 
     families: Mapping[FamilyKey, list[Run]]
     others: Mapping[FamilyKey, list[Run]]
     """Families of experiments that are not shown."""
     made: dict[FamilyKey, Draft] = field(default_factory=dict)
 
-    def opponents(self, setting: Setting, known: Mapping[str, Experiment]) -> Opponents:
-        """Give the rows of a setting that others may be set against."""
+    def drafts(self, setting: Setting) -> Mapping[str, Sequence[Draft]]:
+        """Give the rows of a setting that others may be compared with, by experiment."""
         for key, runs in self.others.items():
-            done = [run for run in runs if run.record.state == "done"]
+            done = [run for run in runs if run.done]
             if key[0] == setting and done:
-                # One that cannot be read is nobody's opponent; where it is shown, it says why.
+                # Nothing is compared with one that cannot be read; where it is shown, it says why.
                 with contextlib.suppress(RunError):
                     self.made[key] = draft_row(key[1], done)
         drafts: dict[str, list[Draft]] = defaultdict(list)
         for (where, name, _), draft in self.made.items():
-            if where == setting and not draft.runs[0].ad_hoc:
+            if where == setting and not draft.group.ad_hoc:
                 drafts[name].append(draft)
-        return Opponents(drafts, known)
+        return drafts
 
 
 def _rows(setting: Setting, asked: Asked, drafting: _Drafting) -> dict[Kind, list[Shown]]:
@@ -413,21 +416,13 @@ def _rank_score(row: Row) -> float:
     return round(row.val_combined or 0.0, RANK_DIGITS)
 
 
-def _meetings(rows: Sequence[Shown], opponents: Opponents) -> Iterator[Meeting]:
-    """Say whom the rows of a table are to meet."""
-    drafts = [row for row in rows if isinstance(row, Draft)]
-    first = next((draft for draft in drafts if draft.row.rank and draft.row.scores), None)
-    for draft in drafts:
-        yield from meetings_of(draft, opponents, first)
-
-
-def _met(shown: Shown, outcomes: Mapping[int, tuple[RowComparison, ...]]) -> Row:
+def _compared(shown: Shown, outcomes: Mapping[int, tuple[RowComparison, ...]]) -> Row:
     """Give a row what came of its comparisons."""
     if isinstance(shown, Row):
         return shown
-    against = outcomes.get(id(shown), ())
-    tied = shown.row.rank is not None and any(map(_is_tie, against))
-    shown.row = dataclasses.replace(shown.row, comparisons=against, tied=tied)
+    found = outcomes.get(id(shown), ())
+    tied = shown.row.rank is not None and any(map(_is_tie, found))
+    shown.row = dataclasses.replace(shown.row, comparisons=found, tied=tied)
     return shown.row
 
 

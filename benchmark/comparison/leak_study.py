@@ -8,24 +8,22 @@ honest.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmark.comparison.cells import NOTHING
-from benchmark.comparison.library import Library, RunGroup
+from benchmark.comparison.library import Library, NotRun, RunGroup
 from benchmark.comparison.statistics import difference_of
 from benchmark.comparison.study_page import (
     Mark,
-    Rate,
+    Sentence,
     StudyPage,
     StudyPanel,
     StudyPicture,
-    StudySentence,
     StudyTable,
     change_text,
     rate_of,
@@ -35,7 +33,7 @@ from benchmark.comparison.verdicts import points
 from benchmark.errors import RunError
 from benchmark.evaluation.answers import read_answers
 from benchmark.evaluation.predictions import read_predictions
-from benchmark.experiment.definition import Experiment, StudyRow
+from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 LEAK_SUITES: Final = ("headline", "leak", "leak_vgg16")
@@ -43,18 +41,12 @@ LEAK_SUITES: Final = ("headline", "leak", "leak_vgg16")
 PUBLISHED: Final = "published"
 HONEST: Final = "honest"
 CHAIN: Final = {
-    "duplicates": "training set",
-    "batches": "batching",
-    "scaling": "input scaling",
-    HONEST: "selection",
+    "duplicates": ("training set", "training set without the test faces' pictures"),
+    "batches": ("batching", "… and batches drawn anew each epoch"),
+    "scaling": ("input scaling", "… and input scaled as the weights demand"),
+    HONEST: ("selection", "honest: … and selected on faces not trained on"),
 }
-"""The models after `published`, each by the ending of its name, and what it changes."""
-MODEL_TITLES: Final = {
-    "duplicates": "training set without the test faces' pictures",
-    "batches": "… and batches drawn anew each epoch",
-    "scaling": "… and input scaled as the weights demand",
-    HONEST: "honest: … and selected on faces not trained on",
-}
+"""The models after `published`, by the ending of their names: what each changes, and its title."""
 ALONE: Final = {
     "split": "training set: no test file",
     "only_duplicates": "training set and test population: one face per cluster",
@@ -69,6 +61,7 @@ EXPOSURES: Final = {
     "clean": "of these, never met",
 }
 NOT_RUN: Final = "not run"
+NOTHING: Final = "–"
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class Side:
     def on(self, chosen: npt.NDArray[np.bool_]) -> "Side":
         """Keep the chosen faces."""
         right = {task: values[:, chosen] for task, values in self.right.items()}
-        return dataclasses.replace(self, faces=self.faces[chosen], right=right)
+        return Side(self.faces[chosen], right, self.seeds)
 
     def of_seed(self, seed: int) -> "Side":
         """Keep one model: that of this seed, else the first."""
@@ -93,89 +86,38 @@ class Side:
         return Side(self.faces, right, (self.seeds[place],))
 
 
-@dataclass(frozen=True)
-class LeakScore:
-    """One row of the table: some models on some faces."""
-
-    key: str
-    title: str
-    leaky: bool
-    n_test: int
-    rates: Mapping[TaskName, Rate | None]
-    experiment: str
+Values = dict[str, Any]
+"""Plain values under the names that `--json` has."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """By how much accuracy moves at a step, in [-1, 1]."""
-
-    mean: float
-    low: float
-    """Ends of the 95 % interval, from clusters of faces and, `over_seeds`, from seeds."""
-    high: float
-    over_seeds: bool
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a step changes; no `changes` where its models were not run."""
-
-    key: str
-    title: str
-    experiments: tuple[str, ...]
-    changes: Mapping[TaskName, Change] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class NetworkLeak:
-    """One network: its scores from leaky to honest, and what lies between."""
-
-    label: str
-    """The experiment's name without the ending."""
-    scores: tuple[LeakScore, ...]
-    steps: tuple[Step, ...]
-    alone: tuple[Step, ...]
-    study: StudyRow | None
-    """What the study printed, where architecture and weights are its own."""
-    notes: tuple[str, ...]
-
-    def score(self, key: str) -> LeakScore | None:
-        """Find a score by its key."""
-        return next((score for score in self.scores if score.key == key), None)
-
-
-@dataclass(frozen=True)
-class LeakStudy:
-    """All networks of a suite like `leak`, on one data set."""
-
-    dataset: str
-    drawn: bool
-    networks: tuple[NetworkLeak, ...]
-    missing: tuple[str, ...]
-
-
-def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str) -> LeakStudy:
+def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str) -> Values:
     """Read the finished runs of `experiments` on `dataset` and take the leak apart.
 
-    Raises RunError where no network was run under the protocol `published`, or the files of a run
-    do not fit together.
+    Gives dataset, drawn, missing (what was not run) and networks: of each its label, scores from
+    leaky to honest, steps between them, conditions changed `alone`, the study's row where
+    architecture and weights are its own, and notes. Rates and changes are fractions, with the ends
+    of their 95 % intervals; a step that was not run has no changes. A row that is registered under
+    no ending is the honest one of those named after it. Raises RunError where no network was run
+    under the protocol `published`, or the files of a run do not fit together.
     """
     groups: dict[str, dict[str, RunGroup]] = {}
     absent: dict[str, list[str]] = {}
-    studies: dict[str, Experiment] = {}
+    firsts: dict[str, Experiment] = {}
     names = {item.name for item in experiments}
     for item in experiments:
-        label, ending = _place(item.name, names)
-        studies.setdefault(label, item)
+        label, _, ending = item.name.rpartition("-")
+        if f"{item.name}-{PUBLISHED}" in names:
+            label, ending = item.name, HONEST
+        firsts.setdefault(label, item)
         found = library.run_group(item.name, dataset)
-        if isinstance(found, RunGroup):
-            groups.setdefault(label, {})[ending] = found
-        else:
+        if isinstance(found, NotRun):
             why = "" if found.why == NOT_RUN else f" ({found.why})"
             absent.setdefault(label, []).append(f"{item.name}{why}")
-    networks = tuple(
-        _network(label, ours, studies[label]) for label, ours in groups.items() if PUBLISHED in ours
-    )
+        else:
+            groups.setdefault(label, {})[ending] = found
+    networks = [
+        _network(label, ours, firsts[label]) for label, ours in groups.items() if PUBLISHED in ours
+    ]
     if not networks:
         raise RunError(
             f"no network was run under the protocol `published` on {dataset}",
@@ -184,57 +126,42 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
     missing = [
         text for label, texts in absent.items() for text in (texts if label in groups else [label])
     ]
-    drawn = any(run.setting.drawn for ours in groups.values() for group in ours.values()
-                for run in group.runs)  # fmt: skip
-    return LeakStudy(dataset, drawn, networks, tuple(missing))
+    drawn = any(group.setting.drawn for ours in groups.values() for group in ours.values())
+    return {"dataset": dataset, "drawn": drawn, "networks": networks, "missing": missing}
 
 
-def _place(name: str, names: Collection[str]) -> tuple[str, str]:
-    """Give an experiment's network and its ending.
-
-    A row that is registered anyway, under no ending, is the honest one of those named after it.
-    """
-    if f"{name}-{PUBLISHED}" in names:
-        return name, HONEST
-    label, _, ending = name.rpartition("-")
-    return label, ending
-
-
-def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> NetworkLeak:
+def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> Values:
     sides = {ending: _side(group) for ending, group in groups.items()}
-    chain = {ending: sides[ending] for ending in CHAIN if ending in sides}
-    common = None
+    chain = [sides[ending] for ending in CHAIN if ending in sides]
+    notes, common = [], None
     if chain:
-        faces = next(iter(chain.values())).faces
-        if any(not side.faces["file"].equals(faces["file"]) for side in chain.values()):
+        faces = chain[0].faces
+        if any(not side.faces["file"].equals(faces["file"]) for side in chain):
             raise RunError(
                 f"the models of {label} were tested on different faces",
                 allowed="the test faces of one leak-free split",
                 fix="Run them again on the data set as it is prepared now",
             )
         common = _on_common_faces(groups[PUBLISHED], faces)
-    notes = [] if common or not chain else [
-        f"{label}: its leaky runs hold no predictions on the leak-free test faces (made by an "
-        "earlier version, or on another split), so that its first step changes the test "
-        "population too."
-    ]  # fmt: skip
-    return NetworkLeak(
-        label,
-        tuple(_scores(groups, sides, common)),
-        tuple(_steps(groups, sides, common)),
-        tuple(
-            Step(ending, title, _names(groups, PUBLISHED, ending),
-                 _changes(sides[PUBLISHED], sides[ending]))
+        if common is None:
+            notes.append(
+                f"{label}: its leaky runs hold no predictions on the leak-free test faces (made by "
+                "an earlier version, or on another split), so that its first step changes the test "
+                "population too."
+            )
+    published, name = sides[PUBLISHED], groups[PUBLISHED].name
+    return {
+        "label": label,
+        "scores": list(_scores(groups, sides, common)),
+        "steps": list(_steps(groups, sides, common)),
+        "alone": [
+            _step(ending, title, (name, groups[ending].name), _changes(published, sides[ending]))
             for ending, title in ALONE.items()
             if ending in sides
-        ),
-        first.study,
-        (*notes, *_training_notes(label, groups, first)),
-    )  # fmt: skip
-
-
-def _names(groups: Mapping[str, RunGroup], *endings: str) -> tuple[str, ...]:
-    return tuple(groups[ending].name for ending in endings)
+        ],
+        "study": dataclasses.asdict(first.study) if first.study else None,
+        "notes": [*notes, *_training_notes(label, groups, first)],
+    }
 
 
 def _side(group: RunGroup) -> Side:
@@ -263,7 +190,7 @@ def _on_common_faces(group: RunGroup, faces: pd.DataFrame) -> Side | None:
 
 def _scores(
     groups: Mapping[str, RunGroup], sides: Mapping[str, Side], common: Side | None
-) -> Iterator[LeakScore]:
+) -> Iterator[Values]:
     published, name = sides[PUBLISHED], groups[PUBLISHED].name
     yield _score(PUBLISHED, "LEAKY · our replay, on its own test faces", published, name)
     exposure = _exposure(groups[PUBLISHED], published.faces["file"])
@@ -271,68 +198,77 @@ def _scores(
         yield _score(key, title, published.on(exposure == key), name)
     if common:
         yield _score("common", "LEAKY · our replay, on the leak-free test faces", common, name)
-    for ending, title in MODEL_TITLES.items():
-        if ending in sides:
-            group = groups[ending]
-            alone = ending == HONEST and not any(item in sides for item in list(CHAIN)[:-1])
-            words = "honest: trained, selected and tested without the leak" if alone else title
-            words = f"LEAKY · {words}" if group.leaky else words
-            yield _score(ending, words, sides[ending], group.name)
+    models = [ending for ending in CHAIN if ending in sides]
+    for ending in models:
+        title = CHAIN[ending][1]
+        if models == [HONEST]:
+            title = "honest: trained, selected and tested without the leak"
+        leaky = "LEAKY · " if groups[ending].leaky else ""
+        yield _score(ending, f"{leaky}{title}", sides[ending], groups[ending].name)
 
 
-def _score(key: str, title: str, side: Side, experiment: str) -> LeakScore:
+def _score(key: str, title: str, side: Side, experiment: str) -> Values:
     clusters = side.faces["cluster"].to_numpy()
-    rates = {task: rate_of(right, clusters) for task, right in side.right.items()}
-    return LeakScore(key, title, title.startswith("LEAKY"), len(side.faces), rates, experiment)
+    return {
+        "key": key,
+        "title": title,
+        "leaky": title.startswith("LEAKY"),
+        "n_test": len(side.faces),
+        "rates": {task: rate_of(right, clusters) for task, right in side.right.items()},
+        "experiment": experiment,
+    }
 
 
 def _exposure(group: RunGroup, files: pd.Series) -> npt.NDArray[np.str_]:
     """Read how each test face was met, in the order of `files`; equal for all seeds."""
     record = group.runs[0].record
-    short, fix = record.identity[:12], "Remove the run's folder and run the experiment again"
     try:
         met = pd.read_csv(record.exposure_path, dtype=str).set_index("file")["exposure"]
+        fault = "" if set(met.index) == set(files) and set(met) <= set(EXPOSURES) else (
+            "is not about its test faces"
+        )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
+        fault = f"cannot be read: {error}"
+    if fault:
         raise RunError(
-            f"exposure.csv of run {short} cannot be read: {error}",
-            source=str(record.exposure_path),
-            fix=fix,
-        ) from error
-    if set(met.index) != set(files) or not set(met) <= set(EXPOSURES):
-        raise RunError(
-            f"exposure.csv of run {short} is not about its test faces",
+            f"exposure.csv of run {record.identity[:12]} {fault}",
             allowed=f"each test face once, as {', '.join(EXPOSURES)}",
             source=str(record.exposure_path),
-            fix=fix,
+            fix="Remove the run's folder and run the experiment again",
         )
     return np.asarray(met.loc[files].to_numpy(dtype=str))
 
 
 def _steps(
     groups: Mapping[str, RunGroup], sides: Mapping[str, Side], common: Side | None
-) -> Iterator[Step]:
+) -> Iterator[Values]:
     """Give all steps in their order; what was not run is changed by the next that was."""
-    before, before_ending, together = sides[PUBLISHED], PUBLISHED, []
+    before, name, together = sides[PUBLISHED], groups[PUBLISHED].name, []
     population = "test population"
     if common:
-        changes = _changes(before, common, same_models=True)
-        yield Step("common", population, _names(groups, PUBLISHED), changes)
+        yield _step("common", population, (name,), _changes(before, common, same_models=True))
         before = common
     else:
-        yield Step("common", population, ())
+        yield _step("common", population)
         together.append(population)
-    for ending, title in CHAIN.items():
+    for ending, (changed, _) in CHAIN.items():
+        together.append(changed)
         if ending not in sides:
-            yield Step(ending, title, ())
-            together.append(title)
+            yield _step(ending, changed)
             continue
-        words = ", ".join([*together, title]) + (", together" if together else "")
+        words = ", ".join(together) + (", together" if len(together) > 1 else "")
         changes = _changes(before, sides[ending])
-        yield Step(ending, words, _names(groups, before_ending, ending), changes)
-        before, before_ending, together = sides[ending], ending, []
+        yield _step(ending, words, (name, groups[ending].name), changes)
+        before, name, together = sides[ending], groups[ending].name, []
 
 
-def _changes(before: Side, after: Side, *, same_models: bool = False) -> dict[TaskName, Change]:
+def _step(
+    key: str, title: str, experiments: tuple[str, ...] = (), changes: Values | None = None
+) -> Values:
+    return {"key": key, "title": title, "experiments": experiments, "changes": changes or {}}
+
+
+def _changes(before: Side, after: Side, *, same_models: bool = False) -> Values:
     """Compare two sides, on the same faces or on others; of the same models, seed by seed.
 
     Where one side has one seed and the other several, one seed of each is compared.
@@ -341,14 +277,14 @@ def _changes(before: Side, after: Side, *, same_models: bool = False) -> dict[Ta
         seed = next((seed for seed in after.seeds if seed in before.seeds), -1)
         before, after = before.of_seed(seed), after.of_seed(seed)
     faces = pd.concat([before.faces, after.faces]).drop_duplicates("file")
-    found = {}
+    found: Values = {}
     for task in after.right:
         ours, reference = (_values(side, task, faces["file"]) for side in (after, before))
         if same_models:
             ours, reference = ours - reference, np.zeros_like(ours)
         result = difference_of(ours, reference, faces["cluster"].to_numpy())
-        over_seeds = len(after.seeds) > 1
-        found[task] = Change(result.accuracy, result.low, result.high, over_seeds)
+        ends = {"mean": result.accuracy, "low": result.low, "high": result.high}
+        found[task] = ends | {"over_seeds": len(after.seeds) > 1}
     return found
 
 
@@ -400,8 +336,9 @@ def _training_notes(label: str, groups: Mapping[str, RunGroup], first: Experimen
     )
 
 
-def leak_page(study: LeakStudy) -> StudyPage:
+def leak_page(study: Values) -> StudyPage:
     """Write the study as sentences and tables."""
+    networks = study["networks"]
     notes = [
         "Accuracy in percent: mean ± sd over seeds, with the 95 % interval of a bootstrap over "
         "clusters of test faces. Changes in percentage points (pp), with a 95 % interval from "
@@ -413,133 +350,119 @@ def leak_page(study: LeakStudy) -> StudyPage:
         "The steps are cumulative and in one order of many: what a step is worth depends on it. "
         "The last step, selection, also draws the training part by our rule.",
     ]
-    changes = [change for network in study.networks for step in network.steps
-               for change in step.changes.values()]  # fmt: skip
-    if any(not change.over_seeds for change in changes):
+    if any(_of_one_seed(step) for network in networks for step in network["steps"]):
         notes.append(
             "Changes with one seed on a side are of these trainings alone: their intervals hold "
             "no variance over seeds."
         )
-    notes += [note for network in study.networks for note in network.notes]
-    if study.missing:
-        notes.append(f"Not run: {', '.join(study.missing)}.")
+    notes += [note for network in networks for note in network["notes"]]
+    if study["missing"]:
+        notes.append(f"Not run: {', '.join(study['missing'])}.")
     return StudyPage(
-        f"LEAKY · What a leak is worth, {study.dataset}",
-        tuple(sentence for network in study.networks for sentence in _sentences(network)),
-        tuple(table for network in study.networks for table in _tables(network)),
-        tuple(_picture(network) for network in study.networks),
+        f"LEAKY · What a leak is worth, {study['dataset']}",
+        tuple(sentence for network in networks for sentence in _sentences(network)),
+        tuple(table for network in networks for table in _tables(network)),
+        tuple(_picture(network) for network in networks),
         tuple(notes),
-        study.drawn,
+        study["drawn"],
     )
 
 
-def _sentences(network: NetworkLeak) -> Iterator[StudySentence]:
-    published = network.scores[0]
+def _of_one_seed(step: Values) -> bool:
+    return any(not change["over_seeds"] for change in step["changes"].values())
+
+
+def _sentences(network: Values) -> Iterator[Sentence]:
+    by_key = {score["key"]: score for score in network["scores"]}
+    published, honest, study = by_key[PUBLISHED], by_key.get(HONEST), network["study"]
     said = ", ".join(
-        f"{_triple(score.rates)} % on the {score.n_test:,} test faces {words}"
+        f"{_rates_text(by_key[key])} % on the {by_key[key]['n_test']:,} test faces {words}"
         for key, words in (("seen", "met in training"), ("clean", "never met"))
-        if (score := network.score(key)) is not None and score.n_test
+        if by_key[key]["n_test"]
     )
     printed = ""
-    if network.study is not None:
-        printed = f"the study printed {_printed(network.study)} % for its row {network.study.row}; "
-    yield StudySentence(
-        f"{network.label}: {printed}our replay scores LEAKY {_triple(published.rates)} % "
-        f"({' / '.join(TASK_TITLES[task] for task in published.rates)}), {said}.",
-        (published.experiment,),
+    if study:
+        printed = f"the study printed {' / '.join(_printed(study))} % for its row {study['row']}; "
+    yield (
+        f"{network['label']}: {printed}our replay scores LEAKY {_rates_text(published)} % "
+        f"({' / '.join(TASK_TITLES[task] for task in published['rates'])}), {said}.",
+        (published["experiment"],),
     )
-    honest = network.score(HONEST)
-    if honest is not None:
-        fall = " / ".join(
-            points(_mean(honest.rates, task) - _mean(published.rates, task))
-            for task in honest.rates
+    if honest:
+        means = [
+            (score["rates"][task]["mean"] for score in (honest, published))
+            for task in honest["rates"]
+        ]
+        yield (
+            f"{network['label']}, trained, selected and tested without the leak: "
+            f"{_rates_text(honest)} % on {honest['n_test']:,} faces; against the leaky score "
+            f"{' / '.join(points(ours - theirs) for ours, theirs in means)} pp.",
+            (published["experiment"], honest["experiment"]),
         )
-        yield StudySentence(
-            f"{network.label}, trained, selected and tested without the leak: "
-            f"{_triple(honest.rates)} % on {honest.n_test:,} faces; against the leaky score "
-            f"{fall} pp.",
-            (published.experiment, honest.experiment),
-        )
 
 
-def _mean(rates: Mapping[TaskName, Rate | None], task: TaskName) -> float:
-    rate = rates[task]
-    return float("nan") if rate is None else rate.mean
+def _rates_text(score: Values) -> str:
+    return " / ".join(f"{100 * rate['mean']:.1f}" for rate in score["rates"].values())
 
 
-def _triple(rates: Mapping[TaskName, Rate | None]) -> str:
-    return " / ".join(f"{100 * _mean(rates, task):.1f}" for task in rates)
+def _printed(study: Values) -> list[str]:
+    return [NOTHING if study[task] is None else f"{100 * study[task]:.1f}" for task in TASKS]
 
 
-def _printed(study: StudyRow) -> str:
-    rates = (getattr(study, task) for task in TASKS)
-    return " / ".join(NOTHING if rate is None else f"{100 * rate:.1f}" for rate in rates)
-
-
-def _tables(network: NetworkLeak) -> Iterator[StudyTable]:
+def _tables(network: Values) -> Iterator[StudyTable]:
+    label, study, scores = network["label"], network["study"], network["scores"]
     titles = tuple(TASK_TITLES[task] for task in TASKS)
-    rows, name = [], f"leak-{network.label}"
-    if network.study is not None:
-        printed = _printed(network.study).split(" / ")
-        rows.append((f"LEAKY · printed by the study, row {network.study.row}", NOTHING, *printed))
-    rows += [
-        (score.title, f"{score.n_test:,}", *(rate_text(score.rates.get(task)) for task in TASKS))
-        for score in network.scores
+    rows = [
+        (score["title"], f"{score['n_test']:,}", *(rate_text(score["rates"].get(t)) for t in TASKS))
+        for score in scores
     ]
-    of = [(network.scores[0].experiment,)] * (network.study is not None)
-    of += [(score.experiment,) for score in network.scores]
-    caption = f"LEAKY · {network.label}: from the leaky score to the honest one"
-    yield StudyTable(name, caption, ("scored", "n test", *titles), tuple(rows), tuple(of))
-    for kind, steps, caption in (
-        ("steps", network.steps, "what each step changes, and by how much (pp)"),
-        ("alone", network.alone, "one condition by itself, against the replay (pp)"),
+    of = [(score["experiment"],) for score in scores]
+    if study:
+        rows.insert(0, (_printed_title(study), NOTHING, *_printed(study)))
+        of.insert(0, of[0])
+    caption = f"LEAKY · {label}: from the leaky score to the honest one"
+    heads = ("scored", "n test", *titles)
+    yield StudyTable(f"leak-{label}", caption, heads, tuple(rows), tuple(of))
+    for kind, caption in (
+        ("steps", "what each step changes, and by how much (pp)"),
+        ("alone", "one condition by itself, against the replay (pp)"),
     ):
-        if steps:
+        if steps := network[kind]:
             yield StudyTable(
-                f"{name}-{kind}",
-                f"LEAKY · {network.label}: {caption}",
+                f"leak-{label}-{kind}",
+                f"LEAKY · {label}: {caption}",
                 ("changed", *titles),
-                tuple(
-                    (_step_text(step), *(_change_text(step, task) for task in TASKS))
-                    for step in steps
-                ),
-                tuple(step.experiments for step in steps),
+                tuple(tuple(_step_cells(step)) for step in steps),
+                tuple(step["experiments"] for step in steps),
             )
 
 
-def _step_text(step: Step) -> str:
-    alone = any(not change.over_seeds for change in step.changes.values())
-    return f"LEAKY · {step.title}{' (one seed each)' if alone else ''}"
+def _printed_title(study: Values) -> str:
+    return f"LEAKY · printed by the study, row {study['row']}"
 
 
-def _change_text(step: Step, task: TaskName) -> str:
-    change = step.changes.get(task)
-    if change is None:
-        return NOTHING if step.changes else NOT_RUN
-    return change_text(change.mean, change.low, change.high)
+def _step_cells(step: Values) -> Iterator[str]:
+    yield f"LEAKY · {step['title']}{' (one seed each)' if _of_one_seed(step) else ''}"
+    for task in TASKS:
+        if change := step["changes"].get(task):
+            yield change_text(change["mean"], change["low"], change["high"])
+        else:
+            yield NOTHING if step["changes"] else NOT_RUN
 
 
-def _picture(network: NetworkLeak) -> StudyPicture:
-    panels = []
+def _picture(network: Values) -> StudyPicture:
+    panels, study = [], network["study"]
     for task in TASKS:
         marks = [
-            Mark(f"{score.title}, n {score.n_test:,}", rate.mean, rate.low, rate.high,
-                 leaky=score.leaky)
-            for score in network.scores
-            if (rate := score.rates.get(task)) is not None
+            Mark(f"{score['title']}, n {score['n_test']:,}", rate["mean"], rate["low"],
+                 rate["high"], leaky=score["leaky"])
+            for score in network["scores"]
+            if (rate := score["rates"].get(task))
         ]  # fmt: skip
-        study = network.study
-        if study is not None and (printed := getattr(study, task)) is not None:
-            title = f"LEAKY · printed by the study, row {study.row}"
-            marks.insert(0, Mark(title, printed, printed, printed, leaky=True))
+        if study and (printed := study[task]) is not None:
+            marks.insert(0, Mark(_printed_title(study), printed, printed, printed, leaky=True))
         if marks:
             panels.append(StudyPanel(task, TASK_TITLES[task], tuple(marks)))
-    title = f"LEAKY · From a leaky score to the honest one: {network.label}"
+    title = f"LEAKY · From a leaky score to the honest one: {network['label']}"
     caption = "accuracy on test faces, 95 % interval; red diamonds: LEAKY"
-    return StudyPicture(network.label, title, caption, tuple(panels))
-
-
-def leak_data(study: LeakStudy) -> dict[str, Any]:
-    """Give the study as plain JSON-able values; rates and changes as fractions."""
-    data = dataclasses.asdict(study)
-    return data | {"sentences": [sentence.words for sentence in leak_page(study).sentences]}
+    return StudyPicture(network["label"], title, caption, tuple(panels))

@@ -1,34 +1,169 @@
-"""Find the runs that a name stands for; which run groups can be compared.
+"""The runs there are, and which of them belong to an experiment.
 
-The arms of a comparison, who may meet whom, and with which of their runs.
-
-An arm is a run named by its id, or an experiment with all its finished seeds. How it is found is
-in benchmark.comparison.library.
-
-What a name on the command line stands for: a run by its id, an experiment, a suite.
-
-Runs of an older definition, and ad-hoc ones, stand for no experiment; an id finds them all the
-same.
+A run is an experiment's when it was trained as that is defined now; a run group is all of them that
+differ in the seed alone. Leaderboards, comparisons, studies and reports ask here for run groups.
 """
 
 import dataclasses
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
-from benchmark.comparison.rows import Run, Setting, definition_key
-from benchmark.errors import RunError
-from benchmark.experiment.definition import Experiment, Suite
+from benchmark.errors import ExperimentError, RunError
+from benchmark.experiment.definition import Experiment, Protocol, Subset, Suite
+from benchmark.files import canonical_json
+from benchmark.identity import steering_content
+from benchmark.record import RunRecord
 from benchmark.tasks import TASKS, TaskName
+
+MOST_NOTES: Final = 3
+"""Folders that cannot be read are named one by one up to so many, and counted beyond."""
+RUN_ID: Final = re.compile(r"[0-9a-f]{8,64}")
+
+Watch = Callable[[str, int, int], None]
+"""Called with what is being done, and how many of how many are."""
+
+
+def unwatched(what: str, n_done: int, n_all: int) -> None:
+    """Watch nothing."""
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+class Faces(NamedTuple):
+    """The very faces and split that numbers are about."""
+
+    dataset: str
+    pixel_digest: str
+    split_digest: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What two runs must share to stand in one table: the faces, their split, the protocol."""
+
+    dataset: str
+    drawn: bool
+    split_version: str
+    split_digest: str
+    """Empty where nothing has been run yet; so is the next."""
+    pixel_digest: str
+    protocol: Protocol
+    subset: Subset | None = None
+    """The subset that all are selected and tested on; None for all faces."""
+
+
+def definition_key(definition: Mapping[str, Any]) -> str:
+    """Give the part of a definition that steers its training, as comparable text.
+
+    A name or a question may change without making a run another one's.
+    """
+    return canonical_json(steering_content(definition))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, read and understood as far as tables need it."""
+
+    record: RunRecord
+    setting: Setting
+    definition: dict[str, Any]
+    ad_hoc: bool
+    leaky: bool
+
+    @cached_property
+    def definition_key(self) -> str:
+        """Equal for runs of one definition, whatever its name and question."""
+        return definition_key(self.definition)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """`experiment.json`."""
+        return self.record.about
+
+    @property
+    def short_identity(self) -> str:
+        """The first twelve digits, enough to name a run."""
+        return self.record.identity[:12]
+
+    @property
+    def done(self) -> bool:
+        """Whether it is finished."""
+        return self.record.state == "done"
+
+    @property
+    def faces(self) -> Faces:
+        """The faces and split that it was run on."""
+        setting = self.setting
+        return Faces(setting.dataset, setting.pixel_digest, setting.split_digest)
+
+    @property
+    def trainer_version(self) -> int:
+        """The version of the trainer that made it."""
+        return int(self.about.get("trainer_version", 0))
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """The checksum of the weights that it started from; None without weights."""
+        found = (self.about.get("weights") or {}).get("sha256")
+        return None if found is None else str(found)
+
+
+def read_run(record: RunRecord) -> Run:
+    """Read what `experiment.json` says; raise RunError where it says too little."""
+    about = record.about
+    try:
+        dataset, definition = about["dataset"], about["experiment"]
+        setting = Setting(
+            dataset=str(dataset["name"]),
+            drawn=bool(dataset["drawn"]),
+            split_version=str(dataset["split_version"]),
+            split_digest=str(dataset["split_digest"]),
+            pixel_digest=str(dataset["pixel_digest"]),
+            protocol=Protocol(**definition["protocol"]),
+            subset=Subset(**definition["subset"]).people if definition.get("subset") else None,
+        )
+        ad_hoc, leaky = bool(about["ad_hoc"]), bool(about["leaky"])
+        run = Run(record, setting, definition, ad_hoc=ad_hoc, leaky=leaky)
+        _ = (run.definition_key, definition["name"], record.family, record.seed)
+    except (KeyError, TypeError, ValueError, ExperimentError) as error:
+        raise RunError(
+            f"experiment.json of run {record.identity[:12]} is not understood "
+            f"({type(error).__name__}: {error})",
+            allowed="what this version of facebench writes",
+            fix="Run the experiment again, or use the facebench that wrote it",
+        ) from error
+    return run
+
+
+def read_runs(
+    records: Sequence[RunRecord], watch: Watch = unwatched
+) -> tuple[list[Run], list[str]]:
+    """Read all runs; what cannot be read becomes a note."""
+    runs, refused = [], []
+    for n_read, record in enumerate(records, start=1):
+        try:
+            runs.append(read_run(record))
+        except RunError as error:
+            refused.append(error)
+        watch("Reading runs", n_read, len(records))
+    notes = [f"Left out, not readable: {error}" for error in refused[:MOST_NOTES]]
+    if len(refused) > MOST_NOTES:
+        more = counted(len(refused) - MOST_NOTES, "more run")
+        notes.append(f"Left out, not readable either: {more}.")
+    return runs, notes
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """One side of a comparison: finished runs of one family, a run per seed."""
+    """Finished runs that differ in the seed alone, or one run named by its id."""
 
     label: str
     runs: tuple[Run, ...]
@@ -72,7 +207,7 @@ class RunGroup:
         return any(run.leaky for run in self.runs)
 
     @property
-    def speaks_for_the_experiment(self) -> bool:
+    def permits_claims(self) -> bool:
         """Whether there are several seeds; one permits no claim about an experiment."""
         return not self.by_id and len(self.runs) > 1
 
@@ -86,9 +221,9 @@ class NotRun:
 
 
 def why_not_comparable(one: RunGroup, other: RunGroup) -> str | None:
-    """Say why two arms must not be compared, or None: settings, leaks, shared runs; not faces."""
+    """Say why two groups must not be compared, or None: settings, leaks, shared runs; not faces."""
     here, there = one.setting, other.setting
-    told = [
+    pairs = [
         ("the data set", here.dataset, there.dataset),
         ("pixels", here.pixel_digest[:8], there.pixel_digest[:8]),
         *(
@@ -96,42 +231,35 @@ def why_not_comparable(one: RunGroup, other: RunGroup) -> str | None:
             for item in dataclasses.fields(here.protocol)
         ),
         ("the split", here.split_digest[:8], there.split_digest[:8]),
-        ("the people tested", *(s.subset.label if s.subset else "everyone" for s in (here, there))),
+        ("the test subset", *(s.subset.label if s.subset else "all" for s in (here, there))),
         ("leaks", *("LEAKY" if group.leaky else "honest" for group in (one, other))),
     ]
     shared = sorted(set(one.identities) & set(other.identities))
     if shared:
         return f"they share the run {shared[0][:12]}"
-    differing = [f"{what} ({left} and {right})" for what, left, right in told if left != right]
+    differing = [f"{what} ({left} and {right})" for what, left, right in pairs if left != right]
     return f"they differ in {', '.join(differing)}" if differing else None
 
 
-def contestants(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGroup]:
-    """Give who really meets: both arms whole, or one run of each.
+def compared_runs(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGroup]:
+    """Give what is really compared: both groups whole, or one run of each.
 
-    Where one arm has a single run, no claim about its experiment is possible, and a single run of
-    the other stands against it: of the same seed if there is one, else of the lowest; never the
-    best.
+    Where one has a single run, no claim about its experiment is possible, and a single run of the
+    other is compared with it: of the same seed if there is one, else of the lowest; never the best.
     """
-    if reference.speaks_for_the_experiment and group.speaks_for_the_experiment:
+    if reference.permits_claims and group.permits_claims:
         return reference, group
     shared = sorted(set(reference.seeds) & set(group.seeds))
-    return _single(reference, shared), _single(group, shared)
-
-
-def _single(group: RunGroup, seeds: Sequence[int]) -> RunGroup:
-    chosen = [run for run in group.runs if run.record.seed in seeds[:1]] or group.runs
-    return dataclasses.replace(group, runs=(chosen[0],))
-
-
-RUN_ID: Final = re.compile(r"[0-9a-f]{8,64}")
-Faces = tuple[str, str, str]
-"""Name, pixel digest and split digest of a prepared data set."""
+    ours, theirs = (side.seeds.index(shared[0]) if shared else 0 for side in (group, reference))
+    return (
+        dataclasses.replace(reference, runs=(reference.runs[theirs],)),
+        dataclasses.replace(group, runs=(group.runs[ours],)),
+    )
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one argument stands for."""
+    """What one argument of a command line stands for."""
 
     argument: str
     kind: Literal["run", "experiment", "suite"]
@@ -170,26 +298,26 @@ class Library:
     def _unknown(self, argument: str) -> RunError:
         names = [*self.experiments, *self.suites]
         near = difflib.get_close_matches(argument, names, n=3, cutoff=0.5)
-        short = re.fullmatch(r"[0-9a-f]{1,7}", argument) is not None
+        allowed = "a run's id, the name of an experiment or of a suite"
+        if re.fullmatch(r"[0-9a-f]{1,7}", argument):
+            allowed = "at least 8 digits of a run's id"
+        elif near:
+            allowed = f"did you mean {', '.join(near)}?"
         return RunError(
             f"{argument!r} is no run here, no experiment and no suite",
-            allowed="at least 8 digits of a run's id"
-            if short
-            else f"did you mean {', '.join(near)}?"
-            if near
-            else "a run's id, the name of an experiment or of a suite",
+            allowed=allowed,
             fix="`facebench list` shows the names, `facebench leaderboard --json` the ids",
         )
 
     def group_of_run(self, run: Run) -> RunGroup:
-        """Give the arm of a run that was named by its id; raise RunError if it is not done."""
+        """Give a run that was named by its id; raise RunError if it is not done."""
         name, seed = run.definition["name"], run.record.seed
-        if run.record.state != "done":
+        if not run.done:
             raise RunError(
                 f"run {run.short_identity} of {name} is not done: {_why_not_done(run)}",
                 allowed="a finished run",
                 source=str(run.record.folder),
-                fix=f"`facebench run {name} --seeds {seed}` goes on with it",
+                fix=f"`facebench run {name} --seeds {seed}` resumes it",
             )
         mark = ", ad hoc" if run.ad_hoc else ""
         label = f"{name} seed {seed} (run {run.record.identity[:8]}{mark})"
@@ -197,27 +325,34 @@ class Library:
         return RunGroup(label, (run,), by_id=True, remarks=remarks)
 
     def run_group(self, name: str, dataset: str) -> RunGroup | NotRun:
-        """Give the arm of an experiment: its finished seeds, as it is defined now."""
+        """Give an experiment's finished seeds on a data set, as it is defined now.
+
+        Of several groups (other faces, trainers or weight files), those on the faces that are
+        prepared here are meant, then those of the newest trainer.
+        """
         here = [run for run in self._current_runs(name) if run.setting.dataset == dataset]
-        done = [run for run in here if run.record.state == "done"]
+        done = [run for run in here if run.done]
         if not done:
-            return NotRun(name, self._why_absent(name, here))
-        families: dict[str, list[Run]] = defaultdict(list)
+            return NotRun(name, self._why_not_run(name, here))
+        groups: dict[str, list[Run]] = defaultdict(list)
         for run in sorted(done, key=lambda run: run.record.seed):
-            families[run.record.family].append(run)
-        meant = self._meant(list(families.values()))
+            groups[run.record.family].append(run)
+        found = list(groups.values())
+        found = [runs for runs in found if runs[0].faces in self.prepared] or found
+        newest = max(runs[0].trainer_version for runs in found)
+        meant = [runs for runs in found if runs[0].trainer_version == newest]
         if len(meant) > 1:
             ids = "; ".join(", ".join(run.short_identity for run in runs) for runs in meant)
-            return NotRun(
-                name, f"its runs are of {len(meant)} kinds ({_how_they_differ(meant)}): {ids}"
-            )
-        left_out = [run for runs in families.values() if runs is not meant[0] for run in runs]
-        return RunGroup(name, tuple(meant[0]), remarks=_left_out(left_out))
+            kinds = f"{len(meant)} kinds ({_how_they_differ(meant)})"
+            return NotRun(name, f"its runs are of {kinds}: {ids}")
+        left_out = [run.short_identity for run in done if run not in meant[0]]
+        remark = "left out, of an older trainer or of faces prepared otherwise: "
+        remarks = (f"{remark}{', '.join(left_out)}",) if left_out else ()
+        return RunGroup(name, tuple(meant[0]), remarks=remarks)
 
     def datasets_of(self, name: str) -> list[str]:
         """Name the data sets on which an experiment, as it is defined now, has finished runs."""
-        done = (run for run in self._current_runs(name) if run.record.state == "done")
-        return sorted({run.setting.dataset for run in done})
+        return sorted({run.setting.dataset for run in self._current_runs(name) if run.done})
 
     @cached_property
     def _by_definition(self) -> dict[str, list[Run]]:
@@ -230,66 +365,58 @@ class Library:
     def _current_runs(self, name: str) -> list[Run]:
         return self._by_definition.get(definition_key(self.experiments[name].as_dict()), [])
 
-    def _meant(self, families: list[list[Run]]) -> list[list[Run]]:
-        """Keep the families on the faces that are prepared here, then those of the last trainer."""
-        here = [runs for runs in families if _faces_of(runs[0]) in self.prepared] or families
-        newest = max(_trainer_version(runs[0]) for runs in here)
-        return [runs for runs in here if _trainer_version(runs[0]) == newest]
-
-    def _why_absent(self, name: str, unfinished: Sequence[Run]) -> str:
+    def _why_not_run(self, name: str, unfinished: Sequence[Run]) -> str:
         if unfinished:
             return "; ".join(f"seed {run.record.seed} {_why_not_done(run)}" for run in unfinished)
-        elsewhere = self.datasets_of(name)
-        if elsewhere:
+        if elsewhere := self.datasets_of(name):
             return f"run on {', '.join(elsewhere)} alone"
         same_name = [run for run in self.runs if run.definition["name"] == name]
-        older = sum(not run.ad_hoc for run in same_name)
-        if older:
+        if older := sum(not run.ad_hoc for run in same_name):
             return f"not run as it is defined now ({older} of an older definition)"
         return "run ad hoc alone; an id names such a run" if same_name else "not run"
 
 
-def _why_not_done(run: Run) -> str:
+def _why_not_done(run: Run, progress: str = "") -> str:
     if run.record.state != "failed":
-        return "was interrupted or is still running"
+        return f"was interrupted or is still running{progress}"
     try:
         return f"failed: {run.record.failed['why']}"
     except (RunError, KeyError):
         return "failed"
 
 
-def _faces_of(run: Run) -> Faces:
-    return run.setting.dataset, run.setting.pixel_digest, run.setting.split_digest
+def why_not_done(run: Run) -> str:
+    """Say what became of a run that is not finished, and how far it came."""
+    try:
+        n_epochs = len(run.record.history())
+    except RunError:
+        n_epochs = 0
+    of = run.definition["recipe"].get("max_epochs")
+    progress = f" ({n_epochs} of {of} epochs done)" if n_epochs and of else ""
+    return f"seed {run.record.seed} {_why_not_done(run, progress)}"
 
 
-def _trainer_version(run: Run) -> int:
-    return int(run.about.get("trainer_version", 0))
-
-
-def _how_they_differ(families: Sequence[Sequence[Run]]) -> str:
-    """Name what keeps the families of one definition apart."""
-    told = {
-        "pixels": {runs[0].setting.pixel_digest for runs in families},
-        "splits": {runs[0].setting.split_digest for runs in families},
-        "weight files": {
-            str((runs[0].about.get("weights") or {}).get("sha256")) for runs in families
-        },
+def _how_they_differ(groups: Sequence[Sequence[Run]]) -> str:
+    """Name what keeps the run groups of one definition apart."""
+    values: dict[str, set[str | None]] = {
+        "pixels": {runs[0].setting.pixel_digest for runs in groups},
+        "splits": {runs[0].setting.split_digest for runs in groups},
+        "weight files": {runs[0].weights_sha256 for runs in groups},
     }
-    return "other " + ", ".join(what for what, values in told.items() if len(values) > 1)
+    return "other " + ", ".join(what for what, found in values.items() if len(found) > 1)
 
 
-def _left_out(runs: Sequence[Run]) -> tuple[str, ...]:
-    if not runs:
-        return ()
-    ids = ", ".join(run.short_identity for run in runs)
-    return (f"left out, of an older trainer or of faces prepared otherwise: {ids}",)
+def named_dataset(asked: str, known: Iterable[str]) -> list[str]:
+    """Find a data set by its name or by what it begins with: `drawn` stands for drawn-100."""
+    names = list(known)
+    return [asked] if asked in names else [name for name in names if name.startswith(f"{asked}-")]
 
 
 def choose_dataset(library: Library, requests: Sequence[Request], asked: str | None) -> str:
     """Give the one data set that a comparison is on; raise RunError where it is not one.
 
     The one asked for; else that of the runs named by id; else the only one that the named
-    experiments were run on, photographed faces before drawn ones.
+    experiments were run on, photographed faces before synthetic ones.
     """
     of_runs = {item.run.setting.dataset: item.argument for item in requests if item.run}
     if len(of_runs) > 1:
@@ -301,7 +428,13 @@ def choose_dataset(library: Library, requests: Sequence[Request], asked: str | N
         for dataset in library.datasets_of(name):
             found.setdefault(dataset, []).append(name)
     if asked is not None:
-        found = _asked_for(asked, found)
+        chosen = named_dataset(asked, found)
+        if not chosen:
+            raise RunError(
+                f"nothing of what is to be compared was run on the data set {asked!r}",
+                allowed=", ".join(sorted(found)) or "none: nothing of it was run",
+            )
+        found = {name: found[name] for name in chosen}
     elif of_runs:
         return next(iter(of_runs))
     if not found:
@@ -309,31 +442,13 @@ def choose_dataset(library: Library, requests: Sequence[Request], asked: str | N
             f"nothing of {', '.join(item.argument for item in requests)} was run",
             fix="`facebench run NAME --seeds 0,1,2` makes runs to compare",
         )
-    return _only_one(library, found)
-
-
-def _asked_for(asked: str, found: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Keep the data set of this name; `drawn` stands for drawn-100, as leaderboards have it."""
-    named = {
-        name: said for name, said in found.items() if name == asked or name.startswith(f"{asked}-")
-    }
-    if not named:
-        raise RunError(
-            f"nothing of what is to be compared was run on the data set {asked!r}",
-            allowed=", ".join(sorted(found)) or "none: nothing of it was run",
-        )
-    return {asked: named[asked]} if asked in named else named
-
-
-def _only_one(library: Library, found: Mapping[str, list[str]]) -> str:
     drawn = {run.setting.dataset for run in library.runs if run.setting.drawn}
-    photographed = {name: said for name, said in found.items() if name not in drawn}
-    candidates = photographed or found
+    candidates = [name for name in found if name not in drawn] or list(found)
     if len(candidates) > 1:
-        said = "; ".join(f"{', '.join(names)} on {name}" for name, names in candidates.items())
+        said = "; ".join(f"{', '.join(found[name])} on {name}" for name in candidates)
         raise RunError(
             f"the runs are on different data sets: {said}",
             allowed="one data set",
             fix="Choose one with --dataset",
         )
-    return next(iter(candidates))
+    return candidates[0]

@@ -4,7 +4,6 @@ Suspects are kept in the folder of the run of fold 0, so that they go to MLflow 
 """
 
 import dataclasses
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.comparison.cells import NOTHING, percent, with_sd
-from benchmark.comparison.rows import Run, Setting, definition_key
-from benchmark.comparison.run_groups import counts
+from benchmark.comparison.library import Run, Setting, definition_key
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import faces_of
 from benchmark.evaluation.figures import Caption, contact_sheet, write_png
@@ -41,13 +39,8 @@ class FoldRuns:
     @property
     def name(self) -> str:
         """Name of the experiment of the first fold there is, and the seed."""
-        first = self.by_fold[min(self.by_fold)]
-        return f"{first.record.experiment_name}, seed {first.record.seed}"
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all five folds are there."""
-        return set(self.by_fold) == set(range(N_FOLDS))
+        first = self.by_fold[min(self.by_fold)].record
+        return f"{first.experiment_name}, seed {first.seed}"
 
 
 def fold_runs(runs: Iterable[Run]) -> list[FoldRuns]:
@@ -55,36 +48,30 @@ def fold_runs(runs: Iterable[Run]) -> list[FoldRuns]:
     found: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
         fold = run.setting.protocol.fold
-        if run.record.state == "done" and fold is not None:
-            found[_key(run)][fold] = run
+        if run.done and fold is not None:
+            parts = ("backbone", "head", "recipe", "subset")
+            shared = {
+                **{part: run.definition.get(part) for part in parts},
+                "setting": dataclasses.asdict(_any_fold(run.setting)),
+                "weights": run.weights_sha256,
+                "trainer_version": run.about.get("trainer_version"),
+                "seed": run.record.seed,
+                "ad_hoc": run.definition["name"] if run.ad_hoc else None,
+            }
+            found[canonical_json(shared)][fold] = run
     return [FoldRuns(by_fold) for _, by_fold in sorted(found.items())]
 
 
-def _key(run: Run) -> str:
-    """Give what runs over folds share, as comparable text."""
-    about = run.about
-    definition = {
-        part: about["experiment"].get(part) for part in ("backbone", "head", "recipe", "subset")
-    }
-    protocol = dataclasses.replace(run.setting.protocol, fold=None)
-    return canonical_json(
-        {
-            **definition,
-            "protocol": dataclasses.asdict(protocol),
-            "dataset": [run.setting.dataset, run.setting.split_digest, run.setting.pixel_digest],
-            "weights": (about.get("weights") or {}).get("sha256"),
-            "trainer_version": about.get("trainer_version"),
-            "seed": run.record.seed,
-            "ad_hoc": run.definition["name"] if run.ad_hoc else None,
-        }
-    )
+def _any_fold(setting: Setting) -> Setting:
+    protocol = dataclasses.replace(setting.protocol, fold=None)
+    return dataclasses.replace(setting, protocol=protocol)
 
 
 def write_suspects(folds: FoldRuns, prepared: Iterable["FaceSet"] = ()) -> pd.DataFrame:
     """Write the suspects of all five folds into the folder of fold 0, and give them.
 
-    prepared: data sets at hand; with the runs' own, a contact sheet is written too. Raises RunError
-    where a fold is missing or the folds do not hold each face once.
+    prepared: available data sets; with the runs' own, a contact sheet is written too. Raises
+    RunError where a fold is missing or the folds do not hold each face once.
     """
     tables = {}
     for fold, run in folds.by_fold.items():
@@ -97,11 +84,10 @@ def write_suspects(folds: FoldRuns, prepared: Iterable["FaceSet"] = ()) -> pd.Da
     suspects = label_suspects(out_of_fold(tables, *n_placed))
     record = folds.by_fold[0].record
     write_text(record.folder / TABLE, suspects.to_csv(index=False))
-    run_faces = faces_of(record, prepared)
-    if run_faces is not None:
-        faces = run_faces.faces
-        caption = Caption(f"{folds.name}, out of fold", faces.name, faces.drawn)
-        write_png(record.folder / SHEET, contact_sheet(suspects, run_faces.pictures, caption))
+    own = faces_of(record, prepared)
+    if own is not None:
+        caption = Caption(f"{folds.name}, out of fold", own.faces.name, own.faces.drawn)
+        write_png(record.folder / SHEET, contact_sheet(suspects, own.pictures, caption))
     return suspects
 
 
@@ -134,83 +120,64 @@ def stability_tables(
     that of the newest trainer. Leaky, ad-hoc and unfinished runs are left out.
     """
     tables: dict[tuple[Setting, str], list[dict[str, Any]]] = defaultdict(list)
-    found = [run for run in runs if counts(run)]
+    found = [run for run in runs if run.done and not run.ad_hoc and not run.leaky]
     for experiment in experiments:
-        keys = {definition_key(experiment.as_dict()): FIXED}
+        folds = {definition_key(experiment.as_dict()): FIXED}
         if experiment.protocol.fold is None and not experiment.protocol.leaky:
-            keys |= {
-                definition_key(experiment.in_fold(fold).as_dict()): fold for fold in range(N_FOLDS)
-            }
-        groups: dict[tuple[Any, ...], dict[int, list[Run]]] = defaultdict(dict)
+            folds |= {definition_key(experiment.in_fold(n).as_dict()): n for n in range(N_FOLDS)}
+        groups: dict[tuple[Setting, int, str], dict[int, list[Run]]] = defaultdict(dict)
         for run in found:
-            if run.definition_key in keys:
-                place = keys[run.definition_key]
-                groups[_group_key(run)].setdefault(place, []).append(run)
-        by_setting: dict[Setting, list[tuple[int, int, dict[int, list[Run]]]]] = defaultdict(list)
+            if (fold := folds.get(run.definition_key)) is not None:
+                shared = _any_fold(run.setting), run.trainer_version, str(run.weights_sha256)
+                groups[shared].setdefault(fold, []).append(run)
+        best: dict[Setting, tuple[int, int, dict[int, list[Run]]]] = {}
         for (setting, trainer, _), by_fold in groups.items():
-            if n_folds := len(by_fold.keys() - {FIXED}):
-                by_setting[setting].append((n_folds, trainer, by_fold))
-        for setting, candidates in by_setting.items():
-            _, _, by_fold = max(candidates, key=lambda item: item[:2])
-            kind = experiment.task_label
-            tables[setting, kind].append(_stability_row(experiment, by_fold))
+            n_folds = len(by_fold.keys() - {FIXED})
+            if n_folds and (n_folds, trainer) > best.get(setting, (0, 0))[:2]:
+                best[setting] = n_folds, trainer, by_fold
+        for setting, (_, _, by_fold) in best.items():
+            tables[setting, experiment.task_label].append(_stability_row(experiment, by_fold))
     kinds = ["mtl", *TASKS]
     ordered = sorted(tables.items(), key=lambda item: (str(item[0][0]), kinds.index(item[0][1])))
     return [(setting, _with_ranks(pd.DataFrame(rows))) for (setting, _), rows in ordered]
 
 
-def _group_key(run: Run) -> tuple[Setting, int, str]:
-    """Give what runs over seeds and folds share besides the definition."""
-    protocol = dataclasses.replace(run.setting.protocol, fold=None)
-    setting = dataclasses.replace(run.setting, protocol=protocol)
-    weights = str((run.about.get("weights") or {}).get("sha256"))
-    return setting, int(run.about.get("trainer_version", 0)), weights
-
-
 def _stability_row(experiment: Experiment, by_fold: Mapping[int, Sequence[Run]]) -> dict[str, Any]:
+    fixed = by_fold.get(FIXED, ())
     folds = [runs for fold, runs in sorted(by_fold.items()) if fold != FIXED]
     row: dict[str, Any] = {
         "name": experiment.name,
         "tasks": "+".join(experiment.head.tasks),
         "n_folds": len(folds),
         "seeds": min(len(runs) for runs in folds),
-        "fixed_seeds": len(by_fold.get(FIXED, ())),
+        "fixed_seeds": len(fixed),
     }
     for number in STABILITY_NUMBERS:
-        fixed = _mean_of(number, by_fold.get(FIXED, ()))
-        means = [_mean_of(number, runs) for runs in folds]
+        of_fixed, *means = (
+            np.mean([run.record.metrics.get(number, np.nan) for run in runs] or [np.nan])
+            for runs in (fixed, *folds)
+        )
         whole = len(means) == N_FOLDS and not np.isnan(means).any()
-        row[f"{number}/fixed"] = fixed
-        row[f"{number}/mean"] = statistics.fmean(means) if whole else np.nan
-        row[f"{number}/sd"] = statistics.stdev(means) if whole else np.nan
+        row[f"{number}/fixed"] = of_fixed
+        row[f"{number}/mean"] = np.mean(means) if whole else np.nan
+        row[f"{number}/sd"] = np.std(means, ddof=1) if whole else np.nan
         if number == STABILITY_NUMBERS[0]:
             row["by_fold"] = means if whole else None
     return row
-
-
-def _mean_of(number: str, runs: Sequence[Run]) -> float:
-    values = [run.record.metrics.get(number, np.nan) for run in runs]
-    return statistics.fmean(values) if values else np.nan
 
 
 def _with_ranks(table: pd.DataFrame) -> pd.DataFrame:
     """Rank the rows that have five folds and a fixed split by validation, best first."""
     ranked_by = STABILITY_NUMBERS[0]
     both = table[table["by_fold"].notna() & table[f"{ranked_by}/fixed"].notna()]
-    columns = {
-        "rank_fixed": both[f"{ranked_by}/fixed"], "rank_folds": both[f"{ranked_by}/mean"],
-    }  # fmt: skip
-    ranks = {name: _ranks(values) for name, values in columns.items()}
-    per_fold = pd.DataFrame(both["by_fold"].tolist(), index=both.index).apply(_ranks)
-    ranks |= {"rank_lowest": per_fold.min(axis=1), "rank_highest": per_fold.max(axis=1)}
-    ranked = table.drop(columns="by_fold").assign(
-        **{name: values.reindex(table.index) for name, values in ranks.items()}
-    )
+    scores = pd.DataFrame(both["by_fold"].tolist(), index=both.index)
+    scores["fixed"], scores["folds"] = both[f"{ranked_by}/fixed"], both[f"{ranked_by}/mean"]
+    ranks = scores.round(9).rank(ascending=False, method="min")
+    per_fold = ranks.drop(columns=["fixed", "folds"])
+    table["rank_fixed"], table["rank_folds"] = ranks["fixed"], ranks["folds"]
+    table["rank_lowest"], table["rank_highest"] = per_fold.min(axis=1), per_fold.max(axis=1)
+    ranked = table.drop(columns="by_fold")
     return ranked.sort_values(["rank_folds", "name"], kind="stable").reset_index(drop=True)
-
-
-def _ranks(scores: "pd.Series[float]") -> "pd.Series[float]":
-    return scores.round(9).rank(ascending=False, method="min")
 
 
 def stability_cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

@@ -1,15 +1,9 @@
-"""Reference rows: majority class and logistic regression.
+"""The rows that every leaderboard begins with: what is possible without a deep network.
 
-Reference rows of a leaderboard: majority class, the labels' ceiling, a logistic regression.
-
-A regression is fitted once for a data set and split, on small pictures or on what a frozen trunk
-says of them, and its predictions are kept under `mlruns/references/` in the form that runs keep
-theirs: a leaderboard reads them, and scores them by the same rules. Test faces are read once.
-
-The rows that every table begins with: what is read without looking, and without deep learning.
-
-The majority class answers by the training labels alone. A logistic regression is fitted by
-benchmark.comparison.references, and is scored here from its stored predictions like any run.
+The majority class, the ceiling that the labels' own noise sets, and a logistic regression. That is
+fitted once for a data set and split, on small pictures or on the features of a frozen backbone, and
+its predictions are kept under `mlruns/references/` in the form that runs keep theirs: a leaderboard
+reads them, and scores them by the same rules. The test faces are evaluated once.
 """
 
 import hashlib
@@ -20,44 +14,63 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmark.comparison.label_noise import ceiling_row
-from benchmark.comparison.rows import CombinedScore, Row, Run, Setting, TaskScore, worst_group
-from benchmark.comparison.run_groups import Watch, unwatched
+from benchmark.comparison.library import Run, Setting, Watch, unwatched
+from benchmark.comparison.rows import CombinedScore, Row, TaskScore, worst_group
 from benchmark.data.dataset import FaceSet, prepared_datasets
 from benchmark.data.replays import replayed_parts
 from benchmark.data.splits import PartName, Rows, parts_of
 from benchmark.data.subsets import labelled_parts, subset_parts
 from benchmark.errors import BenchmarkError, DataError, RunError
-from benchmark.evaluation.intervals import cluster_bootstrap
+from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.predictions import (
     predicted_tasks,
     predictions_table,
     read_predictions,
     write_predictions,
 )
-from benchmark.evaluation.subgroups import subgroup_table
+from benchmark.evaluation.subgroups import SMALL_GROUP, subgroup_table
 from benchmark.files import canonical_json, write_json
-from benchmark.tasks import COMBINED_WEIGHTS, MISSING, TASKS, TaskName, combined, n_classes
-
-if TYPE_CHECKING:
-    from benchmark.inference.load import Trained
+from benchmark.tasks import (
+    COMBINED_WEIGHTS,
+    MISSING,
+    TASK_TITLES,
+    TASKS,
+    TaskName,
+    combined,
+    n_classes,
+)
 
 MAJORITY: Final = "majority class"
 LOGISTIC: Final = "logistic regression"
+CEILING: Final = "label-noise ceiling"
+SCHEMA: Final = 1
+FITTING_VERSION: Final = 1
+"""Raised whenever the same faces would give other predictions."""
+CELLS: Final = 12
+"""Side of the small pictures that a regression on pixels is fitted on."""
+STRENGTHS: Final = (0.001, 0.01, 0.1)
+"""scikit-learn's C on standardised features; the best on validation is taken, per task."""
+BATCH: Final = 256
+ON_PIXELS: Final = f"{CELLS} × {CELLS} pixels"
+ABOUT_FILE: Final = "reference.json"
+PREDICTIONS_FILE: Final = "predictions.csv"
 
 Predicted = Mapping[TaskName, npt.NDArray[np.int64]]
+Features = npt.NDArray[np.float32]
+Reader = Callable[[npt.NDArray[np.uint8]], Features]
+"""From pictures (n, px, px, 3) to features (n, k)."""
 
 
 def majority_row(
     train_labels: pd.DataFrame, test_labels: pd.DataFrame, tasks: Sequence[TaskName] = TASKS
 ) -> Row:
-    """Score always answering the training faces' most frequent class, on the test faces.
+    """Score always predicting the training faces' most frequent class, on the test faces.
 
     Both tables hold the true labels age_group, gender and race; a tie goes to the lower class.
     """
@@ -68,32 +81,23 @@ def majority_row(
     for task in tasks:
         counts = np.bincount(train_labels[task].to_numpy(), minlength=n_classes(task))
         predicted[task] = np.full(len(test_labels), int(counts.argmax()), dtype=np.int64)
-    # One answer on gender or race is wrong for whole groups by construction: no finding.
+    # One class on gender or race is wrong for whole subgroups by construction: no finding.
     return _row(MAJORITY, test_labels, predicted, with_worst="age_group" in tasks)
 
 
-def logistic_row(
-    on: str, predictions: pd.DataFrame, tasks: Sequence[TaskName], remarks: Sequence[str] = ()
-) -> Row | None:
+def logistic_row(on: str, predictions: pd.DataFrame, tasks: Sequence[TaskName]) -> Row | None:
     """Score a fitted regression's predictions, as runs store them; None where a task is missing.
 
-    on: what it looks at, as `pixels`.
+    on: what it was fitted on, as `pixels`.
     """
     if not set(tasks) <= set(predicted_tasks(predictions)):
         return None
-    parts = {
-        part: predictions[predictions["part"] == part].reset_index(drop=True)
-        for part in ("val", "test")
-    }
-    answers: dict[str, Predicted] = {
-        part: {task: table[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
-        for part, table in parts.items()
-    }
-    val = combined(
-        {task: float((answers["val"][task] == parts["val"][task]).mean()) for task in tasks}
+    val, test = (
+        predictions[predictions["part"] == part].reset_index(drop=True) for part in ("val", "test")
     )
-    name = f"{LOGISTIC} on {on}"
-    return _row(name, parts["test"], answers["test"], val=val, remarks=remarks)
+    right = {task: float((val[f"{task}_pred"] == val[task]).mean()) for task in tasks}
+    predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
+    return _row(f"{LOGISTIC} on {on}", test, predicted, val=combined(right))
 
 
 def _row(
@@ -103,61 +107,136 @@ def _row(
     *,
     with_worst: bool = True,
     val: float | None = None,
-    remarks: Sequence[str] = (),
 ) -> Row:
-    truths = test[list(TASKS)].reset_index(drop=True)
-    subgroups = subgroup_table(truths, predicted)
+    subgroups = subgroup_table(test[list(TASKS)].reset_index(drop=True), predicted)
     scores: dict[TaskName, TaskScore] = {}
-    for _, everyone in subgroups[subgroups["by"] == "all"].iterrows():
+    for _, whole in subgroups[subgroups["by"] == "all"].iterrows():
         accuracy, low, high, f1 = (
-            float(everyone[column]) for column in ("accuracy", "low", "high", "macro_f1")
+            float(whole[column]) for column in ("accuracy", "low", "high", "macro_f1")
         )
-        scores[everyone["task"]] = TaskScore(accuracy, low, high, None if math.isnan(f1) else f1)
+        scores[whole["task"]] = TaskScore(accuracy, low, high, None if math.isnan(f1) else f1)
+    together = None
+    if len(predicted) > 1:
+        right: list[Any] = [predicted[task] == test[task].to_numpy() for task in predicted]
+        rates = np.average(right, axis=0, weights=[COMBINED_WEIGHTS[task] for task in predicted])
+        clusters = test["cluster"].to_numpy() if "cluster" in test else np.arange(len(test))
+        ends = cluster_bootstrap(rates[:, None], clusters)
+        together = CombinedScore(float(rates.mean()), *(float(end[0]) for end in ends))
     return Row(
         "reference",
         name,
         val_combined=val,
         scores=scores,
-        combined=_combined(test, predicted) if len(predicted) > 1 else None,
+        combined=together,
         worst=worst_group(subgroups, tuple(predicted)) if with_worst else None,
-        remarks=tuple(remarks),
     )
 
 
-def _combined(test: pd.DataFrame, predicted: Predicted) -> CombinedScore:
-    """Weigh the tasks, with the interval of a cluster bootstrap."""
-    right: list[Any] = [predicted[task] == test[task].to_numpy() for task in predicted]
-    together = np.average(right, axis=0, weights=[COMBINED_WEIGHTS[task] for task in predicted])
-    clusters = test["cluster"].to_numpy() if "cluster" in test else np.arange(len(test))
-    low, high = cluster_bootstrap(together[:, None], clusters)
-    return CombinedScore(float(together.mean()), float(low[0]), float(high[0]))
+BOUNDS: Final = (
+    *("disagree", "low", "high", "ceiling", "ceiling_low", "ceiling_high"),
+    *("error_rate", "independent_ceiling", "independent_low", "independent_high"),
+)
+EQUAL: Final = "equal bytes"
+NEAR: Final = "near"
+BOTH: Final = "both"
+ASSUMPTIONS: Final = (
+    "Of photographs that are there several times, with labels given independently: the share of "
+    "pairs of files that disagree, d, averaged over photographs (95 % bootstrap over photographs). "
+    "A network with one answer per photograph is right on at most 1 − d/2. If each label errs "
+    "independently with one rate e, and to all other classes alike, d = 2e − e²K/(K−1) for K "
+    "classes, and a network that knew every true class would agree with 1 − e of the labels. "
+    "Labels of one photograph that share their source share their errors, which makes d too small "
+    "and both ceilings too high. Pairs that are not one photograph make them too low, and so do "
+    "files of equal bytes if the collectors removed copies with equal labels and kept those with "
+    "others; leaderboards show the ceiling 1 − d/2 of near-duplicates, the higher one."
+)
 
 
-SCHEMA: Final = 1
-FITTING_VERSION: Final = 1
-"""Raised whenever the same faces would give other predictions."""
-CELLS: Final = 12
-"""Side of the small pictures that a regression on pixels looks at."""
-STRENGTHS: Final = (0.001, 0.01, 0.1)
-"""scikit-learn's C on standardised features; the best on validation is taken, per task."""
-BATCH: Final = 256
-ON_PIXELS: Final = f"{CELLS} × {CELLS} pixels"
-ABOUT_FILE: Final = "reference.json"
-PREDICTIONS_FILE: Final = "predictions.csv"
+def label_noise(table: pd.DataFrame) -> pd.DataFrame:
+    """Measure per task how often the labels of one photograph disagree.
 
-Features = npt.NDArray[np.float32]
-Reader = Callable[[npt.NDArray[np.uint8]], Features]
-"""From pictures (n, px, px, 3) to features (n, k)."""
+    UTKFace holds some photographs in several files, each labelled by itself. Where two labels of
+    one photograph differ, at least one is wrong. table: faces with file, sha256, cluster and the
+    three labels, those without a place in the split included. A row per task and files: pairs of
+    EQUAL bytes, of NEAR-duplicates, or BOTH, with n_pairs, n_photographs and BOUNDS, shares in
+    [0, 1]; of fewer than 30 photographs only the counts are given. What is assumed, and in which
+    direction it errs: ASSUMPTIONS.
+    """
+    repeated = table[table["cluster"].duplicated(keep=False)]
+    columns = repeated[["cluster", "sha256", *TASKS]].assign(place=np.arange(len(repeated)))
+    pairs = columns.merge(columns, on="cluster").query("place_x < place_y")
+    equal = pairs["sha256_x"] == pairs["sha256_y"]
+    rows = []
+    for task in TASKS:
+        known = (pairs[f"{task}_x"] != MISSING) & (pairs[f"{task}_y"] != MISSING)
+        differs = (pairs[f"{task}_x"] != pairs[f"{task}_y"]).astype(float)
+        for files, chosen in ((BOTH, known), (EQUAL, known & equal), (NEAR, known & ~equal)):
+            means = differs[chosen].groupby(pairs["cluster"][chosen]).mean()
+            shares = np.array(means, dtype=np.float64)
+            enough = len(shares) >= SMALL_GROUP
+            bounds = _bounds(shares, task) if enough else [np.nan] * len(BOUNDS)
+            rows.append((task, files, int(chosen.sum()), len(shares), *bounds))
+    return pd.DataFrame(rows, columns=["task", "files", "n_pairs", "n_photographs", *BOUNDS])
+
+
+def _bounds(shares: Floats, task: TaskName) -> list[float]:
+    """Give disagreement, ceiling, and ceiling by the model, each followed by its ends."""
+    ends = cluster_bootstrap(shares[:, None], np.arange(len(shares)))
+    disagree, low, high = float(shares.mean()), float(ends[0][0]), float(ends[1][0])
+    rate, least, most = (error_rate(share, n_classes(task)) for share in (disagree, low, high))
+    return [
+        *(disagree, low, high, 1 - disagree / 2, 1 - high / 2, 1 - low / 2),
+        *(rate, 1 - rate, 1 - most, 1 - least),
+    ]
+
+
+def error_rate(disagree: float, n_labels: int) -> float:
+    """Solve d = 2e − e²K/(K−1) for the rate e at which each label errs.
+
+    Two labels differ if one alone is wrong, or both are and not alike: 2e(1−e) + e²(K−2)/(K−1).
+    Labels drawn by lot differ in (K−1)/K of pairs; more than that gives their rate.
+    """
+    scale = n_labels / (n_labels - 1)
+    return float((1 - np.sqrt(max(1 - disagree * scale, 0.0))) / scale)
+
+
+def ceiling_row(table: pd.DataFrame, tasks: Sequence[TaskName]) -> Row | None:
+    """Give the ceiling 1 − d/2 as a reference row; None where too few photographs are repeated.
+
+    A bound by the labels, not a result: no network that gives a photograph one answer is right on
+    two labels that differ. Of near-duplicates alone: of files with equal bytes those with equal
+    labels may have been removed when UTKFace was collected, so that the others disagree more than
+    labels do.
+    """
+    noise = label_noise(table)
+    found = noise[(noise["files"] == NEAR) & noise["task"].isin(tasks)].set_index("task")
+    if found["ceiling"].isna().any():
+        return None
+    scores, said = {}, []
+    bounds: dict[Any, dict[Any, Any]] = found.to_dict("index")
+    for task in tasks:
+        known = bounds[task]
+        low, high = known["ceiling_low"], known["ceiling_high"]
+        scores[task] = TaskScore(known["ceiling"], low, high, None)
+        said.append(f"{TASK_TITLES[task]} {100 * known['independent_ceiling']:.1f}")
+    remark = (
+        "no result: what labels of one photograph leave within reach, from "
+        f"{found['n_photographs'].max():,} near-duplicated photographs of all parts; with labels "
+        f"that err independently {', '.join(said)} %; errors that the labels share make it too high"
+    )
+    value = combined({task: score.accuracy for task, score in scores.items()})
+    together = CombinedScore(value, None, None) if len(tasks) > 1 else None
+    return Row("reference", CEILING, scores=scores, combined=together, remarks=(remark,))
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a regression looks at, and what makes it another one."""
+    """What a regression is fitted on, and what makes it another one."""
 
     on: str
     content: Mapping[str, Any]
     read: Callable[[], Reader]
-    """Gives the reader; loading a trunk waits until it is needed."""
+    """Gives the reader; loading a backbone waits until it is needed."""
 
 
 @dataclass
@@ -167,9 +246,9 @@ class References:
     runs_dir: Path
     data_dir: Path
     fitting: bool = False
-    """Whether to fit what is missing, on pixels and on every frozen trunk at hand."""
+    """Whether to fit what is missing, on pixels and on every available frozen backbone."""
     runs: Sequence[Run] = ()
-    """Where frozen trunks may be found."""
+    """Where frozen backbones may be found."""
     watch: Watch = unwatched
 
     @cached_property
@@ -182,42 +261,38 @@ class References:
 
     def rows(self, setting: Setting, tasks: tuple[TaskName, ...]) -> Sequence[Row]:
         """Give the reference rows of a table, those that can be known here."""
-        rows = []
+        rows: list[Row | None] = []
         faces = self._prepared.get((setting.dataset, setting.split_digest))
         parts = _parts(faces, setting, tasks) if faces is not None else None
         if faces is not None and parts is not None:
-            labels = [faces.table.iloc[parts[part]] for part in ("train", "test")]
-            rows.append(majority_row(labels[0], labels[1], tasks))
+            train, test = (faces.table.iloc[parts[part]] for part in ("train", "test"))
+            rows.append(majority_row(train, test, tasks))
             if not (faces.drawn or setting.subset or setting.protocol.leaky):
-                ceiling = ceiling_row(faces.table, tasks)
-                rows += [ceiling] if ceiling else []
+                rows.append(ceiling_row(faces.table, tasks))
             if self.fitting:
                 for subject in self._subjects(setting):
                     self._fit(faces, parts, setting, tasks, subject)
-        for on, predictions in self._kept(setting, tasks):
-            row = logistic_row(on, predictions, tasks)
-            rows += [row] if row else []
-        return rows
+        rows += [logistic_row(on, table, tasks) for on, table in self._kept(setting, tasks)]
+        return [row for row in rows if row is not None]
 
     def _kept(
         self, setting: Setting, tasks: tuple[TaskName, ...]
-    ) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Yield what was fitted for a setting, by name; what cannot be read is passed over."""
+    ) -> Sequence[tuple[str, pd.DataFrame]]:
+        """Give what was fitted for a setting, by name; what cannot be read is passed over."""
         found = []
         for path in sorted((self.runs_dir / "references").glob(f"*/{ABOUT_FILE}")):
             try:
                 about = json.loads(path.read_text(encoding="utf-8"))
                 fits = about["schema"] == SCHEMA and about["setting"] == _as_content(setting)
-                fits = fits and about.get("tasks", list(tasks)) == list(tasks)
-                if fits:
+                if fits and about.get("tasks", list(tasks)) == list(tasks):
                     predictions = read_predictions(path.parent / PREDICTIONS_FILE)
                     found.append((str(about["on"]), predictions))
             except (OSError, ValueError, KeyError, TypeError, BenchmarkError):
                 continue
-        yield from sorted(found, key=lambda item: (item[0] != ON_PIXELS, item[0]))
+        return sorted(found, key=lambda item: (item[0] != ON_PIXELS, item[0]))
 
     def _subjects(self, setting: Setting) -> Iterator[Subject]:
-        """Name what a regression can look at here: pixels, and pretrained frozen trunks."""
+        """Name what a regression can be fitted on here: pixels, and pretrained frozen backbones."""
         yield Subject(ON_PIXELS, {"cells": CELLS}, lambda: small_pictures)
         seen = set()
         for run in self.runs:
@@ -248,22 +323,62 @@ class References:
         folder = self.runs_dir / "references" / key
         if (folder / ABOUT_FILE).is_file():
             return
-        features = _read_all(faces, parts, subject, self.watch)
-        fitted = tasks if some_are_missing else TASKS
-        answers = _fitted(features, faces.table, parts, fitted, subject.on, self.watch)
+        features = self._features(faces, parts, subject)
+        fitted = self._probabilities(
+            features, faces.table, parts, tasks if some_are_missing else TASKS, subject.on
+        )
         tables = [
-            predictions_table(faces.table.iloc[parts[part]], part, answers[part])
-            for part in ("val", "test")
+            predictions_table(faces.table.iloc[parts[part]], part, answers)
+            for part, answers in fitted.items()
         ]
         try:
-            predictions = pd.concat(tables, ignore_index=True)
-            write_predictions(folder / PREDICTIONS_FILE, predictions)
+            write_predictions(folder / PREDICTIONS_FILE, pd.concat(tables, ignore_index=True))
             write_json(folder / ABOUT_FILE, content)
         except OSError as error:
             raise RunError(
                 f"{folder} cannot be written: {error.strerror or error}",
                 fix="Choose another --runs-dir, or leave out --fit-references",
             ) from error
+
+    def _features(
+        self, faces: FaceSet, parts: Mapping[PartName, Rows], subject: Subject
+    ) -> dict[PartName, Features]:
+        """Compute the features of every part, in the order of its rows."""
+        reader, pixels = subject.read(), faces.pixels()
+        n_faces, n_read, found = sum(map(len, parts.values())), 0, {}
+        for part, rows in parts.items():
+            pieces = []
+            for begin in range(0, len(rows), BATCH):
+                some = rows[begin : begin + BATCH]
+                pieces.append(reader(np.ascontiguousarray(pixels[some])))
+                n_read += len(some)
+                self.watch(f"Reading faces by {subject.on}", n_read, n_faces)
+            found[part] = np.concatenate(pieces)
+        return found
+
+    def _probabilities(
+        self,
+        features: Mapping[PartName, Features],
+        table: pd.DataFrame,
+        parts: Mapping[PartName, Rows],
+        tasks: tuple[TaskName, ...],
+        on: str,
+    ) -> dict[PartName, dict[TaskName, Floats]]:
+        """Fit each task on the training faces, for validation and test faces."""
+        mean, sd = features["train"].mean(axis=0), features["train"].std(axis=0)
+        scaled = {part: (x - mean) / np.where(sd > 0, sd, 1) for part, x in features.items()}
+        answers: dict[PartName, dict[TaskName, Floats]] = {"val": {}, "test": {}}
+        for n_fitted, task in enumerate(tasks):
+            self.watch(f"Fitting on {on}", n_fitted, len(tasks))
+            truth = {part: table[task].to_numpy()[rows] for part, rows in parts.items()}
+            models = (_regression(scaled["train"], truth["train"], task, c) for c in STRENGTHS)
+            best = max(
+                models, key=lambda m: (m(scaled["val"]).argmax(axis=1) == truth["val"]).mean()
+            )
+            for part, found in answers.items():
+                found[task] = best(scaled[part])
+        self.watch(f"Fitting on {on}", len(tasks), len(tasks))
+        return answers
 
 
 def _parts(
@@ -287,44 +402,40 @@ def _parts(
 
 def _as_content(setting: Setting) -> dict[str, Any]:
     """Say of a setting what a regression depends on, as JSON gives it back."""
-    people = setting.subset.label if setting.subset else None
     return {
         "dataset": setting.dataset,
         "pixel_digest": setting.pixel_digest,
         "split_digest": setting.split_digest,
         "split": setting.protocol.split,
         "fold": setting.protocol.fold,
-        "people": people,
+        "people": setting.subset.label if setting.subset else None,
     }
 
 
 def _frozen(run: Run) -> Subject | None:
-    """Give what the frozen, pretrained trunk of a run says; None where it has no such one."""
+    """Give the features of a run's frozen, pretrained backbone; None where it has no such one."""
     backbone, path = run.definition["backbone"], run.record.folder / "model.safetensors"
-    ready = run.record.state == "done" and path.is_file() and not run.leaky
+    ready = run.done and path.is_file() and not run.leaky
     if not ready or backbone["trainable_stages"] != 0 or backbone["weights"] == "none":
         return None
 
-    def read() -> Reader:
+    def reader() -> Reader:
+        import torch
+
         from benchmark.inference.load import load_trained
 
-        return _reader_of(load_trained(path))
+        network = load_trained(path).network
 
-    weights = (run.about.get("weights") or {}).get("sha256")
-    content = {"weights": weights, "scaling": run.setting.protocol.input_scaling}
+        def read(pictures: npt.NDArray[np.uint8]) -> Features:
+            with torch.inference_mode():
+                batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+                return np.asarray(network.features(batch).flatten(1).numpy(), dtype=np.float32)
+
+        return read
+
+    content = {"weights": run.weights_sha256, "scaling": run.setting.protocol.input_scaling}
     on = f"frozen {backbone['architecture']} ({backbone['weights']}) at {backbone['input_px']} px"
-    return Subject(on, {**content, "input_px": backbone["input_px"]}, read)
-
-
-def _reader_of(trained: "Trained") -> Reader:
-    import torch
-
-    def read(pictures: npt.NDArray[np.uint8]) -> Features:
-        with torch.inference_mode():
-            batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
-            return np.asarray(trained.network.features(batch).flatten(1).numpy(), dtype=np.float32)
-
-    return read
+    return Subject(on, {**content, "input_px": backbone["input_px"]}, reader)
 
 
 def small_pictures(pictures: npt.NDArray[np.uint8]) -> Features:
@@ -340,55 +451,9 @@ def small_pictures(pictures: npt.NDArray[np.uint8]) -> Features:
     return np.asarray(values.reshape(n, -1) / 255, dtype=np.float32)
 
 
-def _read_all(
-    faces: FaceSet, parts: Mapping[PartName, Rows], subject: Subject, watch: Watch
-) -> dict[PartName, Features]:
-    """Read the features of every part, in the order of its rows."""
-    reader, pixels = subject.read(), faces.pixels()
-    n_faces = sum(len(rows) for rows in parts.values())
-    n_read, found = 0, {}
-    for part, rows in parts.items():
-        pieces = []
-        for begin in range(0, len(rows), BATCH):
-            some = rows[begin : begin + BATCH]
-            pieces.append(reader(np.ascontiguousarray(pixels[some])))
-            n_read += len(some)
-            watch(f"Reading faces by {subject.on}", n_read, n_faces)
-        found[part] = np.concatenate(pieces)
-    return found
-
-
-def _fitted(
-    features: Mapping[PartName, Features],
-    table: pd.DataFrame,
-    parts: Mapping[PartName, Rows],
-    tasks: tuple[TaskName, ...],
-    on: str,
-    watch: Watch,
-) -> dict[PartName, dict[TaskName, npt.NDArray[np.float64]]]:
-    """Fit each task on the training faces; give probabilities of validation and test faces."""
-    mean, sd = features["train"].mean(axis=0), features["train"].std(axis=0)
-    scaled = {part: (values - mean) / np.where(sd > 0, sd, 1) for part, values in features.items()}
-    answers: dict[PartName, dict[TaskName, npt.NDArray[np.float64]]] = {"val": {}, "test": {}}
-    for n_fitted, task in enumerate(tasks):
-        watch(f"Fitting on {on}", n_fitted, len(tasks))
-        truth = {part: table[task].to_numpy()[rows] for part, rows in parts.items()}
-        best = max(
-            (
-                _regression(scaled["train"], truth["train"], task, strength)
-                for strength in STRENGTHS
-            ),
-            key=lambda answer: float((answer(scaled["val"]).argmax(axis=1) == truth["val"]).mean()),
-        )
-        for part in answers:
-            answers[part][task] = best(scaled[part])
-    watch(f"Fitting on {on}", len(tasks), len(tasks))
-    return answers
-
-
 def _regression(
     features: Features, truth: npt.NDArray[Any], task: TaskName, strength: float
-) -> Callable[[Features], npt.NDArray[np.float64]]:
+) -> Callable[[Features], Floats]:
     """Fit one task; give a function from features to probabilities of all its classes."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -398,13 +463,13 @@ def _regression(
         return lambda asked: np.tile(np.eye(n_classes(task))[classes[0]], (len(asked), 1))
     model = LogisticRegression(C=strength, max_iter=500, tol=1e-3)
     with warnings.catch_warnings():
-        # Near the optimum is near enough for a yardstick: the last steps move no answer.
+        # Near the optimum is near enough for a reference: the last steps move no prediction.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, truth)
 
-    def answer(asked: Features) -> npt.NDArray[np.float64]:
+    def predict(asked: Features) -> Floats:
         whole = np.zeros((len(asked), n_classes(task)))
         whole[:, classes] = model.predict_proba(asked)
         return np.asarray(whole / whole.sum(axis=1, keepdims=True))
 
-    return answer
+    return predict

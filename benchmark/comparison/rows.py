@@ -1,58 +1,134 @@
-"""Rows of a leaderboard: one experiment over its seeds.
+"""A leaderboard's row: one experiment over its seeds, from the stored files of its runs.
 
-A leaderboard's row: one experiment over its seeds, from the stored files of its runs.
-
-Which rows stand in which table, and in what order: benchmark.comparison.leaderboard; the rows
-that every table begins with are in benchmark.comparison.references.
-
-A leaderboard's row, as plain values: what was measured of one experiment over its seeds.
-
-How rows are computed from runs is for benchmark.comparison.rows; what they are set against, for
-benchmark.comparison.against.
+Which rows stand in which table, and in what order: benchmark.comparison.leaderboard; the rows that
+every table begins with: benchmark.comparison.references; what rows are compared with: .pairs.
 """
 
 import dataclasses
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from benchmark.comparison.library import Run, RunGroup, Setting, counted, definition_key
 from benchmark.comparison.statistics import Difference, Judged
-from benchmark.errors import ExperimentError, RunError
+from benchmark.errors import RunError
 from benchmark.evaluation.answers import RightAnswers, right_answers
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.red_flags import flag_state, warning
 from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP, By, group_codes, group_names
-from benchmark.experiment.definition import Protocol, StudyRow, Subset
+from benchmark.experiment.definition import Experiment, Protocol, StudyRow, Subset
 from benchmark.experiment.parts import LEAK_FREE_SPLITS
-from benchmark.files import canonical_json
-from benchmark.identity import steering_content
-from benchmark.record import RunRecord
+from benchmark.experiment.settings import changed_settings
 from benchmark.tasks import COMBINED_WEIGHTS, TASKS, TaskName
+
+FamilyKey = tuple[Setting, str, str]
+"""Setting, experiment name, identity without the seed: what one row of a table is about."""
+
+
+@dataclass
+class Sorting:
+    """Runs given to the experiments they are runs of, and what belongs to none."""
+
+    families: dict[FamilyKey, list[Run]]
+    notes: list[str]
+
+
+def sort_runs(runs: Sequence[Run], experiments: Sequence[Experiment], *, ad_hoc: bool) -> Sorting:
+    """Give each run to the experiments it is a run of, and count those that belong to none.
+
+    Runs on an older leak-free split are shown too; their setting keeps them in tables of their own.
+    """
+    by_definition: dict[str, list[str]] = defaultdict(list)
+    for experiment in experiments:
+        by_definition[definition_key(experiment.as_dict())].append(experiment.name)
+    names = {experiment.name for experiment in experiments}
+    families: dict[FamilyKey, list[Run]] = defaultdict(list)
+    older: dict[str, int] = defaultdict(int)
+    changed = 0
+    for run in runs:
+        name = str(run.definition["name"])
+        if run.ad_hoc:
+            changed += name in names
+            owners = [name] if ad_hoc and name in names else []
+        else:
+            owners = by_definition.get(run.definition_key) or by_definition.get(
+                definition_key(_on_current_split(run.definition)), []
+            )
+            if not owners and name in names:
+                older[name] += 1
+        for owner in owners:
+            families[run.setting, owner, run.record.family].append(run)
+    notes = [
+        f"Left out: {counted(count, 'run')} of an older definition of {name}."
+        for name, count in sorted(older.items())
+    ]
+    if changed and not ad_hoc:
+        notes.append(f"Left out: {counted(changed, 'ad-hoc run')}, changed on the command line.")
+    return Sorting(dict(families), notes)
+
+
+def _on_current_split(definition: Mapping[str, Any]) -> dict[str, Any]:
+    protocol = dict(definition["protocol"])
+    if protocol.get("split") in LEAK_FREE_SPLITS:
+        protocol["split"] = LEAK_FREE_SPLITS[0]
+    return {**definition, "protocol": protocol}
+
+
+def settings_of(
+    runs: Sequence[Run],
+    shown: Iterable[FamilyKey],
+    experiments: Sequence[Experiment],
+    dataset: str,
+) -> list[Setting]:
+    """List the settings to show, the default protocol first: of runs, then of what was not run."""
+    found = list(dict.fromkeys(setting for setting, _, _ in shown))
+    known = {(setting.protocol, setting.subset) for setting in found}
+    drawn = any(run.setting.drawn for run in runs)
+    for experiment in experiments:
+        protocol, subset = experiment.protocol, subset_of(experiment)
+        if (protocol, subset) not in known:
+            known.add((protocol, subset))
+            found.append(Setting(dataset, drawn, protocol.split, "", "", protocol, subset))
+    return sorted(
+        found,
+        key=lambda setting: (
+            setting.subset.label if setting.subset else "",
+            setting.protocol != Protocol(),
+            str(dataclasses.astuple(setting.protocol)),
+            setting.split_digest,
+            setting.pixel_digest,
+        ),
+    )
+
+
+def subset_of(experiment: Experiment) -> Subset | None:
+    """Say which subset is selected on and tested; None for all faces."""
+    return experiment.subset.people if experiment.subset else None
+
+
+def differences_of(
+    runs: Sequence[Run], families: Mapping[str, Sequence[Run]], experiment: Experiment
+) -> list[str]:
+    """Say how a row differs from the definition, or from other rows of the same name."""
+    run, firsts, said = runs[0], [others[0] for others in families.values()], []
+    if run.ad_hoc:
+        changes = changed_settings(experiment.as_dict(), run.definition)
+        said.append("ad hoc: " + (", ".join(changes) or "as defined"))
+    if len({first.about.get("trainer_version") for first in firsts}) > 1:
+        said.append(f"trainer version {run.about.get('trainer_version')}")
+    if len({first.weights_sha256 for first in firsts}) > 1:
+        said.append(f"weights {str(run.weights_sha256)[:12]}")
+    return said
+
 
 RowQuestion = Literal["twin", "defined", "first"]
 """Its single-task (or multi-task) counterpart, the one its definition names, the table's first."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What two runs must share to stand in one table: the faces, their split, the protocol."""
-
-    dataset: str
-    drawn: bool
-    split_version: str
-    split_digest: str
-    """Empty where nothing has been run yet; so is the next."""
-    pixel_digest: str
-    protocol: Protocol
-    subset: Subset | None = None
-    """The people that all are selected on and tested on; None for everyone."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +158,7 @@ class CombinedScore:
 
 @dataclass(frozen=True)
 class WorstGroup:
-    """The subgroup of people that a task is read worst for, among those of 30 faces or more."""
+    """The subgroup with the lowest accuracy, among those of 30 faces or more."""
 
     task: TaskName
     by: By
@@ -95,7 +171,7 @@ class WorstGroup:
 
 @dataclass(frozen=True)
 class GroupGap:
-    """How far the best-read group of a division is from the worst-read one; means over seeds."""
+    """Highest minus lowest accuracy of a division's subgroups; means over seeds."""
 
     task: TaskName
     by: By
@@ -105,12 +181,12 @@ class GroupGap:
     that the average is no narrower than it must be."""
     high: float
     chance: float
-    """The gap of a run whose group names are drawn by lot."""
+    """The gap expected under permutation of the subgroups' names."""
 
 
 @dataclass(frozen=True)
 class RowComparison:
-    """A row set against another on the same test faces; where it cannot be, `why` says so."""
+    """A row compared with another on the same test faces; where it cannot be, `why` says so."""
 
     kind: RowQuestion
     other: str
@@ -120,7 +196,7 @@ class RowComparison:
     judged: Judged | None = None
     """The row minus the other."""
     of_trainings_alone: bool = False
-    """Whether single runs met, which permit no claim about an experiment."""
+    """Whether single runs were compared, which permit no claim about an experiment."""
     why: str = ""
 
     @property
@@ -157,7 +233,7 @@ class Row:
     parameters: int | None = None
     trainable_parameters: int | None = None
     gmacs: float | None = None
-    """Billions of multiply-adds to read one face."""
+    """Billions of multiply-adds for one face."""
     seconds: float | None = None
     """Mean training time of a run."""
     images_per_second: float | None = None
@@ -178,117 +254,35 @@ class Row:
     """As it was run, or as it would be; empty for reference rows."""
 
 
-GROUP_COLUMNS: Final = ("task", "by", "group")
-
-
-def definition_key(definition: Mapping[str, Any]) -> str:
-    """Give the part of a definition that steers its training, as comparable text.
-
-    A name or a question may change without making a run another one's.
-    """
-    return canonical_json(steering_content(definition))
-
-
-def on_current_split(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a definition that was run on an older leak-free split as it would be run today."""
-    protocol = dict(definition["protocol"])
-    if protocol.get("split") in LEAK_FREE_SPLITS:
-        protocol["split"] = LEAK_FREE_SPLITS[0]
-    return {**definition, "protocol": protocol}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run's folder, read and understood as far as tables need it."""
-
-    record: RunRecord
-    setting: Setting
-    definition: dict[str, Any]
-    ad_hoc: bool
-    leaky: bool
-
-    @cached_property
-    def definition_key(self) -> str:
-        """Equal for runs of one definition, whatever its name and question."""
-        return definition_key(self.definition)
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """`experiment.json`."""
-        return self.record.about
-
-    @property
-    def short_identity(self) -> str:
-        """The first twelve digits, enough to name a run."""
-        return self.record.identity[:12]
-
-
-def read_run(record: RunRecord) -> Run:
-    """Read what `experiment.json` says; raise RunError where it says too little."""
-    about = record.about
-    try:
-        dataset, definition = about["dataset"], about["experiment"]
-        setting = Setting(
-            dataset=str(dataset["name"]),
-            drawn=bool(dataset["drawn"]),
-            split_version=str(dataset["split_version"]),
-            split_digest=str(dataset["split_digest"]),
-            pixel_digest=str(dataset["pixel_digest"]),
-            protocol=Protocol(**definition["protocol"]),
-            subset=Subset(**definition["subset"]).people if definition.get("subset") else None,
-        )
-        ad_hoc, leaky = bool(about["ad_hoc"]), bool(about["leaky"])
-        run = Run(record, setting, definition, ad_hoc=ad_hoc, leaky=leaky)
-        _ = (run.definition_key, definition["name"], record.family, record.seed)
-    except (KeyError, TypeError, ValueError, ExperimentError) as error:
-        raise RunError(
-            f"experiment.json of run {record.identity[:12]} is not understood "
-            f"({type(error).__name__}: {error})",
-            allowed="what this version of facebench writes",
-            fix="Run the experiment again, or use the facebench that wrote it",
-        ) from error
-    return run
-
-
 @dataclass
 class Draft:
     """A row whose intervals over several seeds are still to be found, with the runs behind it."""
 
     row: Row
-    runs: tuple[Run, ...]
-    """Finished ones of one family, by ascending seed."""
-    _answers: RightAnswers | None = field(default=None, repr=False)
+    group: RunGroup
+    """Finished runs of one family."""
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
-        """The tasks whose test faces were read."""
+        """The tasks whose test faces were evaluated."""
         return tuple(self.row.scores)
 
-    @property
+    @cached_property
     def answers(self) -> RightAnswers:
-        """Which answers of its runs are right; raise RunError where they cannot be read."""
-        if self._answers is None:
-            self._answers = right_answers([run.record for run in self.runs], self.tasks)
-        return self._answers
-
-
-def experiment_row(name: str, runs: Sequence[Run], remarks: Sequence[str] = ()) -> Row:
-    """Summarise the finished runs of one experiment, one per seed, none empty.
-
-    Raises RunError where a file of a run is missing, damaged, or about other faces.
-    """
-    draft = draft_row(name, runs, remarks)
-    give_intervals([draft])
-    return draft.row
+        """Which predictions of its runs are right; raise RunError where they cannot be read."""
+        return right_answers([run.record for run in self.group.runs], self.tasks)
 
 
 def draft_row(
     name: str, runs: Sequence[Run], remarks: Sequence[str] = (), study: StudyRow | None = None
 ) -> Draft:
-    """Summarise runs as experiment_row does, and leave intervals over seeds to give_intervals."""
-    runs = sorted(runs, key=lambda run: run.record.seed)
+    """Summarise the finished runs of one experiment, one per seed; give_intervals does the rest.
+
+    Raises RunError where a file of a run is missing, damaged, or about other faces.
+    """
+    runs = tuple(sorted(runs, key=lambda run: run.record.seed))
     try:
-        draft = Draft(_summary(name, runs, remarks, study), tuple(runs))
+        draft = Draft(_summary(name, runs, remarks, study), RunGroup(name, runs))
         if len(runs) > 1 and draft.row.scores:
             _ = draft.answers
     except (KeyError, TypeError, ValueError) as error:
@@ -306,9 +300,15 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
     tasks = [task for task in TASKS if task in first.definition["head"]["tasks"]]
     tested = [t for t in tasks if all(f"test/{t}/accuracy" in values for values in metrics)]
     scores, worst = _test_scores(runs, tested) if tested else ({}, None)
-    val_mean, val_sd = _mean_sd([values["selected/val/combined"] for values in metrics])
+    val_mean, val_sd = mean_sd([values["selected/val/combined"] for values in metrics])
     states = {run.short_identity: flag_state(run.record) for run in runs}
-    parameters, done = first.about["parameters"], [run.record.done for run in runs]
+    done = [run.record.done for run in runs]
+    # 0 is how a device says that it cannot tell.
+    speeds, memory = (
+        [float(end[key]) for end in done if end.get(key)]
+        for key in ("images_per_second", "peak_memory_mib")
+    )
+    multiply_adds = first.about.get("multiply_adds")
     return Row(
         status="done",
         name=name,
@@ -319,12 +319,12 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
         worst=worst,
         gap=_gap(metrics, tested[0]) if tested else None,
         study=study,
-        parameters=int(parameters["total"]),
-        trainable_parameters=int(parameters["trainable"]),
-        gmacs=_gmacs(first.about.get("multiply_adds")),
+        parameters=int(first.about["parameters"]["total"]),
+        trainable_parameters=int(first.about["parameters"]["trainable"]),
+        gmacs=None if multiply_adds is None else float(multiply_adds) / 1e9,
         seconds=statistics.fmean(float(end["seconds"]) for end in done),
-        images_per_second=_mean_of(done, "images_per_second"),
-        peak_memory_mib=max(_known(done, "peak_memory_mib"), default=None),
+        images_per_second=statistics.fmean(speeds) if speeds else None,
+        peak_memory_mib=max(memory, default=None),
         seeds=tuple(run.record.seed for run in runs),
         devices=_distinct(run.about["device"] for run in runs),
         precisions=_distinct(run.about.get("precision") for run in runs),
@@ -342,23 +342,9 @@ def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(value) for value in values if value is not None))
 
 
-def _mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Average over seeds; the sd of a single seed does not exist."""
+def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
+    """Average over seeds; the sample sd of a single seed does not exist."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def _known(done: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """Give what each run's end says of a cost, 0 being how a device says that it cannot tell."""
-    return [float(end[name]) for end in done if end.get(name)]
-
-
-def _mean_of(done: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    values = _known(done, name)
-    return statistics.fmean(values) if values else None
-
-
-def _gmacs(multiply_adds: float | None) -> float | None:
-    return None if multiply_adds is None else float(multiply_adds) / 1e9
 
 
 def _combined(metrics: Sequence[Mapping[str, float]]) -> CombinedScore | None:
@@ -366,137 +352,114 @@ def _combined(metrics: Sequence[Mapping[str, float]]) -> CombinedScore | None:
     name = "test/combined"
     if not all(name in values for values in metrics):
         return None
-    mean, sd = _mean_sd([values[name] for values in metrics])
+    mean, sd = mean_sd([values[name] for values in metrics])
     low, high = (metrics[0].get(f"{name}/{end}") for end in ("low", "high"))
     return CombinedScore(mean, low, high, sd)
 
 
 def _gap(metrics: Sequence[Mapping[str, float]], task: TaskName) -> GroupGap | None:
     by = GAP_BY[task]
-    name = f"test/{task}/gap_{by}"
-    ends = ("", "/low", "/high", "/chance")
-    if not all(f"{name}{end}" in values for values in metrics for end in ends):
+    names = [f"test/{task}/gap_{by}{end}" for end in ("", "/low", "/high", "/chance")]
+    if not all(name in values for values in metrics for name in names):
         return None
-    means = [statistics.fmean(values[f"{name}{end}"] for values in metrics) for end in ends]
-    return GroupGap(task, by, *means)
+    return GroupGap(task, by, *(statistics.fmean(m[name] for m in metrics) for name in names))
 
 
 def _test_scores(
     runs: Sequence[Run], tasks: Sequence[TaskName]
 ) -> tuple[dict[TaskName, TaskScore], WorstGroup | None]:
     """Score the tasks on test; the ends are those of the first seed until give_intervals."""
-    groups = _mean_groups([run.record.subgroup_columns() for run in runs])
-    everyone = {
-        groups["task"][place]: place for place in np.flatnonzero(groups["by"] == "all").tolist()
-    }
+    tables = [run.record.subgroup_columns() for run in runs]
+    same = ("task", "by", "group", "n")
+    if any(table[name] != tables[0][name] for table in tables[1:] for name in same):
+        raise RunError(
+            "two seeds of one experiment were tested on different faces",
+            allowed="the same test faces for all seeds of an experiment",
+            fix="Remove the folders of its runs and run the experiment again",
+        )
+    groups = {name: np.array(values) for name, values in tables[0].items() if name != "group"}
+    groups["group"] = np.array(tables[0]["group"], dtype=object)
+    groups["accuracy"] = np.mean(
+        [np.array(t["accuracy"], dtype=np.float64) for t in tables], axis=0
+    )
     metrics = [run.record.metrics for run in runs]
     scores = {}
     for task in tasks:
-        accuracy, accuracy_sd = _mean_sd([values[f"test/{task}/accuracy"] for values in metrics])
         name = f"test/{task}/macro_f1"
         f1 = [values[name] for values in metrics if name in values]
-        macro_f1, macro_f1_sd = _mean_sd(f1) if len(f1) == len(runs) else (None, None)
-        low, high = (float(groups[end][everyone[task]]) for end in ("low", "high"))
+        macro_f1, macro_f1_sd = mean_sd(f1) if len(f1) == len(runs) else (None, None)
+        accuracy, accuracy_sd = mean_sd([values[f"test/{task}/accuracy"] for values in metrics])
+        (place,) = np.flatnonzero((groups["by"] == "all") & (groups["task"] == task))
+        low, high = (float(groups[end][place]) for end in ("low", "high"))
         scores[task] = TaskScore(accuracy, low, high, macro_f1, accuracy_sd, macro_f1_sd)
-    return scores, _worst(groups, tasks)
+    return scores, worst_group(groups, tasks)
 
 
-Groups = Mapping[str, npt.NDArray[Any]]
-"""The columns of a table of subgroups."""
-
-
-def _mean_groups(tables: Sequence[Mapping[str, list[Any]]]) -> Groups:
-    """Average each subgroup's accuracy over seeds; the ends are those of the first seed."""
-    first = tables[0]
-    for table in tables[1:]:
-        if any(table[name] != first[name] for name in (*GROUP_COLUMNS, "n")):
-            raise RunError(
-                "two seeds of one experiment were tested on different faces",
-                allowed="the same test faces for all seeds of an experiment",
-                fix="Remove the folders of its runs and run the experiment again",
-            )
-    accuracies = [np.array(table["accuracy"], dtype=np.float64) for table in tables]
-    return {
-        **{name: np.array(first[name], dtype=object) for name in GROUP_COLUMNS},
-        "n": np.array(first["n"], dtype=np.int64),
-        "accuracy": np.mean(accuracies, axis=0),
-        **{end: np.array(first[end], dtype=np.float64) for end in ("low", "high")},
-    }
-
-
-def worst_group(subgroups: pd.DataFrame, tasks: Sequence[TaskName]) -> WorstGroup | None:
-    """Find the worst-read subgroup of 30 faces or more; of the first such in the table on a tie.
+def worst_group(
+    subgroups: Mapping[str, Any] | pd.DataFrame, tasks: Sequence[TaskName]
+) -> WorstGroup | None:
+    """Find the subgroup of 30 faces or more with the lowest accuracy; the first such on a tie.
 
     For age group where it is predicted, else for the only task. The task's own classes are no
-    candidates, alone or crossed with another division: how well a class is read is its recall, not
-    a matter of who is looked at.
+    candidates, alone or crossed with another division: the accuracy of a class is its recall, and
+    says nothing of a subgroup. subgroups: columns of benchmark.evaluation.subgroups.
     """
-    return _worst({str(name): subgroups[name].to_numpy() for name in subgroups.columns}, tasks)
-
-
-def _worst(groups: Groups, tasks: Sequence[TaskName]) -> WorstGroup | None:
     task = tasks[0]
+    columns = {name: np.asarray(subgroups[name]) for name in ("task", "by", "n", "accuracy")}
     own = ["all", task] if task == "age_group" else ["all", task, "gender_race"]
-    ours = (groups["task"] == task) & (groups["n"] >= SMALL_GROUP)
-    ours &= ~np.isin(groups["by"].astype(str), own)
-    places = np.flatnonzero(ours)
+    ours = (columns["task"] == task) & (columns["n"] >= SMALL_GROUP)
+    places = np.flatnonzero(ours & ~np.isin(columns["by"].astype(str), own))
     if not len(places):
         return None
-    place = int(places[np.asarray(groups["accuracy"][places], dtype=np.float64).argmin()])
-    accuracy, low, high = (float(groups[name][place]) for name in ("accuracy", "low", "high"))
-    by, group, n = groups["by"][place], groups["group"][place], int(groups["n"][place])
-    return WorstGroup(task, by, str(group), n, accuracy, low, high)
+    place = int(places[columns["accuracy"][places].astype(np.float64).argmin()])
+    accuracy, low, high = (
+        float(np.asarray(subgroups[name])[place]) for name in ("accuracy", "low", "high")
+    )
+    group = str(np.asarray(subgroups["group"])[place])
+    by: By = columns["by"][place]
+    return WorstGroup(task, by, group, int(columns["n"][place]), accuracy, low, high)
 
 
 def give_intervals(drafts: Sequence[Draft]) -> None:
     """Give the rows over several seeds their intervals, by resampling clusters of test faces.
 
-    What is resampled is seed-averaged correctness. Drafts on the same faces are resampled
-    together: the draws cost more than what is drawn.
+    What is resampled is seed-averaged correctness: of each task, of all together, and of the worst
+    subgroup. Drafts on the same faces are resampled together: the draws cost more than what is
+    drawn.
     """
     by_faces: dict[str, list[Draft]] = defaultdict(list)
     for draft in drafts:
-        if len(draft.runs) > 1 and draft.row.scores:
+        if len(draft.group.runs) > 1 and draft.row.scores:
             by_faces[draft.answers.faces_key].append(draft)
     for ours in by_faces.values():
-        columns = [_columns(draft) for draft in ours]
+        columns = [column for draft in ours for column in _columns(draft)]
         clusters = ours[0].answers.faces["cluster"].to_numpy()
-        low, high = cluster_bootstrap(np.concatenate(columns, axis=1), clusters)
-        begin = 0
-        for draft, values in zip(ours, columns, strict=True):
-            end = begin + values.shape[1]
-            draft.row = _with_ends(draft.row, low[begin:end], high[begin:end])
-            begin = end
+        ends = zip(*cluster_bootstrap(np.column_stack(columns), clusters), strict=True)
+        for draft in ours:
+            row = draft.row
+            changes: dict[str, Any] = {
+                "scores": {
+                    task: _with_ends(score, *next(ends)) for task, score in row.scores.items()
+                }
+            }
+            for name in ("combined", "worst"):
+                if getattr(row, name) is not None:
+                    changes[name] = _with_ends(getattr(row, name), *next(ends))
+            draft.row = dataclasses.replace(row, **changes)
 
 
-def _columns(draft: Draft) -> Floats:
-    """Lay out what of a row is resampled: each task, all together, and the worst group."""
+def _columns(draft: Draft) -> Iterator[Floats]:
     row, answers = draft.row, draft.answers
     means = {task: answers.right[task].mean(axis=0) for task in draft.tasks}
-    columns = list(means.values())
+    yield from means.values()
     if row.combined is not None:
         weights = [COMBINED_WEIGHTS[task] for task in means]
-        columns.append(np.average(columns, axis=0, weights=weights))
+        yield np.average(list(means.values()), axis=0, weights=weights)
     if row.worst is not None:
-        member = group_codes(answers.faces, row.worst.by) == group_names(row.worst.by).index(
-            row.worst.group
-        )
-        columns.append(np.where(member, means[row.worst.task], np.nan))
-    return np.column_stack(columns)
+        place = group_names(row.worst.by).index(row.worst.group)
+        member = group_codes(answers.faces, row.worst.by) == place
+        yield np.where(member, means[row.worst.task], np.nan)
 
 
-def _with_ends(row: Row, low: Floats, high: Floats) -> Row:
-    """Put the ends of the columns that _columns laid out into a row."""
-    ends = [{"low": float(one), "high": float(other)} for one, other in zip(low, high, strict=True)]
-    n = len(row.scores)
-    scores = {
-        task: dataclasses.replace(score, **span)
-        for (task, score), span in zip(row.scores.items(), ends[:n], strict=True)
-    }
-    changes: dict[str, Any] = {"scores": scores}
-    if row.combined is not None:
-        changes["combined"] = dataclasses.replace(row.combined, **ends[n])
-    if row.worst is not None:
-        worst = ends[-1]
-        changes["worst"] = dataclasses.replace(row.worst, low=worst["low"], high=worst["high"])
-    return dataclasses.replace(row, **changes)
+def _with_ends(score: Any, low: float, high: float) -> Any:
+    return dataclasses.replace(score, low=float(low), high=float(high))

@@ -5,9 +5,9 @@ A side is one run, or a run group with several seeds. The one engine of every co
 family's p-values on a page, whatever the tables, and a comparison belongs to one family alone, so
 that it has one p and one verdict wherever the page shows it. Which sides are compared is in
 benchmark.comparison.pairs, the words for it in .verdicts. Size, power and coverage are simulated
-in tests/results/size_and_power.py and printed in docs/METHODS.md.
+in tests/comparison/size_and_power.py and printed in docs/METHODS.md.
 
-Differences are those of the arm minus its reference, as fractions.
+Differences are those of the group minus its reference, as fractions.
 """
 
 from collections import defaultdict
@@ -52,26 +52,8 @@ FAMILIES: Final[dict[Family, str]] = {
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Both sides' answers to one task, about the same faces in the same order."""
-
-    truth: Labels
-    """(n_faces,) true classes."""
-    clusters: Labels
-    """(n_faces,); faces of one cluster are the same picture."""
-    reference: Labels
-    """(n_seeds, n_faces) predicted classes, a row per seed; the sides' numbers may differ."""
-    group: Labels
-
-    def __post_init__(self) -> None:
-        shapes = {answers.shape[1:] for answers in (self.reference, self.group)}
-        if shapes != {self.truth.shape} or self.truth.shape != self.clusters.shape:
-            raise RunError("the arms answered about different numbers of faces")
-
-
-@dataclass(frozen=True)
 class Difference:
-    """How much more an arm reads than its reference; rates and their differences as fractions."""
+    """How much more a group predicts right than its reference; differences as fractions."""
 
     accuracy: float
     low: float
@@ -87,7 +69,7 @@ class Difference:
     p: float
     """Two-sided, not corrected."""
     only_reference: int | None
-    """Faces that the reference alone reads right; None but for McNemar's test, as is the next."""
+    """Faces that the reference alone predicts right; as the next, of McNemar's test alone."""
     only_arm: int | None
     n_faces: int
     n_clusters: int
@@ -102,24 +84,28 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def paired_difference(pair: Pair) -> Difference:
-    """Compare two sides on one task, with macro-F1 beside accuracy."""
-    group, reference = ((answers == pair.truth) for answers in (pair.group, pair.reference))
-    found = difference_of(group, reference, pair.clusters)
-    if len(np.unique(pair.truth)) < 2:
+def paired_difference(
+    group: Labels, reference: Labels, truth: Labels, clusters: Labels
+) -> Difference:
+    """Compare two sides on one task, with macro-F1 beside accuracy.
+
+    group, reference: (n_seeds, n_faces) predicted classes of the same faces in the same order; the
+    sides' numbers of seeds may differ. truth, clusters: (n_faces,); faces of one cluster are the
+    same picture.
+    """
+    if not group.shape[1:] == reference.shape[1:] == truth.shape == clusters.shape:
+        raise RunError("the two sides predicted different numbers of faces")
+    found = difference_of(group == truth, reference == truth, clusters)
+    if len(np.unique(truth)) < 2:
         return found
-    f1 = difference_of(
-        macro_f1_values(pair.truth, pair.group),
-        macro_f1_values(pair.truth, pair.reference),
-        pair.clusters,
-    )
+    f1 = difference_of(macro_f1_values(truth, group), macro_f1_values(truth, reference), clusters)
     return replace(found, macro_f1=f1.accuracy, macro_f1_low=f1.low, macro_f1_high=f1.high)
 
 
 def difference_of(group: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labels) -> Difference:
     """Compare the means of two sides' values of each face, such as right (1) or wrong (0).
 
-    arm, reference: (n_seeds, n_faces). Several seeds on each side: seeds and faces are two crossed
+    group, reference: (n_seeds, n_faces). Several seeds a side: seeds and faces are two crossed
     random factors. The variance of the difference is that of its clusters of faces, plus of each
     side what its seeds add; the noise of single faces within a seed is in both, and counted once
     (Cornfield & Tukey, "Average values of mean squares in factorials", Annals of Mathematical
@@ -252,7 +238,7 @@ class Judged:
     """A difference with its p corrected over its family."""
 
     difference: Difference
-    """The arm minus its reference."""
+    """The group minus its reference."""
     p_holm: float
     minimum_detectable: float
     """The true difference that is found in 80 % of cases, at the level that Holm leaves."""
@@ -267,14 +253,10 @@ class Judged:
 
     @property
     def verdict(self) -> Verdict:
-        """Of the arm."""
+        """Of the group."""
         if not self.significant:
             return NOT_SIGNIFICANT
         return "better" if self.difference.accuracy > 0 else "worse"
-
-    def of(self, difference: Difference) -> "Judged":
-        """Give the same judgement of the same comparison, seen from the other side."""
-        return replace(self, difference=difference)
 
 
 def judge(asked: Iterable[tuple[Family, Hashable, Difference]]) -> dict[Hashable, Judged]:

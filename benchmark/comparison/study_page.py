@@ -1,52 +1,49 @@
-"""What `facebench leak` and `facebench subsets` show: sentences, tables and pictures, made once.
+"""What `facebench leak` and `facebench subsets` show: sentences, tables and figures, made once.
 
 The terminal, the files and the report only lay these out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmark.comparison.cells import NOTHING
 from benchmark.comparison.verdicts import points, points_span
 from benchmark.evaluation.intervals import cluster_bootstrap
 from benchmark.evaluation.predictions import LIMITS, LIMITS_DRAWN
 from benchmark.tasks import TaskName
 
-
-@dataclass(frozen=True)
-class Rate:
-    """The accuracy of a run group, in [0, 1]."""
-
-    mean: float
-    low: float
-    """Ends of the 95 % interval: bootstrap of the seed-averaged correctness over clusters."""
-    high: float
-    by_seed: tuple[float, ...]
-
-    @property
-    def sd(self) -> float | None:
-        """Over seeds; None for one."""
-        return float(np.std(self.by_seed, ddof=1)) if len(self.by_seed) > 1 else None
+Sentence = tuple[str, tuple[str, ...]]
+"""What is said, and the experiments whose runs say it; none: all of the page."""
 
 
-def rate_of(right: npt.NDArray[np.bool_], clusters: npt.NDArray[np.int64]) -> Rate | None:
-    """Score faces, right or wrong as (n_seeds, n_faces); None where there is no face."""
+def rate_of(right: npt.NDArray[np.bool_], clusters: npt.NDArray[np.int64]) -> dict[str, Any] | None:
+    """Score faces, right or wrong as (n_seeds, n_faces); None where there is no face.
+
+    Gives mean, low and high (95 % bootstrap of the seed-averaged correctness over clusters), and
+    the rate by_seed, all in [0, 1].
+    """
     if not right.size:
         return None
     low, high = cluster_bootstrap(right.mean(axis=0)[:, None], clusters)
-    by_seed = tuple(float(rate) for rate in right.mean(axis=1))
-    return Rate(float(right.mean()), float(low[0]), float(high[0]), by_seed)
+    ends = {"mean": float(right.mean()), "low": float(low[0]), "high": float(high[0])}
+    return ends | {"by_seed": right.mean(axis=1).tolist()}
 
 
-@dataclass(frozen=True)
-class StudySentence:
-    """What is said, and the experiments whose runs say it."""
+def rate_text(rate: Mapping[str, Any] | None) -> str:
+    """Write accuracy, sd over several seeds and interval in percent."""
+    if rate is None:
+        return "–"
+    several = len(rate["by_seed"]) > 1
+    sd = f" ±{100 * float(np.std(rate['by_seed'], ddof=1)):.1f}" if several else ""
+    return f"{100 * rate['mean']:.1f}{sd} ({100 * rate['low']:.1f}–{100 * rate['high']:.1f})"
 
-    words: str
-    experiments: tuple[str, ...] = ()
+
+def change_text(mean: float, low: float, high: float) -> str:
+    """Write a difference in percentage points with its interval."""
+    return f"{points(mean)} ({points_span(low, high)})"
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class StudyTable:
 
 @dataclass(frozen=True)
 class Mark:
-    """One point of a picture with its 95 % interval; of none, both ends are the value."""
+    """One point of a figure with its 95 % interval; of none, both ends are the value."""
 
     label: str
     value: float
@@ -98,10 +95,10 @@ class StudyPicture:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """A study in words, tables and pictures."""
+    """A study in words, tables and figures."""
 
     title: str
-    sentences: tuple[StudySentence, ...]
+    sentences: tuple[Sentence, ...]
     tables: tuple[StudyTable, ...]
     pictures: tuple[StudyPicture, ...]
     notes: tuple[str, ...]
@@ -109,12 +106,12 @@ class StudyPage:
 
     @property
     def heading(self) -> str:
-        """The title, drawn faces said first."""
+        """The title; synthetic faces are said first."""
         return f"DRAWN FACES · {self.title}" if self.drawn else self.title
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """What the numbers are not."""
+        """The limitations of the numbers."""
         return (*LIMITS_DRAWN, *LIMITS) if self.drawn else LIMITS
 
     def markdown(self) -> str:
@@ -123,7 +120,7 @@ class StudyPage:
 
     def _lines(self) -> Iterator[str]:
         yield from (f"# {self.heading}", "")
-        yield from (f"- {sentence.words}" for sentence in self.sentences)
+        yield from (f"- {words}" for words, _ in self.sentences)
         for table in self.tables:
             yield from ("", f"{table.caption}:", "")
             yield f"| {' | '.join(table.heads)} |"
@@ -132,16 +129,3 @@ class StudyPage:
         yield ""
         yield from (f"- {note}" for note in (*self.notes, *self.limits))
         yield ""
-
-
-def rate_text(rate: Rate | None) -> str:
-    """Write accuracy, sd over seeds and interval in percent."""
-    if rate is None:
-        return NOTHING
-    sd = f" ±{100 * rate.sd:.1f}" if rate.sd is not None else ""
-    return f"{100 * rate.mean:.1f}{sd} ({100 * rate.low:.1f}–{100 * rate.high:.1f})"
-
-
-def change_text(mean: float, low: float, high: float) -> str:
-    """Write a difference in percentage points with its interval."""
-    return f"{points(mean)} ({points_span(low, high)})"

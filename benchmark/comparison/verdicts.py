@@ -1,24 +1,16 @@
-"""What may be said of the differences on one page, in numbers and in words.
+"""What may be said of differences, in numbers and in words, and of what could not be compared.
 
-Which p-values are corrected together: benchmark.comparison.statistics. The words say nothing that
-the numbers do not.
+The words say nothing that the numbers do not; which p-values are corrected together is in
+benchmark.comparison.statistics.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmark.comparison.library import RunGroup
-from benchmark.comparison.statistics import (
-    ALPHA,
-    FAMILIES,
-    NOT_SIGNIFICANT,
-    Difference,
-    Family,
-    Judged,
-    judge,
-)
+from benchmark.comparison.library import RunGroup, counted
+from benchmark.comparison.statistics import ALPHA, FAMILIES, NOT_SIGNIFICANT, Judged
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 SIGNIFICANT: Final = "*"
@@ -34,10 +26,10 @@ COUNTERPARTS: Final = "its single-task counterparts"
 
 @dataclass(frozen=True)
 class Line(Judged):
-    """One task of one pair of arms."""
+    """One task of one pair of run groups."""
 
     reference: RunGroup
-    """The runs that were compared: of an arm, all of them or a single one."""
+    """The runs that were compared: of a group, all of them or a single one."""
     group: RunGroup
     task: TaskName
 
@@ -47,39 +39,26 @@ class Line(Judged):
         return len(self.group.runs) == 1
 
 
-Compared = tuple[RunGroup, RunGroup, TaskName, Difference]
-"""Reference, arm, task, and how far apart they are."""
+@dataclass(frozen=True)
+class Gap:
+    """A comparison that was not made, and why."""
 
-
-def judge_lines(asked: Sequence[tuple[Family, Compared]]) -> tuple[Line, ...]:
-    """Judge the differences of a page, in their order."""
-    keys = [_key(compared) for _, compared in asked]
-    judged = judge((family, key, item[3]) for key, (family, item) in zip(keys, asked, strict=True))
-    return tuple(
-        Line(
-            **vars(judged[key].of(difference)),
-            reference=reference,
-            group=group,
-            task=task,
-        )
-        for key, (_, (reference, group, task, difference)) in zip(keys, asked, strict=True)
-    )
-
-
-def _key(compared: Compared) -> Hashable:
-    reference, group, task, _ = compared
-    return frozenset((reference.identities, group.identities)), task
+    group: str
+    reference: str
+    why: str
+    task: TaskName | None = None
+    """The task of a counterpart that is missing."""
 
 
 def family_text(judged: Iterable[Judged]) -> str:
     """Say of which families the p-values of a table are, and how many each holds on the page."""
     sizes = {item.family: item.n_family for item in judged}
-    told = [
-        f"{FAMILIES[family]} ({sizes[family]} p-value{'' if sizes[family] == 1 else 's'})"
-        for family in FAMILIES
+    said = [
+        f"{title} ({counted(sizes[family], 'p-value')})"
+        for family, title in FAMILIES.items()
         if family in sizes
     ]
-    return f"Holm's correction over the family: {'; '.join(told)}. * marks 0.05 or less."
+    return f"Holm's correction over the family: {'; '.join(said)}. * marks 0.05 or less."
 
 
 def points(difference: float) -> str:
@@ -115,19 +94,16 @@ def verdict_text(judged: Judged) -> str:
     """Write the verdict as it stands in a table."""
     if judged.significant:
         return f"{judged.verdict} {SIGNIFICANT}"
-    return f"{_insignificant(judged)}; minimum detectable difference {_detectable(judged)}"
+    detectable = f"{size(judged.minimum_detectable)} pp"
+    return f"{_insignificant(judged)}; minimum detectable difference {detectable}"
 
 
 def _insignificant(judged: Judged) -> str:
-    """Tell a difference that the correction alone keeps from being one from other such."""
+    """Name apart a difference that the correction alone keeps from being significant."""
     found = judged.difference
     if found.excludes_zero or found.p <= ALPHA:
         return f"not significant after correction (raw p {p_text(found.p)})"
     return NOT_SIGNIFICANT
-
-
-def _detectable(judged: Judged) -> str:
-    return f"{size(judged.minimum_detectable)} pp"
 
 
 def test_text(line: Line) -> str:
@@ -141,43 +117,38 @@ def test_text(line: Line) -> str:
 
 
 def pair_sentence(lines: Sequence[Line], *, reference: str) -> str:
-    """Say in a sentence how an arm did against `reference` on the tasks of `lines`."""
-    told = {
-        verdict: [line for line in lines if line.verdict == verdict]
-        for verdict in ("better", "worse")
-    }
-    parts = [
-        f"{verdict} on {joined(_by_how_much(line) for line in ours)}"
-        for verdict, ours in told.items()
-        if ours
-    ]
+    """Say in a sentence how a group did against `reference` on the tasks of `lines`."""
+    parts = []
+    for verdict in ("better", "worse"):
+        ours = [_significant_text(line) for line in lines if line.verdict == verdict]
+        parts += [f"{verdict} on {joined(ours)}"] if ours else []
     undecided = [line for line in lines if not line.significant]
     if undecided:
-        parts.append(f"{NOT_SIGNIFICANT} on {joined(map(_undecided, undecided))}")
+        said = [f"{TASK_TITLES[line.task]} ({_insignificant_text(line)})" for line in undecided]
+        parts.append(f"{NOT_SIGNIFICANT} on {joined(said)}")
     text = f"{lines[0].group.label} against {reference}: {'; '.join(parts)}."
     if any(line.of_trainings_alone for line in lines):
         text += " One seed on a side: this speaks of these trainings alone."
     return text
 
 
-def _by_how_much(line: Line) -> str:
+def _significant_text(line: Line) -> str:
     found = line.difference
-    ends = sorted((found.low, found.high), key=abs) if found.low * found.high > 0 else None
-    span = f"{size(ends[0])} to {size(ends[1])}" if ends else points_span(found.low, found.high)
+    span = points_span(found.low, found.high)
+    if found.low * found.high > 0:
+        low, high = sorted((found.low, found.high), key=abs)
+        span = f"{size(low)} to {size(high)}"
     return f"{TASK_TITLES[line.task]} by {size(found.accuracy)} pp ({span})"
 
 
-def _undecided(line: Line) -> str:
-    return f"{TASK_TITLES[line.task]} ({_found(line)})"
-
-
-def _found(line: Line) -> str:
+def _insignificant_text(line: Line) -> str:
     """Write what was found where nothing is significant, and what could have been detected."""
     found = line.difference
-    raw = "" if _insignificant(line) == NOT_SIGNIFICANT else f"; {_insignificant(line)}"
+    why = _insignificant(line)
     return (
-        f"{points(found.accuracy)} pp, {points_span(found.low, found.high)}{raw}; minimum "
-        f"detectable {_detectable(line)}"
+        f"{points(found.accuracy)} pp, {points_span(found.low, found.high)}"
+        f"{'' if why == NOT_SIGNIFICANT else f'; {why}'}; minimum "
+        f"detectable {size(line.minimum_detectable)} pp"
     )
 
 
@@ -188,25 +159,26 @@ def joined(words: Iterable[str]) -> str:
 
 
 def pair_sentences(lines: Sequence[Line]) -> Iterator[str]:
-    """Say of each pair of a table how the arm did."""
+    """Say of each pair of a table how the group did."""
     for ours in by_pair(lines):
         yield pair_sentence(ours, reference=ours[0].reference.label)
 
 
 def by_pair(lines: Sequence[Line]) -> list[list[Line]]:
     """Part lines by pair, in their order."""
-    pairs: dict[tuple[str, str], list[Line]] = {}
-    for line in lines:
-        pairs.setdefault((line.reference.label, line.group.label), []).append(line)
-    return list(pairs.values())
+    return _parted(lines, lambda line: (line.reference.label, line.group.label))
 
 
 def by_group(lines: Sequence[Line]) -> list[list[Line]]:
-    """Part lines by arm, in their order; each MTL network with all its counterparts."""
-    groups: dict[str, list[Line]] = {}
+    """Part lines by run group, in their order; each MTL network with all its counterparts."""
+    return _parted(lines, lambda line: line.group.label)
+
+
+def _parted(lines: Sequence[Line], key: Callable[[Line], Hashable]) -> list[list[Line]]:
+    parts: dict[Hashable, list[Line]] = {}
     for line in lines:
-        groups.setdefault(line.group.label, []).append(line)
-    return list(groups.values())
+        parts.setdefault(key(line), []).append(line)
+    return list(parts.values())
 
 
 def mtl_sentences(lines: Sequence[Line]) -> Iterator[str]:
@@ -216,9 +188,8 @@ def mtl_sentences(lines: Sequence[Line]) -> Iterator[str]:
         return
     answers = []
     for task in TASKS:
-        ours = [line for line in lines if line.task == task]
-        if ours:
-            answers.append(f"{TASK_TITLES[task].capitalize()}: {_answer(ours)}.")
+        if ours := [line for line in lines if line.task == task]:
+            answers.append(f"{TASK_TITLES[task].capitalize()}: {_mtl_answer(ours)}.")
     alone = any(line.of_trainings_alone for line in lines)
     caveat = " One seed on a side speaks of these trainings alone." if alone else ""
     yield f"Does MTL beat STL? {' '.join(answers)}{caveat}"
@@ -227,7 +198,7 @@ def mtl_sentences(lines: Sequence[Line]) -> Iterator[str]:
         yield from (pair_sentence(ours, reference=COUNTERPARTS) for ours in rows)
 
 
-def _answer(lines: Sequence[Line]) -> str:
+def _mtl_answer(lines: Sequence[Line]) -> str:
     """Answer for one task: of one network by how much, of several in how many."""
     if len(lines) > 1:
         counts = Counter(line.verdict for line in lines)
@@ -235,9 +206,65 @@ def _answer(lines: Sequence[Line]) -> str:
             f"better in {counts['better']} of {len(lines)} networks, worse in {counts['worse']}, "
             f"{NOT_SIGNIFICANT} in {counts[NOT_SIGNIFICANT]}"
         )
-    (line,) = lines
-    found = line.difference
-    if not line.significant:
-        return f"{NOT_SIGNIFICANT} ({_found(line)})"
-    word = "yes, better" if line.verdict == "better" else "no, worse"
+    found = lines[0].difference
+    if not lines[0].significant:
+        return f"{NOT_SIGNIFICANT} ({_insignificant_text(lines[0])})"
+    word = "yes, better" if lines[0].verdict == "better" else "no, worse"
     return f"{word} by {size(found.accuracy)} pp ({points_span(found.low, found.high)})"
+
+
+def gap_sentences(gaps: Sequence[Gap]) -> Iterator[str]:
+    """Say what was not compared and why; networks that lack the same counterparts together."""
+    lacking: dict[str, dict[str, list[str]]] = {}
+    for gap in gaps:
+        if gap.task is None:
+            yield f"{gap.group} against {gap.reference}: not compared, {gap.why}."
+            continue
+        why = gap.why if gap.why == "not registered" else f"{gap.reference}: {gap.why}"
+        lacking.setdefault(gap.group, {}).setdefault(why, []).append(TASK_TITLES[gap.task])
+    networks: dict[str, list[str]] = {}
+    for network, reasons in lacking.items():
+        missing = ", ".join(f"{joined(titles)} ({why})" for why, titles in reasons.items())
+        networks.setdefault(missing, []).append(network)
+    for missing, names in networks.items():
+        yield f"Single-task counterparts missing of {joined(names)}: {missing}."
+
+
+def reading_notes(lines: Sequence[Line], groups: Sequence[RunGroup]) -> Iterator[str]:
+    """Say how the numbers of these very tables are to be read."""
+    yield (
+        "A difference is the arm minus its reference on the same test faces, in percentage points "
+        "(pp), with its 95 % interval. Intervals are not widened for the number of comparisons; "
+        "p-values are. Macro-F1 has an interval of the same kind and no test."
+    )
+    if any(not line.significant for line in lines):
+        yield (
+            "No significant difference does not mean equal. The minimum detectable difference is "
+            "the smallest true one that such a comparison finds in 80 % of cases, at the level "
+            "that Holm leaves."
+        )
+    alone = [line.difference for line in lines if line.of_trainings_alone]
+    if len(alone) < len(lines):
+        yield (
+            "Run groups are compared as samples of trainings and of test faces: test and interval "
+            "hold the variance of both (docs/METHODS.md)."
+        )
+    if alone:
+        yield (
+            "One seed permits no claim about an experiment: where a side has one, a single run of "
+            "each is compared, of the same seed where both have it, never the best."
+        )
+    sharing = max((found.n_faces - found.n_clusters for found in alone), default=0)
+    if sharing:
+        one = sharing == 1
+        yield (
+            f"{sharing} test face{' is a' if one else 's are'} near-duplicate"
+            f"{' of another' if one else 's of others'} there; McNemar's test "
+            "counts every face as independent, and its p is a little too small."
+        )
+    for group in groups:
+        leak = ("LEAKY: test faces were seen in training",) if group.leaky else ()
+        yield from (f"{group.label}: {remark}." for remark in (*leak, *group.remarks))
+    versions = {str(group.runs[0].about.get("trainer_version")) for group in groups}
+    if len(versions) > 1:
+        yield f"They were trained by trainer versions {joined(sorted(versions))}."

@@ -16,8 +16,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from benchmark.comparison.leaderboard import HEADINGS
-from benchmark.comparison.pairs import reading_notes
-from benchmark.comparison.verdicts import Line
+from benchmark.comparison.verdicts import Line, reading_notes
 from benchmark.errors import RunError
 from benchmark.evaluation.intervals import cluster_bootstrap, wilson
 from benchmark.evaluation.subgroups import SMALL_GROUP, By, group_codes, group_names

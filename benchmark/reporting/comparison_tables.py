@@ -10,9 +10,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from benchmark.comparison.cells import NOTHING, accuracy_text, macro_f1_text, seeds_text
-from benchmark.comparison.pairs import Comparison, ComparisonTable, Gap, GroupScores
+from benchmark.comparison.pairs import Comparison, ComparisonTable, GroupScores
 from benchmark.comparison.statistics import Difference
-from benchmark.comparison.verdicts import Line, p_text, points, points_span, test_text, verdict_text
+from benchmark.comparison.verdicts import (
+    Gap,
+    Line,
+    p_text,
+    points,
+    points_span,
+    test_text,
+    verdict_text,
+)
 from benchmark.tasks import TASK_TITLES
 
 NUMBERS: Final = (

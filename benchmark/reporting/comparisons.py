@@ -27,7 +27,6 @@ from benchmark.comparison.pairs import (
     Found,
     PairPlan,
     counterparts_plan,
-    gap_sentences,
     judge_plans,
     plan_pair,
 )
@@ -37,6 +36,7 @@ from benchmark.comparison.verdicts import (
     by_group,
     by_pair,
     family_text,
+    gap_sentences,
     joined,
     mtl_sentences,
     pair_sentence,

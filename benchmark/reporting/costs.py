@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from benchmark.comparison.cells import accuracy_text, count_text, duration_text, with_sd
 from benchmark.comparison.leaderboard import HEADINGS, KINDS, Kind
-from benchmark.comparison.pairs import Found, gap_sentences
-from benchmark.comparison.verdicts import by_pair, family_text, joined
+from benchmark.comparison.pairs import Found
+from benchmark.comparison.verdicts import by_pair, family_text, gap_sentences, joined
 from benchmark.reporting import figures
 from benchmark.reporting.answer import Answer, Sentence, runs_of, suite_command, unanswered
 from benchmark.reporting.comparisons import judged

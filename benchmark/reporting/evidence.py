@@ -18,9 +18,9 @@ from urllib.parse import urlencode, urlsplit
 
 from benchmark.comparison.cells import NOTHING
 from benchmark.comparison.leaderboard import Kind, Leaderboard, Table
-from benchmark.comparison.library import Library, NotRun, RunGroup
+from benchmark.comparison.library import Library, NotRun, Run, RunGroup, Setting, definition_key
 from benchmark.comparison.pairs import Book, Found
-from benchmark.comparison.rows import Row, Run, Setting, definition_key
+from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Family
 from benchmark.comparison.verdicts import Line, p_text, points, points_span, test_text, verdict_text
 from benchmark.errors import RunError

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from benchmark import registry
-from benchmark.comparison.leaderboard import (
-    Asked,
-    Leaderboard,
+from benchmark.comparison.leaderboard import Asked, Leaderboard, arrange
+from benchmark.comparison.library import (
+    Run,
     Watch,
-    arrange,
+    counted,
+    definition_key,
     read_runs,
     unwatched,
 )
 from benchmark.comparison.references import References
-from benchmark.comparison.rows import Run, definition_key
-from benchmark.comparison.run_groups import counted
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import RebuiltRecord
 from benchmark.experiment.definition import Experiment, Suite

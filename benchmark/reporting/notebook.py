@@ -15,8 +15,8 @@ import pandas as pd
 
 from benchmark import registry
 from benchmark.comparison.leaderboard import Leaderboard
-from benchmark.comparison.library import Library
-from benchmark.comparison.rows import Row, Run
+from benchmark.comparison.library import Library, Run
+from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.reporting.board_tables import markdown, page

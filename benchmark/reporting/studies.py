@@ -69,11 +69,11 @@ def _answer(
     return Answer(
         slug,
         question,
-        page.sentences[0].words if page.sentences else "Nothing could be compared.",
+        page.sentences[0][0] if page.sentences else "Nothing could be compared.",
         _runs_of(evidence, every),
         sentences=tuple(
-            Sentence(sentence.words, _runs_of(evidence, sentence.experiments or every))
-            for sentence in page.sentences
+            Sentence(words, _runs_of(evidence, experiments or every))
+            for words, experiments in page.sentences
         ),
         pictures=tuple(_picture(picture) for picture in page.pictures),
         tables=tuple(tables),

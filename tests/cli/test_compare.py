@@ -14,9 +14,8 @@ from benchmark import registry
 from benchmark.cli.compare import compare
 from benchmark.cli.compare_table import render
 from benchmark.comparison import pairs
-from benchmark.comparison.library import Library
+from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.pairs import Comparison
-from benchmark.comparison.rows import read_run
 from benchmark.comparison.verdicts import points
 from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, exact_predictions, made_up_predictions

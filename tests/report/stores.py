@@ -9,8 +9,7 @@ import pandas as pd
 
 from benchmark import registry
 from benchmark.comparison.leaderboard import build
-from benchmark.comparison.library import Library
-from benchmark.comparison.rows import read_run
+from benchmark.comparison.library import Library, read_run
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import parts_of
 from benchmark.evaluation.intervals import wilson

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from benchmark.comparison.against import FAMILY_OF
 from benchmark.comparison.leaderboard import Leaderboard, Table
+from benchmark.comparison.library import Setting
+from benchmark.comparison.pairs import ROW_FAMILY_OF
 from benchmark.comparison.rows import (
     CombinedScore,
     GroupGap,
     Row,
     RowComparison,
     RowQuestion,
-    Setting,
     TaskScore,
     WorstGroup,
 )
@@ -46,7 +46,7 @@ def outcome(
 ) -> RowComparison:
     """Give what came of a comparison; a corrected p of 0.05 or less is significant."""
     return RowComparison(
-        kind, other, task, Judged(difference(value, p), p, 0.04, FAMILY_OF[kind], 2)
+        kind, other, task, Judged(difference(value, p), p, 0.04, ROW_FAMILY_OF[kind], 2)
     )
 
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from benchmark.comparison.library import Run
+from benchmark.comparison.rows import Row, draft_row, give_intervals
 from benchmark.evaluation.metrics import score
 from benchmark.evaluation.predictions import (
     predictions_digest,
@@ -194,3 +196,10 @@ class RunBuilder:
 def runs(tmp_path: Path) -> RunBuilder:
     """Give an empty folder of runs."""
     return RunBuilder(tmp_path / "mlruns")
+
+
+def experiment_row(name: str, runs: Sequence[Run]) -> Row:
+    """Make the row of finished runs, intervals included."""
+    draft = draft_row(name, runs)
+    give_intervals([draft])
+    return draft.row

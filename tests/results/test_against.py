@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.comparison.leaderboard import Asked, Leaderboard, arrange, build, read_runs
 from benchmark.comparison.rows import Row, RowComparison
-from benchmark.comparison.statistics import Pair, holm, mcnemar_p, paired_difference
+from benchmark.comparison.statistics import holm, mcnemar_p, paired_difference
 from benchmark.evaluation.answers import read_answers
 from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TaskName
@@ -83,12 +83,10 @@ def test_several_seeds_meet_several_as_in_a_comparison(runs: RunBuilder) -> None
     ]
     reference, group = (read_answers(records, GENDER) for records in groups)
     expected = paired_difference(
-        Pair(
-            group.faces["gender"].to_numpy(),
-            group.faces["cluster"].to_numpy(),
-            reference.predicted["gender"],
-            group.predicted["gender"],
-        )
+        group.predicted["gender"],
+        reference.predicted["gender"],
+        group.faces["gender"].to_numpy(),
+        group.faces["cluster"].to_numpy(),
     )
     assert found.difference is not None
     for name in ("accuracy", "low", "high", "p", "se", "se_seeds", "df", "test"):

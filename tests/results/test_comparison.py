@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from benchmark.comparison.library import Library, NotRun
+from benchmark.comparison.library import Library, NotRun, read_run
 from benchmark.comparison.pairs import TITLES, Comparison, ComparisonTable, GroupScores, compare
-from benchmark.comparison.rows import experiment_row, read_run
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_table
 from benchmark.experiment.definition import Experiment, Subset, Suite
@@ -24,6 +23,7 @@ from tests.results.conftest import (
     an_experiment,
     certain,
     exact_predictions,
+    experiment_row,
     made_up_faces,
     made_up_predictions,
 )

@@ -7,25 +7,26 @@ from dataclasses import replace
 
 import pytest
 
-from benchmark.comparison.library import NotRun, RunGroup
+from benchmark.comparison.library import NotRun, RunGroup, read_run
 from benchmark.comparison.pairs import (
     NOT_REGISTERED,
+    Compared,
     Comparison,
     ComparisonTable,
-    Gap,
     GroupScores,
-    gap_sentences,
-    reading_notes,
+    judge_lines,
 )
-from benchmark.comparison.rows import TaskScore, read_run
+from benchmark.comparison.rows import TaskScore
 from benchmark.comparison.statistics import Difference
 from benchmark.comparison.verdicts import (
+    Gap,
     Line,
-    judge_lines,
+    gap_sentences,
     mtl_sentences,
     p_text,
     pair_sentences,
     points,
+    reading_notes,
     verdict_text,
 )
 from benchmark.comparison.verdicts import test_text as text_of_test
@@ -70,7 +71,8 @@ def lines_of(groups: tuple[RunGroup, RunGroup], *found: Difference) -> tuple[Lin
     group, reference = groups
     tasks: Sequence[TaskName] = TASKS[: len(found)]
     pairs = zip(tasks, found, strict=True)
-    return judge_lines([("named", (reference, group, task, one)) for task, one in pairs])
+    asked: list[Compared] = [("named", reference, group, task, one) for task, one in pairs]
+    return tuple(judge_lines(asked)["named"])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.comparison.rows import experiment_row, read_run
+from benchmark.comparison.library import read_run
 from benchmark.errors import RunError
 from benchmark.evaluation.answers import kept, read_answers, right_answers
 from benchmark.evaluation.artifacts import rescore
@@ -15,7 +15,7 @@ from benchmark.evaluation.predictions import read_predictions
 from benchmark.files import write_json
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS
-from tests.results.conftest import RunBuilder, an_experiment, made_up_predictions
+from tests.results.conftest import RunBuilder, an_experiment, experiment_row, made_up_predictions
 
 SKILLS = {"age_group": 1.0, "gender": 1.5, "race": 1.2}
 

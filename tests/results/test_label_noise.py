@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.comparison.label_noise import (
+from benchmark.comparison.references import (
     BOTH,
     CEILING,
     EQUAL,

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import pytest
 
 from benchmark.comparison.leaderboard import ONE_SEED, Leaderboard, Table, build
+from benchmark.comparison.library import Setting
 from benchmark.comparison.references import majority_row
-from benchmark.comparison.rows import Row, Setting
+from benchmark.comparison.rows import Row
 from benchmark.experiment.definition import Experiment
 from benchmark.files import write_text
 from benchmark.reporting.board_tables import csv_text, markdown

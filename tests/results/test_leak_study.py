@@ -13,8 +13,7 @@ from benchmark.cli.leaderboard_table import render
 from benchmark.comparison.cells import name_text
 from benchmark.comparison.leaderboard import Leaderboard, build
 from benchmark.comparison.leak_study import LeakStudy, NetworkLeak, leak_data, leak_page, leak_study
-from benchmark.comparison.library import Library
-from benchmark.comparison.rows import read_run
+from benchmark.comparison.library import Library, read_run
 from benchmark.errors import RunError
 from benchmark.evaluation.figures import Caption
 from benchmark.evaluation.predictions import predictions_table, write_predictions

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmark.comparison.library import Run, read_run
 from benchmark.comparison.out_of_fold import (
     SHEET,
     TABLE,
@@ -13,7 +14,6 @@ from benchmark.comparison.out_of_fold import (
     stability_tables,
     write_suspects,
 )
-from benchmark.comparison.rows import Run, read_run
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
 from benchmark.experiment.definition import Experiment

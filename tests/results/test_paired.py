@@ -16,7 +16,6 @@ from benchmark.comparison.statistics import (
     ALPHA,
     FAMILIES,
     Difference,
-    Pair,
     difference_of,
     holm,
     judge,
@@ -41,13 +40,11 @@ from tests.results.size_and_power import (
 Array = npt.NDArray[Any]
 
 
-def a_pair(group: Array, reference: Array, clusters: Array | None = None) -> Pair:
-    """Make a pair of what each seed reads right; (n_seeds, n_faces) of 0 and 1."""
+def a_pair(group: Array, reference: Array) -> tuple[Array, Array, Array, Array]:
+    """Make classes, truths and clusters of what each seed predicts right; (n_seeds, n_faces)."""
     group, reference = np.atleast_2d(group), np.atleast_2d(reference)
     n = group.shape[1]
-    truth = np.zeros(n, dtype=np.int64)
-    clusters = np.arange(n) if clusters is None else clusters
-    return Pair(truth, clusters, reference=1 - reference, group=1 - group)
+    return 1 - group, 1 - reference, np.zeros(n, dtype=np.int64), np.arange(n)
 
 
 def of_runs(only_arm: int, only_reference: int, n: int) -> Difference:
@@ -74,7 +71,7 @@ def test_mcnemar_by_hand() -> None:
     # 6 faces are read by one arm alone, 1 of them by the reference: with a fair coin, P(0 or 1
     # heads of 7) = (1 + 7) / 128 = 0.0625; twice that is 0.125.
     pair = a_pair(np.array([1] * 6 + [0] + [1] * 3), np.array([0] * 6 + [1] + [1] * 3))
-    found = paired_difference(pair)
+    found = paired_difference(*pair)
     assert (found.test, found.only_arm, found.only_reference) == ("mcnemar", 6, 1)
     assert found.p == pytest.approx(0.125)
     assert found.accuracy == pytest.approx(0.5)
@@ -86,7 +83,7 @@ def test_mcnemar_agrees_with_statsmodels_on_random_tables(seed: int) -> None:
     right = np.random.default_rng(seed).random((2, 300)) < [[0.7], [0.75]]
     table = [[int((right[0] & right[1]).sum()), int((right[0] & ~right[1]).sum())],
              [int((~right[0] & right[1]).sum()), int((~right[0] & ~right[1]).sum())]]  # fmt: skip
-    found = paired_difference(a_pair(right[0], right[1]))
+    found = paired_difference(*a_pair(right[0], right[1]))
     assert found.p == pytest.approx(mcnemar(table, exact=True).pvalue)
 
 
@@ -95,7 +92,7 @@ def test_sides_that_answer_alike_are_no_finding_and_have_an_interval() -> None:
     # = 0.01005, and 1.984 of them for 99 degrees of freedom.
     answers = np.ones(100, dtype=int)
     for k in (1, 3):
-        found = paired_difference(a_pair(np.tile(answers, (k, 1)), np.tile(answers, (k, 1))))
+        found = paired_difference(*a_pair(np.tile(answers, (k, 1)), np.tile(answers, (k, 1))))
         assert (found.accuracy, found.p) == (0.0, 1.0)
         assert (found.low, found.high) == pytest.approx((-0.01994, 0.01994), abs=1e-5)
         assert minimum_detectable(found, ALPHA) > 0.02
@@ -118,7 +115,7 @@ def test_one_run_each_of_any_values_is_a_paired_t_test() -> None:
 
 def test_the_interval_of_two_runs_is_a_paired_t_interval_and_the_test_mcnemars() -> None:
     right = (np.random.default_rng(2).random((2, 400)) < [[0.8], [0.72]]).astype(int)
-    found = paired_difference(a_pair(right[0], right[1]))
+    found = paired_difference(*a_pair(right[0], right[1]))
     ends = stats.ttest_rel(right[0], right[1]).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
     assert found.p != pytest.approx(stats.ttest_rel(right[0], right[1]).pvalue)
@@ -193,9 +190,9 @@ def test_swapping_the_sides_changes_signs_alone() -> None:
 def test_one_seed_never_meets_the_mean_of_several() -> None:
     answers = np.ones((3, 4), dtype=int)
     with pytest.raises(RunError, match="one seed is compared with the mean of several"):
-        paired_difference(a_pair(answers, answers[:1]))
+        paired_difference(*a_pair(answers, answers[:1]))
     with pytest.raises(RunError, match="different numbers of faces"):
-        a_pair(answers, answers[:, :2])
+        paired_difference(answers, answers[:, :2], answers[0], answers[0])
 
 
 def test_macro_f1_is_the_mean_of_its_values_and_as_scikit_learn_has_it() -> None:
@@ -207,7 +204,7 @@ def test_macro_f1_is_the_mean_of_its_values_and_as_scikit_learn_has_it() -> None
     )
     of_arm, of_reference = ([macro_f1(truth, one) for one in side] for side in (group, reference))
     assert macro_f1_values(truth, group).mean(axis=1) == pytest.approx(of_arm)
-    found = paired_difference(Pair(truth, np.arange(200), reference, group))
+    found = paired_difference(group, reference, truth, np.arange(200))
     assert found.macro_f1 == pytest.approx(np.mean(of_arm) - np.mean(of_reference))
     assert found.macro_f1_low is not None
     assert found.macro_f1_low < np.mean(of_arm) - np.mean(of_reference)
@@ -235,7 +232,7 @@ def test_the_value_of_a_face_is_how_macro_f1_moves_when_it_counts_more() -> None
 
 
 def test_faces_of_one_class_have_no_macro_f1() -> None:
-    assert paired_difference(a_pair(np.ones(9, int), np.zeros(9, int))).macro_f1 is None
+    assert paired_difference(*a_pair(np.ones(9, int), np.zeros(9, int))).macro_f1 is None
 
 
 def test_holm_by_hand() -> None:
@@ -381,8 +378,8 @@ def test_the_interval_of_macro_f1_covers_the_true_difference_at_the_stated_rate(
         group, reference, clusters = drawn(Setting(400, (5, 5), (0.01, 0.01)), 0.0, random)
         truth = random.choice(5, len(group[0]), p=[0.154, 0.168, 0.395, 0.182, 0.101])
         beside = np.clip(truth + random.choice([-1, 1], len(truth)), 0, 4)
-        sides = [np.where(side, truth, beside) for side in (reference, group)]
-        found = paired_difference(Pair(truth, clusters, *sides))
+        sides = [np.where(side, truth, beside) for side in (group, reference)]
+        found = paired_difference(*sides, truth, clusters)
         assert found.macro_f1_low is not None
         assert found.macro_f1_high is not None
         held.append(found.macro_f1_low <= 0 <= found.macro_f1_high)

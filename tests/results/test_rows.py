@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.comparison.library import read_run
 from benchmark.comparison.references import majority_row
-from benchmark.comparison.rows import experiment_row, read_run, worst_group
+from benchmark.comparison.rows import worst_group
 from benchmark.errors import RunError
 from benchmark.evaluation.intervals import wilson
 from benchmark.files import write_json
@@ -16,6 +17,7 @@ from tests.results.conftest import (
     RunBuilder,
     an_experiment,
     exact_predictions,
+    experiment_row,
     made_up_faces,
     made_up_predictions,
 )

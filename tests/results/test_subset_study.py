@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.comparison.library import Library
-from benchmark.comparison.rows import read_run
+from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.subset_study import SubsetStudy, subset_page, subset_study
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_table, write_predictions
