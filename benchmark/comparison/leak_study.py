@@ -389,14 +389,14 @@ def _sentences(network: Values) -> Iterator[Sentence]:
         (published["experiment"],),
     )
     if honest:
-        means = [
-            (score["rates"][task]["mean"] for score in (honest, published))
+        fall = " / ".join(
+            points(honest["rates"][task]["mean"] - published["rates"][task]["mean"])
             for task in honest["rates"]
-        ]
+        )
         yield (
             f"{network['label']}, trained, selected and tested without the leak: "
             f"{_rates_text(honest)} % on {honest['n_test']:,} faces; against the leaky score "
-            f"{' / '.join(points(ours - theirs) for ours, theirs in means)} pp.",
+            f"{fall} pp.",
             (published["experiment"], honest["experiment"]),
         )
 

@@ -222,22 +222,24 @@ class NotRun:
 
 def why_not_comparable(one: RunGroup, other: RunGroup) -> str | None:
     """Say why two groups must not be compared, or None: settings, leaks, shared runs; not faces."""
-    here, there = one.setting, other.setting
-    pairs = [
-        ("the data set", here.dataset, there.dataset),
-        ("pixels", here.pixel_digest[:8], there.pixel_digest[:8]),
-        *(
-            (f"protocol.{item.name}", *(getattr(s.protocol, item.name) for s in (here, there)))
-            for item in dataclasses.fields(here.protocol)
-        ),
-        ("the split", here.split_digest[:8], there.split_digest[:8]),
-        ("the test subset", *(s.subset.label if s.subset else "all" for s in (here, there))),
-        ("leaks", *("LEAKY" if group.leaky else "honest" for group in (one, other))),
-    ]
-    shared = sorted(set(one.identities) & set(other.identities))
-    if shared:
+
+    def facts(group: RunGroup) -> dict[str, object]:
+        setting = group.setting
+        protocol = dataclasses.asdict(setting.protocol)
+        return {
+            "the data set": setting.dataset,
+            "pixels": setting.pixel_digest[:8],
+            **{f"protocol.{name}": value for name, value in protocol.items()},
+            "the split": setting.split_digest[:8],
+            "the test subset": setting.subset.label if setting.subset else "all",
+            "leaks": "LEAKY" if group.leaky else "honest",
+        }
+
+    if shared := sorted(set(one.identities) & set(other.identities)):
         return f"they share the run {shared[0][:12]}"
-    differing = [f"{what} ({left} and {right})" for what, left, right in pairs if left != right]
+    here, there = facts(one), facts(other)
+    differing = [f"{what} ({here[what]} and {there[what]})" for what in here
+                 if here[what] != there[what]]  # fmt: skip
     return f"they differ in {', '.join(differing)}" if differing else None
 
 
@@ -250,11 +252,11 @@ def compared_runs(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGr
     if reference.permits_claims and group.permits_claims:
         return reference, group
     shared = sorted(set(reference.seeds) & set(group.seeds))
-    ours, theirs = (side.seeds.index(shared[0]) if shared else 0 for side in (group, reference))
-    return (
-        dataclasses.replace(reference, runs=(reference.runs[theirs],)),
-        dataclasses.replace(group, runs=(group.runs[ours],)),
+    one, other = (
+        dataclasses.replace(side, runs=(side.runs[side.seeds.index(shared[0]) if shared else 0],))
+        for side in (reference, group)
     )
+    return one, other
 
 
 @dataclass(frozen=True)

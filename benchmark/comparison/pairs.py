@@ -414,17 +414,8 @@ def group_scores(answers: Answers) -> dict[TaskName, TaskScore]:
     return scores
 
 
-@dataclass(frozen=True)
-class RowPair:
-    """A row of a leaderboard to be compared on one task, or (None) on all together."""
-
-    question: RowQuestion
-    draft: Draft
-    other: str
-    task: TaskName | None
-    reference: Draft | None = None
-    why: str = ""
-    """Why there is no reference."""
+RowPair = tuple[Draft, RowComparison, Draft | None]
+"""A row of a leaderboard, what it is to be compared with, and that row; None: it says why not."""
 
 
 def row_pairs(
@@ -441,41 +432,32 @@ def row_pairs(
     if not draft.row.scores:
         return
     mine = None if draft.group.ad_hoc else known.get(draft.row.name)
-    if mine is not None:
-        others = set()
-        for task, name in counterpart_names(mine).items():
-            found = _counterpart_row(draft, mine, name, drafts, known)
-            stl = len(mine.head.tasks) == 1
-            if task not in draft.tasks or (stl and found == NOT_REGISTERED):
-                continue
+    others = set()
+    for task, name in (counterpart_names(mine) if mine else {}).items():
+        why = why_no_counterpart(known[draft.row.name], known.get(name))
+        other = None if why else _most_alike(draft, drafts.get(name, ()))
+        if other is None:
+            why = why or "not run here"
+        elif other.group.runs[0].weights_sha256 != draft.group.runs[0].weights_sha256:
+            other, why = None, "no counterpart, it began from another weight file"
+        if task in draft.tasks and (name.startswith(task) or why != NOT_REGISTERED):
             others.add(name)
-            if isinstance(found, str):
-                yield RowPair("twin", draft, name, task, why=found)
-            else:
-                yield RowPair("twin", draft, name, task, found)
-        if mine.compare_with is not None and mine.compare_with not in others:
-            name = mine.compare_with
-            found = _most_alike(draft, name, drafts, known)
-            tasks = [] if isinstance(found, str) else [t for t in draft.tasks if t in found.tasks]
-            if isinstance(found, str) or not tasks:
-                why = found if isinstance(found, str) else NO_TASK
-                yield RowPair("defined", draft, name, None, why=why)
-            else:
-                yield from (RowPair("defined", draft, name, task, found) for task in tasks)
+            yield draft, RowComparison("twin", name, task, why=why), other
+    name = (mine and mine.compare_with) or ""
+    if name and name not in others:
+        other = _most_alike(draft, drafts.get(name, ()))
+        tasks = [task for task in draft.tasks if other is not None and task in other.tasks]
+        yield from ((draft, RowComparison("defined", name, task), other) for task in tasks)
+        if not tasks:
+            missing = "not run here" if name in known else NOT_REGISTERED
+            why = missing if other is None else NO_TASK
+            yield draft, RowComparison("defined", name, None, why=why), None
     if first is not None and first is not draft:
-        yield RowPair("first", draft, first.row.name, None, first)
+        yield draft, RowComparison("first", first.row.name, None), first
 
 
-def _most_alike(
-    draft: Draft,
-    name: str,
-    drafts: Mapping[str, Sequence[Draft]],
-    known: Mapping[str, Experiment],
-) -> Draft | str:
-    """Give the row of an experiment that is most like this one, or say why there is none."""
-    found = [other for other in drafts.get(name, ()) if other.row.scores]
-    if not found:
-        return "not run here" if name in known else NOT_REGISTERED
+def _most_alike(draft: Draft, candidates: Sequence[Draft]) -> Draft | None:
+    """Give the row of an experiment with our trainer and weight file, and then with most seeds."""
     mine = draft.group.runs[0]
 
     def likeness(other: Draft) -> tuple[bool, bool, int, str]:
@@ -484,79 +466,58 @@ def _most_alike(
         same_weights = run.weights_sha256 == mine.weights_sha256
         return same_trainer, same_weights, len(other.group.runs), run.record.family
 
-    return max(found, key=likeness)
-
-
-def _counterpart_row(
-    draft: Draft,
-    mine: Experiment,
-    name: str,
-    drafts: Mapping[str, Sequence[Draft]],
-    known: Mapping[str, Experiment],
-) -> Draft | str:
-    """Give the row of a counterpart: alike but for the tasks; or say why there is none."""
-    found = why_no_counterpart(mine, known.get(name)) or _most_alike(draft, name, drafts, known)
-    if isinstance(found, str):
-        return found
-    same = found.group.runs[0].weights_sha256 == draft.group.runs[0].weights_sha256
-    return found if same else "no counterpart, it began from another weight file"
+    return max((other for other in candidates if other.row.scores), key=likeness, default=None)
 
 
 def compare_rows(pairs: Sequence[RowPair]) -> dict[int, tuple[RowComparison, ...]]:
     """Compare all that a leaderboard asks for, by `id` of the row's draft; see judge_plans."""
     keys: list[tuple[Hashable, Hashable] | str] = []
     differences: dict[Hashable, Difference] = {}
-    for pair in pairs:
+    for draft, asked, reference in pairs:
         try:
-            keys.append(_compare_pair(pair, differences))
+            keys.append(_compare_pair(draft, reference, asked.task, differences) or asked.why)
         except RunError as error:
             keys.append(error.found)
     judged = judge(
-        (ROW_FAMILY_OF[pair.question], key[0], differences[key[1]])
-        for pair, key in zip(pairs, keys, strict=True)
+        (ROW_FAMILY_OF[asked.kind], key[0], differences[key[1]])
+        for (_, asked, _), key in zip(pairs, keys, strict=True)
         if not isinstance(key, str)
     )
     found: dict[int, list[RowComparison]] = defaultdict(list)
-    for pair, key in zip(pairs, keys, strict=True):
-        outcome = RowComparison(pair.question, pair.other, pair.task)
+    for (draft, asked, reference), key in zip(pairs, keys, strict=True):
         if isinstance(key, str):
-            outcome = replace(outcome, why=key)
+            outcome = replace(asked, why=key)
         else:
             verdict = replace(judged[key[0]], difference=differences[key[1]])
-            alone = pair.reference is not None and 1 in (
-                len(pair.draft.group.runs), len(pair.reference.group.runs)
-            )  # fmt: skip
-            outcome = replace(outcome, judged=verdict, of_trainings_alone=alone)
-        found[id(pair.draft)].append(outcome)
+            sides = [side for side in (draft, reference) if side is not None]
+            alone = any(len(side.group.runs) == 1 for side in sides)
+            outcome = replace(asked, judged=verdict, of_trainings_alone=alone)
+        found[id(draft)].append(outcome)
     return {draft: tuple(outcomes) for draft, outcomes in found.items()}
 
 
 def _compare_pair(
-    pair: RowPair, differences: dict[Hashable, Difference]
+    ours: Draft, theirs: Draft | None, task: TaskName | None, known: dict[Hashable, Difference]
 ) -> tuple[Hashable, Hashable] | str:
-    """Compare two rows, once; give what was compared, either way round and this way."""
-    ours, theirs = pair.draft, pair.reference
+    """Compare two rows, once; give what was compared, either way round and this way, or why not."""
     if theirs is None:
-        return pair.why
+        return ""
     if ours.row.leaky != theirs.row.leaky:
         return "one of the two is LEAKY"
-    sides = compared_runs(theirs.group, ours.group)
-    if set(sides[0].identities) & set(sides[1].identities):
+    reference, group = compared_runs(theirs.group, ours.group)
+    if set(reference.identities) & set(group.identities):
         return SHARED
     if ours.answers.faces_key != theirs.answers.faces_key:
         return "tested on different faces"
-    task = pair.task if pair.task or len(ours.tasks) > 1 else ours.tasks[0]
+    task = task if task or len(ours.tasks) > 1 else ours.tasks[0]
     tasks = ours.tasks if task is None else (task,)
     if not set(tasks) <= set(theirs.tasks):
         return NO_TASK
-    one, other = sides[0].identities, sides[1].identities
-    if (one, other, task) not in differences:
-        values = [
-            _values(draft, tasks, side) for draft, side in ((ours, sides[1]), (theirs, sides[0]))
-        ]
-        clusters = ours.answers.faces["cluster"].to_numpy()
-        differences[one, other, task] = difference_of(values[0], values[1], clusters)
-    return _key(one, other, task), (one, other, task)
+    key = (reference.identities, group.identities, task)
+    if key not in known:
+        values = (_values(ours, tasks, group), _values(theirs, tasks, reference))
+        known[key] = difference_of(*values, ours.answers.faces["cluster"].to_numpy())
+    return _key(*key), key
 
 
 def _values(draft: Draft, tasks: Sequence[TaskName], side: RunGroup) -> Floats:

@@ -18,8 +18,8 @@ from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.pairs import Comparison
 from benchmark.comparison.verdicts import points
 from tests.cli.conftest import flat
+from tests.comparison.finished_runs import finished
 from tests.results.conftest import RunBuilder, exact_predictions, made_up_predictions
-from tests.results.finished_runs import finished
 
 MTL = "mtl-cnn-none-full-short"
 ALONE = "gender-cnn-none-full-short"

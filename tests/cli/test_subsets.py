@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from benchmark import registry
 from benchmark.cli.main import app
 from benchmark.evaluation.predictions import predictions_table
+from tests.comparison.test_subset_study import with_validation
 from tests.results.conftest import RunBuilder, certain, made_up_faces
-from tests.results.test_subset_study import with_validation
 
 BASE = "age_group-cnn-none-full-steps"
 

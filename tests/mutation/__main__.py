@@ -24,8 +24,8 @@ TESTS = {
     "benchmark/data/splits.py": ("tests/faces/test_splits.py",),
     "benchmark/evaluation/metrics.py": ("tests/results/test_metrics.py",),
     "benchmark/evaluation/subgroups.py": ("tests/results/test_subgroups.py",),
-    "benchmark/comparison/statistics.py": ("tests/results/test_paired.py",),
-    "benchmark/comparison/pairs.py": ("tests/results/test_comparison.py",),
+    "benchmark/comparison/statistics.py": ("tests/comparison/test_statistics.py",),
+    "benchmark/comparison/pairs.py": ("tests/comparison/test_pairs.py",),
 }
 """The files that are broken, and the tests that are to notice."""
 ENOUGH = 0.85

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from benchmark.comparison.library import Library, NotRun, read_run
+from benchmark.comparison.library import Faces, Library, NotRun, read_run
 from benchmark.comparison.pairs import TITLES, Comparison, ComparisonTable, GroupScores, compare
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_table
 from benchmark.experiment.definition import Experiment, Subset, Suite
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS, TaskName, n_classes
+from tests.comparison.finished_runs import finished, seal
 from tests.results.conftest import (
     RunBuilder,
     an_experiment,
@@ -27,7 +28,6 @@ from tests.results.conftest import (
     made_up_faces,
     made_up_predictions,
 )
-from tests.results.finished_runs import finished, seal
 
 MTL = an_experiment("a")
 OTHER = an_experiment("b", **{"recipe.batch_size": 64})
@@ -366,7 +366,7 @@ WOMEN = dataclasses.replace(MTL, name=f"{MTL.name}-women", subset=Subset(gender=
         (FOLD, {}, {}, r"protocol.fold \(1 and None\)"),
         (SCALED, {}, {}, r"protocol.input_scaling \(unit and weights\)"),
         (OTHER, {}, {"leaky": True}, r"leaks \(LEAKY and honest\)"),
-        (WOMEN, {}, {}, r"the people tested \(women and everyone\)"),
+        (WOMEN, {}, {}, r"the test subset \(women and all\)"),
     ],
 )
 def test_arms_that_were_not_tested_alike_are_refused_with_what_differs(
@@ -514,7 +514,7 @@ def test_of_faces_prepared_anew_those_at_hand_are_meant(runs: RunBuilder) -> Non
     names = [MTL.name, OTHER.name]
     with pytest.raises(RunError, match=r"its runs are of 2 kinds \(other pixels\)"):
         compare(library(runs), names)
-    here = ("utkface-100", "77" * 32, "cd" * 32)
+    here = Faces("utkface-100", "77" * 32, "cd" * 32)
     line = only(compare(library(runs, prepared=[here]), names)).lines[0]
     assert line.difference.accuracy == pytest.approx(0.1)
 
@@ -523,7 +523,7 @@ def test_arms_of_different_trainers_are_said_to_be(runs: RunBuilder) -> None:
     done(runs, MTL, 70)
     done(runs, OTHER, 80, trainer_version=2)
     notes = compare(library(runs), [MTL.name, OTHER.name]).notes
-    assert "The arms were trained by trainer versions 1 and 2." in notes
+    assert "They were trained by trainer versions 1 and 2." in notes
 
 
 def test_a_run_does_not_meet_itself(runs: RunBuilder) -> None:

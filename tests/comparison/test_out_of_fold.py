@@ -41,7 +41,7 @@ def test_folds_that_differ_in_nothing_else_belong_together(runs: RunBuilder) -> 
     runs.begun(fold(2), seed=1)
     found = fold_runs(map(read_run, runs.records()))
     assert sorted(sorted(folds.by_fold) for folds in found) == [[0], [0, 1, 2, 3, 4], [1]]
-    (whole,) = [folds for folds in found if folds.is_whole]
+    (whole,) = [folds for folds in found if len(folds.by_fold) == 5]
     assert whole.name == "mtl-cnn-none-full-fold0, seed 0"
 
 
@@ -131,6 +131,5 @@ def test_folds_of_other_faces_or_changed_by_hand_are_never_pooled(runs: RunBuild
 
 def test_a_missing_fold_is_said(tmp_path: Path, drawn_faces: FaceSet) -> None:
     (folds,) = fold_runs(five(tmp_path, drawn_faces)[:4])
-    assert not folds.is_whole
     with pytest.raises(RunError, match="fold 4 is missing"):
         write_suspects(folds)

@@ -1,6 +1,6 @@
 """Size, power and coverage of the comparison of run groups, by simulation; docs/METHODS.md.
 
-    python -m tests.results.size_and_power [COMPARISONS]
+    python -m tests.comparison.size_and_power [COMPARISONS]
 
 Each face has a difficulty that all networks share, one that a network's seeds share, and noise of
 each training; a seed moves the accuracy of all faces. One face in twenty is a copy of another.

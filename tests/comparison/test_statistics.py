@@ -26,7 +26,7 @@ from benchmark.comparison.statistics import (
 )
 from benchmark.errors import RunError
 from benchmark.evaluation.subgroups import macro_f1
-from tests.results.size_and_power import (
+from tests.comparison.size_and_power import (
     Setting,
     compared,
     covered,
