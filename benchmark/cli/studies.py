@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from benchmark import registry
 from benchmark.cli.completion import complete_dataset, complete_suite
@@ -133,7 +134,6 @@ def _show(
     """Write tables and figures, and print the page or the data."""
     from benchmark.evaluation.figures import write_png
     from benchmark.reporting.figures import study_figure
-    from benchmark.reporting.tables import Cell, Table, terminal
 
     files = [f"{stem}.md"]
     try:
@@ -150,10 +150,14 @@ def _show(
     if as_json:
         return
     out.print(f"[bold]{page.heading}[/]")
-    for table in page.tables:
-        pairs = [[cell.rstrip(")").partition(" (") for cell in cells] for cells in table.rows]
-        rows = [[Cell(text, note) for text, _, note in cells] for cells in pairs]
-        out.print("", terminal(Table.of(table.heads, rows, table.caption), out.width), sep="\n")
+    for found in page.tables:
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        for place, head in enumerate(found.heads):
+            table.add_column(head, justify="right" if place else "left")
+        for cells in found.rows:
+            # An interval goes beneath its number.
+            table.add_row(cells[0], *(cell.replace(" (", "\n").rstrip(")") for cell in cells[1:]))
+        out.print(f"\n[bold]{found.caption}[/]", table, sep="\n")
     for title, texts in (
         ("The answer", [words for words, _ in page.sentences]),
         ("How to read it", page.notes),

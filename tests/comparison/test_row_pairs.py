@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmark.comparison.leaderboard import Asked, Leaderboard, arrange, build, read_runs
+from benchmark.comparison.leaderboard import Asked, Leaderboard, arrange, build
+from benchmark.comparison.library import read_runs
 from benchmark.comparison.rows import Row, RowComparison
 from benchmark.comparison.statistics import holm, mcnemar_p, paired_difference
 from benchmark.evaluation.answers import read_answers
