@@ -6,7 +6,7 @@ files is for benchmark.models. Stages are read off models on the meta device, wh
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -26,24 +26,11 @@ NOT_IMAGENET_ALONE: Final = frozenset({"ft", "jft", "swag", "ssld", "ijepa"})
 with unlabelled pictures of its own, and training without labels."""
 
 NOT_BUILT: Final = (
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+    AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
 """What timm's models were seen to raise, or can, where they do not support what they are asked."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of a timm model: its name in definitions, and its parameters by timm's names."""
-
-    name: str
-    parameters: tuple[str, ...]
+REQUIRED: Final = ("group_matcher", "forward_features", "forward_head")
 
 
 @dataclass(frozen=True)
@@ -58,23 +45,12 @@ class Pretrained:
     mean: tuple[float, float, float]
     """Of pixels in 0..1, RGB."""
     std: tuple[float, float, float]
-    input_px: int
-    """Side of the square input that the weights were trained with."""
 
 
 @functools.cache
-def _names() -> frozenset[str]:
-    return frozenset(timm.list_models())
-
-
-def names() -> list[str]:
+def names() -> tuple[str, ...]:
     """List the architectures that timm has, without their tags."""
-    return sorted(_names())
-
-
-def is_known(name: str) -> bool:
-    """Tell whether timm has an architecture of this very name; a name with a tag is none."""
-    return name in _names()
+    return tuple(sorted(timm.list_models()))
 
 
 def create(name: str) -> nn.Module:
@@ -107,7 +83,7 @@ def _built(name: str, **arguments: Any) -> nn.Module:
 def _unusable(name: str, reason: str) -> ExperimentError:
     return ExperimentError(
         f"timm's {name} cannot be used here: {reason.rstrip('.')}",
-        allowed="models of timm with group_matcher, forward_features and forward_head",
+        allowed=f"models of timm with {', '.join(REQUIRED[:2])} and {REQUIRED[2]}",
         fix="Choose another model: most of timm's have all three",
     )
 
@@ -126,63 +102,44 @@ def pooled_features(model: nn.Module, x: Tensor) -> Tensor:
 
 
 @functools.cache
-def stages_of(name: str) -> tuple[Stage, ...]:
-    """Derive a model's stages, shallow to deep: timm's coarse groups, with what they leave amiss.
+def stages_of(name: str) -> dict[str, tuple[str, ...]]:
+    """Derive a model's stages, shallow to deep, each with the names of its parameters.
 
-    A tail group of less than TAIL_FRACTION goes to the stage before it; VGGs, which timm groups by
-    layer, are cut at their pools. The first stage is the `stem`, every other is named by the
-    shortest path that it shares with no other. Raise ExperimentError where timm has no groups.
+    They are timm's coarse groups, but: a tail group of less than TAIL_FRACTION goes to the stage
+    before it; VGGs, which timm groups by layer, are cut at their pools. The first stage is the
+    `stem`, every other is named by the shortest path that it shares with no other. Raise
+    ExperimentError where timm has no groups.
     """
     with torch.device("meta"):
-        model = create(name)
-    if not all(hasattr(model, it) for it in ("group_matcher", "forward_features", "forward_head")):
-        raise _unusable(name, "it has no group_matcher, forward_features or forward_head")
-    sizes = {path: parameter.numel() for path, parameter in model.named_parameters()}
-    groups = _folded(_groups(name, model), sizes)
-    return tuple(
-        Stage(stage_name, tuple(group))
-        for stage_name, group in zip(_stage_names(groups), groups, strict=True)
-    )
-
-
-def _groups(name: str, model: Any) -> list[list[str]]:
-    """Group a model's parameters by depth, shallow to deep."""
+        model = cast(Any, create(name))
+    if not all(hasattr(model, required) for required in REQUIRED):
+        raise _unusable(name, f"it has no {', '.join(REQUIRED[:2])} or {REQUIRED[2]}")
     try:
         matcher = _by_pool(model.features) if isinstance(model, VGG) else model.group_matcher(True)
         by_depth: dict[int, list[str]] = group_parameters(model, matcher)
     except NOT_BUILT as error:
         raise _unusable(name, f"timm does not group its parameters ({error})") from error
-    return [by_depth[depth] for depth in sorted(by_depth) if by_depth[depth]]
+    groups = [by_depth[depth] for depth in sorted(by_depth) if by_depth[depth]]
+    sizes = {path: parameter.numel() for path, parameter in model.named_parameters()}
+    n_tail = sum(sizes[path] for path in groups[-1])
+    if len(groups) > 1 and n_tail < TAIL_FRACTION * sum(sizes.values()):
+        groups = [*groups[:-2], groups[-2] + groups[-1]]
+    stages = {"stem": tuple(groups[0])}
+    for group in groups[1:]:
+        others = [path for paths in groups if paths is not group for path in paths]
+        stages[_own_path(group[0], others, taken=stages)] = tuple(group)
+    return stages
 
 
 def _by_pool(features: Iterable[nn.Module]) -> Callable[[str], int]:
     """Give the matcher for timm's VGGs: how many pools lie before the layer `features.N`."""
     pools = [place for place, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
-
-    def depth(path: str) -> int:
-        return sum(pool < int(path.split(".")[1]) for pool in pools)
-
-    return depth
+    return lambda path: sum(pool < int(path.split(".")[1]) for pool in pools)
 
 
-def _folded(groups: list[list[str]], sizes: dict[str, int]) -> list[list[str]]:
-    n_tail = sum(sizes[path] for path in groups[-1])
-    if len(groups) > 1 and n_tail < TAIL_FRACTION * sum(sizes.values()):
-        return [*groups[:-2], groups[-2] + groups[-1]]
-    return groups
-
-
-def _stage_names(groups: list[list[str]]) -> list[str]:
-    found = ["stem"]
-    for number, group in enumerate(groups[1:], start=1):
-        others = [path for place, paths in enumerate(groups) if place != number for path in paths]
-        found.append(_own_path(group[0], others, taken=found))
-    return found
-
-
-def _own_path(path: str, others: list[str], taken: list[str]) -> str:
+def _own_path(path: str, others: Iterable[str], taken: Iterable[str]) -> str:
     """Name a stage by the shortest beginning of `path` that begins no path of another stage."""
-    parts = path.split(".")
+    parts, name = path.split("."), ""
     for n_parts in range(1, len(parts) + 1):
         start = ".".join(parts[:n_parts])
         name = re.sub(r"[^a-z0-9]", "_", start.lower())
@@ -191,44 +148,25 @@ def _own_path(path: str, others: list[str], taken: list[str]) -> str:
     return name
 
 
-def imagenet_tag(name: str) -> str | None:
-    """Choose the tag of weights that saw ImageNet-1k and nothing else; None where there is none.
-
-    The first in timm's order, which begins with timm's default.
-    """
-    found = pretrained(name)
-    return None if found is None else found.tag
-
-
 @functools.cache
 def pretrained(name: str) -> Pretrained | None:
-    """Say what timm publishes about the weights of `imagenet_tag`; None where there are none."""
+    """Say what timm publishes about weights that saw ImageNet-1k and nothing else; None for none.
+
+    The first in timm's order, which begins with timm's default. Tags are read as timm writes them:
+    `augreg_in1k`, but not `augreg_in21k_ft_in1k`.
+    """
     for full_name, published in get_arch_pretrained_cfgs(name).items():
         tag = full_name.partition(".")[2]
-        if _is_imagenet_1k(tag) and published.num_classes == 1000 and published.hf_hub_id:
-            return Pretrained(
-                tag=tag,
-                hub_id=published.hf_hub_id,
-                licence=published.license or "",
-                mean=_triple(published.mean),
-                std=_triple(published.std),
-                input_px=published.input_size[-1],
+        words = set(tag.split("_"))
+        others = [word for word in words - {"in1k"} if re.fullmatch(r"in\d+k", word)]
+        is_alone = "in1k" in words and not others and not words & NOT_IMAGENET_ALONE
+        if is_alone and published.num_classes == 1000 and published.hf_hub_id:
+            mean, std = (
+                cast(tuple[float, float, float], tuple(values))
+                for values in (published.mean, published.std)
             )
+            return Pretrained(tag, published.hf_hub_id, published.license or "", mean, std)
     return None
-
-
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = values
-    return red, green, blue
-
-
-def _is_imagenet_1k(tag: str) -> bool:
-    """Read a tag as timm writes them: `augreg_in1k`, but `augreg_in21k_ft_in1k`."""
-    words = set(tag.split("_"))
-    other_data = words & NOT_IMAGENET_ALONE or any(
-        re.fullmatch(r"in\d+k", word) for word in words - {"in1k"}
-    )
-    return "in1k" in words and not other_data
 
 
 @functools.cache

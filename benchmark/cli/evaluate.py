@@ -1,6 +1,6 @@
 """`facebench evaluate`: a trained run on the faces of another data set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +17,13 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import Answer, ExitCode, busy, out, progress_bar, say_error, speaking
+from benchmark.cli.output import ExitCode, busy, out, progress_bar, say_error, speaking
+from benchmark.cli.predict import OnDevice
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.tasks import TASK_TITLES
 
 if TYPE_CHECKING:
     from benchmark.inference.evaluate import Evaluation
-    from benchmark.record import RunRecord
 
 EXAMPLES = """
 Examples:
@@ -51,24 +51,26 @@ def evaluate(
             autocompletion=complete_dataset,
         ),
     ],
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps; the fastest if left out.")
-    ] = None,
+    device: OnDevice = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read the faces of another data set with a trained network, and score it as a run is scored.
+    """Evaluate a trained network on another data set, scored as a run is scored.
 
     Faces that the run was trained or selected on are left out. Tasks are evaluated on the faces
     that are labelled with them; which words are compared as which class is said. Predictions,
-    tables and pictures go to RUNS_DIR/evaluations; the run's own folder is not changed.
+    tables and figures go to RUNS_DIR/evaluations; the run's own folder is not changed.
     """
-    code = ExitCode.FINE
+    code, silent = ExitCode.FINE, quiet or as_json
     with speaking("evaluate", as_json=as_json) as answer:
         from benchmark.cli.rescore import chosen_runs
+        from benchmark.data.dataset import prepared_datasets
         from benchmark.data.sample import choose_dataset
+        from benchmark.inference.evaluate import evaluate as evaluate_run
+        from benchmark.inference.evaluate import write
+        from benchmark.training.device import choose_device
 
         chosen = [found.record for found in chosen_runs(runs_dir, [run], answer)]
         records = [record for record in chosen if record.state == "done"] or chosen[:1]
@@ -79,13 +81,27 @@ def evaluate(
                 fix=f"`facebench run {run}` makes one",
             )
         faces = choose_dataset(data_dir, dataset)
+        place = choose_device(device, "fp32").torch_device
         answer.data = {"dataset": faces.name, "evaluations": []}
         for record in sorted(records, key=lambda record: record.seed):
             try:
-                found = _evaluate_one(answer, record, faces, device, data_dir, runs_dir,
-                              quiet=quiet or as_json)  # fmt: skip
+                with progress_bar(quiet=silent) as bar:
+                    title = f"evaluating faces, seed {record.seed}"
+                    update = _updating(bar, bar.add_task(title, total=None))
+                    found = evaluate_run(
+                        record, faces, place, lambda: prepared_datasets(data_dir), update
+                    )
+                try:
+                    with busy("writing tables and figures", quiet=silent):
+                        folder = write(found, runs_dir)
+                except OSError as error:
+                    raise RunError(
+                        f"the evaluation cannot be written: {error.strerror or error}",
+                        source=str(runs_dir / "evaluations"),
+                    ) from error
+                answer.data["evaluations"].append({"folder": str(folder), **found.as_dict()})
                 if not as_json:
-                    _print(*found)
+                    _print(found, folder)
             except BenchmarkError as error:
                 if len(records) == 1:
                     raise
@@ -97,35 +113,8 @@ def evaluate(
         raise typer.Exit(code)
 
 
-def _evaluate_one(
-    answer: Answer, record: "RunRecord", faces: Any, device: str | None, data_dir: Path,
-    runs_dir: Path, *, quiet: bool,
-) -> "tuple[Evaluation, Path]":  # fmt: skip
-    from benchmark.data.dataset import prepared_datasets
-    from benchmark.inference.evaluate import evaluate as evaluate_run
-    from benchmark.inference.evaluate import evaluation_folder, write
-    from benchmark.training.device import choose_device
-
-    chosen = choose_device(device, "fp32")
-    with progress_bar(quiet=quiet) as bar:
-        reading = bar.add_task(f"reading faces, seed {record.seed}", total=None)
-        found = evaluate_run(
-            record,
-            faces,
-            chosen.torch_device,
-            lambda: prepared_datasets(data_dir),
-            lambda n_done, n_all: bar.update(reading, completed=n_done, total=n_all),
-        )
-    folder = evaluation_folder(runs_dir, found)
-    try:
-        with busy("writing tables and pictures", quiet=quiet):
-            write(found, folder)
-    except OSError as error:
-        raise RunError(
-            f"the evaluation cannot be written: {error.strerror or error}", source=str(folder)
-        ) from error
-    answer.data["evaluations"].append({"folder": str(folder), **found.as_dict()})
-    return found, folder
+def _updating(bar: Any, task: Any) -> Any:
+    return lambda n_done, n_all: bar.update(task, completed=n_done, total=n_all)
 
 
 def _print(found: "Evaluation", folder: Path) -> None:
@@ -133,53 +122,51 @@ def _print(found: "Evaluation", folder: Path) -> None:
     drawn = " [bold yellow](drawn faces)[/]" if faces.drawn else ""
     out.print(
         f"[bold]{escape(record.experiment_name)}[/], seed {record.seed}, run "
-        f"{record.identity[:12]}, trained on {escape(record.about['dataset']['name'])}, read "
-        f"[bold]{escape(faces.name)}[/]{drawn}: {found.unseen.sentence}.",
+        f"{record.identity[:12]}, trained on {escape(record.about['dataset']['name'])}, evaluated "
+        f"on [bold]{escape(faces.name)}[/]{drawn}: {found.sentence}.",
         soft_wrap=True,
     )
-    out.print(_scores_table(found))
-    for column in found.by_word["column"].unique():
-        out.print(_words_table(found, column))
-    for sentence in (*_worst(found), *found.notes):
+    own, here = record.metrics, found.metrics
+    table = _headed("Accuracy, with its 95 % interval", "task", "faces", "here", "macro-F1",
+                    "own test")  # fmt: skip
+    tasks = [(group, task) for group in found.groups for task in group.tasks]
+    for group, task in tasks:
+        name = f"test/{task}/accuracy"
+        ends = [here[f"{name}/{end}"] for end in ("low", "high") if f"{name}/{end}" in here]
+        table.add_row(
+            TASK_TITLES[task],
+            f"{len(group.predictions):,}",
+            _percent(here[name]) + (f" ({_span(*ends)})" if len(ends) == 2 else ""),
+            _percent(here.get(f"test/{task}/macro_f1")),
+            _percent(own.get(name)),
+        )
+    out.print(table)
+    for column, lines in found.by_word.groupby("column", sort=False):
+        words = str(column).replace("_", " ")
+        title = f"By the {words} that {faces.name} states"
+        table = _headed(title, words, *(TASK_TITLES[task] for _, task in tasks))
+        for word, of_word in lines.groupby("word", sort=False):
+            by_task = of_word.set_index("task").to_dict("index")
+            table.add_row(escape(str(word)), *(_cell(by_task.get(task)) for _, task in tasks))
+        out.print(table)
+    for sentence in (*_worst(found), *found.notes, f"Everything else: {folder}"):
         out.print(escape(sentence), soft_wrap=True)
-    out.print(f"Everything else: {escape(str(folder))}", soft_wrap=True)
 
 
-def _scores_table(found: "Evaluation") -> Table:
-    """Lay out a row per task: here with its interval, and on the run's own test faces."""
-    own, here = found.record.metrics, found.metrics
-    table = Table(title="Accuracy, with its 95 % interval", title_justify="left")
-    table.add_column("task")
-    for heading in ("faces", "here", "macro-F1", "own test"):
-        table.add_column(heading, justify="right")
-    for group in found.groups:
-        for task in group.tasks:
-            name = f"test/{task}/accuracy"
-            ends = [here.get(f"{name}/{end}") for end in ("low", "high")]
-            span = f" ({100 * ends[0]:.1f}–{100 * ends[1]:.1f})" if None not in ends else ""  # type: ignore[operator]
-            table.add_row(
-                TASK_TITLES[task],
-                f"{len(group.predictions):,}",
-                f"{100 * here[name]:.1f} %{span}",
-                _percent(here.get(f"test/{task}/macro_f1")),
-                _percent(own.get(name)),
-            )
-    return table
-
-
-def _words_table(found: "Evaluation", column: str) -> Table:
-    """Lay out a row per word of the data set's own label, and a column per task."""
-    lines = found.by_word[found.by_word["column"] == column]
-    tasks = [task for group in found.groups for task in group.tasks]
-    title = f"By the {column.replace('_', ' ')} that {found.faces.name} states"
+def _headed(title: str, first: str, *others: str) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column(column.replace("_", " "))
-    for task in tasks:
-        table.add_column(TASK_TITLES[task], justify="right")
-    for word, of_word in lines.groupby("word", sort=False):
-        by_task = of_word.set_index("task").to_dict("index")
-        table.add_row(escape(str(word)), *(_cell(by_task.get(task)) for task in tasks))
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
     return table
+
+
+def _span(low: float, high: float) -> str:
+    return f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def _cell(line: "dict[Any, Any] | None") -> str:
@@ -190,26 +177,18 @@ def _cell(line: "dict[Any, Any] | None") -> str:
         return "–"
     if line["n"] < SMALL_GROUP:
         return f"{line['n']} faces"
-    span = f"{100 * line['low']:.1f}–{100 * line['high']:.1f}"
-    return f"{100 * line['accuracy']:.1f} % ({span})\n{line['n']:,} faces"
+    span = _span(line["low"], line["high"])
+    return f"{_percent(line['accuracy'])} ({span})\n{line['n']:,} faces"
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def _worst(found: "Evaluation") -> Sequence[str]:
-    """Say for whom each task is read worst, among the groups of 30 faces or more."""
-    said = []
+def _worst(found: "Evaluation") -> Iterator[str]:
+    """Say for which subgroup of 30 faces or more each task is predicted worst."""
     for group in found.groups:
         gaps = group.scores.gaps
-        for row in gaps[gaps["n_ranked"] >= 2].to_dict("records"):
-            if row["by"] != "gender_race":
-                continue
-            said.append(
+        for row in gaps[(gaps["n_ranked"] >= 2) & (gaps["by"] == "gender_race")].to_dict("records"):
+            yield (
                 f"{TASK_TITLES[row['task']]}: worst for {row['worst_group']} "
-                f"({100 * row['worst']:.1f} % of {int(row['worst_n']):,}), best for "
-                f"{row['best_group']} ({100 * row['best']:.1f} %); chance alone would part them by "
-                f"{100 * row['chance_gap']:.1f} points."
+                f"({_percent(row['worst'])} of {int(row['worst_n']):,}), best for "
+                f"{row['best_group']} ({_percent(row['best'])}); a gap of "
+                f"{100 * row['chance_gap']:.1f} points is expected by chance alone."
             )
-    return said

@@ -1,6 +1,6 @@
 """`facebench predict`: pictures in, labels with probabilities out."""
 
-from collections import Counter
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from benchmark.inference.load import TrainedRun
-    from benchmark.inference.predict import Predictor
 
 EXAMPLES = """
 Examples:
@@ -78,6 +77,7 @@ FacesPx = Annotated[
         "says it: runs of an older facebench.",
     ),
 ]
+OnDevice = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if left out.")]
 
 
 def predict(
@@ -98,9 +98,7 @@ def predict(
     out_path: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.csv", help="Write the CSV there.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if left out.")] = (
-        None
-    ),
+    device: OnDevice = None,
     margin: Margin = DEFAULT_MARGIN,
     fit: FitOption = "stretch",
     faces: Faces = "largest",
@@ -115,7 +113,7 @@ def predict(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Read age group, gender and race off pictures of faces with a trained network.
+    """Predict age group, gender and race of faces in pictures with a trained network.
 
     Labels are perceived ones, with the network's own probabilities. Exits with 1 if any picture has
     no answer (not readable, or with --crop no face in it); the others are done.
@@ -133,16 +131,48 @@ def predict(
         )
         network = chosen_network(run, checkpoint, faces_px, runs_dir, data_dir)
         on_device = choose_device(device, "fp32")
-        reader = Predictor(network, on_device, cropping if crop else None, calibrated)
-        table = _read(reader, images, quiet=quiet or as_json)
-        findings = _findings(table)
-        answer.data = _for_machines(reader, table)
+        predictor = Predictor(network, on_device, cropping if crop else None, calibrated)
+        with progress_bar(quiet=quiet or as_json) as bar:
+            task = bar.add_task("reading faces", total=None)
+            table = predictor.read(
+                images, lambda _, done, total: bar.update(task, completed=done, total=total)
+            )
+        without = table[table["face"] == 0]
+        findings = [
+            DataError(str(reason), source=str(file))
+            for file, reason in zip(without["file"], without["reason"], strict=True)
+        ]
+        plain = table.astype(object).where(table.notna(), None)
+        answer.data = {
+            "network": network.title,
+            "weights": str(network.path),
+            "weights_sha256": network.sha256(),
+            "faces_px": network.faces_px,
+            "cropped": crop,
+            "temperatures": network.temperatures if calibrated else None,
+            "labels_are": PERCEIVED,
+            "faces": plain.to_dict("records"),
+        }
         answer.errors = list(findings)
-        if out_path is not None:
-            _write(out_path, _as_csv(table))
-        if draw is not None:
-            answer.data["drawn"] = _draw(table, draw, network.tasks)
-        _show(reader, table, as_csv=as_csv, silent=as_json or (quiet and not as_csv))
+        # Probabilities with 9 digits, as predictions.csv has them.
+        csv = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+        try:
+            path: Path | None = out_path
+            if out_path is not None:
+                write_text(out_path, csv)
+            if path := draw:
+                answer.data["drawn"] = _draw(table, draw, network.tasks)
+        except OSError as error:
+            where = error.filename or path
+            raise DataError(f"{where} cannot be written: {error.strerror or error}") from error
+        if as_csv:
+            print(csv, end="")  # not by rich, which would break long lines
+        elif not (as_json or quiet):
+            out.print(_table(table, network.tasks))
+            how = "calibrated" if calibrated else "as the network gave them"
+            n_faces = len(table) - len(findings)
+            said = f"{n_faces:,} faces, probabilities {how}; {network.title}"
+            out.print(Text(f"{said}\nLabels are {PERCEIVED}.", style="dim"))
     if findings:
         for finding in [] if as_json else findings:
             say_error(finding)
@@ -163,126 +193,50 @@ def chosen_network(
     raise RunError(f"{found} is given", allowed="one of them", fix="Say which network is meant")
 
 
-def _read(reader: "Predictor", images: Sequence[Path], *, quiet: bool) -> "pd.DataFrame":
-    with progress_bar(quiet=quiet) as bar:
-        task = bar.add_task("reading faces", total=None)
-        return reader.read(
-            images, lambda _, done, total: bar.update(task, completed=done, total=total)
-        )
-
-
-def _findings(table: "pd.DataFrame") -> list[DataError]:
-    """Say of every picture without an answer why it has none."""
-    without = table[table["face"] == 0]
-    return [
-        DataError(str(reason), source=str(file))
-        for file, reason in zip(without["file"], without["reason"], strict=True)
-    ]
-
-
-def _for_machines(reader: "Predictor", table: "pd.DataFrame") -> dict[str, Any]:
-    network = reader.network
-    plain = table.astype(object).where(table.notna(), None)
-    return {
-        "network": network.title,
-        "weights": str(network.path),
-        "weights_sha256": network.sha256(),
-        "faces_px": network.faces_px,
-        "cropped": reader.cropping is not None,
-        "temperatures": network.temperatures if reader.calibrated else None,
-        "labels_are": PERCEIVED,
-        "faces": plain.to_dict("records"),
-    }
-
-
-def _as_csv(table: "pd.DataFrame") -> str:
-    """Write probabilities with 9 digits, as predictions.csv has them."""
-    return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _show(reader: "Predictor", table: "pd.DataFrame", *, as_csv: bool, silent: bool) -> None:
-    if silent:
-        return
-    if as_csv:
-        # Not by rich, which would break long lines.
-        print(_as_csv(table), end="")
-        return
-    out.print(_answers_table(table, reader.network.tasks))
-    how = "calibrated" if reader.calibrated else "as the network gave them"
-    n_faces = int((table["face"] > 0).sum())
-    said = f"{n_faces:,} faces, probabilities {how}; {reader.network.title}"
-    out.print(Text(said, style="dim"))
-    out.print(Text(f"Labels are {PERCEIVED}.", style="dim"))
-
-
-def _answers_table(table: "pd.DataFrame", tasks: Sequence[TaskName]) -> Table:
-    laid_out = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    laid_out.add_column("picture", no_wrap=True)
-    for task in tasks:
-        laid_out.add_column(TASK_TITLES[task], no_wrap=True)
+def _table(table: "pd.DataFrame", tasks: Sequence[TaskName]) -> Table:
+    """Lay out a row per face; of a long path the end, which tells pictures of a folder apart."""
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("picture", *(TASK_TITLES[task] for task in tasks)):
+        shown.add_column(heading, no_wrap=True)
     several = table["file"].duplicated(keep=False)
     for row, is_one_of_several in zip(table.to_dict("records"), several, strict=True):
-        name = _shortened(row["file"]) + (f" #{row['face']}" if is_one_of_several else "")
-        if row["face"] == 0:
-            laid_out.add_row(Text(name), Text("–", style="yellow"), *[""] * (len(tasks) - 1))
-        else:
-            laid_out.add_row(Text(name), *(_answer(row, task) for task in tasks))
-    return laid_out
+        file = row["file"]
+        name = file if len(file) <= NAME_WIDTH else "…" + file[1 - NAME_WIDTH :]
+        name += f" #{row['face']}" if is_one_of_several else ""
+        has_face = row["face"] > 0
+        cells = [_label(row, task) for task in tasks] if has_face else [Text("–", style="yellow")]
+        shown.add_row(Text(name), *cells)
+    return shown
 
 
-def _shortened(file: str) -> str:
-    """Keep the end of a long path, which tells pictures of one folder apart."""
-    return file if len(file) <= NAME_WIDTH else "…" + file[1 - NAME_WIDTH :]
-
-
-def _answer(row: Any, task: TaskName) -> str:
+def _label(row: Any, task: TaskName) -> str:
     # Never 100 %: a probability is no certainty.
     percent = min(99, round(100 * row[f"{task}_probability"]))
     return f"{row[f'{task}_label']} {percent} %"
 
 
 def _draw(table: "pd.DataFrame", folder: Path, tasks: Sequence[TaskName]) -> list[str]:
-    """Write each readable picture with what was read off it; give the files."""
+    """Write each readable picture with its labels, over no other file; give the files."""
     from benchmark.data.archive import read_file
     from benchmark.data.pictures import pillow_quiet, read_upright
-    from benchmark.inference.predict import annotated
+    from benchmark.inference.predict import Remark, annotated
 
-    taken: Counter[str] = Counter()
+    def remark(row: Any) -> Remark:
+        lines = tuple(f"{TASK_TITLES[task]} {_label(row, task)}" for task in tasks)
+        sides = [int(row[side]) for side in ("left", "top", "right", "bottom") if side in row]
+        return Remark(lines, (sides[0], sides[1], sides[2], sides[3])) if sides else Remark(lines)
+
     written: list[str] = []
-    answered = table[table["face"] > 0]
-    for file, rows in answered.groupby("file", sort=False):
+    for file, rows in table[table["face"] > 0].groupby("file", sort=False):
         content = read_file(Path(str(file)))
         if isinstance(content, str):
             continue  # gone since it was read; its answer stands
         with pillow_quiet():
             picture = read_upright(content).image
-        remarks = [_remark(row, tasks) for row in rows.to_dict("records")]
         stem = Path(str(file)).stem
-        taken[stem.casefold()] += 1
-        n = taken[stem.casefold()]
-        path = folder / f"{stem}{f' ({n})' if n > 1 else ''}.jpg"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            annotated(picture, remarks).save(path, quality=92)
-        except OSError as error:
-            raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+        folder.mkdir(parents=True, exist_ok=True)
+        names = (f"{stem}{f' ({n})' if n > 1 else ''}.jpg" for n in itertools.count(1))
+        path = next(folder / name for name in names if not (folder / name).exists())
+        annotated(picture, [remark(row) for row in rows.to_dict("records")]).save(path, quality=92)
         written.append(str(path))
     return written
-
-
-def _remark(row: Any, tasks: Sequence[TaskName]) -> Any:
-    from benchmark.inference.predict import Remark
-
-    lines = tuple(f"{TASK_TITLES[task]} {_answer(row, task)}" for task in tasks)
-    places = [row.get(side) for side in ("left", "top", "right", "bottom")]
-    if any(place is None for place in places):
-        return Remark(lines)
-    left, top, right, bottom = (int(place) for place in places)
-    return Remark(lines, (left, top, right, bottom))

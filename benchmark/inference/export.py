@@ -1,16 +1,16 @@
-"""A trained network as a file for other runtimes, and the proof that it says the same there.
+"""A trained network as a file for other runtimes, compared with the network before it is kept.
 
-The file takes pictures as they are, (n, 3, px, px) uint8 RGB, and gives softmax probabilities per
-task: scaling, the order of channels and resizing are inside. Only what was compared with the
-original is left behind.
+An ONNX file takes pictures as they are, (n, 3, px, px) uint8 RGB, and gives softmax probabilities
+per task: scaling, the order of channels and resizing are inside. A safetensors file holds the
+tensors, and says in its header how they are to be fed.
 """
 
-import json
+import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmark import __version__
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import LIMITS
+from benchmark.evaluation.predictions import LIMITS, probability_columns
 from benchmark.files import canonical_json, replacing
 from benchmark.inference.load import TrainedRun, load_trained
 from benchmark.models.network import Network, pooled
@@ -27,11 +27,6 @@ from benchmark.models.weight_readers import header_of
 from benchmark.tasks import AGE_GROUP_RULE, CLASS_NAMES, TaskName
 
 Format = Literal["onnx", "safetensors"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
-ENDINGS: Final[dict[Format, str]] = {
-    "onnx": ".onnx",
-    "safetensors": ".safetensors",
-}
 TOLERANCE: Final = 1e-3
 """The most that a probability may differ from the original's."""
 OPSET: Final = 18
@@ -41,8 +36,7 @@ BATCHES: Final = (1, 2, 5)
 METADATA_KEY: Final = "facebench"
 
 Pixels = npt.NDArray[np.uint8]
-Probabilities = dict[TaskName, npt.NDArray[np.float32]]
-Apply = Callable[[Pixels], Probabilities]
+Apply = Callable[[Pixels], dict[TaskName, npt.NDArray[np.float32]]]
 
 
 class Portable(nn.Module):
@@ -66,7 +60,7 @@ class Portable(nn.Module):
             pixels = pixels.flip(1)
         if self.resizes:
             pixels = self.resizing @ pixels @ self.resizing.T
-        feature_map = self.network.trunk(pixels * scaling.factor + scaling.offset)
+        feature_map = self.network.backbone(pixels * scaling.factor + scaling.offset)
         features = feature_map.flatten(1) if self.network.flattened else pooled(feature_map)
         logits = self.network.head(features)
         return tuple(logits[task].softmax(1) for task in self.tasks)
@@ -84,7 +78,7 @@ def resizing_matrix(before_px: int, after_px: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ExportCheck:
     """How far an exported file's probabilities are from the original's, on some pictures."""
 
     on: str
@@ -94,41 +88,36 @@ class Comparison:
     """Pictures and tasks where the most probable class is another."""
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A file that was written, and how it compared."""
-
-    path: Path
-    format: Format
-    comparisons: tuple[Comparison, ...]
-    n_bytes: int
-
-
 def export(
     network: TrainedRun, to: Format, path: Path, faces: Mapping[str, Pixels] | None = None
-) -> Exported:
+) -> tuple[ExportCheck, ...]:
     """Write a network as `path`, once what is written answers as the original does.
 
     faces: besides random pictures, real ones to compare on, by what they are called: (n, px, px, 3)
     uint8 RGB of the network's size. Raises RunError where a package is missing, the format cannot
     hold the network, or the answers differ; nothing is left at `path` then, an older file is kept.
     """
-    original = Portable(
-        network.trained.network.cpu().eval(), network.tasks, network.faces_px
-    ).eval()
     pictures = {"random pictures": random_pictures(network.faces_px), **(faces or {})}
+    expected = _probabilities_of(network)
     try:
         with replacing(path) as temporary:
-            apply = _WRITERS[to](original, network, temporary)
-            reference = _reference(network)
-            comparisons = tuple(
-                _compared(apply, reference, name, values) for name, values in pictures.items()
+            write = _write_onnx if to == "onnx" else _write_safetensors
+            found = write(network, temporary)
+            checks = tuple(
+                _compared(found, expected, name, values) for name, values in pictures.items()
             )
-            _check(comparisons, to)
-            n_bytes = temporary.stat().st_size
+            for check in checks:
+                if not check.max_difference <= TOLERANCE:
+                    raise RunError(
+                        f"the {to} file answers otherwise than the network: probabilities differ "
+                        f"by up to {check.max_difference:.2g} on {check.n_pictures} {check.on}, "
+                        "so that it was not kept",
+                        allowed=f"up to {TOLERANCE:g}",
+                        fix="Export to another format, and tell us which network it was",
+                    )
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
-    return Exported(path, to, comparisons, n_bytes)
+    return checks
 
 
 def random_pictures(px: int) -> Pixels:
@@ -141,7 +130,7 @@ def random_pictures(px: int) -> Pixels:
 
 def description(network: TrainedRun) -> dict[str, Any]:
     """Say what a user of the file needs to know, as plain values; it is kept in the file."""
-    px = network.faces_px
+    px, scaling = network.faces_px, network.trained.network.scaling
     return {
         "facebench": __version__,
         "network": network.title,
@@ -160,32 +149,29 @@ def description(network: TrainedRun) -> dict[str, Any]:
         "temperatures": dict(network.temperatures),
         "preprocessing": {
             "is_inside": True,
-            "input_px": network.trained.network.scaling.input_px,
-            **network.trained.network.scaling.preprocessing.as_dict(),
+            "input_px": scaling.input_px,
+            **scaling.preprocessing.as_dict(),
         },
         "limits": list(LIMITS[:2]),
     }
 
 
-def _reference(network: TrainedRun) -> Apply:
-    """Give what the original says, by the very code that `predict` and MLflow use."""
+def _probabilities_of(network: TrainedRun) -> Apply:
+    """Give what a network predicts, by the very code that `predict` and MLflow use."""
 
-    def apply(pixels: Pixels) -> Probabilities:
+    def apply(pixels: Pixels) -> dict[TaskName, npt.NDArray[np.float32]]:
         table = network.trained.predict(pixels)
-        return {
-            task: table[[f"{task}_p{label}" for label in range(len(CLASS_NAMES[task]))]].to_numpy()
-            for task in network.tasks
-        }
+        return {task: table[probability_columns(task)].to_numpy() for task in network.tasks}
 
     return apply
 
 
-def _compared(apply: Apply, reference: Apply, name: str, pixels: Pixels) -> Comparison:
+def _compared(found_by: Apply, expected_by: Apply, name: str, pixels: Pixels) -> ExportCheck:
     """Compare on all pictures at once, and on a few in small batches."""
-    expected = reference(pixels)
+    expected = expected_by(pixels)
     largest, n_labels = 0.0, 0
     for n_faces in (*(size for size in BATCHES if size < len(pixels)), len(pixels)):
-        found = apply(pixels[:n_faces])
+        found = found_by(pixels[:n_faces])
         for task, values in expected.items():
             if found[task].shape != values[:n_faces].shape:
                 raise RunError(
@@ -197,39 +183,31 @@ def _compared(apply: Apply, reference: Apply, name: str, pixels: Pixels) -> Comp
             largest = max(largest, float(np.nan_to_num(difference, nan=np.inf).max()))
             if n_faces == len(pixels):
                 n_labels += int((found[task].argmax(1) != values.argmax(1)).sum())
-    return Comparison(name, len(pixels), largest, n_labels)
+    return ExportCheck(name, len(pixels), largest, n_labels)
 
 
-def _check(comparisons: tuple[Comparison, ...], to: Format) -> None:
-    for found in comparisons:
-        if not found.max_difference <= TOLERANCE:
+def _write_onnx(network: TrainedRun, path: Path) -> Apply:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
             raise RunError(
-                f"the {to} file answers otherwise than the network: probabilities differ by up to "
-                f"{found.max_difference:.2g} on {found.n_pictures} {found.on}, so that it was "
-                "not kept",
-                allowed=f"up to {TOLERANCE:g}",
-                fix="Export to another format, and tell us which network it was",
-            )
-
-
-def _as_tensor(pixels: Pixels) -> Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-
-
-def _write_onnx(original: Portable, network: TrainedRun, path: Path) -> Apply:
-    _require("onnx", "onnxscript", "onnxruntime")
+                f"{package} is not installed ({error})",
+                allowed="the optional extra `export`",
+                fix="pip install 'facebench[export]', or export to safetensors",
+            ) from error
     import onnx
 
     px = network.faces_px
-    batch = torch.export.Dim("n", min=1)
+    portable = Portable(network.trained.network.cpu().eval(), network.tasks, px).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own doing
         program = torch.onnx.export(
-            original,
+            portable,
             (torch.zeros(2, 3, px, px, dtype=torch.uint8),),
             input_names=["images"],
-            output_names=list(original.tasks),
-            dynamic_shapes=({0: batch},),
+            output_names=list(network.tasks),
+            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -239,7 +217,7 @@ def _write_onnx(original: Portable, network: TrainedRun, path: Path) -> Apply:
     onnx.helper.set_model_props(model, {METADATA_KEY: canonical_json(description(network))})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
-    return onnx_runtime(path, original.tasks)
+    return onnx_runtime(path, network.tasks)
 
 
 def onnx_runtime(path: Path, tasks: tuple[TaskName, ...]) -> Apply:
@@ -251,57 +229,21 @@ def onnx_runtime(path: Path, tasks: tuple[TaskName, ...]) -> Apply:
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
 
-    def apply(pixels: Pixels) -> Probabilities:
-        answers = session.run(list(tasks), {"images": _as_tensor(pixels).numpy()})
-        return dict(zip(tasks, answers, strict=True))
+    def apply(pixels: Pixels) -> dict[TaskName, npt.NDArray[np.float32]]:
+        images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        return dict(zip(tasks, session.run(list(tasks), {"images": images}), strict=True))
 
     return apply
 
 
-def _write_safetensors(original: Portable, network: TrainedRun, path: Path) -> Apply:
+def _write_safetensors(network: TrainedRun, path: Path) -> Apply:
     """Write the tensors as the run has them; what is to be done with them, in the header."""
     from safetensors.torch import save
 
-    tensors = {
-        name: value.detach().contiguous() for name, value in original.network.state_dict().items()
-    }
-    told = description(network)
-    told["preprocessing"]["is_inside"] = False
-    told["outputs_are"] = "logits, whose softmax are probabilities (n, classes), uncalibrated"
-    header = {**header_of(network.path), METADATA_KEY: canonical_json(told)}
-    path.write_bytes(save(tensors, header))
-    copy = TrainedRun(load_trained(path), path, network.faces_px, network.title)
-    return _reference(copy)
-
-
-_WRITERS: Final[dict[Format, Callable[[Portable, TrainedRun, Path], Apply]]] = {
-    "onnx": _write_onnx,
-    "safetensors": _write_safetensors,
-}
-
-
-def _require(*packages: str) -> None:
-    import importlib
-
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise RunError(
-                f"{package} is not installed ({error})",
-                allowed="the optional extra `export`",
-                fix="pip install 'facebench[export]', or export to safetensors",
-            ) from error
-
-
-def read_description(path: Path) -> dict[str, Any]:
-    """Read what `description` left in an exported file."""
-    if path.suffix == ENDINGS["onnx"]:
-        import onnx
-
-        props = onnx.load(str(path)).metadata_props
-        text = next(item.value for item in props if item.key == METADATA_KEY)
-    else:
-        text = header_of(path)[METADATA_KEY]
-    found: dict[str, Any] = json.loads(text)
-    return found
+    state = network.trained.network.cpu().state_dict()
+    said = description(network)
+    said["preprocessing"]["is_inside"] = False
+    said["outputs_are"] = "logits, whose softmax are probabilities (n, classes), uncalibrated"
+    header = {**header_of(network.path), METADATA_KEY: canonical_json(said)}
+    path.write_bytes(save({name: value.contiguous() for name, value in state.items()}, header))
+    return _probabilities_of(TrainedRun(load_trained(path), path, network.faces_px, network.title))

@@ -1,12 +1,12 @@
-"""A trained network and pictures: what it says of each face, with probabilities.
+"""A trained network and pictures: what it predicts of each face, with probabilities.
 
-Labels are perceived age, gender and race, as the faces of training were labelled: what a network
-says of a person is a guess at how an annotator would have seen them, and no fact about them.
+Labels are perceived age, gender and race, as the faces of training were labelled: a prediction is a
+guess at how an annotator would have seen a person, and no fact about them.
 """
 
 import contextlib
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from benchmark.data.archive import list_pictures, read_file
 from benchmark.data.batches import FaceBatches
 from benchmark.data.crop import Box, CropOptions, DetectorChoice
-from benchmark.data.crop_folder import CroppedPicture, Cropper, cropped, reason_of
+from benchmark.data.crop_folder import Cropper, cropped, reason_of
 from benchmark.data.pictures import pillow_quiet, read_picture
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import DataError, RunError
@@ -34,30 +34,19 @@ from benchmark.training.predict import EVALUATION_BATCH, probabilities
 Pixels = npt.NDArray[np.uint8]
 BOX_COLUMNS: Final = ("left", "top", "right", "bottom")
 CHUNK_FACES: Final = 4 * EVALUATION_BATCH
-"""Faces held in memory before the network reads them: 30 MB at 100 pixels."""
+"""Faces held in memory before the network sees them: 30 MB at 100 pixels."""
+
+Face = tuple[dict[str, Any], Pixels | None]
+"""A row's cells by column, and the face, (px, px, 3) RGB; None where there is none, and `reason`
+says why. A picture has one of these at least; its faces are numbered from 1, 0 is none."""
 
 
 @dataclass(frozen=True)
 class Cropping:
-    """How faces are found in photographs before they are read; the size is the network's."""
+    """How faces are found in photographs first; the size is the network's."""
 
     options: CropOptions = field(default_factory=CropOptions)
     detector: DetectorChoice = field(default_factory=DetectorChoice.here)
-
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    """One face to be read, or why there is none; a picture has one of these at least."""
-
-    file: str
-    number: int = 1
-    """Of the picture's faces, from 1; 0 where there is none."""
-    pixels: Pixels | None = None
-    """(px, px, 3) RGB."""
-    reason: str = ""
-    box: Box | None = None
-    score: float | None = None
-    faces_seen: int | None = None
 
 
 def predict(
@@ -68,7 +57,7 @@ def predict(
     crop: Cropping | bool = False,
     calibrated: bool = False,
 ) -> pd.DataFrame:
-    """Read age group, gender and race off pictures of faces.
+    """Predict age group, gender and race of faces in pictures.
 
     pictures: files or folders. run: a run's id or an experiment with one finished run, in
     `runs_dir`; or, as a Path, a run's model.safetensors. crop: whether, and how, faces are to be
@@ -89,8 +78,28 @@ def predict(
         else network_of_run(run, Path(runs_dir), data_dir=data_dir)
     )
     cropping = (Cropping() if crop else None) if isinstance(crop, bool) else crop
-    reader = Predictor(network, choose_device(precision="fp32"), cropping, calibrated)
-    return reader.read([Path(path) for path in named])
+    predictor = Predictor(network, choose_device(precision="fp32"), cropping, calibrated)
+    return predictor.read([Path(path) for path in named])
+
+
+def picture_as_face(path: Path, image_px: int) -> Pixels:
+    """Read a picture as `facebench data prepare` does: (image_px, image_px, 3) RGB.
+
+    Raise DataError where it cannot be read.
+    """
+    content = read_file(path)
+    if isinstance(content, str):
+        raise DataError(content, source=str(path))
+    try:
+        with pillow_quiet():
+            pixels, _ = read_picture(content, image_px)
+    except DataError as error:
+        raise DataError(error.found, allowed=error.allowed, source=str(path)) from error
+    return _square(pixels, image_px)
+
+
+def _square(pixels: bytes, image_px: int) -> Pixels:
+    return np.frombuffer(pixels, np.uint8).reshape(image_px, image_px, 3)
 
 
 @dataclass(frozen=True)
@@ -113,131 +122,91 @@ class Predictor:
         self.device.place(self.network.trained.network)
 
     def read(self, pictures: Sequence[Path], on_progress: OnProgress = keep_quiet) -> pd.DataFrame:
-        """Read files and folders of pictures; the columns are those of `predict`."""
+        """Predict files and folders of pictures; the columns are those of `predict`."""
         listed = list_pictures(pictures)
-        tables = []
-        with contextlib.closing(self._faces(listed.paths)) as faces:
-            for chunk, n_done in _chunks(faces):
-                tables.append(self._table(chunk))
-                on_progress("reading", n_done, len(listed.paths))
+        tables: list[pd.DataFrame] = []
+        chunk: list[Face] = []
+        n_done = 0
+        faces = self._cut_faces if self.cropping else self._whole_pictures
+        with contextlib.closing(faces(listed.paths)) as found:
+            for face, n_done in found:
+                chunk.append(face)
+                if len(chunk) == CHUNK_FACES:
+                    tables.append(self._table(chunk))
+                    on_progress("reading", n_done, len(listed.paths))
+                    chunk = []
+        if chunk:
+            tables.append(self._table(chunk))
+            on_progress("reading", n_done, len(listed.paths))
         return pd.concat(tables, ignore_index=True)
 
-    def _faces(self, paths: Sequence[Path]) -> Generator[tuple[Face, int]]:
-        """Bring pictures to the network's size, one after another, with how many came before."""
-        if self.cropping is None:
-            with pillow_quiet():
-                for number, path in enumerate(paths, start=1):
-                    yield _whole_picture(path, self.network.faces_px), number
-            return
-        options = replace(self.cropping.options, size_px=self.network.faces_px)
-        cropper = Cropper(options, self.cropping.detector, "raw")
+    def _whole_pictures(self, paths: Sequence[Path]) -> Generator[tuple[Face, int]]:
+        """Give each picture as a face, so that the network sees what it would be trained on."""
+        for number, path in enumerate(paths, start=1):
+            row = {"file": str(path), "face": 1, "reason": ""}
+            try:
+                yield (row, picture_as_face(path, self.network.faces_px)), number
+            except DataError as error:
+                yield (row | {"face": 0, "reason": reason_of(error)}, None), number
+
+    def _cut_faces(self, paths: Sequence[Path]) -> Generator[tuple[Face, int]]:
+        """Give the faces that are found in pictures, or one row that says why there are none."""
+        assert self.cropping is not None
+        px = self.network.faces_px
+        cropper = Cropper(replace(self.cropping.options, size_px=px), self.cropping.detector, "raw")
         contents = (read_file(path) for path in paths)
         with contextlib.closing(cropped(contents, len(paths), cropper)) as results:
             for number, (path, result) in enumerate(zip(paths, results, strict=True), start=1):
-                for face in _cut_faces(str(path), result, options.size_px):
-                    yield face, number
+                row = {"file": str(path), "face": 0, "reason": ""}
+                seen = None if result.outcome == "unreadable" else result.faces_seen
+                if not result.crops:
+                    yield (row | {"reason": result.reason, "faces_seen": seen}, None), number
+                for place, cut in enumerate(result.crops, start=1):
+                    row |= {"face": place, "score": cut.score, "faces_seen": result.faces_seen}
+                    box = dict(zip(BOX_COLUMNS, cut.box, strict=True))
+                    yield (row | box, _square(cut.image, px)), number
 
     def _table(self, faces: Sequence[Face]) -> pd.DataFrame:
-        table = pd.DataFrame(
-            {
-                "file": [face.file for face in faces],
-                "face": [face.number for face in faces],
-                "reason": [face.reason for face in faces],
-            }
-        )
+        types: dict[str, str] = {}
         if self.cropping is not None:
-            for place, column in enumerate(BOX_COLUMNS):
-                sides = [face.box[place] if face.box else None for face in faces]
-                table[column] = pd.array(sides, dtype="Int64")
-            table["score"] = pd.array([face.score for face in faces], dtype="Float64")
-            table["faces_seen"] = pd.array([face.faces_seen for face in faces], dtype="Int64")
-        shown = [face.pixels for face in faces if face.pixels is not None]
-        rows = np.flatnonzero([face.pixels is not None for face in faces])
-        answers = self.probabilities(np.stack(shown)) if shown else {}
+            types = dict.fromkeys(BOX_COLUMNS, "Int64") | {
+                "score": "Float64",
+                "faces_seen": "Int64",
+            }
+        names = ["file", "face", "reason", *types]
+        table = pd.DataFrame([row for row, _ in faces], columns=names).astype(types)
+        shown = [pixels for _, pixels in faces if pixels is not None]
+        rows = np.flatnonzero([pixels is not None for _, pixels in faces])
+        found = self.probabilities(np.stack(shown)) if shown else {}
         columns: dict[str, Any] = {}
         for task in self.network.tasks:
-            values = answers.get(task, np.empty((0, len(CLASS_NAMES[task]))))
-            columns |= _task_columns(task, values, rows, len(table))
+            labels = np.array([*CLASS_NAMES[task], ""], dtype=object)
+            every = np.full((len(table), len(labels) - 1), np.nan)
+            predicted = np.full(len(table), -1)
+            if shown:
+                every[rows], predicted[rows] = found[task], found[task].argmax(axis=1)
+            classes = pd.Series(predicted, dtype="Int64")
+            columns |= {
+                f"{task}_label": labels[predicted],
+                f"{task}_probability": every.max(axis=1),
+                f"{task}_pred": classes.mask(classes < 0),
+                **dict(zip(probability_columns(task), every.T, strict=True)),
+            }
         return table.assign(**columns)
 
     def probabilities(self, pixels: Pixels) -> dict[TaskName, npt.NDArray[np.floating[Any]]]:
-        """Read faces, (n, px, px, 3) uint8 RGB of the network's size: (n, classes) per task."""
+        """Predict faces, (n, px, px, 3) uint8 RGB of the network's size: (n, classes) per task."""
         network, place = self.network.trained.network, self.device.torch_device
-        on_device = torch.from_numpy(pixels).to(place)
         every = torch.arange(len(pixels), device=place)
+        faces = FaceBatches(torch.from_numpy(pixels).to(place), {"gender": every})
         with self.device.arithmetic():
-            found = probabilities(network, FaceBatches(on_device, {"gender": every}), every)
+            found = probabilities(network, faces, every)
         if not self.calibrated:
             return dict(found)
         known = self.network.temperatures
         return {
             task: tempered(values.astype(np.float64), known[task]) for task, values in found.items()
         }
-
-
-def _chunks(faces: Iterator[tuple[Face, int]]) -> Iterator[tuple[list[Face], int]]:
-    """Put faces together until there are enough of them for the network."""
-    chunk: list[Face] = []
-    n_done = 0
-    for face, n_done in faces:
-        chunk.append(face)
-        if len(chunk) == CHUNK_FACES:
-            yield chunk, n_done
-            chunk = []
-    if chunk:
-        yield chunk, n_done
-
-
-def _whole_picture(path: Path, image_px: int) -> Face:
-    """Read a picture as `facebench data prepare` does, so that the network sees the same pixels."""
-    content = read_file(path)
-    if isinstance(content, str):
-        return Face(str(path), 0, reason=content)
-    try:
-        pixels, _ = read_picture(content, image_px)
-    except DataError as error:
-        return Face(str(path), 0, reason=reason_of(error))
-    square = np.frombuffer(pixels, np.uint8).reshape(image_px, image_px, 3)
-    return Face(str(path), pixels=square)
-
-
-def _cut_faces(file: str, result: CroppedPicture, image_px: int) -> Iterator[Face]:
-    """Give the faces that were cut from a picture, or the one row that says why there are none."""
-    if not result.crops:
-        seen = None if result.outcome == "unreadable" else result.faces_seen
-        yield Face(file, 0, reason=result.reason, faces_seen=seen)
-    for number, cut in enumerate(result.crops, start=1):
-        pixels = np.frombuffer(cut.image, np.uint8).reshape(image_px, image_px, 3)
-        yield Face(
-            file,
-            number,
-            pixels,
-            box=cut.box,
-            score=cut.score,
-            faces_seen=result.faces_seen,
-        )
-
-
-def _task_columns(
-    task: TaskName,
-    values: npt.NDArray[np.floating[Any]],
-    rows: npt.NDArray[np.intp],
-    n_rows: int,
-) -> dict[str, Any]:
-    """Lay out one task's answers; rows without a face have none."""
-    everywhere = np.full((n_rows, len(CLASS_NAMES[task])), np.nan)
-    everywhere[rows] = values
-    predicted = np.full(n_rows, -1)
-    predicted[rows] = values.argmax(axis=1) if len(rows) else []
-    answered = predicted >= 0
-    names = np.array([*CLASS_NAMES[task], ""], dtype=object)
-    columns: dict[str, Any] = {
-        f"{task}_label": names[predicted],
-        f"{task}_probability": everywhere.max(axis=1),
-        f"{task}_pred": pd.array(np.where(answered, predicted, 0), dtype="Int64"),
-    }
-    columns[f"{task}_pred"][~answered] = pd.NA
-    return columns | dict(zip(probability_columns(task), everywhere.T, strict=True))
 
 
 SHORTEST_SIDE_PX: Final = 360

@@ -1,44 +1,29 @@
-"""The architectures of this package as chains of stages, and all backbones by name.
+"""Backbones by name: every architecture of ours as a chain of stages, every other from timm.
 
-The trunks by name: every architecture of ours as a chain of stages, every other from timm.
-
-What weights a trunk starts from, what scales its input and what reads its features are left to
+What weights a backbone starts from, what scales its input and what reads its features are left to
 weights, preprocessing and heads. Names of the stages are those of benchmark.architectures.
-
-A convolutional network of ours, small enough for a laptop, never trained on anything before.
-
-SqueezeNet 1.1 (Iandola et al. 2016, arXiv 1602.07360), cut after its last fire module.
-
-VGG-16 and VGG-19 (Simonyan & Zisserman 2015, arXiv 1409.1556, table 1), cut after pool5.
-
-ResNet-50 (He et al. 2016, arXiv 1512.03385, table 1) from torchvision's modules, unpooled.
-
-DenseNet-121 (Huang et al. 2017, arXiv 1608.06993) from torchvision's modules, unpooled.
-
-MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381, table 2) from torchvision's modules.
 """
 
 import functools
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from benchmark.architectures import ARCHITECTURES, architecture_named
+from benchmark.architectures import architecture_named
 from benchmark.errors import ExperimentError, WeightsError
-from benchmark.models.backbone import ChainTrunk, sequence
-from benchmark.models.backbone import Trunk as Trunk
+from benchmark.models.backbone import FeatureExtractor, StageChain, sequence
 
 CNN_CHANNELS: Final = (24, 48, 96, 192, 256)
 
 
-def small_cnn() -> ChainTrunk:
-    """Five blocks, 661,976 parameters, 98 million multiply-adds at 100 px.
+def small_cnn() -> StageChain:
+    """Build a small network of ours: five blocks, 661,976 parameters.
 
-    Each block: 3x3 convolution (padding 1, no bias), batch norm, ReLU, 2x2 maximum; 100 px end as
-    3x3x256. Ours: the study's own CNN is lost (notebooks, §1, row 4.1).
+    98 million multiply-adds at 100 px. Each block: 3x3 convolution (padding 1, no bias), batch
+    norm, ReLU, 2x2 maximum; 100 px end as 3x3x256. The study's own CNN is lost (notebooks, §1).
     """
     stages: dict[str, nn.Module] = {}
     for number, width in enumerate(CNN_CHANNELS, start=1):
@@ -51,7 +36,7 @@ def small_cnn() -> ChainTrunk:
             pool=nn.MaxPool2d(2),
             relu=nn.ReLU(inplace=True),
         )
-    return ChainTrunk("cnn", stages, CNN_CHANNELS[-1])
+    return StageChain("cnn", stages, CNN_CHANNELS[-1])
 
 
 class Fire(nn.Module):
@@ -69,8 +54,8 @@ class Fire(nn.Module):
         return torch.cat([self.expand1x1(squeezed), self.expand3x3(squeezed)], 1).relu_()
 
 
-def squeezenet1_1(pooling: str) -> ChainTrunk:
-    """Build it up to its last fire module: 722,496 parameters.
+def squeezenet1_1(pooling: str) -> StageChain:
+    """Build SqueezeNet 1.1 (arXiv 1602.07360) up to its last fire module: 722,496 parameters.
 
     `pooling` rounds the size of each 3x3/2 maximum: `floor` as Keras, `ceil` as Caffe and
     torchvision do. 100 px end as 5x5x512 or 6x6x512. Layout: rcmalli/keras-squeezenet
@@ -93,18 +78,19 @@ def squeezenet1_1(pooling: str) -> ChainTrunk:
             fire9=Fire(512, 64, 256),
         ),
     }
-    return ChainTrunk("squeezenet1_1", stages, 512)
+    return StageChain("squeezenet1_1", stages, 512)
 
 
 VGG_WIDTHS: Final = (64, 128, 256, 512, 512)
 VGG_CONVOLUTIONS: Final = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
-"""Of each block: configurations D and E."""
+"""Of each block: configurations D and E of table 1."""
 
 
-def vgg(architecture: str) -> ChainTrunk:
-    """Build five blocks of 3x3 convolutions (padding 1), each with a ReLU; 2x2 maxima end them.
+def vgg(architecture: str) -> StageChain:
+    """Build VGG-16 or VGG-19 (Simonyan & Zisserman 2015, arXiv 1409.1556), cut after pool5.
 
-    100 px end as 3x3x512. Layout: torchvision's `vgg16().features`, equal to Keras's without top.
+    Five blocks of 3x3 convolutions (padding 1), each with a ReLU; 2x2 maxima end them. 100 px end
+    as 3x3x512. Layout: torchvision's `vgg16().features`, equal to Keras's without top.
     """
     stages: dict[str, nn.Module] = {}
     n_inputs = 3
@@ -117,76 +103,69 @@ def vgg(architecture: str) -> ChainTrunk:
             layers[f"relu{place}"] = nn.ReLU(inplace=True)
             n_inputs = width
         stages[f"block{number}"] = sequence(**layers, pool=nn.MaxPool2d(2))
-    return ChainTrunk(architecture, stages, VGG_WIDTHS[-1])
+    return StageChain(architecture, stages, VGG_WIDTHS[-1])
 
 
-def resnet50() -> ChainTrunk:
-    """Rearrange torchvision's ResNet-50 into conv1 to conv5: 100 px end as 4x4x2048.
+def _torchvisions(architecture: str) -> Any:
+    # Imported here: torchvision takes a second, and most backbones do without.
+    import torchvision.models
 
-    v1.5: a block that halves the size does so in its 3x3 convolution, where the paper and Keras
-    do in the 1x1 before it.
+    return getattr(torchvision.models, architecture)(weights=None)
+
+
+def resnet50() -> StageChain:
+    """Rearrange torchvision's ResNet-50 (He et al. 2016, arXiv 1512.03385, table 1), unpooled.
+
+    100 px end as 4x4x2048. v1.5: a block that halves the size does so in its 3x3 convolution, where
+    the paper and Keras do in the 1x1 before it.
     """
-    # Imported here: torchvision takes a second, and most trunks do without.
-    from torchvision.models import resnet50 as whole
-
-    layers = whole(weights=None)
-    stages = {
-        "conv1": sequence(
-            conv=layers.conv1, norm=layers.bn1, relu=layers.relu, pool=layers.maxpool
-        ),
-        "conv2": layers.layer1,
-        "conv3": layers.layer2,
-        "conv4": layers.layer3,
-        "conv5": layers.layer4,
-    }
-    return ChainTrunk("resnet50", stages, layers.fc.in_features)
+    layers = _torchvisions("resnet50")
+    first = sequence(conv=layers.conv1, norm=layers.bn1, relu=layers.relu, pool=layers.maxpool)
+    blocks = (layers.layer1, layers.layer2, layers.layer3, layers.layer4)
+    stages = {f"conv{number}": stage for number, stage in enumerate((first, *blocks), start=1)}
+    return StageChain("resnet50", stages, layers.fc.in_features)
 
 
-def densenet121() -> ChainTrunk:
-    """Rearrange torchvision's DenseNet-121: each dense block with the transition that halves it.
+def densenet121() -> StageChain:
+    """Rearrange torchvision's DenseNet-121 (Huang et al. 2017, arXiv 1608.06993), unpooled.
 
-    The last block ends with the norm and the ReLU that come before pooling. 100 px end as
-    3x3x1024.
+    Each dense block with the transition that halves it; the last ends with the norm and the ReLU
+    that come before pooling. 100 px end as 3x3x1024.
     """
-    # Imported here: torchvision takes a second, and most trunks do without.
-    from torchvision.models import densenet121 as whole
-
-    layers = whole(weights=None)
-    features = layers.features
-    stages = {
-        "conv1": sequence(
-            conv=features.conv0, norm=features.norm0, relu=features.relu0, pool=features.pool0
-        ),
-        "denseblock1": sequence(block=features.denseblock1, transition=features.transition1),
-        "denseblock2": sequence(block=features.denseblock2, transition=features.transition2),
-        "denseblock3": sequence(block=features.denseblock3, transition=features.transition3),
-        "denseblock4": sequence(
-            block=features.denseblock4, norm=features.norm5, relu=nn.ReLU(inplace=True)
-        ),
+    layers = _torchvisions("densenet121")
+    parts = layers.features
+    stages: dict[str, nn.Module] = {
+        "conv1": sequence(conv=parts.conv0, norm=parts.norm0, relu=parts.relu0, pool=parts.pool0)
     }
-    return ChainTrunk("densenet121", stages, layers.classifier.in_features)
+    for number in (1, 2, 3):
+        block, transition = parts[2 + 2 * number], parts[3 + 2 * number]
+        stages[f"denseblock{number}"] = sequence(block=block, transition=transition)
+    stages["denseblock4"] = sequence(
+        block=parts.denseblock4, norm=parts.norm5, relu=nn.ReLU(inplace=True)
+    )
+    return StageChain("densenet121", stages, layers.classifier.in_features)
 
 
-FIRST_LAYERS: Final = (0, 2, 4, 7, 14, 19)
+MOBILENET_FIRST_LAYERS: Final = (0, 2, 4, 7, 14, 19)
 """Where each stage begins in torchvision's `features`: at the layer that halves the size."""
 
 
-def mobilenet_v2() -> ChainTrunk:
-    """Rearrange torchvision's MobileNetV2, a stage for each size: 100 px end as 4x4x1280."""
-    # Imported here: torchvision takes a second, and most trunks do without.
-    from torchvision.models import mobilenet_v2 as whole
+def mobilenet_v2() -> StageChain:
+    """Rearrange torchvision's MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381, table 2).
 
-    layers = whole(weights=None)
+    A stage for each size: 100 px end as 4x4x1280.
+    """
+    layers = _torchvisions("mobilenet_v2")
     stages = {
         f"stage{number}": sequence(
             **{f"layer{place}": layers.features[place] for place in range(first, end)}
         )
-        for number, (first, end) in enumerate(pairwise(FIRST_LAYERS), start=1)
+        for number, (first, end) in enumerate(pairwise(MOBILENET_FIRST_LAYERS), start=1)
     }
-    return ChainTrunk("mobilenet_v2", stages, layers.last_channel)
+    return StageChain("mobilenet_v2", stages, layers.last_channel)
 
 
-BUILDERS: Final[dict[str, Callable[..., Trunk]]] = {
+BUILDERS: Final[dict[str, Callable[..., FeatureExtractor]]] = {
     "cnn": small_cnn,
     "vgg16": functools.partial(vgg, "vgg16"),
     "vgg19": functools.partial(vgg, "vgg19"),
@@ -198,22 +177,14 @@ BUILDERS: Final[dict[str, Callable[..., Trunk]]] = {
 """Of our own architectures; what is not here is timm's."""
 
 OPTIONS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
-    **{name: {} for name in ARCHITECTURES},
-    "squeezenet1_1": {"pooling": ("floor", "ceil")},
+    "squeezenet1_1": {"pooling": ("floor", "ceil")}
 }
-"""What weights may decide about a trunk's layout, by architecture, with the values allowed.
-An architecture that is not listed has none: `options_of`."""
+"""What weights may decide about a backbone, by architecture, with the values allowed."""
 
 NOT_TAKEN: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError,
+    RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 """What timm's models were seen to raise, or can, on pictures of a size that they do not take."""
 
 
@@ -222,28 +193,26 @@ def options_of(architecture: str) -> dict[str, tuple[str, ...]]:
     return OPTIONS.get(architecture, {})
 
 
-def build_trunk(architecture: str, **options: str) -> Trunk:
-    """Build a trunk with its library's own initialisation; every option of the architecture is due.
+def build_backbone(architecture: str, **options: str) -> FeatureExtractor:
+    """Build a backbone with its library's own initialisation, with every option it has.
 
     Raise ExperimentError for an unknown architecture, WeightsError for options it does not have.
     """
     known = options_of(architecture_named(architecture).name)
-    fits = options.keys() == known.keys() and all(options[key] in known[key] for key in known)
-    if not fits:
+    if options.keys() != known.keys() or any(options[key] not in known[key] for key in known):
         allowed = "; ".join(f"{key}: {' or '.join(values)}" for key, values in known.items())
         raise WeightsError(
-            f"options of the {architecture} trunk are {options}", allowed=allowed or "none"
+            f"options of the {architecture} backbone are {options}", allowed=allowed or "none"
         )
-    trunk = BUILDERS[architecture](**options) if architecture in BUILDERS else _timm(architecture)
-    trunk.options = dict(options)
-    return trunk
+    if architecture in BUILDERS:
+        backbone = BUILDERS[architecture](**options)
+    else:
+        # Imported here: timm takes two seconds, and most experiments do without.
+        from benchmark.models.timm_backbone import TimmModel
 
-
-def _timm(architecture: str) -> Trunk:
-    # Imported here: timm and torchvision take two seconds, and the quick suite does without.
-    from benchmark.models.backbone import TimmTrunk
-
-    return TimmTrunk(architecture)
+        backbone = TimmModel(architecture)
+    backbone.options = dict(options)
+    return backbone
 
 
 def feature_map_shape(
@@ -261,21 +230,18 @@ def _map_shape(
     architecture: str, options: tuple[tuple[str, str], ...], input_px: int
 ) -> tuple[int, int, int]:
     with torch.device("meta"), torch.no_grad():
-        trunk = build_trunk(architecture, **dict(options)).eval()
+        backbone = build_backbone(architecture, **dict(options)).eval()
         try:
-            n_maps, n_features, height, width = trunk(torch.empty(1, 3, input_px, input_px)).shape
+            faces = torch.empty(1, 3, input_px, input_px)
+            n_maps, n_features, height, width = backbone(faces).shape
+            if (n_maps, n_features) != (1, backbone.n_features):
+                message = f"it gives {n_features} features instead of {backbone.n_features}"
+                raise ValueError(message)
         except NOT_TAKEN as error:
-            raise _size_refused(architecture, input_px, str(error)) from error
-    if (n_maps, n_features) != (1, trunk.n_features):
-        reason = f"it gives {n_features} features instead of {trunk.n_features}"
-        raise _size_refused(architecture, input_px, reason)
+            raise ExperimentError(
+                f"{architecture} cannot take pictures of {input_px} x {input_px} pixels "
+                f"({' '.join(str(error).split()).rstrip('.')})",
+                allowed="a size that its stages and patches divide",
+                fix="Set backbone.input_px to another size; most of timm's models take 224",
+            ) from error
     return n_features, height, width
-
-
-def _size_refused(architecture: str, input_px: int, reason: str) -> ExperimentError:
-    return ExperimentError(
-        f"{architecture} cannot take pictures of {input_px} x {input_px} pixels "
-        f"({' '.join(reason.split()).rstrip('.')})",
-        allowed="a size that its stages and patches divide",
-        fix="Set backbone.input_px to another size; most of timm's models take 224",
-    )

@@ -1,13 +1,9 @@
-"""Heads for one task or three, and the initialisation of new layers.
+"""Heads for one task or three on the backbone's features, and the first values of new layers.
 
-The heads: what reads the trunk's features, one branch per task (notebooks, §3).
-
-Features come in as vectors, logits go out in float32; pooling and the loss are left to others.
-
-First values of trunks and heads, from the run's seed alone; the global generator is untouched.
-
-Each part draws from a stream of its own, named by the part: the race branch of a network for
-three tasks starts where the race branch of its single-task twin starts.
+Features come in as vectors, logits go out in float32; pooling and the loss are left to others. The
+heads are the study's (notebooks, §3). First values depend on the run's seed alone, and each part
+draws from a stream of its own, named by the part: the race branch of a network for three tasks
+starts where that of its single-task counterpart starts.
 """
 
 import contextlib
@@ -17,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from benchmark.experiment.definition import Head
+from benchmark.experiment.parts import Conditioning, Head
 from benchmark.tasks import TaskName, n_classes
 
 
@@ -31,14 +27,14 @@ def seeded(seed: int, part: str) -> Iterator[None]:
         yield
 
 
-def initialise_trunk(trunk: nn.Module, seed: int) -> None:
+def initialise_backbone(backbone: nn.Module, seed: int) -> None:
     """He et al. 2015 (arXiv 1502.01852, eq. 10): normal, variance 2 / fan-in; biases 0.
 
     For our own chains, which are convolutions and batch norm; the latter starts as the identity,
     which is torch's own start.
     """
     with seeded(seed, "trunk"):
-        for module in trunk.modules():
+        for module in backbone.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
                 if module.bias is not None:
@@ -86,7 +82,7 @@ class TaskBranch(nn.Module):
 
 
 class PlainHead(nn.Module):
-    """Separate branches that share nothing but the trunk; with one task, the single-task head."""
+    """Separate branches that share nothing but the backbone; of one task, the single-task head."""
 
     def __init__(self, definition: Head, n_features: int) -> None:
         super().__init__()
@@ -139,31 +135,24 @@ class StandardisedHead(nn.Module):
         return logits
 
 
-class Gate(nn.Module):
-    """Scale a gender embedding by one sigmoid scalar per face (notebooks, v4)."""
+class GenderWeighting(nn.Module):
+    """Scale a gender embedding: `gate` by one sigmoid scalar per face (notebooks, v4), `attention`
+    by a softmax over its features, which sums to 1 (v5).
 
-    def __init__(self, hidden_units: int) -> None:
-        super().__init__()
-        self.scores = TaskBranch(hidden_units, hidden_units, 1)
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        """Map (n, hidden_units) to (n, hidden_units)."""
-        return torch.sigmoid(self.scores(embedding)) * embedding
-
-
-class FeatureAttention(nn.Module):
-    """Weigh a gender embedding by a softmax over its features, which sums to 1 (notebooks, v5).
-
-    Not scaled up again: at the start the embedding is shrunk about hidden_units times, as there.
+    Attention is not scaled up again: at the start the embedding is shrunk about hidden_units times,
+    as there.
     """
 
-    def __init__(self, hidden_units: int) -> None:
+    def __init__(self, conditioning: Conditioning, hidden_units: int) -> None:
         super().__init__()
-        self.scores = TaskBranch(hidden_units, hidden_units, hidden_units)
+        self.is_gate = conditioning == "gate"
+        self.scores = TaskBranch(hidden_units, hidden_units, 1 if self.is_gate else hidden_units)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Map (n, hidden_units) to (n, hidden_units)."""
-        return torch.softmax(self.scores(embedding), dim=1) * embedding
+        scores = self.scores(embedding)
+        weights = torch.sigmoid(scores) if self.is_gate else torch.softmax(scores, dim=1)
+        return weights * embedding
 
 
 class GenderConditionedHead(nn.Module):
@@ -181,8 +170,10 @@ class GenderConditionedHead(nn.Module):
         self.gender = TaskBranch(n_features, width, n_classes("gender"))
         self.age_group = TaskBranch(n_features + width, width, n_classes("age_group"))
         self.race = TaskBranch(n_features + width, width, n_classes("race"))
-        self.gender_for_age_group = _conditioner(definition.conditioning, width)
-        self.gender_for_race = _conditioner(definition.conditioning, width)
+        self.gender_for_age_group, self.gender_for_race = (
+            nn.Identity() if self.gender_first else GenderWeighting(definition.conditioning, width)
+            for _ in range(2)
+        )
 
     def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
         """Map features (n, n_features) to logits (n, classes) per task."""
@@ -196,12 +187,6 @@ class GenderConditionedHead(nn.Module):
     def _join(self, features: Tensor, gender: Tensor) -> Tensor:
         parts = [gender, features] if self.gender_first else [features, gender]
         return torch.cat(parts, dim=1)
-
-
-def _conditioner(conditioning: str, width: int) -> nn.Module:
-    if conditioning == "gate":
-        return Gate(width)
-    return FeatureAttention(width) if conditioning == "attention" else nn.Identity()
 
 
 def build_head(definition: Head, n_features: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The network of an experiment: input scaling, trunk and head, frozen as deep as it says.
+"""The network of an experiment: input scaling, backbone and head, frozen as deep as it says.
 
 Training it, and moving it to a device, is for benchmark.training.
 """
@@ -6,7 +6,7 @@ Training it, and moving it to a device, is for benchmark.training.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.experiment.definition import Experiment
-from benchmark.models.backbone import ChainTrunk, ScatteredStage, Trunk
-from benchmark.models.chains import build_trunk, feature_map_shape
+from benchmark.models.backbone import FeatureExtractor, StageChain
+from benchmark.models.chains import build_backbone, feature_map_shape
 from benchmark.models.heads import (
     StandardisedHead,
     build_head,
+    initialise_backbone,
     initialise_head,
-    initialise_trunk,
     seeded,
 )
 from benchmark.models.preprocessing import InputScaling, Preprocessing, preprocessing_for
@@ -29,9 +29,12 @@ from benchmark.models.weight_manifest import untrained_start
 from benchmark.models.weights import LoadedWeights
 from benchmark.tasks import TaskName
 
+if TYPE_CHECKING:
+    from benchmark.models.timm_backbone import TimmStage
+
 SCHEMA: Final = 1
 FEATURES: Final = "features"
-"""The cut of a trunk that is frozen as a whole: between trunk and head."""
+"""The cut of a backbone that is frozen as a whole: between backbone and head."""
 
 
 class Network(nn.Module):
@@ -40,7 +43,7 @@ class Network(nn.Module):
     def __init__(
         self,
         scaling: InputScaling,
-        trunk: Trunk,
+        backbone: FeatureExtractor,
         head: nn.Module,
         *,
         trained_stages: tuple[str, ...],
@@ -48,7 +51,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.scaling = scaling
-        self.trunk = trunk
+        self.trunk = backbone
         self.head = head
         self.trained_stages = trained_stages
         """Names of the stages that are trained, shallow to deep."""
@@ -57,7 +60,12 @@ class Network(nn.Module):
             stage.requires_grad_(False)
         self.train()
 
-    def _frozen(self) -> list[nn.Module | ScatteredStage]:
+    @property
+    def backbone(self) -> FeatureExtractor:
+        """The feature extractor; its tensors are called `trunk.…` in saved files."""
+        return self.trunk
+
+    def _frozen(self) -> list[nn.Module | TimmStage]:
         stages = self.trunk.stages
         return [stages[name] for name in stages if name not in self.trained_stages]
 
@@ -73,42 +81,39 @@ class Network(nn.Module):
 
     @property
     def cut(self) -> str | None:
-        """Where the frozen part ends: `features` where the whole trunk is frozen, the first trained
-        stage where a chain is frozen up to it, None where nothing is or the trunk cannot be cut."""
+        """Where the frozen part ends: `features` where the whole backbone is frozen, the first
+        trained stage where a chain is frozen up to it, None where nothing is or it has no cut."""
         if not self.trained_stages:
             return FEATURES
-        is_chain = isinstance(self.trunk, ChainTrunk)
+        is_chain = isinstance(self.trunk, StageChain)
         return self.trained_stages[0] if is_chain and self._frozen() else None
 
     def prefix(self, images: Tensor) -> Tensor:
         """Map images as `forward` takes them to what is handed over at the cut, without gradients.
 
         At `features`: what the head reads, (n, n_features) float32, or the flattened last map in
-        the trunk's own precision. Else the feature map that the first trained stage is given.
+        the backbone's own precision. Else the feature map that the first trained stage is given.
         """
         with torch.no_grad():
             scaled = self.scaling(images)
-            if self.cut == FEATURES:
-                feature_map = self.trunk(scaled)
-                return feature_map.flatten(1) if self.flattened else pooled(feature_map)
-            assert isinstance(self.trunk, ChainTrunk)
-            return self.trunk.before(self.trained_stages[0], scaled)
+            if self.cut != FEATURES:
+                return cast(Tensor, self.trunk(scaled, end=-len(self.trained_stages)))
+            feature_map = self.trunk(scaled)
+            return feature_map.flatten(1) if self.flattened else pooled(feature_map)
 
     def suffix(self, activations: Tensor) -> dict[TaskName, Tensor]:
         """Map what `prefix` gave to float32 logits per task: together they are `forward`."""
         if self.cut != FEATURES:
-            assert isinstance(self.trunk, ChainTrunk)
-            return self.classify(self.trunk.onwards(self.trained_stages[0], activations))
+            return self.classify(self.trunk(activations, first=-len(self.trained_stages)))
         with torch.autocast(activations.device.type, enabled=False):
-            logits: dict[TaskName, Tensor] = self.head(activations.float())
-            return logits
+            return cast(dict[TaskName, Tensor], self.head(activations.float()))
 
     def forward(self, images: Tensor) -> dict[TaskName, Tensor]:
         """Map images (n, 3, h, w), RGB 0..255, uint8 or float, to float32 logits (n, classes)."""
         return self.classify(self.trunk(self.scaling(images)))
 
     def classify(self, feature_map: Tensor) -> dict[TaskName, Tensor]:
-        """Map the trunk's output (n, n_features, h', w') to float32 logits (n, classes) per task.
+        """Map the last feature map (n, n_features, h', w') to float32 logits (n, classes) per task.
 
         Autocast is off from here on: the head costs next to nothing, and rounds nothing.
         """
@@ -119,11 +124,10 @@ class Network(nn.Module):
 
     def _read(self, feature_map: Tensor) -> dict[TaskName, Tensor]:
         features = feature_map.float().flatten(1) if self.flattened else pooled(feature_map)
-        logits: dict[TaskName, Tensor] = self.head(features)
-        return logits
+        return cast(dict[TaskName, Tensor], self.head(features))
 
     def features(self, images: Tensor) -> Tensor:
-        """Map images as `forward` takes them to the trunk's pooled output (n, n_features)."""
+        """Map images as `forward` takes them to the backbone's pooled output (n, n_features)."""
         return pooled(self.trunk(self.scaling(images)))
 
     def parameter_counts(self) -> tuple[int, int]:
@@ -167,15 +171,26 @@ def build_network(experiment: Experiment, weights: LoadedWeights | None, seed: i
     Raise WeightsMissing where the experiment starts from weights and none are given, WeightsError
     where they are another's.
     """
-    _check_weights(experiment, weights)
     backbone = experiment.backbone
+    wanted = f"{backbone.architecture} with {backbone.weights!r} weights"
     fed, options = untrained_start(backbone.architecture)
     if weights is not None:
+        if (weights.architecture, weights.source) != (backbone.architecture, backbone.weights):
+            raise WeightsError(
+                f"{experiment.name!r} was given {weights.architecture} with {weights.source!r} "
+                "weights",
+                allowed=wanted,
+            )
         fed, options = weights.preprocessing, weights.options
+    elif backbone.weights != "none":
+        raise WeightsMissing(
+            f"{experiment.name!r} starts from {wanted}, and none were given",
+            fix=f"facebench weights list says where the {backbone.weights!r} weights are",
+        )
     preprocessing = preprocessing_for(fed, experiment.protocol.input_scaling)
     network = _assembled(experiment, preprocessing, options, seed)
     if weights is not None:
-        network.trunk.load_state_dict(weights.tensors)
+        network.backbone.load_state_dict(weights.tensors)
     return network
 
 
@@ -205,43 +220,28 @@ def rebuild_network(
     return network
 
 
-def _check_weights(experiment: Experiment, weights: LoadedWeights | None) -> None:
-    backbone = experiment.backbone
-    wanted = f"{backbone.architecture} with {backbone.weights!r} weights"
-    if weights is None and backbone.weights != "none":
-        raise WeightsMissing(
-            f"{experiment.name!r} starts from {wanted}, and none were given",
-            fix=f"facebench weights list says where the {backbone.weights!r} weights are",
-        )
-    found = weights and (weights.architecture, weights.source)
-    if found and found != (backbone.architecture, backbone.weights):
-        raise WeightsError(
-            f"{experiment.name!r} was given {found[0]} with {found[1]!r} weights", allowed=wanted
-        )
-
-
 def _assembled(
     experiment: Experiment, preprocessing: Preprocessing, options: Mapping[str, str], seed: int
 ) -> Network:
-    backbone, definition = experiment.backbone, experiment.head
-    flattened = definition.features == "flattened"
-    n_features, height, width = feature_map_shape(backbone.architecture, options, backbone.input_px)
+    definition, input_px = experiment.backbone, experiment.backbone.input_px
+    flattened = experiment.head.features == "flattened"
+    n_features, height, width = feature_map_shape(definition.architecture, options, input_px)
     # seeded: constructors draw values too, which must neither disturb the caller nor, but for those
-    # of a trunk that starts from them, show.
+    # of a backbone that starts from them, show.
     with seeded(seed, "trunk"):
-        trunk = build_trunk(backbone.architecture, **options)
-    if not trunk.draws_first_values:
-        initialise_trunk(trunk, seed)
+        backbone = build_backbone(definition.architecture, **options)
+    if not backbone.draws_first_values:
+        initialise_backbone(backbone, seed)
     n_inputs = n_features * (height * width if flattened else 1)
     with seeded(seed, "construction"):
-        head = build_head(definition, n_inputs)
+        head = build_head(experiment.head, n_inputs)
     initialise_head(head, experiment.recipe.head_initialisation, seed)
     if experiment.recipe.standardise_features:
         head = StandardisedHead(head, n_inputs)
     return Network(
-        InputScaling(preprocessing, backbone.input_px),
-        trunk,
+        InputScaling(preprocessing, input_px),
+        backbone,
         head,
-        trained_stages=backbone.trained_stages,
+        trained_stages=definition.trained_stages,
         flattened=flattened,
     )

@@ -6,11 +6,9 @@ is here. Which demands belong to which weights is written in benchmark.models.we
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, cast
 
 import torch
@@ -35,49 +33,34 @@ class Preprocessing:
     """Divided by after that; in the order of `channels`."""
 
     def __post_init__(self) -> None:
-        numbers = (self.scale, *self.mean, *self.std)
         sound = (
             self.channels in ("RGB", "BGR")
             and len(self.mean) == len(self.std) == 3
-            and all(math.isfinite(number) for number in numbers)
+            and all(map(math.isfinite, (self.scale, *self.mean, *self.std)))
             and self.scale > 0
             and min(self.std) > 0
         )
         if not sound:
             raise WeightsError(
-                f"preprocessing is {dataclasses.asdict(self)}",
+                f"preprocessing is {asdict(self)}",
                 allowed="RGB or BGR, a scale above 0, three finite means, three std above 0",
             )
 
     def swapped(self) -> Preprocessing:
         """Exchange red and blue; each colour keeps its own mean and std."""
-        first, second, third = self.mean
-        return Preprocessing(
-            channels="BGR" if self.channels == "RGB" else "RGB",
-            scale=self.scale,
-            mean=(third, second, first),
-            std=(self.std[2], self.std[1], self.std[0]),
-        )
+        channels: Channels = "BGR" if self.channels == "RGB" else "RGB"
+        return Preprocessing(channels, self.scale, self.mean[::-1], self.std[::-1])
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain JSON-able values; `from_dict` reads them back."""
-        return {
-            "channels": self.channels,
-            "scale": self.scale,
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """Read what `as_dict` wrote; raise WeightsError for anything else."""
         try:
-            return cls(
-                channels=values["channels"],
-                scale=float(values["scale"]),
-                mean=_triple(values["mean"]),
-                std=_triple(values["std"]),
-            )
+            mean, std = (cast(Triple, tuple(map(float, values[name]))) for name in ("mean", "std"))
+            return cls(values["channels"], float(values["scale"]), mean, std)
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"preprocessing {dict(values)!r} cannot be read ({error})",
@@ -86,15 +69,10 @@ class Preprocessing:
 
     def sentence(self) -> str:
         """Say it as a person would: order, range, mean, deviation."""
-        low = [(0 - mean) / std for mean, std in zip(self.mean, self.std, strict=True)]
-        high = [
-            (255 * self.scale - mean) / std for mean, std in zip(self.mean, self.std, strict=True)
-        ]
-        return f"{self.channels}, {min(low):.4g} to {max(high):.4g}"
-
-
-def _triple(values: Any) -> Triple:
-    return cast(Triple, tuple(float(value) for value in values))
+        pairs = [*zip(self.mean, self.std, strict=True)]
+        low = min((0 - mean) / std for mean, std in pairs)
+        high = max((255 * self.scale - mean) / std for mean, std in pairs)
+        return f"{self.channels}, {low:.4g} to {high:.4g}"
 
 
 IMAGENET: Final = Preprocessing("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -117,15 +95,13 @@ CENTRED: Final = Preprocessing("RGB", 1 / 127.5, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0
 """Ours for networks that start from nothing: -1 to 1, fixed, so that no face set's own mean
 enters the network."""
 
-PRESETS: Final[Mapping[str, Preprocessing]] = MappingProxyType(
-    {
-        "imagenet": IMAGENET,
-        "caffe": KERAS_CAFFE,
-        "vggface": VGGFACE,
-        "unit": UNIT,
-        "centred": CENTRED,
-    }
-)
+PRESETS: Final = {
+    "imagenet": IMAGENET,
+    "caffe": KERAS_CAFFE,
+    "vggface": VGGFACE,
+    "unit": UNIT,
+    "centred": CENTRED,
+}
 """By the names under which a person asks for them."""
 
 UNIT_MINUS_MEAN: Final = Preprocessing(
@@ -146,7 +122,7 @@ def preprocessing_for(demanded: Preprocessing, input_scaling: str) -> Preprocess
 
 
 class InputScaling(nn.Module):
-    """Map RGB pictures of 0..255 to what the weights demand, at the size the trunk wants.
+    """Map RGB pictures of 0..255 to what the weights demand, at the size the backbone takes.
 
     The constants are not part of the state dict: a network is described by `Network.describe`,
     and a state dict of another preprocessing must not change this one silently. They are as wide as

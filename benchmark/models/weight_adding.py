@@ -19,15 +19,15 @@ from torch import Tensor
 
 from benchmark.errors import WeightsError
 from benchmark.files import sha256_of
-from benchmark.models.chains import build_trunk, options_of
+from benchmark.models.chains import build_backbone, options_of
 from benchmark.models.preprocessing import PRESETS, Channels, Preprocessing
 from benchmark.models.weight_formats import (
     OURS,
     Converted,
     Layout,
+    backbone_tensors,
     convert,
     tensor_digest,
-    trunk_tensors,
 )
 from benchmark.models.weight_manifest import FILES, PublishedFile, stored_path
 from benchmark.models.weight_readers import header_of, read_json
@@ -367,7 +367,7 @@ def _keep(
             )
         if here.published or not new.published:
             return replace(here, notes=new.notes)
-    build_trunk(new.architecture, **new.options).load_state_dict(tensors)
+    build_backbone(new.architecture, **new.options).load_state_dict(tensors)
     write_stored(new, tensors)
     return replace(read_stored(new.path)[0], notes=new.notes)
 
@@ -384,7 +384,7 @@ def check_order(
     `source` is the file that `tensors` come from. What a person declared for weights of their own
     proves nothing, so those are left out.
     """
-    name = first_kernel_name(trunk_tensors(architecture))
+    name = first_kernel_name(backbone_tensors(architecture))
     for path in sorted(weights_dir.glob(f"{architecture}-*.safetensors")):
         try:
             known = describe_stored(path)

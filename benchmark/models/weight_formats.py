@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmark.architectures import ARCHITECTURES, FROM_TIMM, architecture_named
 from benchmark.errors import WeightsError
 from benchmark.files import canonical_json
-from benchmark.models.chains import VGG_CONVOLUTIONS, build_trunk, options_of
+from benchmark.models.chains import VGG_CONVOLUTIONS, build_backbone, options_of
 from benchmark.models.weight_manifest import NO_OPTIONS, TensorDigest
 from benchmark.models.weight_readers import FETCH_AGAIN, FileTensors, read_weight_file
 
@@ -52,7 +52,7 @@ class Layout:
     @functools.cached_property
     def names(self) -> dict[str, str]:
         """Tensor of our backbone → tensor of the file."""
-        return {name: _renamed(name, self.rules) for name in trunk_tensors(self.architecture)}
+        return {name: _renamed(name, self.rules) for name in backbone_tensors(self.architecture)}
 
     def respelled(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Give the file's tensors under the names that this layout knows."""
@@ -78,14 +78,14 @@ def _renamed(name: str, rules: Rules) -> str:
 
 
 @functools.cache
-def trunk_tensors(architecture: str) -> dict[str, Tensor]:
+def backbone_tensors(architecture: str) -> dict[str, Tensor]:
     """Give the state of an architecture's backbone on the meta device: names, shapes, types.
 
     No option changes a shape.
     """
     options = {name: values[0] for name, values in options_of(architecture).items()}
     with torch.device("meta"):
-        return build_trunk(architecture, **options).state_dict()
+        return build_backbone(architecture, **options).state_dict()
 
 
 _KERAS: Final[Rules] = ((r"\.weight$", ":kernel"), (r"\.bias$", ":bias"))
@@ -327,7 +327,7 @@ def _notes(file: FileTensors, layout: Layout, named: Unprefixed) -> Iterator[str
 
 def fitted(layout: Layout, found: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Turn a file's tensors into those of our backbone; raise WeightsError unless they fit."""
-    here, wanted = layout.respelled(found), trunk_tensors(layout.architecture)
+    here, wanted = layout.respelled(found), backbone_tensors(layout.architecture)
     others = here.keys() - set(layout.names.values())
     tensors = {ours: here[theirs] for ours, theirs in layout.names.items() if theirs in here}
     for name in layout.names:
@@ -359,7 +359,7 @@ def check_fits(
     `theirs` gives the names under which a person finds them in the file, `unexpected` those of the
     file's tensors that have no place in the backbone.
     """
-    wanted = trunk_tensors(architecture)
+    wanted = backbone_tensors(architecture)
     names = theirs or {name: name for name in wanted}
     misfits = [
         misfit

@@ -25,7 +25,7 @@ from benchmark.reporting.leaderboards import Places, leaderboards, runs_at_hand
 from benchmark.tasks import CLASS_NAMES, TASKS, TaskName, n_classes
 
 if TYPE_CHECKING:
-    from benchmark.inference.load import Trained
+    from benchmark.inference.load import TrainedNetwork
 
 PathLike = Path | str
 
@@ -169,7 +169,7 @@ class FinishedRun:
         columns = pd.Index(names, name=f"predicted {task}")
         return pd.DataFrame(whole.to_numpy(), index=rows, columns=columns)
 
-    def network(self) -> "Trained":
+    def network(self) -> "TrainedNetwork":
         """Load the trained network; raise WeightsError where its weights were not kept."""
         from benchmark.inference.load import load_trained
 

@@ -89,31 +89,38 @@ def test_faces_are_cropped_and_drawn_where_it_is_asked_for(
     assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["a.jpg"]
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ((), "neither --run nor --checkpoint"),
-        ((*RUN, "--checkpoint", "x"), "both --run and --checkpoint"),
-        (("--run", "ffffffff"), "no run is meant by 'ffffffff'"),
-        (("--checkpoint", "nowhere"), "the checkpoint nowhere does not exist"),
-        ((*RUN, "--faces-px", 64), "trained on faces of 32 pixels, not 64"),
-        ((*RUN, "--csv", "--json"), "both want the standard output"),
-        ((*RUN, "--crop", "--detector", "none"), "there is no detector 'none'"),
-        ((*RUN, "--crop", "--margin", 7), "margin is 7"),
-        ((*RUN, "--device", "tpu"), "unknown device 'tpu'"),
-    ],
+REFUSED: tuple[tuple[str, tuple[object, ...]], ...] = (
+    ("neither --run nor --checkpoint", ()),
+    ("both --run and --checkpoint", (*RUN, "--checkpoint", "x")),
+    ("no run is meant by 'ffffffff'", ("--run", "ffffffff")),
+    ("the checkpoint nowhere does not exist", ("--checkpoint", "nowhere")),
+    ("trained on faces of 32 pixels, not 64", (*RUN, "--faces-px", 64)),
+    ("both want the standard output", (*RUN, "--csv", "--json")),
+    ("there is no detector 'none'", (*RUN, "--crop", "--detector", "none")),
+    ("margin is 7", (*RUN, "--crop", "--margin", 7)),
+    ("unknown device 'tpu'", (*RUN, "--device", "tpu")),
 )
+
+
 def test_what_cannot_be_meant_is_a_usage_error(
-    faces: Path, trained_runs_dir: Path, options: tuple[object, ...], told: str
+    faces: Path, trained_runs_dir: Path, tmp_path: Path
 ) -> None:
-    code, stdout, stderr = facebench("predict", faces, *options, "--runs-dir", trained_runs_dir)
-    assert code == 2
-    assert told in stdout + stderr
-
-
-def test_a_folder_without_pictures_is_a_usage_error(trained_runs_dir: Path, tmp_path: Path) -> None:
-    code, _, stderr = facebench("predict", tmp_path, *RUN, "--runs-dir", trained_runs_dir)
+    where = ("--runs-dir", trained_runs_dir)
+    for said, options in REFUSED:
+        code, stdout, stderr = facebench("predict", faces, *options, *where)
+        assert code == 2, options
+        assert said in stdout + stderr, options
+    (tmp_path / "none").mkdir()
+    code, _, stderr = facebench("predict", tmp_path / "none", *RUN, *where)
     assert (code, "holds no pictures" in stderr) == (2, True)
+
+
+def test_pictures_are_drawn_over_no_other_file(faces: Path, trained_runs_dir: Path) -> None:
+    before = (faces / "0.png").rename(faces / "0.jpg").read_bytes()
+    options = (*RUN, "--runs-dir", trained_runs_dir, "--draw", faces, "--json")
+    _, stdout, _ = facebench("predict", faces / "0.jpg", faces / "1.png", *options)
+    assert [Path(it).name for it in json.loads(stdout)["data"]["drawn"]] == ["0 (2).jpg", "1.jpg"]
+    assert (faces / "0.jpg").read_bytes() == before
 
 
 def test_export_writes_a_file_and_shows_how_it_compared(

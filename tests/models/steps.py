@@ -1,4 +1,4 @@
-"""One training step as the trainer takes it, and what it did to the stages of a trunk."""
+"""One training step as the trainer takes it, and what it did to the stages of a backbone."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmark.experiment.definition import Experiment, Recipe
-from benchmark.models.backbone import Trunk
+from benchmark.models.backbone import FeatureExtractor
 from benchmark.models.network import Network
 from benchmark.training.device import Device
 from benchmark.training.losses import clip_gradients, weighted_cross_entropy
@@ -28,7 +28,7 @@ def with_depth(network: Network, experiment: Experiment) -> Network:
     network.zero_grad()
     return Network(
         network.scaling,
-        network.trunk,
+        network.backbone,
         network.head,
         trained_stages=experiment.backbone.trained_stages,
         flattened=network.flattened,
@@ -57,37 +57,37 @@ def train_a_step(network: Network, images: Tensor, recipe: Recipe = RECIPE) -> N
     state.optimiser.step()
 
 
-def stages_that_require_gradients(trunk: Trunk) -> set[str]:
+def stages_that_require_gradients(backbone: FeatureExtractor) -> set[str]:
     """Name the stages whose parameters are trained; a stage must train all of them or none."""
     found = set()
-    for name in trunk.stages:
-        flags = {parameter.requires_grad for parameter in trunk.stages[name].parameters()}
+    for name in backbone.stages:
+        flags = {parameter.requires_grad for parameter in backbone.stages[name].parameters()}
         assert len(flags) < 2, f"{name} is trained in part"
         found |= {name} if True in flags else set()
     return found
 
 
-def with_gradients(trunk: Trunk) -> set[str]:
+def with_gradients(backbone: FeatureExtractor) -> set[str]:
     """Name the stages in which every parameter has a gradient; a stage must have all or none."""
     found = set()
-    for name in trunk.stages:
-        has_one = [parameter.grad is not None for parameter in trunk.stages[name].parameters()]
+    for name in backbone.stages:
+        has_one = [parameter.grad is not None for parameter in backbone.stages[name].parameters()]
         assert all(has_one) or not any(has_one), f"{name}: {sum(has_one)} of {len(has_one)}"
         found |= {name} if any(has_one) else set()
     return found
 
 
-def snapshot(trunk: Trunk) -> dict[str, dict[str, Tensor]]:
+def snapshot(backbone: FeatureExtractor) -> dict[str, dict[str, Tensor]]:
     """Copy every stage's parameters and running statistics."""
     return {
-        name: {key: value.clone() for key, value in trunk.stages[name].state_dict().items()}
-        for name in trunk.stages
+        name: {key: value.clone() for key, value in backbone.stages[name].state_dict().items()}
+        for name in backbone.stages
     }
 
 
-def changed_stages(trunk: Trunk, before: dict[str, dict[str, Tensor]]) -> set[str]:
+def changed_stages(backbone: FeatureExtractor, before: dict[str, dict[str, Tensor]]) -> set[str]:
     """Name the stages of which a parameter or a running statistic differs in any bit."""
-    here = {name: trunk.stages[name].state_dict() for name in trunk.stages}
+    here = {name: backbone.stages[name].state_dict() for name in backbone.stages}
     return {
         name
         for name, values in before.items()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.models import mobilenet_v2, squeezenet1_0, squeezenet1_1
 
 from benchmark.errors import WeightsError
-from benchmark.models.chains import build_trunk
+from benchmark.models.chains import build_backbone
 from benchmark.models.weight_formats import convert
 from benchmark.models.weight_readers import read_weight_file
 from tests.conftest import shared_file
@@ -25,7 +25,7 @@ REAL_H5 = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 def by_our_trunk(path: Path, picture: np.ndarray, pooling: str) -> Tensor:  # type: ignore[type-arg]
     _, tensors, _ = convert(path)
-    trunk = build_trunk("squeezenet1_1", pooling=pooling).eval()
+    trunk = build_backbone("squeezenet1_1", pooling=pooling).eval()
     trunk.load_state_dict(tensors)
     with torch.inference_mode():
         return trunk(torch.from_numpy(picture).float().permute(2, 0, 1)[None])[0].permute(1, 2, 0)

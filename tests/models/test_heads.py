@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.experiment.parts import Conditioning, Head
-from benchmark.models.heads import FeatureAttention, Gate, build_head, initialise_head
+from benchmark.models.heads import GenderWeighting, build_head, initialise_head
 from benchmark.tasks import TASKS, TaskName
 
 
@@ -20,16 +20,12 @@ def test_logits_come_per_task_in_the_order_of_tasks(conditioning: Conditioning) 
     assert [tuple(values.shape) for values in logits.values()] == [(3, 5), (3, 2), (3, 5)]
 
 
-def test_a_gate_is_one_sigmoid_scalar_per_face() -> None:
-    gate, embedding = Gate(4), torch.rand(3, 4) + 0.1
-    factors = gate(embedding) / embedding
+def test_a_gate_is_one_sigmoid_scalar_per_face_and_attention_sums_to_one() -> None:
+    embedding = torch.rand(3, 4) + 0.1
+    factors = GenderWeighting("gate", 4)(embedding) / embedding
     assert torch.allclose(factors, factors[:, :1].expand(3, 4))
     assert bool(((factors > 0) & (factors < 1)).all())
-
-
-def test_attention_sums_to_one_over_the_features() -> None:
-    attention, embedding = FeatureAttention(4), torch.rand(3, 4) + 0.1
-    weights = attention(embedding) / embedding
+    weights = GenderWeighting("attention", 4)(embedding) / embedding
     assert weights.sum(1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
 
 
@@ -75,7 +71,7 @@ def test_torch_initialisation_draws_biases_too() -> None:
     assert 0 < hidden.bias.abs().max().item() <= 512**-0.5
 
 
-def test_a_branch_starts_alike_in_the_twin_and_with_every_conditioning() -> None:
+def test_a_branch_starts_alike_in_its_counterpart_and_with_every_conditioning() -> None:
     starts = []
     for module in (head(), head(tasks=("gender",)), head("gate"), head("attention")):
         initialise_head(module, "glorot", seed=7)

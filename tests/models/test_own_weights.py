@@ -11,7 +11,7 @@ from torchvision.models import squeezenet1_1
 
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.files import sha256_of
-from benchmark.models.chains import build_trunk
+from benchmark.models.chains import build_backbone
 from benchmark.models.preprocessing import CAFFE, IMAGENET, KERAS_CAFFE, UNIT
 from benchmark.models.weight_adding import Declaration, add_file, add_own
 from benchmark.models.weight_manifest import files_for
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def cnn_file(path: Path) -> Path:
-    torch.save(build_trunk("cnn").state_dict(), path)
+    torch.save(build_backbone("cnn").state_dict(), path)
     return path
 
 
@@ -50,7 +50,7 @@ def test_a_file_in_a_publishers_layout_is_kept_under_its_label(h5: Path, store: 
     # Keras pools with floor, whoever trained the file.
     assert (loaded.source, loaded.preprocessing) == ("local:mine", UNIT)
     assert dict(loaded.options) == {"pooling": "floor"}
-    build_trunk("squeezenet1_1", **loaded.options).load_state_dict(loaded.tensors)
+    build_backbone("squeezenet1_1", **loaded.options).load_state_dict(loaded.tensors)
     with pytest.raises(WeightsError, match="no known layout.*vgg16"):
         add_own(h5, store, dataclasses.replace(MINE, architecture="vgg16"))
 
@@ -109,7 +109,7 @@ def test_a_first_layer_that_is_known_in_the_other_order_is_refused(
 
 
 def test_a_bare_squeezenet_does_not_say_how_it_pools(tmp_path: Path, store: Path) -> None:
-    torch.save(build_trunk("squeezenet1_1", pooling="ceil").state_dict(), tmp_path / "any.pth")
+    torch.save(build_backbone("squeezenet1_1", pooling="ceil").state_dict(), tmp_path / "any.pth")
     with pytest.raises(WeightsError, match="does not say its pooling"):
         add_own(tmp_path / "any.pth", store, MINE)
     torch.save(squeezenet1_1().state_dict(), tmp_path / "theirs.pth")

@@ -1,4 +1,4 @@
-"""Pictures reach the trunk as its weights demand; every number here is worked by hand."""
+"""Pictures reach the backbone as its weights demand; every number here is worked by hand."""
 
 import pytest
 import torch

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from benchmark.models import chains
-from benchmark.models.chains import build_trunk
+from benchmark.models.chains import build_backbone
 from benchmark.models.preprocessing import InputScaling
-from benchmark.models.weight_formats import convert, trunk_tensors
+from benchmark.models.weight_formats import backbone_tensors, convert
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
 from tests.models import keras_vgg
 
@@ -41,7 +41,7 @@ def by_our_trunk(path: Path, known: PublishedFile, picture: npt.NDArray[np.uint8
     """Feed one RGB picture (h, w, 3) as the manifest says: (n_features, h', w')."""
     layout, tensors, _ = convert(path)
     assert (layout.architecture, layout.name) == (known.architecture, known.layout)
-    trunk = build_trunk(known.architecture, **known.options).eval()
+    trunk = build_backbone(known.architecture, **known.options).eval()
     trunk.load_state_dict(tensors)
     scaling = InputScaling(known.preprocessing, picture.shape[0])
     with torch.inference_mode():
@@ -58,9 +58,9 @@ def assert_close(ours: Tensor, wanted: Any) -> None:
 def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Build VGGs as narrow as the files that are written here."""
     monkeypatch.setattr(chains, "VGG_WIDTHS", keras_vgg.WIDTHS)
-    trunk_tensors.cache_clear()
+    backbone_tensors.cache_clear()
     yield
-    trunk_tensors.cache_clear()
+    backbone_tensors.cache_clear()
 
 
 @pytest.mark.usefixtures("narrow")
@@ -187,7 +187,7 @@ def test_any_other_model_of_timm_is_converted_once_it_is_named(tmp_path: Path) -
     save_file(model.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
     layout, tensors, _ = convert(tmp_path / "model.safetensors", "test_vit")
     assert (layout.architecture, layout.name) == ("test_vit", "timm")
-    trunk = build_trunk("test_vit").eval()
+    trunk = build_backbone("test_vit").eval()
     trunk.load_state_dict(tensors)
     images = torch.randn(1, 3, 160, 160)
     with torch.inference_mode():

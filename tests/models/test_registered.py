@@ -34,8 +34,8 @@ def test_every_registered_network_trains_its_declared_stages_and_answers_its_tas
         assert {task: tuple(values.shape) for task, values in logits.items()} == {
             task: (2, n_classes(task)) for task in experiment.head.tasks
         }, name
-        assert stages_that_require_gradients(network.trunk) == set(backbone.trained_stages), name
+        assert stages_that_require_gradients(network.backbone) == set(backbone.trained_stages), name
         assert all(parameter.requires_grad for parameter in network.head.parameters()), name
         _, options = untrained_start(backbone.architecture)
         shape = feature_map_shape(backbone.architecture, options, backbone.input_px)
-        assert shape[0] == network.trunk.n_features, name
+        assert shape[0] == network.backbone.n_features, name

@@ -7,7 +7,7 @@ from timm.models import get_pretrained_cfg
 
 from benchmark import timm_models
 from benchmark.architectures import ARCHITECTURES, FROM_TIMM
-from benchmark.models.chains import build_trunk
+from benchmark.models.chains import build_backbone
 from benchmark.models.preprocessing import CENTRED, IMAGENET
 from benchmark.models.weight_formats import layouts_of
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, untrained_start
@@ -33,7 +33,7 @@ def test_every_entry_of_the_manifest_fits_its_backbone() -> None:
     assert len(set(names)) == len(names)
     for file in FILES:
         with torch.device("meta"):
-            build_trunk(file.architecture, **file.options)
+            build_backbone(file.architecture, **file.options)
         (layout,) = [known for known in layouts_of(file.architecture) if known.name == file.layout]
         assert dict(layout.options) == dict(file.options), file.file_name
         assert len(file.sha256 or "8 digits") in (8, 64), file.file_name
@@ -64,13 +64,14 @@ def test_timms_files_are_as_timm_says() -> None:
     # What is written down of timm is what would be asked of it.
     for architecture in FROM_TIMM:
         (known,) = files_for(architecture.name, "imagenet")
-        tag = timm_models.imagenet_tag(architecture.name)
-        assert known.file_name == f"{architecture.name}.{tag}.safetensors"
+        asked = timm_models.pretrained(architecture.name)
+        assert asked is not None
+        assert known.file_name == f"{architecture.name}.{asked.tag}.safetensors"
 
 
 def test_any_other_model_of_timm_has_the_source_that_timm_knows() -> None:
     (file,) = files_for("resnet18", "imagenet")
-    assert f"resnet18.{timm_models.imagenet_tag('resnet18')}" in timm.list_pretrained("resnet18*")
+    assert file.file_name.removesuffix(".safetensors") in timm.list_pretrained("resnet18*")
     assert file.url.startswith("https://huggingface.co/timm/resnet18.")
     assert (file.preprocessing, file.sha256) == (IMAGENET, None)
     assert files_for("vit_small_patch14_dinov2", "imagenet") == ()
@@ -81,4 +82,4 @@ def test_what_starts_from_nothing_is_fed_from_minus_one_to_one() -> None:
         preprocessing, options = untrained_start(name)
         assert preprocessing == CENTRED, name
         with torch.device("meta"):
-            build_trunk(name, **options)
+            build_backbone(name, **options)

@@ -124,7 +124,7 @@ def test_keras_counts_running_statistics_as_parameters(
 ) -> None:
     network = network_of(architecture, "all", MTL)
     running = [
-        value.numel() for name, value in network.trunk.named_buffers() if ".running_" in name
+        value.numel() for name, value in network.backbone.named_buffers() if ".running_" in name
     ]
     assert sum(running) == n_statistics
     assert network.parameter_counts()[0] + n_statistics == keras

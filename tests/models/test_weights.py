@@ -16,10 +16,10 @@ from torchvision.models import squeezenet1_1
 
 from benchmark.errors import ExperimentError, WeightsError, WeightsMissing
 from benchmark.files import sha256_of
-from benchmark.models.chains import build_trunk
+from benchmark.models.chains import build_backbone
 from benchmark.models.preprocessing import CAFFE
 from benchmark.models.weight_adding import add_file, first_kernel_name, told_order
-from benchmark.models.weight_formats import trunk_tensors
+from benchmark.models.weight_formats import backbone_tensors
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
 from benchmark.models.weight_store import (
     check_trusted,
@@ -74,7 +74,7 @@ def test_an_added_file_is_found_loaded_and_says_where_it_came_from(h5: Path, sto
     found = resolve(*SOURCE, store, offline=True)
     assert (found, found.origin, found.published) == (added, KERAS.file_name, True)
     loaded = load(found)
-    build_trunk("squeezenet1_1", **loaded.options).load_state_dict(loaded.tensors)
+    build_backbone("squeezenet1_1", **loaded.options).load_state_dict(loaded.tensors)
     assert loaded.preprocessing == KERAS.preprocessing
     assert found.sha256 == content_sha256(loaded.tensors, loaded.preprocessing, loaded.options)
     with safe_open(added.path, framework="pt") as file:
@@ -318,7 +318,7 @@ def test_a_first_layer_is_told_in_either_order_and_another_one_tells_nothing() -
 
 def test_the_kernel_that_reads_the_picture_is_found() -> None:
     for architecture in ("vgg16", "resnet50", "densenet121", "efficientnet_b0"):
-        tensors = trunk_tensors(architecture)
+        tensors = backbone_tensors(architecture)
         first = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
         assert first_kernel_name(tensors) == first, architecture
 

@@ -46,30 +46,20 @@ def test_temperatures_at_an_end_are_none(runs_dir: Path, record: RunRecord) -> N
     assert "race" not in temperatures
 
 
-def test_a_run_that_is_not_there_is_told(runs_dir: Path) -> None:
+def test_a_run_that_cannot_be_used_is_said_to_be_so(runs_dir: Path, record: RunRecord) -> None:
     for name in ("ffffffff", "mtl-vgg16-imagenet-full", "../..", "abc", "*"):
         with pytest.raises(RunError, match="no run is meant by"):
             network_of_run(name, runs_dir)
-
-
-def test_of_two_finished_runs_one_has_to_be_named(runs_dir: Path, record: RunRecord) -> None:
     shutil.copytree(record.folder, record.folder.with_name("0" * 64))
     with pytest.raises(RunError, match="2 finished runs are meant") as caught:
         network_of_run("mtl-cnn-none-full-tiny", runs_dir)
     assert record.identity[:12] in caught.value.allowed
-
-
-def test_a_run_that_is_not_finished_is_told(runs_dir: Path, record: RunRecord) -> None:
+    (record.folder / "model.safetensors").unlink()
+    with pytest.raises(RunError, match=r"kept no weights.*--keep-weights"):
+        network_of_run(record.identity, runs_dir)
     (record.folder / "done.json").unlink()
     with pytest.raises(RunError, match="is not finished but interrupted"):
         network_of_run(record.identity, runs_dir)
-
-
-def test_a_run_without_weights_is_told(runs_dir: Path, record: RunRecord) -> None:
-    (record.folder / "model.safetensors").unlink()
-    with pytest.raises(RunError, match="kept no weights") as caught:
-        network_of_run(record.identity, runs_dir)
-    assert "--keep-weights" in caught.value.fix
 
 
 def test_a_checkpoint_says_how_large_its_faces_were_wherever_it_lies(
@@ -144,9 +134,10 @@ def test_tensors_of_another_architecture_are_refused(record: RunRecord, tmp_path
         network_of_file(path)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+def test_headers_that_do_not_describe_a_network_are_refused(
+    record: RunRecord, tmp_path: Path
+) -> None:
+    odd: list[dict[str, str]] = [
         {"experiment": "{}"},
         {"experiment": "not json"},
         {"network": "null"},
@@ -154,14 +145,10 @@ def test_tensors_of_another_architecture_are_refused(record: RunRecord, tmp_path
         {"network": '{"schema": 1}'},
         {"network": '{"schema": 1, "preprocessing": {}, "options": {}}'},
         {"network": '{"schema": 99, "preprocessing": {}, "options": {}}'},
-    ],
-    ids=str,
-)
-def test_headers_that_do_not_describe_a_network_are_refused(
-    record: RunRecord, tmp_path: Path, changes: dict[str, str]
-) -> None:
-    with pytest.raises(WeightsError):
-        network_of_file(rewritten(record, tmp_path / "odd", **changes))
+    ]
+    for changes in odd:
+        with pytest.raises(WeightsError):
+            network_of_file(rewritten(record, tmp_path / "odd", **changes))
 
 
 def test_a_header_whose_length_looks_like_a_pickle_is_a_header(

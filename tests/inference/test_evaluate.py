@@ -16,7 +16,7 @@ from benchmark.data.sample import draw_sample
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
-from benchmark.inference.evaluate import Evaluation, evaluate, evaluation_folder, unseen_rows, write
+from benchmark.inference.evaluate import Evaluation, evaluate, unseen_rows, write
 from benchmark.record import RunRecord
 from benchmark.runs.folder import parts_for
 from benchmark.runs.plan import Settings, plan_run
@@ -79,36 +79,27 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def on_its_own(record: RunRecord, drawn_faces: FaceSet) -> Evaluation:
-    return evaluate(record, drawn_faces, CPU)
-
-
-@pytest.fixture(scope="module")
 def on_fairface(record: RunRecord, data_dir: Path) -> Evaluation:
     faces = open_faces(data_dir / "fairface-32")
     return evaluate(record, faces, CPU, lambda: [faces])
 
 
-def test_it_says_how_many_faces_were_read(record: RunRecord, drawn_faces: FaceSet) -> None:
-    told: list[tuple[int, int]] = []
-    evaluate(record, drawn_faces, CPU, on_faces=lambda n_done, n_all: told.append((n_done, n_all)))
-    n_test = int((drawn_faces.table["part"] == "test").sum())
-    assert told[-1] == (n_test, n_test)
-
-
-def test_on_its_own_data_set_a_run_says_what_is_stored(
-    record: RunRecord, on_its_own: Evaluation
+def test_on_its_own_data_set_a_run_predicts_what_is_stored(
+    record: RunRecord, drawn_faces: FaceSet
 ) -> None:
-    found = on_its_own
+    told: list[tuple[int, int]] = []
+    found = evaluate(record, drawn_faces, CPU, on_faces=lambda *counts: told.append(counts))
     stored = read_predictions(record.predictions_path)
     stored = stored[stored["part"] == "test"].sort_values("file", ignore_index=True)
+    assert told[-1] == (len(stored), len(stored))
     (group,) = found.groups
-    read = group.predictions.sort_values("file", ignore_index=True)
-    pd.testing.assert_frame_equal(read, stored, rtol=0, atol=1e-6)
+    here = group.predictions.sort_values("file", ignore_index=True)
+    pd.testing.assert_frame_equal(here, stored, rtol=0, atol=1e-6)
     of_test = {name for name in record.metrics if name.startswith("test/")}
     assert of_test <= found.metrics.keys()
     for name in ("test/combined", "test/race/accuracy", "test/gender/accuracy/low"):
         assert found.metrics[name] == pytest.approx(record.metrics[name])
+    assert found.by_word.empty, "a data set without words of its own has no groups by them"
 
 
 def test_every_task_is_scored_by_the_data_sets_own_words(
@@ -130,9 +121,11 @@ def test_every_task_is_scored_by_the_data_sets_own_words(
     # A face without an age group has a gender all the same.
     ages = found[(found["column"] == "age") & (found["word"] == "20-29")]
     assert set(ages["task"]) == {"gender", "race"}
-    write(on_fairface, tmp_path)
-    assert len(pd.read_csv(tmp_path / "by_word.csv")) == len(found)
-    assert json.loads((tmp_path / "evaluation.json").read_text())["by_word"] == json.loads(
+    folder = write(on_fairface, tmp_path)
+    short = on_fairface.record.identity[:12]
+    assert folder == tmp_path / "evaluations" / short / "fairface-32"
+    assert len(pd.read_csv(folder / "by_word.csv")) == len(found)
+    assert json.loads((folder / "evaluation.json").read_text())["by_word"] == json.loads(
         json.dumps(found.to_dict("records"))
     )
 
@@ -148,12 +141,6 @@ def test_a_sample_keeps_the_words_of_its_faces(data_dir: Path) -> None:
     )
 
 
-def test_a_data_set_without_words_has_no_groups_by_them(
-    record: RunRecord, on_its_own: Evaluation
-) -> None:
-    assert on_its_own.by_word.empty
-
-
 def test_each_task_is_read_on_the_faces_labelled_with_it(
     on_fairface: Evaluation, tmp_path: Path
 ) -> None:
@@ -165,10 +152,10 @@ def test_each_task_is_read_on_the_faces_labelled_with_it(
     }  # fmt: skip
     assert found.metrics["test/age_group/n_faces"] == n_aged
     assert "test/combined" not in found.metrics
-    write(found, tmp_path)
-    kept = json.loads((tmp_path / "evaluation.json").read_text())
+    folder = write(found, tmp_path)
+    kept = json.loads((folder / "evaluation.json").read_text())
     assert kept["labels"]["layout"] == "fairface"
-    stored = read_predictions(tmp_path / "gender-race" / "predictions.csv")
+    stored = read_predictions(folder / "gender-race" / "predictions.csv")
     right = (stored["race"] == stored["race_pred"]).mean()
     assert kept["metrics"]["test/race/accuracy"] == pytest.approx(right)
     assert (stored["age_group"] == MISSING).sum() == 150 - n_aged
@@ -218,10 +205,10 @@ def test_faces_that_the_run_was_trained_on_are_left_out(
 ) -> None:
     here = shutil.copytree(drawn_faces.folder, tmp_path / drawn_faces.name)
     sample = draw_sample(open_faces(here), 150, "drawn-150")
-    unseen = unseen_rows(record, sample, lambda: [drawn_faces])
-    assert set(sample.table["part"].iloc[unseen.rows]) == {"test"}
-    assert "that the run was trained or selected on" in unseen.sentence
-    with pytest.raises(DataError, match="it must hold faces that the run was trained on"):
+    rows, sentence = unseen_rows(record, sample, lambda: [drawn_faces])
+    assert set(sample.table["part"].iloc[rows]) == {"test"}
+    assert "that the run was trained or selected on" in sentence
+    with pytest.raises(DataError, match="it must hold faces of its training"):
         unseen_rows(record, sample)
 
 
@@ -262,9 +249,3 @@ def test_a_task_that_the_data_set_does_not_tell_is_not_evaluated(
     assert result.exit_code == 2
     assert "fairface-32, genders, drawn" in json.loads(result.stdout)["errors"][0]["allowed"]
     assert sorted(path.name for path in record.folder.iterdir()) == before
-
-
-def test_an_evaluation_has_a_folder_of_its_own(on_its_own: Evaluation, runs_dir: Path) -> None:
-    folder = evaluation_folder(runs_dir, on_its_own)
-    short = on_its_own.record.identity[:12]
-    assert folder == runs_dir / "evaluations" / short / on_its_own.faces.name

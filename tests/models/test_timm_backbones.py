@@ -1,4 +1,4 @@
-"""Trunks of timm freeze, start and compute as ours do, whichever model of timm it is."""
+"""Models of timm freeze, start and compute as ours do, whichever model of timm it is."""
 
 import pytest
 import timm
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from benchmark.architectures import FROM_TIMM, architecture_named
 from benchmark.errors import ExperimentError
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
-from benchmark.models.chains import build_trunk, feature_map_shape
+from benchmark.models.chains import build_backbone, feature_map_shape
 from benchmark.models.network import build_network
 from benchmark.timm_models import classifier_tensors
 from tests.models.steps import (
@@ -16,8 +16,8 @@ from tests.models.steps import (
     changed_stages,
     faces,
     snapshot,
+    stages_that_require_gradients,
     train_a_step,
-    with_depth,
     with_gradients,
 )
 
@@ -44,38 +44,36 @@ def an_experiment(architecture: str, depth: int | str = "all", input_px: int = 3
     )
 
 
-@pytest.mark.parametrize(
-    ("architecture", "input_px"),
-    [
-        pytest.param(name, input_px, marks=() if name == "resnet18" else pytest.mark.slow)
-        for name, input_px in ANY_OTHERS.items()
-    ],
-)
-def test_any_model_of_timm_is_frozen_by_stages(architecture: str, input_px: int) -> None:
-    stages = architecture_named(architecture).stages
-    network = build_network(an_experiment(architecture, input_px=input_px), None, seed=0)
-    for depth in (1, len(stages) - 1):
-        network = with_depth(network, an_experiment(architecture, depth, input_px))
-        before = snapshot(network.trunk)
-        train_a_step(network, faces(image_px=input_px))
-        trained = set(stages[len(stages) - depth :])
-        assert changed_stages(network.trunk, before) == with_gradients(network.trunk) == trained
+def test_any_model_of_timm_is_frozen_by_stages() -> None:
+    for architecture, input_px in ANY_OTHERS.items():
+        stages = architecture_named(architecture).stages
+        for depth in (1, len(stages) - 1):
+            with torch.device("meta"):
+                defined = an_experiment(architecture, depth, input_px)
+                network = build_network(defined, None, seed=0)
+            trained = set(stages[len(stages) - depth :])
+            assert stages_that_require_gradients(network.backbone) == trained, architecture
+    network = build_network(an_experiment("resnet18", 2), None, seed=0)
+    before = snapshot(network.backbone)
+    train_a_step(network, faces())
+    trained = set(network.trained_stages)
+    assert changed_stages(network.backbone, before) == with_gradients(network.backbone) == trained
 
 
 def test_any_model_of_timm_gives_one_vector_a_face() -> None:
     for architecture, input_px in ANY_OTHERS.items():
         with torch.device("meta"):
-            trunk = build_trunk(architecture)
+            backbone = build_backbone(architecture)
         shape = feature_map_shape(architecture, {}, input_px)
-        assert shape == (trunk.n_features, 1, 1), architecture
+        assert shape == (backbone.n_features, 1, 1), architecture
 
 
 @pytest.mark.slow
 def test_vggs_of_timm_are_pooled() -> None:
-    trunk, x = build_trunk("vgg11").eval(), torch.randn(2, 3, 64, 64)
+    backbone, x = build_backbone("vgg11").eval(), torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        wanted = trunk.model.features(x).mean(dim=(2, 3), keepdim=True)
-        assert torch.allclose(trunk(x), wanted, atol=1e-6)
+        wanted = backbone.model.features(x).mean(dim=(2, 3), keepdim=True)
+        assert torch.allclose(backbone(x), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -85,36 +83,36 @@ def test_vggs_of_timm_are_pooled() -> None:
 def test_features_are_what_timms_own_classifier_reads(architecture: str) -> None:
     whole, seen = timm.create_model(architecture, pretrained=False).eval(), list[Tensor]()
     whole.get_classifier().register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    trunk = build_trunk(architecture).eval()
+    backbone = build_backbone(architecture).eval()
     state = whole.state_dict()
-    tensors = {name: state[name.removeprefix("model.")] for name in trunk.state_dict()}
+    tensors = {name: state[name.removeprefix("model.")] for name in backbone.state_dict()}
     assert set(state) - set(classifier_tensors(architecture)) == {
         name.removeprefix("model.") for name in tensors
     }
-    trunk.load_state_dict(tensors)
+    backbone.load_state_dict(tensors)
     x = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
-        found = trunk(x)
+        found = backbone(x)
         whole(x)
-    assert found.shape == (2, trunk.n_features, 1, 1)
+    assert found.shape == (2, backbone.n_features, 1, 1)
     assert torch.allclose(found.flatten(1), seen[0], atol=1e-5)
 
 
 def test_loose_parameters_are_frozen_with_their_stage() -> None:
     network = build_network(an_experiment("vit_small_patch16_224", depth=12), None, seed=0)
-    model = network.trunk.model
+    model = network.backbone.model
     assert not model.cls_token.requires_grad
     assert not model.pos_embed.requires_grad
     assert model.blocks[0].norm1.weight.requires_grad
-    before = snapshot(network.trunk)
+    before = snapshot(network.backbone)
     train_a_step(network, faces())
-    assert changed_stages(network.trunk, before) == set(network.trained_stages)
+    assert changed_stages(network.backbone, before) == set(network.trained_stages)
 
 
 def test_frozen_stages_stay_in_eval_mode_with_all_that_is_in_them() -> None:
     # swin drops paths at random, in modules without a parameter, inside its blocks
     experiment = an_experiment("swin_tiny_patch4_window7_224", depth=2, input_px=224)
-    model = build_network(experiment, None, seed=0).train().trunk.model
+    model = build_network(experiment, None, seed=0).train().backbone.model
     modes = [{item.training for item in layer.modules()} for layer in model.layers]
     assert modes == [{False}, {False}, {True}, {True}]
     assert not model.patch_embed.training
@@ -125,7 +123,7 @@ def test_frozen_batch_norm_of_timm_stays_in_eval_mode() -> None:
     network = build_network(an_experiment("efficientnet_b0", depth=1), None, seed=0).train()
     norms = {
         name: module.training
-        for name, module in network.trunk.model.named_modules()
+        for name, module in network.backbone.model.named_modules()
         if isinstance(module, nn.BatchNorm2d)
     }
     trained = {name for name, mode in norms.items() if mode}
@@ -137,17 +135,17 @@ def test_a_stage_follows_its_model_when_parameters_are_replaced() -> None:
     with torch.device("meta"):
         network = build_network(an_experiment("mobilenetv3_small_100", depth=1), None, seed=0)
     network.to_empty(device="cpu")
-    held = {id(item) for item in network.trunk.stages["stem"].parameters()}
-    assert held <= {id(item) for item in network.trunk.parameters()}
+    held = {id(item) for item in network.backbone.stages["stem"].parameters()}
+    assert held <= {id(item) for item in network.backbone.parameters()}
 
 
 @pytest.mark.parametrize("architecture", ["mobilenetv4_conv_small", "vit_small_patch16_224"])
 def test_first_values_are_timms_own_and_depend_on_the_seed_alone(architecture: str) -> None:
     experiment = an_experiment(architecture)
-    first, other = (build_network(experiment, None, seed).trunk.state_dict() for seed in (3, 4))
+    first, other = (build_network(experiment, None, seed).backbone.state_dict() for seed in (3, 4))
     gate = Experiment(**{**vars(experiment), "head": Head(conditioning="gate")})
     torch.manual_seed(9)
-    again = build_network(gate, None, seed=3).trunk.state_dict()
+    again = build_network(gate, None, seed=3).backbone.state_dict()
     assert all(torch.equal(first[name], value) for name, value in again.items())
     convolution = next(name for name, value in first.items() if value.ndim == 4)
     assert not torch.equal(first[convolution], other[convolution])
@@ -155,30 +153,23 @@ def test_first_values_are_timms_own_and_depend_on_the_seed_alone(architecture: s
 
 def test_transformers_keep_their_initialisation() -> None:
     network = build_network(an_experiment("vit_small_patch16_224"), None, seed=0)
-    attention = network.trunk.model.blocks[5].attn.qkv
+    attention = network.backbone.model.blocks[5].attn.qkv
     # timm, vision_transformer.py: truncated normal of deviation 0.02, zero bias
     assert attention.weight.std().item() == pytest.approx(0.02, rel=0.02)
     assert not attention.bias.any()
 
 
-@pytest.mark.parametrize("input_px", [32, 96, 112])
-def test_a_transformer_has_the_same_parameters_at_any_size(input_px: int) -> None:
-    with torch.device("meta"):
-        network = build_network(
-            an_experiment("vit_small_patch16_224", input_px=input_px), None, seed=0
-        )
-        backward(network, torch.empty(2, 3, 100, 100))
-    # 196 patches of 224 px and the class token
-    assert network.trunk.model.pos_embed.shape == (1, 197, 384)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "input_px"), [("vit_tiny_patch16_224", 100), ("mixer_s16_224", 112)]
-)
-def test_a_size_that_a_model_does_not_take_is_refused(architecture: str, input_px: int) -> None:
-    experiment = an_experiment(architecture, input_px=input_px)
-    with pytest.raises(ExperimentError, match=f"{architecture} cannot take pictures of {input_px}"):
-        build_network(experiment, None, seed=0)
+def test_a_transformer_has_the_same_parameters_at_any_size_that_it_takes() -> None:
+    for input_px in (32, 96, 112):
+        with torch.device("meta"):
+            defined = an_experiment("vit_small_patch16_224", input_px=input_px)
+            network = build_network(defined, None, seed=0)
+            backward(network, torch.empty(2, 3, 100, 100))
+        # 196 patches of 224 px and the class token
+        assert network.backbone.model.pos_embed.shape == (1, 197, 384)
+    for name, size in (("vit_tiny_patch16_224", 100), ("mixer_s16_224", 112)):
+        with pytest.raises(ExperimentError, match=f"{name} cannot take pictures of {size}"):
+            build_network(an_experiment(name, input_px=size), None, seed=0)
 
 
 def test_a_model_that_gives_no_features_is_refused() -> None:
