@@ -87,7 +87,7 @@ def card(
 
 def _finished(runs_dir: Path, name: str, answer: Answer) -> list[RunRecord]:
     """Find the runs that are meant; of an experiment those that are finished."""
-    from benchmark.cli.rescore import chosen_runs
+    from benchmark.cli.library import chosen_runs
 
     records = [run.record for run in chosen_runs(runs_dir, [name], answer)]
     if not records:

@@ -185,7 +185,7 @@ def _check(format_: str | None, why: str, acknowledge: Sequence[str] | None) -> 
 
 def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: Answer) -> None:
     """Write into the flagged runs' folders that somebody has looked, and why they stand."""
-    from benchmark.cli.rescore import chosen_runs
+    from benchmark.cli.library import chosen_runs
     from benchmark.evaluation import red_flags
 
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,23 +1,34 @@
-"""The runs at hand, as every command that compares them reads them."""
+"""The runs and data sets that are here, as commands read them."""
 
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from benchmark import registry
+from benchmark.cli.completion import complete_run
 from benchmark.cli.output import Answer, progress_bar
 from benchmark.errors import DataError, RunError
 from benchmark.record import all_records
 
 if TYPE_CHECKING:
-    from benchmark.comparison.library import Faces, Library, Run
+    from benchmark.comparison.library import Library, Run
+    from benchmark.data.dataset import FaceSet
+
+Named = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        help="Runs' ids (8 digits or more), experiments or suites; every run if left out.",
+        autocompletion=complete_run,
+    ),
+]
 
 
-def library_at_hand(
-    runs_dir: Path, data_dir: Path, answer: Answer, *, quiet: bool = True
-) -> "Library":
-    """Read all runs; what cannot be read is said."""
+def read_runs(runs_dir: Path, answer: Answer, *, quiet: bool = True) -> "list[Run]":
+    """Read all runs; what cannot be read is a warning. Raises RunError where there is none."""
     from benchmark.comparison.library import read_run
 
     runs, records = [], list(all_records(runs_dir))
@@ -27,34 +38,76 @@ def library_at_hand(
             try:
                 runs.append(read_run(record))
             except RunError as error:
-                answer.warnings.append(f"left out, not readable: {error}")
+                said = f"left out, not readable: {error}"
+                answer.warnings += [said] if said not in answer.warnings else []
             progress.advance(bar)
     if not runs:
         raise RunError(
-            "there is no run to compare",
+            "there is no run here",
             source=str(runs_dir),
             fix="`facebench run --suite quick --seeds 0,1,2` makes some",
         )
-    return library_of(runs, data_dir)
+    return runs
 
 
-def library_of(runs: "Sequence[Run]", data_dir: Path) -> "Library":
-    """Put runs together with the definitions that they may be runs of."""
-    from benchmark.comparison.library import Library
+def library_at_hand(
+    runs_dir: Path, data_dir: Path, answer: Answer, *, quiet: bool = True
+) -> "Library":
+    """Read all runs, with the definitions that they may be runs of."""
+    return library_of(read_runs(runs_dir, answer, quiet=quiet), data_dir)
 
-    prepared = _prepared(data_dir)
+
+def library_of(runs: "Sequence[Run]", data_dir: Path | None = None) -> "Library":
+    """Put runs together with the definitions that they may be runs of, and the prepared faces."""
+    from benchmark.comparison.library import Faces, Library
+    from benchmark.data.dataset import prepared_datasets
+
+    prepared = []
+    with contextlib.suppress(DataError):  # None is no obstacle: runs keep what they say.
+        prepared = [
+            Faces(faces.name, faces.pixel_digest, faces.split_digest)
+            for faces in (prepared_datasets(data_dir) if data_dir else ())
+        ]
     folds = registry.folds_of(str(run.definition["name"]) for run in runs)
     return Library(tuple(runs), registry.experiments() | folds, registry.suites(), prepared)
 
 
-def _prepared(data_dir: Path) -> "list[Faces]":
-    """Name the faces that are prepared here; none is no obstacle, runs keep what they say."""
-    from benchmark.comparison.library import Faces
+def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: Answer) -> "list[Run]":
+    """Find runs by ids, experiments and suites; every run where nothing was asked.
+
+    Runs of an older definition are found by the name they were begun under, too.
+    """
+    from benchmark.comparison.library import Library, definition_key
+
+    runs = read_runs(runs_dir, answer)
+    if not asked:
+        return runs
+    names = {str(run.definition["name"]) for run in runs} | set(asked)
+    experiments = registry.experiments() | registry.folds_of(names)
+    library = Library(tuple(runs), experiments, registry.suites())
+    chosen: dict[str, Run] = {}
+    for argument in asked:
+        request = library.request(argument)
+        # Named by its id, a run need not be of any experiment that is registered here.
+        found = [request.run] if request.run else []
+        if not found:
+            keys = {definition_key(experiments[name].as_dict()) for name in request.names}
+            found = [
+                run
+                for run in runs
+                if run.definition["name"] in request.names or run.definition_key in keys
+            ]
+        chosen |= {run.record.identity: run for run in found}
+    return list(chosen.values())
+
+
+def prepared_here(data_dir: Path, answer: Answer) -> "list[FaceSet]":
+    """Open the prepared data sets; a damaged one is no obstacle to numbers, but a warning."""
     from benchmark.data.dataset import prepared_datasets
 
     with contextlib.suppress(DataError):
-        return [
-            Faces(faces.name, faces.pixel_digest, faces.split_digest)
-            for faces in prepared_datasets(data_dir)
-        ]
+        return prepared_datasets(data_dir)
+    answer.warnings.append(
+        f"the data sets in {data_dir} cannot be opened: no sheets of faces and no checks for leaks"
+    )
     return []

@@ -1,6 +1,9 @@
 """The command `facebench`: puts the groups of commands together, and nothing else."""
 
+import inspect
 import signal
+import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
 
@@ -10,14 +13,13 @@ from benchmark import __version__
 from benchmark.cli import (
     audit_split,
     card,
-    clean,
     compare,
     data,
-    doctor,
     evaluate,
     explore,
     export,
     leaderboard,
+    maintenance,
     predict,
     registry,
     report,
@@ -28,7 +30,6 @@ from benchmark.cli import (
     studies,
     tracking,
     tune,
-    verify,
     weights,
 )
 from benchmark.cli.output import Options, out
@@ -39,8 +40,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Which network best reads age group, gender and race from a face, for whom does it "
-    "fail, and at what cost? Leak-free numbers with intervals.",
+    help="Which network best predicts age group, gender and race from a face, for which subgroups "
+    "does it fail, and at what cost? Leak-free numbers with intervals.",
 )
 
 
@@ -61,30 +62,42 @@ def root(
     Options.debug = debug
 
 
-app.add_typer(data.app, name="data")
-data.app.command("explore", epilog=explore.EXAMPLES)(explore.explore)
-app.add_typer(weights.app, name="weights")
-app.add_typer(tracking.app, name="runs")
-app.command("run")(run.run)
-app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
-app.command("speed", epilog=speed.EXAMPLES)(speed.speed)
-app.command("audit-split", epilog=audit_split.EXAMPLES)(audit_split.audit_split)
-app.command("leaderboard", epilog=leaderboard.EXAMPLES)(leaderboard.leaderboard)
-app.command("compare")(compare.compare)
-app.command("leak")(studies.leak)
-app.command("subsets")(studies.subsets)
-app.command("report", epilog=report.EXAMPLES)(report.report)
-app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command("card", epilog=card.EXAMPLES)(card.card)
-app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
-app.command("export", epilog=export.EXAMPLES)(export.export)
-app.command("list")(registry.list_)
-app.command("show")(show.show)
-app.command("ui")(tracking.ui)
-app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
-app.command("status", epilog=status.EXAMPLES)(status.status)
-app.command("clean", epilog=clean.EXAMPLES)(clean.clean)
-app.command("doctor")(doctor.doctor)
+GROUPS = {"data": data.app, "weights": weights.app, "runs": tracking.app}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run.run,
+    "tune": tune.tune,
+    "speed": speed.speed,
+    "audit-split": audit_split.audit_split,
+    "leaderboard": leaderboard.leaderboard,
+    "compare": compare.compare,
+    "leak": studies.leak,
+    "subsets": studies.subsets,
+    "report": report.report,
+    "evaluate": evaluate.evaluate,
+    "card": card.card,
+    "predict": predict.predict,
+    "export": export.export,
+    "list": registry.list_,
+    "show": show.show,
+    "ui": tracking.ui,
+    "verify": maintenance.verify,
+    "status": status.status,
+    "clean": maintenance.clean,
+    "doctor": maintenance.doctor,
+}
+
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+data.app.command("explore")(explore.explore)
+for group in (app, *GROUPS.values()):
+    for info in group.registered_commands:
+        # Examples stand below the options everywhere: from the docstring, or EXAMPLES beside it.
+        text, _, examples = (inspect.getdoc(info.callback) or "").partition("\n\nExamples:\n")
+        shown = "\n\n".join(["Examples:", *map(str.strip, examples.splitlines())])
+        beside = getattr(sys.modules[info.callback.__module__], "EXAMPLES", None)
+        info.help, info.epilog = text, shown if examples else info.epilog or beside
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

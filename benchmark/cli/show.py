@@ -1,5 +1,6 @@
 """`facebench show`: one definition in full, with the stages of its network and their parameters."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,7 @@ def show(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Show one definition in full: stages, parameters, recipe, twins.
+    """Show one definition in full: stages, parameters, recipe, STL counterparts.
 
     Examples:
       facebench show mtl-vgg16-imagenet-block5-gate
@@ -37,13 +38,16 @@ def show(
         experiment = registry.experiment(name)
         network = _network(experiment)
         total, trained = network.parameter_counts()
-        twins = registry.counterparts_of(experiment)
+        counterparts = registry.counterparts_of(experiment)
+        # What standardises the features is no branch, and has no parameters.
+        branches = dict(getattr(network.head, "head", network.head).named_children())
+        heads = _counted(branches, set(branches))
         answer.data = {
             "experiment": experiment.as_dict(),
-            "stages": _stages(network),
-            "heads": _heads(network),
+            "stages": _counted(dict(network.trunk.stages.items()), set(network.trained_stages)),
+            "heads": [part for part in heads if part["parameters"]],
             "parameters": {"total": total, "trained": trained},
-            "twins": {task: twin.name if twin else None for task, twin in twins.items()},
+            "twins": {task: stl.name if stl else None for task, stl in counterparts.items()},
         }
         if as_json:
             return
@@ -64,26 +68,16 @@ def _network(experiment: Experiment) -> "Network":
         return build_network(replace(experiment, backbone=backbone, ad_hoc=True), None, seed=0)
 
 
-def _stages(network: "Network") -> list[dict[str, Any]]:
-    """Count the trunk's parameters by stage, shallow to deep."""
+def _counted(parts: dict[str, Any], trained: set[str]) -> list[dict[str, Any]]:
+    """Count the parameters of stages, shallow to deep, or of branches of the head."""
     return [
-        {"part": name, "parameters": _count(stage), "trained": name in network.trained_stages}
-        for name, stage in network.trunk.stages.items()
+        {
+            "part": name,
+            "parameters": sum(parameter.numel() for parameter in module.parameters()),
+            "trained": name in trained,
+        }
+        for name, module in parts.items()
     ]
-
-
-def _heads(network: "Network") -> list[dict[str, Any]]:
-    """Count the heads' parameters by branch; all are trained. What has none is left out."""
-    # What standardises the features is no branch.
-    head: Any = getattr(network.head, "head", network.head)
-    counted = [(name, _count(branch)) for name, branch in head.named_children()]
-    return [
-        {"part": name, "parameters": count, "trained": True} for name, count in counted if count
-    ]
-
-
-def _count(module: Any) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _parameters_table(data: dict[str, Any]) -> Table:
@@ -100,7 +94,7 @@ def _parameters_table(data: dict[str, Any]) -> Table:
     return table
 
 
-def _definition_table(experiment: Experiment, twins: dict[str, str | None]) -> Table:
+def _definition_table(experiment: Experiment, counterparts: dict[str, str | None]) -> Table:
     """Write every field of the definition on a line of its own, by its dotted path."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
@@ -112,38 +106,30 @@ def _definition_table(experiment: Experiment, twins: dict[str, str | None]) -> T
             table.add_row(Text(part, style="bold"))
             for field, value in _flattened(definition[part]):
                 table.add_row(f"  {field}", Text(_plain(value)))
+    study = f"{NONE} (a row of ours)"
+    if experiment.study is not None:
+        accuracies = {title: getattr(experiment.study, t) for t, title in TASK_TITLES.items()}
+        printed = [f"{t} {100 * value:.2f} %" for t, value in accuracies.items() if value]
+        study = f"row {experiment.study.row}: {', '.join(printed)}, on a split that leaks"
     table.add_row()
     table.add_row(Text("compared with", style="bold"), experiment.compare_with or NONE)
-    for task, twin in twins.items():
-        table.add_row(Text(f"twin, {task}", style="bold"), twin or "missing")
-    table.add_row(Text("the study printed", style="bold"), _study_text(experiment))
+    for task, name in counterparts.items():
+        table.add_row(Text(f"STL counterpart, {task}", style="bold"), name or "not registered")
+    table.add_row(Text("the study printed", style="bold"), study)
     return table
 
 
-def _flattened(fields: dict[str, Any], path: str = "") -> "list[tuple[str, Any]]":
-    rows = []
+def _flattened(fields: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in fields.items():
         if isinstance(value, dict):
-            rows += _flattened(value, f"{path}{name}.")
+            yield from _flattened(value, f"{path}{name}.")
         else:
-            rows.append((f"{path}{name}", value))
-    return rows
+            yield f"{path}{name}", value
 
 
 def _plain(value: Any) -> str:
-    if value is None or value is False or value is True:
-        return {None: "not set", False: "no", True: "yes"}[value]
+    if value is None or isinstance(value, bool):
+        return "not set" if value is None else "yes" if value else "no"
     if isinstance(value, (tuple, list)):
         return ", ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _study_text(experiment: Experiment) -> str:
-    if experiment.study is None:
-        return f"{NONE} (a row of ours)"
-    printed = [
-        f"{title} {100 * accuracy:.2f} %"
-        for task, title in TASK_TITLES.items()
-        if (accuracy := getattr(experiment.study, task)) is not None
-    ]
-    return f"row {experiment.study.row}: {', '.join(printed)}, on a split that leaks"

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.cli import rescore
+from benchmark.cli import maintenance
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
 from benchmark.cli.output import ExitCode, busy, out, progress_bar, say_warning, speaking
 from benchmark.errors import RunError, TrackingError
@@ -19,8 +19,8 @@ from benchmark.record import RunRecord, all_records, work_folder
 START_SECONDS = 300
 
 app = typer.Typer(no_args_is_help=True, help="Look after the folders of runs.")
-app.command("rescore")(rescore.rescore)
-app.command("suspects")(rescore.suspects)
+app.command("rescore")(maintenance.rescore)
+app.command("suspects")(maintenance.suspects)
 
 
 @app.command("import")

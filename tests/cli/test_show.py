@@ -60,7 +60,7 @@ def test_everything_is_said_in_eighty_columns() -> None:
         "early_stopping_epochs not set",
         "tasks age_group, gender, race",
         "compared with mtl-vgg16-imagenet-block5",
-        "twin, race race-vgg16-imagenet-block5",
+        "STL counterpart, race race-vgg16-imagenet-block5",
         "row 2.4: age group 90.45 %, gender 97.03 %, race 93.85 %, on a split that leaks",
     ):
         assert said in flat(text)
@@ -68,7 +68,7 @@ def test_everything_is_said_in_eighty_columns() -> None:
 
 def test_a_twin_that_is_not_registered_is_missing() -> None:
     text = flat(printed("mtl-squeezenet1_1-imagenet-frozen-short"))
-    assert "twin, gender missing" in text
+    assert "STL counterpart, gender not registered" in text
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

@@ -1,0 +1,359 @@
+"""Commands on what is here: verify, runs rescore, runs suspects, clean and doctor."""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark import record as provenance
+from benchmark.cli.library import Named, chosen_runs, prepared_here, read_runs
+from benchmark.cli.options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_RUNS_DIR,
+    AsJson,
+    DataDir,
+    Quiet,
+    RunsDir,
+    WeightsDir,
+)
+from benchmark.cli.output import ExitCode, busy, out, progress_bar, say_error, speaking
+from benchmark.errors import BenchmarkError, ExperimentError, RunError
+from benchmark.record import RunRecord, all_records
+
+if TYPE_CHECKING:
+    from benchmark.runs.verify import Finding
+
+ToMlflow = Annotated[bool, typer.Option("--mlflow", help="Bring MLflow up to date too.")]
+
+COLOURS: Final = {"holds": "green", "differs": "bold red", "not checked": "yellow"}
+SHORTEST_ID: Final = 8
+LOW_DISK_GIB: Final = 5
+
+
+def verify(
+    names: Named = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute a run's metrics from its predictions, and its predictions from its weights, again.
+
+    Says of each finished run whether it holds: its files by their checksums, its id by its
+    definition, its numbers, and its predictions where the faces are prepared here. Exits 1 where
+    something differs.
+
+    Examples:
+      facebench verify
+      facebench verify b9aa30a6a761
+      facebench verify quick --json
+    """
+    code = ExitCode.FINE
+    with speaking("verify", as_json=as_json) as answer:
+        from benchmark.runs.verify import Finding
+        from benchmark.runs.verify import verify as verify_one
+
+        # Runs that cannot even be read are found by their ids, or by no name.
+        everything = list(all_records(runs_dir))
+        ids = tuple(name for name in names or () if len(name) >= SHORTEST_ID)
+        records = [run for run in everything if ids and run.identity.startswith(ids)]
+        if not names or not all(any(r.identity.startswith(n) for r in records) for n in names):
+            asked = [run.record for run in chosen_runs(runs_dir, names, answer)] if names else []
+            records = [run for run in asked or everything if run.state == "done"]
+        if not records:
+            raise RunError(
+                "none of these runs is done" if names else "there is no finished run",
+                allowed="a finished run",
+                source=str(runs_dir),
+                fix="`facebench run --suite quick` makes some; `facebench status` lists all",
+            )
+        prepared = prepared_here(data_dir, answer)
+        runs: list[dict[str, Any]] = []
+        with progress_bar(quiet=quiet or as_json) as progress:
+            bar = progress.add_task("runs", total=len(records))
+            for record in records:
+                try:
+                    found = verify_one(record, prepared)
+                except BenchmarkError as error:
+                    if len(records) == 1 and record.state != "done":
+                        raise
+                    found = [Finding("files", "differs", str(error))]
+                runs.append(_verified(record, found))
+                progress.advance(bar)
+        answer.data = {"runs": runs}
+        n_wrong = sum(not run["holds"] for run in runs)
+        code = ExitCode.FINDINGS if n_wrong else code
+        if not as_json:
+            for run in runs:
+                _print_findings(run)
+            out.print(f"{len(runs) - n_wrong} of {len(runs)} runs hold.")
+    if code is not ExitCode.FINE:
+        raise typer.Exit(code)
+
+
+def _verified(record: RunRecord, found: "Sequence[Finding]") -> dict[str, Any]:
+    try:
+        title = f"{record.experiment_name}, seed {record.seed}"
+    except (BenchmarkError, LookupError, TypeError, ValueError):
+        title = "a run that cannot be read"
+    return {
+        "identity": record.identity,
+        "run": title,
+        "holds": all(item.verdict != "differs" for item in found),
+        "findings": [vars(item) for item in found],
+    }
+
+
+def _print_findings(run: dict[str, Any]) -> None:
+    out.print(f"[bold]{escape(run['run'])}[/]  {run['identity'][:12]}", soft_wrap=True)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True, min_width=13)
+    table.add_column(no_wrap=True, min_width=11)
+    table.add_column(overflow="fold")
+    for item in run["findings"]:
+        verdict = f"[{COLOURS[item['verdict']]}]{item['verdict']}[/]"
+        table.add_row(f"  {item['what']}", verdict, escape(item["detail"]))
+    out.print(table)
+
+
+def rescore(
+    names: Named = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what is up to date already.")
+    ] = False,
+    mlflow: ToMlflow = False,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute finished runs' numbers, tables and figures again from their stored predictions.
+
+    For runs of an older facebench. Needs no network and no GPU; where the data set is prepared
+    here, the sheet of possible label errors and the checks for leaks are made too. What is up to
+    date is left alone.
+
+    Examples:
+      facebench runs rescore
+      facebench runs rescore quick --mlflow
+      facebench runs rescore b9aa30a6a761 --again
+    """
+    code = ExitCode.FINE
+    with speaking("runs rescore", as_json=as_json) as answer:
+        from benchmark.evaluation.artifacts import rescore as rescore_one
+
+        found = [run.record for run in chosen_runs(runs_dir, names or [], answer)]
+        records = [record for record in found if record.state == "done"]
+        prepared = prepared_here(data_dir, answer)
+        outcomes: Counter[str] = Counter()
+        with progress_bar(quiet=quiet or as_json) as progress:
+            bar = progress.add_task("runs", total=len(records))
+            for record in records:
+                try:
+                    outcomes[rescore_one(record, prepared, again=again)] += 1
+                except BenchmarkError as error:
+                    answer.errors.append(error)
+                progress.advance(bar)
+        if mlflow:
+            outcomes["mirrored"] = _mirror(records, runs_dir, quiet=quiet or as_json)
+        answer.data = {"runs": dict(outcomes)}
+        code = ExitCode.RUNS_FAILED if answer.errors else code
+        if not as_json:
+            out.print(
+                f"{outcomes['rescored']} runs rescored, {outcomes['current']} were up to date, "
+                f"{len(answer.errors)} could not be."
+            )
+            for problem in answer.errors:
+                say_error(problem)
+    if code is not ExitCode.FINE:
+        raise typer.Exit(code)
+
+
+def _mirror(records: Sequence[RunRecord], runs_dir: Path, *, quiet: bool) -> int:
+    """Bring MLflow to what the folders say now, and count the runs."""
+    from benchmark.tracking import import_records
+
+    fresh = [RunRecord(record.folder) for record in records]
+    with progress_bar(quiet=quiet) as progress:
+        bar = progress.add_task("MLflow", total=len(fresh))
+        for _ in import_records(iter(fresh), runs_dir):
+            progress.advance(bar)
+    return len(fresh)
+
+
+def suspects(
+    names: Named = None,
+    mlflow: ToMlflow = False,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """List possible label errors over every face of a data set, from five folds of an experiment.
+
+    Each face is predicted by the network that did not see it. The labels may be right: nothing is
+    relabelled. The table, and with the data set prepared here a sheet of the faces, is kept with
+    the run of fold 0.
+
+    Examples:
+      facebench runs suspects
+      facebench runs suspects mtl-cnn-none-full-short-fold0 --mlflow
+    """
+    with speaking("runs suspects", as_json=as_json) as answer:
+        from benchmark.comparison.out_of_fold import TABLE, fold_runs, write_suspects
+
+        asked = {run.record.identity for run in chosen_runs(runs_dir, names or [], answer)}
+        families = [
+            folds
+            for folds in fold_runs(read_runs(runs_dir, answer))
+            if asked & {run.record.identity for run in folds.by_fold.values()}
+        ]
+        if not families:
+            raise RunError(
+                "none of these runs is a finished fold",
+                allowed="runs of experiments with protocol.fold 0 to 4",
+                source=str(runs_dir),
+                fix="`facebench run` the five folds of an experiment first",
+            )
+        prepared = prepared_here(data_dir, answer)
+        answer.data = {"suspects": []}
+        for folds in families:
+            found = write_suspects(folds, prepared)
+            record = folds.by_fold[0].record
+            counts = {str(task): int(n) for task, n in found["task"].value_counts().items()}
+            path = str(record.folder / TABLE)
+            answer.data["suspects"].append({"runs": folds.name, "faces": counts, "file": path})
+            if not as_json:
+                out.print(f"{folds.name}: {sum(counts.values())} possible label errors, in {path}")
+            if mlflow:
+                _mirror([record], runs_dir, quiet=quiet or as_json)
+
+
+def clean(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="What to remove, as in cache,failed; --dry-run lists the kinds. "
+            "Leftovers alone if left out."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only say.")] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Free disk space: what killed processes left, and with --only what can be made again.
+
+    A run that a living process works on is never touched, nor are prepared data sets, weights that
+    were added, or anything in MLflow.
+
+    Examples:
+      facebench clean --dry-run
+      facebench clean
+      facebench clean --only cache,epoch-weights
+    """
+    code = ExitCode.FINE
+    with speaking("clean", as_json=as_json) as answer:
+        from benchmark.runs.leftovers import KINDS, NEEDLESS, leftovers
+
+        asked = {name.strip() for name in (only or "").split(",") if name.strip()}
+        if unknown := sorted(asked - KINDS.keys()):
+            raise ExperimentError(f"--only names {unknown[0]!r}", allowed=", ".join(KINDS))
+        # A dry run shows every kind, so that one can choose.
+        kinds = {kind for kind in KINDS if kind in asked}
+        kinds = kinds or set(KINDS if dry_run else NEEDLESS)
+        rows: dict[str, dict[str, Any]] = {
+            kind: {"what": what, "n": 0, "bytes": 0, "removed": 0, "bytes_removed": 0}
+            for kind, what in KINDS.items()
+            if kind in kinds
+        }
+        for item in list(leftovers(runs_dir, data_dir, kinds)):
+            row, n_bytes = rows[item.kind], item.n_bytes
+            row["n"] += 1
+            row["bytes"] += n_bytes
+            if dry_run:
+                continue
+            try:
+                gone = item.remove()
+            except OSError as error:
+                reason = error.strerror or error
+                answer.errors.append(RunError(f"{item.path} cannot be removed: {reason}"))
+                continue
+            if gone:
+                row["removed"] += 1
+                row["bytes_removed"] += n_bytes
+            else:
+                left = "/".join(item.path.parts[-2:])
+                answer.warnings.append(f"{left} was left: a process is at work on it")
+        answer.data = {"dry_run": dry_run, "kinds": rows}
+        code = ExitCode.FINDINGS if answer.errors else code
+        if not as_json:
+            counted = ("n", "bytes") if dry_run else ("removed", "bytes_removed")
+            table = Table("kind", box=None, pad_edge=False)
+            table.add_column("here" if dry_run else "removed", justify="right")
+            table.add_column("MiB", justify="right")
+            table.add_column("what it is", overflow="fold")
+            for kind, row in rows.items():
+                n, n_bytes = (row[name] for name in counted)
+                table.add_row(kind, str(n), f"{n_bytes / 2**20:,.1f}", row["what"])
+            out.print(table)
+            if dry_run:
+                out.print("Nothing was removed. `facebench clean --only KIND,KIND` removes kinds.")
+            for problem in answer.errors:
+                say_error(problem)
+    if code is not ExitCode.FINE:
+        raise typer.Exit(code)
+
+
+def doctor(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    weights_dir: WeightsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what this machine has: device, data, weights, disk, packages.
+
+    Examples:
+      facebench doctor
+    """
+    with speaking("doctor", as_json=as_json) as answer:
+        from benchmark.data.dataset import prepared_datasets
+        from benchmark.training.device import choose_device
+
+        with busy("looking", quiet=as_json):
+            device, versions = choose_device(), provenance.versions()
+            data = ", ".join(faces.name for faces in prepared_datasets(data_dir))
+            files = (weights_dir or data_dir / "weights").glob("*.safetensors")
+            weights = ", ".join(sorted(path.stem for path in files))
+            place = next(one for one in (runs_dir / "x").resolve().parents if one.exists())
+            free_gib = shutil.disk_usage(place).free / 2**30
+            missing = [name for name in provenance.NAMED_PACKAGES if name not in versions]
+        packages = ", ".join(f"{name} {number}" for name, number in versions.items())
+        on_gpu = device.kind == "cuda"
+        rows = (
+            ("device", f"{device.kind}: {device.description}, {device.precision}", on_gpu,
+             "A CUDA GPU trains faster; the quick suite does without"),
+            ("data", data or "no prepared data set", bool(data),
+             "facebench data prepare SOURCE; until then faces are drawn"),
+            ("weights", weights or "none", bool(weights),
+             "facebench weights list says where to get them"),
+            ("disk", f"{free_gib:.0f} GiB free for runs", free_gib >= LOW_DISK_GIB,
+             f"Free some space: under {LOW_DISK_GIB} GiB are left"),
+            ("packages", packages, not missing, f"Install {', '.join(missing)}"),
+        )  # fmt: skip
+        answer.data = [
+            {"what": what, "found": found, "fix": "" if fine else fix}
+            for what, found, fine, fix in rows
+        ]
+        if not as_json:
+            table = Table(title="This machine", title_justify="left", show_lines=True)
+            for column in ("what", "found", "to do"):
+                table.add_column(column)
+            for row in answer.data:
+                table.add_row(row["what"], row["found"], row["fix"] or "nothing")
+            out.print(table)
