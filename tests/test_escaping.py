@@ -23,16 +23,16 @@ from benchmark.reporting.explore_page import write_exploration
 from benchmark.reporting.page import portraits, write_page
 from benchmark.reporting.subgroups import for_whom
 from benchmark.runs import notes as card_text
+from benchmark.tracking import TrialView
 from benchmark.tuning.outcome import write_grid
 from benchmark.tuning.outcome import write_pages as write_search
-from benchmark.tuning.search import Limits, search
+from benchmark.tuning.search import search
 from benchmark.tuning.study import Study
-from benchmark.tuning.trials import Told
 from tests.report.stores import builder, evidence_of, finish
 from tests.reporting.test_card import changed
 from tests.results.boards import a_board, a_row
 from tests.results.conftest import an_experiment, made_up_predictions
-from tests.tuning.planted import a_ledger, a_study, planted
+from tests.tuning.planted import a_queue, a_study, planted
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of each other
 
@@ -118,9 +118,9 @@ def exploration(folder: Path, name: str, faces: FaceSet) -> str:
 def search_page(folder: Path, name: str, faces: FaceSet) -> str:
     """The page of a search on a data set that is called `name`."""
     study = a_study(folder, called(faces, name), sampler="random")
-    ledger = a_ledger(study)
-    list(search(ledger, planted(), Limits(3)))
-    (_, path), _ = write_search(study, ledger, ledger.trials())
+    queue = a_queue(study)
+    list(search(queue, planted(), 3))
+    (_, path), _ = write_search(study, queue.optuna_study, queue.trials())
     return path.read_text(encoding="utf-8")
 
 
@@ -128,7 +128,7 @@ def surface(folder: Path, name: str, faces: FaceSet) -> str:
     """The page of a grid on a data set that is called `name`."""
     grid = registry.grid("grid-mtl-vgg16-block5")
     study = Study(grid.experiment, grid.space, called(faces, name), folder)
-    trials = [Told(n, "complete", point, 0.5, {}) for n, point in enumerate(grid.points())]
+    trials = [TrialView(n, "complete", point, 0.5) for n, point in enumerate(grid.points())]
     _, path = write_grid(grid, study, trials)
     return path.read_text(encoding="utf-8")
 

@@ -1,8 +1,10 @@
 """`facebench ui` and `facebench runs import`: MLflow, served and caught up."""
 
+import contextlib
+import os
+import socket
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Annotated
@@ -44,9 +46,8 @@ def import_(
 
     with speaking("runs import", as_json=as_json) as answer:
         if folder is not None and folder.resolve() != runs_dir.resolve():
-            _take_over(folder, runs_dir)
-        records = list(all_records(runs_dir))
-        imported = []
+            _copy_runs(folder, runs_dir)
+        records, imported = list(all_records(runs_dir)), []
         with progress_bar(quiet=quiet or as_json) as progress:
             bar = progress.add_task("runs", total=len(records))
 
@@ -62,7 +63,7 @@ def import_(
             out.print(f"{len(imported)} runs are in MLflow.")
 
 
-def _take_over(folder: Path, runs_dir: Path) -> None:
+def _copy_runs(folder: Path, runs_dir: Path) -> None:
     """Copy the finished runs of another folder that are not here yet."""
     records = list(all_records(folder)) or list(all_records(folder.parent))
     done = [record for record in records if record.state == "done"]
@@ -91,13 +92,20 @@ def ui(
     from benchmark.tracking import landing_path, server_command
 
     with speaking("ui"):
+        if not _is_free(port):
+            free = next((other for other in range(port + 1, 65536) if _is_free(other)), port)
+            raise TrackingError(
+                f"port {port} on 127.0.0.1 is in use", fix=f"facebench ui --port {free}"
+            )
         path = landing_path(runs_dir)
         if path == "/":
             say_warning(
                 "there is no run in MLflow yet: `facebench run --suite quick` makes some, and "
                 "`facebench runs import` brings those that were made without it"
             )
-        server = subprocess.Popen(server_command(runs_dir, port))
+        quietly = os.environ | {"PYTHONWARNINGS": "ignore"}
+        server = subprocess.Popen(server_command(runs_dir, port), env=quietly)
+        code = 0
         try:
             with busy("starting MLflow"):
                 _wait_until_up(server, port)
@@ -106,7 +114,7 @@ def ui(
             )
             code = server.wait()
         except KeyboardInterrupt:
-            code = 0
+            pass
         finally:
             server.terminate()
             server.wait()
@@ -114,18 +122,26 @@ def ui(
         raise typer.Exit(ExitCode.RUNS_FAILED)
 
 
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the server does: a port is free whose last connection has only just ended.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:
     """Wait for the server's health page; TrackingError when it dies or takes too long."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+            return
+        time.sleep(0.3)
     raise TrackingError(
         f"the MLflow server did not come up on 127.0.0.1:{port}",
-        fix="Read what it printed above; another program may hold the port, then choose --port",
+        fix="Read what it printed above, or choose another --port",
     )

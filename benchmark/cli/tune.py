@@ -1,7 +1,6 @@
 """`facebench tune`: an experiment in, its best recipe out, trained anew and registered."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,15 +25,11 @@ from benchmark.cli.options import (
     Tracking,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, ExitCode, busy, say_error, speaking
+from benchmark.cli.output import ExitCode, busy, say_error, speaking
 from benchmark.cli.run import Ways, settings_for
-from benchmark.errors import BenchmarkError, ExperimentError
-from benchmark.experiment.grids import PREFIX as GRID_PREFIX
+from benchmark.errors import ExperimentError
+from benchmark.experiment.search_points import GRID_PREFIX
 from benchmark.experiment.settings import parse_seeds, parse_settings
-
-if TYPE_CHECKING:
-    from benchmark.data.dataset import FaceSet
-    from benchmark.runs.plan import Settings
 
 EXAMPLES = """
 Examples:
@@ -47,26 +42,6 @@ Examples:
 
   facebench tune grid-mtl-vgg16-block5 --row 32
 """
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is wanted of each study."""
-
-    n_trials: int
-    timeout: float | None
-    jobs: int
-    storage: str | None
-    sampler: str
-    sampler_seed: int
-    pruner: str
-    only: tuple[str, ...]
-    changes: dict[str, Any]
-    rows: tuple[str, ...]
-    refit_seeds: tuple[int, ...]
-    helps: bool
-    """Searches along with the process that began it, and shows nothing."""
-
 
 Names = Annotated[
     list[str] | None,
@@ -90,8 +65,8 @@ Storage = Annotated[
     typer.Option(
         envvar="FACEBENCH_STORAGE",
         show_envvar=True,
-        help="sqlite:///FILE, a database's URL, journal:FILE; SQLite beside the runs if none. An "
-        "address with a password belongs into the variable: command lines can be read by others.",
+        help="sqlite:///FILE, a database's URL, journal:FILE; SQLite beside the runs if none. Give "
+        "an address with a password in the variable: others can read command lines.",
     ),
 ]
 Sampler = Annotated[str, typer.Option(help="tpe, gp or random.")]
@@ -138,19 +113,15 @@ def tune(
     as_json: AsJson = False,
     worker: Worker = None,
 ) -> None:
-    """Search for the best recipe of experiments by validation; what was stopped goes on.
+    """Search for the best recipe of experiments by validation; a stopped search resumes.
 
     Learning rates, unfreezing depth, batch size and more, as the experiment's search space says.
     Fresh seeds decide between the best and the runner-up. The best recipe is then trained anew with
-    three more and joins the suite `tuned`. No trial reads a test face.
+    three more and joins the suite `tuned`. No trial is evaluated on the test set.
     """
     with speaking("tune", as_json=as_json) as answer:
-        wish = Wish(
-            trials, timeout, jobs, storage, sampler, sampler_seed, pruner,
-            tuple(only.split(",")) if only else (), parse_settings(settings or []),
-            tuple(row or ()), parse_seeds(seeds) if refit else (), worker is not None,
-        )  # fmt: skip
-        chosen = [worker] if worker else _chosen(names or [], suite, wish)
+        chosen = [worker] if worker else _chosen(names or [], suite, row or [])
+        changes, refit_seeds = parse_settings(settings or []), parse_seeds(seeds) if refit else ()
         ways = Ways(
             device, precision, False, True, False,
             (cache_dir or data_dir / "cache") if cache else None, cache_gib,
@@ -158,26 +129,29 @@ def tune(
         where = settings_for(
             ways, tracking, offline, False, "best", runs_dir, weights_dir or data_dir / "weights"
         )
+        from benchmark.cli.tune_session import TuneSession
         from benchmark.data.sample import choose_dataset
 
         with busy("opening the data set", quiet=quiet or as_json):
             faces = choose_dataset(data_dir, dataset)
-        code = _all_tuned(answer, chosen, faces, where, wish, quiet=quiet, as_json=as_json)
+        session = TuneSession(
+            answer, faces, where, trials, timeout, jobs, storage, sampler, sampler_seed, pruner,
+            tuple(only.split(",")) if only else (), changes, tuple(row or ()), refit_seeds,
+            worker is not None, quiet, as_json,
+        )  # fmt: skip
+        is_fine = session.tune_all(chosen)
         if not as_json:
             for error in answer.errors:
                 say_error(error)
-    if code is not ExitCode.FINE:
-        raise typer.Exit(code)
+    if not is_fine:
+        raise typer.Exit(ExitCode.RUNS_FAILED)
 
 
-def _chosen(names: list[str], suite: str | None, wish: Wish) -> list[str]:
+def _chosen(names: list[str], suite: str | None, rows: list[str]) -> list[str]:
     """Name what is to be tuned, each once; refuse what is neither experiment nor grid."""
     found = dict.fromkeys(names)
     for name in found:
-        if name.startswith(GRID_PREFIX):
-            registry.grid(name)
-        else:
-            registry.experiment(name)
+        registry.grid(name) if name.startswith(GRID_PREFIX) else registry.experiment(name)
     if suite is not None:
         found |= dict.fromkeys(item.name for item in registry.experiments_of(suite))
     if not found:
@@ -186,34 +160,6 @@ def _chosen(names: list[str], suite: str | None, wish: Wish) -> list[str]:
             allowed="names of experiments, --suite, or a grid: " + ", ".join(registry.grids()),
             fix="`facebench list` shows the experiments",
         )
-    if wish.rows and not all(name.startswith(GRID_PREFIX) for name in found):
+    if rows and not all(name.startswith(GRID_PREFIX) for name in found):
         raise ExperimentError("--row is of grids", allowed=", ".join(registry.grids()))
     return list(found)
-
-
-def _all_tuned(
-    answer: Answer,
-    names: list[str],
-    faces: "FaceSet",
-    settings: "Settings",
-    wish: Wish,
-    *,
-    quiet: bool,
-    as_json: bool,
-) -> ExitCode:
-    """Search for each by itself; one of many that cannot be searched does not stop the others."""
-    from benchmark.cli.tune_session import Session
-
-    session = Session(answer, faces, settings, wish, quiet=quiet, as_json=as_json)
-    studies: list[dict[str, Any]] = []
-    answer.data = {"dataset": faces.name, "studies": studies}
-    for name in names:
-        try:
-            studies.append(session.tune(name))
-        except BenchmarkError as error:
-            if len(names) == 1:
-                raise
-            answer.errors.append(error)
-            studies.append({"experiment": name, "ok": False})
-    fine = all(study["ok"] for study in studies)
-    return ExitCode.FINE if fine else ExitCode.RUNS_FAILED

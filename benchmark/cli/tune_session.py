@@ -1,297 +1,333 @@
-"""One study from the command line: begun or taken up, searched, shown, its best trained anew."""
+"""Studies from the command line: begun or resumed, searched, shown, their best trained anew."""
 
 import contextlib
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from benchmark import registry
+from benchmark.cli.bars import Bars
 from benchmark.cli.output import Answer, err, out
 from benchmark.cli.run_display import RunDisplay
-from benchmark.cli.tune_display import TuneDisplay
-from benchmark.cli.tune_table import print_best, print_grid
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import BenchmarkError, ExperimentError, require
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.grids import PREFIX as GRID_PREFIX
-from benchmark.experiment.grids import GridSpace
-from benchmark.experiment.search_points import check_space, point_of, space_of
-from benchmark.experiment.space import DEPTH
+from benchmark.experiment.search_points import (
+    AUGMENTATION_NAMES,
+    GRID_PREFIX,
+    GridSpace,
+    check_space,
+    count_stages,
+    point_of,
+    space_of,
+    value_at,
+)
+from benchmark.experiment.space import AUGMENTATION, DEPTH
+from benchmark.record import work_folder
+from benchmark.runs.checkpoints import CHECKPOINT_FILE
 from benchmark.runs.plan import Settings
 from benchmark.runs.run import Failed, Finished, Missing, Skipped, run_all
-from benchmark.tracking import MlflowMirror
-from benchmark.tuning.outcome import Outcome, Teller, reasons, write_outcome
-from benchmark.tuning.recipes import FreshScores, finalists, register
-from benchmark.tuning.search import Ended, Limits, Training, compared, search, trial_settings
-from benchmark.tuning.study import (
-    FRESH_SEEDS,
-    TRIAL_SEED,
-    Study,
-    default_storage,
-    shown,
-    studies_folder,
+from benchmark.tracking import StudyMirror, TrialView, best_trial
+from benchmark.tuning import outcome as outcomes
+from benchmark.tuning.outcome import Outcome, short_name
+from benchmark.tuning.search import (
+    FreshScores,
+    TrialEvent,
+    fresh_scores,
+    search,
+    training_objective,
 )
-from benchmark.tuning.trials import Ledger
-
-if TYPE_CHECKING:
-    from benchmark.cli.tune import Wish
+from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study, default_storage, studies_folder
+from benchmark.tuning.trials import TrialQueue
 
 STORAGE_VARIABLE: Final = "FACEBENCH_STORAGE"
+COLOURS: Final = {"complete": "green", "pruned": "yellow", "failed": "red"}
 
 
-class Session:
-    """One call of `facebench tune`, study after study."""
+class TuneDisplay(Bars):
+    """Show a search as it goes: a line per trial and, on a terminal, a bar of all epochs."""
 
-    def __init__(
-        self,
-        answer: Answer,
-        faces: FaceSet,
-        settings: Settings,
-        wish: "Wish",
-        *,
-        quiet: bool,
-        as_json: bool,
-    ) -> None:
-        self._answer = answer
-        self._faces = faces
-        self._settings = settings
-        self._wish = wish
-        self._quiet = quiet or as_json
-        self._as_json = as_json
-        known = {TRIAL_SEED, *FRESH_SEEDS}
+    def __init__(self, n_wanted: int, n_epochs: int, *, quiet: bool) -> None:
+        percent = TextColumn("{task.percentage:>3.0f} %")
+        description, bar = TextColumn("{task.description}"), BarColumn(bar_width=16)
+        super().__init__(description, bar, percent, TimeRemainingColumn(), quiet=quiet)
+        self._n_wanted, self._n_epochs, self._n_done = n_wanted, n_epochs, 0
+        self._noted: set[str] = set()
+        self._bar = self._bars.add_task("trials", total=n_wanted * n_epochs)
+
+    def show(self, event: TrialEvent, trials: Sequence[TrialView]) -> None:
+        """Take one event in; trials: all there are, at the end of one."""
+        if event.kind == "began":
+            self.say(f"[bold]trial {event.number}[/] {escape(_in_words(event.point))}")
+        elif event.kind == "note" and event.text.split(":")[0] not in self._noted:
+            self._noted.add(event.text.split(":")[0])
+            self.say(f"[yellow]note[/] {escape(event.text)}")
+        elif event.kind in ("score", "progress"):
+            done = self._n_done * self._n_epochs + event.epoch + (event.kind == "score")
+            self._bars.update(self._bar, completed=done)
+        elif event.kind in COLOURS:
+            value = "" if event.value is None else f" {event.value:.2%}"
+            reason = f": {escape(event.text)}" if event.text else ""
+            self.say(
+                f"  [{COLOURS[event.kind]}]{event.kind}[/]{value} in {event.seconds:.1f} s{reason}"
+                f" · {self.count(trials)}"
+            )
+
+    def count(self, trials: Sequence[TrialView]) -> str:
+        """Take in how the trials stand, and say it."""
+        self._n_done = sum(trial.counts for trial in trials)
+        self._bars.update(self._bar, completed=self._n_done * self._n_epochs)
+        best = best_trial(trials)
+        shown = "" if best is None else f" · best {best.value:.2%} in trial {best.number}"
+        return f"{self._n_done} of {self._n_wanted} trials{shown}"
+
+
+def _in_words(point: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{short_name(path)} {value:.3g}" if isinstance(value, float)
+        else f"{short_name(path)} {value}"
+        for path, value in point.items()
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TuneSession:
+    """One call of `facebench tune`; a worker searches along with another and shows nothing."""
+
+    answer: Answer
+    faces: FaceSet
+    settings: Settings
+    n_trials: int
+    timeout: float | None
+    jobs: int
+    storage: str | None
+    sampler: str
+    sampler_seed: int
+    pruner: str
+    only: tuple[str, ...]
+    changes: Mapping[str, Any]
+    rows: tuple[str, ...]
+    refit_seeds: tuple[int, ...]
+    is_worker: bool
+    quiet: bool
+    as_json: bool
+
+    def tune_all(self, names: Sequence[str]) -> bool:
+        """Search for each; one of many that cannot be searched does not stop the others."""
+        known = sorted({TRIAL_SEED, *FRESH_SEEDS})
         require(
-            not known & set(wish.refit_seeds),
-            f"--seeds is {','.join(map(str, wish.refit_seeds))}",
-            allowed="any but those that the recipe is chosen by: "
-            + ", ".join(map(str, sorted(known))),
+            not set(known) & set(self.refit_seeds),
+            f"--seeds is {','.join(map(str, self.refit_seeds))}",
+            allowed=f"any but those that the recipe is chosen by: {str(known)[1:-1]}",
         )
+        studies: list[dict[str, Any]] = []
+        self.answer.data = {"dataset": self.faces.name, "studies": studies}
+        for name in names:
+            try:
+                studies.append(self._tuned(name))
+            except BenchmarkError as error:
+                if len(names) == 1:
+                    raise
+                self.answer.errors.append(error)
+                studies.append({"experiment": name, "ok": False})
+        return all(study["ok"] for study in studies)
 
-    def tune(self, name: str) -> dict[str, Any]:
+    def _tuned(self, name: str) -> dict[str, Any]:
         """Search, show, refit; give what `--json` says of it."""
         grid = registry.grid(name) if name.startswith(GRID_PREFIX) else None
         base = grid.experiment if grid else registry.experiment(name)
-        study = self._grid_study(grid) if grid else self._study(base)
+        study = self._study(base, grid)
         outcome = self._searched(study, base, grid)
-        found = _data(study, outcome)
-        if self._wish.helps:
-            return found
-        if not self._as_json:
+        best = outcome.best
+        found: dict[str, Any] = {
+            "experiment": study.experiment.name,
+            "study": study.identity,
+            "folder": str(study.own_folder),
+            "trials": outcome.counts,
+            "best": best
+            and {"trial": best.number, "value": best.value, "point": best.point, "run": best.run},
+            "fresh_seeds": [item.as_dict() for item in outcome.fresh],
+            "recipe": outcome.recipe["settings"] if outcome.recipe else None,
+            "failures": outcomes.reasons(outcome.trials),
+            "ok": best is not None or not any(outcome.counts.values()),
+        }
+        if not (self.is_worker or self.as_json):
             print_grid(grid, study, outcome) if grid else print_best(study, outcome)
-        if outcome.recipe is not None and self._wish.refit_seeds and grid is None:
+        if outcome.recipe is not None and self.refit_seeds and grid is None:
             found["refit"] = self._refit(outcome.recipe)
             found["ok"] = found["ok"] and not found["refit"]["failed"]
         return found
 
-    def _study(self, base: Experiment) -> Study:
-        experiment = base.adjusted(self._wish.changes) if self._wish.changes else base
+    def _study(self, base: Experiment, grid: GridSpace | None) -> Study:
+        folder = studies_folder(self.settings.runs_dir)
+        start = replace(base, name=grid.name, ad_hoc=True) if grid else base
+        experiment = start.adjusted(self.changes) if self.changes else start
+        if grid:
+            by_text = {str(row): row for row in grid.rows.values}
+            for text in self.rows:
+                require(text in by_text, f"--row is {text!r}", allowed=", ".join(by_text))
+            points = tuple(grid.points(tuple(by_text[text] for text in self.rows)))
+            faces = outcomes.grid_faces(grid, self.faces)
+            return Study(experiment, grid.space, faces, folder, "random", 0, "none", points)
         space = space_of(experiment)
-        if self._wish.only:
-            space = space.only(tuple(_path(name, space.paths) for name in self._wish.only))
+        if self.only:
+            by_word = {path.rpartition(".")[2]: path for path in space.paths} | {"depth": DEPTH}
+            space = space.only(tuple(by_word.get(word, word) for word in self.only))
         check_space(space, experiment)
-        return Study(
-            experiment, space, self._faces, studies_folder(self._settings.runs_dir),
-            self._wish.sampler, self._wish.sampler_seed, self._wish.pruner,
-        )  # fmt: skip
-
-    def _grid_study(self, grid: GridSpace) -> Study:
-        from benchmark.tuning.outcome import grid_faces
-
-        rows = tuple(_value(text, grid.rows.values) for text in self._wish.rows) or None
-        experiment = replace(grid.experiment, name=grid.name, ad_hoc=True)
-        if self._wish.changes:
-            experiment = experiment.adjusted(self._wish.changes)
-        return Study(
-            experiment, grid.space, grid_faces(grid, self._faces),
-            studies_folder(self._settings.runs_dir), "random", 0, "none",
-            tuple(grid.points(rows)),
-        )  # fmt: skip
+        chosen_by = (self.sampler, self.sampler_seed, self.pruner)
+        return Study(experiment, space, self.faces, folder, *chosen_by)
 
     def _searched(self, study: Study, base: Experiment, grid: GridSpace | None) -> Outcome:
         """Run the search until it ends, and write what it shows."""
-        n_epochs = study.experiment.recipe.max_epochs
-        address = self._wish.storage or default_storage(study.folder)
-        ledger = Ledger(study, address, n_epochs)
-        n_wanted = ledger.n_queued if grid else self._wish.n_trials
-        mirror = self._settings.mirror
-        teller = Teller(
-            study, self._settings.runs_dir, mirror if isinstance(mirror, MlflowMirror) else None,
-            self._answer.warnings.append,
+        n_epochs, runs_dir = study.experiment.recipe.max_epochs, self.settings.runs_dir
+        queue = TrialQueue(study, self.storage or default_storage(study.folder), n_epochs)
+        mirror = StudyMirror(
+            self.settings.mirror, self.answer.warnings.append, identity=study.identity,
+            name=study.experiment.name, dataset=study.dataset(), space=study.space.words,
         )  # fmt: skip
-        with TuneDisplay(n_wanted, n_epochs, quiet=self._quiet) as display:
-            settings = self._shown(display)
-            self._begin(study, ledger, display, n_wanted)
-            objective = Training(study, settings)
-            limits = Limits(n_wanted, self._wish.timeout)
-            teller.catch_up(ledger.trials())
+        # Of a grid, every point that was ever asked for: rows add up.
+        n_points = len({tuple(sorted(trial.point.items())) for trial in queue.trials()})
+        n_wanted = n_points if grid else self.n_trials
+        fresh: tuple[FreshScores, ...] = ()
+        with TuneDisplay(n_wanted, n_epochs, quiet=self.quiet or self.as_json) as display:
+            self._begin(study, queue, display)
+            objective = training_objective(study, self._shown(display))
+            mirror.update(queue.trials())
             try:
                 with (
-                    self._helpers(study, address),
-                    contextlib.closing(search(ledger, objective, limits)) as events,
+                    self._workers(study, queue.address),
+                    contextlib.closing(search(queue, objective, n_wanted, self.timeout)) as events,
                 ):
                     for event in events:
-                        trials = ledger.trials() if isinstance(event, Ended) else []
-                        if isinstance(event, Ended):
-                            _thin(self._settings.runs_dir, event, trials)
-                            teller.catch_up(trials)
+                        trials = queue.trials() if event.kind in COLOURS else []
+                        if event.kind == "pruned" and trials[event.number or 0].run:
+                            folder = work_folder(runs_dir) / trials[event.number or 0].run
+                            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # Never resumed.
+                        mirror.update(trials)
                         display.show(event, trials)
-                fresh = (
-                    ()
-                    if grid or self._wish.helps
-                    else self._compared(study, ledger, objective, display)
-                )
+                if self.is_worker:
+                    return Outcome(tuple(queue.trials()), None, (), None, ())
+                if grid is None:
+                    finalists = outcomes.finalists(study, queue.trials())
+                    fresh = fresh_scores(objective, finalists, display.say)
             except KeyboardInterrupt:
-                teller.catch_up(ledger.trials())
-                teller.end("interrupted")
+                mirror.update(queue.trials(), state="interrupted")
                 raise
-        if self._wish.helps:
-            return Outcome(tuple(ledger.trials()), None, (), None, ())
-        return self._ended(study, base, ledger, teller, grid, fresh)
-
-    def _compared(
-        self, study: Study, ledger: Ledger, objective: Training, display: TuneDisplay
-    ) -> tuple[FreshScores, ...]:
-        """Let fresh seeds decide between the best trial and the runner-up."""
-        events = compared(objective, finalists(study, ledger.trials()))
-        with contextlib.closing(events):
-            while True:
-                try:
-                    display.show(next(events), [])
-                except StopIteration as ended:
-                    return tuple(ended.value)
-
-    def _ended(
-        self,
-        study: Study,
-        base: Experiment,
-        ledger: Ledger,
-        teller: Teller,
-        grid: GridSpace | None,
-        fresh: tuple[FreshScores, ...],
-    ) -> Outcome:
-        from benchmark.tuning.outcome import write_grid
-
-        outcome = write_outcome(study, base, ledger, fresh)
-        files = [*outcome.files, *(write_grid(grid, study, outcome.trials) if grid else ())]
-        teller.catch_up(outcome.trials)
-        teller.tell_fresh(fresh)
-        teller.end("done" if outcome.best else "failed", files)
-        if not grid:
-            name = study.experiment.name
-            self._answer.warnings += [f"{name}: {remark}" for remark in outcome.remarks]
+        outcome = outcomes.write_outcome(study, base, queue, fresh)
+        name = study.experiment.name
+        if grid:
+            files = outcomes.write_grid(grid, study, outcome.trials)
+            outcome = replace(outcome, files=(*outcome.files, *files))
+        else:
+            self.answer.warnings.extend(f"{name}: {remark}" for remark in outcome.remarks)
+        runs = [(item.trial.number, run) for item in fresh for run in item.runs]
+        mirror.update(
+            outcome.trials,
+            fresh=runs,
+            files=outcome.files,
+            state="done" if outcome.best else "failed",
+        )
         if outcome.best is None:
-            why = reasons(outcome.trials)
-            self._answer.errors.append(
+            why = "; ".join(outcomes.reasons(outcome.trials))
+            self.answer.errors.append(
                 ExperimentError(
-                    f"no trial of {study.experiment.name} was good"
-                    + (f": {'; '.join(why)}" if why else ""),
+                    f"no trial of {name} was good" + (f": {why}" if why else ""),
                     source=str(study.own_folder),
-                    fix="Mend what failed or narrow the search space; the same command tries on",
+                    fix="Fix what failed or narrow the search space; the same command resumes",
                 )
             )
-        return replace(outcome, files=tuple(files))
+        return outcome
 
-    def _begin(self, study: Study, ledger: Ledger, display: TuneDisplay, n_wanted: int) -> None:
+    def _begin(self, study: Study, queue: TrialQueue, display: TuneDisplay) -> None:
         """Say where the search stands, and let a new one begin at the definition itself."""
-        trials = ledger.trials()
-        display.begin(trials)
-        n_done = sum(trial.counts for trial in trials)
-        drawn = "[bold yellow]DRAWN FACES[/], not people: " if study.faces.drawn else ""
-        display.say(
-            f"{drawn}[bold]{study.name}[/], {n_done} of {n_wanted} trials, {shown(ledger.address)}"
-        )
-        if not ledger.was_there:
-            for name, about in ledger.earlier_studies().items():
-                why = _difference(study, about)
-                display.say(f"[yellow]note[/] {why}: a new study begins. {name} stays as it is.")
-        if not trials:
-            try:
-                ledger.queue_first(point_of(study.experiment, study.space))
-            except ExperimentError as error:
-                self._answer.warnings.append(f"{error} The search begins elsewhere.")
+        trials = queue.trials()
+        synthetic = "[bold yellow]SYNTHETIC FACES[/], not people: " if study.faces.drawn else ""
+        display.say(f"{synthetic}[bold]{study.name}[/], {display.count(trials)}")
+        if queue.n_earlier:
+            display.say(
+                "[yellow]note[/] the definition, the search space, the faces or the trainer have "
+                f"changed: a new study begins, {queue.n_earlier} earlier ones stay as they are."
+            )
         for path, words in study.space.words.items():
             display.say(f"  {path}: {words}")
+        if not trials:
+            try:
+                queue.queue_first(point_of(study.experiment, study.space))
+            except ExperimentError as error:
+                self.answer.warnings.append(f"{error} The search begins elsewhere.")
 
     def _shown(self, display: TuneDisplay) -> Settings:
-        """Let what goes otherwise than wished be said once."""
+        """Let the display show what takes time, and say once what goes otherwise than wished."""
 
         def say(sentence: str) -> None:
-            if sentence not in self._answer.warnings:
-                self._answer.warnings.append(sentence)
+            if sentence not in self.answer.warnings:
+                self.answer.warnings.append(sentence)
 
-        settings, cache = trial_settings(self._settings), self._settings.cache
-        return replace(
-            settings,
-            on_progress=display.show_stage,
-            cache=None
-            if cache is None
-            else replace(cache, say=say, on_progress=display.show_stage),
-            speed=replace(settings.speed, say=say),
-        )
+        watch, cache = display.show_stage, self.settings.cache
+        if cache is not None:
+            cache = replace(cache, say=say, on_progress=watch)
+        speed = replace(self.settings.speed, say=say)
+        return replace(self.settings, on_progress=watch, cache=cache, speed=speed)
 
     @contextlib.contextmanager
-    def _helpers(self, study: Study, address: str) -> Iterator[None]:
-        """Let further processes search along; they end with this one."""
-        command = [
-            sys.executable, "-c", "from benchmark.cli.main import main; main()",
-            *_again(sys.argv[1:]), "--worker", study.experiment.name, "--quiet",
-        ]  # fmt: skip
-        n_more = 0 if self._wish.helps else self._wish.jobs - 1
-        with contextlib.ExitStack() as files:
-            # Files, which never fill as a pipe does that nobody reads until the end.
-            said = [files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(n_more)]
-            helpers = [
-                subprocess.Popen(
-                    command, stdout=subprocess.DEVNULL, stderr=file,
-                    # Everybody on the machine can read a command line, and an address may hold a
-                    # password.
-                    env=os.environ | {STORAGE_VARIABLE: address},
+    def _workers(self, study: Study, address: str) -> Iterator[None]:
+        """Let further processes search along; they end with this one.
+
+        They get the storage's address in the environment: everybody on the machine can read a
+        command line, and an address may hold a password.
+        """
+        words = [word for word in sys.argv[1:] if not word.startswith("--storage=")]
+        if "--storage" in words:
+            del words[words.index("--storage") : words.index("--storage") + 2]
+        program = [sys.executable, "-c", "from benchmark.cli.main import main; main()"]
+        command = [*program, *words, "--worker", study.experiment.name, "--quiet"]
+        environment = os.environ | {STORAGE_VARIABLE: address}
+        workers = [
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+            for _ in range(0 if self.is_worker else self.jobs - 1)
+        ]
+        try:
+            yield
+        except BaseException:
+            for worker in workers:
+                worker.terminate()
+            raise
+        finally:
+            ends = [worker.wait() for worker in workers]
+            if failed := [code for code in ends if code not in (0, 3, 130, -15)]:
+                self.answer.warnings.append(
+                    f"{len(failed)} of {len(ends)} further processes failed: see above why"
                 )
-                for file in said
-            ]  # fmt: skip
-            try:
-                yield
-            except BaseException:
-                for helper in helpers:
-                    helper.terminate()
-                raise
-            finally:
-                for helper, file in zip(helpers, said, strict=True):
-                    if helper.wait() not in (0, 3, 130, -15):
-                        file.seek(0)
-                        last = (file.read().strip().splitlines() or ["without a word"])[-1]
-                        self._answer.warnings.append(f"a process that searched along ended: {last}")
 
     def _refit(self, recipe: dict[str, Any]) -> dict[str, Any]:
         """Register the best recipe and train it anew, as runs like any other."""
-        path = register(recipe, self._settings.runs_dir)
-        tuned = Experiment.from_dict(recipe["tuned"])
-        seeds = self._wish.refit_seeds
-        ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
-        errors: list[BenchmarkError] = []
-        if not self._quiet:
-            err.print(f"\nTraining [bold]{tuned.name}[/] anew with {len(seeds)} seeds.")
-        with (
-            RunDisplay(len(seeds), quiet=self._quiet) as display,
-            contextlib.closing(run_all([tuned], seeds, self._faces, self._settings)) as events,
-        ):
-            for event in events:
+        path = outcomes.register(recipe, self.settings.runs_dir)
+        tuned, quiet = Experiment.from_dict(recipe["tuned"]), self.quiet or self.as_json
+        ends = {kind.__name__.lower(): 0 for kind in (Finished, Skipped, Missing, Failed)}
+        if not quiet:
+            err.print(f"\nTraining [bold]{tuned.name}[/] anew, seeds {self.refit_seeds}.")
+        runs = run_all([tuned], self.refit_seeds, self.faces, self.settings)
+        with RunDisplay(len(self.refit_seeds), quiet=quiet) as display, contextlib.closing(runs):
+            for event in runs:
                 display.show(event)
                 if isinstance(event, (Finished, Skipped, Missing, Failed)):
                     ends[type(event).__name__.lower()] += 1
                 if isinstance(event, Failed):
-                    errors.append(event.error)
-        self._answer.errors += errors
-        if not self._as_json:
+                    self.answer.errors.append(event.error)
+        if not self.as_json:
             untuned = recipe["untuned"]["name"] if recipe["untuned"] else recipe["base"]
-            seeds_text = ",".join(map(str, seeds))
+            seeds = ",".join(map(str, self.refit_seeds))
             out.print(
                 f"\nRegistered as [bold]{tuned.name}[/] in the suite tuned. Against the untuned:\n"
-                f"  facebench run {untuned} --seeds {seeds_text} --dataset {self._faces.name}\n"
+                f"  facebench run {untuned} --seeds {seeds} --dataset {self.faces.name}\n"
                 f"  facebench compare {tuned.name} {untuned}\n"
                 "  facebench leaderboard --suite tuned",
                 soft_wrap=True,
@@ -299,66 +335,52 @@ class Session:
         return {"experiment": tuned.name, "file": str(path), **ends}
 
 
-def _again(arguments: list[str]) -> list[str]:
-    """Give the words of this command for another process, but for the storage's address."""
-    kept = [word for word in arguments if not word.startswith("--storage=")]
-    if "--storage" in kept:
-        place = kept.index("--storage")
-        del kept[place : place + 2]
-    return kept
-
-
-def _thin(runs_dir: Path, event: Ended, trials: list[Any]) -> None:
-    """Remove the checkpoint of a trial that was given up: nobody goes on with it."""
-    from benchmark.record import work_folder
-    from benchmark.runs.checkpoints import CHECKPOINT_FILE
-
-    if event.state == "pruned" and trials[event.number].run:
-        (work_folder(runs_dir) / trials[event.number].run / CHECKPOINT_FILE).unlink(missing_ok=True)
-
-
-def _path(name: str, paths: tuple[str, ...]) -> str:
-    """Find the path that a short name stands for: its last word, or `depth`."""
-    if name == "depth":
-        return DEPTH
-    return next((path for path in paths if path.endswith(f".{name}")), name)
-
-
-def _value(text: str, values: tuple[Any, ...]) -> Any:
-    found = next((value for value in values if str(value) == text), None)
-    if found is None:
-        raise ExperimentError(f"--row is {text!r}", allowed=", ".join(map(str, values)))
-    return found
-
-
-def _difference(study: Study, about: Any) -> str:
-    """Say in what a study differs from an earlier one of the same experiment on these faces."""
-    before, now = dict(about.get("space", {})), study.space.words
-    changed = sorted(
-        path for path in before.keys() | now.keys() if before.get(path) != now.get(path)
-    )
-    if changed:
-        return f"the search space has changed since ({', '.join(changed)})"
-    return "the definition, the faces or the trainer have changed since"
-
-
-def _data(study: Study, outcome: Outcome) -> dict[str, Any]:
+def print_best(study: Study, outcome: Outcome) -> None:
+    """Print the best recipe beside the one that the search began with."""
+    counts = ", ".join(f"{n} {state}" for state, n in outcome.counts.items() if n)
+    out.print(Text(f"\n{study.experiment.name} on {study.faces.name}", style="bold"))
     best = outcome.best
-    return {
-        "experiment": study.experiment.name,
-        "study": study.identity,
-        "folder": str(study.own_folder),
-        "trials": outcome.counts,
-        "best": None
-        if best is None
-        else {
-            "trial": best.number,
-            "value": best.value,
-            "point": dict(best.point),
-            "run": best.run,
-        },
-        "fresh_seeds": [item.as_dict() for item in outcome.fresh],
-        "recipe": outcome.recipe["settings"] if outcome.recipe else None,
-        "failures": reasons(outcome.trials),
-        "ok": best is not None or not any(outcome.counts.values()),
-    }
+    if best is None:
+        out.print(f"No trial is complete ({counts or 'none was begun'}).")
+        return
+    table = Table("searched", "definition", f"best, trial {best.number}", box=None, pad_edge=False)
+    for path, tried in best.point.items():
+        values = (value_at(study.experiment, path), tried)
+        cells = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
+        if path == DEPTH:
+            cells = [f"{value} of {count_stages(study.experiment)}" for value in values]
+        elif path == AUGMENTATION:
+            cells = [AUGMENTATION_NAMES[v] if isinstance(v, int) else str(v) for v in values]
+        table.add_row(short_name(path), *cells)
+    complete = [trial for trial in outcome.trials if trial.state == "complete"]
+    own = [trial for trial in complete if outcomes.is_the_definition(study, trial)]
+    scores = [f"{trial.value:.2%}" for trial in (*own[:1], best)]
+    table.add_row("validation", *(scores if own else ["–", *scores]))
+    out.print(table)
+    for item in outcome.fresh:
+        by_seed = ", ".join(f"{score:.2%}" for score in item.by_seed.values())
+        out.print(f"Fresh seeds: trial {item.trial.number} {item.mean:.2%} on average ({by_seed})")
+    out.print(f"{counts}. Page and table: {study.own_folder}", soft_wrap=True)
+
+
+def print_grid(grid: GridSpace, study: Study, outcome: Outcome) -> None:
+    """Print a grid: at each point our score, then the study's."""
+    backbone, ours = study.experiment.backbone, outcomes.grid_table(grid, outcome.trials)
+    out.print(Text(f"\n{grid.asks}", style="bold"))
+    columns = [f"{column:g}" for column in grid.columns.values]
+    table = Table(short_name(grid.rows.path), *columns, box=None, pad_edge=False)
+    for row, points in ours.groupby(grid.rows.path, sort=False):
+        pairs = zip(points["ours"], points["study"], strict=True)
+        cells = [f"{_percent(ours)} | {_percent(theirs)}" for ours, theirs in pairs]
+        table.add_row(f"{row:g}", *cells)
+    out.print(table)
+    out.print(
+        f"Validation accuracy, %: ours ({backbone.architecture}, {backbone.depth_name}, "
+        f"{study.faces.name}) | the study's ({grid.experiment.backbone.architecture}, "
+        f"{grid.source}). Page and table: {study.own_folder}",
+        soft_wrap=True,
+    )
+
+
+def _percent(value: float) -> str:
+    return "–" if value != value else f"{100 * value:.1f}"

@@ -5,7 +5,6 @@ this package and nothing else of benchmark.
 """
 
 from benchmark.experiment.definition import Experiment, Suite
-from benchmark.experiment.grids import GridSpace
 from benchmark.experiment.parts import (
     CONDITIONINGS,
     Augmentation,
@@ -19,6 +18,7 @@ from benchmark.experiment.parts import (
     StudyRow,
     Subset,
 )  # fmt: skip
+from benchmark.experiment.search_points import GridSpace
 from benchmark.experiment.space import (
     DECAY,
     DEPTH,

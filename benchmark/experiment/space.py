@@ -1,14 +1,14 @@
 """What a search may change about an experiment, and in what range: plain values, no torch.
 
 A range is a dotted path of the definition and the values it may take. Whether they fit an
-experiment is for benchmark.experiment.search_points to say, and who searches for benchmark.tuning.
+experiment is for benchmark.experiment.search_points to say.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from benchmark.errors import require
 
@@ -20,22 +20,47 @@ AUGMENTATION: Final = "recipe.augmentation"
 
 
 @dataclass(frozen=True)
-class Floats:
-    """Every number from `low` to `high`, both included; by factors where `log`."""
-
+class _Interval:
     path: str
     low: float
     high: float
+
+    kinds: ClassVar[tuple[type, ...]] = (int, float)
+
+    def __post_init__(self) -> None:
+        is_range = all(self._is_number(end) for end in self.ends) and self.low < self.high
+        require(
+            is_range,
+            f"the range of {self.path} is {self.low!r} to {self.high!r}",
+            allowed=f"two {'finite' if float in self.kinds else 'whole'} numbers, lower one first",
+        )
+
+    @property
+    def words(self) -> str:
+        """The range in words; part of a study's identity."""
+        return f"{self.low:g} to {self.high:g}"
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Values that stand for all others when the range is checked."""
+        return self.low, self.high
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether a value is in the range."""
+        return self._is_number(value) and self.low <= value <= self.high
+
+    def _is_number(self, value: Any) -> bool:
+        return type(value) in self.kinds and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Floats(_Interval):
+    """Every number from `low` to `high`, both included; sampled by factors where `log`."""
+
     log: bool = True
 
     def __post_init__(self) -> None:
-        numbers = all(isinstance(end, (int, float)) for end in (self.low, self.high))
-        finite = numbers and math.isfinite(self.low) and math.isfinite(self.high)
-        require(
-            finite and self.low < self.high,
-            f"the range of {self.path} is {self.low!r} to {self.high!r}",
-            allowed="two finite numbers, the lower one first",
-        )
+        super().__post_init__()
         require(
             not self.log or self.low > 0,
             f"the range of {self.path} is by factors and begins at {self.low!r}",
@@ -44,52 +69,17 @@ class Floats:
 
     @property
     def words(self) -> str:
-        """The range as a person would say it."""
-        return f"{self.low:g} to {self.high:g}" + (", by factors" if self.log else "")
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """Values that stand for all others when the range is checked."""
-        return self.low, self.high
-
-    def holds(self, value: Any) -> bool:
-        """Tell whether a value is in the range."""
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and self.low <= value <= self.high
+        """The range in words; part of a study's identity."""
+        return super().words + (", by factors" if self.log else "")
 
 
 @dataclass(frozen=True)
-class Integers:
+class Integers(_Interval):
     """Every whole number from `low` to `high`, both included."""
 
-    path: str
     low: int
     high: int
-
-    def __post_init__(self) -> None:
-        whole = all(
-            isinstance(end, int) and not isinstance(end, bool) for end in (self.low, self.high)
-        )
-        require(
-            whole and self.low < self.high,
-            f"the range of {self.path} is {self.low!r} to {self.high!r}",
-            allowed="two whole numbers, the lower one first",
-        )
-
-    @property
-    def words(self) -> str:
-        """The range as a person would say it."""
-        return f"{self.low} to {self.high}"
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """Values that stand for all others when the range is checked."""
-        return self.low, self.high
-
-    def holds(self, value: Any) -> bool:
-        """Tell whether a value is in the range."""
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole and self.low <= value <= self.high
+    kinds: ClassVar[tuple[type, ...]] = (int,)
 
 
 @dataclass(frozen=True)
@@ -110,21 +100,17 @@ class Choices:
 
     @property
     def words(self) -> str:
-        """The range as a person would say it."""
-        return " | ".join(f"{value:g}" if _is_float(value) else str(value) for value in self.values)
+        """The choices in words; part of a study's identity."""
+        return " | ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in self.values)
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Values that stand for all others when the range is checked: here, all of them."""
+        """Values that are tried when the range is checked: all of them."""
         return self.values
 
     def holds(self, value: Any) -> bool:
         """Tell whether a value is one of the choices."""
         return value in self.values
-
-
-def _is_float(value: object) -> bool:
-    return isinstance(value, float)
 
 
 Range = Floats | Integers | Choices
@@ -138,14 +124,12 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranges", tuple(self.ranges))
-        kinds = all(isinstance(item, (Floats, Integers, Choices)) for item in self.ranges)
         require(
-            kinds and len(self.ranges) > 0,
+            len(self.ranges) > 0 and all(isinstance(item, Range) for item in self.ranges),
             f"a search space of {list(self.ranges)!r:.80}",
             allowed="one range or more: Floats, Integers or Choices",
         )
-        paths = self.paths
-        twice = sorted({path for path in paths if paths.count(path) > 1})
+        twice = sorted({path for path in self.paths if self.paths.count(path) > 1})
         require(
             not twice,
             f"a search space with two ranges for {', '.join(twice)}",
@@ -159,15 +143,13 @@ class SearchSpace:
 
     @property
     def words(self) -> dict[str, str]:
-        """Each path with its range as a person would say it."""
+        """Each path with its range in words."""
         return {item.path: item.words for item in self.ranges}
 
     def only(self, paths: tuple[str, ...]) -> SearchSpace:
         """Keep some of the ranges; raise ExperimentError for a path that is not among them."""
         unknown = [path for path in paths if path not in self.paths]
         require(
-            not unknown,
-            f"{', '.join(unknown)} is not searched here",
-            allowed=", ".join(self.paths),
+            not unknown, f"{', '.join(unknown)} is not searched here", allowed=", ".join(self.paths)
         )
         return SearchSpace(tuple(item for item in self.ranges if item.path in paths))

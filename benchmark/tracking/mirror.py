@@ -1,21 +1,24 @@
-"""One run's folder as one run of MLflow, with its data sets as inputs.
-
-One run's folder → one run of MLflow.
+"""One run's folder as one run of MLflow, with its data sets as inputs and its network as a model.
 
 Mirroring is idempotent. A run is found by its identity, an epoch is logged unless its step is
-there, and artifacts are sent once the run is done; so a lost server, a killed process or a
+there, and the outcome is logged once the run is done; so a lost server, a killed process or a
 machine without MLflow loses nothing, and `facebench runs import` catches up.
 
-The faces that a run trained, selected and tested on: data sets of MLflow, with digests.
+MLflow gets what runs are compared by: some 25 metrics and 30 parameters. Bounds of intervals, every
+subgroup and ratio are in its tables. Files of a local store are hard links, not copies.
 """
 
-import contextlib
 import datetime
 import hashlib
+import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
+
+import pandas as pd
 
 from benchmark.errors import RunError, TrackingError
 from benchmark.files import canonical_json, sha256_of
@@ -25,23 +28,326 @@ from benchmark.runs.notes import (
     IDENTITY_TAG,
     RED_FLAG_TAG,
     Links,
+    data_note,
     flag_tag,
     run_name,
     run_note,
     run_params,
     run_tags,
 )
-from benchmark.tracking.page import experiment_of, note_links
-from benchmark.tracking.store import MachineWatch, is_local, open_store, store_errors, store_uri
-from benchmark.tracking.trained import log_trained
+from benchmark.tracking.store import (
+    NOTE_TAG,
+    experiment_of,
+    link_or_copy,
+    local_folder,
+    open_store,
+    run_places,
+    store_errors,
+    store_uri,
+)
 
+STATUS_OF_STATE: Final = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+MIRRORED_TAG: Final = "facebench.mirrored"
+LAYOUT: Final = 3
+"""Of what is mirrored: runs that were mirrored under an older one are brought up to date."""
+ARTIFACTS: Final = {
+    "record": ("experiment.json", "metrics.json", "calibration.json", "environment.txt"),
+    "tables": ("history.csv", "intervals.csv", "subgroups.csv", "gaps.csv", "exposure.csv"),
+    "pictures": ("confusion*.png", "heat_map*.png", "subgroups*.png", "curves.png"),
+    "card": ("card.md",),
+}
+"""By folder in MLflow; predictions and all else are in the run's folder alone."""
+COSTS: Final = ("parameters", "gmacs", "images_per_second", "peak_memory_mib", "seconds")
+OF_A_TASK: Final = ("accuracy", "macro_f1", "worst_gender_race", "gap_gender_race")
+OUTCOME_STEP: Final = 0
+"""Of every number of the end of a run, so that runs of different lengths stand side by side."""
+LATER_SECONDS: Final = 60.0
+"""After trouble with the store, a run that trains does not try it for so long."""
+WEIGHTS_FILE: Final = "model.safetensors"
 CONTEXTS: Final = {"train": "training", "val": "validation", "test": "test"}
 
 
-def input_name(about: dict[str, Any], part: str) -> str:
-    """Name the faces of one part as MLflow shows them: `utkface-100 train`.
+class MlflowMirror:
+    """Bring MLflow to what the runs' folders say.
 
-    A fold, a subset and another split than ours say so: other faces need another name.
+    `on_trouble` is called with a sentence when the store cannot be used; the run itself goes on.
+    """
+
+    def __init__(self, runs_dir: Path, on_trouble: Callable[[str], None]) -> None:
+        self.runs_dir = runs_dir
+        self._on_trouble = on_trouble
+        self._client: Any = None
+        self._run_ids: dict[tuple[str, str], str] = {}
+        self._steps: dict[str, set[int]] = {}
+        self._failed_at: float | None = None
+
+    def __call__(self, record: RunRecord) -> None:
+        """Mirror a run of this process as it stands; trouble is reported once, never raised.
+
+        A store that does not answer is not tried for a minute, so that it slows no training; the
+        end of a run is always tried.
+        """
+        is_failing = self._failed_at is not None
+        is_early = is_failing and time.monotonic() - (self._failed_at or 0) < LATER_SECONDS
+        if is_early and _shown_state(record) == "running":
+            return
+        try:
+            self.mirror(record)
+            self._failed_at = None
+        except RunError as error:
+            self._failed_at = time.monotonic()
+            if not is_failing:
+                self._on_trouble(f"{error} The run goes on; `facebench runs import` catches up.")
+
+    def mirror(self, record: RunRecord) -> str:
+        """Mirror one run and give its MLflow id.
+
+        Raises TrackingError when the store fails, RunError when the run's files hold too little.
+        """
+        with store_errors(self.uri):
+            try:
+                run_id = self._run_id(record)
+                self._log_epochs(run_id, record)
+                if record.state == "done":
+                    self._log_outcome(run_id, record)
+                self._log_state(run_id, record)
+            except (KeyError, TypeError, ValueError) as error:
+                raise RunError(
+                    f"the files of run {record.folder.name[:12]} hold too little for MLflow "
+                    f"({type(error).__name__}: {error})",
+                    allowed="what facebench writes",
+                    source=str(record.folder),
+                ) from error
+        return run_id
+
+    @property
+    def uri(self) -> str:
+        """The store's address."""
+        return store_uri(self.runs_dir)
+
+    @property
+    def client(self) -> Any:
+        """MLflow's client of the store, opened once."""
+        if self._client is None:
+            self._client = open_store(self.runs_dir)
+        return self._client
+
+    def experiment_id(self, dataset: Mapping[str, Any], *, of_searches: bool) -> str:
+        """Find or make the MLflow experiment of a data set; trials of searches have their own."""
+        note = data_note(dict(dataset))
+        if of_searches:
+            what = "Searches for recipes. Each is a run whose trials are nested beneath it"
+            note = f"{what}; none was evaluated on the test set.\n\n{note}"
+        name = experiment_name(dataset, of_searches=of_searches)
+        return experiment_of(self.client, self.runs_dir, name, note)
+
+    def _run_id(self, record: RunRecord) -> str:
+        """Find the MLflow run of this identity and attempt, or create it with its parameters."""
+        about, attempt = record.about, str(record.about.get("attempt", 1))
+        key = (record.identity, attempt)
+        if key in self._run_ids:
+            return self._run_ids[key]
+        experiment_id = self.experiment_id(about["dataset"], of_searches=record.is_trial)
+        query = f"tags.`{IDENTITY_TAG}` = '{record.identity}'"
+        known = {
+            str(run.data.tags.get(ATTEMPT_TAG)): run
+            for run in self.client.search_runs([experiment_id], filter_string=query)
+        }
+        if attempt in known:
+            run = known[attempt]
+        else:
+            previous = known.get(str(int(attempt) - 1))
+            link = {"previous_attempt": previous.info.run_id} if previous else {}
+            run = self.client.create_run(
+                experiment_id,
+                run_name=run_name(record),
+                tags=run_tags(record) | link,
+                start_time=_milliseconds(about["started"]),
+            )
+        run_id = str(run.info.run_id)
+        if not (run.inputs and run.inputs.dataset_inputs):
+            # The data sets last: with them the description is whole, whatever kills the process.
+            self._log_params(run_id, about)
+            self.client.log_inputs(run_id, dataset_inputs(about))
+        self._run_ids[key] = run_id
+        return run_id
+
+    def _log_params(self, run_id: str, about: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(name, value) for name, value in shown_params(about).items()]
+        self.client.log_batch(run_id, params=params)
+
+    def _log_epochs(self, run_id: str, record: RunRecord) -> None:
+        """Log each epoch once: one batch is one transaction, so one metric speaks for all."""
+        from mlflow.entities import Metric
+
+        if not (record.folder / "history.csv").is_file():
+            return
+        if run_id not in self._steps:
+            logged = self.client.get_metric_history(run_id, "train/loss")
+            self._steps[run_id] = {metric.step for metric in logged}
+        tasks = _tasks(record)
+        names = ["train/loss", *(f"{p}/{t}/accuracy" for p in ("train", "val") for t in tasks)]
+        names += ["val/combined"] if len(tasks) > 1 else []
+        for row in record.history().to_dict("records"):
+            epoch = int(row["epoch"])
+            if epoch in self._steps[run_id]:
+                continue
+            now = int(time.time() * 1000)
+            metrics = [Metric(name, float(row[name]), now, epoch) for name in names if name in row]
+            self.client.log_batch(run_id, metrics=metrics)
+            self._steps[run_id].add(epoch)
+
+    def _log_outcome(self, run_id: str, record: RunRecord) -> None:
+        """Log final metrics, artifacts and network, unless this very outcome is there already.
+
+        A run that was scored again has other numbers and the old training: only what is new or
+        changed is logged, and the network stays.
+        """
+        from mlflow.entities import Metric
+
+        client, run = self.client, self.client.get_run(run_id)
+        before, outcome = run.data, _outcome_mark(record)
+        mark = before.tags.get(MIRRORED_TAG, "")
+        if mark == outcome:
+            return
+        is_trained_anew = bool(mark) and mark.split(" ")[0] != record.done["finished"]
+        model_id = self._log_network(run, record, replace=is_trained_anew)
+        now, about = int(time.time() * 1000), record.about
+        of_test = (model_id, input_name(about, "test"), input_digest(about))
+        metrics = [
+            Metric(name, value, now, OUTCOME_STEP, *(of_test if name.startswith("test/") else ()))
+            for name, value in shown_metrics(record).items()
+            if before.metrics.get(name) != value
+        ]
+        client.log_batch(run_id, metrics=metrics)
+        folder = local_folder(run.info.artifact_uri)
+        for name, patterns in ARTIFACTS.items():
+            for path in sorted(p for pattern in patterns for p in record.folder.glob(pattern)):
+                if folder is None:
+                    client.log_artifact(run_id, str(path), name)
+                else:
+                    link_or_copy(path, folder / name / path.name)
+        # As mlflow.log_table writes them, which would append to a table that is there.
+        tables = {
+            "tables/subgroups.json": record.subgroups(),
+            "tables/scores.json": _scores(record),
+        }
+        for name, table in tables.items():
+            client.log_text(
+                run_id, table.to_json(orient="split", index=False, double_precision=15), name
+            )
+        listed = [{"path": name, "type": "table"} for name in tables]
+        client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(listed))
+        if (flags := flag_tag(record)) or RED_FLAG_TAG in before.tags:
+            client.set_tag(run_id, RED_FLAG_TAG, flags)
+        client.set_tag(run_id, MIRRORED_TAG, outcome)
+
+    def _log_network(self, run: Any, record: RunRecord, *, replace: bool) -> str | None:
+        """Log a run's network as a model, once; give its id, None where no weights were kept.
+
+        Tensors and a definition, no pickled code: `mlflow.pyfunc.load_model` calls
+        benchmark.inference.load, which loads the file alone where there is no MLflow. replace: the
+        run was trained anew since.
+        """
+        from mlflow.entities import LoggedModelOutput
+
+        client, tags = self.client, run_tags(record)
+        logged = [item.model_id for item in (run.outputs.model_outputs if run.outputs else ())]
+        if logged and not replace:
+            return str(logged[-1])
+        if not (record.folder / WEIGHTS_FILE).is_file():
+            return None
+        for model_id in logged:
+            client.delete_logged_model(model_id)
+        faces = run.inputs.dataset_inputs[0].dataset.name
+        note = f"{record.experiment_name}, seed {record.seed}, trained on {faces}"
+        model = client.create_logged_model(
+            run.info.experiment_id,
+            name=f"{record.experiment_name}-seed-{record.seed}",
+            source_run_id=run.info.run_id,
+            # The record's own: the run's tags in MLflow may have been changed or removed.
+            tags={key: tags[key] for key in ("architecture", "weights", "tasks", "faces")}
+            | {NOTE_TAG: note},
+            params=shown_params(record.about),
+            model_type="face classifier",
+        )
+        folder = local_folder(model.artifact_location)
+        with tempfile.TemporaryDirectory() as scratch:
+            _write_model(Path(scratch), record, run.info.run_id, str(model.model_id))
+            weights = (folder or Path(scratch)) / WEIGHTS_FILE
+            link_or_copy(record.folder / WEIGHTS_FILE, weights)
+            client.log_model_artifacts(model.model_id, scratch)
+        client.finalize_logged_model(model.model_id, "READY")
+        step = int(record.done["selected_epoch"])
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step)])
+        return str(model.model_id)
+
+    def _log_state(self, run_id: str, record: RunRecord) -> None:
+        state, client = _shown_state(record), self.client
+        run = client.get_run(run_id)
+        page = f"#/experiments/{run.info.experiment_id}/runs/{run_id}/artifacts/"
+        models = run.outputs.model_outputs if run.outputs else ()
+        links = Links(
+            page=lambda name: page + quote(f"pictures/{name}"),
+            model=f"models:/{models[-1].model_id}" if models else "",
+        )
+        note = run_note(record, links if state == "done" else Links())
+        for name, value in (("state", state), (NOTE_TAG, note)):
+            if run.data.tags.get(name) != value:
+                client.set_tag(run_id, name, value)
+        status = STATUS_OF_STATE.get(state, "RUNNING")
+        if status == "RUNNING" != run.info.status:
+            client.update_run(run_id, status="RUNNING")
+        elif run.info.status != status:
+            ended = _milliseconds(record.done["finished"]) if state == "done" else None
+            client.set_terminated(run_id, status, ended)
+
+
+def experiment_name(dataset: Mapping[str, Any], *, of_searches: bool) -> str:
+    """Name the MLflow experiment of a data set: trials must not swamp the list of its runs."""
+    return f"{dataset['name']}-searches" if of_searches else str(dataset["name"])
+
+
+def shown_params(about: Mapping[str, Any]) -> dict[str, str]:
+    """Flatten a definition to what it uses: no None, no augmentation of strength 0."""
+    return {
+        name: str(value)
+        for name, value in run_params(dict(about)).items()
+        if value is not None and not (name.startswith("recipe.augmentation.") and not value)
+    }
+
+
+def shown_metrics(record: RunRecord) -> dict[str, float]:
+    """Give the numbers of a finished run by which runs are compared, by MLflow's name."""
+    tasks, metrics = _tasks(record), record.metrics
+    names = [f"test/{task}/{name}" for task in tasks for name in OF_A_TASK]
+    names += [f"cost/{name}" for name in COSTS]
+    names += ["selected/val/combined", "test/combined"] if len(tasks) > 1 else []
+    names += [f"selected/val/{tasks[0]}/accuracy"] if len(tasks) == 1 else []
+    return {name: float(metrics[name]) for name in names if name in metrics}
+
+
+def _scores(record: RunRecord) -> pd.DataFrame:
+    """Give every number of a run with the bounds of its interval, where it has one."""
+    metrics = record.metrics
+    rows = [
+        (name, value, metrics.get(f"{name}/low"), metrics.get(f"{name}/high"))
+        for name, value in metrics.items()
+        if not name.endswith(("/low", "/high"))
+    ]
+    return pd.DataFrame(rows, columns=["score", "value", "low", "high"])
+
+
+def _tasks(record: RunRecord) -> list[str]:
+    return list(record.about["experiment"]["head"]["tasks"])
+
+
+def input_name(about: Mapping[str, Any], part: str) -> str:
+    """Name the faces of one part as MLflow shows them: `utkface-100 · train`.
+
+    A fold, a subset and another split than ours are named: other faces need another name.
     """
     dataset, definition = about["dataset"], about["experiment"]
     protocol, subset = definition["protocol"], definition.get("subset") or {}
@@ -54,12 +360,16 @@ def input_name(about: dict[str, Any], part: str) -> str:
     return " · ".join(words)
 
 
-def dataset_inputs(about: dict[str, Any]) -> list[Any]:
+def input_digest(about: Mapping[str, Any]) -> str:
+    """Give the start of the digests of pixels and split, as MLflow takes 36 letters."""
+    return f"{about['dataset']['pixel_digest'][:8]}-{about['dataset']['split_digest'][:8]}"
+
+
+def dataset_inputs(about: Mapping[str, Any]) -> list[Any]:
     """Describe each part of the split as an input; `about` is `experiment.json`."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = about["dataset"]
-    pixels, split = str(dataset["pixel_digest"]), str(dataset["split_digest"])
     source = {
         "made": "drawn by facebench" if dataset["drawn"] else "prepared from local files",
         **{key: dataset[key] for key in ("pixel_digest", "split_digest", "split_version")},
@@ -68,7 +378,7 @@ def dataset_inputs(about: dict[str, Any]) -> list[Any]:
         DatasetInput(
             Dataset(
                 name=input_name(about, part),
-                digest=f"{pixels[:8]}-{split[:8]}",
+                digest=input_digest(about),
                 source_type="facebench",
                 source=canonical_json(source),
                 profile=canonical_json({"faces": dataset["counts"][part]}),
@@ -80,236 +390,33 @@ def dataset_inputs(about: dict[str, Any]) -> list[Any]:
     ]
 
 
-STATUS_OF_STATE: Final = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-ARTIFACT_FOLDERS: Final = {".png": "pictures", ".csv": "tables", ".md": "card"}
-MIRRORED_TAG: Final = "facebench.mirrored"
-LAYOUT: Final = 2
-"""Of what is mirrored: runs that were mirrored under an older one are brought up to date."""
-METRICS_PER_CALL: Final = 1000
-"""MLflow's own limit for one log_batch call."""
-PATIENCE_SECONDS: Final = 60.0
-"""After trouble with the store, a run that is under way leaves it alone for so long."""
+def _write_model(folder: Path, record: RunRecord, run_id: str, model_id: str) -> None:
+    """Write what MLflow calls a model, but for the tensors: MLmodel and what it needs."""
+    import numpy as np
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
+    from benchmark.evaluation.predictions import probability_columns
 
-class MlflowMirror:
-    """Bring MLflow to what the runs' folders say.
-
-    `on_trouble` hears a sentence when the store cannot be reached; the run itself goes on.
-    """
-
-    def __init__(self, runs_dir: Path, on_trouble: Callable[[str], None]) -> None:
-        self._runs_dir = runs_dir
-        self._on_trouble = on_trouble
-        self._client: Any = None
-        self._run_ids: dict[tuple[str, str], str] = {}
-        self._steps: dict[str, set[int]] = {}
-        self._watch = MachineWatch()
-        self._tried_in_vain: float | None = None
-
-    def __call__(self, record: RunRecord) -> None:
-        """Mirror a run of this process as it stands; trouble is reported once, never raised.
-
-        A store that does not answer is left alone for a minute, so that it slows no training; the
-        end of a run is always tried.
-        """
-        state = _shown_state(record)
-        waiting = self._tried_in_vain is not None and (
-            time.monotonic() - self._tried_in_vain < PATIENCE_SECONDS
-        )
-        if state == "running" and waiting:
-            return
-        try:
-            self._mirror_watched(record, state)
-            self._tried_in_vain = None
-        except RunError as error:
-            if self._tried_in_vain is None:
-                self._on_trouble(f"{error} The run goes on; `facebench runs import` catches up.")
-            self._tried_in_vain = time.monotonic()
-
-    def _mirror_watched(self, record: RunRecord, state: str) -> None:
-        run_id = self._run_ids.get(_key(record))
-        if run_id is not None and state != "running":
-            self._watch.end(run_id)
-        run_id = self.mirror(record)
-        if state == "running":
-            with store_errors(self.uri):
-                self._watch.begin(run_id, self.uri)
-
-    def mirror(self, record: RunRecord) -> str:
-        """Mirror one run and give its MLflow id.
-
-        Raises TrackingError when the store fails, RunError when the run's files hold too little.
-        """
-        with store_errors(self.uri), _unreadable(record):
-            client = self.client()
-            run_id = self._run_id(client, record)
-            self._log_epochs(client, run_id, record)
-            if record.state == "done":
-                self._log_outcome(client, run_id, record)
-            self._log_state(client, run_id, record)
-        return run_id
-
-    @property
-    def uri(self) -> str:
-        """The store's address."""
-        return store_uri(self._runs_dir)
-
-    def client(self) -> Any:
-        """Give MLflow's client of the store, opened once."""
-        if self._client is None:
-            self._client = open_store(self._runs_dir)
-        return self._client
-
-    def experiment_id(self, dataset: dict[str, Any]) -> str:
-        """Find or make the MLflow experiment of a data set; `dataset` as in `experiment.json`."""
-        return experiment_of(self.client(), self._runs_dir, dataset)
-
-    def _run_id(self, client: Any, record: RunRecord) -> str:
-        """Find the MLflow run of this identity and attempt, or create it with its parameters."""
-        key = _key(record)
-        if key in self._run_ids:
-            return self._run_ids[key]
-        attempt = key[1]
-        experiment_id = self.experiment_id(shown_dataset(record))
-        of_identity = client.search_runs(
-            [experiment_id], filter_string=f"tags.`{IDENTITY_TAG}` = '{record.identity}'"
-        )
-        by_attempt = {
-            str(run.data.tags.get(ATTEMPT_TAG)): str(run.info.run_id) for run in of_identity
-        }
-        begun = [run for run in of_identity if run.data.tags.get(ATTEMPT_TAG) == attempt]
-        if attempt not in by_attempt:
-            by_attempt[attempt] = _create_run(
-                client, experiment_id, record, by_attempt.get(str(int(attempt) - 1))
-            )
-        elif not begun[0].inputs.dataset_inputs:
-            # A process that was killed between creating the run and describing it.
-            _describe_run(client, by_attempt[attempt], record.about)
-        self._run_ids[key] = by_attempt[attempt]
-        return by_attempt[attempt]
-
-    def _log_epochs(self, client: Any, run_id: str, record: RunRecord) -> None:
-        """Log each epoch once: one batch is one transaction, so one metric speaks for all."""
-        from mlflow.entities import Metric
-
-        if not (record.folder / "history.csv").is_file():
-            return
-        if run_id not in self._steps:
-            logged = client.get_metric_history(run_id, "val/combined")
-            self._steps[run_id] = {metric.step for metric in logged}
-        for row in record.history().to_dict("records"):
-            epoch = int(row.pop("epoch"))
-            if epoch in self._steps[run_id]:
-                continue
-            when = int(time.time() * 1000)
-            metrics = [Metric(str(name), float(value), when, epoch) for name, value in row.items()]
-            client.log_batch(run_id, metrics=metrics)
-            self._steps[run_id].add(epoch)
-
-    def _log_outcome(self, client: Any, run_id: str, record: RunRecord) -> None:
-        """Log final metrics, artifacts and network, unless this very outcome is there already.
-
-        A run that was scored again has further numbers and the old training: only what is new or
-        changed is logged, and the network stays.
-        """
-        from mlflow.entities import Metric
-
-        before, outcome = client.get_run(run_id).data, _outcome_mark(record)
-        mark = before.tags.get(MIRRORED_TAG, "")
-        if mark == outcome:
-            return
-        trained_anew = bool(mark) and mark.split(" ")[0] != record.done["finished"]
-        model_id = log_trained(client, run_id, record, again=trained_anew)
-        when, step = int(time.time() * 1000), int(record.done["selected_epoch"])
-        metrics = [
-            Metric(name, float(value), when, step, model_id=model_id if _heads(name) else None)
-            for name, value in record.metrics.items()
-            if before.metrics.get(name) != value
-        ]
-        for begin in range(0, len(metrics), METRICS_PER_CALL):
-            client.log_batch(run_id, metrics=metrics[begin : begin + METRICS_PER_CALL])
-        for path in _told(record):
-            client.log_artifact(run_id, str(path), ARTIFACT_FOLDERS.get(path.suffix, "record"))
-        if (flags := flag_tag(record)) or RED_FLAG_TAG in before.tags:
-            client.set_tag(run_id, RED_FLAG_TAG, flags)
-        client.set_tag(run_id, MIRRORED_TAG, outcome)
-
-    def _log_state(self, client: Any, run_id: str, record: RunRecord) -> None:
-        state = _shown_state(record)
-        info = client.get_run(run_id)
-        if info.data.tags.get("state") != state:
-            client.set_tag(run_id, "state", state)
-        links = note_links(info) if state == "done" else Links()
-        note = run_note(record, links)
-        if info.data.tags.get("mlflow.note.content") != note:
-            client.set_tag(run_id, "mlflow.note.content", note)
-        status = STATUS_OF_STATE.get(state, "RUNNING")
-        if info.info.status == status:
-            return
-        if status == "RUNNING":
-            client.update_run(run_id, status="RUNNING")
-        else:
-            ended = record.done["finished"] if state == "done" else None
-            client.set_terminated(run_id, status, _milliseconds(ended) if ended else None)
-
-
-def shown_dataset(record: RunRecord) -> dict[str, Any]:
-    """Describe a run's faces, as the MLflow experiment that it belongs in is named.
-
-    Trials of a search have one of their own, so that they swamp no list of runs.
-    """
-    dataset: dict[str, Any] = record.about["dataset"]
-    return searches_on(dataset) if record.is_trial else dataset
-
-
-def searches_on(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Name the MLflow experiment of the searches on some faces."""
-    return {**dataset, "name": f"{dataset['name']}-searches"}
-
-
-def _key(record: RunRecord) -> tuple[str, str]:
-    return record.identity, str(record.about.get("attempt", 1))
-
-
-def _create_run(client: Any, experiment_id: str, record: RunRecord, previous: str | None) -> str:
-    """Create the run with its parameters and data sets; `previous` is the attempt that failed."""
-    about, tags = record.about, run_tags(record)
-    if previous is not None:
-        tags["previous_attempt"] = previous
-    run = client.create_run(
-        experiment_id,
-        run_name=run_name(record),
-        tags=tags,
-        start_time=_milliseconds(about["started"]),
+    versions = record.about["versions"]
+    pictures = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
+    columns: list[Any] = []
+    for task in _tasks(record):
+        columns.append(ColSpec("long", f"{task}_pred"))
+        columns += [ColSpec("double", name) for name in probability_columns(task)]  # type: ignore[arg-type]
+    model = Model(
+        run_id=run_id, model_id=model_id, signature=ModelSignature(pictures, Schema(columns))
     )
-    run_id = str(run.info.run_id)
-    _describe_run(client, run_id, about)
-    return run_id
-
-
-def _describe_run(client: Any, run_id: str, about: dict[str, Any]) -> None:
-    """Log a run's parameters and data sets, the latter last: with them the description is whole."""
-    from mlflow.entities import Param
-
-    params = [Param(name, str(value)) for name, value in run_params(about).items()]
-    client.log_batch(run_id, params=params)
-    client.log_inputs(run_id, dataset_inputs(about))
-
-
-def _heads(name: str) -> bool:
-    """Tell whether a metric stands beside a model in lists: the few that name it good or bad."""
-    short = name.endswith(("/accuracy", "/macro_f1")) and name.count("/") == 2
-    return name in ("test/combined", "selected/val/combined") or (
-        short and name.startswith("test/")
+    model.add_flavor(
+        "python_function",
+        loader_module="benchmark.inference.load",
+        data=WEIGHTS_FILE,
+        python_version=versions.get("python", ""),
     )
-
-
-def _told(record: RunRecord) -> Iterator[Path]:
-    """Yield the files of a run that go to MLflow as artifacts; weights go as a model."""
-    for path in sorted(record.folder.iterdir()):
-        hidden = path.name.startswith(".") or not path.suffix
-        if path.is_file() and not hidden and path.suffix not in (".safetensors", ".pt"):
-            yield path
+    model.save(str(folder / "MLmodel"))
+    names = ("facebench", "torch", "torchvision", "timm", "numpy", "pandas")
+    needed = [f"{name}=={versions[name]}\n" for name in names if name in versions]
+    (folder / "requirements.txt").write_text("".join(needed), encoding="utf-8")
 
 
 def _outcome_mark(record: RunRecord) -> str:
@@ -336,20 +443,6 @@ def _shown_state(record: RunRecord) -> str:
     return "interrupted" if (record.folder / "interrupted.json").is_file() else "running"
 
 
-@contextlib.contextmanager
-def _unreadable(record: RunRecord) -> Iterator[None]:
-    """Turn what a run of an older layout lacks into RunError, as every reader of runs does."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"the files of run {record.folder.name[:12]} hold too little for MLflow "
-            f"({type(error).__name__}: {error})",
-            allowed="what facebench writes",
-            source=str(record.folder),
-        ) from error
-
-
 def import_records(
     records: Iterator[RunRecord],
     runs_dir: Path,
@@ -357,20 +450,18 @@ def import_records(
 ) -> Iterator[tuple[RunRecord, str]]:
     """Mirror many runs, yielding each with its MLflow id; TrackingError where the store fails.
 
-    A run whose files hold too little is told and left out, or raises RunError where nobody hears.
+    A run whose files hold too little is left out and reported, or raises RunError.
     """
     mirror = MlflowMirror(runs_dir, on_trouble=lambda _: None)
     for record in records:
         try:
-            run_id = mirror.mirror(record)
+            yield record, mirror.mirror(record)
         except TrackingError:
             raise
         except RunError as error:
             if on_unreadable is None:
                 raise
             on_unreadable(error)
-            continue
-        yield record, run_id
 
 
 def mirror_again(record: RunRecord, runs_dir: Path) -> bool:
@@ -378,14 +469,7 @@ def mirror_again(record: RunRecord, runs_dir: Path) -> bool:
 
     Raises TrackingError where there is a store and it fails.
     """
-    if is_local(runs_dir) and not (runs_dir / "mlflow.db").is_file():
-        return False
-    with store_errors(store_uri(runs_dir)):
-        client = open_store(runs_dir)
-        experiment = client.get_experiment_by_name(str(shown_dataset(record)["name"]))
-        query = f"tags.`{IDENTITY_TAG}` = '{record.identity}'"
-        known = experiment and client.search_runs([experiment.experiment_id], query, max_results=1)
-    if not known:
+    if record.identity not in run_places(runs_dir):
         return False
     MlflowMirror(runs_dir, on_trouble=lambda _: None).mirror(record)
     return True

@@ -1,236 +1,234 @@
 """A search over recipes as a parent run of MLflow, its trials nested beneath it.
 
-Who searches, and where, is for others to say: a study is told of trials in any order, as often as
-they like, and MLflow shows what was told last.
+A study is told of its trials in any order, as often as the caller likes, and MLflow shows what was
+told last. What a killed process could not tell, the next one tells when it begins.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from benchmark.record import RunRecord
-from benchmark.runs.notes import code, plain
-from benchmark.tracking.mirror import MlflowMirror, searches_on
-from benchmark.tracking.page import NOTE_TAG
-from benchmark.tracking.store import store_errors
+from benchmark.errors import TrackingError
+from benchmark.record import RunRecord, work_folder
+from benchmark.runs.notes import code, plain, table
+from benchmark.tracking.mirror import MlflowMirror
+from benchmark.tracking.store import NOTE_TAG, link_or_copy, local_folder, store_errors
 
 STUDY_TAG: Final = "facebench.study"
 TRIAL_TAG: Final = "trial"
 TRIAL_STATE_TAG: Final = "trial_state"
-TRIAL_REASON_TAG: Final = "trial_reason"
 PARENT_TAG: Final = "mlflow.parentRunId"
-SAME_VALUE: Final = 1e-9
+STATUS_OF_STATE: Final = {"done": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+SAME_SCORE: Final = 1e-9
+"""One face of a million is 1e-6: below this, two scores differ by rounding alone."""
 TRIALS_SHOWN: Final = 30
 """In a study's note: MLflow cuts a note after 8,000 letters."""
 
-TrialState = Literal["running", "complete", "pruned", "failed"]
-
 
 @dataclass(frozen=True)
-class Study:
-    """A search: what it asks, where it starts, and what it may change."""
+class TrialView:
+    """A trial of a search as it stands: `complete`, `pruned`, `failed`, `running` or `waiting`.
 
-    identity: str
-    """What makes two searches the same; found again by it."""
-    name: str
-    """Of the experiment that the search starts from."""
-    asks: str
-    dataset: Mapping[str, Any]
-    """As `experiment.json` has it: name, drawn, counts, digests and version of the split."""
-    space: Mapping[str, str]
-    """Dotted path → its range in words: `recipe.learning_rate` → `1e-5 to 1e-2, by factors`."""
-    objective: str = "val/combined"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One try of a search."""
+    value: its best weighted validation accuracy in [0, 1], once it is complete; scores: the same by
+    epoch, counted from 0; run: the identity of its run; retry_of: the trial whose point it repeats.
+    """
 
     number: int
-    """Counted from 0, as the search counts."""
-    state: TrialState
-    settings: Mapping[str, Any]
+    state: str
+    point: Mapping[str, Any]
     value: float | None = None
-    """Of the objective; None while there is none."""
+    scores: Mapping[int, float] = field(default_factory=dict)
+    run: str = ""
     reason: str = ""
-    """Why it failed."""
+    seconds: float | None = None
+    retry_of: int | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the N that were asked for."""
+        return self.state in ("complete", "pruned")
+
+
+def best_trial(trials: Iterable[TrialView]) -> TrialView | None:
+    """Give the trial of the highest value; the earliest of those that differ by rounding alone."""
+    scored = [(trial.value, trial) for trial in trials if trial.value is not None]
+    highest = max((value for value, _ in scored), default=0.0)
+    tied = [trial for value, trial in scored if value >= highest - SAME_SCORE]
+    return min(tied, key=lambda trial: trial.number, default=None)
 
 
 class StudyMirror:
-    """Bring MLflow to what a search has tried so far; raises TrackingError when the store fails."""
+    """Bring MLflow to what a search has tried so far; trouble is said once and stops nothing.
 
-    def __init__(self, mirror: MlflowMirror, study: Study) -> None:
-        self._mirror = mirror
-        self._study = study
-        self._trials: dict[int, Trial] = {}
+    mirror: None, or another callable, where nothing is tracked. dataset: as in `experiment.json`.
+    space: dotted path → its range in words. name: of the experiment that the search starts from.
+    """
+
+    def __init__(
+        self,
+        mirror: object,
+        say: Callable[[str], None],
+        *,
+        identity: str,
+        name: str,
+        dataset: Mapping[str, Any],
+        space: Mapping[str, str],
+    ) -> None:
+        self._mirror = mirror if isinstance(mirror, MlflowMirror) else None
+        self._say = say
+        self._identity, self._name, self._dataset, self._space = identity, name, dataset, space
         self._run_id = ""
+        self._shown: dict[int, str] = {}
+        """The state that MLflow shows of each trial, by its number."""
 
-    def run_id(self) -> str:
-        """Find the parent run of this study, or make it."""
-        if not self._run_id:
+    def update(
+        self,
+        trials: Sequence[TrialView],
+        *,
+        fresh: Iterable[tuple[int, str]] = (),
+        files: Iterable[Path] = (),
+        state: Literal["", "done", "interrupted", "failed"] = "",
+    ) -> None:
+        """Show all trials that have ended since, each once in each state.
+
+        fresh: numbers of trials and identities of runs that trained their recipes with other seeds.
+        files: artifacts of the study. state: how the search ended; a later trial reopens it.
+        """
+        if self._mirror is None or not (trials or state):
+            return
+        try:
             with store_errors(self._mirror.uri):
-                self._run_id = self._found() or self._made()
-        return self._run_id
-
-    def tell(self, trial: Trial, record: RunRecord | None = None) -> None:
-        """Show a trial as it stands; its run, where there is one, is nested under the study."""
-        parent = self.run_id()
-        child = self._mirror.mirror(record) if record is not None else None
-        with store_errors(self._mirror.uri):
-            if child is not None:
-                self._nest(child, parent, trial)
-            self._trials[trial.number] = trial
-            self._log_progress(parent, trial)
-
-    def tell_again(self, number: int, record: RunRecord) -> None:
-        """Show a run that trained a trial's recipe again, with another seed, under its study."""
-        parent, child = self.run_id(), self._mirror.mirror(record)
-        with store_errors(self._mirror.uri):
-            client = self._mirror.client()
-            client.set_tag(child, PARENT_TAG, parent)
-            title = f"Trial {number:03d}, seed {record.seed} · {self._study.name}"
-            client.set_tag(child, "mlflow.runName", title)
-
-    def end(self, state: Literal["done", "interrupted", "failed"] = "done") -> None:
-        """Close the study; telling it of a further trial opens it again."""
-        status = {"done": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}[state]
-        with store_errors(self._mirror.uri):
-            client = self._mirror.client()
-            client.set_tag(self.run_id(), "state", state)
-            client.set_terminated(self.run_id(), status)
-
-    def shown(self) -> dict[int, str]:
-        """Give the state that MLflow shows of each trial that has a run there, by its number."""
-        parent = self.run_id()
-        with store_errors(self._mirror.uri):
-            experiment_id = self._mirror.experiment_id(searches_on(self._study.dataset))
-            runs = self._mirror.client().search_runs(
-                [experiment_id], filter_string=f"tags.`{PARENT_TAG}` = '{parent}'"
+                self._update(self._mirror, trials, fresh, files, state)
+        except TrackingError as error:
+            self._say(
+                f"{error} The search goes on; the next `facebench tune` tells MLflow the rest."
             )
-        tags = [run.data.tags for run in runs if TRIAL_TAG in run.data.tags]
-        return {int(item[TRIAL_TAG]): str(item[TRIAL_STATE_TAG]) for item in tags}
+            self._mirror = None
 
-    def attach(self, paths: Iterable[Path]) -> None:
-        """Keep files as artifacts of the study: pages, pictures, the table, the recipe."""
-        parent = self.run_id()
-        with store_errors(self._mirror.uri):
-            for path in paths:
-                self._mirror.client().log_artifact(parent, str(path), "study")
-
-    def _found(self) -> str:
-        experiment_id = self._mirror.experiment_id(searches_on(self._study.dataset))
-        found = self._mirror.client().search_runs(
-            [experiment_id], filter_string=f"tags.`{STUDY_TAG}` = '{self._study.identity}'"
+    def _update(
+        self,
+        mirror: MlflowMirror,
+        trials: Sequence[TrialView],
+        fresh: Iterable[tuple[int, str]],
+        files: Iterable[Path],
+        state: str,
+    ) -> None:
+        client = mirror.client
+        parent = self._run_id = self._run_id or self._found_or_made(mirror)
+        ended = [trial for trial in trials if trial.state in ("complete", "pruned", "failed")]
+        new = [trial for trial in ended if self._shown.get(trial.number) != trial.state]
+        if new and client.get_run(parent).info.status != "RUNNING":
+            client.update_run(parent, status="RUNNING")
+            client.set_tag(parent, "state", "running")
+        values = (
+            {item.step for item in client.get_metric_history(parent, "trial/value")} if new else ()
         )
-        return str(found[0].info.run_id) if found else ""
+        for trial in new:
+            record = RunRecord(work_folder(mirror.runs_dir) / trial.run)
+            # A trial that was queued again has no run of its own: the later one has it.
+            if trial.run and record.state != "absent" and "queued again" not in trial.reason:
+                self._nest(mirror, mirror.mirror(record), parent, trial)
+            if trial.value is not None and trial.number not in values:
+                earlier = [item for item in ended if item.number <= trial.number]
+                best = best_trial(earlier) or trial
+                client.log_metric(parent, "trial/value", trial.value, step=trial.number)
+                client.log_metric(parent, "best/value", best.value, step=trial.number)
+            self._shown[trial.number] = trial.state
+        for number, identity in fresh:
+            record = RunRecord(work_folder(mirror.runs_dir) / identity)
+            child = mirror.mirror(record)
+            client.set_tag(child, PARENT_TAG, parent)
+            title = f"Trial {number:03d}, seed {record.seed} · {self._name}"
+            client.set_tag(child, "mlflow.runName", title)
+        folder = local_folder(client.get_run(parent).info.artifact_uri) if state else None
+        for path in files:
+            if folder is None:
+                client.log_artifact(parent, str(path), "study")
+            else:
+                link_or_copy(path, folder / "study" / path.name)
+        if new:
+            client.set_tag(parent, NOTE_TAG, self._note(ended))
+        if state:
+            client.set_tag(parent, "state", state)
+            client.set_terminated(parent, STATUS_OF_STATE[state])
 
-    def _made(self) -> str:
+    def _found_or_made(self, mirror: MlflowMirror) -> str:
+        """Find the parent run, and what MLflow shows beneath it; or make it."""
         from mlflow.entities import Param
 
-        client, study = self._mirror.client(), self._study
-        dataset = dict(study.dataset)
+        client = mirror.client
+        experiment_id = mirror.experiment_id(self._dataset, of_searches=True)
+        found = client.search_runs([experiment_id], f"tags.`{STUDY_TAG}` = '{self._identity}'")
+        if found:
+            parent = str(found[0].info.run_id)
+            for run in client.search_runs([experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'"):
+                with contextlib.suppress(KeyError):  # Of fresh seeds: no trials of their own.
+                    self._shown[int(run.data.tags[TRIAL_TAG])] = run.data.tags[TRIAL_STATE_TAG]
+            return parent
         run = client.create_run(
-            self._mirror.experiment_id(searches_on(dataset)),
-            run_name=f"Search · {study.name}",
+            experiment_id,
+            run_name=f"Search · {self._name}",
             tags={
-                STUDY_TAG: study.identity,
-                "experiment": study.name,
-                "faces": "drawn" if dataset["drawn"] else "photographs",
+                STUDY_TAG: self._identity,
+                "experiment": self._name,
+                "faces": "drawn" if self._dataset["drawn"] else "photographs",
                 "state": "running",
-                NOTE_TAG: self._note(),
+                NOTE_TAG: self._note(()),
                 "mlflow.source.name": "facebench tune",
                 "mlflow.source.type": "LOCAL",
             },
         )
-        params = [Param(f"space.{path}", words) for path, words in study.space.items()]
-        client.log_batch(run.info.run_id, params=[*params, Param("objective", study.objective)])
+        params = [Param(f"space.{path}", words) for path, words in self._space.items()]
+        client.log_batch(run.info.run_id, params=[*params, Param("objective", "val/combined")])
         return str(run.info.run_id)
 
-    def _nest(self, child: str, parent: str, trial: Trial) -> None:
+    def _nest(self, mirror: MlflowMirror, child: str, parent: str, trial: TrialView) -> None:
         """Put a run under its study; one that two studies tried stays with the first."""
-        client = self._mirror.client()
-        run = client.get_run(child)
+        client, run = mirror.client, mirror.client.get_run(child)
         if run.data.tags.get(PARENT_TAG, parent) != parent:
             return
         tags = {
             PARENT_TAG: parent,
             TRIAL_TAG: f"{trial.number:03d}",
             TRIAL_STATE_TAG: trial.state,
-            "mlflow.runName": f"Trial {trial.number:03d} · {self._study.name}",
-        }
-        if trial.reason:
-            tags[TRIAL_REASON_TAG] = trial.reason[:500]
+            "mlflow.runName": f"Trial {trial.number:03d} · {self._name}",
+        } | ({"trial_reason": trial.reason[:500]} if trial.reason else {})
         for name, value in tags.items():
-            if run.data.tags.get(name) != value:
-                client.set_tag(child, name, value)
-        if trial.state == "pruned" and run.info.status != "KILLED":
-            client.set_terminated(child, "KILLED")
-        if trial.state == "failed" and run.info.status == "RUNNING":
-            client.set_terminated(child, "FAILED")
+            client.set_tag(child, name, value)
+        if trial.state != "complete" and run.info.status == "RUNNING":
+            client.set_terminated(child, "KILLED" if trial.state == "pruned" else "FAILED")
 
-    def _log_progress(self, parent: str, trial: Trial) -> None:
-        client = self._mirror.client()
-        if client.get_run(parent).info.status != "RUNNING":
-            client.update_run(parent, status="RUNNING")
-            client.set_tag(parent, "state", "running")
-        if trial.state == "complete" and trial.value is not None:
-            steps = {item.step for item in client.get_metric_history(parent, "trial/value")}
-            if trial.number not in steps:
-                client.log_metric(parent, "trial/value", trial.value, step=trial.number)
-                best = self.best()
-                assert best is not None
-                client.log_metric(parent, "best/value", best.value, step=trial.number)
-        client.set_tag(parent, NOTE_TAG, self._note())
-
-    def best(self) -> Trial | None:
-        """Give the complete trial of the highest value; the earliest of those that tie.
-
-        Values of equal accuracies differ by rounding.
-        """
-        complete = [
-            trial
-            for trial in self._trials.values()
-            if trial.state == "complete" and trial.value is not None
-        ]
-        highest = max((trial.value or 0 for trial in complete), default=0)
-        tied = [trial for trial in complete if (trial.value or 0) >= highest - SAME_VALUE]
-        return min(tied, key=lambda trial: trial.number, default=None)
-
-    def _note(self) -> str:
-        study, best = self._study, self.best()
-        told = sorted(self._trials.values(), key=lambda trial: trial.number)
-        shown = sorted(told, key=_by_value)[:TRIALS_SHOWN]
+    def _note(self, trials: Sequence[TrialView]) -> str:
+        asks = f"Which recipe suits {self._name} best on {self._dataset['name']}?"
         lines = [
-            f"**{plain(study.asks)}**",
+            f"**{plain(asks)}**",
             "",
-            f"A search from `{study.name}` for the highest `{study.objective}`. Its trials are "
-            "nested beneath it: open the + before its name. Test faces are read by none of them.",
+            f"A search from {code(self._name)} for the highest `val/combined`. Its trials are "
+            "nested beneath it: open the + before its name. None is evaluated on the test set.",
             "",
-            *(f"- {code(path)}: {plain(words)}" for path, words in study.space.items()),
+            *(f"- {code(path)}: {plain(words)}" for path, words in self._space.items()),
+            "",
         ]
-        if best is not None:
-            lines += ["", f"Best so far: trial {best.number:03d}, {best.value:.4f}.", ""]
-        if told:
-            lines += ["| trial | state | value | settings |", "|--:|---|--:|---|"]
-            lines += [_line(trial) for trial in shown]
-        if len(told) > len(shown):
-            lines += ["", f"The best {len(shown)} of {len(told)} trials; all are beneath it."]
+        if best := best_trial(trials):
+            lines += [f"Best so far: trial {best.number:03d}, {best.value:.4f}.", ""]
+        ranked = sorted(trials, key=lambda trial: (-(trial.value or 0.0), trial.number))
+        rows = [
+            (
+                f"{trial.number:03d}",
+                trial.state + (f" ({plain(trial.reason)})" if trial.reason else ""),
+                ", ".join(f"{code(path)} {_short(value)}" for path, value in trial.point.items()),
+                "–" if trial.value is None else f"{trial.value:.4f}",
+            )
+            for trial in ranked[:TRIALS_SHOWN]
+        ]
+        if rows:
+            lines += table(("trial", "state", "settings", "value"), rows, n_left=3)
+        if len(ranked) > len(rows):
+            lines.append(f"The best {len(rows)} of {len(ranked)} trials; all are beneath it.")
         return "\n".join(lines)
 
 
-def _by_value(trial: Trial) -> tuple[bool, float, int]:
-    return (trial.value is None, -(trial.value or 0), trial.number)
-
-
-def _line(trial: Trial) -> str:
-    value = "–" if trial.value is None else f"{trial.value:.4f}"
-    settings = ", ".join(
-        f"{code(path)} {plain(_short(value))}" for path, value in trial.settings.items()
-    )
-    why = f" ({plain(trial.reason)})" if trial.reason else ""
-    return f"| {trial.number:03d} | {trial.state}{why} | {value} | {settings} |"
-
-
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return plain(f"{value:.4g}" if isinstance(value, float) else value)

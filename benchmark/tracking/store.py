@@ -1,23 +1,28 @@
-"""The MLflow store: opened under a lock, repaired; system metrics of long runs.
+"""The MLflow store: opened under a lock, repaired after a move, its errors as sentences.
 
-How busy the machine is while a run trains, sampled by MLflow; runs under a minute have none.
-
-Where MLflow keeps what it mirrors: opened under a lock, repaired, and its errors explained.
+And what MLflow's own pages need: an experiment per data set with a view of its runs, the page to
+land on, the command that serves it, and where each run is, for links from elsewhere.
 """
 
 import contextlib
 import logging
 import os
 import re
+import shutil
 import sqlite3
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+from urllib.parse import urlencode, urlparse
+from urllib.request import url2pathname
 
 from benchmark.errors import TrackingError
-from benchmark.files import claimed, replacing, write_text
+from benchmark.files import canonical_json, claimed, replacing, write_text
+from benchmark.runs.notes import IDENTITY_TAG
+from benchmark.tasks import TASKS
 
 QUIET_SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -27,24 +32,45 @@ QUIET_SETTINGS: Final = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 """Must be in the environment before mlflow is imported for the first time."""
-
 CHATTY: Final = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")
-"""Loggers that speak of what went well."""
-
+"""Loggers that report what went well."""
 ABSOLUTE_PATHS: Final = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
 )
 """Where MLflow's database holds the address of artifacts, which a moved folder makes untrue."""
+NOTE_TAG: Final = "mlflow.note.content"
+VIEW: Final = "facebench"
+VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW}"
+"""Where MLflow's UI keeps a view that a link can name; by itself it shows no metric."""
+RANKED_BY: Final = "metrics.`selected/val/combined`"
+"""Logged of runs of all tasks alone, so that like is ranked with like."""
+VIEW_STATE: Final = {
+    "selectedColumns": (
+        *("attributes.`Created`", RANKED_BY),
+        *(f"metrics.`test/{task}/accuracy`" for task in TASKS),
+        *(f"tags.`{tag}`" for tag in ("architecture", "weights", "trainable", "tasks", "state")),
+    ),
+    # In the view and not in the link: a link that names an order is shown without the view.
+    "orderByKey": RANKED_BY,
+    "orderByAsc": False,
+    "runsExpanded": {},
+}
+LOCAL_QUERY: Final = """
+SELECT tags.value, runs.experiment_id, runs.run_uuid FROM tags
+JOIN runs ON runs.run_uuid = tags.run_uuid
+WHERE tags.key = ? AND runs.lifecycle_stage = 'active' ORDER BY runs.start_time
+"""
+LOCK_SECONDS: Final = 20.0
+"""How long a writer is waited for."""
 
 
 def mlflow_module() -> ModuleType:
     """Import mlflow without telemetry and chatter; raise TrackingError if it is not installed."""
     for name, value in QUIET_SETTINGS.items():
         os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_warnings():
         try:
             import mlflow
         except ImportError as error:
@@ -55,6 +81,14 @@ def mlflow_module() -> ModuleType:
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
+
+
+@contextlib.contextmanager
+def quiet_warnings() -> Iterator[None]:
+    """Hide the deprecation warnings that MLflow's own dependencies raise at each other."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def store_uri(runs_dir: Path) -> str:
@@ -72,40 +106,30 @@ def artifact_root(runs_dir: Path) -> Path:
     return runs_dir.resolve() / "artifacts"
 
 
-def store_lock(runs_dir: Path) -> contextlib.AbstractContextManager[bool]:
-    """Wait for the claim under which stores are made and experiments are named."""
+def _store_lock(runs_dir: Path) -> contextlib.AbstractContextManager[bool]:
     return claimed(runs_dir / ".mlflow.lock", wait=True)
 
 
 def open_store(runs_dir: Path) -> Any:
     """Open the store and give MLflow's client, creating and repairing SQLite under a lock.
 
-    Several processes that create one SQLite store at once break each other's migrations.
+    Several processes that create one SQLite store at once break each other's migrations. MLflow
+    makes its tables in some fifty of them, and refuses a database where it was killed between two:
+    so it is made beside its place and put there whole.
     """
-    mlflow = mlflow_module()
-    with quiet_warnings(), store_lock(runs_dir):
+    mlflow, database = mlflow_module(), runs_dir / "mlflow.db"
+    with quiet_warnings(), _store_lock(runs_dir):
         if is_local(runs_dir):
             _follow_moved_artifacts(runs_dir)
-            _create_whole(mlflow, runs_dir)
+            if not (os.environ.get("MLFLOW_TRACKING_URI") or database.exists()):
+                with replacing(database) as temporary:
+                    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{temporary.resolve()}")
+                    client.search_experiments(max_results=1)
+                    # Under its old name nothing may write to it any more.
+                    client._tracking_client.store.engine.dispose()
         client = mlflow.MlflowClient(tracking_uri=store_uri(runs_dir))
         client.search_experiments(max_results=1)
     return client
-
-
-def _create_whole(mlflow: ModuleType, runs_dir: Path) -> None:
-    """Make a database that is not there yet beside its place, and put it there whole.
-
-    MLflow makes its tables in some fifty migrations: killed between two of them, it would leave a
-    database that it refuses ever after.
-    """
-    database = runs_dir / "mlflow.db"
-    if os.environ.get("MLFLOW_TRACKING_URI") or database.exists():
-        return
-    with replacing(database) as temporary:
-        client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{temporary.resolve()}")
-        client.search_experiments(max_results=1)
-        # Under its old name nothing may write to it any more.
-        client._tracking_client.store.engine.dispose()
 
 
 def _follow_moved_artifacts(runs_dir: Path) -> None:
@@ -113,8 +137,7 @@ def _follow_moved_artifacts(runs_dir: Path) -> None:
 
     Without this a moved store shows metrics but silently lists no artifacts.
     """
-    note = runs_dir / ".artifact_root"
-    root = artifact_root(runs_dir).as_uri()
+    note, root = runs_dir / ".artifact_root", artifact_root(runs_dir).as_uri()
     database = runs_dir / "mlflow.db"
     before = note.read_text(encoding="utf-8").strip() if note.is_file() else root
     if before != root and database.is_file():
@@ -129,95 +152,133 @@ def _follow_moved_artifacts(runs_dir: Path) -> None:
         write_text(note, root + "\n")
 
 
-CREDENTIALS: Final = re.compile(r"//[^/@\s]*@")
-"""In an address: MLflow's own errors quote it with the password in it."""
-
-
 @contextlib.contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn whatever a broken store raises into TrackingError, and keep its warnings quiet."""
+    """Turn whatever a broken store raises into TrackingError, and keep its warnings quiet.
+
+    Names and passwords of addresses are left out: MLflow's own errors quote them.
+    """
     mlflow = mlflow_module()
     from sqlalchemy.exc import SQLAlchemyError
 
-    shown = without_password(uri)
     try:
         with quiet_warnings():
             yield
     except (mlflow.exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        uri, text = (re.sub(r"//[^/@\s]*@", "//", said) for said in (uri, str(error).strip()))
+        line = text.splitlines()[0] if text else repr(error)
+        anew = "move that file away: `facebench runs import` makes it anew from the runs' folders"
+        fixes = {
+            "locked": "Another program is writing to it: try again once it is done",
+            "not a database": anew.capitalize(),
+            "malformed": anew.capitalize(),
+            "out-of-date database schema": f"It is of another MLflow, or half made: {anew}",
+        }
+        fix = next((fix for word, fix in fixes.items() if word in text), "Fix or move the store")
+        if uri.startswith("http"):
+            fix = "Start the server, or leave MLFLOW_TRACKING_URI out, or use --tracking files"
         raise TrackingError(
-            f"the MLflow store cannot be used: {without_password(_reason(error))}",
-            source=shown,
-            fix=_remedy(str(error), shown),
+            f"the MLflow store cannot be used: {line[max(0, line.rfind('(sqlite3.')) :]}",
+            source=uri,
+            fix=fix,
         ) from error
 
 
-def without_password(text: str) -> str:
-    """Leave the name and password of an address out of what is shown."""
-    return re.sub(r"://[^/\s@]*@", "://", text)
+def experiment_of(client: Any, runs_dir: Path, name: str, note: str) -> str:
+    """Find or make an MLflow experiment, with its description, and its view as of now."""
+    tags = {
+        NOTE_TAG: note,
+        "mlflow.experimentKind": "custom_model_development",
+        VIEW_TAG: canonical_json(VIEW_STATE),
+    }
+    with _store_lock(runs_dir):
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            root = (artifact_root(runs_dir) / name).as_uri()
+            location = root if is_local(runs_dir) else None
+            return str(client.create_experiment(name, artifact_location=location, tags=tags))
+    if found.tags.get(VIEW_TAG) != tags[VIEW_TAG]:
+        # Made by an older facebench; a description that somebody changed by hand is left alone.
+        client.set_experiment_tag(found.experiment_id, VIEW_TAG, tags[VIEW_TAG])
+    return str(found.experiment_id)
 
 
-def _reason(error: Exception) -> str:
-    """Give an error's first line, without the class names and statements that come with it."""
-    text = CREDENTIALS.sub("//", str(error).strip())
-    line = text.splitlines()[0] if text else repr(error)
-    return line[line.rfind("(sqlite3.") :] if "(sqlite3." in line else line
+def local_folder(artifact_uri: str) -> Path | None:
+    """Give the folder that artifacts are in, where it is on this machine."""
+    address = urlparse(artifact_uri)
+    return Path(url2pathname(address.path)) if address.scheme in ("", "file") else None
 
 
-def _remedy(text: str, shown: str) -> str:
-    """Say what to do, by what the error says."""
-    if "locked" in text:
-        return "Another program is writing to it: try again once it is done"
-    if shown.startswith("http"):
-        return "Start the server, or leave MLFLOW_TRACKING_URI out, or use --tracking files"
-    if "not a database" in text or "malformed" in text:
-        return "Move that file away: `facebench runs import` makes it anew from the runs' folders"
-    if "out-of-date database schema" in text:
-        return (
-            "It is of another MLflow, or was left half made: move that file away, and `facebench "
-            "runs import` makes it anew from the runs' folders"
-        )
-    return "Mend or move the store, or use --tracking files"
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name; copy it where the file system has no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
-@contextlib.contextmanager
-def quiet_warnings() -> Iterator[None]:
-    """Hide the deprecation warnings that MLflow's own dependencies raise at each other."""
-    with warnings.catch_warnings():
-        for kind in (DeprecationWarning, FutureWarning, UserWarning):
-            warnings.simplefilter("ignore", kind)
-        yield
+def run_places(runs_dir: Path) -> dict[str, tuple[str, str]]:
+    """Give MLflow's ids of the experiment and the run of every run; of several attempts, the last.
+
+    Empty where there is no store, and none is made. Raises TrackingError where it cannot be read.
+    """
+    if not is_local(runs_dir):
+        return _places_on_server(runs_dir)
+    database = runs_dir / "mlflow.db"
+    if not database.is_file():
+        return {}
+    address = f"{database.resolve().as_uri()}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=LOCK_SECONDS)) as store:
+            found = store.execute(LOCAL_QUERY, (IDENTITY_TAG,)).fetchall()
+    except sqlite3.Error as error:
+        raise TrackingError(
+            f"the MLflow store cannot be read: {error}",
+            source=str(database),
+            fix="`facebench ui` says more; `facebench runs import` makes a store anew",
+        ) from error
+    return {str(identity): (str(experiment), str(run)) for identity, experiment, run in found}
 
 
-SAMPLE_SECONDS: Final = 10
-SAMPLES_A_POINT: Final = 6
-"""One point a minute: a night's run stays a few thousand rows in the store."""
+def _places_on_server(runs_dir: Path) -> dict[str, tuple[str, str]]:
+    found: dict[str, tuple[str, str]] = {}
+    order, token = ["attributes.start_time ASC"], None
+    with store_errors(store_uri(runs_dir)):
+        client = open_store(runs_dir)
+        experiments = [item.experiment_id for item in client.search_experiments()]
+        while True:
+            page = client.search_runs(experiments, order_by=order, page_token=token)
+            for run in page:
+                if identity := run.data.tags.get(IDENTITY_TAG):
+                    found[identity] = (str(run.info.experiment_id), str(run.info.run_id))
+            token = page.token
+            if not token:
+                return found
 
 
-class MachineWatch:
-    """Watch the machine for one run at a time: of several at once, for the one that began first."""
+def landing_path(runs_dir: Path) -> str:
+    """Give the page of the UI to open first: the runs of the newest data set, ranked.
 
-    def __init__(self) -> None:
-        self._monitor: Any = None
-        self._run_id = ""
+    MLflow 3 opens on a page about traces.
+    """
+    with store_errors(store_uri(runs_dir)):
+        known = open_store(runs_dir).search_experiments()
+    found = [item for item in known if item.name != "Default"]
+    if not found:
+        return "/"
+    newest = max(found, key=lambda item: item.last_update_time or 0)
+    query = {"workflowType": "machine_learning", "viewStateShareKey": VIEW}
+    return f"/#/experiments/{newest.experiment_id}/runs?{urlencode(query)}"
 
-    def begin(self, run_id: str, uri: str) -> None:
-        """Start watching, unless a run is watched already or psutil is not installed."""
-        if self._monitor is not None:
-            return
-        try:
-            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-        except ImportError:
-            return
-        # It would tell of its own start, end and trouble; the run's own tracking does that.
-        logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
-        self._monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
-            run_id, SAMPLE_SECONDS, SAMPLES_A_POINT, resume_logging=True, tracking_uri=uri
-        )
-        self._run_id = run_id
-        self._monitor.start()
 
-    def end(self, run_id: str) -> None:
-        """Stop watching, if it is this run that is watched."""
-        if self._monitor is not None and self._run_id == run_id:
-            self._monitor.finish()
-            self._monitor = None
+def server_command(runs_dir: Path, port: int) -> list[str]:
+    """Give the command that serves the MLflow UI of these runs on 127.0.0.1."""
+    mlflow_module()
+    return [
+        *(sys.executable, "-W", "ignore", "-m", "mlflow", "server"),
+        *("--backend-store-uri", store_uri(runs_dir)),
+        *("--default-artifact-root", artifact_root(runs_dir).as_uri()),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+    ]

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import pytest
 import torch
 
 from benchmark.cli.output import Answer
-from benchmark.cli.tune import Wish
-from benchmark.cli.tune_session import Session
+from benchmark.cli.tune_session import TuneSession
 from benchmark.data.dataset import FaceSet
 from benchmark.record import RunRecord, all_records
 from benchmark.runs.plan import Settings
@@ -92,30 +90,27 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
         assert f"{NAME}-tuned" in board.stdout.replace("\n", "")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["tune"], "nothing to tune was named"),
-        (["tune", "mtl-cnn-none-ful-short"], "did you mean mtl-cnn-none-full-short"),
-        (["tune", "grid-nobody"], "unknown grid 'grid-nobody'"),
-        (["tune", "--suite", "tuned"], "nothing has been tuned here"),
-        (["tune", NAME, "--row", "32"], "--row is of grids"),
-        (["tune", NAME, "--seeds", "999,1000"], "--seeds is 999,1000"),
-        (["tune", NAME, "--sampler", "magic"], "--sampler is 'magic'"),
-        (["tune", NAME, "--pruner", "axe"], "--pruner is 'axe'"),
-        (["tune", NAME, "--only", "depth"], "backbone.trainable_stages is not searched here"),
-        (["tune", NAME, "--storage", "here.db"], "the storage 'here.db' is no address"),
-        (["tune", "grid-mtl-vgg16-block5", "--row", "33"], "--row is '33'"),
-    ],
-)
 def test_a_wrong_word_is_one_sentence_and_exit_code_two(
-    arguments: list[str], said: str, drawn_data_dir: Path, tmp_path: Path
+    drawn_data_dir: Path, tmp_path: Path
 ) -> None:
     places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
-    answer = facebench(*arguments, *places)
-    assert answer.exit_code == 2, answer.output
-    assert said in answer.stderr
-    assert "Traceback" not in answer.stderr
+    for arguments, said in (
+        ([], "nothing to tune was named"),
+        (["mtl-cnn-none-ful-short"], "did you mean mtl-cnn-none-full-short"),
+        (["grid-nobody"], "unknown grid 'grid-nobody'"),
+        (["--suite", "tuned"], "nothing has been tuned here"),
+        ([NAME, "--row", "32"], "--row is of grids"),
+        ([NAME, "--seeds", "999,1000"], "--seeds is 999,1000"),
+        ([NAME, "--sampler", "magic"], "--sampler is 'magic'"),
+        ([NAME, "--pruner", "axe"], "--pruner is 'axe'"),
+        ([NAME, "--only", "depth"], "backbone.trainable_stages is not searched here"),
+        ([NAME, "--storage", "here.db"], "the storage 'here.db' is no address"),
+        (["grid-mtl-vgg16-block5", "--row", "33"], "--row is '33'"),
+    ):
+        answer = facebench("tune", *arguments, *places)
+        assert answer.exit_code == 2, answer.output
+        assert said in answer.stderr
+        assert "Traceback" not in answer.stderr
 
 
 def test_a_search_whose_trials_all_fail_says_why(drawn_data_dir: Path, tmp_path: Path) -> None:
@@ -135,35 +130,27 @@ def test_a_search_whose_trials_all_fail_says_why(drawn_data_dir: Path, tmp_path:
     assert "a finite loss" in quiet.stderr
 
 
-def test_helpers_may_say_much_and_are_not_told_the_storage_where_others_can_read_it(
+def test_workers_get_the_storage_where_others_cannot_read_it(
     drawn_faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than a pipe holds: one that nobody reads would let the helper wait for ever."""
-    address = "postgresql://me:secret@host/db"
-    program = (
-        "import os, sys; print(sys.argv, os.environ['FACEBENCH_STORAGE'], file=sys.stderr);"
-        "sys.stderr.write('x' * 200_000 + chr(10));"
-        f"open({str(tmp_path / 'ended')!r}, 'w').close();"
-        "sys.exit('the last word')"
-    )
-    begun = subprocess.Popen
-    commands = []
+    address, seen = "postgresql://me:secret@host/db", tmp_path / "seen"
+    program = f"import os; open({str(seen)!r}, 'w').write(os.environ['FACEBENCH_STORAGE']); 1 / 0"
+    begun, commands = subprocess.Popen, []
 
     def begin(command: list[str], **options: Any) -> Any:
         commands.append(command)
-        return begun([*command[:2], program, *command[3:]], **options)
+        return begun([*command[:2], program], stderr=subprocess.DEVNULL, **options)
 
     monkeypatch.setattr(subprocess, "Popen", begin)
     monkeypatch.setattr(sys, "argv", ["facebench", "tune", NAME, "--storage", address])
-    answer = Answer("tune")
-    wish = Wish(1, None, 2, address, "tpe", 0, "median", (), {}, (), (), helps=False)
     settings = Settings(tmp_path, tmp_path, Device(torch.device("cpu"), "fp32"))
-    session = Session(answer, drawn_faces, settings, wish, quiet=True, as_json=True)
-    with session._helpers(a_study(tmp_path, drawn_faces), address):
-        for _ in range(600):
-            if (tmp_path / "ended").exists():
-                break
-            time.sleep(0.05)
-        assert (tmp_path / "ended").exists()
+    session = TuneSession(
+        Answer("tune"), drawn_faces, settings, 1, None, 2, address, "tpe", 0, "median", (), {}, (),
+        (), is_worker=False, quiet=True, as_json=True,
+    )  # fmt: skip
+    with session._workers(a_study(tmp_path, drawn_faces), address):
+        pass
+    assert seen.read_text() == address
     assert "secret" not in " ".join(commands[0])
-    assert answer.warnings == ["a process that searched along ended: the last word"]
+    assert commands[0][-3:] == ["--worker", "mtl-squeezenet1_1-none-full-planted", "--quiet"]
+    assert session.answer.warnings == ["1 of 1 further processes failed: see above why"]

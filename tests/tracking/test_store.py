@@ -1,18 +1,20 @@
-"""A store that is moved, locked, no database or lost: a sentence; the runs stay what they are."""
+"""A store that is moved, locked, no database or lost is a sentence; what a new user sees in it."""
 
 import contextlib
+import json
 import shutil
 import socket
 import sqlite3
 from pathlib import Path
 from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 import pytest
 
 from benchmark.errors import TrackingError
-from benchmark.tracking import MlflowMirror, landing_path, open_store
-from tests.tracking.conftest import the_record
+from benchmark.tracking import MlflowMirror, landing_path, open_store, run_places, server_command
+from benchmark.tracking import store as stores
+from benchmark.tracking.store import local_folder
+from tests.tracking.conftest import mlflow_runs, the_record
 
 mlflow = pytest.importorskip("mlflow")
 event = pytest.importorskip("sqlalchemy").event
@@ -20,31 +22,39 @@ event = pytest.importorskip("sqlalchemy").event
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own dependencies deprecate each other
 
 
-def test_pictures_are_still_there_after_the_folder_moved(runs_dir: Path, tmp_path: Path) -> None:
-    run_id = MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+def test_pictures_and_network_are_still_there_after_the_folder_moved(
+    runs_dir: Path, tmp_path: Path
+) -> None:
+    run_id = MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
     moved = runs_dir.rename(tmp_path / "elsewhere")
     client = open_store(moved)
     assert client.list_artifacts(run_id, "pictures")
     assert str(moved) in client.get_run(run_id).info.artifact_uri
+    (output,) = client.get_run(run_id).outputs.model_outputs
+    # Not by the client's list: within one process it keeps the address of a model it once wrote to.
+    folder = local_folder(client.get_logged_model(output.model_id).artifact_location)
+    assert folder is not None
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"MLmodel", "model.safetensors", "requirements.txt"}
 
 
 def test_a_store_that_is_no_database_is_a_sentence_and_the_run_goes_on(runs_dir: Path) -> None:
-    (runs_dir / "mlflow.db").write_bytes(b"this is no database" * 100)
-    with pytest.raises(TrackingError, match="the MLflow store cannot be used"):
-        MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
-    heard: list[str] = []
-    MlflowMirror(runs_dir, heard.append)(the_record(runs_dir))
-    assert "facebench runs import" in heard[0]
-
-
-def test_a_network_is_still_there_after_the_folder_moved(runs_dir: Path, tmp_path: Path) -> None:
-    run_id = MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
-    client = open_store(runs_dir.rename(tmp_path / "elsewhere"))
-    (output,) = client.get_run(run_id).outputs.model_outputs
-    # Not by the client's list: within one process it keeps the address of a model it once wrote to.
-    location = client.get_logged_model(output.model_id).artifact_location
-    names = {path.name for path in Path(url2pathname(urlparse(location).path)).iterdir()}
-    assert names == {"MLmodel", "model.safetensors", "requirements.txt"}
+    """Of a run that trains, a store with trouble is said once and not tried for a minute."""
+    record, database = the_record(runs_dir), runs_dir / "mlflow.db"
+    (record.folder / "done.json").unlink()
+    whole = database.read_bytes()
+    database.write_bytes(b"this is no database" * 100)
+    with pytest.raises(TrackingError, match="the MLflow store cannot be used") as raised:
+        MlflowMirror(runs_dir, pytest.fail).mirror(record)
+    assert raised.value.fix.startswith("Move that file away")
+    said: list[str] = []
+    mirror = MlflowMirror(runs_dir, said.append)
+    mirror(record)
+    database.write_bytes(whole)
+    mirror(record)
+    assert len(said) == 1
+    assert "facebench runs import" in said[0]
+    assert open_store(runs_dir).get_experiment_by_name("drawn-v1") is None
 
 
 def test_a_process_that_dies_while_it_makes_the_store_leaves_none(
@@ -69,12 +79,11 @@ def test_a_process_that_dies_while_it_makes_the_store_leaves_none(
 def test_a_store_that_was_left_half_made_is_a_sentence(runs_dir: Path, tmp_path: Path) -> None:
     # Of another folder, since MLflow looks at a database once in a process.
     open_store(tmp_path / "made")
-    runs_dir.mkdir(exist_ok=True)
     shutil.copy(tmp_path / "made" / "mlflow.db", runs_dir / "mlflow.db")
     with contextlib.closing(sqlite3.connect(runs_dir / "mlflow.db")) as other, other:
         other.execute("UPDATE alembic_version SET version_num = '75868b020152'")
     with pytest.raises(TrackingError, match="out-of-date database schema") as raised:
-        MlflowMirror(runs_dir, print).mirror(the_record(runs_dir))
+        MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
     assert "facebench runs import" in raised.value.fix
 
 
@@ -85,60 +94,73 @@ def impatient(
     return statement.replace("busy_timeout = 20000", "busy_timeout = 100"), parameters
 
 
-def test_a_locked_store_is_a_sentence(runs_dir: Path) -> None:
-    mirror = MlflowMirror(runs_dir, print)
-    engine = mirror.client()._tracking_client.store.engine
+def test_a_locked_store_is_a_sentence(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = MlflowMirror(runs_dir, pytest.fail)
+    engine = mirror.client._tracking_client.store.engine
     event.listen(engine, "before_cursor_execute", impatient, retval=True)
-    with sqlite3.connect(runs_dir / "mlflow.db") as other:
+    monkeypatch.setattr(stores, "LOCK_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(runs_dir / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TrackingError, match="locked") as raised:
             mirror.mirror(the_record(runs_dir))
+        with pytest.raises(TrackingError, match="locked"):
+            run_places(runs_dir)
     assert "once it is done" in raised.value.fix
 
 
-def test_a_lost_server_is_told_once_and_the_end_is_still_tried(
+def test_a_lost_server_is_said_once_and_no_password_is_shown(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    heard: list[str] = []
-    record = the_record(runs_dir)
-    mirror = MlflowMirror(runs_dir, heard.append)
-    for _ in range(3):
-        mirror(record)
-    assert len(heard) == 1
-    assert f"127.0.0.1:{port}" in heard[0]
-    assert "secret" not in heard[0]
-    assert "Start the server" in heard[0]
+    said: list[str] = []
+    mirror = MlflowMirror(runs_dir, said.append)
+    for _ in range(2):
+        mirror(the_record(runs_dir))
+    assert len(said) == 1
+    assert f"127.0.0.1:{port}" in said[0]
+    assert "secret" not in said[0]
+    assert "Start the server" in said[0]
     with pytest.raises(TrackingError, match="the MLflow store cannot be used"):
         landing_path(runs_dir)
 
 
-def test_a_store_that_does_not_answer_is_left_alone_while_a_run_trains(
+def test_a_new_user_lands_on_the_runs_with_the_columns_that_matter(runs_dir: Path) -> None:
+    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    command = server_command(runs_dir, 5055)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    landing = landing_path(runs_dir)
+    assert "/runs?workflowType=machine_learning&viewStateShareKey=facebench" in landing
+    client, tag = open_store(runs_dir), "mlflow.sharedViewState.facebench"
+    experiment = client.get_experiment_by_name("drawn-v1")
+    view = json.loads(experiment.tags[tag])
+    assert "metrics.`test/race/accuracy`" in view["selectedColumns"]
+    assert view["orderByKey"] == "metrics.`selected/val/combined`"
+    # A view of an older version is brought up to date; a description changed by hand is not.
+    client.set_experiment_tag(experiment.experiment_id, tag, "{}")
+    client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", "My own words")
+    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    after = client.get_experiment_by_name("drawn-v1").tags
+    assert "selectedColumns" in after[tag]
+    assert after["mlflow.note.content"] == "My own words"
+
+
+def test_a_mirrored_run_has_its_place_in_a_store_and_on_a_server(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = the_record(runs_dir)
-    (record.folder / "done.json").unlink()
-    database = runs_dir / "mlflow.db"
-    whole = database.read_bytes()
-    database.write_bytes(b"this is no database" * 100)
-    heard: list[str] = []
-    mirror = MlflowMirror(runs_dir, heard.append)
-    mirror(record)
-    database.write_bytes(whole)
-    mirror(record)  # within the minute: not tried
-    assert len(heard) == 1
-    assert open_store(runs_dir).get_experiment_by_name("drawn-v1") is None
+    assert run_places(runs_dir) == {}
+    run_id = MlflowMirror(runs_dir, pytest.fail).mirror(record)
+    (run,) = mlflow_runs(runs_dir)
+    expected = {record.identity: (run.info.experiment_id, run_id)}
+    assert run_places(runs_dir) == expected
+    # Any other store is asked through MLflow's client, as a server is.
+    monkeypatch.setattr(stores, "is_local", lambda _: False)
+    assert run_places(runs_dir) == expected
 
 
-def test_a_password_in_the_address_is_never_shown() -> None:
-    from benchmark.tracking.store import mlflow_module, store_errors
-
-    mlflow = mlflow_module()
-    uri = "http://me:swordfish@127.0.0.1:9"
-    with pytest.raises(TrackingError) as told, store_errors(uri):
-        raise mlflow.exceptions.MlflowException(f"API request to {uri}/api/2.0 failed")
-    assert "swordfish" not in str(told.value)
-    assert "127.0.0.1:9" in str(told.value)
+def test_no_store_is_made_to_look_into(tmp_path: Path) -> None:
+    assert run_places(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []

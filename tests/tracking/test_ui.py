@@ -1,4 +1,4 @@
-"""The MLflow UI of `facebench ui` in a real browser: what a stranger sees and clicks on."""
+"""The MLflow UI of `facebench ui` in a real browser: what a new user sees and clicks on."""
 
 import json
 import os
@@ -65,6 +65,7 @@ def address(make_runs_dir: MakeStore, tmp_path_factory: pytest.TempPathFactory) 
             server.send_signal(signal.SIGINT)
             code = server.wait(timeout=PATIENCE_SECONDS)
     assert code == 0
+    assert "DeprecationWarning" not in (folder / "log").read_text()
 
 
 def _printed_link(log: Path, port: int) -> str:
@@ -91,7 +92,7 @@ def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
 
 @pytest.fixture
 def page(address: str, browser: Any) -> Iterator[Any]:
-    """A stranger's browser at the link that is printed; nothing may fail or leave the machine.
+    """A new user's browser at the link that is printed; nothing may fail or leave the machine.
 
     A new one for each test: MLflow remembers where one has been, and tests run in any order.
     """
@@ -123,7 +124,7 @@ def keep_picture(page: Any, name: str) -> None:
         page.screenshot(path=Path(folder) / f"mlflow_{name}.png")
 
 
-def test_a_stranger_lands_on_the_runs_with_the_columns_that_matter(page: Any) -> None:
+def test_a_new_user_lands_on_the_runs_with_the_columns_that_matter(page: Any) -> None:
     page.get_by_role("link", name="mtl-cnn-none-full-tiny · seed 0").first.wait_for()
     for column in ("selected/val/combined", "test/race/accuracy", "architecture"):
         page.get_by_text(column).first.wait_for()

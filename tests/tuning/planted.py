@@ -1,4 +1,4 @@
-"""A search with a known answer: scores by formula, by the same ledger and loop as trainings."""
+"""A search with a known answer: scores by formula, through the same queue and loop as trainings."""
 
 import math
 import time
@@ -10,9 +10,9 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.sample import choose_dataset
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.experiment.space import DECAY, DEPTH, RATE, RATIO, Floats, Integers, SearchSpace
-from benchmark.tuning.search import Limits, Objective, Score, Step, search
+from benchmark.tuning.search import Objective, TrialEvent, score, search
 from benchmark.tuning.study import Study
-from benchmark.tuning.trials import Ledger
+from benchmark.tuning.trials import TrialQueue
 
 BEST = 0.8
 SPACE = SearchSpace(
@@ -47,10 +47,10 @@ def quality(point: Mapping[str, Any]) -> float:
 def planted(seconds: float = 0.0) -> Objective:
     """Give an objective of two epochs, of which the second is the better."""
 
-    def objective(point: Mapping[str, Any], number: int, seed: int = 0) -> Generator[Step]:
+    def objective(point: Mapping[str, Any], number: int, seed: int = 0) -> Generator[TrialEvent]:
         for epoch in range(2):
             time.sleep(seconds / 2)
-            yield Score(epoch, quality(point) * (0.7, 1.0)[epoch], epoch == 1)
+            yield score(epoch, quality(point) * (0.7, 1.0)[epoch], is_last=epoch == 1)
 
     return objective
 
@@ -61,14 +61,13 @@ def a_study(folder: Path, faces: FaceSet, **changes: Any) -> Study:
     )
 
 
-def a_ledger(study: Study, address: str = "") -> Ledger:
+def a_queue(study: Study, address: str = "", max_epochs: int = 2) -> TrialQueue:
     """Open a study; in a journal file unless told otherwise, since that is made sooner."""
-    return Ledger(study, address or f"journal:{study.folder}/log", 2)
+    return TrialQueue(study, address or f"journal:{study.folder}/log", max_epochs)
 
 
 def main(folder: str, data_dir: str, n_trials: str, seconds: str, address: str = "") -> None:
     """Search in a process that may be killed."""
-    faces = choose_dataset(Path(data_dir))
-    ledger = a_ledger(a_study(Path(folder), faces), address)
-    for _ in search(ledger, planted(float(seconds)), Limits(int(n_trials))):
+    queue = a_queue(a_study(Path(folder), choose_dataset(Path(data_dir))), address)
+    for _ in search(queue, planted(float(seconds)), int(n_trials)):
         pass

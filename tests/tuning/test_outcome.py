@@ -1,61 +1,78 @@
-"""What a study leaves: its table, pictures, a page that needs nothing else, and its best recipe."""
+"""What a study leaves: its table, a page that needs nothing else, its best recipe; and grids."""
 
 import json
 import re
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from benchmark import registry
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import RunError
+from benchmark.errors import DataError, ExperimentError, RunError
 from benchmark.experiment.search_points import point_of
 from benchmark.experiment.space import DEPTH, RATE
-from benchmark.tuning.outcome import Outcome, reasons, write_outcome
-from benchmark.tuning.recipes import best_of, decided, finalists
-from benchmark.tuning.search import Limits, Score, Step, compared, search
+from benchmark.tracking import TrialView, best_trial
+from benchmark.tuning.outcome import (
+    Outcome,
+    decided,
+    finalists,
+    grid_faces,
+    reasons,
+    write_grid,
+    write_outcome,
+)
+from benchmark.tuning.search import TrialEvent, fresh_scores, score, search
 from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study
-from benchmark.tuning.trials import Ledger, Told
-from tests.tuning.planted import EXPERIMENT, SPACE, a_ledger, a_study, planted
+from benchmark.tuning.trials import TrialQueue
+from tests.tuning.planted import EXPERIMENT, SPACE, a_queue, a_study, planted
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of each other
+GRID = registry.grid("grid-mtl-vgg16-block5")
 
 
-def a_searched(folder: Path, faces: FaceSet, n_trials: int) -> tuple[Study, Ledger]:
+def a_searched(folder: Path, faces: FaceSet, n_trials: int) -> tuple[Study, TrialQueue]:
     study = a_study(folder, faces, sampler="random")
-    ledger = a_ledger(study, f"journal:{folder}/log")
-    ledger.queue_first(point_of(EXPERIMENT, SPACE))
-    list(search(ledger, planted(), Limits(n_trials)))
-    return study, ledger
+    queue = a_queue(study)
+    queue.queue_first(point_of(EXPERIMENT, SPACE))
+    list(search(queue, planted(), n_trials))
+    return study, queue
 
 
 @pytest.fixture(scope="module")
 def searched(
     tmp_path_factory: pytest.TempPathFactory, drawn_faces: FaceSet
-) -> tuple[Study, Ledger, Outcome]:
-    study, ledger = a_searched(tmp_path_factory.mktemp("studies"), drawn_faces, 9)
-    return study, ledger, write_outcome(study, EXPERIMENT, ledger)
+) -> tuple[Study, TrialQueue, Outcome]:
+    study, queue = a_searched(tmp_path_factory.mktemp("studies"), drawn_faces, 9)
+    return study, queue, write_outcome(study, EXPERIMENT, queue)
 
 
-def test_the_table_has_a_row_for_every_trial(searched: tuple[Study, Ledger, Outcome]) -> None:
-    study, ledger, _ = searched
+def complete(number: int, value: float, rate: float) -> TrialView:
+    return TrialView(number, "complete", {**point_of(EXPERIMENT, SPACE), RATE: rate}, value)
+
+
+def test_the_table_has_a_row_for_every_trial(searched: tuple[Study, TrialQueue, Outcome]) -> None:
+    study, queue, _ = searched
     table = pd.read_csv(study.own_folder / "trials.csv")
-    assert len(table) == len(ledger.trials()) == 9
-    assert {"trial", "state", "value", RATE, DEPTH, "run", "reason"} <= set(table.columns)
-    assert table["value"].max() == pytest.approx(max(t.value or 0 for t in ledger.trials()))
+    assert list(table.columns) == [
+        "trial", "state", "value", "best_score", "epochs", "seconds", *SPACE.paths,
+        "run", "retry_of", "reason",
+    ]  # fmt: skip
+    assert len(table) == 9
+    assert table["value"].max() == pytest.approx(max(t.value or 0 for t in queue.trials()))
 
 
-def test_the_page_needs_no_network(searched: tuple[Study, Ledger, Outcome]) -> None:
+def test_the_page_needs_no_network(searched: tuple[Study, TrialQueue, Outcome]) -> None:
     page = (searched[0].own_folder / "study.html").read_text(encoding="utf-8")
     assert re.findall(r"<(?:script|link|img)[^>]+(?:src|href)\s*=", page) == []
     assert page.count("plotly-graph-div") == 5
-    assert "<tr class='best'>" in page
-    assert "Drawn faces" in page
+    assert "Synthetic faces" in page
 
 
-def test_the_recipe_is_that_of_the_best_trial(searched: tuple[Study, Ledger, Outcome]) -> None:
+def test_the_recipe_is_that_of_the_best_trial(searched: tuple[Study, TrialQueue, Outcome]) -> None:
     study, _, outcome = searched
     recipe = json.loads((study.own_folder / "recipe.json").read_text(encoding="utf-8"))
     assert outcome.best is not None
@@ -63,29 +80,23 @@ def test_the_recipe_is_that_of_the_best_trial(searched: tuple[Study, Ledger, Out
     assert recipe["tuned"]["recipe"]["learning_rate"] == outcome.best.point[RATE]
     assert recipe["untuned"] is None
     assert recipe["sessions"][0]["sampler"] == "random"
-    assert recipe["sessions"][0]["optuna"]
+    assert recipe["trials"] == {"complete": 9, "pruned": 0, "failed": 0}
 
 
 def test_where_nothing_beats_the_definition_there_is_no_recipe(
     tmp_path: Path, drawn_faces: FaceSet
 ) -> None:
-    study, ledger = a_searched(tmp_path, drawn_faces, 1)
-    outcome = write_outcome(study, EXPERIMENT, ledger)
+    study, queue = a_searched(tmp_path, drawn_faces, 1)
+    outcome = write_outcome(study, EXPERIMENT, queue)
     assert outcome.recipe is None
     assert "no trial beat the definition itself" in " ".join(outcome.remarks)
-
-
-def complete(number: int, value: float, rate: float) -> Told:
-    point = {**point_of(EXPERIMENT, SPACE), RATE: rate}
-    return Told(number, "complete", point, value, {})
 
 
 def test_scores_that_differ_by_rounding_are_a_tie_that_the_earliest_wins() -> None:
     trials = [complete(0, 0.7, 1e-4), complete(1, 0.1 + 0.7, 2e-4), complete(2, 0.8 + 2e-16, 3e-4)]
     assert trials[1].value != trials[2].value
-    best = best_of(trials)
-    assert best is not None
-    assert best.number == 1
+    assert best_trial(trials) == trials[1]
+    assert best_trial([]) is None
 
 
 def test_the_runner_up_is_the_best_of_another_recipe(tmp_path: Path, drawn_faces: FaceSet) -> None:
@@ -100,37 +111,25 @@ def test_fresh_seeds_decide_between_the_best_and_the_runner_up(
     """A lucky trial seed is all that is good about the recipe of the highest rate."""
     seeds = []
 
-    def lucky(point: Any, number: int, seed: int = TRIAL_SEED) -> Generator[Step]:
+    def lucky(point: Any, number: int, seed: int = TRIAL_SEED) -> Generator[TrialEvent]:
         seeds.append(seed)
-        true = 0.7 - point[RATE]
-        yield Score(0, true + 10 * point[RATE] * (seed == TRIAL_SEED), is_last=True)
+        yield score(0, 0.7 - point[RATE] + 10 * point[RATE] * (seed == TRIAL_SEED), is_last=True)
 
     study = a_study(tmp_path, drawn_faces, sampler="random")
-    ledger = a_ledger(study)
-    list(search(ledger, lucky, Limits(5)))
-    events = compared(lucky, finalists(study, ledger.trials()))
-    said = []
-    while True:
-        try:
-            said.append(next(events))
-        except StopIteration as ended:
-            fresh = ended.value
-            break
+    queue = a_queue(study)
+    list(search(queue, lucky, 5))
+    said: list[str] = []
+    fresh = fresh_scores(lucky, finalists(study, queue.trials()), said.append)
     assert seeds == [TRIAL_SEED] * 5 + [*FRESH_SEEDS] * 2
     assert len(said) == 6
-    by_trial_seed, by_fresh_seeds = best_of(ledger.trials()), decided(fresh)
-    assert by_trial_seed is not None
-    assert by_fresh_seeds is not None
-    assert by_fresh_seeds.number != by_trial_seed.number
-    recipe = write_outcome(study, EXPERIMENT, ledger, fresh).recipe
+    chosen, best = decided(fresh), best_trial(queue.trials())
+    assert chosen is not None
+    assert best is not None
+    assert chosen.number != best.number
+    recipe = write_outcome(study, EXPERIMENT, queue, fresh).recipe
     assert recipe is not None
-    assert recipe["trial"] == by_fresh_seeds.number
+    assert (recipe["trial"], recipe["value"]) == (chosen.number, chosen.value)
     assert [len(item["by_seed"]) for item in recipe["fresh_seeds"]] == [3, 3]
-
-
-def test_reasons_are_counted() -> None:
-    failed = [Told(n, "failed", {}, None, {}, reason="too high") for n in range(3)]
-    assert reasons([*failed, Told(3, "complete", {}, 0.5, {})]) == ["3 × too high"]
 
 
 def test_a_search_without_a_good_trial_leaves_its_table(
@@ -140,8 +139,55 @@ def test_a_search_without_a_good_trial_leaves_its_table(
         raise RunError("no")
 
     study = a_study(tmp_path, drawn_faces)
-    ledger = a_ledger(study, f"journal:{tmp_path}/log")
-    list(search(ledger, broken, Limits(2)))  # type: ignore[arg-type]
-    outcome = write_outcome(study, EXPERIMENT, ledger)
+    queue = a_queue(study)
+    list(search(queue, broken, 2))  # type: ignore[arg-type]
+    outcome = write_outcome(study, EXPERIMENT, queue)
     assert outcome.best is None
     assert [path.name for path in outcome.files] == ["trials.csv"]
+    assert reasons(outcome.trials) == ["2 × no."]
+
+
+def test_a_tenth_trains_and_a_twentieth_validates(drawn_faces: FaceSet) -> None:
+    faces = grid_faces(GRID, drawn_faces)
+    counts = faces.table["part"].value_counts()
+    assert (counts["train"], counts["val"]) == (24, 12)
+    assert faces.split_digest != drawn_faces.split_digest
+    assert (drawn_faces.table["part"][faces.table["part"] == "train"] == "train").all()
+    assert grid_faces(GRID, drawn_faces).table.equals(faces.table)
+    with pytest.raises(DataError, match="10 or more"):
+        grid_faces(GRID, replace(drawn_faces, table=drawn_faces.table.head(60)))
+
+
+def test_every_point_of_a_row_is_tried_once_and_rows_add_up(
+    tmp_path: Path, drawn_faces: FaceSet
+) -> None:
+    def objective(point: object, number: int) -> object:
+        yield score(0, 0.5)
+
+    for n_wanted, row in ((4, 32), (8, 64)):
+        points = tuple(GRID.points((row,)))
+        study = Study(
+            GRID.experiment, GRID.space, drawn_faces, tmp_path, "random", 0, "none", points
+        )
+        queue = a_queue(study)
+        list(search(queue, objective, n_wanted))  # type: ignore[arg-type]
+    points_tried = [tuple(trial.point.values()) for trial in queue.trials()]
+    assert len(points_tried) == len(set(points_tried)) == 8
+    assert {trial.state for trial in queue.trials()} == {"complete"}
+    with pytest.raises(ExperimentError, match="has no row 33"):
+        list(GRID.points((33,)))
+
+
+def test_ours_stand_beside_the_studys(tmp_path: Path, drawn_faces: FaceSet) -> None:
+    study = Study(GRID.experiment, GRID.space, drawn_faces, tmp_path)
+    trials = [
+        TrialView(number, "complete", point, 0.4 + number / 100)
+        for number, point in enumerate(GRID.points((32,)))
+    ]
+    assert {path.name for path in write_grid(GRID, study, trials)} == {"grid.csv", "grid.html"}
+    table = pd.read_csv(study.own_folder / "grid.csv")
+    assert len(table) == 16
+    row = table[(table["recipe.batch_size"] == 32) & (table[RATE] == 1e-4)].iloc[0]
+    assert (row["ours"], row["study"]) == (pytest.approx(0.42), 0.684550)
+    assert table["ours"].isna().sum() == 12
+    assert DEPTH not in table

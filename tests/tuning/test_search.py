@@ -1,7 +1,10 @@
 """A search finds what was planted, survives whatever happens to it, and counts right."""
 
+import contextlib
+import hashlib
 import multiprocessing
 import random
+import sqlite3
 import statistics
 import time
 from collections import Counter
@@ -13,39 +16,35 @@ import pytest
 
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
-from benchmark.experiment.space import DEPTH, RATE, Floats, SearchSpace
-from benchmark.tuning.recipes import best_of
-from benchmark.tuning.search import Ended, Limits, Remarked, Score, Step, search
-from benchmark.tuning.search import SearchEvent as Event
-from benchmark.tuning.study import default_storage
-from benchmark.tuning.trials import MOST_DEATHS, Ledger, Ticket
-from tests.tuning.planted import BEST, SPACE, a_ledger, a_study, main, planted, quality
+from benchmark.experiment.space import RATE, Floats, SearchSpace
+from benchmark.files import canonical_json
+from benchmark.tracking import best_trial
+from benchmark.tuning import study as studies
+from benchmark.tuning.search import TrialEvent, score, search
+from benchmark.tuning.study import Study, default_storage
+from benchmark.tuning.trials import MOST_DEATHS, TrialHandle, TrialQueue
+from tests.tuning.planted import BEST, SPACE, a_queue, a_study, main, planted, quality
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
-def searched(ledger: Ledger, n_trials: int, objective: Any = None) -> list[Event]:
-    return list(search(ledger, objective or planted(), Limits(n_trials)))
+@pytest.fixture
+def study(tmp_path: Path, drawn_faces: FaceSet) -> Study:
+    return a_study(tmp_path, drawn_faces)
 
 
-def a_ticket(ledger: Ledger, n_trials: int = 9) -> Ticket:
-    taken = ledger.take(n_trials)
-    assert isinstance(taken, Ticket)
-    return taken
+def searched(queue: TrialQueue, n_trials: int, objective: Any = None) -> list[TrialEvent]:
+    return list(search(queue, objective or planted(), n_trials))
 
 
-def states(ledger: Ledger) -> list[str]:
-    return [trial.state for trial in ledger.trials()]
+def taken(queue: TrialQueue, n_trials: int = 9) -> TrialHandle:
+    handle = queue.take(n_trials)
+    assert isinstance(handle, TrialHandle)
+    return handle
 
 
-def best_found(folder: Path, faces: FaceSet, sampler: str, seed: int) -> float:
-    study = a_study(folder / f"{sampler}{seed}", faces, sampler=sampler, sampler_seed=seed)
-    ledger = a_ledger(study)
-    searched(ledger, 30)
-    best = best_of(ledger.trials())
-    assert best is not None
-    assert best.value is not None
-    return best.value
+def states(queue: TrialQueue) -> list[str]:
+    return [trial.state for trial in queue.trials()]
 
 
 @pytest.mark.slow
@@ -53,126 +52,127 @@ def best_found(folder: Path, faces: FaceSet, sampler: str, seed: int) -> float:
 def test_the_planted_recipe_is_found_in_thirty_trials_and_sooner_than_by_chance(
     tmp_path: Path, drawn_faces: FaceSet
 ) -> None:
-    by_model = [best_found(tmp_path, drawn_faces, "tpe", seed) for seed in range(10)]
-    by_chance = [best_found(tmp_path, drawn_faces, "random", seed) for seed in range(10)]
-    assert sum(value >= 0.99 * BEST for value in by_model) >= 9, by_model
-    assert statistics.median(by_model) > statistics.median(by_chance)
+    found: dict[str, list[float]] = {"tpe": [], "random": []}
+    for sampler, values in found.items():
+        for seed in range(10):
+            folder = tmp_path / f"{sampler}{seed}"
+            queue = a_queue(a_study(folder, drawn_faces, sampler=sampler, sampler_seed=seed))
+            searched(queue, 30)
+            best = best_trial(queue.trials())
+            assert best is not None
+            values.append(best.value or 0.0)
+    assert sum(value >= 0.99 * BEST for value in found["tpe"]) >= 9, found
+    assert statistics.median(found["tpe"]) > statistics.median(found["random"])
 
 
-def test_trials_that_are_pruned_count_and_no_more_are_made(
-    tmp_path: Path, drawn_faces: FaceSet
-) -> None:
-    def worse_and_worse(point: Mapping[str, Any], number: int) -> Generator[Step]:
+def test_trials_that_are_pruned_count_and_no_more_are_made(study: Study) -> None:
+    def worse_and_worse(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
         for epoch in range(4):
-            yield Score(epoch, 1 / (number + 1), epoch == 3)
+            yield score(epoch, 1 / (number + 1), is_last=epoch == 3)
 
-    ledger = Ledger(a_study(tmp_path, drawn_faces), f"journal:{tmp_path}/log", 4)
-    searched(ledger, 9, worse_and_worse)
-    assert Counter(states(ledger)) == {"complete": 5, "pruned": 4}
-    assert all(len(trial.scores) < 4 for trial in ledger.trials() if trial.state == "pruned")
-    assert searched(ledger, 9, worse_and_worse) == []
-
-
-def test_a_nan_fails_its_trial_and_the_search_goes_on(tmp_path: Path, drawn_faces: FaceSet) -> None:
-    def sometimes(point: Mapping[str, Any], number: int) -> Generator[Step]:
-        yield Score(0, float("nan") if number == 1 else quality(point))
-
-    ledger = a_ledger(a_study(tmp_path, drawn_faces))
-    searched(ledger, 3, sometimes)
-    assert states(ledger) == ["complete", "failed", "complete", "complete"]
-    assert ledger.trials()[1].reason == "the score of epoch 1 is nan (allowed: a finite number)."
+    queue = a_queue(study, max_epochs=4)
+    searched(queue, 9, worse_and_worse)
+    assert Counter(states(queue)) == {"complete": 5, "pruned": 4}
+    assert all(len(trial.scores) < 4 for trial in queue.trials() if trial.state == "pruned")
+    assert searched(queue, 9, worse_and_worse) == []
 
 
-def test_when_every_trial_fails_the_search_ends_and_says_so(
-    tmp_path: Path, drawn_faces: FaceSet
-) -> None:
-    def broken(point: Mapping[str, Any], number: int) -> Generator[Step]:
+def test_a_nan_fails_its_trial_and_the_search_goes_on(study: Study) -> None:
+    def sometimes(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
+        yield score(0, float("nan") if number == 1 else quality(point))
+
+    queue = a_queue(study)
+    searched(queue, 3, sometimes)
+    assert states(queue) == ["complete", "failed", "complete", "complete"]
+    assert queue.trials()[1].reason == "the score of epoch 1 is nan (allowed: a finite number)."
+
+
+def test_when_every_trial_fails_the_search_ends_and_says_so(study: Study) -> None:
+    def broken(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
         raise RunError("the rate is too high")
-        yield Score(0, 0.0)
+        yield score(0, 0.0)
 
-    ledger = a_ledger(a_study(tmp_path, drawn_faces))
-    events = searched(ledger, 30, broken)
-    assert states(ledger) == ["failed"] * 5
-    assert isinstance(events[-1], Remarked)
-    assert events[-1].sentence.startswith("5 trials failed and none was good")
+    queue = a_queue(study)
+    events = searched(queue, 30, broken)
+    assert states(queue) == ["failed"] * 5
+    assert events[-1].text.startswith("5 trials failed and none was good")
 
 
-def test_stopped_from_outside_the_running_trial_is_marked_and_tried_again(
-    tmp_path: Path, drawn_faces: FaceSet
-) -> None:
-    ledger = a_ledger(a_study(tmp_path, drawn_faces))
-    events = search(ledger, planted(), Limits(3))
-    ended = 0
+def test_no_trial_begins_when_the_time_is_over(study: Study) -> None:
+    queue = a_queue(study)
+    (event,) = search(queue, planted(), 3, seconds=0.0)
+    assert event.text == "the time of 0 s is over: no trial begins"
+    assert states(queue) == []
+
+
+def test_stopped_from_outside_the_running_trial_is_marked_and_tried_again(study: Study) -> None:
+    queue = a_queue(study)
+    events = search(queue, planted(), 3)
+    n_ended = 0
     for event in events:
-        ended += isinstance(event, Ended)
-        if ended == 1 and not isinstance(event, Ended):
+        n_ended += event.kind == "complete"
+        if n_ended == 1 and event.kind == "score":
             break
     events.close()
-    first, stopped, queued = ledger.trials()
+    first, stopped, queued = queue.trials()
     assert (first.state, stopped.state, queued.state) == ("complete", "failed", "waiting")
     assert queued.point == stopped.point
-    searched(ledger, 3)
-    assert states(ledger) == ["complete", "failed", "complete", "complete"]
+    searched(queue, 3)
+    assert states(queue) == ["complete", "failed", "complete", "complete"]
 
 
-def test_what_a_dead_process_left_running_is_failed_and_queued_once(
-    tmp_path: Path, drawn_faces: FaceSet
-) -> None:
-    study = a_study(tmp_path, drawn_faces)
-    dead = a_ticket(a_ledger(study))
-    dead.claim.close()  # As the kernel does when a process dies.
-    ledger = a_ledger(study)
-    again = a_ticket(ledger)
+def test_what_a_dead_process_left_running_is_failed_and_queued_once(study: Study) -> None:
+    dead = taken(a_queue(study))
+    dead.lock.close()  # As the kernel does when a process dies.
+    queue = a_queue(study)
+    again = taken(queue)
     assert again.point == dead.point
-    ledger.complete(again, 0.5)
-    searched(ledger, 2)
-    assert states(ledger) == ["failed", "complete", "complete"]
-    assert ledger.trials()[0].reason == "its process died, queued again"
+    queue.end(again, "complete", 0.5)
+    searched(queue, 2)
+    assert states(queue) == ["failed", "complete", "complete"]
+    assert queue.trials()[0].reason == "its process died, queued again"
 
 
-def test_a_point_that_kills_whoever_tries_it_is_given_up(
-    tmp_path: Path, drawn_faces: FaceSet
-) -> None:
-    ledger = a_ledger(a_study(tmp_path, drawn_faces))
-    points = []
+def test_a_point_that_kills_whoever_tries_it_is_given_up(study: Study) -> None:
+    queue, points = a_queue(study), []
     for _ in range(MOST_DEATHS + 1):
-        ticket = a_ticket(ledger)
-        points.append(ticket.point)
-        ticket.claim.close()
+        handle = taken(queue)
+        points.append(handle.point)
+        handle.lock.close()
     assert all(point == points[0] for point in points[:MOST_DEATHS])
     assert points[MOST_DEATHS] != points[0]
 
 
-def test_a_trial_that_somebody_is_at_is_left_to_them(tmp_path: Path, drawn_faces: FaceSet) -> None:
-    study = a_study(tmp_path, drawn_faces)
-    mine, theirs = a_ledger(study), a_ledger(study)
-    ticket = a_ticket(mine, 1)
+def test_a_trial_that_another_process_runs_is_left_to_it(study: Study) -> None:
+    mine, theirs = a_queue(study), a_queue(study)
+    handle = taken(mine, 1)
     assert theirs.take(1) == "wait"
-    mine.complete(ticket, 0.5)
+    mine.end(handle, "complete", 0.5)
     assert theirs.take(1) == "enough"
 
 
-def test_another_space_is_another_study_and_knows_the_earlier_one(
-    tmp_path: Path, drawn_faces: FaceSet
-) -> None:
-    searched(a_ledger(a_study(tmp_path, drawn_faces)), 1)
+def test_another_space_is_another_study_and_the_earlier_one_stays(study: Study) -> None:
+    searched(a_queue(study), 1)
+    assert a_queue(study).n_earlier == 0
     narrower = SearchSpace((Floats(RATE, 1e-4, 1e-2), *SPACE.ranges[1:]))
-    ledger = a_ledger(a_study(tmp_path, drawn_faces, space=narrower))
-    assert ledger.trials() == []
-    assert not ledger.was_there
-    (about,) = ledger.earlier_studies().values()
-    assert about["space"][RATE] == "1e-05 to 0.1, by factors"
-    assert about["space"][DEPTH] == narrower.words[DEPTH]
+    queue = a_queue(a_study(study.folder, study.faces, space=narrower))
+    assert queue.trials() == []
+    assert queue.n_earlier == 1
 
 
-def test_a_restarted_sampler_does_not_propose_the_same_points_again(
-    tmp_path: Path, drawn_faces: FaceSet
-) -> None:
-    study = a_study(tmp_path, drawn_faces)
+def test_a_restarted_sampler_does_not_propose_the_same_points_again(study: Study) -> None:
     for n_trials in (2, 4):
-        searched(a_ledger(study), n_trials)
-    points = [tuple(trial.point.values()) for trial in a_ledger(study).trials()]
+        searched(a_queue(study), n_trials)
+    points = [tuple(trial.point.values()) for trial in a_queue(study).trials()]
     assert len(set(points)) == 4
+
+
+def test_the_identity_of_a_study_is_what_it_was_before(study: Study) -> None:
+    """Studies of earlier versions are resumed: their names and folders hold this digest."""
+    digests = {"pixel_digest": "p", "split_digest": "s"}
+    content = canonical_json(study.about | digests).encode()
+    assert hashlib.sha256(content).hexdigest()[:16] == "51456423254920e3"
+    assert study.own_folder.name == study.identity[:16]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -180,10 +180,8 @@ def test_a_restarted_sampler_does_not_propose_the_same_points_again(
 def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
     tmp_path: Path, drawn_faces: FaceSet, drawn_data_dir: Path
 ) -> None:
-    """A short form of tests/tuning/kill_study.py, whose outcome is in docs/notes/tuning.md."""
-    fork = multiprocessing.get_context("fork")
-    study = a_study(tmp_path, drawn_faces)
-    claims, address = study.own_folder / "claims", default_storage(tmp_path)
+    fork, study = multiprocessing.get_context("fork"), a_study(tmp_path, drawn_faces)
+    locks, address = study.own_folder / "claims", default_storage(tmp_path)
     arguments = (str(tmp_path), str(drawn_data_dir), "6", "0.4", address)
 
     def begun() -> Any:
@@ -194,7 +192,7 @@ def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
     moments = random.Random(7)
     for n_killed in range(2):
         victim = begun()
-        while len(list(claims.glob("*"))) <= n_killed:
+        while len(list(locks.glob("*"))) <= n_killed:
             time.sleep(0.01)
         time.sleep(moments.uniform(0.0, 0.6))
         victim.kill()
@@ -202,11 +200,63 @@ def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
     for process in [begun(), begun()]:
         process.join()
         assert process.exitcode == 0
-    trials = a_ledger(study, address).trials()
+    trials = a_queue(study, address).trials()
     done = [trial for trial in trials if trial.counts]
-    assert len(done) == 6
-    assert len({tuple(trial.point.values()) for trial in done}) == 6
+    assert len(done) == len({tuple(trial.point.values()) for trial in done}) == 6
     assert {trial.state for trial in trials} <= {"complete", "pruned", "failed"}
     retried = [trial.retry_of for trial in trials if trial.retry_of is not None]
     assert len(retried) == len(set(retried))
     assert set(retried) <= {trial.number for trial in trials if trial.state == "failed"}
+
+
+def trouble(study: Study, address: str) -> RunError:
+    with pytest.raises(RunError) as raised:
+        a_queue(study, address).take(9)
+    return raised.value
+
+
+def test_files_that_are_no_storage_are_a_sentence(study: Study) -> None:
+    database, journal = study.folder / "o.db", study.folder / "log"
+    database.write_text("no database, but text long enough to be taken for a page" * 9)
+    error = trouble(study, f"sqlite:///{database}")
+    assert "file is not a database" in error.found
+    assert error.fix.startswith("Move that file away")
+    journal.write_text("not json\nnor this\n")
+    assert "the study's storage cannot be used" in trouble(study, f"journal:{journal}").found
+
+
+def test_a_journal_with_a_torn_line_is_a_sentence(study: Study) -> None:
+    a_queue(study)
+    with (study.folder / "log").open("ab") as log:
+        log.write(b'{"op_code":5,"worker_id":"x')
+    with contextlib.suppress(RunError):  # What is written next makes the line whole, and wrong.
+        a_queue(study).take(9)
+    error = trouble(study, f"journal:{study.folder}/log")
+    assert "a record in it is damaged" in error.found
+
+
+def test_a_database_of_another_optuna_or_of_a_busy_program(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"sqlite:///{study.folder}/o.db"
+    a_queue(study, address)
+    monkeypatch.setattr(studies, "LOCK_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(study.folder / "o.db")) as base:
+        base.execute("BEGIN EXCLUSIVE")
+        assert trouble(study, address).fix.startswith("Another program holds it")
+    with contextlib.closing(sqlite3.connect(study.folder / "o.db")) as base, base:
+        base.execute("UPDATE version_info SET schema_version = 3, library_version = '0.1.0'")
+        base.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
+    assert "optuna storage upgrade" in trouble(study, address).fix
+
+
+def test_an_address_that_means_nothing_and_one_with_a_password(study: Study) -> None:
+    for address in ("mlruns/o.db", "nosuch://host/db"):
+        assert "sqlite:///FILE" in trouble(study, address).allowed, address
+    assert studies.without_password("postgresql://me:secret@host/db") == "host/db"
+
+
+def test_a_mistake_in_a_program_is_not_called_damage() -> None:
+    for mistake in (KeyError("typo"), AttributeError("typo"), ValueError("typo")):
+        with pytest.raises(type(mistake), match="typo"), studies.storage_errors("sqlite:///o.db"):
+            raise mistake

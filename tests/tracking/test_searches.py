@@ -1,0 +1,112 @@
+"""A search is a run of its own in MLflow, its trials beneath it, told in any order and again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.tracking import MlflowMirror, StudyMirror, TrialView, open_store
+from tests.tracking.conftest import mlflow_runs, the_record
+
+pytest.importorskip("mlflow")
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own dependencies deprecate each other
+TITLE = "mtl-cnn-none-full-tiny"
+
+
+def study_mirror(runs_dir: Path, identity: str = "5" * 64) -> StudyMirror:
+    return StudyMirror(
+        MlflowMirror(runs_dir, pytest.fail),
+        pytest.fail,
+        identity=identity,
+        name=TITLE,
+        dataset=the_record(runs_dir).about["dataset"],
+        space={"recipe.learning_rate": "1e-5 to 1e-2, by factors"},
+    )
+
+
+def trial(number: int, value: float | None, state: str = "complete", run: str = "") -> TrialView:
+    point = {"recipe.learning_rate": 10.0 ** -(number + 2)}
+    return TrialView(number, state, point, value, run=run)
+
+
+def by_name(runs_dir: Path) -> dict[str, Any]:
+    return {run.info.run_name: run for run in mlflow_runs(runs_dir)}
+
+
+def test_a_trial_is_nested_under_its_study_and_stays_with_the_first(runs_dir: Path) -> None:
+    identity = the_record(runs_dir).identity
+    study_mirror(runs_dir).update([trial(0, 0.5, run=identity)])
+    study_mirror(runs_dir, "6" * 64).update([trial(4, 0.5, run=identity)])
+    runs = by_name(runs_dir)
+    assert set(runs) == {f"Search · {TITLE}", f"Trial 000 · {TITLE}"}
+    child, parent = runs[f"Trial 000 · {TITLE}"], runs[f"Search · {TITLE}"]
+    studies = {run.data.tags.get("facebench.study") for run in mlflow_runs(runs_dir)}
+    assert studies == {None, "5" * 64, "6" * 64}
+    assert child.data.tags["trial_state"] == "complete"
+    assert child.data.tags["mlflow.parentRunId"] != ""
+    assert (child.info.status, parent.info.status) == ("FINISHED", "RUNNING")
+    searches = open_store(runs_dir).get_experiment(parent.info.experiment_id)
+    assert searches.tags["mlflow.note.content"].startswith("Searches for recipes.")
+
+
+def test_the_best_trial_is_shown_and_files_are_kept(runs_dir: Path, tmp_path: Path) -> None:
+    mirror, page = study_mirror(runs_dir), tmp_path / "study.html"
+    page.write_text("a page")
+    trials = [trial(0, 0.5), trial(1, 0.75), trial(2, None, "failed"), trial(3, 0.6)]
+    for n_trials in range(1, 5):
+        mirror.update(trials[:n_trials])
+    mirror.update(trials, files=[page], state="done")
+    (run,) = mlflow_runs(runs_dir)
+    client = open_store(runs_dir)
+    assert run.info.status == "FINISHED"
+    best = client.get_metric_history(run.info.run_id, "best/value")
+    assert [(item.step, item.value) for item in best] == [(0, 0.5), (1, 0.75), (3, 0.75)]
+    note = run.data.tags["mlflow.note.content"]
+    assert "Best so far: trial 001, 0.7500." in note
+    assert "| 002 | failed | `recipe.learning_rate` 0.0001 | – |" in note
+    assert run.data.params["space.recipe.learning_rate"] == "1e-5 to 1e-2, by factors"
+    assert [item.path for item in client.list_artifacts(run.info.run_id, "study")] == [
+        "study/study.html"
+    ]
+
+
+def test_a_search_that_resumes_later_is_the_same_run_and_repeats_nothing(runs_dir: Path) -> None:
+    study_mirror(runs_dir).update([trial(0, 0.5)], state="interrupted")
+    assert mlflow_runs(runs_dir)[0].info.status == "KILLED"
+    study_mirror(runs_dir).update([trial(0, 0.5), trial(1, 0.25)])
+    (run,) = mlflow_runs(runs_dir)
+    assert run.info.status == "RUNNING"
+    values = open_store(runs_dir).get_metric_history(run.info.run_id, "trial/value")
+    assert [(item.step, item.value) for item in values] == [(0, 0.5), (1, 0.25)]
+
+
+def test_a_pruned_trial_is_no_finished_run_and_fresh_seeds_are_beneath(runs_dir: Path) -> None:
+    record = the_record(runs_dir)
+    mirror = study_mirror(runs_dir)
+    mirror.update([trial(0, 0.5)], fresh=[(0, record.identity)])
+    assert f"Trial 000, seed 0 · {TITLE}" in by_name(runs_dir)
+    (record.folder / "done.json").unlink()
+    (record.folder / "interrupted.json").write_text(json.dumps({"schema": 1}))
+    mirror.update([trial(0, 0.5), trial(1, None, "pruned", record.identity)])
+    child = by_name(runs_dir)[f"Trial 001 · {TITLE}"]
+    assert (child.info.status, child.data.tags["trial_state"]) == ("KILLED", "pruned")
+
+
+def test_a_long_search_shows_its_best_trials_and_fits_in_a_note(runs_dir: Path) -> None:
+    note = study_mirror(runs_dir)._note([trial(number, number / 100) for number in range(60)])
+    assert len(note) < 8_000
+    assert note.index("| 059 | complete |") < note.index("| 058 | complete |")
+    assert "The best 30 of 60 trials" in note
+
+
+def test_trouble_with_the_store_is_said_once_and_stops_nothing(runs_dir: Path) -> None:
+    said: list[str] = []
+    mirror = study_mirror(runs_dir)
+    mirror._say = said.append
+    (runs_dir / "mlflow.db").write_bytes(b"this is no database" * 100)
+    for _ in range(2):
+        mirror.update([trial(0, 0.5)])
+    assert len(said) == 1
+    assert "The search goes on" in said[0]
