@@ -15,7 +15,7 @@ from benchmark.comparison.leaderboard import Leaderboard
 from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.rows import Row
 from benchmark.data.dataset import FaceSet
-from benchmark.reporting import tables
+from benchmark.reporting import board_tables
 from benchmark.reporting.card import model_card
 from benchmark.reporting.costs import which_network
 from benchmark.reporting.explore_numbers import explore
@@ -29,8 +29,8 @@ from benchmark.tuning.outcome import write_pages as write_search
 from benchmark.tuning.search import search
 from benchmark.tuning.study import Study
 from tests.report.stores import builder, evidence_of, finish
+from tests.reporting.boards import a_board, a_row
 from tests.reporting.test_card import changed
-from tests.results.boards import a_board, a_row
 from tests.results.conftest import an_experiment, made_up_predictions
 from tests.tuning.planted import a_queue, a_study, planted
 
@@ -96,7 +96,7 @@ def leaderboard(_folder: Path, name: str, _faces: FaceSet) -> str:
     """A leaderboard; rows, remarks, data set and notes are called `name`."""
     row = dataclasses.replace(a_row(), remarks=(name,))
     board: Leaderboard = a_board(row, Row("reference", name), Row("missing", name))
-    return tables.page(dataclasses.replace(board, dataset=name, notes=(name,)))
+    return board_tables.page(dataclasses.replace(board, dataset=name, notes=(name,)))
 
 
 def card(folder: Path, name: str, _faces: FaceSet) -> str:

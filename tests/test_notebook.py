@@ -17,7 +17,7 @@ from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
 from benchmark.files import write_json
 from benchmark.registry import named
-from benchmark.reporting.columns import COLUMNS
+from benchmark.reporting.columns import FIELDS
 from tests.results.conftest import RunBuilder, exact_predictions
 
 QUICKSTART = Path(__file__).parents[1] / "docs/quickstart.ipynb"
@@ -70,7 +70,7 @@ def test_a_leaderboard_is_rows_and_a_table(runs: RunBuilder) -> None:
     )
     (row,) = board.rows
     assert isinstance(row, Row)
-    assert list(board.table.columns) == [column.name for column in COLUMNS]
+    assert list(board.table.columns) == [field.name for field in FIELDS]
     line = board.table.iloc[0]
     assert (line["experiment"], line["gender_accuracy"]) == (GENDER.name, pytest.approx(0.8))
     assert line["parameters"] == 722_496

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from benchmark.cli.completion import complete_dataset, complete_run
 from benchmark.cli.library import library_at_hand
@@ -16,7 +17,7 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import Answer, busy, err, out, speaking
+from benchmark.cli.output import Answer, bullet, busy, err, out, print_table, speaking
 from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_text
 from benchmark.tasks import TASKS, TaskName
@@ -39,7 +40,7 @@ def compare(
         list[str] | None, typer.Option(help="age_group, gender or race; all if left out.")
     ] = None,
     all_pairs: Annotated[
-        bool, typer.Option("--all-pairs", help="Everyone against everyone, not against the first.")
+        bool, typer.Option("--all-pairs", help="Each against each, not against the first.")
     ] = False,
     dataset: Annotated[
         str | None,
@@ -57,7 +58,7 @@ def compare(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether one network reads faces better than another, and by how much.
+    """Tell whether one network predicts better than another, and by how much.
 
     Paired on the same test faces, each against the first. Of a suite, or of one experiment named
     alone: MTL networks against their single-task counterparts, and each experiment against the one
@@ -93,13 +94,12 @@ def _show(
     csv_path: Path | None,
     as_json: bool,
 ) -> None:
-    from benchmark.cli.compare_table import render
     from benchmark.reporting.comparison_tables import as_data, csv_text
     from benchmark.reporting.comparison_tables import markdown as markdown_text
 
     answer.data = as_data(found)
     if not as_json:
-        out.print(render(found, out.width))
+        _print(found)
     written = ((markdown_path, markdown_text), (csv_path, csv_text))
     for path, text in ((path, text(found)) for path, text in written if path is not None):
         try:
@@ -108,3 +108,28 @@ def _show(
             raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
         if not as_json:
             err.print(f"Written: {path}", soft_wrap=True)
+
+
+def _print(found: "Comparison") -> None:
+    """Print the run groups by themselves, then the differences, pair by pair."""
+    from benchmark.comparison.cells import setting_text
+    from benchmark.reporting.comparison_tables import pairs_table, scores_table, title_of
+
+    out.print(Text(title_of(found), style="bold yellow" if found.drawn else "bold"))
+    for setting in dict.fromkeys(item.group.setting for item in found.groups):
+        out.print(Text(setting_text(setting), style="dim"))
+    out.print()
+    print_table(scores_table(found).keeping(()))
+    for table in found.tables:
+        out.print(Text(f"\n{table.title}", style="bold underline"))
+        if table.lines:
+            print_table(pairs_table(table).keeping(()))
+            out.print(Text(f"{table.family}\n", style="dim"))
+        for sentence in table.sentences:
+            out.print(Text(sentence))
+        for sentence in table.gap_sentences:
+            out.print(bullet(sentence))
+    for title, notes in (("How to read it", found.notes), ("Limitations", found.limits)):
+        out.print(Text(f"\n{title}", style="bold"))
+        for note in notes:
+            out.print(bullet(note))

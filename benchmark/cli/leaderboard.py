@@ -1,13 +1,13 @@
-"""`facebench leaderboard`: the tables of the runs at hand, printed and written."""
+"""`facebench leaderboard`: the tables of the available runs, printed and written."""
 
 import datetime
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.markup import escape
-from rich.table import Table as RichTable
+from rich.text import Text
 
 from benchmark.cli.completion import complete_dataset, complete_run, complete_suite
 from benchmark.cli.options import (
@@ -19,13 +19,24 @@ from benchmark.cli.options import (
     RunsDir,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, busy, err, out, speaking, watching
+from benchmark.cli.output import (
+    Answer,
+    bullet,
+    busy,
+    err,
+    out,
+    print_table,
+    speaking,
+    watching,
+)
 from benchmark.errors import RunError
 from benchmark.files import write_text
+from benchmark.reporting.tables import Column, Table
+from benchmark.reporting.tables import markdown as markdown_table
 
 if TYPE_CHECKING:
     from benchmark.comparison.leaderboard import Leaderboard
-    from benchmark.reporting.leaderboards import RunsAtHand
+    from benchmark.reporting.leaderboards import AvailableRuns
 
 app = typer.Typer(help="Tables of what was run.")
 
@@ -33,6 +44,8 @@ EXAMPLES: Final = """
 Examples:
 
   facebench leaderboard --suite quick
+
+  facebench leaderboard --suite quick --notes
 
   facebench leaderboard --suite quick --suite depth --sort gender_accuracy
 
@@ -60,7 +73,7 @@ Suites = Annotated[
 Dataset = Annotated[
     str | None,
     typer.Option(
-        help="Show the runs on this data set; photographed ones if left out.",
+        help="Show the runs on this data set; photographs if left out.",
         autocompletion=complete_dataset,
     ),
 ]
@@ -98,8 +111,8 @@ FitReferences = Annotated[
     bool,
     typer.Option(
         "--fit-references",
-        help="Fit the logistic regressions that are missing, on pixels and on frozen trunks of "
-        "finished runs; minutes on many faces, once.",
+        help="Fit the logistic regressions that are missing, on pixels and on the frozen "
+        "backbones of finished runs; minutes on many faces, once.",
     ),
 ]
 Folds = Annotated[
@@ -108,6 +121,7 @@ Folds = Annotated[
         "--folds", help="Compare what `run --folds` gave with the fixed split: mean ± sd and ranks."
     ),
 ]
+Notes = Annotated[bool, typer.Option("--notes", help="Print differences, costs and all notes too.")]
 Acknowledge = Annotated[
     list[str] | None,
     typer.Option(
@@ -131,6 +145,7 @@ def leaderboard(
     where: Where = None,
     sort: Sort = None,
     format_: Format = None,
+    notes: Notes = False,
     ad_hoc: AdHoc = False,
     from_predictions: FromPredictions = False,
     fit_references: FitReferences = False,
@@ -144,36 +159,47 @@ def leaderboard(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the tables of the runs at hand, and write them as Markdown, CSV, LaTeX, JSON and HTML.
+    """Rank the available runs; write the tables as Markdown, CSV, LaTeX, JSON and an HTML page.
 
     Ranked by validation. Without --suite: every experiment that was begun. A result on UTKFace that
     is too good to be true is marked ! and not ranked until it is acknowledged.
     """
     with speaking("leaderboard", as_json=as_json) as answer:
         _check(format_, why, acknowledge)
-        from benchmark.reporting.columns import condition, narrowed, sort_by
-        from benchmark.reporting.leaderboards import Places, leaderboards, runs_at_hand
+        from benchmark.reporting.columns import as_data, condition, narrowed, sort_by
+        from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
 
         conditions = [condition(text) for text in where or ()]
         order = sort_by(sort) if sort else None
         if acknowledge:
             _acknowledge(acknowledge, why, runs_dir, answer)
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
+        folder = out_dir or runs_dir / "leaderboards"
         with watching(quiet=quiet or as_json) as watch:
-            at_hand = runs_at_hand(runs_dir, from_predictions=from_predictions, watch=watch)
+            available = available_runs(runs_dir, from_predictions=from_predictions, watch=watch)
             boards = [] if folds else leaderboards(
-                at_hand, places, suite or (), dataset,
+                available, places, suite or (), dataset,
                 ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
             )  # fmt: skip
-        answer.warnings += at_hand.warnings
+        answer.warnings += available.warnings
         if folds:
-            where_to = out_dir or runs_dir / "leaderboards"
-            _show_folds(at_hand, suite or (), dataset, where_to, answer, as_json=as_json)
+            _show_folds(available, suite or (), dataset, folder, answer, as_json=as_json)
             return
         boards = [narrowed(board, conditions, order) for board in boards]
-        with busy("writing", quiet=quiet or as_json):
-            files = _written(boards, out_dir or runs_dir / "leaderboards")
-        _show(boards, files, answer, format_, as_json=as_json, quiet=quiet)
+        answer.data = {"leaderboards": []}
+        for board in boards:
+            with busy("writing", quiet=quiet or as_json):
+                files = _written(board, folder, runs_dir)
+            answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
+            if as_json:
+                continue
+            if format_ is not None:
+                _echo(files, format_)
+                continue
+            _print(board, whole=notes)
+            if not quiet:
+                others = ", ".join(path.suffix for path in files[1:])
+                err.print(f"\nWritten: {files[0]}, {others}", soft_wrap=True)
 
 
 def _check(format_: str | None, why: str, acknowledge: Sequence[str] | None) -> None:
@@ -201,8 +227,94 @@ def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: Answer)
             answer.warnings.append(f"run {run.short_identity} is acknowledged: {why}")
 
 
+def _written(board: "Leaderboard", folder: Path, runs_dir: Path) -> list[Path]:
+    from benchmark.reporting.leaderboards import write_board
+
+    try:
+        return write_board(board, folder, runs_dir)
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written: {error.strerror or error}",
+            fix="Choose another folder with --out",
+        ) from error
+
+
+def _echo(files: Sequence[Path], format_: str) -> None:
+    (path,) = (path for path in files if path.suffix == f".{format_}")
+    typer.echo(path.read_text(encoding="utf-8"), nl=False)
+
+
+MOST_NOTE_LINES: Final = 10
+CLOSING: Final = (
+    "Labels are perceived, and the same person may be in training and test. --notes prints "
+    "{more}differences, costs and limitations."
+)
+
+
+def _print(board: "Leaderboard", *, whole: bool) -> None:
+    """Print a table per setting, and the notes that fit into ten lines; or all there is."""
+    from benchmark.comparison.cells import title_of
+    from benchmark.reporting.board_tables import board_table, by_setting, document_tables
+
+    out.print(Text(title_of(board), style="bold yellow" if board.drawn else "bold"))
+    for setting, tables in by_setting(board).items():
+        out.print(Text(setting, style="dim"))
+        out.print()
+        table = board_table(tables)
+        print_table(_measured(table.keeping(())))
+        for further in document_tables(tables)[1:] if whole else ():
+            out.print()
+            print_table(further)
+    out.print()
+    notes = list(_notes(board))
+    shown = [*notes, *board.limits]
+    if not whole:
+        lines = [len(textwrap.wrap(note, out.width - 3)) for note in notes]
+        closing = len(textwrap.wrap(CLOSING.format(more="00 more notes, "), out.width - 3))
+        n = 0
+        while n < len(notes) and sum(lines[: n + 1]) + closing <= MOST_NOTE_LINES:
+            n += 1
+        more = f"{len(notes) - n} more notes, " if n < len(notes) else ""
+        shown = [*notes[:n], CLOSING.format(more=more)]
+    for note in shown:
+        out.print(bullet(note))
+
+
+def _measured(table: Table) -> Table:
+    rows = tuple(row for row in table.rows if row.status != "missing")
+    return Table(table.columns, rows)
+
+
+def _notes(board: "Leaderboard") -> Iterator[str]:
+    """Give what must be known first: how to read it, leaks and red flags, what was not run."""
+    from benchmark.reporting.board_tables import READING, footnotes
+
+    yield READING
+    remarks: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
+    for row in (row for table in board.tables for row in table.rows):
+        for remark in footnotes(row):
+            remarks.setdefault(remark, []).append(row.name)
+        if row.status == "missing":
+            reasons.setdefault("; ".join(row.remarks), []).append(row.name)
+    for remark, names in remarks.items():
+        yield f"{_listed(names)}: {remark}"
+    for reason, names in reasons.items():
+        what = "experiment" if len(names) == 1 else "experiments"
+        yield f"{len(names)} {what} not run, {_listed(names)}: {reason}"
+    yield from board.notes
+
+
+MOST_NAMES: Final = 3
+
+
+def _listed(names: Sequence[str]) -> str:
+    named = ", ".join(names[:MOST_NAMES])
+    return named if len(names) <= MOST_NAMES else f"{named} and {len(names) - MOST_NAMES} more"
+
+
 def _show_folds(
-    at_hand: "RunsAtHand",
+    available: "AvailableRuns",
     suites: Sequence[str],
     dataset: str | None,
     folder: Path,
@@ -212,15 +324,13 @@ def _show_folds(
 ) -> None:
     """Print and write how stable the numbers are over the five folds of the split."""
     from benchmark import registry
-    from benchmark.cli.leaderboard_beside import SHORTEST_NAME
-    from benchmark.comparison.cells import broken_name, setting_text
+    from benchmark.comparison.cells import setting_text
     from benchmark.comparison.out_of_fold import STABILITY_NOTE, stability_cells, stability_tables
-    from benchmark.runs.notes import table as markdown_table
 
     asked = [item for name in dict.fromkeys(suites) for item in registry.experiments_of(name)]
     experiments = asked or list(registry.experiments().values())
-    datasets = at_hand.datasets(dataset, folder)
-    runs = [run for run in at_hand.runs if run.setting.dataset in datasets]
+    datasets = available.datasets(dataset, folder)
+    runs = [run for run in available.runs if run.setting.dataset in datasets]
     found = stability_tables(runs, experiments)
     if not found:
         raise RunError(
@@ -229,12 +339,14 @@ def _show_folds(
             fix="`facebench run NAME --folds 0-4`",
         )
     answer.data = {"folds": []}
-    lines = []
+    texts = []
     for number, (setting, numbers) in enumerate(found):
-        heads, rows = stability_cells(numbers)
-        drawn = "DRAWN FACES · " if setting.drawn else ""
-        title = f"{drawn}Stability over folds on {setting.dataset}"
-        lines += [f"# {title}", "", setting_text(setting), "", *markdown_table(heads, rows)]
+        headings, rows = stability_cells(numbers)
+        synthetic = "SYNTHETIC FACES · " if setting.drawn else ""
+        title = f"{synthetic}Stability over folds on {setting.dataset}"
+        columns = [Column(heading, left=not place) for place, heading in enumerate(headings)]
+        table = Table.of(columns, rows)
+        texts += [f"# {title}\n", f"{setting_text(setting)}\n", markdown_table(table)]
         path = folder / f"folds-{setting.dataset}-{number}.csv"
         _write(path, numbers.to_csv(index=False))
         plain = numbers.astype(object).where(numbers.notna(), None)
@@ -243,70 +355,13 @@ def _show_folds(
              "rows": plain.to_dict("records"), "file": str(path)}
         )  # fmt: skip
         if not as_json:
-            shown = RichTable(
-                title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False
-            )
-            for index, head in enumerate(heads):
-                lines_of = head.replace(": ", "\n").replace(" / ", "\n").replace(" → ", "\n")
-                shown.add_column(
-                    lines_of, justify="right" if index else "left", no_wrap=index > 0,
-                    overflow="fold",
-                )  # fmt: skip
-            for name, *row in rows:
-                cells = (cell.replace(" / ", "\n").replace(" ± ", "±") for cell in row)
-                told = (cell.replace(" (", "\n(") for cell in cells)
-                shown.add_row(*map(escape, (broken_name(name, SHORTEST_NAME), *told)))
-            out.print(setting_text(setting), style="dim")
-            out.print(shown)
-    lines += [STABILITY_NOTE, ""]
-    _write(folder / "folds.md", "\n".join(lines))
+            out.print(Text(title, style="bold"))
+            out.print(Text(setting_text(setting), style="dim"))
+            stacked = [[c.replace(" / ", "\n").replace(" (", "\n(") for c in row] for row in rows]
+            print_table(Table.of(columns, stacked))
+    _write(folder / "folds.md", "\n".join([*texts, STABILITY_NOTE, ""]))
     if not as_json:
         out.print(STABILITY_NOTE)
-
-
-def _written(boards: Sequence["Leaderboard"], folder: Path) -> list[list[Path]]:
-    """Write each leaderboard in every format; give the files."""
-    from benchmark.reporting.leaderboards import FORMATS, stem_of
-
-    files = []
-    for board in boards:
-        paths = []
-        for ending, text in FORMATS.items():
-            paths.append(folder / f"{stem_of(board)}.{ending}")
-            _write(paths[-1], text(board))
-        files.append(paths)
-    return files
-
-
-def _show(
-    boards: Sequence["Leaderboard"],
-    files: Sequence[Sequence[Path]],
-    answer: Answer,
-    format_: str | None,
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    from benchmark.cli.leaderboard_table import render
-    from benchmark.reporting.columns import as_data
-    from benchmark.reporting.leaderboards import FORMATS
-
-    answer.data = {
-        "leaderboards": [
-            as_data(board) | {"files": [str(path) for path in paths]}
-            for board, paths in zip(boards, files, strict=True)
-        ]
-    }
-    if as_json:
-        return
-    for board, paths in zip(boards, files, strict=True):
-        if format_ is not None:
-            typer.echo(FORMATS[format_](board), nl=False)
-            continue
-        out.print(render(board, out.width))
-        if not quiet:
-            others = ", ".join(path.suffix for path in paths[1:])
-            err.print(f"\nWritten: {paths[0]}, {others}", soft_wrap=True)
 
 
 def _write(path: Path, text: str) -> None:

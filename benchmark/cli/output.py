@@ -1,4 +1,4 @@
-"""How every command speaks: rich tables for people, one JSON object for machines, exit codes."""
+"""What every command prints: tables and progress for people, one JSON object, exit codes."""
 
 import contextlib
 import datetime
@@ -9,16 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
@@ -26,6 +28,8 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from benchmark.errors import BenchmarkError, RunError
 
@@ -34,12 +38,12 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 PLAIN_LINE_SECONDS = 20.0
-"""In a log, what takes long says at least so often that it lives."""
+"""How often a long step leaves a line in a log, at least."""
 BUSY_SECONDS = 2.0
 
 
 class ExitCode(IntEnum):
-    """What the shell is told."""
+    """What a command ends with."""
 
     FINE = 0
     FINDINGS = 1
@@ -77,12 +81,7 @@ class Answer:
                 "data": self.data,
                 "warnings": self.warnings,
                 "errors": [
-                    {
-                        "found": error.found,
-                        "allowed": error.allowed,
-                        "source": error.source,
-                        "fix": error.fix,
-                    }
+                    {name: getattr(error, name) for name in ("found", "allowed", "source", "fix")}
                     for error in self.errors
                 ],
             },
@@ -95,8 +94,8 @@ class Answer:
 def speaking(command: str, *, as_json: bool = False) -> Iterator[Answer]:
     """Run a command's body; turn BenchmarkError and Ctrl-C into a sentence and an exit code.
 
-    So is an OSError that nobody expected: a full disk or a folder that may not be written to can
-    be met at any line. With `as_json` the envelope is printed alone on stdout, whatever happens.
+    An OSError, such as a full disk, becomes one too. With `as_json` the envelope is printed alone
+    on stdout, whatever happens.
     """
     answer = Answer(command)
     try:
@@ -114,7 +113,7 @@ def speaking(command: str, *, as_json: bool = False) -> Iterator[Answer]:
             say_error(said)
         raise typer.Exit(ExitCode.USAGE) from None
     except KeyboardInterrupt:
-        err.print("[yellow]Stopped.[/] Nothing finished is lost; the same command goes on.")
+        err.print("[yellow]Stopped.[/] Nothing finished is lost; the same command resumes.")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if as_json:
         print(answer.as_json())
@@ -134,7 +133,7 @@ def _of_the_system(error: OSError) -> RunError:
 
 def say_error(error: BenchmarkError) -> None:
     """Print one error to stderr, without a traceback."""
-    err.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
+    err.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
 
 
 def say_warning(text: str) -> None:
@@ -143,67 +142,45 @@ def say_warning(text: str) -> None:
 
 
 class PlainProgress(Progress):
-    """Progress as lines, for a log: one every PLAIN_LINE_SECONDS, whether told of progress or not.
+    """Progress as lines, for a log: one every PLAIN_LINE_SECONDS, whether progress is reported or
+    not, for a long step in a library reports nothing. What is quick leaves no line.
 
-    What is quick leaves no line. A thread speaks up while nothing is told: a long step in a library
-    reports nothing. first_seconds: until the first line, which then comes that early.
+    first_seconds: until the first line, if that comes earlier.
     """
 
     def __init__(self, first_seconds: float | None = None) -> None:
         super().__init__(console=err, disable=True)
-        self._said = self._began = time.monotonic()
-        self._wait = PLAIN_LINE_SECONDS if first_seconds is None else first_seconds
-        self._latest: TaskID | None = None
+        self._began = self._said = time.monotonic()
+        self._first_seconds = PLAIN_LINE_SECONDS if first_seconds is None else first_seconds
         self._is_over = threading.Event()
-        self._speaker = threading.Thread(target=self._speak_up, daemon=True)
+        self._speaker = threading.Thread(target=self._speak, daemon=True)
 
     def start(self) -> None:
-        """Begin to speak up."""
+        """Begin to print lines."""
         if not self._speaker.is_alive():
             self._speaker.start()
 
     def stop(self) -> None:
-        """Fall silent."""
+        """Print no further line."""
         self._is_over.set()
         if self._speaker.is_alive():
             self._speaker.join()
 
     def note_said(self) -> None:
-        """Take in that somebody else wrote a line."""
+        """Wait anew, because something else printed a line."""
         self._said = time.monotonic()
 
-    def _speak_up(self) -> None:
-        while not self._is_over.wait(max(0.01, self._said + self._wait - time.monotonic())):
-            self._tell()
-
-    def add_task(self, description: str, *arguments: Any, **options: Any) -> TaskID:
-        """Take in what is done now."""
-        self._latest = super().add_task(description, *arguments, **options)
-        return self._latest
-
-    def update(self, task_id: TaskID, *arguments: Any, **options: Any) -> None:
-        """Take in how far a task is."""
-        super().update(task_id, *arguments, **options)
-        self._latest = task_id
-        self._tell()
-
-    def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        """Take in that a task went on."""
-        super().advance(task_id, advance)
-        self._latest = task_id
-        self._tell()
-
-    def _tell(self) -> None:
-        now = time.monotonic()
-        if now - self._said < self._wait:
-            return
-        self._said, self._wait = now, PLAIN_LINE_SECONDS
-        err.print(self._line(round(now - self._began)), soft_wrap=True)
+    def _speak(self) -> None:
+        wait = self._first_seconds
+        while not self._is_over.wait(max(0.01, self._said + wait - time.monotonic())):
+            if time.monotonic() - self._said >= wait:
+                self._said, wait = time.monotonic(), PLAIN_LINE_SECONDS
+                err.print(self._line(round(self._said - self._began)), soft_wrap=True)
 
     def _line(self, seconds: int) -> str:
-        task = next((item for item in self.tasks if item.id == self._latest), None)
-        if task is None or task.finished:
-            return f"going on … {seconds} s"
+        task = next((task for task in reversed(self.tasks) if not task.finished), None)
+        if task is None:
+            return f"working … {seconds} s"
         if task.total is None:
             return f"{task.description} …" + (f" {seconds} s" if seconds >= 10 else "")
         left = task.time_remaining
@@ -214,27 +191,23 @@ class PlainProgress(Progress):
         )
 
 
-@contextlib.contextmanager
-def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
-    """Show progress with time left on stderr: bars on a terminal, elsewhere a line now and then."""
+def bars(*columns: ProgressColumn, quiet: bool, first_seconds: float | None = None) -> Progress:
+    """Make progress on stderr: bars on a terminal, elsewhere a line now and then."""
     if not quiet and not sys.stderr.isatty():
-        with PlainProgress() as plain:
-            yield plain
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, disable=quiet, transient=True) as progress:
-        yield progress
+        return PlainProgress(first_seconds)
+    text = TextColumn("{task.description}")
+    return Progress(text, *columns, console=err, disable=quiet, transient=True)
+
+
+def progress_bar(*, quiet: bool = False) -> Progress:
+    """Show progress with the time left."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return bars(*columns, quiet=quiet)
 
 
 @contextlib.contextmanager
 def watching(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far several things are, one bar each; gives what is to be told: what, done, all."""
+    """Show how far several things are, one bar each; gives what takes what, done, all."""
     with progress_bar(quiet=quiet) as progress:
         tasks: dict[str, TaskID] = {}
 
@@ -248,47 +221,64 @@ def watching(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]
 
 @contextlib.contextmanager
 def busy(title: str, *, quiet: bool = False) -> Iterator[None]:
-    """Say that something goes on whose end cannot be foreseen, once it has taken two seconds.
-
-    On a terminal with the seconds that have gone by, elsewhere as a line now and then.
-    """
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with (
-        Progress(*columns, console=err, disable=quiet, transient=True)
-        if quiet or sys.stderr.isatty()
-        else PlainProgress(BUSY_SECONDS)
-    ) as progress:
+    """Show that work with no foreseeable end is done, in a log once it has taken BUSY_SECONDS."""
+    columns = (SpinnerColumn(), TimeElapsedColumn())
+    with bars(*columns, quiet=quiet, first_seconds=BUSY_SECONDS) as progress:
         progress.add_task(escape(title), total=None)
         yield
 
 
 @contextlib.contextmanager
 def bytes_bar(name: str, *, quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
-    """Show how much of a file has arrived; plain lines, one a tenth, where stderr is no terminal.
+    """Show how much of a file has arrived; gives what takes the bytes there and all, if known."""
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with bars(*columns, quiet=quiet) as progress:
+        bar = progress.add_task(escape(name), total=None)
+        yield lambda here, total: progress.update(bar, completed=here, total=total)
 
-    Gives what is to be called with the bytes that are here and how many there are, if known.
-    """
-    if quiet or sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=err, disable=quiet, transient=True) as progress:
-            bar = progress.add_task(escape(name), total=None)
-            yield lambda here, total: progress.update(bar, completed=here, total=total)
-        return
-    tenths = 0
 
-    def say(here: int, total: int | None) -> None:
-        nonlocal tenths
-        if total and here * 10 // total > tenths:
-            tenths = here * 10 // total
-            err.print(f"{escape(name)}: {tenths}0 % of {total / 1e6:,.1f} MB", soft_wrap=True)
+class Display:
+    """What the displays of runs and searches are: bars while they are entered, and lines."""
 
-    yield say
+    def __init__(self, *columns: ProgressColumn, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bars = bars(*columns, quiet=quiet)
+        self._stage = ""
+        self._stage_bar: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """Say a sentence, above the bars; one line in a log, however long."""
+        if not self._quiet:
+            self._bars.console.print(text, soft_wrap=True)
+            if isinstance(self._bars, PlainProgress):
+                self._bars.note_said()
+
+    def show_stage(self, stage: str, n_done: int, n_total: int) -> None:
+        """Show how far a stage of a run is, as benchmark.data.progress reports; all 0: unknown."""
+        if stage != self._stage:
+            self.end_stage()
+            self._stage = stage
+            # The fields are those of every display's columns.
+            self._stage_bar = self._bars.add_task(
+                escape(stage), total=n_total or None, note="", left="", best=""
+            )
+        if self._stage_bar is not None:
+            self._bars.update(self._stage_bar, completed=n_done)
+        if n_done == n_total > 0:
+            self.end_stage()
+
+    def end_stage(self) -> None:
+        """Remove the stage's bar."""
+        if self._stage_bar is not None:
+            self._bars.remove_task(self._stage_bar)
+        self._stage, self._stage_bar = "", None
 
 
 def print_table(table: "Table") -> None:
@@ -296,3 +286,10 @@ def print_table(table: "Table") -> None:
     from benchmark.reporting.tables import terminal
 
     out.print(terminal(table, out.width))
+
+
+def bullet(text: str) -> Padding:
+    """Set a sentence as a point of a list, its further lines under its first."""
+    row = RichTable.grid(padding=(0, 1, 0, 0))
+    row.add_row("·", Text(text))
+    return Padding(row, (0, 0, 0, 1))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Group
@@ -14,12 +14,24 @@ from benchmark import registry
 from benchmark.cli.completion import complete_suite
 from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, AsJson, DataDir, RunsDir
 from benchmark.cli.ours import MeanAccuracy, Ours, gather
-from benchmark.cli.output import out, speaking
-from benchmark.cli.published_table import is_replay, render_replay
-from benchmark.cli.study_table import SHORTEST_QUESTION, render
+from benchmark.cli.output import out, print_table, speaking
+from benchmark.cli.study_table import (
+    LEGEND,
+    NOT_COMPARABLE,
+    REPLAYED,
+    about_ours,
+    is_replay,
+    replay_table,
+    study_table,
+)
 from benchmark.errors import ExperimentError
 from benchmark.experiment.definition import Experiment, Suite
 from benchmark.tasks import TaskName
+
+WIDTH_FOR_QUESTIONS: Final = 140
+"""Columns of a terminal in which research questions stand beside the study's numbers."""
+SHORTEST_QUESTION: Final = 50
+"""Characters that a question gets at least beside a name; with less room it stands below."""
 
 
 def list_(
@@ -62,9 +74,13 @@ def list_(
         if not shown:
             out.print("No experiment fits.")
         elif replay:
-            out.print(render_replay(title, shown, ours))
+            out.print(Text(f"LEAKY · {title}\n", style="bold"), Text(f"{REPLAYED} {LEGEND}\n"))
+            print_table(replay_table(shown, ours))
         elif compared or ours.faces is not None:
-            out.print(render(title, shown, ours, out.width))
+            out.print(Text(f"{title}\n", style="bold"))
+            out.print(Text(f"{NOT_COMPARABLE} {about_ours(ours)} {LEGEND}\n"))
+            questions = out.width >= WIDTH_FOR_QUESTIONS
+            print_table(study_table(shown, ours, questions=questions))
         else:
             out.print(Text(f"{title}\n", style="bold"), _experiments_table(shown, out.width))
         if suite is None:

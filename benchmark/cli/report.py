@@ -90,11 +90,11 @@ def report(
     """
     with speaking("report", as_json=as_json) as answer:
         from benchmark.reporting.evidence import Evidence, chosen_experiments
-        from benchmark.reporting.leaderboards import Places, leaderboards, runs_at_hand
+        from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
 
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
         with watching(quiet=quiet or as_json) as watch:
-            at_hand = runs_at_hand(runs_dir, watch=watch)
+            at_hand = available_runs(runs_dir, watch=watch)
             boards = leaderboards(
                 at_hand, places, suites or (), dataset, compared=False, watch=watch
             )

@@ -4,7 +4,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from benchmark import registry
-from benchmark.cli.bars import Bars
+from benchmark.cli.output import Display
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.settings import changed_settings
 from benchmark.runs.run import (
@@ -21,12 +21,11 @@ from benchmark.tasks import TASK_TITLES
 from benchmark.training.trainer import EpochResult
 
 
-class RunDisplay(Bars):
+class RunDisplay(Display):
     """Show events as they come; on a terminal with bars, elsewhere in plain lines."""
 
     def __init__(self, n_runs: int, *, quiet: bool) -> None:
         super().__init__(
-            TextColumn("{task.description}"),
             BarColumn(bar_width=14),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[note]}"),

@@ -17,7 +17,7 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import Answer, err, out, speaking
+from benchmark.cli.output import Answer, bullet, err, out, speaking
 from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_json, write_text
 
@@ -185,7 +185,6 @@ def _write(session: "Session", rows: "list[RowMeasured]", folder: Path) -> list[
 
 
 def _print(session: "Session", rows: "list[RowMeasured]") -> None:
-    from benchmark.cli.leaderboard_table import bullet
     from benchmark.speed.report import RATIO_HEADS, WORK_HEADS, notes, ratio_cells, work_cells
 
     drawn = "DRAWN FACES · " if session.faces.drawn else ""

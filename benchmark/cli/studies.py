@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from benchmark import registry
 from benchmark.cli.completion import complete_dataset, complete_suite
-from benchmark.cli.leaderboard_layout import bullet
 from benchmark.cli.library import library_at_hand
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
@@ -19,9 +17,10 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import Answer, busy, err, out, speaking
+from benchmark.cli.output import Answer, bullet, busy, err, out, print_table, speaking
 from benchmark.errors import RunError
 from benchmark.files import write_text
+from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
     from benchmark.comparison.study_page import StudyPage
@@ -151,13 +150,10 @@ def _show(
         return
     out.print(f"[bold]{page.heading}[/]")
     for found in page.tables:
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        for place, head in enumerate(found.heads):
-            table.add_column(head, justify="right" if place else "left")
-        for cells in found.rows:
-            # An interval goes beneath its number.
-            table.add_row(cells[0], *(cell.replace(" (", "\n").rstrip(")") for cell in cells[1:]))
-        out.print(f"\n[bold]{found.caption}[/]", table, sep="\n")
+        rows = [[_cell(text) for text in cells] for cells in found.rows]
+        columns = [Column(head, left=not place) for place, head in enumerate(found.heads)]
+        out.print()
+        print_table(Table.of(columns, rows, found.caption))
     for title, texts in (
         ("The answer", [words for words, _ in page.sentences]),
         ("How to read it", page.notes),
@@ -166,3 +162,9 @@ def _show(
         out.print(f"\n[bold]{title}[/]", *map(bullet, texts), sep="\n")
     if not quiet:
         err.print(f"\nWritten: {', '.join(files)}", soft_wrap=True)
+
+
+def _cell(text: str) -> Cell:
+    """Part a number from the interval in parentheses after it."""
+    words, _, note = text.removesuffix(")").partition(" (")
+    return Cell(words, note) if text.endswith(")") else Cell(text)

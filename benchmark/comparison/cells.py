@@ -1,25 +1,19 @@
-"""The words and numbers of a leaderboard's cells, as people read them: percent with one decimal."""
+"""Numbers and rows of a leaderboard in words: percent with one decimal, sizes with three digits."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from benchmark.comparison.leaderboard import Leaderboard, Table
-from benchmark.comparison.library import Setting
-from benchmark.comparison.rows import (
-    CombinedScore,
-    GroupGap,
-    Row,
-    RowComparison,
-    TaskScore,
-    WorstGroup,
-)
-from benchmark.comparison.verdicts import SIGNIFICANT, p_text, points, points_span
 from benchmark.experiment.definition import Protocol
 from benchmark.tasks import TASK_TITLES
 
+if TYPE_CHECKING:
+    from benchmark.comparison.leaderboard import BoardTable, Leaderboard
+    from benchmark.comparison.library import Setting
+    from benchmark.comparison.rows import Row, TaskScore
+
 NOTHING: Final = "–"
-STOPPED: Final = "!"
-TIED: Final = "="
+AD_HOC: Final = "ad hoc: "
+"""How the remark begins that says what was changed of a definition."""
 
 
 def percent(rate: float | None) -> str:
@@ -37,54 +31,11 @@ def with_sd(mean: float | None, sd: float | None) -> str:
     return percent(mean) if sd is None else f"{percent(mean)} ± {percent(sd)}"
 
 
-def accuracy_text(score: TaskScore | None) -> str:
+def accuracy_text(score: "TaskScore | None") -> str:
     """Write an accuracy with its 95 % interval."""
     if score is None:
         return NOTHING
     return f"{with_sd(score.accuracy, score.accuracy_sd)} ({span(score.low, score.high)})"
-
-
-def macro_f1_text(score: TaskScore | None) -> str:
-    """Write a macro-F1."""
-    return NOTHING if score is None else with_sd(score.macro_f1, score.macro_f1_sd)
-
-
-def worst_text(worst: WorstGroup | None) -> str:
-    """Write the worst subgroup with its count and interval."""
-    if worst is None:
-        return NOTHING
-    accuracy = f"{percent(worst.accuracy)} ({span(worst.low, worst.high)})"
-    return f"{worst.group} {accuracy}, n {worst.n}"
-
-
-def combined_text(score: CombinedScore | None) -> str:
-    """Write the combined test accuracy with its interval."""
-    if score is None:
-        return NOTHING
-    ends = "" if score.low is None or score.high is None else f" ({span(score.low, score.high)})"
-    return f"{with_sd(score.value, score.sd)}{ends}"
-
-
-def gap_text(gap: GroupGap | None) -> str:
-    """Write a gap between groups in points, beside the one that chance alone gives."""
-    if gap is None:
-        return NOTHING
-    return f"{percent(gap.gap)} ({span(gap.low, gap.high)}), by chance {percent(gap.chance)}"
-
-
-def difference_text(outcome: RowComparison | None) -> str:
-    """Write a difference in points; `*` where it is significant after correction."""
-    if outcome is None or outcome.difference is None:
-        return NOTHING
-    return f"{points(outcome.difference.accuracy)}{SIGNIFICANT if outcome.significant else ''}"
-
-
-def ends_text(outcome: RowComparison | None) -> str:
-    """Write a difference's interval and corrected p: `+0.3 to +2.1, p 0.013`."""
-    if outcome is None or outcome.judged is None:
-        return ""
-    found = outcome.judged.difference
-    return f"{points_span(found.low, found.high)}, p {p_text(outcome.judged.p_holm)}"
 
 
 def number_text(value: float | None) -> str:
@@ -129,17 +80,21 @@ def seeds_text(seeds: Sequence[int]) -> str:
     return ", ".join(str(seed) for seed in seeds) or NOTHING
 
 
-def remarks_of(row: Row) -> tuple[str, ...]:
+def remarks_of(row: "Row") -> tuple[str, ...]:
     """Give a row's remarks, a leak first, then a red flag."""
     leak = ("LEAKY: test faces were seen in training",) if row.leaky else ()
     return leak + ((row.red_flag,) if row.red_flag else ()) + row.remarks
 
 
-def rank_text(row: Row) -> str:
+def rank_text(row: "Row") -> str:
     """Write a row's rank; `!`: stopped by a red flag, `=`: not significantly below the first."""
-    if row.stopped:
-        return STOPPED
-    return f"{row.rank or ''}{TIED if row.tied else ''}"
+    return "!" if row.stopped else f"{row.rank or ''}{'=' if row.tied else ''}"
+
+
+def name_text(row: "Row") -> str:
+    """Write a row's name, with what must never be read without it."""
+    leaky = "LEAKY " if row.leaky else ""
+    return f"{leaky}{row.name}{' (missing)' if row.status == 'missing' else ''}"
 
 
 def protocol_text(protocol: Protocol) -> str:
@@ -156,50 +111,29 @@ def protocol_text(protocol: Protocol) -> str:
     return ", ".join(words)
 
 
-def title_of(board: Leaderboard) -> str:
-    """Write a leaderboard's title; drawn faces say so."""
-    drawn = "DRAWN FACES · " if board.drawn else ""
-    several = "suites" if len(board.suites) > 1 else "suite"
-    suite = f"{several} {board.suite}" if board.suite else "every experiment begun"
-    part = f" · {board.narrowed}" if board.narrowed else ""
-    return f"{drawn}Leaderboard of {board.dataset} · {suite}{part}"
-
-
-def name_text(row: Row) -> str:
-    """Write a row's name, with what must never be read without it."""
-    leaky = "LEAKY " if row.leaky else ""
-    return f"{leaky}{row.name}{' (missing)' if row.status == 'missing' else ''}"
-
-
-def setting_text(setting: Setting) -> str:
+def setting_text(setting: "Setting") -> str:
     """Say what the rows of a table have in common."""
     leak = "LEAKY. " if setting.protocol.leaky else ""
-    people = setting.subset.label.replace("_", " and ") if setting.subset else ""
-    who = f" Selected and tested on {people} alone." if people else ""
+    subset = setting.subset.label.replace("_", " and ") if setting.subset else ""
+    subset = f" Selected and tested on {subset} alone." if subset else ""
+    protocol = protocol_text(setting.protocol)
     if not setting.split_digest:
-        protocol = protocol_text(setting.protocol)
-        return f"{leak}Split {setting.split_version}, protocol {protocol}. Not run.{who}"
+        return f"{leak}Split {setting.split_version}, protocol {protocol}. Not run.{subset}"
     return (
         f"{leak}Split {setting.split_version} (digest {setting.split_digest[:8]}, pixels "
-        f"{setting.pixel_digest[:8]}), protocol {protocol_text(setting.protocol)}.{who}"
+        f"{setting.pixel_digest[:8]}), protocol {protocol}.{subset}"
     )
 
 
-def worst_heading(table: Table) -> str:
+def title_of(board: "Leaderboard") -> str:
+    """Write a leaderboard's title; synthetic faces say so."""
+    synthetic = "SYNTHETIC FACES · " if board.drawn else ""
+    several = "suites" if len(board.suites) > 1 else "suite"
+    suite = f"{several} {board.suite}" if board.suite else "every experiment begun"
+    part = f" · {board.narrowed}" if board.narrowed else ""
+    return f"{synthetic}Leaderboard of {board.dataset} · {suite}{part}"
+
+
+def worst_heading(table: "BoardTable") -> str:
     """Name the column of the worst subgroup by the task it is about."""
     return f"worst {TASK_TITLES[table.tasks[0]]} subgroup"
-
-
-def broken_name(name: str, room: int) -> str:
-    """Break a name at its hyphens into lines of at most `room`."""
-    return "\n".join(broken(name.replace("-", "-\0").split("\0"), room))
-
-
-def broken(pieces: Sequence[str], room: int) -> list[str]:
-    """Join pieces into lines of at most `room`; a longer piece has a line of its own."""
-    lines = [""]
-    for piece in pieces:
-        if lines[-1] and len(lines[-1]) + len(piece) > room:
-            lines.append("")
-        lines[-1] += piece
-    return lines

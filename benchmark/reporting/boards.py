@@ -17,7 +17,7 @@ from benchmark.comparison.cells import (
     with_sd,
     worst_heading,
 )
-from benchmark.comparison.leaderboard import HEADINGS, Table
+from benchmark.comparison.leaderboard import HEADINGS, BoardTable
 from benchmark.comparison.rows import Row
 from benchmark.reporting.answer import anchor_of
 from benchmark.reporting.evidence import (
@@ -52,7 +52,9 @@ def boards(evidence: Evidence, portrayed: frozenset[str]) -> Iterator[Board]:
         yield Board(setting_text(setting), any(table.leaky for table in made), made)
 
 
-def _table(evidence: Evidence, table: Table, name: str, portrayed: frozenset[str]) -> DataTable:
+def _table(
+    evidence: Evidence, table: BoardTable, name: str, portrayed: frozenset[str]
+) -> DataTable:
     printed = any(row.study is not None for row in table.rows)
     leaky = table.setting.protocol.leaky or any(row.leaky for row in table.rows)
     rows = []
@@ -68,7 +70,7 @@ def _table(evidence: Evidence, table: Table, name: str, portrayed: frozenset[str
     )
 
 
-def _columns(table: Table, *, printed: bool) -> Iterator[Column]:
+def _columns(table: BoardTable, *, printed: bool) -> Iterator[Column]:
     yield Column("network", numeric=False)
     yield Column("#", about="rank by validation")
     yield Column("val, %", about="combined validation accuracy, which ranks")
@@ -90,7 +92,7 @@ def _columns(table: Table, *, printed: bool) -> Iterator[Column]:
     yield Column("remarks", numeric=False)
 
 
-def _cells(table: Table, row: Row, href: str, anchor: str, *, printed: bool) -> Iterator[Cell]:
+def _cells(table: BoardTable, row: Row, href: str, anchor: str, *, printed: bool) -> Iterator[Cell]:
     name = f"LEAKY {row.name}" if row.leaky else row.name
     yield Cell(name, name, f"#{anchor}" if anchor else "")
     yield Cell(rank_text(row) or NOTHING, row.rank)

@@ -1,35 +1,28 @@
-"""Columns of a leaderboard as plain values, and filters and sorting by them.
+"""A leaderboard's rows as plain values by column name: CSV, JSON, `--where`, `--sort`, pandas.
 
-Fewer rows of a leaderboard, or in another order, by any of its columns.
-
-Ranks, marks and corrected p-values stay those of the whole table: who looks at a part of it has
-not made fewer comparisons. Reference rows stay as well, for they are what the others are held to.
-
-A leaderboard's rows as plain values by column name: what CSV, JSON, filters and pandas see.
-
-Rates and differences of rates are fractions; nothing is rounded for the eye.
+Rates and differences of rates are fractions; nothing is rounded for the eye. Conditions and sorting
+change no rank, mark or corrected p-value: who looks at a part of a table has not made fewer
+comparisons.
 """
 
-import csv
 import dataclasses
 import difflib
 import fnmatch
-import io
 import json
+import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from benchmark.comparison.cells import protocol_text, remarks_of
-from benchmark.comparison.leaderboard import Leaderboard, Table
+from benchmark.comparison.leaderboard import BoardTable, Leaderboard
 from benchmark.comparison.rows import Row, RowQuestion
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.experiment.definition import Backbone
-from benchmark.tasks import TASK_TITLES, TASKS, TaskName
+from benchmark.reporting import tables
+from benchmark.tasks import TASKS
 
-Kind = Literal["text", "words", "flag", "count", "rate", "points", "p", "number"]
-"""`words`: several values with spaces between; `points`: a difference of rates."""
 DIGITS: Final = 9
 """Decimals of a fraction: two machines that add in another order write the same."""
 
@@ -37,12 +30,13 @@ Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Column:
+class Field:
     """A column of every table, by the name that `--sort` and `--where` take."""
 
     name: str
-    kind: Kind
-    label: str
+    kind: str
+    """text; words, several with spaces between; flag; count; rate; points, a difference of rates;
+    p; number."""
 
     @property
     def numeric(self) -> bool:
@@ -50,102 +44,53 @@ class Column:
         return self.kind not in ("text", "words", "flag")
 
 
-def _task_columns() -> Iterator[Column]:
-    for task in TASKS:
-        title = TASK_TITLES[task]
-        yield Column(f"{task}_accuracy", "rate", title)
-        yield Column(f"{task}_accuracy_sd", "rate", f"{title} sd")
-        yield Column(f"{task}_accuracy_low", "rate", f"{title} low")
-        yield Column(f"{task}_accuracy_high", "rate", f"{title} high")
-        yield Column(f"{task}_macro_f1", "rate", f"{title} macro-F1")
-        yield Column(f"{task}_macro_f1_sd", "rate", f"{title} macro-F1 sd")
+def _difference_fields(start: str) -> str:
+    return f"{start}:points {start}_low:points {start}_high:points {start}_p_holm:p"
 
 
-def _against_columns() -> Iterator[Column]:
-    for start, title in (("twin", "against counterpart"), ("compared", "against compare_with")):
-        for task in TASKS:
-            name, label = f"{start}_{task}", f"{TASK_TITLES[task]} {title}"
-            yield Column(name, "points", label)
-            yield Column(f"{name}_low", "points", f"{label}, low")
-            yield Column(f"{name}_high", "points", f"{label}, high")
-            yield Column(f"{name}_p_holm", "p", f"{label}, p (Holm)")
-    yield Column("first", "points", "against the first")
-    yield Column("first_low", "points", "against the first, low")
-    yield Column("first_high", "points", "against the first, high")
-    yield Column("first_p_holm", "p", "against the first, p (Holm)")
-    yield Column("tied_with_first", "flag", "not separable from the first")
-
-
-COLUMNS: Final[tuple[Column, ...]] = (
-    Column("table", "text", "table"),
-    Column("status", "text", "status"),
-    Column("rank", "count", "#"),
-    Column("experiment", "text", "experiment"),
-    Column("architecture", "text", "architecture"),
-    Column("weights", "text", "weights"),
-    Column("trained", "text", "trained"),
-    Column("conditioning", "text", "conditioning"),
-    Column("features", "text", "features"),
-    Column("hidden_units", "count", "hidden units"),
-    Column("input_px", "count", "input px"),
-    Column("learning_rate", "number", "learning rate"),
-    Column("batch_size", "count", "batch size"),
-    Column("max_epochs", "count", "epochs at most"),
-    Column("val_combined", "rate", "val"),
-    Column("val_combined_sd", "rate", "val sd"),
-    *_task_columns(),
-    Column("combined", "rate", "test combined"),
-    Column("combined_sd", "rate", "test combined sd"),
-    Column("combined_low", "rate", "test combined low"),
-    Column("combined_high", "rate", "test combined high"),
-    Column("worst_task", "text", "worst group of task"),
-    Column("worst_by", "text", "worst group by"),
-    Column("worst_group", "text", "worst group"),
-    Column("worst_n", "count", "worst group n"),
-    Column("worst_accuracy", "rate", "worst group accuracy"),
-    Column("worst_low", "rate", "worst group low"),
-    Column("worst_high", "rate", "worst group high"),
-    Column("gap_by", "text", "gap by"),
-    Column("gap", "number", "gap"),
-    Column("gap_low", "number", "gap low"),
-    Column("gap_high", "number", "gap high"),
-    Column("gap_chance", "number", "gap by chance"),
-    *_against_columns(),
-    Column("compare_with", "text", "compare_with"),
-    Column("against_missing", "text", "not compared"),
-    Column("study_row", "text", "study's row"),
-    *(Column(f"study_{task}", "rate", f"study {TASK_TITLES[task]}") for task in TASKS),
-    Column("parameters", "count", "parameters"),
-    Column("trainable_parameters", "count", "trainable"),
-    Column("gmacs", "number", "GMACs"),
-    Column("seconds", "number", "training s"),
-    Column("images_per_second", "number", "images/s"),
-    Column("peak_memory_mib", "number", "peak MiB"),
-    Column("n_seeds", "count", "seeds"),
-    Column("seeds", "words", "which seeds"),
-    Column("device", "text", "device"),
-    Column("precision", "words", "precision"),
-    Column("commit", "words", "commit"),
-    Column("runs", "words", "runs"),
-    Column("leaky", "flag", "LEAKY"),
-    Column("stopped", "flag", "stopped"),
-    Column("red_flag", "text", "red flag"),
-    Column("remarks", "text", "remarks"),
-    Column("suite", "words", "suite"),
-    Column("dataset", "text", "data set"),
-    Column("drawn", "flag", "drawn faces"),
-    Column("split_version", "text", "split"),
-    Column("split_digest", "text", "split digest"),
-    Column("pixel_digest", "text", "pixel digest"),
-    Column("protocol", "text", "protocol"),
-    Column("selection", "text", "selection"),
-    Column("people", "text", "people"),
+_NAMES: Final = f"""
+table status rank:count experiment architecture weights trained conditioning features
+hidden_units:count input_px:count learning_rate:number batch_size:count max_epochs:count
+val_combined:rate val_combined_sd:rate
+{
+    " ".join(
+        f"{task}_accuracy:rate {task}_accuracy_sd:rate {task}_accuracy_low:rate "
+        f"{task}_accuracy_high:rate {task}_macro_f1:rate {task}_macro_f1_sd:rate"
+        for task in TASKS
+    )
+}
+combined:rate combined_sd:rate combined_low:rate combined_high:rate
+worst_task worst_by worst_group worst_n:count worst_accuracy:rate worst_low:rate worst_high:rate
+gap_by gap:number gap_low:number gap_high:number gap_chance:number
+{
+    " ".join(
+        _difference_fields(f"{start}_{task}") for start in ("twin", "compared") for task in TASKS
+    )
+}
+{_difference_fields("first")} tied_with_first:flag
+compare_with against_missing study_row study_age_group:rate study_gender:rate study_race:rate
+parameters:count trainable_parameters:count gmacs:number seconds:number images_per_second:number
+peak_memory_mib:number n_seeds:count seeds:words device precision:words commit:words runs:words
+leaky:flag stopped:flag red_flag remarks suite:words dataset drawn:flag split_version split_digest
+pixel_digest protocol selection people
+"""
+FIELDS: Final = tuple(
+    Field(name, kind or "text")
+    for name, _, kind in (text.partition(":") for text in _NAMES.split())
 )
-BY_NAME: Final = {column.name: column for column in COLUMNS}
+BY_NAME: Final = {field.name: field for field in FIELDS}
+COSTS: Final = (
+    *("parameters", "trainable_parameters", "gmacs", "seconds"),
+    *("images_per_second", "peak_memory_mib"),
+)
+STEERING: Final = (
+    *("architecture", "weights", "input_px", "trained", "conditioning", "features"),
+    *("hidden_units", "learning_rate", "batch_size", "max_epochs"),
+)
 
 
 def flat_rows(board: Leaderboard) -> Iterator[Values]:
-    """Give every row of every table as plain values by column name, in the order of COLUMNS.
+    """Give every row of every table as plain values by column name, in the order of FIELDS.
 
     What does not exist is None.
     """
@@ -154,28 +99,37 @@ def flat_rows(board: Leaderboard) -> Iterator[Values]:
             yield flat_row(board, table, row)
 
 
-def flat_row(board: Leaderboard, table: Table, row: Row) -> Values:
-    """Give one row as plain values, a key for each of COLUMNS."""
+def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
+    """Give one row as plain values, a key for each of FIELDS."""
+    setting = table.setting
     known = {
+        **{name: getattr(row, name) for name in (*COSTS, "leaky", "stopped", "red_flag")},
+        **_definition(row.definition),
+        **_scores(row),
+        **_differences(row),
         "table": table.kind,
         "status": row.status,
         "rank": row.rank,
         "experiment": row.name,
-        **_definition(row.definition),
-        "val_combined": row.val_combined,
-        "val_combined_sd": row.val_combined_sd,
-        **_scores(row),
-        **_against(row),
-        **_costs(row),
-        **_origin(row),
-        **_setting(table),
+        "n_seeds": len(row.seeds),
+        "seeds": " ".join(map(str, row.seeds)),
+        "device": "; ".join(row.devices),
+        "precision": " ".join(row.precisions),
+        "commit": " ".join(row.commits),
+        "runs": " ".join(row.identities),
+        "remarks": "; ".join(remarks_of(row)),
         "suite": " ".join(board.suites_of(row.name)) or board.suite,
+        "dataset": setting.dataset,
+        "drawn": setting.drawn,
+        "split_version": setting.split_version,
+        "split_digest": setting.split_digest,
+        "pixel_digest": setting.pixel_digest,
+        "protocol": protocol_text(setting.protocol),
+        "selection": setting.protocol.selection,
+        "people": setting.subset.label if setting.subset else "everyone",
     }
-    return {column.name: _rounded(known.get(column.name)) for column in COLUMNS}
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, DIGITS) if isinstance(value, float) else value
+    found = {name: known.get(name) for name in BY_NAME}
+    return {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in found.items()}
 
 
 def _definition(definition: Mapping[str, Any]) -> Values:
@@ -187,103 +141,53 @@ def _definition(definition: Mapping[str, Any]) -> Values:
     except (BenchmarkError, TypeError):
         # An architecture that is not known here any more: the number of its stages says it.
         trained = str(backbone.get("trainable_stages"))
-    values = {name: backbone.get(name) for name in ("architecture", "weights", "input_px")}
-    values |= {name: head.get(name) for name in ("conditioning", "features", "hidden_units")}
-    values |= {name: recipe.get(name) for name in ("learning_rate", "batch_size", "max_epochs")}
-    return values | {"trained": trained, "compare_with": definition.get("compare_with")}
+    everything = {**backbone, **head, **recipe, "trained": trained}
+    return {name: everything.get(name) for name in STEERING} | {
+        "compare_with": definition.get("compare_with")
+    }
 
 
 def _scores(row: Row) -> Values:
-    values: Values = {}
+    values: Values = {"val_combined": row.val_combined, "val_combined_sd": row.val_combined_sd}
     for task, score in row.scores.items():
-        for part in ("accuracy", "accuracy_sd", "low", "high", "macro_f1", "macro_f1_sd"):
+        for part, value in vars(score).items():
             name = f"{task}_accuracy_{part}" if part in ("low", "high") else f"{task}_{part}"
-            values[name] = getattr(score, part)
+            values[name] = value
     if row.combined is not None:
+        values |= {f"combined_{part}": value for part, value in vars(row.combined).items()}
         values["combined"] = row.combined.value
-        values |= {f"combined_{part}": getattr(row.combined, part) for part in ("low", "high")}
-        values["combined_sd"] = row.combined.sd
-    for part in ("task", "by", "group", "n", "accuracy", "low", "high"):
-        values[f"worst_{part}"] = getattr(row.worst, part) if row.worst else None
+    if row.worst is not None:
+        values |= {f"worst_{part}": value for part, value in vars(row.worst).items()}
     if row.gap is not None:
-        values |= {"gap": row.gap.gap, "gap_by": row.gap.by}
-        values |= {f"gap_{part}": getattr(row.gap, part) for part in ("low", "high", "chance")}
+        values |= {f"gap_{part}": value for part, value in vars(row.gap).items()}
+        values["gap"] = row.gap.gap
     return values
 
 
 STARTS: Final[dict[RowQuestion, str]] = {"twin": "twin", "defined": "compared", "first": "first"}
 
 
-def _against(row: Row) -> Values:
+def _differences(row: Row) -> Values:
     values: Values = {"tied_with_first": row.tied}
     missing = []
     for outcome in row.comparisons:
-        task = f"_{outcome.task}" if outcome.task else ""
-        name = STARTS[outcome.kind] + task
+        name = STARTS[outcome.kind] + (f"_{outcome.task}" if outcome.task else "")
         if outcome.judged is None:
-            missing += [f"{name}: {outcome.other}: {outcome.why}"]
+            missing.append(f"{name}: {outcome.other}: {outcome.why}")
             continue
         found = outcome.judged.difference
-        values[name] = found.accuracy
-        values[f"{name}_low"], values[f"{name}_high"] = found.low, found.high
+        values |= {name: found.accuracy, f"{name}_low": found.low, f"{name}_high": found.high}
         values[f"{name}_p_holm"] = outcome.judged.p_holm
     values["against_missing"] = "; ".join(missing) or None
     if row.study is not None:
         values["study_row"] = row.study.row
-        values |= {f"study_{task}": _printed(row, task) for task in TASKS}
+        values |= {f"study_{task}": getattr(row.study, task) for task in TASKS}
     return values
-
-
-def _printed(row: Row, task: TaskName) -> float | None:
-    return getattr(row.study, task) if row.study else None
-
-
-def _costs(row: Row) -> Values:
-    names = (
-        *("parameters", "trainable_parameters", "gmacs", "seconds"),
-        *("images_per_second", "peak_memory_mib"),
-    )
-    return {name: getattr(row, name) for name in names}
-
-
-def _origin(row: Row) -> Values:
-    return {
-        "n_seeds": len(row.seeds),
-        "seeds": " ".join(str(seed) for seed in row.seeds),
-        "device": "; ".join(row.devices),
-        "precision": " ".join(row.precisions),
-        "commit": " ".join(row.commits),
-        "runs": " ".join(row.identities),
-        "leaky": row.leaky,
-        "stopped": row.stopped,
-        "red_flag": row.red_flag,
-        "remarks": "; ".join(remarks_of(row)),
-    }
-
-
-def _setting(table: Table) -> Values:
-    setting = table.setting
-    return {
-        "dataset": setting.dataset,
-        "drawn": setting.drawn,
-        "split_version": setting.split_version,
-        "split_digest": setting.split_digest,
-        "pixel_digest": setting.pixel_digest,
-        "protocol": protocol_text(setting.protocol),
-        "selection": setting.protocol.selection,
-        "people": setting.subset.label if setting.subset else "everyone",
-    }
 
 
 def csv_text(board: Leaderboard) -> str:
     """Write every row of every table as CSV; a cell that does not exist is empty."""
-    stream = io.StringIO()
-    names = [column.name for column in COLUMNS]
-    writer = csv.DictWriter(stream, fieldnames=names, lineterminator="\n")
-    writer.writeheader()
-    for row in flat_rows(board):
-        writer.writerows([{name: _plain(value) for name, value in row.items()}])
-    return stream.getvalue()
+    return tables.csv_text(list(flat_rows(board)), list(BY_NAME), _plain)
 
 
 def _plain(value: Any) -> Any:
@@ -314,12 +218,7 @@ def json_text(board: Leaderboard) -> str:
 
 
 CONDITION: Final = re.compile(r"\s*([A-Za-z_0-9-]+)\s*(<=|>=|!=|==|=|<|>)(.*)", re.DOTALL)
-ORDER: Final[dict[str, Callable[[float, float], bool]]] = {
-    "<": lambda value, limit: value < limit,
-    "<=": lambda value, limit: value <= limit,
-    ">": lambda value, limit: value > limit,
-    ">=": lambda value, limit: value >= limit,
-}
+ORDER: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 USUAL: Final = ("architecture", "weights", "trained", "gender_accuracy", "combined", "seconds")
 """Columns to name to somebody who named none."""
 SAME: Final = 1e-9
@@ -329,32 +228,32 @@ FLAGS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": Fals
 
 @dataclass(frozen=True)
 class Condition:
-    """A column, how its values are to compare, and with what; text as it was written."""
+    """A column, how its values compare, and with what: the text as written, and as a value."""
 
-    column: Column
+    field: Field
     how: str
-    value: str
+    text: str
+    value: Any
+
+    def __str__(self) -> str:
+        """Write it as it was asked for."""
+        return f"{self.field.name}{self.how}{self.text}"
 
     def holds(self, row: Values) -> bool:
         """Tell whether a row fits; one without such a value fits only where none is asked for."""
-        found = row[self.column.name]
-        equal = self._equals(found)
-        if self.how in ("=", "!="):
-            return equal == (self.how == "=")
-        return found is not None and ORDER[self.how](float(found), number(self.value, self.column))
-
-    def _equals(self, found: Any) -> bool:
-        if found is None or found == "":
-            return self.value == ""
-        if self.value == "":
-            return False
-        if self.column.kind == "flag":
-            return bool(found) is FLAGS[self.value.lower()]
-        if self.column.numeric:
-            return abs(float(found) - number(self.value, self.column)) < SAME
-        words = str(found).split() if self.column.kind == "words" else []
-        wanted = self.value.lower()
-        return any(fnmatch.fnmatchcase(word.lower(), wanted) for word in (str(found), *words))
+        found = row[self.field.name]
+        if self.how in ORDER:
+            return found is not None and bool(ORDER[self.how](found, self.value))
+        if found in (None, "") or self.value == "":
+            equal = found in (None, "") and self.value == ""
+        elif self.field.numeric:
+            equal = abs(found - self.value) < SAME
+        elif self.field.kind == "flag":
+            equal = found is self.value
+        else:
+            words = str(found).split() if self.field.kind == "words" else []
+            equal = any(fnmatch.fnmatchcase(w.lower(), self.value) for w in (str(found), *words))
+        return equal == (self.how == "=")
 
 
 def condition(text: str) -> Condition:
@@ -369,21 +268,33 @@ def condition(text: str) -> Condition:
             allowed="COLUMN=VALUE, or with !=, <, <=, > or >= between them",
             fix="For example --where architecture=vgg16 or --where 'gender_accuracy>=0.9'",
         )
-    column = column_named(parts[1])
-    how, value = parts[2].replace("==", "="), parts[3].strip()
-    if how in ORDER and not column.numeric:
+    field = _field_named(parts[1])
+    how, written = parts[2].replace("==", "="), parts[3].strip()
+    value: Any = written.lower()
+    if how in ORDER and not field.numeric:
         raise RunError(
-            f"--where {text!r}: {column.name} holds text, which is not larger or smaller",
+            f"--where {text!r}: {field.name} holds text, which is not larger or smaller",
             allowed="= and !=, with * for any letters",
         )
-    if column.kind == "flag" and value.lower() not in (*FLAGS, ""):
-        raise RunError(f"--where {text!r}: {column.name} is true or false", allowed="true, false")
-    if column.numeric and (value or how in ORDER):
-        number(value, column)
-    return Condition(column, how, value)
+    if field.kind == "flag" and value:
+        if value not in FLAGS:
+            raise RunError(
+                f"--where {text!r}: {field.name} is true or false", allowed="true, false"
+            )
+        value = FLAGS[value]
+    if field.numeric and (value or how in ORDER):
+        try:
+            plain = value.replace("−", "-")
+            value = float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
+        except ValueError:
+            raise RunError(
+                f"{written!r} is no number, and {field.name} holds numbers",
+                allowed="rates as fractions (0.9) or percent (90%), times in seconds",
+            ) from None
+    return Condition(field, how, written, value)
 
 
-def column_named(name: str) -> Column:
+def _field_named(name: str) -> Field:
     """Find a column; an unknown one is answered with the nearest."""
     plain = name.lower().replace("-", "_")
     if plain in BY_NAME:
@@ -397,36 +308,16 @@ def column_named(name: str) -> Column:
     )
 
 
-def number(text: str, column: Column) -> float:
-    """Read a number, or percent as a fraction."""
-    plain = text.strip().replace("−", "-")
-    try:
-        if plain.endswith("%"):
-            return float(plain.removesuffix("%")) / 100
-        return float(plain)
-    except ValueError:
-        raise RunError(
-            f"{text!r} is no number, and {column.name} holds numbers",
-            allowed="rates as fractions (0.9) or percent (90%), times in seconds",
-        ) from None
-
-
 @dataclass(frozen=True)
 class Sort:
     """By which column rows are ordered, and which way."""
 
-    column: Column
+    field: Field
     descending: bool
 
-    def key(self, values: Values) -> tuple[bool, Any]:
-        """Order values; what does not exist comes last, whichever way."""
-        found = values[self.column.name]
-        missing = found is None or found == ""
-        if self.column.numeric:
-            value = 0.0 if missing else float(found)
-            return missing, -value if self.descending else value
-        text = str(found).lower()
-        return missing, tuple(-ord(letter) for letter in text) if self.descending else text
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"by {self.field.name}, {'descending' if self.descending else 'ascending'}"
 
 
 def sort_by(text: str) -> Sort:
@@ -437,67 +328,53 @@ def sort_by(text: str) -> Sort:
     name, _, way = text.partition(":")
     if way not in ("", "asc", "desc"):
         raise RunError(f"--sort {text!r}", allowed="COLUMN, COLUMN:asc or COLUMN:desc")
-    column = column_named(name)
-    upwards = column.kind not in ("rate", "points")
-    return Sort(column, descending=way == "desc" if way else not upwards)
+    field = _field_named(name)
+    return Sort(field, way == "desc" if way else field.kind in ("rate", "points"))
 
 
 def narrowed(
     board: Leaderboard, conditions: Sequence[Condition], sort: Sort | None = None
 ) -> Leaderboard:
-    """Keep the rows that fit all conditions, ordered; raise RunError where no row is left."""
+    """Keep the rows that fit all conditions, ordered; raise RunError where no row is left.
+
+    Reference rows stay, for they are what the others are held to.
+    """
     if not conditions and sort is None:
         return board
-    tables = [_narrowed_table(board, table, conditions, sort) for table in board.tables]
-    kept = tuple(table for table in tables if _n_rows(table))
-    n_shown, n_rows = (sum(map(_n_rows, some)) for some in (kept, board.tables))
-    if not n_shown:
-        raise _nothing(board, conditions)
-    said = [f"{item.column.name}{item.how}{item.value}" for item in conditions]
-    if sort is not None:
-        said.append(f"by {sort.column.name}, {'descending' if sort.descending else 'ascending'}")
-    what = ", ".join(said)
+    kept, n_shown, values = [], 0, []
+    for table in board.tables:
+        first = [row for row in table.rows if row.status == "reference"]
+        rest = [(flat_row(board, table, r), r) for r in table.rows if r.status != "reference"]
+        values += [flat for flat, _ in rest]
+        fitting = [(flat, r) for flat, r in rest if all(one.holds(flat) for one in conditions)]
+        if sort is not None:
+            name = sort.field.name
+            missing = [item for item in fitting if item[0][name] in (None, "")]
+            there = [item for item in fitting if item[0][name] not in (None, "")]
+            there.sort(key=lambda item: _comparable(item[0][name], name), reverse=sort.descending)
+            fitting = there + missing
+        if fitting:
+            n_shown += len(fitting)
+            rows = (*first, *(row for _, row in fitting))
+            kept.append(dataclasses.replace(table, rows=rows))
+    if not kept:
+        known = {}
+        for name in (item.field.name for item in conditions):
+            found = sorted({str(flat[name]) for flat in values if flat[name] not in (None, "")})
+            more = ", …" if len(found) > MOST_VALUES else ""
+            known[name] = f"{name}: {', '.join(found[:MOST_VALUES]) or 'nothing'}{more}"
+        asked = " and ".join(map(str, conditions))
+        raise RunError(f"no row of {board.dataset} has {asked}", allowed="; ".join(known.values()))
+    what = ", ".join(map(str, (*conditions, *([sort] if sort else []))))
     note = (
-        f"{n_shown} of {n_rows} rows are shown ({what}). Ranks, marks and corrected p-values are "
-        "those of the whole table."
+        f"{n_shown} of {len(values)} rows are shown ({what}). Ranks, marks and corrected p-values "
+        "are those of the whole table."
     )
-    return dataclasses.replace(board, tables=kept, notes=(note, *board.notes), narrowed=what)
+    return dataclasses.replace(board, tables=tuple(kept), notes=(note, *board.notes), narrowed=what)
 
 
-def _n_rows(table: Table) -> int:
-    return sum(row.status != "reference" for row in table.rows)
-
-
-def _narrowed_table(
-    board: Leaderboard, table: Table, conditions: Sequence[Condition], sort: Sort | None
-) -> Table:
-    flat = [(row, flat_row(board, table, row)) for row in table.rows]
-    first = [row for row in table.rows if row.status == "reference"]
-    rest: list[tuple[Row, Values]] = [
-        (row, values)
-        for row, values in flat
-        if row.status != "reference" and all(item.holds(values) for item in conditions)
-    ]
-    if sort is not None:
-        rest.sort(key=lambda item: sort.key(item[1]))
-    return dataclasses.replace(table, rows=(*first, *(row for row, _ in rest)))
+def _comparable(value: Any, name: str) -> Any:
+    return value if BY_NAME[name].numeric else str(value).lower()
 
 
 MOST_VALUES: Final = 12
-
-
-def _nothing(board: Leaderboard, conditions: Sequence[Condition]) -> RunError:
-    """Say which values the columns asked about have."""
-    rows = [
-        flat_row(board, table, row)
-        for table in board.tables
-        for row in table.rows
-        if row.status != "reference"
-    ]
-    said = []
-    for name in dict.fromkeys(item.column.name for item in conditions):
-        values = sorted({str(row[name]) for row in rows if row[name] not in (None, "")})
-        more = ", …" if len(values) > MOST_VALUES else ""
-        said.append(f"{name}: {', '.join(values[:MOST_VALUES]) or 'nothing'}{more}")
-    asked = " and ".join(f"{item.column.name}{item.how}{item.value}" for item in conditions)
-    return RunError(f"no row of {board.dataset} has {asked}", allowed="; ".join(said))

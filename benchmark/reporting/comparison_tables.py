@@ -1,18 +1,17 @@
-"""A comparison for machines and for documents: plain values, CSV, Markdown.
+"""A comparison as plain values, CSV, Markdown, and the tables that the terminal prints.
 
-In plain values and CSV, rates and differences are fractions and nothing is rounded for the eye; in
-Markdown they are percent and points with one decimal. The terminal's form is in benchmark.cli.
+In plain values and CSV, rates and differences are fractions and nothing is rounded; in tables they
+are percent and percentage points (pp) with one decimal.
 """
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+import dataclasses
 from typing import Any, Final
 
-from benchmark.comparison.cells import NOTHING, accuracy_text, macro_f1_text, seeds_text
+from benchmark.comparison.cells import seeds_text, span, with_sd
 from benchmark.comparison.pairs import Comparison, ComparisonTable, GroupScores
 from benchmark.comparison.statistics import Difference
 from benchmark.comparison.verdicts import (
+    COUNTERPARTS,
     Gap,
     Line,
     p_text,
@@ -21,7 +20,9 @@ from benchmark.comparison.verdicts import (
     test_text,
     verdict_text,
 )
-from benchmark.tasks import TASK_TITLES
+from benchmark.reporting import tables
+from benchmark.reporting.tables import Cell, Column, Table, TableRow, markdown_text
+from benchmark.tasks import TASK_TITLES, TaskName
 
 NUMBERS: Final = (
     *("macro_f1", "macro_f1_low", "macro_f1_high", "se", "se_seeds", "df"),
@@ -31,8 +32,8 @@ NUMBERS: Final = (
 
 
 def title_of(comparison: Comparison) -> str:
-    """Write a comparison's title; drawn faces say so."""
-    return f"{'DRAWN FACES · ' if comparison.drawn else ''}Comparison on {comparison.dataset}"
+    """Write a comparison's title; synthetic faces say so."""
+    return f"{'SYNTHETIC FACES · ' if comparison.drawn else ''}Comparison on {comparison.dataset}"
 
 
 def as_data(comparison: Comparison) -> dict[str, Any]:
@@ -105,88 +106,98 @@ def flat_line(table: ComparisonTable, line: Line) -> dict[str, Any]:
 def csv_text(comparison: Comparison) -> str:
     """Write every line of every table as CSV; a cell that does not exist is empty."""
     rows = [flat_line(table, line) for table in comparison.tables for line in table.lines]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _plain(value) for name, value in row.items()} for row in rows)
-    return stream.getvalue()
+    return tables.csv_text(
+        rows, list(rows[0]), lambda value: f"{value:.6g}" if isinstance(value, float) else value
+    )
 
 
-def _plain(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
+def scores_table(comparison: Comparison) -> Table:
+    """Show each run group's test accuracy; what was not run as well."""
+    columns = [Column("test accuracy, %", left=True), Column("seeds", left=True)]
+    columns += [Column("runs", left=True, part="document")]
+    for task in comparison.tasks:
+        title = TASK_TITLES[task]
+        columns += [Column(title, left=False), Column(f"{title} macro-F1", False, "document")]
+    rows = []
+    for item in comparison.groups:
+        group = item.group
+        cells = [
+            Cell(f"{group.label}{' (LEAKY)' if group.leaky else ''}"),
+            Cell(seeds_text(group.seeds)),
+            Cell(", ".join(identity[:12] for identity in group.identities)),
+        ]
+        rows.append(
+            TableRow((*cells, *(c for task in comparison.tasks for c in _scores(item, task))))
+        )
+    for absent in comparison.absent:
+        name = Cell(f"{absent.label} (not run: {absent.why})")
+        rows.append(TableRow((name, *[Cell()] * (len(columns) - 1)), status="missing"))
+    return Table(tuple(columns), tuple(rows))
+
+
+def _scores(item: GroupScores, task: TaskName) -> tuple[Cell, Cell]:
+    score = item.scores.get(task)
+    if score is None:
+        return Cell(), Cell()
+    accuracy = with_sd(score.accuracy, score.accuracy_sd)
+    f1 = with_sd(score.macro_f1, score.macro_f1_sd)
+    return Cell(accuracy, span(score.low, score.high)), Cell(f1)
+
+
+STYLES: Final = {"better": "green", "worse": "red", "no significant difference": ""}
+
+
+def pairs_table(table: ComparisonTable) -> Table:
+    """Show a table's differences, a section a pair; documents have its names in every row."""
+    columns = (
+        Column("run group", True, "document"),
+        Column("against", True, "document"),
+        Column("task", left=True),
+        Column("accuracy, pp", left=False),
+        Column("macro-F1, pp", left=False),
+        Column("p", left=False),
+        Column("Holm", left=False),
+        Column("verdict", left=True, fold=True),
+        Column("test", True, "document"),
+    )
+    rows = []
+    for line in table.lines:
+        found = line.difference
+        group, reference = line.group.label, line.reference.label
+        cells = (
+            Cell(group),
+            Cell(reference),
+            Cell(TASK_TITLES[line.task]),
+            difference_cell(found.accuracy, found.low, found.high),
+            difference_cell(found.macro_f1, found.macro_f1_low, found.macro_f1_high),
+            Cell(p_text(found.p)),
+            Cell(p_text(line.p_holm)),
+            Cell(verdict_text(line), style=STYLES[line.verdict]),
+            Cell(test_text(line)),
+        )
+        other = COUNTERPARTS if table.kind == "twins" else reference
+        rows.append(TableRow(cells, f"{group} against {other} · {test_text(line)}"))
+    return Table(columns, tuple(rows))
+
+
+def difference_cell(value: float | None, low: float | None, high: float | None) -> Cell:
+    """Write a difference with its interval in points: `+2.6`, `+1.4 to +3.8`."""
+    if value is None or low is None or high is None:
+        return Cell()
+    return Cell(points(value), points_span(low, high), value)
 
 
 def markdown(comparison: Comparison) -> str:
     """Write a comparison as GitHub Markdown, in percent and points."""
-    lines = [f"# {title_of(comparison)}", "", *_groups(comparison), ""]
+    lines = [f"# {title_of(comparison)}", "", tables.markdown(scores_table(comparison))]
     for table in comparison.tables:
         lines += [f"## {table.title}", ""]
-        lines += [f"{_cell(text)}\n" for text in table.sentences]
+        lines += [f"{markdown_text(text)}\n" for text in table.sentences]
         if table.lines:
-            lines += [*_markdown_table(table), "", table.family, ""]
-        lines += [*(f"- {_cell(text)}" for text in table.gap_sentences), ""]
-    lines += ["## How to read it", "", *(f"- {_cell(note)}" for note in comparison.notes), ""]
-    lines += ["## What these numbers are not", "", *(f"- {text}" for text in comparison.limits)]
+            made = pairs_table(table)
+            rows = tuple(dataclasses.replace(row, section="") for row in made.rows)
+            lines += [tables.markdown(dataclasses.replace(made, rows=rows)), table.family, ""]
+        lines += [*(f"- {markdown_text(text)}" for text in table.gap_sentences), ""]
+    lines += ["## How to read it", "", *(f"- {markdown_text(t)}" for t in comparison.notes), ""]
+    lines += ["## Limitations", "", *(f"- {markdown_text(text)}" for text in comparison.limits)]
     return "\n".join([*lines, ""])
-
-
-def _groups(comparison: Comparison) -> Iterator[str]:
-    heads = ["arm", "seeds", "runs"]
-    for task in comparison.tasks:
-        heads += [TASK_TITLES[task], f"{TASK_TITLES[task]} macro-F1"]
-    yield from _heads(heads, left=("arm", "runs"))
-    for standing in comparison.groups:
-        group = standing.group
-        mark = " (LEAKY)" if group.leaky else ""
-        runs = ", ".join(identity[:12] for identity in group.identities)
-        cells = [f"{group.label}{mark}", seeds_text(group.seeds), runs]
-        for task in comparison.tasks:
-            score = standing.scores.get(task)
-            cells += [accuracy_text(score), macro_f1_text(score)]
-        yield _row(cells)
-    for absent in comparison.absent:
-        cells = [f"{absent.label} (missing: {absent.why})"]
-        yield _row([*cells, *[NOTHING] * (len(heads) - 1)])
-
-
-def _markdown_table(table: ComparisonTable) -> Iterator[str]:
-    numbers = ("accuracy, pp (95 %)", "macro-F1, pp (95 %)", "p", "Holm")
-    heads = ("arm", "against", "task", *numbers, "verdict", "test")
-    yield from _heads(heads, left=("arm", "against", "task", "verdict", "test"))
-    for line in table.lines:
-        found = line.difference
-        yield _row(
-            [
-                line.group.label,
-                line.reference.label,
-                TASK_TITLES[line.task],
-                difference_text(found.accuracy, found.low, found.high),
-                difference_text(found.macro_f1, found.macro_f1_low, found.macro_f1_high),
-                p_text(found.p),
-                p_text(line.p_holm),
-                verdict_text(line),
-                test_text(line),
-            ]
-        )
-
-
-def difference_text(value: float | None, low: float | None, high: float | None) -> str:
-    """Write a difference with its interval in points: `+2.6 (+1.4 to +3.8)`."""
-    if value is None or low is None or high is None:
-        return NOTHING
-    return f"{points(value)} ({points_span(low, high)})"
-
-
-def _heads(heads: Sequence[str], left: Sequence[str]) -> Iterator[str]:
-    yield _row(heads)
-    yield "|" + "|".join("---" if head in left else "--:" for head in heads) + "|"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
-
-
-def _cell(text: str) -> str:
-    """Keep text of any origin from breaking a Markdown table or being read as HTML."""
-    flat = " ".join(text.split())
-    return flat.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

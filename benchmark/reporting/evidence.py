@@ -17,7 +17,7 @@ from typing import Final, Literal
 from urllib.parse import urlencode, urlsplit
 
 from benchmark.comparison.cells import NOTHING
-from benchmark.comparison.leaderboard import Kind, Leaderboard, Table
+from benchmark.comparison.leaderboard import BoardTable, Kind, Leaderboard
 from benchmark.comparison.library import Library, NotRun, Run, RunGroup, Setting, definition_key
 from benchmark.comparison.pairs import Book, Found
 from benchmark.comparison.rows import Row
@@ -318,7 +318,7 @@ class Evidence:
         """Whether the faces are drawn and not photographed."""
         return self.board.drawn
 
-    def _network(self, row: Row, table: Table) -> Network:
+    def _network(self, row: Row, table: BoardTable) -> Network:
         runs = tuple(self.runs_by_id[identity[:DIGITS]] for identity in row.identities)
         return Network(row, table.kind, self.library.experiments[row.name], runs)
 

@@ -1,16 +1,18 @@
-"""The leaderboards of the runs at hand: what is read, which rows are asked for, what is missing.
+"""The leaderboards of the available runs: what is read, which rows are shown, which files written.
 
 The command line and notebooks get theirs here. How a table comes about is for
 benchmark.comparison.leaderboard; what a reference row is, for benchmark.comparison.references.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from benchmark import registry
-from benchmark.comparison.leaderboard import Asked, Leaderboard, arrange
+from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
 from benchmark.comparison.library import (
     Run,
     Watch,
@@ -23,9 +25,10 @@ from benchmark.comparison.references import References
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import RebuiltRecord
 from benchmark.experiment.definition import Experiment, Suite
+from benchmark.files import write_text
 from benchmark.models.weight_manifest import stored_path
 from benchmark.record import RunRecord, all_records
-from benchmark.reporting.board_tables import latex, markdown, page
+from benchmark.reporting.board_tables import Links, latex, markdown, page
 from benchmark.reporting.columns import csv_text, json_text
 
 FORMATS: Final[dict[str, Callable[[Leaderboard], str]]] = {
@@ -48,7 +51,7 @@ class Places:
 
 
 @dataclass
-class RunsAtHand:
+class AvailableRuns:
     """All runs that can be read, and what is to be said of the others."""
 
     runs: list[Run]
@@ -88,9 +91,9 @@ def _asked_for(asked: str, datasets: Sequence[str], runs_dir: Path) -> list[str]
     return [asked] if asked in named else named
 
 
-def runs_at_hand(
+def available_runs(
     runs_dir: Path, *, from_predictions: bool = False, watch: Watch = unwatched
-) -> RunsAtHand:
+) -> AvailableRuns:
     """Read every run that has begun.
 
     from_predictions: compute all numbers from the stored predictions, as is done in any case for a
@@ -103,11 +106,11 @@ def runs_at_hand(
         again = (from_predictions or lost) and record.state == "done"
         read.append(RebuiltRecord(record.folder) if again else record)
     runs, notes = read_runs(read, watch)
-    return RunsAtHand(runs, notes)
+    return AvailableRuns(runs, notes)
 
 
 def leaderboards(
-    at_hand: RunsAtHand,
+    available: AvailableRuns,
     places: Places,
     suites: Sequence[str] = (),
     dataset: str | None = None,
@@ -123,12 +126,12 @@ def leaderboards(
     may take minutes and is kept.
     """
     chosen = [registry.suite(name) for name in dict.fromkeys(suites)]
-    references = References(places.runs_dir, places.data_dir, fitting, at_hand.runs, watch)
+    references = References(places.runs_dir, places.data_dir, fitting, available.runs, watch)
     boards = []
-    for name in at_hand.datasets(dataset, places.runs_dir):
-        ours = [run for run in at_hand.runs if run.setting.dataset == name]
+    for name in available.datasets(dataset, places.runs_dir):
+        ours = [run for run in available.runs if run.setting.dataset == name]
         experiments, notes = _experiments(ours, chosen)
-        asked = Asked(
+        query = LeaderboardQuery(
             experiments,
             name,
             chosen,
@@ -137,57 +140,46 @@ def leaderboards(
             known=registry.experiments(),
             ad_hoc=ad_hoc,
             compared=compared,
-            notes=(*at_hand.notes, *notes),
+            notes=(*available.notes, *notes),
             watch=watch,
         )
-        boards.append(arrange(ours, asked))
+        boards.append(arrange(ours, query))
     return boards
-
-
-def board_of(
-    runs: Sequence[Run],
-    experiments: Sequence[Experiment],
-    dataset: str,
-    places: Places,
-    suites: Sequence[str] = (),
-) -> Leaderboard:
-    """Build the leaderboard of runs that were read already, with these experiments as rows."""
-    references = References(places.runs_dir, places.data_dir, runs=runs)
-    asked = Asked(
-        experiments,
-        dataset,
-        [registry.suite(name) for name in suites],
-        references=references.rows,
-        missing=missing_weights(experiments, places.weights_dir),
-        known=registry.experiments(),
-    )
-    return arrange(runs, asked)
 
 
 def _experiments(
     runs: Sequence[Run], suites: Sequence[Suite]
 ) -> tuple[list[Experiment], list[str]]:
-    """List the suites' experiments, each once, or every registered one that was begun."""
+    """List the suites' experiments, each once, or every registered one that was begun.
+
+    With notes on the runs that belong to none.
+    """
     if suites:
-        names = dict.fromkeys(name for suite in suites for name in suite.experiments)
-        return [registry.experiment(name) for name in names], []
-    begun = {str(run.definition["name"]) for run in runs}
-    definitions = {run.definition_key for run in runs if not run.ad_hoc}
+        wanted = dict.fromkeys(name for suite in suites for name in suite.experiments)
+        return [registry.experiment(name) for name in wanted], []
     known = registry.experiments()
+    begun = [str(run.definition["name"]) for run in runs]
+    keys = {run.definition_key for run in runs if not run.ad_hoc}
     shown = [
         item
         for item in known.values()
-        if item.name in begun or definition_key(item.as_dict()) in definitions
+        if item.name in begun or definition_key(item.as_dict()) in keys
     ]
     keys = {definition_key(item.as_dict()) for item in shown}
-    strangers = {
-        str(run.definition["name"])
-        for run in runs
-        if str(run.definition["name"]) not in known and run.definition_key not in keys
-    }
-    folds = registry.folds_of(strangers)
-    notes = _strange(sorted(strangers - folds.keys()), runs)
-    n_folds = sum(str(run.definition["name"]) in folds for run in runs)
+    unknown = [
+        name
+        for name, run in zip(begun, runs, strict=True)
+        if name not in known and run.definition_key not in keys
+    ]
+    folds = registry.folds_of(set(unknown))
+    strange = [name for name in unknown if name not in folds]
+    notes = []
+    if strange:
+        names = list(dict.fromkeys(sorted(strange)))
+        said = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
+        left = counted(len(strange), "run")
+        notes.append(f"Left out: {left} of experiments not registered here ({said}).")
+    n_folds = sum(name in folds for name in begun)
     if n_folds:
         notes.append(f"Not shown: {counted(n_folds, 'run')} of single folds; --folds does.")
     return shown, notes
@@ -196,32 +188,41 @@ def _experiments(
 MOST_NAMES: Final = 5
 
 
-def _strange(names: Sequence[str], runs: Sequence[Run]) -> list[str]:
-    """Say which runs are of experiments that nobody defines here."""
-    if not names:
-        return []
-    n_runs = sum(str(run.definition["name"]) in set(names) for run in runs)
-    said = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
-    return [f"Left out: {counted(n_runs, 'run')} of experiments not registered here ({said})."]
-
-
 def missing_weights(experiments: Sequence[Experiment], weights_dir: Path) -> Mapping[str, str]:
-    """Say by experiment which weights are not at hand; whether a file is sound is for `run`."""
-    starts = {
-        item.name: (item.backbone.architecture, item.backbone.weights) for item in experiments
-    }
-    return {
-        name: f"not measured: weights missing ({source} of {architecture}; "
-        "`facebench weights list` says how to get them)"
-        for name, (architecture, source) in starts.items()
-        if source != "none"
-        and not source.startswith("run:")
-        and not stored_path(architecture, source, weights_dir).exists()
-    }
+    """Say by experiment which weights are not available; whether a file is sound is for `run`."""
+    found = {}
+    for item in experiments:
+        architecture, source = item.backbone.architecture, item.backbone.weights
+        if source == "none" or source.startswith("run:"):
+            continue
+        if not stored_path(architecture, source, weights_dir).exists():
+            found[item.name] = (
+                f"not measured: weights missing ({source} of {architecture}; "
+                "`facebench weights list` says how to get them)"
+            )
+    return found
 
 
-def stem_of(board: Leaderboard) -> str:
-    """Name the files of a leaderboard, without their ending."""
+def write_board(board: Leaderboard, folder: Path, runs_dir: Path) -> list[Path]:
+    """Write a leaderboard in every format; give the files. Raises OSError."""
     suites = "+".join(board.suites) or board.suite or "all"
-    part = "-part" if board.narrowed else ""
-    return f"leaderboard-{board.dataset}-{suites}{part}"
+    stem = f"leaderboard-{board.dataset}-{suites}{'-part' if board.narrowed else ''}"
+    files = []
+    for ending, text in FORMATS.items():
+        files.append(folder / f"{stem}.{ending}")
+        is_page = ending == "html"
+        content = page(board, run_links(board, folder, runs_dir)) if is_page else text(board)
+        write_text(files[-1], content)
+    return files
+
+
+def run_links(board: Leaderboard, folder: Path, runs_dir: Path) -> Links:
+    """Give the way from a page in `folder` to each run's folder, and to its card if it has one."""
+    links = {}
+    for row in (row for table in board.tables for row in table.rows):
+        for seed, identity in zip(row.seeds, row.identities, strict=True):
+            run = next((runs_dir / "work").glob(f"{identity}*"))
+            href = quote(os.path.relpath(run, folder))
+            card = (("card", f"{href}/card.md"),) if (run / "card.md").is_file() else ()
+            links[identity] = ((f"run of seed {seed}", f"{href}/"), *card)
+    return links

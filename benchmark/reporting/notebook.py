@@ -20,8 +20,8 @@ from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.reporting.board_tables import markdown, page
-from benchmark.reporting.columns import COLUMNS, condition, flat_rows, narrowed, sort_by
-from benchmark.reporting.leaderboards import Places, leaderboards, runs_at_hand
+from benchmark.reporting.columns import FIELDS, condition, flat_rows, narrowed, sort_by
+from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
 from benchmark.tasks import CLASS_NAMES, TASKS, TaskName, n_classes
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ class Board:
     @cached_property
     def table(self) -> pd.DataFrame:
         """Every row with every column; rates as fractions, missing values as missing."""
-        names = [column.name for column in COLUMNS]
+        names = [field.name for field in FIELDS]
         frame = pd.DataFrame(list(flat_rows(self.leaderboard)), columns=names)
-        whole = [column.name for column in COLUMNS if column.kind == "count"]
-        real = [column.name for column in COLUMNS if column.numeric and column.kind != "count"]
+        whole = [field.name for field in FIELDS if field.kind == "count"]
+        real = [field.name for field in FIELDS if field.numeric and field.kind != "count"]
         return frame.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(real, "float64"))
 
     def markdown(self) -> str:
@@ -87,7 +87,7 @@ def leaderboard(
     Raises RunError where there is no run, or where runs are on several data sets.
     """
     places = Places(Path(runs_dir), Path(data_dir), Path(weights_dir or Path(data_dir) / "weights"))
-    at_hand = runs_at_hand(places.runs_dir, from_predictions=from_predictions)
+    at_hand = available_runs(places.runs_dir, from_predictions=from_predictions)
     with registry.with_tuned(places.runs_dir):
         boards = leaderboards(at_hand, places, suites, dataset, ad_hoc=ad_hoc)
     if len(boards) > 1:
@@ -195,7 +195,7 @@ def load_run(
 
     Raises RunError where there is no such run, or more than one.
     """
-    runs = runs_at_hand(Path(runs_dir)).runs
+    runs = available_runs(Path(runs_dir)).runs
     if not runs:
         raise RunError(
             "there is no run to load",

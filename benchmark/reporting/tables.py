@@ -119,14 +119,19 @@ class Table:
         """The first column of text, which names the row."""
         return next((i for i in range(len(self.columns)) if self.is_left(i)), 0)
 
-    def keeping(self, parts: Iterable[str], *, empty: bool = False) -> "Table":
-        """Keep the columns without a part and those of `parts`; of these, unless `empty`, only
-        where some row has something."""
+    def keeping(self, parts: Iterable[str]) -> "Table":
+        """Keep the columns without a part, and those of `parts` in which some row has something."""
+        return self.where(lambda column: not column.part or column.part in parts)
+
+    def where(self, wanted: Callable[[Column], bool]) -> "Table":
+        """Keep the columns that are wanted; of those with a part, where some row has something."""
         kept = [
             index
             for index, column in enumerate(self.columns)
-            if not column.part
-            or (column.part in parts and (empty or any(self._has(row, index) for row in self.rows)))
+            if wanted(column)
+            and (
+                not column.part or any(r.cells[index].text not in ("", NOTHING) for r in self.rows)
+            )
         ]
         rows = (
             dataclasses.replace(row, cells=tuple(row.cells[index] for index in kept))
@@ -135,10 +140,6 @@ class Table:
         columns = tuple(self.columns[index] for index in kept)
         return dataclasses.replace(self, columns=columns, rows=tuple(rows))
 
-    @staticmethod
-    def _has(row: TableRow, index: int) -> bool:
-        return row.cells[index].text not in ("", NOTHING)
-
     def sections(self) -> list[tuple[str, list[TableRow]]]:
         """Part the rows by the headings above them; one part without a heading where none has."""
         grouped = itertools.groupby(self.rows, lambda row: row.section)
@@ -146,17 +147,15 @@ class Table:
 
 
 def broken(text: str, width: int) -> str:
-    """Break a text at spaces and hyphens into lines of at most `width`; a longer piece stays."""
+    """Break a text at spaces, hyphens and = into lines of at most `width`; a longer piece stays."""
     lines = [""]
-    for piece in re.findall(r"[^\s-]*[\s-]?", text):
+    for piece in re.findall(r"[^\s=-]*[\s=-]?", text):
         if lines[-1] and cell_len(lines[-1] + piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece
     return "\n".join(line.rstrip(" ") for line in lines)
 
 
-GAP: Final = 2
-"""Spaces between two columns."""
 SHORTEST_TEXT: Final = 18
 """Characters that names and wrapped texts keep at least."""
 SHORTEST_HEADING: Final = 8
@@ -171,12 +170,17 @@ def terminal(table: Table, width: int) -> Group:
     Then names are broken at their hyphens.
     """
     name = table.name_column
-    for between, is_narrow in ((" ", False), ("\n", False), ("\n", True)):
+    for between, is_narrow, gap in (
+        (" ", False, 2),
+        ("\n", False, 2),
+        ("\n", True, 2),
+        ("\n", True, 1),
+    ):
         shown = [i for i, c in enumerate(table.columns) if not (is_narrow and c.below)]
         rows = [[_text(row, row.cells[i], between) for i in shown] for row in table.rows]
         widths = [_width(table, i, [r[n].plain for r in rows]) for n, i in enumerate(shown)]
-        room = width - sum(widths) - GAP * (len(widths) - 1)
-        if room >= 0:
+        room = width - sum(widths) - gap * (len(widths) - 1)
+        if room >= min(0, SHORTEST_TEXT - widths[shown.index(name)]) * is_narrow:
             break
     at = shown.index(name)
     if room < 0:
@@ -197,20 +201,22 @@ def terminal(table: Table, width: int) -> Group:
     parts: list[RenderableType] = [Text(table.title, style="bold")] if table.title else []
     if any(headings):
         lines = [Text(broken(h, w)) for h, w in zip(headings, widths, strict=True)]
-        parts.append(_grid(table, shown, widths, [lines], "bold"))
-    is_airy = any("\n" in cell.plain for cells in rows for cell in cells)
+        parts.append(_grid(table, shown, widths, gap, [lines], "bold"))
     following = iter(rows)
     for section, members in table.sections():
         parts += ["", Text(section, style="bold underline")] if section else []
         ours = [next(following) for _ in members]
-        parts.append(_grid(table, shown, widths, ours, "", leading=int(is_airy)))
+        parts.append(_grid(table, shown, widths, gap, ours))
     return Group(*parts)
 
 
 def _text(row: TableRow, cell: Cell, between: str) -> Text:
-    text = Text(cell.text, style=cell.style or ROW_STYLES.get(row.status, ""))
+    words = cell.text if between == " " else cell.text.replace(" ± ", "\n±")
+    text = Text(words, style=cell.style or ROW_STYLES.get(row.status, ""))
     if cell.note:
-        text.append(f"{between}({cell.note})" if between == " " else f"\n{cell.note}", style="dim")
+        beside = between == " "
+        note = f" ({cell.note})" if beside else "\n" + cell.note.replace(", ", "\n")
+        text.append(note, style="dim")
     return text
 
 
@@ -242,14 +248,11 @@ def _grid(
     table: Table,
     shown: Sequence[int],
     widths: Sequence[int],
+    gap: int,
     rows: Sequence[Sequence[Text]],
-    style: str,
-    *,
-    leading: int = 0,
+    style: str = "",
 ) -> RichTable:
-    grid = RichTable(
-        box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_header=False, leading=leading
-    )
+    grid = RichTable(box=None, padding=(0, gap, 0, 0), pad_edge=False, show_header=False)
     for index, width in zip(shown, widths, strict=True):
         grid.add_column(
             justify="left" if table.is_left(index) else "right",
@@ -373,13 +376,12 @@ def latex_text(text: str) -> str:
     return "".join(written)
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]], plain: Callable[[Any], Any]) -> str:
-    """Write values by column name as CSV; what does not exist is empty.
-
-    plain: how a value is written. Every row has the same names.
-    """
+def csv_text(
+    rows: Iterable[Mapping[str, Any]], names: Sequence[str], plain: Callable[[Any], Any]
+) -> str:
+    """Write values by column name as CSV, each as `plain` gives it."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(stream, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: plain(value) for name, value in row.items()} for row in rows)
     return stream.getvalue()

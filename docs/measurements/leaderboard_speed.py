@@ -27,7 +27,7 @@ from benchmark.evaluation.subgroups import group_codes
 from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json
 from benchmark.identity import Ingredients, family_of, identity_of
-from benchmark.reporting.leaderboards import FORMATS, Places, leaderboards, runs_at_hand
+from benchmark.reporting.leaderboards import FORMATS, Places, available_runs, leaderboards
 from benchmark.tasks import TASKS, TaskName, combined, n_classes
 
 DIGESTS = {"pixel_digest": "ab" * 32, "split_digest": "cd" * 32}
@@ -195,7 +195,7 @@ def _measure(runs_dir: Path) -> None:
         wall, cpu = (new - old for new, old in zip(marks[-1], marks[-2], strict=True))
         print(f"{what:<22} {wall:6.2f} s, of the processor {cpu:6.2f} s", flush=True)
 
-    at_hand = runs_at_hand(runs_dir)
+    at_hand = available_runs(runs_dir)
     tell(f"read {len(at_hand.runs)} runs")
     (board,) = leaderboards(at_hand, places)
     rows = sum(len(table.rows) for table in board.tables)

@@ -52,4 +52,4 @@ def test_bad_options_and_sources_are_usage_errors(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "photos", {"a.png": FACE})
     for arguments in ((source, "--margin", -1), (tmp_path / "none",), (source, "--image-px", 2)):
         code, _, stderr = crop(*arguments, "--out", tmp_path / "faces")
-        assert (code, stderr.startswith("DataError: ")) == (2, True)
+        assert (code, stderr.startswith("Error: ")) == (2, True)

@@ -214,7 +214,7 @@ def test_a_termination_signal_stops_cleanly_and_the_run_goes_on(
                 break
         rest = process.stderr.read()
     assert process.returncode == 130, rest
-    assert "the same command goes on" in rest
+    assert "the same command resumes" in rest
     (record,) = all_records(tmp_path)
     assert record.state == "interrupted"
     assert (record.folder / "interrupted.json").is_file()

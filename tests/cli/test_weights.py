@@ -153,7 +153,7 @@ def test_what_is_not_clear_is_one_sentence_and_nothing_is_kept(h5: Path, tmp_pat
     for said, arguments in REFUSED:
         code, stdout, stderr = weights("add", h5, *arguments, "--weights-dir", tmp_path / "store")
         assert (code, stdout) == (2, ""), arguments
-        assert stderr.startswith("WeightsError: "), arguments
+        assert stderr.startswith("Error: "), arguments
         assert said in stderr, arguments
         assert not (tmp_path / "store").exists(), arguments
     code, stdout, _ = weights("add", tmp_path / "no.h5", "--weights-dir", tmp_path, "--json")

@@ -9,7 +9,6 @@ import pytest
 
 from benchmark import registry
 from benchmark.comparison.cells import name_text
-from benchmark.comparison.leaderboard import build
 from benchmark.comparison.leak_study import leak_page, leak_study
 from benchmark.comparison.library import Library, read_run
 from benchmark.errors import RunError
@@ -19,7 +18,7 @@ from benchmark.reporting.board_tables import markdown as markdown_board
 from benchmark.reporting.figures import study_figure
 from benchmark.runs.notes import run_name
 from benchmark.tasks import TASKS
-from tests.results.conftest import RunBuilder, certain, made_up_faces
+from tests.results.conftest import RunBuilder, build, certain, made_up_faces
 
 LABEL = "mtl-cnn-none-full-until99"
 SUITE = [item for item in registry.experiments_of("leak") if item.name.startswith(LABEL)]

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from benchmark.comparison.leaderboard import Asked, Leaderboard, arrange, build
+from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
 from benchmark.comparison.library import read_runs
 from benchmark.comparison.rows import Row, RowComparison
 from benchmark.comparison.statistics import holm, mcnemar_p, paired_difference
 from benchmark.evaluation.answers import read_answers
 from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TaskName
-from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
+from tests.results.conftest import RunBuilder, an_experiment, build, exact_predictions
 
 GENDER: tuple[TaskName, ...] = ("gender",)
 MTL = an_experiment("a")
@@ -189,7 +189,7 @@ def test_a_row_outside_the_suite_is_met_all_the_same(runs: RunBuilder) -> None:
     runs.done(MTL, exact_predictions(70, 80))
     runs.done(TWIN, right(70, 60))
     read, _ = read_runs(runs.records())
-    board = arrange(read, Asked([MTL], "utkface-100", known={TWIN.name: TWIN}))
+    board = arrange(read, LeaderboardQuery([MTL], "utkface-100", known={TWIN.name: TWIN}))
     assert [row.name for table in board.tables for row in table.rows] == [MTL.name]
     by_task = {item.task: item for item in row_of(board, MTL.name).comparisons}
     assert by_task["gender"].difference is not None

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from benchmark import registry
-from benchmark.comparison.leaderboard import build
 from benchmark.comparison.library import Library, read_run
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import parts_of
@@ -26,7 +25,7 @@ from benchmark.reporting.evidence import Evidence, MlflowLinks, chosen_experimen
 from benchmark.reporting.page import answers, portraits, write_page
 from benchmark.reporting.subgroups import Gallery
 from benchmark.tasks import TaskName, combined
-from tests.results.conftest import RunBuilder, made_up_predictions, made_up_probabilities
+from tests.results.conftest import RunBuilder, build, made_up_predictions, made_up_probabilities
 
 DRAWN = "drawn-v1"
 QUICK = registry.suites()["quick"].experiments

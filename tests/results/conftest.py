@@ -1,6 +1,6 @@
 """Small real run folders: made-up faces and probabilities, written by our own functions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from benchmark.comparison.library import Run
+from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
+from benchmark.comparison.library import Run, read_runs
 from benchmark.comparison.rows import Row, draft_row, give_intervals
 from benchmark.evaluation.metrics import score
 from benchmark.evaluation.predictions import (
@@ -19,7 +20,7 @@ from benchmark.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Suite
 from benchmark.files import write_json, write_text
 from benchmark.identity import Ingredients, family_of, identity_of
 from benchmark.record import RunRecord
@@ -190,6 +191,17 @@ class RunBuilder:
     def records(self) -> list[RunRecord]:
         """Read all folders, as the leaderboard does."""
         return [RunRecord(folder) for folder in sorted((self.runs_dir / "work").iterdir())]
+
+
+def build(
+    records: Iterable[RunRecord], experiments: Sequence[Experiment], dataset: str, **query: Any
+) -> Leaderboard:
+    """Arrange the runs of `experiments` on `dataset` in tables, as of a suite if one is named."""
+    names = tuple(experiment.name for experiment in experiments)
+    suite = query.pop("suite", None)
+    suites = (Suite(suite, "Shown?", names),) if suite else ()
+    runs, notes = read_runs(list(records))
+    return arrange(runs, LeaderboardQuery(experiments, dataset, suites, notes=notes, **query))
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.comparison.leaderboard import Asked, Leaderboard, arrange
+from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import RebuiltRecord
-from benchmark.reporting.leaderboards import FORMATS, runs_at_hand
+from benchmark.reporting.leaderboards import FORMATS, available_runs
 from tests.results.conftest import RunBuilder, an_experiment, made_up_predictions
 
 EXPERIMENT = an_experiment(tasks=("race",))
@@ -23,8 +23,8 @@ def store(runs: RunBuilder) -> RunBuilder:
 
 
 def board_of(runs: RunBuilder, **options: bool) -> Leaderboard:
-    at_hand = runs_at_hand(runs.runs_dir, **options)
-    return arrange(at_hand.runs, Asked([EXPERIMENT], "utkface-100"))
+    at_hand = available_runs(runs.runs_dir, **options)
+    return arrange(at_hand.runs, LeaderboardQuery([EXPERIMENT], "utkface-100"))
 
 
 def test_it_is_the_same_to_the_byte_and_writes_nothing(store: RunBuilder) -> None:

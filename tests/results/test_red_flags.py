@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.comparison.leaderboard import build
 from benchmark.errors import RunError
 from benchmark.evaluation.red_flags import (
     UTKFACE_SPLIT_DIGESTS,
@@ -21,8 +20,9 @@ from benchmark.evaluation.red_flags import (
 )
 from benchmark.files import write_json
 from benchmark.record import RunRecord
-from benchmark.reporting.board_tables import csv_text, markdown
-from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
+from benchmark.reporting.board_tables import markdown
+from benchmark.reporting.columns import csv_text
+from tests.results.conftest import RunBuilder, an_experiment, build, exact_predictions
 
 MTL = an_experiment("a")
 GENDER = an_experiment("a", tasks=("gender",))

@@ -33,7 +33,7 @@ pytestmark = [
 ]
 
 NASTY = 'Is <b id="planted">it</b> <img src=x onerror="document.title=1"> mirrored?'
-"""Asked by the run that is shown: a page must show it as text."""
+"""LeaderboardQuery by the run that is shown: a page must show it as text."""
 
 
 @pytest.fixture(scope="module")

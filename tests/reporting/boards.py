@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmark.comparison.leaderboard import Leaderboard, Table
+from benchmark.comparison.leaderboard import BoardTable, Leaderboard
 from benchmark.comparison.library import Setting
 from benchmark.comparison.pairs import ROW_FAMILY_OF
 from benchmark.comparison.rows import (
@@ -90,7 +90,7 @@ def a_board(*rows: Row, **changes: Any) -> Leaderboard:
         "dataset": "utkface-100",
         "suite": None,
         "drawn": False,
-        "tables": (Table(SETTING, "mtl", tuple(rows)),),
+        "tables": (BoardTable(SETTING, "mtl", tuple(rows)),),
         "notes": ("A note with <b>tags</b> & signs.",),
         "limits": ("A limit.",),
     }

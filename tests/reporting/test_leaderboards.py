@@ -8,7 +8,13 @@ from benchmark import registry
 from benchmark.comparison.leaderboard import Leaderboard
 from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_text
-from benchmark.reporting.leaderboards import Places, leaderboards, runs_at_hand, stem_of
+from benchmark.reporting.leaderboards import (
+    FORMATS,
+    Places,
+    available_runs,
+    leaderboards,
+    write_board,
+)
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 GENDER = registry.experiment("gender-cnn-none-full-short")
@@ -25,7 +31,7 @@ def places(runs: RunBuilder) -> Places:
 
 
 def only_board(runs: RunBuilder, *suites: str) -> Leaderboard:
-    (board,) = leaderboards(runs_at_hand(runs.runs_dir), places(runs), suites)
+    (board,) = leaderboards(available_runs(runs.runs_dir), places(runs), suites)
     return board
 
 
@@ -39,21 +45,26 @@ def test_a_page_with_comparisons_of_its_own_has_none_from_the_leaderboard(runs: 
         runs.done(experiment, exact_predictions(70, n_right, tasks=experiment.head.tasks))
     for compared in (True, False):
         (board,) = leaderboards(
-            runs_at_hand(runs.runs_dir), places(runs), ("quick",), compared=compared
+            available_runs(runs.runs_dir), places(runs), ("quick",), compared=compared
         )
         rows = [row for table in board.tables for row in table.rows if row.status == "done"]
         assert any(row.comparisons for row in rows) is compared
         assert any(note.startswith("Differences are") for note in board.notes) is compared
 
 
-def test_several_suites_share_their_tables_and_each_row_stands_once(runs: RunBuilder) -> None:
+def test_several_suites_share_their_tables_and_each_row_stands_once(
+    runs: RunBuilder, tmp_path: Path
+) -> None:
     one_run(runs)
     board = only_board(runs, "quick", "depth", "quick")
     names = [row.name for table in board.tables for row in table.rows]
     quick, depth = (set(registry.suite(name).experiments) for name in ("quick", "depth"))
     assert (set(names), len(names)) == (quick | depth, len(quick | depth))
     assert board.suites_of("mtl-squeezenet1_1-imagenet-frozen-short") == ("quick", "depth")
-    assert stem_of(board) == "leaderboard-utkface-100-quick+depth"
+    files = write_board(board, tmp_path / "out", runs.runs_dir)
+    assert [path.name for path in files] == [
+        f"leaderboard-utkface-100-quick+depth.{ending}" for ending in FORMATS
+    ]
 
 
 def test_runs_on_the_older_split_are_shown_and_never_pooled_with_those_on_the_current(
@@ -119,7 +130,7 @@ def test_reading_and_building_are_watched(runs: RunBuilder) -> None:
     one_run(runs)
     one_run(runs, seed=1)
     seen: list[tuple[str, int, int]] = []
-    at_hand = runs_at_hand(runs.runs_dir, watch=lambda *told: seen.append(told))
-    leaderboards(at_hand, places(runs), watch=lambda *told: seen.append(told))
+    available = available_runs(runs.runs_dir, watch=lambda *told: seen.append(told))
+    leaderboards(available, places(runs), watch=lambda *told: seen.append(told))
     assert ("Reading runs", 2, 2) in seen
     assert any(what == "Making rows" for what, _, _ in seen)

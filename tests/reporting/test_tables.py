@@ -1,0 +1,120 @@
+"""The table model's renderers: what fits, what is aligned, and that no text breaks a form."""
+
+import csv
+
+import pytest
+from rich.console import Console
+
+from benchmark.reporting.tables import (
+    Cell,
+    Column,
+    Table,
+    TableRow,
+    csv_text,
+    latex,
+    markdown,
+    template,
+    terminal,
+)
+
+NASTY = 'a|b*<script>alert("1")</script>&_$%#{}~^\\ [bold]x[/]'
+TABLE = Table.of(
+    [
+        Column("experiment", left=True),
+        Column("seeds", below=True),
+        "accuracy",
+        Column("verdict", fold=True),
+        Column("memory", part="cost"),
+    ],
+    [
+        TableRow(
+            (
+                Cell("mtl-squeezenet1_1-imagenet-frozen-short", "run 0123 · rate=0.01", "a"),
+                Cell("3 seeds"),
+                Cell("71.2 ± 0.4", "69.4–73.0, n 57", 0.712, marks=(1,)),
+                Cell("no significant difference; minimum detectable difference 1.9 pp"),
+                Cell("2 GiB"),
+            ),
+            "Three tasks",
+        ),
+        TableRow((Cell(NASTY), Cell(), Cell("7.1"), Cell("better"), Cell()), "One task", "missing"),
+    ],
+    "Title",
+)
+
+
+def shown(table: Table, width: int) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(terminal(table, width))
+    return capture.get()
+
+
+@pytest.mark.parametrize("width", [80, 100, 130, 250])
+def test_a_terminals_table_fits_and_loses_nothing(width: int) -> None:
+    text = shown(TABLE.keeping(()), width)
+    assert max(map(len, text.splitlines())) <= width
+    for found in ("Title", "Three tasks", "71.2", "± 0.4", "69.4–73.0", "n 57", "3 seeds", "0.01"):
+        assert found in text.replace("±0.4", "± 0.4"), found
+    assert "…" not in text
+
+
+def test_with_room_a_row_is_a_line_and_without_it_notes_go_below() -> None:
+    assert "71.2 ± 0.4 (69.4–73.0, n 57)" in shown(TABLE, 250)
+    narrow = shown(TABLE.keeping(()), 80).splitlines()
+    assert any(line.startswith("run 0123 · rate=0.01") for line in narrow)
+    assert not any("3 seeds" in line and "71.2" in line for line in narrow)
+    assert not any("seeds" in line and "accuracy" in line for line in narrow)
+
+
+def test_numbers_stand_right_and_text_left() -> None:
+    table = Table.of(
+        ["name", "count", "size", "date"],
+        [["a", "1,200", "14.8 M", "2026-11-28"], ["b", "–", "≥ 3", "2026-11-29"]],
+    )
+    assert [table.is_left(index) for index in range(4)] == [True, False, True, True]
+    for text in ("71.2", "−1.2*", "71.2 ± 0.4", "3.4 h", "<0.0001", "1e-4", "+2.6 (+1.4 to +3.8)"):
+        assert not Table.of(["x"], [[text]]).is_left(0), text
+
+
+def test_parts_are_kept_where_some_row_has_something() -> None:
+    headings = [column.heading for column in TABLE.keeping(("cost",)).columns]
+    assert headings[-1] == "memory"
+    empty = Table.of(["a", Column("b", part="cost")], [["x", ""], ["y", "–"]])
+    assert len(empty.keeping(("cost",)).columns) == 1
+    assert len(empty.keeping(()).rows) == 2
+
+
+def test_markdown_has_as_many_cells_in_every_line_and_no_html() -> None:
+    text = markdown(Table(TABLE.columns, TABLE.rows, "T", notes=("a *note*",)))
+    lines = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {6}
+    assert "<script>" not in text
+    assert "71.2 ± 0.4 (69.4–73.0, n 57) [1]" in text
+    assert "1. a \\*note\\*" in text
+
+
+def test_latex_is_booktabs_and_nothing_breaks_it() -> None:
+    text = latex(TABLE)
+    assert all(text.count(rule) == 1 for rule in ("\\toprule", "\\bottomrule"))
+    assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
+    assert "<" not in text
+    assert text.isascii()
+    rows = text.split("\\begin{tabular}{")[1].split("\n")
+    ends = [row for row in rows if row.endswith("\\\\") and "multicolumn" not in row]
+    assert {row.replace("\\&", "").count("&") for row in ends} == {4}
+
+
+def test_a_page_escapes_every_text_and_sets_commands_as_code() -> None:
+    table = Table(TABLE.columns, TABLE.rows, notes=("see `facebench list` <b>",))
+    text = template("table.html").module.table(table)  # type: ignore[attr-defined]
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "<code>facebench list</code> &lt;b&gt;" in text
+    assert 'data-value="0.712"' in text
+    assert 'href="#table-note-1"' in text
+
+
+def test_csv_writes_values_as_told() -> None:
+    text = csv_text([{"a": 0.5, "b": None}, {"a": 1, "b": "x,y"}], ["a", "b"], lambda v: v)
+    assert list(csv.reader(text.splitlines())) == [["a", "b"], ["0.5", ""], ["1", "x,y"]]
