@@ -257,7 +257,7 @@ def _print(board: "Leaderboard", *, whole: bool) -> None:
     from benchmark.reporting.board_tables import board_table, by_setting, document_tables
 
     out.print(Text(title_of(board), style="bold yellow" if board.drawn else "bold"))
-    for setting, tables in by_setting(board).items():
+    for setting, tables in by_setting(board):
         out.print(Text(setting, style="dim"))
         out.print()
         table = board_table(tables)

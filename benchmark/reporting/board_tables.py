@@ -23,6 +23,7 @@ from benchmark.comparison.cells import (
     worst_heading,
 )
 from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Leaderboard
+from benchmark.comparison.library import Setting
 from benchmark.comparison.rows import Row, RowComparison
 from benchmark.comparison.verdicts import SIGNIFICANT, p_text, points, points_span
 from benchmark.reporting.tables import (
@@ -49,12 +50,12 @@ Links = Mapping[str, tuple[tuple[str, str], ...]]
 """Words and addresses of a run's folder and card, by its identity."""
 
 
-def by_setting(board: Leaderboard) -> dict[str, list[BoardTable]]:
-    """Group a leaderboard's tables by what their rows have in common, in words."""
-    found: dict[str, list[BoardTable]] = {}
+def by_setting(board: Leaderboard) -> list[tuple[str, list[BoardTable]]]:
+    """Group a leaderboard's tables by what their rows have in common, told in words."""
+    found: dict[Setting, list[BoardTable]] = {}
     for table in board.tables:
-        found.setdefault(setting_text(table.setting), []).append(table)
-    return found
+        found.setdefault(table.setting, []).append(table)
+    return [(setting_text(setting), tables) for setting, tables in found.items()]
 
 
 def board_table(tables: Sequence[BoardTable], links: Links | None = None) -> Table:
@@ -267,7 +268,7 @@ def document_tables(tables: Sequence[BoardTable]) -> list[Table]:
 def markdown(board: Leaderboard) -> str:
     """Write the leaderboard as GitHub Markdown, in percent."""
     lines = [f"# {markdown_text(title_of(board))}", "", READING, ""]
-    for setting, tables in by_setting(board).items():
+    for setting, tables in by_setting(board):
         lines += [markdown_text(setting), ""]
         lines += [markdown_table(table) for table in document_tables(tables)]
     for title, notes in (("How to read it", board.notes), ("Limitations", board.limits)):
@@ -279,7 +280,7 @@ def markdown(board: Leaderboard) -> str:
 def latex(board: Leaderboard) -> str:
     """Write the tables as LaTeX, one `table` each; \\input it where they shall stand."""
     parts = [f"% {title_of(board)}", f"% Needs {LATEX_PACKAGES}."]
-    for setting, tables in by_setting(board).items():
+    for setting, tables in by_setting(board):
         for table in document_tables(tables):
             title = f"{title_of(board)}. {table.title}{'. ' if table.title else ''}{setting}"
             parts.append(latex_table(dataclasses.replace(table, title=title)))
@@ -291,7 +292,7 @@ def page(board: Leaderboard, links: Links | None = None) -> str:
     """Write one HTML page that needs nothing else; the same leaderboard gives the same bytes."""
     made = [
         (setting, board_table(tables, links).keeping(PARTS), differences_table(tables))
-        for setting, tables in by_setting(board).items()
+        for setting, tables in by_setting(board)
     ]
     found = {column.part for _, table, _ in made for column in table.columns}
     parts = {name: title for name, title in PARTS.items() if name in found}
