@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark import registry
-from benchmark.cli.bars import Bars
-from benchmark.cli.output import Answer, err, out
+from benchmark.cli.output import Answer, Display, err, out
 from benchmark.cli.run_display import RunDisplay
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import BenchmarkError, ExperimentError, require
@@ -52,13 +51,12 @@ STORAGE_VARIABLE: Final = "FACEBENCH_STORAGE"
 COLOURS: Final = {"complete": "green", "pruned": "yellow", "failed": "red"}
 
 
-class TuneDisplay(Bars):
+class TuneDisplay(Display):
     """Show a search as it goes: a line per trial and, on a terminal, a bar of all epochs."""
 
     def __init__(self, n_wanted: int, n_epochs: int, *, quiet: bool) -> None:
         percent = TextColumn("{task.percentage:>3.0f} %")
-        description, bar = TextColumn("{task.description}"), BarColumn(bar_width=16)
-        super().__init__(description, bar, percent, TimeRemainingColumn(), quiet=quiet)
+        super().__init__(BarColumn(bar_width=16), percent, TimeRemainingColumn(), quiet=quiet)
         self._n_wanted, self._n_epochs, self._n_done = n_wanted, n_epochs, 0
         self._noted: set[str] = set()
         self._bar = self._bars.add_task("trials", total=n_wanted * n_epochs)
