@@ -35,7 +35,7 @@ data: setup ## Prepare and audit a data set: make data SOURCE=UTKFace.tar.gz
 	$(BIN)/facebench data prepare $(or $(SOURCE),data/UTKFace.tar.gz)
 	$(BIN)/facebench data audit $(DATASET_OPTION)
 
-explore: setup ## Who is in the data: one page and its figures
+explore: setup ## The composition of the data: one page and its figures
 	$(BIN)/facebench data explore $(DATASET_OPTION)
 
 weights: setup ## Add a weight file: make weights WEIGHTS=FILE

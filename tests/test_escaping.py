@@ -18,7 +18,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.reporting import board_tables
 from benchmark.reporting.card import model_card
 from benchmark.reporting.costs import which_network
-from benchmark.reporting.explore_numbers import explore
+from benchmark.reporting.explore import explore
 from benchmark.reporting.explore_page import write_exploration
 from benchmark.reporting.page import portraits, write_page
 from benchmark.reporting.subgroups import for_whom

@@ -267,7 +267,7 @@ def audit(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Show who is in which part of the split, what leaks, and which labels are in conflict.
+    """Count the faces of each part of the split, what leaks, and which labels are in conflict.
 
     Exits with 1 if anything is found that should not be.
     """

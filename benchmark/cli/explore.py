@@ -1,4 +1,4 @@
-"""`facebench data explore`: who is in a data set, as a page and pictures without a face."""
+"""`facebench data explore`: the composition of a data set, as a page and figures without a face."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ from benchmark.cli.output import busy, out, speaking
 from benchmark.errors import DataError
 
 if TYPE_CHECKING:
-    from benchmark.reporting.explore_numbers import Explored
+    from benchmark.reporting.explore import Explored
 
 EXAMPLES = """
 Examples:
@@ -37,20 +37,19 @@ def explore(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show who is in a data set: labels alone and together, ages, parts, duplicates.
+    """Show the composition of a data set: labels alone and together, ages, parts, duplicates.
 
     Writes one page that needs nothing else, and its figures as PNGs. Neither holds a picture of
     anybody. Nothing is changed in the data set.
     """
     from benchmark.data.sample import choose_dataset
-    from benchmark.reporting.explore_numbers import as_dict
-    from benchmark.reporting.explore_numbers import explore as explore_faces
+    from benchmark.reporting.explore import explore as explore_faces
     from benchmark.reporting.explore_page import write_exploration
 
     with speaking("data explore", as_json=as_json) as answer:
         silent = quiet or as_json
         faces = choose_dataset(data_dir, dataset)
-        with busy(f"counting who is in {faces.name}", quiet=silent):
+        with busy(f"counting the faces of {faces.name}", quiet=silent):
             explored = explore_faces(faces)
         folder = output or explored.faces.folder / "explore"
         try:
@@ -62,7 +61,7 @@ def explore(
                 source=str(folder),
                 fix="Name another folder with --output",
             ) from error
-        answer.data = {**as_dict(explored), "files": [str(path) for path in written]}
+        answer.data = {**explored.numbers, "files": [str(path) for path in written]}
         if not as_json:
             if not quiet:
                 _print(explored)

@@ -78,7 +78,7 @@ Given = Mapping[tuple[TaskName, str], int]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set says who is in it."""
+    """How a data set says what its faces are labelled with."""
 
     name: str
     label_files: tuple[str, ...] = ()

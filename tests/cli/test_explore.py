@@ -30,7 +30,7 @@ def test_it_says_the_most_important_within_eighty_columns(
         app, ["data", "explore", "--data-dir", str(drawn_data_dir), "--output", "who"]
     )
     assert result.exit_code == 0
-    assert "240 usable drawn faces" in result.stdout
+    assert "240 usable synthetic faces" in result.stdout
     assert "Page: who/index.html" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 
