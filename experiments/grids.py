@@ -22,7 +22,7 @@ What differs from the study:
   best points lie closer together than the sampling error of about 1,178 validation faces.
 
 Cost    14 minutes for a row of five on SqueezeNet, one thread of a busy CPU
-Expect  the study's own numbers, beside which ours are shown; 1e-3 best for frozen trunks at 32
+Expect  the study's own numbers, beside which ours are shown; 1e-3 best for frozen backbones at 32
 """
 
 from dataclasses import replace

@@ -13,7 +13,7 @@ from benchmark.experiment import Backbone, Experiment, Head, Recipe
 from experiments.squeezenet import FROZEN_SHORT as SQUEEZENET_FROZEN_SHORT
 from experiments.vgg16 import FROZEN as VGG16_FROZEN
 
-TRUNKS = (
+BACKBONES = (
     # As the two mobile networks below, of which it is the ancestor.
     ("mobilenet_v2", 3e-4, 100),
     # Liu et al. 2022 fine-tune it at 5e-5, with layer norm and in larger batches.
@@ -24,7 +24,7 @@ TRUNKS = (
     # Transformers bear less than convolutions: a third of VGG16's.
     ("vit_small_patch16_224", 3e-5, 112),
 )
-"""Architecture, learning rate where the trunk is trained, input in pixels."""
+"""Architecture, learning rate where the backbone is trained, input in pixels."""
 
 
 def depths_of(architecture: str, learning_rate: float, input_px: int) -> tuple[Experiment, ...]:
@@ -72,7 +72,7 @@ def shortened(frozen: Experiment, deepest: Experiment, full: Experiment) -> tupl
     return frozen_short, deepest_short, full_short
 
 
-EXPERIMENTS = tuple(item for trunk in TRUNKS for item in depths_of(*trunk))
+EXPERIMENTS = tuple(item for backbone in BACKBONES for item in depths_of(*backbone))
 MOBILENET_SHORT = shortened(
     *(item for item in EXPERIMENTS if item.backbone.architecture == "mobilenet_v2")
 )

@@ -57,7 +57,7 @@ THREE_STAGES_SHORT = FROZEN_SHORT.varied(
 )
 FULL_SHORT = FROZEN_SHORT.varied(
     name="mtl-squeezenet1_1-imagenet-full-short",
-    asks="What does training the whole trunk add to training its deepest stage?",
+    asks="What does training the whole backbone add to training its deepest stage?",
     compare_with=PARTLY_SHORT.name,
     **{"backbone.trainable_stages": "all"},
 )

@@ -41,7 +41,7 @@ SUITES = (
     ),
     Suite(
         name="depth",
-        asks="What does each further trained stage of one pretrained trunk buy?",
+        asks="What does each further trained stage of one pretrained backbone buy?",
         experiments=(
             "mtl-squeezenet1_1-imagenet-frozen-short",
             "mtl-squeezenet1_1-imagenet-fire6_9-short",

@@ -33,11 +33,11 @@ def alone(mtl: Experiment, studies: Mapping[str, StudyRow] | None = None) -> Ite
     """Vary the multi-task `mtl` into its three single-task twins; `studies` by task."""
     backbone = mtl.backbone
     start = "from nothing" if backbone.weights == "none" else backbone.weights
-    trunk = f"{backbone.architecture} ({start}, {backbone.depth_name})"
+    network = f"{backbone.architecture} ({start}, {backbone.depth_name})"
     for task in TASKS:
         yield mtl.varied(
             name=mtl.counterpart_name(task),
-            asks=f"Is {task.replace('_', ' ')} read better when {trunk} learns nothing else?",
+            asks=f"Is {task.replace('_', ' ')} read better when {network} learns nothing else?",
             compare_with=mtl.name,
             study=(studies or {}).get(task),
             **{"head.tasks": (task,)},

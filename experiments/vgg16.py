@@ -38,7 +38,7 @@ SEEING_GENDER = tuple(
 )
 FULL = BLOCK5.varied(
     name="mtl-vgg16-imagenet-full",
-    asks="Does training the whole trunk beat training its deepest block?",
+    asks="Does training the whole backbone beat training its deepest block?",
     compare_with=BLOCK5.name,
     study=StudyRow("2.6", age_group=0.9245, gender=0.9818, race=0.9495),
     **{"backbone.trainable_stages": "all"},
@@ -70,7 +70,7 @@ FACE_SEEING_GENDER = tuple(
 )
 FACE_FULL = FULL.varied(
     name="mtl-vgg16-vggface-full",
-    asks="Do face weights beat ImageNet's when the whole trunk learns?",
+    asks="Do face weights beat ImageNet's when the whole backbone learns?",
     compare_with=FULL.name,
     study=StudyRow("3.6", age_group=0.9177, gender=0.9788, race=0.9559),
     **{"backbone.weights": "vggface"},

@@ -35,11 +35,11 @@ def test_the_experiment_is_a_definition_that_differs_as_it_says(added: dict[str,
 
 
 def test_the_backbone_has_the_stages_and_parameters_that_are_said(added: dict[str, Any]) -> None:
-    trunk, line = added["tiny"](), added["TINY"]
-    assert tuple(trunk.stages) == line.stages
-    assert trunk.architecture == line.name
-    assert sum(parameter.numel() for parameter in trunk.parameters()) == 5_088
-    assert trunk(torch.zeros(2, 3, 32, 32)).shape == (2, trunk.n_features, 7, 7)
+    backbone, line = added["tiny"](), added["TINY"]
+    assert tuple(backbone.stages) == line.stages
+    assert backbone.architecture == line.name
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == 5_088
+    assert backbone(torch.zeros(2, 3, 32, 32)).shape == (2, backbone.n_features, 7, 7)
 
 
 def test_the_weight_source_is_complete(added: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a run starts from: an earlier run's trunk, and what that run has seen goes with it."""
+"""What a run starts from: an earlier run's backbone, and what that run has seen goes with it."""
 
 import dataclasses
 import json
@@ -104,9 +104,9 @@ def test_a_run_starts_from_the_trunk_of_an_earlier_one(
     assert plan.weights.origin.startswith(f"run {earlier.identity[:12]} (mtl-cnn-none-full-tiny")
     network = build_network(from_run(earlier), load(plan.weights), seed=5)
     kept = load_file(earlier.folder / "model.safetensors")
-    trunk = network.trunk.state_dict()
-    assert trunk
-    assert all(torch.equal(value, kept[f"trunk.{name}"]) for name, value in trunk.items())
+    backbone = network.backbone.state_dict()
+    assert backbone
+    assert all(torch.equal(value, kept[f"trunk.{name}"]) for name, value in backbone.items())
     assert not torch.equal(
         next(network.head.parameters()), kept[f"head.{next(iter(network.head.state_dict()))}"]
     )
@@ -138,7 +138,7 @@ def test_the_trunks_content_enters_the_identity(drawn_faces: FaceSet, runs_dir: 
     before = plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
     model = earlier.folder / "model.safetensors"
     content = bytearray(model.read_bytes())
-    # The tensors lie by name: `head.` first, `trunk.` last.
+    # The tensors lie by name: `head.` first, `backbone.` last.
     content[-1] ^= 1
     model.write_bytes(content)
     after = plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))

@@ -74,7 +74,7 @@ def test_the_documented_ten_lines_add_experiments_that_build(tmp_path: Path) -> 
     listing, _, built = answer.stdout.partition("built")
     names = {item["name"] for item in json.loads(listing)["data"]["experiments"]}
     assert {"mtl-vgg19-imagenet-block5-gate", "mtl-resnet18-imagenet-full"} <= names
-    # ResNet18's trunk has 11,176,512 parameters; three heads on 512 features have 198,540.
+    # ResNet18's backbone has 11,176,512 parameters; three heads on 512 features have 198,540.
     assert built.strip() == "(2, 5) (2, 2) (2, 5) (11375052, 11375052)", answer.stderr
 
 

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, Quiet
-from benchmark.cli.output import bytes_bar, err, out, speaking
+from benchmark.cli.output import err, out, speaking
 from benchmark.errors import DataError
 
 EXAMPLES = """
@@ -30,7 +30,7 @@ def fetch(
 ) -> None:
     """Show the licence of a published data set and, once it is accepted, fetch its archive.
 
-    What was interrupted goes on where it stopped. Needs the extra: pip install 'facebench[fetch]'.
+    What was interrupted is resumed. Needs the extra: pip install 'facebench[fetch]'.
     """
     with speaking("data fetch", as_json=as_json) as answer:
         from benchmark.data.fetch import fetch as fetch_published
@@ -41,8 +41,7 @@ def fetch(
             err.print(escape(line), soft_wrap=True)
         if not accept:
             _ask(name)
-        with bytes_bar(published.file_name, quiet=quiet or as_json) as on_bytes:
-            fetched = fetch_published(published, data_dir, on_bytes=on_bytes)
+        fetched = fetch_published(published, data_dir, progress=not (quiet or as_json))
         answer.data = {
             "file": str(fetched.path),
             "is_new": fetched.is_new,

@@ -17,7 +17,6 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -26,7 +25,6 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -226,15 +224,6 @@ def busy(title: str, *, quiet: bool = False) -> Iterator[None]:
     with bars(*columns, quiet=quiet, first_seconds=BUSY_SECONDS) as progress:
         progress.add_task(escape(title), total=None)
         yield
-
-
-@contextlib.contextmanager
-def bytes_bar(name: str, *, quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
-    """Show how much of a file has arrived; gives what takes the bytes there and all, if known."""
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with bars(*columns, quiet=quiet) as progress:
-        bar = progress.add_task(escape(name), total=None)
-        yield lambda here, total: progress.update(bar, completed=here, total=total)
 
 
 class Display:

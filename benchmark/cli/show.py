@@ -44,7 +44,7 @@ def show(
         heads = _counted(branches, set(branches))
         answer.data = {
             "experiment": experiment.as_dict(),
-            "stages": _counted(dict(network.trunk.stages.items()), set(network.trained_stages)),
+            "stages": _counted(dict(network.backbone.stages.items()), set(network.trained_stages)),
             "heads": [part for part in heads if part["parameters"]],
             "parameters": {"total": total, "trained": trained},
             "twins": {task: stl.name if stl else None for task, stl in counterparts.items()},

@@ -1,14 +1,13 @@
-"""Fetch a published archive of faces, after its licence was accepted; what is in it is for others.
+"""Download a published archive of faces, after its licence was accepted.
 
-Where the archive is and what its checksum is, huggingface_hub says, an optional package that is
-imported only here and only when used; bytes come as weights do, gone on with where they were cut.
-No account or token is used, and nothing is sent but the request.
+huggingface_hub does it, an optional package that is imported only here and only when used: it
+resumes, and says where the archive is and what its checksum is. No account or token is used, and
+nothing is sent but the request. What is in the archive is for other modules.
 """
 
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +15,8 @@ from typing import Any, Final
 from benchmark.data.archive import open_source
 from benchmark.data.labels import LICENCE, WEBSITE
 from benchmark.data.packing import take_census
-from benchmark.errors import DataError, WeightsError
+from benchmark.errors import DataError
 from benchmark.files import sha256_of
-from benchmark.models.download import fetch as fetch_file
 
 SETTINGS: Final = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -29,9 +27,6 @@ TIMEOUT_SECONDS: Final = 10
 SHA256: Final = re.compile("[0-9a-f]{64}")
 PART_FOLDER: Final = ".fetching"
 """Under the data folder: what has arrived so far."""
-
-OnBytes = Callable[[int, int | None], None]
-"""Hears how many bytes have arrived, and of how many where the server says."""
 
 
 @dataclass(frozen=True)
@@ -80,66 +75,59 @@ class Fetched:
 
 
 def fetch(
-    published: Published,
-    data_dir: Path,
-    *,
-    on_bytes: OnBytes | None = None,
-    endpoint: str | None = None,
+    published: Published, data_dir: Path, *, progress: bool = False, endpoint: str | None = None
 ) -> Fetched:
-    """Fetch an archive to `data_dir`, unless it is there; whole and looked through, or not at all.
+    """Download an archive to `data_dir`, unless it is there; whole and checked, or not at all.
 
-    endpoint: another hub than the one of HF_ENDPOINT, or the public one. Raise DataError where
-    nothing is to be had, it is no archive of faces, or cannot be written.
+    What was interrupted is resumed. progress: show it on stderr. endpoint: another hub than the one
+    of HF_ENDPOINT, or the public one. Raise DataError where nothing is available, it is no archive
+    of faces, or cannot be written.
     """
     target = data_dir / published.file_name
     is_new = not target.exists()
-    if not is_new:
-        return Fetched(target, is_new, _count_faces(target, published), sha256_of(target))
-    arrived = data_dir / PART_FOLDER / published.file_name
-    _download(published, arrived, on_bytes, endpoint)
-    try:
-        n_faces = _count_faces(arrived, published)
-        arrived.replace(target)
-    finally:
-        # Whole and right, or whole and wrong: in neither case is there anything to go on with.
-        shutil.rmtree(data_dir / PART_FOLDER, ignore_errors=True)
+    if is_new:
+        arrived = _downloaded(published, data_dir, endpoint, progress=progress)
+        try:
+            n_faces = _count_faces(arrived, published)
+            arrived.replace(target)
+        finally:
+            # Whole and right, or whole and wrong: in neither case is there anything to resume.
+            shutil.rmtree(arrived.parent, ignore_errors=True)
+    else:
+        n_faces = _count_faces(target, published)
     return Fetched(target, is_new, n_faces, sha256_of(target))
 
 
-def _download(
-    published: Published, target: Path, on_bytes: OnBytes | None, endpoint: str | None
-) -> None:
+def _downloaded(
+    published: Published, data_dir: Path, endpoint: str | None, *, progress: bool
+) -> Path:
     hub = _hub()
+    endpoint = endpoint or os.environ.get("HF_ENDPOINT")
+    where = {"repo_type": "dataset", "endpoint": endpoint}
+    hub.utils.enable_progress_bars() if progress else hub.utils.disable_progress_bars()
     try:
-        url = hub.hf_hub_url(
-            published.repository,
-            published.file_name,
-            repo_type="dataset",
-            endpoint=endpoint or os.environ.get("HF_ENDPOINT"),
-        )
-        told = hub.get_hf_file_metadata(url, token=False, timeout=TIMEOUT_SECONDS)
-        digest = str(told.etag) if SHA256.fullmatch(str(told.etag)) else None
-        fetch_file(
-            url,
-            target,
-            lambda path: _check_digest(path, digest),
-            None if on_bytes is None else lambda _, here, total: on_bytes(here, total),
-            judged_by_sum=digest is not None,
-        )
-    except (OSError, hub.errors.HFValidationError, WeightsError) as error:
+        url = hub.hf_hub_url(published.repository, published.file_name, **where)
+        etag = hub.get_hf_file_metadata(url, token=False, timeout=TIMEOUT_SECONDS).etag
+        path = Path(
+            hub.hf_hub_download(
+                published.repository, published.file_name, **where, token=False,
+                local_dir=data_dir / PART_FOLDER, etag_timeout=TIMEOUT_SECONDS,
+            )
+        )  # fmt: skip
+        # Of a large file the hub gives the sha256.
+        if SHA256.fullmatch(str(etag)) and sha256_of(path) != etag:
+            shutil.rmtree(path.parent)
+            raise OSError("the bytes that came are not those of the hub's checksum")
+    except (OSError, hub.errors.HFValidationError) as error:
         # Of the hub's own errors all are OSError: no network, no such file.
+        reason = str(error).strip() or type(error).__name__
         raise DataError(
-            f"{published.file_name} could not be fetched: {_reason(error)}",
+            f"{published.file_name} could not be downloaded: {reason.splitlines()[0]}",
             source=f"{published.repository} on the Hugging Face hub",
-            fix=f"The same command goes on where it stopped. Or download it by hand from "
-            f"{published.website} to {target.parent.parent / published.file_name}",
+            fix="The same command resumes it. Or download it by hand from "
+            f"{published.website} to {data_dir / published.file_name}",
         ) from error
-
-
-def _check_digest(path: Path, digest: str | None) -> None:
-    """Hold what came against the sum that the hub tells of a large file; WeightsError if other."""
-    if digest is not None and sha256_of(path) != digest:
-        raise WeightsError("the bytes that came are not those of the hub's checksum")
+    return path
 
 
 def _hub() -> Any:
@@ -148,6 +136,7 @@ def _hub() -> Any:
     try:
         import huggingface_hub
         import huggingface_hub.errors
+        import huggingface_hub.utils
     except ImportError as error:
         raise DataError(
             f"huggingface_hub cannot be imported: {error}",
@@ -167,8 +156,3 @@ def _count_faces(path: Path, published: Published) -> int:
             fix=f"It is not kept where it was just fetched. Download it by hand from "
             f"{published.website}",
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    text = error.found if isinstance(error, WeightsError) else str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -6,7 +6,7 @@ What the page compares: experiments that differ in one respect, rivals of the fi
 
 All comparisons of the page are made and judged together, so that each has one verdict.
 
-Accuracy by how much of the trunk is trained: a line for each trunk, a panel for each task.
+Accuracy by how much of the backbone is trained: a line for each backbone, a panel for each task.
 
 Which weights, how deep, and does gender help? Experiments that differ in that alone.
 """
@@ -118,7 +118,7 @@ def siblings(experiments: Iterable[Experiment], respect: Respect) -> list[Siblin
     for item in experiments:
         content = steering_content(item.as_dict())
         value = content[PART_OF[respect]].pop(respect)
-        # The study trained frozen trunks at another rate than deeper ones.
+        # The study trained frozen backbones at another rate than deeper ones.
         content["recipe"].pop("learning_rate")
         groups.setdefault(canonical_json(content), {}).setdefault(str(value), item)
     found = []
@@ -198,7 +198,7 @@ def judged(evidence: Evidence, family: Family) -> Found:
 
 @dataclass(frozen=True)
 class _Depths:
-    """Trunks of which two depths or more are finished."""
+    """Backbones of which two depths or more are finished."""
 
     groups: tuple[Siblings, ...]
     networks: Mapping[str, Network]
@@ -210,7 +210,7 @@ class _Depths:
 
     @property
     def alike(self) -> bool:
-        """Whether all trunks have the longest one's stages, so that one axis can name them."""
+        """Whether all backbones have the longest one's stages, so that one axis can name them."""
         return all(set(_names(group)) <= set(_names(self.longest)) for group in self.groups)
 
     @property
@@ -233,7 +233,7 @@ def _names(group: Siblings) -> list[str]:
 
 
 def depth_pictures(evidence: Evidence) -> Iterator[Picture]:
-    """Draw accuracy by depth; nothing where no trunk has two depths finished."""
+    """Draw accuracy by depth; nothing where no backbone has two depths finished."""
     networks = {network.row.name: network for network in evidence.networks if network.tested}
     honest = [item for item in evidence.experiments if not item.protocol.leaky]
     finished = (
@@ -250,7 +250,7 @@ def depth_pictures(evidence: Evidence) -> Iterator[Picture]:
     )
     yield Picture(
         "Accuracy by depth",
-        "Test accuracy with its 95 % interval, from a frozen trunk to one that is trained whole.",
+        "Test accuracy with its 95 % interval, from a frozen backbone to one trained whole.",
         tuple(_panel(depths, task) for task in TASKS if _series(depths, task)),
         legend,
     )
@@ -305,7 +305,7 @@ def how_deep(evidence: Evidence) -> Answer:
         evidence,
         "depth",
         "depth",
-        "How deep to unfreeze the trunk?",
+        "How deep to unfreeze the backbone?",
         "Each depth against the next shallower one",
     )
     if not answer.answered:

@@ -227,9 +227,11 @@ class RunWays:
                 "found": "read from the cache", "built": "computed once and cached",
                 "memory": "computed once, in memory",
             }[cache["origin"]]  # fmt: skip
-            what = "the whole trunk" if cache["cut"] == "features" else f"all before {cache['cut']}"
+            what = (
+                "the whole backbone" if cache["cut"] == "features" else f"all before {cache['cut']}"
+            )
             mib = cache["bytes"] / 2**20
             return f"{what} {done}: {mib:,.0f} MiB in {cache['seconds']:.1f} s"
-        if self._network.trained_stages == tuple(self._network.trunk.stages):
+        if self._network.trained_stages == tuple(self._network.backbone.stages):
             return ""
         return f"the frozen part is computed for every batch: {self._why_live}"

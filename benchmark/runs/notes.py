@@ -157,7 +157,7 @@ def _network_in_words(about: dict[str, Any]) -> str:
     )
     total, trainable = about["parameters"]["total"], about["parameters"]["trainable"]
     return (
-        f"`{backbone['architecture']}` from {start}, trunk {depth}, reading {tasks}: "
+        f"`{backbone['architecture']}` from {start}, backbone {depth}, reading {tasks}: "
         f"{total:,} parameters, {trainable:,} of them trained. Seed {about['seed']}, "
         f"protocol {plain(about['protocol_name'])}, {plain(about['device'])}, {about['precision']}."
     )

@@ -157,15 +157,15 @@ def leave_signals(_worker: int) -> None:
 
 
 class PlainNetwork(nn.Module):
-    """Trunk, average pooling and head, as a user would chain them."""
+    """Backbone, average pooling and head, as a user would chain them."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.trunk, self.head = network.trunk, network.head
+        self.backbone, self.head = network.backbone, network.head
 
     def forward(self, pictures: Tensor) -> dict[TaskName, Tensor]:
         """Map scaled pictures (n, 3, h, w) to logits per task."""
-        logits: dict[TaskName, Tensor] = self.head(self.trunk(pictures).mean(dim=(2, 3)))
+        logits: dict[TaskName, Tensor] = self.head(self.backbone(pictures).mean(dim=(2, 3)))
         return logits
 
 

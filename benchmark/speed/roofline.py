@@ -85,7 +85,7 @@ class Layer:
     """A layer's shapes, for one face."""
 
     stage: str
-    """The trunk's stage that it belongs to, or `head`."""
+    """The backbone's stage that it belongs to, or `head`."""
     multiply_adds: int
     n_inputs: int
     n_outputs: int
@@ -95,7 +95,7 @@ class Layer:
 def layers_of(network: Network, image_px: int) -> list[Layer]:
     """Read the layers that count off a forward pass on the meta device, which holds no values."""
     found: list[Layer] = []
-    stages = {"head": network.head, **dict(network.trunk.stages)}
+    stages = {"head": network.head, **dict(network.backbone.stages)}
     stage_of = {
         id(module): name
         for name, stage in stages.items()

@@ -49,7 +49,7 @@ def _by_ratio(network: Network, recipe: Recipe) -> dict[float, list[nn.Parameter
     ratio_of = {
         id(parameter): ratio
         for stage, ratio in stage_ratios(network, recipe).items()
-        for parameter in network.trunk.stages[stage].parameters()
+        for parameter in network.backbone.stages[stage].parameters()
     }
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in network.parameters():

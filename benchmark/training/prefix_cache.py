@@ -65,10 +65,10 @@ def views_of(augmentation: Augmentation) -> tuple[str, ...]:
 def why_live(network: Network, augmentation: Augmentation) -> str | None:
     """Say why the frozen part must be computed anew for every batch; None: it need not be."""
     if network.cut is None:
-        frozen = len(network.trunk.stages) - len(network.trained_stages)
+        frozen = len(network.backbone.stages) - len(network.trained_stages)
         if frozen == 0:
             return "nothing is frozen"
-        return f"the frozen stages of {network.trunk.architecture} cannot be cut off"
+        return f"the frozen stages of {network.backbone.architecture} cannot be cut off"
     if not views_of(augmentation):
         return "the faces are changed in endlessly many ways (only flips make a finite bank)"
     for name, module in prefix_modules(network).items():
@@ -86,8 +86,8 @@ def why_live(network: Network, augmentation: Augmentation) -> str | None:
 def prefix_modules(network: Network) -> dict[str, nn.Module]:
     """Give the modules before the cut, by name."""
     if network.cut == FEATURES:
-        return {"trunk": network.trunk}
-    stages = network.trunk.stages
+        return {"trunk": network.backbone}
+    stages = network.backbone.stages
     assert isinstance(stages, nn.ModuleDict)
     return {name: stages[name] for name in stages if name not in network.trained_stages}
 
@@ -97,8 +97,8 @@ def key_of(network: Network, device: Device, request: PrefixRequest, view: str) 
     content = {
         "schema": SCHEMA,
         "weights": _digest_of_weights(network),
-        "architecture": network.trunk.architecture,
-        "options": dict(network.trunk.options),
+        "architecture": network.backbone.architecture,
+        "options": dict(network.backbone.options),
         "cut": network.cut,
         "flattened": network.flattened and network.cut == FEATURES,
         "preprocessing": network.scaling.preprocessing.as_dict(),

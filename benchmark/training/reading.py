@@ -61,7 +61,7 @@ class Reader:
         return self.faces.images(rows).contiguous(memory_format=self.device.memory_format)
 
     def features(self, rows: Tensor) -> Tensor:
-        """Give what a wholly frozen trunk hands to the head of faces as they are, float32."""
+        """Give what a wholly frozen backbone hands to the head of faces as they are, float32."""
         inputs = self.unchanged(rows)
         if self.prefix is not None:
             return inputs.float()

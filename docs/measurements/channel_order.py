@@ -1,8 +1,8 @@
 """Which input and which pooling do SqueezeNet 1.1's ImageNet weights want? Asked of faces.
 
-Logistic regression on the frozen trunk's pooled features. First: fitted on training faces, scored
-on the validation faces of the leak-free split. Then, because 2,300 faces cannot tell a point apart:
-five cluster-whole folds of training and validation faces together, each scored by a fit on the
+Logistic regression on the frozen backbone's pooled features. First: fitted on training faces,
+scored on the validation faces of the leak-free split. Then, because 2,300 faces cannot tell a point
+apart: five cluster-whole folds of training and validation faces together, each scored by a fit on the
 other four. Test faces are not read. The answer is in docs/notes/channel_order.md:
 
     python docs/measurements/channel_order.py --faces data/utkface-100 --weights FILE.h5
@@ -47,7 +47,7 @@ REGULARISATION = 0.01
 N_FITTED = 4000
 """Faces that each regression is fitted on."""
 N_RANDOM = 3
-"""Random trunks, one a seed."""
+"""Random backbones, one a seed."""
 
 
 def experiment(weights: str) -> Experiment:
@@ -76,13 +76,13 @@ def features(
 
 
 def arms(weights: LoadedWeights) -> Iterator[tuple[str, str, LoadedWeights | None, int]]:
-    """Give (input, pooling, weights, seed): every input with every pooling, then random trunks."""
+    """Give (input, pooling, weights, seed): every input and pooling, then random backbones."""
     for name, fed in INPUTS.items():
         for pooling in ("floor", "ceil"):
             options = {"pooling": pooling}
             yield name, pooling, dataclasses.replace(weights, preprocessing=fed, options=options), 0
     for seed in range(N_RANDOM):
-        yield f"random trunk, seed {seed}", "as built", None, seed
+        yield f"random backbone, seed {seed}", "as built", None, seed
 
 
 def is_right(inputs: Features, labels: Labels, fitted: Rows, scored: Rows) -> npt.NDArray[np.bool_]:

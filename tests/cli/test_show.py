@@ -79,6 +79,6 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", ["mtl-densenet121-none-full", "mtl-resnet50-none-full"])
 def test_running_statistics_are_no_parameters(name: str) -> None:
-    # torch's own counts of the trunks (6,953,856 and 23,508,032) and three heads of 128 units
+    # torch's own counts of the backbones (6,953,856 and 23,508,032) and three heads of 128 units
     expected = {"mtl-densenet121-none-full": 7_349_004, "mtl-resnet50-none-full": 24_296_396}
     assert shown(name)["parameters"]["total"] == expected[name]

@@ -25,10 +25,12 @@ REAL_H5 = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 def by_our_trunk(path: Path, picture: np.ndarray, pooling: str) -> Tensor:  # type: ignore[type-arg]
     _, tensors, _ = convert(path)
-    trunk = build_backbone("squeezenet1_1", pooling=pooling).eval()
-    trunk.load_state_dict(tensors)
+    backbone = build_backbone("squeezenet1_1", pooling=pooling).eval()
+    backbone.load_state_dict(tensors)
     with torch.inference_mode():
-        return trunk(torch.from_numpy(picture).float().permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+        return backbone(torch.from_numpy(picture).float().permute(2, 0, 1)[None])[0].permute(
+            1, 2, 0
+        )
 
 
 @pytest.mark.parametrize("image_px", [100, 63])

@@ -52,11 +52,13 @@ def experiment(
 
 
 def some_weights(pooling: str = "ceil") -> LoadedWeights:
-    trunk = build_backbone("squeezenet1_1", pooling=pooling)
+    backbone = build_backbone("squeezenet1_1", pooling=pooling)
     return LoadedWeights(
         architecture="squeezenet1_1",
         source="imagenet",
-        tensors={name: torch.full_like(value, 0.01) for name, value in trunk.state_dict().items()},
+        tensors={
+            name: torch.full_like(value, 0.01) for name, value in backbone.state_dict().items()
+        },
         preprocessing=CAFFE,
         options={"pooling": pooling},
     )
@@ -237,8 +239,8 @@ def test_flattened_features_keep_every_cell(
 
 
 def test_parameters_are_counted_in_all_and_trained() -> None:
-    # cnn: 661,976 in the trunk, 442,880 of them in block 5 (192 * 256 * 9 + 2 * 256); head on 256
-    # features with 8 units: 3 * (256 * 8 + 8) + (8 * 5 + 5) * 2 + (8 * 2 + 2) = 6,276
+    # cnn: 661,976 in the backbone, 442,880 of them in block 5 (192 * 256 * 9 + 2 * 256); head on
+    # 256 features with 8 units: 3 * (256 * 8 + 8) + (8 * 5 + 5) * 2 + (8 * 2 + 2) = 6,276
     for depth, trained in (("all", 661_976), (1, 442_880), (0, 0)):
         network = build_network(experiment(depth=depth), None, seed=0)
         assert network.parameter_counts() == (661_976 + 6_276, trained + 6_276)
@@ -247,11 +249,11 @@ def test_parameters_are_counted_in_all_and_trained() -> None:
 def test_multiply_adds_of_the_cnn_are_those_worked_by_hand() -> None:
     # 9 * inputs * outputs * cells: 648 * 100², 10,368 * 50², 41,472 * 25², 165,888 * 12²,
     # 442,368 * 6²; the head multiplies once per weight
-    trunk = 6_480_000 + 25_920_000 + 25_920_000 + 23_887_872 + 15_925_248
+    backbone = 6_480_000 + 25_920_000 + 25_920_000 + 23_887_872 + 15_925_248
     head = 3 * 256 * 8 + 8 * (5 + 2 + 5)
     network = build_network(experiment(), None, seed=0)
-    assert network.multiply_adds(100) == trunk + head
-    assert network.multiply_adds(200) == trunk + head, "faces are resized to input_px first"
+    assert network.multiply_adds(100) == backbone + head
+    assert network.multiply_adds(200) == backbone + head, "faces are resized to input_px first"
 
 
 def test_multiply_adds_of_squeezenet_are_torchvisions() -> None:
@@ -274,7 +276,7 @@ def test_multiply_adds_of_a_transformer_count_its_attention_too() -> None:
 
 def test_multiply_adds_of_vgg16_are_those_worked_by_hand() -> None:
     # 9 * inputs * outputs * cells of every convolution, by block, at 100, 50, 25, 12 and 6 px
-    trunk = 9 * (
+    backbone = 9 * (
         (3 * 64 + 64 * 64) * 100**2
         + (64 * 128 + 128 * 128) * 50**2
         + (128 * 256 + 2 * 256 * 256) * 25**2
@@ -283,7 +285,7 @@ def test_multiply_adds_of_vgg16_are_those_worked_by_hand() -> None:
     )
     with torch.device("meta"):
         network = build_network(experiment("vgg16"), None, seed=0)
-    assert network.multiply_adds(100) == trunk + 3 * 512 * 8 + 8 * (5 + 2 + 5)
+    assert network.multiply_adds(100) == backbone + 3 * 512 * 8 + 8 * (5 + 2 + 5)
 
 
 def test_counting_leaves_modes_and_statistics_alone() -> None:

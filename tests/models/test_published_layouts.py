@@ -41,11 +41,11 @@ def by_our_trunk(path: Path, known: PublishedFile, picture: npt.NDArray[np.uint8
     """Feed one RGB picture (h, w, 3) as the manifest says: (n_features, h', w')."""
     layout, tensors, _ = convert(path)
     assert (layout.architecture, layout.name) == (known.architecture, known.layout)
-    trunk = build_backbone(known.architecture, **known.options).eval()
-    trunk.load_state_dict(tensors)
+    backbone = build_backbone(known.architecture, **known.options).eval()
+    backbone.load_state_dict(tensors)
     scaling = InputScaling(known.preprocessing, picture.shape[0])
     with torch.inference_mode():
-        return trunk(scaling(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]))[0]
+        return backbone(scaling(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]))[0]
 
 
 def assert_close(ours: Tensor, wanted: Any) -> None:
@@ -187,9 +187,9 @@ def test_any_other_model_of_timm_is_converted_once_it_is_named(tmp_path: Path) -
     save_file(model.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
     layout, tensors, _ = convert(tmp_path / "model.safetensors", "test_vit")
     assert (layout.architecture, layout.name) == ("test_vit", "timm")
-    trunk = build_backbone("test_vit").eval()
-    trunk.load_state_dict(tensors)
+    backbone = build_backbone("test_vit").eval()
+    backbone.load_state_dict(tensors)
     images = torch.randn(1, 3, 160, 160)
     with torch.inference_mode():
         wanted = model.forward_head(model.forward_features(images), pre_logits=True)
-        assert torch.allclose(trunk(images).flatten(1), wanted, atol=1e-5)
+        assert torch.allclose(backbone(images).flatten(1), wanted, atol=1e-5)

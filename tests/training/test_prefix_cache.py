@@ -123,7 +123,7 @@ def test_what_was_computed_is_found_again_by_another_head(
     first = opened(faces, listener.settings(tmp_path))
     network = a_network(an_experiment())
     wider = a_network(an_experiment(trained=2, learning_rate=1.0), seed=5)
-    wider.trunk.load_state_dict(network.trunk.state_dict())
+    wider.backbone.load_state_dict(network.backbone.state_dict())
     again = open_prefix(wider, faces, CPU, listener.settings(tmp_path), REQUEST)
     assert again is not None
     assert (first.origin, again.origin) == ("built", "found")
@@ -340,7 +340,7 @@ def test_a_prefix_that_does_not_repeat_itself_is_refused(
     faces: FaceBatches, tmp_path: Path
 ) -> None:
     network, listener = a_network(an_experiment()), Listener()
-    stages = network.trunk.stages
+    stages = network.backbone.stages
     assert isinstance(stages, nn.ModuleDict)
     block = stages["block1"]
     assert isinstance(block, nn.Sequential)
@@ -362,11 +362,11 @@ def test_what_cannot_be_cached_is_told() -> None:
 
 def test_a_prefix_that_is_trained_in_train_mode_or_reads_batches_is_told() -> None:
     trained, training, reading = (a_network(an_experiment()) for _ in range(3))
-    next(trained.trunk.stages["block1"].parameters()).requires_grad_(True)
+    next(trained.backbone.stages["block1"].parameters()).requires_grad_(True)
     assert "trained" in str(why_live(trained, Augmentation()))
-    next(iter(training.trunk.stages["block2"].modules())).train()
+    next(iter(training.backbone.stages["block2"].modules())).train()
     assert "train mode" in str(why_live(training, Augmentation()))
-    for module in reading.trunk.stages["block1"].modules():
+    for module in reading.backbone.stages["block1"].modules():
         if isinstance(module, nn.BatchNorm2d):
             module.track_running_stats = False
     assert "share a batch" in str(why_live(reading, Augmentation()))
