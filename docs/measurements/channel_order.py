@@ -2,8 +2,8 @@
 
 Logistic regression on the frozen backbone's pooled features. First: fitted on training faces,
 scored on the validation faces of the leak-free split. Then, because 2,300 faces cannot tell a point
-apart: five cluster-whole folds of training and validation faces together, each scored by a fit on the
-other four. Test faces are not read. The answer is in docs/notes/channel_order.md:
+apart: five cluster-whole folds of training and validation faces together, each scored by a fit on
+the other four. Test faces are not read. The answer is in docs/notes/channel_order.md:
 
     python docs/measurements/channel_order.py --faces data/utkface-100 --weights FILE.h5
 """
