@@ -13,9 +13,8 @@ from benchmark.data.dataset import FaceSet
 from benchmark.evaluation.artifacts import is_scored
 from benchmark.record import RunRecord
 from tests.cli.conftest import flat
-from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
-from tests.results.test_out_of_fold import five
-from tests.results.test_rescoring import drawn_run
+from tests.comparison.test_out_of_fold import five
+from tests.results.conftest import RunBuilder, an_experiment, drawn_run, exact_predictions
 
 GENDER = "gender-cnn-none-full-short"
 RACE = "race-cnn-none-full-short"

@@ -17,8 +17,7 @@ from benchmark.comparison.out_of_fold import (
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
 from benchmark.experiment.definition import Experiment
-from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
-from tests.results.test_rescoring import drawn_run
+from tests.results.conftest import RunBuilder, an_experiment, drawn_run, exact_predictions
 
 
 def fold(number: int, **changes: object) -> Experiment:

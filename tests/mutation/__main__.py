@@ -22,8 +22,8 @@ from tests.mutation.trial import ROOT, ByDuration, Trial, baseline, load_heavy_p
 
 TESTS = {
     "benchmark/data/splits.py": ("tests/faces/test_splits.py",),
-    "benchmark/evaluation/metrics.py": ("tests/results/test_metrics.py",),
-    "benchmark/evaluation/subgroups.py": ("tests/results/test_subgroups.py",),
+    "benchmark/evaluation/metrics.py": ("tests/evaluation/test_metrics.py",),
+    "benchmark/evaluation/subgroups.py": ("tests/evaluation/test_subgroups.py",),
     "benchmark/comparison/statistics.py": ("tests/comparison/test_statistics.py",),
     "benchmark/comparison/pairs.py": ("tests/comparison/test_pairs.py",),
 }

@@ -13,6 +13,8 @@ import pytest
 from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
 from benchmark.comparison.library import Run, read_runs
 from benchmark.comparison.rows import Row, draft_row, give_intervals
+from benchmark.data.dataset import FaceSet
+from benchmark.data.splits import parts_of
 from benchmark.evaluation.metrics import score
 from benchmark.evaluation.predictions import (
     predictions_digest,
@@ -202,6 +204,29 @@ def build(
     suites = (Suite(suite, "Shown?", names),) if suite else ()
     runs, notes = read_runs(list(records))
     return arrange(runs, LeaderboardQuery(experiments, dataset, suites, notes=notes, **query))
+
+
+def drawn_run(
+    runs_dir: Path, faces: FaceSet, experiment: Experiment | None = None, *, seed: int = 0
+) -> RunRecord:
+    """Write a finished run on the drawn faces, with made-up predictions of its fold."""
+    runs, experiment = RunBuilder(runs_dir), experiment or an_experiment(tasks=("gender",))
+    parts = parts_of(faces, experiment.protocol.fold)
+    runs.dataset |= {
+        "name": faces.name,
+        "drawn": True,
+        "pixel_digest": faces.pixel_digest,
+        "split_digest": faces.split_digest,
+    }
+    tables = []
+    for part in ("val", "test"):
+        table = faces.table.iloc[parts[part]].reset_index(drop=True)
+        tasks = experiment.head.tasks
+        answers = {task: made_up_probabilities(table, task, 1.2, seed=seed) for task in tasks}
+        tables.append(predictions_table(table, part, answers))
+    counts = {part: len(rows) for part, rows in parts.items()}
+    dataset = runs.dataset | {"counts": counts}
+    return runs.done(experiment, pd.concat(tables), seed=seed, dataset=dataset)
 
 
 @pytest.fixture

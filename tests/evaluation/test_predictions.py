@@ -1,0 +1,216 @@
+"""The predictions table read back, bad ones refused; confident and possible label errors."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.data.splits import PartName, Rows
+from benchmark.errors import RunError
+from benchmark.evaluation.predictions import (
+    check_faces,
+    check_same_faces,
+    predictions_digest,
+    predictions_table,
+    read_predictions,
+    write_predictions,
+)
+from benchmark.evaluation.suspects import (
+    SUSPECT_COLUMNS,
+    SUSPECTS_PER_TASK,
+    label_suspects,
+    mistakes,
+    out_of_fold,
+)
+from tests.results.conftest import certain, made_up_faces, made_up_predictions
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return made_up_predictions({"age_group": 1.0, "gender": 1.0, "race": 1.0}, n=8)
+
+
+def test_a_table_is_read_as_it_was_written(table: pd.DataFrame, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.csv", "b.csv")]
+    for path in paths:
+        write_predictions(path, table)
+    pd.testing.assert_frame_equal(read_predictions(paths[0]), table, rtol=1e-8)
+    assert predictions_digest(paths[0]) == predictions_digest(paths[1])
+
+
+def test_nine_digits_give_the_fp32_value_back(tmp_path: Path) -> None:
+    faces = made_up_faces(500)
+    women = np.random.default_rng(0).random(500, dtype=np.float32)
+    fp32 = np.column_stack([1 - women, women])
+    path = tmp_path / "predictions.csv"
+    write_predictions(path, predictions_table(faces, "test", {"gender": fp32}))
+    stored = read_predictions(path)[["gender_p0", "gender_p1"]].to_numpy()
+    np.testing.assert_array_equal(stored.astype(np.float32), fp32)
+
+
+def test_columns_stand_in_the_order_of_the_design() -> None:
+    table = predictions_table(made_up_faces(3), "val", {"gender": certain([0, 1, 1], "gender")})
+    assert list(table.columns) == [
+        "schema", "file", "cluster", "part", "age", "age_group", "gender", "race",
+        "gender_pred", "gender_p0", "gender_p1",
+    ]  # fmt: skip
+    assert table["gender_pred"].tolist() == [0, 1, 1]
+    with pytest.raises(RunError, match=r"race have the shape \(3, 2\).*\(3, 5\)"):
+        predictions_table(made_up_faces(3), "val", {"race": certain([0, 1, 1], "gender")})
+
+
+def _first(table: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
+    """Put `value` into the first row."""
+    values = table[column].astype(object)
+    values.iloc[0] = value
+    return table.assign(**{column: values})
+
+
+BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
+    "other schema": (lambda t: t.assign(schema=2), "have schema 2 .*allowed: schema 1"),
+    "two schemas": (lambda t: _first(t, "schema", 3), "have schema 1, 3"),
+    "no schema": (lambda t: t.drop(columns="schema"), "no column 'schema'"),
+    "lost column": (lambda t: t.drop(columns="race_p4"), "miss the column 'race_p4'"),
+    "no truth": (lambda t: t.drop(columns="race"), "miss the column 'race'"),
+    "strange column": (lambda t: t.assign(note=1), "unknown column 'note'"),
+    "no task": (lambda t: t.iloc[:, :8], "hold no predicted task"),
+    "no face": (lambda t: t.iloc[:0], "hold no face"),
+    "NaN": (lambda t: _first(t, "race_p1", np.nan), "race_p1 of face '00000.jpg' is missing"),
+    "no file name": (lambda t: _first(t, "file", None), "file of a face is missing"),
+    "twice": (lambda t: pd.concat([t, t[:1]]), "'00000.jpg' is there twice in part 'val'"),
+    "unknown part": (lambda t: t.assign(part="train"), "hold the part 'train'.*val or test"),
+    "label out of range": (lambda t: _first(t, "race", 5), "race of face '00000.jpg' is 5.*0 to 4"),
+    "negative label": (lambda t: _first(t, "gender", -1), "gender of face '00000.jpg' is -1"),
+    "prediction out of range": (lambda t: _first(t, "gender_pred", 2), "gender_pred .* is 2"),
+    "broken label": (lambda t: _first(t, "age_group", 1.5), "age_group .* is 1.5"),
+    "label in words": (lambda t: _first(t, "gender", "female"), "gender .* is female"),
+    "age 0": (lambda t: _first(t, "age", 0), "age .* is 0 .*1 to 116"),
+    "cluster below 0": (lambda t: _first(t, "cluster", -1), "cluster .* is -1"),
+    "sum": (lambda t: t.assign(race_p0=t["race_p0"] + 2e-4), r"race .* sum to 1\.0002"),
+    "negative": (
+        lambda t: t.assign(gender_p0=-0.1, gender_p1=1.1, gender_pred=1),
+        "smallest at -0.1",
+    ),
+    "not the most probable": (
+        lambda t: t.assign(gender_pred=1 - t["gender_pred"]),
+        "gender_pred of face '00000.jpg' is ., but class . is more probable",
+    ),
+}  # fmt: skip
+
+
+def test_a_bad_table_is_refused_with_the_reason(table: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    for spoil, reason in BAD.values():
+        spoil(table).to_csv(path, index=False)
+        with pytest.raises(RunError, match=reason):
+            read_predictions(path)
+    for content, reason in ((None, "no predictions"), ("", "cannot be"), ('a,"b\nc', "cannot be")):
+        path.unlink() if content is None else path.write_text(content)
+        with pytest.raises(RunError, match=reason):
+            read_predictions(path)
+
+
+def test_a_bad_table_is_not_written(table: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="hold the part"):
+        write_predictions(tmp_path / "predictions.csv", table.assign(part="train"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sums_within_the_tolerance_and_a_face_in_both_parts_are_accepted(
+    table: pd.DataFrame, tmp_path: Path
+) -> None:
+    # The published protocol draws its parts independently; the leak is shown, not hidden.
+    both = pd.concat([table, table[:1].assign(part="test")])
+    write_predictions(tmp_path / "p.csv", both.assign(race_p0=both["race_p0"] + 0.9e-4))
+    assert len(read_predictions(tmp_path / "p.csv")) == len(both)
+
+
+def test_every_face_of_the_run_s_parts_must_be_there(table: pd.DataFrame) -> None:
+    counts = {"val": 4, "test": 4}
+    check_faces(table, counts, "here")
+    check_faces(table[table["part"] == "val"], counts, "here")  # the test set was not evaluated
+    for part in counts:
+        first = table[table["part"] == part].index[0]
+        with pytest.raises(RunError, match=f"hold 3 faces of part '{part}' .*the 4"):
+            check_faces(table.drop(index=first), counts, "here")
+
+
+def test_predictions_of_another_split_or_other_labels_are_refused(table: pd.DataFrame) -> None:
+    rows, faces = np.arange(8), made_up_faces(8)
+    parts: dict[PartName, Rows] = {"train": rows[:0], "val": rows[:4], "test": rows[4:]}
+    check_same_faces(table, faces, parts, "here")
+    swapped: dict[PartName, Rows] = parts | {"val": parts["test"], "test": parts["val"]}
+    with pytest.raises(RunError, match=r"val faces of this data set: 8 stand on one side"):
+        check_same_faces(table, faces, swapped, "here")
+    with pytest.raises(RunError, match=r"gender of face '00000.jpg' is . \(4 such faces\)"):
+        check_same_faces(table, faces.assign(gender=1 - faces["gender"]), parts, "here")
+
+
+def gender_table(labels: list[int], women: list[float], part: str = "test") -> pd.DataFrame:
+    """Predict faces named by their place from the probability of being female."""
+    faces = made_up_faces(len(labels)).assign(gender=labels)
+    return predictions_table(faces, part, {"gender": np.column_stack([1 - np.array(women), women])})
+
+
+def test_the_most_confident_errors_come_first_and_right_predictions_never() -> None:
+    table = pd.concat([gender_table([0, 0, 1], [0.1, 0.95, 0.4]), gender_table([0], [0.9], "val")])
+    found = mistakes(table)
+    assert found[["file", "truth", "predicted"]].to_numpy().tolist() == [
+        ["00001.jpg", "male", "female"], ["00002.jpg", "female", "male"],
+    ]  # fmt: skip
+    assert found["probability"].tolist() == pytest.approx([0.95, 0.6])
+    assert found["probability_of_label"].tolist() == pytest.approx([0.05, 0.4])
+    assert mistakes(gender_table([1], [0.9])).empty
+
+
+def test_possible_label_errors_by_hand() -> None:
+    # Female labels have 0.9, 0.8 and 0.1 of female, mean 0.6; male ones 0.1, 0.4, 0.3 of female,
+    # so of male 0.9, 0.6, 0.7, mean 0.733. Face 2 is labelled female and predicted male at 0.9:
+    # sure. No male label is predicted female.
+    table = gender_table([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.1, 0.1, 0.4, 0.3])
+    before = table.copy()
+    found = label_suspects(table)
+    pd.testing.assert_frame_equal(table, before)  # labels are never changed
+    assert list(found.columns) == list(SUSPECT_COLUMNS)
+    (row,) = found.to_dict("records")
+    assert (row["file"], row["label"], row["contradicted_by"]) == ("00002.jpg", "female", "male")
+    numbers = [row[name] for name in ("probability_of_label", "probability", "margin")]
+    assert numbers == pytest.approx([0.1, 0.9, 0.8])
+
+
+def test_the_widest_margin_comes_first_in_a_list_that_somebody_can_look_at() -> None:
+    found = label_suspects(gender_table([0, 0, 0, 1], [0.7, 0.95, 0.8, 0.6]))
+    assert found["file"].tolist() == ["00001.jpg", "00002.jpg", "00000.jpg"]
+    assert found["rank"].tolist() == [1, 2, 3]
+    long = gender_table([0] * 300 + [1], [0.9] * 300 + [0.6])
+    assert len(label_suspects(long)) == SUSPECTS_PER_TASK
+
+
+NO_SUSPECT = {
+    "below the usual probability": gender_table([1, 0, 0], [0.45, 0.1, 0.1]),
+    "validation faces": gender_table([0, 1], [0.9, 0.6], part="val"),
+    "a class nobody is labelled with": gender_table([0, 0], [0.99, 0.2]),
+}
+
+
+def test_what_is_no_possible_label_error() -> None:
+    for why, table in NO_SUSPECT.items():
+        assert label_suspects(table).empty, why
+
+
+def test_five_folds_hold_each_face_once_and_only_their_test_part() -> None:
+    table = made_up_predictions({"gender": 1.0}, n=100).query("part == 'test'")
+    folds = {fold: table[fold::5] for fold in range(5)}
+    joined = out_of_fold(folds | {0: pd.concat([folds[0], folds[1].assign(part="val")])}, 50)
+    assert sorted(joined["file"]) == sorted(table["file"])
+    wrong: dict[str, tuple[dict[int, pd.DataFrame], int]] = {
+        "fold 2 is missing": ({n: of for n, of in folds.items() if n != 2}, 50),
+        "tested in two folds": (folds | {3: pd.concat([folds[3], folds[4].head(1)])}, 50),
+        r"test 50 faces .*the 51": (folds, 51),
+        "different tasks": (folds | {1: made_up_predictions({"race": 1.0}, n=20)}, 50),
+    }
+    for why, (tables, n_faces) in wrong.items():
+        with pytest.raises(RunError, match=why):
+            out_of_fold(tables, n_faces)
