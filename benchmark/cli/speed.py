@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -17,12 +17,12 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import Answer, bullet, err, out, speaking
+from benchmark.cli.output import bullet, err, out, speaking
 from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from benchmark.speed.measure import RowMeasured, Session, SpeedOptions
+    from benchmark.speed.measure import SpeedSession
 
 EXAMPLES = """
 Examples:
@@ -42,7 +42,7 @@ Rows = Annotated[
 Budget = Annotated[
     float, typer.Option(min=0.1, help="Minutes; the rows train on as many faces as fit.")
 ]
-Rounds = Annotated[int, typer.Option(min=1, help="Measurements of every way.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Measurements of every loop.")]
 Images = Annotated[
     int | None, typer.Option(min=32, help="Faces that train in every row, whatever it takes.")
 ]
@@ -83,14 +83,18 @@ def speed(
 ) -> None:
     """Measure training here against a plain PyTorch loop, and timm's and Lightning's if installed.
 
-    All ways of a row are measured in turns, in one process. Nothing is trained for its result:
+    All loops of a row are measured in turns, in one process. Nothing is trained for its result:
     weights are random. Writes a table (.md), a picture (.png) and every number (.json).
     """
     with speaking("speed", as_json=as_json) as answer:
-        loops = _loops(against)
+        loops = () if against == "none" else tuple(name.strip() for name in against.split(","))
+        if unknown := [name for name in loops if name not in LOOPS]:
+            allowed = f"{', '.join(LOOPS)}, none"
+            raise ExperimentError(f"--against names {unknown[0]!r}", allowed=allowed)
         # Imported here, so that a mistyped option is answered before torch is loaded.
         from benchmark.data.sample import choose_dataset
-        from benchmark.speed.measure import Session, SpeedOptions
+        from benchmark.speed.measure import SpeedOptions, SpeedSession
+        from benchmark.speed.report import as_data, ratio_text
         from benchmark.speed.rows import rows_named
         from benchmark.training.device import choose_device
 
@@ -98,76 +102,33 @@ def speed(
             rows_named(rows), budget, rounds, images, epochs, workers, loops, compiled
         )
         hardware, folder = choose_device(device, precision), out_dir or runs_dir / "speed"
-        faces = choose_dataset(data_dir, dataset)
-        session = Session(faces, hardware, options)
-        _measure(answer, options, session, folder, quiet=quiet, as_json=as_json)
+        faces, is_shown = choose_dataset(data_dir, dataset), not (quiet or as_json)
+        session, found = SpeedSession(faces, hardware, options), list[dict[str, Any]]()
+        if is_shown:
+            what = "[bold yellow]SYNTHETIC FACES[/], not people: " if faces.drawn else ""
+            err.print(f"{what}data set [bold]{faces.name}[/] on {hardware.description}")
+        if missing := [name for name in loops if name not in session.loops]:
+            answer.warnings.append(
+                f"{', '.join(missing)} not installed, and so not measured: "
+                "pip install 'facebench[speed]' brings it"
+            )
+        with contextlib.closing(session.measure()) as events:
+            for row, measured in events:
+                said = f"{measured:,} images …" if isinstance(measured, int) else ""
+                if isinstance(measured, dict):
+                    found.append(measured)
+                    said = f"[bold]{ratio_text(measured['ratio'])}[/]"
+                if is_shown:
+                    err.print(f"  {row.title}: {said}")
+        files = _write(session, found, folder)
+        answer.data = as_data(session, found) | {"files": [str(path) for path in files]}
+        if not as_json:
+            _print(session, found)
+        if is_shown:
+            err.print(f"\nWritten: {', '.join(map(str, files))}", soft_wrap=True)
 
 
-def _loops(against: str) -> tuple[str, ...]:
-    asked = tuple(name.strip() for name in against.split(","))
-    if asked == ("none",):
-        return ()
-    if unknown := [name for name in asked if name not in LOOPS]:
-        raise ExperimentError(
-            f"--against names {unknown[0]!r}", allowed=f"{', '.join(LOOPS)}, none"
-        )
-    return asked
-
-
-def _measure(
-    answer: Answer,
-    options: "SpeedOptions",
-    session: "Session",
-    folder: Path,
-    *,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    from benchmark.speed.measure import RowMeasured
-    from benchmark.speed.report import as_data
-
-    is_shown = not (quiet or as_json)
-    if is_shown:
-        _say_where(session)
-    if missing := [name for name in options.loops if name not in session.loops]:
-        answer.warnings.append(
-            f"{', '.join(missing)} not installed, and so not measured: "
-            "pip install 'facebench[speed]' brings it"
-        )
-    found: list[RowMeasured] = []
-    with contextlib.closing(session.measure()) as events:
-        for event in events:
-            if isinstance(event, RowMeasured):
-                found.append(event)
-            if is_shown:
-                _say(event)
-    files = _write(session, found, folder)
-    answer.data = as_data(session, found) | {"files": [str(path) for path in files]}
-    if not as_json:
-        _print(session, found)
-    if is_shown:
-        err.print(f"\nWritten: {', '.join(str(path) for path in files)}", soft_wrap=True)
-
-
-def _say_where(session: "Session") -> None:
-    what = "[bold yellow]DRAWN FACES[/], not people: " if session.faces.drawn else ""
-    err.print(
-        f"{what}data set [bold]{session.faces.name}[/] on {session.device.description}",
-        soft_wrap=True,
-    )
-
-
-def _say(event: object) -> None:
-    from benchmark.speed.measure import RowMeasured, RowStarted
-    from benchmark.speed.report import ratio_text
-
-    if isinstance(event, RowStarted):
-        err.print(f"  {event.row.title}: {event.n_images:,} images …")
-    if isinstance(event, RowMeasured):
-        err.print(f"  {event.row.title}: [bold]{ratio_text(event.ratio())}[/]")
-
-
-def _write(session: "Session", rows: "list[RowMeasured]", folder: Path) -> list[Path]:
+def _write(session: "SpeedSession", rows: list[dict[str, Any]], folder: Path) -> list[Path]:
     from benchmark.evaluation.figures import write_png
     from benchmark.speed.report import as_data, markdown, speed_figure
 
@@ -184,39 +145,25 @@ def _write(session: "Session", rows: "list[RowMeasured]", folder: Path) -> list[
     return files
 
 
-def _print(session: "Session", rows: "list[RowMeasured]") -> None:
+def _print(session: "SpeedSession", rows: list[dict[str, Any]]) -> None:
     from benchmark.speed.report import RATIO_HEADS, WORK_HEADS, notes, ratio_cells, work_cells
 
-    drawn = "DRAWN FACES · " if session.faces.drawn else ""
-    out.print(f"[bold]{drawn}Speed on {session.device.description}[/]", soft_wrap=True)
-    out.print()
-    ratios = _table(RATIO_HEADS)
-    for row in rows:
-        ratios.add_row(*_folded(ratio_cells(row)))
-    out.print(ratios)
-    out.print()
-    done = _table(WORK_HEADS)
-    for row in rows:
-        for cells in work_cells(row):
-            done.add_row(*cells)
-    out.print(done)
+    synthetic = "SYNTHETIC FACES · " if session.faces.drawn else ""
+    out.print(f"[bold]{synthetic}Speed on {session.device.description}[/]", soft_wrap=True)
+    work = [cells for row in rows for cells in work_cells(row)]
+    for heads, lines in ((RATIO_HEADS, [ratio_cells(row) for row in rows]), (WORK_HEADS, work)):
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for place, head in enumerate(heads):
+            table.add_column(_folded(head), justify="right" if place else "left", no_wrap=True)
+        for line in lines:
+            table.add_row(*map(_folded, line))
+        out.print()
+        out.print(table)
     out.print("\n[bold]How to read it[/]")
     for note in notes(session, rows):
         out.print(bullet(note))
 
 
-def _table(heads: tuple[str, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for place, head in enumerate(heads):
-        table.add_column(_broken(head), justify="right" if place else "left", no_wrap=True)
-    return table
-
-
-def _broken(text: str) -> str:
-    """Set what stands in brackets, and what becomes of a goal, on a line of its own."""
-    return text.replace(" (", "\n(").replace(", aim", "\naim").replace(": ", "\n")
-
-
-def _folded(cells: tuple[str, ...]) -> list[str]:
-    title, *others = cells
-    return [title.replace(", ", ",\n", 1), *(_broken(cell) for cell in others)]
+def _folded(text: str) -> str:
+    """Set what stands in brackets or after a comma, and a verdict, on a line of its own."""
+    return text.replace(" (", "\n(").replace(", ", ",\n").replace(": ", "\n")

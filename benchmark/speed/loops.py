@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,8 @@ from benchmark.data.batches import FaceBatches, generator_for, random_order
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import Rows
 from benchmark.errors import DataError
-from benchmark.experiment.definition import Augmentation, Experiment
+from benchmark.experiment.definition import Experiment
+from benchmark.experiment.parts import Augmentation
 from benchmark.models.network import Network, build_network
 from benchmark.tasks import TaskName
 from benchmark.training.device import Device
@@ -42,34 +44,17 @@ from benchmark.training.trainer import EpochResult, Progress, TrainingFaces, fit
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
 LOSS_WEIGHTS: Final[dict[TaskName, float]] = {"age_group": 0.4, "gender": 0.2, "race": 0.4}
+BATCH_SIZE: Final = 32
+RATE: Final = 1e-4
+CLIP_NORM: Final = 1.0
 VAL_SHARE: Final = 8
 """One validation face to so many that train, as the split has them."""
-MANY_EPOCHS: Final = 1_000_000
-"""Of a training that is read epoch by epoch, as many as there are rounds."""
+ENDLESS: Final = 1_000_000
+"""Epochs of a training that is read epoch by epoch, as many as there are rounds."""
 
 
 @dataclass(frozen=True)
-class PlainConfig:
-    """What the plain loop is set to; printed with every measurement."""
-
-    batch_size: int = 32
-    workers: int = 2
-    learning_rate: float = 1e-4
-    clip_norm: float = 1.0
-    pinned: bool = False
-
-    def sentence(self) -> str:
-        """Say it as the table does."""
-        return (
-            f"Dataset and DataLoader({self.workers} workers, kept alive"
-            f"{', pinned' if self.pinned else ''}), PIL decodes JPEG files, ToTensor, Normalize; "
-            f"fp32 with torch's defaults, NCHW, batches of {self.batch_size}, torch.optim.Adam, "
-            "clip_grad_norm_, .item() at every step"
-        )
-
-
-@dataclass(frozen=True)
-class Sample:
+class FaceSample:
     """Some faces that train and some that validate, on the device and as JPEG files."""
 
     faces: FaceBatches
@@ -79,7 +64,9 @@ class Sample:
     image_px: int
 
     @classmethod
-    def of(cls, faces: FaceSet, device: torch.device, folder: Path, most: int | None) -> "Sample":
+    def of(
+        cls, faces: FaceSet, device: torch.device, folder: Path, most: int | None
+    ) -> "FaceSample":
         """Take up to `most` training faces, in a random order, and validation faces with them.
 
         Raises DataError where there are too few to measure on.
@@ -95,17 +82,19 @@ class Sample:
         on_device = FaceBatches.on_device(faces.pixels(), faces.table, device)
         return cls(on_device, train, val, folder, faces.image_px).first(n)
 
-    def first(self, n: int) -> "Sample":
+    def first(self, n: int) -> "FaceSample":
         """Give the first `n` that train, and as many that validate as belong to them."""
         return replace(self, train=self.train[:n], val=self.val[: max(1, n // VAL_SHARE)])
 
     @cached_property
     def on_device(self) -> tuple[Tensor, Tensor]:
         """Rows that train and rows that validate."""
-        train, val = (
-            torch.from_numpy(rows).to(self.faces.device) for rows in (self.train, self.val)
-        )
-        return train, val
+        device = self.faces.device
+        return torch.from_numpy(self.train).to(device), torch.from_numpy(self.val).to(device)
+
+    def training_faces(self, prefix: Any = None) -> TrainingFaces:
+        """Give them as our trainer takes them."""
+        return TrainingFaces(self.faces, *self.on_device, prefix)
 
     def pictures(self, rows: Rows, *, flip: bool = False) -> "PictureFiles":
         """Give rows as files, writing those that are not there."""
@@ -137,16 +126,64 @@ class PictureFiles(Dataset[tuple[Any, Tensor]]):
             return self.transform(picture.convert("RGB")), self.labels[place]
 
 
-def loader(pictures: PictureFiles, config: PlainConfig, *, shuffle: bool) -> DataLoader[Any]:
-    """Make the DataLoader, its workers kept from one epoch to the next."""
-    return DataLoader(
-        pictures,
-        batch_size=config.batch_size,
-        shuffle=shuffle,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        pin_memory=config.pinned,
-        worker_init_fn=leave_signals,
+@dataclass(frozen=True)
+class Job:
+    """What all loops of a row do: train this experiment on these faces for so many epochs.
+
+    device: as ours computes; the others take the hardware of it alone. workers: of everybody's
+    DataLoader. compile: whether torch.compile fuses our operations, in the warm-up.
+    """
+
+    experiment: Experiment
+    sample: FaceSample
+    epochs: int
+    device: Device
+    workers: int
+    compile: bool = False
+    batch_size: int = BATCH_SIZE
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether loaders copy through pinned memory."""
+        return self.device.kind == "cuda"
+
+    def network(self, seed: int = 0) -> Network:
+        """Build the network with first values of `seed`."""
+        return build_network(self.experiment, None, seed)
+
+    def loader(self, pictures: PictureFiles, *, shuffle: bool) -> DataLoader[Any]:
+        """Make the plain DataLoader, its workers kept from one epoch to the next."""
+        return DataLoader(
+            pictures,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=self.is_pinned,
+            worker_init_fn=leave_signals,
+        )
+
+    def one_batch(self) -> "Job":
+        """Give the same for one epoch of one batch, to warm up."""
+        recipe = replace(self.experiment.recipe, max_epochs=1)
+        few = self.sample.first(self.batch_size)
+        return replace(self, experiment=replace(self.experiment, recipe=recipe), sample=few)
+
+    def fit(
+        self, state: Any, seed: int = 0, prefix: Any = None
+    ) -> Iterator[Progress | EpochResult]:
+        """Train by our trainer."""
+        faces, speed = self.sample.training_faces(prefix), SpeedSettings(compile=self.compile)
+        return fit(state, faces, self.experiment, seed, self.device, speed)
+
+
+def plain_sentence(device: Device, workers: int) -> str:
+    """Say what the plain loop is, as the table does."""
+    return (
+        f"Dataset and DataLoader({workers} workers, kept alive"
+        f"{', pinned' if device.kind == 'cuda' else ''}), PIL decodes JPEG files, ToTensor, "
+        f"Normalize; fp32 with torch's defaults, NCHW, batches of {BATCH_SIZE}, "
+        "torch.optim.Adam, clip_grad_norm_, .item() at every step"
     )
 
 
@@ -178,38 +215,10 @@ def total_loss(logits: dict[TaskName, Tensor], labels: Tensor) -> Tensor:
     return torch.stack(losses).sum()
 
 
-def n_right(logits: dict[TaskName, Tensor], labels: Tensor) -> int:
+def count_correct(logits: dict[TaskName, Tensor], labels: Tensor) -> int:
     """Count correct predictions over all tasks."""
     found = [logits[task].argmax(1) == labels[:, n] for n, task in enumerate(LOSS_WEIGHTS)]
-    return sum(int(right.sum().item()) for right in found)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all loops of a row do: train this experiment on these faces for so many epochs."""
-
-    experiment: Experiment
-    sample: Sample
-    epochs: int
-    device: Device
-    """As ours computes; the others take the hardware of it alone."""
-    config: PlainConfig
-    compile: bool = False
-    """Whether torch.compile fuses our operations; done in the warm-up, which is timed apart."""
-
-    @property
-    def speed(self) -> SpeedSettings:
-        """How our steps are made."""
-        return SpeedSettings(compile=self.compile)
-
-    @property
-    def hardware(self) -> torch.device:
-        """Where it is computed."""
-        return self.device.torch_device
-
-    def network(self, seed: int = 0) -> Network:
-        """Build the network with first values of `seed`."""
-        return build_network(self.experiment, None, seed)
+    return sum(int(correct.sum().item()) for correct in found)
 
 
 class Loop:
@@ -232,22 +241,20 @@ class Loop:
 
 
 class PlainPass(Loop):
-    """The plain loader, read to its end."""
+    """The plain loader, read to its end: one epoch's batches."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        pictures = job.sample.pictures(job.sample.train, flip=True)
-        self._batches = loader(pictures, job.config, shuffle=True)
+        self._batches = job.loader(job.sample.pictures(job.sample.train, flip=True), shuffle=True)
 
-    def measure(self) -> None:
-        """Read one epoch's batches."""
+    def measure(self) -> None:  # noqa: D102
         for pictures, _labels in self._batches:
-            pictures.to(self._job.hardware)
+            pictures.to(self._job.device.torch_device)
         self._job.device.synchronise()
 
 
 class OurPass(Loop):
-    """Batches by index from the packed array, flipped and scaled."""
+    """Batches by index from the packed array, flipped and scaled: what a first layer is given."""
 
     def __init__(self, job: Job) -> None:
         self._job, network = job, job.network()
@@ -256,14 +263,13 @@ class OurPass(Loop):
         self._reader = Reader(network, job.sample.faces, job.device)
         self._epoch = 0
 
-    def measure(self) -> None:
-        """Make one epoch's batches, as the first convolution is given them."""
+    def measure(self) -> None:  # noqa: D102
         rows, flips = self._job.sample.on_device[0], Augmentation(flip=True)
         order = rows[random_order(len(rows), seed=0, epoch=self._epoch).to(rows.device)]
         self._epoch += 1
         generator = generator_for(0, self._epoch, purpose=1)
         with torch.no_grad():
-            for batch in epoch_batches(order, flips, self._job.config.batch_size, generator):
+            for batch in epoch_batches(order, flips, self._job.batch_size, generator):
                 self._scaling(self._reader.inputs(batch, flips))
         self._job.device.synchronise()
 
@@ -271,32 +277,30 @@ class OurPass(Loop):
 class PlainTraining(Loop):
     """The plain loop: one more epoch with its validation, or several from fresh weights."""
 
-    counts_hits = True
+    counts_correct = True
     """While it trains; timm's loop does not."""
 
     def __init__(self, job: Job) -> None:
         self.job, self._seed = job, 0
-        self.train_batches = self._batches(job.sample.train, training=True)
-        self.val_batches = self._batches(job.sample.val, training=False)
+        self.train_batches = self._batches(job.sample.pictures(job.sample.train), training=True)
+        self.val_batches = self._batches(job.sample.pictures(job.sample.val), training=False)
         self._renew()
 
-    def _batches(self, rows: Rows, *, training: bool) -> Any:
-        return loader(self.job.sample.pictures(rows), self.job.config, shuffle=training)
-
-    def _placed(self, network: PlainNetwork) -> PlainNetwork:
-        return network.to(self.job.hardware)
+    def _batches(self, pictures: PictureFiles, *, training: bool) -> Any:
+        return self.job.loader(pictures, shuffle=training)
 
     def _optimiser(self, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(trained, lr=self.job.config.learning_rate)
+        return torch.optim.Adam(trained, lr=RATE)
 
     def _moved(self, pictures: Tensor) -> Tensor:
-        return pictures.to(self.job.hardware, non_blocking=self.job.config.pinned)
+        return pictures.to(self.job.device.torch_device, non_blocking=self.job.is_pinned)
 
     def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
     def _renew(self) -> None:
-        self.network = self._placed(PlainNetwork(self.job.network(self._seed)))
+        network = PlainNetwork(self.job.network(self._seed))
+        self.network = network.to(self.job.device.torch_device)
         trained = [value for value in self.network.parameters() if value.requires_grad]
         self._adam = self._optimiser(trained)
         self._seed += 1
@@ -323,19 +327,21 @@ class PlainTraining(Loop):
             self.network.eval()
             with torch.no_grad():
                 for pictures, labels in self.val_batches:
-                    n_right(self.network(self._moved(pictures)), labels.to(self.job.hardware))
+                    labels = labels.to(self.job.device.torch_device)
+                    count_correct(self.network(self._moved(pictures)), labels)
         self.job.device.synchronise()
 
     def _step(self, pictures: Tensor, labels: Tensor) -> tuple[float, int]:
-        pictures, labels = self._moved(pictures), labels.to(self.job.hardware)
+        pictures, labels = self._moved(pictures), labels.to(self.job.device.torch_device)
         self._adam.zero_grad()
         with self._arithmetic():
             logits = self.network(pictures)
             loss = total_loss(logits, labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.job.config.clip_norm)
+        nn.utils.clip_grad_norm_(self.network.parameters(), CLIP_NORM)
         self._adam.step()
-        return loss.item() * len(pictures), n_right(logits, labels) if self.counts_hits else 0
+        n_correct = count_correct(logits, labels) if self.counts_correct else 0
+        return loss.item() * len(pictures), n_correct
 
 
 class TimmTraining(PlainTraining):
@@ -344,30 +350,26 @@ class TimmTraining(PlainTraining):
     With `--amp` where there is CUDA, and there its loader that copies ahead and normalises.
     """
 
-    counts_hits = False
+    counts_correct = False
 
-    def _batches(self, rows: Rows, *, training: bool) -> Any:
+    def _batches(self, pictures: PictureFiles, *, training: bool) -> Any:
         from timm.data.loader import create_loader
 
-        job, px, on_cuda = self.job, self.job.sample.image_px, self.job.device.kind == "cuda"
+        job, px = self.job, self.job.sample.image_px
         return create_loader(
-            job.sample.pictures(rows),  # type: ignore[arg-type]
-            input_size=(3, px, px), batch_size=job.config.batch_size, is_training=training,
-            no_aug=True, mean=MEAN, std=STD, num_workers=job.config.workers,
-            pin_memory=job.config.pinned, persistent_workers=job.config.workers > 0,
-            use_prefetcher=on_cuda, crop_pct=1.0, device=job.hardware,
+            pictures,  # type: ignore[arg-type]
+            input_size=(3, px, px), batch_size=job.batch_size, is_training=training,
+            no_aug=True, mean=MEAN, std=STD, num_workers=job.workers,
+            pin_memory=job.is_pinned, persistent_workers=job.workers > 0,
+            use_prefetcher=job.is_pinned, crop_pct=1.0, device=job.device.torch_device,
         )  # fmt: skip
-
-    def _placed(self, network: PlainNetwork) -> PlainNetwork:
-        placed: PlainNetwork = network.to(self.job.hardware)
-        return placed.to(memory_format=torch.channels_last)
 
     def _optimiser(self, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
         from timm.optim._optim_factory import create_optimizer_v2
 
-        rate = self.job.config.learning_rate
+        self.network.to(memory_format=torch.channels_last)
         made: torch.optim.Optimizer = create_optimizer_v2(
-            trained, opt="adam", lr=rate, weight_decay=0.0
+            trained, opt="adam", lr=RATE, weight_decay=0.0
         )
         return made
 
@@ -399,7 +401,7 @@ class LightningTraining(PlainTraining):
                 return loss
 
             def validation_step(self, batch: Any, _number: int) -> None:
-                n = n_right(self.network(batch[0]), batch[1])
+                n = count_correct(self.network(batch[0]), batch[1])
                 self.log("val_accuracy", n / batch[1].numel())
 
             def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -415,7 +417,7 @@ class LightningTraining(PlainTraining):
             warnings.simplefilter("ignore")  # advice on workers, and deprecations of its own
             self._trainer(
                 max_epochs=1, accelerator="gpu" if kind == "cuda" else kind, devices=1,
-                gradient_clip_val=self.job.config.clip_norm, logger=False,
+                gradient_clip_val=CLIP_NORM, logger=False,
                 enable_checkpointing=False, enable_progress_bar=False,
                 enable_model_summary=False, num_sanity_val_steps=0,
             ).fit(self._module, self.train_batches, self.val_batches)  # fmt: skip
@@ -426,25 +428,20 @@ class OurEpochs(Loop):
     """Our trainer, read epoch by epoch."""
 
     def __init__(self, job: Job) -> None:
-        self._job = job
-        endless = replace(job.experiment.recipe, max_epochs=MANY_EPOCHS)
-        self._experiment = replace(job.experiment, recipe=endless)
-        self.state = start(job.network(), endless, job.device)
+        recipe = replace(job.experiment.recipe, max_epochs=ENDLESS)
+        self._job = replace(job, experiment=replace(job.experiment, recipe=recipe))
+        self.state = start(job.network(), recipe, job.device)
         self._steps: Iterator[Progress | EpochResult] = iter(())
 
     def warm_up(self) -> None:
         """Record the steps where they are recorded; else make one step."""
-        job = self._job
-        if job.device.kind != "cuda":
-            few = job.sample.first(job.config.batch_size)
-            once = replace(job.experiment, recipe=replace(job.experiment.recipe, max_epochs=1))
-            with job.device.arithmetic():
-                for _ in fit(self.state, _faces(few), once, 0, job.device, job.speed):
+        is_recorded = self._job.device.kind == "cuda"
+        if not is_recorded:
+            with self._job.device.arithmetic():
+                for _ in self._job.one_batch().fit(self.state):
                     pass
-        self._steps = fit(
-            self.state, _faces(job.sample), self._experiment, 0, job.device, job.speed
-        )
-        if job.device.kind == "cuda":
+        self._steps = self._job.fit(self.state)
+        if is_recorded:
             self.measure()
 
     def measure(self) -> None:
@@ -452,10 +449,6 @@ class OurEpochs(Loop):
         with self._job.device.arithmetic():
             next(step for step in self._steps if isinstance(step, EpochResult))
             self._job.device.synchronise()
-
-
-def _faces(sample: Sample, prefix: Any = None) -> TrainingFaces:
-    return TrainingFaces(sample.faces, *sample.on_device, prefix)
 
 
 class OurRun(Loop):
@@ -469,10 +462,7 @@ class OurRun(Loop):
 
     def warm_up(self) -> None:
         """Train for one epoch on one batch."""
-        job = self._job
-        once = replace(job.experiment, recipe=replace(job.experiment.recipe, max_epochs=1))
-        few = job.sample.first(job.config.batch_size)
-        warm = OurRun(replace(job, experiment=once, sample=few))
+        warm = OurRun(self._job.one_batch())
         warm.prepare()
         warm.measure()
         warm.close()
@@ -494,8 +484,7 @@ class OurRun(Loop):
                 PrefixRequest("speed", rows=rows),
             )  # fmt: skip
             self.origin = found.origin if found is not None else "live"
-            data = _faces(sample, found)
-            for _ in fit(self.state, data, job.experiment, self._seed, job.device, job.speed):
+            for _ in job.fit(self.state, self._seed, found):
                 pass
             job.device.synchronise()
 
@@ -514,12 +503,9 @@ OTHER_LOOPS: Final[dict[str, tuple[str, Callable[[Job], Loop]]]] = {
 
 def version_of(loop: str) -> str | None:
     """Give the version of a loop's package; None where it is not installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
     package = OTHER_LOOPS[loop][0]
     if importlib.util.find_spec(package) is None:
         return None
-    try:
+    with contextlib.suppress(PackageNotFoundError):
         return version(package.replace("_", "-"))
-    except PackageNotFoundError:
-        return "unknown"
+    return "unknown"

@@ -1,11 +1,11 @@
-"""The clocks: every way of doing one thing, in turns, so that a busy moment hits all alike."""
+"""The clocks: every loop of a row, in turns, so that a busy moment hits all alike."""
 
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -16,66 +16,17 @@ import torch
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
 from benchmark.speed import loops
-from benchmark.speed.loops import Job, Loop, PlainConfig, Sample
-from benchmark.speed.roofline import Peaks, least_work, measured_peaks
-from benchmark.speed.rows import (
-    MOST_ON_CPU,
-    ROWS,
-    Goal,
-    Row,
-    images_for,
-    relative_cost,
-    why_not_judged,
-)
+from benchmark.speed.loops import FaceSample, Job, Loop
+from benchmark.speed.roofline import least_work, measured_peaks
+from benchmark.speed.rows import MOST_ON_CPU, ROWS, SpeedRow, images_for, why_not_judged
 from benchmark.training.device import Device, device_trouble
 from benchmark.training.probe import settled
 
-ROUNDS: Final = 3
 CALIBRATION: Final = 64
 """Faces whose plain training tells how many fit into the time."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one measurement took."""
-
-    seconds: float
-    cpu_seconds: float
-    """Of this process and its workers: the sturdier number where cores are shared."""
-
-
-@dataclass(frozen=True)
-class Timings:
-    """What a way took, a measurement a round."""
-
-    warm_up_seconds: float
-    measured: tuple[Measured, ...]
-
-    @property
-    def seconds(self) -> float:
-        """The median of the rounds."""
-        return median(one.seconds for one in self.measured)
-
-    @property
-    def cpu_seconds(self) -> float:
-        """The median of the rounds."""
-        return median(one.cpu_seconds for one in self.measured)
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times faster one way is than another: median, least and most over the rounds."""
-
-    middle: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, slow: Timings, fast: Timings) -> "Ratio":
-        """Compare within rounds, where both met the same machine."""
-        pairs = zip(slow.measured, fast.measured, strict=True)
-        values = [one.seconds / other.seconds for one, other in pairs]
-        return cls(median(values), min(values), max(values))
+Round = tuple[float, float]
+"""Seconds of the clock, and of the processor for this process and its workers: the sturdier number
+where cores are shared."""
 
 
 def in_turns(
@@ -83,31 +34,30 @@ def in_turns(
     rounds: int,
     deadline: float,
     on_round: Callable[[], None] = lambda: None,
-) -> dict[str, Timings]:
-    """Warm every way up, then measure all of them `rounds` times, in turns.
+) -> tuple[dict[str, float], dict[str, list[Round]]]:
+    """Warm every loop up, then measure all of them `rounds` times, in turns; give what each took.
 
     deadline: of time.perf_counter; after it no further round begins, though one is always made.
     """
-    warm_ups = {name: _measured(way.warm_up).seconds for name, way in ways.items()}
-    found: dict[str, list[Measured]] = {name: [] for name in ways}
+    warm_ups = {name: _measured(way.warm_up)[0] for name, way in ways.items()}
+    found: dict[str, list[Round]] = {name: [] for name in ways}
     longest = 0.0
     for number in range(rounds):
-        started = time.perf_counter()
-        if number and started + longest > deadline:
+        if number and time.perf_counter() + longest > deadline:
             break
         for name, way in ways.items():
             way.prepare()
             found[name].append(_measured(way.measure))
-        longest = max(longest, sum(values[-1].seconds for values in found.values()))
+        longest = max(longest, sum(values[-1][0] for values in found.values()))
         on_round()
-    return {name: Timings(warm_ups[name], tuple(values)) for name, values in found.items()}
+    return warm_ups, found
 
 
-def _measured(work: Callable[[], None]) -> Measured:
+def _measured(work: Callable[[], None]) -> Round:
     cpu, started = _cpu_seconds(), time.perf_counter()
     work()
     seconds = time.perf_counter() - started
-    return Measured(seconds, max(0.0, _cpu_seconds() - cpu))
+    return seconds, max(0.0, _cpu_seconds() - cpu)
 
 
 def _cpu_seconds() -> float:
@@ -123,77 +73,35 @@ def _cpu_seconds() -> float:
     return float(total)
 
 
+def ratio_of(slow: Sequence[Round], fast: Sequence[Round]) -> dict[str, float]:
+    """Say how many times faster: median, least and most of the rounds' ratios.
+
+    Compared within rounds, where both met the same machine.
+    """
+    values = [one[0] / other[0] for one, other in zip(slow, fast, strict=True)]
+    return {"middle": median(values), "low": min(values), "high": max(values)}
+
+
 @dataclass(frozen=True)
 class SpeedOptions:
-    """What is measured, and for how long."""
+    """What is measured, and for how long.
 
-    rows: tuple[Row, ...] = ROWS
+    images: faces that every row trains on; None: as many as fit into the time. epochs: of a whole
+    run; None: 10 on a CPU, 30 on a GPU. workers: of everybody's DataLoader; None: one per core,
+    four at most. compile: whether torch.compile fuses our operations.
+    """
+
+    rows: tuple[SpeedRow, ...] = ROWS
     budget_minutes: float = 20.0
-    rounds: int = ROUNDS
+    rounds: int = 3
     images: int | None = None
-    """Faces that every row trains on; None: as many as fit into the time."""
     epochs: int | None = None
-    """Of a whole run; None: 10 on a CPU, 30 on a GPU."""
     workers: int | None = None
-    """Of everybody's DataLoader; None: one per core, four at most."""
     loops: tuple[str, ...] = tuple(loops.OTHER_LOOPS)
     compile: bool = False
-    """Whether torch.compile fuses our operations."""
 
 
-@dataclass(frozen=True)
-class RowStarted:
-    """A row is about to be measured."""
-
-    row: Row
-    n_images: int
-
-
-@dataclass(frozen=True)
-class RowMeasured:
-    """What a row's ways took."""
-
-    row: Row
-    n_images: int
-    n_val: int
-    epochs: int
-    timings: Mapping[str, Timings]
-    ours_precision: str
-    ours_channels_last: bool
-    goal: Goal | None
-    judged: bool
-    efficiency: Mapping[str, Mapping[str, float | None]]
-    """Of every way `tflops`, None where nothing is multiplied, and its share `of_roofline`."""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def rounds(self) -> int:
-        """How many rounds there was time for."""
-        return len(next(iter(self.timings.values())).measured)
-
-    def ratio(self, slow: str | None = None) -> Ratio:
-        """How many times faster ours is than the row's reference, or than `slow`."""
-        reference, ours = self.row.ways
-        return Ratio.of(self.timings[slow or reference], self.timings[ours])
-
-    @property
-    def cpu_ratio(self) -> float:
-        """The same in processor seconds, workers included."""
-        reference, ours = self.row.ways
-        return self.timings[reference].cpu_seconds / max(1e-9, self.timings[ours].cpu_seconds)
-
-    @property
-    def verdict(self) -> str | None:
-        """`met`, `aim met` or `missed`; None where it is not judged."""
-        if self.goal is None or not self.judged:
-            return None
-        ratio = self.ratio().middle
-        if self.goal.aim is not None and ratio >= self.goal.aim:
-            return "aim met"
-        return "met" if ratio >= self.goal.at_least else "missed"
-
-
-class Session:
+class SpeedSession:
     """Measures the rows of `options` on one machine."""
 
     def __init__(self, faces: FaceSet, device: Device, options: SpeedOptions) -> None:
@@ -203,11 +111,10 @@ class Session:
             # It is the size that Hopper takes by itself.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-        workers = min(4, cores) if options.workers is None else options.workers
-        self.config = PlainConfig(workers=workers, pinned=device.kind == "cuda")
+        self.workers = min(4, cores) if options.workers is None else options.workers
         self.loops = {name: said for name in options.loops if (said := loops.version_of(name))}
         """Versions of the packages whose loops are measured too."""
-        self.peaks: Peaks = measured_peaks(device)
+        self.peaks = measured_peaks(device)
         self.load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
     def machine(self) -> dict[str, Any]:
@@ -223,20 +130,23 @@ class Session:
             "dataset": self.faces.name,
             "drawn": self.faces.drawn,
             "image_px": self.faces.image_px,
-            "plain": self.config.sentence(),
+            "plain": loops.plain_sentence(self.device, self.workers),
             "compiled": self.options.compile,
             "peak_tflops": {name: value / 1e12 for name, value in self.peaks.flops.items()},
             "copy_gb_per_second": self.peaks.copy_bytes / 1e9,
             "load_before": self.load_before,
         }
 
-    def measure(self) -> Generator[RowStarted | RowMeasured]:
-        """Measure row by row; files are written in a temporary folder, which is removed."""
+    def measure(self) -> Generator[tuple[SpeedRow, int | dict[str, Any]]]:
+        """Measure row by row: yield each with its number of faces, then with all that was measured.
+
+        Files are written in a temporary folder, which is removed.
+        """
         options, device = self.options, self.device
         most = options.images or (None if device.kind == "cuda" else MOST_ON_CPU)
         seconds = 60 * options.budget_minutes / sum(row.share for row in options.rows)
         with tempfile.TemporaryDirectory(prefix="facebench-speed-") as folder:
-            sample = Sample.of(self.faces, device.torch_device, Path(folder), most)
+            sample = FaceSample.of(self.faces, device.torch_device, Path(folder), most)
             for row in options.rows:
                 try:
                     yield from self._measure(row, sample, seconds * row.share)
@@ -244,54 +154,101 @@ class Session:
                     raise explained(error) from error
 
     def _measure(
-        self, row: Row, sample: Sample, seconds: float
-    ) -> Generator[RowStarted | RowMeasured]:
-        deadline = time.perf_counter() + 1.25 * seconds
-        epochs = row.epochs(self.device, self.options.epochs)
+        self, row: SpeedRow, sample: FaceSample, seconds: float
+    ) -> Generator[tuple[SpeedRow, int | dict[str, Any]]]:
+        deadline, options = time.perf_counter() + 1.25 * seconds, self.options
+        on_cuda = self.device.kind == "cuda"
+        epochs = (options.epochs or (30 if on_cuda else 10)) if row.kind == "run" else 1
         experiment = row.experiment(sample.image_px, epochs)
-        job = Job(experiment, sample, epochs, self.device, self.config, self.options.compile)
+        job = Job(experiment, sample, epochs, self.device, self.workers, options.compile)
         n = images_for(self.device, seconds, self._seconds_per_image(row, job), len(sample.train))
-        yield RowStarted(row, n)
-        decided, _ = settled(
+        yield row, n
+        chosen, _ = settled(
             self.device, job.network(), sample.faces, experiment, cached=row.kind == "run"
         )
-        job = replace(job, sample=sample.first(n), device=decided)
+        job = replace(job, sample=sample.first(n), device=chosen)
         ways = self._ways(row, job)
+
+        def note_peaks() -> None:
+            self.peaks = self.peaks.better(measured_peaks(self.device))
+
         try:
-            timings = in_turns(ways, self.options.rounds, deadline, self._note_peaks)
-            ours, notes = ways.get("ours"), tuple[str, ...]()
-            if isinstance(ours, loops.OurRun) and ours.origin != "built":
-                notes = (f"the cache was not built on the disk: {ours.origin}",)
+            warm_ups, measured = in_turns(ways, options.rounds, deadline, note_peaks)
+            origin = getattr(ways.get("ours"), "origin", "built")
         finally:
             for way in ways.values():
                 way.close()
-        yield RowMeasured(
-            row, n, len(job.sample.val), epochs, timings, decided.precision,
-            decided.channels_last, row.goal(decided), why_not_judged(decided) is None,
-            efficiencies(row, job, timings, self.peaks), notes,
-        )  # fmt: skip
+        notes = [] if origin == "built" else [f"the cache was not built on the disk: {origin}"]
+        yield row, self._row_data(row, job, warm_ups, measured) | {"notes": notes}
 
-    def _note_peaks(self) -> None:
-        self.peaks = self.peaks.better(measured_peaks(self.device))
+    def _row_data(
+        self,
+        row: SpeedRow,
+        job: Job,
+        warm_ups: Mapping[str, float],
+        measured: Mapping[str, Sequence[Round]],
+    ) -> dict[str, Any]:
+        """Give all that was measured of a row as plain values, as speed.json has it."""
+        (reference, ours), n_rounds = row.compared, len(next(iter(measured.values())))
+        least = least_work(row.kind, job, self.peaks)
+        ways: dict[str, dict[str, Any]] = {}
+        for name, rounds in measured.items():
+            # timm's loop shares our precision where it takes bf16, on CUDA.
+            is_fast = name == ours or (name == "timm" and job.is_pinned)
+            flops, least_seconds = (float(value) for value in least[is_fast])
+            seconds = median(one for one, _ in rounds)
+            ways[name] = {
+                "seconds": seconds,
+                "cpu_seconds": median(cpu for _, cpu in rounds),
+                "warm_up_seconds": warm_ups[name],
+                "rounds": [{"seconds": one, "cpu_seconds": cpu} for one, cpu in rounds],
+                "tflops": flops / seconds / 1e12 if flops else None,
+                "of_roofline": least_seconds / seconds,
+                "ours_is_faster": None if name == ours else ratio_of(rounds, measured[ours]),
+            }
+        ratio = ratio_of(measured[reference], measured[ours])
+        goal = row.on_gpu if job.is_pinned else row.on_cpu
+        is_judged = goal is not None and why_not_judged(job.device) is None
+        return {
+            "name": row.name,
+            "title": row.title,
+            "images": len(job.sample.train),
+            "validation_images": len(job.sample.val),
+            "epochs": job.epochs,
+            "rounds": n_rounds,
+            "reference": reference,
+            "ours": ours,
+            "ratio": ratio,
+            "cpu_ratio": ways[reference]["cpu_seconds"] / max(1e-9, ways[ours]["cpu_seconds"]),
+            "goal": None if goal is None else asdict(goal),
+            "verdict": goal.verdict(ratio["middle"]) if goal and is_judged else None,
+            "precision": job.device.precision,
+            "channels_last": job.device.channels_last,
+            "ways": ways,
+        }
 
-    def _seconds_per_image(self, row: Row, job: Job) -> float:
-        """Time the plain loop on a few faces; 0 where the data path alone is measured."""
+    def _seconds_per_image(self, row: SpeedRow, job: Job) -> float:
+        """Say what all rounds of all loops take for a face, by the plain loop on a few, generously.
+
+        0 where the data path alone is measured, or the number of faces is given.
+        """
         if row.kind == "data" or self.options.images:
             return 0.0
         few = job.sample.first(min(CALIBRATION, len(job.sample.train)))
         plain = loops.PlainTraining(replace(job, sample=few, epochs=1))
         plain.warm_up()
-        seconds = _measured(plain.measure).seconds
+        seconds, _ = _measured(plain.measure)
         plain.close()
-        rounds = self.options.rounds + (row.kind != "run" and self.device.kind == "cuda")
-        n_loops = sum(name in self.loops for name in row.loops)
-        return seconds / len(few.train) * relative_cost(row, n_loops, job.epochs) * rounds
+        rounds = self.options.rounds + (row.kind != "run" and job.is_pinned)
+        ours, validation = (0.25 if row.kind == "run" else 0.8), 1.05
+        n_others = sum(name in self.loops for name in row.loops)
+        return seconds / len(few.train) * job.epochs * validation * (1 + ours + n_others) * rounds
 
-    def _ways(self, row: Row, job: Job) -> dict[str, Loop]:
+    def _ways(self, row: SpeedRow, job: Job) -> dict[str, Loop]:
         if row.kind == "data":
             return {"plain": loops.PlainPass(job), "ours": loops.OurPass(job)}
         if row.kind == "cost":
-            plainly = Device(job.hardware, "fp32", exact=True, channels_last=True)
+            plainly = Device(job.device.torch_device, "fp32", exact=True, channels_last=True)
             exact = replace(job, device=plainly, compile=False)
             return {"deterministic": loops.OurEpochs(exact), "fast": loops.OurEpochs(job)}
         ours = loops.OurRun(job) if row.kind == "run" else loops.OurEpochs(job)
@@ -299,26 +256,11 @@ class Session:
         return {"plain": loops.PlainTraining(job), "ours": ours, **others}
 
 
-def efficiencies(
-    row: Row, job: Job, timings: Mapping[str, Timings], peaks: Peaks
-) -> dict[str, dict[str, float | None]]:
-    """Relate what was computed to the seconds that it took, and to the least possible."""
-    plain, ours = least_work(row.kind, job, peaks)
-    found: dict[str, dict[str, float | None]] = {}
-    for name, timing in timings.items():
-        # timm's loop shares our precision where it takes bf16, on CUDA.
-        is_fast = name == row.ways[1] or (name == "timm" and job.device.kind == "cuda")
-        flops, seconds = (float(value) for value in (ours if is_fast else plain))
-        tflops = flops / timing.seconds / 1e12 if flops else None
-        found[name] = {"tflops": tflops, "of_roofline": seconds / timing.seconds}
-    return found
-
-
 def explained(error: RuntimeError) -> Exception:
-    """Say in a sentence what befell the device or a worker of a loader, if that is it."""
+    """Say in a sentence what happened to the device or to a worker of a loader, if that is it."""
     if "DataLoader worker" in str(error):
         return RunError(
             f"a worker of a loader that is measured ended ({str(error).splitlines()[0]})",
-            fix="Were it for memory, take --workers 0, or fewer faces with --images",
+            fix="If it was for memory, take --workers 0, or fewer faces with --images",
         )
     return device_trouble(error) or error

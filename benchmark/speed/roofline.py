@@ -10,7 +10,7 @@ depthwise convolution's backward pass as if it were a dense one.
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,74 +27,87 @@ ADAM_BYTES: Final = 28
 gradient written."""
 COUNTED: Final = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm,
                   nn.MaxPool2d, nn.AvgPool2d)  # fmt: skip
-
 Work = npt.NDArray[np.float64]
 """(operations, the least seconds that they take at the peaks)."""
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """The best this machine was seen to do."""
+    """The best this machine was seen to do: operations a second in a matrix product, by precision,
+    and bytes a second, read and written, of a copy in the device's memory."""
 
     flops: dict[str, float]
-    """Operations a second in a matrix product, by precision."""
     copy_bytes: float
-    """Bytes a second, read and written, of a copy in the device's memory."""
 
     def better(self, other: "Peaks") -> "Peaks":
         """Keep the best of two measurements: a busy moment lowers a peak, nothing raises it."""
         flops = {name: max(value, other.flops[name]) for name, value in self.flops.items()}
         return Peaks(flops, max(self.copy_bytes, other.copy_bytes))
 
+    def forward(self, layers: Iterable["LayerShape"], precision: str, batch_size: int) -> Work:
+        """One batch through some layers."""
+        total, rate = np.zeros(2), self.flops.get(precision, self.flops["fp32"])
+        for layer in layers:
+            flops = 2 * layer.multiply_adds * batch_size
+            moved = (layer.n_inputs + layer.n_outputs) * batch_size + layer.n_weights
+            n_bytes = moved * (2 if precision == "bf16" else 4)
+            total += [flops, max(flops / rate, n_bytes / self.copy_bytes)]
+        return total
+
+    def training(
+        self, layers: Iterable["LayerShape"], precision: str, batch_size: int, n_trained: int
+    ) -> Work:
+        """One batch forward, backward by inputs and by weights, and Adam's step."""
+        adam = [0, n_trained * ADAM_BYTES / self.copy_bytes]
+        return 3 * self.forward(layers, precision, batch_size) + adam
+
 
 def measured_peaks(device: Device) -> Peaks:
     """Measure a matrix product in every precision that is native here, and a copy."""
-    on_cuda = device.kind == "cuda"
-    has_bf16 = on_cuda or cpu_has_bf16()
-    kinds = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if has_bf16 else {})
+    on_cuda, where = device.kind == "cuda", device.torch_device
+    kinds = {"fp32": torch.float32}
+    kinds |= {"bf16": torch.bfloat16} if on_cuda or cpu_has_bf16() else {}
     side, flops = (8192 if on_cuda else 512), {}
+
+    def least_seconds(work: Callable[[], Tensor]) -> float:
+        best = float("inf")
+        for _ in range(6 if on_cuda else 31):
+            device.synchronise()
+            started = time.perf_counter()
+            work()
+            device.synchronise()
+            best = min(best, time.perf_counter() - started)
+        return best
+
     # CUDA rounds fp32 products as torch lets it in convolutions: else they outrun the peak.
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     for name, dtype in kinds.items():
         # Random and not zero: a GPU was seen to be faster on zeros.
-        left = torch.randn(side, side, device=device.torch_device).to(dtype)
+        left = torch.randn(side, side, device=where).to(dtype)
         out = torch.empty_like(left)
-        seconds = _least_seconds(lambda a=left, b=out: torch.mm(a, a, out=b), device)  # type: ignore[misc]
-        flops[name] = 2 * side**3 / seconds
+        flops[name] = 2 * side**3 / least_seconds(lambda a=left, b=out: torch.mm(a, a, out=b))  # type: ignore[misc]
     torch.backends.cuda.matmul.allow_tf32 = before
-    values = torch.randn((1 << 29) if on_cuda else (1 << 23), device=device.torch_device)
+    values = torch.randn((1 << 29) if on_cuda else (1 << 23), device=where)
     target = torch.empty_like(values)
-    copied = _least_seconds(lambda: target.copy_(values), device)
-    return Peaks(flops, 2 * values.numel() * values.element_size() / copied)
-
-
-def _least_seconds(work: Callable[[], Tensor], device: Device) -> float:
-    best = float("inf")
-    for _ in range(6 if device.kind == "cuda" else 31):
-        device.synchronise()
-        started = time.perf_counter()
-        work()
-        device.synchronise()
-        best = min(best, time.perf_counter() - started)
-    return best
+    n_bytes = 2 * values.numel() * values.element_size()
+    return Peaks(flops, n_bytes / least_seconds(lambda: target.copy_(values)))
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A layer's shapes, for one face."""
+class LayerShape:
+    """A layer's sizes for one face; stage: of the backbone that it belongs to, or `head`."""
 
     stage: str
-    """The backbone's stage that it belongs to, or `head`."""
     multiply_adds: int
     n_inputs: int
     n_outputs: int
     n_weights: int
 
 
-def layers_of(network: Network, image_px: int) -> list[Layer]:
+def layers_of(network: Network, image_px: int) -> list[LayerShape]:
     """Read the layers that count off a forward pass on the meta device, which holds no values."""
-    found: list[Layer] = []
+    found: list[LayerShape] = []
     stages = {"head": network.head, **dict(network.backbone.stages)}
     stage_of = {
         id(module): name
@@ -105,8 +118,8 @@ def layers_of(network: Network, image_px: int) -> list[Layer]:
 
     def note(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
         n_weights = sum(value.numel() for value in module.parameters())
-        stage, n_products = stage_of.get(id(module), "trunk"), multiply_adds(module, made)
-        found.append(Layer(stage, n_products, given[0].numel(), made.numel(), n_weights))
+        stage, n_products = stage_of.get(id(module), "backbone"), multiply_adds(module, made)
+        found.append(LayerShape(stage, n_products, given[0].numel(), made.numel(), n_weights))
 
     counted = [module for module in network.modules() if isinstance(module, COUNTED)]
     hooks = [module.register_forward_hook(note) for module in counted]
@@ -133,48 +146,26 @@ def multiply_adds(module: nn.Module, made: Tensor) -> int:
     return made.numel() * module.in_features if isinstance(module, nn.Linear) else 0
 
 
-@dataclass(frozen=True)
-class Bound:
-    """The machine's peaks under one precision, for batches of one size."""
-
-    peaks: Peaks
-    precision: str
-    batch_size: int
-
-    def forward(self, layers: Iterable[Layer]) -> Work:
-        """One batch through some layers."""
-        total, rate = np.zeros(2), self.peaks.flops.get(self.precision, self.peaks.flops["fp32"])
-        for layer in layers:
-            flops = 2 * layer.multiply_adds * self.batch_size
-            moved = (layer.n_inputs + layer.n_outputs) * self.batch_size + layer.n_weights
-            n_bytes = moved * (2 if self.precision == "bf16" else 4)
-            total += [flops, max(flops / rate, n_bytes / self.peaks.copy_bytes)]
-        return total
-
-    def training(self, layers: Iterable[Layer], n_trained: int) -> Work:
-        """One batch forward, backward by inputs and by weights, and Adam's step."""
-        return 3 * self.forward(layers) + [0, n_trained * ADAM_BYTES / self.peaks.copy_bytes]
-
-
-def least_work(kind: Literal["data", "epoch", "run", "cost"], job: Job, peaks: Peaks) -> list[Work]:
-    """Say what is done at the least: the plain way in fp32, then ours in its precision."""
-    sample, size = job.sample, job.config.batch_size
+def least_work(kind: str, job: Job, peaks: Peaks) -> list[Work]:
+    """Say what a row of a kind does at the least: the plain loop in fp32, then ours in its own."""
+    sample, size = job.sample, job.batch_size
     n, n_val = len(sample.train) / size, len(sample.val) / size
     if kind == "data":  # A byte of every pixel and colour is read, and four are written.
         n_values = len(sample.train) * sample.image_px**2 * 3
         return [np.array([0, n_values * 5 / peaks.copy_bytes])] * 2
     network = job.network()
     layers, n_trained = layers_of(network, sample.image_px), network.parameter_counts()[1]
-    plain, ours = Bound(peaks, "fp32", size), Bound(peaks, job.device.precision, size)
     # Behind the cut of a run that caches; all of a network that is trained whole.
     trained = {*network.trained_stages, "head"}
     is_cut = kind == "run" and network.cut is not None
     behind = [layer for layer in layers if not is_cut or layer.stage in trained]
     before = [layer for layer in layers if is_cut and layer.stage not in trained]
-    user, own = (
-        bound.training(behind, n_trained) * n + bound.forward(behind) * n_val
-        for bound in (plain, ours)
+    plain, ours = (
+        peaks.training(behind, kind_, size, n_trained) * n
+        + peaks.forward(behind, kind_, size) * n_val
+        for kind_ in ("fp32", job.device.precision)
     )
-    # The user goes through the frozen part every epoch, ours once.
-    user, once = user + plain.forward(before) * (n + n_val), ours.forward(before) * (n + n_val)
-    return [user * job.epochs, once + own * job.epochs]
+    # The plain loop goes through the frozen part every epoch, ours once.
+    plain += peaks.forward(before, "fp32", size) * (n + n_val)
+    once = peaks.forward(before, job.device.precision, size) * (n + n_val)
+    return [plain * job.epochs, once + ours * job.epochs]

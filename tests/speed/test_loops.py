@@ -1,4 +1,4 @@
-"""Every way does what it is measured for: batches are read, weights move, caches are built."""
+"""Every loop does what it is measured for: batches are read, weights move, caches are built."""
 
 import signal
 from pathlib import Path
@@ -10,18 +10,17 @@ import torch
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError
 from benchmark.speed import loops
-from benchmark.speed.loops import PlainConfig, Sample, loader
+from benchmark.speed.loops import FaceSample, Job
 from benchmark.speed.rows import rows_named
 from benchmark.training.device import Device
 
 CPU = Device(torch.device("cpu"), "fp32")
-CONFIG = PlainConfig(workers=0)
 
 
-def a_job(faces: FaceSet, folder: Path, row: str = "cnn", epochs: int = 1) -> loops.Job:
-    sample = Sample.of(faces, CPU.torch_device, folder, most=64).first(32)
+def a_job(faces: FaceSet, folder: Path, row: str = "cnn", epochs: int = 1, n: int = 32) -> Job:
+    sample = FaceSample.of(faces, CPU.torch_device, folder, most=64).first(n)
     (definition,) = rows_named(row)
-    return loops.Job(definition.experiment(32, epochs), sample, epochs, CPU, CONFIG)
+    return Job(definition.experiment(32, epochs), sample, epochs, CPU, workers=0)
 
 
 def values(network: torch.nn.Module) -> torch.Tensor:
@@ -31,30 +30,31 @@ def values(network: torch.nn.Module) -> torch.Tensor:
 def test_a_sample_is_of_training_and_validation_faces_in_whole_batches(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
-    sample = Sample.of(drawn_faces, CPU.torch_device, tmp_path, most=50)
+    sample = FaceSample.of(drawn_faces, CPU.torch_device, tmp_path, most=50)
     part = drawn_faces.table["part"].to_numpy()
     assert (len(sample.train), len(sample.val)) == (32, 4)
     assert set(part[sample.train]) == {"train"}
     assert set(part[sample.val]) == {"val"}
+    with pytest.raises(DataError, match="at least 32 and 4"):
+        FaceSample.of(drawn_faces, CPU.torch_device, tmp_path, most=31)
 
 
 def test_files_are_the_faces_that_are_trained_on(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    job = a_job(drawn_faces, tmp_path)
-    picture, labels = job.sample.pictures(job.sample.train)[3]
-    row = int(job.sample.train[3])
+    sample = a_job(drawn_faces, tmp_path).sample
+    picture, labels = sample.pictures(sample.train)[3]
+    row = int(sample.train[3])
     assert labels[2] == drawn_faces.table["race"].iloc[row]
+    shown = picture * torch.tensor(loops.STD).view(3, 1, 1) + torch.tensor(loops.MEAN).view(3, 1, 1)
     mean = drawn_faces.pixels()[row].mean() / 255
-    shown = picture * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    shown += torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     assert shown.mean().item() == pytest.approx(mean, abs=0.02)  # JPEG changes a little
 
 
 def test_a_signal_to_all_processes_leaves_the_workers_at_work(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
-    pictures = a_job(drawn_faces, tmp_path).sample.pictures
-    sample = Sample.of(drawn_faces, CPU.torch_device, tmp_path, most=64)
-    batches = loader(pictures(sample.train), PlainConfig(batch_size=4, workers=1), shuffle=False)
+    sample = a_job(drawn_faces, tmp_path, n=64).sample
+    job = Job(rows_named("cnn")[0].experiment(32, 1), sample, 1, CPU, 1, batch_size=4)
+    batches = job.loader(sample.pictures(sample.train), shuffle=False)
     before = set(psutil.Process().children())
     read = iter(batches)
     next(read)
@@ -66,18 +66,13 @@ def test_a_signal_to_all_processes_leaves_the_workers_at_work(
     worker.wait(timeout=20)
 
 
-def test_too_few_faces_are_refused(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="at least 32 and 4"):
-        Sample.of(drawn_faces, CPU.torch_device, tmp_path, most=31)
-
-
-@pytest.mark.parametrize("loop", ["plain", "timm", "lightning"])
-def test_every_loop_trains_the_network(drawn_faces: FaceSet, tmp_path: Path, loop: str) -> None:
-    if loop == "lightning":
+@pytest.mark.parametrize("loop", [loops.PlainTraining, loops.TimmTraining, loops.LightningTraining])
+def test_every_loop_trains_the_network(
+    drawn_faces: FaceSet, tmp_path: Path, loop: type[loops.PlainTraining]
+) -> None:
+    if loop is loops.LightningTraining:
         pytest.importorskip("pytorch_lightning")
-    job = a_job(drawn_faces, tmp_path)
-    kinds = {"plain": loops.PlainTraining, "timm": loops.TimmTraining}
-    way = kinds.get(loop, loops.LightningTraining)(job)
+    way = loop(a_job(drawn_faces, tmp_path))
     network = way.network
     before = values(network).clone()
     way.measure()
@@ -99,8 +94,7 @@ def test_ours_trains_an_epoch_each_time_it_is_measured(
 def test_a_run_builds_its_cache_inside_and_anew_each_time(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
-    job = a_job(drawn_faces, tmp_path, "frozen", epochs=2)
-    way = loops.OurRun(job)
+    way = loops.OurRun(a_job(drawn_faces, tmp_path, "frozen", epochs=2))
     for _ in range(2):
         way.prepare()
         way.measure()
