@@ -83,28 +83,15 @@ OURS: Final = (
 FROM_TIMM: Final = tuple(
     Architecture(name, ("stem", *stages), _IMAGENET, description, True, multiple)
     for name, stages, multiple, description in (
-        ("convnext_tiny", _numbered("stages_", 4, first=0), 1, "ConvNeXt-T (Liu et al. 2022)"),
-        (
-            "efficientnet_b0",
-            _numbered("blocks_", 7, first=0),
-            1,
-            "EfficientNet-B0 (Tan & Le 2019)",
-        ),
-        (
-            "mobilenetv4_conv_small",
-            (*_numbered("blocks_", 5, first=0), "conv_head"),
-            1,
-            "MobileNetV4-Conv-S (Qin et al. 2024)",
-        ),
-        (
-            "vit_small_patch16_224",
-            _numbered("blocks_", 12, first=0),
-            16,
-            "ViT-S/16 (Dosovitskiy et al. 2021; Touvron et al. 2021); any multiple of 16 "
-            "pixels, 112 in our definitions",
-        ),
+        ("convnext_tiny", _numbered("stages_", 4, 0), 1, "ConvNeXt-T (Liu et al. 2022)"),
+        ("efficientnet_b0", _numbered("blocks_", 7, 0), 1, "EfficientNet-B0 (Tan & Le 2019)"),
+        ("mobilenetv4_conv_small", (*_numbered("blocks_", 5, 0), "conv_head"), 1,
+         "MobileNetV4-Conv-S (Qin et al. 2024)"),
+        ("vit_small_patch16_224", _numbered("blocks_", 12, 0), 16,
+         "ViT-S/16 (Dosovitskiy et al. 2021; Touvron et al. 2021); any multiple of 16 pixels, "
+         "112 in our definitions"),
     )
-)
+)  # fmt: skip
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {item.name: item for item in (*OURS, *FROM_TIMM)}
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from benchmark.cli.completion import complete_dataset, complete_run
 from benchmark.cli.options import (
@@ -17,21 +16,14 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import ExitCode, busy, out, progress_bar, say_error, speaking
+from benchmark.cli.output import ExitCode, busy, out, print_table, progress_bar, say_error, speaking
 from benchmark.cli.predict import OnDevice
 from benchmark.errors import BenchmarkError, RunError
+from benchmark.reporting.tables import NOTHING, Cell, Table
 from benchmark.tasks import TASK_TITLES
 
 if TYPE_CHECKING:
     from benchmark.inference.evaluate import Evaluation
-
-EXAMPLES = """
-Examples:
-
-  facebench evaluate --run b9aa30a6a761 --dataset fairface-100
-
-  facebench evaluate --run mtl-cnn-none-full-short --dataset photos-100 --json
-"""
 
 
 def evaluate(
@@ -62,6 +54,10 @@ def evaluate(
     Faces that the run was trained or selected on are left out. Tasks are evaluated on the faces
     that are labelled with them; which words are compared as which class is said. Predictions,
     tables and figures go to RUNS_DIR/evaluations; the run's own folder is not changed.
+
+    Examples:
+      facebench evaluate --run b9aa30a6a761 --dataset fairface-100
+      facebench evaluate --run mtl-cnn-none-full-short --dataset photos-100 --json
     """
     code, silent = ExitCode.FINE, quiet or as_json
     with speaking("evaluate", as_json=as_json) as answer:
@@ -127,38 +123,25 @@ def _print(found: "Evaluation", folder: Path) -> None:
         soft_wrap=True,
     )
     own, here = record.metrics, found.metrics
-    table = _headed("Accuracy, with its 95 % interval", "task", "faces", "here", "macro-F1",
-                    "own test")  # fmt: skip
     tasks = [(group, task) for group in found.groups for task in group.tasks]
+    rows: list[list[str | Cell]] = []
     for group, task in tasks:
         name = f"test/{task}/accuracy"
         ends = [here[f"{name}/{end}"] for end in ("low", "high") if f"{name}/{end}" in here]
-        table.add_row(
-            TASK_TITLES[task],
-            f"{len(group.predictions):,}",
-            _percent(here[name]) + (f" ({_span(*ends)})" if len(ends) == 2 else ""),
-            _percent(here.get(f"test/{task}/macro_f1")),
-            _percent(own.get(name)),
-        )
-    out.print(table)
+        accuracy = Cell(_percent(here[name]), _span(*ends) if len(ends) == 2 else "")
+        others = (_percent(here.get(f"test/{task}/macro_f1")), _percent(own.get(name)))
+        rows.append([TASK_TITLES[task], f"{len(group.predictions):,}", accuracy, *others])
+    headings = ("task", "faces", "here", "macro-F1", "own test")
+    print_table(Table.of(headings, rows, "Accuracy, with its 95 % interval"))
     for column, lines in found.by_word.groupby("column", sort=False):
-        words = str(column).replace("_", " ")
-        title = f"By the {words} that {faces.name} states"
-        table = _headed(title, words, *(TASK_TITLES[task] for _, task in tasks))
+        words, rows = str(column).replace("_", " "), []
         for word, of_word in lines.groupby("word", sort=False):
             by_task = of_word.set_index("task").to_dict("index")
-            table.add_row(escape(str(word)), *(_cell(by_task.get(task)) for _, task in tasks))
-        out.print(table)
+            rows.append([str(word), *(_cell(by_task.get(task)) for _, task in tasks)])
+        titles = [words, *(TASK_TITLES[task] for _, task in tasks)]
+        print_table(Table.of(titles, rows, f"By the {words} that {faces.name} states"))
     for sentence in (*_worst(found), *found.notes, f"Everything else: {folder}"):
         out.print(escape(sentence), soft_wrap=True)
-
-
-def _headed(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    for heading in others:
-        table.add_column(heading, justify="right")
-    return table
 
 
 def _span(low: float, high: float) -> str:
@@ -166,19 +149,19 @@ def _span(low: float, high: float) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return NOTHING if value is None else f"{100 * value:.1f} %"
 
 
-def _cell(line: "dict[Any, Any] | None") -> str:
+def _cell(line: "dict[Any, Any] | None") -> Cell:
     """Write an accuracy with its interval and its faces; of a small group only these."""
     from benchmark.evaluation.subgroups import SMALL_GROUP
 
     if line is None:
-        return "–"
+        return Cell()
+    n_faces = f"{line['n']:,} faces"
     if line["n"] < SMALL_GROUP:
-        return f"{line['n']} faces"
-    span = _span(line["low"], line["high"])
-    return f"{_percent(line['accuracy'])} ({span})\n{line['n']:,} faces"
+        return Cell(n_faces)
+    return Cell(_percent(line["accuracy"]), f"{_span(line['low'], line['high'])}; {n_faces}")
 
 
 def _worst(found: "Evaluation") -> Iterator[str]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from benchmark.cli.options import (
@@ -16,24 +15,15 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import busy, out, speaking
+from benchmark.cli.output import busy, out, print_table, speaking
 from benchmark.cli.predict import Checkpoint, FacesPx, RunOption, chosen_network
 from benchmark.errors import DataError
+from benchmark.reporting.tables import Table
 
 if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
     from benchmark.inference.export import Pixels
     from benchmark.inference.load import TrainedRun
-
-EXAMPLES = """
-Examples:
-
-  facebench export --run fc7728290a43 --to onnx
-
-  facebench export --run mtl-cnn-none-full --to onnx --out face.onnx --faces photos
-
-  facebench export --checkpoint model.safetensors --to onnx --json
-"""
 
 MAX_FACES = 256
 """Real faces that a file is compared on."""
@@ -62,6 +52,11 @@ def export(
     ONNX takes pictures as they are, (n, 3, px, px) uint8 RGB, and gives probabilities per task: all
     preprocessing is inside. A safetensors file describes it in its header. A file whose answers
     differ from the network's by more than 0.001 is not kept.
+
+    Examples:
+      facebench export --run fc7728290a43 --to onnx
+      facebench export --run mtl-cnn-none-full --to onnx --out face.onnx --faces photos
+      facebench export --checkpoint model.safetensors --to onnx --json
     """
     with speaking("export", as_json=as_json) as answer:
         from benchmark.inference.export import TOLERANCE, description
@@ -103,14 +98,12 @@ def export(
             return
         out.print(f"[bold]{path}[/]: {to}, {n_bytes / 2**20:.1f} MiB", soft_wrap=True)
         out.print(Text(f"of {network.title}", style="dim"))
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        table.add_column("compared with the network on")
-        table.add_column("largest difference", justify="right")
-        table.add_column("other labels", justify="right")
-        for check in checks:
-            name = f"{check.n_pictures} {check.on}"
-            table.add_row(name, f"{check.max_difference:.2g}", str(check.n_labels_differ))
-        out.print(table)
+        headings = ("compared with the network on", "largest difference", "other labels")
+        rows = [
+            (f"{it.n_pictures} {it.on}", f"{it.max_difference:.2g}", str(it.n_labels_differ))
+            for it in checks
+        ]
+        print_table(Table.of(headings, rows))
         px, tasks = network.faces_px, ", ".join(network.tasks)
         out.print(
             f"Takes images (n, 3, {px}, {px}) uint8 RGB, gives {tasks}."

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from benchmark.cli.completion import complete_run
@@ -34,25 +33,16 @@ from benchmark.cli.options import (
     RunsDir,
     WeightsDir,
 )
-from benchmark.cli.output import ExitCode, out, progress_bar, say_error, speaking
+from benchmark.cli.output import ExitCode, out, print_table, progress_bar, say_error, speaking
 from benchmark.errors import DataError, RunError
 from benchmark.files import write_text
+from benchmark.reporting.tables import NOTHING, Column, Table
 from benchmark.tasks import TASK_TITLES, TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from benchmark.inference.load import TrainedRun
-
-EXAMPLES = """
-Examples:
-
-  facebench predict faces --run fc7728290a43
-
-  facebench predict photo.jpg --run mtl-cnn-none-full --crop --draw annotated
-
-  facebench predict faces --checkpoint model.safetensors --csv > answers.csv
-"""
 
 PERCEIVED = "perceived: how an annotator would have seen them, by this network's guess; no facts"
 NAME_WIDTH = 30
@@ -117,6 +107,11 @@ def predict(
 
     Labels are perceived ones, with the network's own probabilities. Exits with 1 if any picture has
     no answer (not readable, or with --crop no face in it); the others are done.
+
+    Examples:
+      facebench predict faces --run fc7728290a43
+      facebench predict photo.jpg --run mtl-cnn-none-full --crop --draw annotated
+      facebench predict faces --checkpoint model.safetensors --csv > answers.csv
     """
     findings: list[DataError] = []
     with speaking("predict", as_json=as_json) as answer:
@@ -168,7 +163,7 @@ def predict(
         if as_csv:
             print(csv, end="")  # not by rich, which would break long lines
         elif not (as_json or quiet):
-            out.print(_table(table, network.tasks))
+            print_table(_table(table, network.tasks))
             how = "calibrated" if calibrated else "as the network gave them"
             n_faces = len(table) - len(findings)
             said = f"{n_faces:,} faces, probabilities {how}; {network.title}"
@@ -195,18 +190,14 @@ def chosen_network(
 
 def _table(table: "pd.DataFrame", tasks: Sequence[TaskName]) -> Table:
     """Lay out a row per face; of a long path the end, which tells pictures of a folder apart."""
-    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("picture", *(TASK_TITLES[task] for task in tasks)):
-        shown.add_column(heading, no_wrap=True)
-    several = table["file"].duplicated(keep=False)
+    several, rows = table["file"].duplicated(keep=False), []
     for row, is_one_of_several in zip(table.to_dict("records"), several, strict=True):
-        file = row["file"]
+        file = str(row["file"])
         name = file if len(file) <= NAME_WIDTH else "…" + file[1 - NAME_WIDTH :]
         name += f" #{row['face']}" if is_one_of_several else ""
-        has_face = row["face"] > 0
-        cells = [_label(row, task) for task in tasks] if has_face else [Text("–", style="yellow")]
-        shown.add_row(Text(name), *cells)
-    return shown
+        rows.append([name, *(_label(row, task) if row["face"] else NOTHING for task in tasks)])
+    headings = (Column(TASK_TITLES[task], left=True) for task in tasks)
+    return Table.of((Column("picture"), *headings), rows)
 
 
 def _label(row: Any, task: TaskName) -> str:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from benchmark.cli.completion import complete_architecture
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, Quiet, WeightsDir
-from benchmark.cli.output import ExitCode, busy, out, say_error, speaking
+from benchmark.cli.output import ExitCode, busy, out, print_table, say_error, speaking
 from benchmark.errors import WeightsError
+from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 
 if TYPE_CHECKING:
     from benchmark.models.preprocessing import Channels, Preprocessing
@@ -22,40 +22,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Weights that backbones start from.")
 
-LIST_EXAMPLES = """
-Examples:
-
-  facebench weights list
-
-  facebench weights list --architecture vgg16
-
-  facebench weights list --json
-"""
-
-ADD_EXAMPLES = """
-Examples:
-
-  facebench weights add ~/Downloads/vgg16-397923af.pth
-
-  facebench weights add --replace FILE
-
-  facebench weights add mine.h5 --label mine --architecture vgg16 --preprocessing caffe
-
-  facebench weights add mine.pth --label mine --channels RGB --scale 1/255
-  --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5
-"""
-
-VERIFY_EXAMPLES = """
-Examples:
-
-  facebench weights verify
-"""
-
 OWN = "Weights of your own"
 COLOURS = {"here": "green", "missing": "yellow", "damaged": "red"}
 
 
-@app.command("list", epilog=LIST_EXAMPLES)
+@app.command("list")
 def list_(
     architecture: Annotated[
         str | None,
@@ -68,7 +39,13 @@ def list_(
     weights_dir: WeightsDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every weight source: licence, what it was trained on, whether it is here."""
+    """Show every weight source: licence, what it was trained on, whether it is here.
+
+    Examples:
+      facebench weights list
+      facebench weights list --architecture vgg16
+      facebench weights list --json
+    """
     from benchmark.models.weight_store import read_trusted
     from benchmark.models.weights import list_weights
 
@@ -78,19 +55,14 @@ def list_(
         answer.data = _data(folder, states, trusted)
         if as_json:
             return
-        table = Table(box=None, pad_edge=False)
-        table.add_column("weights", no_wrap=True)
-        for column in ("state", "licence", "trained on"):
-            table.add_column(column)
+        rows: list[list[str | Cell]] = []
         for state in states:
-            known = state.file or (state.published[0] if state.published else None)
-            table.add_row(
-                f"{state.architecture} {state.source}",
-                f"[{COLOURS[state.state]}]{state.state}[/]",
-                escape(known.licence) if known else "",
-                escape(known.trained_on) if known else "",
-            )
-        out.print(table)
+            known = state.file or next(iter(state.published), None)
+            about = (known.licence, known.trained_on) if known else (NOTHING, NOTHING)
+            name = f"{state.architecture} {state.source}"
+            rows.append([name, Cell(state.state, style=COLOURS[state.state]), *about])
+        headings = ("weights", "state", "licence", Column("trained on", fold=True))
+        print_table(Table.of(headings, rows))
         for state in states if architecture else ():
             _print_files(state, trusted)
         if architecture is None:
@@ -189,7 +161,7 @@ def _own(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel=OWN)
 
 
-@app.command(epilog=ADD_EXAMPLES)
+@app.command()
 def add(
     file: Annotated[Path, typer.Argument(help="A weight file: .h5, .pth, .safetensors.")],
     replace: Annotated[
@@ -224,7 +196,15 @@ def add(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Recognise FILE by its content, convert it, check that it fits, and keep it."""
+    """Recognise FILE by its content, convert it, check that it fits, and keep it.
+
+    Examples:
+      facebench weights add ~/Downloads/vgg16-397923af.pth
+      facebench weights add --replace FILE
+      facebench weights add mine.h5 --label mine --architecture vgg16 --preprocessing caffe
+      facebench weights add mine.pth --label mine --channels RGB --scale 1/255 --mean 0.5,0.5,0.5
+      --std 0.5,0.5,0.5
+    """
     with speaking("weights add", as_json=as_json) as answer:
         from benchmark.models.weight_adding import Declaration, add_file, add_own
 
@@ -354,7 +334,7 @@ def _numbers(option: str, text: str, n: int) -> list[float]:
     raise WeightsError(f"{option} is {text!r}", allowed=wanted) from None
 
 
-@app.command(epilog=VERIFY_EXAMPLES)
+@app.command()
 def verify(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
@@ -364,6 +344,9 @@ def verify(
     """Read every weight file that is here and check its sums and its tensors.
 
     Exits with 1 if one is damaged.
+
+    Examples:
+      facebench weights verify
     """
     from benchmark.models.weight_store import read_trusted
     from benchmark.models.weights import verify as verify_weights

@@ -234,15 +234,18 @@ def annotated(picture: Image.Image, remarks: Sequence[Remark]) -> Image.Image:
     size = (picture.width * factor, picture.height * factor)
     drawn = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     text_px = max(14, round(min(size) / 24))
-    font, pen, pad = ImageFont.load_default(text_px), ImageDraw.Draw(drawn), text_px // 3
+    font, pen = ImageFont.load_default(text_px), ImageDraw.Draw(drawn)
+
+    def size_of(text: str, pad: int) -> list[int]:
+        return [round(px) + 2 * pad for px in pen.multiline_textbbox((0, 0), text, font)[2:]]
+
     boxes = [[factor * place for place in remark.box] for remark in remarks if remark.box]
     for box in boxes:
         pen.rectangle(box, outline=LINE, width=max(2, text_px // 7))
     texts = ["\n".join(remark.lines) for remark in remarks if remark.box]
     for text, (left, _, _, bottom) in zip(texts, boxes, strict=True):  # no frame crosses a plate
-        width, height = (
-            round(px) + 2 * pad for px in pen.multiline_textbbox((0, 0), text, font)[2:]
-        )
+        pad = text_px // 3
+        width, height = size_of(text, pad)
         left = max(0, min(left, drawn.width - width))
         top = max(0, min(bottom, drawn.height - height))
         pen.rectangle((left, top, left + width, top + height), fill=PLATE)
@@ -251,9 +254,7 @@ def annotated(picture: Image.Image, remarks: Sequence[Remark]) -> Image.Image:
     if not caption:
         return drawn
     pad = text_px // 2
-    width, height = (
-        round(px) + 2 * pad for px in pen.multiline_textbbox((0, 0), caption, font)[2:]
-    )
+    width, height = size_of(caption, pad)
     longer = Image.new("RGB", (max(drawn.width, width), drawn.height + height), PLATE)
     longer.paste(drawn, ((longer.width - drawn.width) // 2, 0))
     ImageDraw.Draw(longer).multiline_text((pad, drawn.height + pad), caption, INK, font)

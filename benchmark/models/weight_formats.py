@@ -107,84 +107,49 @@ def _in_torchvisions_vgg(architecture: str, match: re.Match[str]) -> str:
     return f"features.{before + 2 * (place - 1)}"
 
 
+# fmt: off
 PUBLISHED: Final = (
     Layout(
-        "keras",
-        "squeezenet1_1",
-        (
-            (r"^stages\.conv1\.conv", "conv1"),
-            (r"^stages\.\w+\.(fire\d)\.", r"\1/"),
-            ("/squeeze", "/squeeze1x1"),
-            *_KERAS,
-        ),
-        left=("conv10:",),
-        options={"pooling": "floor"},
-        spellings=_KERAS_SPELLINGS,
+        "keras", "squeezenet1_1",
+        ((r"^stages\.conv1\.conv", "conv1"), (r"^stages\.\w+\.(fire\d)\.", r"\1/"),
+         ("/squeeze", "/squeeze1x1"), *_KERAS),
+        left=("conv10:",), options={"pooling": "floor"}, spellings=_KERAS_SPELLINGS,
     ),
     Layout(
-        "torchvision",
-        "squeezenet1_1",
-        (
-            (r"^stages\.conv1\.conv", "features.0"),
-            (r"^stages\.\w+\.fire(\d)", lambda match: f"features.{_FIRE[int(match[1])]}"),
-        ),
-        left=("classifier.",),
-        options={"pooling": "ceil"},
+        "torchvision", "squeezenet1_1",
+        ((r"^stages\.conv1\.conv", "features.0"),
+         (r"^stages\.\w+\.fire(\d)", lambda match: f"features.{_FIRE[int(match[1])]}")),
+        left=("classifier.",), options={"pooling": "ceil"},
     ),
-    *(
-        Layout(
-            "torchvision",
-            vgg,
-            ((_VGG, functools.partial(_in_torchvisions_vgg, vgg)),),
-            left=("classifier.",),
-        )
-        for vgg in VGG_CONVOLUTIONS
-    ),
-    *(
-        Layout(
-            "keras",
-            vgg,
-            ((_VGG, r"block\1_conv\2"), *_KERAS),
-            left=("fc1:", "fc2:", "predictions:"),
-            spellings=_KERAS_SPELLINGS,
-        )
-        for vgg in VGG_CONVOLUTIONS
-    ),
-    Layout(
-        "keras_vggface", "vgg16", ((_VGG, r"conv\1_\2"), *_KERAS), left=("fc6:", "fc7:", "fc8:")
-    ),
+    *(Layout("torchvision", vgg, ((_VGG, functools.partial(_in_torchvisions_vgg, vgg)),),
+             left=("classifier.",)) for vgg in VGG_CONVOLUTIONS),
+    *(Layout("keras", vgg, ((_VGG, r"block\1_conv\2"), *_KERAS),
+             left=("fc1:", "fc2:", "predictions:"), spellings=_KERAS_SPELLINGS)
+      for vgg in VGG_CONVOLUTIONS),
+    Layout("keras_vggface", "vgg16", ((_VGG, r"conv\1_\2"), *_KERAS),
+           left=("fc6:", "fc7:", "fc8:")),
     Layout("vgg_face_dag", "vgg16", ((_VGG, r"conv\1_\2"),), left=("fc6.", "fc7.", "fc8.")),
     Layout(
-        "torchvision",
-        "resnet50",
-        (
-            (r"^stages\.conv1\.conv", "conv1"),
-            (r"^stages\.conv1\.norm", "bn1"),
-            (r"^stages\.conv(\d)", lambda match: f"layer{int(match[1]) - 1}"),
-        ),
+        "torchvision", "resnet50",
+        ((r"^stages\.conv1\.conv", "conv1"), (r"^stages\.conv1\.norm", "bn1"),
+         (r"^stages\.conv(\d)", lambda match: f"layer{int(match[1]) - 1}")),
         left=("fc.",),
     ),
     Layout(
-        "torchvision",
-        "densenet121",
-        (
-            (r"^stages\.conv1\.(conv|norm)", r"features.\g<1>0"),
-            (r"^stages\.(denseblock\d)\.block", r"features.\1"),
-            (r"^stages\.denseblock(\d)\.transition", r"features.transition\1"),
-            (r"^stages\.denseblock4\.norm", "features.norm5"),
-        ),
+        "torchvision", "densenet121",
+        ((r"^stages\.conv1\.(conv|norm)", r"features.\g<1>0"),
+         (r"^stages\.(denseblock\d)\.block", r"features.\1"),
+         (r"^stages\.denseblock(\d)\.transition", r"features.transition\1"),
+         (r"^stages\.denseblock4\.norm", "features.norm5")),
         left=("classifier.",),
         # `norm.1.weight`, as in the file that torchvision publishes and itself renames when it
         # loads it (torchvision/models/densenet.py, _load_state_dict).
         spellings=((r"^(features\.denseblock\d\.denselayer\d+\.(?:norm|conv))\.", r"\1"),),
     ),
-    Layout(
-        "torchvision",
-        "mobilenet_v2",
-        ((r"^stages\.\w+\.layer(\d+)", r"features.\1"),),
-        left=("classifier.",),
-    ),
+    Layout("torchvision", "mobilenet_v2", ((r"^stages\.\w+\.layer(\d+)", r"features.\1"),),
+           left=("classifier.",)),
 )
+# fmt: on
 """Those that can be told by their names alone; timm's are built when they are asked for."""
 
 

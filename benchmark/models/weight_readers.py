@@ -27,22 +27,10 @@ from torch import Tensor
 from benchmark.errors import WeightsError
 
 NOT_LOADABLE: Final = (
-    SafetensorError,
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-    zlib.error,
-    struct.error,
-    zipfile.BadZipFile,
-)
+    SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError,
+    AttributeError, AssertionError, MemoryError, OverflowError, RecursionError, zlib.error,
+    struct.error, zipfile.BadZipFile,
+)  # fmt: skip
 """What readers were seen to raise, or can, on bytes that are no whole state dict."""
 
 MAX_EXPANSION: Final = 100
