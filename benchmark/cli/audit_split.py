@@ -2,18 +2,18 @@
 
 import contextlib
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from benchmark.cli.options import AsJson, Quiet
-from benchmark.cli.output import ExitCode, err, out, speaking, watching
+from benchmark.cli.output import ExitCode, err, out, print_table, speaking, watching
 from benchmark.errors import DataError
 from benchmark.files import replacing
+from benchmark.reporting.tables import NOTHING, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +86,7 @@ def audit_split(
         paths = [train, *parts]
         accuracies = SHOWN_HONEST if honest is None else (honest,)
         for accuracy in accuracies:
-            split_audit.highest_accuracy(accuracy, 0)  # refused now, not after a minute
+            highest_accuracy(accuracy, 0)  # refused now, not after a minute
         if csv_file is not None and csv_file.resolve() in {path.resolve() for path in paths}:
             raise DataError(
                 f"--csv {csv_file} is a part of the split itself and would be overwritten",
@@ -99,7 +99,7 @@ def audit_split(
                 "part": overlap["part"],
                 "seen_fraction": overlap["leaking_fraction"],
                 "honest": accuracy,
-                "highest": split_audit.highest_accuracy(accuracy, overlap["leaking_fraction"]),
+                "highest": highest_accuracy(accuracy, overlap["leaking_fraction"]),
             }
             for overlap in audit["overlaps"]
             if overlap["other_part"] == audit["parts"][0]["name"]
@@ -110,7 +110,9 @@ def audit_split(
         answer.warnings = list(_warnings(audit, images))
         if not as_json:
             for table in [] if quiet else _tables(audit):
-                out.print(table)
+                print_table(table)
+            if not quiet and any(entry["seen_fraction"] for entry in audit["inflation"]):
+                out.print(INFLATION_RULE)
             for finding in answer.errors:
                 err.print(f"[bold red]Found:[/] {escape(str(finding))}", soft_wrap=True)
             verdict = audit["verdict"]
@@ -119,6 +121,19 @@ def audit_split(
             out.print(VERDICTS[verdict])
     if answer.errors:
         raise typer.Exit(ExitCode.FINDINGS)
+
+
+def highest_accuracy(honest: float, seen_fraction: float) -> float:
+    """Give the accuracy of a network that is right on every face that it has seen in training.
+
+    honest: its accuracy on faces it has not seen, (0, 1). Those that it has seen are taken to be
+    as hard as the others. Where it remembers nothing the accuracy is `honest` itself.
+    """
+    if not 0 < honest < 1:
+        raise DataError(
+            f"an honest accuracy of {honest:g}", allowed="above 0 and below 1, as 0.7 for 70 %"
+        )
+    return honest + seen_fraction * (1 - honest)
 
 
 @contextlib.contextmanager
@@ -208,61 +223,48 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _tables(audit: dict[str, Any]) -> Iterator[Table | str]:
-    """Lay out parts, overlaps, examples and inflation in 80 columns."""
+def _tables(audit: dict[str, Any]) -> Iterator[Table]:
+    """Lay out parts, overlaps, examples and inflation."""
     parts, overlaps = audit["parts"], audit["overlaps"]
-    rows: list[Sequence[str]] = []
-    for part in parts:
-        name = f"{part['name']} (training)" if part["is_training"] else part["name"]
-        n_compared = (part["compared_by_bytes"], part["compared_as_near_duplicates"])
-        numbers = (f"{n:,}" for n in (part["files"], *n_compared))
-        rows.append((name, part["given_as"], *numbers))
-    yield _table("Compared", ("part", "given as"), ("by name", "by bytes", "near-dup."), rows)
+    heads: tuple[str, ...] = ("part", "given as", "by name", "by bytes", "near-dup.")
+    keys = ("files", "compared_by_bytes", "compared_as_near_duplicates")
+    rows: list[tuple[str, ...]] = [
+        (
+            part["name"] + (" (training)" if part["is_training"] else ""),
+            part["given_as"],
+            *(f"{part[key]:,}" for key in keys),
+        )
+        for part in parts
+    ]
+    yield Table.of(heads, rows, "Compared")
     by_name_only = {part["name"] for part in parts if not part["compared_by_bytes"]}
     rows = []
     for overlap in overlaps:
         pair = (overlap["part"], overlap["other_part"])
-        by_picture = (overlap["same_bytes"], overlap["near_duplicates"])
-        numbers = ("-" if by_name_only & {*pair} else f"{n:,}" for n in by_picture)
-        share = (f"{overlap['leaking']:,}", _percent(overlap["leaking_fraction"]))
-        rows.append((*pair, f"{overlap['same_name']:,}", *numbers, *share))
-    heads = ("same name", "same bytes", "near-dup.", "together", "share")
-    yield _table("Files of one part that are in another", ("part", "in"), heads, rows)
+        n_alike = [f"{overlap[key]:,}" for key in ("same_name", "same_bytes", "near_duplicates")]
+        if by_name_only & {*pair}:
+            n_alike[1:] = NOTHING, NOTHING
+        share = _percent(overlap["leaking_fraction"])
+        rows.append((*pair, *n_alike, f"{overlap['leaking']:,}", share))
+    heads = ("part", "in", "same name", "same bytes", "near-dup.", "together", "share")
+    yield Table.of(heads, rows, "Files of one part that are in another")
     pairs = [
-        (
-            _found_by(pair),
-            f"{pair['part']}: {pair['file']}\n{pair['other_part']}: {pair['other_file']}",
-        )
+        (_found_by(pair) if part == "part" else "", f"{pair[part]}: {pair[file]}")
         for overlap in overlaps
         for pair in sorted(overlap["examples"], key=lambda pair: pair["finding"] != "leak")
+        for part, file in (("part", "file"), ("other_part", "other_file"))
     ]
     if pairs:
-        title = "Examples (--csv FILE writes every pair)"
-        yield _table(title, ("found by", "files"), (), pairs)
-    leaks = [entry for entry in audit["inflation"] if entry["seen_fraction"]]
-    if leaks:
-        honest = dict.fromkeys(_percent(entry["honest"]) for entry in leaks)
-        highest: dict[tuple[str, str], list[str]] = {}
-        for entry in leaks:
-            seen = _percent(entry["seen_fraction"])
-            highest.setdefault((entry["part"], seen), []).append(_percent(entry["highest"]))
-        lines = [(*part, *accuracies) for part, accuracies in highest.items()]
-        title = "What an honest accuracy of ... can read as, at most"
-        yield _table(title, ("part",), ("seen", *honest), lines)
-        yield INFLATION_RULE
-
-
-def _table(
-    title: str, texts: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]
-) -> Table:
-    table = Table(title=title, title_justify="left")
-    for heading in texts:
-        table.add_column(heading, overflow="fold", max_width=23 if heading == "found by" else None)
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    return table
+        yield Table.of(("found by", "files"), pairs, "Examples (--csv FILE writes every pair)")
+    highest: dict[tuple[str, str], dict[str, str]] = {}
+    for entry in audit["inflation"]:
+        if entry["seen_fraction"]:
+            row = highest.setdefault((entry["part"], _percent(entry["seen_fraction"])), {})
+            row[_percent(entry["honest"])] = _percent(entry["highest"])
+    if highest:
+        heads = ("part", "seen", *next(iter(highest.values())))
+        lines = [(*part, *row.values()) for part, row in highest.items()]
+        yield Table.of(heads, lines, "What an honest accuracy of ... can read as, at most")
 
 
 def _found_by(pair: dict[str, Any]) -> str:

@@ -1,15 +1,17 @@
 """How a table's words were read, and what its faces lack: printed, and as findings."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
 
-from benchmark.cli.output import out, say_warning
+from benchmark.cli.output import out, print_table, say_warning
 from benchmark.errors import DataError
+from benchmark.reporting.tables import Column, Table
 
 if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
+
+HEADINGS = ("column", "word", "class here", "rows")
 
 
 def label_findings(faces: "FaceSet") -> list[DataError]:
@@ -49,25 +51,19 @@ def print_labels(faces: "FaceSet") -> None:
         return
     files = ", ".join(file["name"] for file in labels["files"])
     out.print(f"Labels from {escape(files)}, layout {labels['layout']}:", soft_wrap=True)
-    if labels["mapping"]:
-        out.print(_mapping_table(labels["mapping"]))
+    rows = [
+        (
+            "" if place else column,
+            (entry["word"] or "(empty)")
+            + (f", once {entry['read_as']}" if entry["read_as"] else ""),
+            entry["class"] or f"none: {entry['why']}",
+            f"{entry['rows']:,}",
+        )
+        for column, entries in labels["mapping"].items()
+        for place, entry in enumerate(entries)
+    ]
+    if rows:
+        headings = [Column(name, left=name != "rows") for name in HEADINGS]
+        print_table(Table.of(headings, rows, "What its words mean here"))
     for sentence in (*label_gaps(faces), *notes(labels)):
         say_warning(sentence)
-
-
-def _mapping_table(mapping: dict[str, list[dict[str, Any]]]) -> Table:
-    table = Table(title="What its words mean here", title_justify="left")
-    table.add_column("column")
-    table.add_column("word", overflow="fold")
-    table.add_column("class here", overflow="fold")
-    table.add_column("rows", justify="right")
-    for column, entries in mapping.items():
-        for place, entry in enumerate(entries):
-            word = entry["word"] or "(empty)"
-            if entry["read_as"]:
-                word += f", once {entry['read_as']}"
-            meaning = entry["class"] or f"none: {entry['why']}"
-            name = "" if place else column
-            table.add_row(name, escape(word), escape(meaning), f"{entry['rows']:,}")
-        table.add_section()
-    return table

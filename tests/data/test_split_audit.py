@@ -12,15 +12,8 @@ from PIL import Image
 from benchmark.data import progress, split_audit
 from benchmark.data.dataset import FaceSet
 from benchmark.data.replays import PUBLISHED_VERSION, replayed_parts
-from benchmark.data.split_audit import (
-    FilePair,
-    SplitPart,
-    audit_split,
-    highest_accuracy,
-    name_key,
-    read_parts,
-    stem_key,
-)
+from benchmark.data.split_audit import FilePair, audit_split
+from benchmark.data.split_lists import SplitPart, name_key, read_parts, stem_key
 from benchmark.data.splits import part_rows
 from benchmark.errors import DataError
 from tests.faces.sources import encoded, folder_of, jpeg, zip_of
@@ -224,14 +217,6 @@ def test_the_two_protocols_differ_by_their_lists(tmp_path: Path, drawn_faces: Fa
     (leaking, seen), clean = verdicts
     # 0.80 expected; the binomial sd for 24 test faces is 0.08.
     assert (leaking, clean, 0.5 < seen <= 1) == ("leaking", ("clean", 0), True)
-
-
-def test_the_highest_accuracy_is_that_of_a_network_that_forgets_nothing() -> None:
-    # 80 of 100 faces seen and predicted rightly, 70 % of the other 20: 80 + 14.
-    assert highest_accuracy(0.7, 0.8) == pytest.approx(0.94)
-    for honest in (0, 1, 70, -0.5, float("nan")):
-        with pytest.raises(DataError, match=r"above 0 and below 1, as 0.7 for 70 %"):
-            highest_accuracy(honest, 0.5)
 
 
 def read(path: Path) -> SplitPart:
