@@ -13,7 +13,7 @@ PORT ?= 5000
 DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test test-all check format explore tune tune-all torture mutation coverage speed
+.PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test test-all check format explore tune tune-all coverage speed
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,12 +77,6 @@ test: setup ## Run the fast tests, every command once; no network, GPU or real d
 
 test-all: test ## Run make test, then the slow tests: browser, MLflow UI, kills, full-size networks
 	$(PYTEST) -m slow
-
-torture: setup ## Break it in every way we know, and count what is lost (docs/RELIABILITY.md)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
-
-mutation: setup ## Put small faults into the code and count those that no test notices
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation
 
 coverage: setup ## Run all tests and say which lines of the package none of them reaches
 	$(PYTEST) --cov benchmark --cov experiments --cov-report term:skip-covered

@@ -10,6 +10,9 @@ from benchmark.cli.completion import DEFAULT_DATA_DIR as DEFAULT_DATA_DIR
 from benchmark.cli.completion import DEFAULT_RUNS_DIR as DEFAULT_RUNS_DIR
 from benchmark.cli.completion import complete_dataset
 
+ADVANCED = "Advanced options"
+"""The panel of what most calls leave as it is."""
+
 DataDir = Annotated[
     Path,
     typer.Option("--data-dir", envvar="FACEBENCH_DATA_DIR", help="Where prepared data sets are."),
@@ -37,6 +40,7 @@ WeightsDir = Annotated[
         "--weights-dir",
         envvar="FACEBENCH_WEIGHTS_DIR",
         help="Where converted weights are; DATA_DIR/weights if left out.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 DatasetName = Annotated[
@@ -59,17 +63,28 @@ Sweep = Annotated[
     ),
 ]
 DeviceName = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")]
-PrecisionName = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
-Tracking = Annotated[str, typer.Option(help="mlflow, or files alone.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Never download weights.")]
+PrecisionName = Annotated[str, typer.Option(help="auto, bf16 or fp32.", rich_help_panel=ADVANCED)]
+Tracking = Annotated[str, typer.Option(help="mlflow, or files alone.", rich_help_panel=ADVANCED)]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Never download weights.", rich_help_panel=ADVANCED)
+]
 ReadTest = Annotated[
-    bool, typer.Option("--read-test", help="Read the test faces in ad-hoc runs too.")
+    bool,
+    typer.Option(
+        "--read-test",
+        help="Evaluate ad-hoc runs on the test set too.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for a machine.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
 Cache = Annotated[
     bool,
-    typer.Option("--cache/--no-cache", help="Compute what is frozen once, for all runs on it."),
+    typer.Option(
+        "--cache/--no-cache",
+        help="Compute what is frozen once, for all runs on it.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
 CacheDir = Annotated[
     Path | None,
@@ -77,24 +92,39 @@ CacheDir = Annotated[
         "--cache-dir",
         envvar="FACEBENCH_CACHE_DIR",
         help="Where it is kept; DATA_DIR/cache if left out.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 CacheGib = Annotated[
     float,
-    typer.Option(min=0.0, help="GiB that it may take there; the least recently used goes first."),
+    typer.Option(
+        min=0.0,
+        help="GiB that it may take there; the least recently used goes first.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
 Deterministic = Annotated[
     bool,
-    typer.Option("--deterministic", help="fp32, and equal weights twice on the same machine."),
+    typer.Option(
+        "--deterministic",
+        help="fp32, and equal weights twice on the same machine.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
 Graph = Annotated[
-    bool, typer.Option("--graph/--no-graph", help="On CUDA, record the step and replay it.")
+    bool,
+    typer.Option(
+        "--graph/--no-graph",
+        help="On CUDA, record the step and replay it.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
 Compile = Annotated[
     bool | None,
     typer.Option(
         "--compile/--no-compile",
         help="Let torch.compile fuse operations; if left out, on CUDA where enough steps share it.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 

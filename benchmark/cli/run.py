@@ -1,16 +1,21 @@
 """`facebench run`: experiments in, events shown, exit code out."""
 
 import contextlib
+import datetime
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from benchmark import registry
 from benchmark.cli.completion import complete_experiment, complete_suite
 from benchmark.cli.options import (
+    ADVANCED,
     DEFAULT_CACHE_GIB,
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -34,8 +39,8 @@ from benchmark.cli.options import (
     Tracking,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, ExitCode, busy, err, say_error, say_warning, speaking
-from benchmark.errors import BenchmarkError, ExperimentError
+from benchmark.cli.output import Answer, ExitCode, busy, err, out, say_error, say_warning, speaking
+from benchmark.errors import BenchmarkError, ExperimentError, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.settings import parse_folds, parse_seeds, parse_settings, parse_sweeps
 
@@ -43,9 +48,12 @@ if TYPE_CHECKING:
     from benchmark.cli.run_display import RunDisplay
     from benchmark.data.dataset import FaceSet
     from benchmark.runs.plan import Settings
-    from benchmark.training.device import Device
+    from benchmark.runs.run import Forecast
 
-TRACKINGS = ("mlflow", "files")
+OUTLOOKS = {
+    "run": "would run", "resume": "would resume", "up to date": "up to date",
+    "held": "running in another process",
+}  # fmt: skip
 
 
 def run(
@@ -65,6 +73,9 @@ def run(
             "`facebench leaderboard --folds` compares them with it."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would run, how long and how large.")
+    ] = False,
     settings: Changes = None,
     sweep: Sweep = None,
     dataset: DatasetName = None,
@@ -73,7 +84,9 @@ def run(
     tracking: Tracking = "mlflow",
     offline: Offline = False,
     read_test: ReadTest = False,
-    keep_weights: Annotated[str, typer.Option(help="best, all or none.")] = "best",
+    keep_weights: Annotated[
+        str, typer.Option(help="best, all or none.", rich_help_panel=ADVANCED)
+    ] = "best",
     cache: Cache = True,
     cache_dir: CacheDir = None,
     cache_gib: CacheGib = DEFAULT_CACHE_GIB,
@@ -86,10 +99,11 @@ def run(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run experiments; what is done is skipped, what was stopped goes on.
+    """Run experiments; finished runs are up to date, interrupted ones resume.
 
     Examples:
       facebench run --suite quick
+      facebench run --suite study --dry-run
       facebench run mtl-cnn-none-full-short --seeds 0,1,2
       facebench run --suite quick --folds 0-4
       facebench run mtl-cnn-none-full-short --set recipe.max_epochs=3
@@ -102,18 +116,22 @@ def run(
             asked = parse_folds(folds)
             chosen = [item.in_fold(fold) for item in chosen for fold in asked]
         numbers = parse_seeds(seeds)
-        ways = Ways(
-            device, precision, deterministic, graph, compile_,
-            (cache_dir or data_dir / "cache") if cache else None, cache_gib,
+        folder = (cache_dir or data_dir / "cache") if cache else None
+        options = RunOptions(
+            runs_dir, weights_dir or data_dir / "weights", device, precision, deterministic, graph,
+            compile_, folder, cache_gib, tracking, offline, read_test, keep_weights,
         )  # fmt: skip
-        where = settings_for(
-            ways, tracking, offline, read_test, keep_weights,
-            runs_dir, weights_dir or data_dir / "weights",
-        )  # fmt: skip
-        code = _run(
-            answer, chosen, numbers, dataset, data_dir, where,
-            quiet=quiet or as_json, as_json=as_json,
-        )  # fmt: skip
+        where = options.settings()
+        hush = quiet or as_json
+        with busy("opening the data set", quiet=hush):
+            faces = _opened(answer, data_dir, dataset)
+        if not hush:
+            _say_where(faces, where)
+        if dry_run:
+            _forecast(answer, chosen, numbers, faces, where, as_json=as_json)
+            code = ExitCode.FINE
+        else:
+            code = _run(answer, chosen, numbers, faces, where, quiet=hush, as_json=as_json)
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
 
@@ -142,112 +160,170 @@ def _chosen(
 
 
 @dataclass(frozen=True)
-class Ways:
-    """How runs are to be computed, as the options say it."""
+class RunOptions:
+    """Where and how runs are computed, as the command's options give it."""
 
+    runs_dir: Path
+    weights_dir: Path
     device: str | None
     precision: str
-    deterministic: bool
-    graph: bool
-    compile: bool | None
-    cache_dir: Path | None
-    cache_gib: float
+    deterministic: bool = False
+    graph: bool = True
+    compile: bool | None = False
+    cache_dir: Path | None = None
+    cache_gib: float = DEFAULT_CACHE_GIB
+    tracking: str = "mlflow"
+    offline: bool = False
+    read_test: bool = False
+    keep_weights: str = "best"
 
-    def applied(self, settings: "Settings") -> "Settings":
-        """Give settings with these ways."""
+    def settings(self) -> "Settings":
+        """Check them; torch is loaded here, so that a mistyped name is answered before."""
+        from benchmark.runs.plan import KEEP_WEIGHTS, Settings
+        from benchmark.training.device import choose_device
         from benchmark.training.prefix_cache import CacheSettings
         from benchmark.training.steps import SpeedSettings
 
-        cache = None if self.cache_dir is None else CacheSettings(self.cache_dir, self.cache_gib)
-        speed = SpeedSettings(graph=self.graph, compile=self.compile)
-        return replace(settings, cache=cache, speed=speed)
+        for option, value, allowed in (
+            ("--tracking", self.tracking, ("mlflow", "files")),
+            ("--keep-weights", self.keep_weights, KEEP_WEIGHTS),
+        ):
+            if value not in allowed:
+                raise ExperimentError(f"{option} is {value!r}", allowed=", ".join(allowed))
+        settings = Settings(
+            runs_dir=self.runs_dir,
+            weights_dir=self.weights_dir,
+            device=choose_device(self.device, self.precision, exact=self.deterministic),
+            offline=self.offline,
+            read_test=self.read_test,
+            keep_weights=self.keep_weights,  # type: ignore[arg-type]
+            cache=CacheSettings(self.cache_dir, self.cache_gib) if self.cache_dir else None,
+            speed=SpeedSettings(graph=self.graph, compile=self.compile),
+        )
+        if self.tracking == "files":
+            return settings
+        from benchmark.tracking import MlflowMirror
+
+        return replace(settings, mirror=MlflowMirror(self.runs_dir, on_trouble=say_warning))
 
 
-def settings_for(
-    ways: Ways, tracking: str, offline: bool, read_test: bool, keep_weights: str, runs_dir: Path,
-    weights_dir: Path,
-) -> "Settings":  # fmt: skip
-    # Imported here, so that a mistyped name is answered before torch is loaded.
-    from benchmark.runs.plan import KEEP_WEIGHTS, Settings
-    from benchmark.training.device import choose_device
+def _opened(answer: Answer, data_dir: Path, dataset: str | None) -> "FaceSet":
+    from benchmark.cli.labels_table import label_gaps
+    from benchmark.data.sample import choose_dataset
 
-    for option, value, allowed in (
-        ("--tracking", tracking, TRACKINGS),
-        ("--keep-weights", keep_weights, KEEP_WEIGHTS),
-    ):
-        if value not in allowed:
-            raise ExperimentError(f"{option} is {value!r}", allowed=", ".join(allowed))
-    settings = Settings(
-        runs_dir=runs_dir,
-        weights_dir=weights_dir,
-        device=choose_device(ways.device, ways.precision, exact=ways.deterministic),
-        offline=offline,
-        read_test=read_test,
-        keep_weights=keep_weights,  # type: ignore[arg-type]
-    )
-    settings = ways.applied(settings)
-    if tracking == "files":
-        return settings
-    from benchmark.tracking import MlflowMirror
-
-    return replace(settings, mirror=MlflowMirror(runs_dir, on_trouble=say_warning))
+    faces = choose_dataset(data_dir, dataset)
+    answer.warnings.extend(label_gaps(faces))
+    return faces
 
 
 def _run(
-    answer: Answer,
-    experiments: list[Experiment],
-    seeds: tuple[int, ...],
-    dataset: str | None,
-    data_dir: Path,
-    settings: "Settings",
-    *,
-    quiet: bool,
-    as_json: bool,
-) -> ExitCode:
-    from benchmark.cli.labels_table import label_gaps
+    answer: Answer, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
+    settings: "Settings", *, quiet: bool, as_json: bool,
+) -> ExitCode:  # fmt: skip
     from benchmark.cli.run_display import RunDisplay
-    from benchmark.data.sample import choose_dataset
     from benchmark.runs.run import Failed, Missing, run_all
 
-    with busy("opening the data set", quiet=quiet):
-        faces = choose_dataset(data_dir, dataset)
-    answer.warnings.extend(label_gaps(faces))
-    if not quiet:
-        _say_where(faces, settings)
-    counts: dict[str, int] = {}
-    troubles: list[BenchmarkError] = []
+    ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
+    missing: list[tuple[Experiment, WeightsMissing]] = []
     # Closed at once when Ctrl-C strikes here and not inside: closing is what marks the run.
     with (
         RunDisplay(len(experiments) * len(seeds), quiet=quiet) as display,
         contextlib.closing(
-            run_all(experiments, seeds, faces, _shown(settings, display, answer))
+            run_all(experiments, seeds, faces, _displayed(settings, display, answer))
         ) as events,
     ):
         for event in events:
             display.show(event)
-            kind = type(event).__name__.lower()
-            counts[kind] = counts.get(kind, 0) + 1
+            if (end := type(event).__name__.lower()) in ends:
+                ends[end] += 1
             if isinstance(event, Failed):
-                troubles.append(event.error)
+                answer.errors.append(event.error)
             if isinstance(event, Missing):
-                answer.warnings.append(f"{event.experiment.name} is missing: {event.error}")
-    ends = {end: counts.get(end, 0) for end in ("finished", "skipped", "missing", "failed")}
+                missing.append((event.experiment, event.error))
+    answer.warnings.extend(not_run_lines(missing))
     answer.data = {"dataset": faces.name, "runs": ends}
-    answer.errors.extend(troubles)
     if not quiet:
         err.print(
-            f"{ends['finished']} finished, {ends['skipped']} needed nothing, "
-            f"{ends['missing']} missing, {ends['failed']} failed."
+            f"{ends['finished']} finished, {ends['skipped']} up to date, "
+            f"{ends['missing']} not run, {ends['failed']} failed."
         )
     if not as_json:
-        for error in troubles:
+        for error in answer.errors:
             say_error(error)
     nothing_there = ends["missing"] > 0 and ends["finished"] + ends["skipped"] == 0
-    return ExitCode.RUNS_FAILED if troubles or nothing_there else ExitCode.FINE
+    return ExitCode.RUNS_FAILED if answer.errors or nothing_there else ExitCode.FINE
 
 
-def _shown(settings: "Settings", display: "RunDisplay", answer: Answer) -> "Settings":
-    """Let the display show what takes its time, and say once what goes otherwise than wished."""
+def not_run_lines(missing: Iterable[tuple[Experiment, WeightsMissing]]) -> list[str]:
+    """Say in one line for each missing weight source how many experiments need it."""
+    names: dict[str, dict[str, None]] = {}
+    errors: dict[str, BenchmarkError] = {}
+    for experiment, error in missing:
+        errors.setdefault(error.found, error)
+        names.setdefault(error.found, {})[experiment.name] = None
+    lines = []
+    for found, of in names.items():
+        what = f"{len(of)} experiments" if len(of) > 1 else next(iter(of))
+        lines.append(f"{what} not run: {found}. {errors[found].fix}")
+    return lines
+
+
+def _forecast(
+    answer: Answer, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
+    settings: "Settings", *, as_json: bool,
+) -> None:  # fmt: skip
+    """List what would run, what is up to date, what would be downloaded, time and disk."""
+    from benchmark.runs.run import forecast_all
+
+    with busy("predicting time", quiet=as_json):
+        found = list(forecast_all(experiments, seeds, faces, settings))
+    ahead = [item for item in found if item.trains]
+    seconds, n_bytes = sum(item.seconds for item in ahead), sum(item.n_bytes for item in ahead)
+    fetch = sorted({item.fetch for item in ahead if item.fetch})
+    near = next(path for path in (settings.runs_dir, *settings.runs_dir.resolve().parents)
+                if path.exists())  # fmt: skip
+    free = shutil.disk_usage(near).free
+    answer.warnings.extend(not_run_lines((i.experiment, i.error) for i in found if i.error))
+    answer.data = {
+        "dataset": faces.name, "dry_run": True, "runs": [_forecast_row(item) for item in found],
+        "seconds": round(seconds), "bytes": n_bytes, "free_bytes": free, "fetch": fetch,
+    }  # fmt: skip
+    if as_json:
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("experiment", "seed", "outcome", "about"):
+        right = column in ("seed", "about")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for item in found:
+        if item.outlook in OUTLOOKS:
+            about = _duration(item.seconds) if item.trains else ""
+            name, outcome = escape(item.experiment.name), OUTLOOKS[item.outlook]
+            table.add_row(name, str(item.seed), outcome, about)
+    if table.row_count:
+        out.print(table)
+    out.print(
+        f"{len(ahead)} of {len(found)} would run, about {_duration(seconds)} of training; their "
+        f"networks take {n_bytes / 2**20:,.0f} MiB of {free / 2**30:,.0f} GiB free.",
+        soft_wrap=True,
+    )
+    if fetch:
+        out.print(f"Weights to download first: {', '.join(fetch)}", soft_wrap=True)
+
+
+def _forecast_row(item: "Forecast") -> dict[str, Any]:
+    row = {
+        "experiment": item.experiment.name, "seed": item.seed, "outcome": item.outlook,
+        "seconds": round(item.seconds), "fetch": item.fetch,
+    }  # fmt: skip
+    return row | ({"why": str(item.error)} if item.error else {})
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=max(1, round(seconds)))) if seconds else "0 s"
+
+
+def _displayed(settings: "Settings", display: "RunDisplay", answer: Answer) -> "Settings":
+    """Let the display show progress, and each note once."""
 
     def say(sentence: str) -> None:
         if sentence not in answer.warnings:
@@ -259,24 +335,20 @@ def _shown(settings: "Settings", display: "RunDisplay", answer: Answer) -> "Sett
         settings,
         on_download=display.show_download,
         on_progress=display.show_stage,
-        cache=None if cache is None else replace(cache, say=say, on_progress=display.show_stage),
+        cache=cache and replace(cache, say=say, on_progress=display.show_stage),
         speed=replace(settings.speed, say=say),
     )
 
 
 def _say_where(faces: "FaceSet", settings: "Settings") -> None:
-    counts: Iterable[str] = (
-        f"{(faces.table['part'] == part).sum():,} {part}" for part in ("train", "val", "test")
-    )
-    what = "[bold yellow]DRAWN FACES[/], not people: " if faces.drawn else ""
+    parts = faces.table["part"].value_counts()
+    counts = ", ".join(f"{parts.get(part, 0):,} {part}" for part in ("train", "val", "test"))
+    device = settings.device
+    precision = device.precision + (" unless a few steps find it slower" if device.probes else "")
+    if device.exact:
+        precision = "fp32, deterministic: equal weights twice with as many threads"
+    what = "[bold yellow]SYNTHETIC FACES[/], not people: " if faces.drawn else ""
     err.print(
-        f"{what}data set [bold]{faces.name}[/] ({', '.join(counts)}) on "
-        f"{settings.device.description}, {_precision(settings.device)}",
+        f"{what}data set [bold]{faces.name}[/] ({counts}) on {device.description}, {precision}",
         soft_wrap=True,
     )
-
-
-def _precision(device: "Device") -> str:
-    if device.exact:
-        return "fp32, deterministic: equal weights twice with as many threads"
-    return device.precision + (" unless a few steps find it slower" if device.probes else "")

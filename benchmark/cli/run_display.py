@@ -32,8 +32,7 @@ class RunDisplay(Display):
             TimeRemainingColumn(),
             quiet=quiet,
         )
-        self._n_runs = n_runs
-        self._n_seen = 0
+        self._n_runs, self._n_seen = n_runs, 0
         self._suite_bar = self._bars.add_task("all runs", total=n_runs, note="")
         self._run_bar: TaskID | None = None
 
@@ -42,64 +41,57 @@ class RunDisplay(Display):
         self.say(f"[bold]downloading[/] {name}")
 
     def show_note(self, sentence: str) -> None:
-        """Say what goes otherwise than wished."""
+        """Show that something does not work as asked."""
         self.say(f"  [yellow]note[/] {escape(sentence)}")
 
     def show(self, event: Event) -> None:
-        """Take one event in."""
+        """Show one event."""
         self.end_stage()
         if isinstance(event, Advanced):
             self._show_step(event)
         elif isinstance(event, Started):
-            self._show_start(event)
+            experiment, done = event.plan.experiment, event.epochs_done
+            resumed = f", resumed after epoch {done}" if done else ""
+            self.say(f"[bold]{event.plan.title}[/] ({self._n_seen + 1}/{self._n_runs}){resumed}")
+            if changes := _changes(experiment):
+                self.say(f"  ad hoc: {changes}")
+            n, epochs = event.n_train, experiment.recipe.max_epochs
+            self._run_bar = self._bars.add_task(
+                "this run", total=n * epochs, completed=n * done, note=""
+            )
         elif isinstance(event, Prepared):
             if event.sentence:
                 self.say(f"  {escape(event.sentence)}")
         else:
+            self._n_seen += 1
+            self._bars.update(self._suite_bar, completed=self._n_seen)
+            if self._run_bar is not None:
+                self._bars.remove_task(self._run_bar)
+                self._run_bar = None
             self._show_end(event)
 
-    def _show_start(self, event: Started) -> None:
-        recipe = event.plan.experiment.recipe
-        went_on = f", going on after epoch {event.epochs_done}" if event.epochs_done else ""
-        self.say(f"[bold]{event.plan.title}[/] ({self._n_seen + 1}/{self._n_runs}){went_on}")
-        if changes := _changes(event.plan.experiment):
-            self.say(f"  ad hoc: {escape(changes)}")
-        self._run_bar = self._bars.add_task(
-            "this run",
-            total=event.n_train * recipe.max_epochs,
-            completed=event.n_train * event.epochs_done,
-            note="",
-        )
-
     def _show_step(self, event: Advanced) -> None:
-        step, recipe = event.step, event.plan.experiment.recipe
+        step, epochs = event.step, event.plan.experiment.recipe.max_epochs
         if isinstance(step, EpochResult):
-            self.say(epoch_line(step, recipe.max_epochs))
-            return
-        if self._run_bar is not None:
+            self.say(epoch_line(step, epochs))
+        elif self._run_bar is not None:
             done = step.epoch * step.images_total + step.images_done
             rate = self._bars.tasks[-1].speed
-            note = f"epoch {step.epoch + 1}/{recipe.max_epochs} loss {step.train_loss:.3f}"
+            note = f"epoch {step.epoch + 1}/{epochs} loss {step.train_loss:.3f}"
             note += f" {rate:.0f}/s" if rate else ""
             self._bars.update(self._run_bar, completed=done, note=note)
 
     def _show_end(self, event: Finished | Skipped | Missing | Failed) -> None:
-        self._n_seen += 1
-        self._bars.update(self._suite_bar, completed=self._n_seen)
-        if self._run_bar is not None:
-            self._bars.remove_task(self._run_bar)
-            self._run_bar = None
         if isinstance(event, Finished):
             seconds = event.plan.record.done["seconds"]
             self.say(f"  [green]done[/] in {seconds:.0f} s, run {event.plan.identity[:12]}")
         elif isinstance(event, Skipped):
             changes = _changes(event.plan.experiment)
-            which = f", {escape(changes)}" if changes else ""
-            self.say(f"[bold]{event.plan.title}[/]{which}: nothing to do ({event.why})")
+            which = f"{event.plan.title}[/]" + (f", {changes}" if changes else "")
+            state = "up to date" if event.why == "done" else f"skipped ({event.why})"
+            self.say(f"[bold]{which}: {state}")
         elif isinstance(event, Missing):
-            self.say(
-                f"[bold]{event.experiment.name}[/]: [yellow]missing[/], its weights are not at hand"
-            )
+            pass  # one line for all of them follows at the end
         else:
             name, why = event.experiment.name, escape(str(event.error))
             self.say(f"[bold]{name}[/]: [red]failed[/], {why}")
@@ -108,7 +100,9 @@ class RunDisplay(Display):
 def _changes(experiment: Experiment) -> str:
     """Say what an ad-hoc experiment changes of the registered one; empty where nothing is known."""
     base = registry.experiments().get(experiment.name) if experiment.ad_hoc else None
-    return "" if base is None else ", ".join(changed_settings(base.as_dict(), experiment.as_dict()))
+    if base is None:
+        return ""
+    return escape(", ".join(changed_settings(base.as_dict(), experiment.as_dict())))
 
 
 def epoch_line(result: EpochResult, n_epochs: int) -> str:

@@ -1,7 +1,7 @@
-"""`facebench status`: where every run stands, and which process is at it."""
+"""`facebench status`: the state of every run, which process runs it, and the time left."""
 
+import datetime
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +13,12 @@ from benchmark import registry
 from benchmark.cli.completion import complete_dataset, complete_experiment, complete_suite
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, RunsDir
 from benchmark.cli.output import busy, out, speaking
-from benchmark.experiment.definition import Experiment
+from benchmark.errors import RunError
 from benchmark.experiment.settings import parse_seeds
-from benchmark.record import all_records
+from benchmark.record import RunRecord, all_records, work_folder
 
 if TYPE_CHECKING:
-    from benchmark.comparison.status import Standing, State
+    from benchmark.comparison.status import Standing
 
 EXAMPLES = """
 Examples:
@@ -29,9 +29,10 @@ Examples:
 
   facebench status mtl-cnn-none-full-short --json
 """
-COLOURS = {
-    "claimed": "cyan", "interrupted": "yellow", "failed": "red", "damaged": "red",
-    "absent": "dim", "done": "green",
+STATES = {
+    "claimed": "[cyan]running[/]", "interrupted": "[yellow]interrupted[/]",
+    "failed": "[red]failed[/]", "damaged": "[red]damaged[/]", "absent": "[dim]not run[/]",
+    "done": "[green]done[/]",
 }  # fmt: skip
 
 
@@ -53,73 +54,74 @@ def status(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Say who is at what: absent, claimed by a process, interrupted, failed, damaged or done.
+    """List runs with their state (not run, running, interrupted, failed, damaged, done), the
+    process that runs them, and the time left.
 
     Without a name or suite, every run that has begun here. Nothing is changed.
     """
     with speaking("status", as_json=as_json) as answer:
-        with busy("looking", quiet=as_json):
-            shown = _standings(runs_dir, _wanted(names or [], suite), seeds, dataset)
-        counts: Counter[State] = Counter(item.state for item in shown)
-        answer.data = {"counts": dict(counts), "runs": [item.as_dict() for item in shown]}
+        from benchmark.comparison.status import STATES as ORDER
+        from benchmark.comparison.status import standing, standings_of
+
+        with busy("reading runs", quiet=as_json):
+            wanted = {name: registry.experiment(name) for name in names or []}
+            if suite is not None:
+                wanted |= {item.name: item for item in registry.experiments_of(suite)}
+            numbers = parse_seeds(seeds)
+            found = {record: standing(record) for record in all_records(runs_dir)}
+            if wanted:
+                shown = list(standings_of(wanted.values(), numbers, found, dataset))
+            else:
+                shown = [item for item in found.values() if dataset in (None, item.dataset)]
+                shown.sort(key=lambda item: (ORDER.index(item.state), item.name, item.seed or 0))
+            left = [_seconds_left(item, runs_dir) for item in shown]
+        counts = Counter(item.state for item in shown)
+        rows = [
+            item.as_dict() | ({} if seconds is None else {"seconds_left": seconds})
+            for item, seconds in zip(shown, left, strict=True)
+        ]
+        answer.data = {"counts": dict(counts), "runs": rows}
         if not as_json:
-            asked = bool(names or suite)
-            _print(shown if all_ or asked else [item for item in shown if item.state != "done"])
-            out.print(_in_words(counts))
+            table = _table(shown, left, finished=all_ or bool(wanted))
+            if table.row_count:
+                out.print(table)
+            words = [f"{counts[state]} {STATES[state]}" for state in ORDER if counts[state]]
+            nothing = "No run has begun here. `facebench run --suite quick` makes some."
+            out.print(", ".join(words) + "." if words else nothing)
 
 
-def _wanted(names: list[str], suite: str | None) -> list[Experiment]:
-    found = {name: registry.experiment(name) for name in names}
-    if suite is not None:
-        found |= {item.name: item for item in registry.experiments_of(suite)}
-    return list(found.values())
+def _seconds_left(item: "Standing", runs_dir: Path) -> int | None:
+    """Predict the time to the recipe's last epoch from the epochs so far; early stopping may end
+    it sooner. None where the run is not running, or has no epoch yet."""
+    if item.state != "claimed" or not item.epochs or item.of_epochs is None:
+        return None
+    try:
+        history = RunRecord(work_folder(runs_dir) / item.identity).history()
+    except RunError:
+        return None
+    return round(float(history["epoch_seconds"].median()) * (item.of_epochs - item.epochs))
 
 
-def _standings(
-    runs_dir: Path, wanted: list[Experiment], seeds: str, dataset: str | None
-) -> "list[Standing]":
-    from benchmark.comparison.status import STATES, standing, standings_of
-
-    numbers = parse_seeds(seeds)
-    found = {record: standing(record) for record in all_records(runs_dir)}
-    if wanted:
-        return list(standings_of(wanted, numbers, found, dataset))
-    here = [item for item in found.values() if dataset in (None, item.dataset)]
-    return sorted(here, key=lambda item: (STATES.index(item.state), item.name, item.seed or 0))
-
-
-def _print(shown: "Iterable[Standing]") -> None:
+def _table(shown: "list[Standing]", left: list[int | None], *, finished: bool) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("state", "experiment", "seed", "epochs", "process", "since (UTC)"):
-        right = column in ("seed", "epochs", "process")
+    for column in ("state", "experiment", "seed", "epochs", "left", "process", "since (UTC)"):
+        right = column in ("seed", "epochs", "left", "process")
         table.add_column(
             column, justify="right" if right else "left", overflow="fold", no_wrap=column == "state"
         )
-    for item in shown:
-        colour = COLOURS[item.state]
+    for item, seconds in zip(shown, left, strict=True):
+        if item.state == "done" and not finished:
+            continue
         table.add_row(
-            f"[{colour}]{item.state}[/]",
+            STATES[item.state],
             escape(item.name + (" (ad hoc)" if item.ad_hoc else "")),
             "" if item.seed is None else str(item.seed),
             "" if item.epochs is None else f"{item.epochs}/{item.of_epochs}",
+            "" if seconds is None else str(datetime.timedelta(seconds=seconds)),
             str(item.pid or ""),
             item.since.removesuffix("+00:00").replace("T", " "),
         )
         if item.why:
-            table.add_row("", f"[dim]{escape(_first_sentence(item.why))}[/]")
-    if table.row_count:
-        out.print(table)
-
-
-def _first_sentence(text: str) -> str:
-    line = text.strip().splitlines()[0] if text.strip() else ""
-    return line if len(line) <= 160 else line[:159] + "…"
-
-
-def _in_words(counts: "Counter[State]") -> str:
-    from benchmark.comparison.status import STATES
-
-    if not counts:
-        return "No run has begun here. `facebench run --suite quick` makes some."
-    told = [f"{counts[state]} {state}" for state in STATES if counts[state]]
-    return ", ".join(told) + "."
+            line = item.why.strip().splitlines()[0]
+            table.add_row("", f"[dim]{escape(line if len(line) <= 160 else line[:159] + '…')}[/]")
+    return table

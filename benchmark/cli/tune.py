@@ -26,7 +26,7 @@ from benchmark.cli.options import (
     WeightsDir,
 )
 from benchmark.cli.output import ExitCode, busy, say_error, speaking
-from benchmark.cli.run import Ways, settings_for
+from benchmark.cli.run import RunOptions
 from benchmark.errors import ExperimentError
 from benchmark.experiment.search_points import GRID_PREFIX
 from benchmark.experiment.settings import parse_seeds, parse_settings
@@ -122,13 +122,11 @@ def tune(
     with speaking("tune", as_json=as_json) as answer:
         chosen = [worker] if worker else _chosen(names or [], suite, row or [])
         changes, refit_seeds = parse_settings(settings or []), parse_seeds(seeds) if refit else ()
-        ways = Ways(
-            device, precision, False, True, False,
-            (cache_dir or data_dir / "cache") if cache else None, cache_gib,
-        )  # fmt: skip
-        where = settings_for(
-            ways, tracking, offline, False, "best", runs_dir, weights_dir or data_dir / "weights"
-        )
+        where = RunOptions(
+            runs_dir, weights_dir or data_dir / "weights", device, precision,
+            cache_dir=(cache_dir or data_dir / "cache") if cache else None, cache_gib=cache_gib,
+            tracking=tracking, offline=offline,
+        ).settings()  # fmt: skip
         from benchmark.cli.tune_session import TuneSession
         from benchmark.data.sample import choose_dataset
 

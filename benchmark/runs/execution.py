@@ -1,20 +1,13 @@
 """Execution options of a run: precision, cache, CUDA graph, and whether compiling pays.
 
-How one run is computed: precision and layout, what is cached, how steps are made.
-
 None of it is part of a run's identity; all of it is written into its experiment.json, with the
 seconds that it took.
-
-Which runs of a command compute the same steps, and whether it pays to compile them.
-
-torch.compile fuses a network's pointwise operations. That takes a time of its own, once a process:
-a second run of the same program, from other weights or seeds, is up again at once.
 """
 
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -32,35 +25,20 @@ from benchmark.runs.folder import Parts, Predict, reads_test
 from benchmark.runs.plan import Plan, Settings
 from benchmark.tasks import TaskName
 from benchmark.training.device import Device
+from benchmark.training.precision import resolve_precision
 from benchmark.training.predict import probabilities
-from benchmark.training.prefix_cache import (
-    CachedFaces,
-    CacheSettings,
-    PrefixRequest,
-    open_prefix,
-    why_live,
-)
-from benchmark.training.probe import as_recorded, settled
+from benchmark.training.prefix_cache import CachedFaces, PrefixRequest, open_prefix, why_live
 from benchmark.training.steps import SpeedSettings
 
 PAYS_FROM_STEPS: Final = 40_000
 """Compiling took 16 to 39 s on an H200 and saved 0.4 to 1.1 ms a step (docs/PERFORMANCE.md)."""
-
-
-@dataclass(frozen=True)
-class Program:
-    """All that decides which operations a training step is made of."""
-
-    backbone: Backbone
-    """Without its weights: other numbers, the same operations."""
-    head: Head
-    batch_size: int
-    input_scaling: str
+Program = tuple[Backbone, Head, int, str]
+"""All that decides which operations a training step is made of."""
 
 
 def program_of(experiment: Experiment) -> Program:
-    """Give what an experiment's steps are made of."""
-    return Program(
+    """Give what an experiment's steps are made of: other weights are the same operations."""
+    return (
         replace(experiment.backbone, weights="none"),
         experiment.head,
         experiment.recipe.batch_size,
@@ -79,8 +57,9 @@ def worth_compiling(
 ) -> frozenset[Program]:
     """Give the programs that take so many steps, all runs together, that compiling them pays.
 
-    Counted as if every run trained on all training faces and none was finished. None on a CPU,
-    where a step is arithmetic, and none where two runs must end in equal weights.
+    Compiling takes a time of its own, once a process for all runs of a program. Counted as if every
+    run trained on all training faces and none was finished. None on a CPU, where a step is
+    arithmetic, and none where two runs must end in equal weights.
     """
     if device.kind != "cuda" or device.exact:
         return frozenset()
@@ -91,147 +70,138 @@ def worth_compiling(
     return frozenset(program for program, steps in ahead.items() if steps >= PAYS_FROM_STEPS)
 
 
-def decided(settings: Settings, experiment: Experiment, worth: frozenset[Program]) -> Settings:
-    """Decide on compiling for an experiment, where that is left to us."""
-    speed = settings.speed
-    if speed.compile is not None:
+def resolve_compile(
+    settings: Settings, experiment: Experiment, worth: frozenset[Program]
+) -> Settings:
+    """Decide on compiling for an experiment, where the settings leave it open."""
+    if settings.speed.compile is not None:
         return settings
-    return replace(settings, speed=replace(speed, compile=program_of(experiment) in worth))
+    pays = program_of(experiment) in worth
+    return replace(settings, speed=replace(settings.speed, compile=pays))
 
 
-class RunWays:
-    """The ways of one run, decided one after another, and what is to be told of them."""
+class ExecutionOptions:
+    """The execution options of one run, resolved one after another, and what they took."""
 
     def __init__(
         self, plan: Plan, on_device: FaceBatches, settings: Settings, network: Network
     ) -> None:
-        self._plan = plan
-        self._on_device = on_device
-        self._network = network
+        self._plan, self._on_device, self._network = plan, on_device, network
+        self._settings = settings
         self._notes: list[str] = []
-        self._cache = self._listening(settings.cache)
-        self._on_progress = settings.on_progress
-        self._read_test = reads_test(plan, settings)
+        self._report: dict[str, Any] = {}
+        cache = settings.cache
+        self._cache = cache and replace(cache, say=self._noted(cache.say))
+        self.speed: SpeedSettings = replace(settings.speed, say=self._noted(settings.speed.say))
         self._why_live = why_live(network, plan.experiment.recipe.augmentation)
-        self.speed: SpeedSettings = replace(settings.speed, say=self._heard_by(settings.speed.say))
-        self._said: dict[str, Any] = {}
-        self.device = self._settled(settings.device)
+        self.device = self._resolved(settings.device)
         if self._cache is None and self._why_live is None:
             self._why_live = "the cache is off"
-        self._said["cache"] = {"live": self._why_live} if self._why_live else {}
+        self._report["cache"] = {"live": self._why_live} if self._why_live else {}
 
-    def _heard_by(self, listener: Callable[[str], None]) -> Callable[[str], None]:
+    def _noted(self, listener: Callable[[str], None]) -> Callable[[str], None]:
         def say(sentence: str) -> None:
             self._notes.append(sentence)
             listener(sentence)
 
         return say
 
-    def _listening(self, cache: CacheSettings | None) -> CacheSettings | None:
-        return None if cache is None else replace(cache, say=self._heard_by(cache.say))
-
-    def _settled(self, device: Device) -> Device:
-        """Decide on precision and layout; a run that goes on goes on as it began."""
-        began = self._plan.record.about.get("arithmetic") if self._goes_on() else None
-        if began is not None and not device.probes and began["precision"] != device.precision:
-            # Asked for, or another device: harmless, since selection and answers are fp32 anyway.
-            self.speed.say(f"It began in {began['precision']} and goes on in {device.precision}")
-        if device.probes and began is not None:
-            return as_recorded(
-                device, began["precision"], channels_last=bool(began["channels_last"])
-            )
+    def _resolved(self, device: Device) -> Device:
+        """Decide on precision and layout; a run that resumes keeps those that it began with."""
+        folder, began = self._plan.folder, None
+        if all((folder / name).is_file() for name in (CHECKPOINT_FILE, "experiment.json")):
+            began = self._plan.record.about.get("arithmetic")
+        if began is not None and device.probes:
+            precision, last = began["precision"], bool(began["channels_last"])
+            return replace(device, precision=precision, channels_last=last, probes=False)
+        if began is not None and began["precision"] != device.precision:
+            # Asked for, or another device: harmless, since selection and predictions are fp32.
+            self.speed.say(f"It began in {began['precision']} and resumes in {device.precision}")
         cached = self._cache is not None and self._why_live is None
-        decided, verdict = settled(
+        resolved, seconds = resolve_precision(
             device, self._network, self._on_device, self._plan.experiment, cached=cached
         )
-        if verdict is not None:
-            self._said["probe_step_seconds"] = verdict.as_dict()
-        return decided
-
-    def _goes_on(self) -> bool:
-        return all(
-            (self._plan.folder / name).is_file() for name in (CHECKPOINT_FILE, "experiment.json")
-        )
+        if seconds is not None:
+            rounded = {name: round(value, 5) for name, value in seconds.items()}
+            self._report["probe_step_seconds"] = rounded
+        return resolved
 
     def prefix(self) -> CachedFaces | None:
-        """Find or make what the frozen part says of all faces; None where it is asked live."""
+        """Find or make the activations of all faces; None where they are computed per batch."""
         if self._cache is None or self._why_live is not None:
             return None
-        request = PrefixRequest(
-            self._plan.faces.pixel_digest, self._plan.experiment.recipe.augmentation
-        )
+        augmentation = self._plan.experiment.recipe.augmentation
+        request = PrefixRequest(self._plan.faces.pixel_digest, augmentation)
         found = open_prefix(self._network, self._on_device, self.device, self._cache, request)
         if found is None:
             self._why_live = self._notes[-1] if self._notes else "it could not be made"
-        self._said["cache"] = found.report() if found else {"live": self._why_live}
-        self._keep()
+        self._report["cache"] = found.report() if found else {"live": self._why_live}
+        self._write()
         return found
-
-    @property
-    def _exact_device(self) -> Device:
-        """The one precision and layout of stored numbers, whichever training is faster in."""
-        return replace(self.device, precision="fp32", channels_last=True, probes=False)
-
-    def predictor(self, usable: CachedFaces | None) -> Predict:
-        """Give what computes the stored probabilities: fp32, from pictures or what equals them.
-
-        usable: as `exact_prefix` gives it.
-        """
-        exact = self._exact_device
-        exact.place(self._network)
-
-        def predict(rows: Rows) -> Mapping[TaskName, npt.NDArray[np.float32]]:
-            indices = torch.from_numpy(rows).to(exact.torch_device)
-            said = functools.partial(self._on_progress, "reading validation and test faces")
-            return probabilities(self._network, self._on_device, indices, usable, said)
-
-        return predict
 
     def exact_prefix(self, parts: Parts, prefix: CachedFaces | None) -> CachedFaces | None:
         """Give fp32 activations of validation and test faces; computed once for all runs on them.
 
-        Those of the whole split, so that specialists and runs on everyone share them.
+        Those of the whole split, so that runs on a subset and on all faces share them.
         """
         if prefix is None or self._cache is None:
             return None
         if prefix.is_exact_fp32 and prefix.channels_last:
             return prefix
-        rows = parts.predicted(reads_test=self._read_test)
+        rows = parts.predicted(reads_test=reads_test(self._plan, self._settings))
         request = PrefixRequest(self._plan.faces.pixel_digest, rows=torch.from_numpy(rows))
         found = open_prefix(
             self._network, self._on_device, self._exact_device, self._cache, request
         )
         self.device.place(self._network)
         if found is not None:
-            self._said["cache_of_answers"] = found.report()
+            self._report["cache_of_answers"] = found.report()
         return found if found is not None and found.is_exact_fp32 else None
 
+    @property
+    def _exact_device(self) -> Device:
+        """The one precision and layout of stored numbers, whichever training is faster in."""
+        return replace(self.device, precision="fp32", channels_last=True, probes=False)
+
+    def predictor(self, exact: CachedFaces | None) -> Predict:
+        """Give what computes the stored probabilities in fp32; `exact`: from `exact_prefix`."""
+        device = self._exact_device
+        device.place(self._network)
+        on_faces = functools.partial(
+            self._settings.on_progress, "predicting validation and test faces"
+        )
+
+        def predict(rows: Rows) -> Mapping[TaskName, npt.NDArray[np.float32]]:
+            indices = torch.from_numpy(rows).to(device.torch_device)
+            return probabilities(self._network, self._on_device, indices, exact, on_faces)
+
+        return predict
+
     def note_steps(self, report: Mapping[str, Any]) -> None:
-        """Take down how the steps were made, and all that was said."""
-        self._said["steps"] = dict(report)
-        self._keep()
+        """Record how the steps were made."""
+        self._report["steps"] = dict(report)
+        self._write()
 
     def record(self) -> dict[str, Any]:
         """Give what experiment.json says of it."""
-        return {"speed": self._said | {"notes": list(self._notes)}}
+        return {"speed": self._report | {"notes": list(self._notes)}}
 
-    def _keep(self) -> None:
+    def _write(self) -> None:
         record = self._plan.record
         write_json(record.folder / "experiment.json", record.about | self.record())
 
     def sentence(self) -> str:
-        """Say how the run trains, where that is worth a line; empty where nothing is frozen."""
-        cache = self._said["cache"]
+        """Say how the frozen part is computed; empty where nothing is frozen."""
+        cache = self._report["cache"]
         if "origin" in cache:
-            done = {
+            how = {
                 "found": "read from the cache", "built": "computed once and cached",
                 "memory": "computed once, in memory",
             }[cache["origin"]]  # fmt: skip
-            what = (
-                "the whole backbone" if cache["cut"] == "features" else f"all before {cache['cut']}"
-            )
+            features = cache["cut"] == "features"
+            what = "the whole backbone" if features else f"all before {cache['cut']}"
             mib = cache["bytes"] / 2**20
-            return f"{what} {done}: {mib:,.0f} MiB in {cache['seconds']:.1f} s"
+            return f"{what} {how}: {mib:,.0f} MiB in {cache['seconds']:.1f} s"
         if self._network.trained_stages == tuple(self._network.backbone.stages):
             return ""
         return f"the frozen part is computed for every batch: {self._why_live}"

@@ -21,13 +21,16 @@ from benchmark.evaluation.predictions import predictions_table, write_prediction
 from benchmark.files import write_json, write_text
 from benchmark.models.network import Network
 from benchmark.record import SCHEMA, RunRecord
-from benchmark.runs.checkpoints import save_weights
+from benchmark.runs.checkpoints import CHECKPOINT_FILE, save_weights
 from benchmark.runs.plan import Plan, Settings, now
 from benchmark.tasks import TaskName
 from benchmark.training.device import device_trouble
+from benchmark.training.trainer import TrainingState
 
 Predict = Callable[[Rows], Mapping[TaskName, npt.NDArray[np.float32]]]
 """From rows of the face table to (n, classes) softmax probabilities per task, in their order."""
+environment = functools.cache(provenance.environment)
+"""What is installed, listed once for all runs of a process: it runs what it has loaded."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,6 @@ class Parts:
     def counts(self) -> dict[str, int]:
         """Count the faces that the run trains, selects and tests on."""
         return {part: len(rows) for part, rows in self.own.items()}
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A training that came to its end, the selected weights in its network."""
-
-    network: Network
-    history: pd.DataFrame
-    """One row per epoch, as history.csv has them."""
-    selected_epoch: int
-    """Counted from 1."""
 
 
 def parts_for(plan: Plan) -> Parts:
@@ -90,18 +82,15 @@ def is_done(plan: Plan, settings: Settings) -> bool:
 
 
 def reads_test(plan: Plan, settings: Settings) -> bool:
-    """Tell whether the test faces are read: those of ad-hoc runs only where it is asked for."""
+    """Tell whether the run is evaluated on the test set: ad-hoc runs only where asked for."""
     return not plan.experiment.ad_hoc or settings.read_test
 
 
 def begin(
-    plan: Plan,
-    settings: Settings,
-    network: Network,
-    counts: dict[str, int],
+    plan: Plan, settings: Settings, network: Network, counts: dict[str, int],
     more: Mapping[str, Any] | None = None,
-) -> None:
-    """Write what the run is before it trains, and remove what an earlier end left behind.
+) -> None:  # fmt: skip
+    """Write what the run is before it trains, and remove the marks of an earlier end.
 
     more: what experiment.json says beside the plan's own account.
     """
@@ -111,89 +100,77 @@ def begin(
         attempt = int(before.about.get("attempt", 1)) + (before.state == "failed")
     about = plan.about(settings.device, network, counts) | dict(more or {})
     write_json(plan.folder / "experiment.json", about | {"attempt": attempt})
-    write_text(plan.folder / "environment.txt", _environment())
+    write_text(plan.folder / "environment.txt", environment())
     for name in ("failed.json", "interrupted.json", "done.json"):
         (plan.folder / name).unlink(missing_ok=True)
 
 
-@functools.cache
-def _environment() -> str:
-    """List what is installed, once for all runs of a process: it runs what it has loaded."""
-    return provenance.environment()
-
-
 def write_answers(plan: Plan, parts: Parts, predict: Predict, settings: Settings) -> None:
-    """Store what the selected network says of validation and test faces, and what it met before."""
+    """Store the selected network's predictions; of a leaky run, how it met each test face before
+    (its exposure) too."""
+    faces, record = plan.faces.table, plan.record
     shown: tuple[PartName, ...] = ("val", "test") if reads_test(plan, settings) else ("val",)
-    tables = [
-        predictions_table(plan.faces.table.iloc[parts.own[part]], part, predict(parts.own[part]))
-        for part in shown
-    ]
-    write_predictions(plan.record.predictions_path, pd.concat(tables, ignore_index=True))
+
+    def predicted(rows: Rows, part: PartName) -> pd.DataFrame:
+        return predictions_table(faces.iloc[rows], part, predict(rows))
+
+    tables = [predicted(parts.own[part], part) for part in shown]
+    write_predictions(record.predictions_path, pd.concat(tables, ignore_index=True))
     if plan.experiment.protocol.leaky:
-        _write_exposure(plan, parts.own)
+        files = faces["file"].to_numpy()[parts.own["test"]]
+        met = pd.DataFrame({"file": files, "exposure": exposure(faces, parts.own)})
+        write_text(record.exposure_path, met.to_csv(index=False))
     if len(parts.outside) and "test" in shown:
-        table = predictions_table(
-            plan.faces.table.iloc[parts.outside], "test", predict(parts.outside)
-        )
-        write_predictions(plan.record.outside_path, table)
+        write_predictions(record.outside_path, predicted(parts.outside, "test"))
 
 
-def _write_exposure(plan: Plan, parts: Mapping[PartName, Rows]) -> None:
-    """Keep how the network met each test face before: what tells leaky accuracy from honest."""
-    met = pd.DataFrame(
-        {
-            "file": plan.faces.table["file"].to_numpy()[parts["test"]],
-            "exposure": exposure(plan.faces.table, parts),
-        }
-    )
-    write_text(plan.record.exposure_path, met.to_csv(index=False))
+def finish(
+    plan: Plan, state: TrainingState, history: pd.DataFrame, parts: Parts, settings: Settings
+) -> None:
+    """Compute and write everything that follows from the predictions; `done.json` comes last.
 
-
-def finish(plan: Plan, trained: Trained, parts: Parts, settings: Settings) -> None:
-    """Compute and write everything that follows from the predictions; `done.json` comes last."""
-    record, history = plan.record, trained.history
-    settings.on_progress("intervals and pictures", 0, 0)
-    write_text(plan.folder / "history.csv", history.to_csv(index=False))
+    state: with the selected weights in its network. history: one row per epoch.
+    """
+    record, folder = plan.record, plan.folder
+    settings.on_progress("intervals and figures", 0, 0)
+    write_text(folder / "history.csv", history.to_csv(index=False))
     if settings.keep_weights != "none":
-        save_weights(
-            plan.folder / "model.safetensors",
-            trained.network,
-            plan.experiment,
-            faces_px=plan.faces.image_px,
-        )
+        path, px = folder / "model.safetensors", plan.faces.image_px
+        save_weights(path, state.network, plan.experiment, faces_px=px)
+    about, peak = record.about, settings.device.peak_memory_mib()
     seconds = float(history["epoch_seconds"].sum())
+    images_per_second = float(history["images_per_second"].median())
     costs = {
         "cost/seconds": seconds,
-        "cost/images_per_second": float(history["images_per_second"].median()),
-        "cost/peak_memory_mib": settings.device.peak_memory_mib(),
-        "cost/parameters": record.about["parameters"]["total"],
-        "cost/trainable_parameters": record.about["parameters"]["trainable"],
-        "cost/gmacs": record.about["multiply_adds"] / 1e9,
+        "cost/images_per_second": images_per_second,
+        "cost/peak_memory_mib": peak,
+        "cost/parameters": about["parameters"]["total"],
+        "cost/trainable_parameters": about["parameters"]["trainable"],
+        "cost/gmacs": about["multiply_adds"] / 1e9,
     }
-    run_faces = RunFaces(plan.faces, parts.own)
-    write_artifacts(record, costs, selected_epoch=trained.selected_epoch, run_faces=run_faces)
+    faces = RunFaces(plan.faces, parts.own)
+    write_artifacts(record, costs, selected_epoch=state.best_epoch + 1, run_faces=faces)
     done = {
         "schema": SCHEMA,
         "identity": plan.identity,
         "finished": now(),
         "seconds": seconds,
         "epochs": len(history),
-        "selected_epoch": trained.selected_epoch,
-        "images_per_second": costs["cost/images_per_second"],
-        "peak_memory_mib": costs["cost/peak_memory_mib"],
+        "selected_epoch": state.best_epoch + 1,
+        "images_per_second": images_per_second,
+        "peak_memory_mib": peak,
         "test_was_read": reads_test(plan, settings),
     }
-    write_json(plan.folder / "done.json", with_checksums(plan.folder, done))
-    (plan.folder / "checkpoint.pt").unlink(missing_ok=True)
-    settings.mirror(RunRecord(plan.folder))
+    write_json(folder / "done.json", with_checksums(folder, done))
+    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    settings.mirror(RunRecord(folder))
 
 
 def mark_interrupted(plan: Plan, settings: Settings) -> None:
-    """Say in a begun run's folder that it was stopped from outside."""
+    """Write into a begun run's folder that it was stopped from outside."""
     if plan.record.state in ("absent", "done"):
         return
-    # A full or read-only disk: without done.json it reads interrupted all the same.
+    # A full or read-only disk: without done.json it counts as interrupted all the same.
     with contextlib.suppress(OSError):
         write_json(plan.folder / "interrupted.json", {"schema": SCHEMA, "when": now()})
         settings.mirror(plan.record)
@@ -202,26 +179,17 @@ def mark_interrupted(plan: Plan, settings: Settings) -> None:
 def mark_failed(plan: Plan, settings: Settings, error: Exception) -> RunError:
     """Write why a run failed and give the error to raise; an unwritable folder changes nothing."""
     said = explained(error)
-    try:
-        write_json(
-            plan.folder / "failed.json",
-            {
-                "schema": SCHEMA,
-                "when": now(),
-                "why": str(said),
-                "traceback": "".join(traceback.format_exception(error)),
-            },
-        )
+    trace = "".join(traceback.format_exception(error))
+    failed = {"schema": SCHEMA, "when": now(), "why": str(said), "traceback": trace}
+    with contextlib.suppress(OSError):
+        write_json(plan.folder / "failed.json", failed)
         if (plan.folder / "experiment.json").is_file():
             settings.mirror(plan.record)
-    except OSError:
-        # A full or read-only disk: the run is left without done.json, which is mark enough.
-        pass
     return RunError(f"{plan.title} failed: {said.found}", allowed=said.allowed, fix=said.fix)
 
 
 def explained(error: Exception) -> BenchmarkError:
-    """Say in a sentence what any error tells."""
+    """Explain any error in a sentence."""
     if isinstance(error, BenchmarkError):
         return error
     trouble = device_trouble(error)

@@ -1,9 +1,4 @@
-"""A run in words: notes, tags and parameters, as escaped Markdown.
-
-What a run and a data set say of themselves wherever they are shown: notes, tags, parameters.
-
-A card's text: Markdown that no name can break, and the same as one HTML page of its own.
-"""
+"""A run in words: its note, tags and parameters, and Markdown that no name can break."""
 
 import html
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +14,7 @@ from benchmark.tasks import TASK_TITLES, TASKS
 
 NOTHING: Final = "–"
 SPECIAL: Final = "\\`*_{}[]#|~!"
-"""What Markdown, or a table in it, would read as more than a letter, and a \\ before it mends."""
+"""What Markdown, or a table in it, takes for more than a letter unless a \\ is before it."""
 ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 """Not every reader of Markdown takes \\< as a letter: MLflow's does not."""
 
@@ -84,9 +79,6 @@ IDENTITY_TAG: Final = "facebench.identity"
 ATTEMPT_TAG: Final = "facebench.attempt"
 RED_FLAG_TAG: Final = "red_flag"
 CROSSED: Final = "gender_race"
-MOST_LINES: Final = 30
-MOST_LETTERS: Final = 3_000
-"""Of a traceback in a note: MLflow cuts a note after 8,000 letters."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class Links:
     """Where what a note points to is found; a note without them names nothing it cannot show."""
 
     page: Callable[[str], str] | None = None
-    """From a picture's file name to the page that shows it."""
+    """From a figure's file name to the page that shows it."""
     model: str = ""
     """What `mlflow.pyfunc.load_model` takes."""
 
@@ -102,13 +94,13 @@ class Links:
 def data_note(dataset: dict[str, Any]) -> str:
     """Describe a data set; `dataset` is the part of `experiment.json` by that name."""
     counts = dataset["counts"]
-    kind = "**Drawn faces**: emblems, not people" if dataset["drawn"] else "Photographed faces"
+    kind = "**Synthetic faces**: emblems, not people" if dataset["drawn"] else "Photographed faces"
     return (
         f"{kind}. Data set {code(dataset['name'])}: {counts['train']:,} training, "
         f"{counts['val']:,} validation and {counts['test']:,} test faces; split "
         f"{plain(dataset['split_version'])}, digest `{dataset['split_digest'][:12]}`.\n\n"
         "Each run is one experiment with one seed. Filter by tags: `architecture`, `weights`, "
-        "`tasks`, `trainable`, `seed`. Ranking is by `val/combined`; test was read once.\n\n"
+        "`tasks`, `trainable`, `seed`. Runs are ranked by `val/combined`, never by test.\n\n"
         + "\n\n".join(LIMITS)
     )
 
@@ -116,36 +108,36 @@ def data_note(dataset: dict[str, Any]) -> str:
 def run_note(record: RunRecord, links: Links | None = None) -> str:
     """Describe a run: its question, its network, and its outcome once there is one.
 
-    links: to the run's pictures and network, where the note is shown beside them.
+    links: to the run's figures and network, where the note is shown beside them.
     """
-    links = links or Links()
-    about = record.about
+    links, about, done = links or Links(), record.about, record.state == "done"
     definition, dataset = about["experiment"], about["dataset"]
     # MLflow folds a note to 100 pixels, and of these only the first 40 can be clicked on.
-    lines = _pictures(record, links) if record.state == "done" else []
+    lines = _figures(record, links) if done else []
     lines += [f"**{plain(definition['asks'])}**", "", _network_in_words(about), ""]
-    if dataset["drawn"]:
-        lines += [*LIMITS_DRAWN, ""]
+    lines += [*LIMITS_DRAWN, ""] if dataset["drawn"] else []
     if about["leaky"]:
         lines += ["**LEAKY**: test faces were seen in training.", ""]
     if about["ad_hoc"]:
         lines += ["Ad hoc: changed on the command line, kept off leaderboards.", ""]
     if record.state == "failed":
-        lines += _failure(record)
-    if record.state == "done":
-        lines += [*_outcome_table(record), *_loading(links)]
-    lines += ["", *LIMITS]
-    return "\n".join(lines)
-
-
-def _failure(record: RunRecord) -> list[str]:
-    """Say why a run failed, with the end of its traceback."""
-    failed = record.failed
-    trace = str(failed.get("traceback", "")).replace("```", "'''").splitlines()
-    why = plain(str(failed.get("why", ""))[:MOST_LETTERS])
-    kept = "\n".join(trace[-MOST_LINES:])[-MOST_LETTERS:]
-    again = f"`facebench run {record.experiment_name} --seeds {record.seed}`"
-    return [f"**Failed**: {why} {again} tries again.", "", "```", kept, "```", ""]
+        # MLflow cuts a note after 8,000 letters.
+        trace = str(record.failed.get("traceback", "")).replace("```", "'''").splitlines()
+        why = plain(str(record.failed.get("why", ""))[:3_000])
+        again = f"`facebench run {record.experiment_name} --seeds {record.seed}`"
+        kept = "\n".join(trace[-30:])[-3_000:]
+        lines += [f"**Failed**: {why} {again} tries again.", "", "```", kept, "```", ""]
+    if done:
+        lines += _outcome(record)
+    if done and links.model:
+        lines += [
+            "```python",
+            f'model = mlflow.pyfunc.load_model("{links.model}")  # tensors alone, no pickled code',
+            "model.predict(faces)  # uint8 (n, px, px, 3), RGB -> probabilities per task",
+            "```",
+            "",
+        ]
+    return "\n".join([*lines, "", *LIMITS])
 
 
 def _network_in_words(about: dict[str, Any]) -> str:
@@ -157,42 +149,42 @@ def _network_in_words(about: dict[str, Any]) -> str:
     )
     total, trainable = about["parameters"]["total"], about["parameters"]["trainable"]
     return (
-        f"`{backbone['architecture']}` from {start}, backbone {depth}, reading {tasks}: "
+        f"`{backbone['architecture']}` from {start}, backbone {depth}, predicts {tasks}: "
         f"{total:,} parameters, {trainable:,} of them trained. Seed {about['seed']}, "
         f"protocol {plain(about['protocol_name'])}, {plain(about['device'])}, {about['precision']}."
     )
 
 
-def _outcome_table(record: RunRecord) -> list[str]:
+def _outcome(record: RunRecord) -> list[str]:
+    """Give a table of accuracies, the selected epoch, and what to know about them."""
     metrics = record.metrics
-    lines = ["| | validation | test | test macro-F1 |", "|---|---|---|---|"]
-    for task in record.about["experiment"]["head"]["tasks"]:
-        names = (
-            f"selected/val/{task}/accuracy",
-            f"test/{task}/accuracy",
-            f"test/{task}/macro_f1",
-        )
-        shown = " | ".join(_with_interval(metrics, name) for name in names)
-        lines.append(f"| {TASK_TITLES[task]} | {shown} |")
+
+    def rated(name: str) -> str:
+        found = [metrics.get(f"{name}{end}") for end in ("", "/low", "/high")]
+        return "not evaluated" if found[0] is None else rate(*found)
+
+    rows = [
+        [TASK_TITLES[task], rated(f"selected/val/{task}/accuracy"),
+         rated(f"test/{task}/accuracy"), rated(f"test/{task}/macro_f1")]
+        for task in record.about["experiment"]["head"]["tasks"]
+    ]  # fmt: skip
     epoch = record.done["selected_epoch"]
-    lines += ["", f"Weights of epoch {epoch} of {record.done['epochs']}, chosen on validation.", ""]
+    lines = table(("", "validation", "test", "test macro-F1"), rows, n_left=4)
+    lines += [f"Weights of epoch {epoch} of {record.done['epochs']}, selected on validation.", ""]
     shared = int(metrics.get("test/n_faces", 0) - metrics.get("test/n_clusters", 0))
     if shared:
         lines += [f"Intervals take faces as independent; {shared} of test repeat a picture.", ""]
-    if f"test/age_group/gap_{CROSSED}" in metrics:
-        gap, chance = (metrics.get(f"test/age_group/gap_{CROSSED}{end}") for end in ("", "/chance"))
-        by_chance = "" if chance is None else f"; chance alone gives {100 * chance:.1f}"
-        lines += [
-            f"Age group, by gender × race: worst "
-            f"{_with_interval(metrics, f'test/age_group/worst_{CROSSED}')}, gap "
-            f"{100 * (gap or 0):.1f} points{by_chance}.",
-            "",
-        ]
+    gap, chance = (metrics.get(f"test/age_group/gap_{CROSSED}{end}") for end in ("", "/chance"))
+    if gap is not None:
+        expected = "" if chance is None else f"; {100 * chance:.1f} expected under permutation"
+        worst = rated(f"test/age_group/worst_{CROSSED}")
+        lines += [f"Age group, by gender × race: worst {worst}, gap {100 * gap:.1f} pp{expected}."]
+        lines += [""]
     flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
     return lines + ([f"**{flagged}**", ""] if flagged else [])
 
 
-def _pictures(record: RunRecord, links: Links) -> list[str]:
+def _figures(record: RunRecord, links: Links) -> list[str]:
     """Link to the figures: MLflow's notes show none in a size that can be read."""
     if links.page is None:
         return []
@@ -207,31 +199,8 @@ def _pictures(record: RunRecord, links: Links) -> list[str]:
     return [" · ".join(found), ""] if found else []
 
 
-def _loading(links: Links) -> list[str]:
-    """Say how the trained network is loaded; pictures (n, px, px, 3), as it was trained."""
-    if not links.model:
-        return []
-    return [
-        "```python",
-        f'model = mlflow.pyfunc.load_model("{links.model}")  # tensors alone, no pickled code',
-        "model.predict(faces)  # uint8 (n, px, px, 3), RGB -> probabilities per task",
-        "```",
-        "",
-    ]
-
-
-def _with_interval(metrics: dict[str, float], name: str) -> str:
-    """Write a rate with its 95 % interval, where it has one."""
-    if name not in metrics:
-        return "not read"
-    ends = [metrics.get(f"{name}/{end}") for end in ("low", "high")]
-    if None in ends:
-        return f"{metrics[name]:.1%}"
-    return f"{metrics[name]:.1%} ({'–'.join(f'{100 * (end or 0):.1f}' for end in ends)})"
-
-
 def flag_tag(record: RunRecord) -> str:
-    """Say in a few words that a finished run is too good to be true; empty where it is not."""
+    """Name a finished run's red flags; empty where there are none."""
     state = flag_state(record)
     seen = "stopped" if state.stopped else "acknowledged"
     return f"{seen}: {'; '.join(map(str, state.flags))}" if state.flags else ""
@@ -239,23 +208,20 @@ def flag_tag(record: RunRecord) -> str:
 
 def run_params(about: dict[str, Any]) -> dict[str, Any]:
     """Flatten a run's definition to dotted names; what only describes it is left out."""
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            flat[prefix] = value
-
     definition = about["experiment"]
-    for part in ("backbone", "head", "recipe", "protocol"):
-        walk(part, definition[part])
-    if definition.get("subset") is not None:
-        walk("subset", definition["subset"])
-    flat["experiment"] = definition["name"]
-    flat["seed"] = about["seed"]
-    return flat
+
+    def flat(name: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {name: value}
+        return {
+            k: v for key, inner in value.items() for k, v in flat(f"{name}.{key}", inner).items()
+        }
+
+    params = {"experiment": definition["name"], "seed": about["seed"]}
+    for part in ("backbone", "head", "recipe", "protocol", "subset"):
+        if definition.get(part) is not None:
+            params |= flat(part, definition[part])
+    return params
 
 
 def run_name(record: RunRecord) -> str:
@@ -265,7 +231,7 @@ def run_name(record: RunRecord) -> str:
 
 
 def run_tags(record: RunRecord) -> dict[str, str]:
-    """Give what a person filters runs by."""
+    """Give a run's tags, by which runs are filtered."""
     about = record.about
     definition, dataset = about["experiment"], about["dataset"]
     backbone = definition["backbone"]

@@ -1,6 +1,6 @@
-"""What is about to be run: a definition with its seed, faces and weights, and where it is kept.
+"""What is about to be run: a definition with its seed, faces and weights, and its folder.
 
-Planning is cheap, but for weights that have to be fetched first; benchmark.runs.run trains.
+Planning is cheap, except for weights that have to be fetched first; benchmark.runs.run trains.
 """
 
 import datetime
@@ -30,10 +30,6 @@ KeepWeights = Literal["best", "all", "none"]
 KEEP_WEIGHTS: Final = ("best", "all", "none")
 
 
-def _no_mirror(record: RunRecord) -> None:
-    """Stand in for a tracker where only the run's folder is wanted."""
-
-
 @dataclass(frozen=True)
 class Settings:
     """Where and how to run; none of it changes what a run's numbers mean."""
@@ -44,14 +40,14 @@ class Settings:
     offline: bool = False
     """Never try to download weights."""
     read_test: bool = False
-    """Read the test faces in ad-hoc runs too."""
+    """Evaluate ad-hoc runs on the test set too."""
     keep_weights: KeepWeights = "best"
-    mirror: Callable[[RunRecord], None] = field(default=_no_mirror)
-    """Told of a run's folder whenever it has something new."""
+    mirror: Callable[[RunRecord], None] = field(default=lambda _record: None)
+    """Called with a run's folder whenever it has something new."""
     on_download: Callable[[str], None] | None = None
-    """Told the name of a weight file when its download begins."""
+    """Called with the name of a weight file when its download begins."""
     on_progress: OnProgress = keep_quiet
-    """Told how far what takes long beside training is: reading faces, drawing pictures."""
+    """Called with the progress of what takes long beside training: predictions, figures."""
     cache: CacheSettings | None = None
     """Where the frozen part's activations are kept; None: it is computed for every batch."""
     speed: SpeedSettings = field(default_factory=SpeedSettings)
@@ -59,7 +55,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that could start now: definition, seed, faces and weights are all at hand."""
+    """A run that could start now: definition, seed, faces and weights are available."""
 
     experiment: Experiment
     seed: int
@@ -83,8 +79,13 @@ class Plan:
         """The run's sha256."""
         return self.folder.name
 
+    @property
+    def family(self) -> str:
+        """Identity without the seed: that of its run group."""
+        return family_of(self.experiment, self.ingredients)
+
     def about(self, device: Device, network: Network, counts: dict[str, int]) -> dict[str, Any]:
-        """Say all that `experiment.json` keeps: definition, seed, data, weights and versions.
+        """Give what `experiment.json` holds: definition, seed, data, weights and versions.
 
         counts: faces per part of the split.
         """
@@ -93,7 +94,7 @@ class Plan:
         return {
             "schema": SCHEMA,
             "identity": self.identity,
-            "family": family_of(self.experiment, self.ingredients),
+            "family": self.family,
             "experiment": self.experiment.as_dict(),
             "seed": self.seed,
             "dataset": {
@@ -134,10 +135,18 @@ def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settin
     Raises WeightsMissing, WeightsError, and DataError for a data set with an older split.
     """
     check_split_version(faces)
-    weights = _weights_for(experiment, settings)
-    if weights is not None:
-        for seen in weights.faces_seen:
-            _check_not_seen(seen, experiment, faces, settings.runs_dir)
+    architecture, source = experiment.backbone.architecture, experiment.backbone.weights
+    if source == "none":
+        weights = None
+    elif source.startswith(weight_files.RUN):
+        weights = weight_files.resolve_run(source, architecture, settings.runs_dir)
+    else:
+        weights = weight_files.resolve(
+            architecture, source, settings.weights_dir,
+            offline=settings.offline, on_download=settings.on_download,
+        )  # fmt: skip
+    for seen in weights.faces_seen if weights else ():
+        _check_not_seen(seen, experiment, faces, settings.runs_dir)
     ingredients = Ingredients(
         weights_sha256=weights.sha256 if weights else None,
         pixel_digest=faces.pixel_digest,
@@ -149,19 +158,8 @@ def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settin
     return Plan(experiment, seed, faces, weights, ingredients, folder)
 
 
-def _weights_for(experiment: Experiment, settings: Settings) -> WeightFile | None:
-    backbone = experiment.backbone
-    if backbone.weights == "none":
-        return None
-    if backbone.weights.startswith(weight_files.RUN):
-        return weight_files.resolve_run(backbone.weights, backbone.architecture, settings.runs_dir)
-    return weight_files.resolve(
-        backbone.architecture,
-        backbone.weights,
-        settings.weights_dir,
-        offline=settings.offline,
-        on_download=settings.on_download,
-    )
+SHARED_FRACTION: Final = 0.1
+"""Of one set's evaluated faces found in another: above it, the two are copies of the same."""
 
 
 def _check_not_seen(
@@ -169,47 +167,35 @@ def _check_not_seen(
 ) -> None:
     """Raise WeightsError where weights were trained on these very faces under another split.
 
-    Faces that were training faces there may be test faces here.
+    Faces that were training faces there may be test faces here. A re-encoded or resized copy has
+    other pixels: it is recognised by names and labels of the run's evaluated faces, if it is here.
     """
     protocol = experiment.protocol
-    placed_alike = (seen.split_digest, seen.split_version, seen.fold) == (
-        faces.split_digest, protocol.split, protocol.fold,
-    )  # fmt: skip
-    if placed_alike:
+    placed = (faces.split_digest, protocol.split, protocol.fold)
+    if (seen.split_digest, seen.split_version, seen.fold) == placed:
         return
-    same_faces = faces.pixel_digest == seen.pixel_digest or faces.split_digest == seen.split_digest
-    if not same_faces and not _share_files(seen, faces, runs_dir):
-        return
+    if faces.pixel_digest != seen.pixel_digest and faces.split_digest != seen.split_digest:
+        known = ["file", "age", "gender", "race"]
+        try:
+            there = read_predictions(RunRecord(work_folder(runs_dir) / seen.run).predictions_path)
+        except RunError:
+            return
+        own = faces.table[known].drop_duplicates()
+        shared = there[known].drop_duplicates().merge(own, on=known)
+        if len(shared) <= SHARED_FRACTION * len(there):
+            return
+
+    def placement(split: str, fold: int | None) -> str:
+        return split if fold is None else f"{split}, fold {fold}"
+
     raise WeightsError(
         f"{experiment.backbone.weights!r} was trained on these faces under another split "
-        f"({_placement(seen.split_version, seen.fold)}): what it learnt from may be tested on here",
+        f"({placement(seen.split_version, seen.fold)}): its training faces may be test faces here",
         allowed="a run on other faces, or under this experiment's own split and fold",
         source=f"run {seen.run[:12]} on {seen.dataset}",
-        fix=f"Train its experiment under {_placement(protocol.split, protocol.fold)}, and name "
+        fix=f"Train its experiment under {placement(protocol.split, protocol.fold)}, and name "
         "that run",
     )
-
-
-def _placement(split: str, fold: int | None) -> str:
-    return split if fold is None else f"{split}, fold {fold}"
-
-
-SHARED_FRACTION: Final = 0.1
-"""Of one set's evaluated faces found in another: above it, the two are copies of the same."""
-
-
-def _share_files(seen: FacesSeen, faces: FaceSet, runs_dir: Path) -> bool:
-    """Tell by the names and labels of its evaluated faces whether a run saw copies of these.
-
-    A re-encoded or resized copy has other pixels. Where that run is not here, nothing can be told.
-    """
-    known = ["file", "age", "gender", "race"]
-    try:
-        there = read_predictions(RunRecord(work_folder(runs_dir) / seen.run).predictions_path)
-    except RunError:
-        return False
-    shared = there[known].drop_duplicates().merge(faces.table[known].drop_duplicates(), on=known)
-    return len(shared) > SHARED_FRACTION * len(there)
 
 
 def now() -> str:

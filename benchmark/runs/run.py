@@ -1,12 +1,14 @@
 """One run end to end, and many in a row; each leaves a folder that tells everything about it.
 
-A run's events are yielded, so that the display, the tuner and a test read the same story. The
-folder under `mlruns/work/` is the truth; tracking mirrors it and can catch up at any time.
+A run's events are yielded, so that display, tuning and tests read the same. The folder under
+`mlruns/work/` is the truth; tracking mirrors it and can catch up at any time.
 """
 
+import statistics
+import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal
 
 import torch
 
@@ -14,13 +16,14 @@ from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import BenchmarkError, WeightsMissing
 from benchmark.experiment.definition import Experiment
-from benchmark.files import claimed, holder
+from benchmark.files import claimed, holder, is_held
 from benchmark.models import weights as weight_files
 from benchmark.models.network import build_network
-from benchmark.runs.checkpoints import CHECKPOINT_FILE, Keeper, load_checkpoint
-from benchmark.runs.execution import RunWays, decided, worth_compiling
+from benchmark.models.weight_manifest import files_for
+from benchmark.record import RunRecord, all_records
+from benchmark.runs.checkpoints import CHECKPOINT_FILE, CheckpointWriter, load_checkpoint
+from benchmark.runs.execution import ExecutionOptions, resolve_compile, worth_compiling
 from benchmark.runs.folder import (
-    Trained,
     begin,
     explained,
     finish,
@@ -31,19 +34,13 @@ from benchmark.runs.folder import (
     write_answers,
 )
 from benchmark.runs.plan import Plan, Settings, plan_run
-from benchmark.training.trainer import (
-    EpochResult,
-    Progress,
-    TrainingFaces,
-    TrainingState,
-    fit,
-    start,
-)
+from benchmark.training.device import Device
+from benchmark.training.trainer import EpochResult, Progress, TrainingFaces, fit, start
 
 
 @dataclass(frozen=True)
 class Started:
-    """A run began, or went on after `epochs_done` epochs."""
+    """A run began, or resumed after `epochs_done` epochs."""
 
     plan: Plan
     epochs_done: int
@@ -60,7 +57,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Advanced:
-    """A run trained on: progress within an epoch, or an epoch's result."""
+    """Progress within an epoch, or an epoch's result."""
 
     plan: Plan
     step: Progress | EpochResult
@@ -75,7 +72,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A run needs nothing: it is done already, or another process is at it."""
+    """A run is up to date, or another process runs it."""
 
     plan: Plan
     why: str
@@ -83,7 +80,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Missing:
-    """A run cannot start because its weights are neither at hand nor to be fetched."""
+    """A run cannot start because its weights are neither here nor can be fetched."""
 
     experiment: Experiment
     seed: int
@@ -112,7 +109,7 @@ def run_all(
     experiments, seeds = tuple(experiments), tuple(seeds)
     compiled = worth_compiling(experiments, len(seeds), faces, settings.device)
     for experiment in experiments:
-        own = decided(settings, experiment, compiled)
+        own = resolve_compile(settings, experiment, compiled)
         for seed in seeds:
             try:
                 plan = plan_run(experiment, seed, faces, own)
@@ -120,30 +117,24 @@ def run_all(
             except WeightsMissing as error:
                 yield Missing(experiment, seed, error)
             except BenchmarkError as error:
-                yield Failed(experiment, seed, _without_frames(error))
+                # The frames that it came through hold the failed run's network and optimiser, whose
+                # memory the next run needs; `failed.json` has the traceback.
+                error.__cause__ = error.__context__ = None
+                yield Failed(experiment, seed, error.with_traceback(None))
             except OSError as error:
-                # Its folder cannot be made or claimed; what befalls a run within it, `run` tells.
+                # Its folder cannot be made or locked; errors within a run are handled by `run`.
                 yield Failed(experiment, seed, explained(error))
-
-
-def _without_frames(error: BenchmarkError) -> BenchmarkError:
-    """Let go of the frames that an error came through; `failed.json` has its traceback.
-
-    They hold the failed run's network and optimiser, whose memory the next run needs.
-    """
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
 
 
 def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Event]:
     """Bring one run from wherever its folder stands to done.
 
-    Raises RunError when it fails; the folder then tells why. Stopped from outside (Ctrl-C, or a
-    reader that reads no further), the folder is marked and the same run goes on next time.
+    Raises RunError when it fails; the folder then says why. Stopped from outside (Ctrl-C, or a
+    reader that closes the generator), the folder is marked and the same run resumes next time.
     """
     with claimed(plan.folder / "claim") as mine:
         if not mine:
-            yield Skipped(plan, f"process {holder(plan.folder / 'claim').get('pid')} is at it")
+            yield Skipped(plan, f"process {holder(plan.folder / 'claim').get('pid')} runs it")
             return
         if is_done(plan, settings):
             settings.mirror(plan.record)
@@ -154,7 +145,7 @@ def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Eve
         except (KeyboardInterrupt, GeneratorExit):
             mark_interrupted(plan, settings)
             raise
-        # Whatever it is: a suite must go on, and the folder say why. Training and evaluating run
+        # Any error: a suite must go on, and the folder say why. Training and evaluating call
         # torch, drivers and libraries whose errors no list could name.
         except Exception as error:  # noqa: BLE001
             raise mark_failed(plan, settings, error) from error
@@ -162,47 +153,144 @@ def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Eve
 
 
 def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) -> Iterator[Event]:
-    """The way a face travels, from the split to the stored predictions."""
+    """The path of a face, from the split to the stored predictions."""
     experiment = plan.experiment
     parts = parts_for(plan)
     loaded = weight_files.load(plan.weights) if plan.weights else None
     network = build_network(experiment, loaded, plan.seed)
-    ways = RunWays(plan, on_device, settings, network)
-    device = ways.device
+    options = ExecutionOptions(plan, on_device, settings, network)
+    device = options.device
     rows = {
         part: torch.from_numpy(indices).to(device.torch_device)
         for part, indices in parts.own.items()
     }
     with device.arithmetic():
-        begin(plan, replace(settings, device=device), network, parts.counts(), ways.record())
+        begin(plan, replace(settings, device=device), network, parts.counts(), options.record())
         state = start(network, experiment.recipe, device)
-        keeper = Keeper(plan, settings, _resume(plan, state))
+        checkpoint = load_checkpoint(plan.folder / CHECKPOINT_FILE)
+        if checkpoint is None:
+            (plan.folder / "history.csv").unlink(missing_ok=True)
+        else:
+            state.restore(checkpoint)
+        writer = CheckpointWriter(plan, settings, checkpoint["history"] if checkpoint else [])
         settings.mirror(plan.record)
         device.reset_peak_memory()
         yield Started(plan, state.epochs_done, len(rows["train"]))
-        prefix = ways.prefix()
-        exact = ways.exact_prefix(parts, prefix)
-        yield Prepared(plan, ways.sentence())
+        prefix = options.prefix()
+        exact = options.exact_prefix(parts, prefix)
+        yield Prepared(plan, options.sentence())
 
         data = TrainingFaces(on_device, rows["train"], rows["val"], prefix, exact)
-        for step in fit(state, data, experiment, plan.seed, device, ways.speed):
+        for step in fit(state, data, experiment, plan.seed, device, options.speed):
             if isinstance(step, EpochResult):
-                keeper.add(state, step)
+                writer.add(state, step)
             yield Advanced(plan, step)
-        keeper.finish(state)
+        writer.finish(state)
 
-        write_answers(plan, parts, ways.predictor(exact), settings)
-        ways.note_steps(state.speed_report)
-    trained = Trained(network, keeper.table(), state.best_epoch + 1)
-    finish(plan, trained, parts, settings)
+        write_answers(plan, parts, options.predictor(exact), settings)
+        options.note_steps(state.speed_report)
+    finish(plan, state, writer.table(), parts, settings)
 
 
-def _resume(plan: Plan, state: TrainingState) -> list[dict[str, Any]]:
-    """Take up the last checkpoint, if there is one, and the history up to it."""
-    checkpoint = load_checkpoint(plan.folder / CHECKPOINT_FILE)
-    if checkpoint is None:
-        (plan.folder / "history.csv").unlink(missing_ok=True)
-        return []
-    state.restore(checkpoint)
-    rows: list[dict[str, Any]] = checkpoint["history"]
-    return rows
+Outlook = Literal["run", "resume", "up to date", "held", "not run"]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What running an experiment with a seed would do."""
+
+    experiment: Experiment
+    seed: int
+    outlook: Outlook
+    seconds: float = 0.0
+    """Of training, predicted."""
+    n_bytes: int = 0
+    """Of the network that it would leave."""
+    fetch: str = ""
+    """The weight file that would be downloaded first."""
+    error: WeightsMissing | None = None
+    """Why it would not run."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything would be trained."""
+        return self.outlook in ("run", "resume")
+
+
+def forecast_all(
+    experiments: Iterable[Experiment], seeds: Iterable[int], faces: FaceSet, settings: Settings
+) -> Iterator[Forecast]:
+    """Say what `run_all` would do, without training, downloading or writing anything.
+
+    Time is predicted from finished runs: of the same run group on this hardware, else of any there
+    by their operations (multiply-adds, with the backward pass of what is trained); where there are
+    none, from a matrix product timed now, a tenth of whose speed training reaches.
+    """
+    done = [RunRecord(item.folder) for item in all_records(settings.runs_dir)
+            if item.state == "done"]  # fmt: skip
+    hardware = settings.device.description
+    done = [record for record in done if record.about["device"] == hardware]
+    by_family: dict[str, list[float]] = {}
+    speeds = []
+    for record in done:
+        seconds = float(record.done["seconds"])
+        by_family.setdefault(record.family, []).append(seconds)
+        about, epochs = record.about, record.done["epochs"]
+        share = about["parameters"]["trainable"] / about["parameters"]["total"]
+        n_images = about["dataset"]["counts"]["train"] * epochs
+        speeds.append(about["multiply_adds"] * (1 + 2 * share) * n_images / max(seconds, 1e-3))
+    speed = statistics.median(speeds) if speeds else _timed_speed(settings.device) / 10
+    offline = replace(settings, offline=True)
+    seeds = tuple(seeds)
+    for experiment in experiments:
+        operations, total = _operations(experiment, faces)
+        n_bytes = 0 if settings.keep_weights == "none" else 4 * total
+        for seed in seeds:
+            outlook: Outlook = "run"
+            fetch, seconds = "", operations / speed
+            try:
+                plan = plan_run(experiment, seed, faces, offline)
+            except WeightsMissing as error:
+                backbone = experiment.backbone
+                published = files_for(backbone.architecture, backbone.weights)
+                if settings.offline or not published:
+                    yield Forecast(experiment, seed, "not run", error=error)
+                    continue
+                fetch = published[0].file_name
+            else:
+                if is_held(plan.folder / "claim"):
+                    outlook = "held"
+                elif is_done(plan, settings):
+                    outlook = "up to date"
+                elif (plan.folder / CHECKPOINT_FILE).is_file():
+                    outlook = "resume"
+                alike = by_family.get(plan.family)
+                seconds = statistics.median(alike) if alike else seconds
+            yield Forecast(experiment, seed, outlook, seconds, n_bytes, fetch)
+
+
+def _operations(experiment: Experiment, faces: FaceSet) -> tuple[float, int]:
+    """Count a whole training's multiply-adds, and the network's parameters."""
+    # What a network computes does not depend on its first weights.
+    bare = replace(experiment, backbone=replace(experiment.backbone, weights="none"))
+    network, recipe = build_network(bare, None, 0), experiment.recipe
+    total, trainable = network.parameter_counts()
+    n_images = int((faces.table["part"] == "train").sum())
+    if recipe.steps_per_epoch is not None:
+        n_images = recipe.steps_per_epoch * recipe.batch_size
+    an_image = network.multiply_adds(faces.image_px) * (1 + 2 * trainable / total)
+    return an_image * n_images * recipe.max_epochs, total
+
+
+def _timed_speed(device: Device) -> float:
+    """Give the multiply-adds a second of a product of two matrices on the device."""
+    matrix = torch.ones(1024, 1024, device=device.torch_device)
+    times = []
+    with device.autocast():
+        for _ in range(4):
+            device.synchronise()
+            started = time.perf_counter()
+            torch.mm(matrix, matrix)
+            device.synchronise()
+            times.append(time.perf_counter() - started)
+    return float(1024**3 / min(times))

@@ -1,11 +1,10 @@
 """Whether a run's numbers still hold: recomputed from its predictions, and those from its weights.
 
-Nothing is written or mended here. What a run's files are is told by benchmark.record.
+Nothing is written or fixed here. What a run's files are: benchmark.record.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -13,7 +12,6 @@ import pandas as pd
 import torch
 
 from benchmark.data.batches import FaceBatches
-from benchmark.data.splits import PartName, Rows
 from benchmark.errors import BenchmarkError, RunError, WeightsError
 from benchmark.evaluation.artifacts import COST, changed_files, faces_of, scores_unchanged
 from benchmark.evaluation.metrics import SCORING_VERSION, score
@@ -46,7 +44,7 @@ SAME_PROBABILITY: Final = 1e-4
 
 @dataclass(frozen=True)
 class Finding:
-    """One question asked of a run, and the answer."""
+    """One check of a run, and its result."""
 
     what: str
     verdict: Verdict
@@ -54,9 +52,9 @@ class Finding:
 
 
 def verify(record: RunRecord, prepared: Iterable["FaceSet"] = ()) -> list[Finding]:
-    """Ask everything that can be asked of a finished run here.
+    """Make every check that can be made of a finished run here.
 
-    prepared: data sets at hand; without the run's own its predictions cannot be made again. Raise
+    prepared: available data sets; without the run's own its predictions cannot be made again. Raise
     RunError where the run is not done, or its folder does not even say what it is.
     """
     if record.state != "done":
@@ -64,42 +62,37 @@ def verify(record: RunRecord, prepared: Iterable["FaceSet"] = ()) -> list[Findin
             f"run {record.identity[:12]} is not done but {record.state}",
             allowed="a finished run",
             source=str(record.folder),
-            fix="Run its experiment again: it goes on from where it stopped",
+            fix="Run its experiment again: it resumes from where it stopped",
         )
     faces = tuple(prepared)
-    questions: dict[str, Callable[[RunRecord], Finding]] = {
-        "files": _files,
-        "definition": lambda run: _definition(run, faces),
-        "metrics": _metrics,
-        "predictions": lambda run: _predictions(run, faces),
+    checks: dict[str, Callable[[], tuple[Verdict, str]]] = {
+        "files": lambda: _files(record),
+        "definition": lambda: _definition(record, faces),
+        "metrics": lambda: _metrics(record),
+        "predictions": lambda: _predictions(record, faces),
     }
-    return [_answered(what, ask, record) for what, ask in questions.items()]
+    found = []
+    for what, check in checks.items():
+        try:
+            found.append(Finding(what, *check()))
+        except BenchmarkError as error:
+            found.append(Finding(what, "differs", str(error)))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            why = f"the files hold too little: {type(error).__name__} {error}"
+            found.append(Finding(what, "differs", why))
+    return found
 
 
-def _answered(what: str, ask: Callable[[RunRecord], Finding], record: RunRecord) -> Finding:
-    """Ask; what cannot be read does not hold."""
-    try:
-        return ask(record)
-    except BenchmarkError as error:
-        return Finding(what, "differs", str(error))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        return Finding(
-            what, "differs", f"the files hold too little: {type(error).__name__} {error}"
-        )
-
-
-def _files(record: RunRecord) -> Finding:
+def _files(record: RunRecord) -> tuple[Verdict, str]:
     changed = changed_files(record)
     if changed is None:
-        return Finding(
-            "files", "not checked", "done.json has no list of digests: of an older facebench"
-        )
+        return "not checked", "done.json has no list of digests: of an older facebench"
     if changed:
-        return Finding("files", "differs", "changed since the run ended: " + ", ".join(changed))
-    return Finding("files", "holds", "as they were when the run ended")
+        return "differs", "changed since the run ended: " + ", ".join(changed)
+    return "holds", "as they were when the run ended"
 
 
-def _definition(record: RunRecord, prepared: tuple["FaceSet", ...]) -> Finding:
+def _definition(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Verdict, str]:
     """Compute the run's identity again from all that experiment.json says it is made of.
 
     Where it is of before digests of labels were kept, the digest is taken from the prepared faces.
@@ -116,90 +109,61 @@ def _definition(record: RunRecord, prepared: tuple["FaceSet", ...]) -> Finding:
     )
     experiment = Experiment.from_dict(about["experiment"])
     identity = identity_of(experiment, ingredients, about["seed"])
-    if identity != record.identity or about["identity"] != identity:
-        return Finding(
-            "definition", "differs",
-            f"experiment.json describes run {identity[:12]}, its folder is {record.identity[:12]}",
-        )  # fmt: skip
-    return Finding("definition", "holds", f"{experiment.name}, seed {about['seed']}, is its id")
+    if identity == record.identity == about["identity"]:
+        return "holds", f"{experiment.name}, seed {about['seed']}, is its id"
+    described = f"experiment.json describes run {identity[:12]}"
+    return "differs", f"{described}, its folder is {record.identity[:12]}"
 
 
-def _metrics(record: RunRecord) -> Finding:
+def _metrics(record: RunRecord) -> tuple[Verdict, str]:
     path = record.predictions_path
     if record.predictions_sha256 != predictions_digest(path):
-        return Finding(
-            "metrics", "differs", f"they are of other predictions than {path.name} holds now"
-        )
+        return "differs", f"they are of other predictions than {path.name} holds now"
     scores = score(read_predictions(path))
     stored = {name: value for name, value in record.metrics.items() if not name.startswith(COST)}
     older = record.scoring_version < SCORING_VERSION
-    expected = {k: v for k, v in scores.metrics.items() if k in stored or not older}
-    wrong = sorted(_unequal(stored, expected))
-    subgroups = record.subgroups().reset_index(drop=True)
-    if not wrong and not _same_table(subgroups, scores.subgroups):
-        wrong = ["subgroups"]
-    if wrong:
-        shown = ", ".join(f"{name} {_both(name, stored, scores.metrics)}" for name in wrong[:3])
-        return Finding("metrics", "differs", f"{len(wrong)} of {len(stored)}: {shown}")
-    if scores_unchanged(record) is False:
-        return Finding(
-            "metrics", "differs", "metrics.json was changed since it was written: a cost, an "
-            "answer or a last digit; `facebench runs rescore --again` makes it anew",
+    again = {k: v for k, v in scores.metrics.items() if k in stored or not older}
+    wrong = sorted(
+        name
+        for name in stored.keys() | again.keys()
+        if not abs(float(stored.get(name, np.nan)) - float(again.get(name, np.nan))) <= SAME_NUMBER
+    )
+    subgroups = scores.subgroups.reset_index(drop=True)
+    try:
+        pd.testing.assert_frame_equal(
+            record.subgroups().reset_index(drop=True), subgroups, check_dtype=False, rtol=0,
+            atol=SAME_NUMBER,
         )  # fmt: skip
-    said = f"{len(stored)} numbers and {len(scores.subgroups)} subgroups come out again"
-    if older:
-        said += "; `facebench runs rescore` adds those that came since"
-    return Finding("metrics", "holds", said)
-
-
-def _unequal(stored: dict[str, float], again: dict[str, float]) -> Iterator[str]:
-    for name in stored.keys() | again.keys():
-        old, new = stored.get(name), again.get(name)
-        if old is None or new is None or not abs(float(old) - float(new)) <= SAME_NUMBER:
-            yield name
-
-
-def _both(name: str, stored: dict[str, float], again: dict[str, float]) -> str:
-    return f"(stored {stored.get(name, 'none')}, computed {again.get(name, 'none')})"
-
-
-def _same_table(stored: pd.DataFrame, again: pd.DataFrame) -> bool:
-    again = again.reset_index(drop=True)
-    if list(stored.columns) != list(again.columns) or len(stored) != len(again):
-        return False
-    for name in again.columns:
-        if again[name].dtype.kind == "f":
-            close = np.isclose(
-                stored[name].to_numpy(float), again[name].to_numpy(float),
-                rtol=0, atol=SAME_NUMBER, equal_nan=True,
-            )  # fmt: skip
-        else:
-            close = stored[name].astype(str).to_numpy() == again[name].astype(str).to_numpy()
-        if not close.all():
-            return False
-    return True
-
-
-def _predictions(record: RunRecord, prepared: tuple["FaceSet", ...]) -> Finding:
-    """Let the stored weights say again what they said, on the CPU in fp32."""
-    path = record.folder / MODEL_FILE
-    if not path.is_file():
-        return Finding("predictions", "not checked", f"the run kept no {path.name}")
-    run_faces = faces_of(record, prepared)
-    if run_faces is None:
-        name = record.about["dataset"]["name"]
-        return Finding(
-            "predictions", "not checked", f"the faces of data set {name!r} are not prepared here"
+    except AssertionError:
+        wrong = wrong or ["subgroups"]
+    if wrong:
+        shown = ", ".join(
+            f"{name} (stored {stored.get(name, 'none')}, computed {again.get(name, 'none')})"
+            for name in wrong[:3]
         )
-    stored = read_predictions(record.predictions_path)
-    again = _said_again(record, path, run_faces.faces, run_faces.parts, stored)
-    return _compared(stored, again)
+        return "differs", f"{len(wrong)} of {len(stored)}: {shown}"
+    if scores_unchanged(record) is False:
+        return "differs", (
+            "metrics.json was changed since it was written: a cost, a prediction or a last digit; "
+            "`facebench runs rescore --again` makes it anew"
+        )
+    said = f"{len(stored)} numbers and {len(subgroups)} subgroups are reproduced"
+    return "holds", said + (
+        "; `facebench runs rescore` adds those of a newer facebench" if older else ""
+    )
 
 
-def _said_again(
-    record: RunRecord, path: Path, faces: "FaceSet", parts: Mapping[PartName, Rows],
-    stored: pd.DataFrame,
-) -> pd.DataFrame:  # fmt: skip
+def _predictions(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Verdict, str]:
+    """Predict again with the stored weights, on the CPU in fp32, and compare face by face.
+
+    A class may change only where two probabilities were as good as equal.
+    """
+    path, found = record.folder / MODEL_FILE, faces_of(record, prepared)
+    if not path.is_file():
+        return "not checked", f"the run kept no {path.name}"
+    if found is None:
+        name = record.about["dataset"]["name"]
+        return "not checked", f"the faces of data set {name!r} are not prepared here"
     trained = load_trained(path)
     if canonical_json(trained.experiment.as_dict()) != canonical_json(record.about["experiment"]):
         raise WeightsError(
@@ -207,33 +171,30 @@ def _said_again(
             allowed="the definition in experiment.json",
             source=str(path),
         )
+    stored, faces = read_predictions(record.predictions_path), found.faces
     cpu = Device(torch.device("cpu"), "fp32")
     cpu.place(trained.network)
     on_cpu = FaceBatches.on_device(faces.pixels(), faces.table, cpu.torch_device)
     tables = []
-    for part in PARTS:
-        if (stored["part"] == part).any():
-            said = probabilities(trained.network, on_cpu, torch.from_numpy(parts[part]))
-            tables.append(predictions_table(faces.table.iloc[parts[part]], part, said))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _compared(stored: pd.DataFrame, again: pd.DataFrame) -> Finding:
-    """Compare face by face; a class may change only where the two were as good as equal."""
+    for part in (part for part in PARTS if (stored["part"] == part).any()):
+        rows = found.parts[part]
+        predicted = probabilities(trained.network, on_cpu, torch.from_numpy(rows))
+        tables.append(predictions_table(faces.table.iloc[rows], part, predicted))
+    again = pd.concat(tables, ignore_index=True)
     tasks = predicted_tasks(again)
     if tasks != predicted_tasks(stored) or len(stored) != len(again):
-        return Finding("predictions", "differs", "they are of other faces or other tasks")
+        return "differs", "they are of other faces or other tasks"
     both = stored.merge(again, on=["part", "file"], suffixes=("", "_again"))
     if len(both) != len(stored):
-        return Finding("predictions", "differs", "they are of other faces")
+        return "differs", "they are of other faces"
     columns = [name for task in tasks for name in probability_columns(task)]
     # The table keeps nine digits, which give an fp32 number back and no more than that.
     old = both[columns].to_numpy(np.float32)
     new = both[[f"{name}_again" for name in columns]].to_numpy(np.float32)
     most = float(np.abs(old - new).max())
     turned = sum(int((both[f"{t}_pred"] != both[f"{t}_pred_again"]).sum()) for t in tasks)
-    faces = f"{len(both):,} faces said again, {turned} classes differ"
+    said = f"{len(both):,} faces predicted again, {turned} classes differ"
     if most > SAME_PROBABILITY:
-        return Finding("predictions", "differs", f"{faces}, probabilities by up to {most:.3g}")
+        return "differs", f"{said}, probabilities by up to {most:.3g}"
     exactly = "bit for bit" if most == 0 else f"within {most:.1g}"
-    return Finding("predictions", "holds", f"{faces}, probabilities equal {exactly}")
+    return "holds", f"{said}, probabilities equal {exactly}"

@@ -36,8 +36,8 @@ from benchmark.experiment.parts import Augmentation
 from benchmark.models.network import Network, build_network
 from benchmark.tasks import TaskName
 from benchmark.training.device import Device
+from benchmark.training.predict import ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
-from benchmark.training.reading import Reader, epoch_batches
 from benchmark.training.steps import SpeedSettings
 from benchmark.training.trainer import EpochResult, Progress, TrainingFaces, fit, start
 
@@ -260,7 +260,7 @@ class OurPass(Loop):
         self._job, network = job, job.network()
         job.device.place(network)
         self._scaling = network.scaling
-        self._reader = Reader(network, job.sample.faces, job.device)
+        self._reader = ForwardPass(network, job.sample.faces, job.device)
         self._epoch = 0
 
     def measure(self) -> None:  # noqa: D102

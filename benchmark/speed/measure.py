@@ -20,7 +20,7 @@ from benchmark.speed.loops import FaceSample, Job, Loop
 from benchmark.speed.roofline import least_work, measured_peaks
 from benchmark.speed.rows import MOST_ON_CPU, ROWS, SpeedRow, images_for, why_not_judged
 from benchmark.training.device import Device, device_trouble
-from benchmark.training.probe import settled
+from benchmark.training.precision import resolve_precision
 
 CALIBRATION: Final = 64
 """Faces whose plain training tells how many fit into the time."""
@@ -163,7 +163,7 @@ class SpeedSession:
         job = Job(experiment, sample, epochs, self.device, self.workers, options.compile)
         n = images_for(self.device, seconds, self._seconds_per_image(row, job), len(sample.train))
         yield row, n
-        chosen, _ = settled(
+        chosen, _ = resolve_precision(
             self.device, job.network(), sample.faces, experiment, cached=row.kind == "run"
         )
         job = replace(job, sample=sample.first(n), device=chosen)

@@ -1,9 +1,9 @@
-"""AdamW as a recipe wants it: which parameters learn at which rate, and how that is kept.
+"""AdamW as a recipe specifies it: the rate of each parameter, and how its state is stored.
 
 AdamW without weight decay is Adam; with it, decay is decoupled from the gradient.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,17 +20,23 @@ RATIO = "rate_ratio"
 def new_optimiser(network: Network, recipe: Recipe, device: Device) -> torch.optim.AdamW:
     """Make the optimiser of a network that is on the device.
 
-    On CUDA the rate is a tensor there, so that a recorded step can be given another one.
+    Parameters are grouped by the ratio of their rate, in the network's order. On CUDA the rate is a
+    tensor there, so that a CUDA graph can be given another one.
     """
-    on_cuda = device.kind == "cuda"
-    groups = [
-        {
-            "params": parameters,
-            "lr": _as_rate(recipe.learning_rate * ratio, device.torch_device),
-            RATIO: ratio,
-        }
-        for ratio, parameters in _by_ratio(network, recipe).items()
-    ]
+    ratios = {
+        id(parameter): ratio
+        for stage, ratio in stage_ratios(network, recipe).items()
+        for parameter in network.backbone.stages[stage].parameters()
+    }
+    by_ratio: dict[float, list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            by_ratio.setdefault(ratios.get(id(parameter), 1.0), []).append(parameter)
+    on_cuda, groups = device.kind == "cuda", []
+    for ratio, parameters in by_ratio.items():
+        rate = recipe.learning_rate * ratio
+        lr = torch.tensor(rate, device=device.torch_device) if on_cuda else rate
+        groups.append({"params": parameters, "lr": lr, RATIO: ratio})
     return torch.optim.AdamW(
         groups,
         eps=recipe.adam_epsilon,
@@ -40,41 +46,20 @@ def new_optimiser(network: Network, recipe: Recipe, device: Device) -> torch.opt
     )
 
 
-def _as_rate(rate: float, device: torch.device) -> float | Tensor:
-    return torch.tensor(rate, device=device) if device.type == "cuda" else rate
-
-
-def _by_ratio(network: Network, recipe: Recipe) -> dict[float, list[nn.Parameter]]:
-    """Group the trained parameters by the ratio of their rate, in the network's order."""
-    ratio_of = {
-        id(parameter): ratio
-        for stage, ratio in stage_ratios(network, recipe).items()
-        for parameter in network.backbone.stages[stage].parameters()
-    }
-    groups: dict[float, list[nn.Parameter]] = {}
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            groups.setdefault(ratio_of.get(id(parameter), 1.0), []).append(parameter)
-    return groups
-
-
 def stage_ratios(network: Network, recipe: Recipe) -> dict[str, float]:
     """Give each trained stage's rate as a fraction of the head's, shallow to deep.
 
     The deepest stage learns at `trunk_rate_ratio`, each one before it at `stage_rate_decay` times
-    the rate of the one behind it.
+    the rate of the next deeper one.
     """
     ratio = 1.0 if recipe.trunk_rate_ratio is None else recipe.trunk_rate_ratio
     decay = 1.0 if recipe.stage_rate_decay is None else recipe.stage_rate_decay
-    n = len(network.trained_stages)
-    return {
-        stage: ratio * decay ** (n - 1 - place)
-        for place, stage in enumerate(network.trained_stages)
-    }
+    stages = network.trained_stages
+    return {stage: ratio * decay ** (len(stages) - 1 - place) for place, stage in enumerate(stages)}
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Let every group learn at its fraction of `rate` from now on; recorded steps too."""
+    """Set every group's rate to its fraction of `rate`; CUDA graphs read it from then on."""
     for group in optimiser.param_groups:
         own = rate * group.get(RATIO, 1.0)
         if isinstance(group["lr"], Tensor):
@@ -101,16 +86,9 @@ def restored(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None
     optimiser.load_state_dict({**state})
     for group, options in zip(optimiser.param_groups, own, strict=True):
         group.update(options)
-    for group, parameter in _pairs(optimiser):
-        steps = optimiser.state[parameter].get("step")
-        if steps is not None:
-            on_device = group["fused"] or group["capturable"]
-            place = parameter.device if on_device else torch.device("cpu")
-            optimiser.state[parameter]["step"] = steps.to(place, torch.float32)
-
-
-def _pairs(optimiser: torch.optim.Optimizer) -> Iterator[tuple[dict[str, Any], Tensor]]:
-    for group in optimiser.param_groups:
+        on_device = group["fused"] or group["capturable"]
         for parameter in group["params"]:
-            if parameter in optimiser.state:
-                yield group, parameter
+            moments = optimiser.state.get(parameter, {})
+            if "step" in moments:
+                place = parameter.device if on_device else torch.device("cpu")
+                moments["step"] = moments["step"].to(place, torch.float32)

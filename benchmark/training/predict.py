@@ -1,6 +1,11 @@
-"""Class probabilities of faces under a network: the one way they are computed anywhere."""
+"""Logits and class probabilities of faces under a network: the one way they are computed anywhere.
 
-from collections.abc import Callable
+A network's input is a batch of images, or what its frozen part has made of them (prefix_cache).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -8,24 +13,130 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmark.data.batches import FaceBatches
+from benchmark.data.batches import FaceBatches, changed, draw_epoch, is_mirrored, split_into_batches
+from benchmark.experiment.definition import Augmentation
 from benchmark.models.network import Network
 from benchmark.tasks import TaskName
-from benchmark.training.device import Device
-from benchmark.training.micro_batching import in_halves
+from benchmark.training.device import Device, is_out_of_memory
 from benchmark.training.prefix_cache import CachedFaces
-from benchmark.training.reading import Reader
 
 EVALUATION_BATCH: Final = 256
 CPU_BATCH: Final = 32
-"""By 256 the maps leave a CPU's caches, and half as many are read (docs/PERFORMANCE.md)."""
+"""With 256 the maps leave a CPU's caches, and it is half as fast (docs/PERFORMANCE.md)."""
 
+Apply = Callable[[Tensor], dict[TaskName, Tensor]]
+"""From a network's input to logits: its `forward` or `suffix`, compiled or not."""
 OnFaces = Callable[[int, int], None]
-"""Is told how many faces were read, and of how many."""
+"""Called with how many faces are predicted, and of how many."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which faces, and how they are augmented; all of it on the device.
+
+    rows: (n,) int64 of the packed array. draws: per kind of change (n,) in [0, 1).
+    """
+
+    rows: Tensor
+    draws: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pieces(self, size: int) -> "Iterator[Batch]":
+        """Cut it into batches of at most `size` faces."""
+        for start in range(0, len(self), size):
+            here = slice(start, start + size)
+            draws = {name: values[here] for name, values in self.draws.items()}
+            yield Batch(self.rows[here], draws)
+
+
+def epoch_batches(
+    order: Tensor, augmentation: Augmentation, batch_size: int, generator: torch.Generator
+) -> Iterator[Batch]:
+    """Cut an epoch's rows into batches, in order, with the augmentation of every face.
+
+    order: (n,) int64, on the device, to which the draws are copied once for the whole epoch.
+    """
+    sizes = [len(part) for part in split_into_batches(order, batch_size)]
+    drawn = draw_epoch(augmentation, sizes, generator)
+    draws = {name: values.to(order.device) for name, values in drawn.items()}
+    for stop, size in zip(accumulate(sizes), sizes, strict=True):
+        here = slice(stop - size, stop)
+        yield Batch(order[here], {name: values[here] for name, values in draws.items()})
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """A network, and the faces that it predicts from their images or from cached activations."""
+
+    network: Network
+    faces: FaceBatches
+    device: Device
+    prefix: CachedFaces | None = None
+
+    @property
+    def apply(self) -> Apply:
+        """What makes logits of `inputs`."""
+        return self.network.__call__ if self.prefix is None else self.network.suffix
+
+    def inputs(self, batch: Batch, augmentation: Augmentation) -> Tensor:
+        """Gather the network's input of a batch, augmented as drawn."""
+        if self.prefix is not None:
+            mirrored = is_mirrored(batch.draws) if augmentation.flip else None
+            return self.prefix.gather(batch.rows, mirrored)
+        images = changed(self.faces.images(batch.rows), augmentation, batch.draws)
+        return images.contiguous(memory_format=self.device.memory_format)
+
+    def unchanged(self, rows: Tensor) -> Tensor:
+        """Gather the network's input of faces without augmentation."""
+        if self.prefix is not None:
+            return self.prefix.gather(rows)
+        return self.faces.images(rows).contiguous(memory_format=self.device.memory_format)
+
+    def features(self, rows: Tensor) -> Tensor:
+        """Give the features of a frozen backbone that the head receives, float32."""
+        inputs = self.unchanged(rows)
+        if self.prefix is not None:
+            return inputs.float()
+        with self.device.autocast():
+            return self.network.prefix(inputs).float()
+
+    def logits(self, rows: Tensor) -> Iterator[tuple[Tensor, dict[TaskName, Tensor]]]:
+        """Yield rows and their logits (n, classes) per task, at the device's precision.
+
+        All rows at once, or in halves where the memory does not suffice: for networks in eval mode,
+        in which a face's logits do not depend on the others of its batch.
+        """
+        try:
+            inputs = self.unchanged(rows)
+            with self.device.autocast():
+                logits = self.apply(inputs)
+        except RuntimeError as error:
+            if len(rows) == 1 or not is_out_of_memory(error):
+                raise
+        else:
+            yield rows, logits
+            return
+        for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+            yield from self.logits(half)
+
+    def correct_counts(self, indices: Tensor) -> dict[TaskName, int]:
+        """Count correct predictions per task in eval mode, at the training's precision."""
+        totals: dict[TaskName, Tensor] = {}
+        self.network.eval()
+        with torch.inference_mode():
+            for batch in torch.split(indices, evaluation_batch(self.faces.device)):
+                for rows, logits in self.logits(batch):
+                    truths = self.faces.truths(rows)
+                    for task, values in logits.items():
+                        hits = (values.argmax(1) == truths[task]).sum()
+                        totals[task] = totals.get(task, torch.zeros_like(hits)) + hits
+        return {task: int(total) for task, total in totals.items()}
 
 
 def evaluation_batch(device: torch.device) -> int:
-    """Say how many faces are read at once, where nothing is learnt from them."""
+    """Give the batch size of prediction without training."""
     return CPU_BATCH if device.type == "cpu" else EVALUATION_BATCH
 
 
@@ -44,15 +155,15 @@ def probabilities(
     """
     usable = prefix if prefix is not None and prefix.is_exact_fp32 else None
     device = Device(faces.device, "fp32")
-    reader = Reader(network, faces, device, usable)
+    forward = ForwardPass(network, faces, device, usable)
     pieces: dict[TaskName, list[Tensor]] = {}
     n_done = 0
     network.eval()
-    # No contest: by rule the same kernels compute an epoch's score and what is stored of it.
-    with torch.inference_mode(), device.without_contest():
+    # The same kernels, chosen by heuristics, compute an epoch's score and the stored predictions.
+    with torch.inference_mode(), device.without_cudnn_benchmark():
         for batch in torch.split(indices, evaluation_batch(faces.device)):
-            for _, answers in in_halves(reader.logits, batch):
-                for task, logits in answers.items():
+            for _, by_task in forward.logits(batch):
+                for task, logits in by_task.items():
                     pieces.setdefault(task, []).append(logits.float().softmax(1).cpu())
             n_done += len(batch)
             if on_faces is not None:
@@ -63,23 +174,7 @@ def probabilities(
 def accuracies(
     network: Network, faces: FaceBatches, indices: Tensor, prefix: CachedFaces | None = None
 ) -> dict[TaskName, float]:
-    """Give per task the fraction of right answers, of the numbers that `probabilities` stores."""
+    """Give per task the accuracy of the predictions that `probabilities` stores."""
     truths = {task: values.cpu().numpy() for task, values in faces.truths(indices).items()}
-    answers = probabilities(network, faces, indices, prefix)
-    return {
-        task: float((values.argmax(1) == truths[task]).mean()) for task, values in answers.items()
-    }
-
-
-def correct_counts(reader: Reader, indices: Tensor) -> dict[TaskName, int]:
-    """Count right answers per task at the training's precision; read from the device once."""
-    totals: dict[TaskName, Tensor] = {}
-    reader.network.eval()
-    with torch.inference_mode():
-        for batch in torch.split(indices, evaluation_batch(reader.faces.device)):
-            for rows, answers in in_halves(reader.logits, batch):
-                truths = reader.faces.truths(rows)
-                for task, values in answers.items():
-                    hits = (values.argmax(1) == truths[task]).sum()
-                    totals[task] = totals.get(task, torch.zeros_like(hits)) + hits
-    return {task: int(total) for task, total in totals.items()}
+    predicted = probabilities(network, faces, indices, prefix)
+    return {task: float((p.argmax(1) == truths[task]).mean()) for task, p in predicted.items()}

@@ -1,136 +1,47 @@
-"""The prefix cache: its key, and activations of the frozen part computed once.
+"""The prefix cache: activations of a network's frozen part, computed once and kept for all runs.
 
-What the frozen part of a network makes of every face, computed once and kept for all runs.
-
-Heads, seeds and tuning trials on the same frozen part share one file, whatever else they train:
-the key is the weights themselves (prefix_key). The files are prefix_files' room; whatever goes
-wrong with them costs time, never a run, and is said once.
-
-When the frozen part of a network may be computed once, and what makes two of them the same.
+Heads, seeds and trials on the same frozen part share one file, whatever else they train, because
+its key is a digest of the weights themselves. A file is KEY.npy, mapped into memory, with KEY.json
+beside it (shape, type, checksum). One in use is locked (flock, shared) and never evicted. Whatever
+goes wrong with the files costs time, never a run, and is said once.
 """
 
+import contextlib
+import errno
+import fcntl
 import hashlib
+import json
+import math
 import os
+import shutil
 import time
-from collections import deque
+import weakref
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmark.data.batches import FaceBatches, gathered
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.experiment.definition import Augmentation
-from benchmark.files import canonical_json
+from benchmark.files import canonical_json, claimed, write_json
 from benchmark.models.network import FEATURES, Network
 from benchmark.training.device import Device, Precision, free_host_bytes
-from benchmark.training.prefix_files import (
-    DamagedPrefix,
-    NoRoom,
-    RowsFormat,
-    only_builder,
-    open_rows,
-    remove_rows,
-    write_rows,
-)
 
 SCHEMA: Final = 1
-"""Raised when the same key would mean other numbers."""
+"""Part of the key: raised when the same key would mean other numbers."""
+FILES: Final = ("*.npy", "*.prefix")
+"""What is evicted; the second kind is of an older facebench, and not read any more."""
+STORED_AS: Final = {"float32": "<f4", "bfloat16": "<i2"}
 VIEWS: Final = ("as_is", "mirrored")
 """What a face may look like; mirrored only where the recipe flips."""
-
-
-@dataclass(frozen=True)
-class PrefixRequest:
-    """Whose activations are wanted, and how the faces may be changed."""
-
-    pixel_digest: str
-    """sha256 of the packed array that the faces come from."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    rows: Tensor | None = None
-    """Ascending rows of the packed array, (n,) int64 on the CPU; None for all of them."""
-
-
-def views_of(augmentation: Augmentation) -> tuple[str, ...]:
-    """Name the views that make up the declared bank of an augmentation; empty where none can."""
-    if augmentation == Augmentation():
-        return VIEWS[:1]
-    return VIEWS if augmentation == Augmentation(flip=True) else ()
-
-
-def why_live(network: Network, augmentation: Augmentation) -> str | None:
-    """Say why the frozen part must be computed anew for every batch; None: it need not be."""
-    if network.cut is None:
-        frozen = len(network.backbone.stages) - len(network.trained_stages)
-        if frozen == 0:
-            return "nothing is frozen"
-        return f"the frozen stages of {network.backbone.architecture} cannot be cut off"
-    if not views_of(augmentation):
-        return "the faces are changed in endlessly many ways (only flips make a finite bank)"
-    for name, module in prefix_modules(network).items():
-        if any(parameter.requires_grad for parameter in module.parameters()):
-            return f"{name} is frozen by name, but has parameters that are trained"
-        for inner in module.modules():
-            if inner.training:
-                return f"{name} is frozen, but {type(inner).__name__} in it is in train mode"
-            is_norm = isinstance(inner, nn.modules.batchnorm._BatchNorm)
-            if is_norm and not inner.track_running_stats:
-                return f"a batch norm in {name} depends on which faces share a batch"
-    return None
-
-
-def prefix_modules(network: Network) -> dict[str, nn.Module]:
-    """Give the modules before the cut, by name."""
-    if network.cut == FEATURES:
-        return {"trunk": network.backbone}
-    stages = network.backbone.stages
-    assert isinstance(stages, nn.ModuleDict)
-    return {name: stages[name] for name in stages if name not in network.trained_stages}
-
-
-def key_of(network: Network, device: Device, request: PrefixRequest, view: str) -> str:
-    """Digest everything that the activations of one view depend on: 64 hexadecimal digits."""
-    content = {
-        "schema": SCHEMA,
-        "weights": _digest_of_weights(network),
-        "architecture": network.backbone.architecture,
-        "options": dict(network.backbone.options),
-        "cut": network.cut,
-        "flattened": network.flattened and network.cut == FEATURES,
-        "preprocessing": network.scaling.preprocessing.as_dict(),
-        "input_px": network.scaling.input_px,
-        "precision": device.precision,
-        "channels_last": device.channels_last,
-        "kind": device.kind,
-        "exact": device.exact and device.kind != "cpu",
-        "pixels": request.pixel_digest,
-        "rows": _digest_of_rows(request.rows),
-        "view": view,
-        "torch": torch.__version__,
-    }
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
-
-
-def _digest_of_weights(network: Network) -> str:
-    """Digest parameters and buffers before the cut, by name: what they are, not whose."""
-    digest = hashlib.sha256()
-    for name, module in sorted(prefix_modules(network).items()):
-        tensors = dict(module.named_parameters()) | dict(module.named_buffers())
-        for path, value in sorted(tensors.items()):
-            digest.update(f"{name}.{path} {value.dtype} {tuple(value.shape)}\n".encode())
-            values = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(values.numpy().data)
-    return digest.hexdigest()
-
-
-def _digest_of_rows(rows: Tensor | None) -> str | None:
-    return None if rows is None else hashlib.sha256(rows.contiguous().numpy().data).hexdigest()
-
-
 DEFAULT_CACHE_GIB: Final = 10.0
 """Room for the block-4 maps of all UTKFace at 100 px under eight VGG16s: 0.87 GiB each in bf16."""
 BUILD_BATCH: Final[Mapping[str, int]] = {"cpu": 64, "cuda": 512, "mps": 128}
@@ -145,22 +56,29 @@ fp32 takes in TF32's 10 bits; on a CPU the distance is 0 from 32 faces on. bf16 
 2**-9 is what one rounding costs, and layers add up."""
 
 
-def _say_nothing(_sentence: str) -> None:
-    """Stand in for a listener."""
+@dataclass(frozen=True)
+class PrefixRequest:
+    """Whose activations are wanted, and how the faces may be changed."""
+
+    pixel_digest: str
+    """sha256 of the packed array that the faces come from."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    rows: Tensor | None = None
+    """Ascending rows of the packed array, (n,) int64 on the CPU; None for all of them."""
 
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """Where activations are kept, how many, and who is told."""
+    """Where activations are kept, and how many."""
 
     folder: Path | None
     """None: in memory alone, for as long as the run."""
     cap_gib: float = DEFAULT_CACHE_GIB
     """All files together take no more; the least recently used go first."""
-    say: Callable[[str], None] = field(default=_say_nothing)
-    """Told in a sentence whatever goes otherwise than wished."""
+    say: Callable[[str], None] = field(default=lambda _sentence: None)
+    """Called with a sentence where something does not work."""
     on_progress: OnProgress = keep_quiet
-    """Told how many faces of how many are computed."""
+    """Called with how many faces of how many are computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,11 +96,9 @@ class CachedFaces:
     origin: str
     """`found`, `built` (both on disk), or `memory`."""
     seconds: float
-    """From the asking to here: reading and checking, or computing."""
-    is_exact: bool
-    """Whether a random batch was bit-equal to a live forward pass."""
+    """To read and check them, or to compute them."""
     distance: float
-    """Between the two, relative (L2)."""
+    """Of a random batch from a live forward pass, relative (L2); 0: bit-equal."""
     places: Tensor | None
     """Of each row of the packed array among the rows here, (n_faces,) int64; None where all are."""
 
@@ -193,13 +109,8 @@ class CachedFaces:
 
     @property
     def is_exact_fp32(self) -> bool:
-        """Whether stored numbers may come from here: nobody could tell them from live ones."""
-        return self.is_exact and self.precision == "fp32"
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of all views."""
-        return sum(view.numel() * view.element_size() for view in self.views)
+        """Whether stored numbers may be computed from them: bit-equal to a live fp32 pass."""
+        return self.distance == 0 and self.precision == "fp32"
 
     def gather(self, indices: Tensor, mirrored: Tensor | None = None) -> Tensor:
         """Give the activations of rows of the packed array, as `Network.suffix` takes them.
@@ -227,247 +138,360 @@ class CachedFaces:
             "origin": self.origin,
             "views": len(self.views),
             "seconds": round(self.seconds, 3),
-            "bytes": self.n_bytes,
+            "bytes": sum(view.numel() * view.element_size() for view in self.views),
             "precision": self.precision,
             "dtype": str(self.views[0].dtype).removeprefix("torch."),
             "on": self.views[0].device.type,
-            "equal_to_live": self.is_exact,
+            "equal_to_live": self.distance == 0,
             "distance_from_live": self.distance,
         }
 
 
+def views_of(augmentation: Augmentation) -> tuple[str, ...]:
+    """Name the views that an augmentation needs; empty where there are endlessly many."""
+    if augmentation == Augmentation():
+        return VIEWS[:1]
+    return VIEWS if augmentation == Augmentation(flip=True) else ()
+
+
+def why_live(network: Network, augmentation: Augmentation) -> str | None:
+    """Say why the frozen part must be computed anew for every batch; None: it need not be."""
+    if network.cut is None:
+        if len(network.trained_stages) == len(network.backbone.stages):
+            return "nothing is frozen"
+        return f"the frozen stages of {network.backbone.architecture} cannot be cut off"
+    if not views_of(augmentation):
+        return "the faces are changed in endlessly many ways (only flips make a finite bank)"
+    for name, module in prefix_modules(network).items():
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            return f"{name} is frozen by name, but has parameters that are trained"
+        for inner in module.modules():
+            if inner.training:
+                return f"{name} is frozen, but {type(inner).__name__} in it is in train mode"
+            is_norm = isinstance(inner, nn.modules.batchnorm._BatchNorm)
+            if is_norm and not inner.track_running_stats:
+                return f"a batch norm in {name} depends on which faces share a batch"
+    return None
+
+
+def prefix_modules(network: Network) -> dict[str, nn.Module]:
+    """Give the modules before the cut, by name."""
+    if network.cut == FEATURES:
+        return {"trunk": network.backbone}
+    stages = network.backbone.stages
+    assert isinstance(stages, nn.ModuleDict)
+    return {name: stages[name] for name in stages if name not in network.trained_stages}
+
+
+def key_of(network: Network, device: Device, request: PrefixRequest, view: str) -> str:
+    """Digest everything that the activations of one view depend on: 64 hexadecimal digits."""
+    weights, rows = hashlib.sha256(), request.rows
+    for name, module in sorted(prefix_modules(network).items()):
+        tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+        for path, value in sorted(tensors.items()):
+            weights.update(f"{name}.{path} {value.dtype} {tuple(value.shape)}\n".encode())
+            weights.update(_bytes(value.detach().cpu()))
+    content = {
+        "schema": SCHEMA,
+        "weights": weights.hexdigest(),
+        "architecture": network.backbone.architecture,
+        "options": dict(network.backbone.options),
+        "cut": network.cut,
+        "flattened": network.flattened and network.cut == FEATURES,
+        "preprocessing": network.scaling.preprocessing.as_dict(),
+        "input_px": network.scaling.input_px,
+        "precision": device.precision,
+        "channels_last": device.channels_last,
+        "kind": device.kind,
+        "exact": device.exact and device.kind != "cpu",
+        "pixels": request.pixel_digest,
+        "rows": None if rows is None else hashlib.sha256(_bytes(rows)).hexdigest(),
+        "view": view,
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def _bytes(values: Tensor) -> memoryview:
+    return values.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
 def open_prefix(
-    network: Network,
-    faces: FaceBatches,
-    device: Device,
-    cache: CacheSettings,
+    network: Network, faces: FaceBatches, device: Device, cache: CacheSettings,
     request: PrefixRequest,
-) -> CachedFaces | None:
+) -> CachedFaces | None:  # fmt: skip
     """Find or make the activations that `network` trains on; None where it must train live.
 
-    The network is placed on the device. Why not is answered by `why_live` beforehand; what comes
-    in between (a full disk, too little memory, a prefix that does not repeat itself) is said to
-    `cache.say`.
+    The network is placed on the device. `why_live` tells beforehand why not; what comes in between
+    (a full disk, too little memory, a prefix that does not repeat itself) is said to `cache.say`.
     """
     if why_live(network, request.augmentation) is not None:
         return None
     started = time.perf_counter()
     device.place(network)
-    source = _Source(network, faces, device, request)
     views, origins, distances = [], set(), []
-    for view in views_of(request.augmentation):
-        found = _view(source, cache, view)
+    for name in views_of(request.augmentation):
+        found = _View(network, faces, device, cache, request, name).rows()
         if found is None:
             return None
-        rows, origin, distance = found
-        views.append(rows)
-        origins.add(origin)
-        distances.append(distance)
-    on_device = _on_device(views, device, cache)
-    cut = network.cut
+        views.append(found[0])
+        origins.add(found[1])
+        distances.append(found[2])
+    cut, places = network.cut, None
     assert cut is not None
+    if request.rows is not None:
+        places = torch.full((len(faces.pixels),), -1, dtype=torch.int64)
+        places[request.rows] = torch.arange(len(request.rows))
+        places = places.to(device.torch_device)
     return CachedFaces(
         cut=cut,
-        views=tuple(on_device),
+        views=tuple(_on_device(views, device, cache)),
         device=device.torch_device,
         channels_last=device.channels_last,
         precision=device.precision,
         origin=next(name for name in ("memory", "built", "found") if name in origins),
         seconds=time.perf_counter() - started,
-        is_exact=max(distances) == 0,
         distance=max(distances),
-        places=source.places(),
+        places=places,
     )
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What makes activations: the frozen part and the faces."""
+class _View:
+    """One view of the faces under the frozen part: its rows are found, or computed."""
 
     network: Network
     faces: FaceBatches
     device: Device
+    cache: CacheSettings
     request: PrefixRequest
+    name: str
 
-    def rows(self) -> Tensor:
-        if self.request.rows is not None:
-            return self.request.rows
-        return torch.arange(len(self.faces.pixels))
-
-    def places(self) -> Tensor | None:
-        if self.request.rows is None:
+    def rows(self) -> tuple[Tensor, str, float] | None:
+        """Give the rows, their origin, and their distance from live ones; None: train live."""
+        folder, rows, origin = self.cache.folder, None, "memory"
+        key = "" if folder is None else key_of(self.network, self.device, self.request, self.name)
+        if folder is not None:
+            try:
+                if found := self._found(folder, key):
+                    return found
+                with claimed(folder / f"{key}.claim", wait=True):
+                    # Another process may have built it while this one waited.
+                    if found := self._found(folder, key):
+                        return found
+                    cap_bytes = int(self.cache.cap_gib * 2**30)
+                    rows, origin = write_rows(folder, key, *self._computed(), cap_bytes), "built"
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or error
+                self.cache.say(f"The cache {folder} cannot be used ({why}). Going on in memory")
+        if rows is None:
+            rows = self._in_memory()
+        if rows is None:
             return None
-        places = torch.full((len(self.faces.pixels),), -1, dtype=torch.int64)
-        places[self.request.rows] = torch.arange(len(self.request.rows))
-        return places.to(self.device.torch_device)
+        distance = self._distance(rows)
+        if distance <= TOLERANCES[self.device.precision]:
+            return rows, origin, distance
+        if folder is not None:
+            remove_rows(folder, key)
+        self.cache.say(
+            f"The frozen part does not repeat itself (twice the same faces, {distance:.1e} apart): "
+            "training goes on without a cache"
+        )
+        return None
 
-    def live(self, indices: Tensor, view: str) -> Tensor:
-        """Compute the activations of some faces, in the order in which they are stored."""
+    def _found(self, folder: Path, key: str) -> tuple[Tensor, str, float] | None:
+        """Open the file if it is whole and agrees with a live forward pass; else remove it."""
+        try:
+            rows = open_rows(folder, key)
+        except ValueError as error:
+            why = f"are damaged ({error})"
+        else:
+            if rows is None:
+                return None
+            distance = self._distance(rows)
+            if distance <= TOLERANCES[self.device.precision]:
+                return rows, "found", distance
+            why = f"differ from a live forward pass by {distance:.1e}"
+        self.cache.say(f"The cached features {key[:12]} {why}: they are built again")
+        remove_rows(folder, key)
+        return None
+
+    def _in_memory(self) -> Tensor | None:
+        """Compute the rows into main memory, if they leave enough of it free."""
+        shape, dtype, pieces = self._computed()
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if n_bytes > FREE_FRACTION * free_host_bytes():
+            self.cache.say(
+                f"The frozen part's features take {n_bytes / 2**30:.2f} GiB, more than half of the "
+                "free memory: training goes on without a cache"
+            )
+            return None
+        rows, done = torch.empty(shape, dtype=dtype), 0
+        for piece in pieces:
+            rows[done : done + len(piece)] = piece
+            done += len(piece)
+        return rows
+
+    def _every_row(self) -> Tensor:
+        rows = self.request.rows
+        return torch.arange(len(self.faces.pixels)) if rows is None else rows
+
+    def _live(self, indices: Tensor) -> Tensor:
+        """Compute the activations of some faces as they are stored: maps with channels last."""
         images = self.faces.images(indices.to(self.faces.device))
-        if view == "mirrored":
+        if self.name == "mirrored":
             images = images.flip(-1)
         images = images.contiguous(memory_format=self.device.memory_format)
-        with self.device.autocast(), self.device.without_contest():
+        with self.device.autocast(), self.device.without_cudnn_benchmark():
             activations = self.network.prefix(images)
         return activations.permute(0, 2, 3, 1) if activations.ndim == 4 else activations
 
-    def computed(self, view: str, cache: CacheSettings) -> tuple[RowsFormat, Iterator[Tensor]]:
-        """Say how all rows will lie, and compute them in order, in main memory, batch by batch."""
-        pieces = in_main_memory(self._pieces(view, cache))
+    def _computed(self) -> tuple[tuple[int, ...], torch.dtype, Iterator[Tensor]]:
+        """Give shape and type of all rows, and compute them in order, batch by batch."""
+        pieces = self._pieces()
         first = next(pieces)
-        rows = RowsFormat((len(self.rows()), *first.shape[1:]), first.dtype)
-        return rows, chain([first], pieces)
+        return (len(self._every_row()), *first.shape[1:]), first.dtype, chain([first], pieces)
 
-    def _pieces(self, view: str, cache: CacheSettings) -> Iterator[Tensor]:
-        """Compute all rows in order, on the device.
-
-        Every batch is full: a short one would be computed by other kernels, to other bits.
-        """
-        # All at once: a copy for every batch would wait for the batch before.
-        rows = self.rows().to(self.faces.device)
+    def _pieces(self) -> Iterator[Tensor]:
+        # Every batch is full: other kernels would compute a short one, to other bits.
+        rows = self._every_row().to(self.faces.device)
         n, size = len(rows), BUILD_BATCH[self.device.kind]
         for start in range(0, n, size):
             first = max(0, min(start, n - size))
-            yield self.live(rows[first : first + size], view)[start - first :]
-            cache.on_progress("frozen part, faces", min(start + size, n), n)
+            yield self._live(rows[first : first + size])[start - first :].cpu()
+            self.cache.on_progress("frozen part, faces", min(start + size, n), n)
 
-
-def in_main_memory(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Bring pieces to the host; those of a GPU while it computes the one after."""
-    on_the_way: deque[tuple[Tensor, torch.cuda.Event]] = deque()
-    for piece in pieces:
-        if not piece.is_cuda:
-            yield piece.cpu()
-            continue
-        # Only into pinned memory does a copy run by itself.
-        there = torch.empty(piece.shape, dtype=piece.dtype, pin_memory=True)
-        there.copy_(piece, non_blocking=True)
-        arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrival.record()
-        on_the_way.append((there, arrival))
-        if len(on_the_way) > 1:
-            yield _arrived(*on_the_way.popleft())
-    while on_the_way:
-        yield _arrived(*on_the_way.popleft())
-
-
-def _arrived(there: Tensor, arrival: "torch.cuda.Event") -> Tensor:
-    arrival.synchronize()
-    return there
-
-
-def _view(source: _Source, cache: CacheSettings, view: str) -> tuple[Tensor, str, float] | None:
-    """Find or make the rows of one view; give them, where from, and their distance from live."""
-    if cache.folder is None:
-        return _in_memory(source, cache, view)
-    key = key_of(source.network, source.device, source.request, view)
-    found = _found(source, cache, key, view)
-    if found is not None:
-        return found
-    with only_builder(cache.folder, key) as can_write:
-        if not can_write:
-            cache.say(f"The cache {cache.folder} cannot be written to: going on in memory")
-            return _in_memory(source, cache, view)
-        # Another process may have built it while this one waited.
-        found = _found(source, cache, key, view)
-        if found is not None:
-            return found
-        try:
-            wanted, pieces = source.computed(view, cache)
-            cap_bytes = int(cache.cap_gib * 2**30)
-            rows = write_rows(cache.folder, key, wanted, pieces, cap_bytes)
-        except NoRoom as error:
-            cache.say(f"{error} Going on in memory")
-            return _in_memory(source, cache, view)
-    return _unless_it_differs(source, cache, rows, "built", view)
-
-
-def _found(
-    source: _Source, cache: CacheSettings, key: str, view: str
-) -> tuple[Tensor, str, float] | None:
-    """Open what is there, if it is whole and agrees with a live forward pass; else remove it."""
-    assert cache.folder is not None
-    try:
-        rows = open_rows(cache.folder, key)
-    except DamagedPrefix as error:
-        cache.say(f"{error} It is built again")
-        remove_rows(cache.folder, key)
-        return None
-    if rows is None:
-        return None
-    distance = _distance(source, rows, view)
-    if distance > TOLERANCES[source.device.precision]:
-        cache.say(
-            f"The cached features {key[:12]} differ from a live forward pass by {distance:.1e}: "
-            "they are built again"
-        )
-        remove_rows(cache.folder, key)
-        return None
-    return rows, "found", distance
-
-
-def _in_memory(
-    source: _Source, cache: CacheSettings, view: str
-) -> tuple[Tensor, str, float] | None:
-    """Compute the rows into main memory, if they leave enough of it free."""
-    wanted, pieces = source.computed(view, cache)
-    if wanted.n_bytes > FREE_FRACTION * free_host_bytes():
-        cache.say(
-            f"The frozen part's features take {wanted.n_bytes / 2**30:.2f} GiB, more than half of "
-            "the free memory: training goes on without a cache"
-        )
-        return None
-    rows = torch.empty(wanted.shape, dtype=wanted.dtype)
-    done = 0
-    for piece in pieces:
-        rows[done : done + len(piece)] = piece
-        done += len(piece)
-    return _unless_it_differs(source, cache, rows, "memory", view)
-
-
-def _unless_it_differs(
-    source: _Source, cache: CacheSettings, rows: Tensor, origin: str, view: str
-) -> tuple[Tensor, str, float] | None:
-    """Give rows just made, unless the frozen part says something else when it is asked again."""
-    distance = _distance(source, rows, view)
-    if distance <= TOLERANCES[source.device.precision]:
-        return rows, origin, distance
-    if cache.folder is not None:
-        remove_rows(cache.folder, key_of(source.network, source.device, source.request, view))
-    cache.say(
-        f"The frozen part does not repeat itself (twice the same faces, {distance:.1e} apart): "
-        "training goes on without a cache"
-    )
-    return None
-
-
-def _distance(source: _Source, rows: Tensor, view: str) -> float:
-    """Compare one random batch with a live forward pass: 0 where they are bit-equal."""
-    every = source.rows()
-    # From the system, so that every start looks at other faces and no stream of ours moves.
-    generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), "big"))
-    chosen = torch.randperm(len(every), generator=generator)[:CHECKED_FACES]
-    cached = rows[chosen]
-    live = source.live(every[chosen], view).cpu()
-    if torch.equal(cached, live):
-        return 0.0
-    apart = (cached.double() - live.double()).norm() / live.double().norm().clamp_min(1e-30)
-    return float(apart)
+    def _distance(self, rows: Tensor) -> float:
+        """Compare one random batch with a live forward pass: 0 where they are bit-equal."""
+        every = self._every_row()
+        # Seeded by the system: every start checks other faces, and no stream of ours moves.
+        generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), "big"))
+        chosen = torch.randperm(len(every), generator=generator)[:CHECKED_FACES]
+        cached, live = rows[chosen], self._live(every[chosen]).cpu()
+        if torch.equal(cached, live):
+            return 0.0
+        apart = (cached.double() - live.double()).norm() / live.double().norm().clamp_min(1e-30)
+        return float(apart)
 
 
 def _on_device(views: list[Tensor], device: Device, cache: CacheSettings) -> list[Tensor]:
     """Copy the views to a GPU that has room for them; a CPU reads them where they are."""
+    n_bytes = sum(view.numel() * view.element_size() for view in views)
     if device.kind == "cpu":
         return views
-    n_bytes = sum(view.numel() * view.element_size() for view in views)
-    if n_bytes > FREE_FRACTION * device.free_bytes():
-        cache.say(
-            f"The frozen part's features take {n_bytes / 2**30:.2f} GiB, more than half of the "
-            "GPU's free memory: they stay in main memory, and batches are copied"
-        )
-        return views
+    if n_bytes <= FREE_FRACTION * device.free_bytes():
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return [view.to(device.torch_device) for view in views]
+    cache.say(
+        f"The frozen part's features take {n_bytes / 2**30:.2f} GiB, more than half of the GPU's "
+        "free memory: they stay in main memory, and batches are copied"
+    )
+    return views
+
+
+def open_rows(folder: Path, key: str) -> Tensor | None:
+    """Map the rows of a key into memory, changes staying private; None where there is no file.
+
+    Raises ValueError where a byte is missing or changed. The file stays locked against eviction as
+    long as the tensor lives.
+    """
+    path = folder / f"{key}.npy"
     try:
-        return [view.to(device.torch_device) for view in views]
-    except torch.OutOfMemoryError:
-        cache.say("The GPU has no room for the frozen part's features: batches are copied")
-        return views
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if os.fstat(descriptor).st_nlink == 0:  # evicted between opening and locking
+            return None
+        try:
+            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            # Copy-on-write: torch warns of arrays that it may not write to.
+            mapped = np.load(path, mmap_mode="c")
+            crc32 = zlib.crc32(mapped.reshape(-1).view(np.uint8))
+            found = {"schema": 1, "key": key, "shape": list(mapped.shape), "crc32": crc32}
+            stored = np.dtype(STORED_AS[about["dtype"]])
+            if found | {"dtype": about["dtype"]} != about or mapped.dtype != stored:
+                raise ValueError("it is not what was written")
+            rows = torch.from_numpy(mapped).view(getattr(torch, about["dtype"]))
+        except (OSError, EOFError, LookupError, TypeError, SyntaxError, TokenError) as error:
+            raise ValueError(str(error).splitlines()[0]) from error
+        with contextlib.suppress(OSError):
+            os.utime(path)  # last used now
+        stack.pop_all()
+        weakref.finalize(mapped, os.close, descriptor)
+        return rows
+
+
+def write_rows(
+    folder: Path, key: str, shape: tuple[int, ...], dtype: torch.dtype, pieces: Iterable[Tensor],
+    cap_bytes: int,
+) -> Tensor | None:  # fmt: skip
+    """Write the pieces, in order, as the rows of a key, and map them.
+
+    Call it under the lock of the key. Raises OSError where they cannot be kept; older files are
+    evicted first. Not synchronised to the disk: after a crash the checksum tells.
+    """
+    partial, crc32, n_bytes = folder / f"{key}.partial", 0, math.prod(shape) * dtype.itemsize
+    _make_room(folder, n_bytes, cap_bytes)
+    name = str(dtype).removeprefix("torch.")
+    header = {"descr": STORED_AS[name], "fortran_order": False, "shape": shape}
+    try:
+        with partial.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for piece in pieces:
+                data = _bytes(piece)
+                crc32 = zlib.crc32(data, crc32)
+                stream.write(data)
+        about = {"schema": 1, "key": key, "shape": shape, "dtype": name, "crc32": crc32}
+        write_json(folder / f"{key}.json", about)
+        partial.replace(folder / f"{key}.npy")
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return open_rows(folder, key)
+
+
+def _make_room(folder: Path, n_bytes: int, cap_bytes: int) -> None:
+    """Evict least recently used files until `n_bytes` more fit; else raise OSError."""
+    files, gib = [], 2**30
+    for path in chain.from_iterable(folder.glob(kind) for kind in FILES):
+        with contextlib.suppress(OSError):
+            files.append((path.stat().st_mtime, path.stat().st_size, path))
+    in_use = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files) if n_bytes <= cap_bytes else ():
+        if in_use + n_bytes > cap_bytes and _evicted(path):
+            in_use -= size
+    if in_use + n_bytes > cap_bytes:
+        raise OSError(
+            errno.ENOSPC,
+            f"the features take {n_bytes / gib:.2f} GiB and files in use {in_use / gib:.2f} of its "
+            f"{cap_bytes / gib:.2f} GiB: raise it with --cache-gib",
+        )
+    if shutil.disk_usage(folder).free < n_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _evicted(path: Path) -> bool:
+    """Remove a file unless some process uses it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+        path.with_suffix(".json").unlink(missing_ok=True)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def remove_rows(folder: Path, key: str) -> None:
+    """Remove a file that is of no use; whoever has it mapped keeps what they have."""
+    for suffix in ("npy", "json"):
+        with contextlib.suppress(OSError):
+            (folder / f"{key}.{suffix}").unlink()

@@ -1,36 +1,43 @@
-"""Optimiser steps, and the totals that an epoch's steps add up to.
+"""Optimiser steps: eager, compiled, or on CUDA recorded once as a graph and replayed.
 
-One optimiser step after another, and how the host hands them to the device.
-
-Eagerly, operation by operation; or, on CUDA, as a graph that was recorded once and is replayed:
-a network of many small kernels is else bound by the host that launches them. What a step computes
-is the same.
-
-What an epoch's steps add up to, gathered on the device and read rarely.
+A network of many small kernels is otherwise bound by the host that launches them. What a step
+computes is the same. A batch that the device has no memory for goes through in pieces whose
+gradients add up to those of the whole batch.
 """
 
 import contextlib
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 import torch._functorch.config
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
+from benchmark.errors import DeviceError
 from benchmark.experiment.definition import Recipe
 from benchmark.tasks import TaskName
-from benchmark.training.losses import Answer, TaskLoss, clip_gradients
-from benchmark.training.micro_batching import PatientStep
-from benchmark.training.reading import Apply, Batch, Reader
+from benchmark.training.device import first_line, is_out_of_memory
+from benchmark.training.losses import BatchLoss, TaskLoss, clip_gradients
+from benchmark.training.predict import Apply, Batch, ForwardPass
+
+WARM_UPS: Final = 3
+"""Steps before a recording: libraries choose their kernels and memory in them (torch's notes on
+CUDA graphs)."""
+PROGRAMS: Final = 64
+"""Different steps that one process may compile; torch's own limit of 8 is for one that changes."""
 
 
 class Totals:
-    """Losses and right answers; reading a number makes the host wait, so that no step does it.
+    """Loss and correct predictions of an epoch, added up on the device.
 
-    Everything is added in place, so that a CUDA graph can go on adding to the same tensors.
+    Reading a number makes the host wait, so that no step does it. Everything is added in place, so
+    that a CUDA graph can go on adding to the same tensors.
     """
 
     def __init__(self, tasks: Sequence[TaskName], device: torch.device) -> None:
@@ -40,36 +47,24 @@ class Totals:
         self._hits = torch.zeros(len(tasks), dtype=torch.int64, device=device)
 
     def reset(self) -> None:
-        """Start an epoch anew."""
+        """Start an epoch."""
         self.n_images = 0
         self._loss.zero_()
         self._hits.zero_()
 
-    def add(self, answer: Answer) -> None:
-        """Take in a step's answer, on the device; the images are counted apart."""
-        self._hits += answer.hits
-        self._loss.add_(answer.loss, alpha=answer.n_faces)
+    def add(self, batch: BatchLoss) -> None:
+        """Add a batch, on the device; the images are counted apart."""
+        self._hits += batch.hits
+        self._loss.add_(batch.loss, alpha=batch.n_faces)
 
     def mean_loss(self) -> float:
         """Read the mean loss of the images counted so far."""
         return float(self._loss) / max(1, self.n_images)
 
     def accuracies(self) -> dict[TaskName, float]:
-        """Read the fraction of right answers per task, in [0, 1]."""
+        """Read the accuracy per task, in [0, 1]."""
         hits = self._hits.tolist()
         return {task: count / self.n_images for task, count in zip(self.tasks, hits, strict=True)}
-
-
-WARM_UPS: Final = 3
-"""Steps before a recording: libraries choose their kernels and memory in them (torch's notes on
-CUDA graphs)."""
-
-PROGRAMS: Final = 64
-"""Different steps that one process may compile; torch's own limit of 8 is for one that changes."""
-
-
-def _say_nothing(_sentence: str) -> None:
-    """Stand in for a listener."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +75,9 @@ class SpeedSettings:
     """Record the step as a CUDA graph, where there is CUDA."""
     compile: bool | None = False
     """Let torch.compile fuse the network's operations; None: where a run finds it pays."""
-    say: Callable[[str], None] = field(default=_say_nothing)
-    """Told in a sentence where that does not work."""
-    capture: "Capture | None" = None
+    say: Callable[[str], None] = field(default=lambda _sentence: None)
+    """Called with a sentence where that does not work."""
+    capture: "CudaCapture | None" = None
     """What records steps; None: a CUDA graph, where there is CUDA."""
 
 
@@ -90,56 +85,38 @@ class TrainStep:
     """Forward, backward, clipping, Adam and the totals of one batch; the host waits for nothing."""
 
     def __init__(
-        self, reader: Reader, optimiser: torch.optim.Optimizer, recipe: Recipe, totals: Totals
+        self, forward: ForwardPass, optimiser: torch.optim.Optimizer, recipe: Recipe, totals: Totals
     ) -> None:
-        self.reader = reader
-        self.optimiser = optimiser
-        self.recipe = recipe
-        self.totals = totals
+        self.forward, self.optimiser = forward, optimiser
+        self.recipe, self.totals = recipe, totals
         self.trained = [item for group in optimiser.param_groups for item in group["params"]]
-        self._loss = TaskLoss(totals.tasks, reader.faces.labels, recipe.loss_weights)
+        self._loss = TaskLoss(totals.tasks, forward.faces.labels, recipe.loss_weights)
 
     def __call__(self, batch: Batch, apply: Apply | None = None) -> None:
-        """Train on a batch, reading it with `apply` if the network itself is not to."""
-        self.begin()
-        self.update([self.backward(batch, apply or self.reader.apply)])
+        """Train on a batch; `apply` stands in for the network where it is compiled."""
+        self.update(self.gradients(batch, apply))
 
-    def begin(self) -> None:
-        """Forget the gradients of the step before, or of one that broke off."""
+    def gradients(self, batch: Batch, apply: Apply | None, n_pieces: int = 1) -> list[BatchLoss]:
+        """Compute a batch's gradients, each piece counted by its share of the batch."""
         self.optimiser.zero_grad(set_to_none=True)
+        apply, found = apply or self.forward.apply, []
+        pieces = [batch] if n_pieces == 1 else batch.pieces(math.ceil(len(batch) / n_pieces))
+        for piece in pieces:
+            inputs = self.forward.inputs(piece, self.recipe.augmentation)
+            with self.forward.device.autocast():
+                logits = apply(inputs)
+            loss, hits, n_faces = self._loss(logits, piece.rows)
+            counted = loss if n_faces == len(batch) else loss * (n_faces / len(batch))
+            counted.backward()  # type: ignore[no-untyped-call]
+            found.append(BatchLoss(loss.detach(), hits, n_faces))
+        return found
 
-    def backward(self, batch: Batch, apply: Apply, share: float | None = None) -> Answer:
-        """Add a batch's gradients to those that are there, counted by its share of a larger one."""
-        answer = self.answer(batch, apply)
-        counted = answer.loss if share is None or share == 1 else answer.loss * share
-        counted.backward()  # type: ignore[no-untyped-call]
-        return answer.detached()
-
-    def update(self, answers: Sequence[Answer]) -> None:
-        """Clip the gradients, learn from them, and take in what was answered on the way to them."""
+    def update(self, losses: Sequence[BatchLoss]) -> None:
+        """Clip the gradients, make the optimiser's step, and add to the totals."""
         clip_gradients(self.trained, self.recipe)
         self.optimiser.step()
-        for answer in answers:
-            self.totals.add(answer)
-
-    def answer(self, batch: Batch, apply: Apply) -> Answer:
-        """Read a batch, and judge what the network says of it."""
-        inputs = self.reader.inputs(batch, self.recipe.augmentation)
-        with self.reader.device.autocast():
-            logits = apply(inputs)
-        return self._loss(logits, batch.rows)
-
-
-class Capture(Protocol):
-    """Records what a function does on a device."""
-
-    def warm_up(self, work: Callable[[], None]) -> None:
-        """Do the work, as often as a recording needs it done before."""
-        ...
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the work, which may do nothing yet; give what does it."""
-        ...
+        for loss in losses:
+            self.totals.add(loss)
 
 
 class CudaCapture:
@@ -157,8 +134,8 @@ class CudaCapture:
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the work; none of it is done."""
-        # What an earlier run left in cycles must not be freed in the middle of a recording.
+        """Record the work without doing it; give what does it."""
+        # Cycles left by an earlier run must not be freed in the middle of a recording.
         gc.collect()
         before = torch.cuda.current_stream()
         graph = torch.cuda.CUDAGraph()
@@ -171,26 +148,38 @@ class CudaCapture:
         return graph.replay
 
 
+def capture_for(forward: ForwardPass, speed: SpeedSettings) -> CudaCapture | None:
+    """Give what records steps on this device; None where steps are eager.
+
+    Faces that stay in main memory are gathered by the host, which no graph can hold.
+    """
+    if not speed.graph or speed.capture is not None:
+        return speed.capture if speed.graph else None
+    if forward.device.kind != "cuda":
+        return None
+    prefix = forward.prefix
+    source = forward.faces.pixels if prefix is None else prefix.views[0]
+    return CudaCapture() if source.device.type == "cuda" else None
+
+
 class Snapshot:
-    """What steps change, as it is now: put back after steps that were only made to warm up."""
+    """What steps change, as it is now: restored after steps that were only made to warm up."""
 
     def __init__(self, step: TrainStep) -> None:
         self._optimiser = step.optimiser
-        network = step.reader.network
-        kept = [*step.trained, *network.buffers()]
-        kept += [value for state in self._states() for value in state]
+        kept = [*step.trained, *step.forward.network.buffers(), *self._moments()]
         self._kept = [(value, value.detach().clone()) for value in kept]
-        self._random = _random_state(step.reader.device.torch_device)
-        self._device = step.reader.device.torch_device
+        device = step.forward.device.torch_device
+        self._cuda = device if device.type == "cuda" else None
+        self._random = torch.get_rng_state()
+        self._cuda_random = torch.cuda.get_rng_state(self._cuda) if self._cuda else None
 
-    def _states(self) -> list[list[Tensor]]:
-        return [
-            [value for value in state.values() if isinstance(value, Tensor)]
-            for state in self._optimiser.state.values()
-        ]
+    def _moments(self) -> list[Tensor]:
+        states = self._optimiser.state.values()
+        return [value for state in states for value in state.values() if torch.is_tensor(value)]
 
-    def put_back(self) -> None:
-        """Write the old values where they were; what Adam has begun since then becomes zero.
+    def restore(self) -> None:
+        """Write the old values where they were; moments that Adam began since then become zero.
 
         In place: a recording holds the addresses. Zero is what AdamW begins with.
         """
@@ -198,57 +187,79 @@ class Snapshot:
         with torch.no_grad():
             for value, before in self._kept:
                 value.copy_(before)
-            for state in self._states():
-                for value in state:
-                    if id(value) not in known:
-                        value.zero_()
+            for value in self._moments():
+                if id(value) not in known:
+                    value.zero_()
         self._optimiser.zero_grad(set_to_none=True)
-        _set_random_state(self._device, self._random)
-
-
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return torch.get_rng_state(), on_device
-
-
-def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+        torch.set_rng_state(self._random)
+        if self._cuda is not None and self._cuda_random is not None:
+            torch.cuda.set_rng_state(self._cuda_random, self._cuda)
 
 
 class Steps:
     """Makes each step the fastest way that works here; `report` says which it was."""
 
     def __init__(
-        self, step: TrainStep, batch_size: int, speed: SpeedSettings, capture: Capture | None
+        self, step: TrainStep, batch_size: int, speed: SpeedSettings, capture: CudaCapture | None
     ) -> None:
-        self._step = step
-        self._size = batch_size
-        self._speed = speed
-        self._capture = capture
+        self._step, self._size, self._speed, self._capture = step, batch_size, speed, capture
+        self.totals = step.totals
+        self.report: dict[str, Any] = {"graph": False, "compiled": False}
         self._apply: Apply | None = None
-        self._fixed: Batch | None = None
+        self._fixed = Batch(torch.empty(0))
+        """The batch that a recorded step reads."""
         self._replay: Callable[[], None] | None = None
         self._is_prepared = False
-        self.report: dict[str, Any] = {"graph": False, "compiled": False}
-        self._patient = PatientStep(step, speed.say, self.report)
-
-    @property
-    def totals(self) -> Totals:
-        """What the steps of the epoch add up to."""
-        return self._step.totals
+        self._n_pieces = 1
 
     def __call__(self, batch: Batch) -> None:
-        """Train on one batch. One of another size than the others goes operation by operation."""
-        if len(batch) != self._size:
-            self._patient(batch)
-        elif self._replay is not None and self._fixed is not None:
-            _copy(batch, self._fixed)
+        """Train on one batch. One of another size than the others is neither compiled nor recorded.
+
+        Without a recording, after the device ran out of memory the batch goes through in ever
+        smaller pieces. Where layers make a face's output depend on the others of its batch, or draw
+        at random, pieces would be another training: then it is a DeviceError.
+        """
+        whole = len(batch) == self._size
+        if whole and self._replay is not None:
+            self._fixed.rows.copy_(batch.rows)
+            for name, values in batch.draws.items():
+                self._fixed.draws[name].copy_(values)
             self._replay()
         else:
-            self._patient(batch, self._apply)
-        self._step.totals.n_images += len(batch)
+            while (losses := self._gradients(batch, self._apply if whole else None)) is None:
+                # Here, and not where the error was caught: its frames held the activations.
+                self._step.optimiser.zero_grad(set_to_none=True)
+                gc.collect()
+                if self._step.forward.device.kind == "cuda":
+                    torch.cuda.empty_cache()
+            self._step.update(losses)
+        self.totals.n_images += len(batch)
+
+    def _gradients(self, batch: Batch, apply: Apply | None) -> list[BatchLoss] | None:
+        """Compute a batch's gradients; None where it has to be tried again in more pieces."""
+        try:
+            # What was compiled was compiled for whole batches.
+            apply = apply if self._n_pieces == 1 else None
+            return self._step.gradients(batch, apply, self._n_pieces)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = why_whole(self._step.forward.network)
+            if reason is None and self._n_pieces >= len(batch):
+                reason = "not even a single face fits"
+            if reason is not None:
+                raise DeviceError(
+                    f"the device's memory does not suffice for a batch of {len(batch)} faces, and "
+                    f"{reason}",
+                    fix="Lower recipe.batch_size or backbone.input_px, free its memory, or take "
+                    "--device cpu",
+                ) from error
+        self._n_pieces = self.report["pieces"] = min(2 * self._n_pieces, len(batch))
+        self._speed.say(
+            f"The device has no memory for a batch of {len(batch)} faces at once: it goes through "
+            f"in {self._n_pieces} pieces whose gradients add up, which is the same step"
+        )
+        return None
 
     def prepare(self, batch: Batch) -> None:
         """Compile and record on a first batch, once; nothing is learnt from it."""
@@ -264,48 +275,57 @@ class Steps:
             self._record(batch, before, self._capture)
 
     def _compile(self, batch: Batch, before: Snapshot) -> None:
-        started = time.perf_counter()
-        reader = self._step.reader
-        compiled: Apply = torch.compile(_function_of(reader), dynamic=False)
+        started, forward = time.perf_counter(), self._step.forward
+        # Not the module itself: its call would be compiled with the hooks' machinery around it.
+        network = forward.network
+        function = network.forward if forward.prefix is None else network.suffix
+        compiled: Apply = torch.compile(function, dynamic=False)
         try:
             with _compiling():
                 self._step(batch, compiled)
-            reader.device.synchronise()
-            _check_finite(self._step.trained)
+            forward.device.synchronise()
+            if not all(bool(value.isfinite().all()) for value in self._step.trained):
+                raise RuntimeError("a first step leaves weights that are not finite")
         except (RuntimeError, OSError, ImportError) as error:
-            self._speed.say(f"torch.compile does not work here ({_first_line(error)}): going on "
+            self._speed.say(f"torch.compile does not work here ({first_line(error)}): going on "
                             "without it")  # fmt: skip
         else:
             self._apply = compiled
-            self.report |= {"compiled": True, "compile_seconds": _seconds_since(started)}
-        before.put_back()
-        self._step.totals.reset()
+            seconds = round(time.perf_counter() - started, 3)
+            self.report |= {"compiled": True, "compile_seconds": seconds}
+        before.restore()
+        self.totals.reset()
 
-    def _record(self, batch: Batch, before: Snapshot, capture: Capture) -> None:
+    def _record(self, batch: Batch, before: Snapshot, capture: CudaCapture) -> None:
         started = time.perf_counter()
-        fixed = _copied(batch)
+        draws = {name: values.clone() for name, values in batch.draws.items()}
+        fixed = Batch(batch.rows.clone(), draws)
 
         def work() -> None:
             self._step(fixed, self._apply)
 
         try:
             capture.warm_up(work)
-            before.put_back()
+            before.restore()
             self._replay = capture.record(work)
         except RuntimeError as error:
-            self._speed.say(_not_recorded(error))
-            before.put_back()
+            self._speed.say(
+                f"The step cannot be recorded as a CUDA graph ({first_line(error)}): going on "
+                "operation by operation"
+            )
+            before.restore()
         else:
             self._fixed = fixed
-            self.report |= {"graph": True, "graph_seconds": _seconds_since(started)}
-        self._step.totals.reset()
+            seconds = round(time.perf_counter() - started, 3)
+            self.report |= {"graph": True, "graph_seconds": seconds}
+        self.totals.reset()
 
 
 @contextlib.contextmanager
 def _compiling() -> Iterator[None]:
     """Compile as many programs as there are, and backward passes as autograd computes them.
 
-    Left to itself the compiler rounds a head's gradients to bf16, since its forward pass is called
+    By default the compiler rounds a head's gradients to bf16, since its forward pass is called
     under autocast; in the head itself that is off (torch's issue 179804, pull request 177287).
     """
     with (
@@ -315,51 +335,15 @@ def _compiling() -> Iterator[None]:
         yield
 
 
-def _check_finite(values: Sequence[Tensor]) -> None:
-    """Refuse what a compiler's mistake looks like: weights after one step that are no numbers."""
-    if not all(bool(value.isfinite().all()) for value in values):
-        raise RuntimeError("a first step leaves weights that are not finite")
-
-
-def _not_recorded(error: Exception) -> str:
-    return (
-        f"The step cannot be recorded as a CUDA graph ({_first_line(error)}): going on operation "
-        "by operation"
-    )
-
-
-def _function_of(reader: Reader) -> Apply:
-    # Not the module itself: its call would be compiled with the hooks' machinery around it.
-    return reader.network.forward if reader.prefix is None else reader.network.suffix
-
-
-def _copied(batch: Batch) -> Batch:
-    return Batch(batch.rows.clone(), {name: values.clone() for name, values in batch.draws.items()})
-
-
-def _copy(source: Batch, target: Batch) -> None:
-    target.rows.copy_(source.rows)
-    for name, values in source.draws.items():
-        target.draws[name].copy_(values)
-
-
-def _seconds_since(started: float) -> float:
-    return round(time.perf_counter() - started, 3)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:160]
-
-
-def capture_for(reader: Reader, speed: SpeedSettings) -> Capture | None:
-    """Give what records steps on this device; None where they go operation by operation.
-
-    Faces that stay in main memory are gathered by the host, which no graph can hold.
-    """
-    if not speed.graph or speed.capture is not None:
-        return speed.capture if speed.graph else None
-    if reader.device.kind != "cuda":
-        return None
-    source = reader.faces.pixels if reader.prefix is None else reader.prefix.views[0]
-    return CudaCapture() if source.device.type == "cuda" else None
+def why_whole(network: nn.Module) -> str | None:
+    """Say why a batch cannot be divided; None where faces do not depend on each other."""
+    for module in network.modules():
+        if not module.training:
+            continue
+        if isinstance(module, _BatchNorm):
+            return "a trained batch normalisation needs all of it at once"
+        if isinstance(module, _DropoutNd) and module.p > 0:
+            return "dropout would draw otherwise in pieces"
+        if getattr(module, "drop_prob", 0):  # timm's stochastic depth
+            return "stochastic depth would draw otherwise in pieces"
+    return None

@@ -1,11 +1,11 @@
-"""The epoch loop. It yields what happened; whoever reads it logs, prunes, displays or stops.
+"""The epoch loop. It yields what happened; its reader logs, prunes, displays or stops.
 
-No callbacks, no tracking, no printing. Nothing here has a default: recipe and protocol say all.
+No callbacks, no tracking, no printing. Nothing has a default: recipe and protocol specify all.
 """
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,9 +20,8 @@ from benchmark.models.network import Network
 from benchmark.tasks import TaskName, combined
 from benchmark.training.device import Device
 from benchmark.training.optimiser import new_optimiser, plain_groups, restored, set_rate
-from benchmark.training.predict import accuracies, correct_counts, evaluation_batch
+from benchmark.training.predict import ForwardPass, accuracies, epoch_batches, evaluation_batch
 from benchmark.training.prefix_cache import CachedFaces
-from benchmark.training.reading import Reader, epoch_batches
 from benchmark.training.steps import SpeedSettings, Steps, Totals, TrainStep, capture_for
 
 TRAINER_VERSION: Final = 2
@@ -35,7 +34,7 @@ PROGRESS_SECONDS: Final = 1.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the current epoch is; yielded at most once a second, for the display alone."""
+    """Progress of the current epoch; yielded at most once a second, for the display alone."""
 
     epoch: int
     images_done: int
@@ -60,7 +59,7 @@ class EpochResult:
     images_per_second: float
     """Training images; validation apart."""
     fitted_accuracy: dict[TaskName, float]
-    """Of the training faces in eval mode after the epoch; empty unless the recipe stops by it."""
+    """On the training faces in eval mode after the epoch; empty unless the recipe stops by it."""
 
     def metrics(self) -> dict[str, float]:
         """Give the epoch under the names that MLflow and history.csv use."""
@@ -76,7 +75,7 @@ class EpochResult:
 
 @dataclass
 class TrainingState:
-    """All that must be kept to go on from the end of an epoch."""
+    """All that a checkpoint must hold to resume from the end of an epoch."""
 
     network: Network
     optimiser: torch.optim.Optimizer
@@ -85,9 +84,9 @@ class TrainingState:
     best_score: float = -math.inf
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     has_learnt_all: bool = False
-    """Whether the training faces are known as well as the recipe wants them known."""
+    """Whether the accuracy on the training faces is what the recipe stops at."""
     speed_report: dict[str, Any] = field(default_factory=dict)
-    """How the steps were made, and what it cost to get there; no part of the state."""
+    """How the steps were made, and the seconds to prepare them; no part of the state."""
 
     def checkpoint(self) -> dict[str, Any]:
         """Give the state as tensors and plain numbers, so that it loads without running code."""
@@ -137,9 +136,9 @@ class TrainingFaces:
     train: Tensor
     val: Tensor
     prefix: CachedFaces | None = None
-    """What the network's frozen part makes of the faces; None: it is asked anew for each batch."""
+    """Cached activations of the network's frozen part; None: it is computed for each batch."""
     exact: CachedFaces | None = None
-    """The same of the validation faces in fp32, equal to a live forward pass; None: read live."""
+    """The same of the validation faces in fp32, equal to a live forward pass; None: live."""
 
 
 def start(network: Network, recipe: Recipe, device: Device) -> TrainingState:
@@ -158,19 +157,18 @@ def fit(
 ) -> Iterator[Progress | EpochResult]:
     """Train until the recipe ends, from wherever `state` is; leave the selected weights in it.
 
-    Raises RunError when the loss of an epoch is not finite.
+    Raises RunError when the loss of an epoch, or the weights after it, are not finite.
     """
-    recipe, protocol = experiment.recipe, experiment.protocol
-    reader = Reader(state.network, data.faces, device, data.prefix)
+    recipe, protocol, network = experiment.recipe, experiment.protocol, state.network
+    forward = ForwardPass(network, data.faces, device, data.prefix)
     totals = Totals(experiment.head.tasks, device.torch_device)
     speed = speed or SpeedSettings()
-    step = TrainStep(reader, state.optimiser, recipe, totals)
-    capture = capture_for(reader, speed)
-    steps = Steps(step, recipe.batch_size, speed, capture)
+    step = TrainStep(forward, state.optimiser, recipe, totals)
+    steps = Steps(step, recipe.batch_size, speed, capture_for(forward, speed))
     state.speed_report = steps.report
-    if isinstance(state.network.head, StandardisedHead) and state.epochs_done == 0:
+    if isinstance(network.head, StandardisedHead) and state.epochs_done == 0:
         batches = torch.split(data.train, evaluation_batch(data.faces.device))
-        state.network.head.measure(reader.features(rows) for rows in batches)
+        network.head.measure(forward.features(rows) for rows in batches)
     while not _is_over(state, recipe):
         epoch = state.epochs_done
         rate = recipe.rate_at(epoch)
@@ -179,15 +177,36 @@ def fit(
         order = data.train.cpu()[_order(len(data.train), recipe, seed, order_epoch)]
         totals.reset()
         started = time.perf_counter()
-        train_seconds = yield from _train_epoch(state, steps, order, recipe, seed, device, rate)
-        _refuse_bad_loss(totals.mean_loss(), epoch, rate, len(order))
-        _refuse_bad_weights(state.network, epoch, rate)
-        val_accuracy = accuracies(state.network, data.faces, data.val, data.exact)
+        rows, changes = order.to(device.torch_device), generator_for(seed, epoch, purpose=1)
+        in_epoch = list(epoch_batches(rows, recipe.augmentation, recipe.batch_size, changes))
+        network.train()
+        steps.prepare(in_epoch[0])
+        # Dropout and the like draw from the global stream; seeding it by epoch lets a resumed run
+        # draw what an undisturbed one would have drawn.
+        torch.manual_seed(int(generator_for(seed, epoch, purpose=2).initial_seed()))
+        device.synchronise()
+        # What a first epoch needs to compile and record is not counted.
+        train_started = last_report = time.perf_counter()
+        for batch in in_epoch:
+            steps(batch)
+            if time.perf_counter() - last_report >= PROGRESS_SECONDS:
+                last_report = time.perf_counter()
+                loss = totals.mean_loss()
+                _check_loss(loss, epoch, rate, totals.n_images)
+                yield Progress(epoch, totals.n_images, len(order), loss)
+        device.synchronise()
+        train_seconds = time.perf_counter() - train_started
+        _check_loss(totals.mean_loss(), epoch, rate, len(order))
+        check_weights(network, epoch, rate)
+        val_accuracy = accuracies(network, data.faces, data.val, data.exact)
         score = combined(val_accuracy)
         chosen = score if protocol.selection == "best_validation_combined" else float(epoch)
         is_best = state.keep_if_best(epoch, chosen)
-        fitted = _fitted_accuracy(reader, data.train, recipe)
-        state.has_learnt_all = _has_learnt_all(fitted, recipe)
+        fitted: dict[TaskName, float] = {}
+        if recipe.until_train_accuracy is not None:
+            counts = forward.correct_counts(data.train)
+            fitted = {task: count / len(data.train) for task, count in counts.items()}
+            state.has_learnt_all = min(fitted.values()) >= recipe.until_train_accuracy
         state.epochs_done = epoch + 1
         yield EpochResult(
             epoch=epoch,
@@ -204,19 +223,6 @@ def fit(
     state.select_best()
 
 
-def _has_learnt_all(fitted: dict[TaskName, float], recipe: Recipe) -> bool:
-    wanted = recipe.until_train_accuracy
-    return wanted is not None and min(fitted.values()) >= wanted
-
-
-def _fitted_accuracy(reader: Reader, train: Tensor, recipe: Recipe) -> dict[TaskName, float]:
-    """Score the training faces in eval mode, without augmentation, where the recipe asks for it."""
-    if recipe.until_train_accuracy is None:
-        return {}
-    counts = correct_counts(reader, train)
-    return {task: count / len(train) for task, count in counts.items()}
-
-
 def _order(n: int, recipe: Recipe, seed: int, epoch: int) -> Tensor:
     """Give the places of an epoch's faces among the `n` that train, in the order of training."""
     if recipe.steps_per_epoch is None:
@@ -231,48 +237,10 @@ def _is_over(state: TrainingState, recipe: Recipe) -> bool:
     return patience is not None and state.epochs_done - state.best_epoch > patience
 
 
-def _train_epoch(
-    state: TrainingState,
-    steps: Steps,
-    order: Tensor,
-    recipe: Recipe,
-    seed: int,
-    device: Device,
-    rate: float,
-) -> Generator[Progress, None, float]:
-    """Train on the rows in `order`, a batch at a time; return the seconds that it took.
-
-    What a first epoch needs to get going (compiling, recording) is not among them.
-    """
-    changes = generator_for(seed, state.epochs_done, purpose=1)
-    totals = steps.totals
-    batches = list(
-        epoch_batches(
-            order.to(device.torch_device), recipe.augmentation, recipe.batch_size, changes
-        )
-    )
-    state.network.train()
-    steps.prepare(batches[0])
-    # Dropout and the like draw from the global stream; seeding it by epoch lets a resumed run
-    # draw what an undisturbed one would have drawn.
-    torch.manual_seed(int(generator_for(seed, state.epochs_done, purpose=2).initial_seed()))
-    device.synchronise()
-    started = last_report = time.perf_counter()
-    for batch in batches:
-        steps(batch)
-        if time.perf_counter() - last_report >= PROGRESS_SECONDS:
-            last_report = time.perf_counter()
-            loss = totals.mean_loss()
-            _refuse_bad_loss(loss, state.epochs_done, rate, totals.n_images)
-            yield Progress(state.epochs_done, totals.n_images, len(order), loss)
-    device.synchronise()
-    return time.perf_counter() - started
-
-
 LOWER: Final = "Lower recipe.learning_rate or recipe.clip_norm"
 
 
-def _refuse_bad_loss(loss: float, epoch: int, rate: float, n_images: int) -> None:
+def _check_loss(loss: float, epoch: int, rate: float, n_images: int) -> None:
     if not math.isfinite(loss):
         raise RunError(
             f"the training loss of epoch {epoch + 1} is {loss} after {n_images:,} images at "
@@ -282,18 +250,15 @@ def _refuse_bad_loss(loss: float, epoch: int, rate: float, n_images: int) -> Non
         )
 
 
-def _refuse_bad_weights(network: Network, epoch: int, rate: float) -> None:
-    """Refuse what an epoch's last step can do: a finite loss, and weights that are none any more.
-
-    Kept as a checkpoint, they would take the place of the last good one.
-    """
+def check_weights(network: Network, epoch: int, rate: float) -> None:
+    """Raise RunError for weights that are not finite, which an epoch's last step can leave though
+    its loss is: as a checkpoint, they would replace the last good one."""
     values = [item.detach() for item in network.parameters() if item.requires_grad]
     values += [item for item in network.buffers() if item.is_floating_point()]
     norms = torch.stack(torch._foreach_norm(values)) if values else torch.zeros(1)
     if not bool(norms.isfinite().all()):
         raise RunError(
-            f"the weights are not finite any more after epoch {epoch + 1} at learning rate "
-            f"{rate:g}",
+            f"the weights are not finite after epoch {epoch + 1} at learning rate {rate:g}",
             allowed="finite weights",
             fix=LOWER,
         )

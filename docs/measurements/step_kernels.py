@@ -24,8 +24,8 @@ from benchmark.models.network import build_network
 from benchmark.tasks import TASKS, n_classes
 from benchmark.training.device import Device, choose_device
 from benchmark.training.optimiser import new_optimiser
+from benchmark.training.predict import Batch, ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
-from benchmark.training.reading import Batch, Reader, epoch_batches
 from benchmark.training.steps import SpeedSettings, Steps, Totals, TrainStep, capture_for
 
 
@@ -58,11 +58,11 @@ def steps_for(
     prefix = open_prefix(network, faces, device, CacheSettings(None, say=print), asked)
     if prefix is not None:
         print(f"frozen part computed in {time.perf_counter() - started:.2f} s")
-    reader = Reader(network, faces, device, prefix)
+    forward = ForwardPass(network, faces, device, prefix)
     totals = Totals(experiment.head.tasks, device.torch_device)
     optimiser = new_optimiser(network, experiment.recipe, device)
-    step = TrainStep(reader, optimiser, experiment.recipe, totals)
-    return Steps(step, experiment.recipe.batch_size, speed, capture_for(reader, speed))
+    step = TrainStep(forward, optimiser, experiment.recipe, totals)
+    return Steps(step, experiment.recipe.batch_size, speed, capture_for(forward, speed))
 
 
 def seconds_a_step(steps: Steps, batches: list[Batch], device: Device) -> float:

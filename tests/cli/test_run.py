@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -38,10 +39,10 @@ def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path
     run = ("run", "race-cnn-none-full-short", *places, "--offline")
     first = facebench(*run)
     assert first.exit_code == 0, first.stderr
-    assert first.stderr.startswith("DRAWN FACES, not people: data set drawn")
-    assert "1 finished, 0 needed nothing, 0 missing, 0 failed." in first.stderr
+    assert first.stderr.startswith("SYNTHETIC FACES, not people: data set drawn")
+    assert "1 finished, 0 up to date, 0 not run, 0 failed." in first.stderr
     again = facebench(*run)
-    assert "0 finished, 1 needed nothing, 0 missing, 0 failed." in again.stderr
+    assert "0 finished, 1 up to date, 0 not run, 0 failed." in again.stderr
 
     board = facebench("leaderboard", "--suite", "quick", *places)
     assert board.exit_code == 0, board.stderr
@@ -102,7 +103,7 @@ def test_a_sweep_is_ad_hoc_runs_on_one_cache_that_the_leaderboard_tells_apart(
     ("sweep", "said"),
     [
         ("recipe.learning_rate=1e-4,fast", "'recipe.learning_rate' is 'fast'"),
-        ("recipe.rate=1,2", "Recipe has no field 'rate'"),
+        ("recipe.rate=1,2", "unknown setting 'recipe.rate'"),
         ("head.hidden_units=0,8", "hidden_units"),
     ],
 )
@@ -144,7 +145,10 @@ def test_without_mlflow_nothing_of_it_is_touched(drawn_data_dir: Path, tmp_path:
         (["run", "mtl-cnn-none-ful-short"], "did you mean mtl-cnn-none-full-short"),
         (["run", "--suite", "fast"], "unknown suite 'fast'"),
         (["run"], "nothing to run was named"),
-        (["run", "--suite", "quick", "--set", "recipe.epochs=3"], "Recipe has no field 'epochs'"),
+        (
+            ["run", "--suite", "quick", "--set", "recipe.epochs=3"],
+            "unknown setting 'recipe.epochs'",
+        ),
         (["run", "--suite", "quick", "--set", "recipe.max_epochs=many"], "is 'many'"),
         (["run", "--suite", "quick", "--device", "tpu"], "unknown device 'tpu'"),
         (["run", "--suite", "quick", "--seeds", "a"], "--seeds is 'a'"),
@@ -185,15 +189,57 @@ def test_quietly_a_run_that_fails_says_why(drawn_data_dir: Path, tmp_path: Path)
     assert len(answer.stderr.splitlines()) == 1
 
 
-def test_missing_weights_are_told_and_the_rest_runs(drawn_data_dir: Path, tmp_path: Path) -> None:
+def test_runs_without_their_weights_are_one_line_and_the_rest_runs(
+    drawn_data_dir: Path, tmp_path: Path
+) -> None:
     places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
-    both = ("mtl-squeezenet1_1-imagenet-frozen-short", "gender-cnn-none-full-short")
-    answer = facebench("run", *both, *TINY, *places, "--offline")
+    needing = [f"mtl-squeezenet1_1-imagenet-{kind}-short" for kind in ("frozen", "fire6_9")]
+    answer = facebench("run", *needing, "gender-cnn-none-full-short", *TINY, *places, "--offline")
     assert answer.exit_code == 0, answer.stderr
-    assert "1 finished, 0 needed nothing, 1 missing, 0 failed." in answer.stderr
-    assert "facebench weights add" in answer.stderr
-    alone = facebench("run", both[0], *places, "--offline")
+    assert "1 finished, 0 up to date, 2 not run, 0 failed." in answer.stderr
+    (line,) = [line for line in answer.stderr.splitlines() if "weights add" in line]
+    assert "2 experiments not run: the 'imagenet' weights of squeezenet1_1 are not here" in line
+    alone = facebench("run", needing[0], *places, "--offline")
     assert alone.exit_code == 3
+
+
+def test_a_dry_run_lists_what_would_run_and_writes_nothing(
+    drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    names = ("gender-cnn-none-full-short", "mtl-squeezenet1_1-imagenet-frozen-short")
+    asked = ("run", *names, *TINY, *places, "--seeds", "0,1", "--read-test", "--dry-run")
+
+    def outcomes(*options: str) -> tuple[list[tuple[str, int, str]], dict[str, Any]]:
+        answer = facebench(*asked, "--json", *options)
+        assert answer.exit_code == 0, answer.stderr
+        data = json.loads(answer.stdout)["data"]
+        rows = [(row["experiment"], row["seed"], row["outcome"]) for row in data["runs"]]
+        return rows, data
+
+    rows, data = outcomes()
+    assert rows == [(name, seed, "run") for name in names for seed in (0, 1)]
+    assert [Path(name).suffix for name in data["fetch"]] == [".h5"]
+    assert data["seconds"] > 0
+    assert data["free_bytes"] > data["bytes"] > 2 * 4 * 10_000
+    assert not list(tmp_path.iterdir())
+    assert facebench("run", names[0], *TINY, *places, "--read-test").exit_code == 0
+    rows, data = outcomes("--offline")
+    assert [row[2] for row in rows] == ["up to date", "run", "not run", "not run"]
+    (record,) = all_records(tmp_path)
+    # The other seed of the same run group takes as long as this one did.
+    assert data["seconds"] == round(record.done["seconds"])
+    shown = facebench(*asked, "--offline")
+    assert "would run" in shown.stdout
+    assert "1 of 4 would run" in shown.stdout
+    assert "mtl-squeezenet1_1-imagenet-frozen-short not run: " in shown.stderr
+
+
+def test_the_help_shows_at_most_twelve_options_before_the_advanced_ones() -> None:
+    shown = facebench("run", "--help").stdout
+    usual, advanced = shown.split("Advanced options")
+    assert len(re.findall(r"^\W*--\w", usual, re.MULTILINE)) <= 13  # --help is one more
+    assert "--precision" in advanced
 
 
 @pytest.mark.slow

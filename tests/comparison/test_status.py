@@ -12,7 +12,7 @@ from benchmark.comparison.status import standing
 from benchmark.data.dataset import FaceSet
 from benchmark.files import claimed
 from benchmark.record import RunRecord
-from tests.test_runs import a_plan, done_run, settings
+from tests.runs.small import a_plan, done_run, settings
 
 
 @pytest.fixture(scope="module")

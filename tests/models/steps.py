@@ -9,8 +9,9 @@ from benchmark.experiment.definition import Experiment, Recipe
 from benchmark.models.backbone import FeatureExtractor
 from benchmark.models.network import Network
 from benchmark.training.device import Device
-from benchmark.training.losses import clip_gradients, weighted_cross_entropy
+from benchmark.training.losses import clip_gradients
 from benchmark.training.trainer import start
+from tests.training.small import weighted_cross_entropy
 
 CPU = Device(torch.device("cpu"), "fp32")
 RECIPE = Recipe(learning_rate=1e-2)

@@ -1,10 +1,12 @@
 """Small networks and faces of noise, on the CPU, for tests of training."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from benchmark.data.batches import FaceBatches
 from benchmark.experiment.definition import (
@@ -12,10 +14,12 @@ from benchmark.experiment.definition import (
     Backbone,
     Experiment,
     Head,
+    LossWeights,
     Protocol,
     Recipe,
 )
 from benchmark.models.network import Network, build_network
+from benchmark.tasks import TaskName
 from benchmark.training.device import Device
 from benchmark.training.trainer import EpochResult, Progress, TrainingFaces
 
@@ -68,3 +72,15 @@ def epochs(steps: Iterable[Progress | EpochResult]) -> list[EpochResult]:
 def same_weights(first: Network, second: Network) -> bool:
     others = second.state_dict()
     return all(torch.equal(value, others[name]) for name, value in first.state_dict().items())
+
+
+def weighted_cross_entropy(
+    logits: Mapping[TaskName, Tensor], truths: Mapping[TaskName, Tensor], weights: LossWeights
+) -> Tensor:
+    """The loss by its definition, one task after another; a single task counts 1."""
+    losses = [
+        functional.cross_entropy(values.float(), truths[task])
+        * (getattr(weights, task) if len(logits) > 1 else 1)
+        for task, values in logits.items()
+    ]
+    return torch.stack(losses).sum()

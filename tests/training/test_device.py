@@ -1,4 +1,4 @@
-"""Devices that are not there are refused with what is."""
+"""Devices that are not there are refused with what is; switches last as long as a run."""
 
 import contextlib
 import os
@@ -8,45 +8,40 @@ import pytest
 import torch
 
 from benchmark.errors import DeviceError
-from benchmark.training.device import Device, choose_device, device_trouble, free_host_bytes
+from benchmark.training.device import (
+    Device,
+    choose_device,
+    device_trouble,
+    free_host_bytes,
+    is_out_of_memory,
+)
 
 
-def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(DeviceError, match=r"unknown device 'tpu' \(allowed: cpu, cuda"):
-        choose_device("tpu")
+def test_what_is_not_here_is_refused_with_what_is() -> None:
+    refused = [
+        (("tpu",), {}, r"unknown device 'tpu' \(allowed: cpu, cuda"),
+        (("cpu", "fp8"), {}, r"unknown precision 'fp8' \(allowed: auto, bf16, fp32"),
+        (("cpu", "bf16"), {"exact": True}, "--deterministic with --precision bf16"),
+    ]
+    if not torch.cuda.is_available():
+        refused.append((("cuda",), {}, r"'cuda' is not on this machine.*Leave --device out"))
+    for arguments, options, said in refused:
+        with pytest.raises(DeviceError, match=said):
+            choose_device(*arguments, **options)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_an_absent_device_is_refused_with_those_here() -> None:
-    with pytest.raises(DeviceError, match=r"'cuda' is not on this machine.*Leave --device out"):
-        choose_device("cuda")
-
-
-def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(DeviceError, match=r"unknown precision 'fp8' \(allowed: auto, bf16, fp32"):
-        choose_device("cpu", "fp8")
-
-
-def test_the_precision_asked_for_is_used() -> None:
-    device = choose_device("cpu", "bf16")
-    with device.autocast():
-        product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == torch.bfloat16
-    with choose_device("cpu", "fp32").autocast():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
-
-
-def test_a_device_describes_itself_and_its_memory() -> None:
+def test_the_precision_asked_for_is_used_and_else_probed_for() -> None:
+    for precision, expected in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        device = choose_device("cpu", precision)
+        with device.autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+        assert not device.probes
+    exact = choose_device("cpu", exact=True)
+    assert (exact.precision, exact.exact, exact.probes) == ("fp32", True, False)
     device = choose_device("cpu")
+    assert device.probes
     assert "thread" in device.description
     assert device.peak_memory_mib() > 10
-
-
-def test_deterministic_is_fp32_and_nothing_else() -> None:
-    device = choose_device("cpu", exact=True)
-    assert (device.precision, device.exact, device.probes) == ("fp32", True, False)
-    with pytest.raises(DeviceError, match="--deterministic with --precision bf16"):
-        choose_device("cpu", "bf16", exact=True)
 
 
 def test_switches_hold_while_a_run_lasts_and_no_longer() -> None:
@@ -79,17 +74,20 @@ def test_of_several_gpus_the_one_asked_for_is_the_current_one(
         assert current == ["cuda:0"]
 
 
-def test_a_cpu_that_is_told_its_precision_does_not_probe() -> None:
-    assert choose_device("cpu").probes
-    assert not choose_device("cpu", "fp32").probes
-
-
-def test_memory_that_does_not_suffice_is_told_with_what_to_do() -> None:
+def test_a_lack_of_memory_is_recognised_and_explained() -> None:
     said = device_trouble(torch.OutOfMemoryError("CUDA out of memory. Tried\nmany lines"))
     assert said is not None
     assert "many lines" not in str(said)
     assert "recipe.batch_size" in str(said)
     assert device_trouble(ValueError("something else")) is None
+    for text, expected in (
+        ("[enforce fail] DefaultCPUAllocator: can't allocate", True),
+        ("could not create a primitive", True),
+        ("could not create a primitive descriptor for a pool", False),
+        ("shapes do not fit", False),
+    ):
+        assert is_out_of_memory(RuntimeError(text)) is expected, text
+    assert is_out_of_memory(MemoryError())
 
 
 def test_free_memory_is_some_and_no_more_than_the_machine_has() -> None:

@@ -8,33 +8,24 @@ from torch.nn.utils import clip_grad_norm_
 
 from benchmark.experiment.definition import LossWeights, Recipe
 from benchmark.tasks import TASKS, TaskName, n_classes
-from benchmark.training.losses import TaskLoss, clip_gradients, weighted_cross_entropy
+from benchmark.training.losses import TaskLoss, clip_gradients
+from tests.training.small import weighted_cross_entropy
 
 
-def test_tasks_are_weighted_by_the_recipe() -> None:
-    # Equal logits give ln(classes): 0.4 ln 5 + 0.2 ln 2 + 0.4 ln 5 = 1.42618.
-    logits = {
-        "age_group": torch.zeros(3, 5),
-        "gender": torch.zeros(3, 2),
-        "race": torch.zeros(3, 5),
-    }
-    truths = {task: torch.tensor([0, 1, 0]) for task in logits}
-    loss = weighted_cross_entropy(logits, truths, LossWeights())  # type: ignore[arg-type]
-    assert float(loss) == pytest.approx(0.8 * math.log(5) + 0.2 * math.log(2), rel=1e-6)
-
-
-def test_a_single_task_counts_one() -> None:
-    loss = weighted_cross_entropy(
-        {"gender": torch.zeros(2, 2)}, {"gender": torch.tensor([0, 1])}, LossWeights()
-    )
-    assert float(loss) == pytest.approx(math.log(2), rel=1e-6)
-
-
-def test_weights_may_be_whole_numbers() -> None:
-    labels = {task: torch.zeros(2, dtype=torch.int64) for task in TASKS}
-    logits = {task: torch.zeros(2, n_classes(task)) for task in TASKS}
-    answer = TaskLoss(TASKS, labels, LossWeights(1, 2, 3))(logits, torch.arange(2))
-    assert float(answer.loss) == pytest.approx(4 * math.log(5) + 2 * math.log(2), rel=1e-6)
+def test_tasks_are_weighted_and_a_single_one_counts_one() -> None:
+    # Equal logits give ln(classes): 0.4 ln 5 + 0.2 ln 2 + 0.4 ln 5; weights may be whole numbers.
+    labels = {task: torch.tensor([0, 1, 0]) for task in TASKS}
+    ln5, ln2 = math.log(5), math.log(2)
+    cases: list[tuple[tuple[TaskName, ...], LossWeights, float]] = [
+        (TASKS, LossWeights(), 0.8 * ln5 + 0.2 * ln2),
+        (TASKS, LossWeights(1, 2, 3), 4 * ln5 + 2 * ln2),
+        (("gender",), LossWeights(), ln2),
+    ]
+    for tasks, weights, expected in cases:
+        logits = {task: torch.zeros(3, n_classes(task)) for task in tasks}
+        found = TaskLoss(tasks, labels, weights)(logits, torch.arange(3))
+        assert float(found.loss) == pytest.approx(expected, rel=1e-6), tasks
+        assert float(weighted_cross_entropy(logits, labels, weights)) == pytest.approx(expected)
 
 
 def tensors_with_gradients(*gradients: list[float]) -> list[torch.Tensor]:
@@ -48,24 +39,18 @@ def norms(tensors: list[torch.Tensor]) -> list[float]:
     return [float(tensor.grad.norm()) for tensor in tensors if tensor.grad is not None]
 
 
-def test_per_variable_clipping_bounds_each_tensor_by_itself() -> None:
-    tensors = tensors_with_gradients([3.0, 4.0], [0.3, 0.4])
-    clip_gradients(tensors, Recipe(learning_rate=1.0, clipping="per_variable", clip_norm=1.0))
-    # Norms 5 and 0.5: the first shrinks to 1, the second is left alone.
-    assert norms(tensors) == pytest.approx([1.0, 0.5], rel=1e-5)
-
-
-def test_global_clipping_bounds_all_tensors_together() -> None:
-    tensors = tensors_with_gradients([3.0, 0.0], [0.0, 4.0])
-    clip_gradients(tensors, Recipe(learning_rate=1.0, clipping="global", clip_norm=1.0))
-    # Together the norm is 5, so that each shrinks by 5.
-    assert norms(tensors) == pytest.approx([0.6, 0.8], rel=1e-5)
-
-
-def test_no_clipping_changes_nothing() -> None:
-    tensors = tensors_with_gradients([30.0, 40.0])
-    clip_gradients(tensors, Recipe(learning_rate=1.0, clipping="none"))
-    assert norms(tensors) == [50.0]
+def test_clipping_bounds_each_tensor_all_together_or_none() -> None:
+    # Norms 5 and 0.5 by themselves; 5 together, so that each shrinks by 5.
+    cases = {
+        "per_variable": ([[3.0, 4.0], [0.3, 0.4]], [1.0, 0.5]),
+        "global": ([[3.0, 0.0], [0.0, 4.0]], [0.6, 0.8]),
+        "none": ([[30.0, 40.0]], [50.0]),
+    }
+    for clipping, (gradients, expected) in cases.items():
+        tensors = tensors_with_gradients(*gradients)
+        recipe = Recipe(learning_rate=1.0, clipping=clipping, clip_norm=1.0)  # type: ignore[arg-type]
+        clip_gradients(tensors, recipe)
+        assert norms(tensors) == pytest.approx(expected, rel=1e-5), clipping
 
 
 def test_clipping_all_at_once_gives_the_bits_of_clipping_one_after_another() -> None:
@@ -89,7 +74,7 @@ def test_clipping_all_at_once_gives_the_bits_of_clipping_one_after_another() -> 
 
 
 @pytest.mark.parametrize("tasks", [TASKS, ("age_group", "race"), ("gender",), ("race", "gender")])
-def test_all_tasks_at_once_are_lost_and_hit_as_one_after_another(
+def test_all_tasks_at_once_give_loss_and_hits_of_one_after_another(
     tasks: tuple[TaskName, ...],
 ) -> None:
     torch.manual_seed(1)
@@ -100,11 +85,11 @@ def test_all_tasks_at_once_are_lost_and_hit_as_one_after_another(
     truths = {task: labels[task][rows] for task in tasks}
     expected = weighted_cross_entropy(logits, truths, weights)
     wanted = torch.autograd.grad(expected, list(logits.values()))
-    answer = TaskLoss(tasks, labels, weights)(logits, rows)
-    found = torch.autograd.grad(answer.loss, list(logits.values()))
-    torch.testing.assert_close(answer.loss, expected)
-    for one, other in zip(found, wanted, strict=True):
+    found = TaskLoss(tasks, labels, weights)(logits, rows)
+    torch.testing.assert_close(found.loss, expected)
+    for one, other in zip(
+        torch.autograd.grad(found.loss, list(logits.values())), wanted, strict=True
+    ):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
     hits = [int((logits[task].argmax(1) == truths[task]).sum()) for task in tasks]
-    assert answer.hits.tolist() == hits
-    assert answer.n_faces == 32
+    assert (found.hits.tolist(), found.n_faces) == (hits, 32)

@@ -1,23 +1,34 @@
-"""Recorded steps learn what eager ones learn, and preparing them leaves no trace.
+"""Recorded, compiled and divided steps learn what eager ones learn; preparing leaves no trace.
 
-The recorder here does the work itself, on the CPU: all but CUDA's own part is put to the test.
+The recorder here does the work itself, on the CPU: all but CUDA's own part is tested.
 """
 
 import functools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.data.batches import FaceBatches
-from benchmark.experiment.definition import Augmentation, Experiment
+from benchmark.errors import DeviceError
+from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.training.device import Device, Precision
+from benchmark.training.losses import BatchLoss
 from benchmark.training.optimiser import set_rate
+from benchmark.training.predict import Batch, ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
-from benchmark.training.reading import Batch, Reader, epoch_batches
-from benchmark.training.steps import CudaCapture, Snapshot, SpeedSettings, Steps, Totals, TrainStep
+from benchmark.training.steps import (
+    CudaCapture,
+    Snapshot,
+    SpeedSettings,
+    Steps,
+    Totals,
+    TrainStep,
+    why_whole,
+)
 from benchmark.training.trainer import TrainingFaces, TrainingState, fit, start
 from tests.training.small import (
     CPU,
@@ -30,19 +41,24 @@ from tests.training.small import (
 )
 
 CHANGES = Augmentation(flip=True, brightness=0.1, contrast=0.1, rotation_degrees=5)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-class Recorder:
+class Recorder(CudaCapture):
     """Plays a CUDA graph: what is recorded is done when it is replayed, and not before."""
 
-    def __init__(self) -> None:
-        self.n_replays = 0
+    def __init__(self, *, broken: bool = False) -> None:
+        self.n_replays, self.broken = 0, broken
 
     def warm_up(self, work: Callable[[], None]) -> None:
         for _ in range(3):
             work()
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        if self.broken:
+            work()
+            raise RuntimeError("CUDA error: not permitted when stream is capturing\nlong")
+
         def replay() -> None:
             self.n_replays += 1
             work()
@@ -50,15 +66,16 @@ class Recorder:
         return replay
 
 
-class BrokenRecorder(Recorder):
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        work()
-        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nlong")
-
-
 @pytest.fixture(scope="module")
 def faces() -> FaceBatches:
     return some_faces()
+
+
+def on_gpu() -> TrainingFaces:
+    host = some_faces()
+    labels = {task: values.cuda() for task, values in host.labels.items()}
+    faces = FaceBatches(host.pixels.cuda(), labels)
+    return TrainingFaces(faces, torch.arange(48).cuda(), torch.arange(48, 64).cuda())
 
 
 def rate_tensors(state: TrainingState) -> None:
@@ -68,11 +85,9 @@ def rate_tensors(state: TrainingState) -> None:
 
 
 def trained(
-    experiment: Experiment,
-    data: TrainingFaces,
-    speed: SpeedSettings | None = None,
+    experiment: Experiment, data: TrainingFaces, speed: SpeedSettings | None = None,
     device: Device = CPU,
-) -> TrainingState:
+) -> TrainingState:  # fmt: skip
     state = start(a_network(experiment), experiment.recipe, device)
     rate_tensors(state)
     epochs(fit(state, data, experiment, 4, device, speed))
@@ -89,39 +104,26 @@ def test_recorded_steps_end_in_the_weights_of_eager_ones(faces: FaceBatches) -> 
     assert same_weights(eager.network, recorded.network)
     # 43 faces: five batches of 8 are replayed in each epoch, the last of 3 goes by itself.
     assert recorder.n_replays == 3 * 5
-    assert recorded.speed_report["graph"] is True
-    assert eager.speed_report["graph"] is False
+    assert (eager.speed_report["graph"], recorded.speed_report["graph"]) == (False, True)
 
 
-def test_recorded_steps_read_cached_activations_too(faces: FaceBatches) -> None:
+def test_recorded_steps_take_cached_activations_too(faces: FaceBatches) -> None:
     experiment = an_experiment(trained=2, augmentation=Augmentation(flip=True))
     request = PrefixRequest("the pixels", experiment.recipe.augmentation)
     prefix = open_prefix(a_network(experiment), faces, CPU, CacheSettings(None), request)
     data = some_data(faces)
-    cached = TrainingFaces(faces, data.train, data.val, prefix)
     eager = trained(experiment, data)
-    recorded = trained(experiment, cached, SpeedSettings(capture=Recorder()))
+    speed = SpeedSettings(capture=Recorder())
+    recorded = trained(experiment, replace(data, prefix=prefix), speed)
     assert same_weights(eager.network, recorded.network)
 
 
-def test_a_recording_that_fails_is_said_and_costs_nothing_else(faces: FaceBatches) -> None:
-    experiment, said = an_experiment(trained="all"), list[str]()
-    speed = SpeedSettings(capture=BrokenRecorder(), say=said.append)
-    eager = trained(experiment, some_data(faces))
-    after = trained(experiment, some_data(faces), speed)
-    assert same_weights(eager.network, after.network)
-    assert [sentence.split(" cannot be recorded")[0] for sentence in said] == ["The step"]
-    assert all("operation not permitted" in sentence for sentence in said)
-    assert not any("long" in sentence for sentence in said)
-
-
-def test_a_recorded_training_goes_on_as_an_undisturbed_one(faces: FaceBatches) -> None:
+def test_a_recorded_training_resumes_as_an_undisturbed_one(faces: FaceBatches) -> None:
     experiment = an_experiment(trained="all", max_epochs=3)
     whole = trained(experiment, some_data(faces))
     speed = SpeedSettings(capture=Recorder())
     stopped = start(a_network(experiment), experiment.recipe, CPU)
-    steps = fit(stopped, some_data(faces), experiment, 4, CPU, speed)
-    next(steps)
+    next(fit(stopped, some_data(faces), experiment, 4, CPU, speed))
     checkpoint = stopped.checkpoint()
     assert isinstance(checkpoint["optimiser"]["param_groups"][0]["lr"], float)
     resumed = start(a_network(experiment, seed=8), experiment.recipe, CPU)
@@ -132,82 +134,47 @@ def test_a_recorded_training_goes_on_as_an_undisturbed_one(faces: FaceBatches) -
     assert same_weights(whole.network, resumed.network)
 
 
-def a_step(faces: FaceBatches) -> tuple[TrainStep, Batch]:
-    experiment = an_experiment(trained="all")
-    state = start(a_network(experiment), experiment.recipe, CPU)
-    totals = Totals(experiment.head.tasks, CPU.torch_device)
-    step = TrainStep(Reader(state.network, faces, CPU), state.optimiser, experiment.recipe, totals)
-    return step, Batch(torch.arange(8))
+def no_compiler(*_arguments: object, **_options: object) -> object:
+    def compiled(_inputs: Tensor) -> None:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand more")
+
+    return compiled
 
 
-def test_a_snapshot_puts_back_weights_statistics_and_adam_where_they_were(
-    faces: FaceBatches,
+def mistaken_compiler(function: Callable[..., dict[str, Tensor]], **_options: object) -> object:
+    def compiled(inputs: Tensor) -> dict[str, Tensor]:
+        return {task: logits * float("nan") for task, logits in function(inputs).items()}
+
+    return compiled
+
+
+@pytest.mark.parametrize(
+    ("compiler", "said"),
+    [
+        (None, "The step cannot be recorded as a CUDA graph (CUDA error: not permitted when stream "
+               "is capturing): going on operation by operation"),
+        (no_compiler, "torch.compile does not work here (InvalidCxxCompiler: No working C++ "
+                      "compiler found): going on without it"),
+        (mistaken_compiler, "torch.compile does not work here (a first step leaves weights that "
+                            "are not finite): going on without it"),
+    ],
+    ids=["broken recorder", "no compiler", "compiler's mistake"],
+)  # fmt: skip
+def test_what_does_not_work_is_said_and_costs_nothing_else(
+    faces: FaceBatches, monkeypatch: pytest.MonkeyPatch, compiler: Any, said: str
 ) -> None:
-    step, batch = a_step(faces)
-    network = step.reader.network.train()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    snapshot = Snapshot(step)
-    step(batch)
-    states = [value for state in step.optimiser.state.values() for value in state.values()]
-    addresses = [value.data_ptr() for value in states]
-    assert any(bool(value.any()) for value in states)
-    snapshot.put_back()
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert not any(bool(value.any()) for value in states)
-    assert [value.data_ptr() for value in states] == addresses
-
-
-def test_a_snapshot_in_the_middle_puts_back_adam_as_it_was(faces: FaceBatches) -> None:
-    step, batch = a_step(faces)
-    step(batch)
-    states = [value for state in step.optimiser.state.values() for value in state.values()]
-    before = [value.clone() for value in states]
-    snapshot = Snapshot(step)
-    step(batch)
-    snapshot.put_back()
-    assert all(torch.equal(a, b) for a, b in zip(states, before, strict=True))
-
-
-def test_random_streams_are_put_back_too(faces: FaceBatches) -> None:
-    step, _ = a_step(faces)
-    snapshot = Snapshot(step)
-    expected = torch.rand(3)
-    snapshot.put_back()
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_preparing_counts_nothing(faces: FaceBatches) -> None:
-    step, batch = a_step(faces)
-    steps = Steps(step, 8, SpeedSettings(), Recorder())
-    steps.prepare(batch)
-    assert step.totals.n_images == 0
-    assert step.totals.mean_loss() == 0.0
-    steps(batch)
-    assert step.totals.n_images == 8
-    assert 0 < step.totals.mean_loss() < 20
-
-
-def test_without_a_compiler_training_goes_on_and_says_so(
-    faces: FaceBatches, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_compiler(*_arguments: object, **_options: object) -> Callable[[Tensor], None]:
-        def compiled(_inputs: Tensor) -> None:
-            raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand more")
-
-        return compiled
-
-    # torch's own compiler takes half a minute to find out that there is none.
-    monkeypatch.setattr(torch, "compile", no_compiler)
-    experiment, said = an_experiment(trained="all"), list[str]()
+    experiment, sentences = an_experiment(trained="all"), list[str]()
     eager = trained(experiment, some_data(faces))
-    speed = SpeedSettings(compile=True, say=said.append)
+    if compiler is not None:
+        # torch's own compiler takes half a minute to find out that there is none.
+        monkeypatch.setattr(torch, "compile", compiler)
+        speed = SpeedSettings(compile=True, say=sentences.append)
+    else:
+        speed = SpeedSettings(capture=Recorder(broken=True), say=sentences.append)
     after = trained(experiment, some_data(faces), speed)
+    assert sentences == [said]
+    assert after.speed_report == {"graph": False, "compiled": False}
     assert same_weights(eager.network, after.network)
-    assert said == [
-        "torch.compile does not work here (InvalidCxxCompiler: No working C++ compiler found): "
-        "going on without it"
-    ]
-    assert after.speed_report["compiled"] is False
 
 
 @pytest.mark.slow
@@ -225,25 +192,58 @@ def test_a_compiled_backward_pass_rounds_nothing_that_an_eager_one_does_not(
     assert same_weights(eager.network, compiled.network)
 
 
-def test_a_compilers_mistake_is_not_learnt_from(
-    faces: FaceBatches, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def mistaken(function: Callable[..., dict[str, Tensor]], **_options: object) -> object:
-        def compiled(inputs: Tensor) -> dict[str, Tensor]:
-            return {task: logits * float("nan") for task, logits in function(inputs).items()}
+def a_step(faces: FaceBatches) -> tuple[TrainStep, Batch]:
+    experiment = an_experiment(trained="all")
+    state = start(a_network(experiment), experiment.recipe, CPU)
+    totals = Totals(experiment.head.tasks, CPU.torch_device)
+    forward = ForwardPass(state.network, faces, CPU)
+    return TrainStep(forward, state.optimiser, experiment.recipe, totals), Batch(torch.arange(8))
 
-        return compiled
 
-    experiment, said = an_experiment(trained="all"), list[str]()
-    eager = trained(experiment, some_data(faces))
-    monkeypatch.setattr(torch, "compile", mistaken)
-    after = trained(experiment, some_data(faces), SpeedSettings(compile=True, say=said.append))
-    assert said == [
-        "torch.compile does not work here (a first step leaves weights that are not finite): "
-        "going on without it"
-    ]
-    assert after.speed_report["compiled"] is False
-    assert same_weights(eager.network, after.network)
+def test_a_snapshot_restores_weights_statistics_adam_and_random_streams(faces: FaceBatches) -> None:
+    step, batch = a_step(faces)
+    network = step.forward.network.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    snapshot = Snapshot(step)
+    expected = torch.rand(3)
+    step(batch)
+    states = [value for state in step.optimiser.state.values() for value in state.values()]
+    addresses = [value.data_ptr() for value in states]
+    assert any(bool(value.any()) for value in states)
+    snapshot.restore()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(bool(value.any()) for value in states)
+    assert [value.data_ptr() for value in states] == addresses
+    assert torch.equal(torch.rand(3), expected)
+    step(batch)
+    moments = [value.clone() for value in states]
+    snapshot = Snapshot(step)
+    step(batch)
+    snapshot.restore()
+    assert all(torch.equal(a, b) for a, b in zip(states, moments, strict=True))
+
+
+def test_preparing_counts_nothing(faces: FaceBatches) -> None:
+    step, batch = a_step(faces)
+    steps = Steps(step, 8, SpeedSettings(), Recorder())
+    steps.prepare(batch)
+    assert (step.totals.n_images, step.totals.mean_loss()) == (0, 0.0)
+    steps(batch)
+    assert step.totals.n_images == 8
+    assert 0 < step.totals.mean_loss() < 20
+
+
+def test_batches_count_by_their_faces_and_each_epoch_begins_anew() -> None:
+    totals = Totals(("gender", "race"), torch.device("cpu"))
+    for _ in range(2):
+        totals.reset()
+        assert totals.mean_loss() == 0.0
+        totals.add(BatchLoss(torch.tensor(2.0), torch.tensor([3, 1]), 4))
+        totals.add(BatchLoss(torch.tensor(0.5), torch.tensor([2, 0]), 2))
+        totals.n_images += 6
+        # (2 x 4 + 0.5 x 2) / 6, and 5 and 1 of 6.
+        assert totals.mean_loss() == pytest.approx(1.5)
+        assert totals.accuracies() == {"gender": pytest.approx(5 / 6), "race": pytest.approx(1 / 6)}
 
 
 def test_an_epoch_is_cut_into_batches_with_their_own_draws() -> None:
@@ -255,15 +255,94 @@ def test_an_epoch_is_cut_into_batches_with_their_own_draws() -> None:
         assert torch.equal(batch.draws["flip"], torch.rand(len(batch), generator=again))
 
 
+class SmallMemory:
+    """A device's memory that holds the activations of `n_faces` faces in training, and no more."""
+
+    def __init__(self, n_faces: int) -> None:
+        self.n_faces = n_faces
+        self.sizes: set[int] = set()
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        n = len(inputs[0])
+        if module.training:
+            self.sizes.add(n)
+        if n > self.n_faces and module.training:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+
+def trained_within(
+    memory: SmallMemory | None, architecture: str = "squeezenet1_1"
+) -> tuple[TrainingState, list[str]]:
+    flips = Augmentation(flip=True, rotation_degrees=10.0)
+    experiment = an_experiment(architecture, augmentation=flips, max_epochs=2)
+    state, said = start(a_network(experiment), experiment.recipe, CPU), list[str]()
+    if memory is not None:
+        state.network.register_forward_pre_hook(memory)
+    data, speed = some_data(some_faces()), SpeedSettings(say=said.append)
+    epochs(fit(state, data, experiment, 0, CPU, speed))
+    return state, said
+
+
+def test_pieces_are_the_same_step_as_the_whole_batch_and_said_once_a_division() -> None:
+    whole, _ = trained_within(None)
+    memory = SmallMemory(3)
+    divided, said = trained_within(memory)
+    assert memory.sizes == {1, 2, 4, 8}
+    for name, value in whole.network.state_dict().items():
+        # Adam divides by the gradient's size: rounding of 1e-7 may come out as 1e-6 of a step.
+        torch.testing.assert_close(divided.network.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    assert (whole.best_epoch, whole.best_score) == (divided.best_epoch, divided.best_score)
+    assert divided.speed_report["pieces"] == 4
+    assert [sentence.split(" pieces")[0][-1] for sentence in said] == ["2", "4"]
+    fits, said = trained_within(SmallMemory(8))
+    assert "pieces" not in fits.speed_report
+    assert not said
+
+
+def test_where_pieces_do_not_help_the_run_fails_with_a_sentence() -> None:
+    for n_faces, architecture, why in (
+        (0, "squeezenet1_1", "not even a single face fits"),
+        (4, "cnn", "batch normalisation needs all of it"),
+    ):
+        with pytest.raises(DeviceError, match=why):
+            trained_within(SmallMemory(n_faces), architecture)
+    frozen = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5)).eval()
+    assert why_whole(frozen) is None
+    assert why_whole(frozen.train()) is not None
+    assert why_whole(nn.Sequential(nn.Dropout(0.0)).train()) is None
+
+
+def test_prediction_goes_by_halves_where_the_whole_does_not_fit(
+    faces: FaceBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, error = 3, RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    forward = ForwardPass(a_network(an_experiment()).eval(), faces, CPU)
+    inputs = ForwardPass.unchanged
+
+    def scarce(self: ForwardPass, rows: Tensor) -> Tensor:
+        if len(rows) > most:
+            raise error
+        return inputs(self, rows)
+
+    expected = dict(next(forward.logits(torch.arange(10)))[1])
+    monkeypatch.setattr(ForwardPass, "unchanged", scarce)
+    read = list(forward.logits(torch.arange(10)))
+    assert torch.equal(torch.cat([rows for rows, _ in read]), torch.arange(10))
+    halves = torch.cat([logits["race"] for _, logits in read])
+    torch.testing.assert_close(halves, expected["race"])
+    most = 0
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        list(forward.logits(torch.arange(3)))
+    error = RuntimeError("shapes do not fit")
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(forward.logits(torch.arange(3)))
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 @pytest.mark.parametrize("trained_stages", ["all", 2, 0])
 def test_a_cuda_graph_learns_what_eager_steps_learn(trained_stages: int | str) -> None:
-    device = Device(torch.device("cuda"), "fp32", exact=True)
-    on_host = some_faces()
-    labels = {task: values.cuda() for task, values in on_host.labels.items()}
-    faces = FaceBatches(on_host.pixels.cuda(), labels)
-    data = TrainingFaces(faces, torch.arange(43).cuda(), torch.arange(43, 64).cuda())
+    device, data = Device(torch.device("cuda"), "fp32", exact=True), on_gpu()
     experiment = an_experiment(trained=trained_stages, schedule="cosine", max_epochs=3)
     states = []
     with device.arithmetic():
@@ -278,7 +357,7 @@ def test_a_cuda_graph_learns_what_eager_steps_learn(trained_stages: int | str) -
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 def test_a_rate_set_between_replays_counts() -> None:
     weight = torch.nn.Parameter(torch.ones(4, device="cuda"))
     rate = torch.tensor(0.1, device="cuda")
@@ -296,3 +375,38 @@ def test_a_rate_set_between_replays_counts() -> None:
     set_rate(optimiser, 0.0)
     replay()
     assert torch.equal(weight.detach(), before)
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("graph", [False, True])
+def test_on_a_gpu_that_is_full_the_step_is_the_same(graph: bool) -> None:
+    """The last training gets two fifths of what whole batches take, operation by operation."""
+    device, data = Device(torch.device("cuda"), "fp32", exact=True), on_gpu()
+    experiment = replace(
+        # Adam with a small epsilon makes whole steps out of gradients that are mere rounding.
+        an_experiment("squeezenet1_1", trained="all", batch_size=48, adam_epsilon=1e-2),
+        backbone=Backbone("squeezenet1_1", input_px=448),
+    )
+
+    def trained_with(most: float, *, graph: bool) -> tuple[TrainingState, int]:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.set_per_process_memory_fraction(most)
+        try:
+            with device.arithmetic():
+                state = start(a_network(experiment), experiment.recipe, device)
+                epochs(fit(state, data, experiment, 4, device, SpeedSettings(graph=graph)))
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        return state, torch.cuda.max_memory_reserved()
+
+    ample, _ = trained_with(1.0, graph=graph)
+    _, peak = trained_with(1.0, graph=False)
+    total = torch.cuda.get_device_properties(0).total_memory
+    scarce, _ = trained_with(0.4 * peak / total, graph=graph)
+    assert "pieces" not in ample.speed_report
+    assert scarce.speed_report["pieces"] > 1
+    for name, value in ample.network.state_dict().items():
+        other = scarce.network.state_dict()[name]
+        torch.testing.assert_close(other, value, rtol=1e-3, atol=1e-5)

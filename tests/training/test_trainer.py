@@ -1,6 +1,5 @@
 """The epoch loop: what it yields, what it selects, and that stopping half-way changes nothing."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -10,27 +9,19 @@ import torch
 
 from benchmark.data.batches import FaceBatches
 from benchmark.errors import RunError
-from benchmark.experiment.definition import (
-    Augmentation,
-    Backbone,
-    Experiment,
-    Head,
-    Protocol,
-    Recipe,
-)
+from benchmark.experiment.definition import Augmentation, Backbone, Experiment, Head, Recipe
 from benchmark.models.network import build_network
-from benchmark.training.device import Device, choose_device
+from benchmark.training.device import choose_device
 from benchmark.training.predict import probabilities
 from benchmark.training.trainer import (
     EpochResult,
-    Progress,
     TrainingFaces,
     TrainingState,
+    check_weights,
     fit,
     start,
 )
-
-CPU = Device(torch.device("cpu"), "fp32")
+from tests.training.small import CPU, epochs
 
 
 def an_experiment(**changes: object) -> Experiment:
@@ -57,10 +48,6 @@ def some_data(n: int = 48) -> TrainingFaces:
 
 def new_state(experiment: Experiment) -> TrainingState:
     return start(build_network(experiment, None, seed=0), experiment.recipe, CPU)
-
-
-def epochs(steps: Iterable[Progress | EpochResult]) -> list[EpochResult]:
-    return [step for step in steps if isinstance(step, EpochResult)]
 
 
 def test_a_network_learns_and_each_epoch_is_told() -> None:
@@ -127,14 +114,9 @@ def test_fixed_batches_see_one_order_and_shuffling_another_each_epoch() -> None:
     """With a fixed order and no learning, every epoch's training loss is the same sum."""
     losses = {}
     for shuffling in ("fixed_batches", "every_epoch"):
-        experiment = Experiment(
-            name="mtl-cnn-none-full-tiny",
-            asks="Does it learn?",
-            backbone=Backbone("cnn", input_px=32),
-            head=Head(hidden_units=16),
-            recipe=Recipe(learning_rate=1e-12, batch_size=8, max_epochs=2),
-            protocol=Protocol(shuffling=shuffling),  # type: ignore[arg-type]
-        )
+        experiment = an_experiment(learning_rate=1e-12, max_epochs=2)
+        protocol = replace(experiment.protocol, shuffling=shuffling)  # type: ignore[arg-type]
+        experiment = replace(experiment, protocol=protocol)
         results = epochs(fit(new_state(experiment), some_data(), experiment, 0, CPU))
         losses[shuffling] = [result.train_loss for result in results]
     # Batch norm sees a batch's own statistics, so that another grouping gives another loss.
@@ -155,29 +137,21 @@ def test_probabilities_are_softmax_rows_in_the_order_asked_for() -> None:
 def test_a_fixed_number_of_steps_makes_an_epoch() -> None:
     # 36 faces that train, three steps of 8 an epoch: 24 faces
     experiment = an_experiment(steps_per_epoch=3, max_epochs=2)
-    results = [
-        step for step in fit(new_state(experiment), some_data(), experiment, 0, CPU)
-        if isinstance(step, EpochResult)
-    ]  # fmt: skip
+    results = epochs(fit(new_state(experiment), some_data(), experiment, 0, CPU))
     assert len(results) == 2
     rates = [rate * 24 for result in results for rate in result.train_accuracy.values()]
     assert all(rate == pytest.approx(round(rate)) for rate in rates)
 
 
-def test_training_stops_once_the_training_faces_are_known() -> None:
+def test_training_stops_at_the_training_accuracy_asked_for_and_does_not_resume() -> None:
     experiment = an_experiment(max_epochs=30, until_train_accuracy=0.9)
-    results = epochs(fit(new_state(experiment), some_data(), experiment, 0, CPU))
+    state = new_state(experiment)
+    results = epochs(fit(state, some_data(), experiment, 0, CPU))
     assert len(results) < 30
     fitted = [min(result.fitted_accuracy.values()) for result in results]
     assert fitted[-1] >= 0.9
     assert all(rate < 0.9 for rate in fitted[:-1])
     assert "fitted/race/accuracy" in results[0].metrics()
-
-
-def test_a_training_that_has_learnt_all_does_not_go_on_when_resumed() -> None:
-    experiment = an_experiment(max_epochs=30, until_train_accuracy=0.9)
-    state = new_state(experiment)
-    epochs(fit(state, some_data(), experiment, 0, CPU))
     again = new_state(experiment)
     again.restore(state.checkpoint())
     assert epochs(fit(again, some_data(), experiment, 0, CPU)) == []
@@ -194,16 +168,14 @@ def test_two_exact_trainings_end_in_equal_weights() -> None:
     assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
 
 
-def test_weights_that_are_no_numbers_are_not_kept_though_the_loss_is_one() -> None:
+def test_weights_that_are_not_finite_are_refused_though_the_loss_is_finite() -> None:
     """As when an epoch's very last step overflows: the loss was computed before it."""
-    from benchmark.training.trainer import _refuse_bad_weights
-
     network = new_state(an_experiment()).network
-    _refuse_bad_weights(network, 0, 1e-3)
+    check_weights(network, 0, 1e-3)
     with torch.no_grad():
         next(network.head.parameters()).view(-1)[0] = float("nan")
-    with pytest.raises(RunError, match="not finite any more after epoch 3 at learning rate 0.001"):
-        _refuse_bad_weights(network, 2, 1e-3)
+    with pytest.raises(RunError, match="not finite after epoch 3 at learning rate 0.001"):
+        check_weights(network, 2, 1e-3)
 
 
 def test_bf16_learns_what_fp32_learns() -> None:

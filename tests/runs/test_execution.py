@@ -9,60 +9,41 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_table, read_predictions, write_predictions
-from benchmark.experiment.definition import Augmentation, Backbone, Experiment, Head, Recipe
+from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.inference.load import load_trained
 from benchmark.models.heads import StandardisedHead
 from benchmark.models.network import build_network
 from benchmark.runs import run as runs
-from benchmark.runs.execution import RunWays
+from benchmark.runs.execution import ExecutionOptions
 from benchmark.runs.folder import begin, parts_for
-from benchmark.runs.plan import Plan, Settings, plan_run
+from benchmark.runs.plan import Plan, Settings
 from benchmark.runs.run import Advanced, Prepared, run
-from benchmark.tasks import TaskName
 from benchmark.training.device import Device, choose_device
-from benchmark.training.predict import probabilities
+from benchmark.training.predict import ForwardPass, probabilities
 from benchmark.training.prefix_cache import CacheSettings
-from benchmark.training.reading import Reader
 from benchmark.training.trainer import EpochResult
+from tests.runs.small import a_plan, on_cpu, settings
+from tests.runs.small import an_experiment as full_experiment
+from tests.training.small import CPU
 
-CPU = Device(torch.device("cpu"), "fp32")
 BF16 = Device(torch.device("cpu"), "bf16")
 
 
 def an_experiment(trained: int = 2, **recipe: Any) -> Experiment:
-    depth = {0: "frozen", 2: "block4"}[trained]
-    return Experiment(
-        name=f"mtl-cnn-none-{depth}-tiny",
-        asks="Does the whole way work?",
-        backbone=Backbone("cnn", trainable_stages=trained, input_px=32),
-        head=Head(hidden_units=16),
-        recipe=Recipe(**({"learning_rate": 1e-3, "max_epochs": 2} | recipe)),
-    )
+    name = {0: "mtl-cnn-none-frozen-tiny", 2: "mtl-cnn-none-block4-tiny"}[trained]
+    backbone = Backbone("cnn", trainable_stages=trained, input_px=32)
+    return full_experiment(name, backbone, **recipe)
 
 
-def settings(runs_dir: Path, **changes: Any) -> Settings:
-    fields = {"runs_dir": runs_dir, "weights_dir": runs_dir / "weights", "device": CPU}
-    return Settings(**(fields | {"offline": True} | changes))
-
-
-def on_cpu(faces: FaceSet) -> FaceBatches:
-    return FaceBatches.on_device(faces.pixels(), faces.table, CPU.torch_device)
-
-
-def a_plan(faces: FaceSet, where: Settings, experiment: Experiment, seed: int = 0) -> Plan:
-    return plan_run(experiment, seed, faces, where)
-
-
-def ways_of(plan: Plan, where: Settings, faces: FaceSet) -> RunWays:
+def options_of(plan: Plan, where: Settings, faces: FaceSet) -> ExecutionOptions:
     """Make the ways of a run that has begun, without training it."""
     network = build_network(plan.experiment, None, plan.seed)
-    ways = RunWays(plan, on_cpu(faces), where, network)
-    begin(plan, where, network, {}, ways.record())
-    return ways
+    options = ExecutionOptions(plan, on_cpu(faces), where, network)
+    begin(plan, where, network, {}, options.record())
+    return options
 
 
 def test_a_cached_bf16_run_answers_in_fp32_as_pictures_would(
@@ -99,25 +80,25 @@ def test_a_cached_bf16_run_answers_in_fp32_as_pictures_would(
 def test_fp32_answers_come_from_what_was_trained_on(drawn_faces: FaceSet, tmp_path: Path) -> None:
     where = settings(tmp_path, cache=CacheSettings(tmp_path / "cache"))
     plan = a_plan(drawn_faces, where, an_experiment(0))
-    ways = ways_of(plan, where, drawn_faces)
-    prefix, parts = ways.prefix(), parts_for(plan)
+    options = options_of(plan, where, drawn_faces)
+    prefix, parts = options.prefix(), parts_for(plan)
     rows = parts.own["val"]
     assert prefix is not None
-    exact = ways.exact_prefix(parts, prefix)
+    exact = options.exact_prefix(parts, prefix)
     assert exact is prefix
-    cached = ways.predictor(exact)(rows)
-    live = ways.predictor(None)(rows)
+    cached = options.predictor(exact)(rows)
+    live = options.predictor(None)(rows)
     assert all((cached[task] == live[task]).all() for task in live)
-    assert len(list((tmp_path / "cache").glob("*.prefix"))) == 1
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
 
 
 def test_the_record_says_why_nothing_was_cached(drawn_faces: FaceSet, tmp_path: Path) -> None:
     where = settings(tmp_path, cache=CacheSettings(tmp_path / "cache"))
     plan = a_plan(drawn_faces, where, an_experiment(augmentation=Augmentation(contrast=0.1)))
-    ways = ways_of(plan, where, drawn_faces)
-    assert ways.prefix() is None
+    options = options_of(plan, where, drawn_faces)
+    assert options.prefix() is None
     assert "endlessly many ways" in plan.record.about["speed"]["cache"]["live"]
-    assert "for every batch" in ways.sentence()
+    assert "for every batch" in options.sentence()
     assert not (tmp_path / "cache").exists()
 
 
@@ -125,41 +106,26 @@ def test_a_cache_that_fails_is_noted_in_the_record(drawn_faces: FaceSet, tmp_pat
     (tmp_path / "file").write_text("no folder")
     where = settings(tmp_path, cache=CacheSettings(tmp_path / "file" / "cache"))
     plan = a_plan(drawn_faces, where, an_experiment())
-    assert ways_of(plan, where, drawn_faces).prefix() is not None
+    assert options_of(plan, where, drawn_faces).prefix() is not None
     assert plan.record.about["speed"]["cache"]["origin"] == "memory"
-    assert "cannot be written to" in plan.record.about["speed"]["notes"][0]
+    assert "cannot be used" in plan.record.about["speed"]["notes"][0]
 
 
-def test_a_probed_run_goes_on_in_the_precision_that_it_began_with(
+def test_a_resumed_run_keeps_its_precision_unless_told_otherwise(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
     began = settings(tmp_path, device=BF16)
     plan = a_plan(drawn_faces, began, an_experiment())
-    ways_of(plan, began, drawn_faces)
+    options_of(plan, began, drawn_faces)
     (plan.folder / "checkpoint.pt").write_bytes(b"of an epoch")
-    again = ways_of(plan, settings(tmp_path, device=choose_device("cpu")), drawn_faces)
-    assert again.device == BF16
+    probing = settings(tmp_path, device=choose_device("cpu"))
+    assert options_of(plan, probing, drawn_faces).device == BF16
     assert "probe_step_seconds" not in plan.record.about["speed"]
-
-
-def test_a_run_that_goes_on_in_another_precision_says_so(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    began = settings(tmp_path, device=BF16)
-    plan = a_plan(drawn_faces, began, an_experiment())
-    ways_of(plan, began, drawn_faces)
-    (plan.folder / "checkpoint.pt").write_bytes(b"of an epoch")
-    again = ways_of(plan, settings(tmp_path), drawn_faces)
-    assert again.device == CPU
-    assert plan.record.about["speed"]["notes"] == ["It began in bf16 and goes on in fp32"]
-
-
-def test_a_probed_run_says_what_it_decided_by(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    where = settings(tmp_path, device=choose_device("cpu"))
-    plan = a_plan(drawn_faces, where, an_experiment())
-    ways = ways_of(plan, where, drawn_faces)
+    assert options_of(plan, settings(tmp_path), drawn_faces).device == CPU
+    assert plan.record.about["speed"]["notes"] == ["It began in bf16 and resumes in fp32"]
+    (plan.folder / "checkpoint.pt").unlink()
+    assert not options_of(plan, probing, drawn_faces).device.probes
     assert "fp32 channels_last" in plan.record.about["speed"]["probe_step_seconds"]
-    assert not ways.device.probes
 
 
 def test_a_device_that_vanishes_ends_the_run_in_one_sentence(
@@ -175,7 +141,7 @@ def test_a_device_that_vanishes_ends_the_run_in_one_sentence(
     with pytest.raises(RunError, match="the device stopped working") as raised:
         list(run(plan, on_cpu(drawn_faces), where))
     assert "much advice" not in str(raised.value)
-    assert "goes on after the last epoch that was kept" in str(raised.value)
+    assert "resumes after the last checkpoint" in str(raised.value)
     assert "AcceleratorError" in (plan.folder / "failed.json").read_text()
 
 
@@ -216,13 +182,13 @@ def test_bf16_training_is_selected_on_fp32_answers(
 ) -> None:
     """Else an epoch could be the best by rounding alone, with a score that nobody finds again."""
     precisions = set()
-    logits = Reader.logits
+    logits = ForwardPass.logits
 
-    def noted(reader: Reader, rows: torch.Tensor) -> dict[TaskName, torch.Tensor]:
-        precisions.add(reader.device.precision)
-        return logits(reader, rows)
+    def noted(forward: ForwardPass, rows: torch.Tensor) -> Any:
+        precisions.add(forward.device.precision)
+        return logits(forward, rows)
 
-    monkeypatch.setattr(Reader, "logits", noted)
+    monkeypatch.setattr(ForwardPass, "logits", noted)
     where = settings(tmp_path, device=BF16)
     plan = a_plan(drawn_faces, where, an_experiment(max_epochs=1))
     list(run(plan, on_cpu(drawn_faces), where))

@@ -32,7 +32,9 @@ def room(tmp_path: Path) -> Path:
     a_run(tmp_path / "runs", "1" * 64)
     cache = tmp_path / "data" / "cache"
     cache.mkdir(parents=True)
-    (cache / "k.prefix").write_bytes(b"features")
+    (cache / "k.npy").write_bytes(b"features")
+    (cache / "k.json").write_bytes(b"their checksum")
+    (cache / "old.prefix").write_bytes(b"features of an older facebench")
     (cache / "l.partial").write_bytes(b"half")
     (tmp_path / "data" / ".faces-100.1a2b3c4d.partial").mkdir()
     return tmp_path
@@ -47,15 +49,15 @@ def found(room: Path, *kinds: str) -> set[str]:
 
 
 def test_every_kind_is_found(room: Path) -> None:
-    assert found(room, "leftovers") == {
-        ".metrics.json.abcd1234.json", "l.partial", ".faces-100.1a2b3c4d.partial",
-    }  # fmt: skip
-    assert found(room, "cache") == {"k.prefix"}
-    assert found(room, "epoch-weights") == {"weights-epoch-001.safetensors"}
-    assert found(room, "checkpoints") == {"checkpoint.pt"}
-    assert found(room, "weights") == {"model.safetensors"}
-    assert found(room, "failed") == {"f" * 64}
-    assert found(room, "interrupted") == {"1" * 64}
+    assert {kind: found(room, kind) for kind in KINDS} == {
+        "leftovers": {".metrics.json.abcd1234.json", "l.partial", ".faces-100.1a2b3c4d.partial"},
+        "cache": {"k.npy", "old.prefix"},
+        "epoch-weights": {"weights-epoch-001.safetensors"},
+        "checkpoints": {"checkpoint.pt"},
+        "weights": {"model.safetensors"},
+        "failed": {"f" * 64},
+        "interrupted": {"1" * 64},
+    }
 
 
 def test_what_a_process_is_at_work_on_stays(room: Path) -> None:
@@ -91,17 +93,18 @@ def test_by_itself_the_command_removes_only_what_nobody_can_miss(room: Path) -> 
     assert len(found(room, "leftovers")) == 3
     assert clean(room)["leftovers"]["removed"] == 3
     assert found(room) == {
-        "k.prefix", "weights-epoch-001.safetensors", "checkpoint.pt", "model.safetensors",
-        "f" * 64, "1" * 64,
+        "k.npy", "old.prefix", "weights-epoch-001.safetensors", "checkpoint.pt",
+        "model.safetensors", "f" * 64, "1" * 64,
     }  # fmt: skip
 
 
 def test_what_is_asked_for_goes(room: Path) -> None:
     removed = clean(room, "--only", "failed,interrupted,cache")
     assert {kind: row["removed"] for kind, row in removed.items()} == {
-        "cache": 1, "failed": 1, "interrupted": 1,
+        "cache": 2, "failed": 1, "interrupted": 1,
     }  # fmt: skip
     assert not found(room, "failed", "interrupted", "cache")
+    assert not (room / "data" / "cache" / "k.json").exists()
 
 
 def test_an_unknown_kind_is_refused(room: Path) -> None:

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from benchmark import registry
-from benchmark.runs.execution import PAYS_FROM_STEPS, decided, program_of, steps_of, worth_compiling
+from benchmark.runs.execution import (
+    PAYS_FROM_STEPS,
+    program_of,
+    resolve_compile,
+    steps_of,
+    worth_compiling,
+)
 from benchmark.runs.plan import Settings
 from benchmark.training.device import Device
 from benchmark.training.steps import SpeedSettings
@@ -80,7 +86,7 @@ def test_elsewhere_nothing_is_compiled_unasked(device: Device) -> None:
 )
 def test_who_asks_is_obeyed(asked: bool | None, then: bool, tmp_path: Path) -> None:
     settings = Settings(tmp_path, tmp_path, GPU, speed=SpeedSettings(compile=asked))
-    assert decided(settings, VGG16, frozenset()).speed.compile is then
-    assert decided(settings, VGG16, frozenset({program_of(VGG16)})).speed.compile is (
+    assert resolve_compile(settings, VGG16, frozenset()).speed.compile is then
+    assert resolve_compile(settings, VGG16, frozenset({program_of(VGG16)})).speed.compile is (
         True if asked is None else asked
     )

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,7 @@ from benchmark.models.weight_readers import header_of
 from benchmark.record import RunRecord, work_folder
 from benchmark.runs.verify import Finding, verify
 from tests.faces.fairface import fairface_of
-from tests.test_runs import done_run, settings
+from tests.runs.small import done_run, edit_json, settings
 
 
 @pytest.fixture(scope="module")
@@ -44,34 +45,27 @@ def test_an_untouched_run_holds_to_the_last_bit(run: RunRecord, drawn_faces: Fac
     assert "bit for bit" in found["predictions"].detail
 
 
-def test_without_the_faces_the_predictions_are_not_checked(run: RunRecord) -> None:
-    assert said(run)["predictions"].verdict == "not checked"
-
-
-def test_an_altered_metric_is_found(run: RunRecord) -> None:
-    path = run.folder / "metrics.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["metrics"]["test/gender/accuracy"] += 0.01
-    path.write_text(json.dumps(content), encoding="utf-8")
-    finding = said(run)["metrics"]
-    assert finding.verdict == "differs"
-    assert "test/gender/accuracy" in finding.detail
-
-
-@pytest.mark.parametrize(
-    ("name", "change"), [("test/gender/accuracy", 1e-12), ("cost/seconds", 1.0)]
-)
-def test_what_cannot_be_computed_again_is_under_a_seal(
-    run: RunRecord, name: str, change: float
+def test_altered_metrics_are_found_even_where_they_cannot_be_computed_again(
+    run: RunRecord,
 ) -> None:
-    """A last digit, which another library may compute otherwise, and a cost."""
-    path = run.folder / "metrics.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["metrics"][name] += change
-    path.write_text(json.dumps(content), encoding="utf-8")
-    finding = said(run)["metrics"]
-    assert finding.verdict == "differs"
-    assert "runs rescore --again" in finding.detail
+    """A number, a last digit that another library may compute otherwise, and a cost."""
+    for name, change, said_of in (
+        ("test/gender/accuracy", 0.01, "test/gender/accuracy"),
+        ("test/gender/accuracy", 1e-12, "runs rescore --again"),
+        ("cost/seconds", 1.0, "runs rescore --again"),
+    ):
+        path = run.folder / "metrics.json"
+        before = path.read_bytes()
+
+        def altered(content: dict[str, Any], name: str = name, change: float = change) -> None:
+            content["metrics"][name] += change
+
+        edit_json(path, altered)
+        finding = said(RunRecord(run.folder))["metrics"]
+        assert finding.verdict == "differs"
+        assert said_of in finding.detail
+        path.write_bytes(before)
+    edit_json(path, altered)
     rescore(run, again=True)
     assert said(RunRecord(run.folder))["metrics"].verdict == "holds"
 
@@ -95,22 +89,18 @@ def test_numbers_that_came_after_a_run_was_scored_are_not_missed(run: RunRecord)
     assert said(RunRecord(run.folder))["metrics"].verdict == "differs"
 
 
-def test_a_seal_that_is_gone_while_its_digests_are_there_is_damage(run: RunRecord) -> None:
-    path = run.folder / "done.json"
-    path.write_text(path.read_text(encoding="utf-8").replace('"seal"', '"sea"'), encoding="utf-8")
-    found = said(RunRecord(run.folder))["files"]
-    assert found.verdict == "differs"
-    assert "done.json" in found.detail
-
-
-def test_scores_whose_seal_has_lost_its_name_are_damaged(run: RunRecord) -> None:
-    path = run.folder / "metrics.json"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace('"seal"', '"sea"'), encoding="utf-8")
-    assert "runs rescore --again" in said(run)["metrics"].detail
-    content = json.loads(text)
-    del content["seal"]
-    path.write_text(json.dumps(content), encoding="utf-8")
+def test_a_digest_that_has_lost_its_name_is_damage_and_one_that_is_gone_is_of_an_older_run(
+    run: RunRecord,
+) -> None:
+    for name, what in (("done.json", "files"), ("metrics.json", "metrics")):
+        path = run.folder / name
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(f'"{DIGEST}"', '"dig"'), encoding="utf-8")
+        found = said(RunRecord(run.folder))[what]
+        assert found.verdict == "differs"
+        assert "done.json" in found.detail or "runs rescore --again" in found.detail
+        path.write_text(text, encoding="utf-8")
+    edit_json(run.folder / "metrics.json", lambda content: content.pop(DIGEST))
     assert said(RunRecord(run.folder))["metrics"].verdict == "holds"
 
 
@@ -123,13 +113,15 @@ def test_an_altered_prediction_is_found_and_named(run: RunRecord) -> None:
 
 
 def test_another_definition_is_not_this_run(run: RunRecord) -> None:
+    def faster(about: dict[str, Any]) -> None:
+        about["experiment"]["recipe"]["learning_rate"] *= 2
+
     path = run.folder / "experiment.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["experiment"]["recipe"]["learning_rate"] *= 2
-    path.write_text(json.dumps(content), encoding="utf-8")
+    edit_json(path, faster)
     found = said(run)
-    assert found["definition"].verdict == "differs"
-    assert found["files"].verdict == "differs"
+    assert (found["definition"].verdict, found["files"].verdict) == ("differs", "differs")
+    path.write_text('{"schema": 1}', encoding="utf-8")
+    assert said(RunRecord(run.folder))["definition"].verdict == "differs"
 
 
 def test_other_weights_say_other_things(run: RunRecord, drawn_faces: FaceSet) -> None:
@@ -142,12 +134,8 @@ def test_other_weights_say_other_things(run: RunRecord, drawn_faces: FaceSet) ->
     assert "model.safetensors" in found["files"].detail
 
 
-def test_a_broken_file_is_a_finding_and_no_crash(run: RunRecord) -> None:
-    (run.folder / "experiment.json").write_text('{"schema": 1}', encoding="utf-8")
-    assert said(run)["definition"].verdict == "differs"
-
-
 def test_weights_that_were_cleaned_away_are_no_damage(run: RunRecord, drawn_faces: FaceSet) -> None:
+    assert said(run)["predictions"].verdict == "not checked"  # without the faces
     (run.folder / "model.safetensors").unlink()
     found = said(run, drawn_faces)
     assert found["files"].verdict == "holds"
@@ -195,8 +183,6 @@ def test_a_run_of_before_label_digests_were_kept_holds_beside_its_faces(
 ) -> None:
     record, faces = labelled
     older = RunRecord(Path(shutil.copytree(record.folder, work_folder(tmp_path) / record.identity)))
-    path = older.folder / "experiment.json"
-    about = json.loads(path.read_text(encoding="utf-8"))
-    del about["dataset"]["labels_digest"]
-    path.write_text(json.dumps(about), encoding="utf-8")
+    about = older.folder / "experiment.json"
+    edit_json(about, lambda content: content["dataset"].pop("labels_digest"))
     assert said(older, faces)["definition"].verdict == "holds"

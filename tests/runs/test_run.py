@@ -4,21 +4,20 @@ import gc
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
-from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import DataError, RunError, WeightsMissing
+from benchmark.errors import RunError, WeightsMissing
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.files import claimed
 from benchmark.models.network import Network
 from benchmark.record import RunRecord, all_records
-from benchmark.runs.plan import Plan, Settings, plan_run
+from benchmark.runs.plan import plan_run
 from benchmark.runs.run import (
     Advanced,
     Failed,
@@ -30,41 +29,8 @@ from benchmark.runs.run import (
     run,
     run_all,
 )
-from benchmark.training.device import Device
 from benchmark.training.trainer import EpochResult
-
-CPU = Device(torch.device("cpu"), "fp32")
-
-
-def an_experiment(name: str = "mtl-cnn-none-full-tiny", **recipe: object) -> Experiment:
-    return Experiment(
-        name=name,
-        asks="Does the whole way work?",
-        backbone=Backbone("cnn", input_px=32),
-        head=Head(hidden_units=16),
-        recipe=Recipe(**({"learning_rate": 1e-3, "max_epochs": 2} | recipe)),  # type: ignore[arg-type]
-    )
-
-
-def settings(runs_dir: Path, **changes: object) -> Settings:
-    fields = {"runs_dir": runs_dir, "weights_dir": runs_dir / "weights", "device": CPU}
-    return Settings(**(fields | {"offline": True} | changes))  # type: ignore[arg-type]
-
-
-def on_cpu(faces: FaceSet) -> FaceBatches:
-    return FaceBatches.on_device(faces.pixels(), faces.table, CPU.torch_device)
-
-
-def a_plan(faces: FaceSet, where: Settings, experiment: Experiment | None = None) -> Plan:
-    return plan_run(experiment or an_experiment(), 0, faces, where)
-
-
-def done_run(faces: FaceSet, where: Settings, experiment: Experiment | None = None) -> RunRecord:
-    plan = a_plan(faces, where, experiment)
-    events = list(run(plan, on_cpu(faces), where))
-    assert isinstance(events[0], Started)
-    assert isinstance(events[-1], Finished)
-    return plan.record
+from tests.runs.small import a_plan, an_experiment, done_run, on_cpu, settings
 
 
 def test_a_run_leaves_everything_behind(drawn_faces: FaceSet, tmp_path: Path) -> None:
@@ -85,16 +51,24 @@ def test_a_run_leaves_everything_behind(drawn_faces: FaceSet, tmp_path: Path) ->
     assert set(predictions["file"]) == set(placed["file"])
 
 
-def test_a_done_run_is_not_run_again(drawn_faces: FaceSet, tmp_path: Path) -> None:
+def test_a_done_run_is_up_to_date_and_one_that_another_process_holds_is_left(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
     where = settings(tmp_path)
     record = done_run(drawn_faces, where)
     before = (record.folder / "done.json").stat().st_mtime_ns
-    events = list(run(a_plan(drawn_faces, where), on_cpu(drawn_faces), where))
-    assert [type(event) for event in events] == [Skipped]
+    plan = a_plan(drawn_faces, where)
+    (event,) = run(plan, on_cpu(drawn_faces), where)
+    assert isinstance(event, Skipped)
+    assert event.why == "done"
     assert (record.folder / "done.json").stat().st_mtime_ns == before
+    with claimed(plan.folder / "claim"):
+        (event,) = run(plan, on_cpu(drawn_faces), where)
+    assert isinstance(event, Skipped)
+    assert "runs it" in event.why
 
 
-def test_a_stopped_run_goes_on_and_ends_as_an_undisturbed_one(
+def test_a_stopped_run_resumes_and_ends_as_an_undisturbed_one(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
     where = settings(tmp_path / "stopped")
@@ -208,32 +182,17 @@ def test_a_planted_duplicate_across_the_split_stops_the_training(
     assert "sha256" in str(events[0].error)
 
 
-def test_a_run_that_another_process_holds_is_left_to_it(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    where = settings(tmp_path)
-    plan = a_plan(drawn_faces, where)
-    with claimed(plan.folder / "claim"):
-        events = list(run(plan, on_cpu(drawn_faces), where))
-    assert [type(event) for event in events] == [Skipped]
-    assert "is at it" in events[0].why  # type: ignore[union-attr]
-
-
 def test_identity_counts_what_trains_and_nothing_that_describes(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
-    where = settings(tmp_path)
-    base = a_plan(drawn_faces, where)
-    import dataclasses
-
-    reworded = dataclasses.replace(an_experiment(), asks="Said otherwise?")
-    assert a_plan(drawn_faces, where, reworded).identity == base.identity
-    faster = an_experiment(learning_rate=2e-3)
-    assert a_plan(drawn_faces, where, faster).identity != base.identity
-    other_seed = plan_run(an_experiment(), 1, drawn_faces, where)
-    assert other_seed.identity != base.identity
-    ad_hoc = dataclasses.replace(an_experiment(), ad_hoc=True)
-    assert a_plan(drawn_faces, where, ad_hoc).identity != base.identity
+    where, base = settings(tmp_path), an_experiment()
+    identity = a_plan(drawn_faces, where).identity
+    same = [replace(base, asks="Said otherwise?")]
+    others = [an_experiment(learning_rate=2e-3), replace(base, ad_hoc=True)]
+    assert [a_plan(drawn_faces, where, item).identity == identity for item in same + others] == [
+        True, False, False,
+    ]  # fmt: skip
+    assert plan_run(base, 1, drawn_faces, where).identity != identity
 
 
 @pytest.mark.slow
@@ -258,10 +217,3 @@ def test_a_disk_that_takes_no_more_ends_in_a_sentence_and_no_done_run(
     assert "File too large" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert [record.state for record in all_records(tmp_path)] in (["failed"], ["interrupted"])
-
-
-def test_a_data_error_is_not_swallowed(tmp_path: Path) -> None:
-    from benchmark.data.sample import choose_dataset
-
-    with pytest.raises(DataError, match="no data set 'nobody' is prepared"):
-        choose_dataset(tmp_path, "nobody")

@@ -1,25 +1,22 @@
 """What a run starts from: an earlier run's backbone, and what that run has seen goes with it."""
 
-import dataclasses
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet, store_faces
 from benchmark.data.drawn import draw_faces
 from benchmark.data.sample import choose_dataset
 from benchmark.data.splits import Rows
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.evaluation.predictions import read_predictions
-from benchmark.experiment.definition import Backbone, Experiment, Head, Protocol, Recipe
+from benchmark.experiment.definition import Backbone, Experiment, Protocol
 from benchmark.files import write_json
 from benchmark.models.network import build_network
 from benchmark.models.weight_adding import Declaration, add_own
@@ -27,27 +24,18 @@ from benchmark.models.weights import load
 from benchmark.record import RunRecord, work_folder
 from benchmark.runs.checkpoints import save_weights
 from benchmark.runs.folder import parts_for, write_answers
-from benchmark.runs.plan import Settings, plan_run
-from benchmark.runs.run import Finished, Missing, run, run_all
+from benchmark.runs.plan import plan_run
+from benchmark.runs.run import Missing, run_all
 from benchmark.tasks import TASKS, TaskName, n_classes
-from benchmark.training.device import Device
-
-CPU = Device(torch.device("cpu"), "fp32")
-
-
-def an_experiment(weights: str = "none", **changes: object) -> Experiment:
-    fields: dict[str, object] = {
-        "name": f"mtl-cnn-{weights.split(':')[0]}-full-tiny",
-        "asks": "Does the whole way work?",
-        "backbone": Backbone("cnn", weights, input_px=32),
-        "head": Head(hidden_units=16),
-        "recipe": Recipe(learning_rate=1e-3, max_epochs=1),
-    }
-    return Experiment(**(fields | changes))  # type: ignore[arg-type]
+from tests.runs.small import an_experiment as small_experiment
+from tests.runs.small import done_run, edit_json, settings
+from tests.training.small import CPU
 
 
-def settings(runs_dir: Path) -> Settings:
-    return Settings(runs_dir, runs_dir / "weights", CPU, offline=True)
+def an_experiment(weights: str = "none", **changes: Any) -> Experiment:
+    name = f"mtl-cnn-{weights.split(':')[0]}-full-tiny"
+    fields = {"name": name, "backbone": Backbone("cnn", weights, input_px=32)} | changes
+    return replace(small_experiment(max_epochs=1), **fields)
 
 
 def untrained(faces: FaceSet, runs_dir: Path, experiment: Experiment) -> RunRecord:
@@ -64,9 +52,7 @@ def untrained(faces: FaceSet, runs_dir: Path, experiment: Experiment) -> RunReco
 def first_runs(drawn_faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder with one finished run of a CNN from nothing; not to be changed."""
     where = settings(tmp_path_factory.mktemp("runs"))
-    plan = plan_run(an_experiment(), 0, drawn_faces, where)
-    on_device = FaceBatches.on_device(drawn_faces.pixels(), drawn_faces.table, CPU.torch_device)
-    assert isinstance(list(run(plan, on_device, where))[-1], Finished)
+    done_run(drawn_faces, where, an_experiment())
     return where.runs_dir
 
 
@@ -83,11 +69,12 @@ def only_run(runs_dir: Path) -> RunRecord:
 
 def retold(record: RunRecord, **changes: dict[str, object] | bool) -> None:
     """Change what a run's folder says of it, in one part or another."""
-    path = record.folder / "experiment.json"
-    about = json.loads(path.read_text())
-    for part, change in changes.items():
-        about[part] = about[part] | change if isinstance(change, dict) else change
-    write_json(path, about)
+
+    def change(about: dict[str, Any]) -> None:
+        for part, new in changes.items():
+            about[part] = about[part] | new if isinstance(new, dict) else new
+
+    edit_json(record.folder / "experiment.json", change)
 
 
 def from_run(record: RunRecord, **changes: object) -> Experiment:
@@ -148,7 +135,7 @@ def test_the_trunks_content_enters_the_identity(drawn_faces: FaceSet, runs_dir: 
         load(before.weights)
 
 
-def test_a_leaky_run_makes_leaky_runs(drawn_faces: FaceSet, runs_dir: Path) -> None:
+def test_leaks_are_inherited(drawn_faces: FaceSet, runs_dir: Path) -> None:
     earlier = only_run(runs_dir)
     retold(earlier, leaky=True)
     later = untrained(drawn_faces, runs_dir, from_run(earlier))
@@ -156,13 +143,9 @@ def test_a_leaky_run_makes_leaky_runs(drawn_faces: FaceSet, runs_dir: Path) -> N
     last = plan_run(from_run(later), 0, drawn_faces, settings(runs_dir))
     assert last.weights is not None
     assert last.weights.leaky
-
-
-def test_a_leaky_protocol_makes_a_leaky_run(drawn_faces: FaceSet, tmp_path: Path) -> None:
     leaky = an_experiment(protocol=Protocol(split="published-1"))
-    plan = plan_run(leaky, 0, drawn_faces, settings(tmp_path))
-    network = build_network(leaky, None, 0)
-    assert plan.about(CPU, network, {})["leaky"] is True
+    plan = plan_run(leaky, 0, drawn_faces, settings(runs_dir))
+    assert plan.about(CPU, build_network(leaky, None, 0), {})["leaky"] is True
 
 
 def test_a_leaky_run_predicts_the_leak_free_test_faces_besides_its_own(
@@ -192,63 +175,47 @@ def test_a_leaky_run_predicts_the_leak_free_test_faces_besides_its_own(
     assert not len(honest.outside)
 
 
-@pytest.mark.parametrize("change", [{"split": "leak-free-0"}, {"fold": 2}])
-def test_the_same_faces_under_another_split_are_refused(
-    drawn_faces: FaceSet, runs_dir: Path, change: dict[str, object]
+def test_the_same_faces_under_another_split_or_fold_are_refused(
+    drawn_faces: FaceSet, runs_dir: Path
 ) -> None:
-    earlier = only_run(runs_dir)
-    protocol = earlier.about["experiment"]["protocol"] | change
-    retold(earlier, experiment={"protocol": protocol})
-    with pytest.raises(WeightsError, match="trained on these faces under another split"):
-        plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
-
-
-def test_a_fold_may_start_from_its_own_fold_alone(drawn_faces: FaceSet, runs_dir: Path) -> None:
-    earlier = only_run(runs_dir)
-    protocol = earlier.about["experiment"]["protocol"] | {"fold": 2}
-    retold(earlier, experiment={"protocol": protocol})
+    earlier, where = only_run(runs_dir), settings(runs_dir)
+    own = earlier.about["experiment"]["protocol"]
+    for change in ({"split": "leak-free-0"}, {"fold": 2}):
+        retold(earlier, experiment={"protocol": own | change})
+        with pytest.raises(WeightsError, match="trained on these faces under another split"):
+            plan_run(from_run(earlier), 0, drawn_faces, where)
     same = from_run(earlier, protocol=Protocol(fold=2))
-    assert plan_run(same, 0, drawn_faces, settings(runs_dir)).weights is not None
-    other = from_run(earlier, protocol=Protocol(fold=1))
+    assert plan_run(same, 0, drawn_faces, where).weights is not None
     with pytest.raises(WeightsError, match="fold 2"):
-        plan_run(other, 0, drawn_faces, settings(runs_dir))
-
-
-def resized(faces: FaceSet, part: pd.Series) -> FaceSet:
-    """The same faces in other pixels, placed otherwise."""
-    manifest = faces.manifest | {"pixel_digest": "1" * 64, "split_digest": "2" * 64}
-    return FaceSet(faces.folder, manifest, faces.table.assign(part=part))
+        plan_run(from_run(earlier, protocol=Protocol(fold=1)), 0, drawn_faces, where)
 
 
 def test_a_resized_copy_under_another_split_is_known_by_its_files(
     drawn_faces: FaceSet, runs_dir: Path
 ) -> None:
-    earlier = only_run(runs_dir)
-    copy = resized(drawn_faces, drawn_faces.table["part"].iloc[::-1].to_numpy())
+    manifest = drawn_faces.manifest | {"pixel_digest": "1" * 64, "split_digest": "2" * 64}
+    table = drawn_faces.table
+    table = table.assign(part=table["part"].iloc[::-1].to_numpy())
+    copy = FaceSet(drawn_faces.folder, manifest, table)
     with pytest.raises(WeightsError, match="trained on these faces under another split"):
-        plan_run(from_run(earlier), 0, copy, settings(runs_dir))
+        plan_run(from_run(only_run(runs_dir)), 0, copy, settings(runs_dir))
 
 
-def test_other_faces_are_what_it_is_for(drawn_faces: FaceSet, runs_dir: Path) -> None:
-    drawn = draw_faces(60, seed=11, image_px=32)
-    store_faces(drawn.images, drawn.labels, name="others", drawn=True, data_dir=runs_dir / "data")
-    others = choose_dataset(runs_dir / "data", "others")
-    plan = plan_run(from_run(only_run(runs_dir)), 0, others, settings(runs_dir))
-    assert plan.weights is not None
-    assert plan.weights.faces_seen[0].pixel_digest == drawn_faces.pixel_digest
-
-
-def test_what_a_run_saw_long_ago_counts_too(drawn_faces: FaceSet, runs_dir: Path) -> None:
+def test_other_faces_are_what_it_is_for_and_what_a_run_saw_long_ago_counts(
+    drawn_faces: FaceSet, runs_dir: Path
+) -> None:
     """Trained on these faces, then on others, then back here under another split."""
-    earlier = only_run(runs_dir)
-    protocol = earlier.about["experiment"]["protocol"] | {"fold": 3}
-    retold(earlier, experiment={"protocol": protocol})
+    earlier, where = only_run(runs_dir), settings(runs_dir)
+    retold(earlier, experiment={"protocol": earlier.about["experiment"]["protocol"] | {"fold": 3}})
     drawn = draw_faces(120, seed=12, image_px=32)
     store_faces(drawn.images, drawn.labels, name="others", drawn=True, data_dir=runs_dir / "data")
     others = choose_dataset(runs_dir / "data", "others")
+    plan = plan_run(from_run(earlier), 0, others, where)
+    assert plan.weights is not None
+    assert plan.weights.faces_seen[0].pixel_digest == drawn_faces.pixel_digest
     between = untrained(others, runs_dir, from_run(earlier))
     with pytest.raises(WeightsError, match="fold 3"):
-        plan_run(from_run(between), 0, drawn_faces, settings(runs_dir))
+        plan_run(from_run(between), 0, drawn_faces, where)
 
 
 def test_a_run_that_is_not_there_is_missing_and_the_others_run(
@@ -261,46 +228,44 @@ def test_a_run_that_is_not_there_is_missing_and_the_others_run(
     assert "facebench run NAME" in str(event.error)
 
 
-def test_a_run_that_is_not_done_is_missing(drawn_faces: FaceSet, runs_dir: Path) -> None:
+def cut_short(record: RunRecord) -> None:
+    model = record.folder / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (lambda run: (run.folder / "done.json").unlink(), WeightsMissing,
+         r"not done but interrupted.*run mtl-cnn-none-full-tiny --seeds 0"),
+        (lambda run: (run.folder / "model.safetensors").unlink(), WeightsError, "kept no weights"),
+        (cut_short, WeightsError, r"model\.safetensors is damaged or cut short"),
+    ],
+    ids=["not done", "no weights", "damaged"],
+)  # fmt: skip
+def test_a_run_that_cannot_be_started_from_is_refused(
+    drawn_faces: FaceSet, runs_dir: Path, change: Any, error: type[WeightsError], said: str
+) -> None:
     earlier = only_run(runs_dir)
-    (earlier.folder / "done.json").unlink()
-    with pytest.raises(
-        WeightsMissing, match=r"not done but interrupted.*run mtl-cnn-none-full-tiny --seeds 0"
-    ):
+    change(earlier)
+    with pytest.raises(error, match=said):
         plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
 
 
-def test_digits_that_two_runs_share_are_refused(drawn_faces: FaceSet, runs_dir: Path) -> None:
-    earlier = only_run(runs_dir)
+def test_another_architecture_and_digits_that_two_runs_share_are_refused(
+    drawn_faces: FaceSet, runs_dir: Path
+) -> None:
+    earlier, where = only_run(runs_dir), settings(runs_dir)
+    backbone = Backbone("squeezenet1_1", f"run:{earlier.identity[:8]}", input_px=32)
+    squeezenet = an_experiment(backbone=backbone, name="mtl-squeezenet1_1-run-full")
+    with pytest.raises(WeightsError, match="trained cnn, not squeezenet1_1"):
+        plan_run(squeezenet, 0, drawn_faces, where)
     other = earlier.identity[:12] + "0" * 52
     shutil.copytree(earlier.folder, earlier.folder.with_name(other))
     with pytest.raises(WeightsError, match=rf"2 runs begin with .*{other}.*more digits"):
-        plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+        plan_run(from_run(earlier), 0, drawn_faces, where)
     whole = an_experiment(f"run:{earlier.identity}")
-    assert plan_run(whole, 0, drawn_faces, settings(runs_dir)).weights is not None
-
-
-def test_a_run_that_kept_no_weights_is_refused(drawn_faces: FaceSet, runs_dir: Path) -> None:
-    earlier = only_run(runs_dir)
-    (earlier.folder / "model.safetensors").unlink()
-    with pytest.raises(WeightsError, match="kept no weights"):
-        plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
-
-
-def test_a_run_of_another_architecture_is_refused(drawn_faces: FaceSet, runs_dir: Path) -> None:
-    earlier = only_run(runs_dir)
-    backbone = Backbone("squeezenet1_1", f"run:{earlier.identity[:8]}", input_px=32)
-    other = an_experiment(backbone=backbone, name="mtl-squeezenet1_1-run-full")
-    with pytest.raises(WeightsError, match="trained cnn, not squeezenet1_1"):
-        plan_run(other, 0, drawn_faces, settings(runs_dir))
-
-
-def test_a_damaged_model_is_refused(drawn_faces: FaceSet, runs_dir: Path) -> None:
-    earlier = only_run(runs_dir)
-    model = earlier.folder / "model.safetensors"
-    model.write_bytes(model.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match=r"model\.safetensors is damaged or cut short"):
-        plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+    assert plan_run(whole, 0, drawn_faces, where).weights is not None
 
 
 def test_a_run_under_a_label_is_checked_like_a_run(drawn_faces: FaceSet, runs_dir: Path) -> None:
@@ -311,7 +276,7 @@ def test_a_run_under_a_label_is_checked_like_a_run(drawn_faces: FaceSet, runs_di
     plan = plan_run(mine, 0, drawn_faces, where)
     assert plan.weights is not None
     assert plan.weights.preprocessing.sentence() == "RGB, -1 to 1"
-    folded = dataclasses.replace(mine, protocol=Protocol(fold=1))
+    folded = replace(mine, protocol=Protocol(fold=1))
     with pytest.raises(WeightsError, match="under another split"):
         plan_run(folded, 0, drawn_faces, where)
 
