@@ -17,19 +17,16 @@ from benchmark.comparison.rows import Row
 from benchmark.data.dataset import FaceSet
 from benchmark.reporting import board_tables
 from benchmark.reporting.card import model_card
-from benchmark.reporting.costs import which_network
 from benchmark.reporting.explore import explore
 from benchmark.reporting.explore_page import write_exploration
-from benchmark.reporting.page import portraits, write_page
-from benchmark.reporting.subgroups import for_whom
 from benchmark.runs import notes as card_text
 from benchmark.tracking import TrialView
 from benchmark.tuning.outcome import write_grid
 from benchmark.tuning.outcome import write_pages as write_search
 from benchmark.tuning.search import search
 from benchmark.tuning.study import Study
-from tests.report.stores import builder, evidence_of, finish
 from tests.reporting.boards import a_board, a_row
+from tests.reporting.stores import builder, evidence_of, finish, page_of
 from tests.reporting.test_card import changed
 from tests.results.conftest import an_experiment, made_up_predictions
 from tests.tuning.planted import a_queue, a_study, planted
@@ -86,10 +83,11 @@ def report(folder: Path, name: str, _faces: FaceSet) -> str:
         for path in ("device", "commit"):
             changed(record, path, name)
     library = Library(
-        tuple(read_run(record) for record in runs.records()), {experiment.name: experiment}, {}
+        tuple(read_run(record) for record in runs.records()),
+        registry.experiments() | {experiment.name: experiment},
+        registry.suites(),
     )
-    found = evidence_of(runs, library=library)
-    return write_page(found, (which_network(found), for_whom(found)), list(portraits(found)))
+    return page_of(evidence_of(runs, library=library))
 
 
 def leaderboard(_folder: Path, name: str, _faces: FaceSet) -> str:
@@ -145,8 +143,8 @@ def called(faces: FaceSet, name: str) -> FaceSet:
 
 
 PAGES: dict[str, Writer] = {
-    "benchmark/reporting/page.py": report,
-    "benchmark/reporting/tables.py": leaderboard,
+    "benchmark/reporting/report.py": report,
+    "benchmark/reporting/board_tables.py": leaderboard,
     "benchmark/runs/notes.py": card,
     "benchmark/reporting/card.py (Markdown, for notes.py)": card,
     "benchmark/reporting/explore_page.py": exploration,
@@ -172,11 +170,14 @@ def test_a_name_that_holds_html_is_text_and_nothing_else(
 
 
 def test_every_file_that_writes_html_is_among_them() -> None:
-    marks = re.compile(r"<!doctype html|\.to_html\(|get_template\(|full_html", re.IGNORECASE)
+    marks = re.compile(
+        r"<!doctype html|\.to_html\(|get_template\(|\btemplate\(\"|full_html", re.IGNORECASE
+    )
     written = {
         str(path.relative_to(ROOT))
         for path in sorted((ROOT / "benchmark").rglob("*.py"))
         if marks.search(path.read_text(encoding="utf-8"))
     }
     writers = {name.partition(" (")[0] for name in PAGES}
-    assert written - {"benchmark/models/weight_readers.py"} == writers
+    readers = {"benchmark/models/weight_readers.py", "benchmark/reporting/tables.py"}
+    assert written - readers == writers

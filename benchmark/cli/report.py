@@ -1,8 +1,11 @@
-"""`facebench report`: one HTML page of the runs at hand that answers the benchmark's questions."""
+"""`facebench report`: one HTML page that answers the research questions from the runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+import datetime
+import functools
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +25,9 @@ from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import write_text
 
 if TYPE_CHECKING:
-    from benchmark.reporting.answer import Answer as Answered
-    from benchmark.reporting.evidence import Evidence, MlflowLinks
-    from benchmark.reporting.subgroups import Gallery
+    from benchmark.reporting.evidence import Evidence, RunLinks
+    from benchmark.reporting.networks import Gallery
+    from benchmark.reporting.report import Report
 
 EXAMPLES = """
 Examples:
@@ -33,46 +36,42 @@ Examples:
 
   facebench report --suite quick --suite depth --dataset drawn
 
-  facebench report --suite study --out study.html
+  facebench report --suite study --out study.html --mlflow-url http://127.0.0.1:5000
 """
-Item = TypeVar("Item")
 
 PERSONAL_DATA = (
     "the page holds pictures of people: personal data. Do not publish it, and pass it on only to "
     "those who may see the pictures"
 )
 
-Suites = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--suite",
-        help="Show a suite, what is missing included; again for several. Else all that ran.",
-        autocompletion=complete_suite,
-    ),
-]
-Dataset = Annotated[
-    str | None,
-    typer.Option(
-        help="The data set, or `drawn`; photographed ones if left out, a page each.",
-        autocompletion=complete_dataset,
-    ),
-]
-WithFaces = Annotated[
-    bool,
-    typer.Option(
-        "--with-faces",
-        help="Show photographed faces that were read wrongly. The page is personal data then.",
-    ),
-]
-
 
 def report(
-    suites: Suites = None,
-    dataset: Dataset = None,
-    with_faces: WithFaces = False,
+    suites: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            help="Show a suite, what was not run included; again for several. Else all that ran.",
+            autocompletion=complete_suite,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="The data set, or `drawn`; photographed ones if left out, a page each.",
+            autocompletion=complete_dataset,
+        ),
+    ] = None,
+    with_faces: Annotated[
+        bool,
+        typer.Option(
+            "--with-faces",
+            help="Show photographed faces that are predicted wrongly: the page is personal data.",
+        ),
+    ] = False,
     mlflow_url: Annotated[
-        str, typer.Option(help="Where `facebench ui` or your server shows the runs.")
-    ] = "http://127.0.0.1:5000",
+        str | None,
+        typer.Option(help="Link runs to MLflow at this address; else to their folders."),
+    ] = None,
     out_path: Annotated[
         Path | None,
         typer.Option("--out", help="FILE.html, or a folder; RUNS_DIR/reports if left out."),
@@ -83,74 +82,43 @@ def report(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write one HTML page: the answers first, each with its plot, its table and its runs.
+    """Write one HTML page: the answers first, each with its figure, its table and its runs.
 
     It needs no network and no file beside it. What the runs do not tell is said, with the command
     that would. Of photographed faces it shows none, unless asked.
     """
+    silent = quiet or as_json
     with speaking("report", as_json=as_json) as answer:
         from benchmark.reporting.evidence import Evidence, chosen_experiments
         from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
+        from benchmark.reporting.report import make_report, n_steps, write_page
 
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
-        with watching(quiet=quiet or as_json) as watch:
-            at_hand = available_runs(runs_dir, watch=watch)
+        with watching(quiet=silent) as watch:
+            available = available_runs(runs_dir, watch=watch)
             boards = leaderboards(
-                at_hand, places, suites or (), dataset, compared=False, watch=watch
+                available, places, suites or (), dataset, compared=False, watch=watch
             )
-        answer.warnings += [*at_hand.warnings, *at_hand.notes]
-        with busy("looking the runs up in MLflow", quiet=quiet or as_json):
-            links = _links(runs_dir, mlflow_url, answer)
-        library = library_of(at_hand.runs, data_dir)
+        answer.warnings += [*available.warnings, *available.notes]
+        library = library_of(available.runs, data_dir)
         answer.data = {"reports": []}
         for board in boards:
-            chosen = chosen_experiments(library, suites or (), board.dataset)
-            evidence = Evidence(library, board, tuple(chosen), tuple(suites or ()), links)
-            gallery = _gallery(evidence, data_dir, answer, with_faces=with_faces)
             name = f"report-{board.dataset}-{'-'.join(suites or ()) or 'all'}.html"
             part = board.dataset if len(boards) > 1 else ""
             path = named_file(out_path or runs_dir / "reports", name, (".html",), part)
-            answer.data["reports"].append(
-                _written(evidence, gallery, path, as_json=as_json, quiet=quiet)
-            )
-
-
-def _links(runs_dir: Path, url: str, answer: Answer) -> "MlflowLinks":
-    """Find the runs in MLflow; trouble with it is said, and no obstacle."""
-    from benchmark.reporting.evidence import mlflow_links
-    from benchmark.tracking import run_places
-
-    links = mlflow_links(url, {})
-    try:
-        return mlflow_links(url, run_places(runs_dir))
-    except TrackingError as error:
-        answer.warnings.append(f"{error} No number of the page leads to MLflow.")
-        return links
-
-
-def _gallery(
-    evidence: "Evidence", data_dir: Path, answer: Answer, *, with_faces: bool
-) -> "Gallery | None":
-    """Show mistakes on drawn faces; on photographed ones only where somebody asked for it."""
-    if not evidence.drawn and not with_faces:
-        return None
-    from benchmark.data.dataset import prepared_datasets
-    from benchmark.reporting.subgroups import gallery
-
-    try:
-        here = [item for item in prepared_datasets(data_dir) if item.name == evidence.dataset]
-        if not here:
-            raise DataError(
-                f"{evidence.dataset} is not prepared here, so that none of its faces is shown",
-                source=str(data_dir),
-            )
-        found = gallery(evidence, here[0])
-    except (DataError, RunError) as error:
-        answer.warnings.append(str(error))
-        return None
-    if found is not None and not found.drawn:
-        answer.warnings.append(PERSONAL_DATA)
-    return found
+            chosen = tuple(chosen_experiments(library, suites or (), board.dataset))
+            links = _links(runs_dir, path, mlflow_url, answer)
+            evidence = Evidence(library, board, chosen, tuple(suites or ()), links)
+            faces = _gallery(evidence, data_dir, answer, with_faces=with_faces)
+            with progress_bar(quiet=silent) as bar:
+                step = bar.add_task(board.dataset, total=n_steps(evidence))
+                made = make_report(evidence, faces, functools.partial(bar.advance, step))
+            with busy("writing the page", quiet=silent):
+                write_text(path, write_page(made, datetime.datetime.now().date()))
+            answer.data["reports"].append(_as_data(made) | {"file": str(path)})
+            if not as_json:
+                _print(made)
+                err.print(f"\nWritten: {path} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 
 def named_file(asked: Path, name: str, endings: Sequence[str], part: str = "") -> Path:
@@ -166,52 +134,68 @@ def named_file(asked: Path, name: str, endings: Sequence[str], part: str = "") -
     return asked.with_stem(f"{asked.stem}-{part}") if part else asked
 
 
-def _written(
-    evidence: "Evidence", gallery: "Gallery | None", path: Path, *, as_json: bool, quiet: bool
-) -> dict[str, object]:
-    from benchmark.reporting.page import answers, n_steps, portraits, write_page
+def _links(runs_dir: Path, page: Path, url: str | None, answer: Answer) -> "RunLinks":
+    """Find the runs in MLflow; trouble with it is said, and no obstacle."""
+    from benchmark.record import work_folder
+    from benchmark.reporting.evidence import RunLinks, mlflow_links
 
-    with progress_bar(quiet=quiet or as_json) as bar:
-        step = bar.add_task(evidence.dataset, total=n_steps(evidence))
-        answered = list(_counted(answers(evidence), lambda: bar.advance(step)))
-        shown = list(_counted(portraits(evidence), lambda: bar.advance(step)))
-    with busy("writing the page", quiet=quiet or as_json):
-        text = write_page(evidence, answered, shown, gallery)
+    if url is None:
+        work = os.path.relpath(work_folder(runs_dir), page.parent)
+        return RunLinks(work=Path(work).as_posix())
+    from benchmark.tracking import run_places
+
+    links = mlflow_links(url, {})
     try:
-        write_text(path, text)
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be written: {error.strerror or error}",
-            fix="Choose another place with --out",
-        ) from error
-    if not as_json:
-        _say(evidence.dataset, answered)
-        err.print(f"\nWritten: {path} ({len(text.encode()) / 1e6:.1f} MB)", soft_wrap=True)
+        return mlflow_links(url, run_places(runs_dir))
+    except TrackingError as error:
+        answer.warnings.append(f"{error} No run of the page is linked to MLflow.")
+        return links
+
+
+def _gallery(
+    evidence: "Evidence", data_dir: Path, answer: Answer, *, with_faces: bool
+) -> "Gallery | None":
+    """Show errors on synthetic faces; on photographed ones only where somebody asked for it."""
+    if not evidence.board.drawn and not with_faces:
+        return None
+    from benchmark.data.dataset import prepared_datasets
+    from benchmark.reporting.networks import gallery
+
+    try:
+        prepared = [item for item in prepared_datasets(data_dir) if item.name == evidence.dataset]
+        if not prepared:
+            raise DataError(
+                f"{evidence.dataset} is not prepared, so none of its faces is shown",
+                source=str(data_dir),
+            )
+        found = gallery(evidence, prepared[0])
+    except (DataError, RunError) as error:
+        answer.warnings.append(str(error))
+        return None
+    if found is not None and not found.drawn:
+        answer.warnings.append(PERSONAL_DATA)
+    return found
+
+
+def _as_data(made: "Report") -> dict[str, object]:
+    evidence, faces = made.evidence, made.gallery
     return {
         "dataset": evidence.dataset,
         "suites": list(evidence.suites),
-        "drawn": evidence.drawn,
-        "with_faces": gallery is not None and not gallery.drawn,
+        "drawn": evidence.board.drawn,
+        "with_faces": faces is not None and not faces.drawn,
         "answers": {
             item.slug: {"question": item.question, "answered": item.answered, "answer": item.short}
-            for item in answered
+            for item in made.answers
         },
-        "file": str(path),
     }
 
 
-def _counted(items: Iterator[Item], done: Callable[[], None]) -> Iterator[Item]:
-    for item in items:
-        done()
-        yield item
-
-
-def _say(dataset: str, answers: "Sequence[Answered]") -> None:
-    """Print the short answers, as they stand at the top of the page."""
-    out.print(f"[bold]{dataset}[/]")
-    for item in answers:
-        leaky = "LEAKY · " if item.leaky else ""
-        out.print(f"\n[bold]{leaky}{item.question}[/]")
+def _print(made: "Report") -> None:
+    """Print the short answers; then what is not answered, each with the command that would."""
+    out.print(f"[bold]{made.evidence.dataset}[/]")
+    for item in sorted(made.answers, key=lambda item: not item.answered):
+        out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question}[/]")
         out.print(item.short, markup=False)
-        for command in item.commands[:1] if not item.answered else ():
+        for command in item.commands[:1]:
             out.print(f"  {command}", markup=False, soft_wrap=True)

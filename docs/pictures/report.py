@@ -20,7 +20,7 @@ DATASET = "drawn faces, answers made up"
 
 def made_up_page(folder: Path) -> Path:
     """Write the page of the tests' store; its title says what its answers are."""
-    from tests.report.stores import EVERY_QUESTION, builder, evidence_of, fill, page_of
+    from tests.reporting.stores import EVERY_QUESTION, builder, evidence_of, fill, page_of
 
     runs = builder(folder / "mlruns", dataset=DATASET)
     fill(runs, EVERY_QUESTION, seeds=(0, 1), n=1_200)

@@ -177,7 +177,7 @@ def test_two_runs_of_the_studys_network_make_the_headline(runs: RunBuilder) -> N
     assert "60.0 / 60.0 / 60.0 % on the 20 test faces never met" in said
     assert honest.endswith("against the leaky score −32.0 / −32.0 / −32.0 pp.")
     figure = study_figure(page.pictures[0], study["dataset"], drawn=study["drawn"])
-    assert "row 2.2" in figure.axes[0].get_yticklabels()[0].get_text()
+    assert "row 2.2" in figure.axes[0].texts[0].get_text()
 
 
 def test_one_condition_by_itself_is_against_the_replay(memorised: RunBuilder) -> None:
@@ -198,7 +198,7 @@ def test_leaky_stands_on_everything_that_is(memorised: RunBuilder) -> None:
         assert name.startswith("LEAKY · ") == ("never met" not in name and "honest" not in name)
     assert "LEAKY 90.0 / 90.0 / 90.0 %" in page.sentences[0][0]
     figure = study_figure(page.pictures[0], study["dataset"], drawn=study["drawn"])
-    assert figure.get_suptitle().startswith("LEAKY")
+    assert figure.texts[0].get_text().startswith("LEAKY")
     assert "Its recipe is not: schedule cosine, batches of 64, faces of 32 px." in page.markdown()
 
 

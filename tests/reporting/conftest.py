@@ -1,13 +1,55 @@
-"""Stores and pages that several tests look at."""
+"""Stores and pages that several tests look at, made once."""
 
 from pathlib import Path
 
 import pytest
 
+from benchmark import registry
+from benchmark.reporting.evidence import Evidence
+from tests.reporting.stores import EVERY_QUESTION, builder, evidence_of, fill, page_of
 from tests.results.conftest import RunBuilder
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> RunBuilder:
-    """Give an empty folder of runs."""
+    """Give an empty folder of runs on photographed faces."""
     return RunBuilder(tmp_path / "mlruns")
+
+
+@pytest.fixture
+def drawn_runs(tmp_path: Path) -> RunBuilder:
+    """Give an empty folder of runs on synthetic faces."""
+    return builder(tmp_path / "mlruns")
+
+
+@pytest.fixture(scope="session")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    """Runs that answer every question but that of the specialists, with two seeds each."""
+    runs = builder(tmp_path_factory.mktemp("every") / "mlruns")
+    fill(runs, EVERY_QUESTION, seeds=(0, 1), n=400)
+    return evidence_of(runs)
+
+
+@pytest.fixture(scope="session")
+def page(evidence: Evidence) -> str:
+    """The page of these runs."""
+    return page_of(evidence)
+
+
+@pytest.fixture(scope="session")
+def page_path(page: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a file, for a browser."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def study_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the whole `study` suite with three seeds."""
+    folder = tmp_path_factory.mktemp("study")
+    runs = builder(folder / "mlruns", dataset="others-100", drawn=False)
+    fill(runs, registry.suites()["study"].experiments, seeds=(0, 1, 2), n=100)
+    path = folder / "study.html"
+    path.write_text(page_of(evidence_of(runs, "study")), encoding="utf-8")
+    return path

@@ -1,5 +1,6 @@
 """Stores of finished runs with made-up answers: enough to fill each part of a page."""
 
+import datetime
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from benchmark.evaluation.subgroups import BYS, group_codes, group_names
 from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json, write_text
 from benchmark.record import SUBGROUP_COLUMNS, RunRecord
-from benchmark.reporting.evidence import Evidence, MlflowLinks, chosen_experiments
-from benchmark.reporting.page import answers, portraits, write_page
-from benchmark.reporting.subgroups import Gallery
+from benchmark.reporting.evidence import Evidence, RunLinks, chosen_experiments
+from benchmark.reporting.networks import Gallery
+from benchmark.reporting.report import make_report, write_page
 from benchmark.tasks import TaskName, combined
 from tests.results.conftest import RunBuilder, build, made_up_predictions, made_up_probabilities
 
@@ -69,7 +70,7 @@ def finish(
     n: int = 400,
     predictions: pd.DataFrame | None = None,
 ) -> None:
-    """Finish a run that reads the better the more its experiment looks as if it should."""
+    """Finish a run that is the better the more its experiment looks as if it should be."""
     skills = {task: skill(experiment, task) for task in experiment.head.tasks}
     record = runs.begun(
         experiment,
@@ -94,7 +95,7 @@ def finish(
 
 
 def predictions_on(faces: FaceSet, experiment: Experiment) -> pd.DataFrame:
-    """Make up answers about the very faces of a prepared data set."""
+    """Make up predictions of the very faces of a prepared data set."""
     tables = []
     for part in ("val", "test"):
         ours = faces.table.iloc[parts_of(faces)[part]].reset_index(drop=True)
@@ -166,11 +167,10 @@ def evidence_of(
     records = [run.record for run in library.runs]
     board = build(records, experiments, dataset, suite=" and ".join(suites) or None)
     known = {run.record.identity[:12]: ("1", run.record.identity[:32]) for run in library.runs}
-    links = MlflowLinks(known=known if in_mlflow else {})
+    links = RunLinks("http://127.0.0.1:5000", known) if in_mlflow else RunLinks()
     return Evidence(library, board, tuple(experiments), suites, links)
 
 
 def page_of(evidence: Evidence, gallery: Gallery | None = None) -> str:
     """Write the page as `facebench report` does."""
-    answered, shown = tuple(answers(evidence)), tuple(portraits(evidence))
-    return write_page(evidence, answered, shown, gallery)
+    return write_page(make_report(evidence, gallery), datetime.date(2026, 11, 28))

@@ -1,0 +1,434 @@
+"""The report's research questions about cost, subgroups, leak and specialists.
+
+Each function puts one question to the runs and gives an Answer: text, tables, figures, or the
+command that would answer it. Questions about pairs of networks are in pair_questions.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from benchmark.comparison.cells import (
+    count_text,
+    duration_text,
+    number_text,
+    percent,
+    with_sd,
+)
+from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
+from benchmark.comparison.library import RunGroup
+from benchmark.comparison.pairs import ComparisonTable
+from benchmark.comparison.statistics import ALPHA
+from benchmark.comparison.study_page import StudyPage
+from benchmark.comparison.subset_study import subset_page, subset_study
+from benchmark.comparison.verdicts import Line, family_text, joined, one_place, p_text
+from benchmark.errors import RunError
+from benchmark.evaluation.figures import BY_TITLES
+from benchmark.evaluation.subgroups import EQUALIZED_ODDS, By, gap_table
+from benchmark.experiment.definition import Experiment
+from benchmark.reporting.comparison_tables import pairs_table
+from benchmark.reporting.evidence import Evidence, Network
+from benchmark.reporting.figures import CostPoint, PageFigure, cost_panel, intervals_figure
+from benchmark.reporting.networks import Matrix, heat_map
+from benchmark.reporting.tables import Cell, Column, Table
+from benchmark.tasks import TASK_TITLES
+
+SEEDS: Final = "--seeds 0,1,2"
+NO_RUN: Final = "no honest run is finished and ranked on this data set."
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence, and where the runs that say it are shown."""
+
+    words: str
+    href: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A research question and what the runs say to it."""
+
+    slug: str
+    name: str
+    """The question in a word or two."""
+    question: str
+    sentences: tuple[Said, ...] = ()
+    """The first is the short answer."""
+    figures: tuple[PageFigure, ...] = ()
+    matrices: tuple[Matrix, ...] = ()
+    tables: tuple[Table, ...] = ()
+    commands: tuple[str, ...] = ()
+    """What would answer the question."""
+    missing: tuple[str, ...] = ()
+    """What could not be compared, and why."""
+    notes: tuple[str, ...] = ()
+    leaky: bool = False
+    answered: bool = True
+
+    @property
+    def short(self) -> str:
+        """The answer in a sentence or two."""
+        return self.sentences[0].words
+
+
+def unanswered(slug: str, name: str, question: str, why: str, commands: Iterable[str]) -> Answer:
+    """Say that the runs do not tell, and which command would."""
+    said = (Said(f"Not answered by these runs: {why}"),)
+    return Answer(slug, name, question, said, commands=tuple(commands), answered=False)
+
+
+def run_command(names: Sequence[str], dataset: str) -> str:
+    """Write the command that runs experiments."""
+    return f"facebench run {' '.join(names)} {SEEDS} --dataset {dataset}"
+
+
+def suite_command(suite: str, dataset: str) -> str:
+    """Write the command that runs a suite."""
+    return f"facebench run --suite {suite} {SEEDS} --dataset {dataset}"
+
+
+def some_run(evidence: Evidence) -> list[str]:
+    """Write the command that makes first runs."""
+    return [suite_command(evidence.suites[0] if evidence.suites else "quick", evidence.dataset)]
+
+
+def runs_of(lines: Sequence[Line], evidence: Evidence) -> str:
+    """Give the address of all runs that some differences are made of."""
+    groups = [group for line in lines for group in (line.reference, line.group)]
+    return evidence.links.of([identity for group in groups for identity in group.identities])
+
+
+def lines_table(title: str, lines: Sequence[Line]) -> Table:
+    """Make the table of differences, a section for each pair."""
+    table = pairs_table(ComparisonTable("first", tuple(lines), ())).keeping(())
+    return dataclasses.replace(table, title=title, notes=(family_text(lines),))
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """A cost that a network may have."""
+
+    heading: str
+    axis: str
+    of: Callable[[Network], float | None]
+
+
+def _millions(value: float | None) -> float | None:
+    return None if value is None else value / 1e6
+
+
+COSTS: Final = (
+    _Cost("By training time", "training of one run, s", lambda n: n.row.seconds),
+    _Cost("By parameters", "parameters, millions", lambda n: _millions(n.row.parameters)),
+    _Cost("By operations", "GMACs of one face", lambda n: n.row.gmacs),
+)
+
+
+def cost_of_accuracy(evidence: Evidence) -> Answer:
+    """Which networks are on the Pareto front of accuracy against time, size and operations?"""
+    slug, name, question = "cost", "Cost", "What does accuracy cost?"
+    ranked = evidence.first_ranked
+    if len(ranked) < 2:
+        why = "fewer than two networks are finished and ranked on this data set."
+        return unanswered(slug, name, question, why, some_run(evidence))
+    panels: list[Markup] = []
+    sentences: list[str] = []
+    fronts: dict[str, list[str]] = {item.name: [] for item in ranked}
+    for cost in COSTS:
+        points = _cost_points(ranked, cost)
+        if len(points) < 2:
+            continue
+        panels.append(cost_panel(f"cost-{len(panels)}", cost.heading, points, cost.axis))
+        front = [point.label for point in points if point.on_front]
+        for label in front:
+            fronts[label].append(cost.heading.removeprefix("By ").lower())
+        sentences.append(
+            f"{cost.heading}, no network is both cheaper and better on validation than "
+            f"{joined(front)}: the Pareto front of {len(points)} networks."
+        )
+    caption = (
+        "Weighted validation accuracy, which ranks, against cost on a logarithmic axis. The line "
+        "is the Pareto front: the best that a budget buys. Numbers are those of the table."
+    )
+    rows = [
+        (
+            str(number), item.name, Cell(with_sd(row.val_combined, row.val_combined_sd)),
+            Cell(duration_text(row.seconds), value=row.seconds),
+            Cell(count_text(row.parameters), value=row.parameters),
+            Cell(count_text(row.trainable_parameters), value=row.trainable_parameters),
+            Cell(number_text(row.gmacs), value=row.gmacs),
+            Cell(number_text(row.images_per_second), value=row.images_per_second),
+            Cell(number_text(row.peak_memory_mib), value=row.peak_memory_mib),
+            ", ".join(row.devices), joined(fronts[item.name]) or "–",
+        )
+        for number, item in enumerate(ranked, 1)
+        for row in (item.row,)
+    ]  # fmt: skip
+    headings = (
+        *("#", Column("network", left=True), "val, %", "training", "parameters", "trained"),
+        *("GMACs", "images/s", "peak memory, MiB", Column("device", left=True)),
+        Column("on the front of", left=True),
+    )
+    title = "Costs; training is the mean of a run's seconds"
+    return Answer(
+        slug,
+        name,
+        question,
+        tuple(map(Said, sentences)),
+        figures=(PageFigure("Accuracy against cost", caption, tuple(panels)),),
+        tables=(Table.of(headings, rows, title),),
+    )
+
+
+def _cost_points(ranked: Sequence[Network], cost: _Cost) -> list[CostPoint]:
+    """Place the networks whose cost is known; on the front is what none dominates."""
+    known = [
+        (number, item, value, item.row.val_combined or 0.0)
+        for number, item in enumerate(ranked, 1)
+        if (value := cost.of(item))
+    ]
+    return [
+        CostPoint(
+            number,
+            item.name,
+            value,
+            score,
+            on_front=not any(
+                other <= value and theirs >= score and (other < value or theirs > score)
+                for _, _, other, theirs in known
+            ),
+        )
+        for number, item, value, score in known
+    ]
+
+
+def lowest_subgroups(evidence: Evidence) -> Answer:
+    """For which subgroups is the best network's accuracy lowest, and is that beyond chance?"""
+    slug, name = "for-whom", "Subgroups"
+    question = "Which subgroups have the lowest accuracy?"
+    if not evidence.first_ranked:
+        return unanswered(slug, name, question, NO_RUN, some_run(evidence))
+    best = evidence.first_ranked[0]
+    try:
+        matrices = tuple(heat_map(evidence, best, task) for task in best.tasks)
+        gaps = _gaps(evidence, best)
+    except RunError as error:
+        return unanswered(slug, name, question, str(error), [])
+    href = evidence.links.of(best.row.identities)
+    headings = (
+        *("task", "subgroups by", "lowest", "highest"),
+        *(Column("gap, pp"), Column("permuted, pp"), Column("p, Holm")),
+    )
+    rows = [
+        (
+            TASK_TITLES[gap["task"]], BY_TITLES[gap["by"]], gap["worst"], gap["best"],
+            Cell(f"{gap['gap']:.1f}", f"{gap['gap_low']:.1f}–{gap['gap_high']:.1f}", gap["gap"]),
+            Cell(f"{gap['chance_gap']:.1f}", value=gap["chance_gap"]),
+            Cell(p_text(gap["p"]), value=gap["p"]),
+        )
+        for gap in gaps
+    ]  # fmt: skip
+    title = f"{best.name}: gap between the lowest and the highest subgroup"
+    return Answer(
+        slug,
+        name,
+        question,
+        tuple(Said(words, href) for words in _gap_sentences(best, gaps)),
+        matrices=matrices,
+        tables=(Table.of(headings, rows, title), *_stored_tables(best)),
+        notes=SUBGROUP_NOTES,
+    )
+
+
+SUBGROUP_NOTES: Final = (
+    "Subgroups are by the labels; those of under 30 faces are marked and not ranked. Permuted: the "
+    "mean gap when faces are assigned to the subgroups at random, with the p-value of a gap as "
+    "wide, corrected by Holm over all rows of the table. Several seeds have a gap each; a row "
+    "shows their mean, and the p of the seed with the largest p.",
+    "Rates: each class against the rest; equalized odds is the larger difference of true- and "
+    "false-positive rates between subgroups. Permuted: the mean (absolute) difference when "
+    "predictions change places among faces of the same true class, for women and men among the "
+    "row's faces (adjusted: of one age group). Adjusted: the age groups' differences weighted by "
+    "their faces. Years: a prediction counts as the mean age of its group's training faces; the "
+    "true group's error is that of a network that is always right. Several seeds: means, and the "
+    "largest p.",
+)
+
+
+def _gaps(evidence: Evidence, network: Network) -> list[dict[str, Any]]:
+    """Compare subgroups seed by seed and average, in pp; a task's own classes are no subgroup."""
+    predictions = evidence.book.answers(network.group)
+    divisions: tuple[By, ...] = ("gender", "race", "gender_race", "age_group")
+    tables = []
+    for index in range(len(network.runs)):
+        one = predictions.of_run(index)
+        right = {task: one.right(task)[0] for task in network.tasks}
+        tables.append(gap_table(one.faces, right, divisions))
+    rows: list[dict[str, Any]] = []
+    for place, first in enumerate(tables[0].to_dict("records")):
+        task, by = first["task"], first["by"]
+        own = by == task or (by == "gender_race" and task in ("gender", "race"))
+        if own or first["n_ranked"] < 2:
+            continue
+        seeds = pd.DataFrame([table.iloc[place] for table in tables])
+        means = {c: 100 * float(seeds[c].mean()) for c in
+                 ("gap", "gap_low", "gap_high", "chance_gap")}  # fmt: skip
+        ends = {end: " or ".join(dict.fromkeys(map(str, seeds[f"{end}_group"])))
+                for end in ("worst", "best")}  # fmt: skip
+        rows.append({"task": task, "by": by, "p": float(seeds["p_holm"].max()), **means, **ends})
+    return rows
+
+
+def _gap_sentences(best: Network, gaps: Sequence[dict[str, Any]]) -> Iterator[str]:
+    worst = best.row.worst
+    if worst is not None:
+        overall = best.row.scores[worst.task].accuracy
+        yield (
+            f"{best.name} has its lowest {TASK_TITLES[worst.task]} accuracy for {worst.group}: "
+            f"{percent(worst.accuracy)} % ({percent(worst.low)}–{percent(worst.high)}, n "
+            f"{worst.n:,}), against {percent(overall)} % of all test faces."
+        )
+    if not gaps:
+        yield f"{best.name}: no two subgroups of 30 test faces or more, so none can be ranked."
+        return
+    beyond = [gap for gap in gaps if gap["p"] <= ALPHA]
+    named = joined(
+        f"{TASK_TITLES[gap['task']]} by {BY_TITLES[gap['by']]} ({gap['gap']:.1f} pp, "
+        f"{gap['worst']} lowest)"
+        for gap in beyond
+    )
+    yield (
+        f"Gaps beyond those of a random assignment to subgroups, after correction: {named}."
+        if beyond
+        else "No gap is significantly beyond that of a random assignment to subgroups."
+    )
+
+
+STORED: Final = (
+    (
+        "subgroup_rates", "differences of rates between subgroups", ("task", "by", "class"),
+        ("difference", "low", "high"), "equalized odds, pp", 100.0,
+    ),
+    (
+        "gender_gaps", "accuracy for women minus men", ("task", "within"),
+        ("difference", "low", "high"), "women − men, pp", 100.0,
+    ),
+    (
+        "age_edges", "age group by years from the nearest edge (14, 25, 40, 60)",
+        ("years_from_edge", "n"), ("accuracy", "low", "high"), "accuracy, %", 100.0,
+    ),
+    (
+        "age_years", "mean age of the predicted group as an estimate of age", ("read_as",),
+        ("mae_years", "low", "high"), "mean absolute error, years", 1.0,
+    ),
+)  # fmt: skip
+"""Tables of the runs' folders: file, caption, columns that name a row, columns of the number and
+its interval's ends, its heading and scale."""
+
+
+def _stored_tables(network: Network) -> Iterator[Table]:
+    """Average what the runs' folders keep; what an older facebench did not compute is left out."""
+    titles = {str(by): title for by, title in BY_TITLES.items()}
+    for file, caption, keys, values, heading, scale in STORED:
+        paths = [run.record.folder / f"{file}.csv" for run in network.runs]
+        if not all(path.is_file() for path in paths):
+            continue
+        dtypes = dict.fromkeys(keys, str)
+        found = pd.concat([pd.read_csv(path, dtype=dtypes) for path in paths])
+        if file == "subgroup_rates":
+            found = found[found["rate"] == EQUALIZED_ODDS]
+        if file == "age_years":
+            found = found[found["group"] == "all"]
+        found = found.dropna(subset=[values[0]])
+        if found.empty:
+            continue
+        with_p = "p" in found.columns
+        by_row = found.groupby(list(keys), sort=False)
+        means = by_row[[*values, *(["permuted"] if with_p else [])]].mean() * scale
+        largest_p = by_row["p"].max().to_numpy() if with_p else np.empty(0)
+        rows = []
+        for place, (names, numbers) in enumerate(
+            zip(means.index.tolist(), means.to_numpy().tolist(), strict=True)
+        ):
+            named = names if isinstance(names, tuple) else (names,)
+            value, low, high, *permuted = numbers
+            note = f"{one_place(low)} to {one_place(high)}"
+            cells = [Cell(titles.get(str(part), str(part))) for part in named]
+            cells.append(Cell(one_place(value), note, value))
+            cells += [Cell(f"{level:.1f}", value=level) for level in permuted]
+            cells += [Cell(p_text(p), value=float(p)) for p in largest_p[place : place + 1]]
+            rows.append(cells)
+        headings = [key.replace("_", " ") for key in keys]
+        headings += [heading, *(("permuted", "p") if with_p else ())]
+        yield Table.of(headings, rows, f"{network.name}: {caption}")
+
+
+def effect_of_the_leak(evidence: Evidence) -> Answer:
+    """How much of a leaky score is honest? All of it is LEAKY but what is never met or honest."""
+    return _study(
+        evidence, ("leak", "Leak", "What does a leak do to the numbers?"), LEAK_SUITES,
+        lambda members: leak_page(leak_study(evidence.library, members, evidence.dataset)),
+    )  # fmt: skip
+
+
+def specialists(evidence: Evidence) -> Answer:
+    """Does a network trained on a subset alone predict this subset better?"""
+    question = "Does a specialist predict the age group of its subset better?"
+    return _study(
+        evidence, ("specialists", "Specialists", question), ("subsets",),
+        lambda members: subset_page(subset_study(evidence.library, members, evidence.dataset)),
+    )  # fmt: skip
+
+
+def _study(
+    evidence: Evidence,
+    asked: tuple[str, str, str],
+    suites: Sequence[str],
+    page_of: Callable[[Sequence[Experiment]], StudyPage],
+) -> Answer:
+    """Show what `facebench leak` or `facebench subsets` tells; asked: slug, name, question."""
+    library, slug = evidence.library, asked[0]
+    names = [name for suite in suites for name in library.suites[suite].experiments]
+    try:
+        page = page_of([library.experiments[name] for name in names])
+    except RunError as error:
+        places = {place for name in names for place in library.datasets_of(name)}
+        others = ", ".join(sorted(places - {evidence.dataset}))
+        why = f"{error.found}{f'; there are such runs on {others}' if others else ''}."
+        command = suite_command("leak" if slug == "leak" else suites[0], evidence.dataset)
+        return unanswered(*asked, why, [command])
+    sentences = [Said(words, _address(evidence, names)) for words, names in page.sentences]
+    return Answer(
+        *asked,
+        sentences=tuple(sentences) or (Said("Nothing could be compared."),),
+        figures=tuple(
+            intervals_figure(f"{slug}-{number}", picture)
+            for number, picture in enumerate(page.pictures)
+        ),
+        tables=tuple(_study_table(t.heads, t.rows, t.caption) for t in page.tables),
+        notes=page.notes,
+        leaky=page.title.startswith("LEAKY"),
+    )
+
+
+def _study_table(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Table:
+    """Make a table of texts; an interval in parentheses goes beneath its number."""
+    columns = [Column(head, left=place == 0) for place, head in enumerate(heads)]
+    cells = [
+        [Cell(name), *(Cell(text.split(" (")[0], text.partition(" (")[2][:-1]) for text in texts)]
+        for name, *texts in rows
+    ]
+    return Table.of(columns, cells, title)
+
+
+def _address(evidence: Evidence, names: Iterable[str]) -> str:
+    """Give the address of the runs of some experiments; empty where there is none."""
+    groups = [evidence.library.run_group(name, evidence.dataset) for name in dict.fromkeys(names)]
+    known = [key for group in groups if isinstance(group, RunGroup) for key in group.identities]
+    return evidence.links.of(known) if known else ""
