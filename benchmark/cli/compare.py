@@ -1,6 +1,5 @@
 """`facebench compare`: paired differences between runs, experiments and suites."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +16,10 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import Answer, bullet, busy, err, out, print_table, speaking
+from benchmark.cli.output import bullet, busy, err, out, print_table, speaking
 from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_text
-from benchmark.tasks import TASKS, TaskName
+from benchmark.tasks import TASKS
 
 if TYPE_CHECKING:
     from benchmark.comparison.pairs import Comparison
@@ -71,43 +70,28 @@ def compare(
     """
     with speaking("compare", as_json=as_json) as answer:
         from benchmark.comparison.pairs import compare as compared
+        from benchmark.reporting.comparison_tables import as_data, csv_text
+        from benchmark.reporting.comparison_tables import markdown as markdown_text
 
-        tasks, silent = _tasks(task), quiet or as_json
-        library = library_at_hand(runs_dir, data_dir, answer, quiet=silent)
-        with busy("comparing", quiet=silent):
+        for name in task or ():
+            if name not in TASKS:
+                raise ExperimentError(f"unknown task {name!r}", allowed=", ".join(TASKS))
+        tasks = [name for name in TASKS if not task or name in task]
+        library = library_at_hand(runs_dir, data_dir, answer, quiet=quiet or as_json)
+        with busy("comparing", quiet=quiet or as_json):
             found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
-        _show(found, answer, markdown_path=markdown, csv_path=csv, as_json=as_json)
-
-
-def _tasks(asked: Sequence[str] | None) -> tuple[TaskName, ...]:
-    unknown = [name for name in asked or () if name not in TASKS]
-    if unknown:
-        raise ExperimentError(f"unknown task {unknown[0]!r}", allowed=", ".join(TASKS))
-    return tuple(task for task in TASKS if not asked or task in asked)
-
-
-def _show(
-    found: "Comparison",
-    answer: Answer,
-    *,
-    markdown_path: Path | None,
-    csv_path: Path | None,
-    as_json: bool,
-) -> None:
-    from benchmark.reporting.comparison_tables import as_data, csv_text
-    from benchmark.reporting.comparison_tables import markdown as markdown_text
-
-    answer.data = as_data(found)
-    if not as_json:
-        _print(found)
-    written = ((markdown_path, markdown_text), (csv_path, csv_text))
-    for path, text in ((path, text(found)) for path, text in written if path is not None):
-        try:
-            write_text(path, text)
-        except OSError as error:
-            raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+        answer.data = as_data(found)
         if not as_json:
-            err.print(f"Written: {path}", soft_wrap=True)
+            _print(found)
+        for path, text_of in ((markdown, markdown_text), (csv, csv_text)):
+            if path is None:
+                continue
+            try:
+                write_text(path, text_of(found))
+            except OSError as error:
+                raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+            if not as_json:
+                err.print(f"Written: {path}", soft_wrap=True)
 
 
 def _print(found: "Comparison") -> None:

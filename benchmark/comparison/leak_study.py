@@ -74,16 +74,10 @@ class Side:
     """Of each predicted task (n_seeds, n_faces)."""
     seeds: tuple[int, ...]
 
-    def on(self, chosen: npt.NDArray[np.bool_]) -> "Side":
-        """Keep the chosen faces."""
-        right = {task: values[:, chosen] for task, values in self.right.items()}
-        return Side(self.faces[chosen], right, self.seeds)
-
-    def of_seed(self, seed: int) -> "Side":
-        """Keep one model: that of this seed, else the first."""
-        place = self.seeds.index(seed) if seed in self.seeds else 0
-        right = {task: values[[place]] for task, values in self.right.items()}
-        return Side(self.faces, right, (self.seeds[place],))
+    def part(self, faces: Any = slice(None), seeds: Any = slice(None)) -> "Side":
+        """Keep the chosen faces, or models."""
+        right = {task: values[seeds][:, faces] for task, values in self.right.items()}
+        return Side(self.faces[faces], right, self.seeds[seeds])
 
 
 Values = dict[str, Any]
@@ -192,31 +186,29 @@ def _scores(
     groups: Mapping[str, RunGroup], sides: Mapping[str, Side], common: Side | None
 ) -> Iterator[Values]:
     published, name = sides[PUBLISHED], groups[PUBLISHED].name
-    yield _score(PUBLISHED, "LEAKY · our replay, on its own test faces", published, name)
+    rows = [(PUBLISHED, "LEAKY · our replay, on its own test faces", published, name)]
     exposure = _exposure(groups[PUBLISHED], published.faces["file"])
     for key, title in EXPOSURES.items():
-        yield _score(key, title, published.on(exposure == key), name)
+        rows.append((key, title, published.part(faces=exposure == key), name))
     if common:
-        yield _score("common", "LEAKY · our replay, on the leak-free test faces", common, name)
+        rows.append(("common", "LEAKY · our replay, on the leak-free test faces", common, name))
     models = [ending for ending in CHAIN if ending in sides]
     for ending in models:
         title = CHAIN[ending][1]
         if models == [HONEST]:
             title = "honest: trained, selected and tested without the leak"
         leaky = "LEAKY · " if groups[ending].leaky else ""
-        yield _score(ending, f"{leaky}{title}", sides[ending], groups[ending].name)
-
-
-def _score(key: str, title: str, side: Side, experiment: str) -> Values:
-    clusters = side.faces["cluster"].to_numpy()
-    return {
-        "key": key,
-        "title": title,
-        "leaky": title.startswith("LEAKY"),
-        "n_test": len(side.faces),
-        "rates": {task: rate_of(right, clusters) for task, right in side.right.items()},
-        "experiment": experiment,
-    }
+        rows.append((ending, f"{leaky}{title}", sides[ending], groups[ending].name))
+    for key, title, side, experiment in rows:
+        clusters = side.faces["cluster"].to_numpy()
+        yield {
+            "key": key,
+            "title": title,
+            "leaky": title.startswith("LEAKY"),
+            "n_test": len(side.faces),
+            "rates": {task: rate_of(right, clusters) for task, right in side.right.items()},
+            "experiment": experiment,
+        }
 
 
 def _exposure(group: RunGroup, files: pd.Series) -> npt.NDArray[np.str_]:
@@ -274,8 +266,10 @@ def _changes(before: Side, after: Side, *, same_models: bool = False) -> Values:
     Where one side has one seed and the other several, one seed of each is compared.
     """
     if min(len(before.seeds), len(after.seeds)) == 1:
-        seed = next((seed for seed in after.seeds if seed in before.seeds), -1)
-        before, after = before.of_seed(seed), after.of_seed(seed)
+        shared = [seed for seed in after.seeds if seed in before.seeds]
+        one, other = (side.seeds.index(shared[0]) if shared else 0 for side in (before, after))
+        before = before.part(seeds=slice(one, one + 1))
+        after = after.part(seeds=slice(other, other + 1))
     faces = pd.concat([before.faces, after.faces]).drop_duplicates("file")
     found: Values = {}
     for task in after.right:

@@ -103,7 +103,7 @@ def test_a_protocol_of_its_own_is_refused_by_name_and_a_gap_in_a_suite(runs: Run
 def test_nothing_to_compare_says_how_to_make_it(runs: RunBuilder) -> None:
     result = call(runs, "quick")
     assert result.exit_code == 2
-    assert "there is no run to compare" in flat(result.stderr)
+    assert "there is no run here" in flat(result.stderr)
     one_run(runs, FROZEN)
     result = call(runs, "quick")
     assert result.exit_code == 2

@@ -64,7 +64,7 @@ def test_a_machine_gets_numbers(women: Path) -> None:
 
 
 def test_no_runs_and_unknown_data_sets_are_refused(women: Path, tmp_path: Path) -> None:
-    assert "there is no run to compare" in called("--runs-dir", str(tmp_path / "none")).stderr
+    assert "there is no run here" in called("--runs-dir", str(tmp_path / "none")).stderr
     answer = called("--runs-dir", str(women), "--dataset", "mars")
     assert answer.exit_code == 2
     assert "allowed: utkface-100" in answer.stderr

@@ -1,3 +1,16 @@
-"""The folder of runs that most tests write to."""
+"""What most tests of comparisons share."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
 
 from tests.results.conftest import runs as runs
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_objects() -> Iterator[None]:
+    """Let garbage collections overlook what is there: statsmodels collects at each correction."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -1,6 +1,5 @@
 """Reference rows: fitted once, kept as predictions, scored by the rules that runs are scored by."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,15 +58,8 @@ def partly_labelled(painted: FaceSet, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def setting_of(faces: FaceSet, subset: Subset | None = None) -> Setting:
-    return Setting(
-        faces.name,
-        True,
-        "leak-free-2",
-        faces.split_digest,
-        faces.pixel_digest,
-        Protocol(),
-        subset,
-    )
+    digests = faces.split_digest, faces.pixel_digest
+    return Setting(faces.name, True, "leak-free-2", *digests, Protocol(), subset)
 
 
 def rows_of(faces: FaceSet, runs_dir: Path, *, fitting: bool = False) -> Sequence[Row]:
@@ -87,9 +79,17 @@ def test_a_regression_on_pixels_is_fitted_once_and_kept(painted: FaceSet, tmp_pa
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert rows_of(painted, tmp_path, fitting=True) == [majority, logistic]
     assert {path: path.stat().st_mtime_ns for path in files} == files
+    without_faces = References(tmp_path, tmp_path / "no data")
+    assert list(without_faces.rows(setting_of(painted), TASKS)) == [logistic]
+    women = setting_of(painted, Subset(gender="female"))
+    references = References(tmp_path, painted.folder.parent)
+    assert [row.name for row in references.rows(women, TASKS)] == [MAJORITY], "of other faces"
+    (path,) = tmp_path.rglob("predictions.csv")
+    path.write_text("schema\n7\n")
+    assert [row.name for row in rows_of(painted, tmp_path)] == [MAJORITY], "it is damaged"
 
 
-def test_the_labels_ceiling_stands_in_tables_of_everyone_on_an_honest_split(
+def test_the_labels_ceiling_stands_in_tables_of_all_faces_on_an_honest_split(
     painted: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the faces were pairs of near-duplicates."""
@@ -110,31 +110,11 @@ def test_the_labels_ceiling_stands_in_tables_of_everyone_on_an_honest_split(
         assert [row.name for row in references.rows(other, ("gender",))] == [MAJORITY]
 
 
-def test_kept_predictions_stand_without_the_faces(painted: FaceSet, tmp_path: Path) -> None:
-    _, logistic = rows_of(painted, tmp_path / "runs", fitting=True)
-    references = References(tmp_path / "runs", tmp_path / "no data")
-    assert list(references.rows(setting_of(painted), TASKS)) == [logistic]
-
-
-def test_it_stands_in_no_table_of_other_people(painted: FaceSet, tmp_path: Path) -> None:
-    rows_of(painted, tmp_path, fitting=True)
-    women = setting_of(painted, Subset(gender="female"))
-    references = References(tmp_path, painted.folder.parent)
-    assert [row.name for row in references.rows(women, TASKS)] == [MAJORITY]
-
-
-def test_people_of_one_class_are_no_obstacle(painted: FaceSet, tmp_path: Path) -> None:
+def test_a_subset_of_one_class_is_no_obstacle(painted: FaceSet, tmp_path: Path) -> None:
     women = setting_of(painted, Subset(gender="female"))
     references = References(tmp_path, painted.folder.parent, fitting=True)
     logistic = references.rows(women, TASKS)[1]
     assert logistic.scores["gender"].accuracy == 1.0
-
-
-def test_a_damaged_one_is_passed_over(painted: FaceSet, tmp_path: Path) -> None:
-    rows_of(painted, tmp_path, fitting=True)
-    (path,) = tmp_path.rglob("predictions.csv")
-    path.write_text("schema\n7\n")
-    assert [row.name for row in rows_of(painted, tmp_path)] == [MAJORITY]
 
 
 @pytest.mark.parametrize("px", [CELLS, 32, 100])
@@ -153,7 +133,6 @@ def test_an_unwritable_folder_is_one_sentence(painted: FaceSet, tmp_path: Path) 
     (tmp_path / "references").write_text("a file where a folder should be")
     with pytest.raises(RunError, match="cannot be written"):
         rows_of(painted, tmp_path, fitting=True)
-    shutil.rmtree(tmp_path)
 
 
 def test_a_face_without_a_label_is_not_learnt_from_and_not_scored(

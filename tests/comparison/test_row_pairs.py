@@ -1,4 +1,4 @@
-"""What a row is set against: twins, the one its definition names, the first; p-values by hand."""
+"""What rows are compared with: counterparts, what their definitions name, the first."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from tests.results.conftest import RunBuilder, an_experiment, build, exact_predi
 
 GENDER: tuple[TaskName, ...] = ("gender",)
 MTL = an_experiment("a")
-TWIN = an_experiment("a", tasks=GENDER)
+STL = an_experiment("a", tasks=GENDER)
 OTHER = an_experiment("b", tasks=GENDER, **{"recipe.learning_rate": 5e-4})
-NAMING = dataclasses.replace(OTHER, compare_with=TWIN.name)
+NAMING = dataclasses.replace(OTHER, compare_with=STL.name)
 
 
 def row_of(board: Leaderboard, name: str) -> Row:
@@ -40,47 +40,32 @@ def right(n_val: int, n_test: int, tasks: Sequence[TaskName] = GENDER, *, n: int
     return exact_predictions(n_val, n_test, n=n, tasks=tasks)
 
 
-def test_a_multi_task_network_meets_its_twin_on_the_twin_s_task(runs: RunBuilder) -> None:
+def test_mtl_and_stl_are_compared_on_the_task_they_share(runs: RunBuilder) -> None:
     runs.done(MTL, exact_predictions(70, 80))
-    runs.done(TWIN, right(70, 60))
-    found = outcomes(runs, [MTL, TWIN], MTL.name)
-    twin = found["twin gender"]
-    assert twin.difference is not None
-    # 80 and 60 of 100 right, the first so many: 20 faces the network alone, none the twin alone.
-    assert twin.difference.accuracy == pytest.approx(0.2)
-    assert twin.difference.p == pytest.approx(mcnemar_p(0, 20))
-    assert twin.of_trainings_alone
+    runs.done(STL, right(70, 60))
+    found = outcomes(runs, [MTL, STL], MTL.name)
+    ours = found["twin gender"]
+    assert ours.difference is not None
+    # 80 and 60 of 100 right, the first so many: 20 faces MTL alone, none STL alone.
+    assert ours.difference.accuracy == pytest.approx(0.2)
+    assert ours.difference.p == pytest.approx(mcnemar_p(0, 20))
+    assert ours.of_trainings_alone
     assert (found["twin race"].difference, found["twin race"].why) == (None, "not registered")
+    theirs = outcomes(runs, [MTL, STL], STL.name)["twin gender"]
+    assert theirs.other == MTL.name
+    assert theirs.difference is not None
+    assert theirs.difference.accuracy == pytest.approx(-0.2)
 
 
-def test_a_single_task_network_meets_its_multi_task_twin(runs: RunBuilder) -> None:
-    runs.done(MTL, exact_predictions(70, 80))
-    runs.done(TWIN, right(70, 60))
-    twin = outcomes(runs, [MTL, TWIN], TWIN.name)["twin gender"]
-    assert twin.other == MTL.name
-    assert twin.difference is not None
-    assert twin.difference.accuracy == pytest.approx(-0.2)
-
-
-def test_one_that_bears_the_twin_s_name_and_was_trained_otherwise_is_none(
-    runs: RunBuilder,
-) -> None:
-    trained_longer = TWIN.varied(name=TWIN.name, **{"recipe.max_epochs": 99})
-    runs.done(MTL, exact_predictions(70, 80))
-    runs.done(trained_longer, right(70, 60))
-    found = outcomes(runs, [MTL, trained_longer], MTL.name)
-    assert found["twin gender"].why == "no counterpart, its recipe differ"
-
-
-def test_several_seeds_meet_several_as_in_a_comparison(runs: RunBuilder) -> None:
+def test_several_seeds_are_compared_as_in_a_comparison(runs: RunBuilder) -> None:
     for seed, n_right in enumerate((80, 85, 90)):
-        runs.done(TWIN, right(60, n_right), seed=seed)
+        runs.done(STL, right(60, n_right), seed=seed)
     for seed, n_right in enumerate((84, 70)):
         runs.done(NAMING, right(70, n_right), seed=seed)
-    found = outcomes(runs, [TWIN, NAMING], NAMING.name)["defined gender"]
+    found = outcomes(runs, [STL, NAMING], NAMING.name)["defined gender"]
     groups = [
         [record for record in runs.records() if record.experiment_name == item.name]
-        for item in (TWIN, NAMING)
+        for item in (STL, NAMING)
     ]
     reference, group = (read_answers(records, GENDER) for records in groups)
     expected = paired_difference(
@@ -95,26 +80,21 @@ def test_several_seeds_meet_several_as_in_a_comparison(runs: RunBuilder) -> None
     assert not found.of_trainings_alone
 
 
-def test_all_rows_meet_the_first_by_validation(runs: RunBuilder) -> None:
-    runs.done(TWIN, right(90, 60))
-    runs.done(OTHER, right(70, 80))
-    board = build(runs.records(), [TWIN, OTHER], "utkface-100")
-    assert row_of(board, TWIN.name).comparisons == ()
-    (found,) = row_of(board, OTHER.name).comparisons
-    assert (found.kind, found.other) == ("first", TWIN.name)
-    assert found.difference is not None
-    assert found.difference.accuracy == pytest.approx(0.2)
-
-
 @pytest.mark.parametrize(("n_right", "tied"), [(58, True), (40, False)])
-def test_a_row_not_told_from_the_first_is_tied(n_right: int, tied: bool, runs: RunBuilder) -> None:
-    # Of 100 faces one alone reads 2: p = 0.5. One alone reads 20: p = 2 / 2^20.
-    runs.done(TWIN, right(90, 60))
+def test_rows_are_compared_with_the_first_by_validation_and_may_tie(
+    n_right: int, tied: bool, runs: RunBuilder
+) -> None:
+    # Of 100 faces one alone is right on 2: p = 0.5. One alone on 20: p = 2 / 2^20.
+    runs.done(STL, right(90, 60))
     runs.done(OTHER, right(70, n_right))
-    board = build(runs.records(), [TWIN, OTHER], "utkface-100")
+    board = build(runs.records(), [STL, OTHER], "utkface-100")
+    assert row_of(board, STL.name).comparisons == ()
     row = row_of(board, OTHER.name)
-    assert row.tied is tied
-    assert row.comparisons[0].significant is not tied
+    (found,) = row.comparisons
+    assert (found.kind, found.other) == ("first", STL.name)
+    assert found.difference is not None
+    assert found.difference.accuracy == pytest.approx(n_right / 100 - 0.6)
+    assert (row.tied, found.significant) == (tied, not tied)
     assert any(note.startswith("= marks") for note in board.notes) is tied
 
 
@@ -132,12 +112,12 @@ def test_all_tasks_together_count_as_combined_does(runs: RunBuilder) -> None:
 def test_a_comparison_has_one_p_of_one_family_however_often_it_is_shown(runs: RunBuilder) -> None:
     third = an_experiment("c", tasks=GENDER, **{"recipe.learning_rate": 2e-4})
     fourth = an_experiment("d", tasks=GENDER, **{"recipe.learning_rate": 3e-4})
-    runs.done(TWIN, right(90, 60))
+    runs.done(STL, right(90, 60))
     runs.done(NAMING, right(80, 66))
     runs.done(third, right(70, 54))
     runs.done(fourth, right(60, 50))
-    board = build(runs.records(), [TWIN, NAMING, third, fourth], "utkface-100")
-    # NAMING meets TWIN both as the one it names and as the first: one comparison, which belongs to
+    board = build(runs.records(), [STL, NAMING, third, fourth], "utkface-100")
+    # NAMING meets STL both as the one it names and as the first: one comparison, which belongs to
     # the question of what definitions name. The two others are corrected with each other.
     p = mcnemar_p(6, 0)
     with_the_first, _ = holm([p, mcnemar_p(10, 0)])
@@ -158,11 +138,11 @@ def test_a_comparison_has_one_p_of_one_family_however_often_it_is_shown(runs: Ru
 def test_counterparts_are_one_family_over_all_tables_of_the_page(runs: RunBuilder) -> None:
     race = an_experiment("a", tasks=("race",))
     runs.done(MTL, exact_predictions(70, 80))
-    runs.done(TWIN, right(70, 74))
+    runs.done(STL, right(70, 74))
     runs.done(race, right(70, 72, ("race",)))
-    board = build(runs.records(), [MTL, TWIN, race], "utkface-100")
+    board = build(runs.records(), [MTL, STL, race], "utkface-100")
     gender, of_race = holm([mcnemar_p(0, 6), mcnemar_p(0, 8)])[0]
-    for name in (MTL.name, TWIN.name, race.name):
+    for name in (MTL.name, STL.name, race.name):
         for item in row_of(board, name).comparisons:
             if item.judged:
                 expected = gender if item.task == "gender" else of_race
@@ -171,52 +151,51 @@ def test_counterparts_are_one_family_over_all_tables_of_the_page(runs: RunBuilde
     assert "MTL networks against their single-task counterparts (2 p-values)" in note
 
 
-def test_an_honest_row_never_meets_a_leaky_one(runs: RunBuilder) -> None:
-    runs.done(TWIN, right(90, 60), leaky=True)
-    runs.done(NAMING, right(70, 80))
-    found = outcomes(runs, [TWIN, NAMING], NAMING.name)
-    assert {item.why for item in found.values()} == {"one of the two is LEAKY"}
+@pytest.mark.parametrize(
+    ("about", "n", "why"),
+    [({"leaky": True}, 100, "one of the two is LEAKY"), ({}, 90, "tested on different faces")],
+)
+def test_rows_that_are_not_comparable_say_why(
+    runs: RunBuilder, about: dict[str, bool], n: int, why: str
+) -> None:
+    runs.done(STL, right(90, 60), **about)
+    runs.done(NAMING, right(70, 80, n=n))
+    found = outcomes(runs, [STL, NAMING], NAMING.name)
+    assert {item.why for item in found.values()} == {why}
 
 
-def test_rows_on_other_test_faces_are_not_compared(runs: RunBuilder) -> None:
-    runs.done(TWIN, right(90, 60))
-    runs.done(NAMING, right(70, 80, n=90))
-    found = outcomes(runs, [TWIN, NAMING], NAMING.name)
-    assert {item.why for item in found.values()} == {"tested on different faces"}
-
-
-def test_a_row_outside_the_suite_is_met_all_the_same(runs: RunBuilder) -> None:
+def test_rows_that_are_not_shown_are_compared_all_the_same(runs: RunBuilder) -> None:
     runs.done(MTL, exact_predictions(70, 80))
-    runs.done(TWIN, right(70, 60))
-    read, _ = read_runs(runs.records())
-    board = arrange(read, LeaderboardQuery([MTL], "utkface-100", known={TWIN.name: TWIN}))
+    board = build(runs.records(), [MTL, STL], "utkface-100")
+    (note,) = (note for note in board.notes if note.startswith("Single-task counterparts missing"))
+    assert f"gender ({STL.name}: not run here)" in note
+    assert "age group and race (not registered)" in note
+    runs.done(STL, right(70, 60))
+    board = arrange(
+        read_runs(runs.records())[0], LeaderboardQuery([MTL], "utkface-100", known={STL.name: STL})
+    )
     assert [row.name for table in board.tables for row in table.rows] == [MTL.name]
     by_task = {item.task: item for item in row_of(board, MTL.name).comparisons}
     assert by_task["gender"].difference is not None
+    longer = STL.varied(name=STL.name, **{"recipe.max_epochs": 99})
+    found = outcomes(runs, [MTL, longer], MTL.name)
+    assert found["twin gender"].why == "no counterpart, its recipe differ"
 
 
-def test_missing_twins_are_said_beneath(runs: RunBuilder) -> None:
-    runs.done(MTL, exact_predictions(70, 80))
-    board = build(runs.records(), [MTL, TWIN], "utkface-100")
-    (note,) = (note for note in board.notes if note.startswith("Single-task counterparts missing"))
-    assert f"gender ({TWIN.name}: not run here)" in note
-    assert "age group and race (not registered)" in note
-
-
-def test_ad_hoc_rows_meet_the_first_alone(runs: RunBuilder) -> None:
-    runs.done(TWIN, right(90, 60))
+def test_ad_hoc_rows_are_compared_with_the_first_alone(runs: RunBuilder) -> None:
+    runs.done(STL, right(90, 60))
     runs.done(NAMING.adjusted({"recipe.max_epochs": 3}), right(70, 80))
-    board = build(runs.records(), [TWIN, NAMING], "utkface-100", ad_hoc=True)
+    board = build(runs.records(), [STL, NAMING], "utkface-100", ad_hoc=True)
     ad_hoc = next(row for table in board.tables for row in table.rows if row.rank == 2)
     assert [item.kind for item in ad_hoc.comparisons] == ["first"]
 
 
 def test_order_of_the_folders_changes_no_p_value(runs: RunBuilder) -> None:
     for seed in (0, 1):
-        runs.done(TWIN, right(90, 60 + seed), seed=seed)
+        runs.done(STL, right(90, 60 + seed), seed=seed)
         runs.done(NAMING, right(80, 66 - seed), seed=seed)
     boards = [
-        build(records, [TWIN, NAMING], "utkface-100")
+        build(records, [STL, NAMING], "utkface-100")
         for records in (runs.records(), runs.records()[::-1])
     ]
     assert boards[0].tables == boards[1].tables

@@ -1,4 +1,4 @@
-"""Where every run stands, and who is at it."""
+"""Where every run stands, and which process works on it."""
 
 import json
 import os
@@ -27,21 +27,14 @@ def record(runs_dir: Path) -> RunRecord:
     return RunRecord(next((runs_dir / "work").iterdir()))
 
 
-def test_a_finished_run_shows_its_epochs(record: RunRecord) -> None:
+def test_a_finished_run_and_one_that_a_process_works_on(record: RunRecord) -> None:
     shown = standing(record)
-    assert (shown.state, shown.epochs, shown.of_epochs) == ("done", 2, 2)
-    assert shown.pid is None
-
-
-def test_a_claimed_run_names_the_process(record: RunRecord) -> None:
+    assert (shown.state, shown.epochs, shown.of_epochs, shown.pid) == ("done", 2, 2, None)
     with claimed(record.folder / "claim"):
         shown = standing(record)
     assert (shown.state, shown.pid) == ("claimed", os.getpid())
-
-
-def test_a_claim_that_nobody_holds_is_none(record: RunRecord) -> None:
     (record.folder / "claim").write_text('{"pid": 1, "since": 0}', encoding="utf-8")
-    assert standing(record).state == "done"
+    assert standing(record).state == "done", "nobody holds the lock"
 
 
 def test_a_failed_run_says_why(drawn_faces: FaceSet, tmp_path: Path) -> None:

@@ -68,20 +68,11 @@ def lines_of(groups: tuple[RunGroup, RunGroup], *found: Difference) -> tuple[Lin
     return tuple(judge_lines(asked)["named"])
 
 
-@pytest.mark.parametrize(
-    ("difference", "written"),
-    [(0.0263, "+2.6"), (-0.0141, "−1.4"), (0.0, "0.0"), (-0.0004, "0.0"), (1.0, "+100.0")],
-)
-def test_differences_are_written_in_points_with_a_sign(difference: float, written: str) -> None:
-    assert points(difference) == written
-
-
-@pytest.mark.parametrize(
-    ("p", "written"),
-    [(1.0, "1.00"), (0.123, "0.12"), (0.0123, "0.012"), (0.00123, "0.0012"), (1e-9, "<0.0001")],
-)
-def test_p_values_are_written_with_two_digits(p: float, written: str) -> None:
-    assert p_text(p) == written
+def test_differences_have_a_sign_and_p_values_two_digits() -> None:
+    written = {0.0263: "+2.6", -0.0141: "−1.4", 0.0: "0.0", -0.0004: "0.0", 1.0: "+100.0"}
+    assert {value: points(value) for value in written} == written
+    written = {1.0: "1.00", 0.123: "0.12", 0.0123: "0.012", 0.00123: "0.0012", 1e-9: "<0.0001"}
+    assert {value: p_text(value) for value in written} == written
 
 
 def test_a_verdict_tells_what_could_have_been_detected(groups: tuple[RunGroup, RunGroup]) -> None:
@@ -102,23 +93,16 @@ def test_what_the_correction_alone_rejects_is_said_to_be_so(
     assert "not significant after correction (raw p 0.039)" in next(iter(pair_sentences(lines)))
 
 
-def test_a_pair_is_told_in_a_sentence(groups: tuple[RunGroup, RunGroup]) -> None:
+def test_pairs_and_mtl_are_described_in_sentences(groups: tuple[RunGroup, RunGroup]) -> None:
     (sentence,) = pair_sentences(lines_of(groups, FOUND, TIE, replace(FOUND, accuracy=-0.03)))
     assert sentence == (
         "new against old: better on age group by 2.6 pp (1.4 to 3.8); worse on race by 3.0 pp "
         "(1.4 to 3.8); no significant difference on gender (−0.1 pp, −2.0 to +1.8; minimum "
         "detectable 1.9 pp)."
     )
-
-
-def test_a_loss_is_told_by_its_size(groups: tuple[RunGroup, RunGroup]) -> None:
     loss = replace(FOUND, accuracy=-0.0263, low=-0.0384, high=-0.0141)
     (sentence,) = pair_sentences(lines_of(groups, loss))
     assert sentence == "new against old: worse on age group by 2.6 pp (1.4 to 3.8)."
-
-
-def test_the_answer_about_mtl_is_a_yes_a_no_or_neither(groups: tuple[RunGroup, RunGroup]) -> None:
-    loss = replace(FOUND, accuracy=-0.0263, low=-0.0384, high=-0.0141)
     (answer,) = mtl_sentences(lines_of(groups, FOUND, loss, TIE))
     assert answer == (
         "Does MTL beat STL? Age group: yes, better by 2.6 pp (+1.4 to +3.8). Gender: no, worse by "
@@ -128,7 +112,7 @@ def test_the_answer_about_mtl_is_a_yes_a_no_or_neither(groups: tuple[RunGroup, R
     assert next(iter(mtl_sentences([]))).startswith("Does MTL beat STL? Not answered")
 
 
-def test_networks_that_lack_the_same_twins_share_a_sentence() -> None:
+def test_networks_that_lack_the_same_counterparts_share_a_sentence() -> None:
     gaps = [Gap(group, f"{task}-x", NOT_REGISTERED, task) for group in ("a", "b") for task in TASKS]
     gaps.append(Gap("c", "race-c", "not run", "race"))
     assert list(gap_sentences(gaps)) == [
