@@ -13,7 +13,7 @@ from benchmark.cli.options import AsJson, Quiet
 from benchmark.cli.output import ExitCode, err, out, print_table, speaking, watching
 from benchmark.errors import DataError
 from benchmark.files import replacing
-from benchmark.reporting.tables import NOTHING, Table
+from benchmark.reporting.tables import NOTHING, Column, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,7 +226,7 @@ def _some(names: Sequence[str]) -> str:
 def _tables(audit: dict[str, Any]) -> Iterator[Table]:
     """Lay out parts, overlaps, examples and inflation."""
     parts, overlaps = audit["parts"], audit["overlaps"]
-    heads: tuple[str, ...] = ("part", "given as", "by name", "by bytes", "near-dup.")
+    heads: tuple[str | Column, ...] = ("part", "given as", "by name", "by bytes", "near-dup.")
     keys = ("files", "compared_by_bytes", "compared_as_near_duplicates")
     rows: list[tuple[str, ...]] = [
         (
@@ -255,7 +255,8 @@ def _tables(audit: dict[str, Any]) -> Iterator[Table]:
         for part, file in (("part", "file"), ("other_part", "other_file"))
     ]
     if pairs:
-        yield Table.of(("found by", "files"), pairs, "Examples (--csv FILE writes every pair)")
+        heads = ("found by", Column("files", fold=True))
+        yield Table.of(heads, pairs, "Examples, bits of 256 (--csv FILE writes every pair)")
     highest: dict[tuple[str, str], dict[str, str]] = {}
     for entry in audit["inflation"]:
         if entry["seen_fraction"]:
@@ -270,7 +271,7 @@ def _tables(audit: dict[str, Any]) -> Iterator[Table]:
 def _found_by(pair: dict[str, Any]) -> str:
     if pair["found_by"] == "near-duplicate":
         mirrored = ", mirrored" if pair["mirrored"] else ""
-        return f"near-duplicate, {pair['bits_apart']} of 256 bits{mirrored}"
+        return f"near-duplicate, {pair['bits_apart']} bits{mirrored}"
     if pair["found_by"] == "bytes":
         return "same bytes and name" if pair["name"] == "same" else "same bytes"
     how = {

@@ -53,7 +53,7 @@ def test_a_leak_gives_exit_code_1_and_a_sentence_within_80_columns(
     assert "Found: 57.1 % of test (4 of 7 files) is in train.\n" in stderr
     assert "1 files of test have names like files of train, but show something else" in stderr
     assert max(len(line) for line in stdout.splitlines()) <= 80
-    for shown in ("duplicate", "mirrored", "78.6 %"):  # 0.5 + 4 / 7 x 0.5
+    for shown in ("near-duplicate", "mirrored", "78.6 %"):  # 0.5 + 4 / 7 x 0.5
         assert shown in stdout
     assert audit(*leaking, "--quiet")[1] == "Leaking.\n"
 
