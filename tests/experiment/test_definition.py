@@ -1,0 +1,223 @@
+"""Definitions are refused when they contradict themselves; changes and folds are checked alike."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from benchmark import registry
+from benchmark.errors import ExperimentError
+from benchmark.experiment.definition import (
+    Augmentation,
+    Backbone,
+    Experiment,
+    Head,
+    LossWeights,
+    Protocol,
+    Recipe,
+    StudyRow,
+    Subset,
+    Suite,
+)
+
+RECIPE = Recipe(learning_rate=1e-3)
+
+
+def an_experiment(**changes: object) -> Experiment:
+    fields: dict[str, object] = {
+        "name": "mtl-cnn-none-full",
+        "asks": "Does it work?",
+        "backbone": Backbone("cnn"),
+        "head": Head(),
+        "recipe": RECIPE,
+    }
+    return Experiment(**(fields | changes))  # type: ignore[arg-type]
+
+
+ON_BLACK_WOMEN = {
+    "subset": Subset(gender="female", race="Black", training="everyone"),
+    "head": Head(tasks=("race",)),
+}
+STOPS_EARLY = dataclasses.replace(RECIPE, early_stopping_epochs=2)
+STANDARDISED = dataclasses.replace(RECIPE, standardise_features=True)
+REFUSED: list[tuple[Callable[[], object], str]] = [
+    (lambda: Backbone("vgg99"), r"unknown architecture 'vgg99'.*vgg16, vgg19"),
+    (lambda: Backbone("cnn", "imagenet"), r"cnn has no 'imagenet' weights \(allowed: none, "),
+    (lambda: Backbone("vgg19", "vggface"), r"vgg19 has no 'vggface' .*allowed: none, imagenet,"),
+    (lambda: Backbone("cnn", "run:xyz"), "cnn has no 'run:xyz' weights"),
+    (
+        lambda: Backbone("vit_small_patch16_224", input_px=100),
+        "a multiple of 16, the side of its patches",
+    ),
+    (lambda: Head(tasks=("age_group", "race")), "one of age_group, gender, race, or all three"),
+    (lambda: Head(tasks=("race",), conditioning="gate"), "which has no gender branch"),
+    (lambda: Protocol(fold=5), r"a whole number in \[0, 4\] or None"),
+    (lambda: Protocol(fold=1, split="published-1"), "folds of leak-free-2 only"),
+    (lambda: Subset(), "a subset of everyone"),
+    (lambda: Suite("s", "Why?", ("a", "b", "a")), "lists a twice"),
+    (lambda: an_experiment(asks="It works."), "a question that ends with"),
+    (
+        lambda: an_experiment(name="mtl-cnn-none-frozen"),
+        r"allowed: mtl-cnn-none-full\[-<variant>\]",
+    ),
+    (lambda: an_experiment(name="mtl-cnn-none-fuller"), "contradicts its fields"),
+    (
+        lambda: an_experiment(name="race-cnn-none-full-women_black", **ON_BLACK_WOMEN),
+        "allowed: .*-women_black-everyone",
+    ),
+    (
+        lambda: an_experiment(recipe=STOPS_EARLY, protocol=Protocol(selection="last_epoch")),
+        "stops early and selects the last epoch",
+    ),
+    (lambda: an_experiment(recipe=STANDARDISED), "a backbone that it trains"),
+]
+
+
+def test_what_contradicts_itself_is_refused_with_what_is_allowed() -> None:
+    for build, why in REFUSED:
+        with pytest.raises(ExperimentError, match=why):
+            build()
+
+
+def test_what_is_close_to_that_and_sound_is_taken() -> None:
+    assert Backbone("vit_small_patch16_224", "none", "all", 112).input_px == 112
+    stems = [
+        an_experiment(name=f"mtl-cnn-{source}-full", backbone=Backbone("cnn", weights)).stem
+        for source, weights in (("local", "local:mine"), ("run", "run:0123abcd"))
+    ]
+    assert stems == ["mtl-cnn-local-full", "mtl-cnn-run-full"]
+    an_experiment(name="race-cnn-none-full-x-women_black-everyone", **ON_BLACK_WOMEN)
+    an_experiment(recipe=STOPS_EARLY)
+    frozen = Backbone("cnn", trainable_stages=0)
+    an_experiment(recipe=STANDARDISED, backbone=frozen, name="mtl-cnn-none-frozen-standardised")
+
+
+def test_depth_is_named_by_the_shallowest_trained_stage() -> None:
+    depths = [Backbone("squeezenet1_1", "imagenet", depth) for depth in (0, 1, 3, "all")]  # type: ignore[arg-type]
+    assert [item.depth_name for item in depths] == ["frozen", "fire6_9", "fire2_3", "full"]
+    assert [item.trained_stages for item in depths[:2]] == [(), ("fire6_9",)]
+    for depth in (-1, 5, 6, True, "some", 1.0):
+        with pytest.raises(ExperimentError, match="0 to 4, or 'all' for its 5 stages"):
+            Backbone("cnn", trainable_stages=depth)  # type: ignore[arg-type]
+
+
+WRONG: dict[str, tuple[object, ...]] = {
+    "learning_rate": (True, "1e-3", 0.0, -1e-3, math.nan, math.inf),
+    "batch_size": (0, 1.5, True, math.nan),
+    "max_epochs": (0, 2.0, True),
+    "early_stopping_epochs": (0, 1.5, True, math.nan),
+    "steps_per_epoch": (0, 1.5, True),
+    "until_train_accuracy": (0.0, 1.1, math.nan, True),
+    "constant_epochs": (-1, 1.5, True, math.nan),
+    "decay": (-0.1, math.inf, math.nan, True),
+    "weight_decay": (-0.1, math.inf, math.nan, True),
+    "adam_epsilon": (0, math.inf, math.nan, True),
+    "clip_norm": (0, math.inf, math.nan, True),
+    "trunk_rate_ratio": (0, math.inf, math.nan, True),
+    "stage_rate_decay": (0, math.inf, math.nan, True),
+    "standardise_features": (1, None, "yes"),
+    "schedule": ("linear", None),
+    "clipping": ("value",),
+    "head_initialisation": ("he",),
+}
+
+
+def test_every_field_of_a_recipe_is_refused_where_it_says_nothing() -> None:
+    groups = {"loss_weights", "augmentation"}
+    assert {field.name for field in dataclasses.fields(Recipe)} - groups == WRONG.keys()
+    for name, values in WRONG.items():
+        for value in values:
+            fields: dict[str, Any] = {"learning_rate": 1e-3} | {name: value}
+            with pytest.raises(ExperimentError, match=f"recipe.{name} is "):
+                Recipe(**fields)
+
+
+OTHERS: tuple[Callable[[Any], object], ...] = (
+    lambda value: LossWeights(race=value),
+    lambda value: Augmentation(rotation_degrees=value),
+    lambda value: Augmentation(brightness=value),
+    lambda value: Augmentation(contrast=value),
+    lambda value: Backbone("cnn", input_px=value),
+    lambda value: Head(hidden_units=value),
+    lambda value: Protocol(fold=value),
+    lambda value: Augmentation(flip=value if value is not True else 1),
+    lambda value: Subset(gender="female", training=value),
+)
+
+
+def test_other_fields_are_refused_alike() -> None:
+    for build in OTHERS:
+        for value in (True, math.nan, math.inf, -0.5):
+            with pytest.raises(ExperimentError):
+                build(value)
+
+
+def test_schedules_give_the_rates_that_the_study_printed() -> None:
+    recipe = Recipe(learning_rate=1e-4)
+    assert recipe.rate_at(0) == recipe.rate_at(19) == 1e-4
+    # Epochs 20 to 29 decay once each: 1e-4 * exp(-0.01 * 10) = 9.0484e-05, as the notebooks print.
+    assert recipe.rate_at(29) == pytest.approx(9.0484e-05, rel=1e-4)
+    recipe = Recipe(learning_rate=1.0, schedule="cosine", max_epochs=4)
+    # 0.5 * (1 + cos(pi * e / 4)) for e = 0 and 2
+    assert (recipe.rate_at(0), recipe.rate_at(2)) == (1.0, pytest.approx(0.5))
+
+
+def test_varied_changes_nested_fields_and_checks_the_new_name() -> None:
+    base = an_experiment()
+    gated = base.varied(name="mtl-cnn-none-full-gate", **{"head.conditioning": "gate"})
+    assert (gated.head.conditioning, gated.ad_hoc, gated.recipe) == ("gate", False, base.recipe)
+    with pytest.raises(ExperimentError, match="contradicts its fields"):
+        base.varied(name="mtl-cnn-none-full", **{"head.conditioning": "gate"})
+    printed = base.varied(name="mtl-cnn-none-full-1", study=StudyRow("1", gender=0.9))
+    assert printed.study == StudyRow("1", gender=0.9)
+    assert printed.varied(name="mtl-cnn-none-full-2", study=None).study is None
+    with pytest.raises(ExperimentError, match="setting 'recipe' is a group of fields"):
+        printed.varied(name="mtl-cnn-none-full-3", recipe=None)
+
+
+def test_adjusted_is_marked_ad_hoc_unless_nothing_changed() -> None:
+    base = an_experiment(name="mtl-vgg16-imagenet-full", backbone=Backbone("vgg16", "imagenet"))
+    assert base.adjusted({"recipe.max_epochs": 30}) is base
+    bare = base.adjusted({"backbone.weights": "none"})  # the name says only where it began
+    assert (bare.name, bare.backbone.weights, bare.ad_hoc) == (base.name, "none", True)
+    for path, value, message in (
+        ("recipe.epochs", 3, "unknown setting 'recipe.epochs'"),
+        ("recipe.max_epochs", "3", "setting 'recipe.max_epochs' is '3'"),
+        ("recipe.max_epochs", True, "is True"),
+        ("recipe.augmentation.flip", 1, "allowed: bool"),
+        ("recipe", 1, "is a group of fields"),
+        ("recipe.max_epochs.more", 1, "max_epochs has no fields"),
+        ("name", "other", r"allowed: backbone.FIELD"),
+    ):
+        with pytest.raises(ExperimentError, match=message):
+            base.adjusted({path: value})
+
+
+def test_a_counterpart_has_one_task_and_no_conditioning() -> None:
+    gated = an_experiment(name="mtl-cnn-none-full-gate-short", head=Head(conditioning="gate"))
+    assert gated.counterpart_name("race") == "race-cnn-none-full-short"
+
+
+def test_definitions_are_frozen_and_survive_a_file() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        an_experiment().name = "other"  # type: ignore[misc]
+    for name in ("mtl-vgg16-imagenet-block5-gate", "age_group-cnn-none-full-steps-women"):
+        experiment = registry.experiment(name)
+        assert Experiment.from_dict(experiment.as_dict()) == experiment
+    for odd in ({}, {"name": 1}, an_experiment().as_dict() | {"backbone": "vgg16"}):
+        with pytest.raises(ExperimentError):
+            Experiment.from_dict(odd)
+
+
+def test_a_fold_is_the_same_experiment_on_another_split() -> None:
+    whole = registry.experiment("age_group-cnn-none-full-short")
+    fold = whole.in_fold(3)
+    assert (fold.name, fold.protocol.name) == (f"{whole.name}-fold3", "leak-free fold 3")
+    assert fold.protocol == dataclasses.replace(whole.protocol, fold=3)
+    assert (fold.recipe, fold.backbone, fold.head) == (whole.recipe, whole.backbone, whole.head)
+    assert (fold.compare_with, fold.study, fold.ad_hoc) == (None, None, False)
+    assert whole.adjusted({"recipe.max_epochs": 2}).in_fold(0).ad_hoc
+    with pytest.raises(ExperimentError, match="is fold 3 already"):
+        fold.in_fold(1)

@@ -1,0 +1,222 @@
+"""Being registered is being tested: every definition is held to the rules of the registry."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmark import registry
+from benchmark.cli.main import app
+from benchmark.errors import ExperimentError
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Suite
+from benchmark.identity import steering_content
+from benchmark.registry import named, tuned_folder, tuned_module
+
+ALL = tuple(registry.experiments().values())
+FULL = registry.experiment("mtl-squeezenet1_1-imagenet-full")
+
+
+def test_no_two_experiments_are_the_same_training() -> None:
+    trainings = [
+        (item.backbone, item.head, item.recipe, item.protocol, item.subset) for item in ALL
+    ]
+    assert len(set(trainings)) == len(trainings)
+
+
+def test_what_bears_the_name_of_a_counterpart_differs_in_tasks_alone() -> None:
+    for experiment in ALL:
+        # Replays of the study are let off: it trained its single tasks otherwise.
+        if len(experiment.head.tasks) == 1 or experiment.protocol.leaky:
+            continue
+        for task, stl in registry.counterparts_of(experiment).items():
+            name = experiment.counterpart_name(task)
+            assert (stl is None) == (name not in registry.experiments()), name
+            if stl is not None:
+                alone = replace(experiment.head, tasks=(task,), conditioning="none")
+                assert stl.head == alone, name
+    replayed = registry.experiment("mtl-vgg16-imagenet-block5-published")
+    assert registry.experiment(replayed.counterpart_name("race")).recipe != replayed.recipe
+    none = {"age_group": None, "gender": None, "race": None}
+    assert registry.counterparts_of(replayed) == none
+
+
+def leaves(fields: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Flatten a definition: dotted path to value."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        is_group = isinstance(value, dict)
+        found |= leaves(value, f"{path}{name}.") if is_group else {f"{path}{name}": value}
+    return found
+
+
+def test_compared_experiments_differ_in_one_respect_and_share_their_recipe() -> None:
+    for experiment in ALL:
+        if experiment.compare_with is None:
+            continue
+        other = registry.experiment(experiment.compare_with)
+        standardised = experiment.recipe.standardise_features
+        recipe = replace(other.recipe, standardise_features=standardised)
+        assert experiment.recipe == recipe, experiment.name
+        ours, others = (leaves(steering_content(item.as_dict())) for item in (experiment, other))
+        differing = [path for path in ours | others if ours.get(path) != others.get(path)]
+        assert len(differing) == 1, (experiment.name, differing)
+
+
+def test_quick_suite_holds_what_it_must() -> None:
+    suite = {item.name: item for item in registry.experiments_of("quick")}
+    quick = registry.experiment("mtl-cnn-none-full-short")
+    counterparts = registry.counterparts_of(quick).values()
+    assert {quick, *counterparts} <= set(suite.values())
+    backbones = [item.backbone for item in suite.values() if item.backbone.weights == "imagenet"]
+    assert {backbone.depth_name for backbone in backbones} == {"frozen", "fire6_9", "full"}
+
+
+def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
+    for look_up, name, said in (
+        (registry.experiment, "mtl-cnn-none-ful-short", "did you mean mtl-cnn-none-full-short"),
+        (registry.suite, "studdy", r"unknown suite 'studdy' .*quick.*Did you mean study\?"),
+        (registry.suite, "fast", r"unknown suite 'fast' \(allowed: .*quick, study"),
+        (registry.grid, "grid-nobody", "unknown grid 'grid-nobody'"),
+        (registry.suite, "tuned", "nothing has been tuned here"),
+    ):
+        with pytest.raises(ExperimentError, match=said):
+            look_up(name)
+
+
+def a_module(name: str, *items: Experiment, suites: tuple[Suite, ...] = ()) -> SimpleNamespace:
+    return SimpleNamespace(__name__=name, EXPERIMENTS=items, SUITES=suites)
+
+
+def an_experiment(compare_with: str | None = None) -> Experiment:
+    return Experiment(
+        name="mtl-cnn-none-full",
+        asks="Why?",
+        backbone=Backbone("cnn"),
+        head=Head(),
+        recipe=Recipe(learning_rate=1e-3),
+        compare_with=compare_with,
+    )
+
+
+CONTRADICTIONS: dict[str, list[Any]] = {
+    "one and two": [a_module("one", an_experiment()), a_module("two", an_experiment())],
+    "suite 's' lists 'nobody'": [a_module("one", suites=(Suite("s", "Why?", ("nobody",)),))],
+    "compares itself with 'nobody'": [a_module("one", an_experiment("nobody"))],
+    **{
+        rf"EXPERIMENTS of one is {said}.*a tuple of Experiment": [
+            SimpleNamespace(__name__="one", EXPERIMENTS=wrong)
+        ]
+        for said, wrong in (
+            (r"Experiment\(", an_experiment()), (r"\[", ["mtl-cnn-none-full"]), ("None", None)
+        )
+    },
+}  # fmt: skip
+
+
+def test_modules_that_contradict_each_other_are_refused() -> None:
+    for said, modules in CONTRADICTIONS.items():
+        with pytest.raises(ExperimentError, match=said):
+            registry.collect(modules)
+
+
+def test_reading_definitions_loads_no_heavy_package_and_takes_well_under_a_second() -> None:
+    code = (
+        "import sys, time; start = time.process_time(); from benchmark import registry; "
+        "assert len(registry.experiments()) >= 200; print(time.process_time() - start, "
+        "[name for name in ('torch', 'mlflow', 'optuna', 'timm') if name in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    seconds, loaded = answer.stdout.split(maxsplit=1)
+    assert loaded.strip() == "[]"
+    assert float(seconds) < 0.8
+
+
+def test_every_leak_free_experiment_has_folds_that_its_name_finds() -> None:
+    for experiment in ALL:
+        if not experiment.protocol.leaky:
+            fold = experiment.in_fold(4)
+            assert registry.experiment(fold.name) == fold, experiment.name
+            assert registry.folds_of([experiment.name, fold.name]) == {fold.name: fold}
+    for name in ("mtl-cnn-none-full-fold5", "mtl-none-full-fold1", "fold1"):
+        assert registry.folds_of([name]) == {}
+        with pytest.raises(ExperimentError, match="unknown experiment"):
+            registry.experiment(name)
+
+
+def written(runs_dir: Path, tuned: Experiment, untuned: Experiment | None = None) -> Path:
+    path = tuned_folder(runs_dir) / f"{FULL.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recipe = {
+        "schema": 1,
+        "base": FULL.name,
+        "tuned": tuned.as_dict(),
+        "untuned": untuned.as_dict() if untuned else None,
+    }
+    path.write_text(json.dumps(recipe), encoding="utf-8")
+    return path
+
+
+def tuned(base: Experiment = FULL, **settings: object) -> Experiment:
+    return named(FULL, base.adjusted(settings), "tuned")
+
+
+def test_a_tuned_recipe_is_registered_beside_its_base_where_it_is_asked_for(tmp_path: Path) -> None:
+    here = tmp_path / "one"
+    found = tuned(**{"recipe.learning_rate": 2e-4})
+    written(here, found)
+    with registry.with_tuned(here):
+        assert registry.suite("tuned").experiments == (found.name, FULL.name)
+        assert registry.experiment(found.name) == replace(found, compare_with=FULL.name)
+        with registry.with_tuned(tmp_path / "two"):
+            assert found.name not in registry.experiments()
+    shown = CliRunner().invoke(app, ["list", "--runs-dir", str(here), "--json"])
+    assert f"{FULL.name}-tuned" in shown.stdout
+    assert found.name not in registry.experiments()
+
+
+def test_what_was_changed_besides_stands_beside_it_as_untuned(tmp_path: Path) -> None:
+    short = FULL.adjusted({"recipe.max_epochs": 2})
+    found = tuned(short, **{"recipe.learning_rate": 2e-4})
+    written(tmp_path, found, named(FULL, short, "untuned"))
+    with registry.with_tuned(tmp_path):
+        names = registry.suite("tuned").experiments
+        assert names == (f"{FULL.name}-tuned", f"{FULL.name}-untuned")
+        assert registry.experiment(names[1]).recipe.max_epochs == 2
+
+
+def test_a_recipe_that_changed_is_read_again(tmp_path: Path) -> None:
+    with registry.with_tuned(tmp_path):
+        for decay in (0.5, 0.25):
+            path = written(tmp_path, tuned(**{"recipe.decay": decay}))
+            os.utime(path, ns=(0, int(decay * 1e9)))
+            assert registry.experiment(f"{FULL.name}-tuned").recipe.decay == decay
+
+
+def test_a_damaged_recipe_is_refused_by_itself(tmp_path: Path) -> None:
+    for number, text in enumerate(("no json", "{}", '{"schema": 9}', '{"schema": 1, "tuned": {}}')):
+        path = tuned_folder(tmp_path / str(number)) / "broken.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
+        with registry.with_tuned(tmp_path / str(number)):
+            (refused,) = registry.refused()
+            assert str(path) in refused.source
+            assert FULL.name in registry.experiments()
+
+
+def test_a_tuned_name_says_where_it_began_when_the_depth_moved(tmp_path: Path) -> None:
+    deeper = FULL.adjusted({"backbone.trainable_stages": 2})
+    name = "mtl-squeezenet1_1-imagenet-fire4_5-tuned_from_full"
+    assert named(FULL, deeper, "tuned").name == name
+    base = registry.experiment("mtl-squeezenet1_1-imagenet-frozen-short")
+    found = named(base, base.adjusted({"recipe.trunk_rate_ratio": 0.5}), "tuned")
+    assert found.name == f"{base.name}-tuned"
+    assert tuned_module(written(tmp_path, found)).EXPERIMENTS[0].recipe == found.recipe
