@@ -90,7 +90,7 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def claimed(path: Path, *, wait: bool = False) -> Iterator[bool]:
+def file_lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Yield whether this process now owns the lock file at `path`; never raises for a locked one.
 
     The kernel's advisory lock counts, so that no stale one can outlive its process; the file's text
@@ -112,7 +112,7 @@ def claimed(path: Path, *, wait: bool = False) -> Iterator[bool]:
 def _opened_and_locked(path: Path, *, wait: bool) -> int | None:
     """Open the lock's file and lock it; None where another process owns it.
 
-    One that is locked only for the moment of a question (is_held) is asked for twice. A file that
+    One that is locked only for the moment of a question (is_locked) is asked for twice. A file that
     was removed between opening and locking (`facebench clean`) is nobody's lock any more: another
     process would make a new one, and both would think themselves alone.
     """
@@ -137,14 +137,14 @@ def _opened_and_locked(path: Path, *, wait: bool) -> int | None:
             time.sleep(ASK_AGAIN_SECONDS)
 
 
-def is_held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Tell whether a living process owns the lock, without taking it or making the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
-        # For this moment nobody else can lock it either, which is why `claimed` asks twice.
+        # For this moment nobody else can lock it either, which is why `file_lock` asks twice.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -153,7 +153,7 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def holder(path: Path) -> dict[str, Any]:
+def lock_owner(path: Path) -> dict[str, Any]:
     """Read who owned the lock last: `pid` and `since` (seconds of the epoch); empty if unknown."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

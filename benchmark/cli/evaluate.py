@@ -13,11 +13,11 @@ from benchmark.cli.options import (
     DEFAULT_RUNS_DIR,
     AsJson,
     DataDir,
+    DeviceName,
     Quiet,
     RunsDir,
 )
 from benchmark.cli.output import ExitCode, busy, out, print_table, progress_bar, say_error, speaking
-from benchmark.cli.predict import OnDevice
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.reporting.tables import NOTHING, Cell, Table
 from benchmark.tasks import TASK_TITLES
@@ -43,7 +43,7 @@ def evaluate(
             autocompletion=complete_dataset,
         ),
     ],
-    device: OnDevice = None,
+    device: DeviceName = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     quiet: Quiet = False,

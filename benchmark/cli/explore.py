@@ -19,7 +19,7 @@ Examples:
 
   facebench data explore
 
-  facebench data explore --dataset utkface-100 --output docs/pictures/utkface
+  facebench data explore --dataset utkface-100 --out docs/pictures/utkface
 
   facebench data explore --dataset drawn --json
 """
@@ -30,7 +30,7 @@ def explore(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the page and its PNGs; DATA_DIR/DATASET/explore if left out."
+            "--out", help="Folder for the page and its PNGs; DATA_DIR/DATASET/explore if left out."
         ),
     ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -59,7 +59,7 @@ def explore(
             raise DataError(
                 f"the page cannot be written: {error.strerror or error}",
                 source=str(folder),
-                fix="Name another folder with --output",
+                fix="Name another folder with --out",
             ) from error
         answer.data = {**explored.numbers, "files": [str(path) for path in written]}
         if not as_json:

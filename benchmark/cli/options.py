@@ -62,7 +62,7 @@ Sweep = Annotated[
         "with every combination.",
     ),
 ]
-DeviceName = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if none.")]
+DeviceName = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if left out.")]
 PrecisionName = Annotated[str, typer.Option(help="auto, bf16 or fp32.", rich_help_panel=ADVANCED)]
 Tracking = Annotated[str, typer.Option(help="mlflow, or files alone.", rich_help_panel=ADVANCED)]
 Offline = Annotated[

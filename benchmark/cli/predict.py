@@ -29,6 +29,7 @@ from benchmark.cli.options import (
     DEFAULT_RUNS_DIR,
     AsJson,
     DataDir,
+    DeviceName,
     Quiet,
     RunsDir,
     WeightsDir,
@@ -61,13 +62,13 @@ Checkpoint = Annotated[
 FacesPx = Annotated[
     int | None,
     typer.Option(
+        "--image-px",
         min=16,
         max=1024,
         help="Side of the faces that it was trained on, where neither its file nor its data set "
         "says it: runs of an older facebench.",
     ),
 ]
-OnDevice = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if left out.")]
 
 
 def predict(
@@ -88,7 +89,7 @@ def predict(
     out_path: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.csv", help="Write the CSV there.")
     ] = None,
-    device: OnDevice = None,
+    device: DeviceName = None,
     margin: Margin = DEFAULT_MARGIN,
     fit: FitOption = "stretch",
     faces: Faces = "largest",

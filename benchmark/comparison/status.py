@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from benchmark.comparison.library import definition_key, read_run
 from benchmark.errors import RunError
 from benchmark.experiment.definition import Experiment
-from benchmark.files import holder, is_held
+from benchmark.files import is_locked, lock_owner
 from benchmark.record import RunRecord
 
 State = Literal["absent", "claimed", "interrupted", "failed", "done", "damaged"]
@@ -52,13 +52,13 @@ class Standing:
 
 def standing(record: RunRecord) -> Standing:
     """Say where a run that has begun stands."""
-    held = is_held(record.folder / CLAIM)
+    held = is_locked(record.folder / CLAIM)
     try:
         run = read_run(record)
     except RunError as error:
         return Standing("damaged", "?", None, identity=record.identity, why=error.found)
     state: State = "claimed" if held else record.state
-    owner = holder(record.folder / CLAIM) if held else {}
+    owner = lock_owner(record.folder / CLAIM) if held else {}
     epochs, why = None, ""
     with contextlib.suppress(RunError):
         epochs = len(record.history())

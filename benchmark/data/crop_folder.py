@@ -33,7 +33,7 @@ from benchmark.data.labels import is_picture_name
 from benchmark.data.pictures import pillow_quiet, read_upright
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
-from benchmark.files import claimed, holder, write_text
+from benchmark.files import file_lock, lock_owner, write_text
 
 JPEG_QUALITY: Final = 95
 PICTURES_A_CORE: Final = 8
@@ -242,9 +242,9 @@ def crop_folder(
 def _alone_in(target: Path) -> Iterator[None]:
     """Keep other processes out of the folder; what its disk refuses becomes a sentence."""
     try:
-        with claimed(target / ".claim") as mine:
+        with file_lock(target / ".claim") as mine:
             if not mine:
-                pid = holder(target / ".claim").get("pid")
+                pid = lock_owner(target / ".claim").get("pid")
                 raise DataError(f"process {pid} is cropping into {target}", fix="Let it end first")
             yield
     except OSError as error:

@@ -35,7 +35,7 @@ from benchmark.data.labelled import counted
 from benchmark.data.splits import check_no_overlap, part_rows, split_digest
 from benchmark.data.table import PixelWriter, pixel_digest, write_table
 from benchmark.errors import DataError
-from benchmark.files import claimed, write_json, write_text
+from benchmark.files import file_lock, write_json, write_text
 
 STORED_NAME: Final = f"drawn-v{DRAWING_VERSION}"
 DRAWN_FACES: Final = 3_000
@@ -73,7 +73,7 @@ def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
 
 def _drawn(data_dir: Path) -> FaceSet:
     """Open the drawn faces, drawing them first where they are not; one process at a time."""
-    with claimed(data_dir / ".drawn.lock", wait=True):
+    with file_lock(data_dir / ".drawn.lock", wait=True):
         if (data_dir / STORED_NAME).is_dir():
             return open_faces(data_dir / STORED_NAME)
         drawn = draw_faces(DRAWN_FACES, DRAWN_SEED)

@@ -42,7 +42,7 @@ from benchmark.evaluation.predictions import (
 from benchmark.evaluation.red_flags import CHECKS_FILE, leak_checks, write_leak_checks
 from benchmark.evaluation.suspects import label_suspects, mistakes
 from benchmark.experiment.definition import Protocol, Subset
-from benchmark.files import canonical_json, claimed, holder, sha256_of, write_json, write_text
+from benchmark.files import canonical_json, file_lock, lock_owner, sha256_of, write_json, write_text
 from benchmark.record import SCHEMA, RunRecord
 from benchmark.tasks import CLASS_NAMES
 
@@ -316,9 +316,9 @@ def rescore(
     run_faces = faces_of(record, prepared)
     if not again and is_scored(record) and (run_faces is None or _has_what_faces_tell(record)):
         return "current"
-    with claimed(folder / "claim") as mine:
+    with file_lock(folder / "claim") as mine:
         if not mine:
-            pid = holder(folder / "claim").get("pid")
+            pid = lock_owner(folder / "claim").get("pid")
             raise RunError(f"process {pid} is at run {name}", fix="Try again when it is done")
         _check_scored(record)
         epoch = int(record.done["selected_epoch"])

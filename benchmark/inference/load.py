@@ -247,7 +247,7 @@ def _faces_px(
     raise RunError(
         f"{path.name} does not say how large the faces were that it was trained on",
         source=str(path),
-        fix="Say it with --faces-px, or prepare its data set: --data-dir is where it is looked for",
+        fix="Say it with --image-px, or prepare its data set: --data-dir is where it is looked for",
     )
 
 

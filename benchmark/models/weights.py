@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmark.architectures import ARCHITECTURES, NOT_OFFERED, architecture_named
 from benchmark.errors import WeightsError, WeightsMissing
-from benchmark.files import claimed, sha256_of
+from benchmark.files import file_lock, sha256_of
 from benchmark.models.preprocessing import Preprocessing
 from benchmark.models.weight_adding import add_file, known_by_tensors
 from benchmark.models.weight_formats import fitted, ours
@@ -117,7 +117,7 @@ def _downloaded(
     stored = stored_path(known.architecture, known.source, weights_dir)
     try:
         # One process at a time: others find the file converted.
-        with claimed(file.parent / ".lock", wait=True):
+        with file_lock(file.parent / ".lock", wait=True):
             if stored.exists():
                 return read_stored(stored)[0]
             try:

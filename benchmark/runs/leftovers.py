@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from benchmark.data.dataset import SUFFIX as STAGING_SUFFIX
-from benchmark.files import claimed, is_held
+from benchmark.files import file_lock, is_locked
 from benchmark.models.weight_store import MODEL_FILE
 from benchmark.record import all_records, work_folder
 from benchmark.runs.checkpoints import CHECKPOINT_FILE
@@ -64,7 +64,7 @@ class Leftover:
     def remove(self) -> bool:
         """Remove it, unless somebody works on it now; tell whether it is gone."""
         with contextlib.ExitStack() as stack:
-            if self.claim is not None and not stack.enter_context(claimed(self.claim)):
+            if self.claim is not None and not stack.enter_context(file_lock(self.claim)):
                 return False
             if not self.path.is_dir():
                 self.path.unlink(missing_ok=True)
@@ -89,7 +89,7 @@ def leftovers(runs_dir: Path, data_dir: Path, kinds: set[Kind]) -> Iterator[Left
     if "leftovers" in kinds:
         for folder in sorted(work_folder(runs_dir).glob("*")):
             claim = folder / "claim"
-            if not folder.is_dir() or is_held(claim):
+            if not folder.is_dir() or is_locked(claim):
                 continue
             if not (folder / "experiment.json").is_file() and _is_settled(folder):
                 yield Leftover("leftovers", folder, claim)
@@ -100,7 +100,7 @@ def leftovers(runs_dir: Path, data_dir: Path, kinds: set[Kind]) -> Iterator[Left
         for path in sorted(data_dir.glob(f".*{STAGING_SUFFIX}")):
             yield Leftover("leftovers", path)
         for path in sorted(cache.glob("*.partial")):
-            if not is_held(path.with_suffix(".claim")):
+            if not is_locked(path.with_suffix(".claim")):
                 yield Leftover("leftovers", path, path.with_suffix(".claim"))
         for folder in (runs_dir, data_dir, data_dir / "weights", cache):
             for path in sorted(folder.glob(".*")):
@@ -111,7 +111,7 @@ def leftovers(runs_dir: Path, data_dir: Path, kinds: set[Kind]) -> Iterator[Left
             yield Leftover("cache", path, path.with_suffix(".claim"))
     for record in list(all_records(runs_dir)):
         folder, state, claim = record.folder, record.state, record.folder / "claim"
-        if is_held(claim):
+        if is_locked(claim):
             continue
         found: dict[Kind, list[Path]] = {
             "epoch-weights": sorted(folder.glob("weights-epoch-*.safetensors")),

@@ -16,7 +16,7 @@ from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import BenchmarkError, WeightsMissing
 from benchmark.experiment.definition import Experiment
-from benchmark.files import claimed, holder, is_held
+from benchmark.files import file_lock, is_locked, lock_owner
 from benchmark.models import weights as weight_files
 from benchmark.models.network import build_network
 from benchmark.models.weight_manifest import files_for
@@ -132,9 +132,9 @@ def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Eve
     Raises RunError when it fails; the folder then says why. Stopped from outside (Ctrl-C, or a
     reader that closes the generator), the folder is marked and the same run resumes next time.
     """
-    with claimed(plan.folder / "claim") as mine:
+    with file_lock(plan.folder / "claim") as mine:
         if not mine:
-            yield Skipped(plan, f"process {holder(plan.folder / 'claim').get('pid')} runs it")
+            yield Skipped(plan, f"process {lock_owner(plan.folder / 'claim').get('pid')} runs it")
             return
         if is_done(plan, settings):
             settings.mirror(plan.record)
@@ -258,7 +258,7 @@ def forecast_all(
                     continue
                 fetch = published[0].file_name
             else:
-                if is_held(plan.folder / "claim"):
+                if is_locked(plan.folder / "claim"):
                     outlook = "held"
                 elif is_done(plan, settings):
                     outlook = "up to date"

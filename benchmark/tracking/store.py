@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlparse
 from urllib.request import url2pathname
 
 from benchmark.errors import TrackingError
-from benchmark.files import canonical_json, claimed, replacing, write_text
+from benchmark.files import canonical_json, file_lock, replacing, write_text
 from benchmark.runs.notes import IDENTITY_TAG
 from benchmark.tasks import TASKS
 
@@ -107,7 +107,7 @@ def artifact_root(runs_dir: Path) -> Path:
 
 
 def _store_lock(runs_dir: Path) -> contextlib.AbstractContextManager[bool]:
-    return claimed(runs_dir / ".mlflow.lock", wait=True)
+    return file_lock(runs_dir / ".mlflow.lock", wait=True)
 
 
 def open_store(runs_dir: Path) -> Any:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from benchmark.data.batches import FaceBatches, gathered
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.experiment.definition import Augmentation
-from benchmark.files import canonical_json, claimed, write_json
+from benchmark.files import canonical_json, file_lock, write_json
 from benchmark.models.network import FEATURES, Network
 from benchmark.training.device import Device, Precision, free_host_bytes
 
@@ -275,7 +275,7 @@ class _View:
             try:
                 if found := self._found(folder, key):
                     return found
-                with claimed(folder / f"{key}.claim", wait=True):
+                with file_lock(folder / f"{key}.claim", wait=True):
                     # Another process may have built it while this one waited.
                     if found := self._found(folder, key):
                         return found

@@ -21,7 +21,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmark.experiment.space import Choices, Integers
-from benchmark.files import claimed
+from benchmark.files import file_lock
 from benchmark.record import versions
 from benchmark.tracking import TrialView
 from benchmark.tuning.study import Study, open_storage, storage_errors
@@ -96,10 +96,10 @@ class TrialQueue:
             self._begin()
 
     def _locked(self) -> contextlib.AbstractContextManager[bool]:
-        return claimed(self._plan.own_folder / "ledger.lock", wait=True)
+        return file_lock(self._plan.own_folder / "ledger.lock", wait=True)
 
     def _lock_of(self, number: int) -> contextlib.AbstractContextManager[bool]:
-        return claimed(self._plan.own_folder / "claims" / f"{number:05d}")
+        return file_lock(self._plan.own_folder / "claims" / f"{number:05d}")
 
     def _begin(self) -> None:
         """Write down which sampler and pruner are used from now on; queue the points of a grid."""

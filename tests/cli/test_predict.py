@@ -94,7 +94,7 @@ REFUSED: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("both --run and --checkpoint", (*RUN, "--checkpoint", "x")),
     ("no run is meant by 'ffffffff'", ("--run", "ffffffff")),
     ("the checkpoint nowhere does not exist", ("--checkpoint", "nowhere")),
-    ("trained on faces of 32 pixels, not 64", (*RUN, "--faces-px", 64)),
+    ("trained on faces of 32 pixels, not 64", (*RUN, "--image-px", 64)),
     ("both want the standard output", (*RUN, "--csv", "--json")),
     ("there is no detector 'none'", (*RUN, "--crop", "--detector", "none")),
     ("margin is 7", (*RUN, "--crop", "--margin", 7)),

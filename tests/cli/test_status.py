@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark import registry
-from benchmark.files import claimed
+from benchmark.files import file_lock
 from tests.cli.conftest import flat
 from tests.cli.test_run import facebench
 from tests.results.conftest import RunBuilder
@@ -21,7 +21,7 @@ def test_states_processes_and_time_left_are_named(runs: RunBuilder) -> None:
     history = pd.DataFrame({"epoch": [1, 2, 3], "epoch_seconds": [30.0, 10.0, 20.0]})
     history.to_csv(running.folder / "history.csv", index=False)
     places = ("--runs-dir", runs.runs_dir, "--seeds", "0,1,2")
-    with claimed(running.folder / "claim"):
+    with file_lock(running.folder / "claim"):
         answer = facebench("status", name, *places, "--json")
         shown = facebench("status", name, *places)
     assert answer.exit_code == 0, answer.stderr

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from benchmark.cli.main import app
 from benchmark.comparison.status import standing
 from benchmark.data.dataset import FaceSet
-from benchmark.files import claimed
+from benchmark.files import file_lock
 from benchmark.record import RunRecord
 from tests.runs.small import a_plan, done_run, settings
 
@@ -30,7 +30,7 @@ def record(runs_dir: Path) -> RunRecord:
 def test_a_finished_run_and_one_that_a_process_works_on(record: RunRecord) -> None:
     shown = standing(record)
     assert (shown.state, shown.epochs, shown.of_epochs, shown.pid) == ("done", 2, 2, None)
-    with claimed(record.folder / "claim"):
+    with file_lock(record.folder / "claim"):
         shown = standing(record)
     assert (shown.state, shown.pid) == ("claimed", os.getpid())
     (record.folder / "claim").write_text('{"pid": 1, "since": 0}', encoding="utf-8")

@@ -12,7 +12,7 @@ from benchmark.data import progress
 from benchmark.data.crop import CropOptions
 from benchmark.data.crop_folder import COLUMNS, Cropper, CropReport, crop_folder, cropped
 from benchmark.errors import DataError
-from benchmark.files import claimed
+from benchmark.files import file_lock
 from tests.faces.detectors import WHITE, scene
 from tests.faces.sources import encoded, folder_of, zip_of
 from tests.faces.test_pictures import png_header
@@ -150,7 +150,7 @@ def test_sources_and_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> 
         crop_folder(source, target, CROPPER)
     with pytest.raises(DataError, match=r"mine.txt is a file"):
         crop_folder(source, target / "mine.txt", CROPPER)
-    with claimed(tmp_path / "out" / ".claim"), pytest.raises(DataError, match="is cropping into"):
+    with file_lock(tmp_path / "out" / ".claim"), pytest.raises(DataError, match="is cropping into"):
         crop(tmp_path, {})
 
 

@@ -23,7 +23,7 @@ from benchmark.evaluation.artifacts import (
 )
 from benchmark.evaluation.metrics import SCORING_VERSION, score
 from benchmark.evaluation.predictions import predictions_table, read_predictions
-from benchmark.files import claimed, write_json
+from benchmark.files import file_lock, write_json
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS
 from tests.results.conftest import (
@@ -120,7 +120,7 @@ def test_costs_are_kept_and_made_up_for_where_they_are_lost(record: RunRecord) -
 def test_what_cannot_be_scored_is_refused(record: RunRecord, runs: RunBuilder) -> None:
     with pytest.raises(RunError, match=r"is not done.*--seeds 1"):
         rescore(runs.begun(GENDER, seed=1))
-    with claimed(record.folder / "claim"), pytest.raises(RunError, match="is at run"):
+    with file_lock(record.folder / "claim"), pytest.raises(RunError, match="is at run"):
         rescore(record)
     about = stored(record, "experiment.json")
     counts = {**about["dataset"]["counts"], "test": 81}

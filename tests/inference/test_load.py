@@ -80,7 +80,7 @@ def test_an_older_file_is_no_reason_to_guess(
     save_file(load_file(path), path, header)
     with pytest.raises(RunError, match="does not say how large the faces were") as caught:
         network_of_run(record.identity, runs_dir)
-    assert "--faces-px" in caught.value.fix
+    assert "--image-px" in caught.value.fix
     assert network_of_run(record.identity, runs_dir, faces_px=48).faces_px == 48
     # The data set that it was trained on knows.
     assert network_of_run(record.identity, runs_dir, data_dir=drawn_data_dir).faces_px == 32

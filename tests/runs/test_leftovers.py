@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
-from benchmark.files import claimed
+from benchmark.files import file_lock
 from benchmark.runs.leftovers import KINDS, SETTLED_SECONDS, leftovers
 
 
@@ -61,11 +61,11 @@ def test_every_kind_is_found(room: Path) -> None:
 
 
 def test_what_a_process_is_at_work_on_stays(room: Path) -> None:
-    with claimed(room / "runs" / "work" / ("d" * 64) / "claim"):
+    with file_lock(room / "runs" / "work" / ("d" * 64) / "claim"):
         assert not found(room) & {".metrics.json.abcd1234.json", "model.safetensors"}
     everything = list(leftovers(room / "runs", room / "data", set(KINDS)))
     run = next(item for item in everything if item.path.name == "model.safetensors")
-    with claimed(room / "runs" / "work" / ("d" * 64) / "claim"):
+    with file_lock(room / "runs" / "work" / ("d" * 64) / "claim"):
         assert not run.remove()
     assert run.remove()
     assert not run.path.exists()

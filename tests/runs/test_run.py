@@ -14,7 +14,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, WeightsMissing
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
-from benchmark.files import claimed
+from benchmark.files import file_lock
 from benchmark.models.network import Network
 from benchmark.record import RunRecord, all_records
 from benchmark.runs.plan import plan_run
@@ -62,7 +62,7 @@ def test_a_done_run_is_up_to_date_and_one_that_another_process_holds_is_left(
     assert isinstance(event, Skipped)
     assert event.why == "done"
     assert (record.folder / "done.json").stat().st_mtime_ns == before
-    with claimed(plan.folder / "claim"):
+    with file_lock(plan.folder / "claim"):
         (event,) = run(plan, on_cpu(drawn_faces), where)
     assert isinstance(event, Skipped)
     assert "runs it" in event.why

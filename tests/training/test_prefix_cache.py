@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmark.data.batches import FaceBatches
 from benchmark.experiment.definition import Augmentation, Experiment
-from benchmark.files import claimed
+from benchmark.files import file_lock
 from benchmark.training import prefix_cache
 from benchmark.training.device import Device
 from benchmark.training.predict import probabilities
@@ -271,7 +271,7 @@ def test_what_one_process_builds_the_other_waits_for(faces: FaceBatches, tmp_pat
     listener, found = Listener(), []
     cache = listener.settings(tmp_path)
     second = threading.Thread(target=lambda: found.append(opened(faces, cache)))
-    with claimed(tmp_path / f"{file.stem}.claim") as mine:
+    with file_lock(tmp_path / f"{file.stem}.claim") as mine:
         assert mine
         second.start()
         time.sleep(0.2)
