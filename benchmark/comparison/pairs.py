@@ -30,7 +30,7 @@ from benchmark.comparison.statistics import (
 )
 from benchmark.comparison.verdicts import (
     Gap,
-    Line,
+    TaskComparison,
     family_text,
     gap_sentences,
     mtl_sentences,
@@ -194,7 +194,7 @@ class Book:
 class Found:
     """What came of a plan: judged differences, and what could not be compared."""
 
-    lines: tuple[Line, ...] = ()
+    lines: tuple[TaskComparison, ...] = ()
     gaps: tuple[Gap, ...] = ()
 
 
@@ -229,14 +229,14 @@ def judge_plans(
     return {family: Found(tuple(lines.get(family, ())), tuple(gaps[family])) for family in plans}
 
 
-def judge_lines(asked: Sequence[Compared]) -> dict[Family, list[Line]]:
+def judge_lines(asked: Sequence[Compared]) -> dict[Family, list[TaskComparison]]:
     """Judge all differences of a page together; by family, in their order."""
     keys = [_key(item[1].identities, item[2].identities, item[3]) for item in asked]
     judged = judge((item[0], key, item[4]) for item, key in zip(asked, keys, strict=True))
-    lines: dict[Family, list[Line]] = defaultdict(list)
+    lines: dict[Family, list[TaskComparison]] = defaultdict(list)
     for (family, reference, group, task, difference), key in zip(asked, keys, strict=True):
         verdict = {**vars(judged[key]), "difference": difference}
-        lines[family].append(Line(**verdict, reference=reference, group=group, task=task))
+        lines[family].append(TaskComparison(**verdict, reference=reference, group=group, task=task))
     return lines
 
 
@@ -259,7 +259,7 @@ class ComparisonTable:
     """The differences of one question."""
 
     kind: Kind
-    lines: tuple[Line, ...]
+    lines: tuple[TaskComparison, ...]
     """The tasks of a pair stand together; in the table of counterparts, those of an MTL network."""
     gaps: tuple[Gap, ...]
 

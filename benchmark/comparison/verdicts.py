@@ -25,7 +25,7 @@ COUNTERPARTS: Final = "its single-task counterparts"
 
 
 @dataclass(frozen=True)
-class Line(Judged):
+class TaskComparison(Judged):
     """One task of one pair of run groups."""
 
     reference: RunGroup
@@ -106,7 +106,7 @@ def _insignificant(judged: Judged) -> str:
     return NOT_SIGNIFICANT
 
 
-def test_text(line: Line) -> str:
+def test_text(line: TaskComparison) -> str:
     """Write which test was used, and on what."""
     name = TEST_NAMES[line.difference.test]
     if line.of_trainings_alone:
@@ -116,7 +116,7 @@ def test_text(line: Line) -> str:
     return f"{name}, {f'{ours} seeds each' if ours == theirs else f'{ours} against {theirs} seeds'}"
 
 
-def pair_sentence(lines: Sequence[Line], *, reference: str) -> str:
+def pair_sentence(lines: Sequence[TaskComparison], *, reference: str) -> str:
     """Say in a sentence how a group did against `reference` on the tasks of `lines`."""
     parts = []
     for verdict in ("better", "worse"):
@@ -132,7 +132,7 @@ def pair_sentence(lines: Sequence[Line], *, reference: str) -> str:
     return text
 
 
-def _significant_text(line: Line) -> str:
+def _significant_text(line: TaskComparison) -> str:
     found = line.difference
     span = points_span(found.low, found.high)
     if found.low * found.high > 0:
@@ -141,7 +141,7 @@ def _significant_text(line: Line) -> str:
     return f"{TASK_TITLES[line.task]} by {size(found.accuracy)} pp ({span})"
 
 
-def _insignificant_text(line: Line) -> str:
+def _insignificant_text(line: TaskComparison) -> str:
     """Write what was found where nothing is significant, and what could have been detected."""
     found = line.difference
     why = _insignificant(line)
@@ -158,30 +158,32 @@ def joined(words: Iterable[str]) -> str:
     return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
 
 
-def pair_sentences(lines: Sequence[Line]) -> Iterator[str]:
+def pair_sentences(lines: Sequence[TaskComparison]) -> Iterator[str]:
     """Say of each pair of a table how the group did."""
     for ours in by_pair(lines):
         yield pair_sentence(ours, reference=ours[0].reference.label)
 
 
-def by_pair(lines: Sequence[Line]) -> list[list[Line]]:
+def by_pair(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
     """Part lines by pair, in their order."""
     return _parted(lines, lambda line: (line.reference.label, line.group.label))
 
 
-def by_group(lines: Sequence[Line]) -> list[list[Line]]:
+def by_group(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
     """Part lines by run group, in their order; each MTL network with all its counterparts."""
     return _parted(lines, lambda line: line.group.label)
 
 
-def _parted(lines: Sequence[Line], key: Callable[[Line], Hashable]) -> list[list[Line]]:
-    parts: dict[Hashable, list[Line]] = {}
+def _parted(
+    lines: Sequence[TaskComparison], key: Callable[[TaskComparison], Hashable]
+) -> list[list[TaskComparison]]:
+    parts: dict[Hashable, list[TaskComparison]] = {}
     for line in lines:
         parts.setdefault(key(line), []).append(line)
     return list(parts.values())
 
 
-def mtl_sentences(lines: Sequence[Line]) -> Iterator[str]:
+def mtl_sentences(lines: Sequence[TaskComparison]) -> Iterator[str]:
     """Answer whether MTL beats STL, and by how much: per task, then per network."""
     if not lines:
         yield "Does MTL beat STL? Not answered: no MTL network and its counterpart were both run."
@@ -198,7 +200,7 @@ def mtl_sentences(lines: Sequence[Line]) -> Iterator[str]:
         yield from (pair_sentence(ours, reference=COUNTERPARTS) for ours in rows)
 
 
-def _mtl_answer(lines: Sequence[Line]) -> str:
+def _mtl_answer(lines: Sequence[TaskComparison]) -> str:
     """Answer for one task: of one network by how much, of several in how many."""
     if len(lines) > 1:
         counts = Counter(line.verdict for line in lines)
@@ -230,7 +232,7 @@ def gap_sentences(gaps: Sequence[Gap]) -> Iterator[str]:
         yield f"Single-task counterparts missing of {joined(names)}: {missing}."
 
 
-def reading_notes(lines: Sequence[Line], groups: Sequence[RunGroup]) -> Iterator[str]:
+def reading_notes(lines: Sequence[TaskComparison], groups: Sequence[RunGroup]) -> Iterator[str]:
     """Say how the numbers of these very tables are to be read."""
     yield (
         "A difference is the arm minus its reference on the same test faces, in percentage points "

@@ -13,7 +13,7 @@ from benchmark.comparison.statistics import Difference
 from benchmark.comparison.verdicts import (
     COUNTERPARTS,
     Gap,
-    Line,
+    TaskComparison,
     p_text,
     points,
     points_span,
@@ -77,7 +77,7 @@ def _group_data(standing: GroupScores) -> dict[str, Any]:
     }
 
 
-def flat_line(table: ComparisonTable, line: Line) -> dict[str, Any]:
+def flat_line(table: ComparisonTable, line: TaskComparison) -> dict[str, Any]:
     """Give one task of one pair as plain values by column name; the same columns every time."""
     found: Difference = line.difference
     return {

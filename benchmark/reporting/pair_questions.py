@@ -25,7 +25,7 @@ from benchmark.comparison.pairs import (
 from benchmark.comparison.statistics import NOT_SIGNIFICANT, Family
 from benchmark.comparison.study_page import Mark, StudyPanel, StudyPicture
 from benchmark.comparison.verdicts import (
-    Line,
+    TaskComparison,
     by_group,
     by_pair,
     gap_sentences,
@@ -180,7 +180,7 @@ def judged(evidence: Evidence, family: Family) -> Found:
 
 
 def differences_figure(
-    name: str, title: str, better: str, lines: Sequence[Line], labels: Mapping[str, str]
+    name: str, title: str, better: str, lines: Sequence[TaskComparison], labels: Mapping[str, str]
 ) -> PageFigure:
     """Draw differences, a panel per task; labels: by `GROUP|REFERENCE`, else the group's own."""
     panels = []
@@ -203,7 +203,7 @@ def differences_figure(
     return intervals_figure(name, picture)
 
 
-def _notes(lines: Sequence[Line]) -> tuple[str, ...]:
+def _notes(lines: Sequence[TaskComparison]) -> tuple[str, ...]:
     groups = {g.label: g for line in lines for g in (line.reference, line.group)}
     return tuple(reading_notes(lines, list(groups.values())))
 
@@ -416,7 +416,7 @@ def _tally(found: Found, labels: Mapping[str, str]) -> str:
     return " ".join(parts)
 
 
-def _rate_notes(evidence: Evidence, lines: Sequence[Line]) -> list[str]:
+def _rate_notes(evidence: Evidence, lines: Sequence[TaskComparison]) -> list[str]:
     """Say which pairs differ in their learning rates too."""
     differing: dict[str, None] = {}
     for line in lines:

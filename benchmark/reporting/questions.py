@@ -26,7 +26,7 @@ from benchmark.comparison.pairs import ComparisonTable
 from benchmark.comparison.statistics import ALPHA
 from benchmark.comparison.study_page import StudyPage
 from benchmark.comparison.subset_study import subset_page, subset_study
-from benchmark.comparison.verdicts import Line, family_text, joined, one_place, p_text
+from benchmark.comparison.verdicts import TaskComparison, family_text, joined, one_place, p_text
 from benchmark.errors import RunError
 from benchmark.evaluation.figures import BY_TITLES
 from benchmark.evaluation.subgroups import EQUALIZED_ODDS, By, gap_table
@@ -98,13 +98,13 @@ def some_run(evidence: Evidence) -> list[str]:
     return [suite_command(evidence.suites[0] if evidence.suites else "quick", evidence.dataset)]
 
 
-def runs_of(lines: Sequence[Line], evidence: Evidence) -> str:
+def runs_of(lines: Sequence[TaskComparison], evidence: Evidence) -> str:
     """Give the address of all runs that some differences are made of."""
     groups = [group for line in lines for group in (line.reference, line.group)]
     return evidence.links.of([identity for group in groups for identity in group.identities])
 
 
-def lines_table(title: str, lines: Sequence[Line]) -> Table:
+def lines_table(title: str, lines: Sequence[TaskComparison]) -> Table:
     """Make the table of differences, a section for each pair."""
     table = pairs_table(ComparisonTable("first", tuple(lines), ())).keeping(())
     return dataclasses.replace(table, title=title, notes=(family_text(lines),))

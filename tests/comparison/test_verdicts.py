@@ -14,7 +14,7 @@ from benchmark.comparison.pairs import (
 from benchmark.comparison.statistics import Difference
 from benchmark.comparison.verdicts import (
     Gap,
-    Line,
+    TaskComparison,
     gap_sentences,
     mtl_sentences,
     p_text,
@@ -60,7 +60,7 @@ def groups(runs: RunBuilder) -> tuple[RunGroup, RunGroup]:
     return group, reference
 
 
-def lines_of(groups: tuple[RunGroup, RunGroup], *found: Difference) -> tuple[Line, ...]:
+def lines_of(groups: tuple[RunGroup, RunGroup], *found: Difference) -> tuple[TaskComparison, ...]:
     group, reference = groups
     tasks: Sequence[TaskName] = TASKS[: len(found)]
     pairs = zip(tasks, found, strict=True)
