@@ -13,13 +13,6 @@ def head(conditioning: Conditioning = "none", tasks: tuple[TaskName, ...] = TASK
     return build_head(Head(tasks=tasks, conditioning=conditioning), 512)
 
 
-@pytest.mark.parametrize("conditioning", ["none", "embedding", "gate", "attention"])
-def test_logits_come_per_task_in_the_order_of_tasks(conditioning: Conditioning) -> None:
-    logits = head(conditioning)(torch.randn(3, 512))
-    assert list(logits) == list(TASKS)
-    assert [tuple(values.shape) for values in logits.values()] == [(3, 5), (3, 2), (3, 5)]
-
-
 def test_a_gate_is_one_sigmoid_scalar_per_face_and_attention_sums_to_one() -> None:
     embedding = torch.rand(3, 4) + 0.1
     factors = GenderWeighting("gate", 4)(embedding) / embedding

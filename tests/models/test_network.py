@@ -5,7 +5,6 @@ import hashlib
 
 import pytest
 import torch
-from torch import nn
 from torchvision.models import SqueezeNet1_1_Weights
 
 from benchmark.architectures import ARCHITECTURES
@@ -15,7 +14,7 @@ from benchmark.models.chains import build_backbone
 from benchmark.models.network import build_network, rebuild_network
 from benchmark.models.preprocessing import CAFFE, CENTRED, UNIT
 from benchmark.models.weights import LoadedWeights
-from benchmark.tasks import TASKS, TaskName
+from benchmark.tasks import TASKS
 from benchmark.training.trainer import start
 from tests.models.steps import (
     CPU,
@@ -103,10 +102,8 @@ def test_a_definition_trains_what_its_depth_says() -> None:
             with torch.device("meta"):
                 defined = experiment(architecture, depth, input_px=input_px)
                 network = build_network(defined, None, seed=0)
-            assert stages_that_require_gradients(network.backbone) == declared, (
-                architecture,
-                depth,
-            )
+            trained = stages_that_require_gradients(network.backbone)
+            assert trained == declared, (architecture, depth)
             n_trained = sum(
                 parameter.numel()
                 for part in (network.head, *(network.backbone.stages[name] for name in declared))
@@ -115,15 +112,15 @@ def test_a_definition_trains_what_its_depth_says() -> None:
             assert network.parameter_counts()[1] == n_trained, (architecture, depth)
 
 
-def test_frozen_batch_norm_stays_in_eval_mode_through_train() -> None:
+def test_frozen_batch_norm_stays_in_eval_mode_through_train_and_counting() -> None:
     network = build_network(experiment(depth=2), None, seed=0).eval().train()
-    modes = {name: stage.training for name, stage in network.backbone.stages.items()}
-    assert modes == {"block1": False, "block2": False, "block3": False} | {
-        "block4": True,
-        "block5": True,
-    }
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.multiply_adds(100)
+    modes = [stage.training for stage in network.backbone.stages.values()]
+    assert modes == [False, False, False, True, True]
     assert not any(module.training for module in network.backbone.stages["block3"].modules())
     assert network.head.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_a_seed_gives_the_same_network_again_and_another_seed_another() -> None:
@@ -136,21 +133,21 @@ def test_a_seed_gives_the_same_network_again_and_another_seed_another() -> None:
         assert not any(torch.equal(first[name], other[name]) for name in drawn), architecture
 
 
-@pytest.mark.parametrize(
-    ("architecture", "wanted"),
-    [
-        # Of the networks that the first published results began with: a change would unmake them.
-        ("cnn", "e38c931211402eb059e8ed7ca617f66855db3dd6cc23011c4d9cf0cf3861adf7"),
-        ("squeezenet1_1", "55c4d98d64d0e63cfd1f9391b881dc2f730411d2b2bb165fbdf9b4431f73627e"),
-    ],
-)
-def test_finished_runs_began_with_these_very_values(architecture: str, wanted: str) -> None:
-    defined = experiment(architecture, head=Head())
-    digest = hashlib.sha256()
-    for name, value in build_network(defined, None, seed=0).state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.numpy().tobytes())
-    assert digest.hexdigest() == wanted
+FIRST_VALUES = {
+    "cnn": "e38c931211402eb059e8ed7ca617f66855db3dd6cc23011c4d9cf0cf3861adf7",
+    "squeezenet1_1": "55c4d98d64d0e63cfd1f9391b881dc2f730411d2b2bb165fbdf9b4431f73627e",
+}
+"""Of the networks that the first published results began with: a change would unmake them."""
+
+
+def test_finished_runs_began_with_these_very_values() -> None:
+    for architecture, wanted in FIRST_VALUES.items():
+        digest = hashlib.sha256()
+        network = build_network(experiment(architecture, head=Head()), None, seed=0)
+        for name, value in network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.numpy().tobytes())
+        assert digest.hexdigest() == wanted, architecture
 
 
 def test_building_neither_reads_nor_moves_the_global_generator() -> None:
@@ -162,6 +159,8 @@ def test_building_neither_reads_nor_moves_the_global_generator() -> None:
     second = build_network(experiment(), None, seed=0)
     weights = [network.backbone.stages["block5"].conv.weight for network in (first, second)]
     assert torch.equal(*weights)
+    # He et al.: variance 2 / fan-in, of 9 * 192 = 1,728
+    assert weights[0].std().item() == pytest.approx((2 / 1728) ** 0.5, rel=0.01)
 
 
 def test_a_backbone_starts_from_its_weights_and_the_head_from_the_seed() -> None:
@@ -169,8 +168,11 @@ def test_a_backbone_starts_from_its_weights_and_the_head_from_the_seed() -> None
     network, other = (build_network(defined, some_weights(), seed) for seed in (0, 1))
     assert all(bool((value == 0.01).all()) for value in network.backbone.state_dict().values())
     assert not torch.equal(network.head.race.hidden.weight, other.head.race.hidden.weight)
-    assert network.scaling.preprocessing == CAFFE
     assert network.backbone.options == {"pooling": "ceil"}
+    with pytest.raises(WeightsMissing, match="starts from squeezenet1_1 with 'imagenet' weights"):
+        build_network(defined, None, seed=0)
+    with pytest.raises(WeightsError, match="was given squeezenet1_1 with 'imagenet' weights"):
+        build_network(experiment("cnn"), some_weights(), seed=0)
 
 
 def test_the_protocols_scaling_overrules_the_weights() -> None:
@@ -181,18 +183,7 @@ def test_the_protocols_scaling_overrules_the_weights() -> None:
         network = build_network(dataclasses.replace(defined, protocol=protocol), some_weights(), 0)
         found.append(network.scaling.preprocessing)
     assert found == [CAFFE, UNIT, CAFFE.swapped()]
-
-
-def test_without_weights_pictures_are_scaled_to_plus_minus_one() -> None:
-    network = build_network(experiment(), None, seed=0)
-    assert network.scaling.preprocessing == CENTRED
-
-
-def test_missing_or_foreign_weights_are_refused() -> None:
-    with pytest.raises(WeightsMissing, match="starts from squeezenet1_1 with 'imagenet' weights"):
-        build_network(experiment("squeezenet1_1", weights="imagenet"), None, seed=0)
-    with pytest.raises(WeightsError, match="was given squeezenet1_1 with 'imagenet' weights"):
-        build_network(experiment("cnn"), some_weights(), seed=0)
+    assert build_network(experiment(), None, seed=0).scaling.preprocessing == CENTRED
 
 
 def test_logits_are_float32_under_autocast_and_for_bytes_and_floats() -> None:
@@ -206,36 +197,19 @@ def test_logits_are_float32_under_autocast_and_for_bytes_and_floats() -> None:
         assert torch.allclose(rounded[task], exact[task], atol=0.1)
 
 
-def test_channels_last_gives_the_same_logits() -> None:
-    network = build_network(experiment("squeezenet1_1"), None, seed=0).eval()
-    with torch.inference_mode():
-        wanted = network(faces())["race"]
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        found = network(faces().contiguous(memory_format=torch.channels_last))["race"]
-    assert torch.allclose(found, wanted, atol=1e-4)
-
-
-def test_features_are_the_pooled_feature_map() -> None:
+def test_features_are_pooled_or_flattened() -> None:
     network = build_network(experiment(input_px=48), None, seed=0).eval()
     with torch.inference_mode():
         features = network.features(faces())
         wanted = network.backbone(network.scaling(faces())).mean(dim=(2, 3))
     assert features.shape == (2, 256)
     assert torch.allclose(features, wanted)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "pooling", "n_cells"), [("cnn", None, 9), ("squeezenet1_1", "ceil", 36)]
-)
-def test_flattened_features_keep_every_cell(
-    architecture: str, pooling: str | None, n_cells: int
-) -> None:
     head = Head(hidden_units=8, features="flattened")
-    weights = some_weights(pooling) if pooling else None
-    source = "imagenet" if pooling else "none"
-    network = build_network(experiment(architecture, head=head, weights=source), weights, seed=0)
-    assert network.head.race.hidden.in_features == n_cells * network.backbone.n_features
-    assert network(faces(2))["race"].shape == (2, 5)
+    of_ours = build_network(experiment(head=head), None, seed=0)
+    defined = experiment("squeezenet1_1", head=head, weights="imagenet")
+    for network, n_cells in ((of_ours, 9), (build_network(defined, some_weights(), seed=0), 36)):
+        assert network.head.race.hidden.in_features == n_cells * network.backbone.n_features
+        assert network(faces(2))["race"].shape == (2, 5)
 
 
 def test_parameters_are_counted_in_all_and_trained() -> None:
@@ -246,55 +220,26 @@ def test_parameters_are_counted_in_all_and_trained() -> None:
         assert network.parameter_counts() == (661_976 + 6_276, trained + 6_276)
 
 
-def test_multiply_adds_of_the_cnn_are_those_worked_by_hand() -> None:
+def test_multiply_adds_are_those_worked_by_hand() -> None:
+    def head(n_features: int) -> int:
+        return 3 * n_features * 8 + 8 * (5 + 2 + 5)
+
     # 9 * inputs * outputs * cells: 648 * 100², 10,368 * 50², 41,472 * 25², 165,888 * 12²,
     # 442,368 * 6²; the head multiplies once per weight
-    backbone = 6_480_000 + 25_920_000 + 25_920_000 + 23_887_872 + 15_925_248
-    head = 3 * 256 * 8 + 8 * (5 + 2 + 5)
+    cnn = 6_480_000 + 25_920_000 + 25_920_000 + 23_887_872 + 15_925_248
     network = build_network(experiment(), None, seed=0)
-    assert network.multiply_adds(100) == backbone + head
-    assert network.multiply_adds(200) == backbone + head, "faces are resized to input_px first"
-
-
-def test_multiply_adds_of_squeezenet_are_torchvisions() -> None:
-    defined = experiment("squeezenet1_1", weights="imagenet", input_px=224)
-    network = build_network(defined, some_weights(), seed=0)
+    assert network.multiply_adds(100) == cnn + head(256)
+    assert network.multiply_adds(200) == cnn + head(256), "faces are resized to input_px first"
+    # a transformer's 7 * 7 patches of 16 * 16 * 3 values and a class token: 50 tokens of 384
+    patches, attention = 49 * 768 * 384, 2 * 50 * 50 * 384
+    products = 50 * 384 * (3 * 384 + 384 + 2 * 1536)
+    network = build_network(experiment("vit_small_patch16_224", input_px=112), None, seed=0)
+    assert network.multiply_adds(100) == patches + 12 * (products + attention) + head(384)
     # torchvision's 0.349 G has a 1x1 convolution to 1,000 classes on 13x13 cells: 0.0865 G
     theirs = SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["_ops"] * 1e9 - 512 * 1000 * 13 * 13
-    assert network.multiply_adds(224) == pytest.approx(theirs, rel=0.005)
-
-
-def test_multiply_adds_of_a_transformer_count_its_attention_too() -> None:
-    # 7 * 7 patches of 16 * 16 * 3 values and a class token: 50 tokens of 384
-    patches = 49 * 768 * 384
-    products = 50 * 384 * (3 * 384 + 384 + 2 * 1536)
-    attention = 2 * 50 * 50 * 384
-    head = 3 * 384 * 8 + 8 * (5 + 2 + 5)
-    network = build_network(experiment("vit_small_patch16_224", input_px=112), None, seed=0)
-    assert network.multiply_adds(100) == patches + 12 * (products + attention) + head
-
-
-def test_multiply_adds_of_vgg16_are_those_worked_by_hand() -> None:
-    # 9 * inputs * outputs * cells of every convolution, by block, at 100, 50, 25, 12 and 6 px
-    backbone = 9 * (
-        (3 * 64 + 64 * 64) * 100**2
-        + (64 * 128 + 128 * 128) * 50**2
-        + (128 * 256 + 2 * 256 * 256) * 25**2
-        + (256 * 512 + 2 * 512 * 512) * 12**2
-        + 3 * 512 * 512 * 6**2
-    )
-    with torch.device("meta"):
-        network = build_network(experiment("vgg16"), None, seed=0)
-    assert network.multiply_adds(100) == backbone + 3 * 512 * 8 + 8 * (5 + 2 + 5)
-
-
-def test_counting_leaves_modes_and_statistics_alone() -> None:
-    network = build_network(experiment(depth=1), None, seed=0)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    network.multiply_adds(100)
-    assert network.training
-    assert not network.backbone.stages["block1"].training
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    defined = experiment("squeezenet1_1", weights="imagenet", input_px=224)
+    found = build_network(defined, some_weights(), seed=0).multiply_adds(224)
+    assert found == pytest.approx(theirs, rel=0.005)
 
 
 def test_a_trained_network_is_rebuilt_without_its_weight_source() -> None:
@@ -308,27 +253,8 @@ def test_a_trained_network_is_rebuilt_without_its_weight_source() -> None:
         wanted, found = network.eval()(faces()), rebuilt.eval()(faces())
     assert all(torch.equal(wanted[task], found[task]) for task in TASKS)
     assert rebuilt.describe() == network.describe()
-
-
-def test_a_network_is_not_rebuilt_under_another_definition() -> None:
-    network = build_network(experiment("cnn"), None, seed=0)
+    other = dataclasses.replace(defined, head=Head(hidden_units=9))
     with pytest.raises(WeightsError, match="do not fit 'any'"):
-        rebuild_network(
-            experiment("cnn", head=Head(hidden_units=9)), network.describe(), network.state_dict()
-        )
+        rebuild_network(other, network.describe(), network.state_dict())
     with pytest.raises(WeightsError, match="schema 2"):
-        rebuild_network(experiment("cnn"), {"schema": 2}, network.state_dict())
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_single_task_network_gives_one_answer(task: TaskName) -> None:
-    network = build_network(experiment(head=Head(tasks=(task,))), None, seed=0)
-    assert list(network(faces(2))) == [task]
-
-
-def test_he_initialisation_has_variance_two_over_fan_in() -> None:
-    network = build_network(experiment(), None, seed=0)
-    convolution = network.backbone.stages["block5"].conv
-    assert isinstance(convolution, nn.Conv2d)
-    # fan-in 9 * 192 = 1,728
-    assert convolution.weight.std().item() == pytest.approx((2 / 1728) ** 0.5, rel=0.01)
+        rebuild_network(defined, {"schema": 2}, network.state_dict())

@@ -1,5 +1,7 @@
 """Pictures reach the backbone as its weights demand; every number here is worked by hand."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor
@@ -21,9 +23,8 @@ def one_colour(red: int, green: int, blue: int, image_px: int = 4) -> Tensor:
     return colour.expand(1, 3, image_px, image_px)
 
 
-@pytest.mark.parametrize(
-    ("preprocessing", "wanted"),
-    [
+def test_a_red_picture_becomes_what_is_demanded() -> None:
+    for preprocessing, wanted in (
         # 255 / 255 = 1; 51 / 255 = 0.2; 0
         (UNIT, (1.0, 0.2, 0.0)),
         # 255 / 127.5 - 1 = 1; 51 / 127.5 - 1 = -0.6; 0 - 1 = -1
@@ -34,15 +35,10 @@ def one_colour(red: int, green: int, blue: int, image_px: int = 4) -> Tensor:
         (CAFFE, (-104.006, -65.669, 132.321)),
         # the control: red first, and red still loses red's mean
         (CAFFE.swapped(), (132.321, -65.669, -104.006)),
-    ],
-)
-def test_a_red_picture_becomes_what_is_demanded(
-    preprocessing: Preprocessing, wanted: tuple[float, float, float]
-) -> None:
-    scaled = InputScaling(preprocessing, 4)(one_colour(255, 51, 0))
-    assert scaled.shape == (1, 3, 4, 4)
-    assert scaled.dtype == torch.float32
-    assert scaled[0, :, 2, 2].tolist() == pytest.approx(wanted, abs=1e-4)
+    ):
+        scaled = InputScaling(preprocessing, 4)(one_colour(255, 51, 0))
+        assert (scaled.shape, scaled.dtype) == ((1, 3, 4, 4), torch.float32)
+        assert scaled[0, :, 2, 2].tolist() == pytest.approx(wanted, abs=1e-4), preprocessing
 
 
 def test_float_pictures_of_0_to_255_give_what_bytes_give() -> None:
@@ -70,49 +66,30 @@ def test_other_sizes_are_resized_with_antialiasing() -> None:
     assert scaling(images)[0, 0, 0].tolist() == pytest.approx([8 / 7, 48 / 7], abs=1e-5)
 
 
-@pytest.mark.parametrize("preprocessing", [IMAGENET, CAFFE])
-@pytest.mark.parametrize("input_px", [16, 8])
-def test_channels_last_pictures_stay_channels_last(
-    preprocessing: Preprocessing, input_px: int
-) -> None:
-    images = torch.zeros(2, 16, 16, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-    scaled = InputScaling(preprocessing, input_px)(images)
-    assert scaled.is_contiguous(memory_format=torch.channels_last)
+def test_channels_last_stay_so_and_scaling_a_row_at_once_changes_no_bit() -> None:
+    formats = (torch.channels_last, torch.contiguous_format)
+    for preprocessing, faces, placed in product((IMAGENET, CAFFE), formats, formats):
+        images = torch.randint(0, 256, (3, 3, 9, 9)).float().contiguous(memory_format=faces)
+        given, own = images.clone(), InputScaling(preprocessing, 9)
+        own.to(memory_format=placed)  # type: ignore[call-overload]
+        mean, std = (torch.tensor(values) for values in (preprocessing.mean, preprocessing.std))
+        factor, offset = ((values / std).view(3, 1, 1) for values in (preprocessing.scale, -mean))
+        in_order = given.flip(1) if preprocessing.channels == "BGR" else given
+        assert torch.equal(own(images), in_order * factor + offset)
+        assert torch.equal(images, given)
+        resized = InputScaling(preprocessing, 8)(images)
+        assert own(images).is_contiguous(memory_format=faces)
+        assert resized.is_contiguous(memory_format=faces)
 
 
-@pytest.mark.parametrize("preprocessing", [IMAGENET, CAFFE])
-@pytest.mark.parametrize("faces", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("placed", [torch.channels_last, torch.contiguous_format])
-def test_scaling_a_row_at_once_changes_no_bit(
-    preprocessing: Preprocessing, faces: torch.memory_format, placed: torch.memory_format
-) -> None:
-    images = torch.randint(0, 256, (3, 3, 9, 9)).float().contiguous(memory_format=faces)
-    given, own = images.clone(), InputScaling(preprocessing, 9)
-    own.to(memory_format=placed)  # type: ignore[call-overload]
-    mean, std = (torch.tensor(values) for values in (preprocessing.mean, preprocessing.std))
-    factor, offset = ((values / std).view(3, 1, 1) for values in (preprocessing.scale, -mean))
-    in_order = given.flip(1) if preprocessing.channels == "BGR" else given
-    assert torch.equal(own(images), in_order * factor + offset)
-    assert torch.equal(images, given)
-
-
-def test_constants_are_not_part_of_the_state() -> None:
-    assert not InputScaling(CAFFE, 100).state_dict()
-
-
-def test_it_survives_json() -> None:
+def test_what_makes_no_sense_is_refused() -> None:
+    assert not InputScaling(CAFFE, 100).state_dict(), "constants are not part of the state"
     assert Preprocessing.from_dict(CAFFE.as_dict()) == CAFFE
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"channels": "GBR"}, {"scale": 0}, {"std": [1, 0, 1]}, {"mean": [1, 2]}, {"std": "red"}],
-)
-def test_a_preprocessing_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
-    with pytest.raises(WeightsError, match="preprocessing"):
-        Preprocessing.from_dict({**CAFFE.as_dict(), **change})
-
-
-def test_a_batch_that_is_no_rgb_is_refused() -> None:
+    odd: list[dict[str, object]] = [
+        {"channels": "GBR"}, {"scale": 0}, {"std": [1, 0, 1]}, {"mean": [1, 2]}, {"std": "red"},
+    ]  # fmt: skip
+    for change in odd:
+        with pytest.raises(WeightsError, match="preprocessing"):
+            Preprocessing.from_dict({**CAFFE.as_dict(), **change})
     with pytest.raises(DataError, match=r"shape \(2, 1, 8, 8\)"):
         InputScaling(UNIT, 8)(torch.zeros(2, 1, 8, 8))

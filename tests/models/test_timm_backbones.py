@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from benchmark.architectures import FROM_TIMM, architecture_named
+from benchmark.architectures import architecture_named
 from benchmark.errors import ExperimentError
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.models.chains import build_backbone, feature_map_shape
@@ -21,7 +21,6 @@ from tests.models.steps import (
     with_gradients,
 )
 
-OF_OUR_DEFINITIONS = [item.name for item in FROM_TIMM]
 ANY_OTHERS = {
     "resnet18": 32,
     "vgg16_bn": 32,
@@ -68,29 +67,15 @@ def test_any_model_of_timm_gives_one_vector_a_face() -> None:
         assert shape == (backbone.n_features, 1, 1), architecture
 
 
-@pytest.mark.slow
-def test_vggs_of_timm_are_pooled() -> None:
-    backbone, x = build_backbone("vgg11").eval(), torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        wanted = backbone.model.features(x).mean(dim=(2, 3), keepdim=True)
-        assert torch.allclose(backbone(x), wanted, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "architecture",
-    ["resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in OF_OUR_DEFINITIONS)],
-)
-def test_features_are_what_timms_own_classifier_reads(architecture: str) -> None:
-    whole, seen = timm.create_model(architecture, pretrained=False).eval(), list[Tensor]()
+def test_features_are_what_timms_own_classifier_reads() -> None:
+    """Those of our definitions: test_published_layouts."""
+    whole, seen = timm.create_model("resnet18", pretrained=False).eval(), list[Tensor]()
     whole.get_classifier().register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    backbone = build_backbone(architecture).eval()
-    state = whole.state_dict()
-    tensors = {name: state[name.removeprefix("model.")] for name in backbone.state_dict()}
-    assert set(state) - set(classifier_tensors(architecture)) == {
-        name.removeprefix("model.") for name in tensors
-    }
+    backbone, state = build_backbone("resnet18").eval(), whole.state_dict()
+    tensors = {name: state.pop(name.removeprefix("model.")) for name in backbone.state_dict()}
+    assert set(state) == set(classifier_tensors("resnet18"))
     backbone.load_state_dict(tensors)
-    x = torch.randn(2, 3, 224, 224)
+    x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         found = backbone(x)
         whole(x)
@@ -139,21 +124,18 @@ def test_a_stage_follows_its_model_when_parameters_are_replaced() -> None:
     assert held <= {id(item) for item in network.backbone.parameters()}
 
 
-@pytest.mark.parametrize("architecture", ["mobilenetv4_conv_small", "vit_small_patch16_224"])
-def test_first_values_are_timms_own_and_depend_on_the_seed_alone(architecture: str) -> None:
-    experiment = an_experiment(architecture)
-    first, other = (build_network(experiment, None, seed).backbone.state_dict() for seed in (3, 4))
-    gate = Experiment(**{**vars(experiment), "head": Head(conditioning="gate")})
-    torch.manual_seed(9)
-    again = build_network(gate, None, seed=3).backbone.state_dict()
-    assert all(torch.equal(first[name], value) for name, value in again.items())
-    convolution = next(name for name, value in first.items() if value.ndim == 4)
-    assert not torch.equal(first[convolution], other[convolution])
-
-
-def test_transformers_keep_their_initialisation() -> None:
-    network = build_network(an_experiment("vit_small_patch16_224"), None, seed=0)
-    attention = network.backbone.model.blocks[5].attn.qkv
+def test_first_values_are_timms_own_and_depend_on_the_seed_alone() -> None:
+    for architecture in ("mobilenetv4_conv_small", "vit_small_patch16_224"):
+        experiment = an_experiment(architecture)
+        networks = [build_network(experiment, None, seed) for seed in (3, 4)]
+        first, other = (network.backbone.state_dict() for network in networks)
+        gate = Experiment(**{**vars(experiment), "head": Head(conditioning="gate")})
+        torch.manual_seed(9)
+        again = build_network(gate, None, seed=3).backbone.state_dict()
+        assert all(torch.equal(first[name], value) for name, value in again.items())
+        convolution = next(name for name, value in first.items() if value.ndim == 4)
+        assert not torch.equal(first[convolution], other[convolution])
+    attention = networks[0].backbone.model.blocks[5].attn.qkv
     # timm, vision_transformer.py: truncated normal of deviation 0.02, zero bias
     assert attention.weight.std().item() == pytest.approx(0.02, rel=0.02)
     assert not attention.bias.any()
