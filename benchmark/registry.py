@@ -20,7 +20,7 @@ import importlib
 import json
 import pkgutil
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
@@ -300,6 +300,12 @@ def experiments_of(suite_name: str) -> Iterator[Experiment]:
     """Yield a suite's experiments in the suite's order."""
     for name in suite(suite_name).experiments:
         yield experiment(name)
+
+
+def is_of_the_study(experiments: Sequence[Experiment]) -> bool:
+    """Tell whether at least half of these are the study's rows on a split that does not leak."""
+    rows = [item for item in experiments if item.study and not item.protocol.leaky]
+    return bool(rows) and 2 * len(rows) >= len(experiments)
 
 
 def folds_of(names: Iterable[str]) -> dict[str, Experiment]:

@@ -255,9 +255,16 @@ def _print(board: "Leaderboard", *, whole: bool) -> None:
     """Print a table per setting, and the notes that fit into ten lines; or all there is."""
     from benchmark.comparison.cells import title_of
     from benchmark.reporting.board_tables import board_table, by_setting, document_tables
+    from benchmark.reporting.study_rows import READING as STUDY_READING
+    from benchmark.reporting.study_rows import study_table
 
     out.print(Text(title_of(board), style="bold yellow" if board.drawn else "bold"))
-    for setting, tables in by_setting(board):
+    study = study_table(board)
+    if study.rows:
+        out.print(Text(f"{STUDY_READING}\n"))
+        print_table(study)
+        out.print()
+    for setting, tables in by_setting(board) if whole or not study.rows else ():
         out.print(Text(setting, style="dim"))
         out.print()
         table = board_table(tables)

@@ -62,7 +62,7 @@ def list_(
         chosen = of_suite or list(registry.experiments().values())
         wanted = _checked({"architecture": architecture, "weights": weights, "task": task})
         shown = [item for item in chosen if _fits(item, wanted)]
-        compared, replay = _mostly_of_the_study(of_suite), is_replay(shown)
+        compared, replay = registry.is_of_the_study(of_suite), is_replay(shown)
         ours = Ours()
         if compared or replay or as_json or dataset is not None:
             ours = gather(shown, dataset, runs_dir=runs_dir, data_dir=data_dir)
@@ -100,15 +100,6 @@ def _checked(wanted: dict[str, str | None]) -> dict[str, str]:
 def _fits(experiment: Experiment, wanted: dict[str, str]) -> bool:
     summary = _summary(experiment)
     return all(summary[field] == value for field, value in wanted.items())
-
-
-def _mostly_of_the_study(experiments: Sequence[Experiment]) -> bool:
-    """Tell whether at least half of these are the study's rows on a split that does not leak.
-
-    Replays of its leak are not: no run of theirs ever counts as ours.
-    """
-    rows = [item for item in experiments if item.study and not item.protocol.leaky]
-    return bool(rows) and 2 * len(rows) >= len(experiments)
 
 
 def _summary(experiment: Experiment) -> dict[str, Any]:

@@ -77,6 +77,8 @@ class Leaderboard:
     """What numbers of this benchmark are not; the same under every leaderboard."""
     suites: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Which experiments the suites asked for list."""
+    replays: Mapping[str, Row] = field(default_factory=dict)
+    """Of the study's rows: the same networks on its own leaking split, by the honest row's name."""
     narrowed: str = ""
     """By what rows were chosen or ordered since; empty for the whole, by rank."""
 

@@ -26,6 +26,8 @@ from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Lea
 from benchmark.comparison.library import Setting
 from benchmark.comparison.rows import Row, RowComparison
 from benchmark.comparison.verdicts import SIGNIFICANT, p_text, points, points_span
+from benchmark.reporting.study_rows import READING as STUDY_READING
+from benchmark.reporting.study_rows import study_table
 from benchmark.reporting.tables import (
     LATEX_PACKAGES,
     NOTHING,
@@ -267,7 +269,10 @@ def document_tables(tables: Sequence[BoardTable]) -> list[Table]:
 
 def markdown(board: Leaderboard) -> str:
     """Write the leaderboard as GitHub Markdown, in percent."""
-    lines = [f"# {markdown_text(title_of(board))}", "", READING, ""]
+    lines = [f"# {markdown_text(title_of(board))}", ""]
+    if (study := study_table(board)).rows:
+        lines += [markdown_text(STUDY_READING), "", markdown_table(study)]
+    lines += [READING, ""]
     for setting, tables in by_setting(board):
         lines += [markdown_text(setting), ""]
         lines += [markdown_table(table) for table in document_tables(tables)]
@@ -301,6 +306,8 @@ def page(board: Leaderboard, links: Links | None = None) -> str:
     return template("leaderboard.html").render(
         title=title_of(board),
         reading=READING,
+        study=study_table(board),
+        study_reading=STUDY_READING,
         drawn=board.drawn,
         settings=made,
         parts=parts,

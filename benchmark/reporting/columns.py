@@ -21,6 +21,7 @@ from benchmark.comparison.rows import Row, RowQuestion
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.experiment.definition import Backbone
 from benchmark.reporting import tables
+from benchmark.reporting.study_rows import study_data
 from benchmark.tasks import TASKS
 
 DIGITS: Final = 9
@@ -209,6 +210,7 @@ def as_data(board: Leaderboard) -> Values:
         "rows": list(flat_rows(board)),
         "notes": list(board.notes),
         "limits": list(board.limits),
+        **({"study": rows} if (rows := study_data(board)) else {}),
     }
 
 

@@ -4,6 +4,7 @@ The command line and notebooks get theirs here. How a table comes about is for
 benchmark.comparison.leaderboard; what a reference row is, for benchmark.comparison.references.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from benchmark.comparison.library import (
     unwatched,
 )
 from benchmark.comparison.references import References
+from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import RebuiltRecord
 from benchmark.experiment.definition import Experiment, Suite
@@ -143,8 +145,25 @@ def leaderboards(
             notes=(*available.notes, *notes),
             watch=watch,
         )
-        boards.append(arrange(ours, query))
+        board = arrange(ours, query)
+        replays = _replays(ours, query) if registry.is_of_the_study(experiments) else {}
+        boards.append(dataclasses.replace(board, replays=replays))
     return boards
+
+
+def _replays(runs: Sequence[Run], query: LeaderboardQuery) -> dict[str, Row]:
+    """Give the finished rows of the study's own conditions, by the name of the honest row."""
+    known = registry.experiments().values()
+    leaky = {item.study.row: item for item in known if item.study and item.protocol.leaky}
+    names = {
+        leaky[item.study.row].name: item.name
+        for item in query.experiments
+        if item.study and item.study.row in leaky and not item.protocol.leaky
+    }
+    asked = [registry.experiment(name) for name in names]
+    board = arrange(runs, LeaderboardQuery(asked, query.dataset, compared=False))
+    rows = (row for table in board.tables for row in table.rows if row.status == "done")
+    return {names[row.name]: row for row in rows if row.name in names}
 
 
 def _experiments(
