@@ -59,7 +59,7 @@ class TuneDisplay(Display):
         super().__init__(BarColumn(bar_width=16), percent, TimeRemainingColumn(), quiet=quiet)
         self._n_wanted, self._n_epochs, self._n_done = n_wanted, n_epochs, 0
         self._noted: set[str] = set()
-        self._bar = self._bars.add_task("trials", total=n_wanted * n_epochs)
+        self._bar = self._bars.add_task("epochs of all trials", total=n_wanted * n_epochs)
 
     def show(self, event: TrialEvent, trials: Sequence[TrialView]) -> None:
         """Take one event in; trials: all there are, at the end of one."""

@@ -30,7 +30,7 @@ where cores are shared."""
 
 
 def in_turns(
-    ways: Mapping[str, Loop],
+    candidates: Mapping[str, Loop],
     rounds: int,
     deadline: float,
     on_round: Callable[[], None] = lambda: None,
@@ -39,15 +39,15 @@ def in_turns(
 
     deadline: of time.perf_counter; after it no further round begins, though one is always made.
     """
-    warm_ups = {name: _measured(way.warm_up)[0] for name, way in ways.items()}
-    found: dict[str, list[Round]] = {name: [] for name in ways}
+    warm_ups = {name: _measured(loop.warm_up)[0] for name, loop in candidates.items()}
+    found: dict[str, list[Round]] = {name: [] for name in candidates}
     longest = 0.0
     for number in range(rounds):
         if number and time.perf_counter() + longest > deadline:
             break
-        for name, way in ways.items():
-            way.prepare()
-            found[name].append(_measured(way.measure))
+        for name, loop in candidates.items():
+            loop.prepare()
+            found[name].append(_measured(loop.measure))
         longest = max(longest, sum(values[-1][0] for values in found.values()))
         on_round()
     return warm_ups, found
@@ -167,17 +167,17 @@ class SpeedSession:
             self.device, job.network(), sample.faces, experiment, cached=row.kind == "run"
         )
         job = replace(job, sample=sample.first(n), device=chosen)
-        ways = self._ways(row, job)
+        candidates = self._candidates(row, job)
 
         def note_peaks() -> None:
             self.peaks = self.peaks.better(measured_peaks(self.device))
 
         try:
-            warm_ups, measured = in_turns(ways, options.rounds, deadline, note_peaks)
-            origin = getattr(ways.get("ours"), "origin", "built")
+            warm_ups, measured = in_turns(candidates, options.rounds, deadline, note_peaks)
+            origin = getattr(candidates.get("ours"), "origin", "built")
         finally:
-            for way in ways.values():
-                way.close()
+            for loop in candidates.values():
+                loop.close()
         notes = [] if origin == "built" else [f"the cache was not built on the disk: {origin}"]
         yield row, self._row_data(row, job, warm_ups, measured) | {"notes": notes}
 
@@ -191,13 +191,13 @@ class SpeedSession:
         """Give all that was measured of a row as plain values, as speed.json has it."""
         (reference, ours), n_rounds = row.compared, len(next(iter(measured.values())))
         least = least_work(row.kind, job, self.peaks)
-        ways: dict[str, dict[str, Any]] = {}
+        by_loop: dict[str, dict[str, Any]] = {}
         for name, rounds in measured.items():
             # timm's loop shares our precision where it takes bf16, on CUDA.
             is_fast = name == ours or (name == "timm" and job.is_pinned)
             flops, least_seconds = (float(value) for value in least[is_fast])
             seconds = median(one for one, _ in rounds)
-            ways[name] = {
+            by_loop[name] = {
                 "seconds": seconds,
                 "cpu_seconds": median(cpu for _, cpu in rounds),
                 "warm_up_seconds": warm_ups[name],
@@ -219,12 +219,13 @@ class SpeedSession:
             "reference": reference,
             "ours": ours,
             "ratio": ratio,
-            "cpu_ratio": ways[reference]["cpu_seconds"] / max(1e-9, ways[ours]["cpu_seconds"]),
+            "cpu_ratio": by_loop[reference]["cpu_seconds"]
+            / max(1e-9, by_loop[ours]["cpu_seconds"]),
             "goal": None if goal is None else asdict(goal),
             "verdict": goal.verdict(ratio["middle"]) if goal and is_judged else None,
             "precision": job.device.precision,
             "channels_last": job.device.channels_last,
-            "ways": ways,
+            "ways": by_loop,
         }
 
     def _seconds_per_image(self, row: SpeedRow, job: Job) -> float:
@@ -244,7 +245,7 @@ class SpeedSession:
         n_others = sum(name in self.loops for name in row.loops)
         return seconds / len(few.train) * job.epochs * validation * (1 + ours + n_others) * rounds
 
-    def _ways(self, row: SpeedRow, job: Job) -> dict[str, Loop]:
+    def _candidates(self, row: SpeedRow, job: Job) -> dict[str, Loop]:
         if row.kind == "data":
             return {"plain": loops.PlainPass(job), "ours": loops.OurPass(job)}
         if row.kind == "cost":

@@ -42,6 +42,7 @@ from benchmark.tracking.store import (
     local_folder,
     open_store,
     run_places,
+    send_file,
     store_errors,
     store_uri,
 )
@@ -133,16 +134,21 @@ class MlflowMirror:
         return self._client
 
     def experiment_id(self, dataset: Mapping[str, Any], *, of_searches: bool) -> str:
-        """Find or make the MLflow experiment of a data set; trials of searches have their own."""
+        """Find or make the MLflow experiment of a data set.
+
+        Trials of searches have their own: they must not swamp the list of its runs.
+        """
         note = data_note(dict(dataset))
         if of_searches:
             what = "Searches for recipes. Each is a run whose trials are nested beneath it"
             note = f"{what}; none was evaluated on the test set.\n\n{note}"
-        name = experiment_name(dataset, of_searches=of_searches)
+        name = f"{dataset['name']}-searches" if of_searches else str(dataset["name"])
         return experiment_of(self.client, self.runs_dir, name, note)
 
     def _run_id(self, record: RunRecord) -> str:
         """Find the MLflow run of this identity and attempt, or create it with its parameters."""
+        from mlflow.entities import Param
+
         about, attempt = record.about, str(record.about.get("attempt", 1))
         key = (record.identity, attempt)
         if key in self._run_ids:
@@ -167,16 +173,11 @@ class MlflowMirror:
         run_id = str(run.info.run_id)
         if not (run.inputs and run.inputs.dataset_inputs):
             # The data sets last: with them the description is whole, whatever kills the process.
-            self._log_params(run_id, about)
+            params = [Param(name, value) for name, value in shown_params(about).items()]
+            self.client.log_batch(run_id, params=params)
             self.client.log_inputs(run_id, dataset_inputs(about))
         self._run_ids[key] = run_id
         return run_id
-
-    def _log_params(self, run_id: str, about: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        params = [Param(name, value) for name, value in shown_params(about).items()]
-        self.client.log_batch(run_id, params=params)
 
     def _log_epochs(self, run_id: str, record: RunRecord) -> None:
         """Log each epoch once: one batch is one transaction, so one metric speaks for all."""
@@ -222,13 +223,9 @@ class MlflowMirror:
             if before.metrics.get(name) != value
         ]
         client.log_batch(run_id, metrics=metrics)
-        folder = local_folder(run.info.artifact_uri)
-        for name, patterns in ARTIFACTS.items():
+        for folder, patterns in ARTIFACTS.items():
             for path in sorted(p for pattern in patterns for p in record.folder.glob(pattern)):
-                if folder is None:
-                    client.log_artifact(run_id, str(path), name)
-                else:
-                    link_or_copy(path, folder / name / path.name)
+                send_file(client, run, path, folder)
         # As mlflow.log_table writes them, which would append to a table that is there.
         tables = {
             "tables/subgroups.json": record.subgroups(),
@@ -303,11 +300,6 @@ class MlflowMirror:
         elif run.info.status != status:
             ended = _milliseconds(record.done["finished"]) if state == "done" else None
             client.set_terminated(run_id, status, ended)
-
-
-def experiment_name(dataset: Mapping[str, Any], *, of_searches: bool) -> str:
-    """Name the MLflow experiment of a data set: trials must not swamp the list of its runs."""
-    return f"{dataset['name']}-searches" if of_searches else str(dataset["name"])
 
 
 def shown_params(about: Mapping[str, Any]) -> dict[str, str]:

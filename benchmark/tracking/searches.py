@@ -1,7 +1,7 @@
 """A search over recipes as a parent run of MLflow, its trials nested beneath it.
 
-A study is told of its trials in any order, as often as the caller likes, and MLflow shows what was
-told last. What a killed process could not tell, the next one tells when it begins.
+Trials may be given in any order and again; MLflow shows what was given last. What a killed process
+could not log, the next one logs when it begins.
 """
 
 import contextlib
@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 
 from benchmark.errors import TrackingError
 from benchmark.record import RunRecord, work_folder
-from benchmark.runs.notes import code, plain, table
+from benchmark.runs.notes import code, plain
 from benchmark.tracking.mirror import MlflowMirror
-from benchmark.tracking.store import NOTE_TAG, link_or_copy, local_folder, store_errors
+from benchmark.tracking.store import NOTE_TAG, send_file, store_errors
 
 STUDY_TAG: Final = "facebench.study"
 TRIAL_TAG: Final = "trial"
@@ -23,8 +23,6 @@ PARENT_TAG: Final = "mlflow.parentRunId"
 STATUS_OF_STATE: Final = {"done": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 SAME_SCORE: Final = 1e-9
 """One face of a million is 1e-6: below this, two scores differ by rounding alone."""
-TRIALS_SHOWN: Final = 30
-"""In a study's note: MLflow cuts a note after 8,000 letters."""
 
 
 @dataclass(frozen=True)
@@ -100,21 +98,16 @@ class StudyMirror:
             return
         try:
             with store_errors(self._mirror.uri):
-                self._update(self._mirror, trials, fresh, files, state)
+                self._update(self._mirror, trials)
+                if state:
+                    self._end(self._mirror, fresh, files, state)
         except TrackingError as error:
             self._say(
                 f"{error} The search goes on; the next `facebench tune` tells MLflow the rest."
             )
             self._mirror = None
 
-    def _update(
-        self,
-        mirror: MlflowMirror,
-        trials: Sequence[TrialView],
-        fresh: Iterable[tuple[int, str]],
-        files: Iterable[Path],
-        state: str,
-    ) -> None:
+    def _update(self, mirror: MlflowMirror, trials: Sequence[TrialView]) -> None:
         client = mirror.client
         parent = self._run_id = self._run_id or self._found_or_made(mirror)
         ended = [trial for trial in trials if trial.state in ("complete", "pruned", "failed")]
@@ -136,23 +129,27 @@ class StudyMirror:
                 client.log_metric(parent, "trial/value", trial.value, step=trial.number)
                 client.log_metric(parent, "best/value", best.value, step=trial.number)
             self._shown[trial.number] = trial.state
+        if new:
+            client.set_tag(parent, NOTE_TAG, self._note(ended))
+
+    def _end(
+        self,
+        mirror: MlflowMirror,
+        fresh: Iterable[tuple[int, str]],
+        files: Iterable[Path],
+        state: str,
+    ) -> None:
+        client, parent = mirror.client, self._run_id
         for number, identity in fresh:
             record = RunRecord(work_folder(mirror.runs_dir) / identity)
             child = mirror.mirror(record)
             client.set_tag(child, PARENT_TAG, parent)
             title = f"Trial {number:03d}, seed {record.seed} · {self._name}"
             client.set_tag(child, "mlflow.runName", title)
-        folder = local_folder(client.get_run(parent).info.artifact_uri) if state else None
         for path in files:
-            if folder is None:
-                client.log_artifact(parent, str(path), "study")
-            else:
-                link_or_copy(path, folder / "study" / path.name)
-        if new:
-            client.set_tag(parent, NOTE_TAG, self._note(ended))
-        if state:
-            client.set_tag(parent, "state", state)
-            client.set_terminated(parent, STATUS_OF_STATE[state])
+            send_file(client, client.get_run(parent), path, "study")
+        client.set_tag(parent, "state", state)
+        client.set_terminated(parent, STATUS_OF_STATE[state])
 
     def _found_or_made(self, mirror: MlflowMirror) -> str:
         """Find the parent run, and what MLflow shows beneath it; or make it."""
@@ -209,26 +206,8 @@ class StudyMirror:
             "nested beneath it: open the + before its name. None is evaluated on the test set.",
             "",
             *(f"- {code(path)}: {plain(words)}" for path, words in self._space.items()),
-            "",
         ]
         if best := best_trial(trials):
-            lines += [f"Best so far: trial {best.number:03d}, {best.value:.4f}.", ""]
-        ranked = sorted(trials, key=lambda trial: (-(trial.value or 0.0), trial.number))
-        rows = [
-            (
-                f"{trial.number:03d}",
-                trial.state + (f" ({plain(trial.reason)})" if trial.reason else ""),
-                ", ".join(f"{code(path)} {_short(value)}" for path, value in trial.point.items()),
-                "–" if trial.value is None else f"{trial.value:.4f}",
-            )
-            for trial in ranked[:TRIALS_SHOWN]
-        ]
-        if rows:
-            lines += table(("trial", "state", "settings", "value"), rows, n_left=3)
-        if len(ranked) > len(rows):
-            lines.append(f"The best {len(rows)} of {len(ranked)} trials; all are beneath it.")
+            shown = ", ".join(f"{code(path)} {plain(value)}" for path, value in best.point.items())
+            lines += ["", f"Best so far: trial {best.number:03d}, {best.value:.4f}: {shown}."]
         return "\n".join(lines)
-
-
-def _short(value: Any) -> str:
-    return plain(f"{value:.4g}" if isinstance(value, float) else value)

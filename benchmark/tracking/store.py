@@ -209,6 +209,15 @@ def local_folder(artifact_uri: str) -> Path | None:
     return Path(url2pathname(address.path)) if address.scheme in ("", "file") else None
 
 
+def send_file(client: Any, run: Any, source: Path, folder: str) -> None:
+    """Give a run a file as an artifact: as a second name in a local store, else by sending it."""
+    root = local_folder(run.info.artifact_uri)
+    if root is None:
+        client.log_artifact(run.info.run_id, str(source), folder)
+    else:
+        link_or_copy(source, root / folder / source.name)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name; copy it where the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)

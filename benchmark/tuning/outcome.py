@@ -17,8 +17,7 @@ import numpy as np
 import optuna
 import pandas as pd
 from optuna import visualization
-from plotly import graph_objects
-from plotly.subplots import make_subplots
+from plotly import express
 
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import split_digest
@@ -284,24 +283,21 @@ def write_grid(grid: GridSpace, study: Study, trials: Sequence[TrialView]) -> li
     write_text(files[0], table.to_csv(index=False))
     if table["ours"].isna().all() or 1 in (len(grid.rows.values), len(grid.columns.values)):
         return files
-    names = {
-        "ours": f"ours: {study.experiment.backbone.architecture}, {study.faces.name}",
-        "study": f"the study: {grid.experiment.backbone.architecture}",
-    }
-    # Plotly draws some tags of a title, links among them: a name must not hold one.
-    titles = [html.escape(name, quote=False) for name in names.values()]
-    figure = make_subplots(cols=2, subplot_titles=titles)
-    for place, name in enumerate(names, start=1):
-        values = table[name].to_numpy().reshape(len(grid.rows.values), -1)
-        heat_map = graph_objects.Heatmap(
-            x=[f"{value:g}" for value in grid.columns.values],
-            y=[f"{value:g}" for value in grid.rows.values],
-            z=100 * values, texttemplate="%{z:.1f}", coloraxis="coloraxis",
-        )  # fmt: skip
-        figure.add_trace(heat_map, row=1, col=place)
-    figure.update_xaxes(title=short_name(grid.columns.path), type="category")
-    figure.update_yaxes(title=short_name(grid.rows.path), type="category")
-    figure.update_coloraxes(colorscale="Viridis", colorbar_title="validation<br>accuracy, %")
+    shape = (2, len(grid.rows.values), len(grid.columns.values))
+    figure = express.imshow(
+        100 * table[["ours", "study"]].to_numpy().T.reshape(shape), facet_col=0, text_auto=".1f",
+        x=[f"{value:g}" for value in grid.columns.values],
+        y=[f"{value:g}" for value in grid.rows.values],
+        labels={"x": short_name(grid.columns.path), "y": short_name(grid.rows.path),
+                "color": "validation<br>accuracy, %"},
+    )  # fmt: skip
+    theirs = f"the study: {grid.experiment.backbone.architecture}"
+    titles = (f"ours: {study.experiment.backbone.architecture}, {study.faces.name}", theirs)
+    for annotation, title in zip(figure.layout.annotations, titles, strict=True):
+        # Plotly draws some tags of a title, links among them: a name must not hold one.
+        annotation.text = html.escape(title, quote=False)
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(type="category")
     files.append(study.own_folder / "grid.html")
     write_text(files[1], _page(grid.asks, study, [figure.to_html(full_html=False)]))
     return files

@@ -210,18 +210,16 @@ def storage_errors(address: str) -> Iterator[None]:
         text = str(getattr(inner, "orig", None) or inner).strip()
         if isinstance(error, (KeyError, AttributeError, TypeError, json.JSONDecodeError)):
             text = "a record in it is damaged"
+        upgrade = "`optuna storage upgrade --storage URL` brings it up to date"
         fixes = {
             "locked": "Another program holds it: try again once that is done",
-            "version": "It is of another version of Optuna: `optuna storage upgrade --storage URL` "
-            "brings it up to date, or name another with --storage",
+            "version": f"It is of another version of Optuna: {upgrade}",
             "readonly": "Make it writable, or name another with --storage",
             "unable to open": "Make it writable, or name another with --storage",
+            "": "Move that file away and begin anew, or name another with --storage",
         }
         raise RunError(
             f"the study's storage cannot be used: {text.splitlines()[0] if text else repr(inner)}",
             source=without_password(address),
-            fix=next(
-                (fix for word, fix in fixes.items() if word in str(inner)),
-                "Move that file away and begin anew, or name another with --storage",
-            ),
+            fix=next(fix for word, fix in fixes.items() if word in str(inner)),
         ) from error
