@@ -15,7 +15,6 @@ from benchmark.cli.output import ExitCode, out, say_error, speaking, watching
 from benchmark.errors import DataError
 
 if TYPE_CHECKING:
-    from benchmark.data.crop import CropOptions, DetectorChoice
     from benchmark.data.crop_folder import CropReport
 
 EXAMPLES = """
@@ -73,30 +72,6 @@ DetectorModel = Annotated[
 ]
 
 
-def crop_options(
-    margin: float,
-    size_px: int,
-    fit: Fit,
-    faces: Choice,
-    threshold: float,
-    border: float,
-    border_fill: BorderFill,
-) -> "CropOptions":
-    """Put the options together; raise DataError where one is out of range."""
-    from benchmark.data.crop import CropOptions
-
-    return CropOptions(margin, size_px, fit, faces, threshold, border, border_fill)
-
-
-def detector_choice(
-    name: str, model: Path | None, weights_dir: Path | None, data_dir: Path
-) -> "DetectorChoice":
-    """Say which detector is meant; it is loaded where it works."""
-    from benchmark.data.crop import DetectorChoice
-
-    return DetectorChoice(name, model, weights_dir or data_dir / "weights")
-
-
 def crop(
     source: Annotated[Path, typer.Argument(help="Folder, .tar, .tar.gz or .zip of photographs.")],
     out_dir: Annotated[
@@ -127,11 +102,12 @@ def crop(
     resumes. Exits with 1 if any picture has no crop; the others are done.
     """
     with speaking("data crop", as_json=as_json) as answer:
+        from benchmark.data.crop import CropOptions, DetectorChoice
         from benchmark.data.crop_folder import Cropper, crop_folder
 
         cropper = Cropper(
-            crop_options(margin, image_px, fit, faces, threshold, border, border_fill),
-            detector_choice(detector, detector_model, weights_dir, data_dir),
+            CropOptions(margin, image_px, fit, faces, threshold, border, border_fill),
+            DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights"),
             file_format,
         )
         name = source.resolve().name

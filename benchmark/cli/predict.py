@@ -21,8 +21,6 @@ from benchmark.cli.crop import (
     FitOption,
     Margin,
     Threshold,
-    crop_options,
-    detector_choice,
 )
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
@@ -116,14 +114,15 @@ def predict(
     """
     findings: list[DataError] = []
     with speaking("predict", as_json=as_json) as answer:
+        from benchmark.data.crop import CropOptions, DetectorChoice
         from benchmark.inference.predict import Cropping, Predictor
         from benchmark.training.device import choose_device
 
         if as_csv and as_json:
             raise RunError("--csv and --json both want the standard output", allowed="one of them")
         cropping = Cropping(
-            crop_options(margin, DEFAULT_PX, fit, faces, threshold, border, border_fill),
-            detector_choice(detector, detector_model, weights_dir, data_dir),
+            CropOptions(margin, DEFAULT_PX, fit, faces, threshold, border, border_fill),
+            DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights"),
         )
         network = chosen_network(run, checkpoint, faces_px, runs_dir, data_dir)
         on_device = choose_device(device, "fp32")

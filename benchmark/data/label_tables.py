@@ -18,8 +18,8 @@ Here        East Asian and Southeast Asian are Asian; Middle Eastern and Latino_
             61+. 10-19, 20-29, 40-49 and 60-69 reach into two of our age groups: no age group is
             said of these faces. Its own division into training and validation is not used: the
             split is ours, by the usual rule
-Read        here: 5,000 faces of its validation part at 112 px, docs/DATA.md; and drawn faces
-            in its layout
+Read        here: 5,000 faces of its validation part at 112 px, docs/DATA.md; and
+            synthetic faces in its layout
 """
 
 import contextlib

@@ -78,7 +78,9 @@ def _read_files(
                 # Two with fewer unequal neighbours than the threshold are always about as near as
                 # copies are. No face of UTKFace is so plain: an empty picture is.
                 if (sketches[row, :, 1:] != sketches[row, :, :-1]).sum() < THRESHOLD_BITS:
-                    seen.at[row, "reason"] = "it is too plain to be told from other plain pictures"
+                    seen.at[row, "reason"] = (
+                        "it is too plain to be distinguished from other plain pictures"
+                    )
             if number % 32 == 0 or number == len(row_of):
                 on_progress("reading pictures", number, len(row_of))
     rows = [

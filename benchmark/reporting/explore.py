@@ -76,9 +76,12 @@ class Explored:
         return all(self.named[label].notna().any() for label in labels)
 
     def counts(self, *labels: str) -> Any:
-        """Count faces by class: a Series, or a table by two labels; every class is there."""
-        sizes = self.named.groupby(list(labels), observed=False).size()
-        return sizes.unstack() if len(labels) > 1 else sizes
+        """Count faces by class, or by all pairs of classes of two labels; every class is there."""
+        return self.named.groupby(list(labels), observed=False).size()
+
+    def crossed(self, label: str, other: str) -> pd.DataFrame:
+        """Count faces by two labels: a row per class of the first."""
+        return pd.DataFrame(self.counts(label, other).unstack())
 
     def ages_of(self, race: str) -> Counts:
         """Count the ages of one race: (117,)."""
@@ -99,7 +102,6 @@ def explore(faces: FaceSet) -> Explored:
     ages = counted(named["age"])
     explored = Explored(faces, named, ages, {})
     n_aged = max(int(ages.sum()), 1)
-    crossed = explored.counts("gender", "race")
     groups = identical_groups(table)
     disagreements: Counter[tuple[int, str, str, str]] = Counter()
     for group in groups:  # a group of three classes counts thrice
@@ -120,7 +122,7 @@ def explore(faces: FaceSet) -> Explored:
         ages={str(age): int(n) for age, n in enumerate(ages) if n},
         gender_race=[
             {"gender": gender, "race": race, "n": int(n)}
-            for (gender, race), n in crossed.stack().items()
+            for (gender, race), n in explored.counts("gender", "race").items()
         ],
         bin_edges=[
             {
@@ -207,7 +209,7 @@ def figures_of(explored: Explored) -> dict[str, Figure]:
         ("heaping", has_ages, _heaping_figure),
         ("bin_edges", has_ages, _edges_figure),
         ("age_groups", has("age_group") and (has("gender") or has("race")), _age_groups_figure),
-        ("gender_race", explored.counts("gender", "race").to_numpy().any(), donut_figure),
+        ("gender_race", explored.counts("gender", "race").any(), donut_figure),
         ("ages_by_race", has_ages and has("race"), _ages_by_race_figure),
         ("parts", has("part"), _parts_figure),
         ("duplicates", explored.numbers["duplicates"]["groups"] > 0, _duplicates_figure),
@@ -336,7 +338,7 @@ def _edges_figure(explored: Explored) -> Figure:
 
 def _age_groups_figure(explored: Explored) -> Figure:
     tasks = [task for task in ("gender", "race") if explored.has(task)]
-    tables = [explored.counts(task, "age_group") for task in tasks]
+    tables = [explored.crossed(task, "age_group") for task in tasks]
     counts = pd.concat([table.set_axis(list(table.index)) for table in tables])
     figure, (axes,) = _figure(0.9 + 0.42 * len(counts))
     _stacked(axes, counts, "age_group")
@@ -347,7 +349,7 @@ def _age_groups_figure(explored: Explored) -> Figure:
 
 def donut_figure(explored: Explored) -> Figure:
     """Draw gender within, race without; each slice is drawn and named by one and the same row."""
-    pairs = explored.counts("gender", "race").stack()
+    pairs = explored.counts("gender", "race")
     pairs = pairs[pairs > 0]
     genders = pairs.groupby(level="gender", observed=True).sum()
     figure, (axes,) = _figure(5.2)
@@ -407,7 +409,7 @@ def _parts_figure(explored: Explored) -> Figure:
     tasks = [task for task in TASKS if explored.has(task)]
     figure, panels = _figure(1.5 * len(tasks), rows=len(tasks))
     for axes, task in zip(panels, tasks, strict=True):
-        _stacked(axes, explored.counts("part", task), task)
+        _stacked(axes, explored.crossed("part", task), task)
         axes.set_xticks([])
     return figure
 

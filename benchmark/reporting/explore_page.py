@@ -109,7 +109,7 @@ def page(explored: Explored, svgs: dict[str, Markup]) -> str:
 
     by_race = {race: explored.ages_of(race) for race in CLASS_NAMES["race"]}
     years = np.arange(OLDEST + 1)
-    parts = {task: explored.counts("part", task) for task in TASK_TITLES if explored.has(task)}
+    parts = {task: explored.crossed("part", task) for task in TASK_TITLES if explored.has(task)}
     shifts = {
         task: (table.div(table.sum(axis=1), axis=0) - table.sum() / table.to_numpy().sum())
         for task, table in parts.items()
@@ -136,7 +136,7 @@ def page(explored: Explored, svgs: dict[str, Markup]) -> str:
             if its.sum()
         ],
         crossed={
-            pair: explored.counts(*pair)
+            pair: explored.crossed(*pair)
             for pair in (("gender", "age_group"), ("race", "age_group"), ("gender", "race"))
             if explored.has(*pair)
         },
