@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
     from benchmark.data.split_audit import FilePair
 
-EXAMPLES = """
-Examples:
-
-  facebench audit-split faces/train faces/val faces/test
-
-  facebench audit-split train.csv test.csv --images faces --csv shared.csv
-
-  facebench audit-split train.txt test.txt --honest 0.7
-"""
-
 SHOWN_HONEST: Final = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Honest accuracies the inflation is shown for, where none is given."""
 SHOWN_NAMES: Final = 3
@@ -79,6 +69,11 @@ def audit_split(
 
     Exits with 0 if the split is clean, with 1 if it leaks or if names alone
     cannot tell, and with 2 if a part cannot be read.
+
+    Examples:
+      facebench audit-split faces/train faces/val faces/test
+      facebench audit-split train.csv test.csv --images faces --csv shared.csv
+      facebench audit-split train.txt test.txt --honest 0.7
     """
     from benchmark.data import split_audit
 

@@ -17,16 +17,6 @@ from benchmark.errors import DataError
 if TYPE_CHECKING:
     from benchmark.data.crop_folder import CropReport
 
-EXAMPLES = """
-Examples:
-
-  facebench data crop holiday --detector-model yunet.onnx
-
-  facebench data crop photos.zip --out faces --faces all --fit square --image-px 224
-
-  facebench data crop UTKFace.tar.gz --border 0.25 && facebench data prepare UTKFace-crops
-"""
-
 SHOWN = 10
 """Pictures without a crop that are listed on the screen; crops.csv has them all."""
 
@@ -100,6 +90,11 @@ def crop(
 
     crops.csv says of every picture what was found, or why nothing. Stopped, the same command
     resumes. Exits with 1 if any picture has no crop; the others are done.
+
+    Examples:
+      facebench data crop holiday --detector-model yunet.onnx
+      facebench data crop photos.zip --out faces --faces all --fit square --image-px 224
+      facebench data crop UTKFace.tar.gz --border 0.25 && facebench data prepare UTKFace-crops
     """
     with speaking("data crop", as_json=as_json) as answer:
         from benchmark.data.crop import CropOptions, DetectorChoice

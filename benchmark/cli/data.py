@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from benchmark.data.prepare import PrepareResult
 
 app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets of faces.")
-app.command("crop", epilog=crop.EXAMPLES)(crop.crop)
+app.command("crop")(crop.crop)
 
 app.command("fetch", epilog=fetch.EXAMPLES)(fetch.fetch)
 

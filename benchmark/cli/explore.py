@@ -14,16 +14,6 @@ from benchmark.errors import DataError
 if TYPE_CHECKING:
     from benchmark.reporting.explore import Explored
 
-EXAMPLES = """
-Examples:
-
-  facebench data explore
-
-  facebench data explore --dataset utkface-100 --out docs/pictures/utkface
-
-  facebench data explore --dataset drawn --json
-"""
-
 
 def explore(
     dataset: DatasetName = None,
@@ -41,6 +31,11 @@ def explore(
 
     Writes one page that needs nothing else, and its figures as PNGs. Neither holds a picture of
     anybody. Nothing is changed in the data set.
+
+    Examples:
+      facebench data explore
+      facebench data explore --dataset utkface-100 --out docs/pictures/utkface
+      facebench data explore --dataset drawn --json
     """
     from benchmark.data.sample import choose_dataset
     from benchmark.reporting.explore import explore as explore_faces
