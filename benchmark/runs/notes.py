@@ -82,7 +82,7 @@ CROSSED: Final = "gender_race"
 
 
 @dataclass(frozen=True)
-class Links:
+class NoteLinks:
     """Where what a note points to is found; a note without them names nothing it cannot show."""
 
     page: Callable[[str], str] | None = None
@@ -105,12 +105,12 @@ def data_note(dataset: dict[str, Any]) -> str:
     )
 
 
-def run_note(record: RunRecord, links: Links | None = None) -> str:
+def run_note(record: RunRecord, links: NoteLinks | None = None) -> str:
     """Describe a run: its question, its network, and its outcome once there is one.
 
     links: to the run's figures and network, where the note is shown beside them.
     """
-    links, about, done = links or Links(), record.about, record.state == "done"
+    links, about, done = links or NoteLinks(), record.about, record.state == "done"
     definition, dataset = about["experiment"], about["dataset"]
     # MLflow folds a note to 100 pixels, and of these only the first 40 can be clicked on.
     lines = _figures(record, links) if done else []
@@ -184,7 +184,7 @@ def _outcome(record: RunRecord) -> list[str]:
     return lines + ([f"**{flagged}**", ""] if flagged else [])
 
 
-def _figures(record: RunRecord, links: Links) -> list[str]:
+def _figures(record: RunRecord, links: NoteLinks) -> list[str]:
     """Link to the figures: MLflow's notes show none in a size that can be read."""
     if links.page is None:
         return []

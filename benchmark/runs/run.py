@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
@@ -35,6 +36,7 @@ from benchmark.runs.folder import (
 )
 from benchmark.runs.plan import Plan, Settings, plan_run
 from benchmark.training.device import Device
+from benchmark.training.prefix_cache import why_live
 from benchmark.training.trainer import EpochResult, Progress, TrainingFaces, fit, start
 
 
@@ -222,9 +224,9 @@ def forecast_all(
 ) -> Iterator[Forecast]:
     """Say what `run_all` would do, without training, downloading or writing anything.
 
-    Time is predicted from finished runs: of the same run group on this hardware, else of any there
-    by their operations (multiply-adds, with the backward pass of what is trained); where there are
-    none, from a matrix product timed now, a tenth of whose speed training reaches.
+    Time is predicted from finished runs of the same run group on this hardware; else from the
+    multiply-adds of the training and the speed of fully trained runs here; where there are none,
+    from a matrix product timed now, a third of whose speed training reaches.
     """
     done = [RunRecord(item.folder) for item in all_records(settings.runs_dir)
             if item.state == "done"]  # fmt: skip
@@ -233,17 +235,16 @@ def forecast_all(
     by_family: dict[str, list[float]] = {}
     speeds = []
     for record in done:
-        seconds = float(record.done["seconds"])
+        seconds, about = float(record.done["seconds"]), record.about
         by_family.setdefault(record.family, []).append(seconds)
-        about, epochs = record.about, record.done["epochs"]
-        share = about["parameters"]["trainable"] / about["parameters"]["total"]
-        n_images = about["dataset"]["counts"]["train"] * epochs
-        speeds.append(about["multiply_adds"] * (1 + 2 * share) * n_images / max(seconds, 1e-3))
-    speed = statistics.median(speeds) if speeds else _timed_speed(settings.device) / 10
+        if about["parameters"]["trainable"] == about["parameters"]["total"] and seconds > 0:
+            n_images = about["dataset"]["counts"]["train"] * record.done["epochs"]
+            speeds.append(3 * about["multiply_adds"] * n_images / seconds)
+    speed = statistics.median(speeds) if speeds else _timed_speed(settings.device) / 3
     offline = replace(settings, offline=True)
     seeds = tuple(seeds)
     for experiment in experiments:
-        operations, total = _operations(experiment, faces)
+        operations, total = _operations(experiment, faces, settings)
         n_bytes = 0 if settings.keep_weights == "none" else 4 * total
         for seed in seeds:
             outlook: Outlook = "run"
@@ -269,17 +270,27 @@ def forecast_all(
             yield Forecast(experiment, seed, outlook, seconds, n_bytes, fetch)
 
 
-def _operations(experiment: Experiment, faces: FaceSet) -> tuple[float, int]:
-    """Count a whole training's multiply-adds, and the network's parameters."""
+def _operations(experiment: Experiment, faces: FaceSet, settings: Settings) -> tuple[float, int]:
+    """Count a training's multiply-adds, a backward pass as two forward ones, and the parameters.
+
+    What the prefix cache keeps of the frozen part is computed once and not in each epoch.
+    """
     # What a network computes does not depend on its first weights.
-    bare = replace(experiment, backbone=replace(experiment.backbone, weights="none"))
-    network, recipe = build_network(bare, None, 0), experiment.recipe
-    total, trainable = network.parameter_counts()
-    n_images = int((faces.table["part"] == "train").sum())
-    if recipe.steps_per_epoch is not None:
-        n_images = recipe.steps_per_epoch * recipe.batch_size
-    an_image = network.multiply_adds(faces.image_px) * (1 + 2 * trainable / total)
-    return an_image * n_images * recipe.max_epochs, total
+    network = build_network(experiment.adjusted({"backbone.weights": "none"}), None, 0)
+    recipe, frozen = experiment.recipe, 0.0
+    n_train = int((faces.table["part"] == "train").sum())
+    n_images = recipe.max_epochs * (
+        n_train if recipe.steps_per_epoch is None else recipe.steps_per_epoch * recipe.batch_size
+    )
+    if network.cut is not None:
+        px = faces.image_px
+        with FlopCounterMode(display=False) as counter:
+            network.eval().prefix(torch.zeros(1, 3, px, px))
+        frozen = counter.get_total_flops() / 2
+    cached = settings.cache is not None and why_live(network, recipe.augmentation) is None
+    trained = 3 * (network.multiply_adds(faces.image_px) - frozen)
+    once = frozen * (n_train if cached else n_images)
+    return trained * n_images + once, network.parameter_counts()[0]
 
 
 def _timed_speed(device: Device) -> float:

@@ -27,7 +27,7 @@ from benchmark.runs.notes import (
     ATTEMPT_TAG,
     IDENTITY_TAG,
     RED_FLAG_TAG,
-    Links,
+    NoteLinks,
     data_note,
     flag_tag,
     run_name,
@@ -286,11 +286,11 @@ class MlflowMirror:
         run = client.get_run(run_id)
         page = f"#/experiments/{run.info.experiment_id}/runs/{run_id}/artifacts/"
         models = run.outputs.model_outputs if run.outputs else ()
-        links = Links(
+        links = NoteLinks(
             page=lambda name: page + quote(f"pictures/{name}"),
             model=f"models:/{models[-1].model_id}" if models else "",
         )
-        note = run_note(record, links if state == "done" else Links())
+        note = run_note(record, links if state == "done" else NoteLinks())
         for name, value in (("state", state), (NOTE_TAG, note)):
             if run.data.tags.get(name) != value:
                 client.set_tag(run_id, name, value)

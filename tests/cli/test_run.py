@@ -233,6 +233,8 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(
     assert "would run" in shown.stdout
     assert "1 of 4 would run" in shown.stdout
     assert "mtl-squeezenet1_1-imagenet-frozen-short not run: " in shown.stderr
+    registered = facebench("run", names[1], *places, "--dry-run")
+    assert "1 of 1 would run" in registered.stdout, registered.stderr
 
 
 def test_the_help_shows_at_most_twelve_options_before_the_advanced_ones() -> None:
