@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, Quiet, WeightsDir
-from benchmark.cli.output import ExitCode, out, say_error, speaking, watching
+from benchmark.cli.output import ExitCode, out, print_table, say_error, speaking, watching
 from benchmark.errors import DataError
+from benchmark.reporting.tables import Table
 
 if TYPE_CHECKING:
     from benchmark.data.crop_folder import CropReport
@@ -141,17 +141,16 @@ def crop(
 def _print(report: "CropReport") -> None:
     counts = report.counts()
     total = sum(counts.values())
-    lines = Table.grid(padding=(0, 2))
-    lines.add_row("pictures", f"{total:,}", "")
+    lines = [("pictures", f"{total:,}", "")]
     for name, n in counts.items():
-        lines.add_row(f"  {name}", f"{n:,}", f"{100 * n / total:.2f} %")
+        lines.append((f"  {name}", f"{n:,}", f"{100 * n / total:.2f} %"))
     several = report.table.drop_duplicates("file")["faces_seen"] > 1
-    lines.add_row("  with several faces", f"{int(several.sum()):,}", "")
-    lines.add_row("files that are no pictures", f"{report.n_not_pictures:,}", "")
+    lines.append(("  with several faces", f"{int(several.sum()):,}", ""))
+    lines.append(("files that are no pictures", f"{report.n_not_pictures:,}", ""))
     if total > report.n_new:
-        lines.add_row("done before", f"{total - report.n_new:,}", "")
+        lines.append(("done before", f"{total - report.n_new:,}", ""))
     out.print(f"[bold]{escape(str(report.folder))}[/], by {report.detector}", soft_wrap=True)
-    out.print(lines)
+    print_table(Table.of(["", "", ""], lines))
     without = report.without_crop()
     for file, reason in without[["file", "reason"]].head(SHOWN).itertuples(index=False):
         out.print(f"[yellow]–[/] {escape(file)}: {escape(reason)}")

@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 from rich.progress import Progress, TaskID
-from rich.table import Table
 
 from benchmark.cli import crop, fetch
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Quiet
-from benchmark.cli.output import ExitCode, busy, err, out, progress_bar, say_error, speaking
+from benchmark.cli.output import (
+    ExitCode,
+    busy,
+    err,
+    out,
+    print_table,
+    progress_bar,
+    say_error,
+    speaking,
+)
 from benchmark.errors import DataError
+from benchmark.reporting.tables import Cell, Column, Table, TableRow
 from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS
 
 if TYPE_CHECKING:
@@ -191,26 +200,28 @@ def _print_prepared(result: "PrepareResult") -> None:
         )
         return
     same, near = counts["identical"], faces.manifest["near_duplicates"]
-    lines = Table.grid(padding=(0, 2))
-    lines.add_row("image files", f"{counts['image_files']:,}")
-    lines.add_row("usable faces", f"{counts['usable']:,}")
+    lines: list[tuple[str, str]] = []
+    lines.append(("image files", f"{counts['image_files']:,}"))
+    lines.append(("usable faces", f"{counts['usable']:,}"))
     by_name = "labels" not in faces.manifest
-    lines.add_row(
-        "no labels in the name" if by_name else "no labels in the table",
-        f"{counts['quarantined_names']:,}",
+    lines.append(
+        (
+            "no labels in the name" if by_name else "no labels in the table",
+            f"{counts['quarantined_names']:,}",
+        )
     )
-    lines.add_row("pictures that cannot be used", f"{counts['quarantined_pictures']:,}")
-    lines.add_row("files that are no pictures", f"{counts['not_pictures']:,}")
-    lines.add_row("groups of identical files", f"{same['groups']:,}, holding {same['files']:,}")
-    lines.add_row("  with conflicting labels", _conflicts(same))
-    lines.add_row("near-duplicates", near_in_words(near))
-    lines.add_row("faces with a place in a split", f"{counts['placed']:,}")
+    lines.append(("pictures that cannot be used", f"{counts['quarantined_pictures']:,}"))
+    lines.append(("files that are no pictures", f"{counts['not_pictures']:,}"))
+    lines.append(("groups of identical files", f"{same['groups']:,}, holding {same['files']:,}"))
+    lines.append(("  with conflicting labels", _conflicts(same)))
+    lines.append(("near-duplicates", near_in_words(near)))
+    lines.append(("faces with a place in a split", f"{counts['placed']:,}"))
     parts = (f"{name} {counts[name]:,}" for name in ("train", "val", "test"))
-    lines.add_row(f"  {faces.manifest['split_version']}", " · ".join(parts))
-    lines.add_row("split digest", faces.split_digest[:16])
+    lines.append((f"  {faces.manifest['split_version']}", " · ".join(parts)))
+    lines.append(("split digest", faces.split_digest[:16]))
     where = escape(str(faces.folder))
     out.print(f"[bold]{faces.name}[/], prepared in {result.seconds:.1f} s: {where}", soft_wrap=True)
-    out.print(lines)
+    print_table(Table.of(["", Column("", left=True, fold=True)], lines))
 
 
 def _conflicts(same: dict[str, int]) -> str:
@@ -301,9 +312,16 @@ def _print_audit(result: "Audit") -> None:
         f"{counts['placed']:,} in the split {faces.manifest['split_version']}"
     )
     for part in ("train", "val", "test"):
-        out.print(_part_table(result.counts[result.counts["part"] == part], part))
-    out.print(_overlap_table(result))
-    out.print(_left_out_table(result))
+        out.print()
+        print_table(_part_table(result.counts[result.counts["part"] == part], part))
+    shared = [(s, *(f"{n:,}" for n in c.values())) for s, c in result.overlap_counts().items()]
+    headings = ["split", "equal bytes", "cluster", "file name"]
+    out.print()
+    print_table(Table.of(headings, shared, "Shared between parts"))
+    left_out = [(str(k), str(r), f"{n:,}") for k, r, n in result.left_out.itertuples(index=False)]
+    reason = Column("reason", left=True, fold=True)
+    out.print()
+    print_table(Table.of(["kind", reason, "files"], left_out, "Left out, and why"))
     same, near = result.duplicates, faces.manifest["near_duplicates"]
     out.print(
         f"Identical files: {same['groups']:,} groups holding {same['files']:,} files; labels in "
@@ -327,84 +345,52 @@ def _print_noise(noise: "pd.DataFrame") -> None:
     known = noise[noise["disagree"].notna()]
     if known.empty:
         return
-    table = Table(
-        title="Labels of one photograph, percent", title_justify="left", box=None,
-        padding=(0, 1), collapse_padding=True, pad_edge=False,
-    )  # fmt: skip
-    for heading in ("task", "files", "photos", "pairs", "disagree", "1 − d/2", "1 − e"):
-        right = heading not in ("task", "files")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-    for row in known.to_dict("records"):
-        cells = [
-            "{:.1f}\n({:.1f}–{:.1f})".format(*(100 * float(row[name]) for name in names))
-            for names in (
-                ("disagree", "low", "high"),
-                ("ceiling", "ceiling_low", "ceiling_high"),
-                ("independent_ceiling", "independent_low", "independent_high"),
-            )
-        ]
-        table.add_row(
-            TASK_TITLES[row["task"]], row["files"], f"{row['n_photographs']:,}",
-            f"{row['n_pairs']:,}", *cells,
-        )  # fmt: skip
-    out.print(table)
+    rows = [
+        (
+            TASK_TITLES[row["task"]],
+            row["files"],
+            f"{row['n_photographs']:,}",
+            f"{row['n_pairs']:,}",
+            _rate(row, "disagree", "low", "high"),
+            _rate(row, "ceiling", "ceiling_low", "ceiling_high"),
+            _rate(row, "independent_ceiling", "independent_low", "independent_high"),
+        )
+        for row in known.to_dict("records")
+    ]
+    headings = ("task", "files", "photos", "pairs", "disagree", "1 − d/2", "1 − e")
+    print_table(Table.of(headings, rows, "Labels of one photograph, percent"))
     out.print(ASSUMPTIONS)
 
 
+def _rate(row: dict[Any, Any], *names: str) -> Cell:
+    rate, low, high = (100 * float(row[name]) for name in names)
+    return Cell(f"{rate:.1f}", f"{low:.1f}–{high:.1f}")
+
+
 def _part_table(counts: "pd.DataFrame", part: str) -> Table:
-    """Lay out one part: age group and gender down, race across, sums at the ends."""
-    races = CLASS_NAMES["race"]
-    unlabelled = (counts[list(TASKS)] == MISSING).any(axis=1)
-    if unlabelled.any():
-        return _gappy_table(counts, part)
-    table = Table(title=f"{part}: {int(counts['n'].sum()):,} faces", title_justify="left")
-    table.add_column("age group")
-    table.add_column("gender")
-    for heading in (*races, "all"):
-        table.add_column(heading, justify="right")
+    """Lay out one part: age group and gender down, race across, sums at the ends.
+
+    Of faces that lack labels: task by task, with those that have none.
+    """
+    title = f"{part}: {int(counts['n'].sum()):,} faces"
+    if (counts[list(TASKS)] == MISSING).any(axis=1).any():
+        lines = [
+            (TASK_TITLES[task], name, f"{int(n_by_label.get(label, 0)):,}")
+            for task in TASKS
+            for n_by_label in [counts.groupby(task)["n"].sum()]
+            for label, name in [*enumerate(CLASS_NAMES[task]), (MISSING, "not stated")]
+        ]
+        return Table.of(["task", "class", "faces"], lines, title)
+    races = range(len(CLASS_NAMES["race"]))
+    table = counts.groupby(list(TASKS))["n"].sum()
+    rows = []
     for age_group, age_name in enumerate(CLASS_NAMES["age_group"]):
         for gender, gender_name in enumerate(CLASS_NAMES["gender"]):
-            chosen = counts[(counts["age_group"] == age_group) & (counts["gender"] == gender)]
-            by_race = [int(chosen["n"][chosen["race"] == race].sum()) for race in range(len(races))]
-            cells = [f"{n:,}" for n in (*by_race, sum(by_race))]
-            table.add_row(age_name if gender == 0 else "", gender_name, *cells)
-    sums = [int(counts["n"][counts["race"] == race].sum()) for race in range(len(races))]
-    table.add_section()
-    table.add_row("all", "", *(f"{n:,}" for n in (*sums, sum(sums))))
-    return table
-
-
-def _gappy_table(counts: "pd.DataFrame", part: str) -> Table:
-    """Lay out one part of faces that lack labels: task by task, with those that have none."""
-    table = Table(title=f"{part}: {int(counts['n'].sum()):,} faces", title_justify="left")
-    for heading in ("task", "class"):
-        table.add_column(heading)
-    table.add_column("faces", justify="right")
-    for task in TASKS:
-        n_by_label = counts.groupby(task)["n"].sum()
-        for label, name in enumerate(CLASS_NAMES[task]):
-            n_faces = int(n_by_label.get(label, 0))
-            table.add_row("" if label else TASK_TITLES[task], name, f"{n_faces:,}")
-        table.add_row("", "not told", f"{int(n_by_label.get(MISSING, 0)):,}")
-        table.add_section()
-    return table
-
-
-def _overlap_table(result: "Audit") -> Table:
-    table = Table(title="Shared between parts", title_justify="left")
-    table.add_column("split")
-    for heading in ("equal bytes", "cluster", "file name"):
-        table.add_column(heading, justify="right")
-    for split, counts in result.overlap_counts().items():
-        table.add_row(split, *(f"{n:,}" for n in counts.values()))
-    return table
-
-
-def _left_out_table(result: "Audit") -> Table:
-    table = Table(title="Left out, and why", title_justify="left")
-    table.add_column("kind")
-    table.add_column("reason", overflow="fold")
-    table.add_column("files", justify="right")
-    for kind, reason, n in result.left_out.itertuples(index=False):
-        table.add_row(escape(str(kind)), escape(str(reason)), f"{n:,}")
-    return table
+            found = [int(table.get((age_group, gender, race), 0)) for race in races]
+            rows.append((age_name, gender_name, *(f"{n:,}" for n in (*found, sum(found)))))
+    by_race = counts.groupby("race")["n"].sum()
+    sums = [int(by_race.get(race, 0)) for race in races]
+    total = TableRow(
+        tuple(map(Cell, ("all", "", *(f"{n:,}" for n in (*sums, sum(sums)))))), status="total"
+    )
+    return Table.of(["age group", "gender", *CLASS_NAMES["race"], "all"], [*rows, total], title)

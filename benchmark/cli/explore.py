@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Quiet
-from benchmark.cli.output import busy, out, speaking
+from benchmark.cli.output import busy, out, print_table, speaking
 from benchmark.errors import DataError
+from benchmark.reporting.tables import Column, Table
 
 if TYPE_CHECKING:
     from benchmark.reporting.explore import Explored
@@ -67,9 +67,6 @@ def _print(explored: "Explored") -> None:
     from benchmark.reporting.explore_page import facts, lead, notes
 
     out.print(f"[bold]{escape(explored.faces.name)}[/]: {escape(lead(explored))}")
-    lines = Table.grid(padding=(0, 2))
-    for number, what in facts(explored):
-        lines.add_row(number, what)
-    out.print(lines)
+    print_table(Table.of(["", Column("", left=True, fold=True)], facts(explored)))
     for note in notes(explored):
         out.print(escape(note))

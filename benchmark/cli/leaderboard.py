@@ -274,7 +274,7 @@ def _print(board: "Leaderboard", *, whole: bool) -> None:
             print_table(further)
     out.print()
     notes = list(_notes(board))
-    shown = [*notes, *board.limits]
+    shown = [*notes, *board.limits[int(board.drawn) :]]
     if not whole:
         lines = [len(textwrap.wrap(note, out.width - 3)) for note in notes]
         closing = len(textwrap.wrap(CLOSING.format(more="00 more notes, "), out.width - 3))
@@ -297,6 +297,7 @@ def _notes(board: "Leaderboard") -> Iterator[str]:
     from benchmark.reporting.board_tables import READING, footnotes
 
     yield READING
+    yield from board.limits[: int(board.drawn)]
     remarks: dict[str, list[str]] = {}
     reasons: dict[str, list[str]] = {}
     for row in (row for table in board.tables for row in table.rows):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from benchmark import record as provenance
 from benchmark.cli.library import Named, chosen_runs, prepared_here, read_runs
@@ -21,9 +20,10 @@ from benchmark.cli.options import (
     RunsDir,
     WeightsDir,
 )
-from benchmark.cli.output import ExitCode, busy, out, progress_bar, say_error, speaking
+from benchmark.cli.output import ExitCode, busy, out, print_table, progress_bar, say_error, speaking
 from benchmark.errors import BenchmarkError, ExperimentError, RunError
 from benchmark.record import RunRecord, all_records
+from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
     from benchmark.runs.verify import Finding
@@ -111,14 +111,11 @@ def _verified(record: RunRecord, found: "Sequence[Finding]") -> dict[str, Any]:
 
 def _print_findings(run: dict[str, Any]) -> None:
     out.print(f"[bold]{escape(run['run'])}[/]  {run['identity'][:12]}", soft_wrap=True)
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True, min_width=13)
-    table.add_column(no_wrap=True, min_width=11)
-    table.add_column(overflow="fold")
-    for item in run["findings"]:
-        verdict = f"[{COLOURS[item['verdict']]}]{item['verdict']}[/]"
-        table.add_row(f"  {item['what']}", verdict, escape(item["detail"]))
-    out.print(table)
+    rows = [
+        (item["what"], Cell(item["verdict"], style=COLOURS[item["verdict"]]), item["detail"])
+        for item in run["findings"]
+    ]
+    print_table(Table.of(["", "", Column("", left=True, fold=True)], rows))
 
 
 def rescore(
@@ -294,14 +291,13 @@ def clean(
         code = ExitCode.FINDINGS if answer.errors else code
         if not as_json:
             counted = ("n", "bytes") if dry_run else ("removed", "bytes_removed")
-            table = Table("kind", box=None, pad_edge=False)
-            table.add_column("here" if dry_run else "removed", justify="right")
-            table.add_column("MiB", justify="right")
-            table.add_column("what it is", overflow="fold")
+            lines = []
             for kind, row in rows.items():
                 n, n_bytes = (row[name] for name in counted)
-                table.add_row(kind, str(n), f"{n_bytes / 2**20:,.1f}", row["what"])
-            out.print(table)
+                lines.append((kind, str(n), f"{n_bytes / 2**20:,.1f}", row["what"]))
+            what = Column("what it is", left=True, fold=True)
+            headings = ["kind", "here" if dry_run else "removed", "MiB", what]
+            print_table(Table.of(headings, lines))
             if dry_run:
                 out.print("Nothing was removed. `facebench clean --only KIND,KIND` removes kinds.")
             for problem in answer.errors:
@@ -351,9 +347,6 @@ def doctor(
             for what, found, fine, fix in rows
         ]
         if not as_json:
-            table = Table(title="This machine", title_justify="left", show_lines=True)
-            for column in ("what", "found", "to do"):
-                table.add_column(column)
-            for row in answer.data:
-                table.add_row(row["what"], row["found"], row["fix"] or "nothing")
-            out.print(table)
+            folded = [Column(heading, left=True, fold=True) for heading in ("found", "to do")]
+            lines = [(row["what"], row["found"], row["fix"] or "nothing") for row in answer.data]
+            print_table(Table.of(["what", *folded], lines, "This machine"))

@@ -124,7 +124,7 @@ def _of_the_system(error: OSError) -> RunError:
     where = f" ({error.filename})" if error.filename else ""
     return RunError(
         f"{error.strerror or error}{where}",
-        fix="See whether there is room and who may write there; `facebench --debug …` shows where "
+        fix="Check the free space and the right to write there; `facebench --debug …` shows where "
         "in the code it was met",
     )
 

@@ -5,9 +5,6 @@ from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Group
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from benchmark import registry
@@ -25,13 +22,13 @@ from benchmark.cli.study_table import (
     study_table,
 )
 from benchmark.errors import ExperimentError
-from benchmark.experiment.definition import Experiment, Suite
+from benchmark.experiment.definition import Experiment
+from benchmark.reporting.tables import Column, Table
 from benchmark.tasks import TaskName
 
 WIDTH_FOR_QUESTIONS: Final = 140
 """Columns of a terminal in which research questions stand beside the study's numbers."""
-SHORTEST_QUESTION: Final = 50
-"""Characters that a question gets at least beside a name; with less room it stands below."""
+QUESTION: Final = Column("research question", left=True, below=True, fold=True, least=50)
 
 
 def list_(
@@ -82,9 +79,12 @@ def list_(
             questions = out.width >= WIDTH_FOR_QUESTIONS
             print_table(study_table(shown, ours, questions=questions))
         else:
-            out.print(Text(f"{title}\n", style="bold"), _experiments_table(shown, out.width))
+            rows = [(item.name, item.asks) for item in shown]
+            print_table(Table.of(["experiment", QUESTION], rows, f"{title}\n"))
         if suite is None:
-            out.print("\n", _suites_table(list(registry.suites().values())))
+            suites = [(s.name, str(len(s.experiments)), s.asks) for s in registry.suites().values()]
+            out.print()
+            print_table(Table.of(["suite", "experiments", QUESTION], suites))
 
 
 def _checked(wanted: dict[str, str | None]) -> dict[str, str]:
@@ -134,25 +134,3 @@ def _measured(
     if found is None:
         return None
     return {task: asdict(mean) | {"n_seeds": len(mean.seeds)} for task, mean in found.items()}
-
-
-def _experiments_table(experiments: Sequence[Experiment], width: int) -> Table:
-    """Set questions beside names where there is room for both, else below them."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    longest = max(len(item.name) for item in experiments)
-    for item in experiments:
-        if width - longest >= SHORTEST_QUESTION:
-            table.add_row(Text(item.name, no_wrap=True), Text(item.asks))
-        else:
-            table.add_row(Group(Text(item.name), Padding(Text(item.asks, "dim"), (0, 0, 0, 2))))
-    return table
-
-
-def _suites_table(suites: Sequence[Suite]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("suite")
-    table.add_column("runs", justify="right")
-    table.add_column("asks")
-    for item in suites:
-        table.add_row(item.name, str(len(item.experiments)), item.asks)
-    return table

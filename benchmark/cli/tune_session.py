@@ -10,11 +10,10 @@ from typing import Any, Final
 
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from benchmark import registry
-from benchmark.cli.output import Answer, Display, err, out
+from benchmark.cli.output import Answer, Display, err, out, print_table
 from benchmark.cli.run_display import RunDisplay
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import BenchmarkError, ExperimentError, require
@@ -31,6 +30,7 @@ from benchmark.experiment.search_points import (
 )
 from benchmark.experiment.space import AUGMENTATION, DEPTH
 from benchmark.record import work_folder
+from benchmark.reporting.tables import Column, Table
 from benchmark.runs.checkpoints import CHECKPOINT_FILE
 from benchmark.runs.plan import Settings
 from benchmark.runs.run import Failed, Finished, Missing, Skipped, run_all
@@ -341,7 +341,7 @@ def print_best(study: Study, outcome: Outcome) -> None:
     if best is None:
         out.print(f"No trial is complete ({counts or 'none was begun'}).")
         return
-    table = Table("searched", "definition", f"best, trial {best.number}", box=None, pad_edge=False)
+    rows = []
     for path, tried in best.point.items():
         values = (value_at(study.experiment, path), tried)
         cells = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
@@ -349,12 +349,12 @@ def print_best(study: Study, outcome: Outcome) -> None:
             cells = [f"{value} of {count_stages(study.experiment)}" for value in values]
         elif path == AUGMENTATION:
             cells = [AUGMENTATION_NAMES[v] if isinstance(v, int) else str(v) for v in values]
-        table.add_row(short_name(path), *cells)
+        rows.append((short_name(path), *cells))
     complete = [trial for trial in outcome.trials if trial.state == "complete"]
     own = [trial for trial in complete if outcomes.is_the_definition(study, trial)]
     scores = [f"{trial.value:.2%}" for trial in (*own[:1], best)]
-    table.add_row("validation", *(scores if own else ["–", *scores]))
-    out.print(table)
+    rows.append(("validation", *(scores if own else ["–", *scores])))
+    print_table(Table.of(["searched", "definition", f"best, trial {best.number}"], rows))
     for item in outcome.fresh:
         by_seed = ", ".join(f"{score:.2%}" for score in item.by_seed.values())
         out.print(f"Fresh seeds: trial {item.trial.number} {item.mean:.2%} on average ({by_seed})")
@@ -365,13 +365,13 @@ def print_grid(grid: GridSpace, study: Study, outcome: Outcome) -> None:
     """Print a grid: at each point our score, then the study's."""
     backbone, ours = study.experiment.backbone, outcomes.grid_table(grid, outcome.trials)
     out.print(Text(f"\n{grid.asks}", style="bold"))
-    columns = [f"{column:g}" for column in grid.columns.values]
-    table = Table(short_name(grid.rows.path), *columns, box=None, pad_edge=False)
+    rows = []
     for row, points in ours.groupby(grid.rows.path, sort=False):
         pairs = zip(points["ours"], points["study"], strict=True)
         cells = [f"{_percent(ours)} | {_percent(theirs)}" for ours, theirs in pairs]
-        table.add_row(f"{row:g}", *cells)
-    out.print(table)
+        rows.append((f"{row:g}", *cells))
+    columns = [f"{column:g}" for column in grid.columns.values]
+    print_table(Table.of([Column(short_name(grid.rows.path), left=True), *columns], rows))
     out.print(
         f"Validation accuracy, %: ours ({backbone.architecture}, {backbone.depth_name}, "
         f"{study.faces.name}) | the study's ({grid.experiment.backbone.architecture}, "

@@ -94,7 +94,7 @@ def rank_text(row: "Row") -> str:
 def name_text(row: "Row") -> str:
     """Write a row's name, with what must never be read without it."""
     leaky = "LEAKY " if row.leaky else ""
-    return f"{leaky}{row.name}{' (missing)' if row.status == 'missing' else ''}"
+    return f"{leaky}{row.name}{' (not run)' if row.status == 'missing' else ''}"
 
 
 def protocol_text(protocol: Protocol) -> str:

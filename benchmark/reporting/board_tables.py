@@ -53,7 +53,7 @@ Links = Mapping[str, tuple[tuple[str, str], ...]]
 
 
 def by_setting(board: Leaderboard) -> list[tuple[str, list[BoardTable]]]:
-    """Group a leaderboard's tables by what their rows have in common, told in words."""
+    """Group a leaderboard's tables by what their rows have in common, in words."""
     found: dict[Setting, list[BoardTable]] = {}
     for table in board.tables:
         found.setdefault(table.setting, []).append(table)

@@ -28,7 +28,7 @@ NUMBERS: Final = (
     *("macro_f1", "macro_f1_low", "macro_f1_high", "se", "se_seeds", "df"),
     *("only_reference", "only_arm", "n_faces", "n_clusters"),
 )
-"""Fields of a Difference that are told under their own names."""
+"""Fields of a Difference with columns of the same names."""
 
 
 def title_of(comparison: Comparison) -> str:

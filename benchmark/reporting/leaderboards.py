@@ -19,6 +19,7 @@ from benchmark.comparison.library import (
     Watch,
     counted,
     definition_key,
+    named_dataset,
     read_runs,
     unwatched,
 )
@@ -61,7 +62,7 @@ class AvailableRuns:
     warnings: list[str] = field(default_factory=list)
 
     def datasets(self, asked: str | None, runs_dir: Path) -> list[str]:
-        """Name the data sets to show: the one asked for, else all photographed ones, else drawn."""
+        """Name the data sets to show: the one asked for, else photographs, else synthetic."""
         drawn = {run.setting.dataset: run.setting.drawn for run in self.runs}
         if not drawn:
             unread = f" ({'; '.join(self.notes)})" if self.notes else ""
@@ -71,26 +72,21 @@ class AvailableRuns:
                 fix="`facebench run --suite quick` makes some",
             )
         if asked is not None:
-            return _asked_for(asked, sorted(drawn), runs_dir)
+            named = named_dataset(asked, sorted(drawn))
+            if not named:
+                raise RunError(
+                    f"no run is on the data set {asked!r}",
+                    allowed=", ".join(sorted(drawn)),
+                    source=str(runs_dir),
+                )
+            return list(named)
         photographed = sorted(name for name in drawn if not drawn[name])
         hidden = sorted(set(drawn) - set(photographed))
         if photographed and hidden:
             self.warnings.append(
-                f"runs on drawn faces are not shown; --dataset {hidden[0]} shows them"
+                f"runs on synthetic faces are not shown; --dataset {hidden[0]} shows them"
             )
         return photographed or hidden
-
-
-def _asked_for(asked: str, datasets: Sequence[str], runs_dir: Path) -> list[str]:
-    # `drawn` stands for drawn-100, as `utkface` does for utkface-100 and utkface-200.
-    named = [name for name in datasets if name == asked or name.startswith(f"{asked}-")]
-    if not named:
-        raise RunError(
-            f"no run is on the data set {asked!r}",
-            allowed=", ".join(datasets),
-            source=str(runs_dir),
-        )
-    return [asked] if asked in named else named
 
 
 def available_runs(

@@ -43,6 +43,8 @@ class Column:
     """Whether its cells go below the row's name where the width does not suffice."""
     fold: bool = False
     """Whether its texts are long, and wrapped between words."""
+    least: int = 18
+    """Characters that a wrapped text keeps at least."""
     about: str = ""
     """What the heading means, for a page's tooltip."""
 
@@ -156,9 +158,9 @@ def broken(text: str, width: int) -> str:
     return "\n".join(line.rstrip(" ") for line in lines)
 
 
-SHORTEST_TEXT: Final = 18
-"""Characters that names and wrapped texts keep at least."""
-SHORTEST_HEADING: Final = 8
+SHORTEST_NAME: Final = 18
+"""Characters that the names of rows keep at least."""
+SHORTEST_HEADING: Final = 10
 """Characters on a line of a heading, even where the cells are narrower."""
 ROW_STYLES: Final = {"reference": "italic", "missing": "dim", "total": "bold"}
 
@@ -179,17 +181,17 @@ def terminal(table: Table, width: int) -> Group:
         shown = [i for i, c in enumerate(table.columns) if not (is_narrow and c.below)]
         rows = [[_text(row, row.cells[i], between) for i in shown] for row in table.rows]
         widths = [_width(table, i, [r[n].plain for r in rows]) for n, i in enumerate(shown)]
-        room = width - sum(widths) - gap * (len(widths) - 1)
-        if room >= min(0, SHORTEST_TEXT - widths[shown.index(name)]) * is_narrow:
+        spare = width - sum(widths) - gap * (len(widths) - 1)
+        if spare >= min(0, SHORTEST_NAME - widths[shown.index(name)]) * is_narrow:
             break
     at = shown.index(name)
-    if room < 0:
-        widths[at] = max(widths[at] + room, SHORTEST_TEXT)
+    if spare < 0 or is_narrow:
+        widths[at] = max(widths[at] + spare, SHORTEST_NAME)
     for place, index in enumerate(shown):
-        if table.columns[index].fold and room > 0:
+        if table.columns[index].fold and spare > 0:
             longest = max(cell_len(row.cells[index].whole) for row in table.rows)
-            more = max(0, min(longest - widths[place], room))
-            widths[place], room = widths[place] + more, room - more
+            more = max(0, min(longest - widths[place], spare))
+            widths[place], spare = widths[place] + more, spare - more
     for row, cells in zip(table.rows, rows, strict=True):
         below = [
             cell.whole
@@ -239,7 +241,7 @@ def _width(table: Table, index: int, texts: Sequence[str]) -> int:
     """Measure a column by its longest line, or as far as it must not be wrapped."""
     longest = max((cell_len(line) for text in texts for line in text.split("\n")), default=0)
     if table.columns[index].fold:
-        longest = min(longest, SHORTEST_TEXT)
+        longest = min(longest, table.columns[index].least)
     heading = broken(table.columns[index].heading, max(longest, SHORTEST_HEADING))
     return max(longest, *(cell_len(line) for line in heading.split("\n")))
 

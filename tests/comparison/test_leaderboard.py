@@ -71,14 +71,15 @@ def test_a_rebuild_is_byte_identical(runs: RunBuilder) -> None:
 def test_seeds_of_one_experiment_make_one_row_and_one_seed_permits_no_claim(
     runs: RunBuilder,
 ) -> None:
-    predictions = predicted(60, 80)
-    runs.done(A, predictions.assign(cluster=predictions["cluster"].clip(lower=9)))
+    tables = [predicted(60 + seed, 80) for seed in (0, 1, 2)]
+    shared = [table.assign(cluster=table["cluster"].clip(lower=9)) for table in tables]
+    runs.done(A, shared[0])
     board = board_of(runs, [A])
     assert board.tables[0].rows[0].remarks == (ONE_SEED,)
     assert any("permit no claim" in note for note in board.notes)
     assert any("9 test faces are near-duplicates" in note for note in board.notes)
     for seed in (1, 2):
-        runs.done(A, predicted(60 + seed, 80), seed=seed)
+        runs.done(A, shared[seed], seed=seed)
     (row,) = rows_of(runs, [A])
     assert row.seeds == (0, 1, 2)
     assert row.val_combined == pytest.approx(0.61)
