@@ -38,29 +38,32 @@ def about_ours(ours: Ours) -> str:
 
 
 def study_table(experiments: Sequence[Experiment], ours: Ours, *, questions: bool) -> Table:
-    """Set the study's numbers beside ours, a row an experiment; with research questions if asked.
+    """Set ours in parentheses beside or below the study's numbers, a row an experiment.
 
-    Where nothing is measured there are no columns of ours.
+    Where nothing is measured ours are left out. questions: with research questions.
     """
+    measured = ours.faces is not None
     columns = [Column("row", left=False), Column("experiment", left=True)]
     columns += [Column("rate/batch", left=True, below=True)]
-    columns += [Column(f"study {TASK_HEADS[task]}", left=False) for task in TASKS]
-    columns += [Column(f"ours {TASK_HEADS[task]}", False, "ours") for task in TASKS]
+    beside = ": study (ours)" if measured else ": study"
+    columns += [Column(f"{TASK_HEADS[task]}{beside}", left=False) for task in TASKS]
     columns += [Column("seeds", True, "ours", below=True)]
     columns += [Column("research question", left=True, part="questions", fold=True)]
-    rows = [
-        (
-            item.study.row if item.study else NOTHING,
-            item.name,
-            rate_and_batch(item),
-            *_rates(item, _printed(item), decimals=2),
-            *_rates(item, _means(item, ours.accuracies)),
-            _seeds(item, ours.accuracies),
-            item.asks,
+    rows: list[tuple[str | Cell, ...]] = []
+    for item in experiments:
+        printed = _rates(item, _printed(item), decimals=2)
+        means = _rates(item, _means(item, ours.accuracies)) if measured else [""] * len(TASKS)
+        rows.append(
+            (
+                item.study.row if item.study else NOTHING,
+                item.name,
+                rate_and_batch(item),
+                *(Cell(text, note) for text, note in zip(printed, means, strict=True)),
+                _seeds(item, ours.accuracies),
+                item.asks,
+            )
         )
-        for item in experiments
-    ]
-    parts = [*(["ours"] if ours.faces else []), *(["questions"] if questions else [])]
+    parts = [*(["ours"] if measured else []), *(["questions"] if questions else [])]
     return Table.of(columns, rows).keeping(parts)
 
 

@@ -189,7 +189,7 @@ def terminal(table: Table, width: int) -> Group:
         widths[at] = max(widths[at] + spare, SHORTEST_NAME)
     for place, index in enumerate(shown):
         if table.columns[index].fold and spare > 0:
-            longest = max(cell_len(row.cells[index].whole) for row in table.rows)
+            longest = max((cell_len(row.cells[index].whole) for row in table.rows), default=0)
             more = max(0, min(longest - widths[place], spare))
             widths[place], spare = widths[place] + more, spare - more
     for row, cells in zip(table.rows, rows, strict=True):
