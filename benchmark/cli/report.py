@@ -185,7 +185,11 @@ def _as_data(made: "Report") -> dict[str, object]:
         "drawn": evidence.board.drawn,
         "with_faces": faces is not None and not faces.drawn,
         "answers": {
-            item.slug: {"question": item.question, "answered": item.answered, "answer": item.short}
+            item.slug: {
+                "question": item.question,
+                "answered": item.answered,
+                "answer": item.sentences[0],
+            }
             for item in made.answers
         },
     }
@@ -196,6 +200,6 @@ def _print(made: "Report") -> None:
     out.print(f"[bold]{made.evidence.dataset}[/]")
     for item in sorted(made.answers, key=lambda item: not item.answered):
         out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question}[/]")
-        out.print(item.short, markup=False)
+        out.print(item.sentences[0], markup=False)
         for command in item.commands[:1]:
             out.print(f"  {command}", markup=False, soft_wrap=True)

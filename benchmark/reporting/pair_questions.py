@@ -9,7 +9,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from benchmark.architectures import architecture_named
 from benchmark.comparison.cells import accuracy_text, with_sd
@@ -26,12 +26,11 @@ from benchmark.comparison.statistics import NOT_SIGNIFICANT, Family
 from benchmark.comparison.study_page import Mark, StudyPanel, StudyPicture
 from benchmark.comparison.verdicts import (
     TaskComparison,
-    by_group,
     by_pair,
     gap_sentences,
     joined,
     mtl_sentences,
-    pair_sentence,
+    pair_sentences,
     points,
     reading_notes,
 )
@@ -44,7 +43,6 @@ from benchmark.reporting.figures import PageFigure, intervals_figure
 from benchmark.reporting.questions import (
     NO_RUN,
     Answer,
-    Said,
     lines_table,
     run_command,
     runs_of,
@@ -55,17 +53,12 @@ from benchmark.reporting.questions import (
 from benchmark.reporting.tables import Table
 from benchmark.tasks import TASK_TITLES, TASKS
 
-Respect = Literal["weights", "trainable_stages", "conditioning"]
-PART_OF: Final[dict[Respect, str]] = {
-    "weights": "backbone",
-    "trainable_stages": "backbone",
-    "conditioning": "head",
+FIELD_OF: Final[dict[Family, tuple[str, str]]] = {
+    "weights": ("backbone", "weights"),
+    "depth": ("backbone", "trainable_stages"),
+    "conditioning": ("head", "conditioning"),
 }
-RESPECT_OF: Final[dict[Family, Respect]] = {
-    "weights": "weights",
-    "depth": "trainable_stages",
-    "conditioning": "conditioning",
-}
+"""What the experiments of a question differ in: part and field of their definitions."""
 SHOWN_IN_RANKING: Final = 12
 MOST_RIVALS: Final = 60
 """So many networks are compared with the first of their table."""
@@ -79,7 +72,7 @@ CAPTION: Final = (
 class Siblings:
     """Experiments that differ in one respect alone; their learning rates may differ with it."""
 
-    respect: Respect
+    question: Family
     members: tuple[Experiment, ...]
     """In their natural order: shallow to deep, the reference first."""
 
@@ -89,50 +82,52 @@ class Siblings:
         first = self.members[0]
         backbone = first.backbone
         words = [first.task_label, backbone.architecture]
-        words += [backbone.weights] if self.respect != "weights" else []
-        words += [backbone.depth_name] if self.respect != "trainable_stages" else []
-        if self.respect != "conditioning" and first.head.conditioning != "none":
+        words += [backbone.weights] if self.question != "weights" else []
+        words += [backbone.depth_name] if self.question != "depth" else []
+        if self.question != "conditioning" and first.head.conditioning != "none":
             words.append(first.head.conditioning)
         variant = first.name.removeprefix(first.stem).strip("-")
         return " ".join([*words, *([variant] if variant else [])])
 
     def value_of(self, member: Experiment) -> str:
         """What a member differs in: a weight source, a depth, a conditioning."""
-        if self.respect == "trainable_stages":
+        if self.question == "depth":
             return member.backbone.depth_name
-        return str(getattr(getattr(member, PART_OF[self.respect]), self.respect))
+        part, name = FIELD_OF[self.question]
+        return str(getattr(getattr(member, part), name))
 
     def pairs(self) -> list[tuple[Experiment, Experiment]]:
         """Who is compared, reference first: neighbours by depth, all weights, all with `none`."""
-        if self.respect == "trainable_stages":
+        if self.question == "depth":
             return list(itertools.pairwise(self.members))
-        if self.respect == "weights":
+        if self.question == "weights":
             return list(itertools.combinations(self.members, 2))
         return [(self.members[0], other) for other in self.members[1:]]
 
 
-def siblings(experiments: Iterable[Experiment], respect: Respect) -> list[Siblings]:
-    """Group experiments that differ in `respect` alone; groups of one are none."""
+def siblings(experiments: Iterable[Experiment], question: Family) -> list[Siblings]:
+    """Group experiments that differ in one of FIELD_OF alone; groups of one are none."""
+    part, name = FIELD_OF[question]
     groups: dict[str, dict[str, Experiment]] = {}
     for item in experiments:
         content = steering_content(item.as_dict())
-        value = content[PART_OF[respect]].pop(respect)
+        value = content[part].pop(name)
         # The study trained frozen backbones at another rate than deeper ones.
         content["recipe"].pop("learning_rate")
         groups.setdefault(canonical_json(content), {}).setdefault(str(value), item)
     found = []
     for members in groups.values():
-        ordered = sorted(members.values(), key=lambda item: _place(item, respect))
-        with_reference = respect != "conditioning" or ordered[0].head.conditioning == "none"
+        ordered = sorted(members.values(), key=lambda item: _place(item, question))
+        with_reference = question != "conditioning" or ordered[0].head.conditioning == "none"
         if len(ordered) > 1 and with_reference:
-            found.append(Siblings(respect, tuple(ordered)))
+            found.append(Siblings(question, tuple(ordered)))
     return found
 
 
-def _place(item: Experiment, respect: Respect) -> tuple[int, str]:
-    if respect == "trainable_stages":
+def _place(item: Experiment, question: Family) -> tuple[int, str]:
+    if question == "depth":
         return len(item.backbone.trained_stages), ""
-    if respect == "conditioning":
+    if question == "conditioning":
         return CONDITIONINGS.index(item.head.conditioning), ""
     sources = architecture_named(item.backbone.architecture).weight_sources
     ordered = ("none", *(name for name in sources if name != "none"))
@@ -140,14 +135,14 @@ def _place(item: Experiment, respect: Respect) -> tuple[int, str]:
     return (ordered.index(weights) if weights in ordered else len(ordered)), weights
 
 
-def sibling_pairs(evidence: Evidence, respect: Respect) -> list[tuple[Siblings, str, str]]:
-    """List who is compared in a respect: what the two share, and their names, reference first."""
+def sibling_pairs(evidence: Evidence, question: Family) -> list[tuple[Siblings, str, str]]:
+    """List who is compared for a question: what the two share, and their names, reference first."""
     fold = evidence.setting.protocol.fold if evidence.setting else None
     # Folds of the split are no networks of their own: `leaderboard --folds` has them.
     ours = [item for item in evidence.experiments if item.protocol.fold == fold]
     return [
         (group, reference.name, other.name)
-        for group in siblings((item for item in ours if not item.protocol.leaky), respect)
+        for group in siblings((item for item in ours if not item.protocol.leaky), question)
         for reference, other in group.pairs()
     ]
 
@@ -164,8 +159,8 @@ def judged(evidence: Evidence, family: Family) -> Found:
             return made
 
         plans = {
-            question: plan(pair[1:] for pair in sibling_pairs(evidence, respect))
-            for question, respect in RESPECT_OF.items()
+            question: plan(pair[1:] for pair in sibling_pairs(evidence, question))
+            for question in FIELD_OF
         }
         groups = [evidence.group(item.name) for item in evidence.experiments]
         plans["mtl_stl"] = counterparts_plan(evidence.library, groups, evidence.dataset, TASKS)
@@ -213,7 +208,7 @@ def best_network(evidence: Evidence) -> Answer:
     slug, name, question = "best", "Best network", "Which network predicts best?"
     if not evidence.first_ranked:
         return unanswered(slug, name, question, NO_RUN, some_run(evidence))
-    sentences: list[Said] = []
+    sentences: list[str] = []
     tables: list[Table] = []
     missing: list[str] = []
     for kind in KINDS:
@@ -227,8 +222,7 @@ def best_network(evidence: Evidence) -> Answer:
             tuple(gap for gap in found.gaps if gap.reference == best.name),
         )
         said = [_best_sentence(HEADINGS[kind], ranked), *_tie_sentences(rivals)]
-        sentences.append(Said(" ".join(said[:2]), evidence.links.of(best.row.identities)))
-        sentences += [Said(words, runs_of(rivals.lines, evidence)) for words in said[2:]]
+        sentences += [" ".join(said[:2]), *said[2:]]
         missing += gap_sentences(rivals.gaps)
         if rivals.lines:
             title = f"{HEADINGS[kind]}: every other network against the first"
@@ -238,6 +232,7 @@ def best_network(evidence: Evidence) -> Answer:
         name,
         question,
         tuple(sentences),
+        evidence.links.of(evidence.first_ranked[0].row.identities),
         figures=tuple(_rankings(evidence)),
         tables=tuple(tables),
         missing=tuple(missing),
@@ -319,14 +314,13 @@ def mtl_or_stl(evidence: Evidence) -> Answer:
         why = "no MTL network and its single-task counterpart are finished on the same faces."
         return unanswered(slug, name, question, why, wanted)
     short, *others = mtl_sentences(found.lines)
-    addresses = [runs_of(lines, evidence) for lines in [found.lines, *by_group(found.lines)]]
-    said = [short.removeprefix("Does MTL beat STL? "), *others]
     title = "Networks of three tasks against their single-task counterparts"
     return Answer(
         slug,
         name,
         question,
-        tuple(Said(words, href) for words, href in zip(said, addresses, strict=False)),
+        (short.removeprefix("Does MTL beat STL? "), *others),
+        runs_of(found.lines, evidence),
         figures=(differences_figure(slug, "MTL minus STL", "MTL", found.lines, {}),),
         tables=(lines_table(title, found.lines),),
         missing=tuple(gap_sentences(found.gaps)),
@@ -356,8 +350,8 @@ def _one_respect(
     evidence: Evidence, family: Family, asked: tuple[str, str, str], title: str
 ) -> Answer:
     """Answer for pairs that differ in one respect; asked: slug, name, question."""
-    respect, known = RESPECT_OF[family], evidence.library.experiments
-    pairs = sibling_pairs(evidence, respect)
+    known = evidence.library.experiments
+    pairs = sibling_pairs(evidence, family)
     labels = {
         f"{other}|{reference}": f"{group.value_of(known[other])} − "
         f"{group.value_of(known[reference])} · {group.label}"
@@ -371,19 +365,17 @@ def _one_respect(
         suites = sorted(evidence.library.suites.values(), key=lambda item: len(item.experiments))
         for suite in suites:
             members = [known[name] for name in suite.experiments]
-            if siblings((item for item in members if not item.protocol.leaky), respect):
+            if siblings((item for item in members if not item.protocol.leaky), family):
                 return unanswered(*asked, why, [suite_command(suite.name, evidence.dataset)])
         return unanswered(*asked, why, [])
-    sentences = [
-        Said(pair_sentence(ours, reference=ours[0].reference.label), runs_of(ours, evidence))
-        for ours in by_pair(found.lines)
-    ]
+    sentences = list(pair_sentences(found.lines))
     if len(sentences) > 1:
-        sentences.insert(0, Said(_tally(found, labels), runs_of(found.lines, evidence)))
+        sentences.insert(0, _tally(found, labels))
     figure = differences_figure(asked[0], title, "the first named", found.lines, labels)
     return Answer(
         *asked,
         sentences=tuple(sentences),
+        href=runs_of(found.lines, evidence),
         figures=(*(_depth_figures(evidence) if family == "depth" else ()), figure),
         tables=(lines_table(title, found.lines),),
         missing=tuple(gap_sentences(found.gaps)),
@@ -434,7 +426,7 @@ def _depth_figures(evidence: Evidence) -> Sequence[PageFigure]:
     """Draw test accuracy by unfreezing depth; nothing where no backbone has two depths."""
     scored = {name: item for name, item in evidence.networks.items() if item.tested}
     honest = (item for item in evidence.experiments if item.name in scored)
-    groups = siblings(honest, "trainable_stages")
+    groups = siblings(honest, "depth")
     if not groups:
         return ()
     # Where stages have the same names one axis can name them; else it is the share trained.

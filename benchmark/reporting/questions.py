@@ -43,14 +43,6 @@ NO_RUN: Final = "no honest run is finished and ranked on this data set."
 
 
 @dataclass(frozen=True)
-class Said:
-    """A sentence, and where the runs that say it are shown."""
-
-    words: str
-    href: str = ""
-
-
-@dataclass(frozen=True)
 class Answer:
     """A research question and what the runs say to it."""
 
@@ -58,8 +50,10 @@ class Answer:
     name: str
     """The question in a word or two."""
     question: str
-    sentences: tuple[Said, ...] = ()
+    sentences: tuple[str, ...] = ()
     """The first is the short answer."""
+    href: str = ""
+    """The address of the runs behind it."""
     figures: tuple[PageFigure, ...] = ()
     matrices: tuple[Matrix, ...] = ()
     tables: tuple[Table, ...] = ()
@@ -71,16 +65,11 @@ class Answer:
     leaky: bool = False
     answered: bool = True
 
-    @property
-    def short(self) -> str:
-        """The answer in a sentence or two."""
-        return self.sentences[0].words
-
 
 def unanswered(slug: str, name: str, question: str, why: str, commands: Iterable[str]) -> Answer:
     """Say that the runs do not tell, and which command would."""
-    said = (Said(f"Not answered by these runs: {why}"),)
-    return Answer(slug, name, question, said, commands=tuple(commands), answered=False)
+    said = f"Not answered by these runs: {why}"
+    return Answer(slug, name, question, (said,), commands=tuple(commands), answered=False)
 
 
 def run_command(names: Sequence[str], dataset: str) -> str:
@@ -110,24 +99,12 @@ def lines_table(title: str, lines: Sequence[TaskComparison]) -> Table:
     return dataclasses.replace(table, title=title, notes=(family_text(lines),))
 
 
-@dataclass(frozen=True)
-class _Cost:
-    """A cost that a network may have."""
-
-    heading: str
-    axis: str
-    of: Callable[[Network], float | None]
-
-
-def _millions(value: float | None) -> float | None:
-    return None if value is None else value / 1e6
-
-
 COSTS: Final = (
-    _Cost("By training time", "training of one run, s", lambda n: n.row.seconds),
-    _Cost("By parameters", "parameters, millions", lambda n: _millions(n.row.parameters)),
-    _Cost("By operations", "GMACs of one face", lambda n: n.row.gmacs),
+    ("By training time", "training of one run, s", "seconds", 1.0),
+    ("By parameters", "parameters, millions", "parameters", 1e-6),
+    ("By operations", "GMACs of one face", "gmacs", 1.0),
 )
+"""Heading, axis, field of a row, scale."""
 
 
 def cost_of_accuracy(evidence: Evidence) -> Answer:
@@ -140,16 +117,16 @@ def cost_of_accuracy(evidence: Evidence) -> Answer:
     panels: list[Markup] = []
     sentences: list[str] = []
     fronts: dict[str, list[str]] = {item.name: [] for item in ranked}
-    for cost in COSTS:
-        points = _cost_points(ranked, cost)
+    for heading, axis, field, scale in COSTS:
+        points = _cost_points(ranked, field, scale)
         if len(points) < 2:
             continue
-        panels.append(cost_panel(f"cost-{len(panels)}", cost.heading, points, cost.axis))
+        panels.append(cost_panel(f"cost-{len(panels)}", heading, points, axis))
         front = [point.label for point in points if point.on_front]
         for label in front:
-            fronts[label].append(cost.heading.removeprefix("By ").lower())
+            fronts[label].append(heading.removeprefix("By "))
         sentences.append(
-            f"{cost.heading}, no network is both cheaper and better on validation than "
+            f"{heading}, no network is both cheaper and better on validation than "
             f"{joined(front)}: the Pareto front of {len(points)} networks."
         )
     caption = (
@@ -180,32 +157,29 @@ def cost_of_accuracy(evidence: Evidence) -> Answer:
         slug,
         name,
         question,
-        tuple(map(Said, sentences)),
+        tuple(sentences),
         figures=(PageFigure("Accuracy against cost", caption, tuple(panels)),),
         tables=(Table.of(headings, rows, title),),
     )
 
 
-def _cost_points(ranked: Sequence[Network], cost: _Cost) -> list[CostPoint]:
+def _cost_points(ranked: Sequence[Network], field: str, scale: float) -> list[CostPoint]:
     """Place the networks whose cost is known; on the front is what none dominates."""
-    known = [
-        (number, item, value, item.row.val_combined or 0.0)
+    places = {
+        (number, item.name): (scale * cost, item.row.val_combined or 0.0)
         for number, item in enumerate(ranked, 1)
-        if (value := cost.of(item))
-    ]
+        if (cost := getattr(item.row, field))
+    }
     return [
         CostPoint(
-            number,
-            item.name,
-            value,
-            score,
+            *key, cost, score,
             on_front=not any(
-                other <= value and theirs >= score and (other < value or theirs > score)
-                for _, _, other, theirs in known
+                other <= cost and theirs >= score and (other, theirs) != (cost, score)
+                for other, theirs in places.values()
             ),
         )
-        for number, item, value, score in known
-    ]
+        for key, (cost, score) in places.items()
+    ]  # fmt: skip
 
 
 def lowest_subgroups(evidence: Evidence) -> Answer:
@@ -220,7 +194,6 @@ def lowest_subgroups(evidence: Evidence) -> Answer:
         gaps = _gaps(evidence, best)
     except RunError as error:
         return unanswered(slug, name, question, str(error), [])
-    href = evidence.links.of(best.row.identities)
     headings = (
         *("task", "subgroups by", "lowest", "highest"),
         *(Column("gap, pp"), Column("permuted, pp"), Column("p, Holm")),
@@ -239,7 +212,8 @@ def lowest_subgroups(evidence: Evidence) -> Answer:
         slug,
         name,
         question,
-        tuple(Said(words, href) for words in _gap_sentences(best, gaps)),
+        tuple(_gap_sentences(best, gaps)),
+        evidence.links.of(best.row.identities),
         matrices=matrices,
         tables=(Table.of(headings, rows, title), *_stored_tables(best)),
         notes=SUBGROUP_NOTES,
@@ -403,10 +377,13 @@ def _study(
         why = f"{error.found}{f'; there are such runs on {others}' if others else ''}."
         command = suite_command("leak" if slug == "leak" else suites[0], evidence.dataset)
         return unanswered(*asked, why, [command])
-    sentences = [Said(words, _address(evidence, names)) for words, names in page.sentences]
+    shown = {name for table in page.tables for row in table.experiments for name in row}
+    groups = [library.run_group(name, evidence.dataset) for name in sorted(shown)]
+    known = [key for group in groups if isinstance(group, RunGroup) for key in group.identities]
     return Answer(
         *asked,
-        sentences=tuple(sentences) or (Said("Nothing could be compared."),),
+        sentences=tuple(words for words, _ in page.sentences) or ("Nothing could be compared.",),
+        href=evidence.links.of(known),
         figures=tuple(
             intervals_figure(f"{slug}-{number}", picture)
             for number, picture in enumerate(page.pictures)
@@ -425,10 +402,3 @@ def _study_table(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str
         for name, *texts in rows
     ]
     return Table.of(columns, cells, title)
-
-
-def _address(evidence: Evidence, names: Iterable[str]) -> str:
-    """Give the address of the runs of some experiments; empty where there is none."""
-    groups = [evidence.library.run_group(name, evidence.dataset) for name in dict.fromkeys(names)]
-    known = [key for group in groups if isinstance(group, RunGroup) for key in group.identities]
-    return evidence.links.of(known) if known else ""

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import registry
 from benchmark.reporting.evidence import Evidence
 from tests.reporting.stores import EVERY_QUESTION, builder, evidence_of, fill, page_of
 from tests.results.conftest import RunBuilder
@@ -41,15 +40,4 @@ def page_path(page: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as a file, for a browser."""
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(page, encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="session")
-def study_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the whole `study` suite with three seeds."""
-    folder = tmp_path_factory.mktemp("study")
-    runs = builder(folder / "mlruns", dataset="others-100", drawn=False)
-    fill(runs, registry.suites()["study"].experiments, seeds=(0, 1, 2), n=100)
-    path = folder / "study.html"
-    path.write_text(page_of(evidence_of(runs, "study")), encoding="utf-8")
     return path

@@ -7,11 +7,11 @@ import pytest
 
 from benchmark import registry
 from benchmark.reporting.evidence import Evidence
-from benchmark.reporting.pair_questions import RESPECT_OF, judged, sibling_pairs, siblings
+from benchmark.reporting.pair_questions import FIELD_OF, judged, sibling_pairs, siblings
 
 
 def test_depths_are_compared_with_their_shallower_neighbour() -> None:
-    (group,) = siblings(registry.experiments_of("depth"), "trainable_stages")
+    (group,) = siblings(registry.experiments_of("depth"), "depth")
     values = [(group.value_of(one), group.value_of(other)) for one, other in group.pairs()]
     assert values == [
         ("frozen", "fire6_9"),
@@ -49,7 +49,7 @@ def test_a_comparison_has_one_p_and_one_verdict_on_the_page(evidence: Evidence) 
     assert any(len(lines) > 1 for lines in shown.values())
     assert all(len(set(lines)) == 1 for lines in shown.values())
     families = {family for lines in shown.values() for family, _ in lines}
-    assert families <= set(RESPECT_OF) | {"mtl_stl", "compare_with", "first"}
+    assert families <= set(FIELD_OF) | {"mtl_stl", "compare_with", "first"}
     assert families >= {"mtl_stl", "compare_with", "first"}
 
 
@@ -76,6 +76,6 @@ def test_folds_are_not_among_what_the_report_compares(evidence: Evidence) -> Non
     depths = [item for item in evidence.experiments if item.name.startswith("mtl-squeezenet")]
     folds = tuple(item.in_fold(0) for item in depths)
     folded = replace(evidence, experiments=(*evidence.experiments, *folds))
-    pairs = sibling_pairs(evidence, "trainable_stages")
-    assert sibling_pairs(folded, "trainable_stages") == pairs
+    pairs = sibling_pairs(evidence, "depth")
+    assert sibling_pairs(folded, "depth") == pairs
     assert any("squeezenet" in other for _, _, other in pairs)

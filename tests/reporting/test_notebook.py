@@ -20,7 +20,7 @@ from benchmark.registry import named
 from benchmark.reporting.columns import FIELDS
 from tests.results.conftest import RunBuilder, exact_predictions
 
-QUICKSTART = Path(__file__).parents[1] / "docs/quickstart.ipynb"
+QUICKSTART = Path(__file__).parents[2] / "docs/quickstart.ipynb"
 GENDER = registry.experiment("gender-cnn-none-full-short")
 
 
@@ -105,24 +105,19 @@ def test_a_run_is_loaded_by_id_or_by_name_and_seed(runs: RunBuilder) -> None:
         run.confusion("race")
 
 
-@pytest.mark.parametrize(
-    ("asked", "said"),
-    [
+def test_what_is_no_one_run_is_refused(runs: RunBuilder, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        one_run(runs, seed=seed)
+    for asked, said in (
         (GENDER.name, "has 2 finished runs"),
         ("race-cnn-none-full-short", "has no finished run"),
         ("quick", "is a suite"),
         ("moon", "'moon' is no run here"),
-    ],
-)
-def test_what_is_no_one_run_is_refused(asked: str, said: str, runs: RunBuilder) -> None:
-    for seed in (0, 1):
-        one_run(runs, seed=seed)
-    with pytest.raises(RunError, match=said):
-        load_run(asked, runs_dir=runs.runs_dir)
-
-
-def test_no_runs_say_how_to_make_some(tmp_path: Path) -> None:
-    for ask in (lambda: load_run("x", runs_dir=tmp_path), lambda: leaderboard(runs_dir=tmp_path)):
+    ):
+        with pytest.raises(RunError, match=said):
+            load_run(asked, runs_dir=runs.runs_dir)
+    empty = tmp_path / "empty"
+    for ask in (lambda: load_run("x", runs_dir=empty), lambda: leaderboard(runs_dir=empty)):
         with pytest.raises(RunError, match="facebench run --suite quick"):
             ask()
 
