@@ -368,13 +368,13 @@ def _one_respect(
             if siblings((item for item in members if not item.protocol.leaky), family):
                 return unanswered(*asked, why, [suite_command(suite.name, evidence.dataset)])
         return unanswered(*asked, why, [])
-    sentences = list(pair_sentences(found.lines))
+    sentences = tuple(pair_sentences(found.lines))
     if len(sentences) > 1:
-        sentences.insert(0, _tally(found, labels))
+        sentences = (_tally(found, labels),)
     figure = differences_figure(asked[0], title, "the first named", found.lines, labels)
     return Answer(
         *asked,
-        sentences=tuple(sentences),
+        sentences=sentences,
         href=runs_of(found.lines, evidence),
         figures=(*(_depth_figures(evidence) if family == "depth" else ()), figure),
         tables=(lines_table(title, found.lines),),
@@ -429,23 +429,22 @@ def _depth_figures(evidence: Evidence) -> Sequence[PageFigure]:
     groups = siblings(honest, "depth")
     if not groups:
         return ()
-    # Where stages have the same names one axis can name them; else it is the share trained.
-    names = [[m.backbone.depth_name for m in group.members] for group in groups]
-    longest = max(names, key=len)
-    alike = all(set(ours) <= set(longest) for ours in names)
-
-    def place(item: Experiment) -> float:
-        if alike:
-            return float(longest.index(item.backbone.depth_name))
-        stages = architecture_named(item.backbone.architecture).stages
-        return len(item.backbone.trained_stages) / len(stages)
-
+    members = [member for group in groups for member in group.members]
+    place = {
+        m.name: len(m.backbone.trained_stages)
+        / len(architecture_named(m.backbone.architecture).stages)
+        for m in members
+    }
+    # The stages of one architecture can be named on the axis.
+    ticks = {0.0: "frozen", 0.5: "half", 1.0: "full"}
+    if len({member.backbone.architecture for member in members}) == 1:
+        ticks = {place[m.name]: m.backbone.depth_name for m in members}
     shown = {}
     for task in TASKS:
         lines = []
         for group in groups:
             rows = [(m, scored[m.name].row.scores.get(task)) for m in group.members]
-            known = [(place(m), score) for m, score in rows if score is not None]
+            known = [(place[m.name], score) for m, score in rows if score is not None]
             if known:
                 scores = [score for _, score in known]
                 lines.append(
@@ -460,14 +459,13 @@ def _depth_figures(evidence: Evidence) -> Sequence[PageFigure]:
         (min(v for line in lines for v in line.lows), max(v for line in lines for v in line.highs))
         for lines in shown.values()
     ]
-    ticks = {float(at): name for at, name in enumerate(longest)}
     panels = [
         figures.lines_panel(
             f"depth-lines-{task}",
             TASK_TITLES[task].capitalize(),
             lines,
-            x_title="shallowest trained stage" if alike else "share of stages trained",
-            ticks=ticks if alike else {0.0: "frozen", 0.5: "half", 1.0: "full"},
+            x_title="share of stages trained",
+            ticks=ticks,
             limits=limits,
         )
         for (task, lines), limits in zip(shown.items(), figures.same_width(ends), strict=True)

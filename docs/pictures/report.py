@@ -1,9 +1,10 @@
 """Take the picture of a report's top; needs playwright and Chromium.
 
-python docs/pictures/report.py docs/pictures/report.png           # of made-up answers, said in it
+python docs/pictures/report.py docs/pictures/report.png           # made-up predictions, said in it
 python docs/pictures/report.py docs/pictures/report.png PAGE.html # of a page of yours
 
-On drawn faces: `make demo`, `facebench report --dataset drawn`, then the second line with its page.
+On synthetic faces: `make demo`, `facebench report --dataset drawn`, then the second line with its
+page.
 """
 
 import shutil
@@ -15,11 +16,11 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 WIDTH, HEIGHT, COLOURS = 1280, 1500, 64
-DATASET = "drawn faces, answers made up"
+DATASET = "synthetic faces, predictions made up"
 
 
 def made_up_page(folder: Path) -> Path:
-    """Write the page of the tests' store; its title says what its answers are."""
+    """Write the page of the tests' store; its title says what its predictions are."""
     from tests.reporting.stores import EVERY_QUESTION, builder, evidence_of, fill, page_of
 
     runs = builder(folder / "mlruns", dataset=DATASET)
