@@ -49,18 +49,13 @@ Kind = Literal["first", "defined", "all", "twins"]
 NO_TASK: Final = "no task in common"
 NOT_REGISTERED: Final = "not registered"
 SHARED: Final = "the same runs"
-TITLES: Final = {
-    "first": "Each against the first",
-    "defined": "Each against the one that its definition names",
-    "all": "All pairs",
-    "twins": "MTL networks against their single-task counterparts",
+QUESTIONS: Final[dict[Kind, tuple[Family, str]]] = {
+    "first": ("named", "Each against the first"),
+    "defined": ("compare_with", "Each against the one that its definition names"),
+    "all": ("named", "All pairs"),
+    "twins": ("mtl_stl", "MTL networks against their single-task counterparts"),
 }
-FAMILY_OF: Final[dict[Kind, Family]] = {
-    "first": "named",
-    "defined": "compare_with",
-    "all": "named",
-    "twins": "mtl_stl",
-}
+"""What a table answers: the family of its p-values, and its title."""
 ROW_FAMILY_OF: Final[dict[RowQuestion, Family]] = {
     "twin": "mtl_stl",
     "defined": "compare_with",
@@ -266,7 +261,7 @@ class ComparisonTable:
     @property
     def title(self) -> str:
         """What stands above it."""
-        return TITLES[self.kind]
+        return QUESTIONS[self.kind][1]
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -354,8 +349,8 @@ def compare(
         for reference, one in pairs:
             plan_pair(plans[kind], reference, one, book.tasks)
     strict = all(item.kind != "suite" for item in requests) and len(named) > 1
-    judged = judge_plans({FAMILY_OF[kind]: plan for kind, plan in plans.items()}, book, strict)
-    results = [(kind, judged[FAMILY_OF[kind]]) for kind in plans]
+    judged = judge_plans({QUESTIONS[kind][0]: plan for kind, plan in plans.items()}, book, strict)
+    results = zip(plans, judged.values(), strict=True)
     tables = tuple(
         ComparisonTable(kind, found.lines, found.gaps)
         for kind, found in results
