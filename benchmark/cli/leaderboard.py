@@ -31,7 +31,7 @@ from benchmark.cli.output import (
 )
 from benchmark.errors import RunError
 from benchmark.files import write_text
-from benchmark.reporting.tables import Column, Table
+from benchmark.reporting.tables import Cell, Column, Table
 from benchmark.reporting.tables import markdown as markdown_table
 
 if TYPE_CHECKING:
@@ -365,7 +365,7 @@ def _show_folds(
         if not as_json:
             out.print(Text(title, style="bold"))
             out.print(Text(setting_text(setting), style="dim"))
-            stacked = [[c.replace(" / ", "\n").replace(" (", "\n(") for c in row] for row in rows]
+            stacked = [[Cell.parted(c.replace(" / ", "\n")) for c in row] for row in rows]
             print_table(Table.of(columns, stacked))
     _write(folder / "folds.md", "\n".join([*texts, STABILITY_NOTE, ""]))
     if not as_json:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
@@ -17,9 +16,10 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import bullet, err, out, speaking
+from benchmark.cli.output import bullet, err, out, print_table, speaking
 from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_json, write_text
+from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
     from benchmark.speed.measure import SpeedSession
@@ -152,18 +152,9 @@ def _print(session: "SpeedSession", rows: list[dict[str, Any]]) -> None:
     out.print(f"[bold]{synthetic}Speed on {session.device.description}[/]", soft_wrap=True)
     work = [cells for row in rows for cells in work_cells(row)]
     for heads, lines in ((RATIO_HEADS, [ratio_cells(row) for row in rows]), (WORK_HEADS, work)):
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for place, head in enumerate(heads):
-            table.add_column(_folded(head), justify="right" if place else "left", no_wrap=True)
-        for line in lines:
-            table.add_row(*map(_folded, line))
+        columns = [Column(head, left=not place) for place, head in enumerate(heads)]
         out.print()
-        out.print(table)
+        print_table(Table.of(columns, [[Cell.parted(text) for text in line] for line in lines]))
     out.print("\n[bold]How to read it[/]")
     for note in notes(session, rows):
         out.print(bullet(note))
-
-
-def _folded(text: str) -> str:
-    """Set what stands in brackets or after a comma, and a verdict, on a line of its own."""
-    return text.replace(" (", "\n(").replace(", ", ",\n").replace(": ", "\n")

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from benchmark import registry
 from benchmark.cli.completion import complete_dataset, complete_experiment, complete_suite
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, RunsDir
-from benchmark.cli.output import busy, out, speaking
+from benchmark.cli.output import busy, out, print_table, speaking
 from benchmark.errors import RunError
 from benchmark.experiment.settings import parse_seeds
 from benchmark.record import RunRecord, all_records, work_folder
+from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
     from benchmark.comparison.status import Standing
@@ -30,9 +29,9 @@ Examples:
   facebench status mtl-cnn-none-full-short --json
 """
 STATES = {
-    "claimed": "[cyan]running[/]", "interrupted": "[yellow]interrupted[/]",
-    "failed": "[red]failed[/]", "damaged": "[red]damaged[/]", "absent": "[dim]not run[/]",
-    "done": "[green]done[/]",
+    "claimed": ("running", "cyan"), "interrupted": ("interrupted", "yellow"),
+    "failed": ("failed", "red"), "damaged": ("damaged", "red"), "absent": ("not run", "dim"),
+    "done": ("done", "green"),
 }  # fmt: skip
 
 
@@ -83,9 +82,10 @@ def status(
         answer.data = {"counts": dict(counts), "runs": rows}
         if not as_json:
             table = _table(shown, left, finished=all_ or bool(wanted))
-            if table.row_count:
-                out.print(table)
-            words = [f"{counts[state]} {STATES[state]}" for state in ORDER if counts[state]]
+            if table.rows:
+                print_table(table)
+            told = [(counts[state], *STATES[state]) for state in ORDER if counts[state]]
+            words = [f"{n} [{colour}]{word}[/]" for n, word, colour in told]
             nothing = "No run has begun here. `facebench run --suite quick` makes some."
             out.print(", ".join(words) + "." if words else nothing)
 
@@ -103,25 +103,24 @@ def _seconds_left(item: "Standing", runs_dir: Path) -> int | None:
 
 
 def _table(shown: "list[Standing]", left: list[int | None], *, finished: bool) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("state", "experiment", "seed", "epochs", "left", "process", "since (UTC)"):
-        right = column in ("seed", "epochs", "left", "process")
-        table.add_column(
-            column, justify="right" if right else "left", overflow="fold", no_wrap=column == "state"
-        )
+    rows: list[tuple[str | Cell, ...]] = []
     for item, seconds in zip(shown, left, strict=True):
         if item.state == "done" and not finished:
             continue
-        table.add_row(
-            STATES[item.state],
-            escape(item.name + (" (ad hoc)" if item.ad_hoc else "")),
-            "" if item.seed is None else str(item.seed),
-            "" if item.epochs is None else f"{item.epochs}/{item.of_epochs}",
-            "" if seconds is None else str(datetime.timedelta(seconds=seconds)),
-            str(item.pid or ""),
-            item.since.removesuffix("+00:00").replace("T", " "),
+        word, colour = STATES[item.state]
+        why = item.why.strip().splitlines()[0] if item.why else ""
+        name = item.name + (" (ad hoc)" if item.ad_hoc else "")
+        rows.append(
+            (
+                Cell(word, style=colour),
+                Cell(name, why if len(why) <= 160 else why[:159] + "…"),
+                "" if item.seed is None else str(item.seed),
+                "" if item.epochs is None else f"{item.epochs}/{item.of_epochs}",
+                "" if seconds is None else str(datetime.timedelta(seconds=seconds)),
+                str(item.pid or ""),
+                item.since.removesuffix("+00:00").replace("T", " "),
+            )
         )
-        if item.why:
-            line = item.why.strip().splitlines()[0]
-            table.add_row("", f"[dim]{escape(line if len(line) <= 160 else line[:159] + '…')}[/]")
-    return table
+    numbers = [Column(heading, left=False) for heading in ("seed", "epochs", "left", "process")]
+    name_column = Column("experiment", left=True, names=True)
+    return Table.of(["state", name_column, *numbers, Column("since (UTC)", left=True)], rows)

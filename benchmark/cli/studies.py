@@ -150,7 +150,7 @@ def _show(
         return
     out.print(f"[bold]{page.heading}[/]")
     for found in page.tables:
-        rows = [[_cell(text) for text in cells] for cells in found.rows]
+        rows = [[Cell.parted(text) for text in cells] for cells in found.rows]
         columns = [Column(head, left=not place) for place, head in enumerate(found.heads)]
         out.print()
         print_table(Table.of(columns, rows, found.caption))
@@ -162,9 +162,3 @@ def _show(
         out.print(f"\n[bold]{title}[/]", *map(bullet, texts), sep="\n")
     if not quiet:
         err.print(f"\nWritten: {', '.join(files)}", soft_wrap=True)
-
-
-def _cell(text: str) -> Cell:
-    """Part a number from the interval in parentheses after it."""
-    words, _, note = text.removesuffix(")").partition(" (")
-    return Cell(words, note) if text.endswith(")") else Cell(text)

@@ -47,6 +47,8 @@ class Column:
     """Characters that a wrapped text keeps at least."""
     about: str = ""
     """What the heading means, for a page's tooltip."""
+    names: bool = False
+    """Whether it names the row; if no column does, the first one of text."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ class Cell:
     """Which of the table's notes belong to it, counted from 1; not in a terminal."""
     style: str = ""
     """In a terminal, in rich's words: `bold`, `dim`, `red`."""
+
+    @classmethod
+    def parted(cls, text: str) -> "Cell":
+        """Part a number from its interval: `71.2 (69.4–73.0)`."""
+        words, _, note = text.removesuffix(")").partition(" (")
+        return cls(words, note) if text.endswith(")") else cls(text)
 
     @property
     def whole(self) -> str:
@@ -118,8 +126,10 @@ class Table:
 
     @property
     def name_column(self) -> int:
-        """The first column of text, which names the row."""
-        return next((i for i in range(len(self.columns)) if self.is_left(i)), 0)
+        """The column that names the row."""
+        named = [index for index, column in enumerate(self.columns) if column.names]
+        left = [index for index in range(len(self.columns)) if self.is_left(index)]
+        return next(iter((*named, *left)), 0)
 
     def keeping(self, parts: Iterable[str]) -> "Table":
         """Keep the columns without a part, and those of `parts` in which some row has something."""
