@@ -8,7 +8,7 @@ from rich.markdown import Markdown
 
 from benchmark.cli.completion import complete_run
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
-from benchmark.cli.output import Answer, busy, err, out, speaking
+from benchmark.cli.output import CommandResult, busy, err, out, speaking
 from benchmark.cli.report import named_file
 from benchmark.errors import RunError
 from benchmark.files import write_text
@@ -85,7 +85,7 @@ def card(
                 err.print(f"Written: {written[-1]}", soft_wrap=True, markup=False)
 
 
-def _finished(runs_dir: Path, name: str, answer: Answer) -> list[RunRecord]:
+def _finished(runs_dir: Path, name: str, answer: CommandResult) -> list[RunRecord]:
     """Find the runs that are meant; of an experiment those that are finished."""
     from benchmark.cli.library import chosen_runs
 

@@ -20,7 +20,7 @@ from benchmark.cli.options import (
     WeightsDir,
 )
 from benchmark.cli.output import (
-    Answer,
+    CommandResult,
     bullet,
     busy,
     err,
@@ -209,7 +209,7 @@ def _check(format_: str | None, why: str, acknowledge: Sequence[str] | None) -> 
         raise RunError(f"--format is {format_!r}", allowed=", ".join(FORMAT_NAMES))
 
 
-def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: Answer) -> None:
+def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: CommandResult) -> None:
     """Write into the flagged runs' folders that somebody has looked, and why they stand."""
     from benchmark.cli.library import chosen_runs
     from benchmark.evaluation import red_flags
@@ -326,7 +326,7 @@ def _show_folds(
     suites: Sequence[str],
     dataset: str | None,
     folder: Path,
-    answer: Answer,
+    answer: CommandResult,
     *,
     as_json: bool,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from benchmark import registry
 from benchmark.cli.completion import complete_run
-from benchmark.cli.output import Answer, progress_bar
+from benchmark.cli.output import CommandResult, progress_bar
 from benchmark.errors import DataError, RunError
 from benchmark.record import all_records
 
@@ -27,7 +27,7 @@ Named = Annotated[
 ]
 
 
-def read_runs(runs_dir: Path, answer: Answer, *, quiet: bool = True) -> "list[Run]":
+def read_runs(runs_dir: Path, answer: CommandResult, *, quiet: bool = True) -> "list[Run]":
     """Read all runs; what cannot be read is a warning. Raises RunError where there is none."""
     from benchmark.comparison.library import read_run
 
@@ -51,7 +51,7 @@ def read_runs(runs_dir: Path, answer: Answer, *, quiet: bool = True) -> "list[Ru
 
 
 def library_at_hand(
-    runs_dir: Path, data_dir: Path, answer: Answer, *, quiet: bool = True
+    runs_dir: Path, data_dir: Path, answer: CommandResult, *, quiet: bool = True
 ) -> "Library":
     """Read all runs, with the definitions that they may be runs of."""
     return library_of(read_runs(runs_dir, answer, quiet=quiet), data_dir)
@@ -72,7 +72,7 @@ def library_of(runs: "Sequence[Run]", data_dir: Path | None = None) -> "Library"
     return Library(tuple(runs), registry.experiments() | folds, registry.suites(), prepared)
 
 
-def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: Answer) -> "list[Run]":
+def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: CommandResult) -> "list[Run]":
     """Find runs by ids, experiments and suites; every run where nothing was asked.
 
     Runs of an older definition are found by the name they were begun under, too.
@@ -101,7 +101,7 @@ def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: Answer) -> "list[R
     return list(chosen.values())
 
 
-def prepared_here(data_dir: Path, answer: Answer) -> "list[FaceSet]":
+def prepared_here(data_dir: Path, answer: CommandResult) -> "list[FaceSet]":
     """Open the prepared data sets; a damaged one is no obstacle to numbers, but a warning."""
     from benchmark.data.dataset import prepared_datasets
 

@@ -61,8 +61,8 @@ err = Console(stderr=True, highlight=False)
 
 
 @dataclass
-class Answer:
-    """What a command found out; printed as a person's text or as the JSON envelope."""
+class CommandResult:
+    """What a command found; printed as a person's text or as the JSON envelope."""
 
     command: str
     data: Any = None
@@ -89,13 +89,13 @@ class Answer:
 
 
 @contextlib.contextmanager
-def speaking(command: str, *, as_json: bool = False) -> Iterator[Answer]:
+def speaking(command: str, *, as_json: bool = False) -> Iterator[CommandResult]:
     """Run a command's body; turn BenchmarkError and Ctrl-C into a sentence and an exit code.
 
     An OSError, such as a full disk, becomes one too. With `as_json` the envelope is printed alone
     on stdout, whatever happens.
     """
-    answer = Answer(command)
+    answer = CommandResult(command)
     try:
         yield answer
     except BrokenPipeError:  # Nobody reads on; the library under typer ends quietly then.

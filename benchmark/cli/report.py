@@ -20,7 +20,7 @@ from benchmark.cli.options import (
     RunsDir,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, busy, err, out, progress_bar, speaking, watching
+from benchmark.cli.output import CommandResult, busy, err, out, progress_bar, speaking, watching
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import write_text
 
@@ -134,7 +134,7 @@ def named_file(asked: Path, name: str, endings: Sequence[str], part: str = "") -
     return asked.with_stem(f"{asked.stem}-{part}") if part else asked
 
 
-def _links(runs_dir: Path, page: Path, url: str | None, answer: Answer) -> "RunLinks":
+def _links(runs_dir: Path, page: Path, url: str | None, answer: CommandResult) -> "RunLinks":
     """Find the runs in MLflow; trouble with it is said, and no obstacle."""
     from benchmark.record import work_folder
     from benchmark.reporting.evidence import RunLinks, mlflow_links
@@ -153,7 +153,7 @@ def _links(runs_dir: Path, page: Path, url: str | None, answer: Answer) -> "RunL
 
 
 def _gallery(
-    evidence: "Evidence", data_dir: Path, answer: Answer, *, with_faces: bool
+    evidence: "Evidence", data_dir: Path, answer: CommandResult, *, with_faces: bool
 ) -> "Gallery | None":
     """Show errors on synthetic faces; on photographed ones only where somebody asked for it."""
     if not evidence.board.drawn and not with_faces:

@@ -39,7 +39,16 @@ from benchmark.cli.options import (
     Tracking,
     WeightsDir,
 )
-from benchmark.cli.output import Answer, ExitCode, busy, err, out, say_error, say_warning, speaking
+from benchmark.cli.output import (
+    CommandResult,
+    ExitCode,
+    busy,
+    err,
+    out,
+    say_error,
+    say_warning,
+    speaking,
+)
 from benchmark.errors import BenchmarkError, ExperimentError, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.settings import parse_folds, parse_seeds, parse_settings, parse_sweeps
@@ -207,7 +216,7 @@ class RunOptions:
         return replace(settings, mirror=MlflowMirror(self.runs_dir, on_trouble=say_warning))
 
 
-def _opened(answer: Answer, data_dir: Path, dataset: str | None) -> "FaceSet":
+def _opened(answer: CommandResult, data_dir: Path, dataset: str | None) -> "FaceSet":
     from benchmark.cli.labels_table import label_gaps
     from benchmark.data.sample import choose_dataset
 
@@ -217,7 +226,7 @@ def _opened(answer: Answer, data_dir: Path, dataset: str | None) -> "FaceSet":
 
 
 def _run(
-    answer: Answer, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
+    answer: CommandResult, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
     settings: "Settings", *, quiet: bool, as_json: bool,
 ) -> ExitCode:  # fmt: skip
     from benchmark.cli.run_display import RunDisplay
@@ -269,7 +278,7 @@ def not_run_lines(missing: Iterable[tuple[Experiment, WeightsMissing]]) -> list[
 
 
 def _forecast(
-    answer: Answer, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
+    answer: CommandResult, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
     settings: "Settings", *, as_json: bool,
 ) -> None:  # fmt: skip
     """List what would run, what is up to date, what would be downloaded, time and disk."""
@@ -322,7 +331,7 @@ def _duration(seconds: float) -> str:
     return str(datetime.timedelta(seconds=max(1, round(seconds)))) if seconds else "0 s"
 
 
-def _displayed(settings: "Settings", display: "RunDisplay", answer: Answer) -> "Settings":
+def _displayed(settings: "Settings", display: "RunDisplay", answer: CommandResult) -> "Settings":
     """Let the display show progress, and each note once."""
 
     def say(sentence: str) -> None:

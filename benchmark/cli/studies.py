@@ -17,7 +17,7 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
 )
-from benchmark.cli.output import Answer, bullet, busy, err, out, print_table, speaking
+from benchmark.cli.output import CommandResult, bullet, busy, err, out, print_table, speaking
 from benchmark.errors import RunError
 from benchmark.files import write_text
 from benchmark.reporting.tables import Cell, Column, Table
@@ -103,7 +103,7 @@ def subsets(
 
 
 def _study(
-    answer: Answer,
+    answer: CommandResult,
     study_of: Callable[..., dict[str, Any]],
     suites: Sequence[str],
     dataset: str | None,
@@ -122,7 +122,7 @@ def _study(
 
 
 def _show(
-    answer: Answer,
+    answer: CommandResult,
     page: "StudyPage",
     data: dict[str, Any],
     stem: Path,

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from benchmark import registry
-from benchmark.cli.output import Answer, Display, err, out, print_table
+from benchmark.cli.output import CommandResult, Display, err, out, print_table
 from benchmark.cli.run_display import RunDisplay
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import BenchmarkError, ExperimentError, require
@@ -100,7 +100,7 @@ def _in_words(point: Mapping[str, Any]) -> str:
 class TuneSession:
     """One call of `facebench tune`; a worker searches along with another and shows nothing."""
 
-    answer: Answer
+    answer: CommandResult
     faces: FaceSet
     settings: Settings
     n_trials: int

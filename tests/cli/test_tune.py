@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark.cli.output import Answer
+from benchmark.cli.output import CommandResult
 from benchmark.cli.tune_session import TuneSession
 from benchmark.data.dataset import FaceSet
 from benchmark.record import RunRecord, all_records
@@ -145,7 +145,8 @@ def test_workers_get_the_storage_where_others_cannot_read_it(
     monkeypatch.setattr(sys, "argv", ["facebench", "tune", NAME, "--storage", address])
     settings = Settings(tmp_path, tmp_path, Device(torch.device("cpu"), "fp32"))
     session = TuneSession(
-        Answer("tune"), drawn_faces, settings, 1, None, 2, address, "tpe", 0, "median", (), {}, (),
+        CommandResult("tune"), drawn_faces, settings, 1, None, 2, address, "tpe", 0, "median",
+        (), {}, (),
         (), is_worker=False, quiet=True, as_json=True,
     )  # fmt: skip
     with session._workers(a_study(tmp_path, drawn_faces), address):
