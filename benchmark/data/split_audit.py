@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmark.data.archive import Unreadable
 from benchmark.data.duplicates import METHOD, THRESHOLD_BITS, near_blocks
-from benchmark.data.pictures import MIN_SIDE_PX, SKETCH_SHAPE, read_picture
+from benchmark.data.pictures import MIN_SIDE_PX, SKETCH_SHAPE, pillow_quiet, read_picture
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.data.split_lists import (
     SplitPart,
@@ -99,10 +99,11 @@ def _read_files(
 
 def _sketched(content: bytes) -> bytes | str:
     """Give the sketch of a picture, or why it has none."""
-    try:
-        return read_picture(content, MIN_SIDE_PX)[1].sketch
-    except DataError as error:
-        return f"{error.found} (allowed: {error.allowed})"
+    with pillow_quiet():
+        try:
+            return read_picture(content, MIN_SIDE_PX)[1].sketch
+        except DataError as error:
+            return f"{error.found} (allowed: {error.allowed})"
 
 
 class FilePair(NamedTuple):
