@@ -115,7 +115,7 @@ def _updating(bar: Any, task: Any) -> Any:
 
 def _print(found: "Evaluation", folder: Path) -> None:
     record, faces = found.record, found.faces
-    drawn = " [bold yellow](drawn faces)[/]" if faces.drawn else ""
+    drawn = " [bold yellow](synthetic faces)[/]" if faces.drawn else ""
     out.print(
         f"[bold]{escape(record.experiment_name)}[/], seed {record.seed}, run "
         f"{record.identity[:12]}, trained on {escape(record.about['dataset']['name'])}, evaluated "
@@ -173,5 +173,5 @@ def _worst(found: "Evaluation") -> Iterator[str]:
                 f"{TASK_TITLES[row['task']]}: worst for {row['worst_group']} "
                 f"({_percent(row['worst'])} of {int(row['worst_n']):,}), best for "
                 f"{row['best_group']} ({_percent(row['best'])}); a gap of "
-                f"{100 * row['chance_gap']:.1f} points is expected by chance alone."
+                f"{100 * row['chance_gap']:.1f} pp is expected by chance alone."
             )

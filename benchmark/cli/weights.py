@@ -100,7 +100,7 @@ def _fed(file: "PublishedFile | WeightFile") -> str:
 
 
 def _checksum(file: "PublishedFile", trusted: "Mapping[str, TrustedChecksum]") -> str:
-    """Say in words how the file is told from others."""
+    """Say in words by which checksum the file is known."""
     if file.has_whole_sha256:
         return f"sha256 {file.sha256}"
     published = "no checksum published"
@@ -119,17 +119,10 @@ def _data(
     def published(file: "PublishedFile") -> dict[str, Any]:
         entry = trusted.get(file.file_name)
         return {
+            **_plain(file, "url", "layout", "sha256", "md5", "licence", "trained_on"),
             "file": file.file_name,
-            "url": file.url,
-            "layout": file.layout,
-            "sha256": file.sha256,
-            "md5": file.md5,
             "tensors_sha256": file.digest.whole if file.digest else None,
             "pinned": asdict(entry) if entry else None,
-            "licence": file.licence,
-            "trained_on": file.trained_on,
-            "preprocessing": file.preprocessing.as_dict(),
-            "options": dict(file.options),
         }
 
     sources = [
@@ -148,13 +141,13 @@ def _data(
 def _file_data(file: "WeightFile") -> dict[str, Any]:
     """Give a converted file as plain values."""
     names = ("sha256", "origin", "origin_sha256", "published", "licence", "trained_on")
-    return {
-        "path": str(file.path),
-        **{name: getattr(file, name) for name in names},
-        "preprocessing": file.preprocessing.as_dict(),
-        "options": dict(file.options),
-        "faces_seen": [asdict(seen) for seen in file.faces_seen],
-    }
+    seen = [asdict(seen) for seen in file.faces_seen]
+    return {**_plain(file, *names), "path": str(file.path), "faces_seen": seen}
+
+
+def _plain(file: "PublishedFile | WeightFile", *names: str) -> dict[str, Any]:
+    fed = {"preprocessing": file.preprocessing.as_dict(), "options": dict(file.options)}
+    return {name: getattr(file, name) for name in names} | fed
 
 
 def _own(text: str) -> Any:

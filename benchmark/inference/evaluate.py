@@ -120,8 +120,8 @@ def evaluate(
     """Predict `faces` with the network of a finished run, and score every task.
 
     prepared: gives the data sets that are prepared here, to tell which faces the run has seen.
-    on_faces: is told how many faces were done, and of how many. Raises RunError for a run that is
-    not done or kept no weights, DataError where no face can be evaluated.
+    on_faces: is called with how many faces are done, and of how many. Raises RunError for a run
+    that is not done or kept no weights, DataError where no face can be evaluated.
     """
     trained = load_trained(weights_path(record))
     rows, sentence = unseen_rows(record, faces, prepared)
@@ -197,7 +197,7 @@ def unseen_rows(
 
     Of its own faces, at whatever size, these are its own test faces. Of others, all but those that
     are its training or validation faces too, by bytes or by name and labels; where its own data set
-    is not prepared here, that cannot be told: DataError is raised where it seems to be the same.
+    is not prepared here, that is not known: DataError is raised where it seems to be the same.
     """
     about, table = record.about, faces.table
     digest = about["dataset"]["split_digest"]
@@ -234,7 +234,7 @@ def _check_not_shared(record: RunRecord, faces: FaceSet) -> None:
     trained_on = record.about["dataset"]["name"]
     raise DataError(
         f"{faces.name} holds {len(shared):,} of the {len(there):,} faces that the run was "
-        "evaluated on, so that it must hold faces of its training, and which cannot be told",
+        "evaluated on, so that it must hold faces of its training, and which is not known",
         allowed="faces that the run has not seen",
         source=f"run {record.identity[:12]}, trained on {trained_on}",
         fix=f"Prepare {trained_on} here too; its training faces are left out",

@@ -2,7 +2,7 @@
 
 An ONNX file takes pictures as they are, (n, 3, px, px) uint8 RGB, and gives softmax probabilities
 per task: scaling, the order of channels and resizing are inside. A safetensors file holds the
-tensors, and says in its header how they are to be fed.
+tensors, and says in its header how they are fed.
 """
 
 import importlib
@@ -109,9 +109,9 @@ def export(
             for check in checks:
                 if not check.max_difference <= TOLERANCE:
                     raise RunError(
-                        f"the {to} file answers otherwise than the network: probabilities differ "
-                        f"by up to {check.max_difference:.2g} on {check.n_pictures} {check.on}, "
-                        "so that it was not kept",
+                        f"the {to} file does not predict what the network does: probabilities "
+                        f"differ by up to {check.max_difference:.2g} on {check.n_pictures} "
+                        f"{check.on}, so that it was not kept",
                         allowed=f"up to {TOLERANCE:g}",
                         fix="Export to another format, and tell us which network it was",
                     )
@@ -237,7 +237,7 @@ def onnx_runtime(path: Path, tasks: tuple[TaskName, ...]) -> Apply:
 
 
 def _write_safetensors(network: TrainedRun, path: Path) -> Apply:
-    """Write the tensors as the run has them; what is to be done with them, in the header."""
+    """Write the tensors as the run has them; how they are used, in the header."""
     from safetensors.torch import save
 
     state = network.trained.network.cpu().state_dict()

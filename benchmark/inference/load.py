@@ -136,7 +136,7 @@ def network_of_run(
 
     data_dir: where its data set may be prepared, which tells the size of its faces where the run,
     of an older facebench, does not; faces_px says it by hand. Raises RunError where there is no
-    such run, or several; where it is not finished, kept no weights, or the size cannot be told.
+    such run, or several; where it is not finished, kept no weights, or the size is not known.
     Raises WeightsError where its file is damaged.
     """
     record = _run_named(name, runs_dir)

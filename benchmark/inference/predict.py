@@ -60,7 +60,7 @@ def predict(
     """Predict age group, gender and race of faces in pictures.
 
     pictures: files or folders. run: a run's id or an experiment with one finished run, in
-    `runs_dir`; or, as a Path, a run's model.safetensors. crop: whether, and how, faces are to be
+    `runs_dir`; or, as a Path, a run's model.safetensors. crop: whether, and how, faces are
     found in the pictures first; else a picture is a face, as the benchmark's own are.
     calibrated: apply the temperatures that the run fitted on validation.
 

@@ -155,16 +155,16 @@ def add_own(
         said = {name: getattr(known, name) for name in ("preprocessing", "licence", "trained_on")}
         said["options"] = dict(known.options)
     elif fed is not None and said.get("preprocessing", fed) != fed:
-        told = said["preprocessing"].sentence()
+        stated = said["preprocessing"].sentence()
         raise WeightsError(
-            f"{file.name} says that it is fed {told}; {fed.sentence()} was declared",
-            allowed=f"{told}, or nothing declared",
+            f"{file.name} says that it is fed {stated}; {fed.sentence()} was declared",
+            allowed=f"{stated}, or nothing declared",
             source=str(file),
         )
     preprocessing = fed or said.get("preprocessing")
     if preprocessing is None:
         raise WeightsError(
-            f"nothing says how {file.name} is to be fed",
+            f"nothing says how {file.name} is fed",
             allowed=f"--preprocessing {' | '.join(PRESETS)}, or --channels --scale --mean --std",
             source=str(file),
             fix="A wrong order or range trains without a warning, and worse: ask whoever trained "
@@ -195,7 +195,7 @@ def _described(
     preprocessing: Preprocessing,
     **said: Any,
 ) -> WeightFile:
-    """Describe a file as it is to be kept; its first layer must agree with how it is fed."""
+    """Describe a file as it will be kept; its first layer must agree with how it is fed."""
     architecture, tensors = converted.layout.architecture, converted.tensors
     check_order(tensors, preprocessing.channels, architecture, weights_dir, str(file))
     return WeightFile(
@@ -395,16 +395,16 @@ def check_order(
         except (WeightsError, *NOT_SOUND):
             continue  # verify says what is wrong with it
         order = known.preprocessing.channels
-        told = told_order(tensors[name], kernel, order)
-        if told is not None and told != declared:
-            turned = " with red and blue exchanged" if told != order else ""
+        order_found = order_of(tensors[name], kernel, order)
+        if order_found not in (None, declared):
+            turned = " with red and blue exchanged" if order_found != order else ""
             raise WeightsError(
                 f"{declared} was declared, but the first layer is that of {architecture} "
-                f"{known.source}{turned}, and expects {told}",
-                allowed=told,
+                f"{known.source}{turned}, and expects {order_found}",
+                allowed=str(order_found),
                 source=source,
-                fix=f"Declare {told}; a file that claims to be published and is not in the order "
-                "it was published in is not that file",
+                fix=f"Declare {order_found}; a file that claims to be published and is not in the "
+                "order it was published in is not that file",
             )
 
 
@@ -413,7 +413,7 @@ def first_kernel_name(tensors: Mapping[str, Tensor]) -> str:
     return next(name for name, it in tensors.items() if it.ndim == 4 and it.shape[1] == 3)
 
 
-def told_order(kernel: Tensor, known: Tensor, channels: Channels) -> Channels | None:
+def order_of(kernel: Tensor, known: Tensor, channels: Channels) -> Channels | None:
     """Say which order a kernel expects if it is `known`, which expects `channels`, in one of the
     two orders; None if it is neither."""
     if kernel.shape != known.shape:

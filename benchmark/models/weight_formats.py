@@ -150,7 +150,7 @@ PUBLISHED: Final = (
            left=("classifier.",)),
 )
 # fmt: on
-"""Those that can be told by their names alone; timm's are built when they are asked for."""
+"""Those that are recognised by their names alone; timm's are built on demand."""
 
 
 def ours(architecture: str) -> Layout:
@@ -201,7 +201,7 @@ class Unprefixed:
 def convert(path: Path, architecture: str | None = None) -> Converted:
     """Read a file, recognise its layout, and turn its tensors into those of our backbone.
 
-    Without an architecture it is told by the names of the tensors; timm's own files only of those
+    Without an architecture the names of the tensors decide; timm's own files only of those
     architectures that are in benchmark.architectures. Raise WeightsError for anything that is not
     wholly in a known layout.
     """

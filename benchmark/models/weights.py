@@ -89,8 +89,8 @@ def resolve(
     """Find the weights in the store; else convert or download a published file into it.
 
     A published file that lies in `weights_dir` under its own name is converted. `on_download` is
-    told the name of a file that is downloaded. Raise WeightsMissing, with the addresses, where
-    nothing is available; WeightsError for a damaged file, or one that was not published so.
+    called with the name of a file that is downloaded. Raise WeightsMissing, with the addresses,
+    where nothing is available; WeightsError for a damaged file, or one that was not published so.
     """
     path = stored_path(architecture, source, weights_dir)
     candidates = files_for(architecture, source) if published is None else published

@@ -131,7 +131,7 @@ def test_a_preset_in_the_other_order_keeps_each_colours_mean(h5: Path, tmp_path:
 
 FED = ["--label", "a", "--channels", "RGB"]
 REFUSED = (
-    ("nothing says how any.h5 is to be fed", ["--label", "a"]),
+    ("nothing says how any.h5 is fed", ["--label", "a"]),
     ("allowed: imagenet, caffe, vggface, unit", ["--label", "a", "--preprocessing", "vgg"]),
     ("--channels is 'GBR'", ["--label", "a", "--channels", "GBR"]),
     ("not all of --channels, --scale, --mean", FED),

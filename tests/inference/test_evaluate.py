@@ -67,7 +67,7 @@ def record(drawn_faces: FaceSet, runs_dir: Path) -> RunRecord:
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hold `fairface-32`, 150 drawn faces in FairFace's layout, and `genders`: the same, less."""
+    """Hold `fairface-32`, 150 synthetic faces in FairFace's layout, and `genders`: fewer labels."""
     folder = tmp_path_factory.mktemp("sets")
     source = fairface_of(folder / "fairface", 150)
     prepare(source, folder / "data", image_px=32, layout="fairface")

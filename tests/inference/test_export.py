@@ -1,4 +1,4 @@
-"""An exported network predicts what the network predicts, or is not left behind."""
+"""An exported network predicts what the network predicts, or is not kept."""
 
 import json
 import sys
@@ -141,7 +141,7 @@ def test_resizing_by_a_matrix_is_torchs_antialiased_resizing() -> None:
         assert torch.allclose(matrix @ picture @ matrix.T, expected, atol=1e-3), after
 
 
-def test_a_file_that_predicts_otherwise_is_not_left_behind(
+def test_a_file_that_predicts_otherwise_is_not_kept(
     network: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, path = exporting._write_safetensors, tmp_path / "face"
@@ -153,7 +153,7 @@ def test_a_file_that_predicts_otherwise_is_not_left_behind(
             return lambda pixels: {task: change(it) for task, it in apply(pixels).items()}
 
         monkeypatch.setattr(exporting, "_write_safetensors", damaged)
-        with pytest.raises(RunError, match="answers otherwise than the network"):
+        with pytest.raises(RunError, match="does not predict what the network does"):
             export(network, "safetensors", path)
         assert path.read_bytes() == b"an older file"
         assert list(tmp_path.iterdir()) == [path]

@@ -37,10 +37,10 @@ def test_a_run_is_named_by_its_first_digits_or_by_its_experiment(
 
 def test_temperatures_at_an_end_are_none(runs_dir: Path, record: RunRecord) -> None:
     path = record.folder / "calibration.json"
-    told = json.loads(path.read_text())
-    told["tasks"]["gender"] |= {"temperature": 1.5, "temperature_is_at_an_end": False}
-    told["tasks"]["race"] |= {"temperature": 20.0, "temperature_is_at_an_end": True}
-    path.write_text(json.dumps(told))
+    said = json.loads(path.read_text())
+    said["tasks"]["gender"] |= {"temperature": 1.5, "temperature_is_at_an_end": False}
+    said["tasks"]["race"] |= {"temperature": 20.0, "temperature_is_at_an_end": True}
+    path.write_text(json.dumps(said))
     temperatures = network_of_run(record.identity, runs_dir).temperatures
     assert temperatures["gender"] == 1.5
     assert "race" not in temperatures
@@ -114,8 +114,8 @@ def test_files_that_are_no_checkpoints_are_refused(record: RunRecord, tmp_path: 
         (tmp_path / name).write_bytes(content)
         with pytest.raises(WeightsError):
             network_of_file(tmp_path / name)
-    for path, told in ((tmp_path / "none", "does not exist"), (tmp_path, "is a folder")):
-        with pytest.raises(WeightsError, match=told):
+    for path, said in ((tmp_path / "none", "does not exist"), (tmp_path, "is a folder")):
+        with pytest.raises(WeightsError, match=said):
             network_of_file(path)
 
 

@@ -144,8 +144,8 @@ def test_pictures_of_every_kind_are_read(trained_runs_dir: Path, tmp_path: Path)
 
 def test_nothing_to_read_is_refused(trained_runs_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    for nothing, told in (([tmp_path], r"holds no pictures \(1 other files\)"), ([], "nothing")):
-        with pytest.raises(DataError, match=told):
+    for nothing, said in (([tmp_path], r"holds no pictures \(1 other files\)"), ([], "nothing")):
+        with pytest.raises(DataError, match=said):
             predict(nothing, RUN, runs_dir=trained_runs_dir)
 
 

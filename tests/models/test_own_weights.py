@@ -67,7 +67,7 @@ def test_a_bare_backbone_of_ours_is_told_by_its_names_and_needs_a_label(
 
 
 def test_how_it_is_fed_is_not_guessed(h5: Path, store: Path) -> None:
-    with pytest.raises(WeightsError, match=r"nothing says how tuned\.h5 is to be fed"):
+    with pytest.raises(WeightsError, match=r"nothing says how tuned\.h5 is fed"):
         add_own(h5, store, Declaration("mine"))
     assert not store.exists()
 

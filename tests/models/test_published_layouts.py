@@ -37,7 +37,7 @@ def published(architecture: str, layout: str) -> PublishedFile:
     return file
 
 
-def by_our_trunk(path: Path, known: PublishedFile, picture: npt.NDArray[np.uint8]) -> Tensor:
+def by_our_backbone(path: Path, known: PublishedFile, picture: npt.NDArray[np.uint8]) -> Tensor:
     """Feed one RGB picture (h, w, 3) as the manifest says: (n_features, h', w')."""
     layout, tensors, _ = convert(path)
     assert (layout.architecture, layout.name) == (known.architecture, known.layout)
@@ -71,7 +71,7 @@ def test_keras_vggs_compute_what_keras_would(tmp_path: Path) -> None:
         scaled = keras_vgg.caffe_input(PICTURE, IMAGENET_BGR)
         wanted = keras_vgg.forward(scaled, kernels).transpose(2, 0, 1)
         assert wanted.shape == (keras_vgg.WIDTHS[-1], 1, 1)
-        ours = by_our_trunk(path, published(architecture, "keras"), PICTURE)
+        ours = by_our_backbone(path, published(architecture, "keras"), PICTURE)
         assert_close(ours, wanted.copy())
 
 
@@ -81,7 +81,7 @@ def test_both_layouts_of_vgg_face_compute_what_keras_would(tmp_path: Path) -> No
     scaled = keras_vgg.caffe_input(PICTURE, VGGFACE_BGR)
     wanted = torch.from_numpy(keras_vgg.forward(scaled, kernels)).permute(2, 0, 1)
     path = keras_vgg.write_vggface_h5(tmp_path / "any.h5", kernels)
-    assert_close(by_our_trunk(path, published("vgg16", "keras_vggface"), PICTURE), wanted)
+    assert_close(by_our_backbone(path, published("vgg16", "keras_vggface"), PICTURE), wanted)
     # The same network with red first, and its classifier beside it.
     state = {"fc6.weight": torch.zeros(4, 25), "fc8.bias": torch.zeros(4)}
     for block, pairs in enumerate(kernels, start=1):
@@ -93,7 +93,7 @@ def test_both_layouts_of_vgg_face_compute_what_keras_would(tmp_path: Path) -> No
     torch.save(state, tmp_path / "any.pth")
     known = published("vgg16", "vgg_face_dag")
     assert known.preprocessing.channels == "RGB"
-    assert_close(by_our_trunk(tmp_path / "any.pth", known, PICTURE), wanted)
+    assert_close(by_our_backbone(tmp_path / "any.pth", known, PICTURE), wanted)
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -115,7 +115,7 @@ def fed(picture: npt.NDArray[np.uint8], mean: Any, std: Any) -> Tensor:
 def compare_with_torchvision(path: Path, architecture: str, features: nn.Module) -> None:
     with torch.inference_mode():
         wanted = features(fed(PICTURE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))[0]
-    assert_close(by_our_trunk(path, published(architecture, "torchvision"), PICTURE), wanted)
+    assert_close(by_our_backbone(path, published(architecture, "torchvision"), PICTURE), wanted)
 
 
 @pytest.mark.usefixtures("narrow")
@@ -179,7 +179,7 @@ def test_timms_files_compute_what_timm_does(tmp_path: Path, name: str) -> None:
     with torch.inference_mode():
         wanted = model.forward_head(model.forward_features(scaled), pre_logits=True)[0]
     (known,) = files_for(name, "imagenet")
-    assert_close(by_our_trunk(path, known, PICTURE).flatten(), wanted)
+    assert_close(by_our_backbone(path, known, PICTURE).flatten(), wanted)
 
 
 def test_any_other_model_of_timm_is_converted_once_it_is_named(tmp_path: Path) -> None:

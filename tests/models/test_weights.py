@@ -18,7 +18,7 @@ from benchmark.errors import ExperimentError, WeightsError, WeightsMissing
 from benchmark.files import sha256_of
 from benchmark.models.chains import build_backbone
 from benchmark.models.preprocessing import CAFFE
-from benchmark.models.weight_adding import add_file, first_kernel_name, told_order
+from benchmark.models.weight_adding import add_file, first_kernel_name, order_of
 from benchmark.models.weight_formats import backbone_tensors
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
 from benchmark.models.weight_store import (
@@ -310,10 +310,10 @@ def test_a_first_layer_is_told_in_either_order_and_another_one_tells_nothing() -
     grey = known[:, :1].expand(-1, 3, -1, -1).contiguous()
     # Fine-tuned: a tenth of its size in other directions turns it by atan(0.1), 5.7 degrees.
     tuned = known + 0.1 * other
-    told = [told_order(kernel, known, "BGR") for kernel in (known, tuned, known.flip(1),
+    told = [order_of(kernel, known, "BGR") for kernel in (known, tuned, known.flip(1),
             tuned.flip(1), other, torch.zeros(96, 3, 7, 7), torch.zeros_like(known))]  # fmt: skip
     assert told == ["BGR", "BGR", "RGB", "RGB", None, None, None]
-    assert told_order(grey, grey, "RGB") is None, "alike in both orders"
+    assert order_of(grey, grey, "RGB") is None, "alike in both orders"
 
 
 def test_the_kernel_that_reads_the_picture_is_found() -> None:
