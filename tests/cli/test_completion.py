@@ -27,13 +27,11 @@ def test_commands_are_completed() -> None:
     assert "prepare" in completed("facebench data pre")
 
 
-@pytest.mark.parametrize(
-    "command", ["show", "run", "card", "compare", "runs rescore", "tune", "evaluate --run"]
-)
-def test_experiments_are_completed(command: str) -> None:
-    found = completed(f"facebench {command} mtl-cnn-none-full-sh")
-    assert found[0] == "mtl-cnn-none-full-short"
-    assert all(name.startswith("mtl-cnn-none-full-sh") for name in found)
+def test_experiments_are_completed() -> None:
+    for command in ("show", "run", "card", "compare", "runs rescore", "tune", "evaluate --run"):
+        found = completed(f"facebench {command} mtl-cnn-none-full-sh")
+        assert found[0] == "mtl-cnn-none-full-short", command
+        assert all(name.startswith("mtl-cnn-none-full-sh") for name in found)
 
 
 def test_tuned_experiments_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,17 +68,14 @@ def test_data_sets_and_runs_that_are_here_are_completed(
     assert completed("facebench card 0123") == ["0123456789ab"]
 
 
-@pytest.mark.parametrize(
-    ("line", "meant"),
-    [
+def test_a_mistyped_name_is_answered_with_what_was_meant() -> None:
+    for line, meant in (
         ("leaderbord", "leaderboard"),
         ("show mtl-cnn-none-full-shrot", "mtl-cnn-none-full-short"),
         ("run --suite quikc", "quick"),
         ("run mtl-cnn-none-full-short --tracking fils", "files"),
         ("list --siute quick", "--suite"),
-    ],
-)
-def test_a_mistyped_name_is_answered_with_what_was_meant(line: str, meant: str) -> None:
-    answer = CliRunner().invoke(app, line.split(" "))
-    assert answer.exit_code == 2
-    assert meant in " ".join(answer.stderr.split())
+    ):
+        answer = CliRunner().invoke(app, line.split(" "))
+        assert answer.exit_code == 2, line
+        assert meant in " ".join(answer.stderr.split())

@@ -1,9 +1,8 @@
-"""`facebench show`: stages, parameters, recipe and twins of one definition."""
+"""`facebench show`: stages, parameters, recipe and STL counterparts of one definition."""
 
 import json
 from typing import Any
 
-import pytest
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
@@ -33,7 +32,7 @@ def test_parameters_are_counted_by_stage_and_head_and_add_up() -> None:
     assert [part["part"] for part in data["stages"] if part["trained"]] == ["block5"]
 
 
-def test_a_single_task_has_one_head_and_no_twins() -> None:
+def test_a_single_task_has_one_head_and_no_counterparts() -> None:
     data = shown("gender-vgg16-imagenet-full")
     assert [part["part"] for part in data["heads"]] == ["gender"]
     assert data["parameters"] == {"total": 14_780_610, "trained": 14_780_610}
@@ -64,9 +63,6 @@ def test_everything_is_said_in_eighty_columns() -> None:
         "row 2.4: age group 90.45 %, gender 97.03 %, race 93.85 %, on a split that leaks",
     ):
         assert said in flat(text)
-
-
-def test_a_twin_that_is_not_registered_is_missing() -> None:
     text = flat(printed("mtl-squeezenet1_1-imagenet-frozen-short"))
     assert "STL counterpart, gender not registered" in text
 
@@ -77,8 +73,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     assert f"did you mean {GATE}" in flat(result.stderr)
 
 
-@pytest.mark.parametrize("name", ["mtl-densenet121-none-full", "mtl-resnet50-none-full"])
-def test_running_statistics_are_no_parameters(name: str) -> None:
+def test_running_statistics_are_no_parameters() -> None:
     # torch's own counts of the backbones (6,953,856 and 23,508,032) and three heads of 128 units
-    expected = {"mtl-densenet121-none-full": 7_349_004, "mtl-resnet50-none-full": 24_296_396}
-    assert shown(name)["parameters"]["total"] == expected[name]
+    for name, total in (("densenet121", 7_349_004), ("resnet50", 24_296_396)):
+        assert shown(f"mtl-{name}-none-full")["parameters"]["total"] == total

@@ -1,12 +1,12 @@
-"""`facebench runs rescore` and `runs suspects`: what they touch, say and leave alone."""
+"""`runs rescore`, `runs suspects` and `doctor`: what they touch, say and leave alone."""
 
 import json
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner, Result
 
 from benchmark import registry
+from benchmark.cli.main import app as main
 from benchmark.cli.tracking import app
 from benchmark.comparison.out_of_fold import TABLE
 from benchmark.data.dataset import FaceSet
@@ -40,21 +40,14 @@ def test_every_finished_run_is_rescored_and_then_left_alone(runs: RunBuilder) ->
     assert "0 runs rescored, 2 were up to date" in flat(call(runs.runs_dir, "rescore").output)
 
 
-@pytest.mark.parametrize("by_name", [False, True])
-def test_only_the_runs_that_are_named_are_rescored(by_name: bool, runs: RunBuilder) -> None:
-    meant, other = one_run(runs, GENDER), one_run(runs, RACE)
-    answer = json.loads(
-        call(runs.runs_dir, "rescore", GENDER if by_name else meant.identity[:8], "--json").stdout
-    )
-    assert answer["data"] == {"runs": {"rescored": 1}}
-    assert is_scored(meant)
-    assert not is_scored(other)
-
-
-def test_a_suite_stands_for_its_experiments(runs: RunBuilder) -> None:
-    one_run(runs, GENDER)
-    runs.done(an_experiment("other"), exact_predictions(20, 20, n=25))
-    assert "1 runs rescored" in flat(call(runs.runs_dir, "rescore", "quick").output)
+def test_only_the_runs_that_are_named_are_rescored(runs: RunBuilder) -> None:
+    gender, race = one_run(runs, GENDER), one_run(runs, RACE)
+    other = runs.done(an_experiment("other"), exact_predictions(20, 20, n=25))
+    for name, done in ((gender.identity[:8], [gender]), (RACE, [gender, race])):
+        answer = json.loads(call(runs.runs_dir, "rescore", name, "--json").stdout)
+        assert answer["data"] == {"runs": {"rescored": 1}}
+        assert [record for record in (gender, race, other) if is_scored(record)] == done
+    assert "0 runs rescored, 2 were" in flat(call(runs.runs_dir, "rescore", "quick").output)
 
 
 def test_a_run_that_cannot_be_rescored_does_not_stop_the_others(runs: RunBuilder) -> None:
@@ -67,20 +60,30 @@ def test_a_run_that_cannot_be_rescored_does_not_stop_the_others(runs: RunBuilder
     assert is_scored(sound)
 
 
-def test_an_unknown_name_is_answered(runs: RunBuilder) -> None:
-    one_run(runs, GENDER)
-    result = call(runs.runs_dir, "rescore", "moon")
-    assert result.exit_code == 2
-    assert "'moon' is no run here" in flat(result.stderr)
-
-
-def test_without_runs_it_says_how_to_make_some(runs: RunBuilder) -> None:
+def test_a_name_that_is_no_run_is_answered(runs: RunBuilder) -> None:
     result = call(runs.runs_dir, "rescore")
-    assert result.exit_code == 2
-    assert "facebench run --suite quick" in flat(result.stderr)
+    assert (result.exit_code, "facebench run --suite quick" in flat(result.stderr)) == (2, True)
+    one_run(runs, GENDER)
+    for arguments, said in (
+        (("rescore", "moon"), "'moon' is no run here"),
+        (("suspects",), "none of these runs is a finished fold"),
+    ):
+        result = call(runs.runs_dir, *arguments)
+        assert (result.exit_code, said in flat(result.stderr)) == (2, True), arguments
 
 
-def test_with_the_data_set_at_hand_the_checks_are_made(
+def test_doctor_names_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
+    options = ["--data-dir", str(tmp_path), "--runs-dir", str(tmp_path / "new" / "mlruns")]
+    answer = CliRunner().invoke(main, ["doctor", "--json", *options])
+    rows = {row["what"]: row for row in json.loads(answer.stdout)["data"]}
+    assert list(rows) == ["device", "data", "weights", "disk", "packages"]
+    assert rows["data"]["found"] == "no prepared data set"
+    assert "data prepare" in rows["data"]["fix"]
+    assert rows["packages"]["fix"] == ""
+    assert "This machine" in CliRunner().invoke(main, ["doctor", *options]).output
+
+
+def test_with_the_data_set_prepared_the_checks_are_made(
     tmp_path: Path, drawn_data_dir: Path, drawn_faces: FaceSet
 ) -> None:
     record = drawn_run(tmp_path, drawn_faces)
@@ -97,10 +100,3 @@ def test_the_five_folds_of_an_experiment_give_one_list(
     (found,) = answer["data"]["suspects"]
     assert found["file"] == str(runs[0].record.folder / TABLE)
     assert set(found["faces"]) == {"age_group", "gender", "race"}
-
-
-def test_without_folds_there_is_nothing_to_join(runs: RunBuilder) -> None:
-    one_run(runs, GENDER)
-    result = call(runs.runs_dir, "suspects")
-    assert result.exit_code == 2
-    assert "none of these runs is a finished fold" in flat(result.stderr)
