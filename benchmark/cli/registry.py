@@ -1,16 +1,19 @@
-"""`facebench list`: what is registered, and the study's numbers beside ours. Loads no torch."""
+"""`facebench list`: what is registered, the study's numbers beside ours; `show`: one in full.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Annotated, Any, Final
+`list` loads no torch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.text import Text
 
 from benchmark import registry
-from benchmark.cli.completion import complete_suite
+from benchmark.cli.completion import complete_experiment, complete_suite
 from benchmark.cli.options import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, AsJson, DataDir, RunsDir
-from benchmark.cli.ours import MeanAccuracy, Ours, gather
+from benchmark.cli.ours import Accuracies, Ours, gather
 from benchmark.cli.output import out, print_table, speaking
 from benchmark.cli.study_table import (
     LEGEND,
@@ -24,8 +27,12 @@ from benchmark.cli.study_table import (
 from benchmark.errors import ExperimentError
 from benchmark.experiment.definition import Experiment
 from benchmark.reporting.tables import Column, Table
-from benchmark.tasks import TaskName
+from benchmark.tasks import TASK_TITLES, TaskName
 
+if TYPE_CHECKING:
+    from benchmark.models.network import Network
+
+NONE: Final = "–"
 WIDTH_FOR_QUESTIONS: Final = 140
 """Columns of a terminal in which research questions stand beside the study's numbers."""
 QUESTION: Final = Column("research question", left=True, below=True, fold=True, least=50)
@@ -58,7 +65,7 @@ def list_(
         of_suite = list(registry.experiments_of(suite)) if suite else []
         chosen = of_suite or list(registry.experiments().values())
         wanted = _checked({"architecture": architecture, "weights": weights, "task": task})
-        shown = [item for item in chosen if _fits(item, wanted)]
+        shown = [item for item in chosen if wanted.items() <= _summary(item).items()]
         compared, replay = registry.is_of_the_study(of_suite), is_replay(shown)
         ours = Ours()
         if compared or replay or as_json or dataset is not None:
@@ -97,29 +104,29 @@ def _checked(wanted: dict[str, str | None]) -> dict[str, str]:
     return given
 
 
-def _fits(experiment: Experiment, wanted: dict[str, str]) -> bool:
-    summary = _summary(experiment)
-    return all(summary[field] == value for field, value in wanted.items())
-
-
 def _summary(experiment: Experiment) -> dict[str, Any]:
-    """Say in plain words what distinguishes an experiment, as names and filters do."""
-    backbone = experiment.backbone
+    """Give what distinguishes an experiment, as names and filters do."""
     return {
         "task": experiment.task_label,
-        "architecture": backbone.architecture,
-        "weights": backbone.weights,
-        "trainable": backbone.depth_name,
+        "architecture": experiment.backbone.architecture,
+        "weights": experiment.backbone.weights,
+        "trainable": experiment.backbone.depth_name,
         "conditioning": experiment.head.conditioning,
     }
 
 
 def _data(experiments: Sequence[Experiment], ours: Ours) -> dict[str, Any]:
+    def measured(name: str, accuracies: Accuracies) -> dict[TaskName, Any] | None:
+        found = accuracies.get(name, {})
+        means = {task: asdict(mean) | {"n_seeds": len(mean.seeds)} for task, mean in found.items()}
+        return means or None
+
     return {
         "experiments": [
             item.as_dict()
             | _summary(item)
-            | {"ours": _measured(item, ours.accuracies), "ours_leaky": _measured(item, ours.leaky)}
+            | {"ours": measured(item.name, ours.accuracies)}
+            | {"ours_leaky": measured(item.name, ours.leaky)}
             for item in experiments
         ],
         "suites": [asdict(item) for item in registry.suites().values()],
@@ -127,10 +134,104 @@ def _data(experiments: Sequence[Experiment], ours: Ours) -> dict[str, Any]:
     }
 
 
-def _measured(
-    experiment: Experiment, accuracies: Mapping[str, Mapping[TaskName, MeanAccuracy]]
-) -> dict[str, Any] | None:
-    found = accuracies.get(experiment.name)
-    if found is None:
-        return None
-    return {task: asdict(mean) | {"n_seeds": len(mean.seeds)} for task, mean in found.items()}
+def show(
+    name: Annotated[
+        str, typer.Argument(help="An experiment's name.", autocompletion=complete_experiment)
+    ],
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Show one definition in full: stages, parameters, recipe, STL counterparts.
+
+    Examples:
+      facebench show mtl-vgg16-imagenet-block5-gate
+      facebench show mtl-vit_small_patch16_224-imagenet-full --json
+    """
+    with speaking("show", as_json=as_json) as answer:
+        experiment = registry.experiment(name)
+        network = _network(experiment)
+        total, trained = network.parameter_counts()
+        counterparts = registry.counterparts_of(experiment)
+        # What standardises the features is no branch, and has no parameters.
+        branches = dict(getattr(network.head, "head", network.head).named_children())
+        heads = _counted(branches, set(branches))
+        answer.data = {
+            "experiment": experiment.as_dict(),
+            "stages": _counted(dict(network.backbone.stages.items()), set(network.trained_stages)),
+            "heads": [part for part in heads if part["parameters"]],
+            "parameters": {"total": total, "trained": trained},
+            "twins": {task: stl.name if stl else None for task, stl in counterparts.items()},
+        }
+        if as_json:
+            return
+        out.print(Text(experiment.name, style="bold"))
+        out.print(Text(f"{experiment.asks}\n"))
+        counts = [
+            (f"{title}{part['part']}", part["parameters"], part["parameters"] * part["trained"])
+            for title, parts in (("", answer.data["stages"]), ("head: ", answer.data["heads"]))
+            for part in parts
+        ]
+        rows = [(name, f"{n:,}", f"{m:,}" if m else NONE) for name, n, m in counts]
+        rows.append(("total", f"{total:,}", f"{trained:,}"))
+        print_table(Table.of(["stage, shallow to deep", "parameters", "trained"], rows))
+        out.print()
+        value = Column("value", left=True, fold=True)
+        print_table(Table.of(["field", value], list(_lines(experiment, answer.data["twins"]))))
+
+
+def _network(experiment: Experiment) -> "Network":
+    """Build the network without weights and without memory: on the meta device."""
+    import torch
+
+    from benchmark.models.network import build_network
+
+    backbone = replace(experiment.backbone, weights="none")
+    with torch.device("meta"):
+        return build_network(replace(experiment, backbone=backbone, ad_hoc=True), None, seed=0)
+
+
+def _counted(parts: dict[str, Any], trained: set[str]) -> list[dict[str, Any]]:
+    """Count the parameters of stages, shallow to deep, or of branches of the head."""
+    return [
+        {
+            "part": name,
+            "parameters": sum(parameter.numel() for parameter in module.parameters()),
+            "trained": name in trained,
+        }
+        for name, module in parts.items()
+    ]
+
+
+def _lines(
+    experiment: Experiment, counterparts: dict[str, str | None]
+) -> Iterator[tuple[str, str]]:
+    """Give every field of the definition by its dotted path, and what it is compared with."""
+    definition = experiment.as_dict()
+    for part in ("backbone", "head", "recipe", "protocol", "subset"):
+        for field, value in _flattened(definition[part] or {}, f"{part}."):
+            yield field, _plain(value)
+    yield "compared with", experiment.compare_with or NONE
+    for task, name in counterparts.items():
+        yield f"STL counterpart, {task}", name or "not registered"
+    study = f"{NONE} (a row of ours)"
+    if experiment.study is not None:
+        accuracies = {title: getattr(experiment.study, t) for t, title in TASK_TITLES.items()}
+        printed = [f"{t} {100 * value:.2f} %" for t, value in accuracies.items() if value]
+        study = f"row {experiment.study.row}: {', '.join(printed)}, on a split that leaks"
+    yield "the study printed", study
+
+
+def _flattened(fields: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _plain(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "not set" if value is None else "yes" if value else "no"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
