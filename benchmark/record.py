@@ -115,8 +115,8 @@ class RunRecord:
         return self._csv("history.csv")
 
     @property
-    def kept_answers(self) -> dict[str, Any]:
-        """Which test answers are right, as benchmark.evaluation.answers packed them; or empty."""
+    def kept_correctness(self) -> dict[str, Any]:
+        """Which test faces are right, as benchmark.evaluation.correctness packed it; or empty."""
         return dict(self._scored.get("answers", {}))
 
     def subgroups(self) -> pd.DataFrame:

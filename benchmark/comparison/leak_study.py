@@ -31,7 +31,7 @@ from benchmark.comparison.study_page import (
 )
 from benchmark.comparison.verdicts import points
 from benchmark.errors import RunError
-from benchmark.evaluation.answers import read_answers
+from benchmark.evaluation.correctness import read_run_predictions
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -159,7 +159,7 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
 
 
 def _side(group: RunGroup) -> Side:
-    answers = read_answers([run.record for run in group.runs], group.tasks)
+    answers = read_run_predictions([run.record for run in group.runs], group.tasks)
     right = {task: answers.right(task) for task in group.tasks}
     return Side(answers.faces[["file", "cluster"]], right, group.seeds)
 

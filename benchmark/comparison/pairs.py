@@ -38,7 +38,11 @@ from benchmark.comparison.verdicts import (
     reading_notes,
 )
 from benchmark.errors import RunError
-from benchmark.evaluation.answers import Answers, difference_in_faces, read_answers
+from benchmark.evaluation.correctness import (
+    RunPredictions,
+    difference_in_faces,
+    read_run_predictions,
+)
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap, wilson
 from benchmark.evaluation.predictions import LIMITS, LIMITS_DRAWN
 from benchmark.evaluation.subgroups import macro_f1
@@ -139,15 +143,15 @@ class Book:
     """The predictions of run groups on their test faces, each file read once."""
 
     tasks: tuple[TaskName, ...] = TASKS
-    _read: dict[tuple[str, ...], Answers | RunError] = field(default_factory=dict)
+    _read: dict[tuple[str, ...], RunPredictions | RunError] = field(default_factory=dict)
 
-    def answers(self, group: RunGroup) -> Answers:
+    def answers(self, group: RunGroup) -> RunPredictions:
         """Read a group's predictions of the tasks in question; RunError where they cannot be."""
         found = self._read.get(group.identities)
         if found is None:
             tasks = [task for task in group.tasks if task in self.tasks]
             try:
-                found = read_answers([run.record for run in group.runs], tasks)
+                found = read_run_predictions([run.record for run in group.runs], tasks)
             except RunError as error:
                 found = error
             self._read[group.identities] = found
@@ -386,7 +390,7 @@ def _nothing(named: Sequence[RunGroup | NotRun], gaps: Sequence[Gap]) -> RunErro
     )
 
 
-def group_scores(answers: Answers) -> dict[TaskName, TaskScore]:
+def group_scores(answers: RunPredictions) -> dict[TaskName, TaskScore]:
     """Score a group by itself: mean over seeds, their sd, and the interval that leaderboards have.
 
     Wilson's for one run, a cluster bootstrap of the seed-averaged correctness for several.

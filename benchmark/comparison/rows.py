@@ -18,7 +18,7 @@ import pandas as pd
 from benchmark.comparison.library import Run, RunGroup, Setting, counted, definition_key
 from benchmark.comparison.statistics import Difference, Judged
 from benchmark.errors import RunError
-from benchmark.evaluation.answers import RightAnswers, right_answers
+from benchmark.evaluation.correctness import Correctness, correctness_of
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.red_flags import flag_state, warning
 from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP, By, group_codes, group_names
@@ -268,9 +268,9 @@ class Draft:
         return tuple(self.row.scores)
 
     @cached_property
-    def answers(self) -> RightAnswers:
+    def answers(self) -> Correctness:
         """Which predictions of its runs are right; raise RunError where they cannot be read."""
-        return right_answers([run.record for run in self.group.runs], self.tasks)
+        return correctness_of([run.record for run in self.group.runs], self.tasks)
 
 
 def draft_row(

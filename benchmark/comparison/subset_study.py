@@ -30,7 +30,7 @@ from benchmark.comparison.study_page import (
 )
 from benchmark.comparison.verdicts import SIGNIFICANT, joined, p_text, size, verdict_text
 from benchmark.errors import RunError
-from benchmark.evaluation.answers import Answers, read_answers
+from benchmark.evaluation.correctness import RunPredictions, read_run_predictions
 from benchmark.evaluation.intervals import Labels
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Experiment, Subset
@@ -114,7 +114,9 @@ def _subset(
         return None
     gender = {"female": "women", "male": "men", None: ""}[subset.gender]
     title = f"{subset.race or ''} {gender}".strip()
-    answers = {kind: read_answers(_records(group, seeds), (TASK,)) for kind, group in ours.items()}
+    answers = {
+        kind: read_run_predictions(_records(group, seeds), (TASK,)) for kind, group in ours.items()
+    }
     for kind in ("everyone", "size_matched"):
         if "subset" in answers and kind in answers:
             found[title, kind] = _difference(answers[kind], answers["subset"])
@@ -132,7 +134,7 @@ def _records(group: RunGroup, seeds: Sequence[int]) -> list[RunRecord]:
     return [run.record for run in group.runs if run.record.seed in seeds]
 
 
-def _result(name: str, seeds: tuple[int, ...], answers: Answers, group: RunGroup) -> Values:
+def _result(name: str, seeds: tuple[int, ...], answers: RunPredictions, group: RunGroup) -> Values:
     rate = rate_of(answers.right(TASK), answers.faces["cluster"].to_numpy())
     if rate is None:
         raise RunError(f"{name} has no test face", allowed="at least one")
@@ -140,7 +142,7 @@ def _result(name: str, seeds: tuple[int, ...], answers: Answers, group: RunGroup
     return {"name": name, "seeds": seeds, "n_train": n_train, "rate": rate}
 
 
-def _difference(reference: Answers, other: Answers) -> Difference:
+def _difference(reference: RunPredictions, other: RunPredictions) -> Difference:
     faces = other.faces
     if not reference.faces["file"].equals(faces["file"]):
         raise RunError("two run groups were tested on different faces", allowed="the same faces")
@@ -165,8 +167,8 @@ def _system(
     if len(ready) < len(parts) or not seeds:
         return None
     *specialists, classifier, single = ready
-    alone = read_answers(_records(single, seeds), (TASK,))
-    sent = read_answers(_records(classifier, seeds), (router,)).predicted[router]
+    alone = read_run_predictions(_records(single, seeds), (TASK,))
+    sent = read_run_predictions(_records(classifier, seeds), (router,)).predicted[router]
     experts = np.stack(
         [
             [_on_all_faces(record, alone.faces) for record in _records(group, seeds)]
@@ -174,7 +176,7 @@ def _system(
         ]
     )
     label = np.broadcast_to(alone.faces[router].to_numpy(), sent.shape)
-    routed = Answers(alone.faces, {TASK: _chosen(experts, sent)})
+    routed = RunPredictions(alone.faces, {TASK: _chosen(experts, sent)})
     oracle = _chosen(experts, label) == alone.faces[TASK].to_numpy()
     found[router, "single"] = _difference(alone, routed)
     return {
@@ -198,7 +200,7 @@ def _chosen(experts: Labels, sent: Labels) -> npt.NDArray[np.int64]:
 
 def _on_all_faces(record: RunRecord, faces: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Read a specialist's predictions on all test faces, its own and those outside its subset."""
-    own = read_answers([record], (TASK,))
+    own = read_run_predictions([record], (TASK,))
     outside = read_predictions(record.outside_path)
     inside = pd.Series(own.predicted[TASK][0], index=own.faces["file"])
     predicted = pd.concat([inside, outside.set_index("file")[f"{TASK}_pred"]])

@@ -22,7 +22,7 @@ from benchmark.data.replays import replayed_parts
 from benchmark.data.splits import PartName, Rows, parts_of
 from benchmark.data.subsets import labelled_parts, subset_parts
 from benchmark.errors import RunError
-from benchmark.evaluation.answers import kept
+from benchmark.evaluation.correctness import packed_correctness
 from benchmark.evaluation.figures import (
     Caption,
     contact_sheet,
@@ -125,7 +125,7 @@ def kept_scores(
             "predictions_sha256": predictions_digest(path),
             "metrics": {**scores.metrics, **costs},
             "subgroups": subgroups.to_dict("list"),
-            "answers": kept(test, right) if len(test) else {},
+            "answers": packed_correctness(test, right) if len(test) else {},
         }
     )
 

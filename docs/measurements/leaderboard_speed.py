@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark import registry
-from benchmark.evaluation.answers import kept
+from benchmark.evaluation.correctness import kept
 from benchmark.evaluation.metrics import score
 from benchmark.evaluation.predictions import predictions_table
 from benchmark.evaluation.subgroups import group_codes
@@ -35,7 +35,7 @@ COUNTS = {"train": 18_522, "val": 2_315, "test": 2_315}
 """Faces of the 80/10/10 split of UTKFace."""
 YEARS = np.array([7, 20, 33, 50, 70])
 
-Answers = dict[TaskName, npt.NDArray[np.int64]]
+RunPredictions = dict[TaskName, npt.NDArray[np.int64]]
 
 
 def made_up_faces(n: int, seed: int) -> pd.DataFrame:
@@ -54,7 +54,9 @@ def made_up_faces(n: int, seed: int) -> pd.DataFrame:
     )
 
 
-def made_up_answers(faces: pd.DataFrame, tasks: tuple[TaskName, ...], seed: list[int]) -> Answers:
+def made_up_answers(
+    faces: pd.DataFrame, tasks: tuple[TaskName, ...], seed: list[int]
+) -> RunPredictions:
     """Answer rightly at a rate of this seed's own, else with the next class."""
     random = np.random.default_rng(seed)
     rate = random.uniform(0.6, 0.8)

@@ -54,7 +54,7 @@ def test_everything_is_said_in_eighty_columns() -> None:
         "block4 5,899,776 –",
         "head: gender_for_race 16,641 16,641",
         "total 14,979,278 7,344,014",
-        "learning_rate 0.0001",
+        "recipe.learning_rate 0.0001",
         "loss_weights.age_group 0.4",
         "early_stopping_epochs not set",
         "tasks age_group, gender, race",

@@ -10,7 +10,7 @@ from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arra
 from benchmark.comparison.library import read_runs
 from benchmark.comparison.rows import Row, RowComparison
 from benchmark.comparison.statistics import holm, mcnemar_p, paired_difference
-from benchmark.evaluation.answers import read_answers
+from benchmark.evaluation.correctness import read_run_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TaskName
 from tests.results.conftest import RunBuilder, an_experiment, build, exact_predictions
@@ -67,7 +67,7 @@ def test_several_seeds_are_compared_as_in_a_comparison(runs: RunBuilder) -> None
         [record for record in runs.records() if record.experiment_name == item.name]
         for item in (STL, NAMING)
     ]
-    reference, group = (read_answers(records, GENDER) for records in groups)
+    reference, group = (read_run_predictions(records, GENDER) for records in groups)
     expected = paired_difference(
         group.predicted["gender"],
         reference.predicted["gender"],

@@ -11,7 +11,6 @@ import pytest
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import parts_of
 from benchmark.errors import RunError
-from benchmark.evaluation.answers import kept, read_answers, right_answers
 from benchmark.evaluation.artifacts import (
     RebuiltRecord,
     RunFaces,
@@ -20,6 +19,11 @@ from benchmark.evaluation.artifacts import (
     is_scored,
     parts_of_run,
     rescore,
+)
+from benchmark.evaluation.correctness import (
+    correctness_of,
+    packed_correctness,
+    read_run_predictions,
 )
 from benchmark.evaluation.metrics import SCORING_VERSION, score
 from benchmark.evaluation.predictions import predictions_table, read_predictions
@@ -231,7 +235,7 @@ def keep(records: list[RunRecord]) -> list[RunRecord]:
     for record in records:
         table = read_predictions(record.predictions_path).query("part == 'test'")
         right = {task: (table[task] == table[f"{task}_pred"]).to_numpy() for task in TASKS}
-        content = stored(record, "metrics.json") | {"answers": kept(table, right)}
+        content = stored(record, "metrics.json") | {"answers": packed_correctness(table, right)}
         write_json(record.folder / "metrics.json", content)
         record.predictions_path.unlink()
     return [again(record) for record in records]
@@ -239,8 +243,8 @@ def keep(records: list[RunRecord]) -> list[RunRecord]:
 
 def test_what_metrics_json_keeps_equals_what_the_predictions_say(runs: RunBuilder) -> None:
     records = seeds_of(runs)
-    from_predictions = read_answers(records, TASKS)
-    answers = right_answers(keep(records), TASKS)
+    from_predictions = read_run_predictions(records, TASKS)
+    answers = correctness_of(keep(records), TASKS)
     for task in TASKS:
         np.testing.assert_array_equal(answers.right[task], from_predictions.right(task))
     for name in ("cluster", *TASKS):
@@ -249,24 +253,24 @@ def test_what_metrics_json_keeps_equals_what_the_predictions_say(runs: RunBuilde
 
 def test_a_run_of_an_older_facebench_is_read_from_its_predictions(runs: RunBuilder) -> None:
     records = seeds_of(runs)
-    expected = read_answers(records, ["race"]).right("race")
+    expected = read_run_predictions(records, ["race"]).right("race")
     predictions = records[0].predictions_path.read_bytes()
     keep(records[:1])
     records[0].predictions_path.write_bytes(predictions)
-    right = right_answers([again(record) for record in records], ["race"]).right["race"]
+    right = correctness_of([again(record) for record in records], ["race"]).right["race"]
     np.testing.assert_array_equal(right, expected)
     rescore(again(records[1]))  # Scoring a run keeps its answers.
     records[1].predictions_path.unlink()
-    right = right_answers([again(record) for record in records], ["race"]).right["race"]
+    right = correctness_of([again(record) for record in records], ["race"]).right["race"]
     np.testing.assert_array_equal(right, expected)
 
 
 def test_seeds_tested_on_other_faces_are_refused(runs: RunBuilder, tmp_path: Path) -> None:
     records = [*seeds_of(runs)[:1], *seeds_of(RunBuilder(tmp_path / "other"), n=162)[1:]]
     with pytest.raises(RunError, match="tested on different faces"):
-        read_answers(records, TASKS)
+        read_run_predictions(records, TASKS)
     with pytest.raises(RunError, match="tested on different faces"):
-        right_answers(keep(records), TASKS)
+        correctness_of(keep(records), TASKS)
 
 
 def test_numbers_computed_from_predictions_equal_the_kept_ones_and_write_nothing(
@@ -278,7 +282,7 @@ def test_numbers_computed_from_predictions_equal_the_kept_ones_and_write_nothing
     metrics = {k: v for k, v in fresh.metrics.items() if "cost/" not in k}
     assert rebuilt.metrics == pytest.approx(metrics)
     pd.testing.assert_frame_equal(rebuilt.subgroups(), fresh.subgroups())
-    assert rebuilt.kept_answers == fresh.kept_answers
+    assert rebuilt.kept_correctness == fresh.kept_correctness
     assert contents(record) == before
     (record.folder / "metrics.json").unlink()
     assert RebuiltRecord(record.folder).metrics == rebuilt.metrics

@@ -30,7 +30,7 @@ NUMBERS: Final = "<i4"
 
 
 @dataclass(frozen=True)
-class Answers:
+class RunPredictions:
     """The predictions of one or several runs for the same test faces."""
 
     faces: pd.DataFrame
@@ -42,14 +42,14 @@ class Answers:
         """Tell which predictions are right; (n_runs, n_faces)."""
         return np.asarray(self.predicted[task] == self.faces[task].to_numpy())
 
-    def of_run(self, index: int) -> "Answers":
+    def of_run(self, index: int) -> "RunPredictions":
         """Keep the predictions of one run, by its place among them."""
         one = {task: values[[index]] for task, values in self.predicted.items()}
-        return Answers(self.faces, one)
+        return RunPredictions(self.faces, one)
 
 
 @dataclass(frozen=True)
-class RightAnswers:
+class Correctness:
     """Which test faces one or several runs predicted right."""
 
     faces: pd.DataFrame
@@ -60,7 +60,7 @@ class RightAnswers:
     """Equal for runs that were tested on the same faces, with the same clusters and labels."""
 
 
-def read_answers(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Answers:
+def read_run_predictions(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> RunPredictions:
     """Read the predictions of one or more runs; raise RunError where their test faces differ.
 
     A file that is missing, damaged, changed after it was scored, or without test faces is refused
@@ -76,7 +76,7 @@ def read_answers(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Ans
         task: np.stack([table[f"{task}_pred"].to_numpy(dtype=np.int64) for table in tables])
         for task in tasks
     }
-    return Answers(faces, predicted)
+    return RunPredictions(faces, predicted)
 
 
 def _other_faces(one: RunRecord, other: RunRecord, why: str = "") -> RunError:
@@ -90,7 +90,7 @@ def _other_faces(one: RunRecord, other: RunRecord, why: str = "") -> RunError:
 def difference_in_faces(one: pd.DataFrame, other: pd.DataFrame) -> str | None:
     """Say how two tables of faces differ in files, clusters or labels; None where they agree.
 
-    Both ordered by file name, as in Answers.
+    Both ordered by file name, as in RunPredictions.
     """
     if not one["file"].equals(other["file"]):
         missing = sorted(set(one["file"]) ^ set(other["file"]))
@@ -120,7 +120,9 @@ def _tested_faces(record: RunRecord) -> pd.DataFrame:
     return test.sort_values("file", ignore_index=True)
 
 
-def kept(test: pd.DataFrame, right: Mapping[TaskName, npt.NDArray[np.bool_]]) -> dict[str, Any]:
+def packed_correctness(
+    test: pd.DataFrame, right: Mapping[TaskName, npt.NDArray[np.bool_]]
+) -> dict[str, Any]:
     """Pack which of n test faces are right, as values for JSON; about 9 KB for 2,315 faces.
 
     test: file, cluster and true labels. right: (n,) per task, in the same order.
@@ -141,17 +143,17 @@ def kept(test: pd.DataFrame, right: Mapping[TaskName, npt.NDArray[np.bool_]]) ->
     }
 
 
-def right_answers(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> RightAnswers:
+def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Correctness:
     """Tell which of the same test faces one or more runs predicted right.
 
     Raises RunError for runs that were tested on other faces, and for predictions that cannot be
     read.
     """
-    stored = [record.kept_answers for record in records]
+    stored = [record.kept_correctness for record in records]
     if not all(stored):
-        answers = read_answers(records, tasks)
-        right = {task: answers.right(task) for task in tasks}
-        return RightAnswers(answers.faces, right, _faces_key(kept(answers.faces, {})))
+        read = read_run_predictions(records, tasks)
+        right = {task: read.right(task) for task in tasks}
+        return Correctness(read.faces, right, _faces_key(packed_correctness(read.faces, {})))
     first = stored[0]
     for record, one in zip(records, stored, strict=True):
         if any(one[name] != first[name] for name in KEPT_COLUMNS):
@@ -163,7 +165,7 @@ def right_answers(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Ri
         return np.unpackbits(packed, count=len(faces))
 
     right = {task: np.array([bits(one["right"][task]) for one in stored], bool) for task in tasks}
-    return RightAnswers(faces, right, _faces_key(first))
+    return Correctness(faces, right, _faces_key(first))
 
 
 def _faces_key(stored: Mapping[str, Any]) -> str:
