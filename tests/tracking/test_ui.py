@@ -7,8 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,89 +31,18 @@ pytestmark = [
 ]
 
 NASTY = 'Is <b id="planted">it</b> <img src=x onerror="document.title=1"> mirrored?'
-"""LeaderboardQuery by the run that is shown: a page must show it as text."""
+"""Asked by the run that is shown: a page must show it as text."""
 
 
-@pytest.fixture(scope="module")
-def address(make_runs_dir: MakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve one finished run; stopped by Ctrl-C, as a person would."""
-    folder = tmp_path_factory.mktemp("ui")
-    runs_dir = make_runs_dir(folder / "mlruns")
-    record = the_record(runs_dir)
-    about = json.loads((record.folder / "experiment.json").read_text())
-    about["experiment"]["asks"] = NASTY
-    (record.folder / "experiment.json").write_text(json.dumps(about))
-    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [
-                *(sys.executable, "-c", LISTENING, "ui"),
-                *("--runs-dir", str(runs_dir), "--port", str(port)),
-            ],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            _wait(f"http://127.0.0.1:{port}/health", server, folder / "log")
-            yield _printed_link(folder / "log", port)
-        finally:
-            server.send_signal(signal.SIGINT)
-            code = server.wait(timeout=PATIENCE_SECONDS)
-    assert code == 0
-    assert "DeprecationWarning" not in (folder / "log").read_text()
-
-
-def _printed_link(log: Path, port: int) -> str:
-    """Give the link that the command prints once the server is up."""
+def link_of(log: Path, server: "subprocess.Popen[bytes]", port: int) -> str:
+    """Wait for the link that the command prints once the server is up."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and server.poll() is None:
         for word in log.read_text().split():
             if word.startswith(f"http://127.0.0.1:{port}/#/"):
                 return word
         time.sleep(0.3)
     pytest.fail(f"no link: {log.read_text()}")
-
-
-def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.3)
-    pytest.fail(f"no server: {log.read_text()}")
-
-
-@pytest.fixture
-def page(address: str, browser: Any) -> Iterator[Any]:
-    """A new user's browser at the link that is printed; nothing may fail or leave the machine.
-
-    A new one for each test: MLflow remembers where one has been, and tests run in any order.
-    """
-    troubles: list[str] = []
-    context = browser.new_context(viewport={"width": 1500, "height": 900})
-    context.set_default_timeout(1000 * PATIENCE_SECONDS)
-    context.on("weberror", lambda said: troubles.append(str(said.error)))
-    context.on("request", lambda asked: _is_outside(asked.url) and troubles.append(asked.url))
-    context.on("response", lambda given: _is_bad(given) and troubles.append(given.url))
-    page = context.new_page()
-    page.goto(address, wait_until="commit")
-    yield page
-    context.close()
-    assert troubles == []
-
-
-def _is_bad(given: Any) -> bool:
-    """MLflow's pages ask who is logged in, of a server that knows no one."""
-    return given.status >= 400 and not given.url.endswith("/users/current")
-
-
-def _is_outside(url: str) -> bool:
-    return not url.startswith(("http://127.0.0.1:", "data:", "blob:"))
 
 
 def keep_picture(page: Any, name: str) -> None:
@@ -124,30 +51,60 @@ def keep_picture(page: Any, name: str) -> None:
         page.screenshot(path=Path(folder) / f"mlflow_{name}.png")
 
 
-def test_a_new_user_lands_on_the_runs_with_the_columns_that_matter(page: Any) -> None:
+def test_a_new_user_lands_on_the_runs_and_reaches_a_run_and_its_pictures(
+    make_runs_dir: MakeStore, tmp_path: Path, browser: Any
+) -> None:
+    """Nothing may fail or leave the machine; stopped by Ctrl-C, as a person would."""
+    runs_dir, log = make_runs_dir(tmp_path / "mlruns"), tmp_path / "log"
+    path = the_record(runs_dir).folder / "experiment.json"
+    about = json.loads(path.read_text())
+    about["experiment"]["asks"] = NASTY
+    path.write_text(json.dumps(about))
+    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", LISTENING, "ui", "--runs-dir", str(runs_dir)]
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            [*command, "--port", str(port)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=stream, stderr=stream,
+        )  # fmt: skip
+    try:
+        look_around(browser, link_of(log, server, port))
+    finally:
+        server.send_signal(signal.SIGINT)
+        code = server.wait(timeout=PATIENCE_SECONDS)
+    assert code == 0
+    assert "DeprecationWarning" not in log.read_text()
+
+
+def look_around(browser: Any, address: str) -> None:
+    troubles: list[str] = []
+    context = browser.new_context(viewport={"width": 1500, "height": 900})
+    context.set_default_timeout(1000 * PATIENCE_SECONDS)
+    context.on("weberror", lambda said: troubles.append(str(said.error)))
+    here = ("http://127.0.0.1:", "data:", "blob:")
+    context.on("request", lambda r: r.url.startswith(here) or troubles.append(r.url))
+    # MLflow's pages ask who is logged in, of a server that knows no one.
+    context.on(
+        "response",
+        lambda r: r.status < 400 or r.url.endswith("/users/current") or troubles.append(r.url),
+    )
+    page = context.new_page()
+    page.goto(address, wait_until="commit")
     page.get_by_role("link", name="mtl-cnn-none-full-tiny · seed 0").first.wait_for()
     for column in ("selected/val/combined", "test/race/accuracy", "architecture"):
         page.get_by_text(column).first.wait_for()
     keep_picture(page, "runs")
-
-
-def open_the_run(page: Any) -> None:
-    """Go from the first page to the run."""
     page.get_by_role("link", name="mtl-cnn-none-full-tiny · seed 0").first.click()
     page.get_by_text(NASTY).wait_for()
-
-
-def test_a_run_says_what_it_is_and_what_came_out(page: Any) -> None:
-    open_the_run(page)
     assert page.locator("#planted").count() == 0
     for shown in ("test/race/accuracy", "drawn-v1 · train"):
         page.get_by_text(shown, exact=False).first.wait_for()
     keep_picture(page, "run")
-
-
-def test_a_picture_is_one_click_away(page: Any) -> None:
-    open_the_run(page)
-    with page.context.expect_page() as opened:
+    with context.expect_page() as opened:
         page.locator("a[href*='pictures/confusion.png']").click()
     opened.value.wait_for_function("[...document.images].some(image => image.naturalWidth > 300)")
     keep_picture(opened.value, "picture")
+    context.close()
+    assert troubles == []
