@@ -148,9 +148,12 @@ def test_a_new_user_lands_on_the_runs_with_the_columns_that_matter(runs_dir: Pat
 
 
 def test_a_mirrored_run_has_its_place_in_a_store_and_on_a_server(
-    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = the_record(runs_dir)
+    record, empty = the_record(runs_dir), tmp_path / "empty"
+    empty.mkdir()
+    assert run_places(empty) == {}
+    assert list(empty.iterdir()) == [], "no store is made to look into"
     assert run_places(runs_dir) == {}
     run_id = MlflowMirror(runs_dir, pytest.fail).mirror(record)
     (run,) = mlflow_runs(runs_dir)
@@ -159,8 +162,3 @@ def test_a_mirrored_run_has_its_place_in_a_store_and_on_a_server(
     # Any other store is asked through MLflow's client, as a server is.
     monkeypatch.setattr(stores, "is_local", lambda _: False)
     assert run_places(runs_dir) == expected
-
-
-def test_no_store_is_made_to_look_into(tmp_path: Path) -> None:
-    assert run_places(tmp_path) == {}
-    assert list(tmp_path.iterdir()) == []
