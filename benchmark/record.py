@@ -26,12 +26,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from benchmark import __version__
 from benchmark.errors import RunError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA: Final = 1
 TRIAL_FILE: Final = "trial.json"
@@ -110,7 +111,7 @@ class RunRecord:
         """`failed.json`: when and why the run failed, with its traceback."""
         return self._json("failed.json")
 
-    def history(self) -> pd.DataFrame:
+    def history(self) -> "pd.DataFrame":
         """One row per epoch, columns by metric name; raises RunError when there is none."""
         return self._csv("history.csv")
 
@@ -119,8 +120,10 @@ class RunRecord:
         """Which test faces are right, as benchmark.evaluation.correctness packed it; or empty."""
         return dict(self._scored.get("answers", {}))
 
-    def subgroups(self) -> pd.DataFrame:
+    def subgroups(self) -> "pd.DataFrame":
         """The columns of SUBGROUP_COLUMNS; what each is: benchmark.evaluation.subgroups."""
+        import pandas as pd
+
         # In JSON what does not exist is null.
         numbers = dict.fromkeys(("accuracy", "low", "high", "macro_f1"), "float64")
         return pd.DataFrame(self.subgroup_columns()).astype(numbers)
@@ -168,7 +171,9 @@ class RunRecord:
             )
         return value
 
-    def _csv(self, name: str, **dtypes: type) -> pd.DataFrame:
+    def _csv(self, name: str, **dtypes: type) -> "pd.DataFrame":
+        import pandas as pd  # Where no table is read, commands begin sooner.
+
         return self._read(name, lambda path: pd.read_csv(path, dtype=dtypes))
 
     def _read(self, name: str, reader: Callable[[Path], Content]) -> Content:
