@@ -165,7 +165,7 @@ def test_one_run_answers_little_and_says_what_would_answer_more(drawn_runs: RunB
     assert all(item.commands for item in asked.values() if not item.answered)
     words = words_of(page_of(found))
     assert "Not answered by these runs" in words
-    assert "race-cnn-none-full-short (missing)" in words
+    assert "race-cnn-none-full-short (not run)" in words
 
 
 def test_rates_gender_gaps_and_ages_are_shown_once_they_are_computed(
