@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from benchmark.cli.completion import complete_dataset, complete_run
-from benchmark.cli.library import library_at_hand
+from benchmark.cli.library import open_library
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -77,7 +77,7 @@ def compare(
             if name not in TASKS:
                 raise ExperimentError(f"unknown task {name!r}", allowed=", ".join(TASKS))
         tasks = [name for name in TASKS if not task or name in task]
-        library = library_at_hand(runs_dir, data_dir, answer, quiet=quiet or as_json)
+        library = open_library(runs_dir, data_dir, answer, quiet=quiet or as_json)
         with busy("comparing", quiet=quiet or as_json):
             found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
         answer.data = as_data(found)

@@ -9,7 +9,7 @@ import typer
 
 from benchmark import registry
 from benchmark.cli.completion import complete_run
-from benchmark.cli.output import CommandResult, progress_bar
+from benchmark.cli.output import CommandResult, watching
 from benchmark.errors import DataError, RunError
 from benchmark.record import all_records
 
@@ -29,18 +29,11 @@ Named = Annotated[
 
 def read_runs(runs_dir: Path, answer: CommandResult, *, quiet: bool = True) -> "list[Run]":
     """Read all runs; what cannot be read is a warning. Raises RunError where there is none."""
-    from benchmark.comparison.library import read_run
+    from benchmark.comparison import library
 
-    runs, records = [], list(all_records(runs_dir))
-    with progress_bar(quiet=quiet) as progress:
-        bar = progress.add_task("reading runs", total=len(records))
-        for record in records:
-            try:
-                runs.append(read_run(record))
-            except RunError as error:
-                said = f"left out, not readable: {error}"
-                answer.warnings += [said] if said not in answer.warnings else []
-            progress.advance(bar)
+    with watching(quiet=quiet) as watch:
+        runs, notes = library.read_runs(list(all_records(runs_dir)), watch)
+    answer.warnings += [note for note in notes if note not in answer.warnings]
     if not runs:
         raise RunError(
             "there is no run here",
@@ -50,7 +43,7 @@ def read_runs(runs_dir: Path, answer: CommandResult, *, quiet: bool = True) -> "
     return runs
 
 
-def library_at_hand(
+def open_library(
     runs_dir: Path, data_dir: Path, answer: CommandResult, *, quiet: bool = True
 ) -> "Library":
     """Read all runs, with the definitions that they may be runs of."""

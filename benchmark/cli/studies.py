@@ -8,7 +8,7 @@ import typer
 
 from benchmark import registry
 from benchmark.cli.completion import complete_dataset, complete_suite
-from benchmark.cli.library import library_at_hand
+from benchmark.cli.library import open_library
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -115,7 +115,7 @@ def _study(
     from benchmark.comparison.library import choose_dataset
 
     experiments = [item for name in suites for item in registry.experiments_of(name)]
-    library = library_at_hand(runs_dir, data_dir, answer, quiet=silent)
+    library = open_library(runs_dir, data_dir, answer, quiet=silent)
     requests = [library.request(name) for name in suites]
     with busy("comparing", quiet=silent):
         return study_of(library, experiments, choose_dataset(library, requests, dataset))

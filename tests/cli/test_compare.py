@@ -119,7 +119,7 @@ def test_a_run_that_cannot_be_read_is_said_and_left_out(runs: RunBuilder) -> Non
     (broken / "experiment.json").write_text("{")
     result = call(runs, MTL)
     assert result.exit_code == 0
-    assert "left out, not readable" in flat(result.stderr)
+    assert "Left out, not readable" in flat(result.stderr)
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(runs: RunBuilder, tmp_path: Path) -> None:
