@@ -1,9 +1,9 @@
 """Every architecture from each of its published starts, for three tasks at once and for each alone.
 
 Generated: trained whole, and where there are pretrained weights with the deepest stage alone. Rows
-that a family's file defines by hand are taken from there, with their recipe for the twins; those
-that start from nothing come from the table below. Frozen rows get their twins here too, so that
-every multi-task row on the study's recipe can be set against single tasks.
+that a family's file defines by hand are taken from there, with their recipe for the counterparts;
+those that start from nothing come from the table below. Frozen rows get their counterparts here
+too, so that every multi-task row on the study's recipe can be set against single tasks.
 
 Cost    not measured yet
 Expect  not measured yet
@@ -68,7 +68,7 @@ def untrained(start: FromNothing) -> Experiment:
     )
 
 
-def has_twins(item: Experiment) -> bool:
+def has_counterparts(item: Experiment) -> bool:
     """Tell whether a row is multi-task and without conditioning or variant."""
     return item.task_label == "mtl" and item.name == item.stem and item.head.conditioning == "none"
 
@@ -80,14 +80,19 @@ def is_cell(item: Experiment) -> bool:
 
 
 UNTRAINED = tuple(untrained(start) for start in STARTS)
-MULTI_TASK = (*filter(has_twins, WRITTEN.values()), *UNTRAINED)
-TWINS = tuple(twin for item in MULTI_TASK for twin in alone(item) if twin.name not in WRITTEN)
+MULTI_TASK = (*filter(has_counterparts, WRITTEN.values()), *UNTRAINED)
+COUNTERPARTS = tuple(
+    counterpart
+    for item in MULTI_TASK
+    for counterpart in alone(item)
+    if counterpart.name not in WRITTEN
+)
 
-EXPERIMENTS = (*UNTRAINED, *TWINS)
+EXPERIMENTS = (*UNTRAINED, *COUNTERPARTS)
 
 
 def cells() -> Iterator[str]:
-    """Yield the names of all cells by architecture, each multi-task one before its twins."""
+    """Yield the names of all cells by architecture, each multi-task one before its counterparts."""
     order = list(dict.fromkeys(item.backbone.architecture for item in MULTI_TASK))
     for item in sorted(MULTI_TASK, key=lambda item: order.index(item.backbone.architecture)):
         if is_cell(item):

@@ -1,8 +1,8 @@
 """Four networks of timm and MobileNetV2 from ImageNet: do they read a face better than VGG16?
 
-Each frozen, with its deepest stage trained, and trained whole; its single-task twins are in the
-suite `matrix`. Inputs are the 100 px of all others, but for ViT, whose patches need a multiple of
-16. Rates were chosen before any run, for the reasons given. MobileNetV2, the smallest, has short
+Each frozen, with its deepest stage trained, and trained whole; its single-task counterparts are in
+the suite `matrix`. Inputs are the 100 px of all others, but for ViT, whose patches need a multiple
+of 16. Rates were chosen before any run, for the reasons given. MobileNetV2, the smallest, has short
 rows for two CPU cores too, on SqueezeNet's short recipe.
 
 Cost    not measured yet

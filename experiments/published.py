@@ -4,7 +4,8 @@ Source: the notebooks' common recipe (reference §2) and its exceptions, row by 
 6 to 8 share one list of conditions; the single-task rows of folder 5 trained without clipping and
 stopped early; the early rows R1 to R6 subtracted a mean, R4 to R6 with other epochs and no
 clipping. Rows that the study left no number for (its CNN, and two that ours fill in) get the common
-conditions. Each stands beside its leak-free twin. What torch does otherwise: docs/METHODS.md.
+conditions. Each stands beside its leak-free counterpart. What torch does otherwise:
+docs/METHODS.md.
 
 Cost    not measured yet
 Expect  not measured yet; nothing measured here is honest, and all of it is marked LEAKY

@@ -54,7 +54,8 @@ VGG16_MTL = VGG16.varied(
     asks="Does one network for three tasks read as well as the study's networks of one each?",
     head=Head(),
 )
-"""Its twins of one task are the single network and the routers: `facebench compare` pairs them."""
+"""Its counterparts of one task are the single network and the routers; `facebench compare` pairs
+them."""
 
 GENDERS: tuple[GenderName, ...] = ("female", "male")
 RACES: tuple[RaceName, ...] = ("White", "Black", "Asian", "Indian", "Others")

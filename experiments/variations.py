@@ -30,7 +30,7 @@ def seeing_gender(
 
 
 def alone(mtl: Experiment, studies: Mapping[str, StudyRow] | None = None) -> Iterator[Experiment]:
-    """Vary the multi-task `mtl` into its three single-task twins; `studies` by task."""
+    """Vary the multi-task `mtl` into its three single-task counterparts; `studies` by task."""
     backbone = mtl.backbone
     start = "from nothing" if backbone.weights == "none" else backbone.weights
     network = f"{backbone.architecture} ({start}, {backbone.depth_name})"
