@@ -13,42 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark import registry
+from benchmark.cli import options
 from benchmark.cli.completion import complete_experiment, complete_suite
-from benchmark.cli.options import (
-    ADVANCED,
-    DEFAULT_CACHE_GIB,
-    DEFAULT_DATA_DIR,
-    DEFAULT_RUNS_DIR,
-    AsJson,
-    Cache,
-    CacheDir,
-    CacheGib,
-    Changes,
-    Compile,
-    DataDir,
-    DatasetName,
-    Deterministic,
-    DeviceName,
-    Graph,
-    Offline,
-    PrecisionName,
-    Quiet,
-    ReadTest,
-    RunsDir,
-    Sweep,
-    Tracking,
-    WeightsDir,
-)
-from benchmark.cli.output import (
-    CommandResult,
-    ExitCode,
-    busy,
-    err,
-    out,
-    say_error,
-    say_warning,
-    speaking,
-)
+from benchmark.cli.output import CommandResult, ExitCode, busy, err, out, say_error, say_warning, speaking
 from benchmark.errors import BenchmarkError, ExperimentError, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.settings import parse_folds, parse_seeds, parse_settings, parse_sweeps
@@ -85,28 +52,28 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list what would run, how long and how large.")
     ] = False,
-    settings: Changes = None,
-    sweep: Sweep = None,
-    dataset: DatasetName = None,
-    device: DeviceName = None,
-    precision: PrecisionName = "auto",
-    tracking: Tracking = "mlflow",
-    offline: Offline = False,
-    read_test: ReadTest = False,
+    settings: options.Changes = None,
+    sweep: options.Sweep = None,
+    dataset: options.DatasetName = None,
+    device: options.DeviceName = None,
+    precision: options.PrecisionName = "auto",
+    tracking: options.Tracking = "mlflow",
+    offline: options.Offline = False,
+    read_test: options.ReadTest = False,
     keep_weights: Annotated[
-        str, typer.Option(help="best, all or none.", rich_help_panel=ADVANCED)
+        str, typer.Option(help="best, all or none.", rich_help_panel=options.ADVANCED)
     ] = "best",
-    cache: Cache = True,
-    cache_dir: CacheDir = None,
-    cache_gib: CacheGib = DEFAULT_CACHE_GIB,
-    deterministic: Deterministic = False,
-    graph: Graph = True,
-    compile_: Compile = None,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    weights_dir: WeightsDir = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
+    cache: options.Cache = True,
+    cache_dir: options.CacheDir = None,
+    cache_gib: options.CacheGib = options.DEFAULT_CACHE_GIB,
+    deterministic: options.Deterministic = False,
+    graph: options.Graph = True,
+    compile_: options.Compile = None,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    weights_dir: options.WeightsDir = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run experiments; finished runs are up to date, interrupted ones resume.
 
@@ -126,11 +93,11 @@ def run(
             chosen = [item.in_fold(fold) for item in chosen for fold in asked]
         numbers = parse_seeds(seeds)
         folder = (cache_dir or data_dir / "cache") if cache else None
-        options = RunOptions(
+        chosen_options = RunOptions(
             runs_dir, weights_dir or data_dir / "weights", device, precision, deterministic, graph,
             compile_, folder, cache_gib, tracking, offline, read_test, keep_weights,
         )  # fmt: skip
-        where = options.settings()
+        where = chosen_options.settings()
         hush = quiet or as_json
         with busy("opening the data set", quiet=hush):
             faces = _opened(answer, data_dir, dataset)
@@ -180,7 +147,7 @@ class RunOptions:
     graph: bool = True
     compile: bool | None = False
     cache_dir: Path | None = None
-    cache_gib: float = DEFAULT_CACHE_GIB
+    cache_gib: float = options.DEFAULT_CACHE_GIB
     tracking: str = "mlflow"
     offline: bool = False
     read_test: bool = False

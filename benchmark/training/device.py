@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import psutil
 import torch
 from torch import nn
 
@@ -199,27 +200,20 @@ def cpu_has_bf16() -> bool:
     """Tell whether the processor multiplies bf16 natively."""
     # torch.cpu.get_capabilities is newer than the oldest torch we support.
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    if capabilities:
-        return any(capabilities.get(name, False) for name in NATIVE_BF16)
     with contextlib.suppress(OSError):
-        return any(name in Path("/proc/cpuinfo").read_text().split() for name in NATIVE_BF16)
+        flags = capabilities or dict.fromkeys(Path("/proc/cpuinfo").read_text().split(), True)
+        return any(flags.get(name, False) for name in NATIVE_BF16)
     return False
 
 
 def free_host_bytes() -> int:
     """Main memory that is available: the machine's, or less where a container's limit says so."""
-    free = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(int(line.split()[1]) * 1024)
+    free = int(psutil.virtual_memory().available)
     with contextlib.suppress(OSError, ValueError):
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8"))
         used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))
-        free.append(max(0, limit - used))
-    if free:
-        return min(free)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        free = min(free, max(0, limit - used))
+    return free
 
 
 def device_trouble(error: Exception) -> DeviceError | None:
