@@ -15,7 +15,16 @@ from rich.table import Table
 from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.completion import complete_experiment, complete_suite
-from benchmark.cli.output import CommandResult, ExitCode, busy, err, out, say_error, say_warning, speaking
+from benchmark.cli.output import (
+    CommandResult,
+    ExitCode,
+    busy,
+    err,
+    out,
+    say_error,
+    say_warning,
+    speaking,
+)
 from benchmark.errors import BenchmarkError, ExperimentError, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.settings import parse_folds, parse_seeds, parse_settings, parse_sweeps
