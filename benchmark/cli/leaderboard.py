@@ -167,7 +167,12 @@ def leaderboard(
     with speaking("leaderboard", as_json=as_json) as answer:
         _check(format_, why, acknowledge)
         from benchmark.reporting.columns import as_data, condition, narrowed, sort_by
-        from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
+        from benchmark.reporting.leaderboards import (
+            Places,
+            available_runs,
+            leaderboards,
+            write_board,
+        )
 
         conditions = [condition(text) for text in where or ()]
         order = sort_by(sort) if sort else None
@@ -189,7 +194,7 @@ def leaderboard(
         answer.data = {"leaderboards": []}
         for board in boards:
             with busy("writing", quiet=quiet or as_json):
-                files = _written(board, folder, runs_dir)
+                files = write_board(board, folder, runs_dir)
             answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
             if as_json:
                 continue
@@ -225,18 +230,6 @@ def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: Command
         for run in flagged or runs[:1]:
             red_flags.acknowledge(run.record, why, when)
             answer.warnings.append(f"run {run.short_identity} is acknowledged: {why}")
-
-
-def _written(board: "Leaderboard", folder: Path, runs_dir: Path) -> list[Path]:
-    from benchmark.reporting.leaderboards import write_board
-
-    try:
-        return write_board(board, folder, runs_dir)
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written: {error.strerror or error}",
-            fix="Choose another folder with --out",
-        ) from error
 
 
 def _echo(files: Sequence[Path], format_: str) -> None:
@@ -356,7 +349,7 @@ def _show_folds(
         table = Table.of(columns, rows)
         texts += [f"# {title}\n", f"{setting_text(setting)}\n", markdown_table(table)]
         path = folder / f"folds-{setting.dataset}-{number}.csv"
-        _write(path, numbers.to_csv(index=False))
+        write_text(path, numbers.to_csv(index=False))
         plain = numbers.astype(object).where(numbers.notna(), None)
         answer.data["folds"].append(
             {"dataset": setting.dataset, "split_digest": setting.split_digest,
@@ -367,16 +360,6 @@ def _show_folds(
             out.print(Text(setting_text(setting), style="dim"))
             stacked = [[Cell.parted(c.replace(" / ", "\n")) for c in row] for row in rows]
             print_table(Table.of(columns, stacked))
-    _write(folder / "folds.md", "\n".join([*texts, STABILITY_NOTE, ""]))
+    write_text(folder / "folds.md", "\n".join([*texts, STABILITY_NOTE, ""]))
     if not as_json:
         out.print(STABILITY_NOTE)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be written: {error.strerror or error}",
-            fix="Choose another folder with --out",
-        ) from error

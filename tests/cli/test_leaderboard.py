@@ -114,7 +114,7 @@ def test_what_cannot_be_shown_is_refused(runs: RunBuilder, data_dir: Path, tmp_p
         ("--where", "architecture=vgg16", "no row of utkface-100 has architecture=vgg16"),
         ("--suite", "moon", "unknown suite 'moon'"),
         ("--dataset", "moon", "data set 'moon' (allowed: utkface-100)"),
-        ("--out", str(tmp_path / "file"), "cannot be written"),
+        ("--out", str(tmp_path / "file"), "Check the free space and the right to write there"),
         ("--why", "because", "--why gives a reason for nothing"),
     ):
         result = call(runs, data_dir, option, value)
