@@ -260,8 +260,9 @@ def _print(board: "Leaderboard", *, whole: bool) -> None:
     for setting, tables in by_setting(board) if whole or not study.rows else ():
         out.print(Text(setting, style="dim"))
         out.print()
-        table = board_table(tables)
-        print_table(_measured(table.keeping(())))
+        table = board_table(tables).keeping(())
+        measured = tuple(row for row in table.rows if row.status != "missing")
+        print_table(Table(table.columns, measured))
         for further in document_tables(tables)[1:] if whole else ():
             out.print()
             print_table(further)
@@ -280,38 +281,19 @@ def _print(board: "Leaderboard", *, whole: bool) -> None:
         out.print(bullet(note))
 
 
-def _measured(table: Table) -> Table:
-    rows = tuple(row for row in table.rows if row.status != "missing")
-    return Table(table.columns, rows)
-
-
 def _notes(board: "Leaderboard") -> Iterator[str]:
     """Give what must be known first: how to read it, leaks and red flags, what was not run."""
-    from benchmark.reporting.board_tables import READING, footnotes
+    from benchmark.reporting.board_tables import READING, footnotes, listed, not_run
 
     yield READING
     yield from board.limits[: int(board.drawn)]
     remarks: dict[str, list[str]] = {}
-    reasons: dict[str, list[str]] = {}
     for row in (row for table in board.tables for row in table.rows):
         for remark in footnotes(row):
             remarks.setdefault(remark, []).append(row.name)
-        if row.status == "missing":
-            reasons.setdefault("; ".join(row.remarks), []).append(row.name)
-    for remark, names in remarks.items():
-        yield f"{_listed(names)}: {remark}"
-    for reason, names in reasons.items():
-        what = "experiment" if len(names) == 1 else "experiments"
-        yield f"{len(names)} {what} not run, {_listed(names)}: {reason}"
+    yield from (f"{listed(names)}: {remark}" for remark, names in remarks.items())
+    yield from not_run(board)
     yield from board.notes
-
-
-MOST_NAMES: Final = 3
-
-
-def _listed(names: Sequence[str]) -> str:
-    named = ", ".join(names[:MOST_NAMES])
-    return named if len(names) <= MOST_NAMES else f"{named} and {len(names) - MOST_NAMES} more"
 
 
 def _show_folds(

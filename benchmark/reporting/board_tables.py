@@ -263,8 +263,30 @@ def document_tables(tables: Sequence[BoardTable]) -> list[Table]:
     costs = whole.where(lambda c: c.heading in COSTS or c.part in ("cost", "origin"))
     done = tuple(row for row in costs.rows if row.status.startswith("done"))
     costs = dataclasses.replace(costs, rows=done, title="Costs", notes=())
-    made = (whole.keeping(("scores",)), differences_table(tables), costs)
+    scores = whole.keeping(("scores",))
+    measured = tuple(row for row in scores.rows if row.status != "missing")
+    made = (dataclasses.replace(scores, rows=measured), differences_table(tables), costs)
     return [table for table in made if table.rows]
+
+
+MOST_NAMES: Final = 3
+
+
+def not_run(board: Leaderboard) -> Iterator[str]:
+    """Say which experiments were not run and why, a sentence a reason."""
+    reasons: dict[str, list[str]] = {}
+    for row in (row for table in board.tables for row in table.rows):
+        if row.status == "missing":
+            reasons.setdefault("; ".join(row.remarks), []).append(row.name)
+    for reason, names in reasons.items():
+        what = "experiment" if len(names) == 1 else "experiments"
+        yield f"{len(names)} {what} not run, {listed(names)}: {reason}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """List the first names, and count the others."""
+    named = ", ".join(names[:MOST_NAMES])
+    return named if len(names) <= MOST_NAMES else f"{named} and {len(names) - MOST_NAMES} more"
 
 
 def markdown(board: Leaderboard) -> str:
@@ -276,7 +298,8 @@ def markdown(board: Leaderboard) -> str:
     for setting, tables in by_setting(board):
         lines += [markdown_text(setting), ""]
         lines += [markdown_table(table) for table in document_tables(tables)]
-    for title, notes in (("How to read it", board.notes), ("Limitations", board.limits)):
+    reading = (*not_run(board), *board.notes)
+    for title, notes in (("How to read it", reading), ("Limitations", board.limits)):
         if notes:
             lines += [f"## {title}", "", *(f"- {markdown_text(note)}" for note in notes), ""]
     return "\n".join(lines)
@@ -289,7 +312,9 @@ def latex(board: Leaderboard) -> str:
         for table in document_tables(tables):
             title = f"{title_of(board)}. {table.title}{'. ' if table.title else ''}{setting}"
             parts.append(latex_table(dataclasses.replace(table, title=title)))
-    parts += [f"% {' '.join(text.split())}" for text in (*board.notes, *board.limits)]
+    parts += [
+        f"% {' '.join(text.split())}" for text in (*not_run(board), *board.notes, *board.limits)
+    ]
     return "\n".join(parts) + "\n"
 
 

@@ -141,9 +141,7 @@ class Table:
             index
             for index, column in enumerate(self.columns)
             if wanted(column)
-            and (
-                not column.part or any(r.cells[index].text not in ("", NOTHING) for r in self.rows)
-            )
+            and (not column.part or any(self.has(row, index) for row in self.rows))
         ]
         rows = (
             dataclasses.replace(row, cells=tuple(row.cells[index] for index in kept))
@@ -151,6 +149,11 @@ class Table:
         )
         columns = tuple(self.columns[index] for index in kept)
         return dataclasses.replace(self, columns=columns, rows=tuple(rows))
+
+    @staticmethod
+    def has(row: TableRow, index: int) -> bool:
+        """Whether a row has anything in a column."""
+        return row.cells[index].text not in ("", NOTHING)
 
     def sections(self) -> list[tuple[str, list[TableRow]]]:
         """Part the rows by the headings above them; one part without a heading where none has."""
@@ -282,11 +285,17 @@ def markdown(table: Table) -> str:
     lines = [f"### {markdown_text(table.title)}", ""] if table.title else []
     for section, members in table.sections():
         lines += [f"**{markdown_text(section)}**", ""] if section else []
-        lines.append(_markdown_line(column.heading for column in table.columns))
-        sides = ("---" if table.is_left(i) else "--:" for i in range(len(table.columns)))
-        lines.append(f"|{'|'.join(sides)}|")
+        # What no row of a section has needs no column there.
+        kept = [
+            index
+            for index in range(len(table.columns))
+            if index == table.name_column or any(table.has(row, index) for row in members)
+        ]
+        lines.append(_markdown_line(table.columns[index].heading for index in kept))
+        lines.append(f"|{'|'.join('---' if table.is_left(index) else '--:' for index in kept)}|")
         for row in members:
-            lines.append(_markdown_line(cell.whole + _marks(cell) for cell in row.cells))
+            cells = (row.cells[index] for index in kept)
+            lines.append(_markdown_line(cell.whole + _marks(cell) for cell in cells))
         lines.append("")
     lines += [f"{number}. {markdown_text(note)}" for number, note in enumerate(table.notes, 1)]
     return "\n".join(lines).rstrip("\n") + "\n"
