@@ -91,12 +91,13 @@ def test_a_sweep_is_ad_hoc_runs_on_one_cache_that_the_leaderboard_tells_apart(
 
     board = facebench("leaderboard", "--ad-hoc", *places)
     assert board.exit_code == 0, board.stderr
-    shown = re.sub(r"\s+", "", board.stdout)
+    (page,) = (tmp_path / "runs" / "leaderboards").glob("*.html")
     for (rate, units), record in records.items():
-        _, said = shown.split(f"{name}(run{record.identity[:12]}):")
-        said = said.split(name)[0]
-        assert f"recipe.learning_rate={rate}," in said
-        assert ("head.hidden_units=8," in said) is (units == 8)  # 128 is as defined.
+        said = f"run {record.identity[:12]} · "
+        assert said.strip(" ·") in board.stdout
+        (changes,) = re.findall(f"<small>{said}([^<]*)</small>", page.read_text())
+        assert f"recipe.learning_rate={rate}" in changes.split(" · ")
+        assert ("head.hidden_units=8" in changes.split(" · ")) is (units == 8)  # 128 is as defined
 
 
 @pytest.mark.parametrize(
