@@ -48,7 +48,7 @@ def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path
     assert board.exit_code == 0, board.stderr
     assert "race-cnn-none-full-short" in re.sub(r"\s+", "", board.stdout)
     assert "majority" in board.stdout
-    assert "DRAWN" in board.stdout
+    assert "SYNTHETIC" in board.stdout
     written = {path.suffix for path in (tmp_path / "leaderboards").iterdir()}
     assert written == {".csv", ".html", ".json", ".md", ".tex"}
     assert (tmp_path / "mlflow.db").is_file()
