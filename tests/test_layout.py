@@ -30,7 +30,7 @@ ONLY_IN = {
     "rich": {"benchmark.cli", "benchmark.reporting.tables"},
     "typer": {"benchmark.cli"},
     "plotly": {"benchmark.tuning"},
-    "timm": {"benchmark.timm_models", "benchmark.speed.loops"},
+    "timm": {"benchmark.experiment.timm_models", "benchmark.speed.loops"},
     "matplotlib": {
         *("benchmark.evaluation.figures", "benchmark.reporting", "benchmark.speed.report"),
     },

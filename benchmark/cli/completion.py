@@ -7,8 +7,8 @@ from pathlib import Path
 import typer
 
 from benchmark import registry
-from benchmark.architectures import ARCHITECTURES
 from benchmark.errors import BenchmarkError
+from benchmark.experiment.architectures import ARCHITECTURES
 
 DEFAULT_DATA_DIR = Path("data")
 DEFAULT_RUNS_DIR = Path("mlruns")

@@ -26,7 +26,7 @@ from benchmark.record import RunRecord, all_records
 from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
-    from benchmark.runs.verify import Finding
+    from benchmark.inference.verify import Finding
 
 ToMlflow = Annotated[bool, typer.Option("--mlflow", help="Bring MLflow up to date too.")]
 
@@ -55,8 +55,8 @@ def verify(
     """
     code = ExitCode.FINE
     with speaking("verify", as_json=as_json) as answer:
-        from benchmark.runs.verify import Finding
-        from benchmark.runs.verify import verify as verify_one
+        from benchmark.inference.verify import Finding
+        from benchmark.inference.verify import verify as verify_one
 
         # Runs that cannot even be read are found by their ids, or by no name.
         everything = list(all_records(runs_dir))

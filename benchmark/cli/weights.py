@@ -242,7 +242,7 @@ def add(
 
 
 def _published(architecture: str | None) -> "tuple[PublishedFile, ...]":
-    from benchmark.architectures import architecture_named
+    from benchmark.experiment.architectures import architecture_named
     from benchmark.models.weight_manifest import FILES, files_for
 
     if architecture is None:

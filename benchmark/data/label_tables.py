@@ -77,7 +77,7 @@ Given = Mapping[tuple[TaskName, str], int]
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """How a data set says what its faces are labelled with."""
 
     name: str
@@ -87,11 +87,11 @@ class Layout:
     """The ranges that its ages are given in; empty: years, or ranges that are not known before."""
 
 
-UTKFACE: Final = Layout("utkface")
+UTKFACE: Final = TableLayout("utkface")
 """Labels in the file names (benchmark.data.labels)."""
-TABLE: Final = Layout("table")
+TABLE: Final = TableLayout("table")
 """Any folder or archive with a table of labels: file, and any of age, age_group, gender, race."""
-FAIRFACE: Final = Layout(
+FAIRFACE: Final = TableLayout(
     "fairface",
     ("fairface_label_train.csv", "fairface_label_val.csv"),
     ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
@@ -114,7 +114,7 @@ class LabelFile:
 class Labelling:
     """Tables of labels and how their words are to be read, before any picture is looked at."""
 
-    layout: Layout
+    layout: TableLayout
     files: tuple[LabelFile, ...]
     given: Given = field(default_factory=dict)
 

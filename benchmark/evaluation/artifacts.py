@@ -3,7 +3,7 @@
 Written when a run ends, and again by `facebench runs rescore`, from the predictions alone: no
 network is needed. done.json lists the checksums of what training left, and metrics.json carries one
 of its own; both keep it under the key `seal`. What is computed from the predictions may be computed
-again, and is in no list: benchmark.runs.verify computes it.
+again, and is in no list: benchmark.inference.verify computes it.
 """
 
 import hashlib

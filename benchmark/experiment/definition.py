@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args, get_type_hints
 
-from benchmark.architectures import architecture_named
 from benchmark.errors import ExperimentError, require
+from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.parts import CONDITIONINGS as CONDITIONINGS
 from benchmark.experiment.parts import Augmentation as Augmentation
 from benchmark.experiment.parts import Backbone as Backbone

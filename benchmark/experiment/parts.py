@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
-from benchmark.architectures import NOT_OFFERED, architecture_named
 from benchmark.errors import require, require_choice
+from benchmark.experiment.architectures import NOT_OFFERED, architecture_named
 from benchmark.tasks import TASKS, TaskName
 
 Conditioning = Literal["none", "embedding", "gate", "attention"]

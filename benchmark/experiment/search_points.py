@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmark.architectures import architecture_named
 from benchmark.errors import ExperimentError, require
+from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.parts import Augmentation
 from benchmark.experiment.settings import with_values
 from benchmark.experiment.space import (

@@ -1,7 +1,7 @@
 """Backbones by name: every architecture of ours as a chain of stages, every other from timm.
 
 What weights a backbone starts from, what scales its input and what reads its features are left to
-weights, preprocessing and heads. Names of the stages are those of benchmark.architectures.
+weights, preprocessing and heads. Names of the stages are those of experiment.architectures.
 """
 
 import functools
@@ -12,8 +12,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from benchmark.architectures import architecture_named
 from benchmark.errors import ExperimentError, WeightsError
+from benchmark.experiment.architectures import architecture_named
 from benchmark.models.backbone import FeatureExtractor, StageChain, sequence
 
 CNN_CHANNELS: Final = (24, 48, 96, 192, 256)

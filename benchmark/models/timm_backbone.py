@@ -1,7 +1,7 @@
 """A model of timm as a backbone: its stages are parameters and modules of the model by name.
 
-Which parameters make a stage is for benchmark.timm_models to say. Imported only where a model of
-timm is built: timm takes two seconds to load.
+`experiment.timm_models` says which parameters make a stage. Imported only where a model of timm is
+built: timm takes two seconds to load.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from benchmark import timm_models
+from benchmark.experiment import timm_models
 from benchmark.models.backbone import FeatureExtractor
 
 

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmark.architectures import ARCHITECTURES, FROM_TIMM, architecture_named
 from benchmark.errors import WeightsError
+from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM, architecture_named
 from benchmark.files import canonical_json
 from benchmark.models.chains import VGG_CONVOLUTIONS, build_backbone, options_of
 from benchmark.models.weight_manifest import NO_OPTIONS, TensorDigest
@@ -160,7 +160,7 @@ def ours(architecture: str) -> Layout:
 
 @functools.cache
 def _by_timm(architecture: str) -> Layout:
-    from benchmark import timm_models
+    from benchmark.experiment import timm_models
 
     # `fc.weight` and `fc.1.weight`: a head of another make is left as well.
     left = {name.rpartition(".")[0] for name in timm_models.classifier_tensors(architecture)}
@@ -202,7 +202,7 @@ def convert(path: Path, architecture: str | None = None) -> Converted:
     """Read a file, recognise its layout, and turn its tensors into those of our backbone.
 
     Without an architecture the names of the tensors decide; timm's own files only of those
-    architectures that are in benchmark.architectures. Raise WeightsError for anything that is not
+    architectures that are in experiment.architectures. Raise WeightsError for anything that is not
     wholly in a known layout.
     """
     file = read_weight_file(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from benchmark.architectures import architecture_named
+from benchmark.experiment.architectures import architecture_named
 from benchmark.models.preprocessing import (
     CAFFE,
     CENTRED,
@@ -199,7 +199,7 @@ def files_for(architecture: str, source: str) -> tuple[PublishedFile, ...]:
     listed = tuple(file for file in FILES if (file.architecture, file.source) == wanted)
     if listed or source != "imagenet" or not architecture_named(architecture).from_timm:
         return listed
-    from benchmark import timm_models
+    from benchmark.experiment import timm_models
 
     known = timm_models.pretrained(architecture)
     if known is None:

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import torch.hub
 from torch import Tensor
 
-from benchmark.architectures import ARCHITECTURES, NOT_OFFERED, architecture_named
 from benchmark.errors import WeightsError, WeightsMissing
+from benchmark.experiment.architectures import ARCHITECTURES, NOT_OFFERED, architecture_named
 from benchmark.files import file_lock, sha256_of
 from benchmark.models.preprocessing import Preprocessing
 from benchmark.models.weight_adding import add_file, known_by_tensors

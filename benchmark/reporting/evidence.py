@@ -68,7 +68,7 @@ def mlflow_links(url: str, known: Mapping[str, tuple[str, str]]) -> RunLinks:
 
 
 @dataclass(frozen=True)
-class Network:
+class RankedNetwork:
     """A row of a leaderboard with the runs behind it."""
 
     row: Row
@@ -145,19 +145,19 @@ class Evidence:
         return max(found, key=lambda where: counts[where]) if found else None
 
     @cached_property
-    def networks(self) -> Mapping[str, Network]:
+    def networks(self) -> Mapping[str, RankedNetwork]:
         """The finished honest rows of the setting by name, in the order of the tables."""
         runs = {run.record.identity[:DIGITS]: run for run in self.library.runs}
-        found: dict[str, Network] = {}
+        found: dict[str, RankedNetwork] = {}
         for table in self.board.tables:
             for row in table.rows if table.setting == self.setting else ():
                 if row.status == "done" and not row.leaky and row.name not in found:
                     ours = tuple(runs[identity[:DIGITS]] for identity in row.identities)
                     experiment = self.library.experiments[row.name]
-                    found[row.name] = Network(row, table.kind, experiment, ours)
+                    found[row.name] = RankedNetwork(row, table.kind, experiment, ours)
         return found
 
-    def ranked(self, kind: Kind) -> tuple[Network, ...]:
+    def ranked(self, kind: Kind) -> tuple[RankedNetwork, ...]:
         """The networks of a kind that have a rank, best on validation first."""
         return tuple(
             network
@@ -166,7 +166,7 @@ class Evidence:
         )
 
     @property
-    def first_ranked(self) -> tuple[Network, ...]:
+    def first_ranked(self) -> tuple[RankedNetwork, ...]:
         """The ranked networks of the first kind that has any."""
         return next((ranked for kind in KINDS if (ranked := self.ranked(kind))), ())
 

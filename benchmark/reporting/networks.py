@@ -21,7 +21,7 @@ from benchmark.evaluation.intervals import cluster_bootstrap, wilson
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.evaluation.subgroups import SMALL_GROUP, By, group_codes, group_names
 from benchmark.evaluation.suspects import mistakes
-from benchmark.reporting.evidence import Evidence, Network
+from benchmark.reporting.evidence import Evidence, RankedNetwork
 from benchmark.reporting.figures import Line, lines_panel
 from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TaskName, n_classes
 
@@ -61,7 +61,7 @@ class Matrix:
     """Name, what stands small beneath it, cells."""
 
 
-def heat_map(evidence: Evidence, network: Network, task: TaskName) -> Matrix:
+def heat_map(evidence: Evidence, network: RankedNetwork, task: TaskName) -> Matrix:
     """Show a task's accuracy by gender and race; raise RunError where predictions are unreadable.
 
     Intervals are Wilson's for one seed, else a cluster bootstrap of seed-averaged correctness.
@@ -113,7 +113,7 @@ def heat_map(evidence: Evidence, network: Network, task: TaskName) -> Matrix:
     return Matrix("heat", task, title, caption, (*CLASS_NAMES["race"], "all"), tuple(rows))
 
 
-def _confusion(evidence: Evidence, network: Network, task: TaskName) -> Matrix:
+def _confusion(evidence: Evidence, network: RankedNetwork, task: TaskName) -> Matrix:
     """Show the shares of each true class's faces by predicted class, averaged over seeds."""
     predictions = evidence.book.answers(network.group)
     truth = predictions.faces[task].to_numpy(dtype=np.int64)
@@ -149,7 +149,7 @@ def _confusion(evidence: Evidence, network: Network, task: TaskName) -> Matrix:
 class NetworkSection:
     """All that the page shows of one network by itself."""
 
-    network: Network
+    network: RankedNetwork
     kind: str
     """The heading of the table that it stands in."""
     runs: tuple[tuple[str, str], ...]
@@ -160,7 +160,7 @@ class NetworkSection:
     """Why something is not shown."""
 
 
-def shown_networks(evidence: Evidence) -> list[Network]:
+def shown_networks(evidence: Evidence) -> list[RankedNetwork]:
     """Choose what the page shows by itself: all tested networks, or the best if too many."""
     tested = [network for network in evidence.networks.values() if network.tested]
     best = sorted(tested, key=lambda network: network.row.rank or len(tested))[:MOST_NETWORKS]
@@ -168,7 +168,7 @@ def shown_networks(evidence: Evidence) -> list[Network]:
     return [network for network in tested if network.name in chosen]
 
 
-def network_section(evidence: Evidence, network: Network) -> NetworkSection:
+def network_section(evidence: Evidence, network: RankedNetwork) -> NetworkSection:
     """Show one network; what cannot be read is said instead."""
     matrices: list[Matrix] = []
     curves: list[Markup] = []
@@ -191,7 +191,7 @@ def network_section(evidence: Evidence, network: Network) -> NetworkSection:
     )  # fmt: skip
 
 
-def _curves(network: Network) -> Iterator[Markup]:
+def _curves(network: RankedNetwork) -> Iterator[Markup]:
     """Draw loss and each task's validation accuracy by epoch, a line per seed."""
     histories = {run.record.seed: run.record.history() for run in network.runs[:CURVE_SEEDS]}
     panels = [("train/loss", "Training loss", INK)]

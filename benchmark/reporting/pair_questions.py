@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmark.architectures import architecture_named
 from benchmark.comparison.cells import accuracy_text, with_sd
 from benchmark.comparison.leaderboard import HEADINGS, KINDS
 from benchmark.comparison.pairs import (
@@ -34,11 +33,12 @@ from benchmark.comparison.verdicts import (
     points,
     reading_notes,
 )
+from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.definition import CONDITIONINGS, Experiment
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
 from benchmark.reporting import figures
-from benchmark.reporting.evidence import Evidence, Network
+from benchmark.reporting.evidence import Evidence, RankedNetwork
 from benchmark.reporting.figures import PageFigure, intervals_figure
 from benchmark.reporting.questions import (
     NO_RUN,
@@ -243,7 +243,7 @@ def best_network(evidence: Evidence) -> Answer:
     )
 
 
-def _best_sentence(heading: str, ranked: Sequence[Network]) -> str:
+def _best_sentence(heading: str, ranked: Sequence[RankedNetwork]) -> str:
     best = ranked[0].row
     scores = joined(f"{TASK_TITLES[task]} {accuracy_text(s)} %" for task, s in best.scores.items())
     among = f"of {len(ranked)} networks" if len(ranked) > 1 else "and the only one"

@@ -32,7 +32,7 @@ from benchmark.evaluation.figures import BY_TITLES
 from benchmark.evaluation.subgroups import EQUALIZED_ODDS, By, gap_table
 from benchmark.experiment.definition import Experiment
 from benchmark.reporting.comparison_tables import pairs_table
-from benchmark.reporting.evidence import Evidence, Network
+from benchmark.reporting.evidence import Evidence, RankedNetwork
 from benchmark.reporting.figures import CostPoint, PageFigure, cost_panel, intervals_figure
 from benchmark.reporting.networks import Matrix, heat_map
 from benchmark.reporting.tables import Cell, Column, Table
@@ -163,7 +163,7 @@ def cost_of_accuracy(evidence: Evidence) -> Answer:
     )
 
 
-def _cost_points(ranked: Sequence[Network], field: str, scale: float) -> list[CostPoint]:
+def _cost_points(ranked: Sequence[RankedNetwork], field: str, scale: float) -> list[CostPoint]:
     """Place the networks whose cost is known; on the front is what none dominates."""
     places = {
         (number, item.name): (scale * cost, item.row.val_combined or 0.0)
@@ -235,7 +235,7 @@ SUBGROUP_NOTES: Final = (
 )
 
 
-def _gaps(evidence: Evidence, network: Network) -> list[dict[str, Any]]:
+def _gaps(evidence: Evidence, network: RankedNetwork) -> list[dict[str, Any]]:
     """Compare subgroups seed by seed and average, in pp; a task's own classes are no subgroup."""
     predictions = evidence.book.answers(network.group)
     divisions: tuple[By, ...] = ("gender", "race", "gender_race", "age_group")
@@ -259,7 +259,7 @@ def _gaps(evidence: Evidence, network: Network) -> list[dict[str, Any]]:
     return rows
 
 
-def _gap_sentences(best: Network, gaps: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _gap_sentences(best: RankedNetwork, gaps: Sequence[dict[str, Any]]) -> Iterator[str]:
     worst = best.row.worst
     if worst is not None:
         overall = best.row.scores[worst.task].accuracy
@@ -306,7 +306,7 @@ STORED: Final = (
 its interval's ends, its heading and scale."""
 
 
-def _stored_tables(network: Network) -> Iterator[Table]:
+def _stored_tables(network: RankedNetwork) -> Iterator[Table]:
     """Average what the runs' folders keep; what an older facebench did not compute is left out."""
     titles = {str(by): title for by, title in BY_TITLES.items()}
     for file, caption, keys, values, heading, scale in STORED:

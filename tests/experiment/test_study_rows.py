@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from benchmark import registry
-from benchmark.architectures import ARCHITECTURES
+from benchmark.experiment.architectures import ARCHITECTURES
 from benchmark.experiment.definition import Protocol
 from benchmark.identity import Ingredients, family_of
 from benchmark.tasks import TASKS

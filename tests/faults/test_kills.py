@@ -19,8 +19,8 @@ from benchmark.data.dataset import open_faces
 from benchmark.data.sample import choose_dataset
 from benchmark.errors import BenchmarkError
 from benchmark.files import sha256_of
+from benchmark.inference.verify import verify
 from benchmark.record import RunRecord, all_records
-from benchmark.runs.verify import verify
 from tests.faults import hostile
 
 ENTRY = "import sys; sys.argv[0] = 'facebench'; from benchmark.cli.main import main; main()"

@@ -5,8 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from benchmark.architectures import ARCHITECTURES, FROM_TIMM, OURS
 from benchmark.errors import ExperimentError, WeightsError
+from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM, OURS
 from benchmark.models.backbone import FeatureExtractor
 from benchmark.models.chains import BUILDERS, build_backbone, feature_map_shape, options_of
 

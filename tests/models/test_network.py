@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.models import SqueezeNet1_1_Weights
 
-from benchmark.architectures import ARCHITECTURES
 from benchmark.errors import WeightsError, WeightsMissing
+from benchmark.experiment.architectures import ARCHITECTURES
 from benchmark.experiment.definition import Backbone, Experiment, Head, Protocol, Recipe
 from benchmark.models.chains import build_backbone
 from benchmark.models.network import build_network, rebuild_network

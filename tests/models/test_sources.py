@@ -5,8 +5,8 @@ import torch
 import torchvision.models
 from timm.models import get_pretrained_cfg
 
-from benchmark import timm_models
-from benchmark.architectures import ARCHITECTURES, FROM_TIMM
+from benchmark.experiment import timm_models
+from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM
 from benchmark.models.chains import build_backbone
 from benchmark.models.preprocessing import CENTRED, IMAGENET
 from benchmark.models.weight_formats import layouts_of

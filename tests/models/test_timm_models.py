@@ -6,9 +6,9 @@ import pytest
 import torch
 from timm.models import get_arch_pretrained_cfgs
 
-from benchmark import timm_models
-from benchmark.architectures import FROM_TIMM, architecture_named
 from benchmark.errors import ExperimentError
+from benchmark.experiment import timm_models
+from benchmark.experiment.architectures import FROM_TIMM, architecture_named
 from benchmark.experiment.definition import Backbone
 
 

@@ -1,7 +1,8 @@
 """What timm knows of its models: names, stages, the tags of their weights, and how to build them.
 
-Nothing else imports timm. No weights are loaded here, and nothing is ever fetched: finding weight
-files is for benchmark.models. Stages are read off models on the meta device, which hold no values.
+Nothing else imports timm, and only an architecture that is in no table asks it. No weights are
+loaded here, and nothing is ever fetched: finding weight files is for benchmark.models. Stages are
+read off models on the meta device, which hold no values.
 """
 
 import functools

@@ -111,7 +111,7 @@ def architecture_named(name: str) -> Architecture:
 @functools.cache
 def _from_timm(name: str) -> Architecture:
     # Imported here: most definitions name an architecture of the table, and load no torch.
-    from benchmark import timm_models
+    from benchmark.experiment import timm_models
 
     if name not in timm_models.names():
         near = difflib.get_close_matches(name, timm_models.names(), n=3)

@@ -15,9 +15,9 @@ from benchmark.data.prepare import prepare
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import DIGEST, rescore, with_digest
 from benchmark.evaluation.metrics import SCORING_VERSION
+from benchmark.inference.verify import Finding, verify
 from benchmark.models.weight_readers import header_of
 from benchmark.record import RunRecord, work_folder
-from benchmark.runs.verify import Finding, verify
 from tests.faces.fairface import fairface_of
 from tests.runs.small import done_run, edit_json, settings
 
