@@ -184,6 +184,8 @@ def _warnings(audit: dict[str, Any], images: Path | None) -> Iterator[str]:
             yield f"{name} has {names}; each counts once."
         if part["rows_without_a_name"]:
             yield f"{part['rows_without_a_name']:,} rows of {part['path']} have no name; left out."
+        if part["not_pictures"]:
+            yield f"{part['not_pictures']:,} files of {name} are no pictures by their names."
         if part["not_found"]:
             yield (
                 f"{len(part['not_found']):,} of {part['files']:,} names of {name} have no picture "

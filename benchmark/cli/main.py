@@ -1,6 +1,7 @@
 """The command `facebench`: puts the groups of commands together, and nothing else."""
 
 import inspect
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -58,6 +59,7 @@ def root(
     ] = False,
 ) -> None:
     """Take the options that stand before a command."""
+    _print_any_name()
     Options.debug = debug
 
 
@@ -99,6 +101,13 @@ for group in (app, *GROUPS.values()):
         info.help, info.epilog = text, shown if examples else info.epilog or beside
 
 
+def _print_any_name() -> None:
+    """Print what the output cannot encode, as a file name that is not UTF-8, by its escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -106,4 +115,5 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; a termination signal stops as cleanly as Ctrl-C."""
     signal.signal(signal.SIGTERM, _stop)
+    _print_any_name()
     app()

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 PERCEIVED = "perceived: how an annotator would have seen them, by this network's guess; no facts"
 NAME_WIDTH = 30
+SHOWN_OTHERS = 5
 
 RunOption = Annotated[
     str | None,
@@ -149,6 +150,7 @@ def predict(
             "faces": plain.to_dict("records"),
         }
         answer.errors = list(findings)
+        answer.warnings += _not_pictures(images)
         # Probabilities with 9 digits, as predictions.csv has them.
         csv = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
         try:
@@ -156,7 +158,7 @@ def predict(
             if out_path is not None:
                 write_text(out_path, csv)
             if path := draw:
-                answer.data["drawn"] = _draw(table, draw, network.tasks)
+                answer.data["drawn"] = _draw(table, images, draw, network.tasks)
         except OSError as error:
             where = error.filename or path
             raise DataError(f"{where} cannot be written: {error.strerror or error}") from error
@@ -172,6 +174,20 @@ def predict(
         for finding in [] if as_json else findings:
             say_error(finding)
         raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _not_pictures(images: Sequence[Path]) -> list[str]:
+    """Say which files of the folders are no pictures by their names, and were not read."""
+    from benchmark.data.labels import is_picture_name
+
+    files = [it for folder in images if folder.is_dir() for it in folder.rglob("*")]
+    others = sorted(
+        str(it) for it in files if not it.is_dir() and not is_picture_name(it.as_posix())
+    )
+    more = f" and {len(others) - SHOWN_OTHERS:,} more" if len(others) > SHOWN_OTHERS else ""
+    names = f"{', '.join(others[:SHOWN_OTHERS])}{more}"
+    said = f"{len(others):,} files are no pictures by their names and were not read: {names}"
+    return [said] if others else []
 
 
 def chosen_network(
@@ -206,10 +222,13 @@ def _label(row: Any, task: TaskName) -> str:
     return f"{row[f'{task}_label']} {percent} %"
 
 
-def _draw(table: "pd.DataFrame", folder: Path, tasks: Sequence[TaskName]) -> list[str]:
+def _draw(
+    table: "pd.DataFrame", images: Sequence[Path], folder: Path, tasks: Sequence[TaskName]
+) -> list[str]:
     """Write each readable picture with its labels, over no other file; give the files."""
-    from benchmark.data.archive import read_file
+    from benchmark.data.archive import list_pictures, read_file
     from benchmark.data.pictures import pillow_quiet, read_upright
+    from benchmark.data.split_lists import printable
     from benchmark.inference.predict import Remark, annotated
 
     def remark(row: Any) -> Remark:
@@ -218,13 +237,14 @@ def _draw(table: "pd.DataFrame", folder: Path, tasks: Sequence[TaskName]) -> lis
         return Remark(lines, (sides[0], sides[1], sides[2], sides[3])) if sides else Remark(lines)
 
     written: list[str] = []
+    path_of = {printable(str(path)): path for path in list_pictures(images).paths}
     for file, rows in table[table["face"] > 0].groupby("file", sort=False):
-        content = read_file(Path(str(file)))
+        content = read_file(path_of[str(file)])
         if isinstance(content, str):
             continue  # gone since it was read; its answer stands
         with pillow_quiet():
             picture = read_upright(content).image
-        stem = Path(str(file)).stem
+        stem = Path(str(file)).stem  # as it is printed: any file system takes it
         folder.mkdir(parents=True, exist_ok=True)
         names = (f"{stem}{f' ({n})' if n > 1 else ''}.jpg" for n in itertools.count(1))
         path = next(folder / name for name in names if not (folder / name).exists())

@@ -29,7 +29,7 @@ from benchmark.data.crop import (
     crop_picture,
     load_detector,
 )
-from benchmark.data.labels import is_picture_name
+from benchmark.data.labels import PICTURE_SUFFIXES, is_picture_name
 from benchmark.data.pictures import pillow_quiet, read_upright
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
@@ -173,7 +173,7 @@ def crop_folder(
     if not pictures:
         raise DataError(
             f"{source} holds no pictures ({len(members)} other files)",
-            allowed="a folder or archive with JPEG, PNG, BMP, GIF, TIFF or WEBP files",
+            allowed="a folder or archive with " + ", ".join(sorted(PICTURE_SUFFIXES)),
         )
     _check_apart(source, target)
     detector = load_detector(cropper.detector).name

@@ -35,8 +35,10 @@ NAME_RULE: Final = "AGE_GENDER_RACE_DATE, as 25_1_3_20170116174525125.jpg.chip.j
 
 AGE_YEARS: Final = range(1, AGE_GROUP_UPPER_YEARS[-1] + 1)
 PICTURE_SUFFIXES: Final = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+    + (".avif", ".heic", ".heif", ".jxl", ".jp2")
 )
+"""A picture by its name. Some cannot be read everywhere: then each is listed with the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import struct
 import warnings
@@ -15,7 +16,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from benchmark.errors import DataError
 
-FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+OPTIONAL_FORMATS: Final = {"AVIF": "PIL.AvifImagePlugin", "HEIF": "pillow_heif"}
+"""Read where the module is installed."""
+FORMATS: Final = (
+    *("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP"),
+    *(name for name, module in OPTIONAL_FORMATS.items() if importlib.util.find_spec(module)),
+)
+if "HEIF" in FORMATS:
+    importlib.import_module("pillow_heif").register_heif_opener()
 MIN_SIDE_PX: Final = 16
 MAX_PIXELS: Final = 64_000_000
 
@@ -138,9 +146,18 @@ def _damage_told(content: bytes) -> Iterator[None]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(f"more than {MAX_PIXELS:,}") from error
     except UnidentifiedImageError as error:
-        raise DataError("it is not a picture", allowed=_formats_in_words()) from error
+        raise DataError(_foreign(content), allowed=_formats_in_words()) from error
     except PILLOW_ERRORS as error:
         raise DataError(f"the picture is damaged: {error}", allowed=_formats_in_words()) from error
+
+
+def _foreign(content: bytes) -> str:
+    """Say what a file is that Pillow does not know."""
+    kinds = {b"avif": "an AVIF", b"heic": "a HEIC", b"heix": "a HEIC", b"mif1": "a HEIC"}
+    kind = kinds.get(content[8:12]) if content[4:8] == b"ftyp" else None
+    if kind is None:
+        return "it is not a picture"
+    return f"it is {kind} file, which Pillow does not read here; pip install pillow-heif adds HEIC"
 
 
 def sketch_of(picture: Image.Image) -> bytes:

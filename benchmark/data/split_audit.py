@@ -84,7 +84,11 @@ def _read_files(
             if number % 32 == 0 or number == len(row_of):
                 on_progress("reading pictures", number, len(row_of))
     rows = [
-        (number, file, name_key(file), stem_key(file), row_of[place] if place else NONE)
+        (
+            number,
+            *map(printable, (file, name_key(file), stem_key(file))),
+            row_of[place] if place else NONE,
+        )
         for number, (part, its) in enumerate(zip(parts, places, strict=True))
         for file, place in zip(part.files, its, strict=True)
     ]
@@ -278,6 +282,7 @@ def _part_data(number: int, part: SplitPart, files: pd.DataFrame) -> dict[str, A
         "compared_as_near_duplicates": int((files["picture"] != NONE).sum()),
         "repeated_names": [printable(file) for file in part.repeated],
         "rows_without_a_name": part.n_nameless,
+        "not_pictures": part.n_others,
         "without_a_picture": len(absent),
         "not_found": [printable(file) for file in absent] if len(absent) < len(files) else [],
         "not_comparable": [

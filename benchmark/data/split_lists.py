@@ -53,6 +53,8 @@ class SplitPart:
     n_nameless: int = 0
     """Rows of a CSV whose cell of the name is empty."""
     pictures: Source | None = None
+    n_others: int = 0
+    """Files of a folder or archive that are no pictures by their names."""
 
 
 def name_key(file: str) -> str:
@@ -106,8 +108,9 @@ def _read_part(path: Path, name: str) -> SplitPart:
         raise DataError(f"{path} is neither a file nor a folder", allowed=ALLOWED)
     pictures = source_at(path)
     if pictures is not None:
-        form, written = f"{pictures.kind} of pictures", _picture_paths(pictures)
+        form, (written, n_others) = f"{pictures.kind} of pictures", _picture_paths(pictures)
     else:
+        n_others = 0
         form, written = _names_in(path)
     files: dict[str, str] = {}
     repeated: dict[str, None] = {}
@@ -118,7 +121,8 @@ def _read_part(path: Path, name: str) -> SplitPart:
     if not files:
         raise DataError(f"{path} lists no names", allowed="one name or more", source=form)
     n_nameless = written.count("")
-    return SplitPart(name, path, form, tuple(files.values()), tuple(repeated), n_nameless, pictures)
+    names, again = tuple(files.values()), tuple(repeated)
+    return SplitPart(name, path, form, names, again, n_nameless, pictures, n_others)
 
 
 def source_at(path: Path) -> Source | None:
@@ -127,7 +131,8 @@ def source_at(path: Path) -> Source | None:
     return None
 
 
-def _picture_paths(source: Source) -> list[str]:
+def _picture_paths(source: Source) -> tuple[list[str], int]:
+    """List the pictures of a source, and count its other files."""
     members = source.members()
     paths = sorted({member.path for member in members if is_picture_name(member.path)})
     if not paths:
@@ -135,7 +140,8 @@ def _picture_paths(source: Source) -> list[str]:
             f"{source.path} holds no pictures ({len(members)} other files)",
             allowed=", ".join(sorted(PICTURE_SUFFIXES)),
         )
-    return paths
+    n_others = sum(not is_picture_name(member.path) for member in members)
+    return paths, n_others
 
 
 def _names_in(path: Path) -> tuple[str, list[str]]:
@@ -222,7 +228,7 @@ def find_pictures(
         raise DataError(f"--images {images} {what}", allowed=allowed)
     by_path: dict[str, str] = {}
     by_name: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for path in _picture_paths(source) if source is not None else ():
+    for path in _picture_paths(source)[0] if source is not None else ():
         by_path[name_key(path)] = path
         by_name["base", base_name(path)].append(path)
         by_name["stem", stem_key(path)].append(path)

@@ -23,6 +23,7 @@ from benchmark.data.crop import Box, CropOptions, DetectorChoice
 from benchmark.data.crop_folder import Cropper, cropped, reason_of
 from benchmark.data.pictures import pillow_quiet, read_picture
 from benchmark.data.progress import OnProgress, keep_quiet
+from benchmark.data.split_lists import printable
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.calibration import tempered
 from benchmark.evaluation.predictions import probability_columns
@@ -64,11 +65,11 @@ def predict(
     found in the pictures first; else a picture is a face, as the benchmark's own are.
     calibrated: apply the temperatures that the run fitted on validation.
 
-    One row per face, in order: file, face (its number), reason; with crop left, top, right, bottom,
-    score, faces_seen; per task `<task>_label`, `<task>_probability`, `<task>_pred` and
-    `<task>_p0`… as in predictions.csv. A picture that cannot be read, or shows no face, has one row
-    with the reason and nothing else. Raises BenchmarkError where the network cannot be had, or
-    there are no pictures.
+    One row per face, in order: file (odd characters escaped), face (its number), reason; with crop
+    left, top, right, bottom, score, faces_seen; per task `<task>_label`, `<task>_probability`,
+    `<task>_pred` and `<task>_p0`… as in predictions.csv. A picture that cannot be read, or shows no
+    face, has one row with the reason and nothing else. Raises BenchmarkError where the network
+    cannot be had, or there are no pictures.
     """
     named = [pictures] if isinstance(pictures, str | Path) else pictures
     data_dir = Path(os.environ.get("FACEBENCH_DATA_DIR", "data"))
@@ -143,7 +144,7 @@ class Predictor:
     def _whole_pictures(self, paths: Sequence[Path]) -> Generator[tuple[Face, int]]:
         """Give each picture as a face, so that the network sees what it would be trained on."""
         for number, path in enumerate(paths, start=1):
-            row = {"file": str(path), "face": 1, "reason": ""}
+            row = {"file": printable(str(path)), "face": 1, "reason": ""}
             try:
                 yield (row, picture_as_face(path, self.network.faces_px)), number
             except DataError as error:
@@ -157,7 +158,7 @@ class Predictor:
         contents = (read_file(path) for path in paths)
         with contextlib.closing(cropped(contents, len(paths), cropper)) as results:
             for number, (path, result) in enumerate(zip(paths, results, strict=True), start=1):
-                row = {"file": str(path), "face": 0, "reason": ""}
+                row = {"file": printable(str(path)), "face": 0, "reason": ""}
                 seen = None if result.outcome == "unreadable" else result.faces_seen
                 if not result.crops:
                     yield (row | {"reason": result.reason, "faces_seen": seen}, None), number

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_a_clean_split_gives_exit_code_0(tmp_path: Path) -> None:
     assert (code, stderr) == (0, "")
     assert stdout.splitlines()[-1].startswith("Clean: no two parts share")
     assert "honest" not in stdout
+
+
+def test_names_that_are_not_utf8_and_files_that_are_no_pictures_are_told(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    train, test = (part(tmp_path / f"{n}", {odd: FACES[0], f"{n}.jpg": FACES[n]}) for n in (1, 2))
+    (train / "labels.txt").write_text("x")
+    pairs = tmp_path / "pairs.csv"
+    code, stdout, stderr = audit(train, test, "--csv", pairs)
+    assert (code, "caf\\udce9.jpg" in stdout) == (1, True)
+    assert "1 files of 1 are no pictures by their names" in stderr
+    assert "caf\\udce9.jpg" in pairs.read_text()
 
 
 def test_a_leak_gives_exit_code_1_and_a_sentence_within_80_columns(

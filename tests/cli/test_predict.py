@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,39 @@ def test_pictures_are_drawn_over_no_other_file(faces: Path, trained_runs_dir: Pa
     _, stdout, _ = facebench("predict", faces / "0.jpg", faces / "1.png", *options)
     assert [Path(it).name for it in json.loads(stdout)["data"]["drawn"]] == ["0 (2).jpg", "1.jpg"]
     assert (faces / "0.jpg").read_bytes() == before
+
+
+def test_every_file_of_a_folder_is_read_or_listed(trained_runs_dir: Path, tmp_path: Path) -> None:
+    files = {f"{n}.{ending}": encoded(picture(n)) for n, ending in enumerate(("jfif", "JPE"))}
+    files |= {"2.avif": encoded(picture(2), "AVIF"), "3.jxl": b"\xff\x0a"}
+    files |= {"4.heic": b"\0\0\0\x18ftypheic", "notes.txt": b"hello"}
+    folder = folder_of(tmp_path / "mixed", files)
+    options = (*RUN, "--runs-dir", trained_runs_dir, "--json")
+    code, stdout, _ = facebench("predict", folder, *options)
+    answer = json.loads(stdout)
+    reasons = {Path(row["file"]).name: row["reason"] for row in answer["data"]["faces"]}
+    assert code == 1
+    assert [name for name, reason in reasons.items() if not reason] == ["0.jfif", "1.JPE", "2.avif"]
+    assert "a HEIC file" in reasons["4.heic"]
+    assert "not a picture" in reasons["3.jxl"]
+    assert "1 files are no pictures by their names" in answer["warnings"][0]
+    assert "notes.txt" in answer["warnings"][0]
+
+
+def test_a_file_name_that_is_not_utf8_does_not_lose_the_other_answers(
+    trained_runs_dir: Path, tmp_path: Path
+) -> None:
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    folder = folder_of(tmp_path / "odd", {odd: encoded(picture(0)), "b.jpg": encoded(picture(1))})
+    where = (*RUN, "--runs-dir", trained_runs_dir)
+    for options in ((), ("--csv",), ("--json",), ("--draw", tmp_path / "drawn")):
+        code, stdout, _ = facebench("predict", folder, *where, *options)
+        assert (code, "b.jpg" in stdout) == (0, True), options
+        assert "\\udce9" in stdout, options
+    assert len(list((tmp_path / "drawn").iterdir())) == 2
+    target = tmp_path / "answers.csv"
+    assert facebench("predict", folder, *where, "--out", target, "--quiet")[0] == 0
+    assert [Path(file).name for file in pd.read_csv(target)["file"]] == ["b.jpg", "caf\\udce9.jpg"]
 
 
 def test_export_writes_a_file_and_shows_how_it_compared(

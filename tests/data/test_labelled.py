@@ -1,5 +1,6 @@
 """A folder and a table become a data set as any other; what the table does not tell is counted."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,20 @@ def test_equal_pictures_disagree_only_where_both_are_labelled(tmp_path: Path) ->
     table = prepared(tmp_path, source).table.set_index("file")
     assert table.loc[["p0.jpg", "p1.jpg"], "is_copy"].tolist() == [0, 1]
     assert table.loc[["p2.jpg", "p3.jpg"], "label_conflict"].tolist() == [1, 1]
+
+
+def test_names_that_are_not_utf8_and_pictures_that_cannot_be_read_are_listed(
+    tmp_path: Path,
+) -> None:
+    source = labelled(tmp_path, [row(i) for i in range(40)])
+    odd = {
+        os.fsdecode(b"caf\xe9.jpg"): jpeg(50),
+        "c.heic": b"\0\0\0\x18ftypheic",
+        "notes.txt": b"x",
+    }
+    folder_of(source, odd)
+    left_out = prepared(tmp_path, source).quarantine().set_index("file")["kind"].to_dict()
+    assert left_out == {"caf\\udce9.jpg": "name", "c.heic": "name", "notes.txt": "other"}
 
 
 def test_bad_pictures_are_left_out_and_odd_ones_read(tmp_path: Path) -> None:
