@@ -5,7 +5,7 @@ Source: the notebooks' common recipe (reference §2) and its exceptions, row by 
 stopped early; the early rows R1 to R6 subtracted a mean, R4 to R6 with other epochs and no
 clipping. Rows that the study left no number for (its CNN, and two that ours fill in) get the common
 conditions. Each stands beside its leak-free counterpart. What torch does otherwise:
-docs/METHODS.md.
+docs/notes/study_protocol.md.
 
 Cost    not measured yet
 Expect  not measured yet; nothing measured here is honest, and all of it is marked LEAKY

@@ -1,17 +1,12 @@
 """docs/EXPERIMENTS.md, done as it says: its Python, block by block, and its commands."""
 
-import csv
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from benchmark import registry
-from benchmark.cli.main import app
-from benchmark.data.drawn import draw_faces
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "docs/EXPERIMENTS.md").read_text(encoding="utf-8")
@@ -45,23 +40,3 @@ def test_the_backbone_has_the_stages_and_parameters_that_are_said(added: dict[st
 def test_the_weight_source_is_complete(added: dict[str, Any]) -> None:
     assert added["MINE"].has_checksum
     assert added["MINE"].has_whole_sha256
-
-
-def test_a_table_of_labels_becomes_a_data_set(added: dict[str, Any], tmp_path: Path) -> None:
-    from PIL import Image
-
-    drawn = draw_faces(40, seed=5, image_px=32)
-    (tmp_path / "pictures").mkdir()
-    with (tmp_path / "labels.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, ["file", "age", "gender", "race"])
-        writer.writeheader()
-        for number, face in enumerate(drawn.labels.to_dict("records")):
-            name = f"{number:03d}.png"
-            Image.fromarray(drawn.images[number]).save(tmp_path / "pictures" / name)
-            writer.writerow({"file": name, **{key: face[key] for key in ("age", "gender", "race")}})
-    faces = tmp_path / "my_faces"
-    added["name_by_labels"](tmp_path / "labels.csv", tmp_path / "pictures", faces)
-    options = ["--image-px", "32", "--name", "mine", "--data-dir", str(tmp_path / "data")]
-    answer = CliRunner().invoke(app, ["data", "prepare", str(faces), *options])
-    assert answer.exit_code == 0, answer.output
-    assert (tmp_path / "data" / "mine" / "manifest.json").is_file()

@@ -3,7 +3,7 @@
 How a file of one's own is fed is never guessed: the file says so, its publisher, or the person. A
 first layer alone does not tell red from blue: they do much the same in it. But where it is, or was
 fine-tuned from, the first layer of weights whose order is known, it is like that layer in one of
-the two orders and less so in the other (docs/EXPERIMENTS.md has the numbers).
+the two orders and less so in the other (docs/notes/weights.md).
 """
 
 import hashlib

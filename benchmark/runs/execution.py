@@ -31,7 +31,7 @@ from benchmark.training.prefix_cache import CachedFaces, PrefixRequest, open_pre
 from benchmark.training.steps import SpeedSettings
 
 PAYS_FROM_STEPS: Final = 40_000
-"""Compiling took 16 to 39 s on an H200 and saved 0.4 to 1.1 ms a step (docs/PERFORMANCE.md)."""
+"""Compiling took 16 to 39 s on an H200 and saved 0.4 to 1.1 ms a step (docs/notes/speed.md)."""
 Program = tuple[Backbone, Head, int, str]
 """All that decides which operations a training step is made of."""
 

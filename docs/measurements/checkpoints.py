@@ -1,7 +1,7 @@
 """What does keeping a run cost? Size and seconds of a checkpoint, for networks of the study.
 
 Weights are random and the optimiser has made one step; each is written twice, and the second
-time counts. The answers are in docs/PERFORMANCE.md:
+time counts. The answers are in docs/notes/speed.md:
 
     python docs/measurements/checkpoints.py
 """

@@ -1,7 +1,7 @@
 """Which kernels is a training step made of, and what does compiling it cost and save?
 
 On random faces of 100 px, by the steps that `facebench run` makes, from random weights; the
-answers are in docs/PERFORMANCE.md. What is frozen is computed once, as for a run, and kept in
+answers are in docs/notes/speed.md. What is frozen is computed once, as for a run, and kept in
 memory. With --compile a second network of the same program is compiled too:
 
     python docs/measurements/step_kernels.py vgg16 --device cuda

@@ -1,7 +1,7 @@
 """Write the tensor digests of published weight files into the manifest.
 
 Run on files that are known to be the published ones: by their checksum, or, for the VGG16 of Keras
-rebuilt from another container, by values that were printed of it (docs/EXPERIMENTS.md).
+rebuilt from another container, by values that were printed of it (docs/notes/weights.md).
 
     python docs/measurements/tensor_digests.py FILE...
 """

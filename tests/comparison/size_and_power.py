@@ -1,4 +1,4 @@
-"""Size, power and coverage of the comparison of run groups, by simulation; docs/METHODS.md.
+"""Size, power and coverage of the comparison of run groups; docs/notes/size_and_power.md.
 
     python -m tests.comparison.size_and_power [COMPARISONS]
 
@@ -90,7 +90,7 @@ def covered(found: list[Difference], gain: float) -> float:
 
 
 def table(n: int) -> Iterator[str]:
-    """Write the table of METHODS.md, line by line."""
+    """Write the table of size_and_power.md, line by line."""
     yield (
         "| faces | seeds a side | seed sd, pp | size, % | size over faces alone, % "
         f"| coverage, % | power at {100 * GAIN:.0f} pp, % | minimum detectable, pp |"
