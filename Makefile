@@ -27,9 +27,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 setup: $(VENV)/.installed ## Make .venv and install everything; quick when nothing changed
 
-demo: setup ## The quick suite on drawn faces, no download, and its table
-	$(BIN)/facebench run --suite quick --dataset drawn --offline
-	$(BIN)/facebench leaderboard --suite quick --dataset drawn
+demo: setup ## Train, rank and report small networks on synthetic faces; no download
+	$(BIN)/facebench run --suite demo --dataset drawn --offline
+	$(BIN)/facebench leaderboard --suite demo --dataset drawn
+	$(BIN)/facebench report --suite demo --dataset drawn
+	@echo "Next:"
+	@echo "  $(BIN)/facebench compare demo --dataset drawn  # which differences are significant"
+	@echo "  make ui  # the runs in MLflow"
+	@echo "  $(BIN)/facebench list --suite study  # the study's rows, its numbers beside yours"
+	@echo "  make benchmark SOURCE=UTKFace.tar.gz  # the quick suite on real faces (README)"
 
 data: setup ## Prepare and audit a data set: make data SOURCE=UTKFace.tar.gz
 	$(BIN)/facebench data prepare $(or $(SOURCE),data/UTKFace.tar.gz)

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 1
 TRIAL_FILE: Final = "trial.json"
+HOW_TO_RUN: Final = (
+    "`facebench run --suite quick` makes some; `facebench run --suite demo --dataset drawn` in two "
+    "minutes on synthetic faces"
+)
+"""What a command says that found no run."""
 Content = TypeVar("Content")
 State = Literal["absent", "interrupted", "failed", "done"]
 

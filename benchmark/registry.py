@@ -340,14 +340,12 @@ def _looked_up(kind: str, name: str, known: dict[str, Definition]) -> Definition
     if name in known:
         return known[name]
     near = _near(name, known)
-    fix = "`facebench list` shows all of them"
+    listing = "`facebench list` shows all of them"
     if refused():
-        fix += ", and which installed package was refused"
-    allowed = f"did you mean {', '.join(near)}?" if near else f"{len(known)} registered names"
-    if len(known) <= MOST_NAMES:
-        allowed = ", ".join(sorted(known))
-        fix = f"Did you mean {near[0]}?" if near else fix
-    raise ExperimentError(f"unknown {kind} {name!r}", allowed=allowed, fix=fix)
+        listing += ", and which installed package was refused"
+    allowed = ", ".join(sorted(known)) if len(known) <= MOST_NAMES else ""
+    guess = f"Did you mean {', '.join(near)}? " if near else ""
+    raise ExperimentError(f"unknown {kind} {name!r}", allowed=allowed, fix=f"{guess}{listing}")
 
 
 def _near(name: str, known: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from benchmark.experiment import Experiment, Suite
 from experiments import (
     cnn,
+    demo,
     densenet121,
     leak,
     matrix,
@@ -26,6 +27,7 @@ def names(*groups: Iterable[Experiment]) -> tuple[str, ...]:
 
 
 SUITES = (
+    demo.SUITE,
     Suite(
         name="quick",
         asks="In under an hour on two cores: one task or three, pretrained or not, how deep?",

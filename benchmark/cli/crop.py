@@ -24,33 +24,53 @@ SHOWN = 10
 DEFAULT_MARGIN = 0.2
 DEFAULT_THRESHOLD = 0.7
 DEFAULT_PX = 100
+CROPPING = "Cropping"
+"""The panel of finding and cutting faces."""
 Fit = Literal["stretch", "square"]
 Choice = Literal["largest", "central", "all"]
 BorderFill = Literal["replicate", "blur", "black"]
 
 Margin = Annotated[
-    float, typer.Option(help="Share of the box's width and height added on each side.")
+    float,
+    typer.Option(
+        help="Share of the box's width and height added on each side.", rich_help_panel=CROPPING
+    ),
 ]
 FitOption = Annotated[
     Fit,
     typer.Option(
-        "--fit", help="Stretch the box to a square, as the study did, or widen it to one."
+        "--fit",
+        help="Stretch the box to a square, as the study did, or widen it to one.",
+        rich_help_panel=CROPPING,
     ),
 ]
-Faces = Annotated[Choice, typer.Option("--faces", help="Which, where there are several.")]
-Threshold = Annotated[float, typer.Option(help="Faces of lower scores are not seen; 0.01 to 1.")]
+Faces = Annotated[
+    Choice,
+    typer.Option("--faces", help="Which, where there are several.", rich_help_panel=CROPPING),
+]
+Threshold = Annotated[
+    float,
+    typer.Option(help="Faces of lower scores are not seen; 0.01 to 1.", rich_help_panel=CROPPING),
+]
 Border = Annotated[
     float,
     typer.Option(
         help="Share of width and height added on each side before looking, for pictures cut so "
-        "tightly that no face is seen in them."
+        "tightly that no face is seen in them.",
+        rich_help_panel=CROPPING,
     ),
 ]
 BorderFillOption = Annotated[
-    BorderFill, typer.Option("--border-fill", help="What the border is made of.")
+    BorderFill,
+    typer.Option("--border-fill", help="What the border is made of.", rich_help_panel=CROPPING),
 ]
 DetectorName = Annotated[
-    str, typer.Option("--detector", help="yunet, an installed one, or module:callable.")
+    str,
+    typer.Option(
+        "--detector",
+        help="yunet, an installed one, or module:callable.",
+        rich_help_panel=CROPPING,
+    ),
 ]
 DetectorModel = Annotated[
     Path | None,
@@ -58,6 +78,7 @@ DetectorModel = Annotated[
         "--detector-model",
         envvar="FACEBENCH_DETECTOR_MODEL",
         help="The detector's model file; for yunet the *yunet*.onnx in WEIGHTS_DIR if left out.",
+        rich_help_panel=CROPPING,
     ),
 ]
 

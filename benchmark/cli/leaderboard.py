@@ -11,6 +11,7 @@ from rich.text import Text
 
 from benchmark.cli.completion import complete_dataset, complete_run, complete_suite
 from benchmark.cli.options import (
+    ADVANCED,
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
     AsJson,
@@ -104,7 +105,9 @@ AdHoc = Annotated[bool, typer.Option("--ad-hoc", help="Show runs changed on the 
 FromPredictions = Annotated[
     bool,
     typer.Option(
-        "--from-predictions", help="Compute every number from the stored predictions anew."
+        "--from-predictions",
+        help="Compute every number from the stored predictions anew.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 FitReferences = Annotated[
@@ -113,12 +116,15 @@ FitReferences = Annotated[
         "--fit-references",
         help="Fit the logistic regressions that are missing, on pixels and on the frozen "
         "backbones of finished runs; minutes on many faces, once.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 Folds = Annotated[
     bool,
     typer.Option(
-        "--folds", help="Compare what `run --folds` gave with the fixed split: mean ± sd and ranks."
+        "--folds",
+        help="Compare what `run --folds` gave with the fixed split: mean ± sd and ranks.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 Notes = Annotated[bool, typer.Option("--notes", help="Print differences, costs and all notes too.")]
@@ -126,11 +132,16 @@ Acknowledge = Annotated[
     list[str] | None,
     typer.Option(
         help="Rank a run stopped by a red flag (its id, or an experiment: all its runs).",
+        rich_help_panel=ADVANCED,
         autocompletion=complete_run,
     ),
 ]
 Why = Annotated[
-    str, typer.Option(help="What was checked, and why the result stands; kept with the run.")
+    str,
+    typer.Option(
+        help="With --acknowledge: what was checked, and why the result stands; kept with the run.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
 OutDir = Annotated[
     Path | None,

@@ -11,7 +11,7 @@ from benchmark import registry
 from benchmark.cli.completion import complete_run
 from benchmark.cli.output import CommandResult, watching
 from benchmark.errors import DataError, RunError
-from benchmark.record import all_records
+from benchmark.record import HOW_TO_RUN, all_records
 
 if TYPE_CHECKING:
     from benchmark.comparison.library import Library, Run
@@ -27,8 +27,13 @@ Named = Annotated[
 ]
 
 
-def read_runs(runs_dir: Path, answer: CommandResult, *, quiet: bool = True) -> "list[Run]":
-    """Read all runs; what cannot be read is a warning. Raises RunError where there is none."""
+def read_runs(
+    runs_dir: Path, answer: CommandResult, *, suite: str = "", quiet: bool = True
+) -> "list[Run]":
+    """Read all runs; what cannot be read is a warning. Raises RunError where there is none.
+
+    suite: the one whose runs are wanted.
+    """
     from benchmark.comparison import library
 
     with watching(quiet=quiet) as watch:
@@ -38,16 +43,18 @@ def read_runs(runs_dir: Path, answer: CommandResult, *, quiet: bool = True) -> "
         raise RunError(
             "there is no run here",
             source=str(runs_dir),
-            fix="`facebench run --suite quick --seeds 0,1,2` makes some",
+            fix=f"`facebench run --suite {suite} --seeds 0,1,2` makes some"
+            if suite
+            else HOW_TO_RUN,
         )
     return runs
 
 
 def open_library(
-    runs_dir: Path, data_dir: Path, answer: CommandResult, *, quiet: bool = True
+    runs_dir: Path, data_dir: Path, answer: CommandResult, *, suite: str = "", quiet: bool = True
 ) -> "Library":
-    """Read all runs, with the definitions that they may be runs of."""
-    return library_of(read_runs(runs_dir, answer, quiet=quiet), data_dir)
+    """Read all runs, with the definitions that they may be runs of; `suite` as for `read_runs`."""
+    return library_of(read_runs(runs_dir, answer, suite=suite, quiet=quiet), data_dir)
 
 
 def library_of(runs: "Sequence[Run]", data_dir: Path | None = None) -> "Library":

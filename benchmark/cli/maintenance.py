@@ -22,7 +22,7 @@ from benchmark.cli.options import (
 )
 from benchmark.cli.output import ExitCode, busy, out, print_table, progress_bar, say_error, speaking
 from benchmark.errors import BenchmarkError, ExperimentError, RunError
-from benchmark.record import RunRecord, all_records
+from benchmark.record import HOW_TO_RUN, RunRecord, all_records
 from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
@@ -68,9 +68,8 @@ def verify(
         if not records:
             raise RunError(
                 "none of these runs is done" if names else "there is no finished run",
-                allowed="a finished run",
                 source=str(runs_dir),
-                fix="`facebench run --suite quick` makes some; `facebench status` lists all",
+                fix=f"{HOW_TO_RUN}; `facebench status` lists all",
             )
         prepared = prepared_here(data_dir, answer)
         runs: list[dict[str, Any]] = []

@@ -23,6 +23,7 @@ from benchmark.cli.crop import (
     Threshold,
 )
 from benchmark.cli.options import (
+    ADVANCED,
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
     AsJson,
@@ -35,6 +36,7 @@ from benchmark.cli.options import (
 from benchmark.cli.output import ExitCode, out, print_table, progress_bar, say_error, speaking
 from benchmark.errors import DataError, RunError
 from benchmark.files import write_text
+from benchmark.record import HOW_TO_RUN, all_records
 from benchmark.reporting.tables import NOTHING, Column, Table
 from benchmark.tasks import TASK_TITLES, TaskName
 
@@ -66,6 +68,7 @@ FacesPx = Annotated[
         max=1024,
         help="Side of the faces that it was trained on, where neither its file nor its data set "
         "says it: runs of an older facebench.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 
@@ -125,6 +128,12 @@ def predict(
             CropOptions(margin, DEFAULT_PX, fit, faces, threshold, border, border_fill),
             DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights"),
         )
+        if not any(path.exists() for path in images):
+            names = ", ".join(map(str, images[:3]))
+            raise DataError(
+                f"{names} {'does' if len(images) == 1 else 'do'} not exist",
+                allowed="pictures (JPEG, PNG, BMP, GIF, TIFF or WEBP), or folders of them",
+            )
         network = chosen_network(run, checkpoint, faces_px, runs_dir, data_dir)
         on_device = choose_device(device, "fp32")
         predictor = Predictor(network, on_device, cropping if crop else None, calibrated)
@@ -200,8 +209,16 @@ def chosen_network(
         return network_of_file(checkpoint, data_dir=data_dir, faces_px=faces_px)
     if run is not None and checkpoint is None:
         return network_of_run(run, runs_dir, data_dir=data_dir, faces_px=faces_px)
-    found = "neither --run nor --checkpoint" if run is None else "both --run and --checkpoint"
-    raise RunError(f"{found} is given", allowed="one of them", fix="Say which network is meant")
+    if run is not None:
+        raise RunError("both --run and --checkpoint are given", allowed="one of them")
+    done = [record for record in all_records(runs_dir) if record.state == "done"]
+    names = ", ".join(f"{it.identity[:12]} ({it.experiment_name})" for it in done[:3])
+    raise RunError(
+        "neither --run nor --checkpoint says which network is meant",
+        allowed=f"--run with {names}" + (", …" if len(done) > 3 else "") if done else "",
+        source=str(runs_dir),
+        fix="`facebench status --all` lists all runs" if done else HOW_TO_RUN,
+    )
 
 
 def _table(table: "pd.DataFrame", tasks: Sequence[TaskName]) -> Table:

@@ -13,7 +13,7 @@ from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, RunsDir
 from benchmark.cli.output import busy, out, print_table, speaking
 from benchmark.errors import RunError
 from benchmark.experiment.settings import parse_seeds
-from benchmark.record import RunRecord, all_records, work_folder
+from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
 from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def status(
                 print_table(table)
             told = [(counts[state], *STATES[state]) for state in ORDER if counts[state]]
             words = [f"{n} [{colour}]{word}[/]" for n, word, colour in told]
-            nothing = "No run has begun here. `facebench run --suite quick` makes some."
+            nothing = f"No run has begun in {runs_dir}. {HOW_TO_RUN}."
             out.print(", ".join(words) + "." if words else nothing)
 
 

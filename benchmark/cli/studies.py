@@ -115,7 +115,8 @@ def _study(
     from benchmark.comparison.library import choose_dataset
 
     experiments = [item for name in suites for item in registry.experiments_of(name)]
-    library = open_library(runs_dir, data_dir, answer, quiet=silent)
+    suite = "leak" if "leak" in suites else suites[0]
+    library = open_library(runs_dir, data_dir, answer, suite=suite, quiet=silent)
     requests = [library.request(name) for name in suites]
     with busy("comparing", quiet=silent):
         return study_of(library, experiments, choose_dataset(library, requests, dataset))

@@ -16,7 +16,7 @@ from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
 from benchmark.cli.output import ExitCode, busy, out, progress_bar, say_warning, speaking
 from benchmark.errors import RunError, TrackingError
 from benchmark.files import copy_folder
-from benchmark.record import RunRecord, all_records, work_folder
+from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
 
 START_SECONDS = 300
 
@@ -100,8 +100,8 @@ def ui(
         path = landing_path(runs_dir)
         if path == "/":
             say_warning(
-                "there is no run in MLflow yet: `facebench run --suite quick` makes some, and "
-                "`facebench runs import` brings those that were made without it"
+                f"there is no run in MLflow yet. {HOW_TO_RUN}; `facebench runs import` brings "
+                "those that were made without it"
             )
         quietly = os.environ | {"PYTHONWARNINGS": "ignore"}
         server = subprocess.Popen(server_command(runs_dir, port), env=quietly)

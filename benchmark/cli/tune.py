@@ -7,6 +7,7 @@ import typer
 from benchmark import registry
 from benchmark.cli.completion import complete_suite, complete_tunable
 from benchmark.cli.options import (
+    ADVANCED,
     DEFAULT_CACHE_GIB,
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -67,19 +68,26 @@ Storage = Annotated[
         show_envvar=True,
         help="sqlite:///FILE, a database's URL, journal:FILE; SQLite beside the runs if none. Give "
         "an address with a password in the variable: others can read command lines.",
+        rich_help_panel=ADVANCED,
     ),
 ]
-Sampler = Annotated[str, typer.Option(help="tpe, gp or random.")]
-SamplerSeed = Annotated[int, typer.Option(min=0, help="Of the sampler.")]
-Pruner = Annotated[str, typer.Option(help="median, hyperband or none.")]
+Sampler = Annotated[str, typer.Option(help="tpe, gp or random.", rich_help_panel=ADVANCED)]
+SamplerSeed = Annotated[int, typer.Option(min=0, help="Of the sampler.", rich_help_panel=ADVANCED)]
+Pruner = Annotated[str, typer.Option(help="median, hyperband or none.", rich_help_panel=ADVANCED)]
 Only = Annotated[str | None, typer.Option(help="Search these alone, as in depth,learning_rate.")]
 Rows = Annotated[
-    list[str] | None, typer.Option(help="Of a grid: only this row; may be given again.")
+    list[str] | None,
+    typer.Option(help="Of a grid: only this row; may be given again.", rich_help_panel=ADVANCED),
 ]
 Refit = Annotated[
-    bool, typer.Option("--refit/--no-refit", help="Train the best recipe anew and register it.")
+    bool,
+    typer.Option(
+        "--refit/--no-refit",
+        help="Train the best recipe anew and register it.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
-RefitSeeds = Annotated[str, typer.Option(help="Seeds of the refit.")]
+RefitSeeds = Annotated[str, typer.Option(help="Seeds of the refit.", rich_help_panel=ADVANCED)]
 Worker = Annotated[str | None, typer.Option("--worker", hidden=True)]
 
 

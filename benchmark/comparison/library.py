@@ -300,15 +300,15 @@ class Library:
     def _unknown(self, argument: str) -> RunError:
         names = [*self.experiments, *self.suites]
         near = difflib.get_close_matches(argument, names, n=3, cutoff=0.5)
-        allowed = "a run's id, the name of an experiment or of a suite"
+        allowed, guess = "a run's id, the name of an experiment or of a suite", ""
         if re.fullmatch(r"[0-9a-f]{1,7}", argument):
             allowed = "at least 8 digits of a run's id"
         elif near:
-            allowed = f"did you mean {', '.join(near)}?"
+            allowed, guess = "", f"Did you mean {', '.join(near)}? "
         return RunError(
             f"{argument!r} is no run here, no experiment and no suite",
             allowed=allowed,
-            fix="`facebench list` shows the names, `facebench leaderboard --json` the ids",
+            fix=f"{guess}`facebench list` shows the names, `facebench leaderboard --json` the ids",
         )
 
     def group_of_run(self, run: Run) -> RunGroup:

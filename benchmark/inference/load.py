@@ -210,17 +210,17 @@ def _run_named(name: str, runs_dir: Path) -> RunRecord:
     if len(done) > 1:
         listed = ", ".join(f"{record.identity[:12]} (seed {record.seed})" for record in done)
         raise RunError(
-            f"{len(done)} finished runs are meant by {name!r}",
+            f"{name!r} fits {len(done)} finished runs",
             allowed=f"one of {listed}",
             source=str(runs_dir),
             fix="Name one by its id",
         )
     if not found:
         raise RunError(
-            f"no run is meant by {name!r}",
+            f"there is no run {name!r}",
             allowed=f"{N_DIGITS} digits or more of a run's id, or the name of an experiment",
             source=str(runs_dir),
-            fix="`facebench leaderboard` shows what was run here; --checkpoint takes a file",
+            fix="`facebench status --all` lists the runs; --checkpoint takes a file",
         )
     return (done or found)[0]
 

@@ -305,8 +305,7 @@ def _field_named(name: str) -> Field:
     near = difflib.get_close_matches(plain, BY_NAME, n=3, cutoff=0.7) or parts[:5] or USUAL
     raise RunError(
         f"a leaderboard has no column {name!r}",
-        allowed=f"did you mean {', '.join(near)}?",
-        fix="The first line of the CSV file names all of them",
+        fix=f"Did you mean {', '.join(near)}? The first line of the CSV file names all of them",
     )
 
 

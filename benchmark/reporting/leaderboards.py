@@ -30,7 +30,7 @@ from benchmark.evaluation.artifacts import RebuiltRecord
 from benchmark.experiment.definition import Experiment, Suite
 from benchmark.files import write_text
 from benchmark.models.weight_manifest import stored_path
-from benchmark.record import RunRecord, all_records
+from benchmark.record import HOW_TO_RUN, RunRecord, all_records
 from benchmark.reporting.board_tables import Links, latex, markdown, page
 from benchmark.reporting.columns import csv_text, json_text
 
@@ -69,7 +69,7 @@ class AvailableRuns:
             raise RunError(
                 f"there is no run to show{unread}",
                 source=str(runs_dir),
-                fix="`facebench run --suite quick` makes some",
+                fix=HOW_TO_RUN,
             )
         if asked is not None:
             named = named_dataset(asked, sorted(drawn))

@@ -19,6 +19,7 @@ from benchmark.comparison.library import Library, Run
 from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import read_predictions
+from benchmark.record import HOW_TO_RUN
 from benchmark.reporting.board_tables import markdown, page
 from benchmark.reporting.columns import FIELDS, condition, flat_rows, narrowed, sort_by
 from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
@@ -200,7 +201,7 @@ def load_run(
         raise RunError(
             "there is no run to load",
             source=str(runs_dir),
-            fix="`facebench run --suite quick` makes some",
+            fix=HOW_TO_RUN,
         )
     with registry.with_tuned(Path(runs_dir)):
         folds = registry.folds_of(str(run.definition["name"]) for run in runs)

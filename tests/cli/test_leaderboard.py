@@ -109,7 +109,7 @@ def test_what_cannot_be_shown_is_refused(runs: RunBuilder, data_dir: Path, tmp_p
     (tmp_path / "file").write_text("")
     for option, value, said in (
         ("--where", "moon=1", "no column 'moon'"),
-        ("--sort", "gender", "did you mean"),
+        ("--sort", "gender", "Did you mean"),
         ("--format", "pdf", "--format is 'pdf'"),
         ("--where", "architecture=vgg16", "no row of utkface-100 has architecture=vgg16"),
         ("--suite", "moon", "unknown suite 'moon'"),

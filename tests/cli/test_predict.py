@@ -93,7 +93,7 @@ def test_faces_are_cropped_and_drawn_where_it_is_asked_for(
 REFUSED: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("neither --run nor --checkpoint", ()),
     ("both --run and --checkpoint", (*RUN, "--checkpoint", "x")),
-    ("no run is meant by 'ffffffff'", ("--run", "ffffffff")),
+    ("there is no run 'ffffffff'", ("--run", "ffffffff")),
     ("the checkpoint nowhere does not exist", ("--checkpoint", "nowhere")),
     ("trained on faces of 32 pixels, not 64", (*RUN, "--image-px", 64)),
     ("both want the standard output", (*RUN, "--csv", "--json")),
@@ -111,6 +111,8 @@ def test_what_cannot_be_meant_is_a_usage_error(
         code, stdout, stderr = facebench("predict", faces, *options, *where)
         assert code == 2, options
         assert said in stdout + stderr, options
+    code, _, stderr = facebench("predict", tmp_path / "nosuch.png", *RUN, *where)
+    assert (code, "nosuch.png does not exist" in stderr) == (2, True)
     (tmp_path / "none").mkdir()
     code, _, stderr = facebench("predict", tmp_path / "none", *RUN, *where)
     assert (code, "holds no pictures" in stderr) == (2, True)

@@ -143,7 +143,7 @@ def test_without_mlflow_nothing_of_it_is_touched(drawn_data_dir: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "mtl-cnn-none-ful-short"], "did you mean mtl-cnn-none-full-short"),
+        (["run", "mtl-cnn-none-ful-short"], "Did you mean mtl-cnn-none-full-short"),
         (["run", "--suite", "fast"], "unknown suite 'fast'"),
         (["run"], "nothing to run was named"),
         (
@@ -239,10 +239,15 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(
 
 
 def test_the_help_shows_at_most_twelve_options_before_the_advanced_ones() -> None:
-    shown = facebench("run", "--help").stdout
-    usual, advanced = shown.split("Advanced options")
-    assert len(re.findall(r"^\W*--\w", usual, re.MULTILINE)) <= 13  # --help is one more
-    assert "--precision" in advanced
+    for command, option in (
+        ("run", "--precision"), ("tune", "--sampler"), ("predict", "--margin"),
+        ("leaderboard", "--acknowledge"),
+    ):  # fmt: skip
+        shown = facebench(command, "--help").stdout
+        usual, advanced = re.split("Advanced options|Cropping", shown, maxsplit=1)
+        # --help is one more.
+        assert len(re.findall(r"^\W*--\w", usual, re.MULTILINE)) <= 13, command
+        assert option in advanced
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_everything_is_said_in_eighty_columns() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     result = CliRunner().invoke(app, ["show", "mtl-vgg16-imagenet-block6-gate"])
     assert result.exit_code == 2
-    assert f"did you mean {GATE}" in flat(result.stderr)
+    assert f"Did you mean {GATE}" in flat(result.stderr)
 
 
 def test_running_statistics_are_no_parameters() -> None:

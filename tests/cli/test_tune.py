@@ -96,7 +96,7 @@ def test_a_wrong_word_is_one_sentence_and_exit_code_two(
     places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
     for arguments, said in (
         ([], "nothing to tune was named"),
-        (["mtl-cnn-none-ful-short"], "did you mean mtl-cnn-none-full-short"),
+        (["mtl-cnn-none-ful-short"], "Did you mean mtl-cnn-none-full-short"),
         (["grid-nobody"], "unknown grid 'grid-nobody'"),
         (["--suite", "tuned"], "nothing has been tuned here"),
         ([NAME, "--row", "32"], "--row is of grids"),

@@ -412,7 +412,7 @@ def test_an_unknown_argument_is_answered_with_what_is_allowed(runs: RunBuilder) 
     (one,) = done(runs, MTL, 70)
     failed = runs.failed(OTHER, "the loss is nan")
     for argument, said in (
-        ("mtl-cnn-none-full-aa", "did you mean mtl-cnn-none-full-"),
+        ("mtl-cnn-none-full-aa", "Did you mean mtl-cnn-none-full-"),
         ("abc123", "at least 8 digits"),
         ("0123456789abcdef", "a run's id, the name of an experiment or of a suite"),
     ):

@@ -78,9 +78,16 @@ def test_quick_suite_holds_what_it_must() -> None:
     assert {backbone.depth_name for backbone in backbones} == {"frozen", "fire6_9", "full"}
 
 
+def test_the_demo_runs_whole_without_weights() -> None:
+    suite = list(registry.experiments_of("demo"))
+    assert {item.backbone.weights for item in suite} == {"none"}
+    assert sum(item.task_label == "mtl" for item in suite) >= 3
+    assert all(registry.counterparts_of(suite[0]).values())
+
+
 def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
     for look_up, name, said in (
-        (registry.experiment, "mtl-cnn-none-ful-short", "did you mean mtl-cnn-none-full-short"),
+        (registry.experiment, "mtl-cnn-none-ful-short", "Did you mean mtl-cnn-none-full-short"),
         (registry.suite, "studdy", r"unknown suite 'studdy' .*quick.*Did you mean study\?"),
         (registry.suite, "fast", r"unknown suite 'fast' \(allowed: .*quick, study"),
         (registry.grid, "grid-nobody", "unknown grid 'grid-nobody'"),

@@ -48,10 +48,10 @@ def test_temperatures_at_an_end_are_none(runs_dir: Path, record: RunRecord) -> N
 
 def test_a_run_that_cannot_be_used_is_said_to_be_so(runs_dir: Path, record: RunRecord) -> None:
     for name in ("ffffffff", "mtl-vgg16-imagenet-full", "../..", "abc", "*"):
-        with pytest.raises(RunError, match="no run is meant by"):
+        with pytest.raises(RunError, match="there is no run"):
             network_of_run(name, runs_dir)
     shutil.copytree(record.folder, record.folder.with_name("0" * 64))
-    with pytest.raises(RunError, match="2 finished runs are meant") as caught:
+    with pytest.raises(RunError, match="fits 2 finished runs") as caught:
         network_of_run("mtl-cnn-none-full-tiny", runs_dir)
     assert record.identity[:12] in caught.value.allowed
     (record.folder / "model.safetensors").unlink()

@@ -81,9 +81,9 @@ def test_where_no_row_fits_the_values_there_are_named() -> None:
 
 def test_what_is_no_condition_and_no_order_is_refused_with_help() -> None:
     for text, said in (
-        ("architectur=cnn", "did you mean architecture?"),
-        ("acc>1", "did you mean"),
-        ("moon=1", "did you mean architecture, weights"),
+        ("architectur=cnn", "Did you mean architecture?"),
+        ("acc>1", "Did you mean"),
+        ("moon=1", "Did you mean architecture, weights"),
         ("rank", "is no condition"),
         ("=cnn", "is no condition"),
         ("architecture>3", "holds text"),
