@@ -93,6 +93,6 @@ check: setup ## Check formatting, lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: setup ## Format and mend what ruff can
+format: setup ## Format, and fix what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""The small CNN from scratch: what can be read from a face without any pretraining?
+"""The small CNN from scratch: what can be predicted from a face without any pretraining?
 
 Eight short epochs; and the study's thirty, plain and with heads that see gender. The study's own
 CNN is lost and printed no number: these four rows, at the usual 1e-3, are ours.
@@ -29,7 +29,7 @@ MTL_SHORT = Experiment(
 STL_SHORT = tuple(
     MTL_SHORT.varied(
         name=MTL_SHORT.counterpart_name(task),
-        asks=f"Is {task.replace('_', ' ')} read better by a CNN that learns nothing else?",
+        asks=f"Is {task.replace('_', ' ')} predicted better by a CNN that learns nothing else?",
         compare_with=MTL_SHORT.name,
         **{"head.tasks": (task,)},
     )

@@ -26,7 +26,7 @@ DENSEBLOCK4 = FROZEN.varied(
 )
 FULL = Experiment(
     name="mtl-densenet121-imagenet-full",
-    asks="How well does DenseNet121 read a face when all of it learns?",
+    asks="How accurate is DenseNet121 when all of it learns?",
     backbone=Backbone("densenet121", weights="imagenet"),
     head=Head(),
     recipe=Recipe(learning_rate=1e-5, batch_size=32),

@@ -50,7 +50,7 @@ PLAIN_INPUTS = Protocol(input_scaling="unit")
 
 FROZEN_GENDER = Experiment(
     name="gender-vgg16-imagenet-frozen-grid",
-    asks="How wide must the hidden layer be to read gender from frozen features?",
+    asks="How wide must the hidden layer be to predict gender from frozen features?",
     backbone=Backbone("vgg16", weights="imagenet", trainable_stages=0),
     head=Head(tasks=("gender",)),
     recipe=WITHOUT_CLIPPING,

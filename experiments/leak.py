@@ -81,7 +81,7 @@ VGG16 = CNN.varied(
 """The recipe of `mtl-vgg16-none-full`, 30 epochs: a network that the study used, as it used it."""
 
 
-def arms_of(first: Experiment) -> Iterator[Experiment]:
+def experiments_of(first: Experiment) -> Iterator[Experiment]:
     """Give a network's run groups: the steps in their order, then each condition alone."""
     base = first.name.removesuffix("-published")
     for ending, protocol in (STEPS | ALONE).items():
@@ -89,8 +89,8 @@ def arms_of(first: Experiment) -> Iterator[Experiment]:
             yield first.varied(name=f"{base}-{ending}", asks=ASKS[ending], protocol=protocol)
 
 
-SMALL = (*arms_of(CNN), *arms_of(SQUEEZENET))
-STUDYS = tuple(arm for arm in arms_of(VGG16) if arm.protocol.leaky)
+SMALL = (*experiments_of(CNN), *experiments_of(SQUEEZENET))
+STUDYS = tuple(item for item in experiments_of(VGG16) if item.protocol.leaky)
 """The honest one is a row that is there anyway, under its own name."""
 
 EXPERIMENTS = (*SMALL, *STUDYS)

@@ -55,7 +55,7 @@ def untrained(start: FromNothing) -> Experiment:
     pretrained = WRITTEN[f"mtl-{start.architecture}-imagenet-full"]
     recipe = Recipe(start.learning_rate, batch_size=start.batch_size)
     same_recipe = recipe == pretrained.recipe
-    asks = f"How well does {start.architecture} read a face when it starts from nothing?"
+    asks = f"How accurate is {start.architecture} when it starts from nothing?"
     if same_recipe:
         asks = f"What does {start.architecture} lose without pretrained weights?"
     return Experiment(

@@ -1,4 +1,4 @@
-"""Four networks of timm and MobileNetV2 from ImageNet: do they read a face better than VGG16?
+"""Four networks of timm and MobileNetV2 from ImageNet: are they more accurate than VGG16?
 
 Each frozen, with its deepest stage trained, and trained whole; its single-task counterparts are in
 the suite `matrix`. Inputs are the 100 px of all others, but for ViT, whose patches need a multiple
@@ -33,7 +33,7 @@ def depths_of(architecture: str, learning_rate: float, input_px: int) -> tuple[E
     prefix = f"mtl-{architecture}-imagenet"
     deepest = Experiment(
         name=f"{prefix}-{backbone.depth_name}",
-        asks=f"How well does {architecture} read a face when only its deepest stage learns?",
+        asks=f"How accurate is {architecture} when only its deepest stage learns?",
         backbone=backbone,
         head=Head(),
         recipe=Recipe(learning_rate=learning_rate, batch_size=32),

@@ -20,7 +20,7 @@ FROZEN = Experiment(
 )
 CONV5 = Experiment(
     name="mtl-resnet50-imagenet-conv5",
-    asks="How well does ResNet50 read a face when only its deepest stage learns?",
+    asks="How accurate is ResNet50 when only its deepest stage learns?",
     backbone=Backbone("resnet50", weights="imagenet", trainable_stages=1),
     head=Head(),
     recipe=Recipe(learning_rate=1e-5, batch_size=16),

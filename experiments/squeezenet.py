@@ -88,7 +88,7 @@ SWAPPED_FROZEN_SHORT = FROZEN_SHORT.varied(
 
 PARTLY = Experiment(
     name="mtl-squeezenet1_1-imagenet-fire6_9",
-    asks="How well does SqueezeNet read a face when only its deepest stage learns?",
+    asks="How accurate is SqueezeNet when only its deepest stage learns?",
     backbone=Backbone("squeezenet1_1", weights="imagenet", trainable_stages=1),
     head=Head(),
     recipe=Recipe(learning_rate=5e-4, batch_size=32),

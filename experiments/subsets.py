@@ -1,7 +1,7 @@
-"""Specialists against everyone: is age group read better by a network trained on a part of us?
+"""Specialists against all: does training on one subset alone predict its age group better?
 
-Three arms for each subset, equal in everything but the training faces: the subset's alone, all,
-and a sample of all as large as the subset, so that less data is told apart from narrower data.
+Three experiments for each subset, equal in everything but the training faces: the subset's alone,
+all, and a sample of all as large as the subset, which separates less data from narrower data.
 Each takes the same 500 optimiser steps on faces of 32 px, is selected on the subset's validation
 faces and tested on its test faces. Subsets have 1,000 training and 100 test faces or more (UTKFace,
 leak-free-2): `Others` is too small to be divided by gender. Suite `subsets_vgg16` asks the same of
@@ -28,7 +28,7 @@ from benchmark.experiment import (
 
 EVERYONE = Experiment(
     name="age_group-cnn-none-full-steps",
-    asks="How well does the single network that everyone is sent to read age group?",
+    asks="How well does the single network, trained on all, predict age group?",
     backbone=Backbone("cnn", input_px=32),
     head=Head(tasks=("age_group",)),
     recipe=Recipe(
@@ -51,7 +51,7 @@ VGG16 = EVERYONE.varied(
 )
 VGG16_MTL = VGG16.varied(
     name="mtl-vgg16-none-full-steps",
-    asks="Does one network for three tasks read as well as the study's networks of one each?",
+    asks="Is one network for three tasks as accurate as the study's networks of one each?",
     head=Head(),
 )
 """Its counterparts of one task are the single network and the routers; `facebench compare` pairs
@@ -76,19 +76,19 @@ def routers_of(everyone: Experiment) -> Iterator[Experiment]:
         )
 
 
-def arms_of(everyone: Experiment, subset: Subset) -> tuple[Experiment, ...]:
-    """Give the three arms of a subset: specialist, everyone, size-matched."""
+def experiments_of(everyone: Experiment, subset: Subset) -> tuple[Experiment, ...]:
+    """Give the three experiments of a subset: specialist, everyone, size-matched."""
     people = subset.label.replace("_", " and ")
     prefix = everyone.name
     specialist = everyone.varied(
         name=f"{prefix}-{subset.ending}",
-        asks=f"Does training on {people} alone read the age group of {people} better?",
+        asks=f"Does training on {people} alone predict the age group of {people} better?",
         compare_with=f"{prefix}-{subset.label}-everyone",
         subset=subset,
     )
     all_of_us = specialist.varied(
         name=f"{prefix}-{subset.label}-everyone",
-        asks=f"How well does training on everyone read the age group of {people}?",
+        asks=f"How well does training on everyone predict the age group of {people}?",
         compare_with=None,
         **{"subset.training": "everyone"},
     )
@@ -102,9 +102,9 @@ def arms_of(everyone: Experiment, subset: Subset) -> tuple[Experiment, ...]:
 
 
 def study_of(everyone: Experiment) -> tuple[Experiment, ...]:
-    """Give the single network, the routers, and the arms of every subset."""
-    arms = (arm for subset in SUBSETS for arm in arms_of(everyone, subset))
-    return (everyone, *routers_of(everyone), *arms)
+    """Give the single network, the routers, and the experiments of every subset."""
+    by_subset = (item for subset in SUBSETS for item in experiments_of(everyone, subset))
+    return (everyone, *routers_of(everyone), *by_subset)
 
 
 WITH_CNN = study_of(EVERYONE)
@@ -114,7 +114,7 @@ EXPERIMENTS = (*WITH_CNN, *WITH_VGG16, VGG16_MTL)
 
 SUITE = Suite(
     name="subsets",
-    asks="Does a specialist read the age group of its people better than a network of all?",
+    asks="Does a specialist predict the age group of its subset better than a network of all?",
     experiments=tuple(item.name for item in WITH_CNN),
 )
 SUITE_VGG16 = Suite(

@@ -83,7 +83,7 @@ SUITES = (
     ),
     Suite(
         name="modern",
-        asks="Do newer architectures read a face better than the study's?",
+        asks="Are newer architectures more accurate than the study's?",
         experiments=names(modern.EXPERIMENTS),
     ),
     Suite(

@@ -37,7 +37,7 @@ def alone(mtl: Experiment, studies: Mapping[str, StudyRow] | None = None) -> Ite
     for task in TASKS:
         yield mtl.varied(
             name=mtl.counterpart_name(task),
-            asks=f"Is {task.replace('_', ' ')} read better when {network} learns nothing else?",
+            asks=f"Is {task.replace('_', ' ')} predicted better where {network} learns it alone?",
             compare_with=mtl.name,
             study=(studies or {}).get(task),
             **{"head.tasks": (task,)},

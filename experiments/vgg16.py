@@ -20,7 +20,7 @@ FROZEN = Experiment(
 )
 BLOCK5 = Experiment(
     name="mtl-vgg16-imagenet-block5",
-    asks="How well does VGG16 read a face when only its deepest block learns?",
+    asks="How accurate is VGG16 when only its deepest block learns?",
     backbone=Backbone("vgg16", weights="imagenet", trainable_stages=1),
     head=Head(),
     recipe=Recipe(learning_rate=1e-4, batch_size=32),

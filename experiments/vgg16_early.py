@@ -13,7 +13,7 @@ from experiments.variations import alone, seeing_gender
 
 FLATTENED = Experiment(
     name="mtl-vgg16-vggface-block5-flatten",
-    asks="How well does VGG16 read a face when its heads see where each feature lies?",
+    asks="How accurate is VGG16 when its heads see where each feature lies?",
     backbone=Backbone("vgg16", weights="vggface", trainable_stages=1),
     head=Head(features="flattened"),
     recipe=Recipe(learning_rate=1e-4, batch_size=128),

@@ -1,7 +1,7 @@
 """VGG16 from ImageNet for one task at a time: does sharing a backbone between tasks help or hurt?
 
 Rows 5.1a to 5.3b of the study. It trained these without clipping and stopped them early, unlike the
-multi-task rows it set them against; here both arms have the multi-task rows' recipe.
+multi-task rows it set them against; here both sides have the multi-task rows' recipe.
 
 Cost    not measured yet
 Expect  not measured yet

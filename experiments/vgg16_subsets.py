@@ -1,7 +1,7 @@
-"""VGG16 for the age group of a part of us: seven specialists, and women read by everyone's network.
+"""VGG16 for the age group of a subset: seven specialists, and women by the network trained on all.
 
 These eight are the subset part of the timed workload, suite `plan35`. The controlled comparison, in
-which every arm takes the same number of steps, is experiments/subsets.py.
+which every experiment takes the same number of steps, is experiments/subsets.py.
 
 Cost    not measured yet
 Expect  not measured yet
@@ -24,7 +24,7 @@ SUBSETS = (
 
 WOMEN_BY_EVERYONE = AGE_GROUP.varied(
     name=f"{AGE_GROUP.stem}-women-everyone",
-    asks="How well does a network trained on everyone read the age group of women?",
+    asks="How well does a network trained on everyone predict the age group of women?",
     compare_with=None,
     study=None,
     subset=Subset(gender="female", training="everyone"),
@@ -32,7 +32,7 @@ WOMEN_BY_EVERYONE = AGE_GROUP.varied(
 SPECIALISTS = tuple(
     AGE_GROUP.varied(
         name=f"{AGE_GROUP.stem}-{subset.ending}",
-        asks=f"How well does a network trained on {people} alone read the age group of {people}?",
+        asks=f"How well does training on {people} alone predict the age group of {people}?",
         # The only subset here that everyone's network is tested on too.
         compare_with=WOMEN_BY_EVERYONE.name if subset.gender == "female" else None,
         study=None,

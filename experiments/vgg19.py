@@ -1,4 +1,4 @@
-"""VGG19 from ImageNet: do three more convolutions than VGG16's read a face better?
+"""VGG19 from ImageNet: are three more convolutions than VGG16's more accurate?
 
 Rows 6.1 and 6.2 of the study; the notebook of 6.1 is called frozen and trains block 5.
 

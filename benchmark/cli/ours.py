@@ -136,5 +136,5 @@ def _chosen(
     if len(photographed) > 1:
         notes.append(f"runs are on {', '.join(photographed)}; --dataset shows one of them")
     if not photographed:
-        notes.append(f"runs on drawn faces are not shown; --dataset {known[0]} shows them")
+        notes.append(f"runs on synthetic faces are not shown; --dataset {known[0]} shows them")
     return photographed[0] if len(photographed) == 1 else None

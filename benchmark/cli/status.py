@@ -84,8 +84,8 @@ def status(
             table = _table(shown, left, finished=all_ or bool(wanted))
             if table.rows:
                 print_table(table)
-            told = [(counts[state], *STATES[state]) for state in ORDER if counts[state]]
-            words = [f"{n} [{colour}]{word}[/]" for n, word, colour in told]
+            parts = [(counts[state], *STATES[state]) for state in ORDER if counts[state]]
+            words = [f"{n} [{colour}]{word}[/]" for n, word, colour in parts]
             nothing = f"No run has begun in {runs_dir}. {HOW_TO_RUN}."
             out.print(", ".join(words) + "." if words else nothing)
 

@@ -63,7 +63,7 @@ SCORED: Final = {
 COST: Final = "cost/"
 """Prefix of the metrics that do not follow from predictions."""
 SUSPECTS_SHEET: Final = "label_suspects.png"
-"""Shows people: it stays in the run's folder and in MLflow, and goes on no page of ours."""
+"""Shows people: it stays in the run's folder and in MLflow, and is on no page of ours."""
 
 
 def with_checksums(folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:

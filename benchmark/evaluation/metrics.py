@@ -364,8 +364,8 @@ def errors_in_years(test: pd.DataFrame, mean_ages: Sequence[float | None]) -> pd
     known = test[test["age"] != MISSING]
     truth, ages = known["age_group"].to_numpy(), known["age"].to_numpy()
     means = np.array([np.nan if mean is None else mean for mean in mean_ages])
-    told = np.flatnonzero(~np.isnan(means))
-    means = np.interp(np.arange(len(means)), told, means[told])
+    known_means = np.flatnonzero(~np.isnan(means))
+    means = np.interp(np.arange(len(means)), known_means, means[known_means])
     years_of = {
         "predicted group": means[known["age_group_pred"].to_numpy()],
         "expected age": known[probability_columns("age_group")].to_numpy() @ means,

@@ -177,7 +177,7 @@ def _smoothed(
 
 
 def _differences(values: Floats, errors: Floats, again: Floats) -> tuple[Floats, Floats, Floats]:
-    """Set every group against every other, both ways round: differences, errors, resamples."""
+    """Set every group against every other, in both directions: differences, errors, resamples."""
     one, other = np.nonzero(~np.eye(len(values), dtype=bool))
     error = np.sqrt(errors[one] ** 2 + errors[other] ** 2)
     return values[one] - values[other], error, again[:, one] - again[:, other]

@@ -1,7 +1,7 @@
 """A trained run on faces of another data set: what it predicts of them, scored as a run is.
 
-Only faces that the run was neither trained nor selected on are evaluated, as far as that can be
-told, and each task on the faces that are labelled with it. Which words of other data sets mean
+Only faces that the run was neither trained nor selected on are evaluated, as far as that is
+known, and each task on the faces that are labelled with it. Which words of other data sets mean
 which class is for benchmark.data.labelled, and is said beside every number. The run's own
 folder is left as it is: an evaluation has one of its own, `evaluations/<run>/<dataset>/`.
 """

@@ -234,14 +234,14 @@ def _titled(axes: Axes, title: str = "", x: str = "", y: str = "", grid: str = "
 
 def _bars(
     axes: Axes, names: Sequence[str], values: Sequence[float], texts: Sequence[str],
-    colours: Sequence[str], title: str, room: float = 1.7,
+    colours: Sequence[str], title: str, scale: float = 1.7,
 ) -> None:  # fmt: skip
-    """Draw horizontal bars from the top down, each with its text; room: beside the longest."""
+    """Draw horizontal bars from the top down, each with its text; scale: axis over longest."""
     bars = axes.barh(range(len(names)), values, color=colours, height=0.72)
     axes.bar_label(bars, texts, padding=4, size=SIZE, color=INK)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlim(0, max([*values, 1e-9]) * room)
+    axes.set_xlim(0, max([*values, 1e-9]) * scale)
     axes.set_xticks([])
     _titled(axes, title, grid="")
 

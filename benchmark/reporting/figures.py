@@ -3,7 +3,7 @@
 A panel is as wide as a phone, so that its text can be read there; a wide screen shows several side
 by side. One meaning per mark: hollow is a difference that is not significant, a red diamond is
 LEAKY, a colour is a task (or a line that is named beneath). The panels of a figure have scales of
-one width in percentage points. A screen reader is told the numbers.
+one width in percentage points. A screen reader gets the numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,12 +73,12 @@ class CostPoint:
 
 
 def svg(figure: Figure, name: str, says: str, *, leaky: bool = False) -> Markup:
-    """Write a panel for a page; says: what a screen reader is told; leaky: written across it."""
+    """Write a panel for a page; says: what a screen reader reads out; leaky: written across it."""
     if leaky:
         figure.text(0.5, 0.5, "LEAKY", size=44, weight="bold", color=LEAKY_COLOUR, alpha=0.1,
                     rotation=24, ha="center", va="center")  # fmt: skip
-    told = escape(f"LEAKY. {says}" if leaky else says)
-    head = f'<svg class="plot" role="img" aria-label="{told}"'
+    label = escape(f"LEAKY. {says}" if leaky else says)
+    head = f'<svg class="plot" role="img" aria-label="{label}"'
     return Markup(as_svg(figure, name).replace("<svg", head, 1))
 
 
@@ -143,14 +143,14 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
     for number, (panel, limits) in enumerate(zip(picture.panels, _limits(picture), strict=True)):
         figure, axes = _panel(ROW * len(panel.marks) + 0.2)
         _draw(axes, panel, limits, differences=picture.of_differences)
-        told = "; ".join(
+        numbers = "; ".join(
             f"{mark.label}: {points(mark.value)} pp, {points_span(mark.low, mark.high)}"
             if picture.of_differences
             else f"{mark.label}: {percent(mark.value)}, {percent(mark.low)} to {percent(mark.high)}"
             for mark in panel.marks
         )
         what = "differences in pp" if picture.of_differences else "test accuracy in percent"
-        says = f"{panel.title}, {what} with 95 % intervals. {told}."
+        says = f"{panel.title}, {what} with 95 % intervals. {numbers}."
         panels.append(svg(figure, f"{name}-{number}", says, leaky=leaky))
     return PageFigure(picture.title, picture.caption, tuple(panels), leaky)
 
@@ -214,11 +214,11 @@ def lines_panel(
     axes.set_title(heading, loc="left", size=11, color=INK)
     if legend:
         figure.legend(loc="lower left", frameon=False, fontsize=9, labelcolor=INK, borderpad=0)
-    told = "; ".join(
+    numbers = "; ".join(
         f"{line.label}: {', '.join(percent(v) if rates else f'{v:.3g}' for v in line.values)}"
         for line in lines
     )
-    says = f"{heading}{', percent' if rates else ''}, by {x_title}. {told}."
+    says = f"{heading}{', percent' if rates else ''}, by {x_title}. {numbers}."
     return svg(figure, name, says)
 
 
@@ -253,6 +253,6 @@ def cost_panel(name: str, heading: str, networks: Sequence[CostPoint], x_title: 
     axes.yaxis.set_major_formatter(percent_ticks())
     axes.set_xlabel(x_title, size=9, color=INK)
     axes.set_title(heading, loc="left", size=11, color=INK)
-    told = ", ".join(f"{point.label} ({percent(point.score)} %)" for point in front)
-    says = f"{heading}: {len(networks)} networks, score against {x_title}. On the front: {told}."
+    best = ", ".join(f"{point.label} ({percent(point.score)} %)" for point in front)
+    says = f"{heading}: {len(networks)} networks, score against {x_title}. On the front: {best}."
     return svg(figure, name, says)

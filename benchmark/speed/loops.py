@@ -222,7 +222,7 @@ def count_correct(logits: dict[TaskName, Tensor], labels: Tensor) -> int:
 
 
 class Loop:
-    """One way of doing what a row measures."""
+    """One loop that does what a row measures."""
 
     def warm_up(self) -> None:
         """Do all that is done once: workers, kernels, recordings. Timed apart."""

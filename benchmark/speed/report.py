@@ -15,7 +15,7 @@ RowData = Mapping[str, Any]
 NOTHING: Final = "–"
 SCHEMA: Final = 1
 RATIO_HEADS: Final = ("what", "images", "other, s", "ours, s", "ratio (low–high)", "CPU", "goal")
-WORK_HEADS: Final = ("what", "way", "seconds", "TFLOP/s", "roofline", "ours faster by")
+WORK_HEADS: Final = ("what", "loop", "seconds", "TFLOP/s", "roofline", "ours faster by")
 
 
 def ratio_text(ratio: Mapping[str, float]) -> str:
@@ -54,12 +54,12 @@ def work_cells(row: RowData) -> list[tuple[str, ...]]:
         (
             row["name"],
             name,
-            _seconds(way["seconds"]),
-            NOTHING if way["tflops"] is None else f"{way['tflops']:.3g}",
-            f"{100 * way['of_roofline']:.0f} %",
-            NOTHING if way["ours_is_faster"] is None else ratio_text(way["ours_is_faster"]),
+            _seconds(loop["seconds"]),
+            NOTHING if loop["tflops"] is None else f"{loop['tflops']:.3g}",
+            f"{100 * loop['of_roofline']:.0f} %",
+            NOTHING if loop["ours_is_faster"] is None else ratio_text(loop["ours_is_faster"]),
         )
-        for name, way in row["ways"].items()
+        for name, loop in row["ways"].items()
     ]
 
 
@@ -68,9 +68,9 @@ def notes(session: SpeedSession, rows: Sequence[RowData]) -> list[str]:
     machine = session.machine()
     peaks = ", ".join(f"{n} {value:.3g} TFLOP/s" for n, value in machine["peak_tflops"].items())
     said = [
-        f"The other way is the plain loop: {machine['plain']}. For --deterministic it is the exact "
-        "way.",
-        "Seconds are medians of the rounds, all ways in turns in one process; a ratio is the "
+        f"The other loop is the plain one: {machine['plain']}. For --deterministic it is the exact "
+        "mode.",
+        "Seconds are medians of the rounds, all loops in turns in one process; a ratio is the "
         "median of the rounds' ratios, with the least and the most. CPU: the ratio of processor "
         "seconds, workers included. Warming up is apart: --json has it.",
         "An epoch trains on the images and validates on an eighth as many. A run trains all its "
@@ -87,11 +87,11 @@ def notes(session: SpeedSession, rows: Sequence[RowData]) -> list[str]:
     said += [f"{row['name']}: {note}" for row in rows for note in row["notes"]]
     if any(row["goal"] and not row["verdict"] for row in rows):
         said.append(f"No verdicts: {why_not_judged(session.device)}.")
-    by_way: dict[str, list[str]] = {}
+    by_arithmetic: dict[str, list[str]] = {}
     for row in rows:
         layout = "channels_last" if row["channels_last"] else "NCHW"
-        by_way.setdefault(f"{row['precision']} {layout}", []).append(row["name"])
-    computed = "; ".join(f"{way}: {', '.join(names)}" for way, names in by_way.items())
+        by_arithmetic.setdefault(f"{row['precision']} {layout}", []).append(row["name"])
+    computed = "; ".join(f"{word}: {', '.join(names)}" for word, names in by_arithmetic.items())
     return [*said, f"Ours computed in {computed}."]
 
 

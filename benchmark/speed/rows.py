@@ -45,7 +45,7 @@ class SpeedRow:
 
     @property
     def compared(self) -> tuple[str, str]:
-        """The slower way, then ours."""
+        """The slower loop, then ours."""
         return ("deterministic", "fast") if self.kind == "cost" else ("plain", "ours")
 
     def experiment(self, image_px: int, epochs: int) -> Experiment:

@@ -71,7 +71,7 @@ CONTEXTS: Final = {"train": "training", "val": "validation", "test": "test"}
 class MlflowMirror:
     """Bring MLflow to what the runs' folders say.
 
-    `on_trouble` is called with a sentence when the store cannot be used; the run itself goes on.
+    `on_trouble` is called with a sentence when the store cannot be used; the run itself continues.
     """
 
     def __init__(self, runs_dir: Path, on_trouble: Callable[[str], None]) -> None:
@@ -98,7 +98,7 @@ class MlflowMirror:
         except RunError as error:
             self._failed_at = time.monotonic()
             if not is_failing:
-                self._on_trouble(f"{error} The run goes on; `facebench runs import` catches up.")
+                self._on_trouble(f"{error} The run continues; `facebench runs import` catches up.")
 
     def mirror(self, record: RunRecord) -> str:
         """Mirror one run and give its MLflow id.

@@ -103,7 +103,7 @@ class StudyMirror:
                     self._end(self._mirror, fresh, files, state)
         except TrackingError as error:
             self._say(
-                f"{error} The search goes on; the next `facebench tune` tells MLflow the rest."
+                f"{error} The search continues; the next `facebench tune` logs the rest to MLflow."
             )
             self._mirror = None
 

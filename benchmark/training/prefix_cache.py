@@ -43,7 +43,7 @@ STORED_AS: Final = {"float32": "<f4", "bfloat16": "<i2"}
 VIEWS: Final = ("as_is", "mirrored")
 """What a face may look like; mirrored only where the recipe flips."""
 DEFAULT_CACHE_GIB: Final = 10.0
-"""Room for the block-4 maps of all UTKFace at 100 px under eight VGG16s: 0.87 GiB each in bf16."""
+"""Fits the block-4 maps of all UTKFace at 100 px under eight VGG16s: 0.87 GiB each in bf16."""
 BUILD_BATCH: Final[Mapping[str, int]] = {"cpu": 64, "cuda": 512, "mps": 128}
 """Faces at once. Measured on a CPU, fp32, five architectures: from 32 faces on every batch size
 gives equal bits, below some do not; and 64 faces at 100 px of VGG16 take 330 MB, not gigabytes."""
@@ -161,7 +161,7 @@ def why_live(network: Network, augmentation: Augmentation) -> str | None:
             return "nothing is frozen"
         return f"the frozen stages of {network.backbone.architecture} cannot be cut off"
     if not views_of(augmentation):
-        return "the faces are changed in endlessly many ways (only flips make a finite bank)"
+        return "the faces are changed without limit (only flips make a finite bank)"
     for name, module in prefix_modules(network).items():
         if any(parameter.requires_grad for parameter in module.parameters()):
             return f"{name} is frozen by name, but has parameters that are trained"
@@ -295,7 +295,7 @@ class _View:
             remove_rows(folder, key)
         self.cache.say(
             f"The frozen part does not repeat itself (twice the same faces, {distance:.1e} apart): "
-            "training goes on without a cache"
+            "training continues without a cache"
         )
         return None
 
@@ -323,7 +323,7 @@ class _View:
         if n_bytes > FREE_FRACTION * free_host_bytes():
             self.cache.say(
                 f"The frozen part's features take {n_bytes / 2**30:.2f} GiB, more than half of the "
-                "free memory: training goes on without a cache"
+                "free memory: training continues without a cache"
             )
             return None
         rows, done = torch.empty(shape, dtype=dtype), 0
@@ -375,7 +375,7 @@ class _View:
 
 
 def _on_device(views: list[Tensor], device: Device, cache: CacheSettings) -> list[Tensor]:
-    """Copy the views to a GPU that has room for them; a CPU reads them where they are."""
+    """Copy the views to a GPU with enough memory for them; a CPU reads them where they are."""
     n_bytes = sum(view.numel() * view.element_size() for view in views)
     if device.kind == "cpu":
         return views

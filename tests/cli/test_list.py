@@ -126,7 +126,7 @@ def test_drawn_faces_are_shown_only_when_asked_for(runs: RunBuilder) -> None:
     runs.dataset |= {"name": "drawn-v9", "drawn": True}
     done(runs, BLOCK5, 70)
     unasked = call(runs, "--suite", "study")
-    assert "runs on drawn faces are not shown; --dataset drawn-v9" in flat(unasked.stderr)
+    assert "runs on synthetic faces are not shown; --dataset drawn-v9" in flat(unasked.stderr)
     assert "70.0" not in unasked.stdout
     asked = call(runs, "--suite", "study", "--dataset", "drawn")
     assert "SYNTHETIC FACES and not people" in flat(asked.stdout)
