@@ -1,6 +1,6 @@
 """How a table's words were read, and what its faces lack: printed, and as findings."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -11,6 +11,8 @@ from benchmark.reporting.tables import Column, Table
 if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
 
+MOST_WORDS = 30
+"""Of a column, that are printed."""
 HEADINGS = ("column", "word", "class here", "rows")
 
 
@@ -42,6 +44,17 @@ def label_gaps(faces: "FaceSet") -> list[str]:
     return [] if labels is None else gaps(labels, len(faces.table))
 
 
+def _most(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the words of a column; of very many those in most rows, and how many more there are."""
+    if len(entries) <= MOST_WORDS:
+        return entries
+    by_rows = sorted(range(len(entries)), key=lambda place: -entries[place]["rows"])
+    shown, others = sorted(by_rows[:MOST_WORDS]), [entries[place] for place in by_rows[MOST_WORDS:]]
+    more = {"word": f"and {len(others):,} more words", "class": None, "read_as": ""}
+    more |= {"why": "see manifest.json", "rows": sum(entry["rows"] for entry in others)}
+    return [*(entries[place] for place in shown), more]
+
+
 def print_labels(faces: "FaceSet") -> None:
     """Print how the words were read, and what faces lack; nothing for faces named as UTKFace."""
     from benchmark.data.labelled import notes
@@ -60,7 +73,7 @@ def print_labels(faces: "FaceSet") -> None:
             f"{entry['rows']:,}",
         )
         for column, entries in labels["mapping"].items()
-        for place, entry in enumerate(entries)
+        for place, entry in enumerate(_most(entries))
     ]
     if rows:
         headings = [Column(name, left=name != "rows") for name in HEADINGS]

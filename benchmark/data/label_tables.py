@@ -28,7 +28,7 @@ import datetime
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -40,7 +40,7 @@ from benchmark.data.labels import AGE_YEARS, age_group_of
 from benchmark.errors import DataError
 from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TaskName
 
-LABEL_RULES: Final = "words-1"
+LABEL_RULES: Final = "words-2"
 """Raised whenever the same table would give other labels."""
 HEADINGS: Final[dict[str, tuple[str, ...]]] = {
     "file": ("file", "filename", "file name", "image", "img name", "path", "image path"),
@@ -52,6 +52,16 @@ HEADINGS: Final[dict[str, tuple[str, ...]]] = {
 """Column, and how tables head it: lower case, with a space for `_` and `-`."""
 ALLOWED: Final = "a CSV file with columns file and one or more of age, age_group, gender, race"
 MAX_BYTES: Final = 256 << 20
+FAIRFACE_AGES: Final = (
+    *("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
+)
+FAIRFACE_RACES: Final = (
+    *("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian"),
+    "Middle Eastern",
+)
+ADIENCE_AGES: Final = ("0-2", "4-6", "8-13", "15-20", "25-32", "38-43", "48-53", "60-100")
+OUR_TABLE: Final = frozenset(("sha256", "age group", "label conflict"))
+"""Columns by which a table.csv of a prepared data set is known; its numbers are ours."""
 WORDS: Final[dict[str, dict[str, int]]] = {
     "gender": {"m": 0, "man": 0, "f": 1, "woman": 1},
     "race": {
@@ -63,6 +73,39 @@ WORDS: Final[dict[str, dict[str, int]]] = {
 }
 """Beside the names of our classes. Lower case, with a space for `_` and `-`. That Hispanic, Latino
 and Middle Eastern people are `Others` is UTKFace's own rule (the data sheet in labels.py)."""
+SCHEMES: Final[dict[str, dict[str, dict[str, str]]]] = {
+    "UTKFace": {
+        task: {str(label): name for label, name in enumerate(names)}
+        for task, names in CLASS_NAMES.items()
+    },
+    "IMDB-WIKI": {"gender": {"0": "female", "1": "male"}},
+    "ISO 5218": {"gender": {"1": "male", "2": "female", "0": "", "9": ""}},
+    "CelebA (its column Male)": {"gender": {"1": "male", "-1": "female"}},
+    "RAF-DB": {
+        "age_group": {"0": "0-3", "1": "4-19", "2": "20-39", "3": "40-69", "4": "70+"},
+        "gender": {"0": "male", "1": "female", "2": ""},
+        "race": {"0": "White", "1": "Black", "2": "Asian"},
+    },
+    "FairFace": {
+        "age_group": dict(zip("012345678", FAIRFACE_AGES, strict=True)),
+        "gender": {"0": "male", "1": "female"},
+        "race": dict(zip("0123456", FAIRFACE_RACES, strict=True)),
+    },
+    "Adience": {
+        "age_group": dict(zip("01234567", ADIENCE_AGES, strict=True)),
+        "gender": {"0": "male", "1": "female"},
+    },
+    "decades": {"age_group": {str(n): f"{10 * n}-{10 * n + 9}" for n in range(11)}},
+    "decades by their first year": {
+        "age_group": {str(10 * n): f"{10 * n}-{10 * n + 9}" for n in range(11)}
+    },
+    "MORPH": {
+        "race": {"w": "White", "b": "Black", "a": "Asian", "h": "Hispanic", "o": "Others"},
+        "gender": {"m": "male", "f": "female"},
+    },
+}
+"""What public data sets code their labels as: by data set, task and code; empty: nothing said."""
+CODE: Final = "a number that may be of another scheme"
 NOTHING_SAID: Final = frozenset(("", "na", "n/a", "nan", "none", "null", "?"))
 DATES: Final = (
     *("%Y-%m-%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%m.%d.%Y"),
@@ -94,7 +137,7 @@ TABLE: Final = TableLayout("table")
 FAIRFACE: Final = TableLayout(
     "fairface",
     ("fairface_label_train.csv", "fairface_label_val.csv"),
-    ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
+    FAIRFACE_AGES,
 )
 LAYOUTS: Final = {layout.name: layout for layout in (UTKFACE, FAIRFACE, TABLE)}
 
@@ -108,6 +151,8 @@ class LabelFile:
     encoding: str
     cells: pd.DataFrame
     """Columns file and those of age, age_group, gender, race that it has; every cell a str."""
+    ours: frozenset[str] = frozenset()
+    """Columns whose name says that numbers are UTKFace's classes, or that ages are years."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,13 +258,17 @@ def parse_label_file(name: str, content: bytes) -> LabelFile:
         raise no_table("it has no rows" if rows else "it is empty")
     heads = [normal(head).strip() for head in rows[0]]
     places: dict[str, int] = {}
+    ours = set(HEADINGS) if set(heads) >= OUR_TABLE else set()
     for column, headings in HEADINGS.items():
-        found = [place for place, head in enumerate(heads) if head in headings]
+        plain = [re.sub(r" ?utkface ?", "", head) for head in heads]
+        found = [place for place, head in enumerate(plain) if head in headings]
         if len(found) > 1:
             both = " and ".join(repr(rows[0][place]) for place in found)
             raise no_table(f"its columns {both} both say {column}")
         if found:
             places[column] = found[0]
+            if "utkface" in (head := heads[found[0]]) or head == "age years":
+                ours.add(column)
     lacking = [] if "file" in places else ["file"]
     if not places.keys() - {"file"}:
         lacking.append("age, age_group, gender or race")
@@ -231,7 +280,8 @@ def parse_label_file(name: str, content: bytes) -> LabelFile:
             raise no_table(f"row {number} has {len(row)} cells: {row}")
     cells = {column: [row[place].strip() for row in rows[1:]] for column, place in places.items()}
     digest = hashlib.sha256(content).hexdigest()
-    return LabelFile(name, digest, encoding, pd.DataFrame(cells, dtype=object))
+    table = pd.DataFrame(cells, dtype=object)
+    return LabelFile(name, digest, encoding, table, frozenset(ours))
 
 
 class Reading(NamedTuple):
@@ -255,7 +305,8 @@ def normal(word: str) -> str:
 
 
 def read_label(column: str, cell: str, given: Given, ranges: Sequence[str] = ()) -> Reading:
-    """Read a cell of the column age, age_group, gender or race.
+    """Read a cell of the column age, age_group, gender or race; a number of one of the last three
+    as UTKFace's: whether it is that is asked of the whole column (read_column).
 
     An age may be years or a range of them, an age group one of ours by name or number too.
     ranges: the ranges that the layout is known to have; a spreadsheet's date that can have been
@@ -268,8 +319,9 @@ def read_label(column: str, cell: str, given: Given, ranges: Sequence[str] = ())
         return Reading(label, "left out by --map" if label == MISSING else "")
     if word in NOTHING_SAID:
         return Reading(MISSING, "nothing is said")
-    if column != "age" and re.fullmatch(r"[0-9](\.0*)?", word) and int(word[0]) < len(names):
-        return Reading(int(word[0]))
+    if column != "age" and (code := _code(word)):
+        label = int(code) if code in SCHEMES["UTKFace"][task] else MISSING
+        return Reading(label, "" if label != MISSING else CODE, is_unknown=label == MISSING)
     if column in WORDS:
         known = {name.lower(): label for label, name in enumerate(names)} | WORDS[column]
         if word in known:
@@ -279,9 +331,92 @@ def read_label(column: str, cell: str, given: Given, ranges: Sequence[str] = ())
     return read if column == "age" else read._replace(age=MISSING)
 
 
+def _code(word: str) -> str:
+    """Give the number that a word of the tables is, `-1` and `2` for ` 1` and `2.0`; else empty."""
+    found = re.fullmatch(r"( ?)([0-9]{1,9})(?:[.]([0-9]*))?", word)
+    if found is None:
+        return ""
+    fraction = f".{found[3]}" if (found[3] or "").strip("0") else ""
+    return f"{'-' if found[1] else ''}{int(found[2])}{fraction}"
+
+
+def read_column(
+    column: str,
+    words: Iterable[str],
+    given: Given,
+    ranges: Sequence[str] = (),
+    *,
+    is_ours: bool = False,
+) -> tuple[dict[str, Reading], str]:
+    """Read the words of a column; numbers as classes only where they can be no other scheme's.
+
+    is_ours: the column's name says so; numbers that are no classes here are not read all the same.
+    Numbers under `age` are years, unless they are a row of codes from 0 or 1 on. Gives the readings
+    and, where numbers or letters are not read, a sentence with the schemes that they may be of and
+    the --map options of each.
+    """
+    task = "age_group" if column == "age" else column
+    readings = {word: read_label(column, word, given, ranges) for word in words}
+    codes = {
+        word: code
+        for word in readings
+        if (task, normal(word)) not in given and (code := _code(normal(word)))
+    }
+    numbers = set(codes.values())
+    meant = {
+        name: {code: _class_of(task, scheme[task][code]) for code in numbers}
+        for name, scheme in SCHEMES.items()
+        if numbers and task in scheme and numbers <= scheme[task].keys()
+    }
+    if column == "age":
+        first = [str(n) for n in range(10)]
+        are_classes = (
+            is_ours
+            or len(numbers) < 3
+            or sorted(numbers)
+            not in (
+                first[: len(numbers)],
+                first[1 : len(numbers) + 1],
+            )
+        )
+    else:
+        ours = meant.get("UTKFace")
+        are_classes = ours is not None and (is_ours or all(it == ours for it in meant.values()))
+    if numbers and not are_classes:
+        readings |= dict.fromkeys(codes, Reading(MISSING, CODE, is_unknown=True))
+        what = f"the numbers of {column} ({', '.join(sorted(numbers, key=float)[:12])})"
+    else:
+        letters = {normal(word) for word, read in readings.items() if read.is_unknown}
+        meant = {
+            name: {code: _class_of(task, scheme[task][code]) for code in letters}
+            for name, scheme in SCHEMES.items()
+            if letters and task in scheme and letters <= scheme[task].keys()
+        }
+        if not meant:
+            return readings, ""
+        what = f"the letters of {column} ({', '.join(sorted(letters))})"
+    schemes: dict[str, list[str]] = {}
+    for name, known in meant.items():
+        options = " ".join(f"--map {task}:{code}={known[code]}" for code in sorted(known))
+        schemes.setdefault(options, []).append(name)
+    proposed = "; ".join(f"{', '.join(names)}: {options}" for options, names in schemes.items())
+    proposed = proposed or f"no scheme that is known; --map {task}:NUMBER=CLASS for each"
+    years = ", or years: name the column age_years" if column == "age" else ""
+    return (
+        readings,
+        f"{what} are not read, because they may be of another scheme: {proposed}{years}",
+    )
+
+
+def _class_of(task: str, meaning: str) -> str:
+    """Give the class that a scheme's meaning lies in whole, or none."""
+    label = read_label("age" if task == "age_group" else task, meaning, {}).label
+    return "none" if label == MISSING else CLASS_NAMES[task][label]  # type: ignore[index]
+
+
 def _read_age(cell: str, word: str, given: Given, ranges: Sequence[str]) -> Reading:
-    if re.fullmatch(r"[0-9]{1,3}(\.0*)?", word):
-        age = int(float(word))
+    if re.fullmatch(r"[0-9]{1,3}(\.[0-9]*)?", word):
+        age = int(float(word))  # full years, as ages are counted
         if age > AGE_YEARS[-1]:
             return Reading(MISSING, f"an age above {AGE_YEARS[-1]}", is_unknown=True)
         # The bins begin above 0; a baby is in the first all the same, but its years have no row.
@@ -312,13 +447,23 @@ def _read_age(cell: str, word: str, given: Given, ranges: Sequence[str]) -> Read
 
 
 def _span(word: str) -> tuple[int, int] | None:
-    """Give first and last year of `20 29`, `70+`, `more than 70`, `61 plus`; None for others."""
+    """Give first and last year of `20 29`, `70+`, `more than 70`, `under 15`; None for others."""
     top = AGE_YEARS[-1]
     if found := re.fullmatch(r"\(?([0-9]{1,3})(?: | ?– ?| to |, ?)([0-9]{1,3})[\])]?", word):
         return (int(found[1]), int(found[2])) if int(found[1]) <= int(found[2]) <= top else None
-    found = re.fullmatch(r"([0-9]{1,3}) ?(?:\+|plus|and over|or more)", word)
-    found = found or re.fullmatch(r"(?:more than|over|above|>|>=|≥) ?([0-9]{1,3})", word)
-    return (int(found[1]), top) if found and int(found[1]) <= top else None
+    years = "([0-9]{1,3})"
+    for form, is_lowest, more in (
+        (rf"{years} ?(?:\+|plus|(?:and|or) (?:over|older|above|more|up))", True, 0),
+        (rf"(?:>=|≥|at least|from) ?{years}", True, 0),
+        (rf"(?:>|more than|over|above|older than) ?{years}", True, 1),
+        (rf"{years} ?(?:and|or) (?:under|younger|below|less)", False, 0),
+        (rf"(?:<=|≤|at most|up to) ?{years}", False, 0),
+        (rf"(?:<|less than|under|below|younger than) ?{years}", False, -1),
+    ):
+        if found := re.fullmatch(form, word):
+            age = int(found[1]) + more
+            return ((age, top) if is_lowest else (0, age)) if 0 <= age <= top else None
+    return None
 
 
 def parse_map(texts: Sequence[str]) -> dict[tuple[TaskName, str], int]:

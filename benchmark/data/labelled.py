@@ -5,8 +5,9 @@ said wherever numbers on such faces are: a number is worth no more than that rea
 """
 
 import hashlib
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -14,7 +15,7 @@ import pandas as pd
 from benchmark.data.archive import Member, Source
 from benchmark.data.dataset import NAME_KIND, OTHER_KIND, ROW_KIND
 from benchmark.data.duplicates import LABELS
-from benchmark.data.label_tables import LABEL_RULES, Labelling, Reading, read_label
+from benchmark.data.label_tables import CODE, LABEL_RULES, Labelling, Reading, read_column
 from benchmark.data.labels import FaceLabels, is_picture_name
 from benchmark.data.packing import Census, printable
 from benchmark.errors import DataError
@@ -25,6 +26,7 @@ TITLES: Final[dict[str, str]] = {
     **{str(task): title for task, title in TASK_TITLES.items()},
 }
 SHOWN_WORDS: Final = 4
+SHOWN_LETTERS: Final = 40
 
 
 def take_labelled(
@@ -45,11 +47,18 @@ def take_labelled(
     is_usable = rows["file"].map(lambda file: bool(file) and file.isprintable())
     contradicted = set(rows.loc[is_usable & rows.duplicated("file"), "file"])
     words = rows[is_usable & ~rows["file"].isin(contradicted)]
-    readings = {
-        (column, word): read_label(column, word, labelling.given, layout.age_ranges)
-        for column in columns
-        for word in words[column].unique()
-    }
+    readings: dict[tuple[str, str], Reading] = {}
+    codes = []
+    for column in columns:
+        its, not_read = read_column(
+            column,
+            words[column].unique(),
+            labelling.given,
+            layout.age_ranges,
+            is_ours=all(column in table.ours for table in tables if column in table.cells),
+        )
+        readings |= {(column, word): read for word, read in its.items()}
+        codes += [not_read] if not_read else []
     said: dict[str, FaceLabels | str] = dict.fromkeys(
         rows["file"], "the name has characters that cannot be printed, or none"
     )
@@ -62,6 +71,8 @@ def take_labelled(
         is_said = any(getattr(labels, task) != MISSING for task in TASKS)
         said[file] = labels if is_said else "no label that has a class here"
         n_without += not is_said
+    census, name_of = _matched(source, said, [table.name for table in tables], codes)
+    shortened = [(file, name) for file, name in name_of.items() if file != name]
     statement = {
         "rules": LABEL_RULES,
         "layout": layout.name,
@@ -72,11 +83,14 @@ def take_labelled(
         ],
         "columns": columns,
         "mapping": _mapping(words, readings),
+        "codes": codes,
+        "rows_matched_by_last_parts": len(shortened),
+        "example_of_last_parts": list(shortened[0]) if shortened else [],
         "repeated_rows": n_repeated,
         "contradicted_faces": len(contradicted),
         "faces_without_label": n_without,
     }
-    return _matched(source, said, [table.name for table in tables]), statement, words
+    return census, statement, words.assign(file=words["file"].map(name_of).fillna(words["file"]))
 
 
 def _labels(readings: Mapping[str, Reading]) -> FaceLabels:
@@ -119,11 +133,19 @@ def _mapping(
     return mapping
 
 
-def _matched(source: Source, said: Mapping[str, FaceLabels | str], tables: list[str]) -> Census:
-    """Find the picture of each row: by its path, or by the last parts of it.
+def _matched(
+    source: Source,
+    said: Mapping[str, FaceLabels | str],
+    tables: list[str],
+    codes: Sequence[str],
+) -> tuple[Census, dict[str, str]]:
+    """Find the picture of each row: the one whose path agrees with the row's in most last parts.
 
-    A name also finds a picture of another ending: crops are PNG where the table names the JPEG they
-    are cut from. said: by file, labels or why there are none.
+    So a row may be absolute, or begin higher or lower than the source. A name also finds a picture
+    of another ending: crops are PNG where the table names the JPEG they are cut from. Where rows
+    agree with one picture, the one that agrees most has it. said: by file, labels or why there are
+    none; codes: what columns were not read. Gives for each row's file what it agrees in, too: the
+    name of the face.
     """
     members = {member.path: member for member in source.members()}
     by_name: dict[str, list[Member]] = {}
@@ -136,38 +158,70 @@ def _matched(source: Source, said: Mapping[str, FaceLabels | str], tables: list[
             by_name.setdefault(_stem(name), []).append(member)
         if not parts and path not in tables:
             left_out.append((printable(path), OTHER_KIND, "not a picture by its name"))
-    faces: dict[str, tuple[str, Member, FaceLabels]] = {}
-    taken: set[str] = set()
-    for file, labels in said.items():
-        found = by_name.get(file) or by_name.get(_stem(file), [])
-        found = [member for member in found if member.path == file] or found
-        if len(found) != 1 or found[0].path in taken:
-            several = f"{len(found)} pictures of this name" if found else "no picture of this name"
-            why = "another row names the same picture" if len(found) == 1 else several
-            left_out.append((printable(file), ROW_KIND, why))
-            continue
-        taken.add(found[0].path)
-        if isinstance(labels, str):
-            left_out.append((printable(file), NAME_KIND, labels))
+    above = source.path.resolve().as_posix().split("/") if source.path.is_dir() else []
+    claims: dict[str, list[tuple[float, str, str]]] = {}
+    for file in said:
+        n_parts, found, name = _nearest(file, by_name, above)
+        if len(found) == 1:
+            claims.setdefault(found[0].path, []).append((n_parts, file, name))
         else:
-            faces[file] = (file, found[0], labels)
+            why = f"{len(found)} pictures of this name" if found else "no picture of this name"
+            left_out.append((printable(file), ROW_KIND, why))
+    faces: dict[str, tuple[str, Member, FaceLabels]] = {}
+    name_of: dict[str, str] = {}
+    for path, rows in claims.items():
+        best, *others = sorted(rows, key=lambda row: -row[0])
+        is_clear = not others or others[0][0] < best[0]
+        why = "another row names the same picture"
+        for _, file, _ in others if is_clear else rows:
+            left_out.append((printable(file), ROW_KIND, why))
+        _, file, name = best
+        labels = said[file] if is_clear else "several rows may name it"
+        if isinstance(labels, str):
+            left_out.append((printable(file if is_clear else path), NAME_KIND, labels))
+        else:
+            name_of[file] = name
+            faces[name] = (name, members[path], labels)
     for path in members:
-        if is_picture_name(path) and path not in taken:
+        if is_picture_name(path) and path not in claims:
             left_out.append((printable(path), NAME_KIND, "no row in the table of labels"))
     if not faces:
         names = ", ".join(tables)
         reasons = [f"{file}: {why}" for file, kind, why in left_out if kind != OTHER_KIND]
         found_out = (
             f"no picture of {source.path} has a label in {names} that has a class here"
-            if taken
+            if claims
             else f"no row of {names} names a picture of {source.path}"
         )
         raise DataError(
             f"{found_out}; {'; '.join(reasons[:2]) or 'there are no pictures'}",
             allowed="a column `file` with the pictures' paths within the source, or their names",
-            fix="--map says what an unknown word means" if taken else "",
+            fix="; ".join(codes) or ("--map says what an unknown word means" if claims else ""),
         )
-    return Census([faces[file] for file in sorted(faces)], left_out)
+    return Census([faces[name] for name in sorted(faces)], left_out), name_of
+
+
+def _nearest(
+    file: str, by_name: Mapping[str, list[Member]], above: Sequence[str]
+) -> tuple[float, list[Member], str]:
+    """Give the pictures that agree with a row's path in most last parts: in how many, and these.
+
+    above: the parts of the source's own path. A half more where the ending agrees as well.
+    """
+    parts = file.split("/")
+    for start in range(len(parts)):
+        name = "/".join(parts[start:])
+        found = by_name.get(name) or by_name.get(_stem(name), [])
+        if not found:
+            continue
+        if start == 0 or parts[start - 1] == (above or [""])[-1]:
+            found = [member for member in found if member.path == name] or found
+        n_parts = len(parts) - start + (name in by_name) / 2
+        if len(found) == 1 and found[0].path.count("/") == name.count("/"):
+            both = zip(reversed(parts[:start]), reversed(above), strict=False)
+            n_parts += len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], both)))
+        return n_parts, found, name
+    return 0, [], file
 
 
 def _stem(name: str) -> str:
@@ -228,6 +282,11 @@ def notes(labels: Mapping[str, Any]) -> list[str]:
         )
     if old := [file["name"] for file in labels["files"] if file["encoding"] == "cp1252"]:
         said.append(f"{', '.join(old)} is no UTF-8 and was read as Windows-1252.")
+    if n_rows := labels.get("rows_matched_by_last_parts"):
+        file, name = labels["example_of_last_parts"]
+        said.append(
+            f"{n_rows:,} rows were matched by the last parts of their paths: {file!r} is {name}."
+        )
     if labels["repeated_rows"]:
         said.append(f"{labels['repeated_rows']:,} rows name a file that an earlier row names.")
     return said
@@ -235,14 +294,19 @@ def notes(labels: Mapping[str, Any]) -> list[str]:
 
 def findings(labels: Mapping[str, Any], n_rows_without_picture: int) -> list[str]:
     """Say what is wrong with the table: unknown words, contradictions, lost pictures."""
-    found = []
-    if unknown := [entry for entry in unmapped(labels) if entry["unknown"]]:
+    found = list(labels.get("codes", ()))
+    unknown = [entry for entry in unmapped(labels) if entry["unknown"] and entry["why"] != CODE]
+    if unknown:
         shown = ", ".join(
-            f"{entry['column']} {entry['word']!r} ({entry['rows']:,}: {entry['why']})"
+            f"{entry['column']} {entry['word'][:SHOWN_LETTERS]!r} ({entry['rows']:,}: "
+            f"{entry['why']})"
             for entry in unknown[:SHOWN_WORDS]
         )
-        more = f" and {len(unknown) - SHOWN_WORDS} more" if len(unknown) > SHOWN_WORDS else ""
-        found.append(f"{len(unknown)} words of the labels are not known: {shown}{more}")
+        more = f" and {len(unknown) - SHOWN_WORDS:,} more" if len(unknown) > SHOWN_WORDS else ""
+        n_rows = sum(entry["rows"] for entry in unknown)
+        found.append(
+            f"{len(unknown):,} words of the labels are not known, in {n_rows:,} rows: {shown}{more}"
+        )
     if labels["contradicted_faces"]:
         found.append(f"{labels['contradicted_faces']:,} faces have rows that contradict each other")
     if n_rows_without_picture:

@@ -18,6 +18,7 @@ import torch
 from benchmark import record as provenance
 from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
+from benchmark.data.duplicates import LABELS
 from benchmark.data.labelled import gaps, unmapped
 from benchmark.data.splits import Rows
 from benchmark.errors import DataError
@@ -43,6 +44,8 @@ SCHEMA: Final = 1
 SHARED_FRACTION: Final = 0.1
 """Of a run's own evaluated faces found in another data set: above it, the two share faces."""
 BY_WORD: Final = ["column", "word", "task", "n", "accuracy", "low", "high"]
+SHOWN_WORDS: Final = 9
+"""Words without a class that a note lists."""
 MOST_WORDS: Final = 20
 """Of a column, above which they are no groups: years, say."""
 KNOWN_BY: Final = ["file", "age", "gender", "race"]
@@ -154,7 +157,7 @@ def evaluate(
         validation = stored.loc[stored["part"] == "val", columns]
         scores = score(pd.concat([validation, table], ignore_index=True))
         groups.append(TasksScored(tuple(together), table, scores))
-    notes = _notes(record, faces, tasks)
+    notes = _notes(record, faces, tasks, rows)
     return Evaluation(record, faces, sentence, tuple(groups), notes, _by_word(faces, groups))
 
 
@@ -241,8 +244,11 @@ def _check_not_shared(record: RunRecord, faces: FaceSet) -> None:
     )
 
 
-def _notes(record: RunRecord, faces: FaceSet, tasks: Sequence[TaskName]) -> tuple[str, ...]:
-    """Say what stands between these numbers and the run's own."""
+def _notes(
+    record: RunRecord, faces: FaceSet, tasks: Sequence[TaskName], rows: Rows
+) -> tuple[str, ...]:
+    """Say what stands between these numbers and the run's own; rows: the faces evaluated."""
+    evaluated, known_words = faces.table.iloc[rows], faces.words()
     notes, about = [], record.about
     if about["leaky"]:
         notes.append("LEAKY: the run was trained under a split that leaks on purpose.")
@@ -261,13 +267,20 @@ def _notes(record: RunRecord, faces: FaceSet, tasks: Sequence[TaskName]) -> tupl
                 words.setdefault(entry["class"], []).append(entry["word"])
         pairs = "; ".join(f"{', '.join(theirs)} as {ours}" for ours, theirs in words.items())
         left = [entry for entry in unmapped({"mapping": {column: entries}}) if entry["word"]]
-        without = ", ".join(f"{entry['word']} ({entry['rows']:,})" for entry in left)
+        n_faces = {entry["word"]: f"{entry['rows']:,} rows" for entry in left}
+        if known_words is not None:
+            theirs = known_words.set_index("file")[column].reindex(evaluated["file"])
+            n_faces = {word: f"{n:,} faces" for word, n in theirs.value_counts().items()}
+        left = [entry for entry in left if entry["word"] in n_faces]
+        without = ", ".join(f"{it['word']} ({n_faces[it['word']]})" for it in left[:SHOWN_WORDS])
+        without += f" and {len(left) - SHOWN_WORDS:,} more" if len(left) > SHOWN_WORDS else ""
         notes.append(
             f"{column.replace('_', ' ')} is compared as: {pairs}"
             + (f". Without a class here, and left out: {without}." if left else ".")
         )
     if labels:
-        notes += gaps(labels, len(faces.table))
+        lacking_here = {label: int((evaluated[label] == MISSING).sum()) for label in LABELS}
+        notes += gaps({"without": lacking_here}, len(evaluated))
     return tuple(dict.fromkeys(notes))
 
 

@@ -1,16 +1,20 @@
 """A table of labels in any usual form; a word maps only where it says one class whole."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from benchmark.data.label_tables import (
     FAIRFACE,
+    HEADINGS,
     parse_label_file,
     parse_map,
+    read_column,
     read_label,
     read_label_file,
 )
+from benchmark.data.labels import PICTURE_SUFFIXES
 from benchmark.errors import DataError
 from benchmark.tasks import CLASS_NAMES, MISSING
 
@@ -75,12 +79,74 @@ def test_years_are_kept_with_their_group() -> None:
     for cell, age, group in (("14", 14, 0), ("15", 15, 1), ("25.0", 25, 1), (" 61 ", 61, 4)):
         read = read_label("age", cell, {})
         assert (read.age, read.label) == (age, group), cell
+    for cell, age in (("20.37", 20), ("25.5", 25), ("14.99", 14)):  # full years
+        assert read_label("age", cell, {}).age == age
     baby = read_label("age", "0", {})
     assert (baby.label, baby.age) == (0, MISSING)
 
 
+def test_open_ages_are_read_where_they_lie_within_one_group() -> None:
+    for cell, group in (
+        (">60", "61+"), ("over 60", "61+"), ("more than 60", "61+"), ("older than 60", "61+"),
+        ("61+", "61+"), (">= 61", "61+"), ("61 and older", "61+"), ("at least 61", "61+"),
+        ("under 15", "0-14"), ("<15", "0-14"), ("<= 14", "0-14"), ("below 10", "0-14"),
+        ("14 or younger", "0-14"), ("up to 14", "0-14"), ("younger than 15", "0-14"),
+        ("60+", None), (">= 60", None), ("<= 15", None), ("under 16", None), ("over 59", None),
+    ):  # fmt: skip
+        label = MISSING if group is None else CLASS_NAMES["age_group"].index(group)
+        for column in ("age", "age_group"):
+            read = read_label(column, cell, {})
+            assert (read.label, read.is_unknown) == (label, False), (column, cell)
+
+
+def test_numbers_of_other_schemes_are_not_read_and_their_map_is_proposed() -> None:
+    for column, numbers, proposed in (
+        ("age_group", "012345678", ("FairFace: --map age_group:0=0-14", "decades: ")),
+        ("age_group", "01234567", ("Adience: --map age_group:0=0-14", "age_group:7=none")),
+        ("age_group", "01234", ("UTKFace: --map age_group:0=0-14 --map age_group:1=15-25", "RAF")),
+        ("age_group", ["10", "20", "30"], ("decades by their first year", "age_group:30=26-40")),
+        ("age_group", ["7"], ("age_group:7=61+",)),  # never seven years
+        ("age_group", ["25", "31"], ("--map age_group:NUMBER=CLASS",)),
+        ("age", "012345678", ("FairFace", "age_years")),
+        ("gender", "12", ("ISO 5218: --map gender:1=male --map gender:2=female",)),
+        ("gender", "01", ("IMDB-WIKI: --map gender:0=female --map gender:1=male", "UTKFace")),
+        ("gender", ["1", "-1"], ("CelebA (its column Male): --map gender:-1=female",)),
+        ("race", "0123456", ("FairFace: --map race:0=White --map race:1=Black --map race:2=Oth",)),
+        ("race", "01234", ("FairFace", "UTKFace: ")),
+        ("race", "WBH", ("MORPH: --map race:b=Black --map race:h=Others",)),
+    ):
+        readings, not_read = read_column(column, numbers, {})
+        assert {read.label for read in readings.values()} == {MISSING}, (column, numbers)
+        assert all(read.is_unknown for read in readings.values()), (column, numbers)
+        assert all(text in not_read for text in proposed), (column, not_read)
+
+
+def test_numbers_are_classes_where_they_can_be_no_other_or_the_name_or_map_says_so() -> None:
+    for column, numbers in (("gender", "01"), ("race", "01234"), ("age_group", "01234")):
+        readings, not_read = read_column(column, numbers, {}, is_ours=True)
+        assert ([read.label for read in readings.values()], not_read) == (
+            [int(number) for number in numbers],
+            "",
+        )
+    readings, not_read = read_column("race", "01", {})  # White and Black in every scheme
+    assert ([read.label for read in readings.values()], not_read) == ([0, 1], "")
+    given = parse_map(["gender:1=male", "gender:2=female"])
+    readings, not_read = read_column("gender", "12", given)
+    assert ([read.label for read in readings.values()], not_read) == ([0, 1], "")
+    for numbers, is_ours in ((["5", "6", "7"], False), ("012345678", True)):  # years
+        readings, not_read = read_column("age", numbers, {}, is_ours=is_ours)
+        assert ({read.label for read in readings.values()}, not_read) == ({0}, "")
+    for head, ours in (
+        ("file,gender_utkface,age", {"gender"}),
+        ("file,UTKFace gender,age_years", {"gender", "age"}),
+        ("file,sha256,age,age_group,gender,label_conflict", set(HEADINGS)),
+    ):
+        row = ",".join("1" for _ in head.split(","))
+        assert parse_label_file("labels.csv", f"{head}\n{row}\n".encode()).ours == ours, head
+
+
 def test_what_is_no_age_is_unknown_and_an_empty_cell_is_not() -> None:
-    for cell in ("117", "25.5", "-3", "old", "Mar-26", "26 years", "over 200"):
+    for cell in ("117", "117.5", "-3", "old", "Mar-26", "26 years", "over 200"):
         read = read_label("age", cell, {})
         assert (read.label, read.is_unknown) == (MISSING, True), cell
     for cell in ("", "NA", "none", "?"):
@@ -126,3 +192,25 @@ def test_a_word_is_unknown_until_map_says_it() -> None:
     for text in ("race=Others", "hair:red=Others", "race:x=Martian", ""):
         with pytest.raises(DataError, match="--map"):
             parse_map([text])
+
+
+def test_the_documented_list_of_what_is_read_is_true() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "DATA.md").read_text(encoding="utf-8")
+    section = text.split("### What is read, and what is refused")[1].split("\n### ")[0]
+    pictures = section.split("by their names: ")[1].split(". Of these")[0]
+    assert set(re.findall(r"`(\.\w+)`", pictures)) == PICTURE_SUFFIXES
+    ages, codes = ([line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+                   for table in re.findall(r"(?m)(?:^\|.*\n)+", section))  # fmt: skip
+    for cell, group in ages:
+        label = read_label("age", cell.strip("`"), {}).label
+        said = "none" if label == MISSING else CLASS_NAMES["age_group"][label]
+        assert group.partition(":")[0] == said, cell
+    for cell, said in codes:
+        column, _, words = cell.partition(" ")
+        readings, not_read = read_column(column, words.split(", "), {})
+        schemes, _, verdict = said.partition(": ")
+        found = [part.split(": --map")[0] for part in not_read.partition("scheme: ")[2].split("; ")]
+        assert not not_read or sorted(", ".join(found).split(", ")) == sorted(
+            schemes.split(", ")
+        ), cell
+        assert (MISSING in {read.label for read in readings.values()}) == (verdict == "not read")

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.cli.labels_table import print_labels
+from benchmark.cli.output import out
 from benchmark.data.audit import audit
 from benchmark.data.dataset import FaceSet
+from benchmark.data.label_tables import parse_map
 from benchmark.data.labelled import findings, gaps, notes, unmapped
 from benchmark.data.prepare import prepare
 from benchmark.data.sample import draw_sample
@@ -117,6 +120,66 @@ def test_a_row_means_one_picture_and_a_picture_one_row(tmp_path: Path) -> None:
     assert "p0.jpg" in faces.table["file"].tolist()  # the one of that very path
     assert quarantine["q.jpg"] == "another row names the same picture"
     assert quarantine["deep/p0.jpg"] == "no row in the table of labels"
+
+
+def test_a_row_finds_its_picture_by_the_last_parts_of_its_path(tmp_path: Path) -> None:
+    files = {f"p{i}.jpg": jpeg(i) for i in range(30)} | {
+        "train/1.jpg": jpeg(40),
+        "val/1.jpg": jpeg(41),
+        "x/2.jpg": jpeg(42),
+        "y/2.jpg": jpeg(43),
+        "3.jpg": jpeg(44),
+    }
+    source = folder_of(tmp_path / "photos", files)
+    paths = ["D:\\\\faces\\\\photos\\\\p0.jpg", f"{source}/p1.jpg", "./photos/p2.jpg"]
+    paths = [path.replace("\\\\", "\\") for path in paths]
+    rows = [f"{path},30,male,White" for path in (*paths, "far/away/p3.jpg")]
+    rows += [row(i) for i in range(4, 30)]
+    rows += ["set/train/1.jpg,10,male,White", "C:/set/val/1.jpg,70,female,Black"]
+    rows += ["z/2.jpg,30,male,White", "a/3.jpg,30,male,White", "b/3.jpg,30,female,White"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,age,gender,race", *rows]))
+    faces = prepared(tmp_path, source)
+    age = faces.table.set_index("file")["age"]
+    assert sorted(age.index) == sorted(
+        [*(f"p{i}.jpg" for i in range(30)), "train/1.jpg", "val/1.jpg"]
+    )
+    assert (age["train/1.jpg"], age["val/1.jpg"]) == (10, 70)
+    reasons = faces.quarantine().set_index("file")["reason"].to_dict()
+    assert reasons["z/2.jpg"] == "2 pictures of this name"
+    assert reasons["a/3.jpg"] == reasons["b/3.jpg"] == "another row names the same picture"
+    assert reasons["3.jpg"] == "several rows may name it"
+    assert faces.manifest["labels"]["rows_matched_by_last_parts"] == 6
+    words = faces.words()
+    assert words is not None
+    assert set(words["file"]) == set(age.index)
+
+
+def test_codes_of_another_scheme_are_findings_with_the_map_that_reads_them(tmp_path: Path) -> None:
+    rows = [f"p{i}.jpg,{1 + i % 2},{RACES[i % 5]}" for i in range(40)]
+    source = labelled(tmp_path, rows, head="file,gender,race")
+    faces = prepared(tmp_path, source)
+    assert faces.n_labelled("gender") == 0
+    (said,) = findings(faces.manifest["labels"], 0)
+    assert "ISO 5218: --map gender:1=male --map gender:2=female" in said
+    given = parse_map(["gender:1=male", "gender:2=female"])
+    mapped = prepared(tmp_path, source, given=given, name="mapped")
+    assert mapped.table.set_index("file").loc[["p0.jpg", "p1.jpg"], "gender"].tolist() == [0, 1]
+    labelled(tmp_path, [f"p{i}.jpg,{1 + i % 2}" for i in range(40)], head="file,gender")
+    with pytest.raises(DataError, match="no picture .* has a label.*--map gender:1=male"):
+        prepared(tmp_path, source, name="none")
+
+
+def test_thousands_of_unknown_words_are_counted_and_a_few_are_shown(tmp_path: Path) -> None:
+    rows = [*(row(i) for i in range(40)), *(f"q{i}.jpg,30,male,word{i}" for i in range(7000))]
+    faces = prepared(tmp_path, labelled(tmp_path, rows))
+    said = findings(faces.manifest["labels"], 7000)
+    assert "7,000 words of the labels are not known, in 7,000 rows: " in said[0]
+    assert "and 6,996 more" in said[0]
+    assert max(map(len, said)) < 500
+    with out.capture() as printed:
+        print_labels(faces)
+    assert "and 6,975 more words" in printed.get()
+    assert len(printed.get().splitlines()) < 60
 
 
 def test_a_crop_of_another_ending_is_the_picture_of_its_row_where_that_is_one(
