@@ -1,0 +1,57 @@
+"""Pack the text of finished runs, for docs/results/: what their published numbers are computed from.
+
+    python docs/measurements/pack_results.py RUNS_DIR docs/results/study.tar.xz NAME [NAME ...]
+
+A NAME is an experiment's, or a prefix of it that ends in `*`. No picture and no weights are packed;
+the same runs give the same bytes. `make results` unpacks the archives and computes the numbers.
+"""
+
+import fnmatch
+import io
+import json
+import lzma
+import sys
+import tarfile
+from pathlib import Path
+
+FILES = (
+    "experiment.json",
+    "environment.txt",
+    "exposure.csv",
+    "history.csv",
+    "metrics.json",
+    "predictions.csv",
+    "done.json",
+)
+"""In this order, `done.json` last, as a run writes it; only leaking runs have exposure.csv."""
+
+
+def main(runs_dir: Path, archive: Path, *names: str) -> None:
+    """Pack the finished runs of the named experiments."""
+    packed = []
+    with (
+        lzma.open(archive, "wb", preset=9 | lzma.PRESET_EXTREME) as stream,
+        tarfile.open(fileobj=stream, mode="w") as tar,
+    ):
+        for done in sorted((runs_dir / "work").glob("*/done.json")):
+            definition = json.loads((done.parent / "experiment.json").read_bytes())
+            name = definition["experiment"]["name"]
+            if not any(fnmatch.fnmatch(name, wanted) for wanted in names):
+                continue
+            packed.append(f"{done.parent.name[:12]} {name}, seed {definition['seed']}")
+            for file in (file for file in FILES if (done.parent / file).exists()):
+                content = (done.parent / file).read_bytes()
+                member = tarfile.TarInfo(f"work/{done.parent.name}/{file}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    if not packed:
+        archive.unlink()
+        sys.exit(f"{runs_dir} has no finished run of {', '.join(names)}")
+    print("\n".join(packed))
+    print(f"{len(packed)} runs, {archive.stat().st_size:,} bytes: {archive}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
