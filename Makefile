@@ -13,7 +13,7 @@ PORT ?= 5000
 DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data weights benchmark leaderboard report subsets ui doctor test test-all check format explore tune tune-all coverage speed
+.PHONY: help setup demo data weights benchmark leaderboard results report subsets ui doctor test test-all check format explore tune tune-all coverage speed
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,16 @@ tune-all: setup ## Search for every experiment of SUITE, TRIALS each
 
 leaderboard: setup ## Print and write the leaderboard of SUITE, regressions beside it
 	$(BIN)/facebench leaderboard --suite $(SUITE) $(DATASET_OPTION) --fit-references
+
+RESULTS := results
+FROM := --runs-dir $(RESULTS) --data-dir $(RESULTS)/data
+results: setup ## Compute the published numbers again from the predictions in docs/results
+	for archive in docs/results/*.tar.xz; do $(BIN)/python -m tarfile -e $$archive $(RESULTS); done
+	$(BIN)/facebench verify $(FROM)
+	$(BIN)/facebench leak --suite headline --dataset utkface-100 $(FROM)
+	$(BIN)/facebench leak --suite leak --dataset utkface-100-4000 $(FROM)
+	$(BIN)/facebench leaderboard --dataset utkface-100 --from-predictions $(FROM)
+	$(BIN)/facebench leaderboard --suite study --dataset utkface-100 --from-predictions $(FROM)
 
 report: setup ## Write one HTML page that answers the questions; SUITE=study for a suite
 	$(BIN)/facebench report $(if $(filter-out file default,$(origin SUITE)),--suite $(SUITE)) $(DATASET_OPTION)

@@ -89,18 +89,33 @@ def same_width(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float
     return [(middle - width / 2, middle + width / 2) for middle in middles]
 
 
+HIGHEST_RATE: Final = 1.01
+INCHES_PER_LETTER: Final = 0.075
+"""Of a label at 9 points."""
+
+
 def _limits(picture: StudyPicture) -> list[tuple[float, float]]:
     ranges = [
         (min(mark.low for mark in panel.marks), max(mark.high for mark in panel.marks))
         for panel in picture.panels
     ]
     if not picture.of_differences:
-        return same_width(ranges)
+        # No rate is above 1: a range of the common width ends a little after it at most.
+        widened = same_width(ranges)
+        over = [max(0.0, high - HIGHEST_RATE) for _, high in widened]
+        return [(low - by, high - by) for (low, high), by in zip(widened, over, strict=True)]
     low, high = min(0.0, *(low for low, _ in ranges)), max(0.0, *(high for _, high in ranges))
     return same_width([(low, high)]) * len(ranges)
 
 
-def _draw(axes: Axes, panel: StudyPanel, limits: tuple[float, float], *, differences: bool) -> None:
+def _draw(
+    axes: Axes,
+    panel: StudyPanel,
+    limits: tuple[float, float],
+    *,
+    differences: bool,
+    labels: bool = True,
+) -> None:
     """Draw a row per mark: its label above its interval, its value at the right."""
     across = axes.get_yaxis_transform()
     for row, mark in enumerate(panel.marks):
@@ -110,7 +125,8 @@ def _draw(axes: Axes, panel: StudyPanel, limits: tuple[float, float], *, differe
             mark.value, row, "D" if mark.leaky else "o", color=colour, ms=6,
             markerfacecolor=colour if mark.filled else PAPER,
         )  # fmt: skip
-        axes.text(0, row - 0.42, mark.label, size=9, color=INK, va="center", transform=across)
+        if labels:
+            axes.text(0, row - 0.42, mark.label, size=9, color=INK, va="center", transform=across)
         words = points(mark.value) if differences else f"{percent(mark.value)} %"
         axes.text(1.02, row, words, size=9, color=INK, va="center", transform=across)
     finish(axes, grid="x")
@@ -157,16 +173,22 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
 
 def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
     """Draw a study's panels side by side, for a file."""
-    n, rows = len(picture.panels), max(len(panel.marks) for panel in picture.panels)
-    width, height = 5.0 * n, ROW * rows + 2.3
+    n, labels = len(picture.panels), [mark.label for mark in picture.panels[0].marks]
+    shared = all([mark.label for mark in panel.marks] == labels for panel in picture.panels)
+    rows = max(len(panel.marks) for panel in picture.panels)
+    left = 0.3 + (INCHES_PER_LETTER * max(map(len, labels)) if shared else 0)
+    width, height = left + (3.2 if shared else 5.0) * n, (0.36 if shared else ROW) * rows + 2.1
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(1, n, squeeze=False)[0]
     figure.subplots_adjust(
-        left=0.2 / width, right=1 - 0.7 / width, wspace=0.3,
+        left=left / width, right=1 - 0.7 / width, wspace=0.3,
         bottom=1.0 / height, top=1 - 0.9 / height,
     )  # fmt: skip
     for axes, panel, limits in zip(grid, picture.panels, _limits(picture), strict=True):
-        _draw(axes, panel, limits, differences=picture.of_differences)
+        _draw(axes, panel, limits, differences=picture.of_differences, labels=not shared)
+    for row, label in enumerate(labels if shared else ()):
+        place = {"transform": grid[0].get_yaxis_transform(), "ha": "right", "va": "center"}
+        grid[0].text(-0.04, row, label, size=9, color=INK, **place)
     faces = " (synthetic faces)" if drawn else ""
     title = f"{picture.title}\n{dataset}{faces}"
     figure.text(0.2 / width, 1 - 0.1 / height, title, va="top", size=12, color=INK)

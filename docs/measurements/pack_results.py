@@ -1,4 +1,4 @@
-"""Pack the text of finished runs, for docs/results/: what their published numbers are computed from.
+"""Pack the text of finished runs for docs/results/: what published numbers are computed from.
 
     python docs/measurements/pack_results.py RUNS_DIR docs/results/study.tar.xz NAME [NAME ...]
 
@@ -21,9 +21,11 @@ FILES = (
     "history.csv",
     "metrics.json",
     "predictions.csv",
+    "predictions_outside.csv",
     "done.json",
 )
-"""In this order, `done.json` last, as a run writes it; only leaking runs have exposure.csv."""
+"""In this order, `done.json` last, as a run writes it; only leaking runs have exposure.csv and
+predictions_outside.csv, on the leak-free test faces."""
 
 
 def main(runs_dir: Path, archive: Path, *names: str) -> None:
