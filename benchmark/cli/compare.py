@@ -1,12 +1,13 @@
-"""`facebench compare`: paired differences between runs, experiments and suites."""
+"""`facebench compare`, `leak` and `subsets`: paired differences, and what two studies found."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
-from benchmark.cli.completion import complete_dataset, complete_run
+from benchmark import registry
 from benchmark.cli.library import open_library
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
@@ -15,14 +16,31 @@ from benchmark.cli.options import (
     DataDir,
     Quiet,
     RunsDir,
+    complete_dataset,
+    complete_run,
+    complete_suite,
 )
-from benchmark.cli.output import bullet, busy, err, out, print_table, speaking
+from benchmark.cli.output import CommandResult, bullet, busy, err, out, print_table, speaking
 from benchmark.errors import ExperimentError, RunError
 from benchmark.files import write_text
+from benchmark.reporting.tables import Cell, Column, Table
 from benchmark.tasks import TASKS
 
 if TYPE_CHECKING:
     from benchmark.comparison.pairs import Comparison
+    from benchmark.comparison.study_page import StudyPage
+
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        help="The data set; the only one with such runs if left out.",
+        autocompletion=complete_dataset,
+    ),
+]
+OutDir = Annotated[
+    Path | None,
+    typer.Option("--out", help="Where the files go; RUNS_DIR/leaderboards if left out."),
+]
 
 
 def compare(
@@ -117,3 +135,130 @@ def _print(found: "Comparison") -> None:
         out.print(Text(f"\n{title}", style="bold"))
         for note in notes:
             out.print(bullet(note))
+
+
+def leak(
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="A suite of run groups that end as `leak`'s do; headline, leak and leak_vgg16 if "
+            "left out.",
+            autocompletion=complete_suite,
+        ),
+    ] = None,
+    dataset: Dataset = None,
+    out_dir: OutDir = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a leaky score apart: what it is on faces never met, and what each condition is worth.
+
+    Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png) of
+    each network, all of them marked LEAKY.
+
+    Examples:
+      facebench run --suite leak --seeds 0,1,2
+      facebench leak
+      facebench leak --suite headline --dataset utkface-100 --json
+    """
+    from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
+
+    suites = (suite,) if suite else LEAK_SUITES
+    with speaking("leak", as_json=as_json) as answer:
+        found = _study(answer, leak_study, suites, dataset, runs_dir, data_dir, quiet or as_json)
+        stem = (out_dir or runs_dir / "leaderboards") / f"{suite or 'leak'}-{found['dataset']}"
+        _show(answer, leak_page(found), found, stem, quiet=quiet, as_json=as_json)
+
+
+def subsets(
+    suite: Annotated[
+        str,
+        typer.Option(help="A suite of subsets in three run groups.", autocompletion=complete_suite),
+    ] = "subsets",
+    dataset: Dataset = None,
+    out_dir: OutDir = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether specialists predict the age group of a subset better than one network of all.
+
+    Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png).
+
+    Examples:
+      facebench run --suite subsets --seeds 0,1,2
+      facebench subsets
+      facebench subsets --dataset drawn --json
+    """
+    from benchmark.comparison.subset_study import subset_data, subset_page, subset_study
+
+    with speaking("subsets", as_json=as_json) as answer:
+        found = _study(answer, subset_study, [suite], dataset, runs_dir, data_dir, quiet or as_json)
+        stem = (out_dir or runs_dir / "leaderboards") / f"{suite}-{found['dataset']}"
+        _show(answer, subset_page(found), subset_data(found), stem, quiet=quiet, as_json=as_json)
+
+
+def _study(
+    answer: CommandResult,
+    study_of: Callable[..., dict[str, Any]],
+    suites: Sequence[str],
+    dataset: str | None,
+    runs_dir: Path,
+    data_dir: Path,
+    silent: bool,
+) -> dict[str, Any]:
+    """Read the runs of some suites on one data set, and study them."""
+    from benchmark.comparison.library import choose_dataset
+
+    experiments = [item for name in suites for item in registry.experiments_of(name)]
+    suite = "leak" if "leak" in suites else suites[0]
+    library = open_library(runs_dir, data_dir, answer, suite=suite, quiet=silent)
+    requests = [library.request(name) for name in suites]
+    with busy("comparing", quiet=silent):
+        return study_of(library, experiments, choose_dataset(library, requests, dataset))
+
+
+def _show(
+    answer: CommandResult,
+    page: "StudyPage",
+    data: dict[str, Any],
+    stem: Path,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Write tables and figures, and print the page or the data."""
+    from benchmark.evaluation.figures import write_png
+    from benchmark.reporting.figures import study_figure
+
+    files = [f"{stem}.md"]
+    try:
+        write_text(Path(files[0]), page.markdown())
+        for picture in page.pictures:
+            files.append(f"{stem}{'-' if picture.name else ''}{picture.name}.png")
+            write_png(Path(files[-1]), study_figure(picture, data["dataset"], drawn=page.drawn))
+    except OSError as error:
+        raise RunError(
+            f"{files[-1]} cannot be written: {error.strerror or error}",
+            fix="Choose another folder with --out",
+        ) from error
+    answer.data = data | {"sentences": [words for words, _ in page.sentences], "files": files}
+    if as_json:
+        return
+    out.print(f"[bold]{page.heading}[/]")
+    for found in page.tables:
+        rows = [[Cell.parted(text) for text in cells] for cells in found.rows]
+        columns = [Column(head, left=not place) for place, head in enumerate(found.heads)]
+        out.print()
+        print_table(Table.of(columns, rows, found.caption))
+    for title, texts in (
+        ("The answer", [words for words, _ in page.sentences]),
+        ("How to read it", page.notes),
+        ("Limitations", page.limits),
+    ):
+        out.print(f"\n[bold]{title}[/]", *map(bullet, texts), sep="\n")
+    if not quiet:
+        err.print(f"\nWritten: {', '.join(files)}", soft_wrap=True)

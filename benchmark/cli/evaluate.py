@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from benchmark.cli.completion import complete_dataset, complete_run
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -16,6 +15,8 @@ from benchmark.cli.options import (
     DeviceName,
     Quiet,
     RunsDir,
+    complete_dataset,
+    complete_run,
 )
 from benchmark.cli.output import ExitCode, busy, out, print_table, progress_bar, say_error, speaking
 from benchmark.errors import BenchmarkError, RunError

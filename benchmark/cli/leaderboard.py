@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.text import Text
 
-from benchmark.cli.completion import complete_dataset, complete_run, complete_suite
 from benchmark.cli.options import (
     ADVANCED,
     DEFAULT_DATA_DIR,
@@ -19,6 +18,9 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
     WeightsDir,
+    complete_dataset,
+    complete_run,
+    complete_suite,
 )
 from benchmark.cli.output import (
     CommandResult,
@@ -39,27 +41,6 @@ if TYPE_CHECKING:
     from benchmark.comparison.leaderboard import Leaderboard
     from benchmark.reporting.leaderboards import AvailableRuns
 
-app = typer.Typer(help="Tables of what was run.")
-
-EXAMPLES: Final = """
-Examples:
-
-  facebench leaderboard --suite quick
-
-  facebench leaderboard --suite quick --notes
-
-  facebench leaderboard --suite quick --suite depth --sort gender_accuracy
-
-  facebench leaderboard --where architecture=vgg16 --where 'gender_accuracy>=90%'
-
-  facebench leaderboard --suite quick --folds
-
-  facebench leaderboard --dataset utkface-100 --format tex > table.tex
-
-  facebench leaderboard --acknowledge b9aa30a6a761 --why "Split and pixels checked by hand"
-
-  facebench leaderboard --json
-"""
 FORMAT_NAMES: Final = ("md", "csv", "tex", "json", "html")
 """As benchmark.reporting.leaderboards.FORMATS has them; here so that --help loads nothing heavy."""
 
@@ -149,7 +130,6 @@ OutDir = Annotated[
 ]
 
 
-@app.command("leaderboard", epilog=EXAMPLES)
 def leaderboard(
     suite: Suites = None,
     dataset: Dataset = None,
@@ -174,6 +154,16 @@ def leaderboard(
 
     Ranked by validation. Without --suite: every experiment that was begun. A result on UTKFace that
     is too good to be true is marked ! and not ranked until it is acknowledged.
+
+    Examples:
+      facebench leaderboard --suite quick
+      facebench leaderboard --suite quick --notes
+      facebench leaderboard --suite quick --suite depth --sort gender_accuracy
+      facebench leaderboard --where architecture=vgg16 --where 'gender_accuracy>=90%'
+      facebench leaderboard --suite quick --folds
+      facebench leaderboard --dataset utkface-100 --format tex > table.tex
+      facebench leaderboard --acknowledge b9aa30a6a761 --why "Split and pixels checked by hand"
+      facebench leaderboard --json
     """
     with speaking("leaderboard", as_json=as_json) as answer:
         _check(format_, why, acknowledge)

@@ -1,4 +1,4 @@
-"""`facebench report`: one HTML page that answers the research questions from the runs."""
+"""`facebench report`, one HTML page of the answers; `facebench card`, the model card of a run."""
 
 import datetime
 import functools
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markdown import Markdown
 
-from benchmark.cli.completion import complete_dataset, complete_suite
 from benchmark.cli.library import library_of
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
@@ -19,25 +19,20 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
     WeightsDir,
+    complete_dataset,
+    complete_run,
+    complete_suite,
 )
 from benchmark.cli.output import CommandResult, busy, err, out, progress_bar, speaking, watching
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import write_text
+from benchmark.record import RunRecord
 
 if TYPE_CHECKING:
+    from benchmark.reporting.card import Origin
     from benchmark.reporting.evidence import Evidence, RunLinks
     from benchmark.reporting.networks import Gallery
     from benchmark.reporting.report import Report
-
-EXAMPLES = """
-Examples:
-
-  facebench report
-
-  facebench report --suite quick --suite depth --dataset drawn
-
-  facebench report --suite study --out study.html --mlflow-url http://127.0.0.1:5000
-"""
 
 PERSONAL_DATA = (
     "the page holds pictures of people: personal data. Do not publish it, and pass it on only to "
@@ -86,6 +81,11 @@ def report(
 
     It needs no network and no file beside it. What the runs do not tell is said, with the command
     that would. Of photographed faces it shows none, unless asked.
+
+    Examples:
+      facebench report
+      facebench report --suite quick --suite depth --dataset drawn
+      facebench report --suite study --out study.html --mlflow-url http://127.0.0.1:5000
     """
     silent = quiet or as_json
     with speaking("report", as_json=as_json) as answer:
@@ -117,7 +117,7 @@ def report(
                 write_text(path, write_page(made, datetime.datetime.now().date()))
             answer.data["reports"].append(_as_data(made) | {"file": str(path)})
             if not as_json:
-                _print(made)
+                _print_report(made)
                 err.print(f"\nWritten: {path} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 
@@ -195,7 +195,7 @@ def _as_data(made: "Report") -> dict[str, object]:
     }
 
 
-def _print(made: "Report") -> None:
+def _print_report(made: "Report") -> None:
     """Print the short answers; then what is not answered, each with the command that would."""
     out.print(f"[bold]{made.evidence.dataset}[/]")
     for item in sorted(made.answers, key=lambda item: not item.answered):
@@ -203,3 +203,93 @@ def _print(made: "Report") -> None:
         out.print(item.sentences[0], markup=False)
         for command in item.commands[:1]:
             out.print(f"  {command}", markup=False, soft_wrap=True)
+
+
+def card(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A run's id (8 digits or more), or an experiment: all its finished seeds.",
+            autocompletion=complete_run,
+        ),
+    ],
+    out_path: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write it there too: FILE.md or FILE.html, or a folder."),
+    ] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the model card of a trained run: uses, accuracy by subgroup, limitations, licences.
+
+    Kept as card.md in the run's folder, and in MLflow where the run is there.
+
+    Examples:
+      facebench card mtl-cnn-none-full-short
+      facebench card fc7728290a43 --out card.html
+      facebench card fc7728290a43 --json
+    """
+    with speaking("card", as_json=as_json) as answer:
+        from benchmark.reporting.card import CARD_FILE, model_card
+        from benchmark.runs.notes import page
+        from benchmark.tracking import mirror_again
+
+        records = _finished(runs_dir, name, answer)
+        answer.data = {"cards": []}
+        for record in records:
+            with busy(f"writing the card of seed {record.seed}", quiet=quiet or as_json):
+                text = model_card(record, _origin(record))
+                written = [record.folder / CARD_FILE]
+                write_text(written[0], text)
+                if out_path is not None:
+                    part = f"seed-{record.seed}" if len(records) > 1 else ""
+                    usual = f"{record.experiment_name}-seed-{record.seed}.md"
+                    written.append(named_file(out_path, usual, (".md", ".html"), part))
+                    title = f"Model card: {record.experiment_name}, seed {record.seed}"
+                    is_page = written[-1].suffix == ".html"
+                    write_text(written[-1], page(text, title) if is_page else text)
+            with busy("bringing it to MLflow", quiet=quiet or as_json):
+                try:
+                    mirror_again(RunRecord(record.folder), runs_dir)
+                except RunError as error:
+                    answer.warnings.append(f"{error} The card is in the run's folder.")
+            files = [str(path) for path in written]
+            answer.data["cards"].append(
+                {"identity": record.identity, "files": files, "markdown": text}
+            )
+            if not as_json and not quiet:
+                # Laid out on a terminal, as Markdown into a file or pipe.
+                shown = Markdown(text) if out.is_terminal else text
+                out.print(shown, soft_wrap=True, markup=False)
+            if not as_json:
+                err.print(f"Written: {written[-1]}", soft_wrap=True, markup=False)
+
+
+def _finished(runs_dir: Path, name: str, answer: CommandResult) -> list[RunRecord]:
+    """Find the runs that are meant; of an experiment those that are finished."""
+    from benchmark.cli.library import chosen_runs
+
+    records = [run.record for run in chosen_runs(runs_dir, [name], answer)]
+    if not records:
+        raise RunError(
+            f"no run of {name} is in the runs folder",
+            source=str(runs_dir),
+            fix=f"`facebench run {name}` makes one",
+        )
+    done = [record for record in records if record.state == "done"]
+    # Where none is finished, the first says in which state it is.
+    return sorted(done, key=lambda record: record.seed) or records[:1]
+
+
+def _origin(record: RunRecord) -> "Origin":
+    """Look up what is known of the weights that a run started from."""
+    from benchmark.models.weight_manifest import FILES
+    from benchmark.reporting.card import Origin
+
+    weights = record.about["weights"]
+    for known in FILES if weights["source"] != "none" else ():
+        if known.file_name == weights.get("origin"):
+            return Origin(known.licence, known.trained_on)
+    return Origin()

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmark import registry
 from benchmark.cli import options
-from benchmark.cli.completion import complete_experiment, complete_suite
+from benchmark.cli.options import complete_experiment, complete_suite
 from benchmark.cli.output import (
     CommandResult,
     ExitCode,

@@ -24,15 +24,6 @@ from benchmark.reporting.tables import Cell, Column, Table
 if TYPE_CHECKING:
     from benchmark.speed.measure import SpeedSession
 
-EXAMPLES = """
-Examples:
-
-  facebench speed
-
-  facebench speed --rows data,cnn,frozen --budget 5
-
-  facebench speed --images 64 --rounds 1 --against none --json
-"""
 LOOPS = ("timm", "lightning")
 
 Rows = Annotated[
@@ -85,6 +76,11 @@ def speed(
 
     All loops of a row are measured in turns, in one process. Nothing is trained for its result:
     weights are random. Writes a table (.md), a picture (.png) and every number (.json).
+
+    Examples:
+      facebench speed
+      facebench speed --rows data,cnn,frozen --budget 5
+      facebench speed --images 64 --rounds 1 --against none --json
     """
     with speaking("speed", as_json=as_json) as answer:
         loops = () if against == "none" else tuple(name.strip() for name in against.split(","))

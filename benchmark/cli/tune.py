@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from benchmark import registry
-from benchmark.cli.completion import complete_suite, complete_tunable
 from benchmark.cli.options import (
     ADVANCED,
     DEFAULT_CACHE_GIB,
@@ -25,24 +24,14 @@ from benchmark.cli.options import (
     RunsDir,
     Tracking,
     WeightsDir,
+    complete_suite,
+    complete_tunable,
 )
 from benchmark.cli.output import ExitCode, busy, say_error, speaking
 from benchmark.cli.run import RunOptions
 from benchmark.errors import ExperimentError
 from benchmark.experiment.search_points import GRID_PREFIX
 from benchmark.experiment.settings import parse_seeds, parse_settings
-
-EXAMPLES = """
-Examples:
-
-  facebench tune mtl-squeezenet1_1-imagenet-full --trials 30
-
-  facebench tune mtl-vgg16-imagenet-block5 --trials 40 --only depth,learning_rate --jobs 2
-
-  facebench tune --suite quick --trials 20 --timeout 600
-
-  facebench tune grid-mtl-vgg16-block5 --row 32
-"""
 
 Names = Annotated[
     list[str] | None,
@@ -126,6 +115,12 @@ def tune(
     Learning rates, unfreezing depth, batch size and more, as the experiment's search space says.
     Fresh seeds decide between the best and the runner-up. The best recipe is then trained anew with
     three more and joins the suite `tuned`. No trial is evaluated on the test set.
+
+    Examples:
+      facebench tune mtl-squeezenet1_1-imagenet-full --trials 30
+      facebench tune mtl-vgg16-imagenet-block5 --trials 40 --only depth,learning_rate --jobs 2
+      facebench tune --suite quick --trials 20 --timeout 600
+      facebench tune grid-mtl-vgg16-block5 --row 32
     """
     with speaking("tune", as_json=as_json) as answer:
         chosen = [worker] if worker else _chosen(names or [], suite, row or [])

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.markup import escape
 
-from benchmark.cli.completion import complete_architecture
-from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, Quiet, WeightsDir
+from benchmark.cli.options import (
+    DEFAULT_DATA_DIR,
+    AsJson,
+    DataDir,
+    Quiet,
+    WeightsDir,
+    complete_architecture,
+)
 from benchmark.cli.output import ExitCode, busy, out, print_table, say_error, speaking
 from benchmark.errors import WeightsError
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from benchmark import registry
-from benchmark.cli.card import card
+from benchmark.cli.report import card
 from benchmark.record import RunRecord
 from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, exact_predictions

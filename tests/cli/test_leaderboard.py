@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from benchmark import registry
-from benchmark.cli.leaderboard import app
+from benchmark.cli.main import app
 from benchmark.tasks import TASKS
 from tests.cli.conftest import flat
 from tests.results.conftest import (
@@ -34,7 +34,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 def call(runs: RunBuilder, data_dir: Path, *arguments: str) -> Result:
     folders = ["--runs-dir", str(runs.runs_dir), "--data-dir", str(data_dir)]
-    return CliRunner().invoke(app, [*arguments, *folders])
+    return CliRunner().invoke(app, ["leaderboard", *arguments, *folders])
 
 
 def one_run(runs: RunBuilder, name: str = MTL, **about: Any) -> None:

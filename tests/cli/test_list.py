@@ -9,9 +9,9 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from benchmark import registry
+from benchmark.cli.library import gather
 from benchmark.cli.main import app
-from benchmark.cli.ours import gather
-from benchmark.cli.study_table import study_table
+from benchmark.cli.registry import study_table
 from benchmark.reporting.tables import terminal
 from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, exact_predictions

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.cli.ours import Ours, gather
+from benchmark.cli.library import Ours, gather
 from benchmark.experiment.definition import Experiment
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 from tests.results.conftest import runs as runs

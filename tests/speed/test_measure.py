@@ -13,8 +13,16 @@ from benchmark.errors import ExperimentError
 from benchmark.experiment.definition import Experiment
 from benchmark.models.network import build_network
 from benchmark.speed.loops import Loop, version_of
-from benchmark.speed.measure import explained, in_turns, ratio_of
-from benchmark.speed.roofline import LayerShape, Peaks, layers_of, least_work, multiply_adds
+from benchmark.speed.measure import (
+    LayerShape,
+    Peaks,
+    explained,
+    in_turns,
+    layers_of,
+    least_work,
+    multiply_adds,
+    ratio_of,
+)
 from benchmark.speed.rows import ROWS, Goal, images_for, rows_named
 from benchmark.training.device import Device
 from tests.speed.test_loops import a_job
