@@ -24,8 +24,13 @@ class Ingredients:
     trainer_version: int
     labels_digest: str | None = None
     """Digest of labels that came from a table; None where the faces' names tell them."""
+    missing_labels: str | None = None
+    """MASKED where faces lack some of the labels of several tasks; None where none does."""
 
 
+MASKED: Final = "masked"
+"""How missing labels are treated: each task is trained and judged on the faces that have its own.
+Older runs of several tasks left out every face that lacked one."""
 PARTS: Final = ("backbone", "head", "recipe", "protocol")
 LATER_FIELDS: Final = {
     "recipe": (
@@ -56,8 +61,9 @@ def family_of(experiment: Experiment, ingredients: Ingredients) -> str:
     """Identity without the seed: what runs over several seeds share."""
     content = steering_content(experiment.as_dict())
     digests = asdict(ingredients)
-    if ingredients.labels_digest is None:
-        del digests["labels_digest"]
+    for later in ("labels_digest", "missing_labels"):
+        if digests[later] is None:
+            del digests[later]
     content |= digests
     if experiment.ad_hoc:
         # Kept apart, so that a run off the leaderboards never stands in for a registered one.

@@ -7,6 +7,7 @@ from benchmark import registry
 from benchmark.cli.output import Display
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.settings import changed_settings
+from benchmark.runs.plan import Plan
 from benchmark.runs.run import (
     Advanced,
     Event,
@@ -55,6 +56,8 @@ class RunDisplay(Display):
             self.say(f"[bold]{event.plan.title}[/] ({self._n_seen + 1}/{self._n_runs}){resumed}")
             if changes := _changes(experiment):
                 self.say(f"  ad hoc: {changes}")
+            if used := _faces_used(event.plan):
+                self.say(f"  {used}")
             n, epochs = event.n_train, experiment.recipe.max_epochs
             self._run_bar = self._bars.add_task(
                 "this run", total=n * epochs, completed=n * done, note=""
@@ -95,6 +98,21 @@ class RunDisplay(Display):
         else:
             name, why = event.experiment.name, escape(str(event.error))
             self.say(f"[bold]{name}[/]: [red]failed[/], {why}")
+
+
+def _faces_used(plan: Plan) -> str:
+    """Count the faces a run uses, by task where that differs; empty where they are the split's."""
+    about, placed = plan.record.about, plan.faces.table["part"]
+    counts = about["dataset"]["counts"]
+    by_task = about.get("labelled", {})
+    if not by_task and all((placed == part).sum() == n for part, n in counts.items()):
+        return ""
+
+    def listed(found: dict[str, int]) -> str:
+        return ", ".join(f"{n:,} {part}" for part, n in found.items())
+
+    parts = [f"{TASK_TITLES[task]} {listed(found)}" for task, found in by_task.items()]
+    return f"faces used: {listed(counts)}" + (f"; labelled: {'; '.join(parts)}" if parts else "")
 
 
 def _changes(experiment: Experiment) -> str:

@@ -164,11 +164,12 @@ class Book:
     ) -> dict[TaskName, Difference]:
         """Compare two groups; RunError where that would not be fair, or cannot be done."""
         why = why_not_comparable(group, reference)
-        if why is None:
+        for task in tasks if why is None else ():
             differing = difference_in_faces(
-                self.answers(group).faces, self.answers(reference).faces
+                self.answers(group).labelled(task).faces,
+                self.answers(reference).labelled(task).faces,
             )
-            why = f"they were tested on different faces, {differing}" if differing else None
+            why = f"they were tested on different faces, {differing}" if differing else why
         if why is not None:
             raise RunError(why)
         theirs, ours = (
@@ -177,16 +178,15 @@ class Book:
             else self.answers(whole).of_run(whole.identities.index(side.identities[0]))
             for whole, side in zip((reference, group), compared_runs(reference, group), strict=True)
         )
-        clusters = ours.faces["cluster"].to_numpy(dtype=np.int64)
-        return {
-            task: paired_difference(
-                ours.predicted[task],
-                theirs.predicted[task],
-                ours.faces[task].to_numpy(dtype=np.int64),
-                clusters,
+        found = {}
+        for task in tasks:
+            one, other = ours.labelled(task), theirs.labelled(task)
+            truth, clusters = (one.faces[name].to_numpy(dtype=np.int64)
+                               for name in (task, "cluster"))  # fmt: skip
+            found[task] = paired_difference(
+                one.predicted[task], other.predicted[task], truth, clusters
             )
-            for task in tasks
-        }
+        return found
 
 
 @dataclass(frozen=True)
@@ -396,14 +396,15 @@ def group_scores(answers: RunPredictions) -> dict[TaskName, TaskScore]:
     Wilson's for one run, a cluster bootstrap of the seed-averaged correctness for several.
     """
     scores: dict[TaskName, TaskScore] = {}
-    for task, predicted in answers.predicted.items():
-        right = answers.right(task)
+    for task in answers.predicted:
+        ours = answers.labelled(task)
+        right, predicted = ours.right(task), ours.predicted[task]
         if len(right) == 1:
             low, high = wilson(right.sum(axis=1), np.array([right.shape[1]]))
         else:
-            clusters = answers.faces["cluster"].to_numpy()
+            clusters = ours.faces["cluster"].to_numpy()
             low, high = cluster_bootstrap(right.mean(axis=0)[:, None], clusters)
-        truth = answers.faces[task].to_numpy(dtype=np.int64)
+        truth = ours.faces[task].to_numpy(dtype=np.int64)
         f1 = [macro_f1(truth, one) for one in predicted]
         accuracy, accuracy_sd = mean_sd(right.mean(axis=1).tolist())
         mean_f1, f1_sd = (None, None) if np.isnan(f1).any() else mean_sd(f1)
@@ -506,21 +507,30 @@ def _compare_pair(
     reference, group = compared_runs(theirs.group, ours.group)
     if set(reference.identities) & set(group.identities):
         return SHARED
-    if ours.answers.faces_key != theirs.answers.faces_key:
-        return "tested on different faces"
     task = task if task or len(ours.tasks) > 1 else ours.tasks[0]
     tasks = ours.tasks if task is None else (task,)
     if not set(tasks) <= set(theirs.tasks):
         return NO_TASK
+    keys = [
+        draft.answers.faces_key if task is None else draft.answers.key(task)
+        for draft in (ours, theirs)
+    ]
+    if keys[0] != keys[1]:
+        return "tested on different faces"
     key = (reference.identities, group.identities, task)
     if key not in known:
-        values = (_values(ours, tasks, group), _values(theirs, tasks, reference))
-        known[key] = difference_of(*values, ours.answers.faces["cluster"].to_numpy())
+        values = (_values(ours, task, group), _values(theirs, task, reference))
+        clusters = ours.answers.faces["cluster"].to_numpy()
+        counted = ours.answers.known(task) if task else slice(None)
+        known[key] = difference_of(*values, clusters[counted])
     return _key(*key), key
 
 
-def _values(draft: Draft, tasks: Sequence[TaskName], side: RunGroup) -> Floats:
-    """Weigh what is right of the tasks as `combined` does; (n_seeds, n_faces) in [0, 1]."""
-    runs = [draft.group.identities.index(identity) for identity in side.identities]
-    right = np.stack([draft.answers.right[task][runs] for task in tasks]).astype(np.float64)
-    return np.average(right, axis=0, weights=[COMBINED_WEIGHTS[task] for task in tasks])
+def _values(draft: Draft, task: TaskName | None, side: RunGroup) -> Floats:
+    """Give a task's correctness on its labelled faces; without one, all tasks as `combined` weighs
+    them, on all faces; (n_seeds, n_faces)."""
+    runs, answers = [draft.group.identities.index(name) for name in side.identities], draft.answers
+    if task is not None:
+        return answers.right[task][runs][:, answers.known(task)].astype(np.float64)
+    values = np.stack([answers.values(one)[runs] for one in draft.tasks])
+    return np.average(values, axis=0, weights=[COMBINED_WEIGHTS[one] for one in draft.tasks])

@@ -27,6 +27,7 @@ from benchmark.data.replays import replayed_parts
 from benchmark.data.splits import PartName, Rows, parts_of
 from benchmark.data.subsets import labelled_parts, subset_parts
 from benchmark.errors import BenchmarkError, DataError, RunError
+from benchmark.evaluation.correctness import Correctness
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.predictions import (
     predicted_tasks,
@@ -36,6 +37,7 @@ from benchmark.evaluation.predictions import (
 )
 from benchmark.evaluation.subgroups import SMALL_GROUP, subgroup_table
 from benchmark.files import canonical_json, write_json
+from benchmark.identity import MASKED
 from benchmark.tasks import (
     COMBINED_WEIGHTS,
     MISSING,
@@ -74,12 +76,10 @@ def majority_row(
 
     Both tables hold the true labels age_group, gender and race; a tie goes to the lower class.
     """
-    train_labels, test_labels = (
-        table[(table[list(tasks)] != MISSING).all(axis=1)] for table in (train_labels, test_labels)
-    )
     predicted: dict[TaskName, npt.NDArray[np.int64]] = {}
     for task in tasks:
-        counts = np.bincount(train_labels[task].to_numpy(), minlength=n_classes(task))
+        truth = train_labels[task].to_numpy()
+        counts = np.bincount(truth[truth != MISSING], minlength=n_classes(task))
         predicted[task] = np.full(len(test_labels), int(counts.argmax()), dtype=np.int64)
     # One class on gender or race is wrong for whole subgroups by construction: no finding.
     return _row(MAJORITY, test_labels, predicted, with_worst="age_group" in tasks)
@@ -95,7 +95,10 @@ def logistic_row(on: str, predictions: pd.DataFrame, tasks: Sequence[TaskName]) 
     val, test = (
         predictions[predictions["part"] == part].reset_index(drop=True) for part in ("val", "test")
     )
-    right = {task: float((val[f"{task}_pred"] == val[task]).mean()) for task in tasks}
+    right = {
+        task: float((val[f"{task}_pred"] == val[task])[val[task] != MISSING].mean())
+        for task in tasks
+    }
     predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
     return _row(f"{LOGISTIC} on {on}", test, predicted, val=combined(right))
 
@@ -117,8 +120,10 @@ def _row(
         scores[whole["task"]] = TaskScore(accuracy, low, high, None if math.isnan(f1) else f1)
     together = None
     if len(predicted) > 1:
-        right: list[Any] = [predicted[task] == test[task].to_numpy() for task in predicted]
-        rates = np.average(right, axis=0, weights=[COMBINED_WEIGHTS[task] for task in predicted])
+        right = {task: (predicted[task] == test[task].to_numpy())[None] for task in predicted}
+        answers = Correctness(test, right)
+        values = [answers.values(task)[0] for task in predicted]
+        rates = np.average(values, axis=0, weights=[COMBINED_WEIGHTS[task] for task in predicted])
         clusters = test["cluster"].to_numpy() if "cluster" in test else np.arange(len(test))
         ends = cluster_bootstrap(rates[:, None], clusters)
         together = CombinedScore(float(rates.mean()), *(float(end[0]) for end in ends))
@@ -284,7 +289,9 @@ class References:
             try:
                 about = json.loads(path.read_text(encoding="utf-8"))
                 fits = about["schema"] == SCHEMA and about["setting"] == _as_content(setting)
-                if fits and about.get("tasks", list(tasks)) == list(tasks):
+                fits &= about.get("tasks", list(tasks)) == list(tasks)
+                # Older ones of several tasks left out every face that lacked a label.
+                if fits and ("tasks" not in about or "missing_labels" in about):
                     predictions = read_predictions(path.parent / PREDICTIONS_FILE)
                     found.append((str(about["on"]), predictions))
             except (OSError, ValueError, KeyError, TypeError, BenchmarkError):
@@ -317,7 +324,7 @@ class References:
             "on": subject.on,
             "setting": _as_content(setting),
             **subject.content,
-            **({"tasks": list(tasks)} if some_are_missing else {}),
+            **({"tasks": list(tasks), "missing_labels": MASKED} if some_are_missing else {}),
         }
         key = hashlib.sha256(canonical_json(content).encode()).hexdigest()
         folder = self.runs_dir / "references" / key
@@ -371,10 +378,12 @@ class References:
         for n_fitted, task in enumerate(tasks):
             self.watch(f"Fitting on {on}", n_fitted, len(tasks))
             truth = {part: table[task].to_numpy()[rows] for part, rows in parts.items()}
-            models = (_regression(scaled["train"], truth["train"], task, c) for c in STRENGTHS)
-            best = max(
-                models, key=lambda m: (m(scaled["val"]).argmax(axis=1) == truth["val"]).mean()
+            known = {part: labels != MISSING for part, labels in truth.items()}
+            (x, y), (val_x, val_y) = (
+                (scaled[part][known[part]], truth[part][known[part]]) for part in ("train", "val")
             )
+            models = (_regression(x, y, task, strength) for strength in STRENGTHS)
+            best = max(models, key=lambda model: (model(val_x).argmax(axis=1) == val_y).mean())
             for part, found in answers.items():
                 found[task] = best(scaled[part])
         self.watch(f"Fitting on {on}", len(tasks), len(tasks))

@@ -450,11 +450,15 @@ def give_intervals(drafts: Sequence[Draft]) -> None:
 
 def _columns(draft: Draft) -> Iterator[Floats]:
     row, answers = draft.row, draft.answers
-    means = {task: answers.right[task].mean(axis=0) for task in draft.tasks}
+    means = {
+        task: np.where(answers.known(task), answers.right[task].mean(axis=0), np.nan)
+        for task in draft.tasks
+    }
     yield from means.values()
     if row.combined is not None:
         weights = [COMBINED_WEIGHTS[task] for task in means]
-        yield np.average(list(means.values()), axis=0, weights=weights)
+        values = [answers.values(task).mean(axis=0) for task in means]
+        yield np.average(values, axis=0, weights=weights)
     if row.worst is not None:
         place = group_names(row.worst.by).index(row.worst.group)
         member = group_codes(answers.faces, row.worst.by) == place

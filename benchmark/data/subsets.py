@@ -46,19 +46,44 @@ def subset_parts(
 
 
 def labelled_parts(
-    table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName]
-) -> dict[PartName, Rows]:
-    """Leave out the faces that lack a label of `tasks`: there is nothing to learn or judge by.
+    table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName],
+    *, complete: bool = False,
+) -> dict[PartName, Rows]:  # fmt: skip
+    """Leave out the faces without any label of `tasks`: there is nothing to learn or judge by.
 
-    Raises DataError where a part would be empty; its sentence names what the data set has.
+    complete: those too that lack one of several, as runs of older versions did. Raises DataError
+    where a part has no face labelled for a task; its sentence names what the data set has.
     """
-    known = np.all([table[task].to_numpy() != MISSING for task in tasks], axis=0)
+    has = np.stack([table[task].to_numpy() != MISSING for task in tasks])
+    known = np.all(has, axis=0) if complete else np.any(has, axis=0)
     chosen = {name: rows[known[rows]] for name, rows in parts.items()}
-    if all(len(rows) for rows in chosen.values()) or not any(map(len, parts.values())):
-        return chosen
+    if any(map(len, parts.values())):
+        check_labelled(table, chosen, tasks)
+    return chosen
+
+
+def labelled_counts(
+    table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName]
+) -> dict[str, dict[str, int]]:
+    """Count the faces of each part that have a task's label, by task and part."""
+    return {
+        task: {name: int((table[task].to_numpy()[rows] != MISSING).sum())
+               for name, rows in parts.items()}
+        for task in tasks
+    }  # fmt: skip
+
+
+def check_labelled(
+    table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName]
+) -> None:
+    """Raise DataError where a part has no face that is labelled for one of the tasks."""
+    counts = labelled_counts(table, parts, tasks)
+    short = [task for task in tasks if not all(counts[task].values())]
+    if not short:
+        return
     lacking = [task for task in tasks if not (table[task] != MISSING).any()]
     there = [task for task in TASKS if (table[task] != MISSING).any()]
-    what = ", ".join(TASK_TITLES[task] for task in lacking or tasks)
+    what = ", ".join(TASK_TITLES[task] for task in lacking or short)
     raise DataError(
         f"the data set has too few faces labelled with {what}"
         if not lacking

@@ -43,6 +43,7 @@ from benchmark.evaluation.red_flags import CHECKS_FILE, leak_checks, write_leak_
 from benchmark.evaluation.suspects import label_suspects, mistakes
 from benchmark.experiment.definition import Protocol, Subset
 from benchmark.files import canonical_json, file_lock, lock_owner, sha256_of, write_json, write_text
+from benchmark.identity import MASKED
 from benchmark.record import SCHEMA, RunRecord
 from benchmark.tasks import CLASS_NAMES
 
@@ -190,7 +191,8 @@ def parts_of_run(about: Mapping[str, Any], faces: "FaceSet") -> dict[PartName, R
         whole = replayed_parts(faces.table, protocol.split)
     else:
         whole = parts_of(faces, protocol.fold)
-    whole = labelled_parts(faces.table, whole, definition["head"]["tasks"])
+    masked = about.get("dataset", {}).get("missing_labels") == MASKED
+    whole = labelled_parts(faces.table, whole, definition["head"]["tasks"], complete=not masked)
     subset = Subset(**definition["subset"]) if definition.get("subset") else None
     return subset_parts(faces.table, whole, subset, int(about["seed"]))
 

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -17,14 +17,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark.errors import RunError
-from benchmark.evaluation.intervals import Labels
+from benchmark.evaluation.intervals import Floats, Labels
 from benchmark.evaluation.predictions import check_unchanged, read_predictions
 from benchmark.record import RunRecord
-from benchmark.tasks import TASKS, TaskName
+from benchmark.tasks import MISSING, TASKS, TaskName
 
 FACE_COLUMNS: Final = ("file", "cluster", *TASKS)
 KEPT_COLUMNS: Final = ("files_sha256", "cluster", *TASKS)
 """What two runs share when they were tested on the same faces."""
+LABELLED: Final = "labelled_keys"
 NUMBERS: Final = "<i4"
 """Little-endian, so that folders travel between machines."""
 
@@ -37,6 +38,14 @@ class RunPredictions:
     """Columns file, cluster, age_group, gender, race (the true labels), ordered by file name."""
     predicted: Mapping[TaskName, Labels]
     """Per task (n_runs, n_faces) predicted classes."""
+
+    def labelled(self, task: TaskName) -> "RunPredictions":
+        """Keep a task, and the faces that have its label."""
+        known = (self.faces[task] != MISSING).to_numpy()
+        if known.all():
+            return self
+        faces = self.faces[known].reset_index(drop=True)
+        return RunPredictions(faces, {task: self.predicted[task][:, known]})
 
     def right(self, task: TaskName) -> npt.NDArray[np.bool_]:
         """Tell which predictions are right; (n_runs, n_faces)."""
@@ -58,6 +67,28 @@ class Correctness:
     """Per task (n_runs, n_faces)."""
     faces_key: str = ""
     """Equal for runs that were tested on the same faces, with the same clusters and labels."""
+    labelled_keys: Mapping[TaskName, str] = field(default_factory=dict)
+    """The same of the faces that have a task's label, where not all have it."""
+
+    def key(self, task: TaskName) -> str:
+        """Give what two runs share whose faces with a label of the task are the same."""
+        return self.labelled_keys.get(task, self.faces_key)
+
+    def known(self, task: TaskName) -> npt.NDArray[np.bool_]:
+        """Tell which faces have the task's label, (n_faces,)."""
+        return np.asarray(self.faces[task] != MISSING)
+
+    def values(self, task: TaskName) -> Floats:
+        """Give values of single faces whose mean is a run's accuracy; (n_runs, n_faces).
+
+        1 where right, 0 where wrong. Where some faces have no label, the accuracy plus the face's
+        influence on it (see comparison.statistics.macro_f1_values), which of those is none.
+        """
+        right, known = self.right[task].astype(np.float64), self.known(task)
+        if known.all():
+            return right
+        rates = right[:, known].mean(axis=1, keepdims=True)
+        return np.asarray(rates + known * (right - rates) * (len(known) / known.sum()))
 
 
 def read_run_predictions(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> RunPredictions:
@@ -133,13 +164,20 @@ def packed_correctness(
     def text(values: npt.NDArray[Any]) -> str:
         return base64.b64encode(zlib.compress(values.astype(NUMBERS).tobytes(), 9)).decode()
 
+    def described(chosen: pd.DataFrame) -> dict[str, Any]:
+        digest = hashlib.sha256("\n".join(chosen["file"]).encode()).hexdigest()
+        columns = {name: text(chosen[name].to_numpy()) for name in KEPT_COLUMNS[1:]}
+        return {"files_sha256": digest, **columns}
+
+    partly = [task for task in TASKS if task in right and (faces[task] == MISSING).any()]
+    keys = {task: _faces_key(described(faces[faces[task] != MISSING])) for task in partly}
     return {
-        "files_sha256": hashlib.sha256("\n".join(faces["file"]).encode()).hexdigest(),
-        **{name: text(faces[name].to_numpy()) for name in KEPT_COLUMNS[1:]},
+        **described(faces),
         "right": {
             task: base64.b64encode(np.packbits(values[order]).tobytes()).decode()
             for task, values in right.items()
         },
+        **({LABELLED: keys} if keys else {}),
     }
 
 
@@ -153,7 +191,9 @@ def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> C
     if not all(stored):
         read = read_run_predictions(records, tasks)
         right = {task: read.right(task) for task in tasks}
-        return Correctness(read.faces, right, _faces_key(packed_correctness(read.faces, {})))
+        firsts = {task: values[0] for task, values in right.items()}
+        packed = packed_correctness(read.faces, firsts)
+        return Correctness(read.faces, right, _faces_key(packed), packed.get(LABELLED, {}))
     first = stored[0]
     for record, one in zip(records, stored, strict=True):
         if any(one[name] != first[name] for name in KEPT_COLUMNS):
@@ -165,7 +205,7 @@ def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> C
         return np.unpackbits(packed, count=len(faces))
 
     right = {task: np.array([bits(one["right"][task]) for one in stored], bool) for task in tasks}
-    return Correctness(faces, right, _faces_key(first))
+    return Correctness(faces, right, _faces_key(first), first.get(LABELLED, {}))
 
 
 def _faces_key(stored: Mapping[str, Any]) -> str:

@@ -110,7 +110,9 @@ def score(predictions: pd.DataFrame, mean_ages: Sequence[float | None] | None = 
     parts = {part: predictions[predictions["part"] == part] for part in PARTS}
     parts = {part: faces.reset_index(drop=True) for part, faces in parts.items() if len(faces)}
     calibration = {
-        task: calibrate({part: _probabilities(faces, task) for part, faces in parts.items()})
+        task: calibrate(
+            {part: _probabilities(labelled(faces, task), task) for part, faces in parts.items()}
+        )
         for task in tasks
     }
     metrics = _calibration_metrics(calibration)
@@ -126,31 +128,46 @@ def score(predictions: pd.DataFrame, mean_ages: Sequence[float | None] | None = 
     test = parts["test"]
     predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
     right = {task: predicted[task] == test[task].to_numpy() for task in tasks}
+    tested = {task: labelled(test, task) for task in tasks}
     confusion = {
-        task: counts.confusion(test[task].to_numpy(), predicted[task], n_classes(task))
-        for task in tasks
+        task: counts.confusion(
+            faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy(), n_classes(task)
+        )
+        for task, faces in tested.items()
     }
-    again = {task: resampled_confusion(test, task) for task in tasks}
+    again = {task: resampled_confusion(faces, task) for task, faces in tested.items()}
     reports = {task: class_report(task, confusion[task], again[task]) for task in tasks}
-    rows: list[Row] = []
-    for task in tasks:
-        rows += _scores_of(test, task, confusion[task], again[task], reports[task])
-    intervals = _interval_table(test, [*rows, _combined_row(confusion, again)])
+    tables_of_tasks = [
+        _interval_table(faces, _scores_of(faces, task, confusion[task], again[task], reports[task]))
+        for task, faces in tested.items()
+    ]
+    # Together: over the clusters of all faces, whichever of the tasks they are labelled for.
+    together = {
+        task: again[task] if faces is test else resampled_confusion(test, task)
+        for task, faces in tested.items()
+    }
+    whole = _interval_table(test, [_combined_row(confusion, together)])
+    intervals = pd.concat([*tables_of_tasks, whole], ignore_index=True)
     subgroups = subgroup_table(test, predicted)
     gaps = gap_table(test, right)
     size = {"test/n_faces": len(test), "test/n_clusters": test["cluster"].nunique()}
     metrics |= size | _interval_metrics(intervals)
     metrics |= _subgroup_metrics(subgroups) | _gap_metrics(gaps)
-    confidences = {task: Confidence.of(*_probabilities(test, task)) for task in tasks}
+    errors = [
+        subgroup_errors(faces, {task: Confidence.of(*_probabilities(faces, task))})
+        for task, faces in tested.items()
+    ]
     tables = {
-        "subgroup_ece": subgroup_errors(test, confidences),
+        "subgroup_ece": pd.concat(
+            [table for table in errors if len(table)] or errors[:1], ignore_index=True
+        ),
         "subgroup_rates": rate_table(test, predicted),
         "gender_gaps": gender_gap_table(test, right),
     }
-    if "age_group" in tasks and (test["age"] != MISSING).any():
-        tables["age_edges"] = accuracy_by_edge(test)
+    if "age_group" in tasks and (tested["age_group"]["age"] != MISSING).any():
+        tables["age_edges"] = accuracy_by_edge(tested["age_group"])
         if any(mean is not None for mean in mean_ages or ()):
-            tables["age_years"] = errors_in_years(test, mean_ages or ())
+            tables["age_years"] = errors_in_years(tested["age_group"], mean_ages or ())
     return Scores(
         _existing(metrics), subgroups, gaps, intervals, confusion, reports, calibration, tables
     )
@@ -160,15 +177,25 @@ def _probabilities(faces: pd.DataFrame, task: TaskName) -> tuple[Floats, Labels]
     return faces[probability_columns(task)].to_numpy(), faces[task].to_numpy()
 
 
+def labelled(faces: pd.DataFrame, task: TaskName) -> pd.DataFrame:
+    """Give the faces that have a task's label, numbered anew; the table itself where all have."""
+    known = faces[task] != MISSING
+    return faces if known.all() else faces[known].reset_index(drop=True)
+
+
 def _existing(metrics: Metrics) -> Metrics:
     return {name: float(value) for name, value in metrics.items() if not np.isnan(value)}
 
 
 def resampled_confusion(test: pd.DataFrame, task: TaskName) -> Floats:
-    """Give confusion matrices of test faces drawn by whole clusters, (RESAMPLES, k, k)."""
-    k = n_classes(task)
-    cell = test[task].to_numpy() * k + test[f"{task}_pred"].to_numpy()
-    sums = cluster_sums(np.eye(k * k)[cell], test["cluster"].to_numpy())
+    """Give confusion matrices of test faces drawn by whole clusters, (RESAMPLES, k, k).
+
+    A face without the task's label is drawn like the others, and counts in no cell.
+    """
+    k, truth = n_classes(task), test[task].to_numpy()
+    cell = truth * k + test[f"{task}_pred"].to_numpy()
+    ones = np.where(truth[:, None] == MISSING, 0.0, np.eye(k * k)[cell])
+    sums = cluster_sums(ones, test["cluster"].to_numpy())
     return resampled(sums).reshape(-1, k, k)
 
 
@@ -276,7 +303,8 @@ def _validation_metrics(validation: pd.DataFrame, tasks: Sequence[TaskName]) -> 
     metrics: Metrics = {}
     accuracies: dict[TaskName, float] = {}
     for task in tasks:
-        truth, predicted = validation[task].to_numpy(), validation[f"{task}_pred"].to_numpy()
+        faces = labelled(validation, task)
+        truth, predicted = faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
         accuracies[task] = float((truth == predicted).mean())
         metrics[f"{SELECTED}/{task}/accuracy"] = accuracies[task]
         metrics[f"{SELECTED}/{task}/macro_f1"] = macro_f1(truth, predicted)

@@ -137,8 +137,16 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
     """Check everything; give the table with whole numbers as int64 and probabilities as float64."""
     _check_columns(table, source)
     tasks = predicted_tasks(table)
-    optional = ["age", *(task for task in TASKS if task not in tasks)]
+    optional = ["age", *TASKS]
     table = table.assign(**{name: table[name].fillna(MISSING) for name in optional})
+    unlabelled = (table[list(tasks)] == MISSING).all(axis=1)
+    if unlabelled.any():
+        _refuse(
+            f"face {table['file'][unlabelled].iloc[0]!r} has no label of "
+            f"{', '.join(tasks)} ({int(unlabelled.sum())} such rows)",
+            "a label of at least one predicted task",
+            source,
+        )
     holes = table.isna()
     if holes.to_numpy().any():
         column = str(holes.any().idxmax())

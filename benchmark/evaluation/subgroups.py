@@ -4,7 +4,8 @@ Subgroups are by true labels. Every difference stands beside its interval and wh
 answers are permuted; only subgroups of 30 faces or more are compared with each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -122,7 +123,8 @@ def subgroup_table(truths: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -
         k, truth = n_classes(task), truths[task].to_numpy(dtype=np.int64)
         for by in BYS:
             names, codes = group_names(by), group_codes(truths, by)
-            cells = ((codes * k + truth) * k + predicted[task])[codes != MISSING]
+            counted = (codes != MISSING) & (truth != MISSING)
+            cells = ((codes * k + truth) * k + predicted[task])[counted]
             matrices = np.bincount(cells, minlength=len(names) * k * k).reshape(-1, k, k)
             n_faces = matrices.sum(axis=(1, 2))
             low, high = wilson(counts.diagonal(matrices).sum(axis=1), n_faces)
@@ -229,6 +231,29 @@ def _with_holm(table: pd.DataFrame, family: Flags | bool = True) -> pd.DataFrame
     return table.assign(p_holm=corrected)
 
 
+def _of_each_task(
+    table_of: Callable[..., pd.DataFrame], test: pd.DataFrame, values: Mapping[TaskName, Any]
+) -> pd.DataFrame | None:
+    """Make a table task by task, each of the faces that have its label, corrected together.
+
+    None where all faces have all labels. table_of: from test faces and values by task, (n,) each.
+    """
+    known = {task: (test[task] != MISSING).to_numpy() for task in values if task in test}
+    if all(rows.all() for rows in known.values()):
+        return None
+    tables = [
+        table_of(test[known[task]].reset_index(drop=True), {task: values[task][known[task]]})
+        for task in values
+    ]
+    joined = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    return _with_holm(joined, _family(joined))
+
+
+def _family(table: pd.DataFrame) -> Flags | bool:
+    """Tell which rows are corrected together: of rates equalized odds alone, else all."""
+    return (table["rate"] == EQUALIZED_ODDS).to_numpy() if "rate" in table else True
+
+
 def shuffled_faces(clusters: Labels, strata: Labels | None = None) -> npt.NDArray[np.intp]:
     """Give (RESAMPLES, n_faces) indices: whose answer each face gets in each permutation.
 
@@ -267,6 +292,8 @@ def gap_table(
     mean and 95 % quantile of the gap when group membership is shuffled, clusters kept whole; p:
     the share of such gaps that are as wide; p_holm: Holm's correction over all rows.
     """
+    if (joined := _of_each_task(partial(gap_table, divisions=divisions), test, right)) is not None:
+        return joined
     clusters = test["cluster"].to_numpy()
     shuffles = shuffled_faces(clusters)
     members = {by: _members(test, by) for by in divisions}
@@ -331,6 +358,8 @@ def rate_table(test: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.D
     among faces of the same true label, which is equalized odds' hypothesis; p: how often such a
     difference is as wide; p_holm: Holm's correction over the rows of equalized odds alone.
     """
+    if (joined := _of_each_task(rate_table, test, predicted)) is not None:
+        return joined
     rows: list[dict[str, Any]] = []
     clusters = test["cluster"].to_numpy()
     for task, answers in predicted.items():
@@ -356,7 +385,7 @@ def rate_table(test: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.D
             if len(of_class) == 2:
                 rows.append(row | {"rate": EQUALIZED_ODDS} | _largest_difference(of_class))
     table = pd.DataFrame(rows, columns=list(RATE_COLUMNS))
-    return _with_holm(table, (table["rate"] == EQUALIZED_ODDS).to_numpy())
+    return _with_holm(table, _family(table))
 
 
 def _largest_difference(several: Sequence[_Rates]) -> dict[str, float]:
@@ -383,6 +412,8 @@ def gender_gap_table(test: pd.DataFrame, right: Mapping[TaskName, Flags]) -> pd.
     among the row's faces, for ADJUSTED among those of one age group; p: how often it is as wide;
     p_holm: Holm's correction over all rows.
     """
+    if (joined := _of_each_task(gender_gap_table, test, right)) is not None:
+        return joined
     clusters, ages = test["cluster"].to_numpy(), test["age_group"].to_numpy()
     genders = _members(test, "gender")
     age_groups = group_names("age_group")

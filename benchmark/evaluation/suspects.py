@@ -13,7 +13,7 @@ import pandas as pd
 from benchmark.data.table import with_empty_cells
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predicted_tasks, probability_columns
-from benchmark.tasks import CLASS_NAMES, TaskName
+from benchmark.tasks import CLASS_NAMES, MISSING, TaskName
 
 MISTAKE_COLUMNS: Final = (
     *("task", "file", "truth", "predicted", "probability", "probability_of_label"),
@@ -77,8 +77,9 @@ def label_suspects(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _test_faces(predictions: pd.DataFrame, task: TaskName) -> pd.DataFrame:
-    """Give each test face's class names and the probabilities of the predicted and true class."""
-    test = predictions[predictions["part"] == "test"].reset_index(drop=True)
+    """Give class names of the labelled test faces, with the predicted and true class's probability."""
+    tested = (predictions["part"] == "test") & (predictions[task] != MISSING)
+    test = predictions[tested].reset_index(drop=True)
     names, rows = np.array(CLASS_NAMES[task]), np.arange(len(test))
     probabilities = test[probability_columns(task)].to_numpy()
     truth, predicted = test[task].to_numpy(), test[f"{task}_pred"].to_numpy()

@@ -106,6 +106,7 @@ def _definition(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Ver
         split_digest=about["dataset"]["split_digest"],
         trainer_version=about["trainer_version"],
         labels_digest=own_faces.faces.labels_digest if own_faces else stored,
+        missing_labels=about["dataset"].get("missing_labels"),
     )
     experiment = Experiment.from_dict(about["experiment"])
     identity = identity_of(experiment, ingredients, about["seed"])

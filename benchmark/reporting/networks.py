@@ -66,7 +66,7 @@ def heat_map(evidence: Evidence, network: RankedNetwork, task: TaskName) -> Matr
 
     Intervals are Wilson's for one seed, else a cluster bootstrap of seed-averaged correctness.
     """
-    predictions = evidence.book.answers(network.group)
+    predictions = evidence.book.answers(network.group).labelled(task)
     right = predictions.right(task)
     member = np.concatenate(
         [group_codes(predictions.faces, by)[:, None] == np.arange(len(group_names(by)))

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import traceback
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 from benchmark import record as provenance
 from benchmark.data.replays import exposure, replayed_parts
 from benchmark.data.splits import PartName, Rows, check_no_overlap, parts_of
-from benchmark.data.subsets import labelled_parts, subset_parts
+from benchmark.data.subsets import check_labelled, labelled_counts, labelled_parts, subset_parts
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.evaluation.artifacts import RunFaces, with_checksums, write_artifacts
 from benchmark.evaluation.predictions import predictions_table, write_predictions
@@ -52,6 +53,12 @@ class Parts:
         """Count the faces that the run trains, selects and tests on."""
         return {part: len(rows) for part, rows in self.own.items()}
 
+    def labelled(self, plan: Plan) -> dict[str, dict[str, int]]:
+        """Count those of each task, by task and part; empty where all faces have all labels."""
+        tasks = plan.experiment.head.tasks
+        found = labelled_counts(plan.faces.table, self.own, tasks)
+        return {} if all(counts == self.counts() for counts in found.values()) else found
+
 
 def parts_for(plan: Plan) -> Parts:
     """Give the rows of each part; unless a split leaks on purpose, refuse to start if it leaks."""
@@ -64,6 +71,7 @@ def parts_for(plan: Plan) -> Parts:
     tasks, subset = plan.experiment.head.tasks, plan.experiment.subset
     whole = labelled_parts(table, whole, tasks)
     own = subset_parts(table, whole, subset, plan.seed)
+    check_labelled(table, own, tasks)
     outside = whole["test"][:0]
     if subset is not None and subset.training == "subset":
         outside = np.setdiff1d(whole["test"], own["test"])
@@ -88,18 +96,22 @@ def reads_test(plan: Plan, settings: Settings) -> bool:
 
 def begin(
     plan: Plan, settings: Settings, network: Network, counts: dict[str, int],
-    more: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None, *, resumes: bool = False,
 ) -> None:  # fmt: skip
     """Write what the run is before it trains, and remove the marks of an earlier end.
 
-    more: what experiment.json says beside the plan's own account.
+    more: what experiment.json says beside the plan's own account. resumes: whether it goes on with
+    the training of before; another one is another run in MLflow, by `training`.
     """
-    attempt = 1
+    attempt, training = 1, {"training": uuid.uuid4().hex}
     if (plan.folder / "experiment.json").is_file():
         before = plan.record
         attempt = int(before.about.get("attempt", 1)) + (before.state == "failed")
+        if resumes:
+            # Runs that began in an older facebench have none.
+            training = {key: before.about[key] for key in training if key in before.about}
     about = plan.about(settings.device, network, counts) | dict(more or {})
-    write_json(plan.folder / "experiment.json", about | {"attempt": attempt})
+    write_json(plan.folder / "experiment.json", about | training | {"attempt": attempt})
     write_text(plan.folder / "environment.txt", environment())
     for name in ("failed.json", "interrupted.json", "done.json"):
         (plan.folder / name).unlink(missing_ok=True)

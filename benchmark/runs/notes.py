@@ -77,6 +77,8 @@ def page(markdown: str, title: str) -> str:
 
 IDENTITY_TAG: Final = "facebench.identity"
 ATTEMPT_TAG: Final = "facebench.attempt"
+TRAINING_TAG: Final = "facebench.training"
+"""Of runs with the same identity: a folder that was removed and trained again is another training."""
 RED_FLAG_TAG: Final = "red_flag"
 CROSSED: Final = "gender_race"
 
@@ -238,6 +240,7 @@ def run_tags(record: RunRecord) -> dict[str, str]:
     return {
         IDENTITY_TAG: record.identity,
         ATTEMPT_TAG: str(about.get("attempt", 1)),
+        **({TRAINING_TAG: about["training"]} if "training" in about else {}),
         "experiment": definition["name"],
         "architecture": backbone["architecture"],
         "weights": backbone["weights"],

@@ -16,11 +16,12 @@ from benchmark.data.splits import check_split_version
 from benchmark.errors import RunError, WeightsError
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Experiment
-from benchmark.identity import Ingredients, family_of, identity_of
+from benchmark.identity import MASKED, Ingredients, family_of, identity_of
 from benchmark.models import weights as weight_files
 from benchmark.models.network import Network
 from benchmark.models.weight_store import FacesSeen, WeightFile
 from benchmark.record import SCHEMA, RunRecord, work_folder
+from benchmark.tasks import MISSING
 from benchmark.training.device import Device
 from benchmark.training.prefix_cache import CacheSettings
 from benchmark.training.steps import SpeedSettings
@@ -91,6 +92,7 @@ class Plan:
         """
         total, trainable = network.parameter_counts()
         faces, weights = self.faces, self.weights
+        missing = self.ingredients.missing_labels
         return {
             "schema": SCHEMA,
             "identity": self.identity,
@@ -105,6 +107,7 @@ class Plan:
                 "split_digest": faces.split_digest,
                 "labels_digest": faces.labels_digest,
                 "counts": counts,
+                **({"missing_labels": missing} if missing else {}),
             },
             "weights": {
                 "source": self.experiment.backbone.weights,
@@ -147,12 +150,15 @@ def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settin
         )  # fmt: skip
     for seen in weights.faces_seen if weights else ():
         _check_not_seen(seen, experiment, faces, settings.runs_dir)
+    tasks = experiment.head.tasks
+    some_are_missing = bool((faces.table[list(tasks)] == MISSING).to_numpy().any())
     ingredients = Ingredients(
         weights_sha256=weights.sha256 if weights else None,
         pixel_digest=faces.pixel_digest,
         split_digest=faces.split_digest,
         trainer_version=TRAINER_VERSION,
         labels_digest=faces.labels_digest,
+        missing_labels=MASKED if some_are_missing and len(tasks) > 1 else None,
     )
     folder = work_folder(settings.runs_dir) / identity_of(experiment, ingredients, seed)
     return Plan(experiment, seed, faces, weights, ingredients, folder)

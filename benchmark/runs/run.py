@@ -167,9 +167,14 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
         for part, indices in parts.own.items()
     }
     with device.arithmetic():
-        begin(plan, replace(settings, device=device), network, parts.counts(), options.record())
-        state = start(network, experiment.recipe, device)
+        labelled = parts.labelled(plan)
+        more = options.record() | ({"labelled": labelled} if labelled else {})
         checkpoint = load_checkpoint(plan.folder / CHECKPOINT_FILE)
+        resumes = checkpoint is not None
+        begin(
+            plan, replace(settings, device=device), network, parts.counts(), more, resumes=resumes
+        )
+        state = start(network, experiment.recipe, device)
         if checkpoint is None:
             (plan.folder / "history.csv").unlink(missing_ok=True)
         else:

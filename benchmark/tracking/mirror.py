@@ -27,6 +27,7 @@ from benchmark.runs.notes import (
     ATTEMPT_TAG,
     IDENTITY_TAG,
     RED_FLAG_TAG,
+    TRAINING_TAG,
     NoteLinks,
     data_note,
     flag_tag,
@@ -49,6 +50,8 @@ from benchmark.tracking.store import (
 
 STATUS_OF_STATE: Final = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 MIRRORED_TAG: Final = "facebench.mirrored"
+SUPERSEDED_TAG: Final = "superseded_by"
+"""Of a run whose folder was removed and trained again: MLflow's id of the later training."""
 LAYOUT: Final = 3
 """Of what is mirrored: runs that were mirrored under an older one are brought up to date."""
 ARTIFACTS: Final = {
@@ -78,7 +81,7 @@ class MlflowMirror:
         self.runs_dir = runs_dir
         self._on_trouble = on_trouble
         self._client: Any = None
-        self._run_ids: dict[tuple[str, str], str] = {}
+        self._run_ids: dict[tuple[str, ...], str] = {}
         self._steps: dict[str, set[int]] = {}
         self._failed_at: float | None = None
 
@@ -146,24 +149,33 @@ class MlflowMirror:
         return experiment_of(self.client, self.runs_dir, name, note)
 
     def _run_id(self, record: RunRecord) -> str:
-        """Find the MLflow run of this identity and attempt, or create it with its parameters."""
+        """Find the MLflow run of this identity, attempt and training, or create it.
+
+        Those of earlier trainings, whose folder was removed, keep their curves and are marked.
+        """
         from mlflow.entities import Param
 
-        about, attempt = record.about, str(record.about.get("attempt", 1))
-        key = (record.identity, attempt)
+        about, attempt = record.about, int(record.about.get("attempt", 1))
+        training = str(about.get("training", ""))
+        key = (record.identity, str(attempt), training)
         if key in self._run_ids:
             return self._run_ids[key]
         experiment_id = self.experiment_id(about["dataset"], of_searches=record.is_trial)
         query = f"tags.`{IDENTITY_TAG}` = '{record.identity}'"
-        known = {
-            str(run.data.tags.get(ATTEMPT_TAG)): run
-            for run in self.client.search_runs([experiment_id], filter_string=query)
-        }
-        if attempt in known:
-            run = known[attempt]
+        order = ["attributes.start_time ASC"]
+        known = self.client.search_runs([experiment_id], filter_string=query, order_by=order)
+        attempts = {run.info.run_id: int(run.data.tags.get(ATTEMPT_TAG, 1)) for run in known}
+        ours = [
+            run
+            for run in known
+            if attempts[run.info.run_id] == attempt
+            and run.data.tags.get(TRAINING_TAG, "") == training
+        ]
+        if ours:
+            run = ours[-1]
         else:
-            previous = known.get(str(int(attempt) - 1))
-            link = {"previous_attempt": previous.info.run_id} if previous else {}
+            before = [run for run in known if attempts[run.info.run_id] == attempt - 1]
+            link = {"previous_attempt": before[-1].info.run_id} if before else {}
             run = self.client.create_run(
                 experiment_id,
                 run_name=run_name(record),
@@ -171,6 +183,11 @@ class MlflowMirror:
                 start_time=_milliseconds(about["started"]),
             )
         run_id = str(run.info.run_id)
+        for other in known:
+            tags, other_id = other.data.tags, other.info.run_id
+            if attempts[other_id] >= attempt and other_id != run_id and SUPERSEDED_TAG not in tags:
+                self.client.set_tag(other_id, SUPERSEDED_TAG, run_id)
+                self.client.set_tag(other_id, "state", "superseded")
         if not (run.inputs and run.inputs.dataset_inputs):
             # The data sets last: with them the description is whole, whatever kills the process.
             params = [Param(name, value) for name, value in shown_params(about).items()]
@@ -210,11 +227,12 @@ class MlflowMirror:
 
         client, run = self.client, self.client.get_run(run_id)
         before, outcome = run.data, _outcome_mark(record)
-        mark = before.tags.get(MIRRORED_TAG, "")
-        if mark == outcome:
+        mark, folder = before.tags.get(MIRRORED_TAG, ""), local_folder(run.info.artifact_uri)
+        is_gone = bool(mark) and folder is not None and not folder.is_dir()
+        if mark == outcome and not is_gone:
             return
         is_trained_anew = bool(mark) and mark.split(" ")[0] != record.done["finished"]
-        model_id = self._log_network(run, record, replace=is_trained_anew)
+        model_id = self._log_network(run, record, replace=is_trained_anew or is_gone)
         now, about = int(time.time() * 1000), record.about
         of_test = (model_id, input_name(about, "test"), input_digest(about))
         metrics = [
@@ -223,9 +241,9 @@ class MlflowMirror:
             if before.metrics.get(name) != value
         ]
         client.log_batch(run_id, metrics=metrics)
-        for folder, patterns in ARTIFACTS.items():
+        for place, patterns in ARTIFACTS.items():
             for path in sorted(p for pattern in patterns for p in record.folder.glob(pattern)):
-                send_file(client, run, path, folder)
+                send_file(client, run, path, place)
         # As mlflow.log_table writes them, which would append to a table that is there.
         tables = {
             "tables/subgroups.json": record.subgroups(),

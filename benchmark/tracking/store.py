@@ -96,18 +96,21 @@ def store_uri(runs_dir: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_dir.resolve() / 'mlflow.db'}"
 
 
-def is_local(runs_dir: Path) -> bool:
-    """Tell whether the store is SQLite of ours; on a server, the server says where artifacts go."""
-    return store_uri(runs_dir).startswith("sqlite")
+def database_of(runs_dir: Path) -> Path | None:
+    """Give the file of a SQLite store; None for a server, which says itself where artifacts go."""
+    address = urlparse(store_uri(runs_dir))
+    is_file = address.scheme.partition("+")[0] == "sqlite" and len(address.path) > 1
+    return Path(address.path[1:]).resolve() if is_file else None
 
 
 def artifact_root(runs_dir: Path) -> Path:
-    """Where the artifacts of a local store are."""
-    return runs_dir.resolve() / "artifacts"
+    """Where the artifacts of a local store are: beside its database, with which they are moved."""
+    return (database_of(runs_dir) or runs_dir.resolve() / "mlflow.db").parent / "artifacts"
 
 
 def _store_lock(runs_dir: Path) -> contextlib.AbstractContextManager[bool]:
-    return file_lock(runs_dir / ".mlflow.lock", wait=True)
+    folder = (database_of(runs_dir) or runs_dir / "mlflow.db").parent
+    return file_lock(folder / ".mlflow.lock", wait=True)
 
 
 def open_store(runs_dir: Path) -> Any:
@@ -117,11 +120,11 @@ def open_store(runs_dir: Path) -> Any:
     makes its tables in some fifty of them, and refuses a database where it was killed between two:
     so it is made beside its place and put there whole.
     """
-    mlflow, database = mlflow_module(), runs_dir / "mlflow.db"
+    mlflow, database = mlflow_module(), database_of(runs_dir)
     with quiet_warnings(), _store_lock(runs_dir):
-        if is_local(runs_dir):
-            _follow_moved_artifacts(runs_dir)
-            if not (os.environ.get("MLFLOW_TRACKING_URI") or database.exists()):
+        if database is not None:
+            _follow_moved_artifacts(database)
+            if not database.exists():
                 with replacing(database) as temporary:
                     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{temporary.resolve()}")
                     client.search_experiments(max_results=1)
@@ -132,13 +135,12 @@ def open_store(runs_dir: Path) -> Any:
     return client
 
 
-def _follow_moved_artifacts(runs_dir: Path) -> None:
+def _follow_moved_artifacts(database: Path) -> None:
     """Rewrite the absolute artifact paths that MLflow stores after the folder was moved.
 
     Without this a moved store shows metrics but silently lists no artifacts.
     """
-    note, root = runs_dir / ".artifact_root", artifact_root(runs_dir).as_uri()
-    database = runs_dir / "mlflow.db"
+    note, root = database.parent / ".artifact_root", (database.parent / "artifacts").as_uri()
     before = note.read_text(encoding="utf-8").strip() if note.is_file() else root
     if before != root and database.is_file():
         with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection, connection:
@@ -150,6 +152,11 @@ def _follow_moved_artifacts(runs_dir: Path) -> None:
                 )
     if before != root or not note.is_file():
         write_text(note, root + "\n")
+
+
+def without_password(text: str) -> str:
+    """Leave names and passwords out of the addresses in a text."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 @contextlib.contextmanager
@@ -165,7 +172,7 @@ def store_errors(uri: str) -> Iterator[None]:
         with quiet_warnings():
             yield
     except (mlflow.exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        uri, text = (re.sub(r"//[^/@\s]*@", "//", said) for said in (uri, str(error).strip()))
+        uri, text = (without_password(said) for said in (uri, str(error).strip()))
         line = text.splitlines()[0] if text else repr(error)
         anew = "move that file away: `facebench runs import` makes it anew from the runs' folders"
         fixes = {
@@ -175,6 +182,11 @@ def store_errors(uri: str) -> Iterator[None]:
             "out-of-date database schema": f"It is of another MLflow, or half made: {anew}",
         }
         fix = next((fix for word, fix in fixes.items() if word in text), "Fix or move the store")
+        if isinstance(error, OSError) and error.filename:
+            text = f"{error.strerror} ({error.filename})"
+            fix = "Bring that folder back, or name another store by MLFLOW_TRACKING_URI; "
+            fix += "`facebench runs import` then logs what is missing"
+            line = text
         if uri.startswith("http"):
             fix = "Start the server, or leave MLFLOW_TRACKING_URI out, or use --tracking files"
         raise TrackingError(
@@ -193,9 +205,18 @@ def experiment_of(client: Any, runs_dir: Path, name: str, note: str) -> str:
     }
     with _store_lock(runs_dir):
         found = client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            number, uri = found.experiment_id, without_password(store_uri(runs_dir))
+            raise TrackingError(
+                f"the MLflow experiment {name!r} was deleted",
+                source=uri,
+                fix=f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x {number}` brings it "
+                f"back; `mlflow gc --backend-store-uri {uri} --experiment-ids {number}` removes it "
+                "for good, and `facebench runs import` then makes it anew",
+            )
         if found is None:
             root = (artifact_root(runs_dir) / name).as_uri()
-            location = root if is_local(runs_dir) else None
+            location = None if database_of(runs_dir) is None else root
             return str(client.create_experiment(name, artifact_location=location, tags=tags))
     if found.tags.get(VIEW_TAG) != tags[VIEW_TAG]:
         # Made by an older facebench; a description that somebody changed by hand is left alone.
@@ -233,12 +254,12 @@ def run_places(runs_dir: Path) -> dict[str, tuple[str, str]]:
 
     Empty where there is no store, and none is made. Raises TrackingError where it cannot be read.
     """
-    if not is_local(runs_dir):
+    database = database_of(runs_dir)
+    if database is None:
         return _places_on_server(runs_dir)
-    database = runs_dir / "mlflow.db"
     if not database.is_file():
         return {}
-    address = f"{database.resolve().as_uri()}?mode=ro"
+    address = f"{database.as_uri()}?mode=ro"
     try:
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=LOCK_SECONDS)) as store:
             found = store.execute(LOCAL_QUERY, (IDENTITY_TAG,)).fetchall()

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from benchmark.experiment.definition import LossWeights, Recipe
-from benchmark.tasks import TaskName, n_classes
+from benchmark.tasks import MISSING, TaskName, n_classes
 
 
 class BatchLoss(NamedTuple):
     """Loss and hits of one batch."""
 
     loss: Tensor
-    """A scalar: the weighted sum of the tasks' mean cross entropies; a single task counts 1."""
+    """A scalar: the weighted sum of the tasks' cross entropies; a single task counts 1."""
     hits: Tensor
     """(tasks,) int64: correct predictions per task, in the tasks' order."""
     n_faces: int
@@ -28,16 +28,26 @@ class TaskLoss:
     """
 
     def __init__(
-        self, tasks: tuple[TaskName, ...], labels: Mapping[TaskName, Tensor], weights: LossWeights
-    ) -> None:
-        """Prepare for faces whose labels are known: per task (n_faces,) int64 on the device."""
+        self, tasks: tuple[TaskName, ...], labels: Mapping[TaskName, Tensor],
+        weights: LossWeights, rows: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Prepare for faces with labels, per task (n_faces,) int64 on the device.
+
+        A label that is MISSING counts for nothing. rows: those that are trained on, (n,) int64. A
+        task's loss is divided by the share of them that has its label: over an epoch it is the mean
+        cross entropy of the labelled faces, and every one of them counts alike.
+        """
         self._tasks = tasks
         self._sizes = [n_classes(task) for task in tasks]
         self._widest = max(self._sizes)
         self._truths = torch.stack([labels[task] for task in tasks], dim=1)
         device = self._truths.device
         self._is_truth = self._truths.unsqueeze(2) == torch.arange(self._widest, device=device)
-        by_task = [getattr(weights, task) if len(tasks) > 1 else 1.0 for task in tasks]
+        n_faces = len(self._truths) if rows is None else len(rows)
+        by_task = [
+            (getattr(weights, task) if len(tasks) > 1 else 1.0) / (max(1, count) / n_faces)
+            for task, count in label_counts(tasks, labels, rows).items()
+        ]
         self._weights = torch.tensor(by_task, dtype=torch.float32, device=device)
         self._padding: dict[tuple[int, int], Tensor] = {}
 
@@ -61,6 +71,14 @@ class TaskLoss:
             device = self._weights.device
             self._padding[n, width] = torch.full((n, width), -torch.inf, device=device)
         return self._padding[n, width]
+
+
+def label_counts(
+    tasks: tuple[TaskName, ...], labels: Mapping[TaskName, Tensor], rows: Tensor | None = None
+) -> dict[TaskName, int]:
+    """Count per task the faces that have its label; rows: among these alone, (n,) int64."""
+    chosen = {task: labels[task] if rows is None else labels[task][rows] for task in tasks}
+    return {task: int((values != MISSING).sum()) for task, values in chosen.items()}
 
 
 def clip_gradients(parameters: Iterable[Tensor], recipe: Recipe) -> None:

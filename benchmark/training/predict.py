@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmark.data.batches import FaceBatches, changed, draw_epoch, is_mirrored, split_into_batches
 from benchmark.experiment.definition import Augmentation
 from benchmark.models.network import Network
-from benchmark.tasks import TaskName
+from benchmark.tasks import MISSING, TaskName
 from benchmark.training.device import Device, is_out_of_memory
 from benchmark.training.prefix_cache import CachedFaces
 
@@ -122,7 +122,10 @@ class ForwardPass:
             yield from self.logits(half)
 
     def correct_counts(self, indices: Tensor) -> dict[TaskName, int]:
-        """Count correct predictions per task in eval mode, at the training's precision."""
+        """Count correct predictions per task in eval mode, at the training's precision.
+
+        A face without a task's label has no correct prediction of it.
+        """
         totals: dict[TaskName, Tensor] = {}
         self.network.eval()
         with torch.inference_mode():
@@ -174,7 +177,13 @@ def probabilities(
 def accuracies(
     network: Network, faces: FaceBatches, indices: Tensor, prefix: CachedFaces | None = None
 ) -> dict[TaskName, float]:
-    """Give per task the accuracy of the predictions that `probabilities` stores."""
+    """Give per task the accuracy of the predictions that `probabilities` stores.
+
+    Of the faces that have the task's label.
+    """
     truths = {task: values.cpu().numpy() for task, values in faces.truths(indices).items()}
     predicted = probabilities(network, faces, indices, prefix)
-    return {task: float((p.argmax(1) == truths[task]).mean()) for task, p in predicted.items()}
+    return {
+        task: float((p.argmax(1) == truths[task])[truths[task] != MISSING].mean())
+        for task, p in predicted.items()
+    }

@@ -9,7 +9,7 @@ import contextlib
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -61,10 +61,14 @@ class Totals:
         """Read the mean loss of the images counted so far."""
         return float(self._loss) / max(1, self.n_images)
 
-    def accuracies(self) -> dict[TaskName, float]:
-        """Read the accuracy per task, in [0, 1]."""
-        hits = self._hits.tolist()
-        return {task: count / self.n_images for task, count in zip(self.tasks, hits, strict=True)}
+    def accuracies(self, counts: Mapping[TaskName, int] | None = None) -> dict[TaskName, float]:
+        """Read the accuracy per task, in [0, 1].
+
+        counts: of the images that have the task's label, where not all have it; NaN where none has.
+        """
+        counts = counts or dict.fromkeys(self.tasks, self.n_images)
+        hits = zip(self.tasks, self._hits.tolist(), strict=True)
+        return {task: n / counts[task] if counts[task] else math.nan for task, n in hits}
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,14 @@ class TrainStep:
     """Forward, backward, clipping, Adam and the totals of one batch; the host waits for nothing."""
 
     def __init__(
-        self, forward: ForwardPass, optimiser: torch.optim.Optimizer, recipe: Recipe, totals: Totals
-    ) -> None:
+        self, forward: ForwardPass, optimiser: torch.optim.Optimizer, recipe: Recipe,
+        totals: Totals, train: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Prepare; train: the rows of all training faces, (n,), by which TaskLoss weighs tasks."""
         self.forward, self.optimiser = forward, optimiser
         self.recipe, self.totals = recipe, totals
         self.trained = [item for group in optimiser.param_groups for item in group["params"]]
-        self._loss = TaskLoss(totals.tasks, forward.faces.labels, recipe.loss_weights)
+        self._loss = TaskLoss(totals.tasks, forward.faces.labels, recipe.loss_weights, train)
 
     def __call__(self, batch: Batch, apply: Apply | None = None) -> None:
         """Train on a batch; `apply` stands in for the network where it is compiled."""

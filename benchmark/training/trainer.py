@@ -19,6 +19,7 @@ from benchmark.models.heads import StandardisedHead
 from benchmark.models.network import Network
 from benchmark.tasks import TaskName, combined
 from benchmark.training.device import Device
+from benchmark.training.losses import label_counts
 from benchmark.training.optimiser import new_optimiser, plain_groups, restored, set_rate
 from benchmark.training.predict import ForwardPass, accuracies, epoch_batches, evaluation_batch
 from benchmark.training.prefix_cache import CachedFaces
@@ -163,7 +164,7 @@ def fit(
     forward = ForwardPass(network, data.faces, device, data.prefix)
     totals = Totals(experiment.head.tasks, device.torch_device)
     speed = speed or SpeedSettings()
-    step = TrainStep(forward, state.optimiser, recipe, totals)
+    step = TrainStep(forward, state.optimiser, recipe, totals, data.train)
     steps = Steps(step, recipe.batch_size, speed, capture_for(forward, speed))
     state.speed_report = steps.report
     if isinstance(network.head, StandardisedHead) and state.epochs_done == 0:
@@ -205,14 +206,15 @@ def fit(
         fitted: dict[TaskName, float] = {}
         if recipe.until_train_accuracy is not None:
             counts = forward.correct_counts(data.train)
-            fitted = {task: count / len(data.train) for task, count in counts.items()}
+            labelled = label_counts(totals.tasks, data.faces.labels, data.train)
+            fitted = {task: n / labelled[task] for task, n in counts.items()}
             state.has_learnt_all = min(fitted.values()) >= recipe.until_train_accuracy
         state.epochs_done = epoch + 1
         yield EpochResult(
             epoch=epoch,
             learning_rate=rate,
             train_loss=totals.mean_loss(),
-            train_accuracy=totals.accuracies(),
+            train_accuracy=totals.accuracies(label_counts(totals.tasks, data.faces.labels, rows)),
             val_accuracy=val_accuracy,
             val_combined=score,
             is_best=is_best,

@@ -144,7 +144,14 @@ def test_a_face_without_a_label_is_not_learnt_from_and_not_scored(
     assert logistic.combined is not None
     (folder,) = (tmp_path / "references").iterdir()
     kept = read_predictions(folder / "predictions.csv")
-    assert (kept["gender"] != MISSING).all()
+    test = kept[kept["part"] == "test"]
+    known = test[test["gender"] != MISSING]
+    assert len(known) < len(test)
+    right = {task: (test[f"{task}_pred"] == test[task]).mean() for task in ("age_group", "race")}
+    right["gender"] = (known["gender_pred"] == known["gender"]).mean()
+    assert logistic.scores["gender"].accuracy == pytest.approx(right["gender"])
+    weighed = 0.4 * right["age_group"] + 0.2 * right["gender"] + 0.4 * right["race"]
+    assert logistic.combined.value == pytest.approx(weighed)
 
 
 def test_a_table_of_another_task_has_all_faces_that_are_labelled_for_it(

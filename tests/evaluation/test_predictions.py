@@ -82,7 +82,11 @@ BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "twice": (lambda t: pd.concat([t, t[:1]]), "'00000.jpg' is there twice in part 'val'"),
     "unknown part": (lambda t: t.assign(part="train"), "hold the part 'train'.*val or test"),
     "label out of range": (lambda t: _first(t, "race", 5), "race of face '00000.jpg' is 5.*0 to 4"),
-    "negative label": (lambda t: _first(t, "gender", -1), "gender of face '00000.jpg' is -1"),
+    "negative label": (lambda t: _first(t, "gender", -2), "gender of face '00000.jpg' is -2"),
+    "no label": (
+        lambda t: t.assign(age_group=None, gender=None, race=None),
+        "face '00000.jpg' has no label of .*allowed: a label of at least one predicted task",
+    ),
     "prediction out of range": (lambda t: _first(t, "gender_pred", 2), "gender_pred .* is 2"),
     "broken label": (lambda t: _first(t, "age_group", 1.5), "age_group .* is 1.5"),
     "label in words": (lambda t: _first(t, "gender", "female"), "gender .* is female"),

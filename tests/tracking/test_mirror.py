@@ -9,17 +9,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import probability_columns, read_predictions
 from benchmark.evaluation.red_flags import acknowledge
 from benchmark.record import RunRecord, all_records
-from benchmark.runs.notes import ATTEMPT_TAG, IDENTITY_TAG
+from benchmark.runs.notes import ATTEMPT_TAG, IDENTITY_TAG, TRAINING_TAG
+from benchmark.runs.plan import Settings
+from benchmark.runs.run import run_all
 from benchmark.tasks import TASKS
-from benchmark.tracking import MlflowMirror, import_records, mirror_again, open_store, store_uri
+from benchmark.tracking import (
+    MlflowMirror,
+    import_records,
+    mirror_again,
+    open_store,
+    run_places,
+    store_uri,
+)
 from benchmark.tracking.store import local_folder
-from tests.tracking.conftest import mlflow_runs, the_record
+from benchmark.training.device import Device
+from tests.tracking.conftest import EXPERIMENT, mlflow_runs, the_record
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -167,7 +178,9 @@ def test_a_run_that_was_created_and_not_described_is_described_later(runs_dir: P
     record = the_record(runs_dir)
     mirror = MlflowMirror(runs_dir, pytest.fail)
     experiment = mirror.experiment_id(record.about["dataset"], of_searches=False)
-    tags = {IDENTITY_TAG: record.identity, ATTEMPT_TAG: "1"}
+    tags = {
+        IDENTITY_TAG: record.identity, ATTEMPT_TAG: "1", TRAINING_TAG: record.about["training"],
+    }  # fmt: skip
     made = mirror.client.create_run(experiment, tags=tags)
     run = mirrored(runs_dir)
     assert run.info.run_id == made.info.run_id
@@ -261,3 +274,42 @@ def test_a_network_is_replaced_when_trained_anew_and_a_second_attempt_names_the_
     assert len(mlflow_runs(runs_dir)) == 2
     assert not bare.outputs or not bare.outputs.model_outputs
     assert "load_model" not in bare.data.tags["mlflow.note.content"]
+
+
+def test_a_folder_removed_and_trained_again_is_another_run_with_its_own_curve(
+    runs_dir: Path, drawn_faces: FaceSet
+) -> None:
+    first, record = mirrored(runs_dir), the_record(runs_dir)
+    kept = the_record(runs_dir).about["training"]
+    changed_json(record.folder / "experiment.json", lambda content: content.update(commit="later"))
+    assert mirrored(runs_dir).info.run_id == first.info.run_id, "the same training"
+    shutil.rmtree(record.folder)
+    where = Settings(runs_dir, runs_dir / "weights", Device(torch.device("cpu"), "fp32"))
+    list(run_all([EXPERIMENT], [0], drawn_faces, where))
+    assert the_record(runs_dir).about["training"] != kept
+    table = record.history().assign(**{"train/loss": [7.0, 6.0]})
+    table.to_csv(record.folder / "history.csv", index=False)
+    MlflowMirror(runs_dir, pytest.fail).mirror(record)
+    MlflowMirror(runs_dir, pytest.fail).mirror(record)
+    runs = {run.info.run_id: run for run in mlflow_runs(runs_dir)}
+    assert len(runs) == 2
+    before = runs.pop(first.info.run_id)
+    ((run_id, after),) = runs.items()
+    client = open_store(runs_dir)
+    curve = [(m.step, m.value) for m in client.get_metric_history(run_id, "train/loss")]
+    assert curve == [(1, 7.0), (2, 6.0)]
+    assert before.data.metrics["train/loss"] == first.data.metrics["train/loss"]
+    assert before.data.tags["superseded_by"] == run_id
+    assert before.data.tags["state"] == "superseded"
+    assert after.data.tags["state"] == "done"
+    assert run_places(runs_dir)[record.identity][1] == run_id
+
+
+def test_artifacts_that_are_gone_are_logged_again(runs_dir: Path) -> None:
+    mirrored(runs_dir)
+    names = sorted(path.name for path in (runs_dir / "artifacts").rglob("*.*"))
+    assert "model.safetensors" in names
+    shutil.rmtree(runs_dir / "artifacts")
+    run = mirrored(runs_dir)
+    assert sorted(path.name for path in (runs_dir / "artifacts").rglob("*.*")) == names
+    assert len(open_store(runs_dir).search_logged_models([run.info.experiment_id])) == 1

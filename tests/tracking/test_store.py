@@ -160,5 +160,34 @@ def test_a_mirrored_run_has_its_place_in_a_store_and_on_a_server(
     expected = {record.identity: (run.info.experiment_id, run_id)}
     assert run_places(runs_dir) == expected
     # Any other store is asked through MLflow's client, as a server is.
-    monkeypatch.setattr(stores, "is_local", lambda _: False)
+    monkeypatch.setattr(stores, "database_of", lambda _: None)
     assert run_places(runs_dir) == expected
+
+
+def test_a_deleted_experiment_is_named_with_the_way_back(runs_dir: Path) -> None:
+    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    (run,) = mlflow_runs(runs_dir)
+    client = open_store(runs_dir)
+    client.delete_experiment(run.info.experiment_id)
+    with pytest.raises(TrackingError, match="the MLflow experiment 'drawn-v1' was deleted") as said:
+        MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    assert f"mlflow experiments restore -x {run.info.experiment_id}`" in said.value.fix
+    client.restore_experiment(run.info.experiment_id)
+    assert MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir)) == run.info.run_id
+
+
+def test_links_moves_and_artifacts_follow_the_store_in_use(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (runs_dir / "mlflow.db").unlink()
+    here, there = tmp_path / "here", tmp_path / "there"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'store.db'}")
+    run_id = MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    assert run_places(runs_dir)[the_record(runs_dir).identity][1] == run_id
+    assert not (runs_dir / "mlflow.db").exists()
+    assert not (runs_dir / "artifacts").exists()
+    here.rename(there)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{there / 'store.db'}")
+    assert {item.path for item in open_store(runs_dir).list_artifacts(run_id)} >= {"pictures"}
+    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    assert not here.exists()

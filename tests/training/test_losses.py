@@ -28,6 +28,26 @@ def test_tasks_are_weighted_and_a_single_one_counts_one() -> None:
         assert float(weighted_cross_entropy(logits, labels, weights)) == pytest.approx(expected)
 
 
+def test_a_missing_label_counts_for_nothing_and_each_labelled_face_alike() -> None:
+    # Gender is known of 2 of 4 faces, so that each of them counts double in a task's mean.
+    labels = {"gender": torch.tensor([0, -1, 1, -1]), "race": torch.tensor([0, 1, 2, 3])}
+    tasks: tuple[TaskName, ...] = ("gender", "race")
+    logits = {task: torch.zeros(4, n_classes(task), requires_grad=True) for task in tasks}
+    of_all = TaskLoss(tasks, labels, LossWeights())  # type: ignore[arg-type]
+    found = of_all(logits, torch.arange(4))
+    assert found.loss.item() == pytest.approx(0.2 * math.log(2) + 0.4 * math.log(5), rel=1e-6)
+    assert found.hits.tolist() == [1, 1]
+    found.loss.backward()  # type: ignore[no-untyped-call]
+    gradient = logits["gender"].grad
+    assert gradient is not None
+    assert gradient.tolist() == [pytest.approx(row) for row in
+                                 ([-0.05, 0.05], [0, 0], [0.05, -0.05], [0, 0])]  # fmt: skip
+    # Of the two batches of an epoch one has no gender: their mean is the mean of the labelled.
+    two = {task: logits[task][:2].detach() for task in tasks}
+    halves = [of_all(two, torch.tensor(rows)).loss for rows in ([0, 2], [1, 3])]
+    assert float(sum(halves)) / 2 == pytest.approx(found.loss.item(), rel=1e-6)
+
+
 def tensors_with_gradients(*gradients: list[float]) -> list[torch.Tensor]:
     tensors = [torch.zeros(len(gradient), requires_grad=True) for gradient in gradients]
     for tensor, gradient in zip(tensors, gradients, strict=True):

@@ -1,0 +1,158 @@
+"""Faces that lack some labels: each task is trained, selected, tested and compared on its own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.comparison.library import Library, read_run
+from benchmark.comparison.pairs import Book, compare_rows
+from benchmark.comparison.rows import RowComparison, draft_row
+from benchmark.data.dataset import FaceSet, store_faces
+from benchmark.data.subsets import labelled_parts
+from benchmark.errors import DataError
+from benchmark.evaluation.metrics import score
+from benchmark.evaluation.predictions import predictions_table, read_predictions
+from benchmark.experiment.definition import Head
+from benchmark.models.network import build_network
+from benchmark.record import RunRecord
+from benchmark.runs.verify import verify
+from benchmark.tasks import MISSING, TASKS, TaskName, combined, n_classes
+from benchmark.training.precision import resolve_precision
+from tests.runs.small import an_experiment, done_run, on_cpu, settings
+from tests.training.small import CPU
+
+YEARS = np.array([7, 20, 33, 50, 70])
+MTL = an_experiment()
+STL = replace(MTL, name="gender-cnn-none-full-tiny", head=Head(tasks=("gender",), hidden_units=16))
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
+    """240 pictures of noise: half have no gender, the first eight among them, and some no race."""
+    random = np.random.default_rng(0)
+    age_group, gender, race = (random.integers(n, size=240) for n in (5, 2, 5))
+    gender[np.r_[:8, 8:240:2]] = MISSING
+    race[::7] = MISSING
+    labels = pd.DataFrame(
+        {
+            "file": [f"{number:03d}.png" for number in range(240)], "age": YEARS[age_group],
+            "age_group": age_group, "gender": gender, "race": race,
+        }
+    )  # fmt: skip
+    pixels = random.integers(0, 256, size=(240, 32, 32, 3)).astype(np.uint8)
+    return store_faces(pixels, labels, name="partly-32", data_dir=tmp_path_factory.mktemp("partly"))
+
+
+@pytest.fixture(scope="module")
+def runs(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, RunRecord]:
+    where = settings(tmp_path_factory.mktemp("runs"))
+    return done_run(faces, where, MTL), done_run(faces, where, STL)
+
+
+def labelled(faces: FaceSet, task: TaskName, part: str) -> int:
+    return int(((faces.table["part"] == part) & (faces.table[task] != MISSING)).sum())
+
+
+def test_a_network_of_all_tasks_uses_every_face_and_judges_each_task_on_its_own(
+    faces: FaceSet, runs: tuple[RunRecord, RunRecord]
+) -> None:
+    record, single = runs
+    placed = faces.table["part"].value_counts()
+    assert record.about["dataset"]["counts"] == {part: placed[part] for part in placed.index}
+    assert record.about["labelled"] == {
+        task: {part: labelled(faces, task, part) for part in ("train", "val", "test")}
+        for task in TASKS
+    }
+    assert single.about["dataset"]["counts"] == record.about["labelled"]["gender"]
+    predictions = read_predictions(record.predictions_path)
+    rates: dict[str, dict[TaskName, float]] = {}
+    for part in ("val", "test"):
+        known = predictions[predictions["part"] == part]
+        assert len(known) == placed[part]
+        right = {task: known[known[task] != MISSING] for task in TASKS}
+        rates[part] = {t: float((x[t] == x[f"{t}_pred"]).mean()) for t, x in right.items()}
+    for task in TASKS:
+        assert record.metrics[f"test/{task}/accuracy"] == pytest.approx(rates["test"][task])
+    assert record.metrics["selected/val/combined"] == pytest.approx(combined(rates["val"]))
+    assert record.metrics["test/combined"] == pytest.approx(combined(rates["test"]))
+    epoch = record.history().iloc[record.done["selected_epoch"] - 1]
+    assert epoch["val/gender/accuracy"] == pytest.approx(rates["val"]["gender"])
+    assert epoch["train/gender/accuracy"] * labelled(faces, "gender", "train") % 1 == (
+        pytest.approx(0, abs=1e-6)
+    )
+
+
+def test_its_numbers_hold_when_they_are_computed_again(
+    faces: FaceSet, runs: tuple[RunRecord, RunRecord]
+) -> None:
+    for record in runs:
+        assert {f.what: f.verdict for f in verify(record, [faces])} == dict.fromkeys(
+            ("files", "definition", "metrics", "predictions"), "holds"
+        )
+
+
+def test_it_is_compared_with_its_counterpart_on_the_faces_that_both_were_tested_on(
+    faces: FaceSet, runs: tuple[RunRecord, RunRecord]
+) -> None:
+    library = Library(tuple(map(read_run, runs)), {}, {})
+    theirs, ours = map(library.group_of_run, library.runs)
+    found = Book().differences(ours, theirs, ("gender",))["gender"]
+    assert found.n_faces == labelled(faces, "gender", "test")
+    rates = [record.metrics["test/gender/accuracy"] for record in runs]
+    assert found.accuracy == pytest.approx(rates[0] - rates[1])
+    drafts = [draft_row(group.label, group.runs) for group in (theirs, ours)]
+    asked = RowComparison("twin", ours.label, "gender")
+    (line,) = compare_rows([(drafts[0], asked, drafts[1])])[id(drafts[0])]
+    without_f1 = dict.fromkeys(("macro_f1", "macro_f1_low", "macro_f1_high"))
+    assert line.difference is not None
+    assert vars(line.difference) == vars(found) | without_f1
+
+
+def test_a_task_is_scored_as_if_the_faces_without_its_label_were_not_there() -> None:
+    random = np.random.default_rng(1)
+    n = 400
+    table = pd.DataFrame({task: random.integers(n_classes(task), size=n) for task in TASKS})
+    table = table.assign(
+        file=[f"{i:04d}.png" for i in range(n)], cluster=np.arange(n), age=YEARS[table["age_group"]]
+    )
+    table.loc[random.random(n) < 0.4, "gender"] = MISSING
+    answers = {task: random.dirichlet(np.ones(n_classes(task)), n) for task in TASKS}
+    whole = score(predictions_table(table, "test", answers))
+    known = (table["gender"] != MISSING).to_numpy()
+    alone = score(predictions_table(table[known], "test", {"gender": answers["gender"][known]}))
+    names = [name for name in alone.metrics if name.startswith("test/gender/")]
+    assert len(names) > 30
+    assert {name: whole.metrics[name] for name in names} == {n: alone.metrics[n] for n in names}
+    for mine, other in (
+        (whole.subgroups, alone.subgroups),
+        (whole.gaps, alone.gaps),
+        *((whole.tables[name], alone.tables[name]) for name in
+          ("subgroup_ece", "subgroup_rates", "gender_gaps")),
+    ):  # fmt: skip
+        ours = mine[mine["task"] == "gender"].reset_index(drop=True)
+        # Corrected over the rows of all tasks.
+        dropped = [name for name in ("p_holm",) if name in other]
+        pd.testing.assert_frame_equal(
+            ours.drop(columns=dropped), other.drop(columns=dropped), check_dtype=False
+        )
+
+
+def test_precision_is_probed_on_faces_that_lack_a_label(faces: FaceSet) -> None:
+    assert (faces.table["gender"].to_numpy()[:8] == MISSING).all()
+    experiment = an_experiment(batch_size=8)
+    network = build_network(experiment, None, 0)
+    device, seconds = resolve_precision(
+        replace(CPU, probes=True), network, on_cpu(faces), experiment, cached=False
+    )
+    assert not device.probes
+    assert seconds is not None
+
+
+def test_a_part_without_a_face_of_a_task_is_refused() -> None:
+    table = pd.DataFrame({"age_group": 0, "gender": [0, 1, 0, 1], "race": [0, 1, MISSING, 2]})
+    parts = {"train": np.array([0, 1]), "val": np.array([2]), "test": np.array([3])}
+    assert labelled_parts(table, parts, ("gender",)).keys() == parts.keys()  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="too few faces labelled with race"):
+        labelled_parts(table, parts, ("gender", "race"))  # type: ignore[arg-type]
