@@ -77,7 +77,7 @@ def label_suspects(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _test_faces(predictions: pd.DataFrame, task: TaskName) -> pd.DataFrame:
-    """Give class names of the labelled test faces, with the predicted and true class's probability."""
+    """Give each labelled face's class names and probabilities of the predicted and true class."""
     tested = (predictions["part"] == "test") & (predictions[task] != MISSING)
     test = predictions[tested].reset_index(drop=True)
     names, rows = np.array(CLASS_NAMES[task]), np.arange(len(test))

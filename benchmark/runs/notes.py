@@ -78,7 +78,7 @@ def page(markdown: str, title: str) -> str:
 IDENTITY_TAG: Final = "facebench.identity"
 ATTEMPT_TAG: Final = "facebench.attempt"
 TRAINING_TAG: Final = "facebench.training"
-"""Of runs with the same identity: a folder that was removed and trained again is another training."""
+"""Tells runs of one identity apart: a folder removed and trained again is another training."""
 RED_FLAG_TAG: Final = "red_flag"
 CROSSED: Final = "gender_race"
 

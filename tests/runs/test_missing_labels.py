@@ -15,9 +15,9 @@ from benchmark.errors import DataError
 from benchmark.evaluation.metrics import score
 from benchmark.evaluation.predictions import predictions_table, read_predictions
 from benchmark.experiment.definition import Head
+from benchmark.inference.verify import verify
 from benchmark.models.network import build_network
 from benchmark.record import RunRecord
-from benchmark.runs.verify import verify
 from benchmark.tasks import MISSING, TASKS, TaskName, combined, n_classes
 from benchmark.training.precision import resolve_precision
 from tests.runs.small import an_experiment, done_run, on_cpu, settings
