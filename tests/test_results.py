@@ -11,6 +11,7 @@ from benchmark.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 ROWS = {
+    "mtl-vgg16-imagenet-frozen": "VGG16 from ImageNet, frozen (2.1)",
     "mtl-vgg16-imagenet-block5": "VGG16 from ImageNet, block 5 trained (2.2)",
     "mtl-squeezenet1_1-imagenet-fire6_9-short": "SqueezeNet 1.1 from ImageNet, deepest stage",
     "mtl-mobilenet_v2-imagenet-frozen-short": "MobileNetV2 from ImageNet, frozen",
@@ -46,10 +47,11 @@ def test_readme_s_table_is_computed_from_the_stored_predictions(runs_dir: Path) 
     for name, title in ROWS.items():
         (line,) = (line for line in lines if line.startswith(f"| {title}"))
         for task in ("age_group", "gender", "race"):
-            mean, low, high = (
-                100 * found[name][f"{task}_accuracy{end}"] for end in ("", "_low", "_high")
-            )
-            assert f"{mean:.1f} ({low:.1f}–{high:.1f})" in line, name
+            ends = ("", "_low", "_high")
+            mean, low, high = (100 * found[name][f"{task}_accuracy{end}"] for end in ends)
+            sd = found[name][f"{task}_accuracy_sd"]
+            spread = "" if sd is None else f" ± {100 * sd:.1f}"
+            assert f"{mean:.1f}{spread} ({low:.1f}–{high:.1f})" in line, name
 
 
 @pytest.mark.slow
