@@ -11,13 +11,40 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from benchmark.errors import RunError
+
 ASK_AGAIN_SECONDS: Final = 0.05
+
+
+def check_outputs(
+    paths: Iterable[Path], *, overwrite: bool, inputs: Iterable[Path | None] = ()
+) -> None:
+    """Raise RunError where writing these files would replace one, before anything is written.
+
+    overwrite: an existing file may be replaced, but never an input, nor a file within one that is a
+    folder. This is the rule of all files that a command's options name; what it keeps in folders of
+    its own (RUNS_DIR, DATA_DIR) it writes anew each time.
+    """
+    sources = [source.resolve() for source in inputs if source is not None]
+    for path in paths:
+        if not os.path.lexists(path) or path.is_dir():
+            continue
+        place = path.resolve()
+        if any(source == place or source in place.parents for source in sources):
+            raise RunError(
+                f"{path} is an input of this command and would be overwritten",
+                fix="Give another name; --overwrite does not replace inputs",
+            )
+        if not overwrite:
+            raise RunError(
+                f"{path} exists already", fix="Give another name, or --overwrite to replace it"
+            )
 
 
 @contextlib.contextmanager

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from benchmark.cli.options import AsJson, Quiet
+from benchmark.cli.options import AsJson, Overwrite, Quiet
 from benchmark.cli.output import ExitCode, err, out, print_table, speaking, watching
 from benchmark.errors import DataError
-from benchmark.files import replacing
+from benchmark.files import check_outputs, replacing
 from benchmark.reporting.tables import NOTHING, Column, Table
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def audit_split(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write every pair that two parts share here.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -82,11 +83,8 @@ def audit_split(
         accuracies = SHOWN_HONEST if honest is None else (honest,)
         for accuracy in accuracies:
             highest_accuracy(accuracy, 0)  # refused now, not after a minute
-        if csv_file is not None and csv_file.resolve() in {path.resolve() for path in paths}:
-            raise DataError(
-                f"--csv {csv_file} is a part of the split itself and would be overwritten",
-                fix="Give another name for the pairs",
-            )
+        if csv_file is not None:
+            check_outputs([csv_file], overwrite=overwrite, inputs=[*paths, images])
         with watching(quiet=quiet or as_json) as watch, _pairs_written(csv_file) as on_pair:
             audit = split_audit.audit_split(paths, images, on_pair, watch)
         audit["inflation"] = [

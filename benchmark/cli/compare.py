@@ -14,6 +14,7 @@ from benchmark.cli.options import (
     DEFAULT_RUNS_DIR,
     AsJson,
     DataDir,
+    Overwrite,
     Quiet,
     RunsDir,
     complete_dataset,
@@ -22,7 +23,7 @@ from benchmark.cli.options import (
 )
 from benchmark.cli.output import CommandResult, bullet, busy, err, out, print_table, speaking
 from benchmark.errors import ExperimentError, RunError
-from benchmark.files import write_text
+from benchmark.files import check_outputs, write_text
 from benchmark.reporting.tables import Cell, Column, Table
 from benchmark.tasks import TASKS
 
@@ -70,6 +71,7 @@ def compare(
         Path | None, typer.Option(help="Write the comparison there as Markdown too.")
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write its lines there as CSV too.")] = None,
+    overwrite: Overwrite = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     quiet: Quiet = False,
@@ -94,6 +96,8 @@ def compare(
         for name in task or ():
             if name not in TASKS:
                 raise ExperimentError(f"unknown task {name!r}", allowed=", ".join(TASKS))
+        outputs = [path for path in (markdown, csv) if path is not None]
+        check_outputs(outputs, overwrite=overwrite)
         tasks = [name for name in TASKS if not task or name in task]
         library = open_library(runs_dir, data_dir, answer, quiet=quiet or as_json)
         with busy("comparing", quiet=quiet or as_json):
@@ -148,6 +152,7 @@ def leak(
     ] = None,
     dataset: Dataset = None,
     out_dir: OutDir = None,
+    overwrite: Overwrite = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     quiet: Quiet = False,
@@ -169,7 +174,8 @@ def leak(
     with speaking("leak", as_json=as_json) as answer:
         found = _study(answer, leak_study, suites, dataset, runs_dir, data_dir, quiet or as_json)
         stem = (out_dir or runs_dir / "leaderboards") / f"{suite or 'leak'}-{found['dataset']}"
-        _show(answer, leak_page(found), found, stem, quiet=quiet, as_json=as_json)
+        page, is_owned = leak_page(found), overwrite or out_dir is None
+        _show(answer, page, found, stem, overwrite=is_owned, quiet=quiet, as_json=as_json)
 
 
 def subsets(
@@ -179,6 +185,7 @@ def subsets(
     ] = "subsets",
     dataset: Dataset = None,
     out_dir: OutDir = None,
+    overwrite: Overwrite = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     quiet: Quiet = False,
@@ -198,7 +205,8 @@ def subsets(
     with speaking("subsets", as_json=as_json) as answer:
         found = _study(answer, subset_study, [suite], dataset, runs_dir, data_dir, quiet or as_json)
         stem = (out_dir or runs_dir / "leaderboards") / f"{suite}-{found['dataset']}"
-        _show(answer, subset_page(found), subset_data(found), stem, quiet=quiet, as_json=as_json)
+        page, data, is_owned = subset_page(found), subset_data(found), overwrite or out_dir is None
+        _show(answer, page, data, stem, overwrite=is_owned, quiet=quiet, as_json=as_json)
 
 
 def _study(
@@ -227,6 +235,7 @@ def _show(
     data: dict[str, Any],
     stem: Path,
     *,
+    overwrite: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -234,15 +243,16 @@ def _show(
     from benchmark.evaluation.figures import write_png
     from benchmark.reporting.figures import study_figure
 
-    files = [f"{stem}.md"]
+    pictures = [f"{stem}{'-' if it.name else ''}{it.name}.png" for it in page.pictures]
+    files = [f"{stem}.md", *pictures]
+    check_outputs(map(Path, files), overwrite=overwrite)
     try:
         write_text(Path(files[0]), page.markdown())
-        for picture in page.pictures:
-            files.append(f"{stem}{'-' if picture.name else ''}{picture.name}.png")
-            write_png(Path(files[-1]), study_figure(picture, data["dataset"], drawn=page.drawn))
+        for file, picture in zip(pictures, page.pictures, strict=True):
+            write_png(Path(file), study_figure(picture, data["dataset"], drawn=page.drawn))
     except OSError as error:
         raise RunError(
-            f"{files[-1]} cannot be written: {error.strerror or error}",
+            f"{error.filename or stem} cannot be written: {error.strerror or error}",
             fix="Choose another folder with --out",
         ) from error
     answer.data = data | {"sentences": [words for words, _ in page.sentences], "files": files}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Quiet
+from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, Overwrite, Quiet
 from benchmark.cli.output import busy, out, print_table, speaking
 from benchmark.errors import DataError
 from benchmark.reporting.tables import Column, Table
@@ -23,6 +23,7 @@ def explore(
             "--out", help="Folder for the page and its PNGs; DATA_DIR/DATASET/explore if left out."
         ),
     ] = None,
+    overwrite: Overwrite = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -49,7 +50,7 @@ def explore(
         folder = output or explored.faces.folder / "explore"
         try:
             with busy("drawing", quiet=silent):
-                written = write_exploration(explored, folder)
+                written = write_exploration(explored, folder, overwrite or output is None)
         except OSError as error:
             raise DataError(
                 f"the page cannot be written: {error.strerror or error}",

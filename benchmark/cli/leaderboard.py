@@ -15,6 +15,7 @@ from benchmark.cli.options import (
     DEFAULT_RUNS_DIR,
     AsJson,
     DataDir,
+    Overwrite,
     Quiet,
     RunsDir,
     WeightsDir,
@@ -33,7 +34,7 @@ from benchmark.cli.output import (
     watching,
 )
 from benchmark.errors import RunError
-from benchmark.files import write_text
+from benchmark.files import check_outputs, write_text
 from benchmark.reporting.tables import Cell, Column, Table
 from benchmark.reporting.tables import markdown as markdown_table
 
@@ -144,6 +145,7 @@ def leaderboard(
     acknowledge: Acknowledge = None,
     why: Why = "",
     out_dir: OutDir = None,
+    overwrite: Overwrite = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
@@ -189,13 +191,16 @@ def leaderboard(
             )  # fmt: skip
         answer.warnings += available.warnings
         if folds:
-            _show_folds(available, suite or (), dataset, folder, answer, as_json=as_json)
+            is_owned = overwrite or out_dir is None
+            _show_folds(
+                available, suite or (), dataset, folder, answer, overwrite=is_owned, as_json=as_json
+            )
             return
         boards = [narrowed(board, conditions, order) for board in boards]
         answer.data = {"leaderboards": []}
         for board in boards:
             with busy("writing", quiet=quiet or as_json):
-                files = write_board(board, folder, runs_dir)
+                files = write_board(board, folder, runs_dir, overwrite or out_dir is None)
             answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
             if as_json:
                 continue
@@ -304,6 +309,7 @@ def _show_folds(
     folder: Path,
     answer: CommandResult,
     *,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Print and write how stable the numbers are over the five folds of the split."""
@@ -323,6 +329,8 @@ def _show_folds(
             fix="`facebench run NAME --folds 0-4`",
         )
     answer.data = {"folds": []}
+    names = ["folds.md", *(f"folds-{it.dataset}-{n}.csv" for n, (it, _) in enumerate(found))]
+    check_outputs([folder / name for name in names], overwrite=overwrite)
     texts = []
     for number, (setting, numbers) in enumerate(found):
         headings, rows = stability_cells(numbers)

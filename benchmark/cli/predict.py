@@ -29,6 +29,7 @@ from benchmark.cli.options import (
     AsJson,
     DataDir,
     DeviceName,
+    Overwrite,
     Quiet,
     RunsDir,
     WeightsDir,
@@ -36,7 +37,7 @@ from benchmark.cli.options import (
 )
 from benchmark.cli.output import ExitCode, busy, out, print_table, progress_bar, say_error, speaking
 from benchmark.errors import DataError, RunError
-from benchmark.files import write_text
+from benchmark.files import check_outputs, write_text
 from benchmark.record import HOW_TO_RUN, all_records
 from benchmark.reporting.tables import NOTHING, Column, Table
 from benchmark.tasks import TASK_TITLES, TaskName
@@ -97,6 +98,7 @@ def predict(
     out_path: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.csv", help="Write the CSV there.")
     ] = None,
+    overwrite: Overwrite = False,
     device: DeviceName = None,
     margin: Margin = DEFAULT_MARGIN,
     fit: FitOption = "stretch",
@@ -140,6 +142,8 @@ def predict(
                 f"{names} {'does' if len(images) == 1 else 'do'} not exist",
                 allowed="pictures (JPEG, PNG, BMP, GIF, TIFF or WEBP), or folders of them",
             )
+        if out_path is not None:
+            check_outputs([out_path], overwrite=overwrite, inputs=[*images, checkpoint])
         network = chosen_network(run, checkpoint, faces_px, runs_dir, data_dir)
         on_device = choose_device(device, "fp32")
         predictor = Predictor(network, on_device, cropping if crop else None, calibrated)
@@ -289,6 +293,7 @@ def export(
         list[Path] | None,
         typer.Option(help="Faces to compare on; the run's own, if they are prepared here."),
     ] = None,
+    overwrite: Overwrite = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     quiet: Quiet = False,
@@ -314,8 +319,7 @@ def export(
         path = out_path or Path(f"{network.trained.experiment.name}{seed}.{to}")
         if path.is_dir():
             raise DataError(f"--out is the folder {path}", allowed="a file")
-        if path.resolve() == network.path.resolve():
-            raise DataError(f"{path} is the run's own file", fix="Name another with --out")
+        check_outputs([path], overwrite=overwrite, inputs=[network.path, *(faces or ())])
         real = _real_faces(network, faces, data_dir)
         if not real:
             answer.warnings.append(

@@ -16,6 +16,7 @@ from benchmark.cli.options import (
     DEFAULT_RUNS_DIR,
     AsJson,
     DataDir,
+    Overwrite,
     Quiet,
     RunsDir,
     WeightsDir,
@@ -25,7 +26,7 @@ from benchmark.cli.options import (
 )
 from benchmark.cli.output import CommandResult, busy, err, out, progress_bar, speaking, watching
 from benchmark.errors import DataError, RunError, TrackingError
-from benchmark.files import write_text
+from benchmark.files import check_outputs, write_text
 from benchmark.record import RunRecord
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def report(
         Path | None,
         typer.Option("--out", help="FILE.html, or a folder; RUNS_DIR/reports if left out."),
     ] = None,
+    overwrite: Overwrite = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
@@ -106,6 +108,7 @@ def report(
             name = f"report-{board.dataset}-{'-'.join(suites or ()) or 'all'}.html"
             part = board.dataset if len(boards) > 1 else ""
             path = named_file(out_path or runs_dir / "reports", name, (".html",), part)
+            check_outputs([path], overwrite=overwrite or out_path is None)
             chosen = tuple(chosen_experiments(library, suites or (), board.dataset))
             links = _links(runs_dir, path, mlflow_url, answer)
             evidence = Evidence(library, board, chosen, tuple(suites or ()), links)
@@ -218,6 +221,7 @@ def card(
         Path | None,
         typer.Option("--out", help="Write it there too: FILE.md or FILE.html, or a folder."),
     ] = None,
+    overwrite: Overwrite = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -242,14 +246,15 @@ def card(
             with busy(f"writing the card of seed {record.seed}", quiet=quiet or as_json):
                 text = model_card(record, _origin(record))
                 written = [record.folder / CARD_FILE]
-                write_text(written[0], text)
                 if out_path is not None:
                     part = f"seed-{record.seed}" if len(records) > 1 else ""
                     usual = f"{record.experiment_name}-seed-{record.seed}.md"
                     written.append(named_file(out_path, usual, (".md", ".html"), part))
                     title = f"Model card: {record.experiment_name}, seed {record.seed}"
                     is_page = written[-1].suffix == ".html"
+                    check_outputs(written[1:], overwrite=overwrite)
                     write_text(written[-1], page(text, title) if is_page else text)
+                write_text(written[0], text)
             with busy("bringing it to MLflow", quiet=quiet or as_json):
                 try:
                     mirror_again(RunRecord(record.folder), runs_dir)

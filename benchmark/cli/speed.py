@@ -13,12 +13,13 @@ from benchmark.cli.options import (
     DataDir,
     DatasetName,
     DeviceName,
+    Overwrite,
     Quiet,
     RunsDir,
 )
 from benchmark.cli.output import bullet, err, out, print_table, speaking
 from benchmark.errors import ExperimentError, RunError
-from benchmark.files import write_json, write_text
+from benchmark.files import check_outputs, write_json, write_text
 from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def speed(
     device: DeviceName = None,
     precision: OurPrecision = "auto",
     out_dir: OutDir = None,
+    overwrite: Overwrite = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     quiet: Quiet = False,
@@ -98,6 +100,7 @@ def speed(
             rows_named(rows), budget, rounds, images, epochs, workers, loops, compiled
         )
         hardware, folder = choose_device(device, precision), out_dir or runs_dir / "speed"
+        check_outputs(_files(folder), overwrite=overwrite or out_dir is None)
         faces, is_shown = choose_dataset(data_dir, dataset), not (quiet or as_json)
         session, found = SpeedSession(faces, hardware, options), list[dict[str, Any]]()
         if is_shown:
@@ -124,11 +127,15 @@ def speed(
             err.print(f"\nWritten: {', '.join(map(str, files))}", soft_wrap=True)
 
 
+def _files(folder: Path) -> list[Path]:
+    return [folder / f"speed.{ending}" for ending in ("json", "md", "png")]
+
+
 def _write(session: "SpeedSession", rows: list[dict[str, Any]], folder: Path) -> list[Path]:
     from benchmark.evaluation.figures import write_png
     from benchmark.speed.report import as_data, markdown, speed_figure
 
-    files = [folder / f"speed.{ending}" for ending in ("json", "md", "png")]
+    files = _files(folder)
     try:
         write_json(files[0], as_data(session, rows))
         write_text(files[1], markdown(session, rows))

@@ -16,7 +16,7 @@ from benchmark.data.labelled import gaps, unmapped
 from benchmark.data.labelled import notes as label_notes
 from benchmark.data.labels import LICENCE, WEBSITE
 from benchmark.evaluation.figures import as_svg, write_png
-from benchmark.files import write_text
+from benchmark.files import check_outputs, write_text
 from benchmark.reporting.explore import (
     DENSITY_BANDWIDTH_YEARS,
     DIGIT_AGES,
@@ -80,15 +80,17 @@ def facts(explored: Explored) -> list[tuple[str, str]]:
     return found
 
 
-def write_exploration(explored: Explored, folder: Path) -> list[Path]:
+def write_exploration(explored: Explored, folder: Path, overwrite: bool = True) -> list[Path]:
     """Write the page and its PNGs into `folder`; give their paths, the page first."""
     folder.mkdir(parents=True, exist_ok=True)  # Before the drawing: where it fails, at once.
     figures = figures_of(explored)
+    files = [folder / PAGE_FILE, *(folder / f"{name}.png" for name in figures)]
+    check_outputs(files, overwrite=overwrite)
     svgs = {name: Markup(as_svg(figure, name)) for name, figure in figures.items()}
     for name, figure in figures.items():
         write_png(folder / f"{name}.png", figure)
     write_text(folder / PAGE_FILE, page(explored, svgs))
-    return [folder / PAGE_FILE, *(folder / f"{name}.png" for name in figures)]
+    return files
 
 
 def page(explored: Explored, svgs: dict[str, Markup]) -> str:

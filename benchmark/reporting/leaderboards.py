@@ -28,7 +28,7 @@ from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import RebuiltRecord
 from benchmark.experiment.definition import Experiment, Suite
-from benchmark.files import write_text
+from benchmark.files import check_outputs, write_text
 from benchmark.models.weight_manifest import stored_path
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records
 from benchmark.reporting.board_tables import Links, latex, markdown, page
@@ -218,16 +218,18 @@ def missing_weights(experiments: Sequence[Experiment], weights_dir: Path) -> Map
     return found
 
 
-def write_board(board: Leaderboard, folder: Path, runs_dir: Path) -> list[Path]:
+def write_board(
+    board: Leaderboard, folder: Path, runs_dir: Path, overwrite: bool = True
+) -> list[Path]:
     """Write a leaderboard in every format; give the files. Raises OSError."""
     suites = "+".join(board.suites) or board.suite or "all"
     stem = f"leaderboard-{board.dataset}-{suites}{'-part' if board.narrowed else ''}"
-    files = []
-    for ending, text in FORMATS.items():
-        files.append(folder / f"{stem}.{ending}")
+    files = [folder / f"{stem}.{ending}" for ending in FORMATS]
+    check_outputs(files, overwrite=overwrite)
+    for file, (ending, text) in zip(files, FORMATS.items(), strict=True):
         is_page = ending == "html"
         content = page(board, run_links(board, folder, runs_dir)) if is_page else text(board)
-        write_text(files[-1], content)
+        write_text(file, content)
     return files
 
 

@@ -129,7 +129,9 @@ def test_options_and_parts_that_cannot_be_used_give_exit_code_2(tmp_path: Path) 
     for options, sentence in (
         (("--honest", "70"), "an honest accuracy of 70 (allowed: above 0 and below 1"),
         (("--images", "nowhere"), "--images nowhere does not exist"),
-        (("--csv", test), "is a part of the split itself"),
+        (("--csv", test), "is an input of this command"),
+        (("--csv", test, "--overwrite"), "is an input of this command"),
+        (("--csv", __file__), "exists already"),
         (("--csv", tmp_path), "the pairs cannot be written"),
     ):
         code, stdout, stderr = audit(train, test, *options)

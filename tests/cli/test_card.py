@@ -42,6 +42,13 @@ def test_a_card_is_written_as_a_page(runs: RunBuilder, tmp_path: Path) -> None:
     assert answer.exit_code == 0
     assert answer.stdout == ""
     assert target.read_text().startswith("<!doctype html>")
+    target.write_text("mine")
+    again = (GENDER, "--out", str(target), "--quiet")
+    answer = call(runs, *again)
+    assert (answer.exit_code, "exists already" in answer.stderr) == (2, True)
+    assert target.read_text() == "mine"
+    assert call(runs, *again, "--overwrite").exit_code == 0
+    assert target.read_text().startswith("<!doctype html>")
 
 
 def test_an_experiment_means_each_of_its_finished_seeds(runs: RunBuilder, tmp_path: Path) -> None:

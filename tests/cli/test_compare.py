@@ -75,6 +75,10 @@ def test_markdown_and_csv_are_written_where_asked(runs: RunBuilder, tmp_path: Pa
     assert f"| {MTL} | {ALONE} | gender | +29.5" in page.read_text()
     (row,) = csv.DictReader(lines.read_text().splitlines())
     assert (row["test"], row["arm_seeds"]) == ("faces_and_seeds", "0 1")
+    for options, code in (((), 2), (("--overwrite",), 0)):
+        page.write_text("mine")
+        assert call(runs, MTL, "--markdown", str(page), *options).exit_code == code
+        assert (page.read_text() == "mine") == (code == 2)
 
 
 def test_one_task_alone_may_be_asked_for(runs: RunBuilder) -> None:

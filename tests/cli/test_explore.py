@@ -19,6 +19,10 @@ def test_it_answers_a_machine_and_lists_its_files(drawn_data_dir: Path, tmp_path
     assert (result.exit_code, answer["ok"], answer["data"]["faces"]) == (0, True, 240)
     assert sum(answer["data"]["counts"]["gender"].values()) == 240
     assert sorted(answer["data"]["files"]) == sorted(map(str, folder.iterdir()))
+    (folder / "ages.png").write_text("mine")
+    result = runner.invoke(app, ["data", "explore", *options])
+    assert (result.exit_code, "exists already" in result.stdout) == (2, True)
+    assert (folder / "ages.png").read_text() == "mine"
 
 
 def test_it_says_the_most_important_within_eighty_columns(

@@ -77,7 +77,11 @@ def test_without_a_suite_every_experiment_that_was_begun_is_shown(
     assert "every experiment begun" in result.output
     assert "was interrupted or is still running" in flat(result.output)
     assert "race-cnn-none-full-short" not in result.stdout
-    assert (tmp_path / "out" / "leaderboard-utkface-100-all.md").is_file()
+    page = tmp_path / "out" / "leaderboard-utkface-100-all.md"
+    for options, code in (((), 2), (("--overwrite",), 0)):
+        page.write_text("mine")
+        assert call(runs, data_dir, "--out", str(tmp_path / "out"), *options).exit_code == code
+        assert (page.read_text() == "mine") == (code == 2)
 
 
 def test_json_is_alone_on_stdout(runs: RunBuilder, data_dir: Path) -> None:

@@ -191,8 +191,28 @@ def test_export_does_not_overwrite_the_runs_own_weights(trained_runs_dir: Path) 
     code, _, stderr = facebench(
         "export", *RUN, "--to", "safetensors", "--out", model, "--runs-dir", trained_runs_dir
     )
-    assert (code, "is the run's own file" in stderr) == (2, True)
+    assert (code, "is an input of this command" in stderr) == (2, True)
     assert model.read_bytes() == before
+
+
+def test_no_file_is_overwritten_unless_asked_and_an_input_never(
+    faces: Path, trained_runs_dir: Path, tmp_path: Path
+) -> None:
+    where, target = ("--runs-dir", trained_runs_dir), tmp_path / "mine"
+    exported = ("export", *RUN, "--to", "safetensors", "--faces", faces, *where, "--out")
+    predicted = ("predict", faces, *RUN, *where, "--quiet", "--out")
+    link, before = tmp_path / "link.png", (faces / "0.png").read_bytes()
+    link.symlink_to(faces / "0.png")
+    for command in (exported, predicted):
+        target.write_text("mine")
+        code, _, stderr = facebench(*command, target)
+        assert (code, "mine exists already" in stderr, target.read_text()) == (2, True, "mine")
+        assert facebench(*command, target, "--overwrite")[0] == 0
+        assert target.read_bytes() != b"mine"
+        for source in (faces / "0.png", link):
+            code, _, stderr = facebench(*command, source, "--overwrite")
+            assert (code, "is an input of this command" in stderr) == (2, True)
+    assert (faces / "0.png").read_bytes() == before
 
 
 def test_small_pictures_are_enlarged_and_captions_go_beneath() -> None:

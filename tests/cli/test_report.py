@@ -53,6 +53,11 @@ def test_json_is_alone_on_stdout(runs: RunBuilder, tmp_path: Path) -> None:
     assert written["answers"]["best"]["answered"]
     assert not written["answers"]["gender"]["answered"]
     assert not written["with_faces"]
+    page = Path(written["file"])
+    page.write_text("mine")
+    result = call(runs, "--suite", "quick", "--out", str(page))
+    assert (result.exit_code, "exists already" in result.stderr) == (2, True)
+    assert page.read_text() == "mine"
 
 
 def test_no_run_is_said_with_what_to_do(runs: RunBuilder) -> None:

@@ -44,6 +44,8 @@ def test_the_files_have_every_number_and_a_picture(result: tuple[Result, Path]) 
     assert found["machine"]["peak_tflops"]["fp32"] > 0
     assert "| small CNN, an epoch | 32 |" in (folder / "speed.md").read_text()
     assert (folder / "speed.png").read_bytes().startswith(b"\x89PNG")
+    again = facebench("speed", "--rows", "data", "--dataset", "drawn", "--out", folder)
+    assert (again.exit_code, "exists already" in again.stderr) == (2, True)
 
 
 def test_a_wrong_word_is_one_sentence_and_exit_code_two(tmp_path: Path) -> None:

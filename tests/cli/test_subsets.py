@@ -52,6 +52,8 @@ def test_table_and_picture_are_written(women: Path, tmp_path: Path) -> None:
     text = (tmp_path / "out" / "subsets-utkface-100.md").read_text()
     assert "| women, n 150 | 80.0 ±0.0" in text
     assert (tmp_path / "out" / "subsets-utkface-100.png").stat().st_size > 10_000
+    answer = called("--runs-dir", str(women), "--out", str(tmp_path / "out"))
+    assert (answer.exit_code, "exists already" in answer.stderr) == (2, True)
 
 
 def test_a_machine_gets_numbers(women: Path) -> None:
