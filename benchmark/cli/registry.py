@@ -3,8 +3,10 @@
 `list` loads no torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -22,8 +24,10 @@ from benchmark.cli.options import (
     complete_suite,
 )
 from benchmark.cli.output import out, print_table, speaking
-from benchmark.errors import ExperimentError
-from benchmark.experiment.definition import Experiment
+from benchmark.errors import BenchmarkError, ExperimentError
+from benchmark.experiment.architectures import architecture_named
+from benchmark.experiment.definition import Augmentation, Experiment
+from benchmark.record import all_records
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table, TableRow
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 NONE: Final = "–"
 WIDTH_FOR_QUESTIONS: Final = 140
 """Columns of a terminal in which research questions stand beside the study's numbers."""
+UTKFACE_TRAIN: Final = 19_000
+"""About the training faces of UTKFace's leak-free split."""
 QUESTION: Final = Column("research question", left=True, below=True, fold=True, least=50)
 
 TASK_HEADS: Final[dict[TaskName, str]] = {"age_group": "age", "gender": "gender", "race": "race"}
@@ -102,10 +108,98 @@ def list_(
         else:
             rows = [(item.name, item.asks) for item in shown]
             print_table(Table.of(["experiment", QUESTION], rows, f"{title}\n"))
+        costs = _Costs.read(runs_dir)
         if suite is None:
-            suites = [(s.name, str(len(s.experiments)), s.asks) for s in registry.suites().values()]
+            rows = [
+                (
+                    s.name,
+                    str(len(s.experiments)),
+                    costs.text(registry.experiments_of(s.name)),
+                    s.asks,
+                )
+                for s in registry.suites().values()
+            ]
             out.print()
-            print_table(Table.of(["suite", "experiments", QUESTION], suites))
+            print_table(Table.of(["suite", "experiments", costs.heading, QUESTION], rows))
+            out.print(Text(f"\n{costs.legend}", style="dim"))
+        elif shown:
+            out.print(Text(f"\n{costs.heading}: {costs.text(shown)}. {costs.legend}", style="dim"))
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """What training takes: from finished runs, else from multiply-adds."""
+
+    seconds: Mapping[str, float]
+    """Of experiments that were run, on UTKFACE_TRAIN faces."""
+    speed: float | None
+    """Multiply-adds a second, over all finished runs; None where there is none."""
+
+    @classmethod
+    def read(cls, runs_dir: Path) -> "_Costs":
+        """Read the finished runs of a folder."""
+        found: dict[str, list[float]] = {}
+        speeds = []
+        for record in all_records(runs_dir):
+            if record.state != "done":
+                continue
+            try:
+                experiment = Experiment.from_dict(record.about["experiment"])
+                n_train = int(record.about["dataset"]["counts"]["train"])
+                seconds = float(record.done["seconds"])
+            except (BenchmarkError, LookupError, TypeError, ValueError):
+                continue  # The leaderboard says which runs cannot be read.
+            if seconds > 0 and (operations := _operations(experiment, n_train)):
+                speeds.append(operations / seconds)
+                whole = _operations(experiment, UTKFACE_TRAIN)
+                if experiment == registry.experiments().get(experiment.name):
+                    found.setdefault(experiment.name, []).append(seconds * whole / operations)
+        medians = {name: statistics.median(values) for name, values in found.items()}
+        return cls(medians, statistics.median(speeds) if speeds else None)
+
+    @property
+    def heading(self) -> str:
+        """What `text` gives."""
+        return "time" if self.speed else "PMACs"
+
+    @property
+    def legend(self) -> str:
+        """How it is to be read."""
+        of = f"Of one seed on UTKFace's {UTKFACE_TRAIN:,} training faces"
+        if self.speed:
+            return (
+                f"{of}, predicted from the finished runs here; `facebench run --dry-run` says more."
+            )
+        return f"{of}, in 10^15 multiply-adds; `facebench run --dry-run` predicts time and disk."
+
+    def text(self, experiments: Iterable[Experiment]) -> str:
+        """Sum up what experiments take."""
+        items = list(experiments)
+        operations = {item.name: _operations(item, UTKFACE_TRAIN) for item in items}
+        if self.speed is None:
+            return f"{sum(operations.values()) / 1e15:.2g}"
+        seconds = sum(self.seconds.get(n, ops / self.speed) for n, ops in operations.items())
+        if seconds < 5400:
+            return f"{max(1, seconds / 60):.0f} min"
+        return f"{seconds / 3600:.0f} h" if seconds < 72 * 3600 else f"{seconds / 86400:,.0f} days"
+
+
+def _operations(experiment: Experiment, n_train: int) -> float:
+    """Estimate a training's multiply-adds, a backward pass as two forward ones.
+
+    What is frozen is computed once where nothing is augmented, since it is kept. 0 where the
+    architecture's were not counted.
+    """
+    recipe, backbone = experiment.recipe, experiment.backbone
+    per_stage = architecture_named(backbone.architecture).mega_macs
+    n_images = recipe.max_epochs * (
+        recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else n_train
+    )
+    n_frozen = len(per_stage) - len(backbone.trained_stages)
+    frozen, trained = sum(per_stage[: max(0, n_frozen)]), sum(per_stage[max(0, n_frozen) :])
+    once = recipe.augmentation == Augmentation()
+    face = 1e6 * (backbone.input_px / 100) ** 2
+    return face * (3 * trained * n_images + frozen * (n_train if once else n_images))
 
 
 def _checked(wanted: dict[str, str | None]) -> dict[str, str]:

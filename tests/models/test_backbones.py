@@ -4,6 +4,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.errors import ExperimentError, WeightsError
 from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM, OURS
@@ -39,6 +40,15 @@ def test_the_stages_a_definition_knows_are_the_backbones_and_hold_all_of_it() ->
         assert set(held) == {id(parameter) for parameter in backbone.parameters()}, architecture
         states = [key for name in backbone.stages for key in backbone.stages[name].state_dict()]
         assert len(states) == len(backbone.state_dict()), f"{architecture}: running statistics too"
+
+
+def test_the_multiply_adds_a_definition_knows_are_those_that_are_counted() -> None:
+    for architecture in ARCHITECTURES.values():
+        px = 112 if architecture.input_multiple > 1 else 100
+        with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+            a_backbone(architecture.name).eval()(torch.empty(1, 3, px, px))
+        known = 1e6 * sum(architecture.mega_macs) * (px / 100) ** 2
+        assert counter.get_total_flops() / 2 == pytest.approx(known, rel=0.02), architecture.name
 
 
 def test_cnn_has_the_parameters_of_its_layout() -> None:
