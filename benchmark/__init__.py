@@ -1,6 +1,12 @@
-"""facebench: leak-free comparison of networks that read age group, gender and race from a face.
+"""facebench: leak-free comparison of networks that predict age group, gender and race from a face.
 
-In a notebook: `from benchmark import leaderboard, load_run, predict` (docs/quickstart.ipynb).
+The public API, for notebooks (docs/quickstart.ipynb):
+
+leaderboard   rank the runs of suites: a `Board`, as a pandas table, typed rows, Markdown or HTML
+load_run      a finished run: a `FinishedRun` with metrics, predictions, figures, its network
+predict       labels and probabilities of faces in pictures, as a pandas table
+
+All errors are `benchmark.errors.BenchmarkError`. Everything else may change between versions.
 
 Importing this package loads nothing heavy; torch comes in with benchmark.training and
 benchmark.models, mlflow with benchmark.tracking, pandas with the names above.
@@ -11,13 +17,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from benchmark.inference.predict import predict as predict
+    from benchmark.reporting.notebook import Board as Board
+    from benchmark.reporting.notebook import FinishedRun as FinishedRun
     from benchmark.reporting.notebook import leaderboard as leaderboard
     from benchmark.reporting.notebook import load_run as load_run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "leaderboard", "load_run", "predict"]
+__all__ = ["Board", "FinishedRun", "__version__", "leaderboard", "load_run", "predict"]
 
 _LAZY: Final = {
+    "Board": "benchmark.reporting.notebook",
+    "FinishedRun": "benchmark.reporting.notebook",
     "leaderboard": "benchmark.reporting.notebook",
     "load_run": "benchmark.reporting.notebook",
     "predict": "benchmark.inference.predict",

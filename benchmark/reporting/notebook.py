@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pandas as pd
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from benchmark.inference.load import TrainedNetwork
 
 PathLike = Path | str
+FigureName = Literal["curves", "confusion", "heat_map", "reliability"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class Board:
         """Show the tables in a notebook."""
         return self.markdown()
 
+    def __repr__(self) -> str:
+        return f"<leaderboard of {self.leaderboard.dataset}: {len(self.rows)} rows>"
+
 
 def leaderboard(
     *suites: str,
@@ -79,13 +83,32 @@ def leaderboard(
 
     Parameters
     ----------
-    suites : names of suites; none: every experiment with runs.
-    dataset : needed where runs are on several data sets.
-    where, sort : as `facebench leaderboard` takes them, `gender_accuracy>=90%`.
-    ad_hoc : add runs that were changed on the command line.
-    from_predictions : compute all numbers again from the stored predictions.
+    *suites : str
+        Names of suites; none: every experiment with runs.
+    dataset : str, optional
+        Needed where runs are on several data sets.
+    where : sequence of str
+        Conditions as `facebench leaderboard --where` takes them: `gender_accuracy>=90%`.
+    sort : str, optional
+        A column, or `column:desc`; ranks stay those of validation.
+    ad_hoc : bool
+        Add runs that were changed on the command line.
+    from_predictions : bool
+        Compute all numbers again from the stored predictions.
+    runs_dir, data_dir : path
+        Where runs and prepared data sets are.
+    weights_dir : path, optional
+        Where converted weights are; `data_dir/weights` if left out.
 
-    Raises RunError where there is no run, or where runs are on several data sets.
+    Returns
+    -------
+    Board
+        `.table` is a pandas DataFrame, `.rows` are typed; it shows itself in a notebook.
+
+    Raises
+    ------
+    RunError
+        Where there is no run, or where runs are on several data sets.
     """
     places = Places(Path(runs_dir), Path(data_dir), Path(weights_dir or Path(data_dir) / "weights"))
     at_hand = available_runs(places.runs_dir, from_predictions=from_predictions)
@@ -99,6 +122,18 @@ def leaderboard(
         )
     conditions = [condition(text) for text in where]
     return Board(narrowed(boards[0], conditions, sort_by(sort) if sort else None))
+
+
+@dataclass(frozen=True)
+class RunFigure:
+    """A figure of a run, which a notebook shows."""
+
+    path: Path
+    """The PNG file in the run's folder."""
+
+    def _repr_png_(self) -> bytes:
+        """Show it in a notebook."""
+        return self.path.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -170,6 +205,22 @@ class FinishedRun:
         columns = pd.Index(names, name=f"predicted {task}")
         return pd.DataFrame(whole.to_numpy(), index=rows, columns=columns)
 
+    def figure(self, name: FigureName) -> RunFigure:
+        """Show a figure that the run wrote; raise RunError where it is not in its folder.
+
+        `curves` by epoch, `confusion` matrices, `heat_map` of gender × race, `reliability`.
+        """
+        path = self.run.record.folder / f"{name}.png"
+        if not path.is_file():
+            there = sorted(item for item in get_args(FigureName)
+                           if (path.parent / f"{item}.png").is_file())  # fmt: skip
+            raise RunError(
+                f"{self.name} has no figure {name!r}",
+                allowed=", ".join(there),
+                source=str(path.parent),
+            )
+        return RunFigure(path)
+
     def network(self) -> "TrainedNetwork":
         """Load the trained network; raise WeightsError where its weights were not kept."""
         from benchmark.inference.load import load_trained
@@ -191,10 +242,22 @@ def load_run(
 
     Parameters
     ----------
-    what : a run's id (8 digits or more), or the name of an experiment.
-    seed, dataset : which of an experiment's runs; as it is defined now before ad-hoc ones.
+    what : str
+        A run's id (8 digits or more), or the name of an experiment.
+    seed, dataset : optional
+        Which of an experiment's runs; those of its present definition before ad-hoc ones.
+    runs_dir : path
+        Where runs are.
 
-    Raises RunError where there is no such run, or more than one.
+    Returns
+    -------
+    FinishedRun
+        Metrics, history, subgroups, predictions, figures, the trained network.
+
+    Raises
+    ------
+    RunError
+        Where there is no such run, or more than one.
     """
     runs = available_runs(Path(runs_dir)).runs
     if not runs:

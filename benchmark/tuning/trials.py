@@ -24,7 +24,7 @@ from benchmark.experiment.space import Choices, Integers
 from benchmark.files import file_lock
 from benchmark.record import versions
 from benchmark.tracking import TrialView
-from benchmark.tuning.study import Study, open_storage, storage_errors
+from benchmark.tuning.study import OBJECTIVE, Study, open_storage, storage_errors
 
 ABOUT: Final = "facebench"
 SESSIONS: Final = "sessions"
@@ -106,6 +106,7 @@ class TrialQueue:
         study = self.optuna_study
         if ABOUT not in study.user_attrs:
             study.set_user_attr(ABOUT, self._plan.about)
+            study.set_metric_names([OBJECTIVE])  # as Optuna Dashboard shows it
         session = {
             "sampler": self._plan.sampler, "sampler_seed": self._plan.sampler_seed,
             "pruner": self._plan.pruner, "optuna": optuna.__version__,

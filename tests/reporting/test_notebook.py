@@ -1,8 +1,5 @@
 """What a notebook gets: typed objects and pandas tables; and docs/quickstart.ipynb, executed."""
 
-import ast
-import json
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +15,9 @@ from benchmark.errors import RunError
 from benchmark.files import write_json
 from benchmark.registry import named
 from benchmark.reporting.columns import FIELDS
+from tests.reporting import quickstart
 from tests.results.conftest import RunBuilder, exact_predictions
 
-QUICKSTART = Path(__file__).parents[2] / "docs/quickstart.ipynb"
 GENDER = registry.experiment("gender-cnn-none-full-short")
 
 
@@ -122,37 +119,35 @@ def test_what_is_no_one_run_is_refused(runs: RunBuilder, tmp_path: Path) -> None
             ask()
 
 
+def test_a_figure_of_a_run_is_shown_and_a_missing_one_named(runs: RunBuilder) -> None:
+    run = load_run(one_run(runs), runs_dir=runs.runs_dir)
+    (run.run.record.folder / "curves.png").write_bytes(b"png")
+    assert run.figure("curves")._repr_png_() == b"png"
+    with pytest.raises(RunError, match=r"no figure 'confusion' \(allowed: curves\)"):
+        run.figure("confusion")
+
+
 @pytest.mark.slow
 def test_the_quickstart_runs_from_its_first_cell_to_its_last(
     drawn_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").symlink_to(drawn_data_dir)
     monkeypatch.chdir(tmp_path)
-    book = json.loads(QUICKSTART.read_text(encoding="utf-8"))
-    cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
     names: dict[str, Any] = {}
-    shown = [run_cell(source, names) for source in cells]
-    table = shown[1]
-    assert set(table["experiment"]) >= {"mtl-cnn-none-full-short", GENDER.name}
-    assert len(shown[-1]) == 2
+    for cell in quickstart.code_cells(quickstart.read()):
+        outputs = quickstart.execute("".join(cell["source"]), names)
+        assert kinds(outputs) == kinds(cell["outputs"]), cell["source"]
+    experiments = set(names["board"].table["experiment"])
+    assert {"mtl-cnn-none-full-demo-32px", "mtl-cnn-none-frozen-demo"} < experiments
 
 
-def test_the_quickstart_keeps_no_picture() -> None:
-    book = json.loads(QUICKSTART.read_text(encoding="utf-8"))
-    outputs = [output for cell in book["cells"] for output in cell.get("outputs", ())]
-    assert not [output for output in outputs if "image/png" in output.get("data", {})]
+def kinds(outputs: list[dict[str, Any]]) -> list[list[str]]:
+    """Say of each output of a cell what it is: a stream, or the forms of a value."""
+    return [sorted(output.get("data", {"stream": ""})) for output in outputs]
 
 
-def run_cell(source: str, names: dict[str, Any]) -> Any:
-    """Run a cell as a notebook does, a line of shell included; give its last value."""
-    if source.startswith("!facebench "):
-        command = "from benchmark.cli.main import main; main()"
-        arguments = shlex.split(source.removeprefix("!facebench ").replace("\\\n", " "))
-        subprocess.run([sys.executable, "-c", command, *arguments], check=True)
-        return None
-    tree = ast.parse(source)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "cell", "exec"), names)
-    if not isinstance(last, ast.Expr):
-        return None
-    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+def test_the_quickstart_carries_the_outputs_of_its_cells() -> None:
+    cells = quickstart.code_cells(quickstart.read())
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    shown = [kind for cell in cells for output in kinds(cell["outputs"]) for kind in output]
+    assert {"stream", "text/html", "text/markdown", "image/png"} < set(shown)

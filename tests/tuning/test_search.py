@@ -154,6 +154,7 @@ def test_a_trial_that_another_process_runs_is_left_to_it(study: Study) -> None:
 def test_another_space_is_another_study_and_the_earlier_one_stays(study: Study) -> None:
     searched(a_queue(study), 1)
     assert a_queue(study).n_earlier == 0
+    assert a_queue(study).optuna_study.metric_names == ["val/combined"]
     narrower = SearchSpace((Floats(RATE, 1e-4, 1e-2), *SPACE.ranges[1:]))
     queue = a_queue(a_study(study.folder, study.faces, space=narrower))
     assert queue.trials() == []
