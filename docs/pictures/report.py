@@ -3,7 +3,7 @@
 python docs/pictures/report.py docs/pictures/report.png           # made-up predictions, said in it
 python docs/pictures/report.py docs/pictures/report.png PAGE.html # of a page of yours
 
-On synthetic faces: `make demo`, `facebench report --dataset drawn`, then the second line with its
+On synthetic faces: `make demo`, then the second line with its
 page.
 """
 
