@@ -110,7 +110,7 @@ def list_(
             print_table(Table.of(["experiment", QUESTION], rows, f"{title}\n"))
         costs = _Costs.read(runs_dir)
         if suite is None:
-            rows = [
+            lines = [
                 (
                     s.name,
                     str(len(s.experiments)),
@@ -120,7 +120,7 @@ def list_(
                 for s in registry.suites().values()
             ]
             out.print()
-            print_table(Table.of(["suite", "experiments", costs.heading, QUESTION], rows))
+            print_table(Table.of(["suite", "experiments", costs.heading, QUESTION], lines))
             out.print(Text(f"\n{costs.legend}", style="dim"))
         elif shown:
             out.print(Text(f"\n{costs.heading}: {costs.text(shown)}. {costs.legend}", style="dim"))
