@@ -31,7 +31,7 @@ from typing import Final, TypeVar
 import experiments as definitions
 from benchmark.errors import BenchmarkError, ExperimentError
 from benchmark.experiment.definition import Experiment, Suite
-from benchmark.experiment.search_points import GridSpace
+from benchmark.experiment.space import GridSpace
 
 SCHEMA: Final = 1
 TUNED: Final = "tuned"

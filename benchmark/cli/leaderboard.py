@@ -254,8 +254,8 @@ def _print(board: "Leaderboard", *, whole: bool) -> None:
     """Print a table per setting, and the notes that fit into ten lines; or all there is."""
     from benchmark.comparison.cells import title_of
     from benchmark.reporting.board_tables import board_table, by_setting, document_tables
-    from benchmark.reporting.study_rows import READING as STUDY_READING
-    from benchmark.reporting.study_rows import study_table
+    from benchmark.reporting.columns import READING as STUDY_READING
+    from benchmark.reporting.columns import study_table
 
     out.print(Text(title_of(board), style="bold yellow" if board.drawn else "bold"))
     study = study_table(board)

@@ -16,7 +16,6 @@ from benchmark.cli import (
     compare,
     data,
     evaluate,
-    explore,
     leaderboard,
     maintenance,
     predict,
@@ -87,7 +86,7 @@ for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 for name, command in COMMANDS.items():
     app.command(name)(command)
-data.app.command("explore")(explore.explore)
+data.app.command("explore")(report.explore)
 for group in (app, *GROUPS.values()):
     for info in group.registered_commands:
         # Examples stand below the options everywhere: from the docstring, or EXAMPLES beside it.

@@ -18,12 +18,13 @@ from benchmark.cli.options import (
     DEFAULT_RUNS_DIR,
     AsJson,
     DataDir,
+    Experiments,
+    OneSuite,
     Quiet,
     RunsDir,
+    Seeds,
     WeightsDir,
     complete_dataset,
-    complete_experiment,
-    complete_suite,
 )
 from benchmark.cli.output import ExitCode, busy, out, print_table, progress_bar, say_error, speaking
 from benchmark.errors import BenchmarkError, ExperimentError, RunError
@@ -365,15 +366,9 @@ def doctor(
 
 
 def status(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="Experiments by name.", autocompletion=complete_experiment),
-    ] = None,
-    suite: Annotated[
-        str | None,
-        typer.Option(help="All experiments of a suite.", autocompletion=complete_suite),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, as in 0,1,2.")] = "0",
+    names: Experiments = None,
+    suite: OneSuite = None,
+    seeds: Seeds = "0",
     dataset: Annotated[
         str | None,
         typer.Option("--dataset", help="Runs on this one.", autocompletion=complete_dataset),

@@ -107,6 +107,14 @@ WeightsDir = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
+Experiments = Annotated[
+    list[str] | None,
+    typer.Argument(help="Experiments by name.", autocompletion=complete_experiment),
+]
+OneSuite = Annotated[
+    str | None, typer.Option(help="All experiments of a suite.", autocompletion=complete_suite)
+]
+Seeds = Annotated[str, typer.Option(help="Seeds, as in 0,1,2.")]
 DatasetName = Annotated[
     str | None,
     typer.Option(

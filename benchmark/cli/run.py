@@ -14,7 +14,6 @@ from rich.table import Table
 
 from benchmark import registry
 from benchmark.cli import options
-from benchmark.cli.options import complete_experiment, complete_suite
 from benchmark.cli.output import (
     CommandResult,
     ExitCode,
@@ -42,15 +41,9 @@ OUTLOOKS = {
 
 
 def run(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="Experiments by name.", autocompletion=complete_experiment),
-    ] = None,
-    suite: Annotated[
-        str | None,
-        typer.Option(help="Run all experiments of a suite.", autocompletion=complete_suite),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, as in 0,1,2.")] = "0",
+    names: options.Experiments = None,
+    suite: options.OneSuite = None,
+    seeds: options.Seeds = "0",
     folds: Annotated[
         str | None,
         typer.Option(

@@ -30,8 +30,8 @@ from benchmark.cli.options import (
 from benchmark.cli.output import ExitCode, busy, say_error, speaking
 from benchmark.cli.run import RunOptions
 from benchmark.errors import ExperimentError
-from benchmark.experiment.search_points import GRID_PREFIX
 from benchmark.experiment.settings import parse_seeds, parse_settings
+from benchmark.experiment.space import GRID_PREFIX
 
 Names = Annotated[
     list[str] | None,

@@ -18,8 +18,10 @@ from benchmark.cli.run_display import RunDisplay
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import BenchmarkError, ExperimentError, require
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.search_points import (
+from benchmark.experiment.space import (
+    AUGMENTATION,
     AUGMENTATION_NAMES,
+    DEPTH,
     GRID_PREFIX,
     GridSpace,
     check_space,
@@ -28,7 +30,6 @@ from benchmark.experiment.search_points import (
     space_of,
     value_at,
 )
-from benchmark.experiment.space import AUGMENTATION, DEPTH
 from benchmark.record import work_folder
 from benchmark.reporting.tables import Column, Table
 from benchmark.runs.checkpoints import CHECKPOINT_FILE

@@ -18,7 +18,6 @@ from benchmark.experiment.parts import (
     StudyRow,
     Subset,
 )  # fmt: skip
-from benchmark.experiment.search_points import GridSpace
 from benchmark.experiment.space import (
     DECAY,
     DEPTH,
@@ -26,6 +25,7 @@ from benchmark.experiment.space import (
     RATIO,
     Choices,
     Floats,
+    GridSpace,
     Integers,
     SearchSpace,
 )  # fmt: skip

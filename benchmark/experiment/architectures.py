@@ -1,6 +1,6 @@
 """What a definition must know of an architecture without loading torch: stages, sources, input.
 
-The modules themselves are in benchmark.models.chains; a test compares the two, stage by stage.
+The modules themselves are in benchmark.models.backbone; a test compares the two, stage by stage.
 Any other architecture that timm has goes by its timm name: only then is timm asked, and loaded.
 """
 

@@ -15,7 +15,7 @@ import timm
 import torch
 from timm.models import VGG, get_arch_pretrained_cfgs
 from timm.models._manipulate import group_parameters
-from torch import Tensor, nn
+from torch import nn
 
 from benchmark.errors import ExperimentError
 
@@ -90,16 +90,9 @@ def _unusable(name: str, reason: str) -> ExperimentError:
 
 
 def n_features(model: nn.Module) -> int:
-    """Say how many features `pooled_features` gives: not always those of the last stage."""
+    """Say how many features pooling gives: not always those of the last stage."""
     parts = cast(Any, model)
     return int(getattr(parts, "head_hidden_size", parts.num_features))
-
-
-def pooled_features(model: nn.Module, x: Tensor) -> Tensor:
-    """Map scaled pictures (n, 3, h, w) to (n, n_features), as timm's own classifier reads them."""
-    parts = cast(Any, model)
-    features: Tensor = parts.forward_head(parts.forward_features(x), pre_logits=True)
-    return features
 
 
 @functools.cache

@@ -1,18 +1,23 @@
-"""What every backbone is: pictures in, a feature map out, stages that can be frozen one by one.
+"""Backbones by name: every architecture of ours as a chain of stages, every other from timm.
 
-Our own architectures are chains of stages (benchmark.models.chains), models of timm are taken whole
-(benchmark.models.timm_backbone).
+A backbone maps pictures to a feature map and has stages that can be frozen one by one. What weights
+it starts from, what scales its input and what reads its features are left to weights, preprocessing
+and heads. Names of the stages are those of experiment.architectures. timm is imported only where a
+model of timm is built: it takes two seconds to load.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final, Self, cast
 
+import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from benchmark.models.timm_backbone import TimmStage
+from benchmark.errors import ExperimentError, WeightsError
+from benchmark.experiment.architectures import architecture_named
 
 
 class FeatureExtractor(nn.Module):
@@ -60,3 +65,330 @@ def sequence(**modules: nn.Module) -> nn.Sequential:
     for name, module in modules.items():
         chained.add_module(name, module)
     return chained
+
+
+class TimmStage:
+    """A stage that is no module of its own: some parameters and some modules of a model.
+
+    It answers to what networks ask of a stage, under the names that modules have for it. All is
+    looked up by name each time: moving a model may put other parameters in the place of these.
+    """
+
+    def __init__(
+        self, model: nn.Module, parameter_names: Sequence[str], module_names: Sequence[str]
+    ) -> None:
+        self._model = model
+        self._parameter_names = tuple(parameter_names)
+        self._module_names = tuple(module_names)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Give the stage's parameters, those that lie loose in a larger module too."""
+        return map(self._model.get_parameter, self._parameter_names)
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Give the modules that belong to this stage alone, and theirs."""
+        for name in self._module_names:
+            yield from self._model.get_submodule(name).modules()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Give parameters and running statistics under the model's names."""
+        inside = tuple(f"{name}." if name else "" for name in self._module_names)
+        return {
+            name: value
+            for name, value in self._model.state_dict().items()
+            if name in self._parameter_names or name.startswith(inside)
+        }
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Say whether the stage's parameters are trained."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def eval(self) -> Self:
+        """Put the stage's modules into eval mode."""
+        for name in self._module_names:
+            self._model.get_submodule(name).eval()
+        return self
+
+
+class TimmModel(FeatureExtractor):
+    """A model without its classifier, read as its weights were trained to be: pooled by timm."""
+
+    stages: Mapping[str, TimmStage]
+    draws_first_values = True
+
+    def __init__(self, architecture: str) -> None:
+        from benchmark.experiment import timm_models
+
+        model = timm_models.create(architecture)
+        super().__init__(architecture, timm_models.n_features(model))
+        self.model = model
+        parameters = timm_models.stages_of(architecture)
+        modules = _modules_by_stage(model, parameters)
+        self.stages = {
+            name: TimmStage(model, paths, modules[name]) for name, paths in parameters.items()
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map scaled pictures (n, 3, h, w) to pooled features, as a map (n, n_features, 1, 1)."""
+        parts = cast(Any, self.model)
+        features: Tensor = parts.forward_head(parts.forward_features(x), pre_logits=True)
+        return features[:, :, None, None]
+
+
+def _modules_by_stage(
+    model: nn.Module, stages: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Give for each stage the outermost modules that lie in it alone.
+
+    The outermost, so that a block's dropout goes with the block. A module without parameters goes
+    with what was registered before it, which is how timm's models are written down.
+    """
+    stage_of = {
+        id(model.get_parameter(path)): name for name, paths in stages.items() for path in paths
+    }
+    found: dict[str, list[str]] = {name: [] for name in stages}
+    latest = next(iter(stages))
+
+    def visit(path: str, module: nn.Module) -> None:
+        nonlocal latest
+        touched = {stage_of[id(parameter)] for parameter in module.parameters()}
+        if len(touched) > 1:
+            for name, child in module.named_children():
+                visit(f"{path}.{name}" if path else name, child)
+        else:
+            latest = touched.pop() if touched else latest
+            found[latest].append(path)
+
+    visit("", model)
+    return found
+
+
+CNN_CHANNELS: Final = (24, 48, 96, 192, 256)
+
+
+def small_cnn() -> StageChain:
+    """Build a small network of ours: five blocks, 661,976 parameters.
+
+    98 million multiply-adds at 100 px. Each block: 3x3 convolution (padding 1, no bias), batch
+    norm, ReLU, 2x2 maximum; 100 px end as 3x3x256. The study's own CNN is lost (notebooks, §1).
+    """
+    stages: dict[str, nn.Module] = {}
+    for number, width in enumerate(CNN_CHANNELS, start=1):
+        n_inputs = 3 if number == 1 else CNN_CHANNELS[number - 2]
+        # ReLU after the maximum gives the same numbers as before it, on a quarter of the cells:
+        # 401 to 409 images/s against 354 to 390 (forward and backward, 2 CPU cores, batch 32).
+        stages[f"block{number}"] = sequence(
+            conv=nn.Conv2d(n_inputs, width, 3, padding=1, bias=False),
+            norm=nn.BatchNorm2d(width),
+            pool=nn.MaxPool2d(2),
+            relu=nn.ReLU(inplace=True),
+        )
+    return StageChain("cnn", stages, CNN_CHANNELS[-1])
+
+
+class Fire(nn.Module):
+    """Squeeze to few channels by 1x1, expand by 1x1 and 3x3 side by side (arXiv 1602.07360, §3)."""
+
+    def __init__(self, n_inputs: int, n_squeezed: int, n_expanded: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(n_inputs, n_squeezed, 1)
+        self.expand1x1 = nn.Conv2d(n_squeezed, n_expanded, 1)
+        self.expand3x3 = nn.Conv2d(n_squeezed, n_expanded, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, n_inputs, h, w) to (n, 2 * n_expanded, h, w); the 1x1 half comes first."""
+        squeezed = self.squeeze(x).relu_()
+        return torch.cat([self.expand1x1(squeezed), self.expand3x3(squeezed)], 1).relu_()
+
+
+def squeezenet1_1(pooling: str) -> StageChain:
+    """Build SqueezeNet 1.1 (arXiv 1602.07360) up to its last fire module: 722,496 parameters.
+
+    `pooling` rounds the size of each 3x3/2 maximum: `floor` as Keras, `ceil` as Caffe and
+    torchvision do. 100 px end as 5x5x512 or 6x6x512. Layout: rcmalli/keras-squeezenet
+    squeezenet.py, equal to torchvision's `squeezenet1_1().features` (tested against both).
+    """
+
+    def pool() -> nn.Module:
+        return nn.MaxPool2d(3, stride=2, ceil_mode=pooling == "ceil")
+
+    stages = {
+        "conv1": sequence(
+            conv=nn.Conv2d(3, 64, 3, stride=2), pool=pool(), relu=nn.ReLU(inplace=True)
+        ),
+        "fire2_3": sequence(fire2=Fire(64, 16, 64), fire3=Fire(128, 16, 64), pool=pool()),
+        "fire4_5": sequence(fire4=Fire(128, 32, 128), fire5=Fire(256, 32, 128), pool=pool()),
+        "fire6_9": sequence(
+            fire6=Fire(256, 48, 192),
+            fire7=Fire(384, 48, 192),
+            fire8=Fire(384, 64, 256),
+            fire9=Fire(512, 64, 256),
+        ),
+    }
+    return StageChain("squeezenet1_1", stages, 512)
+
+
+VGG_WIDTHS: Final = (64, 128, 256, 512, 512)
+VGG_CONVOLUTIONS: Final = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+"""Of each block: configurations D and E of table 1."""
+
+
+def vgg(architecture: str) -> StageChain:
+    """Build VGG-16 or VGG-19 (Simonyan & Zisserman 2015, arXiv 1409.1556), cut after pool5.
+
+    Five blocks of 3x3 convolutions (padding 1), each with a ReLU; 2x2 maxima end them. 100 px end
+    as 3x3x512. Layout: torchvision's `vgg16().features`, equal to Keras's without top.
+    """
+    stages: dict[str, nn.Module] = {}
+    n_inputs = 3
+    for number, (width, n_convolutions) in enumerate(
+        zip(VGG_WIDTHS, VGG_CONVOLUTIONS[architecture], strict=True), start=1
+    ):
+        layers: dict[str, nn.Module] = {}
+        for place in range(1, n_convolutions + 1):
+            layers[f"conv{place}"] = nn.Conv2d(n_inputs, width, 3, padding=1)
+            layers[f"relu{place}"] = nn.ReLU(inplace=True)
+            n_inputs = width
+        stages[f"block{number}"] = sequence(**layers, pool=nn.MaxPool2d(2))
+    return StageChain(architecture, stages, VGG_WIDTHS[-1])
+
+
+def _torchvisions(architecture: str) -> Any:
+    # Imported here: torchvision takes a second, and most backbones do without.
+    import torchvision.models
+
+    return getattr(torchvision.models, architecture)(weights=None)
+
+
+def resnet50() -> StageChain:
+    """Rearrange torchvision's ResNet-50 (He et al. 2016, arXiv 1512.03385, table 1), unpooled.
+
+    100 px end as 4x4x2048. v1.5: a block that halves the size does so in its 3x3 convolution, where
+    the paper and Keras do in the 1x1 before it.
+    """
+    layers = _torchvisions("resnet50")
+    first = sequence(conv=layers.conv1, norm=layers.bn1, relu=layers.relu, pool=layers.maxpool)
+    blocks = (layers.layer1, layers.layer2, layers.layer3, layers.layer4)
+    stages = {f"conv{number}": stage for number, stage in enumerate((first, *blocks), start=1)}
+    return StageChain("resnet50", stages, layers.fc.in_features)
+
+
+def densenet121() -> StageChain:
+    """Rearrange torchvision's DenseNet-121 (Huang et al. 2017, arXiv 1608.06993), unpooled.
+
+    Each dense block with the transition that halves it; the last ends with the norm and the ReLU
+    that come before pooling. 100 px end as 3x3x1024.
+    """
+    layers = _torchvisions("densenet121")
+    parts = layers.features
+    stages: dict[str, nn.Module] = {
+        "conv1": sequence(conv=parts.conv0, norm=parts.norm0, relu=parts.relu0, pool=parts.pool0)
+    }
+    for number in (1, 2, 3):
+        block, transition = parts[2 + 2 * number], parts[3 + 2 * number]
+        stages[f"denseblock{number}"] = sequence(block=block, transition=transition)
+    stages["denseblock4"] = sequence(
+        block=parts.denseblock4, norm=parts.norm5, relu=nn.ReLU(inplace=True)
+    )
+    return StageChain("densenet121", stages, layers.classifier.in_features)
+
+
+MOBILENET_FIRST_LAYERS: Final = (0, 2, 4, 7, 14, 19)
+"""Where each stage begins in torchvision's `features`: at the layer that halves the size."""
+
+
+def mobilenet_v2() -> StageChain:
+    """Rearrange torchvision's MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381, table 2).
+
+    A stage for each size: 100 px end as 4x4x1280.
+    """
+    layers = _torchvisions("mobilenet_v2")
+    stages = {
+        f"stage{number}": sequence(
+            **{f"layer{place}": layers.features[place] for place in range(first, end)}
+        )
+        for number, (first, end) in enumerate(pairwise(MOBILENET_FIRST_LAYERS), start=1)
+    }
+    return StageChain("mobilenet_v2", stages, layers.last_channel)
+
+
+BUILDERS: Final[dict[str, Callable[..., FeatureExtractor]]] = {
+    "cnn": small_cnn,
+    "vgg16": functools.partial(vgg, "vgg16"),
+    "vgg19": functools.partial(vgg, "vgg19"),
+    "resnet50": resnet50,
+    "densenet121": densenet121,
+    "mobilenet_v2": mobilenet_v2,
+    "squeezenet1_1": squeezenet1_1,
+}
+"""Of our own architectures; what is not here is timm's."""
+
+OPTIONS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "squeezenet1_1": {"pooling": ("floor", "ceil")}
+}
+"""What weights may decide about a backbone, by architecture, with the values allowed."""
+
+NOT_TAKEN: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError,
+    RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+"""What timm's models were seen to raise, or can, on pictures of a size that they do not take."""
+
+
+def options_of(architecture: str) -> dict[str, tuple[str, ...]]:
+    """Give the options of an architecture, ours or timm's, with the values allowed."""
+    return OPTIONS.get(architecture, {})
+
+
+def build_backbone(architecture: str, **options: str) -> FeatureExtractor:
+    """Build a backbone with its library's own initialisation, with every option it has.
+
+    Raise ExperimentError for an unknown architecture, WeightsError for options it does not have.
+    """
+    known = options_of(architecture_named(architecture).name)
+    if options.keys() != known.keys() or any(options[key] not in known[key] for key in known):
+        allowed = "; ".join(f"{key}: {' or '.join(values)}" for key, values in known.items())
+        raise WeightsError(
+            f"options of the {architecture} backbone are {options}", allowed=allowed or "none"
+        )
+    if architecture in BUILDERS:
+        backbone = BUILDERS[architecture](**options)
+    else:
+        # Imported here: timm takes two seconds, and most experiments do without.
+        backbone = TimmModel(architecture)
+    backbone.options = dict(options)
+    return backbone
+
+
+def feature_map_shape(
+    architecture: str, options: Mapping[str, str], input_px: int
+) -> tuple[int, int, int]:
+    """Give (n_features, height, width) of the last feature map, without computing anything.
+
+    Raise ExperimentError where the architecture does not take pictures of that size.
+    """
+    return _map_shape(architecture, tuple(sorted(options.items())), input_px)
+
+
+@functools.cache
+def _map_shape(
+    architecture: str, options: tuple[tuple[str, str], ...], input_px: int
+) -> tuple[int, int, int]:
+    with torch.device("meta"), torch.no_grad():
+        backbone = build_backbone(architecture, **dict(options)).eval()
+        try:
+            faces = torch.empty(1, 3, input_px, input_px)
+            n_maps, n_features, height, width = backbone(faces).shape
+            if (n_maps, n_features) != (1, backbone.n_features):
+                message = f"it gives {n_features} features instead of {backbone.n_features}"
+                raise ValueError(message)
+        except NOT_TAKEN as error:
+            raise ExperimentError(
+                f"{architecture} cannot take pictures of {input_px} x {input_px} pixels "
+                f"({' '.join(str(error).split()).rstrip('.')})",
+                allowed="a size that its stages and patches divide",
+                fix="Set backbone.input_px to another size; most of timm's models take 224",
+            ) from error
+    return n_features, height, width

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmark.errors import WeightsError
 from benchmark.files import sha256_of
-from benchmark.models.chains import build_backbone, options_of
+from benchmark.models.backbone import build_backbone, options_of
 from benchmark.models.preprocessing import PRESETS, Channels, Preprocessing
 from benchmark.models.weight_formats import (
     OURS,

@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmark.errors import WeightsError
 from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM, architecture_named
 from benchmark.files import canonical_json
-from benchmark.models.chains import VGG_CONVOLUTIONS, build_backbone, options_of
+from benchmark.models.backbone import VGG_CONVOLUTIONS, build_backbone, options_of
 from benchmark.models.weight_manifest import NO_OPTIONS, TensorDigest
 from benchmark.models.weight_readers import FETCH_AGAIN, FileTensors, read_weight_file
 

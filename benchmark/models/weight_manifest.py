@@ -70,7 +70,7 @@ class PublishedFile:
     md5: str | None = None
     """Of the whole file, where its publisher gives that and no sha256."""
     options: Mapping[str, str] = field(default_factory=lambda: NO_OPTIONS)
-    """Of the backbone: benchmark.models.chains.OPTIONS."""
+    """Of the backbone: benchmark.models.backbone.OPTIONS."""
 
     @property
     def digest(self) -> TensorDigest | None:

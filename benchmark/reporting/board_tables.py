@@ -26,8 +26,8 @@ from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Lea
 from benchmark.comparison.library import Setting
 from benchmark.comparison.rows import Row, RowComparison
 from benchmark.comparison.verdicts import SIGNIFICANT, p_text, points, points_span
-from benchmark.reporting.study_rows import READING as STUDY_READING
-from benchmark.reporting.study_rows import study_table
+from benchmark.reporting.columns import READING as STUDY_READING
+from benchmark.reporting.columns import study_table
 from benchmark.reporting.tables import (
     LATEX_PACKAGES,
     NOTHING,

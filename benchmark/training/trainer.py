@@ -15,8 +15,7 @@ from torch import Tensor
 from benchmark.data.batches import FaceBatches, generator_for, random_order, random_passes
 from benchmark.errors import RunError
 from benchmark.experiment.definition import Experiment, Recipe
-from benchmark.models.heads import StandardisedHead
-from benchmark.models.network import Network
+from benchmark.models.network import Network, StandardisedHead
 from benchmark.tasks import TaskName, combined
 from benchmark.training.device import Device
 from benchmark.training.losses import label_counts

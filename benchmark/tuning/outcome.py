@@ -23,7 +23,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import split_digest
 from benchmark.errors import BenchmarkError, DataError
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.search_points import GridSpace, experiment_at, settings_at
+from benchmark.experiment.space import GridSpace, experiment_at, settings_at
 from benchmark.files import write_json, write_text
 from benchmark.identity import steering_content
 from benchmark.registry import SCHEMA, named, tuned_folder

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Protocol
 
 from benchmark.data.batches import FaceBatches
 from benchmark.errors import BenchmarkError, RunError
-from benchmark.experiment.search_points import experiment_at
+from benchmark.experiment.space import experiment_at
 from benchmark.files import write_json
 from benchmark.record import SCHEMA, TRIAL_FILE
 from benchmark.runs.plan import Plan, Settings, plan_run

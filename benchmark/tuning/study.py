@@ -22,8 +22,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, require
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.search_points import BATCH_SIZE, faces_per_epoch
-from benchmark.experiment.space import SearchSpace
+from benchmark.experiment.space import BATCH_SIZE, SearchSpace, faces_per_epoch
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
 from benchmark.training.trainer import TRAINER_VERSION

@@ -7,13 +7,6 @@ import pytest
 
 from benchmark import registry
 from benchmark.errors import ExperimentError
-from benchmark.experiment.search_points import (
-    check_space,
-    experiment_at,
-    point_of,
-    settings_at,
-    space_of,
-)
 from benchmark.experiment.space import (
     AUGMENTATION,
     DECAY,
@@ -24,6 +17,11 @@ from benchmark.experiment.space import (
     Floats,
     Integers,
     SearchSpace,
+    check_space,
+    experiment_at,
+    point_of,
+    settings_at,
+    space_of,
 )
 
 FULL = registry.experiment("mtl-squeezenet1_1-imagenet-full")

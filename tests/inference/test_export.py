@@ -20,8 +20,7 @@ from benchmark.inference.export import (
     resizing_matrix,
 )
 from benchmark.inference.load import TrainedNetwork, TrainedRun, load_trained, network_of_run
-from benchmark.models.heads import StandardisedHead
-from benchmark.models.network import build_network
+from benchmark.models.network import StandardisedHead, build_network
 from benchmark.models.preprocessing import CAFFE, InputScaling
 from benchmark.models.weight_readers import header_of
 from benchmark.tasks import CLASS_NAMES

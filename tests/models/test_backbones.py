@@ -8,8 +8,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.errors import ExperimentError, WeightsError
 from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM, OURS
-from benchmark.models.backbone import FeatureExtractor
-from benchmark.models.chains import BUILDERS, build_backbone, feature_map_shape, options_of
+from benchmark.models.backbone import (
+    BUILDERS,
+    FeatureExtractor,
+    build_backbone,
+    feature_map_shape,
+    options_of,
+)
 
 OUR_NAMES = [item.name for item in OURS]
 

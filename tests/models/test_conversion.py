@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.models import mobilenet_v2, squeezenet1_0, squeezenet1_1
 
 from benchmark.errors import WeightsError
-from benchmark.models.chains import build_backbone
+from benchmark.models.backbone import build_backbone
 from benchmark.models.weight_formats import convert
 from benchmark.models.weight_readers import read_weight_file
 from tests.conftest import shared_file

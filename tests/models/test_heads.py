@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.experiment.parts import Conditioning, Head
-from benchmark.models.heads import GenderWeighting, build_head, initialise_head
+from benchmark.models.network import GenderWeighting, build_head, initialise_head
 from benchmark.tasks import TASKS, TaskName
 
 

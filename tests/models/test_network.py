@@ -10,7 +10,7 @@ from torchvision.models import SqueezeNet1_1_Weights
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.experiment.architectures import ARCHITECTURES
 from benchmark.experiment.definition import Backbone, Experiment, Head, Protocol, Recipe
-from benchmark.models.chains import build_backbone
+from benchmark.models.backbone import build_backbone
 from benchmark.models.network import build_network, rebuild_network
 from benchmark.models.preprocessing import CAFFE, CENTRED, UNIT
 from benchmark.models.weights import LoadedWeights

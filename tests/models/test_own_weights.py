@@ -11,7 +11,7 @@ from torchvision.models import squeezenet1_1
 
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.files import sha256_of
-from benchmark.models.chains import build_backbone
+from benchmark.models.backbone import build_backbone
 from benchmark.models.preprocessing import CAFFE, IMAGENET, KERAS_CAFFE, UNIT
 from benchmark.models.weight_adding import Declaration, add_file, add_own
 from benchmark.models.weight_manifest import files_for

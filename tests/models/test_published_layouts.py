@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from benchmark.models import chains
-from benchmark.models.chains import build_backbone
+from benchmark.models import backbone
+from benchmark.models.backbone import build_backbone
 from benchmark.models.preprocessing import InputScaling
 from benchmark.models.weight_formats import backbone_tensors, convert
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
@@ -57,7 +57,7 @@ def assert_close(ours: Tensor, wanted: Any) -> None:
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Build VGGs as narrow as the files that are written here."""
-    monkeypatch.setattr(chains, "VGG_WIDTHS", keras_vgg.WIDTHS)
+    monkeypatch.setattr(backbone, "VGG_WIDTHS", keras_vgg.WIDTHS)
     backbone_tensors.cache_clear()
     yield
     backbone_tensors.cache_clear()

@@ -10,7 +10,7 @@ import torch
 
 from benchmark import registry
 from benchmark.experiment.definition import Experiment
-from benchmark.models.chains import feature_map_shape
+from benchmark.models.backbone import feature_map_shape
 from benchmark.models.network import build_network
 from benchmark.models.weight_manifest import untrained_start
 from benchmark.tasks import TASKS, n_classes

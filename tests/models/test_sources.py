@@ -7,7 +7,7 @@ from timm.models import get_pretrained_cfg
 
 from benchmark.experiment import timm_models
 from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM
-from benchmark.models.chains import build_backbone
+from benchmark.models.backbone import build_backbone
 from benchmark.models.preprocessing import CENTRED, IMAGENET
 from benchmark.models.weight_formats import layouts_of
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, untrained_start

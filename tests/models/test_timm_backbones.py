@@ -9,7 +9,7 @@ from benchmark.errors import ExperimentError
 from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.experiment.timm_models import classifier_tensors
-from benchmark.models.chains import build_backbone, feature_map_shape
+from benchmark.models.backbone import build_backbone, feature_map_shape
 from benchmark.models.network import build_network
 from tests.models.steps import (
     backward,

@@ -16,7 +16,7 @@ from torchvision.models import squeezenet1_1
 
 from benchmark.errors import ExperimentError, WeightsError, WeightsMissing
 from benchmark.files import sha256_of
-from benchmark.models.chains import build_backbone
+from benchmark.models.backbone import build_backbone
 from benchmark.models.preprocessing import CAFFE
 from benchmark.models.weight_adding import add_file, first_kernel_name, order_of
 from benchmark.models.weight_formats import backbone_tensors

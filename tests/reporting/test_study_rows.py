@@ -7,8 +7,7 @@ from benchmark.comparison.leaderboard import Leaderboard
 from benchmark.comparison.rows import Row
 from benchmark.experiment.definition import StudyRow
 from benchmark.reporting.board_tables import markdown
-from benchmark.reporting.columns import as_data
-from benchmark.reporting.study_rows import study_table
+from benchmark.reporting.columns import as_data, study_table
 from tests.reporting.boards import a_board, a_row
 
 MISSING = "not measured: weights missing (vggface of vgg16; `facebench weights list`)"

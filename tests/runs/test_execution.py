@@ -14,8 +14,7 @@ from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_table, read_predictions, write_predictions
 from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.inference.load import load_trained
-from benchmark.models.heads import StandardisedHead
-from benchmark.models.network import build_network
+from benchmark.models.network import StandardisedHead, build_network
 from benchmark.runs import run as runs
 from benchmark.runs.execution import ExecutionOptions
 from benchmark.runs.folder import begin, parts_for

@@ -13,8 +13,7 @@ import pytest
 from benchmark import registry
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError, ExperimentError, RunError
-from benchmark.experiment.search_points import point_of
-from benchmark.experiment.space import DEPTH, RATE
+from benchmark.experiment.space import DEPTH, RATE, point_of
 from benchmark.tracking import TrialView, best_trial
 from benchmark.tuning.outcome import (
     Outcome,
