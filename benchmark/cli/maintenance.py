@@ -249,7 +249,7 @@ def clean(
         str | None,
         typer.Option(
             help="What to remove, as in cache,failed; --dry-run lists the kinds. "
-            "Leftovers alone if left out."
+            "Temporary files alone if left out."
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only say.")] = False,
@@ -269,7 +269,7 @@ def clean(
     """
     code = ExitCode.FINE
     with speaking("clean", as_json=as_json) as answer:
-        from benchmark.runs.leftovers import KINDS, NEEDLESS, leftovers
+        from benchmark.runs.cleaning import KINDS, NEEDLESS, removables
 
         asked = {name.strip() for name in (only or "").split(",") if name.strip()}
         if unknown := sorted(asked - KINDS.keys()):
@@ -282,7 +282,7 @@ def clean(
             for kind, what in KINDS.items()
             if kind in kinds
         }
-        for item in list(leftovers(runs_dir, data_dir, kinds)):
+        for item in list(removables(runs_dir, data_dir, kinds)):
             row, n_bytes = rows[item.kind], item.n_bytes
             row["n"] += 1
             row["bytes"] += n_bytes

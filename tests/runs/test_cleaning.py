@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from benchmark.cli.main import app
 from benchmark.files import file_lock
-from benchmark.runs.leftovers import KINDS, SETTLED_SECONDS, leftovers
+from benchmark.runs.cleaning import KINDS, SETTLED_SECONDS, removables
 
 
 def a_run(runs_dir: Path, identity: str, *ends: str) -> Path:
@@ -44,7 +44,7 @@ def found(room: Path, *kinds: str) -> set[str]:
     wanted = set(kinds or KINDS)
     return {
         item.path.name
-        for item in leftovers(room / "runs", room / "data", wanted)  # type: ignore[arg-type]
+        for item in removables(room / "runs", room / "data", wanted)  # type: ignore[arg-type]
     }
 
 
@@ -63,7 +63,7 @@ def test_every_kind_is_found(room: Path) -> None:
 def test_what_a_process_is_at_work_on_stays(room: Path) -> None:
     with file_lock(room / "runs" / "work" / ("d" * 64) / "claim"):
         assert not found(room) & {".metrics.json.abcd1234.json", "model.safetensors"}
-    everything = list(leftovers(room / "runs", room / "data", set(KINDS)))
+    everything = list(removables(room / "runs", room / "data", set(KINDS)))
     run = next(item for item in everything if item.path.name == "model.safetensors")
     with file_lock(room / "runs" / "work" / ("d" * 64) / "claim"):
         assert not run.remove()

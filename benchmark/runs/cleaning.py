@@ -44,7 +44,7 @@ SETTLED_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True)
-class Leftover:
+class Removable:
     """A file or folder that could go."""
 
     kind: Kind
@@ -83,7 +83,7 @@ class Leftover:
         return True
 
 
-def leftovers(runs_dir: Path, data_dir: Path, kinds: set[Kind]) -> Iterator[Leftover]:
+def removables(runs_dir: Path, data_dir: Path, kinds: set[Kind]) -> Iterator[Removable]:
     """Yield what could go, of the kinds asked for, in the order of KINDS."""
     cache = data_dir / "cache"
     if "leftovers" in kinds:
@@ -92,23 +92,23 @@ def leftovers(runs_dir: Path, data_dir: Path, kinds: set[Kind]) -> Iterator[Left
             if not folder.is_dir() or is_locked(claim):
                 continue
             if not (folder / "experiment.json").is_file() and _is_settled(folder):
-                yield Leftover("leftovers", folder, claim)
+                yield Removable("leftovers", folder, claim)
                 continue
             for path in sorted(folder.glob(".*")):
                 if TEMPORARY.fullmatch(path.name):
-                    yield Leftover("leftovers", path, claim)
+                    yield Removable("leftovers", path, claim)
         for path in sorted(data_dir.glob(f".*{STAGING_SUFFIX}")):
-            yield Leftover("leftovers", path)
+            yield Removable("leftovers", path)
         for path in sorted(cache.glob("*.partial")):
             if not is_locked(path.with_suffix(".claim")):
-                yield Leftover("leftovers", path, path.with_suffix(".claim"))
+                yield Removable("leftovers", path, path.with_suffix(".claim"))
         for folder in (runs_dir, data_dir, data_dir / "weights", cache):
             for path in sorted(folder.glob(".*")):
                 if path.is_file() and TEMPORARY.fullmatch(path.name) and _is_settled(path):
-                    yield Leftover("leftovers", path)
+                    yield Removable("leftovers", path)
     if "cache" in kinds:
         for path in sorted(path for kind in CACHE_FILES for path in cache.glob(kind)):
-            yield Leftover("cache", path, path.with_suffix(".claim"))
+            yield Removable("cache", path, path.with_suffix(".claim"))
     for record in list(all_records(runs_dir)):
         folder, state, claim = record.folder, record.state, record.folder / "claim"
         if is_locked(claim):
@@ -122,7 +122,7 @@ def leftovers(runs_dir: Path, data_dir: Path, kinds: set[Kind]) -> Iterator[Left
         }
         for kind, paths in found.items():
             if kind in kinds:
-                yield from (Leftover(kind, path, claim) for path in paths if path.exists())
+                yield from (Removable(kind, path, claim) for path in paths if path.exists())
 
 
 def _is_settled(path: Path) -> bool:
