@@ -204,6 +204,13 @@ def _warnings(audit: dict[str, Any], images: Path | None) -> Iterator[str]:
             "is not seen. --images FOLDER compares the pictures."
         )
     for overlap in audit["overlaps"]:
+        n_named = overlap["leaking"] + overlap["undecided"] + overlap["alike_in_name_only"]
+        if overlap["same_base_name"] > n_named:
+            yield (
+                f"{overlap['same_base_name']:,} files of {overlap['part']} have the base name of "
+                f"files of {overlap['other_part']} in other folders, as "
+                f"{overlap['example_of_base_name']}: no leak where a part has it several times."
+            )
         if overlap["alike_in_name_only"]:
             yield (
                 f"{overlap['alike_in_name_only']:,} files of {overlap['part']} have names like "
@@ -236,12 +243,15 @@ def _tables(audit: dict[str, Any]) -> Iterator[Table]:
     rows = []
     for overlap in overlaps:
         pair = (overlap["part"], overlap["other_part"])
-        n_alike = [f"{overlap[key]:,}" for key in ("same_name", "same_bytes", "near_duplicates")]
+        alike = ("same_name", "same_base_name", "same_bytes", "near_duplicates")
+        n_alike = [f"{overlap[key]:,}" for key in alike]
         if by_name_only & {*pair}:
-            n_alike[1:] = NOTHING, NOTHING
+            n_alike[2:] = NOTHING, NOTHING
         share = _percent(overlap["leaking_fraction"])
         rows.append((*pair, *n_alike, f"{overlap['leaking']:,}", share))
-    heads = ("part", "in", "same name", "same bytes", "near-dup.", "together", "share")
+    heads = (
+        *("part", "in", "same name", "base name", "same bytes", "near-dup.", "together", "share"),
+    )
     yield Table.of(heads, rows, "Files of one part that are in another")
     pairs = [
         (_found_by(pair) if part == "part" else "", f"{pair[part]}: {pair[file]}")

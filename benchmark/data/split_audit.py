@@ -176,6 +176,12 @@ def audit_split(
         list(map(on_pair, described(named)))
     matches = pd.concat([best.sort_values("found_by"), named]).sort_values("row", kind="stable")
     overlaps = _overlaps(parts, list(zip(matches["row"], described(matches), strict=True)))
+    base = files["key"].str.rsplit("/", n=1).str[-1]
+    for (other, part), overlap in zip(ranks, overlaps, strict=True):
+        its, theirs = files["part"] == part, files["part"] == other
+        alike = its & base.isin(base[theirs]) & ~files["key"].isin(files.loc[theirs, "key"])
+        overlap["same_base_name"] = int(alike.sum())
+        overlap["example_of_base_name"] = "" if not alike.any() else base[alike].iloc[0]
     is_leaking = any(overlap["leaking"] for overlap in overlaps)
     is_undecided = any(overlap["undecided"] for overlap in overlaps)
     return {

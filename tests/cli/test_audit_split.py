@@ -53,6 +53,24 @@ def test_names_that_are_not_utf8_and_files_that_are_no_pictures_are_told(tmp_pat
     assert "caf\\udce9.jpg" in pairs.read_text()
 
 
+def test_base_names_in_other_folders_are_counted_and_shown(tmp_path: Path) -> None:
+    train = listed(tmp_path / "train.txt", "cats/1.jpg", "dogs/1.jpg", "cats/2.jpg", "x/3.jpg")
+    test = listed(tmp_path / "test.txt", "birds/1.jpg", "birds/2.jpg", "x/3.jpg", "x/4.jpg")
+    _, stdout, stderr = audit(train, test)
+    assert ["test", "train", "1", "2", "–", "–", "1", "25.0", "%"] in map(
+        str.split, stdout.splitlines()
+    )
+    assert "1 of 4 files of test may be in train" in stderr  # birds/2.jpg; 1.jpg says nothing
+    (overlap,) = json.loads(audit(train, test, "--json")[1])["data"]["overlaps"]
+    assert (overlap["same_name"], overlap["same_base_name"], overlap["undecided"]) == (1, 2, 1)
+    alike = [listed(tmp_path / f"{n}.txt", *(f"{n}{i}/1.jpg" for i in range(3))) for n in "ab"]
+    code, _, stderr = audit(*alike)
+    assert (code, "3 files of b have the base name of files of a in other folders" in stderr) == (
+        0,
+        True,
+    )
+
+
 def test_a_leak_gives_exit_code_1_and_a_sentence_within_80_columns(
     leaking: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,24 @@ def test_each_task_is_read_on_the_faces_labelled_with_it(
     assert (stored["age_group"] == MISSING).sum() == 150 - n_aged
 
 
+def test_notes_count_the_faces_that_are_evaluated_and_not_the_rows_of_the_table(
+    record: RunRecord, tmp_path: Path
+) -> None:
+    source = fairface_of(tmp_path / "fairface", 60)
+    labels = pd.concat(
+        pd.read_csv(source / f"fairface_label_{part}.csv") for part in ("train", "val")
+    )
+    n_faces = int((labels["age"] == "20-29").sum())
+    gone = labels.head(7).assign(file=[f"gone{i}.jpg" for i in range(7)], age="20-29")
+    pd.concat([labels, gone]).to_csv(tmp_path / "labels.csv", index=False)
+    options = {"layout": "fairface", "labels": [tmp_path / "labels.csv"], "image_px": 32}
+    faces = prepare(source, tmp_path / "data", **options).faces  # type: ignore[arg-type]
+    mapping = faces.manifest["labels"]["mapping"]["age"]
+    assert {it["word"]: it["rows"] for it in mapping}["20-29"] == n_faces + 7
+    said = " ".join(evaluate(record, faces, CPU, lambda: [faces]).notes)
+    assert f"20-29 ({n_faces} faces)" in said
+
+
 def test_what_is_compared_as_what_is_said(on_fairface: Evaluation) -> None:
     said = " ".join(on_fairface.notes)
     assert "East Asian, Southeast Asian as Asian" in said
