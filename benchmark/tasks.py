@@ -32,7 +32,7 @@ COMBINED_WEIGHTS: Final[dict[TaskName, float]] = {"age_group": 0.4, "gender": 0.
 
 MISSING: Final = -1
 """In memory, a label that a face does not have: its data set says nothing of it, or says it in
-words that have no class here. On disk the cell is empty. UTKFace's and drawn faces have all."""
+words that have no class here. On disk the cell is empty. UTKFace's and synthetic faces have all."""
 
 
 def n_classes(task: TaskName) -> int:

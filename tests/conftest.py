@@ -66,7 +66,7 @@ def shared_file(*parts: str) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with 240 drawn faces of 32 px, made once."""
+    """A data directory with 240 synthetic faces of 32 px, made once."""
     from benchmark.data.dataset import store_faces
     from benchmark.data.drawn import draw_faces
     from benchmark.data.sample import STORED_NAME
@@ -82,7 +82,7 @@ def drawn_faces(drawn_data_dir: Path) -> "FaceSet":
     """The data set in `drawn_data_dir`."""
     from benchmark.data.sample import choose_dataset
 
-    return choose_dataset(drawn_data_dir)
+    return choose_dataset(drawn_data_dir, "drawn")
 
 
 @pytest.fixture(scope="session")

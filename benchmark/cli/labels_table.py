@@ -24,7 +24,7 @@ def label_findings(faces: "FaceSet") -> list[DataError]:
     labels = faces.manifest.get("labels")
     if labels is None:
         return []
-    n_rows = int((faces.quarantine()["kind"] == ROW_KIND).sum())
+    n_rows = int((faces.rejected()["kind"] == ROW_KIND).sum())
     return [
         DataError(
             found,

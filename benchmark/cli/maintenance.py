@@ -348,7 +348,7 @@ def doctor(
             ("device", f"{device.kind}: {device.description}, {device.precision}", on_gpu,
              "A CUDA GPU trains faster; the quick suite does without"),
             ("data", data or "no prepared data set", bool(data),
-             "facebench data prepare SOURCE; until then faces are drawn"),
+             "facebench data prepare SOURCE, or --dataset drawn for synthetic faces"),
             ("weights", weights or "none", bool(weights),
              "facebench weights list says where to get them"),
             ("disk", f"{free_gib:.0f} GiB free for runs", free_gib >= LOW_DISK_GIB,

@@ -119,7 +119,7 @@ DatasetName = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="A prepared data set, or `drawn`; the only one if left out.",
+        help="A prepared data set, or `drawn` (synthetic); the only one prepared if left out.",
         autocompletion=complete_dataset,
     ),
 ]

@@ -264,7 +264,7 @@ def _draw(
         return Remark(lines, (sides[0], sides[1], sides[2], sides[3])) if sides else Remark(lines)
 
     written: list[str] = []
-    path_of = {printable(str(path)): path for path in list_pictures(images).paths}
+    path_of = {printable(str(path)): path for path in list_pictures(images)}
     for file, rows in table[table["face"] > 0].groupby("file", sort=False):
         content = read_file(path_of[str(file)])
         if isinstance(content, str):
@@ -374,7 +374,7 @@ def _real_faces(
     from benchmark.inference.predict import picture_as_face
 
     if given:
-        paths = list_pictures(given).paths[:MAX_FACES]
+        paths = list_pictures(given)[:MAX_FACES]
         return {"faces given": np.stack([picture_as_face(it, network.faces_px) for it in paths])}
     digest = network.record.about["dataset"]["pixel_digest"] if network.record else None
     prepared: list[FaceSet] = []

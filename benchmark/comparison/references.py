@@ -24,8 +24,7 @@ from benchmark.comparison.library import Run, Setting, Watch, unwatched
 from benchmark.comparison.rows import CombinedScore, Row, TaskScore, worst_group
 from benchmark.data.dataset import FaceSet, prepared_datasets
 from benchmark.data.replays import replayed_parts
-from benchmark.data.splits import PartName, Rows, parts_of
-from benchmark.data.subsets import labelled_parts, subset_parts
+from benchmark.data.splits import PartName, Rows, labelled_parts, parts_of, subset_parts
 from benchmark.errors import BenchmarkError, DataError, RunError
 from benchmark.evaluation.correctness import Correctness
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap

@@ -1,13 +1,8 @@
-"""Read pictures from an archive, a folder or a list of files.
+"""Read faces from a folder, .tar, .tar.gz or .zip, as a stream of names and bytes.
 
-The pictures that a person names: files and folders of them, each once, none lost.
-
-What is in them is for others to look at.
-
-Where faces come from: a folder, .tar, .tar.gz or .zip, read as a stream of names and bytes.
-
-Nothing is ever unpacked to disk, and no file's content is understood here. An archive that is
-damaged, cut short or unsafe is refused as a whole: what else would be wrong with it is unknown.
+Nothing is unpacked to disk, and no file's content is understood here. An archive that is damaged,
+cut short or unsafe is refused as a whole: what else would be wrong with it is unknown. Files and
+folders of pictures that a person names are listed here too.
 """
 
 import contextlib
@@ -24,25 +19,35 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final, Literal, cast
+from typing import IO, Any, Final, cast
 
 from benchmark.data.labels import LICENCE, WEBSITE, is_picture_name
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import DataError
 from benchmark.files import sha256_of
 
-Kind = Literal["folder", "tar", "tar.gz", "zip"]
 ALLOWED: Final = "a folder, .tar, .tar.gz (.tgz) or .zip"
+FETCH_ANEW: Final = "Get the archive from its publisher; nothing was read from this one"
 
 MAX_FILE_BYTES: Final = 64 << 20
 """A larger file is not read: a picture of 64 megapixels, the most we decode, is smaller."""
-
 TAR_BLOCK_BYTES: Final = 512
-
 MAX_EXPANSION: Final = 100
 """Pictures hardly shrink, and the emptiest of tar's headers by less than this."""
 FREE_BYTES: Final = 256 << 20
 """What any archive may unpack to, however small it is."""
+
+DAMAGE: Final = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,  # zipfile: a compression it does not know
+    ValueError,  # tarfile, zipfile: numbers in a header that cannot be
+    struct.error,
+)
+"""What the libraries raise on damaged archives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,8 @@ class Source:
     """A folder or an archive of faces; made by `open_source`."""
 
     path: Path
-    kind: Kind
+    kind: str
+    """folder, tar, tar.gz or zip."""
 
     def members(self) -> list[Member]:
         """List every file, having read the source to its end.
@@ -88,28 +94,22 @@ class Source:
     def contents(self, paths: set[str]) -> Iterator[tuple[str, Content]]:
         """Yield path and content of the members asked for, in the source's own order."""
         for member, read in self._entries():
-            if member.path not in paths:
-                continue
-            if member.n_bytes > MAX_FILE_BYTES:
-                reason = f"the file has {member.n_bytes:,} bytes (allowed: {MAX_FILE_BYTES:,})"
-                yield member.path, Unreadable(reason)
-            else:
-                yield member.path, read()
+            if member.path in paths:
+                too_large = member.n_bytes > MAX_FILE_BYTES
+                yield member.path, Unreadable(_size(member.n_bytes)) if too_large else read()
 
     def sha256(self, on_progress: OnProgress = keep_quiet) -> str:
         """Digest an archive's bytes, or a folder's names, sizes and contents."""
-        if self.kind == "folder":
-            return self._folder_sha256(on_progress)
-        done, total = 0, self.path.stat().st_size
+        stage = f"reading {self.path.name}"
+        if self.kind != "folder":
+            done, total = 0, self.path.stat().st_size
 
-        def hear(n_bytes: int) -> None:
-            nonlocal done
-            done += n_bytes
-            on_progress(f"reading {self.path.name}", done, total)
+            def hear(n_bytes: int) -> None:
+                nonlocal done
+                done += n_bytes
+                on_progress(stage, done, total)
 
-        return sha256_of(self.path, hear)
-
-    def _folder_sha256(self, on_progress: OnProgress) -> str:
+            return sha256_of(self.path, hear)
         entries = sorted(_folder_entries(self.path), key=lambda entry: entry[0].path)
         digest = hashlib.sha256()
         for done, (member, read) in enumerate(entries, start=1):
@@ -118,15 +118,13 @@ class Source:
             line = f"{member.path}\0{member.n_bytes}\0{hashlib.sha256(body).hexdigest()}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
             if done % 256 == 0 or done == len(entries):
-                on_progress(f"reading {self.path.name}", done, len(entries))
+                on_progress(stage, done, len(entries))
         return digest.hexdigest()
 
     def _entries(self) -> Iterator[Entry]:
         if self.kind == "folder":
             return _folder_entries(self.path)
-        if self.kind == "zip":
-            return _zip_entries(self.path)
-        return _tar_entries(self.path, compressed=self.kind == "tar.gz")
+        return _zip_entries(self.path) if self.kind == "zip" else _tar_entries(self)
 
 
 def open_source(path: Path) -> Source:
@@ -137,8 +135,7 @@ def open_source(path: Path) -> Source:
             allowed=ALLOWED,
             fix=f"UTKFace is published at {WEBSITE} for {LICENCE}. Download the aligned and "
             "cropped faces, put the archive at data/UTKFace.tar.gz and run "
-            "`facebench data prepare data/UTKFace.tar.gz`; without it the benchmark works on "
-            "drawn faces",
+            "`facebench data prepare data/UTKFace.tar.gz`; `--dataset drawn` uses synthetic faces",
         )
     if path.is_dir():
         return Source(path, "folder")
@@ -153,7 +150,8 @@ def open_source(path: Path) -> Source:
         return Source(path, "tar.gz")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return Source(path, "zip")
-    if _is_tar_header(head):
+    with contextlib.suppress(tarfile.HeaderError):
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
         return Source(path, "tar")
     raise DataError(
         f"{path} is not an archive",
@@ -162,33 +160,105 @@ def open_source(path: Path) -> Source:
     )
 
 
-def _is_tar_header(head: bytes) -> bool:
-    try:
-        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        return False
-    return True
+def printable(path: str) -> str:
+    """Write a name so that any can go into a text file."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _size(n_bytes: int) -> str:
+    return f"the file has {n_bytes:,} bytes (allowed: {MAX_FILE_BYTES:,})"
 
 
 def _folder_entries(folder: Path) -> Iterator[Entry]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            path = os.path.join(parent, name)
-            relative = os.path.relpath(path, folder).replace(os.sep, "/")
-            is_file = os.path.isfile(path)
-            n_bytes = os.path.getsize(path) if is_file else 0
-            yield Member(relative, n_bytes), partial(_read_file, path, is_file=is_file)
+            path = Path(parent, name)
+            n_bytes = path.stat().st_size if path.is_file() else 0
+            yield Member(path.relative_to(folder).as_posix(), n_bytes), partial(_read_member, path)
 
 
-def _read_file(path: str, *, is_file: bool) -> Content:
-    if not is_file:  # Opening a pipe would wait for ever.
+def _read_member(path: Path) -> Content:
+    if not path.is_file():  # Opening a pipe would wait for ever.
         return Unreadable("it is not a regular file, or a link to nowhere")
     try:
-        with open(path, "rb") as stream:
+        with path.open("rb") as stream:
             return stream.read(MAX_FILE_BYTES)
     except OSError as error:
         return Unreadable(f"it cannot be read: {error.strerror}")
+
+
+@contextlib.contextmanager
+def _checked(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise on damaged archives into one sentence."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise DataError(
+            f"{path} is damaged or cut short: {error}",
+            allowed=ALLOWED,
+            fix="Compare its size with the published one and download it again",
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", allowed=ALLOWED) from error
+
+
+def _tar_entries(source: Source) -> Iterator[Entry]:
+    path = source.path
+    with _checked(path), contextlib.ExitStack() as stack:
+        raw: IO[bytes] = stack.enter_context(path.open("rb"))
+        if source.kind == "tar.gz":
+            raw = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw)))
+        watched = _EndWatcher(raw, _Budget(path))
+        tar = stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], watched), mode="r|"))
+        while (info := tar.next()) is not None:
+            cast(Any, tar).members.clear()  # tarfile keeps all headers: memory must not grow
+            _refuse_unsafe(path, info.name, is_plain=info.isreg() or info.isdir())
+            if info.isreg():
+                yield Member(_tidy(info.name), info.size), partial(_read_tar, path, tar, info)
+        watched.check_end(tar.offset)
+
+
+def _read_tar(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    with _checked(path):
+        return cast(IO[bytes], tar.extractfile(info)).read()
+
+
+def _zip_entries(path: Path) -> Iterator[Entry]:
+    with _checked(path), zipfile.ZipFile(path) as archive:
+        budget = _Budget(path)
+        for info in archive.infolist():
+            budget.spend(info.file_size)
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+            _refuse_unsafe(path, info.filename, is_plain=is_plain)
+            if info.flag_bits & 0x1:
+                raise DataError(f"{path} is encrypted", allowed="an archive without a password")
+            if not info.is_dir():
+                read = partial(_read_zip, path, archive, info)
+                yield Member(_tidy(info.filename), info.file_size), read
+
+
+def _read_zip(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with _checked(path):
+        return archive.read(info)
+
+
+def _tidy(member_path: str) -> str:
+    return member_path.replace("\\", "/").removeprefix("./")
+
+
+def _refuse_unsafe(path: Path, member_path: str, *, is_plain: bool) -> None:
+    """Raise DataError on a member that no archive of faces has; somebody made it on purpose."""
+    parts = member_path.replace("\\", "/").split("/")
+    leads_out = parts[0] == "" or ".." in parts or parts[0].endswith(":")
+    if leads_out or not is_plain:
+        what = "leads out of it" if leads_out else "is a link or a device"
+        raise DataError(
+            f"{path.name} has a member that {what}: {member_path!r}",
+            allowed="files and folders under relative paths",
+            fix=FETCH_ANEW,
+        )
 
 
 class _Budget:
@@ -199,71 +269,22 @@ class _Budget:
         self._left = FREE_BYTES + MAX_EXPANSION * path.stat().st_size
 
     def spend(self, n_bytes: int) -> None:
-        """Take note of bytes that were unpacked or are said to be there; DataError if too many."""
+        """Count bytes that were unpacked or are announced; DataError if they are too many."""
         self._left -= n_bytes
         if self._left < 0:
             raise DataError(
                 f"{self._path.name} unpacks to more than {MAX_EXPANSION} times its size",
                 allowed="an archive of pictures, which hardly shrink",
                 source=str(self._path),
-                fix="Get the archive from its publisher; nothing was read from this one",
+                fix=FETCH_ANEW,
             )
-
-
-@contextlib.contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    """Turn what the libraries raise on damaged archives into one sentence."""
-    damage = (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        gzip.BadGzipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,  # zipfile: a compression it does not know
-        ValueError,  # tarfile, zipfile: numbers in a header that cannot be
-        struct.error,
-    )
-    try:
-        yield
-    except damage as error:
-        raise DataError(
-            f"{path} is damaged or cut short: {error}",
-            allowed=ALLOWED,
-            fix="Compare its size with the published one and download it again",
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", allowed=ALLOWED) from error
-
-
-def _tar_entries(path: Path, *, compressed: bool) -> Iterator[Entry]:
-    with _damage_told(path), contextlib.ExitStack() as stack:
-        raw: IO[bytes] = stack.enter_context(path.open("rb"))
-        if compressed:
-            raw = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw)))
-        watched = _EndWatcher(raw, _Budget(path))
-        tar = stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], watched), mode="r|"))
-        while (info := tar.next()) is not None:
-            cast(
-                Any, tar
-            ).members.clear()  # tarfile keeps every header: memory must not grow with them
-            _refuse_unsafe(path, info.name, is_plain=info.isreg() or info.isdir())
-            if info.isreg():
-                yield Member(_tidy(info.name), info.size), partial(_read_tar, path, tar, info)
-        watched.check_end(tar.offset)
-
-
-def _read_tar(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    with _damage_told(path):
-        stream = tar.extractfile(info)
-        assert stream is not None, "only regular members are read"
-        return stream.read()
 
 
 class _EndWatcher(io.RawIOBase):
     """A stream that knows where its last byte other than zero was.
 
-    tarfile takes a header that is missing or damaged for the end of the archive; only what is
-    left behind that point tells a whole archive from one cut between two members.
+    tarfile takes a header that is missing or damaged for the end of the archive; only what comes
+    after that point distinguishes a whole archive from one cut between two members.
     """
 
     def __init__(self, raw: IO[bytes], budget: _Budget) -> None:
@@ -290,66 +311,11 @@ class _EndWatcher(io.RawIOBase):
             raise tarfile.ReadError(f"no header can be read at byte {end_of_members:,}")
 
 
-def _zip_entries(path: Path) -> Iterator[Entry]:
-    with _damage_told(path), zipfile.ZipFile(path) as archive:
-        budget = _Budget(path)
-        for info in archive.infolist():
-            budget.spend(info.file_size)
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-            _refuse_unsafe(path, info.filename, is_plain=is_plain)
-            if info.flag_bits & 0x1:
-                raise DataError(
-                    f"{path} is encrypted",
-                    allowed="an archive without a password",
-                    source=path.name,
-                )
-            if not info.is_dir():
-                member = Member(_tidy(info.filename), info.file_size)
-                yield member, partial(_read_zip, path, archive, info)
+def list_pictures(named: Iterable[Path]) -> list[Path]:
+    """List the pictures named, each once, in this order; those of a folder by name.
 
-
-def _read_zip(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    with _damage_told(path):
-        return archive.read(info)
-
-
-def _tidy(member_path: str) -> str:
-    return member_path.replace("\\", "/").removeprefix("./")
-
-
-def _refuse_unsafe(path: Path, member_path: str, *, is_plain: bool) -> None:
-    """Raise DataError on a member that no archive of faces has; somebody made it on purpose."""
-    parts = member_path.replace("\\", "/").split("/")
-    leads_out = parts[0] == "" or ".." in parts or parts[0].endswith(":")
-    if leads_out or not is_plain:
-        what = "leads out of it" if leads_out else "is a link or a device"
-        raise DataError(
-            f"{path.name} has a member that {what}: {member_path!r}",
-            allowed="files and folders under relative paths",
-            fix="Get the archive from its publisher; nothing was read from this one",
-        )
-
-
-@dataclass(frozen=True)
-class PictureList:
-    """Pictures by path, in the order they were named; those of a folder by name."""
-
-    paths: tuple[Path, ...]
-    n_not_pictures: int
-    """Files in the folders that are no pictures by their names."""
-
-    def contents(self) -> Iterator[tuple[int, bytes | str]]:
-        """Yield number and bytes of each; why instead of bytes where it cannot be read."""
-        for number, path in enumerate(self.paths):
-            yield number, read_file(path)
-
-
-def list_pictures(named: Iterable[Path]) -> PictureList:
-    """List the pictures named; a file is taken for one whatever its name.
-
-    A file that does not exist is listed: reading it says so. Raises DataError where there is
-    nothing to read at all.
+    A file is taken for a picture whatever its name; one that does not exist is listed, and reading
+    it says so. Raises DataError where there is nothing to read at all.
     """
     named = list(named)
     paths: dict[Path, None] = {}
@@ -368,7 +334,7 @@ def list_pictures(named: Iterable[Path]) -> PictureList:
             + (f" ({n_others} other files)" if n_others else ""),
             allowed="pictures, or folders with JPEG, PNG, BMP, GIF, TIFF or WEBP files",
         )
-    return PictureList(tuple(paths), n_others)
+    return list(paths)
 
 
 def read_file(path: Path) -> bytes | str:
@@ -379,7 +345,7 @@ def read_file(path: Path) -> bytes | str:
         return "it is not a regular file"
     try:
         if (n_bytes := path.stat().st_size) > MAX_FILE_BYTES:
-            return f"the file has {n_bytes:,} bytes (allowed: {MAX_FILE_BYTES:,})"
+            return _size(n_bytes)
         return path.read_bytes()
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"

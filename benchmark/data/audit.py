@@ -1,4 +1,4 @@
-"""What is wrong with a prepared data set, and who stands where in its split; changes nothing."""
+"""What is wrong with a prepared data set, and how its parts are composed; changes nothing."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -6,11 +6,11 @@ from typing import Any, Final
 import pandas as pd
 
 from benchmark.data.dataset import PIXELS_FILE, FaceSet
-from benchmark.data.duplicates import LABELS, count_duplicates
+from benchmark.data.duplicates import count_duplicates
 from benchmark.data.labelled import labels_digest
-from benchmark.data.labels import parse_name
+from benchmark.data.labels import LABELS, parse_name
+from benchmark.data.pictures import pixel_digest
 from benchmark.data.splits import IDENTITY_COLUMNS, N_FOLDS, Overlap, overlaps, part_rows
-from benchmark.data.table import pixel_digest
 from benchmark.errors import DataError
 from benchmark.tasks import TASKS
 
@@ -20,8 +20,6 @@ SPLITS: Final[dict[str, int | None]] = {
 }
 """The split and its folds, as shown, and as `parts_of` knows them."""
 
-COUNT_COLUMNS: Final = ("part", *TASKS, "n")
-
 
 @dataclass(frozen=True, eq=False)
 class Audit:
@@ -29,24 +27,15 @@ class Audit:
 
     faces: FaceSet
     counts: pd.DataFrame
-    """COUNT_COLUMNS: faces with a place by part, age_group, gender, race; no row where none is."""
+    """part, age_group, gender, race, n: faces with a place; MISSING is a group too, and there is
+    no row where there is no face."""
     left_out: pd.DataFrame
-    """kind, reason, n: files in quarantine, and faces of the table that have no place."""
+    """kind, reason, n: rejected files, and faces of the table that have no place."""
     duplicates: dict[str, int]
     """As benchmark.data.duplicates.count_duplicates gives them."""
-    overlaps: dict[str, list[Overlap]]
-    """By split: pictures in two parts at once."""
+    overlap_counts: dict[str, dict[str, int]]
+    """By split and by what is shared: pictures in two parts at once."""
     findings: list[str] = field(default_factory=list)
-
-    def overlap_counts(self) -> dict[str, dict[str, int]]:
-        """Count overlaps by split and by what is shared: sha256, cluster, file."""
-        return {
-            split: {
-                column: sum(overlap.column == column for overlap in found)
-                for column in IDENTITY_COLUMNS
-            }
-            for split, found in self.overlaps.items()
-        }
 
     def as_dict(self) -> dict[str, Any]:
         """Give everything as plain values for --json."""
@@ -62,85 +51,73 @@ class Audit:
             "duplicates": self.duplicates,
             "left_out": self.left_out.to_dict("records"),
             "counts": self.counts.to_dict("records"),
-            "overlaps": self.overlap_counts(),
+            "overlaps": self.overlap_counts,
             "labels": manifest.get("labels"),
             "findings": self.findings,
         }
 
 
 def audit(faces: FaceSet) -> Audit:
-    """Look for leaks, changed files and labels that contradict the names; count who is where."""
+    """Look for leaks, changed files and labels that contradict the names; count each part."""
     table = faces.table
     found = {split: overlaps(table, part_rows(table, fold)) for split, fold in SPLITS.items()}
+    placed = table[table["part"] != ""].groupby(["part", *TASKS]).size()
     return Audit(
         faces,
-        counts=placed_counts(table),
+        counts=placed.rename("n").reset_index(),
         left_out=left_out(faces),
         duplicates=count_duplicates(table),
-        overlaps=found,
-        findings=[*_leaks(found), *_contradictions(faces), *_changes(faces)],
+        overlap_counts={
+            split: {name: sum(leak.column == name for leak in leaks) for name in IDENTITY_COLUMNS}
+            for split, leaks in found.items()
+        },
+        findings=_findings(faces, found),
     )
 
 
-def placed_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """Count the faces with a place, in COUNT_COLUMNS; a label that is MISSING is a group too."""
-    placed = table[table["part"] != ""]
-    sizes = placed.groupby(["part", *TASKS]).size()
-    return sizes.rename("n").reset_index()[list(COUNT_COLUMNS)]
-
-
 def left_out(faces: FaceSet) -> pd.DataFrame:
-    """Count by kind and reason what is in quarantine, and what has no place in the split."""
-    quarantine = faces.quarantine()[["kind", "reason"]]
+    """Count by kind and reason the files that were rejected and the faces without a place."""
     reasons = faces.table["no_place_reason"]
     # "copy of FILE" and "label conflict with FILE, ..." are counted by their first words.
     short = reasons[reasons != ""].str.replace(r" (of|with) .*", "", regex=True)
     without_place = pd.DataFrame({"kind": "no place", "reason": short})
-    both = pd.concat([quarantine, without_place], ignore_index=True)
+    both = pd.concat([faces.rejected()[["kind", "reason"]], without_place], ignore_index=True)
     return both.groupby(["kind", "reason"]).size().rename("n").reset_index()
 
 
-def _leaks(found: dict[str, list[Overlap]]) -> list[str]:
-    return [
+def _findings(faces: FaceSet, found: dict[str, list[Overlap]]) -> list[str]:
+    """Compare the table with itself, with the file names where these give the labels, and digests.
+
+    found: by split, pictures in two parts at once.
+    """
+    table = faces.table
+    findings = [
         f"{split} leaks: {leaks[0]} ({len(leaks)} such overlaps)"
         for split, leaks in found.items()
         if leaks
     ]
-
-
-def _contradictions(faces: FaceSet) -> list[str]:
-    """Compare the table with itself, and with the file names where these tell the labels."""
-    table = faces.table
-    findings = []
-    per_picture = table.groupby("sha256")["cluster"].nunique()
-    if (per_picture > 1).any():
-        n_divided = int((per_picture > 1).sum())
+    n_divided = int((table.groupby("sha256")["cluster"].nunique() > 1).sum())
+    if n_divided:
         findings.append(f"{n_divided} pictures with equal bytes are in more than one cluster")
     has_defect = (table["is_copy"] != 0) | (table["label_conflict"] != 0)
     if (has_defect & (table["part"] != "")).any():
         findings.append("a copy or a label conflict has a place in the split")
-    if faces.labels_digest is not None:
-        if labels_digest(table) != faces.labels_digest:
-            findings.append("faces have other labels than the table of labels gave them")
-        return findings
-    columns = zip(table["file"], *(table[label] for label in LABELS), strict=True)
-    relabelled = [file for file, *labels in columns if _labels_of(file) != tuple(labels)]
-    if relabelled:
-        findings.append(
-            f"{len(relabelled)} faces have other labels than their names say: {relabelled[0]}"
-        )
+    if faces.labels_digest is None:
+        columns = zip(table["file"], *(table[label] for label in LABELS), strict=True)
+        changed = [file for file, *labels in columns if _labels_of(file) != tuple(labels)]
+        if changed:
+            findings.append(
+                f"{len(changed)} faces have other labels than their names say: {changed[0]}"
+            )
+    elif labels_digest(table) != faces.labels_digest:
+        findings.append("faces have other labels than the table of labels gave them")
+    if pixel_digest(faces.folder / PIXELS_FILE) != faces.pixel_digest:
+        findings.append(f"{PIXELS_FILE} was changed after it was prepared: its digest is another")
     return findings
 
 
 def _labels_of(file: str) -> tuple[int, ...] | None:
     try:
-        labels = parse_name(file)
+        return tuple(parse_name(file))
     except DataError:
         return None
-    return tuple(getattr(labels, label) for label in LABELS)
-
-
-def _changes(faces: FaceSet) -> list[str]:
-    if pixel_digest(faces.folder / PIXELS_FILE) == faces.pixel_digest:
-        return []
-    return [f"{PIXELS_FILE} was changed after it was prepared: its digest is another"]

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
-from benchmark.data.archive import Unreadable, open_source
+from benchmark.data.archive import Unreadable, open_source, printable
 from benchmark.data.crop import (
     Box,
     CropOptions,
@@ -169,7 +169,7 @@ def crop_folder(
         raise DataError(f"{source} does not exist", allowed="a folder, .tar, .tar.gz or .zip")
     opened = open_source(source)
     members = dict.fromkeys(member.path for member in opened.members())
-    pictures = {path: _printable(path) for path in members if is_picture_name(path)}
+    pictures = {path: printable(path) for path in members if is_picture_name(path)}
     if not pictures:
         raise DataError(
             f"{source} holds no pictures ({len(members)} other files)",
@@ -293,10 +293,6 @@ def _read_journal(path: Path, how: dict[str, Any]) -> dict[str, dict[str, Any]]:
     done = {row["file"]: row for row in rows}
     write_text(path, "".join(json.dumps(row) + "\n" for row in (before, *done.values())))
     return done
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _crop_names(files: list[str], encoding: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Drawn faces: the embedded default data set, so that a first run needs no download.
+"""Synthetic faces, drawn by a program: the data set `drawn`, so that a try needs no download.
 
 They are not people and stand for nobody: each is an emblem (an oval with two eyes and a mouth, on
 a medal, on a patterned ground). What a network can learn from it is a convention made up here:
@@ -27,14 +27,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmark.data.labels import LABELS, FaceLabels
 from benchmark.errors import DataError
-from benchmark.tasks import AGE_GROUP_UPPER_YEARS
+from benchmark.tasks import AGE_GROUP_UPPER_YEARS, TASKS
 
 Plane = NDArray[np.float32]
 """(image_px, image_px): one number per pixel."""
 
 DRAWING_VERSION: Final = 1
-"""Raised when a seed draws other pictures than before, so that no stored ones are mistaken."""
+"""Raised when a seed draws other pictures than before, so that stored ones are not confused."""
 
 MAX_FACES: Final = 9_999_999
 """The face's number takes seven digits of its file name."""
@@ -80,61 +81,31 @@ def draw_faces(n_faces: int, seed: int, image_px: int = 100) -> DrawnFaces:
     names are unique within a draw and parse like UTKFace's. Raises DataError on an impossible
     request.
     """
-    _check_request(n_faces, seed, image_px)
+    low, high = IMAGE_PX_RANGE
+    for what, value, limits, allowed in (
+        ("number of synthetic faces", n_faces, range(1, MAX_FACES + 1), f"1 to {MAX_FACES}"),
+        ("size in px", image_px, range(low, high + 1), f"{low} to {high}"),
+        ("seed", seed, range(2**63), "0 or more"),
+    ):
+        if value not in limits:
+            raise DataError(f"the {what} is {value}", allowed=allowed, source="draw_faces")
     images = np.empty((n_faces, image_px, image_px, 3), dtype=np.uint8)
     rows = []
     for number in range(n_faces):
         rng = np.random.Generator(np.random.PCG64([seed, number]))
         labels = _draw_labels(rng)
         images[number] = _draw_picture(rng, labels, image_px)
-        name = f"{labels.age}_{labels.gender}_{labels.race}_{_serial(seed, number)}.jpg.chip.jpg"
-        rows.append((name, labels.age, labels.age_group, labels.gender, labels.race))
-    columns = ["file", "age", "age_group", "gender", "race"]
-    return DrawnFaces(images, pd.DataFrame(rows, columns=columns))
+        # 17 digits where UTKFace has date and time: year 0000 marks the face as synthetic.
+        serial = f"0000{seed % 1_000_000:06d}{number:07d}"
+        name = f"{labels.age}_{labels.gender}_{labels.race}_{serial}.jpg.chip.jpg"
+        rows.append((name, *labels))
+    return DrawnFaces(images, pd.DataFrame(rows, columns=["file", *LABELS]))
 
 
-def _check_request(n_faces: int, seed: int, image_px: int) -> None:
-    source = "draw_faces"
-    if not 1 <= n_faces <= MAX_FACES:
-        raise DataError(
-            f"{n_faces} drawn faces were asked for",
-            allowed=f"1 to {MAX_FACES}",
-            source=source,
-            fix="Ask for a few thousand: 4,000 take some seconds",
-        )
-    low, high = IMAGE_PX_RANGE
-    if not low <= image_px <= high:
-        raise DataError(
-            f"drawn faces of {image_px} px were asked for",
-            allowed=f"{low} to {high} px",
-            source=source,
-            fix="Choose 100 px, the benchmark's own size, or another in that range",
-        )
-    if seed < 0:
-        raise DataError(
-            f"seed {seed} was asked for", allowed="0 or more", source=source, fix="Choose another"
-        )
-
-
-def _serial(seed: int, number: int) -> str:
-    """Write 17 digits where UTKFace has date and time: year 0000 marks the face as drawn."""
-    return f"0000{seed % 1_000_000:06d}{number:07d}"
-
-
-@dataclass(frozen=True)
-class _Labels:
-    age: int
-    age_group: int
-    gender: int
-    race: int
-
-
-def _draw_labels(rng: np.random.Generator) -> _Labels:
-    age_group, gender, race = (
-        _draw_class(rng, CLASS_FRACTIONS[task]) for task in ("age_group", "gender", "race")
-    )
+def _draw_labels(rng: np.random.Generator) -> FaceLabels:
+    age_group, gender, race = (_draw_class(rng, CLASS_FRACTIONS[task]) for task in TASKS)
     lowest, highest = _years_of(age_group)
-    return _Labels(int(rng.integers(lowest, highest + 1)), age_group, gender, race)
+    return FaceLabels(int(rng.integers(lowest, highest + 1)), age_group, gender, race)
 
 
 def _draw_class(rng: np.random.Generator, fractions: tuple[float, ...]) -> int:
@@ -160,7 +131,7 @@ def _shown_class(rng: np.random.Generator, task: str, label: int) -> int:
     return _draw_class(rng, others)
 
 
-def _shown_rings(rng: np.random.Generator, labels: _Labels) -> int:
+def _shown_rings(rng: np.random.Generator, labels: FaceLabels) -> int:
     """Count the rings to draw, 1 to 5: near a group's edge the neighbour's count is likelier."""
     lowest, highest = _years_of(labels.age_group)
     within = (labels.age - lowest + 0.5) / (highest - lowest + 1)
@@ -219,7 +190,7 @@ def _colour(hue: float, saturation: float, lightness: float) -> NDArray[np.float
     return np.array(rgb, dtype=np.float32) * 255
 
 
-def _draw_picture(rng: np.random.Generator, labels: _Labels, image_px: int) -> NDArray[np.uint8]:
+def _draw_picture(rng: np.random.Generator, labels: FaceLabels, image_px: int) -> NDArray[np.uint8]:
     rings = _shown_rings(rng, labels)
     beads = _shown_class(rng, "gender", labels.gender)
     pattern = _shown_class(rng, "race", labels.race)
@@ -296,11 +267,7 @@ def _crosses(p: Plane, q: Plane) -> Plane:
 
 
 PATTERNS: Final[tuple[Callable[[Plane, Plane], Plane], ...]] = (
-    _stripes,
-    _dots,
-    _checks,
-    _zigzag,
-    _crosses,
+    *(_stripes, _dots, _checks, _zigzag, _crosses),
 )
 """One per race label: distance to the pattern's outline in periods, from (p, q) in periods."""
 

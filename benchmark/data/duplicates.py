@@ -1,37 +1,34 @@
 """Pictures that are the same: equal bytes, perceptual hash, aligned correlation; clusters.
 
-Which faces are the same picture: groups of equal bytes, clusters, copies, label conflicts.
+Two detectors find one photograph in files of different bytes. Their thresholds were chosen by
+looking at pairs; docs/DATA.md says at which.
 
-Which pictures are the same photograph: perceptual hashes and all near pairs of them.
-
-The hash is dHash: for each of 16 x 16 places of a grey sketch, whether the place to the right is
-brighter. Re-encoding, scaling and a change of tone leave nearly all of these 256 bits as they
+Perceptual hash (dHash): for each of 16 x 16 places of a grey sketch, whether the place to the right
+is brighter. Re-encoding, scaling and a change of tone leave nearly all of these 256 bits as they
 are. The mirrored sketch is compared too. Source of the method: N. Krawetz, "Kind of Like That",
-hackerfactor.com, 2013; the threshold was chosen by looking at pairs, docs/DATA.md says at which.
+hackerfactor.com, 2013.
 
-Which pictures are one photograph in another framing: correlation of their details, aligned.
-
-The perceptual hash (benchmark.data.duplicates) compares fixed places, and misses a photograph that
-was cropped, turned or scaled anew. This detector has two steps. Candidates are pairs whose
-details (32 x 32 grey levels with the local mean and contrast taken out, less the mean picture)
-have a cosine similarity of `CANDIDATE_COSINE` or more. Of each candidate the centre of one
-thumbnail, scaled and turned a little, is searched for in the other; the largest correlation
-coefficient decides. Both thresholds were chosen by looking at pairs; docs/DATA.md says at which.
+Aligned correlation: the hash compares fixed places, and misses a photograph that was cropped,
+turned or scaled anew. Candidates are pairs whose details (32 x 32 grey levels with the local mean
+and contrast taken out, less the mean picture) have a cosine similarity of `CANDIDATE_COSINE` or
+more. Of each candidate the centre of one thumbnail, scaled and turned a little, is searched for in
+the other; the largest correlation coefficient decides.
 """
 
-import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
 
+from benchmark.data.labels import LABELS
 from benchmark.data.pictures import THUMBNAIL_SHAPE
 from benchmark.data.progress import OnProgress, keep_quiet, n_cores
 from benchmark.tasks import MISSING, TASKS
@@ -44,103 +41,6 @@ BLOCK_ROWS: Final = 32
 """Rows compared at a time: the distances of a block to 24,000 faces stay in the cache."""
 BLOCKS_AHEAD: Final = 4
 """Blocks begun ahead for each core; this bounds the memory, however many pairs there are."""
-
-
-@dataclass(frozen=True)
-class NearPairs:
-    """Pairs of faces at most `threshold_bits` apart, each pair once, in order of the faces."""
-
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    """Row of the other face; always the larger of the two."""
-    distance_bits: NDArray[np.int64]
-    """Differing bits, upright or mirrored, whichever are fewer."""
-    is_mirrored: NDArray[np.bool_]
-    """Whether the mirrored sketch is nearer than the upright one."""
-    threshold_bits: int
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-
-def difference_hashes(sketches: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Hash sketches (n, 16, 17) of grey levels to (4, n): four words of 64 bits a sketch.
-
-    Word by word, since one word of all faces is compared at a time: a quarter faster than (n, 4).
-    """
-    brighter = sketches[:, :, 1:] > sketches[:, :, :-1]
-    packed = np.packbits(brighter.reshape(len(sketches), 256), axis=1)
-    return np.ascontiguousarray(packed.view(np.uint64).T)
-
-
-def near_pairs(
-    sketches: NDArray[np.uint8],
-    threshold_bits: int = THRESHOLD_BITS,
-    on_progress: OnProgress = keep_quiet,
-) -> NearPairs:
-    """Compare every sketch (n, 16, 17) with every later one, upright and mirrored."""
-    found = np.concatenate(
-        [np.empty((0, 4), np.int64), *near_blocks(sketches, threshold_bits, on_progress)]
-    )
-    return NearPairs(found[:, 0], found[:, 1], found[:, 2], found[:, 3] == 1, threshold_bits)
-
-
-def near_blocks(
-    sketches: NDArray[np.uint8],
-    threshold_bits: int = THRESHOLD_BITS,
-    on_progress: OnProgress = keep_quiet,
-) -> Generator[NDArray[np.int64]]:
-    """Yield near pairs as they are found, (pairs, 4): first, second, distance, mirrored.
-
-    Only the blocks under way are in memory: of films there can be more pairs than would fit.
-    """
-    upright = difference_hashes(sketches)
-    mirrored = difference_hashes(sketches[:, :, ::-1])
-    starts = deque(range(0, len(sketches), BLOCK_ROWS))
-    under_way: deque[Future[NDArray[np.int64]]] = deque()
-    n_blocks = len(starts)
-    with ThreadPoolExecutor(n_cores()) as pool:
-        for number in range(1, n_blocks + 1):
-            while starts and len(under_way) < BLOCKS_AHEAD * n_cores():
-                start = starts.popleft()
-                block = pool.submit(_near_in_block, upright, mirrored, start, threshold_bits)
-                under_way.append(block)
-            yield under_way.popleft().result()
-            done = min(number * BLOCK_ROWS, len(sketches))
-            on_progress("looking for near-duplicates", done, len(sketches))
-
-
-def _near_in_block(
-    upright: NDArray[np.uint64], mirrored: NDArray[np.uint64], start: int, threshold_bits: int
-) -> NDArray[np.int64]:
-    """Give (pairs, 4): first, second, distance, mirrored; a pair near both ways once."""
-    found = []
-    for is_mirrored, others in enumerate((upright, mirrored)):
-        first, second, distance = _near(upright, others, start, threshold_bits)
-        found.append(np.stack([first, second, distance, np.full_like(first, is_mirrored)], axis=1))
-    pairs = np.concatenate(found)
-    order = np.lexsort((pairs[:, 3], pairs[:, 2], pairs[:, 1], pairs[:, 0]))
-    pairs = pairs[order]
-    is_repeated = np.zeros(len(pairs), bool)
-    is_repeated[1:] = (pairs[1:, :2] == pairs[:-1, :2]).all(axis=1)
-    return pairs[~is_repeated]
-
-
-def _near(
-    hashes: NDArray[np.uint64], others: NDArray[np.uint64], start: int, threshold_bits: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Compare rows from `start` with all later ones: rows, rows of others, distances in bits."""
-    left, right = hashes[:, start : start + BLOCK_ROWS], others[:, start:]
-    # Half of the bits rule out nearly every pair; the other half is counted for those left.
-    half = np.bitwise_count(left[0, :, None] ^ right[0])
-    half += np.bitwise_count(left[1, :, None] ^ right[1])
-    row, column = np.nonzero(half <= threshold_bits)
-    distance = half[row, column].astype(np.int64)
-    for word in (2, 3):
-        distance += np.bitwise_count(left[word, row] ^ right[word, column])
-    is_near = (distance <= threshold_bits) & (column > row)
-    return row[is_near] + start, column[is_near] + start, distance[is_near]
-
 
 CORRELATION_METHOD: Final = (
     "correlation of details, aligned by shift, scale and rotation, mirrored too"
@@ -161,43 +61,100 @@ CORRELATION_BLOCK_ROWS: Final = 512
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class AlignedPairs:
-    """Pairs of one photograph, each once, in order of the faces."""
+def difference_hashes(sketches: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Hash sketches (n, 16, 17) of grey levels to (4, n): four words of 64 bits a sketch.
 
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    """Row of the other face; always the larger of the two."""
-    correlation: NDArray[np.float64]
-    """Largest correlation coefficient over all alignments, upright or mirrored."""
-    is_mirrored: NDArray[np.bool_]
+    Word by word, since one word of all faces is compared at a time: a quarter faster than (n, 4).
+    """
+    brighter = sketches[:, :, 1:] > sketches[:, :, :-1]
+    packed = np.packbits(brighter.reshape(len(sketches), 256), axis=1)
+    return np.ascontiguousarray(packed.view(np.uint64).T)
 
-    def __len__(self) -> int:
-        return len(self.first)
+
+def near_pairs(
+    sketches: NDArray[np.uint8],
+    threshold_bits: int = THRESHOLD_BITS,
+    on_progress: OnProgress = keep_quiet,
+) -> pd.DataFrame:
+    """Compare every sketch (n, 16, 17) with every later one, upright and mirrored.
+
+    Gives each pair once, in order of the faces: first, second (rows), distance_bits (upright or
+    mirrored, whichever is less), is_mirrored.
+    """
+    blocks = near_blocks(sketches, threshold_bits, on_progress)
+    found = np.concatenate([np.empty((0, 4), np.int64), *blocks])
+    pairs = pd.DataFrame(found, columns=["first", "second", "distance_bits", "is_mirrored"])
+    return pairs.astype({"is_mirrored": bool})
+
+
+def near_blocks(
+    sketches: NDArray[np.uint8],
+    threshold_bits: int = THRESHOLD_BITS,
+    on_progress: OnProgress = keep_quiet,
+) -> Generator[NDArray[np.int64]]:
+    """Yield near pairs as they are found, (pairs, 4): first, second, distance, mirrored.
+
+    Only the blocks under way are in memory: of films there can be more pairs than would fit.
+    """
+    upright, mirrored = difference_hashes(sketches), difference_hashes(sketches[:, :, ::-1])
+    starts = deque(range(0, len(sketches), BLOCK_ROWS))
+    under_way: deque[Future[NDArray[np.int64]]] = deque()
+    with ThreadPoolExecutor(n_cores()) as pool:
+        for done in range(BLOCK_ROWS, len(sketches) + BLOCK_ROWS, BLOCK_ROWS):
+            while starts and len(under_way) < BLOCKS_AHEAD * n_cores():
+                start = starts.popleft()
+                block = pool.submit(_near_in_block, upright, mirrored, start, threshold_bits)
+                under_way.append(block)
+            yield under_way.popleft().result()
+            on_progress("looking for near-duplicates", min(done, len(sketches)), len(sketches))
+
+
+def _near_in_block(
+    upright: NDArray[np.uint64], mirrored: NDArray[np.uint64], start: int, threshold_bits: int
+) -> NDArray[np.int64]:
+    """Compare rows from `start` with all later ones; a pair that is near both ways once."""
+    ours, found = upright[:, start : start + BLOCK_ROWS], []
+    for is_mirrored, others in enumerate((upright[:, start:], mirrored[:, start:])):
+        # Half of the bits rule out nearly every pair; the other half is counted for those left.
+        half = np.bitwise_count(ours[0, :, None] ^ others[0])
+        half += np.bitwise_count(ours[1, :, None] ^ others[1])
+        row, column = np.nonzero(half <= threshold_bits)
+        distance = half[row, column].astype(np.int64)
+        for word in (2, 3):
+            distance += np.bitwise_count(ours[word, row] ^ others[word, column])
+        near = np.flatnonzero((distance <= threshold_bits) & (column > row))
+        mirror = np.full_like(near, is_mirrored)
+        rows = [row[near] + start, column[near] + start, distance[near], mirror]
+        found.append(np.stack(rows, axis=1))
+    pairs = np.concatenate(found)
+    pairs = pairs[np.lexsort((pairs[:, 3], pairs[:, 2], pairs[:, 1], pairs[:, 0]))]
+    is_repeated = np.zeros(len(pairs), bool)
+    is_repeated[1:] = (pairs[1:, :2] == pairs[:-1, :2]).all(axis=1)
+    return pairs[~is_repeated]
 
 
 def aligned_pairs(
     thumbnails: NDArray[np.uint8], on_progress: OnProgress = keep_quiet
-) -> AlignedPairs:
-    """Compare every thumbnail (n, 64, 64) with every later one, upright and mirrored."""
-    candidates = _candidates(thumbnails, on_progress)
-    found: dict[tuple[int, int], tuple[float, bool]] = {}
+) -> pd.DataFrame:
+    """Compare every thumbnail (n, 64, 64) with every later one, upright and mirrored.
+
+    Gives each pair once, in order of the faces: first, second (rows), correlation (the largest
+    coefficient over all alignments), is_mirrored.
+    """
+    candidates, found = _candidates(thumbnails, on_progress), []
     with ThreadPoolExecutor(n_cores()) as pool:
         results = pool.map(lambda candidate: _best_correlation(thumbnails, *candidate), candidates)
-        for number, ((first, second, mirrored), best) in enumerate(
-            zip(candidates, results, strict=True), start=1
-        ):
-            if best >= THRESHOLD and best > found.get((first, second), (0.0, False))[0]:
-                found[first, second] = (best, mirrored)
+        for number, best in enumerate(results, start=1):
+            first, second, is_mirrored = candidates[number - 1]
+            found.append((first, second, best, is_mirrored))
             on_progress("comparing candidates in detail", number, len(candidates))
-    pairs = sorted(found)
-    rows = np.array(pairs, np.int64).reshape(-1, 2)
-    return AlignedPairs(
-        rows[:, 0],
-        rows[:, 1],
-        np.array([found[pair][0] for pair in pairs], np.float64),
-        np.array([found[pair][1] for pair in pairs], np.bool_),
-    )
+    pairs = pd.DataFrame(found, columns=["first", "second", "correlation", "is_mirrored"])
+    pairs = pairs.astype({"first": "int64", "second": "int64", "is_mirrored": bool})
+    # Of a pair that is near both ways the better; upright where they are equal.
+    order = {"first": True, "second": True, "correlation": False, "is_mirrored": True}
+    pairs = pairs[pairs["correlation"] >= THRESHOLD]
+    pairs = pairs.sort_values(list(order), ascending=list(order.values()))
+    return pairs.drop_duplicates(["first", "second"]).reset_index(drop=True)
 
 
 def _candidates(
@@ -259,17 +216,13 @@ def _best_correlation(
     spectrum = np.fft.rfft2(where, PADDED)
     window = np.conj(np.fft.rfft2(np.ones_like(centres[0]), PADDED))
     sums, squares = (
-        _shifts(np.fft.irfft2(values * window, PADDED))
+        np.fft.irfft2(values * window, PADDED)[:N_SHIFTS, :N_SHIFTS]
         for values in (spectrum, np.fft.rfft2(np.square(where), PADDED))
     )
     spread = np.sqrt(np.maximum(squares - np.square(sums) / centres[0].size, 1e-3))
     products = np.fft.irfft2(spectrum * np.conj(np.fft.rfft2(centres, PADDED)), PADDED)
-    return float((_shifts(products) / spread).max())
-
-
-def _shifts(correlated: NDArray[Any]) -> NDArray[Any]:
-    """Keep the shifts at which the centre lies inside the other thumbnail."""
-    return correlated[..., :N_SHIFTS, :N_SHIFTS]
+    # The shifts at which the centre lies inside the other thumbnail.
+    return float((products[:, :N_SHIFTS, :N_SHIFTS] / spread).max())
 
 
 def _warped(picture: Floats, scale: float, degrees: float) -> Floats:
@@ -283,9 +236,6 @@ def _warped(picture: Floats, scale: float, degrees: float) -> Floats:
         picture, matrix, middle - matrix @ middle, order=1, mode="nearest"
     )
     return np.asarray(warped, np.float32)
-
-
-LABELS: Final = ("age", *TASKS)
 
 
 @dataclass(frozen=True)
@@ -317,21 +267,19 @@ def identical_groups(table: pd.DataFrame) -> list[IdenticalGroup]:
     return groups
 
 
-@dataclass(frozen=True, eq=False)
-class NearDuplicates:
-    """Pairs of rows that show one photograph in files of different bytes, by either detector."""
-
-    by_hash: NearPairs
-    by_correlation: AlignedPairs
-
-    def pairs(self) -> list[tuple[int, int]]:
-        """Give the pairs of rows that at least one detector found, each once, ascending."""
-        found = (
-            pair
-            for near in (self.by_hash, self.by_correlation)
-            for pair in zip(near.first.tolist(), near.second.tolist(), strict=True)
-        )
-        return sorted(set(found))
+def count_duplicates(table: pd.DataFrame) -> dict[str, int]:
+    """Count groups of identical files and, for each label, those that disagree on it."""
+    groups = identical_groups(table)
+    return {
+        "groups": len(groups),
+        "files": sum(len(group.rows) for group in groups),
+        "groups_in_conflict": sum(bool(group.disagrees_on) for group in groups),
+        **{
+            f"groups_in_conflict_{label}": sum(label in group.disagrees_on for group in groups)
+            for label in LABELS
+        },
+        "groups_in_conflict_any_task": sum(group.is_label_conflict for group in groups),
+    }
 
 
 def near_duplicates(
@@ -339,45 +287,33 @@ def near_duplicates(
     sketches: NDArray[np.uint8],
     thumbnails: NDArray[np.uint8],
     on_progress: OnProgress = keep_quiet,
-) -> NearDuplicates:
-    """Find the near-duplicates among pictures of different bytes, by rows of `table`.
+) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """Find one photograph in files of different bytes: pairs of rows of `table`, and their counts.
 
     sketches: (n, 16, 17). thumbnails: (n, 64, 64). Of files equal byte by byte only the first is
-    compared.
+    compared. The pairs that at least one detector found come once, ascending: (pairs, 2); the
+    counts are for the manifest.
     """
     distinct = np.flatnonzero(~table["sha256"].duplicated().to_numpy())
     by_hash = near_pairs(sketches[distinct], on_progress=on_progress)
-    by_correlation = aligned_pairs(thumbnails[distinct], on_progress)
-    return NearDuplicates(_by_row(by_hash, distinct), _by_row(by_correlation, distinct))
-
-
-Found = TypeVar("Found", NearPairs, AlignedPairs)
-
-
-def _by_row(near: Found, rows: NDArray[np.int64]) -> Found:
-    return dataclasses.replace(near, first=rows[near.first], second=rows[near.second])
-
-
-def describe_near(table: pd.DataFrame, near: NearDuplicates) -> dict[str, Any]:
-    """Count near-duplicates for the manifest: pairs of pictures by detector, and pairs of files."""
+    aligned = aligned_pairs(thumbnails[distinct], on_progress)
+    either = pd.concat([by_hash, aligned])[["first", "second"]].drop_duplicates()
+    rows = distinct[either.sort_values(["first", "second"]).to_numpy()]
     n_files = table.groupby("sha256")["file"].transform("size").to_numpy()
     in_groups = table["sha256"].value_counts()
-    pairs = near.pairs()
-    by_hash, aligned = near.by_hash, near.by_correlation
-    rows = np.array(pairs, np.int64).reshape(-1, 2)
-    return {
+    return rows, {
         "method": METHOD,
-        "threshold_bits": by_hash.threshold_bits,
+        "threshold_bits": THRESHOLD_BITS,
         "pairs": len(by_hash),
-        "mirrored_pairs": int(by_hash.is_mirrored.sum()),
+        "mirrored_pairs": int(by_hash["is_mirrored"].sum()),
         "correlation": {
-            "method": METHOD,
+            "method": CORRELATION_METHOD,
             "threshold": THRESHOLD,
             "pairs": len(aligned),
-            "mirrored_pairs": int(aligned.is_mirrored.sum()),
-            "pairs_not_found_by_hash": len(pairs) - len(by_hash),
+            "mirrored_pairs": int(aligned["is_mirrored"].sum()),
+            "pairs_not_found_by_hash": len(rows) - len(by_hash),
         },
-        "pairs_by_either": len(pairs),
+        "pairs_by_either": len(rows),
         "pairs_of_files_equal_or_near": int(
             (n_files[rows[:, 0]] * n_files[rows[:, 1]]).sum()
             + (in_groups * (in_groups - 1) // 2).sum()
@@ -386,76 +322,51 @@ def describe_near(table: pd.DataFrame, near: NearDuplicates) -> dict[str, Any]:
 
 
 def near_in_words(described: Mapping[str, Any]) -> str:
-    """Write the counts that `describe_near` gave, as a manifest keeps them, in one clause."""
+    """Write the counts of `near_duplicates`, as a manifest keeps them, in one clause."""
     if described["threshold_bits"] is None:
         return str(described["method"])
     by_hash = f"{described['pairs']:,} pairs by perceptual hash"
     if "correlation" not in described:
         return by_hash
-    aligned = described["correlation"]
     return (
-        f"{by_hash}, {aligned['pairs']:,} by aligned correlation, "
+        f"{by_hash}, {described['correlation']['pairs']:,} by aligned correlation, "
         f"{described['pairs_by_either']:,} by either"
     )
 
 
-def count_duplicates(table: pd.DataFrame) -> dict[str, int]:
-    """Count groups of identical files and, for each label, those that disagree on it."""
-    groups = identical_groups(table)
-    counts = {
-        "groups": len(groups),
-        "files": sum(len(group.rows) for group in groups),
-        "groups_in_conflict": sum(bool(group.disagrees_on) for group in groups),
-    }
-    for label in LABELS:
-        counts[f"groups_in_conflict_{label}"] = sum(label in g.disagrees_on for g in groups)
-    counts["groups_in_conflict_any_task"] = sum(group.is_label_conflict for group in groups)
-    return counts
+def placement_columns(
+    table: pd.DataFrame, near: Iterable[tuple[int, int]] | NDArray[np.int64]
+) -> pd.DataFrame:
+    """Give cluster, is_copy, label_conflict, no_place_reason for each row of `table`.
 
-
-def connected(n_faces: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
-    """Number the connected components of `pairs`, (n_faces,), from 0 in order of first faces."""
-    parent = list(range(n_faces))
-
-    def root_of(face: int) -> int:
-        while parent[face] != face:
-            parent[face] = parent[parent[face]]
-            face = parent[face]
-        return face
-
-    for first, second in pairs:
-        a, b = root_of(first), root_of(second)
-        parent[max(a, b)] = min(a, b)  # so that a root is the first face of its component
-    roots = np.array([root_of(face) for face in range(n_faces)], np.int64)
-    numbers: NDArray[np.int64] = np.unique(roots, return_inverse=True)[1].astype(np.int64)
-    return numbers
-
-
-def cluster_of(
-    n_faces: int, groups: Iterable[IdenticalGroup], near: Iterable[tuple[int, int]]
-) -> NDArray[np.int64]:
-    """Give each face its cluster: joined by equal bytes or by being a near-duplicate."""
-    same_bytes = ((group.rows[0], row) for group in groups for row in group.rows[1:])
-    return connected(n_faces, [*same_bytes, *near])
-
-
-def placement_columns(table: pd.DataFrame, groups: Iterable[IdenticalGroup]) -> pd.DataFrame:
-    """Give the columns is_copy, label_conflict, no_place_reason for each row of `table`.
-
-    A copy is any but the first by file name of a group that agrees on the tasks; a label conflict
-    is every member of a group that does not. Neither has a place in a split.
+    A cluster is joined by equal bytes and by `near` pairs of rows; they are numbered from 0 in
+    order of their first faces. A copy is any but the first by file name of a group of equal bytes
+    that agrees on the tasks; a label conflict is every member of a group that does not. Neither has
+    a place in a split.
     """
-    files = table["file"].tolist()
-    is_copy, is_conflict = np.zeros(len(files), np.int64), np.zeros(len(files), np.int64)
-    reasons = [""] * len(files)
-    for group in groups:
+    n_faces, files = len(table), table["file"].tolist()
+    is_copy, is_conflict = np.zeros(n_faces, np.int64), np.zeros(n_faces, np.int64)
+    reasons, pairs = [""] * n_faces, [tuple(pair) for pair in near]
+    for group in identical_groups(table):
+        first = group.rows[0]
+        pairs += [(first, row) for row in group.rows[1:]]
         for row in group.rows:
             if group.is_label_conflict:
                 is_conflict[row] = 1
                 others = ", ".join(files[other] for other in group.rows if other != row)
                 reasons[row] = f"label conflict with {others}"
-            elif row != group.rows[0]:
+            elif row != first:
                 is_copy[row] = 1
-                reasons[row] = f"copy of {files[group.rows[0]]}"
-    columns = {"is_copy": is_copy, "label_conflict": is_conflict, "no_place_reason": reasons}
-    return pd.DataFrame(columns, index=table.index)
+                reasons[row] = f"copy of {files[first]}"
+    ends = np.array(pairs, np.int64).reshape(-1, 2).T
+    graph = sparse.coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=(n_faces, n_faces))
+    components = csgraph.connected_components(graph, directed=False)[1]
+    return pd.DataFrame(
+        {
+            "cluster": pd.factorize(components)[0],
+            "is_copy": is_copy,
+            "label_conflict": is_conflict,
+            "no_place_reason": reasons,
+        },
+        index=table.index,
+    )

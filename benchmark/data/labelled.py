@@ -1,23 +1,23 @@
-"""Faces labelled by a table: which row is which picture, and what the table leaves out.
+"""Which faces a source has, labelled by their names or by a table; no picture is looked at.
 
-How every word was read, and in how many rows it stands, is kept in the manifest under `labels` and
-said wherever numbers on such faces are: a number is worth no more than that reading.
+Of a table: which row is which picture, and what the table leaves out. How every word was read, and
+in how many rows it stands, is kept in the manifest under `labels` and said wherever numbers on such
+faces are: a number is worth no more than that reading.
 """
 
 import hashlib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
 
-from benchmark.data.archive import Member, Source
+from benchmark.data.archive import Source, printable
 from benchmark.data.dataset import NAME_KIND, OTHER_KIND, ROW_KIND
-from benchmark.data.duplicates import LABELS
 from benchmark.data.label_tables import CODE, LABEL_RULES, Labelling, Reading, read_column
-from benchmark.data.labels import FaceLabels, is_picture_name
-from benchmark.data.packing import Census, printable
+from benchmark.data.labels import LABELS, NAME_RULE, FaceLabels, is_picture_name, parse_name
 from benchmark.errors import DataError
 from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS
 
@@ -29,9 +29,69 @@ SHOWN_WORDS: Final = 4
 SHOWN_LETTERS: Final = 40
 
 
-def take_labelled(
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """The faces of a source, found without looking at a picture."""
+
+    table: pd.DataFrame
+    """Columns file and LABELS, by file."""
+    paths: list[str]
+    """The member of each face, row by row."""
+    rejected: list[tuple[str, str, str]]
+    """File, kind, reason."""
+
+
+def _scan_of(
+    faces: Mapping[str, tuple[str, FaceLabels]], rejected: list[tuple[str, str, str]]
+) -> Scan:
+    """Put the faces, path and labels by file, in order of the files."""
+    rows = [(file, *faces[file][1]) for file in sorted(faces)]
+    table = pd.DataFrame(rows, columns=["file", *LABELS])
+    return Scan(table, [faces[file][0] for file in table["file"]], rejected)
+
+
+def scan_names(source: Source) -> Scan:
+    """Read the labels of every picture's name; raise DataError if there are none or two alike."""
+    faces: dict[str, tuple[str, FaceLabels]] = {}
+    rejected: list[tuple[str, str, str]] = []
+    paths: dict[str, str] = {}
+    for path in (member.path for member in source.members()):
+        name = path.rsplit("/", 1)[-1]
+        if not is_picture_name(path):
+            rejected.append((printable(path), OTHER_KIND, "not a picture by its name"))
+            continue
+        if name in paths:
+            raise DataError(
+                f"two pictures have the name {name!r}: {paths[name]} and {path}",
+                allowed="each base name once, for faces are known by it",
+                source=str(source.path),
+                fix="Name the one folder in it that holds each face once",
+            )
+        paths[name] = path
+        try:
+            faces[name] = path, parse_name(name)
+        except DataError as error:
+            rejected.append((printable(name), NAME_KIND, error.found))
+    if not paths:
+        raise DataError(
+            f"{source.path} holds no pictures ({len(rejected)} other files)",
+            allowed=f"pictures called {NAME_RULE}",
+        )
+    if not faces:
+        file, _, reason = next(row for row in rejected if row[1] == NAME_KIND)
+        raise DataError(
+            f"none of the {len(paths)} pictures of {source.path} has a UTKFace name; "
+            f"{file}: {reason}",
+            allowed=f"pictures called {NAME_RULE}",
+            fix="Rename the pictures so, name another source, or name a table of their labels with "
+            "--labels (for FairFace: --layout fairface)",
+        )
+    return _scan_of(faces, rejected)
+
+
+def scan_with_tables(
     source: Source, labelling: Labelling
-) -> tuple[Census, dict[str, Any], pd.DataFrame]:
+) -> tuple[Scan, dict[str, Any], pd.DataFrame]:
     """Join pictures with the rows of the tables; raise DataError where not a single one fits.
 
     Gives the faces, the statement for the manifest (`counted` completes it), and the rows' own
@@ -71,7 +131,7 @@ def take_labelled(
         is_said = any(getattr(labels, task) != MISSING for task in TASKS)
         said[file] = labels if is_said else "no label that has a class here"
         n_without += not is_said
-    census, name_of = _matched(source, said, [table.name for table in tables], codes)
+    scan, name_of = _matched(source, said, [table.name for table in tables], codes)
     shortened = [(file, name) for file, name in name_of.items() if file != name]
     statement = {
         "rules": LABEL_RULES,
@@ -90,7 +150,7 @@ def take_labelled(
         "contradicted_faces": len(contradicted),
         "faces_without_label": n_without,
     }
-    return census, statement, words.assign(file=words["file"].map(name_of).fillna(words["file"]))
+    return scan, statement, words.assign(file=words["file"].map(name_of).fillna(words["file"]))
 
 
 def _labels(readings: Mapping[str, Reading]) -> FaceLabels:
@@ -138,7 +198,7 @@ def _matched(
     said: Mapping[str, FaceLabels | str],
     tables: list[str],
     codes: Sequence[str],
-) -> tuple[Census, dict[str, str]]:
+) -> tuple[Scan, dict[str, str]]:
     """Find the picture of each row: the one whose path agrees with the row's in most last parts.
 
     So a row may be absolute, or begin higher or lower than the source. A name also finds a picture
@@ -147,47 +207,47 @@ def _matched(
     none; codes: what columns were not read. Gives for each row's file what it agrees in, too: the
     name of the face.
     """
-    members = {member.path: member for member in source.members()}
-    by_name: dict[str, list[Member]] = {}
-    left_out: list[tuple[str, str, str]] = []
-    for path, member in members.items():
+    members = dict.fromkeys(member.path for member in source.members())
+    by_name: dict[str, list[str]] = {}
+    rejected: list[tuple[str, str, str]] = []
+    for path in members:
         parts = path.split("/") if is_picture_name(path) else []
         for start in range(len(parts)):
             name = "/".join(parts[start:])
-            by_name.setdefault(name, []).append(member)
-            by_name.setdefault(_stem(name), []).append(member)
+            by_name.setdefault(name, []).append(path)
+            by_name.setdefault(_stem(name), []).append(path)
         if not parts and path not in tables:
-            left_out.append((printable(path), OTHER_KIND, "not a picture by its name"))
+            rejected.append((printable(path), OTHER_KIND, "not a picture by its name"))
     above = source.path.resolve().as_posix().split("/") if source.path.is_dir() else []
     claims: dict[str, list[tuple[float, str, str]]] = {}
     for file in said:
         n_parts, found, name = _nearest(file, by_name, above)
         if len(found) == 1:
-            claims.setdefault(found[0].path, []).append((n_parts, file, name))
+            claims.setdefault(found[0], []).append((n_parts, file, name))
         else:
             why = f"{len(found)} pictures of this name" if found else "no picture of this name"
-            left_out.append((printable(file), ROW_KIND, why))
-    faces: dict[str, tuple[str, Member, FaceLabels]] = {}
+            rejected.append((printable(file), ROW_KIND, why))
+    faces: dict[str, tuple[str, FaceLabels]] = {}
     name_of: dict[str, str] = {}
     for path, rows in claims.items():
         best, *others = sorted(rows, key=lambda row: -row[0])
         is_clear = not others or others[0][0] < best[0]
         why = "another row names the same picture"
         for _, file, _ in others if is_clear else rows:
-            left_out.append((printable(file), ROW_KIND, why))
+            rejected.append((printable(file), ROW_KIND, why))
         _, file, name = best
         labels = said[file] if is_clear else "several rows may name it"
         if isinstance(labels, str):
-            left_out.append((printable(file if is_clear else path), NAME_KIND, labels))
+            rejected.append((printable(file if is_clear else path), NAME_KIND, labels))
         else:
             name_of[file] = name
-            faces[name] = (name, members[path], labels)
+            faces[name] = path, labels
     for path in members:
         if is_picture_name(path) and path not in claims:
-            left_out.append((printable(path), NAME_KIND, "no row in the table of labels"))
+            rejected.append((printable(path), NAME_KIND, "no row in the table of labels"))
     if not faces:
         names = ", ".join(tables)
-        reasons = [f"{file}: {why}" for file, kind, why in left_out if kind != OTHER_KIND]
+        reasons = [f"{file}: {why}" for file, kind, why in rejected if kind != OTHER_KIND]
         found_out = (
             f"no picture of {source.path} has a label in {names} that has a class here"
             if claims
@@ -198,12 +258,12 @@ def _matched(
             allowed="a column `file` with the pictures' paths within the source, or their names",
             fix="; ".join(codes) or ("--map says what an unknown word means" if claims else ""),
         )
-    return Census([faces[name] for name in sorted(faces)], left_out), name_of
+    return _scan_of(faces, rejected), name_of
 
 
 def _nearest(
-    file: str, by_name: Mapping[str, list[Member]], above: Sequence[str]
-) -> tuple[float, list[Member], str]:
+    file: str, by_name: Mapping[str, list[str]], above: Sequence[str]
+) -> tuple[float, list[str], str]:
     """Give the pictures that agree with a row's path in most last parts: in how many, and these.
 
     above: the parts of the source's own path. A half more where the ending agrees as well.
@@ -215,9 +275,9 @@ def _nearest(
         if not found:
             continue
         if start == 0 or parts[start - 1] == (above or [""])[-1]:
-            found = [member for member in found if member.path == name] or found
+            found = [path for path in found if path == name] or found
         n_parts = len(parts) - start + (name in by_name) / 2
-        if len(found) == 1 and found[0].path.count("/") == name.count("/"):
+        if len(found) == 1 and found[0].count("/") == name.count("/"):
             both = zip(reversed(parts[:start]), reversed(above), strict=False)
             n_parts += len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], both)))
         return n_parts, found, name

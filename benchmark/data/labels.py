@@ -11,7 +11,7 @@ Input       a face found by dlib, turned upright, scaled; black where it left th
 Label       the file name, AGE_GENDER_RACE_DATE: age in years, 0 to 116 by the website; gender
             0 male, 1 female; race 0 White, 1 Black, 2 Asian, 3 Indian, 4 Others (Hispanic,
             Latino, Middle Eastern); the date is when the picture was collected
-Whose word  labels were estimated by a model (DEX) and checked by one annotator (the README of
+Annotation  labels were estimated by a model (DEX) and checked by one annotator (the README of
             github.com/aicip/UTKFace): they say how a face was perceived, and they are noisy
 Not there   who a person is; consent; the camera; anything that would make two pictures of one
             person known as such
@@ -22,17 +22,17 @@ Here        age 0 is refused: its group (0,14] begins above 0, and the archive h
 
 import re
 from bisect import bisect_left
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, NamedTuple
 
 from benchmark.errors import DataError
-from benchmark.tasks import AGE_GROUP_UPPER_YEARS, CLASS_NAMES
+from benchmark.tasks import AGE_GROUP_UPPER_YEARS, CLASS_NAMES, TASKS
 
 WEBSITE: Final = "https://susanqq.github.io/UTKFace/"
 LICENCE: Final = "non-commercial research only"
 NAME_RULE: Final = "AGE_GENDER_RACE_DATE, as 25_1_3_20170116174525125.jpg.chip.jpg"
 
+LABELS: Final = ("age", *TASKS)
 AGE_YEARS: Final = range(1, AGE_GROUP_UPPER_YEARS[-1] + 1)
 PICTURE_SUFFIXES: Final = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -41,9 +41,8 @@ PICTURE_SUFFIXES: Final = frozenset(
 """A picture by its name. Some cannot be read everywhere: then each is listed with the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class FaceLabels:
-    """What one face is labelled: age in years (1 to 116), and the class of each task."""
+class FaceLabels(NamedTuple):
+    """The labels of one face, as LABELS: age in years (1 to 116), and the class of each task."""
 
     age: int
     age_group: int
@@ -56,7 +55,7 @@ def parse_name(file_name: str) -> FaceLabels:
 
     Only the first three parts are looked at: two valid names of the archive have an odd date
     (`..._20170116220224657 .jpg.chip.jpg`, `..._20170116232725357jpg.chip.jpg`), and a stricter
-    pattern would drop them unsaid.
+    pattern would drop them silently.
     """
     if not file_name.isprintable():
         raise DataError("the name has characters that cannot be printed", source=repr(file_name))
@@ -64,20 +63,19 @@ def parse_name(file_name: str) -> FaceLabels:
     if len(parts) < 4 or not parts[3]:
         missing = ("age", "gender", "race", "date")[min(len(parts) - 1, 3)]
         raise DataError(f"the name has no {missing}", allowed=NAME_RULE, source=file_name)
-    age = _number(parts[0], "age", AGE_YEARS, file_name)
-    gender = _number(parts[1], "gender", range(len(CLASS_NAMES["gender"])), file_name)
-    race = _number(parts[2], "race", range(len(CLASS_NAMES["race"])), file_name)
-    return FaceLabels(age, age_group_of(age), gender, race)
-
-
-def _number(text: str, what: str, allowed: range, file_name: str) -> int:
-    # Nine digits at most: int() refuses numbers of thousands of digits with another error.
-    if re.fullmatch(r"[0-9]{1,9}", text) is None or int(text) not in allowed:
-        if text == "":
+    ranges = (AGE_YEARS, range(len(CLASS_NAMES["gender"])), range(len(CLASS_NAMES["race"])))
+    numbers = []
+    for what, text, allowed in zip(("age", "gender", "race"), parts, ranges, strict=False):
+        if not text:
             raise DataError(f"the name has no {what}", allowed=NAME_RULE, source=file_name)
-        limits = f"{allowed[0]} to {allowed[-1]}"
-        raise DataError(f"{what} is {text!r} and not {limits}", allowed=limits, source=file_name)
-    return int(text)
+        # Nine digits at most: int() refuses numbers of thousands of digits with another error.
+        if re.fullmatch(r"[0-9]{1,9}", text) is None or int(text) not in allowed:
+            limits = f"{allowed[0]} to {allowed[-1]}"
+            found = f"{what} is {text!r} and not {limits}"
+            raise DataError(found, allowed=limits, source=file_name)
+        numbers.append(int(text))
+    age, gender, race = numbers
+    return FaceLabels(age, age_group_of(age), gender, race)
 
 
 def age_group_of(age: int) -> int:

@@ -1,17 +1,25 @@
-"""From the bytes of one picture to packed pixels and a sketch of it; labels are not known here."""
+"""From the bytes of one picture to its row of packed pixels and a sketch of it, without labels.
+
+The packed pixels of all faces are faces.npy: written row by row from any process, then mapped.
+"""
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import io
+import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, Self
 
 import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from benchmark.errors import DataError
@@ -24,6 +32,7 @@ FORMATS: Final = (
 )
 if "HEIF" in FORMATS:
     importlib.import_module("pillow_heif").register_heif_opener()
+WHOLE_PICTURE: Final = "a whole picture in " + ", ".join(FORMATS)
 MIN_SIDE_PX: Final = 16
 MAX_PIXELS: Final = 64_000_000
 
@@ -39,28 +48,20 @@ takes 0.14 ms a face against 0.34 (docs/DATA.md).
 SKETCH_PX: Final = 100
 """Sketches are made from a decoding of at least this side, whatever size is packed, so that the
 near-duplicates, and with them the split, do not depend on `image_px`."""
-
 SKETCH_SHAPE: Final = (16, 17)
 """Rows and columns of a sketch: 17 columns have 16 differences between neighbours."""
-
 THUMBNAIL_SHAPE: Final = (64, 64)
 
 PILLOW_ERRORS: Final = (
     # What Pillow's readers raise on damaged files; they share no base class of their own.
-    UnidentifiedImageError,
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    ZeroDivisionError,
-    OverflowError,
-    struct.error,
-    zlib.error,
+    *(UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError),
+    *(TypeError, AttributeError, ZeroDivisionError, OverflowError, struct.error, zlib.error),
 )
+
+HEADER_BYTES: Final = 128
+"""What numpy writes before the array for any number of faces: it keeps room to grow."""
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,14 @@ def read_picture(content: bytes, image_px: int) -> tuple[bytes, Picture]:
 
     Raises DataError with the reason if there is no picture in it that can be used.
     """
-    with _damage_told(content):
+    with _checked(content):
         coarse, mode, size = _decoded(content, SKETCH_PX)
         is_whole = coarse.width == min(size)
         fine = coarse if is_whole or image_px <= SKETCH_PX else _decoded(content, image_px)[0]
-        pixels = _resized(fine, image_px).tobytes()
+        if fine.width != image_px:
+            fine = fine.resize((image_px, image_px), Image.Resampling.BILINEAR)
     sha256 = hashlib.sha256(content).hexdigest()
-    return pixels, Picture(sha256, mode, *size, sketch_of(coarse), thumbnail_of(coarse))
+    return fine.tobytes(), Picture(sha256, mode, *size, sketch_of(coarse), thumbnail_of(coarse))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,7 @@ def read_upright(content: bytes) -> UprightPicture:
 
     Call it within `pillow_quiet`. Raises DataError with the reason if it cannot be used.
     """
-    with (
-        _damage_told(content),
-        Image.open(io.BytesIO(content), formats=FORMATS) as picture,
-    ):
+    with _checked(content), Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         mode, size = picture.mode, picture.size
         _check_size(*size)
         n_frames = int(getattr(picture, "n_frames", 1))
@@ -137,18 +136,18 @@ def read_upright(content: bytes) -> UprightPicture:
 
 
 @contextlib.contextmanager
-def _damage_told(content: bytes) -> Iterator[None]:
+def _checked(content: bytes) -> Iterator[None]:
     """Turn what Pillow raises on empty, damaged, huge and foreign files into one sentence."""
     if not content:
-        raise DataError("the file is empty", allowed=_formats_in_words())
+        raise DataError("the file is empty", allowed=WHOLE_PICTURE)
     try:
         yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(f"more than {MAX_PIXELS:,}") from error
     except UnidentifiedImageError as error:
-        raise DataError(_foreign(content), allowed=_formats_in_words()) from error
+        raise DataError(_foreign(content), allowed=WHOLE_PICTURE) from error
     except PILLOW_ERRORS as error:
-        raise DataError(f"the picture is damaged: {error}", allowed=_formats_in_words()) from error
+        raise DataError(f"the picture is damaged: {error}", allowed=WHOLE_PICTURE) from error
 
 
 def _foreign(content: bytes) -> str:
@@ -189,7 +188,11 @@ def _decoded(content: bytes, target_px: int) -> tuple[Image.Image, str, tuple[in
         picture.draft(None, (target_px, target_px))
         picture.load()
         _turn_upright(picture)
-        return _centre_square(_as_rgb(picture)), mode, size
+        rgb = _as_rgb(picture)
+        side = min(rgb.size)
+        left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
+        square = rgb if rgb.width == rgb.height else rgb.crop((left, top, left + side, top + side))
+        return square, mode, size
 
 
 def _check_size(width: int, height: int) -> None:
@@ -204,10 +207,6 @@ def _check_size(width: int, height: int) -> None:
 
 def _too_large(found: str) -> DataError:
     return DataError(f"the picture has {found} pixels", allowed=f"up to {MAX_PIXELS:,} pixels")
-
-
-def _formats_in_words() -> str:
-    return "a whole picture in " + ", ".join(FORMATS)
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:
@@ -234,15 +233,103 @@ def _turn_upright(picture: Image.Image) -> None:
         ImageOps.exif_transpose(picture, in_place=True)
 
 
-def _centre_square(picture: Image.Image) -> Image.Image:
-    side = min(picture.size)
-    if picture.width == picture.height:
-        return picture
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side))
+class PixelWriter:
+    """An .npy file of shape (n, px, px, 3) uint8 whose rows come in any order, from any process.
+
+    n_faces: how many the new file holds at most; without it, a file that another process has made
+    is opened. Written with pwrite and not through a memory map: on a full disk a write raises
+    OSError, where a store into a map kills the process with SIGBUS.
+    """
+
+    def __init__(self, path: Path, image_px: int, n_faces: int | None = None) -> None:
+        self.path = path
+        self.image_px = image_px
+        self._row_bytes = image_px * image_px * 3
+        creation = 0 if n_faces is None else os.O_CREAT | os.O_EXCL
+        self._descriptor = os.open(path, os.O_RDWR | creation, 0o666)
+        if n_faces is None or not hasattr(os, "posix_fallocate"):
+            return
+        # Learn now, and not after a minute of decoding, that the disk is too small.
+        try:
+            os.posix_fallocate(self._descriptor, 0, HEADER_BYTES + n_faces * self._row_bytes)
+        except OSError as error:
+            # Some file systems cannot reserve; then the writes themselves will tell.
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                os.close(self._descriptor)
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._descriptor)
+
+    def write(self, row: int, pixels: bytes) -> None:
+        """Write one face; processes may do so at once, each to rows of its own."""
+        self._write_at(HEADER_BYTES + row * self._row_bytes, pixels)
+
+    def finish(self, rows: Sequence[int]) -> None:
+        """Keep these rows, ascending, close ranks, and write the header."""
+        for new, old in enumerate(rows):
+            if new != old:
+                start = HEADER_BYTES + old * self._row_bytes
+                self.write(new, os.pread(self._descriptor, self._row_bytes, start))
+        os.ftruncate(self._descriptor, HEADER_BYTES + len(rows) * self._row_bytes)
+        stream, shape = io.BytesIO(), (len(rows), self.image_px, self.image_px, 3)
+        npy.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        assert stream.tell() == HEADER_BYTES, "numpy's header has another length"
+        self._write_at(0, stream.getvalue())
+
+    def _write_at(self, offset: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            n_written = os.pwrite(self._descriptor, view, offset)
+            view, offset = view[n_written:], offset + n_written
 
 
-def _resized(square: Image.Image, image_px: int) -> Image.Image:
-    if square.width == image_px:
-        return square
-    return square.resize((image_px, image_px), Image.Resampling.BILINEAR)
+def decode_into(
+    path: Path, image_px: int, contents: Iterable[tuple[int, bytes]]
+) -> list[tuple[int, Picture | str]]:
+    """Write each picture's pixels, row and file's bytes, to its row of the packed file.
+
+    Gives for each row what the picture was, or why it cannot be used. Raises OSError where the
+    pixels cannot be written.
+    """
+    results: list[tuple[int, Picture | str]] = []
+    with pillow_quiet(), PixelWriter(path, image_px) as writer:
+        for row, content in contents:
+            try:
+                pixels, picture = read_picture(content, image_px)
+            except DataError as error:
+                results.append((row, f"{error.found} (allowed: {error.allowed})"))
+                continue
+            writer.write(row, pixels)
+            results.append((row, picture))
+    return results
+
+
+def open_pixels(path: Path) -> Pixels:
+    """Map a written file into memory, (n, px, px, 3); raise DataError if it is not whole.
+
+    Mapped copy-on-write: torch warns of arrays that it may not write to, and what somebody does
+    write stays in that process and never reaches the file.
+    """
+    try:
+        pixels: Pixels = np.load(path, mmap_mode="c", allow_pickle=False)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+            raise ValueError(f"they are {pixels.dtype} of shape {pixels.shape}")
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"the packed faces cannot be read: {error}",
+            allowed="the faces.npy that `facebench data prepare` wrote, uint8 (faces, px, px, 3)",
+            source=str(path),
+            fix="Remove the folder and prepare the data set again",
+        ) from error
+    return pixels
+
+
+def pixel_digest(path: Path) -> str:
+    """Give the sha256 of the array's bytes, which is the file without its header."""
+    with path.open("rb") as stream:
+        stream.seek(HEADER_BYTES)
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,47 +2,50 @@
 
 The source is read twice: once for the names, so that the size and order of the packed array are
 known and an unsafe or damaged archive is refused before anything is written; once for the
-pictures.
+pictures, which are decoded on all cores straight into their rows of faces.npy.
 """
 
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import pandas as pd
-
-from benchmark.data.archive import Source, open_source
+from benchmark.data.archive import Source, Unreadable, open_source
 from benchmark.data.dataset import (
     MANIFEST_FILE,
     PICTURE_KIND,
     PIXELS_FILE,
-    QUARANTINE_COLUMNS,
     FaceSet,
-    PackedFaces,
     Placement,
     check_dataset_name,
+    check_same_faces,
     finish_dataset,
     open_faces,
     read_manifest,
+    read_table,
     staged_folder,
     write_words,
 )
 from benchmark.data.label_tables import Given, Labelling, labelling_for
-from benchmark.data.labelled import counted, take_labelled
-from benchmark.data.packing import Census, pack_pictures, take_census
-from benchmark.data.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE, Picture
-from benchmark.data.progress import OnProgress, keep_quiet
+from benchmark.data.labelled import Scan, counted, scan_names, scan_with_tables
+from benchmark.data.pictures import Picture, PixelWriter, decode_into
+from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.data.splits import SPLIT_VERSION, check_split_version
-from benchmark.data.table import PixelWriter, check_same_faces, read_table
 from benchmark.errors import DataError
 from benchmark.files import sha256_of
 
 IMAGE_PX: Final = range(16, 1025)
+BATCH_FACES: Final = 32
+"""Pictures handed to a process at once: 8 to 128 made no difference that could be measured."""
+BATCH_BYTES: Final = 4 << 20
+"""A batch is closed early at this size, so that large pictures do not pile up in memory."""
+BATCHES_A_CORE: Final = 4
+"""Batches read ahead for each core; this bounds the memory, whatever the source holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +78,8 @@ def prepare(
     """Pack the faces of `source` under `data_dir`, or find that it was done before.
 
     table: the table.csv of a data set with the same faces, to take clusters and split from.
-    layout, labels, given: which faces these are where their names do not tell: a layout's name, the
-    tables of labels, and what their words mean (benchmark.data.label_tables).
+    layout, labels, given: where their names do not give the labels: a layout's name, the tables of
+    labels, and what their words mean (benchmark.data.label_tables).
     Raises DataError on a source that is missing, damaged, unsafe or without faces, on a table of
     other faces, and on a full disk; then no data set is left behind.
     """
@@ -86,7 +89,10 @@ def prepare(
         raise DataError(f"faces of {image_px} pixels a side were asked for", allowed=allowed)
     opened = open_source(source)
     source_name = os.path.basename(os.path.abspath(source))
-    name = name or f"{_stem(source_name)}-{image_px}"
+    if name is None:
+        stem = re.sub(r"\.(tar\.gz|tgz|tar|zip)$", "", source_name.lower())
+        stem = re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "faces"
+        name = f"{stem}-{image_px}"
     check_dataset_name(name, drawn=False)
     labelling = labelling_for(opened, layout, labels, given or {})
     placement = _read_placement(table) if table is not None else None
@@ -102,13 +108,10 @@ def prepare(
     if is_new:
         _make(opened, final, about, placement, labelling, on_progress)
     faces = open_faces(final)
+    if placement is None:
+        check_split_version(faces)
     _check_same(faces, about, placement, labelling)
     return PrepareResult(faces, is_new, time.perf_counter() - started)
-
-
-def _stem(source_name: str) -> str:
-    stem = re.sub(r"\.(tar\.gz|tgz|tar|zip)$", "", source_name.lower())
-    return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "faces"
 
 
 def _read_placement(table: Path) -> Placement:
@@ -126,25 +129,26 @@ def _check_same(
     labelling: Labelling | None,
 ) -> None:
     """Raise DataError if the data set of this name came from elsewhere or by other options."""
-    if placement is None:
-        check_split_version(faces)
-    told = faces.manifest.get("labels") or {}
-    if told.get("source_sha256") != (labelling.source_sha256 if labelling else None):
-        raise DataError(
-            f"data set {faces.name!r} was prepared with other labels",
-            allowed="the same layout, --labels and --map as before",
-            source=str(faces.folder),
-            fix="Choose another --name, or remove that folder to prepare it anew",
-        )
+    labels = (faces.manifest.get("labels") or {}).get("source_sha256")
     wanted = {**about, "table_source_sha256": placement.sha256 if placement else None}
-    for key in ("source_sha256", "image_px", "table_source_sha256"):
-        if faces.manifest[key] != wanted[key]:
-            raise DataError(
-                f"data set {faces.name!r} was prepared otherwise: its {key} is "
-                f"{faces.manifest[key]}, and {wanted[key]} was asked for",
-                source=str(faces.folder),
-                fix="Choose another --name, or remove that folder to prepare it anew",
-            )
+    keys = ("source_sha256", "image_px", "table_source_sha256")
+    differs = [key for key in keys if faces.manifest[key] != wanted[key]]
+    if labels != (labelling.source_sha256 if labelling else None):
+        found, allowed = "with other labels", "the same layout, --labels and --map as before"
+    elif differs:
+        found = (
+            f"otherwise: its {differs[0]} is {faces.manifest[differs[0]]}, and "
+            f"{wanted[differs[0]]} was asked for"
+        )
+        allowed = ""
+    else:
+        return
+    raise DataError(
+        f"data set {faces.name!r} was prepared {found}",
+        allowed=allowed,
+        source=str(faces.folder),
+        fix="Choose another --name, or remove that folder to prepare it anew",
+    )
 
 
 def _make(
@@ -155,52 +159,75 @@ def _make(
     labelling: Labelling | None,
     on_progress: OnProgress,
 ) -> None:
+    words = None
     if labelling is None:
-        census = take_census(source)
+        scan = scan_names(source)
     else:
-        census, statement, words = take_labelled(source, labelling)
-        about = about | {"labels": statement}
+        scan, about["labels"], words = scan_with_tables(source, labelling)
     if placement is not None:
-        check_same_faces(census.table(), placement.table, placement.source)
+        check_same_faces(scan.table, placement.table, placement.source)
     with staged_folder(final) as folder:
-        writer = PixelWriter(folder / PIXELS_FILE, len(census.faces), about["image_px"])
-        try:
-            pictures, unusable = pack_pictures(source, census, writer, on_progress)
-            kept = sorted(pictures)
-            if not kept:
+        with PixelWriter(folder / PIXELS_FILE, about["image_px"], len(scan.paths)) as writer:
+            results = _decode(source, scan, writer, on_progress)
+            pictures = {
+                row: picture
+                for row, picture in sorted(results.items())
+                if isinstance(picture, Picture)
+            }
+            unusable = {row: why for row, why in results.items() if isinstance(why, str)}
+            if not pictures:
                 raise DataError(
-                    f"none of the {len(census.faces)} pictures of {source.path} can be used; "
-                    f"{census.faces[0][0]}: {next(iter(unusable.values()))}",
+                    f"none of the {len(scan.paths)} pictures of {source.path} can be used; "
+                    f"{scan.table['file'][0]}: {next(iter(unusable.values()))}",
                     allowed="whole pictures of faces",
                 )
-            writer.finish(kept)
-        finally:
-            writer.close()
-        packed = _packed(census, pictures, unusable)
-        if "labels" in about:
-            about["labels"] = counted(about["labels"], packed.table)
-            write_words(folder, words, packed.table)
-        finish_dataset(folder, packed, about, placement, on_progress)
+            writer.finish(list(pictures))
+        kept = scan.table.iloc[list(pictures)].reset_index(drop=True)
+        if words is not None:
+            about["labels"] = counted(about["labels"], kept)
+            write_words(folder, words, kept)
+        finish_dataset(
+            folder,
+            kept,
+            list(pictures.values()),
+            about,
+            rejected=[
+                *scan.rejected,
+                *((scan.table["file"][row], PICTURE_KIND, why) for row, why in unusable.items()),
+            ],
+            placement=placement,
+            on_progress=on_progress,
+        )
 
 
-def _packed(census: Census, pictures: dict[int, Picture], unusable: dict[int, str]) -> PackedFaces:
-    kept = sorted(pictures)
-    in_order = [pictures[row] for row in kept]
-    table = census.table().iloc[kept].reset_index(drop=True)
-    for column in ("sha256", "mode", "width", "height"):
-        table[column] = [getattr(picture, column) for picture in in_order]
-    sketches, thumbnails = (
-        np.frombuffer(b"".join(getattr(picture, name) for picture in in_order), np.uint8)
-        for name in ("sketch", "thumbnail")
-    )
-    left_out = [
-        *census.left_out,
-        *((census.faces[row][0], PICTURE_KIND, reason) for row, reason in unusable.items()),
-    ]
-    quarantine = pd.DataFrame(sorted(left_out), columns=list(QUARANTINE_COLUMNS))
-    return PackedFaces(
-        table,
-        sketches.reshape(-1, *SKETCH_SHAPE),
-        thumbnails.reshape(-1, *THUMBNAIL_SHAPE),
-        quarantine,
-    )
+def _decode(
+    source: Source, scan: Scan, writer: PixelWriter, on_progress: OnProgress
+) -> dict[int, Picture | str]:
+    """Decode every face into its row; give by row what it was, or why it cannot be used."""
+    row_of = {path: row for row, path in enumerate(scan.paths)}
+    results: dict[int, Picture | str] = {}
+
+    def batches() -> Iterator[list[tuple[int, bytes]]]:
+        batch: list[tuple[int, bytes]] = []
+        for path, content in source.contents(set(row_of)):
+            if isinstance(content, Unreadable):
+                results[row_of[path]] = content.reason
+                continue
+            batch.append((row_of[path], content))
+            if len(batch) >= BATCH_FACES or sum(len(item[1]) for item in batch) >= BATCH_BYTES:
+                yield batch
+                batch = []
+        yield batch
+
+    decode = partial(decode_into, writer.path, writer.image_px)
+    n_batches = -(-len(row_of) // BATCH_FACES)
+    with closing(in_parallel(decode, batches(), n_batches, a_core=BATCHES_A_CORE)) as decoded:
+        for several in decoded:
+            results |= several
+            on_progress("packing faces", len(results), len(row_of))
+    if n_lost := len(row_of) - len(results):
+        raise DataError(
+            f"{source.path} changed while it was read: {n_lost} pictures are gone",
+            fix="Prepare it again once nothing writes to it",
+        )
+    return results

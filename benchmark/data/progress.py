@@ -1,12 +1,16 @@
-"""Long work on faces: how far it is, and how many cores it may use."""
+"""Long work on faces: how far it is, and how it is shared among the cores."""
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from itertools import islice
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from benchmark.errors import DataError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 OnProgress = Callable[[str, int, int], None]
 """Called with the stage in words, how much is done and how much there is; cheap enough to call
@@ -36,28 +40,43 @@ def in_parallel(
 
     n_items: how many items there are; few are done before the processes would have started. a_core:
     how many items are read ahead for each core, which bounds the memory. In processes: threads
-    queue for the interpreter (docs/notes/timings.md).
+    queue for the interpreter (docs/notes/timings.md). In joblib's, which do not import the caller's
+    main module again, and by their queue, so that items are read while others are worked on.
     Raises what the function raises, and DataError where a process died.
     """
     n_processes = min(n_cores(), MAX_PROCESSES)
     if n_items <= 3 * a_core or n_processes == 1:
         yield from map(function, items)
         return
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
+    from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
-    waiting = iter(items)
+    waiting, per_call = iter(items), max(1, a_core // 8)
+    under_way: deque[Future[list[Result]]] = deque()
+    executor = ProcessPoolExecutor(
+        n_processes,
+        timeout=300,  # seconds without work, after which a process ends by itself
+        # Ctrl-C is for the process that started these; each has a core and no more.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+        env=dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    )
     try:
-        with Parallel(n_processes) as parallel:
-            while several := list(islice(waiting, a_core * n_processes)):
-                yield from parallel(delayed(_in_worker)(function, item) for item in several)
+        while several := list(islice(waiting, per_call)):
+            under_way.append(executor.submit(_applied, function, several))
+            if len(under_way) * per_call >= a_core * n_processes:
+                yield from under_way.popleft().result()
+        while under_way:
+            yield from under_way.popleft().result()
     except TerminatedWorkerError as error:
         raise DataError(
             "a process that reads pictures died",
             fix="Where memory is short, use fewer cores (taskset) or smaller pictures",
         ) from error
+    finally:
+        for future in under_way:
+            future.cancel()
+        executor.shutdown()
 
 
-def _in_worker(function: Callable[[Item], Result], item: Item) -> Result:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    return function(item)
+def _applied(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    return [function(item) for item in items]

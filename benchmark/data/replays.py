@@ -8,9 +8,8 @@ they are here for. How a part is batched and trained on is for others.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -40,28 +39,6 @@ REPLAYED_VERSIONS: Final = (
     BY_FILE_VERSION,
 )
 
-Exposure = Literal["seen", "related", "clean"]
-EXPOSURES: Final[tuple[Exposure, ...]] = ("seen", "related", "clean")
-
-
-@dataclass(frozen=True)
-class LeakFractions:
-    """How much of one part stands in another, each in [0, 1] of the part named first."""
-
-    test_in_train: float
-    val_in_train: float
-    test_in_val: float
-
-
-def leak_fractions(parts: Mapping[PartName, Rows]) -> LeakFractions:
-    """Measure what the parts share, row by row; 0.802 of test was in train in the study."""
-    train, val, test = (parts[name] for name in PARTS)
-    return LeakFractions(
-        test_in_train=float(np.isin(test, train).mean()),
-        val_in_train=float(np.isin(val, train).mean()),
-        test_in_val=float(np.isin(test, val).mean()),
-    )
-
 
 def published_sizes(n_files: int) -> tuple[int, int, int]:
     """Give the study's sizes of train, val and test: 18,848, 2,356 and 2,357 of 23,561."""
@@ -86,14 +63,14 @@ def replayed_parts(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
 
     Needs file, cluster and part (of leak-free-2). Every row of `table` takes part, copies and
     label conflicts without a place in our own split included, as the study used every file it had;
-    only `clean-test-1` leaves those out that are in a cluster of its test part. Raises DataError
-    for another version, and where a part is empty.
+    only `clean-test-1` and `clean-val-1` leave those out that are in a cluster of their part of
+    leak-free-2. Raises DataError for another version, and where a part is empty.
     """
-    if version not in DRAWN_BY:
+    if version not in REPLAYED_VERSIONS:
         raise DataError(
             f"there is no replayed split {version!r}", allowed=", ".join(REPLAYED_VERSIONS)
         )
-    parts = DRAWN_BY[version](table)
+    parts = _drawn(table, version)
     for name, rows in parts.items():
         if len(rows) == 0:
             raise DataError(
@@ -103,58 +80,32 @@ def replayed_parts(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
     return parts
 
 
-def _by_file(table: pd.DataFrame) -> dict[PartName, Rows]:
-    n_train, n_val, _ = published_sizes(len(table))
-    order = _shuffled(table["file"].tolist(), BY_FILE_VERSION)
-    return _ascending(*np.split(order, [n_train, n_train + n_val]))
-
-
-def _published(table: pd.DataFrame) -> dict[PartName, Rows]:
-    return published_parts(table["file"].tolist())
-
-
-def _unique(table: pd.DataFrame) -> dict[PartName, Rows]:
-    """Draw as published from the first face, by file name, of each cluster."""
-    ordered = table.reset_index(drop=True).sort_values("file", kind="stable")
-    firsts = np.sort(ordered.drop_duplicates("cluster").index.to_numpy(np.int64))
-    drawn = published_parts(table["file"].iloc[firsts].tolist())
-    return {name: firsts[rows] for name, rows in drawn.items()}
-
-
-def _test_by_file(table: pd.DataFrame) -> dict[PartName, Rows]:
-    n_test = published_sizes(len(table))[2]
-    order = _shuffled(table["file"].tolist(), f"{TEST_BY_FILE_VERSION}/test")
-    train, val = _two_shuffles(table, order[n_test:], f"{TEST_BY_FILE_VERSION}/train", "val")
-    return _ascending(train, val, order[:n_test])
-
-
-def _clean_test(table: pd.DataFrame) -> dict[PartName, Rows]:
-    test = np.flatnonzero(table["part"].to_numpy() == "test")
-    rest = _apart_from(table, test)
-    train, val = _two_shuffles(table, rest, f"{CLEAN_TEST_VERSION}/train", "val")
-    return _ascending(train, val, test)
-
-
-def _clean_val(table: pd.DataFrame) -> dict[PartName, Rows]:
-    val = np.flatnonzero(table["part"].to_numpy() == "val")
-    rest = _apart_from(table, val)
-    train, test = _two_shuffles(table, rest, f"{CLEAN_VAL_VERSION}/train", "test")
-    return _ascending(train, val, test)
-
-
-def _apart_from(table: pd.DataFrame, rows: Rows) -> Rows:
-    """Give the rows of all clusters that `rows` has no face of."""
-    cluster = table["cluster"].to_numpy()
-    return np.flatnonzero(~np.isin(cluster, cluster[rows]))
-
-
-def _two_shuffles(table: pd.DataFrame, rest: Rows, salt: str, other: PartName) -> tuple[Rows, Rows]:
-    """Draw train and one other part from two shuffles of `rest`, 8 : 1 as the study did."""
-    files = table["file"].iloc[rest].tolist()
+def _drawn(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
+    files = table["file"].tolist()
+    n_train, n_val, n_test = published_sizes(len(files))
+    if version == PUBLISHED_VERSION:
+        return published_parts(files)
+    if version == UNIQUE_VERSION:
+        ordered = table.reset_index(drop=True).sort_values("file", kind="stable")
+        firsts = np.sort(ordered.drop_duplicates("cluster").index.to_numpy(np.int64))
+        unique = published_parts([files[row] for row in firsts])
+        return {name: firsts[rows] for name, rows in unique.items()}
+    if version == BY_FILE_VERSION:
+        order = _shuffled(files, BY_FILE_VERSION)
+        return _ascending(*np.split(order, [n_train, n_train + n_val]))
+    # One part stands apart; train and the other are two shuffles of the rest, 8 : 1 as the study's.
+    held_out, other = ("val", "test") if version == CLEAN_VAL_VERSION else ("test", "val")
+    if version == TEST_BY_FILE_VERSION:
+        held, rest = np.split(_shuffled(files, f"{version}/test"), [n_test])
+    else:
+        cluster = table["cluster"].to_numpy()
+        held = np.flatnonzero(table["part"].to_numpy() == held_out)
+        rest = np.flatnonzero(~np.isin(cluster, cluster[held]))
+    left = [files[row] for row in rest]
     n_train = len(rest) * 8 // 9
-    train = _shuffled(files, salt)[:n_train]
-    leaking = _shuffled(files, f"{salt.rpartition('/')[0]}/{other}")[n_train:]
-    return rest[train], rest[leaking]
+    train = rest[_shuffled(left, f"{version}/train")[:n_train]]
+    leaking = rest[_shuffled(left, f"{version}/{other}")[n_train:]]
+    return _ascending(train, *((leaking, held) if other == "val" else (held, leaking)))
 
 
 def _shuffled(files: Sequence[str], salt: str) -> Rows:
@@ -166,18 +117,8 @@ def _ascending(train: Rows, val: Rows, test: Rows) -> dict[PartName, Rows]:
     return {"train": np.sort(train), "val": np.sort(val), "test": np.sort(test)}
 
 
-DRAWN_BY: Final[Mapping[str, Callable[[pd.DataFrame], dict[PartName, Rows]]]] = {
-    PUBLISHED_VERSION: _published,
-    TEST_BY_FILE_VERSION: _test_by_file,
-    CLEAN_TEST_VERSION: _clean_test,
-    CLEAN_VAL_VERSION: _clean_val,
-    UNIQUE_VERSION: _unique,
-    BY_FILE_VERSION: _by_file,
-}
-
-
 def exposure(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> NDArray[np.str_]:
-    """Say of each test row, in order, how a network met it before: one of EXPOSURES.
+    """Say of each test row, in order, what a network had of it before: seen, related, clean.
 
     `seen` is in train. `related` is not, but is in val, or another picture of its cluster is in
     train or val. `clean` is neither, and the only one whose accuracy is honest. Needs cluster.

@@ -1,89 +1,76 @@
-"""Choose a data set, or draw a smaller one from it.
+"""Choose the data set a command works on, or draw a smaller one from a prepared one.
 
-A smaller data set drawn from a prepared one, by whole clusters, each face in the part it was in.
-
-For trying what takes long on all faces. The split is not drawn anew: what tests here tests there.
-
-Which data set a command works on: the one asked for, the only one there, or drawn faces.
+A sample takes whole clusters, and each face stays in the part it was in: what tests here tests
+there. It is for trying what takes long on all faces.
 """
 
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
 from benchmark.data.dataset import (
     DRAWN_NAME,
-    MANIFEST_FILE,
     PIXELS_FILE,
-    QUARANTINE_COLUMNS,
-    QUARANTINE_FILE,
-    TABLE_FILE,
     FaceSet,
     check_dataset_name,
-    counts_of,
     open_faces,
     prepared_datasets,
     staged_folder,
     store_faces,
+    write_files,
+    write_pixels,
     write_words,
 )
 from benchmark.data.drawn import DRAWING_VERSION, draw_faces
 from benchmark.data.labelled import counted
-from benchmark.data.splits import check_no_overlap, part_rows, split_digest
-from benchmark.data.table import PixelWriter, pixel_digest, write_table
+from benchmark.data.pictures import pixel_digest
 from benchmark.errors import DataError
-from benchmark.files import file_lock, write_json, write_text
+from benchmark.files import file_lock
 
 STORED_NAME: Final = f"drawn-v{DRAWING_VERSION}"
 DRAWN_FACES: Final = 3_000
 DRAWN_SEED: Final = 1
 
+SAMPLE_VERSION: Final = "clusters-1"
+FEWEST: Final = 100
+
 
 def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
-    """Give the data set asked for, the only photographed one prepared, or drawn faces.
+    """Give the data set asked for, or the only photographed one prepared.
 
-    Drawn faces are made on first use. Raises DataError for an unknown name, and when several
-    data sets are prepared and none was asked for.
+    `drawn` asks for synthetic faces, which are made on first use. Raises DataError for an unknown
+    name, and where none was asked for and not exactly one of photographs is prepared.
     """
-    prepared = {faces.name: faces for faces in prepared_datasets(data_dir)}
     if asked == DRAWN_NAME:
-        return _drawn(data_dir)
-    if asked is not None:
-        if asked not in prepared:
-            raise DataError(
-                f"no data set {asked!r} is prepared",
-                allowed=", ".join([*sorted(prepared), DRAWN_NAME]),
-                source=str(data_dir),
-                fix="`facebench data prepare SOURCE` makes one",
-            )
-        return prepared[asked]
+        # One process at a time draws them.
+        with file_lock(data_dir / ".drawn.lock", wait=True):
+            if (data_dir / STORED_NAME).is_dir():
+                return open_faces(data_dir / STORED_NAME)
+            faces = draw_faces(DRAWN_FACES, DRAWN_SEED)
+            return store_faces(faces.images, faces.labels, name=STORED_NAME, data_dir=data_dir)
+    prepared = {faces.name: faces for faces in prepared_datasets(data_dir)}
     photographed = [faces for faces in prepared.values() if not faces.drawn]
-    if len(photographed) > 1:
+    if asked in prepared:
+        return prepared[asked]
+    if asked is None and len(photographed) == 1:
+        return photographed[0]
+    if asked is None and photographed:
         raise DataError(
             f"{len(photographed)} data sets are prepared and none was asked for",
             allowed=", ".join(sorted(faces.name for faces in photographed)),
             source=str(data_dir),
             fix="Name one with --dataset",
         )
-    return photographed[0] if photographed else _drawn(data_dir)
-
-
-def _drawn(data_dir: Path) -> FaceSet:
-    """Open the drawn faces, drawing them first where they are not; one process at a time."""
-    with file_lock(data_dir / ".drawn.lock", wait=True):
-        if (data_dir / STORED_NAME).is_dir():
-            return open_faces(data_dir / STORED_NAME)
-        drawn = draw_faces(DRAWN_FACES, DRAWN_SEED)
-        return store_faces(
-            drawn.images, drawn.labels, name=STORED_NAME, drawn=True, data_dir=data_dir
-        )
-
-
-SAMPLE_VERSION: Final = "clusters-1"
-FEWEST: Final = 100
+    raise DataError(
+        "no data set is prepared here" if asked is None else f"no data set {asked!r} is prepared",
+        allowed=", ".join([*sorted(prepared), DRAWN_NAME]),
+        source=str(data_dir),
+        fix="`facebench data prepare SOURCE` prepares one from an archive or a folder of faces; "
+        f"`--dataset {DRAWN_NAME}` uses synthetic faces, without a download",
+    )
 
 
 def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
@@ -100,36 +87,44 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
             allowed=f"{FEWEST} to {len(faces.table) - 1:,}, fewer than {faces.name} has",
         )
     final = faces.folder.parent / name
+    about = {
+        "version": SAMPLE_VERSION,
+        "of": faces.name,
+        "pixel_digest": faces.pixel_digest,
+        "n_asked": n_faces,
+    }
     if final.exists():
-        return _same_sample(final, faces, n_faces)
+        there = open_faces(final)
+        if there.manifest.get("sample") != about:
+            raise DataError(
+                f"data set {name!r} is there already and is another one",
+                source=str(final),
+                fix="Remove the folder, or choose another --name",
+            )
+        return there
     rows = sampled_rows(faces, n_faces)
+    table = faces.table.iloc[rows].reset_index(drop=True)
     with staged_folder(final) as folder:
-        _write_pixels(faces, rows, folder / PIXELS_FILE)
-        table = faces.table.iloc[rows].reset_index(drop=True)
-        check_no_overlap(table, part_rows(table))
-        write_table(folder / TABLE_FILE, table)
-        nothing = pd.DataFrame(columns=list(QUARANTINE_COLUMNS))
-        write_text(folder / QUARANTINE_FILE, nothing.to_csv(index=False, lineterminator="\n"))
-        labels = faces.manifest.get("labels")
+        pixels = faces.pixels()
+        write_pixels(folder, (pixels[row] for row in rows), len(rows), faces.image_px)
         if (words := faces.words()) is not None:
             write_words(folder, words, table)
         manifest = faces.manifest | {
             "name": name,
-            "sample": _about(faces, n_faces),
+            "sample": about,
             "near_duplicates": {
                 "method": f"clusters of {faces.name}, kept whole",
                 "threshold_bits": None,
             },
             "pixel_digest": pixel_digest(folder / PIXELS_FILE),
-            "split_digest": split_digest(table),
-            "counts": counts_of(table, nothing, faces.image_px),
-            **({"labels": counted(labels, table)} if labels else {}),
         }
-        write_json(folder / MANIFEST_FILE, manifest)
+        if labels := faces.manifest.get("labels"):
+            manifest["labels"] = counted(labels, table)
+        write_files(folder, table, (), manifest)
     return open_faces(final)
 
 
-def sampled_rows(faces: FaceSet, n_faces: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def sampled_rows(faces: FaceSet, n_faces: int) -> NDArray[np.int64]:
     """Choose the rows of a sample, ascending: whole clusters, `n_faces` or a few more."""
     firsts = faces.table.sort_values("file", kind="stable").drop_duplicates("cluster")
     keys = [
@@ -142,40 +137,7 @@ def sampled_rows(faces: FaceSet, n_faces: int) -> np.ndarray[tuple[int], np.dtyp
     return np.flatnonzero(chosen)
 
 
-def _write_pixels(
-    faces: FaceSet, rows: np.ndarray[tuple[int], np.dtype[np.int64]], path: Path
-) -> None:
-    pixels = faces.pixels()
-    writer = PixelWriter(path, len(rows), faces.image_px)
-    try:
-        for place, row in enumerate(rows.tolist()):
-            writer.write(place, pixels[row].tobytes())
-        writer.finish(range(len(rows)))
-    finally:
-        writer.close()
-
-
-def _about(faces: FaceSet, n_faces: int) -> dict[str, Any]:
-    return {
-        "version": SAMPLE_VERSION,
-        "of": faces.name,
-        "pixel_digest": faces.pixel_digest,
-        "n_asked": n_faces,
-    }
-
-
 def pairs_within_clusters(faces: FaceSet) -> int:
     """Count the pairs of faces that are the same picture: of a cluster of k, k (k - 1) / 2."""
     sizes = faces.table["cluster"].value_counts().to_numpy()
     return int((sizes * (sizes - 1) // 2).sum())
-
-
-def _same_sample(folder: Path, faces: FaceSet, n_faces: int) -> FaceSet:
-    there = open_faces(folder)
-    if there.manifest.get("sample") != _about(faces, n_faces):
-        raise DataError(
-            f"data set {folder.name!r} is there already and is another one",
-            source=str(folder),
-            fix="Remove the folder, or choose another --name",
-        )
-    return there

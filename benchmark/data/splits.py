@@ -1,16 +1,17 @@
-"""Where a face may be used: the split leak-free-2, its five folds, and the check for leaks.
+"""Where a face may be used: the split leak-free-2, its folds, subsets, and the check for leaks.
 
 A cluster is never divided. Within each age group x gender x race the order of the clusters is
 that of a hash of their names, and each goes to the part that was furthest behind its share before
 the cluster came; so clusters of several faces are spread over the parts like any other. (Version 1
 counted the cluster's own faces first, and put all but a few of them into train.) The version is
 the seed: no random generator takes part, so that every machine, and every order of the
-files on disk, gives the same split.
+files on disk, gives the same split. A subset takes rows away from its parts and never moves one.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -18,7 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.errors import DataError
-from benchmark.tasks import TASKS
+from benchmark.experiment.definition import Subset
+from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS, TaskName
 
 if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
@@ -32,6 +34,8 @@ PART_SHARES: Final = (8, 1, 1)
 N_FOLDS: Final = 5
 FOLD_SHARES: Final = (7, 1)
 """Training and validation within the four parts that a fold does not test on."""
+
+SUBSET_VERSION: Final = "size-matched-1"
 
 IDENTITY_COLUMNS: Final = ("sha256", "cluster", "file")
 """No two parts may share a value of any of these."""
@@ -63,15 +67,11 @@ def _assigned(placed: pd.DataFrame, shares: Sequence[int], *, salt: str) -> Rows
     heads = ordered.drop_duplicates("cluster")
     files, clusters = heads["file"].tolist(), heads["cluster"].tolist()
     strata = list(zip(*(heads[task].tolist() for task in TASKS), strict=True))
-    keys = [_hash(salt, file) for file in files]
+    keys = [hashlib.sha256(f"{salt}\n{file}".encode()).hexdigest() for file in files]
     order = sorted(range(len(files)), key=lambda head: (strata[head], keys[head]))
     filled = _fill([int(sizes[clusters[head]]) for head in order], shares)
     part_of = {clusters[head]: part for head, part in zip(order, filled, strict=True)}
     return np.array([part_of[cluster] for cluster in placed["cluster"].tolist()], np.int64)
-
-
-def _hash(salt: str, file: str) -> str:
-    return hashlib.sha256(f"{salt}\n{file}".encode()).hexdigest()
 
 
 def _fill(sizes: Sequence[int], shares: Sequence[int]) -> list[int]:
@@ -81,17 +81,12 @@ def _fill(sizes: Sequence[int], shares: Sequence[int]) -> list[int]:
     where it goes, and is carried from stratum to stratum: each stratum is within a cluster or two
     of its share, and so is the whole.
     """
-    counts = [0] * len(shares)
-    n_faces, total_share = 0, sum(shares)
-    chosen = []
+    counts, chosen = [0] * len(shares), []
     for size in sizes:
-        lacking = [
-            share * n_faces - total_share * count
-            for share, count in zip(shares, counts, strict=True)
-        ]
+        whole = sum(counts)
+        lacking = [share * whole - sum(shares) * n for share, n in zip(shares, counts, strict=True)]
         part = lacking.index(max(lacking))
         counts[part] += size
-        n_faces += size
         chosen.append(part)
     return chosen
 
@@ -140,22 +135,14 @@ def part_rows(table: pd.DataFrame, fold: int | None = None) -> dict[PartName, Ro
     if fold is None:
         part = table["part"].to_numpy(dtype=object)
     elif fold in range(N_FOLDS):
-        part = _fold_parts(table, fold)
+        folds = table["fold"].to_numpy()
+        part = np.where(folds == fold, "test", "").astype(object)
+        rest = np.flatnonzero((folds != -1) & (folds != fold))
+        assigned = _assigned(table.iloc[rest], FOLD_SHARES, salt=f"{SPLIT_VERSION}/fold-{fold}")
+        part[rest] = np.array(PARTS[:2], dtype=object)[assigned]
     else:
         raise DataError(f"there is no fold {fold}", allowed=f"0 to {N_FOLDS - 1}")
     return {name: np.flatnonzero(part == name) for name in PARTS}
-
-
-def _fold_parts(table: pd.DataFrame, fold: int) -> NDArray[np.object_]:
-    folds = table["fold"].to_numpy()
-    part = np.full(len(table), "", dtype=object)
-    part[folds == fold] = "test"
-    rest = np.flatnonzero((folds != -1) & (folds != fold))
-    salt = f"{SPLIT_VERSION}/fold-{fold}"
-    part[rest] = np.array(PARTS[:2], dtype=object)[
-        _assigned(table.iloc[rest], FOLD_SHARES, salt=salt)
-    ]
-    return part
 
 
 @dataclass(frozen=True)
@@ -178,21 +165,18 @@ class Overlap:
 
 def overlaps(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> list[Overlap]:
     """Find what any two parts share by sha256, cluster or file name; empty means leak-free."""
-    names = list(parts)
-    found = []
+    files, found = table["file"].tolist(), []
     for column in IDENTITY_COLUMNS:
-        values, files = table[column].tolist(), table["file"].tolist()
-        first_row = {name: _first_rows(values, parts[name]) for name in names}
-        for position, a in enumerate(names):
-            for b in names[position + 1 :]:
-                for value in sorted(first_row[a].keys() & first_row[b].keys()):
-                    shown = (files[first_row[a][value]], files[first_row[b][value]])
-                    found.append(Overlap(column, str(value), (a, b), shown))
+        values = table[column].tolist()
+        first_row = {
+            name: {values[row]: row for row in reversed(rows.tolist())}
+            for name, rows in parts.items()
+        }
+        for a, b in combinations(parts, 2):
+            for value in sorted(first_row[a].keys() & first_row[b].keys()):
+                shown = (files[first_row[a][value]], files[first_row[b][value]])
+                found.append(Overlap(column, str(value), (a, b), shown))
     return found
-
-
-def _first_rows(values: list[str | int], rows: Rows) -> dict[str | int, int]:
-    return {values[row]: row for row in reversed(rows.tolist())}
 
 
 def check_no_overlap(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> None:
@@ -204,3 +188,113 @@ def check_no_overlap(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> Non
             allowed="parts that share no file name, no sha256 and no cluster",
             fix="Use the split of the prepared data set, or put each cluster into one part",
         )
+
+
+def subset_parts(
+    table: pd.DataFrame, parts: Mapping[PartName, Rows], subset: Subset | None, seed: int
+) -> dict[PartName, Rows]:
+    """Reduce the parts of a split to what `subset` says; without one, give them as they are.
+
+    Validation and test hold the subset's faces alone. Training holds these, or everyone's, or a
+    sample of everyone's as large as the subset's, which depends on the run's seed. Rows ascend.
+    Raises DataError where a part would be empty.
+    """
+    if subset is None:
+        return dict(parts)
+    inside = members(table, subset)
+    chosen = {name: rows[inside[rows]] for name, rows in parts.items()}
+    for name, rows in chosen.items():
+        if len(rows) == 0:
+            raise DataError(
+                f"the {name} part has no face of the subset {subset.label!r}",
+                allowed="at least one face in each part",
+                fix="Choose a larger subset, or a data set that has such faces",
+            )
+    if subset.training == "everyone":
+        chosen["train"] = parts["train"]
+    elif subset.training == "size_matched":
+        chosen["train"] = stratified_sample(table, parts["train"], len(chosen["train"]), seed)
+    return chosen
+
+
+def labelled_parts(
+    table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName],
+    *, complete: bool = False,
+) -> dict[PartName, Rows]:  # fmt: skip
+    """Leave out the faces without any label of `tasks`: there is nothing to learn or evaluate on.
+
+    complete: those too that lack one of several, as runs of older versions did. Raises DataError
+    where a part has no face labelled for a task; its sentence names what the data set has.
+    """
+    has = np.stack([table[task].to_numpy() != MISSING for task in tasks])
+    known = np.all(has, axis=0) if complete else np.any(has, axis=0)
+    chosen = {name: rows[known[rows]] for name, rows in parts.items()}
+    if any(map(len, parts.values())):
+        check_labelled(table, chosen, tasks)
+    return chosen
+
+
+def labelled_counts(
+    table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName]
+) -> dict[str, dict[str, int]]:
+    """Count the faces of each part that have a task's label, by task and part."""
+    return {
+        task: {name: int((table[task].to_numpy()[rows] != MISSING).sum())
+               for name, rows in parts.items()}
+        for task in tasks
+    }  # fmt: skip
+
+
+def check_labelled(
+    table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName]
+) -> None:
+    """Raise DataError where a part has no face that is labelled for one of the tasks."""
+    counts = labelled_counts(table, parts, tasks)
+    short = [task for task in tasks if not all(counts[task].values())]
+    if not short:
+        return
+    there = [task for task in TASKS if (table[task] != MISSING).any()]
+    lacking = [task for task in tasks if task not in there]
+    what = ", ".join(TASK_TITLES[task] for task in lacking or short)
+    raise DataError(
+        f"the data set has too few faces labelled with {what}"
+        if not lacking
+        else f"no face of the data set is labelled with {what}",
+        allowed="experiments of " + ", ".join(TASK_TITLES[task] for task in there),
+        fix="`facebench list` shows which experiments read one task alone",
+    )
+
+
+def members(table: pd.DataFrame, subset: Subset) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Tell for each row of a face table whether its true labels are the subset's; (n,)."""
+    inside = np.ones(len(table), dtype=bool)
+    if subset.gender is not None:
+        inside &= table["gender"].to_numpy() == CLASS_NAMES["gender"].index(subset.gender)
+    if subset.race is not None:
+        inside &= table["race"].to_numpy() == CLASS_NAMES["race"].index(subset.race)
+    return inside
+
+
+def stratified_sample(table: pd.DataFrame, rows: Rows, n_wanted: int, seed: int) -> Rows:
+    """Draw `n_wanted` of `rows`, in the shares that age group x gender x race have among them.
+
+    Within a stratum faces are ordered by a hash of seed and file name, which is the same on every
+    machine; what rounding leaves over goes to the strata with the largest remainders.
+    """
+    strata = list(table.iloc[rows].groupby(list(TASKS), sort=True).indices.values())
+    shares = [len(places) * n_wanted / len(rows) for places in strata]
+    counts = [int(share) for share in shares]
+    most = sorted(range(len(counts)), key=lambda i: (counts[i] - shares[i], i))
+    for stratum in most[: n_wanted - sum(counts)]:
+        counts[stratum] += 1
+    salt = f"{SUBSET_VERSION}/{seed}"
+    keys = {
+        row: hashlib.sha256(f"{salt}\n{file}".encode()).hexdigest()
+        for row, file in zip(rows.tolist(), table["file"].iloc[rows], strict=True)
+    }
+    chosen = [
+        row
+        for places, count in zip(strata, counts, strict=True)
+        for row in sorted(rows[places].tolist(), key=keys.__getitem__)[:count]
+    ]
+    return np.array(sorted(chosen), dtype=np.int64)

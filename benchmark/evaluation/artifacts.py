@@ -19,8 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark.data.replays import replayed_parts
-from benchmark.data.splits import PartName, Rows, parts_of
-from benchmark.data.subsets import labelled_parts, subset_parts
+from benchmark.data.splits import PartName, Rows, labelled_parts, parts_of, subset_parts
 from benchmark.errors import RunError
 from benchmark.evaluation.correctness import packed_correctness
 from benchmark.evaluation.figures import (

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from benchmark.data.dataset import with_empty_cells
 from benchmark.data.splits import PartName, Rows
-from benchmark.data.table import with_empty_cells
 from benchmark.errors import RunError
 from benchmark.files import replacing, sha256_of
 from benchmark.tasks import AGE_GROUP_UPPER_YEARS, MISSING, TASKS, TaskName, n_classes

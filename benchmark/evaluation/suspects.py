@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from benchmark.data.table import with_empty_cells
+from benchmark.data.dataset import with_empty_cells
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predicted_tasks, probability_columns
 from benchmark.tasks import CLASS_NAMES, MISSING, TaskName

@@ -146,16 +146,16 @@ class Predictor:
         chunk: list[Face] = []
         n_done = 0
         faces = self._cut_faces if self.cropping else self._whole_pictures
-        with contextlib.closing(faces(listed.paths)) as found:
+        with contextlib.closing(faces(listed)) as found:
             for face, n_done in found:
                 chunk.append(face)
                 if len(chunk) == CHUNK_FACES:
                     tables.append(self._table(chunk))
-                    on_progress("reading", n_done, len(listed.paths))
+                    on_progress("reading", n_done, len(listed))
                     chunk = []
         if chunk:
             tables.append(self._table(chunk))
-            on_progress("reading", n_done, len(listed.paths))
+            on_progress("reading", n_done, len(listed))
         return pd.concat(tables, ignore_index=True)
 
     def _whole_pictures(self, paths: Sequence[Path]) -> Generator[tuple[Face, int]]:

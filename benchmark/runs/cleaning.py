@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
-from benchmark.data.dataset import SUFFIX as STAGING_SUFFIX
+from benchmark.data.dataset import STAGING_SUFFIX
 from benchmark.files import file_lock, is_locked
 from benchmark.models.weight_store import MODEL_FILE
 from benchmark.record import all_records, work_folder

@@ -14,8 +14,16 @@ import pandas as pd
 
 from benchmark import record as provenance
 from benchmark.data.replays import exposure, replayed_parts
-from benchmark.data.splits import PartName, Rows, check_no_overlap, parts_of
-from benchmark.data.subsets import check_labelled, labelled_counts, labelled_parts, subset_parts
+from benchmark.data.splits import (
+    PartName,
+    Rows,
+    check_labelled,
+    check_no_overlap,
+    labelled_counts,
+    labelled_parts,
+    parts_of,
+    subset_parts,
+)
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.evaluation.artifacts import RunFaces, with_checksums, write_artifacts
 from benchmark.evaluation.predictions import predictions_table, write_predictions

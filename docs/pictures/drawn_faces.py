@@ -1,4 +1,4 @@
-"""Draw the picture of the README: twelve drawn faces, as the benchmark draws them.
+"""Draw the picture of the README: twelve synthetic faces, as the benchmark draws them.
 
 python docs/pictures/drawn_faces.py docs/pictures/drawn_faces.png
 """

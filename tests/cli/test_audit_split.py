@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from benchmark.cli.audit_split import highest_accuracy
 from benchmark.cli.main import app
 from benchmark.errors import DataError
-from tests.faces.sources import folder_of
-from tests.faces.split_parts import CHANGES, drawn, listed, part
+from tests.data.sources import folder_of
+from tests.data.split_parts import CHANGES, drawn, listed, part
 
 runner = CliRunner()
 FACES = drawn(8)

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.cli.data import app
-from tests.faces.detectors import WHITE, scene
-from tests.faces.sources import encoded, folder_of
+from tests.data.detectors import WHITE, scene
+from tests.data.sources import encoded, folder_of
 
 runner = CliRunner()
 FACE = encoded(scene((40, 20, 60, 60)), "PNG")

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.cli.data import app
-from tests.faces.sources import encoded, face_name, faces, picture, tar_of
+from tests.data.sources import encoded, face_name, faces, picture, tar_of
 
 runner = CliRunner()
 

@@ -13,7 +13,15 @@ runner = CliRunner()
 
 def test_it_answers_a_machine_and_lists_its_files(drawn_data_dir: Path, tmp_path: Path) -> None:
     folder = tmp_path / "who"
-    options = ["--data-dir", str(drawn_data_dir), "--out", str(folder), "--json"]
+    options = [
+        "--dataset",
+        "drawn",
+        "--data-dir",
+        str(drawn_data_dir),
+        "--out",
+        str(folder),
+        "--json",
+    ]
     result = runner.invoke(app, ["data", "explore", *options])
     answer = json.loads(result.stdout)
     assert (result.exit_code, answer["ok"], answer["data"]["faces"]) == (0, True, 240)
@@ -31,7 +39,17 @@ def test_it_says_the_most_important_within_eighty_columns(
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
     result = runner.invoke(
-        app, ["data", "explore", "--data-dir", str(drawn_data_dir), "--out", "who"]
+        app,
+        [
+            "data",
+            "explore",
+            "--dataset",
+            "drawn",
+            "--data-dir",
+            str(drawn_data_dir),
+            "--out",
+            "who",
+        ],
     )
     assert result.exit_code == 0
     assert "240 usable synthetic faces" in result.stdout
@@ -41,7 +59,14 @@ def test_it_says_the_most_important_within_eighty_columns(
 
 def test_a_folder_that_cannot_be_written_is_told(drawn_data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    options = ["--data-dir", str(drawn_data_dir), "--out", str(tmp_path / "file" / "who")]
+    options = [
+        "--dataset",
+        "drawn",
+        "--data-dir",
+        str(drawn_data_dir),
+        "--out",
+        str(tmp_path / "file" / "who"),
+    ]
     result = runner.invoke(app, ["data", "explore", *options])
     assert result.exit_code == 2
     assert "the page cannot be written" in result.stderr

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.cli.data import app
-from tests.faces.sources import folder_of, jpeg
+from tests.data.sources import folder_of, jpeg
 
 runner = CliRunner()
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from benchmark.cli.main import app
 from benchmark.inference.predict import PLATE, Remark, annotated
-from tests.faces.detectors import WHITE, scene
-from tests.faces.sources import encoded, folder_of, picture
+from tests.data.detectors import WHITE, scene
+from tests.data.sources import encoded, folder_of, picture
 
 runner = CliRunner()
 RUN = ("--run", "mtl-cnn-none-full-tiny")

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: the whole way on drawn faces, and every wrong turn."""
+"""The command line as a person meets it: the whole way on synthetic faces, and every wrong turn."""
 
 import json
 import os
@@ -35,7 +35,7 @@ TINY = ("--set", "backbone.input_px=32", "--set", "recipe.max_epochs=1", "--devi
 
 
 def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
+    places = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
     run = ("run", "race-cnn-none-full-short", *places, "--offline")
     first = facebench(*run)
     assert first.exit_code == 0, first.stderr
@@ -55,7 +55,16 @@ def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path
 
 
 def test_folds_are_run_instead_of_the_fixed_split(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    places = (
+        "--dataset",
+        "drawn",
+        "--data-dir",
+        drawn_data_dir,
+        "--runs-dir",
+        tmp_path,
+        "--tracking",
+        "files",
+    )
     result = facebench("run", "gender-cnn-none-full-short", "--folds", "0,3", *places, *TINY)
     assert result.exit_code == 0, result.stderr
     definitions = [record.about["experiment"] for record in all_records(tmp_path)]
@@ -68,7 +77,7 @@ def test_folds_are_run_instead_of_the_fixed_split(drawn_data_dir: Path, tmp_path
 def test_a_sweep_is_ad_hoc_runs_on_one_cache_that_the_leaderboard_tells_apart(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path / "runs")
+    places = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path / "runs")
     swept = ("--sweep", "recipe.learning_rate=1e-4,1e-3", "--sweep", "head.hidden_units=8,128")
     name = "mtl-squeezenet1_1-imagenet-frozen-short"
     random = (*TINY, "--set", "backbone.weights=none")
@@ -127,7 +136,7 @@ def test_without_mlflow_nothing_of_it_is_touched(drawn_data_dir: Path, tmp_path:
     for package in ("mlflow", "optuna"):
         (hidden / f"{package}.py").write_text("raise ImportError('not on this machine')")
     runs_dir = tmp_path / "runs"
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", runs_dir)
+    places = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", runs_dir)
     run = ("run", "gender-cnn-none-full-short", *TINY, *places)
     with_files = facebench_process(*run, "--tracking", "files", PYTHONPATH=str(hidden))
     assert with_files.returncode == 0, with_files.stderr
@@ -160,9 +169,9 @@ def test_without_mlflow_nothing_of_it_is_touched(drawn_data_dir: Path, tmp_path:
     ],
 )
 def test_a_wrong_word_is_one_sentence_and_exit_code_two(
-    arguments: list[str], said: str, tmp_path: Path
+    arguments: list[str], said: str, drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    places = ("--data-dir", tmp_path, "--runs-dir", tmp_path) if arguments[0] == "run" else ()
+    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path) if arguments[0] == "run" else ()
     answer = facebench(*arguments, *places)
     assert answer.exit_code == 2
     assert said in answer.stderr
@@ -170,8 +179,32 @@ def test_a_wrong_word_is_one_sentence_and_exit_code_two(
     assert list(all_records(tmp_path)) == []
 
 
+def test_without_a_data_set_a_command_names_both_ways_to_one(tmp_path: Path) -> None:
+    for command in (
+        "run --suite quick",
+        "data audit",
+        "data explore",
+        "tune --suite quick",
+        "speed",
+    ):
+        answer = facebench(*command.split(), "--data-dir", tmp_path)
+        assert answer.exit_code == 2, command
+        for way in ("facebench data prepare SOURCE", "--dataset drawn"):
+            assert way in answer.stderr, command
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_json_is_alone_on_stdout_whatever_happens(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    places = (
+        "--dataset",
+        "drawn",
+        "--data-dir",
+        drawn_data_dir,
+        "--runs-dir",
+        tmp_path,
+        "--tracking",
+        "files",
+    )
     good = facebench("run", "gender-cnn-none-full-short", *TINY, *places, "--json")
     told = json.loads(good.stdout)
     assert told["ok"]
@@ -182,7 +215,16 @@ def test_json_is_alone_on_stdout_whatever_happens(drawn_data_dir: Path, tmp_path
 
 
 def test_quietly_a_run_that_fails_says_why(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    places = (
+        "--dataset",
+        "drawn",
+        "--data-dir",
+        drawn_data_dir,
+        "--runs-dir",
+        tmp_path,
+        "--tracking",
+        "files",
+    )
     broken = ("--set", "recipe.learning_rate=1e30", "--set", "recipe.clipping=none")
     answer = facebench("run", "gender-cnn-none-full-short", *TINY, *broken, *places, "--quiet")
     assert answer.exit_code == 3
@@ -193,7 +235,16 @@ def test_quietly_a_run_that_fails_says_why(drawn_data_dir: Path, tmp_path: Path)
 def test_runs_without_their_weights_are_one_line_and_the_rest_runs(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    places = (
+        "--dataset",
+        "drawn",
+        "--data-dir",
+        drawn_data_dir,
+        "--runs-dir",
+        tmp_path,
+        "--tracking",
+        "files",
+    )
     needing = [f"mtl-squeezenet1_1-imagenet-{kind}-short" for kind in ("frozen", "fire6_9")]
     answer = facebench("run", *needing, "gender-cnn-none-full-short", *TINY, *places, "--offline")
     assert answer.exit_code == 0, answer.stderr
@@ -207,7 +258,16 @@ def test_runs_without_their_weights_are_one_line_and_the_rest_runs(
 def test_a_dry_run_lists_what_would_run_and_writes_nothing(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    places = (
+        "--dataset",
+        "drawn",
+        "--data-dir",
+        drawn_data_dir,
+        "--runs-dir",
+        tmp_path,
+        "--tracking",
+        "files",
+    )
     names = ("gender-cnn-none-full-short", "mtl-squeezenet1_1-imagenet-frozen-short")
     asked = ("run", *names, *TINY, *places, "--seeds", "0,1", "--read-test", "--dry-run")
 
@@ -254,7 +314,7 @@ def test_the_help_shows_at_most_twelve_options_before_the_advanced_ones() -> Non
 def test_a_termination_signal_stops_cleanly_and_the_run_goes_on(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    places = ("--data-dir", str(drawn_data_dir), "--runs-dir", str(tmp_path))
+    places = ("--dataset", "drawn", "--data-dir", str(drawn_data_dir), "--runs-dir", str(tmp_path))
     command = [
         *(sys.executable, "-c", "from benchmark.cli.main import main; main()", "run"),
         *("mtl-cnn-none-full-short", "--set", "recipe.max_epochs=200"),

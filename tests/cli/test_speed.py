@@ -20,7 +20,9 @@ def facebench(*arguments: str | Path) -> Result:
 def result(drawn_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     folder = tmp_path_factory.mktemp("speed")
     rows = ("--rows", "data,cnn,deterministic", "--against", "none")
-    return facebench("speed", *rows, *TINY, "--data-dir", drawn_data_dir, "--out", folder), folder
+    return facebench(
+        "speed", *rows, *TINY, "--dataset", "drawn", "--data-dir", drawn_data_dir, "--out", folder
+    ), folder
 
 
 def test_two_tables_fit_a_terminal_and_say_what_was_measured(result: tuple[Result, Path]) -> None:
@@ -48,13 +50,13 @@ def test_the_files_have_every_number_and_a_picture(result: tuple[Result, Path]) 
     assert (again.exit_code, "exists already" in again.stderr) == (2, True)
 
 
-def test_a_wrong_word_is_one_sentence_and_exit_code_two(tmp_path: Path) -> None:
+def test_a_wrong_word_is_one_sentence_and_exit_code_two(drawn_data_dir: Path) -> None:
     for arguments, said in (
         (("--rows", "vgg61"), "there is no row 'vgg61'"),
         (("--against", "keras"), "--against names 'keras'"),
         (("--device", "abacus"), "unknown device"),
     ):
-        result = facebench("speed", *arguments, "--data-dir", tmp_path)
+        result = facebench("speed", *arguments, "--dataset", "drawn", "--data-dir", drawn_data_dir)
         assert result.exit_code == 2, arguments
         assert said in result.stderr
         assert "Traceback" not in result.stderr

@@ -34,7 +34,7 @@ def trials_of(runs_dir: Path) -> list[RunRecord]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
+    places = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
     tune = (
         "tune",
         NAME,
@@ -93,7 +93,16 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
 def test_a_wrong_word_is_one_sentence_and_exit_code_two(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    places = (
+        "--dataset",
+        "drawn",
+        "--data-dir",
+        drawn_data_dir,
+        "--runs-dir",
+        tmp_path,
+        "--tracking",
+        "files",
+    )
     for arguments, said in (
         ([], "nothing to tune was named"),
         (["mtl-cnn-none-ful-short"], "Did you mean mtl-cnn-none-full-short"),
@@ -115,7 +124,16 @@ def test_a_wrong_word_is_one_sentence_and_exit_code_two(
 
 def test_a_search_whose_trials_all_fail_says_why(drawn_data_dir: Path, tmp_path: Path) -> None:
     """At a rate of 1e30 the loss is not finite within an epoch."""
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files")
+    places = (
+        "--dataset",
+        "drawn",
+        "--data-dir",
+        drawn_data_dir,
+        "--runs-dir",
+        tmp_path,
+        "--tracking",
+        "files",
+    )
     broken = ("--set", "recipe.learning_rate=1e30", "--set", "recipe.clipping=none")
     answer = facebench(
         "tune", NAME, "--trials", "2", "--only", "hidden_units", *broken, *TINY, *places

@@ -18,7 +18,7 @@ from benchmark.data.crop import (
 )
 from benchmark.errors import DataError
 from tests.conftest import shared_file
-from tests.faces.detectors import WHITE, WhiteRectangles, scene
+from tests.data.detectors import WHITE, WhiteRectangles, scene
 
 DETECTOR = WhiteRectangles()
 ONE = scene((40, 20, 60, 60))
@@ -97,8 +97,8 @@ def test_a_detector_of_somebody_elses_is_loaded_by_module_and_name(tmp_path: Pat
     for name, found in (
         ("retina", "there is no detector 'retina'"),
         ("no_such_module:Detector", "cannot be loaded: No module named"),
-        ("tests.faces.detectors:Missing", "cannot be loaded: module"),
-        ("tests.faces.detectors:not_a_detector", "gave NoneType"),
+        ("tests.data.detectors:Missing", "cannot be loaded: module"),
+        ("tests.data.detectors:not_a_detector", "gave NoneType"),
     ):
         with pytest.raises(DataError, match=found):
             load_detector(DetectorChoice(name))

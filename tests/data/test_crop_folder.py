@@ -13,9 +13,9 @@ from benchmark.data.crop import CropOptions
 from benchmark.data.crop_folder import COLUMNS, Cropper, CropReport, crop_folder, cropped
 from benchmark.errors import DataError
 from benchmark.files import file_lock
-from tests.faces.detectors import WHITE, scene
-from tests.faces.sources import encoded, folder_of, zip_of
-from tests.faces.test_pictures import png_header
+from tests.data.detectors import WHITE, scene
+from tests.data.sources import encoded, folder_of, zip_of
+from tests.data.test_pictures import png_header
 
 CROPPER = Cropper(CropOptions(margin=0, size_px=16), WHITE, "png")
 ONE = scene((40, 20, 60, 60))

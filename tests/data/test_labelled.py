@@ -15,7 +15,8 @@ from benchmark.data.prepare import prepare
 from benchmark.data.sample import draw_sample
 from benchmark.data.splits import parts_of
 from benchmark.errors import DataError
-from tests.faces.sources import encoded, folder_of, jpeg, picture, zip_of
+from benchmark.tasks import MISSING
+from tests.data.sources import encoded, folder_of, jpeg, picture, zip_of
 
 GENDERS = ("male", "female")
 RACES = ("White", "Black", "East Asian", "Indian", "Latino_Hispanic")
@@ -66,7 +67,7 @@ def test_a_task_the_table_does_not_tell_is_empty_in_every_row(tmp_path: Path) ->
     faces = prepared(tmp_path, labelled(tmp_path, rows, head="file,gender"))
     lines = (faces.folder / "table.csv").read_text().splitlines()
     assert lines[1].split(",")[2:6] in (["", "", "0", ""], ["", "", "1", ""])
-    assert (faces.n_labelled("gender"), faces.n_labelled("race")) == (40, 0)
+    assert [(faces.table[task] != MISSING).sum() for task in ("gender", "race")] == [40, 0]
     said = " ".join(gaps(faces.manifest["labels"], 40))
     assert "No face is labelled with race: neither trained nor evaluated here" in said
     assert audit(faces).findings == []
@@ -93,7 +94,7 @@ def test_duplicates_lost_pictures_and_faces_without_any_label_are_told(tmp_path:
              "p2.jpg,15,female,White",  # other than row(2)
              "gone.jpg,30,male,White", "p38.jpg,NA,,"]  # fmt: skip
     faces = prepared(tmp_path, labelled(tmp_path, rows))
-    labels, quarantine = faces.manifest["labels"], faces.quarantine().set_index("file")
+    labels, quarantine = faces.manifest["labels"], faces.rejected().set_index("file")
     assert labels["repeated_rows"] == 2
     assert labels["contradicted_faces"] == 1
     assert "p1.jpg" in faces.table["file"].tolist()
@@ -116,7 +117,7 @@ def test_a_row_means_one_picture_and_a_picture_one_row(tmp_path: Path) -> None:
     rows = [*(row(i) for i in range(30)), "deep/q.jpg,30,male,White", "q.jpg,40,male,White"]
     (tmp_path / "labels.csv").write_text("\n".join(["file,age,gender,race", *rows]))
     faces = prepared(tmp_path, source)
-    quarantine = faces.quarantine().set_index("file")["reason"]
+    quarantine = faces.rejected().set_index("file")["reason"]
     assert "p0.jpg" in faces.table["file"].tolist()  # the one of that very path
     assert quarantine["q.jpg"] == "another row names the same picture"
     assert quarantine["deep/p0.jpg"] == "no row in the table of labels"
@@ -192,7 +193,7 @@ def test_a_crop_of_another_ending_is_the_picture_of_its_row_where_that_is_one(
     (source / "p2.jpeg").write_bytes(jpeg(2))  # beside p2.png: which of them is p2.jpg?
     faces = prepared(tmp_path, source)
     assert sorted(faces.table["file"]) == sorted(f"p{i}.jpg" for i in range(40) if i != 2)
-    left_out = faces.quarantine().set_index("file")
+    left_out = faces.rejected().set_index("file")
     assert left_out.loc["p2.jpg", "reason"] == "2 pictures of this name"
 
 

@@ -16,8 +16,8 @@ from benchmark.data.split_audit import FilePair, audit_split
 from benchmark.data.split_lists import SplitPart, name_key, read_parts, stem_key
 from benchmark.data.splits import part_rows
 from benchmark.errors import DataError
-from tests.faces.sources import encoded, folder_of, jpeg, zip_of
-from tests.faces.split_parts import CHANGES, PX, drawn, listed, part
+from tests.data.sources import encoded, folder_of, jpeg, zip_of
+from tests.data.split_parts import CHANGES, PX, drawn, listed, part
 
 FACES = drawn(12)
 

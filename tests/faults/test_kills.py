@@ -48,7 +48,8 @@ def run(data_dir: Path, runs_dir: Path, name: str = NAME, epochs: int = 3) -> li
     return [
         "run", name, "--set", "backbone.input_px=32", "--set", f"recipe.max_epochs={epochs}",
         "--read-test", "--deterministic", "--device", "cpu", "--offline", "--tracking", "files",
-        "--data-dir", data_dir, "--cache-dir", runs_dir / "cache", "--runs-dir", runs_dir,
+        "--dataset", "drawn", "--data-dir", data_dir, "--cache-dir", runs_dir / "cache",
+        "--runs-dir", runs_dir,
     ]  # fmt: skip
 
 
@@ -155,7 +156,7 @@ def test_every_damaged_file_of_a_finished_run_is_found(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
     ended(started(*run(drawn_data_dir, tmp_path, epochs=2)))
-    record, faces = next(all_records(tmp_path)), choose_dataset(drawn_data_dir)
+    record, faces = next(all_records(tmp_path)), choose_dataset(drawn_data_dir, "drawn")
     rng = random.Random(20)
     names = ("experiment.json", "predictions.csv", "history.csv", "model.safetensors", "done.json",
              "metrics.json")  # fmt: skip

@@ -148,7 +148,7 @@ def split_digests() -> dict[str, str]:
     """Digest the parts of a table of clusters, by the split, its folds and the replayed splits."""
     from benchmark.data.replays import REPLAYED_VERSIONS, replayed_parts
     from benchmark.data.splits import N_FOLDS, part_rows, with_split
-    from tests.faces.test_splits import table_of
+    from tests.data.test_splits import table_of
 
     table = with_split(table_of(1500, faces_per_cluster=2))
     ways = {"leak-free": part_rows(table)}

@@ -24,7 +24,7 @@ from benchmark.runs.plan import Settings, plan_run
 from benchmark.runs.run import Failed, run_all
 from benchmark.tasks import MISSING, TaskName
 from benchmark.training.device import Device
-from tests.faces.fairface import fairface_of
+from tests.data.fairface import fairface_of
 
 CPU = torch.device("cpu")
 

@@ -18,9 +18,9 @@ from benchmark.inference.predict import Cropping, Predictor, predict
 from benchmark.record import RunRecord, all_records
 from benchmark.tasks import CLASS_NAMES, TASKS
 from benchmark.training.device import choose_device
-from tests.faces.detectors import WHITE, scene
-from tests.faces.sources import encoded, folder_of, picture
-from tests.faces.test_pictures import png_header
+from tests.data.detectors import WHITE, scene
+from tests.data.sources import encoded, folder_of, picture
+from tests.data.test_pictures import png_header
 
 RUN = "mtl-cnn-none-full-tiny"
 COLUMNS = [column for task in TASKS for column in probability_columns(task)]

@@ -18,7 +18,7 @@ from benchmark.evaluation.metrics import SCORING_VERSION
 from benchmark.inference.verify import Finding, verify
 from benchmark.models.weight_readers import header_of
 from benchmark.record import RunRecord, work_folder
-from tests.faces.fairface import fairface_of
+from tests.data.fairface import fairface_of
 from tests.runs.small import done_run, edit_json, settings
 
 

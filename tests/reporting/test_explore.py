@@ -25,7 +25,7 @@ from benchmark.reporting.explore import (
 )
 from benchmark.reporting.explore_page import page, write_exploration
 from benchmark.tasks import CLASS_NAMES, TASKS
-from tests.faces.sources import face_name, folder_of, jpeg
+from tests.data.sources import face_name, folder_of, jpeg
 
 
 def explored_of(tmp_path: Path, ages: list[int]) -> Explored:

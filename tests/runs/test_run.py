@@ -209,7 +209,7 @@ def test_a_disk_that_takes_no_more_ends_in_a_sentence_and_no_done_run(
             *(sys.executable, "-c", code, "run", "mtl-cnn-none-full-short"),
             *("--set", "backbone.input_px=32", "--set", "recipe.max_epochs=1"),
             *("--tracking", "files", "--device", "cpu"),
-            *("--data-dir", str(drawn_data_dir), "--runs-dir", str(tmp_path)),
+            *("--dataset", "drawn", "--data-dir", str(drawn_data_dir), "--runs-dir", str(tmp_path)),
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip

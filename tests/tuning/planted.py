@@ -68,6 +68,6 @@ def a_queue(study: Study, address: str = "", max_epochs: int = 2) -> TrialQueue:
 
 def main(folder: str, data_dir: str, n_trials: str, seconds: str, address: str = "") -> None:
     """Search in a process that may be killed."""
-    queue = a_queue(a_study(Path(folder), choose_dataset(Path(data_dir))), address)
+    queue = a_queue(a_study(Path(folder), choose_dataset(Path(data_dir), "drawn")), address)
     for _ in search(queue, planted(float(seconds)), int(n_trials)):
         pass

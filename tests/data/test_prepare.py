@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.data import prepare as prepare_module
+from benchmark.data import progress
 from benchmark.data.prepare import prepare
 from benchmark.data.splits import check_no_overlap, parts_of
 from benchmark.errors import DataError
-from tests.faces.sources import (
+from tests.data.sources import (
     encoded,
     face_name,
     faces,
@@ -25,15 +27,14 @@ from tests.faces.sources import (
 
 def test_the_same_faces_from_any_source_are_the_same_data_set(tmp_path: Path) -> None:
     files = faces(40)
-    backwards = dict(reversed(files.items()))
     sources = [
         folder_of(tmp_path / "folder", files),
         tar_of(tmp_path / "a.tar", files),
-        tar_of(tmp_path / "b.tar.gz", backwards),
-        zip_of(tmp_path / "c.zip", files),
+        tar_of(tmp_path / "b.tar.gz", dict(reversed(files.items()))),
+        zip_of(tmp_path / "My Faces (2).ZIP", files),
     ]
     prepared = [prepare(source, tmp_path / "data", image_px=32).faces for source in sources]
-    assert [faces.name for faces in prepared] == ["folder-32", "a-32", "b-32", "c-32"]
+    assert [faces.name for faces in prepared] == ["folder-32", "a-32", "b-32", "my-faces-2-32"]
     assert len({faces.pixel_digest for faces in prepared}) == 1
     assert len({(faces.folder / "table.csv").read_bytes() for faces in prepared}) == 1
 
@@ -74,18 +75,15 @@ def test_copies_conflicts_and_near_duplicates_are_found(tmp_path: Path) -> None:
     assert result.faces.manifest["counts"]["placed"] == 4
 
 
-def test_preparing_again_does_nothing(tmp_path: Path) -> None:
+def test_preparing_again_does_nothing_and_other_faces_or_options_are_refused(
+    tmp_path: Path,
+) -> None:
     source = tar_of(tmp_path / "faces.tar", faces(20))
-    first = prepare(source, tmp_path / "data", image_px=32)
+    first = prepare(source, tmp_path / "data", image_px=32, name="mine")
     written = (first.faces.folder / "faces.npy").stat().st_mtime_ns
-    again = prepare(source, tmp_path / "data", image_px=32)
+    again = prepare(source, tmp_path / "data", image_px=32, name="mine")
     assert (first.is_new, again.is_new) == (True, False)
     assert (again.faces.folder / "faces.npy").stat().st_mtime_ns == written
-
-
-def test_a_name_in_use_by_other_faces_or_options_is_refused(tmp_path: Path) -> None:
-    source = tar_of(tmp_path / "faces.tar", faces(20))
-    prepare(source, tmp_path / "data", image_px=32, name="mine")
     with pytest.raises(DataError, match="its image_px is 32, and 48 was asked for"):
         prepare(source, tmp_path / "data", image_px=48, name="mine")
     other = tar_of(tmp_path / "other.tar", faces(21))
@@ -93,24 +91,20 @@ def test_a_name_in_use_by_other_faces_or_options_is_refused(tmp_path: Path) -> N
         prepare(other, tmp_path / "data", image_px=32, name="mine")
 
 
-def test_clusters_and_split_can_be_taken_from_a_table(tmp_path: Path) -> None:
+def test_clusters_and_split_can_be_taken_from_a_table_of_the_same_faces(tmp_path: Path) -> None:
     files = {**faces(40), face_name(98): jpeg(3, px=96)}
     first = prepare(tar_of(tmp_path / "a.tar", files), tmp_path / "data", image_px=32).faces
-    recoded = {name: encoded(picture(500 + i)) for i, name in enumerate(files)}
     table = first.folder / "table.csv"
+    recoded = {name: encoded(picture(500 + i)) for i, name in enumerate(files)}
     source = tar_of(tmp_path / "b.tar", recoded)
     second = prepare(source, tmp_path / "data", image_px=32, table=table).faces
     assert second.split_digest == first.split_digest
     assert second.table["cluster"].tolist() == first.table["cluster"].tolist()
     assert second.manifest["table_source_sha256"] is not None
     assert not prepare(source, tmp_path / "data", image_px=32, table=table).is_new
-
-
-def test_a_table_of_other_faces_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    first = prepare(tar_of(tmp_path / "a.tar", faces(20)), tmp_path / "data", image_px=32).faces
-    source = tar_of(tmp_path / "b.tar", faces(20, first=1))
-    with pytest.raises(DataError, match=r"1 faces of the table .*; 1 faces of the source"):
-        prepare(source, tmp_path / "other", table=first.folder / "table.csv")
+    others = tar_of(tmp_path / "c.tar", faces(40, first=1))
+    with pytest.raises(DataError, match=r"2 faces of the table .*; 1 faces of the source"):
+        prepare(others, tmp_path / "other", table=table)
     assert not (tmp_path / "other").exists()
 
 
@@ -124,45 +118,37 @@ def test_pictures_that_cannot_be_used_are_left_out_with_the_reason(tmp_path: Pat
     result = prepare(source, tmp_path / "data", image_px=32)
     assert result.n_findings == 3
     assert result.faces.table["file"].isin(bad).sum() == 0
-    quarantine = result.faces.quarantine().set_index("file")["reason"]
-    assert "damaged" in quarantine[face_name(90)]
-    assert "not a picture" in quarantine[face_name(91)]
-    assert "1 x 1 pixels" in quarantine[face_name(92)]
+    rejected = result.faces.rejected().set_index("file")["reason"]
+    for number, reason in ((90, "damaged"), (91, "not a picture"), (92, "1 x 1 pixels")):
+        assert reason in rejected[face_name(number)]
     # The rows after those left out have moved up: each is still the picture of its name.
     for row, file in enumerate(result.faces.table["file"]):
         original = np.asarray(picture(int(file.split("_")[3][12:17]), 32)).astype(float)
         assert np.abs(result.faces.pixels()[row] - original).mean() < 25
 
 
-def test_names_without_labels_and_other_files_are_left_out_and_told_apart(tmp_path: Path) -> None:
+def test_names_without_labels_other_files_and_converted_pictures_are_counted(
+    tmp_path: Path,
+) -> None:
     files = {
         **faces(20),
         "39_1_20170116174525125.jpg.chip.jpg": jpeg(90),
         "0_1_1_20170116174525125.jpg.chip.jpg": jpeg(91),
         "README.txt": b"read me",
         "__MACOSX/._1_0_0_2017.jpg": b"litter",
-        ".DS_Store": b"litter",
-    }
-    result = prepare(zip_of(tmp_path / "faces.zip", files), tmp_path / "data", image_px=32)
-    counts = result.faces.manifest["counts"]
-    assert (counts["image_files"], counts["usable"]) == (22, 20)
-    assert (counts["quarantined_names"], counts["not_pictures"]) == (2, 3)
-    assert result.n_findings == 0
-    assert result.faces.quarantine()["kind"].tolist().count("name") == 2
-
-
-def test_modes_and_shapes_that_were_changed_are_counted(tmp_path: Path) -> None:
-    files = {
-        **faces(20),
         face_name(90): encoded(picture(90).convert("L")),
         face_name(91): encoded(picture(91).convert("CMYK")),
         face_name(92): encoded(picture(92).resize((48, 40))),
         face_name(93): encoded(picture(93, px=20)),
     }
-    result = prepare(tar_of(tmp_path / "faces.tar", files), tmp_path / "data", image_px=32)
+    result = prepare(zip_of(tmp_path / "faces.zip", files), tmp_path / "data", image_px=32)
     counts = result.faces.manifest["counts"]
+    assert (counts["image_files"], counts["usable"]) == (26, 24)
+    assert (counts["quarantined_names"], counts["not_pictures"]) == (2, 2)
     assert counts["converted_modes"] == {"CMYK": 1, "L": 1}
     assert (counts["not_square"], counts["enlarged"]) == (1, 1)
+    assert result.n_findings == 0
+    assert result.faces.rejected()["kind"].tolist().count("name") == 2
 
 
 @pytest.mark.parametrize(
@@ -170,12 +156,9 @@ def test_modes_and_shapes_that_were_changed_are_counted(tmp_path: Path) -> None:
     [
         ({}, "holds no pictures"),
         ({"notes.txt": b"none"}, r"holds no pictures \(1 other files\)"),
-        ({"001A02.JPG": jpeg(1), "001A05.JPG": jpeg(2)}, "none of the 2 pictures"),
+        ({"001A02.JPG": jpeg(1)}, "none of the 1 .*AGE_GENDER_RACE_DATE, as 25_1_3_20170116174525"),
         ({face_name(1): b"no picture"}, "none of the 1 pictures"),
-        (
-            {f"a/{face_name(1)}": jpeg(1), f"b/{face_name(1)}": jpeg(2)},
-            "two pictures have the name",
-        ),
+        ({f"{x}/{face_name(1)}": jpeg(1) for x in "ab"}, "two pictures have the name"),
     ],
 )
 def test_a_source_without_usable_faces_leaves_nothing(
@@ -188,28 +171,42 @@ def test_a_source_without_usable_faces_leaves_nothing(
     assert not (tmp_path / "data").exists() or list((tmp_path / "data").iterdir()) == []
 
 
-def test_names_of_another_data_set_are_answered_with_what_a_name_looks_like(tmp_path: Path) -> None:
-    source = folder_of(tmp_path / "faces", {"001A02.JPG": jpeg(1)})
-    with pytest.raises(DataError, match="AGE_GENDER_RACE_DATE, as 25_1_3_20170116174525125"):
-        prepare(source, tmp_path / "data")
-
-
-def test_an_archive_cut_short_leaves_nothing(tmp_path: Path) -> None:
+def test_an_archive_cut_short_and_an_impossible_size_leave_nothing(tmp_path: Path) -> None:
     source = tar_of(tmp_path / "faces.tar.gz", faces(60))
+    for image_px in (15, 1025, -1):
+        with pytest.raises(DataError, match="16 to 1024"):
+            prepare(source, tmp_path / "data", image_px=image_px)
     source.write_bytes(source.read_bytes()[:-4000])
     with pytest.raises(DataError, match="damaged or cut short"):
         prepare(source, tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
+@pytest.fixture
+def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few the faces are, processes share them."""
+    monkeypatch.setattr(prepare_module, "BATCH_FACES", 3)
+    monkeypatch.setattr(progress, "n_cores", lambda: 2)
+
+
+def test_processes_give_the_same_data_set_as_one(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source = tar_of(tmp_path / "faces.tar", {**faces(40), face_name(90): b"no picture"})
+    alone = prepare(source, tmp_path / "alone", image_px=32)
+    request.getfixturevalue("in_processes")
+    shared = prepare(source, tmp_path / "shared", image_px=32)
+    for file in ("faces.npy", "table.csv", "quarantine.csv", "manifest.json"):
+        assert (shared.faces.folder / file).read_bytes() == (alone.faces.folder / file).read_bytes()
+
+
 class Killed(BaseException):
     """As sudden as a signal: nothing that catches errors catches it."""
 
 
+@pytest.mark.usefixtures("in_processes")
 @pytest.mark.parametrize("stage", ["packing faces", "looking for near-duplicates"])
-def test_being_stopped_half_way_leaves_nothing_and_the_next_try_works(
-    tmp_path: Path, stage: str
-) -> None:
+def test_being_stopped_leaves_nothing_and_the_next_try_works(tmp_path: Path, stage: str) -> None:
     def stop(now: str, done: int, total: int) -> None:
         if now == stage:
             raise Killed
@@ -230,7 +227,7 @@ def full_disk() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing(
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     source = tar_of(tmp_path / "faces.tar", faces(20))
@@ -238,14 +235,3 @@ def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing(
     with pytest.raises(DataError, match="the disk is full"):
         prepare(source, tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
-
-
-@pytest.mark.parametrize("image_px", [15, 1025, -1])
-def test_an_impossible_size_is_refused(tmp_path: Path, image_px: int) -> None:
-    with pytest.raises(DataError, match="16 to 1024"):
-        prepare(tar_of(tmp_path / "faces.tar", faces(2)), tmp_path / "data", image_px=image_px)
-
-
-def test_odd_source_names_become_plain_data_set_names(tmp_path: Path) -> None:
-    source = tar_of(tmp_path / "My Faces (2).TAR", faces(20))
-    assert prepare(source, tmp_path / "data", image_px=32).faces.name == "my-faces-2-32"

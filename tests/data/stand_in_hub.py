@@ -10,7 +10,7 @@ from threading import Thread
 from typing import ClassVar
 
 from benchmark.data.fetch import UTKFACE
-from tests.faces.sources import face_name, tar_of
+from tests.data.sources import face_name, tar_of
 
 
 class Hub(BaseHTTPRequestHandler):

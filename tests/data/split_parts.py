@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from benchmark.data.drawn import draw_faces
-from tests.faces.sources import encoded, folder_of
+from tests.data.sources import encoded, folder_of
 
 PX = 96
 

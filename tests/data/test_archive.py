@@ -1,0 +1,157 @@
+"""Sources are read alike whatever holds them, and refused as a whole when damaged or unsafe."""
+
+import gzip
+import os
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmark.data import archive
+from benchmark.data.archive import Unreadable, list_pictures, open_source, read_file
+from benchmark.errors import DataError
+from tests.data.sources import folder_of, tar_of, zip_of
+
+FILES = {"UTKFace/a.jpg": b"A" * 700, "UTKFace/b.jpg": b"B" * 1300, "README": b"read me"}
+ARCHIVES = ("faces.tar", "faces.tar.gz", "faces.zip")
+
+
+def made(path: Path, files: dict[str, bytes] = FILES) -> Path:
+    if path.suffix == ".zip":
+        return zip_of(path, files)
+    return tar_of(path, files) if path.suffix else folder_of(path, files)
+
+
+def test_every_kind_of_source_holds_the_same(tmp_path: Path) -> None:
+    for name in ("faces", *ARCHIVES, "faces.tgz"):
+        source = open_source(made(tmp_path / name))
+        assert {member.path: member.n_bytes for member in source.members()} == {
+            path: len(content) for path, content in FILES.items()
+        }
+        wanted = {"UTKFace/a.jpg", "UTKFace/b.jpg"}
+        assert dict(source.contents(wanted)) == {path: FILES[path] for path in wanted}
+
+
+def test_a_missing_source_says_where_faces_are_published(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"susanqq.*non-commercial research.*data/UTKFace\.tar\.gz"):
+        open_source(tmp_path / "UTKFace.tar.gz")
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "faces.tar.gz"
+    for content in (b"", b"GIF89a", b"\0" * 2048, os.urandom(4096)):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="is not an archive"):
+            open_source(path)
+    path.write_bytes(gzip.compress(b"no tar in here" * 100))
+    with pytest.raises(DataError, match="damaged or cut short"):
+        open_source(path).members()
+
+
+def test_an_archive_cut_short_is_refused(tmp_path: Path) -> None:
+    for name in ARCHIVES:
+        content = made(tmp_path / name).read_bytes()
+        # tarfile fills its last record up to 10,240 bytes with zeros; cut before those.
+        length = len(content.rstrip(b"\0")) if name == "faces.tar" else len(content)
+        for fraction in (0.3, 0.5, 0.9):
+            (tmp_path / name).write_bytes(content[: int(length * fraction)])
+            with pytest.raises(DataError, match="damaged or cut short"):
+                open_source(tmp_path / name).members()
+
+
+def cut_between_members(content: bytearray) -> None:
+    del content[1536:]  # header 512 + 700 bytes in two blocks: the second member begins there
+
+
+def break_second_header(content: bytearray) -> None:
+    content[1536 + 148] ^= 0xFF  # its checksum
+
+
+def change_a_byte(content: bytearray) -> None:
+    content[content.index(b"A" * 700)] = ord("Z")
+
+
+def encrypt(content: bytearray) -> None:
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the central directory
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "found"),
+    [
+        ("faces.tar", cut_between_members, "its end mark is missing"),
+        ("faces.tar", break_second_header, "no header can be read at byte 1,536"),
+        ("faces.zip", change_a_byte, "damaged or cut short"),
+        ("faces.zip", encrypt, "is encrypted"),
+    ],
+)
+def test_damage_inside_an_archive_is_refused(
+    tmp_path: Path, name: str, damage: Callable[[bytearray], None], found: str
+) -> None:
+    content = bytearray(made(tmp_path / name).read_bytes())
+    damage(content)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=found):
+        list(open_source(tmp_path / name).contents({"UTKFace/a.jpg"}))
+
+
+def test_paths_that_lead_out_are_refused(tmp_path: Path) -> None:
+    for name in ARCHIVES:
+        for bad in ("../a.jpg", "x/../../a.jpg", "/etc/a.jpg", "C:/a.jpg", r"..\a.jpg"):
+            path = made(tmp_path / name, {**FILES, bad: b"out"})
+            with pytest.raises(DataError, match="leads out of it"):
+                open_source(path).members()
+
+
+def test_links_and_devices_are_refused(tmp_path: Path) -> None:
+    paths = [made(tmp_path / "faces.zip")]
+    link = zipfile.ZipInfo("UTKFace/c.jpg")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(paths[0], "a") as opened:
+        opened.writestr(link, "/etc/passwd")
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+        info = tarfile.TarInfo("UTKFace/c.jpg")
+        info.type, info.linkname = kind, "UTKFace/a.jpg"
+        paths.append(tar_of(tmp_path / f"{kind.decode()}.tar", FILES, info))
+    for path in paths:
+        with pytest.raises(DataError, match="is a link or a device"):
+            open_source(path).members()
+
+
+def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "FREE_BYTES", 1000)
+    path = made(tmp_path / "faces.tar.gz", {"a.jpg": bytes(1_000_000)})
+    with pytest.raises(DataError, match="unpacks to more than 100 times its size"):
+        open_source(path).members()
+
+
+def test_a_pipe_or_a_file_of_gigabytes_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(tmp_path / "faces", FILES)
+    os.mkfifo(folder / "c.jpg")
+    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 1000)
+    contents = dict(open_source(folder).contents({*FILES, "c.jpg"}))
+    assert isinstance(contents["c.jpg"], Unreadable)
+    assert contents["UTKFace/b.jpg"] == Unreadable("the file has 1,300 bytes (allowed: 1,000)")
+    assert contents["UTKFace/a.jpg"] == FILES["UTKFace/a.jpg"]
+    assert read_file(folder / "c.jpg") == "it is not a regular file"
+    assert read_file(folder / "UTKFace/b.jpg") == "the file has 1,300 bytes (allowed: 1,000)"
+
+
+def test_a_folder_has_the_digest_of_its_names_and_contents(tmp_path: Path) -> None:
+    one, same = folder_of(tmp_path / "one", FILES), folder_of(tmp_path / "two", FILES)
+    assert open_source(one).sha256() == open_source(same).sha256()
+    (same / "README").write_bytes(b"read it")
+    assert open_source(one).sha256() != open_source(same).sha256()
+
+
+def test_pictures_named_are_listed_once_and_none_is_refused(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "faces", FILES)
+    named = [folder / "README", folder, folder / "UTKFace/a.jpg"]
+    listed = [path.name for path in list_pictures(named)]
+    assert listed == ["README", "a.jpg", "b.jpg"]
+    with pytest.raises(DataError, match=r"holds no pictures \(1 other files\)"):
+        list_pictures([folder_of(tmp_path / "none", {"README": b""})])

@@ -1,0 +1,162 @@
+"""Batches by index, their order by seed and epoch alone; each face is augmented by itself."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from benchmark.data.batches import (
+    FaceBatches,
+    augment,
+    draw,
+    draw_epoch,
+    gathered,
+    in_words,
+    random_order,
+    random_passes,
+    split_into_batches,
+)
+from benchmark.experiment.definition import Augmentation
+
+
+def some_faces(n: int = 6) -> FaceBatches:
+    pixels = np.arange(n, dtype=np.uint8).repeat(2 * 2 * 3).reshape(n, 2, 2, 3)
+    labels = np.arange(n) % 2
+    table = pd.DataFrame({"age_group": labels, "gender": labels, "race": labels})
+    return FaceBatches.on_device(pixels, table, torch.device("cpu"))
+
+
+def test_images_come_with_their_own_labels_in_channels_last_memory() -> None:
+    faces, indices = some_faces(), torch.tensor([4, 1])
+    images = faces.images(indices)
+    assert images.shape == (2, 3, 2, 2)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images[:, 0, 0, 0].tolist() == [4, 1]
+    assert faces.truths(indices)["gender"].tolist() == [0, 1]
+
+
+def test_a_device_named_without_its_number_is_the_same_device() -> None:
+    # As `cuda` and `cuda:0`: rows that are there must not be fetched as if they were elsewhere.
+    rows = torch.ones(4, 2, device=torch.device("meta"))
+    numbered = torch.device("meta", 0)
+    assert rows.device != numbered
+    picked = gathered(rows, torch.tensor([1, 2], device="meta"), numbered)
+    assert picked.shape == (2, 2)
+    assert picked.device.type == "meta"
+
+
+def test_order_is_a_permutation_by_seed_and_epoch() -> None:
+    first = random_order(50, seed=1, epoch=0)
+    assert sorted(first.tolist()) == list(range(50))
+    assert torch.equal(first, random_order(50, seed=1, epoch=0))
+    assert not torch.equal(first, random_order(50, seed=1, epoch=1))
+    assert not torch.equal(first, random_order(50, seed=2, epoch=0))
+
+
+def test_a_last_batch_of_one_joins_the_one_before() -> None:
+    sizes = [len(batch) for batch in split_into_batches(torch.arange(9), 4)]
+    assert sizes == [4, 5]
+    assert [len(batch) for batch in split_into_batches(torch.arange(10), 4)] == [4, 4, 2]
+    assert [len(batch) for batch in split_into_batches(torch.arange(1), 4)] == [1]
+
+
+def test_passes_go_on_where_the_epoch_before_ended() -> None:
+    # ten faces, seven an epoch: the first 21 places are two whole passes and one face of a third
+    found = torch.cat([random_passes(10, 7, seed=3, epoch=epoch) for epoch in range(3)])
+    passes = torch.cat([random_order(10, seed=3, epoch=number) for number in range(3)])
+    assert torch.equal(found, passes[:21])
+    assert sorted(found[:10].tolist()) == sorted(found[10:20].tolist()) == list(range(10))
+
+
+def test_faces_that_a_device_has_no_room_for_stay_in_main_memory_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_room(pixels: torch.Tensor, *_where: object) -> torch.Tensor:
+        if pixels.dtype == torch.uint8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return pixels
+
+    # No GPU can be filled here: moving to it is where it would show.
+    monkeypatch.setattr(torch.Tensor, "to", no_room)
+    pixels = np.zeros((2, 4, 4, 3), np.uint8)
+    table = pd.DataFrame({"age_group": [0, 1], "gender": [0, 1], "race": [0, 1]})
+    said: list[str] = []
+    faces = FaceBatches.on_device(pixels, table, torch.device("cuda"), said.append)
+    assert len(faces.pixels) == 2
+    assert "batches are copied" in said[0]
+
+
+def bytes_of(n: int = 64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=generator)
+
+
+def changed(augmentation: Augmentation, seed: int = 0) -> torch.Tensor:
+    return augment(bytes_of(), augmentation, torch.Generator().manual_seed(seed))
+
+
+def test_flipping_mirrors_some_faces_whole_and_leaves_the_others() -> None:
+    result, original = changed(Augmentation(flip=True)), bytes_of().float()
+    mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(result, original, strict=True)]
+    same = [torch.equal(a, b) for a, b in zip(result, original, strict=True)]
+    assert all(a or b for a, b in zip(mirrored, same, strict=True))
+    # Of 64 fair coins, under 16 or over 48 heads has a probability of about 3e-5.
+    assert 16 <= sum(mirrored) <= 48
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "word"),
+    [(8, 8, torch.int64), (6, 6, torch.int32), (3, 2, torch.int16), (7, 7, torch.uint8)],
+)
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_faces_of_every_size_are_mirrored_in_the_widest_words(
+    height: int, width: int, word: torch.dtype, channels_last: bool
+) -> None:
+    kept = torch.randint(0, 256, (9, height, width, 3), dtype=torch.uint8)
+    # A part of a larger batch, which begins in the middle of its memory.
+    images = kept[1:].permute(0, 3, 1, 2)
+    if not channels_last:
+        images = images.contiguous()
+    assert in_words(images).dtype == word
+    flip = Augmentation(flip=True)
+    result = augment(images, flip, torch.Generator().manual_seed(4))
+    chosen = draw(flip, 8, torch.Generator().manual_seed(4))["flip"] < 0.5
+    assert 0 < int(chosen.sum()) < 8
+    for face, before, is_mirrored in zip(result, images, chosen.tolist(), strict=True):
+        assert torch.equal(face, (before.flip(-1) if is_mirrored else before).float())
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_every_face_gets_its_own_brightness() -> None:
+    half = torch.full((16, 3, 4, 4), 128, dtype=torch.uint8)
+    result = augment(half, Augmentation(brightness=0.2), torch.Generator().manual_seed(1))
+    shifts = result.mean(dim=(1, 2, 3)) - 128
+    assert len(shifts.unique()) == 16
+    assert shifts.abs().max() <= 0.2 * 255
+
+
+def test_contrast_and_rotation_leave_one_colour_as_it_is_and_values_stay_pixels() -> None:
+    grey = torch.full((4, 3, 9, 9), 100, dtype=torch.uint8)
+    for only in (Augmentation(contrast=0.3), Augmentation(rotation_degrees=90), Augmentation()):
+        result = augment(grey, only, torch.Generator().manual_seed(1))
+        assert torch.allclose(result, grey.float(), atol=1e-3)
+    for only in (Augmentation(contrast=0.3), Augmentation(rotation_degrees=20)):
+        result = changed(only)
+        assert not torch.equal(result, bytes_of().float())
+        assert 0 <= result.min() <= result.max() <= 255
+
+
+def test_a_seed_draws_the_same_changes_again() -> None:
+    everything = Augmentation(flip=True, rotation_degrees=10, brightness=0.1, contrast=0.1)
+    assert torch.equal(changed(everything, 5), changed(everything, 5))
+    assert not torch.equal(changed(everything, 5), changed(everything, 6))
+
+
+def test_an_epochs_draws_are_those_of_its_batches_one_after_another() -> None:
+    everything = Augmentation(flip=True, rotation_degrees=5, contrast=0.1, brightness=0.1)
+    epoch = draw_epoch(everything, [4, 3], torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(2)
+    first, second = draw(everything, 4, generator), draw(everything, 3, generator)
+    assert set(epoch) == {"flip", "rotation", "contrast", "brightness"}
+    for name, values in epoch.items():
+        assert torch.equal(values, torch.cat([first[name], second[name]]))
