@@ -18,8 +18,8 @@ import torch
 from benchmark import record as provenance
 from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
-from benchmark.data.duplicates import LABELS
 from benchmark.data.labelled import gaps, unmapped
+from benchmark.data.labels import LABELS
 from benchmark.data.splits import Rows
 from benchmark.errors import DataError
 from benchmark.evaluation.artifacts import parts_of_run, write_test_tables

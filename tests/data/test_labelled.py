@@ -145,7 +145,7 @@ def test_a_row_finds_its_picture_by_the_last_parts_of_its_path(tmp_path: Path) -
         [*(f"p{i}.jpg" for i in range(30)), "train/1.jpg", "val/1.jpg"]
     )
     assert (age["train/1.jpg"], age["val/1.jpg"]) == (10, 70)
-    reasons = faces.quarantine().set_index("file")["reason"].to_dict()
+    reasons = faces.rejected().set_index("file")["reason"].to_dict()
     assert reasons["z/2.jpg"] == "2 pictures of this name"
     assert reasons["a/3.jpg"] == reasons["b/3.jpg"] == "another row names the same picture"
     assert reasons["3.jpg"] == "several rows may name it"
@@ -224,7 +224,7 @@ def test_names_that_are_not_utf8_and_pictures_that_cannot_be_read_are_listed(
         "notes.txt": b"x",
     }
     folder_of(source, odd)
-    left_out = prepared(tmp_path, source).quarantine().set_index("file")["kind"].to_dict()
+    left_out = prepared(tmp_path, source).rejected().set_index("file")["kind"].to_dict()
     assert left_out == {"caf\\udce9.jpg": "name", "c.heic": "name", "notes.txt": "other"}
 
 
