@@ -261,7 +261,7 @@ def check_labelled(
         if not lacking
         else f"no face of the data set is labelled with {what}",
         allowed="experiments of " + ", ".join(TASK_TITLES[task] for task in there),
-        fix="`facebench list` shows which experiments read one task alone",
+        fix="`facebench list` shows which experiments predict one task alone",
     )
 
 

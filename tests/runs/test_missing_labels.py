@@ -10,7 +10,7 @@ from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.pairs import Book, compare_rows
 from benchmark.comparison.rows import RowComparison, draft_row
 from benchmark.data.dataset import FaceSet, store_faces
-from benchmark.data.subsets import labelled_parts
+from benchmark.data.splits import labelled_parts
 from benchmark.errors import DataError
 from benchmark.evaluation.metrics import score
 from benchmark.evaluation.predictions import predictions_table, read_predictions
