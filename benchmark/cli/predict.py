@@ -201,7 +201,10 @@ def _not_pictures(images: Sequence[Path]) -> list[str]:
 
     files = [it for folder in images if folder.is_dir() for it in folder.rglob("*")]
     others = sorted(
-        str(it) for it in files if not it.is_dir() and not is_picture_name(it.as_posix())
+        str(it)
+        for it in files
+        # A link to a folder is not followed: it may lead back here.
+        if it.is_symlink() and it.is_dir() or not (it.is_dir() or is_picture_name(it.as_posix()))
     )
     more = f" and {len(others) - SHOWN_OTHERS:,} more" if len(others) > SHOWN_OTHERS else ""
     names = f"{', '.join(others[:SHOWN_OTHERS])}{more}"

@@ -384,7 +384,7 @@ def read_column(
         are_classes = ours is not None and (is_ours or all(it == ours for it in meant.values()))
     if numbers and not are_classes:
         readings |= dict.fromkeys(codes, Reading(MISSING, CODE, is_unknown=True))
-        what = f"the numbers of {column} ({', '.join(sorted(numbers, key=float)[:12])})"
+        what = f"The numbers of {column} ({', '.join(sorted(numbers, key=float)[:12])})"
     else:
         letters = {normal(word) for word, read in readings.items() if read.is_unknown}
         meant = {
@@ -394,18 +394,20 @@ def read_column(
         }
         if not meant:
             return readings, ""
-        what = f"the letters of {column} ({', '.join(sorted(letters))})"
+        what = f"The letters of {column} ({', '.join(sorted(letters))})"
     schemes: dict[str, list[str]] = {}
     for name, known in meant.items():
         options = " ".join(f"--map {task}:{code}={known[code]}" for code in sorted(known))
         schemes.setdefault(options, []).append(name)
     proposed = "; ".join(f"{', '.join(names)}: {options}" for options, names in schemes.items())
     proposed = proposed or f"no scheme that is known; --map {task}:NUMBER=CLASS for each"
-    years = ", or years: name the column age_years" if column == "age" else ""
-    return (
-        readings,
-        f"{what} are not read, because they may be of another scheme: {proposed}{years}",
-    )
+    by_name = ""
+    if column == "age":
+        by_name = ", or years: name the column age_years"
+    elif "UTKFace" in meant:
+        by_name = f"; UTKFace's are read, too, in a column named {column}_utkface"
+    reason = f"{what} are not read, because they may be of another scheme: {proposed}{by_name}"
+    return readings, reason
 
 
 def _class_of(task: str, meaning: str) -> str:

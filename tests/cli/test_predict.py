@@ -131,6 +131,7 @@ def test_every_file_of_a_folder_is_read_or_listed(trained_runs_dir: Path, tmp_pa
     files |= {"2.avif": encoded(picture(2), "AVIF"), "3.jxl": b"\xff\x0a"}
     files |= {"4.heic": b"\0\0\0\x18ftypheic", "notes.txt": b"hello"}
     folder = folder_of(tmp_path / "mixed", files)
+    (folder / "album").symlink_to(folder_of(tmp_path / "album", {"5.jpg": encoded(picture(5))}))
     options = (*RUN, "--runs-dir", trained_runs_dir, "--json")
     code, stdout, _ = facebench("predict", folder, *options)
     answer = json.loads(stdout)
@@ -139,7 +140,8 @@ def test_every_file_of_a_folder_is_read_or_listed(trained_runs_dir: Path, tmp_pa
     assert [name for name, reason in reasons.items() if not reason] == ["0.jfif", "1.JPE", "2.avif"]
     assert "a HEIC file" in reasons["4.heic"]
     assert "not a picture" in reasons["3.jxl"]
-    assert "1 files are no pictures by their names" in answer["warnings"][0]
+    assert "2 files are no pictures by their names" in answer["warnings"][0]
+    assert "album" in answer["warnings"][0]
     assert "notes.txt" in answer["warnings"][0]
 
 
