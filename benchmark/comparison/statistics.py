@@ -178,7 +178,7 @@ def _seed_variances(
 
 
 def mcnemar_p(only_reference: int, only_arm: int) -> float:
-    """Give the two-sided p of McNemar's exact test from the faces that one side alone reads right.
+    """Give the two-sided p of McNemar's exact test from the faces one side alone predicts right.
 
     Faces count as independent of each other. Source: Q. McNemar, "Note on the sampling error of
     the difference between correlated proportions or percentages", Psychometrika 12 (1947);

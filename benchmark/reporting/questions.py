@@ -184,7 +184,7 @@ def _cost_points(ranked: Sequence[RankedNetwork], field: str, scale: float) -> l
 
 def lowest_subgroups(evidence: Evidence) -> Answer:
     """For which subgroups is the best network's accuracy lowest, and is that beyond chance?"""
-    slug, name = "for-whom", "Subgroups"
+    slug, name = "subgroups", "Subgroups"
     question = "Which subgroups have the lowest accuracy?"
     if not evidence.first_ranked:
         return unanswered(slug, name, question, NO_RUN, some_run(evidence))

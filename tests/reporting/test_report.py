@@ -161,7 +161,7 @@ def test_one_run_answers_little_and_says_what_would_answer_more(drawn_runs: RunB
     fill(drawn_runs, QUICK[:1], n=80)
     found = evidence_of(drawn_runs, "quick")
     asked = answers(found)
-    assert [slug for slug, item in asked.items() if item.answered] == ["best", "for-whom"]
+    assert [slug for slug, item in asked.items() if item.answered] == ["best", "subgroups"]
     assert all(item.commands for item in asked.values() if not item.answered)
     words = words_of(page_of(found))
     assert "Not answered by these runs" in words
@@ -172,7 +172,7 @@ def test_rates_gender_gaps_and_ages_are_shown_once_they_are_computed(
     drawn_runs: RunBuilder,
 ) -> None:
     fill(drawn_runs, QUICK[:1], seeds=(0, 1), n=1_600)
-    assert len(answers(evidence_of(drawn_runs))["for-whom"].tables) == 1
+    assert len(answers(evidence_of(drawn_runs))["subgroups"].tables) == 1
     stored = [
         gender_gap_table(
             table := read_predictions(record.predictions_path).query("part == 'test'"),
@@ -182,7 +182,7 @@ def test_rates_gender_gaps_and_ages_are_shown_once_they_are_computed(
     ]
     for record, table in zip(drawn_runs.records(), stored, strict=True):
         table.to_csv(record.folder / "gender_gaps.csv", index=False)
-    _, shown = answers(evidence_of(drawn_runs))["for-whom"].tables
+    _, shown = answers(evidence_of(drawn_runs))["subgroups"].tables
     first = shown.rows[0].cells
     means = [float(np.mean([table[name].iloc[0] for table in stored])) * 100
              for name in ("difference", "permuted")]  # fmt: skip
