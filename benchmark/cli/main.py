@@ -89,11 +89,9 @@ for name, command in COMMANDS.items():
 data.app.command("explore")(report.explore)
 for group in (app, *GROUPS.values()):
     for info in group.registered_commands:
-        # Examples stand below the options everywhere: from the docstring, or EXAMPLES beside it.
-        text, _, examples = (inspect.getdoc(info.callback) or "").partition("\n\nExamples:\n")
-        shown = "\n\n".join(["Examples:", *map(str.strip, examples.splitlines())])
-        beside = getattr(sys.modules[info.callback.__module__], "EXAMPLES", None)
-        info.help, info.epilog = text, shown if examples else info.epilog or beside
+        # Examples stand below the options everywhere.
+        info.help, _, examples = (inspect.getdoc(info.callback) or "").partition("\n\nExamples:\n")
+        info.epilog = "\n\n".join(["Examples:", *map(str.strip, examples.splitlines())])
 
 
 def _print_any_name() -> None:

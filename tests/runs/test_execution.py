@@ -96,7 +96,7 @@ def test_the_record_says_why_nothing_was_cached(drawn_faces: FaceSet, tmp_path: 
     plan = a_plan(drawn_faces, where, an_experiment(augmentation=Augmentation(contrast=0.1)))
     options = options_of(plan, where, drawn_faces)
     assert options.prefix() is None
-    assert "endlessly many ways" in plan.record.about["speed"]["cache"]["live"]
+    assert "without limit" in plan.record.about["speed"]["cache"]["live"]
     assert "for every batch" in options.sentence()
     assert not (tmp_path / "cache").exists()
 

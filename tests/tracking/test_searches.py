@@ -101,4 +101,4 @@ def test_trouble_with_the_store_is_said_once_and_stops_nothing(runs_dir: Path) -
     for _ in range(2):
         mirror.update([trial(0, 0.5)])
     assert len(said) == 1
-    assert "The search goes on" in said[0]
+    assert "The search continues" in said[0]

@@ -344,7 +344,7 @@ def test_what_cannot_be_cached_is_told() -> None:
     none = Augmentation()
     for network, augmentation, said in (
         (a_network(an_experiment(trained="all")), none, "nothing is frozen"),
-        (plain, Augmentation(flip=True, brightness=0.1), "endlessly many"),
+        (plain, Augmentation(flip=True, brightness=0.1), "without limit"),
         (trained, none, "parameters that are trained"),
         (training, none, "train mode"),
         (reading, none, "share a batch"),
