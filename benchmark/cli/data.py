@@ -52,11 +52,12 @@ def fetch(
       facebench data fetch utkface --accept-licence --quiet
     """
     with speaking("data fetch", as_json=as_json) as answer:
+        from benchmark.data.fetch import NAME, TERMS
         from benchmark.data.fetch import fetch as fetch_published
-        from benchmark.data.fetch import published_as
 
-        published = published_as(name)
-        for line in published.terms:
+        if name != NAME:
+            raise DataError(f"no published data set is called {name!r}", allowed=NAME)
+        for line in TERMS:
             err.print(escape(line), soft_wrap=True)
         asked = "Do you accept this?"
         if not accept and not (
@@ -66,13 +67,13 @@ def fetch(
                 f"the licence of {name} was not accepted",
                 fix=f"Read it above; `facebench data fetch {name} --accept-licence` accepts it",
             )
-        fetched = fetch_published(published, data_dir, progress=not (quiet or as_json))
+        fetched = fetch_published(data_dir, progress=not (quiet or as_json))
         answer.data = {
             "file": str(fetched.path),
             "is_new": fetched.is_new,
             "faces": fetched.n_faces,
             "sha256": fetched.sha256,
-            "terms": list(published.terms),
+            "terms": list(TERMS),
         }
         if not as_json and not quiet:
             came = "fetched" if fetched.is_new else "there already"

@@ -215,13 +215,8 @@ def _tar_entries(source: Source) -> Iterator[Entry]:
             cast(Any, tar).members.clear()  # tarfile keeps all headers: memory must not grow
             _refuse_unsafe(path, info.name, is_plain=info.isreg() or info.isdir())
             if info.isreg():
-                yield Member(_tidy(info.name), info.size), partial(_read_tar, path, tar, info)
+                yield Member(_tidy(info.name), info.size), partial(_read, path, tar, info)
         watched.check_end(tar.offset)
-
-
-def _read_tar(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    with _checked(path):
-        return cast(IO[bytes], tar.extractfile(info)).read()
 
 
 def _zip_entries(path: Path) -> Iterator[Entry]:
@@ -235,13 +230,15 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
             if info.flag_bits & 0x1:
                 raise DataError(f"{path} is encrypted", allowed="an archive without a password")
             if not info.is_dir():
-                read = partial(_read_zip, path, archive, info)
+                read = partial(_read, path, archive, info)
                 yield Member(_tidy(info.filename), info.file_size), read
 
 
-def _read_zip(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+def _read(path: Path, archive: tarfile.TarFile | zipfile.ZipFile, info: Any) -> bytes:
     with _checked(path):
-        return archive.read(info)
+        if isinstance(archive, zipfile.ZipFile):
+            return archive.read(info)
+        return cast(IO[bytes], archive.extractfile(info)).read()
 
 
 def _tidy(member_path: str) -> str:

@@ -1,13 +1,8 @@
-"""Batches of faces on the device, and their random augmentation.
+"""Batches of faces on the device, by index, and their random augmentation.
 
-Faces and labels where the network is: the packed array on the device, batches by index.
-
-Splits and subsets are index arrays into one array, never copies of it.
-
-Random changes of a batch of faces, drawn for each face by itself; labels are not touched.
-
-The random numbers come from a generator on the CPU, so that a seed draws the same changes on
-every device.
+Splits and subsets are index arrays into one packed array, never copies of it. Augmentation changes
+each face by itself; its random numbers come from a generator on the CPU, so that a seed draws the
+same changes on every device.
 """
 
 import math
@@ -49,26 +44,20 @@ def draw_epoch(
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Change every face by itself and hand the batch on as floats.
+def changed(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
+    """Change every face by itself: draws as of `draw`, on the device of the images.
 
     images: (n, 3, h, w) uint8, 0..255, in channels-last memory, as `FaceBatches.images` gives
-    them. Returns (n, 3, h, w) float32, 0..255, in the same.
-    """
-    draws = draw(augmentation, len(images), generator)
-    drawn = {name: values.to(images.device) for name, values in draws.items()}
-    return changed(images, augmentation, drawn)
-
-
-def changed(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
-    """Change faces as they drew: draws as of `draw`, on the device of the images.
-
-    Flipping comes first, while a pixel is still one byte instead of four. Nothing here depends on
-    a value on the host, so that a CUDA graph can hold it.
+    them. Returns (n, 3, h, w) float32, 0..255, in the same. Flipping comes first, while a pixel is
+    still one byte instead of four. Nothing here depends on a value on the host, so that a CUDA
+    graph can hold it.
     """
     n = len(images)
     if augmentation.flip:
-        images = _flipped(images, is_mirrored(draws))
+        as_is, mirrored = in_words(images), in_words(images.flip(-1))
+        picked = torch.where(is_mirrored(draws).view(-1, 1), mirrored, as_is).view(torch.uint8)
+        _, channels, height, width = images.shape
+        images = picked.view(n, height, width, channels).permute(0, 3, 1, 2)
     faces = images.float()
     if augmentation.rotation_degrees:
         limit = math.radians(augmentation.rotation_degrees)
@@ -87,14 +76,6 @@ def changed(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
 def is_mirrored(draws: Draws) -> Tensor:
     """Tell which faces drew to be mirrored: (n,) bool."""
     return draws["flip"] < 0.5
-
-
-def _flipped(images: Tensor, chosen: Tensor) -> Tensor:
-    """Mirror the chosen of faces: images (n, 3, h, w) uint8, chosen (n,) bool."""
-    as_is, mirrored = in_words(images), in_words(images.flip(-1))
-    picked = torch.where(chosen.view(-1, 1), mirrored, as_is).view(torch.uint8)
-    n, channels, height, width = images.shape
-    return picked.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 def in_words(images: Tensor) -> Tensor:

@@ -318,37 +318,28 @@ def check_same_faces(table: pd.DataFrame, placement: pd.DataFrame, source: str) 
     source: where the other table is from.
     """
     here, there = set(table["file"]), set(placement["file"])
-    found = [
-        f"{len(files)} faces of the {one} are not in the {other}: {_some(sorted(files))}"
-        for files, one, other in (
-            (there - here, "table", "source"),
-            (here - there, "source", "table"),
-        )
+    found = {
+        "faces of the table are not in the source": sorted(there - here),
+        "faces of the source are not in the table": sorted(here - there),
+    }
+    if here == there:
+        theirs = placement.set_index("file").loc[table["file"]]
+        for label in LABELS:
+            differs = table[label].to_numpy() != theirs[label].to_numpy()
+            found[f"faces have another {label} in the table"] = table["file"][differs].tolist()
+    said = [
+        f"{len(files)} {what}: {', '.join(files[:SHOWN_FILES])}"
+        + (f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else "")
+        for what, files in found.items()
         if files
     ]
-    if found:
+    if said:
         raise DataError(
-            "; ".join(found),
-            allowed="a source with the same faces under the same names",
+            "; ".join(said),
+            allowed="a source with the same faces under the same names, labelled alike",
             source=source,
             fix="Prepare without --table, or use the table of a data set with these faces",
         )
-    theirs = placement.set_index("file").loc[table["file"]]
-    for label in LABELS:
-        differs = table[label].to_numpy() != theirs[label].to_numpy()
-        if differs.any():
-            raise DataError(
-                f"{int(differs.sum())} faces have another {label} in the table: "
-                f"{_some(table['file'][differs].tolist())}",
-                allowed="the labels of the file names",
-                source=source,
-                fix="Use the table of a data set with these faces",
-            )
-
-
-def _some(files: Sequence[str]) -> str:
-    more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
-    return ", ".join(files[:SHOWN_FILES]) + more
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -19,7 +19,6 @@ faces says anything about faces.
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -242,34 +241,22 @@ def _wrapped(a: Plane) -> Plane:
     return a - np.floor(a) - np.float32(0.5)
 
 
-def _stripes(p: Plane, q: Plane) -> Plane:
-    return np.abs(_wrapped(p)) - np.float32(INKED / 2)
+def _pattern(race: int, p: Plane, q: Plane) -> Plane:
+    """Give the distance to a race's pattern in periods, from (p, q) in periods.
 
-
-def _dots(p: Plane, q: Plane) -> Plane:
+    Stripes, dots, checks, zigzag, crosses.
+    """
+    if race in (0, 3):
+        bend = np.abs(_wrapped(q * np.float32(0.7))) * np.float32(1.4)
+        return np.abs(_wrapped(p + bend if race == 3 else p)) - np.float32(INKED / 2)
     a, b = _wrapped(p), _wrapped(q)
-    return np.sqrt(a * a + b * b) - np.float32(math.sqrt(INKED / math.pi))
-
-
-def _checks(p: Plane, q: Plane) -> Plane:
-    a, b = np.abs(_wrapped(p)) - np.float32(0.25), np.abs(_wrapped(q)) - np.float32(0.25)
+    if race == 1:
+        return np.sqrt(a * a + b * b) - np.float32(math.sqrt(INKED / math.pi))
+    a, b = np.abs(a), np.abs(b)
+    if race == 4:
+        return np.maximum(np.minimum(a, b) - np.float32(0.155), np.maximum(a, b) - np.float32(0.4))
+    a, b = a - np.float32(0.25), b - np.float32(0.25)
     return np.maximum(np.minimum(a, b), np.minimum(-a, -b)) + np.float32((0.5 - INKED) / 4)
-
-
-def _zigzag(p: Plane, q: Plane) -> Plane:
-    bend = np.abs(_wrapped(q * np.float32(0.7))) * np.float32(1.4)
-    return _stripes(p + bend, q)
-
-
-def _crosses(p: Plane, q: Plane) -> Plane:
-    a, b = np.abs(_wrapped(p)), np.abs(_wrapped(q))
-    return np.maximum(np.minimum(a, b) - np.float32(0.155), np.maximum(a, b) - np.float32(0.4))
-
-
-PATTERNS: Final[tuple[Callable[[Plane, Plane], Plane], ...]] = (
-    *(_stripes, _dots, _checks, _zigzag, _crosses),
-)
-"""One per race label: distance to the pattern's outline in periods, from (p, q) in periods."""
 
 
 def _paint_pattern(canvas: _Canvas, rng: np.random.Generator, hue: float, pattern: int) -> None:
@@ -277,7 +264,7 @@ def _paint_pattern(canvas: _Canvas, rng: np.random.Generator, hue: float, patter
     period, tilt = rng.uniform(0.3, 0.42), rng.uniform(-0.6, 0.6)
     cells = _frame(canvas.planes.shape[1], x, y, period, tilt)
     colour = _colour(hue + rng.uniform(-0.1, 0.1), 0.6, rng.uniform(0.1, 0.25))
-    distance = PATTERNS[pattern](cells.u, cells.v)
+    distance = _pattern(pattern, cells.u, cells.v)
     canvas.paint(distance * cells.pixels, colour, opacity=rng.uniform(0.35, 0.8))
 
 

@@ -25,37 +25,17 @@ PART_FOLDER: Final = ".fetching"
 """Under the data folder: what has arrived so far."""
 
 
-@dataclass(frozen=True)
-class Published:
-    """A data set as it is published: where, under which name, and what one must accept."""
-
-    repository: str
-    """On the hub: a copy that others keep there, so that what came is checked."""
-    file_name: str
-    website: str
-    terms: tuple[str, ...]
-
-
-UTKFACE: Final = Published(
-    repository="py97/UTKFace-Cropped",
-    file_name="UTKFace.tar.gz",
-    website=WEBSITE,
-    terms=(
-        f"UTKFace is published at {WEBSITE} for {LICENCE}.",
-        "The copyright of the pictures stays with their owners; they show real people, who were "
-        "not asked. Do not publish, sell or pass on pictures, and remove a person's on request.",
-        "Labels are perceived age, gender and race, estimated by a model and checked by one "
-        "annotator. Nothing trained on them may decide anything about a person.",
-    ),
+NAME: Final = "utkface"
+REPOSITORY: Final = "py97/UTKFace-Cropped"
+"""On the hub: a copy that others keep there, so that what came is checked."""
+FILE_NAME: Final = "UTKFace.tar.gz"
+TERMS: Final = (
+    f"UTKFace is published at {WEBSITE} for {LICENCE}.",
+    "The copyright of the pictures stays with their owners; they show real people, who were "
+    "not asked. Do not publish, sell or pass on pictures, and remove a person's on request.",
+    "Labels are perceived age, gender and race, estimated by a model and checked by one "
+    "annotator. Nothing trained on them may decide anything about a person.",
 )
-PUBLISHED: Final = {"utkface": UTKFACE}
-
-
-def published_as(name: str) -> Published:
-    """Find a published data set by name; raise DataError where it is not known."""
-    if name not in PUBLISHED:
-        raise DataError(f"no published data set is called {name!r}", allowed=", ".join(PUBLISHED))
-    return PUBLISHED[name]
 
 
 @dataclass(frozen=True)
@@ -68,19 +48,19 @@ class Fetched:
     sha256: str
 
 
-def fetch(published: Published, data_dir: Path, *, progress: bool = False) -> Fetched:
-    """Download an archive to `data_dir`, unless it is there; whole and checked, or not at all.
+def fetch(data_dir: Path, *, progress: bool = False) -> Fetched:
+    """Download UTKFace to `data_dir`, unless it is there; whole and checked, or not at all.
 
     What was interrupted is resumed. progress: show it on stderr. The hub is that of HF_ENDPOINT, or
     the public one. Raise DataError where nothing is available, it is no archive of faces, or cannot
     be written.
     """
-    target = data_dir / published.file_name
+    target = data_dir / FILE_NAME
     if target.exists():
-        return Fetched(target, False, _count_faces(target, published), sha256_of(target))
-    arrived = _downloaded(published, data_dir, progress=progress)
+        return Fetched(target, False, _count_faces(target), sha256_of(target))
+    arrived = _downloaded(data_dir, progress=progress)
     try:
-        n_faces = _count_faces(arrived, published)
+        n_faces = _count_faces(arrived)
         arrived.replace(target)
     finally:
         # Whole and right, or whole and wrong: in neither case is there anything to resume.
@@ -88,9 +68,9 @@ def fetch(published: Published, data_dir: Path, *, progress: bool = False) -> Fe
     return Fetched(target, True, n_faces, sha256_of(target))
 
 
-def _downloaded(published: Published, data_dir: Path, *, progress: bool) -> Path:
+def _downloaded(data_dir: Path, *, progress: bool) -> Path:
     hub = _hub()
-    file = (published.repository, published.file_name)
+    file = (REPOSITORY, FILE_NAME)
     where = {"repo_type": "dataset", "endpoint": os.environ.get("HF_ENDPOINT")}
     hub.utils.enable_progress_bars() if progress else hub.utils.disable_progress_bars()
     try:
@@ -108,10 +88,10 @@ def _downloaded(published: Published, data_dir: Path, *, progress: bool) -> Path
         # No network, no such file.
         reason = str(error).strip() or type(error).__name__
         raise DataError(
-            f"{published.file_name} could not be downloaded: {reason.splitlines()[0]}",
-            source=f"{published.repository} on the Hugging Face hub",
+            f"{FILE_NAME} could not be downloaded: {reason.splitlines()[0]}",
+            source=f"{REPOSITORY} on the Hugging Face hub",
             fix="The same command resumes it. Or download it by hand from "
-            f"{published.website} to {data_dir / published.file_name}",
+            f"{WEBSITE} to {data_dir / FILE_NAME}",
         ) from error
     return Path(arrived)
 
@@ -131,14 +111,13 @@ def _hub() -> Any:
     return huggingface_hub
 
 
-def _count_faces(path: Path, published: Published) -> int:
+def _count_faces(path: Path) -> int:
     """Read every name, which finds damage too; an archive that holds no faces is not kept."""
     try:
         return len(scan_names(open_source(path)).paths)
     except DataError as error:
         raise DataError(
-            f"what came as {published.file_name} is not the archive: {error.found}",
+            f"what came as {FILE_NAME} is not the archive: {error.found}",
             source=str(path),
-            fix="It is not kept where it was just fetched. Download it by hand from "
-            f"{published.website}",
+            fix=f"It is not kept where it was just fetched. Download it by hand from {WEBSITE}",
         ) from error

@@ -130,25 +130,24 @@ def _check_same(
 ) -> None:
     """Raise DataError if the data set of this name came from elsewhere or by other options."""
     labels = (faces.manifest.get("labels") or {}).get("source_sha256")
-    wanted = {**about, "table_source_sha256": placement.sha256 if placement else None}
-    keys = ("source_sha256", "image_px", "table_source_sha256")
-    differs = [key for key in keys if faces.manifest[key] != wanted[key]]
-    if labels != (labelling.source_sha256 if labelling else None):
-        found, allowed = "with other labels", "the same layout, --labels and --map as before"
-    elif differs:
-        found = (
-            f"otherwise: its {differs[0]} is {faces.manifest[differs[0]]}, and "
-            f"{wanted[differs[0]]} was asked for"
-        )
-        allowed = ""
-    else:
-        return
-    raise DataError(
-        f"data set {faces.name!r} was prepared {found}",
-        allowed=allowed,
-        source=str(faces.folder),
-        fix="Choose another --name, or remove that folder to prepare it anew",
-    )
+    for what, found, asked in (
+        ("other labels", labels, labelling.source_sha256 if labelling else None),
+        ("another source_sha256", faces.manifest["source_sha256"], about["source_sha256"]),
+        ("another image_px", faces.image_px, about["image_px"]),
+        (
+            "another --table",
+            faces.manifest["table_source_sha256"],
+            placement.sha256 if placement else None,
+        ),
+    ):
+        if found != asked:
+            raise DataError(
+                f"data set {faces.name!r} was prepared with {what}: {found}, and {asked} was asked "
+                "for",
+                allowed="the same source, size, --table, layout, --labels and --map as before",
+                source=str(faces.folder),
+                fix="Choose another --name, or remove that folder to prepare it anew",
+            )
 
 
 def _make(

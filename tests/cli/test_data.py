@@ -53,19 +53,15 @@ def test_pictures_that_cannot_be_used_give_exit_code_1_and_a_whole_data_set(tmp_
     assert (code, json.loads(stdout)["ok"]) == (1, False)
 
 
-def test_names_without_labels_do_not_fail_the_command(tmp_path: Path) -> None:
+def test_names_without_labels_do_not_fail_the_command_and_conversions_are_a_note(
+    tmp_path: Path,
+) -> None:
     files = {**faces(20), "39_1_20170116174525125.jpg.chip.jpg": encoded(picture(1))}
+    files |= {face_name(90): encoded(picture(1).convert("CMYK"))}
     source = tar_of(tmp_path / "faces.tar", files)
     options = ("--data-dir", tmp_path / "data", "--image-px", 32, "--quiet")
-    assert data("prepare", source, *options) == (0, "", "")
-
-
-def test_converted_pictures_are_told_in_one_sentence(tmp_path: Path) -> None:
-    files = {**faces(20), face_name(90): encoded(picture(1).convert("CMYK"))}
-    source = tar_of(tmp_path / "faces.tar", files)
-    code, _, stderr = data("prepare", source, "--data-dir", tmp_path / "data", "--image-px", 32)
-    assert code == 0
-    assert stderr == "Note: Pictures that were not RGB were converted to it: 1 CMYK.\n"
+    note = "Note: Pictures that were not RGB were converted to it: 1 CMYK.\n"
+    assert data("prepare", source, *options) == (0, "", note)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Thread
 from typing import ClassVar
 
-from benchmark.data.fetch import UTKFACE
+from benchmark.data.fetch import FILE_NAME, REPOSITORY
 from tests.data.sources import face_name, tar_of
 
 
@@ -29,7 +29,7 @@ class Hub(BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def _answer(self, *, with_body: bool) -> None:
-        if self.path != f"/datasets/{UTKFACE.repository}/resolve/main/{UTKFACE.file_name}":
+        if self.path != f"/datasets/{REPOSITORY}/resolve/main/{FILE_NAME}":
             self.send_error(404)
             return
         wanted = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")

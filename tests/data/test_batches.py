@@ -7,7 +7,7 @@ import torch
 
 from benchmark.data.batches import (
     FaceBatches,
-    augment,
+    changed,
     draw,
     draw_epoch,
     gathered,
@@ -91,12 +91,18 @@ def bytes_of(n: int = 64) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=generator)
 
 
-def changed(augmentation: Augmentation, seed: int = 0) -> torch.Tensor:
+def augment(
+    images: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
+) -> torch.Tensor:
+    return changed(images, augmentation, draw(augmentation, len(images), generator))
+
+
+def augmented(augmentation: Augmentation, seed: int = 0) -> torch.Tensor:
     return augment(bytes_of(), augmentation, torch.Generator().manual_seed(seed))
 
 
 def test_flipping_mirrors_some_faces_whole_and_leaves_the_others() -> None:
-    result, original = changed(Augmentation(flip=True)), bytes_of().float()
+    result, original = augmented(Augmentation(flip=True)), bytes_of().float()
     mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(result, original, strict=True)]
     same = [torch.equal(a, b) for a, b in zip(result, original, strict=True)]
     assert all(a or b for a, b in zip(mirrored, same, strict=True))
@@ -141,15 +147,15 @@ def test_contrast_and_rotation_leave_one_colour_as_it_is_and_values_stay_pixels(
         result = augment(grey, only, torch.Generator().manual_seed(1))
         assert torch.allclose(result, grey.float(), atol=1e-3)
     for only in (Augmentation(contrast=0.3), Augmentation(rotation_degrees=20)):
-        result = changed(only)
+        result = augmented(only)
         assert not torch.equal(result, bytes_of().float())
         assert 0 <= result.min() <= result.max() <= 255
 
 
 def test_a_seed_draws_the_same_changes_again() -> None:
     everything = Augmentation(flip=True, rotation_degrees=10, brightness=0.1, contrast=0.1)
-    assert torch.equal(changed(everything, 5), changed(everything, 5))
-    assert not torch.equal(changed(everything, 5), changed(everything, 6))
+    assert torch.equal(augmented(everything, 5), augmented(everything, 5))
+    assert not torch.equal(augmented(everything, 5), augmented(everything, 6))
 
 
 def test_an_epochs_draws_are_those_of_its_batches_one_after_another() -> None:

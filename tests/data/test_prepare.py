@@ -84,10 +84,10 @@ def test_preparing_again_does_nothing_and_other_faces_or_options_are_refused(
     again = prepare(source, tmp_path / "data", image_px=32, name="mine")
     assert (first.is_new, again.is_new) == (True, False)
     assert (again.faces.folder / "faces.npy").stat().st_mtime_ns == written
-    with pytest.raises(DataError, match="its image_px is 32, and 48 was asked for"):
+    with pytest.raises(DataError, match="another image_px: 32, and 48 was asked for"):
         prepare(source, tmp_path / "data", image_px=48, name="mine")
     other = tar_of(tmp_path / "other.tar", faces(21))
-    with pytest.raises(DataError, match="its source_sha256 is"):
+    with pytest.raises(DataError, match="another source_sha256"):
         prepare(other, tmp_path / "data", image_px=32, name="mine")
 
 
