@@ -43,6 +43,21 @@ LIMITS_DRAWN: Final = (
     "DRAWN FACES: these are emblems drawn by a program. The numbers show that the benchmark "
     "works and say nothing about faces of people.",
 )
+LIMITS_LABELLED: Final = (
+    "Labels are those of the data set's own table: perceived age, gender and race where people "
+    "annotated pictures, and noisy; they are not how people describe themselves.",
+    "No person is identified, so the same person may stand in training and test; no check of "
+    "pictures catches that. Weights trained for face recognition may have seen these people.",
+)
+"""Instead of the first two of LIMITS, where a table labels the faces and not UTKFace's names."""
+
+
+def limits_of(dataset: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give what the numbers of a run are not; dataset: the part of experiment.json of that name."""
+    if dataset.get("labels_digest") is None:
+        return LIMITS
+    return LIMITS_LABELLED + LIMITS[len(LIMITS_LABELLED) :]
+
 
 SCHEMA: Final = 1
 PARTS: Final[tuple[PartName, ...]] = ("val", "test")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmark import __version__
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import LIMITS, probability_columns
+from benchmark.evaluation.predictions import limits_of, probability_columns
 from benchmark.files import canonical_json, replacing
 from benchmark.inference.load import TrainedRun, load_trained
 from benchmark.models.network import Network, pooled
@@ -152,7 +152,7 @@ def description(network: TrainedRun) -> dict[str, Any]:
             "input_px": scaling.input_px,
             **scaling.preprocessing.as_dict(),
         },
-        "limits": list(LIMITS[:2]),
+        "limits": list(limits_of(network.record.about["dataset"] if network.record else {})[:2]),
     }
 
 

@@ -17,7 +17,7 @@ from benchmark.comparison.verdicts import joined, one_place, p_text
 from benchmark.errors import RunError
 from benchmark.evaluation.calibration import SUBGROUP_FACES
 from benchmark.evaluation.figures import BY_TITLES
-from benchmark.evaluation.predictions import LIMITS, LIMITS_DRAWN
+from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.red_flags import UTKFACE_NAME, flag_state, warning
 from benchmark.evaluation.subgroups import EQUALIZED_ODDS, GAP_BY, SMALL_GROUP
 from benchmark.record import RunRecord
@@ -114,7 +114,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "tasks": tasks,
         "tested": tested,
         "warnings": [text for text, is_so in said if is_so],
-        "limits": (LIMITS_DRAWN if drawn else ()) + LIMITS,
+        "limits": (LIMITS_DRAWN if drawn else ()) + limits_of(about["dataset"]),
         "groups": groups.to_dict("records"),
         "gaps": _gaps(record, groups) if (record.folder / "gaps.csv").is_file() else None,
         "rates": [row for row in rates if pd.notna(row["difference"])],

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from markdown_it import MarkdownIt
 
-from benchmark.evaluation.predictions import LIMITS, LIMITS_DRAWN
+from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.red_flags import flag_state, warning
 from benchmark.record import RunRecord
 from benchmark.tasks import TASK_TITLES, TASKS
@@ -103,7 +103,7 @@ def data_note(dataset: dict[str, Any]) -> str:
         f"{plain(dataset['split_version'])}, digest `{dataset['split_digest'][:12]}`.\n\n"
         "Each run is one experiment with one seed. Filter by tags: `architecture`, `weights`, "
         "`tasks`, `trainable`, `seed`. Runs are ranked by `val/combined`, never by test.\n\n"
-        + "\n\n".join(LIMITS)
+        + "\n\n".join(limits_of(dataset))
     )
 
 
@@ -139,7 +139,7 @@ def run_note(record: RunRecord, links: NoteLinks | None = None) -> str:
             "```",
             "",
         ]
-    return "\n".join([*lines, "", *LIMITS])
+    return "\n".join([*lines, "", *limits_of(dataset)])
 
 
 def _network_in_words(about: dict[str, Any]) -> str:

@@ -127,6 +127,15 @@ def test_limits_uses_and_licences_are_said(record: RunRecord) -> None:
     assert "`f.h5`, licence: MIT; trained on 1.2 M pictures" in card
 
 
+def test_sentences_about_utkface_are_for_utkface_alone(record: RunRecord) -> None:
+    assert "checked by one annotator" in model_card(record)
+    other = model_card(changed(record, "dataset.labels_digest", "a" * 64))
+    for text in ("UTKFace names no persons", "one annotator"):
+        assert text not in other
+    assert "Labels are those of the data set's own table" in other
+    assert "the same person may stand in training and test" in other
+
+
 def test_a_run_that_was_not_evaluated_on_the_test_set_says_so(runs: RunBuilder) -> None:
     predictions = made_up_predictions(SKILLS)
     card = model_card(runs.done(an_experiment(), predictions[predictions["part"] == "val"]))
