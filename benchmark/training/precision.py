@@ -19,8 +19,8 @@ from benchmark.data.batches import FaceBatches
 from benchmark.experiment.definition import Experiment
 from benchmark.models.network import Network
 from benchmark.training.device import Device, cpu_has_bf16
-from benchmark.training.losses import TaskLoss
 from benchmark.training.predict import ForwardPass
+from benchmark.training.steps import TaskLoss
 
 ROUNDS: Final = 5
 """Every candidate makes a step in each; its least time is what it takes undisturbed."""

@@ -23,10 +23,10 @@ from benchmark.experiment.definition import Experiment
 from benchmark.models.network import build_network
 from benchmark.tasks import TASKS, n_classes
 from benchmark.training.device import Device, choose_device
-from benchmark.training.optimiser import new_optimiser
 from benchmark.training.predict import Batch, ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.steps import SpeedSettings, Steps, Totals, TrainStep, capture_for
+from benchmark.training.trainer import new_optimiser
 
 
 def asked_for(name: str) -> Experiment:

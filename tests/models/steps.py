@@ -9,7 +9,7 @@ from benchmark.experiment.definition import Experiment, Recipe
 from benchmark.models.backbone import FeatureExtractor
 from benchmark.models.network import Network
 from benchmark.training.device import Device
-from benchmark.training.losses import clip_gradients
+from benchmark.training.steps import clip_gradients
 from benchmark.training.trainer import start
 from tests.training.small import weighted_cross_entropy
 

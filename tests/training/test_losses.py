@@ -8,7 +8,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from benchmark.experiment.definition import LossWeights, Recipe
 from benchmark.tasks import TASKS, TaskName, n_classes
-from benchmark.training.losses import TaskLoss, clip_gradients
+from benchmark.training.steps import TaskLoss, clip_gradients
 from tests.training.small import weighted_cross_entropy
 
 

@@ -5,8 +5,7 @@ import torch
 
 from benchmark.errors import ExperimentError
 from benchmark.experiment.definition import Recipe
-from benchmark.training.optimiser import new_optimiser, plain_groups, set_rate, stage_ratios
-from benchmark.training.trainer import start
+from benchmark.training.trainer import new_optimiser, plain_groups, set_rate, stage_ratios, start
 from tests.training.small import CPU, a_network, an_experiment
 
 

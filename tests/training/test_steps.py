@@ -16,11 +16,10 @@ from benchmark.data.batches import FaceBatches
 from benchmark.errors import DeviceError
 from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.training.device import Device, Precision
-from benchmark.training.losses import BatchLoss
-from benchmark.training.optimiser import set_rate
 from benchmark.training.predict import Batch, ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.steps import (
+    BatchLoss,
     CudaCapture,
     Snapshot,
     SpeedSettings,
@@ -29,7 +28,7 @@ from benchmark.training.steps import (
     TrainStep,
     why_whole,
 )
-from benchmark.training.trainer import TrainingFaces, TrainingState, fit, start
+from benchmark.training.trainer import TrainingFaces, TrainingState, fit, set_rate, start
 from tests.training.small import (
     CPU,
     a_network,
