@@ -29,7 +29,7 @@ from benchmark.comparison.rows import (
 )
 from benchmark.comparison.verdicts import Gap, family_text, gap_sentences
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import LIMITS, LIMITS_DRAWN
+from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.red_flags import RED_FLAG_ABOVE
 from benchmark.experiment.definition import Experiment, Suite
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -265,7 +265,8 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
         drawn=drawn,
         tables=tables,
         notes=(*query.notes, *sorting.notes, *reading_notes(tables, sorting.families.values())),
-        limits=LIMITS_DRAWN + LIMITS if drawn else LIMITS,
+        limits=(LIMITS_DRAWN if drawn else ())
+        + limits_of(next((run.record.about["dataset"] for run in ours), {})),
     )
 
 

@@ -44,7 +44,7 @@ from benchmark.evaluation.correctness import (
     read_run_predictions,
 )
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap, wilson
-from benchmark.evaluation.predictions import LIMITS, LIMITS_DRAWN
+from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.subgroups import macro_f1
 from benchmark.experiment.definition import Experiment
 from benchmark.tasks import COMBINED_WEIGHTS, TASKS, TaskName
@@ -376,7 +376,8 @@ def compare(
         absent=tuple(group for group in named if isinstance(group, NotRun)),
         tables=tables,
         notes=tuple(reading_notes(lines, whole)),
-        limits=LIMITS_DRAWN + LIMITS if drawn else LIMITS,
+        limits=(LIMITS_DRAWN if drawn else ())
+        + limits_of(whole[0].runs[0].record.about["dataset"]),
     )
 
 

@@ -94,6 +94,18 @@ def test_json_is_alone_on_stdout(runs: RunBuilder, data_dir: Path) -> None:
     assert all(Path(path).is_file() for path in board["files"])
 
 
+def test_the_limits_are_those_of_the_data_set(runs: RunBuilder, data_dir: Path) -> None:
+    one_run(runs)
+    (path,) = runs.runs_dir.glob("work/*/experiment.json")
+    about = json.loads(path.read_text())
+    for digest, is_utkface in ((None, True), ("a" * 64, False)):
+        about["dataset"]["labels_digest"] = digest
+        path.write_text(json.dumps(about))
+        board = json.loads(call(runs, data_dir, "--json").stdout)["data"]["leaderboards"][0]
+        assert ("UTKFace names no persons" in " ".join(board["limits"])) == is_utkface
+        assert ("the data set's own table" in board["limits"][0]) != is_utkface
+
+
 def test_rows_are_chosen_and_ordered(runs: RunBuilder, data_dir: Path) -> None:
     one_run(runs)
     one_run(runs, ALONE)
