@@ -105,7 +105,7 @@ class FaceBatches:
     """All faces of a data set on one device.
 
     pixels: (n, px, px, 3) uint8, RGB. On a GPU a copy, made once; on a CPU the memory-mapped
-    file itself, so that only the faces in use take memory; so too where a GPU has no room.
+    file itself, so that only the faces in use take memory; so too where a GPU is too small.
     labels: per task (n,) int64 classes.
     """
 
@@ -123,7 +123,7 @@ class FaceBatches:
         """Place the packed array and the labels of its table, whose rows belong together.
 
         Where the device's memory is too small for the pixels they stay in main memory, and `say`
-        is told.
+        is called with a sentence.
         """
         labels = {
             task: torch.from_numpy(table[task].to_numpy(np.int64, copy=True)).to(device)

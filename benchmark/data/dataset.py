@@ -99,7 +99,7 @@ DRAWN_NAME: Final = "drawn"
 
 STAGING_SUFFIX: Final = ".partial"
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No room on the disk, in the user's quota, or under the process's limit of file size."""
+"""No space on the disk, in the user's quota, or under the process's limit of file size."""
 TAKEN: Final = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 """What renaming a folder onto a folder with something in it, or onto a file, ends in."""
 

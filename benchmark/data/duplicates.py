@@ -112,7 +112,7 @@ def near_blocks(
 def _near_in_block(
     upright: NDArray[np.uint64], mirrored: NDArray[np.uint64], start: int, threshold_bits: int
 ) -> NDArray[np.int64]:
-    """Compare rows from `start` with all later ones; a pair that is near both ways once."""
+    """Compare rows from `start` with all later ones; a pair near in both orientations once."""
     ours, found = upright[:, start : start + BLOCK_ROWS], []
     for is_mirrored, others in enumerate((upright[:, start:], mirrored[:, start:])):
         # Half of the bits rule out nearly every pair; the other half is counted for those left.
@@ -150,7 +150,7 @@ def aligned_pairs(
             on_progress("comparing candidates in detail", number, len(candidates))
     pairs = pd.DataFrame(found, columns=["first", "second", "correlation", "is_mirrored"])
     pairs = pairs.astype({"first": "int64", "second": "int64", "is_mirrored": bool})
-    # Of a pair that is near both ways the better; upright where they are equal.
+    # Of a pair that is near in both orientations the better; upright where they are equal.
     order = {"first": True, "second": True, "correlation": False, "is_mirrored": True}
     pairs = pairs[pairs["correlation"] >= THRESHOLD]
     pairs = pairs.sort_values(list(order), ascending=list(order.values()))

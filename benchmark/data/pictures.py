@@ -59,7 +59,7 @@ PILLOW_ERRORS: Final = (
 )
 
 HEADER_BYTES: Final = 128
-"""What numpy writes before the array for any number of faces: it keeps room to grow."""
+"""What numpy writes before the array for any number of faces: it keeps space to grow."""
 
 Pixels = NDArray[np.uint8]
 
