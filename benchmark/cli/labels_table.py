@@ -7,6 +7,7 @@ from rich.markup import escape
 from benchmark.cli.output import out, print_table, say_warning
 from benchmark.errors import DataError
 from benchmark.reporting.tables import Column, Table
+from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS
 
 if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
@@ -41,7 +42,18 @@ def label_gaps(faces: "FaceSet") -> list[str]:
     from benchmark.data.labelled import gaps
 
     labels = faces.manifest.get("labels")
-    return [] if labels is None else gaps(labels, len(faces.table))
+    return [] if labels is None else gaps(labels, len(faces.table)) + one_class(faces)
+
+
+def one_class(faces: "FaceSet") -> list[str]:
+    """Say which tasks have one class alone: whatever predicts it is always right."""
+    found = {task: set(faces.table[task]) - {MISSING} for task in TASKS}
+    return [
+        f"every face with a label of {TASK_TITLES[task]} is {CLASS_NAMES[task][min(labels)]}: "
+        "networks of this task alone are always right, and are not ranked"
+        for task, labels in found.items()
+        if len(labels) == 1
+    ]
 
 
 def _most(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

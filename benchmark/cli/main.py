@@ -56,6 +56,7 @@ def root(
     """Take the options that stand before a command."""
     _print_any_name()
     Options.debug = debug
+    Options.named_folders.clear()
 
 
 GROUPS = {"data": data.app, "weights": weights.app, "runs": tracking.app}

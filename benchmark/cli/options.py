@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark import registry
+from benchmark.cli.output import Options
 from benchmark.errors import BenchmarkError
 from benchmark.experiment.architectures import ARCHITECTURES
 
@@ -77,14 +78,33 @@ def complete_dataset(context: typer.Context, incomplete: str) -> Completions:
 ADVANCED = "Advanced options"
 """The panel of what most calls leave as it is."""
 
+
+def note_named(context: typer.Context, name: str, folder: Path) -> None:
+    """Remember a folder that a person named; `output.speaking` checks that it is there."""
+    source = context.get_parameter_source(name)
+    if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
+        Options.named_folders[f"--{name.replace('_', '-')}"] = folder
+
+
+def _named_data_dir(context: typer.Context, data_dir: Path) -> Path:
+    note_named(context, "data_dir", data_dir)
+    return data_dir
+
+
 DataDir = Annotated[
     Path,
-    typer.Option("--data-dir", envvar="FACEBENCH_DATA_DIR", help="Where prepared data sets are."),
+    typer.Option(
+        "--data-dir",
+        envvar="FACEBENCH_DATA_DIR",
+        help="Where prepared data sets are.",
+        callback=_named_data_dir,
+    ),
 ]
 
 
 def _with_tuned(context: typer.Context, runs_dir: Path) -> Path:
     """Let the recipes that were tuned in a folder of runs be known by name while a command runs."""
+    note_named(context, "runs_dir", runs_dir)
     context.with_resource(registry.with_tuned(runs_dir))
     return runs_dir
 

@@ -3,13 +3,15 @@
 import contextlib
 import datetime
 import json
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import typer
 from rich.console import Console
@@ -38,6 +40,9 @@ SCHEMA = 1
 PLAIN_LINE_SECONDS = 20.0
 """How often a long step leaves a line in a log, at least."""
 BUSY_SECONDS = 2.0
+MAKES_DATA_DIR = ("data prepare", "data fetch", "data crop", "weights add", "doctor")
+READS_RUNS_DIR = ("status", "clean", "ui")
+"""Every other command that only reads runs says itself that there is none."""
 
 
 class ExitCode(IntEnum):
@@ -51,11 +56,25 @@ class ExitCode(IntEnum):
 
 
 class Options:
-    """Options given before the command; set once by the root callback."""
+    """Options given before the command, set by the root callback, and folders that were named."""
 
     debug = False
+    named_folders: ClassVar[dict[str, Path]] = {}
+    """By option, where it was given on the command line or by a variable."""
 
 
+LEAST_COLUMNS = 20
+
+
+def usable_columns(environment: MutableMapping[str, str]) -> None:
+    """Take COLUMNS out where it is no width that a table fits into, as 0 from a CI log is not."""
+    if not environment.get("COLUMNS", str(LEAST_COLUMNS)).isdigit() or (
+        int(environment.get("COLUMNS", LEAST_COLUMNS)) < LEAST_COLUMNS
+    ):
+        del environment["COLUMNS"]
+
+
+usable_columns(os.environ)
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -97,6 +116,7 @@ def speaking(command: str, *, as_json: bool = False) -> Iterator[CommandResult]:
     """
     answer = CommandResult(command)
     try:
+        check_named_folders(command)
         yield answer
     except BrokenPipeError:  # Nobody reads on; the library under typer ends quietly then.
         raise
@@ -118,6 +138,22 @@ def speaking(command: str, *, as_json: bool = False) -> Iterator[CommandResult]:
     else:
         for warning in answer.warnings:
             say_warning(warning)
+
+
+def check_named_folders(command: str) -> None:
+    """Raise RunError where a folder was named that a command only reads, and that does not exist.
+
+    A mistyped one would be filled with synthetic faces, or look as if there was nothing.
+    """
+    reads = {"--data-dir": command not in MAKES_DATA_DIR, "--runs-dir": command in READS_RUNS_DIR}
+    for option, folder in Options.named_folders.items():
+        if reads[option] and not folder.is_dir():
+            raise RunError(
+                f"the folder {folder} does not exist",
+                allowed="a folder that is there",
+                source=option,
+                fix="Check its name, or make it with mkdir",
+            )
 
 
 def _of_the_system(error: OSError) -> RunError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.text import Text
 
+from benchmark import registry
 from benchmark.cli.crop import (
     DEFAULT_MARGIN,
     DEFAULT_PX,
@@ -169,7 +170,7 @@ def predict(
             "faces": plain.to_dict("records"),
         }
         answer.errors = list(findings)
-        answer.warnings += _not_pictures(images)
+        answer.warnings += _not_pictures(images) + _edited(network)
         # Probabilities with 9 digits, as predictions.csv has them.
         csv = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
         try:
@@ -210,6 +211,18 @@ def _not_pictures(images: Sequence[Path]) -> list[str]:
     names = f"{', '.join(others[:SHOWN_OTHERS])}{more}"
     said = f"{len(others):,} files are no pictures by their names and were not read: {names}"
     return [said] if others else []
+
+
+def _edited(network: "TrainedRun") -> list[str]:
+    """Say that the network's experiment was edited after it was trained; empty where it was not."""
+    from benchmark.comparison.library import definition_key, edited_after
+
+    trained = network.trained.experiment
+    known = registry.experiments().get(trained.name)
+    is_same = known is None or (
+        definition_key(known.as_dict()) == definition_key(trained.as_dict())
+    )
+    return [] if is_same or trained.ad_hoc else [f"{trained.name}: {edited_after(trained.name, 1)}"]
 
 
 def chosen_network(

@@ -358,12 +358,17 @@ def _ranked(rows: Sequence[Shown]) -> list[Shown]:
     A stopped row stands where its score puts it, without a rank, and takes none from the others.
     """
     done = [row for row in rows if isinstance(row, Draft)]
-    scores = [_rank_score(draft.row) for draft in done if not draft.row.stopped]
+    scores = [_rank_score(draft.row) for draft in done if is_ranked(draft.row)]
     for draft in done:
         above = sum(score > _rank_score(draft.row) for score in scores)
-        draft.row = dataclasses.replace(draft.row, rank=None if draft.row.stopped else 1 + above)
+        draft.row = dataclasses.replace(draft.row, rank=1 + above if is_ranked(draft.row) else None)
     done.sort(key=lambda draft: (-_rank_score(draft.row), draft.row.name, draft.row.identities))
     return [*done, *(row for row in rows if isinstance(row, Row))]
+
+
+def is_ranked(row: Row) -> bool:
+    """Tell whether a row has a rank: not one to be looked into, nor one that is always right."""
+    return not (row.stopped or row.is_one_class)
 
 
 def _rank_score(row: Row) -> float:

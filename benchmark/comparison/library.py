@@ -374,8 +374,16 @@ class Library:
             return f"run on {', '.join(elsewhere)} alone"
         same_name = [run for run in self.runs if run.definition["name"] == name]
         if older := sum(not run.ad_hoc for run in same_name):
-            return f"not run as it is defined now ({older} of an older definition)"
+            return edited_after(name, older)
         return "run ad hoc alone; an id names such a run" if same_name else "not run"
+
+
+def edited_after(name: str, n_runs: int) -> str:
+    """Say that an experiment was edited after its runs: the same words in every command."""
+    return (
+        f"its definition was edited after {counted(n_runs, 'run')} of an older one; `facebench run "
+        f"{name}` trains it as it is defined now"
+    )
 
 
 def _why_not_done(run: Run, progress: str = "") -> str:

@@ -15,7 +15,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from benchmark.comparison.library import Run, RunGroup, Setting, counted, definition_key
+from benchmark.comparison.library import (
+    Run,
+    RunGroup,
+    Setting,
+    counted,
+    definition_key,
+    edited_after,
+)
 from benchmark.comparison.statistics import Difference, Judged
 from benchmark.errors import RunError
 from benchmark.evaluation.correctness import Correctness, correctness_of
@@ -25,7 +32,7 @@ from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP, By, group_codes,
 from benchmark.experiment.definition import Experiment, Protocol, StudyRow, Subset
 from benchmark.experiment.parts import LEAK_FREE_SPLITS
 from benchmark.experiment.settings import changed_settings
-from benchmark.tasks import COMBINED_WEIGHTS, TASKS, TaskName
+from benchmark.tasks import COMBINED_WEIGHTS, TASK_TITLES, TASKS, TaskName
 
 FamilyKey = tuple[Setting, str, str]
 """Setting, experiment name, identity without the seed: what one row of a table is about."""
@@ -64,10 +71,7 @@ def sort_runs(runs: Sequence[Run], experiments: Sequence[Experiment], *, ad_hoc:
                 older[name] += 1
         for owner in owners:
             families[run.setting, owner, run.record.family].append(run)
-    notes = [
-        f"Left out: {counted(count, 'run')} of an older definition of {name}."
-        for name, count in sorted(older.items())
-    ]
+    notes = [f"{name}: {edited_after(name, count)}." for name, count in sorted(older.items())]
     if changed and not ad_hoc:
         notes.append(f"Left out: {counted(changed, 'ad-hoc run')}, changed on the command line.")
     return Sorting(dict(families), notes)
@@ -245,6 +249,8 @@ class Row:
     commits: tuple[str, ...] = ()
     identities: tuple[str, ...] = ()
     leaky: bool = False
+    is_one_class: bool = False
+    """Whether its only task has one class among the test faces: always right, and not ranked."""
     stopped: bool = False
     """Too good to be true and not acknowledged: shown, and not ranked."""
     red_flag: str = ""
@@ -300,6 +306,10 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
     tasks = [task for task in TASKS if task in first.definition["head"]["tasks"]]
     tested = [t for t in tasks if all(f"test/{t}/accuracy" in values for values in metrics)]
     scores, worst = _test_scores(runs, tested) if tested else ({}, None)
+    alone = _one_class_tasks(runs[0], tested)
+    remarks = [*remarks, *(
+        f"all test faces have one {TASK_TITLES[task]}: its accuracy says nothing" for task in alone
+    )]  # fmt: skip
     val_mean, val_sd = mean_sd([values["selected/val/combined"] for values in metrics])
     states = {run.short_identity: flag_state(run.record) for run in runs}
     done = [run.record.done for run in runs]
@@ -331,11 +341,22 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
         commits=_distinct(run.about["commit"] for run in runs),
         identities=tuple(run.short_identity for run in runs),
         leaky=any(run.leaky for run in runs),
+        is_one_class=alone == tasks,
         stopped=any(state.stopped for state in states.values()),
         red_flag=warning(states, first.short_identity if len(runs) == 1 else name),
         remarks=tuple(remarks),
         definition=first.definition,
     )
+
+
+def _one_class_tasks(run: Run, tested: Sequence[TaskName]) -> list[TaskName]:
+    """Name the tasks whose test faces are all of one class."""
+    if not tested:
+        return []
+    table = run.record.subgroup_columns()
+    rows = list(zip(table["task"], table["by"], table["n"], strict=True))
+    return [task for task in tested
+            if sum(n > 0 for of, by, n in rows if of == by == task) == 1]  # fmt: skip
 
 
 def _distinct(values: Iterable[Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from benchmark.data.pictures import Picture, PixelWriter, decode_into
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.data.splits import SPLIT_VERSION, check_split_version
 from benchmark.errors import DataError
-from benchmark.files import sha256_of
+from benchmark.files import file_lock, lock_owner, sha256_of
 
 IMAGE_PX: Final = range(16, 1025)
 BATCH_FACES: Final = 32
@@ -104,14 +104,35 @@ def prepare(
         "source_sha256": opened.sha256(on_progress),
     }
     final = data_dir / name
-    is_new = not final.exists()
-    if is_new:
-        _make(opened, final, about, placement, labelling, on_progress)
+    is_new = not final.exists() and _make(opened, final, about, placement, labelling, on_progress)
     faces = open_faces(final)
     if placement is None:
         check_split_version(faces)
     _check_same(faces, about, placement, labelling)
     return PrepareResult(faces, is_new, time.perf_counter() - started)
+
+
+@contextmanager
+def one_at_a_time(data_dir: Path, name: str, on_progress: OnProgress) -> Iterator[None]:
+    """Wait for another process that makes the same data set, and say so."""
+    lock = data_dir / f".{name}.lock"
+    with ExitStack() as locks:
+        try:
+            if not locks.enter_context(file_lock(lock)):
+                other = lock_owner(lock).get("pid")
+                on_progress(f"waiting for process {other}, which makes {name}", 0, 0)
+                locks.enter_context(file_lock(lock, wait=True))
+        except OSError as error:
+            raise DataError(
+                f"the data set cannot be written: {error.strerror}",
+                allowed="a folder that may be written to",
+                source=str(error.filename or data_dir),
+                fix="Name another place with --data-dir",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _read_placement(table: Path) -> Placement:
@@ -157,7 +178,8 @@ def _make(
     placement: Placement | None,
     labelling: Labelling | None,
     on_progress: OnProgress,
-) -> None:
+) -> bool:
+    """Make a data set; False where another process made it meanwhile."""
     words = None
     if labelling is None:
         scan = scan_names(source)
@@ -165,38 +187,45 @@ def _make(
         scan, about["labels"], words = scan_with_tables(source, labelling)
     if placement is not None:
         check_same_faces(scan.table, placement.table, placement.source)
-    with staged_folder(final) as folder:
-        with PixelWriter(folder / PIXELS_FILE, about["image_px"], len(scan.paths)) as writer:
-            results = _decode(source, scan, writer, on_progress)
-            pictures = {
-                row: picture
-                for row, picture in sorted(results.items())
-                if isinstance(picture, Picture)
-            }
-            unusable = {row: why for row, why in results.items() if isinstance(why, str)}
-            if not pictures:
-                raise DataError(
-                    f"none of the {len(scan.paths)} pictures of {source.path} can be used; "
-                    f"{scan.table['file'][0]}: {next(iter(unusable.values()))}",
-                    allowed="whole pictures of faces",
-                )
-            writer.finish(list(pictures))
-        kept = scan.table.iloc[list(pictures)].reset_index(drop=True)
-        if words is not None:
-            about["labels"] = counted(about["labels"], kept)
-            write_words(folder, words, kept)
-        finish_dataset(
-            folder,
-            kept,
-            list(pictures.values()),
-            about,
-            rejected=[
-                *scan.rejected,
-                *((scan.table["file"][row], PICTURE_KIND, why) for row, why in unusable.items()),
-            ],
-            placement=placement,
-            on_progress=on_progress,
-        )
+    with one_at_a_time(final.parent, final.name, on_progress):
+        if final.exists():
+            return False
+        with staged_folder(final) as folder:
+            with PixelWriter(folder / PIXELS_FILE, about["image_px"], len(scan.paths)) as writer:
+                results = _decode(source, scan, writer, on_progress)
+                pictures = {
+                    row: picture
+                    for row, picture in sorted(results.items())
+                    if isinstance(picture, Picture)
+                }
+                unusable = {row: why for row, why in results.items() if isinstance(why, str)}
+                if not pictures:
+                    raise DataError(
+                        f"none of the {len(scan.paths)} pictures of {source.path} can be used; "
+                        f"{scan.table['file'][0]}: {next(iter(unusable.values()))}",
+                        allowed="whole pictures of faces",
+                    )
+                writer.finish(list(pictures))
+            kept = scan.table.iloc[list(pictures)].reset_index(drop=True)
+            if words is not None:
+                about["labels"] = counted(about["labels"], kept)
+                write_words(folder, words, kept)
+            finish_dataset(
+                folder,
+                kept,
+                list(pictures.values()),
+                about,
+                rejected=[
+                    *scan.rejected,
+                    *(
+                        (scan.table["file"][row], PICTURE_KIND, why)
+                        for row, why in unusable.items()
+                    ),
+                ],
+                placement=placement,
+                on_progress=on_progress,
+            )
+    return True
 
 
 def _decode(

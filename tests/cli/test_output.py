@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from benchmark.cli import output
+from benchmark.cli.main import app
 from tests.conftest import ROOT
 
 
@@ -130,3 +132,34 @@ def test_what_the_system_refuses_is_a_sentence_wherever_it_is_met(
 def test_a_reader_that_went_away_is_no_error_of_ours() -> None:
     with pytest.raises(BrokenPipeError), output.speaking("list"):
         raise BrokenPipeError
+
+
+def test_a_width_into_which_no_table_fits_is_not_taken() -> None:
+    for given, kept in (("0", False), ("7", False), ("wide", False), ("80", True)):
+        environment = {"COLUMNS": given}
+        output.usable_columns(environment)
+        assert ("COLUMNS" in environment) is kept, given
+
+
+def test_a_mistyped_folder_is_an_error_and_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typo = tmp_path / "daat"
+    calls = [
+        ["data", "audit"],
+        ["run", "mtl-cnn-none-full-short"],
+        ["leaderboard"],
+        ["compare", "x"],
+    ]
+    for option, folder, call in (
+        *(("--data-dir", typo, call) for call in calls),
+        *(("--runs-dir", typo, [name]) for name in ("status", "clean")),
+    ):
+        result = CliRunner().invoke(app, [*call, option, str(folder)])
+        assert result.exit_code == 2, call
+        assert "does not exist" in result.stderr
+        assert option in result.stderr
+        assert not typo.exists()
+    monkeypatch.setenv("FACEBENCH_DATA_DIR", str(typo))
+    assert CliRunner().invoke(app, ["data", "audit"]).exit_code == 2
+    assert not typo.exists()

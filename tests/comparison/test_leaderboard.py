@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from benchmark.comparison.leaderboard import ONE_SEED, Leaderboard
-from benchmark.comparison.library import Setting
+from benchmark.comparison.library import Setting, edited_after
 from benchmark.comparison.references import majority_row
 from benchmark.comparison.rows import Row
 from benchmark.experiment.definition import Experiment
@@ -124,7 +124,7 @@ def test_a_run_of_an_older_definition_is_left_out_and_rewording_is_none(runs: Ru
     runs.done(A, predicted(60, 80))
     board = board_of(runs, [changed(A, **{"recipe.max_epochs": 3})])
     assert board.tables[0].rows[0].status == "missing"
-    assert f"Left out: 1 run of an older definition of {A.name}." in board.notes
+    assert f"{A.name}: {edited_after(A.name, 1)}." in board.notes
     reworded = dataclasses.replace(A, asks="Is it still a test?", compare_with=B.name)
     for experiment in (reworded, dataclasses.replace(A, name=B.name)):
         (row,) = rows_of(runs, [experiment])
@@ -226,3 +226,14 @@ def test_building_a_leaderboard_loads_neither_torch_nor_mlflow() -> None:
         "sys.exit(', '.join({'torch', 'mlflow', 'matplotlib'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_task_of_one_class_is_said_and_not_ranked(runs: RunBuilder) -> None:
+    table = predicted(60, 80, tasks=("gender",)).assign(gender=0, gender_pred=0)
+    table = table.assign(gender_p0=0.9, gender_p1=0.1)
+    alone = an_experiment("a", tasks=("gender",))
+    runs.done(alone, table)
+    (row,) = rows_of(runs, [alone])
+    assert row.scores["gender"].accuracy == 1
+    assert row.rank is None
+    assert "all test faces have one gender: its accuracy says nothing" in row.remarks

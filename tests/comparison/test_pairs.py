@@ -375,7 +375,7 @@ def test_runs_of_an_older_definition_do_not_count(runs: RunBuilder) -> None:
     done(runs, MTL, 70)
     done(runs, OTHER, 80)
     changed = dataclasses.replace(OTHER, recipe=THIRD.recipe)
-    with pytest.raises(RunError, match=r"not run as it is defined now \(1 of an older definition"):
+    with pytest.raises(RunError, match="its definition was edited after 1 run of an older one"):
         compare(library(runs, MTL, changed), [MTL.name, OTHER.name])
 
 
@@ -418,7 +418,7 @@ def test_an_unknown_argument_is_answered_with_what_is_allowed(runs: RunBuilder) 
     ):
         with pytest.raises(RunError, match="no run here, no experiment and no suite") as refused:
             compare(library(runs), [argument])
-        assert said in refused.value.allowed, argument
+        assert said in str(refused.value), argument
     with pytest.raises(RunError, match="is not done: failed: the loss is nan"):
         compare(library(runs), [MTL.name, failed.identity])
     one.folder.rename(one.folder.with_name(one.identity[:10] + "0" * 54))

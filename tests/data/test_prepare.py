@@ -1,7 +1,9 @@
 """One call from a source to a whole data set, or to nothing at all and one clear sentence."""
 
 import resource
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from benchmark.data import progress
 from benchmark.data.prepare import prepare
 from benchmark.data.splits import check_no_overlap, parts_of
 from benchmark.errors import DataError
+from benchmark.files import file_lock
 from tests.data.sources import (
     encoded,
     face_name,
@@ -235,3 +238,20 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     with pytest.raises(DataError, match="the disk is full"):
         prepare(source, tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_two_processes_that_prepare_the_same_faces_make_them_once(tmp_path: Path) -> None:
+    source, data_dir = folder_of(tmp_path / "folder", faces(40)), tmp_path / "data"
+    said: list[str] = []
+    with file_lock(data_dir / ".folder-32.lock"):
+        waiting = ThreadPoolExecutor(1).submit(
+            prepare, source, data_dir, image_px=32,
+            on_progress=lambda what, _done, _total: said.append(what),
+        )  # fmt: skip
+        while not any(what.startswith("waiting for process") for what in said):
+            assert not waiting.done()
+            time.sleep(0.01)
+        assert not (data_dir / "folder-32").exists()
+    assert waiting.result().is_new
+    assert not prepare(source, data_dir, image_px=32).is_new
+    assert [path.name for path in data_dir.iterdir()] == ["folder-32"]

@@ -232,6 +232,8 @@ def drawn_run(
 @pytest.fixture
 def runs(tmp_path: Path) -> RunBuilder:
     """Give an empty folder of runs."""
+    for name in ("mlruns", "data"):
+        (tmp_path / name).mkdir()
     return RunBuilder(tmp_path / "mlruns")
 
 
