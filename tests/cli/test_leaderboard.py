@@ -207,7 +207,7 @@ def test_the_table_fits_breaks_no_number_and_has_few_notes(
     width: int, several: RunBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    result = call(several, several.runs_dir / "data", "--suite", "quick", "--ad-hoc")
+    result = call(several, several.runs_dir.parent / "data", "--suite", "quick", "--ad-hoc")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= width
@@ -217,7 +217,9 @@ def test_the_table_fits_breaks_no_number_and_has_few_notes(
     assert "SqueezeNet" not in table
     assert "[bold]nan[/bold] [/]" in flat(notes)
     assert "--notes prints" in flat(notes)
-    data = json.loads(call(several, several.runs_dir / "data", "--ad-hoc", "--json").stdout)["data"]
+    data = json.loads(call(several, several.runs_dir.parent / "data", "--ad-hoc", "--json").stdout)[
+        "data"
+    ]
     for row in data["leaderboards"][0]["rows"]:
         if row["status"] == "done":
             assert all(piece in table for piece in row["experiment"].split("-"))
@@ -229,7 +231,7 @@ def test_the_table_fits_breaks_no_number_and_has_few_notes(
 
 
 def test_notes_prints_differences_costs_and_limitations(several: RunBuilder) -> None:
-    told = call(several, several.runs_dir / "data", "--suite", "quick", "--notes").stdout
+    told = call(several, several.runs_dir.parent / "data", "--suite", "quick", "--notes").stdout
     for text in ("difference, pp", "to its STL counterpart", "GMACs", "perceived age, gender"):
         assert text in flat(told), text
 

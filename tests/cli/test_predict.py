@@ -180,7 +180,7 @@ def test_export_writes_a_file_and_shows_how_it_compared(
 def test_export_says_where_it_compared_on_noise_alone(
     trained_runs_dir: Path, tmp_path: Path
 ) -> None:
-    options = ("--runs-dir", trained_runs_dir, "--data-dir", tmp_path / "none")
+    options = ("--runs-dir", trained_runs_dir, "--data-dir", tmp_path)
     code, _, stderr = facebench(
         "export", *RUN, "--to", "safetensors", "--out", tmp_path / "f", *options
     )

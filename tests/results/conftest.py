@@ -124,6 +124,10 @@ class RunBuilder:
         }
     )
 
+    def __post_init__(self) -> None:
+        """Make the folder of data sets beside it: one that is named has to be there."""
+        (self.runs_dir.parent / "data").mkdir(parents=True, exist_ok=True)
+
     def begun(self, experiment: Experiment, *, seed: int = 0, **about: Any) -> RunRecord:
         """Write a run that has begun and not ended."""
         file = about.pop("weights_sha256", None)
@@ -232,8 +236,6 @@ def drawn_run(
 @pytest.fixture
 def runs(tmp_path: Path) -> RunBuilder:
     """Give an empty folder of runs."""
-    for name in ("mlruns", "data"):
-        (tmp_path / name).mkdir()
     return RunBuilder(tmp_path / "mlruns")
 
 
