@@ -188,7 +188,8 @@ def predict(
             print_table(_predictions_table(table, network.tasks))
             how = "calibrated" if calibrated else "as the network gave them"
             n_faces = len(table) - len(findings)
-            said = f"{n_faces:,} faces, probabilities {how}; {network.title}"
+            said = f"{n_faces:,} {'face' if n_faces == 1 else 'faces'}, probabilities {how}; "
+            said += network.title
             out.print(Text(f"{said}\nLabels are {PERCEIVED}.", style="dim"))
     if findings:
         for finding in [] if as_json else findings:
