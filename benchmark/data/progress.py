@@ -54,7 +54,7 @@ def in_parallel(
     under_way: deque[Future[list[Result]]] = deque()
     executor = ProcessPoolExecutor(
         n_processes,
-        timeout=300,  # seconds without work, after which a process ends by itself
+        timeout=30,  # seconds without work, after which one whose parent was killed ends, too
         # Ctrl-C is for the process that started these; each has a core and no more.
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),
