@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from itertools import islice
@@ -54,10 +56,9 @@ def in_parallel(
     under_way: deque[Future[list[Result]]] = deque()
     executor = ProcessPoolExecutor(
         n_processes,
-        timeout=30,  # seconds without work, after which one whose parent was killed ends, too
-        # Ctrl-C is for the process that started these; each has a core and no more.
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=_begin_worker,
+        initargs=(os.getpid(),),
+        # Each has a core and no more.
         env=dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
     )
     try:
@@ -76,6 +77,18 @@ def in_parallel(
         for future in under_way:
             future.cancel()
         executor.shutdown()
+
+
+def _begin_worker(parent: int) -> None:
+    """Leave Ctrl-C to the process that started this one, and end with it even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _applied(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
