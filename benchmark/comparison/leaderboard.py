@@ -104,7 +104,7 @@ def reading_notes(tables: Sequence[BoardTable], families: Iterable[Sequence[Run]
     shared = max(map(_faces_sharing_a_cluster, families), default=0) if one_seed else 0
     limits = ", ".join(f"{100 * v:.0f} % ({TASK_TITLES[t]})" for t, v in RED_FLAG_ABOVE.items())
     gaps = [
-        Gap(row.name, outcome.other, outcome.why, outcome.task)
+        Gap("LEAKY " * row.leaky + row.name, outcome.other, outcome.why, outcome.task)
         for row in rows
         for outcome in row.comparisons
         if outcome.why and outcome.kind != "first"
