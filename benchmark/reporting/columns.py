@@ -21,7 +21,7 @@ from benchmark.comparison.rows import Row, RowQuestion
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.experiment.definition import Backbone
 from benchmark.reporting import tables
-from benchmark.reporting.tables import NOTHING, Column, Table
+from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 READING: Final = (
@@ -425,7 +425,14 @@ def study_table(board: Leaderboard) -> Table:
                 state(row),
             )
         )
-    return Table.of(columns, rows)
+    # A page for phones hides cells without a value: here only those with nothing to show.
+    return Table.of(
+        columns,
+        [
+            [Cell(text, value=text if text not in ("", NOTHING) else None) for text in row]
+            for row in rows
+        ],
+    )
 
 
 def study_data(board: Leaderboard) -> list[dict[str, Any]]:

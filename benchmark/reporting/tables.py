@@ -426,9 +426,9 @@ def template(name: str) -> "jinja2.Template":
 
 
 def _with_code(text: str) -> str:
-    """Set what stands between backticks as code."""
+    """Set what stands between backticks as code, and lines below each other."""
     from markupsafe import Markup, escape
 
     parts: list[str] = [escape(part) for part in re.split("`([^`]*)`", text)]
     parts[1::2] = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
-    return Markup("").join(parts)
+    return Markup("").join(parts).replace("\n", Markup("<br>"))

@@ -6,7 +6,7 @@ from benchmark import registry
 from benchmark.comparison.leaderboard import Leaderboard
 from benchmark.comparison.rows import Row
 from benchmark.experiment.definition import StudyRow
-from benchmark.reporting.board_tables import markdown
+from benchmark.reporting.board_tables import markdown, page
 from benchmark.reporting.columns import as_data, study_table
 from tests.reporting.boards import a_board, a_row
 
@@ -61,3 +61,11 @@ def test_a_suite_is_the_study_s_when_half_of_its_experiments_are_honest_rows_of_
     assert registry.is_of_the_study(list(registry.experiments_of("study")))
     assert not registry.is_of_the_study(list(registry.experiments_of("quick")))
     assert not registry.is_of_the_study(())
+
+
+def test_a_page_sets_tasks_below_each_other_and_phones_show_every_cell_that_says_something() -> (
+    None
+):
+    text = page(board())
+    assert "age group 70.0 ± 1.0 (68.0–72.0)<br>gender" in text
+    assert 'data-value="printed 90.3 / 97.6 / 92.5"' in text
