@@ -264,7 +264,7 @@ def _forecast(
     answer.warnings.extend(not_run_lines((i.experiment, i.error) for i in found if i.error))
     answer.data = {
         "dataset": faces.name, "dry_run": True, "runs": [_forecast_row(item) for item in found],
-        "seconds": round(seconds), "bytes": n_bytes, "free_bytes": free, "fetch": fetch,
+        "seconds": round(seconds, 3), "bytes": n_bytes, "free_bytes": free, "fetch": fetch,
     }  # fmt: skip
     if as_json:
         return
@@ -291,7 +291,7 @@ def _forecast(
 def _forecast_row(item: "Forecast") -> dict[str, Any]:
     row = {
         "experiment": item.experiment.name, "seed": item.seed, "outcome": item.outlook,
-        "seconds": round(item.seconds), "fetch": item.fetch,
+        "seconds": round(item.seconds, 3), "fetch": item.fetch,
     }  # fmt: skip
     return row | ({"why": str(item.error)} if item.error else {})
 
