@@ -65,6 +65,7 @@ leaderboard: setup ## Print and write the leaderboard of SUITE, regressions besi
 RESULTS := results
 FROM := --runs-dir $(RESULTS) --data-dir $(RESULTS)/data
 results: setup ## Compute the published numbers again from the predictions in docs/results
+	mkdir -p $(RESULTS)/data
 	for archive in docs/results/*.tar.xz; do $(BIN)/python -m tarfile -e $$archive $(RESULTS); done
 	$(BIN)/facebench verify $(FROM)
 	$(BIN)/facebench leak --suite headline --dataset utkface-100 $(FROM)

@@ -23,6 +23,7 @@ ROWS = {
 def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Unpack the stored runs."""
     folder = tmp_path_factory.mktemp("results")
+    (folder / "data").mkdir()
     for archive in sorted((ROOT / "docs" / "results").glob("*.tar.xz")):
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
