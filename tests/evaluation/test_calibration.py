@@ -128,21 +128,22 @@ def simulated(
     return Confidence(stated, right.astype(np.float64))
 
 
-@pytest.mark.parametrize(("shift", "clustered"), [(0.0, True), (0.1, False), (0.3, True)])
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.3])
 def test_the_interval_of_the_error_holds_at_the_stated_rate_or_more(
     shift: float, clustered: bool
 ) -> None:
-    # 150 tests against the error of 300,000 faces; the rate has a standard error of 1.8 points.
+    # 200 tests against the error of 300,000 faces; the rate has a standard error of 1.5 points.
     random = np.random.default_rng(7)
     truth = simulated(shift, random, n=300_000).error()
     clusters = np.repeat(np.arange(300), random.integers(1, 4, 300))[:600] if clustered else None
     hits = 0
-    for _ in range(150):
+    for _ in range(200):
         confidence = simulated(shift, random, clusters)
         places = np.arange(len(confidence.right)) if clusters is None else clusters
         low, high = error_interval(confidence, places)
         hits += low <= truth <= high
-    assert hits / 150 >= 0.92
+    assert hits / 200 >= 0.93
 
 
 def test_probabilities_that_leave_nothing_to_chance_have_no_interval() -> None:

@@ -139,15 +139,15 @@ CELLS = np.array(
 
 @pytest.mark.parametrize("clustered", [False, True])
 def test_bootstrap_intervals_of_scores_hold_the_truth_at_the_stated_rate(clustered: bool) -> None:
-    # 250 tests of 600 faces, in clusters of 1 to 3 that are predicted alike where clustered. The
-    # rate of one number has a standard error of 1.4 points, of the mean over the five less.
+    # 400 tests of 600 faces, in clusters of 1 to 3 that are predicted alike where clustered. The
+    # rate of one number has a standard error of 1.1 points, of the mean over the five less.
     shares = CELLS / CELLS.sum()
     random = np.random.default_rng(5)
     clusters = np.arange(600)
     if clustered:
         clusters = np.repeat(np.arange(600), random.integers(1, 4, 600))[:600]
     held = []
-    for _ in range(250):
+    for _ in range(400):
         cells = random.choice(25, 600, p=shares.ravel())[clusters]
         table = pd.DataFrame(
             {"cluster": clusters, "age_group": cells // 5, "age_group_pred": cells % 5}
@@ -157,5 +157,5 @@ def test_bootstrap_intervals_of_scores_hold_the_truth_at_the_stated_rate(cluster
         truths = [number(shares) for number in THEIRS]
         held.append([low <= t <= high for (low, high), t in zip(spans, truths, strict=True)])
     rates = np.mean(held, axis=0)
-    assert (rates >= 0.91).all()
+    assert (rates >= 0.92).all()
     assert 0.93 <= rates.mean() <= 0.97

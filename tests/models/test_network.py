@@ -197,6 +197,15 @@ def test_logits_are_float32_under_autocast_and_for_bytes_and_floats() -> None:
         assert torch.allclose(rounded[task], exact[task], atol=0.1)
 
 
+def test_channels_last_gives_the_same_logits() -> None:
+    network = build_network(experiment("squeezenet1_1"), None, seed=0).eval()
+    with torch.inference_mode():
+        wanted = network(faces())["race"]
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        found = network(faces().contiguous(memory_format=torch.channels_last))["race"]
+    assert torch.allclose(found, wanted, atol=1e-4)
+
+
 def test_features_are_pooled_or_flattened() -> None:
     network = build_network(experiment(input_px=48), None, seed=0).eval()
     with torch.inference_mode():
