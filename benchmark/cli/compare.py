@@ -29,7 +29,7 @@ from benchmark.tasks import TASKS
 
 if TYPE_CHECKING:
     from benchmark.comparison.pairs import Comparison
-    from benchmark.comparison.study_page import StudyPage
+    from benchmark.comparison.wording import StudyPage
 
 Dataset = Annotated[
     str | None,
@@ -118,7 +118,7 @@ def compare(
 
 def _print(found: "Comparison") -> None:
     """Print the run groups by themselves, then the differences, pair by pair."""
-    from benchmark.comparison.cells import setting_text
+    from benchmark.comparison.wording import setting_text
     from benchmark.reporting.comparison_tables import pairs_table, scores_table, title_of
 
     out.print(Text(title_of(found), style="bold yellow" if found.drawn else "bold"))

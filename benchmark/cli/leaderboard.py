@@ -252,7 +252,7 @@ CLOSING: Final = (
 
 def _print(board: "Leaderboard", *, whole: bool) -> None:
     """Print a table per setting, and the notes that fit into ten lines; or all there is."""
-    from benchmark.comparison.cells import title_of
+    from benchmark.comparison.wording import title_of
     from benchmark.reporting.board_tables import board_table, by_setting, document_tables
     from benchmark.reporting.columns import READING as STUDY_READING
     from benchmark.reporting.columns import study_table
@@ -314,8 +314,8 @@ def _show_folds(
 ) -> None:
     """Print and write how stable the numbers are over the five folds of the split."""
     from benchmark import registry
-    from benchmark.comparison.cells import setting_text
     from benchmark.comparison.out_of_fold import STABILITY_NOTE, stability_cells, stability_tables
+    from benchmark.comparison.wording import setting_text
 
     asked = [item for name in dict.fromkeys(suites) for item in registry.experiments_of(name)]
     experiments = asked or list(registry.experiments().values())

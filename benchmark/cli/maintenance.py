@@ -33,7 +33,7 @@ from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
 from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
-    from benchmark.comparison.status import Standing
+    from benchmark.comparison.library import Standing
     from benchmark.inference.verify import Finding
 
 STATES = {
@@ -388,8 +388,8 @@ def status(
       facebench status mtl-cnn-none-full-short --json
     """
     with speaking("status", as_json=as_json) as answer:
-        from benchmark.comparison.status import STATES as ORDER
-        from benchmark.comparison.status import standing, standings_of
+        from benchmark.comparison.library import STATES as ORDER
+        from benchmark.comparison.library import standing, standings_of
 
         with busy("reading runs", quiet=as_json):
             wanted = {name: registry.experiment(name) for name in names or []}

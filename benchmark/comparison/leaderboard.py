@@ -27,7 +27,7 @@ from benchmark.comparison.rows import (
     sort_runs,
     subset_of,
 )
-from benchmark.comparison.verdicts import Gap, family_text, gap_sentences
+from benchmark.comparison.wording import Gap, family_text, gap_sentences
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.red_flags import RED_FLAG_ABOVE

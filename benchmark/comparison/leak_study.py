@@ -18,7 +18,7 @@ import pandas as pd
 
 from benchmark.comparison.library import Library, NotRun, RunGroup
 from benchmark.comparison.statistics import difference_of
-from benchmark.comparison.study_page import (
+from benchmark.comparison.wording import (
     Mark,
     Sentence,
     StudyPage,
@@ -26,10 +26,10 @@ from benchmark.comparison.study_page import (
     StudyPicture,
     StudyTable,
     change_text,
+    points,
     rate_of,
     rate_text,
 )
-from benchmark.comparison.verdicts import points
 from benchmark.errors import RunError
 from benchmark.evaluation.correctness import read_run_predictions
 from benchmark.evaluation.predictions import read_predictions

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from benchmark.comparison.cells import NOTHING, percent, with_sd
 from benchmark.comparison.library import Run, Setting, definition_key
+from benchmark.comparison.wording import NOTHING, percent, with_sd
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import faces_of
 from benchmark.evaluation.figures import Caption, contact_sheet, write_png

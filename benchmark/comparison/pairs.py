@@ -28,7 +28,7 @@ from benchmark.comparison.statistics import (
     judge,
     paired_difference,
 )
-from benchmark.comparison.verdicts import (
+from benchmark.comparison.wording import (
     Gap,
     TaskComparison,
     family_text,

@@ -17,7 +17,8 @@ import pandas as pd
 
 from benchmark.comparison.library import Library, RunGroup
 from benchmark.comparison.statistics import Difference, Judged, judge, paired_difference
-from benchmark.comparison.study_page import (
+from benchmark.comparison.wording import (
+    SIGNIFICANT,
     Mark,
     Sentence,
     StudyPage,
@@ -25,10 +26,13 @@ from benchmark.comparison.study_page import (
     StudyPicture,
     StudyTable,
     change_text,
+    joined,
+    p_text,
     rate_of,
     rate_text,
+    size,
+    verdict_text,
 )
-from benchmark.comparison.verdicts import SIGNIFICANT, joined, p_text, size, verdict_text
 from benchmark.errors import RunError
 from benchmark.evaluation.correctness import RunPredictions, read_run_predictions
 from benchmark.evaluation.intervals import Labels

@@ -5,14 +5,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from benchmark.comparison.cells import (
+from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Leaderboard
+from benchmark.comparison.library import Setting
+from benchmark.comparison.rows import Row, RowComparison
+from benchmark.comparison.wording import (
     AD_HOC,
+    SIGNIFICANT,
     count_text,
     duration_text,
     memory_text,
     name_text,
     number_text,
+    p_text,
     percent,
+    points,
+    points_span,
     rank_text,
     remarks_of,
     seeds_text,
@@ -22,10 +29,6 @@ from benchmark.comparison.cells import (
     with_sd,
     worst_heading,
 )
-from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Leaderboard
-from benchmark.comparison.library import Setting
-from benchmark.comparison.rows import Row, RowComparison
-from benchmark.comparison.verdicts import SIGNIFICANT, p_text, points, points_span
 from benchmark.reporting.columns import READING as STUDY_READING
 from benchmark.reporting.columns import study_table
 from benchmark.reporting.tables import (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from benchmark.comparison.verdicts import joined, one_place, p_text
+from benchmark.comparison.wording import joined, one_place, p_text
 from benchmark.errors import RunError
 from benchmark.evaluation.calibration import SUBGROUP_FACES
 from benchmark.evaluation.figures import BY_TITLES

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmark.comparison.cells import accuracy_text, percent, protocol_text, remarks_of
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
 from benchmark.comparison.rows import Row, RowQuestion
+from benchmark.comparison.wording import accuracy_text, percent, protocol_text, remarks_of
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.experiment.definition import Backbone
 from benchmark.reporting import tables

@@ -7,18 +7,20 @@ are percent and percentage points (pp) with one decimal.
 import dataclasses
 from typing import Any, Final
 
-from benchmark.comparison.cells import seeds_text, span, with_sd
 from benchmark.comparison.pairs import Comparison, ComparisonTable, GroupScores
 from benchmark.comparison.statistics import Difference
-from benchmark.comparison.verdicts import (
+from benchmark.comparison.wording import (
     COUNTERPARTS,
     Gap,
     TaskComparison,
     p_text,
     points,
     points_span,
+    seeds_text,
+    span,
     test_text,
     verdict_text,
+    with_sd,
 )
 from benchmark.reporting import tables
 from benchmark.reporting.tables import Cell, Column, Table, TableRow, markdown_text

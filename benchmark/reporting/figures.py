@@ -14,9 +14,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmark.comparison.cells import percent
-from benchmark.comparison.study_page import StudyPanel, StudyPicture
-from benchmark.comparison.verdicts import points, points_span
+from benchmark.comparison.wording import StudyPanel, StudyPicture, percent, points, points_span
 from benchmark.evaluation.figures import (
     COLOURS,
     FAINT,

@@ -12,8 +12,8 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
-from benchmark.comparison.cells import percent, span
 from benchmark.comparison.leaderboard import HEADINGS
+from benchmark.comparison.wording import percent, span
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.figures import COLOURS, INK

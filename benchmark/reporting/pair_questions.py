@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmark.comparison.cells import accuracy_text, with_sd
 from benchmark.comparison.leaderboard import HEADINGS, KINDS
 from benchmark.comparison.pairs import (
     NO_TASK,
@@ -22,9 +21,12 @@ from benchmark.comparison.pairs import (
     plan_pair,
 )
 from benchmark.comparison.statistics import NOT_SIGNIFICANT, Family
-from benchmark.comparison.study_page import Mark, StudyPanel, StudyPicture
-from benchmark.comparison.verdicts import (
+from benchmark.comparison.wording import (
+    Mark,
+    StudyPanel,
+    StudyPicture,
     TaskComparison,
+    accuracy_text,
     by_pair,
     gap_sentences,
     joined,
@@ -32,6 +34,7 @@ from benchmark.comparison.verdicts import (
     pair_sentences,
     points,
     reading_notes,
+    with_sd,
 )
 from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.definition import CONDITIONINGS, Experiment

@@ -13,20 +13,24 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from benchmark.comparison.cells import (
-    count_text,
-    duration_text,
-    number_text,
-    percent,
-    with_sd,
-)
 from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
 from benchmark.comparison.library import RunGroup
 from benchmark.comparison.pairs import ComparisonTable
 from benchmark.comparison.statistics import ALPHA
-from benchmark.comparison.study_page import StudyPage
 from benchmark.comparison.subset_study import subset_page, subset_study
-from benchmark.comparison.verdicts import TaskComparison, family_text, joined, one_place, p_text
+from benchmark.comparison.wording import (
+    StudyPage,
+    TaskComparison,
+    count_text,
+    duration_text,
+    family_text,
+    joined,
+    number_text,
+    one_place,
+    p_text,
+    percent,
+    with_sd,
+)
 from benchmark.errors import RunError
 from benchmark.evaluation.figures import BY_TITLES
 from benchmark.evaluation.subgroups import EQUALIZED_ODDS, By, gap_table

@@ -13,8 +13,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from benchmark.comparison.cells import protocol_text
-from benchmark.comparison.verdicts import joined
+from benchmark.comparison.wording import joined, protocol_text
 from benchmark.reporting.board_tables import board_table, by_setting
 from benchmark.reporting.evidence import Evidence
 from benchmark.reporting.networks import Gallery, NetworkSection, network_section, shown_networks

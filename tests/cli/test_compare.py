@@ -16,7 +16,7 @@ from benchmark.cli.compare import compare
 from benchmark.comparison import pairs
 from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.pairs import Comparison
-from benchmark.comparison.verdicts import points
+from benchmark.comparison.wording import points
 from tests.cli.conftest import flat
 from tests.comparison.finished_runs import finished
 from tests.results.conftest import RunBuilder, exact_predictions, made_up_predictions

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from benchmark import registry
-from benchmark.comparison.cells import name_text
 from benchmark.comparison.leak_study import leak_page, leak_study
 from benchmark.comparison.library import Library, read_run
+from benchmark.comparison.wording import name_text
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_table, write_predictions
 from benchmark.experiment.definition import Experiment

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
-from benchmark.comparison.status import standing
+from benchmark.comparison.library import standing
 from benchmark.data.dataset import FaceSet
 from benchmark.files import file_lock
 from benchmark.record import RunRecord

@@ -12,7 +12,7 @@ from benchmark.comparison.pairs import (
     judge_lines,
 )
 from benchmark.comparison.statistics import Difference
-from benchmark.comparison.verdicts import (
+from benchmark.comparison.wording import (
     Gap,
     TaskComparison,
     gap_sentences,
@@ -23,7 +23,7 @@ from benchmark.comparison.verdicts import (
     reading_notes,
     verdict_text,
 )
-from benchmark.comparison.verdicts import test_text as text_of_test
+from benchmark.comparison.wording import test_text as text_of_test
 from benchmark.tasks import TASKS, TaskName
 from tests.results.conftest import RunBuilder, an_experiment
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.comparison.status import standing
+from benchmark.comparison.library import standing
 from benchmark.data.dataset import open_faces
 from benchmark.data.sample import choose_dataset
 from benchmark.errors import BenchmarkError

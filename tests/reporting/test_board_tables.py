@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from benchmark.comparison.cells import (
+from benchmark.comparison.rows import Row, TaskScore
+from benchmark.comparison.wording import (
     accuracy_text,
     count_text,
     duration_text,
@@ -17,7 +18,6 @@ from benchmark.comparison.cells import (
     percent,
     protocol_text,
 )
-from benchmark.comparison.rows import Row, TaskScore
 from benchmark.experiment.definition import Protocol
 from benchmark.reporting.board_tables import board_table, differences_table, latex, markdown, page
 from benchmark.reporting.columns import FIELDS, csv_text, json_text

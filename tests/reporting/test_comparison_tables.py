@@ -9,7 +9,7 @@ import pytest
 from benchmark.comparison.library import NotRun, RunGroup
 from benchmark.comparison.pairs import Comparison, ComparisonTable, GroupScores
 from benchmark.comparison.rows import TaskScore
-from benchmark.comparison.verdicts import Gap
+from benchmark.comparison.wording import Gap
 from benchmark.reporting.comparison_tables import as_data, csv_text, difference_cell, markdown
 from benchmark.tasks import TASKS
 from tests.comparison.test_verdicts import FOUND, TIE, lines_of

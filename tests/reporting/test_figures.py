@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmark.comparison.study_page import Mark, StudyPanel, StudyPicture
+from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture
 from benchmark.reporting import figures
 from benchmark.reporting.figures import CostPoint, Line
 
