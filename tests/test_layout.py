@@ -32,7 +32,7 @@ ONLY_IN = {
     "plotly": {"benchmark.tuning"},
     "timm": {"benchmark.experiment.timm_models", "benchmark.speed.loops"},
     "matplotlib": {
-        *("benchmark.evaluation.figures", "benchmark.reporting", "benchmark.speed.report"),
+        *("benchmark.evaluation.figures", "benchmark.reporting"),
     },
     "pytorch_lightning": {"benchmark.speed.loops"},
 }

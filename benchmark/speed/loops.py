@@ -1,13 +1,11 @@
 """The loops that are measured: the one a user would write, timm's parts, Lightning's Trainer, ours.
 
 The plain loop has nothing of ours in it but the network's own modules, so that all train the same
-thing: pictures from files, PIL, a DataLoader, fp32, NCHW, `.item()` at every step. It is written to
-be fair: workers stay alive between epochs, only what is trained is given to Adam, and the pictures
-are already small. Everything else is measured against it.
+thing, and it is fair: workers stay alive between epochs, only what is trained is given to Adam, and
+the JPEG files are of the packed size. A loop of others comes with the package that it needs.
 """
 
 import contextlib
-import importlib.util
 import logging
 import shutil
 import signal
@@ -15,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,78 +31,22 @@ from benchmark.errors import DataError
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.parts import Augmentation
 from benchmark.models.network import Network, build_network
-from benchmark.tasks import TaskName
+from benchmark.tasks import COMBINED_WEIGHTS, TaskName
 from benchmark.training.device import Device
 from benchmark.training.predict import ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.steps import SpeedSettings
-from benchmark.training.trainer import EpochResult, Progress, TrainingFaces, fit, start
+from benchmark.training.trainer import EpochResult, TrainingFaces, fit, start
 
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
-LOSS_WEIGHTS: Final[dict[TaskName, float]] = {"age_group": 0.4, "gender": 0.2, "race": 0.4}
 BATCH_SIZE: Final = 32
 RATE: Final = 1e-4
 CLIP_NORM: Final = 1.0
 VAL_SHARE: Final = 8
 """One validation face to so many that train, as the split has them."""
 ENDLESS: Final = 1_000_000
-"""Epochs of a training that is read epoch by epoch, as many as there are rounds."""
-
-
-@dataclass(frozen=True)
-class FaceSample:
-    """Some faces that train and some that validate, on the device and as JPEG files."""
-
-    faces: FaceBatches
-    train: Rows
-    val: Rows
-    folder: Path
-    image_px: int
-
-    @classmethod
-    def of(
-        cls, faces: FaceSet, device: torch.device, folder: Path, most: int | None
-    ) -> "FaceSample":
-        """Take up to `most` training faces, in a random order, and validation faces with them.
-
-        Raises DataError where there are too few to measure on.
-        """
-        part, generator = faces.table["part"].to_numpy(), np.random.default_rng(0)
-        train, val = (generator.permutation(np.flatnonzero(part == p)) for p in ("train", "val"))
-        n = min(len(train) if most is None else most, len(train), len(val) * VAL_SHARE) // 32 * 32
-        if n < 32:
-            raise DataError(
-                f"{faces.name} has {len(train)} training and {len(val)} validation faces",
-                allowed="at least 32 and 4",
-            )
-        on_device = FaceBatches.on_device(faces.pixels(), faces.table, device)
-        return cls(on_device, train, val, folder, faces.image_px).first(n)
-
-    def first(self, n: int) -> "FaceSample":
-        """Give the first `n` that train, and as many that validate as belong to them."""
-        return replace(self, train=self.train[:n], val=self.val[: max(1, n // VAL_SHARE)])
-
-    @cached_property
-    def on_device(self) -> tuple[Tensor, Tensor]:
-        """Rows that train and rows that validate."""
-        device = self.faces.device
-        return torch.from_numpy(self.train).to(device), torch.from_numpy(self.val).to(device)
-
-    def training_faces(self, prefix: Any = None) -> TrainingFaces:
-        """Give them as our trainer takes them."""
-        return TrainingFaces(self.faces, *self.on_device, prefix)
-
-    def pictures(self, rows: Rows, *, flip: bool = False) -> "PictureFiles":
-        """Give rows as files, writing those that are not there."""
-        paths = [self.folder / f"{row}.jpg" for row in rows]
-        for row, path in zip(rows, paths, strict=True):
-            if not path.exists():
-                pixels = self.faces.pixels[int(row)].cpu().numpy()
-                Image.fromarray(pixels).save(path, quality=90)
-        there = torch.from_numpy(rows).to(self.faces.device)
-        labels = [self.faces.labels[task][there].cpu() for task in LOSS_WEIGHTS]
-        return PictureFiles(paths, torch.stack(labels, dim=1), flip=flip)
+"""Epochs of a training that is read epoch by epoch."""
 
 
 class PictureFiles(Dataset[tuple[Any, Tensor]]):
@@ -130,15 +71,19 @@ class PictureFiles(Dataset[tuple[Any, Tensor]]):
 class Job:
     """What all loops of a row do: train this experiment on these faces for so many epochs.
 
+    train, val: rows of the faces. folder: of JPEG files, written when they are first asked for.
     device: as ours computes; the others take the hardware of it alone. workers: of everybody's
     DataLoader. compile: whether torch.compile fuses our operations, in the warm-up.
     """
 
     experiment: Experiment
-    sample: FaceSample
-    epochs: int
+    faces: FaceBatches
+    train: Rows
+    val: Rows
+    folder: Path
     device: Device
     workers: int
+    epochs: int = 1
     compile: bool = False
     batch_size: int = BATCH_SIZE
 
@@ -147,44 +92,61 @@ class Job:
         """Whether loaders copy through pinned memory."""
         return self.device.kind == "cuda"
 
+    @cached_property
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Rows that train and rows that validate, on the device of the faces."""
+        device = self.faces.device
+        return torch.from_numpy(self.train).to(device), torch.from_numpy(self.val).to(device)
+
+    def first(self, n: int) -> "Job":
+        """Give the same with the first `n` that train, and as many that validate as belong to."""
+        return replace(self, train=self.train[:n], val=self.val[: max(1, n // VAL_SHARE)])
+
+    def with_epochs(self, epochs: int) -> "Job":
+        """Give the same with another number of epochs in the recipe."""
+        return replace(self, experiment=self.experiment.adjusted({"recipe.max_epochs": epochs}))
+
     def network(self, seed: int = 0) -> Network:
         """Build the network with first values of `seed`."""
         return build_network(self.experiment, None, seed)
 
+    def pictures(self, rows: Rows, *, flip: bool = False) -> PictureFiles:
+        """Give rows as files, writing those that are not there."""
+        paths = [self.folder / f"{row}.jpg" for row in rows]
+        for row, path in zip(rows, paths, strict=True):
+            if not path.exists():
+                Image.fromarray(self.faces.pixels[int(row)].cpu().numpy()).save(path, quality=90)
+        there = torch.from_numpy(rows).to(self.faces.device)
+        labels = [self.faces.labels[task][there].cpu() for task in COMBINED_WEIGHTS]
+        return PictureFiles(paths, torch.stack(labels, dim=1), flip=flip)
+
     def loader(self, pictures: PictureFiles, *, shuffle: bool) -> DataLoader[Any]:
         """Make the plain DataLoader, its workers kept from one epoch to the next."""
         return DataLoader(
-            pictures,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=self.is_pinned,
+            pictures, batch_size=self.batch_size, shuffle=shuffle, num_workers=self.workers,
+            persistent_workers=self.workers > 0, pin_memory=self.is_pinned,
             worker_init_fn=leave_signals,
-        )
+        )  # fmt: skip
 
-    def one_batch(self) -> "Job":
-        """Give the same for one epoch of one batch, to warm up."""
-        recipe = replace(self.experiment.recipe, max_epochs=1)
-        few = self.sample.first(self.batch_size)
-        return replace(self, experiment=replace(self.experiment, recipe=recipe), sample=few)
-
-    def fit(
-        self, state: Any, seed: int = 0, prefix: Any = None
-    ) -> Iterator[Progress | EpochResult]:
+    def fit(self, state: Any, seed: int = 0, prefix: Any = None) -> Iterator[Any]:
         """Train by our trainer."""
-        faces, speed = self.sample.training_faces(prefix), SpeedSettings(compile=self.compile)
+        faces = TrainingFaces(self.faces, *self.rows, prefix)
+        speed = SpeedSettings(compile=self.compile)
         return fit(state, faces, self.experiment, seed, self.device, speed)
 
 
-def plain_sentence(device: Device, workers: int) -> str:
-    """Say what the plain loop is, as the table does."""
-    return (
-        f"Dataset and DataLoader({workers} workers, kept alive"
-        f"{', pinned' if device.kind == 'cuda' else ''}), PIL decodes JPEG files, ToTensor, "
-        f"Normalize; fp32 with torch's defaults, NCHW, batches of {BATCH_SIZE}, "
-        "torch.optim.Adam, clip_grad_norm_, .item() at every step"
-    )
+def rows_that_train(faces: FaceSet, most: int | None) -> tuple[Rows, Rows]:
+    """Choose up to `most` training faces, in a random order, and validation faces with them.
+
+    Raises DataError where there are too few to measure on.
+    """
+    part, generator = faces.table["part"].to_numpy(), np.random.default_rng(0)
+    train, val = (generator.permutation(np.flatnonzero(part == p)) for p in ("train", "val"))
+    n = min(len(train) if most is None else most, len(train), len(val) * VAL_SHARE) // 32 * 32
+    if n < 32:
+        found = f"{faces.name} has {len(train)} training and {len(val)} validation faces"
+        raise DataError(found, allowed="at least 32 and 4")
+    return train[:n], val[: n // VAL_SHARE]
 
 
 def leave_signals(_worker: int) -> None:
@@ -210,14 +172,14 @@ def total_loss(logits: dict[TaskName, Tensor], labels: Tensor) -> Tensor:
     """Add up the tasks' cross entropies, weighted; labels: (n, 3)."""
     losses = [
         weight * functional.cross_entropy(logits[task], labels[:, n])
-        for n, (task, weight) in enumerate(LOSS_WEIGHTS.items())
+        for n, (task, weight) in enumerate(COMBINED_WEIGHTS.items())
     ]
     return torch.stack(losses).sum()
 
 
 def count_correct(logits: dict[TaskName, Tensor], labels: Tensor) -> int:
     """Count correct predictions over all tasks."""
-    found = [logits[task].argmax(1) == labels[:, n] for n, task in enumerate(LOSS_WEIGHTS)]
+    found = [logits[task].argmax(1) == labels[:, n] for n, task in enumerate(COMBINED_WEIGHTS)]
     return sum(int(correct.sum().item()) for correct in found)
 
 
@@ -245,7 +207,7 @@ class PlainPass(Loop):
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._batches = job.loader(job.sample.pictures(job.sample.train, flip=True), shuffle=True)
+        self._batches = job.loader(job.pictures(job.train, flip=True), shuffle=True)
 
     def measure(self) -> None:  # noqa: D102
         for pictures, _labels in self._batches:
@@ -260,11 +222,11 @@ class OurPass(Loop):
         self._job, network = job, job.network()
         job.device.place(network)
         self._scaling = network.scaling
-        self._reader = ForwardPass(network, job.sample.faces, job.device)
+        self._reader = ForwardPass(network, job.faces, job.device)
         self._epoch = 0
 
     def measure(self) -> None:  # noqa: D102
-        rows, flips = self._job.sample.on_device[0], Augmentation(flip=True)
+        rows, flips = self._job.rows[0], Augmentation(flip=True)
         order = rows[random_order(len(rows), seed=0, epoch=self._epoch).to(rows.device)]
         self._epoch += 1
         generator = generator_for(0, self._epoch, purpose=1)
@@ -282,8 +244,8 @@ class PlainTraining(Loop):
 
     def __init__(self, job: Job) -> None:
         self.job, self._seed = job, 0
-        self.train_batches = self._batches(job.sample.pictures(job.sample.train), training=True)
-        self.val_batches = self._batches(job.sample.pictures(job.sample.val), training=False)
+        self.train_batches = self._batches(job.pictures(job.train), training=True)
+        self.val_batches = self._batches(job.pictures(job.val), training=False)
         self._renew()
 
     def _batches(self, pictures: PictureFiles, *, training: bool) -> Any:
@@ -355,7 +317,7 @@ class TimmTraining(PlainTraining):
     def _batches(self, pictures: PictureFiles, *, training: bool) -> Any:
         from timm.data.loader import create_loader
 
-        job, px = self.job, self.job.sample.image_px
+        job, px = self.job, self.job.experiment.backbone.input_px
         return create_loader(
             pictures,  # type: ignore[arg-type]
             input_size=(3, px, px), batch_size=job.batch_size, is_training=training,
@@ -428,24 +390,22 @@ class OurEpochs(Loop):
     """Our trainer, read epoch by epoch."""
 
     def __init__(self, job: Job) -> None:
-        recipe = replace(job.experiment.recipe, max_epochs=ENDLESS)
-        self._job = replace(job, experiment=replace(job.experiment, recipe=recipe))
-        self.state = start(job.network(), recipe, job.device)
-        self._steps: Iterator[Progress | EpochResult] = iter(())
+        self._job = job.with_epochs(ENDLESS)
+        self.state = start(job.network(), self._job.experiment.recipe, job.device)
+        self._steps: Iterator[Any] = iter(())
 
     def warm_up(self) -> None:
         """Record the steps where they are recorded; else make one step."""
         is_recorded = self._job.device.kind == "cuda"
         if not is_recorded:
             with self._job.device.arithmetic():
-                for _ in self._job.one_batch().fit(self.state):
+                for _ in self._job.first(BATCH_SIZE).with_epochs(1).fit(self.state):
                     pass
         self._steps = self._job.fit(self.state)
         if is_recorded:
             self.measure()
 
-    def measure(self) -> None:
-        """Train and validate one epoch."""
+    def measure(self) -> None:  # noqa: D102
         with self._job.device.arithmetic():
             next(step for step in self._steps if isinstance(step, EpochResult))
             self._job.device.synchronise()
@@ -456,13 +416,13 @@ class OurRun(Loop):
 
     def __init__(self, job: Job) -> None:
         self._job, self._seed = job, 0
-        self._folder = job.sample.folder / "cache"
+        self._folder = job.folder / "cache"
         self.origin = ""
         """Where the activations came from in the last measurement."""
 
     def warm_up(self) -> None:
         """Train for one epoch on one batch."""
-        warm = OurRun(self._job.one_batch())
+        warm = OurRun(self._job.first(BATCH_SIZE).with_epochs(1))
         warm.prepare()
         warm.measure()
         warm.close()
@@ -476,11 +436,11 @@ class OurRun(Loop):
 
     def measure(self) -> None:
         """Compute the frozen part, then train all epochs on it."""
-        job, sample = self._job, self._job.sample
+        job = self._job
         with job.device.arithmetic():
-            rows = torch.cat(sample.on_device).cpu().sort().values
+            rows = torch.cat(job.rows).cpu().sort().values
             found = open_prefix(
-                self.state.network, sample.faces, job.device, CacheSettings(self._folder),
+                self.state.network, job.faces, job.device, CacheSettings(self._folder),
                 PrefixRequest("speed", rows=rows),
             )  # fmt: skip
             self.origin = found.origin if found is not None else "live"
@@ -496,16 +456,6 @@ class OurRun(Loop):
 
 OTHER_LOOPS: Final[dict[str, tuple[str, Callable[[Job], Loop]]]] = {
     "timm": ("timm", TimmTraining),
-    "lightning": ("pytorch_lightning", LightningTraining),
+    "lightning": ("pytorch-lightning", LightningTraining),
 }
 """Loops of others' parts by name, each with the package that has to be installed."""
-
-
-def version_of(loop: str) -> str | None:
-    """Give the version of a loop's package; None where it is not installed."""
-    package = OTHER_LOOPS[loop][0]
-    if importlib.util.find_spec(package) is None:
-        return None
-    with contextlib.suppress(PackageNotFoundError):
-        return version(package.replace("_", "-"))
-    return "unknown"

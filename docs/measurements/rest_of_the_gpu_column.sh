@@ -12,7 +12,7 @@ on="--dataset utkface-100 --device cuda"
 
 # DenseNet121 compiled (two to three minutes of compiling, apart from what is measured).
 facebench speed --rows densenet121 --compile --images 1600 --against none $on \
-    --out "$out/densenet121" > "$out/densenet121.txt"
+    --runs-dir "$out/densenet121" > "$out/densenet121.txt"
 
 # One run of each kind of `plan35`, the short ones first: start, end and epochs are in their folders.
 run() {

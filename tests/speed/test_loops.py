@@ -1,26 +1,30 @@
 """Every loop does what it is measured for: batches are read, weights move, caches are built."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
+from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError
 from benchmark.speed import loops
-from benchmark.speed.loops import FaceSample, Job
-from benchmark.speed.rows import rows_named
+from benchmark.speed.loops import Job, rows_that_train
+from benchmark.speed.measure import rows_named
 from benchmark.training.device import Device
 
 CPU = Device(torch.device("cpu"), "fp32")
 
 
 def a_job(faces: FaceSet, folder: Path, row: str = "cnn", epochs: int = 1, n: int = 32) -> Job:
-    sample = FaceSample.of(faces, CPU.torch_device, folder, most=64).first(n)
+    train, val = rows_that_train(faces, n)
+    on_device = FaceBatches.on_device(faces.pixels(), faces.table, CPU.torch_device)
     (definition,) = rows_named(row)
-    return Job(definition.experiment(32, epochs), sample, epochs, CPU, workers=0)
+    experiment = definition.experiment(32, epochs)
+    return Job(experiment, on_device, train, val, folder, CPU, 0, epochs)
 
 
 def values(network: torch.nn.Module) -> torch.Tensor:
@@ -28,21 +32,21 @@ def values(network: torch.nn.Module) -> torch.Tensor:
 
 
 def test_a_sample_is_of_training_and_validation_faces_in_whole_batches(
-    drawn_faces: FaceSet, tmp_path: Path
+    drawn_faces: FaceSet,
 ) -> None:
-    sample = FaceSample.of(drawn_faces, CPU.torch_device, tmp_path, most=50)
+    train, val = rows_that_train(drawn_faces, most=50)
     part = drawn_faces.table["part"].to_numpy()
-    assert (len(sample.train), len(sample.val)) == (32, 4)
-    assert set(part[sample.train]) == {"train"}
-    assert set(part[sample.val]) == {"val"}
+    assert (len(train), len(val)) == (32, 4)
+    assert set(part[train]) == {"train"}
+    assert set(part[val]) == {"val"}
     with pytest.raises(DataError, match="at least 32 and 4"):
-        FaceSample.of(drawn_faces, CPU.torch_device, tmp_path, most=31)
+        rows_that_train(drawn_faces, most=31)
 
 
 def test_files_are_the_faces_that_are_trained_on(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    sample = a_job(drawn_faces, tmp_path).sample
-    picture, labels = sample.pictures(sample.train)[3]
-    row = int(sample.train[3])
+    job = a_job(drawn_faces, tmp_path)
+    picture, labels = job.pictures(job.train)[3]
+    row = int(job.train[3])
     assert labels[2] == drawn_faces.table["race"].iloc[row]
     shown = picture * torch.tensor(loops.STD).view(3, 1, 1) + torch.tensor(loops.MEAN).view(3, 1, 1)
     mean = drawn_faces.pixels()[row].mean() / 255
@@ -52,16 +56,15 @@ def test_files_are_the_faces_that_are_trained_on(drawn_faces: FaceSet, tmp_path:
 def test_a_signal_to_all_processes_leaves_the_workers_at_work(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
-    sample = a_job(drawn_faces, tmp_path, n=64).sample
-    job = Job(rows_named("cnn")[0].experiment(32, 1), sample, 1, CPU, 1, batch_size=4)
-    batches = job.loader(sample.pictures(sample.train), shuffle=False)
+    job = replace(a_job(drawn_faces, tmp_path, n=64), workers=1, batch_size=4)
+    batches = job.loader(job.pictures(job.train), shuffle=False)
     before = set(psutil.Process().children())
     read = iter(batches)
     next(read)
     (worker,) = set(psutil.Process().children()) - before
     for number in (signal.SIGTERM, signal.SIGINT):
         worker.send_signal(number)
-    assert len(list(read)) == len(sample.train) // 4 - 1
+    assert len(list(read)) == len(job.train) // 4 - 1
     del read, batches
     worker.wait(timeout=20)
 
