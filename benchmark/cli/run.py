@@ -199,25 +199,24 @@ def _run(
     settings: "Settings", *, quiet: bool, as_json: bool,
 ) -> ExitCode:  # fmt: skip
     from benchmark.cli.run_display import RunDisplay
+    from benchmark.runs.queue import queued
     from benchmark.runs.run import Failed, Missing, run_all
 
     ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
     missing: list[tuple[Experiment, WeightsMissing]] = []
     # Closed at once when Ctrl-C strikes here and not inside: closing is what marks the run.
-    with (
-        RunDisplay(len(experiments) * len(seeds), quiet=quiet) as display,
-        contextlib.closing(
-            run_all(experiments, seeds, faces, _displayed(settings, display, answer))
-        ) as events,
-    ):
-        for event in events:
-            display.show(event)
-            if (end := type(event).__name__.lower()) in ends:
-                ends[end] += 1
-            if isinstance(event, Failed):
-                answer.errors.append(event.error)
-            if isinstance(event, Missing):
-                missing.append((event.experiment, event.error))
+    with RunDisplay(len(experiments) * len(seeds), quiet=quiet) as display:
+        trained = run_all(experiments, seeds, faces, _displayed(settings, display, answer))
+        told = queued(trained, experiments, seeds, settings.runs_dir)
+        with contextlib.closing(told) as events:
+            for event in events:
+                display.show(event)
+                if (end := type(event).__name__.lower()) in ends:
+                    ends[end] += 1
+                if isinstance(event, Failed):
+                    answer.errors.append(event.error)
+                if isinstance(event, Missing):
+                    missing.append((event.experiment, event.error))
     answer.warnings.extend(not_run_lines(missing))
     answer.data = {"dataset": faces.name, "runs": ends}
     if not quiet:

@@ -47,6 +47,8 @@ class Started:
     plan: Plan
     epochs_done: int
     n_train: int
+    where: str = ""
+    """The machine that trains it, where it is another one."""
 
 
 @dataclass(frozen=True)
