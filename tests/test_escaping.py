@@ -17,8 +17,7 @@ from benchmark.comparison.rows import Row
 from benchmark.data.dataset import FaceSet
 from benchmark.reporting import board_tables
 from benchmark.reporting.card import model_card
-from benchmark.reporting.explore import explore
-from benchmark.reporting.explore_page import write_exploration
+from benchmark.reporting.explore import explore, write_exploration
 from benchmark.runs import notes as card_text
 from benchmark.tracking import TrialView
 from benchmark.tuning.outcome import write_grid
@@ -147,7 +146,7 @@ PAGES: dict[str, Writer] = {
     "benchmark/reporting/board_tables.py": leaderboard,
     "benchmark/runs/notes.py": card,
     "benchmark/reporting/card.py (Markdown, for notes.py)": card,
-    "benchmark/reporting/explore_page.py": exploration,
+    "benchmark/reporting/explore.py": exploration,
     "benchmark/tuning/outcome.py (search)": search_page,
     "benchmark/tuning/outcome.py (grid)": surface,
 }
@@ -171,7 +170,8 @@ def test_a_name_that_holds_html_is_text_and_nothing_else(
 
 def test_every_file_that_writes_html_is_among_them() -> None:
     marks = re.compile(
-        r"<!doctype html|\.to_html\(|get_template\(|\btemplate\(\"|full_html", re.IGNORECASE
+        r"<!doctype html|\.to_html\(|get_template\(|\b(template|page)\(\s*\"|full_html",
+        re.IGNORECASE,
     )
     written = {
         str(path.relative_to(ROOT))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markdown import Markdown
-from rich.markup import escape
 
 from benchmark.cli.library import library_of
 from benchmark.cli.options import (
@@ -39,12 +38,11 @@ from benchmark.cli.output import (
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import check_outputs, write_text
 from benchmark.record import RunRecord
-from benchmark.reporting.tables import Column, Table
+from benchmark.reporting.tables import Table
 
 if TYPE_CHECKING:
     from benchmark.reporting.card import Origin
     from benchmark.reporting.evidence import Evidence, RunLinks
-    from benchmark.reporting.explore import Explored
     from benchmark.reporting.networks import Gallery
     from benchmark.reporting.report import Report
 
@@ -318,7 +316,7 @@ def explore(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for the page and its PNGs; DATA_DIR/DATASET/explore if left out."
+            "--out", help="Folder for page and PNGs; DATA_DIR/DATASET/explore by default."
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -328,8 +326,7 @@ def explore(
 ) -> None:
     """Show the composition of a data set: labels alone and together, ages, parts, duplicates.
 
-    Writes one page that needs nothing else, and its figures as PNGs. Neither holds a picture of
-    anybody. Nothing is changed in the data set.
+    Writes one page that needs nothing else, and its figures as PNGs; no picture of anybody.
 
     Examples:
       facebench data explore
@@ -337,35 +334,18 @@ def explore(
       facebench data explore --dataset drawn --json
     """
     from benchmark.data.sample import choose_dataset
-    from benchmark.reporting.explore import explore as explore_faces
-    from benchmark.reporting.explore_page import write_exploration
+    from benchmark.reporting import explore as exploring
 
     with speaking("data explore", as_json=as_json) as answer:
-        silent = quiet or as_json
         faces = choose_dataset(data_dir, dataset)
-        with busy(f"counting the faces of {faces.name}", quiet=silent):
-            explored = explore_faces(faces)
-        folder = output or explored.faces.folder / "explore"
-        try:
-            with busy("drawing", quiet=silent):
-                written = write_exploration(explored, folder, overwrite or output is None)
-        except OSError as error:
-            raise DataError(
-                f"the page cannot be written: {error.strerror or error}",
-                source=str(folder),
-                fix="Name another folder with --out",
-            ) from error
-        answer.data = {**explored.numbers, "files": [str(path) for path in written]}
+        with busy(f"counting and drawing {faces.name}", quiet=quiet or as_json):
+            found = exploring.explore(faces)
+            folder = output or faces.folder / "explore"
+            written = exploring.write_exploration(found, folder, overwrite or output is None)
+        answer.data = {**found.numbers, "files": [str(path) for path in written]}
+        if not as_json and not quiet:
+            out.print(f"{faces.name}: {exploring.lead(found)}", markup=False)
+            print_table(Table.of(["", ""], exploring.facts(found)))
+            out.print(*exploring.notes(found), sep="\n", markup=False)
         if not as_json:
-            if not quiet:
-                _print_composition(explored)
-            out.print(f"Page: {escape(str(written[0]))}", soft_wrap=True)
-
-
-def _print_composition(explored: "Explored") -> None:
-    from benchmark.reporting.explore_page import facts, lead, notes
-
-    out.print(f"[bold]{escape(explored.faces.name)}[/]: {escape(lead(explored))}")
-    print_table(Table.of(["", Column("", left=True, fold=True)], facts(explored)))
-    for note in notes(explored):
-        out.print(escape(note))
+            out.print(f"Page: {written[0]}", soft_wrap=True, markup=False)

@@ -263,7 +263,7 @@ def _difference(outcome: RowComparison | None) -> Cell:
 def document_tables(tables: Sequence[BoardTable]) -> list[Table]:
     """Divide tables of one setting into those that a page's width can bear: scores, the rest."""
     whole = board_table(tables)
-    costs = whole.where(lambda c: c.heading in COSTS or c.part in ("cost", "origin"))
+    costs = whole.keeping(("cost", "origin"), COSTS)
     done = tuple(row for row in costs.rows if row.status.startswith("done"))
     costs = dataclasses.replace(costs, rows=done, title="Costs", notes=())
     scores = whole.keeping(("scores",))

@@ -1,13 +1,11 @@
 """The composition of a data set: its labels counted, alone and together, and drawn; no face.
 
-Shares are of the faces that have the label in question. The page is for
-benchmark.reporting.explore_page.
+Shares are of the faces that have the label in question. The page is templates/explore.html.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,35 +13,37 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, MultipleLocator
 
+from benchmark import __version__
+from benchmark.data import labelled
 from benchmark.data.audit import left_out
 from benchmark.data.dataset import FaceSet
-from benchmark.data.duplicates import count_duplicates, identical_groups
-from benchmark.data.labels import age_group_of
+from benchmark.data.duplicates import count_duplicates, near_in_words
+from benchmark.data.labels import LICENCE, WEBSITE, age_group_of
 from benchmark.data.splits import PARTS
-from benchmark.evaluation.figures import (
-    FAINT,
-    INK,
-    PAPER,
-    finish,
-    percent_ticks,
+from benchmark.evaluation.figures import FAINT, INK, PAPER, finish, percent_ticks, write_png
+from benchmark.files import check_outputs, write_text
+from benchmark.reporting.figures import svg
+from benchmark.reporting.tables import NOTHING, Cell, Table, page
+from benchmark.tasks import (
+    AGE_GROUP_UPPER_YEARS,
+    CLASS_NAMES,
+    MISSING,
+    TASK_TITLES,
+    TASKS,
+    TaskName,
 )
-from benchmark.tasks import AGE_GROUP_UPPER_YEARS, CLASS_NAMES, MISSING, TASK_TITLES, TASKS
 
+PAGE_FILE: Final = "index.html"
 OLDEST: Final = AGE_GROUP_UPPER_YEARS[-1]
 EDGES: Final = AGE_GROUP_UPPER_YEARS[:-1]
 """The last age of each group but the oldest: a year more, and the label is another."""
 WHIPPLE_AGES: Final = range(23, 63)
 """Ages of Whipple's index; of them a fifth end in 0 or 5 (United Nations, Demographic Yearbook)."""
-DIGIT_AGES: Final = range(20, 70)
-"""Five whole decades, in which every last digit is there equally often."""
-HEAPED_FRACTION: Final = 0.005
-"""A peak of fewer faces than this share of all is not listed."""
-DENSITY_BANDWIDTH_YEARS: Final = 2.5
-"""Wide enough to smooth the peaks at 5 and 10 years, which are habits of labelling, not people."""
-FEWEST_FOR_A_DENSITY: Final = 30
-
+PART_TITLES: Final = {"train": "training", "val": "validation", "test": "test"}
+CROSSED: Final[tuple[tuple[TaskName, str], ...]] = (
+    *(("gender", "age_group"), ("race", "age_group"), ("gender", "race")),
+)
 PALETTES: Final[dict[str, tuple[str, ...]]] = {
     "age_group": ("#5DA5D9", "#3987BF", "#1F6BA6", "#B5651D", "#8A4A12"),
     "gender": ("#4C86C6", "#D9773F"),
@@ -51,12 +51,14 @@ PALETTES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Of classes: they differ for colour-blind readers, and are of a middle lightness that shows on
 white and black. Every class is named beside its colour too."""
-PLAIN: Final = "#4C86C6"
-STRONG: Final = "#D55E00"
 SIZE: Final = 11
-WIDTH: Final = 9.0
-
-Counts = npt.NDArray[np.int64]
+SYNTHETIC_NOTE: Final = (
+    "SYNTHETIC FACES: emblems drawn by a program. Nothing here says anything about people."
+)
+PERCEIVED_NOTE: Final = (
+    "Labels are perceived age, gender and race as somebody or some model put them down: they are "
+    "noisy, and they are not how people describe themselves."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ class Explored:
     faces: FaceSet
     named: pd.DataFrame
     """A row per usable face: age in years, and class names of each task and part; NaN for none."""
-    ages: Counts
+    ages: npt.NDArray[np.int64]
     """(117,): faces by age in years; nobody is 0."""
     numbers: dict[str, Any]
     """As plain values, for --json."""
@@ -83,10 +85,6 @@ class Explored:
         """Count faces by two labels: a row per class of the first."""
         return pd.DataFrame(self.counts(label, other).unstack())
 
-    def ages_of(self, race: str) -> Counts:
-        """Count the ages of one race: (117,)."""
-        return counted(self.named["age"][self.named["race"] == race])
-
 
 def explore(faces: FaceSet) -> Explored:
     """Count everything; reads the table alone and no picture."""
@@ -99,26 +97,17 @@ def explore(faces: FaceSet) -> Explored:
     )
     named["part"] = pd.Categorical(table["part"].where(table["part"] != ""), PARTS)
     named["age"] = table["age"].where(table["age"] != MISSING).to_numpy()
-    ages = counted(named["age"])
-    explored = Explored(faces, named, ages, {})
+    ages = np.bincount(named["age"].dropna().astype(np.int64), minlength=OLDEST + 1)
     n_aged = max(int(ages.sum()), 1)
-    groups = identical_groups(table)
-    disagreements: Counter[tuple[int, str, str, str]] = Counter()
-    for group in groups:  # a group of three classes counts thrice
-        for place, task in enumerate(TASKS):
-            labels = sorted(set(table[task].iloc[list(group.rows)]) - {MISSING})
-            for pair in combinations((CLASS_NAMES[task][label] for label in labels), 2):
-                disagreements[place, task, *pair] += 1
-    order = sorted(disagreements, key=lambda key: (key[0], -disagreements[key], key[2]))
+    n_whipple, n_rounded = (int(ages[of].sum()) for of in (WHIPPLE_AGES, WHIPPLE_AGES[2::5]))
+    explored = Explored(faces, named, ages, {})
     explored.numbers.update(
         dataset=faces.name,
         drawn=faces.drawn,
         faces=len(table),
         parts={part: int(n) for part, n in explored.counts("part").items()},
         without={label: int(named[label].isna().sum()) for label in ("age", *TASKS)},
-        counts={
-            task: {name: int(n) for name, n in explored.counts(task).items()} for task in TASKS
-        },
+        counts={t: {name: int(n) for name, n in explored.counts(t).items()} for t in TASKS},
         ages={str(age): int(n) for age, n in enumerate(ages) if n},
         gender_race=[
             {"gender": gender, "race": race, "n": int(n)}
@@ -134,146 +123,174 @@ def explore(faces: FaceSet) -> Explored:
             }
             for edge in EDGES
         ],
-        heaping=_heaping(ages) if ages.sum() else None,
+        # 100: ages that end in 0 or 5 are not preferred; 500: there are no others.
+        heaping={"whipple": 500 * n_rounded / n_whipple} if n_whipple else None,
         duplicates=count_duplicates(table),
-        years_apart=[
-            int(np.ptp(known))
-            for group in groups
-            if "age" in group.disagrees_on
-            for known in [named["age"].iloc[list(group.rows)].dropna()]
-        ],
-        disagreements=[
-            {"task": task, "first": first, "second": second, "groups": disagreements[key]}
-            for key in order
-            for _, task, first, second in [key]
-        ],
         left_out=left_out(faces).to_dict("records"),
         labels=faces.manifest.get("labels"),
     )
     return explored
 
 
-def counted(ages: "pd.Series[Any]") -> Counts:
-    """Count ages in years, leaving out those that are not known: (117,)."""
-    return np.bincount(ages.dropna().astype(np.int64), minlength=OLDEST + 1).astype(np.int64)
+def share(part: float, whole: float) -> str:
+    """Write a part of a whole as percent."""
+    return f"{100 * part / whole:.1f} %" if whole else NOTHING
 
 
-def _heaping(ages: Counts) -> dict[str, Any]:
-    """Say how far ages are rounded, or copied from a guess.
-
-    digit_shares: of the faces of DIGIT_AGES, by last digit 0 to 9; a tenth each without heaping,
-    about. whipple: 100 without a preference for 0 and 5, 500 where nothing else occurs. peaks:
-    ages that are more frequent than the two on either side, on average; most first.
-    """
-    digits = np.array([ages[DIGIT_AGES][digit::10].sum() for digit in range(10)])
-    n_whipple, n_rounded = (int(ages[of].sum()) for of in (WHIPPLE_AGES, WHIPPLE_AGES[2::5]))
-    peaks = []
-    for age in range(1, OLDEST + 1):
-        around = [*ages[max(1, age - 2) : age], *ages[age + 1 : age + 3]]
-        mean, n = float(np.mean(around)), int(ages[age])
-        if n >= HEAPED_FRACTION * ages.sum() and n > mean > 0:
-            share = float(n / ages.sum())
-            peaks.append({"age": age, "n": n, "share": share, "times": n / mean})
-    nan = float("nan")
-    return {
-        "digit_shares": (digits / digits.sum()).tolist() if digits.sum() else [nan] * 10,
-        "whipple": 500 * n_rounded / n_whipple if n_whipple else nan,
-        "peaks": sorted(peaks, key=lambda peak: (-peak["times"], peak["age"])),
-    }
+def lead(explored: Explored) -> str:
+    """Say in a sentence or two what data set this is."""
+    faces, manifest = explored.faces, explored.faces.manifest
+    counts, kind = manifest["counts"], "synthetic faces" if faces.drawn else "faces"
+    is_utkface = "utkface" in faces.name and not faces.drawn
+    licence = f" UTKFace ({WEBSITE}) is for {LICENCE}." if is_utkface else ""
+    return (
+        f"{counts['usable']:,} usable {kind} of {counts['image_files']:,} image files from "
+        f"{manifest['source']}, packed at {faces.image_px} px; {counts['placed']:,} have a place "
+        f"in the split {manifest['split_version']}.{licence}"
+    )
 
 
-def density(ages: Counts) -> npt.NDArray[np.float64]:
-    """Smooth counts by age into a density per year: (117,), summing to about 1.
-
-    A Gaussian of DENSITY_BANDWIDTH_YEARS, mirrored at half a year, below which nobody is.
-    """
-    years = np.arange(len(ages), dtype=np.float64)
-    away = np.stack([years[:, None] - years, years[:, None] + years - 1]) / DENSITY_BANDWIDTH_YEARS
-    kernel = np.exp(-0.5 * away**2).sum(axis=0) / (DENSITY_BANDWIDTH_YEARS * np.sqrt(2 * np.pi))
-    smooth: npt.NDArray[np.float64] = kernel @ ages / max(int(ages.sum()), 1)
-    smooth[0] = 0.0
-    return smooth
+def notes(explored: Explored) -> list[str]:
+    """Say what must be known before a number is read."""
+    labels, n_faces = explored.numbers["labels"], explored.numbers["faces"]
+    said = [] if labels is None else [*labelled.gaps(labels, n_faces), *labelled.notes(labels)]
+    return [SYNTHETIC_NOTE if explored.faces.drawn else PERCEIVED_NOTE, *said]
 
 
-def quantile_of(ages: Counts, level: float) -> int:
-    """Give the age that `level` of the faces do not exceed; ages: counts by year, not all 0."""
-    return int(np.searchsorted(np.cumsum(ages), level * ages.sum()))
+def facts(explored: Explored) -> list[tuple[str, str]]:
+    """Give the few numbers that stand first: what is counted, and the number."""
+    numbers, n_aged = explored.numbers, int(explored.ages.sum())
+    found = [("usable faces", f"{numbers['faces']:,}")]
+    if n_aged:
+        on_edge = sum(edge["n"] for edge in numbers["bin_edges"])
+        found.append(("median age in years", f"{explored.named['age'].median():.0f}"))
+        found.append(("on an edge between age groups", share(on_edge, n_aged)))
+    if numbers["heaping"]:
+        found.append(
+            ("Whipple's index (100: ages not rounded)", f"{numbers['heaping']['whipple']:.0f}")
+        )
+    if explored.has("gender"):
+        genders = numbers["counts"]["gender"]
+        found.append(("female", share(genders["female"], sum(genders.values()))))
+    same = numbers["duplicates"]
+    found.append(("groups of equal files", f"{same['groups']:,}"))
+    found.append(("of these with labels in conflict", f"{same['groups_in_conflict']:,}"))
+    return found
+
+
+def write_exploration(explored: Explored, folder: Path, overwrite: bool = True) -> list[Path]:
+    """Write the page and its figures as PNGs into `folder`; give their paths, the page first."""
+    figures = figures_of(explored)
+    files = [folder / PAGE_FILE, *(folder / f"{name}.png" for name in figures)]
+    check_outputs(files, overwrite=overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    svgs = {name: svg(figure, name, name.replace("_", " ")) for name, figure in figures.items()}
+    for name, figure in figures.items():
+        write_png(folder / f"{name}.png", figure)
+    write_text(folder / PAGE_FILE, exploration_page(explored, svgs))
+    return files
+
+
+def exploration_page(explored: Explored, svgs: Mapping[str, str]) -> str:
+    """Lay out the page; svgs: by the names that `figures_of` gives figures."""
+    faces, manifest = explored.faces, explored.faces.manifest
+    return page(
+        "explore.html",
+        title=f"Composition of {faces.name}",
+        name=faces.name,
+        lead=lead(explored),
+        notes=notes(explored),
+        facts=facts(explored),
+        numbers=explored.numbers,
+        counts=manifest["counts"],
+        near=near_in_words(manifest["near_duplicates"]),
+        svgs=svgs,
+        tables=tables_of(explored),
+        share=share,
+        version=__version__,
+        split=f"{manifest['split_version']}, digest {faces.split_digest[:16]}",
+        pixels=faces.pixel_digest[:16],
+    )
+
+
+def tables_of(explored: Explored) -> dict[str, Table]:
+    """Give the page's tables by the section that they stand in."""
+    numbers, named = explored.numbers, explored.named
+    found = {"classes": pd.concat(_classes(explored, task) for task in TASKS)}
+    if explored.has("age", "race"):
+        quartiles = named.groupby("race", observed=True)["age"].describe().astype(
+            {"count": int}
+        )[["count", "25%", "50%", "75%", "mean"]]  # fmt: skip
+        quartiles.columns = pd.Index(
+            ["faces", "lower quartile", "median", "upper quartile", "mean"]
+        )
+        found["ages-by-race"] = quartiles.reset_index().astype({"race": str})
+    for label, other in CROSSED:
+        if explored.has(label, other):
+            crossed = explored.crossed(label, other).rename(index=str, columns=str)
+            crossed["all"] = crossed.sum(axis=1)
+            found[f"{label}-{other}"] = crossed.rename_axis(TASK_TITLES[label]).reset_index()
+    if numbers["left_out"]:
+        found["left-out"] = pd.DataFrame(numbers["left_out"]).rename(columns={"n": "files"})
+    return {name: _table(frame) for name, frame in found.items()}
+
+
+def _classes(explored: Explored, task: TaskName) -> pd.DataFrame:
+    counts = explored.counts(task)
+    found = {
+        "label": TASK_TITLES[task], "class": counts.index.astype(str), "faces": counts.to_numpy(),
+        "%": 100 * counts.to_numpy() / max(counts.sum(), 1),
+    }  # fmt: skip
+    by_part = explored.crossed(task, "part")
+    return pd.DataFrame(found | {PART_TITLES[part]: by_part[part].to_numpy() for part in PARTS})
+
+
+def _table(frame: pd.DataFrame) -> Table:
+    rows = [
+        [
+            Cell(value if isinstance(value, str) else f"{value:,.1f}".removesuffix(".0"), "", value)
+            for value in row
+        ]
+        for row in frame.itertuples(index=False)
+    ]
+    return Table.of(frame.columns, rows)
 
 
 def figures_of(explored: Explored) -> dict[str, Figure]:
     """Draw every figure for which the data set has the labels, by its file's name."""
-    has, has_ages = explored.has, explored.has("age")
-    drawers: list[tuple[str, bool, Callable[[Explored], Figure]]] = [
-        ("who", True, who_figure),
-        ("ages", has_ages, _ages_figure),
-        ("heaping", has_ages, _heaping_figure),
-        ("bin_edges", has_ages, _edges_figure),
-        ("age_groups", has("age_group") and (has("gender") or has("race")), _age_groups_figure),
-        ("gender_race", explored.counts("gender", "race").any(), donut_figure),
-        ("ages_by_race", has_ages and has("race"), _ages_by_race_figure),
-        ("parts", has("part"), _parts_figure),
-        ("duplicates", explored.numbers["duplicates"]["groups"] > 0, _duplicates_figure),
-    ]
-    return {name: draw(explored) for name, wanted, draw in drawers if wanted}
+    has = explored.has
+    by = [explored.crossed(t, "age_group").rename(index=str) for t in ("gender", "race") if has(t)]
+    found = {"who": who_figure(explored)}
+    if has("age"):
+        found["ages"] = _ages_figure(explored)
+    if has("age_group") and by:
+        found["age_groups"] = _stacked(pd.concat(by), "age_group")
+    if has("gender", "race"):
+        found["gender_race"] = _stacked(explored.crossed("gender", "race"), "race")
+    return found
 
 
-def _figure(
-    height: float, columns: int = 1, rows: int = 1, **options: Any
-) -> tuple[Figure, list[Axes]]:
-    """Give a figure of the usual width, in inches, and its panels, row by row."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).ravel())
-
-
-def _titled(axes: Axes, title: str = "", x: str = "", y: str = "", grid: str = "y") -> None:
-    axes.set_title(title, size=SIZE + 1, color=INK, loc="left")
-    axes.set_xlabel(x, size=SIZE, color=INK)
-    axes.set_ylabel(y, size=SIZE, color=INK)
-    finish(axes, grid=grid)
-
-
-def _bars(
-    axes: Axes, names: Sequence[str], values: Sequence[float], texts: Sequence[str],
-    colours: Sequence[str], title: str, scale: float = 1.7,
-) -> None:  # fmt: skip
-    """Draw horizontal bars from the top down, each with its text; scale: axis over longest."""
-    bars = axes.barh(range(len(names)), values, color=colours, height=0.72)
-    axes.bar_label(bars, texts, padding=4, size=SIZE, color=INK)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlim(0, max([*values, 1e-9]) * scale)
-    axes.set_xticks([])
-    _titled(axes, title, grid="")
-
-
-def _stacked(axes: Axes, counts: pd.DataFrame, task: str) -> None:
-    """Draw a bar of shares per row of `counts`, the classes of `task` in it from left to right."""
-    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-    starts = shares.cumsum(axis=1) - shares
-    for name, colour in zip(counts.columns, PALETTES[task], strict=True):
-        bars = axes.barh(range(len(counts)), shares[name], left=starts[name], color=colour,
-                         height=0.78, label=name, edgecolor=PAPER, linewidth=1)  # fmt: skip
-        texts = [f"{100 * share:.0f}" if share >= 0.03 else "" for share in shares[name]]
-        axes.bar_label(bars, texts, label_type="center", size=SIZE - 1, color="#fefefe")
-    totals = counts.sum(axis=1)
-    axes.set_yticks(range(len(counts)), [f"{name}  ({n:,})" for name, n in totals.items()])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(percent_ticks())
-    finish(axes, grid="")
-    axes.legend(ncols=counts.shape[1], frameon=False, fontsize=SIZE, labelcolor=INK,
-                loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)  # fmt: skip
+def _figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(9.0, height), layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False).ravel())
 
 
 def who_figure(explored: Explored) -> Figure:
     """Draw the counts of gender, race and age group beside each other."""
-    tasks = [task for task in ("gender", "race", "age_group") if explored.has(task)]
-    figure, panels = _figure(2.6, columns=len(tasks))
-    for axes, task in zip(panels, tasks, strict=True):
+    tasks = [task for task in (*TASKS[1:], TASKS[0]) if explored.has(task)]
+    figure, panels = _figure(2.6, columns=max(len(tasks), 1))
+    for axes, task in zip(panels, tasks, strict=False):
         counts, lacking = explored.counts(task), explored.numbers["without"][task]
+        bars = axes.barh(range(len(counts)), counts.tolist(), color=PALETTES[task], height=0.72)
         texts = [f"{n:,} · {100 * n / counts.sum():.1f} %" for n in counts]
-        title = TASK_TITLES[task] + (f", {lacking:,} not labelled" if lacking else "")  # type: ignore[index]
-        _bars(axes, list(counts.index), counts.tolist(), texts, PALETTES[task], title)
+        axes.bar_label(bars, texts, padding=4, size=SIZE, color=INK)
+        axes.set_yticks(range(len(counts)), list(counts.index))
+        axes.invert_yaxis()
+        axes.set_xlim(0, counts.max() * 1.7)
+        axes.set_xticks([])
+        title = TASK_TITLES[task] + (f", {lacking:,} not labelled" if lacking else "")
+        axes.set_title(title, size=SIZE + 1, color=INK, loc="left")
+        finish(axes, grid="")
     return figure
 
 
@@ -281,156 +298,38 @@ def _ages_figure(explored: Explored) -> Figure:
     figure, (axes,) = _figure(3.6)
     colours = [PALETTES["age_group"][age_group_of(age)] for age in range(1, OLDEST + 1)]
     axes.bar(range(1, OLDEST + 1), explored.ages[1:], width=0.9, color=colours)
-    top, lows = int(explored.ages.max()), (1, *(edge + 1 for edge in EDGES))
+    top = int(explored.ages.max())
     for edge in EDGES:
         axes.axvline(edge + 0.5, color=FAINT, linestyle=":", linewidth=1)
-    groups = explored.counts("age_group").items()
-    for (name, n), low, high in zip(groups, lows, (*EDGES, 100), strict=True):
-        axes.text((low + high) / 2, top * 1.12, f"{name}\n{n:,}", ha="center", va="center",
+    groups, ends = explored.counts("age_group").items(), (0, *EDGES, 100)
+    for (name, n), low, high in zip(groups, ends, ends[1:], strict=False):
+        axes.text((low + 1 + high) / 2, top * 1.12, f"{name}\n{n:,}", ha="center", va="center",
                   size=SIZE, color=INK)  # fmt: skip
     axes.set_xticks(range(0, OLDEST + 1, 10))
     axes.set_xlim(0, OLDEST + 1)
     axes.set_ylim(0, top * 1.22)
-    _titled(axes, x="age in years", y="faces")
+    axes.set_xlabel("age in years", size=SIZE, color=INK)
+    axes.set_ylabel("faces", size=SIZE, color=INK)
+    finish(axes)
     return figure
 
 
-def _heaping_figure(explored: Explored) -> Figure:
-    heaping = explored.numbers["heaping"]
-    figure, (digits, peaks) = _figure(3.2, columns=2)
-    colours = [STRONG if digit in (0, 5) else PLAIN for digit in range(10)]
-    digits.bar(range(10), heaping["digit_shares"], color=colours, width=0.75)
-    digits.axhline(0.1, color=FAINT, linestyle="--", linewidth=1)
-    digits.set_xticks(range(10))
-    digits.yaxis.set_major_locator(MultipleLocator(0.05))
-    digits.yaxis.set_major_formatter(percent_ticks())
-    _titled(
-        digits,
-        f"Last digits · Whipple's index {heaping['whipple']:.0f}",
-        f"last digit of the age, {DIGIT_AGES[0]} to {DIGIT_AGES[-1]} years",
-    )
-    top = heaping["peaks"][:8]
-    _bars(
-        peaks,
-        [f"age {peak['age']}" for peak in top],
-        [peak["times"] for peak in top],
-        [f"{peak['times']:.1f} × · {peak['n']:,} faces" for peak in top],
-        [PLAIN if peak["age"] % 5 else STRONG for peak in top],
-        "As often as the ages around it",
-    )
-    peaks.axvline(1, color=FAINT, linestyle="--", linewidth=1)
-    return figure
-
-
-def _edges_figure(explored: Explored) -> Figure:
-    figure, panels = _figure(2.8, columns=len(EDGES), sharey=True)
-    for axes, edge in zip(panels, explored.numbers["bin_edges"], strict=True):
-        years = range(edge["edge"] - 4, edge["edge"] + 6)
-        colours = [PALETTES["age_group"][age_group_of(age)] for age in years]
-        colours[4] = STRONG
-        axes.bar(years, explored.ages[years], width=0.8, color=colours)
-        axes.axvline(edge["edge"] + 0.5, color=FAINT, linestyle=":", linewidth=1)
-        axes.set_xticks([years[0], years[4], years[-1]])
-        _titled(axes, f"{edge['edge']} years: {100 * edge['share']:.1f} %")
-    panels[0].set_ylabel("faces", size=SIZE, color=INK)
-    return figure
-
-
-def _age_groups_figure(explored: Explored) -> Figure:
-    tasks = [task for task in ("gender", "race") if explored.has(task)]
-    tables = [explored.crossed(task, "age_group") for task in tasks]
-    counts = pd.concat([table.set_axis(list(table.index)) for table in tables])
-    figure, (axes,) = _figure(0.9 + 0.42 * len(counts))
-    _stacked(axes, counts, "age_group")
-    if len(tables) == 2:
-        axes.axhline(len(tables[0]) - 0.5, color=FAINT, linewidth=0.8)
-    return figure
-
-
-def donut_figure(explored: Explored) -> Figure:
-    """Draw gender within, race without; each slice is drawn and named by one and the same row."""
-    pairs = explored.counts("gender", "race")
-    pairs = pairs[pairs > 0]
-    genders = pairs.groupby(level="gender", observed=True).sum()
-    figure, (axes,) = _figure(5.2)
-    for label, counts, radius, place, between in (
-        ("gender", genders, 0.64, 0.74, "\n"),
-        ("race", pairs, 1.0, 1.12, " · "),
-    ):
-        classes = counts.index.get_level_values(label)
-        slices, texts, *_ = axes.pie(
-            counts, radius=radius, startangle=90, counterclock=False, labeldistance=place,
-            labels=[f"{name}\n{n:,}{between}{100 * n / pairs.sum():.1f} %"
-                    for name, n in zip(classes, counts, strict=True)],
-            colors=[PALETTES[label][code] for code in classes.codes],
-            wedgeprops={"width": 0.34, "edgecolor": PAPER, "linewidth": 1.5},
-            textprops={"size": SIZE, "color": INK},
-        )  # fmt: skip
-        for key, piece, text in zip(counts.index, slices, texts, strict=True):
-            name = key if label == "gender" else "-".join(key)
-            piece.set_gid(f"slice-{name}")
-            text.set_gid(f"label-{name}")
-            if label == "gender" or abs(text.get_position()[0]) < 0.3:
-                text.set(horizontalalignment="center")
-            if label == "gender":
-                text.set(color="#fefefe")
-    return figure
-
-
-def _ages_by_race_figure(explored: Explored) -> Figure:
-    names = CLASS_NAMES["race"]
-    figure, panels = _figure(0.6 + 1.05 * len(names), rows=len(names), sharex=True, sharey=True)
-    years, everyone = np.arange(OLDEST + 1), density(explored.ages)
-    by_race = [explored.ages_of(name) for name in names]
-    top = max(density(ages).max() for ages in (explored.ages, *by_race))
-    for axes, name, ages, colour in zip(panels, names, by_race, PALETTES["race"], strict=True):
-        axes.plot(years[1:], everyone[1:], color=FAINT, linewidth=1, linestyle=":")
-        text = f"under {FEWEST_FOR_A_DENSITY}: not drawn"
-        if ages.sum() >= FEWEST_FOR_A_DENSITY:
-            smooth = density(ages)
-            low, middle, high = (quantile_of(ages, level) for level in (0.25, 0.5, 0.75))
-            for first, last, alpha in ((1, OLDEST, 0.3), (low, high, 0.45)):
-                part = slice(first, last + 1)
-                axes.fill_between(years[part], smooth[part], color=colour, alpha=alpha, linewidth=0)
-            axes.plot(years[1:], smooth[1:], color=colour, linewidth=1.8)
-            axes.vlines(middle, 0, smooth[middle], color=colour, linewidth=2)
-            text = f"median {middle}"
-        axes.text(0.995, 0.92, f"{name} · {ages.sum():,} · {text}", ha="right", va="top",
-                  size=SIZE, color=INK, transform=axes.transAxes)  # fmt: skip
-        axes.set_yticks([])
-        axes.set_ylim(0, 1.03 * top)
-        axes.set_xlim(0, 100)
-        _titled(axes, grid="x")
-    panels[-1].set_xlabel("age in years", size=SIZE, color=INK)
-    return figure
-
-
-def _parts_figure(explored: Explored) -> Figure:
-    tasks = [task for task in TASKS if explored.has(task)]
-    figure, panels = _figure(1.5 * len(tasks), rows=len(tasks))
-    for axes, task in zip(panels, tasks, strict=True):
-        _stacked(axes, explored.crossed("part", task), task)
-        axes.set_xticks([])
-    return figure
-
-
-def _duplicates_figure(explored: Explored) -> Figure:
-    same = explored.numbers["duplicates"]
-    figure, (groups, years) = _figure(3.0, columns=2)
-    rows = {
-        "files equal byte by byte": same["groups"],
-        "… disagree on age in years": same["groups_in_conflict_age"],
-        "… on age group": same["groups_in_conflict_age_group"],
-        "… on race": same["groups_in_conflict_race"],
-        "… on gender": same["groups_in_conflict_gender"],
-        "… on any task: no place": same["groups_in_conflict_any_task"],
-    }
-    texts, colours = [f"{n:,}" for n in rows.values()], [PLAIN, *[STRONG] * (len(rows) - 1)]
-    _bars(groups, list(rows), list(rows.values()), texts, colours, "Groups of equal files", 1.2)
-    apart = np.minimum(np.array(explored.numbers["years_apart"], np.int64), 31)
-    if len(apart):
-        years.bar(range(1, 32), np.bincount(apart, minlength=32)[1:], width=0.85, color=STRONG)
-        years.set_xticks([1, 5, 10, 15, 20, 25, 31], ["1", "5", "10", "15", "20", "25", "31+"])
-        years.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _titled(years, "Years between two ages of one file", y="groups")
+def _stacked(counts: pd.DataFrame, task: str) -> Figure:
+    """Draw a bar of shares per row of the table, the classes of `task` in it from left to right."""
+    figure, (axes,) = _figure(0.8 + 0.42 * len(counts))
+    totals = counts.sum(axis=1)
+    shares = counts.div(totals.clip(lower=1), axis=0)
+    starts = shares.cumsum(axis=1) - shares
+    for name, colour in zip(counts.columns, PALETTES[task], strict=True):
+        bars = axes.barh(range(len(counts)), shares[name], left=starts[name], color=colour,
+                         height=0.78, label=name, edgecolor=PAPER, linewidth=1)  # fmt: skip
+        texts = [f"{100 * part:.0f}" if part >= 0.03 else "" for part in shares[name]]
+        axes.bar_label(bars, texts, label_type="center", size=SIZE - 1, color="#fefefe")
+    axes.set_yticks(range(len(counts)), [f"{name}  ({n:,})" for name, n in totals.items()])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(percent_ticks())
+    finish(axes, grid="")
+    axes.legend(ncols=counts.shape[1], frameon=False, fontsize=SIZE, labelcolor=INK,
+                loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)  # fmt: skip
     return figure

@@ -3,15 +3,10 @@
 One HTML file with its style, script and figures inside it; it asks no other address for anything.
 """
 
-import base64
 import datetime
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Final
-
-from markupsafe import Markup
 
 from benchmark.comparison.wording import joined, protocol_text
 from benchmark.reporting.board_tables import board_table, by_setting
@@ -31,7 +26,7 @@ from benchmark.reporting.questions import (
     lowest_subgroups,
     specialists,
 )
-from benchmark.reporting.tables import Table, template
+from benchmark.reporting.tables import Table, page
 
 QUESTIONS: Final[tuple[Callable[[Evidence], Answer], ...]] = (
     best_network,
@@ -79,15 +74,14 @@ def make_report(
 def write_page(report: Report, date: datetime.date) -> str:
     """Write the page; equal runs and dates give equal text."""
     evidence = report.evidence
-    style, script = _part("report.css"), _part("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     suites = joined(evidence.suites)
     named = f", suite{'s' * (len(evidence.suites) > 1)} {suites}" if suites else ""
     kinds: dict[str, list[NetworkSection]] = {}
     for item in report.networks:
         kinds.setdefault(item.kind, []).append(item)
     tested = sum(network.tested for network in evidence.networks.values())
-    return template("report.html").render(
+    return page(
+        "report.html",
         title=f"facebench report: {evidence.dataset}{named}",
         drawn=evidence.board.drawn,
         facts=dict(_facts(evidence, date)),
@@ -100,14 +94,7 @@ def write_page(report: Report, date: datetime.date) -> str:
         notes=evidence.board.notes,
         limits=evidence.board.limits,
         links=evidence.links,
-        style=Markup(style),
-        script=Markup(script),
-        script_digest=digest,
     )
-
-
-def _part(name: str) -> str:
-    return files("benchmark.reporting").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _boards(

@@ -4,14 +4,17 @@ What a table shows is decided where it is made; the renderers only lay it out. N
 of runs or loads pandas, so that every command may import it.
 """
 
+import base64
 import csv
 import dataclasses
 import functools
+import hashlib
 import io
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.cells import cell_len
@@ -78,6 +81,16 @@ class Cell:
         """The text with its note, on one line."""
         return f"{self.text} ({self.note})" if self.note else self.text
 
+    @property
+    def marked(self) -> str:
+        """The same with the numbers of its notes."""
+        return self.whole + "".join(f" [{mark}]" for mark in self.marks)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is anything in it."""
+        return self.text not in ("", NOTHING)
+
 
 @dataclass(frozen=True)
 class TableRow:
@@ -118,11 +131,10 @@ class Table:
 
     def is_left(self, index: int) -> bool:
         """Whether a column's cells begin at the left."""
-        left = self.columns[index].left
-        if left is not None:
-            return left
-        texts = {row.cells[index].text for row in self.rows} - {"", NOTHING}
-        return not all(NUMBER.fullmatch(text) for text in texts)
+        if self.columns[index].left is not None:
+            return bool(self.columns[index].left)
+        cells = (row.cells[index] for row in self.rows)
+        return not all(NUMBER.fullmatch(cell.text) for cell in cells if cell.is_there)
 
     @property
     def name_column(self) -> int:
@@ -131,17 +143,14 @@ class Table:
         left = [index for index in range(len(self.columns)) if self.is_left(index)]
         return next(iter((*named, *left)), 0)
 
-    def keeping(self, parts: Iterable[str]) -> "Table":
-        """Keep the columns without a part, and those of `parts` in which some row has something."""
-        return self.where(lambda column: not column.part or column.part in parts)
-
-    def where(self, wanted: Callable[[Column], bool]) -> "Table":
-        """Keep the columns that are wanted; of those with a part, where some row has something."""
+    def keeping(self, parts: Iterable[str], headings: Iterable[str] = ()) -> "Table":
+        """Keep the columns without a part (or those of `headings`), and those of `parts` in which
+        some row has something."""
         kept = [
             index
             for index, column in enumerate(self.columns)
-            if wanted(column)
-            and (not column.part or any(self.has(row, index) for row in self.rows))
+            if (column.part in parts and any(row.cells[index].is_there for row in self.rows))
+            or (not column.part and (not headings or column.heading in headings))
         ]
         rows = (
             dataclasses.replace(row, cells=tuple(row.cells[index] for index in kept))
@@ -149,11 +158,6 @@ class Table:
         )
         columns = tuple(self.columns[index] for index in kept)
         return dataclasses.replace(self, columns=columns, rows=tuple(rows))
-
-    @staticmethod
-    def has(row: TableRow, index: int) -> bool:
-        """Whether a row has anything in a column."""
-        return row.cells[index].text not in ("", NOTHING)
 
     def sections(self) -> list[tuple[str, list[TableRow]]]:
         """Part the rows by the headings above them; one part without a heading where none has."""
@@ -176,107 +180,79 @@ SHORTEST_NAME: Final = 18
 SHORTEST_HEADING: Final = 10
 """Characters on a line of a heading, even where the cells are narrower."""
 ROW_STYLES: Final = {"reference": "italic", "missing": "dim", "total": "bold"}
+FORMS: Final = ((True, False, 2), (False, False, 2), (False, True, 2), (False, True, 1))
+"""Whether cells' notes stand beside them, whether columns with `below` go below the row's name,
+and the characters between columns."""
 
 
 def terminal(table: Table, width: int) -> Group:
-    """Lay a table out for a terminal of `width` columns, in the first form that fits.
-
-    Notes of cells beside them; notes beneath; columns with `below` under the row's name as well.
-    Then names are broken at their hyphens.
-    """
+    """Lay a table out for a terminal of `width` columns, in the first of FORMS that fits; in the
+    last, names are broken at their hyphens."""
     name = table.name_column
-    for between, is_narrow, gap in (
-        (" ", False, 2),
-        ("\n", False, 2),
-        ("\n", True, 2),
-        ("\n", True, 1),
-    ):
+    for is_beside, is_narrow, gap in FORMS:
         shown = [i for i, c in enumerate(table.columns) if not (is_narrow and c.below)]
-        rows = [[_text(row, row.cells[i], between) for i in shown] for row in table.rows]
-        widths = [_width(table, i, [r[n].plain for r in rows]) for n, i in enumerate(shown)]
-        spare = width - sum(widths) - gap * (len(widths) - 1)
-        if spare >= min(0, SHORTEST_NAME - widths[shown.index(name)]) * is_narrow:
+        rows = [{i: _text(row, row.cells[i], is_beside) for i in shown} for row in table.rows]
+        widths = {i: _width(table.columns[i], [row[i] for row in rows]) for i in shown}
+        spare = width - sum(widths.values()) - gap * (len(widths) - 1)
+        if spare >= min(0, SHORTEST_NAME - widths[name]) * is_narrow:
             break
-    at = shown.index(name)
     if spare < 0 or is_narrow:
-        widths[at] = max(widths[at] + spare, SHORTEST_NAME)
-    for place, index in enumerate(shown):
-        if table.columns[index].fold and spare > 0:
-            longest = max((cell_len(row.cells[index].whole) for row in table.rows), default=0)
-            more = max(0, min(longest - widths[place], spare))
-            widths[place], spare = widths[place] + more, spare - more
+        widths[name] = max(widths[name] + spare, SHORTEST_NAME)
+    for i in (i for i in shown if table.columns[i].fold):
+        longest = max((cell_len(row.cells[i].whole) for row in table.rows), default=0)
+        more = max(0, min(longest - widths[i], spare))
+        widths[i], spare = widths[i] + more, spare - more
     for row, cells in zip(table.rows, rows, strict=True):
-        below = [
-            cell.whole
-            for column, cell in zip(table.columns, row.cells, strict=True)
-            if is_narrow and column.below and cell.text not in ("", NOTHING)
-        ]
-        cells[at] = _name(row, cells[at], below, widths[at])
-    headings = [table.columns[index].heading for index in shown]
+        first, *beneath = cells[name].plain.split("\n")
+        if is_narrow:
+            pairs = zip(table.columns, row.cells, strict=True)
+            beneath += [cell.whole for c, cell in pairs if c.below and cell.is_there]
+        cells[name] = Text(broken(first, widths[name]), style=cells[name].style)
+        if beneath:
+            cells[name].append("\n" + broken(" · ".join(beneath), widths[name]), style="dim")
+    headings = {i: Text(broken(table.columns[i].heading, widths[i])) for i in shown}
     parts: list[RenderableType] = [Text(table.title, style="bold")] if table.title else []
-    if any(headings):
-        lines = [Text(broken(h, w)) for h, w in zip(headings, widths, strict=True)]
-        parts.append(_grid(table, shown, widths, gap, [lines], "bold"))
+    if any(table.columns[i].heading for i in shown):
+        parts.append(_grid(table, widths, gap, [headings], "bold"))
     following = iter(rows)
     for section, members in table.sections():
         parts += ["", Text(section, style="bold underline")] if section else []
-        ours = [next(following) for _ in members]
-        parts.append(_grid(table, shown, widths, gap, ours))
+        parts.append(_grid(table, widths, gap, [next(following) for _ in members]))
     return Group(*parts)
 
 
-def _text(row: TableRow, cell: Cell, between: str) -> Text:
-    words = cell.text if between == " " else cell.text.replace(" ± ", "\n±")
+def _text(row: TableRow, cell: Cell, is_beside: bool) -> Text:
+    words = cell.text if is_beside else cell.text.replace(" ± ", "\n±")
     text = Text(words, style=cell.style or ROW_STYLES.get(row.status, ""))
     if cell.note:
-        beside = between == " "
-        note = f" ({cell.note})" if beside else "\n" + cell.note.replace(", ", "\n")
+        note = f" ({cell.note})" if is_beside else "\n" + cell.note.replace(", ", "\n")
         text.append(note, style="dim")
     return text
 
 
-def _name(row: TableRow, text: Text, below: Sequence[str], width: int) -> Text:
-    """Break a row's name to its column, and set what goes beneath it there."""
-    first, *notes = text.plain.split("\n")
-    name = Text(broken(first, width), style=text.style)
-    pieces = [piece for note in notes for piece in note.split(" · ")] + list(below)
-    line = ""
-    for piece in pieces:
-        joined = f"{line} · {piece}" if line else piece
-        if line and cell_len(joined) > width:
-            name.append(f"\n{line}", style="dim")
-            joined = piece
-        line = joined
-    return name.append(f"\n{broken(line, width)}", style="dim") if line else name
-
-
-def _width(table: Table, index: int, texts: Sequence[str]) -> int:
+def _width(column: Column, texts: Sequence[Text]) -> int:
     """Measure a column by its longest line, or as far as it must not be wrapped."""
-    longest = max((cell_len(line) for text in texts for line in text.split("\n")), default=0)
-    if table.columns[index].fold:
-        longest = min(longest, table.columns[index].least)
-    heading = broken(table.columns[index].heading, max(longest, SHORTEST_HEADING))
+    longest = max((cell_len(line) for t in texts for line in t.plain.split("\n")), default=0)
+    if column.fold:
+        longest = min(longest, column.least)
+    heading = broken(column.heading, max(longest, SHORTEST_HEADING))
     return max(longest, *(cell_len(line) for line in heading.split("\n")))
 
 
 def _grid(
     table: Table,
-    shown: Sequence[int],
-    widths: Sequence[int],
+    widths: Mapping[int, int],
     gap: int,
-    rows: Sequence[Sequence[Text]],
+    rows: Sequence[Mapping[int, Text]],
     style: str = "",
 ) -> RichTable:
     grid = RichTable(box=None, padding=(0, gap, 0, 0), pad_edge=False, show_header=False)
-    for index, width in zip(shown, widths, strict=True):
-        grid.add_column(
-            justify="left" if table.is_left(index) else "right",
-            width=width,
-            vertical="bottom" if style else "top",
-            overflow="fold",
-        )
+    vertical: Any = "bottom" if style else "top"
+    for index, width in widths.items():
+        justify: Any = "left" if table.is_left(index) else "right"
+        grid.add_column(justify=justify, width=width, vertical=vertical, overflow="fold")
     for cells in rows:
-        grid.add_row(*cells, style=style or None)
+        grid.add_row(*cells.values(), style=style or None)
     return grid
 
 
@@ -289,20 +265,14 @@ def markdown(table: Table) -> str:
         kept = [
             index
             for index in range(len(table.columns))
-            if index == table.name_column or any(table.has(row, index) for row in members)
+            if index == table.name_column or any(row.cells[index].is_there for row in members)
         ]
         lines.append(_markdown_line(table.columns[index].heading for index in kept))
         lines.append(f"|{'|'.join('---' if table.is_left(index) else '--:' for index in kept)}|")
-        for row in members:
-            cells = (row.cells[index] for index in kept)
-            lines.append(_markdown_line(cell.whole + _marks(cell) for cell in cells))
+        lines += [_markdown_line(row.cells[index].marked for index in kept) for row in members]
         lines.append("")
     lines += [f"{number}. {markdown_text(note)}" for number, note in enumerate(table.notes, 1)]
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _marks(cell: Cell) -> str:
-    return "".join(f" [{mark}]" for mark in cell.marks)
 
 
 def _markdown_line(texts: Iterable[str]) -> str:
@@ -321,15 +291,12 @@ LATEX_WIDTH: Final = 26
 
 
 def latex(table: Table) -> str:
-    """Write a table as a LaTeX `table`, captioned by its title; needs LATEX_PACKAGES.
+    """Write a table as a LaTeX `table`, captioned by its title; needs LATEX_PACKAGES."""
+    sides = ["l" if table.is_left(index) else "r" for index in range(len(table.columns))]
 
-    Narrow enough to be read on a page: a cell's note stands smaller below it.
-    """
-    left = [table.is_left(index) for index in range(len(table.columns))]
-    headings = (
-        _latex_stack(broken(column.heading, 14).split("\n"), left=is_left, side="b")
-        for column, is_left in zip(table.columns, left, strict=True)
-    )
+    def line(cells: Iterable[Iterable[str]]) -> str:
+        return " & ".join(map(_latex_stack, cells, sides)) + " \\\\"
+
     lines = [
         "\\begin{table}",
         "\\centering",
@@ -337,20 +304,17 @@ def latex(table: Table) -> str:
         "\\setlength{\\tabcolsep}{4pt}",
         # Made narrower where it is too wide, and never wider than it is.
         "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}{%",
-        f"\\begin{{tabular}}{{{''.join('l' if is_left else 'r' for is_left in left)}}}",
+        f"\\begin{{tabular}}{{{''.join(sides)}}}",
         "\\toprule",
-        f"{' & '.join(headings)} \\\\",
+        line(broken(column.heading, 14).split("\n") for column in table.columns),
     ]
     for section, members in table.sections():
         lines.append("\\midrule")
         if section:
-            heading = f"\\multicolumn{{{len(left)}}}{{l}}{{\\textit{{{latex_text(section)}}}}}"
-            lines.append(f"{heading} \\\\\n\\addlinespace")
-        rows = [
-            " & ".join(_latex_cell(c, left=s) for c, s in zip(row.cells, left, strict=True))
-            for row in members
-        ]
-        lines.append(" \\\\\n\\addlinespace\n".join(rows) + " \\\\")
+            heading = f"\\textit{{{latex_text(section)}}}"
+            lines.append(f"\\multicolumn{{{len(sides)}}}{{l}}{{{heading}}} \\\\")
+        for row in members:
+            lines += ["\\addlinespace", line(_latex_lines(cell) for cell in row.cells)]
     lines += ["\\bottomrule", "\\end{tabular}}"]
     if table.notes:
         notes = (f"[{n}] {latex_text(note)}\\par" for n, note in enumerate(table.notes, 1))
@@ -358,41 +322,36 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, "\\end{table}"])
 
 
-def _latex_cell(cell: Cell, *, left: bool) -> str:
-    text = f"{cell.text}{_marks(cell)}"
-    lines = broken(text, LATEX_WIDTH).split("\n") if left else [text]
-    return _latex_stack([*lines, *(cell.note.split(", ") if cell.note else ())], left=left)
+def _latex_lines(cell: Cell) -> list[str]:
+    text = dataclasses.replace(cell, note="").marked
+    return [*broken(text, LATEX_WIDTH).split("\n"), *(cell.note.split(", ") if cell.note else ())]
 
 
-def _latex_stack(lines: Sequence[str], *, left: bool, side: str = "t") -> str:
-    """Set lines below each other, in a cell whose own line is the first (t) or the last (b)."""
+def _latex_stack(lines: Iterable[str], side: str) -> str:
+    """Set lines below each other, within a cell."""
     written = [latex_text(line) for line in lines]
     if len(written) == 1:
         return written[0]
-    # What belongs to a number is smaller than it; a name or a heading is of one size.
-    if not left and side == "t":
-        written[1:] = [f"\\scriptsize {line}" for line in written[1:]]
-    column = f"@{{}}{'l' if left else 'r'}@{{}}"
-    return f"\\begin{{tabular}}[{side}]{{{column}}}" + "\\\\".join(written) + "\\end{tabular}"
+    stacked = "\\\\".join(written)
+    return f"\\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}{stacked}\\end{{tabular}}"
 
 
 # fmt: off
-LATEX_SIGNS: Final = {
+LATEX_SIGNS: Final = str.maketrans({
     "\\": "\\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "|": "\\textbar{}",
     "<": "\\textless{}", ">": "\\textgreater{}", "−": "$-$", "±": "$\\pm$", "×": "$\\times$",
     "–": "--", "·": "$\\cdot$", "’": "'", "“": "``", "”": "''", "…": "\\dots{}",
-}
+})
 # fmt: on
 """What LaTeX reads as a command, and what pdflatex may not know, as it writes them."""
-_LATEX_SIGN: Final = re.compile("|".join(map(re.escape, LATEX_SIGNS)))
 
 
 def latex_text(text: str) -> str:
     """Write any text so that LaTeX shows it as it is; commands stand between backticks."""
-    parts = re.split("`([^`]*)`", " ".join(text.split()))
-    written = [_LATEX_SIGN.sub(lambda found: LATEX_SIGNS[found[0]], part) for part in parts]
+    parts = " ".join(text.split()).split("`")
+    written = [part.translate(LATEX_SIGNS) for part in parts]
     written[1::2] = [f"\\texttt{{{command}}}" for command in written[1::2]]
     return "".join(written)
 
@@ -415,7 +374,7 @@ def template(name: str) -> "jinja2.Template":
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("benchmark.reporting"),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(("html",)),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -425,10 +384,22 @@ def template(name: str) -> "jinja2.Template":
     return environment.get_template(name)
 
 
+def page(name: str, /, **content: Any) -> str:
+    """Write a page that needs nothing else: a template that extends base.html."""
+    from markupsafe import Markup
+
+    texts = files("benchmark.reporting").joinpath("templates")
+    style, script = ((texts / f"report.{end}").read_text(encoding="utf-8") for end in ("css", "js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return template(name).render(
+        style=Markup(style), script=Markup(script), script_digest=digest, **content
+    )
+
+
 def _with_code(text: str) -> str:
     """Set what stands between backticks as code, and lines below each other."""
     from markupsafe import Markup, escape
 
-    parts: list[str] = [escape(part) for part in re.split("`([^`]*)`", text)]
+    parts: list[str] = [escape(part) for part in text.split("`")]
     parts[1::2] = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
     return Markup("").join(parts).replace("\n", Markup("<br>"))
