@@ -5,7 +5,8 @@ all, and a sample of all as large as the subset, which separates less data from 
 Each takes the same 500 optimiser steps on faces of 32 px, is selected on the subset's validation
 faces and tested on its test faces. Subsets have 1,000 training and 100 test faces or more (UTKFace,
 leak-free-2): `Others` is too small to be divided by gender. Suite `subsets_vgg16` asks the same of
-the study's network, from nothing, at 48 px and in 1,500 steps.
+the study's network, from nothing, at 48 px and in 1,500 steps; `subsets_vgg16_imagenet` of women
+and men alone, from the study's weights, block 5 trained, in 1,500 steps.
 
 Cost    14 to 26 s a run on one core with bf16, nine at a time (`seconds` of the runs' done.json)
 Expect  the single network 61.9 %; specialists better than everyone for women and White faces alone
@@ -25,6 +26,7 @@ from benchmark.experiment import (
     Subset,
     Suite,
 )
+from experiments.vgg16_stl import ALONE_BLOCK5
 
 EVERYONE = Experiment(
     name="age_group-cnn-none-full-steps",
@@ -56,6 +58,13 @@ VGG16_MTL = VGG16.varied(
 )
 """Its counterparts of one task are the single network and the routers; `facebench compare` pairs
 them."""
+VGG16_IMAGENET = next(item for item in ALONE_BLOCK5 if item.head.tasks == ("age_group",)).varied(
+    name="age_group-vgg16-imagenet-block5-steps",
+    asks="How well does VGG16 from ImageNet, trained on all, predict age group?",
+    compare_with=None,
+    study=None,
+    **{"recipe.max_epochs": 10, "recipe.steps_per_epoch": 150, "recipe.schedule": "cosine"},
+)
 
 GENDERS: tuple[GenderName, ...] = ("female", "male")
 RACES: tuple[RaceName, ...] = ("White", "Black", "Asian", "Indian", "Others")
@@ -66,9 +75,9 @@ SUBSETS = (
 )
 
 
-def routers_of(everyone: Experiment) -> Iterator[Experiment]:
+def routers_of(everyone: Experiment, *tasks: str) -> Iterator[Experiment]:
     """Give the networks that would say to which specialist a face is sent."""
-    for task in ("gender", "race"):
+    for task in tasks:
         yield everyone.varied(
             name=everyone.name.replace("age_group", task),
             asks=f"How well would {task} route a face to the specialist for it?",
@@ -104,13 +113,18 @@ def experiments_of(everyone: Experiment, subset: Subset) -> tuple[Experiment, ..
 def study_of(everyone: Experiment) -> tuple[Experiment, ...]:
     """Give the single network, the routers, and the experiments of every subset."""
     by_subset = (item for subset in SUBSETS for item in experiments_of(everyone, subset))
-    return (everyone, *routers_of(everyone), *by_subset)
+    return (everyone, *routers_of(everyone, "gender", "race"), *by_subset)
 
 
 WITH_CNN = study_of(EVERYONE)
 WITH_VGG16 = study_of(VGG16)
+WITH_IMAGENET = (
+    VGG16_IMAGENET,
+    *routers_of(VGG16_IMAGENET, "gender"),
+    *(item for gender in GENDERS for item in experiments_of(VGG16_IMAGENET, Subset(gender=gender))),
+)
 
-EXPERIMENTS = (*WITH_CNN, *WITH_VGG16, VGG16_MTL)
+EXPERIMENTS = (*WITH_CNN, *WITH_VGG16, VGG16_MTL, *WITH_IMAGENET)
 
 SUITE = Suite(
     name="subsets",
@@ -121,4 +135,9 @@ SUITE_VGG16 = Suite(
     name="subsets_vgg16",
     asks="The same with the study's network: does a specialist beat a network of all?",
     experiments=tuple(item.name for item in WITH_VGG16),
+)
+SUITE_VGG16_IMAGENET = Suite(
+    name="subsets_vgg16_imagenet",
+    asks="From the study's weights: does a specialist for women or men beat a network of all?",
+    experiments=tuple(item.name for item in WITH_IMAGENET),
 )

@@ -101,6 +101,7 @@ SUITES = (
     ),
     subsets.SUITE,
     subsets.SUITE_VGG16,
+    subsets.SUITE_VGG16_IMAGENET,
     published.SUITE,
     leak.HEADLINE,
     leak.SUITE,
