@@ -15,7 +15,6 @@ from benchmark.cli.crop import (
     DEFAULT_PX,
     DEFAULT_THRESHOLD,
     Border,
-    BorderFillOption,
     DetectorModel,
     DetectorName,
     Faces,
@@ -106,7 +105,6 @@ def predict(
     faces: Faces = "largest",
     threshold: Threshold = DEFAULT_THRESHOLD,
     border: Border = 0.0,
-    border_fill: BorderFillOption = "replicate",
     detector: DetectorName = "yunet",
     detector_model: DetectorModel = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
@@ -134,7 +132,7 @@ def predict(
         if as_csv and as_json:
             raise RunError("--csv and --json both want the standard output", allowed="one of them")
         cropping = Cropping(
-            CropOptions(margin, DEFAULT_PX, fit, faces, threshold, border, border_fill),
+            CropOptions(margin, DEFAULT_PX, fit, faces, threshold, border),
             DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights"),
         )
         if not any(path.exists() for path in images):
@@ -270,9 +268,8 @@ def _draw(
     table: "pd.DataFrame", images: Sequence[Path], folder: Path, tasks: Sequence[TaskName]
 ) -> list[str]:
     """Write each readable picture with its labels, over no other file; give the files."""
-    from benchmark.data.archive import list_pictures, read_file
+    from benchmark.data.archive import list_pictures, printable, read_file
     from benchmark.data.pictures import pillow_quiet, read_upright
-    from benchmark.data.split_lists import printable
     from benchmark.inference.predict import Remark, annotated
 
     def remark(row: Any) -> Remark:
@@ -287,7 +284,7 @@ def _draw(
         if isinstance(content, str):
             continue  # gone since it was read; its answer stands
         with pillow_quiet():
-            picture = read_upright(content).image
+            picture = read_upright(content)
         stem = Path(str(file)).stem  # as it is printed: any file system takes it
         folder.mkdir(parents=True, exist_ok=True)
         names = (f"{stem}{f' ({n})' if n > 1 else ''}.jpg" for n in itertools.count(1))

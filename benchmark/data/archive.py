@@ -1,8 +1,8 @@
 """Read faces from a folder, .tar, .tar.gz or .zip, as a stream of names and bytes.
 
 Nothing is unpacked to disk, and no file's content is understood here. An archive that is damaged,
-cut short or unsafe is refused as a whole: what else would be wrong with it is unknown. Files and
-folders of pictures that a person names are listed here too.
+cut short or unsafe is refused as a whole: what else would be wrong with it is unknown. Pictures
+that a person names, or a list or table, are found here too.
 """
 
 import contextlib
@@ -10,25 +10,28 @@ import gzip
 import hashlib
 import io
 import os
+import posixpath
+import re
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-from benchmark.data.labels import LICENCE, WEBSITE, is_picture_name
+from benchmark.data.labels import LICENCE, PICTURE_SUFFIXES, WEBSITE, is_picture_name
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import DataError
 from benchmark.files import sha256_of
 
 ALLOWED: Final = "a folder, .tar, .tar.gz (.tgz) or .zip"
-FETCH_ANEW: Final = "Get the archive from its publisher; nothing was read from this one"
-
 MAX_FILE_BYTES: Final = 64 << 20
 """A larger file is not read: a picture of 64 megapixels, the most we decode, is smaller."""
 TAR_BLOCK_BYTES: Final = 512
@@ -36,18 +39,19 @@ MAX_EXPANSION: Final = 100
 """Pictures hardly shrink, and the emptiest of tar's headers by less than this."""
 FREE_BYTES: Final = 256 << 20
 """What any archive may unpack to, however small it is."""
-
 DAMAGE: Final = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    zlib.error,
-    EOFError,
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, struct.error),
     NotImplementedError,  # zipfile: a compression it does not know
     ValueError,  # tarfile, zipfile: numbers in a header that cannot be
-    struct.error,
 )
 """What the libraries raise on damaged archives."""
+LINKED: Final = "a folder that is a link is not followed"
+_ENDING: Final = re.compile(
+    "(?:" + "|".join(re.escape(suffix) for suffix in sorted(PICTURE_SUFFIXES)) + r")(?=\.|$)"
+)
+
+Content = bytes | str
+"""A file's bytes, or in a line why they cannot be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Member:
 
     path: str
     n_bytes: int
+    problem: str = ""
+    """What it is, where it is neither a file nor read."""
 
     @property
     def name(self) -> str:
@@ -63,14 +69,6 @@ class Member:
         return self.path.rsplit("/", 1)[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Why the content of one file cannot be had, while the rest of the source is sound."""
-
-    reason: str
-
-
-Content = bytes | Unreadable
 Entry = tuple[Member, Callable[[], Content]]
 """A member, and how to read it before the next one is asked for."""
 
@@ -84,7 +82,7 @@ class Source:
     """folder, tar, tar.gz or zip."""
 
     def members(self) -> list[Member]:
-        """List every file, having read the source to its end.
+        """List every file, and the folders that are links, having read the source to its end.
 
         Raises DataError if it is damaged, cut short, or holds links, devices or paths that lead
         out of it.
@@ -95,8 +93,7 @@ class Source:
         """Yield path and content of the members asked for, in the source's own order."""
         for member, read in self._entries():
             if member.path in paths:
-                too_large = member.n_bytes > MAX_FILE_BYTES
-                yield member.path, Unreadable(_size(member.n_bytes)) if too_large else read()
+                yield member.path, _too_large(member.n_bytes) or read()
 
     def sha256(self, on_progress: OnProgress = keep_quiet) -> str:
         """Digest an archive's bytes, or a folder's names, sizes and contents."""
@@ -110,11 +107,11 @@ class Source:
                 on_progress(stage, done, total)
 
             return sha256_of(self.path, hear)
-        entries = sorted(_folder_entries(self.path), key=lambda entry: entry[0].path)
+        entries = [entry for entry in _folder_entries(self.path) if not entry[0].problem]
         digest = hashlib.sha256()
-        for done, (member, read) in enumerate(entries, start=1):
+        for done, (member, read) in enumerate(sorted(entries, key=lambda e: e[0].path), start=1):
             content = read()
-            body = content.reason.encode() if isinstance(content, Unreadable) else content
+            body = content.encode() if isinstance(content, str) else content
             line = f"{member.path}\0{member.n_bytes}\0{hashlib.sha256(body).hexdigest()}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
             if done % 256 == 0 or done == len(entries):
@@ -139,13 +136,10 @@ def open_source(path: Path) -> Source:
         )
     if path.is_dir():
         return Source(path, "folder")
-    if not path.is_file():
+    if not path.is_file():  # opening a pipe would wait for ever
         raise DataError(f"{path} is neither a file nor a folder", allowed=ALLOWED)
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(TAR_BLOCK_BYTES)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", allowed=ALLOWED) from error
+    with _checked(path), path.open("rb") as stream:
+        head = stream.read(TAR_BLOCK_BYTES)
     if head.startswith(b"\x1f\x8b"):
         return Source(path, "tar.gz")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -153,39 +147,40 @@ def open_source(path: Path) -> Source:
     with contextlib.suppress(tarfile.HeaderError):
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
         return Source(path, "tar")
-    raise DataError(
-        f"{path} is not an archive",
-        allowed=ALLOWED,
-        fix="Name the archive or the folder that holds the faces",
-    )
+    raise DataError(f"{path} is not an archive", allowed=ALLOWED)
 
 
-def printable(path: str) -> str:
-    """Write a name so that any can go into a text file."""
-    return path.encode("utf-8", "backslashreplace").decode()
-
-
-def _size(n_bytes: int) -> str:
+def _too_large(n_bytes: int) -> str:
+    if n_bytes <= MAX_FILE_BYTES:
+        return ""
     return f"the file has {n_bytes:,} bytes (allowed: {MAX_FILE_BYTES:,})"
 
 
 def _folder_entries(folder: Path) -> Iterator[Entry]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
-        for name in sorted(names):
+        for name in sorted(
+            [*names, *(name for name in folders if Path(parent, name).is_symlink())]
+        ):
             path = Path(parent, name)
             n_bytes = path.stat().st_size if path.is_file() else 0
-            yield Member(path.relative_to(folder).as_posix(), n_bytes), partial(_read_member, path)
+            problem = LINKED if path.is_dir() else ""
+            member = Member(path.relative_to(folder).as_posix(), n_bytes, problem)
+            yield member, partial(read_file, path)
 
 
-def _read_member(path: Path) -> Content:
+def read_file(path: Path) -> Content:
+    """Read a picture's bytes, or say in a line why they cannot be had."""
+    if path.is_dir():
+        return LINKED if path.is_symlink() else "it is a folder"
+    if not os.path.lexists(path):
+        return "the file does not exist"
     if not path.is_file():  # Opening a pipe would wait for ever.
-        return Unreadable("it is not a regular file, or a link to nowhere")
+        return "it is not a regular file, or a link to nowhere"
     try:
-        with path.open("rb") as stream:
-            return stream.read(MAX_FILE_BYTES)
+        return _too_large(path.stat().st_size) or path.read_bytes()
     except OSError as error:
-        return Unreadable(f"it cannot be read: {error.strerror}")
+        return f"it cannot be read: {error.strerror or error}"
 
 
 @contextlib.contextmanager
@@ -209,7 +204,7 @@ def _tar_entries(source: Source) -> Iterator[Entry]:
         raw: IO[bytes] = stack.enter_context(path.open("rb"))
         if source.kind == "tar.gz":
             raw = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw)))
-        watched = _EndWatcher(raw, _Budget(path))
+        watched = _Watched(raw, path)
         tar = stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], watched), mode="r|"))
         while (info := tar.next()) is not None:
             cast(Any, tar).members.clear()  # tarfile keeps all headers: memory must not grow
@@ -221,9 +216,8 @@ def _tar_entries(source: Source) -> Iterator[Entry]:
 
 def _zip_entries(path: Path) -> Iterator[Entry]:
     with _checked(path), zipfile.ZipFile(path) as archive:
-        budget = _Budget(path)
+        _refuse_bomb(path, sum(info.file_size for info in archive.infolist()))
         for info in archive.infolist():
-            budget.spend(info.file_size)
             kind = stat.S_IFMT(info.external_attr >> 16)
             is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
             _refuse_unsafe(path, info.filename, is_plain=is_plain)
@@ -254,48 +248,36 @@ def _refuse_unsafe(path: Path, member_path: str, *, is_plain: bool) -> None:
         raise DataError(
             f"{path.name} has a member that {what}: {member_path!r}",
             allowed="files and folders under relative paths",
-            fix=FETCH_ANEW,
+            fix="Get the archive from its publisher; nothing was read from this one",
         )
 
 
-class _Budget:
-    """How much an archive may unpack to: a bomb is refused before it has taken its time."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._left = FREE_BYTES + MAX_EXPANSION * path.stat().st_size
-
-    def spend(self, n_bytes: int) -> None:
-        """Count bytes that were unpacked or are announced; DataError if they are too many."""
-        self._left -= n_bytes
-        if self._left < 0:
-            raise DataError(
-                f"{self._path.name} unpacks to more than {MAX_EXPANSION} times its size",
-                allowed="an archive of pictures, which hardly shrink",
-                source=str(self._path),
-                fix=FETCH_ANEW,
-            )
+def _refuse_bomb(path: Path, n_bytes: int) -> None:
+    if n_bytes > FREE_BYTES + MAX_EXPANSION * path.stat().st_size:
+        raise DataError(
+            f"{path.name} unpacks to more than {MAX_EXPANSION} times its size",
+            allowed="an archive of pictures, which hardly shrink",
+            source=str(path),
+        )
 
 
-class _EndWatcher(io.RawIOBase):
-    """A stream that knows where its last byte other than zero was.
+class _Watched(io.RawIOBase):
+    """A stream that refuses a bomb, and knows where its last byte other than zero was.
 
     tarfile takes a header that is missing or damaged for the end of the archive; only what comes
     after that point distinguishes a whole archive from one cut between two members.
     """
 
-    def __init__(self, raw: IO[bytes], budget: _Budget) -> None:
-        self._raw = raw
-        self._budget = budget
-        self._position = 0
-        self._end_of_data = 0
+    def __init__(self, raw: IO[bytes], path: Path) -> None:
+        self._raw, self._path = raw, path
+        self._position = self._end_of_data = 0
 
     def read(self, n_bytes: int = -1) -> bytes:
         piece = self._raw.read(n_bytes)
-        self._budget.spend(len(piece))
         if data := piece.rstrip(b"\0"):
             self._end_of_data = self._position + len(data)
         self._position += len(piece)
+        _refuse_bomb(self._path, self._position)
         return piece
 
     def check_end(self, end_of_members: int) -> None:
@@ -327,22 +309,77 @@ def list_pictures(named: Iterable[Path]) -> list[Path]:
         n_others += len(files) - len(pictures)
     if not paths:
         raise DataError(
-            f"{', '.join(map(str, named)) or 'nothing'} holds no pictures"
-            + (f" ({n_others} other files)" if n_others else ""),
+            f"{', '.join(map(str, named)) or 'nothing'} holds no pictures ({n_others} other files)",
             allowed="pictures, or folders with JPEG, PNG, BMP, GIF, TIFF or WEBP files",
         )
     return list(paths)
 
 
-def read_file(path: Path) -> bytes | str:
-    """Read a picture's bytes, or say in a line why they cannot be had."""
-    if not path.exists():
-        return "the file does not exist"
-    if not path.is_file():  # Opening a pipe would wait for ever.
-        return "it is not a regular file"
-    try:
-        if (n_bytes := path.stat().st_size) > MAX_FILE_BYTES:
-            return _size(n_bytes)
-        return path.read_bytes()
-    except OSError as error:
-        return f"it cannot be read: {error.strerror or error}"
+def decoded(content: bytes) -> tuple[str, str]:
+    """Give a text file's text and encoding; raise DataError for what is no text."""
+    marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+    marked = [encoding for mark, encoding in marks.items() if content.startswith(mark)]
+    for encoding in marked or ("utf-8", "cp1252"):  # Western Europe's Windows writes the last
+        with contextlib.suppress(UnicodeDecodeError):
+            if "\0" not in (text := content.decode(encoding)):
+                return text, encoding
+    raise DataError("it is no text in UTF-8, UTF-16 or Windows-1252")
+
+
+def printable(file: str) -> str:
+    """Give a name that any terminal and any file takes: odd characters as their escapes."""
+    encoded = file.encode("utf-8", "backslashreplace").decode()
+    return encoded if encoded.isprintable() else encoded.encode("unicode_escape").decode("ascii")
+
+
+def name_key(file: str) -> str:
+    """Give what two spellings of one path have in common: `./a\\b.jpg` is `a/b.jpg`."""
+    return unicodedata.normalize("NFC", posixpath.normpath(file.replace("\\", "/")))
+
+
+def without_ending(name: str) -> str:
+    """Take a picture's endings off a path: `x/a.jpg` and `x/a.JPG.chip.jpg` are `x/a`."""
+    folder, slash, base = name.rpartition("/")
+    found = _ENDING.search(base.lower())
+    return f"{folder}{slash}{base[: found.start()]}" if found and found.start() else name
+
+
+class PictureIndex:
+    """Finds the picture that a list or table names, by the last parts of its path.
+
+    So a name may be absolute, or begin higher or lower than the source; and it finds a picture of
+    another ending, as crops have.
+    """
+
+    def __init__(self, paths: Iterable[str], above: Sequence[str] = ()) -> None:
+        """paths: of the pictures. above: the parts of the path of the folder they lie in."""
+        self._above = above
+        self._paths: defaultdict[str, list[str]] = defaultdict(list)
+        for path in paths:
+            parts = name_key(path).split("/")
+            for start in range(len(parts)):
+                name = "/".join(parts[start:])
+                self._paths[name].append(path)
+                self._paths[without_ending(name)].append(path)
+
+    def find(self, file: str) -> tuple[float, list[str], str]:
+        """Give the pictures that agree with a name in most last parts: in how many, and in which.
+
+        One picture is the one that is meant. A half more where the ending agrees as well, and one
+        for each folder above the source that agrees too.
+        """
+        parts = name_key(file).split("/")
+        for start in range(len(parts)):
+            name = "/".join(parts[start:])
+            found = self._paths.get(name) or self._paths.get(without_ending(name), [])
+            found = list(dict.fromkeys(found))
+            if not found:
+                continue
+            if start == 0 or parts[start - 1] == ([*self._above] or [""])[-1]:
+                found = [path for path in found if name_key(path) == name] or found
+            n_parts = len(parts) - start + (name in self._paths) / 2
+            if len(found) == 1 and found[0].count("/") == name.count("/"):
+                both = zip(reversed(parts[:start]), reversed(self._above), strict=False)
+                n_parts += len(list(takewhile(lambda pair: pair[0] == pair[1], both)))
+            return n_parts, found, name
+        return 0, [], file

@@ -1,27 +1,35 @@
-"""Find the faces of one photograph and cut them out as the study cut its own: box, margin, resize.
+"""Find the faces of photographs and cut them out as the study did: box, margin, resize.
 
-A detector is any object with `name` and `find`: OpenCV's YuNet, or somebody else's. An installed
-package offers one under the entry-point group `facebench.detectors`, as a callable that takes the
-path of a model file (or None) and gives the detector; without a package it is `module:callable`.
-Folders of photographs are for benchmark.data.crop_folder.
+    <picture>.png   the crops, under the pictures' own paths
+    crops.csv       one row per picture: found, box, score, faces seen, or why not
+
+A detector is any object with `name` and `find`: OpenCV's YuNet, or somebody else's, named as
+`module:callable` that takes the path of a model file (or None).
 """
 
+import contextlib
+import functools
 import hashlib
 import importlib
+import io
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import entry_points
-from pathlib import Path
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
+from benchmark.data.archive import open_source, printable
+from benchmark.data.dataset import staged_folder
+from benchmark.data.labels import PICTURE_SUFFIXES, is_picture_name
+from benchmark.data.pictures import pillow_quiet, read_upright
+from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
 
-ENTRY_POINT_GROUP: Final = "facebench.detectors"
 YUNET: Final = "yunet"
 MODEL_PATTERN: Final = "*yunet*.onnx"
 MODEL_SOURCE: Final = (
@@ -35,10 +43,20 @@ stand in a photograph, then close up, then far away."""
 
 Fit = Literal["stretch", "square"]
 Choice = Literal["largest", "central", "all"]
-BorderFill = Literal["replicate", "blur", "black"]
 SIZE_PX: Final = range(16, 1025)
 RESIZE: Final = Image.Resampling.BICUBIC
 """Pillow's own choice, which the study did not change."""
+PICTURES_A_CORE: Final = 8
+"""Pictures read ahead for each core."""
+
+TABLE_FILE: Final = "crops.csv"
+OUTCOMES: Final = ("cropped", "no face", "unreadable")
+BOX_COLUMNS: Final = ("left", "top", "right", "bottom")
+COLUMNS: Final = (
+    *("file", "outcome", "crop", *BOX_COLUMNS, "score", "faces_seen", "reason"),
+    *("width", "height", "sha256"),
+)
+"""Of crops.csv. A picture has a row for each of its crops, and one row where there is none."""
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the picture; right and bottom not included."""
@@ -77,7 +95,7 @@ class DetectorChoice:
     """Which detector, by a name that every process can load it by."""
 
     name: str = YUNET
-    """`yunet`, the name of an entry point, or `module:callable`."""
+    """`yunet` or `module:callable`."""
     model: Path | None = None
     """Its model file; for YuNet the only one in `weights_dir` if left out."""
     weights_dir: Path | None = None
@@ -90,33 +108,31 @@ class DetectorChoice:
         return cls(model=Path(model) if model else None, weights_dir=Path(weights_dir))
 
 
-def load_detector(choice: DetectorChoice | None = None) -> Detector:
+@functools.lru_cache(maxsize=1)
+def load_detector(choice: DetectorChoice) -> Detector:
     """Load the detector chosen; raise DataError if it, its package or its model is not there."""
-    choice = choice or DetectorChoice()
     if choice.model is not None and not choice.model.is_file():
         raise DataError(f"the model file {choice.model} does not exist", fix=MODEL_SOURCE)
     if choice.name == YUNET:
-        return YuNet(choice.model or _only_model(choice.weights_dir))
-    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+        if choice.model is not None:
+            return YuNet(choice.model)
+        folder = choice.weights_dir or Path()
+        found = sorted(folder.glob(MODEL_PATTERN))
+        if len(found) != 1:
+            raise DataError(
+                f"{len(found)} model files of YuNet are in {folder}",
+                allowed=f"one file {MODEL_PATTERN}",
+                fix="Name one with --detector-model" if found else MODEL_SOURCE,
+            )
+        return YuNet(found[0])
     module, _, attribute = choice.name.partition(":")
-    if choice.name not in points and not attribute:
-        raise DataError(
-            f"there is no detector {choice.name!r}",
-            allowed=", ".join([YUNET, *sorted(points), "module:callable"]),
-            source=f"entry points {ENTRY_POINT_GROUP}",
-        )
     try:
-        if choice.name in points:
-            factory = points[choice.name].load()
-        else:
-            factory = getattr(importlib.import_module(module), attribute)
+        detector: object = getattr(importlib.import_module(module), attribute)(choice.model)
     except (ImportError, AttributeError) as error:
         raise DataError(
             f"detector {choice.name!r} cannot be loaded: {error}",
-            allowed="an entry point, or module:callable",
-            fix="Install its package into this environment",
+            allowed=f"{YUNET} or module:callable",
         ) from error
-    detector: object = factory(choice.model)
     if not isinstance(detector, Detector):
         raise DataError(
             f"detector {choice.name!r} gave {type(detector).__name__}",
@@ -124,21 +140,6 @@ def load_detector(choice: DetectorChoice | None = None) -> Detector:
             source="benchmark.data.crop.Detector",
         )
     return detector
-
-
-def _only_model(folder: Path | None) -> Path:
-    found = sorted(folder.glob(MODEL_PATTERN)) if folder is not None else []
-    if len(found) == 1:
-        return found[0]
-    listed = ", ".join(path.name for path in found)
-    raise DataError(
-        f"{len(found)} model files of YuNet are there: {listed}"
-        if found
-        else "the model file of YuNet is missing",
-        allowed=f"one file {MODEL_PATTERN}",
-        source=str(folder or ""),
-        fix="Name one with --detector-model" if found else MODEL_SOURCE,
-    )
 
 
 class YuNet:
@@ -174,7 +175,6 @@ class YuNet:
             raise DataError(
                 f"{model} is not a YuNet model that OpenCV can use: {first_line}",
                 allowed="face_detection_yunet of opencv_zoo, of dynamic input size for OpenCV 5",
-                fix="Name another file with --detector-model",
             ) from error
 
     def find(self, pixels: NDArray[np.uint8], threshold: float) -> list[FoundFace]:
@@ -217,55 +217,44 @@ class CropOptions:
     threshold: float = 0.7
     """Faces with lower scores are not seen."""
     border: float = 0.0
-    """Share of width and height added on each side before looking, for pictures that are cut so
-    tightly that a detector sees no face in them."""
-    border_fill: BorderFill = "replicate"
+    """Share of width and height added on each side before looking, by repeating the outermost
+    pixels, for pictures that are cut so tightly that a detector sees no face in them."""
 
     def __post_init__(self) -> None:
-        for what, value, low, high in (
-            ("margin", self.margin, 0, 2),
-            ("threshold", self.threshold, 0.01, 1),
-            ("border", self.border, 0, 2),
+        for what, value, is_allowed, allowed in (
+            # False for nan, too
+            ("margin", self.margin, 0 <= self.margin <= 2, "0 to 2"),
+            ("threshold", self.threshold, 0.01 <= self.threshold <= 1, "0.01 to 1"),
+            ("border", self.border, 0 <= self.border <= 2, "0 to 2"),
+            ("size", self.size_px, self.size_px in SIZE_PX, f"{SIZE_PX[0]} to {SIZE_PX[-1]} px"),
+            ("fit", self.fit, self.fit in get_args(Fit), ", ".join(get_args(Fit))),
+            ("faces", self.faces, self.faces in get_args(Choice), ", ".join(get_args(Choice))),
         ):
-            if not low <= value <= high:  # False for nan, too
-                raise DataError(f"{what} is {value}", allowed=f"{low} to {high}")
-        if self.size_px not in SIZE_PX:
-            allowed = f"{SIZE_PX[0]} to {SIZE_PX[-1]} pixels"
-            raise DataError(
-                f"crops of {self.size_px} pixels a side were asked for", allowed=allowed
-            )
-        for what, choice, choices in (
-            ("fit", self.fit, get_args(Fit)),
-            ("faces", self.faces, get_args(Choice)),
-            ("border fill", self.border_fill, get_args(BorderFill)),
-        ):
-            if choice not in choices:
-                raise DataError(f"{what} is {choice!r}", allowed=", ".join(choices))
+            if not is_allowed:
+                raise DataError(f"{what} of crops is {value!r}", allowed=allowed)
 
 
 @dataclass(frozen=True, slots=True)
-class Crop:
+class CutFace:
     """One face, cut out."""
 
     box: Box
     """What the detector saw, without the margin; it may reach beyond the picture."""
     score: float
-    image: Image.Image
-    """RGB, `size_px` a side."""
+    image: bytes
+    """(size_px, size_px, 3) bytes of RGB, or a PNG file of them."""
 
 
 def crop_picture(
-    image: Image.Image, detector: Detector, options: CropOptions | None = None
-) -> tuple[list[Crop], int]:
+    image: Image.Image, detector: Detector, options: CropOptions, *, as_png: bool = False
+) -> tuple[list[CutFace], int]:
     """Cut out the faces that the options choose, the largest first; say how many are seen in all.
 
-    image: upright. Files are turned and converted by benchmark.data.pictures.read_upright; what
-    is not RGB is converted by Pillow's own rules.
+    image: RGB, upright (benchmark.data.pictures.read_upright).
     """
-    options = options or CropOptions()
-    picture, offset = with_border(image.convert("RGB"), options.border, options.border_fill)
-    width, height = picture.size
-    pixels: NDArray[np.uint8] = np.asarray(picture)
+    across, down = round(options.border * image.width), round(options.border * image.height)
+    pixels = np.pad(np.asarray(image), ((down, down), (across, across), (0, 0)), mode="edge")
+    height, width = pixels.shape[:2]
     seen = [
         face
         for face in detector.find(pixels, options.threshold)
@@ -284,16 +273,19 @@ def crop_picture(
         )
     crops = []
     for face in chosen if options.faces == "all" else chosen[:1]:
-        left, top, right, bottom = cut_box(face, picture.size, options.margin)
+        left, top, right, bottom = cut_box(face, (width, height), options.margin)
         if options.fit == "square":  # about the middle; beyond the picture Pillow fills with black
             side = max(right - left, bottom - top)
             left, top = left - (side - (right - left)) // 2, top - (side - (bottom - top)) // 2
             right, bottom = left + side, top + side
-        piece = picture.crop((left, top, right, bottom))
+        piece = Image.fromarray(pixels).crop((left, top, right, bottom))
         piece = piece.resize((options.size_px, options.size_px), RESIZE)
-        left, top = int(face.left) - offset[0], int(face.top) - offset[1]
+        stream = io.BytesIO()
+        if as_png:
+            piece.save(stream, "PNG")
+        left, top = int(face.left) - across, int(face.top) - down
         box = (left, top, left + int(face.width), top + int(face.height))
-        crops.append(Crop(box, round(face.score, 4), piece))
+        crops.append(CutFace(box, round(face.score, 4), stream.getvalue() or piece.tobytes()))
     return crops, len(seen)
 
 
@@ -310,21 +302,147 @@ def cut_box(face: FoundFace, size: tuple[int, int], margin: float) -> Box:
     return (left, top, max(right, left + 1), max(bottom, top + 1))  # a pixel rounds to nothing
 
 
-def with_border(
-    picture: Image.Image, share: float, fill: BorderFill
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Surround an RGB picture by `share` of its width and height on each side.
+@dataclass(frozen=True, slots=True)
+class CroppedPicture:
+    """What became of one picture; whatever it was, there is one of these."""
 
-    `replicate` repeats the outermost pixels, `blur` blurs these strips, `black` is black. Gives the
-    picture and how far the old one now lies from the left and the top.
+    outcome: str
+    """One of OUTCOMES."""
+    reason: str = ""
+    """Why there is no crop; empty where there is one."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height in pixels, turned upright; 0 where it cannot be read."""
+    faces_seen: int = 0
+    crops: tuple[CutFace, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cropper:
+    """How pictures are cropped, in values that every process understands."""
+
+    options: CropOptions = field(default_factory=CropOptions)
+    detector: DetectorChoice = field(default_factory=DetectorChoice)
+    as_png: bool = False
+
+    def crop(self, content: bytes | str) -> CroppedPicture:
+        """Read one picture's file, or why there is none, and cut its faces."""
+        with pillow_quiet():
+            try:
+                if isinstance(content, str):
+                    raise DataError(content)
+                image = read_upright(content)
+            except DataError as error:
+                return CroppedPicture("unreadable", reason_of(error))
+            detector = load_detector(self.detector)
+            crops, n_seen = crop_picture(image, detector, self.options, as_png=self.as_png)
+        outcome = ("cropped", "") if crops else ("no face", "no face found")
+        return CroppedPicture(*outcome, image.size, n_seen, tuple(crops))
+
+
+def reason_of(error: DataError) -> str:
+    """Say in a line why a picture cannot be used."""
+    return f"{error.found} (allowed: {error.allowed})" if error.allowed else error.found
+
+
+def cropped(
+    contents: Iterable[bytes | str], n_pictures: int, cropper: Cropper
+) -> Generator[CroppedPicture]:
+    """Crop pictures in order, on all cores; contents: of their files, or why there are none.
+
+    Raises DataError before the first where the detector cannot be loaded.
     """
-    across, down = round(share * picture.width), round(share * picture.height)
-    if across == 0 and down == 0:
-        return picture, (0, 0)
-    mode: Literal["edge", "constant"] = "constant" if fill == "black" else "edge"
-    pixels = np.pad(np.asarray(picture), ((down, down), (across, across), (0, 0)), mode=mode)
-    bordered = Image.fromarray(pixels)
-    if fill == "blur":
-        bordered = bordered.filter(ImageFilter.GaussianBlur(max(across, down) / 4))
-        bordered.paste(picture, (across, down))
-    return bordered, (across, down)
+    load_detector(cropper.detector)
+    yield from in_parallel(cropper.crop, contents, n_pictures, a_core=PICTURES_A_CORE)
+
+
+@dataclass(frozen=True)
+class CropReport:
+    """What became of the pictures of a source."""
+
+    table: pd.DataFrame
+    """The columns of COLUMNS, by the source's own order."""
+    detector: str
+    others: list[str]
+    """What is no picture by its name, or a linked folder, and was passed over."""
+
+    def counts(self) -> dict[str, int]:
+        """Count pictures by outcome; every picture of the source is in one of them."""
+        of_picture = self.table.drop_duplicates("file")["outcome"].value_counts()
+        return {name: int(of_picture.get(name, 0)) for name in OUTCOMES}
+
+
+def crop_folder(
+    source: Path, target: Path, cropper: Cropper, on_progress: OnProgress = keep_quiet
+) -> CropReport:
+    """Crop every picture of a folder or archive into `target`, whole or not at all.
+
+    Raises DataError where there are no pictures, the detector cannot be loaded, or there is
+    something at `target`.
+    """
+    opened = open_source(source)
+    members = {member.path: member.problem for member in opened.members()}
+    pictures = {path: printable(path) for path in members if is_picture_name(path)}
+    others = [
+        printable(path) + (f" ({problem})" if problem else "")
+        for path, problem in members.items()
+        if path not in pictures
+    ]
+    if not pictures:
+        raise DataError(
+            f"{source} holds no pictures ({len(others)} other files)",
+            allowed="a folder or archive with " + ", ".join(sorted(PICTURE_SUFFIXES)),
+        )
+    if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
+        # where the next time they would be taken for pictures
+        raise DataError(f"the crops would lie in {target}, among the pictures of {source}")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise DataError(f"{target} exists already", allowed="a new or an empty folder")
+    detector, crop_names = load_detector(cropper.detector).name, _crop_names(pictures.values())
+    rows: list[dict[str, Any]] = []
+    read: list[tuple[str, str]] = []
+
+    def contents() -> Iterator[bytes | str]:
+        for path, content in opened.contents(set(pictures)):
+            digest = "" if isinstance(content, str) else hashlib.sha256(content).hexdigest()
+            read.append((pictures[path], digest))
+            yield content
+
+    with (
+        staged_folder(target) as folder,
+        contextlib.closing(cropped(contents(), len(pictures), cropper)) as results,
+    ):
+        for n_before, result in enumerate(results):
+            file, sha256 = read[n_before]
+            row: dict[str, Any] = {"file": file, "sha256": sha256, "crop": ""}
+            row |= {name: getattr(result, name) for name in ("outcome", "reason", "faces_seen")}
+            row |= dict(zip(("width", "height"), result.size, strict=True))
+            rows += [] if result.crops else [row]
+            for number, face in enumerate(result.crops, start=1):
+                stem = crop_names[file].removesuffix(".png")
+                crop = f"{stem}.png" if number == 1 else f"{stem}.face-{number}.png"
+                (folder / crop).parent.mkdir(parents=True, exist_ok=True)
+                (folder / crop).write_bytes(face.image)
+                box = dict(zip(BOX_COLUMNS, face.box, strict=True))
+                rows.append(row | box | {"crop": crop, "score": face.score})
+            on_progress("cropping", n_before + 1, len(pictures))
+        types = dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"}
+        table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
+        table.to_csv(folder / TABLE_FILE, index=False)
+    return CropReport(table, detector, others)
+
+
+def _crop_names(files: Iterable[str]) -> dict[str, str]:
+    """Name the crop of each picture: its own path with the crop's ending; no two alike.
+
+    Where pictures differ only in their endings, the later ones keep theirs: `a.jpg`, `a.bmp` become
+    `a.png`, `a.bmp.png`. Case does not tell names apart: on some file systems it does not either.
+    """
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for file in files:
+        name, longer = str(PurePosixPath(file).with_suffix(".png")), f"{file}.png"
+        while name.casefold() in taken:
+            name, longer = longer, f"{longer}.png"
+        taken.add(name.casefold())
+        names[file] = name
+    return names

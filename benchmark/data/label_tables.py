@@ -16,8 +16,7 @@ Label       fairface_label_train.csv and fairface_label_val.csv: file, age (nine
 Here        East Asian and Southeast Asian are Asian; Middle Eastern and Latino_Hispanic are Others,
             by UTKFace's rule. 0-2 and 3-9 are 0-14, 30-39 is 26-40, 50-59 is 41-60, more than 70 is
             61+. 10-19, 20-29, 40-49 and 60-69 reach into two of our age groups: no age group is
-            said of these faces. Its own division into training and validation is not used: the
-            split is ours, by the usual rule
+            said of these faces. Its own division into training and validation is not used
 Read        here: 5,000 faces of its validation part at 112 px, docs/DATA.md; and
             synthetic faces in its layout
 """
@@ -31,11 +30,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import pandas as pd
 
-from benchmark.data.archive import Source, Unreadable
+from benchmark.data.archive import Source, decoded
 from benchmark.data.labels import AGE_YEARS, age_group_of
 from benchmark.errors import DataError
 from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TaskName
@@ -52,6 +51,9 @@ HEADINGS: Final[dict[str, tuple[str, ...]]] = {
 """Column, and how tables head it: lower case, with a space for `_` and `-`."""
 ALLOWED: Final = "a CSV file with columns file and one or more of age, age_group, gender, race"
 MAX_BYTES: Final = 256 << 20
+LAYOUTS: Final = ("utkface", "fairface", "table")
+"""Labels in the names of the files, in FairFace's tables beside them, in a table that is named."""
+FAIRFACE_FILES: Final = ("fairface_label_train.csv", "fairface_label_val.csv")
 FAIRFACE_AGES: Final = (
     *("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
 )
@@ -63,16 +65,13 @@ ADIENCE_AGES: Final = ("0-2", "4-6", "8-13", "15-20", "25-32", "38-43", "48-53",
 OUR_TABLE: Final = frozenset(("sha256", "age group", "label conflict"))
 """Columns by which a table.csv of a prepared data set is known; its numbers are ours."""
 WORDS: Final[dict[str, dict[str, int]]] = {
-    "gender": {"m": 0, "man": 0, "f": 1, "woman": 1},
-    "race": {
-        "east asian": 2,
-        "southeast asian": 2,
-        "other": 4,
-        **dict.fromkeys(("middle eastern", "latino hispanic", "latino", "hispanic"), 4),
-    },
+    "gender": {"male": 0, "m": 0, "man": 0, "female": 1, "f": 1, "woman": 1},
+    "race": {name.lower(): label for label, name in enumerate(CLASS_NAMES["race"])}
+    | {"east asian": 2, "southeast asian": 2, "other": 4}
+    | dict.fromkeys(("middle eastern", "latino hispanic", "latino", "hispanic"), 4),
 }
-"""Beside the names of our classes. Lower case, with a space for `_` and `-`. That Hispanic, Latino
-and Middle Eastern people are `Others` is UTKFace's own rule (the data sheet in labels.py)."""
+"""Lower case, with a space for `_` and `-`. That Hispanic, Latino and Middle Eastern people are
+`Others` is UTKFace's own rule (the data sheet in labels.py)."""
 SCHEMES: Final[dict[str, dict[str, dict[str, str]]]] = {
     "UTKFace": {
         task: {str(label): name for label, name in enumerate(names)}
@@ -111,35 +110,10 @@ DATES: Final = (
     *("%Y-%m-%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%m.%d.%Y"),
     *("%d-%b", "%b-%d", "%d %b", "%b %d"),
 )
-"""What spreadsheets make of an age or a range of ages."""
-SERIAL_DAY_0: Final = datetime.date(1899, 12, 30)
-"""Day 0 of a spreadsheet's dates from March 1900 on; before, it counts a day that never was."""
+"""What spreadsheets make of a range of ages."""
 
 Given = Mapping[tuple[TaskName, str], int]
 """What --map says: class by task and normal word; MISSING where a word is to have none."""
-
-
-@dataclass(frozen=True)
-class TableLayout:
-    """How a data set says what its faces are labelled with."""
-
-    name: str
-    label_files: tuple[str, ...] = ()
-    """Base names of the tables of labels that lie in the source; empty: they are named, or none."""
-    age_ranges: tuple[str, ...] = ()
-    """The ranges that its ages are given in; empty: years, or ranges that are not known before."""
-
-
-UTKFACE: Final = TableLayout("utkface")
-"""Labels in the file names (benchmark.data.labels)."""
-TABLE: Final = TableLayout("table")
-"""Any folder or archive with a table of labels: file, and any of age, age_group, gender, race."""
-FAIRFACE: Final = TableLayout(
-    "fairface",
-    ("fairface_label_train.csv", "fairface_label_val.csv"),
-    FAIRFACE_AGES,
-)
-LAYOUTS: Final = {layout.name: layout for layout in (UTKFACE, FAIRFACE, TABLE)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,64 +133,49 @@ class LabelFile:
 class Labelling:
     """Tables of labels and how their words are to be read, before any picture is looked at."""
 
-    layout: TableLayout
+    layout: str
     files: tuple[LabelFile, ...]
     given: Given = field(default_factory=dict)
 
     @property
     def source_sha256(self) -> str:
         """Digest of all that decides labels: tables, layout, rules, --map."""
-        said = [LABEL_RULES, self.layout.name, *(file.sha256 for file in self.files)]
+        said = [LABEL_RULES, self.layout, *(file.sha256 for file in self.files)]
         said += [f"{task}:{word}={label}" for (task, word), label in sorted(self.given.items())]
         return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
 def labelling_for(
-    source: Source, layout_name: str | None, labels: Sequence[Path], given: Given
+    source: Source, layout: str | None, labels: Sequence[Path], given: Given
 ) -> Labelling | None:
     """Read the tables of labels that are named, or lie in the source; None for UTKFace's layout.
 
-    layout_name: if left out, a table where one is named, else UTKFace's. Raises DataError where a
-    layout has no table of labels, or one of them is none.
+    layout: if left out, a table where one is named, else UTKFace's. Raises DataError where a layout
+    has no table of labels, or one of them is none.
     """
-    name = layout_name or (TABLE if labels else UTKFACE).name
-    if name not in LAYOUTS:
-        raise DataError(f"there is no layout {name!r}", allowed=", ".join(LAYOUTS))
-    layout = LAYOUTS[name]
-    if layout is UTKFACE and labels:
-        raise DataError(
-            "labels were given for the layout utkface, whose file names tell them",
-            allowed="--labels with the layout table or fairface",
-        )
-    if layout is TABLE and not labels:
-        raise DataError(
-            "the layout table was asked for without a table of labels",
-            allowed="--labels FILE.csv",
-        )
-    if layout is UTKFACE and given:
-        raise DataError(
-            "--map was given for faces whose names tell their labels",
-            allowed="--map with --labels, or with the layout fairface",
-        )
-    if layout is UTKFACE or labels:
-        files = tuple(read_label_file(path) for path in labels)
-        return Labelling(layout, files, given) if files else None
-    there = {
-        member.path
-        for member in source.members()
-        if member.name in layout.label_files and not member.name.startswith("._")
-    }
+    layout = layout or ("table" if labels else "utkface")
+    if layout not in LAYOUTS:
+        raise DataError(f"there is no layout {layout!r}", allowed=", ".join(LAYOUTS))
+    if layout == "utkface":
+        if labels or given:
+            raise DataError(
+                f"{'--labels' if labels else '--map'} was given for faces whose names tell their "
+                "labels",
+                allowed="--labels and --map with the layout table or fairface",
+            )
+        return None
+    if labels:
+        return Labelling(layout, tuple(map(read_label_file, labels)), given)
+    if layout == "table":
+        raise DataError("the layout table has no table of labels", allowed="--labels FILE.csv")
+    members = source.members()
+    there = {member.path for member in members if member.name in FAIRFACE_FILES}
     if not there:
         raise DataError(
-            f"{source.path} holds no {' or '.join(layout.label_files)}",
-            allowed=f"the layout {layout.name}, with its tables of labels beside the pictures",
-            fix="Put them there, or name them with --labels",
+            f"{source.path} holds no {' or '.join(FAIRFACE_FILES)}",
+            fix="Put them beside the pictures, or name them with --labels",
         )
-    found = []
-    for path, content in sorted(source.contents(there)):
-        if isinstance(content, Unreadable):
-            raise DataError(f"{path} is no table of labels: {content.reason}")
-        found.append(parse_label_file(path, content))
+    found = [parse_label_file(path, content) for path, content in sorted(source.contents(there))]
     return Labelling(layout, tuple(found), given)
 
 
@@ -229,45 +188,37 @@ def read_label_file(path: Path) -> LabelFile:
     return parse_label_file(path.name, path.read_bytes())
 
 
-def parse_label_file(name: str, content: bytes) -> LabelFile:
+def parse_label_file(name: str, content: bytes | str) -> LabelFile:
     """Read a table of labels from its bytes; raise DataError where they are none."""
 
-    def no_table(problem: str, fix: str = "Name its columns so in its first line") -> DataError:
-        return DataError(f"{name} is no table of labels: {problem}", allowed=ALLOWED, fix=fix)
+    def no_table(problem: str) -> DataError:
+        return DataError(f"{name} is no table of labels: {problem}", allowed=ALLOWED)
 
+    if isinstance(content, str):
+        raise no_table(content)
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise no_table("it is a spreadsheet", "Save it as CSV first")
-    marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-    marked = [encoding for mark, encoding in marks.items() if content.startswith(mark)]
-    text, encoding = None, ""
-    for encoding in marked or ("utf-8", "cp1252"):  # Western Europe's Windows writes the last
-        with contextlib.suppress(UnicodeDecodeError):
-            text = content.decode(encoding)
-            break
-    if text is None:
-        raise no_table("its encoding is none of UTF-8, UTF-16 and Windows-1252")
-    if "\0" in text:
-        raise no_table("it holds bytes that no text has")
-    delimiter = max((",", ";", "\t"), key=text.lstrip().split("\n", 1)[0].count)
+        raise no_table("it is a spreadsheet; save it as CSV first")
     try:
+        text, encoding = decoded(content)
+        delimiter = max((",", ";", "\t"), key=text.lstrip().split("\n", 1)[0].count)
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    except csv.Error as error:
-        raise no_table(f"it cannot be read as CSV: {error}") from error
+    except (DataError, csv.Error) as error:
+        raise no_table(str(error)) from error
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     if len(rows) < 2:
         raise no_table("it has no rows" if rows else "it is empty")
     heads = [normal(head).strip() for head in rows[0]]
+    plain = [re.sub(r" ?utkface ?", "", head) for head in heads]
     places: dict[str, int] = {}
     ours = set(HEADINGS) if set(heads) >= OUR_TABLE else set()
     for column, headings in HEADINGS.items():
-        plain = [re.sub(r" ?utkface ?", "", head) for head in heads]
         found = [place for place, head in enumerate(plain) if head in headings]
         if len(found) > 1:
             both = " and ".join(repr(rows[0][place]) for place in found)
             raise no_table(f"its columns {both} both say {column}")
-        if found:
-            places[column] = found[0]
-            if "utkface" in (head := heads[found[0]]) or head == "age years":
+        for place in found:
+            places[column] = place
+            if "utkface" in heads[place] or heads[place] == "age years":
                 ours.add(column)
     lacking = [] if "file" in places else ["file"]
     if not places.keys() - {"file"}:
@@ -280,8 +231,7 @@ def parse_label_file(name: str, content: bytes) -> LabelFile:
             raise no_table(f"row {number} has {len(row)} cells: {row}")
     cells = {column: [row[place].strip() for row in rows[1:]] for column, place in places.items()}
     digest = hashlib.sha256(content).hexdigest()
-    table = pd.DataFrame(cells, dtype=object)
-    return LabelFile(name, digest, encoding, table, frozenset(ours))
+    return LabelFile(name, digest, encoding, pd.DataFrame(cells, dtype=object), frozenset(ours))
 
 
 class Reading(NamedTuple):
@@ -312,20 +262,17 @@ def read_label(column: str, cell: str, given: Given, ranges: Sequence[str] = ())
     ranges: the ranges that the layout is known to have; a spreadsheet's date that can have been
     only one of them is read as that one.
     """
-    task: TaskName = "age_group" if column == "age" else column  # type: ignore[assignment]
-    word, names = normal(cell), CLASS_NAMES[task]
-    if (task, word) in given:
-        label = given[task, word]
+    task, word = cast(TaskName, "age_group" if column == "age" else column), normal(cell)
+    if (label := given.get((task, word))) is not None:
         return Reading(label, "left out by --map" if label == MISSING else "")
     if word in NOTHING_SAID:
         return Reading(MISSING, "nothing is said")
     if column != "age" and (code := _code(word)):
-        label = int(code) if code in SCHEMES["UTKFace"][task] else MISSING
-        return Reading(label, "" if label != MISSING else CODE, is_unknown=label == MISSING)
+        is_ours = code in SCHEMES["UTKFace"][task]
+        return Reading(int(code)) if is_ours else Reading(MISSING, CODE, is_unknown=True)
     if column in WORDS:
-        known = {name.lower(): label for label, name in enumerate(names)} | WORDS[column]
-        if word in known:
-            return Reading(known[word])
+        if word in WORDS[column]:
+            return Reading(WORDS[column][word])
         return Reading(MISSING, "not a word that is known", is_unknown=True)
     read = _read_age(cell.strip(), word, given, ranges)
     return read if column == "age" else read._replace(age=MISSING)
@@ -357,42 +304,22 @@ def read_column(
     """
     task = "age_group" if column == "age" else column
     readings = {word: read_label(column, word, given, ranges) for word in words}
-    codes = {
-        word: code
-        for word in readings
-        if (task, normal(word)) not in given and (code := _code(normal(word)))
-    }
+    free = [word for word in readings if (task, normal(word)) not in given]
+    codes = {word: code for word in free if (code := _code(normal(word)))}
     numbers = set(codes.values())
-    meant = {
-        name: {code: _class_of(task, scheme[task][code]) for code in numbers}
-        for name, scheme in SCHEMES.items()
-        if numbers and task in scheme and numbers <= scheme[task].keys()
-    }
+    meant = _meanings(task, numbers)
     if column == "age":
-        first = [str(n) for n in range(10)]
-        are_classes = (
-            is_ours
-            or len(numbers) < 3
-            or sorted(numbers)
-            not in (
-                first[: len(numbers)],
-                first[1 : len(numbers) + 1],
-            )
-        )
+        in_a_row = ("0123456789"[: len(numbers)], "123456789"[: len(numbers)])
+        are_read = is_ours or len(numbers) < 3 or "".join(sorted(numbers)) not in in_a_row
     else:
         ours = meant.get("UTKFace")
-        are_classes = ours is not None and (is_ours or all(it == ours for it in meant.values()))
-    if numbers and not are_classes:
+        are_read = ours is not None and (is_ours or all(it == ours for it in meant.values()))
+    if numbers and not are_read:
         readings |= dict.fromkeys(codes, Reading(MISSING, CODE, is_unknown=True))
         what = f"The numbers of {column} ({', '.join(sorted(numbers, key=float)[:12])})"
     else:
         letters = {normal(word) for word, read in readings.items() if read.is_unknown}
-        meant = {
-            name: {code: _class_of(task, scheme[task][code]) for code in letters}
-            for name, scheme in SCHEMES.items()
-            if letters and task in scheme and letters <= scheme[task].keys()
-        }
-        if not meant:
+        if not (meant := _meanings(task, letters)):
             return readings, ""
         what = f"The letters of {column} ({', '.join(sorted(letters))})"
     schemes: dict[str, list[str]] = {}
@@ -401,19 +328,22 @@ def read_column(
         schemes.setdefault(options, []).append(name)
     proposed = "; ".join(f"{', '.join(names)}: {options}" for options, names in schemes.items())
     proposed = proposed or f"no scheme that is known; --map {task}:NUMBER=CLASS for each"
-    by_name = ""
-    if column == "age":
-        by_name = ", or years: name the column age_years"
-    elif "UTKFace" in meant:
+    by_name = ", or years: name the column age_years" if column == "age" else ""
+    if "UTKFace" in meant and column != "age":
         by_name = f"; UTKFace's are read, too, in a column named {column}_utkface"
     reason = f"{what} are not read, because they may be of another scheme: {proposed}{by_name}"
     return readings, reason
 
 
-def _class_of(task: str, meaning: str) -> str:
-    """Give the class that a scheme's meaning lies in whole, or none."""
-    label = read_label("age" if task == "age_group" else task, meaning, {}).label
-    return "none" if label == MISSING else CLASS_NAMES[task][label]  # type: ignore[index]
+def _meanings(task: str, codes: set[str]) -> dict[str, dict[str, str]]:
+    """Give for each scheme that has all these codes the class, or none, that each lies in whole."""
+    column = "age" if task == "age_group" else task
+    names = [*CLASS_NAMES[cast(TaskName, task)], "none"]  # MISSING is -1, the last
+    return {
+        name: {code: names[read_label(column, scheme[task][code], {}).label] for code in codes}
+        for name, scheme in SCHEMES.items()
+        if codes and task in scheme and codes <= scheme[task].keys()
+    }
 
 
 def _read_age(cell: str, word: str, given: Given, ranges: Sequence[str]) -> Reading:
@@ -439,12 +369,9 @@ def _read_age(cell: str, word: str, given: Given, ranges: Sequence[str]) -> Read
         return Reading(MISSING, "not an age", is_unknown=True)
     known = {span for text in ranges if (span := _span(normal(text)))}
     pairs = {(min(day.month, day.day), max(day.month, day.day)) for day in dates} & known
-    before = {f"{low}-{high}" for low, high in pairs}
-    if {day.year for day in dates} == {1900}:
-        before = {str((day - SERIAL_DAY_0).days - (day.month < 3)) for day in dates}
-    if len(before) != 1:
+    if len(pairs) != 1:
         return Reading(MISSING, "a date that a spreadsheet made of an age", is_unknown=True)
-    (was,) = before
+    was = "{}-{}".format(*pairs.pop())
     return read_label("age", was, given, ranges)._replace(repaired=was)
 
 
@@ -478,13 +405,13 @@ def parse_map(texts: Sequence[str]) -> dict[tuple[TaskName, str], int]:
         found = re.fullmatch(r"(age_group|gender|race):(.*)=([^=]*)", text, re.DOTALL)
         if found is None:
             raise DataError(f"--map is {text!r}", allowed="TASK:WORD=CLASS, as race:latino=Others")
-        task: TaskName = found[1]  # type: ignore[assignment]
-        names = [name.lower() for name in CLASS_NAMES[task]]
-        wanted = found[3].strip().lower()
-        if wanted not in (*names, "none"):
+        task = cast(TaskName, found[1])
+        names, wanted = [*CLASS_NAMES[task], "none"], found[3].strip().lower()
+        labels = {name.lower(): label for label, name in enumerate(names)} | {"none": MISSING}
+        if wanted not in labels:
             raise DataError(
                 f"--map {text!r} names a {TASK_TITLES[task]} that there is not",
-                allowed=", ".join((*CLASS_NAMES[task], "none")),
+                allowed=", ".join(names),
             )
-        given[task, normal(found[2])] = MISSING if wanted == "none" else names.index(wanted)
+        given[task, normal(found[2])] = labels[wanted]
     return given

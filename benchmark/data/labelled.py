@@ -6,7 +6,6 @@ faces are: a number is worth no more than that reading.
 """
 
 import hashlib
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,16 @@ from typing import Any, Final
 
 import pandas as pd
 
-from benchmark.data.archive import Source, printable
+from benchmark.data.archive import PictureIndex, Source, printable
 from benchmark.data.dataset import NAME_KIND, OTHER_KIND, ROW_KIND
-from benchmark.data.label_tables import CODE, LABEL_RULES, Labelling, Reading, read_column
+from benchmark.data.label_tables import (
+    CODE,
+    FAIRFACE_AGES,
+    LABEL_RULES,
+    Labelling,
+    Reading,
+    read_column,
+)
 from benchmark.data.labels import LABELS, NAME_RULE, FaceLabels, is_picture_name, parse_name
 from benchmark.errors import DataError
 from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS
@@ -53,13 +59,10 @@ def _scan_of(
 def scan_names(source: Source) -> Scan:
     """Read the labels of every picture's name; raise DataError if there are none or two alike."""
     faces: dict[str, tuple[str, FaceLabels]] = {}
-    rejected: list[tuple[str, str, str]] = []
     paths: dict[str, str] = {}
-    for path in (member.path for member in source.members()):
+    pictures, rejected = _pictures_of(source)
+    for path in pictures:
         name = path.rsplit("/", 1)[-1]
-        if not is_picture_name(path):
-            rejected.append((printable(path), OTHER_KIND, "not a picture by its name"))
-            continue
         if name in paths:
             raise DataError(
                 f"two pictures have the name {name!r}: {paths[name]} and {path}",
@@ -89,6 +92,17 @@ def scan_names(source: Source) -> Scan:
     return _scan_of(faces, rejected)
 
 
+def _pictures_of(source: Source) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """Give the pictures of a source, each path once, and rows of what is none by its name."""
+    members = {member.path: member.problem for member in source.members()}
+    others = [
+        (printable(path), OTHER_KIND, problem or "not a picture by its name")
+        for path, problem in members.items()
+        if not is_picture_name(path)
+    ]
+    return [path for path in members if is_picture_name(path)], others
+
+
 def scan_with_tables(
     source: Source, labelling: Labelling
 ) -> tuple[Scan, dict[str, Any], pd.DataFrame]:
@@ -97,7 +111,7 @@ def scan_with_tables(
     Gives the faces, the statement for the manifest (`counted` completes it), and the rows' own
     words: file and the tables' columns.
     """
-    tables, layout = labelling.files, labelling.layout
+    tables = labelling.files
     columns = [label for label in LABELS if any(label in table.cells for table in tables)]
     cells = [table.cells.reindex(columns=["file", *columns], fill_value="") for table in tables]
     rows = pd.concat(cells, ignore_index=True)
@@ -107,17 +121,14 @@ def scan_with_tables(
     is_usable = rows["file"].map(lambda file: bool(file) and file.isprintable())
     contradicted = set(rows.loc[is_usable & rows.duplicated("file"), "file"])
     words = rows[is_usable & ~rows["file"].isin(contradicted)]
-    readings: dict[tuple[str, str], Reading] = {}
+    readings: dict[str, dict[str, Reading]] = {}
     codes = []
     for column in columns:
-        its, not_read = read_column(
-            column,
-            words[column].unique(),
-            labelling.given,
-            layout.age_ranges,
-            is_ours=all(column in table.ours for table in tables if column in table.cells),
+        is_ours = all(column in table.ours for table in tables if column in table.cells)
+        ranges = FAIRFACE_AGES if labelling.layout == "fairface" else ()
+        readings[column], not_read = read_column(
+            column, words[column].unique(), labelling.given, ranges, is_ours=is_ours
         )
-        readings |= {(column, word): read for word, read in its.items()}
         codes += [not_read] if not_read else []
     said: dict[str, FaceLabels | str] = dict.fromkeys(
         rows["file"], "the name has characters that cannot be printed, or none"
@@ -125,9 +136,8 @@ def scan_with_tables(
     said |= dict.fromkeys(contradicted, "its rows contradict each other")
     n_without = 0
     for file, *row in words.itertuples(index=False, name=None):
-        labels = _labels(
-            {column: readings[column, word] for column, word in zip(columns, row, strict=True)}
-        )
+        read = {column: readings[column][word] for column, word in zip(columns, row, strict=True)}
+        labels = _labels(read)
         is_said = any(getattr(labels, task) != MISSING for task in TASKS)
         said[file] = labels if is_said else "no label that has a class here"
         n_without += not is_said
@@ -135,11 +145,10 @@ def scan_with_tables(
     shortened = [(file, name) for file, name in name_of.items() if file != name]
     statement = {
         "rules": LABEL_RULES,
-        "layout": layout.name,
+        "layout": labelling.layout,
         "source_sha256": labelling.source_sha256,
         "files": [
-            {"name": table.name, "sha256": table.sha256, "encoding": table.encoding}
-            for table in tables
+            {key: getattr(table, key) for key in ("name", "sha256", "encoding")} for table in tables
         ],
         "columns": columns,
         "mapping": _mapping(words, readings),
@@ -165,63 +174,52 @@ def _labels(readings: Mapping[str, Reading]) -> FaceLabels:
 
 
 def _mapping(
-    words: pd.DataFrame, readings: Mapping[tuple[str, str], Reading]
+    words: pd.DataFrame, readings: Mapping[str, Mapping[str, Reading]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Say how every word is read and in how many rows it stands; numbers by size, then words."""
 
-    def order(key: tuple[str, str]) -> tuple[str, int, str]:
-        number = re.match("[0-9]+", key[1])
-        return key[0], int(number[0]) if number else 1000, key[1]
+    def order(word: str) -> tuple[int, str]:
+        number = re.match("[0-9]+", word)
+        return int(number[0]) if number else 1000, word
 
-    n_rows = {column: words[column].value_counts() for column in words.columns[1:]}
     mapping: dict[str, list[dict[str, Any]]] = {}
-    for column, word in sorted(readings, key=order):
-        read = readings[column, word]
-        if column == "age" and read.age != MISSING and not read.repaired:
-            continue  # An age in years means itself.
+    for column in sorted(readings):
+        n_rows = words[column].value_counts()
         names = CLASS_NAMES["age_group" if column == "age" else column]  # type: ignore[index]
-        mapping.setdefault(column, []).append(
+        entries = [
             {
                 "word": word,
                 "class": None if read.label == MISSING else names[read.label],
-                "rows": int(n_rows[column][word]),
+                "rows": int(n_rows[word]),
                 "why": read.why,
                 "read_as": read.repaired,
                 "unknown": read.is_unknown,
             }
-        )
+            for word in sorted(readings[column], key=order)
+            for read in [readings[column][word]]
+            if read.age == MISSING or read.repaired  # an age in years means itself
+        ]
+        if entries:
+            mapping[column] = entries
     return mapping
 
 
 def _matched(
-    source: Source,
-    said: Mapping[str, FaceLabels | str],
-    tables: list[str],
-    codes: Sequence[str],
+    source: Source, said: Mapping[str, FaceLabels | str], tables: list[str], codes: Sequence[str]
 ) -> tuple[Scan, dict[str, str]]:
     """Find the picture of each row: the one whose path agrees with the row's in most last parts.
 
-    So a row may be absolute, or begin higher or lower than the source. A name also finds a picture
-    of another ending: crops are PNG where the table names the JPEG they are cut from. Where rows
-    agree with one picture, the one that agrees most has it. said: by file, labels or why there are
-    none; codes: what columns were not read. Gives for each row's file what it agrees in, too: the
-    name of the face.
+    Where rows agree with one picture, the one that agrees most has it. said: by file, labels or why
+    there are none; codes: what columns were not read. Gives for each row's file what it agrees in,
+    too: the name of the face.
     """
-    members = dict.fromkeys(member.path for member in source.members())
-    by_name: dict[str, list[str]] = {}
-    rejected: list[tuple[str, str, str]] = []
-    for path in members:
-        parts = path.split("/") if is_picture_name(path) else []
-        for start in range(len(parts)):
-            name = "/".join(parts[start:])
-            by_name.setdefault(name, []).append(path)
-            by_name.setdefault(_stem(name), []).append(path)
-        if not parts and path not in tables:
-            rejected.append((printable(path), OTHER_KIND, "not a picture by its name"))
+    pictures, rejected = _pictures_of(source)
+    rejected = [row for row in rejected if row[0] not in tables]
     above = source.path.resolve().as_posix().split("/") if source.path.is_dir() else []
+    index = PictureIndex(pictures, above)
     claims: dict[str, list[tuple[float, str, str]]] = {}
     for file in said:
-        n_parts, found, name = _nearest(file, by_name, above)
+        n_parts, found, name = index.find(file)
         if len(found) == 1:
             claims.setdefault(found[0], []).append((n_parts, file, name))
         else:
@@ -232,9 +230,10 @@ def _matched(
     for path, rows in claims.items():
         best, *others = sorted(rows, key=lambda row: -row[0])
         is_clear = not others or others[0][0] < best[0]
-        why = "another row names the same picture"
-        for _, file, _ in others if is_clear else rows:
-            rejected.append((printable(file), ROW_KIND, why))
+        rejected += [
+            (printable(file), ROW_KIND, "another row names the same picture")
+            for _, file, _ in (others if is_clear else rows)
+        ]
         _, file, name = best
         labels = said[file] if is_clear else "several rows may name it"
         if isinstance(labels, str):
@@ -242,9 +241,11 @@ def _matched(
         else:
             name_of[file] = name
             faces[name] = path, labels
-    for path in members:
-        if is_picture_name(path) and path not in claims:
-            rejected.append((printable(path), NAME_KIND, "no row in the table of labels"))
+    rejected += [
+        (printable(path), NAME_KIND, "no row in the table of labels")
+        for path in pictures
+        if path not in claims
+    ]
     if not faces:
         names = ", ".join(tables)
         reasons = [f"{file}: {why}" for file, kind, why in rejected if kind != OTHER_KIND]
@@ -259,34 +260,6 @@ def _matched(
             fix="; ".join(codes) or ("--map says what an unknown word means" if claims else ""),
         )
     return _scan_of(faces, rejected), name_of
-
-
-def _nearest(
-    file: str, by_name: Mapping[str, list[str]], above: Sequence[str]
-) -> tuple[float, list[str], str]:
-    """Give the pictures that agree with a row's path in most last parts: in how many, and these.
-
-    above: the parts of the source's own path. A half more where the ending agrees as well.
-    """
-    parts = file.split("/")
-    for start in range(len(parts)):
-        name = "/".join(parts[start:])
-        found = by_name.get(name) or by_name.get(_stem(name), [])
-        if not found:
-            continue
-        if start == 0 or parts[start - 1] == (above or [""])[-1]:
-            found = [path for path in found if path == name] or found
-        n_parts = len(parts) - start + (name in by_name) / 2
-        if len(found) == 1 and found[0].count("/") == name.count("/"):
-            both = zip(reversed(parts[:start]), reversed(above), strict=False)
-            n_parts += len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], both)))
-        return n_parts, found, name
-    return 0, [], file
-
-
-def _stem(name: str) -> str:
-    """Take the ending of a picture's name off; a name of another kind stays what it is."""
-    return name.rpartition(".")[0] if is_picture_name(name) else name
 
 
 def labels_digest(table: pd.DataFrame) -> str:
@@ -332,16 +305,14 @@ def gaps(labels: Mapping[str, Any], n_faces: int) -> list[str]:
 
 def notes(labels: Mapping[str, Any]) -> list[str]:
     """Say what was done to the table on the way: repeated rows, spreadsheets' dates, encodings."""
-    said = []
-    entries = [entry for column in labels["mapping"].values() for entry in column]
-    if repaired := [entry for entry in entries if entry["read_as"]]:
+    entries = [e for column in labels["mapping"].values() for e in column if e["read_as"]]
+    old = ", ".join(file["name"] for file in labels["files"] if file["encoding"] == "cp1252")
+    said = [f"{old} is no UTF-8 and was read as Windows-1252."] if old else []
+    if entries:
         said.append(
-            f"{sum(entry['rows'] for entry in repaired):,} ages had been made dates by a "
-            f"spreadsheet and were read back, as {repaired[0]['word']!r}, which was "
-            f"{repaired[0]['read_as']}."
+            f"{sum(entry['rows'] for entry in entries):,} ages had been made dates by a "
+            f"spreadsheet and were read back: {entries[0]['word']!r} as {entries[0]['read_as']}."
         )
-    if old := [file["name"] for file in labels["files"] if file["encoding"] == "cp1252"]:
-        said.append(f"{', '.join(old)} is no UTF-8 and was read as Windows-1252.")
     if n_rows := labels.get("rows_matched_by_last_parts"):
         file, name = labels["example_of_last_parts"]
         said.append(
@@ -367,8 +338,10 @@ def findings(labels: Mapping[str, Any], n_rows_without_picture: int) -> list[str
         found.append(
             f"{len(unknown):,} words of the labels are not known, in {n_rows:,} rows: {shown}{more}"
         )
-    if labels["contradicted_faces"]:
-        found.append(f"{labels['contradicted_faces']:,} faces have rows that contradict each other")
-    if n_rows_without_picture:
-        found.append(f"{n_rows_without_picture:,} rows name no picture, or several")
+    for n, what in (
+        (labels["contradicted_faces"], "faces have rows that contradict each other"),
+        (n_rows_without_picture, "rows name no picture, or several"),
+    ):
+        if n:
+            found.append(f"{n:,} {what}")
     return found

@@ -20,7 +20,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from benchmark.errors import DataError
 
@@ -107,32 +107,13 @@ def read_picture(content: bytes, image_px: int) -> tuple[bytes, Picture]:
     return fine.tobytes(), Picture(sha256, mode, *size, sketch_of(coarse), thumbnail_of(coarse))
 
 
-@dataclass(frozen=True, slots=True)
-class UprightPicture:
-    """A whole picture in RGB, turned as the camera was held, and what the file was."""
-
-    image: Image.Image
-    mode: str
-    """Pillow's mode before conversion to RGB."""
-    n_frames: int
-    """Frames of an animation, of which this is the first; 1 for a picture that stands still."""
-    is_turned: bool
-    """Whether the camera's note of how it was held asked for a turn."""
-
-
-def read_upright(content: bytes) -> UprightPicture:
-    """Decode a file's bytes in full, by the rules of `read_picture`, but neither cut nor resized.
+def read_upright(content: bytes) -> Image.Image:
+    """Decode a file's bytes in full to RGB, turned as the camera was held, neither cut nor resized.
 
     Call it within `pillow_quiet`. Raises DataError with the reason if it cannot be used.
     """
-    with _checked(content), Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-        mode, size = picture.mode, picture.size
-        _check_size(*size)
-        n_frames = int(getattr(picture, "n_frames", 1))
-        turn = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        picture.load()
-        _turn_upright(picture)
-        return UprightPicture(_as_rgb(picture), mode, n_frames, turn in range(2, 9))
+    with _checked(content):
+        return _decoded(content)[0]
 
 
 @contextlib.contextmanager
@@ -177,22 +158,28 @@ def _grey(picture: Image.Image, shape: tuple[int, int]) -> bytes:
     return np.asarray(small).tobytes()
 
 
-def _decoded(content: bytes, target_px: int) -> tuple[Image.Image, str, tuple[int, int]]:
-    """Decode to a square RGB picture of at least `target_px` where there are as many pixels.
+def _decoded(
+    content: bytes, square_px: int | None = None
+) -> tuple[Image.Image, str, tuple[int, int]]:
+    """Decode to upright RGB; give also the mode and the size in pixels that the file had.
 
-    Gives the mode and the size in pixels that the file had, too.
+    square_px: take the middle square, of at least this side where there are as many pixels.
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         mode, size = picture.mode, picture.size
         _check_size(*size)
-        picture.draft(None, (target_px, target_px))
+        if square_px is not None:
+            picture.draft(None, (square_px, square_px))
         picture.load()
-        _turn_upright(picture)
+        # A camera's note of how it was held; one that cannot be read turns nothing.
+        with contextlib.suppress(*PILLOW_ERRORS):
+            ImageOps.exif_transpose(picture, in_place=True)
         rgb = _as_rgb(picture)
         side = min(rgb.size)
         left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-        square = rgb if rgb.width == rgb.height else rgb.crop((left, top, left + side, top + side))
-        return square, mode, size
+        if square_px is not None and rgb.width != rgb.height:
+            rgb = rgb.crop((left, top, left + side, top + side))
+        return rgb, mode, size
 
 
 def _check_size(width: int, height: int) -> None:
@@ -225,12 +212,6 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
             allowed="RGB, grey, palette, CMYK, with or without alpha",
         )
     return picture.convert("RGB")
-
-
-def _turn_upright(picture: Image.Image) -> None:
-    # A camera's note of how it was held; where it cannot be read the picture is as good as any.
-    with contextlib.suppress(*PILLOW_ERRORS):
-        ImageOps.exif_transpose(picture, in_place=True)
 
 
 class PixelWriter:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark.data.archive import Source, Unreadable, open_source
+from benchmark.data.archive import Source, open_source
 from benchmark.data.dataset import (
     MANIFEST_FILE,
     PICTURE_KIND,
@@ -238,8 +238,8 @@ def _decode(
     def batches() -> Iterator[list[tuple[int, bytes]]]:
         batch: list[tuple[int, bytes]] = []
         for path, content in source.contents(set(row_of)):
-            if isinstance(content, Unreadable):
-                results[row_of[path]] = content.reason
+            if isinstance(content, str):
+                results[row_of[path]] = content
                 continue
             batch.append((row_of[path], content))
             if len(batch) >= BATCH_FACES or sum(len(item[1]) for item in batch) >= BATCH_BYTES:

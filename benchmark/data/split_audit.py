@@ -1,41 +1,200 @@
 """Find what the parts of any split share: by name, by bytes, and as near-duplicates.
 
-Labels play no role. A split of films can have more near pairs than fit into memory: they are
-reported one after another, and only the nearest of each file is kept.
+A part is a CSV, a text list, or a folder or archive of pictures. Labels play no role. Of each file
+the nearest in every other part is kept: a split of films can have more pairs than fit into memory.
 """
 
 import contextlib
+import csv
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmark.data.archive import Unreadable
+from benchmark.data import archive
+from benchmark.data.archive import Source, name_key, printable
 from benchmark.data.duplicates import METHOD, THRESHOLD_BITS, near_blocks
+from benchmark.data.labels import PICTURE_SUFFIXES, is_picture_name
 from benchmark.data.pictures import MIN_SIDE_PX, SKETCH_SHAPE, pillow_quiet, read_picture
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
-from benchmark.data.split_lists import (
-    SplitPart,
-    base_name,
-    find_pictures,
-    name_key,
-    printable,
-    read_parts,
-    stem_key,
-)
 from benchmark.errors import DataError
 
+ALLOWED: Final = (
+    "a CSV, a text list with one name a line, or a folder (.zip, .tar, .tar.gz) of pictures"
+)
+NAME_COLUMNS: Final = (
+    *("file", "filename", "image", "path", "name"),
+    *("filepath", "imagefile", "imagename", "imagepath", "img", "imgpath"),
+)
+"""Headings of a column of names, the likelier first; spaces, `_` and `-` in them do not count."""
 PICTURES_A_CORE: Final = 256
 """Pictures read ahead for each core."""
-PAIRS_AT_ONCE: Final = 100_000
 NONE: Final = -1
 """In place of a row or number that there is not."""
+
+
+@dataclass(frozen=True, eq=False)
+class SplitPart:
+    """One part of a split: its names, and the pictures where it is a folder or an archive.
+
+    form: what was read, in words. files: each name once, as it is written; of pictures, the path in
+    their folder. repeated: names listed again. n_nameless: rows without a name. n_others: files of
+    a folder or archive that are no pictures by their names.
+    """
+
+    name: str
+    path: Path
+    form: str
+    files: tuple[str, ...]
+    repeated: tuple[str, ...] = ()
+    n_nameless: int = 0
+    pictures: Source | None = None
+    n_others: int = 0
+
+
+def read_parts(paths: Sequence[Path]) -> list[SplitPart]:
+    """Read every part of a split, training first.
+
+    Raises DataError for one that is missing, empty, binary, without names or without pictures.
+    """
+    if len(paths) < 2:
+        raise DataError(
+            f"{len(paths)} part of a split was given", allowed="two or more, training first"
+        )
+    endings = re.compile(r"(?i)\.(csv|tsv|txt|lst|zip|tar|tgz|tar\.gz)$")
+    stems = [endings.sub("", os.path.basename(os.path.abspath(path))) for path in paths]
+    parts: dict[str, SplitPart] = {}
+    for path, stem in zip(paths, stems, strict=True):
+        name, number = stem if stems.count(stem) == 1 else str(path), 2
+        while printable(name) in parts:
+            name, number = f"{path} ({number})", number + 1
+        parts[printable(name)] = _read_part(path, printable(name))
+    return list(parts.values())
+
+
+def _read_part(path: Path, name: str) -> SplitPart:
+    if not path.is_file() and not path.is_dir():
+        what = "is neither a file nor a folder" if path.exists() else "does not exist"
+        raise DataError(f"{path} {what}", allowed=ALLOWED)
+    source, n_others = _source_at(path), 0
+    if source is not None:
+        form, (written, n_others) = f"{source.kind} of pictures", _picture_paths(source)
+    else:
+        form, written = _names_in(path)
+    files: dict[str, str] = {}
+    repeated: dict[str, None] = {}
+    for file in filter(None, written):
+        if files.setdefault(name_key(file), file) is not file:
+            repeated[files[name_key(file)]] = None
+    if not files:
+        raise DataError(f"{path} lists no names", allowed="one name or more", source=form)
+    its = (tuple(files.values()), tuple(repeated), written.count(""))
+    return SplitPart(name, path, form, *its, source, n_others)
+
+
+def _source_at(path: Path) -> Source | None:
+    with contextlib.suppress(DataError):
+        return archive.open_source(path)
+    return None
+
+
+def _picture_paths(source: Source) -> tuple[list[str], int]:
+    """List the pictures of a source, and count its other files."""
+    members = [member.path for member in source.members()]
+    paths = [path for path in members if is_picture_name(path)]
+    if not paths:
+        raise DataError(
+            f"{source.path} holds no pictures ({len(members)} other files)",
+            allowed=", ".join(sorted(PICTURE_SUFFIXES)),
+        )
+    return sorted(set(paths)), len(members) - len(paths)
+
+
+def _names_in(path: Path) -> tuple[str, list[str]]:
+    """Read a list: what it is in words, and its names, empty ones included.
+
+    A delimiter is believed where it uncovers a column with a known heading, or a first column of
+    picture names. Without one every line is a name, in a CSV only if most look like pictures.
+    """
+    try:
+        text = archive.decoded(path.read_bytes())[0]
+    except (OSError, DataError) as error:
+        raise DataError(f"{path} is no list of names: {error}", allowed=ALLOWED) from error
+    is_csv = path.suffix.lower() in (".csv", ".tsv")
+    what = "CSV" if is_csv else "text list"
+    tables = [rows for delimiter in ",;\t|" if (rows := _rows(text, delimiter))]
+    for rows in sorted(tables, key=lambda rows: -len(rows[0])):
+        heads = [re.sub(r"[\s_-]", "", cell).lower() for cell in rows[0]]
+        if known := [heads.index(heading) for heading in NAME_COLUMNS if heading in heads]:
+            names = [row[known[0]].strip() if known[0] < len(row) else "" for row in rows[1:]]
+            return f'{what}, column "{rows[0][known[0]].strip()}"', names
+    if not is_csv:  # as Caffe's lists: a name, a space, a class
+        tables.append(_rows(text, " "))
+    tables = [rows for rows in tables if rows and min(map(len, rows)) > 1 and _mostly(rows)]
+    if tables:
+        what, rows = f"{what}, first column", max(tables, key=lambda rows: len(rows[0]))
+    else:
+        rows = [[line] for line in io.StringIO(text, newline=None) if line.strip()]
+        if is_csv and not _mostly(rows):
+            raise DataError(
+                f"{path} has no column of file names; its first line is {rows[0][0][:60]!r}",
+                allowed=f"a column {', '.join(NAME_COLUMNS[:5])}, or a list with one name a line",
+            )
+    names = [row[0].strip() for row in rows]
+    has_heading = rows and (is_csv or tables) and not is_picture_name(names[0])
+    return what, names[1:] if has_heading else names
+
+
+def _rows(text: str, delimiter: str) -> list[list[str]]:
+    try:
+        read = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        return [row for row in read if any(cell.strip() for cell in row)]
+    except csv.Error:  # quotes that do not close, a cell that never ends: not by this delimiter
+        return []
+
+
+def _mostly(rows: Sequence[list[str]]) -> bool:
+    """Tell whether most rows begin with the name of a picture."""
+    return 2 * sum(is_picture_name(row[0].strip()) for row in rows) >= len(rows)
+
+
+def _find_pictures(
+    parts: Sequence[SplitPart], images: Path | None
+) -> list[list[tuple[Source, str] | None]]:
+    """Say where the picture of each file of each part is; None where there is none.
+
+    Raises DataError where a list finds none at all under `images`.
+    """
+    source = None if images is None else _source_at(images)
+    if images is not None and source is None:
+        what = "is no folder and no archive" if images.exists() else "does not exist"
+        allowed = "a folder, .zip, .tar or .tar.gz of pictures"
+        raise DataError(f"--images {images} {what}", allowed=allowed)
+    index = archive.PictureIndex(_picture_paths(source)[0] if source else ())
+    places: list[list[tuple[Source, str] | None]] = []
+    for part in parts:
+        if part.pictures is not None:
+            places.append([(part.pictures, file) for file in part.files])
+            continue
+        found = [index.find(file)[1] for file in part.files]
+        if source is not None and not any(len(paths) == 1 for paths in found):
+            raise DataError(
+                f"none of the {len(found):,} names of {part.name} is under {images}; the first "
+                f"is {printable(part.files[0])}",
+                source=str(part.path),
+                fix="Give the folder that the names are relative to, or that holds them",
+            )
+        places.append([(source, p[0]) if source and len(p) == 1 else None for p in found])
+    return places
 
 
 def _read_files(
@@ -47,55 +206,54 @@ def _read_files(
     it is not compared as a picture), content (number of its bytes, or NONE), picture (number among
     pictures of different bytes that can be compared, or NONE). And the sketches, (n, 16, 17).
     """
-    places = find_pictures(parts, images)
-    row_of = {place: row for row, place in enumerate(dict.fromkeys(filter(None, chain(*places))))}
-    seen = pd.DataFrame(
-        {"sha256": "", "reason": "it went away meanwhile"}, index=range(len(row_of))
-    )
-    seen.loc[NONE] = ("", "")
-    sketches = np.zeros((len(row_of), *SKETCH_SHAPE), np.uint8)
+    places = _find_pictures(parts, images)
+    place_of = {place: n for n, place in enumerate(dict.fromkeys(filter(None, chain(*places))))}
+    digests = [""] * (len(place_of) + 1)
+    reasons = ["it went away meanwhile"] * len(place_of) + [""]
+    sketches = np.zeros((len(place_of), *SKETCH_SHAPE), np.uint8)
     order: list[int] = []
 
     def contents() -> Iterator[bytes]:
-        for source in dict.fromkeys(source for source, _ in row_of):
-            for path, content in source.contents({path for its, path in row_of if its == source}):
-                row = row_of[source, path]
-                if isinstance(content, Unreadable):
-                    seen.at[row, "reason"] = content.reason
+        for source in dict.fromkeys(source for source, _ in place_of):
+            for path, content in source.contents({path for its, path in place_of if its == source}):
+                place = place_of[source, path]
+                if isinstance(content, str):
+                    reasons[place] = content
                     continue
                 if content:  # All empty files have the same bytes, which makes no picture of them.
-                    seen.at[row, "sha256"] = hashlib.sha256(content).hexdigest()
-                order.append(row)
+                    digests[place] = hashlib.sha256(content).hexdigest()
+                order.append(place)
                 yield content
 
-    results = in_parallel(_sketched, contents(), len(row_of), a_core=PICTURES_A_CORE)
+    results = in_parallel(_sketched, contents(), len(place_of), a_core=PICTURES_A_CORE)
     with contextlib.closing(results):
-        for number, result in enumerate(results, start=1):
-            row = order[number - 1]
-            seen.at[row, "reason"] = result if isinstance(result, str) else ""
+        for number, result in enumerate(results):
+            place = order[number]
+            reasons[place] = result if isinstance(result, str) else ""
             if isinstance(result, bytes):
-                sketches[row] = np.frombuffer(result, np.uint8).reshape(SKETCH_SHAPE)
+                sketch = sketches[place] = np.frombuffer(result, np.uint8).reshape(SKETCH_SHAPE)
                 # Two with fewer unequal neighbours than the threshold are always about as near as
                 # copies are. No face of UTKFace is so plain: an empty picture is.
-                if (sketches[row, :, 1:] != sketches[row, :, :-1]).sum() < THRESHOLD_BITS:
-                    seen.at[row, "reason"] = (
-                        "it is too plain to be distinguished from other plain pictures"
-                    )
-            if number % 32 == 0 or number == len(row_of):
-                on_progress("reading pictures", number, len(row_of))
-    rows = [
-        (
-            number,
-            *map(printable, (file, name_key(file), stem_key(file))),
-            row_of[place] if place else NONE,
-        )
-        for number, (part, its) in enumerate(zip(parts, places, strict=True))
-        for file, place in zip(part.files, its, strict=True)
-    ]
-    files = pd.DataFrame(rows, columns=["part", "file", "key", "stem", "place"])
-    files = files.join(seen, on="place").reset_index(names="row")
-    files["content"] = pd.factorize(files["sha256"].where(files["sha256"] != ""))[0]
-    is_hashed = (files["content"] != NONE) & (files["reason"] == "")
+                if (sketch[:, 1:] != sketch[:, :-1]).sum() < THRESHOLD_BITS:
+                    reasons[place] = "it is too plain to be distinguished from other plain pictures"
+            if number % 32 == 31 or number + 1 == len(place_of):
+                on_progress("reading pictures", number + 1, len(place_of))
+    files = pd.DataFrame(
+        [
+            (number, printable(file), printable(name_key(file)), place_of[place] if place else NONE)
+            for number, (part, its) in enumerate(zip(parts, places, strict=True))
+            for file, place in zip(part.files, its, strict=True)
+        ],
+        columns=["part", "file", "key", "place"],
+    ).reset_index(names="row")
+    files["base"] = files["key"].str.rpartition("/")[2]
+    files["stem"] = files["base"].map(archive.without_ending).str.casefold()
+    digest, reason = (
+        files["place"].map(lambda place, of=of: of[place]) for of in (digests, reasons)
+    )
+    files["reason"] = reason
+    files["content"] = pd.factorize(digest.where(digest != ""))[0]
+    is_hashed = (files["content"] != NONE) & (reason == "")
     files["picture"] = pd.factorize(files["content"].where(is_hashed))[0]
     first_of = files[is_hashed].drop_duplicates("picture")
     return files, sketches[first_of["place"].to_numpy(np.int64)]
@@ -110,52 +268,32 @@ def _sketched(content: bytes) -> bytes | str:
             return f"{error.found} (allowed: {error.allowed})"
 
 
-class FilePair(NamedTuple):
-    """A file of one part and one of another that are, or by their names may be, one picture."""
-
-    part: str
-    file: str
-    other_part: str
-    other_file: str
-    finding: str
-    """`leak`; `undecided`: only their names are alike, not the same, or the pictures cannot be
-    compared; `other pictures`: both were read and differ, only their names are alike."""
-    found_by: str
-    """`bytes`, `near-duplicate` or `name`: the strongest of what they have in common."""
-    name: str
-    """How their names are alike: `same`, `other folder`, `case`, `other extension`, or empty."""
-    bits_apart: int | None
-    """Of 256, for near-duplicates."""
-    mirrored: bool
+PAIR_COLUMNS: Final = (
+    *("part", "file", "other_part", "other_file", "finding", "found_by", "name", "bits_apart"),
+    "mirrored",
+)
 
 
 def audit_split(
-    paths: Sequence[Path],
-    images: Path | None = None,
-    on_pair: Callable[[FilePair], object] | None = None,
-    on_progress: OnProgress = keep_quiet,
-) -> dict[str, Any]:
+    paths: Sequence[Path], images: Path | None = None, on_progress: OnProgress = keep_quiet
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """Compare each two parts of a split, training first; give verdict, parts and overlaps as data.
 
     images: a folder or archive with the pictures that lists name. Without it lists are compared by
-    name alone. on_pair is called with every pair of files that two parts share, or may share: by
-    bytes, as near-duplicates, by name. In an overlap each file of the later part counts once.
+    name alone. Gives also a table of PAIR_COLUMNS, of what each file shares with an earlier part,
+    by bytes, as near-duplicates, else by name. finding: `leak`; `undecided` where names are only
+    alike or the pictures cannot be compared; `other pictures` where both were read and differ.
+    name: `same`, `other folder`, `case`, `other extension` or empty. bits_apart: of 256.
     Raises DataError for parts that cannot be read.
     """
     parts = read_parts(paths)
     files, sketches = _read_files(parts, images, on_progress)
-    rows: list[Any] = list(files.itertuples(index=False))
-    ranks = list(combinations(range(len(parts)), 2))
     # Where numbers begin anew in each folder, as in cats/1.jpg and dogs/1.jpg, a stem says nothing.
     single = files[~files.duplicated(["part", "stem"], keep=False)]
-    named = pd.concat([_across(files, "key", ranks), _across(single, "stem", ranks)])
+    named = pd.concat([_across(files, "key"), _across(single, "stem")])
     named = named.drop_duplicates(["row", "part_other"]).assign(found_by="name")
     read = files[files["content"] != NONE]
-    same_bytes = _across(read, "content", ranks).assign(found_by="bytes")
-
-    def described(pairs: Any) -> Iterator[FilePair]:
-        for pair in pairs.itertuples():
-            yield _described(pair, rows[pair.row], rows[pair.row_other], parts)
+    same_bytes = _across(read, "content").assign(found_by="bytes")
 
     def is_among(pairs: pd.DataFrame, others: pd.DataFrame) -> "pd.Series[bool]":
         code, codes = (of["row"] * len(files) + of["row_other"] for of in (pairs, others))
@@ -163,121 +301,118 @@ def audit_split(
 
     best = named.iloc[:0]
     for pairs in chain([same_bytes], _near_pairs(files, sketches, on_progress)):
-        if on_pair is not None:
-            list(map(on_pair, described(pairs)))
         # Of each file the nearest match is kept, or its namesake where that is one.
         best = pd.concat([best, pairs.assign(is_other=~is_among(pairs, named))])
-        best = best.sort_values(
-            ["is_other", "bits_apart", "mirrored", "picture_other", "row_other"]
-        )
-        best = best.drop_duplicates(["row", "part_other", "found_by"])
-    named = named[~is_among(named, best)]
-    if on_pair is not None:
-        list(map(on_pair, described(named)))
-    matches = pd.concat([best.sort_values("found_by"), named]).sort_values("row", kind="stable")
-    overlaps = _overlaps(parts, list(zip(matches["row"], described(matches), strict=True)))
-    base = files["key"].str.rsplit("/", n=1).str[-1]
-    for (other, part), overlap in zip(ranks, overlaps, strict=True):
-        its, theirs = files["part"] == part, files["part"] == other
-        alike = its & base.isin(base[theirs]) & ~files["key"].isin(files.loc[theirs, "key"])
-        overlap["same_base_name"] = int(alike.sum())
-        overlap["example_of_base_name"] = "" if not alike.any() else base[alike].iloc[0]
-    is_leaking = any(overlap["leaking"] for overlap in overlaps)
-    is_undecided = any(overlap["undecided"] for overlap in overlaps)
-    return {
+        order = ["is_other", "bits_apart", "mirrored", "picture_other", "row_other"]
+        best = best.sort_values(order).drop_duplicates(["row", "part_other", "found_by"])
+    matches = pd.concat([best.sort_values("found_by"), named[~is_among(named, best)]])
+    matches = _described(matches.sort_values("row", kind="stable"), files, parts)
+    overlaps = [_overlap(matches, files, *two, parts) for two in combinations(range(len(parts)), 2)]
+    is_leaking, is_undecided = (any(o[key] for o in overlaps) for key in ("leaking", "undecided"))
+    audit = {
         "verdict": "leaking" if is_leaking else "undecided" if is_undecided else "clean",
         "near_duplicates": {"method": METHOD, "threshold_bits": THRESHOLD_BITS},
         "parts": [_part_data(n, part, files[files["part"] == n]) for n, part in enumerate(parts)],
         "overlaps": overlaps,
     }
+    return audit, matches[list(PAIR_COLUMNS)]
 
 
-def _across(files: pd.DataFrame, column: str, ranks: Sequence[tuple[int, int]]) -> pd.DataFrame:
-    """Pair the files of each two parts that have the same in a column; ranks: earlier, later."""
+def _across(files: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Pair the files of each two parts, later and earlier, that have the same in a column."""
     known = files[["part", "row", column]]
-    pairs = [
-        known[known["part"] == later].merge(
-            known[known["part"] == earlier], on=column, suffixes=("", "_other")
-        )
-        for earlier, later in ranks
-    ]
-    return pd.concat(pairs).assign(bits_apart=0, mirrored=0, picture_other=0)
+    pairs = known.merge(known, on=column, suffixes=("", "_other"))
+    pairs = pairs[pairs["part"] > pairs["part_other"]]
+    return pairs.assign(bits_apart=0, mirrored=0, picture_other=0)
 
 
 def _near_pairs(
     files: pd.DataFrame, sketches: NDArray[np.uint8], on_progress: OnProgress
 ) -> Iterator[pd.DataFrame]:
-    """Yield the pairs of files of two parts that are near, some PAIRS_AT_ONCE at a time."""
+    """Yield the pairs of files of two parts that are near, block by block."""
     hashed = files.loc[files["picture"] != NONE, ["picture", "part", "row"]]
-    waiting: list[NDArray[np.int64]] = []
-    for block in chain(near_blocks(sketches, on_progress=on_progress), [None]):
-        waiting += [] if block is None else [block]
-        if sum(map(len, waiting)) < (1 if block is None else PAIRS_AT_ONCE):
+    for block in near_blocks(sketches, on_progress=on_progress):
+        if not len(block):
             continue
-        both = np.concatenate([*waiting, *(found[:, [1, 0, 2, 3]] for found in waiting)])
+        both = np.concatenate([block, block[:, [1, 0, 2, 3]]])
         pairs = pd.DataFrame(both, columns=["picture", "picture_other", "bits_apart", "mirrored"])
         pairs = pairs.merge(hashed, on="picture")
         pairs = pairs.merge(hashed.add_suffix("_other"), on="picture_other")
         yield pairs[pairs["part"] > pairs["part_other"]].assign(found_by="near-duplicate")
-        waiting = []
 
 
-def _described(pair: Any, file: Any, other: Any, parts: Sequence[SplitPart]) -> FilePair:
-    """Say what two files are to each other; pair: found_by, bits_apart, mirrored."""
-    base, other_base = base_name(file.file), base_name(other.file)
-    name, finding = "", "leak"
-    if file.key == other.key:
-        name = "same"
-    elif file.stem == other.stem and base == other_base:
-        name = "case" if file.key.casefold() == other.key.casefold() else "other folder"
-    elif file.stem == other.stem:
-        name = "case" if base.casefold() == other_base.casefold() else "other extension"
-    if pair.found_by == "name" and NONE not in (file.picture, other.picture):
-        finding = "other pictures"
-    elif pair.found_by == "name" and (name != "same" or NONE not in (file.content, other.content)):
-        finding = "undecided"  # Only alike, or their bytes differ and one of them has no hash.
-    bits_apart = int(pair.bits_apart) if pair.found_by == "near-duplicate" else None
-    return FilePair(
-        *(parts[file.part].name, printable(file.file)),
-        *(parts[other.part].name, printable(other.file)),
-        *(finding, pair.found_by, name),
-        bits_apart=bits_apart,
-        mirrored=bool(pair.mirrored),
+def _described(
+    pairs: pd.DataFrame, files: pd.DataFrame, parts: Sequence[SplitPart]
+) -> pd.DataFrame:
+    """Add what two files are to each other: PAIR_COLUMNS."""
+    one, two = (files.loc[pairs[row]] for row in ("row", "row_other"))
+    one, two = one.set_axis(pairs.index), two.set_axis(pairs.index)
+    name = np.select(
+        [
+            one["key"] == two["key"],
+            one["stem"] != two["stem"],
+            one["key"].str.casefold() == two["key"].str.casefold(),
+            one["base"] == two["base"],
+            one["base"].str.casefold() == two["base"].str.casefold(),
+        ],
+        ["same", "", "case", "other folder", "case"],
+        "other extension",
+    )
+    by_name = pairs["found_by"] == "name"
+    compared, read = (
+        (one[column] != NONE) & (two[column] != NONE) for column in ("picture", "content")
+    )
+    # Undecided: only alike, or their bytes differ and one of them has no hash.
+    finding = np.select(
+        [by_name & compared, by_name & ((name != "same") | read)],
+        ["other pictures", "undecided"],
+        "leak",
+    )
+    is_near = pairs["found_by"] == "near-duplicate"
+    return pairs.assign(
+        part=[parts[number].name for number in pairs["part"]],
+        other_part=[parts[number].name for number in pairs["part_other"]],
+        file=one["file"],
+        other_file=two["file"],
+        name=name,
+        finding=finding,
+        bits_apart=pairs["bits_apart"].astype(object).where(is_near, None),
+        mirrored=pairs["mirrored"].astype(bool),
     )
 
 
-def _overlaps(
-    parts: Sequence[SplitPart], matches: Sequence[tuple[int, FilePair]]
-) -> list[dict[str, Any]]:
-    """Count for each two parts the files of the later one that are in the earlier one."""
-    overlaps = []
-    for other, part in combinations(parts, 2):
-        its = [(row, m) for row, m in matches if (m.part, m.other_part) == (part.name, other.name)]
-        leaks = [(row, match) for row, match in its if match.finding == "leak"]
-        leaking = {row for row, _ in leaks}
-        undecided = {row for row, match in its if match.finding == "undecided"} - leaking
-        by = Counter(how for _, how in {(row, match.found_by) for row, match in leaks})
-        kinds = {(m.finding, m.found_by, m.name, m.mirrored): m for _, m in reversed(its)}
-        overlaps.append(
-            {
-                "part": part.name,
-                "other_part": other.name,
-                "files": len(part.files),
-                "leaking": len(leaking),
-                "leaking_fraction": len(leaking) / len(part.files),
-                "same_name": len({row for row, match in leaks if match.name == "same"}),
-                "same_bytes": by["bytes"],
-                "near_duplicates": by["near-duplicate"],
-                "undecided": len(undecided),
-                "alike_in_name_only": len({row for row, _ in its} - leaking - undecided),
-                "examples": [match._asdict() for match in reversed(kinds.values())],
-            }
-        )
-    return overlaps
+def _overlap(
+    matches: pd.DataFrame, files: pd.DataFrame, other: int, part: int, parts: Sequence[SplitPart]
+) -> dict[str, Any]:
+    """Count the files of a part that are in an earlier one; each counts once."""
+    name, other_name = parts[part].name, parts[other].name
+    pairs = matches[(matches["part"] == name) & (matches["other_part"] == other_name)]
+    its, theirs = files[files["part"] == part], files[files["part"] == other]
+    leaks = pairs[pairs["finding"] == "leak"]
+    leaking = set(leaks["row"])
+    undecided = set(pairs.loc[pairs["finding"] == "undecided", "row"]) - leaking
+    alike = its[its["base"].isin(theirs["base"]) & ~its["key"].isin(theirs["key"])]
+    kinds = pairs.drop_duplicates(["finding", "found_by", "name", "mirrored"])
+    return {
+        "part": name,
+        "other_part": other_name,
+        "files": len(its),
+        "leaking": len(leaking),
+        "leaking_fraction": len(leaking) / len(its),
+        "same_name": leaks.loc[leaks["name"] == "same", "row"].nunique(),
+        "same_bytes": int((leaks["found_by"] == "bytes").sum()),
+        "near_duplicates": int((leaks["found_by"] == "near-duplicate").sum()),
+        "undecided": len(undecided),
+        "alike_in_name_only": len(set(pairs["row"]) - leaking - undecided),
+        "same_base_name": len(alike),
+        "example_of_base_name": "" if alike.empty else alike["base"].iloc[0],
+        "examples": kinds[list(PAIR_COLUMNS)].to_dict("records"),
+    }
 
 
 def _part_data(number: int, part: SplitPart, files: pd.DataFrame) -> dict[str, Any]:
-    absent = files.loc[files["place"] == NONE, "file"]
+    absent = files.loc[files["place"] == NONE, "file"].tolist()
+    unlike = files[files["reason"] != ""]
     return {
         "name": part.name,
         "path": str(part.path),
@@ -290,10 +425,6 @@ def _part_data(number: int, part: SplitPart, files: pd.DataFrame) -> dict[str, A
         "rows_without_a_name": part.n_nameless,
         "not_pictures": part.n_others,
         "without_a_picture": len(absent),
-        "not_found": [printable(file) for file in absent] if len(absent) < len(files) else [],
-        "not_comparable": [
-            {"file": printable(file), "reason": reason}
-            for file, reason in zip(files["file"], files["reason"], strict=True)
-            if reason
-        ],
+        "not_found": absent if len(absent) < len(files) else [],
+        "not_comparable": unlike[["file", "reason"]].to_dict("records"),
     }

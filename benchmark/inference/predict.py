@@ -17,13 +17,11 @@ import pandas as pd
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmark.data.archive import list_pictures, read_file
+from benchmark.data.archive import list_pictures, printable, read_file
 from benchmark.data.batches import FaceBatches
-from benchmark.data.crop import Box, CropOptions, DetectorChoice
-from benchmark.data.crop_folder import Cropper, cropped, reason_of
+from benchmark.data.crop import Box, CropOptions, Cropper, DetectorChoice, cropped, reason_of
 from benchmark.data.pictures import pillow_quiet, read_picture
 from benchmark.data.progress import OnProgress, keep_quiet
-from benchmark.data.split_lists import printable
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.calibration import tempered
 from benchmark.evaluation.predictions import probability_columns
@@ -171,7 +169,7 @@ class Predictor:
         """Give the faces that are found in pictures, or one row that says why there are none."""
         assert self.cropping is not None
         px = self.network.faces_px
-        cropper = Cropper(replace(self.cropping.options, size_px=px), self.cropping.detector, "raw")
+        cropper = Cropper(replace(self.cropping.options, size_px=px), self.cropping.detector)
         contents = (read_file(path) for path in paths)
         with contextlib.closing(cropped(contents, len(paths), cropper)) as results:
             for number, (path, result) in enumerate(zip(paths, results, strict=True), start=1):

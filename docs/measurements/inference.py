@@ -88,7 +88,7 @@ def share_found(model: Path, pictures: Path, n_pictures: int) -> None:
         with pillow_quiet():
             for content in contents:
                 options = CropOptions(border=border)
-                crops, n_seen = crop_picture(read_upright(content).image, detector, options)
+                crops, n_seen = crop_picture(read_upright(content), detector, options)
                 found, several = found + len(crops), several + (n_seen > 1)
         rate = len(contents) / (time.process_time() - began)
         share = 100 * found / len(contents)
@@ -115,7 +115,7 @@ def rate_of_large(model: Path, pictures: Path, large: Path, n_pictures: int) -> 
     began, found = time.process_time(), 0
     with pillow_quiet():
         for content in contents:
-            found += len(crop_picture(read_upright(content).image, detector)[0])
+            found += len(crop_picture(read_upright(content), detector, CropOptions())[0])
     rate = len(contents) / (time.process_time() - began)
     print(
         f"two megapixels: a face in {found} of {len(contents)}; {rate:.0f} pictures a second of "

@@ -16,16 +16,16 @@ def test_words_are_shown_with_their_class_and_unknown_ones_give_exit_code_1(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     source = folder_of(tmp_path / "photos", {f"p{i}.jpg": jpeg(i) for i in range(24)})
-    rows = [f"p{i}.jpg,{'25/01/1900' if i else '20-29'},{'mf'[i % 2]}" for i in range(23)]
+    rows = [f"p{i}.jpg,{'9-Mar' if i else '20-29'},{'mf'[i % 2]}" for i in range(23)]
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(["file,age,gender", *rows, "p23.jpg,30,neither"]))
     data_dir = ("--data-dir", tmp_path / "data", "--image-px", 24)
-    arguments = ["prepare", source, "--labels", table, *data_dir]
+    arguments = ["prepare", source, "--labels", table, "--layout", "fairface", *data_dir]
     result = runner.invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == 1
     shown = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert "age 20-29 none: reaches from 15-25 into 26-40 1" in shown
-    assert "25/01/1900, once 25 15-25 22" in shown
+    assert "20-29 none: reaches from 15-25 into 26-40 1" in shown
+    assert "age 9-Mar, once 3-9 0-14 22" in shown
     assert "neither none: not a word that is known 1" in shown
     errors = " ".join(result.stderr.split())
     assert "22 ages had been made dates by a spreadsheet" in errors

@@ -97,7 +97,7 @@ REFUSED: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("the checkpoint nowhere does not exist", ("--checkpoint", "nowhere")),
     ("trained on faces of 32 pixels, not 64", (*RUN, "--image-px", 64)),
     ("both want the standard output", (*RUN, "--csv", "--json")),
-    ("there is no detector 'none'", (*RUN, "--crop", "--detector", "none")),
+    ("detector 'none' cannot be loaded", (*RUN, "--crop", "--detector", "none")),
     ("margin is 7", (*RUN, "--crop", "--margin", 7)),
     ("unknown device 'tpu'", (*RUN, "--device", "tpu")),
 )

@@ -7,7 +7,7 @@ from typing import Final
 from PIL import Image
 
 from benchmark.data.drawn import draw_faces
-from benchmark.data.label_tables import FAIRFACE
+from benchmark.data.label_tables import FAIRFACE_AGES
 
 RACES: Final = (
     ("White",), ("Black",), ("East Asian", "Southeast Asian"), ("Indian",),
@@ -17,11 +17,11 @@ RACES: Final = (
 
 def age_range(age: int) -> str:
     """Write an age as FairFace does."""
-    for text in FAIRFACE.age_ranges[:-1]:
+    for text in FAIRFACE_AGES[:-1]:
         low, high = map(int, text.split("-"))
         if low <= age <= high:
             return text
-    return FAIRFACE.age_ranges[-1]
+    return FAIRFACE_AGES[-1]
 
 
 def fairface_of(folder: Path, n_faces: int, seed: int = 9, image_px: int = 32) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.data import archive
-from benchmark.data.archive import Unreadable, list_pictures, open_source, read_file
+from benchmark.data.archive import PictureIndex, list_pictures, name_key, open_source, read_file
 from benchmark.errors import DataError
 from tests.data.sources import folder_of, tar_of, zip_of
 
@@ -134,11 +134,18 @@ def test_a_pipe_or_a_file_of_gigabytes_is_not_read(
     os.mkfifo(folder / "c.jpg")
     monkeypatch.setattr(archive, "MAX_FILE_BYTES", 1000)
     contents = dict(open_source(folder).contents({*FILES, "c.jpg"}))
-    assert isinstance(contents["c.jpg"], Unreadable)
-    assert contents["UTKFace/b.jpg"] == Unreadable("the file has 1,300 bytes (allowed: 1,000)")
+    assert contents["c.jpg"] == "it is not a regular file, or a link to nowhere"
+    assert contents["UTKFace/b.jpg"] == "the file has 1,300 bytes (allowed: 1,000)"
     assert contents["UTKFace/a.jpg"] == FILES["UTKFace/a.jpg"]
-    assert read_file(folder / "c.jpg") == "it is not a regular file"
-    assert read_file(folder / "UTKFace/b.jpg") == "the file has 1,300 bytes (allowed: 1,000)"
+    assert read_file(folder / "UTKFace/b.jpg") == contents["UTKFace/b.jpg"]
+
+
+def test_a_linked_folder_is_listed_and_not_followed(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "faces", FILES)
+    digest = open_source(folder).sha256()
+    (folder / "more").symlink_to(folder_of(tmp_path / "other", FILES))
+    linked = [member.path for member in open_source(folder).members() if member.problem]
+    assert (linked, open_source(folder).sha256()) == (["more"], digest)
 
 
 def test_a_folder_has_the_digest_of_its_names_and_contents(tmp_path: Path) -> None:
@@ -155,3 +162,19 @@ def test_pictures_named_are_listed_once_and_none_is_refused(tmp_path: Path) -> N
     assert listed == ["README", "a.jpg", "b.jpg"]
     with pytest.raises(DataError, match=r"holds no pictures \(1 other files\)"):
         list_pictures([folder_of(tmp_path / "none", {"README": b""})])
+
+
+def test_a_name_means_the_picture_that_agrees_with_it_in_most_last_parts() -> None:
+    index = PictureIndex(["x/a.jpg", "y/a.jpg", "y/b.JPG.chip.jpg", "c.png"], ["", "home", "set"])
+    for name, found in (
+        ("D:\\faces\\x\\a.jpg", ["x/a.jpg"]),
+        ("/other/y/a.png", ["y/a.jpg"]),  # another ending
+        ("a.jpg", ["x/a.jpg", "y/a.jpg"]),
+        ("b", ["y/b.JPG.chip.jpg"]),
+        ("set/c.jpg", ["c.png"]),
+        ("d.jpg", []),
+    ):
+        assert index.find(name)[1] == found, name
+    spellings = ("x/a.jpg", "./x/a.jpg", "x//a.jpg", "x\\a.jpg", "y/../x/a.jpg")
+    assert {name_key(spelling) for spelling in spellings} == {"x/a.jpg"}
+    assert name_key("a\u0308.jpg") == name_key("\u00e4.jpg")  # as macOS writes it, and others

@@ -1,28 +1,42 @@
-"""From a picture to its faces: who finds them, which are chosen, where they are cut."""
+"""From photographs to faces: who finds them, which are chosen and cut; nothing vanishes."""
 
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmark.data import progress
 from benchmark.data.crop import (
+    COLUMNS,
     CropOptions,
+    Cropper,
+    CropReport,
     DetectorChoice,
     FoundFace,
+    crop_folder,
     crop_picture,
+    cropped,
     cut_box,
     load_detector,
-    with_border,
 )
 from benchmark.errors import DataError
 from tests.conftest import shared_file
 from tests.data.detectors import WHITE, WhiteRectangles, scene
+from tests.data.sources import encoded, folder_of, zip_of
+from tests.data.test_pictures import png_header
 
 DETECTOR = WhiteRectangles()
 ONE = scene((40, 20, 60, 60))
 TWO = scene((5, 10, 35, 70), (50, 30, 66, 50))
+FACE = encoded(ONE, "PNG")
+CROPPER = Cropper(CropOptions(margin=0, size_px=16), WHITE, as_png=True)
+
+
+def pixels_of(image: bytes, px: int) -> np.ndarray:
+    return np.frombuffer(image, np.uint8).reshape(px, px, 3)
 
 
 def test_the_margin_is_a_share_of_the_box_in_whole_pixels_clipped_to_the_picture() -> None:
@@ -32,14 +46,13 @@ def test_the_margin_is_a_share_of_the_box_in_whole_pixels_clipped_to_the_picture
 
 
 def test_a_face_is_stretched_to_a_square_or_the_square_takes_more_of_the_picture() -> None:
-    (crop,), n_seen = crop_picture(ONE.convert("L"), DETECTOR, CropOptions(margin=0, size_px=32))
-    assert (crop.box, n_seen, crop.image.size) == ((40, 20, 60, 60), 1, (32, 32))
-    assert crop.image.mode == "RGB"
-    assert (np.asarray(crop.image) == 255).all()  # nothing but face: 20 x 40 became 32 x 32
+    (crop,), n_seen = crop_picture(ONE, DETECTOR, CropOptions(margin=0, size_px=32))
+    assert (crop.box, n_seen) == ((40, 20, 60, 60), 1)
+    assert (pixels_of(crop.image, 32) == 255).all()  # nothing but face: 20 x 40 became 32 x 32
     options = CropOptions(margin=0, size_px=40, fit="square")
     (crop,), _ = crop_picture(ONE, DETECTOR, options)
     # 20 wide in a square of 40: a quarter of black on each side.
-    columns = (np.asarray(crop.image)[:, :, 0] > 200).all(axis=0)
+    columns = (pixels_of(crop.image, 40)[:, :, 0] > 200).all(axis=0)
     assert (columns[:9].any(), columns[11:29].all(), columns[31:].any()) == (False, True, False)
 
 
@@ -61,84 +74,52 @@ def test_faces_of_low_score_or_outside_of_the_picture_are_not_seen() -> None:
             return [FoundFace(500, 500, 20, 20, 0.99)]
 
     assert crop_picture(TWO, DETECTOR, CropOptions(threshold=0.95)) == ([], 0)
-    assert crop_picture(Image.new("RGB", (50, 50)), Beyond()) == ([], 0)
+    assert crop_picture(Image.new("RGB", (50, 50)), Beyond(), CropOptions()) == ([], 0)
 
 
-def test_a_border_leaves_the_picture_and_the_boxes_as_they_were() -> None:
-    picture = scene((0, 0, 10, 80))
-    for fill in ("replicate", "blur", "black"):
-        bordered, (across, down) = with_border(picture, 0.25, fill)  # type: ignore[arg-type]
-        assert (bordered.size, across, down) == ((180, 120), 30, 20)
-        assert bordered.crop((30, 20, 150, 100)).tobytes() == picture.tobytes()
-        # What lies left of the white strip is white, or black where the border is.
-        assert (bordered.getpixel((2, 60)) == (0, 0, 0)) == (fill == "black")
-    (crop,), _ = crop_picture(ONE, DETECTOR, CropOptions(border=0.25, border_fill="black"))
+def test_a_border_repeats_the_outermost_pixels_and_leaves_the_boxes_as_they_were() -> None:
+    (crop,), _ = crop_picture(ONE, DETECTOR, CropOptions(border=0.25))
     assert crop.box == (40, 20, 60, 60)
+    # A white strip at the left grows into the border of 30 pixels.
+    (crop,), _ = crop_picture(scene((0, 0, 10, 80)), DETECTOR, CropOptions(border=0.25))
+    assert crop.box == (-30, -20, 10, 100)
 
 
 def test_options_out_of_range_are_refused_at_birth() -> None:
-    for field, value, found in (
-        ("margin", -0.1, "margin is -0.1"),
-        ("margin", float("nan"), "margin is nan"),
-        ("threshold", 0.0, "threshold is 0.0"),
-        ("border", 9.0, "border is 9.0"),
-        ("size_px", 4, "crops of 4 pixels"),
-        ("fit", "wrap", "fit is 'wrap'"),
-        ("faces", "first", "faces is 'first'"),
-        ("border_fill", "pink", "border fill is 'pink'"),
+    for field, value in (
+        *(("margin", -0.1), ("margin", float("nan")), ("threshold", 0.0), ("border", 9.0)),
+        *(("size_px", 4), ("fit", "wrap"), ("faces", "first")),
     ):
-        with pytest.raises(DataError, match=found) as caught:
+        with pytest.raises(DataError, match=f"of crops is {value!r}") as caught:
             CropOptions(**{field: value})  # type: ignore[arg-type]
         assert caught.value.allowed
 
 
-def test_a_detector_of_somebody_elses_is_loaded_by_module_and_name(tmp_path: Path) -> None:
+def test_a_detector_or_model_that_is_not_there_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert load_detector(WHITE).name == "white-1"
-    for name, found in (
-        ("retina", "there is no detector 'retina'"),
-        ("no_such_module:Detector", "cannot be loaded: No module named"),
-        ("tests.data.detectors:Missing", "cannot be loaded: module"),
-        ("tests.data.detectors:not_a_detector", "gave NoneType"),
+    (tmp_path / "b_yunet.onnx").write_bytes(b"no model at all")
+    here = DetectorChoice(model=tmp_path / "b_yunet.onnx")
+    for choice, found in (
+        (DetectorChoice("no_such_module:Detector"), "cannot be loaded: No module named"),
+        (DetectorChoice("tests.data.detectors:Missing"), "cannot be loaded: module"),
+        (DetectorChoice("tests.data.detectors:not_a_detector"), "gave NoneType"),
+        (DetectorChoice("yunet", tmp_path / "none.onnx"), "does not exist"),
+        (DetectorChoice(weights_dir=tmp_path / "none"), "0 model files .*--detector-model"),
     ):
         with pytest.raises(DataError, match=found):
-            load_detector(DetectorChoice(name))
-
-
-def test_a_model_file_that_is_missing_or_not_the_only_one_is_an_error(tmp_path: Path) -> None:
-    for name in ("yunet", WHITE.name):
-        with pytest.raises(DataError, match="does not exist"):
-            load_detector(DetectorChoice(name, tmp_path / "none.onnx"))
-    with pytest.raises(DataError, match="the model file of YuNet is missing") as caught:
-        load_detector(DetectorChoice(weights_dir=tmp_path))
-    assert "--detector-model" in caught.value.fix
-    for name in ("a_yunet.onnx", "b_yunet.onnx"):
-        (tmp_path / name).touch()
-    with pytest.raises(DataError, match=r"2 model files of YuNet are there: a_yunet\.onnx, b"):
-        load_detector(DetectorChoice(weights_dir=tmp_path))
-
-
-def test_the_environment_names_the_model_where_no_option_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FACEBENCH_DETECTOR_MODEL", str(tmp_path / "mine.onnx"))
-    assert DetectorChoice.here().model == tmp_path / "mine.onnx"
-    monkeypatch.delenv("FACEBENCH_DETECTOR_MODEL")
-    monkeypatch.setenv("FACEBENCH_WEIGHTS_DIR", str(tmp_path))
-    assert DetectorChoice.here() == DetectorChoice(weights_dir=tmp_path)
-
-
-def test_without_opencv_or_with_another_file_yunet_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "yunet.onnx").write_bytes(b"no model at all")
+            load_detector(choice)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "cv2", None)
-        with pytest.raises(DataError, match="OpenCV is not installed") as caught:
-            load_detector(DetectorChoice(model=tmp_path / "yunet.onnx"))
-        assert "facebench[crop]" in caught.value.fix
+        with pytest.raises(DataError, match=r"OpenCV is not installed.*facebench\[crop\]"):
+            load_detector(here)
+    monkeypatch.setenv("FACEBENCH_DETECTOR_MODEL", str(here.model))
+    assert DetectorChoice.here().model == here.model
     pytest.importorskip("cv2")
-    with pytest.raises(DataError, match="is not a YuNet model"):
-        load_detector(DetectorChoice(model=tmp_path / "yunet.onnx"))
+    for choice in (here, DetectorChoice(weights_dir=tmp_path)):
+        with pytest.raises(DataError, match="is not a YuNet model"):
+            load_detector(choice)
 
 
 @pytest.mark.weights
@@ -149,3 +130,97 @@ def test_yunet_looks_at_pictures_of_any_shape() -> None:
     assert detector.name == "yunet-104ee26c71d5"
     for shape in ((16, 16), (16, 20_000), (20_000, 16), (33, 700)):
         assert detector.find(np.zeros((*shape, 3), np.uint8), 0.5) == []
+
+
+def crop(tmp_path: Path, files: dict[str, bytes], cropper: Cropper = CROPPER) -> CropReport:
+    return crop_folder(folder_of(tmp_path / "in", files), tmp_path / "out", cropper)
+
+
+def test_every_file_and_linked_folder_is_accounted_for(tmp_path: Path) -> None:
+    bad = {
+        "bad.jpg": (b"x", "it is not a picture"),
+        "bomb.png": (png_header(60_000, 60_000), "the picture has more than 64,000,000 pixels"),
+        "cut.png": (FACE[:150], "the picture is damaged"),
+        "sub/none.png": (encoded(scene(), "PNG"), "no face found"),
+    }
+    files = {name: content for name, (content, _) in bad.items()}
+    source = folder_of(tmp_path / "in", {**files, "face.png": FACE, "a.txt": b"y"})
+    (source / "more").symlink_to(folder_of(tmp_path / "elsewhere", {"b.png": FACE}))
+    report = crop_folder(source, tmp_path / "out", CROPPER)
+    assert report.counts() == {"cropped": 1, "no face": 1, "unreadable": 3}
+    table = pd.read_csv(tmp_path / "out" / "crops.csv", keep_default_na=False).set_index("file")
+    assert ("file", *table.columns) == COLUMNS
+    box = table.loc["face.png", ["left", "top", "right", "bottom"]]
+    assert box.tolist() == ["40", "20", "60", "60"]
+    for file, (_, reason) in bad.items():
+        assert table.loc[file, "reason"].startswith(reason)
+    assert report.others == ["a.txt", "more (a folder that is a link is not followed)"]
+    with Image.open(tmp_path / "out" / "face.png") as image:
+        assert (image.size, image.mode) == ((16, 16), "RGB")
+
+
+def test_pictures_of_every_kind_are_cropped_upright(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees clockwise
+    grey = np.asarray(ONE.convert("L")).astype(np.uint16) * 257
+    wide = scene((15_000, 20, 15_040, 60), size=(20_000, 80))
+    report = crop(
+        tmp_path,
+        {
+            "CMYK.jpg": encoded(ONE.convert("CMYK"), quality=95),
+            "I;16.png": encoded(Image.fromarray(grey), "PNG"),
+            "P.gif": encoded(ONE, "GIF", save_all=True, append_images=[scene()]),
+            "RGBA.png": encoded(ONE.convert("RGBA"), "PNG"),
+            "RGB.jpg": encoded(scene((20, 60, 60, 80), size=(80, 120)), exif=turned, quality=95),
+            "wide.png": encoded(wide, "PNG"),
+        },
+    )
+    table = report.table.set_index("file")
+    assert table.loc["wide.png", "left"] == 15_000
+    for file, row in table.drop("wide.png").iterrows():
+        assert (row["outcome"], row["width"], row["height"]) == ("cropped", 120, 80), file
+        # JPEG softens edges by a pixel or two. Turned, 20..60 x 60..80 is at 40..60 x 20..60.
+        box = row[["left", "top", "right", "bottom"]].astype(int).to_numpy()
+        assert np.abs(box - [40, 20, 60, 60]).max() <= 2, file
+
+
+def test_every_crop_has_a_file_of_its_own(tmp_path: Path) -> None:
+    report = crop(tmp_path, {"a.bmp": FACE, "A.gif": FACE, "a.png": FACE, "a.png.png": FACE})
+    names = report.table["crop"].tolist()
+    assert len({name.casefold() for name in names}) == 4
+    assert all((tmp_path / "out" / name).is_file() for name in names)
+    archive = zip_of(tmp_path / "in.zip", {"deep/two.jpg": encoded(TWO, "PNG")})
+    cropper = Cropper(CropOptions(size_px=16, faces="all"), WHITE, as_png=True)
+    table = crop_folder(archive, tmp_path / "zipped", cropper).table
+    assert table["crop"].tolist() == ["deep/two.png", "deep/two.face-2.png"]
+    assert table["faces_seen"].tolist() == [2, 2]
+    assert all((tmp_path / "zipped" / name).is_file() for name in table["crop"])
+
+
+def test_a_stopped_try_and_places_that_cannot_be_used_leave_nothing(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "in", {f"{n}.png": FACE for n in range(6)})
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crop_folder(source, tmp_path / "out", CROPPER, stop)
+    for given, target, found in (
+        (folder_of(tmp_path / "text", {"a.txt": b""}), "out", r"no pictures \(1 other files\)"),
+        (tmp_path / "nowhere", "out", "does not exist"),
+        (source, "in/crops", "among the pictures"),
+        (source, "text", "exists already"),
+    ):
+        with pytest.raises(DataError, match=found):
+            crop_folder(given, tmp_path / target, CROPPER)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "text"]
+
+
+def test_processes_give_what_one_gives_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = [FACE if n % 3 else f"picture {n} cannot be read" for n in range(30)]
+    alone = list(cropped(contents[:3], 3, CROPPER))
+    monkeypatch.setattr(progress, "n_cores", lambda: 2)
+    shared = list(cropped(iter(contents), 30, CROPPER))
+    assert shared[:3] == alone
+    assert [result.reason for result in shared[::3]] == contents[::3]

@@ -265,10 +265,13 @@ def test_layouts_and_tables_that_do_not_fit_are_refused_and_leave_nothing(tmp_pa
     source = labelled(tmp_path, ["q0.jpg,25,male,White"])
     for options, found in (
         ({"layout": "celeba"}, "no layout 'celeba'.*utkface, fairface, table"),
-        ({"layout": "table"}, "without a table of labels"),
+        ({"layout": "table"}, "has no table of labels"),
         ({"layout": "fairface"}, "holds no fairface_label_train.csv"),
         ({"given": {("race", "x"): 0}}, "--map was given for faces whose names"),
-        ({"layout": "utkface", "labels": ["labels.csv"]}, "labels were given for the layout"),
+        (
+            {"layout": "utkface", "labels": ["labels.csv"]},
+            "--labels was given for faces whose names",
+        ),
         ({"labels": [tmp_path / "labels.csv"]}, "no row of labels.csv names a picture"),
     ):
         with pytest.raises(DataError, match=found):
