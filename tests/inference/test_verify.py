@@ -176,13 +176,3 @@ def test_a_run_on_a_label_table_holds(labelled: tuple[RunRecord, FaceSet]) -> No
     assert {name: item.verdict for name, item in said(record, faces).items()} == dict.fromkeys(
         ("files", "definition", "metrics", "predictions"), "holds"
     )
-
-
-def test_a_run_of_before_label_digests_were_kept_holds_beside_its_faces(
-    labelled: tuple[RunRecord, FaceSet], tmp_path: Path
-) -> None:
-    record, faces = labelled
-    older = RunRecord(Path(shutil.copytree(record.folder, work_folder(tmp_path) / record.identity)))
-    about = older.folder / "experiment.json"
-    edit_json(about, lambda content: content["dataset"].pop("labels_digest"))
-    assert said(older, faces)["definition"].verdict == "holds"
