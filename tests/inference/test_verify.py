@@ -89,9 +89,7 @@ def test_numbers_that_came_after_a_run_was_scored_are_not_missed(run: RunRecord)
     assert said(RunRecord(run.folder))["metrics"].verdict == "differs"
 
 
-def test_a_digest_that_has_lost_its_name_is_damage_and_one_that_is_gone_is_of_an_older_run(
-    run: RunRecord,
-) -> None:
+def test_a_digest_that_has_lost_its_name_is_damage(run: RunRecord) -> None:
     for name, what in (("done.json", "files"), ("metrics.json", "metrics")):
         path = run.folder / name
         text = path.read_text(encoding="utf-8")
@@ -100,8 +98,6 @@ def test_a_digest_that_has_lost_its_name_is_damage_and_one_that_is_gone_is_of_an
         assert found.verdict == "differs"
         assert "done.json" in found.detail or "runs rescore --again" in found.detail
         path.write_text(text, encoding="utf-8")
-    edit_json(run.folder / "metrics.json", lambda content: content.pop(DIGEST))
-    assert said(RunRecord(run.folder))["metrics"].verdict == "holds"
 
 
 def test_an_altered_prediction_is_found_and_named(run: RunRecord) -> None:
