@@ -279,7 +279,7 @@ def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
             ["probability", "file"], ascending=[False, True]
         )
         tables.append(surest.head(MISTAKES_PER_TASK))
-    return pd.concat(tables, ignore_index=True)[[*MISTAKE_COLUMNS]]
+    return pd.DataFrame(pd.concat(tables, ignore_index=True), columns=list(MISTAKE_COLUMNS))
 
 
 TESTED_COLUMNS: Final = ("file", "cluster", *TASKS)
