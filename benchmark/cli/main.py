@@ -62,6 +62,7 @@ def root(
 GROUPS = {"data": data.app, "weights": weights.app, "runs": tracking.app}
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
+    "plan": run.plan,
     "tune": tune.tune,
     "speed": speed.speed,
     "audit-split": audit_split.audit_split,

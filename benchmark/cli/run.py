@@ -1,16 +1,12 @@
-"""`facebench run`: experiments in, events shown, exit code out."""
+"""`facebench run`: experiments in, events shown, exit code out; `plan`: what they would take."""
 
 import contextlib
-import datetime
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from benchmark import registry
 from benchmark.cli import options
@@ -19,27 +15,20 @@ from benchmark.cli.output import (
     ExitCode,
     busy,
     err,
-    out,
     say_error,
     say_warning,
     speaking,
 )
-from benchmark.errors import BenchmarkError, ExperimentError, WeightsMissing
+from benchmark.cli.plan import not_run_lines, show_plan
+from benchmark.errors import ExperimentError, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.settings import parse_folds, parse_seeds, parse_settings, parse_sweeps
+from benchmark.files import check_outputs
 
 if TYPE_CHECKING:
     from benchmark.cli.run_display import RunDisplay
-    from benchmark.cluster.connection import ClusterOptions
-    from benchmark.cluster.fleet import Fleet
     from benchmark.data.dataset import FaceSet
     from benchmark.runs.plan import Settings
-    from benchmark.runs.run import Forecast
-
-OUTLOOKS = {
-    "run": "would run", "resume": "would resume", "up to date": "up to date",
-    "held": "running in another process",
-}  # fmt: skip
 
 
 def run(
@@ -73,10 +62,6 @@ def run(
     deterministic: options.Deterministic = False,
     graph: options.Graph = True,
     compile_: options.Compile = None,
-    on: options.On = None,
-    gpus_per_run: options.GpusPerRun = None,
-    cpus_per_run: options.CpusPerRun = 1.0,
-    shared_runs: options.SharedRuns = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     weights_dir: options.WeightsDir = None,
@@ -104,22 +89,63 @@ def run(
         chosen_options = RunOptions(
             runs_dir, weights_dir or data_dir / "weights", device, precision, deterministic, graph,
             compile_, folder, cache_gib, tracking, offline, read_test, keep_weights,
-            cluster_options(on, gpus_per_run, cpus_per_run, shared_runs, device, precision),
         )  # fmt: skip
         where = chosen_options.settings()
         hush = quiet or as_json
         with busy("opening the data set", quiet=hush):
             faces = _opened(answer, data_dir, dataset)
         if not hush:
-            _say_where(faces, where, on_cluster=on is not None)
+            _say_where(faces, where)
         if dry_run:
-            _forecast(answer, chosen, numbers, faces, where, as_json=as_json)
+            show_plan(answer, chosen, numbers, faces, where, as_json=as_json)
             code = ExitCode.FINE
         else:
-            cluster = chosen_options.cluster
-            code = _run(answer, chosen, numbers, faces, where, cluster, quiet=hush, as_json=as_json)
+            code = _run(answer, chosen, numbers, faces, where, quiet=hush, as_json=as_json)
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
+
+
+def plan(
+    names: options.Experiments = None,
+    suite: options.OneSuite = None,
+    seeds: options.Seeds = "0",
+    gpus: Annotated[int | None, typer.Option(min=1, help="Plan for so many GPUs.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Plan for so many machines like this one.")
+    ] = 1,
+    image: Annotated[
+        Path | None, typer.Option("--out", help="Draw the schedule into this PNG or SVG file.")
+    ] = None,
+    dataset: options.DatasetName = None,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    weights_dir: options.WeightsDir = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Predict wall time, GPU or core hours and disk of the runs that are not finished yet.
+
+    From finished runs of the same kind on the same hardware, else from operations; it says which.
+
+    Examples:
+      facebench plan --suite study --seeds 0,1,2 --gpus 8
+      facebench plan --suite quick --seeds 0,1,2 --workers 2 --out plan.svg
+    """
+    with speaking("plan", as_json=as_json) as answer:
+        if image is not None and image.suffix not in (".png", ".svg"):
+            raise ExperimentError(f"--out is {str(image)!r}", allowed="a name in .png or .svg")
+        check_outputs([image] if image else [], overwrite=overwrite)
+        chosen, numbers = _chosen(names or [], suite, [{}]), parse_seeds(seeds)
+        where = RunOptions(
+            runs_dir, weights_dir or data_dir / "weights", None, "auto",
+            cache_dir=data_dir / "cache", tracking="files",
+        ).settings()  # fmt: skip
+        faces = _opened(answer, data_dir, dataset)
+        n_workers, kind = gpus or workers, "cuda" if gpus else None
+        show_plan(
+            answer, chosen, numbers, faces, where,
+            n_workers=n_workers, kind=kind, image=image, as_json=as_json,
+        )  # fmt: skip
 
 
 def _chosen(
@@ -162,7 +188,6 @@ class RunOptions:
     offline: bool = False
     read_test: bool = False
     keep_weights: str = "best"
-    cluster: "ClusterOptions | None" = None
 
     def settings(self) -> "Settings":
         """Check them; torch is loaded here, so that a mistyped name is answered before."""
@@ -180,10 +205,7 @@ class RunOptions:
         settings = Settings(
             runs_dir=self.runs_dir,
             weights_dir=self.weights_dir,
-            # The nodes of a cluster choose their own.
-            device=choose_device(
-                "cpu" if self.cluster else self.device, self.precision, exact=self.deterministic
-            ),
+            device=choose_device(self.device, self.precision, exact=self.deterministic),
             offline=self.offline,
             read_test=self.read_test,
             keep_weights=self.keep_weights,  # type: ignore[arg-type]
@@ -197,40 +219,6 @@ class RunOptions:
         return replace(settings, mirror=MlflowMirror(self.runs_dir, on_trouble=say_warning))
 
 
-def cluster_options(
-    on: str | None, gpus: float | None, cpus: float, shared_runs: bool, device: str | None,
-    precision: str,
-) -> "ClusterOptions | None":  # fmt: skip
-    """Check the options of `--on`; None where runs are computed in this process."""
-    if on is None:
-        asked = {"--gpus-per-run": gpus is not None, "--shared-runs": shared_runs}
-        if named := [option for option, is_given in asked.items() if is_given]:
-            raise ExperimentError(f"{' and '.join(named)} without --on", fix="Add --on ray")
-        return None
-    from benchmark.cluster.connection import ClusterOptions
-
-    return ClusterOptions(on, gpus, cpus, shared_runs, device, precision)
-
-
-@contextlib.contextmanager
-def fleet_on(
-    cluster: "ClusterOptions | None", settings: "Settings", *, quiet: bool
-) -> "Iterator[Fleet | None]":
-    """Connect to a cluster, if one is asked for, and say what it has."""
-    if cluster is None:
-        yield None
-        return
-    from benchmark.cluster.connection import connected
-    from benchmark.cluster.fleet import Fleet
-
-    with contextlib.ExitStack() as stack:
-        with busy("connecting to Ray", quiet=quiet):
-            connection = stack.enter_context(connected(cluster))
-        if not quiet:
-            err.print(f"{escape(connection.sentence)}.", soft_wrap=True)
-        yield Fleet(connection, settings)
-
-
 def _opened(answer: CommandResult, data_dir: Path, dataset: str | None) -> "FaceSet":
     from benchmark.cli.labels_table import label_gaps
     from benchmark.data.sample import choose_dataset
@@ -242,25 +230,18 @@ def _opened(answer: CommandResult, data_dir: Path, dataset: str | None) -> "Face
 
 def _run(
     answer: CommandResult, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
-    settings: "Settings", cluster: "ClusterOptions | None", *, quiet: bool, as_json: bool,
+    settings: "Settings", *, quiet: bool, as_json: bool,
 ) -> ExitCode:  # fmt: skip
-    from benchmark.cli.run_display import ClusterDisplay, RunDisplay
+    from benchmark.cli.run_display import RunDisplay
     from benchmark.runs.queue import queued
     from benchmark.runs.run import Failed, Missing, run_all
 
     ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
     missing: list[tuple[Experiment, WeightsMissing]] = []
-    kind, n_runs = ClusterDisplay if cluster else RunDisplay, len(experiments) * len(seeds)
     # Closed at once when Ctrl-C strikes here and not inside: closing is what marks the run.
-    with (
-        fleet_on(cluster, settings, quiet=quiet) as fleet,
-        kind(n_runs, quiet=quiet) as display,
-    ):
-        shown, engine = _displayed(settings, display, answer), fleet.run_all if fleet else run_all
-        told = queued(
-            engine(experiments, seeds, faces, shown), experiments, seeds, settings.runs_dir,
-            engine="ray" if fleet else "local", n_slots=fleet.n_slots() if fleet else 1,
-        )  # fmt: skip
+    with RunDisplay(len(experiments) * len(seeds), quiet=quiet) as display:
+        trained = run_all(experiments, seeds, faces, _displayed(settings, display, answer))
+        told = queued(trained, experiments, seeds, settings.runs_dir)
         with contextlib.closing(told) as events:
             for event in events:
                 display.show(event)
@@ -284,74 +265,6 @@ def _run(
     return ExitCode.RUNS_FAILED if answer.errors or nothing_there else ExitCode.FINE
 
 
-def not_run_lines(missing: Iterable[tuple[Experiment, WeightsMissing]]) -> list[str]:
-    """Say in one line for each missing weight source how many experiments need it."""
-    names: dict[str, dict[str, None]] = {}
-    errors: dict[str, BenchmarkError] = {}
-    for experiment, error in missing:
-        errors.setdefault(error.found, error)
-        names.setdefault(error.found, {})[experiment.name] = None
-    lines = []
-    for found, of in names.items():
-        what = f"{len(of)} experiments" if len(of) > 1 else next(iter(of))
-        lines.append(f"{what} not run: {found}. {errors[found].fix}")
-    return lines
-
-
-def _forecast(
-    answer: CommandResult, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
-    settings: "Settings", *, as_json: bool,
-) -> None:  # fmt: skip
-    """List what would run, what is up to date, what would be downloaded, time and disk."""
-    from benchmark.runs.run import forecast_all
-
-    with busy("predicting time", quiet=as_json):
-        found = list(forecast_all(experiments, seeds, faces, settings))
-    ahead = [item for item in found if item.trains]
-    seconds, n_bytes = sum(item.seconds for item in ahead), sum(item.n_bytes for item in ahead)
-    fetch = sorted({item.fetch for item in ahead if item.fetch})
-    near = next(path for path in (settings.runs_dir, *settings.runs_dir.resolve().parents)
-                if path.exists())  # fmt: skip
-    free = shutil.disk_usage(near).free
-    answer.warnings.extend(not_run_lines((i.experiment, i.error) for i in found if i.error))
-    answer.data = {
-        "dataset": faces.name, "dry_run": True, "runs": [_forecast_row(item) for item in found],
-        "seconds": round(seconds, 3), "bytes": n_bytes, "free_bytes": free, "fetch": fetch,
-    }  # fmt: skip
-    if as_json:
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in ("experiment", "seed", "outcome", "about"):
-        right = column in ("seed", "about")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for item in found:
-        if item.outlook in OUTLOOKS:
-            about = _duration(item.seconds) if item.trains else ""
-            name, outcome = escape(item.experiment.name), OUTLOOKS[item.outlook]
-            table.add_row(name, str(item.seed), outcome, about)
-    if table.row_count:
-        out.print(table)
-    out.print(
-        f"{len(ahead)} of {len(found)} would run, about {_duration(seconds)} of training; their "
-        f"networks take {n_bytes / 2**20:,.0f} MiB of {free / 2**30:,.0f} GiB free.",
-        soft_wrap=True,
-    )
-    if fetch:
-        out.print(f"Weights to download first: {', '.join(fetch)}", soft_wrap=True)
-
-
-def _forecast_row(item: "Forecast") -> dict[str, Any]:
-    row = {
-        "experiment": item.experiment.name, "seed": item.seed, "outcome": item.outlook,
-        "seconds": round(item.seconds, 3), "fetch": item.fetch,
-    }  # fmt: skip
-    return row | ({"why": str(item.error)} if item.error else {})
-
-
-def _duration(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=max(1, round(seconds)))) if seconds else "0 s"
-
-
 def _displayed(settings: "Settings", display: "RunDisplay", answer: CommandResult) -> "Settings":
     """Let the display show progress, and each note once."""
 
@@ -370,7 +283,7 @@ def _displayed(settings: "Settings", display: "RunDisplay", answer: CommandResul
     )
 
 
-def _say_where(faces: "FaceSet", settings: "Settings", *, on_cluster: bool) -> None:
+def _say_where(faces: "FaceSet", settings: "Settings") -> None:
     parts = faces.table["part"].value_counts()
     counts = ", ".join(f"{parts.get(part, 0):,} {part}" for part in ("train", "val", "test"))
     device = settings.device
@@ -378,8 +291,7 @@ def _say_where(faces: "FaceSet", settings: "Settings", *, on_cluster: bool) -> N
     if device.exact:
         precision = "fp32, deterministic: equal weights twice with as many threads"
     what = "[bold yellow]SYNTHETIC FACES[/], not people: " if faces.drawn else ""
-    where = "a Ray cluster" if on_cluster else device.description
     err.print(
-        f"{what}data set [bold]{faces.name}[/] ({counts}) on {where}, {precision}",
+        f"{what}data set [bold]{faces.name}[/] ({counts}) on {device.description}, {precision}",
         soft_wrap=True,
     )

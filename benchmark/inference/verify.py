@@ -13,13 +13,7 @@ import torch
 
 from benchmark.data.batches import FaceBatches
 from benchmark.errors import BenchmarkError, RunError, WeightsError
-from benchmark.evaluation.artifacts import (
-    COST,
-    changed_files,
-    faces_of,
-    parts_of_run,
-    scores_unchanged,
-)
+from benchmark.evaluation.artifacts import COST, changed_files, faces_of, scores_unchanged
 from benchmark.evaluation.metrics import SCORING_VERSION, score
 from benchmark.evaluation.predictions import (
     PARTS,
@@ -73,7 +67,7 @@ def verify(record: RunRecord, prepared: Iterable["FaceSet"] = ()) -> list[Findin
     faces = tuple(prepared)
     checks: dict[str, Callable[[], tuple[Verdict, str]]] = {
         "files": lambda: _files(record),
-        "definition": lambda: _definition(record),
+        "definition": lambda: _definition(record, faces),
         "metrics": lambda: _metrics(record),
         "predictions": lambda: _predictions(record, faces),
     }
@@ -91,20 +85,27 @@ def verify(record: RunRecord, prepared: Iterable["FaceSet"] = ()) -> list[Findin
 
 def _files(record: RunRecord) -> tuple[Verdict, str]:
     changed = changed_files(record)
+    if changed is None:
+        return "not checked", "done.json has no list of digests: of an older facebench"
     if changed:
         return "differs", "changed since the run ended: " + ", ".join(changed)
     return "holds", "as they were when the run ended"
 
 
-def _definition(record: RunRecord) -> tuple[Verdict, str]:
-    """Compute the run's identity again from all that experiment.json says it is made of."""
+def _definition(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Verdict, str]:
+    """Compute the run's identity again from all that experiment.json says it is made of.
+
+    Where it is of before digests of labels were kept, the digest is taken from the prepared faces.
+    """
     about = record.about
+    own_faces = faces_of(record, prepared) if "labels_digest" not in about["dataset"] else None
+    stored = about["dataset"].get("labels_digest")
     ingredients = Ingredients(
         weights_sha256=about["weights"]["sha256"],
         pixel_digest=about["dataset"]["pixel_digest"],
         split_digest=about["dataset"]["split_digest"],
         trainer_version=about["trainer_version"],
-        labels_digest=about["dataset"].get("labels_digest"),
+        labels_digest=own_faces.faces.labels_digest if own_faces else stored,
         missing_labels=about["dataset"].get("missing_labels"),
     )
     experiment = Experiment.from_dict(about["experiment"])
@@ -142,7 +143,7 @@ def _metrics(record: RunRecord) -> tuple[Verdict, str]:
             for name in wrong[:3]
         )
         return "differs", f"{len(wrong)} of {len(stored)}: {shown}"
-    if not scores_unchanged(record):
+    if scores_unchanged(record) is False:
         return "differs", (
             "metrics.json was changed since it was written: a cost, a prediction or a last digit; "
             "`facebench runs rescore --again` makes it anew"
@@ -171,14 +172,13 @@ def _predictions(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Ve
             allowed="the definition in experiment.json",
             source=str(path),
         )
-    stored, faces = read_predictions(record.predictions_path), found
-    _, parts = parts_of_run(trained.experiment, record.seed, faces)
+    stored, faces = read_predictions(record.predictions_path), found.faces
     cpu = Device(torch.device("cpu"), "fp32")
     cpu.place(trained.network)
     on_cpu = FaceBatches.on_device(faces.pixels(), faces.table, cpu.torch_device)
     tables = []
     for part in (part for part in PARTS if (stored["part"] == part).any()):
-        rows = parts[part]
+        rows = found.parts[part]
         predicted = probabilities(trained.network, on_cpu, torch.from_numpy(rows))
         tables.append(predictions_table(faces.table.iloc[rows], part, predicted))
     again = pd.concat(tables, ignore_index=True)

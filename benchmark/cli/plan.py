@@ -1,0 +1,132 @@
+"""What runs would do and take, as `run --dry-run` and `plan` print it."""
+
+import datetime
+import math
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.cli.output import CommandResult, busy, out, print_table
+from benchmark.errors import BenchmarkError, WeightsMissing
+from benchmark.experiment.definition import Experiment
+from benchmark.reporting.tables import Column, Table
+
+if TYPE_CHECKING:
+    from benchmark.data.dataset import FaceSet
+    from benchmark.runs.forecast import Forecast
+    from benchmark.runs.plan import Settings
+    from benchmark.runs.schedule import Slot
+
+OUTLOOKS = {
+    "run": "would run", "resume": "would resume", "up to date": "up to date",
+    "held": "running in another process",
+}  # fmt: skip
+RUN_BYTES = 2 * 2**20
+"""Of a run's files beside its network, at most."""
+
+
+def not_run_lines(missing: Iterable[tuple[Experiment, WeightsMissing]]) -> list[str]:
+    """Say in one line for each missing weight source how many experiments need it."""
+    names: dict[str, dict[str, None]] = {}
+    errors: dict[str, BenchmarkError] = {}
+    for experiment, error in missing:
+        errors.setdefault(error.found, error)
+        names.setdefault(error.found, {})[experiment.name] = None
+    lines = []
+    for found, of in names.items():
+        what = f"{len(of)} experiments" if len(of) > 1 else next(iter(of))
+        lines.append(f"{what} not run: {found}. {errors[found].fix}")
+    return lines
+
+
+def show_plan(
+    answer: CommandResult, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
+    settings: "Settings", *, n_workers: int = 1, kind: str | None = None,
+    image: Path | None = None, as_json: bool,
+) -> None:  # fmt: skip
+    """List what would run, what is up to date, what would be downloaded, time and disk."""
+    import torch
+
+    from benchmark.runs.forecast import forecast_all
+    from benchmark.runs.schedule import arrange, critical_path
+
+    with busy("predicting time", quiet=as_json):
+        found = list(forecast_all(experiments, seeds, faces, settings, kind=kind))
+    slots = arrange(found, n_workers)
+    ahead = [slot.forecast for slot in slots]
+    seconds, n_bytes = sum(item.seconds for item in ahead), sum(item.n_bytes for item in ahead)
+    wall = max((slot.end for slot in slots), default=0.0)
+    hours = sum(slot.end - slot.start for slot in slots) / 3600
+    caches = sum({b.key: b.n_bytes for item in ahead for b in item.builds}.values())
+    if settings.cache is not None:
+        caches = min(caches, int(settings.cache.cap_gib * 2**30))
+    disk = n_bytes + len(ahead) * RUN_BYTES + caches
+    near = next(path for path in (settings.runs_dir, *settings.runs_dir.resolve().parents)
+                if path.exists())  # fmt: skip
+    free = shutil.disk_usage(near).free
+    fetch = sorted({item.fetch for item in ahead if item.fetch})
+    critical = critical_path(slots)
+    answer.warnings.extend(not_run_lines((i.experiment, i.error) for i in found if i.error))
+    answer.data = {
+        "dataset": faces.name, "dry_run": True, "workers": n_workers,
+        "runs": _rows(found, slots), "seconds": round(seconds, 3), "wall_seconds": round(wall, 3),
+        "worker_hours": round(hours, 4), "bytes": n_bytes, "disk_bytes": disk, "free_bytes": free,
+        "fetch": fetch, "critical_path": critical and {
+            "experiment": critical.experiment.name, "seed": critical.seed,
+            "seconds": round(critical.alone_seconds, 3),
+        },
+    }  # fmt: skip
+    if image is not None and slots:
+        from benchmark.evaluation.figures import schedule_figure
+
+        bars = [(of.worker, of.start, of.trains_at, of.end, of.group) for of in slots]
+        title = f"{len(slots)} runs on {n_workers} at once: {_duration(wall)}"
+        schedule_figure(bars, title).savefig(image)
+    if as_json:
+        return
+    rows = [
+        (row["experiment"], str(row["seed"]), OUTLOOKS[row["outcome"]],
+         _duration(row["wall_seconds"]) if "end" in row else "", row["rests_on"])
+        for row in answer.data["runs"] if row["outcome"] in OUTLOOKS
+    ]  # fmt: skip
+    if rows:
+        left = Column("predicted from", left=True)
+        print_table(Table.of(["experiment", "seed", "outcome", "about", left], rows))
+    used = f"{hours:.2g} GPU hours" if kind else f"{hours * torch.get_num_threads():.2g} core hours"
+    out.print(
+        f"{len(ahead)} of {len(found)} would run, about {_duration(wall)} on {n_workers} at once, "
+        f"{used}, {_duration(seconds)} of it training; {disk / 2**20:,.0f} MiB of "
+        f"{free / 2**30:,.0f} GiB free.",
+        soft_wrap=True,
+    )
+    if critical is not None:
+        enough = math.ceil(3600 * hours / critical.alone_seconds)
+        out.print(
+            f"Critical path: {critical.experiment.name}, {_duration(critical.alone_seconds)} with "
+            f"its caches; more than {enough} at once save nothing.",
+            soft_wrap=True,
+        )
+    if fetch:
+        out.print(f"Weights to download first: {', '.join(fetch)}", soft_wrap=True)
+
+
+def _rows(found: "list[Forecast]", slots: "list[Slot]") -> list[dict[str, Any]]:
+    placed = {id(slot.forecast): slot for slot in slots}
+    rows = []
+    for item in found:
+        row = {
+            "experiment": item.experiment.name, "seed": item.seed, "outcome": item.outlook,
+            "seconds": round(item.seconds, 3), "fetch": item.fetch, "rests_on": item.basis,
+        }  # fmt: skip
+        if (slot := placed.get(id(item))) is not None:
+            row |= {
+                "worker": slot.worker, "start": round(slot.start, 3), "end": round(slot.end, 3),
+                "wall_seconds": round(slot.end - slot.start, 3),
+            }  # fmt: skip
+        rows.append(row | ({"why": str(item.error)} if item.error else {}))
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=max(1, round(seconds)))) if seconds else "0 s"

@@ -1,0 +1,306 @@
+"""What running experiments would do and take: outlook, time, caches and disk of every run.
+
+Time is measured where it can be: on finished runs of the same run group on this hardware, else of
+the same architecture and depth. Else it is the multiply-adds of the training at the speed of fully
+trained runs here, or at a third of that of a matrix product timed now (docs/PERFORMANCE.md).
+"""
+
+import contextlib
+import datetime
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.data.dataset import FaceSet
+from benchmark.errors import BenchmarkError, WeightsMissing
+from benchmark.experiment.definition import Experiment
+from benchmark.files import is_locked
+from benchmark.models.network import FEATURES, build_network
+from benchmark.models.weight_manifest import files_for
+from benchmark.record import RunRecord, all_records
+from benchmark.runs.checkpoints import CHECKPOINT_FILE
+from benchmark.runs.folder import is_done
+from benchmark.runs.plan import Settings, plan_run
+from benchmark.training.device import Device
+from benchmark.training.prefix_cache import why_live
+
+Outlook = Literal["run", "resume", "up to date", "held", "not run"]
+OPERATIONS: Final = "operations"
+H200_SPEED: Final = 8.4e13
+"""Multiply-adds a second of VGG16's training on an H200 (docs/PERFORMANCE.md): what GPUs are taken
+to reach where none is here and no run was made on one."""
+REST_SECONDS: Final = 5.0
+"""Of a run beside its training (predictions, intervals, figures), where no run was finished."""
+LONGEST_GAP: Final = 60.0
+"""Seconds between two runs of one process, at most: MLflow is written, the next one prepared."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """Activations of a frozen part: computed once for all runs with the same key."""
+
+    key: tuple[Any, ...]
+    seconds: float
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What running an experiment with a seed would do."""
+
+    experiment: Experiment
+    seed: int
+    outlook: Outlook
+    seconds: float = 0.0
+    """Of training, predicted."""
+    rest_seconds: float = 0.0
+    """Of all else: predictions, intervals, figures, MLflow."""
+    builds: tuple[Build, ...] = ()
+    basis: str = ""
+    """What the prediction rests on: finished runs, or `operations`."""
+    n_bytes: int = 0
+    """Of the network that it would leave."""
+    fetch: str = ""
+    """The weight file that would be downloaded first."""
+    error: WeightsMissing | None = None
+    """Why it would not run."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything would be trained."""
+        return self.outlook in ("run", "resume")
+
+    @property
+    def alone_seconds(self) -> float:
+        """From its start to `done.json`, where nothing that it needs was computed before."""
+        return self.seconds + self.rest_seconds + sum(build.seconds for build in self.builds)
+
+
+def forecast_all(
+    experiments: Iterable[Experiment], seeds: Iterable[int], faces: FaceSet, settings: Settings,
+    *, kind: str | None = None,
+) -> Iterator[Forecast]:  # fmt: skip
+    """Say what `run_all` would do, without training, downloading or writing anything.
+
+    kind: `cuda` to predict for GPUs, whatever this machine has; None for the settings' device.
+    """
+    device = settings.device
+    kind = kind or device.kind
+    # On a GPU everything but stored predictions is computed in bf16, exact runs excepted.
+    precision = device.precision if kind == device.kind else "bf16"
+    costs = _Costs(settings, kind)
+    offline = replace(settings, offline=True)
+    seeds = tuple(seeds)
+    for experiment in experiments:
+        work = _Work.of(experiment, faces, settings)
+        n_bytes = 0 if settings.keep_weights == "none" else 4 * work.parameters
+        for seed in seeds:
+            outlook: Outlook = "run"
+            fetch, family = "", None
+            try:
+                plan = plan_run(experiment, seed, faces, offline)
+            except WeightsMissing as error:
+                backbone = experiment.backbone
+                published = files_for(backbone.architecture, backbone.weights)
+                if settings.offline or not published:
+                    yield Forecast(experiment, seed, "not run", error=error)
+                    continue
+                fetch = published[0].file_name
+            else:
+                family = plan.family
+                if is_locked(plan.folder / "claim"):
+                    outlook = "held"
+                elif is_done(plan, settings):
+                    outlook = "up to date"
+                elif (plan.folder / CHECKPOINT_FILE).is_file():
+                    outlook = "resume"
+            seconds, rest, basis = costs.of(work, family)
+            builds = costs.builds(work, seed, faces, precision)
+            yield Forecast(experiment, seed, outlook, seconds, rest, builds, basis, n_bytes, fetch)
+
+
+def _images_of_epoch(experiment: Experiment, n_train: int) -> int:
+    recipe = experiment.recipe
+    return recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else n_train
+
+
+def _like(experiment: Experiment, *, cached: bool) -> str:
+    """Name what runs cost alike, by the face: architecture, depth, side, and whether cached."""
+    backbone = experiment.backbone
+    live = "" if cached or backbone.depth_name == "full" else ", live"
+    return f"{backbone.architecture} {backbone.depth_name} at {backbone.input_px} px{live}"
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What an experiment's training consists of, of one face: multiply-adds, forward."""
+
+    experiment: Experiment
+    n_images: int
+    """Training faces seen in all epochs."""
+    trained: int
+    frozen: int
+    cached: bool
+    """Whether the frozen part is computed once and not in each epoch."""
+    handed_on: int
+    """Numbers that the frozen part makes of a face."""
+    number_bytes: int
+    """Of each, as it is cached for training."""
+    parameters: int
+
+    @staticmethod
+    def of(experiment: Experiment, faces: FaceSet, settings: Settings) -> "_Work":
+        # What a network computes does not depend on its first weights.
+        network = build_network(experiment.adjusted({"backbone.weights": "none"}), None, 0)
+        px, recipe, frozen, handed_on = faces.image_px, experiment.recipe, 0, 0
+        n_train = int((faces.table["part"] == "train").sum())
+        if network.cut is not None:
+            with FlopCounterMode(display=False) as counter:
+                handed_on = network.eval().prefix(torch.zeros(1, 3, px, px)).numel()
+            frozen = int(counter.get_total_flops()) // 2
+        halved = settings.device.precision == "bf16" and network.cut != FEATURES
+        return _Work(
+            experiment,
+            recipe.max_epochs * _images_of_epoch(experiment, n_train),
+            network.multiply_adds(px) - frozen,
+            frozen,
+            settings.cache is not None and why_live(network, recipe.augmentation) is None,
+            handed_on,
+            2 if halved else 4,
+            network.parameter_counts()[0],
+        )
+
+    @property
+    def operations(self) -> int:
+        """Multiply-adds of the training; a backward pass counts as two forward ones."""
+        return self.n_images * (3 * self.trained + (0 if self.cached else self.frozen))
+
+
+class _Costs:
+    """What finished runs on the same hardware took, one row each, and what follows for others."""
+
+    def __init__(self, settings: Settings, kind: str) -> None:
+        device, rows = settings.device, []
+        for record in all_records(settings.runs_dir):
+            with contextlib.suppress(BenchmarkError, LookupError, ValueError):
+                if record.state == "done" and record.about["device_kind"] == kind:
+                    rows.append(_measured(record))
+        found = pd.DataFrame(rows, columns=[*COLUMNS])
+        if kind == device.kind:
+            found = found[found["device"] == device.description]
+        elif len(found):
+            found = found[found["device"] == found["device"].mode()[0]]
+        found = found.sort_values("started")
+        gaps = found["started"].shift(-1) - found["finished"]
+        gap = gaps[gaps.between(0, LONGEST_GAP)].mean()
+        self.rows = found.assign(rest=found["rest"] + (0 if pd.isna(gap) else gap))
+        speed = float(found["speed"].median())
+        if math.isnan(speed):
+            speed = _timed_speed(device) / 3 if kind == device.kind else H200_SPEED
+        self.speed = speed
+
+    def of(self, work: _Work, family: str | None) -> tuple[float, float, str]:
+        """Predict seconds of training and of the rest of a run; and say what that rests on."""
+        rows, like = self.rows, _like(work.experiment, cached=work.cached)
+        alike = rows[rows["like"] == like]
+        own = alike[alike["family"] == family]
+        if len(own):
+            alike, like = own, "its seeds"
+        if len(alike):
+            recipe, runs = work.experiment.recipe, "run" if len(alike) == 1 else "runs"
+            ends_early = recipe.early_stopping_epochs or recipe.until_train_accuracy
+            share = alike["share"].median() if ends_early else 1.0
+            seconds = float(alike["per_image"].median() * work.n_images * share)
+            return seconds, _usual(alike["rest"]), f"{len(alike)} {runs} of {like}"
+        rest = _usual(rows["rest"]) if len(rows) else REST_SECONDS
+        return work.operations / self.speed, rest, OPERATIONS
+
+    def builds(self, work: _Work, seed: int, faces: FaceSet, precision: str) -> tuple[Build, ...]:
+        """Predict what is computed once: activations of all faces for training, and where that is
+        in bf16, of validation and test faces in fp32."""
+        if not work.cached:
+            return ()
+        experiment = work.experiment
+        n_views = 1 + experiment.recipe.augmentation.flip
+        key = (
+            experiment.backbone, experiment.protocol.input_scaling, faces.pixel_digest, n_views,
+            seed if experiment.backbone.weights == "none" else None,
+        )  # fmt: skip
+        n_faces = n_views * len(faces.table)
+        wanted: list[tuple[str, tuple[Any, ...], int, int]] = [
+            ("build", key, n_faces, work.number_bytes)
+        ]
+        if precision == "bf16":
+            protocol, n_test = experiment.protocol, int((faces.table["part"] != "train").sum())
+            answers = (*key, protocol.split, protocol.fold)
+            wanted.append(("build_exact", answers, n_test, 4))
+        alike = self.rows[self.rows["like"] == _like(experiment, cached=True)]
+        builds: list[Build] = []
+        for name, of, n, n_bytes in wanted:
+            per_face = alike[name].median()
+            per_face = work.frozen / self.speed if pd.isna(per_face) else per_face
+            builds.append(Build(of, float(per_face * n), work.handed_on * n_bytes * n))
+        return tuple(builds)
+
+
+COLUMNS: Final = (
+    "family", "like", "device", "started", "finished", "share", "per_image", "rest", "speed",
+    "build", "build_exact",
+)  # fmt: skip
+
+
+def _measured(record: RunRecord) -> dict[str, Any]:
+    """Give what a finished run took; times in seconds."""
+    about, done = record.about, record.done
+    experiment = Experiment.from_dict(about["experiment"])
+    counts, speed = about["dataset"]["counts"], about.get("speed", {})
+    times = (datetime.datetime.fromisoformat(x) for x in (about["started"], done["finished"]))
+    started, finished = (when.timestamp() for when in times)
+    seconds, epochs = float(done["seconds"]), int(done["epochs"])
+    n_images = max(1, epochs * _images_of_epoch(experiment, counts["train"]))
+    is_full = about["parameters"]["trainable"] == about["parameters"]["total"] and seconds > 0
+    built = {}
+    n_answers = counts["val"] + counts["test"]
+    for name, n in (("cache", n_answers + counts["train"]), ("cache_of_answers", n_answers)):
+        cache = speed.get(name, {})
+        if cache.get("origin") == "built":
+            built[name] = cache["seconds"], cache["seconds"] / (n * cache["views"])
+    rest = finished - started - seconds - sum(total for total, _ in built.values())
+    return {
+        "family": record.family,
+        "like": _like(experiment, cached="origin" in speed.get("cache", {})),
+        "device": about["device"],
+        "started": started,
+        "finished": finished,
+        "share": epochs / experiment.recipe.max_epochs,
+        "per_image": seconds / n_images,
+        "rest": max(0.0, rest),
+        "speed": 3 * about["multiply_adds"] * n_images / seconds if is_full else None,
+        "build": built.get("cache", (0, None))[1],
+        "build_exact": built.get("cache_of_answers", (0, None))[1],
+    }
+
+
+def _usual(seconds: "pd.Series[float]") -> float:
+    """Average times that are known to the second only, without those of a machine that slept."""
+    return float(seconds.clip(upper=3 * seconds.median() + 1).mean())
+
+
+def _timed_speed(device: Device) -> float:
+    """Give the multiply-adds a second of a product of two matrices on the device."""
+    matrix = torch.ones(1024, 1024, device=device.torch_device)
+    times = []
+    with device.autocast():
+        for _ in range(4):
+            device.synchronise()
+            started = time.perf_counter()
+            torch.mm(matrix, matrix)
+            device.synchronise()
+            times.append(time.perf_counter() - started)
+    return float(1024**3 / min(times))

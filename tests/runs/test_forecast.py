@@ -1,0 +1,209 @@
+"""What runs would take: from runs with known costs, from operations, and placed on workers."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.data.dataset import FaceSet
+from benchmark.experiment.definition import Augmentation, Backbone, Experiment
+from benchmark.files import write_json
+from benchmark.models.network import build_network
+from benchmark.runs.folder import parts_for
+from benchmark.runs.forecast import H200_SPEED, OPERATIONS, REST_SECONDS, Build, Forecast
+from benchmark.runs.forecast import forecast_all as forecasts_of
+from benchmark.runs.plan import plan_run
+from benchmark.runs.schedule import arrange, critical_path
+from benchmark.training.prefix_cache import CacheSettings
+from tests.cli.test_run import facebench
+from tests.runs.small import an_experiment, settings
+from tests.training.small import CPU
+
+CACHED = CacheSettings(Path("unused"))
+FROZEN = Backbone("cnn", trainable_stages=0, input_px=32)
+
+
+def frozen(**recipe: Any) -> Experiment:
+    return an_experiment("mtl-cnn-none-frozen-tiny", FROZEN, **recipe)
+
+
+def finished(
+    faces: FaceSet, runs_dir: Path, experiment: Experiment, *, seconds: float, epochs: int = 2,
+    rest: float = 4.0, seed: int = 0, began: float = 1e9, device: dict[str, Any] | None = None,
+    **speed: Any,
+) -> None:  # fmt: skip
+    """Leave what a finished run says of its costs. speed: how its activations were computed."""
+    plan = plan_run(experiment, seed, faces, settings(runs_dir))
+    counts = parts_for(plan).counts()
+    about = plan.about(CPU, build_network(experiment, None, seed), counts)
+    taken = seconds + rest + sum(cache["seconds"] for cache in speed.values())
+    times = [datetime.fromtimestamp(when, UTC).isoformat() for when in (began, began + taken)]
+    more = {"started": times[0], "speed": speed, **(device or {})}
+    write_json(plan.folder / "experiment.json", about | more)
+    done = {"schema": 1, "seconds": seconds, "epochs": epochs, "finished": times[1]}
+    write_json(plan.folder / "done.json", done | {"test_was_read": True})
+
+
+def forecast(
+    faces: FaceSet, runs_dir: Path, *experiments: Experiment, kind: str | None = None,
+    **changes: Any,
+) -> list[Forecast]:  # fmt: skip
+    where = settings(runs_dir, **changes)
+    return list(forecasts_of(experiments, [1], faces, where, kind=kind))
+
+
+def n_train(faces: FaceSet) -> int:
+    return int((faces.table["part"] == "train").sum())
+
+
+def test_another_seed_takes_what_its_run_group_took(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    finished(drawn_faces, tmp_path, an_experiment(), seconds=10)
+    # Of the same architecture and depth, but not of the run group.
+    finished(drawn_faces, tmp_path, an_experiment(batch_size=16), seconds=99)
+    (found,) = forecast(drawn_faces, tmp_path, an_experiment())
+    assert found.basis == "1 run of its seeds"
+    assert (found.seconds, found.rest_seconds) == (pytest.approx(10), pytest.approx(4))
+    assert found.builds == ()
+
+
+def test_other_recipes_take_as_long_for_each_face(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    finished(drawn_faces, tmp_path, an_experiment(batch_size=16), seconds=10)
+    longer, deeper = (
+        an_experiment(max_epochs=6),
+        an_experiment("mtl-cnn-none-block5-tiny", Backbone("cnn", trainable_stages=1, input_px=32)),
+    )
+    alike, other = forecast(drawn_faces, tmp_path, longer, deeper)
+    assert (alike.basis, other.basis) == ("1 run of cnn full at 32 px", OPERATIONS)
+    assert alike.seconds == pytest.approx(30)
+    # Two faces a step and two steps: of as many epochs it sees that many faces.
+    stepped = an_experiment(batch_size=2, steps_per_epoch=2)
+    (few,) = forecast(drawn_faces, tmp_path, stepped)
+    assert few.seconds == pytest.approx(10 * 4 / n_train(drawn_faces))
+
+
+def test_runs_that_may_stop_early_are_taken_to_stop_as_those_did(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    early = an_experiment(max_epochs=10, early_stopping_epochs=2)
+    finished(drawn_faces, tmp_path, early, seconds=8, epochs=4)
+    stopping, whole = forecast(drawn_faces, tmp_path, early, an_experiment(max_epochs=10))
+    assert (stopping.seconds, whole.seconds) == (pytest.approx(8), pytest.approx(20))
+
+
+def test_what_lies_between_runs_of_a_process_counts(drawn_faces: FaceSet, tmp_path: Path) -> None:
+    for seed, began in ((0, 1000.0), (2, 1017.0), (3, 5000.0)):
+        finished(drawn_faces, tmp_path, an_experiment(), seconds=10, rest=4, seed=seed, began=began)
+    (found,) = forecast(drawn_faces, tmp_path, an_experiment())
+    assert found.rest_seconds == pytest.approx(4 + 3)
+
+
+def test_without_like_runs_operations_at_the_speed_of_full_trainings(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    finished(drawn_faces, tmp_path, an_experiment(), seconds=10)
+    larger = an_experiment(backbone=Backbone("cnn", input_px=64))
+    (found,) = forecast(drawn_faces, tmp_path, larger)
+    operations = [
+        build_network(item, None, 0).multiply_adds(drawn_faces.image_px)
+        for item in (an_experiment(), larger)
+    ]
+    assert found.basis == OPERATIONS
+    assert found.seconds == pytest.approx(10 * operations[1] / operations[0])
+    other_machine = {"device": "another processor"}
+    finished(drawn_faces, tmp_path / "b", an_experiment(), seconds=10, device=other_machine)
+    (timed,) = forecast(drawn_faces, tmp_path / "b", an_experiment())
+    assert (timed.basis, timed.rest_seconds) == (OPERATIONS, REST_SECONDS)
+    assert timed.seconds > 0
+
+
+def test_gpus_are_planned_from_runs_on_gpus_wherever_that_is(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    finished(drawn_faces, tmp_path, an_experiment(), seconds=10)
+    (found,) = forecast(drawn_faces, tmp_path, an_experiment(), kind="cuda")
+    work = build_network(an_experiment(), None, 0).multiply_adds(drawn_faces.image_px)
+    assert found.basis == OPERATIONS
+    assert found.seconds == pytest.approx(3 * work * 2 * n_train(drawn_faces) / H200_SPEED)
+    on_gpu = {"device": "NVIDIA H200", "device_kind": "cuda"}
+    finished(drawn_faces, tmp_path, an_experiment(), seconds=2, seed=2, device=on_gpu)
+    (measured,) = forecast(drawn_faces, tmp_path, an_experiment(), kind="cuda")
+    assert measured.seconds == pytest.approx(2)
+
+
+def test_activations_cost_what_they_took_and_are_one_for_runs_that_share_them(
+    drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    n_faces, n_eval = len(drawn_faces.table), len(drawn_faces.table) - n_train(drawn_faces)
+    built = {"origin": "built", "views": 1, "seconds": 6.0}
+    finished(
+        drawn_faces, tmp_path, frozen(), seconds=1, cache=built,
+        cache_of_answers=built | {"seconds": 3.0},
+    )  # fmt: skip
+    flipped = frozen(augmentation=Augmentation(flip=True))
+    one, other, two = forecast(
+        drawn_faces, tmp_path, frozen(), frozen(max_epochs=3), flipped, cache=CACHED
+    )
+    assert one.rest_seconds == pytest.approx(4)
+    (build,) = one.builds
+    assert build.seconds == pytest.approx(6)
+    assert build.n_bytes == 256 * 4 * n_faces
+    assert other.builds == one.builds
+    assert two.builds[0].seconds == pytest.approx(12)
+    # In bf16 the stored predictions need activations of their own.
+    (halved,) = forecast(
+        drawn_faces, tmp_path, frozen(), cache=CACHED, device=replace(CPU, precision="bf16")
+    )
+    assert [build.seconds for build in halved.builds] == [pytest.approx(6), pytest.approx(3)]
+    assert halved.builds[1].n_bytes == 256 * 4 * n_eval
+    (live,) = forecast(drawn_faces, tmp_path, frozen())
+    assert (live.builds, live.basis) == ((), OPERATIONS)
+
+
+def test_runs_go_to_the_worker_that_is_free_first() -> None:
+    def a_run(seconds: float, *builds: Build) -> Forecast:
+        return Forecast(an_experiment(), 0, "run", seconds - 1, 1.0, builds)
+
+    slots = arrange([a_run(3), a_run(2), a_run(2), a_run(1)], 2)
+    assert [(slot.worker, slot.start, slot.end) for slot in slots] == [
+        (0, 0, 3), (1, 0, 2), (1, 2, 4), (0, 3, 4),
+    ]  # fmt: skip
+    assert arrange([Forecast(an_experiment(), 0, "up to date", 9)], 2) == []
+
+    shared = Build(("block 5",), 10, 100)
+    slots = arrange([a_run(2, shared), a_run(3, shared), a_run(1, shared)], 2)
+    # The second waits for what the first computes; the third finds it.
+    assert [(slot.worker, slot.trains_at, slot.end) for slot in slots] == [
+        (0, 10, 12), (1, 10, 13), (0, 12, 13),
+    ]  # fmt: skip
+    longest = critical_path(slots)
+    assert longest is slots[1].forecast
+    assert longest.alone_seconds == 13
+    assert critical_path([]) is None
+
+
+def test_plan_says_time_hours_and_disk_and_draws_the_schedule(
+    drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    name = "gender-cnn-none-full-short"
+    places = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path / "runs")
+    asked = ("plan", name, *places, "--seeds", "0,1,2", "--gpus", "2")
+    picture = tmp_path / "plan.svg"
+    answer = facebench(*asked, "--json", "--out", picture)
+    assert answer.exit_code == 0, answer.stderr
+    data = json.loads(answer.stdout)["data"]
+    assert [row["worker"] for row in data["runs"]] == [0, 1, 0]
+    each = data["critical_path"]["seconds"]
+    assert data["wall_seconds"] == pytest.approx(2 * each, abs=0.01)
+    assert data["worker_hours"] == pytest.approx(3 * each / 3600, abs=1e-3)
+    assert data["disk_bytes"] > data["bytes"] > 3 * 4 * 100_000
+    assert picture.read_text().count("worker") >= 2
+    assert not (tmp_path / "runs").exists()
+    shown = facebench(*asked)
+    assert "3 of 3 would run" in shown.stdout
+    assert "GPU hours" in shown.stdout
+    assert "Critical path" in shown.stdout
+    assert facebench(*asked, "--out", picture).exit_code == 2
+    assert facebench(*asked, "--out", tmp_path / "plan.pdf").exit_code == 2
