@@ -19,16 +19,14 @@ from benchmark.reporting import board_tables
 from benchmark.reporting.card import model_card
 from benchmark.reporting.explore import explore, write_exploration
 from benchmark.runs import notes as card_text
-from benchmark.tracking import TrialView
-from benchmark.tuning.outcome import write_grid
 from benchmark.tuning.outcome import write_pages as write_search
 from benchmark.tuning.search import search
-from benchmark.tuning.study import Study
+from benchmark.tuning.study import TrialQueue
 from tests.reporting.boards import a_board, a_row
 from tests.reporting.stores import builder, evidence_of, finish, page_of
 from tests.reporting.test_card import changed
 from tests.results.conftest import an_experiment, made_up_predictions
-from tests.tuning.planted import a_queue, a_study, planted
+from tests.tuning.planted import a_study, planted
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of each other
 
@@ -115,18 +113,9 @@ def exploration(folder: Path, name: str, faces: FaceSet) -> str:
 def search_page(folder: Path, name: str, faces: FaceSet) -> str:
     """The page of a search on a data set that is called `name`."""
     study = a_study(folder, called(faces, name), sampler="random")
-    queue = a_queue(study)
+    queue = TrialQueue(study)
     list(search(queue, planted(), 3))
-    (_, path), _ = write_search(study, queue.optuna_study, queue.trials())
-    return path.read_text(encoding="utf-8")
-
-
-def surface(folder: Path, name: str, faces: FaceSet) -> str:
-    """The page of a grid on a data set that is called `name`."""
-    grid = registry.grid("grid-mtl-vgg16-block5")
-    study = Study(grid.experiment, grid.space, called(faces, name), folder)
-    trials = [TrialView(n, "complete", point, 0.5) for n, point in enumerate(grid.points())]
-    _, path = write_grid(grid, study, trials)
+    _, path = write_search(study, queue.optuna_study, queue.trials())
     return path.read_text(encoding="utf-8")
 
 
@@ -147,8 +136,7 @@ PAGES: dict[str, Writer] = {
     "benchmark/runs/notes.py": card,
     "benchmark/reporting/card.py (Markdown, for notes.py)": card,
     "benchmark/reporting/explore.py": exploration,
-    "benchmark/tuning/outcome.py (search)": search_page,
-    "benchmark/tuning/outcome.py (grid)": surface,
+    "benchmark/tuning/outcome.py": search_page,
 }
 """Every file that writes HTML, and how a test has it write a page."""
 

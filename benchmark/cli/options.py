@@ -1,9 +1,9 @@
 """Options that several commands share, spelled and explained once, and what the shell completes."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,51 +14,54 @@ from benchmark.experiment.architectures import ARCHITECTURES
 
 DEFAULT_DATA_DIR = Path("data")
 DEFAULT_RUNS_DIR = Path("mlruns")
+DEFAULT_CACHE_GIB = 10.0
+"""As benchmark.training.prefix_cache has it; here so that --help needs no torch."""
 SHORT_IDENTITY = 12
 """Digits of a run's identity, as tables show it."""
+ADVANCED = "Advanced options"
+"""The panel of what most calls leave as it is."""
 
 Completions = list[tuple[str, str]]
 """Names, each with what the shell shows beside it."""
+
+
+def advanced(text: str, *names: str, **more: Any) -> Any:
+    """Declare an option of the panel of what most calls leave as it is."""
+    return typer.Option(*names, help=text, rich_help_panel=ADVANCED, **more)
 
 
 def _starting(incomplete: str, names: Iterable[tuple[str, str]]) -> Completions:
     return [(name, beside) for name, beside in names if name.startswith(incomplete)]
 
 
-def _defined(context: typer.Context, incomplete: str, *kinds: str) -> Completions:
-    """Complete what the registry holds: experiments, suites, grids; nothing where it is broken."""
-    found: Completions = []
-    with contextlib.suppress(BenchmarkError), registry.with_tuned(_runs_dir(context)):
-        for kind in kinds:
-            items = getattr(registry, kind)().values()
-            found += _starting(incomplete, ((item.name, item.asks) for item in items))
-    return found
-
-
 def _runs_dir(context: typer.Context) -> Path:
     return Path(context.params.get("runs_dir") or DEFAULT_RUNS_DIR)
 
 
-def complete_experiment(context: typer.Context, incomplete: str) -> Completions:
-    """Complete the name of an experiment; beside it its research question."""
-    return _defined(context, incomplete, "experiments")
+def completing(*kinds: str) -> Callable[[typer.Context, str], Completions]:
+    """Complete names of `experiments`, `suites`, `grids`, with their questions; else nothing."""
+
+    def complete(context: typer.Context, incomplete: str) -> Completions:
+        found: Completions = []
+        with contextlib.suppress(BenchmarkError), registry.with_tuned(_runs_dir(context)):
+            for kind in kinds:
+                items = getattr(registry, kind)().values()
+                found += _starting(incomplete, ((item.name, item.asks) for item in items))
+        return found
+
+    return complete
 
 
-def complete_suite(context: typer.Context, incomplete: str) -> Completions:
-    """Complete the name of a suite; beside it its research question."""
-    return _defined(context, incomplete, "suites")
-
-
-def complete_tunable(context: typer.Context, incomplete: str) -> Completions:
-    """Complete what `tune` takes: an experiment, or a grid of the study."""
-    return _defined(context, incomplete, "experiments", "grids")
+complete_experiment = completing("experiments")
+complete_suite = completing("suites")
+complete_tunable = completing("experiments", "grids")
 
 
 def complete_run(context: typer.Context, incomplete: str) -> Completions:
     """Complete an experiment, a suite, or the first digits of a run that is here."""
     folders = sorted((_runs_dir(context) / "work").glob("[0-9a-f]*"))
     identities = ((folder.name[:SHORT_IDENTITY], "a run") for folder in folders)
-    named = _defined(context, incomplete, "experiments", "suites")
+    named = completing("experiments", "suites")(context, incomplete)
     return [*named, *_starting(incomplete, identities)]
 
 
@@ -75,10 +78,6 @@ def complete_dataset(context: typer.Context, incomplete: str) -> Completions:
     return _starting(incomplete, named)
 
 
-ADVANCED = "Advanced options"
-"""The panel of what most calls leave as it is."""
-
-
 def note_named(context: typer.Context, name: str, folder: Path) -> None:
     """Remember a folder that a person named; `output.speaking` checks that it is there."""
     source = context.get_parameter_source(name)
@@ -91,17 +90,6 @@ def _named_data_dir(context: typer.Context, data_dir: Path) -> Path:
     return data_dir
 
 
-DataDir = Annotated[
-    Path,
-    typer.Option(
-        "--data-dir",
-        envvar="FACEBENCH_DATA_DIR",
-        help="Where prepared data sets are.",
-        callback=_named_data_dir,
-    ),
-]
-
-
 def _with_tuned(context: typer.Context, runs_dir: Path) -> Path:
     """Let the recipes that were tuned in a folder of runs be known by name while a command runs."""
     note_named(context, "runs_dir", runs_dir)
@@ -109,122 +97,44 @@ def _with_tuned(context: typer.Context, runs_dir: Path) -> Path:
     return runs_dir
 
 
-RunsDir = Annotated[
-    Path,
-    typer.Option(
-        "--runs-dir",
-        envvar="FACEBENCH_RUNS_DIR",
-        help="Where runs are kept.",
-        callback=_with_tuned,
-    ),
-]
-WeightsDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights-dir",
-        envvar="FACEBENCH_WEIGHTS_DIR",
-        help="Where converted weights are; DATA_DIR/weights if left out.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-Experiments = Annotated[
-    list[str] | None,
-    typer.Argument(help="Experiments by name.", autocompletion=complete_experiment),
-]
-OneSuite = Annotated[
-    str | None, typer.Option(help="All experiments of a suite.", autocompletion=complete_suite)
-]
+# fmt: off
+DataDir = Annotated[Path, typer.Option(
+    envvar="FACEBENCH_DATA_DIR", help="Where prepared data sets are.", callback=_named_data_dir)]
+RunsDir = Annotated[Path, typer.Option(
+    envvar="FACEBENCH_RUNS_DIR", help="Where runs are kept.", callback=_with_tuned)]
+WeightsDir = Annotated[Path | None, advanced(
+    "Where converted weights are; DATA_DIR/weights if left out.", envvar="FACEBENCH_WEIGHTS_DIR")]
+Experiments = Annotated[list[str] | None, typer.Argument(
+    help="Experiments by name.", autocompletion=complete_experiment)]
+OneSuite = Annotated[str | None, typer.Option(
+    help="All experiments of a suite.", autocompletion=complete_suite)]
 Seeds = Annotated[str, typer.Option(help="Seeds, as in 0,1,2.")]
-DatasetName = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset",
-        help="A prepared data set, or `drawn` (synthetic); the only one prepared if left out.",
-        autocompletion=complete_dataset,
-    ),
-]
-Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a field: recipe.max_epochs=3.")
-]
-Sweep = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--sweep",
-        help="Run with every value of a field: recipe.learning_rate=1e-4,1e-3; several fields: "
-        "with every combination.",
-    ),
-]
+DatasetName = Annotated[str | None, typer.Option(
+    help="A prepared data set, or `drawn` (synthetic); the only one prepared if left out.",
+    autocompletion=complete_dataset)]
+Changes = Annotated[list[str] | None, typer.Option(
+    "--set", help="Change a field: recipe.max_epochs=3.")]
+Sweep = Annotated[list[str] | None, typer.Option(
+    help="Run with every value of a field: recipe.learning_rate=1e-4,1e-3; several fields: with "
+    "every combination.")]
 DeviceName = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if left out.")]
-PrecisionName = Annotated[str, typer.Option(help="auto, bf16 or fp32.", rich_help_panel=ADVANCED)]
-Tracking = Annotated[str, typer.Option(help="mlflow, or files alone.", rich_help_panel=ADVANCED)]
-Offline = Annotated[
-    bool, typer.Option("--offline", help="Never download weights.", rich_help_panel=ADVANCED)
-]
-ReadTest = Annotated[
-    bool,
-    typer.Option(
-        "--read-test",
-        help="Evaluate ad-hoc runs on the test set too.",
-        rich_help_panel=ADVANCED,
-    ),
-]
+PrecisionName = Annotated[str, advanced("auto, bf16 or fp32.")]
+Tracking = Annotated[str, advanced("mlflow, or files alone.")]
+Offline = Annotated[bool, advanced("Never download weights.", "--offline")]
+ReadTest = Annotated[bool, advanced("Evaluate ad-hoc runs on the test set too.", "--read-test")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for a machine.")]
-Overwrite = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite", help="Replace files that exist, but no input.", rich_help_panel=ADVANCED
-    ),
-]
+Overwrite = Annotated[bool, advanced("Replace files that exist, but no input.", "--overwrite")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
-Cache = Annotated[
-    bool,
-    typer.Option(
-        "--cache/--no-cache",
-        help="Compute what is frozen once, for all runs on it.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache-dir",
-        envvar="FACEBENCH_CACHE_DIR",
-        help="Where it is kept; DATA_DIR/cache if left out.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-CacheGib = Annotated[
-    float,
-    typer.Option(
-        min=0.0,
-        help="GiB that it may take there; the least recently used goes first.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-Deterministic = Annotated[
-    bool,
-    typer.Option(
-        "--deterministic",
-        help="fp32, and equal weights twice on the same machine.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-Graph = Annotated[
-    bool,
-    typer.Option(
-        "--graph/--no-graph",
-        help="On CUDA, record the step and replay it.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-Compile = Annotated[
-    bool | None,
-    typer.Option(
-        "--compile/--no-compile",
-        help="Let torch.compile fuse operations; if left out, on CUDA where enough steps share it.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-
-DEFAULT_CACHE_GIB = 10.0
-"""As benchmark.training.prefix_cache has it; here so that --help needs no torch."""
+Cache = Annotated[bool, advanced(
+    "Compute what is frozen once, for all runs on it.", "--cache/--no-cache")]
+CacheDir = Annotated[Path | None, advanced(
+    "Where it is kept; DATA_DIR/cache if left out.", envvar="FACEBENCH_CACHE_DIR")]
+CacheGib = Annotated[float, advanced(
+    "GiB that it may take there; the least recently used goes first.", min=0.0)]
+Deterministic = Annotated[bool, advanced(
+    "fp32, and equal weights twice on the same machine.", "--deterministic")]
+Graph = Annotated[bool, advanced("On CUDA, record the step and replay it.", "--graph/--no-graph")]
+Compile = Annotated[bool | None, advanced(
+    "Let torch.compile fuse operations; if left out, on CUDA where enough steps share it.",
+    "--compile/--no-compile")]
+# fmt: on

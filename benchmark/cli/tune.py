@@ -1,150 +1,145 @@
 """`facebench tune`: an experiment in, its best recipe out, trained anew and registered."""
 
-from typing import Annotated
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from benchmark import registry
-from benchmark.cli.options import (
-    ADVANCED,
-    DEFAULT_CACHE_GIB,
-    DEFAULT_DATA_DIR,
-    DEFAULT_RUNS_DIR,
-    AsJson,
-    Cache,
-    CacheDir,
-    CacheGib,
-    Changes,
-    DataDir,
-    DatasetName,
-    DeviceName,
-    Offline,
-    PrecisionName,
-    Quiet,
-    RunsDir,
-    Tracking,
-    WeightsDir,
-    complete_suite,
-    complete_tunable,
+from benchmark.cli import options
+from benchmark.cli.output import (
+    CommandResult,
+    Display,
+    ExitCode,
+    busy,
+    err,
+    out,
+    print_table,
+    say_error,
+    speaking,
 )
-from benchmark.cli.output import ExitCode, busy, say_error, speaking
 from benchmark.cli.run import RunOptions
-from benchmark.errors import ExperimentError
+from benchmark.errors import BenchmarkError, ExperimentError, require
+from benchmark.experiment import space as spaces
+from benchmark.experiment.definition import Experiment
 from benchmark.experiment.settings import parse_seeds, parse_settings
-from benchmark.experiment.space import GRID_PREFIX
+from benchmark.experiment.space import GRID_PREFIX, GridSpace
+from benchmark.files import write_json
+from benchmark.record import work_folder
+from benchmark.reporting.tables import Column, Table
 
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Experiments, or grids of the study, by name.", autocompletion=complete_tunable
-    ),
-]
-SuiteName = Annotated[
-    str | None,
-    typer.Option(help="Tune every experiment of a suite.", autocompletion=complete_suite),
-]
-Trials = Annotated[
-    int, typer.Option(min=1, help="Complete and pruned trials, all sessions together.")
-]
-Timeout = Annotated[
-    float | None, typer.Option(min=0.0, help="Seconds; no trial begins after them.")
-]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes that search together.")]
-Storage = Annotated[
-    str | None,
-    typer.Option(
-        envvar="FACEBENCH_STORAGE",
-        show_envvar=True,
-        help="sqlite:///FILE, a database's URL, journal:FILE; SQLite beside the runs if none. Give "
-        "an address with a password in the variable: others can read command lines.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-Sampler = Annotated[str, typer.Option(help="tpe, gp or random.", rich_help_panel=ADVANCED)]
-SamplerSeed = Annotated[int, typer.Option(min=0, help="Of the sampler.", rich_help_panel=ADVANCED)]
-Pruner = Annotated[str, typer.Option(help="median, hyperband or none.", rich_help_panel=ADVANCED)]
-Only = Annotated[str | None, typer.Option(help="Search these alone, as in depth,learning_rate.")]
-Rows = Annotated[
-    list[str] | None,
-    typer.Option(help="Of a grid: only this row; may be given again.", rich_help_panel=ADVANCED),
-]
-Refit = Annotated[
-    bool,
-    typer.Option(
-        "--refit/--no-refit",
-        help="Train the best recipe anew and register it.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-RefitSeeds = Annotated[str, typer.Option(help="Seeds of the refit.", rich_help_panel=ADVANCED)]
-Worker = Annotated[str | None, typer.Option("--worker", hidden=True)]
+if TYPE_CHECKING:
+    from benchmark.data.dataset import FaceSet
+    from benchmark.runs.plan import Settings
+    from benchmark.tracking import TrialView
+    from benchmark.tuning.outcome import Outcome
+    from benchmark.tuning.search import TrialEvent
+    from benchmark.tuning.study import Study, TrialQueue
+
+STORAGE = (
+    "A database's URL; SQLite beside the runs if none. Give an address with a password in the "
+    "variable: others can read command lines."
+)
+COLOURS = {"complete": "green", "pruned": "yellow", "failed": "red"}
 
 
 def tune(
-    names: Names = None,
-    suite: SuiteName = None,
-    trials: Trials = 30,
-    timeout: Timeout = None,
-    jobs: Jobs = 1,
-    storage: Storage = None,
-    sampler: Sampler = "tpe",
-    sampler_seed: SamplerSeed = 0,
-    pruner: Pruner = "median",
-    only: Only = None,
-    settings: Changes = None,
-    row: Rows = None,
-    refit: Refit = True,
-    seeds: RefitSeeds = "0,1,2",
-    dataset: DatasetName = None,
-    device: DeviceName = None,
-    precision: PrecisionName = "auto",
-    tracking: Tracking = "mlflow",
-    offline: Offline = False,
-    cache: Cache = True,
-    cache_dir: CacheDir = None,
-    cache_gib: CacheGib = DEFAULT_CACHE_GIB,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    weights_dir: WeightsDir = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-    worker: Worker = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Experiments, or grids of the study, by name.",
+            autocompletion=options.complete_tunable,
+        ),
+    ] = None,
+    suite: options.OneSuite = None,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Complete and pruned trials, all sessions together.")
+    ] = 30,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.0, help="Seconds; no trial begins after them.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Search these alone, as in depth,learning_rate.")
+    ] = None,
+    settings: options.Changes = None,
+    storage: Annotated[str, options.advanced(STORAGE, envvar="FACEBENCH_STORAGE")] = "",
+    sampler: Annotated[str, options.advanced("tpe or random.")] = "tpe",
+    sampler_seed: Annotated[int, options.advanced("Of the sampler.", min=0)] = 0,
+    pruner: Annotated[str, options.advanced("median, hyperband or none.")] = "median",
+    row: Annotated[list[str] | None, options.advanced("Of a grid: only these rows.")] = None,
+    refit: Annotated[bool, options.advanced("Train the best recipe anew and register it.")] = True,
+    seeds: Annotated[str, options.advanced("Seeds of the refit.")] = "0,1,2",
+    dataset: options.DatasetName = None,
+    device: options.DeviceName = None,
+    precision: options.PrecisionName = "auto",
+    tracking: options.Tracking = "mlflow",
+    offline: options.Offline = False,
+    cache: options.Cache = True,
+    cache_dir: options.CacheDir = None,
+    cache_gib: options.CacheGib = options.DEFAULT_CACHE_GIB,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    weights_dir: options.WeightsDir = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Search for the best recipe of experiments by validation; a stopped search resumes.
 
     Learning rates, unfreezing depth, batch size and more, as the experiment's search space says.
     Fresh seeds decide between the best and the runner-up. The best recipe is then trained anew with
-    three more and joins the suite `tuned`. No trial is evaluated on the test set.
+    three more and joins the suite `tuned`. No trial is evaluated on the test set. The same command
+    in a second terminal searches along.
 
     Examples:
       facebench tune mtl-squeezenet1_1-imagenet-full --trials 30
-      facebench tune mtl-vgg16-imagenet-block5 --trials 40 --only depth,learning_rate --jobs 2
+      facebench tune mtl-vgg16-imagenet-block5 --trials 40 --only depth,learning_rate
       facebench tune --suite quick --trials 20 --timeout 600
       facebench tune grid-mtl-vgg16-block5 --row 32
     """
     with speaking("tune", as_json=as_json) as answer:
-        chosen = [worker] if worker else _chosen(names or [], suite, row or [])
+        chosen = _chosen(names or [], suite, row or [])
         changes, refit_seeds = parse_settings(settings or []), parse_seeds(seeds) if refit else ()
         where = RunOptions(
             runs_dir, weights_dir or data_dir / "weights", device, precision,
             cache_dir=(cache_dir or data_dir / "cache") if cache else None, cache_gib=cache_gib,
             tracking=tracking, offline=offline,
         ).settings()  # fmt: skip
-        from benchmark.cli.tune_session import TuneSession
         from benchmark.data.sample import choose_dataset
+        from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED
 
+        known = sorted({TRIAL_SEED, *FRESH_SEEDS})
+        require(
+            not set(known) & set(refit_seeds),
+            f"--seeds is {seeds}",
+            allowed=f"any but those that the recipe is chosen by: {str(known)[1:-1]}",
+        )
         with busy("opening the data set", quiet=quiet or as_json):
             faces = choose_dataset(data_dir, dataset)
         session = TuneSession(
-            answer, faces, where, trials, timeout, jobs, storage, sampler, sampler_seed, pruner,
+            answer, faces, where, trials, timeout, storage,
+            {"sampler": sampler, "sampler_seed": sampler_seed, "pruner": pruner},
             tuple(only.split(",")) if only else (), changes, tuple(row or ()), refit_seeds,
-            worker is not None, quiet, as_json,
+            quiet or as_json, as_json,
         )  # fmt: skip
-        is_fine = session.tune_all(chosen)
+        studies: list[dict[str, Any]] = []
+        answer.data = {"dataset": faces.name, "studies": studies}
+        for name in chosen:
+            try:
+                studies.append(session.tuned(name))
+            except BenchmarkError as refused:
+                if len(chosen) == 1:
+                    raise
+                answer.errors.append(refused)
+                studies.append({"experiment": name, "ok": False})
         if not as_json:
             for error in answer.errors:
                 say_error(error)
-    if not is_fine:
+    if not all(study["ok"] for study in studies):
         raise typer.Exit(ExitCode.RUNS_FAILED)
 
 
@@ -155,12 +150,286 @@ def _chosen(names: list[str], suite: str | None, rows: list[str]) -> list[str]:
         registry.grid(name) if name.startswith(GRID_PREFIX) else registry.experiment(name)
     if suite is not None:
         found |= dict.fromkeys(item.name for item in registry.experiments_of(suite))
-    if not found:
-        raise ExperimentError(
-            "nothing to tune was named",
-            allowed="names of experiments, --suite, or a grid: " + ", ".join(registry.grids()),
-            fix="`facebench list` shows the experiments",
-        )
-    if rows and not all(name.startswith(GRID_PREFIX) for name in found):
-        raise ExperimentError("--row is of grids", allowed=", ".join(registry.grids()))
+    grids = ", ".join(registry.grids())
+    allowed = f"names of experiments, --suite, or a grid: {grids}"
+    require(bool(found), "nothing to tune was named", allowed=allowed)
+    is_of_grids = all(name.startswith(GRID_PREFIX) for name in found)
+    require(not rows or is_of_grids, "--row is of grids", allowed=grids)
     return list(found)
+
+
+class TuneDisplay(Display):
+    """Show a search as it goes: a line per trial and, on a terminal, a bar of all epochs."""
+
+    def __init__(self, n_wanted: int, n_epochs: int, *, quiet: bool) -> None:
+        percent = TextColumn("{task.percentage:>3.0f} %")
+        super().__init__(BarColumn(bar_width=16), percent, TimeRemainingColumn(), quiet=quiet)
+        self._n_wanted, self._n_epochs, self._n_done = n_wanted, n_epochs, 0
+        self._noted: set[str] = set()
+        self._bar = self._bars.add_task("epochs of all trials", total=n_wanted * n_epochs)
+
+    def show(self, event: "TrialEvent", trials: Sequence["TrialView"]) -> None:
+        """Take one event in; trials: all there are, at the end of one."""
+        if event.kind == "began":
+            point = {_short(path): _text(value) for path, value in event.point.items()}
+            words = ", ".join(f"{name} {value}" for name, value in point.items())
+            self.say(f"[bold]trial {event.number}[/] {escape(words)}")
+        elif event.kind == "note" and event.text.split(":")[0] not in self._noted:
+            self._noted.add(event.text.split(":")[0])
+            self.say(f"[yellow]note[/] {escape(event.text)}")
+        elif event.kind in ("score", "progress"):
+            done = self._n_done * self._n_epochs + event.epoch + (event.kind == "score")
+            self._bars.update(self._bar, completed=done)
+        elif event.kind in COLOURS:
+            value = "" if event.value is None else f" {event.value:.2%}"
+            reason = f": {escape(event.text)}" if event.text else ""
+            self.say(
+                f"  [{COLOURS[event.kind]}]{event.kind}[/]{value} in {event.seconds:.1f} s{reason}"
+                f" · {self.count(trials)}"
+            )
+
+    def count(self, trials: Sequence["TrialView"]) -> str:
+        """Take in how the trials stand, and say it."""
+        from benchmark.tracking import best_trial
+
+        self._n_done = sum(trial.counts for trial in trials)
+        self._bars.update(self._bar, completed=self._n_done * self._n_epochs)
+        best = best_trial(trials)
+        shown = "" if best is None else f" · best {best.value:.2%} in trial {best.number}"
+        return f"{self._n_done} of {self._n_wanted} trials{shown}"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _short(path: str) -> str:
+    return path.split(".", 1)[1]
+
+
+@dataclass(frozen=True)
+class TuneSession:
+    """One call of `facebench tune`."""
+
+    answer: CommandResult
+    faces: "FaceSet"
+    settings: "Settings"
+    n_trials: int
+    timeout: float | None
+    storage: str
+    chosen_by: Mapping[str, Any]
+    only: tuple[str, ...]
+    changes: Mapping[str, Any]
+    rows: tuple[str, ...]
+    refit_seeds: tuple[int, ...]
+    quiet: bool
+    as_json: bool
+
+    def tuned(self, name: str) -> dict[str, Any]:
+        """Search, show, refit; give what `--json` says of it."""
+        from benchmark.tuning.outcome import count_ends, reasons
+
+        grid = registry.grid(name) if name.startswith(GRID_PREFIX) else None
+        base = grid.experiment if grid else registry.experiment(name)
+        study = self._study(base, grid)
+        outcome = self._searched(study, base, grid)
+        best, counts = outcome.best, count_ends(outcome.trials)
+        found: dict[str, Any] = {
+            "experiment": study.experiment.name,
+            "study": study.identity,
+            "folder": str(study.own_folder),
+            "trials": counts,
+            "best": best
+            and {"trial": best.number, "value": best.value, "point": best.point, "run": best.run},
+            "fresh_seeds": [item.as_dict() for item in outcome.fresh],
+            "recipe": outcome.recipe["settings"] if outcome.recipe else None,
+            "failures": reasons(outcome.trials),
+            "ok": best is not None or not any(counts.values()),
+        }
+        if not self.as_json:
+            out.print(Text(f"\n{study.name}", style="bold"))
+            print_grid(grid, study, outcome) if grid else print_best(study, outcome)
+            ends = ", ".join(f"{n} {state}" for state, n in counts.items())
+            out.print(f"{ends}. Written to {study.own_folder}", soft_wrap=True)
+        if outcome.recipe is not None and self.refit_seeds and grid is None:
+            found["refit"] = self._refit(outcome.recipe)
+            found["ok"] = found["ok"] and not found["refit"]["failed"]
+        return found
+
+    def _study(self, base: Experiment, grid: GridSpace | None) -> "Study":
+        from benchmark.tuning.outcome import grid_faces
+        from benchmark.tuning.study import Study
+
+        folder = self.settings.runs_dir / "studies"
+        start = replace(base, name=grid.name, ad_hoc=True) if grid else base
+        experiment = start.adjusted(self.changes) if self.changes else start
+        if grid:
+            by_text = {str(row): row for row in grid.rows.values}
+            for text in self.rows:
+                require(text in by_text, f"--row is {text!r}", allowed=", ".join(by_text))
+            points = tuple(grid.points(tuple(by_text[text] for text in self.rows)))
+            faces = grid_faces(grid, self.faces)
+            return Study(experiment, grid.space, faces, folder, "random", 0, "none", points)
+        space = spaces.space_of(experiment)
+        if self.only:
+            words = {path.rpartition(".")[2]: path for path in space.paths}
+            words["depth"] = spaces.DEPTH
+            space = space.only(tuple(words.get(word, word) for word in self.only))
+        spaces.check_space(space, experiment)
+        return Study(experiment, space, self.faces, folder, **self.chosen_by)
+
+    def _searched(self, study: "Study", base: Experiment, grid: GridSpace | None) -> "Outcome":
+        """Run the search until it ends, and write what it shows."""
+        from benchmark.runs.checkpoints import CHECKPOINT_FILE
+        from benchmark.tracking import StudyMirror
+        from benchmark.tuning import outcome as outcomes
+        from benchmark.tuning.search import FreshScores, fresh_scores, search, training_objective
+        from benchmark.tuning.study import TrialQueue
+
+        queue, name = TrialQueue(study, self.storage), study.experiment.name
+        mirror = StudyMirror(
+            self.settings.mirror, self.answer.warnings.append, identity=study.identity,
+            name=name, dataset=study.dataset, space=study.space.words,
+        )  # fmt: skip
+        # Of a grid, every point that was ever asked for: rows add up.
+        n_points = len({tuple(sorted(trial.point.items())) for trial in queue.trials()})
+        n_wanted, n_epochs = n_points if grid else self.n_trials, study.experiment.recipe.max_epochs
+        fresh: tuple[FreshScores, ...] = ()
+        with TuneDisplay(n_wanted, n_epochs, quiet=self.quiet) as display:
+            self._begin(study, queue, display)
+            objective = training_objective(study, self._shown(display))
+            mirror.update(queue.trials())
+            found = search(queue, objective, n_wanted, self.timeout)
+            try:
+                with contextlib.closing(found) as events:
+                    for event in events:
+                        trials = queue.trials() if event.kind in COLOURS else []
+                        if event.kind == "pruned" and trials[event.number or 0].run:
+                            run = (
+                                work_folder(self.settings.runs_dir) / trials[event.number or 0].run
+                            )
+                            (run / CHECKPOINT_FILE).unlink(missing_ok=True)  # Never resumed.
+                        mirror.update(trials)
+                        display.show(event, trials)
+                if grid is None:
+                    finalists = outcomes.finalists(study, queue.trials())
+                    fresh = fresh_scores(objective, finalists, display.say)
+            except KeyboardInterrupt:
+                mirror.update(queue.trials(), state="interrupted")
+                raise
+        outcome = outcomes.write_outcome(study, base, queue, fresh)
+        if grid is None:
+            self.answer.warnings.extend(f"{name}: {remark}" for remark in outcome.remarks)
+        runs = [(item.trial.number, run) for item in fresh for run in item.runs]
+        mirror.update(
+            outcome.trials, fresh=runs, files=outcome.files,
+            state="done" if outcome.best else "failed",
+        )  # fmt: skip
+        if outcome.best is None:
+            why = "; ".join(outcomes.reasons(outcome.trials))
+            error = ExperimentError(
+                f"no trial of {name} was good" + (f": {why}" if why else ""),
+                source=str(study.own_folder),
+                fix="Fix what failed or narrow the search space; the same command resumes",
+            )
+            self.answer.errors.append(error)
+        return outcome
+
+    def _begin(self, study: "Study", queue: "TrialQueue", display: TuneDisplay) -> None:
+        """Say where the search stands, and let a new one begin at the definition itself."""
+        trials = queue.trials()
+        synthetic = "[bold yellow]SYNTHETIC FACES[/], not people: " if study.faces.drawn else ""
+        display.say(f"{synthetic}[bold]{study.name}[/], {display.count(trials)}")
+        for path, words in study.space.words.items():
+            display.say(f"  {path}: {words}")
+        if not trials:
+            try:
+                queue.queue_first(spaces.point_of(study.experiment, study.space))
+            except ExperimentError as error:
+                self.answer.warnings.append(f"{error} The search begins elsewhere.")
+
+    def _shown(self, display: TuneDisplay) -> "Settings":
+        """Let the display show what takes time, and say once what goes otherwise than wished."""
+
+        def say(sentence: str) -> None:
+            if sentence not in self.answer.warnings:
+                self.answer.warnings.append(sentence)
+
+        watch, cache = display.show_stage, self.settings.cache
+        if cache is not None:
+            cache = replace(cache, say=say, on_progress=watch)
+        speed = replace(self.settings.speed, say=say)
+        return replace(self.settings, on_progress=watch, cache=cache, speed=speed)
+
+    def _refit(self, recipe: dict[str, Any]) -> dict[str, Any]:
+        """Register the best recipe, instead of the one before, and train it anew."""
+        from benchmark.cli.run_display import RunDisplay
+        from benchmark.runs.run import Failed, run_all
+
+        path = registry.tuned_folder(self.settings.runs_dir) / f"{recipe['base']}.json"
+        write_json(path, recipe)
+        tuned = Experiment.from_dict(recipe["tuned"])
+        ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
+        if not self.quiet:
+            err.print(f"\nTraining [bold]{tuned.name}[/] anew, seeds {self.refit_seeds}.")
+        runs, n = run_all([tuned], self.refit_seeds, self.faces, self.settings), self.refit_seeds
+        with RunDisplay(len(n), quiet=self.quiet) as display, contextlib.closing(runs):
+            for event in runs:
+                display.show(event)
+                if (end := type(event).__name__.lower()) in ends:
+                    ends[end] += 1
+                if isinstance(event, Failed):
+                    self.answer.errors.append(event.error)
+        if not self.as_json:
+            untuned = recipe["untuned"]["name"] if recipe["untuned"] else recipe["base"]
+            seeds = ",".join(map(str, self.refit_seeds))
+            out.print(
+                f"\nRegistered as [bold]{tuned.name}[/] in the suite tuned. Against the untuned:\n"
+                f"  facebench run {untuned} --seeds {seeds} --dataset {self.faces.name}\n"
+                f"  facebench compare {tuned.name} {untuned}\n"
+                "  facebench leaderboard --suite tuned",
+                soft_wrap=True,
+            )
+        return {"experiment": tuned.name, "file": str(path), **ends}
+
+
+def print_best(study: "Study", outcome: "Outcome") -> None:
+    """Print the best recipe beside the one that the search began with."""
+    from benchmark.tuning.outcome import is_the_definition
+
+    best = outcome.best
+    if best is None:
+        return
+    rows = [
+        (_short(path), _text(spaces.value_at(study.experiment, path)), _text(tried))
+        for path, tried in best.point.items()
+    ]
+    complete = [trial for trial in outcome.trials if trial.state == "complete"]
+    own = [f"{trial.value:.2%}" for trial in complete if is_the_definition(study, trial)]
+    rows.append(("validation", (*own, "–")[0], f"{best.value:.2%}"))
+    print_table(Table.of(["searched", "definition", f"best, trial {best.number}"], rows))
+    for item in outcome.fresh:
+        by_seed = ", ".join(f"{score:.2%}" for score in item.by_seed.values())
+        out.print(f"Fresh seeds: trial {item.trial.number} {item.mean:.2%} on average ({by_seed})")
+
+
+def print_grid(grid: GridSpace, study: "Study", outcome: "Outcome") -> None:
+    """Write a grid's table, and print it: at each point our score, then the study's."""
+    from benchmark.tuning.outcome import write_grid
+
+    def percent(value: float) -> str:
+        return "–" if value != value else f"{100 * value:.1f}"
+
+    rows = []
+    table = write_grid(grid, study, outcome.trials)
+    for row, points in table.groupby(grid.rows.path, sort=False):
+        pairs = zip(points["ours"], points["study"], strict=True)
+        rows.append((f"{row:g}", *(f"{percent(o)} | {percent(theirs)}" for o, theirs in pairs)))
+    columns = [f"{column:g}" for column in grid.columns.values]
+    print_table(Table.of([Column(_short(grid.rows.path), left=True), *columns], rows, grid.asks))
+    ours = study.experiment.backbone
+    out.print(
+        f"Validation accuracy, %: ours ({ours.architecture}, {ours.depth_name}) | the study's "
+        f"({grid.experiment.backbone.architecture}, {grid.source}).",
+        soft_wrap=True,
+    )

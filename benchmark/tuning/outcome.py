@@ -1,7 +1,7 @@
 """What a search leaves in its folder: a table, an interactive page, the best recipe; and grids.
 
-The pages are Optuna's and plotly's; plotly's library, 4.7 MB, stands in each once, so that it opens
-from a disk, from MLflow's artifacts or from a mail without a network.
+The plots are Optuna's; plotly's library, 4.7 MB, stands once in the page, so that it opens without
+a network.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ import numpy as np
 import optuna
 import pandas as pd
 from optuna import visualization
-from plotly import express
 
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import split_digest
@@ -26,22 +25,23 @@ from benchmark.experiment.definition import Experiment
 from benchmark.experiment.space import GridSpace, experiment_at, settings_at
 from benchmark.files import write_json, write_text
 from benchmark.identity import steering_content
-from benchmark.registry import SCHEMA, named, tuned_folder
+from benchmark.registry import SCHEMA, named
 from benchmark.tracking import TrialView, best_trial
 from benchmark.tuning.search import FreshScores
-from benchmark.tuning.study import OBJECTIVE, Study
-from benchmark.tuning.trials import TrialQueue
+from benchmark.tuning.study import OBJECTIVE, Study, TrialQueue
 
-ENDS: Final = ("complete", "pruned", "failed")
 FEWEST_FOR_IMPORTANCE: Final = 4
-FEWEST_FOR_CONTOUR: Final = 6
 SCORE: Final = "weighted validation accuracy"
 FEWEST_FACES: Final = 10
 STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto;padding:0 1rem}
-p{max-width:48rem} .wide{overflow-x:auto} table{border-collapse:collapse;font-size:.85rem}
-td,th{padding:.25rem .6rem;border:0;border-bottom:1px solid #ddd;text-align:right}
+p{max-width:48rem} .wide{overflow-x:auto}
 """
+ABOUT: Final = (
+    "<p>Each trial was trained on the training faces and scored on validation faces; none was "
+    "evaluated on the test set. The best of many trials is flattered by its choice: the runs of "
+    "the refit say on test faces what it is worth.</p>"
+)
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,11 @@ class Outcome:
     remarks: tuple[str, ...]
     fresh: tuple[FreshScores, ...] = ()
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many trials ended how."""
-        return count_ends(self.trials)
-
 
 def count_ends(trials: Sequence[TrialView]) -> dict[str, int]:
     """Count complete, pruned and failed trials."""
-    return {state: sum(trial.state == state for trial in trials) for state in ENDS}
+    ends = ("complete", "pruned", "failed")
+    return {state: sum(trial.state == state for trial in trials) for state in ends}
 
 
 def reasons(trials: Sequence[TrialView]) -> list[str]:
@@ -93,9 +89,8 @@ def finalists(study: Study, trials: Sequence[TrialView]) -> tuple[TrialView, ...
 def decided(fresh: Sequence[FreshScores]) -> TrialView | None:
     """Choose between finalists by their mean over the fresh seeds alone; the earlier on a tie."""
     chosen = best_trial([replace(item.trial, value=item.mean) for item in fresh])
-    return next(
-        (item.trial for item in fresh if chosen and item.trial.number == chosen.number), None
-    )
+    trials = {item.trial.number: item.trial for item in fresh}
+    return trials[chosen.number] if chosen else None
 
 
 def is_the_definition(study: Study, trial: TrialView) -> bool:
@@ -106,24 +101,24 @@ def is_the_definition(study: Study, trial: TrialView) -> bool:
 def write_outcome(
     study: Study, base: Experiment, queue: TrialQueue, fresh: Sequence[FreshScores] = ()
 ) -> Outcome:
-    """Write all that a study shows; what cannot be drawn or registered yet is remarked.
+    """Write all that a study shows.
 
     base: the registered experiment that the study's is, but for the changes of `--set`.
     """
     trials = tuple(queue.trials())
-    best = decided(fresh) or best_trial(trials)
-    files, remarks = write_pages(study, queue.optuna_study, trials)
-    recipe = None
+    best, recipe, remark = decided(fresh) or best_trial(trials), None, ""
+    files = write_pages(study, queue.optuna_study, trials)
     if best is not None and is_the_definition(study, best):
-        remarks.append("no trial beat the definition itself: its own recipe is the best tried")
+        remark = "no trial beat the definition itself: its own recipe is the best tried"
     elif best is not None:
         try:
             recipe = _recipe_of(study, base, queue, best, fresh)
             files.append(study.own_folder / "recipe.json")
             write_json(files[-1], recipe)
         except BenchmarkError as error:
-            remarks.append(f"the best recipe cannot be registered: {error}")
-    return Outcome(trials, best, tuple(files), recipe, tuple(remarks), tuple(fresh))
+            remark = f"the best recipe cannot be registered: {error}"
+    remarks = (remark,) if remark else ()
+    return Outcome(trials, best, tuple(files), recipe, remarks, tuple(fresh))
 
 
 def _recipe_of(
@@ -154,15 +149,8 @@ def _recipe_of(
     }
 
 
-def register(recipe: dict[str, Any], runs_dir: Path) -> Path:
-    """Make a recipe an experiment by name; it replaces the one tuned before from the same base."""
-    path = tuned_folder(runs_dir) / f"{recipe['base']}.json"
-    write_json(path, recipe)
-    return path
-
-
-def trials_table(trials: Sequence[TrialView], paths: Sequence[str]) -> pd.DataFrame:
-    """Give trial, state, value, epochs, seconds, each searched path, run, retry_of and reason."""
+def write_pages(study: Study, searched: optuna.Study, trials: Sequence[TrialView]) -> list[Path]:
+    """Write the table and, once a trial is complete, the page."""
     rows = [
         {
             "trial": trial.number,
@@ -171,78 +159,55 @@ def trials_table(trials: Sequence[TrialView], paths: Sequence[str]) -> pd.DataFr
             "best_score": max(trial.scores.values(), default=None),
             "epochs": len(trial.scores),
             "seconds": trial.seconds,
-            **{path: trial.point.get(path) for path in paths},
+            **{path: trial.point.get(path) for path in study.space.paths},
             "run": trial.run,
             "retry_of": trial.retry_of,
             "reason": trial.reason,
         }
         for trial in trials
     ]
-    table = pd.DataFrame(rows)
-    return table.astype({"retry_of": "Int64"}) if rows else table
-
-
-def write_pages(
-    study: Study, searched: optuna.Study, trials: Sequence[TrialView]
-) -> tuple[list[Path], list[str]]:
-    """Write the table and, once a trial is complete, the page; say what cannot be drawn yet."""
-    files, remarks = [study.own_folder / "trials.csv"], list[str]()
-    table = trials_table(trials, study.space.paths)
+    table, files = pd.DataFrame(rows), [study.own_folder / "trials.csv"]
+    table = table.astype({"retry_of": "Int64"}) if rows else table
     write_text(files[0], table.to_csv(index=False))
-    done = [trial for trial in trials if trial.state == "complete"]
-    if not done:
-        return files, remarks
-    important: list[str] = []
-    if len(done) >= FEWEST_FOR_IMPORTANCE and len({trial.value for trial in done}) > 1:
-        with contextlib.suppress(ValueError, RuntimeError):
-            important = list(optuna.importance.get_param_importances(searched))
-    if not important:
-        remarks.append("too few trials are complete, or all alike: no importance is shown")
+    n_complete = sum(trial.state == "complete" for trial in trials)
+    if not n_complete:
+        return files
     plots = {
         "Best score by trial": visualization.plot_optimization_history(searched, target_name=SCORE),
         "Scores by epoch": visualization.plot_intermediate_values(searched),
         "Each parameter by itself": visualization.plot_slice(searched, target_name=SCORE),
     }
-    if important:
-        plots["Importance of the parameters"] = visualization.plot_param_importances(
-            searched, target_name=SCORE
-        )
-    if len(done) >= FEWEST_FOR_CONTOUR and len(important) > 1:
-        plots["Parameters together"] = visualization.plot_contour(
-            searched, params=important[:4], target_name=SCORE
-        )
-    asks = f"Which recipe suits {study.experiment.name} best on {study.faces.name}?"
+    # Too few trials, or all alike, have no importance.
+    with contextlib.suppress(ValueError, RuntimeError):
+        if n_complete >= FEWEST_FOR_IMPORTANCE:
+            importance = list(optuna.importance.get_param_importances(searched))
+            plots["Importance of the parameters"] = visualization.plot_param_importances(
+                searched, target_name=SCORE
+            )
+            plots["Parameters together"] = visualization.plot_contour(
+                searched, params=importance[:4], target_name=SCORE
+            )
+    asks = html.escape(f"Which recipe suits {study.experiment.name} best on {study.faces.name}?")
+    synthetic = "<p><b>Synthetic faces</b>, not people.</p>" if study.faces.drawn else ""
     parts = [
-        "<p>Each trial was trained on the training faces and scored on validation faces; none was "
-        "evaluated on the test set. The best of many trials is flattered by its choice: the runs "
-        "of the refit say on test faces what it is worth.</p>"
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
+        f"content='width=device-width'><title>{asks}</title><style>{STYLE}</style></head><body>"
+        f"<h1>{asks}</h1>{synthetic}{ABOUT}"
     ]
     for title, plot in plots.items():
         figure = plot.update_layout(title=None, margin={"t": 30}, template="plotly_white")
         library = "inline" if len(parts) == 1 else False
         drawn = figure.to_html(full_html=False, include_plotlyjs=library)
         parts.append(f"<h2>{title}</h2><div class='wide'>{drawn}</div>")
-    rows = table.drop(columns=["run", "retry_of"]).rename(columns=short_name)
-    shown = rows.to_html(index=False, na_rep="–", float_format="{:.4g}".format)
-    parts.append(f"<h2>Trials</h2><div class='wide'>{shown}</div>")
+    parts.append("</body></html>\n")
     files.append(study.own_folder / "study.html")
-    write_text(files[-1], _page(asks, study, parts))
-    return files, remarks
+    write_text(files[-1], "".join(parts))
+    return files
 
 
 def short_name(path: str) -> str:
     """Name a path on an axis or in a table."""
     return path.removeprefix("recipe.").removeprefix("backbone.").removeprefix("head.")
-
-
-def _page(title: str, study: Study, parts: Sequence[str]) -> str:
-    title = html.escape(title)
-    synthetic = "<p><b>Synthetic faces</b>, not people.</p>" if study.faces.drawn else ""
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-        f"content='width=device-width'><title>{title}</title><style>{STYLE}</style></head><body>"
-        f"<h1>{title}</h1>{synthetic}{''.join(parts)}</body></html>\n"
-    )
 
 
 def grid_faces(grid: GridSpace, faces: FaceSet) -> FaceSet:
@@ -268,36 +233,11 @@ def grid_faces(grid: GridSpace, faces: FaceSet) -> FaceSet:
     return replace(faces, manifest=manifest, table=table)
 
 
-def grid_table(grid: GridSpace, trials: Sequence[TrialView]) -> pd.DataFrame:
-    """Give a row per point: both values, our score where the trial is complete, and the study's."""
+def write_grid(grid: GridSpace, study: Study, trials: Sequence[TrialView]) -> pd.DataFrame:
+    """Write and give a row per point: its values, our score if it is complete, the study's."""
     paths = [grid.rows.path, grid.columns.path]
     ours = {tuple(trial.point[path] for path in paths): trial.value for trial in trials}
-    rows = [(*point, ours.get(point), study) for point, study in grid.printed().items()]
-    return pd.DataFrame(rows, columns=[*paths, "ours", "study"]).astype({"ours": float})
-
-
-def write_grid(grid: GridSpace, study: Study, trials: Sequence[TrialView]) -> list[Path]:
-    """Write a grid's table and, of two dimensions, its page: our heat map beside the study's."""
-    table = grid_table(grid, trials)
-    files = [study.own_folder / "grid.csv"]
-    write_text(files[0], table.to_csv(index=False))
-    if table["ours"].isna().all() or 1 in (len(grid.rows.values), len(grid.columns.values)):
-        return files
-    shape = (2, len(grid.rows.values), len(grid.columns.values))
-    figure = express.imshow(
-        100 * table[["ours", "study"]].to_numpy().T.reshape(shape), facet_col=0, text_auto=".1f",
-        x=[f"{value:g}" for value in grid.columns.values],
-        y=[f"{value:g}" for value in grid.rows.values],
-        labels={"x": short_name(grid.columns.path), "y": short_name(grid.rows.path),
-                "color": "validation<br>accuracy, %"},
-    )  # fmt: skip
-    theirs = f"the study: {grid.experiment.backbone.architecture}"
-    titles = (f"ours: {study.experiment.backbone.architecture}, {study.faces.name}", theirs)
-    for annotation, title in zip(figure.layout.annotations, titles, strict=True):
-        # Plotly draws some tags of a title, links among them: a name must not hold one.
-        annotation.text = html.escape(title, quote=False)
-    figure.update_xaxes(type="category")
-    figure.update_yaxes(type="category")
-    files.append(study.own_folder / "grid.html")
-    write_text(files[1], _page(grid.asks, study, [figure.to_html(full_html=False)]))
-    return files
+    rows = [(*point, ours.get(point), printed) for point, printed in grid.printed().items()]
+    table = pd.DataFrame(rows, columns=[*paths, "ours", "study"]).astype({"ours": float})
+    write_text(study.own_folder / "grid.csv", table.to_csv(index=False))
+    return table

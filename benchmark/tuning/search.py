@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from benchmark.data.batches import FaceBatches
 from benchmark.errors import BenchmarkError, RunError
@@ -22,8 +22,15 @@ from benchmark.runs.plan import Plan, Settings, plan_run
 from benchmark.runs.run import Advanced, Event, Prepared, Skipped, Started, run
 from benchmark.tracking import TrialView
 from benchmark.training.trainer import EpochResult, Progress
-from benchmark.tuning.study import FRESH_SEEDS, OBJECTIVE, TRIAL_SEED, Study
-from benchmark.tuning.trials import EndState, TrialHandle, TrialQueue
+from benchmark.tuning.study import (
+    FRESH_SEEDS,
+    OBJECTIVE,
+    TRIAL_SEED,
+    EndState,
+    Study,
+    TrialHandle,
+    TrialQueue,
+)
 
 POLL_SECONDS: Final = 0.5
 FEWEST_FAILURES: Final = 5
@@ -37,7 +44,6 @@ class TrialEvent:
     epoch: of `score`, counted from 0; of `progress`, epochs done, the current one in part.
     value: of `score` and `complete`, the weighted validation accuracy in [0, 1].
     text: of `run`, the run's identity; of `failed`, why; of `note`, a sentence.
-    is_last: of `score`, whether no epoch follows: pruning then saves nothing.
     """
 
     kind: Literal["began", "run", "note", "progress", "score", "complete", "pruned", "failed"]
@@ -47,28 +53,20 @@ class TrialEvent:
     value: float | None = None
     seconds: float = 0.0
     text: str = ""
-    is_last: bool = False
 
 
-class Objective(Protocol):
-    """From a point, a trial's number and a seed to what happens, by epoch; closed, it stops."""
-
-    def __call__(
-        self, point: Mapping[str, Any], number: int, seed: int = TRIAL_SEED
-    ) -> Generator[TrialEvent]: ...
-
-
-def trial_settings(settings: Settings) -> Settings:
-    """Give settings under which no trial is evaluated on the test set or keeps a network."""
-    return replace(settings, read_test=False, keep_weights="none")
+Objective = Callable[..., Generator[TrialEvent]]
+"""Of a point, a trial's number and, if given, a seed: yields what happens; closed, it stops."""
 
 
 def training_objective(study: Study, settings: Settings) -> Objective:
     """Make the objective that trains the experiment at a point; RunError where training fails.
 
+    No trial is evaluated on the test set or keeps a network.
+
     Raises WeightsError where weights are missing: once, before the search, not in every trial.
     """
-    settings = trial_settings(settings)
+    settings = replace(settings, read_test=False, keep_weights="none")
     plan_run(study.experiment, TRIAL_SEED, study.faces, settings)
     on_device = FaceBatches.on_device(
         study.faces.pixels(), study.faces.table, settings.device.torch_device, settings.speed.say
@@ -101,20 +99,14 @@ def _events_of(event: Event, plan: Plan) -> Iterator[TrialEvent]:
     n_before = event.epochs_done if isinstance(event, Started) else n_epochs * is_done
     if n_before:
         for epoch, value in enumerate(plan.record.history()[OBJECTIVE].head(n_before)):
-            yield score(epoch, float(value), is_last=epoch + 1 == n_epochs)
+            yield TrialEvent("score", epoch=epoch, value=float(value))
     elif isinstance(event, Prepared) and event.sentence:
         yield TrialEvent("note", text=event.sentence)
     elif isinstance(event, Advanced) and isinstance(event.step, EpochResult):
-        step = event.step
-        yield score(step.epoch, step.val_combined, is_last=step.epoch + 1 == n_epochs)
+        yield TrialEvent("score", epoch=event.step.epoch, value=event.step.val_combined)
     elif isinstance(event, Advanced) and isinstance(event.step, Progress):
         part = event.step.images_done / max(1, event.step.images_total)
         yield TrialEvent("progress", epoch=event.step.epoch + part)
-
-
-def score(epoch: int, value: float, *, is_last: bool = False) -> TrialEvent:
-    """Say what an epoch scored on validation."""
-    return TrialEvent("score", epoch=epoch, value=value, is_last=is_last)
 
 
 def search(
@@ -186,7 +178,9 @@ def _followed(
             found = f"the score of epoch {event.epoch + 1} is {event.value}"
             raise RunError(found, allowed="a finite number")
         best = max(best, event.value)
-        if queue.report(handle, int(event.epoch), event.value) and not event.is_last:
+        # Pruning after the last epoch would save nothing.
+        is_last = event.epoch + 1 == queue.study.experiment.recipe.max_epochs
+        if queue.report(handle, int(event.epoch), event.value) and not is_last:
             return None
     if best == -math.inf:
         raise RunError("the trial ended without a score", allowed="one epoch or more")

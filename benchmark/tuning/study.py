@@ -1,33 +1,40 @@
-"""What a search is: an experiment, its space and faces; Optuna's storage, samplers and pruners.
+"""What a search is, and the queue of its trials in Optuna's storage, shared by processes.
 
 A study is named by all that would make its trials incomparable with another's: a changed space,
 definition, data set or trainer is a new study. Sampler and pruner may change on the way.
-docs/notes/tuning.md says why SQLite is the default storage and how samplers were compared.
+
+Trials are taken and ended under one kernel lock, and a process holds another lock on each trial
+that it runs: a trial that is running and unlocked was left by a dead process. It is marked failed
+and its point is queued again, once. No trial is lost, none is tried twice, and N trials are N; why
+not by Optuna's heartbeats says docs/notes/tuning.md. A kernel lock reaches no further than its
+machine: trials of other machines on the same database are left alone.
 """
 
 import contextlib
 import hashlib
-import json
-import traceback
+import socket
+import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, require
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.space import BATCH_SIZE, SearchSpace, faces_per_epoch
-from benchmark.files import canonical_json
+from benchmark.experiment.space import BATCH_SIZE, Choices, Integers, SearchSpace, faces_per_epoch
+from benchmark.files import canonical_json, file_lock
 from benchmark.identity import steering_content
+from benchmark.record import versions
+from benchmark.tracking import TrialView
 from benchmark.training.trainer import TRAINER_VERSION
 
-SAMPLERS: Final = ("tpe", "gp", "random")
+SAMPLERS: Final = ("tpe", "random")
 PRUNERS: Final = ("median", "hyperband", "none")
 OBJECTIVE: Final = "val/combined"
 TRIAL_SEED: Final = 1000
@@ -41,8 +48,14 @@ N_CANDIDATES: Final = 128
 """Points of which the trees propose the best; Optuna's own number is 24."""
 LOCK_SECONDS: Final = 60
 """How long one process waits for another's write; a write takes milliseconds."""
-JOURNAL: Final = "journal:"
-SQLITE: Final = "sqlite:///"
+MOST_DEATHS: Final = 12
+"""A point whose process died so often is not tried again: it may be what kills it."""
+STATES: Final = {
+    TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
+}  # fmt: skip
+STATE_NAMED: Final = {name: state for state, name in STATES.items()}
+EndState = Literal["complete", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
@@ -90,22 +103,18 @@ class Study:
         return hashlib.sha256(canonical_json(self.about).encode()).hexdigest()
 
     @property
-    def family(self) -> str:
-        """What this study and those with another space have in common, as their names begin."""
-        return f"{self.experiment.name} on {self.faces.name}"
-
-    @property
     def name(self) -> str:
         """As Optuna and MLflow list it."""
-        return f"{self.family} #{self.identity[:12]}"
+        return f"{self.experiment.name} on {self.faces.name} #{self.identity[:12]}"
 
     @property
     def own_folder(self) -> Path:
         """Where locks, table, page and recipe of this study are."""
         return self.folder / self.identity[:16]
 
+    @property
     def dataset(self) -> dict[str, Any]:
-        """Describe the faces as a run's `experiment.json` does."""
+        """The faces, as a run's `experiment.json` describes them."""
         parts = self.faces.table["part"].value_counts()
         return {
             "name": self.faces.name,
@@ -126,19 +135,16 @@ class Study:
         seed = int.from_bytes(digest[:4], "big")
         if self.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
-        if self.sampler == "gp":
-            return optuna.samplers.GPSampler(
-                seed=seed, n_startup_trials=N_RANDOM, deterministic_objective=False
-            )
         return optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=N_RANDOM, n_ei_candidates=N_CANDIDATES, multivariate=True
         )
 
-    def new_pruner(self, max_epochs: int) -> optuna.pruners.BasePruner:
+    def new_pruner(self) -> optuna.pruners.BasePruner:
         """Make the pruner: by the `median` of the earlier trials at that epoch, or `hyperband`.
 
         By the median, the first quarter of the epochs and the first five trials are never pruned.
         """
+        max_epochs = self.experiment.recipe.max_epochs
         if self.pruner == "none":
             return optuna.pruners.NopPruner()
         if self.pruner == "hyperband":
@@ -148,77 +154,208 @@ class Study:
         )
 
 
-def studies_folder(runs_dir: Path) -> Path:
-    """Where all studies are kept."""
-    return runs_dir / "studies"
-
-
-def default_storage(folder: Path) -> str:
-    """Give the address of the studies' own SQLite file."""
-    return f"{SQLITE}{(folder / 'optuna.db').resolve()}"
-
-
-def without_password(address: str) -> str:
-    """Give an address as it may be shown."""
-    return address.split("@")[-1]
-
-
-def open_storage(address: str) -> optuna.storages.BaseStorage:
-    """Open a storage: `sqlite:///FILE`, another database's URL, or `journal:FILE`.
-
-    Raises RunError where it is locked, unreadable, or of another version of Optuna.
-    """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    allowed = "sqlite:///FILE, the URL of a database whose driver is installed, or journal:FILE"
-    if "://" not in address and not address.startswith(JOURNAL):
-        raise RunError(f"the storage {address!r} is no address", allowed=allowed)
-    with storage_errors(address):
-        for prefix in (JOURNAL, SQLITE):
-            if address.startswith(prefix):
-                Path(address.removeprefix(prefix)).parent.mkdir(parents=True, exist_ok=True)
-        if address.startswith(JOURNAL):
-            backend = JournalFileBackend(address.removeprefix(JOURNAL))
-            return optuna.storages.JournalStorage(backend)
-        timeout = {"timeout": LOCK_SECONDS} if address.startswith(SQLITE) else {}
-        try:
-            return optuna.storages.RDBStorage(address, engine_kwargs={"connect_args": timeout})
-        except (NoSuchModuleError, ArgumentError, ImportError) as error:
-            raise RunError(
-                f"the storage {without_password(address)} cannot be reached: {error}",
-                allowed=allowed,
-            ) from error
-
-
 @contextlib.contextmanager
 def storage_errors(address: str) -> Iterator[None]:
-    """Turn what a broken storage raises into a RunError that says what to do.
-
-    An error that was not raised within Optuna's storages is a mistake in a program, not damage in a
-    file, and comes through as it is.
-    """
+    """Turn what a broken storage raises into a RunError; a password is not shown."""
     try:
         yield
-    except RunError:
-        raise
-    except Exception as error:
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        if not any(f.f_globals.get("__name__", "").startswith("optuna.storages") for f in frames):
-            raise
+    except (
+        SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError, ImportError,
+    ) as error:  # fmt: skip
         inner = error.__cause__ or error
-        text = str(getattr(inner, "orig", None) or inner).strip()
-        if isinstance(error, (KeyError, AttributeError, TypeError, json.JSONDecodeError)):
-            text = "a record in it is damaged"
-        upgrade = "`optuna storage upgrade --storage URL` brings it up to date"
-        fixes = {
-            "locked": "Another program holds it: try again once that is done",
-            "version": f"It is of another version of Optuna: {upgrade}",
-            "readonly": "Make it writable, or name another with --storage",
-            "unable to open": "Make it writable, or name another with --storage",
-            "": "Move that file away and begin anew, or name another with --storage",
-        }
+        text = str(getattr(inner, "orig", None) or inner).strip() or repr(inner)
+        fix = "Wait until no other program holds it, make it writable, or name another"
+        if "version" in text:
+            fix = "`optuna storage upgrade --storage URL` brings it to this version of Optuna"
         raise RunError(
-            f"the study's storage cannot be used: {text.splitlines()[0] if text else repr(inner)}",
-            source=without_password(address),
-            fix=next(fix for word, fix in fixes.items() if word in str(inner)),
+            f"the study's storage cannot be used: {text.splitlines()[0]}",
+            allowed="--storage sqlite:///FILE, or the URL of a database whose driver is installed",
+            source=address.split("@")[-1],
+            fix=fix,
         ) from error
+
+
+@dataclass
+class TrialHandle:
+    """A trial that this process has taken and must end; point: the values to try, by path."""
+
+    trial: optuna.Trial
+    lock: contextlib.ExitStack
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def number(self) -> int:
+        """As Optuna counts, from 0."""
+        return self.trial.number
+
+    @property
+    def point(self) -> Mapping[str, Any]:
+        """The values to try, by path."""
+        return dict(self.trial.params)
+
+
+class TrialQueue:
+    """A study in its storage; every method may be called while other processes do the same.
+
+    address: a database's URL; if empty, SQLite in the folder of the studies.
+    """
+
+    def __init__(self, study: Study, address: str = "") -> None:
+        self.study = study
+        self.address = address or f"sqlite:///{(study.folder / 'optuna.db').resolve()}"
+        self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
+            item.path: optuna.distributions.CategoricalDistribution(item.values)
+            if isinstance(item, Choices)
+            else optuna.distributions.IntDistribution(item.low, item.high)
+            if isinstance(item, Integers)
+            else optuna.distributions.FloatDistribution(item.low, item.high, log=item.log)
+            for item in study.space.ranges
+        }
+        self.remarks: list[str] = []
+        """What dead processes left behind, a sentence each; read and emptied by the search."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        is_file = self.address.startswith("sqlite:///")
+        arguments = {"timeout": LOCK_SECONDS} if is_file else {}
+        if is_file:
+            Path(self.address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            self._storage = optuna.storages.RDBStorage(
+                self.address, engine_kwargs={"connect_args": arguments}
+            )
+            self.optuna_study = optuna.create_study(
+                storage=self._storage,
+                study_name=study.name,
+                direction="maximize",
+                load_if_exists=True,
+                pruner=study.new_pruner(),
+                sampler=study.new_sampler(0),
+            )
+            self._begin()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = file_lock(self.study.own_folder / "ledger.lock", wait=True)
+        with lock, storage_errors(self.address):
+            yield
+
+    def _lock_of(self, number: int) -> contextlib.AbstractContextManager[bool]:
+        return file_lock(self.study.own_folder / "claims" / f"{number:05d}")
+
+    def _begin(self) -> None:
+        """Write down which sampler and pruner are used from now on; queue the points of a grid."""
+        if "facebench" not in self.optuna_study.user_attrs:
+            self.optuna_study.set_user_attr("facebench", self.study.about)
+            self.optuna_study.set_metric_names([OBJECTIVE])  # as Optuna Dashboard shows it
+        session = {
+            "sampler": self.study.sampler, "sampler_seed": self.study.sampler_seed,
+            "pruner": self.study.pruner, "optuna": optuna.__version__,
+            "facebench": versions().get("facebench", ""),
+        }  # fmt: skip
+        if self.sessions[-1:] != [session]:
+            self.optuna_study.set_user_attr("sessions", [*self.sessions, session])
+        known = [view.point for view in self.trials()] if self.study.points else []
+        for point in self.study.points:
+            if dict(point) not in known:
+                self.optuna_study.enqueue_trial(dict(point))
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """Samplers and pruners that were used, with versions, from the first trial on."""
+        with storage_errors(self.address):
+            return list(self.optuna_study.user_attrs.get("sessions", []))
+
+    def trials(self) -> list[TrialView]:
+        """Give every trial as it stands, in the order of their numbers."""
+        with storage_errors(self.address):
+            return [_view(trial) for trial in self.optuna_study.get_trials(deepcopy=False)]
+
+    def queue_first(self, point: Mapping[str, Any]) -> None:
+        """Let a new study begin at a point; where it has trials already, nothing is done."""
+        with self._locked():
+            if not self.optuna_study.get_trials(deepcopy=False):
+                self.optuna_study.enqueue_trial(dict(point))
+
+    def take(self, n_wanted: int) -> TrialHandle | Literal["enough", "wait"]:
+        """Take the next trial; `wait` while other processes run as many as are still wanted."""
+        with self._locked():
+            self._fail_abandoned()
+            states = [view.state for view in self.trials()]
+            n_done = sum(state in ("complete", "pruned") for state in states)
+            n_running = states.count("running")
+            if n_done >= n_wanted:
+                return "enough"
+            is_grid_over = bool(self.study.points) and "waiting" not in states
+            if n_done + n_running >= n_wanted or is_grid_over:
+                return "wait" if n_running else "enough"
+            self.optuna_study.sampler = self.study.new_sampler(len(states))
+            trial = self.optuna_study.ask(self._distributions)
+            lock = contextlib.ExitStack()
+            lock.enter_context(self._lock_of(trial.number))
+            trial.set_user_attr("host", socket.gethostname())
+            return TrialHandle(trial, lock)
+
+    def _fail_abandoned(self) -> None:
+        """Fail the trials that dead processes left running, and queue their points again."""
+        trials = self.optuna_study.get_trials(deepcopy=False)
+        retried = {trial.user_attrs.get("retry_of") for trial in trials}
+        for trial in trials:
+            here = socket.gethostname()
+            if trial.state != TrialState.RUNNING or trial.user_attrs.get("host", here) != here:
+                continue
+            with self._lock_of(trial.number) as is_abandoned:
+                if not is_abandoned:
+                    continue
+            deaths = int(trial.user_attrs.get("deaths", 0)) + 1
+            # Queued first: if this process dies between the two, the next one finds it queued.
+            again = deaths < MOST_DEATHS and set(trial.params) == set(self._distributions)
+            if again and trial.number not in retried:
+                attributes = {"retry_of": trial.number, "deaths": deaths}
+                self.optuna_study.enqueue_trial(trial.params, user_attrs=attributes)
+            reason = "its process died" + (", queued again" if again else "")
+            self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+            self.optuna_study.tell(trial.number, state=TrialState.FAIL)
+            self.remarks.append(f"trial {trial.number} was left running by a process that died")
+
+    def note_run(self, handle: TrialHandle, identity: str) -> None:
+        """Write down which run a trial is."""
+        with storage_errors(self.address):
+            handle.trial.set_user_attr("run", identity)
+
+    def report(self, handle: TrialHandle, epoch: int, value: float) -> bool:
+        """Store an epoch's score and tell whether the trial should be pruned."""
+        with storage_errors(self.address):
+            handle.trial.report(value, epoch)
+            return bool(handle.trial.should_prune())
+
+    def end(
+        self, handle: TrialHandle, state: EndState, value: float | None = None, reason: str = "",
+        *, again: bool = False,
+    ) -> None:  # fmt: skip
+        """End a trial and release its lock, as one act: between the two it would look abandoned.
+
+        again: it was stopped from outside; its point is queued again.
+        """
+        with self._locked(), handle.lock:
+            if again:
+                attributes = {"retry_of": handle.number}
+                self.optuna_study.enqueue_trial(dict(handle.point), user_attrs=attributes)
+            if reason:
+                handle.trial.set_user_attr("reason", reason)
+            handle.trial.set_user_attr("seconds", round(time.monotonic() - handle.began, 3))
+            self.optuna_study.tell(handle.trial, value, STATE_NAMED[state])
+
+
+def _view(trial: FrozenTrial) -> TrialView:
+    attributes = trial.user_attrs
+    return TrialView(
+        number=trial.number,
+        state=STATES[trial.state],
+        point=dict(trial.params or trial.system_attrs.get("fixed_params", {})),
+        value=trial.value if trial.state == TrialState.COMPLETE else None,
+        scores=dict(trial.intermediate_values),
+        run=str(attributes.get("run", "")),
+        reason=str(attributes.get("reason", "")),
+        seconds=attributes.get("seconds"),
+        retry_of=attributes.get("retry_of"),
+    )

@@ -1,30 +1,24 @@
 """`facebench tune` as a person meets it: a search on drawn faces, its refit, and wrong turns."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 
-from benchmark.cli.output import CommandResult
-from benchmark.cli.tune_session import TuneSession
-from benchmark.data.dataset import FaceSet
 from benchmark.record import RunRecord, all_records
-from benchmark.runs.plan import Settings
 from benchmark.tracking import open_store
-from benchmark.training.device import Device
 from tests.cli.test_run import facebench
-from tests.tuning.planted import a_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna, plotly and mlflow warn of each other
 
 NAME = "gender-cnn-none-full-short"
 TINY = ("--set", "backbone.input_px=32", "--set", "recipe.max_epochs=1", "--device", "cpu")
+
+
+def at(data_dir: Path, runs_dir: Path) -> tuple[str | Path, ...]:
+    return ("--dataset", "drawn", "--data-dir", data_dir, "--runs-dir", runs_dir)
 
 
 def trials_of(runs_dir: Path) -> list[RunRecord]:
@@ -34,7 +28,7 @@ def trials_of(runs_dir: Path) -> list[RunRecord]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
+    places = at(drawn_data_dir, tmp_path)
     tune = (
         "tune",
         NAME,
@@ -93,16 +87,7 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
 def test_a_wrong_word_is_one_sentence_and_exit_code_two(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    places = (
-        "--dataset",
-        "drawn",
-        "--data-dir",
-        drawn_data_dir,
-        "--runs-dir",
-        tmp_path,
-        "--tracking",
-        "files",
-    )
+    places = (*at(drawn_data_dir, tmp_path), "--tracking", "files")
     for arguments, said in (
         ([], "nothing to tune was named"),
         (["mtl-cnn-none-ful-short"], "Did you mean mtl-cnn-none-full-short"),
@@ -113,7 +98,7 @@ def test_a_wrong_word_is_one_sentence_and_exit_code_two(
         ([NAME, "--sampler", "magic"], "--sampler is 'magic'"),
         ([NAME, "--pruner", "axe"], "--pruner is 'axe'"),
         ([NAME, "--only", "depth"], "backbone.trainable_stages is not searched here"),
-        ([NAME, "--storage", "here.db"], "the storage 'here.db' is no address"),
+        ([NAME, "--storage", "here.db"], "the study's storage cannot be used"),
         (["grid-mtl-vgg16-block5", "--row", "33"], "--row is '33'"),
     ):
         answer = facebench("tune", *arguments, *places)
@@ -124,52 +109,13 @@ def test_a_wrong_word_is_one_sentence_and_exit_code_two(
 
 def test_a_search_whose_trials_all_fail_says_why(drawn_data_dir: Path, tmp_path: Path) -> None:
     """At a rate of 1e30 the loss is not finite within an epoch."""
-    places = (
-        "--dataset",
-        "drawn",
-        "--data-dir",
-        drawn_data_dir,
-        "--runs-dir",
-        tmp_path,
-        "--tracking",
-        "files",
-    )
+    places = (*at(drawn_data_dir, tmp_path), "--tracking", "files")
     broken = ("--set", "recipe.learning_rate=1e30", "--set", "recipe.clipping=none")
-    answer = facebench(
-        "tune", NAME, "--trials", "2", "--only", "hidden_units", *broken, *TINY, *places
-    )
+    tune = ("tune", NAME, "--only", "hidden_units", *broken, *TINY, *places)
+    answer = facebench(*tune, "--trials", "2")
     assert answer.exit_code == 3, answer.output
     assert "no trial of gender-cnn-none-full-short was good" in answer.stderr
     assert "a finite loss" in answer.stderr
-    quiet = facebench(
-        "tune", NAME, "--trials", "4", "--only", "hidden_units", *broken, *TINY, *places, "-q"
-    )
+    quiet = facebench(*tune, "--trials", "4", "-q")
     assert quiet.exit_code == 3, quiet.output
     assert "a finite loss" in quiet.stderr
-
-
-def test_workers_get_the_storage_where_others_cannot_read_it(
-    drawn_faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address, seen = "postgresql://me:secret@host/db", tmp_path / "seen"
-    program = f"import os; open({str(seen)!r}, 'w').write(os.environ['FACEBENCH_STORAGE']); 1 / 0"
-    begun, commands = subprocess.Popen, []
-
-    def begin(command: list[str], **options: Any) -> Any:
-        commands.append(command)
-        return begun([*command[:2], program], stderr=subprocess.DEVNULL, **options)
-
-    monkeypatch.setattr(subprocess, "Popen", begin)
-    monkeypatch.setattr(sys, "argv", ["facebench", "tune", NAME, "--storage", address])
-    settings = Settings(tmp_path, tmp_path, Device(torch.device("cpu"), "fp32"))
-    session = TuneSession(
-        CommandResult("tune"), drawn_faces, settings, 1, None, 2, address, "tpe", 0, "median",
-        (), {}, (),
-        (), is_worker=False, quiet=True, as_json=True,
-    )  # fmt: skip
-    with session._workers(a_study(tmp_path, drawn_faces), address):
-        pass
-    assert seen.read_text() == address
-    assert "secret" not in " ".join(commands[0])
-    assert commands[0][-3:] == ["--worker", "mtl-squeezenet1_1-none-full-planted", "--quiet"]
-    assert session.answer.warnings == ["1 of 1 further processes failed: see above why"]

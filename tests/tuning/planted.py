@@ -10,9 +10,8 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.sample import choose_dataset
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.experiment.space import DECAY, DEPTH, RATE, RATIO, Floats, Integers, SearchSpace
-from benchmark.tuning.search import Objective, TrialEvent, score, search
-from benchmark.tuning.study import Study
-from benchmark.tuning.trials import TrialQueue
+from benchmark.tuning.search import Objective, TrialEvent, search
+from benchmark.tuning.study import Study, TrialQueue
 
 BEST = 0.8
 SPACE = SearchSpace(
@@ -50,7 +49,7 @@ def planted(seconds: float = 0.0) -> Objective:
     def objective(point: Mapping[str, Any], number: int, seed: int = 0) -> Generator[TrialEvent]:
         for epoch in range(2):
             time.sleep(seconds / 2)
-            yield score(epoch, quality(point) * (0.7, 1.0)[epoch], is_last=epoch == 1)
+            yield score(epoch, quality(point) * (0.7, 1.0)[epoch])
 
     return objective
 
@@ -61,13 +60,12 @@ def a_study(folder: Path, faces: FaceSet, **changes: Any) -> Study:
     )
 
 
-def a_queue(study: Study, address: str = "", max_epochs: int = 2) -> TrialQueue:
-    """Open a study; in a journal file unless told otherwise, since that is made sooner."""
-    return TrialQueue(study, address or f"journal:{study.folder}/log", max_epochs)
+def score(epoch: int, value: float) -> TrialEvent:
+    return TrialEvent("score", epoch=epoch, value=value)
 
 
-def main(folder: str, data_dir: str, n_trials: str, seconds: str, address: str = "") -> None:
+def main(folder: str, data_dir: str, n_trials: str, seconds: str) -> None:
     """Search in a process that may be killed."""
-    queue = a_queue(a_study(Path(folder), choose_dataset(Path(data_dir), "drawn")), address)
+    queue = TrialQueue(a_study(Path(folder), choose_dataset(Path(data_dir), "drawn")))
     for _ in search(queue, planted(float(seconds)), int(n_trials)):
         pass

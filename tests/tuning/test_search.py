@@ -9,6 +9,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,18 @@ from benchmark.experiment.space import RATE, Floats, SearchSpace
 from benchmark.files import canonical_json
 from benchmark.tracking import best_trial
 from benchmark.tuning import study as studies
-from benchmark.tuning.search import TrialEvent, score, search
-from benchmark.tuning.study import Study, default_storage
-from benchmark.tuning.trials import MOST_DEATHS, TrialHandle, TrialQueue
-from tests.tuning.planted import BEST, SPACE, a_queue, a_study, main, planted, quality
+from benchmark.tuning.search import TrialEvent, search
+from benchmark.tuning.study import MOST_DEATHS, Study, TrialHandle, TrialQueue
+from tests.tuning.planted import (
+    BEST,
+    EXPERIMENT,
+    SPACE,
+    a_study,
+    main,
+    planted,
+    quality,
+    score,
+)  # fmt: skip
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -56,7 +65,8 @@ def test_the_planted_recipe_is_found_in_thirty_trials_and_sooner_than_by_chance(
     for sampler, values in found.items():
         for seed in range(10):
             folder = tmp_path / f"{sampler}{seed}"
-            queue = a_queue(a_study(folder, drawn_faces, sampler=sampler, sampler_seed=seed))
+            study = a_study(folder, drawn_faces, sampler=sampler, sampler_seed=seed)
+            queue = TrialQueue(study, "sqlite://")  # in memory: sooner
             searched(queue, 30)
             best = best_trial(queue.trials())
             assert best is not None
@@ -68,9 +78,9 @@ def test_the_planted_recipe_is_found_in_thirty_trials_and_sooner_than_by_chance(
 def test_trials_that_are_pruned_count_and_no_more_are_made(study: Study) -> None:
     def worse_and_worse(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
         for epoch in range(4):
-            yield score(epoch, 1 / (number + 1), is_last=epoch == 3)
+            yield score(epoch, 1 / (number + 1))
 
-    queue = a_queue(study, max_epochs=4)
+    queue = TrialQueue(replace(study, experiment=EXPERIMENT.adjusted({"recipe.max_epochs": 4})))
     searched(queue, 9, worse_and_worse)
     assert Counter(states(queue)) == {"complete": 5, "pruned": 4}
     assert all(len(trial.scores) < 4 for trial in queue.trials() if trial.state == "pruned")
@@ -81,7 +91,7 @@ def test_a_nan_fails_its_trial_and_the_search_goes_on(study: Study) -> None:
     def sometimes(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
         yield score(0, float("nan") if number == 1 else quality(point))
 
-    queue = a_queue(study)
+    queue = TrialQueue(study)
     searched(queue, 3, sometimes)
     assert states(queue) == ["complete", "failed", "complete", "complete"]
     assert queue.trials()[1].reason == "the score of epoch 1 is nan (allowed: a finite number)."
@@ -92,21 +102,21 @@ def test_when_every_trial_fails_the_search_ends_and_says_so(study: Study) -> Non
         raise RunError("the rate is too high")
         yield score(0, 0.0)
 
-    queue = a_queue(study)
+    queue = TrialQueue(study)
     events = searched(queue, 30, broken)
     assert states(queue) == ["failed"] * 5
     assert events[-1].text.startswith("5 trials failed and none was good")
 
 
 def test_no_trial_begins_when_the_time_is_over(study: Study) -> None:
-    queue = a_queue(study)
+    queue = TrialQueue(study)
     (event,) = search(queue, planted(), 3, seconds=0.0)
     assert event.text == "the time of 0 s is over: no trial begins"
     assert states(queue) == []
 
 
 def test_stopped_from_outside_the_running_trial_is_marked_and_tried_again(study: Study) -> None:
-    queue = a_queue(study)
+    queue = TrialQueue(study)
     events = search(queue, planted(), 3)
     n_ended = 0
     for event in events:
@@ -122,9 +132,9 @@ def test_stopped_from_outside_the_running_trial_is_marked_and_tried_again(study:
 
 
 def test_what_a_dead_process_left_running_is_failed_and_queued_once(study: Study) -> None:
-    dead = taken(a_queue(study))
+    dead = taken(TrialQueue(study))
     dead.lock.close()  # As the kernel does when a process dies.
-    queue = a_queue(study)
+    queue = TrialQueue(study)
     again = taken(queue)
     assert again.point == dead.point
     queue.end(again, "complete", 0.5)
@@ -134,7 +144,7 @@ def test_what_a_dead_process_left_running_is_failed_and_queued_once(study: Study
 
 
 def test_a_point_that_kills_whoever_tries_it_is_given_up(study: Study) -> None:
-    queue, points = a_queue(study), []
+    queue, points = TrialQueue(study), []
     for _ in range(MOST_DEATHS + 1):
         handle = taken(queue)
         points.append(handle.point)
@@ -144,7 +154,7 @@ def test_a_point_that_kills_whoever_tries_it_is_given_up(study: Study) -> None:
 
 
 def test_a_trial_that_another_process_runs_is_left_to_it(study: Study) -> None:
-    mine, theirs = a_queue(study), a_queue(study)
+    mine, theirs = TrialQueue(study), TrialQueue(study)
     handle = taken(mine, 1)
     assert theirs.take(1) == "wait"
     mine.end(handle, "complete", 0.5)
@@ -152,19 +162,17 @@ def test_a_trial_that_another_process_runs_is_left_to_it(study: Study) -> None:
 
 
 def test_another_space_is_another_study_and_the_earlier_one_stays(study: Study) -> None:
-    searched(a_queue(study), 1)
-    assert a_queue(study).n_earlier == 0
-    assert a_queue(study).optuna_study.metric_names == ["val/combined"]
+    searched(TrialQueue(study), 1)
+    assert TrialQueue(study).optuna_study.metric_names == ["val/combined"]
     narrower = SearchSpace((Floats(RATE, 1e-4, 1e-2), *SPACE.ranges[1:]))
-    queue = a_queue(a_study(study.folder, study.faces, space=narrower))
+    queue = TrialQueue(a_study(study.folder, study.faces, space=narrower))
     assert queue.trials() == []
-    assert queue.n_earlier == 1
 
 
 def test_a_restarted_sampler_does_not_propose_the_same_points_again(study: Study) -> None:
     for n_trials in (2, 4):
-        searched(a_queue(study), n_trials)
-    points = [tuple(trial.point.values()) for trial in a_queue(study).trials()]
+        searched(TrialQueue(study), n_trials)
+    points = [tuple(trial.point.values()) for trial in TrialQueue(study).trials()]
     assert len(set(points)) == 4
 
 
@@ -182,8 +190,8 @@ def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
     tmp_path: Path, drawn_faces: FaceSet, drawn_data_dir: Path
 ) -> None:
     fork, study = multiprocessing.get_context("fork"), a_study(tmp_path, drawn_faces)
-    locks, address = study.own_folder / "claims", default_storage(tmp_path)
-    arguments = (str(tmp_path), str(drawn_data_dir), "6", "0.4", address)
+    locks = study.own_folder / "claims"
+    arguments = (str(tmp_path), str(drawn_data_dir), "6", "0.4")
 
     def begun() -> Any:
         process = fork.Process(target=main, args=arguments)
@@ -201,7 +209,7 @@ def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
     for process in [begun(), begun()]:
         process.join()
         assert process.exitcode == 0
-    trials = a_queue(study, address).trials()
+    trials = TrialQueue(study).trials()
     done = [trial for trial in trials if trial.counts]
     assert len(done) == len({tuple(trial.point.values()) for trial in done}) == 6
     assert {trial.state for trial in trials} <= {"complete", "pruned", "failed"}
@@ -210,54 +218,31 @@ def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
     assert set(retried) <= {trial.number for trial in trials if trial.state == "failed"}
 
 
-def trouble(study: Study, address: str) -> RunError:
-    with pytest.raises(RunError) as raised:
-        a_queue(study, address).take(9)
+def trouble(study: Study, address: str = "") -> RunError:
+    with pytest.raises(RunError, match="the study's storage cannot be used") as raised:
+        TrialQueue(study, address).take(9)
     return raised.value
 
 
-def test_files_that_are_no_storage_are_a_sentence(study: Study) -> None:
-    database, journal = study.folder / "o.db", study.folder / "log"
+def test_what_is_no_storage_is_a_sentence_and_a_password_is_not_shown(study: Study) -> None:
+    database = study.folder / "o.db"
     database.write_text("no database, but text long enough to be taken for a page" * 9)
-    error = trouble(study, f"sqlite:///{database}")
-    assert "file is not a database" in error.found
-    assert error.fix.startswith("Move that file away")
-    journal.write_text("not json\nnor this\n")
-    assert "the study's storage cannot be used" in trouble(study, f"journal:{journal}").found
-
-
-def test_a_journal_with_a_torn_line_is_a_sentence(study: Study) -> None:
-    a_queue(study)
-    with (study.folder / "log").open("ab") as log:
-        log.write(b'{"op_code":5,"worker_id":"x')
-    with contextlib.suppress(RunError):  # What is written next makes the line whole, and wrong.
-        a_queue(study).take(9)
-    error = trouble(study, f"journal:{study.folder}/log")
-    assert "a record in it is damaged" in error.found
+    assert "file is not a database" in trouble(study, f"sqlite:///{database}").found
+    for address in ("mlruns/o.db", "nosuch://me:secret@host/db"):
+        assert "sqlite:///FILE" in trouble(study, address).allowed, address
+        assert "secret" not in str(trouble(study, address))
 
 
 def test_a_database_of_another_optuna_or_of_a_busy_program(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = f"sqlite:///{study.folder}/o.db"
-    a_queue(study, address)
+    TrialQueue(study)
+    database = study.folder / "optuna.db"
     monkeypatch.setattr(studies, "LOCK_SECONDS", 0.1)
-    with contextlib.closing(sqlite3.connect(study.folder / "o.db")) as base:
+    with contextlib.closing(sqlite3.connect(database)) as base:
         base.execute("BEGIN EXCLUSIVE")
-        assert trouble(study, address).fix.startswith("Another program holds it")
-    with contextlib.closing(sqlite3.connect(study.folder / "o.db")) as base, base:
+        assert "locked" in trouble(study).found
+    with contextlib.closing(sqlite3.connect(database)) as base, base:
         base.execute("UPDATE version_info SET schema_version = 3, library_version = '0.1.0'")
         base.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
-    assert "optuna storage upgrade" in trouble(study, address).fix
-
-
-def test_an_address_that_means_nothing_and_one_with_a_password(study: Study) -> None:
-    for address in ("mlruns/o.db", "nosuch://host/db"):
-        assert "sqlite:///FILE" in trouble(study, address).allowed, address
-    assert studies.without_password("postgresql://me:secret@host/db") == "host/db"
-
-
-def test_a_mistake_in_a_program_is_not_called_damage() -> None:
-    for mistake in (KeyError("typo"), AttributeError("typo"), ValueError("typo")):
-        with pytest.raises(type(mistake), match="typo"), studies.storage_errors("sqlite:///o.db"):
-            raise mistake
+    assert "optuna storage upgrade" in trouble(study).fix
