@@ -122,7 +122,7 @@ class RunRecord:
 
     @property
     def kept_correctness(self) -> dict[str, Any]:
-        """Which test faces are right, as benchmark.evaluation.correctness packed it; or empty."""
+        """Which test faces are right, as benchmark.evaluation.predictions packed it; or empty."""
         return dict(self._scored.get("answers", {}))
 
     def subgroups(self) -> "pd.DataFrame":

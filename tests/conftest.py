@@ -30,7 +30,7 @@ def _pictures_drawn_once() -> Iterator[None]:
 
     Later runs get copies. `tests/evaluation/test_figures.py` draws them as they are.
     """
-    from benchmark.evaluation import artifacts, figures
+    from benchmark.evaluation import figures
 
     drawn: dict[str, bytes] = {}
     write_png = figures.write_png
@@ -45,7 +45,6 @@ def _pictures_drawn_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "DPI", 40)
         patch.setattr(figures, "write_png", write_once)
-        patch.setattr(artifacts, "write_png", write_once)
         yield
 
 

@@ -1,4 +1,4 @@
-"""Commands on what is here: verify, status, runs rescore, runs suspects, clean and doctor."""
+"""Commands on what is here: verify, status, runs rescore, clean and doctor."""
 
 import datetime
 import shutil
@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from benchmark import record as provenance
 from benchmark import registry
-from benchmark.cli.library import Named, chosen_runs, prepared_here, read_runs
+from benchmark.cli.library import Named, chosen_runs, prepared_here
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -138,15 +138,13 @@ def rescore(
     ] = False,
     mlflow: ToMlflow = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute finished runs' numbers, tables and figures again from their stored predictions.
 
-    For runs of an older facebench. Needs no network and no GPU; where the data set is prepared
-    here, the sheet of possible label errors and the checks for leaks are made too. What is up to
-    date is left alone.
+    For runs of an older facebench. Needs no network, no GPU and no faces. What is up to date is
+    left alone.
 
     Examples:
       facebench runs rescore
@@ -159,13 +157,12 @@ def rescore(
 
         found = [run.record for run in chosen_runs(runs_dir, names or [], answer)]
         records = [record for record in found if record.state == "done"]
-        prepared = prepared_here(data_dir, answer)
         outcomes: Counter[str] = Counter()
         with progress_bar(quiet=quiet or as_json) as progress:
             bar = progress.add_task("runs", total=len(records))
             for record in records:
                 try:
-                    outcomes[rescore_one(record, prepared, again=again)] += 1
+                    outcomes[rescore_one(record, again=again)] += 1
                 except BenchmarkError as error:
                     answer.errors.append(error)
                 progress.advance(bar)
@@ -194,54 +191,6 @@ def _mirror(records: Sequence[RunRecord], runs_dir: Path, *, quiet: bool) -> int
         for _ in import_records(iter(fresh), runs_dir):
             progress.advance(bar)
     return len(fresh)
-
-
-def suspects(
-    names: Named = None,
-    mlflow: ToMlflow = False,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """List possible label errors over every face of a data set, from five folds of an experiment.
-
-    Each face is predicted by the network that did not see it. The labels may be right: nothing is
-    relabelled. The table, and with the data set prepared here a sheet of the faces, is kept with
-    the run of fold 0.
-
-    Examples:
-      facebench runs suspects
-      facebench runs suspects mtl-cnn-none-full-short-fold0 --mlflow
-    """
-    with speaking("runs suspects", as_json=as_json) as answer:
-        from benchmark.comparison.out_of_fold import TABLE, fold_runs, write_suspects
-
-        asked = {run.record.identity for run in chosen_runs(runs_dir, names or [], answer)}
-        families = [
-            folds
-            for folds in fold_runs(read_runs(runs_dir, answer))
-            if asked & {run.record.identity for run in folds.by_fold.values()}
-        ]
-        if not families:
-            raise RunError(
-                "none of these runs is a finished fold",
-                allowed="runs of experiments with protocol.fold 0 to 4",
-                source=str(runs_dir),
-                fix="`facebench run` the five folds of an experiment first",
-            )
-        prepared = prepared_here(data_dir, answer)
-        answer.data = {"suspects": []}
-        for folds in families:
-            found = write_suspects(folds, prepared)
-            record = folds.by_fold[0].record
-            counts = {str(task): int(n) for task, n in found["task"].value_counts().items()}
-            path = str(record.folder / TABLE)
-            answer.data["suspects"].append({"runs": folds.name, "faces": counts, "file": path})
-            if not as_json:
-                out.print(f"{folds.name}: {sum(counts.values())} possible label errors, in {path}")
-            if mlflow:
-                _mirror([record], runs_dir, quiet=quiet or as_json)
 
 
 def clean(

@@ -1,12 +1,13 @@
 """`facebench run`: experiments in, events shown, exit code out; `plan`: what they would take."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from benchmark import registry
 from benchmark.cli import options
@@ -27,6 +28,8 @@ from benchmark.files import check_outputs
 
 if TYPE_CHECKING:
     from benchmark.cli.run_display import RunDisplay
+    from benchmark.cluster.connection import ClusterOptions
+    from benchmark.cluster.fleet import Fleet
     from benchmark.data.dataset import FaceSet
     from benchmark.runs.plan import Settings
 
@@ -62,6 +65,10 @@ def run(
     deterministic: options.Deterministic = False,
     graph: options.Graph = True,
     compile_: options.Compile = None,
+    on: options.On = None,
+    gpus_per_run: options.GpusPerRun = None,
+    cpus_per_run: options.CpusPerRun = 1.0,
+    shared_runs: options.SharedRuns = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     weights_dir: options.WeightsDir = None,
@@ -89,18 +96,20 @@ def run(
         chosen_options = RunOptions(
             runs_dir, weights_dir or data_dir / "weights", device, precision, deterministic, graph,
             compile_, folder, cache_gib, tracking, offline, read_test, keep_weights,
+            cluster_options(on, gpus_per_run, cpus_per_run, shared_runs, device, precision),
         )  # fmt: skip
         where = chosen_options.settings()
         hush = quiet or as_json
         with busy("opening the data set", quiet=hush):
             faces = _opened(answer, data_dir, dataset)
         if not hush:
-            _say_where(faces, where)
+            _say_where(faces, where, on_cluster=on is not None)
         if dry_run:
             show_plan(answer, chosen, numbers, faces, where, as_json=as_json)
             code = ExitCode.FINE
         else:
-            code = _run(answer, chosen, numbers, faces, where, quiet=hush, as_json=as_json)
+            cluster = chosen_options.cluster
+            code = _run(answer, chosen, numbers, faces, where, cluster, quiet=hush, as_json=as_json)
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
 
@@ -188,6 +197,7 @@ class RunOptions:
     offline: bool = False
     read_test: bool = False
     keep_weights: str = "best"
+    cluster: "ClusterOptions | None" = None
 
     def settings(self) -> "Settings":
         """Check them; torch is loaded here, so that a mistyped name is answered before."""
@@ -205,7 +215,10 @@ class RunOptions:
         settings = Settings(
             runs_dir=self.runs_dir,
             weights_dir=self.weights_dir,
-            device=choose_device(self.device, self.precision, exact=self.deterministic),
+            # The nodes of a cluster choose their own.
+            device=choose_device(
+                "cpu" if self.cluster else self.device, self.precision, exact=self.deterministic
+            ),
             offline=self.offline,
             read_test=self.read_test,
             keep_weights=self.keep_weights,  # type: ignore[arg-type]
@@ -219,6 +232,40 @@ class RunOptions:
         return replace(settings, mirror=MlflowMirror(self.runs_dir, on_trouble=say_warning))
 
 
+def cluster_options(
+    on: str | None, gpus: float | None, cpus: float, shared_runs: bool, device: str | None,
+    precision: str,
+) -> "ClusterOptions | None":  # fmt: skip
+    """Check the options of `--on`; None where runs are computed in this process."""
+    if on is None:
+        asked = {"--gpus-per-run": gpus is not None, "--shared-runs": shared_runs}
+        if named := [option for option, is_given in asked.items() if is_given]:
+            raise ExperimentError(f"{' and '.join(named)} without --on", fix="Add --on ray")
+        return None
+    from benchmark.cluster.connection import ClusterOptions
+
+    return ClusterOptions(on, gpus, cpus, shared_runs, device, precision)
+
+
+@contextlib.contextmanager
+def fleet_on(
+    cluster: "ClusterOptions | None", settings: "Settings", *, quiet: bool
+) -> "Iterator[Fleet | None]":
+    """Connect to a cluster, if one is asked for, and say what it has."""
+    if cluster is None:
+        yield None
+        return
+    from benchmark.cluster.connection import connected
+    from benchmark.cluster.fleet import Fleet
+
+    with contextlib.ExitStack() as stack:
+        with busy("connecting to Ray", quiet=quiet):
+            connection = stack.enter_context(connected(cluster))
+        if not quiet:
+            err.print(f"{escape(connection.sentence)}.", soft_wrap=True)
+        yield Fleet(connection, settings)
+
+
 def _opened(answer: CommandResult, data_dir: Path, dataset: str | None) -> "FaceSet":
     from benchmark.cli.labels_table import label_gaps
     from benchmark.data.sample import choose_dataset
@@ -230,18 +277,25 @@ def _opened(answer: CommandResult, data_dir: Path, dataset: str | None) -> "Face
 
 def _run(
     answer: CommandResult, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
-    settings: "Settings", *, quiet: bool, as_json: bool,
+    settings: "Settings", cluster: "ClusterOptions | None", *, quiet: bool, as_json: bool,
 ) -> ExitCode:  # fmt: skip
-    from benchmark.cli.run_display import RunDisplay
+    from benchmark.cli.run_display import ClusterDisplay, RunDisplay
     from benchmark.runs.queue import queued
     from benchmark.runs.run import Failed, Missing, run_all
 
     ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
     missing: list[tuple[Experiment, WeightsMissing]] = []
+    kind, n_runs = ClusterDisplay if cluster else RunDisplay, len(experiments) * len(seeds)
     # Closed at once when Ctrl-C strikes here and not inside: closing is what marks the run.
-    with RunDisplay(len(experiments) * len(seeds), quiet=quiet) as display:
-        trained = run_all(experiments, seeds, faces, _displayed(settings, display, answer))
-        told = queued(trained, experiments, seeds, settings.runs_dir)
+    with (
+        fleet_on(cluster, settings, quiet=quiet) as fleet,
+        kind(n_runs, quiet=quiet) as display,
+    ):
+        shown, engine = _displayed(settings, display, answer), fleet.run_all if fleet else run_all
+        told = queued(
+            engine(experiments, seeds, faces, shown), experiments, seeds, settings.runs_dir,
+            engine="ray" if fleet else "local", n_slots=fleet.n_slots() if fleet else 1,
+        )  # fmt: skip
         with contextlib.closing(told) as events:
             for event in events:
                 display.show(event)
@@ -283,7 +337,7 @@ def _displayed(settings: "Settings", display: "RunDisplay", answer: CommandResul
     )
 
 
-def _say_where(faces: "FaceSet", settings: "Settings") -> None:
+def _say_where(faces: "FaceSet", settings: "Settings", *, on_cluster: bool) -> None:
     parts = faces.table["part"].value_counts()
     counts = ", ".join(f"{parts.get(part, 0):,} {part}" for part in ("train", "val", "test"))
     device = settings.device
@@ -291,7 +345,8 @@ def _say_where(faces: "FaceSet", settings: "Settings") -> None:
     if device.exact:
         precision = "fp32, deterministic: equal weights twice with as many threads"
     what = "[bold yellow]SYNTHETIC FACES[/], not people: " if faces.drawn else ""
+    where = "a Ray cluster" if on_cluster else device.description
     err.print(
-        f"{what}data set [bold]{faces.name}[/] ({counts}) on {device.description}, {precision}",
+        f"{what}data set [bold]{faces.name}[/] ({counts}) on {where}, {precision}",
         soft_wrap=True,
     )

@@ -100,6 +100,21 @@ class RunDisplay(Display):
             self.say(f"[bold]{name}[/]: [red]failed[/], {why}")
 
 
+class ClusterDisplay(RunDisplay):
+    """Show runs of which many are under way at once: a line where one begins and where it ends."""
+
+    def show(self, event: Event) -> None:
+        """Show one event; epochs of several runs in turn would say nothing."""
+        if isinstance(event, Started):
+            done = event.epochs_done
+            resumed = f", resumed after epoch {done}" if done else ""
+            self.say(f"[bold]{event.plan.title}[/] on {escape(event.where)}{resumed}")
+        elif not isinstance(event, Advanced | Prepared):
+            if isinstance(event, Finished):
+                self.say(f"[bold]{event.plan.title}[/]")
+            super().show(event)
+
+
 def _faces_used(plan: Plan) -> str:
     """Count the faces a run uses, by task where that differs; empty where they are the split's."""
     about, placed = plan.record.about, plan.faces.table["part"]

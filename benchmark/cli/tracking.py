@@ -22,7 +22,6 @@ START_SECONDS = 300
 
 app = typer.Typer(no_args_is_help=True, help="Look after the folders of runs.")
 app.command("rescore")(maintenance.rescore)
-app.command("suspects")(maintenance.suspects)
 
 
 @app.command("import")

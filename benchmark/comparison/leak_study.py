@@ -31,8 +31,7 @@ from benchmark.comparison.wording import (
     rate_text,
 )
 from benchmark.errors import RunError
-from benchmark.evaluation.correctness import read_run_predictions
-from benchmark.evaluation.predictions import read_predictions
+from benchmark.evaluation.predictions import read_predictions, read_run_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 

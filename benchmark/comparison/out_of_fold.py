@@ -1,12 +1,8 @@
-"""The five folds of an experiment: how stable its numbers are, and what they say of every label.
-
-Suspects are kept in the folder of the run of fold 0, so that they go to MLflow with it.
-"""
+"""The five folds of an experiment: how stable its numbers are."""
 
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,82 +10,12 @@ import pandas as pd
 
 from benchmark.comparison.library import Run, Setting, definition_key
 from benchmark.comparison.wording import NOTHING, percent, with_sd
-from benchmark.errors import RunError
-from benchmark.evaluation.artifacts import faces_of
-from benchmark.evaluation.figures import Caption, contact_sheet, write_png
-from benchmark.evaluation.predictions import check_faces, read_predictions
-from benchmark.evaluation.suspects import N_FOLDS, label_suspects, out_of_fold
+from benchmark.data.splits import N_FOLDS
 from benchmark.experiment.definition import Experiment
-from benchmark.files import canonical_json, write_text
 from benchmark.tasks import TASK_TITLES, TASKS
 
 if TYPE_CHECKING:
-    from benchmark.data.dataset import FaceSet
-
-TABLE: Final = "label_suspects_out_of_fold.csv"
-SHEET: Final = "label_suspects_out_of_fold.png"
-
-
-@dataclass(frozen=True)
-class FoldRuns:
-    """The finished runs of one experiment and seed over the folds of one data set."""
-
-    by_fold: Mapping[int, Run]
-
-    @property
-    def name(self) -> str:
-        """Name of the experiment of the first fold there is, and the seed."""
-        first = self.by_fold[min(self.by_fold)].record
-        return f"{first.experiment_name}, seed {first.seed}"
-
-
-def fold_runs(runs: Iterable[Run]) -> list[FoldRuns]:
-    """Put together the finished runs that differ in nothing but the fold."""
-    found: dict[str, dict[int, Run]] = defaultdict(dict)
-    for run in runs:
-        fold = run.setting.protocol.fold
-        if run.done and fold is not None:
-            parts = ("backbone", "head", "recipe", "subset")
-            shared = {
-                **{part: run.definition.get(part) for part in parts},
-                "setting": dataclasses.asdict(_any_fold(run.setting)),
-                "weights": run.weights_sha256,
-                "trainer_version": run.about.get("trainer_version"),
-                "seed": run.record.seed,
-                "ad_hoc": run.definition["name"] if run.ad_hoc else None,
-            }
-            found[canonical_json(shared)][fold] = run
-    return [FoldRuns(by_fold) for _, by_fold in sorted(found.items())]
-
-
-def _any_fold(setting: Setting) -> Setting:
-    protocol = dataclasses.replace(setting.protocol, fold=None)
-    return dataclasses.replace(setting, protocol=protocol)
-
-
-def write_suspects(folds: FoldRuns, prepared: Iterable["FaceSet"] = ()) -> pd.DataFrame:
-    """Write the suspects of all five folds into the folder of fold 0, and give them.
-
-    prepared: available data sets; with the runs' own, a contact sheet is written too. Raises
-    RunError where a fold is missing or the folds do not hold each face once.
-    """
-    tables = {}
-    for fold, run in folds.by_fold.items():
-        path = run.record.predictions_path
-        tables[fold] = read_predictions(path)
-        check_faces(tables[fold], run.about["dataset"]["counts"], source=str(path))
-    n_placed = {sum(run.about["dataset"]["counts"].values()) for run in folds.by_fold.values()}
-    if len(n_placed) > 1:
-        raise RunError(f"the folds of {folds.name} are not of the same faces")
-    suspects = label_suspects(out_of_fold(tables, *n_placed))
-    record = folds.by_fold[0].record
-    write_text(record.folder / TABLE, suspects.to_csv(index=False))
-    own = faces_of(record, prepared)
-    if own is not None:
-        caption = Caption(f"{folds.name}, out of fold", own.faces.name, own.faces.drawn)
-        write_png(record.folder / SHEET, contact_sheet(suspects, own.pictures, caption))
-    return suspects
-
+    pass
 
 STABILITY_NUMBERS: Final = (
     "selected/val/combined", *(f"test/{task}/accuracy" for task in TASKS), "test/combined",
@@ -104,6 +30,11 @@ STABILITY_NOTE: Final = (
 )
 FIXED: Final = -1
 """Stands for the 80/10/10 split among the folds."""
+
+
+def _any_fold(setting: Setting) -> Setting:
+    protocol = dataclasses.replace(setting.protocol, fold=None)
+    return dataclasses.replace(setting, protocol=protocol)
 
 
 def stability_tables(

@@ -38,13 +38,14 @@ from benchmark.comparison.wording import (
     reading_notes,
 )
 from benchmark.errors import RunError
-from benchmark.evaluation.correctness import (
+from benchmark.evaluation.intervals import Floats, cluster_bootstrap, wilson
+from benchmark.evaluation.predictions import (
+    LIMITS_DRAWN,
     RunPredictions,
     difference_in_faces,
+    limits_of,
     read_run_predictions,
 )
-from benchmark.evaluation.intervals import Floats, cluster_bootstrap, wilson
-from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.subgroups import macro_f1
 from benchmark.experiment.definition import Experiment
 from benchmark.tasks import COMBINED_WEIGHTS, TASKS, TaskName

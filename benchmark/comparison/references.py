@@ -26,9 +26,9 @@ from benchmark.data.dataset import FaceSet, prepared_datasets
 from benchmark.data.replays import replayed_parts
 from benchmark.data.splits import PartName, Rows, labelled_parts, parts_of, subset_parts
 from benchmark.errors import BenchmarkError, DataError, RunError
-from benchmark.evaluation.correctness import Correctness
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.predictions import (
+    Correctness,
     predicted_tasks,
     predictions_table,
     read_predictions,

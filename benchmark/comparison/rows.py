@@ -25,8 +25,8 @@ from benchmark.comparison.library import (
 )
 from benchmark.comparison.statistics import Difference, Judged
 from benchmark.errors import RunError
-from benchmark.evaluation.correctness import Correctness, correctness_of
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
+from benchmark.evaluation.predictions import Correctness, correctness_of
 from benchmark.evaluation.red_flags import flag_state, warning
 from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP, By, group_codes, group_names
 from benchmark.experiment.definition import Experiment, Protocol, StudyRow, Subset

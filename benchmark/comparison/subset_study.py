@@ -34,9 +34,8 @@ from benchmark.comparison.wording import (
     verdict_text,
 )
 from benchmark.errors import RunError
-from benchmark.evaluation.correctness import RunPredictions, read_run_predictions
 from benchmark.evaluation.intervals import Labels
-from benchmark.evaluation.predictions import read_predictions
+from benchmark.evaluation.predictions import RunPredictions, read_predictions, read_run_predictions
 from benchmark.experiment.definition import Experiment, Subset
 from benchmark.record import RunRecord
 from benchmark.tasks import CLASS_NAMES, TaskName

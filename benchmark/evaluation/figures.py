@@ -2,12 +2,12 @@
 
 Each function gives a matplotlib Figure, made without pyplot and its global state. Margins are given
 in inches: laying out text by constraint takes longer than drawing it. `write_png` writes a file,
-`as_svg` text for a page. Numbers come from metrics, calibration, subgroups and suspects.
+`as_svg` text for a page. Numbers come from metrics.
 """
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,15 +18,13 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from benchmark.evaluation.calibration import AS_PREDICTED, TEMPERED, Calibration
+from benchmark.evaluation.calibration import Calibration
 from benchmark.evaluation.metrics import Scores
 from benchmark.evaluation.subgroups import SMALL_GROUP, By
-from benchmark.evaluation.suspects import CAUTION
 from benchmark.files import replacing
-from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TASKS, TaskName, n_classes
+from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TASKS, TaskName
 
 DPI: Final = 100
 INK: Final = "#222222"
@@ -53,9 +51,6 @@ BY_TITLES: Final[dict[By, str]] = {
     "gender_race": "gender × race",
 }
 ROWS_BY: Final[tuple[By, ...]] = ("gender", "race", "gender_race", "age_group")
-SMALLEST_SCALE: Final = 0.05
-"""A heat map's colours span at least this much accuracy on either side of the mean, so that
-differences within chance stay pale."""
 
 
 @dataclass(frozen=True)
@@ -180,19 +175,13 @@ def confusion_figure(confusion: dict[TaskName, npt.NDArray[Any]], caption: Capti
         axes.set_xlabel(f"predicted {TASK_TITLES[task]}", size=10)
         axes.set_ylabel(f"true {TASK_TITLES[task]}", size=10)
         labels = [f"{name}\nn {n:,}" for name, n in zip(names, totals, strict=True)]
-        _finish_cells(axes, names, labels)
+        finish(axes, grid="")
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), labels)
+        for place in range(1, len(names)):
+            axes.axvline(place - 0.5, color=PAPER, linewidth=2)
+            axes.axhline(place - 0.5, color=PAPER, linewidth=2)
     return figure
-
-
-def _finish_cells(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
-    """Name the cells and draw white lines between them."""
-    finish(axes, grid="")
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(rows)), rows)
-    for place in range(1, len(columns)):
-        axes.axvline(place - 0.5, color=PAPER, linewidth=2)
-    for place in range(1, len(rows)):
-        axes.axhline(place - 0.5, color=PAPER, linewidth=2)
 
 
 def curves_figure(
@@ -239,8 +228,7 @@ def curves_figure(
 def reliability_figure(calibration: dict[TaskName, Calibration], caption: Caption) -> Figure:
     """Draw accuracy against confidence in bins, with 95 % intervals, and the faces per bin.
 
-    Dots: the probabilities as predicted. Crosses: at the temperature fitted on validation. Below
-    the diagonal a network is more confident than it is accurate.
+    Below the diagonal a network is more confident than it is accurate.
     """
     figure, grid = _figure(
         (4.6 * len(calibration), 5.2), caption.under("Reliability of the predicted probabilities"),
@@ -248,32 +236,21 @@ def reliability_figure(calibration: dict[TaskName, Calibration], caption: Captio
     )  # fmt: skip
     for (axes, counts), (task, found) in zip(grid.T, calibration.items(), strict=True):
         bins = found.reliability[found.reliability["n"] > 0]
-        before, after = (
-            bins[bins["probabilities"] == version] for version in (AS_PREDICTED, TEMPERED)
-        )
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", zorder=0)
         # Rounding can put an end of the interval a hair on the wrong side of the rate itself.
-        ends = (before["accuracy"] - before["low"], before["high"] - before["accuracy"])
+        ends = (bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"])
         axes.errorbar(
-            before["confidence"], before["accuracy"], yerr=np.maximum(ends, 0.0), fmt="o", ms=6,
-            color=COLOURS[task], label=f"as predicted: error {100 * found.error['test']:.1f} pp",
+            bins["confidence"], bins["accuracy"], yerr=np.maximum(ends, 0.0), fmt="o", ms=6,
+            color=COLOURS[task], label=f"calibration error {100 * found.error['test']:.1f} pp",
         )  # fmt: skip
-        if len(after):
-            axes.plot(
-                after["confidence"], after["accuracy"], "x", color=INK, ms=7, mew=1.6, zorder=4,
-                label=f"at temperature {found.temperature:.2f}: "
-                f"error {100 * found.error_tempered['test']:.1f} pp",
-            )  # fmt: skip
         expected = f"expected if calibrated: {100 * (found.by_chance or 0.0):.1f} pp"
         axes.plot([], [], " ", label=expected)
         axes.set_title(TASK_TITLES[task].capitalize(), loc="left", size=11)
         axes.set_ylim(-0.02, 1.02)
         axes.legend(frameon=False, fontsize=9, loc="upper left")
         axes.yaxis.set_major_formatter(percent_ticks())
-        width = before["bin_high"] - before["bin_low"]
-        counts.bar(
-            before["bin_low"], before["n"], width=0.92 * width, align="edge", color=COLOURS[task]
-        )
+        width = 0.92 * (bins["bin_high"] - bins["bin_low"])
+        counts.bar(bins["bin_low"], bins["n"], width=width, align="edge", color=COLOURS[task])
         counts.set_xlabel("probability of the predicted class", size=10)
         counts.xaxis.set_major_formatter(percent_ticks())
         axes.set_xticks(counts.get_xticks(), [])
@@ -346,130 +323,18 @@ def _gap_text(gaps: pd.DataFrame, task: TaskName, by: By) -> str:
     return f"gap {gap:.1f} pp ({low:.1f}–{high:.1f}), permuted {chance:.1f}"
 
 
-def heat_map_figure(subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: Caption) -> Figure:
-    """Draw each task's accuracy in every gender × race, with interval and count in each cell.
-
-    subgroups, gaps: as Scores has them. The colour is the difference to the accuracy of all faces.
-    Subgroups of under 30 faces are hatched and have no colour; empty ones say so.
-    """
-    tasks = [task for task in TASKS if (subgroups["task"] == task).any()]
-    columns, rows = (*CLASS_NAMES["race"], "all"), (*CLASS_NAMES["gender"], "all")
-    small = ((subgroups["n"] > 0) & (subgroups["n"] < SMALL_GROUP)).any()
-    hatched = f"\nHatched: under {SMALL_GROUP} faces, not ranked" if small else ""
-    title = "Test accuracy by gender × race; colour: difference to all faces"
-    figure, grid = _figure(
-        (8.0, 2.7 * len(tasks) - 0.6), caption.under(title) + hatched, rows=len(tasks),
-        gap=(0, 0.7), top=1.5, below=0.4,
-    )  # fmt: skip
-    for axes, task in zip(grid[:, 0], tasks, strict=True):
-        cells = _crossed(subgroups[subgroups["task"] == task])
-        shown = cells["accuracy"] - cells["accuracy"][-1, -1]
-        shown[cells["n"] < SMALL_GROUP] = np.nan
-        reach = max(SMALLEST_SCALE, float(np.nanmax(np.abs(shown), initial=0.0)))
-        axes.imshow(shown, cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto")
-        for row, column in np.ndindex(*shown.shape):
-            rate, low, high, n = (cells[name][row, column] for name in CELL_COLUMNS)
-            pale = np.isnan(shown[row, column]) or abs(shown[row, column]) < 0.65 * reach
-            words = f"{100 * rate:.1f} %\n{100 * low:.1f}–{100 * high:.1f}\nn {n:,.0f}"
-            axes.text(
-                column, row, words if n else "no faces", ha="center", va="center", size=9,
-                color=INK if pale else PAPER,
-            )  # fmt: skip
-            if 0 < n < SMALL_GROUP:
-                corner = (column - 0.5, row - 0.5)
-                axes.add_patch(
-                    Rectangle(corner, 1, 1, linewidth=0, fill=False, hatch="///", edgecolor=GRID)
-                )
-        _finish_cells(axes, columns, rows)
-        head = f"{TASK_TITLES[task].capitalize()}: {_gap_text(gaps, task, 'gender_race')}"
-        axes.set_title(head, loc="left", size=10, color=INK)
-    return figure
-
-
-CELL_COLUMNS: Final = ("accuracy", "low", "high", "n")
-
-
-def _crossed(ours: pd.DataFrame) -> dict[str, npt.NDArray[np.float64]]:
-    """Lay a task's subgroups out as genders and all (rows) by races and all (columns)."""
-    genders, races = n_classes("gender"), n_classes("race")
-    laid_out = {}
-    for name in CELL_COLUMNS:
-        values = {by: ours[ours["by"] == by][name].to_numpy(dtype=np.float64) for by in BY_TITLES}
-        crossed = values["gender_race"].reshape(genders, races)
-        with_all = np.column_stack([crossed, values["gender"]])
-        laid_out[name] = np.vstack([with_all, [*values["race"], values["all"][0]]])
-    return laid_out
-
-
-FACES_PER_TASK: Final = 16
-FACES_PER_ROW: Final = 8
-FACE: Final = 1.4
-CELL: Final = (1.5, 1.8)
-"""Inches: the side of a face; width and height of a face with its two lines of text."""
-
-
-def contact_sheet(
-    suspects: pd.DataFrame,
-    pictures: Callable[[Sequence[str]], npt.NDArray[np.uint8]],
-    caption: Caption,
-) -> Figure:
-    """Show the most confident possible label errors of each task, with both classes.
-
-    It shows people: it is kept with the run and in MLflow, and belongs on no page and in no
-    repository. suspects: as label_suspects gives them. pictures: gives (n, px, px, 3) RGB by file
-    name.
-    """
-    shown = {
-        task: ours
-        for task in TASKS
-        if len(ours := suspects[suspects["task"] == task].head(FACES_PER_TASK))
-    }
-    heights = [0.35 + CELL[1] * -(-len(ours) // FACES_PER_ROW) for ours in shown.values()]
-    width, height = CELL[0] * FACES_PER_ROW, 1.1 + sum(heights) + (0 if shown else 0.4)
-    # One panel measured in inches: a panel per face takes a second and more.
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    title = caption.under("Possible label errors: test faces whose label is contradicted")
-    nothing = "" if shown else "\nNo label is contradicted confidently."
-    axes.text(0.1, 0.08, f"{title}\n{CAUTION}{nothing}", va="top", size=11, color=INK)
-    top = 1.1
-    for (task, ours), reach in zip(shown.items(), heights, strict=True):
-        heading = TASK_TITLES[task].capitalize()
-        axes.text(0.1, top + 0.22, heading, size=12, weight="bold", color=COLOURS[task])
-        images = pictures(list(ours["file"]))
-        for place, suspect in enumerate(ours.to_dict("records")):
-            left = CELL[0] * (place % FACES_PER_ROW) + (CELL[0] - FACE) / 2
-            upper = top + 0.35 + CELL[1] * (place // FACES_PER_ROW) + CELL[1] - FACE - 0.05
-            axes.imshow(images[place], extent=(left, left + FACE, upper + FACE, upper))
-            age = f" ({suspect['age']} years)" if task == "age_group" else ""
-            said = f"{suspect['contradicted_by']} {100 * suspect['probability']:.0f} %"
-            axes.text(
-                left + FACE / 2, upper - 0.03, f"label {suspect['label']}{age}\npredicted {said}",
-                ha="center", va="bottom", size=8, color=INK,
-            )  # fmt: skip
-        top += reach
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    axes.set_axis_off()
-    return figure
+FIGURES: Final = ("confusion", "subgroups", "reliability")
 
 
 def write_test_figures(folder: Path, scores: Scores, caption: Caption) -> None:
     """Draw what follows from predictions of test faces, all tasks on one figure; no face."""
-    for old in folder.glob("*_*.png"):  # Of a time when each task had files of its own.
-        if old.stem.removesuffix("_group").rpartition("_")[0] in FIGURES:
-            old.unlink()
     figures = (
         confusion_figure(scores.confusion, caption),
         subgroups_figure(scores.subgroups, scores.gaps, caption),
-        heat_map_figure(scores.subgroups, scores.gaps, caption),
         reliability_figure(scores.calibration, caption),
     )
     for name, figure in zip(FIGURES, figures, strict=True):
         write_png(folder / f"{name}.png", figure)
-
-
-FIGURES: Final = ("confusion", "subgroups", "heat_map", "reliability")
 
 
 def schedule_figure(bars: Sequence[tuple[int, float, float, float, str]], title: str) -> Figure:

@@ -7,46 +7,25 @@ benchmark.evaluation.subgroups, probabilities in benchmark.evaluation.calibratio
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
+from benchmark.evaluation import calibration as calibrations
 from benchmark.evaluation import intervals as counts
-from benchmark.evaluation.calibration import (
-    Calibration,
-    Confidence,
-    brier_losses,
-    calibrate,
-    error_interval,
-    log_losses,
-    subgroup_errors,
-)
-from benchmark.evaluation.intervals import (
-    Counts,
-    Floats,
-    Labels,
-    cluster_sums,
-    mean_span,
-    resampled,
-    spread,
-    wilson,
-)
-from benchmark.evaluation.predictions import PARTS, predicted_tasks, probability_columns
-from benchmark.evaluation.subgroups import (
-    GAP_COLUMNS,
-    SMALL_GROUP,
-    gap_table,
-    gender_gap_table,
-    group_slug,
-    macro_f1,
-    rate_table,
-    subgroup_table,
+from benchmark.evaluation import subgroups as groups
+from benchmark.evaluation.calibration import Calibration
+from benchmark.evaluation.intervals import Counts, Floats, Labels, mean_span, spread, wilson
+from benchmark.evaluation.predictions import (
+    PARTS,
+    labelled,
+    predicted_tasks,
+    probability_columns,
 )
 from benchmark.record import SUBGROUP_COLUMNS
 from benchmark.tasks import (
-    AGE_GROUP_UPPER_YEARS,
     CLASS_NAMES,
     COMBINED_WEIGHTS,
     MISSING,
@@ -64,10 +43,6 @@ SELECTED: Final = "selected/val"
 INTERVAL_COLUMNS: Final = ("metric", "value", "low", "high", "method", "n_faces", "n_clusters")
 WILSON: Final = "Wilson"
 BOOTSTRAP: Final = "cluster bootstrap"
-AGE_EDGE_COLUMNS: Final = ("years_from_edge", "n", "accuracy", "low", "high")
-EDGE_YEARS: Final = (0, 1, 2, 3, 5, 10)
-"""Where a row of the table by distance from an edge begins; the last has no end."""
-AGE_YEARS_COLUMNS: Final = ("read_as", "group", "n", "mae_years", "low", "high")
 
 Metrics = dict[str, float]
 Span = tuple[float, float]
@@ -92,25 +67,19 @@ class Scores:
     reports: dict[TaskName, pd.DataFrame]
     """Per task, as class_report gives it."""
     calibration: dict[TaskName, Calibration]
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    """Further tables of test, by file name: subgroup_ece (calibration.subgroup_errors),
-    subgroup_rates (subgroups.rate_table), gender_gaps (subgroups.gender_gap_table), and of the age
-    group age_edges (accuracy_by_edge) and age_years (errors_in_years)."""
 
 
-def score(predictions: pd.DataFrame, mean_ages: Sequence[float | None] | None = None) -> Scores:
+def score(predictions: pd.DataFrame) -> Scores:
     """Compute every number of a run from its predictions, as read_predictions gives them.
 
     Only predicted tasks are scored. A part that is absent (ad-hoc runs have no test faces) has no
     metrics. Subgroups of under 30 faces stay out of `metrics`, where they could not be marked.
-    mean_ages: mean age in years of the training faces of each age group; without it, errors in
-    years are not computed.
     """
     tasks = predicted_tasks(predictions)
     parts = {part: predictions[predictions["part"] == part] for part in PARTS}
     parts = {part: faces.reset_index(drop=True) for part, faces in parts.items() if len(faces)}
     calibration = {
-        task: calibrate(
+        task: calibrations.calibrate(
             {part: _probabilities(labelled(faces, task), task) for part, faces in parts.items()}
         )
         for task in tasks
@@ -121,66 +90,36 @@ def score(predictions: pd.DataFrame, mean_ages: Sequence[float | None] | None = 
     if "test" not in parts:
         subgroups, gaps, intervals = (
             pd.DataFrame(columns=list(names))
-            for names in (SUBGROUP_COLUMNS, GAP_COLUMNS, INTERVAL_COLUMNS)
+            for names in (SUBGROUP_COLUMNS, groups.GAP_COLUMNS, INTERVAL_COLUMNS)
         )
         return Scores(_existing(metrics), subgroups, gaps, intervals, {}, {}, calibration)
 
     test = parts["test"]
     predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
     right = {task: predicted[task] == test[task].to_numpy() for task in tasks}
-    tested = {task: labelled(test, task) for task in tasks}
-    confusion = {
-        task: counts.confusion(
-            faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy(), n_classes(task)
-        )
-        for task, faces in tested.items()
-    }
-    again = {task: resampled_confusion(faces, task) for task, faces in tested.items()}
-    reports = {task: class_report(task, confusion[task], again[task]) for task in tasks}
-    tables_of_tasks = [
-        _interval_table(faces, _scores_of(faces, task, confusion[task], again[task], reports[task]))
-        for task, faces in tested.items()
-    ]
-    # Together: over the clusters of all faces, whichever of the tasks they are labelled for.
-    together = {
-        task: again[task] if faces is test else resampled_confusion(test, task)
-        for task, faces in tested.items()
-    }
-    whole = _interval_table(test, [_combined_row(confusion, together)])
-    intervals = pd.concat([*tables_of_tasks, whole], ignore_index=True)
-    subgroups = subgroup_table(test, predicted)
-    gaps = gap_table(test, right)
-    size = {"test/n_faces": len(test), "test/n_clusters": test["cluster"].nunique()}
-    metrics |= size | _interval_metrics(intervals)
+    confusion, again, reports, tables = {}, {}, {}, []
+    for task in tasks:
+        faces = labelled(test, task)
+        truth, told = faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
+        matrix = confusion[task] = counts.confusion(truth, told, n_classes(task))
+        drawn = resampled_confusion(faces, task)
+        report = reports[task] = class_report(task, matrix, drawn)
+        tables.append(_interval_table(faces, _scores_of(faces, task, matrix, drawn, report)))
+        # Together: over the clusters of all faces, whichever of the tasks they are labelled for.
+        again[task] = drawn if faces is test else resampled_confusion(test, task)
+    tables.append(_interval_table(test, [_combined_row(confusion, again)]))
+    intervals = pd.concat(tables, ignore_index=True)
+    subgroups, gaps = groups.subgroup_table(test, predicted), groups.gap_table(test, right)
+    metrics |= {"test/n_faces": len(test), "test/n_clusters": test["cluster"].nunique()}
+    for row in intervals.to_dict("records"):
+        name = row["metric"]
+        metrics |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
     metrics |= _subgroup_metrics(subgroups) | _gap_metrics(gaps)
-    errors = [
-        subgroup_errors(faces, {task: Confidence.of(*_probabilities(faces, task))})
-        for task, faces in tested.items()
-    ]
-    tables = {
-        "subgroup_ece": pd.concat(
-            [table for table in errors if len(table)] or errors[:1], ignore_index=True
-        ),
-        "subgroup_rates": rate_table(test, predicted),
-        "gender_gaps": gender_gap_table(test, right),
-    }
-    if "age_group" in tasks and (tested["age_group"]["age"] != MISSING).any():
-        tables["age_edges"] = accuracy_by_edge(tested["age_group"])
-        if any(mean is not None for mean in mean_ages or ()):
-            tables["age_years"] = errors_in_years(tested["age_group"], mean_ages or ())
-    return Scores(
-        _existing(metrics), subgroups, gaps, intervals, confusion, reports, calibration, tables
-    )
+    return Scores(_existing(metrics), subgroups, gaps, intervals, confusion, reports, calibration)
 
 
 def _probabilities(faces: pd.DataFrame, task: TaskName) -> tuple[Floats, Labels]:
     return faces[probability_columns(task)].to_numpy(), faces[task].to_numpy()
-
-
-def labelled(faces: pd.DataFrame, task: TaskName) -> pd.DataFrame:
-    """Give the faces that have a task's label, numbered anew; the table itself where all have."""
-    known = faces[task] != MISSING
-    return faces if known.all() else faces[known].reset_index(drop=True)
 
 
 def _existing(metrics: Metrics) -> Metrics:
@@ -195,8 +134,8 @@ def resampled_confusion(test: pd.DataFrame, task: TaskName) -> Floats:
     k, truth = n_classes(task), test[task].to_numpy()
     cell = truth * k + test[f"{task}_pred"].to_numpy()
     ones = np.where(truth[:, None] == MISSING, 0.0, np.eye(k * k)[cell])
-    sums = cluster_sums(ones, test["cluster"].to_numpy())
-    return resampled(sums).reshape(-1, k, k)
+    sums = counts.cluster_sums(ones, test["cluster"].to_numpy())
+    return counts.resampled(sums).reshape(-1, k, k)
 
 
 def class_report(task: TaskName, matrix: Counts, again: Floats) -> pd.DataFrame:
@@ -238,7 +177,8 @@ def _scores_of(
     """
     probabilities, truth = _probabilities(test, task)
     clusters = test["cluster"].to_numpy()
-    confidence = Confidence.of(probabilities, truth)
+    error = calibrations.calibration_error(probabilities, truth)
+    error_span = calibrations.error_interval(probabilities, truth, clusters)
     per_class = report.mean(numeric_only=True)
 
     start = f"test/{task}"
@@ -256,9 +196,9 @@ def _scores_of(
         _rate(f"{start}/accuracy", np.trace(matrix), matrix.sum()),
         resampled_score("macro_f1", counts.macro_f1_of_counts, "f1"),
         resampled_score("balanced_accuracy", counts.balanced_accuracy, "recall"),
-        (f"{start}/ece", confidence.error(), BOOTSTRAP, error_interval(confidence, clusters)),
-        mean_loss("nll", log_losses(probabilities, truth)),
-        mean_loss("brier", brier_losses(probabilities, truth)),
+        (f"{start}/ece", error, BOOTSTRAP, error_span),
+        mean_loss("nll", calibrations.log_losses(probabilities, truth)),
+        mean_loss("brier", calibrations.brier_losses(probabilities, truth)),
     ]
     if task == "age_group":
         near = sum(int(np.trace(matrix, offset)) for offset in (-1, 0, 1))
@@ -307,7 +247,7 @@ def _validation_metrics(validation: pd.DataFrame, tasks: Sequence[TaskName]) -> 
         truth, predicted = faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
         accuracies[task] = float((truth == predicted).mean())
         metrics[f"{SELECTED}/{task}/accuracy"] = accuracies[task]
-        metrics[f"{SELECTED}/{task}/macro_f1"] = macro_f1(truth, predicted)
+        metrics[f"{SELECTED}/{task}/macro_f1"] = groups.macro_f1(truth, predicted)
     return metrics | {f"{SELECTED}/combined": combined(accuracies)}
 
 
@@ -321,15 +261,6 @@ def _calibration_metrics(calibration: Mapping[TaskName, Calibration]) -> Metrics
                 metrics[f"test/{task}/ece_tempered"] = found.error_tempered["test"]
         if found.by_chance is not None:
             metrics[f"test/{task}/ece/chance"] = found.by_chance
-    return metrics
-
-
-def _interval_metrics(intervals: pd.DataFrame) -> Metrics:
-    """Name the numbers and the ends of their intervals."""
-    metrics: Metrics = {}
-    for row in intervals.to_dict("records"):
-        name = row["metric"]
-        metrics |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
     return metrics
 
 
@@ -350,72 +281,10 @@ def _gap_metrics(gaps: pd.DataFrame) -> Metrics:
 def _subgroup_metrics(subgroups: pd.DataFrame) -> Metrics:
     """Name accuracy and macro-F1 per task and group, and faces per group; small groups left out."""
     metrics: Metrics = {}
-    chosen = subgroups[(subgroups["by"] != "all") & (subgroups["n"] >= SMALL_GROUP)]
+    chosen = subgroups[(subgroups["by"] != "all") & (subgroups["n"] >= groups.SMALL_GROUP)]
     for row in chosen.to_dict("records"):
-        task, place = row["task"], f"{row['by']}/{group_slug(row['group'])}"
+        task, place = row["task"], f"{row['by']}/{groups.group_slug(row['group'])}"
         metrics[f"test/{task}/accuracy/{place}"] = row["accuracy"]
         metrics[f"test/{task}/macro_f1/{place}"] = row["macro_f1"]
         metrics[f"test/n_faces/{place}"] = row["n"]
     return metrics
-
-
-def accuracy_by_edge(test: pd.DataFrame) -> pd.DataFrame:
-    """Score the age group by the true age's distance in years from the nearest edge of a group.
-
-    Edges are 14, 25, 40 and 60 years, each the last year of its group: a face of distance 0 is on
-    an edge, and the next group is one year away. The columns of AGE_EDGE_COLUMNS, with Wilson's
-    95 % interval; faces without an age in years are left out.
-    """
-    known = test[test["age"] != MISSING]
-    edges = np.array(AGE_GROUP_UPPER_YEARS[:-1])
-    distance = np.abs(known["age"].to_numpy()[:, None] - edges).min(axis=1)
-    ends = [begin - 1 for begin in EDGE_YEARS[1:]]
-    names = [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(EDGE_YEARS, ends, strict=False)]
-    bins = pd.cut(distance, [-1, *ends, np.inf], labels=[*names, f"{EDGE_YEARS[-1]} or more"])
-    right = known["age_group_pred"] == known["age_group"]
-    grouped = right.groupby(bins, observed=False)
-    n_faces, n_right = grouped.size(), grouped.sum()
-    ends_of_interval = wilson(n_right.to_numpy(), n_faces.to_numpy())
-    values = (list(n_faces.index), n_faces, grouped.mean(), *ends_of_interval)
-    return pd.DataFrame(dict(zip(AGE_EDGE_COLUMNS, map(np.asarray, values), strict=True)))
-
-
-def errors_in_years(test: pd.DataFrame, mean_ages: Sequence[float | None]) -> pd.DataFrame:
-    """Give the mean absolute error in years of age groups that stand for their mean ages.
-
-    mean_ages: of the training faces of each group, as mean_ages_of gives them; one without faces
-    lies on the line between its neighbours' means. read_as: `predicted group`; `expected age`, the
-    means weighted by the probabilities; `true group`, as if every prediction were right. group:
-    `all`, or the true age group. The columns of AGE_YEARS_COLUMNS, with the cluster bootstrap's
-    95 % interval; faces without an age in years are left out.
-    """
-    known = test[test["age"] != MISSING]
-    truth, ages = known["age_group"].to_numpy(), known["age"].to_numpy()
-    means = np.array([np.nan if mean is None else mean for mean in mean_ages])
-    known_means = np.flatnonzero(~np.isnan(means))
-    means = np.interp(np.arange(len(means)), known_means, means[known_means])
-    years_of = {
-        "predicted group": means[known["age_group_pred"].to_numpy()],
-        "expected age": known[probability_columns("age_group")].to_numpy() @ means,
-        "true group": means[truth],
-    }
-    groups = {"all": np.ones(len(known), dtype=bool)}
-    groups |= {name: truth == label for label, name in enumerate(CLASS_NAMES["age_group"])}
-    rows = []
-    for name, years in years_of.items():
-        for group, chosen in groups.items():
-            if chosen.any():
-                error = np.abs(years - ages)[chosen]
-                ends = mean_span(error, known["cluster"].to_numpy()[chosen])
-                rows.append((name, group, int(chosen.sum()), float(error.mean()), *ends))
-    return pd.DataFrame(rows, columns=list(AGE_YEARS_COLUMNS))
-
-
-def mean_ages_of(training: pd.DataFrame) -> list[float | None]:
-    """Average the age in years of the training faces of each age group; None for one without."""
-    known = training[(training["age"] != MISSING) & (training["age_group"] != MISSING)]
-    means = known.groupby("age_group")["age"].mean()
-    return [
-        float(means[label]) if label in means.index else None
-        for label in range(n_classes("age_group"))
-    ]

@@ -12,21 +12,38 @@ Every number on a leaderboard is computed from this file alone, by benchmark.eva
                                 or a task that was not predicted
     <task>_pred                 the predicted class, the most probable one
     <task>_p0, <task>_p1, …     fp32 softmax, uncalibrated; 9 significant digits give fp32 back
+
+Which test faces several runs predict right, for comparisons, is here too: metrics.json keeps it
+packed, so that a table of hundreds of runs reads one small file of each and no predictions.
 """
 
-from collections.abc import Mapping
+import base64
+import functools
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from benchmark.data.dataset import with_empty_cells
-from benchmark.data.splits import PartName, Rows
+from benchmark.data.splits import PartName
 from benchmark.errors import RunError
+from benchmark.evaluation.intervals import Floats, Labels
 from benchmark.files import replacing, sha256_of
-from benchmark.tasks import AGE_GROUP_UPPER_YEARS, MISSING, TASKS, TaskName, n_classes
+from benchmark.record import RunRecord
+from benchmark.tasks import (
+    AGE_GROUP_UPPER_YEARS,
+    CLASS_NAMES,
+    MISSING,
+    TASKS,
+    TaskName,
+    n_classes,
+)
 
 LIMITS: Final = (
     "Labels are perceived age, gender and race, estimated by a model and checked by one "
@@ -66,6 +83,10 @@ SUM_TOLERANCE: Final = 1e-4
 """How far a face's probabilities may be from 1: five fp32 softmax values are within 1e-6."""
 PRED_TOLERANCE: Final = 1e-6
 """How far the predicted class may be below the most probable one: a tie, rounded."""
+MISTAKE_COLUMNS: Final = (
+    *("task", "file", "truth", "predicted", "probability", "probability_of_label"),
+)
+MISTAKES_PER_TASK: Final = 50
 
 _RERUN: Final = "Remove the run's folder and run the experiment again"
 
@@ -78,6 +99,12 @@ def probability_columns(task: TaskName) -> list[str]:
 def predicted_tasks(table: pd.DataFrame) -> tuple[TaskName, ...]:
     """Name the tasks that a predictions table holds predictions of."""
     return tuple(task for task in TASKS if f"{task}_pred" in table.columns)
+
+
+def labelled(faces: pd.DataFrame, task: TaskName) -> pd.DataFrame:
+    """Give the faces that have a task's label, numbered anew; the table itself where all have."""
+    known = faces[task] != MISSING
+    return faces if known.all() else faces[known].reset_index(drop=True)
 
 
 def predictions_table(
@@ -118,8 +145,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise RunError("there are no predictions", source=str(path), fix=_RERUN) from error
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        found = f"the predictions cannot be read: {reason}"
+        found = f"the predictions cannot be read: {' '.join(str(error).split())}"
         raise RunError(found, source=str(path), fix=_RERUN) from error
     return _checked(table, source=str(path))
 
@@ -130,119 +156,19 @@ def predictions_digest(path: Path) -> str:
 
 
 def check_unchanged(path: Path, scored_sha256: str, run: str) -> None:
-    """Raise RunError where the predictions changed after they were scored.
-
-    New numbers would make them look sound.
-    """
+    """Raise RunError where the predictions changed after they were scored: new numbers would make
+    them look sound."""
     try:
         unchanged = predictions_digest(path) == scored_sha256
     except OSError as error:
         reason = f"the predictions of run {run} cannot be read: {error.strerror}"
         raise RunError(reason, source=str(path), fix=_RERUN) from error
     if not unchanged:
-        found = f"the predictions of run {run} changed after they were scored"
-        _refuse(found, f"sha256 {scored_sha256[:12]}…", str(path))
-
-
-def _refuse(found: str, allowed: str, source: str) -> NoReturn:
-    raise RunError(found, allowed=allowed, source=source, fix=_RERUN)
-
-
-def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Check everything; give the table with whole numbers as int64 and probabilities as float64."""
-    _check_columns(table, source)
-    tasks = predicted_tasks(table)
-    optional = ["age", *TASKS]
-    table = table.assign(**{name: table[name].fillna(MISSING) for name in optional})
-    unlabelled = (table[list(tasks)] == MISSING).all(axis=1)
-    if unlabelled.any():
-        _refuse(
-            f"face {table['file'][unlabelled].iloc[0]!r} has no label of "
-            f"{', '.join(tasks)} ({int(unlabelled.sum())} such rows)",
-            "a label of at least one predicted task",
-            source,
-        )
-    holes = table.isna()
-    if holes.to_numpy().any():
-        column = str(holes.any().idxmax())
-        file = table["file"][holes[column]].iloc[0]
-        whose = f"of face {file!r}" if isinstance(file, str) else "of a face"
-        count = int(holes[column].sum())
-        found = f"{column} {whose} is missing or NaN ({count} such rows)"
-        _refuse(found, "a value per face", source)
-    spans: dict[str, tuple[int, int | None]] = {
-        "age": (1, AGE_GROUP_UPPER_YEARS[-1]),
-        "cluster": (0, None),
-    }
-    spans |= {task: (0, n_classes(task) - 1) for task in TASKS}
-    spans |= {f"{task}_pred": (0, n_classes(task) - 1) for task in tasks}
-    for name, (low, high) in spans.items():
-        values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
-        wrong = ~np.isfinite(values) | (values != np.floor(values)) | (values < low)
-        wrong |= values > (np.inf if high is None else high)
-        if name in optional:
-            wrong &= values != MISSING
-        if wrong.any():
-            face = table.iloc[int(wrong.argmax())]
-            allowed = f"whole numbers from {low}" + ("" if high is None else f" to {high}")
-            _refuse(f"{name} of face {face['file']!r} is {face[name]}", allowed, source)
-        table[name] = values.astype(np.int64)
-    unknown = sorted({str(part) for part in table["part"]} - set(PARTS))
-    if unknown:
-        _refuse(f"the predictions hold the part {unknown[0]!r}", " or ".join(PARTS), source)
-    twice = table.duplicated(["part", "file"])
-    if twice.any():
-        face = table[twice].iloc[0]
-        found = f"face {face['file']!r} is there twice in part {face['part']!r}"
-        _refuse(f"{found} ({int(twice.sum())} such rows)", "each face once per part", source)
-    for task in tasks:
-        table = table.astype(dict.fromkeys(probability_columns(task), np.float64))
-        _check_probabilities(table, task, source)
-    return table
-
-
-def _check_columns(table: pd.DataFrame, source: str) -> None:
-    if "schema" not in table.columns:
-        _refuse("the predictions have no column 'schema'", ", ".join(FACE_COLUMNS) + ", …", source)
-    schemas = sorted({str(value) for value in table["schema"].unique()})
-    if schemas and schemas != [str(SCHEMA)]:
-        _refuse(f"the predictions have schema {', '.join(schemas)}", f"schema {SCHEMA}", source)
-    tasks = predicted_tasks(table)
-    expected = list(FACE_COLUMNS)
-    for task in tasks:
-        expected += [f"{task}_pred", *probability_columns(task)]
-    wrong = [f"miss the column {name!r}" for name in expected if name not in table.columns]
-    wrong += [f"have the unknown column {name!r}" for name in table if name not in expected]
-    if wrong:
-        _refuse(f"the predictions {' and '.join(wrong)}", ", ".join(expected), source)
-    if not tasks:
-        allowed = "at least one of " + ", ".join(f"{task}_pred" for task in TASKS)
-        _refuse("the predictions hold no predicted task", allowed, source)
-    if table.empty:
-        _refuse("the predictions hold no face", "one row or more", source)
-
-
-def _check_probabilities(table: pd.DataFrame, task: TaskName, source: str) -> None:
-    values = table[probability_columns(task)].to_numpy()
-    sums = values.sum(axis=1)
-    wrong = (values < 0).any(axis=1) | ~(np.abs(sums - 1) <= SUM_TOLERANCE)
-    if wrong.any():
-        row = int(wrong.argmax())
-        _refuse(
-            f"probabilities of {task} for face {table['file'].iloc[row]!r} sum to {sums[row]:.6g} "
-            f"with the smallest at {values[row].min():.6g} ({int(wrong.sum())} such rows)",
-            f"0 or more, summing to 1 within {SUM_TOLERANCE:g}",
-            source,
-        )
-    predicted = table[f"{task}_pred"].to_numpy()
-    wrong = values[np.arange(len(table)), predicted] < values.max(axis=1) - PRED_TOLERANCE
-    if wrong.any():
-        row = int(wrong.argmax())
-        _refuse(
-            f"{task}_pred of face {table['file'].iloc[row]!r} is {predicted[row]}, but class "
-            f"{int(values[row].argmax())} is more probable ({int(wrong.sum())} such rows)",
-            "the most probable class",
-            source,
+        raise RunError(
+            f"the predictions of run {run} changed after they were scored",
+            allowed=f"sha256 {scored_sha256[:12]}…",
+            source=str(path),
+            fix=_RERUN,
         )
 
 
@@ -254,44 +180,297 @@ def check_faces(table: pd.DataFrame, counts: Mapping[str, int], source: str) -> 
     """
     for part in PARTS:
         found = int((table["part"] == part).sum())
-        if found != counts[part] and not (part == "test" and found == 0):
-            _refuse(
-                f"the predictions hold {found:,} faces of part {part!r}",
-                f"the {counts[part]:,} that the run was to be evaluated on",
-                source,
+        if found != counts[part] and (found > 0 or part == "val"):
+            raise RunError(
+                f"the predictions hold {found} faces of part {part!r}",
+                allowed=f"the {counts[part]} that the run was given",
+                source=source,
+                fix=_RERUN,
             )
 
 
-def check_same_faces(
-    table: pd.DataFrame, faces: pd.DataFrame, parts: Mapping[PartName, Rows], source: str
-) -> None:
-    """Raise RunError unless the predictions are about these very faces, parts and labels.
-
-    faces: the data set's table. parts: rows of it by `val` and `test`. Finds predictions of
-    another split or another version of the data set.
-    """
-    for part in PARTS:
-        predicted = table[table["part"] == part]
-        if predicted.empty:
-            continue
-        both = predicted.merge(
-            faces.iloc[parts[part]], on="file", how="outer", indicator=True, suffixes=("", "_known")
+def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Check everything; give the table with whole numbers as int64 and probabilities as float64."""
+    tasks = predicted_tasks(table)
+    expected = list(FACE_COLUMNS)
+    for task in tasks:
+        expected += [f"{task}_pred", *probability_columns(task)]
+    wrong = [f"miss the column {name!r}" for name in expected if name not in table.columns]
+    wrong += [f"have the unknown column {name!r}" for name in table if name not in expected]
+    if not wrong and (schemas := sorted({str(value) for value in table["schema"]})) != ["1"]:
+        wrong = [f"have schema {', '.join(schemas)}" if schemas else "hold no face"]
+    if wrong or not tasks:
+        raise RunError(
+            f"the predictions {' and '.join(wrong) or 'hold no predicted task'}",
+            allowed=f"schema {SCHEMA}, with the columns {', '.join(expected)}, and `<task>_pred` "
+            "with its probabilities of one task or more",
+            source=source,
+            fix=_RERUN,
         )
-        strangers = both["file"][both["_merge"] != "both"]
-        if len(strangers):
-            _refuse(
-                f"the predictions are not about the {part} faces of this data set: "
-                f"{len(strangers)} stand on one side only, such as {strangers.iloc[0]!r}",
-                "the same split of the same faces",
-                source,
+
+    def check(what: str, values: Any, is_wrong: Any, allowed: str) -> None:
+        """Refuse the table where a row's value is wrong, and describe the first one."""
+        is_wrong = np.asarray(is_wrong)
+        if is_wrong.any():
+            row = int(is_wrong.argmax())
+            raise RunError(
+                f"{what} of face {table['file'].iloc[row]!r} is {np.asarray(values)[row]} "
+                f"({int(is_wrong.sum())} such rows)",
+                allowed=allowed,
+                source=source,
+                fix=_RERUN,
             )
-        for column in ("cluster", "age", *TASKS):
-            unequal = both[both[column] != both[f"{column}_known"]]
-            if len(unequal):
-                face = unequal.iloc[0]
-                _refuse(
-                    f"{column} of face {face['file']!r} is {face[column]} "
-                    f"({len(unequal)} such faces)",
-                    f"{face[f'{column}_known']}, as the data set has it",
-                    source,
-                )
+
+    optional = ["age", *TASKS]
+    table = table.assign(**{name: table[name].fillna(MISSING) for name in optional})
+    check("the file name", table["file"], table["file"].isna(), "a name")
+    check("the part", table["part"], ~table["part"].isin(PARTS), " or ".join(PARTS))
+    twice = table.duplicated(["part", "file"])
+    check("the part", table["part"] + ", twice", twice, "each face once per part")
+    unlabelled = (table[list(tasks)] == MISSING).all(axis=1)
+    none = np.full(len(table), "missing")
+    check(" and ".join(tasks), none, unlabelled, "a label of at least one predicted task")
+    highest: dict[str, float] = {"age": AGE_GROUP_UPPER_YEARS[-1], "cluster": np.inf}
+    highest |= {task: n_classes(task) - 1 for task in TASKS}
+    highest |= {f"{task}_pred": n_classes(task) - 1 for task in tasks}
+    for name, high in highest.items():
+        low = 1 if name == "age" else 0
+        numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
+        is_right = (numbers == np.floor(numbers)) & (numbers >= low) & (numbers <= high)
+        is_right &= np.isfinite(numbers)
+        if name in optional:
+            is_right |= numbers == MISSING
+        check(name, table[name], ~is_right, f"whole numbers from {low} to {high}")
+        table[name] = numbers.astype(np.int64)
+    for task in tasks:
+        columns = probability_columns(task)
+        table[columns] = table[columns].apply(pd.to_numeric, errors="coerce").astype(np.float64)
+        values, predicted = table[columns].to_numpy(), table[f"{task}_pred"].to_numpy()
+        sums, least = values.sum(axis=1), values.min(axis=1)
+        near = f"1 within {SUM_TOLERANCE:g}"
+        check(f"the sum of {task}'s probabilities", sums, ~(abs(sums - 1) <= SUM_TOLERANCE), near)
+        check(f"the least of {task}'s probabilities", least, least < 0, "0 or more")
+        ours = values[np.arange(len(table)), predicted]
+        below = ours < values.max(axis=1) - PRED_TOLERANCE
+        check(f"{task}_pred", predicted, below, "the most probable class")
+    return table
+
+
+def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
+    """List the most confident errors on test faces, at most MISTAKES_PER_TASK per task.
+
+    Returns MISTAKE_COLUMNS: class names, and the probabilities of the predicted class and of the
+    label, in [0, 1]. The label may be the error: nothing is ever relabelled.
+    """
+    tables = []
+    for task in predicted_tasks(predictions):
+        test = labelled(predictions[predictions["part"] == "test"], task)
+        names, rows = np.array(CLASS_NAMES[task]), np.arange(len(test))
+        probabilities = test[probability_columns(task)].to_numpy()
+        truth, predicted = test[task].to_numpy(), test[f"{task}_pred"].to_numpy()
+        told = test.assign(
+            task=task,
+            truth=names[truth],
+            predicted=names[predicted],
+            probability=probabilities[rows, predicted],
+            probability_of_label=probabilities[rows, truth],
+        )
+        surest = told[truth != predicted].sort_values(
+            ["probability", "file"], ascending=[False, True]
+        )
+        tables.append(surest.head(MISTAKES_PER_TASK))
+    return pd.DataFrame(pd.concat(tables, ignore_index=True), columns=list(MISTAKE_COLUMNS))
+
+
+TESTED_COLUMNS: Final = ("file", "cluster", *TASKS)
+KEPT_COLUMNS: Final = ("files_sha256", "cluster", *TASKS)
+"""What two runs share when they were tested on the same faces."""
+LABELLED: Final = "labelled_keys"
+NUMBERS: Final = "<i4"
+"""Little-endian, so that folders travel between machines."""
+
+
+@dataclass(frozen=True)
+class RunPredictions:
+    """The predictions of one or several runs for the same test faces."""
+
+    faces: pd.DataFrame
+    """Columns file, cluster, age_group, gender, race (the true labels), ordered by file name."""
+    predicted: Mapping[TaskName, Labels]
+    """Per task (n_runs, n_faces) predicted classes."""
+
+    def labelled(self, task: TaskName) -> "RunPredictions":
+        """Keep a task, and the faces that have its label."""
+        known = (self.faces[task] != MISSING).to_numpy()
+        if known.all():
+            return self
+        faces = self.faces[known].reset_index(drop=True)
+        return RunPredictions(faces, {task: self.predicted[task][:, known]})
+
+    def right(self, task: TaskName) -> npt.NDArray[np.bool_]:
+        """Tell which predictions are right; (n_runs, n_faces)."""
+        return np.asarray(self.predicted[task] == self.faces[task].to_numpy())
+
+    def of_run(self, index: int) -> "RunPredictions":
+        """Keep the predictions of one run, by its place among them."""
+        one = {task: values[[index]] for task, values in self.predicted.items()}
+        return RunPredictions(self.faces, one)
+
+
+@dataclass(frozen=True)
+class Correctness:
+    """Which test faces one or several runs predicted right."""
+
+    faces: pd.DataFrame
+    """Columns cluster, age_group, gender, race, ordered by file name."""
+    right: Mapping[TaskName, npt.NDArray[np.bool_]]
+    """Per task (n_runs, n_faces)."""
+    faces_key: str = ""
+    """Equal for runs that were tested on the same faces, with the same clusters and labels."""
+    labelled_keys: Mapping[TaskName, str] = field(default_factory=dict)
+    """The same of the faces that have a task's label, where not all have it."""
+
+    def key(self, task: TaskName) -> str:
+        """Give what two runs share whose faces with a label of the task are the same."""
+        return self.labelled_keys.get(task, self.faces_key)
+
+    def known(self, task: TaskName) -> npt.NDArray[np.bool_]:
+        """Tell which faces have the task's label, (n_faces,)."""
+        return np.asarray(self.faces[task] != MISSING)
+
+    def values(self, task: TaskName) -> Floats:
+        """Give values of single faces whose mean is a run's accuracy; (n_runs, n_faces).
+
+        1 where right, 0 where wrong. Where some faces have no label, the accuracy plus the face's
+        influence on it (see comparison.statistics.macro_f1_values), which of those is none.
+        """
+        right, known = self.right[task].astype(np.float64), self.known(task)
+        if known.all():
+            return right
+        rates = right[:, known].mean(axis=1, keepdims=True)
+        return np.asarray(rates + known * (right - rates) * (len(known) / known.sum()))
+
+
+def read_run_predictions(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> RunPredictions:
+    """Read the predictions of one or more runs; raise RunError where their test faces differ.
+
+    A file that is missing, damaged, changed after it was scored, or without test faces is refused
+    too.
+    """
+    tables = []
+    for record in records:
+        path, name = record.predictions_path, record.identity[:12]
+        check_unchanged(path, record.predictions_sha256, name)
+        test = read_predictions(path).query("part == 'test'")
+        if test.empty:
+            raise RunError(
+                f"run {name} has no predictions of test faces",
+                source=str(path),
+                fix="Ad-hoc runs are evaluated on the test set with --read-test",
+            )
+        tables.append(test.sort_values("file", ignore_index=True))
+        if why := difference_in_faces(tables[0], tables[-1]):
+            raise _other_faces(records[0], record, f": {why}")
+    predicted = {
+        task: np.stack([table[f"{task}_pred"].to_numpy(dtype=np.int64) for table in tables])
+        for task in tasks
+    }
+    return RunPredictions(tables[0][list(TESTED_COLUMNS)], predicted)
+
+
+def _other_faces(one: RunRecord, other: RunRecord, why: str = "") -> RunError:
+    return RunError(
+        f"runs {one.identity[:12]} and {other.identity[:12]} were tested on different faces{why}",
+        allowed="the same test faces",
+        fix="Remove the folders of these runs and run the experiment again",
+    )
+
+
+def difference_in_faces(one: pd.DataFrame, other: pd.DataFrame) -> str | None:
+    """Say how two tables of faces differ in files, clusters or labels; None where they agree.
+
+    Both ordered by file name, as in RunPredictions.
+    """
+    if not one["file"].equals(other["file"]):
+        missing = sorted(set(one["file"]) ^ set(other["file"]))
+        return (
+            f"{len(one)} and {len(other)} of them, {len(missing)} only on one side, "
+            f"such as {missing[0]!r}"
+        )
+    for column in TESTED_COLUMNS[1:]:
+        unequal = one[column].to_numpy() != other[column].to_numpy()
+        if unequal.any():
+            file = one["file"].iloc[int(unequal.argmax())]
+            return f"{column} of face {file!r} is not the same ({int(unequal.sum())} such faces)"
+    return None
+
+
+def packed_correctness(
+    test: pd.DataFrame, right: Mapping[TaskName, npt.NDArray[np.bool_]]
+) -> dict[str, Any]:
+    """Pack which of n test faces are right, as values for JSON; about 9 KB for 2,315 faces.
+
+    test: file, cluster and true labels. right: (n,) per task, in the same order.
+    """
+    order = np.argsort(test["file"].to_numpy(dtype=object), kind="stable")
+    faces = test.iloc[order]
+
+    def text(values: npt.NDArray[Any]) -> str:
+        return base64.b64encode(zlib.compress(values.astype(NUMBERS).tobytes(), 9)).decode()
+
+    def described(chosen: pd.DataFrame) -> dict[str, Any]:
+        digest = hashlib.sha256("\n".join(chosen["file"]).encode()).hexdigest()
+        columns = {name: text(chosen[name].to_numpy()) for name in KEPT_COLUMNS[1:]}
+        return {"files_sha256": digest, **columns}
+
+    partly = [task for task in TASKS if task in right and (faces[task] == MISSING).any()]
+    keys = {task: _faces_key(described(faces[faces[task] != MISSING])) for task in partly}
+    return {
+        **described(faces),
+        "right": {
+            task: base64.b64encode(np.packbits(values[order]).tobytes()).decode()
+            for task, values in right.items()
+        },
+        **({LABELLED: keys} if keys else {}),
+    }
+
+
+def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Correctness:
+    """Tell which of the same test faces one or more runs predicted right.
+
+    Runs that were scored before metrics.json kept it are read from their predictions. Raises
+    RunError for runs that were tested on other faces, and for predictions that cannot be read.
+    """
+    stored = [record.kept_correctness for record in records]
+    if not all(stored):
+        read = read_run_predictions(records, tasks)
+        right = {task: read.right(task) for task in tasks}
+        packed = packed_correctness(read.faces, {task: of[0] for task, of in right.items()})
+        return Correctness(read.faces, right, _faces_key(packed), packed.get(LABELLED, {}))
+    first = stored[0]
+    for record, one in zip(records, stored, strict=True):
+        if any(one[name] != first[name] for name in KEPT_COLUMNS):
+            raise _other_faces(records[0], record)
+    faces = _faces(tuple(str(first[name]) for name in KEPT_COLUMNS[1:]))
+
+    def bits(text: str) -> npt.NDArray[np.uint8]:
+        packed = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+        return np.unpackbits(packed, count=len(faces))
+
+    right = {task: np.array([bits(one["right"][task]) for one in stored], bool) for task in tasks}
+    return Correctness(faces, right, _faces_key(first), first.get(LABELLED, {}))
+
+
+def _faces_key(stored: Mapping[str, Any]) -> str:
+    kept = "\n".join(str(stored[name]) for name in KEPT_COLUMNS)
+    return hashlib.sha256(kept.encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=16)
+def _faces(texts: tuple[str, ...]) -> pd.DataFrame:
+    """Unpack faces, once for all runs that were tested on them; nobody writes into the table."""
+    unpacked = [zlib.decompress(base64.b64decode(text)) for text in texts]
+    columns = zip(KEPT_COLUMNS[1:], unpacked, strict=True)
+    return pd.DataFrame(
+        {name: np.frombuffer(raw, NUMBERS).astype(np.int64) for name, raw in columns}
+    )

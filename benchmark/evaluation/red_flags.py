@@ -1,23 +1,19 @@
 """Results too good to be true on UTKFace: not ranked until somebody has looked for a leak.
 
-A red flag is no proof of a leak. It says that better was not seen anywhere without one: the row
-stays, is not ranked, and shows which checks for leaks were run and what they found. Once a person
-acknowledges it, with a reason, it is ranked and says so.
+A red flag is no proof of a leak: before every training the split is checked for pictures that two
+parts share. It says that better was not seen anywhere without one: the row stays and is not ranked.
+Once a person acknowledges it, with a reason, it is ranked and says so.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from benchmark.data.splits import IDENTITY_COLUMNS, PartName, Rows, overlaps
 from benchmark.errors import RunError
 from benchmark.files import write_json
 from benchmark.record import SCHEMA, RunRecord
 from benchmark.tasks import TASK_TITLES, TaskName
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RED_FLAG_ABOVE: Final[Mapping[TaskName, float]] = {"age_group": 0.83, "gender": 0.98, "race": 0.93}
 """Test accuracy that no leak-free result on UTKFace is known to reach: above the best plausible by
@@ -32,7 +28,6 @@ UTKFACE_SPLIT_DIGESTS: Final = (
 )
 """leak-free-2 and leak-free-1 of all of UTKFace, whatever the data set is called (docs/DATA.md)."""
 
-CHECKS_FILE: Final = "leak_checks.json"
 ACKNOWLEDGED_FILE: Final = "acknowledged.json"
 
 
@@ -50,26 +45,10 @@ class RedFlag:
 
 
 @dataclass(frozen=True)
-class LeakCheck:
-    """One way of looking for the same picture in two parts of a split, and what it found."""
-
-    by: str
-    """sha256, cluster or file."""
-    found: int
-    """Values that two parts share; 0 means none."""
-    example: str = ""
-
-    def __str__(self) -> str:
-        example = f" ({self.example})" if self.example else ""
-        return f"{'file name' if self.by == 'file' else self.by}: {self.found or 'none'}{example}"
-
-
-@dataclass(frozen=True)
 class FlagState:
-    """A run's red flags, what was checked for leaks, and when and why somebody acknowledged it."""
+    """A run's red flags, and when and why somebody acknowledged them."""
 
     flags: tuple[RedFlag, ...] = ()
-    checks: tuple[LeakCheck, ...] = ()
     acknowledged: tuple[str, str] | None = None
 
     @property
@@ -80,13 +59,20 @@ class FlagState:
 
 def flag_state(record: RunRecord) -> FlagState:
     """Read from a finished run's files whether it is too good to be true, and what was done."""
-    flags = red_flags(record.about, record.metrics)
-    if not flags:
-        return FlagState()
-    seen = _read(record, ACKNOWLEDGED_FILE, {"when", "why", "predictions_sha256"})
-    if seen.get("predictions_sha256") != record.predictions_sha256:
-        return FlagState(flags, read_leak_checks(record))
-    return FlagState(flags, read_leak_checks(record), (str(seen["when"]), str(seen["why"])))
+    flags, path = red_flags(record.about, record.metrics), record.folder / ACKNOWLEDGED_FILE
+    if not flags or not path.is_file():
+        return FlagState(flags)
+    try:
+        seen = json.loads(path.read_text(encoding="utf-8"))
+        acknowledged = str(seen["when"]), str(seen["why"])
+        is_of_these = seen["predictions_sha256"] == record.predictions_sha256
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path.name} of run {record.identity[:12]} cannot be read: {error}",
+            source=str(path),
+            fix="Remove that file; --acknowledge writes it again",
+        ) from error
+    return FlagState(flags, acknowledged if is_of_these else None)
 
 
 def red_flags(about: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[RedFlag, ...]:
@@ -112,32 +98,12 @@ def red_flags(about: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[R
     )
 
 
-def leak_checks(table: "pd.DataFrame", parts: Mapping[PartName, Rows]) -> tuple[LeakCheck, ...]:
-    """Look for pictures that two parts share: by sha256, by cluster and by file name."""
-    found = overlaps(table, parts)
-    by_column = {c: [str(item) for item in found if item.column == c] for c in IDENTITY_COLUMNS}
-    return tuple(LeakCheck(c, len(of), "".join(of[:1])) for c, of in by_column.items())
-
-
-def write_leak_checks(record: RunRecord, checks: Sequence[LeakCheck]) -> None:
-    """Keep with a run what was looked for and found."""
-    content = {"schema": SCHEMA, "checks": [asdict(check) for check in checks]}
-    write_json(record.folder / CHECKS_FILE, content)
-
-
-def read_leak_checks(record: RunRecord) -> tuple[LeakCheck, ...]:
-    """Give the checks that were run for a run; empty where none are stored."""
-    content = _read(record, CHECKS_FILE, {"checks"})
-    return tuple(LeakCheck(**check) for check in content.get("checks", ()))
-
-
 def acknowledge(record: RunRecord, why: str, when: str) -> None:
     """Let a flagged run be ranked; raises RunError where there is nothing to acknowledge.
 
     Bound to the very predictions: a run that is made again must be looked at again.
     """
-    name = record.identity[:12]
-    flags, checks = red_flags(record.about, record.metrics), read_leak_checks(record)
+    name, flags = record.identity[:12], red_flags(record.about, record.metrics)
     if not flags:
         limits = (f"{TASK_TITLES[t]} {100 * limit:.0f} %" for t, limit in RED_FLAG_ABOVE.items())
         raise RunError(
@@ -150,40 +116,14 @@ def acknowledge(record: RunRecord, why: str, when: str) -> None:
             allowed="a sentence on what was checked and why the result stands",
             fix="Add --why REASON",
         )
-    leaks = [check for check in checks if check.found]
-    if leaks:
-        raise RunError(
-            f"run {name} leaks, which no acknowledgement fixes: {leaks[0]}",
-            fix="Remove the run's folder and run the experiment on a split without overlap",
-        )
     content = {
         "schema": SCHEMA,
         "when": when,
         "why": " ".join(why.split()),
         "predictions_sha256": record.predictions_sha256,
         "red_flags": [asdict(flag) for flag in flags],
-        "checks": [asdict(check) for check in checks],
     }
     write_json(record.folder / ACKNOWLEDGED_FILE, content)
-
-
-def _read(record: RunRecord, name: str, keys: set[str]) -> dict[str, Any]:
-    """Read a file of ours; empty where it is not there. A damaged one raises RunError."""
-    path = record.folder / name
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA or not keys <= content.keys():
-            raise ValueError("another schema")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{name} of run {record.identity[:12]} cannot be read: {error}",
-            allowed="what facebench wrote",
-            source=str(path),
-            fix="Remove that file; `facebench runs rescore` and --acknowledge write it again",
-        ) from error
-    return dict(content)
 
 
 def warning(states: Mapping[str, FlagState], name: str) -> str:
@@ -199,19 +139,11 @@ def warning(states: Mapping[str, FlagState], name: str) -> str:
         " and ".join(map(str, state.flags)) + (f" (run {run})" if len(states) > 1 else "")
         for run, state in flagged.items()
     )
-    unchecked = [run for run, state in flagged.items() if not state.checks]
-    checks = dict.fromkeys("; ".join(map(str, state.checks)) for state in flagged.values())
-    checked = f"Pictures shared between parts, by {' / '.join(checks)}"
-    if unchecked:
-        checked = (
-            f"No check for overlap is stored with run {', '.join(unchecked)}; `facebench runs "
-            "rescore` makes them where the data set is available"
-        )
     if any(state.stopped for state in flagged.values()):
         return (
-            f"LEAK WARNING, not ranked: {flags}; no leak-free result is known to be. {checked}. "
+            f"LEAK WARNING, not ranked: {flags}; no leak-free result is known to be. "
             f"`facebench leaderboard --acknowledge {name} --why REASON` ranks it"
         )
     seen = [state.acknowledged for state in flagged.values() if state.acknowledged]
     reasons = dict.fromkeys(f"acknowledged on {when[:10]}: {why}" for when, why in seen)
-    return f"RED FLAG, {'; '.join(reasons)}. {flags}. {checked}"
+    return f"RED FLAG, {'; '.join(reasons)}. {flags}"

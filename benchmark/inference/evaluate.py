@@ -33,7 +33,7 @@ from benchmark.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from benchmark.evaluation.suspects import label_suspects
+from benchmark.experiment.definition import Experiment
 from benchmark.files import sha256_of, write_json, write_text
 from benchmark.inference.load import load_trained, weights_path
 from benchmark.record import RunRecord
@@ -203,9 +203,11 @@ def unseen_rows(
     is not prepared here, that is not known: DataError is raised where it seems to be the same.
     """
     about, table = record.about, faces.table
+    experiment = Experiment.from_dict(about["experiment"])
     digest = about["dataset"]["split_digest"]
     if faces.split_digest == digest:
-        rows = parts_of_run(about, faces)["test"]
+        _, parts = parts_of_run(experiment, record.seed, faces)
+        rows = parts["test"]
         return rows, f"the {len(rows):,} test faces of the run's own split"
     placed = np.flatnonzero(table["part"].to_numpy() != "")
     own = next((known for known in prepared() if known.split_digest == digest), None)
@@ -216,7 +218,8 @@ def unseen_rows(
             f"{about['dataset']['name']} is not prepared here, so that no face could be looked up "
             "in it"
         )
-    parts, candidates = parts_of_run(about, own), table.iloc[placed]
+    _, parts = parts_of_run(experiment, record.seed, own)
+    candidates = table.iloc[placed]
     trained = own.table.iloc[np.concatenate([parts["train"], parts["val"]])]
     known = pd.MultiIndex.from_frame(trained[KNOWN_BY])
     by_bytes = candidates["sha256"].isin(set(trained["sha256"])).to_numpy()
@@ -301,8 +304,7 @@ def write(evaluation: Evaluation, runs_dir: Path) -> Path:
         path = place / "predictions.csv"
         write_predictions(path, group.predictions)
         digests[str(path.relative_to(folder))] = sha256_of(path)
-        suspects = label_suspects(group.predictions)
-        write_test_tables(place, group.scores, group.predictions, suspects)
+        write_test_tables(place, group.scores, group.predictions)
         write_test_figures(place, group.scores, caption)
     metrics = pd.Series(evaluation.metrics).rename_axis("metric").rename("value")
     write_text(folder / "metrics.csv", metrics.to_csv())

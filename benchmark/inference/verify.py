@@ -13,7 +13,13 @@ import torch
 
 from benchmark.data.batches import FaceBatches
 from benchmark.errors import BenchmarkError, RunError, WeightsError
-from benchmark.evaluation.artifacts import COST, changed_files, faces_of, scores_unchanged
+from benchmark.evaluation.artifacts import (
+    COST,
+    changed_files,
+    faces_of,
+    parts_of_run,
+    scores_unchanged,
+)
 from benchmark.evaluation.metrics import SCORING_VERSION, score
 from benchmark.evaluation.predictions import (
     PARTS,
@@ -67,7 +73,7 @@ def verify(record: RunRecord, prepared: Iterable["FaceSet"] = ()) -> list[Findin
     faces = tuple(prepared)
     checks: dict[str, Callable[[], tuple[Verdict, str]]] = {
         "files": lambda: _files(record),
-        "definition": lambda: _definition(record, faces),
+        "definition": lambda: _definition(record),
         "metrics": lambda: _metrics(record),
         "predictions": lambda: _predictions(record, faces),
     }
@@ -85,27 +91,20 @@ def verify(record: RunRecord, prepared: Iterable["FaceSet"] = ()) -> list[Findin
 
 def _files(record: RunRecord) -> tuple[Verdict, str]:
     changed = changed_files(record)
-    if changed is None:
-        return "not checked", "done.json has no list of digests: of an older facebench"
     if changed:
         return "differs", "changed since the run ended: " + ", ".join(changed)
     return "holds", "as they were when the run ended"
 
 
-def _definition(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Verdict, str]:
-    """Compute the run's identity again from all that experiment.json says it is made of.
-
-    Where it is of before digests of labels were kept, the digest is taken from the prepared faces.
-    """
+def _definition(record: RunRecord) -> tuple[Verdict, str]:
+    """Compute the run's identity again from all that experiment.json says it is made of."""
     about = record.about
-    own_faces = faces_of(record, prepared) if "labels_digest" not in about["dataset"] else None
-    stored = about["dataset"].get("labels_digest")
     ingredients = Ingredients(
         weights_sha256=about["weights"]["sha256"],
         pixel_digest=about["dataset"]["pixel_digest"],
         split_digest=about["dataset"]["split_digest"],
         trainer_version=about["trainer_version"],
-        labels_digest=own_faces.faces.labels_digest if own_faces else stored,
+        labels_digest=about["dataset"].get("labels_digest"),
         missing_labels=about["dataset"].get("missing_labels"),
     )
     experiment = Experiment.from_dict(about["experiment"])
@@ -143,7 +142,7 @@ def _metrics(record: RunRecord) -> tuple[Verdict, str]:
             for name in wrong[:3]
         )
         return "differs", f"{len(wrong)} of {len(stored)}: {shown}"
-    if scores_unchanged(record) is False:
+    if not scores_unchanged(record):
         return "differs", (
             "metrics.json was changed since it was written: a cost, a prediction or a last digit; "
             "`facebench runs rescore --again` makes it anew"
@@ -172,13 +171,14 @@ def _predictions(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Ve
             allowed="the definition in experiment.json",
             source=str(path),
         )
-    stored, faces = read_predictions(record.predictions_path), found.faces
+    stored, faces = read_predictions(record.predictions_path), found
+    _, parts = parts_of_run(trained.experiment, record.seed, faces)
     cpu = Device(torch.device("cpu"), "fp32")
     cpu.place(trained.network)
     on_cpu = FaceBatches.on_device(faces.pixels(), faces.table, cpu.torch_device)
     tables = []
     for part in (part for part in PARTS if (stored["part"] == part).any()):
-        rows = found.parts[part]
+        rows = parts[part]
         predicted = probabilities(trained.network, on_cpu, torch.from_numpy(rows))
         tables.append(predictions_table(faces.table.iloc[rows], part, predicted))
     again = pd.concat(tables, ignore_index=True)

@@ -15,11 +15,10 @@ import pandas as pd
 
 from benchmark.comparison.wording import joined, one_place, p_text
 from benchmark.errors import RunError
-from benchmark.evaluation.calibration import SUBGROUP_FACES
 from benchmark.evaluation.figures import BY_TITLES
 from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.red_flags import UTKFACE_NAME, flag_state, warning
-from benchmark.evaluation.subgroups import EQUALIZED_ODDS, GAP_BY, SMALL_GROUP
+from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP
 from benchmark.record import RunRecord
 from benchmark.runs.notes import code, plain, rate
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -99,7 +98,6 @@ def _content(record: RunRecord) -> dict[str, Any]:
     flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
     said = [(text, drawn) for text in LIMITS_DRAWN]
     said += [(LEAKY, about["leaky"]), (AD_HOC, about["ad_hoc"]), (flagged, bool(flagged))]
-    rates, errors = _rows(record, "subgroup_rates"), _rows(record, "subgroup_ece")
     return {
         "about": about,
         "definition": about["experiment"],
@@ -117,17 +115,9 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "limits": (LIMITS_DRAWN if drawn else ()) + limits_of(about["dataset"]),
         "groups": groups.to_dict("records"),
         "gaps": _gaps(record, groups) if (record.folder / "gaps.csv").is_file() else None,
-        "rates": [row for row in rates if pd.notna(row["difference"])],
-        "gender_gaps": _rows(record, "gender_gaps"),
-        "age_edges": _rows(record, "age_edges"),
-        "age_years": _rows(record, "age_years"),
         "calibration": _calibration(record),
-        "subgroup_ece": [row | {"is_above": row["low"] > row["chance"]} for row in errors],
         "by_titles": BY_TITLES,
-        "gap_by": GAP_BY,
-        "odds": EQUALIZED_ODDS,
         "small": SMALL_GROUP,
-        "subgroup_faces": SUBGROUP_FACES,
         "utkface": UTKFACE_NAME,
     }
 

@@ -9,9 +9,10 @@ import dataclasses
 import difflib
 import fnmatch
 import json
+import math
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -90,28 +91,20 @@ COSTS: Final = (
     *("parameters", "trainable_parameters", "gmacs", "seconds"),
     *("images_per_second", "peak_memory_mib"),
 )
-STEERING: Final = (
-    *("architecture", "weights", "input_px", "trained", "conditioning", "features"),
-    *("hidden_units", "learning_rate", "batch_size", "max_epochs"),
-)
 
 
 def flat_rows(board: Leaderboard) -> Iterator[Values]:
-    """Give every row of every table as plain values by column name, in the order of FIELDS.
-
-    What does not exist is None.
-    """
-    for table in board.tables:
-        for row in table.rows:
-            yield flat_row(board, table, row)
+    """Give every row of every table as plain values by column name, in the order of FIELDS; what
+    does not exist is None."""
+    return (flat_row(board, table, row) for table in board.tables for row in table.rows)
 
 
 def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
     """Give one row as plain values, a key for each of FIELDS."""
     setting = table.setting
     known = {
-        **{name: getattr(row, name) for name in (*COSTS, "leaky", "stopped", "red_flag")},
         **_definition(row.definition),
+        **{name: getattr(row, name) for name in (*COSTS, "leaky", "stopped", "red_flag")},
         **_scores(row),
         **_differences(row),
         "table": table.kind,
@@ -142,14 +135,13 @@ def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
 def _definition(definition: Mapping[str, Any]) -> Values:
     if not definition:
         return {}
-    backbone, head, recipe = (definition[part] for part in ("backbone", "head", "recipe"))
+    backbone = definition["backbone"]
     try:
         trained = Backbone(**backbone).depth_name
     except (BenchmarkError, TypeError):
         # An architecture that is not known here any more: the number of its stages says it.
         trained = str(backbone.get("trainable_stages"))
-    everything = {**backbone, **head, **recipe, "trained": trained}
-    return {name: everything.get(name) for name in STEERING} | {
+    return {**backbone, **definition["head"], **definition["recipe"], "trained": trained} | {
         "compare_with": definition.get("compare_with")
     }
 
@@ -160,15 +152,10 @@ def _scores(row: Row) -> Values:
         for part, value in vars(score).items():
             name = f"{task}_accuracy_{part}" if part in ("low", "high") else f"{task}_{part}"
             values[name] = value
-    if row.combined is not None:
-        values |= {f"combined_{part}": value for part, value in vars(row.combined).items()}
-        values["combined"] = row.combined.value
-    if row.worst is not None:
-        values |= {f"worst_{part}": value for part, value in vars(row.worst).items()}
-    if row.gap is not None:
-        values |= {f"gap_{part}": value for part, value in vars(row.gap).items()}
-        values["gap"] = row.gap.gap
-    return values
+    for name in ("combined", "worst", "gap"):
+        if getattr(row, name) is not None:
+            values |= {f"{name}_{part}": v for part, v in vars(getattr(row, name)).items()}
+    return values | {"combined": values.get("combined_value"), "gap": values.get("gap_gap")}
 
 
 STARTS: Final[dict[RowQuestion, str]] = {"twin": "twin", "defined": "compared", "first": "first"}
@@ -227,41 +214,30 @@ def json_text(board: Leaderboard) -> str:
 
 CONDITION: Final = re.compile(r"\s*([A-Za-z_0-9-]+)\s*(<=|>=|!=|==|=|<|>)(.*)", re.DOTALL)
 ORDER: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-USUAL: Final = ("architecture", "weights", "trained", "gender_accuracy", "combined", "seconds")
-"""Columns to name to somebody who named none."""
-SAME: Final = 1e-9
-"""Numbers as near as this are equal."""
-FLAGS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A column, how its values compare, and with what: the text as written, and as a value."""
+    """A column, how its values compare, and with what: a number, or text in small letters."""
 
     field: Field
     how: str
-    text: str
     value: Any
+    asked: str
+    """As it was written."""
 
-    def __str__(self) -> str:
-        """Write it as it was asked for."""
-        return f"{self.field.name}{self.how}{self.text}"
-
-    def holds(self, row: Values) -> bool:
-        """Tell whether a row fits; one without such a value fits only where none is asked for."""
-        found = row[self.field.name]
-        if self.how in ORDER:
-            return found is not None and bool(ORDER[self.how](found, self.value))
+    def holds(self, found: Any) -> bool:
+        """Tell whether a value fits; a missing one fits only where none is asked for."""
         if found in (None, "") or self.value == "":
             equal = found in (None, "") and self.value == ""
+        elif self.how in ORDER:
+            return bool(ORDER[self.how](found, self.value))
         elif self.field.numeric:
-            equal = abs(found - self.value) < SAME
-        elif self.field.kind == "flag":
-            equal = found is self.value
+            equal = math.isclose(found, self.value, abs_tol=1e-9)
         else:
             words = str(found).split() if self.field.kind == "words" else []
-            equal = any(fnmatch.fnmatchcase(w.lower(), self.value) for w in (str(found), *words))
-        return equal == (self.how == "=")
+            equal = any(fnmatch.fnmatch(w.lower(), self.value) for w in (str(found), *words))
+        return self.how not in ORDER and equal == (self.how != "!=")
 
 
 def condition(text: str) -> Condition:
@@ -276,30 +252,19 @@ def condition(text: str) -> Condition:
             allowed="COLUMN=VALUE, or with !=, <, <=, > or >= between them",
             fix="For example --where architecture=vgg16 or --where 'gender_accuracy>=0.9'",
         )
-    field = _field_named(parts[1])
-    how, written = parts[2].replace("==", "="), parts[3].strip()
-    value: Any = written.lower()
+    field, how, value = _field_named(parts[1]), parts[2], parts[3].strip().lower()
     if how in ORDER and not field.numeric:
+        raise RunError(f"--where {text!r}: {field.name} holds text", allowed="= and !=")
+    if not field.numeric or not (value or how in ORDER):
+        return Condition(field, how, value, text)
+    try:
+        number = float(value.replace("−", "-").removesuffix("%")) / (100 if "%" in value else 1)
+    except ValueError:
         raise RunError(
-            f"--where {text!r}: {field.name} holds text, which is not larger or smaller",
-            allowed="= and !=, with * for any letters",
-        )
-    if field.kind == "flag" and value:
-        if value not in FLAGS:
-            raise RunError(
-                f"--where {text!r}: {field.name} is true or false", allowed="true, false"
-            )
-        value = FLAGS[value]
-    if field.numeric and (value or how in ORDER):
-        try:
-            plain = value.replace("−", "-")
-            value = float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
-        except ValueError:
-            raise RunError(
-                f"{written!r} is no number, and {field.name} holds numbers",
-                allowed="rates as fractions (0.9) or percent (90%), times in seconds",
-            ) from None
-    return Condition(field, how, written, value)
+            f"{parts[3].strip()!r} is no number, and {field.name} holds numbers",
+            allowed="rates as fractions (0.9) or percent (90%), times in seconds",
+        ) from None
+    return Condition(field, how, number, text)
 
 
 def _field_named(name: str) -> Field:
@@ -307,84 +272,66 @@ def _field_named(name: str) -> Field:
     plain = name.lower().replace("-", "_")
     if plain in BY_NAME:
         return BY_NAME[plain]
-    parts = [known for known in BY_NAME if plain in known]
-    near = difflib.get_close_matches(plain, BY_NAME, n=3, cutoff=0.7) or parts[:5] or USUAL
+    near = difflib.get_close_matches(plain, BY_NAME, n=3, cutoff=0.6) or ["architecture"]
     raise RunError(
         f"a leaderboard has no column {name!r}",
         fix=f"Did you mean {', '.join(near)}? The first line of the CSV file names all of them",
     )
 
 
-@dataclass(frozen=True)
-class Sort:
-    """By which column rows are ordered, and which way."""
+def sort_by(text: str) -> tuple[Field, bool]:
+    """Read `column`, `column:asc` or `column:desc`: the column, and whether it descends.
 
-    field: Field
-    descending: bool
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return f"by {self.field.name}, {'descending' if self.descending else 'ascending'}"
-
-
-def sort_by(text: str) -> Sort:
-    """Read `column`, `column:asc` or `column:desc`; best first where nothing is said.
-
-    Larger rates are better, and so are larger differences; of all else, the smaller come first.
+    Best first where nothing is said: larger rates and differences are better; of all else, the
+    smaller come first.
     """
     name, _, way = text.partition(":")
     if way not in ("", "asc", "desc"):
         raise RunError(f"--sort {text!r}", allowed="COLUMN, COLUMN:asc or COLUMN:desc")
     field = _field_named(name)
-    return Sort(field, way == "desc" if way else field.kind in ("rate", "points"))
+    return field, way == "desc" if way else field.kind in ("rate", "points")
 
 
 def narrowed(
-    board: Leaderboard, conditions: Sequence[Condition], sort: Sort | None = None
+    board: Leaderboard, conditions: Sequence[Condition], sort: tuple[Field, bool] | None = None
 ) -> Leaderboard:
     """Keep the rows that fit all conditions, ordered; raise RunError where no row is left.
 
     Reference rows stay, for they are what the others are held to.
     """
+    import pandas as pd
+
     if not conditions and sort is None:
         return board
-    kept, n_shown, values = [], 0, []
-    for table in board.tables:
+    rows = [(place, row) for place, table in enumerate(board.tables) for row in table.rows
+            if row.status != "reference"]  # fmt: skip
+    values = [flat_row(board, board.tables[place], row) for place, row in rows]
+    whole = pd.DataFrame(values, columns=list(BY_NAME), dtype=object).replace("", None)
+    fitting, asked = whole, [one.asked for one in conditions]
+    for one in conditions:
+        fitting = fitting[fitting[one.field.name].map(one.holds).astype(bool)]
+    if fitting.empty:
+        known = {one.field.name: whole[one.field.name].dropna().unique() for one in conditions}
+        said = (f"{name}: {', '.join(map(str, found[:12]))}" for name, found in known.items())
+        raise RunError(
+            f"no row of {board.dataset} has {' and '.join(asked)}", allowed="; ".join(said)
+        )
+    if sort is not None:
+        field, falls = sort
+        key = None if field.numeric else lambda texts: texts.astype("string").str.lower()
+        fitting = fitting.sort_values(field.name, ascending=not falls, kind="stable", key=key)
+        asked.append(f"by {field.name}, {'descending' if falls else 'ascending'}")
+    kept = []
+    for number, table in enumerate(board.tables):
+        ours = [row for place, row in (rows[index] for index in fitting.index) if place == number]
         first = [row for row in table.rows if row.status == "reference"]
-        rest = [(flat_row(board, table, r), r) for r in table.rows if r.status != "reference"]
-        values += [flat for flat, _ in rest]
-        fitting = [(flat, r) for flat, r in rest if all(one.holds(flat) for one in conditions)]
-        if sort is not None:
-            name = sort.field.name
-            missing = [item for item in fitting if item[0][name] in (None, "")]
-            there = [item for item in fitting if item[0][name] not in (None, "")]
-            there.sort(key=lambda item: _comparable(item[0][name], name), reverse=sort.descending)
-            fitting = there + missing
-        if fitting:
-            n_shown += len(fitting)
-            rows = (*first, *(row for _, row in fitting))
-            kept.append(dataclasses.replace(table, rows=rows))
-    if not kept:
-        known = {}
-        for name in (item.field.name for item in conditions):
-            found = sorted({str(flat[name]) for flat in values if flat[name] not in (None, "")})
-            more = ", …" if len(found) > MOST_VALUES else ""
-            known[name] = f"{name}: {', '.join(found[:MOST_VALUES]) or 'nothing'}{more}"
-        asked = " and ".join(map(str, conditions))
-        raise RunError(f"no row of {board.dataset} has {asked}", allowed="; ".join(known.values()))
-    what = ", ".join(map(str, (*conditions, *([sort] if sort else []))))
+        kept += [dataclasses.replace(table, rows=(*first, *ours))] if ours else []
+    what = ", ".join(asked)
     note = (
-        f"{n_shown} of {len(values)} rows are shown ({what}). Ranks, marks and corrected p-values "
-        "are those of the whole table."
+        f"{len(fitting)} of {len(rows)} rows are shown ({what}). Ranks, marks and corrected "
+        "p-values are those of the whole table."
     )
     return dataclasses.replace(board, tables=tuple(kept), notes=(note, *board.notes), narrowed=what)
-
-
-def _comparable(value: Any, name: str) -> Any:
-    return value if BY_NAME[name].numeric else str(value).lower()
-
-
-MOST_VALUES: Final = 12
 
 
 def study_rows(board: Leaderboard) -> Iterator[tuple[Row, Row | None]]:
@@ -406,33 +353,24 @@ def study_table(board: Leaderboard) -> Table:
         Column("state", left=True),
     )
     found = list(study_rows(board))
-    references = (
-        [r for t in board.tables[:1] for r in t.rows if r.status == "reference"] if found else []
-    )
-    rows: list[tuple[str, ...]] = [
-        ("", row.name, "", "\n".join(_study_scores(row, TASKS)), "", "") for row in references
-    ]
+    firsts = board.tables[0].rows if found else ()
+    rows = [("", r.name, "", _scores_text(r), "", "") for r in firsts if r.status == "reference"]
     for row, replay in found:
-        tasks = [task for task in TASKS if task in _tasks(row)]
-        printed = {task: getattr(row.study, task) for task in tasks}
+        tasks = _tasks(row)
+        scores = replay.scores if replay else {}
         rows.append(
             (
                 row.study.row if row.study else NOTHING,
                 row.name,
-                f"printed {_joined(printed.values())}",
-                "\n".join(_study_scores(row, tasks)) or NOTHING,
-                _replayed(replay, tasks),
+                f"printed {_joined(getattr(row.study, task) for task in tasks)}",
+                _scores_text(row) or NOTHING,
+                f"replayed {_joined(scores[t].accuracy for t in tasks)}" if scores else NOTHING,
                 state(row),
             )
         )
     # A page for phones hides cells without a value: here only those with nothing to show.
-    return Table.of(
-        columns,
-        [
-            [Cell(text, value=text if text not in ("", NOTHING) else None) for text in row]
-            for row in rows
-        ],
-    )
+    cells = [[Cell(text, value=text.strip(NOTHING) or None) for text in row] for row in rows]
+    return Table.of(columns, cells)
 
 
 def study_data(board: Leaderboard) -> list[dict[str, Any]]:
@@ -460,33 +398,21 @@ def state(row: Row) -> str:
     return f"{' and '.join(sorted(devices))}, {len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}"
 
 
-def _tasks(row: Row) -> Sequence[TaskName]:
-    return tuple(row.definition["head"]["tasks"])
+def _tasks(row: Row) -> list[TaskName]:
+    return [task for task in TASKS if task in row.definition["head"]["tasks"]]
 
 
-def _joined(rates: Any) -> str:
-    return " / ".join(percent(rate) if rate is not None else NOTHING for rate in rates)
+def _joined(rates: Iterable[float | None]) -> str:
+    return " / ".join(map(percent, rates))
 
 
-def _study_scores(row: Row, tasks: Sequence[TaskName]) -> Iterator[str]:
-    for task in tasks:
-        if score := row.scores.get(task):
-            yield f"{TASK_TITLES[task]} {accuracy_text(score)}"
+def _scores_text(row: Row) -> str:
+    scores = row.scores
+    return "\n".join(f"{TASK_TITLES[t]} {accuracy_text(scores[t])}" for t in TASKS if t in scores)
 
 
-def _replayed(replay: Row | None, tasks: Sequence[TaskName]) -> str:
-    if not replay or not replay.scores:
-        return NOTHING
-    return f"replayed {_joined(replay.scores[task].accuracy for task in tasks)}"
-
-
-def _plain_scores(row: Row) -> Mapping[TaskName, Any]:
+def _plain_scores(row: Row) -> dict[str, Any]:
     return {
-        task: {
-            "mean": score.accuracy,
-            "sd": score.accuracy_sd,
-            "low": score.low,
-            "high": score.high,
-        }
-        for task, score in row.scores.items()
+        task: {"mean": it.accuracy, "sd": it.accuracy_sd, "low": it.low, "high": it.high}
+        for task, it in row.scores.items()
     }

@@ -7,30 +7,19 @@ are percent and percentage points (pp) with one decimal.
 import dataclasses
 from typing import Any, Final
 
+from benchmark.comparison import wording
 from benchmark.comparison.pairs import Comparison, ComparisonTable, GroupScores
-from benchmark.comparison.statistics import Difference
-from benchmark.comparison.wording import (
-    COUNTERPARTS,
-    Gap,
-    TaskComparison,
-    p_text,
-    points,
-    points_span,
-    seeds_text,
-    span,
-    test_text,
-    verdict_text,
-    with_sd,
-)
+from benchmark.comparison.wording import TaskComparison, span, with_sd
 from benchmark.reporting import tables
 from benchmark.reporting.tables import Cell, Column, Table, TableRow, markdown_text
-from benchmark.tasks import TASK_TITLES, TaskName
+from benchmark.tasks import TASK_TITLES
 
 NUMBERS: Final = (
     *("macro_f1", "macro_f1_low", "macro_f1_high", "se", "se_seeds", "df"),
     *("only_reference", "only_arm", "n_faces", "n_clusters"),
 )
 """Fields of a Difference with columns of the same names."""
+STYLES: Final = {"better": "green", "worse": "red", "no significant difference": ""}
 
 
 def title_of(comparison: Comparison) -> str:
@@ -50,7 +39,10 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
                 "kind": table.kind,
                 "title": table.title,
                 "rows": [flat_line(table, line) for line in table.lines],
-                "not_compared": [_gap_data(gap) for gap in table.gaps],
+                "not_compared": [
+                    {"arm": it.group, "reference": it.reference, "why": it.why, "task": it.task}
+                    for it in table.gaps
+                ],
                 "sentences": list(table.sentences),
                 "family": table.family,
             }
@@ -59,10 +51,6 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
         "notes": list(comparison.notes),
         "limits": list(comparison.limits),
     }
-
-
-def _gap_data(gap: Gap) -> dict[str, Any]:
-    return {"arm": gap.group, "reference": gap.reference, "why": gap.why, "task": gap.task}
 
 
 def _group_data(standing: GroupScores) -> dict[str, Any]:
@@ -81,7 +69,7 @@ def _group_data(standing: GroupScores) -> dict[str, Any]:
 
 def flat_line(table: ComparisonTable, line: TaskComparison) -> dict[str, Any]:
     """Give one task of one pair as plain values by column name; the same columns every time."""
-    found: Difference = line.difference
+    found = line.difference
     return {
         "table": table.kind,
         "arm": line.group.label,
@@ -115,38 +103,31 @@ def csv_text(comparison: Comparison) -> str:
 
 def scores_table(comparison: Comparison) -> Table:
     """Show each run group's test accuracy; what was not run as well."""
-    columns = [Column("test accuracy, %", left=True), Column("seeds", left=True)]
-    columns += [Column("runs", left=True, part="document")]
+    columns = [Column("test accuracy, %", True), Column("seeds", True)]
+    columns += [Column("runs", True, "document")]
     for task in comparison.tasks:
         title = TASK_TITLES[task]
-        columns += [Column(title, left=False), Column(f"{title} macro-F1", False, "document")]
+        columns += [Column(title, False), Column(f"{title} macro-F1", False, "document")]
     rows = []
     for item in comparison.groups:
         group = item.group
-        cells = [
-            Cell(f"{group.label}{' (LEAKY)' if group.leaky else ''}"),
-            Cell(seeds_text(group.seeds)),
-            Cell(", ".join(identity[:12] for identity in group.identities)),
-        ]
-        rows.append(
-            TableRow((*cells, *(c for task in comparison.tasks for c in _scores(item, task))))
+        runs = ", ".join(identity[:12] for identity in group.identities)
+        texts = (
+            f"{group.label}{' (LEAKY)' if group.leaky else ''}",
+            wording.seeds_text(group.seeds),
         )
+        cells = [*map(Cell, texts), Cell(runs)]
+        for task in comparison.tasks:
+            if (it := item.scores.get(task)) is None:
+                cells += [Cell(), Cell()]
+            else:
+                cells += [Cell(with_sd(it.accuracy, it.accuracy_sd), span(it.low, it.high))]
+                cells += [Cell(with_sd(it.macro_f1, it.macro_f1_sd))]
+        rows.append(TableRow(tuple(cells)))
     for absent in comparison.absent:
         name = Cell(f"{absent.label} (not run: {absent.why})")
         rows.append(TableRow((name, *[Cell()] * (len(columns) - 1)), status="missing"))
     return Table(tuple(columns), tuple(rows))
-
-
-def _scores(item: GroupScores, task: TaskName) -> tuple[Cell, Cell]:
-    score = item.scores.get(task)
-    if score is None:
-        return Cell(), Cell()
-    accuracy = with_sd(score.accuracy, score.accuracy_sd)
-    f1 = with_sd(score.macro_f1, score.macro_f1_sd)
-    return Cell(accuracy, span(score.low, score.high)), Cell(f1)
-
-
-STYLES: Final = {"better": "green", "worse": "red", "no significant difference": ""}
 
 
 def pairs_table(table: ComparisonTable) -> Table:
@@ -154,17 +135,17 @@ def pairs_table(table: ComparisonTable) -> Table:
     columns = (
         Column("run group", True, "document"),
         Column("against", True, "document"),
-        Column("task", left=True),
-        Column("accuracy, pp", left=False),
-        Column("macro-F1, pp", left=False),
-        Column("p", left=False),
-        Column("Holm", left=False),
-        Column("verdict", left=True, fold=True),
+        Column("task", True),
+        Column("accuracy, pp", False),
+        Column("macro-F1, pp", False),
+        Column("p", False),
+        Column("Holm", False),
+        Column("verdict", True, fold=True),
         Column("test", True, "document"),
     )
     rows = []
     for line in table.lines:
-        found = line.difference
+        found, test = line.difference, wording.test_text(line)
         group, reference = line.group.label, line.reference.label
         cells = (
             Cell(group),
@@ -172,13 +153,13 @@ def pairs_table(table: ComparisonTable) -> Table:
             Cell(TASK_TITLES[line.task]),
             difference_cell(found.accuracy, found.low, found.high),
             difference_cell(found.macro_f1, found.macro_f1_low, found.macro_f1_high),
-            Cell(p_text(found.p)),
-            Cell(p_text(line.p_holm)),
-            Cell(verdict_text(line), style=STYLES[line.verdict]),
-            Cell(test_text(line)),
+            Cell(wording.p_text(found.p), value=found.p),
+            Cell(wording.p_text(line.p_holm), value=line.p_holm),
+            Cell(wording.verdict_text(line), style=STYLES[line.verdict]),
+            Cell(test),
         )
-        other = COUNTERPARTS if table.kind == "twins" else reference
-        rows.append(TableRow(cells, f"{group} against {other} · {test_text(line)}"))
+        other = wording.COUNTERPARTS if table.kind == "twins" else reference
+        rows.append(TableRow(cells, f"{group} against {other} · {test}"))
     return Table(columns, tuple(rows))
 
 
@@ -186,7 +167,7 @@ def difference_cell(value: float | None, low: float | None, high: float | None) 
     """Write a difference with its interval in points: `+2.6`, `+1.4 to +3.8`."""
     if value is None or low is None or high is None:
         return Cell()
-    return Cell(points(value), points_span(low, high), value)
+    return Cell(wording.points(value), wording.points_span(low, high), value)
 
 
 def markdown(comparison: Comparison) -> str:
@@ -200,6 +181,6 @@ def markdown(comparison: Comparison) -> str:
             rows = tuple(dataclasses.replace(row, section="") for row in made.rows)
             lines += [tables.markdown(dataclasses.replace(made, rows=rows)), table.family, ""]
         lines += [*(f"- {markdown_text(text)}" for text in table.gap_sentences), ""]
-    lines += ["## How to read it", "", *(f"- {markdown_text(t)}" for t in comparison.notes), ""]
-    lines += ["## Limitations", "", *(f"- {markdown_text(text)}" for text in comparison.limits)]
-    return "\n".join([*lines, ""])
+    for title, texts in (("How to read it", comparison.notes), ("Limitations", comparison.limits)):
+        lines += [f"## {title}", "", *(f"- {markdown_text(text)}" for text in texts), ""]
+    return "\n".join(lines)

@@ -13,25 +13,18 @@ from typing import Final
 from urllib.parse import quote
 
 from benchmark import registry
+from benchmark.comparison import library
 from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
-from benchmark.comparison.library import (
-    Run,
-    Watch,
-    counted,
-    definition_key,
-    named_dataset,
-    read_runs,
-    unwatched,
-)
+from benchmark.comparison.library import Run, Watch, unwatched
 from benchmark.comparison.references import References
 from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import RebuiltRecord
-from benchmark.experiment.definition import Experiment, Suite
+from benchmark.experiment.definition import Experiment
 from benchmark.files import check_outputs, write_text
 from benchmark.models.weight_manifest import stored_path
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records
-from benchmark.reporting.board_tables import Links, latex, markdown, page
+from benchmark.reporting.board_tables import Links, latex, listed, markdown, page
 from benchmark.reporting.columns import csv_text, json_text
 
 FORMATS: Final[dict[str, Callable[[Leaderboard], str]]] = {
@@ -66,20 +59,15 @@ class AvailableRuns:
         drawn = {run.setting.dataset: run.setting.drawn for run in self.runs}
         if not drawn:
             unread = f" ({'; '.join(self.notes)})" if self.notes else ""
-            raise RunError(
-                f"there is no run to show{unread}",
-                source=str(runs_dir),
-                fix=HOW_TO_RUN,
-            )
+            raise RunError(f"there is no run to show{unread}", source=str(runs_dir), fix=HOW_TO_RUN)
         if asked is not None:
-            named = named_dataset(asked, sorted(drawn))
-            if not named:
-                raise RunError(
-                    f"no run is on the data set {asked!r}",
-                    allowed=", ".join(sorted(drawn)),
-                    source=str(runs_dir),
-                )
-            return list(named)
+            if named := library.named_dataset(asked, sorted(drawn)):
+                return named
+            raise RunError(
+                f"no run is on the data set {asked!r}",
+                allowed=", ".join(sorted(drawn)),
+                source=str(runs_dir),
+            )
         photographed = sorted(name for name in drawn if not drawn[name])
         hidden = sorted(set(drawn) - set(photographed))
         if photographed and hidden:
@@ -97,14 +85,12 @@ def available_runs(
     from_predictions: compute all numbers from the stored predictions, as is done in any case for a
     run that has lost its metrics.json; no file is changed.
     """
-    records = list(all_records(runs_dir))
     read: list[RunRecord] = []
-    for record in records:
+    for record in all_records(runs_dir):
         lost = not (record.folder / "metrics.json").is_file()
         again = (from_predictions or lost) and record.state == "done"
         read.append(RebuiltRecord(record.folder) if again else record)
-    runs, notes = read_runs(read, watch)
-    return AvailableRuns(runs, notes)
+    return AvailableRuns(*library.read_runs(read, watch))
 
 
 def leaderboards(
@@ -128,7 +114,10 @@ def leaderboards(
     boards = []
     for name in available.datasets(dataset, places.runs_dir):
         ours = [run for run in available.runs if run.setting.dataset == name]
-        experiments, notes = _experiments(ours, chosen)
+        wanted = dict.fromkeys(item for suite in chosen for item in suite.experiments)
+        experiments, notes = [registry.experiment(item) for item in wanted], list[str]()
+        if not chosen:
+            experiments, notes = _begun(ours)
         query = LeaderboardQuery(
             experiments,
             name,
@@ -162,45 +151,28 @@ def _replays(runs: Sequence[Run], query: LeaderboardQuery) -> dict[str, Row]:
     return {names[row.name]: row for row in rows if row.name in names}
 
 
-def _experiments(
-    runs: Sequence[Run], suites: Sequence[Suite]
-) -> tuple[list[Experiment], list[str]]:
-    """List the suites' experiments, each once, or every registered one that was begun.
-
-    With notes on the runs that belong to none.
-    """
-    if suites:
-        wanted = dict.fromkeys(name for suite in suites for name in suite.experiments)
-        return [registry.experiment(name) for name in wanted], []
+def _begun(runs: Sequence[Run]) -> tuple[list[Experiment], list[str]]:
+    """List every registered experiment that was begun; with notes on the runs of no such one."""
     known = registry.experiments()
     begun = [str(run.definition["name"]) for run in runs]
-    keys = {run.definition_key for run in runs if not run.ad_hoc}
-    shown = [
-        item
-        for item in known.values()
-        if item.name in begun or definition_key(item.as_dict()) in keys
-    ]
-    keys = {definition_key(item.as_dict()) for item in shown}
-    unknown = [
-        name
-        for name, run in zip(begun, runs, strict=True)
-        if name not in known and run.definition_key not in keys
-    ]
+    ours = {run.definition_key for run in runs if not run.ad_hoc}
+    keys = {name: library.definition_key(item.as_dict()) for name, item in known.items()}
+    shown = [item for name, item in known.items() if name in begun or keys[name] in ours]
+    of_shown = {keys[item.name] for item in shown}
+    pairs = zip(begun, runs, strict=True)
+    unknown = [name for name, run in pairs
+               if name not in known and run.definition_key not in of_shown]  # fmt: skip
     folds = registry.folds_of(set(unknown))
     strange = [name for name in unknown if name not in folds]
     notes = []
     if strange:
-        names = list(dict.fromkeys(sorted(strange)))
-        said = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
-        left = counted(len(strange), "run")
+        said = listed(sorted(set(strange)))
+        left = library.counted(len(strange), "run")
         notes.append(f"Left out: {left} of experiments not registered here ({said}).")
-    n_folds = sum(name in folds for name in begun)
-    if n_folds:
-        notes.append(f"Not shown: {counted(n_folds, 'run')} of single folds; --folds does.")
+    if n_folds := sum(name in folds for name in begun):
+        n_runs = library.counted(n_folds, "run")
+        notes.append(f"Not shown: {n_runs} of single folds; --folds does.")
     return shown, notes
-
-
-MOST_NAMES: Final = 5
 
 
 def missing_weights(experiments: Sequence[Experiment], weights_dir: Path) -> Mapping[str, str]:

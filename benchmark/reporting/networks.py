@@ -18,9 +18,8 @@ from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.figures import COLOURS, INK
 from benchmark.evaluation.intervals import cluster_bootstrap, wilson
-from benchmark.evaluation.predictions import read_predictions
+from benchmark.evaluation.predictions import mistakes, read_predictions
 from benchmark.evaluation.subgroups import SMALL_GROUP, By, group_codes, group_names
-from benchmark.evaluation.suspects import mistakes
 from benchmark.reporting.evidence import Evidence, RankedNetwork
 from benchmark.reporting.figures import Line, lines_panel
 from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TaskName, n_classes

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from benchmark.inference.load import TrainedNetwork
 
 PathLike = Path | str
-FigureName = Literal["curves", "confusion", "heat_map", "reliability"]
+FigureName = Literal["curves", "confusion", "subgroups", "reliability"]
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class FinishedRun:
     def figure(self, name: FigureName) -> RunFigure:
         """Show a figure that the run wrote; raise RunError where it is not in its folder.
 
-        `curves` by epoch, `confusion` matrices, `heat_map` of gender × race, `reliability`.
+        `curves` by epoch, `confusion` matrices, accuracy by `subgroups`, `reliability`.
         """
         path = self.run.record.folder / f"{name}.png"
         if not path.is_file():

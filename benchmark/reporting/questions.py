@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
@@ -26,14 +25,13 @@ from benchmark.comparison.wording import (
     family_text,
     joined,
     number_text,
-    one_place,
     p_text,
     percent,
     with_sd,
 )
 from benchmark.errors import RunError
 from benchmark.evaluation.figures import BY_TITLES
-from benchmark.evaluation.subgroups import EQUALIZED_ODDS, By, gap_table
+from benchmark.evaluation.subgroups import By, gap_table
 from benchmark.experiment.definition import Experiment
 from benchmark.reporting.comparison_tables import pairs_table
 from benchmark.reporting.evidence import Evidence, RankedNetwork
@@ -219,7 +217,7 @@ def lowest_subgroups(evidence: Evidence) -> Answer:
         tuple(_gap_sentences(best, gaps)),
         evidence.links.of(best.row.identities),
         matrices=matrices,
-        tables=(Table.of(headings, rows, title), *_stored_tables(best)),
+        tables=(Table.of(headings, rows, title),),
         notes=SUBGROUP_NOTES,
     )
 
@@ -229,13 +227,6 @@ SUBGROUP_NOTES: Final = (
     "mean gap when faces are assigned to the subgroups at random, with the p-value of a gap as "
     "wide, corrected by Holm over all rows of the table. Several seeds have a gap each; a row "
     "shows their mean, and the p of the seed with the largest p.",
-    "Rates: each class against the rest; equalized odds is the larger difference of true- and "
-    "false-positive rates between subgroups. Permuted: the mean (absolute) difference when "
-    "predictions change places among faces of the same true class, for women and men among the "
-    "row's faces (adjusted: of one age group). Adjusted: the age groups' differences weighted by "
-    "their faces. Years: a prediction counts as the mean age of its group's training faces; the "
-    "true group's error is that of a network that is always right. Several seeds: means, and the "
-    "largest p.",
 )
 
 
@@ -286,65 +277,6 @@ def _gap_sentences(best: RankedNetwork, gaps: Sequence[dict[str, Any]]) -> Itera
         if beyond
         else "No gap is significantly beyond that of a random assignment to subgroups."
     )
-
-
-STORED: Final = (
-    (
-        "subgroup_rates", "differences of rates between subgroups", ("task", "by", "class"),
-        ("difference", "low", "high"), "equalized odds, pp", 100.0,
-    ),
-    (
-        "gender_gaps", "accuracy for women minus men", ("task", "within"),
-        ("difference", "low", "high"), "women − men, pp", 100.0,
-    ),
-    (
-        "age_edges", "age group by years from the nearest edge (14, 25, 40, 60)",
-        ("years_from_edge", "n"), ("accuracy", "low", "high"), "accuracy, %", 100.0,
-    ),
-    (
-        "age_years", "mean age of the predicted group as an estimate of age", ("read_as",),
-        ("mae_years", "low", "high"), "mean absolute error, years", 1.0,
-    ),
-)  # fmt: skip
-"""Tables of the runs' folders: file, caption, columns that name a row, columns of the number and
-its interval's ends, its heading and scale."""
-
-
-def _stored_tables(network: RankedNetwork) -> Iterator[Table]:
-    """Average what the runs' folders keep; what an older facebench did not compute is left out."""
-    titles = {str(by): title for by, title in BY_TITLES.items()}
-    for file, caption, keys, values, heading, scale in STORED:
-        paths = [run.record.folder / f"{file}.csv" for run in network.runs]
-        if not all(path.is_file() for path in paths):
-            continue
-        dtypes = dict.fromkeys(keys, str)
-        found = pd.concat([pd.read_csv(path, dtype=dtypes) for path in paths])
-        if file == "subgroup_rates":
-            found = found[found["rate"] == EQUALIZED_ODDS]
-        if file == "age_years":
-            found = found[found["group"] == "all"]
-        found = found.dropna(subset=[values[0]])
-        if found.empty:
-            continue
-        with_p = "p" in found.columns
-        by_row = found.groupby(list(keys), sort=False)
-        means = by_row[[*values, *(["permuted"] if with_p else [])]].mean() * scale
-        largest_p = by_row["p"].max().to_numpy() if with_p else np.empty(0)
-        rows = []
-        for place, (names, numbers) in enumerate(
-            zip(means.index.tolist(), means.to_numpy().tolist(), strict=True)
-        ):
-            named = names if isinstance(names, tuple) else (names,)
-            value, low, high, *permuted = numbers
-            note = f"{one_place(low)} to {one_place(high)}"
-            cells = [Cell(titles.get(str(part), str(part))) for part in named]
-            cells.append(Cell(one_place(value), note, value))
-            cells += [Cell(f"{level:.1f}", value=level) for level in permuted]
-            cells += [Cell(p_text(p), value=float(p)) for p in largest_p[place : place + 1]]
-            rows.append(cells)
-        headings = [key.replace("_", " ") for key in keys]
-        headings += [heading, *(("permuted", "p") if with_p else ())]
-        yield Table.of(headings, rows, f"{network.name}: {caption}")
 
 
 def effect_of_the_leak(evidence: Evidence) -> Answer:

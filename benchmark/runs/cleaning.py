@@ -21,7 +21,6 @@ from benchmark.files import file_lock, is_locked
 from benchmark.models.weight_store import MODEL_FILE
 from benchmark.record import all_records, work_folder
 from benchmark.runs.checkpoints import CHECKPOINT_FILE
-from benchmark.training.prefix_cache import FILES as CACHE_FILES
 
 Kind = Literal[
     "leftovers", "cache", "epoch-weights", "checkpoints", "failed", "interrupted", "weights"
@@ -107,7 +106,7 @@ def removables(runs_dir: Path, data_dir: Path, kinds: set[Kind]) -> Iterator[Rem
                 if path.is_file() and TEMPORARY.fullmatch(path.name) and _is_settled(path):
                     yield Removable("leftovers", path)
     if "cache" in kinds:
-        for path in sorted(path for kind in CACHE_FILES for path in cache.glob(kind)):
+        for path in sorted(cache.glob("*.npy")):
             yield Removable("cache", path, path.with_suffix(".claim"))
     for record in list(all_records(runs_dir)):
         folder, state, claim = record.folder, record.state, record.folder / "claim"

@@ -25,10 +25,9 @@ from benchmark.runs.folder import Parts, Predict, reads_test
 from benchmark.runs.plan import Plan, Settings
 from benchmark.tasks import TaskName
 from benchmark.training.device import Device
-from benchmark.training.precision import resolve_precision
 from benchmark.training.predict import probabilities
 from benchmark.training.prefix_cache import CachedFaces, PrefixRequest, open_prefix, why_live
-from benchmark.training.steps import SpeedSettings
+from benchmark.training.steps import SpeedSettings, resolve_precision
 
 PAYS_FROM_STEPS: Final = 40_000
 """Compiling took 16 to 39 s on an H200 and saved 0.4 to 1.1 ms a step (docs/notes/speed.md)."""

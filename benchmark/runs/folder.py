@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark import record as provenance
-from benchmark.data.replays import exposure, replayed_parts
+from benchmark.data.replays import exposure
 from benchmark.data.splits import (
     PartName,
     Rows,
@@ -22,10 +22,9 @@ from benchmark.data.splits import (
     labelled_counts,
     labelled_parts,
     parts_of,
-    subset_parts,
 )
 from benchmark.errors import BenchmarkError, RunError
-from benchmark.evaluation.artifacts import RunFaces, with_checksums, write_artifacts
+from benchmark.evaluation.artifacts import parts_of_run, with_checksums, write_artifacts
 from benchmark.evaluation.predictions import predictions_table, write_predictions
 from benchmark.files import write_json, write_text
 from benchmark.models.network import Network
@@ -71,14 +70,10 @@ class Parts:
 def parts_for(plan: Plan) -> Parts:
     """Give the rows of each part; unless a split leaks on purpose, refuse to start if it leaks."""
     protocol, table = plan.experiment.protocol, plan.faces.table
-    if protocol.leaky:
-        whole = replayed_parts(table, protocol.split)
-    else:
-        whole = parts_of(plan.faces, protocol.fold)
-        check_no_overlap(table, whole)
     tasks, subset = plan.experiment.head.tasks, plan.experiment.subset
-    whole = labelled_parts(table, whole, tasks)
-    own = subset_parts(table, whole, subset, plan.seed)
+    whole, own = parts_of_run(plan.experiment, plan.seed, plan.faces)
+    if not protocol.leaky:
+        check_no_overlap(table, whole)
     check_labelled(table, own, tasks)
     outside = whole["test"][:0]
     if subset is not None and subset.training == "subset":
@@ -157,30 +152,18 @@ def finish(
     if settings.keep_weights != "none":
         path, px = folder / "model.safetensors", plan.faces.image_px
         save_weights(path, state.network, plan.experiment, faces_px=px)
-    about, peak = record.about, settings.device.peak_memory_mib()
-    seconds = float(history["epoch_seconds"].sum())
-    images_per_second = float(history["images_per_second"].median())
-    costs = {
-        "cost/seconds": seconds,
-        "cost/images_per_second": images_per_second,
-        "cost/peak_memory_mib": peak,
-        "cost/parameters": about["parameters"]["total"],
-        "cost/trainable_parameters": about["parameters"]["trainable"],
-        "cost/gmacs": about["multiply_adds"] / 1e9,
-    }
-    faces = RunFaces(plan.faces, parts.own)
-    write_artifacts(record, costs, selected_epoch=state.best_epoch + 1, run_faces=faces)
     done = {
         "schema": SCHEMA,
         "identity": plan.identity,
         "finished": now(),
-        "seconds": seconds,
+        "seconds": float(history["epoch_seconds"].sum()),
         "epochs": len(history),
         "selected_epoch": state.best_epoch + 1,
-        "images_per_second": images_per_second,
-        "peak_memory_mib": peak,
+        "images_per_second": float(history["images_per_second"].median()),
+        "peak_memory_mib": settings.device.peak_memory_mib(),
         "test_was_read": reads_test(plan, settings),
     }
+    write_artifacts(record, done)
     write_json(folder / "done.json", with_checksums(folder, done))
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     settings.mirror(RunRecord(folder))

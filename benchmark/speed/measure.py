@@ -22,7 +22,7 @@ from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.speed import loops
 from benchmark.speed.loops import Job, Loop
 from benchmark.training.device import Device, cpu_has_bf16, device_trouble
-from benchmark.training.precision import resolve_precision
+from benchmark.training.steps import resolve_precision
 
 SCHEMA: Final = 1
 MOST_ON_CPU: Final = 2048

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import psutil
 import torch
 from torch import nn
 
@@ -120,12 +119,6 @@ class Device:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (2**20 if platform.system() == "Darwin" else 2**10)
 
-    def free_bytes(self) -> int:
-        """Memory that is available: of the device on CUDA, else of the machine."""
-        if self.kind == "cuda":
-            return int(torch.cuda.mem_get_info(self.torch_device)[0])
-        return free_host_bytes()
-
     def as_dict(self) -> dict[str, Any]:
         """Give the arithmetic as plain values for a run's record."""
         return {
@@ -159,28 +152,26 @@ def choose_device(
 ) -> Device:
     """Find the device asked for, or the best one here: CUDA, then MPS, then CPU.
 
-    Raises DeviceError for a device that is unknown or not on this machine, for an unknown
-    precision, and for exactness in another precision than fp32.
+    Raises DeviceError for a device that is not on this machine, an unknown precision, and for
+    exactness in another precision than fp32.
     """
-    present = ["cpu"]
-    present += ["mps"] if torch.backends.mps.is_available() else []
-    present += ["cuda"] if torch.cuda.is_available() else []
-    kind = asked or present[-1]
-    base = kind.split(":")[0]
-    try:
-        torch_device = torch.device(kind if base in ("cpu", "cuda", "mps") else "unknown")
-    except RuntimeError as error:
-        raise DeviceError(f"unknown device {asked!r}", allowed="cpu, cuda, cuda:N, mps") from error
-    if base not in present:
+    counts = {
+        "cpu": 1,
+        "mps": int(torch.backends.mps.is_available()),
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+    }
+    best = next(kind for kind in ("cuda", "mps", "cpu") if counts[kind])
+    base, _, number = (asked or best).partition(":")
+    if not (number or "0").isdecimal() or int(number or 0) >= counts.get(base, 0):
+        here = [
+            kind if n == 1 else f"{kind}:0 to {kind}:{n - 1}" for kind, n in counts.items() if n
+        ]
         raise DeviceError(
             f"device {asked!r} is not on this machine",
-            allowed=", ".join(present),
+            allowed=", ".join(here),
             fix="Leave --device out to take the best one here",
         )
-    if base == "cuda" and (torch_device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"there is no {kind}", allowed=f"cuda:0 to cuda:{torch.cuda.device_count() - 1}"
-        )
+    torch_device = torch.device(asked or best)
     if precision not in PRECISIONS:
         raise DeviceError(f"unknown precision {precision!r}", allowed=", ".join(PRECISIONS))
     if exact and precision == "bf16":
@@ -204,16 +195,6 @@ def cpu_has_bf16() -> bool:
         flags = capabilities or dict.fromkeys(Path("/proc/cpuinfo").read_text().split(), True)
         return any(flags.get(name, False) for name in NATIVE_BF16)
     return False
-
-
-def free_host_bytes() -> int:
-    """Main memory that is available: the machine's, or less where a container's limit says so."""
-    free = int(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8"))
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))
-        free = min(free, max(0, limit - used))
-    return free
 
 
 def device_trouble(error: Exception) -> DeviceError | None:

@@ -17,7 +17,7 @@ from benchmark.data.batches import FaceBatches, changed, draw_epoch, is_mirrored
 from benchmark.experiment.definition import Augmentation
 from benchmark.models.network import Network
 from benchmark.tasks import MISSING, TaskName
-from benchmark.training.device import Device, is_out_of_memory
+from benchmark.training.device import Device
 from benchmark.training.prefix_cache import CachedFaces
 
 EVALUATION_BATCH: Final = 256
@@ -42,13 +42,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def pieces(self, size: int) -> "Iterator[Batch]":
-        """Cut it into batches of at most `size` faces."""
-        for start in range(0, len(self), size):
-            here = slice(start, start + size)
-            draws = {name: values[here] for name, values in self.draws.items()}
-            yield Batch(self.rows[here], draws)
 
 
 def epoch_batches(
@@ -102,24 +95,11 @@ class ForwardPass:
         with self.device.autocast():
             return self.network.prefix(inputs).float()
 
-    def logits(self, rows: Tensor) -> Iterator[tuple[Tensor, dict[TaskName, Tensor]]]:
-        """Yield rows and their logits (n, classes) per task, at the device's precision.
-
-        All rows at once, or in halves where the memory does not suffice: for networks in eval mode,
-        in which a face's logits do not depend on the others of its batch.
-        """
-        try:
-            inputs = self.unchanged(rows)
-            with self.device.autocast():
-                logits = self.apply(inputs)
-        except RuntimeError as error:
-            if len(rows) == 1 or not is_out_of_memory(error):
-                raise
-        else:
-            yield rows, logits
-            return
-        for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-            yield from self.logits(half)
+    def logits(self, rows: Tensor) -> dict[TaskName, Tensor]:
+        """Give the logits of faces, (n, classes) per task, at the device's precision."""
+        inputs = self.unchanged(rows)
+        with self.device.autocast():
+            return self.apply(inputs)
 
     def correct_counts(self, indices: Tensor) -> dict[TaskName, int]:
         """Count correct predictions per task in eval mode, at the training's precision.
@@ -129,12 +109,11 @@ class ForwardPass:
         totals: dict[TaskName, Tensor] = {}
         self.network.eval()
         with torch.inference_mode():
-            for batch in torch.split(indices, evaluation_batch(self.faces.device)):
-                for rows, logits in self.logits(batch):
-                    truths = self.faces.truths(rows)
-                    for task, values in logits.items():
-                        hits = (values.argmax(1) == truths[task]).sum()
-                        totals[task] = totals.get(task, torch.zeros_like(hits)) + hits
+            for rows in torch.split(indices, evaluation_batch(self.faces.device)):
+                truths = self.faces.truths(rows)
+                for task, values in self.logits(rows).items():
+                    hits = (values.argmax(1) == truths[task]).sum()
+                    totals[task] = totals.get(task, torch.zeros_like(hits)) + hits
         return {task: int(total) for task, total in totals.items()}
 
 
@@ -165,9 +144,8 @@ def probabilities(
     # The same kernels, chosen by heuristics, compute an epoch's score and the stored predictions.
     with torch.inference_mode(), device.without_cudnn_benchmark():
         for batch in torch.split(indices, evaluation_batch(faces.device)):
-            for _, by_task in forward.logits(batch):
-                for task, logits in by_task.items():
-                    pieces.setdefault(task, []).append(logits.float().softmax(1).cpu())
+            for task, logits in forward.logits(batch).items():
+                pieces.setdefault(task, []).append(logits.float().softmax(1).cpu())
             n_done += len(batch)
             if on_faces is not None:
                 on_faces(n_done, len(indices))

@@ -2,24 +2,21 @@
 
 Heads, seeds and trials on the same frozen part share one file, whatever else they train, because
 its key is a digest of the weights themselves. A file is KEY.npy, mapped into memory, with KEY.json
-beside it (shape, type, checksum). One in use is locked (flock, shared) and never evicted. Whatever
-goes wrong with the files costs time, never a run, and is said once.
+beside it (shape, type, checksum). Whatever goes wrong with the files costs time, never a run: it is
+said once, and the run trains without them.
 """
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
 import time
-import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Final
@@ -33,12 +30,10 @@ from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.experiment.definition import Augmentation
 from benchmark.files import canonical_json, file_lock, write_json
 from benchmark.models.network import FEATURES, Network
-from benchmark.training.device import Device, Precision, free_host_bytes
+from benchmark.training.device import Device, Precision
 
 SCHEMA: Final = 1
 """Part of the key: raised when the same key would mean other numbers."""
-FILES: Final = ("*.npy", "*.prefix")
-"""What is evicted; the second kind is of an older facebench, and not read any more."""
 STORED_AS: Final = {"float32": "<f4", "bfloat16": "<i2"}
 VIEWS: Final = ("as_is", "mirrored")
 """What a face may look like; mirrored only where the recipe flips."""
@@ -49,7 +44,7 @@ BUILD_BATCH: Final[Mapping[str, int]] = {"cpu": 64, "cuda": 512, "mps": 128}
 gives equal bits, below some do not; and 64 faces at 100 px of VGG16 take 330 MB, not gigabytes."""
 CHECKED_FACES: Final = 32
 FREE_FRACTION: Final = 0.5
-"""Of the free memory, at most, for activations; the rest is for training."""
+"""Of a GPU's free memory, at most, for activations; the rest is for training."""
 TOLERANCES: Final[Mapping[Precision, float]] = {"fp32": 1e-3, "bf16": 2e-2}
 """Largest accepted distance between cached and live activations, relative to the live ones (L2).
 fp32 takes in TF32's 10 bits; on a CPU the distance is 0 from 32 faces on. bf16 has 8 bits:
@@ -71,8 +66,7 @@ class PrefixRequest:
 class CacheSettings:
     """Where activations are kept, and how many."""
 
-    folder: Path | None
-    """None: in memory alone, for as long as the run."""
+    folder: Path
     cap_gib: float = DEFAULT_CACHE_GIB
     """All files together take no more; the least recently used go first."""
     say: Callable[[str], None] = field(default=lambda _sentence: None)
@@ -89,12 +83,12 @@ class CachedFaces:
     views: tuple[Tensor, ...]
     """Each (n_rows, …), maps as (n_rows, height, width, channels): as they are, then mirrored."""
     device: torch.device
-    """Where `gather` puts them; the views are there too, or mapped from the disk, or in memory."""
+    """Where `gather` puts them; the views are there too, or mapped from the disk."""
     channels_last: bool
     precision: Precision
     """That they were computed in, whatever they are stored as: a pooled map is always float32."""
     origin: str
-    """`found`, `built` (both on disk), or `memory`."""
+    """`found` or `built`."""
     seconds: float
     """To read and check them, or to compute them."""
     distance: float
@@ -223,151 +217,119 @@ def open_prefix(
     """Find or make the activations that `network` trains on; None where it must train live.
 
     The network is placed on the device. `why_live` tells beforehand why not; what comes in between
-    (a full disk, too little memory, a prefix that does not repeat itself) is said to `cache.say`.
+    (a full disk, a prefix that does not repeat itself) is said to `cache.say`.
     """
-    if why_live(network, request.augmentation) is not None:
+    if why_live(network, request.augmentation) is not None or network.cut is None:
         return None
     started = time.perf_counter()
     device.place(network)
-    views, origins, distances = [], set(), []
+    views, origins, distances = [], [], []
     for name in views_of(request.augmentation):
-        found = _View(network, faces, device, cache, request, name).rows()
-        if found is None:
+        key = key_of(network, device, request, name)
+        view = _View(network, faces, device, request, mirrored=name == "mirrored")
+        try:
+            with file_lock(cache.folder / f"{key}.claim", wait=True):
+                rows, origin, distance = _opened(view, cache, key)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            cache.say(f"Training continues without the cache {cache.folder} ({why})")
             return None
-        views.append(found[0])
-        origins.add(found[1])
-        distances.append(found[2])
-    cut, places = network.cut, None
-    assert cut is not None
+        views.append(rows)
+        origins.append(origin)
+        distances.append(distance)
+    places = None
     if request.rows is not None:
         places = torch.full((len(faces.pixels),), -1, dtype=torch.int64)
         places[request.rows] = torch.arange(len(request.rows))
         places = places.to(device.torch_device)
     return CachedFaces(
-        cut=cut,
+        cut=network.cut,
         views=tuple(_on_device(views, device, cache)),
         device=device.torch_device,
         channels_last=device.channels_last,
         precision=device.precision,
-        origin=next(name for name in ("memory", "built", "found") if name in origins),
+        origin=min(origins),  # built before found
         seconds=time.perf_counter() - started,
         distance=max(distances),
         places=places,
     )
 
 
-@dataclass(frozen=True)
-class _View:
-    """One view of the faces under the frozen part: its rows are found, or computed."""
+def _opened(view: "_View", cache: CacheSettings, key: str) -> tuple[Tensor, str, float]:
+    """Give a view's rows, `found` or `built`, and their distance from a live forward pass.
 
-    network: Network
-    faces: FaceBatches
-    device: Device
-    cache: CacheSettings
-    request: PrefixRequest
-    name: str
-
-    def rows(self) -> tuple[Tensor, str, float] | None:
-        """Give the rows, their origin, and their distance from live ones; None: train live."""
-        folder, rows, origin = self.cache.folder, None, "memory"
-        key = "" if folder is None else key_of(self.network, self.device, self.request, self.name)
-        if folder is not None:
-            try:
-                if found := self._found(folder, key):
-                    return found
-                with file_lock(folder / f"{key}.claim", wait=True):
-                    # Another process may have built it while this one waited.
-                    if found := self._found(folder, key):
-                        return found
-                    cap_bytes = int(self.cache.cap_gib * 2**30)
-                    rows, origin = write_rows(folder, key, *self._computed(), cap_bytes), "built"
-            except (OSError, ValueError) as error:
-                why = getattr(error, "strerror", None) or error
-                self.cache.say(f"The cache {folder} cannot be used ({why}). Going on in memory")
-        if rows is None:
-            rows = self._in_memory()
-        if rows is None:
-            return None
-        distance = self._distance(rows)
-        if distance <= TOLERANCES[self.device.precision]:
-            return rows, origin, distance
-        if folder is not None:
-            remove_rows(folder, key)
-        self.cache.say(
-            f"The frozen part does not repeat itself (twice the same faces, {distance:.1e} apart): "
-            "training continues without a cache"
-        )
-        return None
-
-    def _found(self, folder: Path, key: str) -> tuple[Tensor, str, float] | None:
-        """Open the file if it is whole and agrees with a live forward pass; else remove it."""
+    A file that is damaged or differs from it is built again. Raises OSError where none can be kept,
+    ValueError where the rows that were just written differ from a live forward pass.
+    """
+    for origin in ("found", "built"):
+        if origin == "built":
+            shape, dtype = view.shape_and_type()
+            pieces = view.pieces(cache.on_progress)
+            write_rows(cache.folder, key, shape, dtype, pieces, int(cache.cap_gib * 2**30))
         try:
-            rows = open_rows(folder, key)
+            rows = open_rows(cache.folder, key)
         except ValueError as error:
             why = f"are damaged ({error})"
         else:
             if rows is None:
-                return None
-            distance = self._distance(rows)
-            if distance <= TOLERANCES[self.device.precision]:
-                return rows, "found", distance
+                continue
+            distance = view.distance(rows)
+            if distance <= TOLERANCES[view.device.precision]:
+                return rows, origin, distance
             why = f"differ from a live forward pass by {distance:.1e}"
-        self.cache.say(f"The cached features {key[:12]} {why}: they are built again")
-        remove_rows(folder, key)
-        return None
+        remove_rows(cache.folder, key)
+        if origin == "built":
+            raise ValueError(f"the frozen part does not repeat itself: its features {why}")
+        cache.say(f"The cached features {key[:12]} {why}: they are built again")
+    raise ValueError("the features are gone as soon as they are written")
 
-    def _in_memory(self) -> Tensor | None:
-        """Compute the rows into main memory, if they leave enough of it free."""
-        shape, dtype, pieces = self._computed()
-        n_bytes = math.prod(shape) * dtype.itemsize
-        if n_bytes > FREE_FRACTION * free_host_bytes():
-            self.cache.say(
-                f"The frozen part's features take {n_bytes / 2**30:.2f} GiB, more than half of the "
-                "free memory: training continues without a cache"
-            )
-            return None
-        rows, done = torch.empty(shape, dtype=dtype), 0
-        for piece in pieces:
-            rows[done : done + len(piece)] = piece
-            done += len(piece)
-        return rows
 
-    def _every_row(self) -> Tensor:
+@dataclass(frozen=True)
+class _View:
+    """One view of the faces under the frozen part, computed."""
+
+    network: Network
+    faces: FaceBatches
+    device: Device
+    request: PrefixRequest
+    mirrored: bool
+
+    @property
+    def every_row(self) -> Tensor:
         rows = self.request.rows
         return torch.arange(len(self.faces.pixels)) if rows is None else rows
 
-    def _live(self, indices: Tensor) -> Tensor:
+    def live(self, indices: Tensor) -> Tensor:
         """Compute the activations of some faces as they are stored: maps with channels last."""
         images = self.faces.images(indices.to(self.faces.device))
-        if self.name == "mirrored":
+        if self.mirrored:
             images = images.flip(-1)
         images = images.contiguous(memory_format=self.device.memory_format)
         with self.device.autocast(), self.device.without_cudnn_benchmark():
             activations = self.network.prefix(images)
         return activations.permute(0, 2, 3, 1) if activations.ndim == 4 else activations
 
-    def _computed(self) -> tuple[tuple[int, ...], torch.dtype, Iterator[Tensor]]:
-        """Give shape and type of all rows, and compute them in order, batch by batch."""
-        pieces = self._pieces()
-        first = next(pieces)
-        return (len(self._every_row()), *first.shape[1:]), first.dtype, chain([first], pieces)
+    def shape_and_type(self) -> tuple[tuple[int, ...], torch.dtype]:
+        one = self.live(self.every_row[:1])
+        return (len(self.every_row), *one.shape[1:]), one.dtype
 
-    def _pieces(self) -> Iterator[Tensor]:
+    def pieces(self, on_progress: OnProgress) -> Iterator[Tensor]:
+        """Compute all rows in order, batch by batch."""
         # Every batch is full: other kernels would compute a short one, to other bits.
-        rows = self._every_row().to(self.faces.device)
+        rows = self.every_row.to(self.faces.device)
         n, size = len(rows), BUILD_BATCH[self.device.kind]
         for start in range(0, n, size):
             first = max(0, min(start, n - size))
-            yield self._live(rows[first : first + size])[start - first :].cpu()
-            self.cache.on_progress("frozen part, faces", min(start + size, n), n)
+            yield self.live(rows[first : first + size])[start - first :].cpu()
+            on_progress("frozen part, faces", min(start + size, n), n)
 
-    def _distance(self, rows: Tensor) -> float:
+    def distance(self, rows: Tensor) -> float:
         """Compare one random batch with a live forward pass: 0 where they are bit-equal."""
-        every = self._every_row()
+        every = self.every_row
         # Seeded by the system: every start checks other faces, and no stream of ours moves.
         generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), "big"))
         chosen = torch.randperm(len(every), generator=generator)[:CHECKED_FACES]
-        cached, live = rows[chosen], self._live(every[chosen]).cpu()
+        cached, live = rows[chosen], self.live(every[chosen]).cpu()
         if torch.equal(cached, live):
             return 0.0
         apart = (cached.double() - live.double()).norm() / live.double().norm().clamp_min(1e-30)
@@ -376,10 +338,12 @@ class _View:
 
 def _on_device(views: list[Tensor], device: Device, cache: CacheSettings) -> list[Tensor]:
     """Copy the views to a GPU with enough memory for them; a CPU reads them where they are."""
-    n_bytes = sum(view.numel() * view.element_size() for view in views)
     if device.kind == "cpu":
         return views
-    if n_bytes <= FREE_FRACTION * device.free_bytes():
+    n_bytes = sum(view.numel() * view.element_size() for view in views)
+    on_cuda = device.kind == "cuda"
+    free = torch.cuda.mem_get_info(device.torch_device)[0] if on_cuda else n_bytes / FREE_FRACTION
+    if n_bytes <= FREE_FRACTION * free:
         with contextlib.suppress(torch.OutOfMemoryError):
             return [view.to(device.torch_device) for view in views]
     cache.say(
@@ -392,43 +356,34 @@ def _on_device(views: list[Tensor], device: Device, cache: CacheSettings) -> lis
 def open_rows(folder: Path, key: str) -> Tensor | None:
     """Map the rows of a key into memory, changes staying private; None where there is no file.
 
-    Raises ValueError where a byte is missing or changed. The file stays locked against eviction as
-    long as the tensor lives.
+    Raises ValueError where a byte is missing or changed. A file that is evicted stays with whoever
+    has it mapped.
     """
     path = folder / f"{key}.npy"
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
+    if not path.is_file():
         return None
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if os.fstat(descriptor).st_nlink == 0:  # evicted between opening and locking
-            return None
-        try:
-            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            # Copy-on-write: torch warns of arrays that it may not write to.
-            mapped = np.load(path, mmap_mode="c")
-            crc32 = zlib.crc32(mapped.reshape(-1).view(np.uint8))
-            found = {"schema": 1, "key": key, "shape": list(mapped.shape), "crc32": crc32}
-            stored = np.dtype(STORED_AS[about["dtype"]])
-            if found | {"dtype": about["dtype"]} != about or mapped.dtype != stored:
-                raise ValueError("it is not what was written")
-            rows = torch.from_numpy(mapped).view(getattr(torch, about["dtype"]))
-        except (OSError, EOFError, LookupError, TypeError, SyntaxError, TokenError) as error:
-            raise ValueError(str(error).splitlines()[0]) from error
-        with contextlib.suppress(OSError):
-            os.utime(path)  # last used now
-        stack.pop_all()
-        weakref.finalize(mapped, os.close, descriptor)
-        return rows
+    try:
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        # Copy-on-write: torch warns of arrays that it may not write to.
+        mapped = np.load(path, mmap_mode="c")
+        crc32 = zlib.crc32(mapped.reshape(-1).view(np.uint8))
+        found = {"schema": 1, "key": key, "shape": list(mapped.shape), "crc32": crc32}
+        stored = np.dtype(STORED_AS[about["dtype"]])
+        if found | {"dtype": about["dtype"]} != about or mapped.dtype != stored:
+            raise ValueError("it is not what was written")
+        rows = torch.from_numpy(mapped).view(getattr(torch, about["dtype"]))
+    except (OSError, EOFError, LookupError, TypeError, SyntaxError, TokenError) as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    with contextlib.suppress(OSError):
+        os.utime(path)  # last used now
+    return rows
 
 
 def write_rows(
     folder: Path, key: str, shape: tuple[int, ...], dtype: torch.dtype, pieces: Iterable[Tensor],
     cap_bytes: int,
-) -> Tensor | None:  # fmt: skip
-    """Write the pieces, in order, as the rows of a key, and map them.
+) -> None:  # fmt: skip
+    """Write the pieces, in order, as the rows of a key.
 
     Call it under the lock of the key. Raises OSError where they cannot be kept; older files are
     evicted first. Not synchronised to the disk: after a crash the checksum tells.
@@ -450,48 +405,27 @@ def write_rows(
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    return open_rows(folder, key)
 
 
 def _make_room(folder: Path, n_bytes: int, cap_bytes: int) -> None:
     """Evict least recently used files until `n_bytes` more fit; else raise OSError."""
-    files, gib = [], 2**30
-    for path in chain.from_iterable(folder.glob(kind) for kind in FILES):
-        with contextlib.suppress(OSError):
-            files.append((path.stat().st_mtime, path.stat().st_size, path))
-    in_use = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files) if n_bytes <= cap_bytes else ():
-        if in_use + n_bytes > cap_bytes and _evicted(path):
-            in_use -= size
-    if in_use + n_bytes > cap_bytes:
+    files = [(path.stat(), path.stem) for path in folder.glob("*.npy")]
+    in_use = sum(stat.st_size for stat, _ in files)
+    if n_bytes > cap_bytes:
         raise OSError(
             errno.ENOSPC,
-            f"the features take {n_bytes / gib:.2f} GiB and files in use {in_use / gib:.2f} of its "
-            f"{cap_bytes / gib:.2f} GiB: raise it with --cache-gib",
+            f"the features take {n_bytes / 2**30:.2f} GiB of {cap_bytes / 2**30:.2f}: raise it "
+            "with --cache-gib",
         )
+    for stat, key in sorted(files, key=lambda item: item[0].st_mtime):
+        if in_use + n_bytes > cap_bytes:
+            remove_rows(folder, key)
+            in_use -= stat.st_size
     if shutil.disk_usage(folder).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _evicted(path: Path) -> bool:
-    """Remove a file unless some process uses it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-        path.with_suffix(".json").unlink(missing_ok=True)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
-
-
 def remove_rows(folder: Path, key: str) -> None:
-    """Remove a file that is of no use; whoever has it mapped keeps what they have."""
+    """Remove a file; whoever has it mapped keeps what they have."""
     for suffix in ("npy", "json"):
-        with contextlib.suppress(OSError):
-            (folder / f"{key}.{suffix}").unlink()
+        (folder / f"{key}.{suffix}").unlink(missing_ok=True)

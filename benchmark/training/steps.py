@@ -1,29 +1,27 @@
 """Optimiser steps with their loss: eager, compiled, or recorded once as a CUDA graph and replayed.
 
 A network of many small kernels is otherwise bound by the host that launches them. What a step
-computes is the same. A batch that the device has no memory for goes through in pieces whose
-gradients add up to those of the whole batch. The loss, and the clipping of its gradients, follow
-the study's Keras settings.
+computes is the same. The loss, and the clipping of its gradients, follow the study's Keras
+settings. At the end: a few timed steps choose precision and layout of a CPU.
 """
 
-import contextlib
+import copy
 import gc
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import torch
 import torch._functorch.config
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
+from torch import Tensor
 
-from benchmark.errors import DeviceError
-from benchmark.experiment.definition import LossWeights, Recipe
+from benchmark.data.batches import FaceBatches
+from benchmark.experiment.definition import Experiment, LossWeights, Recipe
+from benchmark.models.network import Network
 from benchmark.tasks import MISSING, TaskName, n_classes
-from benchmark.training.device import first_line, is_out_of_memory
+from benchmark.training.device import Device, cpu_has_bf16, first_line
 from benchmark.training.predict import Apply, Batch, ForwardPass
 
 WARM_UPS: Final = 3
@@ -186,29 +184,15 @@ class TrainStep:
 
     def __call__(self, batch: Batch, apply: Apply | None = None) -> None:
         """Train on a batch; `apply` stands in for the network where it is compiled."""
-        self.update(self.gradients(batch, apply))
-
-    def gradients(self, batch: Batch, apply: Apply | None, n_pieces: int = 1) -> list[BatchLoss]:
-        """Compute a batch's gradients, each piece counted by its share of the batch."""
         self.optimiser.zero_grad(set_to_none=True)
-        apply, found = apply or self.forward.apply, []
-        pieces = [batch] if n_pieces == 1 else batch.pieces(math.ceil(len(batch) / n_pieces))
-        for piece in pieces:
-            inputs = self.forward.inputs(piece, self.recipe.augmentation)
-            with self.forward.device.autocast():
-                logits = apply(inputs)
-            loss, hits, n_faces = self._loss(logits, piece.rows)
-            counted = loss if n_faces == len(batch) else loss * (n_faces / len(batch))
-            counted.backward()  # type: ignore[no-untyped-call]
-            found.append(BatchLoss(loss.detach(), hits, n_faces))
-        return found
-
-    def update(self, losses: Sequence[BatchLoss]) -> None:
-        """Clip the gradients, make the optimiser's step, and add to the totals."""
+        inputs = self.forward.inputs(batch, self.recipe.augmentation)
+        with self.forward.device.autocast():
+            logits = (apply or self.forward.apply)(inputs)
+        found = self._loss(logits, batch.rows)
+        found.loss.backward()  # type: ignore[no-untyped-call]
         clip_gradients(self.trained, self.recipe)
         self.optimiser.step()
-        for loss in losses:
-            self.totals.add(loss)
+        self.totals.add(found._replace(loss=found.loss.detach()))
 
 
 class CudaCapture:
@@ -245,12 +229,9 @@ def capture_for(forward: ForwardPass, speed: SpeedSettings) -> CudaCapture | Non
 
     Faces that stay in main memory are gathered by the host, which no graph can hold.
     """
+    source = forward.faces.pixels if forward.prefix is None else forward.prefix.views[0]
     if not speed.graph or speed.capture is not None:
         return speed.capture if speed.graph else None
-    if forward.device.kind != "cuda":
-        return None
-    prefix = forward.prefix
-    source = forward.faces.pixels if prefix is None else prefix.views[0]
     return CudaCapture() if source.device.type == "cuda" else None
 
 
@@ -302,15 +283,9 @@ class Steps:
         """The batch that a recorded step reads."""
         self._replay: Callable[[], None] | None = None
         self._is_prepared = False
-        self._n_pieces = 1
 
     def __call__(self, batch: Batch) -> None:
-        """Train on one batch. One of another size than the others is neither compiled nor recorded.
-
-        Without a recording, after the device ran out of memory the batch goes through in ever
-        smaller pieces. Where layers make a face's output depend on the others of its batch, or draw
-        at random, pieces would be another training: then it is a DeviceError.
-        """
+        """Train on one batch; one of another size than the others is not compiled or recorded."""
         whole = len(batch) == self._size
         if whole and self._replay is not None:
             self._fixed.rows.copy_(batch.rows)
@@ -318,40 +293,8 @@ class Steps:
                 self._fixed.draws[name].copy_(values)
             self._replay()
         else:
-            while (losses := self._gradients(batch, self._apply if whole else None)) is None:
-                # Here, and not where the error was caught: its frames held the activations.
-                self._step.optimiser.zero_grad(set_to_none=True)
-                gc.collect()
-                if self._step.forward.device.kind == "cuda":
-                    torch.cuda.empty_cache()
-            self._step.update(losses)
+            self._step(batch, self._apply if whole else None)
         self.totals.n_images += len(batch)
-
-    def _gradients(self, batch: Batch, apply: Apply | None) -> list[BatchLoss] | None:
-        """Compute a batch's gradients; None where it has to be tried again in more pieces."""
-        try:
-            # What was compiled was compiled for whole batches.
-            apply = apply if self._n_pieces == 1 else None
-            return self._step.gradients(batch, apply, self._n_pieces)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = why_whole(self._step.forward.network)
-            if reason is None and self._n_pieces >= len(batch):
-                reason = "not even a single face fits"
-            if reason is not None:
-                raise DeviceError(
-                    f"the device's memory does not suffice for a batch of {len(batch)} faces, and "
-                    f"{reason}",
-                    fix="Lower recipe.batch_size or backbone.input_px, free its memory, or take "
-                    "--device cpu",
-                ) from error
-        self._n_pieces = self.report["pieces"] = min(2 * self._n_pieces, len(batch))
-        self._speed.say(
-            f"The device has no memory for a batch of {len(batch)} faces at once: it goes through "
-            f"in {self._n_pieces} pieces whose gradients add up, which is the same step"
-        )
-        return None
 
     def prepare(self, batch: Batch) -> None:
         """Compile and record on a first batch, once; nothing is learnt from it."""
@@ -362,80 +305,149 @@ class Steps:
             return
         before = Snapshot(self._step)
         if self._speed.compile:
-            self._compile(batch, before)
+            try:
+                started = time.perf_counter()
+                self._apply = self._compiled(batch)
+                self.report |= {"compiled": True, "compile_seconds": _since(started)}
+            except (RuntimeError, OSError, ImportError) as error:
+                self._speed.say(
+                    f"torch.compile does not work here ({first_line(error)}): going on without it"
+                )
+            before.restore()
         if self._capture is not None:
-            self._record(batch, before, self._capture)
+            try:
+                started = time.perf_counter()
+                self._record(batch, before, self._capture)
+                self.report |= {"graph": True, "graph_seconds": _since(started)}
+            except RuntimeError as error:
+                self._speed.say(
+                    f"The step cannot be recorded as a CUDA graph ({first_line(error)}): going on "
+                    "operation by operation"
+                )
+                before.restore()
+        self.totals.reset()
 
-    def _compile(self, batch: Batch, before: Snapshot) -> None:
-        started, forward = time.perf_counter(), self._step.forward
+    def _compiled(self, batch: Batch) -> Apply:
+        """Compile the network, and check it in a step.
+
+        By default the compiler rounds a head's gradients to bf16, since its forward pass is called
+        under autocast; in the head itself that is off (torch's issue 179804, pull request 177287).
+        """
+        forward = self._step.forward
         # Not the module itself: its call would be compiled with the hooks' machinery around it.
         network = forward.network
         function = network.forward if forward.prefix is None else network.suffix
         compiled: Apply = torch.compile(function, dynamic=False)
-        try:
-            with _compiling():
-                self._step(batch, compiled)
-            forward.device.synchronise()
-            if not all(bool(value.isfinite().all()) for value in self._step.trained):
-                raise RuntimeError("a first step leaves weights that are not finite")
-        except (RuntimeError, OSError, ImportError) as error:
-            self._speed.say(f"torch.compile does not work here ({first_line(error)}): going on "
-                            "without it")  # fmt: skip
-        else:
-            self._apply = compiled
-            seconds = round(time.perf_counter() - started, 3)
-            self.report |= {"compiled": True, "compile_seconds": seconds}
-        before.restore()
-        self.totals.reset()
+        with (
+            torch._dynamo.config.patch(recompile_limit=PROGRAMS),
+            torch._functorch.config.patch(backward_pass_autocast="off"),
+        ):
+            self._step(batch, compiled)
+        forward.device.synchronise()
+        if not all(bool(value.isfinite().all()) for value in self._step.trained):
+            raise RuntimeError("a first step leaves weights that are not finite")
+        return compiled
 
     def _record(self, batch: Batch, before: Snapshot, capture: CudaCapture) -> None:
-        started = time.perf_counter()
         draws = {name: values.clone() for name, values in batch.draws.items()}
         fixed = Batch(batch.rows.clone(), draws)
 
         def work() -> None:
             self._step(fixed, self._apply)
 
-        try:
-            capture.warm_up(work)
-            before.restore()
-            self._replay = capture.record(work)
-        except RuntimeError as error:
-            self._speed.say(
-                f"The step cannot be recorded as a CUDA graph ({first_line(error)}): going on "
-                "operation by operation"
-            )
-            before.restore()
-        else:
-            self._fixed = fixed
-            seconds = round(time.perf_counter() - started, 3)
-            self.report |= {"graph": True, "graph_seconds": seconds}
-        self.totals.reset()
+        capture.warm_up(work)
+        before.restore()
+        self._replay = capture.record(work)
+        self._fixed = fixed
 
 
-@contextlib.contextmanager
-def _compiling() -> Iterator[None]:
-    """Compile as many programs as there are, and backward passes as autograd computes them.
+def _since(started: float) -> float:
+    return round(time.perf_counter() - started, 3)
 
-    By default the compiler rounds a head's gradients to bf16, since its forward pass is called
-    under autocast; in the head itself that is off (torch's issue 179804, pull request 177287).
+
+ROUNDS: Final = 5
+"""Every candidate makes a step in each; its least time is what it takes undisturbed."""
+LEAST_ROUNDS: Final = 2
+ENOUGH_SECONDS: Final = 15.0
+"""After so long no further round follows, once there were LEAST_ROUNDS."""
+CLEARLY: Final = 1.25
+"""Where a processor multiplies bf16 natively, fp32 is chosen only if bf16 takes so many times as
+long. On a busy machine three steps once found bf16 1.6 times as slow, for a run of an hour that is
+1.75 times as fast in it; in a network whose steps are mostly a small head it is indeed slower."""
+FEW_FACES: Final = 8
+"""So many stand for a batch where a frozen part is timed that a run computes once; whole batches
+of it in every round can take longer than all epochs of the run."""
+
+StepSeconds = Mapping[str, float]
+"""Least seconds of a step by candidate, as `bf16 channels_last`."""
+_known: dict[tuple[Any, ...], StepSeconds] = {}
+
+
+def resolve_precision(
+    device: Device, network: Network, faces: FaceBatches, experiment: Experiment, *, cached: bool
+) -> tuple[Device, StepSeconds | None]:
+    """Give the device with the precision and layout that are fastest here for this training.
+
+    A device that does not probe is given back as it is. cached: whether the frozen part is
+    computed once, and counts little. A result holds for the process: architecture, cut, sizes.
+    What is faster depends on processor, network and maps: with avx512_bf16, bf16 is twice as fast
+    in VGG-16 and slower in a small head.
     """
-    with (
-        torch._dynamo.config.patch(recompile_limit=PROGRAMS),
-        torch._functorch.config.patch(backward_pass_autocast="off"),
-    ):
-        yield
+    if not device.probes:
+        return device, None
+    backbone, recipe = experiment.backbone, experiment.recipe
+    key = (
+        backbone.architecture, network.cut, cached, backbone.input_px, faces.pixels.shape[1],
+        recipe.batch_size, recipe.max_epochs, network.flattened, torch.get_num_threads(),
+    )  # fmt: skip
+    fp32 = replace(device, precision="fp32", channels_last=True, probes=False)
+    first = replace(fp32, channels_last=False)
+    candidates = {"fp32 channels_first": first, "fp32 channels_last": fp32}
+    if cpu_has_bf16():
+        candidates["bf16 channels_last"] = replace(fp32, precision="bf16")
+    if key not in _known:
+        copied = copy.deepcopy(network)
+        n = min(recipe.batch_size, len(faces.pixels))
+        rows = torch.arange(n, device=faces.device)
+        loss_of = TaskLoss(experiment.head.tasks, faces.labels, recipe.loss_weights)
+        seconds: dict[str, list[float]] = {name: [] for name in candidates}
+        frozen: dict[str, tuple[float, Tensor]] = {}
+        started = time.perf_counter()
+        # In turns, so that a busy moment hits all alike; the first round warms up.
+        for n_rounds in range(1, 1 + ROUNDS):
+            for name, candidate in candidates.items():
+                candidate.place(copied)
+                copied.train().zero_grad(set_to_none=True)
+                forward = ForwardPass(copied, faces, candidate)
+                if cached and n_rounds <= LEAST_ROUNDS:
+                    frozen[name] = _frozen_part(forward, rows)
+                step_started = time.perf_counter()
+                with candidate.autocast():
+                    features = frozen[name][1] if cached else forward.unchanged(rows)
+                    logits = copied.suffix(features) if cached else copied(features)
+                loss_of(logits, rows).loss.backward()  # type: ignore[no-untyped-call]
+                once = frozen[name][0] / recipe.max_epochs if cached else 0.0
+                seconds[name].append(time.perf_counter() - step_started + once)
+            if n_rounds >= LEAST_ROUNDS and time.perf_counter() - started > ENOUGH_SECONDS:
+                break
+        _known[key] = {name: min(values) for name, values in seconds.items()}
+    return candidates[fastest(_known[key])], _known[key]
 
 
-def why_whole(network: nn.Module) -> str | None:
-    """Say why a batch cannot be divided; None where faces do not depend on each other."""
-    for module in network.modules():
-        if not module.training:
-            continue
-        if isinstance(module, _BatchNorm):
-            return "a trained batch normalisation needs all of it at once"
-        if isinstance(module, _DropoutNd) and module.p > 0:
-            return "dropout would draw otherwise in pieces"
-        if getattr(module, "drop_prob", 0):  # timm's stochastic depth
-            return "stochastic depth would draw otherwise in pieces"
-    return None
+def fastest(step_seconds: StepSeconds) -> str:
+    """Choose a candidate by the seconds of its steps: bf16 unless it is clearly slower."""
+    least, bf16 = min(step_seconds, key=lambda name: step_seconds[name]), "bf16 channels_last"
+    return bf16 if step_seconds.get(bf16, math.inf) <= CLEARLY * step_seconds[least] else least
+
+
+def _frozen_part(forward: ForwardPass, rows: Tensor) -> tuple[float, Tensor]:
+    """Give the seconds that a batch's cached features take, and such features; a few faces stand
+    for all."""
+    few, started = rows[:FEW_FACES], time.perf_counter()
+    with forward.device.autocast():
+        some = forward.network.prefix(forward.unchanged(few))
+    seconds = (time.perf_counter() - started) * len(rows) / len(few)
+    features = some[rows % len(few)]
+    if features.ndim == 4:
+        features = features.contiguous(memory_format=forward.device.memory_format)
+    return seconds, features

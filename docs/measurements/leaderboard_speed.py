@@ -20,9 +20,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark import registry
-from benchmark.evaluation.correctness import kept
 from benchmark.evaluation.metrics import score
-from benchmark.evaluation.predictions import predictions_table
+from benchmark.evaluation.predictions import kept, predictions_table
 from benchmark.evaluation.subgroups import group_codes
 from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json

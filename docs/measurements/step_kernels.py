@@ -1,8 +1,8 @@
 """Which kernels is a training step made of, and what does compiling it cost and save?
 
 On random faces of 100 px, by the steps that `facebench run` makes, from random weights; the
-answers are in docs/notes/speed.md. What is frozen is computed once, as for a run, and kept in
-memory. With --compile a second network of the same program is compiled too:
+answers are in docs/notes/speed.md. What is frozen is computed once, as for a run. With --compile a
+second network of the same program is compiled too:
 
     python docs/measurements/step_kernels.py vgg16 --device cuda
     python docs/measurements/step_kernels.py mtl-vgg16-imagenet-block5 --device cuda
@@ -11,8 +11,10 @@ memory. With --compile a second network of the same program is compiled too:
 
 import argparse
 import dataclasses
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -55,7 +57,8 @@ def steps_for(
     network.train()
     asked = PrefixRequest("random faces", experiment.recipe.augmentation)
     started = time.perf_counter()
-    prefix = open_prefix(network, faces, device, CacheSettings(None, say=print), asked)
+    cache = CacheSettings(Path(tempfile.mkdtemp()), say=print)
+    prefix = open_prefix(network, faces, device, cache, asked)
     if prefix is not None:
         print(f"frozen part computed in {time.perf_counter() - started:.2f} s")
     forward = ForwardPass(network, faces, device, prefix)

@@ -1,4 +1,4 @@
-"""`runs rescore`, `runs suspects` and `doctor`: what they touch, say and leave alone."""
+"""`runs rescore` and `doctor`: what they touch, say and leave alone."""
 
 import json
 from pathlib import Path
@@ -8,21 +8,17 @@ from typer.testing import CliRunner, Result
 from benchmark import registry
 from benchmark.cli.main import app as main
 from benchmark.cli.tracking import app
-from benchmark.comparison.out_of_fold import TABLE
-from benchmark.data.dataset import FaceSet
 from benchmark.evaluation.artifacts import is_scored
 from benchmark.record import RunRecord
 from tests.cli.conftest import flat
-from tests.comparison.test_out_of_fold import five
-from tests.results.conftest import RunBuilder, an_experiment, drawn_run, exact_predictions
+from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 GENDER = "gender-cnn-none-full-short"
 RACE = "race-cnn-none-full-short"
 
 
 def call(runs_dir: Path, *arguments: str) -> Result:
-    folders = ["--runs-dir", str(runs_dir), "--data-dir", str(runs_dir.parent / "data")]
-    return CliRunner().invoke(app, [*arguments, *folders])
+    return CliRunner().invoke(app, [*arguments, "--runs-dir", str(runs_dir)])
 
 
 def one_run(runs: RunBuilder, name: str) -> RunRecord:
@@ -56,7 +52,7 @@ def test_a_run_that_cannot_be_rescored_does_not_stop_the_others(runs: RunBuilder
     result = call(runs.runs_dir, "rescore")
     assert result.exit_code == 3
     assert "1 runs rescored, 0 were up to date, 1 could not be" in flat(result.output)
-    assert "there are no predictions" in flat(result.stderr)
+    assert "cannot be read" in flat(result.stderr)
     assert is_scored(sound)
 
 
@@ -64,12 +60,8 @@ def test_a_name_that_is_no_run_is_answered(runs: RunBuilder) -> None:
     result = call(runs.runs_dir, "rescore")
     assert (result.exit_code, "facebench run --suite quick" in flat(result.stderr)) == (2, True)
     one_run(runs, GENDER)
-    for arguments, said in (
-        (("rescore", "moon"), "'moon' is no run here"),
-        (("suspects",), "none of these runs is a finished fold"),
-    ):
-        result = call(runs.runs_dir, *arguments)
-        assert (result.exit_code, said in flat(result.stderr)) == (2, True), arguments
+    result = call(runs.runs_dir, "rescore", "moon")
+    assert (result.exit_code, "'moon' is no run here" in flat(result.stderr)) == (2, True)
 
 
 def test_doctor_names_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
@@ -81,22 +73,3 @@ def test_doctor_names_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
     assert "data prepare" in rows["data"]["fix"]
     assert rows["packages"]["fix"] == ""
     assert "This machine" in CliRunner().invoke(main, ["doctor", *options]).output
-
-
-def test_with_the_data_set_prepared_the_checks_are_made(
-    tmp_path: Path, drawn_data_dir: Path, drawn_faces: FaceSet
-) -> None:
-    record = drawn_run(tmp_path, drawn_faces)
-    options = ["--runs-dir", str(tmp_path), "--data-dir", str(drawn_data_dir)]
-    assert CliRunner().invoke(app, ["rescore", *options]).exit_code == 0
-    assert (record.folder / "leak_checks.json").is_file()
-
-
-def test_the_five_folds_of_an_experiment_give_one_list(
-    tmp_path: Path, drawn_faces: FaceSet
-) -> None:
-    runs = five(tmp_path, drawn_faces)
-    answer = json.loads(call(tmp_path, "suspects", "--json").stdout)
-    (found,) = answer["data"]["suspects"]
-    assert found["file"] == str(runs[0].record.folder / TABLE)
-    assert set(found["faces"]) == {"age_group", "gender", "race"}

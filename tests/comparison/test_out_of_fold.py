@@ -1,66 +1,17 @@
-"""The five folds of one experiment: found among all runs, joined, and kept with fold 0."""
+"""The five folds of one experiment, beside its run on the fixed split."""
 
-from pathlib import Path
-
-import pandas as pd
 import pytest
 
-from benchmark.comparison.library import Run, read_run
-from benchmark.comparison.out_of_fold import (
-    SHEET,
-    TABLE,
-    FoldRuns,
-    fold_runs,
-    stability_cells,
-    stability_tables,
-    write_suspects,
-)
-from benchmark.data.dataset import FaceSet
-from benchmark.errors import RunError
+from benchmark.comparison.library import read_run
+from benchmark.comparison.out_of_fold import stability_cells, stability_tables
 from benchmark.experiment.definition import Experiment
-from tests.results.conftest import RunBuilder, an_experiment, drawn_run, exact_predictions
+from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 
 def fold(number: int, **changes: object) -> Experiment:
     name = f"mtl-cnn-none-full-fold{number}"
     base = an_experiment(f"fold{number}")
     return base.varied(name=name, **{"protocol.fold": number}, **changes)
-
-
-def five(runs_dir: Path, faces: FaceSet, *, seed: int = 0) -> list[Run]:
-    return [read_run(drawn_run(runs_dir, faces, fold(k), seed=seed)) for k in range(5)]
-
-
-def test_folds_that_differ_in_nothing_else_belong_together(runs: RunBuilder) -> None:
-    predictions = exact_predictions(20, 20, n=25)
-    for number in range(5):
-        runs.done(fold(number), predictions, seed=0)
-    runs.done(fold(0), predictions, seed=1)
-    runs.done(fold(1, **{"recipe.learning_rate": 0.01}), predictions)
-    runs.done(an_experiment(), predictions)
-    runs.begun(fold(2), seed=1)
-    found = fold_runs(map(read_run, runs.records()))
-    assert sorted(sorted(folds.by_fold) for folds in found) == [[0], [0, 1, 2, 3, 4], [1]]
-    (whole,) = [folds for folds in found if len(folds.by_fold) == 5]
-    assert whole.name == "mtl-cnn-none-full-fold0, seed 0"
-
-
-def test_suspects_of_every_face_are_kept_with_fold_0(tmp_path: Path, drawn_faces: FaceSet) -> None:
-    (folds,) = fold_runs(five(tmp_path, drawn_faces))
-    folder = folds.by_fold[0].record.folder
-    write_suspects(folds)
-    assert not (folder / SHEET).exists(), "without the faces there is no sheet"
-    suspects = write_suspects(folds, [drawn_faces])
-    assert (folder / SHEET).is_file()
-    stored = pd.read_csv(folder / TABLE)
-    assert stored["file"].tolist() == suspects["file"].tolist()
-    parts = [run.record.predictions_path for run in folds.by_fold.values()]
-    tested = pd.concat([pd.read_csv(path).query("part == 'test'") for path in parts])
-    assert len(tested) == (drawn_faces.table["part"] != "").sum()
-    assert set(stored["file"]) <= set(tested["file"])
-    four = FoldRuns({k: run for k, run in folds.by_fold.items() if k < 4})
-    with pytest.raises(RunError, match="fold 4 is missing"):
-        write_suspects(four)
 
 
 def with_folds(

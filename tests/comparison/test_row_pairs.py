@@ -10,7 +10,7 @@ from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arra
 from benchmark.comparison.library import read_runs
 from benchmark.comparison.rows import Row, RowComparison
 from benchmark.comparison.statistics import holm, mcnemar_p, paired_difference
-from benchmark.evaluation.correctness import read_run_predictions
+from benchmark.evaluation.predictions import read_run_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TaskName
 from tests.results.conftest import RunBuilder, an_experiment, build, exact_predictions

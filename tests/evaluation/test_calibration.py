@@ -1,24 +1,20 @@
 """Calibration: by hand, equal to torchmetrics, and intervals that hold at the stated rate."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
 from benchmark.evaluation.calibration import (
-    AS_PREDICTED,
     CALIBRATION_BINS,
-    SUBGROUP_FACES,
     TEMPERATURES,
-    TEMPERED,
-    Confidence,
     brier_losses,
     calibrate,
+    calibration_error,
+    error_by_chance,
     error_interval,
-    errors_by_chance,
     fit_temperature,
     log_losses,
-    subgroup_errors,
+    reliability,
     tempered,
 )
 
@@ -31,10 +27,10 @@ def test_calibration_error_by_hand() -> None:
     # (13/15, 14/15]: |0.5 - 0.9| = 0.4 for 2 of 4 faces; 0.6 is the upper edge of (8/15, 9/15],
     # included: |1 - 0.6| = 0.4 for 2 of 4. Together 0.4.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
-    assert Confidence.of(probabilities, np.array([0, 1, 0, 1])).error() == pytest.approx(0.4)
+    assert calibration_error(probabilities, np.array([0, 1, 0, 1])) == pytest.approx(0.4)
     # 0.6 and 0.61 fall apart: 0.5 * |0 - 0.6| + 0.5 * |1 - 0.61| = 0.495, not |0.5 - 0.605|.
     probabilities = np.array([[0.6, 0.4], [0.61, 0.39]])
-    assert Confidence.of(probabilities, np.array([1, 0])).error() == pytest.approx(0.495)
+    assert calibration_error(probabilities, np.array([1, 0])) == pytest.approx(0.495)
 
 
 def test_the_error_equals_that_of_torchmetrics() -> None:
@@ -48,13 +44,13 @@ def test_the_error_equals_that_of_torchmetrics() -> None:
         n_bins=CALIBRATION_BINS, norm="l1",
     )  # fmt: skip
     # They sum in single precision.
-    assert Confidence.of(probabilities, truth).error() == pytest.approx(float(expected), abs=1e-6)
+    assert calibration_error(probabilities, truth) == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_the_reliability_table_by_hand() -> None:
     # Two faces at 0.9 in (13/15, 14/15], one right; one at 0.6 in (8/15, 9/15], right.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
-    table = Confidence.of(probabilities, np.array([0, 1, 0])).reliability()
+    table = reliability(probabilities, np.array([0, 1, 0]))
     assert table["n"].tolist() == [0] * 8 + [1] + [0] * 4 + [2] + [0]
     assert table.loc[13, ["confidence", "accuracy"]].tolist() == pytest.approx([0.9, 0.5])
     assert table.loc[8, ["bin_low", "bin_high"]].tolist() == pytest.approx([8 / 15, 9 / 15])
@@ -71,7 +67,7 @@ def test_the_temperature_by_hand() -> None:
     assert temperature == pytest.approx(2.0, abs=1e-4)
     softer = tempered(probabilities, temperature)
     np.testing.assert_allclose(softer[0], [0.75, 0.25], atol=1e-4)
-    assert Confidence.of(softer, truth).error() < 1e-4
+    assert calibration_error(softer, truth) < 1e-4
 
 
 def test_a_temperature_changes_no_prediction_and_one_changes_nothing() -> None:
@@ -103,29 +99,30 @@ def test_the_temperature_is_fitted_on_validation_and_evaluated_on_test() -> None
     found = calibrate({"val": THREE_OF_FOUR, "test": test})
     assert found.error["test"] == pytest.approx(0.9 - 0.75)
     assert found.error_tempered["test"] == pytest.approx(0.0, abs=1e-4)
-    assert found.reliability["probabilities"].unique().tolist() == [AS_PREDICTED, TEMPERED]
     alone = calibrate({"test": test})
     assert (alone.temperature, alone.error_tempered) == (None, {})
-    assert alone.reliability["probabilities"].unique().tolist() == [AS_PREDICTED]
 
 
 def test_the_error_that_chance_gives_by_hand() -> None:
     # One face at 0.6: right in 60 % of draws (|1 - 0.6| = 0.4), wrong in 40 % (0.6): 0.48.
-    one = Confidence(np.array([0.6]), np.array([1.0]))
-    assert errors_by_chance(one, np.ones((1, 1), dtype=bool)) == pytest.approx(0.48, abs=0.01)
+    assert error_by_chance(np.array([[0.6, 0.4]])) == pytest.approx(0.48, abs=0.01)
 
 
 def simulated(
     shift: float, random: np.random.Generator, clusters: np.ndarray | None = None, *, n: int = 600
-) -> Confidence:
-    """Draw faces that are right less often than stated, by `shift` of what is above 0.3."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw faces that are right less often than stated, by `shift` of what is above 0.3.
+
+    Gives probabilities of five classes, the first the most probable, and labels.
+    """
     stated = 0.3 + 0.7 * random.beta(4, 1.5, n)
     luck = random.random(n)
     if clusters is not None:
         # Copies of a picture: the same probability, and right or wrong together.
         stated, luck = stated[clusters], luck[clusters]
     right = luck < stated - shift * (stated - 0.3)
-    return Confidence(stated, right.astype(np.float64))
+    others = np.tile((1 - stated)[:, None] / 4, 4)
+    return np.column_stack([stated, others]), np.where(right, 0, 1)
 
 
 @pytest.mark.parametrize("clustered", [False, True])
@@ -135,20 +132,20 @@ def test_the_interval_of_the_error_holds_at_the_stated_rate_or_more(
 ) -> None:
     # 200 tests against the error of 300,000 faces; the rate has a standard error of 1.5 points.
     random = np.random.default_rng(7)
-    truth = simulated(shift, random, n=300_000).error()
+    truth = calibration_error(*simulated(shift, random, n=300_000))
     clusters = np.repeat(np.arange(300), random.integers(1, 4, 300))[:600] if clustered else None
     hits = 0
     for _ in range(200):
-        confidence = simulated(shift, random, clusters)
-        places = np.arange(len(confidence.right)) if clusters is None else clusters
-        low, high = error_interval(confidence, places)
+        probabilities, truth_labels = simulated(shift, random, clusters)
+        places = np.arange(len(truth_labels)) if clusters is None else clusters
+        low, high = error_interval(probabilities, truth_labels, places)
         hits += low <= truth <= high
     assert hits / 200 >= 0.93
 
 
 def test_probabilities_that_leave_nothing_to_chance_have_no_interval() -> None:
-    sure = np.ones(9)
-    assert np.isnan(error_interval(Confidence(sure, sure), np.arange(9))).all()
+    sure = np.tile([1.0, 0.0], (9, 1))
+    assert np.isnan(error_interval(sure, np.zeros(9, int), np.arange(9))).all()
 
 
 def test_likelihood_and_brier_score_by_hand_and_as_scikit_learn_has_them() -> None:
@@ -162,24 +159,3 @@ def test_likelihood_and_brier_score_by_hand_and_as_scikit_learn_has_them() -> No
     assert found.nll["test"] == pytest.approx(log_loss(truth, probabilities, labels=range(5)))
     expected = brier_score_loss(truth, probabilities, labels=range(5), scale_by_half=False)
     assert found.brier["test"] == pytest.approx(expected)
-
-
-def test_the_error_of_a_subgroup_is_that_of_its_faces_alone() -> None:
-    random = np.random.default_rng(8)
-    n_women = SUBGROUP_FACES + 40
-    test = pd.DataFrame({"gender": np.arange(500) < n_women, "age_group": 2, "race": 0}).astype(int)
-    test["cluster"] = np.arange(500)
-    test.loc[test.index[: SUBGROUP_FACES - 1], "age_group"] = 4
-    probabilities, truth = random.dirichlet(np.ones(2), size=500), random.integers(2, size=500)
-    errors = subgroup_errors(test, {"gender": Confidence.of(probabilities, truth)})
-    # Groups of fewer than 200 faces (61+, 199) are absent.
-    assert errors["group"].tolist() == [
-        "all", "26-40", "male", "female", "White", "male White", "female White",
-    ]  # fmt: skip
-    women = errors.set_index("group").loc["female"]
-    ours = Confidence.of(probabilities[:n_women], truth[:n_women])
-    assert (women["n"], women["ece"]) == (n_women, pytest.approx(ours.error()))
-    by_chance = errors_by_chance(ours, np.ones((n_women, 1), dtype=bool))[0]
-    assert women["chance"] == pytest.approx(by_chance, abs=0.002)
-    alone = error_interval(ours, np.arange(n_women))
-    assert [women["low"], women["high"]] == pytest.approx(alone, abs=0.015)

@@ -3,20 +3,15 @@
 import json
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from benchmark.errors import RunError
 from benchmark.evaluation.red_flags import (
     UTKFACE_SPLIT_DIGESTS,
-    LeakCheck,
     acknowledge,
     flag_state,
-    leak_checks,
     red_flags,
     warning,
-    write_leak_checks,
 )
 from benchmark.files import write_json
 from benchmark.record import RunRecord
@@ -26,7 +21,6 @@ MTL = an_experiment("a")
 OTHER = MTL.varied(name="mtl-cnn-none-full-b", **{"recipe.learning_rate": 3e-3})
 WHEN = "2026-11-24T10:00:00+00:00"
 GOOD = {"test/age_group/accuracy": 0.8301, "test/gender/accuracy": 0.98, "test/race/accuracy": 0.9}
-CHECKS = tuple(LeakCheck(by, 0) for by in ("sha256", "cluster", "file"))
 
 
 def about(**changes: Any) -> dict[str, Any]:
@@ -61,17 +55,6 @@ def test_other_faces_and_other_tests_raise_none() -> None:
     assert len(red_flags(about(dataset=renamed), GOOD)) == 1
 
 
-def test_checks_count_what_parts_share_and_name_one() -> None:
-    rows = [("a", "1", 0), ("b", "1", 1), ("c", "2", 1), ("d", "3", 2)]
-    table = pd.DataFrame(rows, columns=["file", "sha256", "cluster"])
-    parts = {"train": np.array([0, 2]), "val": np.array([3]), "test": np.array([1])}
-    checks = leak_checks(table, parts)  # type: ignore[arg-type]
-    found = [(check.by, check.found) for check in checks]
-    assert found == [("sha256", 1), ("cluster", 1), ("file", 0)]
-    assert "a in train and b in test have the same sha256" in str(checks[0])
-    assert str(checks[2]) == "file name: none"
-
-
 def flagged_run(runs: RunBuilder, **options: Any) -> RunRecord:
     return runs.done(MTL, exact_predictions(60, 90), **options)
 
@@ -85,6 +68,9 @@ def test_a_flagged_row_stays_unranked_until_it_is_acknowledged(runs: RunBuilder)
     runs.done(OTHER, exact_predictions(50, 50))
     rows = build(runs.records(), [MTL, OTHER], "utkface-100").tables[0].rows
     told = [(row.name, row.rank, row.stopped) for row in rows]
+    said = rows[0].red_flag
+    assert said.startswith("LEAK WARNING, not ranked: age group 90.0 % is above 83 %")
+    assert f"--acknowledge {record.identity[:12]}" in said
     assert told == [(MTL.name, None, True), (OTHER.name, 1, False)]
     acknowledge(record, "Looked at  by hand", WHEN)
     row = first_row(runs)
@@ -93,18 +79,6 @@ def test_a_flagged_row_stays_unranked_until_it_is_acknowledged(runs: RunBuilder)
     stored = json.loads((record.folder / "acknowledged.json").read_text())
     assert (stored["when"], stored["why"]) == (WHEN, "Looked at by hand")
     assert stored["red_flags"][0] == {"task": "age_group", "accuracy": 0.9, "above": 0.83}
-
-
-def test_the_warning_says_what_was_checked_and_what_to_do(runs: RunBuilder) -> None:
-    record = flagged_run(runs)
-    text = first_row(runs).red_flag
-    assert "No check for overlap is stored" in text
-    assert "facebench runs rescore" in text
-    write_leak_checks(record, CHECKS)
-    text = first_row(runs).red_flag
-    assert "LEAK WARNING, not ranked: age group 90.0 % is above 83 %" in text
-    assert "sha256: none; cluster: none; file name: none" in text
-    assert f"--acknowledge {record.identity[:12]}" in text
 
 
 def test_every_flagged_seed_must_be_acknowledged(runs: RunBuilder) -> None:
@@ -131,9 +105,6 @@ def test_what_cannot_be_acknowledged(runs: RunBuilder) -> None:
     flagged = flagged_run(runs)
     with pytest.raises(RunError, match=r"no reason is given.*--why"):
         acknowledge(flagged, "  ", WHEN)
-    write_leak_checks(flagged, [LeakCheck("sha256", 3, "a in train and b in test")])
-    with pytest.raises(RunError, match="leaks, which no acknowledgement fixes: sha256: 3"):
-        acknowledge(flagged, "Looked at", WHEN)
     usual = runs.done(OTHER, exact_predictions(60, 80))
     with pytest.raises(RunError, match="raises no red flag"):
         acknowledge(usual, "Looked at", WHEN)

@@ -6,15 +6,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from benchmark import registry
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError, RunError
-from benchmark.evaluation.predictions import read_predictions
-from benchmark.evaluation.subgroups import gender_gap_table
 from benchmark.reporting.evidence import COMPARED_AT_MOST, Evidence, RunLinks, mlflow_links
 from benchmark.reporting.networks import SHOWN_PER_TASK, gallery
 from benchmark.reporting.questions import Answer
@@ -166,29 +163,6 @@ def test_one_run_answers_little_and_says_what_would_answer_more(drawn_runs: RunB
     words = words_of(page_of(found))
     assert "Not answered by these runs" in words
     assert "race-cnn-none-full-short (not run)" in words
-
-
-def test_rates_gender_gaps_and_ages_are_shown_once_they_are_computed(
-    drawn_runs: RunBuilder,
-) -> None:
-    fill(drawn_runs, QUICK[:1], seeds=(0, 1), n=1_600)
-    assert len(answers(evidence_of(drawn_runs))["subgroups"].tables) == 1
-    stored = [
-        gender_gap_table(
-            table := read_predictions(record.predictions_path).query("part == 'test'"),
-            {"gender": (table["gender"] == table["gender_pred"]).to_numpy()},
-        )
-        for record in drawn_runs.records()
-    ]
-    for record, table in zip(drawn_runs.records(), stored, strict=True):
-        table.to_csv(record.folder / "gender_gaps.csv", index=False)
-    _, shown = answers(evidence_of(drawn_runs))["subgroups"].tables
-    first = shown.rows[0].cells
-    means = [float(np.mean([table[name].iloc[0] for table in stored])) * 100
-             for name in ("difference", "permuted")]  # fmt: skip
-    assert [cell.text for cell in first[:2]] == ["gender", "all"]
-    assert [first[2].value, first[3].value] == pytest.approx(means)
-    assert first[4].value == max(table["p"].iloc[0] for table in stored)
 
 
 def test_runs_in_progress_and_failed_ones_are_shown_as_missing(drawn_runs: RunBuilder) -> None:

@@ -34,7 +34,6 @@ def room(tmp_path: Path) -> Path:
     cache.mkdir(parents=True)
     (cache / "k.npy").write_bytes(b"features")
     (cache / "k.json").write_bytes(b"their checksum")
-    (cache / "old.prefix").write_bytes(b"features of an older facebench")
     (cache / "l.partial").write_bytes(b"half")
     (tmp_path / "data" / ".faces-100.1a2b3c4d.partial").mkdir()
     return tmp_path
@@ -51,7 +50,7 @@ def found(room: Path, *kinds: str) -> set[str]:
 def test_every_kind_is_found(room: Path) -> None:
     assert {kind: found(room, kind) for kind in KINDS} == {
         "leftovers": {".metrics.json.abcd1234.json", "l.partial", ".faces-100.1a2b3c4d.partial"},
-        "cache": {"k.npy", "old.prefix"},
+        "cache": {"k.npy"},
         "epoch-weights": {"weights-epoch-001.safetensors"},
         "checkpoints": {"checkpoint.pt"},
         "weights": {"model.safetensors"},
@@ -93,7 +92,7 @@ def test_by_itself_the_command_removes_only_what_nobody_can_miss(room: Path) -> 
     assert len(found(room, "leftovers")) == 3
     assert clean(room)["leftovers"]["removed"] == 3
     assert found(room) == {
-        "k.npy", "old.prefix", "weights-epoch-001.safetensors", "checkpoint.pt",
+        "k.npy", "weights-epoch-001.safetensors", "checkpoint.pt",
         "model.safetensors", "f" * 64, "1" * 64,
     }  # fmt: skip
 
@@ -101,7 +100,7 @@ def test_by_itself_the_command_removes_only_what_nobody_can_miss(room: Path) -> 
 def test_what_is_asked_for_goes(room: Path) -> None:
     removed = clean(room, "--only", "failed,interrupted,cache")
     assert {kind: row["removed"] for kind, row in removed.items()} == {
-        "cache": 2, "failed": 1, "interrupted": 1,
+        "cache": 1, "failed": 1, "interrupted": 1,
     }  # fmt: skip
     assert not found(room, "failed", "interrupted", "cache")
     assert not (room / "data" / "cache" / "k.json").exists()

@@ -54,7 +54,7 @@ class Listener:
         self.sentences: list[str] = []
         self.n_computed = 0
 
-    def settings(self, folder: Path | None, cap_gib: float = 1.0) -> CacheSettings:
+    def settings(self, folder: Path, cap_gib: float = 1.0) -> CacheSettings:
         return CacheSettings(folder, cap_gib, self.sentences.append, self._count)
 
     def _count(self, _task: str, n_done: int, n_total: int) -> None:
@@ -85,8 +85,8 @@ def cache_files(folder: Path) -> list[Path]:
     ],
 )
 def test_cached_training_ends_in_the_same_weights_as_live_training(
-    faces: FaceBatches, architecture: str, trained: int, augmentation: Augmentation | None,
-    features: str,
+    faces: FaceBatches, tmp_path: Path, architecture: str, trained: int,
+    augmentation: Augmentation | None, features: str,
 ) -> None:  # fmt: skip
     # VGG-16 is large for a test: fewer faces, one epoch.
     n_train, n_epochs = (19, 1) if architecture == "vgg16" else (43, 2)
@@ -94,7 +94,7 @@ def test_cached_training_ends_in_the_same_weights_as_live_training(
     data = TrainingFaces(faces, torch.arange(n_train), torch.arange(43, N_FACES))
     live, cached = (start(a_network(experiment), experiment.recipe, CPU) for _ in range(2))
     request = PrefixRequest("the pixels", experiment.recipe.augmentation)
-    prefix = open_prefix(cached.network, faces, CPU, CacheSettings(None), request)
+    prefix = open_prefix(cached.network, faces, CPU, CacheSettings(tmp_path), request)
     assert prefix is not None
     assert len(prefix.views) == (2 if augmentation else 1)
     with_prefix = dataclasses.replace(data, prefix=prefix)
@@ -208,59 +208,45 @@ def test_numbers_of_another_network_under_a_right_name_are_not_believed(
     assert "differ from a live forward pass" in listener.sentences[0]
 
 
-def test_the_least_recently_used_file_goes_first_and_none_in_use(
+def test_the_least_recently_used_file_goes_first_and_stays_with_whoever_reads_it(
     faces: FaceBatches, tmp_path: Path
 ) -> None:
     # One file: 64 faces x 4 x 4 cells x 96 channels x 4 bytes = 393,216 bytes; two fit.
-    listener = Listener()
-    older = tmp_path / "of-an-older-facebench.prefix"
-    older.write_bytes(bytes(300_000))
-    os.utime(older, (0, 0))
-    cache = listener.settings(tmp_path, cap_gib=800_000 / 2**30)
+    cache = Listener().settings(tmp_path, cap_gib=800_000 / 2**30)
     held = opened(faces, cache, seed=0)
+    expected = held.activations.clone()
     (first,) = cache_files(tmp_path)
     opened(faces, cache, seed=1)
     (second,) = set(cache_files(tmp_path)) - {first}
-    os.utime(first, (1, 1))  # used longest ago, but held
+    os.utime(first, (1, 1))
     assert opened(faces, cache, seed=2).origin == "built"
-    assert first.exists()
-    assert not second.exists()
-    assert not second.with_suffix(".json").exists()
-    assert not older.exists()
-    also_held = opened(faces, cache, seed=2)
-    assert opened(faces, cache, seed=3).origin == "memory"
-    assert "files in use" in listener.sentences[0]
-    del held, also_held
-    assert opened(faces, cache, seed=3).origin == "built"
+    assert not first.exists()
+    assert not first.with_suffix(".json").exists()
+    assert second.exists()
+    assert torch.equal(held.activations, expected)
+    assert opened(faces, cache, seed=0).origin == "built"
 
 
-def test_a_full_disk_ends_in_memory(faces: FaceBatches, tmp_path: Path) -> None:
-    listener = Listener()
+def test_without_room_for_it_training_goes_on_without_a_cache(
+    faces: FaceBatches, tmp_path: Path
+) -> None:
+    network, listener = a_network(an_experiment()), Listener()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        cached = opened(faces, listener.settings(tmp_path))
+        assert open_prefix(network, faces, CPU, listener.settings(tmp_path), REQUEST) is None
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert cached.origin == "memory"
-    assert "cannot be used (File too large)" in listener.sentences[0]
+    assert "continues without the cache" in listener.sentences[0]
+    assert "File too large" in listener.sentences[0]
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".npy", ".partial")]
-    large = opened(faces, listener.settings(tmp_path, cap_gib=1e-6))
-    assert large.origin == "memory"
+    too_large = listener.settings(tmp_path, cap_gib=1e-6)
+    assert open_prefix(network, faces, CPU, too_large, REQUEST) is None
     assert "--cache-gib" in listener.sentences[1]
-
-
-def test_without_a_folder_it_stays_in_memory_and_without_memory_there_is_no_cache(
-    faces: FaceBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     (tmp_path / "file").write_text("no folder")
-    listener = Listener()
-    assert opened(faces, listener.settings(tmp_path / "file" / "cache")).origin == "memory"
-    assert len(listener.sentences) == 1
-    monkeypatch.setattr(prefix_cache, "FREE_FRACTION", 0.0)
-    network = a_network(an_experiment())
-    assert open_prefix(network, faces, CPU, listener.settings(None), REQUEST) is None
-    assert "without a cache" in listener.sentences[1]
+    no_folder = listener.settings(tmp_path / "file" / "cache")
+    assert open_prefix(network, faces, CPU, no_folder, REQUEST) is None
+    assert len(listener.sentences) == 3
 
 
 def test_what_one_process_builds_the_other_waits_for(faces: FaceBatches, tmp_path: Path) -> None:
@@ -282,12 +268,14 @@ def test_what_one_process_builds_the_other_waits_for(faces: FaceBatches, tmp_pat
     assert listener.n_computed == 0
 
 
-def test_rows_asked_for_alone_are_found_by_their_place_in_the_array(faces: FaceBatches) -> None:
+def test_rows_asked_for_alone_are_found_by_their_place_in_the_array(
+    faces: FaceBatches, tmp_path: Path
+) -> None:
     network = a_network(an_experiment())
-    whole = open_prefix(network, faces, CPU, CacheSettings(None), REQUEST)
+    whole = open_prefix(network, faces, CPU, CacheSettings(tmp_path), REQUEST)
     rows = torch.arange(20, 60)
     part = open_prefix(
-        network, faces, CPU, CacheSettings(None), dataclasses.replace(REQUEST, rows=rows)
+        network, faces, CPU, CacheSettings(tmp_path), dataclasses.replace(REQUEST, rows=rows)
     )
     assert whole is not None
     assert part is not None
@@ -296,18 +284,20 @@ def test_rows_asked_for_alone_are_found_by_their_place_in_the_array(faces: FaceB
     assert len(part.activations) == 40
 
 
-def test_stored_probabilities_come_from_exact_fp32_or_from_pictures(faces: FaceBatches) -> None:
+def test_stored_probabilities_come_from_exact_fp32_or_from_pictures(
+    faces: FaceBatches, tmp_path: Path
+) -> None:
     network, rows = a_network(an_experiment()).eval(), torch.arange(40)
     live = probabilities(network, faces, rows)
     for device in (CPU, BF16):
-        prefix = open_prefix(network, faces, device, CacheSettings(None), REQUEST)
+        prefix = open_prefix(network, faces, device, CacheSettings(tmp_path), REQUEST)
         assert prefix is not None
         assert prefix.is_exact_fp32 == (device is CPU)
         found = probabilities(network, faces, rows, prefix)
         assert all((found[task] == live[task]).all() for task in live)
     # Pooled features are float32 though a bf16 backbone computed them.
     frozen = a_network(an_experiment(trained=0))
-    prefix = open_prefix(frozen, faces, BF16, CacheSettings(None), REQUEST)
+    prefix = open_prefix(frozen, faces, BF16, CacheSettings(tmp_path), REQUEST)
     assert prefix is not None
     assert prefix.activations.dtype == torch.float32
     assert not prefix.is_exact_fp32
@@ -354,21 +344,21 @@ def test_what_cannot_be_cached_is_told() -> None:
     assert why_live(plain, FLIPS) is None
 
 
-class FullGpu(Device):
-    """A GPU whose free memory is a thousand bytes; nothing is computed on it."""
+class Gpu(Device):
+    """Says that it is a GPU; nothing is computed on it."""
 
     @property
     def kind(self) -> str:
         return "cuda"
 
-    def free_bytes(self) -> int:
-        return 1000
 
-
-def test_features_that_a_gpu_has_no_room_for_stay_in_main_memory_and_it_is_said() -> None:
+def test_features_that_a_gpu_has_no_room_for_stay_in_main_memory_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     listener, views = Listener(), [torch.zeros(10, 100)]
-    gpu = FullGpu(torch.device("cpu"), "fp32")
-    assert prefix_cache._on_device(views, gpu, listener.settings(None)) is views
+    gpu = Gpu(torch.device("cpu"), "fp32")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (1000, 1000))
+    assert prefix_cache._on_device(views, gpu, listener.settings(tmp_path)) is views
     assert "they stay in main memory" in listener.sentences[0]
 
 
@@ -376,7 +366,7 @@ def test_features_that_a_gpu_has_no_room_for_stay_in_main_memory_and_it_is_said(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("trained", [1, 0], ids=["from a stage on", "the head alone"])
 def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
-    faces: FaceBatches, trained: int
+    faces: FaceBatches, tmp_path: Path, trained: int
 ) -> None:
     # `cuda` without a number, as it is asked for; tensors there say `cuda:0`.
     device = Device(torch.device("cuda"), "fp32", exact=True)
@@ -388,7 +378,7 @@ def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
     with device.arithmetic():
         live, cached = (start(a_network(experiment), experiment.recipe, device) for _ in range(2))
         request = PrefixRequest("the pixels", experiment.recipe.augmentation)
-        prefix = open_prefix(cached.network, there, device, CacheSettings(None), request)
+        prefix = open_prefix(cached.network, there, device, CacheSettings(tmp_path), request)
         assert prefix is not None
         assert prefix.views[0].device.type == "cuda"
         epochs(fit(live, data, experiment, 3, device))

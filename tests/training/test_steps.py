@@ -1,4 +1,4 @@
-"""Recorded, compiled and divided steps learn what eager ones learn; preparing leaves no trace.
+"""Recorded and compiled steps learn what eager ones learn; a CPU is timed for what is faster.
 
 The recorder here does the work itself, on the CPU: all but CUDA's own part is tested.
 """
@@ -6,16 +6,18 @@ The recorder here does the work itself, on the CPU: all but CUDA's own part is t
 import functools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmark.data.batches import FaceBatches
-from benchmark.errors import DeviceError
-from benchmark.experiment.definition import Augmentation, Backbone, Experiment
-from benchmark.training.device import Device, Precision
+from benchmark.experiment.definition import Augmentation, Experiment
+from benchmark.models.network import Network
+from benchmark.training import steps
+from benchmark.training.device import Device, Precision, choose_device, cpu_has_bf16
 from benchmark.training.predict import Batch, ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.steps import (
@@ -26,7 +28,8 @@ from benchmark.training.steps import (
     Steps,
     Totals,
     TrainStep,
-    why_whole,
+    fastest,
+    resolve_precision,
 )
 from benchmark.training.trainer import TrainingFaces, TrainingState, fit, set_rate, start
 from tests.training.small import (
@@ -106,10 +109,10 @@ def test_recorded_steps_end_in_the_weights_of_eager_ones(faces: FaceBatches) -> 
     assert (eager.speed_report["graph"], recorded.speed_report["graph"]) == (False, True)
 
 
-def test_recorded_steps_take_cached_activations_too(faces: FaceBatches) -> None:
+def test_recorded_steps_take_cached_activations_too(faces: FaceBatches, tmp_path: Path) -> None:
     experiment = an_experiment(trained=2, augmentation=Augmentation(flip=True))
     request = PrefixRequest("the pixels", experiment.recipe.augmentation)
-    prefix = open_prefix(a_network(experiment), faces, CPU, CacheSettings(None), request)
+    prefix = open_prefix(a_network(experiment), faces, CPU, CacheSettings(tmp_path), request)
     data = some_data(faces)
     eager = trained(experiment, data)
     speed = SpeedSettings(capture=Recorder())
@@ -224,10 +227,10 @@ def test_a_snapshot_restores_weights_statistics_adam_and_random_streams(faces: F
 
 def test_preparing_counts_nothing(faces: FaceBatches) -> None:
     step, batch = a_step(faces)
-    steps = Steps(step, 8, SpeedSettings(), Recorder())
-    steps.prepare(batch)
+    made = Steps(step, 8, SpeedSettings(), Recorder())
+    made.prepare(batch)
     assert (step.totals.n_images, step.totals.mean_loss()) == (0, 0.0)
-    steps(batch)
+    made(batch)
     assert step.totals.n_images == 8
     assert 0 < step.totals.mean_loss() < 20
 
@@ -252,89 +255,6 @@ def test_an_epoch_is_cut_into_batches_with_their_own_draws() -> None:
     assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     for batch in batches:
         assert torch.equal(batch.draws["flip"], torch.rand(len(batch), generator=again))
-
-
-class SmallMemory:
-    """A device's memory that holds the activations of `n_faces` faces in training, and no more."""
-
-    def __init__(self, n_faces: int) -> None:
-        self.n_faces = n_faces
-        self.sizes: set[int] = set()
-
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        n = len(inputs[0])
-        if module.training:
-            self.sizes.add(n)
-        if n > self.n_faces and module.training:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-
-
-def trained_within(
-    memory: SmallMemory | None, architecture: str = "squeezenet1_1"
-) -> tuple[TrainingState, list[str]]:
-    flips = Augmentation(flip=True, rotation_degrees=10.0)
-    experiment = an_experiment(architecture, augmentation=flips, max_epochs=2)
-    state, said = start(a_network(experiment), experiment.recipe, CPU), list[str]()
-    if memory is not None:
-        state.network.register_forward_pre_hook(memory)
-    data, speed = some_data(some_faces()), SpeedSettings(say=said.append)
-    epochs(fit(state, data, experiment, 0, CPU, speed))
-    return state, said
-
-
-def test_pieces_are_the_same_step_as_the_whole_batch_and_said_once_a_division() -> None:
-    whole, _ = trained_within(None)
-    memory = SmallMemory(3)
-    divided, said = trained_within(memory)
-    assert memory.sizes == {1, 2, 4, 8}
-    for name, value in whole.network.state_dict().items():
-        # Adam divides by the gradient's size: rounding of 1e-7 may come out as 1e-6 of a step.
-        torch.testing.assert_close(divided.network.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-    assert (whole.best_epoch, whole.best_score) == (divided.best_epoch, divided.best_score)
-    assert divided.speed_report["pieces"] == 4
-    assert [sentence.split(" pieces")[0][-1] for sentence in said] == ["2", "4"]
-    fits, said = trained_within(SmallMemory(8))
-    assert "pieces" not in fits.speed_report
-    assert not said
-
-
-def test_where_pieces_do_not_help_the_run_fails_with_a_sentence() -> None:
-    for n_faces, architecture, why in (
-        (0, "squeezenet1_1", "not even a single face fits"),
-        (4, "cnn", "batch normalisation needs all of it"),
-    ):
-        with pytest.raises(DeviceError, match=why):
-            trained_within(SmallMemory(n_faces), architecture)
-    frozen = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5)).eval()
-    assert why_whole(frozen) is None
-    assert why_whole(frozen.train()) is not None
-    assert why_whole(nn.Sequential(nn.Dropout(0.0)).train()) is None
-
-
-def test_prediction_goes_by_halves_where_the_whole_does_not_fit(
-    faces: FaceBatches, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    most, error = 3, RuntimeError("DefaultCPUAllocator: can't allocate memory")
-    forward = ForwardPass(a_network(an_experiment()).eval(), faces, CPU)
-    inputs = ForwardPass.unchanged
-
-    def scarce(self: ForwardPass, rows: Tensor) -> Tensor:
-        if len(rows) > most:
-            raise error
-        return inputs(self, rows)
-
-    expected = dict(next(forward.logits(torch.arange(10)))[1])
-    monkeypatch.setattr(ForwardPass, "unchanged", scarce)
-    read = list(forward.logits(torch.arange(10)))
-    assert torch.equal(torch.cat([rows for rows, _ in read]), torch.arange(10))
-    halves = torch.cat([logits["race"] for _, logits in read])
-    torch.testing.assert_close(halves, expected["race"])
-    most = 0
-    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
-        list(forward.logits(torch.arange(3)))
-    error = RuntimeError("shapes do not fit")
-    with pytest.raises(RuntimeError, match="shapes"):
-        list(forward.logits(torch.arange(3)))
 
 
 @pytest.mark.gpu
@@ -376,36 +296,78 @@ def test_a_rate_set_between_replays_counts() -> None:
     assert torch.equal(weight.detach(), before)
 
 
-@pytest.mark.gpu
-@needs_cuda
-@pytest.mark.parametrize("graph", [False, True])
-def test_on_a_gpu_that_is_full_the_step_is_the_same(graph: bool) -> None:
-    """The last training gets two fifths of what whole batches take, operation by operation."""
-    device, data = Device(torch.device("cuda"), "fp32", exact=True), on_gpu()
-    experiment = replace(
-        # Adam with a small epsilon makes whole steps out of gradients that are mere rounding.
-        an_experiment("squeezenet1_1", trained="all", batch_size=48, adam_epsilon=1e-2),
-        backbone=Backbone("squeezenet1_1", input_px=448),
-    )
+def test_a_precision_that_is_given_is_kept() -> None:
+    experiment, faces = an_experiment(), some_faces()
+    for device in (choose_device("cpu", "fp32"), choose_device("cpu", exact=True)):
+        network = a_network(experiment)
+        found = resolve_precision(device, network, faces, experiment, cached=False)
+        assert found == (device, None)
 
-    def trained_with(most: float, *, graph: bool) -> tuple[TrainingState, int]:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        torch.cuda.set_per_process_memory_fraction(most)
-        try:
-            with device.arithmetic():
-                state = start(a_network(experiment), experiment.recipe, device)
-                epochs(fit(state, data, experiment, 4, device, SpeedSettings(graph=graph)))
-        finally:
-            torch.cuda.set_per_process_memory_fraction(1.0)
-        return state, torch.cuda.max_memory_reserved()
 
-    ample, _ = trained_with(1.0, graph=graph)
-    _, peak = trained_with(1.0, graph=False)
-    total = torch.cuda.get_device_properties(0).total_memory
-    scarce, _ = trained_with(0.4 * peak / total, graph=graph)
-    assert "pieces" not in ample.speed_report
-    assert scarce.speed_report["pieces"] > 1
-    for name, value in ample.network.state_dict().items():
-        other = scarce.network.state_dict()[name]
-        torch.testing.assert_close(other, value, rtol=1e-3, atol=1e-5)
+def test_the_fastest_is_taken_and_remembered_and_the_network_left_alone() -> None:
+    experiment, faces = an_experiment(trained="all"), some_faces()
+    network, device = a_network(experiment), choose_device("cpu", "auto")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    chosen, seconds = resolve_precision(device, network, faces, experiment, cached=False)
+    assert seconds is not None
+    assert len(seconds) == (3 if cpu_has_bf16() else 2)
+    layout = "channels_last" if chosen.channels_last else "channels_first"
+    assert fastest(seconds) == f"{chosen.precision} {layout}"
+    assert not chosen.probes
+    assert resolve_precision(device, network, faces, experiment, cached=False)[1] is seconds
+    other = an_experiment(trained="all", batch_size=16)
+    assert resolve_precision(device, network, faces, other, cached=False)[1] is not seconds
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert network.training
+
+
+def test_native_bf16_is_taken_unless_it_is_clearly_slower() -> None:
+    fp32 = {"fp32 channels_first": 1.2, "fp32 channels_last": 1.0}
+    for seconds, expected in ((0.5, "bf16"), (1.2, "bf16"), (1.3, "fp32")):
+        assert fastest(fp32 | {"bf16 channels_last": seconds}).split()[0] == expected, seconds
+    assert fastest(fp32) == "fp32 channels_last"
+
+
+def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round of several is quiet; the others take ten times as long, bf16 most of all."""
+    quiet, rounds, now = {"bf16": 1.0, "fp32": 1.75}, list[str](), [0.0]
+    apply = ForwardPass.unchanged
+
+    def slow(forward: ForwardPass, rows: Tensor) -> Tensor:
+        precision = forward.device.precision
+        rounds.append(precision)
+        is_quiet = rounds.count(precision) == (4 if precision == "bf16" else 8)
+        busy = 30 if precision == "bf16" else 10
+        now[0] += quiet[precision] * (1 if is_quiet else busy)
+        return apply(forward, rows)
+
+    monkeypatch.setattr(ForwardPass, "unchanged", slow)
+    monkeypatch.setattr(steps.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(steps, "ENOUGH_SECONDS", 1e9)
+    monkeypatch.setattr(steps, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(steps, "_known", {})
+    experiment, device = an_experiment(), choose_device("cpu", "auto")
+    network = a_network(experiment)
+    found, seconds = resolve_precision(device, network, some_faces(), experiment, cached=False)
+    assert found.precision == "bf16"
+    assert seconds is not None
+    assert seconds["bf16 channels_last"] == 1.0
+
+
+def test_a_frozen_part_that_a_run_computes_once_is_timed_on_a_few_faces_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    experiment, faces = an_experiment(trained=1, batch_size=24, max_epochs=7), some_faces()
+    asked: list[int] = []
+    prefix = Network.prefix
+
+    def counted(network: Network, images: torch.Tensor) -> torch.Tensor:
+        asked.append(len(images))
+        return prefix(network, images)
+
+    monkeypatch.setattr(Network, "prefix", counted)
+    device, network = choose_device("cpu", "auto"), a_network(experiment)
+    seconds = resolve_precision(device, network, faces, experiment, cached=True)[1]
+    assert seconds is not None
+    assert asked == [8] * 2 * len(seconds)
+    assert all(value > 0 for value in seconds.values())

@@ -1,0 +1,355 @@
+"""The driver of a cluster: runs as Ray tasks, and what comes back of them into the runs' folders.
+
+Ray schedules, transports, retries and notices lost nodes; this says which runs are under way, on
+which node a frozen prefix is, and what an end means. A run's folder here is locked while its task
+is under way, so that two drivers on one folder do no work twice, and a driver that died holds
+nothing. Everything is a generator, as in benchmark.runs.run: a reader that stops cancels the tasks.
+"""
+
+import contextlib
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from benchmark.cluster.connection import CPU, GPU, Connection, probe
+from benchmark.cluster.worker import (
+    BEGUN_WITH,
+    Inbox,
+    Job,
+    Returned,
+    WorkerSettings,
+    read_files,
+    train,
+    write_files,
+)
+from benchmark.data.dataset import PIXELS_FILE, FaceSet
+from benchmark.errors import BenchmarkError, RunError, WeightsMissing
+from benchmark.experiment.definition import Experiment
+from benchmark.files import canonical_json, file_lock, lock_owner
+from benchmark.record import RunRecord
+from benchmark.runs.folder import explained, is_done, mark_failed, mark_interrupted
+from benchmark.runs.plan import Plan, Settings, plan_run
+from benchmark.runs.run import (
+    Advanced,
+    Event,
+    Failed,
+    Finished,
+    Missing,
+    Prepared,
+    Skipped,
+    Started,
+)
+
+POLL_SECONDS: Final = 0.1
+REPORTS_SECONDS: Final = 0.2
+"""How often workers' reports are asked for."""
+NODES_SECONDS: Final = 2.0
+MOST_RETRIES: Final = 3
+"""Of a task whose node or process was lost; one that fails by itself is not tried again."""
+
+
+class Waiting:
+    """Nothing happened for a moment."""
+
+
+WAITING: Final = Waiting()
+
+
+class ClusterLost(RunError):
+    """Raised when the cluster itself can be used no longer: no further run can start."""
+
+
+@dataclass
+class Task:
+    """A run under way."""
+
+    plan: Plan
+    prefix: str | None
+    """What its frozen part is, where that is worth finding again; equal ones share a cache."""
+    node: str | None
+    """Where it runs; before that is known, where it was sent."""
+    reference: Any = None
+    events: deque[Event] = field(default_factory=deque)
+    is_over: bool = False
+
+
+class Fleet:
+    """The runs of one driver on a cluster."""
+
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        options, ray = connection.options, connection.ray
+        self._connection, self._ray = connection, ray
+        self._how = WorkerSettings(
+            device="cuda" if connection.needs[GPU] else options.device or "cpu",
+            precision=options.precision,
+            exact=settings.device.exact,
+            threads=max(1, int(options.cpus)),
+            read_test=settings.read_test,
+            keep_weights=settings.keep_weights,
+            cache_gib=settings.cache.cap_gib if settings.cache else None,
+            graph=settings.speed.graph,
+            compile=settings.speed.compile,
+            shared_runs=options.shared_runs,
+            report_seconds=options.report_seconds,
+            versions=probe()(),
+        )
+        self._nodes = connection.nodes()
+        self._looked_at = self._asked_at = time.monotonic()
+        self._tasks: dict[str, Task] = {}
+        self._homes: defaultdict[str, set[str]] = defaultdict(set)
+        self._stored: dict[str, Any] = {}
+        # Two tasks could share a process with CUDA of another GPU: then it serves one alone.
+        is_reused = max(node.resources.get(GPU, 0) for node in self._nodes) <= 1
+        self._train = ray.remote(
+            num_cpus=connection.needs[CPU], num_gpus=connection.needs[GPU],
+            max_retries=MOST_RETRIES, max_calls=0 if is_reused else 1,
+        )(train)  # fmt: skip
+        here = ray.get_runtime_context().get_node_id()
+        inbox = ray.remote(num_cpus=0)(Inbox)
+        self._inbox = inbox.options(scheduling_strategy=self._on(here, soft=False)).remote()
+
+    def _on(self, node: str, *, soft: bool) -> Any:
+        strategies = self._ray.util.scheduling_strategies
+        return strategies.NodeAffinitySchedulingStrategy(node, soft=soft)
+
+    def n_slots(self) -> int:
+        """How many runs the nodes that live now compute at once."""
+        if time.monotonic() - self._looked_at > NODES_SECONDS:
+            with self._usable():
+                self._nodes = self._connection.nodes()
+            self._looked_at = time.monotonic()
+        return sum(node.slots(self._connection.needs) for node in self._nodes)
+
+    def n_at_once(self) -> int:
+        """How many may be under way: some wait on their nodes, so that no node waits for us."""
+        return self.n_slots() + 1 + self.n_slots() // 8
+
+    def run_all(
+        self, experiments: Iterable[Experiment], seeds: Iterable[int], faces: FaceSet,
+        settings: Settings,
+    ) -> Generator[Event]:  # fmt: skip
+        """Run every experiment with every seed, as benchmark.runs.run.run_all does.
+
+        MLflow is written in a thread of its own: the folders are whole before, and nodes need not
+        wait for it.
+        """
+        seeds = tuple(seeds)
+        wanted = ((experiment, seed) for experiment in experiments for seed in seeds)
+        under_way: list[Generator[Event | Waiting]] = []
+        with ThreadPoolExecutor(1) as writer:
+
+            def mirror(record: RunRecord) -> None:
+                writer.submit(settings.mirror, record)
+
+            later = replace(settings, mirror=mirror)
+            try:
+                while True:
+                    while len(under_way) < self.n_at_once() and (item := next(wanted, None)):
+                        under_way.append(self._one(*item, faces, later))
+                    if not under_way:
+                        return
+                    for one in list(under_way):
+                        event = next(one, None)
+                        if event is None:
+                            under_way.remove(one)
+                        elif not isinstance(event, Waiting):
+                            yield event
+            finally:
+                for one in under_way:
+                    one.close()
+
+    def _one(
+        self, experiment: Experiment, seed: int, faces: FaceSet, settings: Settings
+    ) -> Generator[Event | Waiting]:
+        try:
+            yield from self.run(plan_run(experiment, seed, faces, settings), settings)
+        except ClusterLost:
+            raise
+        except WeightsMissing as error:
+            yield Missing(experiment, seed, error)
+        except BenchmarkError as error:
+            yield Failed(experiment, seed, error)
+        except OSError as error:
+            yield Failed(experiment, seed, explained(error))
+
+    def run(self, plan: Plan, settings: Settings) -> Generator[Event | Waiting]:
+        """Bring one run to its end on some node; `Waiting` is yielded while nothing happens.
+
+        Raises RunError where it fails, ClusterLost where the cluster is lost. Closed, it cancels
+        the task; the same run resumes from what was reported last.
+        """
+        claim = plan.folder / "claim"
+        with contextlib.ExitStack() as stack:
+            if not self._how.shared_runs and not stack.enter_context(file_lock(claim)):
+                yield Skipped(plan, f"process {lock_owner(claim).get('pid')} runs it")
+                return
+            if is_done(plan, settings):
+                settings.mirror(plan.record)
+                yield Skipped(plan, "done")
+                return
+            task = self._sent(plan, settings)
+            try:
+                while not task.is_over or task.events:
+                    if task.events:
+                        yield task.events.popleft()
+                    else:
+                        yield WAITING
+                        self._look(settings)
+                yield from self._ended(task, settings)
+            except (KeyboardInterrupt, GeneratorExit):
+                mark_interrupted(plan, settings)
+                raise
+            finally:
+                del self._tasks[plan.identity]
+                with contextlib.suppress(self._ray.exceptions.RayError, ConnectionError):
+                    self._inbox.forget.remote(plan.identity)
+                    if not task.is_over:
+                        self._ray.cancel(task.reference)
+
+    def _sent(self, plan: Plan, settings: Settings) -> Task:
+        """Hand a run to Ray, on a node that has its frozen prefix if one has."""
+        weights = plan.weights
+        prefix = _prefix_of(plan) if self._how.cache_gib is not None else None
+        task = Task(plan, prefix, self._home(prefix))
+        with self._usable():
+            begun = read_files(plan.folder, BEGUN_WITH) if not self._how.shared_runs else {}
+            if begun:
+                self._ray.get(self._inbox.begin.remote(plan.identity, begun))
+            pixels = self._put(plan.faces.pixel_digest, plan.faces.folder / PIXELS_FILE)
+            about = {} if weights is None else _weight_files(weights.path, weights.from_run)
+            references = {
+                name: self._put(f"{weights.sha256}/{name}", path)
+                for name, path in about.items()
+                if weights is not None
+            }
+            own = replace(plan, folder=plan.folder.resolve())
+            job = Job(own.experiment, own.seed, own.ingredients, own.weights, own.folder)
+            placed = {} if task.node is None else {
+                "scheduling_strategy": self._on(task.node, soft=True)
+            }  # fmt: skip
+            task.reference = self._train.options(name=plan.title, **placed).remote(
+                job, self._how, self._put_faces(plan.faces), [pixels], references, self._inbox
+            )
+        self._tasks[plan.identity] = task
+        return task
+
+    def _home(self, prefix: str | None) -> str | None:
+        """Choose a node that has a prefix and room; with no room anywhere, the one to wait for."""
+        busy = Counter(task.node for task in self._tasks.values())
+        free = {n.id: n.slots(self._connection.needs) - busy[n.id] for n in self._nodes}
+        homes = [node for node in self._homes[prefix or ""] if node in free]
+        best = max(homes, key=free.__getitem__, default=None)
+        is_elsewhere_free = sum(max(0, n) for n in free.values()) > busy[None]
+        return None if best is None or (free[best] <= 0 and is_elsewhere_free) else best
+
+    def _put(self, key: str, path: Path) -> Any:
+        """Put a file into the object store, once."""
+        if key not in self._stored:
+            self._stored[key] = self._ray.put(np.fromfile(path, np.uint8))
+        return self._stored[key]
+
+    def _put_faces(self, faces: FaceSet) -> Any:
+        key = f"{faces.pixel_digest}/{faces.split_digest}/{faces.labels_digest}"
+        if key not in self._stored:
+            self._stored[key] = self._ray.put(faces)
+        return self._stored[key]
+
+    def _look(self, settings: Settings) -> None:
+        """Wait a moment for ends; hand what workers report to the tasks that it is about."""
+        by_reference = {task.reference: task for task in self._tasks.values() if not task.is_over}
+        ray = self._ray
+        with self._usable():
+            timeout = POLL_SECONDS / max(1, len(by_reference))
+            ended, _ = ray.wait(list(by_reference), timeout=timeout)
+            now = time.monotonic()
+            if ended or now - self._asked_at >= REPORTS_SECONDS:
+                self._asked_at = now
+                for identity, kind, content in ray.get(self._inbox.take.remote()):
+                    if (task := self._tasks.get(identity)) is not None and not task.is_over:
+                        self._take_in(task, kind, content, settings)
+        for reference in ended:
+            by_reference[reference].is_over = True
+
+    def _take_in(self, task: Task, kind: str, content: Any, settings: Settings) -> None:
+        plan = task.plan
+        if kind == "started":
+            epochs_done, n_train, host, task.node = content
+            if task.prefix is not None:
+                self._homes[task.prefix].add(task.node)
+            task.events.append(Started(plan, epochs_done, n_train, host))
+        elif kind == "prepared":
+            task.events.append(Prepared(plan, content))
+        elif kind == "epoch":
+            task.events.append(Advanced(plan, content))
+        elif kind == "note":
+            settings.speed.say(content)
+        elif kind == "files":
+            names, references = list(content), list(content.values())
+            files = dict(zip(names, self._ray.get(references), strict=True))
+            if files:
+                write_files(plan.folder, files, is_end=False)
+            settings.mirror(plan.record)
+
+    def _ended(self, task: Task, settings: Settings) -> Iterator[Event]:
+        """Write what a task returned, and say how it ended."""
+        plan, errors = task.plan, self._ray.exceptions
+        try:
+            returned: Returned = self._ray.get(task.reference)
+        except errors.RayTaskError as error:
+            raise mark_failed(plan, settings, error.cause or error) from None
+        except errors.RayError as error:
+            lost = RunError(
+                f"its worker was lost {MOST_RETRIES + 1} times: {str(error).splitlines()[0]}",
+                fix="Look at the nodes with `ray status`; the same command resumes",
+            )
+            raise mark_failed(plan, settings, lost) from None
+        if returned.files:
+            write_files(plan.folder, returned.files, is_end=True)
+        if returned.end == "held":
+            yield Skipped(plan, returned.why)
+            return
+        settings.mirror(plan.record)
+        if returned.error is not None:
+            raise returned.error
+        yield Finished(plan)
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Turn what Ray raises where the cluster itself fails into a sentence."""
+        errors = self._ray.exceptions
+        try:
+            yield
+        except (errors.ObjectStoreFullError, errors.OutOfDiskError) as error:
+            raise ClusterLost(
+                f"Ray's object store is full: {str(error).splitlines()[0]}",
+                fix="Start Ray with a larger --object-store-memory, or free its disk, where it "
+                "writes what does not fit; the same command resumes",
+            ) from error
+        except (errors.RayError, ConnectionError) as error:
+            raise ClusterLost(
+                f"the Ray cluster was lost: {str(error).splitlines()[0]}",
+                source=f"--on {self._connection.options.address}",
+                fix="Start it again; the same command resumes, and what is done stays",
+            ) from error
+
+
+def _weight_files(path: Path, from_run: str | None) -> dict[str, Path]:
+    """Name what a weight file is read with: a run's says in experiment.json what it is of."""
+    names = (path.name, "experiment.json") if from_run is not None else (path.name,)
+    return {name: path.parent / name for name in names}
+
+
+def _prefix_of(plan: Plan) -> str | None:
+    """Give what runs with one frozen prefix have in common; None where nothing is frozen."""
+    experiment = plan.experiment
+    if experiment.backbone.trainable_stages == "all":
+        return None
+    seed = plan.seed if plan.weights is None else None
+    made_of = [vars(experiment.backbone), experiment.protocol.input_scaling, seed]
+    return canonical_json([*made_of, plan.ingredients.weights_sha256, plan.faces.pixel_digest])

@@ -1,0 +1,327 @@
+"""What runs on a node: one training in a folder of its own, whose files go back to the driver.
+
+A node needs no folder of anybody else's. Packed faces and weight files come from Ray's object
+store and are kept in FACEBENCH_WORKER_DIR under their digests, with the features of frozen
+networks; a run's folder is a temporary one there. Ray may run this twice for one run, where a node
+is lost: the second time goes on from the files that were reported last.
+"""
+
+import functools
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+
+from benchmark.cluster.connection import probe
+from benchmark.data.batches import FaceBatches
+from benchmark.data.dataset import PIXELS_FILE, FaceSet
+from benchmark.data.pictures import pixel_digest
+from benchmark.errors import BenchmarkError, DataError, RunError
+from benchmark.experiment.definition import Experiment
+from benchmark.files import file_lock, replacing
+from benchmark.identity import Ingredients
+from benchmark.models.weight_store import WeightFile
+from benchmark.record import RunRecord
+from benchmark.runs.checkpoints import CHECKPOINT_FILE
+from benchmark.runs.execution import resolve_compile, worth_compiling
+from benchmark.runs.plan import KeepWeights, Plan, Settings
+from benchmark.runs.run import Advanced, Prepared, Skipped, Started, run
+from benchmark.training.device import choose_device
+from benchmark.training.prefix_cache import CacheSettings
+from benchmark.training.steps import SpeedSettings
+from benchmark.training.trainer import EpochResult
+
+WORKER_DIR: Final = "FACEBENCH_WORKER_DIR"
+"""The variable that says where a node keeps faces, weights, features and unfinished runs."""
+MARKS: Final = ("done.json", "failed.json", "interrupted.json")
+"""How a run's folder says its end; where a later report has none, it is under way again."""
+BEGUN_WITH: Final = ("experiment.json", "failed.json", CHECKPOINT_FILE)
+"""What a run goes on from."""
+NOT_SENT: Final = "claim"
+
+Files = dict[str, NDArray[np.uint8]]
+"""The bytes of files by name, as Ray stores them without a copy."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as its driver planned it, without its faces, which all runs share."""
+
+    experiment: Experiment
+    seed: int
+    ingredients: Ingredients
+    weights: WeightFile | None
+    folder: Path
+    """The driver's; the workers' own too where they share the runs' folder."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How every run of a driver is computed; the fields are those of the command's options."""
+
+    device: str
+    precision: str
+    exact: bool
+    threads: int
+    read_test: bool
+    keep_weights: KeepWeights
+    cache_gib: float | None
+    """None: frozen parts are computed for every batch."""
+    graph: bool
+    compile: bool | None
+    shared_runs: bool
+    report_seconds: float
+    versions: dict[str, str]
+    """Of the driver; a node that came later than the check has the same."""
+
+
+@dataclass(frozen=True)
+class Returned:
+    """How a run ended on a node, and its folder; without files where the folder is shared."""
+
+    end: Literal["done", "failed", "held"]
+    why: str = ""
+    error: BenchmarkError | None = None
+    files: Files = field(default_factory=dict)
+
+
+class Inbox:
+    """An actor on the driver's machine: what workers report, and the files to go on from."""
+
+    def __init__(self) -> None:
+        self._messages: list[tuple[str, str, Any]] = []
+        self._files: dict[str, dict[str, Any]] = {}
+
+    def tell(self, identity: str, kind: str, content: Any) -> None:
+        """Take a message of a run."""
+        self._messages.append((identity, kind, content))
+
+    def keep(self, identity: str, files: Files) -> None:
+        """Take files of a run under way; they stay here if their node is lost."""
+        self.begin(identity, files)
+        self._messages.append(
+            (identity, "files", {name: self._files[identity][name] for name in files})
+        )
+
+    def begin(self, identity: str, files: Files) -> None:
+        """Take the files that a run goes on from."""
+        import ray
+
+        kept = self._files.setdefault(identity, {})
+        for name in MARKS:
+            kept.pop(name, None)
+        kept.update({name: ray.put(content) for name, content in files.items()})
+
+    def files(self, identity: str) -> dict[str, Any]:
+        """Give references to the files of a run, those of its last report."""
+        return self._files.get(identity, {})
+
+    def forget(self, identity: str) -> None:
+        """Drop the files of a run that has ended."""
+        self._files.pop(identity, None)
+
+    def take(self) -> list[tuple[str, str, Any]]:
+        """Give the messages that came since the last call."""
+        messages, self._messages = self._messages, []
+        return messages
+
+
+class Reporter:
+    """A run's mirror on a node: sends changed files to the driver, at most every `seconds`."""
+
+    def __init__(self, inbox: Any, seconds: float, *, shared: bool) -> None:
+        self._inbox, self._seconds, self._shared = inbox, seconds, shared
+        self._sent_at, self._newest = time.monotonic(), 0
+
+    def __call__(self, record: RunRecord) -> None:
+        now = time.monotonic()
+        if now - self._sent_at < self._seconds or record.state == "done":
+            return
+        self._sent_at = now
+        if self._shared:
+            self._inbox.tell.remote(record.identity, "files", {})
+            return
+        newest = self._newest
+        changed = {path.name: path.stat().st_mtime_ns for path in files_in(record.folder)}
+        self._newest = max(changed.values(), default=newest)
+        names = [name for name, when in changed.items() if when > newest]
+        self._inbox.keep.remote(record.identity, read_files(record.folder, names))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """List the files of a run's folder that go from one machine to another."""
+    return [
+        path for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != NOT_SENT and not path.name.startswith(".")
+    ]  # fmt: skip
+
+
+def read_files(folder: Path, names: Iterable[str]) -> Files:
+    """Read files of a folder; those that are not there are left out."""
+    found = {name: folder / name for name in names if (folder / name).is_file()}
+    return {name: np.fromfile(path, np.uint8) for name, path in found.items()}
+
+
+def write_files(folder: Path, files: Mapping[str, NDArray[np.uint8]], *, is_end: bool) -> None:
+    """Bring a run's folder to what its worker says of it; `done.json` is written last.
+
+    is_end: the files are all there are, so that a checkpoint which is not among them goes.
+    """
+    for name in (*MARKS, *((CHECKPOINT_FILE,) if is_end else ())):
+        if name not in files:
+            (folder / name).unlink(missing_ok=True)
+    for name in sorted(files, key=lambda name: (name == "done.json", name)):
+        with replacing(folder / Path(name).name) as temporary:
+            files[name].tofile(temporary)
+
+
+def worker_folder() -> Path:
+    """Give the folder that this node keeps everything in; whoever made it, it is this user's."""
+    default = Path(tempfile.gettempdir()) / f"facebench-worker-{os.getuid()}"
+    folder = Path(os.environ.get(WORKER_DIR) or default)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def kept_file(path: Path, reference: Any) -> Path:
+    """Write a file from the object store, once on a node; who reads it checks its content."""
+    import ray
+
+    if not path.is_file():
+        with file_lock(path.with_name(f"{path.name}.lock"), wait=True):
+            if not path.is_file():
+                with replacing(path) as temporary:
+                    ray.get(reference).tofile(temporary)
+    return path
+
+
+@functools.lru_cache(maxsize=8)
+def _checked(path: Path, digest: str) -> None:
+    """Raise DataError unless packed faces are the ones that they should be; once a process."""
+    if (found := pixel_digest(path)) != digest:
+        path.unlink(missing_ok=True)
+        raise DataError(
+            f"the packed faces that came to {socket.gethostname()} have the sha256 {found[:12]}",
+            allowed=digest,
+            source=str(path),
+            fix="They are sent again by the next run",
+        )
+
+
+_on_device: dict[tuple[Any, ...], FaceBatches] = {}
+"""The faces of the last run: worker processes are used again, for runs on the same faces mostly."""
+
+
+def _faces_on(device: torch.device, faces: FaceSet) -> FaceBatches:
+    key = (faces.pixel_digest, faces.labels_digest, str(device))
+    if key not in _on_device:
+        _on_device.clear()
+        _on_device[key] = FaceBatches.on_device(faces.pixels(), faces.table, device)
+    return _on_device[key]
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the folders of runs whose process died."""
+    for path in folder.glob("run-*-*"):
+        if not psutil.pid_exists(int(path.name.split("-")[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def train(
+    job: Job, how: WorkerSettings, faces: FaceSet, pixels: list[Any],
+    weights: dict[str, Any], inbox: Any,
+) -> Returned:  # fmt: skip
+    """Bring a run to its end on this node; a run that fails by itself is no error of this function.
+
+    pixels: one reference to faces.npy. weights: references to the weight file, and to what else of
+    its folder tells about it, by name. References come within containers, so that Ray fetches only
+    what this node does not have.
+    """
+    here = worker_folder()
+    remove_abandoned(here)
+    with tempfile.TemporaryDirectory(dir=here, prefix=f"run-{os.getpid()}-") as scratch:
+        folder = job.folder if how.shared_runs else Path(scratch) / "work" / job.folder.name
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            ended = _trained(job, how, faces, pixels, weights, inbox, here, folder)
+        except BenchmarkError as error:
+            # Without its frames, which hold the network.
+            error.__cause__ = error.__context__ = None
+            ended = Returned("failed", error=error.with_traceback(None))
+        names = [] if how.shared_runs else [path.name for path in files_in(folder)]
+        return replace(ended, files=read_files(folder, names))
+
+
+def _trained(
+    job: Job, how: WorkerSettings, faces: FaceSet, pixels: list[Any], weights: dict[str, Any],
+    inbox: Any, here: Path, folder: Path,
+) -> Returned:  # fmt: skip
+    import ray
+
+    identity, node = job.folder.name, ray.get_runtime_context().get_node_id()
+    if (versions := _versions()) != how.versions:
+        raise RunError(
+            f"{socket.gethostname()} has {versions}", allowed=str(how.versions),
+            fix="Install the same versions on every node",
+        )  # fmt: skip
+
+    def say(kind: str, content: Any) -> None:
+        inbox.tell.remote(identity, kind, content)
+
+    path = kept_file(here / "faces" / faces.pixel_digest / PIXELS_FILE, pixels[0])
+    _checked(path, faces.pixel_digest)
+    faces, own = replace(faces, folder=path.parent), job.weights
+    if own is not None:
+        place = here / "weights" / own.sha256 / own.path.parent.name
+        kept = [kept_file(place / name, reference) for name, reference in weights.items()]
+        own = replace(own, path=next(path for path in kept if path.name == own.path.name))
+    plan = Plan(job.experiment, job.seed, faces, own, job.ingredients, folder)
+    if not how.shared_runs:
+        references = ray.get(inbox.files.remote(identity))
+        contents = ray.get(list(references.values()))
+        write_files(folder, dict(zip(references, contents, strict=True)), is_end=True)
+    torch.set_num_threads(how.threads)
+    device = choose_device(how.device, how.precision, exact=how.exact)
+    cache = None
+    if how.cache_gib is not None:
+        cache = CacheSettings(here / "cache", how.cache_gib, functools.partial(say, "note"))
+    settings = Settings(
+        runs_dir=folder.parent.parent,
+        weights_dir=here / "weights",
+        device=device,
+        offline=True,
+        read_test=how.read_test,
+        keep_weights=how.keep_weights,
+        mirror=Reporter(inbox, how.report_seconds, shared=how.shared_runs),
+        cache=cache,
+        speed=SpeedSettings(how.graph, how.compile, say=functools.partial(say, "note")),
+    )
+    settings = resolve_compile(
+        settings, job.experiment, worth_compiling([job.experiment], 1, faces, device)
+    )
+    held = ""
+    for event in run(plan, _faces_on(device.torch_device, faces), settings):
+        if isinstance(event, Started):
+            say("started", (event.epochs_done, event.n_train, socket.gethostname(), node))
+        elif isinstance(event, Prepared):
+            say("prepared", event.sentence)
+        elif isinstance(event, Advanced) and isinstance(event.step, EpochResult):
+            say("epoch", event.step)
+        elif isinstance(event, Skipped) and event.why != "done":
+            held = event.why
+    return Returned("held" if held else "done", held)
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return probe()()
