@@ -15,21 +15,21 @@ from benchmark.cli.options import (
     AsJson,
     DataDir,
     Overwrite,
-    Quiet,
     RunsDir,
     complete_dataset,
     complete_run,
     complete_suite,
 )
-from benchmark.cli.output import CommandResult, bullet, busy, err, out, print_table, speaking
-from benchmark.errors import ExperimentError, RunError
+from benchmark.cli.output import bullet, busy, err, out, print_table, speaking
+from benchmark.errors import ExperimentError
 from benchmark.files import check_outputs, write_text
 from benchmark.reporting.tables import Cell, Column, Table
+from benchmark.reporting.tables import markdown as markdown_table
 from benchmark.tasks import TASKS
 
 if TYPE_CHECKING:
     from benchmark.comparison.pairs import Comparison
-    from benchmark.comparison.wording import StudyPage
+    from benchmark.comparison.wording import StudyPage, StudyTable
 
 Dataset = Annotated[
     str | None,
@@ -60,21 +60,9 @@ def compare(
     all_pairs: Annotated[
         bool, typer.Option("--all-pairs", help="Each against each, not against the first.")
     ] = False,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="The data set of the runs, where there are several.",
-            autocompletion=complete_dataset,
-        ),
-    ] = None,
-    markdown: Annotated[
-        Path | None, typer.Option(help="Write the comparison there as Markdown too.")
-    ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write its lines there as CSV too.")] = None,
-    overwrite: Overwrite = False,
+    dataset: Dataset = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Tell whether one network predicts better than another, and by how much.
@@ -90,30 +78,18 @@ def compare(
     """
     with speaking("compare", as_json=as_json) as answer:
         from benchmark.comparison.pairs import compare as compared
-        from benchmark.reporting.comparison_tables import as_data, csv_text
-        from benchmark.reporting.comparison_tables import markdown as markdown_text
+        from benchmark.reporting.comparison_tables import as_data
 
         for name in task or ():
             if name not in TASKS:
                 raise ExperimentError(f"unknown task {name!r}", allowed=", ".join(TASKS))
-        outputs = [path for path in (markdown, csv) if path is not None]
-        check_outputs(outputs, overwrite=overwrite)
         tasks = [name for name in TASKS if not task or name in task]
-        library = open_library(runs_dir, data_dir, answer, quiet=quiet or as_json)
-        with busy("comparing", quiet=quiet or as_json):
+        library = open_library(runs_dir, data_dir, answer, quiet=as_json)
+        with busy("comparing", quiet=as_json):
             found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
         answer.data = as_data(found)
         if not as_json:
             _print(found)
-        for path, text_of in ((markdown, markdown_text), (csv, csv_text)):
-            if path is None:
-                continue
-            try:
-                write_text(path, text_of(found))
-            except OSError as error:
-                raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
-            if not as_json:
-                err.print(f"Written: {path}", soft_wrap=True)
 
 
 def _print(found: "Comparison") -> None:
@@ -135,10 +111,14 @@ def _print(found: "Comparison") -> None:
             out.print(Text(sentence))
         for sentence in table.gap_sentences:
             out.print(bullet(sentence))
-    for title, notes in (("How to read it", found.notes), ("Limitations", found.limits)):
+    _print_lists(("How to read it", found.notes), ("Limitations", found.limits))
+
+
+def _print_lists(*lists: tuple[str, Sequence[str]]) -> None:
+    for title, texts in lists:
         out.print(Text(f"\n{title}", style="bold"))
-        for note in notes:
-            out.print(bullet(note))
+        for text in texts:
+            out.print(bullet(text))
 
 
 def leak(
@@ -155,7 +135,6 @@ def leak(
     overwrite: Overwrite = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Take a leaky score apart: what it is on faces never met, and what each condition is worth.
@@ -170,12 +149,10 @@ def leak(
     """
     from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
 
-    suites = (suite,) if suite else LEAK_SUITES
-    with speaking("leak", as_json=as_json) as answer:
-        found = _study(answer, leak_study, suites, dataset, runs_dir, data_dir, quiet or as_json)
-        stem = (out_dir or runs_dir / "leaderboards") / f"{suite or 'leak'}-{found['dataset']}"
-        page, is_owned = leak_page(found), overwrite or out_dir is None
-        _show(answer, page, found, stem, overwrite=is_owned, quiet=quiet, as_json=as_json)
+    suites, name = (suite,) if suite else LEAK_SUITES, suite or "leak"
+    folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
+    _study("leak", leak_study, leak_page, lambda study: study, suites, dataset, folder / name,
+           is_owned, runs_dir, data_dir, as_json)  # fmt: skip
 
 
 def subsets(
@@ -188,7 +165,6 @@ def subsets(
     overwrite: Overwrite = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Say whether specialists predict the age group of a subset better than one network of all.
@@ -202,73 +178,63 @@ def subsets(
     """
     from benchmark.comparison.subset_study import subset_data, subset_page, subset_study
 
-    with speaking("subsets", as_json=as_json) as answer:
-        found = _study(answer, subset_study, [suite], dataset, runs_dir, data_dir, quiet or as_json)
-        stem = (out_dir or runs_dir / "leaderboards") / f"{suite}-{found['dataset']}"
-        page, data, is_owned = subset_page(found), subset_data(found), overwrite or out_dir is None
-        _show(answer, page, data, stem, overwrite=is_owned, quiet=quiet, as_json=as_json)
+    folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
+    _study("subsets", subset_study, subset_page, subset_data, (suite,), dataset, folder / suite,
+           is_owned, runs_dir, data_dir, as_json)  # fmt: skip
 
 
 def _study(
-    answer: CommandResult,
+    command: str,
     study_of: Callable[..., dict[str, Any]],
+    page_of: Callable[[dict[str, Any]], "StudyPage"],
+    data_of: Callable[[dict[str, Any]], dict[str, Any]],
     suites: Sequence[str],
-    dataset: str | None,
+    asked: str | None,
+    stem: Path,
+    overwrite: bool,
     runs_dir: Path,
     data_dir: Path,
-    silent: bool,
-) -> dict[str, Any]:
-    """Read the runs of some suites on one data set, and study them."""
-    from benchmark.comparison.library import choose_dataset
-
-    experiments = [item for name in suites for item in registry.experiments_of(name)]
-    suite = "leak" if "leak" in suites else suites[0]
-    library = open_library(runs_dir, data_dir, answer, suite=suite, quiet=silent)
-    requests = [library.request(name) for name in suites]
-    with busy("comparing", quiet=silent):
-        return study_of(library, experiments, choose_dataset(library, requests, dataset))
-
-
-def _show(
-    answer: CommandResult,
-    page: "StudyPage",
-    data: dict[str, Any],
-    stem: Path,
-    *,
-    overwrite: bool,
-    quiet: bool,
     as_json: bool,
 ) -> None:
-    """Write tables and figures, and print the page or the data."""
-    from benchmark.evaluation.figures import write_png
-    from benchmark.reporting.figures import study_figure
+    """Study the runs of some suites on one data set; write and print what is found."""
+    with speaking(command, as_json=as_json) as answer:
+        from benchmark.comparison.library import choose_dataset
+        from benchmark.comparison.wording import limitations
+        from benchmark.evaluation.figures import write_png
+        from benchmark.reporting.figures import study_figure
 
-    pictures = [f"{stem}{'-' if it.name else ''}{it.name}.png" for it in page.pictures]
-    files = [f"{stem}.md", *pictures]
-    check_outputs(map(Path, files), overwrite=overwrite)
-    try:
-        write_text(Path(files[0]), page.markdown())
+        experiments = [item for name in suites for item in registry.experiments_of(name)]
+        suite = command if command in suites else suites[0]
+        library = open_library(runs_dir, data_dir, answer, suite=suite, quiet=as_json)
+        dataset = choose_dataset(library, [library.request(name) for name in suites], asked)
+        with busy("comparing", quiet=as_json):
+            study = study_of(library, experiments, dataset)
+        page, stem = page_of(study), stem.with_name(f"{stem.name}-{dataset}")
+        limits = limitations(run for run in library.runs if run.setting.dataset == dataset)
+        heading = f"{'SYNTHETIC FACES · ' * study['drawn']}{page.title}"
+        pictures = [f"{stem}{'-' if it.name else ''}{it.name}.png" for it in page.pictures]
+        files = [f"{stem}.md", *pictures]
+        check_outputs(map(Path, files), overwrite=overwrite)
+        lines = [f"# {heading}", "", *(f"- {text}" for text in page.sentences), ""]
+        lines += [markdown_table(_table(found)) for found in page.tables]
+        lines += [f"- {text}" for text in (*page.notes, *limits)]
+        write_text(Path(files[0]), "\n".join([*lines, ""]))
         for file, picture in zip(pictures, page.pictures, strict=True):
-            write_png(Path(file), study_figure(picture, data["dataset"], drawn=page.drawn))
-    except OSError as error:
-        raise RunError(
-            f"{error.filename or stem} cannot be written: {error.strerror or error}",
-            fix="Choose another folder with --out",
-        ) from error
-    answer.data = data | {"sentences": [words for words, _ in page.sentences], "files": files}
-    if as_json:
-        return
-    out.print(f"[bold]{page.heading}[/]")
-    for found in page.tables:
-        rows = [[Cell.parted(text) for text in cells] for cells in found.rows]
-        columns = [Column(head, left=not place) for place, head in enumerate(found.heads)]
-        out.print()
-        print_table(Table.of(columns, rows, found.caption))
-    for title, texts in (
-        ("The answer", [words for words, _ in page.sentences]),
-        ("How to read it", page.notes),
-        ("Limitations", page.limits),
-    ):
-        out.print(f"\n[bold]{title}[/]", *map(bullet, texts), sep="\n")
-    if not quiet:
+            write_png(Path(file), study_figure(picture, dataset, drawn=study["drawn"]))
+        answer.data = data_of(study) | {"sentences": list(page.sentences), "files": files}
+        if as_json:
+            return
+        out.print(Text(heading, style="bold"))
+        for found in page.tables:
+            out.print()
+            print_table(_table(found))
+        _print_lists(
+            ("The answer", page.sentences), ("How to read it", page.notes), ("Limitations", limits)
+        )
         err.print(f"\nWritten: {', '.join(files)}", soft_wrap=True)
+
+
+def _table(found: "StudyTable") -> Table:
+    rows = [[Cell.parted(text) for text in cells] for cells in found.rows]
+    columns = [Column(head, left=not place) for place, head in enumerate(found.heads)]
+    return Table.of(columns, rows, found.caption)

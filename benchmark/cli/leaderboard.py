@@ -16,7 +16,6 @@ from benchmark.cli.options import (
     AsJson,
     DataDir,
     Overwrite,
-    Quiet,
     RunsDir,
     WeightsDir,
     complete_dataset,
@@ -40,11 +39,13 @@ from benchmark.reporting.tables import markdown as markdown_table
 
 if TYPE_CHECKING:
     from benchmark.comparison.leaderboard import Leaderboard
-    from benchmark.reporting.leaderboards import AvailableRuns
+    from benchmark.comparison.library import Run
 
-FORMAT_NAMES: Final = ("md", "csv", "tex", "json", "html")
-"""As benchmark.reporting.leaderboards.FORMATS has them; here so that --help loads nothing heavy."""
-
+MOST_NOTE_LINES: Final = 10
+CLOSING: Final = (
+    "Labels are perceived, and the same person may be in training and test. --notes prints "
+    "{more}differences, costs and limitations."
+)
 
 Suites = Annotated[
     list[str] | None,
@@ -58,29 +59,6 @@ Dataset = Annotated[
     typer.Option(
         help="Show the runs on this data set; photographs if left out.",
         autocompletion=complete_dataset,
-    ),
-]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="CONDITION",
-        help="Show the rows for which it holds: a column of the CSV file, then =, !=, <, <=, > "
-        "or >=, then a value; text may hold *, rates may be 0.9 or 90%.",
-    ),
-]
-Sort = Annotated[
-    str | None,
-    typer.Option(
-        metavar="COLUMN", help="Order rows by a column of the CSV file, or COLUMN:asc, :desc."
-    ),
-]
-Format = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="|".join(FORMAT_NAMES),
-        help="Print that text alone instead of tables.",
-        autocompletion=lambda: list(FORMAT_NAMES),
     ),
 ]
 AdHoc = Annotated[bool, typer.Option("--ad-hoc", help="Show runs changed on the command line too.")]
@@ -134,9 +112,6 @@ OutDir = Annotated[
 def leaderboard(
     suite: Suites = None,
     dataset: Dataset = None,
-    where: Where = None,
-    sort: Sort = None,
-    format_: Format = None,
     notes: Notes = False,
     ad_hoc: AdHoc = False,
     from_predictions: FromPredictions = False,
@@ -149,7 +124,6 @@ def leaderboard(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
-    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Rank the available runs; write the tables as Markdown, CSV, LaTeX, JSON and an HTML page.
@@ -158,18 +132,14 @@ def leaderboard(
     is too good to be true is marked ! and not ranked until it is acknowledged.
 
     Examples:
-      facebench leaderboard --suite quick
       facebench leaderboard --suite quick --notes
-      facebench leaderboard --suite quick --suite depth --sort gender_accuracy
-      facebench leaderboard --where architecture=vgg16 --where 'gender_accuracy>=90%'
+      facebench leaderboard --suite quick --suite depth
       facebench leaderboard --suite quick --folds
-      facebench leaderboard --dataset utkface-100 --format tex > table.tex
       facebench leaderboard --acknowledge b9aa30a6a761 --why "Split and pixels checked by hand"
       facebench leaderboard --json
     """
     with speaking("leaderboard", as_json=as_json) as answer:
-        _check(format_, why, acknowledge)
-        from benchmark.reporting.columns import as_data, condition, narrowed, sort_by
+        from benchmark.reporting.columns import as_data
         from benchmark.reporting.leaderboards import (
             Places,
             available_runs,
@@ -177,77 +147,49 @@ def leaderboard(
             write_board,
         )
 
-        conditions = [condition(text) for text in where or ()]
-        order = sort_by(sort) if sort else None
-        if acknowledge:
-            _acknowledge(acknowledge, why, runs_dir, answer)
+        if why and not acknowledge:
+            raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
+        for name in acknowledge or ():
+            _acknowledge(name, why, runs_dir, answer)
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
-        folder = out_dir or runs_dir / "leaderboards"
-        with watching(quiet=quiet or as_json) as watch:
+        folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
+        with watching(quiet=as_json) as watch:
             available = available_runs(runs_dir, from_predictions=from_predictions, watch=watch)
+            answer.warnings += available.warnings
             boards = [] if folds else leaderboards(
                 available, places, suite or (), dataset,
                 ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
             )  # fmt: skip
-        answer.warnings += available.warnings
         if folds:
-            is_owned = overwrite or out_dir is None
-            _show_folds(
-                available, suite or (), dataset, folder, answer, overwrite=is_owned, as_json=as_json
-            )
+            datasets = available.datasets(dataset, folder)
+            runs = [run for run in available.runs if run.setting.dataset in datasets]
+            _show_folds(runs, suite or (), folder, answer, overwrite=is_owned, as_json=as_json)
             return
-        boards = [narrowed(board, conditions, order) for board in boards]
         answer.data = {"leaderboards": []}
         for board in boards:
-            with busy("writing", quiet=quiet or as_json):
-                files = write_board(board, folder, runs_dir, overwrite or out_dir is None)
+            with busy("writing", quiet=as_json):
+                files = write_board(board, folder, runs_dir, is_owned)
             answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
-            if as_json:
-                continue
-            if format_ is not None:
-                _echo(files, format_)
-                continue
-            _print(board, whole=notes)
-            if not quiet:
+            if not as_json:
+                _print(board, whole=notes)
                 others = ", ".join(path.suffix for path in files[1:])
                 err.print(f"\nWritten: {files[0]}, {others}", soft_wrap=True)
 
 
-def _check(format_: str | None, why: str, acknowledge: Sequence[str] | None) -> None:
-    if why and not acknowledge:
-        raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
-    if format_ is not None and format_ not in FORMAT_NAMES:
-        raise RunError(f"--format is {format_!r}", allowed=", ".join(FORMAT_NAMES))
-
-
-def _acknowledge(asked: Sequence[str], why: str, runs_dir: Path, answer: CommandResult) -> None:
+def _acknowledge(argument: str, why: str, runs_dir: Path, answer: CommandResult) -> None:
     """Write into the flagged runs' folders that somebody has looked, and why they stand."""
     from benchmark.cli.library import chosen_runs
     from benchmark.evaluation import red_flags
 
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    for argument in asked:
-        found = chosen_runs(runs_dir, [argument], answer)
-        runs = [run for run in found if run.record.state == "done"]
-        if not runs:
-            raise RunError(f"{argument} has no finished run", source=str(runs_dir))
-        flagged = [run for run in runs if red_flags.flag_state(run.record).flags]
-        # Where none is flagged, the first says so.
-        for run in flagged or runs[:1]:
-            red_flags.acknowledge(run.record, why, when)
-            answer.warnings.append(f"run {run.short_identity} is acknowledged: {why}")
-
-
-def _echo(files: Sequence[Path], format_: str) -> None:
-    (path,) = (path for path in files if path.suffix == f".{format_}")
-    typer.echo(path.read_text(encoding="utf-8"), nl=False)
-
-
-MOST_NOTE_LINES: Final = 10
-CLOSING: Final = (
-    "Labels are perceived, and the same person may be in training and test. --notes prints "
-    "{more}differences, costs and limitations."
-)
+    runs = [run for run in chosen_runs(runs_dir, [argument], answer) if run.done]
+    if not runs:
+        raise RunError(f"{argument} has no finished run", source=str(runs_dir))
+    flagged = [run for run in runs if red_flags.flag_state(run.record).flags]
+    # Where none is flagged, the first says so.
+    for run in flagged or runs[:1]:
+        red_flags.acknowledge(run.record, why, when)
+        answer.warnings.append(f"run {run.short_identity} is acknowledged: {why}")
 
 
 def _print(board: "Leaderboard", *, whole: bool) -> None:
@@ -303,9 +245,8 @@ def _notes(board: "Leaderboard") -> Iterator[str]:
 
 
 def _show_folds(
-    available: "AvailableRuns",
+    runs: "Sequence[Run]",
     suites: Sequence[str],
-    dataset: str | None,
     folder: Path,
     answer: CommandResult,
     *,
@@ -318,28 +259,23 @@ def _show_folds(
     from benchmark.comparison.wording import setting_text
 
     asked = [item for name in dict.fromkeys(suites) for item in registry.experiments_of(name)]
-    experiments = asked or list(registry.experiments().values())
-    datasets = available.datasets(dataset, folder)
-    runs = [run for run in available.runs if run.setting.dataset in datasets]
-    found = stability_tables(runs, experiments)
+    found = stability_tables(runs, asked or list(registry.experiments().values()))
     if not found:
         raise RunError(
             "no finished run is of a fold",
             allowed="runs made with `facebench run --folds`, of registered experiments",
             fix="`facebench run NAME --folds 0-4`",
         )
-    answer.data = {"folds": []}
-    names = ["folds.md", *(f"folds-{it.dataset}-{n}.csv" for n, (it, _) in enumerate(found))]
-    check_outputs([folder / name for name in names], overwrite=overwrite)
-    texts = []
-    for number, (setting, numbers) in enumerate(found):
+    answer.data, texts = {"folds": []}, []
+    files = [folder / f"folds-{it.dataset}-{number}.csv" for number, (it, _) in enumerate(found)]
+    check_outputs([folder / "folds.md", *files], overwrite=overwrite)
+    for path, (setting, numbers) in zip(files, found, strict=True):
         headings, rows = stability_cells(numbers)
         synthetic = "SYNTHETIC FACES · " if setting.drawn else ""
         title = f"{synthetic}Stability over folds on {setting.dataset}"
         columns = [Column(heading, left=not place) for place, heading in enumerate(headings)]
-        table = Table.of(columns, rows)
-        texts += [f"# {title}\n", f"{setting_text(setting)}\n", markdown_table(table)]
-        path = folder / f"folds-{setting.dataset}-{number}.csv"
+        texts += [f"# {title}\n", f"{setting_text(setting)}\n"]
+        texts.append(markdown_table(Table.of(columns, rows)))
         write_text(path, numbers.to_csv(index=False))
         plain = numbers.astype(object).where(numbers.notna(), None)
         answer.data["folds"].append(
@@ -347,9 +283,8 @@ def _show_folds(
              "rows": plain.to_dict("records"), "file": str(path)}
         )  # fmt: skip
         if not as_json:
-            out.print(Text(title, style="bold"))
-            out.print(Text(setting_text(setting), style="dim"))
             stacked = [[Cell.parted(c.replace(" / ", "\n")) for c in row] for row in rows]
+            out.print(Text(f"{title}\n", style="bold") + Text(setting_text(setting), style="dim"))
             print_table(Table.of(columns, stacked))
     write_text(folder / "folds.md", "\n".join([*texts, STABILITY_NOTE, ""]))
     if not as_json:

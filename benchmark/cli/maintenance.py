@@ -338,18 +338,20 @@ def status(
     """
     with speaking("status", as_json=as_json) as answer:
         from benchmark.comparison.library import STATES as ORDER
-        from benchmark.comparison.library import standing, standings_of
+        from benchmark.comparison.library import Library, read_runs, standing
 
         with busy("reading runs", quiet=as_json):
             wanted = {name: registry.experiment(name) for name in names or []}
             if suite is not None:
                 wanted |= {item.name: item for item in registry.experiments_of(suite)}
             numbers = parse_seeds(seeds)
-            found = {record: standing(record) for record in all_records(runs_dir)}
+            records = list(all_records(runs_dir))
             if wanted:
-                shown = list(standings_of(wanted.values(), numbers, found, dataset))
+                library = Library(tuple(read_runs(records)[0]), wanted, {})
+                shown = list(library.standings(wanted, numbers, dataset))
             else:
-                shown = [item for item in found.values() if dataset in (None, item.dataset)]
+                found = map(standing, records)
+                shown = [item for item in found if dataset in (None, item.dataset)]
                 shown.sort(key=lambda item: (ORDER.index(item.state), item.name, item.seed or 0))
             left = [_seconds_left(item, runs_dir) for item in shown]
         counts = Counter(item.state for item in shown)

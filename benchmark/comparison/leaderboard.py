@@ -1,38 +1,27 @@
 """Leaderboards: which experiments stand in which table, in what order, and which are missing.
 
-Built from the runs' folders alone. Rows are computed in benchmark.comparison.rows and set against
-each other in benchmark.comparison.against. Nothing here depends on the time or the machine, so that
-a leaderboard is byte-identical when nothing changed.
+Built from the runs' folders alone. Rows are computed in benchmark.comparison.rows and compared in
+.pairs. Nothing here depends on the time or the machine, so that a leaderboard is byte-identical
+when nothing changed.
 """
 
 import contextlib
 import dataclasses
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from benchmark.comparison.library import Run, Setting, Watch, unwatched, why_not_done
+from benchmark.comparison.library import Library, Run, Setting, counted, edited_after, why_not_done
 from benchmark.comparison.pairs import SHARED, RowPair, compare_rows, counterpart_names, row_pairs
 from benchmark.comparison.references import LOGISTIC
-from benchmark.comparison.rows import (
-    Draft,
-    FamilyKey,
-    Row,
-    RowComparison,
-    differences_of,
-    draft_row,
-    give_intervals,
-    settings_of,
-    sort_runs,
-    subset_of,
-)
-from benchmark.comparison.wording import Gap, family_text, gap_sentences
+from benchmark.comparison.rows import Draft, Row, RowComparison, draft_row, give_intervals
+from benchmark.comparison.wording import Gap, family_text, gap_sentences, limitations
+from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
-from benchmark.evaluation.red_flags import RED_FLAG_ABOVE
-from benchmark.experiment.definition import Experiment, Suite
-from benchmark.tasks import TASK_TITLES, TASKS, TaskName
+from benchmark.experiment.definition import Experiment, Protocol, Subset, Suite
+from benchmark.experiment.settings import changed_settings
+from benchmark.tasks import TASKS, TaskName
 
 Kind = Literal["mtl", "age_group", "gender", "race"]
 KINDS: Final[tuple[Kind, ...]] = ("mtl", *TASKS)
@@ -43,8 +32,20 @@ HEADINGS: Final[dict[Kind, str]] = {
     "gender": "Gender alone (STL)",
     "race": "Race alone (STL)",
 }
-
 ONE_SEED: Final = "one seed: no claim about the experiment"
+RANK_DIGITS: Final = 9
+"""Validation scores that agree to this many decimals are a tie."""
+
+FamilyKey = tuple[Setting, str, str]
+"""Setting, experiment name, identity without the seed: what one row of a table is about."""
+Families = Mapping[FamilyKey, list[Run]]
+Shown = Draft | Row
+"""A row with the runs behind it, or one that is missing."""
+
+
+def tasks_of(kind: Kind) -> tuple[TaskName, ...]:
+    """Name the tasks of a table's networks."""
+    return TASKS if kind == "mtl" else (kind,)
 
 
 @dataclass(frozen=True)
@@ -87,22 +88,256 @@ class Leaderboard:
         return tuple(suite for suite, names in self.suites.items() if name in names)
 
 
-def tasks_of(kind: Kind) -> tuple[TaskName, ...]:
-    """Name the tasks of a table's networks."""
-    return TASKS if kind == "mtl" else (kind,)
+@dataclass(frozen=True)
+class LeaderboardQuery:
+    """What a leaderboard shows, and what is known beside the runs."""
+
+    experiments: Sequence[Experiment]
+    """The rows, run or not, in the order of those that are missing."""
+    dataset: str
+    suites: Sequence[Suite] = ()
+    """Those asked for; none: every experiment that was begun."""
+    references: Callable[[Setting, tuple[TaskName, ...]], Sequence[Row]] = lambda *_: ()
+    """Gives the reference rows of a table."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Why an experiment could not be run, by name, such as weights that are not available."""
+    known: Mapping[str, Experiment] = field(default_factory=dict)
+    """Further definitions, whose rows others may be set against."""
+    ad_hoc: bool = False
+    compared: bool = True
+    """Whether rows are set against others; not on a page that makes comparisons of its own."""
+    notes: Sequence[str] = ()
+    watch: OnProgress = keep_quiet
 
 
-def reading_notes(tables: Sequence[BoardTable], families: Iterable[Sequence[Run]]) -> list[str]:
+def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
+    """Arrange runs in tables: of one setting, and of networks for the same tasks.
+
+    A run belongs to an experiment when it was trained as that is defined now; runs of an older
+    definition are left out and counted. Data sets, splits and protocols are never mixed: runs on an
+    older leak-free split have tables of their own.
+    """
+    ours = [run for run in runs if run.setting.dataset == query.dataset]
+    known = {**query.known, **{item.name: item for item in query.experiments}}
+    library = Library(tuple(ours), known, {})
+    families, left_out = _families(library, query.experiments, ad_hoc=query.ad_hoc)
+    settings = _settings(ours, families, query)
+    drafts: dict[FamilyKey, Draft] = {}
+    shown = [
+        (setting, kind, rows)
+        for setting in settings
+        for kind, rows in _rows(setting, query, families, drafts).items()
+        if rows
+    ]
+    # Those shown may be compared with others that are not.
+    wanted = {name for item in query.experiments for name in counterpart_names(item).values()}
+    wanted |= {item.compare_with for item in query.experiments if item.compare_with}
+    others = [known[name] for name in sorted(wanted) if name in known]
+    run_settings = {setting for setting, _, _ in families}
+    for key, found in _families(library, others)[0].items():
+        done = [run for run in found if run.done]
+        if done and key[0] in run_settings and key not in families:
+            # Nothing is compared with one that cannot be read; where it is shown, it says why.
+            with contextlib.suppress(RunError):
+                drafts[key] = draft_row(key[1], done)
+    outcomes = compare_rows(_pairs(shown, drafts, known)) if query.compared else {}
+    tables = tuple(
+        BoardTable(
+            setting,
+            kind,
+            (*query.references(setting, tasks_of(kind)), *(_compared(it, outcomes) for it in rows)),
+        )
+        for setting, kind, rows in shown
+    )
+    drawn = any(setting.drawn for setting in settings)
+    return Leaderboard(
+        dataset=query.dataset,
+        suite=" + ".join(suite.name for suite in query.suites) or None,
+        suites={suite.name: suite.experiments for suite in query.suites},
+        drawn=drawn,
+        tables=tables,
+        notes=(*query.notes, *left_out, *reading_notes(tables, families)),
+        limits=limitations(ours),
+    )
+
+
+def _families(
+    library: Library, experiments: Sequence[Experiment], *, ad_hoc: bool = False
+) -> tuple[Families, list[str]]:
+    """Give each run to the experiments it is a run of, and say which belong to none."""
+    names = {item.name for item in experiments}
+    changed = [run for run in library.runs if run.ad_hoc and run.name in names]
+    families: dict[FamilyKey, list[Run]] = defaultdict(list)
+    for item in experiments:
+        mine = [run for run in changed if run.name == item.name] if ad_hoc else []
+        for run in [*library.runs_of(item.name, any_split=True), *mine]:
+            families[run.setting, item.name, run.record.family].append(run)
+    owned = {run.record.identity for runs in families.values() for run in runs}
+    older = Counter(
+        run.name
+        for run in library.runs
+        if not run.ad_hoc and run.name in names and run.record.identity not in owned
+    )
+    notes = [f"{name}: {edited_after(name, count)}." for name, count in sorted(older.items())]
+    if changed and not ad_hoc:
+        n_changed = counted(len(changed), "ad-hoc run")
+        notes.append(f"Left out: {n_changed}, changed on the command line.")
+    return families, notes
+
+
+def _settings(runs: Sequence[Run], families: Families, query: LeaderboardQuery) -> list[Setting]:
+    """List the settings to show, the default protocol first: of runs, then of what was not run."""
+    found = list(dict.fromkeys(setting for setting, _, _ in families))
+    known = {(setting.protocol, setting.subset) for setting in found}
+    drawn = any(run.setting.drawn for run in runs)
+    for item in query.experiments:
+        protocol, subset = item.protocol, _subset_of(item)
+        if (protocol, subset) not in known:
+            known.add((protocol, subset))
+            found.append(Setting(query.dataset, drawn, protocol.split, "", "", protocol, subset))
+    return sorted(
+        found,
+        key=lambda setting: (
+            setting.subset.label if setting.subset else "",
+            setting.protocol != Protocol(),
+            str(dataclasses.astuple(setting.protocol)),
+            setting.split_digest,
+            setting.pixel_digest,
+        ),
+    )
+
+
+def _subset_of(experiment: Experiment) -> Subset | None:
+    """Say which subset is selected on and tested; None for all faces."""
+    return experiment.subset.people if experiment.subset else None
+
+
+def _rows(
+    setting: Setting,
+    query: LeaderboardQuery,
+    families: Families,
+    drafts: dict[FamilyKey, Draft],
+) -> dict[Kind, list[Shown]]:
+    """Make the rows of one setting by kind, ranked; fill `drafts` with those that are finished."""
+    by_name: dict[str, dict[str, list[Run]]] = defaultdict(dict)
+    for (where, name, family), runs in families.items():
+        if where == setting:
+            by_name[name][family] = runs
+    rows: dict[Kind, list[Shown]] = {kind: [] for kind in KINDS}
+    for item in query.experiments:
+        kind: Kind = "mtl" if len(item.head.tasks) > 1 else item.head.tasks[0]
+        ours = by_name.get(item.name, {})
+        query.watch("Making rows", len(drafts), len(families))
+        for family, runs in sorted(ours.items()):
+            row = _row(item, runs, _differences(runs, ours, item))
+            rows[kind].append(row)
+            if isinstance(row, Draft):
+                drafts[setting, item.name, family] = row
+        here = (setting.protocol, setting.subset) == (item.protocol, _subset_of(item))
+        if not ours and here:
+            rows[kind].append(_missing(item, query.missing.get(item.name, "not run")))
+    give_intervals([row for ours in rows.values() for row in ours if isinstance(row, Draft)])
+    return {kind: _ranked(ours) for kind, ours in rows.items()}
+
+
+def _differences(
+    runs: Sequence[Run], families: Mapping[str, Sequence[Run]], experiment: Experiment
+) -> list[str]:
+    """Say how a row differs from the definition, or from other rows of the same name."""
+    run, firsts, said = runs[0], [others[0] for others in families.values()], []
+    if run.ad_hoc:
+        changes = changed_settings(experiment.as_dict(), run.definition)
+        said.append("ad hoc: " + (", ".join(changes) or "as defined"))
+    if len({first.trainer_version for first in firsts}) > 1:
+        said.append(f"trainer version {run.trainer_version}")
+    if len({first.weights_sha256 for first in firsts}) > 1:
+        said.append(f"weights {str(run.weights_sha256)[:12]}")
+    return said
+
+
+def _missing(experiment: Experiment, *remarks: str) -> Row:
+    definition, study = experiment.as_dict(), experiment.study
+    return Row("missing", experiment.name, remarks=remarks, study=study, definition=definition)
+
+
+def _row(experiment: Experiment, runs: Sequence[Run], differences: Sequence[str]) -> Shown:
+    """Make one experiment's row from its runs, finished or not."""
+    done = [run for run in runs if run.done]
+    unfinished = [f"seed {run.record.seed} {why_not_done(run)}" for run in runs if not run.done]
+    if not done:
+        return _missing(experiment, *unfinished, *differences)
+    remarks = [*differences, *unfinished, *([ONE_SEED] if len(done) == 1 else [])]
+    study = None if done[0].ad_hoc else experiment.study
+    try:
+        draft = draft_row(experiment.name, done, remarks, study)
+    except RunError as error:
+        return _missing(experiment, str(error), *differences)
+    if not draft.row.scores:
+        remarks = ["test was not read", *draft.row.remarks]
+        draft.row = dataclasses.replace(draft.row, remarks=tuple(remarks))
+    return draft
+
+
+def _ranked(rows: Sequence[Shown]) -> list[Shown]:
+    """Order rows by validation, best first; equal scores share a rank and stand by name.
+
+    A row stopped by a red flag, or of one class, stands where its score puts it, without a rank,
+    and takes none from the others.
+    """
+
+    def score(row: Row) -> float:
+        return round(row.val_combined or 0.0, RANK_DIGITS)
+
+    done = [row for row in rows if isinstance(row, Draft)]
+    is_ranked = [not (draft.row.stopped or draft.row.is_one_class) for draft in done]
+    scores = [score(draft.row) for draft, ranked in zip(done, is_ranked, strict=True) if ranked]
+    for draft, ranked in zip(done, is_ranked, strict=True):
+        above = sum(other > score(draft.row) for other in scores)
+        draft.row = dataclasses.replace(draft.row, rank=1 + above if ranked else None)
+    done.sort(key=lambda draft: (-score(draft.row), draft.row.name, draft.row.identities))
+    return [*done, *(row for row in rows if isinstance(row, Row))]
+
+
+def _pairs(
+    shown: Sequence[tuple[Setting, Kind, list[Shown]]],
+    drafts: Mapping[FamilyKey, Draft],
+    known: Mapping[str, Experiment],
+) -> list[RowPair]:
+    """Pair the rows of all tables with what each is compared with, in its own setting."""
+    by_name: dict[Setting, dict[str, list[Draft]]] = defaultdict(lambda: defaultdict(list))
+    for (setting, name, _), draft in drafts.items():
+        if not draft.group.ad_hoc:
+            by_name[setting][name].append(draft)
+    pairs: list[RowPair] = []
+    for setting, _, rows in shown:
+        ranked = [row for row in rows if isinstance(row, Draft)]
+        first = next((draft for draft in ranked if draft.row.rank and draft.row.scores), None)
+        for draft in ranked:
+            pairs += row_pairs(draft, first, by_name[setting], known)
+    return pairs
+
+
+def _compared(row: Shown, outcomes: Mapping[int, tuple[RowComparison, ...]]) -> Row:
+    """Give a row what came of its comparisons; ranked and not behind the first, it is tied."""
+    if isinstance(row, Row):
+        return row
+    against = outcomes.get(id(row), ())
+    tied = row.row.rank is not None and any(
+        it.kind == "first" and (not it.significant if it.judged else it.why == SHARED)
+        for it in against
+    )
+    return dataclasses.replace(row.row, comparisons=against, tied=tied)
+
+
+def reading_notes(tables: Sequence[BoardTable], families: Families) -> list[str]:
     """Say how the intervals, seeds and differences of these very tables are to be read."""
     rows = [row for table in tables for row in table.rows]
     done = [row for row in rows if row.status == "done"]
     outcomes = [outcome for row in rows for outcome in row.comparisons]
     judged = [outcome.judged for outcome in outcomes if outcome.judged]
-    no_majority = any(row.status != "reference" for table in tables for row in table.rows[:1])
-    regression = any(row.name.startswith(LOGISTIC) for table in tables for row in table.rows[:4])
+    references = [row.name for row in rows if row.status == "reference"]
     one_seed = any(len(row.seeds) == 1 for row in done)
-    shared = max(map(_faces_sharing_a_cluster, families), default=0) if one_seed else 0
-    limits = ", ".join(f"{100 * v:.0f} % ({TASK_TITLES[t]})" for t, v in RED_FLAG_ABOVE.items())
+    shared = max(map(_faces_sharing_a_cluster, families.values()), default=0) if one_seed else 0
     gaps = [
         Gap("LEAKY " * row.leaky + row.name, outcome.other, outcome.why, outcome.task)
         for row in rows
@@ -110,9 +345,8 @@ def reading_notes(tables: Sequence[BoardTable], families: Iterable[Sequence[Run]
         if outcome.why and outcome.kind != "first"
     ]
     notes: tuple[tuple[object, str], ...] = (
-        (no_majority, "No majority-class row: the data set with this split is not prepared here."),
         (
-            not no_majority and not regression,
+            references and not any(name.startswith(LOGISTIC) for name in references),
             "No logistic regression beside the rows yet: `facebench leaderboard --fit-references` "
             "fits it once, on small pictures and on the frozen trunks of finished runs.",
         ),
@@ -125,11 +359,6 @@ def reading_notes(tables: Sequence[BoardTable], families: Iterable[Sequence[Run]
             shared,
             f"{shared} test faces are near-duplicates of others there; Wilson's interval counts "
             "them as independent and is a little too narrow.",
-        ),
-        (
-            any(row.red_flag for row in done),
-            f"A row above {limits} on the leak-free UTKFace test is stopped: it stays, marked !, "
-            "and is not ranked until somebody has looked for a leak and acknowledges it.",
         ),
         (
             any(len(row.seeds) > 1 for row in done),
@@ -160,14 +389,8 @@ def reading_notes(tables: Sequence[BoardTable], families: Iterable[Sequence[Run]
         *((True, sentence) for sentence in gap_sentences(gaps)),
         (
             any(row.gap for row in done),
-            "Gap: the highest accuracy of a group minus the lowest, by gender and race together "
-            "(of the gender task by race, of the race task by gender), over groups of 30 faces or "
-            "more; beside it the gap expected under permutation of the groups. Over seeds, a mean.",
-        ),
-        (
-            any(row.study for row in done),
-            "What the study printed was measured on a split that leaks: about 80 % of its test "
-            "faces were training faces. It stands beside the row, and nothing is subtracted.",
+            "Gap: the highest accuracy of a group of 30 faces or more minus the lowest, by gender "
+            "and race; beside it the gap expected under permutation of the groups.",
         ),
     )
     return [text for applies, text in notes if applies]
@@ -176,211 +399,8 @@ def reading_notes(tables: Sequence[BoardTable], families: Iterable[Sequence[Run]
 def _faces_sharing_a_cluster(runs: Sequence[Run]) -> int:
     """Count the test faces beyond the first of each cluster, as the run's metrics tell."""
     try:
-        metrics = [run.record.metrics for run in runs if run.record.state == "done"]
+        metrics = [run.record.metrics for run in runs if run.done]
     except (RunError, KeyError):
         return 0
     counts = [m["test/n_faces"] - m["test/n_clusters"] for m in metrics if "test/n_clusters" in m]
     return int(max(counts, default=0))
-
-
-RANK_DIGITS: Final = 9
-"""Validation scores that agree to this many decimals are a tie."""
-
-References = Callable[[Setting, tuple[TaskName, ...]], Sequence[Row]]
-"""Gives the reference rows of a table, such as rows.majority_row of its training labels."""
-
-
-def no_references(setting: Setting, tasks: tuple[TaskName, ...]) -> Sequence[Row]:
-    """Give no reference rows."""
-    return ()
-
-
-@dataclass(frozen=True)
-class LeaderboardQuery:
-    """What a leaderboard shows, and what is known beside the runs."""
-
-    experiments: Sequence[Experiment]
-    """The rows, run or not, in the order of those that are missing."""
-    dataset: str
-    suites: Sequence[Suite] = ()
-    """Those asked for; none: every experiment that was begun."""
-    references: References = no_references
-    missing: Mapping[str, str] = field(default_factory=dict)
-    """Why an experiment could not be run, by name, such as weights that are not available."""
-    known: Mapping[str, Experiment] = field(default_factory=dict)
-    """Further definitions, whose rows others may be set against."""
-    ad_hoc: bool = False
-    compared: bool = True
-    """Whether rows are set against others; not on a page that makes comparisons of its own."""
-    notes: Sequence[str] = ()
-    watch: Watch = unwatched
-
-
-def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
-    """Arrange runs in tables: of one setting, and of networks for the same tasks.
-
-    A run belongs to an experiment when it was trained as that is defined now; runs of an older
-    definition are left out and counted. Data sets, splits and protocols are never mixed.
-    """
-    ours = [run for run in runs if run.setting.dataset == query.dataset]
-    sorting = sort_runs(ours, query.experiments, ad_hoc=query.ad_hoc)
-    settings = settings_of(ours, sorting.families, query.experiments, query.dataset)
-    known = {**query.known, **{item.name: item for item in query.experiments}}
-    drafts: dict[FamilyKey, Draft] = {}
-    shown = [
-        (setting, kind, rows)
-        for setting in settings
-        for kind, rows in _rows(setting, query, sorting.families, drafts).items()
-        if rows
-    ]
-    for key, found in _not_shown(ours, query.experiments, known, sorting.families).items():
-        done = [run for run in found if run.done]
-        if done:
-            # Nothing is compared with one that cannot be read; where it is shown, it says why.
-            with contextlib.suppress(RunError):
-                drafts[key] = draft_row(key[1], done)
-    pairs: list[RowPair] = []
-    for setting, _, rows in shown:
-        ranked = [row for row in rows if isinstance(row, Draft)]
-        first = next((draft for draft in ranked if draft.row.rank and draft.row.scores), None)
-        for draft in ranked:
-            pairs += row_pairs(draft, first, _by_name(setting, drafts), known)
-    outcomes = compare_rows(pairs) if query.compared else {}
-    tables = tuple(
-        BoardTable(
-            setting,
-            kind,
-            (
-                *query.references(setting, tasks_of(kind)),
-                *(row if isinstance(row, Row) else _compared(row, outcomes) for row in rows),
-            ),
-        )
-        for setting, kind, rows in shown
-    )
-    drawn = any(setting.drawn for setting in settings)
-    return Leaderboard(
-        dataset=query.dataset,
-        suite=" + ".join(suite.name for suite in query.suites) or None,
-        suites={suite.name: suite.experiments for suite in query.suites},
-        drawn=drawn,
-        tables=tables,
-        notes=(*query.notes, *sorting.notes, *reading_notes(tables, sorting.families.values())),
-        limits=(LIMITS_DRAWN if drawn else ())
-        + limits_of(next((run.record.about["dataset"] for run in ours), {})),
-    )
-
-
-Shown = Draft | Row
-"""A row with the runs behind it, or one that is missing."""
-
-
-def _not_shown(
-    runs: Sequence[Run],
-    experiments: Sequence[Experiment],
-    known: Mapping[str, Experiment],
-    shown: Mapping[FamilyKey, list[Run]],
-) -> dict[FamilyKey, list[Run]]:
-    """Sort the runs of experiments that are not shown, but that those shown are compared with."""
-    wanted = {name for item in experiments for name in counterpart_names(item).values()}
-    wanted |= {item.compare_with for item in experiments if item.compare_with}
-    wanted -= {item.name for item in experiments}
-    others = [known[name] for name in sorted(wanted) if name in known]
-    settings = {setting for setting, _, _ in shown}
-    found = sort_runs(runs, others, ad_hoc=False).families
-    return {key: ours for key, ours in found.items() if key[0] in settings}
-
-
-def _by_name(setting: Setting, drafts: Mapping[FamilyKey, Draft]) -> Mapping[str, list[Draft]]:
-    """Give the rows of a setting that others may be set against, by experiment."""
-    found: dict[str, list[Draft]] = defaultdict(list)
-    for (where, name, _), draft in drafts.items():
-        if where == setting and not draft.group.ad_hoc:
-            found[name].append(draft)
-    return found
-
-
-def _rows(
-    setting: Setting,
-    query: LeaderboardQuery,
-    families: Mapping[FamilyKey, list[Run]],
-    drafts: dict[FamilyKey, Draft],
-) -> dict[Kind, list[Shown]]:
-    """Make the rows of one setting by kind, ranked; fill `drafts` with those that are finished."""
-    by_name: dict[str, dict[str, list[Run]]] = defaultdict(dict)
-    for (where, name, family), runs in families.items():
-        if where == setting:
-            by_name[name][family] = runs
-    rows: dict[Kind, list[Shown]] = {kind: [] for kind in KINDS}
-    for experiment in query.experiments:
-        kind: Kind = "mtl" if len(experiment.head.tasks) > 1 else experiment.head.tasks[0]
-        ours = by_name.get(experiment.name, {})
-        query.watch("Making rows", len(drafts), len(families))
-        for family, runs in sorted(ours.items()):
-            row = _row(experiment, runs, differences_of(runs, ours, experiment))
-            rows[kind].append(row)
-            if isinstance(row, Draft):
-                drafts[setting, experiment.name, family] = row
-        here = (setting.protocol, setting.subset) == (experiment.protocol, subset_of(experiment))
-        if not ours and here:
-            rows[kind].append(_missing(experiment, query.missing.get(experiment.name, "not run")))
-    give_intervals([row for ours in rows.values() for row in ours if isinstance(row, Draft)])
-    return {kind: _ranked(ours) for kind, ours in rows.items()}
-
-
-def _missing(experiment: Experiment, *remarks: str) -> Row:
-    definition = experiment.as_dict()
-    return Row(
-        "missing", experiment.name, remarks=remarks, study=experiment.study, definition=definition
-    )
-
-
-def _row(experiment: Experiment, runs: Sequence[Run], differences: Sequence[str]) -> Shown:
-    """Make one experiment's row from its runs, finished or not."""
-    done = [run for run in runs if run.record.state == "done"]
-    unfinished = [why_not_done(run) for run in runs if run.record.state != "done"]
-    if not done:
-        return _missing(experiment, *unfinished, *differences)
-    remarks = [*differences, *unfinished, *([ONE_SEED] if len(done) == 1 else [])]
-    study = None if done[0].ad_hoc else experiment.study
-    try:
-        draft = draft_row(experiment.name, done, remarks, study)
-    except RunError as error:
-        return _missing(experiment, str(error), *differences)
-    if not draft.row.scores:
-        remarks = ["test was not read", *draft.row.remarks]
-        draft.row = dataclasses.replace(draft.row, remarks=tuple(remarks))
-    return draft
-
-
-def _ranked(rows: Sequence[Shown]) -> list[Shown]:
-    """Order rows by validation, best first; equal scores share a rank and stand by name.
-
-    A stopped row stands where its score puts it, without a rank, and takes none from the others.
-    """
-    done = [row for row in rows if isinstance(row, Draft)]
-    scores = [_rank_score(draft.row) for draft in done if is_ranked(draft.row)]
-    for draft in done:
-        above = sum(score > _rank_score(draft.row) for score in scores)
-        draft.row = dataclasses.replace(draft.row, rank=1 + above if is_ranked(draft.row) else None)
-    done.sort(key=lambda draft: (-_rank_score(draft.row), draft.row.name, draft.row.identities))
-    return [*done, *(row for row in rows if isinstance(row, Row))]
-
-
-def is_ranked(row: Row) -> bool:
-    """Tell whether a row has a rank: not one to be looked into, nor one that is always right."""
-    return not (row.stopped or row.is_one_class)
-
-
-def _rank_score(row: Row) -> float:
-    return round(row.val_combined or 0.0, RANK_DIGITS)
-
-
-def _compared(draft: Draft, outcomes: Mapping[int, tuple[RowComparison, ...]]) -> Row:
-    """Give a row what came of its comparisons."""
-    against = outcomes.get(id(draft), ())
-    tied = draft.row.rank is not None and any(
-        outcome.kind == "first"
-        and (outcome.why == SHARED if outcome.judged is None else not outcome.significant)
-        for outcome in against
-    )
-    return dataclasses.replace(draft.row, comparisons=against, tied=tied)

@@ -3,13 +3,13 @@
 Everything is computed from stored predictions and from `exposure.csv`, which says how training met
 each test face. A leaky run is scored on its own test part, as the study scored itself, and on the
 leak-free test faces, on which every further model of the chain is scored too; so a step that
-changes the models is a paired difference on common faces. All is LEAKY but what is never met or
-honest.
+changes the models is a paired difference on common faces. Each task is judged on the faces that are
+labelled for it. All is LEAKY but what is never met or honest.
 """
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,8 +19,8 @@ import pandas as pd
 from benchmark.comparison.library import Library, NotRun, RunGroup
 from benchmark.comparison.statistics import difference_of
 from benchmark.comparison.wording import (
+    NOTHING,
     Mark,
-    Sentence,
     StudyPage,
     StudyPanel,
     StudyPicture,
@@ -60,25 +60,10 @@ EXPOSURES: Final = {
     "clean": "of these, never met",
 }
 NOT_RUN: Final = "not run"
-NOTHING: Final = "–"
 
-
-@dataclass(frozen=True)
-class Side:
-    """The models of a run group on some test faces."""
-
-    faces: pd.DataFrame
-    """file and cluster."""
-    right: Mapping[TaskName, npt.NDArray[np.bool_]]
-    """Of each predicted task (n_seeds, n_faces)."""
-    seeds: tuple[int, ...]
-
-    def part(self, faces: Any = slice(None), seeds: Any = slice(None)) -> "Side":
-        """Keep the chosen faces, or models."""
-        right = {task: values[seeds][:, faces] for task, values in self.right.items()}
-        return Side(self.faces[faces], right, self.seeds[seeds])
-
-
+Side = dict[TaskName, pd.DataFrame]
+"""The models of a run group on some test faces: per task, of the faces labelled for it by file
+name, `cluster` and a column per seed, whether its prediction is right."""
 Values = dict[str, Any]
 """Plain values under the names that `--json` has."""
 
@@ -88,13 +73,13 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
 
     Gives dataset, drawn, missing (what was not run) and networks: of each its label, scores from
     leaky to honest, steps between them, conditions changed `alone`, the study's row where
-    architecture and weights are its own, and notes. Rates and changes are fractions, with the ends
-    of their 95 % intervals; a step that was not run has no changes. A row that is registered under
-    no ending is the honest one of those named after it. Raises RunError where no network was run
-    under the protocol `published`, or the files of a run do not fit together.
+    architecture, weights and faces are its own, and notes. Rates and changes are fractions, with
+    the ends of their 95 % intervals; a step that was not run has no changes. A row that is
+    registered under no ending is the honest one of those named after it. Raises RunError where no
+    network was run under the protocol `published`, or the files of a run do not fit together.
     """
-    groups: dict[str, dict[str, RunGroup]] = {}
-    absent: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, RunGroup]] = defaultdict(dict)
+    absent: dict[str, list[str]] = defaultdict(list)
     firsts: dict[str, Experiment] = {}
     names = {item.name for item in experiments}
     for item in experiments:
@@ -104,10 +89,9 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
         firsts.setdefault(label, item)
         found = library.run_group(item.name, dataset)
         if isinstance(found, NotRun):
-            why = "" if found.why == NOT_RUN else f" ({found.why})"
-            absent.setdefault(label, []).append(f"{item.name}{why}")
+            absent[label].append(item.name + f" ({found.why})" * (found.why != NOT_RUN))
         else:
-            groups.setdefault(label, {})[ending] = found
+            groups[label][ending] = found
     networks = [
         _network(label, ours, firsts[label]) for label, ours in groups.items() if PUBLISHED in ours
     ]
@@ -126,23 +110,21 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
 def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> Values:
     sides = {ending: _side(group) for ending, group in groups.items()}
     chain = [sides[ending] for ending in CHAIN if ending in sides]
-    notes, common = [], None
+    notes, common = list(_training_notes(label, groups, first)), None
     if chain:
-        faces = chain[0].faces
-        if any(not side.faces["file"].equals(faces["file"]) for side in chain):
+        if any(not side[t].index.equals(chain[0][t].index) for side in chain for t in side):
             raise RunError(
                 f"the models of {label} were tested on different faces",
                 allowed="the test faces of one leak-free split",
                 fix="Run them again on the data set as it is prepared now",
             )
-        common = _on_common_faces(groups[PUBLISHED], faces)
+        common = _on_common_faces(groups[PUBLISHED], chain[0])
         if common is None:
-            notes.append(
-                f"{label}: its leaky runs hold no predictions on the leak-free test faces (made by "
-                "an earlier version, or on another split), so that its first step changes the test "
-                "population too."
-            )
+            said = "its leaky runs hold no predictions on the leak-free test faces, so that its"
+            notes.insert(0, f"{label}: {said} first step changes the test population too.")
     published, name = sides[PUBLISHED], groups[PUBLISHED].name
+    about = groups[PUBLISHED].runs[0].about["dataset"]
+    of_the_study = first.study and not about["drawn"] and about.get("labels_digest") is None
     return {
         "label": label,
         "scores": list(_scores(groups, sides, common)),
@@ -152,33 +134,34 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
             for ending, title in ALONE.items()
             if ending in sides
         ],
-        "study": dataclasses.asdict(first.study) if first.study else None,
-        "notes": [*notes, *_training_notes(label, groups, first)],
+        "study": dataclasses.asdict(first.study) if first.study and of_the_study else None,
+        "notes": notes,
     }
 
 
 def _side(group: RunGroup) -> Side:
-    answers = read_run_predictions([run.record for run in group.runs], group.tasks)
-    right = {task: answers.right(task) for task in group.tasks}
-    return Side(answers.faces[["file", "cluster"]], right, group.seeds)
+    read = read_run_predictions([run.record for run in group.runs], group.tasks)
+    side = {}
+    for task in group.tasks:
+        ours = read.labelled(task)
+        side[task] = pd.DataFrame(ours.right(task).T, ours.faces["file"], columns=group.seeds)
+        side[task].insert(0, "cluster", ours.faces["cluster"].to_numpy())
+    return side
 
 
-def _on_common_faces(group: RunGroup, faces: pd.DataFrame) -> Side | None:
-    """Score leaky models on the leak-free test `faces`; None where a run did not predict them."""
-    tables = []
+def _on_common_faces(group: RunGroup, honest: Side) -> Side | None:
+    """Score leaky models on the leak-free test faces; None where a run did not predict them."""
+    side = {task: honest[task][["cluster"]].copy() for task in group.tasks}
     for run in group.runs:
         parts = [read_predictions(run.record.predictions_path).query("part == 'test'")]
         if run.record.outside_path.is_file():
             parts.append(read_predictions(run.record.outside_path))
         table = pd.concat(parts).drop_duplicates("file").set_index("file")
-        if not faces["file"].isin(table.index).all():
-            return None
-        tables.append(table.loc[faces["file"]])
-    right = {
-        task: np.stack([(table[task] == table[f"{task}_pred"]).to_numpy() for table in tables])
-        for task in group.tasks
-    }
-    return Side(faces, right, group.seeds)
+        for task, frame in side.items():
+            if not frame.index.isin(table.index).all():
+                return None
+            frame[run.record.seed] = (table[task] == table[f"{task}_pred"])[frame.index]
+    return side
 
 
 def _scores(
@@ -186,9 +169,10 @@ def _scores(
 ) -> Iterator[Values]:
     published, name = sides[PUBLISHED], groups[PUBLISHED].name
     rows = [(PUBLISHED, "LEAKY · our replay, on its own test faces", published, name)]
-    exposure = _exposure(groups[PUBLISHED], published.faces["file"])
+    met = _exposure(groups[PUBLISHED], published)
     for key, title in EXPOSURES.items():
-        rows.append((key, title, published.part(faces=exposure == key), name))
+        part = {task: frame[met[frame.index] == key] for task, frame in published.items()}
+        rows.append((key, title, part, name))
     if common:
         rows.append(("common", "LEAKY · our replay, on the leak-free test faces", common, name))
     models = [ending for ending in CHAIN if ending in sides]
@@ -199,25 +183,34 @@ def _scores(
         leaky = "LEAKY · " if groups[ending].leaky else ""
         rows.append((ending, f"{leaky}{title}", sides[ending], groups[ending].name))
     for key, title, side, experiment in rows:
-        clusters = side.faces["cluster"].to_numpy()
         yield {
             "key": key,
             "title": title,
             "leaky": title.startswith("LEAKY"),
-            "n_test": len(side.faces),
-            "rates": {task: rate_of(right, clusters) for task, right in side.right.items()},
+            "n_test": len(_files(side)),
+            "rates": {
+                task: rate_of(_right(frame), frame["cluster"].to_numpy())
+                for task, frame in side.items()
+            },
             "experiment": experiment,
         }
 
 
-def _exposure(group: RunGroup, files: pd.Series) -> npt.NDArray[np.str_]:
-    """Read how each test face was met, in the order of `files`; equal for all seeds."""
+def _files(side: Side) -> set[str]:
+    return set().union(*(frame.index for frame in side.values()))
+
+
+def _right(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    return frame.drop(columns="cluster").to_numpy(dtype=bool).T
+
+
+def _exposure(group: RunGroup, side: Side) -> pd.Series:
+    """Read how each test face was met, by file; equal for all seeds."""
     record = group.runs[0].record
     try:
         met = pd.read_csv(record.exposure_path, dtype=str).set_index("file")["exposure"]
-        fault = "" if set(met.index) == set(files) and set(met) <= set(EXPOSURES) else (
-            "is not about its test faces"
-        )  # fmt: skip
+        whole = set(met.index) == _files(side) and set(met) <= set(EXPOSURES)
+        fault = "" if whole else "is not about its test faces"
     except (OSError, ValueError, KeyError) as error:
         fault = f"cannot be read: {error}"
     if fault:
@@ -227,7 +220,7 @@ def _exposure(group: RunGroup, files: pd.Series) -> npt.NDArray[np.str_]:
             source=str(record.exposure_path),
             fix="Remove the run's folder and run the experiment again",
         )
-    return np.asarray(met.loc[files].to_numpy(dtype=str))
+    return met
 
 
 def _steps(
@@ -262,38 +255,32 @@ def _step(
 def _changes(before: Side, after: Side, *, same_models: bool = False) -> Values:
     """Compare two sides, on the same faces or on others; of the same models, seed by seed.
 
-    Where one side has one seed and the other several, one seed of each is compared.
+    Where one side has one seed and the other several, one seed of each is compared. Each seed's
+    accuracy is spread over all faces, so that its mean stays: a face that the side was tested on
+    has its own share of the deviation from the mean, all others none. Clusters on both sides then
+    count as paired, others as independent.
     """
-    if min(len(before.seeds), len(after.seeds)) == 1:
-        shared = [seed for seed in after.seeds if seed in before.seeds]
-        one, other = (side.seeds.index(shared[0]) if shared else 0 for side in (before, after))
-        before = before.part(seeds=slice(one, one + 1))
-        after = after.part(seeds=slice(other, other + 1))
-    faces = pd.concat([before.faces, after.faces]).drop_duplicates("file")
     found: Values = {}
-    for task in after.right:
-        ours, reference = (_values(side, task, faces["file"]) for side in (after, before))
+    for task in after:
+        frames = before[task], after[task]
+        seeds = [list(frame.columns[1:]) for frame in frames]
+        if min(map(len, seeds)) == 1:
+            shared = [seed for seed in seeds[1] if seed in seeds[0]]
+            seeds = [shared[:1] or ours[:1] for ours in seeds]
+        clusters = pd.concat([frame["cluster"] for frame in frames])
+        clusters = clusters[~clusters.index.duplicated()]
+        values = []
+        for frame, ours in zip(frames, seeds, strict=True):
+            right = frame[ours].astype(float)
+            share = (right - right.mean()) * (len(clusters) / len(right))
+            values.append((share.reindex(clusters.index, fill_value=0.0) + right.mean()).to_numpy())
+        reference, group = (side.T for side in values)
         if same_models:
-            ours, reference = ours - reference, np.zeros_like(ours)
-        result = difference_of(ours, reference, faces["cluster"].to_numpy())
+            reference, group = np.zeros_like(group), group - reference
+        result = difference_of(group, reference, clusters.to_numpy())
         ends = {"mean": result.accuracy, "low": result.low, "high": result.high}
-        found[task] = ends | {"over_seeds": len(after.seeds) > 1}
+        found[task] = ends | {"over_seeds": len(seeds[1]) > 1}
     return found
-
-
-def _values(side: Side, task: TaskName, files: pd.Series) -> npt.NDArray[np.float64]:
-    """Spread each seed's accuracy over all `files`, (n_seeds, n_files), so that its mean stays.
-
-    A face that the side was tested on has its own share of the deviation from the mean, all others
-    none: clusters on both sides then count as paired, others as independent. On `files` that are
-    all its own, these are right (1) and wrong (0).
-    """
-    right = side.right[task].astype(np.float64)
-    means = right.mean(axis=1, keepdims=True)
-    values = np.repeat(means, len(files), axis=1)
-    places = pd.Index(files).get_indexer(side.faces["file"])
-    values[:, places] += (right - means) * len(files) / right.shape[1]
-    return values
 
 
 def _training_notes(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> Iterator[str]:
@@ -330,16 +317,15 @@ def _training_notes(label: str, groups: Mapping[str, RunGroup], first: Experimen
 
 
 def leak_page(study: Values) -> StudyPage:
-    """Write the study as sentences and tables."""
+    """Write the study as sentences, tables and figures."""
     networks = study["networks"]
     notes = [
         "Accuracy in percent: mean ± sd over seeds, with the 95 % interval of a bootstrap over "
         "clusters of test faces. Changes in percentage points (pp), with a 95 % interval from "
         "clusters of faces and, of two seeds or more, from seeds.",
         "From the replay on the leak-free test faces on, every model is scored on the same faces; "
-        "a leaky model has met most of them. The test population is changed by scoring the same "
-        "models on other faces. Under `one condition by itself` each model has the test part of "
-        "its own split.",
+        "a leaky model has met most of them. Under `one condition by itself` each model has the "
+        "test part of its own split.",
         "The steps are cumulative and in one order of many: what a step is worth depends on it. "
         "The last step, selection, also draws the training part by our rule.",
     ]
@@ -357,7 +343,7 @@ def leak_page(study: Values) -> StudyPage:
         tuple(table for network in networks for table in _tables(network)),
         tuple(_picture(network) for network in networks),
         tuple(notes),
-        study["drawn"],
+        tuple({score["experiment"] for network in networks for score in network["scores"]}),
     )
 
 
@@ -365,7 +351,7 @@ def _of_one_seed(step: Values) -> bool:
     return any(not change["over_seeds"] for change in step["changes"].values())
 
 
-def _sentences(network: Values) -> Iterator[Sentence]:
+def _sentences(network: Values) -> Iterator[str]:
     by_key = {score["key"]: score for score in network["scores"]}
     published, honest, study = by_key[PUBLISHED], by_key.get(HONEST), network["study"]
     said = ", ".join(
@@ -378,24 +364,21 @@ def _sentences(network: Values) -> Iterator[Sentence]:
         printed = f"the study printed {' / '.join(_printed(study))} % for its row {study['row']}; "
     yield (
         f"{network['label']}: {printed}our replay scores LEAKY {_rates_text(published)} % "
-        f"({' / '.join(TASK_TITLES[task] for task in published['rates'])}), {said}.",
-        (published["experiment"],),
+        f"({' / '.join(TASK_TITLES[task] for task in published['rates'])}), {said}."
     )
     if honest:
-        fall = " / ".join(
-            points(honest["rates"][task]["mean"] - published["rates"][task]["mean"])
-            for task in honest["rates"]
-        )
+        rates = honest["rates"], published["rates"]
+        fall = " / ".join(points(rates[0][t]["mean"] - rates[1][t]["mean"]) for t in rates[0])
         yield (
             f"{network['label']}, trained, selected and tested without the leak: "
             f"{_rates_text(honest)} % on {honest['n_test']:,} faces; against the leaky score "
-            f"{fall} pp.",
-            (published["experiment"], honest["experiment"]),
+            f"{fall} pp."
         )
 
 
 def _rates_text(score: Values) -> str:
-    return " / ".join(f"{100 * rate['mean']:.1f}" for rate in score["rates"].values())
+    rates = score["rates"].values()
+    return " / ".join(f"{100 * rate['mean']:.1f}" if rate else NOTHING for rate in rates)
 
 
 def _printed(study: Values) -> list[str]:
@@ -403,31 +386,23 @@ def _printed(study: Values) -> list[str]:
 
 
 def _tables(network: Values) -> Iterator[StudyTable]:
-    label, study, scores = network["label"], network["study"], network["scores"]
-    titles = tuple(TASK_TITLES[task] for task in TASKS)
+    label, study = network["label"], network["study"]
+    titles = [TASK_TITLES[task] for task in TASKS]
     rows = [
         (score["title"], f"{score['n_test']:,}", *(rate_text(score["rates"].get(t)) for t in TASKS))
-        for score in scores
+        for score in network["scores"]
     ]
-    of = [(score["experiment"],) for score in scores]
     if study:
         rows.insert(0, (_printed_title(study), NOTHING, *_printed(study)))
-        of.insert(0, of[0])
     caption = f"LEAKY · {label}: from the leaky score to the honest one"
-    heads = ("scored", "n test", *titles)
-    yield StudyTable(f"leak-{label}", caption, heads, tuple(rows), tuple(of))
+    yield StudyTable(caption, ("scored", "n test", *titles), tuple(rows))
     for kind, caption in (
         ("steps", "what each step changes, and by how much (pp)"),
         ("alone", "one condition by itself, against the replay (pp)"),
     ):
-        if steps := network[kind]:
-            yield StudyTable(
-                f"leak-{label}-{kind}",
-                f"LEAKY · {label}: {caption}",
-                ("changed", *titles),
-                tuple(tuple(_step_cells(step)) for step in steps),
-                tuple(step["experiments"] for step in steps),
-            )
+        steps = tuple(tuple(_step_cells(step)) for step in network[kind])
+        if steps:
+            yield StudyTable(f"LEAKY · {label}: {caption}", ("changed", *titles), steps)
 
 
 def _printed_title(study: Values) -> str:

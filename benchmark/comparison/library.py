@@ -1,7 +1,7 @@
-"""The runs there are, and which of them belong to an experiment.
+"""The runs there are, which of them belong to an experiment, and where each stands.
 
 A run is an experiment's when it was trained as that is defined now; a run group is all of them that
-differ in the seed alone. Leaderboards, comparisons, studies and reports ask here for run groups.
+differ in the seed alone. Leaderboards, comparisons, studies, folds and `status` ask here.
 """
 
 import contextlib
@@ -11,13 +11,15 @@ import difflib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
 
+from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import ExperimentError, RunError
 from benchmark.experiment.definition import Experiment, Protocol, Subset, Suite
+from benchmark.experiment.parts import LEAK_FREE_SPLITS
 from benchmark.files import canonical_json, is_locked, lock_owner
 from benchmark.identity import steering_content
 from benchmark.record import RunRecord
@@ -26,13 +28,6 @@ from benchmark.tasks import TASKS, TaskName
 MOST_NOTES: Final = 3
 """Folders that cannot be read are named one by one up to so many, and counted beyond."""
 RUN_ID: Final = re.compile(r"[0-9a-f]{8,64}")
-
-Watch = Callable[[str, int, int], None]
-"""Called with what is being done, and how many of how many are."""
-
-
-def unwatched(what: str, n_done: int, n_all: int) -> None:
-    """Watch nothing."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -62,13 +57,27 @@ class Setting:
     subset: Subset | None = None
     """The subset that all are selected and tested on; None for all faces."""
 
+    @property
+    def of_any_fold(self) -> "Setting":
+        """The same of the split as a whole."""
+        return dataclasses.replace(self, protocol=dataclasses.replace(self.protocol, fold=None))
 
-def definition_key(definition: Mapping[str, Any]) -> str:
+
+def definition_key(
+    definition: Mapping[str, Any], *, any_split: bool = False, any_fold: bool = False
+) -> str:
     """Give the part of a definition that steers its training, as comparable text.
 
-    A name or a question may change without making a run another one's.
+    A name or a question may change without making a run another one's. any_split: leak-free splits
+    of all versions count as one; any_fold: so do the five folds and the fixed split.
     """
-    return canonical_json(steering_content(definition))
+    content = steering_content(definition)
+    protocol = content["protocol"]
+    if any_split and protocol.get("split") in LEAK_FREE_SPLITS:
+        protocol["split"] = LEAK_FREE_SPLITS[0]
+    if any_fold:
+        protocol["fold"] = None
+    return canonical_json(content)
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,11 @@ class Run:
     def definition_key(self) -> str:
         """Equal for runs of one definition, whatever its name and question."""
         return definition_key(self.definition)
+
+    @property
+    def name(self) -> str:
+        """The experiment that it was begun as."""
+        return str(self.definition["name"])
 
     @property
     def about(self) -> dict[str, Any]:
@@ -135,7 +149,7 @@ def read_run(record: RunRecord) -> Run:
         )
         ad_hoc, leaky = bool(about["ad_hoc"]), bool(about["leaky"])
         run = Run(record, setting, definition, ad_hoc=ad_hoc, leaky=leaky)
-        _ = (run.definition_key, definition["name"], record.family, record.seed)
+        _ = (run.definition_key, run.name, record.family, record.seed)
     except (KeyError, TypeError, ValueError, ExperimentError) as error:
         raise RunError(
             f"experiment.json of run {record.identity[:12]} is not understood "
@@ -147,7 +161,7 @@ def read_run(record: RunRecord) -> Run:
 
 
 def read_runs(
-    records: Sequence[RunRecord], watch: Watch = unwatched
+    records: Sequence[RunRecord], watch: OnProgress = keep_quiet
 ) -> tuple[list[Run], list[str]]:
     """Read all runs; what cannot be read becomes a note."""
     runs, refused = [], []
@@ -177,7 +191,7 @@ class RunGroup:
     @property
     def name(self) -> str:
         """The experiment's name, as the run has it."""
-        return str(self.runs[0].definition["name"])
+        return self.runs[0].name
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
@@ -213,6 +227,11 @@ class RunGroup:
     def permits_claims(self) -> bool:
         """Whether there are several seeds; one permits no claim about an experiment."""
         return not self.by_id and len(self.runs) > 1
+
+    def of_seeds(self, seeds: Collection[int]) -> "RunGroup":
+        """Keep the runs of some seeds."""
+        runs = tuple(run for run in self.runs if run.record.seed in seeds)
+        return dataclasses.replace(self, runs=runs)
 
 
 @dataclass(frozen=True)
@@ -256,8 +275,7 @@ def compared_runs(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGr
         return reference, group
     shared = sorted(set(reference.seeds) & set(group.seeds))
     one, other = (
-        dataclasses.replace(side, runs=(side.runs[side.seeds.index(shared[0]) if shared else 0],))
-        for side in (reference, group)
+        side.of_seeds([shared[0] if shared else side.seeds[0]]) for side in (reference, group)
     )
     return one, other
 
@@ -282,6 +300,28 @@ class Library:
     suites: Mapping[str, Suite]
     prepared: Collection[Faces] = ()
     """Where an experiment was run on faces that were prepared anew since, these are meant."""
+    _by_key: dict[tuple[bool, bool], Mapping[str, list[Run]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def runs_of(
+        self, name: str, *, any_split: bool = False, any_fold: bool = False
+    ) -> Sequence[Run]:
+        """Give the runs of an experiment as it is defined now; any_*: see definition_key.
+
+        A run that was changed on the command line is of none.
+        """
+        kind = any_split, any_fold
+        if kind not in self._by_key:
+            found: dict[str, list[Run]] = defaultdict(list)
+            for run in self.runs:
+                if not run.ad_hoc:
+                    key = definition_key(run.definition, any_split=any_split, any_fold=any_fold)
+                    found[key].append(run)
+            self._by_key[kind] = found
+        asked = self.experiments[name].as_dict()
+        key = definition_key(asked, any_split=any_split, any_fold=any_fold)
+        return self._by_key[kind].get(key, ())
 
     def request(self, argument: str) -> Request:
         """Read an argument; raise RunError where it is no run, experiment or suite."""
@@ -291,35 +331,28 @@ class Library:
             return Request(argument, "suite", self.suites[argument].experiments)
         found = [run for run in self.runs if run.record.identity.startswith(argument)]
         if RUN_ID.fullmatch(argument) is None or not found:
-            raise self._unknown(argument)
+            names = [*self.experiments, *self.suites]
+            near = difflib.get_close_matches(argument, names, n=3, cutoff=0.5)
+            guess = f"Did you mean {', '.join(near)}? " if near else ""
+            raise RunError(
+                f"{argument!r} is no run here, no experiment and no suite",
+                allowed="at least 8 digits of a run's id, the name of an experiment or of a suite",
+                fix=f"{guess}`facebench list` shows the names, `facebench leaderboard --json` the "
+                "ids",
+            )
         if len(found) > 1:
             raise RunError(
                 f"{argument} is the beginning of {len(found)} runs",
                 allowed=", ".join(run.record.identity[: len(argument) + 4] for run in found),
             )
-        name = str(found[0].definition["name"])
-        return Request(argument, "run", (name,), found[0])
-
-    def _unknown(self, argument: str) -> RunError:
-        names = [*self.experiments, *self.suites]
-        near = difflib.get_close_matches(argument, names, n=3, cutoff=0.5)
-        allowed, guess = "a run's id, the name of an experiment or of a suite", ""
-        if re.fullmatch(r"[0-9a-f]{1,7}", argument):
-            allowed = "at least 8 digits of a run's id"
-        elif near:
-            allowed, guess = "", f"Did you mean {', '.join(near)}? "
-        return RunError(
-            f"{argument!r} is no run here, no experiment and no suite",
-            allowed=allowed,
-            fix=f"{guess}`facebench list` shows the names, `facebench leaderboard --json` the ids",
-        )
+        return Request(argument, "run", (found[0].name,), found[0])
 
     def group_of_run(self, run: Run) -> RunGroup:
         """Give a run that was named by its id; raise RunError if it is not done."""
-        name, seed = run.definition["name"], run.record.seed
+        name, seed = run.name, run.record.seed
         if not run.done:
             raise RunError(
-                f"run {run.short_identity} of {name} is not done: {_why_not_done(run)}",
+                f"run {run.short_identity} of {name} is not done: {why_not_done(run)}",
                 allowed="a finished run",
                 source=str(run.record.folder),
                 fix=f"`facebench run {name} --seeds {seed}` resumes it",
@@ -335,7 +368,7 @@ class Library:
         Of several groups (other faces, trainers or weight files), those on the faces that are
         prepared here are meant, then those of the newest trainer.
         """
-        here = [run for run in self._current_runs(name) if run.setting.dataset == dataset]
+        here = [run for run in self.runs_of(name) if run.setting.dataset == dataset]
         done = [run for run in here if run.done]
         if not done:
             return NotRun(name, self._why_not_run(name, here))
@@ -347,9 +380,14 @@ class Library:
         newest = max(runs[0].trainer_version for runs in found)
         meant = [runs for runs in found if runs[0].trainer_version == newest]
         if len(meant) > 1:
+            kinds: dict[str, set[str | None]] = {
+                "pixels": {runs[0].setting.pixel_digest for runs in meant},
+                "splits": {runs[0].setting.split_digest for runs in meant},
+                "weight files": {runs[0].weights_sha256 for runs in meant},
+            }
+            other = ", ".join(what for what, values in kinds.items() if len(values) > 1)
             ids = "; ".join(", ".join(run.short_identity for run in runs) for runs in meant)
-            kinds = f"{len(meant)} kinds ({_how_they_differ(meant)})"
-            return NotRun(name, f"its runs are of {kinds}: {ids}")
+            return NotRun(name, f"its runs are of {len(meant)} kinds (other {other}): {ids}")
         left_out = [run.short_identity for run in done if run not in meant[0]]
         remark = "left out, of an older trainer or of faces prepared otherwise: "
         remarks = (f"{remark}{', '.join(left_out)}",) if left_out else ()
@@ -357,28 +395,30 @@ class Library:
 
     def datasets_of(self, name: str) -> list[str]:
         """Name the data sets on which an experiment, as it is defined now, has finished runs."""
-        return sorted({run.setting.dataset for run in self._current_runs(name) if run.done})
-
-    @cached_property
-    def _by_definition(self) -> dict[str, list[Run]]:
-        found: dict[str, list[Run]] = defaultdict(list)
-        for run in self.runs:
-            if not run.ad_hoc:
-                found[run.definition_key].append(run)
-        return found
-
-    def _current_runs(self, name: str) -> list[Run]:
-        return self._by_definition.get(definition_key(self.experiments[name].as_dict()), [])
+        return sorted({run.setting.dataset for run in self.runs_of(name) if run.done})
 
     def _why_not_run(self, name: str, unfinished: Sequence[Run]) -> str:
         if unfinished:
-            return "; ".join(f"seed {run.record.seed} {_why_not_done(run)}" for run in unfinished)
+            return "; ".join(f"seed {run.record.seed} {why_not_done(run)}" for run in unfinished)
         if elsewhere := self.datasets_of(name):
             return f"run on {', '.join(elsewhere)} alone"
-        same_name = [run for run in self.runs if run.definition["name"] == name]
+        same_name = [run for run in self.runs if run.name == name]
         if older := sum(not run.ad_hoc for run in same_name):
             return edited_after(name, older)
         return "run ad hoc alone; an id names such a run" if same_name else "not run"
+
+    def standings(
+        self, names: Iterable[str], seeds: Sequence[int], dataset: str | None
+    ) -> Iterator["Standing"]:
+        """Say where every experiment stands with every seed, `absent` where no run has begun."""
+        for name in names:
+            for seed in seeds:
+                found = [
+                    standing(run.record)
+                    for run in self.runs_of(name)
+                    if run.record.seed == seed and dataset in (None, run.setting.dataset)
+                ]
+                yield from found or [Standing("absent", name, seed, dataset or "")]
 
 
 def edited_after(name: str, n_runs: int) -> str:
@@ -389,34 +429,13 @@ def edited_after(name: str, n_runs: int) -> str:
     )
 
 
-def _why_not_done(run: Run, progress: str = "") -> str:
-    if run.record.state != "failed":
-        return f"was interrupted or is still running{progress}"
-    try:
-        return f"failed: {run.record.failed['why']}"
-    except (RunError, KeyError):
-        return "failed"
-
-
 def why_not_done(run: Run) -> str:
     """Say what became of a run that is not finished, and how far it came."""
-    try:
-        n_epochs = len(run.record.history())
-    except RunError:
-        n_epochs = 0
-    of = run.definition["recipe"].get("max_epochs")
-    progress = f" ({n_epochs} of {of} epochs done)" if n_epochs and of else ""
-    return f"seed {run.record.seed} {_why_not_done(run, progress)}"
-
-
-def _how_they_differ(groups: Sequence[Sequence[Run]]) -> str:
-    """Name what keeps the run groups of one definition apart."""
-    values: dict[str, set[str | None]] = {
-        "pixels": {runs[0].setting.pixel_digest for runs in groups},
-        "splits": {runs[0].setting.split_digest for runs in groups},
-        "weight files": {runs[0].weights_sha256 for runs in groups},
-    }
-    return "other " + ", ".join(what for what, found in values.items() if len(found) > 1)
+    found = standing(run.record)
+    if found.state == "failed":
+        return f"failed: {found.why}"
+    progress = f" ({found.epochs} of {found.of_epochs} epochs done)" if found.epochs else ""
+    return f"was interrupted or is still running{progress}"
 
 
 def named_dataset(asked: str, known: Iterable[str]) -> list[str]:
@@ -440,23 +459,21 @@ def choose_dataset(library: Library, requests: Sequence[Request], asked: str | N
     for name in dict.fromkeys(names):
         for dataset in library.datasets_of(name):
             found.setdefault(dataset, []).append(name)
-    if asked is not None:
-        chosen = named_dataset(asked, found)
-        if not chosen:
-            raise RunError(
-                f"nothing of what is to be compared was run on the data set {asked!r}",
-                allowed=", ".join(sorted(found)) or "none: nothing of it was run",
-            )
-        found = {name: found[name] for name in chosen}
-    elif of_runs:
-        return next(iter(of_runs))
     if not found:
         raise RunError(
             f"nothing of {', '.join(item.argument for item in requests)} was run",
             fix="`facebench run NAME --seeds 0,1,2` makes runs to compare",
         )
-    drawn = {run.setting.dataset for run in library.runs if run.setting.drawn}
-    candidates = [name for name in found if name not in drawn] or list(found)
+    if asked is not None:
+        candidates = named_dataset(asked, found)
+    else:
+        drawn = {run.setting.dataset for run in library.runs if run.setting.drawn}
+        candidates = [*of_runs] or [name for name in found if name not in drawn] or list(found)
+    if not candidates:
+        raise RunError(
+            f"nothing of what is to be compared was run on the data set {asked!r}",
+            allowed=", ".join(sorted(found)),
+        )
     if len(candidates) > 1:
         said = "; ".join(f"{', '.join(found[name])} on {name}" for name in candidates)
         raise RunError(
@@ -472,14 +489,15 @@ STATES: Final[tuple[State, ...]] = (
     "claimed", "interrupted", "failed", "damaged", "absent", "done",
 )  # fmt: skip
 """Those that ask for attention first."""
-CLAIM: Final = "claim"
+LOCK: Final = "claim"
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where one run stands."""
+    """Where one run stands, from its folder alone."""
 
     state: State
+    """`claimed`: a living process works on it."""
     name: str
     seed: int | None
     dataset: str = ""
@@ -501,32 +519,39 @@ class Standing:
 
 
 def standing(record: RunRecord) -> Standing:
-    """Say where a run that has begun stands."""
-    held = is_locked(record.folder / CLAIM)
+    """Say where a run that has begun stands.
+
+    A lock file that no living process holds says nothing: the run is then interrupted.
+    """
     try:
         run = read_run(record)
     except RunError as error:
         return Standing("damaged", "?", None, identity=record.identity, why=error.found)
-    state: State = "claimed" if held else record.state
-    owner = lock_owner(record.folder / CLAIM) if held else {}
+    held = is_locked(record.folder / LOCK)
+    owner = lock_owner(record.folder / LOCK) if held else {}
+    since = owner.get("since")
+    if not isinstance(since, int | float):
+        with contextlib.suppress(OSError), os.scandir(record.folder) as entries:
+            times = [entry.stat().st_mtime for entry in entries if entry.name != LOCK]
+            since = max(times, default=None)
     epochs, why = None, ""
     with contextlib.suppress(RunError):
         epochs = len(record.history())
-    if state == "failed":
+    if record.state == "failed":
         why = "failed.json cannot be read"
         with contextlib.suppress(RunError):
             why = str(record.failed.get("why", ""))
     return Standing(
-        state=state,
-        name=str(run.definition["name"]),
+        state="claimed" if held else record.state,
+        name=run.name,
         seed=record.seed,
         dataset=run.setting.dataset,
         identity=record.identity,
         epochs=epochs,
         of_epochs=run.definition.get("recipe", {}).get("max_epochs"),
         pid=owner.get("pid") if isinstance(owner.get("pid"), int) else None,
-        since=_moment(owner.get("since")) or _last_written(record),
-        why=why,
+        since=_moment(since),
+        why="" if held else why,
         ad_hoc=run.ad_hoc,
     )
 
@@ -537,32 +562,3 @@ def _moment(seconds: object) -> str:
             when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
             return when.isoformat(timespec="seconds")
     return ""
-
-
-def _last_written(record: RunRecord) -> str:
-    with contextlib.suppress(OSError), os.scandir(record.folder) as entries:
-        times = [entry.stat().st_mtime for entry in entries if entry.name != CLAIM]
-        return _moment(max(times, default=None))
-    return ""
-
-
-def standings_of(
-    wanted: Iterable[Experiment],
-    seeds: Sequence[int],
-    found: Mapping[RunRecord, Standing],
-    dataset: str | None,
-) -> Iterator[Standing]:
-    """Yield where every experiment stands with every seed, `absent` where no run of it has begun.
-
-    An experiment is known by what steers it, not by its name; ad-hoc runs stand for none.
-    """
-    by_key: dict[tuple[str, int | None], list[Standing]] = {}
-    for record, shown in found.items():
-        if shown.seed is not None and not shown.ad_hoc and dataset in (None, shown.dataset):
-            key = definition_key(record.about["experiment"])
-            by_key.setdefault((key, shown.seed), []).append(shown)
-    for experiment in wanted:
-        key = definition_key(experiment.as_dict())
-        for seed in seeds:
-            absent = Standing("absent", experiment.name, seed, dataset or "")
-            yield from by_key.get((key, seed), [absent])

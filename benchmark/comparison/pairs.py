@@ -6,7 +6,7 @@ together, so that each comparison has one corrected p. Built from the runs' fold
 
 import itertools
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -20,7 +20,14 @@ from benchmark.comparison.library import (
     compared_runs,
     why_not_comparable,
 )
-from benchmark.comparison.rows import Draft, RowComparison, RowQuestion, TaskScore, mean_sd
+from benchmark.comparison.rows import (
+    Draft,
+    RowComparison,
+    RowQuestion,
+    TaskScore,
+    all_tasks,
+    mean_sd,
+)
 from benchmark.comparison.statistics import (
     Difference,
     Family,
@@ -33,22 +40,21 @@ from benchmark.comparison.wording import (
     TaskComparison,
     family_text,
     gap_sentences,
+    limitations,
     mtl_sentences,
     pair_sentences,
     reading_notes,
 )
 from benchmark.errors import RunError
-from benchmark.evaluation.intervals import Floats, cluster_bootstrap, wilson
+from benchmark.evaluation.intervals import cluster_bootstrap, wilson
 from benchmark.evaluation.predictions import (
-    LIMITS_DRAWN,
     RunPredictions,
     difference_in_faces,
-    limits_of,
     read_run_predictions,
 )
 from benchmark.evaluation.subgroups import macro_f1
 from benchmark.experiment.definition import Experiment
-from benchmark.tasks import COMBINED_WEIGHTS, TASKS, TaskName
+from benchmark.tasks import TASKS, TaskName
 
 Kind = Literal["first", "defined", "all", "twins"]
 NO_TASK: Final = "no task in common"
@@ -77,8 +83,8 @@ class PairPlan:
 
     def without(self, other: "PairPlan") -> "PairPlan":
         """Leave out what stands in another plan, either way round."""
-        theirs = {frozenset((a.label, b.label)) for a, b, _ in other.pairs}
-        theirs |= {frozenset((gap.group, gap.reference)) for gap in other.gaps}
+        theirs = [{a.label, b.label} for a, b, _ in other.pairs]
+        theirs += [{gap.group, gap.reference} for gap in other.gaps]
         return PairPlan(
             [item for item in self.pairs if {item[0].label, item[1].label} not in theirs],
             [gap for gap in self.gaps if {gap.group, gap.reference} not in theirs],
@@ -164,29 +170,22 @@ class Book:
         self, reference: RunGroup, group: RunGroup, tasks: Sequence[TaskName]
     ) -> dict[TaskName, Difference]:
         """Compare two groups; RunError where that would not be fair, or cannot be done."""
-        why = why_not_comparable(group, reference)
-        for task in tasks if why is None else ():
-            differing = difference_in_faces(
-                self.answers(group).labelled(task).faces,
-                self.answers(reference).labelled(task).faces,
-            )
-            why = f"they were tested on different faces, {differing}" if differing else why
-        if why is not None:
+        if why := why_not_comparable(group, reference):
             raise RunError(why)
-        theirs, ours = (
-            self.answers(whole)
-            if side.identities == whole.identities
-            else self.answers(whole).of_run(whole.identities.index(side.identities[0]))
-            for whole, side in zip((reference, group), compared_runs(reference, group), strict=True)
-        )
         found = {}
+        sides = list(zip((group, reference), compared_runs(reference, group)[::-1], strict=True))
         for task in tasks:
-            one, other = ours.labelled(task), theirs.labelled(task)
-            truth, clusters = (one.faces[name].to_numpy(dtype=np.int64)
-                               for name in (task, "cluster"))  # fmt: skip
-            found[task] = paired_difference(
-                one.predicted[task], other.predicted[task], truth, clusters
+            ours, theirs = (self.answers(whole).labelled(task) for whole, _ in sides)
+            if why := difference_in_faces(ours.faces, theirs.faces):
+                raise RunError(f"they were tested on different faces, {why}")
+            one, other = (
+                read.predicted[task][[whole.identities.index(it) for it in part.identities]]
+                for read, (whole, part) in zip((ours, theirs), sides, strict=True)
             )
+            truth, clusters = (
+                ours.faces[name].to_numpy(dtype=np.int64) for name in (task, "cluster")
+            )
+            found[task] = paired_difference(one, other, truth, clusters)
         return found
 
 
@@ -219,8 +218,15 @@ def judge_plans(
                 if key not in known:
                     known[key] = book.differences(reference, group, tasks)
             except RunError as error:
+                # Not an unfair comparison, but a file that cannot be read: it says so itself.
+                if strict and (error.source or error.fix):
+                    raise
                 if strict:
-                    raise _refused(reference, group, error) from error
+                    raise RunError(
+                        f"{group.label} and {reference.label} cannot be compared: {error.found}",
+                        allowed="two models trained apart, with the same test faces, split and "
+                        "protocol",
+                    ) from error
                 gaps[family].append(Gap(group.label, reference.label, error.found))
                 continue
             sides = compared_runs(reference, group)
@@ -243,15 +249,6 @@ def judge_lines(asked: Sequence[Compared]) -> dict[Family, list[TaskComparison]]
 def _key(one: tuple[str, ...], other: tuple[str, ...], task: TaskName | None) -> Hashable:
     """Say what is compared, whichever is the reference."""
     return frozenset((one, other)), task
-
-
-def _refused(reference: RunGroup, group: RunGroup, error: RunError) -> RunError:
-    if error.source or error.fix:  # a file that cannot be read, and not an unfair comparison
-        return error
-    return RunError(
-        f"{group.label} and {reference.label} cannot be compared: {error.found}",
-        allowed="two models trained apart, with the same test faces, split and protocol",
-    )
 
 
 @dataclass(frozen=True)
@@ -338,57 +335,49 @@ def compare(
     plans: dict[Kind, PairPlan] = {}
     if not all_pairs and (all(item.kind == "suite" for item in requests) or len(named) == 1):
         plans["twins"] = counterparts_plan(library, named, where, book.tasks)
-        plans["defined"] = PairPlan()
+        plan = PairPlan()
         for one in named:
             definition = library.experiments.get(one.label)
             if definition is not None and (other := definition.compare_with) is not None:
                 reference = by_label.get(other) or library.run_group(other, where)
-                plan_pair(plans["defined"], reference, one, book.tasks)
-        plans["defined"] = plans["defined"].without(plans["twins"])
+                plan_pair(plan, reference, one, book.tasks)
+        plans["defined"] = plan.without(plans["twins"])
     else:
-        kind: Kind = "all" if all_pairs else "first"
-        plans[kind] = PairPlan()
-        pairs = (
-            itertools.combinations(named, 2) if all_pairs else ((named[0], o) for o in named[1:])
-        )
-        for reference, one in pairs:
-            plan_pair(plans[kind], reference, one, book.tasks)
+        pairs: Iterable[tuple[RunGroup | NotRun, ...]] = itertools.combinations(named, 2)
+        if not all_pairs:
+            pairs = ((named[0], other) for other in named[1:])
+        plan = plans["all" if all_pairs else "first"] = PairPlan()
+        for first, second in pairs:
+            plan_pair(plan, first, second, book.tasks)
     strict = all(item.kind != "suite" for item in requests) and len(named) > 1
     judged = judge_plans({QUESTIONS[kind][0]: plan for kind, plan in plans.items()}, book, strict)
-    results = zip(plans, judged.values(), strict=True)
     tables = tuple(
         ComparisonTable(kind, found.lines, found.gaps)
-        for kind, found in results
+        for kind, found in zip(plans, judged.values(), strict=True)
         if found.lines or found.gaps
     )
     lines = [line for table in tables for line in table.lines]
     if not lines:
-        raise _nothing(named, [gap for table in tables for gap in table.gaps])
+        said = [f"{g.group} against {g.reference}: {g.why}" for table in tables for g in table.gaps]
+        alone = f"{', '.join(group.label for group in named)} has nothing to stand against"
+        raise RunError(
+            f"nothing can be compared. {'. '.join(said) or alone}",
+            allowed="two models or more with finished runs on the same test faces",
+            fix="`facebench run NAME --seeds 0,1,2` makes the runs that are missing",
+        )
     labels = {label for line in lines for label in (line.group.label, line.reference.label)}
     sides = [side for plan in plans.values() for pair in plan.pairs for side in pair[:2]]
     groups = {side.label: side for side in (*named, *sides) if isinstance(side, RunGroup)}
     whole = [group for label, group in groups.items() if label in labels]
-    drawn = whole[0].setting.drawn
     return Comparison(
         dataset=where,
-        drawn=drawn,
+        drawn=whole[0].setting.drawn,
         tasks=tuple(task for task in TASKS if any(line.task == task for line in lines)),
         groups=tuple(GroupScores(group, group_scores(book.answers(group))) for group in whole),
         absent=tuple(group for group in named if isinstance(group, NotRun)),
         tables=tables,
         notes=tuple(reading_notes(lines, whole)),
-        limits=(LIMITS_DRAWN if drawn else ())
-        + limits_of(whole[0].runs[0].record.about["dataset"]),
-    )
-
-
-def _nothing(named: Sequence[RunGroup | NotRun], gaps: Sequence[Gap]) -> RunError:
-    said = [f"{gap.group} against {gap.reference}: {gap.why}" for gap in gaps]
-    alone = ", ".join(group.label for group in named)
-    return RunError(
-        f"nothing can be compared. {'. '.join(said) or f'{alone} has nothing to stand against'}",
-        allowed="two models or more with finished runs on the same test faces",
-        fix="`facebench run NAME --seeds 0,1,2` makes the runs that are missing",
+        limits=limitations(whole[0].runs),
     )
 
 
@@ -464,75 +453,68 @@ def _most_alike(draft: Draft, candidates: Sequence[Draft]) -> Draft | None:
 
     def likeness(other: Draft) -> tuple[bool, bool, int, str]:
         run = other.group.runs[0]
-        same_trainer = run.about.get("trainer_version") == mine.about.get("trainer_version")
+        same_trainer = run.trainer_version == mine.trainer_version
         same_weights = run.weights_sha256 == mine.weights_sha256
         return same_trainer, same_weights, len(other.group.runs), run.record.family
 
     return max((other for other in candidates if other.row.scores), key=likeness, default=None)
 
 
+RowKey = tuple[tuple[str, ...], tuple[str, ...], TaskName | None]
+"""The runs of the reference and of the row, and the task; None: all together."""
+
+
 def compare_rows(pairs: Sequence[RowPair]) -> dict[int, tuple[RowComparison, ...]]:
     """Compare all that a leaderboard asks for, by `id` of the row's draft; see judge_plans."""
-    keys: list[tuple[Hashable, Hashable] | str] = []
-    differences: dict[Hashable, Difference] = {}
-    for draft, asked, reference in pairs:
+    known: dict[RowKey, Difference] = {}
+    keys: list[RowKey | str] = []
+    for draft, asked, other in pairs:
         try:
-            keys.append(_compare_pair(draft, reference, asked.task, differences) or asked.why)
+            keys.append(asked.why if other is None else _row_key(draft, other, asked.task, known))
         except RunError as error:
             keys.append(error.found)
     judged = judge(
-        (ROW_FAMILY_OF[asked.kind], key[0], differences[key[1]])
+        (ROW_FAMILY_OF[asked.kind], _key(*key), known[key])
         for (_, asked, _), key in zip(pairs, keys, strict=True)
         if not isinstance(key, str)
     )
     found: dict[int, list[RowComparison]] = defaultdict(list)
-    for (draft, asked, reference), key in zip(pairs, keys, strict=True):
+    for (draft, asked, _), key in zip(pairs, keys, strict=True):
         if isinstance(key, str):
             outcome = replace(asked, why=key)
         else:
-            verdict = replace(judged[key[0]], difference=differences[key[1]])
-            sides = [side for side in (draft, reference) if side is not None]
-            alone = any(len(side.group.runs) == 1 for side in sides)
-            outcome = replace(asked, judged=verdict, of_trainings_alone=alone)
+            verdict = replace(judged[_key(*key)], difference=known[key])
+            outcome = replace(asked, judged=verdict, of_trainings_alone=len(key[0]) == 1)
         found[id(draft)].append(outcome)
     return {draft: tuple(outcomes) for draft, outcomes in found.items()}
 
 
-def _compare_pair(
-    ours: Draft, theirs: Draft | None, task: TaskName | None, known: dict[Hashable, Difference]
-) -> tuple[Hashable, Hashable] | str:
-    """Compare two rows, once; give what was compared, either way round and this way, or why not."""
-    if theirs is None:
-        return ""
+def _row_key(
+    ours: Draft, theirs: Draft, task: TaskName | None, known: dict[RowKey, Difference]
+) -> RowKey:
+    """Compare two rows, once; RunError where they cannot be. Without a task, all tasks as
+    `combined` weighs them, on all faces; else the faces that are labelled for it."""
     if ours.row.leaky != theirs.row.leaky:
-        return "one of the two is LEAKY"
+        raise RunError("one of the two is LEAKY")
     reference, group = compared_runs(theirs.group, ours.group)
     if set(reference.identities) & set(group.identities):
-        return SHARED
+        raise RunError(SHARED)
     task = task if task or len(ours.tasks) > 1 else ours.tasks[0]
-    tasks = ours.tasks if task is None else (task,)
-    if not set(tasks) <= set(theirs.tasks):
-        return NO_TASK
-    keys = [
-        draft.answers.faces_key if task is None else draft.answers.key(task)
-        for draft in (ours, theirs)
-    ]
-    if keys[0] != keys[1]:
-        return "tested on different faces"
+    if not set(ours.tasks if task is None else (task,)) <= set(theirs.tasks):
+        raise RunError(NO_TASK)
+    one, other = ours.correctness, theirs.correctness
+    if (one.key(task) if task else one.faces_key) != (other.key(task) if task else other.faces_key):
+        raise RunError("tested on different faces")
     key = (reference.identities, group.identities, task)
     if key not in known:
-        values = (_values(ours, task, group), _values(theirs, task, reference))
-        clusters = ours.answers.faces["cluster"].to_numpy()
-        counted = ours.answers.known(task) if task else slice(None)
-        known[key] = difference_of(*values, clusters[counted])
-    return _key(*key), key
-
-
-def _values(draft: Draft, task: TaskName | None, side: RunGroup) -> Floats:
-    """Give a task's correctness on its labelled faces; without one, all tasks as `combined` weighs
-    them, on all faces; (n_seeds, n_faces)."""
-    runs, answers = [draft.group.identities.index(name) for name in side.identities], draft.answers
-    if task is not None:
-        return answers.right[task][runs][:, answers.known(task)].astype(np.float64)
-    values = np.stack([answers.values(one)[runs] for one in draft.tasks])
-    return np.average(values, axis=0, weights=[COMBINED_WEIGHTS[one] for one in draft.tasks])
+        values = []
+        for draft, side in ((ours, group), (theirs, reference)):
+            runs = [draft.group.identities.index(name) for name in side.identities]
+            if task is None:
+                values.append(all_tasks(draft.correctness, ours.tasks)[runs])
+            else:
+                counted = draft.correctness.known(task)
+                values.append(draft.correctness.right[task][runs][:, counted].astype(np.float64))
+        clusters = one.faces["cluster"].to_numpy()[one.known(task) if task else slice(None)]
+        known[key] = difference_of(values[0], values[1], clusters)
+    return key

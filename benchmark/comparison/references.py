@@ -8,7 +8,6 @@ reads them, and scores them by the same rules. The test faces are evaluated once
 
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +19,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmark.comparison.library import Run, Setting, Watch, unwatched
-from benchmark.comparison.rows import CombinedScore, Row, TaskScore, worst_group
+from benchmark.comparison.library import Run, Setting
+from benchmark.comparison.pairs import group_scores
+from benchmark.comparison.rows import CombinedScore, Row, TaskScore, all_tasks, worst_group
 from benchmark.data.dataset import FaceSet, prepared_datasets
+from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.data.replays import replayed_parts
 from benchmark.data.splits import PartName, Rows, labelled_parts, parts_of, subset_parts
-from benchmark.errors import BenchmarkError, DataError, RunError
+from benchmark.errors import BenchmarkError, DataError
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.predictions import (
     Correctness,
+    RunPredictions,
     predicted_tasks,
     predictions_table,
     read_predictions,
@@ -37,15 +39,7 @@ from benchmark.evaluation.predictions import (
 from benchmark.evaluation.subgroups import SMALL_GROUP, subgroup_table
 from benchmark.files import canonical_json, write_json
 from benchmark.identity import MASKED
-from benchmark.tasks import (
-    COMBINED_WEIGHTS,
-    MISSING,
-    TASK_TITLES,
-    TASKS,
-    TaskName,
-    combined,
-    n_classes,
-)
+from benchmark.tasks import MISSING, TASK_TITLES, TASKS, TaskName, combined, n_classes
 
 MAJORITY: Final = "majority class"
 LOGISTIC: Final = "logistic regression"
@@ -62,7 +56,6 @@ ON_PIXELS: Final = f"{CELLS} × {CELLS} pixels"
 ABOUT_FILE: Final = "reference.json"
 PREDICTIONS_FILE: Final = "predictions.csv"
 
-Predicted = Mapping[TaskName, npt.NDArray[np.int64]]
 Features = npt.NDArray[np.float32]
 Reader = Callable[[npt.NDArray[np.uint8]], Features]
 """From pictures (n, px, px, 3) to features (n, k)."""
@@ -75,11 +68,11 @@ def majority_row(
 
     Both tables hold the true labels age_group, gender and race; a tie goes to the lower class.
     """
-    predicted: dict[TaskName, npt.NDArray[np.int64]] = {}
+    predicted = {}
     for task in tasks:
         truth = train_labels[task].to_numpy()
-        counts = np.bincount(truth[truth != MISSING], minlength=n_classes(task))
-        predicted[task] = np.full(len(test_labels), int(counts.argmax()), dtype=np.int64)
+        most = int(np.bincount(truth[truth != MISSING], minlength=1).argmax())
+        predicted[task] = np.full(len(test_labels), most, dtype=np.int64)
     # One class on gender or race is wrong for whole subgroups by construction: no finding.
     return _row(MAJORITY, test_labels, predicted, with_worst="age_group" in tasks)
 
@@ -105,24 +98,15 @@ def logistic_row(on: str, predictions: pd.DataFrame, tasks: Sequence[TaskName]) 
 def _row(
     name: str,
     test: pd.DataFrame,
-    predicted: Predicted,
+    predicted: Mapping[TaskName, npt.NDArray[np.int64]],
     *,
     with_worst: bool = True,
     val: float | None = None,
 ) -> Row:
-    subgroups = subgroup_table(test[list(TASKS)].reset_index(drop=True), predicted)
-    scores: dict[TaskName, TaskScore] = {}
-    for _, whole in subgroups[subgroups["by"] == "all"].iterrows():
-        accuracy, low, high, f1 = (
-            float(whole[column]) for column in ("accuracy", "low", "high", "macro_f1")
-        )
-        scores[whole["task"]] = TaskScore(accuracy, low, high, None if math.isnan(f1) else f1)
-    together = None
-    if len(predicted) > 1:
-        right = {task: (predicted[task] == test[task].to_numpy())[None] for task in predicted}
-        answers = Correctness(test, right)
-        values = [answers.values(task)[0] for task in predicted]
-        rates = np.average(values, axis=0, weights=[COMBINED_WEIGHTS[task] for task in predicted])
+    tasks, together = tuple(predicted), None
+    if len(tasks) > 1:
+        right = {task: (predicted[task] == test[task].to_numpy())[None] for task in tasks}
+        rates = all_tasks(Correctness(test, right), tasks)[0]
         clusters = test["cluster"].to_numpy() if "cluster" in test else np.arange(len(test))
         ends = cluster_bootstrap(rates[:, None], clusters)
         together = CombinedScore(float(rates.mean()), *(float(end[0]) for end in ends))
@@ -130,9 +114,9 @@ def _row(
         "reference",
         name,
         val_combined=val,
-        scores=scores,
+        scores=group_scores(RunPredictions(test, {t: predicted[t][None] for t in tasks})),
         combined=together,
-        worst=worst_group(subgroups, tuple(predicted)) if with_worst else None,
+        worst=worst_group(subgroup_table(test[[*TASKS]], predicted), tasks) if with_worst else None,
     )
 
 
@@ -146,25 +130,22 @@ BOTH: Final = "both"
 ASSUMPTIONS: Final = (
     "Of photographs that are there several times, with labels given independently: the share of "
     "pairs of files that disagree, d, averaged over photographs (95 % bootstrap over photographs). "
-    "A network with one answer per photograph is right on at most 1 − d/2. If each label errs "
-    "independently with one rate e, and to all other classes alike, d = 2e − e²K/(K−1) for K "
-    "classes, and a network that knew every true class would agree with 1 − e of the labels. "
-    "Labels of one photograph that share their source share their errors, which makes d too small "
-    "and both ceilings too high. Pairs that are not one photograph make them too low, and so do "
-    "files of equal bytes if the collectors removed copies with equal labels and kept those with "
-    "others; leaderboards show the ceiling 1 − d/2 of near-duplicates, the higher one."
+    "A network with one answer per photograph is right on at most 1 − d/2; if each label errs "
+    "independently with one rate e, d = 2e − e²K/(K−1) for K classes, and a network that knew "
+    "every true class would agree with 1 − e of the labels. Labels that share their source share "
+    "their errors, which makes both ceilings too high; pairs that are not one photograph make them "
+    "too low (docs/METHODS.md)."
 )
 
 
 def label_noise(table: pd.DataFrame) -> pd.DataFrame:
     """Measure per task how often the labels of one photograph disagree.
 
-    UTKFace holds some photographs in several files, each labelled by itself. Where two labels of
-    one photograph differ, at least one is wrong. table: faces with file, sha256, cluster and the
-    three labels, those without a place in the split included. A row per task and files: pairs of
+    Some photographs are there in several files, each labelled by itself. Where two labels of one
+    photograph differ, at least one is wrong. table: faces with file, sha256, cluster and the three
+    labels, those without a place in the split included. A row per task and files: pairs of
     EQUAL bytes, of NEAR-duplicates, or BOTH, with n_pairs, n_photographs and BOUNDS, shares in
-    [0, 1]; of fewer than 30 photographs only the counts are given. What is assumed, and in which
-    direction it errs: ASSUMPTIONS.
+    [0, 1]; of fewer than 30 photographs only the counts are given. See ASSUMPTIONS.
     """
     repeated = table[table["cluster"].duplicated(keep=False)]
     columns = repeated[["cluster", "sha256", *TASKS]].assign(place=np.arange(len(repeated)))
@@ -208,39 +189,30 @@ def ceiling_row(table: pd.DataFrame, tasks: Sequence[TaskName]) -> Row | None:
     """Give the ceiling 1 − d/2 as a reference row; None where too few photographs are repeated.
 
     A bound by the labels, not a result: no network that gives a photograph one answer is right on
-    two labels that differ. Of near-duplicates alone: of files with equal bytes those with equal
-    labels may have been removed when UTKFace was collected, so that the others disagree more than
-    labels do.
+    two labels that differ. Of near-duplicates alone, the higher one: of files with equal bytes
+    those with equal labels may have been removed when the faces were collected.
     """
     noise = label_noise(table)
     found = noise[(noise["files"] == NEAR) & noise["task"].isin(tasks)].set_index("task")
     if found["ceiling"].isna().any():
         return None
-    scores, said = {}, []
-    bounds: dict[Any, dict[Any, Any]] = found.to_dict("index")
-    for task in tasks:
-        known = bounds[task]
-        low, high = known["ceiling_low"], known["ceiling_high"]
-        scores[task] = TaskScore(known["ceiling"], low, high, None)
-        said.append(f"{TASK_TITLES[task]} {100 * known['independent_ceiling']:.1f}")
+    bounds = found[["ceiling", "ceiling_low", "ceiling_high"]].astype(float).loc[list(tasks)]
+    scores = {
+        task: TaskScore(value, low, high, None)
+        for task, (value, low, high) in zip(tasks, bounds.to_numpy().tolist(), strict=True)
+    }
+    independent = ", ".join(
+        f"{TASK_TITLES[task]} {100 * float(found['independent_ceiling'][task]):.1f}"
+        for task in tasks
+    )
     remark = (
         "no result: what labels of one photograph leave within reach, from "
         f"{found['n_photographs'].max():,} near-duplicated photographs of all parts; with labels "
-        f"that err independently {', '.join(said)} %; errors that the labels share make it too high"
+        f"that err independently {independent} %; errors that the labels share make it too high"
     )
     value = combined({task: score.accuracy for task, score in scores.items()})
     together = CombinedScore(value, None, None) if len(tasks) > 1 else None
     return Row("reference", CEILING, scores=scores, combined=together, remarks=(remark,))
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What a regression is fitted on, and what makes it another one."""
-
-    on: str
-    content: Mapping[str, Any]
-    read: Callable[[], Reader]
-    """Gives the reader; loading a backbone waits until it is needed."""
 
 
 @dataclass
@@ -253,7 +225,7 @@ class References:
     """Whether to fit what is missing, on pixels and on every available frozen backbone."""
     runs: Sequence[Run] = ()
     """Where frozen backbones may be found."""
-    watch: Watch = unwatched
+    watch: OnProgress = keep_quiet
 
     @cached_property
     def _prepared(self) -> Mapping[tuple[str, str], FaceSet]:
@@ -273,9 +245,20 @@ class References:
             rows.append(majority_row(train, test, tasks))
             if not (faces.drawn or setting.subset or setting.protocol.leaky):
                 rows.append(ceiling_row(faces.table, tasks))
-            if self.fitting:
-                for subject in self._subjects(setting):
-                    self._fit(faces, parts, setting, tasks, subject)
+            for on, more, reader in self._readers(setting) if self.fitting else ():
+                partly = (faces.table[list(TASKS)] == MISSING).to_numpy().any()
+                content = {
+                    "schema": SCHEMA, "fitting": FITTING_VERSION, "on": on,
+                    "setting": _as_content(setting), **more,
+                    **({"tasks": list(tasks), "missing_labels": MASKED} if partly else {}),
+                }  # fmt: skip
+                key = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+                folder = self.runs_dir / "references" / key
+                if not (folder / ABOUT_FILE).is_file():
+                    # All tasks at once; where some labels are missing, those of the table alone.
+                    fitted = self._fit(faces, parts, tasks if partly else TASKS, on, reader())
+                    write_predictions(folder / PREDICTIONS_FILE, fitted)
+                    write_json(folder / ABOUT_FILE, content)
         rows += [logistic_row(on, table, tasks) for on, table in self._kept(setting, tasks)]
         return [row for row in rows if row is not None]
 
@@ -288,105 +271,70 @@ class References:
             try:
                 about = json.loads(path.read_text(encoding="utf-8"))
                 fits = about["schema"] == SCHEMA and about["setting"] == _as_content(setting)
-                fits &= about.get("tasks", list(tasks)) == list(tasks)
-                # Older ones of several tasks left out every face that lacked a label.
-                if fits and ("tasks" not in about or "missing_labels" in about):
+                if fits and about.get("tasks", list(tasks)) == list(tasks):
                     predictions = read_predictions(path.parent / PREDICTIONS_FILE)
                     found.append((str(about["on"]), predictions))
             except (OSError, ValueError, KeyError, TypeError, BenchmarkError):
                 continue
         return sorted(found, key=lambda item: (item[0] != ON_PIXELS, item[0]))
 
-    def _subjects(self, setting: Setting) -> Iterator[Subject]:
-        """Name what a regression can be fitted on here: pixels, and pretrained frozen backbones."""
-        yield Subject(ON_PIXELS, {"cells": CELLS}, lambda: small_pictures)
+    def _readers(
+        self, setting: Setting
+    ) -> Iterator[tuple[str, dict[str, Any], Callable[[], Reader]]]:
+        """Name what a regression can be fitted on here, pixels and pretrained frozen backbones:
+        with what makes it another one, and what loads it."""
+        yield ON_PIXELS, {"cells": CELLS}, lambda: small_pictures
         seen = set()
         for run in self.runs:
-            subject = _frozen(run) if run.setting == setting else None
-            if subject is not None and subject.on not in seen:
-                seen.add(subject.on)
-                yield subject
+            backbone, path = run.definition["backbone"], run.record.folder / "model.safetensors"
+            frozen = backbone["trainable_stages"] == 0 and backbone["weights"] != "none"
+            px = backbone["input_px"]
+            on = f"frozen {backbone['architecture']} ({backbone['weights']}) at {px} px"
+            usable = run.setting == setting and run.done and not run.leaky and path.is_file()
+            if frozen and usable and on not in seen:
+                seen.add(on)
+                scaling = run.setting.protocol.input_scaling
+                content = {"weights": run.weights_sha256, "scaling": scaling, "input_px": px}
+                yield on, content, lambda path=path: _backbone(path)  # type: ignore[misc]
 
     def _fit(
         self,
         faces: FaceSet,
         parts: Mapping[PartName, Rows],
-        setting: Setting,
         tasks: tuple[TaskName, ...],
-        subject: Subject,
-    ) -> None:
-        """Fit all tasks at once; where some labels are missing, only those of the table."""
-        some_are_missing = (faces.table[list(TASKS)] == MISSING).to_numpy().any()
-        content = {
-            "schema": SCHEMA,
-            "fitting": FITTING_VERSION,
-            "on": subject.on,
-            "setting": _as_content(setting),
-            **subject.content,
-            **({"tasks": list(tasks), "missing_labels": MASKED} if some_are_missing else {}),
-        }
-        key = hashlib.sha256(canonical_json(content).encode()).hexdigest()
-        folder = self.runs_dir / "references" / key
-        if (folder / ABOUT_FILE).is_file():
-            return
-        features = self._features(faces, parts, subject)
-        fitted = self._probabilities(
-            features, faces.table, parts, tasks if some_are_missing else TASKS, subject.on
-        )
-        tables = [
-            predictions_table(faces.table.iloc[parts[part]], part, answers)
-            for part, answers in fitted.items()
-        ]
-        try:
-            write_predictions(folder / PREDICTIONS_FILE, pd.concat(tables, ignore_index=True))
-            write_json(folder / ABOUT_FILE, content)
-        except OSError as error:
-            raise RunError(
-                f"{folder} cannot be written: {error.strerror or error}",
-                fix="Choose another --runs-dir, or leave out --fit-references",
-            ) from error
-
-    def _features(
-        self, faces: FaceSet, parts: Mapping[PartName, Rows], subject: Subject
-    ) -> dict[PartName, Features]:
-        """Compute the features of every part, in the order of its rows."""
-        reader, pixels = subject.read(), faces.pixels()
-        n_faces, n_read, found = sum(map(len, parts.values())), 0, {}
+        on: str,
+        reader: Reader,
+    ) -> pd.DataFrame:
+        """Fit each task on the training faces; predict validation and test faces."""
+        pixels, features = faces.pixels(), {}
+        n_faces, n_read = sum(map(len, parts.values())), 0
         for part, rows in parts.items():
             pieces = []
             for begin in range(0, len(rows), BATCH):
                 some = rows[begin : begin + BATCH]
                 pieces.append(reader(np.ascontiguousarray(pixels[some])))
                 n_read += len(some)
-                self.watch(f"Reading faces by {subject.on}", n_read, n_faces)
-            found[part] = np.concatenate(pieces)
-        return found
-
-    def _probabilities(
-        self,
-        features: Mapping[PartName, Features],
-        table: pd.DataFrame,
-        parts: Mapping[PartName, Rows],
-        tasks: tuple[TaskName, ...],
-        on: str,
-    ) -> dict[PartName, dict[TaskName, Floats]]:
-        """Fit each task on the training faces, for validation and test faces."""
-        mean, sd = features["train"].mean(axis=0), features["train"].std(axis=0)
-        scaled = {part: (x - mean) / np.where(sd > 0, sd, 1) for part, x in features.items()}
+                self.watch(f"Reading faces by {on}", n_read, n_faces)
+            features[part] = np.concatenate(pieces)
         answers: dict[PartName, dict[TaskName, Floats]] = {"val": {}, "test": {}}
         for n_fitted, task in enumerate(tasks):
             self.watch(f"Fitting on {on}", n_fitted, len(tasks))
-            truth = {part: table[task].to_numpy()[rows] for part, rows in parts.items()}
+            truth = {part: faces.table[task].to_numpy()[rows] for part, rows in parts.items()}
             known = {part: labels != MISSING for part, labels in truth.items()}
             (x, y), (val_x, val_y) = (
-                (scaled[part][known[part]], truth[part][known[part]]) for part in ("train", "val")
+                (features[part][known[part]], truth[part][known[part]]) for part in ("train", "val")
             )
-            models = (_regression(x, y, task, strength) for strength in STRENGTHS)
-            best = max(models, key=lambda model: (model(val_x).argmax(axis=1) == val_y).mean())
+            models = [_regression(x, y, strength) for strength in STRENGTHS]
+            best = max(models, key=lambda model: (model.predict(val_x) == val_y).mean())
             for part, found in answers.items():
-                found[task] = best(scaled[part])
+                found[task] = np.zeros((len(features[part]), n_classes(task)))
+                found[task][:, best.classes_] = best.predict_proba(features[part])
         self.watch(f"Fitting on {on}", len(tasks), len(tasks))
-        return answers
+        tables = [
+            predictions_table(faces.table.iloc[parts[part]], part, found)
+            for part, found in answers.items()
+        ]
+        return pd.concat(tables, ignore_index=True)
 
 
 def _parts(
@@ -420,64 +368,46 @@ def _as_content(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _frozen(run: Run) -> Subject | None:
-    """Give the features of a run's frozen, pretrained backbone; None where it has no such one."""
-    backbone, path = run.definition["backbone"], run.record.folder / "model.safetensors"
-    ready = run.done and path.is_file() and not run.leaky
-    if not ready or backbone["trainable_stages"] != 0 or backbone["weights"] == "none":
-        return None
+def _backbone(path: Path) -> Reader:
+    """Load a run's network; its features."""
+    import torch
 
-    def reader() -> Reader:
-        import torch
+    from benchmark.inference.load import load_trained
 
-        from benchmark.inference.load import load_trained
+    network = load_trained(path).network
 
-        network = load_trained(path).network
+    def read(pictures: npt.NDArray[np.uint8]) -> Features:
+        with torch.inference_mode():
+            batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+            return np.asarray(network.features(batch).flatten(1).numpy(), dtype=np.float32)
 
-        def read(pictures: npt.NDArray[np.uint8]) -> Features:
-            with torch.inference_mode():
-                batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
-                return np.asarray(network.features(batch).flatten(1).numpy(), dtype=np.float32)
-
-        return read
-
-    content = {"weights": run.weights_sha256, "scaling": run.setting.protocol.input_scaling}
-    on = f"frozen {backbone['architecture']} ({backbone['weights']}) at {backbone['input_px']} px"
-    return Subject(on, {**content, "input_px": backbone["input_px"]}, reader)
+    return read
 
 
 def small_pictures(pictures: npt.NDArray[np.uint8]) -> Features:
     """Average pictures (n, px, px, 3) over CELLS × CELLS cells; (n, k) in [0, 1]."""
-    n, px = len(pictures), pictures.shape[1]
-    edges = np.linspace(0, px, CELLS + 1).astype(int)
-    values: npt.NDArray[Any] = pictures.astype(np.float32)
-    for axis in (1, 2):
-        sums = np.add.reduceat(values, edges[:-1], axis=axis)
-        shape = [1, 1, 1, 1]
-        shape[axis] = CELLS
-        values = sums / np.diff(edges).astype(np.float32).reshape(shape)
-    return np.asarray(values.reshape(n, -1) / 255, dtype=np.float32)
+    edges = np.linspace(0, pictures.shape[1], CELLS + 1).astype(int)
+    size = np.diff(edges).astype(np.float32)
+    sums = np.add.reduceat(pictures.astype(np.float32), edges[:-1], axis=1)
+    sums = np.add.reduceat(sums, edges[:-1], axis=2)
+    means = sums / (size[:, None, None] * size[:, None]) / 255
+    return np.asarray(means.reshape(len(pictures), -1), dtype=np.float32)
 
 
-def _regression(
-    features: Features, truth: npt.NDArray[Any], task: TaskName, strength: float
-) -> Callable[[Features], Floats]:
-    """Fit one task; give a function from features to probabilities of all its classes."""
+def _regression(features: Features, truth: npt.NDArray[Any], strength: float) -> Any:
+    """Fit one task with scikit-learn; where training has a single class, that is predicted."""
+    from sklearn.dummy import DummyClassifier
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    classes = np.unique(truth)
-    if len(classes) == 1:
-        return lambda asked: np.tile(np.eye(n_classes(task))[classes[0]], (len(asked), 1))
-    model = LogisticRegression(C=strength, max_iter=500, tol=1e-3)
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(C=strength, max_iter=500, tol=1e-3)
+    )  # fmt: skip
+    if len(np.unique(truth)) == 1:
+        model = DummyClassifier()
     with warnings.catch_warnings():
         # Near the optimum is near enough for a reference: the last steps move no prediction.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(features, truth)
-
-    def predict(asked: Features) -> Floats:
-        whole = np.zeros((len(asked), n_classes(task)))
-        whole[:, classes] = model.predict_proba(asked)
-        return np.asarray(whole / whole.sum(axis=1, keepdims=True))
-
-    return predict
+        return model.fit(features, truth)

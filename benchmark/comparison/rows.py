@@ -1,7 +1,7 @@
 """A leaderboard's row: one experiment over its seeds, from the stored files of its runs.
 
 Which rows stand in which table, and in what order: benchmark.comparison.leaderboard; the rows that
-every table begins with: benchmark.comparison.references; what rows are compared with: .pairs.
+every table begins with: .references; what rows are compared with: .pairs.
 """
 
 import dataclasses
@@ -15,121 +15,15 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from benchmark.comparison.library import (
-    Run,
-    RunGroup,
-    Setting,
-    counted,
-    definition_key,
-    edited_after,
-)
+from benchmark.comparison.library import Run, RunGroup
 from benchmark.comparison.statistics import Difference, Judged
 from benchmark.errors import RunError
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.predictions import Correctness, correctness_of
 from benchmark.evaluation.red_flags import flag_state, warning
 from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP, By, group_codes, group_names
-from benchmark.experiment.definition import Experiment, Protocol, StudyRow, Subset
-from benchmark.experiment.parts import LEAK_FREE_SPLITS
-from benchmark.experiment.settings import changed_settings
+from benchmark.experiment.definition import StudyRow
 from benchmark.tasks import COMBINED_WEIGHTS, TASK_TITLES, TASKS, TaskName
-
-FamilyKey = tuple[Setting, str, str]
-"""Setting, experiment name, identity without the seed: what one row of a table is about."""
-
-
-@dataclass
-class Sorting:
-    """Runs given to the experiments they are runs of, and what belongs to none."""
-
-    families: dict[FamilyKey, list[Run]]
-    notes: list[str]
-
-
-def sort_runs(runs: Sequence[Run], experiments: Sequence[Experiment], *, ad_hoc: bool) -> Sorting:
-    """Give each run to the experiments it is a run of, and count those that belong to none.
-
-    Runs on an older leak-free split are shown too; their setting keeps them in tables of their own.
-    """
-    by_definition: dict[str, list[str]] = defaultdict(list)
-    for experiment in experiments:
-        by_definition[definition_key(experiment.as_dict())].append(experiment.name)
-    names = {experiment.name for experiment in experiments}
-    families: dict[FamilyKey, list[Run]] = defaultdict(list)
-    older: dict[str, int] = defaultdict(int)
-    changed = 0
-    for run in runs:
-        name = str(run.definition["name"])
-        if run.ad_hoc:
-            changed += name in names
-            owners = [name] if ad_hoc and name in names else []
-        else:
-            owners = by_definition.get(run.definition_key) or by_definition.get(
-                definition_key(_on_current_split(run.definition)), []
-            )
-            if not owners and name in names:
-                older[name] += 1
-        for owner in owners:
-            families[run.setting, owner, run.record.family].append(run)
-    notes = [f"{name}: {edited_after(name, count)}." for name, count in sorted(older.items())]
-    if changed and not ad_hoc:
-        notes.append(f"Left out: {counted(changed, 'ad-hoc run')}, changed on the command line.")
-    return Sorting(dict(families), notes)
-
-
-def _on_current_split(definition: Mapping[str, Any]) -> dict[str, Any]:
-    protocol = dict(definition["protocol"])
-    if protocol.get("split") in LEAK_FREE_SPLITS:
-        protocol["split"] = LEAK_FREE_SPLITS[0]
-    return {**definition, "protocol": protocol}
-
-
-def settings_of(
-    runs: Sequence[Run],
-    shown: Iterable[FamilyKey],
-    experiments: Sequence[Experiment],
-    dataset: str,
-) -> list[Setting]:
-    """List the settings to show, the default protocol first: of runs, then of what was not run."""
-    found = list(dict.fromkeys(setting for setting, _, _ in shown))
-    known = {(setting.protocol, setting.subset) for setting in found}
-    drawn = any(run.setting.drawn for run in runs)
-    for experiment in experiments:
-        protocol, subset = experiment.protocol, subset_of(experiment)
-        if (protocol, subset) not in known:
-            known.add((protocol, subset))
-            found.append(Setting(dataset, drawn, protocol.split, "", "", protocol, subset))
-    return sorted(
-        found,
-        key=lambda setting: (
-            setting.subset.label if setting.subset else "",
-            setting.protocol != Protocol(),
-            str(dataclasses.astuple(setting.protocol)),
-            setting.split_digest,
-            setting.pixel_digest,
-        ),
-    )
-
-
-def subset_of(experiment: Experiment) -> Subset | None:
-    """Say which subset is selected on and tested; None for all faces."""
-    return experiment.subset.people if experiment.subset else None
-
-
-def differences_of(
-    runs: Sequence[Run], families: Mapping[str, Sequence[Run]], experiment: Experiment
-) -> list[str]:
-    """Say how a row differs from the definition, or from other rows of the same name."""
-    run, firsts, said = runs[0], [others[0] for others in families.values()], []
-    if run.ad_hoc:
-        changes = changed_settings(experiment.as_dict(), run.definition)
-        said.append("ad hoc: " + (", ".join(changes) or "as defined"))
-    if len({first.about.get("trainer_version") for first in firsts}) > 1:
-        said.append(f"trainer version {run.about.get('trainer_version')}")
-    if len({first.weights_sha256 for first in firsts}) > 1:
-        said.append(f"weights {str(run.weights_sha256)[:12]}")
-    return said
-
 
 RowQuestion = Literal["twin", "defined", "first"]
 """Its single-task (or multi-task) counterpart, the one its definition names, the table's first."""
@@ -274,7 +168,7 @@ class Draft:
         return tuple(self.row.scores)
 
     @cached_property
-    def answers(self) -> Correctness:
+    def correctness(self) -> Correctness:
         """Which predictions of its runs are right; raise RunError where they cannot be read."""
         return correctness_of([run.record for run in self.group.runs], self.tasks)
 
@@ -290,7 +184,7 @@ def draft_row(
     try:
         draft = Draft(_summary(name, runs, remarks, study), RunGroup(name, runs))
         if len(runs) > 1 and draft.row.scores:
-            _ = draft.answers
+            _ = draft.correctness
     except (KeyError, TypeError, ValueError) as error:
         which = ", ".join(run.short_identity for run in runs)
         raise RunError(
@@ -305,11 +199,10 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
     first, metrics = runs[0], [run.record.metrics for run in runs]
     tasks = [task for task in TASKS if task in first.definition["head"]["tasks"]]
     tested = [t for t in tasks if all(f"test/{t}/accuracy" in values for values in metrics)]
-    scores, worst = _test_scores(runs, tested) if tested else ({}, None)
-    alone = _one_class_tasks(runs[0], tested)
-    remarks = [*remarks, *(
+    scores, worst, alone = _test_scores(runs, tested) if tested else ({}, None, [])
+    one_class = [
         f"all test faces have one {TASK_TITLES[task]}: its accuracy says nothing" for task in alone
-    )]  # fmt: skip
+    ]
     val_mean, val_sd = mean_sd([values["selected/val/combined"] for values in metrics])
     states = {run.short_identity: flag_state(run.record) for run in runs}
     done = [run.record.done for run in runs]
@@ -344,19 +237,9 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
         is_one_class=alone == tasks,
         stopped=any(state.stopped for state in states.values()),
         red_flag=warning(states, first.short_identity if len(runs) == 1 else name),
-        remarks=tuple(remarks),
+        remarks=(*remarks, *one_class),
         definition=first.definition,
     )
-
-
-def _one_class_tasks(run: Run, tested: Sequence[TaskName]) -> list[TaskName]:
-    """Name the tasks whose test faces are all of one class."""
-    if not tested:
-        return []
-    table = run.record.subgroup_columns()
-    rows = list(zip(table["task"], table["by"], table["n"], strict=True))
-    return [task for task in tested
-            if sum(n > 0 for of, by, n in rows if of == by == task) == 1]  # fmt: skip
 
 
 def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
@@ -374,8 +257,7 @@ def _combined(metrics: Sequence[Mapping[str, float]]) -> CombinedScore | None:
     if not all(name in values for values in metrics):
         return None
     mean, sd = mean_sd([values[name] for values in metrics])
-    low, high = (metrics[0].get(f"{name}/{end}") for end in ("low", "high"))
-    return CombinedScore(mean, low, high, sd)
+    return CombinedScore(mean, metrics[0].get(f"{name}/low"), metrics[0].get(f"{name}/high"), sd)
 
 
 def _gap(metrics: Sequence[Mapping[str, float]], task: TaskName) -> GroupGap | None:
@@ -388,57 +270,48 @@ def _gap(metrics: Sequence[Mapping[str, float]], task: TaskName) -> GroupGap | N
 
 def _test_scores(
     runs: Sequence[Run], tasks: Sequence[TaskName]
-) -> tuple[dict[TaskName, TaskScore], WorstGroup | None]:
-    """Score the tasks on test; the ends are those of the first seed until give_intervals."""
-    tables = [run.record.subgroup_columns() for run in runs]
-    same = ("task", "by", "group", "n")
-    if any(table[name] != tables[0][name] for table in tables[1:] for name in same):
+) -> tuple[dict[TaskName, TaskScore], WorstGroup | None, list[TaskName]]:
+    """Score the tasks on test, and name those of one class; the ends are those of the first seed
+    until give_intervals."""
+    tables = [pd.DataFrame(run.record.subgroup_columns()) for run in runs]
+    table, keys = tables[0], ["task", "by", "group", "n"]
+    if any(not other[keys].equals(table[keys]) for other in tables[1:]):
         raise RunError(
             "two seeds of one experiment were tested on different faces",
             allowed="the same test faces for all seeds of an experiment",
             fix="Remove the folders of its runs and run the experiment again",
         )
-    groups = {name: np.array(values) for name, values in tables[0].items() if name != "group"}
-    groups["group"] = np.array(tables[0]["group"], dtype=object)
-    groups["accuracy"] = np.mean(
-        [np.array(t["accuracy"], dtype=np.float64) for t in tables], axis=0
-    )
-    metrics = [run.record.metrics for run in runs]
-    scores = {}
+    accuracies = [other["accuracy"].to_numpy(dtype=np.float64) for other in tables]
+    table["accuracy"] = np.mean(accuracies, axis=0)
+    metrics, scores = [run.record.metrics for run in runs], {}
     for task in tasks:
-        name = f"test/{task}/macro_f1"
-        f1 = [values[name] for values in metrics if name in values]
-        macro_f1, macro_f1_sd = mean_sd(f1) if len(f1) == len(runs) else (None, None)
+        f1 = [values.get(f"test/{task}/macro_f1") for values in metrics]
+        macro_f1, macro_f1_sd = (None, None) if None in f1 else mean_sd(f1)  # type: ignore[arg-type]
         accuracy, accuracy_sd = mean_sd([values[f"test/{task}/accuracy"] for values in metrics])
-        (place,) = np.flatnonzero((groups["by"] == "all") & (groups["task"] == task))
-        low, high = (float(groups[end][place]) for end in ("low", "high"))
+        whole = table[(table["by"] == "all") & (table["task"] == task)]
+        low, high = (float(whole[end].item()) for end in ("low", "high"))
         scores[task] = TaskScore(accuracy, low, high, macro_f1, accuracy_sd, macro_f1_sd)
-    return scores, worst_group(groups, tasks)
+    own = table[(table["by"] == table["task"]) & (table["n"] > 0)]["task"].value_counts()
+    alone = [task for task in tasks if own.get(task) == 1]
+    return scores, worst_group(table, tasks), alone
 
 
-def worst_group(
-    subgroups: Mapping[str, Any] | pd.DataFrame, tasks: Sequence[TaskName]
-) -> WorstGroup | None:
+def worst_group(subgroups: pd.DataFrame, tasks: Sequence[TaskName]) -> WorstGroup | None:
     """Find the subgroup of 30 faces or more with the lowest accuracy; the first such on a tie.
 
     For age group where it is predicted, else for the only task. The task's own classes are no
     candidates, alone or crossed with another division: the accuracy of a class is its recall, and
-    says nothing of a subgroup. subgroups: columns of benchmark.evaluation.subgroups.
+    says nothing of a subgroup. subgroups: as benchmark.evaluation.subgroups makes it.
     """
     task = tasks[0]
-    columns = {name: np.asarray(subgroups[name]) for name in ("task", "by", "n", "accuracy")}
     own = ["all", task] if task == "age_group" else ["all", task, "gender_race"]
-    ours = (columns["task"] == task) & (columns["n"] >= SMALL_GROUP)
-    places = np.flatnonzero(ours & ~np.isin(columns["by"].astype(str), own))
-    if not len(places):
+    ours = (subgroups["task"] == task) & (subgroups["n"] >= SMALL_GROUP)
+    found = subgroups[ours & ~subgroups["by"].isin(own)]
+    if found.empty:
         return None
-    place = int(places[columns["accuracy"][places].astype(np.float64).argmin()])
-    accuracy, low, high = (
-        float(np.asarray(subgroups[name])[place]) for name in ("accuracy", "low", "high")
-    )
-    group = str(np.asarray(subgroups["group"])[place])
-    by: By = columns["by"][place]
-    return WorstGroup(task, by, group, int(columns["n"][place]), accuracy, low, high)
+    worst = found.iloc[int(found["accuracy"].to_numpy(dtype=np.float64).argmin())]
+    rates = (float(worst[name]) for name in ("accuracy", "low", "high"))
+    return WorstGroup(task, worst["by"], str(worst["group"]), int(worst["n"]), *rates)
 
 
 def give_intervals(drafts: Sequence[Draft]) -> None:
@@ -451,10 +324,10 @@ def give_intervals(drafts: Sequence[Draft]) -> None:
     by_faces: dict[str, list[Draft]] = defaultdict(list)
     for draft in drafts:
         if len(draft.group.runs) > 1 and draft.row.scores:
-            by_faces[draft.answers.faces_key].append(draft)
+            by_faces[draft.correctness.faces_key].append(draft)
     for ours in by_faces.values():
         columns = [column for draft in ours for column in _columns(draft)]
-        clusters = ours[0].answers.faces["cluster"].to_numpy()
+        clusters = ours[0].correctness.faces["cluster"].to_numpy()
         ends = zip(*cluster_bootstrap(np.column_stack(columns), clusters), strict=True)
         for draft in ours:
             row = draft.row
@@ -470,20 +343,25 @@ def give_intervals(drafts: Sequence[Draft]) -> None:
 
 
 def _columns(draft: Draft) -> Iterator[Floats]:
-    row, answers = draft.row, draft.answers
+    """Give what is resampled of a row, in the order of its intervals."""
+    row, known = draft.row, draft.correctness
     means = {
-        task: np.where(answers.known(task), answers.right[task].mean(axis=0), np.nan)
+        task: np.where(known.known(task), known.right[task].mean(axis=0), np.nan)
         for task in draft.tasks
     }
     yield from means.values()
     if row.combined is not None:
-        weights = [COMBINED_WEIGHTS[task] for task in means]
-        values = [answers.values(task).mean(axis=0) for task in means]
-        yield np.average(values, axis=0, weights=weights)
+        yield all_tasks(known, draft.tasks).mean(axis=0)
     if row.worst is not None:
         place = group_names(row.worst.by).index(row.worst.group)
-        member = group_codes(answers.faces, row.worst.by) == place
+        member = group_codes(known.faces, row.worst.by) == place
         yield np.where(member, means[row.worst.task], np.nan)
+
+
+def all_tasks(known: Correctness, tasks: Sequence[TaskName]) -> Floats:
+    """Give values of single faces whose mean is the combined accuracy; (n_runs, n_faces)."""
+    values = np.stack([known.values(task) for task in tasks])
+    return np.average(values, axis=0, weights=[COMBINED_WEIGHTS[task] for task in tasks])
 
 
 def _with_ends(score: Any, low: float, high: float) -> Any:

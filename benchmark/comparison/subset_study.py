@@ -2,12 +2,13 @@
 
 Everything comes from stored predictions. Of each subset up to three run groups are compared on its
 test faces; and the system a user would deploy, a classifier that routes each face to a specialist,
-is compared with the single network on all test faces. All comparisons are one family.
+is compared with the single network on all test faces that both were tested on. All comparisons are
+one family.
 """
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Literal
 
@@ -18,9 +19,9 @@ import pandas as pd
 from benchmark.comparison.library import Library, RunGroup
 from benchmark.comparison.statistics import Difference, Judged, judge, paired_difference
 from benchmark.comparison.wording import (
+    NOTHING,
     SIGNIFICANT,
     Mark,
-    Sentence,
     StudyPage,
     StudyPanel,
     StudyPicture,
@@ -34,7 +35,6 @@ from benchmark.comparison.wording import (
     verdict_text,
 )
 from benchmark.errors import RunError
-from benchmark.evaluation.intervals import Labels
 from benchmark.evaluation.predictions import RunPredictions, read_predictions, read_run_predictions
 from benchmark.experiment.definition import Experiment, Subset
 from benchmark.record import RunRecord
@@ -51,11 +51,9 @@ TRAININGS: Final[dict[Training, str]] = {
     "size_matched": "size-matched",
 }
 
-
-Groups = Mapping[str, RunGroup]
-"""Run groups by experiment name."""
 Members = Mapping[Subset, Mapping[Training, Experiment]]
 Differences = dict[tuple[str, str], Difference]
+"""By the subset or router, and the training or network that it is compared with."""
 Values = dict[str, Any]
 """Plain values under the names that `--json` has; `compared` holds Judged beside them."""
 
@@ -90,12 +88,20 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
             members[item.subset.people][item.subset.training] = item
     differences: Differences = {}
     subsets = [_subset(subset, of, groups, differences) for subset, of in members.items()]
-    systems = [_system(router, members, experiments, groups, differences) for router in ROUTERS]
     if not any(subsets):
         raise RunError(
             f"no subset has finished runs of two run groups on {dataset}",
             fix="`facebench run --suite subsets --seeds 0,1,2` makes them",
         )
+    whole = {item.head.tasks: item for item in reversed(experiments) if item.subset is None}
+    systems = []
+    for router in ROUTERS:
+        own = [Subset(**{router: name}) for name in CLASS_NAMES[router]]  # type: ignore[arg-type]
+        parts = [members.get(subset, {}).get("subset") for subset in own]
+        parts += [whole.get((router,)), whole.get((TASK,))]
+        ready = [groups[part.name] for part in parts if part is not None and part.name in groups]
+        if len(ready) == len(parts):
+            systems.append(_system(router, ready, differences))
     judged = judge(("subsets", key, difference) for key, difference in differences.items())
     return {
         "dataset": dataset,
@@ -108,7 +114,10 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
 
 
 def _subset(
-    subset: Subset, members: Mapping[Training, Experiment], groups: Groups, found: Differences
+    subset: Subset,
+    members: Mapping[Training, Experiment],
+    groups: Mapping[str, RunGroup],
+    found: Differences,
 ) -> Values | None:
     """Compare the run groups of one subset; None where fewer than two were run."""
     ours = {kind: groups[item.name] for kind, item in members.items() if item.name in groups}
@@ -117,15 +126,12 @@ def _subset(
         return None
     gender = {"female": "women", "male": "men", None: ""}[subset.gender]
     title = f"{subset.race or ''} {gender}".strip()
-    answers = {
-        kind: read_run_predictions(_records(group, seeds), (TASK,)) for kind, group in ours.items()
-    }
+    read = {kind: _read(group, seeds, TASK) for kind, group in ours.items()}
     for kind in ("everyone", "size_matched"):
-        if "subset" in answers and kind in answers:
-            found[title, kind] = _difference(answers[kind], answers["subset"])
-    results = {kind: _result(ours[kind].name, seeds, answers[kind], ours[kind]) for kind in ours}
-    n_test = len(next(iter(answers.values())).faces)
-    return {"title": title, "n_test": n_test, "groups": results}
+        if "subset" in read and kind in read:
+            found[title, kind] = _difference(read[kind], read["subset"])
+    results = {kind: _result(ours[kind].name, seeds, read[kind], ours[kind]) for kind in ours}
+    return {"title": title, "n_test": len(next(iter(read.values())).faces), "groups": results}
 
 
 def _common_seeds(groups: Sequence[RunGroup]) -> tuple[int, ...]:
@@ -133,14 +139,13 @@ def _common_seeds(groups: Sequence[RunGroup]) -> tuple[int, ...]:
     return tuple(sorted(set.intersection(*seeds))) if seeds else ()
 
 
-def _records(group: RunGroup, seeds: Sequence[int]) -> list[RunRecord]:
-    return [run.record for run in group.runs if run.record.seed in seeds]
+def _read(group: RunGroup, seeds: Collection[int], task: TaskName) -> RunPredictions:
+    records = [run.record for run in group.of_seeds(seeds).runs]
+    return read_run_predictions(records, (task,)).labelled(task)
 
 
-def _result(name: str, seeds: tuple[int, ...], answers: RunPredictions, group: RunGroup) -> Values:
-    rate = rate_of(answers.right(TASK), answers.faces["cluster"].to_numpy())
-    if rate is None:
-        raise RunError(f"{name} has no test face", allowed="at least one")
+def _result(name: str, seeds: tuple[int, ...], read: RunPredictions, group: RunGroup) -> Values:
+    rate = rate_of(read.right(TASK), read.faces["cluster"].to_numpy())
     n_train = int(group.runs[0].about["dataset"]["counts"]["train"])
     return {"name": name, "seeds": seeds, "n_train": n_train, "rate": rate}
 
@@ -153,52 +158,44 @@ def _difference(reference: RunPredictions, other: RunPredictions) -> Difference:
     return paired_difference(other.predicted[TASK], reference.predicted[TASK], truth, clusters)
 
 
-def _system(
-    router: Router,
-    members: Members,
-    experiments: Sequence[Experiment],
-    groups: Groups,
-    found: Differences,
-) -> Values | None:
-    """Put a classifier before its specialists; None where a part of the system was not run."""
-    own = [Subset(**{router: name}) for name in CLASS_NAMES[router]]  # type: ignore[arg-type]
-    whole = {item.head.tasks: item for item in reversed(experiments) if item.subset is None}
-    parts = [members.get(subset, {}).get("subset") for subset in own]
-    parts += [whole.get((router,)), whole.get((TASK,))]
-    ready = [groups[part.name] for part in parts if part is not None and part.name in groups]
-    seeds = _common_seeds(ready)
-    if len(ready) < len(parts) or not seeds:
+def _system(router: Router, groups: Sequence[RunGroup], found: Differences) -> Values | None:
+    """Put a classifier before its specialists; None where the groups share no seed or face.
+
+    groups: a specialist per class, the classifier, the single network. A face without a label of
+    the router's is not routed: its classifier was not tested on it.
+    """
+    *specialists, classifier, single = groups
+    seeds = _common_seeds(groups)
+    if not seeds:
         return None
-    *specialists, classifier, single = ready
-    alone = read_run_predictions(_records(single, seeds), (TASK,))
-    sent = read_run_predictions(_records(classifier, seeds), (router,)).predicted[router]
+    alone, sent = _read(single, seeds, TASK), _read(classifier, seeds, router)
+    both = alone.faces["file"].isin(sent.faces["file"]).to_numpy()
+    faces = alone.faces[both].reset_index(drop=True)
+    if faces.empty:
+        return None
+    alone = RunPredictions(faces, {TASK: alone.predicted[TASK][:, both]})
+    places = pd.Index(sent.faces["file"]).get_indexer(faces["file"])
+    chosen, label = sent.predicted[router][:, places], sent.faces[router].to_numpy()[places]
     experts = np.stack(
         [
-            [_on_all_faces(record, alone.faces) for record in _records(group, seeds)]
+            [_on_all_faces(run.record, faces) for run in group.of_seeds(seeds).runs]
             for group in specialists
         ]
     )
-    label = np.broadcast_to(alone.faces[router].to_numpy(), sent.shape)
-    routed = RunPredictions(alone.faces, {TASK: _chosen(experts, sent)})
-    oracle = _chosen(experts, label) == alone.faces[TASK].to_numpy()
-    found[router, "single"] = _difference(alone, routed)
+    routed, oracle = (
+        np.take_along_axis(experts, np.broadcast_to(to, chosen.shape)[None], axis=0)[0]
+        for to in (chosen, label)
+    )
+    system = RunPredictions(faces, {TASK: routed})
+    found[router, "single"] = _difference(alone, system)
     return {
         "router": router,
-        "n_test": len(alone.faces),
-        "misrouted_fraction": float((sent != label).mean()),
-        "routed": _result(f"routed by {router}", seeds, routed, single),
+        "n_test": len(faces),
+        "misrouted_fraction": float((chosen != label).mean()),
+        "routed": _result(f"routed by {router}", seeds, system, single),
         "single": _result(single.name, seeds, alone, single),
-        "oracle_accuracy": float(oracle.mean()),
+        "oracle_accuracy": float((oracle == faces[TASK].to_numpy()).mean()),
     }
-
-
-def _chosen(experts: Labels, sent: Labels) -> npt.NDArray[np.int64]:
-    """Take each face's prediction from the expert it was sent to.
-
-    experts: (n_experts, n_seeds, n_faces) classes; sent: (n_seeds, n_faces) experts.
-    """
-    chosen = np.take_along_axis(experts, sent[None].astype(np.int64), axis=0)[0]
-    return np.asarray(chosen, dtype=np.int64)
 
 
 def _on_all_faces(record: RunRecord, faces: pd.DataFrame) -> npt.NDArray[np.int64]:
@@ -207,7 +204,7 @@ def _on_all_faces(record: RunRecord, faces: pd.DataFrame) -> npt.NDArray[np.int6
     outside = read_predictions(record.outside_path)
     inside = pd.Series(own.predicted[TASK][0], index=own.faces["file"])
     predicted = pd.concat([inside, outside.set_index("file")[f"{TASK}_pred"]])
-    if set(predicted.index) != set(faces["file"]) or len(predicted) != len(faces):
+    if not faces["file"].isin(predicted.index).all():
         raise RunError(
             f"run {record.identity[:12]} has predictions on {len(predicted)} test faces and not on "
             f"the {len(faces)} of the single network",
@@ -218,7 +215,7 @@ def _on_all_faces(record: RunRecord, faces: pd.DataFrame) -> npt.NDArray[np.int6
 
 
 def subset_page(study: Values) -> StudyPage:
-    """Write the study as sentences and tables."""
+    """Write the study as sentences, tables and figures."""
     missing, n_compared = study["missing"], len(study["compared"])
     notes = [
         "Age-group accuracy in percent: mean ± sd over seeds, with the 95 % interval of a "
@@ -228,26 +225,27 @@ def subset_page(study: Values) -> StudyPage:
         "faces; size-matched is a stratified sample of everyone as large as the subset.",
         f"p is corrected by Holm's procedure over all {n_compared} comparisons of the "
         f"page, which are one question; {SIGNIFICANT}: significant; mdd: minimum detectable "
-        "difference in pp. One seed a side: McNemar's exact test, of these two trainings alone, "
-        "and no claim about training on a subset in general.",
+        "difference in pp. One seed a side: McNemar's exact test, of these two trainings alone.",
     ]
     if missing:
         shared = os.path.commonprefix(missing).rpartition("-")[0] + "-"
         rest = ", ".join(name.removeprefix(shared) for name in missing)
         several = len(missing) > 1 and shared != "-"
         notes.append(f"Not run: {f'{shared}… {rest}' if several else ', '.join(missing)}.")
+    results = [group for item in study["subsets"] for group in item["groups"].values()]
+    results += [system["single"] for system in study["systems"]]
     return StudyPage(
         f"Specialists against everyone, {study['dataset']}",
-        (*_subset_sentences(study), *_system_sentences(study)),
+        tuple(_sentences(study)),
         tuple(_tables(study)),
         (_picture(study),),
         tuple(notes),
-        study["drawn"],
+        tuple({result["name"] for result in results}),
     )
 
 
-def _subset_sentences(study: Values) -> Iterator[Sentence]:
-    """Say for which subsets the specialist is better, worse, or neither."""
+def _sentences(study: Values) -> Iterator[str]:
+    """Say for which subsets the specialist is better, worse, or neither; then of each system."""
     for kind, start in (
         ("everyone", "Against the network trained on everyone, on the same subset's faces,"),
         ("size_matched", "Against one trained on as many faces of everyone,"),
@@ -261,10 +259,7 @@ def _subset_sentences(study: Values) -> Iterator[Sentence]:
         if rest:
             said.append(f"shows no significant difference for {rest} of {len(verdicts)} subsets")
         if said:
-            yield f"{start} the specialist {'; it '.join(said)}.", ()
-
-
-def _system_sentences(study: Values) -> Iterator[Sentence]:
+            yield f"{start} the specialist {'; it '.join(said)}."
     for system in study["systems"]:
         judged = study["compared"][system["router"], "single"]
         routed, single = (system[name]["rate"]["mean"] for name in ("routed", "single"))
@@ -274,22 +269,21 @@ def _system_sentences(study: Values) -> Iterator[Sentence]:
             f"{_difference_cells(judged)[0]} pp, {verdict_text(judged)}. "
             f"{100 * system['misrouted_fraction']:.1f} % of faces went to another specialist than "
             "their label's; with none of them the system would score "
-            f"{100 * system['oracle_accuracy']:.1f} %.",
-            (),
+            f"{100 * system['oracle_accuracy']:.1f} %."
         )
 
 
 def _difference_cells(judged: Judged | None) -> tuple[str, str]:
     """Write a difference with its interval, and its corrected p."""
     if judged is None:
-        return "–", "–"
+        return NOTHING, NOTHING
     found = judged.difference
     mark = SIGNIFICANT if judged.significant else f"(mdd {size(judged.minimum_detectable)})"
     return change_text(found.accuracy, found.low, found.high), f"{p_text(judged.p_holm)} {mark}"
 
 
 def _tables(study: Values) -> Iterator[StudyTable]:
-    compared, rows, names = study["compared"], [], []
+    compared, rows = study["compared"], []
     for result in study["subsets"]:
         title, groups = result["title"], [result["groups"].get(kind) for kind in TRAININGS]
         rows.append(
@@ -300,13 +294,11 @@ def _tables(study: Values) -> Iterator[StudyTable]:
                 *_difference_cells(compared.get((title, "size_matched"))),
             )
         )
-        names.append(tuple(group["name"] for group in groups if group))
     heads = ("subset", *TRAININGS.values(), "− everyone", "p", "− size-matched", "p ")
     caption = "Age-group accuracy: trained on the subset, on everyone, on as many of everyone"
-    yield StudyTable("specialists-subsets", caption, heads, tuple(rows), tuple(names))
+    yield StudyTable(caption, heads, tuple(rows))
     if systems := study["systems"]:
         heads = ("system", "n test", "routed", "single network", "difference", "p", "misrouted")
-        caption = "A classifier that sends each face to a specialist, against one network"
         rows = [
             (
                 f"by {system['router']}",
@@ -318,8 +310,8 @@ def _tables(study: Values) -> Iterator[StudyTable]:
             )
             for system in systems
         ]
-        names = [(system["single"]["name"],) for system in systems]
-        yield StudyTable("specialists-systems", caption, heads, tuple(rows), tuple(names))
+        caption = "A classifier that sends each face to a specialist, against one network"
+        yield StudyTable(caption, heads, tuple(rows))
 
 
 def _picture(study: Values) -> StudyPicture:
@@ -336,16 +328,13 @@ def _picture(study: Values) -> StudyPicture:
         label = f"{'routed by ' if by == 'single' else ''}{of}  n {sizes[of]:,}"
         ends = (found.accuracy, found.low, found.high)
         marks[by].append(Mark(label, *ends, filled=judged.significant))
-    panels = [
-        StudyPanel(TASK, text, tuple(marks[by])) for by, text in titles.items() if by in marks
-    ]
     return StudyPicture(
         "",
         "Does a specialist predict the age group of its subset better?",
         "difference in accuracy on the same test faces, pp, 95 % interval; right of 0: the "
         "specialist (or the routed system) is better; filled: significant, Holm's correction over "
         f"{len(study['compared'])} comparisons",
-        tuple(panels),
+        tuple(StudyPanel(TASK, titles[by], tuple(marks[by])) for by in titles if by in marks),
         of_differences=True,
     )
 

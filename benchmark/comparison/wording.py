@@ -4,29 +4,38 @@ The words say nothing that the numbers do not; which p-values are corrected toge
 benchmark.comparison.statistics. The terminal, files and the report only lay these out.
 """
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmark.comparison.library import RunGroup, counted
+from benchmark.comparison.library import Run, RunGroup, Setting, counted
 from benchmark.comparison.statistics import ALPHA, FAMILIES, NOT_SIGNIFICANT, Judged
 from benchmark.evaluation.intervals import cluster_bootstrap
-from benchmark.evaluation.predictions import LIMITS, LIMITS_DRAWN
+from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.experiment.definition import Protocol
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 if TYPE_CHECKING:
     from benchmark.comparison.leaderboard import BoardTable, Leaderboard
-    from benchmark.comparison.library import Setting
     from benchmark.comparison.rows import Row, TaskScore
 
 NOTHING: Final = "–"
 AD_HOC: Final = "ad hoc: "
 """How the remark begins that says what was changed of a definition."""
+SIGNIFICANT: Final = "*"
+"""The mark of a corrected p of 0.05 or less, everywhere."""
+TEST_NAMES: Final = {
+    "mcnemar": "McNemar's exact test",
+    "faces": "t test over clusters of faces",
+    "faces_and_seeds": "t test over clusters of faces and seeds",
+}
+COUNTERPARTS: Final = "its single-task counterparts"
+LEAKY_REMARK: Final = "LEAKY: test faces were seen in training"
 
 
 def percent(rate: float | None) -> str:
@@ -69,10 +78,9 @@ def count_text(count: int | None) -> str:
     """Write a number of parameters with three digits: `722 k`, `14.8 M`."""
     if count is None:
         return NOTHING
-    for size, unit in ((1_000_000, " M"), (1_000, " k")):
-        if count >= size:
-            value = count / size
-            return f"{value:.0f}{unit}" if value >= 100 else f"{value:.3g}{unit}"
+    for unit, letter in ((1_000_000, "M"), (1_000, "k")):
+        if count >= unit:
+            return f"{number_text(count / unit)} {letter}"
     return str(count)
 
 
@@ -90,13 +98,52 @@ def duration_text(seconds: float | None) -> str:
 
 def seeds_text(seeds: Sequence[int]) -> str:
     """List seeds: `0, 1, 2`."""
-    return ", ".join(str(seed) for seed in seeds) or NOTHING
+    return ", ".join(map(str, seeds)) or NOTHING
+
+
+def points(difference: float) -> str:
+    """Write a difference of rates in points with its sign: 0.0263 is `+2.6`."""
+    value = round(100 * difference, 1)
+    return f"{'−' if value < 0 else '+' if value > 0 else ''}{abs(value):.1f}"
+
+
+def one_place(value: float) -> str:
+    """Write a number with one place and a true minus sign: -0.04 is `0.0`."""
+    return points(value / 100).removeprefix("+")
+
+
+def size(difference: float) -> str:
+    """Write how large a difference is, in points without a sign."""
+    return f"{abs(100 * difference):.1f}"
+
+
+def points_span(low: float, high: float) -> str:
+    """Write the ends of a difference's interval: `+1.4 to +3.8`."""
+    return f"{points(low)} to {points(high)}"
+
+
+def change_text(mean: float, low: float, high: float) -> str:
+    """Write a difference in percentage points with its interval."""
+    return f"{points(mean)} ({points_span(low, high)})"
+
+
+def p_text(p: float) -> str:
+    """Write a p-value with two digits, and none below 0.0001."""
+    if p < 0.0001:
+        return "<0.0001"
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.3f}" if p >= 0.01 else f"{p:.4f}"
+
+
+def joined(words: Iterable[str]) -> str:
+    """Join words as a person does: `a, b and c`."""
+    said = list(words)
+    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
 
 
 def remarks_of(row: "Row") -> tuple[str, ...]:
     """Give a row's remarks, a leak first, then a red flag."""
-    leak = ("LEAKY: test faces were seen in training",) if row.leaky else ()
-    return leak + ((row.red_flag,) if row.red_flag else ()) + row.remarks
+    first = ((LEAKY_REMARK,) if row.leaky else ()) + ((row.red_flag,) if row.red_flag else ())
+    return (*first, *row.remarks)
 
 
 def rank_text(row: "Row") -> str:
@@ -124,7 +171,7 @@ def protocol_text(protocol: Protocol) -> str:
     return ", ".join(words)
 
 
-def setting_text(setting: "Setting") -> str:
+def setting_text(setting: Setting) -> str:
     """Say what the rows of a table have in common."""
     leak = "LEAKY. " if setting.protocol.leaky else ""
     subset = setting.subset.label.replace("_", " and ") if setting.subset else ""
@@ -150,17 +197,6 @@ def title_of(board: "Leaderboard") -> str:
 def worst_heading(table: "BoardTable") -> str:
     """Name the column of the worst subgroup by the task it is about."""
     return f"worst {TASK_TITLES[table.tasks[0]]} subgroup"
-
-
-SIGNIFICANT: Final = "*"
-"""The mark of a corrected p of 0.05 or less, everywhere."""
-
-TEST_NAMES: Final = {
-    "mcnemar": "McNemar's exact test",
-    "faces": "t test over clusters of faces",
-    "faces_and_seeds": "t test over clusters of faces and seeds",
-}
-COUNTERPARTS: Final = "its single-task counterparts"
 
 
 @dataclass(frozen=True)
@@ -200,35 +236,6 @@ def family_text(judged: Iterable[Judged]) -> str:
     return f"Holm's correction over the family: {'; '.join(said)}. * marks 0.05 or less."
 
 
-def points(difference: float) -> str:
-    """Write a difference of rates in points with its sign: 0.0263 is `+2.6`."""
-    value = round(100 * difference, 1)
-    return f"{'−' if value < 0 else '+' if value > 0 else ''}{abs(value):.1f}"
-
-
-def one_place(value: float) -> str:
-    """Write a number with one place and a true minus sign: -0.04 is `0.0`."""
-    value = round(value, 1)
-    return f"{'−' if value < 0 else ''}{abs(value):.1f}"
-
-
-def size(difference: float) -> str:
-    """Write how large a difference is, in points without a sign."""
-    return f"{abs(100 * difference):.1f}"
-
-
-def points_span(low: float, high: float) -> str:
-    """Write the ends of a difference's interval: `+1.4 to +3.8`."""
-    return f"{points(low)} to {points(high)}"
-
-
-def p_text(p: float) -> str:
-    """Write a p-value with two digits, and none below 0.0001."""
-    if p < 0.0001:
-        return "<0.0001"
-    return f"{p:.2f}" if p >= 0.1 else f"{p:.3f}" if p >= 0.01 else f"{p:.4f}"
-
-
 def verdict_text(judged: Judged) -> str:
     """Write the verdict as it stands in a table."""
     if judged.significant:
@@ -255,28 +262,11 @@ def test_text(line: TaskComparison) -> str:
     return f"{name}, {f'{ours} seeds each' if ours == theirs else f'{ours} against {theirs} seeds'}"
 
 
-def pair_sentence(lines: Sequence[TaskComparison], *, reference: str) -> str:
-    """Say in a sentence how a group did against `reference` on the tasks of `lines`."""
-    parts = []
-    for verdict in ("better", "worse"):
-        ours = [_significant_text(line) for line in lines if line.verdict == verdict]
-        parts += [f"{verdict} on {joined(ours)}"] if ours else []
-    undecided = [line for line in lines if not line.significant]
-    if undecided:
-        said = [f"{TASK_TITLES[line.task]} ({_insignificant_text(line)})" for line in undecided]
-        parts.append(f"{NOT_SIGNIFICANT} on {joined(said)}")
-    text = f"{lines[0].group.label} against {reference}: {'; '.join(parts)}."
-    if any(line.of_trainings_alone for line in lines):
-        text += " One seed on a side: this speaks of these trainings alone."
-    return text
-
-
 def _significant_text(line: TaskComparison) -> str:
     found = line.difference
     span = points_span(found.low, found.high)
     if found.low * found.high > 0:
-        low, high = sorted((found.low, found.high), key=abs)
-        span = f"{size(low)} to {size(high)}"
+        span = " to ".join(map(size, sorted((found.low, found.high), key=abs)))
     return f"{TASK_TITLES[line.task]} by {size(found.accuracy)} pp ({span})"
 
 
@@ -291,35 +281,33 @@ def _insignificant_text(line: TaskComparison) -> str:
     )
 
 
-def joined(words: Iterable[str]) -> str:
-    """Join words as a person does: `a, b and c`."""
-    said = list(words)
-    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
+def by_pair(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
+    """Part lines by pair, in their order."""
+    pairs: dict[tuple[str, str], list[TaskComparison]] = defaultdict(list)
+    for line in lines:
+        pairs[line.reference.label, line.group.label].append(line)
+    return list(pairs.values())
 
 
 def pair_sentences(lines: Sequence[TaskComparison]) -> Iterator[str]:
     """Say of each pair of a table how the group did."""
     for ours in by_pair(lines):
-        yield pair_sentence(ours, reference=ours[0].reference.label)
+        yield _pair_sentence(ours, ours[0].reference.label)
 
 
-def by_pair(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
-    """Part lines by pair, in their order."""
-    return _parted(lines, lambda line: (line.reference.label, line.group.label))
-
-
-def by_group(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
-    """Part lines by run group, in their order; each MTL network with all its counterparts."""
-    return _parted(lines, lambda line: line.group.label)
-
-
-def _parted(
-    lines: Sequence[TaskComparison], key: Callable[[TaskComparison], Hashable]
-) -> list[list[TaskComparison]]:
-    parts: dict[Hashable, list[TaskComparison]] = {}
-    for line in lines:
-        parts.setdefault(key(line), []).append(line)
-    return list(parts.values())
+def _pair_sentence(lines: Sequence[TaskComparison], reference: str) -> str:
+    parts = []
+    for verdict in ("better", "worse"):
+        ours = [_significant_text(line) for line in lines if line.verdict == verdict]
+        parts += [f"{verdict} on {joined(ours)}"] if ours else []
+    undecided = [line for line in lines if not line.significant]
+    if undecided:
+        said = [f"{TASK_TITLES[line.task]} ({_insignificant_text(line)})" for line in undecided]
+        parts.append(f"{NOT_SIGNIFICANT} on {joined(said)}")
+    text = f"{lines[0].group.label} against {reference}: {'; '.join(parts)}."
+    if any(line.of_trainings_alone for line in lines):
+        text += " One seed on a side: this speaks of these trainings alone."
+    return text
 
 
 def mtl_sentences(lines: Sequence[TaskComparison]) -> Iterator[str]:
@@ -329,29 +317,27 @@ def mtl_sentences(lines: Sequence[TaskComparison]) -> Iterator[str]:
         return
     answers = []
     for task in TASKS:
-        if ours := [line for line in lines if line.task == task]:
-            answers.append(f"{TASK_TITLES[task].capitalize()}: {_mtl_answer(ours)}.")
+        ours = [line for line in lines if line.task == task]
+        if not ours:
+            continue
+        found, counts = ours[0].difference, Counter(line.verdict for line in ours)
+        if len(ours) > 1:
+            said = (
+                f"better in {counts['better']} of {len(ours)} networks, worse in "
+                f"{counts['worse']}, {NOT_SIGNIFICANT} in {counts[NOT_SIGNIFICANT]}"
+            )
+        elif not ours[0].significant:
+            said = f"{NOT_SIGNIFICANT} ({_insignificant_text(ours[0])})"
+        else:
+            word = "yes, better" if ours[0].verdict == "better" else "no, worse"
+            said = f"{word} by {size(found.accuracy)} pp ({points_span(found.low, found.high)})"
+        answers.append(f"{TASK_TITLES[task].capitalize()}: {said}.")
     alone = any(line.of_trainings_alone for line in lines)
     caveat = " One seed on a side speaks of these trainings alone." if alone else ""
     yield f"Does MTL beat STL? {' '.join(answers)}{caveat}"
-    rows = by_group(lines)
-    if len(rows) > 1:
-        yield from (pair_sentence(ours, reference=COUNTERPARTS) for ours in rows)
-
-
-def _mtl_answer(lines: Sequence[TaskComparison]) -> str:
-    """Answer for one task: of one network by how much, of several in how many."""
-    if len(lines) > 1:
-        counts = Counter(line.verdict for line in lines)
-        return (
-            f"better in {counts['better']} of {len(lines)} networks, worse in {counts['worse']}, "
-            f"{NOT_SIGNIFICANT} in {counts[NOT_SIGNIFICANT]}"
-        )
-    found = lines[0].difference
-    if not lines[0].significant:
-        return f"{NOT_SIGNIFICANT} ({_insignificant_text(lines[0])})"
-    word = "yes, better" if lines[0].verdict == "better" else "no, worse"
-    return f"{word} by {size(found.accuracy)} pp ({points_span(found.low, found.high)})"
+    networks = [list(ours) for _, ours in groupby(lines, lambda line: line.group.label)]
+    if len(networks) > 1:
+        yield from (_pair_sentence(ours, COUNTERPARTS) for ours in networks)
 
 
 def gap_sentences(gaps: Sequence[Gap]) -> Iterator[str]:
@@ -397,22 +383,23 @@ def reading_notes(lines: Sequence[TaskComparison], groups: Sequence[RunGroup]) -
         )
     sharing = max((found.n_faces - found.n_clusters for found in alone), default=0)
     if sharing:
-        one = sharing == 1
         yield (
-            f"{sharing} test face{' is a' if one else 's are'} near-duplicate"
-            f"{' of another' if one else 's of others'} there; McNemar's test "
-            "counts every face as independent, and its p is a little too small."
+            f"{sharing} test faces are near-duplicates of others there; McNemar's test counts "
+            "every face as independent, and its p is a little too small."
         )
     for group in groups:
-        leak = ("LEAKY: test faces were seen in training",) if group.leaky else ()
+        leak = (LEAKY_REMARK,) if group.leaky else ()
         yield from (f"{group.label}: {remark}." for remark in (*leak, *group.remarks))
-    versions = {str(group.runs[0].about.get("trainer_version")) for group in groups}
+    versions = {str(group.runs[0].trainer_version) for group in groups}
     if len(versions) > 1:
         yield f"They were trained by trainer versions {joined(sorted(versions))}."
 
 
-Sentence = tuple[str, tuple[str, ...]]
-"""What is said, and the experiments whose runs say it; none: all of the page."""
+def limitations(runs: Iterable[Run]) -> tuple[str, ...]:
+    """Say what numbers of runs on one data set are not."""
+    run = next(iter(runs), None)
+    about = run.about["dataset"] if run else {}
+    return (LIMITS_DRAWN if about.get("drawn") else ()) + limits_of(about)
 
 
 def rate_of(right: npt.NDArray[np.bool_], clusters: npt.NDArray[np.int64]) -> dict[str, Any] | None:
@@ -431,28 +418,18 @@ def rate_of(right: npt.NDArray[np.bool_], clusters: npt.NDArray[np.int64]) -> di
 def rate_text(rate: Mapping[str, Any] | None) -> str:
     """Write accuracy, sd over several seeds and interval in percent."""
     if rate is None:
-        return "–"
+        return NOTHING
     several = len(rate["by_seed"]) > 1
     sd = f" ±{100 * float(np.std(rate['by_seed'], ddof=1)):.1f}" if several else ""
-    return f"{100 * rate['mean']:.1f}{sd} ({100 * rate['low']:.1f}–{100 * rate['high']:.1f})"
+    return f"{percent(rate['mean'])}{sd} ({span(rate['low'], rate['high'])})"
 
 
-def change_text(mean: float, low: float, high: float) -> str:
-    """Write a difference in percentage points with its interval."""
-    return f"{points(mean)} ({points_span(low, high)})"
-
-
-@dataclass(frozen=True)
-class StudyTable:
+class StudyTable(NamedTuple):
     """Cells as text; the first of a row names it."""
 
-    name: str
-    """Unique on a page."""
     caption: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    experiments: tuple[tuple[str, ...], ...]
-    """Whose runs each row is made of."""
 
 
 @dataclass(frozen=True)
@@ -468,8 +445,7 @@ class Mark:
     leaky: bool = False
 
 
-@dataclass(frozen=True)
-class StudyPanel:
+class StudyPanel(NamedTuple):
     """The marks of a task, from top to bottom."""
 
     task: TaskName
@@ -494,34 +470,10 @@ class StudyPage:
     """A study in words, tables and figures."""
 
     title: str
-    sentences: tuple[Sentence, ...]
+    sentences: tuple[str, ...]
     tables: tuple[StudyTable, ...]
     pictures: tuple[StudyPicture, ...]
     notes: tuple[str, ...]
-    drawn: bool
-
-    @property
-    def heading(self) -> str:
-        """The title; synthetic faces are said first."""
-        return f"DRAWN FACES · {self.title}" if self.drawn else self.title
-
-    @property
-    def limits(self) -> tuple[str, ...]:
-        """The limitations of the numbers."""
-        return (*LIMITS_DRAWN, *LIMITS) if self.drawn else LIMITS
-
-    def markdown(self) -> str:
-        """Write the page as GitHub Markdown."""
-        return "\n".join(self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        yield from (f"# {self.heading}", "")
-        yield from (f"- {words}" for words, _ in self.sentences)
-        for table in self.tables:
-            yield from ("", f"{table.caption}:", "")
-            yield f"| {' | '.join(table.heads)} |"
-            yield f"|{'---|' * len(table.heads)}"
-            yield from (f"| {' | '.join(cells)} |" for cells in table.rows)
-        yield ""
-        yield from (f"- {note}" for note in (*self.notes, *self.limits))
-        yield ""
+    """How to read it, and what was not run."""
+    experiments: tuple[str, ...]
+    """Whose runs it is made of."""

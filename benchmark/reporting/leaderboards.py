@@ -15,9 +15,10 @@ from urllib.parse import quote
 from benchmark import registry
 from benchmark.comparison import library
 from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
-from benchmark.comparison.library import Run, Watch, unwatched
+from benchmark.comparison.library import Run
 from benchmark.comparison.references import References
 from benchmark.comparison.rows import Row
+from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import RebuiltRecord
 from benchmark.experiment.definition import Experiment
@@ -78,7 +79,7 @@ class AvailableRuns:
 
 
 def available_runs(
-    runs_dir: Path, *, from_predictions: bool = False, watch: Watch = unwatched
+    runs_dir: Path, *, from_predictions: bool = False, watch: OnProgress = keep_quiet
 ) -> AvailableRuns:
     """Read every run that has begun.
 
@@ -102,7 +103,7 @@ def leaderboards(
     ad_hoc: bool = False,
     compared: bool = True,
     fitting: bool = False,
-    watch: Watch = unwatched,
+    watch: OnProgress = keep_quiet,
 ) -> list[Leaderboard]:
     """Build a leaderboard for each data set to show, of some suites or of all that was begun.
 

@@ -313,12 +313,11 @@ def _study(
         why = f"{error.found}{f'; there are such runs on {others}' if others else ''}."
         command = suite_command("leak" if slug == "leak" else suites[0], evidence.dataset)
         return unanswered(*asked, why, [command])
-    shown = {name for table in page.tables for row in table.experiments for name in row}
-    groups = [library.run_group(name, evidence.dataset) for name in sorted(shown)]
+    groups = [library.run_group(name, evidence.dataset) for name in sorted(page.experiments)]
     known = [key for group in groups if isinstance(group, RunGroup) for key in group.identities]
     return Answer(
         *asked,
-        sentences=tuple(words for words, _ in page.sentences) or ("Nothing could be compared.",),
+        sentences=page.sentences or ("Nothing could be compared.",),
         href=evidence.links.of(known),
         figures=tuple(
             intervals_figure(f"{slug}-{number}", picture)

@@ -1,8 +1,6 @@
 """`facebench compare`: what is printed and written, and how it answers a wrong call."""
 
-import csv
 import json
-from pathlib import Path
 
 import pytest
 import typer
@@ -65,22 +63,6 @@ def test_json_is_alone_on_stdout(runs: RunBuilder) -> None:
     assert answer["data"]["limits"]
 
 
-def test_markdown_and_csv_are_written_where_asked(runs: RunBuilder, tmp_path: Path) -> None:
-    for seed in (0, 1):
-        one_run(runs, MTL, 80, seed=seed)
-        one_run(runs, ALONE, 50 + seed, seed=seed)
-    page, lines = tmp_path / "out" / "c.md", tmp_path / "out" / "c.csv"
-    result = call(runs, MTL, "--markdown", str(page), "--csv", str(lines))
-    assert result.exit_code == 0
-    assert f"| {MTL} | {ALONE} | gender | +29.5" in page.read_text()
-    (row,) = csv.DictReader(lines.read_text().splitlines())
-    assert (row["test"], row["arm_seeds"]) == ("faces_and_seeds", "0 1")
-    for options, code in (((), 2), (("--overwrite",), 0)):
-        page.write_text("mine")
-        assert call(runs, MTL, "--markdown", str(page), *options).exit_code == code
-        assert (page.read_text() == "mine") == (code == 2)
-
-
 def test_one_task_alone_may_be_asked_for(runs: RunBuilder) -> None:
     one_run(runs, MTL)
     one_run(runs, FROZEN)
@@ -124,15 +106,6 @@ def test_a_run_that_cannot_be_read_is_said_and_left_out(runs: RunBuilder) -> Non
     result = call(runs, MTL)
     assert result.exit_code == 0
     assert "Left out, not readable" in flat(result.stderr)
-
-
-def test_a_file_that_cannot_be_written_is_one_sentence(runs: RunBuilder, tmp_path: Path) -> None:
-    one_run(runs, MTL)
-    one_run(runs, ALONE)
-    (tmp_path / "file").write_text("")
-    result = call(runs, MTL, "--csv", str(tmp_path / "file" / "c.csv"))
-    assert result.exit_code == 2
-    assert "cannot be written" in flat(result.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -49,10 +49,9 @@ def test_suites_are_completed() -> None:
         assert completed(f"facebench {command} --suite qui") == ["quick"]
 
 
-def test_grids_architectures_and_forms_are_completed() -> None:
+def test_grids_and_architectures_are_completed() -> None:
     assert all(name.startswith("grid-") for name in completed("facebench tune gri"))
     assert completed("facebench weights list --architecture vgg1") == ["vgg16", "vgg19"]
-    assert completed("facebench leaderboard --format t") == ["tex"]
 
 
 def test_data_sets_and_runs_that_are_here_are_completed(

@@ -63,9 +63,6 @@ def test_tables_are_printed_and_written_the_same_again_with_links(
     assert {row["experiment"] for row in rows} == set(registry.suite("quick").experiments)
     links = re.findall(r'href="([^"#]+)"', contents[0][".html"])
     assert links[1:] == [f"../work/{record.identity}/", f"../work/{record.identity}/card.md"]
-    for ending in ("md", "csv", "tex", "html"):
-        printed = call(runs, data_dir, "--suite", "quick", "--format", ending).stdout
-        assert printed == contents[0][f".{ending}"], ending
 
 
 def test_without_a_suite_every_experiment_that_was_begun_is_shown(
@@ -106,16 +103,6 @@ def test_the_limits_are_those_of_the_data_set(runs: RunBuilder, data_dir: Path) 
         assert ("the data set's own table" in board["limits"][0]) != is_utkface
 
 
-def test_rows_are_chosen_and_ordered(runs: RunBuilder, data_dir: Path) -> None:
-    one_run(runs)
-    one_run(runs, ALONE)
-    result = call(runs, data_dir, "--where", "table=gender", "--sort", "seconds")
-    assert ALONE in result.output
-    assert MTL not in result.output
-    assert "1 of 2 rows are shown (table=gender, by seconds, ascending)" in flat(result.output)
-    assert (runs.runs_dir / "leaderboards/leaderboard-utkface-100-all-part.csv").is_file()
-
-
 def test_what_cannot_be_shown_is_refused(runs: RunBuilder, data_dir: Path, tmp_path: Path) -> None:
     refused = call(runs, data_dir)
     assert refused.exit_code == 2
@@ -124,10 +111,6 @@ def test_what_cannot_be_shown_is_refused(runs: RunBuilder, data_dir: Path, tmp_p
     one_run(runs, ALONE)
     (tmp_path / "file").write_text("")
     for option, value, said in (
-        ("--where", "moon=1", "no column 'moon'"),
-        ("--sort", "gender", "Did you mean"),
-        ("--format", "pdf", "--format is 'pdf'"),
-        ("--where", "architecture=vgg16", "no row of utkface-100 has architecture=vgg16"),
         ("--suite", "moon", "unknown suite 'moon'"),
         ("--dataset", "moon", "data set 'moon' (allowed: utkface-100)"),
         ("--out", str(tmp_path / "file"), "Check the free space and the right to write there"),

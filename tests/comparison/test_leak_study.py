@@ -171,7 +171,7 @@ def test_two_runs_of_the_studys_network_make_the_headline(runs: RunBuilder) -> N
         ("LEAKY · our replay, on the leak-free test faces", "90.0"),
         ("honest: trained, selected and tested without the leak", "60.0"),
     ]
-    (said, _), (honest, _) = page.sentences
+    said, honest = page.sentences
     assert "the study printed 90.3 / 97.6 / 92.5 % for its row 2.2" in said
     assert "100.0 / 100.0 / 100.0 % on the 70 test faces met in training" in said
     assert "60.0 / 60.0 / 60.0 % on the 20 test faces never met" in said
@@ -193,14 +193,16 @@ def test_leaky_stands_on_everything_that_is(memorised: RunBuilder) -> None:
     study = studied(memorised)
     json.dumps(study)
     page = leak_page(study)
-    assert page.heading.startswith("LEAKY · ")
+    assert page.title.startswith("LEAKY · ")
     assert all(table.caption.startswith("LEAKY · ") for table in page.tables)
     for name, *_ in page.tables[0].rows:
         assert name.startswith("LEAKY · ") == ("never met" not in name and "honest" not in name)
-    assert "LEAKY 90.0 / 90.0 / 90.0 %" in page.sentences[0][0]
+    assert "LEAKY 90.0 / 90.0 / 90.0 %" in page.sentences[0]
     figure = study_figure(page.pictures[0], study["dataset"], drawn=study["drawn"])
     assert figure.texts[0].get_text().startswith("LEAKY")
-    assert "Its recipe is not: schedule cosine, batches of 64, faces of 32 px." in page.markdown()
+    assert "Its recipe is not: schedule cosine, batches of 64, faces of 32 px." in " ".join(
+        page.notes
+    )
 
 
 def test_what_does_not_fit_together_is_refused(memorised: RunBuilder) -> None:

@@ -19,7 +19,6 @@ from benchmark.comparison.references import (
 )
 from benchmark.comparison.rows import Row
 from benchmark.data.dataset import FaceSet, store_faces
-from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predicted_tasks, read_predictions
 from benchmark.experiment.definition import Protocol, Subset
 from benchmark.tasks import MISSING, TASKS
@@ -127,12 +126,6 @@ def test_small_pictures_are_means_of_cells(px: int) -> None:
     np.testing.assert_allclose(small[1, :, :, 0], 1, rtol=1e-6)
     first_cell = px // CELLS
     assert small[1, 0, 0, 2] == pytest.approx(1 / first_cell**2)
-
-
-def test_an_unwritable_folder_is_one_sentence(painted: FaceSet, tmp_path: Path) -> None:
-    (tmp_path / "references").write_text("a file where a folder should be")
-    with pytest.raises(RunError, match="cannot be written"):
-        rows_of(painted, tmp_path, fitting=True)
 
 
 def test_a_face_without_a_label_is_not_learnt_from_and_not_scored(

@@ -20,7 +20,7 @@ def test_every_link_of_leaderboard_and_report_leads_to_a_file_or_a_place_of_the_
     (tmp_path / "data").mkdir()
     places = ["--runs-dir", str(tmp_path / "mlruns"), "--data-dir", str(tmp_path / "data")]
     for command in ("leaderboard", "report"):
-        result = CliRunner().invoke(app, [command, *places, "--quiet"])
+        result = CliRunner().invoke(app, [command, *places])
         assert result.exit_code == 0, result.output
     pages = sorted((tmp_path / "mlruns").glob("[lr]e*/*.html"))
     n_files = 0
