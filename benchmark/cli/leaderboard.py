@@ -155,11 +155,11 @@ def leaderboard(
         folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
         with watching(quiet=as_json) as watch:
             available = available_runs(runs_dir, from_predictions=from_predictions, watch=watch)
-            answer.warnings += available.warnings
             boards = [] if folds else leaderboards(
                 available, places, suite or (), dataset,
                 ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
             )  # fmt: skip
+        answer.warnings += available.warnings
         if folds:
             datasets = available.datasets(dataset, folder)
             runs = [run for run in available.runs if run.setting.dataset in datasets]
