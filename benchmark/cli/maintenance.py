@@ -1,9 +1,13 @@
 """Commands on what is here: verify, status, runs rescore, clean and doctor."""
 
+import contextlib
 import datetime
 import shutil
+import statistics
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -35,9 +39,11 @@ from benchmark.reporting.tables import Cell, Column, Table
 if TYPE_CHECKING:
     from benchmark.comparison.library import Standing
     from benchmark.inference.verify import Finding
+    from benchmark.runs.queue import Queue
 
 STATES = {
-    "claimed": ("running", "cyan"), "interrupted": ("interrupted", "yellow"),
+    "claimed": ("running", "cyan"), "queued": ("queued", "dim"),
+    "interrupted": ("interrupted", "yellow"),
     "failed": ("failed", "red"), "damaged": ("damaged", "red"), "absent": ("not run", "dim"),
     "done": ("done", "green"),
 }  # fmt: skip
@@ -326,10 +332,10 @@ def status(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List runs with their state (not run, running, interrupted, failed, damaged, done), the
-    process that runs them, and the time left.
+    """List runs with their state (not run, queued, running, interrupted, failed, damaged, done),
+    where they run, and the time left of each and of the suites that run now.
 
-    Without a name or suite, every run that has begun here. Nothing is changed.
+    Without a name or suite, every run that has begun here or is queued. Nothing is changed.
 
     Examples:
       facebench status
@@ -339,19 +345,22 @@ def status(
     with speaking("status", as_json=as_json) as answer:
         from benchmark.comparison.library import STATES as ORDER
         from benchmark.comparison.library import Library, read_runs, standing
+        from benchmark.runs.queue import queues, seconds_left
 
         with busy("reading runs", quiet=as_json):
             wanted = {name: registry.experiment(name) for name in names or []}
             if suite is not None:
                 wanted |= {item.name: item for item in registry.experiments_of(suite)}
             numbers = parse_seeds(seeds)
-            records = list(all_records(runs_dir))
+            records, going = list(all_records(runs_dir)), list(queues(runs_dir))
             if wanted:
                 library = Library(tuple(read_runs(records)[0]), wanted, {})
                 shown = list(library.standings(wanted, numbers, dataset))
             else:
                 found = map(standing, records)
                 shown = [item for item in found if dataset in (None, item.dataset)]
+            shown = _with_queues(shown, going, add=not wanted)
+            if not wanted:
                 shown.sort(key=lambda item: (ORDER.index(item.state), item.name, item.seed or 0))
             left = [_seconds_left(item, runs_dir) for item in shown]
         counts = Counter(item.state for item in shown)
@@ -359,7 +368,9 @@ def status(
             item.as_dict() | ({} if seconds is None else {"seconds_left": seconds})
             for item, seconds in zip(shown, left, strict=True)
         ]
-        answer.data = {"counts": dict(counts), "runs": rows}
+        took = _median_seconds(records) if going else {}
+        suites = [_suite(queue, seconds_left(queue, took, time.time())) for queue in going]
+        answer.data = {"counts": dict(counts), "runs": rows, "suites": suites}
         if not as_json:
             table = _states_table(shown, left, finished=all_ or bool(wanted))
             if table.rows:
@@ -368,6 +379,61 @@ def status(
             words = [f"{n} [{colour}]{word}[/]" for n, word, colour in parts]
             nothing = f"No run has begun in {runs_dir}. {HOW_TO_RUN}."
             out.print(", ".join(words) + "." if words else nothing)
+            for one in suites:
+                _print_suite(one)
+
+
+def _with_queues(
+    shown: "Iterable[Standing]", going: "Sequence[Queue]", *, add: bool
+) -> "list[Standing]":
+    """Say of runs what running suites know: that they wait, where they run. add: those that wait
+    and have not begun, too."""
+    from benchmark.comparison.library import Standing
+
+    runs = [run for queue in going for run in queue.runs]
+    where = {run.identity: run.where for run in runs if run.state == "running"}
+    waiting = dict.fromkeys((run.name, run.seed) for run in runs if run.state == "queued")
+    told: list[Standing] = []
+    for item in shown:
+        if item.state == "claimed":
+            item = replace(item, where=where.get(item.identity, ""))
+        elif item.state != "done" and (item.name, item.seed) in waiting:
+            item = replace(item, state="queued")
+            waiting.pop((item.name, item.seed or 0))
+        told.append(item)
+    return told + [Standing("queued", name, seed) for name, seed in waiting if add]
+
+
+def _median_seconds(records: "Sequence[RunRecord]") -> dict[str, float]:
+    """Give the seconds of finished runs by experiment, from their start to `done.json`."""
+    took: dict[str, list[float]] = {}
+    for record in records:
+        with contextlib.suppress(BenchmarkError, LookupError, ValueError):
+            if record.state == "done":
+                times = record.about["started"], record.done["finished"]
+                began, ended = (datetime.datetime.fromisoformat(text) for text in times)
+                took.setdefault(record.experiment_name, []).append((ended - began).total_seconds())
+    return {name: statistics.median(seconds) for name, seconds in took.items()}
+
+
+def _suite(queue: "Queue", left: float | None) -> dict[str, Any]:
+    counts = dict(Counter(run.state for run in queue.runs))
+    about = {name: getattr(queue, name) for name in ("host", "pid", "engine", "n_slots", "since")}
+    return about | {"counts": counts, "seconds_left": None if left is None else round(left)}
+
+
+def _print_suite(suite: Mapping[str, Any]) -> None:
+    counts, left = suite["counts"], suite["seconds_left"]
+    said = ", ".join(f"{counts[state]} {state}" for state in counts)
+    time_left = (
+        "time left unknown until a run has ended" if left is None
+        else f"about {datetime.timedelta(seconds=left)} left"
+    )  # fmt: skip
+    out.print(
+        f"{sum(counts.values())} runs by process {suite['pid']} on {suite['host']} "
+        f"({suite['engine']}, {suite['n_slots']} at once): {said}; {time_left}.",
+        soft_wrap=True,
+    )
 
 
 def _seconds_left(item: "Standing", runs_dir: Path) -> int | None:
@@ -385,7 +451,7 @@ def _seconds_left(item: "Standing", runs_dir: Path) -> int | None:
 def _states_table(shown: "list[Standing]", left: list[int | None], *, finished: bool) -> Table:
     rows: list[tuple[str | Cell, ...]] = []
     for item, seconds in zip(shown, left, strict=True):
-        if item.state == "done" and not finished:
+        if item.state in ("done", "queued") and not finished:
             continue
         word, colour = STATES[item.state]
         why = item.why.strip().splitlines()[0] if item.why else ""
@@ -397,7 +463,7 @@ def _states_table(shown: "list[Standing]", left: list[int | None], *, finished: 
                 "" if item.seed is None else str(item.seed),
                 "" if item.epochs is None else f"{item.epochs}/{item.of_epochs}",
                 "" if seconds is None else str(datetime.timedelta(seconds=seconds)),
-                str(item.pid or ""),
+                f"{item.pid or ''}{f' on {item.where}' if item.where else ''}",
                 item.since.removesuffix("+00:00").replace("T", " "),
             )
         )

@@ -484,9 +484,9 @@ def choose_dataset(library: Library, requests: Sequence[Request], asked: str | N
     return candidates[0]
 
 
-State = Literal["absent", "claimed", "interrupted", "failed", "done", "damaged"]
+State = Literal["absent", "queued", "claimed", "interrupted", "failed", "done", "damaged"]
 STATES: Final[tuple[State, ...]] = (
-    "claimed", "interrupted", "failed", "damaged", "absent", "done",
+    "claimed", "interrupted", "failed", "damaged", "queued", "absent", "done",
 )  # fmt: skip
 """Those that ask for attention first."""
 LOCK: Final = "claim"
@@ -512,6 +512,8 @@ class Standing:
     why: str = ""
     """Of a failed or damaged run."""
     ad_hoc: bool = False
+    where: str = ""
+    """The machine that a running suite has it on."""
 
     def as_dict(self) -> dict[str, Any]:
         """Give it for a machine; what is not known is left out."""

@@ -8,15 +8,18 @@ import json
 import os
 import socket
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final, Self
+from statistics import median
+from typing import TYPE_CHECKING, Final, Self
 
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, file_lock, is_locked, write_json
-from benchmark.runs.run import Advanced, Event, Failed, Missing, Prepared, Started
+
+if TYPE_CHECKING:
+    from benchmark.runs.run import Event
 
 SCHEMA: Final = 1
 WRITE_SECONDS: Final = 2.0
@@ -70,11 +73,33 @@ def queues(runs_dir: Path) -> Iterator[Queue]:
                 yield Queue(runs=runs, **content)
 
 
+def seconds_left(queue: Queue, measured: Mapping[str, float], now: float) -> float | None:
+    """Predict the time to the end of a queue from its finished runs, else from earlier ones.
+
+    measured: seconds of finished runs by experiment, from start to end. None where nothing ended.
+    """
+    ended: dict[str, list[float]] = {name: [seconds] for name, seconds in measured.items()}
+    for name in {run.name for run in queue.runs}:
+        if took := [run.seconds for run in queue.runs if (run.name, run.state) == (name, "done")]:
+            ended[name] = took
+    usual = {name: median(seconds) for name, seconds in ended.items()}
+    ahead = [run for run in queue.runs if run.state in ("queued", "running")]
+    if not usual and ahead:
+        return None
+    left = []
+    for run in ahead:
+        spent = now - run.since if run.state == "running" else 0.0
+        left.append(max(0.0, usual.get(run.name, median(usual.values())) - spent))
+    return max(sum(left) / queue.n_slots, max(left, default=0.0))
+
+
 def queued(
-    events: Generator[Event], experiments: Sequence[Experiment], seeds: Sequence[int],
+    events: "Generator[Event]", experiments: Sequence[Experiment], seeds: Sequence[int],
     runs_dir: Path, *, engine: str = "local", n_slots: int = 1,
-) -> Generator[Event]:  # fmt: skip
+) -> "Generator[Event]":  # fmt: skip
     """Pass on the events of these runs, and let a file say meanwhile where each of them stands."""
+    from benchmark.runs.run import Advanced, Failed, Missing, Prepared, Started
+
     wanted = [(experiment, seed) for experiment in experiments for seed in seeds]
     numbers = {_key(*item): number for number, item in enumerate(wanted)}
     now, host = time.time(), socket.gethostname()
