@@ -66,9 +66,8 @@ def shared_file(*parts: str) -> Path:
 @pytest.fixture(scope="session")
 def drawn_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory with 240 synthetic faces of 32 px, made once."""
-    from benchmark.data.dataset import store_faces
+    from benchmark.data.dataset import STORED_NAME, store_faces
     from benchmark.data.drawn import draw_faces
-    from benchmark.data.sample import STORED_NAME
 
     data_dir = tmp_path_factory.mktemp("data")
     drawn = draw_faces(240, seed=3, image_px=32)
@@ -79,7 +78,7 @@ def drawn_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def drawn_faces(drawn_data_dir: Path) -> "FaceSet":
     """The data set in `drawn_data_dir`."""
-    from benchmark.data.sample import choose_dataset
+    from benchmark.data.dataset import choose_dataset
 
     return choose_dataset(drawn_data_dir, "drawn")
 

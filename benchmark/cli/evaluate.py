@@ -63,8 +63,7 @@ def evaluate(
     code, silent = ExitCode.FINE, quiet or as_json
     with speaking("evaluate", as_json=as_json) as answer:
         from benchmark.cli.library import chosen_runs
-        from benchmark.data.dataset import prepared_datasets
-        from benchmark.data.sample import choose_dataset
+        from benchmark.data.dataset import choose_dataset, prepared_datasets
         from benchmark.inference.evaluate import evaluate as evaluate_run
         from benchmark.inference.evaluate import write
         from benchmark.training.device import choose_device

@@ -333,7 +333,7 @@ def explore(
       facebench data explore --dataset utkface-100 --out docs/pictures/utkface
       facebench data explore --dataset drawn --json
     """
-    from benchmark.data.sample import choose_dataset
+    from benchmark.data.dataset import choose_dataset
     from benchmark.reporting import explore as exploring
 
     with speaking("data explore", as_json=as_json) as answer:

@@ -267,8 +267,8 @@ def fleet_on(
 
 
 def _opened(answer: CommandResult, data_dir: Path, dataset: str | None) -> "FaceSet":
-    from benchmark.cli.labels_table import label_gaps
-    from benchmark.data.sample import choose_dataset
+    from benchmark.data.dataset import choose_dataset
+    from benchmark.data.labelled import label_gaps
 
     faces = choose_dataset(data_dir, dataset)
     answer.warnings.extend(label_gaps(faces))

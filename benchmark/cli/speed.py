@@ -77,7 +77,7 @@ def speed(
             allowed = f"{', '.join(LOOPS)}, none"
             raise ExperimentError(f"--against names {unknown[0]!r}", allowed=allowed)
         # Imported here, so that a mistyped option is answered before torch is loaded.
-        from benchmark.data.sample import choose_dataset
+        from benchmark.data.dataset import choose_dataset
         from benchmark.speed.measure import SCHEMA, SpeedSession, rows_named
         from benchmark.training.device import choose_device
 

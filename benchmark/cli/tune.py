@@ -109,7 +109,7 @@ def tune(
             cache_dir=(cache_dir or data_dir / "cache") if cache else None, cache_gib=cache_gib,
             tracking=tracking, offline=offline,
         ).settings()  # fmt: skip
-        from benchmark.data.sample import choose_dataset
+        from benchmark.data.dataset import choose_dataset
         from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED
 
         known = sorted({TRIAL_SEED, *FRESH_SEEDS})

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.data.archive import open_source, printable
-from benchmark.data.dataset import staged_folder
-from benchmark.data.labels import PICTURE_SUFFIXES, is_picture_name
+from benchmark.data.dataset import write_once
+from benchmark.data.labels import is_picture_name
 from benchmark.data.pictures import pillow_quiet, read_upright
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
@@ -54,7 +54,7 @@ OUTCOMES: Final = ("cropped", "no face", "unreadable")
 BOX_COLUMNS: Final = ("left", "top", "right", "bottom")
 COLUMNS: Final = (
     *("file", "outcome", "crop", *BOX_COLUMNS, "score", "faces_seen", "reason"),
-    *("width", "height", "sha256"),
+    *("width", "height"),
 )
 """Of crops.csv. A picture has a row for each of its crops, and one row where there is none."""
 
@@ -388,47 +388,41 @@ def crop_folder(
         if path not in pictures
     ]
     if not pictures:
-        raise DataError(
-            f"{source} holds no pictures ({len(others)} other files)",
-            allowed="a folder or archive with " + ", ".join(sorted(PICTURE_SUFFIXES)),
-        )
+        raise DataError(f"{source} holds no pictures ({len(others)} other files)")
     if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
         # where the next time they would be taken for pictures
         raise DataError(f"the crops would lie in {target}, among the pictures of {source}")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise DataError(f"{target} exists already", allowed="a new or an empty folder")
     detector, crop_names = load_detector(cropper.detector).name, _crop_names(pictures.values())
+    types = dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"}
     rows: list[dict[str, Any]] = []
-    read: list[tuple[str, str]] = []
+    files: list[str] = []
 
     def contents() -> Iterator[bytes | str]:
         for path, content in opened.contents(set(pictures)):
-            digest = "" if isinstance(content, str) else hashlib.sha256(content).hexdigest()
-            read.append((pictures[path], digest))
+            files.append(pictures[path])
             yield content
 
-    with (
-        staged_folder(target) as folder,
-        contextlib.closing(cropped(contents(), len(pictures), cropper)) as results,
-    ):
-        for n_before, result in enumerate(results):
-            file, sha256 = read[n_before]
-            row: dict[str, Any] = {"file": file, "sha256": sha256, "crop": ""}
-            row |= {name: getattr(result, name) for name in ("outcome", "reason", "faces_seen")}
-            row |= dict(zip(("width", "height"), result.size, strict=True))
-            rows += [] if result.crops else [row]
-            for number, face in enumerate(result.crops, start=1):
-                stem = crop_names[file].removesuffix(".png")
-                crop = f"{stem}.png" if number == 1 else f"{stem}.face-{number}.png"
-                (folder / crop).parent.mkdir(parents=True, exist_ok=True)
-                (folder / crop).write_bytes(face.image)
-                box = dict(zip(BOX_COLUMNS, face.box, strict=True))
-                rows.append(row | box | {"crop": crop, "score": face.score})
-            on_progress("cropping", n_before + 1, len(pictures))
-        types = dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"}
+    def write(folder: Path) -> None:
+        with contextlib.closing(cropped(contents(), len(pictures), cropper)) as results:
+            for n_before, result in enumerate(results):
+                row: dict[str, Any] = {"file": files[n_before], "crop": ""}
+                row |= {name: getattr(result, name) for name in ("outcome", "reason", "faces_seen")}
+                row |= dict(zip(("width", "height"), result.size, strict=True))
+                rows.extend([] if result.crops else [row])
+                for number, face in enumerate(result.crops, start=1):
+                    stem = crop_names[files[n_before]].removesuffix(".png")
+                    crop = f"{stem}.png" if number == 1 else f"{stem}.face-{number}.png"
+                    (folder / crop).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / crop).write_bytes(face.image)
+                    box = dict(zip(BOX_COLUMNS, face.box, strict=True))
+                    rows.append(row | box | {"crop": crop, "score": face.score})
+                on_progress("cropping", n_before + 1, len(pictures))
         table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
         table.to_csv(folder / TABLE_FILE, index=False)
-    return CropReport(table, detector, others)
+
+    if not write_once(target, write, on_progress):
+        raise DataError(f"{target} exists already", allowed="a new folder")
+    return CropReport(pd.DataFrame(rows, columns=list(COLUMNS)).astype(types), detector, others)
 
 
 def _crop_names(files: Iterable[str]) -> dict[str, str]:

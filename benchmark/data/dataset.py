@@ -1,17 +1,15 @@
-"""Prepared data sets on disk: written whole or not at all, opened and checked.
+"""Prepared data sets on disk: written whole or not at all, opened, checked, chosen and sampled.
 
     faces.npy       (n, px, px, 3) uint8 RGB; row i belongs to row i of the table
     table.csv       one row per usable face, by file name: labels, cluster, part, fold
     quarantine.csv  every file that was rejected: file, kind, reason
     words.csv       where a table gave the labels: its words, as they stood there
-    manifest.json   source, digests, versions, counts; written last
+    manifest.json   source, digests, versions, counts, data sheet; written last
 
-How an archive's pictures become pixels is for benchmark.data.prepare; how batches reach a device
-for benchmark.data.batches.
+How an archive's pictures become pixels is for benchmark.data.prepare.
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -19,8 +17,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -33,33 +30,15 @@ from pandas.api.types import is_integer_dtype
 from PIL import Image
 
 from benchmark import __version__
+from benchmark.data import pictures as pixels_of
+from benchmark.data import splits
+from benchmark.data.drawn import DRAWING_VERSION, draw_faces
 from benchmark.data.duplicates import count_duplicates, near_duplicates, placement_columns
 from benchmark.data.labels import LABELS
-from benchmark.data.pictures import (
-    RESIZE_FILTER,
-    SKETCH_SHAPE,
-    THUMBNAIL_SHAPE,
-    Picture,
-    Pixels,
-    PixelWriter,
-    open_pixels,
-    pixel_digest,
-    sketch_of,
-    thumbnail_of,
-)
+from benchmark.data.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE, Picture, Pixels, grey_of
 from benchmark.data.progress import OnProgress, keep_quiet
-from benchmark.data.splits import (
-    N_FOLDS,
-    PARTS,
-    SPLIT_VERSION,
-    check_no_overlap,
-    check_split_version,
-    part_rows,
-    split_digest,
-    with_split,
-)
 from benchmark.errors import DataError
-from benchmark.files import write_json, write_text
+from benchmark.files import file_lock, lock_owner, write_json, write_text
 from benchmark.tasks import AGE_GROUP_RULE, CLASS_NAMES, MISSING
 
 SCHEMA: Final = 1
@@ -90,84 +69,47 @@ TABLE_COLUMNS: Final = (
     *("file", "sha256", *LABELS, *PLACEMENT_COLUMNS),
     *("mode", "width", "height"),
 )
-SHOWN_FILES: Final = 3
-"""How many file names a message lists."""
-
 RESERVED_NAMES: Final = ("cache", "weights")
 DRAWN_NAME: Final = "drawn"
 """For synthetic faces alone."""
-
+STORED_NAME: Final = f"drawn-v{DRAWING_VERSION}"
+DRAWN_FACES: Final = 3_000
+DRAWN_SEED: Final = 1
+SAMPLE_VERSION: Final = "clusters-1"
+FEWEST: Final = 100
+"""Faces of a sample."""
 STAGING_SUFFIX: Final = ".partial"
-FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No space on the disk, in the user's quota, or under the process's limit of file size."""
-TAKEN: Final = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
-"""What renaming a folder onto a folder with something in it, or onto a file, ends in."""
 
 
-@contextlib.contextmanager
-def staged_folder(final: Path) -> Iterator[Path]:
-    """Yield a new hidden folder beside `final`, renamed to it if the block ends well.
+def write_once(
+    final: Path, write: Callable[[Path], object], on_progress: OnProgress = keep_quiet
+) -> bool:
+    """Let `write` fill a hidden folder, and rename it to `final`; False where `final` is there.
 
-    If it does not, the folder is removed. What a killed process left is removed by the next one
-    that makes the same folder; a folder in use is locked and kept. Raises DataError on a full
-    disk, where there is no right to write, and where `final` is taken meanwhile.
+    One process at a time makes a folder: another waits, and finds it done. On an error the folder
+    is removed; what a killed process left is removed by the next that makes the same.
     """
-    with _disk_errors_explained(final.parent):
-        final.parent.mkdir(parents=True, exist_ok=True)
+    lock = final.parent / f".{final.name}.lock"
+    if final.exists():
+        return False
+    with contextlib.ExitStack() as stack:
+        if not stack.enter_context(file_lock(lock)):
+            on_progress(f"waiting for process {lock_owner(lock).get('pid')}: {final.name}", 0, 0)
+            stack.enter_context(file_lock(lock, wait=True))
+        stack.callback(lock.unlink, missing_ok=True)
+        if final.exists():
+            return False
         for abandoned in final.parent.glob(f".{final.name}.*{STAGING_SUFFIX}"):
-            # Where another process holds the lock, it is at work there.
-            with (
-                contextlib.suppress(BlockingIOError),
-                _locked(abandoned, fcntl.LOCK_EX | fcntl.LOCK_NB),
-            ):
-                shutil.rmtree(abandoned, ignore_errors=True)
+            shutil.rmtree(abandoned, ignore_errors=True)
         staging = final.parent / f".{final.name}.{secrets.token_hex(4)}{STAGING_SUFFIX}"
         staging.mkdir()
-    with _locked(staging, fcntl.LOCK_EX):
-        try:
-            with _disk_errors_explained(final.parent):
-                yield staging
-                staging.rename(final)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
-    """Hold the kernel's lock of a folder."""
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, how)
-        yield
-    finally:
-        os.close(lock)
-
-
-@contextlib.contextmanager
-def _disk_errors_explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise DataError(
-                f"the disk is full: {error.strerror}",
-                allowed="about image_px * image_px * 3 bytes a face, 0.7 GB for UTKFace at 100",
-                source=str(folder),
-                fix="Free some space or name another place with --data-dir; nothing was left here",
-            ) from error
-        if error.errno in TAKEN and error.filename2:
-            raise DataError(
-                f"there is something called {Path(error.filename2).name!r} already",
-                allowed="a new name",
-                source=str(folder),
-                fix="Remove it, or choose another --name",
-            ) from error
-        raise DataError(
-            f"the data set cannot be written: {error.strerror}",
-            allowed="a folder that may be written to",
-            source=str(error.filename or folder),
-            fix="Name another place with --data-dir",
-        ) from error
+        stack.callback(shutil.rmtree, staging, ignore_errors=True)
+        descriptor = os.open(staging, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # `facebench clean` leaves it alone
+        write(staging)
+        staging.rename(final)
+    return True
 
 
 def check_dataset_name(name: str, *, drawn: bool) -> None:
@@ -188,8 +130,7 @@ class Placement:
 
     table: pd.DataFrame
     sha256: str
-    source: str
-    split_version: str = SPLIT_VERSION
+    split_version: str
 
 
 def finish_dataset(
@@ -211,46 +152,37 @@ def finish_dataset(
     """
     columns = ("sha256", "mode", "width", "height")
     table = labels.assign(**{name: [getattr(p, name) for p in pictures] for name in columns})
-    with ThreadPoolExecutor(1) as pool:
-        # Both take a second or two for UTKFace, and neither holds the interpreter.
-        digest = pool.submit(_synced_digest, folder / PIXELS_FILE)
-        if placement is not None:
-            check_same_faces(table, placement.table, placement.source)
-            theirs = placement.table.set_index("file").loc[table["file"]]
-            columns_of = {name: theirs[name].to_numpy() for name in PLACEMENT_COLUMNS}
-            table = table.assign(**columns_of)[list(TABLE_COLUMNS)]
-            method = {"method": "clusters taken from another table", "threshold_bits": None}
-            about = {**about, "near_duplicates": method}
-        else:
-            sketches = np.frombuffer(b"".join(p.sketch for p in pictures), np.uint8)
-            thumbnails = np.frombuffer(b"".join(p.thumbnail for p in pictures), np.uint8)
-            near, counts = near_duplicates(
-                table,
-                sketches.reshape(-1, *SKETCH_SHAPE),
-                thumbnails.reshape(-1, *THUMBNAIL_SHAPE),
-                on_progress,
+    if placement is not None:
+        check_same_faces(table, placement.table)
+        theirs = placement.table.set_index("file").loc[table["file"]]
+        columns_of = {name: theirs[name].to_numpy() for name in PLACEMENT_COLUMNS}
+        table = table.assign(**columns_of)[list(TABLE_COLUMNS)]
+        near = {"method": "clusters taken from another table", "threshold_bits": None}
+    else:
+        sketches, thumbnails = (
+            np.frombuffer(b"".join(greys), np.uint8).reshape(-1, *shape)
+            for greys, shape in (
+                ((picture.sketch for picture in pictures), SKETCH_SHAPE),
+                ((picture.thumbnail for picture in pictures), THUMBNAIL_SHAPE),
             )
-            table = placed(table, near)
-            about = {**about, "near_duplicates": counts}
-        about = {**about, "pixel_digest": digest.result()}
-    versions = {name: metadata.version(name) for name in ("numpy", "pillow")}
+        )
+        pairs, near = near_duplicates(table, sketches, thumbnails, on_progress)
+        table = placed(table, pairs)
     manifest = {
         **about,
+        "near_duplicates": near,
+        "pixel_digest": pixels_of.pixel_digest(folder / PIXELS_FILE),
         "schema": SCHEMA,
         "table_source_sha256": placement.sha256 if placement else None,
-        "split_version": placement.split_version if placement else SPLIT_VERSION,
+        "split_version": placement.split_version if placement else splits.SPLIT_VERSION,
         "age_group_rule": AGE_GROUP_RULE,
-        "resize_filter": RESIZE_FILTER,
-        "versions": {"facebench": __version__, **versions},
+        "resize_filter": pixels_of.RESIZE_FILTER,
+        "versions": {
+            "facebench": __version__,
+            **{name: metadata.version(name) for name in ("numpy", "pillow")},
+        },
     }
     write_files(folder, table, rejected, manifest)
-
-
-def _synced_digest(path: Path) -> str:
-    """Wait until the pixels are on the disk, and digest them."""
-    with path.open("rb") as written:
-        os.fsync(written.fileno())
-    return pixel_digest(path)
 
 
 def write_files(
@@ -260,19 +192,24 @@ def write_files(
     manifest: dict[str, Any],
 ) -> None:
     """Write a placed table, what was rejected and, completed by digest and counts, the manifest."""
-    check_no_overlap(table, part_rows(table))
-    write_table(folder / TABLE_FILE, table)
+    splits.check_no_overlap(table, splits.part_rows(table))
+    write_text(folder / TABLE_FILE, as_csv(with_empty_cells(table)))
     left_out = pd.DataFrame(sorted(rejected), columns=list(REJECTED_COLUMNS))
-    write_text(folder / REJECTED_FILE, left_out.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / REJECTED_FILE, as_csv(left_out))
     counts = _counts(table, left_out["kind"], manifest["image_px"])
-    manifest = {**manifest, "split_digest": split_digest(table), "counts": counts}
+    manifest = {**manifest, "split_digest": splits.split_digest(table), "counts": counts}
     write_json(folder / MANIFEST_FILE, manifest)
 
 
 def write_words(folder: Path, words: pd.DataFrame, table: pd.DataFrame) -> None:
     """Keep what a table of labels says of the faces of `table`, in its own words."""
     kept = words.set_index("file").loc[table["file"]].reset_index()
-    write_text(folder / WORDS_FILE, kept.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / WORDS_FILE, as_csv(kept))
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """Write the same text for the same table on every machine."""
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def _counts(table: pd.DataFrame, kinds: "pd.Series[str]", image_px: int) -> dict[str, Any]:
@@ -280,6 +217,7 @@ def _counts(table: pd.DataFrame, kinds: "pd.Series[str]", image_px: int) -> dict
         int((kinds == kind).sum()) for kind in (NAME_KIND, PICTURE_KIND, OTHER_KIND)
     )
     cluster_sizes = table["cluster"].value_counts()
+    several = cluster_sizes[cluster_sizes > 1]
     converted = table["mode"][table["mode"] != "RGB"].value_counts()
     return {
         "image_files": len(table) + n_names + n_pictures,
@@ -291,12 +229,12 @@ def _counts(table: pd.DataFrame, kinds: "pd.Series[str]", image_px: int) -> dict
         "not_square": int((table["width"] != table["height"]).sum()),
         "enlarged": int((table[["width", "height"]].min(axis=1) < image_px).sum()),
         "placed": int((table["part"] != "").sum()),
-        **{name: int((table["part"] == name).sum()) for name in PARTS},
+        **{name: int((table["part"] == name).sum()) for name in splits.PARTS},
         "copies": int(table["is_copy"].sum()),
         "label_conflicts": int(table["label_conflict"].sum()),
         "clusters": len(cluster_sizes),
-        "clusters_of_several": int((cluster_sizes > 1).sum()),
-        "faces_in_clusters_of_several": int(cluster_sizes[cluster_sizes > 1].sum()),
+        "clusters_of_several": len(several),
+        "faces_in_clusters_of_several": int(several.sum()),
         "largest_cluster": int(cluster_sizes.max()),
         "identical": count_duplicates(table),
     }
@@ -309,42 +247,20 @@ def placed(
 
     Needs file, sha256, the labels, mode, width and height, sorted by file.
     """
-    return with_split(table.join(placement_columns(table, near)))[list(TABLE_COLUMNS)]
+    return splits.with_split(table.join(placement_columns(table, near)))[list(TABLE_COLUMNS)]
 
 
-def check_same_faces(table: pd.DataFrame, placement: pd.DataFrame, source: str) -> None:
-    """Raise DataError unless both tables hold the same files with the same labels.
-
-    source: where the other table is from.
-    """
-    here, there = set(table["file"]), set(placement["file"])
-    found = {
-        "faces of the table are not in the source": sorted(there - here),
-        "faces of the source are not in the table": sorted(here - there),
-    }
-    if here == there:
-        theirs = placement.set_index("file").loc[table["file"]]
-        for label in LABELS:
-            differs = table[label].to_numpy() != theirs[label].to_numpy()
-            found[f"faces have another {label} in the table"] = table["file"][differs].tolist()
-    said = [
-        f"{len(files)} {what}: {', '.join(files[:SHOWN_FILES])}"
-        + (f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else "")
-        for what, files in found.items()
-        if files
-    ]
-    if said:
+def check_same_faces(table: pd.DataFrame, other: pd.DataFrame) -> None:
+    """Raise DataError unless both tables hold the same files with the same labels."""
+    here, there = (
+        set(faces[["file", *LABELS]].itertuples(index=False, name=None)) for faces in (table, other)
+    )
+    if unlike := sorted({file for file, *_ in here ^ there}):
         raise DataError(
-            "; ".join(said),
-            allowed="a source with the same faces under the same names, labelled alike",
-            source=source,
-            fix="Prepare without --table, or use the table of a data set with these faces",
+            f"{len(unlike):,} faces are in the source or the table alone, or labelled otherwise "
+            f"there: {', '.join(unlike[:3])}",
+            allowed="a --table with the same faces under the same names, labelled alike",
         )
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write as CSV, atomically, the same bytes for the same table; missing labels are empty."""
-    write_text(path, with_empty_cells(table).to_csv(index=False, lineterminator="\n"))
 
 
 def with_empty_cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -355,50 +271,48 @@ def with_empty_cells(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def labels_digest(table: pd.DataFrame) -> str:
+    """Digest who is labelled what."""
+    return hashlib.sha256(as_csv(table[["file", *LABELS]]).encode()).hexdigest()
+
+
+def counted(labels: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+    """Add to a manifest's `labels` their digest and, by label, how many faces lack it."""
+    without = {label: int((table[label] == MISSING).sum()) for label in LABELS}
+    return {**labels, "digest": labels_digest(table), "without": without}
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table.csv; raise DataError if a column is missing or holds what it cannot."""
     try:
         table = pd.read_csv(
             path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_filter=False
         )
-        problem = _problem_of(table)
+        if missing := [name for name in TABLE_COLUMNS if name not in table.columns]:
+            raise ValueError(f"it has no column {', '.join(missing)}")
+        for name in (name for name in TABLE_COLUMNS if name not in TEXT_COLUMNS):
+            if not is_integer_dtype(table[name]):
+                cells = table[name].replace("", str(MISSING)) if name in LABELS else table[name]
+                table[name] = cells.astype("int64")
+        for is_wrong, problem in (
+            (len(table) == 0, "it has no faces"),
+            (table["file"].duplicated().any(), "a file stands in it twice"),
+            (not table["part"].isin(["", *splits.PARTS]).all(), "column part has other values"),
+            (not table["fold"].between(-1, splits.N_FOLDS - 1).all(), "a fold is out of range"),
+            *(
+                (not table[task].between(MISSING, len(names) - 1).all(), f"{task} is out of range")
+                for task, names in CLASS_NAMES.items()
+            ),
+        ):
+            if is_wrong:
+                raise ValueError(problem)
     except (OSError, ValueError) as error:
-        problem = f"it cannot be read: {error}"
-    if problem:
         raise DataError(
-            f"{path.name} is not a table of faces: {problem}",
+            f"{path.name} is not a table of faces: {error}",
             allowed="the table.csv that `facebench data prepare` wrote",
             source=str(path),
-        )
+        ) from error
     return table[list(TABLE_COLUMNS)]
-
-
-def _problem_of(table: pd.DataFrame) -> str | None:
-    """Say what is wrong with a table as it was read; fill the empty cells of its labels."""
-    if missing := [name for name in TABLE_COLUMNS if name not in table.columns]:
-        return f"it has no column {', '.join(missing)}"
-    if len(table) == 0:
-        return "it has no faces"
-    for label in LABELS:
-        if not is_integer_dtype(table[label]) and (table[label] == "").any():
-            cells = table[label].where(table[label] != "", str(MISSING))
-            numbers = pd.to_numeric(cells, errors="coerce")
-            if (numbers >= MISSING).all():
-                table[label] = numbers.astype("int64")
-    for name in TABLE_COLUMNS:
-        if name not in TEXT_COLUMNS and not is_integer_dtype(table[name]):
-            return f"column {name} holds something other than integers"
-    if (repeated := table["file"].duplicated()).any():
-        return f"{table['file'][repeated].iloc[0]} stands in it twice"
-    for task, names in CLASS_NAMES.items():
-        if not table[task].between(MISSING, len(names) - 1).all():
-            return f"column {task} has labels outside 0 to {len(names) - 1}"
-    part, fold, has_place = table["part"], table["fold"], table["no_place_reason"] == ""
-    if not part.isin(["", *PARTS]).all() or not fold.between(-1, N_FOLDS - 1).all():
-        return f"column part or fold has values other than {', '.join(PARTS)} or 0 to {N_FOLDS - 1}"
-    if ((part != "") != has_place).any() or ((fold != -1) != has_place).any():
-        return "a face has both or neither of a part and a reason to have none"
-    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -448,13 +362,12 @@ class FaceSet:
 
     def pixels(self) -> Pixels:
         """Map the packed faces into memory: (n, px, px, 3) uint8 RGB, copy-on-write."""
-        return open_pixels(self.folder / PIXELS_FILE)
+        return pixels_of.open_pixels(self.folder / PIXELS_FILE)
 
     def words(self) -> pd.DataFrame | None:
         """What a table of labels said of each face, in its own words, row by row of the table.
 
-        None where the faces' names give the labels, and for data sets prepared before words were
-        kept.
+        None where the faces' names give the labels, or words were not kept.
         """
         if not (self.folder / WORDS_FILE).is_file():
             return None
@@ -466,6 +379,15 @@ class FaceSet:
     def rejected(self) -> pd.DataFrame:
         """Every file that was rejected: file, kind, reason."""
         return self._read(REJECTED_FILE)
+
+    def left_out(self) -> pd.DataFrame:
+        """Count by kind and reason the files that were rejected and the faces without a place."""
+        reasons = self.table["no_place_reason"]
+        # "copy of FILE" and "label conflict with FILE, ..." are counted by their first words.
+        short = reasons[reasons != ""].str.replace(r" (of|with) .*", "", regex=True)
+        without_place = pd.DataFrame({"kind": "no place", "reason": short})
+        both = pd.concat([self.rejected()[["kind", "reason"]], without_place], ignore_index=True)
+        return both.groupby(["kind", "reason"]).size().rename("n").reset_index()
 
     def _read(self, name: str) -> pd.DataFrame:
         try:
@@ -479,10 +401,10 @@ def open_faces(folder: Path) -> FaceSet:
     manifest = read_manifest(folder / MANIFEST_FILE)
     table = read_table(folder / TABLE_FILE)
     n_faces, image_px = len(table), manifest["image_px"]
-    shape = open_pixels(folder / PIXELS_FILE).shape
+    shape = pixels_of.open_pixels(folder / PIXELS_FILE).shape
     if shape != (n_faces, image_px, image_px, 3):
         raise _damaged(folder, f"its pixels are of shape {shape} and its table has {n_faces} rows")
-    if split_digest(table) != manifest["split_digest"]:
+    if splits.split_digest(table) != manifest["split_digest"]:
         raise _damaged(folder, f"{TABLE_FILE} was changed after it was prepared")
     return FaceSet(folder, manifest, table)
 
@@ -530,9 +452,8 @@ def store_faces(
     others it is refused by DataError.
     """
     check_dataset_name(name, drawn=drawn)
-    if (repeated := labels["file"].duplicated()).any():
-        found = f"two faces are called {labels['file'][repeated].iloc[0]!r}"
-        raise DataError(found, allowed="each file name once")
+    if labels["file"].duplicated().any():
+        raise DataError("two faces have one name", allowed="each file name once")
     px = images.shape[1] if images.ndim == 4 else 0
     if images.dtype != np.uint8 or images.shape != (len(labels), px, px, 3) or not len(labels):
         raise DataError(
@@ -543,41 +464,127 @@ def store_faces(
     ordered = labels.iloc[order].reset_index(drop=True)[["file", *LABELS]]
     sha256 = [hashlib.sha256(images[i].tobytes()).hexdigest() for i in order]
     rows = ordered.assign(sha256=sha256)[["file", "sha256", *LABELS]]
-    digest = hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
-    final = data_dir / name
-    if final.exists():
-        faces = open_faces(final)
-        check_split_version(faces)
-        if faces.manifest["source_sha256"] != digest:
-            raise DataError(
-                f"data set {name!r} holds other faces",
-                source=str(final),
-                fix="Remove the folder, or store these under another name",
-            )
-        return faces
     about = {
         "name": name,
         "drawn": drawn,
         "image_px": px,
         "source": "drawn by facebench" if drawn else "stored from memory",
-        "source_sha256": digest,
+        "source_sha256": hashlib.sha256(as_csv(rows).encode()).hexdigest(),
     }
-    with staged_folder(final) as folder:
-        write_pixels(folder, (images[i] for i in order), len(order), px)
+
+    def write(folder: Path) -> None:
+        faces = ((row, images[i].tobytes()) for row, i in enumerate(order))
+        pixels_of.write_pixels(folder / PIXELS_FILE, px, faces)
         pictures = []
         for i, digest in zip(order, sha256, strict=True):
-            image = Image.fromarray(images[i])
-            grey = sketch_of(image), thumbnail_of(image)
-            pictures.append(Picture(digest, "RGB", px, px, *grey))
+            greys = (
+                grey_of(Image.fromarray(images[i]), s) for s in (SKETCH_SHAPE, THUMBNAIL_SHAPE)
+            )
+            pictures.append(Picture(digest, "RGB", px, px, *greys))
         finish_dataset(folder, ordered, pictures, about)
-    return open_faces(final)
+
+    write_once(data_dir / name, write)
+    faces = open_faces(data_dir / name)
+    splits.check_split_version(faces)
+    if faces.manifest["source_sha256"] != about["source_sha256"]:
+        raise DataError(
+            f"data set {name!r} holds other faces",
+            source=str(faces.folder),
+            fix="Remove the folder, or store these under another name",
+        )
+    return faces
 
 
-def write_pixels(
-    folder: Path, images: Iterable[NDArray[np.uint8]], n_faces: int, image_px: int
-) -> None:
-    """Write faces of (px, px, 3) one after another."""
-    with PixelWriter(folder / PIXELS_FILE, image_px, n_faces) as writer:
-        for row, image in enumerate(images):
-            writer.write(row, image.tobytes())
-        writer.finish(range(n_faces))
+def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
+    """Give the data set asked for, or the only photographed one prepared.
+
+    `drawn` asks for synthetic faces, which are made on first use. Raises DataError for an unknown
+    name, and where none was asked for and not exactly one of photographs is prepared.
+    """
+    if asked == DRAWN_NAME:
+        if (data_dir / STORED_NAME).is_dir():
+            return open_faces(data_dir / STORED_NAME)
+        faces = draw_faces(DRAWN_FACES, DRAWN_SEED)
+        return store_faces(faces.images, faces.labels, name=STORED_NAME, data_dir=data_dir)
+    prepared = {faces.name: faces for faces in prepared_datasets(data_dir)}
+    photographed = [faces for faces in prepared.values() if not faces.drawn]
+    if asked in prepared:
+        return prepared[asked]
+    if asked is None and len(photographed) == 1:
+        return photographed[0]
+    if asked is None and photographed:
+        raise DataError(
+            f"{len(photographed)} data sets are prepared and none was asked for",
+            allowed=", ".join(sorted(faces.name for faces in photographed)),
+            source=str(data_dir),
+            fix="Name one with --dataset",
+        )
+    raise DataError(
+        "no data set is prepared here" if asked is None else f"no data set {asked!r} is prepared",
+        allowed=", ".join([*sorted(prepared), DRAWN_NAME]),
+        source=str(data_dir),
+        fix="`facebench data prepare SOURCE` prepares one from an archive or a folder of faces; "
+        f"`--dataset {DRAWN_NAME}` uses synthetic faces, without a download",
+    )
+
+
+def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
+    """Store about `n_faces` of `faces` as the data set `name` beside it, clusters whole.
+
+    Each face stays in the part it was in. Clusters are taken in the order of a hash of their first
+    face's name, until there are `n_faces` or more; every machine draws the same. Copies and
+    conflicts without a place come along with their clusters. Raises DataError for a size out of
+    range or a name that is taken.
+    """
+    check_dataset_name(name, drawn=faces.drawn)
+    if not FEWEST <= n_faces < len(faces.table):
+        raise DataError(
+            f"a sample of {n_faces:,} faces",
+            allowed=f"{FEWEST} to {len(faces.table) - 1:,}, fewer than {faces.name} has",
+        )
+    about = {
+        "version": SAMPLE_VERSION,
+        "of": faces.name,
+        "pixel_digest": faces.pixel_digest,
+        "n_asked": n_faces,
+    }
+
+    def write(folder: Path) -> None:
+        rows = sampled_rows(faces, n_faces)
+        table = faces.table.iloc[rows].reset_index(drop=True)
+        chosen = ((new, faces.pixels()[row].tobytes()) for new, row in enumerate(rows))
+        pixels_of.write_pixels(folder / PIXELS_FILE, faces.image_px, chosen)
+        if (words := faces.words()) is not None:
+            write_words(folder, words, table)
+        method = f"clusters of {faces.name}, kept whole"
+        manifest = faces.manifest | {
+            "name": name,
+            "sample": about,
+            "near_duplicates": {"method": method, "threshold_bits": None},
+            "pixel_digest": pixels_of.pixel_digest(folder / PIXELS_FILE),
+        }
+        if labels := faces.manifest.get("labels"):
+            manifest["labels"] = counted(labels, table)
+        write_files(folder, table, (), manifest)
+
+    write_once(faces.folder.parent / name, write)
+    sample = open_faces(faces.folder.parent / name)
+    if sample.manifest.get("sample") != about:
+        raise DataError(
+            f"data set {name!r} is there already and is another one",
+            source=str(sample.folder),
+            fix="Remove the folder, or choose another --name",
+        )
+    return sample
+
+
+def sampled_rows(faces: FaceSet, n_faces: int) -> NDArray[np.int64]:
+    """Choose the rows of a sample, ascending: whole clusters, `n_faces` or a few more."""
+    firsts = faces.table.sort_values("file", kind="stable").drop_duplicates("cluster")
+    keys = [
+        hashlib.sha256(f"{SAMPLE_VERSION}\n{file}".encode()).hexdigest() for file in firsts["file"]
+    ]
+    order = firsts["cluster"].to_numpy()[np.argsort(keys, kind="stable")]
+    sizes = faces.table["cluster"].value_counts()
+    n_clusters = int(np.searchsorted(np.cumsum(sizes.loc[order].to_numpy()), n_faces)) + 1
+    return np.flatnonzero(np.isin(faces.table["cluster"].to_numpy(), order[:n_clusters]))

@@ -5,7 +5,6 @@ in how many rows it stands, is kept in the manifest under `labels` and said wher
 faces are: a number is worth no more than that reading.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, Final
 import pandas as pd
 
 from benchmark.data.archive import PictureIndex, Source, printable
-from benchmark.data.dataset import NAME_KIND, OTHER_KIND, ROW_KIND
+from benchmark.data.dataset import NAME_KIND, OTHER_KIND, ROW_KIND, FaceSet
 from benchmark.data.label_tables import (
     CODE,
     FAIRFACE_AGES,
@@ -262,18 +261,6 @@ def _matched(
     return _scan_of(faces, rejected), name_of
 
 
-def labels_digest(table: pd.DataFrame) -> str:
-    """Digest who is labelled what."""
-    lines = table[["file", *LABELS]].to_csv(index=False, lineterminator="\n")
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def counted(labels: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
-    """Add to a statement the digest of a table's labels and, by label, how many faces lack it."""
-    without = {label: int((table[label] == MISSING).sum()) for label in LABELS}
-    return {**labels, "digest": labels_digest(table), "without": without}
-
-
 def unmapped(labels: Mapping[str, Any]) -> list[dict[str, Any]]:
     """List the words that have no class here: column, word, rows, why, unknown; most rows first."""
     found = [
@@ -301,6 +288,20 @@ def gaps(labels: Mapping[str, Any], n_faces: int) -> list[str]:
                 f"{TITLES[label]}: left out of whatever needs it."
             )
     return sentences
+
+
+def label_gaps(faces: FaceSet) -> list[str]:
+    """Say in a sentence what a data set's faces lack, and which tasks have one class alone."""
+    labels = faces.manifest.get("labels")
+    if labels is None:
+        return []
+    classes = {task: set(faces.table[task]) - {MISSING} for task in TASKS}
+    return gaps(labels, len(faces.table)) + [
+        f"every face with a label of {TASK_TITLES[task]} is {CLASS_NAMES[task][min(found)]}: "
+        "networks of this task alone are always right, and are not ranked"
+        for task, found in classes.items()
+        if len(found) == 1
+    ]
 
 
 def notes(labels: Mapping[str, Any]) -> list[str]:

@@ -4,46 +4,38 @@ The packed pixels of all faces are faces.npy: written row by row from any proces
 """
 
 import contextlib
-import errno
 import hashlib
-import importlib.util
+import importlib
 import io
 import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from benchmark.errors import DataError
 
-OPTIONAL_FORMATS: Final = {"AVIF": "PIL.AvifImagePlugin", "HEIF": "pillow_heif"}
-"""Read where the module is installed."""
-FORMATS: Final = (
-    *("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP"),
-    *(name for name, module in OPTIONAL_FORMATS.items() if importlib.util.find_spec(module)),
-)
-if "HEIF" in FORMATS:
+FORMATS = ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP"]
+FORMATS += ["AVIF"] if features.check("avif") else []
+"""What is read; HEIC where pillow-heif is installed."""
+with contextlib.suppress(ImportError):
     importlib.import_module("pillow_heif").register_heif_opener()
+    FORMATS.append("HEIF")
 WHOLE_PICTURE: Final = "a whole picture in " + ", ".join(FORMATS)
 MIN_SIDE_PX: Final = 16
 MAX_PIXELS: Final = 64_000_000
 
 RESIZE_FILTER: Final = "JPEG: DCT scaling to 1/2^k, not below the target; then Pillow BILINEAR"
-"""JPEGs are decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that is not below the target; what is
-then left to do, and every other format, is Pillow's BILINEAR, which averages when it reduces.
-
-Decoding at half size leaves out the cosines that half the pixels cannot show. On 1,500 faces it
-is nearer to decoding in full and resizing by LANCZOS (46.5 dB) than BILINEAR is (41.6 dB), and it
-takes 0.14 ms a face against 0.34 (docs/DATA.md).
-"""
+"""Nearer to decoding in full and resizing by LANCZOS than BILINEAR alone is, and faster
+(docs/DATA.md)."""
 
 SKETCH_PX: Final = 100
 """Sketches are made from a decoding of at least this side, whatever size is packed, so that the
@@ -53,10 +45,10 @@ SKETCH_SHAPE: Final = (16, 17)
 THUMBNAIL_SHAPE: Final = (64, 64)
 
 PILLOW_ERRORS: Final = (
-    # What Pillow's readers raise on damaged files; they share no base class of their own.
-    *(UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError),
-    *(TypeError, AttributeError, ZeroDivisionError, OverflowError, struct.error, zlib.error),
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, struct.error, zlib.error),
 )
+"""What Pillow's readers raise on damaged files; they share no base class of their own."""
 
 HEADER_BYTES: Final = 128
 """What numpy writes before the array for any number of faces: it keeps space to grow."""
@@ -84,7 +76,7 @@ class Picture:
 def pillow_quiet() -> Iterator[None]:
     """Let Pillow refuse huge pictures instead of warning, and be silent about small oddities.
 
-    For the thread that starts the others: the filters of `warnings` are shared by all threads.
+    The filters of `warnings` are shared by all threads.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -104,7 +96,8 @@ def read_picture(content: bytes, image_px: int) -> tuple[bytes, Picture]:
         if fine.width != image_px:
             fine = fine.resize((image_px, image_px), Image.Resampling.BILINEAR)
     sha256 = hashlib.sha256(content).hexdigest()
-    return fine.tobytes(), Picture(sha256, mode, *size, sketch_of(coarse), thumbnail_of(coarse))
+    greys = (grey_of(coarse, shape) for shape in (SKETCH_SHAPE, THUMBNAIL_SHAPE))
+    return fine.tobytes(), Picture(sha256, mode, *size, *greys)
 
 
 def read_upright(content: bytes) -> Image.Image:
@@ -140,17 +133,8 @@ def _foreign(content: bytes) -> str:
     return f"it is {kind} file, which Pillow does not read here; pip install pillow-heif adds HEIC"
 
 
-def sketch_of(picture: Image.Image) -> bytes:
-    """Reduce an RGB picture to the grey levels of SKETCH_SHAPE, each the mean of its box."""
-    return _grey(picture, SKETCH_SHAPE)
-
-
-def thumbnail_of(picture: Image.Image) -> bytes:
-    """Reduce an RGB picture to the grey levels of THUMBNAIL_SHAPE, each the mean of its box."""
-    return _grey(picture, THUMBNAIL_SHAPE)
-
-
-def _grey(picture: Image.Image, shape: tuple[int, int]) -> bytes:
+def grey_of(picture: Image.Image, shape: tuple[int, int]) -> bytes:
+    """Reduce an RGB picture to the grey levels of a sketch or thumbnail, each its box's mean."""
     rows, columns = shape
     small = picture.convert("L").resize((columns, rows), Image.Resampling.BOX)
     # Not small.tobytes(): its bytes are cut from a block of 64 KiB, and keeping one for each face
@@ -214,79 +198,48 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-class PixelWriter:
-    """An .npy file of shape (n, px, px, 3) uint8 whose rows come in any order, from any process.
+def decode(
+    image_px: int, contents: Iterable[tuple[int, bytes]]
+) -> list[tuple[int, bytes, Picture | str]]:
+    """Read pictures, row and file's bytes each: row, pixels, and what it was or why it is unusable.
 
-    n_faces: how many the new file holds at most; without it, a file that another process has made
-    is opened. Written with pwrite and not through a memory map: on a full disk a write raises
-    OSError, where a store into a map kills the process with SIGBUS.
+    Pixels are those of `read_picture`, none where it cannot be used.
     """
-
-    def __init__(self, path: Path, image_px: int, n_faces: int | None = None) -> None:
-        self.path = path
-        self.image_px = image_px
-        self._row_bytes = image_px * image_px * 3
-        creation = 0 if n_faces is None else os.O_CREAT | os.O_EXCL
-        self._descriptor = os.open(path, os.O_RDWR | creation, 0o666)
-        if n_faces is None or not hasattr(os, "posix_fallocate"):
-            return
-        # Learn now, and not after a minute of decoding, that the disk is too small.
-        try:
-            os.posix_fallocate(self._descriptor, 0, HEADER_BYTES + n_faces * self._row_bytes)
-        except OSError as error:
-            # Some file systems cannot reserve; then the writes themselves will tell.
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-                os.close(self._descriptor)
-                raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        os.close(self._descriptor)
-
-    def write(self, row: int, pixels: bytes) -> None:
-        """Write one face; processes may do so at once, each to rows of its own."""
-        self._write_at(HEADER_BYTES + row * self._row_bytes, pixels)
-
-    def finish(self, rows: Sequence[int]) -> None:
-        """Keep these rows, ascending, close ranks, and write the header."""
-        for new, old in enumerate(rows):
-            if new != old:
-                start = HEADER_BYTES + old * self._row_bytes
-                self.write(new, os.pread(self._descriptor, self._row_bytes, start))
-        os.ftruncate(self._descriptor, HEADER_BYTES + len(rows) * self._row_bytes)
-        stream, shape = io.BytesIO(), (len(rows), self.image_px, self.image_px, 3)
-        npy.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        assert stream.tell() == HEADER_BYTES, "numpy's header has another length"
-        self._write_at(0, stream.getvalue())
-
-    def _write_at(self, offset: int, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            n_written = os.pwrite(self._descriptor, view, offset)
-            view, offset = view[n_written:], offset + n_written
-
-
-def decode_into(
-    path: Path, image_px: int, contents: Iterable[tuple[int, bytes]]
-) -> list[tuple[int, Picture | str]]:
-    """Write each picture's pixels, row and file's bytes, to its row of the packed file.
-
-    Gives for each row what the picture was, or why it cannot be used. Raises OSError where the
-    pixels cannot be written.
-    """
-    results: list[tuple[int, Picture | str]] = []
-    with pillow_quiet(), PixelWriter(path, image_px) as writer:
+    results: list[tuple[int, bytes, Picture | str]] = []
+    with pillow_quiet():
         for row, content in contents:
             try:
-                pixels, picture = read_picture(content, image_px)
+                results.append((row, *read_picture(content, image_px)))
             except DataError as error:
-                results.append((row, f"{error.found} (allowed: {error.allowed})"))
-                continue
-            writer.write(row, pixels)
-            results.append((row, picture))
+                results.append((row, b"", f"{error.found} (allowed: {error.allowed})"))
     return results
+
+
+def write_pixels(path: Path, image_px: int, faces: Iterable[tuple[int, bytes]]) -> None:
+    """Write faces, row and (px, px, 3) bytes each, in any order: an .npy file, (n, px, px, 3).
+
+    Rows that do not come are left out. Not through a memory map: on a full disk a write raises
+    OSError, where a store into a map kills the process with SIGBUS.
+    """
+    size, rows = image_px * image_px * 3, []
+    with path.open("w+b") as stream:
+        for row, pixels in faces:
+            rows.append(row)
+            stream.seek(HEADER_BYTES + row * size)
+            stream.write(pixels)
+        for new, old in enumerate(sorted(rows)):
+            if new != old:
+                stream.seek(HEADER_BYTES + old * size)
+                pixels = stream.read(size)
+                stream.seek(HEADER_BYTES + new * size)
+                stream.write(pixels)
+        stream.truncate(HEADER_BYTES + len(rows) * size)
+        stream.seek(0)
+        shape = (len(rows), image_px, image_px, 3)
+        npy.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        assert stream.tell() == HEADER_BYTES, "numpy's header has another length"
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def open_pixels(path: Path) -> Pixels:

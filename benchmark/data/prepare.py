@@ -2,42 +2,41 @@
 
 The source is read twice: once for the names, so that the size and order of the packed array are
 known and an unsafe or damaged archive is refused before anything is written; once for the
-pictures, which are decoded on all cores straight into their rows of faces.npy.
+pictures, which are decoded on all cores. A prepared data set is audited here, too.
 """
 
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
+
+from benchmark.data import dataset
 from benchmark.data.archive import Source, open_source
-from benchmark.data.dataset import (
-    MANIFEST_FILE,
-    PICTURE_KIND,
-    PIXELS_FILE,
-    FaceSet,
-    Placement,
-    check_dataset_name,
-    check_same_faces,
-    finish_dataset,
-    open_faces,
-    read_manifest,
-    read_table,
-    staged_folder,
-    write_words,
-)
-from benchmark.data.label_tables import Given, Labelling, labelling_for
-from benchmark.data.labelled import Scan, counted, scan_names, scan_with_tables
-from benchmark.data.pictures import Picture, PixelWriter, decode_into
+from benchmark.data.dataset import FaceSet, Placement
+from benchmark.data.duplicates import count_duplicates
+from benchmark.data.label_tables import Given, labelling_for
+from benchmark.data.labelled import Scan, scan_names, scan_with_tables
+from benchmark.data.labels import LABELS, parse_name
+from benchmark.data.pictures import Picture, decode, pixel_digest, write_pixels
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
-from benchmark.data.splits import SPLIT_VERSION, check_split_version
+from benchmark.data.splits import (
+    IDENTITY_COLUMNS,
+    N_FOLDS,
+    SPLIT_VERSION,
+    check_split_version,
+    overlaps,
+    part_rows,
+)
 from benchmark.errors import DataError
-from benchmark.files import file_lock, lock_owner, sha256_of
+from benchmark.files import sha256_of
+from benchmark.tasks import TASKS
 
 IMAGE_PX: Final = range(16, 1025)
 BATCH_FACES: Final = 32
@@ -56,11 +55,6 @@ class PrepareResult:
     is_new: bool
     """False if it was there already, from the same source with the same options."""
     seconds: float
-
-    @property
-    def n_findings(self) -> int:
-        """How many pictures could not be used, though a name or a row promised a face."""
-        return int(self.faces.manifest["counts"]["quarantined_pictures"])
 
 
 def prepare(
@@ -81,7 +75,7 @@ def prepare(
     layout, labels, given: where their names do not give the labels: a layout's name, the tables of
     labels, and what their words mean (benchmark.data.label_tables).
     Raises DataError on a source that is missing, damaged, unsafe or without faces, on a table of
-    other faces, and on a full disk; then no data set is left behind.
+    other faces, and OSError on a full disk; then no data set is left behind.
     """
     started = time.perf_counter()
     if image_px not in IMAGE_PX:
@@ -93,7 +87,7 @@ def prepare(
         stem = re.sub(r"\.(tar\.gz|tgz|tar|zip)$", "", source_name.lower())
         stem = re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "faces"
         name = f"{stem}-{image_px}"
-    check_dataset_name(name, drawn=False)
+    dataset.check_dataset_name(name, drawn=False)
     labelling = labelling_for(opened, layout, labels, given or {})
     placement = _read_placement(table) if table is not None else None
     about: dict[str, Any] = {
@@ -104,136 +98,96 @@ def prepare(
         "source_sha256": opened.sha256(on_progress),
     }
     final = data_dir / name
-    is_new = not final.exists() and _make(opened, final, about, placement, labelling, on_progress)
-    faces = open_faces(final)
+    is_new = False
+    if not final.exists():
+        if labelling is None:
+            scan, words = scan_names(opened), None
+        else:
+            scan, about["labels"], words = scan_with_tables(opened, labelling)
+        if placement is not None:
+            dataset.check_same_faces(scan.table, placement.table)
+        write = partial(_write, opened, scan, words, about, placement, on_progress)
+        is_new = dataset.write_once(final, write, on_progress)
+    faces = dataset.open_faces(final)
     if placement is None:
         check_split_version(faces)
-    _check_same(faces, about, placement, labelling)
-    return PrepareResult(faces, is_new, time.perf_counter() - started)
-
-
-@contextmanager
-def one_at_a_time(data_dir: Path, name: str, on_progress: OnProgress) -> Iterator[None]:
-    """Wait for another process that makes the same data set, and say so."""
-    lock = data_dir / f".{name}.lock"
-    with ExitStack() as locks:
-        try:
-            if not locks.enter_context(file_lock(lock)):
-                other = lock_owner(lock).get("pid")
-                on_progress(f"waiting for process {other}, which makes {name}", 0, 0)
-                locks.enter_context(file_lock(lock, wait=True))
-        except OSError as error:
-            raise DataError(
-                f"the data set cannot be written: {error.strerror}",
-                allowed="a folder that may be written to",
-                source=str(error.filename or data_dir),
-                fix="Name another place with --data-dir",
-            ) from error
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _read_placement(table: Path) -> Placement:
-    if not table.is_file():
-        raise DataError(f"{table} does not exist", allowed="a table.csv of a prepared data set")
-    manifest = table.with_name(MANIFEST_FILE)
-    version = read_manifest(manifest)["split_version"] if manifest.is_file() else SPLIT_VERSION
-    return Placement(read_table(table), sha256_of(table), table.name, version)
-
-
-def _check_same(
-    faces: FaceSet,
-    about: dict[str, Any],
-    placement: Placement | None,
-    labelling: Labelling | None,
-) -> None:
-    """Raise DataError if the data set of this name came from elsewhere or by other options."""
-    labels = (faces.manifest.get("labels") or {}).get("source_sha256")
+    known = (faces.manifest.get("labels") or {}).get("source_sha256")
     for what, found, asked in (
-        ("other labels", labels, labelling.source_sha256 if labelling else None),
-        ("another source_sha256", faces.manifest["source_sha256"], about["source_sha256"]),
-        ("another image_px", faces.image_px, about["image_px"]),
+        ("labels", known, labelling.source_sha256 if labelling else None),
+        ("source_sha256", faces.manifest["source_sha256"], about["source_sha256"]),
+        ("image_px", faces.image_px, image_px),
         (
-            "another --table",
+            "table_source_sha256",
             faces.manifest["table_source_sha256"],
             placement.sha256 if placement else None,
         ),
     ):
         if found != asked:
             raise DataError(
-                f"data set {faces.name!r} was prepared with {what}: {found}, and {asked} was asked "
-                "for",
+                f"data set {name!r} was prepared with {what} {found}, and {asked} was asked for",
                 allowed="the same source, size, --table, layout, --labels and --map as before",
-                source=str(faces.folder),
+                source=str(final),
                 fix="Choose another --name, or remove that folder to prepare it anew",
             )
+    return PrepareResult(faces, is_new, time.perf_counter() - started)
 
 
-def _make(
+def _read_placement(table: Path) -> Placement:
+    manifest = table.with_name(dataset.MANIFEST_FILE)
+    known = dataset.read_manifest(manifest) if manifest.is_file() else {}
+    version = str(known.get("split_version", SPLIT_VERSION))
+    return Placement(dataset.read_table(table), sha256_of(table), version)
+
+
+def _write(
     source: Source,
-    final: Path,
+    scan: Scan,
+    words: pd.DataFrame | None,
     about: dict[str, Any],
     placement: Placement | None,
-    labelling: Labelling | None,
     on_progress: OnProgress,
-) -> bool:
-    """Make a data set; False where another process made it meanwhile."""
-    words = None
-    if labelling is None:
-        scan = scan_names(source)
-    else:
-        scan, about["labels"], words = scan_with_tables(source, labelling)
-    if placement is not None:
-        check_same_faces(scan.table, placement.table, placement.source)
-    with one_at_a_time(final.parent, final.name, on_progress):
-        if final.exists():
-            return False
-        with staged_folder(final) as folder:
-            with PixelWriter(folder / PIXELS_FILE, about["image_px"], len(scan.paths)) as writer:
-                results = _decode(source, scan, writer, on_progress)
-                pictures = {
-                    row: picture
-                    for row, picture in sorted(results.items())
-                    if isinstance(picture, Picture)
-                }
-                unusable = {row: why for row, why in results.items() if isinstance(why, str)}
-                if not pictures:
-                    raise DataError(
-                        f"none of the {len(scan.paths)} pictures of {source.path} can be used; "
-                        f"{scan.table['file'][0]}: {next(iter(unusable.values()))}",
-                        allowed="whole pictures of faces",
-                    )
-                writer.finish(list(pictures))
-            kept = scan.table.iloc[list(pictures)].reset_index(drop=True)
-            if words is not None:
-                about["labels"] = counted(about["labels"], kept)
-                write_words(folder, words, kept)
-            finish_dataset(
-                folder,
-                kept,
-                list(pictures.values()),
-                about,
-                rejected=[
-                    *scan.rejected,
-                    *(
-                        (scan.table["file"][row], PICTURE_KIND, why)
-                        for row, why in unusable.items()
-                    ),
-                ],
-                placement=placement,
-                on_progress=on_progress,
-            )
-    return True
-
-
-def _decode(
-    source: Source, scan: Scan, writer: PixelWriter, on_progress: OnProgress
-) -> dict[int, Picture | str]:
-    """Decode every face into its row; give by row what it was, or why it cannot be used."""
-    row_of = {path: row for row, path in enumerate(scan.paths)}
+    folder: Path,
+) -> None:
+    """Decode the faces of a source and write the data set's files."""
     results: dict[int, Picture | str] = {}
+    with closing(_decoded(source, scan, about["image_px"], results, on_progress)) as faces:
+        write_pixels(folder / dataset.PIXELS_FILE, about["image_px"], faces)
+    pictures = {row: item for row, item in sorted(results.items()) if isinstance(item, Picture)}
+    unusable = [
+        (scan.table["file"][row], dataset.PICTURE_KIND, why)
+        for row, why in results.items()
+        if isinstance(why, str)
+    ]
+    if not pictures:
+        file, _, why = unusable[0]
+        raise DataError(
+            f"none of the {len(scan.paths)} pictures of {source.path} can be used; {file}: {why}",
+            allowed="whole pictures of faces",
+        )
+    kept = scan.table.iloc[list(pictures)].reset_index(drop=True)
+    if words is not None:
+        about["labels"] = dataset.counted(about["labels"], kept)
+        dataset.write_words(folder, words, kept)
+    dataset.finish_dataset(
+        folder,
+        kept,
+        list(pictures.values()),
+        about,
+        rejected=[*scan.rejected, *unusable],
+        placement=placement,
+        on_progress=on_progress,
+    )
+
+
+def _decoded(
+    source: Source,
+    scan: Scan,
+    image_px: int,
+    results: dict[int, Picture | str],
+    on_progress: OnProgress,
+) -> Generator[tuple[int, bytes]]:
+    """Give row and pixels of every usable face; note by row what it was, or why it is unusable."""
+    row_of = {path: row for row, path in enumerate(scan.paths)}
 
     def batches() -> Iterator[list[tuple[int, bytes]]]:
         batch: list[tuple[int, bytes]] = []
@@ -247,15 +201,78 @@ def _decode(
                 batch = []
         yield batch
 
-    decode = partial(decode_into, writer.path, writer.image_px)
     n_batches = -(-len(row_of) // BATCH_FACES)
-    with closing(in_parallel(decode, batches(), n_batches, a_core=BATCHES_A_CORE)) as decoded:
-        for several in decoded:
-            results |= several
-            on_progress("packing faces", len(results), len(row_of))
+    parallel = in_parallel(partial(decode, image_px), batches(), n_batches, a_core=BATCHES_A_CORE)
+    with closing(parallel) as several:
+        for row, pixels, picture in (item for batch in several for item in batch):
+            results[row] = picture
+            if pixels:
+                yield row, pixels
+            if len(results) % BATCH_FACES == 0 or len(results) == len(row_of):
+                on_progress("packing faces", len(results), len(row_of))
     if n_lost := len(row_of) - len(results):
         raise DataError(
             f"{source.path} changed while it was read: {n_lost} pictures are gone",
             fix="Prepare it again once nothing writes to it",
         )
-    return results
+
+
+def audit(faces: FaceSet) -> dict[str, Any]:
+    """Look for leaks, changed files and labels that contradict the names; count each part.
+
+    counts: faces with a place, by part, age_group, gender, race; MISSING is a group too, and there
+    is no row where there is no face. left_out: rejected files, and faces of the table that have no
+    place. overlaps: by split and by what is shared, pictures in two parts at once. findings: empty
+    for a sound data set.
+    """
+    table, manifest = faces.table, faces.manifest
+    folds = {"80/10/10": None, **{f"fold {fold}": fold for fold in range(N_FOLDS)}}
+    found = {split: overlaps(table, part_rows(table, fold)) for split, fold in folds.items()}
+    counts = table[table["part"] != ""].groupby(["part", *TASKS]).size().rename("n")
+    findings = [
+        f"{split} leaks: {leaks[0]} ({len(leaks)} such overlaps)"
+        for split, leaks in found.items()
+        if leaks
+    ]
+    n_divided = int((table.groupby("sha256")["cluster"].nunique() > 1).sum())
+    if n_divided:
+        findings.append(f"{n_divided} pictures with equal bytes are in more than one cluster")
+    has_defect = (table["is_copy"] != 0) | (table["label_conflict"] != 0)
+    if (has_defect & (table["part"] != "")).any():
+        findings.append("a copy or a label conflict has a place in the split")
+    if faces.labels_digest is None:
+        rows = table[["file", *LABELS]].itertuples(index=False, name=None)
+        changed = [file for file, *labels in rows if _labels_of(file) != labels]
+        if changed:
+            findings.append(
+                f"{len(changed)} faces have other labels than their names say: {changed[0]}"
+            )
+    elif dataset.labels_digest(table) != faces.labels_digest:
+        findings.append("faces have other labels than the table of labels gave them")
+    if pixel_digest(faces.folder / dataset.PIXELS_FILE) != faces.pixel_digest:
+        findings.append(f"{dataset.PIXELS_FILE} was changed after it was prepared")
+    return {
+        "dataset": faces.name,
+        "drawn": faces.drawn,
+        "split_version": faces.split_version,
+        "split_digest": faces.split_digest,
+        "pixel_digest": faces.pixel_digest,
+        "totals": manifest["counts"],
+        "near_duplicates": manifest["near_duplicates"],
+        "duplicates": count_duplicates(table),
+        "left_out": faces.left_out().to_dict("records"),
+        "counts": counts.reset_index().to_dict("records"),
+        "overlaps": {
+            split: {name: sum(leak.column == name for leak in leaks) for name in IDENTITY_COLUMNS}
+            for split, leaks in found.items()
+        },
+        "labels": manifest.get("labels"),
+        "findings": findings,
+    }
+
+
+def _labels_of(file: str) -> list[int]:
+    try:
+        return list(parse_name(file))
+    except DataError:
+        return []

@@ -41,10 +41,9 @@ def in_parallel(
     """Apply a function to items in processes, one a core; give the results in order.
 
     n_items: how many items there are; few are done before the processes would have started. a_core:
-    how many items are read ahead for each core, which bounds the memory. In processes: threads
-    queue for the interpreter (docs/notes/timings.md). In joblib's, which do not import the caller's
-    main module again, and by their queue, so that items are read while others are worked on.
-    Raises what the function raises, and DataError where a process died.
+    how many items are read ahead for each core, which bounds the memory. joblib's processes do not
+    import the caller's main module again; threads would queue for the interpreter. Raises what the
+    function raises, and DataError where a process died.
     """
     n_processes = min(n_cores(), MAX_PROCESSES)
     if n_items <= 3 * a_core or n_processes == 1:
@@ -54,12 +53,10 @@ def in_parallel(
 
     waiting, per_call = iter(items), max(1, a_core // 8)
     under_way: deque[Future[list[Result]]] = deque()
+    # Each process has a core and no more.
+    env = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     executor = ProcessPoolExecutor(
-        n_processes,
-        initializer=_begin_worker,
-        initargs=(os.getpid(),),
-        # Each has a core and no more.
-        env=dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+        n_processes, initializer=_begin_worker, initargs=(os.getpid(),), env=env
     )
     try:
         while several := list(islice(waiting, per_call)):

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 
 from benchmark import __version__
 from benchmark.data import labelled
-from benchmark.data.audit import left_out
 from benchmark.data.dataset import FaceSet
 from benchmark.data.duplicates import count_duplicates, near_in_words
 from benchmark.data.labels import LICENCE, WEBSITE, age_group_of
@@ -126,7 +125,7 @@ def explore(faces: FaceSet) -> Explored:
         # 100: ages that end in 0 or 5 are not preferred; 500: there are no others.
         heaping={"whipple": 500 * n_rounded / n_whipple} if n_whipple else None,
         duplicates=count_duplicates(table),
-        left_out=left_out(faces).to_dict("records"),
+        left_out=faces.left_out().to_dict("records"),
         labels=faces.manifest.get("labels"),
     )
     return explored

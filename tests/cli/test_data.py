@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.cli.data import app
-from tests.data.sources import encoded, face_name, faces, picture, tar_of
+from tests.data.sources import encoded, face_name, faces, folder_of, jpeg, picture, tar_of
 
 runner = CliRunner()
 
@@ -26,10 +26,10 @@ def test_prepare_says_what_it_made_and_again_that_there_is_nothing_to_do(archive
     options = ("--data-dir", archive.parent / "data", "--image-px", 32)
     code, first, _ = data("prepare", archive, *options)
     assert code == 0
-    assert "faces-32, prepared in" in first
+    assert "faces-32 prepared in" in first
     assert "usable faces" in first
     code, again, _ = data("prepare", archive, *options)
-    assert (code, "nothing to do" in again) == (0, True)
+    assert (code, "is there already" in again) == (0, True)
 
 
 def test_prepare_answers_a_machine_with_one_object(archive: Path) -> None:
@@ -59,9 +59,10 @@ def test_names_without_labels_do_not_fail_the_command_and_conversions_are_a_note
     files = {**faces(20), "39_1_20170116174525125.jpg.chip.jpg": encoded(picture(1))}
     files |= {face_name(90): encoded(picture(1).convert("CMYK"))}
     source = tar_of(tmp_path / "faces.tar", files)
-    options = ("--data-dir", tmp_path / "data", "--image-px", 32, "--quiet")
+    options = ("--data-dir", tmp_path / "data", "--image-px", 32)
     note = "Note: Pictures that were not RGB were converted to it: 1 CMYK.\n"
-    assert data("prepare", source, *options) == (0, "", note)
+    code, _, stderr = data("prepare", source, *options)
+    assert (code, stderr) == (0, note)
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,26 @@ def test_audit_answers_a_machine_and_gives_exit_code_1_on_findings(archive: Path
     noise = {(row["task"], row["files"]): row for row in answer["data"]["label_noise"]}
     assert noise["gender", "both"]["n_pairs"] < 30
     assert noise["gender", "both"]["disagree"] is None
+
+
+def test_words_are_shown_with_their_class_and_unknown_ones_give_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    source = folder_of(tmp_path / "photos", {f"p{i}.jpg": jpeg(i) for i in range(24)})
+    rows = [f"p{i}.jpg,{'9-Mar' if i else '20-29'},{'mf'[i % 2]}" for i in range(23)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["file,age,gender", *rows, "p23.jpg,30,neither"]))
+    data_dir = ("--data-dir", tmp_path / "data", "--image-px", 24)
+    arguments = ["prepare", source, "--labels", table, "--layout", "fairface", *data_dir]
+    result = runner.invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 1
+    shown = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "age 20-29 none: reaches from 15-25 into 26-40 1" in shown
+    assert "age 9-Mar, once 3-9 0-14 22" in shown
+    assert "gender neither none: not a word that is known 1" in shown
+    errors = " ".join(result.stderr.split())
+    assert "22 ages had been made dates by a spreadsheet" in errors
+    assert "1 of 24 faces (4.2 %) have no gender" in errors
+    assert "1 words of the labels are not known, in 1 rows: gender 'neither'" in errors
+    assert "Where: labels.csv" in errors

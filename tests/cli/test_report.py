@@ -9,9 +9,8 @@ from typer.testing import CliRunner, Result
 
 from benchmark import registry
 from benchmark.cli.main import app
-from benchmark.data.dataset import store_faces
+from benchmark.data.dataset import STORED_NAME, store_faces
 from benchmark.data.drawn import draw_faces
-from benchmark.data.sample import STORED_NAME
 from tests.cli.conftest import flat
 from tests.reporting.stores import QUICK, builder, fill, finish, predictions_on
 from tests.results.conftest import RunBuilder

@@ -9,17 +9,23 @@ import pandas as pd
 import pytest
 
 from benchmark.data.dataset import (
+    STORED_NAME,
     TABLE_COLUMNS,
     FaceSet,
+    as_csv,
     check_same_faces,
+    choose_dataset,
+    draw_sample,
     open_faces,
     placed,
     prepared_datasets,
     read_table,
-    staged_folder,
+    sampled_rows,
     store_faces,
-    write_table,
+    with_empty_cells,
+    write_once,
 )
+from benchmark.data.drawn import draw_faces
 from benchmark.data.labels import age_group_of
 from benchmark.errors import DataError
 from tests.data.sources import face_name, picture
@@ -30,43 +36,21 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_a_folder_has_its_name_only_at_the_end_and_an_error_leaves_nothing(tmp_path: Path) -> None:
-    with staged_folder(tmp_path / "faces") as folder:
+    def write(folder: Path) -> None:
         (folder / "a").write_text("a")
         assert not (tmp_path / "faces").exists()
+
+    def fail_half_way(folder: Path) -> None:
+        (folder / "a").write_text("a")
+        raise KeyboardInterrupt
+
+    (tmp_path / ".faces.killed.partial").mkdir()  # as a killed process leaves it
+    assert write_once(tmp_path / "faces", write)
     assert (tmp_path / "faces" / "a").read_text() == "a"
-
-    def fail_half_way() -> None:
-        with staged_folder(tmp_path / "others") as folder:
-            (folder / "a").write_text("a")
-            raise KeyboardInterrupt
-
+    assert not write_once(tmp_path / "faces", fail_half_way)
     with pytest.raises(KeyboardInterrupt):
-        fail_half_way()
+        write_once(tmp_path / "others", fail_half_way)
     assert names_in(tmp_path) == ["faces"]
-
-
-def test_what_a_killed_process_left_is_removed_and_a_folder_in_use_is_not(tmp_path: Path) -> None:
-    (tmp_path / ".faces.killed.partial").mkdir()
-    with staged_folder(tmp_path / "faces") as in_use:
-        with staged_folder(tmp_path / "faces"):
-            assert in_use.exists()
-            assert not (tmp_path / ".faces.killed.partial").exists()
-        (tmp_path / "faces").rmdir()
-
-
-def test_a_name_taken_meanwhile_and_a_place_that_cannot_be_written_are_errors(
-    tmp_path: Path,
-) -> None:
-    final = tmp_path / "faces"
-    with pytest.raises(DataError, match="something called 'faces'"), staged_folder(final):
-        (final / "other").mkdir(parents=True)
-    assert names_in(tmp_path) == ["faces"]
-    (tmp_path / "file").write_text("a file, not a folder")
-    with (
-        pytest.raises(DataError, match="cannot be written"),
-        staged_folder(tmp_path / "file" / "x"),
-    ):
-        pass
 
 
 def rows(n: int = 12) -> pd.DataFrame:
@@ -89,49 +73,40 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     table = placed(rows(), near=[(0, 3)])
     table.loc[0, "file"] = "NA"  # which pandas would take for a missing value
     table.loc[1, ["age", "race"]] = -1  # missing labels: empty cells
-    write_table(tmp_path / "table.csv", table)
+    (tmp_path / "table.csv").write_text(as_csv(with_empty_cells(table)))
     read = read_table(tmp_path / "table.csv")
     assert list(read.columns) == list(TABLE_COLUMNS)
     assert read.to_dict("list") == table.to_dict("list")
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "problem"),
-    [
-        ("part", "holdout", "column part or fold"),
-        ("part", "", "both or neither"),
-        ("fold", 5, "column part or fold"),
-        ("no_place_reason", "copy of x", "both or neither"),
-        ("gender", 2, "labels outside 0 to 1"),
-        ("cluster", "one", "something other than integers"),
+def test_a_table_that_is_none_or_holds_what_it_cannot_is_refused(tmp_path: Path) -> None:
+    whole = placed(rows(), near=[]).astype(object)
+    damaged: list[tuple[str, str]] = [("", "No columns"), ("file,part\na.jpg,train\n", "no column")]
+    for column, value, problem in (
+        ("part", "holdout", "part has other values"),
+        ("fold", 5, "a fold is out of range"),
+        ("gender", 2, "gender is out of range"),
+        ("cluster", "one", "invalid literal"),
         ("file", "25_0_1_2017,01 .jpg", "stands in it twice"),
-    ],
-)
-def test_a_table_with_impossible_values_is_refused(
-    tmp_path: Path, column: str, value: object, problem: str
-) -> None:
-    table = placed(rows(), near=[]).astype(object)
-    table.loc[0, column] = value
-    write_table(tmp_path / "table.csv", table)
-    with pytest.raises(DataError, match=problem):
-        read_table(tmp_path / "table.csv")
-
-
-def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
-    for text in ("", "file,part\na.jpg,train\n", "\x00\xff"):
-        (tmp_path / "table.csv").write_text(text, encoding="latin-1")
-        with pytest.raises(DataError, match="is not a table of faces"):
+    ):
+        table = whole.copy()
+        table.loc[0, column] = value
+        damaged.append((as_csv(table), problem))
+    for text, problem in damaged:
+        (tmp_path / "table.csv").write_text(text)
+        with pytest.raises(DataError, match=f"is not a table of faces: .*{problem}"):
             read_table(tmp_path / "table.csv")
 
 
 def test_other_faces_or_labels_than_a_tables_are_refused() -> None:
     there = placed(rows(), near=[])
-    with pytest.raises(DataError, match=r"5 faces of the table .* and 2 more"):
-        check_same_faces(rows(7), there, "table.csv")
-    with pytest.raises(DataError, match="1 faces of the source are not in the table"):
-        check_same_faces(rows(13), there, "table.csv")
-    with pytest.raises(DataError, match="1 faces have another race"):
-        check_same_faces(rows().assign(race=[1, *rows()["race"][1:]]), there, "table.csv")
+    for here, n in (
+        (rows(7), 5),
+        (rows(13), 1),
+        (rows().assign(race=[1, *rows()["race"][1:]]), 1),
+    ):
+        with pytest.raises(DataError, match=f"^{n} faces are in the source or the table alone"):
+            check_same_faces(here, there)
 
 
 def stored(data_dir: Path, n: int = 30, first: int = 0) -> FaceSet:
@@ -181,7 +156,7 @@ def test_names_and_pictures_that_will_not_do_are_refused_and_leave_nothing(tmp_p
     for images in (sound[:, :, :20], sound.astype(np.float32), sound[:0]):
         with pytest.raises(DataError, match="pictures of shape"):
             store_faces(images, labels, name="faces", data_dir=tmp_path)
-    with pytest.raises(DataError, match="two faces are called 'a'"):
+    with pytest.raises(DataError, match="two faces have one name"):
         store_faces(sound, labels.assign(file="a"), name="faces", data_dir=tmp_path)
     assert names_in(tmp_path) == []
 
@@ -235,3 +210,66 @@ def test_a_damaged_data_set_is_not_opened(
     damage(folder)
     with pytest.raises(DataError, match=problem):
         open_faces(folder)
+
+
+@pytest.fixture
+def faces(drawn_faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
+    """All synthetic faces and 20 of them once more, so that there are clusters."""
+    n_drawn = len(drawn_faces.table)
+    rows = np.r_[:n_drawn, :20]
+    labels = drawn_faces.table.iloc[rows][["file", "age", "age_group", "gender", "race"]]
+    labels = labels.assign(file=[f"{number:03d}.png" for number in range(n_drawn + 20)])
+    folder = tmp_path_factory.mktemp("whole")
+    return store_faces(drawn_faces.pixels()[rows], labels, name="whole", data_dir=folder)
+
+
+def test_clusters_stay_whole_faces_in_their_parts_and_pixels_with_their_labels(
+    faces: FaceSet,
+) -> None:
+    sample = draw_sample(faces, 150, "small")
+    assert 150 <= len(sample.table) <= 152
+    kept = faces.table.set_index("file").loc[sample.table["file"]]
+    for column in ("part", "fold", "cluster", "sha256"):
+        assert (kept[column].to_numpy() == sample.table[column].to_numpy()).all()
+    others = faces.table[~faces.table["file"].isin(sample.table["file"])]
+    assert not set(others["cluster"]) & set(sample.table["cluster"])
+    assert np.array_equal(sample.pixels(), faces.pixels()[sampled_rows(faces, 150)])
+    assert sample.manifest["counts"]["usable"] == len(sample.table)
+    assert sample.manifest["sample"]["of"] == "whole"
+    assert sample.split_digest != faces.split_digest
+
+
+def test_drawing_again_gives_the_same_and_another_size_is_refused(faces: FaceSet) -> None:
+    first = draw_sample(faces, 150, "small")
+    assert draw_sample(faces, 150, "small").pixel_digest == first.pixel_digest
+    with pytest.raises(DataError, match="'small' is there already and is another one"):
+        draw_sample(faces, 200, "small")
+    assert open_faces(first.folder).pixel_digest == first.pixel_digest
+    for n_faces in (0, 99, 10_000):
+        with pytest.raises(DataError, match="fewer than whole has"):
+            draw_sample(faces, n_faces, "small")
+
+
+def store(data_dir: Path, name: str, *, drawn: bool) -> None:
+    faces = draw_faces(8, seed=1, image_px=32)
+    store_faces(faces.images, faces.labels, name=name, drawn=drawn, data_dir=data_dir)
+
+
+def test_without_photographs_nothing_is_chosen_and_both_ways_on_are_named(tmp_path: Path) -> None:
+    store(tmp_path, STORED_NAME, drawn=True)
+    with pytest.raises(DataError, match="no data set is prepared") as caught:
+        choose_dataset(tmp_path)
+    for way in ("facebench data prepare SOURCE", "--dataset drawn"):
+        assert way in caught.value.fix
+    assert choose_dataset(tmp_path, "drawn").name == STORED_NAME
+
+
+def test_the_only_photographed_set_is_taken_and_several_must_be_named(tmp_path: Path) -> None:
+    store(tmp_path, "one", drawn=False)
+    assert choose_dataset(tmp_path).name == "one"
+    with pytest.raises(DataError, match=r"no data set 'nobody' is prepared \(allowed: one, drawn"):
+        choose_dataset(tmp_path, "nobody")
+    store(tmp_path, "two", drawn=False)
+    with pytest.raises(DataError, match=r"2 data sets are prepared.*allowed: one, two.*--dataset"):
+        choose_dataset(tmp_path)
+    assert choose_dataset(tmp_path, "two").name == "two"

@@ -18,7 +18,7 @@ from benchmark.data.duplicates import (
     near_pairs,
     placement_columns,
 )
-from benchmark.data.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE, sketch_of, thumbnail_of
+from benchmark.data.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE, grey_of
 from tests.data.sources import picture
 
 FACES = [
@@ -40,12 +40,12 @@ TABLE = pd.DataFrame(
 
 
 def sketches_of(*images: Image.Image) -> np.ndarray:
-    joined = b"".join(sketch_of(image) for image in images)
+    joined = b"".join(grey_of(image, SKETCH_SHAPE) for image in images)
     return np.frombuffer(joined, np.uint8).reshape(-1, *SKETCH_SHAPE)
 
 
 def thumbnails_of(*images: Image.Image) -> np.ndarray:
-    joined = b"".join(thumbnail_of(image) for image in images)
+    joined = b"".join(grey_of(image, THUMBNAIL_SHAPE) for image in images)
     return np.frombuffer(joined, np.uint8).reshape(-1, *THUMBNAIL_SHAPE)
 
 

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli.labels_table import print_labels
+from benchmark.cli.data import _print_labels
 from benchmark.cli.output import out
-from benchmark.data.audit import audit
-from benchmark.data.dataset import FaceSet
+from benchmark.data.dataset import FaceSet, draw_sample
 from benchmark.data.label_tables import parse_map
 from benchmark.data.labelled import findings, gaps, notes, unmapped
-from benchmark.data.prepare import prepare
-from benchmark.data.sample import draw_sample
+from benchmark.data.prepare import audit, prepare
 from benchmark.data.splits import parts_of
 from benchmark.errors import DataError
 from benchmark.tasks import MISSING
@@ -49,7 +47,7 @@ def test_a_folder_or_archive_with_a_table_is_a_data_set_whose_audit_finds_nothin
     faces = prepared(tmp_path, folder)
     sizes = {name: len(rows) for name, rows in parts_of(faces).items()}
     assert sizes == {"train": 32, "val": 4, "test": 4}
-    assert audit(faces).findings == []
+    assert audit(faces)["findings"] == []
     first = faces.table.set_index("file").loc["p4.jpg"]
     assert first[["age", "age_group", "gender", "race"]].tolist() == [29, 2, 0, 4]
     words = faces.words()
@@ -59,7 +57,7 @@ def test_a_folder_or_archive_with_a_table_is_a_data_set_whose_audit_finds_nothin
     assert zipped.split_digest == faces.split_digest
     assert zipped.labels_digest == faces.labels_digest
     changed = FaceSet(faces.folder, faces.manifest, faces.table.assign(gender=0))
-    assert "other labels than the table of labels" in audit(changed).findings[0]
+    assert "other labels than the table of labels" in audit(changed)["findings"][0]
 
 
 def test_a_task_the_table_does_not_tell_is_empty_in_every_row(tmp_path: Path) -> None:
@@ -70,7 +68,7 @@ def test_a_task_the_table_does_not_tell_is_empty_in_every_row(tmp_path: Path) ->
     assert [(faces.table[task] != MISSING).sum() for task in ("gender", "race")] == [40, 0]
     said = " ".join(gaps(faces.manifest["labels"], 40))
     assert "No face is labelled with race: neither trained nor evaluated here" in said
-    assert audit(faces).findings == []
+    assert audit(faces)["findings"] == []
 
 
 def test_words_without_a_class_are_counted_and_unknown_ones_are_findings(tmp_path: Path) -> None:
@@ -178,8 +176,8 @@ def test_thousands_of_unknown_words_are_counted_and_a_few_are_shown(tmp_path: Pa
     assert "and 6,996 more" in said[0]
     assert max(map(len, said)) < 500
     with out.capture() as printed:
-        print_labels(faces)
-    assert "and 6,975 more words" in printed.get()
+        _print_labels(faces)
+    assert "6,975 more words" in printed.get()
     assert len(printed.get().splitlines()) < 60
 
 
@@ -240,7 +238,7 @@ def test_bad_pictures_are_left_out_and_odd_ones_read(tmp_path: Path) -> None:
     faces = prepared(tmp_path, source)
     assert faces.manifest["counts"]["quarantined_pictures"] == 1
     assert faces.manifest["counts"]["converted_modes"] == {"CMYK": 1, "I;16": 1, "P": 1}
-    assert audit(faces).findings == []
+    assert audit(faces)["findings"] == []
 
 
 def test_preparing_again_does_nothing_and_other_labels_are_refused(tmp_path: Path) -> None:
@@ -249,7 +247,7 @@ def test_preparing_again_does_nothing_and_other_labels_are_refused(tmp_path: Pat
     labels = [tmp_path / "labels.csv"]
     options = {"image_px": 24, "labels": labels}
     assert not prepare(source, tmp_path / "data", **options).is_new  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="prepared with other labels"):
+    with pytest.raises(DataError, match="prepared with labels"):
         prepared(tmp_path, source, given={("race", "white"): 4})
 
 
@@ -257,7 +255,7 @@ def test_a_sample_of_a_labelled_data_set_is_sound(tmp_path: Path) -> None:
     rows = [f"p{i}.jpg,{GENDERS[i % 2]}" for i in range(120)]
     faces = prepared(tmp_path, labelled(tmp_path, rows, n=120, head="file,gender"))
     sample = draw_sample(faces, 100, "small")
-    assert audit(sample).findings == []
+    assert audit(sample)["findings"] == []
     assert sample.manifest["labels"]["without"]["race"] == len(sample.table)
 
 

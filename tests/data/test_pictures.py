@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.data.pictures import (
-    PixelWriter,
-    decode_into,
-    open_pixels,
-    pillow_quiet,
-    read_picture,
-)
+from benchmark.data.pictures import decode, open_pixels, pillow_quiet, read_picture, write_pixels
 from benchmark.errors import DataError
 from tests.data.sources import encoded, jpeg, picture
 
@@ -65,6 +59,13 @@ def test_colours_alpha_and_depth_are_converted_by_the_stated_rule() -> None:
     # 0x80FF is 128 * 256 + 255: the upper byte is 128.
     grey = Image.fromarray(np.full((32, 32), 0x80FF, np.uint16))
     assert (pixels_of(encoded(grey, "PNG")) == 128).all()
+
+
+def test_avif_is_read_and_heic_says_what_would_read_it() -> None:
+    face = pixels_of(encoded(picture(5), "AVIF", quality=95, subsampling="4:4:4")).astype(float)
+    assert np.abs(face - pixels_of(encoded(picture(5), "PNG"))).mean() < 8
+    with pytest.raises(DataError, match="it is a HEIC file.*pip install pillow-heif"):
+        read_picture(b"\0\0\0\x18ftypheic" + bytes(64), 32)
 
 
 def test_a_camera_held_sideways_is_turned_upright() -> None:
@@ -121,10 +122,8 @@ def test_pictures_are_decoded_into_their_rows_and_rows_left_out_are_closed_up(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "faces.npy"
-    with PixelWriter(path, 32, n_faces=4) as writer:
-        results = dict(decode_into(path, 32, [(2, jpeg(1)), (3, b"no picture"), (0, jpeg(2))]))
-        writer.finish([0, 2])
-    assert isinstance(results[3], str)
-    assert "not a picture" in results[3]
+    results = decode(32, [(2, jpeg(1)), (3, b"no picture"), (0, jpeg(2))])
+    write_pixels(path, 32, ((row, pixels) for row, pixels, _ in results if pixels))
+    assert [row for row, _, why in results if "not a picture" in str(why)] == [3]
     for row, seed in enumerate((2, 1)):
         assert np.array_equal(open_pixels(path)[row], pixels_of(jpeg(seed)))

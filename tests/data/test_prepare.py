@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from benchmark.cli.data import app
 from benchmark.data import prepare as prepare_module
 from benchmark.data import progress
-from benchmark.data.prepare import prepare
+from benchmark.data.dataset import FaceSet
+from benchmark.data.prepare import audit, prepare
 from benchmark.data.splits import check_no_overlap, parts_of
 from benchmark.errors import DataError
 from benchmark.files import file_lock
@@ -87,10 +90,10 @@ def test_preparing_again_does_nothing_and_other_faces_or_options_are_refused(
     again = prepare(source, tmp_path / "data", image_px=32, name="mine")
     assert (first.is_new, again.is_new) == (True, False)
     assert (again.faces.folder / "faces.npy").stat().st_mtime_ns == written
-    with pytest.raises(DataError, match="another image_px: 32, and 48 was asked for"):
+    with pytest.raises(DataError, match="image_px 32, and 48 was asked for"):
         prepare(source, tmp_path / "data", image_px=48, name="mine")
     other = tar_of(tmp_path / "other.tar", faces(21))
-    with pytest.raises(DataError, match="another source_sha256"):
+    with pytest.raises(DataError, match="prepared with source_sha256"):
         prepare(other, tmp_path / "data", image_px=32, name="mine")
 
 
@@ -106,7 +109,7 @@ def test_clusters_and_split_can_be_taken_from_a_table_of_the_same_faces(tmp_path
     assert second.manifest["table_source_sha256"] is not None
     assert not prepare(source, tmp_path / "data", image_px=32, table=table).is_new
     others = tar_of(tmp_path / "c.tar", faces(40, first=1))
-    with pytest.raises(DataError, match=r"2 faces of the table .*; 1 faces of the source"):
+    with pytest.raises(DataError, match="3 faces are in the source or the table alone"):
         prepare(others, tmp_path / "other", table=table)
     assert not (tmp_path / "other").exists()
 
@@ -119,7 +122,7 @@ def test_pictures_that_cannot_be_used_are_left_out_with_the_reason(tmp_path: Pat
     }
     source = tar_of(tmp_path / "faces.tar", {**faces(20), **bad})
     result = prepare(source, tmp_path / "data", image_px=32)
-    assert result.n_findings == 3
+    assert result.faces.manifest["counts"]["quarantined_pictures"] == 3
     assert result.faces.table["file"].isin(bad).sum() == 0
     rejected = result.faces.rejected().set_index("file")["reason"]
     for number, reason in ((90, "damaged"), (91, "not a picture"), (92, "1 x 1 pixels")):
@@ -150,7 +153,7 @@ def test_names_without_labels_other_files_and_converted_pictures_are_counted(
     assert (counts["quarantined_names"], counts["not_pictures"]) == (2, 2)
     assert counts["converted_modes"] == {"CMYK": 1, "L": 1}
     assert (counts["not_square"], counts["enlarged"]) == (1, 1)
-    assert result.n_findings == 0
+    assert counts["quarantined_pictures"] == 0
     assert result.faces.rejected()["kind"].tolist().count("name") == 2
 
 
@@ -235,8 +238,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 ) -> None:
     source = tar_of(tmp_path / "faces.tar", faces(20))
     request.getfixturevalue("full_disk")
-    with pytest.raises(DataError, match="the disk is full"):
-        prepare(source, tmp_path / "data")
+    arguments = ["prepare", str(source), "--data-dir", str(tmp_path / "data")]
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, "Check the free space" in result.stderr) == (2, True)
     assert list((tmp_path / "data").iterdir()) == []
 
 
@@ -255,3 +259,48 @@ def test_two_processes_that_prepare_the_same_faces_make_them_once(tmp_path: Path
     assert waiting.result().is_new
     assert not prepare(source, data_dir, image_px=32).is_new
     assert [path.name for path in data_dir.iterdir()] == ["folder-32"]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> FaceSet:
+    files = {**faces(60), face_name(90): jpeg(3), face_name(91): b"no picture"}
+    return prepare(tar_of(tmp_path / "faces.tar", files), tmp_path / "data", image_px=32).faces
+
+
+def changed(faces: FaceSet, row: int, **values: object) -> FaceSet:
+    table = faces.table.copy()
+    for column, value in values.items():
+        table[column] = table[column].astype(object)
+        table.loc[row, column] = value
+    return FaceSet(faces.folder, faces.manifest, table)
+
+
+def test_a_sound_data_set_has_no_findings_and_lists_what_was_left_out(prepared: FaceSet) -> None:
+    result = audit(prepared)
+    assert result["findings"] == []
+    assert len(result["overlaps"]) == 6
+    assert result["overlaps"]["80/10/10"] == {"sha256": 0, "cluster": 0, "file": 0}
+    assert sum(row["n"] for row in result["counts"]) == prepared.manifest["counts"]["placed"]
+    rows = result["left_out"]
+    assert {(row["kind"], row["n"]) for row in rows} == {("picture", 1), ("no place", 2)}
+
+
+def test_a_planted_duplicate_a_changed_label_and_a_placed_copy_are_found(prepared: FaceSet) -> None:
+    part = prepared.table["part"]
+    train, test = (prepared.table.index[part == name][0] for name in ("train", "test"))
+    planted = audit(changed(prepared, train, cluster=prepared.table.loc[test, "cluster"]))
+    assert planted["overlaps"]["80/10/10"]["cluster"] == 1
+    assert any(finding.startswith("80/10/10 leaks") for finding in planted["findings"])
+    relabelled = audit(changed(prepared, 0, gender=1 - int(prepared.table.loc[0, "gender"])))
+    assert any("other labels than their names" in finding for finding in relabelled["findings"])
+    copied = audit(changed(prepared, train, is_copy=1))["findings"]
+    assert copied == ["a copy or a label conflict has a place in the split"]
+
+
+def test_a_changed_pixel_is_found(prepared: FaceSet) -> None:
+    path = prepared.folder / "faces.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    found = audit(prepared)["findings"]
+    assert found == ["faces.npy was changed after it was prepared"]

@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from benchmark.data.audit import audit
-from benchmark.data.prepare import PrepareResult, prepare
+from benchmark.data.prepare import PrepareResult, audit, prepare
 from tests.conftest import shared_file
 from tests.data.test_splits import check_spread
 
@@ -86,8 +85,8 @@ def test_clusters_of_several_faces_are_spread_over_the_parts(real: PrepareResult
 
 def test_the_audit_finds_nothing(real: PrepareResult) -> None:
     result = audit(real.faces)
-    assert result.findings == []
-    assert len(result.counts) > 100
+    assert result["findings"] == []
+    assert len(result["counts"]) > 100
 
 
 def test_a_second_prepare_of_the_same_archive_does_nothing(real: PrepareResult) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from benchmark.comparison.library import standing
-from benchmark.data.dataset import open_faces
-from benchmark.data.sample import choose_dataset
+from benchmark.data.dataset import choose_dataset, open_faces
 from benchmark.errors import BenchmarkError
 from benchmark.files import sha256_of
 from benchmark.inference.verify import verify

@@ -11,9 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
-from benchmark.data.dataset import FaceSet, open_faces
+from benchmark.data.dataset import FaceSet, draw_sample, open_faces
 from benchmark.data.prepare import prepare
-from benchmark.data.sample import draw_sample
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe

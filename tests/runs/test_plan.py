@@ -10,9 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmark.data.dataset import FaceSet, store_faces
+from benchmark.data.dataset import FaceSet, choose_dataset, store_faces
 from benchmark.data.drawn import draw_faces
-from benchmark.data.sample import choose_dataset
 from benchmark.data.splits import Rows
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.evaluation.predictions import read_predictions

@@ -6,8 +6,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.data.dataset import FaceSet
-from benchmark.data.sample import choose_dataset
+from benchmark.data.dataset import FaceSet, choose_dataset
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.experiment.space import DECAY, DEPTH, RATE, RATIO, Floats, Integers, SearchSpace
 from benchmark.tuning.search import Objective, TrialEvent, search
