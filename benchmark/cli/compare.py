@@ -8,21 +8,11 @@ import typer
 from rich.text import Text
 
 from benchmark import registry
+from benchmark.cli import options
 from benchmark.cli.library import open_library
-from benchmark.cli.options import (
-    DEFAULT_DATA_DIR,
-    DEFAULT_RUNS_DIR,
-    AsJson,
-    DataDir,
-    Overwrite,
-    RunsDir,
-    complete_dataset,
-    complete_run,
-    complete_suite,
-)
-from benchmark.cli.output import bullet, busy, err, out, print_table, speaking
+from benchmark.cli.output import CommandResult, bullet, busy, err, out, print_table, speaking
 from benchmark.errors import ExperimentError
-from benchmark.files import check_outputs, write_text
+from benchmark.files import write_text
 from benchmark.reporting.tables import Cell, Column, Table
 from benchmark.reporting.tables import markdown as markdown_table
 from benchmark.tasks import TASKS
@@ -35,12 +25,8 @@ Dataset = Annotated[
     str | None,
     typer.Option(
         help="The data set; the only one with such runs if left out.",
-        autocompletion=complete_dataset,
+        autocompletion=options.complete_dataset,
     ),
-]
-OutDir = Annotated[
-    Path | None,
-    typer.Option("--out", help="Where the files go; RUNS_DIR/leaderboards if left out."),
 ]
 
 
@@ -51,7 +37,7 @@ def compare(
             metavar="RUN...",
             help="A run's id (8 digits or more), an experiment (all its finished seeds) or a suite "
             "(all its experiments).",
-            autocompletion=complete_run,
+            autocompletion=options.complete_run,
         ),
     ],
     task: Annotated[
@@ -61,9 +47,9 @@ def compare(
         bool, typer.Option("--all-pairs", help="Each against each, not against the first.")
     ] = False,
     dataset: Dataset = None,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    as_json: AsJson = False,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    as_json: options.AsJson = False,
 ) -> None:
     """Tell whether one network predicts better than another, and by how much.
 
@@ -127,20 +113,18 @@ def leak(
         typer.Option(
             help="A suite of run groups that end as `leak`'s do; headline, leak and leak_vgg16 if "
             "left out.",
-            autocompletion=complete_suite,
+            autocompletion=options.complete_suite,
         ),
     ] = None,
     dataset: Dataset = None,
-    out_dir: OutDir = None,
-    overwrite: Overwrite = False,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    as_json: AsJson = False,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    as_json: options.AsJson = False,
 ) -> None:
     """Take a leaky score apart: what it is on faces never met, and what each condition is worth.
 
     Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png) of
-    each network, all of them marked LEAKY.
+    each network into RUNS_DIR/leaderboards, all of them marked LEAKY.
 
     Examples:
       facebench run --suite leak --seeds 0,1,2
@@ -149,27 +133,28 @@ def leak(
     """
     from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
 
-    suites, name = (suite,) if suite else LEAK_SUITES, suite or "leak"
-    folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
-    _study("leak", leak_study, leak_page, lambda study: study, suites, dataset, folder / name,
-           is_owned, runs_dir, data_dir, as_json)  # fmt: skip
+    suites, stem = (suite,) if suite else LEAK_SUITES, runs_dir / "leaderboards" / (suite or "leak")
+    with speaking("leak", as_json=as_json) as answer:
+        study, limits = _study(answer, leak_study, suites, dataset, runs_dir, data_dir)
+        _show(answer, leak_page(study), study, limits, stem, as_json)
 
 
 def subsets(
     suite: Annotated[
         str,
-        typer.Option(help="A suite of subsets in three run groups.", autocompletion=complete_suite),
+        typer.Option(
+            help="A suite of subsets in three run groups.", autocompletion=options.complete_suite
+        ),
     ] = "subsets",
     dataset: Dataset = None,
-    out_dir: OutDir = None,
-    overwrite: Overwrite = False,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    as_json: AsJson = False,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say whether specialists predict the age group of a subset better than one network of all.
 
-    Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png).
+    Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png) into
+    RUNS_DIR/leaderboards.
 
     Examples:
       facebench run --suite subsets --seeds 0,1,2
@@ -178,56 +163,62 @@ def subsets(
     """
     from benchmark.comparison.subset_study import subset_data, subset_page, subset_study
 
-    folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
-    _study("subsets", subset_study, subset_page, subset_data, (suite,), dataset, folder / suite,
-           is_owned, runs_dir, data_dir, as_json)  # fmt: skip
+    stem = runs_dir / "leaderboards" / suite
+    with speaking("subsets", as_json=as_json) as answer:
+        study, limits = _study(answer, subset_study, (suite,), dataset, runs_dir, data_dir)
+        _show(answer, subset_page(study), subset_data(study), limits, stem, as_json)
 
 
 def _study(
-    command: str,
+    answer: CommandResult,
     study_of: Callable[..., dict[str, Any]],
-    page_of: Callable[[dict[str, Any]], "StudyPage"],
-    data_of: Callable[[dict[str, Any]], dict[str, Any]],
     suites: Sequence[str],
     asked: str | None,
-    stem: Path,
-    overwrite: bool,
     runs_dir: Path,
     data_dir: Path,
+) -> tuple[dict[str, Any], Sequence[str]]:
+    """Study the runs of some suites on one data set; with what their numbers are not."""
+    from benchmark.comparison.library import choose_dataset
+    from benchmark.comparison.wording import limitations
+
+    experiments = [item for name in suites for item in registry.experiments_of(name)]
+    suite = answer.command if answer.command in suites else suites[0]
+    library = open_library(runs_dir, data_dir, answer, suite=suite)
+    dataset = choose_dataset(library, [library.request(name) for name in suites], asked)
+    with busy("comparing"):
+        study = study_of(library, experiments, dataset)
+    return study, limitations(run for run in library.runs if run.setting.dataset == dataset)
+
+
+def _show(
+    answer: CommandResult,
+    page: "StudyPage",
+    data: dict[str, Any],
+    limits: Sequence[str],
+    stem: Path,
     as_json: bool,
 ) -> None:
-    """Study the runs of some suites on one data set; write and print what is found."""
-    with speaking(command, as_json=as_json) as answer:
-        from benchmark.comparison.library import choose_dataset
-        from benchmark.comparison.wording import limitations
-        from benchmark.evaluation.figures import write_png
-        from benchmark.reporting.figures import study_figure
+    """Write tables and figures of a study, and print the page."""
+    from benchmark.evaluation.figures import write_png
+    from benchmark.reporting.figures import study_figure
 
-        experiments = [item for name in suites for item in registry.experiments_of(name)]
-        suite = command if command in suites else suites[0]
-        library = open_library(runs_dir, data_dir, answer, suite=suite, quiet=as_json)
-        dataset = choose_dataset(library, [library.request(name) for name in suites], asked)
-        with busy("comparing", quiet=as_json):
-            study = study_of(library, experiments, dataset)
-        page, stem = page_of(study), stem.with_name(f"{stem.name}-{dataset}")
-        limits = limitations(run for run in library.runs if run.setting.dataset == dataset)
-        heading = f"{'SYNTHETIC FACES · ' * study['drawn']}{page.title}"
-        pictures = [f"{stem}{'-' if it.name else ''}{it.name}.png" for it in page.pictures]
-        files = [f"{stem}.md", *pictures]
-        check_outputs(map(Path, files), overwrite=overwrite)
-        lines = [f"# {heading}", "", *(f"- {text}" for text in page.sentences), ""]
-        lines += [markdown_table(_table(found)) for found in page.tables]
-        lines += [f"- {text}" for text in (*page.notes, *limits)]
-        write_text(Path(files[0]), "\n".join([*lines, ""]))
-        for file, picture in zip(pictures, page.pictures, strict=True):
-            write_png(Path(file), study_figure(picture, dataset, drawn=study["drawn"]))
-        answer.data = data_of(study) | {"sentences": list(page.sentences), "files": files}
-        if as_json:
-            return
+    path = f"{stem}-{data['dataset']}"
+    heading = f"{'SYNTHETIC FACES · ' * data['drawn']}{page.title}"
+    tables = [_table(found) for found in page.tables]
+    lines = [f"# {heading}", "", *(f"- {text}" for text in page.sentences), ""]
+    lines += [*map(markdown_table, tables), *(f"- {text}" for text in (*page.notes, *limits)), ""]
+    write_text(Path(f"{path}.md"), "\n".join(lines))
+    files = [f"{path}.md"]
+    for picture in page.pictures:
+        files.append(f"{path}{'-' * bool(picture.name)}{picture.name}.png")
+        figure = study_figure(picture, data["dataset"], drawn=data["drawn"])
+        write_png(Path(files[-1]), figure)
+    answer.data = data | {"sentences": list(page.sentences), "files": files}
+    if not as_json:
         out.print(Text(heading, style="bold"))
-        for found in page.tables:
+        for table in tables:
             out.print()
-            print_table(_table(found))
+            print_table(table)
         _print_lists(
             ("The answer", page.sentences), ("How to read it", page.notes), ("Limitations", limits)
         )

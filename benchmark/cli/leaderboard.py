@@ -3,39 +3,17 @@
 import datetime
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.text import Text
 
-from benchmark.cli.options import (
-    ADVANCED,
-    DEFAULT_DATA_DIR,
-    DEFAULT_RUNS_DIR,
-    AsJson,
-    DataDir,
-    Overwrite,
-    RunsDir,
-    WeightsDir,
-    complete_dataset,
-    complete_run,
-    complete_suite,
-)
-from benchmark.cli.output import (
-    CommandResult,
-    bullet,
-    busy,
-    err,
-    out,
-    print_table,
-    speaking,
-    watching,
-)
+from benchmark.cli import options, output
 from benchmark.errors import RunError
 from benchmark.files import check_outputs, write_text
 from benchmark.reporting.tables import Cell, Column, Table
-from benchmark.reporting.tables import markdown as markdown_table
 
 if TYPE_CHECKING:
     from benchmark.comparison.leaderboard import Leaderboard
@@ -47,66 +25,40 @@ CLOSING: Final = (
     "{more}differences, costs and limitations."
 )
 
-Suites = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Show a suite, what is missing included; several in one table.",
-        autocompletion=complete_suite,
-    ),
-]
-Dataset = Annotated[
-    str | None,
-    typer.Option(
-        help="Show the runs on this data set; photographs if left out.",
-        autocompletion=complete_dataset,
-    ),
-]
+# fmt: off
+_advanced = partial(typer.Option, rich_help_panel=options.ADVANCED)
+Suites = Annotated[list[str] | None, typer.Option(
+    help="Show a suite, what is missing included; several in one table.",
+    autocompletion=options.complete_suite,
+)]
+Dataset = Annotated[str | None, typer.Option(
+    help="Show the runs on this data set; photographs if left out.",
+    autocompletion=options.complete_dataset,
+)]
 AdHoc = Annotated[bool, typer.Option("--ad-hoc", help="Show runs changed on the command line too.")]
-FromPredictions = Annotated[
-    bool,
-    typer.Option(
-        "--from-predictions",
-        help="Compute every number from the stored predictions anew.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-FitReferences = Annotated[
-    bool,
-    typer.Option(
-        "--fit-references",
-        help="Fit the logistic regressions that are missing, on pixels and on the frozen "
-        "backbones of finished runs; minutes on many faces, once.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-Folds = Annotated[
-    bool,
-    typer.Option(
-        "--folds",
-        help="Compare what `run --folds` gave with the fixed split: mean ± sd and ranks.",
-        rich_help_panel=ADVANCED,
-    ),
-]
 Notes = Annotated[bool, typer.Option("--notes", help="Print differences, costs and all notes too.")]
-Acknowledge = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Rank a run stopped by a red flag (its id, or an experiment: all its runs).",
-        rich_help_panel=ADVANCED,
-        autocompletion=complete_run,
-    ),
-]
-Why = Annotated[
-    str,
-    typer.Option(
-        help="With --acknowledge: what was checked, and why the result stands; kept with the run.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-OutDir = Annotated[
-    Path | None,
-    typer.Option("--out", help="Where the files go; RUNS_DIR/leaderboards if left out."),
-]
+FromPredictions = Annotated[bool, _advanced(
+    "--from-predictions", help="Compute every number from the stored predictions anew."
+)]
+FitReferences = Annotated[bool, _advanced(
+    "--fit-references",
+    help="Fit the logistic regressions that are missing, on pixels and on the frozen backbones of "
+    "finished runs; minutes on many faces, once.",
+)]
+Folds = Annotated[bool, _advanced(
+    "--folds", help="Compare what `run --folds` gave with the fixed split: mean ± sd and ranks."
+)]
+Acknowledge = Annotated[list[str] | None, _advanced(
+    help="Rank a run stopped by a red flag (its id, or an experiment: all its runs).",
+    autocompletion=options.complete_run,
+)]
+Why = Annotated[str, _advanced(
+    help="With --acknowledge: what was checked, and why the result stands; kept with the run.",
+)]
+OutDir = Annotated[Path | None, typer.Option(
+    "--out", help="Where the files go; RUNS_DIR/leaderboards if left out."
+)]
+# fmt: on
 
 
 def leaderboard(
@@ -120,11 +72,11 @@ def leaderboard(
     acknowledge: Acknowledge = None,
     why: Why = "",
     out_dir: OutDir = None,
-    overwrite: Overwrite = False,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    weights_dir: WeightsDir = None,
-    as_json: AsJson = False,
+    overwrite: options.Overwrite = False,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    weights_dir: options.WeightsDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Rank the available runs; write the tables as Markdown, CSV, LaTeX, JSON and an HTML page.
 
@@ -138,7 +90,7 @@ def leaderboard(
       facebench leaderboard --acknowledge b9aa30a6a761 --why "Split and pixels checked by hand"
       facebench leaderboard --json
     """
-    with speaking("leaderboard", as_json=as_json) as answer:
+    with output.speaking("leaderboard", as_json=as_json) as answer:
         from benchmark.reporting.columns import as_data
         from benchmark.reporting.leaderboards import (
             Places,
@@ -153,7 +105,7 @@ def leaderboard(
             _acknowledge(name, why, runs_dir, answer)
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
         folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
-        with watching(quiet=as_json) as watch:
+        with output.watching(quiet=as_json) as watch:
             available = available_runs(runs_dir, from_predictions=from_predictions, watch=watch)
             boards = [] if folds else leaderboards(
                 available, places, suite or (), dataset,
@@ -167,16 +119,16 @@ def leaderboard(
             return
         answer.data = {"leaderboards": []}
         for board in boards:
-            with busy("writing", quiet=as_json):
+            with output.busy("writing", quiet=as_json):
                 files = write_board(board, folder, runs_dir, is_owned)
             answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
             if not as_json:
                 _print(board, whole=notes)
                 others = ", ".join(path.suffix for path in files[1:])
-                err.print(f"\nWritten: {files[0]}, {others}", soft_wrap=True)
+                output.err.print(f"\nWritten: {files[0]}, {others}", soft_wrap=True)
 
 
-def _acknowledge(argument: str, why: str, runs_dir: Path, answer: CommandResult) -> None:
+def _acknowledge(argument: str, why: str, runs_dir: Path, answer: output.CommandResult) -> None:
     """Write into the flagged runs' folders that somebody has looked, and why they stand."""
     from benchmark.cli.library import chosen_runs
     from benchmark.evaluation import red_flags
@@ -199,34 +151,34 @@ def _print(board: "Leaderboard", *, whole: bool) -> None:
     from benchmark.reporting.columns import READING as STUDY_READING
     from benchmark.reporting.columns import study_table
 
-    out.print(Text(title_of(board), style="bold yellow" if board.drawn else "bold"))
+    output.out.print(Text(title_of(board), style="bold yellow" if board.drawn else "bold"))
     study = study_table(board)
     if study.rows:
-        out.print(Text(f"{STUDY_READING}\n"))
-        print_table(study)
-        out.print()
+        output.out.print(Text(f"{STUDY_READING}\n"))
+        output.print_table(study)
+        output.out.print()
     for setting, tables in by_setting(board) if whole or not study.rows else ():
-        out.print(Text(setting, style="dim"))
-        out.print()
+        output.out.print(Text(setting, style="dim"))
+        output.out.print()
         table = board_table(tables).keeping(())
         measured = tuple(row for row in table.rows if row.status != "missing")
-        print_table(Table(table.columns, measured))
+        output.print_table(Table(table.columns, measured))
         for further in document_tables(tables)[1:] if whole else ():
-            out.print()
-            print_table(further)
-    out.print()
+            output.out.print()
+            output.print_table(further)
+    output.out.print()
     notes = list(_notes(board))
     shown = [*notes, *board.limits[int(board.drawn) :]]
     if not whole:
-        lines = [len(textwrap.wrap(note, out.width - 3)) for note in notes]
-        closing = len(textwrap.wrap(CLOSING.format(more="00 more notes, "), out.width - 3))
+        lines = [len(textwrap.wrap(note, output.out.width - 3)) for note in notes]
+        closing = len(textwrap.wrap(CLOSING.format(more="00 more notes, "), output.out.width - 3))
         n = 0
         while n < len(notes) and sum(lines[: n + 1]) + closing <= MOST_NOTE_LINES:
             n += 1
         more = f"{len(notes) - n} more notes, " if n < len(notes) else ""
         shown = [*notes[:n], CLOSING.format(more=more)]
     for note in shown:
-        out.print(bullet(note))
+        output.out.print(output.bullet(note))
 
 
 def _notes(board: "Leaderboard") -> Iterator[str]:
@@ -248,7 +200,7 @@ def _show_folds(
     runs: "Sequence[Run]",
     suites: Sequence[str],
     folder: Path,
-    answer: CommandResult,
+    answer: output.CommandResult,
     *,
     overwrite: bool,
     as_json: bool,
@@ -266,16 +218,10 @@ def _show_folds(
             allowed="runs made with `facebench run --folds`, of registered experiments",
             fix="`facebench run NAME --folds 0-4`",
         )
-    answer.data, texts = {"folds": []}, []
+    answer.data = {"folds": []}
     files = [folder / f"folds-{it.dataset}-{number}.csv" for number, (it, _) in enumerate(found)]
-    check_outputs([folder / "folds.md", *files], overwrite=overwrite)
+    check_outputs(files, overwrite=overwrite)
     for path, (setting, numbers) in zip(files, found, strict=True):
-        headings, rows = stability_cells(numbers)
-        synthetic = "SYNTHETIC FACES · " if setting.drawn else ""
-        title = f"{synthetic}Stability over folds on {setting.dataset}"
-        columns = [Column(heading, left=not place) for place, heading in enumerate(headings)]
-        texts += [f"# {title}\n", f"{setting_text(setting)}\n"]
-        texts.append(markdown_table(Table.of(columns, rows)))
         write_text(path, numbers.to_csv(index=False))
         plain = numbers.astype(object).where(numbers.notna(), None)
         answer.data["folds"].append(
@@ -283,9 +229,12 @@ def _show_folds(
              "rows": plain.to_dict("records"), "file": str(path)}
         )  # fmt: skip
         if not as_json:
+            headings, rows = stability_cells(numbers)
+            columns = [Column(heading, left=not place) for place, heading in enumerate(headings)]
             stacked = [[Cell.parted(c.replace(" / ", "\n")) for c in row] for row in rows]
-            out.print(Text(f"{title}\n", style="bold") + Text(setting_text(setting), style="dim"))
-            print_table(Table.of(columns, stacked))
-    write_text(folder / "folds.md", "\n".join([*texts, STABILITY_NOTE, ""]))
+            synthetic = "SYNTHETIC FACES · " if setting.drawn else ""
+            title = f"{synthetic}Stability over folds on {setting.dataset}\n"
+            output.out.print(Text(title, "bold") + Text(setting_text(setting), style="dim"))
+            output.print_table(Table.of(columns, stacked))
     if not as_json:
-        out.print(STABILITY_NOTE)
+        output.out.print(STABILITY_NOTE)

@@ -16,20 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, NotRun, RunGroup
 from benchmark.comparison.statistics import difference_of
-from benchmark.comparison.wording import (
-    NOTHING,
-    Mark,
-    StudyPage,
-    StudyPanel,
-    StudyPicture,
-    StudyTable,
-    change_text,
-    points,
-    rate_of,
-    rate_text,
-)
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import read_predictions, read_run_predictions
 from benchmark.experiment.definition import Experiment
@@ -189,7 +178,7 @@ def _scores(
             "leaky": title.startswith("LEAKY"),
             "n_test": len(_files(side)),
             "rates": {
-                task: rate_of(_right(frame), frame["cluster"].to_numpy())
+                task: words.rate_of(_right(frame), frame["cluster"].to_numpy())
                 for task, frame in side.items()
             },
             "experiment": experiment,
@@ -240,9 +229,9 @@ def _steps(
         if ending not in sides:
             yield _step(ending, changed)
             continue
-        words = ", ".join(together) + (", together" if len(together) > 1 else "")
+        title = ", ".join(together) + (", together" if len(together) > 1 else "")
         changes = _changes(before, sides[ending])
-        yield _step(ending, words, (name, groups[ending].name), changes)
+        yield _step(ending, title, (name, groups[ending].name), changes)
         before, name, together = sides[ending], groups[ending].name, []
 
 
@@ -316,13 +305,11 @@ def _training_notes(label: str, groups: Mapping[str, RunGroup], first: Experimen
     )
 
 
-def leak_page(study: Values) -> StudyPage:
+def leak_page(study: Values) -> words.StudyPage:
     """Write the study as sentences, tables and figures."""
     networks = study["networks"]
     notes = [
-        "Accuracy in percent: mean ± sd over seeds, with the 95 % interval of a bootstrap over "
-        "clusters of test faces. Changes in percentage points (pp), with a 95 % interval from "
-        "clusters of faces and, of two seeds or more, from seeds.",
+        words.STUDY_NUMBERS,
         "From the replay on the leak-free test faces on, every model is scored on the same faces; "
         "a leaky model has met most of them. Under `one condition by itself` each model has the "
         "test part of its own split.",
@@ -337,7 +324,7 @@ def leak_page(study: Values) -> StudyPage:
     notes += [note for network in networks for note in network["notes"]]
     if study["missing"]:
         notes.append(f"Not run: {', '.join(study['missing'])}.")
-    return StudyPage(
+    return words.StudyPage(
         f"LEAKY · What a leak is worth, {study['dataset']}",
         tuple(sentence for network in networks for sentence in _sentences(network)),
         tuple(table for network in networks for table in _tables(network)),
@@ -355,8 +342,8 @@ def _sentences(network: Values) -> Iterator[str]:
     by_key = {score["key"]: score for score in network["scores"]}
     published, honest, study = by_key[PUBLISHED], by_key.get(HONEST), network["study"]
     said = ", ".join(
-        f"{_rates_text(by_key[key])} % on the {by_key[key]['n_test']:,} test faces {words}"
-        for key, words in (("seen", "met in training"), ("clean", "never met"))
+        f"{_rates_text(by_key[key])} % on the {by_key[key]['n_test']:,} test faces {how}"
+        for key, how in (("seen", "met in training"), ("clean", "never met"))
         if by_key[key]["n_test"]
     )
     printed = ""
@@ -368,7 +355,7 @@ def _sentences(network: Values) -> Iterator[str]:
     )
     if honest:
         rates = honest["rates"], published["rates"]
-        fall = " / ".join(points(rates[0][t]["mean"] - rates[1][t]["mean"]) for t in rates[0])
+        fall = " / ".join(words.points(rates[0][t]["mean"] - rates[1][t]["mean"]) for t in rates[0])
         yield (
             f"{network['label']}, trained, selected and tested without the leak: "
             f"{_rates_text(honest)} % on {honest['n_test']:,} faces; against the leaky score "
@@ -378,31 +365,35 @@ def _sentences(network: Values) -> Iterator[str]:
 
 def _rates_text(score: Values) -> str:
     rates = score["rates"].values()
-    return " / ".join(f"{100 * rate['mean']:.1f}" if rate else NOTHING for rate in rates)
+    return " / ".join(f"{100 * rate['mean']:.1f}" if rate else words.NOTHING for rate in rates)
 
 
 def _printed(study: Values) -> list[str]:
-    return [NOTHING if study[task] is None else f"{100 * study[task]:.1f}" for task in TASKS]
+    return [words.NOTHING if study[task] is None else f"{100 * study[task]:.1f}" for task in TASKS]
 
 
-def _tables(network: Values) -> Iterator[StudyTable]:
+def _tables(network: Values) -> Iterator[words.StudyTable]:
     label, study = network["label"], network["study"]
     titles = [TASK_TITLES[task] for task in TASKS]
     rows = [
-        (score["title"], f"{score['n_test']:,}", *(rate_text(score["rates"].get(t)) for t in TASKS))
+        (
+            score["title"],
+            f"{score['n_test']:,}",
+            *(words.rate_text(score["rates"].get(t)) for t in TASKS),
+        )
         for score in network["scores"]
     ]
     if study:
-        rows.insert(0, (_printed_title(study), NOTHING, *_printed(study)))
+        rows.insert(0, (_printed_title(study), words.NOTHING, *_printed(study)))
     caption = f"LEAKY · {label}: from the leaky score to the honest one"
-    yield StudyTable(caption, ("scored", "n test", *titles), tuple(rows))
+    yield words.StudyTable(caption, ("scored", "n test", *titles), tuple(rows))
     for kind, caption in (
         ("steps", "what each step changes, and by how much (pp)"),
         ("alone", "one condition by itself, against the replay (pp)"),
     ):
         steps = tuple(tuple(_step_cells(step)) for step in network[kind])
         if steps:
-            yield StudyTable(f"LEAKY · {label}: {caption}", ("changed", *titles), steps)
+            yield words.StudyTable(f"LEAKY · {label}: {caption}", ("changed", *titles), steps)
 
 
 def _printed_title(study: Values) -> str:
@@ -413,24 +404,26 @@ def _step_cells(step: Values) -> Iterator[str]:
     yield f"LEAKY · {step['title']}{' (one seed each)' if _of_one_seed(step) else ''}"
     for task in TASKS:
         if change := step["changes"].get(task):
-            yield change_text(change["mean"], change["low"], change["high"])
+            yield words.change_text(change["mean"], change["low"], change["high"])
         else:
-            yield NOTHING if step["changes"] else NOT_RUN
+            yield words.NOTHING if step["changes"] else NOT_RUN
 
 
-def _picture(network: Values) -> StudyPicture:
+def _picture(network: Values) -> words.StudyPicture:
     panels, study = [], network["study"]
     for task in TASKS:
         marks = [
-            Mark(f"{score['title']}, n {score['n_test']:,}", rate["mean"], rate["low"],
+            words.Mark(f"{score['title']}, n {score['n_test']:,}", rate["mean"], rate["low"],
                  rate["high"], leaky=score["leaky"])
             for score in network["scores"]
             if (rate := score["rates"].get(task))
         ]  # fmt: skip
         if study and (printed := study[task]) is not None:
-            marks.insert(0, Mark(_printed_title(study), printed, printed, printed, leaky=True))
+            marks.insert(
+                0, words.Mark(_printed_title(study), printed, printed, printed, leaky=True)
+            )
         if marks:
-            panels.append(StudyPanel(task, TASK_TITLES[task], tuple(marks)))
+            panels.append(words.StudyPanel(task, TASK_TITLES[task], tuple(marks)))
     title = f"LEAKY · From a leaky score to the honest one: {network['label']}"
     caption = "accuracy on test faces, 95 % interval; red diamonds: LEAKY"
-    return StudyPicture(network["label"], title, caption, tuple(panels))
+    return words.StudyPicture(network["label"], title, caption, tuple(panels))

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
-import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -56,11 +55,6 @@ class Setting:
     protocol: Protocol
     subset: Subset | None = None
     """The subset that all are selected and tested on; None for all faces."""
-
-    @property
-    def of_any_fold(self) -> "Setting":
-        """The same of the split as a whole."""
-        return dataclasses.replace(self, protocol=dataclasses.replace(self.protocol, fold=None))
 
 
 def definition_key(
@@ -531,36 +525,28 @@ def standing(record: RunRecord) -> Standing:
         return Standing("damaged", "?", None, identity=record.identity, why=error.found)
     held = is_locked(record.folder / LOCK)
     owner = lock_owner(record.folder / LOCK) if held else {}
-    since = owner.get("since")
-    if not isinstance(since, int | float):
-        with contextlib.suppress(OSError), os.scandir(record.folder) as entries:
-            times = [entry.stat().st_mtime for entry in entries if entry.name != LOCK]
-            since = max(times, default=None)
-    epochs, why = None, ""
+    state: State = "claimed" if held else record.state
+    since, epochs, why = owner.get("since"), None, ""
+    with contextlib.suppress(OSError):  # A file that a run is writing goes away.
+        files = [path for path in record.folder.iterdir() if path.name != LOCK]
+        since = since or max(path.stat().st_mtime for path in files)
+    moment = datetime.datetime.fromtimestamp(since, datetime.UTC) if since else None
     with contextlib.suppress(RunError):
         epochs = len(record.history())
-    if record.state == "failed":
+    if state == "failed":
         why = "failed.json cannot be read"
         with contextlib.suppress(RunError):
             why = str(record.failed.get("why", ""))
     return Standing(
-        state="claimed" if held else record.state,
+        state=state,
         name=run.name,
         seed=record.seed,
         dataset=run.setting.dataset,
         identity=record.identity,
         epochs=epochs,
         of_epochs=run.definition.get("recipe", {}).get("max_epochs"),
-        pid=owner.get("pid") if isinstance(owner.get("pid"), int) else None,
-        since=_moment(since),
-        why="" if held else why,
+        pid=owner.get("pid"),
+        since=moment.isoformat(timespec="seconds") if moment else "",
+        why=why,
         ad_hoc=run.ad_hoc,
     )
-
-
-def _moment(seconds: object) -> str:
-    if isinstance(seconds, int | float):
-        with contextlib.suppress(ValueError, OverflowError, OSError):
-            when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-            return when.isoformat(timespec="seconds")
-    return ""

@@ -1,5 +1,6 @@
 """The five folds of an experiment: how stable its numbers are."""
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -43,8 +44,9 @@ def stability_tables(
         groups: dict[tuple[Setting, int, str], list[Run]] = defaultdict(list)
         for run in library.runs_of(item.name, any_fold=True) if item.protocol.fold is None else ():
             if run.done and not run.leaky:
-                shared = run.setting.of_any_fold, run.trainer_version, str(run.weights_sha256)
-                groups[shared].append(run)
+                protocol = dataclasses.replace(run.setting.protocol, fold=None)
+                setting = dataclasses.replace(run.setting, protocol=protocol)
+                groups[setting, run.trainer_version, str(run.weights_sha256)].append(run)
         best: dict[Setting, tuple[int, int, list[Run]]] = {}
         for (setting, trainer, _), ours in groups.items():
             n_folds = len({run.setting.protocol.fold for run in ours} - {None})

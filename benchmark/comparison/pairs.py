@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from benchmark.comparison import wording as words
 from benchmark.comparison.library import (
     Library,
     NotRun,
@@ -34,16 +35,6 @@ from benchmark.comparison.statistics import (
     difference_of,
     judge,
     paired_difference,
-)
-from benchmark.comparison.wording import (
-    Gap,
-    TaskComparison,
-    family_text,
-    gap_sentences,
-    limitations,
-    mtl_sentences,
-    pair_sentences,
-    reading_notes,
 )
 from benchmark.errors import RunError
 from benchmark.evaluation.intervals import cluster_bootstrap, wilson
@@ -79,7 +70,7 @@ class PairPlan:
     """Which groups are to be compared on which tasks, reference first, and which cannot be."""
 
     pairs: list[tuple[RunGroup, RunGroup, tuple[TaskName, ...]]] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
+    gaps: list[words.Gap] = field(default_factory=list)
 
     def without(self, other: "PairPlan") -> "PairPlan":
         """Leave out what stands in another plan, either way round."""
@@ -101,11 +92,11 @@ def plan_pair(
     if isinstance(reference, NotRun) or isinstance(group, NotRun):
         missing = [side for side in (reference, group) if isinstance(side, NotRun)]
         why = "; ".join(f"{side.label}: {side.why}" for side in missing)
-        plan.gaps.append(Gap(group.label, reference.label, why))
+        plan.gaps.append(words.Gap(group.label, reference.label, why))
     elif shared := tuple(task for task in tasks if task in group.tasks and task in reference.tasks):
         plan.pairs.append((reference, group, shared))
     else:
-        plan.gaps.append(Gap(group.label, reference.label, NO_TASK))
+        plan.gaps.append(words.Gap(group.label, reference.label, NO_TASK))
 
 
 def counterpart_names(experiment: Experiment) -> dict[TaskName, str]:
@@ -139,7 +130,7 @@ def counterparts_plan(
                 why = why_no_counterpart(mtl, library.experiments.get(name))
                 stl = NotRun(name, why) if why else library.run_group(name, dataset)
                 if isinstance(stl, NotRun):
-                    plan.gaps.append(Gap(group.label, name, stl.why, task))
+                    plan.gaps.append(words.Gap(group.label, name, stl.why, task))
                 else:
                     plan.pairs.append((stl, group, (task,)))
     return plan
@@ -193,8 +184,8 @@ class Book:
 class Found:
     """What came of a plan: judged differences, and what could not be compared."""
 
-    lines: tuple[TaskComparison, ...] = ()
-    gaps: tuple[Gap, ...] = ()
+    lines: tuple[words.TaskComparison, ...] = ()
+    gaps: tuple[words.Gap, ...] = ()
 
 
 Compared = tuple[Family, RunGroup, RunGroup, TaskName, Difference]
@@ -227,7 +218,7 @@ def judge_plans(
                         allowed="two models trained apart, with the same test faces, split and "
                         "protocol",
                     ) from error
-                gaps[family].append(Gap(group.label, reference.label, error.found))
+                gaps[family].append(words.Gap(group.label, reference.label, error.found))
                 continue
             sides = compared_runs(reference, group)
             asked += [(family, *sides, task, found) for task, found in known[key].items()]
@@ -235,14 +226,16 @@ def judge_plans(
     return {family: Found(tuple(lines.get(family, ())), tuple(gaps[family])) for family in plans}
 
 
-def judge_lines(asked: Sequence[Compared]) -> dict[Family, list[TaskComparison]]:
+def judge_lines(asked: Sequence[Compared]) -> dict[Family, list[words.TaskComparison]]:
     """Judge all differences of a page together; by family, in their order."""
     keys = [_key(item[1].identities, item[2].identities, item[3]) for item in asked]
     judged = judge((item[0], key, item[4]) for item, key in zip(asked, keys, strict=True))
-    lines: dict[Family, list[TaskComparison]] = defaultdict(list)
+    lines: dict[Family, list[words.TaskComparison]] = defaultdict(list)
     for (family, reference, group, task, difference), key in zip(asked, keys, strict=True):
         verdict = {**vars(judged[key]), "difference": difference}
-        lines[family].append(TaskComparison(**verdict, reference=reference, group=group, task=task))
+        lines[family].append(
+            words.TaskComparison(**verdict, reference=reference, group=group, task=task)
+        )
     return lines
 
 
@@ -256,9 +249,9 @@ class ComparisonTable:
     """The differences of one question."""
 
     kind: Kind
-    lines: tuple[TaskComparison, ...]
+    lines: tuple[words.TaskComparison, ...]
     """The tasks of a pair stand together; in the table of counterparts, those of an MTL network."""
-    gaps: tuple[Gap, ...]
+    gaps: tuple[words.Gap, ...]
 
     @property
     def title(self) -> str:
@@ -268,17 +261,19 @@ class ComparisonTable:
     @property
     def sentences(self) -> tuple[str, ...]:
         """What it says, in words."""
-        return tuple((mtl_sentences if self.kind == "twins" else pair_sentences)(self.lines))
+        return tuple(
+            (words.mtl_sentences if self.kind == "twins" else words.pair_sentences)(self.lines)
+        )
 
     @property
     def gap_sentences(self) -> tuple[str, ...]:
         """What is missing from it, in words."""
-        return tuple(gap_sentences(self.gaps))
+        return tuple(words.gap_sentences(self.gaps))
 
     @property
     def family(self) -> str:
         """Over which p-values its own were corrected."""
-        return family_text(self.lines)
+        return words.family_text(self.lines)
 
 
 @dataclass(frozen=True)
@@ -376,8 +371,8 @@ def compare(
         groups=tuple(GroupScores(group, group_scores(book.answers(group))) for group in whole),
         absent=tuple(group for group in named if isinstance(group, NotRun)),
         tables=tables,
-        notes=tuple(reading_notes(lines, whole)),
-        limits=limitations(whole[0].runs),
+        notes=tuple(words.reading_notes(lines, whole)),
+        limits=words.limitations(whole[0].runs),
     )
 
 

@@ -16,24 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, RunGroup
 from benchmark.comparison.statistics import Difference, Judged, judge, paired_difference
-from benchmark.comparison.wording import (
-    NOTHING,
-    SIGNIFICANT,
-    Mark,
-    StudyPage,
-    StudyPanel,
-    StudyPicture,
-    StudyTable,
-    change_text,
-    joined,
-    p_text,
-    rate_of,
-    rate_text,
-    size,
-    verdict_text,
-)
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import RunPredictions, read_predictions, read_run_predictions
 from benchmark.experiment.definition import Experiment, Subset
@@ -145,7 +130,7 @@ def _read(group: RunGroup, seeds: Collection[int], task: TaskName) -> RunPredict
 
 
 def _result(name: str, seeds: tuple[int, ...], read: RunPredictions, group: RunGroup) -> Values:
-    rate = rate_of(read.right(TASK), read.faces["cluster"].to_numpy())
+    rate = words.rate_of(read.right(TASK), read.faces["cluster"].to_numpy())
     n_train = int(group.runs[0].about["dataset"]["counts"]["train"])
     return {"name": name, "seeds": seeds, "n_train": n_train, "rate": rate}
 
@@ -214,17 +199,15 @@ def _on_all_faces(record: RunRecord, faces: pd.DataFrame) -> npt.NDArray[np.int6
     return np.asarray(predicted.loc[faces["file"]].to_numpy(), dtype=np.int64)
 
 
-def subset_page(study: Values) -> StudyPage:
+def subset_page(study: Values) -> words.StudyPage:
     """Write the study as sentences, tables and figures."""
     missing, n_compared = study["missing"], len(study["compared"])
     notes = [
-        "Age-group accuracy in percent: mean ± sd over seeds, with the 95 % interval of a "
-        "bootstrap over clusters of test faces. Differences are paired, in percentage points (pp), "
-        "with a 95 % interval from clusters of faces and, of two seeds or more, from seeds.",
+        words.STUDY_NUMBERS,
         "All run groups take the same optimiser steps and are selected on the subset's validation "
         "faces; size-matched is a stratified sample of everyone as large as the subset.",
         f"p is corrected by Holm's procedure over all {n_compared} comparisons of the "
-        f"page, which are one question; {SIGNIFICANT}: significant; mdd: minimum detectable "
+        f"page, which are one question; {words.SIGNIFICANT}: significant; mdd: minimum detectable "
         "difference in pp. One seed a side: McNemar's exact test, of these two trainings alone.",
     ]
     if missing:
@@ -234,7 +217,7 @@ def subset_page(study: Values) -> StudyPage:
         notes.append(f"Not run: {f'{shared}… {rest}' if several else ', '.join(missing)}.")
     results = [group for item in study["subsets"] for group in item["groups"].values()]
     results += [system["single"] for system in study["systems"]]
-    return StudyPage(
+    return words.StudyPage(
         f"Specialists against everyone, {study['dataset']}",
         tuple(_sentences(study)),
         tuple(_tables(study)),
@@ -254,7 +237,7 @@ def _sentences(study: Values) -> Iterator[str]:
         said, rest = [], len(verdicts)
         for verdict in ("better", "worse"):
             if ours := [title for title, found in verdicts.items() if found == verdict]:
-                said.append(f"is {verdict} for {joined(ours)}")
+                said.append(f"is {verdict} for {words.joined(ours)}")
                 rest -= len(ours)
         if rest:
             said.append(f"shows no significant difference for {rest} of {len(verdicts)} subsets")
@@ -266,7 +249,7 @@ def _sentences(study: Values) -> Iterator[str]:
         yield (
             f"Routing each face by {system['router']} to its specialist scores "
             f"{100 * routed:.1f} % on all test faces, the single network {100 * single:.1f} %: "
-            f"{_difference_cells(judged)[0]} pp, {verdict_text(judged)}. "
+            f"{_difference_cells(judged)[0]} pp, {words.verdict_text(judged)}. "
             f"{100 * system['misrouted_fraction']:.1f} % of faces went to another specialist than "
             "their label's; with none of them the system would score "
             f"{100 * system['oracle_accuracy']:.1f} %."
@@ -276,45 +259,51 @@ def _sentences(study: Values) -> Iterator[str]:
 def _difference_cells(judged: Judged | None) -> tuple[str, str]:
     """Write a difference with its interval, and its corrected p."""
     if judged is None:
-        return NOTHING, NOTHING
+        return words.NOTHING, words.NOTHING
     found = judged.difference
-    mark = SIGNIFICANT if judged.significant else f"(mdd {size(judged.minimum_detectable)})"
-    return change_text(found.accuracy, found.low, found.high), f"{p_text(judged.p_holm)} {mark}"
+    mark = (
+        words.SIGNIFICANT
+        if judged.significant
+        else f"(mdd {words.size(judged.minimum_detectable)})"
+    )
+    return words.change_text(
+        found.accuracy, found.low, found.high
+    ), f"{words.p_text(judged.p_holm)} {mark}"
 
 
-def _tables(study: Values) -> Iterator[StudyTable]:
+def _tables(study: Values) -> Iterator[words.StudyTable]:
     compared, rows = study["compared"], []
     for result in study["subsets"]:
         title, groups = result["title"], [result["groups"].get(kind) for kind in TRAININGS]
         rows.append(
             (
                 f"{title}, n {result['n_test']:,}",
-                *(rate_text(group["rate"] if group else None) for group in groups),
+                *(words.rate_text(group["rate"] if group else None) for group in groups),
                 *_difference_cells(compared.get((title, "everyone"))),
                 *_difference_cells(compared.get((title, "size_matched"))),
             )
         )
     heads = ("subset", *TRAININGS.values(), "− everyone", "p", "− size-matched", "p ")
     caption = "Age-group accuracy: trained on the subset, on everyone, on as many of everyone"
-    yield StudyTable(caption, heads, tuple(rows))
+    yield words.StudyTable(caption, heads, tuple(rows))
     if systems := study["systems"]:
         heads = ("system", "n test", "routed", "single network", "difference", "p", "misrouted")
         rows = [
             (
                 f"by {system['router']}",
                 f"{system['n_test']:,}",
-                rate_text(system["routed"]["rate"]),
-                rate_text(system["single"]["rate"]),
+                words.rate_text(system["routed"]["rate"]),
+                words.rate_text(system["single"]["rate"]),
                 *_difference_cells(compared[system["router"], "single"]),
                 f"{100 * system['misrouted_fraction']:.1f} %",
             )
             for system in systems
         ]
         caption = "A classifier that sends each face to a specialist, against one network"
-        yield StudyTable(caption, heads, tuple(rows))
+        yield words.StudyTable(caption, heads, tuple(rows))
 
 
-def _picture(study: Values) -> StudyPicture:
+def _picture(study: Values) -> words.StudyPicture:
     titles = {
         "everyone": "against one trained on everyone",
         "size_matched": "against one trained on as many of everyone",
@@ -322,19 +311,19 @@ def _picture(study: Values) -> StudyPicture:
     }
     sizes = {item["title"]: item["n_test"] for item in study["subsets"]}
     sizes |= {item["router"]: item["n_test"] for item in study["systems"]}
-    marks: dict[str, list[Mark]] = defaultdict(list)
+    marks: dict[str, list[words.Mark]] = defaultdict(list)
     for (of, by), judged in study["compared"].items():
         found = judged.difference
         label = f"{'routed by ' if by == 'single' else ''}{of}  n {sizes[of]:,}"
         ends = (found.accuracy, found.low, found.high)
-        marks[by].append(Mark(label, *ends, filled=judged.significant))
-    return StudyPicture(
+        marks[by].append(words.Mark(label, *ends, filled=judged.significant))
+    return words.StudyPicture(
         "",
         "Does a specialist predict the age group of its subset better?",
         "difference in accuracy on the same test faces, pp, 95 % interval; right of 0: the "
         "specialist (or the routed system) is better; filled: significant, Holm's correction over "
         f"{len(study['compared'])} comparisons",
-        tuple(StudyPanel(TASK, titles[by], tuple(marks[by])) for by in titles if by in marks),
+        tuple(words.StudyPanel(TASK, titles[by], tuple(marks[by])) for by in titles if by in marks),
         of_differences=True,
     )
 

@@ -35,6 +35,11 @@ TEST_NAMES: Final = {
     "faces_and_seeds": "t test over clusters of faces and seeds",
 }
 COUNTERPARTS: Final = "its single-task counterparts"
+STUDY_NUMBERS: Final = (
+    "Accuracy in percent: mean ± sd over seeds, with the 95 % interval of a bootstrap over "
+    "clusters of test faces. Differences are in percentage points (pp), with a 95 % interval from "
+    "clusters of faces and, of two seeds or more, from seeds."
+)
 LEAKY_REMARK: Final = "LEAKY: test faces were seen in training"
 
 

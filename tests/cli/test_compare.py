@@ -73,30 +73,6 @@ def test_one_task_alone_may_be_asked_for(runs: RunBuilder) -> None:
     assert "unknown task 'age' (allowed: age_group, gender, race)" in flat(result.stderr)
 
 
-def test_a_protocol_of_its_own_is_refused_by_name_and_a_gap_in_a_suite(runs: RunBuilder) -> None:
-    for name in (FROZEN, SWAPPED, "mtl-squeezenet1_1-none-frozen-short"):
-        one_run(runs, name)
-    refused = call(runs, FROZEN, SWAPPED)
-    assert refused.exit_code == 2
-    assert "they differ in protocol.input_scaling (weights_swapped and weights)" in flat(
-        refused.stderr
-    )
-    suite = call(runs, "controls")
-    assert suite.exit_code == 0
-    assert f"{SWAPPED} against {FROZEN}: not compared, they differ in" in flat(suite.output)
-
-
-def test_nothing_to_compare_says_how_to_make_it(runs: RunBuilder) -> None:
-    result = call(runs, "quick")
-    assert result.exit_code == 2
-    assert "there is no run here" in flat(result.stderr)
-    one_run(runs, FROZEN)
-    result = call(runs, "quick")
-    assert result.exit_code == 2
-    assert "nothing can be compared" in flat(result.stderr)
-    assert "facebench run NAME --seeds 0,1,2" in flat(result.stderr)
-
-
 def test_a_run_that_cannot_be_read_is_said_and_left_out(runs: RunBuilder) -> None:
     one_run(runs, MTL)
     one_run(runs, ALONE)

@@ -37,6 +37,12 @@ def call(runs: RunBuilder, data_dir: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["leaderboard", *arguments, *folders])
 
 
+def board_of(runs: RunBuilder, data_dir: Path, *arguments: str) -> Any:
+    answer = json.loads(call(runs, data_dir, *arguments, "--json").stdout)
+    assert (answer["command"], answer["ok"]) == ("leaderboard", True)
+    return answer["data"]["leaderboards"][0]
+
+
 def one_run(runs: RunBuilder, name: str = MTL, **about: Any) -> None:
     experiment = registry.experiment(name)
     runs.done(experiment, exact_predictions(70, 80, tasks=experiment.head.tasks), **about)
@@ -81,16 +87,6 @@ def test_without_a_suite_every_experiment_that_was_begun_is_shown(
         assert (page.read_text() == "mine") == (code == 2)
 
 
-def test_json_is_alone_on_stdout(runs: RunBuilder, data_dir: Path) -> None:
-    one_run(runs)
-    answer = json.loads(call(runs, data_dir, "--json").stdout)
-    assert (answer["command"], answer["ok"]) == ("leaderboard", True)
-    board = answer["data"]["leaderboards"][0]
-    row = board["rows"][0]
-    assert (row["experiment"], row["rank"], row["gender_accuracy"]) == (MTL, 1, 0.8)
-    assert all(Path(path).is_file() for path in board["files"])
-
-
 def test_the_limits_are_those_of_the_data_set(runs: RunBuilder, data_dir: Path) -> None:
     one_run(runs)
     (path,) = runs.runs_dir.glob("work/*/experiment.json")
@@ -98,7 +94,7 @@ def test_the_limits_are_those_of_the_data_set(runs: RunBuilder, data_dir: Path) 
     for digest, is_utkface in ((None, True), ("a" * 64, False)):
         about["dataset"]["labels_digest"] = digest
         path.write_text(json.dumps(about))
-        board = json.loads(call(runs, data_dir, "--json").stdout)["data"]["leaderboards"][0]
+        board = board_of(runs, data_dir)
         assert ("UTKFace names no persons" in " ".join(board["limits"])) == is_utkface
         assert ("the data set's own table" in board["limits"][0]) != is_utkface
 
@@ -115,6 +111,7 @@ def test_what_cannot_be_shown_is_refused(runs: RunBuilder, data_dir: Path, tmp_p
         ("--dataset", "moon", "data set 'moon' (allowed: utkface-100)"),
         ("--out", str(tmp_path / "file"), "Check the free space and the right to write there"),
         ("--why", "because", "--why gives a reason for nothing"),
+        ("--folds", "--ad-hoc", "facebench run NAME --folds 0-4"),
     ):
         result = call(runs, data_dir, option, value)
         assert result.exit_code == 2, option
@@ -136,8 +133,7 @@ def test_the_majority_row_is_that_of_the_prepared_split(
 ) -> None:
     made_on(runs, drawn_faces)
     one_run(runs)
-    board = json.loads(call(runs, drawn_data_dir, "--json").stdout)["data"]["leaderboards"][0]
-    row = board["rows"][0]
+    row = board_of(runs, drawn_data_dir)["rows"][0]
     table = drawn_faces.table
     most = table[table["part"] == "train"]["race"].mode()[0]
     expected = (table[table["part"] == "test"]["race"] == most).mean()
@@ -150,8 +146,7 @@ def test_regressions_are_fitted_where_that_is_asked(
     made_on(runs, drawn_faces)
     one_run(runs, ALONE)
     for asked, expected in (((), 1), (("--fit-references",), 2)):
-        answer = json.loads(call(runs, drawn_data_dir, "--json", *asked).stdout)
-        rows = answer["data"]["leaderboards"][0]["rows"]
+        rows = board_of(runs, drawn_data_dir, *asked)["rows"]
         assert sum(row["status"] == "reference" for row in rows) == expected
 
 
@@ -200,10 +195,7 @@ def test_the_table_fits_breaks_no_number_and_has_few_notes(
     assert "SqueezeNet" not in table
     assert "[bold]nan[/bold] [/]" in flat(notes)
     assert "--notes prints" in flat(notes)
-    data = json.loads(call(several, several.runs_dir.parent / "data", "--ad-hoc", "--json").stdout)[
-        "data"
-    ]
-    for row in data["leaderboards"][0]["rows"]:
+    for row in board_of(several, several.runs_dir.parent / "data", "--ad-hoc")["rows"]:
         if row["status"] == "done":
             assert all(piece in table for piece in row["experiment"].split("-"))
             for task in TASKS:
@@ -231,7 +223,7 @@ def test_a_flagged_row_is_marked_and_not_ranked(runs: RunBuilder, data_dir: Path
     assert "!  mtl-cnn" in result.output
     assert "LEAK WARNING, not ranked: age group 95.0 % is above 83 %" in flat(result.output)
     assert f"--acknowledge {identity[:12]}" in flat(result.output)
-    row = json.loads(call(runs, data_dir, "--json").stdout)["data"]["leaderboards"][0]["rows"][0]
+    row = board_of(runs, data_dir)["rows"][0]
     assert (row["rank"], row["stopped"]) == (None, True)
     assert row["red_flag"].startswith("LEAK WARNING")
 
@@ -290,14 +282,4 @@ def test_folds_are_compared_with_the_fixed_split_and_not_among_the_rows(
     assert row["test/race/accuracy/mean"] is None
     with Path(table["file"]).open() as stream:
         assert [line["name"] for line in csv.DictReader(stream)] == [ALONE]
-    page = (runs.runs_dir / "leaderboards" / "folds.md").read_text(encoding="utf-8")
-    assert "| 80.0 / 62.0 ± 1.6 |" in page
-    shown = call(runs, data_dir, "--folds").stdout
-    assert "62.0 ± 1.6" in shown
-
-
-def test_without_any_fold_the_way_to_make_them_is_said(runs: RunBuilder, data_dir: Path) -> None:
-    one_run(runs)
-    result = call(runs, data_dir, "--folds")
-    assert result.exit_code == 2
-    assert "facebench run NAME --folds 0-4" in flat(result.stderr)
+    assert "62.0 ± 1.6" in call(runs, data_dir, "--folds").stdout

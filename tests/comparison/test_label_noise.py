@@ -94,12 +94,6 @@ def test_missing_labels_are_in_no_pair_and_few_photographs_give_no_bound() -> No
     assert ceiling_row(table, ("gender",)) is None
 
 
-def test_without_any_duplicate_there_is_nothing_to_say() -> None:
-    noise = label_noise(photographs([[0]] * 50))
-    assert (noise["n_pairs"] == 0).all()
-    assert ceiling_row(photographs([[0]] * 50), TASKS) is None
-
-
 def test_the_ceiling_is_a_reference_row_with_its_interval() -> None:
     row = ceiling_row(photographs([[0, 1]] * 10 + [[0, 0]] * 90), TASKS)
     assert row is not None

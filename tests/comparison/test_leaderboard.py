@@ -13,7 +13,6 @@ from benchmark.comparison.library import Setting, edited_after
 from benchmark.comparison.references import majority_row
 from benchmark.comparison.rows import Row
 from benchmark.experiment.definition import Experiment
-from benchmark.files import write_text
 from benchmark.reporting.board_tables import markdown
 from benchmark.reporting.columns import csv_text
 from benchmark.tasks import TASKS, TaskName
@@ -197,23 +196,6 @@ def test_reference_rows_stand_first_and_are_of_the_tables_tasks(runs: RunBuilder
     board = board_of(runs, [MTL, A], references=majority)
     assert [table.rows[0].name for table in board.tables] == ["majority class"] * 2
     assert list(board.tables[1].rows[0].scores) == ["gender"]
-
-
-def test_synthetic_faces_are_in_the_title_and_the_limits(runs: RunBuilder) -> None:
-    runs.dataset |= {"drawn": True}
-    runs.done(A, predicted(60, 80))
-    board = board_of(runs, [A])
-    assert markdown(board).startswith("# SYNTHETIC FACES")
-    assert "say nothing about faces of people" in board.limits[0]
-
-
-def test_unreadable_runs_become_notes_and_the_others_stand(runs: RunBuilder) -> None:
-    runs.done(A, predicted(60, 80))
-    damaged = runs.begun(B)
-    write_text(damaged.folder / "experiment.json", "{")
-    board = board_of(runs, [A])
-    assert board.tables[0].rows[0].status == "done"
-    assert any(damaged.identity[:12] in note for note in board.notes)
 
 
 def test_building_a_leaderboard_loads_neither_torch_nor_mlflow() -> None:

@@ -17,7 +17,7 @@ from benchmark.experiment.definition import Experiment
 from benchmark.reporting.board_tables import markdown as markdown_board
 from benchmark.reporting.figures import study_figure
 from benchmark.runs.notes import run_name
-from benchmark.tasks import TASKS
+from benchmark.tasks import MISSING, TASKS
 from tests.results.conftest import RunBuilder, build, certain, made_up_faces
 
 LABEL = "mtl-cnn-none-full-until99"
@@ -46,9 +46,16 @@ def a_run(
     *,
     seed: int = 0,
     on_leak_free: int | None = None,
+    unlabelled: int = 0,
 ) -> None:
-    """Finish a run; a leaky one predicts the leak-free test faces besides, if `on_leak_free`."""
-    faces = OWN if experiment.protocol.split == "published-1" else LEAK_FREE
+    """Finish a run; a leaky one predicts the leak-free test faces besides, if `on_leak_free`.
+
+    unlabelled: how many faces, the last ones, have no gender.
+    """
+    own, leak_free = (faces.copy() for faces in (OWN, LEAK_FREE))
+    for faces in (own, leak_free):
+        faces.loc[faces.index >= N - unlabelled, "gender"] = MISSING
+    faces = own if experiment.protocol.split == "published-1" else leak_free
     table = predicted(faces, n_right)
     record = runs.done(
         experiment,
@@ -63,7 +70,7 @@ def a_run(
         exposure = pd.DataFrame({"file": faces["file"], "exposure": met})
         exposure.to_csv(record.exposure_path, index=False)
         if on_leak_free is not None:
-            write_predictions(record.outside_path, predicted(LEAK_FREE, on_leak_free))
+            write_predictions(record.outside_path, predicted(leak_free, on_leak_free))
 
 
 def studied(runs: RunBuilder, suite: list[Experiment] = SUITE) -> Any:
@@ -109,6 +116,23 @@ def test_every_model_is_scored_on_the_faces_it_is_compared_on(memorised: RunBuil
     # 25 or 26 of 100 faces move: at least the binomial spread of their paired difference
     assert step["high"] - step["low"] > 2 * 1.96 * 0.8 * np.sqrt(0.26 * 0.74 / N)
     assert step["over_seeds"]
+
+
+def test_each_task_is_judged_on_the_faces_that_have_its_label(runs: RunBuilder) -> None:
+    for seed in (0, 1):
+        a_run(runs, GROUPS["published"], 90, seed=seed, on_leak_free=80, unlabelled=20)
+        a_run(runs, GROUPS["honest"], 50, seed=seed, unlabelled=20)
+    study = studied(runs)
+    (network,) = study["networks"]
+    rates = {score["key"]: score["rates"] for score in network["scores"]}
+    means = {key: rates[key]["gender"]["mean"] for key in ("published", "common", "honest")}
+    # Of the first 80 faces all are right, all, and 50; of the 20 never met none has a gender.
+    assert means == {"published": 1.0, "common": 1.0, "honest": 50 / 80}
+    assert rates["clean"]["gender"] is None
+    assert rates["clean"]["race"]["mean"] == 0.5
+    assert rates["honest"]["race"]["mean"] == 0.5
+    assert network["steps"][-1]["changes"]["gender"]["mean"] == pytest.approx(50 / 80 - 1)
+    assert "50.0 / – / 50.0 % on the 20 test faces never met" in leak_page(study).sentences[0]
 
 
 def test_a_steps_interval_grows_with_the_spread_over_seeds(runs: RunBuilder) -> None:

@@ -188,15 +188,3 @@ def test_ad_hoc_rows_are_compared_with_the_first_alone(runs: RunBuilder) -> None
     board = build(runs.records(), [STL, NAMING], "utkface-100", ad_hoc=True)
     ad_hoc = next(row for table in board.tables for row in table.rows if row.rank == 2)
     assert [item.kind for item in ad_hoc.comparisons] == ["first"]
-
-
-def test_order_of_the_folders_changes_no_p_value(runs: RunBuilder) -> None:
-    for seed in (0, 1):
-        runs.done(STL, right(90, 60 + seed), seed=seed)
-        runs.done(NAMING, right(80, 66 - seed), seed=seed)
-    boards = [
-        build(records, [STL, NAMING], "utkface-100")
-        for records in (runs.records(), runs.records()[::-1])
-    ]
-    assert boards[0].tables == boards[1].tables
-    assert row_of(boards[0], NAMING.name).comparisons[0].judged is not None

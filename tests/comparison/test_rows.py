@@ -19,7 +19,6 @@ from tests.results.conftest import (
     an_experiment,
     exact_predictions,
     experiment_row,
-    made_up_faces,
     made_up_predictions,
 )
 
@@ -130,13 +129,6 @@ def test_the_majority_class_is_that_of_training_scored_on_test() -> None:
     # Macro-F1 of gender: female 2*3/(2*3+1+0) = 6/7, male 0; their mean is 3/7.
     assert row.scores["gender"].macro_f1 == pytest.approx(3 / 7)
     assert row.status == "reference"
-
-
-def test_the_majority_row_of_one_task_has_that_task_alone() -> None:
-    faces = made_up_faces(300)
-    row = majority_row(faces[:200], faces[200:], ("gender",))
-    assert list(row.scores) == ["gender"]
-    assert row.worst is None
 
 
 def test_seeds_whose_predictions_cannot_be_trusted_are_refused(runs: RunBuilder) -> None:

@@ -15,7 +15,7 @@ from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_table, write_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Subset
 from benchmark.record import RunRecord
-from benchmark.tasks import TaskName, n_classes
+from benchmark.tasks import MISSING, TaskName, n_classes
 from tests.results.conftest import RunBuilder, certain, made_up_faces
 
 EVERYONE = Experiment(
@@ -60,11 +60,16 @@ def a_run(
     *,
     seed: int = 0,
     weights_sha256: str | None = None,
+    unlabelled: int = 0,
 ) -> None:
-    """Finish a run on its people's faces, of 200; `right` tells for all 200 what it reads."""
+    """Finish a run on its subset's faces, of 200; `right` tells for all 200 what it reads.
+
+    unlabelled: how many faces, the first ones, have no gender.
+    """
     faces = made_up_faces(N, seed=2)
+    faces.loc[faces.index < unlabelled, "gender"] = MISSING
     task = experiment.head.tasks[0]
-    own = np.ones(N, dtype=bool)
+    own = (faces[task] != MISSING).to_numpy()
     if experiment.subset is not None:
         own = (faces["gender"] == (experiment.subset.gender == "female")).to_numpy()
     record = runs.done(
@@ -152,15 +157,18 @@ def find(runs: RunBuilder, experiment: Experiment, digits: str) -> RunRecord:
     return found
 
 
-def a_system(runs: RunBuilder, router_right: Any) -> None:
+def a_system(runs: RunBuilder, router_right: Any, *, unlabelled: int = 0) -> None:
     """A women's specialist that reads all women and no man, a men's the other way round."""
     women = (made_up_faces(N, seed=2)["gender"] == 1).to_numpy()
-    a_run(runs, GROUPS["women", "subset"], women)
-    a_run(runs, GROUPS["women", "everyone"], first(100))
-    a_run(runs, GROUPS["men", "subset"], ~women)
-    a_run(runs, GROUPS["men", "everyone"], first(100))
-    a_run(runs, EVERYONE, first(100))
-    a_run(runs, ROUTER, router_right)
+    for experiment, right in (
+        (GROUPS["women", "subset"], women),
+        (GROUPS["women", "everyone"], first(100)),
+        (GROUPS["men", "subset"], ~women),
+        (GROUPS["men", "everyone"], first(100)),
+        (EVERYONE, first(100)),
+        (ROUTER, router_right),
+    ):
+        a_run(runs, experiment, right, unlabelled=unlabelled)
 
 
 def test_a_face_sent_to_the_wrong_specialist_gets_that_ones_answer(runs: RunBuilder) -> None:
@@ -172,6 +180,19 @@ def test_a_face_sent_to_the_wrong_specialist_gets_that_ones_answer(runs: RunBuil
     assert system["oracle_accuracy"] == pytest.approx(1.0)
     assert system["single"]["rate"]["mean"] == pytest.approx(0.5)
     assert found["compared"]["gender", "single"].difference.accuracy == pytest.approx(0.4)
+
+
+def test_faces_without_the_label_that_routes_them_are_in_no_system(runs: RunBuilder) -> None:
+    a_system(runs, ~first(50), unlabelled=30)
+    found = studied(runs)
+    (system,) = found["systems"]
+    assert system["n_test"] == N - 30
+    # Of faces 30 to 199 the classifier is wrong on 20, and the single network right on 70.
+    assert system["misrouted_fraction"] == pytest.approx(20 / 170)
+    assert system["routed"]["rate"]["mean"] == pytest.approx(150 / 170)
+    assert system["single"]["rate"]["mean"] == pytest.approx(70 / 170)
+    women = (made_up_faces(N, seed=2)["gender"] == 1).to_numpy()
+    assert found["subsets"][0]["n_test"] == women[30:].sum()
 
 
 def test_specialists_that_miss_a_face_are_refused(runs: RunBuilder) -> None:
