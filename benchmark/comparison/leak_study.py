@@ -98,19 +98,15 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
 
 def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> Values:
     sides = {ending: _side(group) for ending, group in groups.items()}
-    chain = [sides[ending] for ending in CHAIN if ending in sides]
-    notes, common = list(_training_notes(label, groups, first)), None
+    chain, common = [sides[ending] for ending in CHAIN if ending in sides], None
+    if any(not side[t].index.equals(chain[0][t].index) for side in chain for t in side):
+        raise RunError(
+            f"the models of {label} were tested on different faces",
+            allowed="the test faces of one leak-free split",
+            fix="Run them again on the data set as it is prepared now",
+        )
     if chain:
-        if any(not side[t].index.equals(chain[0][t].index) for side in chain for t in side):
-            raise RunError(
-                f"the models of {label} were tested on different faces",
-                allowed="the test faces of one leak-free split",
-                fix="Run them again on the data set as it is prepared now",
-            )
         common = _on_common_faces(groups[PUBLISHED], chain[0])
-        if common is None:
-            said = "its leaky runs hold no predictions on the leak-free test faces, so that its"
-            notes.insert(0, f"{label}: {said} first step changes the test population too.")
     published, name = sides[PUBLISHED], groups[PUBLISHED].name
     about = groups[PUBLISHED].runs[0].about["dataset"]
     of_the_study = first.study and not about["drawn"] and about.get("labels_digest") is None
@@ -124,7 +120,7 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
             if ending in sides
         ],
         "study": dataclasses.asdict(first.study) if first.study and of_the_study else None,
-        "notes": notes,
+        "notes": list(_training_notes(label, groups, first)),
     }
 
 
@@ -138,8 +134,8 @@ def _side(group: RunGroup) -> Side:
     return side
 
 
-def _on_common_faces(group: RunGroup, honest: Side) -> Side | None:
-    """Score leaky models on the leak-free test faces; None where a run did not predict them."""
+def _on_common_faces(group: RunGroup, honest: Side) -> Side:
+    """Score leaky models on the leak-free test faces; RunError where a run lacks them."""
     side = {task: honest[task][["cluster"]].copy() for task in group.tasks}
     for run in group.runs:
         parts = [read_predictions(run.record.predictions_path).query("part == 'test'")]
@@ -148,7 +144,12 @@ def _on_common_faces(group: RunGroup, honest: Side) -> Side | None:
         table = pd.concat(parts).drop_duplicates("file").set_index("file")
         for task, frame in side.items():
             if not frame.index.isin(table.index).all():
-                return None
+                raise RunError(
+                    f"leaky run {run.short_identity} holds no predictions on the leak-free test "
+                    "faces of the other runs",
+                    source=str(run.record.outside_path),
+                    fix="Remove the run's folder and run the experiment again",
+                )
             frame[run.record.seed] = (table[task] == table[f"{task}_pred"])[frame.index]
     return side
 
@@ -217,13 +218,9 @@ def _steps(
 ) -> Iterator[Values]:
     """Give all steps in their order; what was not run is changed by the next that was."""
     before, name, together = sides[PUBLISHED], groups[PUBLISHED].name, []
-    population = "test population"
-    if common:
-        yield _step("common", population, (name,), _changes(before, common, same_models=True))
-        before = common
-    else:
-        yield _step("common", population)
-        together.append(population)
+    changes = _changes(before, common, same_models=True) if common else {}
+    yield _step("common", "test population", (name,) if common else (), changes)
+    before = common or before
     for ending, (changed, _) in CHAIN.items():
         together.append(changed)
         if ending not in sides:
@@ -280,28 +277,16 @@ def _training_notes(label: str, groups: Mapping[str, RunGroup], first: Experimen
             f"selection). Its recipe is not: schedule {recipe.schedule}, batches of "
             f"{recipe.batch_size}, faces of {first.backbone.input_px} px."
         )
-    histories = {
-        f"{group.name}, seed {run.record.seed}": run.record.history()
-        for group in groups.values()
-        for run in group.runs
-    }
-    epochs = sorted({len(history) for history in histories.values()})
+    runs = [run for group in groups.values() for run in group.runs]
+    epochs = sorted({len(run.record.history()) for run in runs})
     span = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
     until = recipe.until_train_accuracy
     if until is None:
         yield f"{label}: trained for {span} epochs."
         return
-    columns = [f"fitted/{task}/accuracy" for task in first.head.tasks]
-    short = [
-        f"{name} ({100 * fitted:.1f} %)"
-        for name, history in histories.items()
-        if set(columns) <= set(history.columns)
-        if (fitted := float(history[columns].iloc[-1].min())) < until
-    ]
     yield (
         f"{label}: each training ended when every task was at {100 * until:.0f} % on its training "
         f"faces in eval mode, at most after {recipe.max_epochs} epochs; after {span} epochs."
-        + (f" Not at {100 * until:.0f} % then: {', '.join(short)}." if short else "")
     )
 
 

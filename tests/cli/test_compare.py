@@ -42,8 +42,12 @@ def one_run(runs: RunBuilder, name: str, n_right: int = 80, *, seed: int = 0) ->
 def test_a_suite_is_answered_in_words(runs: RunBuilder) -> None:
     one_run(runs, MTL, 80)
     one_run(runs, ALONE, 50)
+    broken = runs.runs_dir / "work" / ("0" * 64)
+    broken.mkdir()
+    (broken / "experiment.json").write_text("{")
     result = call(runs, "quick")
     assert result.exit_code == 0
+    assert "Left out, not readable" in flat(result.stderr)
     said = flat(result.output)
     assert "Does MTL beat STL? Gender: yes, better by 30.0 pp" in said
     assert "One seed on a side speaks of these trainings alone." in said
@@ -71,17 +75,6 @@ def test_one_task_alone_may_be_asked_for(runs: RunBuilder) -> None:
     result = call(runs, MTL, FROZEN, "--task", "age")
     assert result.exit_code == 2
     assert "unknown task 'age' (allowed: age_group, gender, race)" in flat(result.stderr)
-
-
-def test_a_run_that_cannot_be_read_is_said_and_left_out(runs: RunBuilder) -> None:
-    one_run(runs, MTL)
-    one_run(runs, ALONE)
-    broken = runs.runs_dir / "work" / ("0" * 64)
-    broken.mkdir()
-    (broken / "experiment.json").write_text("{")
-    result = call(runs, MTL)
-    assert result.exit_code == 0
-    assert "Left out, not readable" in flat(result.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from benchmark.comparison.rows import Row
 from benchmark.experiment.definition import Experiment
 from benchmark.reporting.board_tables import markdown
 from benchmark.reporting.columns import csv_text
-from benchmark.tasks import TASKS, TaskName
+from benchmark.tasks import TaskName
 from tests.results.conftest import (
     RunBuilder,
     an_experiment,
@@ -83,16 +83,6 @@ def test_seeds_of_one_experiment_make_one_row_and_one_seed_permits_no_claim(
     assert row.seeds == (0, 1, 2)
     assert row.val_combined == pytest.approx(0.61)
     assert ONE_SEED not in row.remarks
-
-
-def test_each_kind_of_network_has_a_table_of_its_own(runs: RunBuilder) -> None:
-    alone = [an_experiment("a", tasks=(task,)) for task in TASKS]
-    runs.done(MTL, exact_predictions(60, 80))
-    for experiment in alone:
-        runs.done(experiment, predicted(60, 80, tasks=experiment.head.tasks))
-    board = board_of(runs, [MTL, *alone])
-    assert [table.kind for table in board.tables] == ["mtl", *TASKS]
-    assert [list(table.rows[0].scores) for table in board.tables[1:]] == [[task] for task in TASKS]
 
 
 @pytest.mark.parametrize("key", ["pixel_digest", "split_digest", "split_version"])

@@ -148,26 +148,22 @@ def test_a_steps_interval_grows_with_the_spread_over_seeds(runs: RunBuilder) -> 
     assert width(15, "wide") > 1.5 * width(0, "narrow")
 
 
-def test_leaky_runs_without_predictions_on_the_leak_free_faces_change_the_population_too(
-    runs: RunBuilder,
-) -> None:
-    """Such are runs of an earlier version: two independent samples of faces are compared."""
+def test_models_that_were_tested_on_other_faces_are_two_samples(runs: RunBuilder) -> None:
     a_run(runs, GROUPS["published"], 90)
-    a_run(runs, GROUPS["honest"], 50)
+    a_run(runs, GROUPS["split"], 50)
     study = studied(runs)
     (network,) = study["networks"]
-    assert "common" not in {score["key"] for score in network["scores"]}
-    change = network["steps"][-1]["changes"]["race"]
+    assert [step["changes"] for step in network["steps"]] == [{}] * 5, "not run"
+    change = network["alone"][0]["changes"]["race"]
     assert change["mean"] == pytest.approx(-0.4)
     # unpaired: the variances of both samples add
     half = (change["high"] - change["low"]) / 2
     assert half == pytest.approx(1.98 * np.sqrt((0.9 * 0.1 + 0.5 * 0.5) / N), rel=0.03)
     assert not change["over_seeds"]
-    page = leak_page(study)
-    assert any("of these trainings alone" in note for note in page.notes)
-    steps = page.tables[1].rows
-    assert steps[0] == ("LEAKY · test population", *["not run"] * 3)
-    assert steps[-1][0].startswith("LEAKY · test population, training set, batching")
+    assert leak_page(study).tables[-1].rows[0][0].endswith("(one seed each)")
+    a_run(runs, GROUPS["honest"], 50)
+    with pytest.raises(RunError, match="holds no predictions on the leak-free test faces"):
+        studied(runs)
 
 
 def test_one_seed_against_several_compares_the_seed_that_both_have(runs: RunBuilder) -> None:

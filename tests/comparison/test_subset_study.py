@@ -1,6 +1,5 @@
 """The subset study: run groups paired on their subset, systems routed face by face."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,6 @@ from benchmark.comparison.subset_study import subset_page, subset_study
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_table, write_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Subset
-from benchmark.record import RunRecord
 from benchmark.tasks import MISSING, TaskName, n_classes
 from tests.results.conftest import RunBuilder, certain, made_up_faces
 
@@ -122,39 +120,19 @@ def test_only_seeds_that_all_run_groups_have_are_compared(runs: RunBuilder) -> N
     assert ("men", "size_matched") not in found["compared"]
 
 
-def test_runs_from_two_weight_files_are_refused_and_never_overwrite_each_other(
-    runs: RunBuilder,
-) -> None:
+def test_runs_from_two_weight_files_are_refused(runs: RunBuilder) -> None:
     base = EVERYONE.varied(
         name="age_group-squeezenet1_1-imagenet-full-steps",
         backbone=Backbone("squeezenet1_1", weights="imagenet"),
     )
     own, every = (
-        base.varied(
-            name=f"{base.name}-{subset.ending}",
-            subset=subset,
-        )
+        base.varied(name=f"{base.name}-{subset.ending}", subset=subset)
         for subset in (WOMEN, replace(WOMEN, training="everyone"))
     )
     a_run(runs, own, first(150), weights_sha256="aa" * 32)
-    a_run(runs, every, first(100), weights_sha256="aa" * 32)
-    assert studied(runs, [own, every])["compared"]["women", "everyone"].difference.accuracy > 0
-    a_run(runs, own, first(50), weights_sha256="bb" * 32)
-    with pytest.raises(RunError, match="no subset has finished runs"):
-        studied(runs, [own, every])
-    shutil.rmtree(find(runs, own, "aa").folder)
+    a_run(runs, every, first(100), weights_sha256="bb" * 32)
     with pytest.raises(RunError, match="2 different weight files"):
         studied(runs, [own, every])
-
-
-def find(runs: RunBuilder, experiment: Experiment, digits: str) -> RunRecord:
-    (found,) = [
-        record
-        for record in runs.records()
-        if record.experiment_name == experiment.name
-        and record.about["weights"]["sha256"].startswith(digits)
-    ]
-    return found
 
 
 def a_system(runs: RunBuilder, router_right: Any, *, unlabelled: int = 0) -> None:
