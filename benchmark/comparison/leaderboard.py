@@ -19,7 +19,7 @@ from benchmark.comparison.rows import Draft, Row, RowComparison, draft_row, give
 from benchmark.comparison.wording import Gap, family_text, gap_sentences, limitations
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import RunError
-from benchmark.experiment.definition import Experiment, Protocol, Subset, Suite
+from benchmark.experiment.definition import Experiment, Protocol, Suite
 from benchmark.experiment.settings import changed_settings
 from benchmark.tasks import TASKS, TaskName
 
@@ -191,7 +191,7 @@ def _settings(runs: Sequence[Run], families: Families, query: LeaderboardQuery) 
     known = {(setting.protocol, setting.subset) for setting in found}
     drawn = any(run.setting.drawn for run in runs)
     for item in query.experiments:
-        protocol, subset = item.protocol, _subset_of(item)
+        protocol, subset = item.protocol, item.subset and item.subset.people
         if (protocol, subset) not in known:
             known.add((protocol, subset))
             found.append(Setting(query.dataset, drawn, protocol.split, "", "", protocol, subset))
@@ -205,11 +205,6 @@ def _settings(runs: Sequence[Run], families: Families, query: LeaderboardQuery) 
             setting.pixel_digest,
         ),
     )
-
-
-def _subset_of(experiment: Experiment) -> Subset | None:
-    """Say which subset is selected on and tested; None for all faces."""
-    return experiment.subset.people if experiment.subset else None
 
 
 def _rows(
@@ -233,8 +228,8 @@ def _rows(
             rows[kind].append(row)
             if isinstance(row, Draft):
                 drafts[setting, item.name, family] = row
-        here = (setting.protocol, setting.subset) == (item.protocol, _subset_of(item))
-        if not ours and here:
+        subset = item.subset and item.subset.people
+        if not ours and (setting.protocol, setting.subset) == (item.protocol, subset):
             rows[kind].append(_missing(item, query.missing.get(item.name, "not run")))
     give_intervals([row for ours in rows.values() for row in ours if isinstance(row, Draft)])
     return {kind: _ranked(ours) for kind, ours in rows.items()}
@@ -269,13 +264,9 @@ def _row(experiment: Experiment, runs: Sequence[Run], differences: Sequence[str]
     remarks = [*differences, *unfinished, *([ONE_SEED] if len(done) == 1 else [])]
     study = None if done[0].ad_hoc else experiment.study
     try:
-        draft = draft_row(experiment.name, done, remarks, study)
+        return draft_row(experiment.name, done, remarks, study)
     except RunError as error:
         return _missing(experiment, str(error), *differences)
-    if not draft.row.scores:
-        remarks = ["test was not read", *draft.row.remarks]
-        draft.row = dataclasses.replace(draft.row, remarks=tuple(remarks))
-    return draft
 
 
 def _ranked(rows: Sequence[Shown]) -> list[Shown]:
@@ -285,16 +276,13 @@ def _ranked(rows: Sequence[Shown]) -> list[Shown]:
     and takes none from the others.
     """
 
-    def score(row: Row) -> float:
-        return round(row.val_combined or 0.0, RANK_DIGITS)
-
     done = [row for row in rows if isinstance(row, Draft)]
-    is_ranked = [not (draft.row.stopped or draft.row.is_one_class) for draft in done]
-    scores = [score(draft.row) for draft, ranked in zip(done, is_ranked, strict=True) if ranked]
-    for draft, ranked in zip(done, is_ranked, strict=True):
-        above = sum(other > score(draft.row) for other in scores)
-        draft.row = dataclasses.replace(draft.row, rank=1 + above if ranked else None)
-    done.sort(key=lambda draft: (-score(draft.row), draft.row.name, draft.row.identities))
+    scores = {id(it): round(it.row.val_combined or 0.0, RANK_DIGITS) for it in done}
+    ranked = [it for it in done if not (it.row.stopped or it.row.is_one_class)]
+    for draft in ranked:
+        above = sum(scores[id(other)] > scores[id(draft)] for other in ranked)
+        draft.row = dataclasses.replace(draft.row, rank=1 + above)
+    done.sort(key=lambda draft: (-scores[id(draft)], draft.row.name, draft.row.identities))
     return [*done, *(row for row in rows if isinstance(row, Row))]
 
 
@@ -337,13 +325,15 @@ def reading_notes(tables: Sequence[BoardTable], families: Families) -> list[str]
     judged = [outcome.judged for outcome in outcomes if outcome.judged]
     references = [row.name for row in rows if row.status == "reference"]
     one_seed = any(len(row.seeds) == 1 for row in done)
-    shared = max(map(_faces_sharing_a_cluster, families.values()), default=0) if one_seed else 0
+    shared = 0  # Test faces beyond the first of each cluster.
+    for run in (run for runs in families.values() for run in runs if one_seed and run.done):
+        with contextlib.suppress(RunError, KeyError):
+            metrics = run.record.metrics
+            shared = max(shared, int(metrics["test/n_faces"] - metrics["test/n_clusters"]))
     gaps = [
-        Gap("LEAKY " * row.leaky + row.name, outcome.other, outcome.why, outcome.task)
-        for row in rows
-        for outcome in row.comparisons
-        if outcome.why and outcome.kind != "first"
-    ]
+        Gap("LEAKY " * row.leaky + row.name, it.other, it.why, it.task)
+        for row in rows for it in row.comparisons if it.why and it.kind != "first"
+    ]  # fmt: skip
     notes: tuple[tuple[object, str], ...] = (
         (
             references and not any(name.startswith(LOGISTIC) for name in references),
@@ -353,7 +343,8 @@ def reading_notes(tables: Sequence[BoardTable], families: Families) -> list[str]
         (
             one_seed,
             "Rows with one seed tell of that training alone and permit no claim about the "
-            "experiment; their intervals are Wilson's, over test faces.",
+            "experiment; their intervals are Wilson's. Where a side has one seed, one run is "
+            "compared with one run, of the lowest seed that both have.",
         ),
         (
             shared,
@@ -377,30 +368,10 @@ def reading_notes(tables: Sequence[BoardTable], families: Families) -> list[str]
             "difference, which does not mean that the two are equal.",
         ),
         (
-            any(outcome.of_trainings_alone for outcome in outcomes),
-            "Where a side has one seed, one run is compared with one run (the lowest seed that "
-            "both have): that speaks of these trainings alone.",
-        ),
-        (
             any(row.tied for row in rows),
             "= marks rows without a significant difference from the first of their table in its "
             "test score (combined, or the task's).",
         ),
         *((True, sentence) for sentence in gap_sentences(gaps)),
-        (
-            any(row.gap for row in done),
-            "Gap: the highest accuracy of a group of 30 faces or more minus the lowest, by gender "
-            "and race; beside it the gap expected under permutation of the groups.",
-        ),
     )
     return [text for applies, text in notes if applies]
-
-
-def _faces_sharing_a_cluster(runs: Sequence[Run]) -> int:
-    """Count the test faces beyond the first of each cluster, as the run's metrics tell."""
-    try:
-        metrics = [run.record.metrics for run in runs if run.done]
-    except (RunError, KeyError):
-        return 0
-    counts = [m["test/n_faces"] - m["test/n_clusters"] for m in metrics if "test/n_clusters" in m]
-    return int(max(counts, default=0))

@@ -8,7 +8,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -157,27 +157,20 @@ class Book:
             raise found
         return found
 
-    def differences(
-        self, reference: RunGroup, group: RunGroup, tasks: Sequence[TaskName]
-    ) -> dict[TaskName, Difference]:
+    def difference(self, reference: RunGroup, group: RunGroup, task: TaskName) -> Difference:
         """Compare two groups; RunError where that would not be fair, or cannot be done."""
         if why := why_not_comparable(group, reference):
             raise RunError(why)
-        found = {}
-        sides = list(zip((group, reference), compared_runs(reference, group)[::-1], strict=True))
-        for task in tasks:
-            ours, theirs = (self.answers(whole).labelled(task) for whole, _ in sides)
-            if why := difference_in_faces(ours.faces, theirs.faces):
-                raise RunError(f"they were tested on different faces, {why}")
-            one, other = (
-                read.predicted[task][[whole.identities.index(it) for it in part.identities]]
-                for read, (whole, part) in zip((ours, theirs), sides, strict=True)
-            )
-            truth, clusters = (
-                ours.faces[name].to_numpy(dtype=np.int64) for name in (task, "cluster")
-            )
-            found[task] = paired_difference(one, other, truth, clusters)
-        return found
+        sides = (group, reference), compared_runs(reference, group)[::-1]
+        ours, theirs = (self.answers(whole).labelled(task) for whole in sides[0])
+        if why := difference_in_faces(ours.faces, theirs.faces):
+            raise RunError(f"they were tested on different faces, {why}")
+        one, other = (
+            read.predicted[task][[whole.identities.index(it) for it in part.identities]]
+            for read, whole, part in zip((ours, theirs), *sides, strict=True)
+        )
+        truth, clusters = (ours.faces[c].to_numpy(dtype=np.int64) for c in (task, "cluster"))
+        return paired_difference(one, other, truth, clusters)
 
 
 @dataclass(frozen=True)
@@ -188,8 +181,9 @@ class Found:
     gaps: tuple[words.Gap, ...] = ()
 
 
-Compared = tuple[Family, RunGroup, RunGroup, TaskName, Difference]
-"""The question, reference and group, the task, and the group minus its reference."""
+Compared = tuple[Family, RunGroup, RunGroup, Any, Difference]
+"""The question, reference and group, the task (of rows None: all together), and the group minus its
+reference."""
 
 
 def judge_plans(
@@ -200,48 +194,42 @@ def judge_plans(
     What cannot be compared becomes a gap; with `strict` a RunError.
     """
     asked: list[Compared] = []
-    gaps = {family: list(plan.gaps) for family, plan in plans.items()}
-    known: dict[Hashable, dict[TaskName, Difference]] = {}
-    for family, plan in plans.items():
-        for reference, group, tasks in plan.pairs:
-            key = (reference.identities, group.identities, tasks)
+    gaps = {family: dict.fromkeys(plan.gaps) for family, plan in plans.items()}
+    known: dict[Hashable, Difference] = {}
+    pairs = [(family, *pair) for family, plan in plans.items() for pair in plan.pairs]
+    for family, reference, group, tasks in pairs:
+        sides = compared_runs(reference, group)
+        for task in tasks:
+            key = (reference.identities, group.identities, task)
             try:
                 if key not in known:
-                    known[key] = book.differences(reference, group, tasks)
+                    known[key] = book.difference(reference, group, task)
+                asked.append((family, *sides, task, known[key]))
             except RunError as error:
-                # Not an unfair comparison, but a file that cannot be read: it says so itself.
+                # A file that cannot be read says so itself, and what to do.
                 if strict and (error.source or error.fix):
                     raise
                 if strict:
                     raise RunError(
                         f"{group.label} and {reference.label} cannot be compared: {error.found}",
-                        allowed="two models trained apart, with the same test faces, split and "
-                        "protocol",
+                        allowed="two models trained apart, with the same test faces and protocol",
                     ) from error
-                gaps[family].append(words.Gap(group.label, reference.label, error.found))
-                continue
-            sides = compared_runs(reference, group)
-            asked += [(family, *sides, task, found) for task, found in known[key].items()]
-    lines = judge_lines(asked)
-    return {family: Found(tuple(lines.get(family, ())), tuple(gaps[family])) for family in plans}
+                gaps[family][words.Gap(group.label, reference.label, error.found)] = None
+    found: dict[Family, list[words.TaskComparison]] = {family: [] for family in plans}
+    for item, line in zip(asked, judge_lines(asked), strict=True):
+        found[item[0]].append(line)
+    return {family: Found(tuple(found[family]), tuple(gaps[family])) for family in plans}
 
 
-def judge_lines(asked: Sequence[Compared]) -> dict[Family, list[words.TaskComparison]]:
-    """Judge all differences of a page together; by family, in their order."""
-    keys = [_key(item[1].identities, item[2].identities, item[3]) for item in asked]
+def judge_lines(asked: Sequence[Compared]) -> list[words.TaskComparison]:
+    """Judge all differences of a page together, whichever side is the reference; in their order."""
+    keys = [(frozenset((item[1].identities, item[2].identities)), item[3]) for item in asked]
     judged = judge((item[0], key, item[4]) for item, key in zip(asked, keys, strict=True))
-    lines: dict[Family, list[words.TaskComparison]] = defaultdict(list)
-    for (family, reference, group, task, difference), key in zip(asked, keys, strict=True):
-        verdict = {**vars(judged[key]), "difference": difference}
-        lines[family].append(
-            words.TaskComparison(**verdict, reference=reference, group=group, task=task)
-        )
-    return lines
-
-
-def _key(one: tuple[str, ...], other: tuple[str, ...], task: TaskName | None) -> Hashable:
-    """Say what is compared, whichever is the reference."""
-    return frozenset((one, other)), task
+    return [
+        words.TaskComparison(**{**vars(judged[key]), "difference": found}, reference=one,
+                             group=other, task=task)
+        for (_, one, other, task, found), key in zip(asked, keys, strict=True)
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -455,61 +443,51 @@ def _most_alike(draft: Draft, candidates: Sequence[Draft]) -> Draft | None:
     return max((other for other in candidates if other.row.scores), key=likeness, default=None)
 
 
-RowKey = tuple[tuple[str, ...], tuple[str, ...], TaskName | None]
-"""The runs of the reference and of the row, and the task; None: all together."""
-
-
 def compare_rows(pairs: Sequence[RowPair]) -> dict[int, tuple[RowComparison, ...]]:
     """Compare all that a leaderboard asks for, by `id` of the row's draft; see judge_plans."""
-    known: dict[RowKey, Difference] = {}
-    keys: list[RowKey | str] = []
-    for draft, asked, other in pairs:
+    known: dict[Hashable, Difference] = {}
+    asked: list[Compared] = []
+    whys = []
+    for draft, question, other in pairs:
         try:
-            keys.append(asked.why if other is None else _row_key(draft, other, asked.task, known))
+            if other is None:
+                raise RunError(question.why)
+            sides = compared_runs(other.group, draft.group)
+            task = question.task or (None if len(draft.tasks) > 1 else draft.tasks[0])
+            key = (sides[0].identities, sides[1].identities, task)
+            if key not in known:
+                known[key] = _row_difference(draft, other, sides, task)
+            asked.append((ROW_FAMILY_OF[question.kind], *sides, task, known[key]))
+            whys.append("")
         except RunError as error:
-            keys.append(error.found)
-    judged = judge(
-        (ROW_FAMILY_OF[asked.kind], _key(*key), known[key])
-        for (_, asked, _), key in zip(pairs, keys, strict=True)
-        if not isinstance(key, str)
-    )
-    found: dict[int, list[RowComparison]] = defaultdict(list)
-    for (draft, asked, _), key in zip(pairs, keys, strict=True):
-        if isinstance(key, str):
-            outcome = replace(asked, why=key)
-        else:
-            verdict = replace(judged[_key(*key)], difference=known[key])
-            outcome = replace(asked, judged=verdict, of_trainings_alone=len(key[0]) == 1)
-        found[id(draft)].append(outcome)
+            whys.append(error.found)
+    lines, found = iter(judge_lines(asked)), defaultdict(list)
+    for (draft, question, _), why in zip(pairs, whys, strict=True):
+        line = None if why else next(lines)
+        alone = line is not None and line.of_trainings_alone
+        found[id(draft)].append(replace(question, why=why, judged=line, of_trainings_alone=alone))
     return {draft: tuple(outcomes) for draft, outcomes in found.items()}
 
 
-def _row_key(
-    ours: Draft, theirs: Draft, task: TaskName | None, known: dict[RowKey, Difference]
-) -> RowKey:
-    """Compare two rows, once; RunError where they cannot be. Without a task, all tasks as
+def _row_difference(
+    ours: Draft, theirs: Draft, sides: tuple[RunGroup, RunGroup], task: TaskName | None
+) -> Difference:
+    """Compare runs of two rows; RunError where they cannot be. Without a task, all tasks as
     `combined` weighs them, on all faces; else the faces that are labelled for it."""
     if ours.row.leaky != theirs.row.leaky:
         raise RunError("one of the two is LEAKY")
-    reference, group = compared_runs(theirs.group, ours.group)
-    if set(reference.identities) & set(group.identities):
+    if set(sides[0].identities) & set(sides[1].identities):
         raise RunError(SHARED)
-    task = task if task or len(ours.tasks) > 1 else ours.tasks[0]
     if not set(ours.tasks if task is None else (task,)) <= set(theirs.tasks):
         raise RunError(NO_TASK)
     one, other = ours.correctness, theirs.correctness
     if (one.key(task) if task else one.faces_key) != (other.key(task) if task else other.faces_key):
         raise RunError("tested on different faces")
-    key = (reference.identities, group.identities, task)
-    if key not in known:
-        values = []
-        for draft, side in ((ours, group), (theirs, reference)):
-            runs = [draft.group.identities.index(name) for name in side.identities]
-            if task is None:
-                values.append(all_tasks(draft.correctness, ours.tasks)[runs])
-            else:
-                counted = draft.correctness.known(task)
-                values.append(draft.correctness.right[task][runs][:, counted].astype(np.float64))
-        clusters = one.faces["cluster"].to_numpy()[one.known(task) if task else slice(None)]
-        known[key] = difference_of(values[0], values[1], clusters)
-    return key
+    values = []
+    for draft, side in ((ours, sides[1]), (theirs, sides[0])):
+        runs = [draft.group.identities.index(name) for name in side.identities]
+        known = draft.correctness
+        right = known.right[task][:, known.known(task)] if task else all_tasks(known, ours.tasks)
+        values.append(right[runs])
+    clusters = one.faces["cluster"].to_numpy()[one.known(task) if task else slice(None)]
+    return difference_of(values[0], values[1], clusters)

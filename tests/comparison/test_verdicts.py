@@ -65,7 +65,7 @@ def lines_of(groups: tuple[RunGroup, RunGroup], *found: Difference) -> tuple[Tas
     tasks: Sequence[TaskName] = TASKS[: len(found)]
     pairs = zip(tasks, found, strict=True)
     asked: list[Compared] = [("named", reference, group, task, one) for task, one in pairs]
-    return tuple(judge_lines(asked)["named"])
+    return tuple(judge_lines(asked))
 
 
 def test_differences_have_a_sign_and_p_values_two_digits() -> None:

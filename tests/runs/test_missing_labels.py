@@ -98,7 +98,7 @@ def test_it_is_compared_with_its_counterpart_on_the_faces_that_both_were_tested_
 ) -> None:
     library = Library(tuple(map(read_run, runs)), {}, {})
     theirs, ours = map(library.group_of_run, library.runs)
-    found = Book().differences(ours, theirs, ("gender",))["gender"]
+    found = Book().difference(ours, theirs, "gender")
     assert found.n_faces == labelled(faces, "gender", "test")
     rates = [record.metrics["test/gender/accuracy"] for record in runs]
     assert found.accuracy == pytest.approx(rates[0] - rates[1])
