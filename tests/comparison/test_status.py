@@ -5,9 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from benchmark.cli.main import app
 from benchmark.comparison.library import standing
 from benchmark.data.dataset import FaceSet
 from benchmark.files import file_lock
@@ -59,20 +57,3 @@ def test_a_damaged_run_is_shown_as_such(tmp_path: Path) -> None:
     shown = standing(RunRecord(tmp_path))
     assert shown.state == "damaged"
     assert "experiment.json" in shown.why
-
-
-def test_the_command_counts_what_has_not_begun_too(runs_dir: Path) -> None:
-    answer = CliRunner().invoke(
-        app, ["status", "--suite", "quick", "--runs-dir", str(runs_dir), "--json"]
-    )
-    assert answer.exit_code == 0, answer.output
-    counts = json.loads(answer.stdout)["data"]["counts"]
-    assert counts == {"absent": 7}
-    everything = CliRunner().invoke(app, ["status", "--runs-dir", str(runs_dir)])
-    assert "1 done." in everything.stdout
-
-
-def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
-    answer = CliRunner().invoke(app, ["status", "--runs-dir", str(tmp_path)])
-    assert answer.exit_code == 0
-    assert "facebench run" in answer.stdout
