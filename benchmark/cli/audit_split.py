@@ -119,20 +119,6 @@ def _warnings(audit: dict[str, Any]) -> Iterator[str]:
         ):  # fmt: skip
             if n:
                 yield f"{n:,} {what}."
-    for overlap in audit["overlaps"]:
-        part, other = overlap["part"], overlap["other_part"]
-        n_named = overlap["leaking"] + overlap["undecided"] + overlap["alike_in_name_only"]
-        if overlap["same_base_name"] > n_named:
-            yield (
-                f"{overlap['same_base_name']:,} files of {part} have the base name of files of "
-                f"{other} in other folders, as {overlap['example_of_base_name']}: no leak where a "
-                "part has it several times."
-            )
-        if overlap["alike_in_name_only"]:
-            yield (
-                f"{overlap['alike_in_name_only']:,} files of {part} have names like files of "
-                f"{other}, but show something else: no leak."
-            )
 
 
 def _some(names: Sequence[str]) -> str:
@@ -143,30 +129,27 @@ def _some(names: Sequence[str]) -> str:
 def _tables(audit: dict[str, Any]) -> Iterator[Table]:
     """Lay out overlaps and examples."""
     by_name_only = {part["name"] for part in audit["parts"] if not part["compared_by_bytes"]}
+    alike = ("same_name", "same_base_name", "same_bytes", "near_duplicates", "leaking")
     rows, examples = [], []
     for overlap in audit["overlaps"]:
         pair = (overlap["part"], overlap["other_part"])
-        alike = ("same_name", "same_base_name", "same_bytes", "near_duplicates", "leaking")
         counts = [f"{overlap[key]:,}" for key in alike]
         if by_name_only & {*pair}:
             counts[2:4] = NOTHING, NOTHING
         rows.append((*pair, *counts, _percent(overlap["leaking_fraction"])))
         for found in overlap["examples"]:
-            bits = "" if found["bits_apart"] is None else f", {found['bits_apart']} bits"
+            bits = "" if found["bits_apart"] is None else f", {found['bits_apart']} of 256 bits"
             mirrored = ", mirrored" if found["mirrored"] else ""
-            name = f", name: {found['name']}" if found["name"] else ""
-            how = f"{found['finding']} by {found['found_by']}{bits}{mirrored}{name}"
-            files = (
-                f"{found['part']}: {found['file']}\n{found['other_part']}: {found['other_file']}"
+            name = f", name {found['name']}" if found["name"] else ""
+            files = f"{pair[0]}: {found['file']}\n{pair[1]}: {found['other_file']}"
+            examples.append(
+                (f"{found['finding']} by {found['found_by']}{bits}{mirrored}{name}", files)
             )
-            examples.append((how, files))
-    heads = (
-        *("part", "in", "same name", "base name", "same bytes", "near-dup.", "together", "share"),
-    )
-    yield Table.of(heads, rows, "Files of one part that are in another")
+    heads = ("same name", "base name", "same bytes", "near-dup.", "together", "share")
+    yield Table.of(("part", "in", *heads), rows, "Files of one part that are in another")
     if examples:
-        columns = [Column("found", left=True, fold=True), Column("files", left=True, fold=True)]
-        yield Table.of(columns, examples, "Examples, bits of 256 (--csv FILE writes every file's)")
+        columns = [Column(head, left=True, fold=True) for head in ("found", "files")]
+        yield Table.of(columns, examples, "Examples (--csv FILE writes every file's)")
 
 
 def _percent(fraction: float) -> str:

@@ -36,13 +36,6 @@ Faces = Annotated[
     Literal["largest", "central", "all"], _option("Which, where there are several.", "--faces")
 ]
 Threshold = Annotated[float, _option("Faces of lower scores are not seen; 0.01 to 1.")]
-Border = Annotated[
-    float,
-    _option(
-        "Share of width and height added on each side before looking, for pictures cut so tightly "
-        "that no face is seen in them."
-    ),
-]
 DetectorName = Annotated[str, _option("yunet, or module:callable.", "--detector")]
 DetectorModel = Annotated[
     Path | None,
@@ -65,7 +58,6 @@ def crop(
     fit: FitOption = "stretch",
     faces: Faces = "largest",
     threshold: Threshold = DEFAULT_THRESHOLD,
-    border: Border = 0.0,
     detector: DetectorName = "yunet",
     detector_model: DetectorModel = None,
     weights_dir: WeightsDir = None,
@@ -80,13 +72,20 @@ def crop(
     Examples:
       facebench data crop holiday --detector-model yunet.onnx
       facebench data crop photos.zip --out faces --faces all --fit square --image-px 224
-      facebench data crop UTKFace.tar.gz --border 0.25 && facebench data prepare UTKFace-crops
+      facebench data crop UTKFace.tar.gz && facebench data prepare UTKFace-crops
     """
     with speaking("data crop", as_json=as_json) as answer:
-        from benchmark.data.crop import CropOptions, Cropper, DetectorChoice, crop_folder
+        from benchmark.data.crop import (
+            OUTCOMES,
+            CropOptions,
+            Cropper,
+            DetectorChoice,
+            crop_folder,
+            load_detector,
+        )
 
         cropper = Cropper(
-            CropOptions(margin, image_px, fit, faces, threshold, border),
+            CropOptions(margin, image_px, fit, faces, threshold),
             DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights"),
             as_png=True,
         )
@@ -95,40 +94,38 @@ def crop(
             name = name.removesuffix(ending)
         folder = out_dir or Path(f"{name}-crops")
         with watching(quiet=as_json) as watch:
-            report = crop_folder(source, folder, cropper, watch)
-        counts, total = report.counts(), sum(report.counts().values())
-        without = report.table[report.table["outcome"] != "cropped"]
-        missing = [
-            f"{file}: {why}" for file, why in without[["file", "reason"]].itertuples(index=False)
-        ]
+            table, others = crop_folder(source, folder, cropper, watch)
+        of_picture = table.drop_duplicates("file")
+        counts = {name: int((of_picture["outcome"] == name).sum()) for name in OUTCOMES}
+        without = table[table["outcome"] != "cropped"][["file", "outcome", "reason"]]
         answer.data = {
             "folder": str(folder),
-            "detector": report.detector,
-            "pictures": total,
-            "not_pictures": len(report.others),
-            "passed_over": report.others,
+            "detector": load_detector(cropper.detector).name,
+            "pictures": len(of_picture),
+            "not_pictures": len(others),
+            "passed_over": others,
             "outcomes": counts,
-            "crops": len(report.table) - len(without),
-            "without_crop": without[["file", "outcome", "reason"]].to_dict("records"),
+            "crops": len(table) - len(without),
+            "without_crop": without.to_dict("records"),
         }
-        if report.others:
-            answer.warnings.append(
-                f"{len(report.others):,} files are no pictures by their names, "
-                f"and were passed over: {_some(report.others)}."
-            )
-        if missing:
+        if others:
+            what = "files are no pictures by their names, and were passed over"
+            answer.warnings.append(f"{len(others):,} {what}: {_some(others)}.")
+        if missing := [f"{row['file']}: {row['reason']}" for row in answer.data["without_crop"]]:
             answer.errors.append(
                 DataError(
-                    f"{len(missing)} of {total} pictures have no crop; {_some(missing)}",
+                    f"{len(missing)} of {len(of_picture)} pictures have no crop; {_some(missing)}",
                     source=str(folder / "crops.csv"),
-                    fix="The others are done; a lower --threshold or a --border may find more",
+                    fix="The others are done; a lower --threshold may find more",
                 )
             )
         if not as_json:
-            several = int((report.table.drop_duplicates("file")["faces_seen"] > 1).sum())
-            lines = [("pictures", f"{total:,}"), *((f"  {k}", f"{n:,}") for k, n in counts.items())]
-            out.print(f"[bold]{escape(str(folder))}[/], by {report.detector}", soft_wrap=True)
-            print_table(Table.of(["", ""], [*lines, ("  with several faces", f"{several:,}")]))
+            several = int((of_picture["faces_seen"] > 1).sum())
+            numbers = {"pictures": len(of_picture), **counts, "with several faces": several}
+            out.print(
+                f"[bold]{escape(str(folder))}[/], by {answer.data['detector']}", soft_wrap=True
+            )
+            print_table(Table.of(["", ""], [(k, f"{n:,}") for k, n in numbers.items()]))
             for finding in answer.errors:
                 say_error(finding)
     if answer.errors:

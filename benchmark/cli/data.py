@@ -316,7 +316,7 @@ def _label_findings(faces: "FaceSet") -> list[DataError]:
 
 def _print_labels(faces: "FaceSet") -> None:
     """Print how the words were read, and what faces lack; nothing for faces named as UTKFace."""
-    from benchmark.data.labelled import label_gaps, notes
+    from benchmark.data.labelled import label_gaps
 
     labels = faces.manifest.get("labels")
     if labels is None:
@@ -324,18 +324,17 @@ def _print_labels(faces: "FaceSet") -> None:
     files = ", ".join(file["name"] for file in labels["files"])
     rows = []
     for column, entries in labels["mapping"].items():
-        most = sorted(entries, key=lambda entry: -entry["rows"])[:MOST_WORDS]
-        for entry in (entry for entry in entries if entry in most):
+        for entry in entries[:MOST_WORDS]:
             word = entry["word"] or "(empty)"
             word += f", once {entry['read_as']}" if entry["read_as"] else ""
             meaning = entry["class"] or f"none: {entry['why']}"
             rows.append((column, word, meaning, f"{entry['rows']:,}"))
-        if others := len(entries) - len(most):
-            n_rows = sum(entry["rows"] for entry in entries) - sum(e["rows"] for e in most)
-            rows.append((column, f"{others:,} more words", "see manifest.json", f"{n_rows:,}"))
+        if others := entries[MOST_WORDS:]:
+            n_rows = sum(entry["rows"] for entry in others)
+            rows.append((column, f"{len(others):,} more words", "see manifest.json", f"{n_rows:,}"))
     if rows:
         headings = [Column(name, left=True) for name in ("column", "word", "class here")]
         title = f"What the words of {files} mean here, layout {labels['layout']}"
         print_table(Table.of([*headings, "rows"], rows, title))
-    for sentence in (*label_gaps(faces), *notes(labels)):
+    for sentence in label_gaps(faces):
         say_warning(sentence)

@@ -14,7 +14,6 @@ from benchmark.cli.crop import (
     DEFAULT_MARGIN,
     DEFAULT_PX,
     DEFAULT_THRESHOLD,
-    Border,
     DetectorModel,
     DetectorName,
     Faces,
@@ -104,7 +103,6 @@ def predict(
     fit: FitOption = "stretch",
     faces: Faces = "largest",
     threshold: Threshold = DEFAULT_THRESHOLD,
-    border: Border = 0.0,
     detector: DetectorName = "yunet",
     detector_model: DetectorModel = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
@@ -132,7 +130,7 @@ def predict(
         if as_csv and as_json:
             raise RunError("--csv and --json both want the standard output", allowed="one of them")
         cropping = Cropping(
-            CropOptions(margin, DEFAULT_PX, fit, faces, threshold, border),
+            CropOptions(margin, DEFAULT_PX, fit, faces, threshold),
             DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights"),
         )
         if not any(path.exists() for path in images):

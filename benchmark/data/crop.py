@@ -12,7 +12,9 @@ import functools
 import hashlib
 import importlib
 import io
+import math
 import os
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -64,9 +66,9 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class FoundFace:
-    """A face that a detector saw: its box in pixels from the top left corner, and its score.
+    """A face that a detector saw: its box in pixels, which may reach beyond the picture; its score.
 
-    The box may reach beyond the picture. Scores are 0 to 1, as the detector counts.
+    Scores are 0 to 1, as the detector counts.
     """
 
     left: float
@@ -216,17 +218,13 @@ class CropOptions:
     faces: Choice = "largest"
     threshold: float = 0.7
     """Faces with lower scores are not seen."""
-    border: float = 0.0
-    """Share of width and height added on each side before looking, by repeating the outermost
-    pixels, for pictures that are cut so tightly that a detector sees no face in them."""
 
     def __post_init__(self) -> None:
+        px = f"{SIZE_PX[0]} to {SIZE_PX[-1]} px"
         for what, value, is_allowed, allowed in (
-            # False for nan, too
-            ("margin", self.margin, 0 <= self.margin <= 2, "0 to 2"),
+            ("margin", self.margin, 0 <= self.margin <= 2, "0 to 2"),  # False for nan, too
             ("threshold", self.threshold, 0.01 <= self.threshold <= 1, "0.01 to 1"),
-            ("border", self.border, 0 <= self.border <= 2, "0 to 2"),
-            ("size", self.size_px, self.size_px in SIZE_PX, f"{SIZE_PX[0]} to {SIZE_PX[-1]} px"),
+            ("size", self.size_px, self.size_px in SIZE_PX, px),
             ("fit", self.fit, self.fit in get_args(Fit), ", ".join(get_args(Fit))),
             ("faces", self.faces, self.faces in get_args(Choice), ", ".join(get_args(Choice))),
         ):
@@ -252,12 +250,10 @@ def crop_picture(
 
     image: RGB, upright (benchmark.data.pictures.read_upright).
     """
-    across, down = round(options.border * image.width), round(options.border * image.height)
-    pixels = np.pad(np.asarray(image), ((down, down), (across, across), (0, 0)), mode="edge")
-    height, width = pixels.shape[:2]
+    width, height = image.size
     seen = [
         face
-        for face in detector.find(pixels, options.threshold)
+        for face in detector.find(np.asarray(image), options.threshold)
         if face.score >= options.threshold
         and min(face.left + face.width, width) - max(face.left, 0) >= 1
         and min(face.top + face.height, height) - max(face.top, 0) >= 1
@@ -266,9 +262,8 @@ def crop_picture(
     chosen = sorted(seen, key=lambda face: (-face.width * face.height, -face.score, face.left))
     if options.faces == "central":
         chosen.sort(
-            key=lambda face: (
-                (face.left + face.width / 2 - width / 2) ** 2
-                + (face.top + face.height / 2 - height / 2) ** 2
+            key=lambda face: math.hypot(
+                face.left + (face.width - width) / 2, face.top + (face.height - height) / 2
             )
         )
     crops = []
@@ -278,12 +273,12 @@ def crop_picture(
             side = max(right - left, bottom - top)
             left, top = left - (side - (right - left)) // 2, top - (side - (bottom - top)) // 2
             right, bottom = left + side, top + side
-        piece = Image.fromarray(pixels).crop((left, top, right, bottom))
+        piece = image.crop((left, top, right, bottom))
         piece = piece.resize((options.size_px, options.size_px), RESIZE)
         stream = io.BytesIO()
         if as_png:
             piece.save(stream, "PNG")
-        left, top = int(face.left) - across, int(face.top) - down
+        left, top = int(face.left), int(face.top)
         box = (left, top, left + int(face.width), top + int(face.height))
         crops.append(CutFace(box, round(face.score, 4), stream.getvalue() or piece.tobytes()))
     return crops, len(seen)
@@ -355,29 +350,14 @@ def cropped(
     yield from in_parallel(cropper.crop, contents, n_pictures, a_core=PICTURES_A_CORE)
 
 
-@dataclass(frozen=True)
-class CropReport:
-    """What became of the pictures of a source."""
-
-    table: pd.DataFrame
-    """The columns of COLUMNS, by the source's own order."""
-    detector: str
-    others: list[str]
-    """What is no picture by its name, or a linked folder, and was passed over."""
-
-    def counts(self) -> dict[str, int]:
-        """Count pictures by outcome; every picture of the source is in one of them."""
-        of_picture = self.table.drop_duplicates("file")["outcome"].value_counts()
-        return {name: int(of_picture.get(name, 0)) for name in OUTCOMES}
-
-
 def crop_folder(
     source: Path, target: Path, cropper: Cropper, on_progress: OnProgress = keep_quiet
-) -> CropReport:
+) -> tuple[pd.DataFrame, list[str]]:
     """Crop every picture of a folder or archive into `target`, whole or not at all.
 
-    Raises DataError where there are no pictures, the detector cannot be loaded, or there is
-    something at `target`.
+    Gives a table of COLUMNS, by the source's own order, and what was passed over: no picture by its
+    name, or a linked folder. Raises DataError where there are no pictures, the detector cannot be
+    loaded, or there is something at `target`.
     """
     opened = open_source(source)
     members = {member.path: member.problem for member in opened.members()}
@@ -392,8 +372,7 @@ def crop_folder(
     if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
         # where the next time they would be taken for pictures
         raise DataError(f"the crops would lie in {target}, among the pictures of {source}")
-    detector, crop_names = load_detector(cropper.detector).name, _crop_names(pictures.values())
-    types = dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"}
+    name_of = _crop_names([*pictures.values()])
     rows: list[dict[str, Any]] = []
     files: list[str] = []
 
@@ -404,39 +383,38 @@ def crop_folder(
 
     def write(folder: Path) -> None:
         with contextlib.closing(cropped(contents(), len(pictures), cropper)) as results:
-            for n_before, result in enumerate(results):
-                row: dict[str, Any] = {"file": files[n_before], "crop": ""}
+            for number, result in enumerate(results):
+                file = files[number]
+                row: dict[str, Any] = {"file": file, "crop": ""}
                 row |= {name: getattr(result, name) for name in ("outcome", "reason", "faces_seen")}
                 row |= dict(zip(("width", "height"), result.size, strict=True))
                 rows.extend([] if result.crops else [row])
-                for number, face in enumerate(result.crops, start=1):
-                    stem = crop_names[files[n_before]].removesuffix(".png")
-                    crop = f"{stem}.png" if number == 1 else f"{stem}.face-{number}.png"
-                    (folder / crop).parent.mkdir(parents=True, exist_ok=True)
-                    (folder / crop).write_bytes(face.image)
+                for n_before, face in enumerate(result.crops):
+                    ending = f".face-{n_before + 1}.png" if n_before else ".png"
+                    path = folder / f"{name_of[file]}{ending}"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(face.image)
                     box = dict(zip(BOX_COLUMNS, face.box, strict=True))
+                    crop = path.relative_to(folder).as_posix()
                     rows.append(row | box | {"crop": crop, "score": face.score})
-                on_progress("cropping", n_before + 1, len(pictures))
-        table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
-        table.to_csv(folder / TABLE_FILE, index=False)
+                on_progress("cropping", number + 1, len(pictures))
+        table().to_csv(folder / TABLE_FILE, index=False)
+
+    def table() -> pd.DataFrame:
+        types = dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"}
+        return pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
 
     if not write_once(target, write, on_progress):
         raise DataError(f"{target} exists already", allowed="a new folder")
-    return CropReport(pd.DataFrame(rows, columns=list(COLUMNS)).astype(types), detector, others)
+    return table(), others
 
 
-def _crop_names(files: Iterable[str]) -> dict[str, str]:
-    """Name the crop of each picture: its own path with the crop's ending; no two alike.
+def _crop_names(files: Sequence[str]) -> dict[str, str]:
+    """Name the crops of each picture as itself, without its ending where that is no other's name.
 
-    Where pictures differ only in their endings, the later ones keep theirs: `a.jpg`, `a.bmp` become
-    `a.png`, `a.bmp.png`. Case does not tell names apart: on some file systems it does not either.
+    Case does not tell names apart: on some file systems it does not either.
     """
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for file in files:
-        name, longer = str(PurePosixPath(file).with_suffix(".png")), f"{file}.png"
-        while name.casefold() in taken:
-            name, longer = longer, f"{longer}.png"
-        taken.add(name.casefold())
-        names[file] = name
-    return names
+    stems = [str(PurePosixPath(file).with_suffix("")) for file in files]
+    n_named = Counter(name.casefold() for name in (*stems, *files))
+    both = zip(files, stems, strict=True)
+    return {file: stem if n_named[stem.casefold()] == 1 else file for file, stem in both}

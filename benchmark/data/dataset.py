@@ -581,9 +581,7 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
 def sampled_rows(faces: FaceSet, n_faces: int) -> NDArray[np.int64]:
     """Choose the rows of a sample, ascending: whole clusters, `n_faces` or a few more."""
     firsts = faces.table.sort_values("file", kind="stable").drop_duplicates("cluster")
-    keys = [
-        hashlib.sha256(f"{SAMPLE_VERSION}\n{file}".encode()).hexdigest() for file in firsts["file"]
-    ]
+    keys = splits.hash_keys(firsts["file"], SAMPLE_VERSION)
     order = firsts["cluster"].to_numpy()[np.argsort(keys, kind="stable")]
     sizes = faces.table["cluster"].value_counts()
     n_clusters = int(np.searchsorted(np.cumsum(sizes.loc[order].to_numpy()), n_faces)) + 1

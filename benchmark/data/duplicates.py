@@ -5,8 +5,7 @@ looking at pairs; docs/DATA.md says at which.
 
 Perceptual hash (dHash): for each of 16 x 16 places of a grey sketch, whether the place to the right
 is brighter. Re-encoding, scaling and a change of tone leave nearly all of these 256 bits as they
-are. The mirrored sketch is compared too. Source of the method: N. Krawetz, "Kind of Like That",
-hackerfactor.com, 2013.
+are. Source of the method: N. Krawetz, "Kind of Like That", hackerfactor.com, 2013.
 
 Aligned correlation: the hash compares fixed places, and misses a photograph that was cropped,
 turned or scaled anew. Candidates are pairs whose details (32 x 32 grey levels with the local mean
@@ -16,10 +15,8 @@ the other; the largest correlation coefficient decides.
 """
 
 import itertools
-from collections import deque
 from collections.abc import Generator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -39,9 +36,6 @@ THRESHOLD_BITS: Final = 28
 
 BLOCK_ROWS: Final = 32
 """Rows compared at a time: the distances of a block to 24,000 faces stay in the cache."""
-BLOCKS_AHEAD: Final = 4
-"""Blocks begun ahead for each core; this bounds the memory, however many pairs there are."""
-
 CORRELATION_METHOD: Final = (
     "correlation of details, aligned by shift, scale and rotation, mirrored too"
 )
@@ -92,21 +86,15 @@ def near_blocks(
     threshold_bits: int = THRESHOLD_BITS,
     on_progress: OnProgress = keep_quiet,
 ) -> Generator[NDArray[np.int64]]:
-    """Yield near pairs as they are found, (pairs, 4): first, second, distance, mirrored.
-
-    Only the blocks under way are in memory: of films there can be more pairs than would fit.
-    """
+    """Yield near pairs as they are found, (pairs, 4): first, second, distance, mirrored."""
     upright, mirrored = difference_hashes(sketches), difference_hashes(sketches[:, :, ::-1])
-    starts = deque(range(0, len(sketches), BLOCK_ROWS))
-    under_way: deque[Future[NDArray[np.int64]]] = deque()
+    starts = range(0, len(sketches), BLOCK_ROWS)
     with ThreadPoolExecutor(n_cores()) as pool:
-        for done in range(BLOCK_ROWS, len(sketches) + BLOCK_ROWS, BLOCK_ROWS):
-            while starts and len(under_way) < BLOCKS_AHEAD * n_cores():
-                start = starts.popleft()
-                block = pool.submit(_near_in_block, upright, mirrored, start, threshold_bits)
-                under_way.append(block)
-            yield under_way.popleft().result()
-            on_progress("looking for near-duplicates", min(done, len(sketches)), len(sketches))
+        blocks = pool.map(lambda at: _near_in_block(upright, mirrored, at, threshold_bits), starts)
+        for start, block in zip(starts, blocks, strict=True):
+            yield block
+            done = min(start + BLOCK_ROWS, len(sketches))
+            on_progress("looking for near-duplicates", done, len(sketches))
 
 
 def _near_in_block(
@@ -238,47 +226,29 @@ def _warped(picture: Floats, scale: float, degrees: float) -> Floats:
     return np.asarray(warped, np.float32)
 
 
-@dataclass(frozen=True)
-class IdenticalGroup:
-    """Two or more faces whose files are equal byte by byte."""
+def identical_files(table: pd.DataFrame) -> pd.DataFrame:
+    """Give the faces whose files equal another's byte by byte, by file name; by row of `table`.
 
-    rows: tuple[int, ...]
-    """In order of the file names."""
-    disagrees_on: tuple[str, ...]
-    """Labels among age, age_group, gender, race that are not the same for all that have them."""
-
-    @property
-    def is_label_conflict(self) -> bool:
-        """Whether it disagrees on a task; a conflict of age within one age group is none."""
-        return any(task in self.disagrees_on for task in TASKS)
-
-
-def identical_groups(table: pd.DataFrame) -> list[IdenticalGroup]:
-    """Find the groups of equal sha256 with more than one face; needs file, sha256 and labels."""
+    Columns file, sha256, and for each of LABELS whether it differs among those of the group that
+    have it. Needs file, sha256 and the labels.
+    """
     ordered = table.reset_index(drop=True).sort_values("file", kind="stable")
     repeated = ordered[ordered["sha256"].duplicated(keep=False)]
     known = repeated[list(LABELS)].where(repeated[list(LABELS)] != MISSING)
-    by_bytes = repeated["sha256"]
-    n_different = known.groupby(by_bytes, sort=False).nunique().to_numpy()
-    groups = []
-    for (_, rows), counts in zip(by_bytes.groupby(by_bytes, sort=False), n_different, strict=True):
-        disagrees_on = tuple(label for label, n in zip(LABELS, counts, strict=True) if n > 1)
-        groups.append(IdenticalGroup(tuple(rows.index), disagrees_on))
-    return groups
+    differs = known.groupby(repeated["sha256"]).transform("nunique") > 1
+    return repeated[["file", "sha256"]].join(differs)
 
 
 def count_duplicates(table: pd.DataFrame) -> dict[str, int]:
     """Count groups of identical files and, for each label, those that disagree on it."""
-    groups = identical_groups(table)
+    same = identical_files(table)
+    groups = same.drop_duplicates("sha256")
     return {
         "groups": len(groups),
-        "files": sum(len(group.rows) for group in groups),
-        "groups_in_conflict": sum(bool(group.disagrees_on) for group in groups),
-        **{
-            f"groups_in_conflict_{label}": sum(label in group.disagrees_on for group in groups)
-            for label in LABELS
-        },
-        "groups_in_conflict_any_task": sum(group.is_label_conflict for group in groups),
+        "files": len(same),
+        "groups_in_conflict": int(groups[list(LABELS)].any(axis=1).sum()),
+        **{f"groups_in_conflict_{label}": int(groups[label].sum()) for label in LABELS},
+        "groups_in_conflict_any_task": int(groups[list(TASKS)].any(axis=1).sum()),
     }
 
 
@@ -344,28 +314,25 @@ def placement_columns(
     that agrees on the tasks; a label conflict is every member of a group that does not. Neither has
     a place in a split.
     """
-    n_faces, files = len(table), table["file"].tolist()
-    is_copy, is_conflict = np.zeros(n_faces, np.int64), np.zeros(n_faces, np.int64)
-    reasons, pairs = [""] * n_faces, [tuple(pair) for pair in near]
-    for group in identical_groups(table):
-        first = group.rows[0]
-        pairs += [(first, row) for row in group.rows[1:]]
-        for row in group.rows:
-            if group.is_label_conflict:
-                is_conflict[row] = 1
-                others = ", ".join(files[other] for other in group.rows if other != row)
+    n_faces, reasons, pairs = len(table), [""] * len(table), [tuple(pair) for pair in near]
+    for _, group in identical_files(table).groupby("sha256"):
+        rows, files = group.index.tolist(), group["file"].tolist()
+        pairs += [(rows[0], row) for row in rows[1:]]
+        is_conflict = group[list(TASKS)].any(axis=None)
+        for row, file in zip(rows, files, strict=True):
+            if is_conflict:
+                others = ", ".join(other for other in files if other != file)
                 reasons[row] = f"label conflict with {others}"
-            elif row != first:
-                is_copy[row] = 1
-                reasons[row] = f"copy of {files[first]}"
+            elif row != rows[0]:
+                reasons[row] = f"copy of {files[0]}"
     ends = np.array(pairs, np.int64).reshape(-1, 2).T
     graph = sparse.coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=(n_faces, n_faces))
     components = csgraph.connected_components(graph, directed=False)[1]
     return pd.DataFrame(
         {
             "cluster": pd.factorize(components)[0],
-            "is_copy": is_copy,
-            "label_conflict": is_conflict,
+            "is_copy": [int(reason.startswith("copy of ")) for reason in reasons],
+            "label_conflict": [int(reason.startswith("label conflict ")) for reason in reasons],
             "no_place_reason": reasons,
         },
         index=table.index,

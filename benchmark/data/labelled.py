@@ -5,7 +5,6 @@ in how many rows it stands, is kept in the manifest under `labels` and said wher
 faces are: a number is worth no more than that reading.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,6 +29,7 @@ TITLES: Final[dict[str, str]] = {
     "age": "age in years",
     **{str(task): title for task, title in TASK_TITLES.items()},
 }
+NO_LABEL: Final = "no label that has a class here"
 SHOWN_WORDS: Final = 4
 SHOWN_LETTERS: Final = 40
 
@@ -129,17 +129,14 @@ def scan_with_tables(
             column, words[column].unique(), labelling.given, ranges, is_ours=is_ours
         )
         codes += [not_read] if not_read else []
-    said: dict[str, FaceLabels | str] = dict.fromkeys(
-        rows["file"], "the name has characters that cannot be printed, or none"
-    )
+    unprintable = "the name has characters that cannot be printed, or none"
+    said: dict[str, FaceLabels | str] = dict.fromkeys(rows["file"], unprintable)
     said |= dict.fromkeys(contradicted, "its rows contradict each other")
-    n_without = 0
     for file, *row in words.itertuples(index=False, name=None):
-        read = {column: readings[column][word] for column, word in zip(columns, row, strict=True)}
-        labels = _labels(read)
-        is_said = any(getattr(labels, task) != MISSING for task in TASKS)
-        said[file] = labels if is_said else "no label that has a class here"
-        n_without += not is_said
+        cells_of = zip(columns, row, strict=True)
+        labels = _labels({column: readings[column][word] for column, word in cells_of})
+        has_one = any(getattr(labels, task) != MISSING for task in TASKS)
+        said[file] = labels if has_one else NO_LABEL
     scan, name_of = _matched(source, said, [table.name for table in tables], codes)
     shortened = [(file, name) for file, name in name_of.items() if file != name]
     statement = {
@@ -150,13 +147,17 @@ def scan_with_tables(
             {key: getattr(table, key) for key in ("name", "sha256", "encoding")} for table in tables
         ],
         "columns": columns,
-        "mapping": _mapping(words, readings),
+        "mapping": {
+            column: entries
+            for column in sorted(columns)
+            if (entries := _entries(column, words[column], readings[column]))
+        },
         "codes": codes,
         "rows_matched_by_last_parts": len(shortened),
         "example_of_last_parts": list(shortened[0]) if shortened else [],
         "repeated_rows": n_repeated,
         "contradicted_faces": len(contradicted),
-        "faces_without_label": n_without,
+        "faces_without_label": sum(labels == NO_LABEL for labels in said.values()),
     }
     return scan, statement, words.assign(file=words["file"].map(name_of).fillna(words["file"]))
 
@@ -172,35 +173,25 @@ def _labels(readings: Mapping[str, Reading]) -> FaceLabels:
     return FaceLabels(age, age_group, gender, race)
 
 
-def _mapping(
-    words: pd.DataFrame, readings: Mapping[str, Mapping[str, Reading]]
-) -> dict[str, list[dict[str, Any]]]:
-    """Say how every word is read and in how many rows it stands; numbers by size, then words."""
-
-    def order(word: str) -> tuple[int, str]:
-        number = re.match("[0-9]+", word)
-        return int(number[0]) if number else 1000, word
-
-    mapping: dict[str, list[dict[str, Any]]] = {}
-    for column in sorted(readings):
-        n_rows = words[column].value_counts()
-        names = CLASS_NAMES["age_group" if column == "age" else column]  # type: ignore[index]
-        entries = [
-            {
-                "word": word,
-                "class": None if read.label == MISSING else names[read.label],
-                "rows": int(n_rows[word]),
-                "why": read.why,
-                "read_as": read.repaired,
-                "unknown": read.is_unknown,
-            }
-            for word in sorted(readings[column], key=order)
-            for read in [readings[column][word]]
-            if read.age == MISSING or read.repaired  # an age in years means itself
-        ]
-        if entries:
-            mapping[column] = entries
-    return mapping
+def _entries(
+    column: str, words: "pd.Series[str]", readings: Mapping[str, Reading]
+) -> list[dict[str, Any]]:
+    """Say how every word is read and in how many rows it stands, the most frequent first."""
+    names = CLASS_NAMES["age_group" if column == "age" else column]  # type: ignore[index]
+    counted = sorted(words.value_counts().items(), key=lambda item: (-item[1], str(item[0])))
+    return [
+        {
+            "word": word,
+            "class": None if read.label == MISSING else names[read.label],
+            "rows": int(n_rows),
+            "why": read.why,
+            "read_as": read.repaired,
+            "unknown": read.is_unknown,
+        }
+        for word, n_rows in counted
+        for read in [readings[str(word)]]
+        if read.age == MISSING or read.repaired  # an age in years means itself
+    ]
 
 
 def _matched(
@@ -291,36 +282,22 @@ def gaps(labels: Mapping[str, Any], n_faces: int) -> list[str]:
 
 
 def label_gaps(faces: FaceSet) -> list[str]:
-    """Say in a sentence what a data set's faces lack, and which tasks have one class alone."""
+    """Say what faces lack, which tasks have one class alone, and which rows were half matched."""
     labels = faces.manifest.get("labels")
     if labels is None:
         return []
     classes = {task: set(faces.table[task]) - {MISSING} for task in TASKS}
-    return gaps(labels, len(faces.table)) + [
+    said = gaps(labels, len(faces.table)) + [
         f"every face with a label of {TASK_TITLES[task]} is {CLASS_NAMES[task][min(found)]}: "
         "networks of this task alone are always right, and are not ranked"
         for task, found in classes.items()
         if len(found) == 1
     ]
-
-
-def notes(labels: Mapping[str, Any]) -> list[str]:
-    """Say what was done to the table on the way: repeated rows, spreadsheets' dates, encodings."""
-    entries = [e for column in labels["mapping"].values() for e in column if e["read_as"]]
-    old = ", ".join(file["name"] for file in labels["files"] if file["encoding"] == "cp1252")
-    said = [f"{old} is no UTF-8 and was read as Windows-1252."] if old else []
-    if entries:
-        said.append(
-            f"{sum(entry['rows'] for entry in entries):,} ages had been made dates by a "
-            f"spreadsheet and were read back: {entries[0]['word']!r} as {entries[0]['read_as']}."
-        )
     if n_rows := labels.get("rows_matched_by_last_parts"):
         file, name = labels["example_of_last_parts"]
         said.append(
             f"{n_rows:,} rows were matched by the last parts of their paths: {file!r} is {name}."
         )
-    if labels["repeated_rows"]:
-        said.append(f"{labels['repeated_rows']:,} rows name a file that an earlier row names.")
     return said
 
 

@@ -7,7 +7,6 @@ then was each part cached. Nothing measured on these splits is a benchmark; what
 they are here for. How a part is batched and trained on is for others.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmark.data.splits import PARTS, PartName, Rows
+from benchmark.data.splits import PARTS, PartName, Rows, check_filled, hash_keys
 from benchmark.errors import DataError
 
 PUBLISHED_VERSION: Final = "published-1"
@@ -70,14 +69,7 @@ def replayed_parts(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
         raise DataError(
             f"there is no replayed split {version!r}", allowed=", ".join(REPLAYED_VERSIONS)
         )
-    parts = _drawn(table, version)
-    for name, rows in parts.items():
-        if len(rows) == 0:
-            raise DataError(
-                f"the {name} part of {version} is empty: {len(table)} faces are too few",
-                allowed="some twenty faces or more",
-            )
-    return parts
+    return check_filled(_drawn(table, version), len(table))
 
 
 def _drawn(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
@@ -109,12 +101,11 @@ def _drawn(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
 
 
 def _shuffled(files: Sequence[str], salt: str) -> Rows:
-    keys = [hashlib.sha256(f"{salt}\n{file}".encode()).digest() for file in files]
-    return np.array(sorted(range(len(files)), key=keys.__getitem__), np.int64)
+    return np.argsort(np.array(hash_keys(files, salt)), kind="stable")
 
 
-def _ascending(train: Rows, val: Rows, test: Rows) -> dict[PartName, Rows]:
-    return {"train": np.sort(train), "val": np.sort(val), "test": np.sort(test)}
+def _ascending(*parts: Rows) -> dict[PartName, Rows]:
+    return dict(zip(PARTS, map(np.sort, parts), strict=True))
 
 
 def exposure(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> NDArray[np.str_]:

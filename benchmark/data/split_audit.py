@@ -8,8 +8,8 @@ import contextlib
 import csv
 import hashlib
 import io
-import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmark.data import archive
 from benchmark.data.archive import Source, name_key, printable
 from benchmark.data.duplicates import METHOD, THRESHOLD_BITS, near_blocks
-from benchmark.data.labels import PICTURE_SUFFIXES, is_picture_name
+from benchmark.data.labels import is_picture_name
 from benchmark.data.pictures import MIN_SIDE_PX, SKETCH_SHAPE, pillow_quiet, read_picture
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
@@ -66,19 +66,17 @@ def read_parts(paths: Sequence[Path]) -> list[SplitPart]:
 
     Raises DataError for one that is missing, empty, binary, without names or without pictures.
     """
-    if len(paths) < 2:
+    if len(set(paths)) < max(2, len(paths)):
         raise DataError(
-            f"{len(paths)} part of a split was given", allowed="two or more, training first"
+            f"{len(set(paths))} different parts of a split were given",
+            allowed="two or more, training first",
         )
     endings = re.compile(r"(?i)\.(csv|tsv|txt|lst|zip|tar|tgz|tar\.gz)$")
-    stems = [endings.sub("", os.path.basename(os.path.abspath(path))) for path in paths]
-    parts: dict[str, SplitPart] = {}
-    for path, stem in zip(paths, stems, strict=True):
-        name, number = stem if stems.count(stem) == 1 else str(path), 2
-        while printable(name) in parts:
-            name, number = f"{path} ({number})", number + 1
-        parts[printable(name)] = _read_part(path, printable(name))
-    return list(parts.values())
+    stems = [endings.sub("", path.resolve().name) for path in paths]
+    return [
+        _read_part(path, printable(stem if stems.count(stem) == 1 else str(path)))
+        for path, stem in zip(paths, stems, strict=True)
+    ]
 
 
 def _read_part(path: Path, name: str) -> SplitPart:
@@ -90,15 +88,14 @@ def _read_part(path: Path, name: str) -> SplitPart:
         form, (written, n_others) = f"{source.kind} of pictures", _picture_paths(source)
     else:
         form, written = _names_in(path)
-    files: dict[str, str] = {}
-    repeated: dict[str, None] = {}
-    for file in filter(None, written):
-        if files.setdefault(name_key(file), file) is not file:
-            repeated[files[name_key(file)]] = None
+    named = [(name_key(file), file) for file in written if file]
+    files = dict(reversed(named))
     if not files:
         raise DataError(f"{path} lists no names", allowed="one name or more", source=form)
-    its = (tuple(files.values()), tuple(repeated), written.count(""))
-    return SplitPart(name, path, form, *its, source, n_others)
+    repeated = [files[key] for key, n in Counter(key for key, _ in named).items() if n > 1]
+    in_order = tuple(files[key] for key in dict(named))
+    n_nameless = len(written) - len(named)
+    return SplitPart(name, path, form, in_order, tuple(repeated), n_nameless, source, n_others)
 
 
 def _source_at(path: Path) -> Source | None:
@@ -112,10 +109,7 @@ def _picture_paths(source: Source) -> tuple[list[str], int]:
     members = [member.path for member in source.members()]
     paths = [path for path in members if is_picture_name(path)]
     if not paths:
-        raise DataError(
-            f"{source.path} holds no pictures ({len(members)} other files)",
-            allowed=", ".join(sorted(PICTURE_SUFFIXES)),
-        )
+        raise DataError(f"{source.path} holds no pictures ({len(members)} other files)")
     return sorted(set(paths)), len(members) - len(paths)
 
 
@@ -283,7 +277,8 @@ def audit_split(
     name alone. Gives also a table of PAIR_COLUMNS, of what each file shares with an earlier part,
     by bytes, as near-duplicates, else by name. finding: `leak`; `undecided` where names are only
     alike or the pictures cannot be compared; `other pictures` where both were read and differ.
-    name: `same`, `other folder`, `case`, `other extension` or empty. bits_apart: of 256.
+    name: `same`, `alike` (in another folder or case, with another ending) or empty. bits_apart: of
+    256.
     Raises DataError for parts that cannot be read.
     """
     parts = read_parts(paths)
@@ -345,38 +340,23 @@ def _described(
     pairs: pd.DataFrame, files: pd.DataFrame, parts: Sequence[SplitPart]
 ) -> pd.DataFrame:
     """Add what two files are to each other: PAIR_COLUMNS."""
-    one, two = (files.loc[pairs[row]] for row in ("row", "row_other"))
-    one, two = one.set_axis(pairs.index), two.set_axis(pairs.index)
-    name = np.select(
-        [
-            one["key"] == two["key"],
-            one["stem"] != two["stem"],
-            one["key"].str.casefold() == two["key"].str.casefold(),
-            one["base"] == two["base"],
-            one["base"].str.casefold() == two["base"].str.casefold(),
-        ],
-        ["same", "", "case", "other folder", "case"],
-        "other extension",
-    )
-    by_name = pairs["found_by"] == "name"
-    compared, read = (
-        (one[column] != NONE) & (two[column] != NONE) for column in ("picture", "content")
-    )
+    one, two = (files.loc[pairs[row]].set_axis(pairs.index) for row in ("row", "row_other"))
+    is_same, is_alike = one["key"] == two["key"], one["stem"] == two["stem"]
+    by_name, by_hash = pairs["found_by"] == "name", pairs["found_by"] == "near-duplicate"
+    compared = (one["picture"] != NONE) & (two["picture"] != NONE)
+    read = (one["content"] != NONE) & (two["content"] != NONE)
     # Undecided: only alike, or their bytes differ and one of them has no hash.
     finding = np.select(
-        [by_name & compared, by_name & ((name != "same") | read)],
-        ["other pictures", "undecided"],
-        "leak",
+        [by_name & compared, by_name & (~is_same | read)], ["other pictures", "undecided"], "leak"
     )
-    is_near = pairs["found_by"] == "near-duplicate"
     return pairs.assign(
         part=[parts[number].name for number in pairs["part"]],
         other_part=[parts[number].name for number in pairs["part_other"]],
         file=one["file"],
         other_file=two["file"],
-        name=name,
+        name=np.select([is_same, is_alike], ["same", "alike"], ""),
         finding=finding,
-        bits_apart=pairs["bits_apart"].astype(object).where(is_near, None),
+        bits_apart=pairs["bits_apart"].astype(object).where(by_hash, None),
         mirrored=pairs["mirrored"].astype(bool),
     )
 

@@ -9,10 +9,9 @@ files on disk, gives the same split. A subset takes rows away from its parts and
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -67,7 +66,7 @@ def _assigned(placed: pd.DataFrame, shares: Sequence[int], *, salt: str) -> Rows
     heads = ordered.drop_duplicates("cluster")
     files, clusters = heads["file"].tolist(), heads["cluster"].tolist()
     strata = list(zip(*(heads[task].tolist() for task in TASKS), strict=True))
-    keys = [hashlib.sha256(f"{salt}\n{file}".encode()).hexdigest() for file in files]
+    keys = hash_keys(files, salt)
     order = sorted(range(len(files)), key=lambda head: (strata[head], keys[head]))
     filled = _fill([int(sizes[clusters[head]]) for head in order], shares)
     part_of = {clusters[head]: part for head, part in zip(order, filled, strict=True)}
@@ -108,15 +107,18 @@ def parts_of(faces: "FaceSet", fold: int | None = None) -> dict[PartName, Rows]:
     """
     if fold is not None:
         check_split_version(faces)
-    rows = part_rows(faces.table, fold)
-    for name, members in rows.items():
-        if len(members) == 0:
+    return check_filled(part_rows(faces.table, fold), len(faces.table))
+
+
+def check_filled(parts: dict[PartName, Rows], n_faces: int) -> dict[PartName, Rows]:
+    """Give the parts; raise DataError where one is empty."""
+    for name, rows in parts.items():
+        if len(rows) == 0:
             raise DataError(
-                f"the {name} part of {faces.name} is empty: {len(faces.table)} faces are too few",
+                f"the {name} part is empty: {n_faces} faces are too few",
                 allowed="some twenty faces or more",
-                source=str(faces.folder),
             )
-    return rows
+    return parts
 
 
 def check_split_version(faces: "FaceSet") -> None:
@@ -145,44 +147,35 @@ def part_rows(table: pd.DataFrame, fold: int | None = None) -> dict[PartName, Ro
     return {name: np.flatnonzero(part == name) for name in PARTS}
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """A picture that stands in two parts at once."""
+class Overlap(NamedTuple):
+    """A picture that stands in two parts at once: by which column, in which parts and files."""
 
     column: str
-    """sha256, cluster or file."""
-    value: str
     parts: tuple[str, str]
     files: tuple[str, str]
-    """A face of the first part and one of the second."""
 
     def __str__(self) -> str:
-        return (
-            f"{self.files[0]} in {self.parts[0]} and {self.files[1]} in {self.parts[1]} "
-            f"have the same {self.column}"
-        )
+        (a, b), (one, other) = self.parts, self.files
+        return f"{one} in {a} and {other} in {b} have the same {self.column}"
 
 
 def overlaps(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> list[Overlap]:
     """Find what any two parts share by sha256, cluster or file name; empty means leak-free."""
-    files, found = table["file"].tolist(), []
+    found = []
     for column in IDENTITY_COLUMNS:
-        values = table[column].tolist()
-        first_row = {
-            name: {values[row]: row for row in reversed(rows.tolist())}
+        first = {
+            name: table.iloc[rows].drop_duplicates(column).set_index(column, drop=False)["file"]
             for name, rows in parts.items()
         }
         for a, b in combinations(parts, 2):
-            for value in sorted(first_row[a].keys() & first_row[b].keys()):
-                shown = (files[first_row[a][value]], files[first_row[b][value]])
-                found.append(Overlap(column, str(value), (a, b), shown))
+            for value in first[a].index.intersection(first[b].index).sort_values():
+                found.append(Overlap(column, (a, b), (first[a][value], first[b][value])))
     return found
 
 
 def check_no_overlap(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> None:
     """Raise DataError if two parts share a picture; every training calls this first."""
-    found = overlaps(table, parts)
-    if found:
+    if found := overlaps(table, parts):
         raise DataError(
             f"the split leaks: {found[0]} ({len(found)} such overlaps in all)",
             allowed="parts that share no file name, no sha256 and no cluster",
@@ -208,7 +201,6 @@ def subset_parts(
             raise DataError(
                 f"the {name} part has no face of the subset {subset.label!r}",
                 allowed="at least one face in each part",
-                fix="Choose a larger subset, or a data set that has such faces",
             )
     if subset.training == "everyone":
         chosen["train"] = parts["train"]
@@ -218,16 +210,19 @@ def subset_parts(
 
 
 def labelled_parts(
-    table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName],
-    *, complete: bool = False,
-) -> dict[PartName, Rows]:  # fmt: skip
+    table: pd.DataFrame,
+    parts: Mapping[PartName, Rows],
+    tasks: Sequence[TaskName],
+    *,
+    complete: bool = False,
+) -> dict[PartName, Rows]:
     """Leave out the faces without any label of `tasks`: there is nothing to learn or evaluate on.
 
     complete: those too that lack one of several, as runs of older versions did. Raises DataError
     where a part has no face labelled for a task; its sentence names what the data set has.
     """
-    has = np.stack([table[task].to_numpy() != MISSING for task in tasks])
-    known = np.all(has, axis=0) if complete else np.any(has, axis=0)
+    has = (table[list(tasks)] != MISSING).to_numpy()
+    known = np.all(has, axis=1) if complete else np.any(has, axis=1)
     chosen = {name: rows[known[rows]] for name, rows in parts.items()}
     if any(map(len, parts.values())):
         check_labelled(table, chosen, tasks)
@@ -238,11 +233,10 @@ def labelled_counts(
     table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName]
 ) -> dict[str, dict[str, int]]:
     """Count the faces of each part that have a task's label, by task and part."""
+    has = {task: table[task].to_numpy() != MISSING for task in tasks}
     return {
-        task: {name: int((table[task].to_numpy()[rows] != MISSING).sum())
-               for name, rows in parts.items()}
-        for task in tasks
-    }  # fmt: skip
+        task: {name: int(has[task][rows].sum()) for name, rows in parts.items()} for task in tasks
+    }
 
 
 def check_labelled(
@@ -250,28 +244,26 @@ def check_labelled(
 ) -> None:
     """Raise DataError where a part has no face that is labelled for one of the tasks."""
     counts = labelled_counts(table, parts, tasks)
-    short = [task for task in tasks if not all(counts[task].values())]
-    if not short:
-        return
-    there = [task for task in TASKS if (table[task] != MISSING).any()]
-    lacking = [task for task in tasks if task not in there]
-    what = ", ".join(TASK_TITLES[task] for task in lacking or short)
-    raise DataError(
-        f"the data set has too few faces labelled with {what}"
-        if not lacking
-        else f"no face of the data set is labelled with {what}",
-        allowed="experiments of " + ", ".join(TASK_TITLES[task] for task in there),
-        fix="`facebench list` shows which experiments predict one task alone",
-    )
+    short = [TASK_TITLES[task] for task in tasks if not all(counts[task].values())]
+    if short:
+        there = [TASK_TITLES[task] for task in TASKS if (table[task] != MISSING).any()]
+        lacking = [title for title in short if title not in there]
+        raise DataError(
+            f"no face of the data set is labelled with {', '.join(lacking)}"
+            if lacking
+            else f"the data set has too few faces labelled with {', '.join(short)}",
+            allowed=f"experiments of {', '.join(there)}",
+            fix="`facebench list` shows which experiments predict one task alone",
+        )
 
 
-def members(table: pd.DataFrame, subset: Subset) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def members(table: pd.DataFrame, subset: Subset) -> NDArray[np.bool_]:
     """Tell for each row of a face table whether its true labels are the subset's; (n,)."""
     inside = np.ones(len(table), dtype=bool)
-    if subset.gender is not None:
-        inside &= table["gender"].to_numpy() == CLASS_NAMES["gender"].index(subset.gender)
-    if subset.race is not None:
-        inside &= table["race"].to_numpy() == CLASS_NAMES["race"].index(subset.race)
+    asked: dict[TaskName, str | None] = {"gender": subset.gender, "race": subset.race}
+    for task, name in asked.items():
+        if name is not None:
+            inside &= table[task].to_numpy() == CLASS_NAMES[task].index(name)
     return inside
 
 
@@ -287,14 +279,15 @@ def stratified_sample(table: pd.DataFrame, rows: Rows, n_wanted: int, seed: int)
     most = sorted(range(len(counts)), key=lambda i: (counts[i] - shares[i], i))
     for stratum in most[: n_wanted - sum(counts)]:
         counts[stratum] += 1
-    salt = f"{SUBSET_VERSION}/{seed}"
-    keys = {
-        row: hashlib.sha256(f"{salt}\n{file}".encode()).hexdigest()
-        for row, file in zip(rows.tolist(), table["file"].iloc[rows], strict=True)
-    }
+    keys = np.array(hash_keys(table["file"].iloc[rows], f"{SUBSET_VERSION}/{seed}"))
     chosen = [
-        row
+        rows[place]
         for places, count in zip(strata, counts, strict=True)
-        for row in sorted(rows[places].tolist(), key=keys.__getitem__)[:count]
+        for place in sorted(places, key=keys.__getitem__)[:count]
     ]
     return np.array(sorted(chosen), dtype=np.int64)
+
+
+def hash_keys(files: Iterable[str], salt: str) -> list[str]:
+    """Give what orders files alike on every machine: the sha256 of the salt and each name."""
+    return [hashlib.sha256(f"{salt}\n{file}".encode()).hexdigest() for file in files]

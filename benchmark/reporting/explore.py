@@ -151,8 +151,7 @@ def lead(explored: Explored) -> str:
 
 def notes(explored: Explored) -> list[str]:
     """Say what must be known before a number is read."""
-    labels, n_faces = explored.numbers["labels"], explored.numbers["faces"]
-    said = [] if labels is None else [*labelled.gaps(labels, n_faces), *labelled.notes(labels)]
+    said = labelled.label_gaps(explored.faces)
     return [SYNTHETIC_NOTE if explored.faces.drawn else PERCEIVED_NOTE, *said]
 
 

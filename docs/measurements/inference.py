@@ -78,24 +78,22 @@ def _onnx_answers(network: TrainedRun, pixels: export.Pixels) -> dict[str, np.nd
 
 
 def share_found(model: Path, pictures: Path, n_pictures: int) -> None:
-    """Count pictures in which YuNet sees a face, as they are and padded by 25 %."""
+    """Count pictures in which YuNet sees a face."""
     detector = load_detector(DetectorChoice(model=model))
     paths = sorted(pictures.rglob("*.jpg"))
     random.Random(0).shuffle(paths)
     contents = [path.read_bytes() for path in paths[:n_pictures]]
-    for border in (0.25, 0.0):
-        began, found, several = time.process_time(), 0, 0
-        with pillow_quiet():
-            for content in contents:
-                options = CropOptions(border=border)
-                crops, n_seen = crop_picture(read_upright(content), detector, options)
-                found, several = found + len(crops), several + (n_seen > 1)
-        rate = len(contents) / (time.process_time() - began)
-        share = 100 * found / len(contents)
-        print(
-            f"border {border}: a face in {found} of {len(contents)}, {share:.2f} %; several in "
-            f"{several}; {rate:.0f} pictures a second of processor"
-        )
+    began, found, several = time.process_time(), 0, 0
+    with pillow_quiet():
+        for content in contents:
+            crops, n_seen = crop_picture(read_upright(content), detector, CropOptions())
+            found, several = found + len(crops), several + (n_seen > 1)
+    rate = len(contents) / (time.process_time() - began)
+    share = 100 * found / len(contents)
+    print(
+        f"a face in {found} of {len(contents)}, {share:.2f} %; several in {several}; "
+        f"{rate:.0f} pictures a second of processor"
+    )
 
 
 def rate_of_large(model: Path, pictures: Path, large: Path, n_pictures: int) -> None:

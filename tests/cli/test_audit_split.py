@@ -58,10 +58,6 @@ def test_base_names_in_other_folders_are_counted_and_shown(tmp_path: Path) -> No
     assert "1 of 4 files of test may be in train" in stderr  # birds/2.jpg; 1.jpg says nothing
     (overlap,) = json.loads(audit(train, test, "--json")[1])["data"]["overlaps"]
     assert (overlap["same_name"], overlap["same_base_name"], overlap["undecided"]) == (1, 2, 1)
-    alike = [listed(tmp_path / f"{n}.txt", *(f"{n}{i}/1.jpg" for i in range(3))) for n in "ab"]
-    code, _, stderr = audit(*alike)
-    found = "3 files of b have the base name of files of a in other folders"
-    assert (code, found in stderr) == (0, True)
 
 
 def test_a_leak_gives_exit_code_1_and_a_sentence_within_80_columns(
@@ -75,7 +71,6 @@ def test_a_leak_gives_exit_code_1_and_a_sentence_within_80_columns(
     # 0.7 + 4 / 7 x 0.3 = 0.871
     found = "57.1 % of test (4 of 7 files) is in train: an honest 70 % can read as up to 87.1 %."
     assert (code, found in stderr) == (1, True)
-    assert "1 files of test have names like files of train, but show something else" in stderr
     assert max(len(line) for line in stdout.splitlines()) <= 80
     for shown in ("near-duplicate", "mirrored", "Leaking."):
         assert shown in stdout
@@ -105,7 +100,7 @@ def test_a_machine_gets_one_object_and_each_file_a_row(
 def test_names_alone_are_undecided_or_clean_as_far_as_they_tell(tmp_path: Path) -> None:
     train, test = (listed(tmp_path / f"{name}.txt", f"{name}/1.jpg") for name in ("train", "test"))
     code, stdout, stderr = audit(train, test)
-    assert (code, "Undecided" in stdout, "other folder" in stdout) == (1, True, True)
+    assert (code, "Undecided" in stdout, "name alike" in stdout) == (1, True, True)
     assert "1 of 1 files of test may be in train" in stderr
     assert "--images FOLDER compares the pictures" in stderr
     code, stdout, stderr = audit(train, listed(tmp_path / "test.txt", "2.jpg"))

@@ -13,7 +13,7 @@ from benchmark.data.duplicates import (
     aligned_pairs,
     count_duplicates,
     difference_hashes,
-    identical_groups,
+    identical_files,
     near_duplicates,
     near_pairs,
     placement_columns,
@@ -130,10 +130,12 @@ def test_different_faces_are_no_pair_and_flat_pictures_or_none_do_no_harm() -> N
 
 
 def test_groups_know_what_they_disagree_on_and_are_counted_by_label() -> None:
-    copies, conflict = identical_groups(TABLE)
-    assert (copies.rows, copies.disagrees_on, copies.is_label_conflict) == ((0, 2), ("age",), False)
-    assert (conflict.rows, conflict.disagrees_on) == ((1, 4), ("gender",))
-    assert conflict.is_label_conflict
+    same = identical_files(TABLE)
+    assert same["file"].tolist() == ["a.jpg", "b.jpg", "c.jpg", "e.jpg"]
+    assert (same["age"].tolist(), same["gender"].tolist()) == (
+        [True, False, True, False],
+        [False, True, False, True],
+    )
     counts = count_duplicates(TABLE)
     assert (counts["groups"], counts["files"], counts["groups_in_conflict"]) == (2, 4, 2)
     assert (counts["groups_in_conflict_age"], counts["groups_in_conflict_gender"]) == (1, 1)

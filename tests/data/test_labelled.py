@@ -9,7 +9,7 @@ from benchmark.cli.data import _print_labels
 from benchmark.cli.output import out
 from benchmark.data.dataset import FaceSet, draw_sample
 from benchmark.data.label_tables import parse_map
-from benchmark.data.labelled import findings, gaps, notes, unmapped
+from benchmark.data.labelled import findings, gaps, unmapped
 from benchmark.data.prepare import audit, prepare
 from benchmark.data.splits import parts_of
 from benchmark.errors import DataError
@@ -103,7 +103,6 @@ def test_duplicates_lost_pictures_and_faces_without_any_label_are_told(tmp_path:
         "p39.jpg": "no row in the table of labels",
     }
     assert len(findings(labels, 1)) == 2
-    assert "2 rows name a file that an earlier row names." in notes(labels)
 
 
 def test_a_row_means_one_picture_and_a_picture_one_row(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_folds_test_every_placed_face_once_and_validate_on_an_eighth_of_the_rest
 
 
 def test_too_few_faces_for_a_split_are_refused() -> None:
-    with pytest.raises(DataError, match="part of some-faces is empty: 4 faces are too few"):
+    with pytest.raises(DataError, match="part is empty: 4 faces are too few"):
         parts_of(faces_of(with_split(table_of(4))))
 
 
