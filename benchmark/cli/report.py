@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markdown import Markdown
 
-from benchmark.cli.library import library_of
+from benchmark.cli.leaderboard import Dataset, Suites
+from benchmark.cli.library import chosen_runs, library_of
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -21,9 +22,7 @@ from benchmark.cli.options import (
     Quiet,
     RunsDir,
     WeightsDir,
-    complete_dataset,
     complete_run,
-    complete_suite,
 )
 from benchmark.cli.output import (
     CommandResult,
@@ -41,39 +40,16 @@ from benchmark.record import RunRecord
 from benchmark.reporting.tables import Table
 
 if TYPE_CHECKING:
-    from benchmark.reporting.card import Origin
     from benchmark.reporting.evidence import Evidence, RunLinks
-    from benchmark.reporting.networks import Gallery
-    from benchmark.reporting.report import Report
-
-PERSONAL_DATA = (
-    "the page holds pictures of people: personal data. Do not publish it, and pass it on only to "
-    "those who may see the pictures"
-)
+    from benchmark.reporting.report import Gallery, Report
 
 
 def report(
-    suites: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--suite",
-            help="Show a suite, what was not run included; again for several. Else all that ran.",
-            autocompletion=complete_suite,
-        ),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="The data set, or `drawn`; photographed ones if left out, a page each.",
-            autocompletion=complete_dataset,
-        ),
-    ] = None,
+    suite: Suites = None,
+    dataset: Dataset = None,
     with_faces: Annotated[
         bool,
-        typer.Option(
-            "--with-faces",
-            help="Show photographed faces that are predicted wrongly: the page is personal data.",
-        ),
+        typer.Option(help="Show photographed faces predicted wrongly: the page is personal data."),
     ] = False,
     mlflow_url: Annotated[
         str | None,
@@ -93,7 +69,7 @@ def report(
     """Write one HTML page: the answers first, each with its figure, its table and its runs.
 
     It needs no network and no file beside it. What the runs do not tell is said, with the command
-    that would. Of photographed faces it shows none, unless asked.
+    that would.
 
     Examples:
       facebench report
@@ -102,34 +78,42 @@ def report(
     """
     silent = quiet or as_json
     with speaking("report", as_json=as_json) as answer:
-        from benchmark.reporting.evidence import Evidence, chosen_experiments
+        from benchmark.reporting.evidence import Evidence
         from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
         from benchmark.reporting.report import make_report, n_steps, write_page
 
+        asked = tuple(suite or ())
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
         with watching(quiet=silent) as watch:
             available = available_runs(runs_dir, watch=watch)
-            boards = leaderboards(
-                available, places, suites or (), dataset, compared=False, watch=watch
-            )
+            boards = leaderboards(available, places, asked, dataset, compared=False, watch=watch)
         answer.warnings += [*available.warnings, *available.notes]
-        library = library_of(available.runs, data_dir)
         answer.data = {"reports": []}
+        library = library_of(available.runs, data_dir)
         for board in boards:
-            name = f"report-{board.dataset}-{'-'.join(suites or ()) or 'all'}.html"
+            name = f"report-{board.dataset}-{'-'.join(asked) or 'all'}.html"
             part = board.dataset if len(boards) > 1 else ""
             path = named_file(out_path or runs_dir / "reports", name, (".html",), part)
             check_outputs([path], overwrite=overwrite or out_path is None)
-            chosen = tuple(chosen_experiments(library, suites or (), board.dataset))
             links = _links(runs_dir, path, mlflow_url, answer)
-            evidence = Evidence(library, board, chosen, tuple(suites or ()), links)
-            faces = _gallery(evidence, data_dir, answer, with_faces=with_faces)
+            evidence = Evidence(library, board, asked, links)
+            shows = board.drawn or with_faces
+            faces = _gallery(evidence, data_dir, answer) if shows else None
             with progress_bar(quiet=silent) as bar:
                 step = bar.add_task(board.dataset, total=n_steps(evidence))
                 made = make_report(evidence, faces, functools.partial(bar.advance, step))
-            with busy("writing the page", quiet=silent):
-                write_text(path, write_page(made, datetime.datetime.now().date()))
-            answer.data["reports"].append(_as_data(made) | {"file": str(path)})
+            write_text(path, write_page(made, datetime.datetime.now().date()))
+            said = {
+                item.question.slug: {
+                    "question": item.question.text,
+                    "answered": item.answered,
+                    "answer": item.sentences[0],
+                }
+                for item in made.answers
+            }
+            about = {"dataset": board.dataset, "suites": list(asked), "drawn": board.drawn}
+            about["with_faces"] = faces is not None and not faces.drawn
+            answer.data["reports"].append(about | {"answers": said, "file": str(path)})
             if not as_json:
                 _print_report(made)
                 err.print(f"\nWritten: {path} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
@@ -152,12 +136,11 @@ def _links(runs_dir: Path, page: Path, url: str | None, answer: CommandResult) -
     """Find the runs in MLflow; trouble with it is said, and no obstacle."""
     from benchmark.record import work_folder
     from benchmark.reporting.evidence import RunLinks, mlflow_links
+    from benchmark.tracking import run_places
 
     if url is None:
         work = os.path.relpath(work_folder(runs_dir), page.parent)
         return RunLinks(work=Path(work).as_posix())
-    from benchmark.tracking import run_places
-
     links = mlflow_links(url, {})
     try:
         return mlflow_links(url, run_places(runs_dir))
@@ -166,54 +149,30 @@ def _links(runs_dir: Path, page: Path, url: str | None, answer: CommandResult) -
         return links
 
 
-def _gallery(
-    evidence: "Evidence", data_dir: Path, answer: CommandResult, *, with_faces: bool
-) -> "Gallery | None":
-    """Show errors on synthetic faces; on photographed ones only where somebody asked for it."""
-    if not evidence.board.drawn and not with_faces:
-        return None
+def _gallery(evidence: "Evidence", data_dir: Path, answer: CommandResult) -> "Gallery | None":
+    """Find the pictures of the most confident errors; trouble is said, and no obstacle."""
     from benchmark.data.dataset import prepared_datasets
-    from benchmark.reporting.networks import gallery
+    from benchmark.reporting.report import gallery
 
     try:
         prepared = [item for item in prepared_datasets(data_dir) if item.name == evidence.dataset]
-        if not prepared:
-            raise DataError(
-                f"{evidence.dataset} is not prepared, so none of its faces is shown",
-                source=str(data_dir),
-            )
-        found = gallery(evidence, prepared[0])
+        found = gallery(evidence, prepared[0]) if prepared else None
     except (DataError, RunError) as error:
         answer.warnings.append(str(error))
         return None
     if found is not None and not found.drawn:
-        answer.warnings.append(PERSONAL_DATA)
+        answer.warnings.append(
+            "the page holds pictures of people: personal data. Do not publish it, and pass it on "
+            "only to those who may see the pictures"
+        )
     return found
-
-
-def _as_data(made: "Report") -> dict[str, object]:
-    evidence, faces = made.evidence, made.gallery
-    return {
-        "dataset": evidence.dataset,
-        "suites": list(evidence.suites),
-        "drawn": evidence.board.drawn,
-        "with_faces": faces is not None and not faces.drawn,
-        "answers": {
-            item.slug: {
-                "question": item.question,
-                "answered": item.answered,
-                "answer": item.sentences[0],
-            }
-            for item in made.answers
-        },
-    }
 
 
 def _print_report(made: "Report") -> None:
     """Print the short answers; then what is not answered, each with the command that would."""
     out.print(f"[bold]{made.evidence.dataset}[/]")
     for item in sorted(made.answers, key=lambda item: not item.answered):
-        out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question}[/]")
+        out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question.text}[/]")
         out.print(item.sentences[0], markup=False)
         for command in item.commands[:1]:
             out.print(f"  {command}", markup=False, soft_wrap=True)
@@ -251,11 +210,19 @@ def card(
         from benchmark.runs.notes import page
         from benchmark.tracking import mirror_again
 
-        records = _finished(runs_dir, name, answer)
+        found = [run.record for run in chosen_runs(runs_dir, [name], answer)]
+        # Where none is finished, the first says in which state it is.
+        records = [record for record in found if record.state == "done"] or found[:1]
+        if not records:
+            raise RunError(
+                f"no run of {name} is in the runs folder",
+                source=str(runs_dir),
+                fix=f"`facebench run {name}` makes one",
+            )
         answer.data = {"cards": []}
-        for record in records:
+        for record in sorted(records, key=lambda record: record.seed):
             with busy(f"writing the card of seed {record.seed}", quiet=quiet or as_json):
-                text = model_card(record, _origin(record))
+                text = model_card(record)
                 written = [record.folder / CARD_FILE]
                 if out_path is not None:
                     part = f"seed-{record.seed}" if len(records) > 1 else ""
@@ -266,7 +233,6 @@ def card(
                     check_outputs(written[1:], overwrite=overwrite)
                     write_text(written[-1], page(text, title) if is_page else text)
                 write_text(written[0], text)
-            with busy("bringing it to MLflow", quiet=quiet or as_json):
                 try:
                     mirror_again(RunRecord(record.folder), runs_dir)
                 except RunError as error:
@@ -281,34 +247,6 @@ def card(
                 out.print(shown, soft_wrap=True, markup=False)
             if not as_json:
                 err.print(f"Written: {written[-1]}", soft_wrap=True, markup=False)
-
-
-def _finished(runs_dir: Path, name: str, answer: CommandResult) -> list[RunRecord]:
-    """Find the runs that are meant; of an experiment those that are finished."""
-    from benchmark.cli.library import chosen_runs
-
-    records = [run.record for run in chosen_runs(runs_dir, [name], answer)]
-    if not records:
-        raise RunError(
-            f"no run of {name} is in the runs folder",
-            source=str(runs_dir),
-            fix=f"`facebench run {name}` makes one",
-        )
-    done = [record for record in records if record.state == "done"]
-    # Where none is finished, the first says in which state it is.
-    return sorted(done, key=lambda record: record.seed) or records[:1]
-
-
-def _origin(record: RunRecord) -> "Origin":
-    """Look up what is known of the weights that a run started from."""
-    from benchmark.models.weight_manifest import FILES
-    from benchmark.reporting.card import Origin
-
-    weights = record.about["weights"]
-    for known in FILES if weights["source"] != "none" else ():
-        if known.file_name == weights.get("origin"):
-            return Origin(known.licence, known.trained_on)
-    return Origin()
 
 
 def explore(

@@ -7,7 +7,6 @@ alone. Its text is templates/card.md.jinja; benchmark.runs.notes turns it into a
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from benchmark.evaluation.figures import BY_TITLES
 from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.red_flags import UTKFACE_NAME, flag_state, warning
 from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP
+from benchmark.models.weight_manifest import FILES
 from benchmark.record import RunRecord
 from benchmark.runs.notes import code, plain, rate
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -31,15 +31,7 @@ LEAKY: Final = "LEAKY: test faces were seen in training. No number here is an ho
 AD_HOC: Final = "AD HOC: changed on the command line, and kept off leaderboards."
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What is known of the weights that a run started from."""
-
-    licence: str = ""
-    trained_on: str = ""
-
-
-def model_card(record: RunRecord, origin: Origin | None = None) -> str:
+def model_card(record: RunRecord) -> str:
     """Write the card of a finished run as Markdown; raises RunError where it is not finished.
 
     What an older facebench did not compute is left out, with the command that computes it.
@@ -56,7 +48,7 @@ def model_card(record: RunRecord, origin: Origin | None = None) -> str:
         )
     try:
         template = _environment().get_template("card.md.jinja")
-        return template.render(**_content(record), origin=origin or Origin()).rstrip() + "\n"
+        return template.render(**_content(record)).rstrip() + "\n"
     except (KeyError, TypeError, ValueError, UndefinedError) as error:
         raise RunError(
             f"the files of run {record.identity[:12]} hold too little for a card "
@@ -98,8 +90,12 @@ def _content(record: RunRecord) -> dict[str, Any]:
     flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
     said = [(text, drawn) for text in LIMITS_DRAWN]
     said += [(LEAKY, about["leaky"]), (AD_HOC, about["ad_hoc"]), (flagged, bool(flagged))]
+    weights = about["weights"]
+    known = FILES if weights["source"] != "none" else ()
+    origins = [item for item in known if item.file_name == weights.get("origin")]
     return {
         "about": about,
+        "origin": origins[0] if origins else None,
         "definition": about["experiment"],
         "backbone": about["experiment"]["backbone"],
         "dataset": about["dataset"],

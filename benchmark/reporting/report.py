@@ -1,45 +1,61 @@
-"""The report: every question's answer, one network beside another, and the leaderboards.
+"""The report: every question's answer, one network beside another, errors, and the leaderboards.
 
 One HTML file with its style, script and figures inside it; it asks no other address for anything.
 """
 
+import base64
 import datetime
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import pandas as pd
+from PIL import Image
+
+from benchmark.comparison.leaderboard import HEADINGS
 from benchmark.comparison.wording import joined, protocol_text
-from benchmark.reporting.board_tables import board_table, by_setting
-from benchmark.reporting.evidence import Evidence
-from benchmark.reporting.networks import Gallery, NetworkSection, network_section, shown_networks
-from benchmark.reporting.pair_questions import (
-    best_network,
-    does_conditioning_help,
-    how_deep,
-    mtl_or_stl,
-    which_weights,
-)
-from benchmark.reporting.questions import (
-    Answer,
-    cost_of_accuracy,
-    effect_of_the_leak,
-    lowest_subgroups,
-    specialists,
-)
+from benchmark.data.dataset import FaceSet
+from benchmark.errors import DataError, RunError
+from benchmark.evaluation.predictions import mistakes, read_predictions
+from benchmark.reporting.board_tables import Links, board_table, by_setting
+from benchmark.reporting.evidence import Evidence, RankedNetwork
+from benchmark.reporting.matrices import Matrix, confusion, heat_map
+from benchmark.reporting.questions import QUESTIONS, Answer, answers
 from benchmark.reporting.tables import Table, page
 
-QUESTIONS: Final[tuple[Callable[[Evidence], Answer], ...]] = (
-    best_network,
-    mtl_or_stl,
-    which_weights,
-    how_deep,
-    does_conditioning_help,
-    lowest_subgroups,
-    cost_of_accuracy,
-    effect_of_the_leak,
-    specialists,
-)
-"""What the report answers, in this order."""
+MOST_NETWORKS: Final = 60
+"""A page with more would not open at once."""
+
+SHOWN_PER_TASK: Final = 12
+THUMBNAIL_PX: Final = 72
+"""Sharp on a screen of twice the pixels at the size that the page shows, and a few kB each."""
+
+
+@dataclass(frozen=True)
+class NetworkSection:
+    """All that the page shows of one network by itself."""
+
+    network: RankedNetwork
+    kind: str
+    """The heading of the table that it stands in."""
+    runs: tuple[tuple[str, str], ...]
+    """Words and addresses of its runs."""
+    matrices: tuple[Matrix, ...] = ()
+    trouble: str = ""
+    """Why something is not shown."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The most confident errors of one run."""
+
+    network: str
+    seed: int
+    href: str
+    drawn: bool
+    tasks: dict[str, list[dict[str, Any]]]
+    """Most confident first: `picture` as a data: address, `truth`, `predicted`, `probability`."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,13 @@ class Report:
     gallery: Gallery | None = None
 
 
+def shown_networks(evidence: Evidence) -> list[RankedNetwork]:
+    """Choose what the page shows by itself: all tested networks, or the best if too many."""
+    tested = evidence.tested
+    best = sorted(tested, key=lambda network: network.row.rank or len(tested))[:MOST_NETWORKS]
+    return [network for network in tested if network in best]
+
+
 def n_steps(evidence: Evidence) -> int:
     """Count the steps of `make_report`."""
     return len(QUESTIONS) + len(shown_networks(evidence))
@@ -61,14 +84,62 @@ def make_report(
     evidence: Evidence, gallery: Gallery | None = None, advance: Callable[[], object] = int
 ) -> Report:
     """Answer every question; advance: called after each of `n_steps`."""
-    answers, networks = [], []
-    for question in QUESTIONS:
-        answers.append(question(evidence))
+    found, networks = [], []
+    for answer in answers(evidence):
+        found.append(answer)
         advance()
     for network in shown_networks(evidence):
         networks.append(network_section(evidence, network))
         advance()
-    return Report(evidence, tuple(answers), tuple(networks), gallery)
+    return Report(evidence, tuple(found), tuple(networks), gallery)
+
+
+def network_section(evidence: Evidence, network: RankedNetwork) -> NetworkSection:
+    """Show one network; what cannot be read is said instead."""
+    matrices: list[Matrix] = []
+    trouble = ""
+    try:
+        for task in network.group.tasks:
+            matrices += [confusion(evidence, network, task), heat_map(evidence, network, task)]
+    except RunError as error:
+        trouble = str(error)
+    runs = tuple(
+        (f"seed {run.record.seed}", evidence.links.of([run.record.identity]))
+        for run in network.group.runs
+    )
+    return NetworkSection(network, HEADINGS[network.kind], runs, tuple(matrices), trouble)
+
+
+def gallery(evidence: Evidence, faces: FaceSet) -> Gallery | None:
+    """Show the most confident errors of the best network's first seed; None where none is ranked.
+
+    Raises RunError or DataError where its predictions or the faces cannot be read. Whether
+    photographed faces may be shown is for the caller to ask.
+    """
+    if not evidence.first_ranked:
+        return None
+    best = evidence.first_ranked[0]
+    run = best.group.runs[0]
+    if faces.pixel_digest != run.setting.pixel_digest:
+        raise DataError(
+            f"{faces.name} was prepared anew since {best.name} was run", source=str(faces.folder)
+        )
+    rows = pd.Series(range(len(faces.table)), index=faces.table["file"])
+    found = mistakes(read_predictions(run.record.predictions_path))
+    found = found[found["file"].isin(rows.index)].groupby("task").head(SHOWN_PER_TASK)
+    pixels = faces.pixels()
+    found["picture"] = [_thumbnail(pixels[int(rows[file])]) for file in found["file"]]
+    tasks = {task: found[found["task"] == task].to_dict("records") for task in best.group.tasks}
+    href = evidence.links.of([run.record.identity])
+    return Gallery(best.name, run.record.seed, href, faces.drawn, tasks)  # type: ignore[arg-type]
+
+
+def _thumbnail(pixels: Any) -> str:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    picture.save(stream, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def write_page(report: Report, date: datetime.date) -> str:
@@ -79,7 +150,6 @@ def write_page(report: Report, date: datetime.date) -> str:
     kinds: dict[str, list[NetworkSection]] = {}
     for item in report.networks:
         kinds.setdefault(item.kind, []).append(item)
-    tested = sum(network.tested for network in evidence.networks.values())
     return page(
         "report.html",
         title=f"facebench report: {evidence.dataset}{named}",
@@ -88,7 +158,7 @@ def write_page(report: Report, date: datetime.date) -> str:
         answers=report.answers,
         networks=report.networks,
         kinds=kinds,
-        n_not_shown=tested - len(report.networks),
+        n_not_shown=len(evidence.tested) - len(report.networks),
         boards=tuple(_boards(evidence, report.networks)),
         gallery=report.gallery,
         notes=evidence.board.notes,
@@ -101,12 +171,13 @@ def _boards(
     evidence: Evidence, networks: Sequence[NetworkSection]
 ) -> Iterator[tuple[str, Table, bool]]:
     """Give the leaderboard of each setting, and whether it is LEAKY; names lead to networks."""
-    links: dict[str, tuple[tuple[str, str], ...]] = {}
-    for item in networks:
-        ours = item.network.row.identities
-        runs = evidence.links.of(ours)
-        found = [("details", f"#{item.network.anchor}"), *([("runs", runs)] if runs else [])]
-        links[ours[0]] = tuple(found)
+    links: Links = {
+        item.network.row.identities[0]: (
+            ("details", f"#{item.network.anchor}"),
+            *([("runs", runs)] if (runs := evidence.links.of(item.network.row.identities)) else []),
+        )
+        for item in networks
+    }
     for setting, tables in by_setting(evidence.board):
         leaky = any(t.setting.protocol.leaky or any(r.leaky for r in t.rows) for t in tables)
         yield setting, board_table(tables, links).keeping(("scores", "cost")), leaky
@@ -115,7 +186,7 @@ def _boards(
 def _facts(evidence: Evidence, date: datetime.date) -> Iterator[tuple[str, str]]:
     """Say what the answers are about, and how much there is of it."""
     runs, setting = evidence.runs, evidence.setting
-    done = [run for run in runs if run.record.state == "done"]
+    done = [run for run in runs if run.done]
     yield "Written", date.isoformat()
     finished = sorted({str(run.record.done.get("finished", ""))[:10] for run in done} - {""})
     if finished:

@@ -1,8 +1,8 @@
 """`facebench report`: what it writes, and what it says of runs that are none, few or broken."""
 
 import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -14,9 +14,6 @@ from benchmark.data.drawn import draw_faces
 from tests.cli.conftest import flat
 from tests.reporting.stores import QUICK, builder, fill, finish, predictions_on
 from tests.results.conftest import RunBuilder
-
-if TYPE_CHECKING:
-    from benchmark.data.dataset import FaceSet
 
 MTL = QUICK[0]
 
@@ -51,7 +48,6 @@ def test_json_is_alone_on_stdout(runs: RunBuilder, tmp_path: Path) -> None:
     assert written["suites"] == ["quick"]
     assert written["answers"]["best"]["answered"]
     assert not written["answers"]["gender"]["answered"]
-    assert not written["with_faces"]
     page = Path(written["file"])
     page.write_text("mine")
     result = call(runs, "--suite", "quick", "--out", str(page))
@@ -98,29 +94,19 @@ def test_an_mlflow_store_that_cannot_be_read_costs_the_links_alone(runs: RunBuil
     assert "No run of the page is linked to MLflow" in flat(result.stderr)
 
 
-def test_drawn_faces_are_shown_without_asking(runs: RunBuilder, drawn_faces: "FaceSet") -> None:
-    runs.dataset |= {"pixel_digest": drawn_faces.pixel_digest}
-    experiment = registry.experiment(MTL)
-    finish(runs, experiment, predictions=predictions_on(drawn_faces, experiment))
-    result = call(runs, "--json", data_dir=drawn_faces.folder.parent)
-    (written,) = json.loads(result.stdout)["data"]["reports"]
-    assert "data:image/webp" in Path(written["file"]).read_text(encoding="utf-8")
-
-
-def test_people_are_shown_only_where_asked_and_then_with_a_warning(
+def test_faces_are_shown_if_synthetic_or_if_asked_for_and_then_with_a_warning(
     runs: RunBuilder, tmp_path: Path
 ) -> None:
-    drawn = draw_faces(120, seed=3, image_px=32)
-    data_dir = tmp_path / "data"
-    faces = store_faces(
-        drawn.images, drawn.labels, name="people-32", drawn=False, data_dir=data_dir
-    )
-    runs.dataset |= {"name": "people-32", "drawn": False, "pixel_digest": faces.pixel_digest}
-    experiment = registry.experiment(MTL)
-    finish(runs, experiment, predictions=predictions_on(faces, experiment))
-    page = runs.runs_dir / "reports" / "report-people-32-all.html"
-    assert call(runs, data_dir=data_dir).exit_code == 0
-    assert "<img" not in page.read_text(encoding="utf-8")
-    result = call(runs, "--with-faces", data_dir=data_dir)
-    assert "the page holds pictures of people: personal data" in flat(result.stderr)
-    assert "<img" in page.read_text(encoding="utf-8")
+    made = draw_faces(120, seed=3, image_px=32)
+    experiment, data_dir = registry.experiment(MTL), tmp_path / "data"
+    for drawn, options, n in ((True, [], 36), (False, [], 0), (False, ["--with-faces"], 36)):
+        name = f"faces-{drawn}-{n}"
+        faces = store_faces(made.images, made.labels, name=name, drawn=drawn, data_dir=data_dir)
+        store = builder(tmp_path / name / "mlruns", dataset=name, drawn=drawn)
+        store.dataset |= {"pixel_digest": faces.pixel_digest}
+        finish(store, experiment, predictions=predictions_on(faces, experiment))
+        result = call(store, *options, data_dir=data_dir)
+        page = store.runs_dir / "reports" / f"report-{name}-all.html"
+        shown = re.findall(r'src="data:image/webp;base64,([^"]+)"', page.read_text("utf-8"))
+        assert 3 * (n > 0) <= len(shown) <= n, name
+        assert ("personal data" in flat(result.stderr)) == bool(options), name

@@ -10,23 +10,19 @@ import pandas as pd
 
 from benchmark import registry
 from benchmark.comparison.library import Library, read_run
-from benchmark.data.dataset import FaceSet
-from benchmark.data.splits import parts_of
 from benchmark.evaluation.intervals import wilson
 from benchmark.evaluation.predictions import (
     predictions_digest,
-    predictions_table,
     write_predictions,
 )
 from benchmark.evaluation.subgroups import BYS, group_codes, group_names
 from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json, write_text
 from benchmark.record import SUBGROUP_COLUMNS, RunRecord
-from benchmark.reporting.evidence import Evidence, RunLinks, chosen_experiments
-from benchmark.reporting.networks import Gallery
+from benchmark.reporting.evidence import Evidence, RunLinks
 from benchmark.reporting.report import make_report, write_page
 from benchmark.tasks import TaskName, combined
-from tests.results.conftest import RunBuilder, build, made_up_predictions, made_up_probabilities
+from tests.results.conftest import RunBuilder, build, made_up_predictions
 
 DRAWN = "drawn-v1"
 QUICK = registry.suites()["quick"].experiments
@@ -163,14 +159,16 @@ def evidence_of(
         read = tuple(read_run(record) for record in runs.records())
         library = Library(read, registry.experiments(), registry.suites())
     dataset = str(runs.dataset["name"])
-    experiments = chosen_experiments(library, suites, dataset)
+    wanted = [name for suite in suites for name in library.suites[suite].experiments]
+    wanted = wanted or [str(run.definition["name"]) for run in library.runs]
+    experiments = [item for name, item in library.experiments.items() if name in wanted]
     records = [run.record for run in library.runs]
     board = build(records, experiments, dataset, suite=" and ".join(suites) or None)
     known = {run.record.identity[:12]: ("1", run.record.identity[:32]) for run in library.runs}
     links = RunLinks("http://127.0.0.1:5000", known) if in_mlflow else RunLinks()
-    return Evidence(library, board, tuple(experiments), suites, links)
+    return Evidence(library, board, suites, links)
 
 
-def page_of(evidence: Evidence, gallery: Gallery | None = None) -> str:
+def page_of(evidence: Evidence) -> str:
     """Write the page as `facebench report` does."""
-    return write_page(make_report(evidence, gallery), datetime.date(2026, 11, 28))
+    return write_page(make_report(evidence), datetime.date(2026, 11, 28))

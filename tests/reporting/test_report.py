@@ -1,27 +1,22 @@
 """The report as text: whole, escaped, answering first, and honest about what it does not know."""
 
-import base64
-import io
+from collections import defaultdict
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from benchmark import registry
-from benchmark.data.dataset import FaceSet
-from benchmark.errors import DataError, RunError
-from benchmark.reporting.evidence import COMPARED_AT_MOST, Evidence, RunLinks, mlflow_links
-from benchmark.reporting.networks import SHOWN_PER_TASK, gallery
-from benchmark.reporting.questions import Answer
-from benchmark.reporting.report import QUESTIONS
-from tests.reporting.stores import DRAWN, QUICK, evidence_of, fill, finish, page_of, predictions_on
+from benchmark.errors import RunError
+from benchmark.reporting import questions
+from benchmark.reporting.evidence import Evidence, RunLinks, mlflow_links
+from benchmark.reporting.questions import FIELD_OF, Answer, judged, sibling_pairs, siblings
+from tests.reporting.stores import DRAWN, QUICK, evidence_of, fill, page_of
 from tests.results.conftest import RunBuilder
 
 VOID = {"meta", "link", "input", "img", "br"}
-MTL = registry.experiment("mtl-cnn-none-full-short")
-KNOWN = {f"{number:012x}": ("7", f"run{number}") for number in range(100)}
+KNOWN = {f"{number:012x}": ("7", f"run{number}") for number in range(2)}
 
 
 class Reader(HTMLParser):
@@ -59,11 +54,15 @@ def words_of(text: str) -> str:
 
 
 def answers(evidence: Evidence) -> dict[str, Answer]:
-    found = [question(evidence) for question in QUESTIONS]
-    return {item.slug: item for item in found}
+    return {item.question.slug: item for item in questions.answers(evidence)}
 
 
-def test_the_page_is_whole_and_every_place_that_is_named_exists(page: str) -> None:
+@pytest.fixture(scope="module")
+def found(evidence: Evidence) -> dict[str, Answer]:
+    return answers(evidence)
+
+
+def test_the_page_is_whole_and_fetches_nothing(evidence: Evidence, page: str) -> None:
     reader = Reader(page)
     ids = reader.all("id")
     assert len(ids) == len(set(ids))
@@ -71,16 +70,14 @@ def test_the_page_is_whole_and_every_place_that_is_named_exists(page: str) -> No
     within = {href[1:] for href in hrefs if href.startswith("#")}
     labels = {name for value in reader.all("aria-labelledby") for name in value.split()}
     assert within | labels | set(reader.all("aria-controls")) <= set(ids)
-
-
-def test_nothing_is_fetched_and_equal_runs_give_equal_pages(evidence: Evidence, page: str) -> None:
-    reader = Reader(page)
-    assert all(src.startswith("data:") for src in reader.all("src"))
+    assert reader.all("src") == []
     assert [has["href"] for tag, has in reader.seen if tag == "link"] == ["data:,"]
     assert "default-src 'none'" in page
     assert "@import" not in page
     assert "url(http" not in page
     assert page_of(evidence) == page
+    row = evidence.ranked("mtl")[0].row
+    assert evidence.links.of(row.identities).replace("&", "&amp;") in page
 
 
 def test_date_faces_and_commit_come_first(page: str) -> None:
@@ -90,8 +87,7 @@ def test_date_faces_and_commit_come_first(page: str) -> None:
     assert "Commit" in top
 
 
-def test_every_answered_question_has_text_figure_and_table(evidence: Evidence) -> None:
-    found = answers(evidence)
+def test_every_answered_question_has_text_figure_and_table(found: dict[str, Answer]) -> None:
     answered = {slug: item for slug, item in found.items() if item.answered}
     assert set(found) - set(answered) == {"specialists"}
     for slug, item in answered.items():
@@ -103,7 +99,9 @@ def test_every_answered_question_has_text_figure_and_table(evidence: Evidence) -
     assert found["specialists"].commands == (command,)
 
 
-def test_cost_names_the_networks_that_no_cheaper_one_beats(evidence: Evidence) -> None:
+def test_cost_names_the_networks_that_no_cheaper_one_beats(
+    evidence: Evidence, found: dict[str, Answer]
+) -> None:
     ranked = evidence.ranked("mtl")
     places = {item.name: (-(item.row.parameters or 0), item.row.val_combined) for item in ranked}
     front = [
@@ -111,38 +109,31 @@ def test_cost_names_the_networks_that_no_cheaper_one_beats(evidence: Evidence) -
         for name, (size, score) in places.items()
         if not any(a >= size and b >= score and (a, b) != (size, score) for a, b in places.values())
     ]
-    sentence = answers(evidence)["cost"].sentences[1]
+    sentence = found["cost"].sentences[1]
     assert sentence.startswith("By parameters, no network is both cheaper and better")
     assert all(name in sentence for name in front)
     assert f"the Pareto front of {len(ranked)} networks" in sentence
 
 
-def test_runs_are_linked_to_mlflow_or_to_their_folders(
-    evidence: Evidence, page: str, drawn_runs: RunBuilder
-) -> None:
-    row = evidence.ranked("mtl")[0].row
-    assert evidence.links.of(row.identities).replace("&", "&amp;") in page
+def test_a_link_leads_to_one_run_to_several_or_to_a_folder(drawn_runs: RunBuilder) -> None:
+    ids, links = list(KNOWN), RunLinks("http://127.0.0.1:5000", KNOWN)
+    assert links.of(ids[:1]) == "http://127.0.0.1:5000/#/experiments/7/runs/run0"
+    assert "/#/compare-runs?runs=%5B%22run0%22%2C%22run1%22%5D" in links.of(ids)
+    assert links.of([*ids[:1], "unknown"]) == ""
+    assert RunLinks().of(ids) == ""
+    with pytest.raises(RunError, match="is no address"):
+        mlflow_links("javascript:alert(1)", {})
     fill(drawn_runs, QUICK[:1], n=80)
-    found = evidence_of(drawn_runs, in_mlflow=False)
     (record,) = drawn_runs.records()
-    text = page_of(found)
+    text = page_of(evidence_of(drawn_runs, in_mlflow=False))
     assert f'href="../work/{record.identity}/"' in text
     assert "/#/" not in text
 
 
-def test_a_link_leads_to_one_run_to_several_or_to_the_list() -> None:
-    ids, links = list(KNOWN), RunLinks("http://127.0.0.1:5000", KNOWN)
-    assert links.of(ids[:1]) == "http://127.0.0.1:5000/#/experiments/7/runs/run0"
-    assert "/#/compare-runs?runs=%5B%22run0%22%2C%22run1%22%5D" in links.of(ids[:2])
-    assert links.of(ids[: COMPARED_AT_MOST + 1]) == "http://127.0.0.1:5000/#/experiments/7/runs"
-    assert links.of([*ids[:1], "unknown"]) == ""
-    assert RunLinks().of(ids[:2]) == ""
-    with pytest.raises(RunError, match="is no address"):
-        mlflow_links("javascript:alert(1)", {})
-
-
-def test_leaky_is_written_on_all_that_a_leak_has_touched(evidence: Evidence, page: str) -> None:
-    leak = answers(evidence)["leak"]
+def test_leaky_is_written_on_all_that_a_leak_has_touched(
+    found: dict[str, Answer], page: str
+) -> None:
+    leak = found["leak"]
     assert leak.leaky
     panels = [panel for figure in leak.figures if figure.leaky for panel in figure.panels]
     assert panels
@@ -156,11 +147,11 @@ def test_leaky_is_written_on_all_that_a_leak_has_touched(evidence: Evidence, pag
 
 def test_one_run_answers_little_and_says_what_would_answer_more(drawn_runs: RunBuilder) -> None:
     fill(drawn_runs, QUICK[:1], n=80)
-    found = evidence_of(drawn_runs, "quick")
-    asked = answers(found)
+    few = evidence_of(drawn_runs, "quick")
+    asked = answers(few)
     assert [slug for slug, item in asked.items() if item.answered] == ["best", "subgroups"]
     assert all(item.commands for item in asked.values() if not item.answered)
-    words = words_of(page_of(found))
+    words = words_of(page_of(few))
     assert "Not answered by these runs" in words
     assert "race-cnn-none-full-short (not run)" in words
 
@@ -168,9 +159,9 @@ def test_one_run_answers_little_and_says_what_would_answer_more(drawn_runs: RunB
 def test_runs_in_progress_and_failed_ones_are_shown_as_missing(drawn_runs: RunBuilder) -> None:
     drawn_runs.begun(registry.experiment(QUICK[0]))
     drawn_runs.failed(registry.experiment(QUICK[1]), "the loss of epoch 3 is nan")
-    found = evidence_of(drawn_runs)
-    assert not any(item.answered for item in answers(found).values())
-    words = words_of(page_of(found))
+    none = evidence_of(drawn_runs)
+    assert not any(item.answered for item in answers(none).values())
+    words = words_of(page_of(none))
     assert "seed 0 was interrupted or is still running" in words
     assert "seed 0 failed: the loss of epoch 3 is nan" in words
     assert "2 unfinished" in words
@@ -183,26 +174,55 @@ def test_changed_predictions_are_said_and_no_obstacle(drawn_runs: RunBuilder) ->
     assert "changed after they were scored" in words_of(page_of(evidence_of(drawn_runs)))
 
 
-def test_errors_are_pictures_within_the_page_most_confident_first(
-    drawn_runs: RunBuilder, drawn_faces: FaceSet
-) -> None:
-    drawn_runs.dataset |= {"pixel_digest": drawn_faces.pixel_digest}
-    finish(drawn_runs, MTL, predictions=predictions_on(drawn_faces, MTL))
-    evidence = evidence_of(drawn_runs)
-    shown = gallery(evidence, drawn_faces)
-    assert shown is not None
-    assert list(shown.tasks) == ["age_group", "gender", "race"]
-    for faces in shown.tasks.values():
-        confidences = [face.confidence for face in faces]
-        assert 0 < len(faces) <= SHOWN_PER_TASK
-        assert confidences == sorted(confidences, reverse=True)
-        assert all(face.truth != face.predicted for face in faces)
-    coded = shown.tasks["race"][0].picture.removeprefix("data:image/webp;base64,")
-    assert Image.open(io.BytesIO(base64.b64decode(coded))).size == (32, 32)
-    synthetic, people = (page_of(evidence, replace(shown, drawn=drawn)) for drawn in (True, False))
-    assert 'alt="A synthetic face labelled' in synthetic
-    assert "personal data" not in synthetic
-    assert "This page holds pictures of people: personal data." in people
-    with pytest.raises(DataError, match="prepared anew"):
-        gallery(evidence, FaceSet(drawn_faces.folder, {**drawn_faces.manifest, "pixel_digest": "1"},
-                                  drawn_faces.table))  # fmt: skip
+def test_siblings_differ_in_one_respect_alone_and_stand_in_their_order() -> None:
+    (depths,) = siblings(registry.experiments_of("depth"), "depth")
+    names = [item.backbone.depth_name for item in depths]
+    assert names == ["frozen", "fire6_9", "fire4_5", "fire2_3", "full"]
+    weights = siblings(registry.experiments_of("controls"), "weights")
+    assert weights
+    for group in weights:
+        assert [item.backbone.weights for item in group] == ["none", "imagenet"]
+        # The swapped control differs in its protocol besides.
+        assert not any("swapped" in item.name for item in group)
+    names = ["mtl-cnn-none-full", "mtl-cnn-none-full-gate", "mtl-cnn-none-full-embedding"]
+    members = [registry.experiment(name) for name in names]
+    (conditionings,) = siblings(members, "conditioning")
+    assert conditionings[0].name == names[0]
+    assert siblings(members[1:], "conditioning") == []
+
+
+def test_pairs_are_neighbours_by_depth_and_no_folds(evidence: Evidence) -> None:
+    pairs = sibling_pairs(evidence, "depth")
+    assert any("squeezenet" in other.name for _, other in pairs)
+    deeper = [(len(a.backbone.trained_stages), len(b.backbone.trained_stages)) for a, b in pairs]
+    assert all(one < other for one, other in deeper)
+    folded = replace(evidence)
+    folds = [item.in_fold(0) for item in evidence.experiments if "squeezenet" in item.name]
+    folded.__dict__["experiments"] = (*evidence.experiments, *folds)
+    assert sibling_pairs(folded, "depth") == pairs
+
+
+def test_a_comparison_has_one_p_on_the_page_and_on_the_leaderboard(evidence: Evidence) -> None:
+    judged(evidence, "first")
+    shown = defaultdict(set)
+    told = {}
+    for result in evidence.found.values():
+        for line in result.lines:
+            pair = frozenset((line.group.identities, line.reference.identities))
+            shown[pair, line.task].add((line.family, line.p_holm))
+            told[line.group.label, line.reference.label, line.task] = (line.family, line.p_holm)
+    assert sum(len(result.lines) for result in evidence.found.values()) > len(shown)
+    assert all(len(lines) == 1 for lines in shown.values())
+    families = {family for lines in shown.values() for family, _ in lines}
+    assert families <= set(FIELD_OF) | {"mtl_stl", "compare_with", "first"}
+    assert families >= {"mtl_stl", "compare_with", "first"}
+    both = [
+        (told[key], (outcome.judged.family, outcome.judged.p_holm))
+        for name, network in evidence.networks.items()
+        for outcome in network.row.comparisons
+        if outcome.judged and (key := (name, outcome.other, outcome.task)) in told
+    ]
+    assert len(both) > 10
+    for (family, p_holm), (its_family, its_p) in both:
+        assert family == its_family
+        assert p_holm == pytest.approx(its_p)
