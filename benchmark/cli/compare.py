@@ -87,11 +87,11 @@ def _print(found: "Comparison") -> None:
     for setting in dict.fromkeys(item.group.setting for item in found.groups):
         out.print(Text(setting_text(setting), style="dim"))
     out.print()
-    print_table(scores_table(found).keeping(()))
+    print_table(scores_table(found))
     for table in found.tables:
         out.print(Text(f"\n{table.title}", style="bold underline"))
         if table.lines:
-            print_table(pairs_table(table).keeping(()))
+            print_table(pairs_table(table))
             out.print(Text(f"{table.family}\n", style="dim"))
         for sentence in table.sentences:
             out.print(Text(sentence))

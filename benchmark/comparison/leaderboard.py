@@ -80,8 +80,6 @@ class Leaderboard:
     """Which experiments the suites asked for list."""
     replays: Mapping[str, Row] = field(default_factory=dict)
     """Of the study's rows: the same networks on its own leaking split, by the honest row's name."""
-    narrowed: str = ""
-    """By what rows were chosen or ordered since; empty for the whole, by rank."""
 
     def suites_of(self, name: str) -> tuple[str, ...]:
         """Name the suites asked for that list an experiment."""

@@ -195,8 +195,7 @@ def title_of(board: "Leaderboard") -> str:
     synthetic = "SYNTHETIC FACES · " if board.drawn else ""
     several = "suites" if len(board.suites) > 1 else "suite"
     suite = f"{several} {board.suite}" if board.suite else "every experiment begun"
-    part = f" · {board.narrowed}" if board.narrowed else ""
-    return f"{synthetic}Leaderboard of {board.dataset} · {suite}{part}"
+    return f"{synthetic}Leaderboard of {board.dataset} · {suite}"
 
 
 def worst_heading(table: "BoardTable") -> str:

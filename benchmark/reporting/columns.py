@@ -1,25 +1,16 @@
-"""A leaderboard's rows as plain values by column name: CSV, JSON, `--where`, `--sort`, pandas.
+"""A leaderboard's rows as plain values by column name: CSV, JSON, pandas; and the study's rows.
 
-Rates and differences of rates are fractions; nothing is rounded for the eye. Conditions and sorting
-change no rank, mark or corrected p-value: who looks at a part of a table has not made fewer
-comparisons.
+Rates and differences of rates are fractions; nothing is rounded for the eye.
 """
 
-import dataclasses
-import difflib
-import fnmatch
 import json
-import math
-import operator
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
 from benchmark.comparison.rows import Row, RowQuestion
 from benchmark.comparison.wording import accuracy_text, percent, protocol_text, remarks_of
-from benchmark.errors import BenchmarkError, RunError
+from benchmark.errors import BenchmarkError
 from benchmark.experiment.definition import Backbone
 from benchmark.reporting import tables
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
@@ -35,21 +26,6 @@ DIGITS: Final = 9
 """Decimals of a fraction: two machines that add in another order write the same."""
 
 Values = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Field:
-    """A column of every table, by the name that `--sort` and `--where` take."""
-
-    name: str
-    kind: str
-    """text; words, several with spaces between; flag; count; rate; points, a difference of rates;
-    p; number."""
-
-    @property
-    def numeric(self) -> bool:
-        """Whether its values can be larger or smaller than others."""
-        return self.kind not in ("text", "words", "flag")
 
 
 def _difference_fields(start: str) -> str:
@@ -82,11 +58,11 @@ peak_memory_mib:number n_seeds:count seeds:words device precision:words commit:w
 leaky:flag stopped:flag red_flag remarks suite:words dataset drawn:flag split_version split_digest
 pixel_digest protocol selection people
 """
-FIELDS: Final = tuple(
-    Field(name, kind or "text")
-    for name, _, kind in (text.partition(":") for text in _NAMES.split())
-)
-BY_NAME: Final = {field.name: field for field in FIELDS}
+FIELDS: Final = {
+    name: kind or "text" for name, _, kind in (text.partition(":") for text in _NAMES.split())
+}
+"""The columns and their kinds: text; words, several with spaces between; flag; count; rate;
+points, a difference of rates; p; number."""
 COSTS: Final = (
     *("parameters", "trainable_parameters", "gmacs", "seconds"),
     *("images_per_second", "peak_memory_mib"),
@@ -128,7 +104,7 @@ def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
         "selection": setting.protocol.selection,
         "people": setting.subset.label if setting.subset else "everyone",
     }
-    found = {name: known.get(name) for name in BY_NAME}
+    found = {name: known.get(name) for name in FIELDS}
     return {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in found.items()}
 
 
@@ -181,7 +157,7 @@ def _differences(row: Row) -> Values:
 
 def csv_text(board: Leaderboard) -> str:
     """Write every row of every table as CSV; a cell that does not exist is empty."""
-    return tables.csv_text(list(flat_rows(board)), list(BY_NAME), _plain)
+    return tables.csv_text(list(flat_rows(board)), list(FIELDS), _plain)
 
 
 def _plain(value: Any) -> Any:
@@ -199,7 +175,7 @@ def as_data(board: Leaderboard) -> Values:
         "dataset": board.dataset,
         "suite": board.suite,
         "drawn": board.drawn,
-        "narrowed": board.narrowed,
+        "narrowed": "",
         "rows": list(flat_rows(board)),
         "notes": list(board.notes),
         "limits": list(board.limits),
@@ -210,128 +186,6 @@ def as_data(board: Leaderboard) -> Values:
 def json_text(board: Leaderboard) -> str:
     """Write a leaderboard as JSON."""
     return json.dumps({"schema": 1, **as_data(board)}, indent=2, ensure_ascii=False) + "\n"
-
-
-CONDITION: Final = re.compile(r"\s*([A-Za-z_0-9-]+)\s*(<=|>=|!=|==|=|<|>)(.*)", re.DOTALL)
-ORDER: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A column, how its values compare, and with what: a number, or text in small letters."""
-
-    field: Field
-    how: str
-    value: Any
-    asked: str
-    """As it was written."""
-
-    def holds(self, found: Any) -> bool:
-        """Tell whether a value fits; a missing one fits only where none is asked for."""
-        if found in (None, "") or self.value == "":
-            equal = found in (None, "") and self.value == ""
-        elif self.how in ORDER:
-            return bool(ORDER[self.how](found, self.value))
-        elif self.field.numeric:
-            equal = math.isclose(found, self.value, abs_tol=1e-9)
-        else:
-            words = str(found).split() if self.field.kind == "words" else []
-            equal = any(fnmatch.fnmatch(w.lower(), self.value) for w in (str(found), *words))
-        return self.how not in ORDER and equal == (self.how != "!=")
-
-
-def condition(text: str) -> Condition:
-    """Read `column=value`, also with !=, <, <=, > or >=; raise RunError where it is no such thing.
-
-    Text is compared without regard to case, and may hold * and ?; a rate may be written as 90%.
-    """
-    parts = CONDITION.fullmatch(text)
-    if parts is None:
-        raise RunError(
-            f"--where {text!r} is no condition",
-            allowed="COLUMN=VALUE, or with !=, <, <=, > or >= between them",
-            fix="For example --where architecture=vgg16 or --where 'gender_accuracy>=0.9'",
-        )
-    field, how, value = _field_named(parts[1]), parts[2], parts[3].strip().lower()
-    if how in ORDER and not field.numeric:
-        raise RunError(f"--where {text!r}: {field.name} holds text", allowed="= and !=")
-    if not field.numeric or not (value or how in ORDER):
-        return Condition(field, how, value, text)
-    try:
-        number = float(value.replace("−", "-").removesuffix("%")) / (100 if "%" in value else 1)
-    except ValueError:
-        raise RunError(
-            f"{parts[3].strip()!r} is no number, and {field.name} holds numbers",
-            allowed="rates as fractions (0.9) or percent (90%), times in seconds",
-        ) from None
-    return Condition(field, how, number, text)
-
-
-def _field_named(name: str) -> Field:
-    """Find a column; an unknown one is answered with the nearest."""
-    plain = name.lower().replace("-", "_")
-    if plain in BY_NAME:
-        return BY_NAME[plain]
-    near = difflib.get_close_matches(plain, BY_NAME, n=3, cutoff=0.6) or ["architecture"]
-    raise RunError(
-        f"a leaderboard has no column {name!r}",
-        fix=f"Did you mean {', '.join(near)}? The first line of the CSV file names all of them",
-    )
-
-
-def sort_by(text: str) -> tuple[Field, bool]:
-    """Read `column`, `column:asc` or `column:desc`: the column, and whether it descends.
-
-    Best first where nothing is said: larger rates and differences are better; of all else, the
-    smaller come first.
-    """
-    name, _, way = text.partition(":")
-    if way not in ("", "asc", "desc"):
-        raise RunError(f"--sort {text!r}", allowed="COLUMN, COLUMN:asc or COLUMN:desc")
-    field = _field_named(name)
-    return field, way == "desc" if way else field.kind in ("rate", "points")
-
-
-def narrowed(
-    board: Leaderboard, conditions: Sequence[Condition], sort: tuple[Field, bool] | None = None
-) -> Leaderboard:
-    """Keep the rows that fit all conditions, ordered; raise RunError where no row is left.
-
-    Reference rows stay, for they are what the others are held to.
-    """
-    import pandas as pd
-
-    if not conditions and sort is None:
-        return board
-    rows = [(place, row) for place, table in enumerate(board.tables) for row in table.rows
-            if row.status != "reference"]  # fmt: skip
-    values = [flat_row(board, board.tables[place], row) for place, row in rows]
-    whole = pd.DataFrame(values, columns=list(BY_NAME), dtype=object).replace("", None)
-    fitting, asked = whole, [one.asked for one in conditions]
-    for one in conditions:
-        fitting = fitting[fitting[one.field.name].map(one.holds).astype(bool)]
-    if fitting.empty:
-        known = {one.field.name: whole[one.field.name].dropna().unique() for one in conditions}
-        said = (f"{name}: {', '.join(map(str, found[:12]))}" for name, found in known.items())
-        raise RunError(
-            f"no row of {board.dataset} has {' and '.join(asked)}", allowed="; ".join(said)
-        )
-    if sort is not None:
-        field, falls = sort
-        key = None if field.numeric else lambda texts: texts.astype("string").str.lower()
-        fitting = fitting.sort_values(field.name, ascending=not falls, kind="stable", key=key)
-        asked.append(f"by {field.name}, {'descending' if falls else 'ascending'}")
-    kept = []
-    for number, table in enumerate(board.tables):
-        ours = [row for place, row in (rows[index] for index in fitting.index) if place == number]
-        first = [row for row in table.rows if row.status == "reference"]
-        kept += [dataclasses.replace(table, rows=(*first, *ours))] if ours else []
-    what = ", ".join(asked)
-    note = (
-        f"{len(fitting)} of {len(rows)} rows are shown ({what}). Ranks, marks and corrected "
-        "p-values are those of the whole table."
-    )
-    return dataclasses.replace(board, tables=tuple(kept), notes=(note, *board.notes), narrowed=what)
 
 
 def study_rows(board: Leaderboard) -> Iterator[tuple[Row, Row | None]]:

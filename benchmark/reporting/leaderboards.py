@@ -196,7 +196,7 @@ def write_board(
 ) -> list[Path]:
     """Write a leaderboard in every format; give the files. Raises OSError."""
     suites = "+".join(board.suites) or board.suite or "all"
-    stem = f"leaderboard-{board.dataset}-{suites}{'-part' if board.narrowed else ''}"
+    stem = f"leaderboard-{board.dataset}-{suites}"
     files = [folder / f"{stem}.{ending}" for ending in FORMATS]
     check_outputs(files, overwrite=overwrite)
     for file, (ending, text) in zip(files, FORMATS.items(), strict=True):

@@ -5,7 +5,7 @@
 Nothing here trains, prints or writes; `facebench` does the same and more from a command line.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from benchmark.errors import RunError
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.record import HOW_TO_RUN
 from benchmark.reporting.board_tables import markdown, page
-from benchmark.reporting.columns import FIELDS, condition, flat_rows, narrowed, sort_by
+from benchmark.reporting.columns import FIELDS, flat_rows
 from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
 from benchmark.tasks import CLASS_NAMES, TASKS, TaskName, n_classes
 
@@ -46,11 +46,9 @@ class Board:
     @cached_property
     def table(self) -> pd.DataFrame:
         """Every row with every column; rates as fractions, missing values as missing."""
-        names = [field.name for field in FIELDS]
-        frame = pd.DataFrame(list(flat_rows(self.leaderboard)), columns=names)
-        whole = [field.name for field in FIELDS if field.kind == "count"]
-        real = [field.name for field in FIELDS if field.numeric and field.kind != "count"]
-        return frame.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(real, "float64"))
+        types = {"count": "Int64", **dict.fromkeys(("rate", "points", "p", "number"), "float64")}
+        frame = pd.DataFrame(list(flat_rows(self.leaderboard)), columns=list(FIELDS))
+        return frame.astype({n: types[kind] for n, kind in FIELDS.items() if kind in types})
 
     def markdown(self) -> str:
         """The tables as GitHub Markdown."""
@@ -71,8 +69,6 @@ class Board:
 def leaderboard(
     *suites: str,
     dataset: str | None = None,
-    where: Sequence[str] = (),
-    sort: str | None = None,
     ad_hoc: bool = False,
     from_predictions: bool = False,
     runs_dir: PathLike = "mlruns",
@@ -87,10 +83,6 @@ def leaderboard(
         Names of suites; none: every experiment with runs.
     dataset : str, optional
         Needed where runs are on several data sets.
-    where : sequence of str
-        Conditions as `facebench leaderboard --where` takes them: `gender_accuracy>=90%`.
-    sort : str, optional
-        A column, or `column:desc`; ranks stay those of validation.
     ad_hoc : bool
         Add runs that were changed on the command line.
     from_predictions : bool
@@ -120,8 +112,7 @@ def leaderboard(
             allowed=", ".join(board.dataset for board in boards),
             fix="Name one with dataset=",
         )
-    conditions = [condition(text) for text in where]
-    return Board(narrowed(boards[0], conditions, sort_by(sort) if sort else None))
+    return Board(boards[0])
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,7 @@ def judged(evidence: Evidence, family: Family) -> Found:
 
 
 def _pairs_of(title: str, lines: Sequence[TaskComparison]) -> Table:
-    table = pairs_table(ComparisonTable("first", tuple(lines), ())).keeping(())
+    table = pairs_table(ComparisonTable("first", tuple(lines), ()))
     return dataclasses.replace(table, title=title, notes=(words.family_text(lines),))
 
 

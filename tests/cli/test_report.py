@@ -100,7 +100,7 @@ def test_faces_are_shown_if_synthetic_or_if_asked_for_and_then_with_a_warning(
     made = draw_faces(120, seed=3, image_px=32)
     experiment, data_dir = registry.experiment(MTL), tmp_path / "data"
     for drawn, options, n in ((True, [], 36), (False, [], 0), (False, ["--with-faces"], 36)):
-        name = f"faces-{drawn}-{n}"
+        name = f"faces-{int(drawn)}-{n}"
         faces = store_faces(made.images, made.labels, name=name, drawn=drawn, data_dir=data_dir)
         store = builder(tmp_path / name / "mlruns", dataset=name, drawn=drawn)
         store.dataset |= {"pixel_digest": faces.pixel_digest}

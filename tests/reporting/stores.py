@@ -10,9 +10,12 @@ import pandas as pd
 
 from benchmark import registry
 from benchmark.comparison.library import Library, read_run
+from benchmark.data.dataset import FaceSet
+from benchmark.data.splits import parts_of
 from benchmark.evaluation.intervals import wilson
 from benchmark.evaluation.predictions import (
     predictions_digest,
+    predictions_table,
     write_predictions,
 )
 from benchmark.evaluation.subgroups import BYS, group_codes, group_names
@@ -22,7 +25,7 @@ from benchmark.record import SUBGROUP_COLUMNS, RunRecord
 from benchmark.reporting.evidence import Evidence, RunLinks
 from benchmark.reporting.report import make_report, write_page
 from benchmark.tasks import TaskName, combined
-from tests.results.conftest import RunBuilder, build, made_up_predictions
+from tests.results.conftest import RunBuilder, build, made_up_predictions, made_up_probabilities
 
 DRAWN = "drawn-v1"
 QUICK = registry.suites()["quick"].experiments

@@ -132,7 +132,7 @@ def test_csv_and_json_have_every_column_of_every_row_and_what_is_missing_is_empt
     rows = json.loads(json_text(BOARD))["rows"]
     assert len(lines) == len(rows) == 3
     for line, row in zip(lines, rows, strict=True):
-        assert list(line) == list(row) == [field.name for field in FIELDS]
+        assert list(line) == list(row) == list(FIELDS)
     for name in ("gender_accuracy", "gmacs", "rank"):
         assert (rows[2][name], lines[2][name]) == (None, "")
     assert (lines[1]["gender_accuracy"], lines[1]["parameters"]) == ("0.700000", "722496")

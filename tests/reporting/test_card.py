@@ -10,8 +10,9 @@ import pytest
 
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import rescore
+from benchmark.models.weight_manifest import FILES
 from benchmark.record import RunRecord
-from benchmark.reporting.card import Origin, model_card
+from benchmark.reporting.card import model_card
 from benchmark.runs.notes import page
 from tests.results.conftest import RunBuilder, an_experiment, made_up_predictions
 
@@ -91,8 +92,10 @@ def test_limits_uses_and_licences_are_said(record: RunRecord) -> None:
     assert "non-commercial research only" in card
     record = changed(record, "weights", {"source": "imagenet", "sha256": "a", "origin": "f.h5"})
     assert "licence: not known to facebench" in model_card(record)
-    card = model_card(record, Origin("MIT", "1.2 M pictures"))
-    assert "`f.h5`, licence: MIT; trained on 1.2 M pictures" in card
+    known = next(item for item in FILES if item.architecture == "vgg16")
+    record = changed(record, "weights.origin", known.file_name)
+    said = f"`{known.file_name}`, licence: {known.licence}; trained on {known.trained_on}"
+    assert said in model_card(record)
 
 
 def test_sentences_about_utkface_are_for_utkface_alone(record: RunRecord) -> None:

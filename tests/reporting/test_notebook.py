@@ -62,13 +62,11 @@ def test_tuned_experiments_are_on_leaderboards_and_can_be_loaded(runs: RunBuilde
 
 def test_a_leaderboard_is_rows_and_a_table(runs: RunBuilder) -> None:
     one_run(runs)
-    board = leaderboard(
-        "quick", runs_dir=runs.runs_dir, data_dir=runs.runs_dir, where=["table=gender"]
-    )
-    (row,) = board.rows
+    board = leaderboard("quick", runs_dir=runs.runs_dir, data_dir=runs.runs_dir)
+    (row,) = (row for row in board.rows if row.name == GENDER.name)
     assert isinstance(row, Row)
-    assert list(board.table.columns) == [field.name for field in FIELDS]
-    line = board.table.iloc[0]
+    assert list(board.table.columns) == list(FIELDS)
+    line = board.table.query("table == 'gender'").iloc[0]
     assert (line["experiment"], line["gender_accuracy"]) == (GENDER.name, pytest.approx(0.8))
     assert line["parameters"] == 722_496
     assert pd.isna(line["race_accuracy"])
