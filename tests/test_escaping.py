@@ -16,9 +16,8 @@ from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.rows import Row
 from benchmark.data.dataset import FaceSet
 from benchmark.reporting import board_tables
-from benchmark.reporting.card import model_card
+from benchmark.reporting.card import card_page, model_card
 from benchmark.reporting.explore import explore, write_exploration
-from benchmark.runs import notes as card_text
 from benchmark.tuning.outcome import write_pages as write_search
 from benchmark.tuning.search import search
 from benchmark.tuning.study import TrialQueue
@@ -100,7 +99,7 @@ def card(folder: Path, name: str, _faces: FaceSet) -> str:
     record = runs.done(an_experiment(tasks=("gender",)), made_up_predictions({"gender": 1.5}))
     for path in ("experiment.asks", "dataset.name", "device", "protocol_name", "commit"):
         changed(record, path, name)
-    return card_text.page(model_card(record), name)
+    return card_page(model_card(record), name)
 
 
 def exploration(folder: Path, name: str, faces: FaceSet) -> str:
@@ -133,8 +132,7 @@ def called(faces: FaceSet, name: str) -> FaceSet:
 PAGES: dict[str, Writer] = {
     "benchmark/reporting/report.py": report,
     "benchmark/reporting/board_tables.py": leaderboard,
-    "benchmark/runs/notes.py": card,
-    "benchmark/reporting/card.py (Markdown, for notes.py)": card,
+    "benchmark/reporting/card.py": card,
     "benchmark/reporting/explore.py": exploration,
     "benchmark/tuning/outcome.py": search_page,
 }

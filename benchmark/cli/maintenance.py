@@ -220,52 +220,43 @@ def clean(
     Examples:
       facebench clean --dry-run
       facebench clean
-      facebench clean --only cache,epoch-weights
+      facebench clean --only cache,failed
     """
     code = ExitCode.FINE
     with speaking("clean", as_json=as_json) as answer:
-        from benchmark.runs.cleaning import KINDS, NEEDLESS, removables
+        from benchmark.runs.folder import KINDS, removables
 
         asked = {name.strip() for name in (only or "").split(",") if name.strip()}
         if unknown := sorted(asked - KINDS.keys()):
             raise ExperimentError(f"--only names {unknown[0]!r}", allowed=", ".join(KINDS))
         # A dry run shows every kind, so that one can choose.
-        kinds = {kind for kind in KINDS if kind in asked}
-        kinds = kinds or set(KINDS if dry_run else NEEDLESS)
+        asked = asked or set(KINDS if dry_run else ("leftovers",))
         rows: dict[str, dict[str, Any]] = {
             kind: {"what": what, "n": 0, "bytes": 0, "removed": 0, "bytes_removed": 0}
             for kind, what in KINDS.items()
-            if kind in kinds
+            if kind in asked
         }
-        for item in list(removables(runs_dir, data_dir, kinds)):
-            row, n_bytes = rows[item.kind], item.n_bytes
+        for item in [one for one in removables(runs_dir, data_dir) if one.kind in asked]:
+            row, n_bytes, name = rows[item.kind], item.n_bytes, "/".join(item.path.parts[-2:])
             row["n"] += 1
             row["bytes"] += n_bytes
-            if dry_run:
-                continue
             try:
-                gone = item.remove()
+                if not dry_run and item.remove():
+                    row["removed"] += 1
+                    row["bytes_removed"] += n_bytes
+                elif not dry_run:
+                    answer.warnings.append(f"{name} was left: a process is at work on it")
             except OSError as error:
                 reason = error.strerror or error
                 answer.errors.append(RunError(f"{item.path} cannot be removed: {reason}"))
-                continue
-            if gone:
-                row["removed"] += 1
-                row["bytes_removed"] += n_bytes
-            else:
-                left = "/".join(item.path.parts[-2:])
-                answer.warnings.append(f"{left} was left: a process is at work on it")
         answer.data = {"dry_run": dry_run, "kinds": rows}
         code = ExitCode.FINDINGS if answer.errors else code
         if not as_json:
-            counted = ("n", "bytes") if dry_run else ("removed", "bytes_removed")
-            lines = []
-            for kind, row in rows.items():
-                n, n_bytes = (row[name] for name in counted)
-                lines.append((kind, str(n), f"{n_bytes / 2**20:,.1f}", row["what"]))
+            n, size = ("n", "bytes") if dry_run else ("removed", "bytes_removed")
+            lines = [(kind, str(row[n]), f"{row[size] / 2**20:,.1f}", row["what"])
+                     for kind, row in rows.items()]  # fmt: skip
             what = Column("what it is", left=True, fold=True)
-            headings = ["kind", "here" if dry_run else "removed", "MiB", what]
-            print_table(Table.of(headings, lines))
+            print_table(Table.of(["kind", "here" if dry_run else "removed", "MiB", what], lines))
             if dry_run:
                 out.print("Nothing was removed. `facebench clean --only KIND,KIND` removes kinds.")
             for problem in answer.errors:

@@ -13,6 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -143,9 +144,13 @@ def speaking(command: str, *, as_json: bool = False) -> Iterator[CommandResult]:
 def check_named_folders(command: str) -> None:
     """Raise RunError where a folder was named that a command only reads, and that does not exist.
 
-    A mistyped one would be filled with synthetic faces, or look as if there was nothing.
+    A mistyped one would look as if there was nothing. Synthetic faces that are asked for by
+    name are made in a new folder.
     """
-    reads = {"--data-dir": command not in MAKES_DATA_DIR, "--runs-dir": command in READS_RUNS_DIR}
+    context = click.get_current_context(silent=True)
+    draws = command in ("run", "tune") and context and context.params.get("dataset") == "drawn"
+    makes_data_dir = command in MAKES_DATA_DIR or draws
+    reads = {"--data-dir": not makes_data_dir, "--runs-dir": command in READS_RUNS_DIR}
     for option, folder in Options.named_folders.items():
         if reads[option] and not folder.is_dir():
             raise RunError(

@@ -206,8 +206,7 @@ def card(
       facebench card fc7728290a43 --json
     """
     with speaking("card", as_json=as_json) as answer:
-        from benchmark.reporting.card import CARD_FILE, model_card
-        from benchmark.runs.notes import page
+        from benchmark.reporting.card import CARD_FILE, card_page, model_card
         from benchmark.tracking import mirror_again
 
         found = [run.record for run in chosen_runs(runs_dir, [name], answer)]
@@ -231,7 +230,7 @@ def card(
                     title = f"Model card: {record.experiment_name}, seed {record.seed}"
                     is_page = written[-1].suffix == ".html"
                     check_outputs(written[1:], overwrite=overwrite)
-                    write_text(written[-1], page(text, title) if is_page else text)
+                    write_text(written[-1], card_page(text, title) if is_page else text)
                 write_text(written[0], text)
                 try:
                     mirror_again(RunRecord(record.folder), runs_dir)

@@ -57,7 +57,7 @@ def run(
     offline: options.Offline = False,
     read_test: options.ReadTest = False,
     keep_weights: Annotated[
-        str, typer.Option(help="best, all or none.", rich_help_panel=options.ADVANCED)
+        str, typer.Option(help="best or none.", rich_help_panel=options.ADVANCED)
     ] = "best",
     cache: options.Cache = True,
     cache_dir: options.CacheDir = None,

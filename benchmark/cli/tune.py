@@ -280,7 +280,7 @@ class TuneSession:
 
     def _searched(self, study: "Study", base: Experiment, grid: GridSpace | None) -> "Outcome":
         """Run the search until it ends, and write what it shows."""
-        from benchmark.runs.checkpoints import CHECKPOINT_FILE
+        from benchmark.runs.folder import CHECKPOINT_FILE
         from benchmark.tracking import StudyMirror
         from benchmark.tuning import outcome as outcomes
         from benchmark.tuning.search import FreshScores, fresh_scores, search, training_objective

@@ -32,8 +32,8 @@ from benchmark.files import file_lock, replacing
 from benchmark.identity import Ingredients
 from benchmark.models.weight_store import WeightFile
 from benchmark.record import RunRecord
-from benchmark.runs.checkpoints import CHECKPOINT_FILE
-from benchmark.runs.execution import resolve_compile, worth_compiling
+from benchmark.runs.execution import with_compile
+from benchmark.runs.folder import CHECKPOINT_FILE
 from benchmark.runs.plan import KeepWeights, Plan, Settings
 from benchmark.runs.run import Advanced, Prepared, Skipped, Started, run
 from benchmark.training.device import choose_device
@@ -306,9 +306,7 @@ def _trained(
         cache=cache,
         speed=SpeedSettings(how.graph, how.compile, say=functools.partial(say, "note")),
     )
-    settings = resolve_compile(
-        settings, job.experiment, worth_compiling([job.experiment], 1, faces, device)
-    )
+    (settings,) = with_compile([job.experiment], 1, faces, settings)
     held = ""
     for event in run(plan, _faces_on(device.torch_device, faces), settings):
         if isinstance(event, Started):

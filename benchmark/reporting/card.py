@@ -1,10 +1,11 @@
 """A model card: what a trained run is, its accuracy by subgroup, its uses and limitations.
 
 After M. Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019), from the run's stored files
-alone. Its text is templates/card.md.jinja; benchmark.runs.notes turns it into a page.
+alone. Its text is templates/card.md.jinja.
 """
 
 import contextlib
+import html
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -20,8 +21,8 @@ from benchmark.evaluation.red_flags import UTKFACE_NAME, flag_state, warning
 from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP
 from benchmark.models.weight_manifest import FILES
 from benchmark.record import RunRecord
-from benchmark.runs.notes import code, plain, rate
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
+from benchmark.tracking.notes import code, plain, rate
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -29,6 +30,16 @@ if TYPE_CHECKING:
 CARD_FILE: Final = "card.md"
 LEAKY: Final = "LEAKY: test faces were seen in training. No number here is an honest test result."
 AD_HOC: Final = "AD HOC: changed on the command line, and kept off leaderboards."
+STYLE: Final = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #8886; text-align: left; }
+td[style*=right], th[style*=right] { font-variant-numeric: tabular-nums; white-space: nowrap; }
+blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: .4rem solid #c60; }
+code { overflow-wrap: anywhere; }
+@media print { body { max-width: none; margin: 0; } }
+"""
 
 
 def model_card(record: RunRecord) -> str:
@@ -56,6 +67,19 @@ def model_card(record: RunRecord) -> str:
             allowed="what facebench writes",
             source=str(record.folder),
         ) from error
+
+
+def card_page(markdown: str, title: str) -> str:
+    """Turn a card into one HTML page that needs nothing else; HTML within the text stays text."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style></head>\n"
+        f"<body><main>\n{body}</main></body></html>\n"
+    )
 
 
 @cache

@@ -6,7 +6,7 @@ seconds that it took.
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,11 +17,10 @@ import torch
 from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import Rows
-from benchmark.experiment.definition import Backbone, Experiment, Head
+from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json
 from benchmark.models.network import Network
-from benchmark.runs.checkpoints import CHECKPOINT_FILE
-from benchmark.runs.folder import Parts, Predict, reads_test
+from benchmark.runs.folder import CHECKPOINT_FILE, Parts, Predict, reads_test
 from benchmark.runs.plan import Plan, Settings
 from benchmark.tasks import TaskName
 from benchmark.training.device import Device
@@ -31,52 +30,33 @@ from benchmark.training.steps import SpeedSettings, resolve_precision
 
 PAYS_FROM_STEPS: Final = 40_000
 """Compiling took 16 to 39 s on an H200 and saved 0.4 to 1.1 ms a step (docs/notes/speed.md)."""
-Program = tuple[Backbone, Head, int, str]
-"""All that decides which operations a training step is made of."""
 
 
-def program_of(experiment: Experiment) -> Program:
-    """Give what an experiment's steps are made of: other weights are the same operations."""
-    return (
-        replace(experiment.backbone, weights="none"),
-        experiment.head,
-        experiment.recipe.batch_size,
-        experiment.protocol.input_scaling,
-    )
+def with_compile(
+    experiments: Sequence[Experiment], n_seeds: int, faces: FaceSet, settings: Settings
+) -> list[Settings]:
+    """Decide for each experiment whether its steps are compiled, where that is left open.
 
-
-def steps_of(experiment: Experiment, n_train: int) -> int:
-    """Count the steps that an experiment takes at most, on so many training faces."""
-    recipe = experiment.recipe
-    return recipe.max_epochs * (recipe.steps_per_epoch or -(-n_train // recipe.batch_size))
-
-
-def worth_compiling(
-    experiments: Iterable[Experiment], n_seeds: int, faces: FaceSet, device: Device
-) -> frozenset[Program]:
-    """Give the programs that take so many steps, all runs together, that compiling them pays.
-
-    Compiling takes a time of its own, once a process for all runs of a program. Counted as if every
-    run trained on all training faces and none was finished. None on a CPU, where a step is
-    arithmetic, and none where two runs must end in equal weights.
+    It is where steps that consist of the same operations are so many, all runs together, that
+    compiling them pays: once a process for all of them. Counted as if every run trained on all
+    training faces and none was finished. Not on a CPU, where a step is arithmetic, and not where
+    two runs must end in equal weights.
     """
-    if device.kind != "cuda" or device.exact:
-        return frozenset()
     n_train = int((faces.table["part"] == "train").sum())
-    ahead: Counter[Program] = Counter()
-    for experiment in experiments:
-        ahead[program_of(experiment)] += n_seeds * steps_of(experiment, n_train)
-    return frozenset(program for program, steps in ahead.items() if steps >= PAYS_FROM_STEPS)
-
-
-def resolve_compile(
-    settings: Settings, experiment: Experiment, worth: frozenset[Program]
-) -> Settings:
-    """Decide on compiling for an experiment, where the settings leave it open."""
+    ahead: Counter[tuple[Any, ...]] = Counter()
+    programs = []
+    for item in experiments:
+        recipe = item.recipe
+        # Other weights are the same operations.
+        backbone, scaling = replace(item.backbone, weights="none"), item.protocol.input_scaling
+        programs.append((backbone, item.head, recipe.batch_size, scaling))
+        per_epoch = recipe.steps_per_epoch or -(-n_train // recipe.batch_size)
+        ahead[programs[-1]] += n_seeds * recipe.max_epochs * per_epoch
+    may = settings.device.kind == "cuda" and not settings.device.exact
+    pays = [may and ahead[program] >= PAYS_FROM_STEPS for program in programs]
     if settings.speed.compile is not None:
-        return settings
-    pays = program_of(experiment) in worth
-    return replace(settings, speed=replace(settings.speed, compile=pays))
+        pays = [settings.speed.compile] * len(programs)
+    return [replace(settings, speed=replace(settings.speed, compile=each)) for each in pays]
 
 
 class ExecutionOptions:
@@ -89,14 +69,15 @@ class ExecutionOptions:
         self._settings = settings
         self._notes: list[str] = []
         self._report: dict[str, Any] = {}
-        cache = settings.cache
-        self._cache = cache and replace(cache, say=self._noted(cache.say))
+        cache, self._cache = settings.cache, None
         self.speed: SpeedSettings = replace(settings.speed, say=self._noted(settings.speed.say))
-        self._why_live = why_live(network, plan.experiment.recipe.augmentation)
+        why = why_live(network, plan.experiment.recipe.augmentation)
+        if cache is not None and why is None:
+            self._cache = replace(cache, say=self._noted(cache.say))
+        elif why is None:
+            why = "the cache is off"
         self.device = self._resolved(settings.device)
-        if self._cache is None and self._why_live is None:
-            self._why_live = "the cache is off"
-        self._report["cache"] = {"live": self._why_live} if self._why_live else {}
+        self._report["cache"] = {"live": why} if why else {}
 
     def _noted(self, listener: Callable[[str], None]) -> Callable[[str], None]:
         def say(sentence: str) -> None:
@@ -109,16 +90,16 @@ class ExecutionOptions:
         """Decide on precision and layout; a run that resumes keeps those that it began with."""
         folder, began = self._plan.folder, None
         if all((folder / name).is_file() for name in (CHECKPOINT_FILE, "experiment.json")):
-            began = self._plan.record.about.get("arithmetic")
+            began = self._plan.record.about["arithmetic"]
         if began is not None and device.probes:
             precision, last = began["precision"], bool(began["channels_last"])
             return replace(device, precision=precision, channels_last=last, probes=False)
         if began is not None and began["precision"] != device.precision:
             # Asked for, or another device: harmless, since selection and predictions are fp32.
             self.speed.say(f"It began in {began['precision']} and resumes in {device.precision}")
-        cached = self._cache is not None and self._why_live is None
+        experiment, cached = self._plan.experiment, self._cache is not None
         resolved, seconds = resolve_precision(
-            device, self._network, self._on_device, self._plan.experiment, cached=cached
+            device, self._network, self._on_device, experiment, cached=cached
         )
         if seconds is not None:
             rounded = {name: round(value, 5) for name, value in seconds.items()}
@@ -127,14 +108,12 @@ class ExecutionOptions:
 
     def prefix(self) -> CachedFaces | None:
         """Find or make the activations of all faces; None where they are computed per batch."""
-        if self._cache is None or self._why_live is not None:
+        if self._cache is None:
             return None
         augmentation = self._plan.experiment.recipe.augmentation
         request = PrefixRequest(self._plan.faces.pixel_digest, augmentation)
         found = open_prefix(self._network, self._on_device, self.device, self._cache, request)
-        if found is None:
-            self._why_live = self._notes[-1] if self._notes else "it could not be made"
-        self._report["cache"] = found.report() if found else {"live": self._why_live}
+        self._report["cache"] = found.report() if found else {"live": self._notes[-1]}
         self._write()
         return found
 
@@ -149,9 +128,8 @@ class ExecutionOptions:
             return prefix
         rows = parts.predicted(reads_test=reads_test(self._plan, self._settings))
         request = PrefixRequest(self._plan.faces.pixel_digest, rows=torch.from_numpy(rows))
-        found = open_prefix(
-            self._network, self._on_device, self._exact_device, self._cache, request
-        )
+        exact = self._exact_device
+        found = open_prefix(self._network, self._on_device, exact, self._cache, request)
         self.device.place(self._network)
         if found is not None:
             self._report["cache_of_answers"] = found.report()
@@ -166,9 +144,8 @@ class ExecutionOptions:
         """Give what computes the stored probabilities in fp32; `exact`: from `exact_prefix`."""
         device = self._exact_device
         device.place(self._network)
-        on_faces = functools.partial(
-            self._settings.on_progress, "predicting validation and test faces"
-        )
+        stage = "predicting validation and test faces"
+        on_faces = functools.partial(self._settings.on_progress, stage)
 
         def predict(rows: Rows) -> Mapping[TaskName, npt.NDArray[np.float32]]:
             indices = torch.from_numpy(rows).to(device.torch_device)
@@ -193,14 +170,11 @@ class ExecutionOptions:
         """Say how the frozen part is computed; empty where nothing is frozen."""
         cache = self._report["cache"]
         if "origin" in cache:
-            how = {
-                "found": "read from the cache", "built": "computed once and cached",
-                "memory": "computed once, in memory",
-            }[cache["origin"]]  # fmt: skip
+            how = "read from the cache" if cache["origin"] == "found" else "computed and cached"
             features = cache["cut"] == "features"
             what = "the whole backbone" if features else f"all before {cache['cut']}"
             mib = cache["bytes"] / 2**20
             return f"{what} {how}: {mib:,.0f} MiB in {cache['seconds']:.1f} s"
         if self._network.trained_stages == tuple(self._network.backbone.stages):
             return ""
-        return f"the frozen part is computed for every batch: {self._why_live}"
+        return f"the frozen part is computed for every batch: {cache['live']}"

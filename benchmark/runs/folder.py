@@ -1,16 +1,34 @@
-"""What a run leaves in its folder, from the first line to `done.json`."""
+"""What a run leaves in its folder, from the first line to `done.json`, and what may be removed.
+
+Checkpoints: writing a VGG16's takes longer than an epoch on its cached features; written after
+each, that took half of a run (docs/PERFORMANCE.md). So a kill may cost more than the epoch it
+interrupts: seconds of work, and of whole epochs never more than a minute's. All files of tensors
+load as tensors only.
+"""
 
 import contextlib
+import fcntl
 import functools
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import time
 import traceback
 import uuid
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
+from safetensors.torch import save
 
 from benchmark import record as provenance
 from benchmark.data.replays import exposure
@@ -26,19 +44,31 @@ from benchmark.data.splits import (
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.evaluation.artifacts import parts_of_run, with_checksums, write_artifacts
 from benchmark.evaluation.predictions import predictions_table, write_predictions
-from benchmark.files import write_json, write_text
+from benchmark.experiment.definition import Experiment
+from benchmark.files import canonical_json, file_lock, is_locked, replacing, write_json, write_text
 from benchmark.models.network import Network
-from benchmark.record import SCHEMA, RunRecord
-from benchmark.runs.checkpoints import CHECKPOINT_FILE, save_weights
+from benchmark.models.weight_store import MODEL_FILE
+from benchmark.record import SCHEMA, RunRecord, all_records, work_folder
 from benchmark.runs.plan import Plan, Settings, now
 from benchmark.tasks import TaskName
 from benchmark.training.device import device_trouble
-from benchmark.training.trainer import TrainingState
+from benchmark.training.trainer import EpochResult, TrainingState
 
 Predict = Callable[[Rows], Mapping[TaskName, npt.NDArray[np.float32]]]
 """From rows of the face table to (n, classes) softmax probabilities per task, in their order."""
 environment = functools.cache(provenance.environment)
 """What is installed, listed once for all runs of a process: it runs what it has loaded."""
+
+CHECKPOINT_FILE: Final = "checkpoint.pt"
+"""In a run's folder, until the run is done."""
+HEADER: Final = b"facebench checkpoint "
+"""Followed by the CRC-32 of the rest in eight digits: torch.load accepts a changed tensor."""
+SHARE: Final = 0.05
+"""Of a run's time, that checkpoints may take at most."""
+CHEAP_SECONDS: Final = 0.1
+"""A checkpoint that takes less is written after every epoch."""
+LOST_SECONDS: Final = 60.0
+"""After so long one is written, whatever that takes: so much work a kill may cost."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +99,16 @@ class Parts:
 
 def parts_for(plan: Plan) -> Parts:
     """Give the rows of each part; unless a split leaks on purpose, refuse to start if it leaks."""
-    protocol, table = plan.experiment.protocol, plan.faces.table
-    tasks, subset = plan.experiment.head.tasks, plan.experiment.subset
+    table, tasks, subset = plan.faces.table, plan.experiment.head.tasks, plan.experiment.subset
     whole, own = parts_of_run(plan.experiment, plan.seed, plan.faces)
-    if not protocol.leaky:
+    leaky = plan.experiment.protocol.leaky
+    if not leaky:
         check_no_overlap(table, whole)
     check_labelled(table, own, tasks)
     outside = whole["test"][:0]
     if subset is not None and subset.training == "subset":
         outside = np.setdiff1d(whole["test"], own["test"])
-    elif subset is None and protocol.leaky:
+    elif subset is None and leaky:
         common = labelled_parts(table, parts_of(plan.faces), tasks)["test"]
         outside = np.setdiff1d(common, own["test"])
     return Parts(whole, own, outside)
@@ -97,27 +127,111 @@ def reads_test(plan: Plan, settings: Settings) -> bool:
     return not plan.experiment.ad_hoc or settings.read_test
 
 
-def begin(
-    plan: Plan, settings: Settings, network: Network, counts: dict[str, int],
-    more: Mapping[str, Any] | None = None, *, resumes: bool = False,
-) -> None:  # fmt: skip
+def begin(plan: Plan, about: dict[str, Any], *, resumes: bool = False) -> None:
     """Write what the run is before it trains, and remove the marks of an earlier end.
 
-    more: what experiment.json says beside the plan's own account. resumes: whether it goes on with
-    the training of before; another one is another run in MLflow, by `training`.
+    about: what experiment.json says. resumes: whether it goes on with the training of before;
+    another one is another run in MLflow, by `training`.
     """
-    attempt, training = 1, {"training": uuid.uuid4().hex}
+    attempt, training = 1, uuid.uuid4().hex
     if (plan.folder / "experiment.json").is_file():
         before = plan.record
-        attempt = int(before.about.get("attempt", 1)) + (before.state == "failed")
-        if resumes:
-            # Runs that began in an older facebench have none.
-            training = {key: before.about[key] for key in training if key in before.about}
-    about = plan.about(settings.device, network, counts) | dict(more or {})
-    write_json(plan.folder / "experiment.json", about | training | {"attempt": attempt})
+        attempt = int(before.about["attempt"]) + (before.state == "failed")
+        training = before.about.get("training", training) if resumes else training
+    history = {"training": training, "attempt": attempt}
+    write_json(plan.folder / "experiment.json", about | history)
     write_text(plan.folder / "environment.txt", environment())
     for name in ("failed.json", "interrupted.json", "done.json"):
         (plan.folder / name).unlink(missing_ok=True)
+
+
+def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write a mid-run checkpoint atomically; a full disk raises OSError like any other write.
+
+    torch.save into a file would answer a full disk with an internal error of its own.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    content = buffer.getbuffer()
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        stream.write(HEADER + b"%08x\n" % zlib.crc32(content))
+        stream.write(content)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Read a mid-run checkpoint onto the CPU; None where there is none or it is damaged.
+
+    A damaged checkpoint costs the epochs it held, never the run: training starts anew.
+    """
+    with contextlib.suppress(OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        content, end = path.read_bytes(), len(HEADER) + 9
+        if content[:end] == HEADER + b"%08x\n" % zlib.crc32(content[end:]):
+            stream = io.BytesIO(content[end:])
+            return dict(torch.load(stream, map_location="cpu", weights_only=True))
+    return None
+
+
+def save_weights(
+    path: Path, network: Network, experiment: Experiment, *, faces_px: int | None = None
+) -> None:
+    """Write a network's tensors with the definition that rebuilds it in the file's header.
+
+    faces_px: side of the faces that it was trained on, which is not the side it works at. The
+    header's notes are sorted, which the library does not do: equal weights are equal files.
+    """
+    state = network.state_dict()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    notes = {
+        "experiment": canonical_json(experiment.as_dict()),
+        "network": canonical_json(network.describe()),
+        **({"faces_px": str(faces_px)} if faces_px else {}),
+    }
+    content = save(tensors, notes)
+    # A safetensors file begins with its header's length in 8 bytes, the header padded to 8.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        stream.writelines((len(text).to_bytes(8, "little"), text, memoryview(content)[end:]))
+
+
+class CheckpointWriter:
+    """Writes a run's checkpoint, its history and what is mirrored of it, all of the same epoch."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: Settings,
+        history: list[dict[str, Any]],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._plan, self._settings, self._history, self._clock = plan, settings, history, clock
+        self._cost, self._written_at, self._epochs_written = 0.0, clock(), len(history)
+
+    def add(self, state: TrainingState, step: EpochResult) -> None:
+        """Take an epoch's result; write a checkpoint, unless the last one is too recent."""
+        self._history.append({"epoch": step.epoch + 1, **step.metrics()})
+        since = self._clock() - self._written_at
+        if self._cost < CHEAP_SECONDS or since >= min(self._cost / SHARE, LOST_SECONDS):
+            self._write(state)
+
+    def finish(self, state: TrainingState) -> pd.DataFrame:
+        """Write the end of the training, unless it is written; give a row per epoch."""
+        if len(self._history) > self._epochs_written:
+            self._write(state)
+        return pd.DataFrame(self._history)
+
+    def _write(self, state: TrainingState) -> None:
+        """Store an epoch: the checkpoint first, since the history can be written from it."""
+        folder, begun = self._plan.folder, self._clock()
+        save_checkpoint(folder / CHECKPOINT_FILE, state.checkpoint() | {"history": self._history})
+        write_text(folder / "history.csv", pd.DataFrame(self._history).to_csv(index=False))
+        self._settings.mirror(self._plan.record)
+        self._written_at = self._clock()
+        self._cost = self._written_at - begun
+        self._epochs_written = len(self._history)
 
 
 def write_answers(plan: Plan, parts: Parts, predict: Predict, settings: Settings) -> None:
@@ -139,19 +253,17 @@ def write_answers(plan: Plan, parts: Parts, predict: Predict, settings: Settings
         write_predictions(record.outside_path, predicted(parts.outside, "test"))
 
 
-def finish(
-    plan: Plan, state: TrainingState, history: pd.DataFrame, parts: Parts, settings: Settings
-) -> None:
+def finish(plan: Plan, state: TrainingState, history: pd.DataFrame, settings: Settings) -> None:
     """Compute and write everything that follows from the predictions; `done.json` comes last.
 
     state: with the selected weights in its network. history: one row per epoch.
     """
-    record, folder = plan.record, plan.folder
+    folder = plan.folder
     settings.on_progress("intervals and figures", 0, 0)
     write_text(folder / "history.csv", history.to_csv(index=False))
     if settings.keep_weights != "none":
-        path, px = folder / "model.safetensors", plan.faces.image_px
-        save_weights(path, state.network, plan.experiment, faces_px=px)
+        px = plan.faces.image_px
+        save_weights(folder / MODEL_FILE, state.network, plan.experiment, faces_px=px)
     done = {
         "schema": SCHEMA,
         "identity": plan.identity,
@@ -163,7 +275,7 @@ def finish(
         "peak_memory_mib": settings.device.peak_memory_mib(),
         "test_was_read": reads_test(plan, settings),
     }
-    write_artifacts(record, done)
+    write_artifacts(plan.record, done, figures=settings.figures)
     write_json(folder / "done.json", with_checksums(folder, done))
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     settings.mirror(RunRecord(folder))
@@ -195,8 +307,7 @@ def explained(error: Exception) -> BenchmarkError:
     """Explain any error in a sentence."""
     if isinstance(error, BenchmarkError):
         return error
-    trouble = device_trouble(error)
-    if trouble is not None:
+    if trouble := device_trouble(error):
         return trouble
     if isinstance(error, OSError):
         return RunError(
@@ -204,3 +315,77 @@ def explained(error: Exception) -> BenchmarkError:
             fix="Free space or choose another --runs-dir, then run the same command again",
         )
     return RunError(f"{type(error).__name__}: {error}")
+
+
+Kind = Literal["leftovers", "cache", "failed", "interrupted", "weights"]
+KINDS: Final[dict[Kind, str]] = {
+    "leftovers": "temporary files and folders of processes that died, an hour ago or longer",
+    "cache": "features of frozen networks: computed again when a run needs them",
+    "failed": "folders of failed runs, with the reasons",
+    "interrupted": "folders of interrupted runs: run again, these begin anew",
+    "weights": "networks of finished runs: their numbers stay, they can predict no more faces",
+}
+"""What `facebench clean` removes; leftovers alone where nothing else is asked for."""
+TEMPORARY: Final = re.compile(r"\..+\..{8}(\.\w+)?|.+\.partial")
+"""How benchmark.files.replacing, the prefix cache and `data prepare` name what they write."""
+SETTLED_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True)
+class Removable:
+    """A file or folder that could go, and the lock of whoever works on it."""
+
+    kind: Kind
+    path: Path
+    claim: Path | None
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the file, or of all files in the folder; those that vanish count nothing."""
+        total = 0
+        for file in self.path.rglob("*") if self.path.is_dir() else (self.path,):
+            with contextlib.suppress(OSError):
+                total += file.stat().st_size if file.is_file() else 0
+        return total
+
+    def remove(self) -> bool:
+        """Remove it, unless somebody works on it now; tell whether it is gone."""
+        with contextlib.ExitStack() as stack:
+            if self.claim is not None and not stack.enter_context(file_lock(self.claim)):
+                return False
+            if not self.path.is_dir():
+                self.path.unlink(missing_ok=True)
+                if self.path.suffix == ".npy":
+                    self.path.with_suffix(".json").unlink(missing_ok=True)
+                return True
+            try:
+                lock = os.open(self.path, os.O_RDONLY)
+                stack.callback(os.close, lock)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            shutil.rmtree(self.path)
+        return True
+
+
+def removables(runs_dir: Path, data_dir: Path) -> Iterator[Removable]:
+    """Yield what could go; of what a process is at work on, nothing that can be told."""
+    cache = data_dir / "cache"
+    for folder in (*work_folder(runs_dir).glob("*"), runs_dir, data_dir, data_dir / "weights",
+                   cache):  # fmt: skip
+        claim = folder / "claim" if folder.parent == work_folder(runs_dir) else None
+        for path in sorted(folder.glob("*")):
+            with contextlib.suppress(OSError):
+                age = time.time() - path.stat().st_mtime
+                if TEMPORARY.fullmatch(path.name) and age > SETTLED_SECONDS:
+                    yield Removable("leftovers", path, claim)
+    for path in sorted(cache.glob("*.npy")):
+        yield Removable("cache", path, path.with_suffix(".claim"))
+    for record in list(all_records(runs_dir)):
+        folder, claim, state = record.folder, record.folder / "claim", record.state
+        if is_locked(claim):
+            continue
+        if state == "failed" or state == "interrupted":
+            yield Removable(state, folder, claim)
+        elif state == "done" and (folder / MODEL_FILE).is_file():
+            yield Removable("weights", folder / MODEL_FILE, claim)

@@ -24,8 +24,7 @@ from benchmark.files import is_locked
 from benchmark.models.network import FEATURES, build_network
 from benchmark.models.weight_manifest import files_for
 from benchmark.record import RunRecord, all_records
-from benchmark.runs.checkpoints import CHECKPOINT_FILE
-from benchmark.runs.folder import is_done
+from benchmark.runs.folder import CHECKPOINT_FILE, is_done
 from benchmark.runs.plan import Settings, plan_run
 from benchmark.training.device import Device
 from benchmark.training.prefix_cache import why_live

@@ -13,7 +13,7 @@ from benchmark import record as provenance
 from benchmark.data.dataset import FaceSet
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.data.splits import check_split_version
-from benchmark.errors import RunError, WeightsError
+from benchmark.errors import WeightsError
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.identity import MASKED, Ingredients, family_of, identity_of
@@ -27,8 +27,8 @@ from benchmark.training.prefix_cache import CacheSettings
 from benchmark.training.steps import SpeedSettings
 from benchmark.training.trainer import TRAINER_VERSION
 
-KeepWeights = Literal["best", "all", "none"]
-KEEP_WEIGHTS: Final = ("best", "all", "none")
+KeepWeights = Literal["best", "none"]
+KEEP_WEIGHTS: Final = ("best", "none")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Settings:
     read_test: bool = False
     """Evaluate ad-hoc runs on the test set too."""
     keep_weights: KeepWeights = "best"
+    figures: bool = True
+    """Draw a finished run's figures; a search's trials have none."""
     mirror: Callable[[RunRecord], None] = field(default=lambda _record: None)
     """Called with a run's folder whenever it has something new."""
     on_download: Callable[[str], None] | None = None
@@ -177,30 +179,28 @@ def _check_not_seen(
     other pixels: it is recognised by names and labels of the run's evaluated faces, if it is here.
     """
     protocol = experiment.protocol
-    placed = (faces.split_digest, protocol.split, protocol.fold)
-    if (seen.split_digest, seen.split_version, seen.fold) == placed:
+    there = (seen.split_digest, seen.split_version, seen.fold)
+    if there == (faces.split_digest, protocol.split, protocol.fold):
         return
     if faces.pixel_digest != seen.pixel_digest and faces.split_digest != seen.split_digest:
+        path = RunRecord(work_folder(runs_dir) / seen.run).predictions_path
+        if not path.is_file():
+            return
         known = ["file", "age", "gender", "race"]
-        try:
-            there = read_predictions(RunRecord(work_folder(runs_dir) / seen.run).predictions_path)
-        except RunError:
+        evaluated = read_predictions(path)[known].drop_duplicates()
+        shared = evaluated.merge(faces.table[known].drop_duplicates(), on=known)
+        if len(shared) <= SHARED_FRACTION * len(evaluated):
             return
-        own = faces.table[known].drop_duplicates()
-        shared = there[known].drop_duplicates().merge(own, on=known)
-        if len(shared) <= SHARED_FRACTION * len(there):
-            return
-
-    def placement(split: str, fold: int | None) -> str:
-        return split if fold is None else f"{split}, fold {fold}"
-
+    under, here = (
+        split if fold is None else f"{split}, fold {fold}"
+        for split, fold in (there[1:], (protocol.split, protocol.fold))
+    )
     raise WeightsError(
         f"{experiment.backbone.weights!r} was trained on these faces under another split "
-        f"({placement(seen.split_version, seen.fold)}): its training faces may be test faces here",
+        f"({under}): its training faces may be test faces here",
         allowed="a run on other faces, or under this experiment's own split and fold",
         source=f"run {seen.run[:12]} on {seen.dataset}",
-        fix=f"Train its experiment under {placement(protocol.split, protocol.fold)}, and name "
-        "that run",
+        fix=f"Train its experiment under {here}, and name that run",
     )
 
 

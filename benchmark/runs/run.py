@@ -5,7 +5,7 @@ A run's events are yielded, so that display, tuning and tests read the same. The
 """
 
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -16,13 +16,15 @@ from benchmark.experiment.definition import Experiment
 from benchmark.files import file_lock, lock_owner
 from benchmark.models import weights as weight_files
 from benchmark.models.network import build_network
-from benchmark.runs.checkpoints import CHECKPOINT_FILE, CheckpointWriter, load_checkpoint
-from benchmark.runs.execution import ExecutionOptions, resolve_compile, worth_compiling
+from benchmark.runs.execution import ExecutionOptions, with_compile
 from benchmark.runs.folder import (
+    CHECKPOINT_FILE,
+    CheckpointWriter,
     begin,
     explained,
     finish,
     is_done,
+    load_checkpoint,
     mark_failed,
     mark_interrupted,
     parts_for,
@@ -103,9 +105,8 @@ def run_all(
         faces.pixels(), faces.table, settings.device.torch_device, settings.speed.say
     )
     experiments, seeds = tuple(experiments), tuple(seeds)
-    compiled = worth_compiling(experiments, len(seeds), faces, settings.device)
-    for experiment in experiments:
-        own = resolve_compile(settings, experiment, compiled)
+    settings_of_each = with_compile(experiments, len(seeds), faces, settings)
+    for experiment, own in zip(experiments, settings_of_each, strict=True):
         for seed in seeds:
             try:
                 plan = plan_run(experiment, seed, faces, own)
@@ -161,13 +162,11 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
         for part, indices in parts.own.items()
     }
     with device.arithmetic():
-        labelled = parts.labelled(plan)
-        more = options.record() | ({"labelled": labelled} if labelled else {})
+        about = plan.about(device, network, parts.counts()) | options.record()
+        if labelled := parts.labelled(plan):
+            about["labelled"] = labelled
         checkpoint = load_checkpoint(plan.folder / CHECKPOINT_FILE)
-        resumes = checkpoint is not None
-        begin(
-            plan, replace(settings, device=device), network, parts.counts(), more, resumes=resumes
-        )
+        begin(plan, about, resumes=checkpoint is not None)
         state = start(network, experiment.recipe, device)
         if checkpoint is None:
             (plan.folder / "history.csv").unlink(missing_ok=True)
@@ -186,8 +185,7 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
             if isinstance(step, EpochResult):
                 writer.add(state, step)
             yield Advanced(plan, step)
-        writer.finish(state)
-
+        history = writer.finish(state)
         write_answers(plan, parts, options.predictor(exact), settings)
         options.note_steps(state.speed_report)
-    finish(plan, state, writer.table(), parts, settings)
+    finish(plan, state, history, settings)

@@ -23,12 +23,11 @@ import pandas as pd
 from benchmark.errors import RunError, TrackingError
 from benchmark.files import canonical_json, sha256_of
 from benchmark.record import RunRecord
-from benchmark.runs.notes import (
+from benchmark.tracking.notes import (
     ATTEMPT_TAG,
     IDENTITY_TAG,
     RED_FLAG_TAG,
     TRAINING_TAG,
-    NoteLinks,
     data_note,
     flag_tag,
     run_name,
@@ -57,7 +56,7 @@ LAYOUT: Final = 3
 ARTIFACTS: Final = {
     "record": ("experiment.json", "metrics.json", "calibration.json", "environment.txt"),
     "tables": ("history.csv", "intervals.csv", "subgroups.csv", "gaps.csv", "exposure.csv"),
-    "pictures": ("confusion*.png", "heat_map*.png", "subgroups*.png", "curves.png"),
+    "pictures": ("confusion*.png", "subgroups*.png", "curves.png"),
     "card": ("card.md",),
 }
 """By folder in MLflow; predictions and all else are in the run's folder alone."""
@@ -304,11 +303,8 @@ class MlflowMirror:
         run = client.get_run(run_id)
         page = f"#/experiments/{run.info.experiment_id}/runs/{run_id}/artifacts/"
         models = run.outputs.model_outputs if run.outputs else ()
-        links = NoteLinks(
-            page=lambda name: page + quote(f"pictures/{name}"),
-            model=f"models:/{models[-1].model_id}" if models else "",
-        )
-        note = run_note(record, links if state == "done" else NoteLinks())
+        model = f"models:/{models[-1].model_id}" if models else ""
+        note = run_note(record, lambda name: page + quote(f"pictures/{name}"), model)
         for name, value in (("state", state), (NOTE_TAG, note)):
             if run.data.tags.get(name) != value:
                 client.set_tag(run_id, name, value)

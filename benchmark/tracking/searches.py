@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 
 from benchmark.errors import TrackingError
 from benchmark.record import RunRecord, work_folder
-from benchmark.runs.notes import code, plain
 from benchmark.tracking.mirror import MlflowMirror
+from benchmark.tracking.notes import code, plain
 from benchmark.tracking.store import NOTE_TAG, send_file, store_errors
 
 STUDY_TAG: Final = "facebench.study"

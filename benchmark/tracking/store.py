@@ -21,8 +21,8 @@ from urllib.request import url2pathname
 
 from benchmark.errors import TrackingError
 from benchmark.files import canonical_json, file_lock, replacing, write_text
-from benchmark.runs.notes import IDENTITY_TAG
 from benchmark.tasks import TASKS
+from benchmark.tracking.notes import IDENTITY_TAG
 
 QUIET_SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -40,6 +40,8 @@ TRAINER_VERSION: Final = 2
 Version 1 selected the epoch at the training's precision, version 2 in fp32."""
 
 PROGRESS_SECONDS: Final = 1.0
+KEPT: Final = ("epochs_done", "best_epoch", "best_score", "best_weights", "has_learnt_all")
+"""Of a training's state in a checkpoint, beside network and optimiser."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,11 @@ class EpochResult:
     def metrics(self) -> dict[str, float]:
         """Give the epoch under the names that MLflow and history.csv use."""
         values = {"train/loss": self.train_loss, "train/learning_rate": self.learning_rate}
-        values |= {f"train/{task}/accuracy": rate for task, rate in self.train_accuracy.items()}
-        values |= {f"val/{task}/accuracy": rate for task, rate in self.val_accuracy.items()}
-        values |= {f"fitted/{task}/accuracy": rate for task, rate in self.fitted_accuracy.items()}
-        values["val/combined"] = self.val_combined
-        values["epoch_seconds"] = self.epoch_seconds
-        values["images_per_second"] = self.images_per_second
-        return values
+        rates = {"train": self.train_accuracy, "val": self.val_accuracy}
+        for part, by_task in (rates | {"fitted": self.fitted_accuracy}).items():
+            values |= {f"{part}/{task}/accuracy": rate for task, rate in by_task.items()}
+        names = ("epoch_seconds", "images_per_second")
+        return values | {"val/combined": self.val_combined} | {n: getattr(self, n) for n in names}
 
 
 @dataclass
@@ -103,11 +103,7 @@ class TrainingState:
         return {
             "network": self.network.state_dict(),
             "optimiser": plain_groups(self.optimiser.state_dict()),
-            "epochs_done": self.epochs_done,
-            "best_epoch": self.best_epoch,
-            "best_score": self.best_score,
-            "best_weights": self.best_weights,
-            "has_learnt_all": self.has_learnt_all,
+            **{name: getattr(self, name) for name in KEPT},
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
@@ -117,11 +113,8 @@ class TrainingState:
             restored(self.optimiser, checkpoint["optimiser"])
         except (KeyError, ValueError, RuntimeError) as error:
             raise RunError(f"the checkpoint does not fit the network: {error}") from error
-        self.epochs_done = checkpoint["epochs_done"]
-        self.best_epoch = checkpoint["best_epoch"]
-        self.best_score = checkpoint["best_score"]
-        self.best_weights = checkpoint["best_weights"]
-        self.has_learnt_all = checkpoint.get("has_learnt_all", False)
+        for name in KEPT:
+            setattr(self, name, checkpoint[name])
 
     def keep_if_best(self, epoch: int, score: float) -> bool:
         """Remember the weights when `score` is strictly greater than any before (study's rule)."""
@@ -184,7 +177,13 @@ def fit(
         rate = recipe.rate_at(epoch)
         set_rate(state.optimiser, rate)
         order_epoch = 0 if protocol.shuffling == "fixed_batches" else epoch
-        order = data.train.cpu()[_order(len(data.train), recipe, seed, order_epoch)]
+        n_train = len(data.train)
+        if recipe.steps_per_epoch is None:
+            places = random_order(n_train, seed=seed, epoch=order_epoch)
+        else:
+            n_images = recipe.steps_per_epoch * recipe.batch_size
+            places = random_passes(n_train, n_images, seed=seed, epoch=order_epoch)
+        order = data.train.cpu()[places]
         totals.reset()
         started = time.perf_counter()
         rows, changes = order.to(device.torch_device), generator_for(seed, epoch, purpose=1)
@@ -232,13 +231,6 @@ def fit(
             fitted_accuracy=fitted,
         )
     state.select_best()
-
-
-def _order(n: int, recipe: Recipe, seed: int, epoch: int) -> Tensor:
-    """Give the places of an epoch's faces among the `n` that train, in the order of training."""
-    if recipe.steps_per_epoch is None:
-        return random_order(n, seed=seed, epoch=epoch)
-    return random_passes(n, recipe.steps_per_epoch * recipe.batch_size, seed=seed, epoch=epoch)
 
 
 def _is_over(state: TrainingState, recipe: Recipe) -> bool:

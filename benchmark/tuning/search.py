@@ -66,7 +66,7 @@ def training_objective(study: Study, settings: Settings) -> Objective:
 
     Raises WeightsError where weights are missing: once, before the search, not in every trial.
     """
-    settings = replace(settings, read_test=False, keep_weights="none")
+    settings = replace(settings, read_test=False, keep_weights="none", figures=False)
     plan_run(study.experiment, TRIAL_SEED, study.faces, settings)
     on_device = FaceBatches.on_device(
         study.faces.pixels(), study.faces.table, settings.device.torch_device, settings.speed.say

@@ -14,7 +14,7 @@ import torch
 
 from benchmark import registry
 from benchmark.models.network import build_network
-from benchmark.runs.checkpoints import CHECKPOINT_FILE, save_checkpoint
+from benchmark.runs.folder import CHECKPOINT_FILE, save_checkpoint
 from benchmark.training.device import choose_device
 from benchmark.training.trainer import TrainingState, start
 

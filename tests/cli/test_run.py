@@ -5,15 +5,22 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 from typer.testing import CliRunner
 
+from benchmark.cli import output
 from benchmark.cli.main import app
+from benchmark.cli.run_display import RunDisplay, epoch_line
 from benchmark.record import all_records
+from benchmark.tasks import TaskName, combined
+from benchmark.training.trainer import EpochResult
 
 
 def facebench(*arguments: str | Path) -> Result:
@@ -29,6 +36,16 @@ def facebench_process(
         [sys.executable, "-c", "from benchmark.cli.main import main; main()", *map(str, arguments)],
         capture_output=True, text=True, check=False, env=os.environ | environment,
     )  # fmt: skip
+
+
+Places = tuple[str | Path, ...]
+
+
+@pytest.fixture
+def places(drawn_data_dir: Path, tmp_path: Path) -> Places:
+    """Synthetic faces, and a runs folder of its own without MLflow."""
+    where = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
+    return (*where, "--tracking", "files")
 
 
 TINY = ("--set", "backbone.input_px=32", "--set", "recipe.max_epochs=1", "--device", "cpu")
@@ -54,17 +71,7 @@ def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path
     assert (tmp_path / "mlflow.db").is_file()
 
 
-def test_folds_are_run_instead_of_the_fixed_split(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = (
-        "--dataset",
-        "drawn",
-        "--data-dir",
-        drawn_data_dir,
-        "--runs-dir",
-        tmp_path,
-        "--tracking",
-        "files",
-    )
+def test_folds_are_run_instead_of_the_fixed_split(tmp_path: Path, places: Places) -> None:
     result = facebench("run", "gender-cnn-none-full-short", "--folds", "0,3", *places, *TINY)
     assert result.exit_code == 0, result.stderr
     definitions = [record.about["experiment"] for record in all_records(tmp_path)]
@@ -160,7 +167,7 @@ def test_without_mlflow_nothing_of_it_is_touched(drawn_data_dir: Path, tmp_path:
             "unknown setting 'recipe.epochs'",
         ),
         (["run", "--suite", "quick", "--set", "recipe.max_epochs=many"], "is 'many'"),
-        (["run", "--suite", "quick", "--device", "tpu"], "unknown device 'tpu'"),
+        (["run", "--suite", "quick", "--device", "tpu"], "device 'tpu' is not on this machine"),
         (["run", "--suite", "quick", "--seeds", "a"], "--seeds is 'a'"),
         (["run", "--suite", "quick", "--tracking", "wandb"], "--tracking is 'wandb'"),
         (["run", "--suite", "quick", "--dataset", "nobody"], "no data set 'nobody' is prepared"),
@@ -194,17 +201,7 @@ def test_without_a_data_set_a_command_names_both_ways_to_one(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_json_is_alone_on_stdout_whatever_happens(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = (
-        "--dataset",
-        "drawn",
-        "--data-dir",
-        drawn_data_dir,
-        "--runs-dir",
-        tmp_path,
-        "--tracking",
-        "files",
-    )
+def test_json_is_alone_on_stdout_whatever_happens(places: Places) -> None:
     good = facebench("run", "gender-cnn-none-full-short", *TINY, *places, "--json")
     told = json.loads(good.stdout)
     assert told["ok"]
@@ -214,17 +211,36 @@ def test_json_is_alone_on_stdout_whatever_happens(drawn_data_dir: Path, tmp_path
     assert bad["errors"][0]["found"] == "unknown experiment 'nobody'"
 
 
-def test_quietly_a_run_that_fails_says_why(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = (
-        "--dataset",
-        "drawn",
-        "--data-dir",
-        drawn_data_dir,
-        "--runs-dir",
-        tmp_path,
-        "--tracking",
-        "files",
+def test_synthetic_faces_are_made_in_a_new_folder_and_nothing_else_is(tmp_path: Path) -> None:
+    new = ("--data-dir", tmp_path / "new")
+    for command in ("run", "tune"):
+        named = facebench(command, "nobody", "--dataset", "drawn", *new)
+        assert "unknown experiment 'nobody'" in named.stderr, command
+        mistyped = facebench(command, "nobody", "--dataset", "faces", *new)
+        assert "does not exist" in mistyped.stderr, command
+
+
+def test_a_task_of_one_class_is_warned_of(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    faces = [f"{number:03d}.png" for number in range(60)]
+    for name in faces:
+        pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    lines = [f"{name},male,{('White', 'Black')[i % 2]}" for i, name in enumerate(faces)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["file,gender,race", *lines]))
+    data = ("--data-dir", tmp_path / "data")
+    prepared = facebench(
+        "data", "prepare", tmp_path, "--labels", table, "--name", "men", "--image-px", "32", *data
     )
+    assert prepared.exit_code in (0, 1), prepared.stderr
+    asked = ("run", "gender-cnn-none-full-short", "--runs-dir", tmp_path / "runs", "--dry-run")
+    answer = json.loads(facebench(*asked, *data, "--json").stdout)
+    (warning,) = [text for text in answer["warnings"] if "is male" in text]
+    assert "every face with a label of gender is male" in warning
+
+
+def test_quietly_a_run_that_fails_says_why(places: Places) -> None:
     broken = ("--set", "recipe.learning_rate=1e30", "--set", "recipe.clipping=none")
     answer = facebench("run", "gender-cnn-none-full-short", *TINY, *broken, *places, "--quiet")
     assert answer.exit_code == 3
@@ -232,19 +248,7 @@ def test_quietly_a_run_that_fails_says_why(drawn_data_dir: Path, tmp_path: Path)
     assert len(answer.stderr.splitlines()) == 1
 
 
-def test_runs_without_their_weights_are_one_line_and_the_rest_runs(
-    drawn_data_dir: Path, tmp_path: Path
-) -> None:
-    places = (
-        "--dataset",
-        "drawn",
-        "--data-dir",
-        drawn_data_dir,
-        "--runs-dir",
-        tmp_path,
-        "--tracking",
-        "files",
-    )
+def test_runs_without_their_weights_are_one_line_and_the_rest_runs(places: Places) -> None:
     needing = [f"mtl-squeezenet1_1-imagenet-{kind}-short" for kind in ("frozen", "fire6_9")]
     answer = facebench("run", *needing, "gender-cnn-none-full-short", *TINY, *places, "--offline")
     assert answer.exit_code == 0, answer.stderr
@@ -255,19 +259,7 @@ def test_runs_without_their_weights_are_one_line_and_the_rest_runs(
     assert alone.exit_code == 3
 
 
-def test_a_dry_run_lists_what_would_run_and_writes_nothing(
-    drawn_data_dir: Path, tmp_path: Path
-) -> None:
-    places = (
-        "--dataset",
-        "drawn",
-        "--data-dir",
-        drawn_data_dir,
-        "--runs-dir",
-        tmp_path,
-        "--tracking",
-        "files",
-    )
+def test_a_dry_run_lists_what_would_run_and_writes_nothing(tmp_path: Path, places: Places) -> None:
     names = ("gender-cnn-none-full-short", "mtl-squeezenet1_1-imagenet-frozen-short")
     asked = ("run", *names, *TINY, *places, "--seeds", "0,1", "--read-test", "--dry-run")
 
@@ -343,3 +335,38 @@ def test_list_show_and_doctor_answer() -> None:
     assert "722,496" not in shown.stderr
     assert facebench("doctor", "--json").exit_code == 0
     assert facebench("--version").stdout.startswith("facebench ")
+
+
+def test_a_download_is_named_once_and_quiet_says_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for quiet, expected in ((False, "downloading vgg16_notop.h5\n"), (True, "")):
+        with RunDisplay(1, quiet=quiet) as display:
+            display.show_download("vgg16_notop.h5")
+        assert capsys.readouterr().err == expected
+
+
+def test_an_epochs_line_gives_the_score_that_selects_and_fits_a_terminal() -> None:
+    rates: dict[TaskName, float] = {"age_group": 0.6081, "gender": 0.8402, "race": 0.6402}
+    result = EpochResult(
+        epoch=11, learning_rate=1e-4, train_loss=0.924, train_accuracy=rates, val_accuracy=rates,
+        val_combined=combined(rates), is_best=True, epoch_seconds=80, images_per_second=258,
+        fitted_accuracy={},
+    )  # fmt: skip
+    line = epoch_line(result, 30)
+    assert f"val {100 * combined(rates):.1f} % (age group 60.8, gender 84.0, race 64.0)" in line
+    assert len(line.replace("[green]", "").replace("[/]", "")) <= 80
+
+
+def test_a_stage_is_followed_in_a_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.02)
+    with RunDisplay(1, quiet=False) as display:
+        display.show_stage("frozen part, faces", 64, 192)
+        time.sleep(0.2)
+        display.show_stage("intervals and pictures", 0, 0)
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert "frozen part, faces: 64 of 192 (33 %)" in lines
+    assert any(line.startswith("intervals and pictures …") for line in lines)

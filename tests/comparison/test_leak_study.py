@@ -16,8 +16,8 @@ from benchmark.evaluation.predictions import predictions_table, write_prediction
 from benchmark.experiment.definition import Experiment
 from benchmark.reporting.board_tables import markdown as markdown_board
 from benchmark.reporting.figures import study_figure
-from benchmark.runs.notes import run_name
 from benchmark.tasks import MISSING, TASKS
+from benchmark.tracking.notes import run_name
 from tests.results.conftest import RunBuilder, build, certain, made_up_faces
 
 LABEL = "mtl-cnn-none-full-until99"

@@ -1,8 +1,5 @@
 """Scores and their intervals: by hand on a few faces, equal to the libraries, and never a crash."""
 
-import time
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +8,7 @@ from sklearn import metrics as sklearn_metrics
 
 from benchmark.evaluation.intervals import cluster_bootstrap, wilson
 from benchmark.evaluation.metrics import BOOTSTRAP, WILSON, Scores, score
-from benchmark.evaluation.predictions import predictions_table, read_predictions, write_predictions
+from benchmark.evaluation.predictions import predictions_table
 from benchmark.tasks import TASKS
 from tests.results.conftest import certain, made_up_faces, made_up_predictions
 
@@ -174,16 +171,6 @@ def test_without_test_faces_only_validation_is_scored() -> None:
     }
     assert all(len(table) == 0 for table in (scores.subgroups, scores.gaps, scores.intervals))
     assert scores.confusion == {}
-
-
-def test_a_stored_table_gives_the_same_numbers_within_five_seconds(tmp_path: Path) -> None:
-    table = made_up_predictions(SKILLS, n=4_630)
-    write_predictions(tmp_path / "predictions.csv", table)
-    started = time.process_time()
-    expected = score(table).metrics
-    assert time.process_time() - started < 5.0
-    stored = score(read_predictions(tmp_path / "predictions.csv"))
-    assert stored.metrics == pytest.approx(expected)
 
 
 def test_a_rate_has_wilson_s_interval_and_no_other() -> None:

@@ -12,8 +12,7 @@ from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import rescore
 from benchmark.models.weight_manifest import FILES
 from benchmark.record import RunRecord
-from benchmark.reporting.card import model_card
-from benchmark.runs.notes import page
+from benchmark.reporting.card import card_page, model_card
 from tests.results.conftest import RunBuilder, an_experiment, made_up_predictions
 
 SKILLS: dict[Any, float] = {"age_group": 1.0, "gender": 1.5, "race": 1.2}
@@ -129,7 +128,7 @@ def test_html_and_markdown_in_names_stay_text(record: RunRecord) -> None:
     nasty = "<script>alert(1)</script> | **bold** `code`"
     for path in ("experiment.asks", "dataset.name", "device", "protocol_name", "commit"):
         record = changed(record, path, nasty)
-    html = page(model_card(record), nasty)
+    html = card_page(model_card(record), nasty)
     assert not re.search("<script|<strong>bold|src=|href=", html)
     assert html.count("&lt;script&gt;") >= 6
     assert "<table>" in html

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from benchmark.cli.main import app
 from benchmark.files import file_lock
-from benchmark.runs.cleaning import KINDS, SETTLED_SECONDS, removables
+from benchmark.runs.folder import KINDS, SETTLED_SECONDS, removables
 
 
 def a_run(runs_dir: Path, identity: str, *ends: str) -> Path:
@@ -20,39 +21,40 @@ def a_run(runs_dir: Path, identity: str, *ends: str) -> Path:
     return folder
 
 
+def aged(path: Path) -> None:
+    past = time.time() - SETTLED_SECONDS - 1
+    os.utime(path, (past, past))
+
+
 @pytest.fixture
 def room(tmp_path: Path) -> Path:
     """A runs and a data folder with one of everything that could go."""
     done = a_run(tmp_path / "runs", "d" * 64, "done")
     (done / "model.safetensors").write_bytes(b"weights")
-    (done / "weights-epoch-001.safetensors").write_bytes(b"weights")
-    (done / ".metrics.json.abcd1234.json").write_bytes(b"half")
-    failed = a_run(tmp_path / "runs", "f" * 64, "failed")
-    (failed / "checkpoint.pt").write_bytes(b"state")
+    a_run(tmp_path / "runs", "f" * 64, "failed")
     a_run(tmp_path / "runs", "1" * 64)
     cache = tmp_path / "data" / "cache"
     cache.mkdir(parents=True)
     (cache / "k.npy").write_bytes(b"features")
     (cache / "k.json").write_bytes(b"their checksum")
-    (cache / "l.partial").write_bytes(b"half")
     (tmp_path / "data" / ".faces-100.1a2b3c4d.partial").mkdir()
+    for half in (done / ".metrics.json.abcd1234.json", cache / "l.partial"):
+        half.write_bytes(b"half")
+        aged(half)
+    aged(tmp_path / "data" / ".faces-100.1a2b3c4d.partial")
+    (tmp_path / "data" / ".manifest.json.abcd1234.json").write_text("being written")
     return tmp_path
 
 
 def found(room: Path, *kinds: str) -> set[str]:
-    wanted = set(kinds or KINDS)
-    return {
-        item.path.name
-        for item in removables(room / "runs", room / "data", wanted)  # type: ignore[arg-type]
-    }
+    everything = removables(room / "runs", room / "data")
+    return {item.path.name for item in everything if item.kind in (kinds or KINDS)}
 
 
-def test_every_kind_is_found(room: Path) -> None:
+def test_every_kind_is_found_and_nothing_that_is_being_written(room: Path) -> None:
     assert {kind: found(room, kind) for kind in KINDS} == {
         "leftovers": {".metrics.json.abcd1234.json", "l.partial", ".faces-100.1a2b3c4d.partial"},
         "cache": {"k.npy"},
-        "epoch-weights": {"weights-epoch-001.safetensors"},
-        "checkpoints": {"checkpoint.pt"},
         "weights": {"model.safetensors"},
         "failed": {"f" * 64},
         "interrupted": {"1" * 64},
@@ -60,23 +62,16 @@ def test_every_kind_is_found(room: Path) -> None:
 
 
 def test_what_a_process_is_at_work_on_stays(room: Path) -> None:
-    with file_lock(room / "runs" / "work" / ("d" * 64) / "claim"):
-        assert not found(room) & {".metrics.json.abcd1234.json", "model.safetensors"}
-    everything = list(removables(room / "runs", room / "data", set(KINDS)))
-    run = next(item for item in everything if item.path.name == "model.safetensors")
-    with file_lock(room / "runs" / "work" / ("d" * 64) / "claim"):
-        assert not run.remove()
-    assert run.remove()
-    assert not run.path.exists()
-
-
-def test_a_young_temporary_file_without_a_claim_stays(room: Path) -> None:
-    young = room / "data" / ".manifest.json.abcd1234.json"
-    young.write_text("half", encoding="utf-8")
-    assert young.name not in found(room, "leftovers")
-    past = young.stat().st_mtime - SETTLED_SECONDS - 1
-    os.utime(young, (past, past))
-    assert young.name in found(room, "leftovers")
+    claim = room / "runs" / "work" / ("d" * 64) / "claim"
+    with file_lock(claim):
+        assert "model.safetensors" not in found(room)
+    everything = list(removables(room / "runs", room / "data"))
+    for name in ("model.safetensors", ".metrics.json.abcd1234.json"):
+        item = next(item for item in everything if item.path.name == name)
+        with file_lock(claim):
+            assert not item.remove()
+        assert item.remove()
+        assert not item.path.exists()
 
 
 def clean(room: Path, *arguments: str) -> dict[str, dict[str, int]]:
@@ -91,10 +86,7 @@ def test_by_itself_the_command_removes_only_what_nobody_can_miss(room: Path) -> 
     assert clean(room, "--dry-run").keys() == KINDS.keys()
     assert len(found(room, "leftovers")) == 3
     assert clean(room)["leftovers"]["removed"] == 3
-    assert found(room) == {
-        "k.npy", "weights-epoch-001.safetensors", "checkpoint.pt",
-        "model.safetensors", "f" * 64, "1" * 64,
-    }  # fmt: skip
+    assert found(room) == {"k.npy", "model.safetensors", "f" * 64, "1" * 64}
 
 
 def test_what_is_asked_for_goes(room: Path) -> None:
@@ -109,4 +101,4 @@ def test_what_is_asked_for_goes(room: Path) -> None:
 def test_an_unknown_kind_is_refused(room: Path) -> None:
     answer = CliRunner().invoke(app, ["clean", "--only", "everything"])
     assert answer.exit_code == 2
-    assert "epoch-weights" in answer.stderr
+    assert "interrupted" in answer.stderr

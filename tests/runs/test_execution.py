@@ -9,20 +9,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmark import registry
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_table, read_predictions, write_predictions
 from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.inference.load import load_trained
 from benchmark.models.network import StandardisedHead, build_network
-from benchmark.runs import run as runs
-from benchmark.runs.execution import ExecutionOptions
+from benchmark.runs.execution import PAYS_FROM_STEPS, ExecutionOptions, with_compile
 from benchmark.runs.folder import begin, parts_for
 from benchmark.runs.plan import Plan, Settings
 from benchmark.runs.run import Advanced, Prepared, run
 from benchmark.training.device import Device, choose_device
-from benchmark.training.predict import ForwardPass, probabilities
+from benchmark.training.predict import probabilities
 from benchmark.training.prefix_cache import CacheSettings
+from benchmark.training.steps import SpeedSettings
 from benchmark.training.trainer import EpochResult
 from tests.runs.small import a_plan, on_cpu, settings
 from tests.runs.small import an_experiment as full_experiment
@@ -38,10 +38,10 @@ def an_experiment(trained: int = 2, **recipe: Any) -> Experiment:
 
 
 def options_of(plan: Plan, where: Settings, faces: FaceSet) -> ExecutionOptions:
-    """Make the ways of a run that has begun, without training it."""
+    """Resolve the execution options of a run that has begun, without training it."""
     network = build_network(plan.experiment, None, plan.seed)
     options = ExecutionOptions(plan, on_cpu(faces), where, network)
-    begin(plan, where, network, {}, options.record())
+    begin(plan, plan.about(where.device, network, {}) | options.record())
     return options
 
 
@@ -55,7 +55,7 @@ def test_a_cached_bf16_run_answers_in_fp32_as_pictures_would(
     assert plan.identity == a_plan(drawn_faces, settings(tmp_path), experiment).identity
     events = list(run(plan, on_cpu(drawn_faces), where))
     assert isinstance(events[1], Prepared)
-    assert "all before block4 computed once and cached" in events[1].sentence
+    assert "all before block4 computed and cached" in events[1].sentence
 
     said = plan.record.about["speed"]
     assert (said["cache"]["origin"], said["cache"]["views"]) == ("built", 2)
@@ -127,23 +127,6 @@ def test_a_resumed_run_keeps_its_precision_unless_told_otherwise(
     assert "fp32 channels_last" in plan.record.about["speed"]["probe_step_seconds"]
 
 
-def test_a_device_that_vanishes_ends_the_run_in_one_sentence(
-    drawn_faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lost(*_arguments: object) -> None:
-        raise torch.AcceleratorError("CUDA error: device-side failure\nand much advice")
-
-    where = settings(tmp_path)
-    plan = a_plan(drawn_faces, where, an_experiment())
-    # No CUDA device can be unplugged here: the trainer is where it would show.
-    monkeypatch.setattr(runs, "fit", lost)
-    with pytest.raises(RunError, match="the device stopped working") as raised:
-        list(run(plan, on_cpu(drawn_faces), where))
-    assert "much advice" not in str(raised.value)
-    assert "resumes after the last checkpoint" in str(raised.value)
-    assert "AcceleratorError" in (plan.folder / "failed.json").read_text()
-
-
 @pytest.mark.parametrize(("cached", "channels_last"), [(True, True), (False, False)])
 def test_the_selected_epochs_score_is_the_one_of_the_stored_predictions(
     drawn_faces: FaceSet, tmp_path: Path, *, cached: bool, channels_last: bool
@@ -174,24 +157,6 @@ def test_the_selected_epochs_score_is_the_one_of_the_stored_predictions(
         == shown[selected - 1].val_combined
         == max(step.val_combined for step in shown)
     )
-
-
-def test_bf16_training_is_selected_on_fp32_answers(
-    drawn_faces: FaceSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Else an epoch could be the best by rounding alone, with a score that nobody finds again."""
-    precisions = set()
-    logits = ForwardPass.logits
-
-    def noted(forward: ForwardPass, rows: torch.Tensor) -> Any:
-        precisions.add(forward.device.precision)
-        return logits(forward, rows)
-
-    monkeypatch.setattr(ForwardPass, "logits", noted)
-    where = settings(tmp_path, device=BF16)
-    plan = a_plan(drawn_faces, where, an_experiment(max_epochs=1))
-    list(run(plan, on_cpu(drawn_faces), where))
-    assert precisions == {"fp32"}
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -238,3 +203,41 @@ def test_standardised_features_do_not_depend_on_their_scale(drawn_faces: FaceSet
             head.measure(torch.split(features, 24))
             found.append(head(features)["race"])
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)
+
+
+class SomeFaces:
+    """As much of a data set as counting needs: 18,522 faces that train, and others."""
+
+    table = pd.DataFrame({"part": ["train"] * 18_522 + ["val"] * 2_315})
+
+
+def compiled(names: list[str], n_seeds: int = 1, **where: Any) -> set[str]:
+    """Name the experiments whose steps are compiled, on a GPU unless told otherwise."""
+    asked = [registry.experiment(name) for name in names]
+    where = {
+        "device": Device(torch.device("cuda"), "bf16"),
+        "speed": SpeedSettings(compile=None),
+    } | where
+    options = with_compile(asked, n_seeds, SomeFaces(), settings(Path(), **where))  # type: ignore[arg-type]
+    return {one.name for one, found in zip(asked, options, strict=True) if found.speed.compile}
+
+
+def test_compiling_is_left_to_where_many_steps_share_a_program_on_cuda_alone() -> None:
+    vgg16 = "mtl-vgg16-none-full"
+    # 30 epochs of 579 steps do not pay; those of three seeds do, or of other weights and rates.
+    assert 30 * 579 < PAYS_FROM_STEPS <= 3 * 30 * 579
+    assert compiled([vgg16]) == set()
+    assert compiled([vgg16], n_seeds=3) == {vgg16}
+    alike = [vgg16, "mtl-vgg16-imagenet-full", "mtl-vgg16-vggface-full"]
+    others = [
+        "mtl-vgg16-imagenet-block5",
+        "age_group-vgg16-none-full",
+        "mtl-vgg16-none-full-published",
+    ]
+    assert compiled([*alike, *others]) == set(alike)
+    assert compiled(["age_group-cnn-none-full-steps"], n_seeds=79) == set()  # 500 steps each
+    assert compiled(["age_group-cnn-none-full-steps"], n_seeds=80) != set()
+    for device in (CPU, Device(torch.device("cuda"), "fp32", exact=True)):
+        assert compiled([vgg16], n_seeds=99, device=device) == set()
+    assert compiled([vgg16], speed=SpeedSettings(compile=True)) == {vgg16}
+    assert compiled([vgg16], n_seeds=99, speed=SpeedSettings(compile=False)) == set()

@@ -21,8 +21,7 @@ from benchmark.models.network import build_network
 from benchmark.models.weight_adding import Declaration, add_own
 from benchmark.models.weights import load
 from benchmark.record import RunRecord, work_folder
-from benchmark.runs.checkpoints import save_weights
-from benchmark.runs.folder import parts_for, write_answers
+from benchmark.runs.folder import parts_for, save_weights, write_answers
 from benchmark.runs.plan import plan_run
 from benchmark.runs.run import Missing, run_all
 from benchmark.tasks import TASKS, TaskName, n_classes

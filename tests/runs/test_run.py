@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import RunError, WeightsMissing
+from benchmark.errors import RunError
 from benchmark.evaluation.predictions import read_predictions
-from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.files import file_lock
 from benchmark.models.network import Network
 from benchmark.record import RunRecord, all_records
@@ -22,7 +21,6 @@ from benchmark.runs.run import (
     Advanced,
     Failed,
     Finished,
-    Missing,
     Prepared,
     Skipped,
     Started,
@@ -137,22 +135,6 @@ def test_a_failed_run_lets_go_of_its_network(drawn_faces: FaceSet, tmp_path: Pat
     events = list(run_all([broken], [0], drawn_faces, settings(tmp_path)))
     assert isinstance(events[-1], Failed)
     assert networks() == before
-
-
-def test_missing_weights_leave_the_other_runs_alone(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    pretrained = Experiment(
-        name="mtl-squeezenet1_1-imagenet-frozen",
-        asks="Is it there?",
-        backbone=Backbone("squeezenet1_1", "imagenet", 0),
-        head=Head(),
-        recipe=Recipe(learning_rate=1e-3, max_epochs=1),
-    )
-    where = settings(tmp_path)
-    events = list(run_all([pretrained, an_experiment()], [0], drawn_faces, where))
-    assert isinstance(events[0], Missing)
-    assert isinstance(events[0].error, WeightsMissing)
-    assert "facebench weights add" in str(events[0].error)
-    assert isinstance(events[-1], Finished)
 
 
 def test_an_ad_hoc_run_reads_no_test_face_unless_told_to(

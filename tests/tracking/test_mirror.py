@@ -16,7 +16,6 @@ from benchmark.errors import RunError
 from benchmark.evaluation.predictions import probability_columns, read_predictions
 from benchmark.evaluation.red_flags import acknowledge
 from benchmark.record import RunRecord, all_records
-from benchmark.runs.notes import ATTEMPT_TAG, IDENTITY_TAG, TRAINING_TAG
 from benchmark.runs.plan import Settings
 from benchmark.runs.run import run_all
 from benchmark.tasks import TASKS
@@ -28,6 +27,7 @@ from benchmark.tracking import (
     run_places,
     store_uri,
 )
+from benchmark.tracking.notes import ATTEMPT_TAG, IDENTITY_TAG, TRAINING_TAG
 from benchmark.tracking.store import local_folder
 from benchmark.training.device import Device
 from tests.tracking.conftest import EXPERIMENT, mlflow_runs, the_record

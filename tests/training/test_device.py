@@ -77,6 +77,9 @@ def test_a_lack_of_memory_is_recognised_and_explained() -> None:
     assert said is not None
     assert "many lines" not in str(said)
     assert "recipe.batch_size" in str(said)
+    lost = device_trouble(torch.AcceleratorError("CUDA error: device-side failure\nand advice"))
+    assert "the device stopped working" in str(lost)
+    assert "and advice" not in str(lost)
     assert device_trouble(ValueError("something else")) is None
     for text, expected in (
         ("[enforce fail] DefaultCPUAllocator: can't allocate", True),

@@ -1,11 +1,7 @@
-"""A run in words: its note, tags and parameters, and Markdown that no name can break."""
+"""A run in words and tags, as MLflow shows it; and Markdown that no name can break."""
 
-import html
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final
-
-from markdown_it import MarkdownIt
 
 from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.red_flags import flag_state, warning
@@ -18,16 +14,14 @@ SPECIAL: Final = "\\`*_{}[]#|~!"
 ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 """Not every reader of Markdown takes \\< as a letter: MLflow's does not."""
 
-STYLE: Final = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #8886; text-align: left; }
-td[style*=right], th[style*=right] { font-variant-numeric: tabular-nums; white-space: nowrap; }
-blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: .4rem solid #c60; }
-code { overflow-wrap: anywhere; }
-@media print { body { max-width: none; margin: 0; } }
-"""
+IDENTITY_TAG: Final = "facebench.identity"
+ATTEMPT_TAG: Final = "facebench.attempt"
+TRAINING_TAG: Final = "facebench.training"
+"""Tells runs of one identity apart: a folder removed and trained again is another training."""
+RED_FLAG_TAG: Final = "red_flag"
+FIGURES: Final = {
+    "confusion": "Confusion matrices", "subgroups": "Subgroups", "curves": "Learning curves",
+}  # fmt: skip
 
 
 def plain(text: Any) -> str:
@@ -53,46 +47,6 @@ def rate(value: float | None, low: float | None = None, high: float | None = Non
     return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, n_left: int = 1) -> list[str]:
-    """Lay out a table, its first `n_left` columns to the left and the others to the right."""
-    lines = [
-        f"| {' | '.join(headings)} |",
-        "|"
-        + "|".join("---" if column < n_left else "--:" for column in range(len(headings)))
-        + "|",
-    ]
-    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
-
-
-def page(markdown: str, title: str) -> str:
-    """Turn a card into one HTML page that needs nothing else; HTML within the text stays text."""
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style></head>\n"
-        f"<body><main>\n{body}</main></body></html>\n"
-    )
-
-
-IDENTITY_TAG: Final = "facebench.identity"
-ATTEMPT_TAG: Final = "facebench.attempt"
-TRAINING_TAG: Final = "facebench.training"
-"""Tells runs of one identity apart: a folder removed and trained again is another training."""
-RED_FLAG_TAG: Final = "red_flag"
-CROSSED: Final = "gender_race"
-
-
-@dataclass(frozen=True)
-class NoteLinks:
-    """Where what a note points to is found; a note without them names nothing it cannot show."""
-
-    page: Callable[[str], str] | None = None
-    """From a figure's file name to the page that shows it."""
-    model: str = ""
-    """What `mlflow.pyfunc.load_model` takes."""
-
-
 def data_note(dataset: dict[str, Any]) -> str:
     """Describe a data set; `dataset` is the part of `experiment.json` by that name."""
     counts = dataset["counts"]
@@ -107,16 +61,34 @@ def data_note(dataset: dict[str, Any]) -> str:
     )
 
 
-def run_note(record: RunRecord, links: NoteLinks | None = None) -> str:
+def run_note(record: RunRecord, page: Callable[[str], str] | None = None, model: str = "") -> str:
     """Describe a run: its question, its network, and its outcome once there is one.
 
-    links: to the run's figures and network, where the note is shown beside them.
+    page: from a figure's file name to the page that shows it. model: what
+    `mlflow.pyfunc.load_model` takes. Without them nothing is named that cannot be shown.
     """
-    links, about, done = links or NoteLinks(), record.about, record.state == "done"
+    about, done = record.about, record.state == "done"
     definition, dataset = about["experiment"], about["dataset"]
-    # MLflow folds a note to 100 pixels, and of these only the first 40 can be clicked on.
-    lines = _figures(record, links) if done else []
-    lines += [f"**{plain(definition['asks'])}**", "", _network_in_words(about), ""]
+    backbone, total = definition["backbone"], about["parameters"]["total"]
+    lines = []
+    if done and page is not None:
+        # MLflow folds a note to 100 pixels, and of these only the first 40 can be clicked on.
+        there = {f"{name}.png": title for name, title in FIGURES.items()}
+        links = [f"[{title}]({page(name)})" for name, title in there.items()
+                 if (record.folder / name).is_file()]  # fmt: skip
+        lines = [" · ".join(links), ""]
+    tasks = " and ".join(TASK_TITLES[task] for task in TASKS if task in definition["head"]["tasks"])
+    start = "random weights" if backbone["weights"] == "none" else f"{backbone['weights']} weights"
+    depth = {"all": "fully trained", 0: "frozen"}.get(
+        backbone["trainable_stages"], f"deepest {backbone['trainable_stages']} stage(s) trained"
+    )
+    lines += [
+        f"**{plain(definition['asks'])}**", "",
+        f"`{backbone['architecture']}` from {start}, backbone {depth}, predicts {tasks}: "
+        f"{total:,} parameters, {about['parameters']['trainable']:,} of them trained. Seed "
+        f"{about['seed']}, protocol {plain(about['protocol_name'])}, {plain(about['device'])}, "
+        f"{about['precision']}.", "",
+    ]  # fmt: skip
     lines += [*LIMITS_DRAWN, ""] if dataset["drawn"] else []
     if about["leaky"]:
         lines += ["**LEAKY**: test faces were seen in training.", ""]
@@ -131,10 +103,10 @@ def run_note(record: RunRecord, links: NoteLinks | None = None) -> str:
         lines += [f"**Failed**: {why} {again} tries again.", "", "```", kept, "```", ""]
     if done:
         lines += _outcome(record)
-    if done and links.model:
+    if done and model:
         lines += [
             "```python",
-            f'model = mlflow.pyfunc.load_model("{links.model}")  # tensors alone, no pickled code',
+            f'model = mlflow.pyfunc.load_model("{model}")  # tensors alone, no pickled code',
             "model.predict(faces)  # uint8 (n, px, px, 3), RGB -> probabilities per task",
             "```",
             "",
@@ -142,63 +114,22 @@ def run_note(record: RunRecord, links: NoteLinks | None = None) -> str:
     return "\n".join([*lines, "", *limits_of(dataset)])
 
 
-def _network_in_words(about: dict[str, Any]) -> str:
-    backbone, head = about["experiment"]["backbone"], about["experiment"]["head"]
-    tasks = " and ".join(TASK_TITLES[task] for task in TASKS if task in head["tasks"])
-    start = "random weights" if backbone["weights"] == "none" else f"{backbone['weights']} weights"
-    depth = {"all": "fully trained", 0: "frozen"}.get(
-        backbone["trainable_stages"], f"deepest {backbone['trainable_stages']} stage(s) trained"
-    )
-    total, trainable = about["parameters"]["total"], about["parameters"]["trainable"]
-    return (
-        f"`{backbone['architecture']}` from {start}, backbone {depth}, predicts {tasks}: "
-        f"{total:,} parameters, {trainable:,} of them trained. Seed {about['seed']}, "
-        f"protocol {plain(about['protocol_name'])}, {plain(about['device'])}, {about['precision']}."
-    )
-
-
 def _outcome(record: RunRecord) -> list[str]:
-    """Give a table of accuracies, the selected epoch, and what to know about them."""
+    """Give a table of accuracies, the selected epoch, and a red flag."""
     metrics = record.metrics
 
     def rated(name: str) -> str:
         found = [metrics.get(f"{name}{end}") for end in ("", "/low", "/high")]
         return "not evaluated" if found[0] is None else rate(*found)
 
-    rows = [
-        [TASK_TITLES[task], rated(f"selected/val/{task}/accuracy"),
-         rated(f"test/{task}/accuracy"), rated(f"test/{task}/macro_f1")]
-        for task in record.about["experiment"]["head"]["tasks"]
-    ]  # fmt: skip
-    epoch = record.done["selected_epoch"]
-    lines = table(("", "validation", "test", "test macro-F1"), rows, n_left=4)
-    lines += [f"Weights of epoch {epoch} of {record.done['epochs']}, selected on validation.", ""]
-    shared = int(metrics.get("test/n_faces", 0) - metrics.get("test/n_clusters", 0))
-    if shared:
-        lines += [f"Intervals take faces as independent; {shared} of test repeat a picture.", ""]
-    gap, chance = (metrics.get(f"test/age_group/gap_{CROSSED}{end}") for end in ("", "/chance"))
-    if gap is not None:
-        expected = "" if chance is None else f"; {100 * chance:.1f} expected under permutation"
-        worst = rated(f"test/age_group/worst_{CROSSED}")
-        lines += [f"Age group, by gender × race: worst {worst}, gap {100 * gap:.1f} pp{expected}."]
-        lines += [""]
-    flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
-    return lines + ([f"**{flagged}**", ""] if flagged else [])
-
-
-def _figures(record: RunRecord, links: NoteLinks) -> list[str]:
-    """Link to the figures: MLflow's notes show none in a size that can be read."""
-    if links.page is None:
-        return []
-    titles = {"confusion": "Confusion matrices", "heat_map": "Gender × race",
-              "subgroups": "Subgroups", "curves": "Learning curves"}  # fmt: skip
-    found = []
-    for kind, title in titles.items():
-        # Runs of before have a figure for each task.
-        for path in sorted(record.folder.glob(f"{kind}*.png")):
-            task = path.stem.removeprefix(kind).strip("_").replace("_", " ")
-            found.append(f"[{title}{f', {task}' if task else ''}]({links.page(path.name)})")
-    return [" · ".join(found), ""] if found else []
+    lines = ["|  | validation | test | test macro-F1 |", "|---|---|---|---|"]
+    for task in record.about["experiment"]["head"]["tasks"]:
+        names = (f"selected/val/{task}/accuracy", f"test/{task}/accuracy", f"test/{task}/macro_f1")
+        lines.append(f"| {TASK_TITLES[task]} | {' | '.join(map(rated, names))} |")
+    done, name = record.done, record.identity[:12]
+    said = f"Weights of epoch {done['selected_epoch']} of {done['epochs']}, selected on validation."
+    flagged = warning({name: flag_state(record)}, name)
+    return [*lines, "", said, "", *([f"**{flagged}**", ""] if flagged else [])]
 
 
 def flag_tag(record: RunRecord) -> str:
