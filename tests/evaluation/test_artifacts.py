@@ -21,7 +21,6 @@ from benchmark.evaluation.artifacts import (
 from benchmark.evaluation.metrics import SCORING_VERSION, score
 from benchmark.evaluation.predictions import (
     correctness_of,
-    packed_correctness,
     predictions_table,
     read_predictions,
     read_run_predictions,
@@ -187,39 +186,23 @@ def seeds_of(runs: RunBuilder, *, n: int = 160) -> list[RunRecord]:
     return records
 
 
-def keep(records: list[RunRecord]) -> list[RunRecord]:
-    """Put the answers into metrics.json, take the predictions away, and read the folders again."""
+def kept(records: list[RunRecord]) -> list[RunRecord]:
+    """Score runs, take their predictions away, and read the folders again."""
     for record in records:
-        table = read_predictions(record.predictions_path).query("part == 'test'")
-        right = {task: (table[task] == table[f"{task}_pred"]).to_numpy() for task in TASKS}
-        content = stored(record, "metrics.json") | {"answers": packed_correctness(table, right)}
-        write_json(record.folder / "metrics.json", content)
+        rescore(record)
         record.predictions_path.unlink()
     return [again(record) for record in records]
 
 
 def test_what_metrics_json_keeps_equals_what_the_predictions_say(runs: RunBuilder) -> None:
     records = seeds_of(runs)
-    from_predictions = read_run_predictions(records, TASKS)
-    answers = correctness_of(keep(records), TASKS)
-    for task in TASKS:
-        np.testing.assert_array_equal(answers.right[task], from_predictions.right(task))
-    for name in ("cluster", *TASKS):
-        np.testing.assert_array_equal(answers.faces[name], from_predictions.faces[name])
-
-
-def test_a_run_of_an_older_facebench_is_read_from_its_predictions(runs: RunBuilder) -> None:
-    records = seeds_of(runs)
-    expected = read_run_predictions(records, ["race"]).right("race")
-    predictions = records[0].predictions_path.read_bytes()
-    keep(records[:1])
-    records[0].predictions_path.write_bytes(predictions)
-    right = correctness_of([again(record) for record in records], ["race"]).right["race"]
-    np.testing.assert_array_equal(right, expected)
-    rescore(again(records[1]))  # Scoring a run keeps its answers.
-    records[1].predictions_path.unlink()
-    right = correctness_of([again(record) for record in records], ["race"]).right["race"]
-    np.testing.assert_array_equal(right, expected)
+    read = read_run_predictions(records, TASKS)
+    older = correctness_of(records, TASKS)  # as scored before metrics.json kept it
+    for answers in (older, correctness_of(kept(records), TASKS)):
+        for task in TASKS:
+            np.testing.assert_array_equal(answers.right[task], read.right(task))
+        for name in ("cluster", *TASKS):
+            np.testing.assert_array_equal(answers.faces[name], read.faces[name])
 
 
 def test_seeds_tested_on_other_faces_are_refused(runs: RunBuilder, tmp_path: Path) -> None:
@@ -227,7 +210,7 @@ def test_seeds_tested_on_other_faces_are_refused(runs: RunBuilder, tmp_path: Pat
     with pytest.raises(RunError, match="tested on different faces"):
         read_run_predictions(records, TASKS)
     with pytest.raises(RunError, match="tested on different faces"):
-        correctness_of(keep(records), TASKS)
+        correctness_of(kept(records), TASKS)
 
 
 def test_numbers_computed_from_predictions_equal_the_kept_ones_and_write_nothing(

@@ -23,7 +23,6 @@ from benchmark.models.weights import load
 from benchmark.record import RunRecord, work_folder
 from benchmark.runs.folder import parts_for, save_weights, write_answers
 from benchmark.runs.plan import plan_run
-from benchmark.runs.run import Missing, run_all
 from benchmark.tasks import TASKS, TaskName, n_classes
 from tests.runs.small import an_experiment as small_experiment
 from tests.runs.small import done_run, edit_json, settings
@@ -216,16 +215,6 @@ def test_other_faces_are_what_it_is_for_and_what_a_run_saw_long_ago_counts(
         plan_run(from_run(between), 0, drawn_faces, where)
 
 
-def test_a_run_that_is_not_there_is_missing_and_the_others_run(
-    drawn_faces: FaceSet, runs_dir: Path
-) -> None:
-    absent = an_experiment("run:0123456789abcdef")
-    (event,) = run_all([absent], [0], drawn_faces, settings(runs_dir))
-    assert isinstance(event, Missing)
-    assert "no run begins with 0123456789abcdef" in str(event.error)
-    assert "facebench run NAME" in str(event.error)
-
-
 def cut_short(record: RunRecord) -> None:
     model = record.folder / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-100])
@@ -277,10 +266,3 @@ def test_a_run_under_a_label_is_checked_like_a_run(drawn_faces: FaceSet, runs_di
     folded = replace(mine, protocol=Protocol(fold=1))
     with pytest.raises(WeightsError, match="under another split"):
         plan_run(folded, 0, drawn_faces, where)
-
-
-def test_a_run_without_its_folder_takes_no_label(runs_dir: Path, tmp_path: Path) -> None:
-    model = only_run(runs_dir).folder / "model.safetensors"
-    alone = shutil.copy(model, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match="what faces it saw is not beside it"):
-        add_own(Path(alone), tmp_path / "store", Declaration("mine"))
