@@ -324,12 +324,13 @@ def _print_labels(faces: "FaceSet") -> None:
     files = ", ".join(file["name"] for file in labels["files"])
     rows = []
     for column, entries in labels["mapping"].items():
-        for entry in entries[:MOST_WORDS]:
+        by_rows = sorted(entries, key=lambda entry: -entry["rows"])
+        for entry in entries if len(entries) <= MOST_WORDS else by_rows[:MOST_WORDS]:
             word = entry["word"] or "(empty)"
             word += f", once {entry['read_as']}" if entry["read_as"] else ""
             meaning = entry["class"] or f"none: {entry['why']}"
             rows.append((column, word, meaning, f"{entry['rows']:,}"))
-        if others := entries[MOST_WORDS:]:
+        if others := by_rows[MOST_WORDS:]:
             n_rows = sum(entry["rows"] for entry in others)
             rows.append((column, f"{len(others):,} more words", "see manifest.json", f"{n_rows:,}"))
     if rows:

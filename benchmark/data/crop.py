@@ -229,7 +229,7 @@ class CropOptions:
             ("faces", self.faces, self.faces in get_args(Choice), ", ".join(get_args(Choice))),
         ):
             if not is_allowed:
-                raise DataError(f"{what} of crops is {value!r}", allowed=allowed)
+                raise DataError(f"{what} is {value!r}", allowed=allowed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,7 @@ MANIFEST_KEYS: Final = (
 )
 
 REJECTED_COLUMNS: Final = ("file", "kind", "reason")
-NAME_KIND: Final = "name"
-PICTURE_KIND: Final = "picture"
-OTHER_KIND: Final = "other"
-ROW_KIND: Final = "row"
+NAME_KIND, PICTURE_KIND, OTHER_KIND, ROW_KIND = "name", "picture", "other", "row"
 """Why a file was rejected: no labels in its name, or in the table of labels; a picture that cannot
 be used; not a picture by its name, and not counted as one; a row of the table of labels that names
 no picture, or several."""
@@ -69,15 +66,10 @@ TABLE_COLUMNS: Final = (
     *("file", "sha256", *LABELS, *PLACEMENT_COLUMNS),
     *("mode", "width", "height"),
 )
-RESERVED_NAMES: Final = ("cache", "weights")
 DRAWN_NAME: Final = "drawn"
-"""For synthetic faces alone."""
+"""For synthetic faces alone, 3,000 of seed 1."""
 STORED_NAME: Final = f"drawn-v{DRAWING_VERSION}"
-DRAWN_FACES: Final = 3_000
-DRAWN_SEED: Final = 1
 SAMPLE_VERSION: Final = "clusters-1"
-FEWEST: Final = 100
-"""Faces of a sample."""
 STAGING_SUFFIX: Final = ".partial"
 
 
@@ -114,13 +106,11 @@ def write_once(
 
 def check_dataset_name(name: str, *, drawn: bool) -> None:
     """Raise DataError unless `name` can be a folder's name and a word on the command line."""
-    is_reserved = name in RESERVED_NAMES or (name == DRAWN_NAME and not drawn)
-    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", name) is None or is_reserved:
+    reserved = ("cache", "weights", *(() if drawn else (DRAWN_NAME,)))
+    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", name) is None or name in reserved:
         raise DataError(
             f"a data set cannot be called {name!r}",
-            allowed="lower-case letters, digits, '.', '_', '-', and not "
-            + " or ".join((*RESERVED_NAMES, DRAWN_NAME)),
-            fix="Choose another --name",
+            allowed=f"lower-case letters, digits, '.', '_', '-', and not {' or '.join(reserved)}",
         )
 
 
@@ -159,14 +149,10 @@ def finish_dataset(
         table = table.assign(**columns_of)[list(TABLE_COLUMNS)]
         near = {"method": "clusters taken from another table", "threshold_bits": None}
     else:
-        sketches, thumbnails = (
-            np.frombuffer(b"".join(greys), np.uint8).reshape(-1, *shape)
-            for greys, shape in (
-                ((picture.sketch for picture in pictures), SKETCH_SHAPE),
-                ((picture.thumbnail for picture in pictures), THUMBNAIL_SHAPE),
-            )
-        )
-        pairs, near = near_duplicates(table, sketches, thumbnails, on_progress)
+        sketches = np.frombuffer(b"".join(p.sketch for p in pictures), np.uint8)
+        thumbnails = np.frombuffer(b"".join(p.thumbnail for p in pictures), np.uint8)
+        greys = sketches.reshape(-1, *SKETCH_SHAPE), thumbnails.reshape(-1, *THUMBNAIL_SHAPE)
+        pairs, near = near_duplicates(table, *greys, on_progress)
         table = placed(table, pairs)
     manifest = {
         **about,
@@ -177,10 +163,8 @@ def finish_dataset(
         "split_version": placement.split_version if placement else splits.SPLIT_VERSION,
         "age_group_rule": AGE_GROUP_RULE,
         "resize_filter": pixels_of.RESIZE_FILTER,
-        "versions": {
-            "facebench": __version__,
-            **{name: metadata.version(name) for name in ("numpy", "pillow")},
-        },
+        "versions": {"facebench": __version__}
+        | {name: metadata.version(name) for name in ("numpy", "pillow")},
     }
     write_files(folder, table, rejected, manifest)
 
@@ -213,18 +197,16 @@ def as_csv(table: pd.DataFrame) -> str:
 
 
 def _counts(table: pd.DataFrame, kinds: "pd.Series[str]", image_px: int) -> dict[str, Any]:
-    n_names, n_pictures, n_others = (
-        int((kinds == kind).sum()) for kind in (NAME_KIND, PICTURE_KIND, OTHER_KIND)
-    )
+    n_of = {kind: int((kinds == kind).sum()) for kind in (NAME_KIND, PICTURE_KIND, OTHER_KIND)}
     cluster_sizes = table["cluster"].value_counts()
     several = cluster_sizes[cluster_sizes > 1]
     converted = table["mode"][table["mode"] != "RGB"].value_counts()
     return {
-        "image_files": len(table) + n_names + n_pictures,
+        "image_files": len(table) + n_of[NAME_KIND] + n_of[PICTURE_KIND],
         "usable": len(table),
-        "quarantined_names": n_names,
-        "quarantined_pictures": n_pictures,
-        "not_pictures": n_others,
+        "quarantined_names": n_of[NAME_KIND],
+        "quarantined_pictures": n_of[PICTURE_KIND],
+        "not_pictures": n_of[OTHER_KIND],
         "converted_modes": {str(mode): int(n) for mode, n in converted.items()},
         "not_square": int((table["width"] != table["height"]).sum()),
         "enlarged": int((table[["width", "height"]].min(axis=1) < image_px).sum()),
@@ -504,23 +486,19 @@ def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
     if asked == DRAWN_NAME:
         if (data_dir / STORED_NAME).is_dir():
             return open_faces(data_dir / STORED_NAME)
-        faces = draw_faces(DRAWN_FACES, DRAWN_SEED)
+        faces = draw_faces(3_000, seed=1)
         return store_faces(faces.images, faces.labels, name=STORED_NAME, data_dir=data_dir)
     prepared = {faces.name: faces for faces in prepared_datasets(data_dir)}
-    photographed = [faces for faces in prepared.values() if not faces.drawn]
+    photographed = [faces.name for faces in prepared.values() if not faces.drawn]
+    if asked is None and len(photographed) == 1:
+        asked = photographed[0]
     if asked in prepared:
         return prepared[asked]
-    if asked is None and len(photographed) == 1:
-        return photographed[0]
+    found = f"no data set {asked!r} is prepared" if asked else "no data set is prepared here"
     if asked is None and photographed:
-        raise DataError(
-            f"{len(photographed)} data sets are prepared and none was asked for",
-            allowed=", ".join(sorted(faces.name for faces in photographed)),
-            source=str(data_dir),
-            fix="Name one with --dataset",
-        )
+        found = f"{len(photographed)} data sets are prepared and none was asked for by --dataset"
     raise DataError(
-        "no data set is prepared here" if asked is None else f"no data set {asked!r} is prepared",
+        found,
         allowed=", ".join([*sorted(prepared), DRAWN_NAME]),
         source=str(data_dir),
         fix="`facebench data prepare SOURCE` prepares one from an archive or a folder of faces; "
@@ -537,10 +515,10 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
     range or a name that is taken.
     """
     check_dataset_name(name, drawn=faces.drawn)
-    if not FEWEST <= n_faces < len(faces.table):
+    if not 100 <= n_faces < len(faces.table):
         raise DataError(
             f"a sample of {n_faces:,} faces",
-            allowed=f"{FEWEST} to {len(faces.table) - 1:,}, fewer than {faces.name} has",
+            allowed=f"100 to {len(faces.table) - 1:,}, fewer than {faces.name} has",
         )
     about = {
         "version": SAMPLE_VERSION,
@@ -581,8 +559,8 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
 def sampled_rows(faces: FaceSet, n_faces: int) -> NDArray[np.int64]:
     """Choose the rows of a sample, ascending: whole clusters, `n_faces` or a few more."""
     firsts = faces.table.sort_values("file", kind="stable").drop_duplicates("cluster")
-    keys = splits.hash_keys(firsts["file"], SAMPLE_VERSION)
-    order = firsts["cluster"].to_numpy()[np.argsort(keys, kind="stable")]
+    by_hash = np.argsort(splits.hash_keys(firsts["file"], SAMPLE_VERSION), kind="stable")
+    order = firsts["cluster"].to_numpy()[by_hash]
     sizes = faces.table["cluster"].value_counts()
     n_clusters = int(np.searchsorted(np.cumsum(sizes.loc[order].to_numpy()), n_faces)) + 1
     return np.flatnonzero(np.isin(faces.table["cluster"].to_numpy(), order[:n_clusters]))

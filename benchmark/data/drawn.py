@@ -17,10 +17,10 @@ model nothing: patterns cover equal areas, and so do beads and rays. No number m
 faces says anything about faces.
 """
 
-import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,41 +35,30 @@ Plane = NDArray[np.float32]
 
 DRAWING_VERSION: Final = 1
 """Raised when a seed draws other pictures than before, so that stored ones are not confused."""
-
-MAX_FACES: Final = 9_999_999
-"""The face's number takes seven digits of its file name."""
-
-IMAGE_PX_RANGE: Final = (32, 512)
-
 CLASS_FRACTIONS: Final = {
     "age_group": (0.154, 0.168, 0.395, 0.182, 0.101),
     "gender": (0.523, 0.477),
     "race": (0.425, 0.191, 0.145, 0.168, 0.071),
 }
 """Share of each class among the 23,703 file names of aligned, cropped UTKFace that parse."""
-
 OLDEST_YEARS: Final = 96
 """UTKFace reaches 116, but only 41 of its faces are older than this."""
-
 RING_COUNT_SD: Final = 0.3
 """Waver of the ring count, in rings."""
-
 SHOWN_OTHERWISE: Final = {"gender": 1 / 15, "race": 1 / 11}
 """Fraction of faces whose cue is drawn from the other classes, as if mislabelled."""
-
 INKED: Final = 0.4
 """Share of the ground that each pattern covers: its mean brightness must not tell the pattern."""
 
 
-@dataclass(frozen=True)
-class DrawnFaces:
-    """Pictures and what they are labelled; row i of `labels` is picture i."""
+class DrawnFaces(NamedTuple):
+    """Pictures, (n_faces, image_px, image_px, 3) RGB, and what they are labelled, row by row.
+
+    labels: columns file, age (years), age_group, gender, race; in the order drawn, not sorted.
+    """
 
     images: NDArray[np.uint8]
-    """(n_faces, image_px, image_px, 3), RGB."""
-
     labels: pd.DataFrame
-    """Columns file, age (years), age_group, gender, race; in the order drawn, not sorted."""
 
 
 def draw_faces(n_faces: int, seed: int, image_px: int = 100) -> DrawnFaces:
@@ -80,10 +69,10 @@ def draw_faces(n_faces: int, seed: int, image_px: int = 100) -> DrawnFaces:
     names are unique within a draw and parse like UTKFace's. Raises DataError on an impossible
     request.
     """
-    low, high = IMAGE_PX_RANGE
     for what, value, limits, allowed in (
-        ("number of synthetic faces", n_faces, range(1, MAX_FACES + 1), f"1 to {MAX_FACES}"),
-        ("size in px", image_px, range(low, high + 1), f"{low} to {high}"),
+        # The face's number takes seven digits of its file name.
+        ("number of synthetic faces", n_faces, range(1, 10_000_000), "1 to 9999999"),
+        ("size in px", image_px, range(32, 513), "32 to 512"),
         ("seed", seed, range(2**63), "0 or more"),
     ):
         if value not in limits:
@@ -156,28 +145,19 @@ class _Canvas:
         self.planes += cover * (colour[:, None, None] - self.planes)
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """A tilted place in the picture: `u` across and `v` down, in units of its own size."""
+class _Frame(NamedTuple):
+    """A tilted place: `u` across and `v` down, in units of its own size; pixels in one unit."""
 
     u: Plane
     v: Plane
     pixels: np.float32
-    """Pixels in one unit."""
-
-
-@functools.lru_cache(maxsize=8)
-def _grid(image_px: int) -> tuple[Plane, Plane]:
-    """Give x (1, image_px) and y (image_px, 1) of the pixel centres, -1 to 1."""
-    centres = ((np.arange(image_px) + 0.5) * (2 / image_px) - 1).astype(np.float32)
-    return centres[None, :], centres[:, None]
 
 
 def _frame(image_px: int, x: float, y: float, size: float, tilt: float) -> _Frame:
     """Place a frame: middle and size in half pictures (x, y from -1 to 1), tilt in radians."""
-    across, down = _grid(image_px)
+    centres = ((np.arange(image_px) + 0.5) * (2 / image_px) - 1).astype(np.float32)
     cos, sin = np.float32(math.cos(tilt) / size), np.float32(math.sin(tilt) / size)
-    dx, dy = across - np.float32(x), down - np.float32(y)
+    dx, dy = centres[None, :] - np.float32(x), centres[:, None] - np.float32(y)
     return _Frame(dx * cos + dy * sin, dy * cos - dx * sin, np.float32(size * image_px / 2))
 
 
@@ -208,15 +188,6 @@ def _draw_picture(rng: np.random.Generator, labels: FaceLabels, image_px: int) -
     return grain.astype(np.uint8).transpose(1, 2, 0)
 
 
-@functools.lru_cache(maxsize=8)
-def _blend_weights(image_px: int, knots: int) -> NDArray[np.float32]:
-    """(knots, image_px): how much each of `knots` evenly spaced values counts at each pixel."""
-    at = np.linspace(0, knots - 1, image_px)[None, :]
-    t = np.clip(1 - np.abs(at - np.arange(knots)[:, None]), 0, 1)
-    weights: NDArray[np.float32] = (t * t * (3 - 2 * t)).astype(np.float32)
-    return weights
-
-
 def _ground(rng: np.random.Generator, hue: float, image_px: int) -> NDArray[np.float32]:
     """Shade (3, image_px, image_px) smoothly between 5 x 5 colours of one hue's neighbourhood."""
     knots = 5
@@ -226,7 +197,10 @@ def _ground(rng: np.random.Generator, hue: float, image_px: int) -> NDArray[np.f
         for column in range(knots):
             shade = base + rng.uniform(-0.22, 0.22)
             colours[:, row, column] = _colour(hue + rng.uniform(-0.07, 0.07), 0.5, shade)
-    weights = _blend_weights(image_px, knots)
+    at = np.linspace(0, knots - 1, image_px)[None, :]
+    t = np.clip(1 - np.abs(at - np.arange(knots)[:, None]), 0, 1)
+    # How much each of the evenly spaced colours counts at each pixel: (knots, image_px).
+    weights = (t * t * (3 - 2 * t)).astype(np.float32)
     bands = np.zeros((3, image_px, knots), dtype=np.float32)
     ground = np.zeros((3, image_px, image_px), dtype=np.float32)
     for k in range(knots):
@@ -309,11 +283,11 @@ def _paint_head(canvas: _Canvas, rng: np.random.Generator, head: _Frame) -> None
     """Paint the oval, two eyes and a smile: alike for all labels."""
     width, height = rng.uniform(0.8, 0.92), rng.uniform(0.96, 1.06)
     hue = rng.uniform(0.28, 0.78)
-    _paint_oval(canvas, head, (0, 0), (width, height), _colour(hue, 0.45, rng.uniform(0.62, 0.86)))
+    _paint_oval(canvas, head, 0, 0, (width, height), _colour(hue, 0.45, rng.uniform(0.62, 0.86)))
     ink = _colour(hue + rng.uniform(-0.1, 0.1), 0.6, 0.14)
     apart, level, eye = rng.uniform(0.24, 0.34), rng.uniform(-0.24, -0.1), rng.uniform(0.07, 0.11)
     for side in (-apart, apart):
-        _paint_oval(canvas, head, (side, level), (eye, eye * 1.25), ink)
+        _paint_oval(canvas, head, side, level, (eye, eye * 1.25), ink)
     curve, half = np.float32(rng.uniform(0.5, 1.4)), np.float32(rng.uniform(0.2, 0.34))
     u, v = head.u, head.v - np.float32(rng.uniform(0.34, 0.44))
     line = np.abs(v + curve * (u * u - half * half * np.float32(0.5))) - np.float32(0.045)
@@ -321,14 +295,10 @@ def _paint_head(canvas: _Canvas, rng: np.random.Generator, head: _Frame) -> None
 
 
 def _paint_oval(
-    canvas: _Canvas,
-    head: _Frame,
-    middle: tuple[float, float],
-    radii: tuple[float, float],
-    colour: NDArray[np.float32],
+    canvas: _Canvas, head: _Frame, x: float, y: float, radii: Sequence[float], colour: Plane
 ) -> None:
-    width, height = np.float32(radii[0]), np.float32(radii[1])
-    a, b = (head.u - np.float32(middle[0])) / width, (head.v - np.float32(middle[1])) / height
+    width, height = (np.float32(radius) for radius in radii)
+    a, b = (head.u - np.float32(x)) / width, (head.v - np.float32(y)) / height
     canvas.paint((np.sqrt(a * a + b * b) - 1) * (min(width, height) * head.pixels), colour)
 
 

@@ -50,7 +50,6 @@ HEADINGS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Column, and how tables head it: lower case, with a space for `_` and `-`."""
 ALLOWED: Final = "a CSV file with columns file and one or more of age, age_group, gender, race"
-MAX_BYTES: Final = 256 << 20
 LAYOUTS: Final = ("utkface", "fairface", "table")
 """Labels in the names of the files, in FairFace's tables beside them, in a table that is named."""
 FAIRFACE_FILES: Final = ("fairface_label_train.csv", "fairface_label_val.csv")
@@ -118,15 +117,17 @@ Given = Mapping[tuple[TaskName, str], int]
 
 @dataclass(frozen=True, eq=False)
 class LabelFile:
-    """A table of labels as text, by our names of its columns."""
+    """A table of labels as text.
+
+    cells: columns file and those of age, age_group, gender, race that it has, every cell a str.
+    ours: columns whose name says that numbers are UTKFace's classes, or that ages are years.
+    """
 
     name: str
     sha256: str
     encoding: str
     cells: pd.DataFrame
-    """Columns file and those of age, age_group, gender, race that it has; every cell a str."""
-    ours: frozenset[str] = frozenset()
-    """Columns whose name says that numbers are UTKFace's classes, or that ages are years."""
+    ours: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +166,10 @@ def labelling_for(
             )
         return None
     if labels:
-        return Labelling(layout, tuple(map(read_label_file, labels)), given)
+        if absent := [path for path in labels if not path.is_file()]:
+            raise DataError(f"there is no table of labels {absent[0]}", allowed=ALLOWED)
+        read = [parse_label_file(path.name, path.read_bytes()) for path in labels]
+        return Labelling(layout, tuple(read), given)
     if layout == "table":
         raise DataError("the layout table has no table of labels", allowed="--labels FILE.csv")
     members = source.members()
@@ -177,15 +181,6 @@ def labelling_for(
         )
     found = [parse_label_file(path, content) for path, content in sorted(source.contents(there))]
     return Labelling(layout, tuple(found), given)
-
-
-def read_label_file(path: Path) -> LabelFile:
-    """Read a table of labels from disk; raise DataError where it is none."""
-    if not path.is_file():
-        raise DataError(f"there is no table of labels {path}", allowed=ALLOWED)
-    if (n_bytes := path.stat().st_size) > MAX_BYTES:
-        raise DataError(f"{path} has {n_bytes:,} bytes", allowed=f"up to {MAX_BYTES:,}")
-    return parse_label_file(path.name, path.read_bytes())
 
 
 def parse_label_file(name: str, content: bytes | str) -> LabelFile:
@@ -220,12 +215,10 @@ def parse_label_file(name: str, content: bytes | str) -> LabelFile:
             places[column] = place
             if "utkface" in heads[place] or heads[place] == "age years":
                 ours.add(column)
-    lacking = [] if "file" in places else ["file"]
-    if not places.keys() - {"file"}:
-        lacking.append("age, age_group, gender or race")
-    if lacking:
+    if "file" not in places or len(places) == 1:
+        lacking = "labels" if "file" in places else "file"
         shown = ", ".join(repr(head) for head in rows[0][:12])
-        raise no_table(f"it has no column {' and none of '.join(lacking)}, but {shown}")
+        raise no_table(f"it has no column of {lacking}, but {shown}")
     for number, row in enumerate(rows, start=1):
         if len(row) <= max(places.values()):
             raise no_table(f"row {number} has {len(row)} cells: {row}")
@@ -235,18 +228,17 @@ def parse_label_file(name: str, content: bytes | str) -> LabelFile:
 
 
 class Reading(NamedTuple):
-    """What one cell says of a task."""
+    """What one cell says of a task: a class or MISSING, and why it is missing.
+
+    age: years, where the cell tells them. repaired: what a spreadsheet's date was before it was
+    one. is_unknown: a word that has no known meaning, a finding; not a gap that is known.
+    """
 
     label: int
-    """A class, or MISSING."""
     why: str = ""
-    """Why it is missing, in words that many faces share."""
     age: int = MISSING
-    """Years, where the cell tells them."""
     repaired: str = ""
-    """What a spreadsheet's date was before it was one."""
     is_unknown: bool = False
-    """A word that has no known meaning, which is a finding; not a gap that is known."""
 
 
 def normal(word: str) -> str:

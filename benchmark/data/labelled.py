@@ -5,6 +5,7 @@ in how many rows it stands, is kept in the manifest under `labels` and said wher
 faces are: a number is worth no more than that reading.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -176,20 +177,25 @@ def _labels(readings: Mapping[str, Reading]) -> FaceLabels:
 def _entries(
     column: str, words: "pd.Series[str]", readings: Mapping[str, Reading]
 ) -> list[dict[str, Any]]:
-    """Say how every word is read and in how many rows it stands, the most frequent first."""
+    """Say how every word is read and in how many rows it stands; numbers by size, then words."""
     names = CLASS_NAMES["age_group" if column == "age" else column]  # type: ignore[index]
-    counted = sorted(words.value_counts().items(), key=lambda item: (-item[1], str(item[0])))
+    n_rows = words.value_counts()
+
+    def order(word: str) -> tuple[int, str]:
+        number = re.match("[0-9]+", word)
+        return int(number[0]) if number else 1000, word
+
     return [
         {
             "word": word,
             "class": None if read.label == MISSING else names[read.label],
-            "rows": int(n_rows),
+            "rows": int(n_rows[word]),
             "why": read.why,
             "read_as": read.repaired,
             "unknown": read.is_unknown,
         }
-        for word, n_rows in counted
-        for read in [readings[str(word)]]
+        for word in sorted(readings, key=order)
+        for read in [readings[word]]
         if read.age == MISSING or read.repaired  # an age in years means itself
     ]
 

@@ -270,6 +270,6 @@ def test_the_only_photographed_set_is_taken_and_several_must_be_named(tmp_path: 
     with pytest.raises(DataError, match=r"no data set 'nobody' is prepared \(allowed: one, drawn"):
         choose_dataset(tmp_path, "nobody")
     store(tmp_path, "two", drawn=False)
-    with pytest.raises(DataError, match=r"2 data sets are prepared.*allowed: one, two.*--dataset"):
+    with pytest.raises(DataError, match=r"2 data sets are prepared.*--dataset.*allowed: one, two"):
         choose_dataset(tmp_path)
     assert choose_dataset(tmp_path, "two").name == "two"

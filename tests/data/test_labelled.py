@@ -263,6 +263,7 @@ def test_layouts_and_tables_that_do_not_fit_are_refused_and_leave_nothing(tmp_pa
     for options, found in (
         ({"layout": "celeba"}, "no layout 'celeba'.*utkface, fairface, table"),
         ({"layout": "table"}, "has no table of labels"),
+        ({"labels": [tmp_path / "none.csv"]}, "there is no table of labels"),
         ({"layout": "fairface"}, "holds no fairface_label_train.csv"),
         ({"given": {("race", "x"): 0}}, "--map was given for faces whose names"),
         (
