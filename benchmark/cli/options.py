@@ -80,6 +80,7 @@ def complete_dataset(context: typer.Context, incomplete: str) -> Completions:
 
 def note_named(context: typer.Context, name: str, folder: Path) -> None:
     """Remember a folder that a person named; `output.speaking` checks that it is there."""
+    Options.given = context.params
     source = context.get_parameter_source(name)
     if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
         Options.named_folders[f"--{name.replace('_', '-')}"] = folder

@@ -13,7 +13,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -60,6 +59,8 @@ class Options:
     """Options given before the command, set by the root callback, and folders that were named."""
 
     debug = False
+    given: ClassVar[dict[str, Any]] = {}
+    """All of the command's options, by their names in code."""
     named_folders: ClassVar[dict[str, Path]] = {}
     """By option, where it was given on the command line or by a variable."""
 
@@ -147,8 +148,7 @@ def check_named_folders(command: str) -> None:
     A mistyped one would look as if there was nothing. Synthetic faces that are asked for by
     name are made in a new folder.
     """
-    context = click.get_current_context(silent=True)
-    draws = command in ("run", "tune") and context and context.params.get("dataset") == "drawn"
+    draws = command in ("run", "tune") and Options.given.get("dataset") == "drawn"
     makes_data_dir = command in MAKES_DATA_DIR or draws
     reads = {"--data-dir": not makes_data_dir, "--runs-dir": command in READS_RUNS_DIR}
     for option, folder in Options.named_folders.items():
