@@ -34,7 +34,7 @@ demo: setup ## Train, rank and report small networks on synthetic faces; no down
 	@echo "Next:"
 	@echo "  $(BIN)/facebench compare demo --dataset drawn  # which differences are significant"
 	@echo "  make ui  # the runs in MLflow"
-	@echo "  $(BIN)/facebench list --suite study  # the study's rows, its numbers beside yours"
+	@echo "  $(BIN)/facebench leaderboard --suite study  # the study's rows, its numbers beside yours"
 	@echo "  make benchmark SOURCE=UTKFace.tar.gz  # the quick suite on real faces (README)"
 
 data: setup ## Prepare and audit a data set: make data SOURCE=UTKFace.tar.gz

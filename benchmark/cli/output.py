@@ -42,7 +42,6 @@ PLAIN_LINE_SECONDS = 20.0
 BUSY_SECONDS = 2.0
 MAKES_DATA_DIR = ("data prepare", "data crop", "weights add", "doctor")
 READS_RUNS_DIR = ("status", "clean", "ui")
-"""Every other command that only reads runs says itself that there is none."""
 
 
 class ExitCode(IntEnum):
@@ -65,14 +64,10 @@ class Options:
     """By option, where it was given on the command line or by a variable."""
 
 
-LEAST_COLUMNS = 20
-
-
 def usable_columns(environment: MutableMapping[str, str]) -> None:
     """Take COLUMNS out where it is no width that a table fits into, as 0 from a CI log is not."""
-    if not environment.get("COLUMNS", str(LEAST_COLUMNS)).isdigit() or (
-        int(environment.get("COLUMNS", LEAST_COLUMNS)) < LEAST_COLUMNS
-    ):
+    given = environment.get("COLUMNS", "80")
+    if not given.isdigit() or int(given) < 20:
         del environment["COLUMNS"]
 
 
@@ -91,30 +86,21 @@ class CommandResult:
     errors: list[BenchmarkError] = field(default_factory=list)
 
     def as_json(self) -> str:
-        """Write `{schema, command, ok, data, warnings, errors}` (DESIGN: every --json)."""
-        return json.dumps(
-            {
-                "schema": SCHEMA,
-                "command": self.command,
-                "ok": not self.errors,
-                "data": self.data,
-                "warnings": self.warnings,
-                "errors": [
-                    {name: getattr(error, name) for name in ("found", "allowed", "source", "fix")}
-                    for error in self.errors
-                ],
-            },
-            indent=2,
-            default=str,
-        )
+        """Write `{schema, command, ok, data, warnings, errors}`."""
+        parts = ("found", "allowed", "source", "fix")
+        errors = [{part: getattr(error, part) for part in parts} for error in self.errors]
+        envelope = {
+            "schema": SCHEMA, "command": self.command, "ok": not errors, "data": self.data,
+            "warnings": self.warnings, "errors": errors,
+        }  # fmt: skip
+        return json.dumps(envelope, indent=2, default=str)
 
 
 @contextlib.contextmanager
 def speaking(command: str, *, as_json: bool = False) -> Iterator[CommandResult]:
-    """Run a command's body; turn BenchmarkError and Ctrl-C into a sentence and an exit code.
+    """Run a command's body; turn BenchmarkError, OSError and Ctrl-C into a sentence and a code.
 
-    An OSError, such as a full disk, becomes one too. With `as_json` the envelope is printed alone
-    on stdout, whatever happens.
+    With `as_json` the envelope is printed alone on stdout, whatever happens.
     """
     answer = CommandResult(command)
     try:
@@ -153,21 +139,14 @@ def check_named_folders(command: str) -> None:
     reads = {"--data-dir": not makes_data_dir, "--runs-dir": command in READS_RUNS_DIR}
     for option, folder in Options.named_folders.items():
         if reads[option] and not folder.is_dir():
-            raise RunError(
-                f"the folder {folder} does not exist",
-                allowed="a folder that is there",
-                source=option,
-                fix="Check its name, or make it with mkdir",
-            )
+            fix = "Check its name, or make it with mkdir"
+            raise RunError(f"the folder {folder} does not exist", source=option, fix=fix)
 
 
 def _of_the_system(error: OSError) -> RunError:
     where = f" ({error.filename})" if error.filename else ""
-    return RunError(
-        f"{error.strerror or error}{where}",
-        fix="Check the free space and the right to write there; `facebench --debug …` shows where "
-        "in the code it was met",
-    )
+    fix = "Check the free space and the right to write there; `facebench --debug …` says where"
+    return RunError(f"{error.strerror or error}{where}", fix=fix)
 
 
 def say_error(error: BenchmarkError) -> None:
@@ -194,13 +173,11 @@ class PlainProgress(Progress):
         self._is_over = threading.Event()
         self._speaker = threading.Thread(target=self._speak, daemon=True)
 
-    def start(self) -> None:
-        """Begin to print lines."""
+    def start(self) -> None:  # noqa: D102
         if not self._speaker.is_alive():
             self._speaker.start()
 
-    def stop(self) -> None:
-        """Print no further line."""
+    def stop(self) -> None:  # noqa: D102
         self._is_over.set()
         if self._speaker.is_alive():
             self._speaker.join()
@@ -218,16 +195,13 @@ class PlainProgress(Progress):
 
     def _line(self, seconds: int) -> str:
         task = next((task for task in reversed(self.tasks) if not task.finished), None)
-        if task is None:
-            return f"working … {seconds} s"
-        if task.total is None:
-            return f"{task.description} …" + (f" {seconds} s" if seconds >= 10 else "")
+        if task is None or task.total is None:
+            what = "working" if task is None else task.description
+            return f"{what} … {seconds} s"
         left = task.time_remaining
-        return (
-            f"{task.description}: {task.completed:,.0f} of {task.total:,.0f} "
-            f"({task.percentage:.0f} %)"
-            + (f", {datetime.timedelta(seconds=round(left))} left" if left else "")
-        )
+        shown = f", {datetime.timedelta(seconds=round(left))} left" if left else ""
+        done = f"{task.completed:,.0f} of {task.total:,.0f} ({task.percentage:.0f} %)"
+        return f"{task.description}: {done}{shown}"
 
 
 def bars(*columns: ProgressColumn, quiet: bool, first_seconds: float | None = None) -> Progress:
@@ -305,7 +279,7 @@ class Display:
             self.end_stage()
 
     def end_stage(self) -> None:
-        """Remove the stage's bar."""
+        """Remove the bar of a stage."""
         if self._stage_bar is not None:
             self._bars.remove_task(self._stage_bar)
         self._stage, self._stage_bar = "", None

@@ -1,11 +1,9 @@
 """One run's folder as one run of MLflow, with its data sets as inputs and its network as a model.
 
 Mirroring is idempotent. A run is found by its identity, an epoch is logged unless its step is
-there, and the outcome is logged once the run is done; so a lost server, a killed process or a
-machine without MLflow loses nothing, and `facebench runs import` catches up.
-
-MLflow gets what runs are compared by: some 25 metrics and 30 parameters. Bounds of intervals, every
-subgroup and ratio are in its tables. Files of a local store are hard links, not copies.
+there, and the outcome is logged once the run is done; so whatever is lost, `facebench runs import`
+catches up. MLflow gets what runs are compared by: some 25 metrics and 30 parameters; bounds of
+intervals, every subgroup and ratio are in its tables. Files of a local store are hard links.
 """
 
 import datetime
@@ -14,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -23,29 +22,8 @@ import pandas as pd
 from benchmark.errors import RunError, TrackingError
 from benchmark.files import canonical_json, sha256_of
 from benchmark.record import RunRecord
-from benchmark.tracking.notes import (
-    ATTEMPT_TAG,
-    IDENTITY_TAG,
-    RED_FLAG_TAG,
-    TRAINING_TAG,
-    data_note,
-    flag_tag,
-    run_name,
-    run_note,
-    run_params,
-    run_tags,
-)
-from benchmark.tracking.store import (
-    NOTE_TAG,
-    experiment_of,
-    link_or_copy,
-    local_folder,
-    open_store,
-    run_places,
-    send_file,
-    store_errors,
-    store_uri,
-)
+from benchmark.tracking import notes, store
+from benchmark.tracking.store import NOTE_TAG, link_or_copy, store_errors
 
 STATUS_OF_STATE: Final = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 MIRRORED_TAG: Final = "facebench.mirrored"
@@ -64,8 +42,6 @@ COSTS: Final = ("parameters", "gmacs", "images_per_second", "peak_memory_mib", "
 OF_A_TASK: Final = ("accuracy", "macro_f1", "worst_gender_race", "gap_gender_race")
 OUTCOME_STEP: Final = 0
 """Of every number of the end of a run, so that runs of different lengths stand side by side."""
-LATER_SECONDS: Final = 60.0
-"""After trouble with the store, a run that trains does not try it for so long."""
 WEIGHTS_FILE: Final = "model.safetensors"
 CONTEXTS: Final = {"train": "training", "val": "validation", "test": "test"}
 
@@ -79,28 +55,23 @@ class MlflowMirror:
     def __init__(self, runs_dir: Path, on_trouble: Callable[[str], None]) -> None:
         self.runs_dir = runs_dir
         self._on_trouble = on_trouble
-        self._client: Any = None
         self._run_ids: dict[tuple[str, ...], str] = {}
         self._steps: dict[str, set[int]] = {}
-        self._failed_at: float | None = None
+        self._failed = False
 
     def __call__(self, record: RunRecord) -> None:
         """Mirror a run of this process as it stands; trouble is reported once, never raised.
 
-        A store that does not answer is not tried for a minute, so that it slows no training; the
-        end of a run is always tried.
+        A store that failed is tried again at the ends of runs alone, so that it slows no training.
         """
-        is_failing = self._failed_at is not None
-        is_early = is_failing and time.monotonic() - (self._failed_at or 0) < LATER_SECONDS
-        if is_early and _shown_state(record) == "running":
+        if self._failed and _shown_state(record) == "running":
             return
         try:
             self.mirror(record)
-            self._failed_at = None
         except RunError as error:
-            self._failed_at = time.monotonic()
-            if not is_failing:
+            if not self._failed:
                 self._on_trouble(f"{error} The run continues; `facebench runs import` catches up.")
+            self._failed = True
 
     def mirror(self, record: RunRecord) -> str:
         """Mirror one run and give its MLflow id.
@@ -126,26 +97,26 @@ class MlflowMirror:
     @property
     def uri(self) -> str:
         """The store's address."""
-        return store_uri(self.runs_dir)
+        return store.store_uri(self.runs_dir)
 
-    @property
+    @cached_property
     def client(self) -> Any:
         """MLflow's client of the store, opened once."""
-        if self._client is None:
-            self._client = open_store(self.runs_dir)
-        return self._client
+        return store.open_store(self.runs_dir)
 
     def experiment_id(self, dataset: Mapping[str, Any], *, of_searches: bool) -> str:
         """Find or make the MLflow experiment of a data set.
 
         Trials of searches have their own: they must not swamp the list of its runs.
         """
-        note = data_note(dict(dataset))
+        name, note = str(dataset["name"]), notes.data_note(dict(dataset))
         if of_searches:
             what = "Searches for recipes. Each is a run whose trials are nested beneath it"
-            note = f"{what}; none was evaluated on the test set.\n\n{note}"
-        name = f"{dataset['name']}-searches" if of_searches else str(dataset["name"])
-        return experiment_of(self.client, self.runs_dir, name, note)
+            name, note = (
+                f"{name}-searches",
+                f"{what}; none was evaluated on the test set.\n\n{note}",
+            )
+        return store.experiment_of(self.client, self.runs_dir, name, note)
 
     def _run_id(self, record: RunRecord) -> str:
         """Find the MLflow run of this identity, attempt and training, or create it.
@@ -160,15 +131,15 @@ class MlflowMirror:
         if key in self._run_ids:
             return self._run_ids[key]
         experiment_id = self.experiment_id(about["dataset"], of_searches=record.is_trial)
-        query = f"tags.`{IDENTITY_TAG}` = '{record.identity}'"
+        query = f"tags.`{notes.IDENTITY_TAG}` = '{record.identity}'"
         order = ["attributes.start_time ASC"]
         known = self.client.search_runs([experiment_id], filter_string=query, order_by=order)
-        attempts = {run.info.run_id: int(run.data.tags.get(ATTEMPT_TAG, 1)) for run in known}
+        attempts = {run.info.run_id: int(run.data.tags.get(notes.ATTEMPT_TAG, 1)) for run in known}
         ours = [
             run
             for run in known
             if attempts[run.info.run_id] == attempt
-            and run.data.tags.get(TRAINING_TAG, "") == training
+            and run.data.tags.get(notes.TRAINING_TAG, "") == training
         ]
         if ours:
             run = ours[-1]
@@ -177,8 +148,8 @@ class MlflowMirror:
             link = {"previous_attempt": before[-1].info.run_id} if before else {}
             run = self.client.create_run(
                 experiment_id,
-                run_name=run_name(record),
-                tags=run_tags(record) | link,
+                run_name=notes.run_name(record),
+                tags=notes.run_tags(record) | link,
                 start_time=_milliseconds(about["started"]),
             )
         run_id = str(run.info.run_id)
@@ -226,7 +197,7 @@ class MlflowMirror:
 
         client, run = self.client, self.client.get_run(run_id)
         before, outcome = run.data, _outcome_mark(record)
-        mark, folder = before.tags.get(MIRRORED_TAG, ""), local_folder(run.info.artifact_uri)
+        mark, folder = before.tags.get(MIRRORED_TAG, ""), store.local_folder(run.info.artifact_uri)
         is_gone = bool(mark) and folder is not None and not folder.is_dir()
         if mark == outcome and not is_gone:
             return
@@ -242,7 +213,7 @@ class MlflowMirror:
         client.log_batch(run_id, metrics=metrics)
         for place, patterns in ARTIFACTS.items():
             for path in sorted(p for pattern in patterns for p in record.folder.glob(pattern)):
-                send_file(client, run, path, place)
+                store.send_file(client, run, path, place)
         # As mlflow.log_table writes them, which would append to a table that is there.
         tables = {
             "tables/subgroups.json": record.subgroups(),
@@ -254,8 +225,8 @@ class MlflowMirror:
             )
         listed = [{"path": name, "type": "table"} for name in tables]
         client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(listed))
-        if (flags := flag_tag(record)) or RED_FLAG_TAG in before.tags:
-            client.set_tag(run_id, RED_FLAG_TAG, flags)
+        if (flags := notes.flag_tag(record)) or notes.RED_FLAG_TAG in before.tags:
+            client.set_tag(run_id, notes.RED_FLAG_TAG, flags)
         client.set_tag(run_id, MIRRORED_TAG, outcome)
 
     def _log_network(self, run: Any, record: RunRecord, *, replace: bool) -> str | None:
@@ -267,7 +238,7 @@ class MlflowMirror:
         """
         from mlflow.entities import LoggedModelOutput
 
-        client, tags = self.client, run_tags(record)
+        client, tags = self.client, notes.run_tags(record)
         logged = [item.model_id for item in (run.outputs.model_outputs if run.outputs else ())]
         if logged and not replace:
             return str(logged[-1])
@@ -287,7 +258,7 @@ class MlflowMirror:
             params=shown_params(record.about),
             model_type="face classifier",
         )
-        folder = local_folder(model.artifact_location)
+        folder = store.local_folder(model.artifact_location)
         with tempfile.TemporaryDirectory() as scratch:
             _write_model(Path(scratch), record, run.info.run_id, str(model.model_id))
             weights = (folder or Path(scratch)) / WEIGHTS_FILE
@@ -304,7 +275,7 @@ class MlflowMirror:
         page = f"#/experiments/{run.info.experiment_id}/runs/{run_id}/artifacts/"
         models = run.outputs.model_outputs if run.outputs else ()
         model = f"models:/{models[-1].model_id}" if models else ""
-        note = run_note(record, lambda name: page + quote(f"pictures/{name}"), model)
+        note = notes.run_note(record, lambda name: page + quote(f"pictures/{name}"), model)
         for name, value in (("state", state), (NOTE_TAG, note)):
             if run.data.tags.get(name) != value:
                 client.set_tag(run_id, name, value)
@@ -320,7 +291,7 @@ def shown_params(about: Mapping[str, Any]) -> dict[str, str]:
     """Flatten a definition to what it uses: no None, no augmentation of strength 0."""
     return {
         name: str(value)
-        for name, value in run_params(dict(about)).items()
+        for name, value in notes.run_params(dict(about)).items()
         if value is not None and not (name.startswith("recipe.augmentation.") and not value)
     }
 
@@ -475,7 +446,7 @@ def mirror_again(record: RunRecord, runs_dir: Path) -> bool:
 
     Raises TrackingError where there is a store and it fails.
     """
-    if record.identity not in run_places(runs_dir):
+    if record.identity not in store.run_places(runs_dir):
         return False
     MlflowMirror(runs_dir, on_trouble=lambda _: None).mirror(record)
     return True

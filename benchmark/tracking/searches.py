@@ -4,7 +4,6 @@ Trials may be given in any order and again; MLflow shows what was given last. Wh
 could not log, the next one logs when it begins.
 """
 
-import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +11,13 @@ from typing import Any, Final, Literal
 
 from benchmark.errors import TrackingError
 from benchmark.record import RunRecord, work_folder
-from benchmark.tracking.mirror import MlflowMirror
+from benchmark.tracking.mirror import STATUS_OF_STATE, MlflowMirror
 from benchmark.tracking.notes import code, plain
 from benchmark.tracking.store import NOTE_TAG, send_file, store_errors
 
 STUDY_TAG: Final = "facebench.study"
-TRIAL_TAG: Final = "trial"
-TRIAL_STATE_TAG: Final = "trial_state"
 PARENT_TAG: Final = "mlflow.parentRunId"
-STATUS_OF_STATE: Final = {"done": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+ENDS: Final = ("complete", "pruned", "failed")
 SAME_SCORE: Final = 1e-9
 """One face of a million is 1e-6: below this, two scores differ by rounding alone."""
 
@@ -65,15 +62,9 @@ class StudyMirror:
     """
 
     def __init__(
-        self,
-        mirror: object,
-        say: Callable[[str], None],
-        *,
-        identity: str,
-        name: str,
-        dataset: Mapping[str, Any],
-        space: Mapping[str, str],
-    ) -> None:
+        self, mirror: object, say: Callable[[str], None], *, identity: str, name: str,
+        dataset: Mapping[str, Any], space: Mapping[str, str],
+    ) -> None:  # fmt: skip
         self._mirror = mirror if isinstance(mirror, MlflowMirror) else None
         self._say = say
         self._identity, self._name, self._dataset, self._space = identity, name, dataset, space
@@ -98,7 +89,8 @@ class StudyMirror:
             return
         try:
             with store_errors(self._mirror.uri):
-                self._update(self._mirror, trials)
+                self._run_id = self._run_id or self._found_or_made(self._mirror)
+                self._show(self._mirror, [trial for trial in trials if trial.state in ENDS])
                 if state:
                     self._end(self._mirror, fresh, files, state)
         except TrackingError as error:
@@ -107,38 +99,31 @@ class StudyMirror:
             )
             self._mirror = None
 
-    def _update(self, mirror: MlflowMirror, trials: Sequence[TrialView]) -> None:
-        client = mirror.client
-        parent = self._run_id = self._run_id or self._found_or_made(mirror)
-        ended = [trial for trial in trials if trial.state in ("complete", "pruned", "failed")]
+    def _show(self, mirror: MlflowMirror, ended: Sequence[TrialView]) -> None:
+        client, parent = mirror.client, self._run_id
         new = [trial for trial in ended if self._shown.get(trial.number) != trial.state]
-        if new and client.get_run(parent).info.status != "RUNNING":
+        if not new:
+            return
+        if client.get_run(parent).info.status != "RUNNING":
             client.update_run(parent, status="RUNNING")
             client.set_tag(parent, "state", "running")
-        values = (
-            {item.step for item in client.get_metric_history(parent, "trial/value")} if new else ()
-        )
+        logged = {item.step for item in client.get_metric_history(parent, "trial/value")}
         for trial in new:
             record = RunRecord(work_folder(mirror.runs_dir) / trial.run)
             # A trial that was queued again has no run of its own: the later one has it.
             if trial.run and record.state != "absent" and "queued again" not in trial.reason:
-                self._nest(mirror, mirror.mirror(record), parent, trial)
-            if trial.value is not None and trial.number not in values:
-                earlier = [item for item in ended if item.number <= trial.number]
-                best = best_trial(earlier) or trial
+                self._nest(mirror, mirror.mirror(record), trial)
+            if trial.value is not None and trial.number not in logged:
+                best = best_trial(item for item in ended if item.number <= trial.number) or trial
                 client.log_metric(parent, "trial/value", trial.value, step=trial.number)
                 client.log_metric(parent, "best/value", best.value, step=trial.number)
             self._shown[trial.number] = trial.state
-        if new:
-            client.set_tag(parent, NOTE_TAG, self._note(ended))
+        client.set_tag(parent, NOTE_TAG, self._note(ended))
 
     def _end(
-        self,
-        mirror: MlflowMirror,
-        fresh: Iterable[tuple[int, str]],
-        files: Iterable[Path],
+        self, mirror: MlflowMirror, fresh: Iterable[tuple[int, str]], files: Iterable[Path],
         state: str,
-    ) -> None:
+    ) -> None:  # fmt: skip
         client, parent = mirror.client, self._run_id
         for number, identity in fresh:
             record = RunRecord(work_folder(mirror.runs_dir) / identity)
@@ -161,35 +146,32 @@ class StudyMirror:
         if found:
             parent = str(found[0].info.run_id)
             for run in client.search_runs([experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'"):
-                with contextlib.suppress(KeyError):  # Of fresh seeds: no trials of their own.
-                    self._shown[int(run.data.tags[TRIAL_TAG])] = run.data.tags[TRIAL_STATE_TAG]
+                if "trial" in run.data.tags:  # Those of fresh seeds are no trials of their own.
+                    self._shown[int(run.data.tags["trial"])] = run.data.tags["trial_state"]
             return parent
-        run = client.create_run(
-            experiment_id,
-            run_name=f"Search · {self._name}",
-            tags={
-                STUDY_TAG: self._identity,
-                "experiment": self._name,
-                "faces": "drawn" if self._dataset["drawn"] else "photographs",
-                "state": "running",
-                NOTE_TAG: self._note(()),
-                "mlflow.source.name": "facebench tune",
-                "mlflow.source.type": "LOCAL",
-            },
-        )
+        tags = {
+            STUDY_TAG: self._identity,
+            "experiment": self._name,
+            "faces": "drawn" if self._dataset["drawn"] else "photographs",
+            "state": "running",
+            NOTE_TAG: self._note(()),
+            "mlflow.source.name": "facebench tune",
+            "mlflow.source.type": "LOCAL",
+        }
+        run = client.create_run(experiment_id, run_name=f"Search · {self._name}", tags=tags)
         params = [Param(f"space.{path}", words) for path, words in self._space.items()]
         client.log_batch(run.info.run_id, params=[*params, Param("objective", "val/combined")])
         return str(run.info.run_id)
 
-    def _nest(self, mirror: MlflowMirror, child: str, parent: str, trial: TrialView) -> None:
+    def _nest(self, mirror: MlflowMirror, child: str, trial: TrialView) -> None:
         """Put a run under its study; one that two studies tried stays with the first."""
         client, run = mirror.client, mirror.client.get_run(child)
-        if run.data.tags.get(PARENT_TAG, parent) != parent:
+        if run.data.tags.get(PARENT_TAG, self._run_id) != self._run_id:
             return
         tags = {
-            PARENT_TAG: parent,
-            TRIAL_TAG: f"{trial.number:03d}",
-            TRIAL_STATE_TAG: trial.state,
+            PARENT_TAG: self._run_id,
+            "trial": f"{trial.number:03d}",
+            "trial_state": trial.state,
             "mlflow.runName": f"Trial {trial.number:03d} · {self._name}",
         } | ({"trial_reason": trial.reason[:500]} if trial.reason else {})
         for name, value in tags.items():
@@ -198,9 +180,8 @@ class StudyMirror:
             client.set_terminated(child, "KILLED" if trial.state == "pruned" else "FAILED")
 
     def _note(self, trials: Sequence[TrialView]) -> str:
-        asks = f"Which recipe suits {self._name} best on {self._dataset['name']}?"
         lines = [
-            f"**{plain(asks)}**",
+            f"**Which recipe suits {plain(self._name)} best on {plain(self._dataset['name'])}?**",
             "",
             f"A search from {code(self._name)} for the highest `val/combined`. Its trials are "
             "nested beneath it: open the + before its name. None is evaluated on the test set.",

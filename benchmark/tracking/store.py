@@ -1,7 +1,7 @@
 """The MLflow store: opened under a lock, repaired after a move, its errors as sentences.
 
-And what MLflow's own pages need: an experiment per data set with a view of its runs, the page to
-land on, the command that serves it, and where each run is, for links from elsewhere.
+And what MLflow's own pages need: an experiment per data set with ranked views of its runs, the page
+to land on, the command that serves it, and where each run is, for links from elsewhere.
 """
 
 import contextlib
@@ -42,21 +42,11 @@ ABSOLUTE_PATHS: Final = (
 """Where MLflow's database holds the address of artifacts, which a moved folder makes untrue."""
 NOTE_TAG: Final = "mlflow.note.content"
 VIEW: Final = "facebench"
-VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW}"
-"""Where MLflow's UI keeps a view that a link can name; by itself it shows no metric."""
-RANKED_BY: Final = "metrics.`selected/val/combined`"
-"""Logged of runs of all tasks alone, so that like is ranked with like."""
-VIEW_STATE: Final = {
-    "selectedColumns": (
-        *("attributes.`Created`", RANKED_BY),
-        *(f"metrics.`test/{task}/accuracy`" for task in TASKS),
-        *(f"tags.`{tag}`" for tag in ("architecture", "weights", "trainable", "tasks", "state")),
-    ),
-    # In the view and not in the link: a link that names an order is shown without the view.
-    "orderByKey": RANKED_BY,
-    "orderByAsc": False,
-    "runsExpanded": {},
-}
+VIEW_TAG: Final = "mlflow.sharedViewState."
+"""Before the name of a view that a link can name; by itself MLflow's UI shows no metric."""
+COLUMNS: Final = tuple(
+    f"tags.`{tag}`" for tag in ("architecture", "weights", "trainable", "tasks", "state")
+)
 LOCAL_QUERY: Final = """
 SELECT tags.value, runs.experiment_id, runs.run_uuid FROM tags
 JOIN runs ON runs.run_uuid = tags.run_uuid
@@ -174,35 +164,50 @@ def store_errors(uri: str) -> Iterator[None]:
     except (mlflow.exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         uri, text = (without_password(said) for said in (uri, str(error).strip()))
         line = text.splitlines()[0] if text else repr(error)
-        anew = "move that file away: `facebench runs import` makes it anew from the runs' folders"
-        fixes = {
-            "locked": "Another program is writing to it: try again once it is done",
-            "not a database": anew.capitalize(),
-            "malformed": anew.capitalize(),
-            "out-of-date database schema": f"It is of another MLflow, or half made: {anew}",
-        }
-        fix = next((fix for word, fix in fixes.items() if word in text), "Fix or move the store")
-        if isinstance(error, OSError) and error.filename:
-            text = f"{error.strerror} ({error.filename})"
-            fix = "Bring that folder back, or name another store by MLFLOW_TRACKING_URI; "
-            fix += "`facebench runs import` then logs what is missing"
-            line = text
+        fix = "Move that file away: `facebench runs import` makes it anew from the runs' folders"
         if uri.startswith("http"):
             fix = "Start the server, or leave MLFLOW_TRACKING_URI out, or use --tracking files"
+        elif isinstance(error, OSError) and error.filename:
+            line = f"{error.strerror} ({error.filename})"
+            fix = "Bring that folder back, or name another store by MLFLOW_TRACKING_URI; "
+            fix += "`facebench runs import` then logs what is missing"
+        elif "locked" in text:
+            fix = "Another program is writing to it: try again once it is done"
+        line = line[max(0, line.rfind("(sqlite3.")) :]
         raise TrackingError(
-            f"the MLflow store cannot be used: {line[max(0, line.rfind('(sqlite3.')) :]}",
-            source=uri,
-            fix=fix,
+            f"the MLflow store cannot be used: {line}", source=uri, fix=fix
         ) from error
 
 
+def views() -> dict[str, dict[str, Any]]:
+    """Give the views of an experiment by name: MTL runs by their combined score, STL by their task.
+
+    So that like is ranked with like: the weighted score is logged of runs of all tasks alone. The
+    order is in the view and not in the link: a link that names an order is shown without the view.
+    """
+    made = {}
+    for name, tasks in {VIEW: TASKS, **{f"{VIEW}-{task}": (task,) for task in TASKS}}.items():
+        ranked_by = f"selected/val/{'combined' if len(tasks) > 1 else f'{tasks[0]}/accuracy'}"
+        shown = [f"metrics.`{ranked_by}`", *(f"metrics.`test/{task}/accuracy`" for task in tasks)]
+        made[name] = {
+            "selectedColumns": ("attributes.`Created`", *shown, *COLUMNS),
+            "searchFilter": f"tags.tasks = '{tasks[0]}'" if len(tasks) == 1 else "",
+            "orderByKey": shown[0],
+            "orderByAsc": False,
+            "runsExpanded": {},
+        }
+    return made
+
+
+def view_path(experiment_id: str, view: str) -> str:
+    """Give the address of a view within the UI."""
+    query = {"workflowType": "machine_learning", "viewStateShareKey": view}
+    return f"#/experiments/{experiment_id}/runs?{urlencode(query)}"
+
+
 def experiment_of(client: Any, runs_dir: Path, name: str, note: str) -> str:
-    """Find or make an MLflow experiment, with its description, and its view as of now."""
-    tags = {
-        NOTE_TAG: note,
-        "mlflow.experimentKind": "custom_model_development",
-        VIEW_TAG: canonical_json(VIEW_STATE),
-    }
+    """Find or make an MLflow experiment, with its description, and its views as of now."""
+    tags = {f"{VIEW_TAG}{view}": canonical_json(state) for view, state in views().items()}
     with _store_lock(runs_dir):
         found = client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage == "deleted":
@@ -217,10 +222,15 @@ def experiment_of(client: Any, runs_dir: Path, name: str, note: str) -> str:
         if found is None:
             root = (artifact_root(runs_dir) / name).as_uri()
             location = None if database_of(runs_dir) is None else root
-            return str(client.create_experiment(name, artifact_location=location, tags=tags))
-    if found.tags.get(VIEW_TAG) != tags[VIEW_TAG]:
-        # Made by an older facebench; a description that somebody changed by hand is left alone.
-        client.set_experiment_tag(found.experiment_id, VIEW_TAG, tags[VIEW_TAG])
+            kind = {"mlflow.experimentKind": "custom_model_development", NOTE_TAG: note}
+            number = client.create_experiment(name, artifact_location=location, tags=kind)
+            found = client.get_experiment(number)
+    if found.tags.get(NOTE_TAG) == note:  # One that somebody changed by hand is left alone.
+        links = (f"[{view}]({view_path(found.experiment_id, view)})" for view in views())
+        tags[NOTE_TAG] = f"Ranked views, single tasks apart: {', '.join(links)}.\n\n{note}"
+    for key, value in tags.items():
+        if found.tags.get(key) != value:
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
 
 
@@ -274,18 +284,19 @@ def run_places(runs_dir: Path) -> dict[str, tuple[str, str]]:
 
 def _places_on_server(runs_dir: Path) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
-    order, token = ["attributes.start_time ASC"], None
+    token: str | None = ""
     with store_errors(store_uri(runs_dir)):
         client = open_store(runs_dir)
         experiments = [item.experiment_id for item in client.search_experiments()]
-        while True:
-            page = client.search_runs(experiments, order_by=order, page_token=token)
+        while token is not None:
+            page = client.search_runs(
+                experiments, order_by=["attributes.start_time ASC"], page_token=token or None
+            )
             for run in page:
                 if identity := run.data.tags.get(IDENTITY_TAG):
                     found[identity] = (str(run.info.experiment_id), str(run.info.run_id))
-            token = page.token
-            if not token:
-                return found
+            token = page.token or None
+    return found
 
 
 def landing_path(runs_dir: Path) -> str:
@@ -299,8 +310,7 @@ def landing_path(runs_dir: Path) -> str:
     if not found:
         return "/"
     newest = max(found, key=lambda item: item.last_update_time or 0)
-    query = {"workflowType": "machine_learning", "viewStateShareKey": VIEW}
-    return f"/#/experiments/{newest.experiment_id}/runs?{urlencode(query)}"
+    return f"/{view_path(newest.experiment_id, VIEW)}"
 
 
 def server_command(runs_dir: Path, port: int) -> list[str]:
