@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -104,16 +103,6 @@ def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
             if on_bytes is not None:
                 on_bytes(len(piece))
     return digest.hexdigest()
-
-
-def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder so that `target` is whole or not there; an older target is replaced."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-        copied = Path(shutil.copytree(source, Path(scratch) / target.name))
-        if target.exists():
-            target.rename(Path(scratch) / "older")
-        copied.rename(target)
 
 
 @contextlib.contextmanager

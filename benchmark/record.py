@@ -136,8 +136,7 @@ class RunRecord:
     def subgroup_columns(self) -> dict[str, list[Any]]:
         """The same as plain lists by column, which for hundreds of runs is ten times as fast.
 
-        From metrics.json, so that a table over hundreds of runs reads one file of each; runs that
-        were scored before it held them have them in subgroups.csv alone.
+        Runs that were scored before metrics.json held them have them in subgroups.csv alone.
         """
         stored = self._scored.get("subgroups")
         if stored is None:
@@ -168,12 +167,10 @@ class RunRecord:
         value = self._read(name, lambda path: json.loads(path.read_text(encoding="utf-8")))
         if not isinstance(value, dict) or value.get("schema") != SCHEMA:
             seen = value.get("schema") if isinstance(value, dict) else type(value).__name__
-            raise RunError(
-                f"{name} of run {self.identity[:12]} has schema {seen!r}",
-                allowed=f"schema {SCHEMA}",
-                source=str(self.folder / name),
-                fix="Use the facebench that wrote it, or run the experiment again",
-            )
+            found = f"{name} of run {self.identity[:12]} has schema {seen!r}"
+            fix = "Use the facebench that wrote it, or run the experiment again"
+            source = str(self.folder / name)
+            raise RunError(found, allowed=f"schema {SCHEMA}", source=source, fix=fix)
         return value
 
     def _csv(self, name: str, **dtypes: type) -> "pd.DataFrame":
@@ -188,12 +185,9 @@ class RunRecord:
         except FileNotFoundError as error:
             raise RunError(f"run {self.identity[:12]} has no {name}", source=str(path)) from error
         except (OSError, ValueError) as error:
-            raise RunError(
-                f"{name} of run {self.identity[:12]} cannot be read: {error}",
-                allowed="what facebench wrote",
-                source=str(path),
-                fix="Remove the run's folder and run the experiment again",
-            ) from error
+            found = f"{name} of run {self.identity[:12]} cannot be read: {error}"
+            fix = "Remove the run's folder and run the experiment again"
+            raise RunError(found, source=str(path), fix=fix) from error
 
 
 def work_folder(runs_dir: Path) -> Path:

@@ -65,12 +65,9 @@ def collect(modules: Iterable[ModuleType]) -> Definitions:
     ]
     for says, name in listed:
         if name not in found:
-            near = _near(name, found)
-            raise ExperimentError(
-                f"{says} {name!r}, which is not registered",
-                allowed=f"one of {len(found)} registered names",
-                fix=f"Did you mean {near[0]}?" if near else "",
-            )
+            found_text = f"{says} {name!r}, which is not registered"
+            allowed = f"one of {len(found)} registered names"
+            raise ExperimentError(found_text, allowed=allowed, fix=_meant(name, found))
     return Definitions(found, suites)
 
 
@@ -78,8 +75,7 @@ def _named_items(
     modules: Iterable[ModuleType], attribute: str, kind: type[Definition]
 ) -> dict[str, Definition]:
     """Gather definitions by name; two with one name are refused with both their files."""
-    found: dict[str, Definition] = {}
-    files: dict[str, str] = {}
+    found: dict[str, tuple[Definition, str]] = {}
     for module in modules:
         items = getattr(module, attribute, ())
         if not isinstance(items, (tuple, list)) or not all(isinstance(one, kind) for one in items):
@@ -92,12 +88,11 @@ def _named_items(
                 raise ExperimentError(
                     f"two {kind.__name__.lower()}s are named {item.name!r}",
                     allowed="one definition per name",
-                    source=f"{files[item.name]} and {module.__name__}",
+                    source=f"{found[item.name][1]} and {module.__name__}",
                     fix="Rename one of them; suites may list the other by name",
                 )
-            found[item.name] = item
-            files[item.name] = module.__name__
-    return found
+            found[item.name] = item, module.__name__
+    return {name: item for name, (item, _) in found.items()}
 
 
 _runs_dir: ContextVar[Path | None] = ContextVar("runs_dir", default=None)
@@ -219,12 +214,9 @@ def tuned_module(path: Path) -> ModuleType:
         beside = untuned[0].name if untuned else str(kept["base"])
         tuned = replace(Experiment.from_dict(kept["tuned"]), compare_with=beside)
     except (OSError, ValueError, LookupError, TypeError, BenchmarkError) as error:
-        raise ExperimentError(
-            f"a tuned recipe cannot be read ({type(error).__name__}: {error})",
-            allowed="a recipe.json that `facebench tune` wrote",
-            source=str(path),
-            fix="Remove that file, and tune the experiment again",
-        ) from error
+        found = f"a tuned recipe cannot be read ({type(error).__name__}: {error})"
+        fix = "Remove that file, and tune the experiment again"
+        raise ExperimentError(found, source=str(path), fix=fix) from error
     module.EXPERIMENTS = (tuned, *untuned)  # type: ignore[attr-defined]
     return module
 
@@ -288,11 +280,9 @@ def experiment(name: str) -> Experiment:
 def suite(name: str) -> Suite:
     """Look a suite up; an unknown name is answered with the nearest known ones."""
     known = _registered().suites
-    if name not in known and name == TUNED:
-        raise ExperimentError(
-            "nothing has been tuned here, so the suite 'tuned' is empty",
-            fix="`facebench tune NAME` fills it",
-        )
+    if name == TUNED and name not in known:
+        fix = "`facebench tune NAME` fills it"
+        raise ExperimentError("nothing has been tuned here, so 'tuned' is empty", fix=fix)
     return _looked_up("suite", name, known)
 
 
@@ -339,14 +329,11 @@ def counterparts_of(mtl: Experiment) -> dict[str, Experiment | None]:
 def _looked_up(kind: str, name: str, known: dict[str, Definition]) -> Definition:
     if name in known:
         return known[name]
-    near = _near(name, known)
-    listing = "`facebench list` shows all of them"
-    if refused():
-        listing += ", and which installed package was refused"
     allowed = ", ".join(sorted(known)) if len(known) <= MOST_NAMES else ""
-    guess = f"Did you mean {', '.join(near)}? " if near else ""
-    raise ExperimentError(f"unknown {kind} {name!r}", allowed=allowed, fix=f"{guess}{listing}")
+    fix = f"{_meant(name, known)}`facebench list` shows all of them, and which installed package was refused"
+    raise ExperimentError(f"unknown {kind} {name!r}", allowed=allowed, fix=fix)
 
 
-def _near(name: str, known: Iterable[str]) -> list[str]:
-    return difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+def _meant(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return f"Did you mean {', '.join(near)}? " if near else ""

@@ -10,7 +10,6 @@ import pytest
 
 from benchmark.files import (
     canonical_json,
-    copy_folder,
     file_lock,
     is_locked,
     lock_owner,
@@ -51,16 +50,6 @@ def test_sha256_reports_the_bytes_it_read(tmp_path: Path) -> None:
     # FIPS 180-2, appendix B.1: the digest of "abc".
     assert sha256_of(path, seen.append).startswith("ba7816bf8f01cfea")
     assert seen == [3]
-
-
-def test_a_copied_folder_replaces_the_older_one_whole(tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "new").write_text("new")
-    (tmp_path / "target").mkdir()
-    (tmp_path / "target" / "old").write_text("old")
-    copy_folder(tmp_path / "source", tmp_path / "target")
-    assert [path.name for path in (tmp_path / "target").iterdir()] == ["new"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
 
 
 def test_a_lock_is_free_again_after_the_block(tmp_path: Path) -> None:

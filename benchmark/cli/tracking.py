@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -15,7 +17,6 @@ from benchmark.cli import maintenance
 from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
 from benchmark.cli.output import ExitCode, busy, out, progress_bar, say_warning, speaking
 from benchmark.errors import RunError, TrackingError
-from benchmark.files import copy_folder
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
 
 START_SECONDS = 300
@@ -75,7 +76,12 @@ def _copy_runs(folder: Path, runs_dir: Path) -> None:
     for record in done:
         target = work_folder(runs_dir) / record.identity
         if RunRecord(target).state != "done":
-            copy_folder(record.folder, target)
+            # Whole or not there: put into place last, an unfinished one before it removed.
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".import.") as scratch:
+                copied = shutil.copytree(record.folder, Path(scratch) / "run")
+                shutil.rmtree(target, ignore_errors=True)
+                copied.rename(target)
 
 
 def ui(

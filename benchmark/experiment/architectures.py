@@ -20,7 +20,6 @@ class Architecture:
     stages: tuple[str, ...]
     weight_sources: tuple[str, ...]
     """Published ones; `local:LABEL` and `run:ID` may stand beside them for any architecture."""
-    description: str
     from_timm: bool = False
     """Built by timm under its own name, and read by timm's own pooling: there is no feature map."""
     mega_macs: tuple[float, ...] = ()
@@ -37,71 +36,49 @@ def _numbered(name: str, n: int, first: int = 1) -> tuple[str, ...]:
 _IMAGENET: Final = ("none", "imagenet")
 
 OURS: Final = (
+    # Five blocks of 3x3 convolution, batch norm, ReLU, max pooling: 24-48-96-192-256 channels
+    # (ours; the study's own CNN is lost).
+    Architecture("cnn", _numbered("block", 5), ("none",), mega_macs=(6.5, 25.9, 25.9, 23.9, 15.9)),
+    # Simonyan & Zisserman 2015, configuration D: 14,714,688 parameters; E: 20,024,384.
     Architecture(
-        "cnn",
-        _numbered("block", 5),
-        ("none",),
-        "five blocks of 3x3 convolution, batch norm, ReLU, max pooling: "
-        "24-48-96-192-256 channels (ours; the study's own CNN is lost)",
-        mega_macs=(6.5, 25.9, 25.9, 23.9, 15.9),
-    ),
-    Architecture(
-        "vgg16",
-        _numbered("block", 5),
-        (*_IMAGENET, "vggface"),
-        "VGG-16, configuration D (Simonyan & Zisserman 2015): 14,714,688 parameters",
+        "vgg16", _numbered("block", 5), (*_IMAGENET, "vggface"),
         mega_macs=(385.9, 553.0, 921.6, 849.3, 254.8),
     ),
     Architecture(
-        "vgg19",
-        _numbered("block", 5),
-        _IMAGENET,
-        "VGG-19, configuration E (Simonyan & Zisserman 2015): 20,024,384 parameters",
-        mega_macs=(385.9, 553.0, 1290.2, 1189.1, 339.7),
+        "vgg19", _numbered("block", 5), _IMAGENET, mega_macs=(385.9, 553.0, 1290.2, 1189.1, 339.7)
     ),
+    # ResNet-50 v1.5 (He et al. 2016; stride on the 3x3): 23,508,032 parameters.
     Architecture(
-        "resnet50",
-        _numbered("conv", 5),
-        _IMAGENET,
-        "ResNet-50 v1.5 (He et al. 2016; stride on the 3x3): 23,508,032 parameters",
-        mega_macs=(23.5, 133.1, 219.8, 362.5, 256.4),
+        "resnet50", _numbered("conv", 5), _IMAGENET, mega_macs=(23.5, 133.1, 219.8, 362.5, 256.4)
     ),
+    # Huang et al. 2017: 6,953,856 parameters.
     Architecture(
-        "densenet121",
-        ("conv1", *_numbered("denseblock", 4)),
-        _IMAGENET,
-        "DenseNet-121 (Huang et al. 2017): 6,953,856 parameters",
+        "densenet121", ("conv1", *_numbered("denseblock", 4)), _IMAGENET,
         mega_macs=(23.5, 227.8, 149.8, 119.7, 19.2),
     ),
+    # Sandler et al. 2018, a stage for each size: 2,223,872 parameters.
     Architecture(
-        "mobilenet_v2",
-        _numbered("stage", 5),
-        _IMAGENET,
-        "MobileNetV2 (Sandler et al. 2018), a stage for each size: 2,223,872 parameters",
-        mega_macs=(4.2, 10.9, 7.9, 24.0, 28.4),
+        "mobilenet_v2", _numbered("stage", 5), _IMAGENET, mega_macs=(4.2, 10.9, 7.9, 24.0, 28.4)
     ),
+    # Iandola et al. 2016, fire modules: 722,496 parameters.
     Architecture(
-        "squeezenet1_1",
-        ("conv1", "fire2_3", "fire4_5", "fire6_9"),
-        _IMAGENET,
-        "SqueezeNet 1.1 (Iandola et al. 2016), fire modules, 722,496 parameters",
+        "squeezenet1_1", ("conv1", "fire2_3", "fire4_5", "fire6_9"), _IMAGENET,
         mega_macs=(4.1, 13.6, 11.4, 15.0),
     ),
-)
+)  # fmt: skip
 
 # Those of timm that definitions of ours use: written down, so that reading them loads no torch.
 FROM_TIMM: Final = tuple(
-    Architecture(name, ("stem", *stages), _IMAGENET, description, True, (mega_macs,), multiple)
-    for name, stages, mega_macs, multiple, description in (
-        ("convnext_tiny", _numbered("stages_", 4, 0), 830, 1, "ConvNeXt-T (Liu et al. 2022)"),
-        ("efficientnet_b0", _numbered("blocks_", 7, 0), 101, 1, "EfficientNet-B0 (Tan & Le 2019)"),
-        ("mobilenetv4_conv_small", (*_numbered("blocks_", 5, 0), "conv_head"), 47, 1,
-         "MobileNetV4-Conv-S (Qin et al. 2024)"),
-        ("vit_small_patch16_224", _numbered("blocks_", 12, 0), 865, 16,
-         "ViT-S/16 (Dosovitskiy et al. 2021; Touvron et al. 2021); any multiple of 16 pixels, "
-         "112 in our definitions"),
+    Architecture(name, ("stem", *stages), _IMAGENET, True, (mega_macs,), multiple)
+    for name, stages, mega_macs, multiple in (
+        ("convnext_tiny", _numbered("stages_", 4, 0), 830, 1),  # Liu et al. 2022
+        ("efficientnet_b0", _numbered("blocks_", 7, 0), 101, 1),  # Tan & Le 2019
+        # Qin et al. 2024
+        ("mobilenetv4_conv_small", (*_numbered("blocks_", 5, 0), "conv_head"), 47, 1),
+        # Dosovitskiy et al. 2021; Touvron et al. 2021; 112 px in our definitions
+        ("vit_small_patch16_224", _numbered("blocks_", 12, 0), 865, 16),
     )
-)  # fmt: skip
+)
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {item.name: item for item in (*OURS, *FROM_TIMM)}
 
@@ -134,6 +111,5 @@ def _from_timm(name: str) -> Architecture:
         name=name,
         stages=tuple(timm_models.stages_of(name)),
         weight_sources=_IMAGENET if timm_models.pretrained(name) else ("none",),
-        description=f"timm's {name}",
         from_timm=True,
     )

@@ -56,30 +56,32 @@ class Experiment:
     """What `facebench tune` may change; None for what suits its architecture."""
 
     def __post_init__(self) -> None:
-        architecture = architecture_named(self.backbone.architecture)
-        require(
-            not (architecture.from_timm and self.head.features == "flattened"),
-            f"{self.name!r} flattens the features of {architecture.name}",
-            allowed="'pooled' for timm's architectures, which pool by themselves",
-        )
-        require(
-            not self.recipe.standardise_features or self.backbone.trainable_stages == 0,
-            f"{self.name!r} standardises the features of a backbone that it trains",
-            allowed="recipe.standardise_features with backbone.trainable_stages=0: the features of "
-            "a trained backbone change, and their mean and standard deviation are measured once",
-        )
-        require(
-            self.recipe.early_stopping_epochs is None
-            or self.protocol.selection == "best_validation_combined",
-            f"{self.name!r} stops early and selects the last epoch",
-            allowed="recipe.early_stopping_epochs with protocol.selection="
-            "'best_validation_combined': it waits for a better validation score",
-        )
-        require(
-            self.asks.strip().endswith("?"),
-            f"{self.name!r} asks {self.asks!r}",
-            allowed="a question that ends with '?'",
-        )
+        architecture, recipe = architecture_named(self.backbone.architecture), self.recipe
+        for holds, found, allowed in (
+            (
+                not (architecture.from_timm and self.head.features == "flattened"),
+                f"{self.name!r} flattens the features of {architecture.name}",
+                "'pooled' for timm's architectures, which pool by themselves",
+            ),
+            (
+                not recipe.standardise_features or self.backbone.trainable_stages == 0,
+                f"{self.name!r} standardises the features of a backbone that it trains",
+                "recipe.standardise_features with backbone.trainable_stages=0: mean and standard "
+                "deviation are measured once",
+            ),
+            (
+                recipe.early_stopping_epochs is None
+                or self.protocol.selection == "best_validation_combined",
+                f"{self.name!r} stops early and selects the last epoch",
+                "recipe.early_stopping_epochs with protocol.selection='best_validation_combined'",
+            ),
+            (
+                self.asks.strip().endswith("?"),
+                f"{self.name!r} asks {self.asks!r}",
+                "a question that ends with '?'",
+            ),
+        ):
+            require(holds, found, allowed=allowed)
         if not self.ad_hoc:
             self._check_name()
         if self.search is not None:

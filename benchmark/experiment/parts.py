@@ -233,25 +233,17 @@ class Recipe:
     otherwise, and a learning rate suits one scale."""
 
     def __post_init__(self) -> None:
-        for name, interval in (
-            ("learning_rate", "(0, inf)"),
-            ("adam_epsilon", "(0, inf)"),
-            ("clip_norm", "(0, inf)"),
-            ("decay", "[0, inf)"),
-            ("weight_decay", "[0, inf)"),
-            ("until_train_accuracy", "(0, 1] or None"),
-            ("trunk_rate_ratio", "(0, inf) or None"),
-            ("stage_rate_decay", "(0, inf) or None"),
+        for names, interval, whole in (
+            ("learning_rate adam_epsilon clip_norm", "(0, inf)", False),
+            ("decay weight_decay", "[0, inf)", False),
+            ("until_train_accuracy", "(0, 1] or None", False),
+            ("trunk_rate_ratio stage_rate_decay", "(0, inf) or None", False),
+            ("batch_size max_epochs", "[1, inf)", True),
+            ("constant_epochs", "[0, inf)", True),
+            ("early_stopping_epochs steps_per_epoch", "[1, inf) or None", True),
         ):
-            _require_number(f"recipe.{name}", getattr(self, name), interval)
-        for name, interval in (
-            ("batch_size", "[1, inf)"),
-            ("max_epochs", "[1, inf)"),
-            ("constant_epochs", "[0, inf)"),
-            ("early_stopping_epochs", "[1, inf) or None"),
-            ("steps_per_epoch", "[1, inf) or None"),
-        ):
-            _require_number(f"recipe.{name}", getattr(self, name), interval, whole=True)
+            for name in names.split():
+                _require_number(f"recipe.{name}", getattr(self, name), interval, whole=whole)
         _require_choices(self, "recipe")
 
     def rate_at(self, epoch: int) -> float:

@@ -99,25 +99,19 @@ def parse_sweeps(texts: Iterable[str], fixed: Mapping[str, Any]) -> list[dict[st
     allowed = "FIELD=VALUE,VALUE, as in recipe.learning_rate=1e-4,1e-3"
     pairs = _by_path(texts, "--sweep", allowed)
     swept = {path: _values(path, value) for path, value in pairs.items()}
-    for path in swept:
-        if path in fixed:
-            raise ExperimentError(
-                f"--sweep and --set both give {path!r}", allowed="each field in one of them"
-            )
-    return [
-        {**fixed, **dict(zip(swept, combination, strict=True))}
-        for combination in itertools.product(*swept.values())
-    ]
+    for path in swept.keys() & fixed.keys():
+        found = f"--sweep and --set both give {path!r}"
+        raise ExperimentError(found, allowed="each field in one of them")
+    combinations = itertools.product(*swept.values())
+    return [{**fixed, **dict(zip(swept, values, strict=True))} for values in combinations]
 
 
 def _by_path(texts: Iterable[str], option: str, allowed: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         path, equals, value = text.partition("=")
-        if not (equals and path and value):
-            raise ExperimentError(f"{option} {text!r} has no value", allowed=allowed)
-        if path in found:
-            raise ExperimentError(f"{option} gives {path!r} twice", allowed="each field once")
+        require(bool(equals and path and value), f"{option} {text!r} has no value", allowed=allowed)
+        require(path not in found, f"{option} gives {path!r} twice", allowed="each field once")
         found[path] = value
     return found
 
@@ -135,10 +129,9 @@ def _values(path: str, text: str) -> list[Any]:
         values: list[Any] = json.loads(f"[{text}]")
     except ValueError:
         values = [_value(part.strip()) for part in text.split(",")]
-    if "" in values or len({json.dumps(value) for value in values}) < len(values):
-        raise ExperimentError(
-            f"--sweep {path!r} is {text!r}", allowed="different values, with a comma between them"
-        )
+    is_set = "" not in values and len({json.dumps(value) for value in values}) == len(values)
+    allowed = "different values, with a comma between them"
+    require(is_set, f"--sweep {path!r} is {text!r}", allowed=allowed)
     return values
 
 
@@ -146,16 +139,14 @@ def parse_folds(text: str) -> tuple[int, ...]:
     """Read `0-4` or `0,2`; raises ExperimentError for anything but folds 0 to 4, each once."""
     spans = [re.fullmatch(r"([0-4])(?:-([0-4]))?", part.strip()) for part in text.split(",")]
     folds = [n for span in spans if span for n in range(int(span[1]), int(span[2] or span[1]) + 1)]
-    if None in spans or not folds or len(set(folds)) < len(folds):
-        raise ExperimentError(f"--folds is {text!r}", allowed="folds 0 to 4, as in 0-4 or 0,2")
+    fits = None not in spans and folds and len(set(folds)) == len(folds)
+    require(bool(fits), f"--folds is {text!r}", allowed="folds 0 to 4, as in 0-4 or 0,2")
     return tuple(folds)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Read `0,1,2`; raises ExperimentError for anything else, or a seed given twice."""
     seeds = [int(part) for part in text.split(",") if part.strip().isdecimal()]
-    if len(set(seeds)) < len(text.split(",")):
-        raise ExperimentError(
-            f"--seeds is {text!r}", allowed="different whole numbers from 0, as in 0,1,2"
-        )
+    allowed = "different whole numbers from 0, as in 0,1,2"
+    require(len(set(seeds)) == len(text.split(",")), f"--seeds is {text!r}", allowed=allowed)
     return tuple(seeds)

@@ -1,10 +1,9 @@
 """What a search may change about an experiment, in what range, and what a point of it means.
 
-A range is a dotted path of the definition and the values it may take; plain values, no torch. Every
-architecture has a search space of its own unless the definition gives one. A point holds plain
-numbers; what it means for the definition (depth n of n is `all`, a ratio of 1 is none) is said here
-once, so that a trial that changes nothing is the definition itself. A grid of the study is a space
-of two ranges, with the numbers that the study printed for its points.
+A range is a dotted path of the definition and the values it may take; plain values, no torch. A
+point holds plain numbers; what it means for the definition (depth n of n is `all`, a ratio of 1 is
+none) is said here once, so that a trial that changes nothing is the definition itself. A grid of
+the study is a space of two ranges, with the numbers that the study printed for its points.
 """
 
 from __future__ import annotations
@@ -32,36 +31,31 @@ AUGMENTATION: Final = "recipe.augmentation"
 
 @dataclass(frozen=True)
 class _Interval:
+    """Numbers from `low` to `high`; `words` are part of a study's identity."""
+
     path: str
     low: float
     high: float
-
     kinds: ClassVar[tuple[type, ...]] = (int, float)
 
     def __post_init__(self) -> None:
-        is_range = all(self._is_number(end) for end in self.ends) and self.low < self.high
         require(
-            is_range,
+            self.holds(self.low) and self.holds(self.high) and self.low < self.high,
             f"the range of {self.path} is {self.low!r} to {self.high!r}",
             allowed=f"two {'finite' if float in self.kinds else 'whole'} numbers, lower one first",
         )
 
     @property
     def words(self) -> str:
-        """The range in words; part of a study's identity."""
         return f"{self.low:g} to {self.high:g}"
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Values that stand for all others when the range is checked."""
         return self.low, self.high
 
     def holds(self, value: Any) -> bool:
-        """Tell whether a value is in the range."""
-        return self._is_number(value) and self.low <= value <= self.high
-
-    def _is_number(self, value: Any) -> bool:
-        return type(value) in self.kinds and math.isfinite(value)
+        is_number = type(value) in self.kinds and math.isfinite(value)
+        return is_number and self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -79,8 +73,7 @@ class Floats(_Interval):
         )
 
     @property
-    def words(self) -> str:
-        """The range in words; part of a study's identity."""
+    def words(self) -> str:  # noqa: D102
         return super().words + (", by factors" if self.log else "")
 
 
@@ -104,7 +97,7 @@ class Choices:
         object.__setattr__(self, "values", tuple(self.values))
         plain = all(isinstance(value, (str, int, float)) for value in self.values)
         require(
-            plain and len(self.values) > 0 and len(set(self.values)) == len(self.values),
+            plain and 0 < len(self.values) == len(set(self.values)),
             f"the choices of {self.path} are {list(self.values)!r}",
             allowed="different texts or numbers, one or more",
         )
@@ -174,9 +167,7 @@ AUGMENTATION_LEVELS: Final = (
 )
 """Strengths 0 to 3: none, mirrored, half of what the study's searches used, all of it (notebooks,
 §4; its rotation was written as 20 degrees). Up to 1 the frozen part is computed once."""
-AUGMENTATION_NAMES: Final = ("none", "flip", "mild", "strong")
 BATCH_SIZE: Final = "recipe.batch_size"
-STEPS: Final = "recipe.steps_per_epoch"
 SLOWEST_STAGE: Final = 0.01
 """Of the deepest stage's rate: no decay in a default space makes the shallowest slower."""
 GRID_PREFIX: Final = "grid-"
@@ -200,9 +191,9 @@ def space_of(experiment: Experiment) -> SearchSpace:
             Floats(RATIO, 1e-3, 1.0),
             Floats(DECAY, max(0.3, round(slowest, 2)), 1.0, log=False),
         ]
-    sizes = tuple(size for size in (16, 32, 64, 128) if _divides(size, experiment))
+    if experiment.recipe.steps_per_epoch is None:  # else larger batches train on more faces
+        ranges.append(Choices(BATCH_SIZE, (16, 32, 64, 128)))
     ranges += [
-        Choices(BATCH_SIZE, sizes),
         Choices("head.hidden_units", (64, 128, 256, 512)),
         Integers(AUGMENTATION, 0, len(AUGMENTATION_LEVELS) - 1),
         Choices("recipe.weight_decay", (0.0, 1e-4, 1e-3, 1e-2, 1e-1)),
@@ -226,42 +217,26 @@ def depth_of(experiment: Experiment) -> int:
     return count_stages(experiment) if depth == "all" else depth
 
 
-def faces_per_epoch(experiment: Experiment) -> int | None:
-    """Count the faces of an epoch of counted steps; None where an epoch is one pass over them."""
-    steps = experiment.recipe.steps_per_epoch
-    return None if steps is None else steps * experiment.recipe.batch_size
-
-
-def _divides(batch_size: Any, experiment: Experiment) -> bool:
-    """Tell whether batches of a size make up the faces of an epoch of counted steps exactly.
-
-    What is no size at all is for the definition to refuse.
-    """
-    n_faces = faces_per_epoch(experiment)
-    is_size = isinstance(batch_size, int) and batch_size > 0
-    return n_faces is None or not is_size or n_faces % batch_size == 0
-
-
 def check_space(space: SearchSpace, experiment: Experiment) -> None:
     """Raise ExperimentError where a space does not fit its experiment, at either end of a range."""
     searched = {item.path: item for item in space.ranges}
     deepest = searched[DEPTH].ends[-1] if DEPTH in searched else depth_of(experiment)
-    highest = {DEPTH: count_stages(experiment), AUGMENTATION: len(AUGMENTATION_LEVELS) - 1}
-    n_faces = faces_per_epoch(experiment)
+    highest = {
+        DEPTH: (count_stages(experiment), f"{experiment.backbone.architecture} has so many stages"),
+        AUGMENTATION: (len(AUGMENTATION_LEVELS) - 1, "none, flip, mild, strong"),
+    }
     for path, item in searched.items():
         what = f"the search of {experiment.name!r} varies {path} ({item.words})"
         if path in highest:
-            so_many = f"{experiment.backbone.architecture} has so many stages"
-            meaning = so_many if path == DEPTH else ", ".join(AUGMENTATION_NAMES)
+            most, meaning = highest[path]
             require(
-                all(isinstance(end, int) and 0 <= end <= highest[path] for end in item.ends),
+                all(isinstance(end, int) and 0 <= end <= most for end in item.ends),
                 what,
-                allowed=f"whole numbers from 0 to {highest[path]}: {meaning}",
+                allowed=f"whole numbers from 0 to {most}: {meaning}",
             )
-        if path in (RATIO, DECAY):
-            least = 1 if path == RATIO else 2
+        for of, least in ((RATIO, 1), (DECAY, 2)):
             require(
-                deepest >= least,
+                path != of or deepest >= least,
                 f"{what} and trains {deepest} stages",
                 allowed=f"a depth of {least} or more, or no range for it",
             )
@@ -270,16 +245,10 @@ def check_space(space: SearchSpace, experiment: Experiment) -> None:
             f"{what} of a single task",
             allowed="loss weights of three tasks: a single one always counts 1",
         )
-        uneven = not all(_divides(size, experiment) for size in item.ends) or STEPS in searched
         require(
-            path != BATCH_SIZE or not uneven,
+            path != BATCH_SIZE or experiment.recipe.steps_per_epoch is None,
             f"{what} with epochs of counted steps, which would not be of the same number of faces",
-            allowed=f"divisors of {n_faces} faces, and no range for {STEPS}",
-        )
-        require(
-            not path.startswith(f"{AUGMENTATION}.") or AUGMENTATION not in searched,
-            f"{what} and {AUGMENTATION}",
-            allowed="one of the two",
+            allowed="no range for it, or recipe.steps_per_epoch=null",
         )
         for end in item.ends:
             try:
@@ -292,15 +261,8 @@ def check_space(space: SearchSpace, experiment: Experiment) -> None:
 
 
 def settings_at(experiment: Experiment, point: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a point of a space into values by dotted path, as the definition writes them.
-
-    Where an epoch is a number of steps and not a pass, another batch size takes as many steps as
-    make the same number of faces: else the larger batches would be trained on more of them.
-    """
+    """Turn a point of a space into values by dotted path, as the definition writes them."""
     settings = dict(point)
-    n_faces = faces_per_epoch(experiment)
-    if n_faces is not None and BATCH_SIZE in point:
-        settings[STEPS] = n_faces // int(point[BATCH_SIZE])
     depth = int(point.get(DEPTH, depth_of(experiment)))
     if DEPTH in point and depth == count_stages(experiment):
         settings[DEPTH] = "all"

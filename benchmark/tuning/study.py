@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, require
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.space import BATCH_SIZE, Choices, Integers, SearchSpace, faces_per_epoch
+from benchmark.experiment.space import Choices, Integers, SearchSpace
 from benchmark.files import canonical_json, file_lock
 from benchmark.identity import steering_content
 from benchmark.record import versions
@@ -84,9 +84,7 @@ class Study:
     @property
     def about(self) -> dict[str, Any]:
         """All that makes two searches the same, as plain values."""
-        n_faces = faces_per_epoch(self.experiment) if BATCH_SIZE in self.space.paths else None
-        same_faces = {} if n_faces is None else {"faces_per_epoch": n_faces}
-        return same_faces | {
+        return {
             "experiment": self.experiment.name,
             "definition": steering_content(self.experiment.as_dict()),
             "space": self.space.words,
