@@ -330,8 +330,10 @@ def _looked_up(kind: str, name: str, known: dict[str, Definition]) -> Definition
     if name in known:
         return known[name]
     allowed = ", ".join(sorted(known)) if len(known) <= MOST_NAMES else ""
-    fix = f"{_meant(name, known)}`facebench list` shows all of them, and which installed package was refused"
-    raise ExperimentError(f"unknown {kind} {name!r}", allowed=allowed, fix=fix)
+    listing = "`facebench list` shows all of them, and which installed package was refused"
+    raise ExperimentError(
+        f"unknown {kind} {name!r}", allowed=allowed, fix=f"{_meant(name, known)}{listing}"
+    )
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
