@@ -105,8 +105,8 @@ def speed(
             return
         synthetic = "SYNTHETIC FACES, not people · " if faces.drawn else ""
         title = f"{synthetic}Speed on {hardware.description}\n"
-        heads = ("images", "plain, s", "ours, s", "ratio", "CPU", "timm", "Lightning", "goal")
-        columns = [Column("what", left=True), *(Column(h, False, below=h == "goal") for h in heads)]
+        heads = ("images", "plain, s", "ours, s", "ratio", "CPU", "timm", "Lightning")
+        columns = [Column("what", left=True), *(Column(head, left=False) for head in heads)]
         print_table(Table.of(columns, map(_cells, found), title))
         out.print()
         for note in (
@@ -118,9 +118,8 @@ def speed(
 
 
 def _cells(row: Mapping[str, Any]) -> list[str | Cell]:
-    ratio, goal, loops = row["ratio"], row["goal"], row["ways"]
+    ratio, loops = row["ratio"], row["ways"]
     others = [loops[name]["ours_is_faster"]["middle"] if name in loops else None for name in LOOPS]
-    judged = f": {row['verdict']}" if row["verdict"] else ""
     seconds = [loops[name]["seconds"] for name in ("plain", "ours")]
     return [
         row["title"],
@@ -129,5 +128,4 @@ def _cells(row: Mapping[str, Any]) -> list[str | Cell]:
         Cell(f"{ratio['middle']:.3g}×", f"{ratio['low']:.3g}–{ratio['high']:.3g}"),
         f"{row['cpu_ratio']:.3g}×",
         *(NOTHING if value is None else f"{value:.3g}×" for value in others),
-        NOTHING if goal is None else f"≥ {goal['at_least']:g}×{judged}",
     ]

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from benchmark.errors import ExperimentError
-from benchmark.speed import measure
 from benchmark.speed.loops import Loop
 from benchmark.speed.measure import (
     ROWS,
@@ -15,7 +14,6 @@ from benchmark.speed.measure import (
     in_turns,
     ratio_of,
     rows_named,
-    verdict,
 )
 from benchmark.training.device import Device
 
@@ -92,13 +90,3 @@ def test_as_many_faces_as_fit_in_whole_batches() -> None:
     assert images_for(CPU, 100, 0.5, cap=10_000) == 192
     assert images_for(CPU, 1, 0.5, cap=10_000) == 32
     assert images_for(CPU, 1e6, 0.5, cap=100) == 96
-
-
-def test_a_verdict_compares_the_median_ratio_with_the_goal_where_it_was_set(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(measure, "cpu_has_bf16", lambda: True)
-    assert [verdict((2, 3), r, CPU) for r in (4.0, 2.4, 1.5)] == ["aim met", "met", "missed"]
-    assert verdict(None, 4.0, CPU) is None
-    monkeypatch.setattr(measure, "cpu_has_bf16", lambda: False)
-    assert verdict((2, 3), 4.0, CPU) is None

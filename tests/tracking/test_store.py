@@ -138,6 +138,12 @@ def test_a_new_user_lands_on_the_runs_with_the_columns_that_matter(runs_dir: Pat
     view = json.loads(experiment.tags[tag])
     assert "metrics.`test/race/accuracy`" in view["selectedColumns"]
     assert view["orderByKey"] == "metrics.`selected/val/combined`"
+    # Runs of a single task have a view of their own, which the description links.
+    alone = json.loads(experiment.tags[f"{tag}-gender"])
+    assert alone["orderByKey"] == "metrics.`selected/val/gender/accuracy`"
+    assert alone["searchFilter"] == "tags.tasks = 'gender'"
+    note = experiment.tags["mlflow.note.content"]
+    assert "/runs?workflowType=machine_learning&viewStateShareKey=facebench-gender)" in note
     # A view of an older version is brought up to date; a description changed by hand is not.
     client.set_experiment_tag(experiment.experiment_id, tag, "{}")
     client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", "My own words")
