@@ -62,19 +62,6 @@ def test_quoted_commands_are_ones_that_the_program_takes() -> None:
         check_that_the_program_takes(item)
 
 
-def test_a_command_that_the_program_does_not_take_is_found_out() -> None:
-    for line, why in (
-        ("facebench rnu --suite quick", "no command rnu"),
-        ("facebench run --siute quick", "No such option"),
-        ("facebench compare", "Missing argument"),
-        ("facebench run --dataset", "requires an argument"),
-        ("$ facebench data audit --dataset drawn \\\n    --quick", "No such option"),
-    ):
-        (item,) = commands_of("made-up.md", f"Say:\n```\n{line}\n```\n")
-        with pytest.raises((AssertionError, pytest.fail.Exception), match=why):
-            check_that_the_program_takes(item)
-
-
 def before_its_search(name: str) -> str:
     """Give the experiment that a search would make this one of; another name stays as it is."""
     found = TUNED_NAME.fullmatch(name)

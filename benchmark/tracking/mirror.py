@@ -68,6 +68,7 @@ class MlflowMirror:
             return
         try:
             self.mirror(record)
+            self._failed = False
         except RunError as error:
             if not self._failed:
                 self._on_trouble(f"{error} The run continues; `facebench runs import` catches up.")
@@ -160,9 +161,9 @@ class MlflowMirror:
                 self.client.set_tag(other_id, "state", "superseded")
         if not (run.inputs and run.inputs.dataset_inputs):
             # The data sets last: with them the description is whole, whatever kills the process.
-            params = [Param(name, value) for name, value in shown_params(about).items()]
+            params = [Param(name, value) for name, value in _params(about).items()]
             self.client.log_batch(run_id, params=params)
-            self.client.log_inputs(run_id, dataset_inputs(about))
+            self.client.log_inputs(run_id, _dataset_inputs(about))
         self._run_ids[key] = run_id
         return run_id
 
@@ -203,11 +204,11 @@ class MlflowMirror:
             return
         is_trained_anew = bool(mark) and mark.split(" ")[0] != record.done["finished"]
         model_id = self._log_network(run, record, replace=is_trained_anew or is_gone)
-        now, about = int(time.time() * 1000), record.about
-        of_test = (model_id, input_name(about, "test"), input_digest(about))
+        now = int(time.time() * 1000)
+        of_test = (model_id, *_input(record.about, "test"))
         metrics = [
             Metric(name, value, now, OUTCOME_STEP, *(of_test if name.startswith("test/") else ()))
-            for name, value in shown_metrics(record).items()
+            for name, value in _metrics(record).items()
             if before.metrics.get(name) != value
         ]
         client.log_batch(run_id, metrics=metrics)
@@ -255,7 +256,7 @@ class MlflowMirror:
             # The record's own: the run's tags in MLflow may have been changed or removed.
             tags={key: tags[key] for key in ("architecture", "weights", "tasks", "faces")}
             | {NOTE_TAG: note},
-            params=shown_params(record.about),
+            params=_params(record.about),
             model_type="face classifier",
         )
         folder = store.local_folder(model.artifact_location)
@@ -287,7 +288,7 @@ class MlflowMirror:
             client.set_terminated(run_id, status, ended)
 
 
-def shown_params(about: Mapping[str, Any]) -> dict[str, str]:
+def _params(about: Mapping[str, Any]) -> dict[str, str]:
     """Flatten a definition to what it uses: no None, no augmentation of strength 0."""
     return {
         name: str(value)
@@ -296,13 +297,13 @@ def shown_params(about: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def shown_metrics(record: RunRecord) -> dict[str, float]:
+def _metrics(record: RunRecord) -> dict[str, float]:
     """Give the numbers of a finished run by which runs are compared, by MLflow's name."""
     tasks, metrics = _tasks(record), record.metrics
+    selected = ["selected/val/combined", "test/combined"]
     names = [f"test/{task}/{name}" for task in tasks for name in OF_A_TASK]
     names += [f"cost/{name}" for name in COSTS]
-    names += ["selected/val/combined", "test/combined"] if len(tasks) > 1 else []
-    names += [f"selected/val/{tasks[0]}/accuracy"] if len(tasks) == 1 else []
+    names += selected if len(tasks) > 1 else [f"selected/val/{tasks[0]}/accuracy"]
     return {name: float(metrics[name]) for name in names if name in metrics}
 
 
@@ -321,28 +322,22 @@ def _tasks(record: RunRecord) -> list[str]:
     return list(record.about["experiment"]["head"]["tasks"])
 
 
-def input_name(about: Mapping[str, Any], part: str) -> str:
-    """Name the faces of one part as MLflow shows them: `utkface-100 · train`.
+def _input(about: Mapping[str, Any], part: str) -> tuple[str, str]:
+    """Name the faces of one part as MLflow shows them, `utkface-100 · train`, and their digest.
 
-    A fold, a subset and another split than ours are named: other faces need another name.
+    A fold, a subset and another split than ours are named: other faces need another name. The
+    digest is the start of those of pixels and split, as MLflow takes 36 letters.
     """
     dataset, definition = about["dataset"], about["experiment"]
     protocol, subset = definition["protocol"], definition.get("subset") or {}
     words = [str(dataset["name"]), part]
-    if about["leaky"]:
-        words.append(str(dataset["split_version"]))
-    if protocol.get("fold") is not None:
-        words.append(f"fold {protocol['fold']}")
+    words += [str(dataset["split_version"])] if about["leaky"] else []
+    words += [f"fold {protocol['fold']}"] if protocol.get("fold") is not None else []
     words += [str(subset[key]) for key in ("gender", "race", "training") if subset.get(key)]
-    return " · ".join(words)
+    return " · ".join(words), f"{dataset['pixel_digest'][:8]}-{dataset['split_digest'][:8]}"
 
 
-def input_digest(about: Mapping[str, Any]) -> str:
-    """Give the start of the digests of pixels and split, as MLflow takes 36 letters."""
-    return f"{about['dataset']['pixel_digest'][:8]}-{about['dataset']['split_digest'][:8]}"
-
-
-def dataset_inputs(about: Mapping[str, Any]) -> list[Any]:
+def _dataset_inputs(about: Mapping[str, Any]) -> list[Any]:
     """Describe each part of the split as an input; `about` is `experiment.json`."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -351,20 +346,14 @@ def dataset_inputs(about: Mapping[str, Any]) -> list[Any]:
         "made": "drawn by facebench" if dataset["drawn"] else "prepared from local files",
         **{key: dataset[key] for key in ("pixel_digest", "split_digest", "split_version")},
     }
-    return [
-        DatasetInput(
-            Dataset(
-                name=input_name(about, part),
-                digest=input_digest(about),
-                source_type="facebench",
-                source=canonical_json(source),
-                profile=canonical_json({"faces": dataset["counts"][part]}),
-            ),
-            [InputTag("mlflow.data.context", context)],
-        )
-        for part, context in CONTEXTS.items()
-        if part in dataset["counts"]
-    ]
+    inputs = []
+    for part, context in CONTEXTS.items():
+        if part in dataset["counts"]:
+            profile = canonical_json({"faces": dataset["counts"][part]})
+            name, digest = _input(about, part)
+            described = Dataset(name, digest, "facebench", canonical_json(source), profile=profile)
+            inputs.append(DatasetInput(described, [InputTag("mlflow.data.context", context)]))
+    return inputs
 
 
 def _write_model(folder: Path, record: RunRecord, run_id: str, model_id: str) -> None:
@@ -433,10 +422,8 @@ def import_records(
     for record in records:
         try:
             yield record, mirror.mirror(record)
-        except TrackingError:
-            raise
         except RunError as error:
-            if on_unreadable is None:
+            if on_unreadable is None or isinstance(error, TrackingError):
                 raise
             on_unreadable(error)
 

@@ -69,15 +69,6 @@ def test_compared_experiments_differ_in_one_respect_and_share_their_recipe() -> 
         assert len(differing) == 1, (experiment.name, differing)
 
 
-def test_quick_suite_holds_what_it_must() -> None:
-    suite = {item.name: item for item in registry.experiments_of("quick")}
-    quick = registry.experiment("mtl-cnn-none-full-short")
-    counterparts = registry.counterparts_of(quick).values()
-    assert {quick, *counterparts} <= set(suite.values())
-    backbones = [item.backbone for item in suite.values() if item.backbone.weights == "imagenet"]
-    assert {backbone.depth_name for backbone in backbones} == {"frozen", "fire6_9", "full"}
-
-
 def test_the_demo_runs_whole_without_weights() -> None:
     suite = list(registry.experiments_of("demo"))
     assert {item.backbone.weights for item in suite} == {"none"}

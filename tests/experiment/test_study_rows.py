@@ -125,57 +125,11 @@ def test_the_matrix_holds_every_published_start_of_every_architecture() -> None:
     assert {item.name for item in registry.experiments_of("matrix")} == expected
 
 
-def test_the_matrix_takes_what_is_written_by_hand() -> None:
-    by_hand = registry.experiment("gender-vgg16-imagenet-full")
-    assert by_hand.study is not None
-    assert by_hand in set(registry.experiments_of("matrix"))
-
-
 def test_every_multi_task_row_has_its_three_twins() -> None:
     for suite in ("study", "matrix", "modern"):
         for experiment in registry.experiments_of(suite):
             if not experiment.name.endswith("-short"):  # six epochs: no row of the comparison
                 assert None not in registry.counterparts_of(experiment).values(), experiment.name
-
-
-def test_modern_networks_are_shown_at_three_depths() -> None:
-    depths: dict[str, list[str]] = {}
-    modern = [item for item in registry.experiments_of("modern") if item.name == item.stem]
-    for item in modern:
-        assert (item.task_label, item.backbone.weights) == ("mtl", "imagenet")
-        depths.setdefault(item.backbone.architecture, []).append(item.backbone.depth_name)
-    assert depths == {
-        name: ["frozen", architecture.stages[-1], "full"]
-        for name, architecture in ARCHITECTURES.items()
-        if architecture.from_timm or name == "mobilenet_v2"
-    }
-
-
-def test_mobilenet_v2_has_a_short_row_at_each_depth() -> None:
-    short = [item for item in registry.experiments_of("modern") if item.name != item.stem]
-    assert [item.name for item in short] == [
-        f"mtl-mobilenet_v2-imagenet-{depth}-short" for depth in ("frozen", "stage5", "full")
-    ]
-    assert {item.recipe for item in short} == {
-        registry.experiment("mtl-squeezenet1_1-imagenet-frozen-short").recipe
-    }
-
-
-def test_plan35_is_the_workload_of_the_performance_plan() -> None:
-    plan = list(registry.experiments_of("plan35"))
-    kinds = Counter(
-        (item.backbone.architecture, item.task_label == "mtl", item.subset is not None)
-        for item in plan
-    )
-    assert kinds == {
-        ("vgg16", True, False): 12,
-        ("vgg16", False, False): 3,
-        ("vgg16", False, True): 8,
-        ("vgg19", True, False): 2,
-        ("resnet50", True, False): 3,
-        ("densenet121", True, False): 3,
-        ("cnn", True, False): 4,
-    }
 
 
 def test_plan35_without_weights_is_still_thirty_five_different_runs() -> None:

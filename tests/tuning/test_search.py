@@ -92,6 +92,8 @@ def test_a_nan_fails_its_trial_and_the_search_goes_on(study: Study) -> None:
         yield score(0, float("nan") if number == 1 else quality(point))
 
     queue = TrialQueue(study)
+    (event,) = search(queue, sometimes, 3, seconds=0.0)
+    assert event.text == "the time of 0 s is over: no trial begins"
     searched(queue, 3, sometimes)
     assert states(queue) == ["complete", "failed", "complete", "complete"]
     assert queue.trials()[1].reason == "the score of epoch 1 is nan (allowed: a finite number)."
@@ -106,13 +108,6 @@ def test_when_every_trial_fails_the_search_ends_and_says_so(study: Study) -> Non
     events = searched(queue, 30, broken)
     assert states(queue) == ["failed"] * 5
     assert events[-1].text.startswith("5 trials failed and none was good")
-
-
-def test_no_trial_begins_when_the_time_is_over(study: Study) -> None:
-    queue = TrialQueue(study)
-    (event,) = search(queue, planted(), 3, seconds=0.0)
-    assert event.text == "the time of 0 s is over: no trial begins"
-    assert states(queue) == []
 
 
 def test_stopped_from_outside_the_running_trial_is_marked_and_tried_again(study: Study) -> None:
