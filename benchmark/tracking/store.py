@@ -164,7 +164,9 @@ def store_errors(uri: str) -> Iterator[None]:
     except (mlflow.exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         uri, text = (without_password(said) for said in (uri, str(error).strip()))
         line = text.splitlines()[0] if text else repr(error)
-        fix = "Move that file away: `facebench runs import` makes it anew from the runs' folders"
+        is_damaged = any(w in text for w in ("not a database", "malformed", "out-of-date"))
+        fix = "Move that file away" if is_damaged else "Fix or move the store"
+        fix += ": `facebench runs import` makes it anew from the runs' folders"
         if uri.startswith("http"):
             fix = "Start the server, or leave MLFLOW_TRACKING_URI out, or use --tracking files"
         elif isinstance(error, OSError) and error.filename:
