@@ -117,7 +117,9 @@ class MlflowMirror:
                 f"{name}-searches",
                 f"{what}; none was evaluated on the test set.\n\n{note}",
             )
-        return store.experiment_of(self.client, self.runs_dir, name, note)
+        return store.experiment_of(
+            self.client, self.runs_dir, name, note, is_linked=not of_searches
+        )
 
     def _run_id(self, record: RunRecord) -> str:
         """Find the MLflow run of this identity, attempt and training, or create it.

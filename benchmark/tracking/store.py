@@ -207,8 +207,13 @@ def view_path(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?{urlencode(query)}"
 
 
-def experiment_of(client: Any, runs_dir: Path, name: str, note: str) -> str:
-    """Find or make an MLflow experiment, with its description, and its views as of now."""
+def experiment_of(
+    client: Any, runs_dir: Path, name: str, note: str, *, is_linked: bool = True
+) -> str:
+    """Find or make an MLflow experiment, with its description, and its views as of now.
+
+    is_linked: whether the description begins with links to the views.
+    """
     tags = {f"{VIEW_TAG}{view}": canonical_json(state) for view, state in views().items()}
     with _store_lock(runs_dir):
         found = client.get_experiment_by_name(name)
@@ -227,7 +232,9 @@ def experiment_of(client: Any, runs_dir: Path, name: str, note: str) -> str:
             kind = {"mlflow.experimentKind": "custom_model_development", NOTE_TAG: note}
             number = client.create_experiment(name, artifact_location=location, tags=kind)
             found = client.get_experiment(number)
-    if found.tags.get(NOTE_TAG) == note:  # One that somebody changed by hand is left alone.
+    if (
+        is_linked and found.tags.get(NOTE_TAG) == note
+    ):  # One that somebody changed by hand is left alone.
         links = (f"[{view}]({view_path(found.experiment_id, view)})" for view in views())
         tags[NOTE_TAG] = f"Ranked views, single tasks apart: {', '.join(links)}.\n\n{note}"
     for key, value in tags.items():
