@@ -15,7 +15,7 @@ import io
 import math
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, Protocol, get_args, runtime_checkable
@@ -28,8 +28,8 @@ from PIL import Image
 from benchmark.data.archive import open_source, printable
 from benchmark.data.dataset import write_once
 from benchmark.data.labels import is_picture_name
-from benchmark.data.pictures import pillow_quiet, read_upright
-from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
+from benchmark.data.pictures import pillow_quiet, read_upright, reason_of
+from benchmark.data.progress import Key, OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
 
 YUNET: Final = "yunet"
@@ -334,14 +334,9 @@ class Cropper:
         return CroppedPicture(*outcome, image.size, n_seen, tuple(crops))
 
 
-def reason_of(error: DataError) -> str:
-    """Say in a line why a picture cannot be used."""
-    return f"{error.found} (allowed: {error.allowed})" if error.allowed else error.found
-
-
 def cropped(
-    contents: Iterable[bytes | str], n_pictures: int, cropper: Cropper
-) -> Generator[CroppedPicture]:
+    contents: Iterable[tuple[Key, bytes | str]], n_pictures: int, cropper: Cropper
+) -> Generator[tuple[Key, CroppedPicture]]:
     """Crop pictures in order, on all cores; contents: of their files, or why there are none.
 
     Raises DataError before the first where the detector cannot be loaded.
@@ -374,17 +369,12 @@ def crop_folder(
         raise DataError(f"the crops would lie in {target}, among the pictures of {source}")
     name_of = _crop_names([*pictures.values()])
     rows: list[dict[str, Any]] = []
-    files: list[str] = []
-
-    def contents() -> Iterator[bytes | str]:
-        for path, content in opened.contents(set(pictures)):
-            files.append(pictures[path])
-            yield content
 
     def write(folder: Path) -> None:
-        with contextlib.closing(cropped(contents(), len(pictures), cropper)) as results:
-            for number, result in enumerate(results):
-                file = files[number]
+        contents = opened.contents(set(pictures))
+        with contextlib.closing(cropped(contents, len(pictures), cropper)) as results:
+            for number, (path_of, result) in enumerate(results, start=1):
+                file = pictures[path_of]
                 row: dict[str, Any] = {"file": file, "crop": ""}
                 row |= {name: getattr(result, name) for name in ("outcome", "reason", "faces_seen")}
                 row |= dict(zip(("width", "height"), result.size, strict=True))
@@ -397,7 +387,7 @@ def crop_folder(
                     box = dict(zip(BOX_COLUMNS, face.box, strict=True))
                     crop = path.relative_to(folder).as_posix()
                     rows.append(row | box | {"crop": crop, "score": face.score})
-                on_progress("cropping", number + 1, len(pictures))
+                on_progress("cropping", number, len(pictures))
         table().to_csv(folder / TABLE_FILE, index=False)
 
     def table() -> pd.DataFrame:

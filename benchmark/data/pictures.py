@@ -198,21 +198,23 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def decode(
-    image_px: int, contents: Iterable[tuple[int, bytes]]
-) -> list[tuple[int, bytes, Picture | str]]:
-    """Read pictures, row and file's bytes each: row, pixels, and what it was or why it is unusable.
+def decode(image_px: int, content: bytes | str) -> tuple[bytes, Picture | str]:
+    """Give what `read_picture` does; no pixels and the reason where it cannot be used.
 
-    Pixels are those of `read_picture`, none where it cannot be used.
+    content: a file's bytes, or why there are none.
     """
-    results: list[tuple[int, bytes, Picture | str]] = []
+    if isinstance(content, str):
+        return b"", content
     with pillow_quiet():
-        for row, content in contents:
-            try:
-                results.append((row, *read_picture(content, image_px)))
-            except DataError as error:
-                results.append((row, b"", f"{error.found} (allowed: {error.allowed})"))
-    return results
+        try:
+            return read_picture(content, image_px)
+        except DataError as error:
+            return b"", reason_of(error)
+
+
+def reason_of(error: DataError) -> str:
+    """Say in a line why a picture cannot be used."""
+    return f"{error.found} (allowed: {error.allowed})" if error.allowed else error.found
 
 
 def write_pixels(path: Path, image_px: int, faces: Iterable[tuple[int, bytes]]) -> None:

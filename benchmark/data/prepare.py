@@ -8,7 +8,7 @@ pictures, which are decoded on all cores. A prepared data set is audited here, t
 import os
 import re
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -39,12 +39,8 @@ from benchmark.files import sha256_of
 from benchmark.tasks import TASKS
 
 IMAGE_PX: Final = range(16, 1025)
-BATCH_FACES: Final = 32
-"""Pictures handed to a process at once: 8 to 128 made no difference that could be measured."""
-BATCH_BYTES: Final = 4 << 20
-"""A batch is closed early at this size, so that large pictures do not pile up in memory."""
-BATCHES_A_CORE: Final = 4
-"""Batches read ahead for each core; this bounds the memory, whatever the source holds."""
+PICTURES_A_CORE: Final = 64
+"""Pictures read ahead for each core; this bounds the memory, whatever the source holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,27 +184,14 @@ def _decoded(
 ) -> Generator[tuple[int, bytes]]:
     """Give row and pixels of every usable face; note by row what it was, or why it is unusable."""
     row_of = {path: row for row, path in enumerate(scan.paths)}
-
-    def batches() -> Iterator[list[tuple[int, bytes]]]:
-        batch: list[tuple[int, bytes]] = []
-        for path, content in source.contents(set(row_of)):
-            if isinstance(content, str):
-                results[row_of[path]] = content
-                continue
-            batch.append((row_of[path], content))
-            if len(batch) >= BATCH_FACES or sum(len(item[1]) for item in batch) >= BATCH_BYTES:
-                yield batch
-                batch = []
-        yield batch
-
-    n_batches = -(-len(row_of) // BATCH_FACES)
-    parallel = in_parallel(partial(decode, image_px), batches(), n_batches, a_core=BATCHES_A_CORE)
-    with closing(parallel) as several:
-        for row, pixels, picture in (item for batch in several for item in batch):
+    contents = ((row_of[path], content) for path, content in source.contents(set(row_of)))
+    parallel = in_parallel(partial(decode, image_px), contents, len(row_of), a_core=PICTURES_A_CORE)
+    with closing(parallel) as decoded:
+        for row, (pixels, picture) in decoded:
             results[row] = picture
             if pixels:
                 yield row, pixels
-            if len(results) % BATCH_FACES == 0 or len(results) == len(row_of):
+            if len(results) % 32 == 0 or len(results) == len(row_of):
                 on_progress("packing faces", len(results), len(row_of))
     if n_lost := len(row_of) - len(results):
         raise DataError(

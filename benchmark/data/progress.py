@@ -20,6 +20,7 @@ some hundred times, never from two threads at once."""
 MAX_PROCESSES: Final = 16
 """One process reads the source, some 20,000 pictures a second; more than this would wait for it."""
 
+Key = TypeVar("Key")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -36,23 +37,23 @@ def n_cores() -> int:
 
 
 def in_parallel(
-    function: Callable[[Item], Result], items: Iterable[Item], n_items: int, *, a_core: int
-) -> Generator[Result]:
-    """Apply a function to items in processes, one a core; give the results in order.
+    function: Callable[[Item], Result], items: Iterable[tuple[Key, Item]], n: int, *, a_core: int
+) -> Generator[tuple[Key, Result]]:
+    """Apply a function to keyed items in processes, one a core; give keys and results in order.
 
-    n_items: how many items there are; few are done before the processes would have started. a_core:
-    how many items are read ahead for each core, which bounds the memory. joblib's processes do not
+    n: how many items there are; few are done before the processes would have started. a_core: how
+    many items are read ahead for each core, which bounds the memory. joblib's processes do not
     import the caller's main module again; threads would queue for the interpreter. Raises what the
     function raises, and DataError where a process died.
     """
     n_processes = min(n_cores(), MAX_PROCESSES)
-    if n_items <= 3 * a_core or n_processes == 1:
-        yield from map(function, items)
+    if n <= 3 * a_core or n_processes == 1:
+        yield from ((key, function(item)) for key, item in items)
         return
     from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
     waiting, per_call = iter(items), max(1, a_core // 8)
-    under_way: deque[Future[list[Result]]] = deque()
+    under_way: deque[Future[list[tuple[Key, Result]]]] = deque()
     # Each process has a core and no more.
     env = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     executor = ProcessPoolExecutor(
@@ -88,5 +89,7 @@ def _begin_worker(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _applied(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
-    return [function(item) for item in items]
+def _applied(
+    function: Callable[[Item], Result], items: list[tuple[Key, Item]]
+) -> list[tuple[Key, Result]]:
+    return [(key, function(item)) for key, item in items]

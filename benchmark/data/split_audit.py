@@ -24,7 +24,7 @@ from benchmark.data import archive
 from benchmark.data.archive import Source, name_key, printable
 from benchmark.data.duplicates import METHOD, THRESHOLD_BITS, near_blocks
 from benchmark.data.labels import is_picture_name
-from benchmark.data.pictures import MIN_SIDE_PX, SKETCH_SHAPE, pillow_quiet, read_picture
+from benchmark.data.pictures import MIN_SIDE_PX, SKETCH_SHAPE, decode
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
 
@@ -196,70 +196,64 @@ def _read_files(
 ) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     """Read every picture once, on all cores; a row for each file of each part.
 
-    Columns: row, part (its number), file, key, stem, place (of its picture, or NONE), reason (why
-    it is not compared as a picture), content (number of its bytes, or NONE), picture (number among
-    pictures of different bytes that can be compared, or NONE). And the sketches, (n, 16, 17).
+    Columns: row, part (its number), file, key, base, stem, place, reason (why it is not
+    compared as a picture), content (number of its bytes, or NONE), picture (number among pictures
+    of different bytes that can be compared, or NONE). And the sketches, (n, 16, 17).
     """
     places = _find_pictures(parts, images)
-    place_of = {place: n for n, place in enumerate(dict.fromkeys(filter(None, chain(*places))))}
-    digests = [""] * (len(place_of) + 1)
-    reasons = ["it went away meanwhile"] * len(place_of) + [""]
-    sketches = np.zeros((len(place_of), *SKETCH_SHAPE), np.uint8)
-    order: list[int] = []
+    wanted = set(filter(None, chain(*places)))
 
-    def contents() -> Iterator[bytes]:
-        for source in dict.fromkeys(source for source, _ in place_of):
-            for path, content in source.contents({path for its, path in place_of if its == source}):
-                place = place_of[source, path]
-                if isinstance(content, str):
-                    reasons[place] = content
-                    continue
-                if content:  # All empty files have the same bytes, which makes no picture of them.
-                    digests[place] = hashlib.sha256(content).hexdigest()
-                order.append(place)
-                yield content
+    def contents() -> Iterator[tuple[tuple[Source, str], bytes | str]]:
+        for source in {source for source, _ in wanted}:
+            for path, content in source.contents({path for its, path in wanted if its == source}):
+                yield (source, path), content
 
-    results = in_parallel(_sketched, contents(), len(place_of), a_core=PICTURES_A_CORE)
+    seen: dict[tuple[Source, str] | None, tuple[str, bytes, str]] = {None: ("", b"", "")}
+    gone = ("", b"", "it went away meanwhile")
+    results = in_parallel(_seen, contents(), len(wanted), a_core=PICTURES_A_CORE)
     with contextlib.closing(results):
-        for number, result in enumerate(results):
-            place = order[number]
-            reasons[place] = result if isinstance(result, str) else ""
-            if isinstance(result, bytes):
-                sketch = sketches[place] = np.frombuffer(result, np.uint8).reshape(SKETCH_SHAPE)
-                # Two with fewer unequal neighbours than the threshold are always about as near as
-                # copies are. No face of UTKFace is so plain: an empty picture is.
-                if (sketch[:, 1:] != sketch[:, :-1]).sum() < THRESHOLD_BITS:
-                    reasons[place] = "it is too plain to be distinguished from other plain pictures"
-            if number % 32 == 31 or number + 1 == len(place_of):
-                on_progress("reading pictures", number + 1, len(place_of))
+        for number, (place, found) in enumerate(results, start=1):
+            seen[place] = found
+            if number % 32 == 0 or number == len(wanted):
+                on_progress("reading pictures", number, len(wanted))
     files = pd.DataFrame(
         [
-            (number, printable(file), printable(name_key(file)), place_of[place] if place else NONE)
+            (
+                number,
+                printable(file),
+                printable(name_key(file)),
+                place is not None,
+                *seen.get(place, gone),
+            )
             for number, (part, its) in enumerate(zip(parts, places, strict=True))
             for file, place in zip(part.files, its, strict=True)
         ],
-        columns=["part", "file", "key", "place"],
+        columns=["part", "file", "key", "place", "sha256", "sketch", "reason"],
     ).reset_index(names="row")
     files["base"] = files["key"].str.rpartition("/")[2]
     files["stem"] = files["base"].map(archive.without_ending).str.casefold()
-    digest, reason = (
-        files["place"].map(lambda place, of=of: of[place]) for of in (digests, reasons)
-    )
-    files["reason"] = reason
-    files["content"] = pd.factorize(digest.where(digest != ""))[0]
-    is_hashed = (files["content"] != NONE) & (reason == "")
+    files["content"] = pd.factorize(files["sha256"].where(files["sha256"] != ""))[0]
+    is_hashed = (files["content"] != NONE) & (files["reason"] == "")
     files["picture"] = pd.factorize(files["content"].where(is_hashed))[0]
-    first_of = files[is_hashed].drop_duplicates("picture")
-    return files, sketches[first_of["place"].to_numpy(np.int64)]
+    sketches = b"".join(files[is_hashed].drop_duplicates("picture")["sketch"])
+    return files, np.frombuffer(sketches, np.uint8).reshape(-1, *SKETCH_SHAPE)
 
 
-def _sketched(content: bytes) -> bytes | str:
-    """Give the sketch of a picture, or why it has none."""
-    with pillow_quiet():
-        try:
-            return read_picture(content, MIN_SIDE_PX)[1].sketch
-        except DataError as error:
-            return f"{error.found} (allowed: {error.allowed})"
+def _seen(content: bytes | str) -> tuple[str, bytes, str]:
+    """Give the sha256 of a file, the sketch of its picture, and why it is not compared by that."""
+    if isinstance(content, str) or not content:
+        # All empty files have the same bytes, which makes no picture of them.
+        return "", b"", content or "the file is empty"
+    digest = hashlib.sha256(content).hexdigest()
+    _, picture = decode(MIN_SIDE_PX, content)
+    if isinstance(picture, str):
+        return digest, b"", picture
+    grey = np.frombuffer(picture.sketch, np.uint8).reshape(SKETCH_SHAPE)
+    # Two with fewer unequal neighbours than the threshold are always about as near as copies are.
+    # No face of UTKFace is so plain: an empty picture is.
+    is_plain = (grey[:, 1:] != grey[:, :-1]).sum() < THRESHOLD_BITS
+    plain = "it is too plain to be distinguished from other plain pictures"
+    return digest, picture.sketch, plain if is_plain else ""
 
 
 PAIR_COLUMNS: Final = (
@@ -391,7 +385,7 @@ def _overlap(
 
 
 def _part_data(number: int, part: SplitPart, files: pd.DataFrame) -> dict[str, Any]:
-    absent = files.loc[files["place"] == NONE, "file"].tolist()
+    absent = files.loc[files["place"].isna(), "file"].tolist()
     unlike = files[files["reason"] != ""]
     return {
         "name": part.name,

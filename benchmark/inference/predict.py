@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmark.data.archive import list_pictures, printable, read_file
 from benchmark.data.batches import FaceBatches
-from benchmark.data.crop import Box, CropOptions, Cropper, DetectorChoice, cropped, reason_of
-from benchmark.data.pictures import pillow_quiet, read_picture
+from benchmark.data.crop import Box, CropOptions, Cropper, DetectorChoice, cropped
+from benchmark.data.pictures import pillow_quiet, read_picture, reason_of
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.calibration import tempered
@@ -170,9 +170,9 @@ class Predictor:
         assert self.cropping is not None
         px = self.network.faces_px
         cropper = Cropper(replace(self.cropping.options, size_px=px), self.cropping.detector)
-        contents = (read_file(path) for path in paths)
+        contents = ((path, read_file(path)) for path in paths)
         with contextlib.closing(cropped(contents, len(paths), cropper)) as results:
-            for number, (path, result) in enumerate(zip(paths, results, strict=True), start=1):
+            for number, (path, result) in enumerate(results, start=1):
                 row = {"file": printable(str(path)), "face": 0, "reason": ""}
                 seen = None if result.outcome == "unreadable" else result.faces_seen
                 if not result.crops:

@@ -214,9 +214,9 @@ def test_a_stopped_try_and_places_that_cannot_be_used_leave_nothing(tmp_path: Pa
 
 
 def test_processes_give_what_one_gives_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    contents = [FACE if n % 3 else f"picture {n} cannot be read" for n in range(30)]
+    contents = [(n, FACE if n % 3 else f"picture {n} cannot be read") for n in range(30)]
     alone = list(cropped(contents[:3], 3, CROPPER))
     monkeypatch.setattr(progress, "n_cores", lambda: 2)
     shared = list(cropped(iter(contents), 30, CROPPER))
     assert shared[:3] == alone
-    assert [result.reason for result in shared[::3]] == contents[::3]
+    assert [(n, result.reason) for n, result in shared[::3]] == contents[::3]

@@ -122,8 +122,9 @@ def test_pictures_are_decoded_into_their_rows_and_rows_left_out_are_closed_up(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "faces.npy"
-    results = decode(32, [(2, jpeg(1)), (3, b"no picture"), (0, jpeg(2))])
-    write_pixels(path, 32, ((row, pixels) for row, pixels, _ in results if pixels))
-    assert [row for row, _, why in results if "not a picture" in str(why)] == [3]
+    contents = ((2, jpeg(1)), (3, b"no picture"), (0, jpeg(2)))
+    results = {row: decode(32, content) for row, content in contents}
+    write_pixels(path, 32, ((row, pixels) for row, (pixels, _) in results.items() if pixels))
+    assert [row for row, (_, why) in results.items() if "not a picture" in str(why)] == [3]
     for row, seed in enumerate((2, 1)):
         assert np.array_equal(open_pixels(path)[row], pixels_of(jpeg(seed)))

@@ -191,7 +191,7 @@ def test_an_archive_cut_short_and_an_impossible_size_leave_nothing(tmp_path: Pat
 @pytest.fixture
 def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few the faces are, processes share them."""
-    monkeypatch.setattr(prepare_module, "BATCH_FACES", 3)
+    monkeypatch.setattr(prepare_module, "PICTURES_A_CORE", 3)
     monkeypatch.setattr(progress, "n_cores", lambda: 2)
 
 

@@ -14,8 +14,8 @@ def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "n_cores", lambda: 2)
 
 
-def done_by(number: int) -> tuple[int, int]:
-    return number, os.getpid()
+def process_of(number: int) -> int:
+    return os.getpid()
 
 
 def refuse(number: int) -> int:
@@ -29,14 +29,17 @@ def die(number: int) -> int:
 
 
 def test_many_items_are_done_elsewhere_and_few_are_not() -> None:
-    numbers, processes = zip(*in_parallel(done_by, iter(range(9)), 9, a_core=2), strict=True)
-    assert (list(numbers), os.getpid() in processes) == (list(range(9)), False)
-    assert list(in_parallel(done_by, range(3), 3, a_core=3)) == [(n, os.getpid()) for n in range(3)]
+    items = [(f"item {n}", n) for n in range(9)]
+    keys, processes = zip(*in_parallel(process_of, iter(items), 9, a_core=2), strict=True)
+    assert (list(keys), os.getpid() in processes) == ([key for key, _ in items], False)
+    here = list(in_parallel(process_of, items[:3], 3, a_core=3))
+    assert here == [(key, os.getpid()) for key, _ in items[:3]]
 
 
 def test_an_error_arrives_whole_and_a_dead_process_is_one() -> None:
+    items = [(n, n) for n in range(9)]
     with pytest.raises(DataError, match="five") as caught:
-        list(in_parallel(refuse, range(9), 9, a_core=2))
+        list(in_parallel(refuse, items, 9, a_core=2))
     assert caught.value.allowed == "four"
     with pytest.raises(DataError, match="a process that reads pictures died"):
-        list(in_parallel(die, range(9), 9, a_core=2))
+        list(in_parallel(die, items, 9, a_core=2))
