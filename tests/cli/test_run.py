@@ -327,16 +327,6 @@ def test_a_termination_signal_stops_cleanly_and_the_run_goes_on(
     assert (record.folder / "checkpoint.pt").is_file()
 
 
-def test_list_show_and_doctor_answer() -> None:
-    listed = json.loads(facebench("list", "--suite", "quick", "--json").stdout)
-    assert listed["data"]["experiments"][0]["name"] == "mtl-cnn-none-full-short"
-    shown = facebench("show", "mtl-squeezenet1_1-imagenet-fire6_9-short")
-    assert "fire6_9" in shown.stdout
-    assert "722,496" not in shown.stderr
-    assert facebench("doctor", "--json").exit_code == 0
-    assert facebench("--version").stdout.startswith("facebench ")
-
-
 def test_a_download_is_named_once_and_quiet_says_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -1,4 +1,4 @@
-"""The predictions table read back, bad ones refused; confident and possible label errors."""
+"""The predictions table read back, bad ones refused; the most confident errors."""
 
 from collections.abc import Callable
 from pathlib import Path

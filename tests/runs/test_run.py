@@ -4,7 +4,6 @@ import gc
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,6 @@ from benchmark.evaluation.predictions import read_predictions
 from benchmark.files import file_lock
 from benchmark.models.network import Network
 from benchmark.record import RunRecord, all_records
-from benchmark.runs.plan import plan_run
 from benchmark.runs.run import (
     Advanced,
     Failed,
@@ -141,7 +139,8 @@ def test_an_ad_hoc_run_reads_no_test_face_unless_told_to(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
     ad_hoc = an_experiment().adjusted({"recipe.max_epochs": 1})
-    record = done_run(drawn_faces, settings(tmp_path), ad_hoc)
+    record = done_run(drawn_faces, settings(tmp_path, figures=False), ad_hoc)
+    assert not list(record.folder.glob("*.png"))
     assert set(read_predictions(record.predictions_path)["part"]) == {"val"}
     assert not any(name.startswith("test/") for name in record.metrics)
     again = done_run(drawn_faces, settings(tmp_path, read_test=True), ad_hoc)
@@ -161,19 +160,6 @@ def test_a_planted_duplicate_across_the_split_stops_the_training(
     assert [type(event) for event in events] == [Failed]
     assert isinstance(events[0], Failed)
     assert "sha256" in str(events[0].error)
-
-
-def test_identity_counts_what_trains_and_nothing_that_describes(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    where, base = settings(tmp_path), an_experiment()
-    identity = a_plan(drawn_faces, where).identity
-    same = [replace(base, asks="Said otherwise?")]
-    others = [an_experiment(learning_rate=2e-3), replace(base, ad_hoc=True)]
-    assert [a_plan(drawn_faces, where, item).identity == identity for item in same + others] == [
-        True, False, False,
-    ]  # fmt: skip
-    assert plan_run(base, 1, drawn_faces, where).identity != identity
 
 
 @pytest.mark.slow

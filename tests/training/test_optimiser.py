@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from benchmark.errors import ExperimentError
-from benchmark.experiment.definition import Recipe
 from benchmark.training.trainer import new_optimiser, plain_groups, set_rate, stage_ratios, start
 from tests.training.small import CPU, a_network, an_experiment
 
@@ -59,9 +57,3 @@ def test_a_checkpoint_keeps_plain_rates() -> None:
     rates = [group["lr"] for group in plain_groups(optimiser.state_dict())["param_groups"]]
     assert rates == pytest.approx([5e-4, 1e-3])
     assert all(isinstance(rate, float) for rate in rates)
-
-
-def test_a_rate_of_nothing_is_refused() -> None:
-    for name in ("trunk_rate_ratio", "stage_rate_decay"):
-        with pytest.raises(ExperimentError, match=f"recipe.{name} is 0"):
-            Recipe(learning_rate=1e-3, **{name: 0.0})  # type: ignore[arg-type]

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from benchmark.data.batches import FaceBatches
-from benchmark.experiment.definition import Augmentation, Experiment
+from benchmark.experiment.definition import Augmentation
 from benchmark.files import file_lock
+from benchmark.models.network import Network
 from benchmark.training import prefix_cache
 from benchmark.training.device import Device
 from benchmark.training.predict import probabilities
@@ -62,10 +63,11 @@ class Listener:
 
 
 def opened(
-    faces: FaceBatches, cache: CacheSettings, experiment: Experiment | None = None, seed: int = 0
-) -> CachedFaces:
-    network = a_network(experiment or an_experiment(), seed)
-    cached = open_prefix(network, faces, CPU, cache, REQUEST)
+    faces: FaceBatches, cache: CacheSettings, seed: int = 0, *, network: Network | None = None,
+    device: Device = CPU, request: PrefixRequest = REQUEST,
+) -> CachedFaces:  # fmt: skip
+    own = network or a_network(an_experiment(), seed)
+    cached = open_prefix(own, faces, device, cache, request)
     assert cached is not None
     return cached
 
@@ -94,8 +96,8 @@ def test_cached_training_ends_in_the_same_weights_as_live_training(
     data = TrainingFaces(faces, torch.arange(n_train), torch.arange(43, N_FACES))
     live, cached = (start(a_network(experiment), experiment.recipe, CPU) for _ in range(2))
     request = PrefixRequest("the pixels", experiment.recipe.augmentation)
-    prefix = open_prefix(cached.network, faces, CPU, CacheSettings(tmp_path), request)
-    assert prefix is not None
+    cache = CacheSettings(tmp_path)
+    prefix = opened(faces, cache, network=cached.network, request=request)
     assert len(prefix.views) == (2 if augmentation else 1)
     with_prefix = dataclasses.replace(data, prefix=prefix)
     expected = epochs(fit(live, data, experiment, 3, CPU))
@@ -125,8 +127,7 @@ def test_what_was_computed_is_found_again_by_another_head(
     network = a_network(an_experiment())
     wider = a_network(an_experiment(trained=2, learning_rate=1.0), seed=5)
     wider.backbone.load_state_dict(network.backbone.state_dict())
-    again = open_prefix(wider, faces, CPU, listener.settings(tmp_path), REQUEST)
-    assert again is not None
+    again = opened(faces, listener.settings(tmp_path), network=wider)
     assert (first.origin, again.origin) == ("built", "found")
     assert torch.equal(first.activations, again.activations)
     assert listener.n_computed == N_FACES
@@ -136,26 +137,24 @@ def test_what_was_computed_is_found_again_by_another_head(
 def test_other_weights_pixels_cuts_and_precisions_are_other_files(
     faces: FaceBatches, tmp_path: Path
 ) -> None:
-    cache, network = CacheSettings(tmp_path), a_network(an_experiment())
-    open_prefix(network, faces, CPU, cache, REQUEST)
-    open_prefix(network, faces, CPU, cache, PrefixRequest("other pixels"))
-    open_prefix(network, faces, BF16, cache, REQUEST)
-    open_prefix(a_network(an_experiment(trained=1)), faces, CPU, cache, REQUEST)
-    for changed in ("trunk.stages.block1.conv.weight", "trunk.stages.block1.norm.running_mean"):
-        network = a_network(an_experiment())
-        network.state_dict()[changed].add_(1e-3)
-        cached = open_prefix(network, faces, CPU, cache, REQUEST)
-        assert cached is not None
-        assert cached.origin == "built"
+    cache, others = CacheSettings(tmp_path), [a_network(an_experiment()) for _ in range(2)]
+    others[0].state_dict()["trunk.stages.block1.conv.weight"].add_(1e-3)
+    others[1].state_dict()["trunk.stages.block1.norm.running_mean"].add_(1e-3)
+    built = [
+        opened(faces, cache),
+        opened(faces, cache, request=PrefixRequest("other pixels")),
+        opened(faces, cache, device=BF16),
+        opened(faces, cache, network=a_network(an_experiment(trained=1))),
+        *(opened(faces, cache, network=network) for network in others),
+    ]
+    assert {cached.origin for cached in built} == {"built"}
     assert len(cache_files(tmp_path)) == 6
 
 
 def test_a_flip_bank_shares_the_unchanged_view(faces: FaceBatches, tmp_path: Path) -> None:
     network, cache = a_network(an_experiment()), CacheSettings(tmp_path)
-    plain = open_prefix(network, faces, CPU, cache, REQUEST)
-    bank = open_prefix(network, faces, CPU, cache, PrefixRequest("the pixels", FLIPS))
-    assert plain is not None
-    assert bank is not None
+    plain = opened(faces, cache, network=network)
+    bank = opened(faces, cache, network=network, request=PrefixRequest("the pixels", FLIPS))
     assert len(cache_files(tmp_path)) == 2
     chosen = torch.tensor([True, False])
     rows = bank.gather(torch.tensor([4, 9]), chosen)
@@ -200,8 +199,7 @@ def test_numbers_of_another_network_under_a_right_name_are_not_believed(
     listener = Listener()
     opened(faces, listener.settings(tmp_path))
     (file,) = cache_files(tmp_path)
-    other = a_network(an_experiment(), seed=9)
-    open_prefix(other, faces, CPU, CacheSettings(tmp_path / "other"), REQUEST)
+    opened(faces, CacheSettings(tmp_path / "other"), seed=9)
     rows = torch.from_numpy(np.load(cache_files(tmp_path / "other")[0]))
     write_rows(tmp_path, file.stem, tuple(rows.shape), rows.dtype, [rows], 2**30)
     assert opened(faces, listener.settings(tmp_path)).origin == "built"
@@ -271,14 +269,9 @@ def test_what_one_process_builds_the_other_waits_for(faces: FaceBatches, tmp_pat
 def test_rows_asked_for_alone_are_found_by_their_place_in_the_array(
     faces: FaceBatches, tmp_path: Path
 ) -> None:
-    network = a_network(an_experiment())
-    whole = open_prefix(network, faces, CPU, CacheSettings(tmp_path), REQUEST)
-    rows = torch.arange(20, 60)
-    part = open_prefix(
-        network, faces, CPU, CacheSettings(tmp_path), dataclasses.replace(REQUEST, rows=rows)
-    )
-    assert whole is not None
-    assert part is not None
+    whole = opened(faces, CacheSettings(tmp_path))
+    some = dataclasses.replace(REQUEST, rows=torch.arange(20, 60))
+    part = opened(faces, CacheSettings(tmp_path), request=some)
     wanted = torch.tensor([59, 20, 33])
     assert torch.equal(part.gather(wanted), whole.gather(wanted))
     assert len(part.activations) == 40
@@ -290,15 +283,13 @@ def test_stored_probabilities_come_from_exact_fp32_or_from_pictures(
     network, rows = a_network(an_experiment()).eval(), torch.arange(40)
     live = probabilities(network, faces, rows)
     for device in (CPU, BF16):
-        prefix = open_prefix(network, faces, device, CacheSettings(tmp_path), REQUEST)
-        assert prefix is not None
+        prefix = opened(faces, CacheSettings(tmp_path), network=network, device=device)
         assert prefix.is_exact_fp32 == (device is CPU)
         found = probabilities(network, faces, rows, prefix)
         assert all((found[task] == live[task]).all() for task in live)
     # Pooled features are float32 though a bf16 backbone computed them.
     frozen = a_network(an_experiment(trained=0))
-    prefix = open_prefix(frozen, faces, BF16, CacheSettings(tmp_path), REQUEST)
-    assert prefix is not None
+    prefix = opened(faces, CacheSettings(tmp_path), network=frozen, device=BF16)
     assert prefix.activations.dtype == torch.float32
     assert not prefix.is_exact_fp32
 
@@ -378,8 +369,8 @@ def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
     with device.arithmetic():
         live, cached = (start(a_network(experiment), experiment.recipe, device) for _ in range(2))
         request = PrefixRequest("the pixels", experiment.recipe.augmentation)
-        prefix = open_prefix(cached.network, there, device, CacheSettings(tmp_path), request)
-        assert prefix is not None
+        cache = CacheSettings(tmp_path)
+        prefix = opened(there, cache, network=cached.network, device=device, request=request)
         assert prefix.views[0].device.type == "cuda"
         epochs(fit(live, data, experiment, 3, device))
         epochs(fit(cached, dataclasses.replace(data, prefix=prefix), experiment, 3, device))
