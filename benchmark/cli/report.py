@@ -1,7 +1,6 @@
 """`facebench report`, `card` and `data explore`: pages about the runs, one run, one data set."""
 
 import datetime
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from benchmark.cli.options import (
     DataDir,
     DatasetName,
     Overwrite,
-    Quiet,
     RunsDir,
     WeightsDir,
     complete_run,
@@ -30,18 +28,17 @@ from benchmark.cli.output import (
     err,
     out,
     print_table,
-    progress_bar,
     speaking,
     watching,
 )
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import check_outputs, write_text
-from benchmark.record import RunRecord
+from benchmark.record import RunRecord, work_folder
 from benchmark.reporting.tables import Table
 
 if TYPE_CHECKING:
     from benchmark.reporting.evidence import Evidence, RunLinks
-    from benchmark.reporting.report import Gallery, Report
+    from benchmark.reporting.report import Gallery
 
 
 def report(
@@ -63,7 +60,6 @@ def report(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     weights_dir: WeightsDir = None,
-    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page: the answers first, each with its figure, its table and its runs.
@@ -76,15 +72,14 @@ def report(
       facebench report --suite quick --suite depth --dataset drawn
       facebench report --suite study --out study.html --mlflow-url http://127.0.0.1:5000
     """
-    silent = quiet or as_json
     with speaking("report", as_json=as_json) as answer:
         from benchmark.reporting.evidence import Evidence
         from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
-        from benchmark.reporting.report import make_report, n_steps, write_page
+        from benchmark.reporting.report import make_report, write_page
 
         asked = tuple(suite or ())
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
-        with watching(quiet=silent) as watch:
+        with watching(quiet=as_json) as watch:
             available = available_runs(runs_dir, watch=watch)
             boards = leaderboards(available, places, asked, dataset, compared=False, watch=watch)
         answer.warnings += [*available.warnings, *available.notes]
@@ -95,15 +90,15 @@ def report(
             part = board.dataset if len(boards) > 1 else ""
             path = named_file(out_path or runs_dir / "reports", name, (".html",), part)
             check_outputs([path], overwrite=overwrite or out_path is None)
-            links = _links(runs_dir, path, mlflow_url, answer)
-            evidence = Evidence(library, board, asked, links)
+            evidence = Evidence(library, board, asked, _links(runs_dir, path, mlflow_url, answer))
             shows = board.drawn or with_faces
             faces = _gallery(evidence, data_dir, answer) if shows else None
-            with progress_bar(quiet=silent) as bar:
-                step = bar.add_task(board.dataset, total=n_steps(evidence))
-                made = make_report(evidence, faces, functools.partial(bar.advance, step))
+            with watching(quiet=as_json) as watch:
+                made = make_report(evidence, faces, watch)
             write_text(path, write_page(made, datetime.datetime.now().date()))
-            said = {
+            about = {"dataset": board.dataset, "suites": list(asked), "drawn": board.drawn}
+            about["with_faces"] = faces is not None and not faces.drawn
+            about["answers"] = {
                 item.question.slug: {
                     "question": item.question.text,
                     "answered": item.answered,
@@ -111,12 +106,16 @@ def report(
                 }
                 for item in made.answers
             }
-            about = {"dataset": board.dataset, "suites": list(asked), "drawn": board.drawn}
-            about["with_faces"] = faces is not None and not faces.drawn
-            answer.data["reports"].append(about | {"answers": said, "file": str(path)})
-            if not as_json:
-                _print_report(made)
-                err.print(f"\nWritten: {path} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+            answer.data["reports"].append(about | {"file": str(path)})
+            if as_json:
+                continue
+            out.print(f"[bold]{board.dataset}[/]")
+            for item in sorted(made.answers, key=lambda item: not item.answered):
+                out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question.text}[/]")
+                out.print(item.sentences[0], markup=False)
+                for command in item.commands[:1]:
+                    out.print(f"  {command}", markup=False, soft_wrap=True)
+            err.print(f"\nWritten: {path} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 
 def named_file(asked: Path, name: str, endings: Sequence[str], part: str = "") -> Path:
@@ -134,13 +133,11 @@ def named_file(asked: Path, name: str, endings: Sequence[str], part: str = "") -
 
 def _links(runs_dir: Path, page: Path, url: str | None, answer: CommandResult) -> "RunLinks":
     """Find the runs in MLflow; trouble with it is said, and no obstacle."""
-    from benchmark.record import work_folder
     from benchmark.reporting.evidence import RunLinks, mlflow_links
     from benchmark.tracking import run_places
 
     if url is None:
-        work = os.path.relpath(work_folder(runs_dir), page.parent)
-        return RunLinks(work=Path(work).as_posix())
+        return RunLinks(work=Path(os.path.relpath(work_folder(runs_dir), page.parent)).as_posix())
     links = mlflow_links(url, {})
     try:
         return mlflow_links(url, run_places(runs_dir))
@@ -168,16 +165,6 @@ def _gallery(evidence: "Evidence", data_dir: Path, answer: CommandResult) -> "Ga
     return found
 
 
-def _print_report(made: "Report") -> None:
-    """Print the short answers; then what is not answered, each with the command that would."""
-    out.print(f"[bold]{made.evidence.dataset}[/]")
-    for item in sorted(made.answers, key=lambda item: not item.answered):
-        out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question.text}[/]")
-        out.print(item.sentences[0], markup=False)
-        for command in item.commands[:1]:
-            out.print(f"  {command}", markup=False, soft_wrap=True)
-
-
 def card(
     name: Annotated[
         str,
@@ -193,7 +180,6 @@ def card(
     ] = None,
     overwrite: Overwrite = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the model card of a trained run: uses, accuracy by subgroup, limitations, licences.
@@ -220,17 +206,16 @@ def card(
             )
         answer.data = {"cards": []}
         for record in sorted(records, key=lambda record: record.seed):
-            with busy(f"writing the card of seed {record.seed}", quiet=quiet or as_json):
-                text = model_card(record)
+            with busy(f"writing the card of seed {record.seed}", quiet=as_json):
+                text, named = model_card(record), f"{record.experiment_name}-seed-{record.seed}"
                 written = [record.folder / CARD_FILE]
                 if out_path is not None:
                     part = f"seed-{record.seed}" if len(records) > 1 else ""
-                    usual = f"{record.experiment_name}-seed-{record.seed}.md"
-                    written.append(named_file(out_path, usual, (".md", ".html"), part))
-                    title = f"Model card: {record.experiment_name}, seed {record.seed}"
+                    written.append(named_file(out_path, f"{named}.md", (".md", ".html"), part))
                     is_page = written[-1].suffix == ".html"
                     check_outputs(written[1:], overwrite=overwrite)
-                    write_text(written[-1], card_page(text, title) if is_page else text)
+                    shown = card_page(text, f"Model card: {named}") if is_page else text
+                    write_text(written[-1], shown)
                 write_text(written[0], text)
                 try:
                     mirror_again(RunRecord(record.folder), runs_dir)
@@ -240,7 +225,7 @@ def card(
             answer.data["cards"].append(
                 {"identity": record.identity, "files": files, "markdown": text}
             )
-            if not as_json and not quiet:
+            if not as_json:
                 # Laid out on a terminal, as Markdown into a file or pipe.
                 shown = Markdown(text) if out.is_terminal else text
                 out.print(shown, soft_wrap=True, markup=False)
@@ -259,7 +244,6 @@ def explore(
     overwrite: Overwrite = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Show the composition of a data set: labels alone and together, ages, parts, duplicates.
 
@@ -275,12 +259,12 @@ def explore(
 
     with speaking("data explore", as_json=as_json) as answer:
         faces = choose_dataset(data_dir, dataset)
-        with busy(f"counting and drawing {faces.name}", quiet=quiet or as_json):
+        with busy(f"counting and drawing {faces.name}", quiet=as_json):
             found = exploring.explore(faces)
             folder = output or faces.folder / "explore"
             written = exploring.write_exploration(found, folder, overwrite or output is None)
         answer.data = {**found.numbers, "files": [str(path) for path in written]}
-        if not as_json and not quiet:
+        if not as_json:
             out.print(f"{faces.name}: {exploring.lead(found)}", markup=False)
             print_table(Table.of(["", ""], exploring.facts(found)))
             out.print(*exploring.notes(found), sep="\n", markup=False)

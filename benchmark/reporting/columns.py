@@ -3,6 +3,8 @@
 Rates and differences of rates are fractions; nothing is rounded for the eye.
 """
 
+import csv
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -12,7 +14,6 @@ from benchmark.comparison.rows import Row, RowQuestion
 from benchmark.comparison.wording import accuracy_text, percent, protocol_text, remarks_of
 from benchmark.errors import BenchmarkError
 from benchmark.experiment.definition import Backbone
-from benchmark.reporting import tables
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
@@ -157,7 +158,12 @@ def _differences(row: Row) -> Values:
 
 def csv_text(board: Leaderboard) -> str:
     """Write every row of every table as CSV; a cell that does not exist is empty."""
-    return tables.csv_text(list(flat_rows(board)), list(FIELDS), _plain)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for row in flat_rows(board):
+        writer.writerow({name: _plain(value) for name, value in row.items()})
+    return stream.getvalue()
 
 
 def _plain(value: Any) -> Any:

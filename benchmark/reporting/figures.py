@@ -64,30 +64,24 @@ def svg(figure: Figure, name: str, says: str, *, leaky: bool = False) -> Markup:
     return Markup(as_svg(figure, name).replace("<svg", head, 1))
 
 
-def same_width(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Widen ranges of rates about their middles to the widest of them, and a margin."""
-    width = max(max(high - low for low, high in ranges) * 1.12, 0.02)
-    middles = [(low + high) / 2 for low, high in ranges]
-    return [(middle - width / 2, middle + width / 2) for middle in middles]
-
-
 HIGHEST_RATE: Final = 1.01
-INCHES_PER_LETTER: Final = 0.075
-"""Of a label at 9 points."""
 
 
-def _limits(picture: StudyPicture) -> list[tuple[float, float]]:
+def common_limits(picture: StudyPicture) -> list[tuple[float, float]]:
+    """Give each panel's axis: of rates about its middle, of differences from 0 on; of one width."""
+    ends = [(m.low, m.high) for panel in picture.panels for m in panel.marks]
+    if picture.of_differences:
+        low, high = min(0.0, *(low for low, _ in ends)), max(0.0, *(high for _, high in ends))
+        margin = max(0.06 * (high - low), 0.01)
+        return [(low - margin, high + margin)] * len(picture.panels)
     ranges = [
         (min(mark.low for mark in panel.marks), max(mark.high for mark in panel.marks))
         for panel in picture.panels
     ]
-    if not picture.of_differences:
-        # No rate is above 1: a range of the common width ends a little after it at most.
-        widened = same_width(ranges)
-        over = [max(0.0, high - HIGHEST_RATE) for _, high in widened]
-        return [(low - by, high - by) for (low, high), by in zip(widened, over, strict=True)]
-    low, high = min(0.0, *(low for low, _ in ranges)), max(0.0, *(high for _, high in ranges))
-    return same_width([(low, high)]) * len(ranges)
+    width = max(max(high - low for low, high in ranges) * 1.12, 0.02)
+    # No rate is above 1: a range of the common width ends a little after it at most.
+    tops = [min((low + high + width) / 2, HIGHEST_RATE) for low, high in ranges]
+    return [(top - width, top) for top in tops]
 
 
 def _draw(
@@ -96,7 +90,6 @@ def _draw(
     limits: tuple[float, float],
     *,
     differences: bool,
-    labels: bool = True,
 ) -> None:
     """Draw a row per mark: its label above its interval, its value at the right."""
     across = axes.get_yaxis_transform()
@@ -107,8 +100,7 @@ def _draw(
             mark.value, row, "D" if mark.leaky else "o", color=colour, ms=6,
             markerfacecolor=colour if mark.filled else PAPER,
         )  # fmt: skip
-        if labels:
-            axes.text(0, row - 0.42, mark.label, size=9, color=INK, va="center", transform=across)
+        axes.text(0, row - 0.42, mark.label, size=9, color=INK, va="center", transform=across)
         words = points(mark.value) if differences else f"{percent(mark.value)} %"
         axes.text(1.02, row, words, size=9, color=INK, va="center", transform=across)
     finish(axes, grid="x")
@@ -138,7 +130,9 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
     """
     leaky = picture.title.startswith("LEAKY")
     panels = []
-    for number, (panel, limits) in enumerate(zip(picture.panels, _limits(picture), strict=True)):
+    for number, (panel, limits) in enumerate(
+        zip(picture.panels, common_limits(picture), strict=True)
+    ):
         figure, axes = _panel(ROW * len(panel.marks) + 0.2)
         _draw(axes, panel, limits, differences=picture.of_differences)
         numbers = "; ".join(
@@ -155,24 +149,17 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
 
 def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
     """Draw a study's panels side by side, for a file."""
-    n, labels = len(picture.panels), [mark.label for mark in picture.panels[0].marks]
-    shared = all([mark.label for mark in panel.marks] == labels for panel in picture.panels)
-    rows = max(len(panel.marks) for panel in picture.panels)
-    left = 0.3 + (INCHES_PER_LETTER * max(map(len, labels)) if shared else 0)
-    width, height = left + (3.2 if shared else 5.0) * n, (0.36 if shared else ROW) * rows + 2.1
+    n, rows = len(picture.panels), max(len(panel.marks) for panel in picture.panels)
+    width, height = 0.3 + 4.6 * n, ROW * rows + 2.1
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(1, n, squeeze=False)[0]
     figure.subplots_adjust(
-        left=left / width, right=1 - 0.7 / width, wspace=0.3,
+        left=0.3 / width, right=1 - 0.7 / width, wspace=0.3,
         bottom=1.0 / height, top=1 - 0.9 / height,
     )  # fmt: skip
-    for axes, panel, limits in zip(grid, picture.panels, _limits(picture), strict=True):
-        _draw(axes, panel, limits, differences=picture.of_differences, labels=not shared)
-    for row, label in enumerate(labels if shared else ()):
-        place = {"transform": grid[0].get_yaxis_transform(), "ha": "right", "va": "center"}
-        grid[0].text(-0.04, row, label, size=9, color=INK, **place)
-    faces = " (synthetic faces)" if drawn else ""
-    title = f"{picture.title}\n{dataset}{faces}"
+    for axes, panel, limits in zip(grid, picture.panels, common_limits(picture), strict=True):
+        _draw(axes, panel, limits, differences=picture.of_differences)
+    title = f"{picture.title}\n{dataset}{' (synthetic faces)' if drawn else ''}"
     figure.text(0.2 / width, 1 - 0.1 / height, title, va="top", size=12, color=INK)
     caption = picture.caption.replace("; ", "\n")
     figure.text(0.2 / width, 0.1 / height, caption, va="bottom", size=10, color=INK)

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from benchmark import registry
 from benchmark.comparison.leaderboard import Leaderboard
-from benchmark.comparison.library import Library, Run
+from benchmark.comparison.library import Library, Run, RunGroup
 from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import read_predictions
@@ -23,7 +23,7 @@ from benchmark.record import HOW_TO_RUN
 from benchmark.reporting.board_tables import markdown, page
 from benchmark.reporting.columns import FIELDS, flat_rows
 from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
-from benchmark.tasks import CLASS_NAMES, TASKS, TaskName, n_classes
+from benchmark.tasks import CLASS_NAMES, TaskName
 
 if TYPE_CHECKING:
     from benchmark.inference.load import TrainedNetwork
@@ -123,7 +123,6 @@ class RunFigure:
     """The PNG file in the run's folder."""
 
     def _repr_png_(self) -> bytes:
-        """Show it in a notebook."""
         return self.path.read_bytes()
 
 
@@ -161,7 +160,7 @@ class FinishedRun:
     @property
     def tasks(self) -> tuple[TaskName, ...]:
         """What it predicts."""
-        return tuple(task for task in TASKS if task in self.definition["head"]["tasks"])
+        return RunGroup(self.name, (self.run,)).tasks
 
     @cached_property
     def metrics(self) -> "pd.Series[float]":
@@ -187,14 +186,13 @@ class FinishedRun:
         """Count test faces by true class (rows) and predicted class (columns)."""
         if task not in self.tasks:
             raise RunError(f"{self.name} does not predict {task!r}", allowed=", ".join(self.tasks))
-        test = self.predictions[self.predictions["part"] == "test"]
-        counts = pd.crosstab(test[task], test[f"{task}_pred"])
-        classes = range(n_classes(task))
-        whole = counts.reindex(index=classes, columns=classes, fill_value=0)
-        names = CLASS_NAMES[task]
-        rows = pd.Index(names, name=f"true {task}")
-        columns = pd.Index(names, name=f"predicted {task}")
-        return pd.DataFrame(whole.to_numpy(), index=rows, columns=columns)
+        test = self.predictions.query("part == 'test'")
+        true, predicted = (
+            pd.Categorical.from_codes(test[column], pd.Index(CLASS_NAMES[task]))
+            for column in (task, f"{task}_pred")
+        )
+        rows, columns = [f"true {task}"], [f"predicted {task}"]
+        return pd.crosstab(true, predicted, rownames=rows, colnames=columns, dropna=False)
 
     def figure(self, name: FigureName) -> RunFigure:
         """Show a figure that the run wrote; raise RunError where it is not in its folder.
@@ -203,13 +201,9 @@ class FinishedRun:
         """
         path = self.run.record.folder / f"{name}.png"
         if not path.is_file():
-            there = sorted(item for item in get_args(FigureName)
-                           if (path.parent / f"{item}.png").is_file())  # fmt: skip
-            raise RunError(
-                f"{self.name} has no figure {name!r}",
-                allowed=", ".join(there),
-                source=str(path.parent),
-            )
+            there = ", ".join(sorted(item.stem for item in path.parent.glob("*.png")))
+            source = str(path.parent)
+            raise RunError(f"{self.name} has no figure {name!r}", allowed=there, source=source)
         return RunFigure(path)
 
     def network(self) -> "TrainedNetwork":
@@ -252,39 +246,29 @@ def load_run(
     """
     runs = available_runs(Path(runs_dir)).runs
     if not runs:
-        raise RunError(
-            "there is no run to load",
-            source=str(runs_dir),
-            fix=HOW_TO_RUN,
-        )
+        raise RunError("there is no run to load", source=str(runs_dir), fix=HOW_TO_RUN)
     with registry.with_tuned(Path(runs_dir)):
         folds = registry.folds_of(str(run.definition["name"]) for run in runs)
         library = Library(tuple(runs), registry.experiments() | folds, registry.suites())
     request = library.request(what)
-    if request.kind == "suite":
-        raise RunError(f"{what!r} is a suite", allowed="a run's id, or the name of an experiment")
     if request.run is not None:
         return FinishedRun(library.group_of_run(request.run).runs[0])
     fitting = [
         run
         for run in runs
         if run.definition["name"] == what
-        and run.record.state == "done"
-        and (seed is None or run.record.seed == seed)
-        and (dataset is None or run.setting.dataset == dataset)
+        and run.done
+        and seed in (None, run.record.seed)
+        and dataset in (None, run.setting.dataset)
     ]
     found = [run for run in fitting if not run.ad_hoc] or fitting
     if len(found) == 1:
         return FinishedRun(found[0])
-    if not found:
-        of_seed = f" of seed {seed}" if seed is not None else ""
-        raise RunError(
-            f"{what} has no finished run{of_seed}", fix=f"`facebench run {what}` makes one"
-        )
-    allowed = ", ".join(
-        f"{run.short_identity} (seed {run.record.seed}, {run.setting.dataset})"
-        for run in sorted(found, key=lambda run: (run.setting.dataset, run.record.seed))
-    )
     raise RunError(
-        f"{what} has {len(found)} finished runs", allowed=allowed, fix="Name one by its id"
+        f"{what} has {len(found) or 'no'} finished {'run' if not found else 'runs'}",
+        allowed=", ".join(
+            f"{run.short_identity} (seed {run.record.seed}, {run.setting.dataset})" for run in found
+        )
+        or "a run's id, or an experiment with a finished run",
+        fix="Name one by its id" if found else f"`facebench run {what}` makes one",
     )

@@ -576,9 +576,3 @@ QUESTIONS: Final = (
 )
 # fmt: on
 """What the report answers, in this order."""
-
-
-def answers(evidence: Evidence) -> Iterator[Answer]:
-    """Answer every question, one after another."""
-    for question in QUESTIONS:
-        yield question.ask(evidence, question)

@@ -6,7 +6,7 @@ One HTML file with its style, script and figures inside it; it asks no other add
 import base64
 import datetime
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,12 +16,13 @@ from PIL import Image
 from benchmark.comparison.leaderboard import HEADINGS
 from benchmark.comparison.wording import joined, protocol_text
 from benchmark.data.dataset import FaceSet
+from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.predictions import mistakes, read_predictions
 from benchmark.reporting.board_tables import Links, board_table, by_setting
 from benchmark.reporting.evidence import Evidence, RankedNetwork
 from benchmark.reporting.matrices import Matrix, confusion, heat_map
-from benchmark.reporting.questions import QUESTIONS, Answer, answers
+from benchmark.reporting.questions import QUESTIONS, Answer
 from benchmark.reporting.tables import Table, page
 
 MOST_NETWORKS: Final = 60
@@ -75,23 +76,20 @@ def shown_networks(evidence: Evidence) -> list[RankedNetwork]:
     return [network for network in tested if network in best]
 
 
-def n_steps(evidence: Evidence) -> int:
-    """Count the steps of `make_report`."""
-    return len(QUESTIONS) + len(shown_networks(evidence))
-
-
 def make_report(
-    evidence: Evidence, gallery: Gallery | None = None, advance: Callable[[], object] = int
+    evidence: Evidence, gallery: Gallery | None = None, watch: OnProgress = keep_quiet
 ) -> Report:
-    """Answer every question; advance: called after each of `n_steps`."""
-    found, networks = [], []
-    for answer in answers(evidence):
-        found.append(answer)
-        advance()
-    for network in shown_networks(evidence):
-        networks.append(network_section(evidence, network))
-        advance()
-    return Report(evidence, tuple(found), tuple(networks), gallery)
+    """Answer every question, and show every network by itself."""
+    networks = shown_networks(evidence)
+    found: list[Answer] = []
+    sections: list[NetworkSection] = []
+    for question in QUESTIONS:
+        found.append(question.ask(evidence, question))
+        watch("Answering questions", len(found), len(QUESTIONS))
+    for network in networks:
+        sections.append(network_section(evidence, network))
+        watch("Showing networks", len(sections), len(networks))
+    return Report(evidence, tuple(found), tuple(sections), gallery)
 
 
 def network_section(evidence: Evidence, network: RankedNetwork) -> NetworkSection:

@@ -5,14 +5,12 @@ of runs or loads pandas, so that every command may import it.
 """
 
 import base64
-import csv
 import dataclasses
 import functools
 import hashlib
-import io
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
@@ -288,52 +286,44 @@ def markdown_text(text: str) -> str:
 LATEX_PACKAGES: Final = "\\usepackage{booktabs} and \\usepackage{graphicx}"
 LATEX_WIDTH: Final = 26
 """Characters on a line of a name, in LaTeX."""
+LATEX_HEAD: Final = r"""\begin{table}
+\centering
+\caption{%s}
+\setlength{\tabcolsep}{4pt}
+%% Made narrower where it is too wide, and never wider than it is.
+\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%%
+\begin{tabular}{%s}
+\toprule"""
 
 
 def latex(table: Table) -> str:
     """Write a table as a LaTeX `table`, captioned by its title; needs LATEX_PACKAGES."""
     sides = ["l" if table.is_left(index) else "r" for index in range(len(table.columns))]
 
-    def line(cells: Iterable[Iterable[str]]) -> str:
-        return " & ".join(map(_latex_stack, cells, sides)) + " \\\\"
+    def line(cells: Iterable[str]) -> str:
+        texts = []
+        for cell, side in zip(cells, sides, strict=True):
+            text = "\\\\".join(latex_text(part) for part in cell.split("\n"))
+            stack = f"\\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}{text}\\end{{tabular}}"
+            texts.append(stack if "\n" in cell else text)
+        return f"{' & '.join(texts)} \\\\"
 
-    lines = [
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{latex_text(table.title)}}}",
-        "\\setlength{\\tabcolsep}{4pt}",
-        # Made narrower where it is too wide, and never wider than it is.
-        "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}{%",
-        f"\\begin{{tabular}}{{{''.join(sides)}}}",
-        "\\toprule",
-        line(broken(column.heading, 14).split("\n") for column in table.columns),
-    ]
+    def lines(cell: Cell) -> str:
+        text = dataclasses.replace(cell, note="").marked
+        return "\n".join([broken(text, LATEX_WIDTH), *filter(None, cell.note.split(", "))])
+
+    found = [LATEX_HEAD % (latex_text(table.title), "".join(sides))]
+    found.append(line(broken(column.heading, 14) for column in table.columns))
     for section, members in table.sections():
-        lines.append("\\midrule")
-        if section:
-            heading = f"\\textit{{{latex_text(section)}}}"
-            lines.append(f"\\multicolumn{{{len(sides)}}}{{l}}{{{heading}}} \\\\")
+        heading = f"\\multicolumn{{{len(sides)}}}{{l}}{{\\textit{{{latex_text(section)}}}}} \\\\"
+        found += ["\\midrule", *([heading] if section else [])]
         for row in members:
-            lines += ["\\addlinespace", line(_latex_lines(cell) for cell in row.cells)]
-    lines += ["\\bottomrule", "\\end{tabular}}"]
+            found += ["\\addlinespace", line(map(lines, row.cells))]
+    found += ["\\bottomrule", "\\end{tabular}}"]
     if table.notes:
-        notes = (f"[{n}] {latex_text(note)}\\par" for n, note in enumerate(table.notes, 1))
-        lines += ["\\par\\smallskip", "\\footnotesize\\raggedright", *notes]
-    return "\n".join([*lines, "\\end{table}"])
-
-
-def _latex_lines(cell: Cell) -> list[str]:
-    text = dataclasses.replace(cell, note="").marked
-    return [*broken(text, LATEX_WIDTH).split("\n"), *(cell.note.split(", ") if cell.note else ())]
-
-
-def _latex_stack(lines: Iterable[str], side: str) -> str:
-    """Set lines below each other, within a cell."""
-    written = [latex_text(line) for line in lines]
-    if len(written) == 1:
-        return written[0]
-    stacked = "\\\\".join(written)
-    return f"\\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}{stacked}\\end{{tabular}}"
+        found.append("\\par\\smallskip\\footnotesize\\raggedright")
+        found += [f"[{n}] {latex_text(note)}\\par" for n, note in enumerate(table.notes, 1)]
+    return "\n".join([*found, "\\end{table}"])
 
 
 # fmt: off
@@ -354,17 +344,6 @@ def latex_text(text: str) -> str:
     written = [part.translate(LATEX_SIGNS) for part in parts]
     written[1::2] = [f"\\texttt{{{command}}}" for command in written[1::2]]
     return "".join(written)
-
-
-def csv_text(
-    rows: Iterable[Mapping[str, Any]], names: Sequence[str], plain: Callable[[Any], Any]
-) -> str:
-    """Write values by column name as CSV, each as `plain` gives it."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: plain(value) for name, value in row.items()} for row in rows)
-    return stream.getvalue()
 
 
 @functools.cache

@@ -38,12 +38,12 @@ def test_a_card_is_printed_and_kept_with_its_run(runs: RunBuilder) -> None:
 
 def test_a_card_is_written_as_a_page(runs: RunBuilder, tmp_path: Path) -> None:
     target = tmp_path / "shown" / "card.html"
-    answer = call(runs, one_run(runs).identity[:8], "--out", str(target), "--quiet")
+    answer = call(runs, one_run(runs).identity[:8], "--out", str(target))
     assert answer.exit_code == 0
     assert answer.stdout == ""
     assert target.read_text().startswith("<!doctype html>")
     target.write_text("mine")
-    again = (GENDER, "--out", str(target), "--quiet")
+    again = (GENDER, "--out", str(target))
     answer = call(runs, *again)
     assert (answer.exit_code, "exists already" in answer.stderr) == (2, True)
     assert target.read_text() == "mine"

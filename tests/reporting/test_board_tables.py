@@ -1,6 +1,8 @@
-"""The forms of a leaderboard: whole, escaped, the same again; and the words of its cells."""
+"""The forms of a leaderboard: whole, escaped, the same again; the words of its cells; the study's
+rows beside ours."""
 
 import csv
+import dataclasses
 import html
 import io
 import json
@@ -8,6 +10,8 @@ import re
 
 import pytest
 
+from benchmark import registry
+from benchmark.comparison.leaderboard import Leaderboard
 from benchmark.comparison.rows import Row, TaskScore
 from benchmark.comparison.wording import (
     accuracy_text,
@@ -18,16 +22,17 @@ from benchmark.comparison.wording import (
     percent,
     protocol_text,
 )
-from benchmark.experiment.definition import Protocol
+from benchmark.experiment.definition import Protocol, StudyRow
 from benchmark.reporting.board_tables import board_table, differences_table, latex, markdown, page
-from benchmark.reporting.columns import FIELDS, csv_text, json_text
+from benchmark.reporting.columns import FIELDS, as_data, csv_text, json_text, study_table
 from tests.reporting.boards import NASTY, a_board, a_row, outcome
 
 BOARD = a_board(Row("reference", "majority class"), a_row(), Row("missing", NASTY))
-ALL = (page, latex, markdown, csv_text, json_text)
 
 
-def test_numbers_are_written_as_people_read_them() -> None:
+def test_numbers_and_protocols_are_written_as_people_read_them() -> None:
+    several = TaskScore(0.712, 0.694, 0.73, macro_f1=0.65, accuracy_sd=0.004)
+    odd = Protocol(fold=3, input_scaling="unit", shuffling="fixed_batches", selection="last_epoch")
     for found, expected in (
         ((count_text(None), count_text(12), count_text(12_345)), ("–", "12", "12.3 k")),
         ((count_text(722_496), count_text(14_800_000)), ("722 k", "14.8 M")),
@@ -37,22 +42,15 @@ def test_numbers_are_written_as_people_read_them() -> None:
         ((number_text(None), number_text(0.05123), number_text(1320.4)), ("–", "0.0512", "1,320")),
         ((memory_text(None), memory_text(812.3), memory_text(3482)), ("–", "812 MiB", "3.4 GiB")),
         ((percent(0.71249), percent(None), accuracy_text(None)), ("71.2", "–", "–")),
+        (accuracy_text(TaskScore(0.712, 0.694, 0.73, 0.65)), "71.2 (69.4–73.0)"),
+        (accuracy_text(several), "71.2 ± 0.4 (69.4–73.0)"),
+        (protocol_text(Protocol()), "leak-free"),
+        (
+            protocol_text(odd),
+            "leak-free fold 3, inputs scaled to 0-1, batches never re-shuffled, last epoch taken",
+        ),
     ):
         assert found == expected
-
-
-def test_an_accuracy_shows_its_interval_and_its_sd_where_there_is_one() -> None:
-    several = TaskScore(0.712, 0.694, 0.73, macro_f1=0.65, accuracy_sd=0.004)
-    assert accuracy_text(TaskScore(0.712, 0.694, 0.73, 0.65)) == "71.2 (69.4–73.0)"
-    assert accuracy_text(several) == "71.2 ± 0.4 (69.4–73.0)"
-
-
-def test_a_protocol_is_named_with_what_it_does_otherwise() -> None:
-    assert protocol_text(Protocol()) == "leak-free"
-    odd = Protocol(fold=3, input_scaling="unit", shuffling="fixed_batches", selection="last_epoch")
-    assert protocol_text(odd) == (
-        "leak-free fold 3, inputs scaled to 0-1, batches never re-shuffled, last epoch taken"
-    )
 
 
 def test_every_number_of_a_row_is_in_the_page_and_in_the_documents() -> None:
@@ -67,45 +65,35 @@ def test_every_number_of_a_row_is_in_the_page_and_in_the_documents() -> None:
         assert number in markdown(BOARD).replace("\\*", "*"), number
 
 
-def test_a_page_needs_nothing_else_and_escapes_all_it_shows() -> None:
-    text = page(BOARD)
+def test_a_page_needs_nothing_else_escapes_all_it_shows_and_links_runs() -> None:
+    text = page(BOARD, {"aa": (("run of seed 0", "#aa"), ("card", "#card"))})
     assert "<script>alert" not in text
     assert html.escape(NASTY, quote=False).replace('"', "&#34;") in text
     assert "<b>tags</b>" not in text
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
     assert "@import" not in text
     assert "`" not in text.split("<script>")[0]
+    assert '<a href="#aa">run of seed 0</a> · <a href="#card">card</a>' in text
 
 
-def test_a_page_links_runs_and_cards() -> None:
-    text = page(BOARD, {"aa": (("run of seed 0", "../work/aa/"), ("card", "../work/aa/card.md"))})
-    assert '<a href="../work/aa/">run of seed 0</a> · <a href="../work/aa/card.md">card</a>' in text
-
-
-def test_what_is_always_shown_is_little() -> None:
-    table = board_table(BOARD.tables).keeping(())
-    assert [column.heading for column in table.columns] == [
+def test_little_is_always_shown_and_remarks_are_footnotes_said_once() -> None:
+    rows = [a_row(f"mtl-{letter}", remarks=("weights ab",)) for letter in "ab"]
+    table = board_table(a_board(*rows, a_row("mtl-c", remarks=("seed 1 failed",))).tables)
+    assert [column.heading for column in table.keeping(()).columns] == [
         *("#", "experiment", "val", "age group", "gender", "race", "worst age group subgroup"),
         *("parameters", "time", "seeds"),
     ]
-
-
-def test_remarks_are_footnotes_and_equal_ones_are_said_once() -> None:
-    rows = [a_row(f"mtl-{letter}", remarks=("weights ab",)) for letter in "ab"]
-    table = board_table(a_board(*rows, a_row("mtl-c", remarks=("seed 1 failed",))).tables)
     assert table.notes == ("weights ab", "seed 1 failed")
     assert [row.cells[1].marks for row in table.rows] == [(1,), (1,), (2,)]
 
 
-def test_an_ad_hoc_row_says_its_run_and_what_was_changed() -> None:
+def test_what_must_be_known_of_a_row_stands_in_it() -> None:
     row = a_row(remarks=("ad hoc: recipe.max_epochs=3, head.hidden_units=64",))
     table = board_table(a_board(row).tables)
     note = "run aa, bb, cc · recipe.max_epochs=3 · head.hidden_units=64"
-    assert table.rows[0].cells[1].note == note
-    assert table.notes == ()
-
-
-def test_a_leaky_table_carries_its_watermark() -> None:
+    assert (table.rows[0].cells[1].note, table.notes) == (note, ())
+    tie = a_row("mtl-tie", rank=2, tied=True, comparisons=(outcome("first", None, -0.01, 0.6),))
+    assert "| 2= | mtl-tie |" in markdown(a_board(a_row(), tie))
     for text in (page, markdown, latex):
         assert "LEAKY mtl-cnn" in text(a_board(a_row(leaky=True))).replace("\\_", "_")
     assert "<strong>LEAKY.</strong>" in page(a_board(a_row(leaky=True)))
@@ -122,44 +110,77 @@ def test_a_difference_is_told_with_its_ends_and_what_it_is_to() -> None:
     assert differences_table(a_board(a_row(comparisons=())).tables).rows == ()
 
 
-def test_a_row_like_the_first_is_marked() -> None:
-    tie = a_row("mtl-tie", rank=2, tied=True, comparisons=(outcome("first", None, -0.01, 0.6),))
-    assert "| 2= | mtl-tie |" in markdown(a_board(a_row(), tie))
-
-
-def test_csv_and_json_have_every_column_of_every_row_and_what_is_missing_is_empty() -> None:
+def test_csv_and_json_have_every_column_as_fractions_and_what_is_missing_is_empty() -> None:
     lines = list(csv.DictReader(io.StringIO(csv_text(BOARD))))
     rows = json.loads(json_text(BOARD))["rows"]
-    assert len(lines) == len(rows) == 3
     for line, row in zip(lines, rows, strict=True):
         assert list(line) == list(row) == list(FIELDS)
     for name in ("gender_accuracy", "gmacs", "rank"):
         assert (rows[2][name], lines[2][name]) == (None, "")
     assert (lines[1]["gender_accuracy"], lines[1]["parameters"]) == ("0.700000", "722496")
-
-
-def test_json_has_fractions_ends_and_corrected_p() -> None:
-    row = json.loads(json_text(BOARD))["rows"][1]
+    row = rows[1]
     found = [row[f"twin_gender{end}"] for end in ("", "_low", "_high", "_p_holm")]
     assert found == pytest.approx([0.031, 0.011, 0.051, 0.004])
     assert (row["compared_race"], row["twin_race"]) == (pytest.approx(-0.012), None)
     assert (row["study_row"], row["study_gender"]) == ("2.2", 0.9758)
-    assert [row[f"gap{end}"] for end in ("", "_low", "_high", "_chance")] == [
-        0.15,
-        0.05,
-        0.25,
-        0.08,
-    ]
+    gap = [row[f"gap{end}"] for end in ("", "_low", "_high", "_chance")]
+    assert gap == [0.15, 0.05, 0.25, 0.08]
     assert [row[f"worst_{end}"] for end in ("task", "n")] == ["age_group", 57]
     assert [row[f"combined{end}"] for end in ("", "_sd")] == [0.7, 0.01]
-
-
-def test_a_spreadsheet_takes_no_text_for_a_formula() -> None:
+    # A spreadsheet takes no text for a formula.
     assert "'=1+1" in csv_text(a_board(a_row("=1+1")))
 
 
 def test_every_form_states_the_limitations_and_is_the_same_twice() -> None:
-    for text in ALL:
+    for text in (page, latex, markdown, csv_text, json_text):
         assert "A limit." in text(BOARD) or text is csv_text
         assert text(BOARD) == text(BOARD)
         assert text(a_board()) != text(BOARD)
+
+
+def study_board() -> Leaderboard:
+    """Give two rows of the study, one finished and replayed, and a row that is not the study's."""
+    ours = a_row("mtl-vgg16-imagenet-block5", 0.7, devices=("AMD EPYC, 1 thread",))
+    face = Row(
+        "missing",
+        "mtl-vgg16-vggface-block5",
+        remarks=("not measured: weights missing (vggface of vgg16; `facebench weights list`)",),
+        study=StudyRow("3.2", age_group=0.9109, gender=0.9644, race=0.9440),
+        definition=ours.definition,
+    )
+    other = a_row("mtl-cnn-none-full", 0.6, study=None)
+    suites = {"study": (face.name, other.name, ours.name)}
+    replay = a_row("mtl-vgg16-imagenet-block5-published", 0.915, leaky=True, seeds=(0,))
+    made = a_board(ours, other, face)
+    return dataclasses.replace(made, suites=suites, replays={ours.name: replay})
+
+
+def test_rows_of_the_study_stand_in_the_suite_s_order_with_printed_leak_free_and_replayed() -> None:
+    rows = [[cell.text for cell in row.cells] for row in study_table(study_board()).rows]
+    scores = [f"{task} 70.0 ± 1.0 (68.0–72.0)" for task in ("age group", "gender", "race")]
+    assert rows == [
+        ["3.2", "mtl-vgg16-vggface-block5", "printed 91.1 / 96.4 / 94.4", "–", "–"]
+        + ["weights not available"],
+        ["2.2", "mtl-vgg16-imagenet-block5", "printed 90.3 / 97.6 / 92.5", "\n".join(scores)]
+        + ["replayed 91.5 / 91.5 / 91.5", "CPU, 3 seeds"],
+    ]
+    data = as_data(study_board())["study"]
+    assert [row["row"] for row in data] == ["3.2", "2.2"]
+    assert data[1]["leak_free"]["gender"]["mean"] == 0.7
+    assert data[1]["replayed_leaky"]["gender"]["mean"] == 0.915
+    assert "replayed 91.5 / 91.5 / 91.5" in markdown(study_board())
+    text = page(study_board())
+    assert "age group 70.0 ± 1.0 (68.0–72.0)<br>gender" in text
+    # What a phone shows is what has a value.
+    assert 'data-value="printed 90.3 / 97.6 / 92.5"' in text
+
+
+def test_a_leaky_row_is_never_ours_and_other_suites_are_not_the_study_s() -> None:
+    leaky = a_row("mtl-vgg16-imagenet-block5", 0.95, leaky=True)
+    assert not study_table(
+        dataclasses.replace(a_board(leaky), suites={"study": (leaky.name,)})
+    ).rows
+    assert "study" not in as_data(a_board(a_row()))
+    assert registry.is_of_the_study(list(registry.experiments_of("study")))
+    assert not registry.is_of_the_study(list(registry.experiments_of("quick")))
+    assert not registry.is_of_the_study(())

@@ -5,23 +5,36 @@ import pytest
 from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture
 from benchmark.reporting import figures
 from benchmark.reporting.figures import CostPoint
+from benchmark.tasks import TASKS
 
 HOSTILE = '"<b>&'
 
 
-def test_scales_are_of_one_width_about_their_middles() -> None:
-    ranges = figures.same_width([(0.60, 0.70), (0.90, 0.92)])
-    widths = [high - low for low, high in ranges]
-    assert widths[0] == pytest.approx(widths[1])
+def picture_of(
+    *ranges: tuple[float, float], title: str = "A title", **options: bool
+) -> StudyPicture:
+    panels = [
+        StudyPanel(task, task, (Mark(f"deep − {HOSTILE}", (low + high) / 2, low, high),))
+        for task, (low, high) in zip(TASKS, ranges, strict=False)
+    ]
+    return StudyPicture("", title, "A caption", tuple(panels), **options)
+
+
+def test_scales_are_of_one_width_about_their_middles_and_end_at_one() -> None:
+    limits = figures.common_limits(picture_of((0.60, 0.70), (0.80, 0.82), (0.96, 1.0)))
+    widths = [high - low for low, high in limits]
+    assert widths == pytest.approx([widths[0]] * 3)
     assert widths[0] > 0.10
-    assert [sum(ends) / 2 for ends in ranges] == pytest.approx([0.65, 0.91])
+    assert [sum(ends) / 2 for ends in limits[:2]] == pytest.approx([0.65, 0.81])
+    assert limits[2][1] == pytest.approx(1.01)
+    (ends, others) = figures.common_limits(picture_of((0.1, 0.2), (0.3, 0.4), of_differences=True))
+    assert ends == others
+    assert ends[0] < 0 < 0.4 < ends[1]
 
 
 def test_numbers_are_told_to_who_does_not_see_the_figure_and_names_are_escaped() -> None:
     for title in ("A title", "LEAKY · scores"):
-        mark = Mark(f"deep − {HOSTILE}", 0.026, 0.014, 0.038)
-        panels = tuple(StudyPanel(task, task, (mark,)) for task in ("age_group", "race"))  # type: ignore[arg-type]
-        picture = StudyPicture("", title, "A caption", panels, of_differences=True)
+        picture = picture_of((0.014, 0.038), (0.01, 0.02), title=title, of_differences=True)
         made = figures.intervals_figure("name", picture)
         assert len(made.panels) == 2
         assert "+2.6 pp, +1.4 to +3.8" in made.panels[0]

@@ -106,7 +106,7 @@ def test_what_is_no_one_run_is_refused(runs: RunBuilder, tmp_path: Path) -> None
     for asked, said in (
         (GENDER.name, "has 2 finished runs"),
         ("race-cnn-none-full-short", "has no finished run"),
-        ("quick", "is a suite"),
+        ("quick", "has no finished run"),
         ("moon", "'moon' is no run here"),
     ):
         with pytest.raises(RunError, match=said):

@@ -9,9 +9,15 @@ import pytest
 
 from benchmark import registry
 from benchmark.errors import RunError
-from benchmark.reporting import questions
 from benchmark.reporting.evidence import Evidence, RunLinks, mlflow_links
-from benchmark.reporting.questions import FIELD_OF, Answer, judged, sibling_pairs, siblings
+from benchmark.reporting.questions import (
+    FIELD_OF,
+    QUESTIONS,
+    Answer,
+    judged,
+    sibling_pairs,
+    siblings,
+)
 from tests.reporting.stores import DRAWN, QUICK, evidence_of, fill, page_of
 from tests.results.conftest import RunBuilder
 
@@ -54,7 +60,7 @@ def words_of(text: str) -> str:
 
 
 def answers(evidence: Evidence) -> dict[str, Answer]:
-    return {item.question.slug: item for item in questions.answers(evidence)}
+    return {item.slug: item.ask(evidence, item) for item in QUESTIONS}
 
 
 @pytest.fixture(scope="module")
