@@ -3,19 +3,15 @@
 import json
 from pathlib import Path
 
-import typer
 from typer.testing import CliRunner, Result
 
 from benchmark import registry
-from benchmark.cli.report import card
+from benchmark.cli.main import app
 from benchmark.record import RunRecord
 from tests.cli.conftest import flat
 from tests.results.conftest import RunBuilder, exact_predictions
 
 GENDER = "gender-cnn-none-full-short"
-
-app = typer.Typer()
-app.command()(card)
 
 
 def one_run(runs: RunBuilder, *, seed: int = 0) -> RunRecord:
@@ -25,30 +21,22 @@ def one_run(runs: RunBuilder, *, seed: int = 0) -> RunRecord:
 
 
 def call(runs: RunBuilder, *arguments: str) -> Result:
-    return CliRunner().invoke(app, [*arguments, "--runs-dir", str(runs.runs_dir)])
+    return CliRunner().invoke(app, ["card", *arguments, "--runs-dir", str(runs.runs_dir)])
 
 
-def test_a_card_is_printed_and_kept_with_its_run(runs: RunBuilder) -> None:
-    record = one_run(runs)
-    answer = call(runs, record.identity[:8])
+def test_a_card_is_printed_kept_with_its_run_and_written_as_a_page(
+    runs: RunBuilder, tmp_path: Path
+) -> None:
+    record, target = one_run(runs), tmp_path / "shown" / "card.html"
+    answer = call(runs, record.identity[:8], "--out", str(target))
     assert answer.exit_code == 0
     assert answer.stdout.startswith("# Model card: gender-cnn-none-full-short, seed 0")
     assert (record.folder / "card.md").read_text() in answer.stdout
-
-
-def test_a_card_is_written_as_a_page(runs: RunBuilder, tmp_path: Path) -> None:
-    target = tmp_path / "shown" / "card.html"
-    answer = call(runs, one_run(runs).identity[:8], "--out", str(target))
-    assert answer.exit_code == 0
-    assert answer.stdout == ""
     assert target.read_text().startswith("<!doctype html>")
     target.write_text("mine")
-    again = (GENDER, "--out", str(target))
-    answer = call(runs, *again)
-    assert (answer.exit_code, "exists already" in answer.stderr) == (2, True)
-    assert target.read_text() == "mine"
-    assert call(runs, *again, "--overwrite").exit_code == 0
-    assert target.read_text().startswith("<!doctype html>")
+    for options, code in (((), 2), (("--overwrite",), 0)):
+        assert call(runs, GENDER, "--out", str(target), *options).exit_code == code
+        assert (target.read_text() == "mine") == (code == 2)
 
 
 def test_an_experiment_means_each_of_its_finished_seeds(runs: RunBuilder, tmp_path: Path) -> None:
@@ -56,28 +44,22 @@ def test_an_experiment_means_each_of_its_finished_seeds(runs: RunBuilder, tmp_pa
         one_run(runs, seed=seed)
     runs.begun(registry.experiment(GENDER), seed=2)
     answer = call(runs, GENDER, "--out", str(tmp_path / "cards"), "--json")
-    written = json.loads(answer.stdout)["data"]["cards"]
-    assert len(written) == 2
+    assert len(json.loads(answer.stdout)["data"]["cards"]) == 2
     names = sorted(path.name for path in (tmp_path / "cards").iterdir())
     assert names == [f"{GENDER}-seed-0.md", f"{GENDER}-seed-1.md"]
 
 
 def test_a_wrong_call_is_answered_with_a_sentence(runs: RunBuilder, tmp_path: Path) -> None:
     one_run(runs)
+    runs.begun(registry.experiment("race-cnn-none-full-short"))
     (tmp_path / "file").write_text("")
     for arguments, said in (
         (["gender-cnn-none-full-shrot"], "gender-cnn-none-full-short"),
         (["mtl-cnn-none-full-short"], "no run of mtl-cnn-none-full-short is in the runs folder"),
+        (["race-cnn-none-full-short"], "allowed: a finished run"),
         ([GENDER, "--out", "card.pdf"], "FILE.md, FILE.html or a folder"),
         ([GENDER, "--out", str(tmp_path / "file" / "card.md")], "File exists"),
     ):
         answer = call(runs, *arguments)
         assert answer.exit_code == 2, arguments
         assert said in flat(answer.stderr), arguments
-
-
-def test_a_run_in_progress_has_no_card_yet(runs: RunBuilder) -> None:
-    runs.begun(registry.experiment(GENDER))
-    answer = call(runs, GENDER)
-    assert answer.exit_code == 2
-    assert "allowed: a finished run" in flat(answer.stderr)
