@@ -214,8 +214,8 @@ def card(
                     written.append(named_file(out_path, f"{named}.md", (".md", ".html"), part))
                     is_page = written[-1].suffix == ".html"
                     check_outputs(written[1:], overwrite=overwrite)
-                    shown = card_page(text, f"Model card: {named}") if is_page else text
-                    write_text(written[-1], shown)
+                    content = card_page(text, f"Model card: {named}") if is_page else text
+                    write_text(written[-1], content)
                 write_text(written[0], text)
                 try:
                     mirror_again(RunRecord(record.folder), runs_dir)
