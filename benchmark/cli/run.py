@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,13 +92,14 @@ def run(
             asked = parse_folds(folds)
             chosen = [item.in_fold(fold) for item in chosen for fold in asked]
         numbers = parse_seeds(seeds)
-        folder = (cache_dir or data_dir / "cache") if cache else None
-        chosen_options = RunOptions(
-            runs_dir, weights_dir or data_dir / "weights", device, precision, deterministic, graph,
-            compile_, folder, cache_gib, tracking, offline, read_test, keep_weights,
-            cluster_options(on, gpus_per_run, cpus_per_run, shared_runs, device, precision),
+        cluster = cluster_options(on, gpus_per_run, cpus_per_run, shared_runs, device, precision)
+        where = run_settings(
+            runs_dir, weights_dir or data_dir / "weights",
+            "cpu" if cluster else device,  # The nodes of a cluster choose their own.
+            precision, deterministic=deterministic, graph=graph, compile=compile_,
+            cache_dir=(cache_dir or data_dir / "cache") if cache else None, cache_gib=cache_gib,
+            tracking=tracking, offline=offline, read_test=read_test, keep_weights=keep_weights,
         )  # fmt: skip
-        where = chosen_options.settings()
         hush = quiet or as_json
         with busy("opening the data set", quiet=hush):
             faces = _opened(answer, data_dir, dataset)
@@ -108,7 +109,6 @@ def run(
             show_plan(answer, chosen, numbers, faces, where, as_json=as_json)
             code = ExitCode.FINE
         else:
-            cluster = chosen_options.cluster
             code = _run(answer, chosen, numbers, faces, where, cluster, quiet=hush, as_json=as_json)
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
@@ -145,10 +145,10 @@ def plan(
             raise ExperimentError(f"--out is {str(image)!r}", allowed="a name in .png or .svg")
         check_outputs([image] if image else [], overwrite=overwrite)
         chosen, numbers = _chosen(names or [], suite, [{}]), parse_seeds(seeds)
-        where = RunOptions(
+        where = run_settings(
             runs_dir, weights_dir or data_dir / "weights", None, "auto",
             cache_dir=data_dir / "cache", tracking="files",
-        ).settings()  # fmt: skip
+        )  # fmt: skip
         faces = _opened(answer, data_dir, dataset)
         n_workers, kind = gpus or workers, "cuda" if gpus else None
         show_plan(
@@ -180,56 +180,43 @@ def _chosen(
     return chosen
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """Where and how runs are computed, as the command's options give it."""
+def run_settings(
+    runs_dir: Path, weights_dir: Path, device: str | None, precision: str, *,
+    deterministic: bool = False, graph: bool = True, compile: bool | None = False,
+    cache_dir: Path | None = None, cache_gib: float = options.DEFAULT_CACHE_GIB,
+    tracking: str = "mlflow", offline: bool = False, read_test: bool = False,
+    keep_weights: str = "best",
+) -> "Settings":  # fmt: skip
+    """Check where and how runs are computed, as a command's options give it.
 
-    runs_dir: Path
-    weights_dir: Path
-    device: str | None
-    precision: str
-    deterministic: bool = False
-    graph: bool = True
-    compile: bool | None = False
-    cache_dir: Path | None = None
-    cache_gib: float = options.DEFAULT_CACHE_GIB
-    tracking: str = "mlflow"
-    offline: bool = False
-    read_test: bool = False
-    keep_weights: str = "best"
-    cluster: "ClusterOptions | None" = None
+    torch is loaded here, so that a mistyped name is answered before.
+    """
+    from benchmark.runs.plan import KEEP_WEIGHTS, Settings
+    from benchmark.training.device import choose_device
+    from benchmark.training.prefix_cache import CacheSettings
+    from benchmark.training.steps import SpeedSettings
 
-    def settings(self) -> "Settings":
-        """Check them; torch is loaded here, so that a mistyped name is answered before."""
-        from benchmark.runs.plan import KEEP_WEIGHTS, Settings
-        from benchmark.training.device import choose_device
-        from benchmark.training.prefix_cache import CacheSettings
-        from benchmark.training.steps import SpeedSettings
+    for option, value, allowed in (
+        ("--tracking", tracking, ("mlflow", "files")),
+        ("--keep-weights", keep_weights, KEEP_WEIGHTS),
+    ):
+        if value not in allowed:
+            raise ExperimentError(f"{option} is {value!r}", allowed=", ".join(allowed))
+    settings = Settings(
+        runs_dir=runs_dir,
+        weights_dir=weights_dir,
+        device=choose_device(device, precision, exact=deterministic),
+        offline=offline,
+        read_test=read_test,
+        keep_weights=keep_weights,  # type: ignore[arg-type]
+        cache=CacheSettings(cache_dir, cache_gib) if cache_dir else None,
+        speed=SpeedSettings(graph=graph, compile=compile),
+    )
+    if tracking == "files":
+        return settings
+    from benchmark.tracking import MlflowMirror
 
-        for option, value, allowed in (
-            ("--tracking", self.tracking, ("mlflow", "files")),
-            ("--keep-weights", self.keep_weights, KEEP_WEIGHTS),
-        ):
-            if value not in allowed:
-                raise ExperimentError(f"{option} is {value!r}", allowed=", ".join(allowed))
-        settings = Settings(
-            runs_dir=self.runs_dir,
-            weights_dir=self.weights_dir,
-            # The nodes of a cluster choose their own.
-            device=choose_device(
-                "cpu" if self.cluster else self.device, self.precision, exact=self.deterministic
-            ),
-            offline=self.offline,
-            read_test=self.read_test,
-            keep_weights=self.keep_weights,  # type: ignore[arg-type]
-            cache=CacheSettings(self.cache_dir, self.cache_gib) if self.cache_dir else None,
-            speed=SpeedSettings(graph=self.graph, compile=self.compile),
-        )
-        if self.tracking == "files":
-            return settings
-        from benchmark.tracking import MlflowMirror
-
-        return replace(settings, mirror=MlflowMirror(self.runs_dir, on_trouble=say_warning))
+    return replace(settings, mirror=MlflowMirror(runs_dir, on_trouble=say_warning))
 
 
 def cluster_options(

@@ -23,7 +23,7 @@ from benchmark.cli.output import (
     say_error,
     speaking,
 )
-from benchmark.cli.run import RunOptions
+from benchmark.cli.run import run_settings
 from benchmark.errors import BenchmarkError, ExperimentError, require
 from benchmark.experiment import space as spaces
 from benchmark.experiment.definition import Experiment
@@ -103,11 +103,11 @@ def tune(
     with speaking("tune", as_json=as_json) as answer:
         chosen = _chosen(names or [], suite, row or [])
         changes, refit_seeds = parse_settings(settings or []), parse_seeds(seeds) if refit else ()
-        where = RunOptions(
+        where = run_settings(
             runs_dir, weights_dir or data_dir / "weights", device, precision,
             cache_dir=(cache_dir or data_dir / "cache") if cache else None, cache_gib=cache_gib,
             tracking=tracking, offline=offline,
-        ).settings()  # fmt: skip
+        )  # fmt: skip
         from benchmark.data.dataset import choose_dataset
         from benchmark.tuning.study import TRIAL_SEED
 

@@ -26,7 +26,6 @@ from benchmark.evaluation.predictions import (
     mistakes,
     packed_correctness,
     predicted_tasks,
-    predictions_digest,
     read_predictions,
 )
 from benchmark.experiment.definition import Experiment
@@ -99,7 +98,7 @@ def kept_scores(
         {
             "schema": SCHEMA,
             "scoring_version": SCORING_VERSION,
-            "predictions_sha256": predictions_digest(path),
+            "predictions_sha256": sha256_of(path),
             "metrics": {**scores.metrics, **costs},
             "subgroups": subgroups.to_dict("list"),
             "answers": packed_correctness(test, right) if len(test) else {},
@@ -265,8 +264,6 @@ def is_scored(record: RunRecord) -> bool:
     try:
         content = json.loads((record.folder / "metrics.json").read_text(encoding="utf-8"))
         current = content["scoring_version"] == SCORING_VERSION
-        return bool(
-            current and content["predictions_sha256"] == predictions_digest(record.predictions_path)
-        )
+        return bool(current and content["predictions_sha256"] == sha256_of(record.predictions_path))
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -150,16 +150,11 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return _checked(table, source=str(path))
 
 
-def predictions_digest(path: Path) -> str:
-    """Give the sha256 that metrics.json is keyed by."""
-    return sha256_of(path)
-
-
 def check_unchanged(path: Path, scored_sha256: str, run: str) -> None:
     """Raise RunError where the predictions changed after they were scored: new numbers would make
     them look sound."""
     try:
-        unchanged = predictions_digest(path) == scored_sha256
+        unchanged = sha256_of(path) == scored_sha256
     except OSError as error:
         reason = f"the predictions of run {run} cannot be read: {error.strerror}"
         raise RunError(reason, source=str(path), fix=_RERUN) from error

@@ -24,13 +24,12 @@ from benchmark.evaluation.metrics import SCORING_VERSION, score
 from benchmark.evaluation.predictions import (
     PARTS,
     predicted_tasks,
-    predictions_digest,
     predictions_table,
     probability_columns,
     read_predictions,
 )
 from benchmark.experiment.definition import Experiment
-from benchmark.files import canonical_json
+from benchmark.files import canonical_json, sha256_of
 from benchmark.identity import Ingredients, identity_of
 from benchmark.inference.load import load_trained
 from benchmark.models.weight_store import MODEL_FILE
@@ -117,7 +116,7 @@ def _definition(record: RunRecord) -> tuple[Verdict, str]:
 
 def _metrics(record: RunRecord) -> tuple[Verdict, str]:
     path = record.predictions_path
-    if record.predictions_sha256 != predictions_digest(path):
+    if record.predictions_sha256 != sha256_of(path):
         return "differs", f"they are of other predictions than {path.name} holds now"
     scores = score(read_predictions(path))
     stored = {name: value for name, value in record.metrics.items() if not name.startswith(COST)}

@@ -284,9 +284,9 @@ def new_optimiser(network: Network, recipe: Recipe, device: Device) -> torch.opt
             by_ratio.setdefault(ratios.get(id(parameter), 1.0), []).append(parameter)
     on_cuda, groups = device.kind == "cuda", []
     for ratio, parameters in by_ratio.items():
-        rate = recipe.learning_rate * ratio
-        lr = torch.tensor(rate, device=device.torch_device) if on_cuda else rate
-        groups.append({"params": parameters, "lr": lr, RATIO: ratio})
+        rate: float | Tensor = recipe.learning_rate * ratio
+        rate = torch.tensor(rate, device=device.torch_device) if on_cuda else rate
+        groups.append({"params": parameters, "lr": rate, RATIO: ratio})
     return torch.optim.AdamW(
         groups,
         eps=recipe.adam_epsilon,
@@ -329,16 +329,6 @@ def restored(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None
 
     How it steps there stays its own. Raises ValueError where it has other parameters.
     """
-    own = [
-        {name: value for name, value in group.items() if name != "params"}
-        for group in optimiser.param_groups
-    ]
-    optimiser.load_state_dict({**state})
-    for group, options in zip(optimiser.param_groups, own, strict=True):
-        group.update(options)
-        on_device = group["fused"] or group["capturable"]
-        for parameter in group["params"]:
-            moments = optimiser.state.get(parameter, {})
-            if "step" in moments:
-                place = parameter.device if on_device else torch.device("cpu")
-                moments["step"] = moments["step"].to(place, torch.float32)
+    both = zip(optimiser.param_groups, state["param_groups"], strict=True)
+    groups = [own | {"params": saved["params"]} for own, saved in both]
+    optimiser.load_state_dict({**state, "param_groups": groups})

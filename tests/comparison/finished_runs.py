@@ -4,9 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.evaluation.predictions import predictions_digest, write_predictions
+from benchmark.evaluation.predictions import write_predictions
 from benchmark.experiment.definition import Experiment
-from benchmark.files import write_json
+from benchmark.files import sha256_of, write_json
 from benchmark.record import RunRecord
 from tests.results.conftest import RunBuilder
 
@@ -29,6 +29,6 @@ def finished(
 
 def seal(record: RunRecord) -> None:
     """Say that the predictions as they are now were scored."""
-    digest = predictions_digest(record.predictions_path)
+    digest = sha256_of(record.predictions_path)
     kept = {"schema": 1, "predictions_sha256": digest, "metrics": {}}
     write_json(record.folder / "metrics.json", kept)

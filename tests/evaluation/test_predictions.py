@@ -11,11 +11,11 @@ from benchmark.errors import RunError
 from benchmark.evaluation.predictions import (
     check_faces,
     mistakes,
-    predictions_digest,
     predictions_table,
     read_predictions,
     write_predictions,
 )
+from benchmark.files import sha256_of
 from tests.results.conftest import certain, made_up_faces, made_up_predictions
 
 
@@ -29,7 +29,7 @@ def test_a_table_is_read_as_it_was_written(table: pd.DataFrame, tmp_path: Path) 
     for path in paths:
         write_predictions(path, table)
     pd.testing.assert_frame_equal(read_predictions(paths[0]), table, rtol=1e-8)
-    assert predictions_digest(paths[0]) == predictions_digest(paths[1])
+    assert sha256_of(paths[0]) == sha256_of(paths[1])
 
 
 def test_nine_digits_give_the_fp32_value_back(tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import parts_of
 from benchmark.evaluation.intervals import wilson
 from benchmark.evaluation.predictions import (
-    predictions_digest,
     predictions_table,
     write_predictions,
 )
 from benchmark.evaluation.subgroups import BYS, group_codes, group_names
 from benchmark.experiment.definition import Experiment
-from benchmark.files import write_json, write_text
+from benchmark.files import sha256_of, write_json, write_text
 from benchmark.record import SUBGROUP_COLUMNS, RunRecord
 from benchmark.reporting.evidence import Evidence, RunLinks
 from benchmark.reporting.report import make_report, write_page
@@ -128,7 +127,7 @@ def scored(record: RunRecord, predictions: pd.DataFrame, experiment: Experiment)
     )
     return {
         "schema": 1,
-        "predictions_sha256": predictions_digest(record.predictions_path),
+        "predictions_sha256": sha256_of(record.predictions_path),
         "metrics": metrics,
         "subgroups": dict(zip(SUBGROUP_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)),
     }

@@ -17,13 +17,12 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import parts_of
 from benchmark.evaluation.metrics import score
 from benchmark.evaluation.predictions import (
-    predictions_digest,
     predictions_table,
     read_predictions,
     write_predictions,
 )
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Suite
-from benchmark.files import write_json, write_text
+from benchmark.files import sha256_of, write_json, write_text
 from benchmark.identity import Ingredients, family_of, identity_of
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS, TaskName, n_classes
@@ -184,7 +183,7 @@ class RunBuilder:
         write_predictions(path, predictions)
         scores = score(read_predictions(path))
         write_text(record.folder / "subgroups.csv", scores.subgroups.to_csv(index=False))
-        kept = {"predictions_sha256": predictions_digest(path), "metrics": scores.metrics}
+        kept = {"predictions_sha256": sha256_of(path), "metrics": scores.metrics}
         write_json(record.folder / "metrics.json", {"schema": 1, **kept})
         history = pd.DataFrame({"epoch": [1, 2], "train/loss": [1.0, 0.9], "val/combined": 0.5})
         write_text(record.folder / "history.csv", history.to_csv(index=False))
