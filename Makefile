@@ -1,6 +1,6 @@
 # Every target is one line that calls the command line or a tool; `make help` lists them.
 # Variables: SUITE, NAME and TRIALS of a search, SOURCE (archive or folder of UTKFace),
-# WEIGHTS (a weight file), SEEDS, DATASET, BUDGET (minutes of `make speed`).
+# WEIGHTS (a weight file), SEEDS, DATASET.
 
 PYTHON ?= python3
 VENV := .venv
@@ -80,8 +80,8 @@ subsets: setup ## Specialists against everyone: run the suite SEEDS times, compa
 	$(BIN)/facebench run --suite subsets --seeds $(SEEDS) $(DATASET_OPTION)
 	$(BIN)/facebench subsets $(DATASET_OPTION)
 
-speed: setup ## Measure training here against a plain PyTorch loop: make speed BUDGET=20
-	$(BIN)/facebench speed --budget $(or $(BUDGET),20) $(DATASET_OPTION)
+speed: setup ## Measure training here against a plain PyTorch loop: make speed
+	$(BIN)/facebench speed $(DATASET_OPTION)
 
 ui: setup ## Open the MLflow UI on 127.0.0.1
 	$(BIN)/facebench ui --port $(PORT)

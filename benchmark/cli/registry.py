@@ -10,7 +10,6 @@ from rich.text import Text
 from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.output import out, print_table, speaking
-from benchmark.errors import require_choice
 from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.definition import Augmentation, Experiment
 from benchmark.reporting.tables import NOTHING, Column, Table
@@ -30,9 +29,6 @@ COST = (
 
 def list_(
     suite: options.OneSuite = None,
-    architecture: Annotated[str | None, typer.Option(help="Only this architecture.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Only this weight source.")] = None,
-    task: Annotated[str | None, typer.Option(help="age_group, gender, race or mtl.")] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     as_json: options.AsJson = False,
 ) -> None:
@@ -41,17 +37,11 @@ def list_(
     Examples:
       facebench list
       facebench list --suite study
-      facebench list --architecture vgg16 --weights vggface --task mtl --json
+      facebench list --suite study --json
     """
     with speaking("list", as_json=as_json) as answer:
-        known = [_summary(item) for item in registry.experiments().values()]
-        filters = {"architecture": architecture, "weights": weights, "task": task}
-        wanted = {field: value for field, value in filters.items() if value is not None}
-        for field, value in wanted.items():
-            require_choice(f"--{field}", value, tuple(sorted({item[field] for item in known})))
         every = registry.experiments().values()
-        chosen = registry.experiments_of(suite) if suite else every
-        shown = [item for item in chosen if wanted.items() <= _summary(item).items()]
+        shown = list(registry.experiments_of(suite) if suite else every)
         answer.warnings += map(str, registry.refused())
         answer.data = {
             "experiments": [item.as_dict() | _summary(item) for item in shown],

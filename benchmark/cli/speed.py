@@ -37,12 +37,9 @@ def speed(
         str | None,
         typer.Option(help="Of data, cnn, vgg16, resnet50, densenet121, block5, frozen."),
     ] = None,
-    budget: Annotated[
-        float, typer.Option(min=0.1, help="Minutes; the rows train on as many faces as fit.")
-    ] = 20.0,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of every loop.")] = 3,
     images: Annotated[
-        int | None, typer.Option(min=32, help="Faces that train in every row, whatever it takes.")
+        int | None, typer.Option(min=32, help="Faces that train in every row.")
     ] = None,
     workers: Annotated[
         int | None,
@@ -68,7 +65,7 @@ def speed(
 
     Examples:
       facebench speed
-      facebench speed --rows data,cnn,frozen --budget 5
+      facebench speed --rows data,cnn,frozen
       facebench speed --images 64 --rounds 1 --against none --json
     """
     with speaking("speed", as_json=as_json) as answer:
@@ -83,9 +80,7 @@ def speed(
 
         wanted, hardware = rows_named(rows), choose_device(device, precision)
         faces = choose_dataset(data_dir, dataset)
-        session = SpeedSession(
-            faces, hardware, wanted, budget, rounds, images, workers, loops, compiled
-        )
+        session = SpeedSession(faces, hardware, wanted, rounds, images, workers, loops, compiled)
         found = list[dict[str, Any]]()
         if missing := [name for name in loops if name not in session.loops]:
             answer.warnings.append(

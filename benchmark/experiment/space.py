@@ -332,17 +332,6 @@ class GridSpace:
     val_fraction: float = 0.05
 
     def __post_init__(self) -> None:
-        require(
-            self.name.startswith(GRID_PREFIX),
-            f"a grid named {self.name!r}",
-            allowed=f"a name that begins with {GRID_PREFIX!r}",
-        )
-        shape = [len(row) for row in self.study]
-        require(
-            shape == [len(self.columns.values)] * len(self.rows.values),
-            f"{self.name!r} has printed numbers of shape {shape}",
-            allowed=f"{len(self.rows.values)} rows of {len(self.columns.values)}",
-        )
         check_space(self.space, self.experiment)
 
     @property
@@ -352,12 +341,6 @@ class GridSpace:
 
     def points(self, rows: tuple[Any, ...] = ()) -> Iterator[dict[str, Any]]:
         """Yield the points row by row; of some rows only, where these are given."""
-        unknown = [str(row) for row in rows if row not in self.rows.values]
-        require(
-            not unknown,
-            f"{self.name} has no row {', '.join(unknown)}",
-            allowed=", ".join(map(str, self.rows.values)),
-        )
         for row in rows or self.rows.values:
             for column in self.columns.values:
                 yield {self.rows.path: row, self.columns.path: column}

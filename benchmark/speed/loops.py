@@ -8,7 +8,6 @@ the JPEG files are of the packed size. A loop of others comes with the package t
 import contextlib
 import logging
 import shutil
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -125,7 +124,6 @@ class Job:
         return DataLoader(
             pictures, batch_size=self.batch_size, shuffle=shuffle, num_workers=self.workers,
             persistent_workers=self.workers > 0, pin_memory=self.is_pinned,
-            worker_init_fn=leave_signals,
         )  # fmt: skip
 
     def fit(self, state: Any, seed: int = 0, prefix: Any = None) -> Iterator[Any]:
@@ -147,12 +145,6 @@ def rows_that_train(faces: FaceSet, most: int | None) -> tuple[Rows, Rows]:
         found = f"{faces.name} has {len(train)} training and {len(val)} validation faces"
         raise DataError(found, allowed="at least 32 and 4")
     return train[:n], val[: n // VAL_SHARE]
-
-
-def leave_signals(_worker: int) -> None:
-    """Leave it to the process that is measured to end its workers, in one sentence."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class PlainNetwork(nn.Module):

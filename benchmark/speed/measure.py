@@ -17,7 +17,7 @@ import torch
 
 from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import ExperimentError, RunError
+from benchmark.errors import ExperimentError
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.speed import loops
 from benchmark.speed.loops import Job, Loop
@@ -25,9 +25,8 @@ from benchmark.training.device import Device, device_trouble
 from benchmark.training.steps import resolve_precision
 
 SCHEMA: Final = 1
-MOST_ON_CPU: Final = 2048
-CALIBRATION: Final = 64
-"""Faces whose plain training tells how many fit into the time."""
+ON_GPU: Final = 16
+"""How many times more faces a row trains on there."""
 Round = tuple[float, float]
 """Seconds of the clock, and of the processor for this process and its workers: the sturdier number
 where cores are shared."""
@@ -37,14 +36,15 @@ where cores are shared."""
 class SpeedRow:
     """One thing that is measured by several loops.
 
-    share: of the time that there is. others: whether timm's and Lightning's loops are measured too.
+    images: faces that train on a CPU, some minutes of three loops and rounds on two cores. others:
+    whether timm's and Lightning's loops are measured too.
     """
 
     name: str
     title: str
     kind: Literal["data", "epoch", "run"]
     architecture: str
-    share: float
+    images: int
     trainable_stages: int | Literal["all"] = "all"
     others: bool = False
 
@@ -58,13 +58,13 @@ class SpeedRow:
 
 
 ROWS: Final = (
-    SpeedRow("data", "data path alone, one pass", "data", "cnn", 0.03),
-    SpeedRow("cnn", "small CNN, an epoch", "epoch", "cnn", 0.12, others=True),
-    SpeedRow("vgg16", "VGG16, an epoch", "epoch", "vgg16", 0.30, others=True),
-    SpeedRow("resnet50", "ResNet50, an epoch", "epoch", "resnet50", 0.09),
-    SpeedRow("densenet121", "DenseNet121, an epoch", "epoch", "densenet121", 0.13),
-    SpeedRow("block5", "VGG16, block 5, a run", "run", "vgg16", 0.19, 1),
-    SpeedRow("frozen", "VGG16, frozen, a run", "run", "vgg16", 0.14, 0),
+    SpeedRow("data", "data path alone, one pass", "data", "cnn", 2048),
+    SpeedRow("cnn", "small CNN, an epoch", "epoch", "cnn", 1760, others=True),
+    SpeedRow("vgg16", "VGG16, an epoch", "epoch", "vgg16", 256, others=True),
+    SpeedRow("resnet50", "ResNet50, an epoch", "epoch", "resnet50", 352),
+    SpeedRow("densenet121", "DenseNet121, an epoch", "epoch", "densenet121", 480),
+    SpeedRow("block5", "VGG16, block 5, a run", "run", "vgg16", 96, 1),
+    SpeedRow("frozen", "VGG16, frozen, a run", "run", "vgg16", 96, 0),
 )
 
 
@@ -77,33 +77,16 @@ def rows_named(names: str | None) -> tuple[SpeedRow, ...]:
     return tuple(row for row in ROWS if row.name in asked)
 
 
-def images_for(device: Device, seconds: float, per_image: float, cap: int) -> int:
-    """Say how many faces a row trains on: what fits into `seconds`, in whole batches of 32.
-
-    per_image: seconds that all rounds of all loops take for a face; 0 where that is little.
-    """
-    most = cap if device.kind == "cuda" else min(cap, MOST_ON_CPU)
-    fitting = int(seconds / per_image) if per_image > 0 else most
-    return max(32, min(most, fitting) // 32 * 32)
-
-
 def in_turns(
-    candidates: Mapping[str, Loop], rounds: int, deadline: float
+    candidates: Mapping[str, Loop], rounds: int
 ) -> tuple[dict[str, float], dict[str, list[Round]]]:
-    """Warm every loop up, then measure all of them `rounds` times, in turns; give what each took.
-
-    deadline: of time.perf_counter; after it no further round begins, though one is always made.
-    """
+    """Warm every loop up, then measure all `rounds` times, in turns; give what each took."""
     warm_ups = {name: _measured(loop.warm_up)[0] for name, loop in candidates.items()}
     found: dict[str, list[Round]] = {name: [] for name in candidates}
-    longest = 0.0
-    for number in range(rounds):
-        if number and time.perf_counter() + longest > deadline:
-            break
+    for _ in range(rounds):
         for name, loop in candidates.items():
             loop.prepare()
             found[name].append(_measured(loop.measure))
-        longest = max(longest, sum(values[-1][0] for values in found.values()))
     return warm_ups, found
 
 
@@ -140,15 +123,14 @@ def ratio_of(slow: Sequence[Round], fast: Sequence[Round]) -> dict[str, float]:
 class SpeedSession:
     """Measures rows on one machine.
 
-    images: faces that every row trains on; None: as many as fit into the time. workers: of
-    everybody's DataLoader; None: one per core, four at most. against: further loops, measured where
-    their packages are installed. compile: whether torch.compile fuses our operations.
+    images: faces that every row trains on; None: as the row says. workers: of everybody's
+    DataLoader; None: one per core, four at most. against: further loops, measured where their
+    packages are installed. compile: whether torch.compile fuses our operations.
     """
 
     faces: FaceSet
     device: Device
     rows: tuple[SpeedRow, ...] = ROWS
-    budget_minutes: float = 20.0
     rounds: int = 3
     images: int | None = None
     workers: int | None = None
@@ -188,61 +170,39 @@ class SpeedSession:
 
         Files are written in a temporary folder, which is removed.
         """
-        device = self.device
-        most = self.images or (None if device.kind == "cuda" else MOST_ON_CPU)
-        seconds = 60 * self.budget_minutes / sum(row.share for row in self.rows)
-        with tempfile.TemporaryDirectory(prefix="facebench-speed-") as folder:
+        device, on_gpu = self.device, self.device.kind == "cuda"
+        pixels, table = self.faces.pixels(), self.faces.table
+        faces = FaceBatches.on_device(pixels, table, device.torch_device)
+        for row in self.rows:
+            most = self.images or row.images * (ON_GPU if on_gpu else 1)
             train, val = loops.rows_that_train(self.faces, most)
-            pixels, table = self.faces.pixels(), self.faces.table
-            faces = FaceBatches.on_device(pixels, table, device.torch_device)
-            for row in self.rows:
-                epochs = (30 if device.kind == "cuda" else 10) if row.kind == "run" else 1
-                experiment = row.experiment(self.faces.image_px, epochs)
+            yield row, len(train)
+            epochs = (30 if on_gpu else 10) if row.kind == "run" else 1
+            experiment = row.experiment(self.faces.image_px, epochs)
+            with tempfile.TemporaryDirectory(prefix="facebench-speed-") as folder:
                 job = Job(
                     experiment, faces, train, val, Path(folder), device, self.n_workers, epochs,
                     self.compile,
                 )  # fmt: skip
                 try:
-                    yield from self._measure(row, job, seconds * row.share)
+                    yield row, self._row(row, job)
                 except RuntimeError as error:
-                    raise explained(error) from error
+                    raise device_trouble(error) or error from error
 
-    def _measure(
-        self, row: SpeedRow, job: Job, seconds: float
-    ) -> Generator[tuple[SpeedRow, int | dict[str, Any]]]:
-        deadline = time.perf_counter() + 1.25 * seconds
-        n = images_for(self.device, seconds, self._seconds_per_image(row, job), len(job.train))
-        yield row, n
+    def _row(self, row: SpeedRow, job: Job) -> dict[str, Any]:
         chosen, _ = resolve_precision(
             self.device, job.network(), job.faces, job.experiment, cached=row.kind == "run"
         )
-        job = replace(job.first(n), device=chosen)
+        job = replace(job, device=chosen)
         candidates = self._candidates(row, job)
         try:
-            warm_ups, measured = in_turns(candidates, self.rounds, deadline)
+            warm_ups, measured = in_turns(candidates, self.rounds)
             origin = getattr(candidates.get("ours"), "origin", "built")
         finally:
             for loop in candidates.values():
                 loop.close()
         notes = [] if origin == "built" else [f"the cache was not built on the disk: {origin}"]
-        yield row, _row_data(row, job, warm_ups, measured) | {"notes": notes}
-
-    def _seconds_per_image(self, row: SpeedRow, job: Job) -> float:
-        """Say what all rounds of all loops take for a face, by the plain loop on a few, generously.
-
-        0 where the data path alone is measured, or the number of faces is given.
-        """
-        if row.kind == "data" or self.images:
-            return 0.0
-        few = replace(job.first(min(CALIBRATION, len(job.train))), epochs=1)
-        plain = loops.PlainTraining(few)
-        plain.warm_up()
-        seconds, _ = _measured(plain.measure)
-        plain.close()
-        rounds = self.rounds + (row.kind != "run" and job.is_pinned)
-        ours, validation = (0.25 if row.kind == "run" else 0.8), 1.05
-        n_loops = 1 + ours + row.others * len(self.loops)
-        return seconds / len(few.train) * job.epochs * validation * n_loops * rounds
+        return _row_data(row, job, warm_ups, measured) | {"notes": notes}
 
     def _candidates(self, row: SpeedRow, job: Job) -> dict[str, Loop]:
         if row.kind == "data":
@@ -282,13 +242,3 @@ def _row_data(
         "channels_last": job.device.channels_last,
         "ways": by_loop,
     }
-
-
-def explained(error: RuntimeError) -> Exception:
-    """Say in a sentence what happened to the device or to a worker of a loader, if that is it."""
-    if "DataLoader worker" in str(error):
-        return RunError(
-            f"a worker of a loader that is measured ended ({str(error).splitlines()[0]})",
-            fix="If it was for memory, take --workers 0, or fewer faces with --images",
-        )
-    return device_trouble(error) or error

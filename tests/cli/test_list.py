@@ -14,11 +14,6 @@ def call(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["list", *arguments])
 
 
-def names(*arguments: str) -> list[str]:
-    found = json.loads(call(*arguments, "--json").stdout)["data"]["experiments"]
-    return [item["name"] for item in found]
-
-
 def test_json_holds_every_field_of_a_definition() -> None:
     content = json.loads(call("--suite", "study", "--json").stdout)["data"]["experiments"]
     shown = {item["name"]: item for item in content}
@@ -34,26 +29,10 @@ def test_json_holds_every_field_of_a_definition() -> None:
     assert shown["gender-vgg16-imagenet-full"]["study"] == study
 
 
-def test_an_unknown_value_is_answered_with_the_known_ones() -> None:
-    for option, value, known in (
-        ("--architecture", "vgg99", "vgg16, vgg19"),
-        ("--weights", "coco", "imagenet, none, vggface"),
-        ("--task", "age", "age_group, gender, mtl, race"),
-        ("--suite", "studdy", "Did you mean study?"),
-    ):
-        result = call(option, value)
-        assert result.exit_code == 2, option
-        assert repr(value) in flat(result.stderr)
-        assert known in flat(result.stderr)
-
-
-def test_filters_narrow_a_suite() -> None:
-    filters = ("--architecture", "vgg16", "--weights", "vggface", "--task", "race")
-    assert names("--suite", "matrix", *filters) == [
-        "race-vgg16-vggface-block5",
-        "race-vgg16-vggface-full",
-    ]
-    assert names("--suite", "quick", "--architecture", "vgg16") == []
+def test_an_unknown_suite_is_answered_with_the_nearest() -> None:
+    result = call("--suite", "studdy")
+    assert result.exit_code == 2
+    assert "Did you mean study?" in flat(result.stderr)
 
 
 def test_a_suites_cost_is_that_of_its_operations() -> None:

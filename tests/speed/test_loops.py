@@ -1,10 +1,7 @@
 """Every loop does what it is measured for: batches are read, weights move, caches are built."""
 
-import signal
-from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -51,22 +48,6 @@ def test_files_are_the_faces_that_are_trained_on(drawn_faces: FaceSet, tmp_path:
     shown = picture * torch.tensor(loops.STD).view(3, 1, 1) + torch.tensor(loops.MEAN).view(3, 1, 1)
     mean = drawn_faces.pixels()[row].mean() / 255
     assert shown.mean().item() == pytest.approx(mean, abs=0.02)  # JPEG changes a little
-
-
-def test_a_signal_to_all_processes_leaves_the_workers_at_work(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    job = replace(a_job(drawn_faces, tmp_path, n=64), workers=1, batch_size=4)
-    batches = job.loader(job.pictures(job.train), shuffle=False)
-    before = set(psutil.Process().children())
-    read = iter(batches)
-    next(read)
-    (worker,) = set(psutil.Process().children()) - before
-    for number in (signal.SIGTERM, signal.SIGINT):
-        worker.send_signal(number)
-    assert len(list(read)) == len(job.train) // 4 - 1
-    del read, batches
-    worker.wait(timeout=20)
 
 
 @pytest.mark.parametrize("loop", [loops.PlainTraining, loops.TimmTraining, loops.LightningTraining])
