@@ -30,7 +30,7 @@ from benchmark.tracking import (
 from benchmark.tracking.notes import ATTEMPT_TAG, IDENTITY_TAG, TRAINING_TAG
 from benchmark.tracking.store import local_folder
 from benchmark.training.device import Device
-from tests.tracking.conftest import EXPERIMENT, mlflow_runs, the_record
+from tests.tracking.conftest import EXPERIMENT, MakeStore, mlflow_runs, the_record
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -43,6 +43,13 @@ def mirrored(runs_dir: Path) -> Any:
     return open_store(runs_dir).get_run(run_id)
 
 
+@pytest.fixture(scope="module")
+def shown(make_runs_dir: MakeStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A runs folder and its one run in MLflow, to be read alone."""
+    runs_dir = make_runs_dir(tmp_path_factory.mktemp("shown") / "mlruns")
+    return runs_dir, mirrored(runs_dir)
+
+
 def changed_json(path: Path, change: Any) -> None:
     content = json.loads(path.read_text())
     change(content)
@@ -50,9 +57,9 @@ def changed_json(path: Path, change: Any) -> None:
 
 
 def test_a_finished_run_has_its_faces_as_inputs_and_what_runs_are_compared_by(
-    runs_dir: Path,
+    shown: tuple[Path, Any],
 ) -> None:
-    run = mirrored(runs_dir)
+    runs_dir, run = shown
     assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "done")
     assert run.info.run_name == "mtl-cnn-none-full-tiny · seed 0"
     assert run.data.tags["architecture"] == "cnn"
@@ -78,9 +85,9 @@ def test_a_finished_run_has_its_faces_as_inputs_and_what_runs_are_compared_by(
 
 
 def test_every_bound_and_subgroup_is_in_a_table_of_mlflow(
-    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+    shown: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = mirrored(runs_dir)
+    runs_dir, run = shown
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(runs_dir))
     client = open_store(runs_dir)
     scores = client.load_table(run.info.experiment_id, "tables/scores.json").set_index("score")
@@ -92,8 +99,8 @@ def test_every_bound_and_subgroup_is_in_a_table_of_mlflow(
     assert len(subgroups) == len(the_record(runs_dir).subgroups())
 
 
-def test_artifacts_are_few_and_not_stored_twice(runs_dir: Path) -> None:
-    run, record = mirrored(runs_dir), the_record(runs_dir)
+def test_artifacts_are_few_and_not_stored_twice(shown: tuple[Path, Any]) -> None:
+    run, record = shown[1], the_record(shown[0])
     folder = local_folder(run.info.artifact_uri)
     assert folder is not None
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -110,9 +117,9 @@ def test_artifacts_are_few_and_not_stored_twice(runs_dir: Path) -> None:
     assert page in note.splitlines()[0]
 
 
-def test_mirroring_twice_changes_nothing(runs_dir: Path) -> None:
-    first, second = mirrored(runs_dir), mirrored(runs_dir)
-    assert first.to_dictionary() == second.to_dictionary()
+def test_mirroring_twice_changes_nothing(shown: tuple[Path, Any]) -> None:
+    runs_dir, first = shown
+    assert first.to_dictionary() == mirrored(runs_dir).to_dictionary()
     history = open_store(runs_dir).get_metric_history(first.info.run_id, "val/combined")
     assert [metric.step for metric in history] == [1, 2]
     models = open_store(runs_dir).search_logged_models([first.info.experiment_id])
@@ -227,9 +234,9 @@ def test_a_run_of_an_older_layout_is_left_out_and_the_others_are_imported(runs_d
 
 
 def test_a_logged_network_gives_the_stored_predictions_again(
-    runs_dir: Path, drawn_faces: FaceSet, monkeypatch: pytest.MonkeyPatch
+    shown: tuple[Path, Any], drawn_faces: FaceSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, record = mirrored(runs_dir), the_record(runs_dir)
+    (runs_dir, run), record = shown, the_record(shown[0])
     model_id = run.outputs.model_outputs[0].model_id
     assert f'load_model("models:/{model_id}")' in run.data.tags["mlflow.note.content"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(runs_dir))
