@@ -29,48 +29,44 @@ SPLITS: Final = (
 """Versions of the split; what each of those that leak does is in benchmark.data.replays."""
 
 
-def _require_number(name: str, value: Any, interval: str, *, whole: bool = False) -> None:
-    """Raise ExperimentError unless a value is a number in an interval, as in `(0, inf)`, `[0, 1)`.
-
-    An interval that ends with `or None` allows None too.
-    """
-    span, _, optional = interval.partition(" or ")
-    if optional and value is None:
-        return
-    low, high = map(float, span[1:-1].split(","))
-    fits = (
-        isinstance(value, int if whole else (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and (value > low or (span[0] == "[" and value == low))
-        and (value < high or (span[-1] == "]" and value == high))
-    )
-    kind = "a whole number" if whole else "a number"
-    require(fits, f"{name} is {value!r}", allowed=f"{kind} in {interval}")
-
-
 @functools.cache
-def _choices_of(kind: Any) -> dict[str, tuple[object, ...]]:
-    """Give the choices of each field of a dataclass that is a Literal, or None, or a bool."""
-    found: dict[str, tuple[object, ...]] = {}
-    for name, hint in get_type_hints(kind).items():
-        parts = get_args(hint) if type(None) in get_args(hint) else (hint,)
-        literals = [part for part in parts if get_origin(part) is Literal]
-        if hint is bool:
-            found[name] = (True, False)
-        elif literals:
-            found[name] = (*get_args(literals[0]), *((None,) if len(parts) > 1 else ()))
-    return found
+def _hints_of(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
-def _require_choices(part: Any, name: str) -> None:
-    """Raise ExperimentError unless the fields with few choices have one of them."""
-    kind: Any = type(part)
-    for field_name, choices in _choices_of(kind).items():
-        value = getattr(part, field_name)
+def _check(part: Any, where: str, **intervals: str) -> None:
+    """Raise ExperimentError unless numbers are in their intervals, and choices among theirs.
+
+    intervals: by field, as in `(0, inf)`, `[0, 1)`; one that ends with `or None` allows None too.
+    Choices are the fields that are a Literal, or None, or a bool.
+    """
+    of: Any = type(part)
+    hints = _hints_of(of)
+    for name, interval in intervals.items():
+        value, whole = getattr(part, name), float not in (hints[name], *get_args(hints[name]))
+        span, _, optional = interval.partition(" or ")
+        low, high = map(float, span[1:-1].split(","))
+        fits = (value is None and bool(optional)) or (
+            isinstance(value, int if whole else (int, float))
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and (value > low or (span[0] == "[" and value == low))
+            and (value < high or (span[-1] == "]" and value == high))
+        )
+        allowed = f"{'a whole number' if whole else 'a number'} in {interval}"
+        require(fits, f"{where}{name} is {value!r}", allowed=allowed)
+    for name, hint in hints.items():
+        is_optional = type(None) in get_args(hint)
+        kinds = set(get_args(hint)) - {type(None)} if is_optional else {hint}
+        kind = kinds.pop()
+        if name in intervals or kinds or not (kind is bool or get_origin(kind) is Literal):
+            continue
+        choices = (True, False) if kind is bool else get_args(kind)
+        choices += (None,) if is_optional else ()
+        value = getattr(part, name)
         fits = any(value == choice and type(value) is type(choice) for choice in choices)
         allowed = ", ".join(map(str, choices))
-        require(fits, f"{name}.{field_name} is {value!r}", allowed=allowed)
+        require(fits, f"{where}{name} is {value!r}", allowed=allowed)
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ class Backbone:
             allowed=f"0 to {n_stages - 1}, or 'all' for its {n_stages} stages "
             f"{', '.join(architecture.stages)}",
         )
-        _require_number("input_px", self.input_px, "[32, 1024]", whole=True)
+        _check(self, "", input_px="[32, 1024]")
         require(
             self.input_px % architecture.input_multiple == 0,
             f"input_px of {self.architecture} is {self.input_px}",
@@ -150,8 +146,7 @@ class Head:
             allowed="one of age_group, gender, race, or all three in this order",
         )
         object.__setattr__(self, "tasks", tasks)
-        _require_choices(self, "head")
-        _require_number("head.hidden_units", self.hidden_units, "[1, 65536]", whole=True)
+        _check(self, "head.", hidden_units="[1, 65536]")
         require(
             self.conditioning == "none" or len(tasks) == len(TASKS),
             f"conditioning {self.conditioning!r} on the single task {tasks[0]!r}",
@@ -168,8 +163,8 @@ class LossWeights:
     race: float = 0.4
 
     def __post_init__(self) -> None:
-        for task in TASKS:
-            _require_number(f"recipe.loss_weights.{task}", getattr(self, task), "(0, inf)")
+        positive = dict.fromkeys(TASKS, "(0, inf)")
+        _check(self, "recipe.loss_weights.", **positive)
 
 
 @dataclass(frozen=True)
@@ -186,10 +181,10 @@ class Augmentation:
     """Scale about the face's mean by a factor drawn uniformly from 1 +- this fraction."""
 
     def __post_init__(self) -> None:
-        _require_choices(self, "augmentation")
-        _require_number("augmentation.rotation_degrees", self.rotation_degrees, "[0, 180]")
-        _require_number("augmentation.brightness", self.brightness, "[0, 1)")
-        _require_number("augmentation.contrast", self.contrast, "[0, 1)")
+        _check(
+            self, "augmentation.", rotation_degrees="[0, 180]", brightness="[0, 1)",
+            contrast="[0, 1)",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -233,18 +228,14 @@ class Recipe:
     otherwise, and a learning rate suits one scale."""
 
     def __post_init__(self) -> None:
-        for names, interval, whole in (
-            ("learning_rate adam_epsilon clip_norm", "(0, inf)", False),
-            ("decay weight_decay", "[0, inf)", False),
-            ("until_train_accuracy", "(0, 1] or None", False),
-            ("trunk_rate_ratio stage_rate_decay", "(0, inf) or None", False),
-            ("batch_size max_epochs", "[1, inf)", True),
-            ("constant_epochs", "[0, inf)", True),
-            ("early_stopping_epochs steps_per_epoch", "[1, inf) or None", True),
-        ):
-            for name in names.split():
-                _require_number(f"recipe.{name}", getattr(self, name), interval, whole=whole)
-        _require_choices(self, "recipe")
+        _check(
+            self, "recipe.", learning_rate="(0, inf)", adam_epsilon="(0, inf)",
+            clip_norm="(0, inf)", decay="[0, inf)", weight_decay="[0, inf)",
+            until_train_accuracy="(0, 1] or None", trunk_rate_ratio="(0, inf) or None",
+            stage_rate_decay="(0, inf) or None", batch_size="[1, inf)", max_epochs="[1, inf)",
+            constant_epochs="[0, inf)", early_stopping_epochs="[1, inf) or None",
+            steps_per_epoch="[1, inf) or None",
+        )  # fmt: skip
 
     def rate_at(self, epoch: int) -> float:
         """Give the learning rate of `epoch`, counted from 0."""
@@ -274,8 +265,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         require_choice("protocol.split", self.split, SPLITS)
-        _require_choices(self, "protocol")
-        _require_number("protocol.fold", self.fold, "[0, 4] or None", whole=True)
+        _check(self, "protocol.", fold="[0, 4] or None")
         require(
             self.fold is None or not self.leaky,
             f"protocol.fold is {self.fold!r} with the split {self.split!r}",
@@ -308,7 +298,7 @@ class Subset:
     """Trained on the subset, on everyone, or on a stratified sample of everyone of its size."""
 
     def __post_init__(self) -> None:
-        _require_choices(self, "subset")
+        _check(self, "subset.")
         require(
             self.gender is not None or self.race is not None,
             "a subset of everyone",
