@@ -36,7 +36,7 @@ def test_a_wrong_word_is_one_sentence_and_exit_code_two(drawn_data_dir: Path) ->
     for arguments, said in (
         (("--rows", "vgg61"), "there is no row 'vgg61'"),
         (("--against", "keras"), "--against names 'keras'"),
-        (("--device", "abacus"), "unknown device"),
+        (("--device", "abacus"), "device 'abacus'"),
     ):
         result = facebench("speed", *arguments, "--dataset", "drawn", "--data-dir", drawn_data_dir)
         assert result.exit_code == 2, arguments
