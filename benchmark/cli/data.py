@@ -61,6 +61,12 @@ def prepare(
         list[str] | None,
         typer.Option("--map", help="What a word of the labels means: race:latino=Others, or none."),
     ] = None,
+    datasheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text: source, licence, how labelled, known limits; shown with results."
+        ),
+    ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
@@ -78,7 +84,7 @@ def prepare(
       facebench data prepare fairface --layout fairface
       facebench data prepare photos --labels labels.csv --map race:Latina=Others
     """
-    from benchmark.data.archive import LINKED
+    from benchmark.data.archive import LINKED, decoded
     from benchmark.data.label_tables import parse_map
     from benchmark.data.prepare import prepare as prepare_faces
 
@@ -93,6 +99,7 @@ def prepare(
                 layout=layout,
                 labels=labels or [],
                 given=parse_map(words or []),
+                datasheet=decoded(datasheet.read_bytes())[0].strip() if datasheet else "",
                 on_progress=watch,
             )
         faces, counts = result.faces, result.faces.manifest["counts"]

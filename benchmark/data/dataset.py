@@ -342,6 +342,11 @@ class FaceSet:
         labels = self.manifest.get("labels")
         return str(labels["digest"]) if labels else None
 
+    @property
+    def datasheet(self) -> str:
+        """Source, licence, how labelled, known limits, in words; no part of the identity."""
+        return str(self.manifest.get("datasheet", ""))
+
     def pixels(self) -> Pixels:
         """Map the packed faces into memory: (n, px, px, 3) uint8 RGB, copy-on-write."""
         return pixels_of.open_pixels(self.folder / PIXELS_FILE)

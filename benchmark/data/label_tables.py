@@ -52,6 +52,12 @@ HEADINGS: Final[dict[str, tuple[str, ...]]] = {
 ALLOWED: Final = "a CSV file with columns file and one or more of age, age_group, gender, race"
 LAYOUTS: Final = ("utkface", "fairface", "table")
 """Labels in the names of the files, in FairFace's tables beside them, in a table that is named."""
+FAIRFACE_SHEET: Final = (
+    "FairFace (Kärkkäinen, Joo, WACV 2021; github.com/joojs/fairface), licence CC BY 4.0. Faces "
+    "from Flickr; age range, gender and race as annotators perceived them, several to a picture. "
+    "Known limits: seven words of race and nine age ranges, not all of which have a class here."
+)
+"""The data sheet of the layout; a source prepared otherwise brings its own."""
 FAIRFACE_FILES: Final = ("fairface_label_train.csv", "fairface_label_val.csv")
 FAIRFACE_AGES: Final = (
     *("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),

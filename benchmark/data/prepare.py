@@ -21,7 +21,7 @@ from benchmark.data import dataset
 from benchmark.data.archive import Source, open_source
 from benchmark.data.dataset import FaceSet, Placement
 from benchmark.data.duplicates import count_duplicates
-from benchmark.data.label_tables import Given, labelling_for
+from benchmark.data.label_tables import FAIRFACE_SHEET, Given, labelling_for
 from benchmark.data.labelled import Scan, scan_names, scan_with_tables
 from benchmark.data.labels import LABELS, parse_name
 from benchmark.data.pictures import Picture, decode, pixel_digest, write_pixels
@@ -35,7 +35,7 @@ from benchmark.data.splits import (
     part_rows,
 )
 from benchmark.errors import DataError
-from benchmark.files import sha256_of
+from benchmark.files import sha256_of, write_json
 from benchmark.tasks import TASKS
 
 IMAGE_PX: Final = range(16, 1025)
@@ -63,13 +63,15 @@ def prepare(
     layout: str | None = None,
     labels: Sequence[Path] = (),
     given: Given | None = None,
+    datasheet: str = "",
     on_progress: OnProgress = keep_quiet,
 ) -> PrepareResult:
     """Pack the faces of `source` under `data_dir`, or find that it was done before.
 
     table: the table.csv of a data set with the same faces, to take clusters and split from.
     layout, labels, given: where their names do not give the labels: a layout's name, the tables of
-    labels, and what their words mean (benchmark.data.label_tables).
+    labels, and what their words mean (benchmark.data.label_tables). datasheet: what is shown beside
+    numbers on these faces: source, licence, how labelled, known limits; it may be given later.
     Raises DataError on a source that is missing, damaged, unsafe or without faces, on a table of
     other faces, and OSError on a full disk; then no data set is left behind.
     """
@@ -93,6 +95,10 @@ def prepare(
         "source": source_name,
         "source_sha256": opened.sha256(on_progress),
     }
+    if sheet := datasheet or (
+        FAIRFACE_SHEET if labelling and labelling.layout == "fairface" else ""
+    ):
+        about["datasheet"] = sheet
     final = data_dir / name
     is_new = False
     if not final.exists():
@@ -125,6 +131,9 @@ def prepare(
                 source=str(final),
                 fix="Choose another --name, or remove that folder to prepare it anew",
             )
+    if datasheet and faces.datasheet != datasheet:
+        write_json(final / dataset.MANIFEST_FILE, faces.manifest | {"datasheet": datasheet})
+        faces = dataset.open_faces(final)
     return PrepareResult(faces, is_new, time.perf_counter() - started)
 
 

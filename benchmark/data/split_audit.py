@@ -218,13 +218,7 @@ def _read_files(
                 on_progress("reading pictures", number, len(wanted))
     files = pd.DataFrame(
         [
-            (
-                number,
-                printable(file),
-                printable(name_key(file)),
-                place is not None,
-                *seen.get(place, gone),
-            )
+            (number, printable(file), printable(name_key(file)), place, *seen.get(place, gone))
             for number, (part, its) in enumerate(zip(parts, places, strict=True))
             for file, place in zip(part.files, its, strict=True)
         ],

@@ -71,9 +71,11 @@ LIMITS_LABELLED: Final = (
 
 def limits_of(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     """Give what the numbers of a run are not; dataset: the part of experiment.json of that name."""
-    if dataset.get("labels_digest") is None:
-        return LIMITS
-    return LIMITS_LABELLED + LIMITS[len(LIMITS_LABELLED) :]
+    said: tuple[str, ...] = LIMITS
+    if dataset.get("labels_digest") is not None:
+        said = LIMITS_LABELLED + LIMITS[len(LIMITS_LABELLED) :]
+    sheet = " ".join(str(dataset.get("datasheet", "")).split())
+    return (f"Data sheet: {sheet}", *said) if sheet else said
 
 
 SCHEMA: Final = 1

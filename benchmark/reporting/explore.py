@@ -152,6 +152,7 @@ def lead(explored: Explored) -> str:
 def notes(explored: Explored) -> list[str]:
     """Say what must be known before a number is read."""
     said = labelled.label_gaps(explored.faces)
+    said += [explored.faces.datasheet] if explored.faces.datasheet else []
     return [SYNTHETIC_NOTE if explored.faces.drawn else PERCEIVED_NOTE, *said]
 
 

@@ -110,6 +110,7 @@ class Plan:
                 "labels_digest": faces.labels_digest,
                 "counts": counts,
                 **({"missing_labels": missing} if missing else {}),
+                **({"datasheet": faces.datasheet} if faces.datasheet else {}),
             },
             "weights": {
                 "source": self.experiment.backbone.weights,

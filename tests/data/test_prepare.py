@@ -18,6 +18,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.prepare import audit, prepare
 from benchmark.data.splits import check_no_overlap, parts_of
 from benchmark.errors import DataError
+from benchmark.evaluation.predictions import limits_of
 from benchmark.files import file_lock
 from tests.data.sources import (
     encoded,
@@ -186,6 +187,20 @@ def test_an_archive_cut_short_and_an_impossible_size_leave_nothing(tmp_path: Pat
     with pytest.raises(DataError, match="damaged or cut short"):
         prepare(source, tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+def test_a_data_sheet_changes_no_digest_and_is_said_with_every_number(tmp_path: Path) -> None:
+    source, sheet = tar_of(tmp_path / "faces.tar", faces(20)), tmp_path / "sheet.md"
+    sheet.write_text("Source: here.\nLicence: none.\n", encoding="utf-8")
+    arguments = ["prepare", str(source), "--data-dir", str(tmp_path / "data")]
+    bare = prepare(source, tmp_path / "data").faces
+    assert bare.datasheet == ""
+    assert CliRunner().invoke(app, [*arguments, "--datasheet", str(sheet)]).exit_code == 0
+    told = prepare(source, tmp_path / "data").faces
+    assert told.datasheet == "Source: here.\nLicence: none."
+    assert {**told.manifest, "datasheet": ""} == {**bare.manifest, "datasheet": ""}
+    first, *others = limits_of({"datasheet": told.datasheet})
+    assert (first, tuple(others)) == ("Data sheet: Source: here. Licence: none.", limits_of({}))
 
 
 @pytest.fixture
