@@ -315,7 +315,7 @@ def test_predictions_that_cannot_be_trusted_are_a_refusal_and_a_gap_in_a_suite(
     assert len(table.lines) == len(TASKS)
     assert all("changed after they were scored" in gap.why for gap in table.gaps)
     seal(record)
-    with pytest.raises(RunError, match="face '00099.jpg' is there twice"):
+    with pytest.raises(RunError, match="face '00099.jpg' is test, twice"):
         compared(runs, MTL, THIRD)
     path.unlink()
     with pytest.raises(RunError, match="predictions of run .* cannot be read"):
