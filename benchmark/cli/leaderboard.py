@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from benchmark.comparison.library import Run
 
 MOST_NOTE_LINES: Final = 10
-CLOSING: Final = (
-    "Labels are perceived, and the same person may be in training and test. --notes prints "
-    "{more}differences, costs and limitations."
-)
+PERCEIVED: Final = "Labels are perceived, and the same person may be in training and test. "
+CLOSING: Final = "--notes prints {more}differences, costs and limitations."
 
 # fmt: off
 _advanced = partial(typer.Option, rich_help_panel=options.ADVANCED)
@@ -171,12 +169,13 @@ def _print(board: "Leaderboard", *, whole: bool) -> None:
     shown = [*notes, *board.limits[int(board.drawn) :]]
     if not whole:
         lines = [len(textwrap.wrap(note, output.out.width - 3)) for note in notes]
-        closing = len(textwrap.wrap(CLOSING.format(more="00 more notes, "), output.out.width - 3))
+        ending = CLOSING if board.drawn else PERCEIVED + CLOSING
+        closing = len(textwrap.wrap(ending.format(more="00 more notes, "), output.out.width - 3))
         n = 0
         while n < len(notes) and sum(lines[: n + 1]) + closing <= MOST_NOTE_LINES:
             n += 1
         more = f"{len(notes) - n} more notes, " if n < len(notes) else ""
-        shown = [*notes[:n], CLOSING.format(more=more)]
+        shown = [*notes[:n], ending.format(more=more)]
     for note in shown:
         output.out.print(output.bullet(note))
 

@@ -115,13 +115,13 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
         "scores": list(_scores(groups, sides, common)),
         "steps": list(_steps(groups, sides, common)),
         "alone": [
-            _step(ending, title, (name, groups[ending].name), _changes(published, sides[ending]))
-            for ending, title in ALONE.items()
-            if ending in sides
+            {"key": ending, "title": title, "experiments": (name, groups[ending].name),
+             "changes": _changes(published, sides[ending])}
+            for ending, title in ALONE.items() if ending in sides
         ],
         "study": dataclasses.asdict(first.study) if first.study and of_the_study else None,
         "notes": list(_training_notes(label, groups, first)),
-    }
+    }  # fmt: skip
 
 
 def _side(group: RunGroup) -> Side:
@@ -167,11 +167,10 @@ def _scores(
         rows.append(("common", "LEAKY · our replay, on the leak-free test faces", common, name))
     models = [ending for ending in CHAIN if ending in sides]
     for ending in models:
-        title = CHAIN[ending][1]
-        if models == [HONEST]:
-            title = "honest: trained, selected and tested without the leak"
-        leaky = "LEAKY · " if groups[ending].leaky else ""
-        rows.append((ending, f"{leaky}{title}", sides[ending], groups[ending].name))
+        alone = "honest: trained, selected and tested without the leak"
+        title = "LEAKY · " * groups[ending].leaky + CHAIN[ending][1]
+        title = alone if models == [HONEST] else title
+        rows.append((ending, title, sides[ending], groups[ending].name))
     for key, title, side, experiment in rows:
         yield {
             "key": key,
@@ -196,19 +195,17 @@ def _right(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
 
 def _exposure(group: RunGroup, side: Side) -> pd.Series:
     """Read how each test face was met, by file; equal for all seeds."""
-    record = group.runs[0].record
+    path = group.runs[0].record.exposure_path
     try:
-        met = pd.read_csv(record.exposure_path, dtype=str).set_index("file")["exposure"]
-        whole = set(met.index) == _files(side) and set(met) <= set(EXPOSURES)
-        fault = "" if whole else "is not about its test faces"
+        met = pd.read_csv(path, dtype=str).set_index("file")["exposure"]
+        fits = set(met.index) == _files(side) and set(met) <= set(EXPOSURES)
     except (OSError, ValueError, KeyError) as error:
-        fault = f"cannot be read: {error}"
-    if fault:
+        raise RunError(f"{path.name} cannot be read: {error}", source=str(path)) from error
+    if not fits:
         raise RunError(
-            f"exposure.csv of run {record.identity[:12]} {fault}",
+            f"{path.name} of run {group.runs[0].short_identity} is not about its test faces",
             allowed=f"each test face once, as {', '.join(EXPOSURES)}",
-            source=str(record.exposure_path),
-            fix="Remove the run's folder and run the experiment again",
+            source=str(path),
         )
     return met
 
@@ -218,24 +215,17 @@ def _steps(
 ) -> Iterator[Values]:
     """Give all steps in their order; what was not run is changed by the next that was."""
     before, name, together = sides[PUBLISHED], groups[PUBLISHED].name, []
-    changes = _changes(before, common, same_models=True) if common else {}
-    yield _step("common", "test population", (name,) if common else (), changes)
-    before = common or before
-    for ending, (changed, _) in CHAIN.items():
+    models = {**sides, **({"common": common} if common else {})}
+    changing = {"common": "test population"} | {key: changed for key, (changed, _) in CHAIN.items()}
+    for key, changed in changing.items():
         together.append(changed)
-        if ending not in sides:
-            yield _step(ending, changed)
-            continue
-        title = ", ".join(together) + (", together" if len(together) > 1 else "")
-        changes = _changes(before, sides[ending])
-        yield _step(ending, title, (name, groups[ending].name), changes)
-        before, name, together = sides[ending], groups[ending].name, []
-
-
-def _step(
-    key: str, title: str, experiments: tuple[str, ...] = (), changes: Values | None = None
-) -> Values:
-    return {"key": key, "title": title, "experiments": experiments, "changes": changes or {}}
+        step: Values = {"key": key, "title": changed, "experiments": (), "changes": {}}
+        if key in models:
+            step["title"] = ", ".join(together) + ", together" * (len(together) > 1)
+            step["experiments"] = (name,) if key == "common" else (name, groups[key].name)
+            step["changes"] = _changes(before, models[key], same_models=key == "common")
+            before, name, together = models[key], step["experiments"][-1], []
+        yield step
 
 
 def _changes(before: Side, after: Side, *, same_models: bool = False) -> Values:

@@ -444,32 +444,27 @@ def choose_dataset(library: Library, requests: Sequence[Request], asked: str | N
     The one asked for; else that of the runs named by id; else the only one that the named
     experiments were run on, photographed faces before synthetic ones.
     """
-    of_runs = {item.run.setting.dataset: item.argument for item in requests if item.run}
-    if len(of_runs) > 1:
-        said = " and ".join(f"{argument} on {name}" for name, argument in of_runs.items())
-        raise RunError(f"runs on different data sets: {said}", allowed="one data set")
-    names = [name for item in requests if item.run is None for name in item.names]
-    found: dict[str, list[str]] = {name: [] for name in of_runs}
-    for name in dict.fromkeys(names):
-        for dataset in library.datasets_of(name):
-            found.setdefault(dataset, []).append(name)
-    if not found:
-        raise RunError(
-            f"nothing of {', '.join(item.argument for item in requests)} was run",
-            fix="`facebench run NAME --seeds 0,1,2` makes runs to compare",
-        )
+    found: dict[str, list[str]] = defaultdict(list)
+    for item in requests:
+        if item.run is not None:
+            found[item.run.setting.dataset].append(item.argument)
+        for name in () if item.run else item.names:
+            for dataset in library.datasets_of(name):
+                found[dataset].append(name)
+    of_runs = {item.run.setting.dataset for item in requests if item.run}
+    drawn = {run.setting.dataset for run in library.runs if run.setting.drawn}
+    candidates = [*of_runs] or [name for name in found if name not in drawn] or [*found]
     if asked is not None:
         candidates = named_dataset(asked, found)
-    else:
-        drawn = {run.setting.dataset for run in library.runs if run.setting.drawn}
-        candidates = [*of_runs] or [name for name in found if name not in drawn] or list(found)
     if not candidates:
+        on = f" on the data set {asked!r}" if found else ""
         raise RunError(
-            f"nothing of what is to be compared was run on the data set {asked!r}",
+            f"nothing of {', '.join(item.argument for item in requests)} was run{on}",
             allowed=", ".join(sorted(found)),
+            fix="`facebench run NAME --seeds 0,1,2` makes runs to compare",
         )
     if len(candidates) > 1:
-        said = "; ".join(f"{', '.join(found[name])} on {name}" for name in candidates)
+        said = " and ".join(f"{', '.join(found[name])} on {name}" for name in sorted(candidates))
         raise RunError(
             f"the runs are on different data sets: {said}",
             allowed="one data set",

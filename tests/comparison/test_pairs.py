@@ -277,7 +277,7 @@ def test_of_several_data_sets_one_is_chosen_or_asked_for(runs: RunBuilder) -> No
     (other,) = done(elsewhere, THIRD, 70)
     with pytest.raises(RunError, match=r"different data sets: .* on drawn-100 and .* faces-200"):
         compared(runs, one.identity, other.identity)
-    with pytest.raises(RunError, match=r"a on utkface-100; .*c on faces-200.*--dataset"):
+    with pytest.raises(RunError, match=r"c on faces-200 and .*a on utkface-100.*--dataset"):
         compared(runs, MTL, THIRD)
 
 
