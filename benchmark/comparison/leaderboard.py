@@ -15,7 +15,7 @@ from typing import Final, Literal
 from benchmark.comparison.library import Library, Run, Setting, counted, edited_after, why_not_done
 from benchmark.comparison.pairs import SHARED, RowPair, compare_rows, counterpart_names, row_pairs
 from benchmark.comparison.references import LOGISTIC
-from benchmark.comparison.rows import Draft, Row, RowComparison, draft_row, give_intervals
+from benchmark.comparison.rows import Row, RowComparison, done_row
 from benchmark.comparison.wording import Gap, family_text, gap_sentences, limitations
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import RunError
@@ -39,8 +39,6 @@ RANK_DIGITS: Final = 9
 FamilyKey = tuple[Setting, str, str]
 """Setting, experiment name, identity without the seed: what one row of a table is about."""
 Families = Mapping[FamilyKey, list[Run]]
-Shown = Draft | Row
-"""A row with the runs behind it, or one that is missing."""
 
 
 def tasks_of(kind: Kind) -> tuple[TaskName, ...]:
@@ -120,30 +118,41 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
     library = Library(tuple(ours), known, {})
     families, left_out = _families(library, query.experiments, ad_hoc=query.ad_hoc)
     settings = _settings(ours, families, query)
-    drafts: dict[FamilyKey, Draft] = {}
     shown = [
         (setting, kind, rows)
         for setting in settings
-        for kind, rows in _rows(setting, query, families, drafts).items()
+        for kind, rows in _rows(setting, query, families).items()
         if rows
     ]
+    finished: dict[Setting, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for setting, _, rows in shown:
+        for row in (row for row in rows if row.runs and not row.group.ad_hoc):
+            finished[setting][row.name].append(row)
     # Those shown may be compared with others that are not.
     wanted = {name for item in query.experiments for name in counterpart_names(item).values()}
     wanted |= {item.compare_with for item in query.experiments if item.compare_with}
     others = [known[name] for name in sorted(wanted) if name in known]
-    run_settings = {setting for setting, _, _ in families}
-    for key, found in _families(library, others)[0].items():
+    for (setting, name, family), found in _families(library, others)[0].items():
         done = [run for run in found if run.done]
-        if done and key[0] in run_settings and key not in families:
+        if done and setting in finished and (setting, name, family) not in families:
             # Nothing is compared with one that cannot be read; where it is shown, it says why.
             with contextlib.suppress(RunError):
-                drafts[key] = draft_row(key[1], done)
-    outcomes = compare_rows(_pairs(shown, drafts, known)) if query.compared else {}
+                finished[setting][name].append(done_row(name, done))
+    pairs: list[RowPair] = []
+    for setting, _, rows in shown if query.compared else ():
+        done_rows = [row for row in rows if row.runs]
+        first = next((row for row in done_rows if row.rank and row.scores), None)
+        for row in done_rows:
+            pairs += row_pairs(row, first, finished[setting], known)
+    outcomes = compare_rows(pairs)
     tables = tuple(
         BoardTable(
             setting,
             kind,
-            (*query.references(setting, tasks_of(kind)), *(_compared(it, outcomes) for it in rows)),
+            (
+                *query.references(setting, tasks_of(kind)),
+                *(_compared(it, outcomes.get(id(it), ())) for it in rows),
+            ),
         )
         for setting, kind, rows in shown
     )
@@ -205,31 +214,22 @@ def _settings(runs: Sequence[Run], families: Families, query: LeaderboardQuery) 
     )
 
 
-def _rows(
-    setting: Setting,
-    query: LeaderboardQuery,
-    families: Families,
-    drafts: dict[FamilyKey, Draft],
-) -> dict[Kind, list[Shown]]:
-    """Make the rows of one setting by kind, ranked; fill `drafts` with those that are finished."""
+def _rows(setting: Setting, query: LeaderboardQuery, families: Families) -> dict[Kind, list[Row]]:
+    """Make the rows of one setting by kind, ranked."""
     by_name: dict[str, dict[str, list[Run]]] = defaultdict(dict)
     for (where, name, family), runs in families.items():
         if where == setting:
             by_name[name][family] = runs
-    rows: dict[Kind, list[Shown]] = {kind: [] for kind in KINDS}
-    for item in query.experiments:
+    rows: dict[Kind, list[Row]] = {kind: [] for kind in KINDS}
+    for n_made, item in enumerate(query.experiments):
+        query.watch("Making rows", n_made, len(query.experiments))
         kind: Kind = "mtl" if len(item.head.tasks) > 1 else item.head.tasks[0]
         ours = by_name.get(item.name, {})
-        query.watch("Making rows", len(drafts), len(families))
-        for family, runs in sorted(ours.items()):
-            row = _row(item, runs, _differences(runs, ours, item))
-            rows[kind].append(row)
-            if isinstance(row, Draft):
-                drafts[setting, item.name, family] = row
+        for _, runs in sorted(ours.items()):
+            rows[kind].append(_row(item, runs, _differences(runs, ours, item)))
         subset = item.subset and item.subset.people
         if not ours and (setting.protocol, setting.subset) == (item.protocol, subset):
             rows[kind].append(_missing(item, query.missing.get(item.name, "not run")))
-    give_intervals([row for ours in rows.values() for row in ours if isinstance(row, Draft)])
     return {kind: _ranked(ours) for kind, ours in rows.items()}
 
 
@@ -253,7 +253,7 @@ def _missing(experiment: Experiment, *remarks: str) -> Row:
     return Row("missing", experiment.name, remarks=remarks, study=study, definition=definition)
 
 
-def _row(experiment: Experiment, runs: Sequence[Run], differences: Sequence[str]) -> Shown:
+def _row(experiment: Experiment, runs: Sequence[Run], differences: Sequence[str]) -> Row:
     """Make one experiment's row from its runs, finished or not."""
     done = [run for run in runs if run.done]
     unfinished = [f"seed {run.record.seed} {why_not_done(run)}" for run in runs if not run.done]
@@ -262,57 +262,42 @@ def _row(experiment: Experiment, runs: Sequence[Run], differences: Sequence[str]
     remarks = [*differences, *unfinished, *([ONE_SEED] if len(done) == 1 else [])]
     study = None if done[0].ad_hoc else experiment.study
     try:
-        return draft_row(experiment.name, done, remarks, study)
+        return done_row(experiment.name, done, remarks, study)
     except RunError as error:
         return _missing(experiment, str(error), *differences)
 
 
-def _ranked(rows: Sequence[Shown]) -> list[Shown]:
+def _ranked(rows: Sequence[Row]) -> list[Row]:
     """Order rows by validation, best first; equal scores share a rank and stand by name.
 
     A row stopped by a red flag, or of one class, stands where its score puts it, without a rank,
     and takes none from the others.
     """
 
-    done = [row for row in rows if isinstance(row, Draft)]
-    scores = {id(it): round(it.row.val_combined or 0.0, RANK_DIGITS) for it in done}
-    ranked = [it for it in done if not (it.row.stopped or it.row.is_one_class)]
-    for draft in ranked:
-        above = sum(scores[id(other)] > scores[id(draft)] for other in ranked)
-        draft.row = dataclasses.replace(draft.row, rank=1 + above)
-    done.sort(key=lambda draft: (-scores[id(draft)], draft.row.name, draft.row.identities))
-    return [*done, *(row for row in rows if isinstance(row, Row))]
+    scores = {id(row): round(row.val_combined or 0.0, RANK_DIGITS) for row in rows if row.runs}
+    ranked = [scores[id(row)] for row in rows if row.runs and not (row.stopped or row.is_one_class)]
+    done = sorted(
+        (row for row in rows if row.runs),
+        key=lambda row: (-scores[id(row)], row.name, row.identities),
+    )
+    return [
+        *(
+            row
+            if row.stopped or row.is_one_class
+            else dataclasses.replace(row, rank=1 + sum(s > scores[id(row)] for s in ranked))
+            for row in done
+        ),
+        *(row for row in rows if not row.runs),
+    ]
 
 
-def _pairs(
-    shown: Sequence[tuple[Setting, Kind, list[Shown]]],
-    drafts: Mapping[FamilyKey, Draft],
-    known: Mapping[str, Experiment],
-) -> list[RowPair]:
-    """Pair the rows of all tables with what each is compared with, in its own setting."""
-    by_name: dict[Setting, dict[str, list[Draft]]] = defaultdict(lambda: defaultdict(list))
-    for (setting, name, _), draft in drafts.items():
-        if not draft.group.ad_hoc:
-            by_name[setting][name].append(draft)
-    pairs: list[RowPair] = []
-    for setting, _, rows in shown:
-        ranked = [row for row in rows if isinstance(row, Draft)]
-        first = next((draft for draft in ranked if draft.row.rank and draft.row.scores), None)
-        for draft in ranked:
-            pairs += row_pairs(draft, first, by_name[setting], known)
-    return pairs
-
-
-def _compared(row: Shown, outcomes: Mapping[int, tuple[RowComparison, ...]]) -> Row:
+def _compared(row: Row, against: tuple[RowComparison, ...]) -> Row:
     """Give a row what came of its comparisons; ranked and not behind the first, it is tied."""
-    if isinstance(row, Row):
-        return row
-    against = outcomes.get(id(row), ())
-    tied = row.row.rank is not None and any(
+    tied = row.rank is not None and any(
         it.kind == "first" and (not it.significant if it.judged else it.why == SHARED)
         for it in against
     )
-    return dataclasses.replace(row.row, comparisons=against, tied=tied)
+    return dataclasses.replace(row, comparisons=against, tied=tied)
 
 
 def reading_notes(tables: Sequence[BoardTable], families: Families) -> list[str]:

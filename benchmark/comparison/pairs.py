@@ -22,7 +22,7 @@ from benchmark.comparison.library import (
     why_not_comparable,
 )
 from benchmark.comparison.rows import (
-    Draft,
+    Row,
     RowComparison,
     RowQuestion,
     TaskScore,
@@ -388,93 +388,93 @@ def group_scores(answers: RunPredictions) -> dict[TaskName, TaskScore]:
     return scores
 
 
-RowPair = tuple[Draft, RowComparison, Draft | None]
+RowPair = tuple[Row, RowComparison, Row | None]
 """A row of a leaderboard, what it is to be compared with, and that row; None: it says why not."""
 
 
 def row_pairs(
-    draft: Draft,
-    first: Draft | None,
-    drafts: Mapping[str, Sequence[Draft]],
+    row: Row,
+    first: Row | None,
+    others: Mapping[str, Sequence[Row]],
     known: Mapping[str, Experiment],
 ) -> Iterator[RowPair]:
     """Pair a row with its counterparts, the row its definition names and the first of its table.
 
-    drafts: rows of the setting by experiment; several where one was run by several trainers or from
-    several weight files. known: every definition, whether it was run or not.
+    others: finished rows of the setting by experiment; several where one was run by several
+    trainers or from several weight files. known: every definition, whether it was run or not.
     """
-    if not draft.row.scores:
+    if not row.scores:
         return
-    mine = None if draft.group.ad_hoc else known.get(draft.row.name)
-    others = set()
+    mine = None if row.group.ad_hoc else known.get(row.name)
+    counterparts = set()
     for task, name in (counterpart_names(mine) if mine else {}).items():
-        why = why_no_counterpart(known[draft.row.name], known.get(name))
-        other = None if why else _most_alike(draft, drafts.get(name, ()))
+        why = why_no_counterpart(known[row.name], known.get(name))
+        other = None if why else _most_alike(row, others.get(name, ()))
         if other is None:
             why = why or "not run here"
-        elif other.group.runs[0].weights_sha256 != draft.group.runs[0].weights_sha256:
+        elif other.runs[0].weights_sha256 != row.runs[0].weights_sha256:
             other, why = None, "no counterpart, it began from another weight file"
-        if task in draft.tasks and (name.startswith(task) or why != NOT_REGISTERED):
-            others.add(name)
-            yield draft, RowComparison("twin", name, task, why=why), other
+        if task in row.tasks and (name.startswith(task) or why != NOT_REGISTERED):
+            counterparts.add(name)
+            yield row, RowComparison("twin", name, task, why=why), other
     name = (mine and mine.compare_with) or ""
-    if name and name not in others:
-        other = _most_alike(draft, drafts.get(name, ()))
-        tasks = [task for task in draft.tasks if other is not None and task in other.tasks]
-        yield from ((draft, RowComparison("defined", name, task), other) for task in tasks)
+    if name and name not in counterparts:
+        other = _most_alike(row, others.get(name, ()))
+        tasks = [task for task in row.tasks if other is not None and task in other.tasks]
+        yield from ((row, RowComparison("defined", name, task), other) for task in tasks)
         if not tasks:
             missing = "not run here" if name in known else NOT_REGISTERED
             why = missing if other is None else NO_TASK
-            yield draft, RowComparison("defined", name, None, why=why), None
-    if first is not None and first is not draft:
-        yield draft, RowComparison("first", first.row.name, None), first
+            yield row, RowComparison("defined", name, None, why=why), None
+    if first is not None and first is not row:
+        yield row, RowComparison("first", first.name, None), first
 
 
-def _most_alike(draft: Draft, candidates: Sequence[Draft]) -> Draft | None:
+def _most_alike(row: Row, candidates: Sequence[Row]) -> Row | None:
     """Give the row of an experiment with our trainer and weight file, and then with most seeds."""
-    mine = draft.group.runs[0]
+    mine = row.runs[0]
 
-    def likeness(other: Draft) -> tuple[bool, bool, int, str]:
-        run = other.group.runs[0]
+    def likeness(other: Row) -> tuple[bool, bool, int, str]:
+        run = other.runs[0]
         same_trainer = run.trainer_version == mine.trainer_version
         same_weights = run.weights_sha256 == mine.weights_sha256
-        return same_trainer, same_weights, len(other.group.runs), run.record.family
+        return same_trainer, same_weights, len(other.runs), run.record.family
 
-    return max((other for other in candidates if other.row.scores), key=likeness, default=None)
+    return max((other for other in candidates if other.scores), key=likeness, default=None)
 
 
 def compare_rows(pairs: Sequence[RowPair]) -> dict[int, tuple[RowComparison, ...]]:
-    """Compare all that a leaderboard asks for, by `id` of the row's draft; see judge_plans."""
+    """Compare all that a leaderboard asks for, by `id` of the row; see judge_plans."""
     known: dict[Hashable, Difference] = {}
     asked: list[Compared] = []
     whys = []
-    for draft, question, other in pairs:
+    for row, question, other in pairs:
         try:
             if other is None:
                 raise RunError(question.why)
-            sides = compared_runs(other.group, draft.group)
-            task = question.task or (None if len(draft.tasks) > 1 else draft.tasks[0])
+            sides = compared_runs(other.group, row.group)
+            task = question.task or (None if len(row.tasks) > 1 else row.tasks[0])
             key = (sides[0].identities, sides[1].identities, task)
             if key not in known:
-                known[key] = _row_difference(draft, other, sides, task)
+                known[key] = _row_difference(row, other, sides, task)
             asked.append((ROW_FAMILY_OF[question.kind], *sides, task, known[key]))
             whys.append("")
         except RunError as error:
             whys.append(error.found)
     lines, found = iter(judge_lines(asked)), defaultdict(list)
-    for (draft, question, _), why in zip(pairs, whys, strict=True):
+    for (row, question, _), why in zip(pairs, whys, strict=True):
         line = None if why else next(lines)
         alone = line is not None and line.of_trainings_alone
-        found[id(draft)].append(replace(question, why=why, judged=line, of_trainings_alone=alone))
-    return {draft: tuple(outcomes) for draft, outcomes in found.items()}
+        found[id(row)].append(replace(question, why=why, judged=line, of_trainings_alone=alone))
+    return {row_id: tuple(outcomes) for row_id, outcomes in found.items()}
 
 
 def _row_difference(
-    ours: Draft, theirs: Draft, sides: tuple[RunGroup, RunGroup], task: TaskName | None
+    ours: Row, theirs: Row, sides: tuple[RunGroup, RunGroup], task: TaskName | None
 ) -> Difference:
     """Compare runs of two rows; RunError where they cannot be. Without a task, all tasks as
     `combined` weighs them, on all faces; else the faces that are labelled for it."""
-    if ours.row.leaky != theirs.row.leaky:
+    if ours.leaky != theirs.leaky:
         raise RunError("one of the two is LEAKY")
     if set(sides[0].identities) & set(sides[1].identities):
         raise RunError(SHARED)
@@ -484,9 +484,9 @@ def _row_difference(
     if (one.key(task) if task else one.faces_key) != (other.key(task) if task else other.faces_key):
         raise RunError("tested on different faces")
     values = []
-    for draft, side in ((ours, sides[1]), (theirs, sides[0])):
-        runs = [draft.group.identities.index(name) for name in side.identities]
-        known = draft.correctness
+    for row, side in ((ours, sides[1]), (theirs, sides[0])):
+        runs = [row.group.identities.index(name) for name in side.identities]
+        known = row.correctness
         right = known.right[task][:, known.known(task)] if task else all_tasks(known, ours.tasks)
         values.append(right[runs])
     clusters = one.faces["cluster"].to_numpy()[one.known(task) if task else slice(None)]

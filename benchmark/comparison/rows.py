@@ -6,8 +6,7 @@ every table begins with: .references; what rows are compared with: .pairs.
 
 import dataclasses
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -152,39 +151,36 @@ class Row:
     remarks: tuple[str, ...] = ()
     definition: Mapping[str, Any] = field(default_factory=dict)
     """As it was run, or as it would be; empty for reference rows."""
+    runs: tuple[Run, ...] = field(default=(), compare=False, repr=False)
+    """Of a finished row, by ascending seed."""
 
-
-@dataclass
-class Draft:
-    """A row whose intervals over several seeds are still to be found, with the runs behind it."""
-
-    row: Row
-    group: RunGroup
-    """Finished runs of one family."""
+    @property
+    def group(self) -> RunGroup:
+        """The runs of a finished row, as one side of a comparison."""
+        return RunGroup(self.name, self.runs)
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
         """The tasks whose test faces were evaluated."""
-        return tuple(self.row.scores)
+        return tuple(self.scores)
 
     @cached_property
     def correctness(self) -> Correctness:
         """Which predictions of its runs are right; raise RunError where they cannot be read."""
-        return correctness_of([run.record for run in self.group.runs], self.tasks)
+        return correctness_of([run.record for run in self.runs], self.tasks)
 
 
-def draft_row(
+def done_row(
     name: str, runs: Sequence[Run], remarks: Sequence[str] = (), study: StudyRow | None = None
-) -> Draft:
-    """Summarise the finished runs of one experiment, one per seed; give_intervals does the rest.
+) -> Row:
+    """Summarise the finished runs of one experiment, one per seed.
 
     Raises RunError where a file of a run is missing, damaged, or about other faces.
     """
     runs = tuple(sorted(runs, key=lambda run: run.record.seed))
     try:
-        draft = Draft(_summary(name, runs, remarks, study), RunGroup(name, runs))
-        if len(runs) > 1 and draft.row.scores:
-            _ = draft.correctness
+        row = _summary(name, runs, remarks, study)
+        return _with_intervals(row) if len(runs) > 1 and row.scores else row
     except (KeyError, TypeError, ValueError) as error:
         which = ", ".join(run.short_identity for run in runs)
         raise RunError(
@@ -192,7 +188,6 @@ def draft_row(
             allowed="what facebench writes",
             fix="Remove the run's folder and run the experiment again",
         ) from error
-    return draft
 
 
 def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: StudyRow | None) -> Row:
@@ -239,6 +234,7 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
         red_flag=warning(states, first.short_identity if len(runs) == 1 else name),
         remarks=(*([] if tested else ["test was not read"]), *remarks, *one_class),
         definition=first.definition,
+        runs=tuple(runs),
     )
 
 
@@ -252,7 +248,7 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def _combined(metrics: Sequence[Mapping[str, float]]) -> CombinedScore | None:
-    """Average the combined test accuracy; the ends for several seeds come later."""
+    """Average the combined test accuracy; the ends are those of the first seed."""
     name = "test/combined"
     if not all(name in values for values in metrics):
         return None
@@ -271,8 +267,8 @@ def _gap(metrics: Sequence[Mapping[str, float]], task: TaskName) -> GroupGap | N
 def _test_scores(
     runs: Sequence[Run], tasks: Sequence[TaskName]
 ) -> tuple[dict[TaskName, TaskScore], WorstGroup | None, list[TaskName]]:
-    """Score the tasks on test, and name those of one class; the ends are those of the first seed
-    until give_intervals."""
+    """Score the tasks on test, and name those of one class; the ends are those of the first
+    seed."""
     tables = [pd.DataFrame(run.record.subgroup_columns()) for run in runs]
     table, keys = tables[0], ["task", "by", "group", "n"]
     if any(not other[keys].equals(table[keys]) for other in tables[1:]):
@@ -314,55 +310,38 @@ def worst_group(subgroups: pd.DataFrame, tasks: Sequence[TaskName]) -> WorstGrou
     return WorstGroup(task, worst["by"], str(worst["group"]), int(worst["n"]), *rates)
 
 
-def give_intervals(drafts: Sequence[Draft]) -> None:
-    """Give the rows over several seeds their intervals, by resampling clusters of test faces.
+def _with_intervals(row: Row) -> Row:
+    """Give a row over several seeds its intervals, by resampling clusters of test faces.
 
     What is resampled is seed-averaged correctness: of each task, of all together, and of the worst
-    subgroup. Drafts on the same faces are resampled together: the draws cost more than what is
-    drawn.
+    subgroup.
     """
-    by_faces: dict[str, list[Draft]] = defaultdict(list)
-    for draft in drafts:
-        if len(draft.group.runs) > 1 and draft.row.scores:
-            by_faces[draft.correctness.faces_key].append(draft)
-    for ours in by_faces.values():
-        columns = [column for draft in ours for column in _columns(draft)]
-        clusters = ours[0].correctness.faces["cluster"].to_numpy()
-        ends = zip(*cluster_bootstrap(np.column_stack(columns), clusters), strict=True)
-        for draft in ours:
-            row = draft.row
-            changes: dict[str, Any] = {
-                "scores": {
-                    task: _with_ends(score, *next(ends)) for task, score in row.scores.items()
-                }
-            }
-            for name in ("combined", "worst"):
-                if getattr(row, name) is not None:
-                    changes[name] = _with_ends(getattr(row, name), *next(ends))
-            draft.row = dataclasses.replace(row, **changes)
-
-
-def _columns(draft: Draft) -> Iterator[Floats]:
-    """Give what is resampled of a row, in the order of its intervals."""
-    row, known = draft.row, draft.correctness
+    known = row.correctness
     means = {
         task: np.where(known.known(task), known.right[task].mean(axis=0), np.nan)
-        for task in draft.tasks
+        for task in row.tasks
     }
-    yield from means.values()
+    columns: dict[Any, Floats] = {**means}
     if row.combined is not None:
-        yield all_tasks(known, draft.tasks).mean(axis=0)
+        columns["combined"] = all_tasks(known, row.tasks).mean(axis=0)
     if row.worst is not None:
         place = group_names(row.worst.by).index(row.worst.group)
         member = group_codes(known.faces, row.worst.by) == place
-        yield np.where(member, means[row.worst.task], np.nan)
+        columns["worst"] = np.where(member, means[row.worst.task], np.nan)
+    clusters = known.faces["cluster"].to_numpy()
+    lows, highs = cluster_bootstrap(np.column_stack([*columns.values()]), clusters)
+    ends = dict(zip(columns, zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
+
+    def with_ends(score: Any, name: str) -> Any:
+        low, high = ends.get(name, (None, None))
+        return None if score is None else dataclasses.replace(score, low=low, high=high)
+
+    scores = {task: with_ends(score, task) for task, score in row.scores.items()}
+    combined, worst = (with_ends(getattr(row, name), name) for name in ("combined", "worst"))
+    return dataclasses.replace(row, scores=scores, combined=combined, worst=worst)
 
 
 def all_tasks(known: Correctness, tasks: Sequence[TaskName]) -> Floats:
     """Give values of single faces whose mean is the combined accuracy; (n_runs, n_faces)."""
     values = np.stack([known.values(task) for task in tasks])
     return np.average(values, axis=0, weights=[COMBINED_WEIGHTS[task] for task in tasks])
-
-
-def _with_ends(score: Any, low: float, high: float) -> Any:
-    return dataclasses.replace(score, low=float(low), high=float(high))

@@ -12,7 +12,7 @@ import pytest
 
 from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
 from benchmark.comparison.library import Run, read_runs
-from benchmark.comparison.rows import Row, draft_row, give_intervals
+from benchmark.comparison.rows import Row, done_row
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import parts_of
 from benchmark.evaluation.metrics import score
@@ -240,6 +240,4 @@ def runs(tmp_path: Path) -> RunBuilder:
 
 def experiment_row(name: str, runs: Sequence[Run]) -> Row:
     """Make the row of finished runs, intervals included."""
-    draft = draft_row(name, runs)
-    give_intervals([draft])
-    return draft.row
+    return done_row(name, runs)

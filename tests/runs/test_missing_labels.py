@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.pairs import Book, compare_rows
-from benchmark.comparison.rows import RowComparison, draft_row
+from benchmark.comparison.rows import RowComparison, done_row
 from benchmark.data.dataset import FaceSet, store_faces
 from benchmark.data.splits import labelled_parts
 from benchmark.errors import DataError
@@ -102,9 +102,9 @@ def test_it_is_compared_with_its_counterpart_on_the_faces_that_both_were_tested_
     assert found.n_faces == labelled(faces, "gender", "test")
     rates = [record.metrics["test/gender/accuracy"] for record in runs]
     assert found.accuracy == pytest.approx(rates[0] - rates[1])
-    drafts = [draft_row(group.label, group.runs) for group in (theirs, ours)]
+    rows = [done_row(group.label, group.runs) for group in (theirs, ours)]
     asked = RowComparison("twin", ours.label, "gender")
-    (line,) = compare_rows([(drafts[0], asked, drafts[1])])[id(drafts[0])]
+    (line,) = compare_rows([(rows[0], asked, rows[1])])[id(rows[0])]
     without_f1 = dict.fromkeys(("macro_f1", "macro_f1_low", "macro_f1_high"))
     assert line.difference is not None
     assert vars(line.difference) == vars(found) | without_f1
