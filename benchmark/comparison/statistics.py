@@ -4,7 +4,7 @@ A side is one run, or a run group with several seeds. The one engine of every co
 `difference_of`. Each question is a family, declared in FAMILIES: Holm's correction runs over a
 family's p-values on a page, whatever the tables, and a comparison belongs to one family alone, so
 that it has one p and one verdict wherever the page shows it. Which sides are compared is in
-benchmark.comparison.pairs, the words for it in .verdicts. Size, power and coverage are simulated
+benchmark.comparison.pairs, the words for it in .wording. Size, power and coverage are simulated
 in tests/comparison/size_and_power.py and printed in docs/notes/size_and_power.md.
 
 Differences are those of the group minus its reference, as fractions.

@@ -21,9 +21,10 @@ from benchmark.comparison.rows import Row
 from benchmark.data.dataset import FaceSet, store_faces
 from benchmark.evaluation.predictions import predicted_tasks, read_predictions
 from benchmark.experiment.definition import Protocol, Subset
-from benchmark.tasks import MISSING, TASKS
+from benchmark.tasks import MISSING, TASKS, TaskName
 
 YEARS = np.array([7, 20, 33, 50, 70])
+WOMEN = Subset(gender="female")
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +36,18 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
     images[..., 0] += 60 * gender[:, None, None]
     images[..., 1] += 30 * race[:, None, None]
     labels = pd.DataFrame(
-        {
-            "file": [f"{number:03d}.png" for number in range(240)],
-            "age": YEARS[age_group],
-            "age_group": age_group,
-            "gender": gender,
-            "race": race,
-        }
-    )
+        {"file": [f"{number:03d}.png" for number in range(240)], "age": YEARS[age_group],
+         "age_group": age_group, "gender": gender, "race": race}
+    )  # fmt: skip
     data_dir = tmp_path_factory.mktemp("data")
     return store_faces(images.astype(np.uint8), labels, name="painted-32", data_dir=data_dir)
 
 
-@pytest.fixture(scope="module")
-def partly_labelled(painted: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
-    """The same pictures, a third of which have no gender."""
-    labels = painted.table[["file", "age", *TASKS]].copy()
-    labels.loc[::3, "gender"] = MISSING
-    data_dir = tmp_path_factory.mktemp("partly")
-    return store_faces(np.array(painted.pixels()), labels, name="partly-32", data_dir=data_dir)
+def without_gender(faces: FaceSet, step: int, data_dir: Path) -> FaceSet:
+    """Store the same pictures; every so manyth has no gender."""
+    labels = faces.table[["file", "age", *TASKS]].copy()
+    labels.loc[::step, "gender"] = MISSING
+    return store_faces(np.array(faces.pixels()), labels, name="partly-32", data_dir=data_dir)
 
 
 def setting_of(faces: FaceSet, subset: Subset | None = None) -> Setting:
@@ -61,13 +55,25 @@ def setting_of(faces: FaceSet, subset: Subset | None = None) -> Setting:
     return Setting(faces.name, True, "leak-free-2", *digests, Protocol(), subset)
 
 
-def rows_of(faces: FaceSet, runs_dir: Path, *, fitting: bool = False) -> Sequence[Row]:
-    references = References(runs_dir, faces.folder.parent, fitting)
-    return references.rows(setting_of(faces), TASKS)
+def rows_of(
+    faces: FaceSet,
+    runs_dir: Path,
+    tasks: tuple[TaskName, ...] = TASKS,
+    *,
+    fitting: bool = False,
+    subset: Subset | None = None,
+    data_dir: Path | None = None,
+) -> Sequence[Row]:
+    references = References(runs_dir, data_dir or faces.folder.parent, fitting)
+    return references.rows(setting_of(faces, subset), tasks)
+
+
+def names(rows: Sequence[Row]) -> list[str]:
+    return [row.name for row in rows]
 
 
 def test_a_regression_on_pixels_is_fitted_once_and_kept(painted: FaceSet, tmp_path: Path) -> None:
-    assert [row.name for row in rows_of(painted, tmp_path)] == [MAJORITY]
+    assert names(rows_of(painted, tmp_path)) == [MAJORITY]
     majority, logistic = rows_of(painted, tmp_path, fitting=True)
     assert logistic.name == f"logistic regression on {ON_PIXELS}"
     assert set(logistic.scores) == set(TASKS)
@@ -78,14 +84,11 @@ def test_a_regression_on_pixels_is_fitted_once_and_kept(painted: FaceSet, tmp_pa
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert rows_of(painted, tmp_path, fitting=True) == [majority, logistic]
     assert {path: path.stat().st_mtime_ns for path in files} == files
-    without_faces = References(tmp_path, tmp_path / "no data")
-    assert list(without_faces.rows(setting_of(painted), TASKS)) == [logistic]
-    women = setting_of(painted, Subset(gender="female"))
-    references = References(tmp_path, painted.folder.parent)
-    assert [row.name for row in references.rows(women, TASKS)] == [MAJORITY], "of other faces"
+    assert list(rows_of(painted, tmp_path, data_dir=tmp_path / "no data")) == [logistic]
+    assert names(rows_of(painted, tmp_path, subset=WOMEN)) == [MAJORITY], "of other faces"
     (path,) = tmp_path.rglob("predictions.csv")
     path.write_text("schema\n7\n")
-    assert [row.name for row in rows_of(painted, tmp_path)] == [MAJORITY], "it is damaged"
+    assert names(rows_of(painted, tmp_path)) == [MAJORITY], "it is damaged"
 
 
 def test_the_labels_ceiling_stands_in_tables_of_all_faces_on_an_honest_split(
@@ -95,24 +98,18 @@ def test_the_labels_ceiling_stands_in_tables_of_all_faces_on_an_honest_split(
     repeated = painted.table.assign(cluster=np.arange(len(painted.table)) // 2)
     faces = FaceSet(painted.folder, painted.manifest | {"drawn": False}, repeated)
     monkeypatch.setattr("benchmark.comparison.references.prepared_datasets", lambda _: [faces])
-    references = References(tmp_path, tmp_path)
-    everyone = setting_of(faces)
-    rows = references.rows(everyone, ("gender",))
-    assert [row.name for row in rows] == [MAJORITY, CEILING]
-    pairs = repeated["gender"].to_numpy().reshape(-1, 2)
-    share = float((pairs[:, 0] != pairs[:, 1]).mean())
+    rows = rows_of(faces, tmp_path, ("gender",))
+    assert names(rows) == [MAJORITY, CEILING]
+    genders = repeated["gender"].to_numpy().reshape(-1, 2)
+    share = (genders[:, 0] != genders[:, 1]).mean()
     assert rows[1].scores["gender"].accuracy == pytest.approx(1 - share / 2)
-    for other in (
-        setting_of(faces, Subset(gender="female")),
-        replace(everyone, protocol=Protocol(split="published-1")),
-    ):
-        assert [row.name for row in references.rows(other, ("gender",))] == [MAJORITY]
+    assert names(rows_of(faces, tmp_path, ("gender",), subset=WOMEN)) == [MAJORITY]
+    leaky = replace(setting_of(faces), protocol=Protocol(split="published-1"))
+    assert names(References(tmp_path, tmp_path).rows(leaky, ("gender",))) == [MAJORITY]
 
 
 def test_a_subset_of_one_class_is_no_obstacle(painted: FaceSet, tmp_path: Path) -> None:
-    women = setting_of(painted, Subset(gender="female"))
-    references = References(tmp_path, painted.folder.parent, fitting=True)
-    logistic = references.rows(women, TASKS)[1]
+    logistic = rows_of(painted, tmp_path, fitting=True, subset=WOMEN)[1]
     assert logistic.scores["gender"].accuracy == 1.0
 
 
@@ -129,10 +126,11 @@ def test_small_pictures_are_means_of_cells(px: int) -> None:
 
 
 def test_a_face_without_a_label_is_not_learnt_from_and_not_scored(
-    partly_labelled: FaceSet, tmp_path: Path
+    painted: FaceSet, tmp_path: Path
 ) -> None:
     """Its label is written as -1, which as a class would be the last one."""
-    logistic = rows_of(partly_labelled, tmp_path, fitting=True)[1]
+    faces = without_gender(painted, 3, tmp_path)
+    logistic = rows_of(faces, tmp_path, fitting=True)[1]
     assert logistic.scores["gender"].accuracy > 0.9
     assert logistic.combined is not None
     (folder,) = (tmp_path / "references").iterdir()
@@ -148,16 +146,15 @@ def test_a_face_without_a_label_is_not_learnt_from_and_not_scored(
 
 
 def test_a_table_of_another_task_has_all_faces_that_are_labelled_for_it(
-    partly_labelled: FaceSet, tmp_path: Path
+    painted: FaceSet, tmp_path: Path
 ) -> None:
-    references = References(tmp_path, partly_labelled.folder.parent, fitting=True)
-    n_faces = {}
-    for tasks in (("gender",), ("race",)):
-        assert references.rows(setting_of(partly_labelled), tasks)[1].scores.keys() == {*tasks}  # type: ignore[arg-type]
-    for folder in (tmp_path / "references").iterdir():
-        kept = read_predictions(folder / "predictions.csv")
-        n_faces[predicted_tasks(kept)] = len(kept)
-    placed = partly_labelled.table[partly_labelled.table["part"].isin(["val", "test"])]
+    faces = without_gender(painted, 3, tmp_path)
+    tasks: list[TaskName] = ["gender", "race"]
+    for task in tasks:
+        assert rows_of(faces, tmp_path, (task,), fitting=True)[1].scores.keys() == {task}
+    kept = map(read_predictions, (tmp_path / "references").glob("*/predictions.csv"))
+    n_faces = {predicted_tasks(table): len(table) for table in kept}
+    placed = faces.table[faces.table["part"].isin(["val", "test"])]
     assert n_faces["race",] == len(placed)
     assert n_faces["gender",] == (placed["gender"] != MISSING).sum()
 
@@ -165,7 +162,5 @@ def test_a_table_of_another_task_has_all_faces_that_are_labelled_for_it(
 def test_a_task_that_no_face_is_labelled_for_has_no_reference_rows(
     painted: FaceSet, tmp_path: Path
 ) -> None:
-    labels = painted.table[["file", "age", *TASKS]].assign(gender=MISSING)
-    faces = store_faces(np.array(painted.pixels()), labels, name="none-32", data_dir=tmp_path)
-    references = References(tmp_path / "runs", tmp_path, fitting=True)
-    assert references.rows(setting_of(faces), ("gender",)) == []
+    faces = without_gender(painted, 1, tmp_path)
+    assert rows_of(faces, tmp_path / "runs", ("gender",), fitting=True) == []
