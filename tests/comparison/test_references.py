@@ -129,7 +129,7 @@ def test_a_face_without_a_label_is_not_learnt_from_and_not_scored(
     painted: FaceSet, tmp_path: Path
 ) -> None:
     """Its label is written as -1, which as a class would be the last one."""
-    faces = without_gender(painted, 3, tmp_path)
+    faces = without_gender(painted, 3, tmp_path / "data")
     logistic = rows_of(faces, tmp_path, fitting=True)[1]
     assert logistic.scores["gender"].accuracy > 0.9
     assert logistic.combined is not None
@@ -148,7 +148,7 @@ def test_a_face_without_a_label_is_not_learnt_from_and_not_scored(
 def test_a_table_of_another_task_has_all_faces_that_are_labelled_for_it(
     painted: FaceSet, tmp_path: Path
 ) -> None:
-    faces = without_gender(painted, 3, tmp_path)
+    faces = without_gender(painted, 3, tmp_path / "data")
     tasks: list[TaskName] = ["gender", "race"]
     for task in tasks:
         assert rows_of(faces, tmp_path, (task,), fitting=True)[1].scores.keys() == {task}
@@ -162,5 +162,5 @@ def test_a_table_of_another_task_has_all_faces_that_are_labelled_for_it(
 def test_a_task_that_no_face_is_labelled_for_has_no_reference_rows(
     painted: FaceSet, tmp_path: Path
 ) -> None:
-    faces = without_gender(painted, 1, tmp_path)
-    assert rows_of(faces, tmp_path / "runs", ("gender",), fitting=True) == []
+    faces = without_gender(painted, 1, tmp_path / "data")
+    assert rows_of(faces, tmp_path, ("gender",), fitting=True) == []
