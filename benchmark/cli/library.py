@@ -108,6 +108,6 @@ def prepared_here(data_dir: Path, answer: CommandResult) -> "list[FaceSet]":
     with contextlib.suppress(DataError):
         return prepared_datasets(data_dir)
     answer.warnings.append(
-        f"the data sets in {data_dir} cannot be opened: no sheets of faces and no checks for leaks"
+        f"the data sets in {data_dir} cannot be opened: no face is predicted again"
     )
     return []

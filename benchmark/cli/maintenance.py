@@ -6,7 +6,7 @@ import shutil
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -24,7 +24,6 @@ from benchmark.cli.options import (
     DataDir,
     Experiments,
     OneSuite,
-    Quiet,
     RunsDir,
     Seeds,
     WeightsDir,
@@ -38,7 +37,6 @@ from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
     from benchmark.comparison.library import Standing
-    from benchmark.inference.verify import Finding
     from benchmark.runs.queue import Queue
 
 STATES = {
@@ -48,18 +46,24 @@ STATES = {
     "done": ("done", "green"),
 }  # fmt: skip
 
-ToMlflow = Annotated[bool, typer.Option("--mlflow", help="Bring MLflow up to date too.")]
-
 COLOURS: Final = {"holds": "green", "differs": "bold red", "not checked": "yellow"}
 SHORTEST_ID: Final = 8
 LOW_DISK_GIB: Final = 5
+
+
+def _followed(records: Sequence[RunRecord], *, quiet: bool) -> Iterator[RunRecord]:
+    """Yield runs one after another, under a bar."""
+    with progress_bar(quiet=quiet) as progress:
+        bar = progress.add_task("runs", total=len(records))
+        for record in records:
+            yield record
+            progress.advance(bar)
 
 
 def verify(
     names: Named = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute a run's metrics from its predictions, and its predictions from its weights, again.
@@ -79,62 +83,51 @@ def verify(
         from benchmark.inference.verify import verify as verify_one
 
         # Runs that cannot even be read are found by their ids, or by no name.
-        everything = list(all_records(runs_dir))
-        ids = tuple(name for name in names or () if len(name) >= SHORTEST_ID)
-        records = [run for run in everything if ids and run.identity.startswith(ids)]
-        if not names or not all(any(r.identity.startswith(n) for r in records) for n in names):
-            asked = [run.record for run in chosen_runs(runs_dir, names, answer)] if names else []
-            records = [run for run in asked or everything if run.state == "done"]
+        everything, found = list(all_records(runs_dir)), dict[str, RunRecord]()
+        by_id = {name: [run for run in everything if run.identity.startswith(name)]
+                 for name in names or () if len(name) >= SHORTEST_ID}  # fmt: skip
+        for name in names or ():
+            ours = by_id.get(name) or [r.record for r in chosen_runs(runs_dir, [name], answer)]
+            found |= {run.identity: run for run in ours if run.state == "done" or name in by_id}
+        records = list(found.values()) if names else [r for r in everything if r.state == "done"]
         if not records:
             raise RunError(
                 "none of these runs is done" if names else "there is no finished run",
                 source=str(runs_dir),
                 fix=f"{HOW_TO_RUN}; `facebench status` lists all",
             )
-        prepared = prepared_here(data_dir, answer)
-        runs: list[dict[str, Any]] = []
-        with progress_bar(quiet=quiet or as_json) as progress:
-            bar = progress.add_task("runs", total=len(records))
-            for record in records:
-                try:
-                    found = verify_one(record, prepared)
-                except BenchmarkError as error:
-                    if len(records) == 1 and record.state != "done":
-                        raise
-                    found = [Finding("files", "differs", str(error))]
-                runs.append(_verified(record, found))
-                progress.advance(bar)
+        prepared, runs = prepared_here(data_dir, answer), list[dict[str, Any]]()
+        for record in _followed(records, quiet=as_json):
+            try:
+                findings = verify_one(record, prepared)
+            except BenchmarkError as error:
+                if len(records) == 1 and record.state != "done":
+                    raise
+                findings = [Finding("files", "differs", str(error))]
+            try:
+                title = f"{record.experiment_name}, seed {record.seed}"
+            except (BenchmarkError, LookupError, TypeError, ValueError):
+                title = "a run that cannot be read"
+            runs.append(
+                {
+                    "identity": record.identity,
+                    "run": title,
+                    "holds": all(item.verdict != "differs" for item in findings),
+                    "findings": [vars(item) for item in findings],
+                }
+            )
         answer.data = {"runs": runs}
         n_wrong = sum(not run["holds"] for run in runs)
         code = ExitCode.FINDINGS if n_wrong else code
+        for run in () if as_json else runs:
+            out.print(f"[bold]{escape(run['run'])}[/]  {run['identity'][:12]}", soft_wrap=True)
+            rows = [(of["what"], Cell(of["verdict"], style=COLOURS[of["verdict"]]), of["detail"])
+                    for of in run["findings"]]  # fmt: skip
+            print_table(Table.of(["", "", Column("", left=True, fold=True)], rows))
         if not as_json:
-            for run in runs:
-                _print_findings(run)
             out.print(f"{len(runs) - n_wrong} of {len(runs)} runs hold.")
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
-
-
-def _verified(record: RunRecord, found: "Sequence[Finding]") -> dict[str, Any]:
-    try:
-        title = f"{record.experiment_name}, seed {record.seed}"
-    except (BenchmarkError, LookupError, TypeError, ValueError):
-        title = "a run that cannot be read"
-    return {
-        "identity": record.identity,
-        "run": title,
-        "holds": all(item.verdict != "differs" for item in found),
-        "findings": [vars(item) for item in found],
-    }
-
-
-def _print_findings(run: dict[str, Any]) -> None:
-    out.print(f"[bold]{escape(run['run'])}[/]  {run['identity'][:12]}", soft_wrap=True)
-    rows = [
-        (item["what"], Cell(item["verdict"], style=COLOURS[item["verdict"]]), item["detail"])
-        for item in run["findings"]
-    ]
-    print_table(Table.of(["", "", Column("", left=True, fold=True)], rows))
 
 
 def rescore(
@@ -142,19 +135,16 @@ def rescore(
     again: Annotated[
         bool, typer.Option("--again", help="Also what is up to date already.")
     ] = False,
-    mlflow: ToMlflow = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute finished runs' numbers, tables and figures again from their stored predictions.
 
     For runs of an older facebench. Needs no network, no GPU and no faces. What is up to date is
-    left alone.
+    left alone. `facebench runs import` brings the numbers to MLflow.
 
     Examples:
       facebench runs rescore
-      facebench runs rescore quick --mlflow
       facebench runs rescore b9aa30a6a761 --again
     """
     code = ExitCode.FINE
@@ -164,16 +154,11 @@ def rescore(
         found = [run.record for run in chosen_runs(runs_dir, names or [], answer)]
         records = [record for record in found if record.state == "done"]
         outcomes: Counter[str] = Counter()
-        with progress_bar(quiet=quiet or as_json) as progress:
-            bar = progress.add_task("runs", total=len(records))
-            for record in records:
-                try:
-                    outcomes[rescore_one(record, again=again)] += 1
-                except BenchmarkError as error:
-                    answer.errors.append(error)
-                progress.advance(bar)
-        if mlflow:
-            outcomes["mirrored"] = _mirror(records, runs_dir, quiet=quiet or as_json)
+        for record in _followed(records, quiet=as_json):
+            try:
+                outcomes[rescore_one(record, again=again)] += 1
+            except BenchmarkError as error:
+                answer.errors.append(error)
         answer.data = {"runs": dict(outcomes)}
         code = ExitCode.RUNS_FAILED if answer.errors else code
         if not as_json:
@@ -185,18 +170,6 @@ def rescore(
                 say_error(problem)
     if code is not ExitCode.FINE:
         raise typer.Exit(code)
-
-
-def _mirror(records: Sequence[RunRecord], runs_dir: Path, *, quiet: bool) -> int:
-    """Bring MLflow to what the folders say now, and count the runs."""
-    from benchmark.tracking import import_records
-
-    fresh = [RunRecord(record.folder) for record in records]
-    with progress_bar(quiet=quiet) as progress:
-        bar = progress.add_task("MLflow", total=len(fresh))
-        for _ in import_records(iter(fresh), runs_dir):
-            progress.advance(bar)
-    return len(fresh)
 
 
 def clean(
