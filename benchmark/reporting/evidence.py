@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from benchmark.comparison.leaderboard import KINDS, Kind, Leaderboard
-from benchmark.comparison.library import Library, NotRun, Run, RunGroup, Setting
+from benchmark.comparison.library import Library, NotRun, RunGroup, Setting
 from benchmark.comparison.pairs import Book, Found
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Family
@@ -75,11 +75,6 @@ class RankedNetwork:
         """The experiment's name."""
         return self.row.name
 
-    @property
-    def anchor(self) -> str:
-        """Its place on the page, where tables lead to."""
-        return f"network-{self.row.name}"
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -98,11 +93,6 @@ class Evidence:
     def dataset(self) -> str:
         """The data set that all numbers are about."""
         return self.board.dataset
-
-    @property
-    def runs(self) -> list[Run]:
-        """All runs on the data set, finished or not."""
-        return [run for run in self.library.runs if run.setting.dataset == self.dataset]
 
     @cached_property
     def experiments(self) -> tuple[Experiment, ...]:

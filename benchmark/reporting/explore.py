@@ -121,7 +121,7 @@ def explore(faces: FaceSet) -> Explored:
                 "share_next": float(ages[edge + 1] / n_aged),
             }
             for edge in EDGES
-        ],
+        ],  # fmt: skip
         # 100: ages that end in 0 or 5 are not preferred; 500: there are no others.
         heaping={"whipple": 500 * n_rounded / n_whipple} if n_whipple else None,
         duplicates=count_duplicates(table),
@@ -164,17 +164,11 @@ def facts(explored: Explored) -> list[tuple[str, str]]:
         on_edge = sum(edge["n"] for edge in numbers["bin_edges"])
         found.append(("median age in years", f"{explored.named['age'].median():.0f}"))
         found.append(("on an edge between age groups", share(on_edge, n_aged)))
-    if numbers["heaping"]:
-        found.append(
-            ("Whipple's index (100: ages not rounded)", f"{numbers['heaping']['whipple']:.0f}")
-        )
-    if explored.has("gender"):
-        genders = numbers["counts"]["gender"]
-        found.append(("female", share(genders["female"], sum(genders.values()))))
+    if heaping := numbers["heaping"]:
+        found.append(("Whipple's index (100: ages not rounded)", f"{heaping['whipple']:.0f}"))
     same = numbers["duplicates"]
-    found.append(("groups of equal files", f"{same['groups']:,}"))
-    found.append(("of these with labels in conflict", f"{same['groups_in_conflict']:,}"))
-    return found
+    conflicts = ("of these with labels in conflict", f"{same['groups_in_conflict']:,}")
+    return [*found, ("groups of equal files", f"{same['groups']:,}"), conflicts]
 
 
 def write_exploration(explored: Explored, folder: Path, overwrite: bool = True) -> list[Path]:
@@ -192,23 +186,20 @@ def write_exploration(explored: Explored, folder: Path, overwrite: bool = True) 
 
 def exploration_page(explored: Explored, svgs: Mapping[str, str]) -> str:
     """Lay out the page; svgs: by the names that `figures_of` gives figures."""
-    faces, manifest = explored.faces, explored.faces.manifest
+    faces = explored.faces
     return page(
         "explore.html",
         title=f"Composition of {faces.name}",
-        name=faces.name,
+        faces=faces,
         lead=lead(explored),
         notes=notes(explored),
         facts=facts(explored),
         numbers=explored.numbers,
-        counts=manifest["counts"],
-        near=near_in_words(manifest["near_duplicates"]),
+        near=near_in_words(faces.manifest["near_duplicates"]),
         svgs=svgs,
         tables=tables_of(explored),
         share=share,
         version=__version__,
-        split=f"{manifest['split_version']}, digest {faces.split_digest[:16]}",
-        pixels=faces.pixel_digest[:16],
     )
 
 
@@ -217,13 +208,9 @@ def tables_of(explored: Explored) -> dict[str, Table]:
     numbers, named = explored.numbers, explored.named
     found = {"classes": pd.concat(_classes(explored, task) for task in TASKS)}
     if explored.has("age", "race"):
-        quartiles = named.groupby("race", observed=True)["age"].describe().astype(
-            {"count": int}
-        )[["count", "25%", "50%", "75%", "mean"]]  # fmt: skip
-        quartiles.columns = pd.Index(
-            ["faces", "lower quartile", "median", "upper quartile", "mean"]
-        )
-        found["ages-by-race"] = quartiles.reset_index().astype({"race": str})
+        by_race = named.groupby("race", observed=True)["age"].describe()
+        shown = by_race[["count", "25%", "50%", "75%", "mean"]].reset_index()
+        found["ages-by-race"] = shown.astype({"race": str})
     for label, other in CROSSED:
         if explored.has(label, other):
             crossed = explored.crossed(label, other).rename(index=str, columns=str)

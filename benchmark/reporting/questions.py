@@ -166,22 +166,6 @@ def sibling_pairs(evidence: Evidence, family: Family) -> list[tuple[Experiment, 
     return pairs
 
 
-def _label(family: Family, reference: Experiment, other: Experiment) -> str:
-    """Say in what two siblings differ, and what they share: `full − frozen · mtl cnn imagenet`."""
-    value, theirs = (
-        {
-            "weights": item.backbone.weights,
-            "depth": item.backbone.depth_name,
-            "conditioning": item.head.conditioning,
-        }
-        for item in (other, reference)
-    )
-    shared = [value[key] for key in value if key != family and value[key] != "none"]
-    variant = reference.name.removeprefix(reference.stem).strip("-")
-    said = [other.task_label, other.backbone.architecture, *shared, variant]
-    return f"{value[family]} − {theirs[family]} · {' '.join(filter(None, said))}"
-
-
 def judged(evidence: Evidence, family: Family) -> Found:
     """Give what came of one question; all of the report's are compared and corrected together."""
     if not evidence.found:
@@ -310,27 +294,25 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
             alike = "of which one is the single-task counterpart of the other"
         why = f"no two networks {alike} are finished on the same faces."
         return _unanswered(question, why, *_command_for(evidence, question))
-    labels: dict[tuple[str, str], str] = {}
     if is_mtl:
         short, *further = words.mtl_sentences(found.lines)
         sentences, better = [short.removeprefix("Does MTL beat STL? "), *further], "MTL"
     else:
-        pairs = sibling_pairs(evidence, family)
-        labels = {(b.name, a.name): _label(family, a, b) for a, b in pairs}
-        sentences, better = list(words.pair_sentences(found.lines)), "the first named"
+        sentences, better = list(words.pair_sentences(found.lines)), "the named network"
         if len(sentences) > 1:
-            sentences = [_tally(found.lines, labels)]
+            sentences = [_tally(found.lines)]
+    known = evidence.library.experiments
+
+    def label_of(line: TaskComparison) -> str:
+        against = known[line.reference.label].backbone.weights if family == "weights" else ""
+        return f"{line.group.label} against {against}" if against else line.group.label
+
     marks = {
         task: [
-            Mark(
-                labels.get((line.group.label, line.reference.label), line.group.label),
-                line.difference.accuracy,
-                line.difference.low,
-                line.difference.high,
-                filled=line.significant,
-            )
+            Mark(label_of(line), it.accuracy, it.low, it.high, filled=line.significant)
             for line in found.lines
             if line.task == task
+            for it in (line.difference,)
         ]
         for task in TASKS
     }
@@ -370,7 +352,7 @@ def _command_for(evidence: Evidence, question: Question) -> list[str]:
     return []
 
 
-def _tally(lines: Sequence[TaskComparison], labels: Mapping[tuple[str, str], str]) -> str:
+def _tally(lines: Sequence[TaskComparison]) -> str:
     """Count verdicts task by task, and name the largest significant difference."""
     parts = []
     for task in TASKS:
@@ -382,8 +364,8 @@ def _tally(lines: Sequence[TaskComparison], labels: Mapping[tuple[str, str], str
         part = f"{TASK_TITLES[task].capitalize()}: {said} of {len(ours)} comparisons"
         if significant := [line for line in ours if line.significant]:
             largest = max(significant, key=lambda line: abs(line.difference.accuracy))
-            label = labels[largest.group.label, largest.reference.label]
-            part += f", by {words.points(largest.difference.accuracy)} pp at most ({label})"
+            pair = f"{largest.group.label} against {largest.reference.label}"
+            part += f", by {words.points(largest.difference.accuracy)} pp at most ({pair})"
         parts.append(f"{part}.")
     if any(line.of_trainings_alone for line in lines):
         parts.append("One seed on a side speaks of these trainings alone.")

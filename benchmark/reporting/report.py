@@ -171,7 +171,7 @@ def _boards(
     """Give the leaderboard of each setting, and whether it is LEAKY; names lead to networks."""
     links: Links = {
         item.network.row.identities[0]: (
-            ("details", f"#{item.network.anchor}"),
+            ("details", f"#network-{item.network.name}"),
             *([("runs", runs)] if (runs := evidence.links.of(item.network.row.identities)) else []),
         )
         for item in networks
@@ -183,7 +183,8 @@ def _boards(
 
 def _facts(evidence: Evidence, date: datetime.date) -> Iterator[tuple[str, str]]:
     """Say what the answers are about, and how much there is of it."""
-    runs, setting = evidence.runs, evidence.setting
+    runs = [run for run in evidence.library.runs if run.setting.dataset == evidence.dataset]
+    setting = evidence.setting
     done = [run for run in runs if run.done]
     yield "Written", date.isoformat()
     finished = sorted({str(run.record.done.get("finished", ""))[:10] for run in done} - {""})

@@ -1,4 +1,4 @@
-"""The leaderboards of the runs at hand: which rows are shown, and what is said of the others."""
+"""The leaderboards of the available runs: which rows are shown, and what is said of the others."""
 
 from pathlib import Path
 
@@ -25,13 +25,10 @@ def runs(tmp_path: Path) -> RunBuilder:
     return RunBuilder(tmp_path / "mlruns")
 
 
-def places(runs: RunBuilder) -> Places:
+def only_board(runs: RunBuilder, *suites: str, compared: bool = True) -> Leaderboard:
     data_dir = runs.runs_dir.parent / "data"
-    return Places(runs.runs_dir, data_dir, data_dir / "weights")
-
-
-def only_board(runs: RunBuilder, *suites: str) -> Leaderboard:
-    (board,) = leaderboards(available_runs(runs.runs_dir), places(runs), suites)
+    places = Places(runs.runs_dir, data_dir, data_dir / "weights")
+    (board,) = leaderboards(available_runs(runs.runs_dir), places, suites, compared=compared)
     return board
 
 
@@ -44,9 +41,7 @@ def test_a_page_with_comparisons_of_its_own_has_none_from_the_leaderboard(runs: 
         experiment = registry.experiment(name)
         runs.done(experiment, exact_predictions(70, n_right, tasks=experiment.head.tasks))
     for compared in (True, False):
-        (board,) = leaderboards(
-            available_runs(runs.runs_dir), places(runs), ("quick",), compared=compared
-        )
+        board = only_board(runs, "quick", compared=compared)
         rows = [row for table in board.tables for row in table.rows if row.status == "done"]
         assert any(row.comparisons for row in rows) is compared
         assert any(note.startswith("Differences are") for note in board.notes) is compared
@@ -82,34 +77,23 @@ def test_runs_on_the_older_split_are_shown_and_never_pooled_with_those_on_the_cu
         for row in table.rows
         if row.seeds
     ]
-    assert sorted(rows) == [
-        ("leak-free-1", GENDER.name, [1]),
-        ("leak-free-2", GENDER.name, [0]),
-    ]
+    assert sorted(rows) == [("leak-free-1", GENDER.name, [1]), ("leak-free-2", GENDER.name, [0])]
 
 
-def test_runs_of_experiments_that_nobody_defines_are_counted(runs: RunBuilder) -> None:
+def test_what_cannot_be_shown_is_counted_and_said_in_few_lines(runs: RunBuilder) -> None:
+    write_text(runs.runs_dir / "work/0abc/experiment.json", '{"schema": 0}')
+    with pytest.raises(RunError, match="no run to show .*has schema 0"):
+        only_board(runs)
     one_run(runs)
     stranger = an_experiment("stranger", tasks=("race",), **{"recipe.learning_rate": 7e-3})
     runs.begun(stranger)
-    board = only_board(runs)
-    assert f"Left out: 1 run of experiments not registered here ({stranger.name})." in board.notes
-
-
-def test_many_runs_of_an_older_layout_take_few_lines(runs: RunBuilder) -> None:
-    one_run(runs)
-    for number in range(9):
+    for number in range(1, 9):
         write_text(runs.runs_dir / f"work/{number}abc/experiment.json", '{"schema": 0}')
     notes = [note for note in only_board(runs).notes if note.startswith("Left out")]
-    assert len(notes) == 4
+    assert len(notes) == 5
     assert "has schema 0" in notes[0]
-    assert notes[-1] == "Left out, not readable either: 6 more runs."
-
-
-def test_where_no_run_can_be_read_it_is_said_why(runs: RunBuilder) -> None:
-    write_text(runs.runs_dir / "work/0abc/experiment.json", "{}")
-    with pytest.raises(RunError, match="no run to show .*has schema None"):
-        only_board(runs)
+    assert notes[3] == "Left out, not readable either: 6 more runs."
+    assert notes[4] == f"Left out: 1 run of experiments not registered here ({stranger.name})."
 
 
 def test_a_run_still_going_says_how_far_it_is(runs: RunBuilder) -> None:
@@ -118,13 +102,3 @@ def test_a_run_still_going_says_how_far_it_is(runs: RunBuilder) -> None:
     (row,) = only_board(runs).tables[0].rows
     of = GENDER.recipe.max_epochs
     assert row.remarks == (f"seed 2 was interrupted or is still running (2 of {of} epochs done)",)
-
-
-def test_reading_and_building_are_watched(runs: RunBuilder) -> None:
-    one_run(runs)
-    one_run(runs, seed=1)
-    seen: list[tuple[str, int, int]] = []
-    available = available_runs(runs.runs_dir, watch=lambda *told: seen.append(told))
-    leaderboards(available, places(runs), watch=lambda *told: seen.append(told))
-    assert ("Reading runs", 2, 2) in seen
-    assert any(what == "Making rows" for what, _, _ in seen)

@@ -43,7 +43,7 @@ def test_importing_the_package_and_asking_its_commands_for_help_loads_nothing_he
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_names_that_are_not_there_are_said_as_python_says_them() -> None:
+def test_the_public_names_are_listed_and_others_refused() -> None:
     assert {"leaderboard", "load_run"} <= set(dir(benchmark))
     with pytest.raises(AttributeError, match="has no attribute 'moon'"):
         _ = benchmark.moon
@@ -74,17 +74,13 @@ def test_a_leaderboard_is_rows_and_a_table(runs: RunBuilder) -> None:
     assert board.html().startswith("<!doctype html>")
 
 
-def test_two_data_sets_are_told_apart(runs: RunBuilder) -> None:
+def test_two_data_sets_need_a_name(runs: RunBuilder) -> None:
     one_run(runs)
     one_run(RunBuilder(runs.runs_dir, runs.dataset | {"name": "other", "pixel_digest": "1" * 64}))
     with pytest.raises(RunError, match="other, utkface-100"):
         leaderboard(runs_dir=runs.runs_dir, data_dir=runs.runs_dir)
-    assert (
-        leaderboard(
-            dataset="other", runs_dir=runs.runs_dir, data_dir=runs.runs_dir
-        ).leaderboard.dataset
-        == "other"
-    )
+    board = leaderboard(dataset="other", runs_dir=runs.runs_dir, data_dir=runs.runs_dir)
+    assert board.leaderboard.dataset == "other"
 
 
 def test_a_run_is_loaded_by_id_or_by_name_and_seed(runs: RunBuilder) -> None:
