@@ -280,19 +280,20 @@ def _print_noise(noise: "pd.DataFrame") -> None:
     """Print how often labels of one photograph disagree, and the accuracy within reach."""
     from benchmark.comparison.references import ASSUMPTIONS
 
-    def rate(row: dict[Any, Any], *names: str) -> Cell:
-        value, low, high = (100 * float(row[name]) for name in names)
-        return Cell(f"{value:.1f}", f"{low:.1f}–{high:.1f}")
-
+    rates = (
+        ("disagree", "low", "high"),
+        ("ceiling", "ceiling_low", "ceiling_high"),
+        ("independent_ceiling", "independent_low", "independent_high"),
+    )
     rows = [
         (
             TASK_TITLES[row["task"]],
             row["files"],
-            f"{row['n_photographs']:,}",
-            f"{row['n_pairs']:,}",
-            rate(row, "disagree", "low", "high"),
-            rate(row, "ceiling", "ceiling_low", "ceiling_high"),
-            rate(row, "independent_ceiling", "independent_low", "independent_high"),
+            *(f"{row[name]:,}" for name in ("n_photographs", "n_pairs")),
+            *(
+                Cell(f"{100 * row[rate]:.1f}", f"{100 * row[low]:.1f}–{100 * row[high]:.1f}")
+                for rate, low, high in rates
+            ),
         )
         for row in noise[noise["disagree"].notna()].to_dict("records")
     ]

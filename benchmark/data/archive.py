@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final, NamedTuple, cast
 
 from benchmark.data.labels import LICENCE, PICTURE_SUFFIXES, WEBSITE, is_picture_name
 from benchmark.data.progress import OnProgress, keep_quiet
@@ -54,19 +54,15 @@ Content = bytes | str
 """A file's bytes, or in a line why they cannot be had."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One file of a source: its path inside the source, with `/`, and its size."""
+class Member(NamedTuple):
+    """One file of a source: its path inside the source, with `/`, and its size.
+
+    problem: what it is, where it is no file and not read.
+    """
 
     path: str
     n_bytes: int
     problem: str = ""
-    """What it is, where it is neither a file nor read."""
-
-    @property
-    def name(self) -> str:
-        """The base name."""
-        return self.path.rsplit("/", 1)[-1]
 
 
 Entry = tuple[Member, Callable[[], Content]]
@@ -97,9 +93,9 @@ class Source:
 
     def sha256(self, on_progress: OnProgress = keep_quiet) -> str:
         """Digest an archive's bytes, or a folder's names, sizes and contents."""
-        stage = f"reading {self.path.name}"
+        stage, done = f"reading {self.path.name}", 0
         if self.kind != "folder":
-            done, total = 0, self.path.stat().st_size
+            total = self.path.stat().st_size
 
             def hear(n_bytes: int) -> None:
                 nonlocal done
@@ -296,16 +292,12 @@ def list_pictures(named: Iterable[Path]) -> list[Path]:
     A file is taken for a picture whatever its name; one that does not exist is listed, and reading
     it says so. Raises DataError where there is nothing to read at all.
     """
-    named = list(named)
+    named, n_others = list(named), 0
     paths: dict[Path, None] = {}
-    n_others = 0
     for path in named:
-        if not path.is_dir():
-            paths[path] = None
-            continue
         files = sorted(item for item in path.rglob("*") if not item.is_dir())
         pictures = [item for item in files if is_picture_name(item.as_posix())]
-        paths |= dict.fromkeys(pictures)
+        paths |= dict.fromkeys(pictures if path.is_dir() else [path])
         n_others += len(files) - len(pictures)
     if not paths:
         raise DataError(

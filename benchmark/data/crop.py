@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -232,15 +232,16 @@ class CropOptions:
                 raise DataError(f"{what} is {value!r}", allowed=allowed)
 
 
-@dataclass(frozen=True, slots=True)
-class CutFace:
-    """One face, cut out."""
+class CutFace(NamedTuple):
+    """One face, cut out.
+
+    box: what the detector saw, without the margin; it may reach beyond the picture. image:
+    (size_px, size_px, 3) bytes of RGB, or a PNG file of them.
+    """
 
     box: Box
-    """What the detector saw, without the margin; it may reach beyond the picture."""
     score: float
     image: bytes
-    """(size_px, size_px, 3) bytes of RGB, or a PNG file of them."""
 
 
 def crop_picture(
@@ -297,16 +298,16 @@ def cut_box(face: FoundFace, size: tuple[int, int], margin: float) -> Box:
     return (left, top, max(right, left + 1), max(bottom, top + 1))  # a pixel rounds to nothing
 
 
-@dataclass(frozen=True, slots=True)
-class CroppedPicture:
-    """What became of one picture; whatever it was, there is one of these."""
+class CroppedPicture(NamedTuple):
+    """What became of one picture; whatever it was, there is one of these.
+
+    outcome: one of OUTCOMES. reason: why there is no crop. size: width and height in pixels, turned
+    upright; 0 where it cannot be read.
+    """
 
     outcome: str
-    """One of OUTCOMES."""
     reason: str = ""
-    """Why there is no crop; empty where there is one."""
     size: tuple[int, int] = (0, 0)
-    """Width and height in pixels, turned upright; 0 where it cannot be read."""
     faces_seen: int = 0
     crops: tuple[CutFace, ...] = ()
 

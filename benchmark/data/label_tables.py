@@ -4,21 +4,10 @@ A word maps only where it says one class whole. An age range that reaches into t
 class here: such a face has no truth of that task. Nothing is guessed; `--map` decides otherwise.
 Which row is which picture is for benchmark.data.labelled.
 
-DATA SHEET of FairFace
-
-Name        FairFace (108,501 JPEG; 86,744 for training and 10,954 for validation are published)
-Website     https://github.com/joojs/fairface
-Published   Kärkkäinen, Joo: FairFace: Face Attribute Dataset for Balanced Race, Gender, and Age
-            for Bias Measurement and Mitigation, WACV 2021
-Licence     CC BY 4.0
-Label       fairface_label_train.csv and fairface_label_val.csv: file, age (nine ranges), gender
-            (Male, Female), race (seven words), service_test
-Here        East Asian and Southeast Asian are Asian; Middle Eastern and Latino_Hispanic are Others,
-            by UTKFace's rule. 0-2 and 3-9 are 0-14, 30-39 is 26-40, 50-59 is 41-60, more than 70 is
-            61+. 10-19, 20-29, 40-49 and 60-69 reach into two of our age groups: no age group is
-            said of these faces. Its own division into training and validation is not used
-Read        here: 5,000 faces of its validation part at 112 px, docs/DATA.md; and
-            synthetic faces in its layout
+FairFace: East and Southeast Asian are Asian; Middle Eastern and Latino_Hispanic are Others, by
+UTKFace's rule. 0-2 and 3-9 are 0-14, 30-39 is 26-40, 50-59 is 41-60, more than 70 is 61+. 10-19,
+20-29, 40-49 and 60-69 reach into two of our age groups: no age group is said of these faces. Its
+own division into training and validation is not used.
 """
 
 import contextlib
@@ -179,7 +168,7 @@ def labelling_for(
     if layout == "table":
         raise DataError("the layout table has no table of labels", allowed="--labels FILE.csv")
     members = source.members()
-    there = {member.path for member in members if member.name in FAIRFACE_FILES}
+    there = {member.path for member in members if member.path.rpartition("/")[2] in FAIRFACE_FILES}
     if not there:
         raise DataError(
             f"{source.path} holds no {' or '.join(FAIRFACE_FILES)}",

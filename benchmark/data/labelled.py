@@ -7,8 +7,7 @@ faces are: a number is worth no more than that reading.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
@@ -35,16 +34,16 @@ SHOWN_WORDS: Final = 4
 SHOWN_LETTERS: Final = 40
 
 
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """The faces of a source, found without looking at a picture."""
+class Scan(NamedTuple):
+    """The faces of a source, found without looking at a picture.
+
+    table: columns file and LABELS, by file. paths: the member of each face, row by row. rejected:
+    file, kind, reason.
+    """
 
     table: pd.DataFrame
-    """Columns file and LABELS, by file."""
     paths: list[str]
-    """The member of each face, row by row."""
     rejected: list[tuple[str, str, str]]
-    """File, kind, reason."""
 
 
 def _scan_of(
@@ -75,16 +74,12 @@ def scan_names(source: Source) -> Scan:
             faces[name] = path, parse_name(name)
         except DataError as error:
             rejected.append((printable(name), NAME_KIND, error.found))
-    if not paths:
-        raise DataError(
-            f"{source.path} holds no pictures ({len(rejected)} other files)",
-            allowed=f"pictures called {NAME_RULE}",
-        )
     if not faces:
-        file, _, reason = next(row for row in rejected if row[1] == NAME_KIND)
+        named = [f"{file}: {reason}" for file, kind, reason in rejected if kind == NAME_KIND]
         raise DataError(
-            f"none of the {len(paths)} pictures of {source.path} has a UTKFace name; "
-            f"{file}: {reason}",
+            f"none of the {len(paths)} pictures of {source.path} has a UTKFace name; {named[0]}"
+            if named
+            else f"{source.path} holds no pictures ({len(rejected)} other files)",
             allowed=f"pictures called {NAME_RULE}",
             fix="Rename the pictures so, name another source, or name a table of their labels with "
             "--labels (for FairFace: --layout fairface)",

@@ -12,9 +12,8 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -56,20 +55,20 @@ HEADER_BYTES: Final = 128
 Pixels = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """What is known of one picture besides its pixels."""
+class Picture(NamedTuple):
+    """What is known of one picture besides its pixels.
+
+    mode: Pillow's, before conversion to RGB. width, height: in pixels, as stored. sketch,
+    thumbnail: grey levels of SKETCH_SHAPE, for the perceptual hash, and of THUMBNAIL_SHAPE, for
+    aligned correlation.
+    """
 
     sha256: str
     mode: str
-    """Pillow's mode before conversion to RGB."""
     width: int
     height: int
-    """In pixels, as stored: before turning, cropping and resizing."""
     sketch: bytes
-    """Grey levels of SKETCH_SHAPE, row by row; what the perceptual hash is made of."""
     thumbnail: bytes
-    """Grey levels of THUMBNAIL_SHAPE, row by row; what aligned correlation compares."""
 
 
 @contextlib.contextmanager

@@ -10,10 +10,9 @@ import re
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
@@ -43,13 +42,11 @@ PICTURES_A_CORE: Final = 64
 """Pictures read ahead for each core; this bounds the memory, whatever the source holds."""
 
 
-@dataclass(frozen=True, eq=False)
-class PrepareResult:
-    """A data set, and how it came about."""
+class PrepareResult(NamedTuple):
+    """A data set, and whether it was made now; else it was there, from the same source."""
 
     faces: FaceSet
     is_new: bool
-    """False if it was there already, from the same source with the same options."""
     seconds: float
 
 

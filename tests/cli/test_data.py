@@ -32,16 +32,6 @@ def test_prepare_says_what_it_made_and_again_that_there_is_nothing_to_do(archive
     assert (code, "is there already" in again) == (0, True)
 
 
-def test_prepare_answers_a_machine_with_one_object(archive: Path) -> None:
-    code, stdout, stderr = data(
-        "prepare", archive, "--data-dir", archive.parent / "data", "--name", "mine", "--json"
-    )
-    answer = json.loads(stdout)
-    assert (code, stderr, answer["ok"], answer["command"]) == (0, "", True, "data prepare")
-    assert answer["data"]["dataset"] == "mine"
-    assert answer["data"]["counts"]["usable"] == 60
-
-
 def test_pictures_that_cannot_be_used_give_exit_code_1_and_a_whole_data_set(tmp_path: Path) -> None:
     files = {**faces(20), face_name(90): b"no picture"}
     source = tar_of(tmp_path / "faces.tar", files)

@@ -35,11 +35,6 @@ def test_every_kind_of_source_holds_the_same(tmp_path: Path) -> None:
         assert dict(source.contents(wanted)) == {path: FILES[path] for path in wanted}
 
 
-def test_a_missing_source_says_where_faces_are_published(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"susanqq.*non-commercial research.*data/UTKFace\.tar\.gz"):
-        open_source(tmp_path / "UTKFace.tar.gz")
-
-
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "faces.tar.gz"
     for content in (b"", b"GIF89a", b"\0" * 2048, os.urandom(4096)):

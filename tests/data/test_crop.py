@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmark.data import progress
 from benchmark.data.crop import (
     COLUMNS,
     CropOptions,
@@ -17,7 +16,6 @@ from benchmark.data.crop import (
     FoundFace,
     crop_folder,
     crop_picture,
-    cropped,
     cut_box,
     load_detector,
 )
@@ -211,12 +209,3 @@ def test_a_stopped_try_and_places_that_cannot_be_used_leave_nothing(tmp_path: Pa
         with pytest.raises(DataError, match=found):
             crop_folder(given, tmp_path / target, CROPPER)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "text"]
-
-
-def test_processes_give_what_one_gives_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    contents = [(n, FACE if n % 3 else f"picture {n} cannot be read") for n in range(30)]
-    alone = list(cropped(contents[:3], 3, CROPPER))
-    monkeypatch.setattr(progress, "n_cores", lambda: 2)
-    shared = list(cropped(iter(contents), 30, CROPPER))
-    assert shared[:3] == alone
-    assert [(n, result.reason) for n, result in shared[::3]] == contents[::3]

@@ -161,15 +161,6 @@ def test_names_and_pictures_that_will_not_do_are_refused_and_leave_nothing(tmp_p
     assert names_in(tmp_path) == []
 
 
-def test_the_manifest_says_what_the_faces_are(tmp_path: Path) -> None:
-    manifest = stored(tmp_path).manifest
-    assert manifest["schema"] == 1
-    assert manifest["split_version"] == "leak-free-2"
-    assert manifest["age_group_rule"] == "right-closed-1"
-    assert manifest["counts"]["usable"] == manifest["counts"]["placed"] == 30
-    assert {"pillow", "numpy", "facebench"} == set(manifest["versions"])
-
-
 def test_only_whole_folders_count_as_prepared(tmp_path: Path) -> None:
     assert prepared_datasets(tmp_path / "nowhere") == []
     stored(tmp_path)

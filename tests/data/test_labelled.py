@@ -225,21 +225,6 @@ def test_names_that_are_not_utf8_and_pictures_that_cannot_be_read_are_listed(
     assert left_out == {"caf\\udce9.jpg": "name", "c.heic": "name", "notes.txt": "other"}
 
 
-def test_bad_pictures_are_left_out_and_odd_ones_read(tmp_path: Path) -> None:
-    odd = {
-        "p0.jpg": b"no picture",
-        "p1.jpg": encoded(picture(1).convert("CMYK")),
-        "p2.jpg": encoded(picture(2).convert("I;16"), format="PNG"),
-        "p3.jpg": encoded(picture(3), format="GIF", save_all=True, append_images=[picture(4)]),
-    }
-    source = labelled(tmp_path, [row(i) for i in range(40)])
-    folder_of(source, odd)
-    faces = prepared(tmp_path, source)
-    assert faces.manifest["counts"]["quarantined_pictures"] == 1
-    assert faces.manifest["counts"]["converted_modes"] == {"CMYK": 1, "I;16": 1, "P": 1}
-    assert audit(faces)["findings"] == []
-
-
 def test_preparing_again_does_nothing_and_other_labels_are_refused(tmp_path: Path) -> None:
     source = labelled(tmp_path, [row(i) for i in range(40)])
     prepared(tmp_path, source)

@@ -16,7 +16,6 @@ from benchmark.data import prepare as prepare_module
 from benchmark.data import progress
 from benchmark.data.dataset import FaceSet
 from benchmark.data.prepare import audit, prepare
-from benchmark.data.splits import check_no_overlap, parts_of
 from benchmark.errors import DataError
 from benchmark.evaluation.predictions import limits_of
 from benchmark.files import file_lock
@@ -44,14 +43,6 @@ def test_the_same_faces_from_any_source_are_the_same_data_set(tmp_path: Path) ->
     assert [faces.name for faces in prepared] == ["folder-32", "a-32", "b-32", "my-faces-2-32"]
     assert len({faces.pixel_digest for faces in prepared}) == 1
     assert len({(faces.folder / "table.csv").read_bytes() for faces in prepared}) == 1
-
-
-def test_a_prepared_split_holds_every_face_and_does_not_leak(tmp_path: Path) -> None:
-    result = prepare(tar_of(tmp_path / "UTKFace.tar.gz", faces(60)), tmp_path / "data")
-    assert result.faces.name == "utkface-100"
-    parts = parts_of(result.faces)
-    assert {name: len(rows) for name, rows in parts.items()} == {"train": 48, "val": 6, "test": 6}
-    check_no_overlap(result.faces.table, parts)
 
 
 def test_the_packed_size_does_not_change_the_split(tmp_path: Path) -> None:

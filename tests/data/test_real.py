@@ -20,14 +20,11 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> PrepareResult:
     return prepare(archive, tmp_path_factory.mktemp("real"))
 
 
-def test_every_file_is_counted(real: PrepareResult) -> None:
-    counts = real.faces.manifest["counts"]
+def test_everything_is_counted_as_published(real: PrepareResult) -> None:
+    counts, near = (real.faces.manifest[name] for name in ("counts", "near_duplicates"))
     assert (counts["image_files"], counts["usable"]) == (23_708, 23_705)
     assert (counts["quarantined_pictures"], counts["not_pictures"]) == (0, 0)
     assert real.faces.pixels().shape == (23_705, 100, 100, 3)
-
-
-def test_the_three_names_without_a_race_are_left_out(real: PrepareResult) -> None:
     rejected = real.faces.rejected()
     assert rejected["file"].tolist() == [
         "39_1_20170116174525125.jpg.chip.jpg",
@@ -35,33 +32,18 @@ def test_the_three_names_without_a_race_are_left_out(real: PrepareResult) -> Non
         "61_1_20170109150557335.jpg.chip.jpg",
     ]
     assert set(rejected["reason"]) == {"the name has no race"}
-
-
-def test_the_two_odd_names_are_kept(real: PrepareResult) -> None:
-    files = set(real.faces.table["file"])
-    assert "24_0_1_20170116220224657 .jpg.chip.jpg" in files
-    assert "55_0_0_20170116232725357jpg.chip.jpg" in files
-
-
-def test_identical_files_and_their_conflicts_are_counted(real: PrepareResult) -> None:
-    same = real.faces.manifest["counts"]["identical"]
+    odd = ("24_0_1_20170116220224657 .jpg.chip.jpg", "55_0_0_20170116232725357jpg.chip.jpg")
+    assert set(odd) < set(real.faces.table["file"])
+    same = counts["identical"]
     assert (same["groups"], same["files"], same["groups_in_conflict"]) == (375, 765, 259)
     by_label = [same[f"groups_in_conflict_{x}"] for x in ("age", "age_group", "gender", "race")]
     assert by_label == [205, 77, 40, 70]
     assert same["groups_in_conflict_any_task"] == 163
-
-
-def test_near_duplicates_are_counted(real: PrepareResult) -> None:
-    near = real.faces.manifest["near_duplicates"]
     assert (near["threshold_bits"], near["pairs"], near["mirrored_pairs"]) == (28, 749, 39)
     aligned = near["correlation"]
     assert (aligned["threshold"], aligned["pairs"], aligned["mirrored_pairs"]) == (0.842, 830, 54)
     assert (near["pairs_by_either"], aligned["pairs_not_found_by_hash"]) == (847, 98)
-    assert real.faces.manifest["counts"]["largest_cluster"] == 5
-
-
-def test_the_placed_faces_and_their_parts_are_counted(real: PrepareResult) -> None:
-    counts = real.faces.manifest["counts"]
+    assert counts["largest_cluster"] == 5
     # 23,705 usable - 221 copies - 332 in conflict.
     assert (counts["copies"], counts["label_conflicts"], counts["placed"]) == (221, 332, 23_152)
     assert [counts[part] for part in ("train", "val", "test")] == [18_521, 2_316, 2_315]

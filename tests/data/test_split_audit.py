@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmark.data import progress, split_audit
 from benchmark.data.split_audit import SplitPart, audit_split, read_parts
 from benchmark.errors import DataError
 from tests.data.sources import encoded, folder_of, jpeg, zip_of
@@ -29,11 +28,6 @@ def audited(*paths: Path, images: Path | None = None) -> tuple[dict[str, Any], l
 def counts(audit: dict[str, Any]) -> tuple[int, int, int, int]:
     (overlap,) = audit["overlaps"]
     return tuple(overlap[k] for k in ("same_name", "same_bytes", "near_duplicates", "leaking"))  # type: ignore[return-value]
-
-
-def test_other_faces_are_clean(tmp_path: Path) -> None:
-    audit, pairs = audited(part(tmp_path / "a", named(0, 6)), part(tmp_path / "b", named(6, 12)))
-    assert (audit["verdict"], counts(audit), pairs) == ("clean", (0, 0, 0, 0), [])
 
 
 def test_a_renamed_and_changed_copy_is_a_near_duplicate(tmp_path: Path) -> None:
@@ -82,13 +76,6 @@ def test_a_name_that_stands_for_another_picture_does_no_harm(tmp_path: Path) -> 
     assert {pair.finding for pair in pairs} == {"other pictures"}
 
 
-def test_lists_are_compared_by_name(tmp_path: Path) -> None:
-    train = listed(tmp_path / "train.txt", "x/a.jpg", "x/b.jpg", "x/c.jpg")
-    audit, _ = audited(train, listed(tmp_path / "test.txt", "./x/b.jpg", "x/d.jpg"))
-    assert (audit["verdict"], counts(audit)) == ("leaking", (1, 0, 0, 1))
-    assert audit["parts"][0]["compared_by_bytes"] == 0
-
-
 def test_names_that_are_alike_leave_it_undecided(tmp_path: Path) -> None:
     for name, other in (
         *(("a/1.jpg", "b/1.jpg"), ("1.jpg", "/data/1.jpg"), ("A.JPG", "a.jpg")),
@@ -100,12 +87,6 @@ def test_names_that_are_alike_leave_it_undecided(tmp_path: Path) -> None:
         assert (audit["verdict"], audit["overlaps"][0]["undecided"]) == ("undecided", 1), name
         words = ("test", name, "train", other, "undecided", "name", "alike", None, False)
         assert list(map(tuple, pairs)) == [words]
-
-
-def test_numbers_that_begin_anew_in_each_folder_say_nothing(tmp_path: Path) -> None:
-    train = listed(tmp_path / "train.txt", "cats/1.jpg", "dogs/1.jpg")
-    audit, _ = audited(train, listed(tmp_path / "test.txt", "cows/1.jpg"))
-    assert audit["verdict"] == "clean"
 
 
 @pytest.mark.parametrize("made", [folder_of, zip_of])
@@ -121,18 +102,6 @@ def test_listed_pictures_are_found_and_compared(
     )
     assert (audit["verdict"], counts(audit)) == ("leaking", (0, 0, 1, 1))
     assert [entry["not_found"] for entry in audit["parts"]] == [[], ["lost.jpg"]]
-
-
-def test_of_several_files_of_a_name_the_one_with_most_folders_alike_is_taken(
-    tmp_path: Path,
-) -> None:
-    faces = {"old/cats/1.jpg": FACES[0], "cats/1.jpg": FACES[1], "dogs/1.jpg": FACES[2]}
-    images = part(tmp_path / "images", faces)
-    train = listed(tmp_path / "train.txt", "/data/old/cats/1.jpg", "dogs/1.jpg")
-    test = listed(tmp_path / "test.txt", "/data/dogs/1.jpg", "1.jpg")
-    audit, pairs = audited(train, test, images=images)
-    assert audit["parts"][1]["not_found"] == ["1.jpg"]  # three are called so
-    assert [pair.found_by for pair in pairs] == ["bytes"]
 
 
 def test_pictures_that_are_not_found_are_an_error(tmp_path: Path) -> None:
@@ -178,19 +147,6 @@ def test_each_two_parts_are_compared(tmp_path: Path) -> None:
     audit, _ = audited(train, val, listed(tmp_path / "test.txt", "b.jpg", "c.jpg"))
     found = [(o["part"], o["other_part"], o["leaking"]) for o in audit["overlaps"]]
     assert found == [("val", "train", 0), ("test", "train", 1), ("test", "val", 1)]
-
-
-def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = part(tmp_path / "a", named(0, 8))
-    test = part(tmp_path / "b", named(4, 12, "copy"), CHANGES["re-encoded"])
-    told: list[tuple[str, int, int]] = []
-    alone, pairs = audit_split([train, test], on_progress=lambda *step: told.append(step))
-    assert told == [("reading pictures", 16, 16), ("looking for near-duplicates", 16, 16)]
-    monkeypatch.setattr(split_audit, "PICTURES_A_CORE", 3)
-    monkeypatch.setattr(progress, "n_cores", lambda: 2)
-    shared, again = audit_split([train, test])
-    assert (shared, again.to_csv()) == (alone, pairs.to_csv())
-    assert alone["overlaps"][0]["leaking"] == 4
 
 
 def read(path: Path) -> SplitPart:
