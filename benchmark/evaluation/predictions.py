@@ -85,10 +85,6 @@ SUM_TOLERANCE: Final = 1e-4
 """How far a face's probabilities may be from 1: five fp32 softmax values are within 1e-6."""
 PRED_TOLERANCE: Final = 1e-6
 """How far the predicted class may be below the most probable one: a tie, rounded."""
-MISTAKE_COLUMNS: Final = (
-    *("task", "file", "truth", "predicted", "probability", "probability_of_label"),
-)
-MISTAKES_PER_TASK: Final = 50
 
 _RERUN: Final = "Remove the run's folder and run the experiment again"
 
@@ -251,32 +247,6 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
         below = ours < values.max(axis=1) - PRED_TOLERANCE
         check(f"{task}_pred", predicted, below, "the most probable class")
     return table
-
-
-def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
-    """List the most confident errors on test faces, at most MISTAKES_PER_TASK per task.
-
-    Returns MISTAKE_COLUMNS: class names, and the probabilities of the predicted class and of the
-    label, in [0, 1]. The label may be the error: nothing is ever relabelled.
-    """
-    tables = []
-    for task in predicted_tasks(predictions):
-        test = labelled(predictions[predictions["part"] == "test"], task)
-        names, rows = np.array(CLASS_NAMES[task]), np.arange(len(test))
-        probabilities = test[probability_columns(task)].to_numpy()
-        truth, predicted = test[task].to_numpy(), test[f"{task}_pred"].to_numpy()
-        told = test.assign(
-            task=task,
-            truth=names[truth],
-            predicted=names[predicted],
-            probability=probabilities[rows, predicted],
-            probability_of_label=probabilities[rows, truth],
-        )
-        surest = told[truth != predicted].sort_values(
-            ["probability", "file"], ascending=[False, True]
-        )
-        tables.append(surest.head(MISTAKES_PER_TASK))
-    return pd.DataFrame(pd.concat(tables, ignore_index=True), columns=list(MISTAKE_COLUMNS))
 
 
 TESTED_COLUMNS: Final = ("file", "cluster", *TASKS)

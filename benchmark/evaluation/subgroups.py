@@ -119,7 +119,7 @@ def macro_f1(truth: Labels, predicted: Labels) -> float:
     return float(counts.macro_f1_of_counts(counts.confusion(truth, predicted, k)))
 
 
-def _smoothed(
+def smoothed(
     n_hits: Floats, n_faces: Floats, resampled_hits: Floats, resampled_n: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Give rates (k,), their standard errors (k,) and resampled rates (RESAMPLES, k).
@@ -135,14 +135,14 @@ def _smoothed(
     return rate, error, again
 
 
-def _differences(values: Floats, errors: Floats, again: Floats) -> tuple[Floats, Floats, Floats]:
+def differences(values: Floats, errors: Floats, again: Floats) -> tuple[Floats, Floats, Floats]:
     """Set every group against every other, in both directions: differences, errors, resamples."""
     one, other = np.nonzero(~np.eye(len(values), dtype=bool))
     error = np.sqrt(errors[one] ** 2 + errors[other] ** 2)
     return values[one] - values[other], error, again[:, one] - again[:, other]
 
 
-def _largest(estimates: Floats, errors: Floats, again: Floats) -> tuple[float, float]:
+def largest(estimates: Floats, errors: Floats, again: Floats) -> tuple[float, float]:
     """Give a 95 % interval of the largest of m quantities, whichever it truly is.
 
     estimates, errors: (m,). again: (RESAMPLES, m). The largest estimate is too large by chance,
@@ -172,22 +172,27 @@ def _largest(estimates: Floats, errors: Floats, again: Floats) -> tuple[float, f
     return low, high
 
 
-def shuffled_faces(clusters: Labels) -> npt.NDArray[np.intp]:
+def shuffled_faces(clusters: Labels, strata: Labels | None = None) -> npt.NDArray[np.intp]:
     """Give (RESAMPLES, n_faces) indices: whose answer each face gets in each permutation.
 
     A cluster changes places with one of its size as a whole: predictions of two copies of a picture
-    are not independent. Fixed seed, so that equal faces give equal shuffles.
+    are not independent. strata: (n_faces,); faces change places within theirs, so that clusters do
+    whose faces are of the same strata. Fixed seed, so that equal faces give equal shuffles.
     """
     random = np.random.default_rng(RESAMPLING_SEED)
+    strata = np.zeros(len(clusters), dtype=np.int64) if strata is None else strata
     _, codes, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
     size_of_face = sizes[codes]
-    order = np.lexsort((codes, size_of_face))  # by size, cluster by cluster
+    order = np.lexsort((strata, codes, size_of_face))  # by size, cluster by cluster, by stratum
     shuffles = np.empty((RESAMPLES, len(clusters)), dtype=np.intp)
     for size in np.unique(size_of_face):
-        faces = order[size_of_face[order] == size].reshape(-1, size)
-        places = np.tile(np.arange(len(faces)), (RESAMPLES, 1))
-        taken = random.permuted(places, axis=1)
-        shuffles[:, faces.ravel()] = faces[taken].reshape(RESAMPLES, -1)
+        of_size = order[size_of_face[order] == size].reshape(-1, size)
+        kinds, kind_of = np.unique(strata[of_size], axis=0, return_inverse=True)
+        for kind in range(len(kinds)):
+            faces = of_size[kind_of.ravel() == kind]
+            places = np.tile(np.arange(len(faces)), (RESAMPLES, 1))
+            taken = random.permuted(places, axis=1)
+            shuffles[:, faces.ravel()] = faces[taken].reshape(RESAMPLES, -1)
     return shuffles
 
 
@@ -201,7 +206,7 @@ def gap_table(
 
     worst, best: accuracies in [0, 1]; gap is best - worst, ratio worst / best; missing where fewer
     than two groups can be ranked. low, high: 95 % intervals of the lowest accuracy, the gap and
-    the ratio, whichever groups they truly belong to (see _largest). chance_gap, chance_gap_high:
+    the ratio, whichever groups they truly belong to (see largest). chance_gap, chance_gap_high:
     mean and 95 % quantile of the gap when group membership is shuffled, clusters kept whole; p:
     the share of such gaps that are as wide; p_holm: Holm's correction over all rows.
     """
@@ -214,9 +219,7 @@ def gap_table(
             shuffles[key] = shuffled_faces(clusters)
         permuted = hits.astype(np.float32)[shuffles[key]]
         for by in divisions:
-            names, codes = np.array(group_names(by)), group_codes(faces, by)
-            # One column more, of nobody, where the code MISSING points: the last.
-            member = np.eye(len(names) + 1)[codes, : len(names)]
+            names, member = np.array(group_names(by)), members(faces, by)
             n_faces = member.sum(axis=0)
             ranked = n_faces >= SMALL_GROUP
             row: dict[str, Any] = {"task": task, "by": by, "n_ranked": int(ranked.sum())}
@@ -225,10 +228,32 @@ def gap_table(
             if row["n_ranked"] > 1:
                 row |= _gap(names[ranked], member[:, ranked], hits, clusters, permuted)
             rows.append(row)
-    table = pd.DataFrame(rows, columns=list(GAP_COLUMNS))
-    tested = table["p"].notna()
+    return with_holm(pd.DataFrame(rows, columns=list(GAP_COLUMNS)))
+
+
+def with_holm(table: pd.DataFrame, family: Flags | bool = True) -> pd.DataFrame:
+    """Correct the column p over the rows of the family that have one; over all if left out."""
+    tested = table["p"].notna() & family
     corrected, _ = holm(table["p"][tested].tolist())
     return table.assign(p_holm=pd.Series(corrected, table.index[tested], dtype=np.float64))
+
+
+def members(faces: pd.DataFrame, by: By) -> Floats:
+    """Give 1 where a face belongs to a group of a division, else 0; (n_faces, n_groups)."""
+    n_groups = len(group_names(by))
+    # One column more, of nobody, where the code MISSING points: the last.
+    return np.eye(n_groups + 1)[group_codes(faces, by), :n_groups]
+
+
+def permuted_levels(drawn: Floats, ours: float) -> tuple[float, float, float]:
+    """Give mean and 95 % quantile of permuted differences, and how often one is as wide as ours."""
+    as_wide = int((drawn >= ours - ROUNDING).sum())
+    # The observed arrangement is one of the permutations, so that p is never 0.
+    return (
+        float(drawn.mean()),
+        float(np.quantile(drawn, CONFIDENCE)),
+        (as_wide + 1) / (RESAMPLES + 1),
+    )
 
 
 def _gap(
@@ -243,16 +268,15 @@ def _gap(
     values = n_hits / n_faces
     worst, best = int(values.argmin()), int(values.argmax())
     sums = [cluster_sums(each, clusters) for each in (member * hits[:, None], member)]
-    rate, error, again = _smoothed(n_hits, n_faces, *map(resampled, sums))
-    worst_high, worst_low = (-end for end in _largest(-rate, error, -again))
-    gap_low, gap_high = _largest(*_differences(rate, error, again))
-    ratio_ends = _largest(*_differences(np.log(rate), error / rate, np.log(again)))
+    rate, error, again = smoothed(n_hits, n_faces, *map(resampled, sums))
+    worst_high, worst_low = (-end for end in largest(-rate, error, -again))
+    gap_low, gap_high = largest(*differences(rate, error, again))
+    ratio_ends = largest(*differences(np.log(rate), error / rate, np.log(again)))
     ratio_high, ratio_low = (float(np.exp(-max(end, 0.0))) for end in ratio_ends)
     gap = float(values[best] - values[worst])
     # Whole numbers far below 2^24 are exact in float32, which takes half the time.
     chance = (permuted @ member.astype(np.float32)).astype(np.float64) / n_faces
-    chance_gaps = np.ptp(chance, axis=1)
-    as_wide = int((chance_gaps >= gap - ROUNDING).sum())
+    chance_gap, chance_gap_high, p = permuted_levels(np.ptp(chance, axis=1), gap)
     return {
         "worst_group": str(names[worst]),
         "worst_n": int(n_faces[worst]),
@@ -268,8 +292,7 @@ def _gap(
         "ratio": float(values[worst] / values[best]) if values[best] > 0 else float("nan"),
         "ratio_low": ratio_low,
         "ratio_high": ratio_high,
-        "chance_gap": float(chance_gaps.mean()),
-        "chance_gap_high": float(np.quantile(chance_gaps, CONFIDENCE)),
-        # The observed arrangement is one of the permutations, so that p is never 0.
-        "p": (as_wide + 1) / (RESAMPLES + 1),
+        "chance_gap": chance_gap,
+        "chance_gap_high": chance_gap_high,
+        "p": p,
     }
