@@ -8,22 +8,26 @@ predictions may be computed again, and is in no list: benchmark.inference.verify
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
 import pandas as pd
 
 from benchmark.data.replays import replayed_parts
 from benchmark.data.splits import PartName, Rows, labelled_parts, parts_of, subset_parts
 from benchmark.errors import RunError
+from benchmark.evaluation.ages import accuracy_by_edge, errors_in_years, mean_ages_of
+from benchmark.evaluation.calibration import subgroup_errors
+from benchmark.evaluation.fairness import gender_gap_table, rate_table
+from benchmark.evaluation.label_errors import label_suspects, mistakes
 from benchmark.evaluation.metrics import SCORING_VERSION, Scores, score
 from benchmark.evaluation.predictions import (
     check_faces,
     check_unchanged,
-    mistakes,
     packed_correctness,
     predicted_tasks,
     read_predictions,
@@ -31,6 +35,7 @@ from benchmark.evaluation.predictions import (
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, file_lock, lock_owner, sha256_of, write_json, write_text
 from benchmark.record import SCHEMA, RunRecord
+from benchmark.tasks import CLASS_NAMES, MISSING
 
 if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
@@ -44,6 +49,8 @@ DIGESTS: Final = "sha256"
 DIGEST: Final = "seal"
 COST: Final = "cost/"
 """Prefix of the metrics that do not follow from predictions."""
+SUSPECTS_SHEET: Final = "label_suspects.png"
+"""Shows people: it stays in the run's folder and in MLflow, and is on no page of ours."""
 
 
 def with_checksums(folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,20 +171,33 @@ def costs_of(about: Mapping[str, Any], done: Mapping[str, Any]) -> dict[str, flo
     return {f"{COST}{name}": float(value) for name, value in costs.items()}
 
 
-def write_artifacts(record: RunRecord, done: Mapping[str, Any], *, figures: bool = True) -> Scores:
+def write_artifacts(
+    record: RunRecord,
+    done: Mapping[str, Any],
+    *,
+    figures: bool = True,
+    faces: "FaceSet | None" = None,
+    training: Rows | None = None,
+) -> Scores:
     """Score a run's stored predictions and write numbers, tables and figures into its folder.
 
-    done: as done.json has it or will. metrics.json is written last: it says that all the rest is
-    there. Raises RunError for predictions that are damaged, or not about all the run's faces.
+    done: as done.json has it or will. faces, training: the run's data set and the rows it was
+    trained on; without them the errors in years and the sheet of possible label errors are left as
+    they are. metrics.json is written last: it says that all the rest is there. Raises RunError for
+    predictions that are damaged, or not about all the run's faces.
     """
     folder, about, predictions = record.folder, record.about, _read(record)
     scores = score(predictions)
     write_json(folder / "calibration.json", _calibration(scores))
     if len(scores.subgroups):
-        write_test_tables(folder, scores, predictions)
+        means: Sequence[float | None] = ()
+        if faces is not None and training is not None:
+            means = mean_ages_of(faces.table.iloc[training])
+        write_test_tables(folder, scores, predictions, means)
     if figures:
         from benchmark.evaluation.figures import (
             Caption,
+            contact_sheet,
             curves_figure,
             write_png,
             write_test_figures,
@@ -194,6 +214,9 @@ def write_artifacts(record: RunRecord, done: Mapping[str, Any], *, figures: bool
         write_png(folder / "curves.png", curves)
         if len(scores.subgroups):
             write_test_figures(folder, scores, caption)
+            if faces is not None:
+                sheet = contact_sheet(label_suspects(predictions), faces, caption)
+                write_png(folder / SUSPECTS_SHEET, sheet)
     kept = kept_scores(record.predictions_path, predictions, scores, costs_of(about, done))
     write_json(folder / "metrics.json", kept)
     return scores
@@ -220,15 +243,42 @@ def _calibration(scores: Scores) -> dict[str, Any]:
     }
 
 
-def write_test_tables(folder: Path, scores: Scores, predictions: pd.DataFrame) -> None:
-    """Write the tables that follow from predictions of test faces."""
+def write_test_tables(
+    folder: Path,
+    scores: Scores,
+    predictions: pd.DataFrame,
+    mean_ages: Sequence[float | None] = (),
+) -> None:
+    """Write the tables that follow from predictions of test faces.
+
+    mean_ages: of the training faces of each age group; without any, errors in years are left out.
+    """
+    test = predictions[predictions["part"] == "test"].reset_index(drop=True)
+    tasks = predicted_tasks(predictions)
+    predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
+    right = {task: predicted[task] == test[task].to_numpy() for task in tasks}
     tables = {
         "subgroups": scores.subgroups,
         "gaps": scores.gaps,
         "intervals": scores.intervals,
+        "subgroup_rates": rate_table(test, predicted),
+        "gender_gaps": gender_gap_table(test, right),
+        "subgroup_ece": pd.concat([subgroup_errors(test, task) for task in tasks]),
         "mistakes": mistakes(predictions),
+        "label_suspects": label_suspects(predictions),
         **{f"report_{task}": report for task, report in scores.reports.items()},
     }
+    aged = test[(test["age"] != MISSING) & (test["age_group"] != MISSING)]
+    if "age_group" in tasks and len(aged):
+        tables["age_edges"] = accuracy_by_edge(aged)
+        if any(mean is not None for mean in mean_ages):
+            tables["age_years"] = errors_in_years(aged, mean_ages)
+    for task, matrix in scores.confusion.items():
+        shares = [(row / n).tolist() if (n := row.sum()) else [None] * len(row) for row in matrix]
+        content: dict[str, Any] = {"schema": SCHEMA, "task": task, "classes": CLASS_NAMES[task]}
+        content |= {"rows": "true class", "columns": "predicted class"}
+        content |= {"counts": matrix, "shares": shares}
+        write_json(folder / f"confusion_{task}.json", content)
     for name, table in tables.items():
         write_text(folder / f"{name}.csv", table.to_csv(index=False))
 

@@ -24,6 +24,9 @@ from benchmark.evaluation.intervals import (
     resampled,
     wilson,
 )
+from benchmark.evaluation.predictions import probability_columns
+from benchmark.evaluation.subgroups import BYS, group_codes, group_names
+from benchmark.tasks import MISSING, TaskName
 
 CALIBRATION_BINS: Final = 15
 """Bins of equal width, as in Guo et al. 2017."""
@@ -36,6 +39,10 @@ ROUNDING: Final = 1e-12
 SMALLEST_PROBABILITY: Final = float(np.finfo(np.float32).tiny)
 """Stands for a softmax value that fp32 rounded to 0, whose logarithm is needed."""
 
+SUBGROUP_ECE_COLUMNS: Final = ("task", "by", "group", "n", "ece", "low", "high", "chance")
+SUBGROUP_FACES: Final = 200
+"""Smallest subgroup whose calibration error is given: of 200 faces, a network that is right as
+often as it says shows an error of about 0.05 by chance alone."""
 RELIABILITY_COLUMNS: Final = ("bin_low", "bin_high", "n", "confidence", "accuracy", "low", "high")
 
 
@@ -120,6 +127,27 @@ def error_by_chance(probabilities: Floats) -> float:
     gaps = right.astype(np.float32) - confidence.astype(np.float32)
     in_bin = np.eye(CALIBRATION_BINS, dtype=np.float32)[bins]
     return float(np.abs(gaps @ in_bin).sum(axis=1).astype(np.float64).mean() / len(confidence))
+
+
+def subgroup_errors(test: pd.DataFrame, task: TaskName) -> pd.DataFrame:
+    """Give a task's calibration error in every subgroup of SUBGROUP_FACES labelled faces or more.
+
+    test: n faces of a predictions table. The columns of SUBGROUP_ECE_COLUMNS; low, high: see
+    error_interval; chance: see error_by_chance. A smaller group shows a larger error by chance, so
+    that groups are compared with it, not with each other.
+    """
+    probabilities, truth = test[probability_columns(task)].to_numpy(), test[task].to_numpy()
+    clusters, rows = test["cluster"].to_numpy(), []
+    for by in BYS:
+        codes = group_codes(test, by)
+        for code, group in enumerate(group_names(by)):
+            chosen = (codes == code) & (truth != MISSING)
+            if (n := int(chosen.sum())) >= SUBGROUP_FACES:
+                faces = probabilities[chosen], truth[chosen]
+                ends = error_interval(*faces, clusters[chosen])
+                chance = error_by_chance(faces[0])
+                rows.append((task, by, group, n, calibration_error(*faces), *ends, chance))
+    return pd.DataFrame(rows, columns=list(SUBGROUP_ECE_COLUMNS))
 
 
 def log_losses(probabilities: Floats, truth: Labels) -> Floats:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -25,6 +25,9 @@ from benchmark.evaluation.metrics import Scores
 from benchmark.evaluation.subgroups import SMALL_GROUP, By
 from benchmark.files import replacing
 from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TASKS, TaskName
+
+if TYPE_CHECKING:
+    from benchmark.data.dataset import FaceSet
 
 DPI: Final = 100
 INK: Final = "#222222"
@@ -324,6 +327,46 @@ def _gap_text(gaps: pd.DataFrame, task: TaskName, by: By) -> str:
 
 
 FIGURES: Final = ("confusion", "subgroups", "reliability")
+
+
+FACES_PER_TASK: Final = 16
+FACES_PER_ROW: Final = 8
+CAUTION: Final = "The label may be right and the network wrong; nothing was relabelled."
+
+
+def contact_sheet(suspects: pd.DataFrame, faces: "FaceSet", caption: Caption) -> Figure:
+    """Show the first possible label errors of each task, as label_suspects gives them.
+
+    It shows people: it is kept with the run and in MLflow, and belongs on no page and in no
+    repository.
+    """
+    shown = suspects[suspects["rank"] <= FACES_PER_TASK]
+    groups = {task: ours for task in TASKS if len(ours := shown[shown["task"] == task])}
+    n_rows = [-(-len(ours) // FACES_PER_ROW) for ours in groups.values()]
+    width, height = 1.5 * FACES_PER_ROW, 0.8 + sum(0.3 + 1.85 * n for n in n_rows)
+    # One panel measured in inches: a panel per face takes a second and more.
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    title = caption.under("Possible label errors: test faces whose label is contradicted")
+    axes.text(0.1, 0.08, f"{title}\n{CAUTION}", va="top", size=11, color=INK)
+    row_of = dict(zip(faces.table["file"], range(len(faces.table)), strict=True))
+    pixels, top = faces.pixels(), 0.8
+    for task, ours in groups.items():
+        axes.text(0.1, top + 0.2, TASK_TITLES[task], size=12, weight="bold", color=COLOURS[task])
+        for place, suspect in enumerate(ours.to_dict("records")):
+            left = 1.5 * (place % FACES_PER_ROW) + 0.1
+            upper = top + 0.3 + 1.85 * (place // FACES_PER_ROW) + 0.45
+            extent = (left, left + 1.3, upper + 1.3, upper)
+            axes.imshow(pixels[row_of[suspect["file"]]], extent=extent)
+            age = f" ({suspect['age']} years)" if task == "age_group" else ""
+            said = f"{suspect['contradicted_by']} {100 * suspect['probability']:.0f} %"
+            words = f"label {suspect['label']}{age}\npredicted {said}"
+            axes.text(left + 0.65, upper - 0.03, words, ha="center", va="bottom", size=8, color=INK)
+        top += 0.3 + 1.85 * -(-len(ours) // FACES_PER_ROW)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+    return figure
 
 
 def write_test_figures(folder: Path, scores: Scores, caption: Caption) -> None:

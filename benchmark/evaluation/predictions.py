@@ -38,7 +38,6 @@ from benchmark.files import replacing, sha256_of
 from benchmark.record import RunRecord
 from benchmark.tasks import (
     AGE_GROUP_UPPER_YEARS,
-    CLASS_NAMES,
     MISSING,
     TASKS,
     TaskName,

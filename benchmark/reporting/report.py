@@ -18,7 +18,8 @@ from benchmark.comparison.wording import joined, protocol_text
 from benchmark.data.dataset import FaceSet
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import DataError, RunError
-from benchmark.evaluation.predictions import mistakes, read_predictions
+from benchmark.evaluation.label_errors import mistakes
+from benchmark.evaluation.predictions import read_predictions
 from benchmark.reporting.board_tables import Links, board_table, by_setting
 from benchmark.reporting.evidence import Evidence, RankedNetwork
 from benchmark.reporting.matrices import Matrix, confusion, heat_map

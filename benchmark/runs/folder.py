@@ -253,7 +253,9 @@ def write_answers(plan: Plan, parts: Parts, predict: Predict, settings: Settings
         write_predictions(record.outside_path, predicted(parts.outside, "test"))
 
 
-def finish(plan: Plan, state: TrainingState, history: pd.DataFrame, settings: Settings) -> None:
+def finish(
+    plan: Plan, parts: Parts, state: TrainingState, history: pd.DataFrame, settings: Settings
+) -> None:
     """Compute and write everything that follows from the predictions; `done.json` comes last.
 
     state: with the selected weights in its network. history: one row per epoch.
@@ -275,7 +277,9 @@ def finish(plan: Plan, state: TrainingState, history: pd.DataFrame, settings: Se
         "peak_memory_mib": settings.device.peak_memory_mib(),
         "test_was_read": reads_test(plan, settings),
     }
-    write_artifacts(plan.record, done, figures=settings.figures)
+    write_artifacts(
+        plan.record, done, figures=settings.figures, faces=plan.faces, training=parts.own["train"]
+    )
     write_json(folder / "done.json", with_checksums(folder, done))
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     settings.mirror(RunRecord(folder))

@@ -34,7 +34,7 @@ LAYOUT: Final = 3
 ARTIFACTS: Final = {
     "record": ("experiment.json", "metrics.json", "calibration.json", "environment.txt"),
     "tables": ("history.csv", "intervals.csv", "subgroups.csv", "gaps.csv", "exposure.csv"),
-    "pictures": ("confusion*.png", "subgroups*.png", "curves.png"),
+    "pictures": ("confusion*.png", "subgroups*.png", "curves.png", "label_suspects.png"),
     "card": ("card.md",),
 }
 """By folder in MLflow; predictions and all else are in the run's folder alone."""

@@ -67,7 +67,8 @@ def test_everything_is_made_from_the_predictions_alone(record: RunRecord) -> Non
     assert contents(record).keys() >= {
         "calibration.json", "confusion.png", "curves.png", "gaps.csv", "intervals.csv",
         "metrics.json", "mistakes.csv", "reliability.png", "report_gender.csv", "subgroups.csv",
-        "subgroups.png",
+        "subgroups.png", "subgroup_ece.csv", "subgroup_rates.csv", "gender_gaps.csv",
+        "label_suspects.csv", "confusion_gender.json",
     }  # fmt: skip
     metrics = again(record).metrics
     expected = score(read_predictions(record.predictions_path)).metrics
@@ -77,6 +78,9 @@ def test_everything_is_made_from_the_predictions_alone(record: RunRecord) -> Non
         "cost/seconds": 200.0, "cost/images_per_second": 500.0, "cost/peak_memory_mib": 800.0,
         "cost/parameters": 722_496, "cost/trainable_parameters": 12_345, "cost/gmacs": 0.05,
     }  # fmt: skip
+    confusion = stored(record, "confusion_gender.json")
+    for counts, shares in zip(confusion["counts"], confusion["shares"], strict=True):
+        assert shares == pytest.approx(np.array(counts) / sum(counts))
     calibration = stored(record, "calibration.json")
     found = calibration["tasks"]["gender"]
     assert calibration["fitted_on"] == "val"

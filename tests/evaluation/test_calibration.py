@@ -1,11 +1,13 @@
 """Calibration: by hand, equal to torchmetrics, and intervals that hold at the stated rate."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
 from benchmark.evaluation.calibration import (
     CALIBRATION_BINS,
+    SUBGROUP_FACES,
     TEMPERATURES,
     brier_losses,
     calibrate,
@@ -15,8 +17,10 @@ from benchmark.evaluation.calibration import (
     fit_temperature,
     log_losses,
     reliability,
+    subgroup_errors,
     tempered,
 )
+from benchmark.evaluation.predictions import probability_columns
 
 THREE_OF_FOUR = (np.tile([0.9, 0.1], (4, 1)), np.array([0, 0, 0, 1]))
 """Probability 0.9, and right three times of four."""
@@ -159,3 +163,24 @@ def test_likelihood_and_brier_score_by_hand_and_as_scikit_learn_has_them() -> No
     assert found.nll["test"] == pytest.approx(log_loss(truth, probabilities, labels=range(5)))
     expected = brier_score_loss(truth, probabilities, labels=range(5), scale_by_half=False)
     assert found.brier["test"] == pytest.approx(expected)
+
+
+def test_the_error_of_a_subgroup_is_that_of_its_faces_alone() -> None:
+    random = np.random.default_rng(8)
+    n_women = SUBGROUP_FACES + 40
+    test = pd.DataFrame({"gender": np.arange(500) < n_women, "age_group": 2, "race": 0}).astype(int)
+    test["cluster"] = np.arange(500)
+    test.loc[test.index[: SUBGROUP_FACES - 1], "age_group"] = 4
+    probabilities = random.dirichlet(np.ones(2), size=500)
+    test[probability_columns("gender")] = probabilities
+    errors = subgroup_errors(test, "gender")
+    # Groups of fewer than 200 faces (61+, 199) are absent.
+    assert errors["group"].tolist() == [
+        "all", "26-40", "male", "female", "White", "male White", "female White",
+    ]  # fmt: skip
+    women = errors.set_index("group").loc["female"]
+    faces = probabilities[:n_women], test["gender"].to_numpy()[:n_women]
+    assert (women["n"], women["ece"]) == (n_women, pytest.approx(calibration_error(*faces)))
+    assert women["chance"] == error_by_chance(faces[0])
+    ends = error_interval(*faces, np.arange(n_women))
+    assert [women["low"], women["high"]] == pytest.approx(ends)

@@ -10,7 +10,6 @@ import pytest
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import (
     check_faces,
-    mistakes,
     predictions_table,
     read_predictions,
     write_predictions,
@@ -131,20 +130,3 @@ def test_every_face_of_the_run_s_parts_must_be_there(table: pd.DataFrame) -> Non
         first = table[table["part"] == part].index[0]
         with pytest.raises(RunError, match=f"hold 3 faces of part '{part}' .*the 4"):
             check_faces(table.drop(index=first), counts, "here")
-
-
-def gender_table(labels: list[int], women: list[float], part: str = "test") -> pd.DataFrame:
-    """Predict faces named by their place from the probability of being female."""
-    faces = made_up_faces(len(labels)).assign(gender=labels)
-    return predictions_table(faces, part, {"gender": np.column_stack([1 - np.array(women), women])})
-
-
-def test_the_most_confident_errors_come_first_and_right_predictions_never() -> None:
-    table = pd.concat([gender_table([0, 0, 1], [0.1, 0.95, 0.4]), gender_table([0], [0.9], "val")])
-    found = mistakes(table)
-    assert found[["file", "truth", "predicted"]].to_numpy().tolist() == [
-        ["00001.jpg", "male", "female"], ["00002.jpg", "female", "male"],
-    ]  # fmt: skip
-    assert found["probability"].tolist() == pytest.approx([0.95, 0.6])
-    assert found["probability_of_label"].tolist() == pytest.approx([0.05, 0.4])
-    assert mistakes(gender_table([1], [0.9])).empty

@@ -147,7 +147,7 @@ def test_all_right_or_all_wrong_gives_intervals_and_no_crash(all_right: bool) ->
     assert np.isnan(row["ratio"]) == (not all_right)
 
 
-def test_a_shuffle_keeps_clusters_whole() -> None:
+def test_a_shuffle_keeps_clusters_whole_and_strata_their_faces() -> None:
     clusters = np.array([7, 0, 7, 1, 2, 2])
     shuffles = shuffled_faces(clusters)
     np.testing.assert_array_equal(np.sort(shuffles, axis=1), np.tile(np.arange(6), (RESAMPLES, 1)))
@@ -155,6 +155,13 @@ def test_a_shuffle_keeps_clusters_whole() -> None:
     assert (taken[:, 0] == taken[:, 2]).all()
     assert (taken[:, 4] == taken[:, 5]).all()
     assert (taken[:, [1, 3]] < 2).all()
+    clusters = np.array([0, 0, 1, 1, 2, 2, 3, 4, 5])
+    strata = np.array([0, 1, 1, 0, 0, 0, 1, 1, 0])
+    shuffles = shuffled_faces(clusters, strata)
+    assert (strata[shuffles] == strata).all()
+    # The two clusters of both strata change places, face by face; one alone in its kind stays.
+    assert set(map(tuple, shuffles[:, :4])) == {(0, 1, 2, 3), (3, 2, 1, 0)}
+    assert (shuffles[:, [4, 5, 8]] == [4, 5, 8]).all()
 
 
 def test_the_gap_that_chance_gives_is_that_of_the_hypergeometric_law() -> None:

@@ -6,10 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from benchmark.errors import RunError
+from benchmark.evaluation.ages import errors_in_years
 from benchmark.evaluation.artifacts import rescore
+from benchmark.evaluation.predictions import write_predictions
 from benchmark.models.weight_manifest import FILES
 from benchmark.record import RunRecord
 from benchmark.reporting.card import card_page, model_card
@@ -68,6 +71,35 @@ def test_gaps_and_calibration_are_told_once_they_are_computed(record: RunRecord)
     assert row_of(part, f"| gender × race | {said[1]} |").endswith(f"| {said[2]} |")
     stored = json.loads((record.folder / "calibration.json").read_text())["tasks"]["gender"]
     assert f"| {stored['nll']['test']:.3f} | {stored['brier']['test']:.3f} |" in card
+    errors = pd.read_csv(record.folder / "subgroup_ece.csv").query("by != 'all'")
+    above = (errors["low"] > errors["chance"]).sum()
+    assert f"expected if calibrated: {above} of {len(errors)} (all are in" in card
+
+
+def test_rates_women_and_men_and_age_are_told_once_they_are_computed(record: RunRecord) -> None:
+    predictions = made_up_predictions(SKILLS, n=1_200)
+    write_predictions(record.predictions_path, predictions)
+    (record.folder / "metrics.json").unlink()
+    counts = {part: len(faces) for part, faces in predictions.groupby("part")}
+    record = changed(record, "dataset.counts", {"train": 3_200} | counts)
+    rescore(record)
+    card = model_card(RunRecord(record.folder))
+    rates = pd.read_csv(record.folder / "subgroup_rates.csv")
+    female = rates[(rates["class"] == "female") & (rates["rate"] == "true positive")].iloc[0]
+    shown = row_of(card, "| female | true positive |")
+    assert f"| {female['highest_group']} {100 * female['highest']:.1f} % |" in shown
+    assert f"| {100 * female['difference']:.1f} (" in shown
+    assert row_of(card, "| race | adjusted for age group |")
+    gaps = pd.read_csv(record.folder / "gender_gaps.csv")
+    assert f"(−{-100 * gaps['low'].min():.1f} to " in card
+    assert "(-" not in card
+    assert row_of(card, "| years from an edge |")
+    # Without the training faces, whose mean ages they are, there are no errors in years.
+    assert "mean absolute error, years" not in card
+    table = errors_in_years(predictions[predictions["part"] == "test"], [7, 20, 33, 50, 70])
+    table.to_csv(record.folder / "age_years.csv", index=False)
+    mean = table.set_index(["read_as", "group"]).loc[("predicted group", "all"), "mae_years"]
+    assert f"{mean:.2f} (" in row_of(model_card(RunRecord(record.folder)), "| predicted group |")
 
 
 def test_what_forbids_to_trust_a_number_is_said_first(record: RunRecord) -> None:

@@ -36,8 +36,15 @@ def test_a_run_leaves_everything_behind(drawn_faces: FaceSet, tmp_path: Path) ->
     assert names >= {
         "experiment.json", "environment.txt", "history.csv", "curves.png", "predictions.csv",
         "metrics.json", "subgroups.csv", "mistakes.csv", "model.safetensors", "done.json",
-        "confusion.png", "report_race.csv", "subgroups.png",
+        "confusion.png", "report_race.csv", "subgroups.png", "label_suspects.png",
     }  # fmt: skip
+    # Errors in years are of the training faces' means.
+    years = pd.read_csv(record.folder / "age_years.csv").set_index(["read_as", "group"])
+    table = drawn_faces.table
+    means = table[table["part"] == "train"].groupby("age_group")["age"].mean()
+    test = read_predictions(record.predictions_path).query("part == 'test'")
+    errors = (test["age_group_pred"].map(means) - test["age"]).abs()
+    assert years.loc[("predicted group", "all"), "mae_years"] == pytest.approx(errors.mean())
     assert "checkpoint.pt" not in names
     assert 0 <= record.metrics["test/age_group/accuracy"] <= 1
     assert record.about["dataset"]["drawn"]
