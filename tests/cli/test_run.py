@@ -156,34 +156,31 @@ def test_without_mlflow_nothing_of_it_is_touched(drawn_data_dir: Path, tmp_path:
     assert len(json.loads(imported.stdout)["data"]["runs"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["run", "mtl-cnn-none-ful-short"], "Did you mean mtl-cnn-none-full-short"),
-        (["run", "--suite", "fast"], "unknown suite 'fast'"),
-        (["run"], "nothing to run was named"),
-        (
-            ["run", "--suite", "quick", "--set", "recipe.epochs=3"],
-            "unknown setting 'recipe.epochs'",
-        ),
-        (["run", "--suite", "quick", "--set", "recipe.max_epochs=many"], "is 'many'"),
-        (["run", "--suite", "quick", "--device", "tpu"], "device 'tpu' is not on this machine"),
-        (["run", "--suite", "quick", "--seeds", "a"], "--seeds is 'a'"),
-        (["run", "--suite", "quick", "--tracking", "wandb"], "--tracking is 'wandb'"),
-        (["run", "--suite", "quick", "--dataset", "nobody"], "no data set 'nobody' is prepared"),
-        (["show", "nobody"], "unknown experiment 'nobody'"),
-        (["list", "--suite", "fast"], "unknown suite 'fast'"),
-    ],
-)
+WRONG = {
+    "run mtl-cnn-none-ful-short": "Did you mean mtl-cnn-none-full-short",
+    "run --suite fast": "unknown suite 'fast'",
+    "run": "nothing to run was named",
+    "run --suite quick --set recipe.epochs=3": "unknown setting 'recipe.epochs'",
+    "run --suite quick --set recipe.max_epochs=many": "is 'many'",
+    "run --suite quick --device tpu": "device 'tpu' is not on this machine",
+    "run --suite quick --seeds a": "--seeds is 'a'",
+    "run --suite quick --tracking wandb": "--tracking is 'wandb'",
+    "run --suite quick --dataset nobody": "no data set 'nobody' is prepared",
+    "show nobody": "unknown experiment 'nobody'",
+    "list --suite fast": "unknown suite 'fast'",
+}
+
+
 def test_a_wrong_word_is_one_sentence_and_exit_code_two(
-    arguments: list[str], said: str, drawn_data_dir: Path, tmp_path: Path
+    drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    places = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path) if arguments[0] == "run" else ()
-    answer = facebench(*arguments, *places)
-    assert answer.exit_code == 2
-    assert said in answer.stderr
-    assert "Traceback" not in answer.stderr
-    assert list(all_records(tmp_path)) == []
+    for command, said in WRONG.items():
+        where = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
+        answer = facebench(*command.split(), *(where if command.startswith("run") else ()))
+        assert answer.exit_code == 2, command
+        assert said in answer.stderr, command
+        assert "Traceback" not in answer.stderr, command
+        assert list(all_records(tmp_path)) == [], command
 
 
 def test_without_a_data_set_a_command_names_both_ways_to_one(tmp_path: Path) -> None:

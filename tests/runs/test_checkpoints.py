@@ -22,25 +22,11 @@ from benchmark.runs.folder import (
 )
 from benchmark.runs.plan import Plan, Settings
 from benchmark.runs.run import Advanced, Started, run
-from benchmark.training.trainer import EpochResult, TrainingState, start
+from benchmark.training.trainer import EpochResult, start
 from tests.runs.small import a_plan, an_experiment, done_run, on_cpu, settings
 from tests.training.small import CPU
 
 EXPERIMENT = an_experiment("mtl-cnn-none-full-kept", max_epochs=4, steps_per_epoch=4)
-
-
-class Clock:
-    """Time that goes on when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def a_state() -> TrainingState:
-    return start(build_network(EXPERIMENT, None, 0), EXPERIMENT.recipe, CPU)
 
 
 def epoch(number: int) -> EpochResult:
@@ -52,23 +38,23 @@ class Course:
     """A training whose epochs and whose keeping take as long as they are told."""
 
     def __init__(self, plan: Plan, where: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.clock, self.plan, self.state = Clock(), plan, a_state()
-        self.cost = 0.0
+        network = build_network(EXPERIMENT, None, 0)
+        self.plan, self.state = plan, start(network, EXPERIMENT.recipe, CPU)
+        self.now = self.cost = 0.0
         self.kept: list[int] = []
-        self.writer = CheckpointWriter(plan, where, [], self.clock)
+        self.writer = CheckpointWriter(plan, where, [], lambda: self.now)
         monkeypatch.setattr(folder, "save_checkpoint", self._save)
 
     def _save(self, path: Path, checkpoint: dict[str, Any]) -> None:
         save_checkpoint(path, checkpoint)
         self.kept.append(checkpoint["epochs_done"])
-        self.clock.now += self.cost
+        self.now += self.cost
 
     def train(self, epochs: int, seconds: float) -> None:
         for _ in range(epochs):
-            self.clock.now += seconds
-            done = self.state.epochs_done
-            self.state.epochs_done = done + 1
-            self.writer.add(self.state, epoch(done))
+            self.now += seconds
+            self.state.epochs_done += 1
+            self.writer.add(self.state, epoch(self.state.epochs_done - 1))
 
     def on_disk(self) -> tuple[int, int, int]:
         """Epochs of the checkpoint, of the history in it, and of history.csv."""
