@@ -63,7 +63,7 @@ class ClusterOptions:
 
 @dataclass(frozen=True)
 class Node:
-    """A living node: its id, host and what it has in all (CPU, GPU, …)."""
+    """A living node: its id, host with address, and what it has in all (CPU, GPU, …)."""
 
     id: str
     host: str
@@ -89,7 +89,11 @@ class Connection:
     def nodes(self) -> list[Node]:
         """Give the nodes that live now."""
         return [
-            Node(str(node["NodeID"]), str(node["NodeManagerHostname"]), dict(node["Resources"]))
+            Node(
+                str(node["NodeID"]),
+                f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+                dict(node["Resources"]),
+            )
             for node in self.ray.nodes()
             if node["Alive"]
         ]
@@ -134,7 +138,9 @@ def connected(options: ClusterOptions) -> Iterator[Connection]:
                 address="local" if is_local else options.address,
                 logging_level="ERROR", log_to_driver=False, **known,
             )  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (
+        *(ConnectionError, RuntimeError, ValueError, TimeoutError), ray.exceptions.RayError
+    ) as error:  # fmt: skip
         # Ray compares its own version and Python's when it connects.
         raise _unreachable(options.address, str(error).strip()) from error
     try:
@@ -151,7 +157,8 @@ def _unreachable(address: str, why: str) -> RunError:
     return RunError(
         f"the Ray cluster cannot be used: {' '.join(lines)[:300]}",
         source=f"--on {address}",
-        fix="`ray start --head` starts one, `ray status` shows it; `--on ray` takes this machine",
+        fix="`ray start --head` starts one, and one with a token wants RAY_AUTH_MODE=token and "
+        "RAY_AUTH_TOKEN; `--on ray` takes this machine",
     )
 
 

@@ -279,7 +279,8 @@ class Fleet:
     def _take_in(self, task: Task, kind: str, content: Any, settings: Settings) -> None:
         plan = task.plan
         if kind == "started":
-            epochs_done, n_train, host, task.node = content
+            epochs_done, n_train, task.node = content
+            host = next((n.host for n in self._nodes if n.id == task.node), "a new node")
             if task.prefix is not None:
                 self._homes[task.prefix].add(task.node)
             task.events.append(Started(plan, epochs_done, n_train, host))

@@ -310,7 +310,7 @@ def _trained(
     held = ""
     for event in run(plan, _faces_on(device.torch_device, faces), settings):
         if isinstance(event, Started):
-            say("started", (event.epochs_done, event.n_train, socket.gethostname(), node))
+            say("started", (event.epochs_done, event.n_train, node))
         elif isinstance(event, Prepared):
             say("prepared", event.sentence)
         elif isinstance(event, Advanced) and isinstance(event.step, EpochResult):

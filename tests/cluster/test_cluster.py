@@ -1,0 +1,208 @@
+"""Runs on a Ray cluster of two nodes without a shared folder, while nodes, driver and MLflow die.
+
+`make cluster-test` runs this; it takes minutes, and is skipped where Ray or PostgreSQL is missing.
+"""
+
+import collections
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmark import registry
+from benchmark.cluster.connection import ClusterOptions, connected
+from benchmark.cluster.fleet import Fleet
+from benchmark.data.dataset import FaceSet
+from benchmark.record import all_records
+from benchmark.runs.plan import Settings
+from benchmark.runs.run import Finished, Started, run_all
+from benchmark.training.device import Device
+from tests.cluster.machines import (
+    HEAD_IP,
+    NODE_IPS,
+    MlflowServer,
+    RayCluster,
+    kill_all,
+    postgres,
+    postgres_program,
+    ray_cluster,
+    wait_until,
+)
+from tests.runs.small import an_experiment
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+for package in ("ray", "psycopg"):
+    # Not imported here: Ray reads its settings then, and those of the cluster come later.
+    if importlib.util.find_spec(package) is None:
+        reason = f"needs {package}: pip install 'facebench[cluster]'"
+        pytest.skip(reason, allow_module_level=True)
+if postgres_program("initdb") is None:
+    pytest.skip("needs PostgreSQL: apt-get install postgresql", allow_module_level=True)
+
+NAMES = ("mtl-cnn-none-full-demo-32px", "mtl-cnn-none-frozen-demo")
+SEEDS = ",".join(map(str, range(20)))
+N_RUNS = 40
+FIRST, SECOND, THIRD = NODE_IPS
+EPOCHS = 60
+EXACT = Device(torch.device("cpu"), "fp32", exact=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cluster")
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> Iterator[RayCluster]:
+    """Two nodes for one run each; those that a test kills are replaced by the next one."""
+    with ray_cluster(folder, FIRST) as started, pytest.MonkeyPatch.context() as patch:
+        for name, value in started.token.items():
+            patch.setenv(name, value)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with postgres() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(database: str, folder: Path) -> Iterator[MlflowServer]:
+    server = MlflowServer(database, folder / "artifacts")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def facebench(*words: str | Path, **environment: str) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-c", "from benchmark.cli.main import main; main()"]
+    return subprocess.Popen(
+        [*program, *map(str, words)], env=os.environ | environment, start_new_session=True
+    )
+
+
+def settings(runs_dir: Path) -> Settings:
+    return Settings(runs_dir, runs_dir / "weights", EXACT, offline=True)
+
+
+def test_forty_runs_survive_a_lost_node_a_killed_driver_and_a_restarted_mlflow(
+    cluster: RayCluster, mlflow_server: MlflowServer, drawn_data_dir: Path, drawn_faces: FaceSet,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    runs_dir = tmp_path / "runs"
+    where = ("--data-dir", drawn_data_dir, "--dataset", "drawn", "--runs-dir", runs_dir)
+    command = (
+        "run", *NAMES, "--seeds", SEEDS, "--deterministic", "--on", cluster.address, *where
+    )  # fmt: skip
+    store = {"MLFLOW_TRACKING_URI": mlflow_server.address}
+
+    def n_done() -> int:
+        return sum(record.state == "done" for record in all_records(runs_dir))
+
+    driver = facebench(*command, **store)
+    try:
+        wait_until(lambda: n_done() >= 6, "six runs", 300)
+        cluster.kill(FIRST)
+        wait_until(lambda: n_done() >= 12, "six more runs on one node", 300)
+        kill_all(driver)
+        after_kill = n_done()
+        assert 12 <= after_kill < N_RUNS
+        cluster.start(SECOND)
+        cluster.wait_for(SECOND)
+        driver = facebench(*command, **store)
+        wait_until(lambda: n_done() >= after_kill + 6, "runs of the second driver", 300)
+        mlflow_server.restart()
+        assert driver.wait(timeout=600) == 0
+    finally:
+        kill_all(driver)
+    done = [record for record in all_records(runs_dir) if record.state == "done"]
+    assert len(done) == N_RUNS == len(list((runs_dir / "work").iterdir()))
+    assert {record.about["attempt"] for record in done} == {1}
+    assert not list(runs_dir.glob("work/*/checkpoint.pt"))
+
+    imported = facebench("runs", "import", "--runs-dir", runs_dir, **store)
+    assert imported.wait(timeout=600) == 0
+    assert mlflow_runs(mlflow_server.address) == dict.fromkeys(
+        (record.identity for record in done), 1
+    )
+
+    local = tmp_path / "local"
+    experiments = [registry.experiment(name) for name in NAMES]
+    seeds = tuple(map(int, SEEDS.split(",")))
+    torch.set_num_threads(1)
+    ends = collections.Counter(
+        type(event).__name__ for event in run_all(experiments, seeds, drawn_faces, settings(local))
+    )
+    assert ends["Finished"] == N_RUNS
+    assert leaderboard(runs_dir, drawn_data_dir) == leaderboard(local, drawn_data_dir)
+
+
+def mlflow_runs(address: str) -> dict[str, int]:
+    """Count MLflow's runs that are finished, by identity."""
+    from benchmark.runs.notes import IDENTITY_TAG
+    from benchmark.tracking.store import mlflow_module
+
+    client = mlflow_module().MlflowClient(address)
+    experiments = [item.experiment_id for item in client.search_experiments()]
+    runs = client.search_runs(experiments, max_results=1000)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    return dict(collections.Counter(run.data.tags[IDENTITY_TAG] for run in runs))
+
+
+def leaderboard(runs_dir: Path, data_dir: Path) -> list[dict[str, Any]]:
+    """Give the leaderboard's rows as they are written; what a run cost differs each time."""
+    made = facebench(
+        "leaderboard", "--suite", "demo", "--dataset", "drawn", "--data-dir", data_dir,
+        "--runs-dir", runs_dir,
+    )  # fmt: skip
+    assert made.wait(timeout=300) == 0
+    (path,) = (runs_dir / "leaderboards").glob("*.csv")
+    table = pd.read_csv(path)
+    costs = [name for name in table if name.startswith(("seconds", "images", "peak", "cost"))]
+    return list(table.drop(columns=costs).to_dict("records"))
+
+
+def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_last_report(
+    cluster: RayCluster, drawn_faces: FaceSet, tmp_path: Path
+) -> None:
+    experiment, seeds = an_experiment(max_epochs=EPOCHS), (0, 1)
+    options = ClusterOptions(cluster.address, report_seconds=0.5)
+    where = settings(tmp_path / "runs")
+    starts: dict[int, list[Started]] = {0: [], 1: []}
+    done: dict[int, Finished] = {}
+    killed = None
+    with connected(options) as connection:
+        fleet = Fleet(connection, where)
+        for event in fleet.run_all([experiment], seeds, drawn_faces, where):
+            if isinstance(event, Started):
+                starts[event.plan.seed].append(event)
+            elif isinstance(event, Finished):
+                done[event.plan.seed] = event
+            for ip in [ip for ip in cluster.nodes if ip != HEAD_IP] if killed is None else ():
+                on_it = [of for of in starts.values() if of and ip in of[0].where]
+                if on_it and (on_it[0][0].plan.folder / "checkpoint.pt").is_file():
+                    killed = on_it[0][0].plan.seed
+                    cluster.kill(ip)
+    assert set(done) == {0, 1}
+    assert killed is not None
+    first, *_, last = starts[killed]
+    assert first.epochs_done == 0
+    assert last.epochs_done > 0
+    assert HEAD_IP in last.where
+    local = settings(tmp_path / "local")
+    torch.set_num_threads(1)
+    *_, same = run_all([experiment], (killed,), drawn_faces, local)
+    assert isinstance(same, Finished)
+    here, there = (item.plan.folder / "model.safetensors" for item in (same, done[killed]))
+    assert here.read_bytes() == there.read_bytes()
+    assert done[killed].plan.record.about["attempt"] == 1
