@@ -13,7 +13,7 @@ PORT ?= 5000
 DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data weights benchmark leaderboard results report subsets ui doctor test test-all check format explore tune tune-all coverage speed
+.PHONY: help setup demo data weights benchmark leaderboard results report subsets ui doctor test test-all check format explore tune tune-all coverage speed cluster-test
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -90,13 +90,18 @@ doctor: setup ## Say what this machine has
 	$(BIN)/facebench doctor
 
 test: setup ## Run the fast tests, every command once; no network, GPU or real data needed
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not cluster"
 
 test-all: test ## Run make test, then the slow tests: browser, MLflow UI, kills, full-size networks
 	$(PYTEST) -m slow
 
+# One process: its nodes share the machine. Ray and psycopg are an extra, which setup leaves out.
+cluster-test: setup ## Run suites and searches on two Ray nodes, PostgreSQL and MLflow; kill some
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster
+
 coverage: setup ## Run all tests and say which lines of the package none of them reaches
-	$(PYTEST) --cov benchmark --cov experiments --cov-report term:skip-covered
+	$(PYTEST) -m "not cluster" --cov benchmark --cov experiments --cov-report term:skip-covered
 
 check: setup ## Check formatting, lint, types and layers
 	$(BIN)/ruff format --check .

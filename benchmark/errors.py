@@ -7,6 +7,7 @@ BenchmarkError
 │   └── WeightsMissing    ... is neither available nor to be fetched: the row is not run
 └── RunError          a run cannot start, resume or be read
     ├── DeviceError       the device asked for is not there
+    ├── ClusterLost       the cluster that runs are computed on cannot be used: none goes on
     └── TrackingError     the MLflow store cannot be used; the run's own folder is not affected
 """
 
@@ -51,6 +52,10 @@ class RunError(BenchmarkError):
 
 class DeviceError(RunError):
     """Raised when the device asked for is unknown or absent."""
+
+
+class ClusterLost(RunError):
+    """Raised when the cluster that runs are computed on cannot be used: no other run goes on."""
 
 
 class TrackingError(RunError):

@@ -235,9 +235,7 @@ def cluster_options(
 
 
 @contextlib.contextmanager
-def fleet_on(
-    cluster: "ClusterOptions | None", settings: "Settings", *, quiet: bool
-) -> "Iterator[Fleet | None]":
+def fleet_on(cluster: "ClusterOptions | None", *, quiet: bool) -> "Iterator[Fleet | None]":
     """Connect to a cluster, if one is asked for, and say what it has."""
     if cluster is None:
         yield None
@@ -250,7 +248,7 @@ def fleet_on(
             connection = stack.enter_context(connected(cluster))
         if not quiet:
             err.print(f"{escape(connection.sentence)}.", soft_wrap=True)
-        yield Fleet(connection, settings)
+        yield Fleet(connection)
 
 
 def _opened(answer: CommandResult, data_dir: Path, dataset: str | None) -> "FaceSet":
@@ -275,7 +273,7 @@ def _run(
     kind, n_runs = ClusterDisplay if cluster else RunDisplay, len(experiments) * len(seeds)
     # Closed at once when Ctrl-C strikes here and not inside: closing is what marks the run.
     with (
-        fleet_on(cluster, settings, quiet=quiet) as fleet,
+        fleet_on(cluster, quiet=quiet) as fleet,
         kind(n_runs, quiet=quiet) as display,
     ):
         shown, engine = _displayed(settings, display, answer), fleet.run_all if fleet else run_all

@@ -23,8 +23,8 @@ from benchmark.cli.output import (
     say_error,
     speaking,
 )
-from benchmark.cli.run import run_settings
-from benchmark.errors import BenchmarkError, ExperimentError, require
+from benchmark.cli.run import cluster_options, fleet_on, run_settings
+from benchmark.errors import BenchmarkError, ClusterLost, ExperimentError, require
 from benchmark.experiment import space as spaces
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.settings import parse_seeds, parse_settings
@@ -34,6 +34,7 @@ from benchmark.record import work_folder
 from benchmark.reporting.tables import Column, Table
 
 if TYPE_CHECKING:
+    from benchmark.cluster.fleet import Fleet
     from benchmark.data.dataset import FaceSet
     from benchmark.runs.plan import Settings
     from benchmark.tracking import TrialView
@@ -82,6 +83,10 @@ def tune(
     cache: options.Cache = True,
     cache_dir: options.CacheDir = None,
     cache_gib: options.CacheGib = options.DEFAULT_CACHE_GIB,
+    on: options.On = None,
+    gpus_per_run: options.GpusPerRun = None,
+    cpus_per_run: options.CpusPerRun = 1.0,
+    shared_runs: options.SharedRuns = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     weights_dir: options.WeightsDir = None,
@@ -103,8 +108,9 @@ def tune(
     with speaking("tune", as_json=as_json) as answer:
         chosen = _chosen(names or [], suite, row or [])
         changes, refit_seeds = parse_settings(settings or []), parse_seeds(seeds) if refit else ()
+        cluster = cluster_options(on, gpus_per_run, cpus_per_run, shared_runs, device, precision)
         where = run_settings(
-            runs_dir, weights_dir or data_dir / "weights", device, precision,
+            runs_dir, weights_dir or data_dir / "weights", "cpu" if cluster else device, precision,
             cache_dir=(cache_dir or data_dir / "cache") if cache else None, cache_gib=cache_gib,
             tracking=tracking, offline=offline,
         )  # fmt: skip
@@ -115,22 +121,23 @@ def tune(
         require(TRIAL_SEED not in refit_seeds, f"--seeds is {seeds}", allowed=allowed)
         with busy("opening the data set", quiet=quiet or as_json):
             faces = choose_dataset(data_dir, dataset)
-        session = TuneSession(
-            answer, faces, where, trials, timeout, storage,
-            {"sampler": sampler, "sampler_seed": sampler_seed, "pruner": pruner},
-            tuple(only.split(",")) if only else (), changes, tuple(row or ()), refit_seeds,
-            quiet or as_json, as_json,
-        )  # fmt: skip
         studies: list[dict[str, Any]] = []
         answer.data = {"dataset": faces.name, "studies": studies}
-        for name in chosen:
-            try:
-                studies.append(session.tuned(name))
-            except BenchmarkError as refused:
-                if len(chosen) == 1:
-                    raise
-                answer.errors.append(refused)
-                studies.append({"experiment": name, "ok": False})
+        with fleet_on(cluster, quiet=quiet or as_json) as fleet:
+            session = TuneSession(
+                answer, faces, where, trials, timeout, storage,
+                {"sampler": sampler, "sampler_seed": sampler_seed, "pruner": pruner},
+                tuple(only.split(",")) if only else (), changes, tuple(row or ()), refit_seeds,
+                fleet, quiet or as_json, as_json,
+            )  # fmt: skip
+            for name in chosen:
+                try:
+                    studies.append(session.tuned(name))
+                except BenchmarkError as refused:
+                    if len(chosen) == 1 or isinstance(refused, ClusterLost):
+                        raise
+                    answer.errors.append(refused)
+                    studies.append({"experiment": name, "ok": False})
         if not as_json:
             for error in answer.errors:
                 say_error(error)
@@ -217,6 +224,7 @@ class TuneSession:
     changes: Mapping[str, Any]
     rows: tuple[str, ...]
     refit_seeds: tuple[int, ...]
+    fleet: "Fleet | None"
     quiet: bool
     as_json: bool
 
@@ -290,9 +298,15 @@ class TuneSession:
         n_wanted, n_epochs = n_points if grid else self.n_trials, study.experiment.recipe.max_epochs
         with TuneDisplay(n_wanted, n_epochs, quiet=self.quiet) as display:
             self._begin(study, queue, display)
-            objective = training_objective(study, self._shown(display))
+            fleet = self.fleet
+            objective = training_objective(
+                study, self._shown(display), fleet.run if fleet else None
+            )
             mirror.update(queue.trials())
-            found = search(queue, objective, n_wanted, self.timeout)
+            found = search(
+                queue, objective, n_wanted, self.timeout,
+                lambda: max(1, fleet.n_slots()) if fleet else 1,
+            )  # fmt: skip
             try:
                 with contextlib.closing(found) as events:
                     for event in events:
@@ -352,7 +366,7 @@ class TuneSession:
 
     def _refit(self, recipe: dict[str, Any]) -> dict[str, Any]:
         """Register the best recipe, instead of the one before, and train it anew."""
-        from benchmark.cli.run_display import RunDisplay
+        from benchmark.cli.run_display import ClusterDisplay, RunDisplay
         from benchmark.runs.run import Failed, run_all
 
         path = registry.tuned_folder(self.settings.runs_dir) / f"{recipe['base']}.json"
@@ -361,8 +375,11 @@ class TuneSession:
         ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
         if not self.quiet:
             err.print(f"\nTraining [bold]{tuned.name}[/] anew, seeds {self.refit_seeds}.")
-        runs, n = run_all([tuned], self.refit_seeds, self.faces, self.settings), self.refit_seeds
-        with RunDisplay(len(n), quiet=self.quiet) as display, contextlib.closing(runs):
+        kind, engine = RunDisplay, run_all
+        if self.fleet:
+            kind, engine = ClusterDisplay, self.fleet.run_all
+        runs, n = engine([tuned], self.refit_seeds, self.faces, self.settings), self.refit_seeds
+        with kind(len(n), quiet=self.quiet) as display, contextlib.closing(runs):
             for event in runs:
                 display.show(event)
                 if (end := type(event).__name__.lower()) in ends:

@@ -14,8 +14,6 @@ from benchmark.errors import RunError, require
 
 LOCAL: Final = "ray"
 """The address that means a cluster of this machine alone, started for this process."""
-AUTO: Final = "auto"
-CLIENT: Final = "ray://"
 CONNECT_SECONDS: Final = 10.0
 PROBE_SECONDS: Final = 120.0
 """To start a worker process on every node and to say its versions."""
@@ -48,7 +46,7 @@ class ClusterOptions:
     """A run's files so far come back at most so often."""
 
     def __post_init__(self) -> None:
-        known = self.address in (LOCAL, AUTO) or ":" in self.address
+        known = self.address in (LOCAL, "auto") or ":" in self.address
         require(known, f"--on is {self.address!r}", allowed="ray, auto, HOST:PORT, ray://HOST:PORT")
         require(self.cpus > 0, f"--cpus-per-run is {self.cpus:g}", allowed="more than 0")
         gpus = self.gpus or 0.0
@@ -109,14 +107,13 @@ class Connection:
 
 def ray_module() -> Any:
     """Import Ray without telemetry; raise RunError where it is not installed."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    os.environ.update(SETTINGS | dict(os.environ))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             import ray
-        except ImportError as error:
-            raise RunError("Ray is not installed", source="--on", fix=INSTALL) from error
+    except ImportError as error:
+        raise RunError("Ray is not installed", source="--on", fix=INSTALL) from error
     return ray
 
 
@@ -131,18 +128,14 @@ def connected(options: ClusterOptions) -> Iterator[Connection]:
     if not is_local:
         _check_answers(ray, options.address)
     known: dict[str, Any] = {"include_dashboard": False} if is_local else {}
+    troubles = (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(
-                address="local" if is_local else options.address,
-                logging_level="ERROR", log_to_driver=False, **known,
-            )  # fmt: skip
-    except (
-        *(ConnectionError, RuntimeError, ValueError, TimeoutError), ray.exceptions.RayError
-    ) as error:  # fmt: skip
-        # Ray compares its own version and Python's when it connects.
-        raise _unreachable(options.address, str(error).strip()) from error
+            address = "local" if is_local else options.address
+            ray.init(address=address, logging_level="ERROR", log_to_driver=False, **known)
+    except troubles as error:  # Ray compares its own version and Python's when it connects.
+        raise _unreachable(options.address, str(error)) from error
     try:
         connection = Connection(ray, options, _needs(ray, options))
         _check_room(connection)
@@ -169,9 +162,9 @@ def _check_answers(ray: Any, address: str) -> None:
     """
     import grpc
 
-    if address == AUTO:
+    if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "")
-    place = address.removeprefix(CLIENT)
+    place = address.removeprefix("ray://")
     if ":" not in place or os.environ.get("RAY_USE_TLS") == "1":
         return
     channel = grpc.insecure_channel(place)

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +23,12 @@ from benchmark.cluster.worker import (
     Inbox,
     Job,
     Returned,
-    WorkerSettings,
     read_files,
     train,
     write_files,
 )
 from benchmark.data.dataset import PIXELS_FILE, FaceSet
-from benchmark.errors import BenchmarkError, RunError, WeightsMissing
+from benchmark.errors import BenchmarkError, ClusterLost, RunError, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, file_lock, lock_owner
 from benchmark.record import RunRecord
@@ -45,24 +44,18 @@ from benchmark.runs.run import (
     Skipped,
     Started,
 )
+from benchmark.training.prefix_cache import CacheSettings
+from benchmark.training.steps import SpeedSettings
 
 POLL_SECONDS: Final = 0.1
 REPORTS_SECONDS: Final = 0.2
 """How often workers' reports are asked for."""
 NODES_SECONDS: Final = 2.0
+OVER: Final = "over"
+MOST_STORED: Final = 12
+"""Faces and weight files that stay in the object store; tasks under way keep theirs."""
 MOST_RETRIES: Final = 3
 """Of a task whose node or process was lost; one that fails by itself is not tried again."""
-
-
-class Waiting:
-    """Nothing happened for a moment."""
-
-
-WAITING: Final = Waiting()
-
-
-class ClusterLost(RunError):
-    """Raised when the cluster itself can be used no longer: no further run can start."""
 
 
 @dataclass
@@ -82,23 +75,11 @@ class Task:
 class Fleet:
     """The runs of one driver on a cluster."""
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
-        options, ray = connection.options, connection.ray
-        self._connection, self._ray = connection, ray
-        self._how = WorkerSettings(
-            device="cuda" if connection.needs[GPU] else options.device or "cpu",
-            precision=options.precision,
-            exact=settings.device.exact,
-            threads=max(1, int(options.cpus)),
-            read_test=settings.read_test,
-            keep_weights=settings.keep_weights,
-            cache_gib=settings.cache.cap_gib if settings.cache else None,
-            graph=settings.speed.graph,
-            compile=settings.speed.compile,
-            shared_runs=options.shared_runs,
-            report_seconds=options.report_seconds,
-            versions=probe()(),
-        )
+    def __init__(self, connection: Connection) -> None:
+        ray, options = connection.ray, connection.options
+        self._connection, self._ray, self._options = connection, ray, options
+        self._device = "cuda" if connection.needs[GPU] else options.device or "cpu"
+        self._versions = probe()()
         self._nodes = connection.nodes()
         self._looked_at = self._asked_at = time.monotonic()
         self._tasks: dict[str, Task] = {}
@@ -141,11 +122,12 @@ class Fleet:
         """
         seeds = tuple(seeds)
         wanted = ((experiment, seed) for experiment in experiments for seed in seeds)
-        under_way: list[Generator[Event | Waiting]] = []
+        under_way: list[Generator[Event | None]] = []
         with ThreadPoolExecutor(1) as writer:
+            written = list[Future[None]]()
 
             def mirror(record: RunRecord) -> None:
-                writer.submit(settings.mirror, record)
+                written.append(writer.submit(settings.mirror, record))
 
             later = replace(settings, mirror=mirror)
             try:
@@ -153,20 +135,22 @@ class Fleet:
                     while len(under_way) < self.n_at_once() and (item := next(wanted, None)):
                         under_way.append(self._one(*item, faces, later))
                     if not under_way:
-                        return
+                        break
                     for one in list(under_way):
-                        event = next(one, None)
-                        if event is None:
+                        event = next(one, OVER)
+                        if isinstance(event, str):
                             under_way.remove(one)
-                        elif not isinstance(event, Waiting):
+                        elif event is not None:
                             yield event
+                for future in written:
+                    future.result()
             finally:
                 for one in under_way:
                     one.close()
 
     def _one(
         self, experiment: Experiment, seed: int, faces: FaceSet, settings: Settings
-    ) -> Generator[Event | Waiting]:
+    ) -> Generator[Event | None]:
         try:
             yield from self.run(plan_run(experiment, seed, faces, settings), settings)
         except ClusterLost:
@@ -178,15 +162,15 @@ class Fleet:
         except OSError as error:
             yield Failed(experiment, seed, explained(error))
 
-    def run(self, plan: Plan, settings: Settings) -> Generator[Event | Waiting]:
-        """Bring one run to its end on some node; `Waiting` is yielded while nothing happens.
+    def run(self, plan: Plan, settings: Settings) -> Generator[Event | None]:
+        """Bring one run to its end on some node; None is yielded while nothing happens.
 
         Raises RunError where it fails, ClusterLost where the cluster is lost. Closed, it cancels
         the task; the same run resumes from what was reported last.
         """
         claim = plan.folder / "claim"
         with contextlib.ExitStack() as stack:
-            if not self._how.shared_runs and not stack.enter_context(file_lock(claim)):
+            if not self._options.shared_runs and not stack.enter_context(file_lock(claim)):
                 yield Skipped(plan, f"process {lock_owner(claim).get('pid')} runs it")
                 return
             if is_done(plan, settings):
@@ -199,7 +183,7 @@ class Fleet:
                     if task.events:
                         yield task.events.popleft()
                     else:
-                        yield WAITING
+                        yield None
                         self._look(settings)
                 yield from self._ended(task, settings)
             except (KeyboardInterrupt, GeneratorExit):
@@ -215,26 +199,40 @@ class Fleet:
     def _sent(self, plan: Plan, settings: Settings) -> Task:
         """Hand a run to Ray, on a node that has its frozen prefix if one has."""
         weights = plan.weights
-        prefix = _prefix_of(plan) if self._how.cache_gib is not None else None
+        prefix = _prefix_of(plan) if settings.cache is not None else None
         task = Task(plan, prefix, self._home(prefix))
         with self._usable():
-            begun = read_files(plan.folder, BEGUN_WITH) if not self._how.shared_runs else {}
+            begun = read_files(plan.folder, BEGUN_WITH) if not self._options.shared_runs else {}
             if begun:
                 self._ray.get(self._inbox.begin.remote(plan.identity, begun))
-            pixels = self._put(plan.faces.pixel_digest, plan.faces.folder / PIXELS_FILE)
-            about = {} if weights is None else _weight_files(weights.path, weights.from_run)
-            references = {
-                name: self._put(f"{weights.sha256}/{name}", path)
-                for name, path in about.items()
-                if weights is not None
-            }
-            own = replace(plan, folder=plan.folder.resolve())
-            job = Job(own.experiment, own.seed, own.ingredients, own.weights, own.folder)
+            faces = plan.faces
+            pixels = self._put(faces.pixel_digest, faces.folder / PIXELS_FILE)
+            split = f"{faces.pixel_digest}/{faces.split_digest}/{faces.labels_digest}"
+            references = {}
+            if weights is not None:
+                # A run's weights say in its experiment.json what they are of.
+                names = (weights.path.name, *(("experiment.json",) if weights.from_run else ()))
+                references = {
+                    name: self._put(f"{weights.sha256}/{name}", weights.path.with_name(name))
+                    for name in names
+                }
+            # What is said and shown here cannot be sent.
+            cache, speed = settings.cache, settings.speed
+            sent = Settings(
+                settings.runs_dir, settings.weights_dir, settings.device, offline=True,
+                read_test=settings.read_test, keep_weights=settings.keep_weights,
+                cache=cache and CacheSettings(cache.folder, cache.cap_gib),
+                speed=SpeedSettings(speed.graph, speed.compile),
+            )  # fmt: skip
+            job = Job(
+                plan.experiment, plan.seed, plan.ingredients, weights, plan.folder.resolve(),
+                sent, self._options, self._device, self._versions,
+            )  # fmt: skip
             placed = {} if task.node is None else {
                 "scheduling_strategy": self._on(task.node, soft=True)
             }  # fmt: skip
             task.reference = self._train.options(name=plan.title, **placed).remote(
-                job, self._how, self._put_faces(plan.faces), [pixels], references, self._inbox
+                job, self._put(split, faces), [pixels], references, self._inbox
             )
         self._tasks[plan.identity] = task
         return task
@@ -243,21 +241,19 @@ class Fleet:
         """Choose a node that has a prefix and room; with no room anywhere, the one to wait for."""
         busy = Counter(task.node for task in self._tasks.values())
         free = {n.id: n.slots(self._connection.needs) - busy[n.id] for n in self._nodes}
-        homes = [node for node in self._homes[prefix or ""] if node in free]
+        homes = [node for node in self._homes.get(prefix or "", ()) if node in free]
         best = max(homes, key=free.__getitem__, default=None)
         is_elsewhere_free = sum(max(0, n) for n in free.values()) > busy[None]
         return None if best is None or (free[best] <= 0 and is_elsewhere_free) else best
 
-    def _put(self, key: str, path: Path) -> Any:
-        """Put a file into the object store, once."""
+    def _put(self, key: str, what: Path | FaceSet) -> Any:
+        """Put a file's bytes or a table of faces into the object store, once; keep the last few."""
         if key not in self._stored:
-            self._stored[key] = self._ray.put(np.fromfile(path, np.uint8))
-        return self._stored[key]
-
-    def _put_faces(self, faces: FaceSet) -> Any:
-        key = f"{faces.pixel_digest}/{faces.split_digest}/{faces.labels_digest}"
-        if key not in self._stored:
-            self._stored[key] = self._ray.put(faces)
+            bytes_of = np.fromfile(what, np.uint8) if isinstance(what, Path) else what
+            self._stored[key] = self._ray.put(bytes_of)
+        self._stored[key] = self._stored.pop(key)
+        if len(self._stored) > MOST_STORED:
+            del self._stored[next(iter(self._stored))]
         return self._stored[key]
 
     def _look(self, settings: Settings) -> None:
@@ -338,12 +334,6 @@ class Fleet:
                 source=f"--on {self._connection.options.address}",
                 fix="Start it again; the same command resumes, and what is done stays",
             ) from error
-
-
-def _weight_files(path: Path, from_run: str | None) -> dict[str, Path]:
-    """Name what a weight file is read with: a run's says in experiment.json what it is of."""
-    names = (path.name, "experiment.json") if from_run is not None else (path.name,)
-    return {name: path.parent / name for name in names}
 
 
 def _prefix_of(plan: Plan) -> str | None:

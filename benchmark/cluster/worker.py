@@ -22,7 +22,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from benchmark.cluster.connection import probe
+from benchmark.cluster.connection import ClusterOptions, probe
 from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import PIXELS_FILE, FaceSet
 from benchmark.data.pictures import pixel_digest
@@ -34,11 +34,9 @@ from benchmark.models.weight_store import WeightFile
 from benchmark.record import RunRecord
 from benchmark.runs.execution import with_compile
 from benchmark.runs.folder import CHECKPOINT_FILE
-from benchmark.runs.plan import KeepWeights, Plan, Settings
+from benchmark.runs.plan import Plan, Settings
 from benchmark.runs.run import Advanced, Prepared, Skipped, Started, run
 from benchmark.training.device import choose_device
-from benchmark.training.prefix_cache import CacheSettings
-from benchmark.training.steps import SpeedSettings
 from benchmark.training.trainer import EpochResult
 
 WORKER_DIR: Final = "FACEBENCH_WORKER_DIR"
@@ -63,26 +61,12 @@ class Job:
     weights: WeightFile | None
     folder: Path
     """The driver's; the workers' own too where they share the runs' folder."""
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """How every run of a driver is computed; the fields are those of the command's options."""
-
+    settings: Settings
+    """The driver's, but for what is a node's own: device, folders, who is told."""
+    options: ClusterOptions
     device: str
-    precision: str
-    exact: bool
-    threads: int
-    read_test: bool
-    keep_weights: KeepWeights
-    cache_gib: float | None
-    """None: frozen parts are computed for every batch."""
-    graph: bool
-    compile: bool | None
-    shared_runs: bool
-    report_seconds: float
     versions: dict[str, str]
-    """Of the driver; a node that came later than the check has the same."""
+    """Of the driver; a node that came later than the check must have the same."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +93,8 @@ class Inbox:
     def keep(self, identity: str, files: Files) -> None:
         """Take files of a run under way; they stay here if their node is lost."""
         self.begin(identity, files)
-        self._messages.append(
-            (identity, "files", {name: self._files[identity][name] for name in files})
-        )
+        kept = {name: self._files[identity][name] for name in files}
+        self._messages.append((identity, "files", kept))
 
     def begin(self, identity: str, files: Files) -> None:
         """Take the files that a run goes on from."""
@@ -238,9 +221,8 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def train(
-    job: Job, how: WorkerSettings, faces: FaceSet, pixels: list[Any],
-    weights: dict[str, Any], inbox: Any,
-) -> Returned:  # fmt: skip
+    job: Job, faces: FaceSet, pixels: list[Any], weights: dict[str, Any], inbox: Any
+) -> Returned:
     """Bring a run to its end on this node; a run that fails by itself is no error of this function.
 
     pixels: one reference to faces.npy. weights: references to the weight file, and to what else of
@@ -250,28 +232,28 @@ def train(
     here = worker_folder()
     remove_abandoned(here)
     with tempfile.TemporaryDirectory(dir=here, prefix=f"run-{os.getpid()}-") as scratch:
-        folder = job.folder if how.shared_runs else Path(scratch) / "work" / job.folder.name
+        folder = job.folder if job.options.shared_runs else Path(scratch) / "work" / job.folder.name
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            ended = _trained(job, how, faces, pixels, weights, inbox, here, folder)
+            ended = _trained(job, faces, pixels, weights, inbox, here, folder)
         except BenchmarkError as error:
             # Without its frames, which hold the network.
             error.__cause__ = error.__context__ = None
             ended = Returned("failed", error=error.with_traceback(None))
-        names = [] if how.shared_runs else [path.name for path in files_in(folder)]
+        names = [] if job.options.shared_runs else [path.name for path in files_in(folder)]
         return replace(ended, files=read_files(folder, names))
 
 
 def _trained(
-    job: Job, how: WorkerSettings, faces: FaceSet, pixels: list[Any], weights: dict[str, Any],
-    inbox: Any, here: Path, folder: Path,
+    job: Job, faces: FaceSet, pixels: list[Any], weights: dict[str, Any], inbox: Any, here: Path,
+    folder: Path,
 ) -> Returned:  # fmt: skip
     import ray
 
-    identity, node = job.folder.name, ray.get_runtime_context().get_node_id()
-    if (versions := _versions()) != how.versions:
+    identity, options, own = job.folder.name, job.options, job.weights
+    if (versions := _versions()) != job.versions:
         raise RunError(
-            f"{socket.gethostname()} has {versions}", allowed=str(how.versions),
+            f"{socket.gethostname()} has {versions}", allowed=str(job.versions),
             fix="Install the same versions on every node",
         )  # fmt: skip
 
@@ -280,36 +262,33 @@ def _trained(
 
     path = kept_file(here / "faces" / faces.pixel_digest / PIXELS_FILE, pixels[0])
     _checked(path, faces.pixel_digest)
-    faces, own = replace(faces, folder=path.parent), job.weights
+    faces = replace(faces, folder=path.parent)
     if own is not None:
         place = here / "weights" / own.sha256 / own.path.parent.name
-        kept = [kept_file(place / name, reference) for name, reference in weights.items()]
-        own = replace(own, path=next(path for path in kept if path.name == own.path.name))
+        for name, reference in weights.items():
+            kept_file(place / name, reference)
+        own = replace(own, path=place / own.path.name)
     plan = Plan(job.experiment, job.seed, faces, own, job.ingredients, folder)
-    if not how.shared_runs:
+    if not options.shared_runs:
         references = ray.get(inbox.files.remote(identity))
         contents = ray.get(list(references.values()))
         write_files(folder, dict(zip(references, contents, strict=True)), is_end=True)
-    torch.set_num_threads(how.threads)
-    device = choose_device(how.device, how.precision, exact=how.exact)
-    cache = None
-    if how.cache_gib is not None:
-        cache = CacheSettings(here / "cache", how.cache_gib, functools.partial(say, "note"))
-    settings = Settings(
+    torch.set_num_threads(max(1, int(options.cpus)))
+    device = choose_device(job.device, options.precision, exact=job.settings.device.exact)
+    note, cache = functools.partial(say, "note"), job.settings.cache
+    settings = replace(
+        job.settings,
         runs_dir=folder.parent.parent,
-        weights_dir=here / "weights",
         device=device,
-        offline=True,
-        read_test=how.read_test,
-        keep_weights=how.keep_weights,
-        mirror=Reporter(inbox, how.report_seconds, shared=how.shared_runs),
-        cache=cache,
-        speed=SpeedSettings(how.graph, how.compile, say=functools.partial(say, "note")),
+        mirror=Reporter(inbox, options.report_seconds, shared=options.shared_runs),
+        cache=cache and replace(cache, folder=here / "cache", say=note),
+        speed=replace(job.settings.speed, say=note),
     )
     (settings,) = with_compile([job.experiment], 1, faces, settings)
     held = ""
     for event in run(plan, _faces_on(device.torch_device, faces), settings):
         if isinstance(event, Started):
+            node = ray.get_runtime_context().get_node_id()
             say("started", (event.epochs_done, event.n_train, node))
         elif isinstance(event, Prepared):
             say("prepared", event.sentence)

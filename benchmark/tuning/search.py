@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from benchmark.data.batches import FaceBatches
-from benchmark.errors import BenchmarkError, RunError
+from benchmark.errors import BenchmarkError, ClusterLost, RunError
 from benchmark.experiment.space import experiment_at
 from benchmark.files import write_json
 from benchmark.record import SCHEMA, TRIAL_FILE
 from benchmark.runs.plan import Plan, Settings, plan_run
-from benchmark.runs.run import Advanced, Event, Prepared, Skipped, Started, run
+from benchmark.runs.run import Advanced, Event, Finished, Prepared, Skipped, Started, run
 from benchmark.training.trainer import EpochResult, Progress
 from benchmark.tuning.study import (
     OBJECTIVE,
@@ -41,9 +41,12 @@ class TrialEvent:
     epoch: of `score`, counted from 0; of `progress`, epochs done, the current one in part.
     value: of `score` and `complete`, the weighted validation accuracy in [0, 1].
     text: of `run`, the run's identity; of `failed`, why; of `note`, a sentence.
+    A trial that is computed elsewhere says `wait` while nothing happens.
     """
 
-    kind: Literal["began", "run", "note", "progress", "score", "complete", "pruned", "failed"]
+    kind: Literal[
+        "began", "run", "note", "wait", "progress", "score", "complete", "pruned", "failed"
+    ]
     number: int | None = None
     point: Mapping[str, Any] = field(default_factory=dict)
     epoch: float = 0
@@ -54,20 +57,23 @@ class TrialEvent:
 
 Objective = Callable[[Mapping[str, Any], int], Generator[TrialEvent]]
 """Of a point and a trial's number: yields what happens; closed, it stops."""
+RunPlan = Callable[[Plan, Settings], Generator[Event | None]]
+"""Brings a run to its end somewhere; yields None while nothing happens there."""
 
 
-def training_objective(study: Study, settings: Settings) -> Objective:
+def training_objective(
+    study: Study, settings: Settings, elsewhere: RunPlan | None = None
+) -> Objective:
     """Make the objective that trains the experiment at a point; RunError where training fails.
 
-    No trial is evaluated on the test set or keeps a network.
+    No trial is evaluated on the test set or keeps a network. elsewhere: what trains a run; None:
+    it is trained in this process.
 
     Raises WeightsError where weights are missing: once, before the search, not in every trial.
     """
     settings = replace(settings, read_test=False, keep_weights="none", figures=False)
     plan_run(study.experiment, TRIAL_SEED, study.faces, settings)
-    on_device = FaceBatches.on_device(
-        study.faces.pixels(), study.faces.table, settings.device.torch_device, settings.speed.say
-    )
+    run_plan = elsewhere or _here(study, settings)
 
     def objective(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
         plan = plan_run(experiment_at(study.experiment, point), TRIAL_SEED, study.faces, settings)
@@ -78,7 +84,10 @@ def training_objective(study: Study, settings: Settings) -> Objective:
         is_waiting = True
         while is_waiting:
             is_waiting = False
-            for event in run(plan, on_device, settings):
+            for event in run_plan(plan, settings):
+                if event is None:
+                    yield TrialEvent("wait")
+                    continue
                 if isinstance(event, Skipped) and event.why != "done":
                     is_waiting = True  # Another process trains this very recipe: wait for scores.
                     time.sleep(POLL_SECONDS)
@@ -87,10 +96,20 @@ def training_objective(study: Study, settings: Settings) -> Objective:
     return objective
 
 
+def _here(study: Study, settings: Settings) -> RunPlan:
+    on_device = FaceBatches.on_device(
+        study.faces.pixels(), study.faces.table, settings.device.torch_device, settings.speed.say
+    )
+    return lambda plan, settings: run(plan, on_device, settings)
+
+
 def _events_of(event: Event, plan: Plan) -> Iterator[TrialEvent]:
-    """Say what a run's event means to a search; scores of earlier epochs are in its history."""
+    """Say what a run's event means to a search; scores of earlier epochs are in its history.
+
+    At its end all are given again: of a run elsewhere, some may not have been told.
+    """
     n_epochs = plan.experiment.recipe.max_epochs
-    is_done = isinstance(event, Skipped) and event.why == "done"
+    is_done = isinstance(event, Finished) or (isinstance(event, Skipped) and event.why == "done")
     n_before = event.epochs_done if isinstance(event, Started) else n_epochs * is_done
     if n_before:
         for epoch, value in enumerate(plan.record.history()[OBJECTIVE].head(n_before)):
@@ -105,67 +124,91 @@ def _events_of(event: Event, plan: Plan) -> Iterator[TrialEvent]:
 
 
 def search(
-    queue: TrialQueue, objective: Objective, n_trials: int, seconds: float | None = None
-) -> Generator[TrialEvent]:
+    queue: TrialQueue, objective: Objective, n_trials: int, seconds: float | None = None,
+    n_at_once: Callable[[], int] = lambda: 1,
+) -> Generator[TrialEvent]:  # fmt: skip
     """Try point after point until there are enough trials; resumes whatever is in the queue.
 
     n_trials: complete and pruned ones, of all processes and sessions together.
     seconds: of this process; no trial begins after them.
+    n_at_once: how many trials may be under way, where they are trained elsewhere.
     """
-    began, n_failed = time.monotonic(), 0
-    while True:
-        if seconds is not None and time.monotonic() - began >= seconds:
-            yield TrialEvent("note", text=f"the time of {seconds:g} s is over: no trial begins")
-            return
-        taken = queue.take(n_trials)
-        while queue.remarks:
-            yield TrialEvent("note", text=queue.remarks.pop(0))
-        if taken == "enough":
-            return
-        if taken == "wait":
-            time.sleep(POLL_SECONDS)
-            continue
-        ended = yield from _tried(queue, objective, taken)
-        yield ended
-        n_failed += ended.kind == "failed"
-        is_hopeless = n_failed >= min(n_trials, FEWEST_FAILURES) and not any(
-            trial.counts for trial in queue.trials()
-        )
-        if is_hopeless or n_failed >= max(n_trials, FEWEST_FAILURES):
-            text = f"{n_failed} trials failed and none was good: the search ends here"
-            yield TrialEvent("note", text=text)
-            return
+    began, asked_at, n_failed, is_over = time.monotonic(), -math.inf, 0, False
+    under_way: list[Generator[TrialEvent]] = []
+    try:
+        while under_way or not is_over:
+            while not is_over and len(under_way) < n_at_once():
+                if seconds is not None and time.monotonic() - began >= seconds:
+                    text = f"the time of {seconds:g} s is over: no trial begins"
+                    yield TrialEvent("note", text=text)
+                    is_over = True
+                    break
+                if time.monotonic() - asked_at < POLL_SECONDS:
+                    break
+                taken = queue.take(n_trials)
+                while queue.remarks:
+                    yield TrialEvent("note", text=queue.remarks.pop(0))
+                if taken == "wait":
+                    asked_at = time.monotonic()
+                elif taken == "enough":
+                    is_over = True
+                else:
+                    under_way.append(_tried(queue, objective, taken))
+            if not under_way and not is_over:
+                time.sleep(POLL_SECONDS)
+            for trial in list(under_way):
+                event = next(trial)
+                if event.kind in ("complete", "pruned", "failed"):
+                    under_way.remove(trial)
+                    asked_at = -math.inf
+                    n_failed += event.kind == "failed"
+                if event.kind != "wait":
+                    yield event
+            if not is_over and _is_hopeless(queue, n_failed, n_trials):
+                text = f"{n_failed} trials failed and none was good: the search ends here"
+                yield TrialEvent("note", text=text)
+                is_over = True
+    finally:
+        for trial in under_way:
+            trial.close()
 
 
-def _tried(
-    queue: TrialQueue, objective: Objective, handle: TrialHandle
-) -> Generator[TrialEvent, None, TrialEvent]:
-    """Run one trial to its end, whatever that is."""
+def _is_hopeless(queue: TrialQueue, n_failed: int, n_trials: int) -> bool:
+    if n_failed < min(n_trials, FEWEST_FAILURES):
+        return False
+    none_is_good = not any(trial.counts for trial in queue.trials())
+    return none_is_good or n_failed >= max(n_trials, FEWEST_FAILURES)
+
+
+def _tried(queue: TrialQueue, objective: Objective, handle: TrialHandle) -> Generator[TrialEvent]:
+    """Run one trial to its end, whatever that is: the last event."""
     value, reason = None, ""
     try:
         yield TrialEvent("began", handle.number, handle.point)
         with contextlib.closing(objective(handle.point, handle.number)) as events:
             value = yield from _followed(queue, handle, events)
         state: EndState = "pruned" if value is None else "complete"
-    except BenchmarkError as error:
-        state, reason = "failed", str(error)
-    except (KeyboardInterrupt, GeneratorExit):
+    except (KeyboardInterrupt, GeneratorExit, ClusterLost):
         queue.end(handle, "failed", reason="stopped from outside, queued again", again=True)
         raise
+    except BenchmarkError as error:
+        state, reason = "failed", str(error)
     queue.end(handle, state, value, reason)
     seconds = time.monotonic() - handle.began
-    return TrialEvent(state, handle.number, value=value, seconds=seconds, text=reason)
+    yield TrialEvent(state, handle.number, value=value, seconds=seconds, text=reason)
 
 
 def _followed(
     queue: TrialQueue, handle: TrialHandle, events: Iterator[TrialEvent]
 ) -> Generator[TrialEvent, None, float | None]:
     """Read a trial's scores and return the best; None where it is pruned."""
-    best = -math.inf
+    best, known = -math.inf, set[float]()
     for event in events:
         if event.kind == "run":
             queue.note_run(handle, event.text)
             continue
+        if event.kind == "score" and event.epoch in known:
+            continue  # Of a run that went on elsewhere, or from the end of its history.
         yield replace(event, number=handle.number)
         if event.kind != "score" or event.value is None:
             continue
@@ -173,6 +216,7 @@ def _followed(
             found = f"the score of epoch {event.epoch + 1} is {event.value}"
             raise RunError(found, allowed="a finite number")
         best = max(best, event.value)
+        known.add(event.epoch)
         # Pruning after the last epoch would save nothing.
         is_last = event.epoch + 1 == queue.study.experiment.recipe.max_epochs
         if queue.report(handle, int(event.epoch), event.value) and not is_last:

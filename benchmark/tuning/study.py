@@ -217,7 +217,9 @@ class TrialQueue:
             Path(self.address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
             self._storage = optuna.storages.RDBStorage(
-                self.address, engine_kwargs={"connect_args": arguments}
+                # A server that was restarted is connected to anew.
+                self.address,
+                engine_kwargs={"connect_args": arguments, "pool_pre_ping": True},
             )
             self.optuna_study = optuna.create_study(
                 storage=self._storage,

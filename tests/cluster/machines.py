@@ -21,9 +21,9 @@ from pathlib import Path
 
 import psutil
 
-HEAD_IP, NODE_IPS = "127.0.0.2", ("127.0.0.3", "127.0.0.4", "127.0.0.5")
+HEAD_IP, NODE_IPS = "127.0.0.2", ("127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6")
 STORE_BYTES = 200_000_000
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 240.0
 POSTGRES_FOLDERS = ("/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin",
                     "/usr/lib/postgresql/17/bin")  # fmt: skip
 
@@ -88,7 +88,7 @@ class RayCluster:
         ]  # fmt: skip
         variables = {
             "FACEBENCH_WORKER_DIR": str(own / "kept"), "RAY_USAGE_STATS_ENABLED": "0",
-            "OMP_NUM_THREADS": "1", **self.token,
+            "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", **self.token,
         }  # fmt: skip
         with (own / "ray.log").open("ab") as log:
             self.nodes[ip] = subprocess.Popen(

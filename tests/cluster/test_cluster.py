@@ -6,16 +6,19 @@
 import collections
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
 import pytest
 import torch
 
+import benchmark
 from benchmark import registry
 from benchmark.cluster.connection import ClusterOptions, connected
 from benchmark.cluster.fleet import Fleet
@@ -49,8 +52,8 @@ if postgres_program("initdb") is None:
 NAMES = ("mtl-cnn-none-full-demo-32px", "mtl-cnn-none-frozen-demo")
 SEEDS = ",".join(map(str, range(20)))
 N_RUNS = 40
-FIRST, SECOND, THIRD = NODE_IPS
-EPOCHS = 60
+FIRST, SECOND, THIRD, LAST = NODE_IPS
+EPOCHS = 25
 EXACT = Device(torch.device("cpu"), "fp32", exact=True)
 
 
@@ -84,10 +87,12 @@ def mlflow_server(database: str, folder: Path) -> Iterator[MlflowServer]:
         server.stop()
 
 
+PROGRAM = (sys.executable, "-c", "from benchmark.cli.main import main; main()")
+
+
 def facebench(*words: str | Path, **environment: str) -> subprocess.Popen[bytes]:
-    program = [sys.executable, "-c", "from benchmark.cli.main import main; main()"]
     return subprocess.Popen(
-        [*program, *map(str, words)], env=os.environ | environment, start_new_session=True
+        [*PROGRAM, *map(str, words)], env=os.environ | environment, start_new_session=True
     )
 
 
@@ -106,21 +111,18 @@ def test_forty_runs_survive_a_lost_node_a_killed_driver_and_a_restarted_mlflow(
     )  # fmt: skip
     store = {"MLFLOW_TRACKING_URI": mlflow_server.address}
 
-    def n_done() -> int:
-        return sum(record.state == "done" for record in all_records(runs_dir))
-
     driver = facebench(*command, **store)
     try:
-        wait_until(lambda: n_done() >= 6, "six runs", 300)
+        wait_until(lambda: n_done(runs_dir) >= 6, "six runs", 300)
         cluster.kill(FIRST)
-        wait_until(lambda: n_done() >= 12, "six more runs on one node", 300)
+        wait_until(lambda: n_done(runs_dir) >= 12, "six more runs on one node", 300)
         kill_all(driver)
-        after_kill = n_done()
+        after_kill = n_done(runs_dir)
         assert 12 <= after_kill < N_RUNS
         cluster.start(SECOND)
         cluster.wait_for(SECOND)
         driver = facebench(*command, **store)
-        wait_until(lambda: n_done() >= after_kill + 6, "runs of the second driver", 300)
+        wait_until(lambda: n_done(runs_dir) >= after_kill + 6, "runs of the second driver", 300)
         mlflow_server.restart()
         assert driver.wait(timeout=600) == 0
     finally:
@@ -145,6 +147,10 @@ def test_forty_runs_survive_a_lost_node_a_killed_driver_and_a_restarted_mlflow(
     )
     assert ends["Finished"] == N_RUNS
     assert leaderboard(runs_dir, drawn_data_dir) == leaderboard(local, drawn_data_dir)
+
+
+def n_done(runs_dir: Path) -> int:
+    return sum(record.state == "done" for record in all_records(runs_dir))
 
 
 def mlflow_runs(address: str) -> dict[str, int]:
@@ -182,7 +188,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_last_report(
     done: dict[int, Finished] = {}
     killed = None
     with connected(options) as connection:
-        fleet = Fleet(connection, where)
+        fleet = Fleet(connection)
         for event in fleet.run_all([experiment], seeds, drawn_faces, where):
             if isinstance(event, Started):
                 starts[event.plan.seed].append(event)
@@ -206,3 +212,75 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_last_report(
     here, there = (item.plan.folder / "model.safetensors" for item in (same, done[killed]))
     assert here.read_bytes() == there.read_bytes()
     assert done[killed].plan.record.about["attempt"] == 1
+
+
+def test_twenty_trials_on_two_workers_of_which_one_is_killed(
+    cluster: RayCluster, database: str, drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    if len(cluster.nodes) < 2:
+        cluster.start(THIRD)
+        cluster.wait_for(THIRD)
+    driver = facebench(
+        "tune", NAMES[0], "--trials", "20", "--only", "learning_rate", "--pruner", "none",
+        "--set", "recipe.max_epochs=1", "--no-refit", "--on", cluster.address, "--dataset", "drawn",
+        "--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files",
+        FACEBENCH_STORAGE=database,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: n_done(tmp_path) >= 5, "five trials", 300)
+        cluster.kill(next(ip for ip in cluster.nodes if ip != HEAD_IP))
+        assert driver.wait(timeout=600) == 0
+    finally:
+        kill_all(driver)
+    (name,) = optuna.get_all_study_names(database)
+    trials = optuna.load_study(study_name=name, storage=database).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 20
+    assert len({trial.user_attrs["run"] for trial in trials}) == 20
+    records = {record.identity: record for record in all_records(tmp_path)}
+    for trial in trials:
+        assert records[trial.user_attrs["run"]].state == "done"
+        (epoch,) = trial.intermediate_values.values()
+        assert trial.value == epoch
+
+
+def test_what_no_node_can_do_is_refused_before_the_first_run(
+    cluster: RayCluster, drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    runs_dir = tmp_path / "runs"
+    where = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", runs_dir)
+
+    def refused(*words: str) -> str:
+        ended = subprocess.run(
+            [*PROGRAM, "run", NAMES[1], *map(str, where), "--tracking", "files", *words],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 2
+        assert not (runs_dir / "work").exists()
+        return ended.stderr
+
+    assert "more than any node has" in refused("--on", cluster.address, "--gpus-per-run", "2")
+    other = tmp_path / "other"
+    shutil.copytree(Path(benchmark.__file__).parent, other / "benchmark")
+    with (other / "benchmark" / "tasks.py").open("a") as code:
+        code.write("\n")
+    cluster.start(LAST, PYTHONPATH=str(other))
+    cluster.wait_for(LAST)
+    said = refused("--on", cluster.address)
+    cluster.kill(LAST)
+    assert "1 of " in said
+    assert f"({LAST}) has facebench" in said
+
+
+def test_any_machine_can_be_the_driver_through_the_client_port(
+    cluster: RayCluster, drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    where = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
+    driver = facebench(
+        "run", NAMES[1], "--seeds", "0,1", *where, "--tracking", "files",
+        "--on", f"ray://{HEAD_IP}:{cluster.client_port}",
+    )  # fmt: skip
+    try:
+        assert driver.wait(timeout=300) == 0
+    finally:
+        kill_all(driver)
+    assert [record.state for record in all_records(tmp_path)] == ["done", "done"]

@@ -14,10 +14,10 @@ import torch
 from benchmark.cluster import fleet as driver
 from benchmark.cluster import worker
 from benchmark.cluster.connection import ClusterOptions, connected
-from benchmark.cluster.fleet import ClusterLost, Fleet, Task
+from benchmark.cluster.fleet import Fleet, Task
 from benchmark.cluster.worker import Inbox, Reporter, read_files, write_files
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import RunError
+from benchmark.errors import ClusterLost, RunError
 from benchmark.experiment.definition import Backbone
 from benchmark.files import file_lock
 from benchmark.record import RunRecord, all_records
@@ -42,10 +42,10 @@ def ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
 
 
 @contextlib.contextmanager
-def a_fleet(where: Any, **options: Any) -> Iterator[Fleet]:
+def a_fleet(**options: Any) -> Iterator[Fleet]:
     asked = {"device": "cpu", "precision": "fp32"} | options
     with connected(ClusterOptions("ray", **asked)) as connection:
-        yield Fleet(connection, where)
+        yield Fleet(connection)
 
 
 def names(events: list[Event]) -> list[str]:
@@ -57,7 +57,7 @@ def test_a_run_comes_back_as_it_would_have_been_made_here(
 ) -> None:
     mirrored: list[RunRecord] = []
     where = settings(tmp_path / "runs", mirror=mirrored.append)
-    with a_fleet(where) as fleet:
+    with a_fleet() as fleet:
         events = list(fleet.run_all([SHORT], (0, 1), drawn_faces, where))
         again = list(fleet.run_all([SHORT], (0, 1), drawn_faces, where))
     assert names(events).count("Finished") == 2
@@ -87,7 +87,7 @@ def test_what_fails_by_itself_is_one_failed_run_and_the_others_go_on(
         an_experiment(learning_rate=1e30),
         SHORT.adjusted({"backbone.weights": "run:01234567"}),
     )
-    with a_fleet(where) as fleet:
+    with a_fleet() as fleet:
         events = list(fleet.run_all([bad, lost, SHORT], (0,), drawn_faces, where))
         ends = [event for event in events if isinstance(event, Failed | Missing | Finished)]
         assert names(ends) == ["Missing", "Failed", "Finished"]
@@ -108,7 +108,7 @@ def test_a_worker_lost_too_often_and_an_error_of_a_node_are_failed_runs(
         (RayError("the raylet died"), "its worker was lost 4 times: the raylet died"),
         (OSError(28, "No space left on device", "/scratch"), "No space left on device"),
     ):
-        with a_fleet(where) as fleet:
+        with a_fleet() as fleet:
             ray.troubles.append(trouble)
             *_, failed = fleet.run_all([SHORT], (0,), drawn_faces, where)
         assert isinstance(failed, Failed)
@@ -120,7 +120,7 @@ def test_a_full_object_store_or_a_lost_cluster_ends_the_suite_with_a_sentence(
     ray: StandIn, drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
     where = settings(tmp_path)
-    with a_fleet(where) as fleet:
+    with a_fleet() as fleet:
         ray.put_error = ObjectStoreFullError("no room for 700 MB")
         with pytest.raises(ClusterLost, match="object store is full.*--object-store-memory"):
             list(fleet.run_all([SHORT], (0,), drawn_faces, where))
@@ -134,7 +134,7 @@ def test_a_run_that_another_driver_has_is_left_to_it(
 ) -> None:
     where = settings(tmp_path)
     plan = a_plan(drawn_faces, where, SHORT)
-    with a_fleet(where) as fleet, file_lock(plan.folder / "claim"):
+    with a_fleet() as fleet, file_lock(plan.folder / "claim"):
         (skipped,) = fleet.run_all([SHORT], (0,), drawn_faces, where)
     assert isinstance(skipped, Skipped)
     assert "runs it" in skipped.why
@@ -147,7 +147,7 @@ def test_a_reader_that_stops_cancels_the_tasks_and_the_same_run_resumes(
     where, experiment = settings(tmp_path), an_experiment(max_epochs=3)
     plan = a_plan(drawn_faces, where, experiment)
 
-    with a_fleet(where, report_seconds=0.0) as fleet:
+    with a_fleet(report_seconds=0.0) as fleet:
         with monkeypatch.context() as patch:
             real = worker.run
             patch.setattr(worker, "run", lambda *a: _until_lost(real(*a)))
@@ -185,7 +185,7 @@ def test_runs_on_one_frozen_prefix_go_to_the_node_that_has_it(
     frozen = an_experiment("mtl-cnn-none-frozen-tiny", backbone, max_epochs=1)
     other = frozen.varied(name="gender-cnn-none-frozen-tiny", **{"head.tasks": ("gender",)})
     where = settings(tmp_path / "runs", cache=CacheSettings(tmp_path / "cache"))
-    with a_fleet(where) as fleet:
+    with a_fleet() as fleet:
         list(fleet.run_all([frozen], (0,), drawn_faces, where))
         *_, done = fleet.run_all([other], (0,), drawn_faces, where)
         (prefix,) = fleet._homes
@@ -206,7 +206,7 @@ def test_with_a_shared_folder_workers_write_the_run_themselves(
     ray: StandIn, drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
     where = settings(tmp_path)
-    with a_fleet(where, shared_runs=True) as fleet:
+    with a_fleet(shared_runs=True) as fleet:
         events = list(fleet.run_all([SHORT], (0,), drawn_faces, where))
         plan = a_plan(drawn_faces, where, an_experiment(max_epochs=2))
         with file_lock(plan.folder / "claim"):
@@ -220,7 +220,7 @@ def test_weights_of_a_run_come_to_the_node_with_what_tells_about_them(
     ray: StandIn, drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
     where = settings(tmp_path)
-    with a_fleet(where) as fleet:
+    with a_fleet() as fleet:
         *_, first = fleet.run_all([SHORT], (0,), drawn_faces, where)
         assert isinstance(first, Finished)
         second = SHORT.adjusted({"backbone.weights": f"run:{first.plan.identity[:12]}"})
@@ -240,10 +240,10 @@ def test_damaged_faces_and_other_versions_are_refused_by_the_node(
     content = (drawn_faces.folder / "faces.npy").read_bytes()
     place.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     worker._checked.cache_clear()
-    with a_fleet(where) as fleet:
+    with a_fleet() as fleet:
         *_, damaged = fleet.run_all([SHORT], (0,), drawn_faces, where)
         *_, sent_again = fleet.run_all([SHORT], (0,), drawn_faces, where)
-        fleet._how = replace(fleet._how, versions={"facebench": "0"})
+        fleet._versions = {"facebench": "0"}
         *_, other = fleet.run_all([SHORT], (1,), drawn_faces, where)
     assert isinstance(damaged, Failed)
     assert "the packed faces that came" in str(damaged.error)
