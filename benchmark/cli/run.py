@@ -330,8 +330,6 @@ def _say_where(faces: "FaceSet", settings: "Settings", *, on_cluster: bool) -> N
     if device.exact:
         precision = "fp32, deterministic: equal weights twice with as many threads"
     what = "[bold yellow]SYNTHETIC FACES[/], not people: " if faces.drawn else ""
-    where = "a Ray cluster" if on_cluster else device.description
-    err.print(
-        f"{what}data set [bold]{faces.name}[/] ({counts}) on {where}, {precision}",
-        soft_wrap=True,
-    )
+    # The nodes of a cluster choose their own device and precision.
+    where = "Ray" if on_cluster else f"{device.description}, {precision}"
+    err.print(f"{what}data set [bold]{faces.name}[/] ({counts}) on {where}", soft_wrap=True)

@@ -125,9 +125,9 @@ def connected(options: ClusterOptions) -> Iterator[Connection]:
     versions than this process, or no node has what a run asks for.
     """
     ray, is_local = ray_module(), options.address == LOCAL
-    if not is_local:
-        _check_answers(ray, options.address)
     known: dict[str, Any] = {"include_dashboard": False} if is_local else {}
+    if not is_local:
+        _check_answers(options.address)
     troubles = (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError)
     try:
         with warnings.catch_warnings():
@@ -155,11 +155,8 @@ def _unreachable(address: str, why: str) -> RunError:
     )
 
 
-def _check_answers(ray: Any, address: str) -> None:
-    """Raise RunError unless something that speaks gRPC, as Ray does, answers at an address soon.
-
-    Ray itself would try for minutes.
-    """
+def _check_answers(address: str) -> None:
+    """Raise RunError unless something that speaks gRPC answers soon; Ray would try for minutes."""
     import grpc
 
     if address == "auto":
