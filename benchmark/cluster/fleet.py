@@ -28,6 +28,7 @@ from benchmark.cluster.worker import (
     write_files,
 )
 from benchmark.data.dataset import PIXELS_FILE, FaceSet
+from benchmark.data.progress import keep_quiet
 from benchmark.errors import BenchmarkError, ClusterLost, RunError, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, file_lock, lock_owner
@@ -218,9 +219,9 @@ class Fleet:
                 }
             # What is said and shown here cannot be sent.
             cache, speed = settings.cache, settings.speed
-            sent = Settings(
-                settings.runs_dir, settings.weights_dir, settings.device, offline=True,
-                read_test=settings.read_test, keep_weights=settings.keep_weights,
+            sent = replace(
+                settings, offline=True, mirror=lambda _record: None, on_download=None,
+                on_progress=keep_quiet,
                 cache=cache and CacheSettings(cache.folder, cache.cap_gib),
                 speed=SpeedSettings(speed.graph, speed.compile),
             )  # fmt: skip

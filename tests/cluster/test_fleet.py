@@ -21,7 +21,7 @@ from benchmark.errors import ClusterLost, RunError
 from benchmark.experiment.definition import Backbone
 from benchmark.files import file_lock
 from benchmark.record import RunRecord, all_records
-from benchmark.runs.checkpoints import CHECKPOINT_FILE
+from benchmark.runs.folder import CHECKPOINT_FILE
 from benchmark.runs.run import Advanced, Event, Failed, Finished, Missing, Skipped, Started, run_all
 from benchmark.training.prefix_cache import CacheSettings
 from benchmark.training.trainer import EpochResult
