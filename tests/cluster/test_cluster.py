@@ -40,7 +40,7 @@ from tests.cluster.machines import (
 )
 from tests.runs.small import an_experiment
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 for package in ("ray", "psycopg"):
     # Not imported here: Ray reads its settings then, and those of the cluster come later.
     if importlib.util.find_spec(package) is None:
