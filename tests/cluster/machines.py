@@ -97,13 +97,12 @@ class RayCluster:
             )  # fmt: skip
 
     def wait_for(self, *ips: str) -> None:
-        """Wait until nodes have joined."""
+        """Wait until nodes have joined; show why one has not."""
         for ip in ips:
             log = self.folder / ip / "ray.log"
-            wait_until(
-                lambda log=log: "Ray runtime started" in log.read_text(errors="replace"),
-                f"node {ip}",
-            )
+            while "Ray runtime started" not in (said := log.read_text(errors="replace")):
+                assert self.nodes[ip].poll() is None, f"node {ip} ended: {said}"
+                time.sleep(0.2)
 
     def kill(self, ip: str) -> None:
         """End a node with SIGKILL: its raylet, its workers and what they were at."""
