@@ -18,8 +18,11 @@ The folder is the truth; benchmark.runs.run writes it, everything else only read
 Provenance is versions of code, packages and platform; no secrets, no names.
 """
 
+import difflib
 import json
+import os.path
 import platform
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 1
 TRIAL_FILE: Final = "trial.json"
+MODEL_FILE: Final = "model.safetensors"
+RUN_ID: Final = re.compile("[0-9a-f]{8,64}")
+"""The digits of a run's identity that name it."""
 HOW_TO_RUN: Final = (
     "`facebench run --suite quick` makes some; `facebench run --suite demo --dataset drawn` in two "
     "minutes on synthetic faces"
@@ -153,6 +159,17 @@ class RunRecord:
         """`predictions.csv`, read through benchmark.evaluation.predictions."""
         return self.folder / "predictions.csv"
 
+    def model_path(self) -> Path:
+        """Give `model.safetensors`; raise RunError where the run kept no weights."""
+        path = self.folder / MODEL_FILE
+        if not path.is_file():
+            raise RunError(
+                f"run {self.identity[:12]} kept no weights",
+                source=str(self.folder),
+                fix="Remove its folder and run it again with --keep-weights best",
+            )
+        return path
+
     @property
     def outside_path(self) -> Path:
         """`predictions_outside.csv`: predictions on test faces that are not the run's own."""
@@ -200,6 +217,67 @@ def all_records(runs_dir: Path) -> Iterator[RunRecord]:
     for folder in sorted(work_folder(runs_dir).glob("[0-9a-f]*")):
         if (folder / "experiment.json").is_file():
             yield RunRecord(folder)
+
+
+def records_named(name: str, runs_dir: Path) -> list[RunRecord]:
+    """Find runs by the first digits of an id, or by the experiment that they were begun as.
+
+    A run that cannot be read has no name, and is found by its id alone.
+    """
+    if RUN_ID.fullmatch(name):
+        return [record for record in all_records(runs_dir) if record.identity.startswith(name)]
+    return [record for record in all_records(runs_dir) if _name_of(record) == name]
+
+
+def _name_of(record: RunRecord) -> str | None:
+    try:
+        return record.experiment_name
+    except (RunError, LookupError, TypeError):
+        return None
+
+
+def finished_runs(name: str, runs_dir: Path) -> list[RunRecord]:
+    """Find the finished runs that an id's digits or an experiment's name mean, by ascending seed.
+
+    Raise RunError where there are none. This is what every command that takes a run asks.
+    """
+    found = records_named(name, runs_dir)
+    if not found:
+        names = {str(it) for record in all_records(runs_dir) if (it := _name_of(record))}
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        raise RunError(
+            f"there is no run {name!r}",
+            allowed="8 digits or more of a run's id, or the name of an experiment that was run",
+            source=str(runs_dir),
+            fix=f"Did you mean {', '.join(near)}? `facebench status --all` lists the runs"
+            if near
+            else HOW_TO_RUN,
+        )
+    if done := [record for record in found if record.state == "done"]:
+        return sorted(done, key=lambda record: record.seed)
+    first = found[0]
+    raise RunError(
+        f"run {first.identity[:12]} ({first.experiment_name}, seed {first.seed}) is not done but "
+        f"{first.state}",
+        allowed="a finished run",
+        source=str(first.folder),
+        fix=f"Finish it: facebench run {first.experiment_name} --seeds {first.seed}",
+    )
+
+
+def finished_run(name: str, runs_dir: Path) -> RunRecord:
+    """Find the one finished run that is meant; raise RunError where there are several, too."""
+    runs = finished_runs(name, runs_dir)
+    if len(runs) > 1:
+        ids = [record.identity for record in runs]
+        n_digits = max(12, len(os.path.commonprefix(ids)) + 1)
+        raise RunError(
+            f"{name!r} means {len(runs)} finished runs",
+            allowed=", ".join(f"{it.identity[:n_digits]} (seed {it.seed})" for it in runs),
+            source=str(runs_dir),
+            fix="Name one by its id, with more digits",
+        )
+    return runs[0]
 
 
 NAMED_PACKAGES: Final = ("torch", "torchvision", "timm", "mlflow", "numpy", "pillow", "pandas")

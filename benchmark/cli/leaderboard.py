@@ -13,6 +13,7 @@ from rich.text import Text
 from benchmark.cli import options, output
 from benchmark.errors import RunError
 from benchmark.files import check_outputs, write_text
+from benchmark.record import finished_runs
 from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
@@ -128,18 +129,15 @@ def leaderboard(
 
 def _acknowledge(argument: str, why: str, runs_dir: Path, answer: output.CommandResult) -> None:
     """Write into the flagged runs' folders that somebody has looked, and why they stand."""
-    from benchmark.cli.library import chosen_runs
     from benchmark.evaluation import red_flags
 
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    runs = [run for run in chosen_runs(runs_dir, [argument], answer) if run.done]
-    if not runs:
-        raise RunError(f"{argument} has no finished run", source=str(runs_dir))
-    flagged = [run for run in runs if red_flags.flag_state(run.record).flags]
+    runs = finished_runs(argument, runs_dir)
+    flagged = [run for run in runs if red_flags.flag_state(run).flags]
     # Where none is flagged, the first says so.
     for run in flagged or runs[:1]:
-        red_flags.acknowledge(run.record, why, when)
-        answer.warnings.append(f"run {run.short_identity} is acknowledged: {why}")
+        red_flags.acknowledge(run, why, when)
+        answer.warnings.append(f"run {run.identity[:12]} is acknowledged: {why}")
 
 
 def _print(board: "Leaderboard", *, whole: bool) -> None:

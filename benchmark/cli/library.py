@@ -11,7 +11,7 @@ from benchmark import registry
 from benchmark.cli.options import complete_run
 from benchmark.cli.output import CommandResult, watching
 from benchmark.errors import DataError, RunError
-from benchmark.record import HOW_TO_RUN, all_records
+from benchmark.record import HOW_TO_RUN, RunRecord, all_records, finished_runs, records_named
 
 if TYPE_CHECKING:
     from benchmark.comparison.library import Library, Run
@@ -72,32 +72,22 @@ def library_of(runs: "Sequence[Run]", data_dir: Path | None = None) -> "Library"
     return Library(tuple(runs), registry.experiments() | folds, registry.suites(), prepared)
 
 
-def chosen_runs(runs_dir: Path, asked: Sequence[str], answer: CommandResult) -> "list[Run]":
+def chosen_records(runs_dir: Path, asked: Sequence[str]) -> list[RunRecord]:
     """Find runs by ids, experiments and suites; every run where nothing was asked.
 
-    Runs of an older definition are found by the name they were begun under, too.
+    Raises RunError for an argument that means no run. A run that cannot be read is found by its id.
     """
-    from benchmark.comparison.library import Library, definition_key
-
-    runs = read_runs(runs_dir, answer)
     if not asked:
-        return runs
-    names = {str(run.definition["name"]) for run in runs} | set(asked)
-    experiments = registry.experiments() | registry.folds_of(names)
-    library = Library(tuple(runs), experiments, registry.suites())
-    chosen: dict[str, Run] = {}
+        if not any(all_records(runs_dir)):
+            raise RunError("there is no run here", source=str(runs_dir), fix=HOW_TO_RUN)
+        return list(all_records(runs_dir))
+    suites, chosen = registry.suites(), dict[str, RunRecord]()
     for argument in asked:
-        request = library.request(argument)
-        # Named by its id, a run need not be of any experiment that is registered here.
-        found = [request.run] if request.run else []
+        names = suites[argument].experiments if argument in suites else (argument,)
+        found = [record for name in names for record in records_named(name, runs_dir)]
         if not found:
-            keys = {definition_key(experiments[name].as_dict()) for name in request.names}
-            found = [
-                run
-                for run in runs
-                if run.definition["name"] in request.names or run.definition_key in keys
-            ]
-        chosen |= {run.record.identity: run for run in found}
+            finished_runs(argument, runs_dir)  # says so
+        chosen |= {record.identity: record for record in found}
     return list(chosen.values())
 
 

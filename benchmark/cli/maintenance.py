@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from benchmark import record as provenance
 from benchmark import registry
-from benchmark.cli.library import Named, chosen_runs, prepared_here
+from benchmark.cli.library import Named, chosen_records, prepared_here
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -47,7 +47,6 @@ STATES = {
 }  # fmt: skip
 
 COLOURS: Final = {"holds": "green", "differs": "bold red", "not checked": "yellow"}
-SHORTEST_ID: Final = 8
 LOW_DISK_GIB: Final = 5
 
 
@@ -82,14 +81,10 @@ def verify(
         from benchmark.inference.verify import Finding
         from benchmark.inference.verify import verify as verify_one
 
-        # Runs that cannot even be read are found by their ids, or by no name.
-        everything, found = list(all_records(runs_dir)), dict[str, RunRecord]()
-        by_id = {name: [run for run in everything if run.identity.startswith(name)]
-                 for name in names or () if len(name) >= SHORTEST_ID}  # fmt: skip
-        for name in names or ():
-            ours = by_id.get(name) or [r.record for r in chosen_runs(runs_dir, [name], answer)]
-            found |= {run.identity: run for run in ours if run.state == "done" or name in by_id}
-        records = list(found.values()) if names else [r for r in everything if r.state == "done"]
+        asked = chosen_records(runs_dir, names or [])
+        by_id = tuple(name for name in names or () if provenance.RUN_ID.fullmatch(name))
+        # One that is named by its id is verified whatever it is, or the answer says why not.
+        records = [run for run in asked if run.state == "done" or run.identity.startswith(by_id)]
         if not records:
             raise RunError(
                 "none of these runs is done" if names else "there is no finished run",
@@ -151,7 +146,7 @@ def rescore(
     with speaking("runs rescore", as_json=as_json) as answer:
         from benchmark.evaluation.artifacts import rescore as rescore_one
 
-        found = [run.record for run in chosen_runs(runs_dir, names or [], answer)]
+        found = chosen_records(runs_dir, names or [])
         records = [record for record in found if record.state == "done"]
         outcomes: Counter[str] = Counter()
         for record in _followed(records, quiet=as_json):

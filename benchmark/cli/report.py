@@ -10,7 +10,7 @@ import typer
 from rich.markdown import Markdown
 
 from benchmark.cli.leaderboard import Dataset, Suites
-from benchmark.cli.library import chosen_runs, library_of
+from benchmark.cli.library import library_of
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -33,7 +33,7 @@ from benchmark.cli.output import (
 )
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import check_outputs, write_text
-from benchmark.record import RunRecord, work_folder
+from benchmark.record import RunRecord, finished_runs, work_folder
 from benchmark.reporting.tables import Table
 
 if TYPE_CHECKING:
@@ -195,17 +195,9 @@ def card(
         from benchmark.reporting.card import CARD_FILE, card_page, model_card
         from benchmark.tracking import mirror_again
 
-        found = [run.record for run in chosen_runs(runs_dir, [name], answer)]
-        # Where none is finished, the first says in which state it is.
-        records = [record for record in found if record.state == "done"] or found[:1]
-        if not records:
-            raise RunError(
-                f"no run of {name} is in the runs folder",
-                source=str(runs_dir),
-                fix=f"`facebench run {name}` makes one",
-            )
+        records = finished_runs(name, runs_dir)
         answer.data = {"cards": []}
-        for record in sorted(records, key=lambda record: record.seed):
+        for record in records:
             with busy(f"writing the card of seed {record.seed}", quiet=as_json):
                 text, named = model_card(record), f"{record.experiment_name}-seed-{record.seed}"
                 written = [record.folder / CARD_FILE]

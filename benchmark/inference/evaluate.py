@@ -6,7 +6,7 @@ which class is for benchmark.data.labelled, and is said beside every number. The
 folder is left as it is: an evaluation has one of its own, `evaluations/<run>/<dataset>/`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,24 +18,19 @@ import torch
 from benchmark import record as provenance
 from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
-from benchmark.data.labelled import gaps, unmapped
+from benchmark.data.labelled import gaps
 from benchmark.data.labels import LABELS
 from benchmark.data.splits import Rows
 from benchmark.errors import DataError
+from benchmark.evaluation import predictions as stored_predictions
 from benchmark.evaluation.artifacts import parts_of_run, write_test_tables
 from benchmark.evaluation.figures import Caption, write_test_figures
 from benchmark.evaluation.intervals import wilson
 from benchmark.evaluation.metrics import Scores, score
-from benchmark.evaluation.predictions import (
-    FACE_COLUMNS,
-    predictions_table,
-    probability_columns,
-    read_predictions,
-    write_predictions,
-)
+from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.files import sha256_of, write_json, write_text
-from benchmark.inference.load import load_trained, weights_path
+from benchmark.inference.load import load_trained
 from benchmark.record import RunRecord
 from benchmark.tasks import MISSING, TASK_TITLES, TASKS, TaskName
 from benchmark.training.predict import OnFaces, probabilities
@@ -124,20 +119,19 @@ def evaluate(
 
     prepared: gives the data sets that are prepared here, to tell which faces the run has seen.
     on_faces: is called with how many faces are done, and of how many. Raises RunError for a run
-    that is not done or kept no weights, DataError where no face can be evaluated.
+    that kept no weights, DataError where no face can be evaluated.
     """
-    trained = load_trained(weights_path(record))
+    trained = load_trained(record.model_path())
     rows, sentence = unseen_rows(record, faces, prepared)
-    tasks = trained.tasks
     labelled: dict[bytes, list[TaskName]] = {}
-    for task in tasks:
+    for task in trained.tasks:
         known = faces.table[task].to_numpy()[rows] != MISSING
         if known.any():
             labelled.setdefault(known.tobytes(), []).append(task)
     if not labelled:
         raise DataError(
             f"no face of {faces.name} that may be read is labelled with "
-            + ", ".join(TASK_TITLES[task] for task in tasks),
+            + ", ".join(TASK_TITLES[task] for task in trained.tasks),
             allowed="a data set that tells what the run predicts",
             source=sentence,
         )
@@ -148,16 +142,14 @@ def evaluate(
     groups = []
     for mask, together in labelled.items():
         known = np.frombuffer(mask, dtype=bool)
-        predicted = {task: found[task][known] for task in together}
-        table = predictions_table(faces.table.iloc[rows[known]], "test", predicted)
-        columns = [*FACE_COLUMNS]
-        for task in together:
-            columns += [f"{task}_pred", *probability_columns(task)]
+        table = stored_predictions.predictions_table(
+            faces.table.iloc[rows[known]], "test", {task: found[task][known] for task in together}
+        )
         # The run's own validation faces, on which its temperature is fitted.
-        validation = stored.loc[stored["part"] == "val", columns]
+        validation = stored.loc[stored["part"] == "val", table.columns]
         scores = score(pd.concat([validation, table], ignore_index=True))
         groups.append(TasksScored(tuple(together), table, scores))
-    notes = _notes(record, faces, tasks, rows)
+    notes = tuple(dict.fromkeys(_notes(record, faces, trained.tasks, rows)))
     return Evaluation(record, faces, sentence, tuple(groups), notes, _by_word(faces, groups))
 
 
@@ -166,31 +158,25 @@ def _by_word(faces: FaceSet, groups: Sequence[TasksScored]) -> pd.DataFrame:
 
     Only of columns whose words are not our classes one by one, or not all of them, and are few.
     """
-    words, found = faces.words(), [pd.DataFrame(columns=BY_WORD)]
-    if words is None:
-        return found[0]
-    for column, entries in faces.manifest["labels"]["mapping"].items():
-        classes = [entry["class"] for entry in entries]
+    words, tables = faces.words(), [pd.DataFrame(columns=BY_WORD)]
+    for column, entries in faces.manifest["labels"]["mapping"].items() if words is not None else ():
+        classes, in_order = ([entry[key] for entry in entries] for key in ("class", "word"))
         are_ours = None not in classes and len(set(classes)) == len(classes)
-        if column not in words or are_ours or not 1 < len(classes) <= MOST_WORDS:
+        if words is None or column not in words or are_ours or not 1 < len(classes) <= MOST_WORDS:
             continue
-        word_of = dict(zip(words["file"], words[column], strict=True))
-        in_order = [entry["word"] for entry in entries]
-        lines = []
-        for group in groups:
-            theirs = group.predictions["file"].map(word_of)
-            for task in group.tasks:
-                right = group.predictions[f"{task}_pred"] == group.predictions[task]
-                counts = right.groupby(theirs).agg(["sum", "count"]).reindex(in_order).dropna()
-                n_right, n = counts["sum"].astype(int), counts["count"].astype(int)
-                low, high = wilson(n_right.to_numpy(), n.to_numpy())
-                cells = {"column": column, "word": counts.index, "task": task, "n": n,
-                         "accuracy": n_right / n, "low": low, "high": high}  # fmt: skip
-                lines.append(pd.DataFrame(cells))
-        place = {word: number for number, word in enumerate(in_order)}
-        together = pd.concat(lines)
-        found.append(together.sort_values("word", key=lambda it: it.map(place), kind="stable"))
-    return pd.concat(found, ignore_index=True)
+        word_of, of_column = words.set_index("file")[column], []
+        for table, task in ((it.predictions, task) for it in groups for task in it.tasks):
+            right = (table[f"{task}_pred"] == table[task]).groupby(table["file"].map(word_of))
+            counts = right.agg(["sum", "count"]).reindex(in_order).dropna().astype(int)
+            n_right, n = counts["sum"], counts["count"]
+            low, high = wilson(n_right.to_numpy(), n.to_numpy())
+            cells = {"column": column, "word": counts.index, "task": task, "n": n,
+                     "accuracy": n_right / n, "low": low, "high": high}  # fmt: skip
+            of_column.append(pd.DataFrame(cells))
+        together = pd.concat(of_column)
+        in_place = together["word"].map(in_order.index).argsort(kind="stable")
+        tables.append(together.iloc[in_place.to_numpy()])
+    return pd.concat(tables, ignore_index=True)
 
 
 def unseen_rows(
@@ -203,8 +189,8 @@ def unseen_rows(
     is not prepared here, that is not known: DataError is raised where it seems to be the same.
     """
     about, table = record.about, faces.table
+    digest, name = about["dataset"]["split_digest"], about["dataset"]["name"]
     experiment = Experiment.from_dict(about["experiment"])
-    digest = about["dataset"]["split_digest"]
     if faces.split_digest == digest:
         _, parts = parts_of_run(experiment, record.seed, faces)
         rows = parts["test"]
@@ -212,17 +198,24 @@ def unseen_rows(
     placed = np.flatnonzero(table["part"].to_numpy() != "")
     own = next((known for known in prepared() if known.split_digest == digest), None)
     if own is None:
-        _check_not_shared(record, faces)
+        there = read_predictions(record.predictions_path)[KNOWN_BY].drop_duplicates()
+        shared = there.merge(table[KNOWN_BY].drop_duplicates(), on=KNOWN_BY)
+        if len(shared) > SHARED_FRACTION * len(there):
+            raise DataError(
+                f"{faces.name} holds {len(shared):,} of the {len(there):,} faces that the run was "
+                "evaluated on, so that it must hold faces of its training, and which is not known",
+                source=f"run {record.identity[:12]}, trained on {name}",
+                fix=f"Prepare {name} here too; its training faces are left out",
+            )
         return placed, (
-            f"all {len(placed):,} faces with a place; the run's own data set "
-            f"{about['dataset']['name']} is not prepared here, so that no face could be looked up "
-            "in it"
+            f"all {len(placed):,} faces with a place; the run's own data set {name} is not "
+            "prepared here, so that no face could be looked up in it"
         )
     _, parts = parts_of_run(experiment, record.seed, own)
     candidates = table.iloc[placed]
     trained = own.table.iloc[np.concatenate([parts["train"], parts["val"]])]
-    known = pd.MultiIndex.from_frame(trained[KNOWN_BY])
     by_bytes = candidates["sha256"].isin(set(trained["sha256"])).to_numpy()
+    known = pd.MultiIndex.from_frame(trained[KNOWN_BY])
     by_name = pd.MultiIndex.from_frame(candidates[KNOWN_BY]).isin(known)
     # What is the same picture as a face that was seen has been seen, too.
     clusters = candidates["cluster"].to_numpy()
@@ -232,59 +225,38 @@ def unseen_rows(
     return rows, f"{len(rows):,} faces with a place{left_out if seen.any() else ''}"
 
 
-def _check_not_shared(record: RunRecord, faces: FaceSet) -> None:
-    there = read_predictions(record.predictions_path)[KNOWN_BY].drop_duplicates()
-    shared = there.merge(faces.table[KNOWN_BY].drop_duplicates(), on=KNOWN_BY)
-    if len(shared) <= SHARED_FRACTION * len(there):
-        return
-    trained_on = record.about["dataset"]["name"]
-    raise DataError(
-        f"{faces.name} holds {len(shared):,} of the {len(there):,} faces that the run was "
-        "evaluated on, so that it must hold faces of its training, and which is not known",
-        allowed="faces that the run has not seen",
-        source=f"run {record.identity[:12]}, trained on {trained_on}",
-        fix=f"Prepare {trained_on} here too; its training faces are left out",
-    )
-
-
 def _notes(
     record: RunRecord, faces: FaceSet, tasks: Sequence[TaskName], rows: Rows
-) -> tuple[str, ...]:
+) -> Iterator[str]:
     """Say what stands between these numbers and the run's own; rows: the faces evaluated."""
-    evaluated, known_words = faces.table.iloc[rows], faces.words()
-    notes, about = [], record.about
+    evaluated, words, about = faces.table.iloc[rows], faces.words(), record.about
     if about["leaky"]:
-        notes.append("LEAKY: the run was trained under a split that leaks on purpose.")
+        yield "LEAKY: the run was trained under a split that leaks on purpose."
     if about["experiment"].get("subset") and faces.split_digest != about["dataset"]["split_digest"]:
-        notes.append("The run was trained on a subset; here it is evaluated on all faces.")
+        yield "The run was trained on a subset; here it is evaluated on all faces."
     lacking = [TASK_TITLES[task] for task in tasks if not (faces.table[task] != MISSING).any()]
     if lacking:
-        notes.append(f"{faces.name} does not tell {', '.join(lacking)}: not evaluated.")
-    labels: Mapping[str, Any] | None = faces.manifest.get("labels")
-    for column, entries in labels["mapping"].items() if labels else ():
+        yield f"{faces.name} does not tell {', '.join(lacking)}: not evaluated."
+    labels: dict[str, Any] = faces.manifest.get("labels") or {}
+    for column, entries in labels.get("mapping", {}).items():
         if column not in tasks and not (column == "age" and "age_group" in tasks):
             continue
-        words: dict[str, list[str]] = {}
+        read: dict[str, list[str]] = {}
+        n_left = {it["word"]: f"{it['rows']:,} rows" for it in entries if it["class"] is None}
         for entry in entries:
             if entry["class"] is not None:
-                words.setdefault(entry["class"], []).append(entry["word"])
-        pairs = "; ".join(f"{', '.join(theirs)} as {ours}" for ours, theirs in words.items())
-        left = [entry for entry in unmapped({"mapping": {column: entries}}) if entry["word"]]
-        n_faces = {entry["word"]: f"{entry['rows']:,} rows" for entry in left}
-        if known_words is not None:
-            theirs = known_words.set_index("file")[column].reindex(evaluated["file"])
-            n_faces = {word: f"{n:,} faces" for word, n in theirs.value_counts().items()}
-        left = [entry for entry in left if entry["word"] in n_faces]
-        without = ", ".join(f"{it['word']} ({n_faces[it['word']]})" for it in left[:SHOWN_WORDS])
-        without += f" and {len(left) - SHOWN_WORDS:,} more" if len(left) > SHOWN_WORDS else ""
-        notes.append(
-            f"{column.replace('_', ' ')} is compared as: {pairs}"
-            + (f". Without a class here, and left out: {without}." if left else ".")
-        )
+                read.setdefault(entry["class"], []).append(entry["word"])
+        if words is not None:
+            counts = words.set_index("file")[column].reindex(evaluated["file"]).value_counts()
+            n_left = {it: f"{n:,} faces" for it, n in counts.items() if it in n_left}
+        pairs = "; ".join(f"{', '.join(theirs)} as {ours}" for ours, theirs in read.items())
+        without = [f"{word} ({n})" for word, n in n_left.items() if word]
+        more = f" and {len(without) - SHOWN_WORDS:,} more" if len(without) > SHOWN_WORDS else ""
+        left = f" Without a class here, and left out: {', '.join(without[:SHOWN_WORDS])}{more}."
+        yield f"{column.replace('_', ' ')} is compared as: {pairs}.{left if without else ''}"
     if labels:
-        lacking_here = {label: int((evaluated[label] == MISSING).sum()) for label in LABELS}
-        notes += gaps({"without": lacking_here}, len(evaluated))
-    return tuple(dict.fromkeys(notes))
+        lacks = {label: int((evaluated[label] == MISSING).sum()) for label in LABELS}
+        yield from gaps({"without": lacks}, len(evaluated))
 
 
 def write(evaluation: Evaluation, runs_dir: Path) -> Path:
@@ -292,27 +264,23 @@ def write(evaluation: Evaluation, runs_dir: Path) -> Path:
     record, faces = evaluation.record, evaluation.faces
     folder = runs_dir / "evaluations" / record.identity[:12] / faces.name
     trained_on = record.about["dataset"]["name"]
+    title = f"{record.experiment_name}, seed {record.seed}, trained on {trained_on}"
     caption = Caption(
-        f"{record.experiment_name}, seed {record.seed}, trained on {trained_on}",
-        f"evaluated on {faces.name}",
-        faces.drawn,
-        leaky=bool(record.about["leaky"]),
+        title, f"evaluated on {faces.name}", faces.drawn, leaky=bool(record.about["leaky"])
     )
     digests = {}
     for group in evaluation.groups:
         place = folder / "-".join(group.tasks) if len(evaluation.groups) > 1 else folder
         path = place / "predictions.csv"
-        write_predictions(path, group.predictions)
+        stored_predictions.write_predictions(path, group.predictions)
         digests[str(path.relative_to(folder))] = sha256_of(path)
         write_test_tables(place, group.scores, group.predictions)
         write_test_figures(place, group.scores, caption)
-    metrics = pd.Series(evaluation.metrics).rename_axis("metric").rename("value")
-    write_text(folder / "metrics.csv", metrics.to_csv())
     if len(evaluation.by_word):
         write_text(folder / "by_word.csv", evaluation.by_word.to_csv(index=False))
     more = {
         "predictions_sha256": digests,
-        "model_sha256": sha256_of(record.folder / "model.safetensors"),
+        "model_sha256": sha256_of(record.model_path()),
         "versions": provenance.versions(),
     }
     write_json(folder / "evaluation.json", evaluation.as_dict() | more)

@@ -8,22 +8,21 @@ tensors, and says in its header how they are fed.
 import importlib
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark import __version__
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import limits_of, probability_columns
-from benchmark.files import canonical_json, replacing
-from benchmark.inference.load import TrainedRun, load_trained
+from benchmark.evaluation.predictions import limits_of
+from benchmark.files import canonical_json, replacing, sha256_of
+from benchmark.inference.load import Pixels, Probabilities, TrainedRun, load_trained
 from benchmark.models.network import Network, pooled
-from benchmark.models.weight_readers import header_of
+from benchmark.models.weight_formats import header_of
 from benchmark.tasks import AGE_GROUP_RULE, CLASS_NAMES, TaskName
 
 Format = Literal["onnx", "safetensors"]
@@ -35,8 +34,7 @@ BATCHES: Final = (1, 2, 5)
 """Sizes that are tried besides the whole, to see that none is built into the file."""
 METADATA_KEY: Final = "facebench"
 
-Pixels = npt.NDArray[np.uint8]
-Apply = Callable[[Pixels], dict[TaskName, npt.NDArray[np.float32]]]
+Apply = Callable[[Pixels], Probabilities]
 
 
 class Portable(nn.Module):
@@ -77,44 +75,27 @@ def resizing_matrix(before_px: int, after_px: int) -> Tensor:
     return nn.functional.interpolate(unit, size, mode="bilinear", antialias=True)[0, 0]
 
 
-@dataclass(frozen=True)
-class ExportCheck:
-    """How far an exported file's probabilities are from the original's, on some pictures."""
-
-    on: str
-    n_pictures: int
-    max_difference: float
-    n_labels_differ: int
-    """Pictures and tasks where the most probable class is another."""
-
-
 def export(
     network: TrainedRun, to: Format, path: Path, faces: Mapping[str, Pixels] | None = None
-) -> tuple[ExportCheck, ...]:
+) -> list[dict[str, Any]]:
     """Write a network as `path`, once what is written answers as the original does.
 
     faces: besides random pictures, real ones to compare on, by what they are called: (n, px, px, 3)
-    uint8 RGB of the network's size. Raises RunError where a package is missing, the format cannot
-    hold the network, or the answers differ; nothing is left at `path` then, an older file is kept.
+    uint8 RGB of the network's size. Gives per kind `on`, `pictures`, `max_difference` of a
+    probability, and `labels_that_differ`, over pictures and tasks. Raises RunError where a package
+    is missing, the format cannot hold the network, or the answers differ; nothing is left at `path`
+    then, an older file is kept.
     """
     pictures = {"random pictures": random_pictures(network.faces_px), **(faces or {})}
-    expected = _probabilities_of(network)
+    network.trained.network.cpu().eval()
     try:
         with replacing(path) as temporary:
             write = _write_onnx if to == "onnx" else _write_safetensors
-            found = write(network, temporary)
-            checks = tuple(
-                _compared(found, expected, name, values) for name, values in pictures.items()
-            )
-            for check in checks:
-                if not check.max_difference <= TOLERANCE:
-                    raise RunError(
-                        f"the {to} file does not predict what the network does: probabilities "
-                        f"differ by up to {check.max_difference:.2g} on {check.n_pictures} "
-                        f"{check.on}, so that it was not kept",
-                        allowed=f"up to {TOLERANCE:g}",
-                        fix="Export to another format, and tell us which network it was",
-                    )
+            found_by = write(network, temporary)
+            checks = [
+                _compared(found_by, network.trained.probabilities(pixels), name, pixels)
+                for name, pixels in pictures.items()
+            ]
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
     return checks
@@ -128,13 +109,17 @@ def random_pictures(px: int) -> Pixels:
     return noise
 
 
-def description(network: TrainedRun) -> dict[str, Any]:
-    """Say what a user of the file needs to know, as plain values; it is kept in the file."""
+def description(network: TrainedRun, *, is_inside: bool = True) -> dict[str, Any]:
+    """Say what a user of the file needs to know, as plain values; it is kept in the file.
+
+    is_inside: whether scaling and softmax are part of the file.
+    """
     px, scaling = network.faces_px, network.trained.network.scaling
+    outputs = "softmax probabilities" if is_inside else "logits, whose softmax are probabilities"
     return {
         "facebench": __version__,
         "network": network.title,
-        "weights_sha256": network.sha256(),
+        "weights_sha256": sha256_of(network.path),
         "input": {
             "name": "images",
             "shape": ["n", 3, px, px],
@@ -144,11 +129,11 @@ def description(network: TrainedRun) -> dict[str, Any]:
             "picture": f"a face, brought to {px} x {px} pixels as `facebench data prepare` does",
         },
         "outputs": {task: list(CLASS_NAMES[task]) for task in network.tasks},
-        "outputs_are": "softmax probabilities (n, classes), uncalibrated",
+        "outputs_are": f"{outputs} (n, classes), uncalibrated",
         "age_group_rule": AGE_GROUP_RULE,
         "temperatures": dict(network.temperatures),
         "preprocessing": {
-            "is_inside": True,
+            "is_inside": is_inside,
             "input_px": scaling.input_px,
             **scaling.preprocessing.as_dict(),
         },
@@ -156,34 +141,28 @@ def description(network: TrainedRun) -> dict[str, Any]:
     }
 
 
-def _probabilities_of(network: TrainedRun) -> Apply:
-    """Give what a network predicts, by the very code that `predict` and MLflow use."""
-
-    def apply(pixels: Pixels) -> dict[TaskName, npt.NDArray[np.float32]]:
-        table = network.trained.predict(pixels)
-        return {task: table[probability_columns(task)].to_numpy() for task in network.tasks}
-
-    return apply
-
-
-def _compared(found_by: Apply, expected_by: Apply, name: str, pixels: Pixels) -> ExportCheck:
-    """Compare on all pictures at once, and on a few in small batches."""
-    expected = expected_by(pixels)
+def _compared(
+    found_by: Apply, expected: Probabilities, name: str, pixels: Pixels
+) -> dict[str, Any]:
+    """Compare on all pictures at once, and on a few in small batches; raise RunError beyond it."""
     largest, n_labels = 0.0, 0
     for n_faces in (*(size for size in BATCHES if size < len(pixels)), len(pixels)):
         found = found_by(pixels[:n_faces])
         for task, values in expected.items():
-            if found[task].shape != values[:n_faces].shape:
-                raise RunError(
-                    f"the exported file gives {task} of {n_faces} faces as {found[task].shape}",
-                    allowed=f"{values[:n_faces].shape}",
-                )
             difference = np.abs(found[task] - values[:n_faces])
             # A NaN is larger than anything: max alone could lose it.
             largest = max(largest, float(np.nan_to_num(difference, nan=np.inf).max()))
             if n_faces == len(pixels):
                 n_labels += int((found[task].argmax(1) != values.argmax(1)).sum())
-    return ExportCheck(name, len(pixels), largest, n_labels)
+    if largest > TOLERANCE:
+        raise RunError(
+            "the exported file does not predict what the network does: probabilities differ by up "
+            f"to {largest:.2g} on {len(pixels)} {name}, so that it was not kept",
+            allowed=f"up to {TOLERANCE:g}",
+            fix="Export to another format, and tell us which network it was",
+        )
+    counts = {"on": name, "pictures": len(pixels), "labels_that_differ": n_labels}
+    return counts | {"max_difference": largest}
 
 
 def _write_onnx(network: TrainedRun, path: Path) -> Apply:
@@ -199,7 +178,7 @@ def _write_onnx(network: TrainedRun, path: Path) -> Apply:
     import onnx
 
     px = network.faces_px
-    portable = Portable(network.trained.network.cpu().eval(), network.tasks, px).eval()
+    portable = Portable(network.trained.network, network.tasks, px).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own doing
         program = torch.onnx.export(
@@ -229,7 +208,7 @@ def onnx_runtime(path: Path, tasks: tuple[TaskName, ...]) -> Apply:
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
 
-    def apply(pixels: Pixels) -> dict[TaskName, npt.NDArray[np.float32]]:
+    def apply(pixels: Pixels) -> Probabilities:
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         return dict(zip(tasks, session.run(list(tasks), {"images": images}), strict=True))
 
@@ -238,12 +217,7 @@ def onnx_runtime(path: Path, tasks: tuple[TaskName, ...]) -> Apply:
 
 def _write_safetensors(network: TrainedRun, path: Path) -> Apply:
     """Write the tensors as the run has them; how they are used, in the header."""
-    from safetensors.torch import save
-
-    state = network.trained.network.cpu().state_dict()
-    said = description(network)
-    said["preprocessing"]["is_inside"] = False
-    said["outputs_are"] = "logits, whose softmax are probabilities (n, classes), uncalibrated"
-    header = {**header_of(network.path), METADATA_KEY: canonical_json(said)}
-    path.write_bytes(save({name: value.contiguous() for name, value in state.items()}, header))
-    return _probabilities_of(TrainedRun(load_trained(path), path, network.faces_px, network.title))
+    tensors = {name: it.contiguous() for name, it in network.trained.network.state_dict().items()}
+    said = canonical_json(description(network, is_inside=False))
+    save_file(tensors, path, {**header_of(network.path), METADATA_KEY: said})
+    return load_trained(path).probabilities

@@ -5,39 +5,34 @@ guess at how an annotator would have seen a person, and no fact about them.
 """
 
 import contextlib
-import os
+import itertools
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmark.data.archive import list_pictures, printable, read_file
-from benchmark.data.batches import FaceBatches
-from benchmark.data.crop import Box, CropOptions, Cropper, DetectorChoice, cropped
+from benchmark.data.crop import BOX_COLUMNS, Box, CropOptions, Cropper, DetectorChoice, cropped
 from benchmark.data.pictures import pillow_quiet, read_picture, reason_of
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.calibration import tempered
 from benchmark.evaluation.predictions import probability_columns
-from benchmark.inference.load import TrainedRun, network_of_file, network_of_run
-from benchmark.tasks import CLASS_NAMES, TaskName
+from benchmark.inference.load import Pixels, Probabilities, TrainedRun, trained_run
+from benchmark.tasks import CLASS_NAMES
 from benchmark.training.device import Device, choose_device
-from benchmark.training.predict import EVALUATION_BATCH, probabilities
+from benchmark.training.predict import EVALUATION_BATCH
 
-Pixels = npt.NDArray[np.uint8]
-BOX_COLUMNS: Final = ("left", "top", "right", "bottom")
 CHUNK_FACES: Final = 4 * EVALUATION_BATCH
 """Faces held in memory before the network sees them: 30 MB at 100 pixels."""
 
-Face = tuple[dict[str, Any], Pixels | None]
-"""A row's cells by column, and the face, (px, px, 3) RGB; None where there is none, and `reason`
-says why. A picture has one of these at least; its faces are numbered from 1, 0 is none."""
+Face = tuple[dict[str, Any], Pixels | None, int]
+"""A row's cells by column; the face, (px, px, 3) RGB, or None where `reason` says why it is none;
+the number of its picture. A picture has one row at least; its faces are numbered from 1."""
 
 
 @dataclass(frozen=True)
@@ -87,35 +82,10 @@ def predict(
         Where there are no pictures, or the network cannot be loaded.
     """
     named = [pictures] if isinstance(pictures, str | Path) else pictures
-    data_dir = Path(os.environ.get("FACEBENCH_DATA_DIR", "data"))
-    network = (
-        network_of_file(run, data_dir=data_dir)
-        if isinstance(run, Path)
-        else network_of_run(run, Path(runs_dir), data_dir=data_dir)
-    )
     cropping = (Cropping() if crop else None) if isinstance(crop, bool) else crop
+    network = trained_run(run, Path(runs_dir))
     predictor = Predictor(network, choose_device(precision="fp32"), cropping, calibrated)
     return predictor.read([Path(path) for path in named])
-
-
-def picture_as_face(path: Path, image_px: int) -> Pixels:
-    """Read a picture as `facebench data prepare` does: (image_px, image_px, 3) RGB.
-
-    Raise DataError where it cannot be read.
-    """
-    content = read_file(path)
-    if isinstance(content, str):
-        raise DataError(content, source=str(path))
-    try:
-        with pillow_quiet():
-            pixels, _ = read_picture(content, image_px)
-    except DataError as error:
-        raise DataError(error.found, allowed=error.allowed, source=str(path)) from error
-    return _square(pixels, image_px)
-
-
-def _square(pixels: bytes, image_px: int) -> Pixels:
-    return np.frombuffer(pixels, np.uint8).reshape(image_px, image_px, 3)
 
 
 @dataclass(frozen=True)
@@ -139,33 +109,29 @@ class Predictor:
 
     def read(self, pictures: Sequence[Path], on_progress: OnProgress = keep_quiet) -> pd.DataFrame:
         """Predict files and folders of pictures; the columns are those of `predict`."""
-        listed = list_pictures(pictures)
-        tables: list[pd.DataFrame] = []
-        chunk: list[Face] = []
-        n_done = 0
-        faces = self._cut_faces if self.cropping else self._whole_pictures
-        with contextlib.closing(faces(listed)) as found:
-            for face, n_done in found:
-                chunk.append(face)
-                if len(chunk) == CHUNK_FACES:
-                    tables.append(self._table(chunk))
-                    on_progress("reading", n_done, len(listed))
-                    chunk = []
-        if chunk:
-            tables.append(self._table(chunk))
-            on_progress("reading", n_done, len(listed))
+        paths, tables = list_pictures(pictures), []
+        found = self._cut_faces(paths) if self.cropping else self._whole_pictures(paths)
+        with contextlib.closing(found):
+            while chunk := [*itertools.islice(found, CHUNK_FACES)]:
+                tables.append(self._table(chunk))
+                on_progress("reading", chunk[-1][-1], len(paths))
         return pd.concat(tables, ignore_index=True)
 
-    def _whole_pictures(self, paths: Sequence[Path]) -> Generator[tuple[Face, int]]:
-        """Give each picture as a face, so that the network sees what it would be trained on."""
+    def _whole_pictures(self, paths: Sequence[Path]) -> Generator[Face]:
+        """Give each picture as a face, as `facebench data prepare` makes it, or why it is none."""
+        px = self.network.faces_px
         for number, path in enumerate(paths, start=1):
             row = {"file": printable(str(path)), "face": 1, "reason": ""}
             try:
-                yield (row, picture_as_face(path, self.network.faces_px)), number
+                if isinstance(content := read_file(path), str):
+                    raise DataError(content)
+                with pillow_quiet():
+                    pixels, _ = read_picture(content, px)
+                yield row, np.frombuffer(pixels, np.uint8).reshape(px, px, 3), number
             except DataError as error:
-                yield (row | {"face": 0, "reason": reason_of(error)}, None), number
+                yield row | {"face": 0, "reason": reason_of(error)}, None, number
 
-    def _cut_faces(self, paths: Sequence[Path]) -> Generator[tuple[Face, int]]:
+    def _cut_faces(self, paths: Sequence[Path]) -> Generator[Face]:
         """Give the faces that are found in pictures, or one row that says why there are none."""
         assert self.cropping is not None
         px = self.network.faces_px
@@ -173,26 +139,27 @@ class Predictor:
         contents = ((path, read_file(path)) for path in paths)
         with contextlib.closing(cropped(contents, len(paths), cropper)) as results:
             for number, (path, result) in enumerate(results, start=1):
-                row = {"file": printable(str(path)), "face": 0, "reason": ""}
-                seen = None if result.outcome == "unreadable" else result.faces_seen
+                row = {"file": printable(str(path)), "face": 0, "reason": result.reason}
+                if result.outcome != "unreadable":
+                    row["faces_seen"] = result.faces_seen
                 if not result.crops:
-                    yield (row | {"reason": result.reason, "faces_seen": seen}, None), number
+                    yield row, None, number
                 for place, cut in enumerate(result.crops, start=1):
-                    row |= {"face": place, "score": cut.score, "faces_seen": result.faces_seen}
                     box = dict(zip(BOX_COLUMNS, cut.box, strict=True))
-                    yield (row | box, _square(cut.image, px)), number
+                    pixels = np.frombuffer(cut.image, np.uint8).reshape(px, px, 3)
+                    more = {"face": place, "reason": "", "score": cut.score}
+                    yield row | more | box, pixels, number
 
     def _table(self, faces: Sequence[Face]) -> pd.DataFrame:
-        types: dict[str, str] = {}
+        table = pd.DataFrame([row for row, *_ in faces])
         if self.cropping is not None:
             types = dict.fromkeys(BOX_COLUMNS, "Int64") | {
                 "score": "Float64",
                 "faces_seen": "Int64",
             }
-        names = ["file", "face", "reason", *types]
-        table = pd.DataFrame([row for row, _ in faces], columns=names).astype(types)
-        shown = [pixels for _, pixels in faces if pixels is not None]
-        rows = np.flatnonzero([pixels is not None for _, pixels in faces])
+            table = table.reindex(columns=["file", "face", "reason", *types]).astype(types)
+        rows = np.flatnonzero(table["face"])
+        shown = [pixels for _, pixels, _ in faces if pixels is not None]
         found = self.probabilities(np.stack(shown)) if shown else {}
         columns: dict[str, Any] = {}
         for task in self.network.tasks:
@@ -210,19 +177,15 @@ class Predictor:
             }
         return table.assign(**columns)
 
-    def probabilities(self, pixels: Pixels) -> dict[TaskName, npt.NDArray[np.floating[Any]]]:
+    def probabilities(self, pixels: Pixels) -> Probabilities:
         """Predict faces, (n, px, px, 3) uint8 RGB of the network's size: (n, classes) per task."""
-        network, place = self.network.trained.network, self.device.torch_device
-        every = torch.arange(len(pixels), device=place)
-        faces = FaceBatches(torch.from_numpy(pixels).to(place), {"gender": every})
         with self.device.arithmetic():
-            found = probabilities(network, faces, every)
+            found = self.network.trained.probabilities(pixels)
         if not self.calibrated:
-            return dict(found)
+            return found
         known = self.network.temperatures
-        return {
-            task: tempered(values.astype(np.float64), known[task]) for task, values in found.items()
-        }
+        doubles = {task: values.astype(np.float64) for task, values in found.items()}
+        return {task: tempered(values, known[task]) for task, values in doubles.items()}
 
 
 SHORTEST_SIDE_PX: Final = 360
@@ -232,46 +195,35 @@ PLATE: Final = (20, 60, 110)
 LINE: Final = (255, 196, 0)
 
 
-@dataclass(frozen=True)
-class Remark:
-    """What is written of one face; without a box it is about the whole picture."""
+def annotated(picture: Image.Image, remarks: Sequence[tuple[str, Box | None]]) -> Image.Image:
+    """Give an RGB copy with lines about each face on it, enlarged by a whole factor if it is small.
 
-    lines: tuple[str, ...]
-    box: Box | None = None
-
-
-def annotated(picture: Image.Image, remarks: Sequence[Remark]) -> Image.Image:
-    """Give an RGB copy with every remark on it, enlarged by a whole factor if it is small.
-
-    A plate is under its face's box, or as far down as the picture goes; what is about the whole
-    picture is a caption beneath it.
+    remarks: text, and the face's box, under which it is written, or as far down as the picture
+    goes; what is about the whole picture, without a box, is a caption beneath it.
     """
     factor = max(1, -(-SHORTEST_SIDE_PX // min(picture.size)))
-    size = (picture.width * factor, picture.height * factor)
-    drawn = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    text_px = max(14, round(min(size) / 24))
-    font, pen = ImageFont.load_default(text_px), ImageDraw.Draw(drawn)
+    width, height = picture.width * factor, picture.height * factor
+    text_px = max(14, round(min(width, height) / 24))
+    font, pad = ImageFont.load_default(text_px), text_px // 3
 
-    def size_of(text: str, pad: int) -> list[int]:
-        return [round(px) + 2 * pad for px in pen.multiline_textbbox((0, 0), text, font)[2:]]
+    def size_of(text: str) -> tuple[int, int]:
+        pen = ImageDraw.Draw(Image.new("L", (1, 1)))
+        _, _, right, bottom = pen.multiline_textbbox((0, 0), text, font)
+        return round(right) + 2 * pad, round(bottom) + 2 * pad
 
-    boxes = [[factor * place for place in remark.box] for remark in remarks if remark.box]
-    for box in boxes:
-        pen.rectangle(box, outline=LINE, width=max(2, text_px // 7))
-    texts = ["\n".join(remark.lines) for remark in remarks if remark.box]
-    for text, (left, _, _, bottom) in zip(texts, boxes, strict=True):  # no frame crosses a plate
-        pad = text_px // 3
-        width, height = size_of(text, pad)
-        left = max(0, min(left, drawn.width - width))
-        top = max(0, min(bottom, drawn.height - height))
-        pen.rectangle((left, top, left + width, top + height), fill=PLATE)
-        pen.multiline_text((left + pad, top + pad), text, INK, font)
-    caption = "\n".join(line for remark in remarks if not remark.box for line in remark.lines)
-    if not caption:
-        return drawn
-    pad = text_px // 2
-    width, height = size_of(caption, pad)
-    longer = Image.new("RGB", (max(drawn.width, width), drawn.height + height), PLATE)
-    longer.paste(drawn, ((longer.width - drawn.width) // 2, 0))
-    ImageDraw.Draw(longer).multiline_text((pad, drawn.height + pad), caption, INK, font)
-    return longer
+    caption = "\n".join(text for text, box in remarks if box is None)
+    below = size_of(caption) if caption else (0, 0)
+    drawn = Image.new("RGB", (max(width, below[0]), height + below[1]), PLATE)
+    enlarged = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    drawn.paste(enlarged, ((drawn.width - width) // 2, 0))
+    pen = ImageDraw.Draw(drawn)
+    pen.multiline_text((pad, height + pad), caption, INK, font)
+    boxes = [(text, [factor * side for side in box]) for text, box in remarks if box]
+    for _, sides in boxes:
+        pen.rectangle(sides, outline=LINE, width=max(2, text_px // 7))
+    for text, (left, _, _, bottom) in boxes:  # no frame crosses a plate
+        wide, high = size_of(text)
+        x, y = max(0, min(left, width - wide)), max(0, min(bottom, height - high))
+        pen.rectangle((x, y, x + wide, y + high), fill=PLATE)
+        pen.multiline_text((x + pad, y + pad), text, INK, font)
+    return drawn

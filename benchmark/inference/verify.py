@@ -13,27 +13,15 @@ import torch
 
 from benchmark.data.batches import FaceBatches
 from benchmark.errors import BenchmarkError, RunError, WeightsError
-from benchmark.evaluation.artifacts import (
-    COST,
-    changed_files,
-    faces_of,
-    parts_of_run,
-    scores_unchanged,
-)
+from benchmark.evaluation import artifacts
+from benchmark.evaluation import predictions as stored_predictions
 from benchmark.evaluation.metrics import SCORING_VERSION, score
-from benchmark.evaluation.predictions import (
-    PARTS,
-    predicted_tasks,
-    predictions_table,
-    probability_columns,
-    read_predictions,
-)
+from benchmark.evaluation.predictions import probability_columns, read_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, sha256_of
 from benchmark.identity import Ingredients, identity_of
 from benchmark.inference.load import load_trained
-from benchmark.models.weight_store import MODEL_FILE
-from benchmark.record import RunRecord
+from benchmark.record import MODEL_FILE, RunRecord
 from benchmark.training.device import Device
 from benchmark.training.predict import probabilities
 
@@ -89,22 +77,21 @@ def verify(record: RunRecord, prepared: Iterable["FaceSet"] = ()) -> list[Findin
 
 
 def _files(record: RunRecord) -> tuple[Verdict, str]:
-    changed = changed_files(record)
-    if changed:
+    if changed := artifacts.changed_files(record):
         return "differs", "changed since the run ended: " + ", ".join(changed)
     return "holds", "as they were when the run ended"
 
 
 def _definition(record: RunRecord) -> tuple[Verdict, str]:
     """Compute the run's identity again from all that experiment.json says it is made of."""
-    about = record.about
+    about, dataset = record.about, record.about["dataset"]
     ingredients = Ingredients(
         weights_sha256=about["weights"]["sha256"],
-        pixel_digest=about["dataset"]["pixel_digest"],
-        split_digest=about["dataset"]["split_digest"],
+        pixel_digest=dataset["pixel_digest"],
+        split_digest=dataset["split_digest"],
         trainer_version=about["trainer_version"],
-        labels_digest=about["dataset"].get("labels_digest"),
-        missing_labels=about["dataset"].get("missing_labels"),
+        labels_digest=dataset.get("labels_digest"),
+        missing_labels=dataset.get("missing_labels"),
     )
     experiment = Experiment.from_dict(about["experiment"])
     identity = identity_of(experiment, ingredients, about["seed"])
@@ -119,14 +106,16 @@ def _metrics(record: RunRecord) -> tuple[Verdict, str]:
     if record.predictions_sha256 != sha256_of(path):
         return "differs", f"they are of other predictions than {path.name} holds now"
     scores = score(read_predictions(path))
-    stored = {name: value for name, value in record.metrics.items() if not name.startswith(COST)}
     older = record.scoring_version < SCORING_VERSION
-    again = {k: v for k, v in scores.metrics.items() if k in stored or not older}
-    wrong = sorted(
-        name
-        for name in stored.keys() | again.keys()
-        if not abs(float(stored.get(name, np.nan)) - float(again.get(name, np.nan))) <= SAME_NUMBER
-    )
+    table = pd.DataFrame({"stored": record.metrics, "computed": scores.metrics}, dtype=float)
+    table = table[~table.index.str.startswith(artifacts.COST)]
+    if older:  # numbers that came later are not missed
+        table = table[table["stored"].notna()]
+    wrong = table[~((table["stored"] - table["computed"]).abs() <= SAME_NUMBER)]
+    if len(wrong):
+        shown = ", ".join(f"{name} (stored {it.stored}, computed {it.computed})"
+                          for name, it in wrong.head(3).iterrows())  # fmt: skip
+        return "differs", f"{len(wrong)} of {len(table)}: {shown}"
     subgroups = scores.subgroups.reset_index(drop=True)
     try:
         pd.testing.assert_frame_equal(
@@ -134,22 +123,15 @@ def _metrics(record: RunRecord) -> tuple[Verdict, str]:
             atol=SAME_NUMBER,
         )  # fmt: skip
     except AssertionError:
-        wrong = wrong or ["subgroups"]
-    if wrong:
-        shown = ", ".join(
-            f"{name} (stored {stored.get(name, 'none')}, computed {again.get(name, 'none')})"
-            for name in wrong[:3]
-        )
-        return "differs", f"{len(wrong)} of {len(stored)}: {shown}"
-    if not scores_unchanged(record):
+        return "differs", f"the accuracy of {len(subgroups)} subgroups"
+    if not artifacts.scores_unchanged(record):
         return "differs", (
             "metrics.json was changed since it was written: a cost, a prediction or a last digit; "
             "`facebench runs rescore --again` makes it anew"
         )
-    said = f"{len(stored)} numbers and {len(subgroups)} subgroups are reproduced"
-    return "holds", said + (
-        "; `facebench runs rescore` adds those of a newer facebench" if older else ""
-    )
+    said = f"{len(table)} numbers and {len(subgroups)} subgroups are reproduced"
+    more = "; `facebench runs rescore` adds those of a newer facebench" if older else ""
+    return "holds", said + more
 
 
 def _predictions(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Verdict, str]:
@@ -157,7 +139,7 @@ def _predictions(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Ve
 
     A class may change only where two probabilities were as good as equal.
     """
-    path, found = record.folder / MODEL_FILE, faces_of(record, prepared)
+    path, found = record.folder / MODEL_FILE, artifacts.faces_of(record, prepared)
     if not path.is_file():
         return "not checked", f"the run kept no {path.name}"
     if found is None:
@@ -171,22 +153,23 @@ def _predictions(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Ve
             source=str(path),
         )
     stored, faces = read_predictions(record.predictions_path), found
-    _, parts = parts_of_run(trained.experiment, record.seed, faces)
+    _, parts = artifacts.parts_of_run(trained.experiment, record.seed, faces)
     cpu = Device(torch.device("cpu"), "fp32")
     cpu.place(trained.network)
     on_cpu = FaceBatches.on_device(faces.pixels(), faces.table, cpu.torch_device)
     tables = []
-    for part in (part for part in PARTS if (stored["part"] == part).any()):
+    for part in dict.fromkeys(stored["part"]):
         rows = parts[part]
         predicted = probabilities(trained.network, on_cpu, torch.from_numpy(rows))
-        tables.append(predictions_table(faces.table.iloc[rows], part, predicted))
+        table = stored_predictions.predictions_table(faces.table.iloc[rows], part, predicted)
+        tables.append(table)
     again = pd.concat(tables, ignore_index=True)
-    tasks = predicted_tasks(again)
-    if tasks != predicted_tasks(stored) or len(stored) != len(again):
-        return "differs", "they are of other faces or other tasks"
+    tasks = stored_predictions.predicted_tasks(again)
     both = stored.merge(again, on=["part", "file"], suffixes=("", "_again"))
-    if len(both) != len(stored):
-        return "differs", "they are of other faces"
+    if tasks != stored_predictions.predicted_tasks(stored) or not (
+        len(both) == len(stored) == len(again)
+    ):
+        return "differs", "they are of other faces or other tasks"
     columns = [name for task in tasks for name in probability_columns(task)]
     # The table keeps nine digits, which give an fp32 number back and no more than that.
     old = both[columns].to_numpy(np.float32)

@@ -1,17 +1,14 @@
 """Backbones by name: every architecture of ours as a chain of stages, every other from timm.
 
-A backbone maps pictures to a feature map and has stages that can be frozen one by one. What weights
-it starts from, what scales its input and what reads its features are left to weights, preprocessing
-and heads. Names of the stages are those of experiment.architectures. timm is imported only where a
-model of timm is built: it takes two seconds to load.
+A backbone maps pictures to a feature map and has stages that can be frozen one by one, named as in
+experiment.architectures. timm, which takes two seconds, is imported only for a model of timm's.
 """
 
-from __future__ import annotations
-
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +20,11 @@ from benchmark.experiment.architectures import architecture_named
 class FeatureExtractor(nn.Module):
     """Maps scaled pictures (n, 3, h, w) to a feature map (n, n_features, h', w')."""
 
-    stages: nn.ModuleDict | Mapping[str, TimmStage]
-    """By name, shallow to deep. They share nothing, and together hold every parameter."""
+    if TYPE_CHECKING:
+
+        @property
+        def stages(self) -> Mapping[str, nn.Module] | nn.ModuleDict:
+            """By name, shallow to deep. They share nothing, and together hold every parameter."""
 
     draws_first_values = False
     """Whether its constructor draws the values to start from; else initialise_backbone does."""
@@ -61,61 +61,12 @@ class StageChain(FeatureExtractor):
 
 def sequence(**modules: nn.Module) -> nn.Sequential:
     """Chain modules in the order given, under the names given."""
-    chained = nn.Sequential()
-    for name, module in modules.items():
-        chained.add_module(name, module)
-    return chained
-
-
-class TimmStage:
-    """A stage that is no module of its own: some parameters and some modules of a model.
-
-    It answers to what networks ask of a stage, under the names that modules have for it. All is
-    looked up by name each time: moving a model may put other parameters in the place of these.
-    """
-
-    def __init__(
-        self, model: nn.Module, parameter_names: Sequence[str], module_names: Sequence[str]
-    ) -> None:
-        self._model = model
-        self._parameter_names = tuple(parameter_names)
-        self._module_names = tuple(module_names)
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Give the stage's parameters, those that lie loose in a larger module too."""
-        return map(self._model.get_parameter, self._parameter_names)
-
-    def modules(self) -> Iterator[nn.Module]:
-        """Give the modules that belong to this stage alone, and theirs."""
-        for name in self._module_names:
-            yield from self._model.get_submodule(name).modules()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Give parameters and running statistics under the model's names."""
-        inside = tuple(f"{name}." if name else "" for name in self._module_names)
-        return {
-            name: value
-            for name, value in self._model.state_dict().items()
-            if name in self._parameter_names or name.startswith(inside)
-        }
-
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Say whether the stage's parameters are trained."""
-        for parameter in self.parameters():
-            parameter.requires_grad_(requires_grad)
-        return self
-
-    def eval(self) -> Self:
-        """Put the stage's modules into eval mode."""
-        for name in self._module_names:
-            self._model.get_submodule(name).eval()
-        return self
+    return nn.Sequential(OrderedDict(modules))
 
 
 class TimmModel(FeatureExtractor):
-    """A model without its classifier, read as its weights were trained to be: pooled by timm."""
+    """A model without its classifier, pooled by timm as its weights were trained to be."""
 
-    stages: Mapping[str, TimmStage]
     draws_first_values = True
 
     def __init__(self, architecture: str) -> None:
@@ -124,11 +75,27 @@ class TimmModel(FeatureExtractor):
         model = timm_models.create(architecture)
         super().__init__(architecture, timm_models.n_features(model))
         self.model = model
-        parameters = timm_models.stages_of(architecture)
-        modules = _modules_by_stage(model, parameters)
-        self.stages = {
-            name: TimmStage(model, paths, modules[name]) for name, paths in parameters.items()
-        }
+        self._parameters_of = timm_models.stages_of(architecture)
+        self._modules_of = _modules_by_stage(model, self._parameters_of)
+
+    @property
+    def stages(self) -> Mapping[str, nn.Module]:
+        """Stages as modules that hold parts of the model, and parameters that lie loose in it.
+
+        Made anew each time: moving a model may put other parameters in the place of these.
+        """
+        found: dict[str, nn.Module] = {}
+        for name, paths in self._parameters_of.items():
+            stage = nn.Module()
+            for path in self._modules_of[name]:
+                stage.add_module(path.replace(".", "_") or "model", self.model.get_submodule(path))
+            held = {id(parameter) for parameter in stage.parameters()}
+            for path in paths:
+                parameter = self.model.get_parameter(path)
+                if id(parameter) not in held:
+                    stage.register_parameter(path.replace(".", "_"), parameter)
+            found[name] = stage
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """Map scaled pictures (n, 3, h, w) to pooled features, as a map (n, n_features, 1, 1)."""
@@ -140,28 +107,24 @@ class TimmModel(FeatureExtractor):
 def _modules_by_stage(
     model: nn.Module, stages: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    """Give for each stage the outermost modules that lie in it alone.
+    """Give for each stage the outermost modules that lie in it alone: dropout goes with its block.
 
-    The outermost, so that a block's dropout goes with the block. A module without parameters goes
-    with what was registered before it, which is how timm's models are written down.
+    A module without parameters goes with what was registered before it.
     """
     stage_of = {
         id(model.get_parameter(path)): name for name, paths in stages.items() for path in paths
     }
     found: dict[str, list[str]] = {name: [] for name in stages}
-    latest = next(iter(stages))
-
-    def visit(path: str, module: nn.Module) -> None:
-        nonlocal latest
+    latest, waiting = next(iter(stages)), [("", model)]
+    while waiting:
+        path, module = waiting.pop()
         touched = {stage_of[id(parameter)] for parameter in module.parameters()}
         if len(touched) > 1:
-            for name, child in module.named_children():
-                visit(f"{path}.{name}" if path else name, child)
+            prefix = f"{path}." if path else ""
+            waiting += [(prefix + name, child) for name, child in module.named_children()][::-1]
         else:
             latest = touched.pop() if touched else latest
             found[latest].append(path)
-
-    visit("", model)
     return found
 
 
@@ -175,8 +138,7 @@ def small_cnn() -> StageChain:
     norm, ReLU, 2x2 maximum; 100 px end as 3x3x256. The study's own CNN is lost (notebooks, §1).
     """
     stages: dict[str, nn.Module] = {}
-    for number, width in enumerate(CNN_CHANNELS, start=1):
-        n_inputs = 3 if number == 1 else CNN_CHANNELS[number - 2]
+    for number, (n_inputs, width) in enumerate(pairwise((3, *CNN_CHANNELS)), start=1):
         # ReLU after the maximum gives the same numbers as before it, on a quarter of the cells:
         # 401 to 409 images/s against 354 to 390 (forward and backward, 2 CPU cores, batch 32).
         stages[f"block{number}"] = sequence(
@@ -210,10 +172,7 @@ def squeezenet1_1(pooling: str) -> StageChain:
     torchvision do. 100 px end as 5x5x512 or 6x6x512. Layout: rcmalli/keras-squeezenet
     squeezenet.py, equal to torchvision's `squeezenet1_1().features` (tested against both).
     """
-
-    def pool() -> nn.Module:
-        return nn.MaxPool2d(3, stride=2, ceil_mode=pooling == "ceil")
-
+    pool = functools.partial(nn.MaxPool2d, 3, stride=2, ceil_mode=pooling == "ceil")
     stages = {
         "conv1": sequence(
             conv=nn.Conv2d(3, 64, 3, stride=2), pool=pool(), relu=nn.ReLU(inplace=True)
@@ -225,7 +184,7 @@ def squeezenet1_1(pooling: str) -> StageChain:
             fire7=Fire(384, 48, 192),
             fire8=Fire(384, 64, 256),
             fire9=Fire(512, 64, 256),
-        ),
+        ),  # fmt: skip
     }
     return StageChain("squeezenet1_1", stages, 512)
 
@@ -255,9 +214,9 @@ def vgg(architecture: str) -> StageChain:
     return StageChain(architecture, stages, VGG_WIDTHS[-1])
 
 
-def _torchvisions(architecture: str) -> Any:
-    # Imported here: torchvision takes a second, and most backbones do without.
-    import torchvision.models
+def torchvisions(architecture: str) -> Any:
+    """Build a model of torchvision's, with its classifier."""
+    import torchvision.models  # takes a second, and most backbones do without
 
     return getattr(torchvision.models, architecture)(weights=None)
 
@@ -268,7 +227,7 @@ def resnet50() -> StageChain:
     100 px end as 4x4x2048. v1.5: a block that halves the size does so in its 3x3 convolution, where
     the paper and Keras do in the 1x1 before it.
     """
-    layers = _torchvisions("resnet50")
+    layers = torchvisions("resnet50")
     first = sequence(conv=layers.conv1, norm=layers.bn1, relu=layers.relu, pool=layers.maxpool)
     blocks = (layers.layer1, layers.layer2, layers.layer3, layers.layer4)
     stages = {f"conv{number}": stage for number, stage in enumerate((first, *blocks), start=1)}
@@ -281,7 +240,7 @@ def densenet121() -> StageChain:
     Each dense block with the transition that halves it; the last ends with the norm and the ReLU
     that come before pooling. 100 px end as 3x3x1024.
     """
-    layers = _torchvisions("densenet121")
+    layers = torchvisions("densenet121")
     parts = layers.features
     stages: dict[str, nn.Module] = {
         "conv1": sequence(conv=parts.conv0, norm=parts.norm0, relu=parts.relu0, pool=parts.pool0)
@@ -304,7 +263,7 @@ def mobilenet_v2() -> StageChain:
 
     A stage for each size: 100 px end as 4x4x1280.
     """
-    layers = _torchvisions("mobilenet_v2")
+    layers = torchvisions("mobilenet_v2")
     stages = {
         f"stage{number}": sequence(
             **{f"layer{place}": layers.features[place] for place in range(first, end)}
@@ -337,27 +296,19 @@ NOT_TAKEN: Final = (
 """What timm's models were seen to raise, or can, on pictures of a size that they do not take."""
 
 
-def options_of(architecture: str) -> dict[str, tuple[str, ...]]:
-    """Give the options of an architecture, ours or timm's, with the values allowed."""
-    return OPTIONS.get(architecture, {})
-
-
 def build_backbone(architecture: str, **options: str) -> FeatureExtractor:
     """Build a backbone with its library's own initialisation, with every option it has.
 
     Raise ExperimentError for an unknown architecture, WeightsError for options it does not have.
     """
-    known = options_of(architecture_named(architecture).name)
+    known = OPTIONS.get(architecture_named(architecture).name, {})
     if options.keys() != known.keys() or any(options[key] not in known[key] for key in known):
         allowed = "; ".join(f"{key}: {' or '.join(values)}" for key, values in known.items())
         raise WeightsError(
             f"options of the {architecture} backbone are {options}", allowed=allowed or "none"
         )
-    if architecture in BUILDERS:
-        backbone = BUILDERS[architecture](**options)
-    else:
-        # Imported here: timm takes two seconds, and most experiments do without.
-        backbone = TimmModel(architecture)
+    builder = BUILDERS.get(architecture)
+    backbone = builder(**options) if builder else TimmModel(architecture)
     backbone.options = dict(options)
     return backbone
 
@@ -369,7 +320,7 @@ def feature_map_shape(
 
     Raise ExperimentError where the architecture does not take pictures of that size.
     """
-    return _map_shape(architecture, tuple(sorted(options.items())), input_px)
+    return _map_shape(architecture, tuple(options.items()), input_px)
 
 
 @functools.cache
@@ -379,9 +330,8 @@ def _map_shape(
     with torch.device("meta"), torch.no_grad():
         backbone = build_backbone(architecture, **dict(options)).eval()
         try:
-            faces = torch.empty(1, 3, input_px, input_px)
-            n_maps, n_features, height, width = backbone(faces).shape
-            if (n_maps, n_features) != (1, backbone.n_features):
+            _, n_features, height, width = backbone(torch.empty(1, 3, input_px, input_px)).shape
+            if n_features != backbone.n_features:
                 message = f"it gives {n_features} features instead of {backbone.n_features}"
                 raise ValueError(message)
         except NOT_TAKEN as error:

@@ -1,15 +1,15 @@
 """The network of an experiment: input scaling, backbone and heads, frozen as deep as it says.
 
-Heads are the study's (notebooks, §3), for one task or three, on features that come in as vectors;
-logits go out in float32. First values depend on the run's seed alone, and each part draws from a
-stream of its own, named by the part: the race branch of a network for three tasks starts where that
-of its single-task counterpart starts. Training it is for benchmark.training.
+Heads are the study's (notebooks, §3), for one task or three. First values depend on the run's seed
+alone, and each part draws from a stream of its own, named by the part: the race branch of a network
+for three tasks starts where that of its single-task counterpart starts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -21,19 +21,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.parts import Conditioning, Head
-from benchmark.models.backbone import (
-    FeatureExtractor,
-    StageChain,
-    build_backbone,
-    feature_map_shape,
-)
+from benchmark.models import backbone as backbones
 from benchmark.models.preprocessing import InputScaling, Preprocessing, preprocessing_for
 from benchmark.models.weight_manifest import untrained_start
 from benchmark.models.weights import LoadedWeights
 from benchmark.tasks import TaskName, n_classes
 
 if TYPE_CHECKING:
-    from benchmark.models.backbone import TimmStage
+    from benchmark.models.backbone import FeatureExtractor
 
 
 @contextlib.contextmanager
@@ -49,8 +44,7 @@ def seeded(seed: int, part: str) -> Iterator[None]:
 def initialise_backbone(backbone: nn.Module, seed: int) -> None:
     """He et al. 2015 (arXiv 1502.01852, eq. 10): normal, variance 2 / fan-in; biases 0.
 
-    For our own chains, which are convolutions and batch norm; the latter starts as the identity,
-    which is torch's own start.
+    For our own chains: convolutions, and batch norm, which starts as the identity by itself.
     """
     with seeded(seed, "trunk"):
         for module in backbone.modules():
@@ -87,13 +81,11 @@ class TaskBranch(nn.Module):
 
     def embed(self, features: Tensor) -> Tensor:
         """Map features (n, n_inputs) to the hidden layer (n, hidden_units), at least 0."""
-        embedding: Tensor = self.hidden(features).relu()
-        return embedding
+        return cast(Tensor, self.hidden(features).relu())
 
     def classify(self, embedding: Tensor) -> Tensor:
         """Map a hidden layer (n, hidden_units) to logits (n, n_outputs)."""
-        logits: Tensor = self.output(embedding)
-        return logits
+        return cast(Tensor, self.output(embedding))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (n, n_inputs) to logits (n, n_outputs)."""
@@ -139,27 +131,23 @@ class StandardisedHead(nn.Module):
         squares = torch.zeros_like(total)
         for batch in batches:
             values = batch.double()
-            n += len(values)
-            total = total + values.sum(0)
+            n, total = n + len(values), total + values.sum(0)
             squares = squares + values.square().sum(0)
         mean = total / n
         sd = (squares / n - mean.square()).clamp(min=0).sqrt()
-        varies = sd > 1e-5 * mean.abs()
         self.mean.copy_(mean)
-        self.sd.copy_(torch.where(varies, sd, torch.ones_like(sd)))
+        self.sd.copy_(torch.where(sd > 1e-5 * mean.abs(), sd, torch.ones_like(sd)))
 
     def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
         """Map features (n, n_features) to logits (n, classes) per task."""
-        logits: dict[TaskName, Tensor] = self.head((features - self.mean) / self.sd)
-        return logits
+        return cast(dict[TaskName, Tensor], self.head((features - self.mean) / self.sd))
 
 
 class GenderWeighting(nn.Module):
     """Scale a gender embedding: `gate` by one sigmoid scalar per face (notebooks, v4), `attention`
     by a softmax over its features, which sums to 1 (v5).
 
-    Attention is not scaled up again: at the start the embedding is shrunk about hidden_units times,
-    as there.
+    Attention is not scaled up again, as there: at the start it shrinks about hidden_units times.
     """
 
     def __init__(self, conditioning: Conditioning, hidden_units: int) -> None:
@@ -197,22 +185,22 @@ class GenderConditionedHead(nn.Module):
     def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
         """Map features (n, n_features) to logits (n, classes) per task."""
         gender = self.gender.embed(features)
-        return {
-            "age_group": self.age_group(self._join(features, self.gender_for_age_group(gender))),
-            "gender": self.gender.classify(gender),
-            "race": self.race(self._join(features, self.gender_for_race(gender))),
-        }
 
-    def _join(self, features: Tensor, gender: Tensor) -> Tensor:
-        parts = [gender, features] if self.gender_first else [features, gender]
-        return torch.cat(parts, dim=1)
+        def join(weighted: Tensor) -> Tensor:
+            parts = [weighted, features] if self.gender_first else [features, weighted]
+            return torch.cat(parts, dim=1)
+
+        return {
+            "age_group": self.age_group(join(self.gender_for_age_group(gender))),
+            "gender": self.gender.classify(gender),
+            "race": self.race(join(self.gender_for_race(gender))),
+        }
 
 
 def build_head(definition: Head, n_features: int) -> nn.Module:
     """Build the head that `definition` describes on features of length `n_features`."""
-    if definition.conditioning == "none":
-        return PlainHead(definition, n_features)
-    return GenderConditionedHead(definition, n_features)
+    kind = PlainHead if definition.conditioning == "none" else GenderConditionedHead
+    return kind(definition, n_features)
 
 
 SCHEMA: Final = 1
@@ -248,9 +236,8 @@ class Network(nn.Module):
         """The feature extractor; its tensors are called `trunk.…` in saved files."""
         return self.trunk
 
-    def _frozen(self) -> list[nn.Module | TimmStage]:
-        stages = self.trunk.stages
-        return [stages[name] for name in stages if name not in self.trained_stages]
+    def _frozen(self) -> list[nn.Module]:
+        return [it for name, it in self.trunk.stages.items() if name not in self.trained_stages]
 
     def train(self, mode: bool = True) -> Self:
         """Switch mode, but for frozen stages: batch norm there stays in eval mode, else its
@@ -268,7 +255,7 @@ class Network(nn.Module):
         trained stage where a chain is frozen up to it, None where nothing is or it has no cut."""
         if not self.trained_stages:
             return FEATURES
-        is_chain = isinstance(self.trunk, StageChain)
+        is_chain = isinstance(self.trunk, backbones.StageChain)
         return self.trained_stages[0] if is_chain and self._frozen() else None
 
     def prefix(self, images: Tensor) -> Tensor:
@@ -281,8 +268,8 @@ class Network(nn.Module):
             scaled = self.scaling(images)
             if self.cut != FEATURES:
                 return cast(Tensor, self.trunk(scaled, end=-len(self.trained_stages)))
-            feature_map = self.trunk(scaled)
-            return feature_map.flatten(1) if self.flattened else pooled(feature_map)
+            found = self.trunk(scaled)
+            return cast(Tensor, found.flatten(1)) if self.flattened else pooled(found)
 
     def suffix(self, activations: Tensor) -> dict[TaskName, Tensor]:
         """Map what `prefix` gave to float32 logits per task: together they are `forward`."""
@@ -358,18 +345,12 @@ def build_network(experiment: Experiment, weights: LoadedWeights | None, seed: i
     wanted = f"{backbone.architecture} with {backbone.weights!r} weights"
     fed, options = untrained_start(backbone.architecture)
     if weights is not None:
-        if (weights.architecture, weights.source) != (backbone.architecture, backbone.weights):
-            raise WeightsError(
-                f"{experiment.name!r} was given {weights.architecture} with {weights.source!r} "
-                "weights",
-                allowed=wanted,
-            )
+        given = f"{weights.architecture} with {weights.source!r} weights"
+        if given != wanted:
+            raise WeightsError(f"{experiment.name!r} was given {given}", allowed=wanted)
         fed, options = weights.preprocessing, weights.options
     elif backbone.weights != "none":
-        raise WeightsMissing(
-            f"{experiment.name!r} starts from {wanted}, and none were given",
-            fix=f"facebench weights list says where the {backbone.weights!r} weights are",
-        )
+        raise WeightsMissing(f"{experiment.name!r} starts from {wanted}, and none were given")
     preprocessing = preprocessing_for(fed, experiment.protocol.input_scaling)
     network = _assembled(experiment, preprocessing, options, seed)
     if weights is not None:
@@ -385,11 +366,8 @@ def rebuild_network(
     Needs no weight source. Raise WeightsError where the three do not belong together.
     """
     if description.get("schema") != SCHEMA:
-        raise WeightsError(
-            f"a network description of schema {description.get('schema')!r}",
-            allowed=str(SCHEMA),
-            fix="Read it with the version of facebench that wrote it",
-        )
+        seen = description.get("schema")
+        raise WeightsError(f"a network description of schema {seen!r}", allowed=str(SCHEMA))
     preprocessing = Preprocessing.from_dict(description["preprocessing"])
     network = _assembled(experiment, preprocessing, description["options"], seed=0)
     try:
@@ -408,23 +386,18 @@ def _assembled(
 ) -> Network:
     definition, input_px = experiment.backbone, experiment.backbone.input_px
     flattened = experiment.head.features == "flattened"
-    n_features, height, width = feature_map_shape(definition.architecture, options, input_px)
+    shape = backbones.feature_map_shape(definition.architecture, options, input_px)
     # seeded: constructors draw values too, which must neither disturb the caller nor, but for those
     # of a backbone that starts from them, show.
     with seeded(seed, "trunk"):
-        backbone = build_backbone(definition.architecture, **options)
+        backbone = backbones.build_backbone(definition.architecture, **options)
     if not backbone.draws_first_values:
         initialise_backbone(backbone, seed)
-    n_inputs = n_features * (height * width if flattened else 1)
+    n_inputs = math.prod(shape) if flattened else shape[0]
     with seeded(seed, "construction"):
         head = build_head(experiment.head, n_inputs)
     initialise_head(head, experiment.recipe.head_initialisation, seed)
     if experiment.recipe.standardise_features:
         head = StandardisedHead(head, n_inputs)
-    return Network(
-        InputScaling(preprocessing, input_px),
-        backbone,
-        head,
-        trained_stages=definition.trained_stages,
-        flattened=flattened,
-    )
+    scaling, trained = InputScaling(preprocessing, input_px), definition.trained_stages
+    return Network(scaling, backbone, head, trained_stages=trained, flattened=flattened)

@@ -78,34 +78,32 @@ class Preprocessing:
 IMAGENET: Final = Preprocessing("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """torchvision's and timm's: mean and deviation of ImageNet pixels in 0..1."""
 
-CAFFE: Final = Preprocessing("BGR", 1.0, (104.006, 116.669, 122.679), (1.0, 1.0, 1.0))
+_ONES: Final = (1.0, 1.0, 1.0)
+CAFFE: Final = Preprocessing("BGR", 1.0, (104.006, 116.669, 122.679), _ONES)
 """Caffe's: blue first, 0 to 255 minus ImageNet's mean (README of rcmalli/keras-squeezenet)."""
 
-KERAS_CAFFE: Final = Preprocessing("BGR", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
+KERAS_CAFFE: Final = Preprocessing("BGR", 1.0, (103.939, 116.779, 123.68), _ONES)
 """What Keras calls `caffe`: blue first, 0 to 255 minus ImageNet's mean, in digits of its own
 (keras/applications/imagenet_utils.py)."""
 
-VGGFACE: Final = Preprocessing("BGR", 1.0, (93.594, 104.7624, 129.1863), (1.0, 1.0, 1.0))
+VGGFACE: Final = Preprocessing("BGR", 1.0, (93.594, 104.7624, 129.1863), _ONES)
 """VGG Face's: blue first, 0 to 255 minus the mean face (keras-vggface, `version=1`)."""
 
-UNIT: Final = Preprocessing("RGB", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+UNIT: Final = Preprocessing("RGB", 1 / 255, (0.0, 0.0, 0.0), _ONES)
 """The study's for every network: RGB / 255, nothing else (notebooks, §2)."""
 
-CENTRED: Final = Preprocessing("RGB", 1 / 127.5, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+CENTRED: Final = Preprocessing("RGB", 1 / 127.5, _ONES, _ONES)
 """Ours for networks that start from nothing: -1 to 1, fixed, so that no face set's own mean
 enters the network."""
 
 PRESETS: Final = {
-    "imagenet": IMAGENET,
-    "caffe": KERAS_CAFFE,
-    "vggface": VGGFACE,
-    "unit": UNIT,
+    "imagenet": IMAGENET, "caffe": KERAS_CAFFE, "vggface": VGGFACE, "unit": UNIT,
     "centred": CENTRED,
-}
+}  # fmt: skip
 """By the names under which a person asks for them."""
 
 UNIT_MINUS_MEAN: Final = Preprocessing(
-    "RGB", 1 / 255, (91.4953 / 255, 103.8827 / 255, 131.0912 / 255), (1.0, 1.0, 1.0)
+    "RGB", 1 / 255, (91.4953 / 255, 103.8827 / 255, 131.0912 / 255), _ONES
 )
 """The study's early rows': VGGFace2's mean in the order BGR, taken from RGB (notebooks, §7.7)."""
 

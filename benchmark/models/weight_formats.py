@@ -1,37 +1,256 @@
-"""From the layouts in which weights are published to the tensors of our backbones.
+"""From a weight file to the tensors of our backbones: containers, wrappers, prefixes and layouts.
 
-A layout is how a publisher names the tensors of an architecture: rules that rename ours to theirs.
-Reading files is for benchmark.models.weight_readers; whether a file is the one that was published,
-and where the converted one is kept, for benchmark.models.weight_adding.
+Files are read as tensors only: a pickle with code in it is refused and never run. A layout is how
+a publisher names the tensors of an architecture. Whether a file is a published one, and where the
+converted one is kept: benchmark.models.weight_store.
 """
 
 import functools
 import hashlib
+import pickle
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
+import h5py
+import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmark.errors import WeightsError
-from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM, architecture_named
+from benchmark.experiment.architectures import ARCHITECTURES, architecture_named
 from benchmark.files import canonical_json
-from benchmark.models.backbone import VGG_CONVOLUTIONS, build_backbone, options_of
-from benchmark.models.weight_manifest import NO_OPTIONS, TensorDigest
-from benchmark.models.weight_readers import FETCH_AGAIN, FileTensors, read_weight_file
+from benchmark.models.backbone import OPTIONS, VGG_CONVOLUTIONS, build_backbone, torchvisions
+from benchmark.models.weight_manifest import TensorDigest
 
-Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
-"""Regular expressions and their replacements, applied one after another."""
+NOT_LOADABLE: Final = (
+    SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError,
+    AttributeError, AssertionError, MemoryError, OverflowError, zlib.error, struct.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What readers were seen to raise, or can, on bytes that are no whole state dict."""
 
-OURS: Final = "facebench"
-COUNTER: Final = ".num_batches_tracked"
-"""Batch norm's count of steps: files older than torch 0.4.1 have none, and nothing reads it."""
+MAX_EXPANSION: Final = 100
+"""Times its size that a file may unpack to: trained weights hardly shrink."""
+READ: Final = "Keras HDF5 (.h5), torch's .pth or .pt, safetensors"
+FETCH_AGAIN: Final = "Fetch it again: facebench weights list --json has the addresses"
+_HDF5: Final = b"\x89HDF\r\n\x1a\n"
+_ZIP: Final = b"PK\x03\x04"
+
+STATE_DICTS: Final = (
+    "state_dict", "model_state_dict", "model", "net", "network", "model_ema", "state_dict_ema",
+    "ema",
+)  # fmt: skip
+"""Where training scripts keep the tensors in a checkpoint, the first to be taken first."""
 PREFIXES: Final = ("module.", "_orig_mod.", "model.", "backbone.", "network.", "net.")
 """What DataParallel, torch.compile, Lightning and training scripts put before all names."""
+
+_SAVE: Final = "torch.save(model.state_dict(), 'weights.pth')"
+_SAVE_H5: Final = "model.save('weights.h5') in Keras, which writes its older HDF5 layout"
+_NOT_READ: Final = (
+    (r"^model\.weights\.h5$", "a Keras 3 file",
+     f"Load it with keras.saving.load_model, then {_SAVE_H5}"),
+    (r"^hdf5:layers$", "a Keras 3 weight file, which names layers by number",
+     f"Build the model, model.load_weights(FILE), then {_SAVE_H5}"),
+    (r"/code/", "a TorchScript program",
+     f"Where you trust it: model = torch.jit.load(FILE), then {_SAVE}"),
+    (r"exported_program|models/model\.json", "a program of torch.export",
+     f"Where you trust it: model = torch.export.load(FILE), then {_SAVE}"),
+    (r"\.npy$|\A\x93NUMPY", "numpy arrays",
+     "safetensors.numpy.save_file(dict(numpy.load(FILE)), TARGET)"),
+    (r"\A\x08[\x03-\xff][\x12:B]", "an ONNX graph",
+     f"In the PyTorch code that it was exported from: {_SAVE}"),
+)  # fmt: skip
+"""Formats that are known and not read: what shows them (the first bytes, or the name of an entry),
+what they are, and how to get a file that is read."""
+
+
+class FileTensors(NamedTuple):
+    """The tensors of a file, and which of its entries they are."""
+
+    tensors: dict[str, Tensor]
+    entry: str = ""
+    """The key of a checkpoint under which they were; empty where the file is a state dict."""
+    left: tuple[str, ...] = ()
+    """Keys of the checkpoint's other entries."""
+
+
+def read_weight_file(path: Path) -> FileTensors:
+    """Read a file's tensors under its own names; its first bytes say what it is.
+
+    Raise WeightsError for a file without tensors, or in a format that is not read.
+    """
+    start = _first_bytes(path)
+    shown = _shown(path, start)
+    for pattern, what, fix in _NOT_READ:
+        if re.search(pattern, shown, re.MULTILINE):
+            raise WeightsError(
+                f"{path.name} is {what}, which is not read", allowed=READ, source=str(path), fix=fix
+            )
+    try:
+        if start.startswith(_HDF5):
+            with h5py.File(path) as file:
+                root = file.get("model_weights", file)
+                return FileTensors(dict(_keras_tensors(root, path.stat().st_size)))
+        # Before pickles: the length that stands before the header may look like a pickle's start.
+        if start[8:9] == b"{":
+            return FileTensors(load_file(path))
+        if start.startswith((_ZIP, b"\x80")):
+            return _from_torch(path)
+    except (*NOT_LOADABLE, RecursionError) as error:
+        raise damaged(path, error) from None
+    kind = "an HTML page" if is_markup(start) else "no weight file"
+    raise WeightsError(
+        f"{path.name} is {kind if start else 'empty'}",
+        allowed=READ,
+        source=str(path),
+        fix=FETCH_AGAIN,
+    )
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(512)
+    except OSError as error:
+        reason = error.strerror or error
+        raise WeightsError(f"{path} cannot be read ({reason})", allowed=READ) from None
+
+
+def is_markup(start: bytes) -> bool:
+    """Tell whether a file that begins so is a web page."""
+    return start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head"))
+
+
+def _shown(path: Path, start: bytes) -> str:
+    """Give what tells a format: the first bytes, then the names of entries, one a line."""
+    lines = [start[:8].decode("latin-1") if start[8:9] != b"{" else ""]
+    try:
+        if start.startswith(_ZIP):
+            with zipfile.ZipFile(path) as archive:
+                lines += archive.namelist()
+        elif start.startswith(_HDF5):
+            with h5py.File(path) as file:
+                if "layer_names" not in file.attrs:
+                    lines += [f"hdf5:{name}" for name in file]
+    except NOT_LOADABLE:
+        pass  # its reader says what is wrong
+    return "\n".join(lines)
+
+
+def header_of(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file; empty for any other file, and where there are none.
+
+    Only the header is read: a file cut short is found out, one with changed tensors is not.
+    """
+    if _first_bytes(path)[8:9] != b"{":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> WeightsError:
+    """Say that a file is not whole, and why."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return WeightsError(
+        f"{path.name} is damaged or cut short ({reason})", source=str(path), fix=FETCH_AGAIN
+    )
+
+
+def _from_torch(path: Path) -> FileTensors:
+    """Find the state dict: what is loaded, or one of the entries that training scripts write."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+        if unpacked > MAX_EXPANSION * path.stat().st_size:
+            message = f"it unpacks to {unpacked:,} bytes"
+            raise ValueError(message)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols: what does not load is refused
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        names = re.findall(r"(?:GLOBAL|global|class) `?([\w.]+)", str(error))
+        named = f" ({names[0]})" if names and "." in names[0] else ""
+        raise WeightsError(
+            f"{path.name} holds code or objects besides tensors{named}, which are never loaded",
+            allowed="a state dict of tensors",
+            source=str(path),
+            fix=f"Fetch the published file, or where you trust it: {_SAVE}",
+        ) from None
+    if _is_state_dict(found):
+        return FileTensors(found)
+    entries = found if isinstance(found, Mapping) else {}
+    for key in STATE_DICTS:
+        inner = entries.get(key)
+        if isinstance(inner, Mapping) and not _is_state_dict(inner):
+            inner = inner.get("state_dict")
+        if _is_state_dict(inner):
+            return FileTensors(inner, key, tuple(str(other) for other in entries if other != key))
+    raise WeightsError(
+        f"{path.name} holds no state dict but a {type(found).__name__} of more than tensors "
+        f"({', '.join(map(str, [*entries][:6]))})",
+        allowed=f"tensors by name, alone or under {', '.join(STATE_DICTS)}",
+        source=str(path),
+        fix=f"Save the tensors alone: {_SAVE}",
+    )
+
+
+def _is_state_dict(found: Any) -> TypeGuard[dict[str, Tensor]]:
+    return (
+        isinstance(found, dict)
+        and bool(found)
+        and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in found.items())
+    )
+
+
+def _keras_tensors(root: Any, n_bytes: int) -> Iterator[tuple[str, Tensor]]:
+    """Give each layer's kernel as `layer:kernel`, turned from HWIO to OIHW, and its `layer:bias`.
+
+    Layout of Keras 1 and 2's save_weights: attribute `layer_names`, a group per layer with an
+    attribute `weight_names`, data sets under those names. A dense kernel keeps the file's name: no
+    backbone has one. `n_bytes` is the file's size: HDF5 can name values in other files, and say of
+    a few bytes that they are a million times as many; neither is how weights are published.
+    """
+    for layer in _texts(root.attrs["layer_names"]):
+        group = root[layer]
+        for name in _texts(group.attrs["weight_names"]):
+            data = group[name]
+            is_link = isinstance(group.get(name, getlink=True), h5py.ExternalLink)
+            foreign = is_link or data.external or data.is_virtual
+            if foreign or data.nbytes > MAX_EXPANSION * n_bytes:
+                where = "another file" if foreign else f"{data.nbytes:,} bytes of this one"
+                message = f"{name} is said to lie in {where}"
+                raise ValueError(message)
+            values = torch.from_numpy(np.asarray(data))
+            if values.ndim == 4:
+                yield f"{layer}:kernel", values.permute(3, 2, 0, 1)
+            else:
+                yield f"{layer}:{'bias' if values.ndim == 1 else name}", values
+
+
+def _texts(names: Any) -> list[str]:
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+Rules = tuple[tuple[str, str], ...]
+"""Regular expressions and their replacements, applied one after another."""
+OURS: Final = "facebench"
+TORCHVISION: Final = "torchvision"
+COUNTER: Final = ".num_batches_tracked"
+"""Batch norm's count of steps: files older than torch 0.4.1 have none, and nothing reads it."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +260,10 @@ class Layout:
     name: str
     architecture: str
     rules: Rules = ()
-    """From the name of a tensor of our backbone to its name in the file."""
+    """From the name of a tensor of our backbone to its name in the file; torchvision is asked."""
     left: tuple[str, ...] = ()
     """How the names of the classifier's tensors begin, which no backbone has."""
-    options: Mapping[str, str] = field(default_factory=lambda: NO_OPTIONS)
+    options: Mapping[str, str] = field(default_factory=dict)
     """What the publisher's network decides about the backbone."""
     spellings: Rules = ()
     """Applied to the file's names first: older spellings, and what stands around a backbone."""
@@ -52,23 +271,24 @@ class Layout:
     @functools.cached_property
     def names(self) -> dict[str, str]:
         """Tensor of our backbone → tensor of the file."""
-        return {name: _renamed(name, self.rules) for name in backbone_tensors(self.architecture)}
+        every = backbone_tensors(self.architecture)
+        if self.name != TORCHVISION:
+            return {name: _renamed(name, self.rules) for name in every}
+        with torch.device("meta"):
+            state = torchvisions(self.architecture).state_dict()
+        # In the same order: a test compares what the two compute.
+        return dict(zip(every, [it for it in state if not it.startswith(self.left)], strict=True))
 
     def respelled(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Give the file's tensors under the names that this layout knows."""
         return {_renamed(name, self.spellings): tensor for name, tensor in found.items()}
 
-    def is_left(self, name: str) -> bool:
-        """Tell whether a tensor of the file belongs to its classifier."""
-        return bool(self.left) and name.startswith(self.left)
-
     def score(self, found: Mapping[str, Tensor]) -> tuple[int, int, int]:
         """Count the tensors that this layout knows by name; of two equals the smaller one wins,
         then the one that expects more of the others."""
         here, known = self.respelled(found).keys(), set(self.names.values())
-        n_unexpected = sum(not self.is_left(name) for name in here - known)
-        n_known = len(known & here)
-        return n_known, n_known - len(self.names), -n_unexpected
+        n_unexpected = sum(not name.startswith(self.left) for name in here - known)
+        return len(known & here), len(known & here) - len(self.names), -n_unexpected
 
 
 def _renamed(name: str, rules: Rules) -> str:
@@ -83,7 +303,7 @@ def backbone_tensors(architecture: str) -> dict[str, Tensor]:
 
     No option changes a shape.
     """
-    options = {name: values[0] for name, values in options_of(architecture).items()}
+    options = {name: values[0] for name, values in OPTIONS.get(architecture, {}).items()}
     with torch.device("meta"):
         return build_backbone(architecture, **options).state_dict()
 
@@ -95,17 +315,7 @@ _KERAS_SPELLINGS: Final[Rules] = (
 )
 """Keras's layers in another container: `block1_conv1/kernel:0`, `block1_conv1.weight`.
 Not for VGG Face: its two layouts would then be one, and they differ in the channel order."""
-_FIRE: Final = {2: 3, 3: 4, 4: 6, 5: 7, 6: 9, 7: 10, 8: 11, 9: 12}
-"""Fire module → its place in torchvision's `features`, where the pools are counted too."""
 _VGG: Final = r"^stages\.block(\d)\.conv(\d)"
-
-
-def _in_torchvisions_vgg(architecture: str, match: re.Match[str]) -> str:
-    """Count a ReLU after each convolution and a pool after each block."""
-    block, place = int(match[1]), int(match[2])
-    before = sum(2 * n + 1 for n in VGG_CONVOLUTIONS[architecture][: block - 1])
-    return f"features.{before + 2 * (place - 1)}"
-
 
 # fmt: off
 PUBLISHED: Final = (
@@ -115,39 +325,19 @@ PUBLISHED: Final = (
          ("/squeeze", "/squeeze1x1"), *_KERAS),
         left=("conv10:",), options={"pooling": "floor"}, spellings=_KERAS_SPELLINGS,
     ),
-    Layout(
-        "torchvision", "squeezenet1_1",
-        ((r"^stages\.conv1\.conv", "features.0"),
-         (r"^stages\.\w+\.fire(\d)", lambda match: f"features.{_FIRE[int(match[1])]}")),
-        left=("classifier.",), options={"pooling": "ceil"},
-    ),
-    *(Layout("torchvision", vgg, ((_VGG, functools.partial(_in_torchvisions_vgg, vgg)),),
-             left=("classifier.",)) for vgg in VGG_CONVOLUTIONS),
+    Layout(TORCHVISION, "squeezenet1_1", left=("classifier.",), options={"pooling": "ceil"}),
+    *(Layout(TORCHVISION, it, left=("classifier.",)) for it in ("vgg16", "vgg19", "mobilenet_v2")),
+    Layout(TORCHVISION, "resnet50", left=("fc.",)),
+    # `norm.1.weight`, as in the file that torchvision publishes and itself renames when it loads it
+    # (torchvision/models/densenet.py, _load_state_dict).
+    Layout(TORCHVISION, "densenet121", left=("classifier.",),
+           spellings=((r"^(features\.denseblock\d\.denselayer\d+\.(?:norm|conv))\.", r"\1"),)),
     *(Layout("keras", vgg, ((_VGG, r"block\1_conv\2"), *_KERAS),
              left=("fc1:", "fc2:", "predictions:"), spellings=_KERAS_SPELLINGS)
       for vgg in VGG_CONVOLUTIONS),
     Layout("keras_vggface", "vgg16", ((_VGG, r"conv\1_\2"), *_KERAS),
            left=("fc6:", "fc7:", "fc8:")),
     Layout("vgg_face_dag", "vgg16", ((_VGG, r"conv\1_\2"),), left=("fc6.", "fc7.", "fc8.")),
-    Layout(
-        "torchvision", "resnet50",
-        ((r"^stages\.conv1\.conv", "conv1"), (r"^stages\.conv1\.norm", "bn1"),
-         (r"^stages\.conv(\d)", lambda match: f"layer{int(match[1]) - 1}")),
-        left=("fc.",),
-    ),
-    Layout(
-        "torchvision", "densenet121",
-        ((r"^stages\.conv1\.(conv|norm)", r"features.\g<1>0"),
-         (r"^stages\.(denseblock\d)\.block", r"features.\1"),
-         (r"^stages\.denseblock(\d)\.transition", r"features.transition\1"),
-         (r"^stages\.denseblock4\.norm", "features.norm5")),
-        left=("classifier.",),
-        # `norm.1.weight`, as in the file that torchvision publishes and itself renames when it
-        # loads it (torchvision/models/densenet.py, _load_state_dict).
-        spellings=((r"^(features\.denseblock\d\.denselayer\d+\.(?:norm|conv))\.", r"\1"),),
-    ),
-    Layout("torchvision", "mobilenet_v2", ((r"^stages\.\w+\.layer(\d+)", r"features.\1"),),
-           left=("classifier.",)),
 )
 # fmt: on
 """Those that are recognised by their names alone; timm's are built on demand."""
@@ -169,17 +359,18 @@ def _by_timm(architecture: str) -> Layout:
 
 
 def layouts_of(architecture: str) -> tuple[Layout, ...]:
-    """List the layouts in which files of an architecture come, ours first.
+    """List the layouts in which files of an architecture come, ours last.
 
     Raise ExperimentError for an unknown architecture.
     """
     if architecture_named(architecture).from_timm:
         return (ours(architecture), _by_timm(architecture))
     published = (layout for layout in PUBLISHED if layout.architecture == architecture)
-    return (ours(architecture), *published)
+    return (*published, ours(architecture))
 
 
-class Converted(NamedTuple):
+@dataclass(frozen=True)
+class Converted:
     """A file as the tensors of one of our backbones, floats as float32."""
 
     layout: Layout
@@ -187,9 +378,13 @@ class Converted(NamedTuple):
     notes: tuple[str, ...] = ()
     """What was taken of the file, and what was left in it, where that is more than a backbone."""
 
+    @functools.cached_property
+    def digest(self) -> TensorDigest:
+        """Equal for equal weights, whatever file and layout they came in."""
+        return tensor_digest(self.tensors)
 
-@dataclass(frozen=True)
-class Unprefixed:
+
+class _Reading(NamedTuple):
     """A file's tensors without what stands before all their names."""
 
     tensors: Mapping[str, Tensor]
@@ -206,158 +401,96 @@ def convert(path: Path, architecture: str | None = None) -> Converted:
     wholly in a known layout.
     """
     file = read_weight_file(path)
-    layout, named = _recognised(file.tensors, architecture, path)
-    tensors = fitted(layout, named.tensors, str(path))
-    return Converted(layout, tensors, tuple(_notes(file, layout, named)))
+    layout, reading = _recognised(file.tensors, architecture, path)
+    tensors = fitted(layout, reading.tensors, str(path))
+    notes = []
+    if file.entry or reading.prefix:
+        entry = f"the entry {file.entry!r}" if file.entry else "all entries"
+        prefix = f", without the prefix {reading.prefix!r}" if reading.prefix else ""
+        notes.append(f"Taken: {entry}{prefix}.")
+    taken = set(layout.names.values())
+    heads = [name for name in layout.respelled(reading.tensors) if name not in taken]
+    if left := [*map(repr, file.left), *reading.outside, *heads]:
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        notes.append(f"Left: {', '.join(left[:8])}{more}.")
+    floats = {str(it.dtype) for it in reading.tensors.values() if it.is_floating_point()}
+    if kinds := sorted(kind.removeprefix("torch.") for kind in floats - {"torch.float32"}):
+        notes.append(f"Values were stored as {', '.join(kinds)}; they are kept as float32.")
+    return Converted(layout, tensors, tuple(notes))
 
 
 def _recognised(
     found: Mapping[str, Tensor], architecture: str | None, path: Path
-) -> tuple[Layout, Unprefixed]:
+) -> tuple[Layout, _Reading]:
     """Choose layout and prefix by which most of the names are known; of equals the first."""
-    readings = tuple(_unprefixed(found))
-
-    def best(layouts: Iterable[Layout]) -> tuple[Layout, Unprefixed]:
-        named, layout = max(
-            product(readings, layouts), key=lambda choice: choice[1].score(choice[0].tensors)
+    known = [architecture] if architecture else ARCHITECTURES
+    choices = product(_readings(found), [it for name in known for it in layouts_of(name)])
+    reading, layout = max(choices, key=lambda choice: choice[1].score(choice[0].tensors))
+    if not layout.score(reading.tensors)[0]:
+        some = ", ".join(sorted(found)[:3]) or "none at all"
+        raise WeightsError(
+            f"{path.name} holds tensors of no known layout ({some} ...)",
+            allowed=f"weights of {architecture or ', '.join(ARCHITECTURES)}",
+            source=str(path),
+            fix="Say what it is with --architecture; a new layout is added in "
+            "benchmark/models/weight_formats.py",
         )
-        return layout, named
-
-    if architecture is not None:
-        candidates = list(layouts_of(architecture))
-        layout, named = best(candidates)
-    else:
-        own = [ours(known.name) for known in ARCHITECTURES.values() if not known.from_timm]
-        candidates = [*PUBLISHED, *own]
-        layout, named = best(candidates)
-        # Less than half known is another layout that shares some names; timm takes time to load.
-        if 2 * layout.score(named.tensors)[0] < len(layout.names):
-            candidates += [layout for known in FROM_TIMM for layout in layouts_of(known.name)]
-            layout, named = best(candidates)
-    if layout.score(named.tensors)[0]:
-        return layout, named
-    some = ", ".join(sorted(found)[:3]) or "none at all"
-    kinds: dict[str, list[str]] = {}
-    for layout in candidates:
-        kinds.setdefault(layout.architecture, []).append(layout.name)
-    raise WeightsError(
-        f"{path.name} holds tensors of no known layout ({some} ...)",
-        allowed="; ".join(f"{name} ({', '.join(known)})" for name, known in kinds.items()),
-        source=str(path),
-        fix="Say what it is with --architecture; a new layout is added in "
-        "benchmark/models/weight_formats.py",
-    )
+    return layout, reading
 
 
-def _unprefixed(found: Mapping[str, Tensor]) -> Iterator[Unprefixed]:
+def _readings(found: Mapping[str, Tensor]) -> Iterator[_Reading]:
     """Give a file's tensors as they are, then without each of the prefixes that most names have."""
-    here: Unprefixed | None = Unprefixed(found)
-    while here is not None:
+    here = _Reading(found)
+    yield here
+    while prefix := _common_prefix(here.tensors):
+        inside = {
+            n.removeprefix(prefix): it for n, it in here.tensors.items() if n.startswith(prefix)
+        }
+        outside = [here.prefix + name for name in here.tensors if not name.startswith(prefix)]
+        here = _Reading(inside, here.prefix + prefix, (*here.outside, *outside))
         yield here
-        before, here = here, None
-        for prefix in PREFIXES:
-            inside = {
-                name.removeprefix(prefix): tensor
-                for name, tensor in before.tensors.items()
-                if name.startswith(prefix)
-            }
-            if 2 * len(inside) > len(before.tensors):
-                others = [name for name in before.tensors if not name.startswith(prefix)]
-                outside = (*before.outside, *(before.prefix + name for name in others))
-                here = Unprefixed(inside, before.prefix + prefix, outside)
-                break
 
 
-def _notes(file: FileTensors, layout: Layout, named: Unprefixed) -> Iterator[str]:
-    """Say in words what was taken and what was left."""
-    if file.entry or named.prefix:
-        entry = f"the entry {file.entry!r}" if file.entry else "all entries"
-        prefix = f", without the prefix {named.prefix!r}" if named.prefix else ""
-        yield f"Taken: {entry}{prefix}."
-    taken = set(layout.names.values())
-    heads = [
-        name
-        for name in layout.respelled(named.tensors)
-        if layout.is_left(name) and name not in taken
-    ]
-    left = [*(repr(entry) for entry in file.left), *named.outside, *heads]
-    if left:
-        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
-        yield f"Left: {', '.join(left[:8])}{more}."
-    types = {tensor.dtype for tensor in named.tensors.values() if tensor.is_floating_point()}
-    if others := types - {torch.float32}:
-        kinds = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in others))
-        yield f"Values were stored as {kinds}; they are kept as float32."
+def _common_prefix(names: Iterable[str]) -> str:
+    every = [*names]
+    of_most = (it for it in PREFIXES if 2 * sum(n.startswith(it) for n in every) > len(every))
+    return next(of_most, "")
 
 
 def fitted(layout: Layout, found: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Turn a file's tensors into those of our backbone; raise WeightsError unless they fit."""
-    here, wanted = layout.respelled(found), backbone_tensors(layout.architecture)
-    others = here.keys() - set(layout.names.values())
-    tensors = {ours: here[theirs] for ours, theirs in layout.names.items() if theirs in here}
-    for name in layout.names:
-        if name not in tensors and name.endswith(COUNTER):
-            tensors[name] = torch.zeros((), dtype=torch.int64)
-        elif name in tensors and layout.name == "keras" and tensors[name].ndim == 4:
+    here, misfits, tensors = layout.respelled(found), [], {}
+    every = backbone_tensors(layout.architecture)
+    for name, theirs in layout.names.items():
+        wanted, value = every[name], here.pop(theirs, None)
+        if value is None and name.endswith(COUNTER):
+            value = torch.zeros((), dtype=torch.int64)
+        if value is None:
+            misfits.append(f"missing {theirs}")
+            continue
+        if layout.name == "keras" and value.ndim == 4 and value.shape != wanted.shape:
             # A kernel of Keras's, HWIO, that came in another container than Keras's.
-            turned = tensors[name].permute(3, 2, 0, 1)
-            if turned.shape == wanted[name].shape != tensors[name].shape:
-                tensors[name] = turned
-    unexpected = {name for name in others if not layout.is_left(name)}
-    check_fits(layout.architecture, tensors, source, theirs=layout.names, unexpected=unexpected)
-    return {
-        name: (value.float() if value.is_floating_point() else value).contiguous()
-        for name, value in ((name, tensors[name].detach()) for name in layout.names)
-    }
-
-
-def check_fits(
-    architecture: str,
-    tensors: Mapping[str, Tensor],
-    source: str,
-    *,
-    theirs: Mapping[str, str] | None = None,
-    unexpected: Collection[str] = (),
-) -> None:
-    """Raise WeightsError unless `tensors` are exactly the state of the architecture's backbone.
-
-    `theirs` gives the names under which a person finds them in the file, `unexpected` those of the
-    file's tensors that have no place in the backbone.
-    """
-    wanted = backbone_tensors(architecture)
-    names = theirs or {name: name for name in wanted}
-    misfits = [
-        misfit
-        for name in wanted
-        if name in tensors and (misfit := _misfit(names[name], tensors[name], wanted[name]))
-    ]
-    misfits += [f"missing {names[name]}" for name in wanted if name not in tensors]
-    misfits += [f"unexpected {name}" for name in sorted({*unexpected, *tensors} - wanted.keys())]
+            turned = value.permute(3, 2, 0, 1)
+            value = turned if turned.shape == wanted.shape else value
+        if value.shape != wanted.shape:
+            shapes = f"{tuple(value.shape)} instead of {tuple(wanted.shape)}"
+            misfits.append(f"{theirs} of shape {shapes}")
+        elif value.is_floating_point() != wanted.is_floating_point():
+            misfits.append(f"{theirs} of type {value.dtype} instead of {wanted.dtype}")
+        elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            misfits.append(f"{theirs} with values that are not finite")
+        value = value.detach()
+        tensors[name] = (value.float() if value.is_floating_point() else value).contiguous()
+    misfits += [f"unexpected {name}" for name in sorted(here) if not name.startswith(layout.left)]
     if misfits:
         more = f" and {len(misfits) - 4} more" if len(misfits) > 4 else ""
         raise WeightsError(
-            f"the tensors do not fit {architecture}: {'; '.join(misfits[:4])}{more}",
-            allowed=f"exactly the {len(wanted)} tensors of the {architecture} backbone",
+            f"the tensors do not fit {layout.architecture}: {'; '.join(misfits[:4])}{more}",
+            allowed=f"exactly the {len(every)} tensors of the {layout.architecture} backbone",
             source=source,
             fix=FETCH_AGAIN,
         )
-
-
-def _misfit(name: str, tensor: Tensor, wanted: Tensor) -> str:
-    """Say what keeps a tensor from taking the place of `wanted`; nothing where it fits."""
-    if tensor.ndim == 4 and tensor.permute(2, 3, 1, 0).shape == wanted.shape != tensor.shape:
-        # As Keras wrote kernels for Theano, which are also turned by 180 degrees: never guessed.
-        return (
-            f"{name} stored as (out, in, height, width), where Keras has (height, width, in, out)"
-        )
-    if tensor.shape != wanted.shape:
-        return f"{name} of shape {tuple(tensor.shape)} instead of {tuple(wanted.shape)}"
-    if wanted.is_floating_point() != tensor.is_floating_point():
-        kind = "a float" if wanted.is_floating_point() else "an integer"
-        return f"{name} of type {tensor.dtype} instead of {kind}"
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        return f"{name} with values that are not finite"
-    return ""
+    return tensors
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> TensorDigest:
@@ -366,11 +499,10 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> TensorDigest:
     Over each tensor's name and shape and its float32 values, little endian; batch norm's counters
     are no weights, and not every file has them.
     """
-    lines = []
+    lines: list[Any] = []
     for name in sorted(tensors):
         if not name.endswith(COUNTER):
             values = tensors[name].detach().cpu().float().contiguous().numpy().astype("<f4")
             lines.append([name, list(values.shape), hashlib.sha256(values.tobytes()).hexdigest()])
     whole = hashlib.sha256(canonical_json(lines).encode()).hexdigest()
-    digits = {str(name): str(sha256)[: TensorDigest.N_DIGITS] for name, _, sha256 in lines}
-    return TensorDigest(whole, digits)
+    return {"whole": whole, "tensors": {name: sha256[:12] for name, _, sha256 in lines}}

@@ -9,8 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import ClassVar, Final
+from typing import Any, Final
 
 from benchmark.experiment.architectures import architecture_named
 from benchmark.models.preprocessing import (
@@ -22,33 +21,19 @@ from benchmark.models.preprocessing import (
     Preprocessing,
 )
 
-NO_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({})
-
 
 def stored_path(architecture: str, source: str, weights_dir: Path) -> Path:
     """Say where the converted file of a source belongs; a colon is no part of a file's name."""
     return weights_dir / f"{architecture}-{source.replace(':', '-')}.safetensors"
 
 
-@dataclass(frozen=True)
-class TensorDigest:
-    """What tells weights by their values (benchmark.models.weight_formats.tensor_digest)."""
-
-    N_DIGITS: ClassVar = 12
-
-    whole: str
-    """sha256 over all converted tensors, in hex."""
-    tensors: Mapping[str, str]
-    """Tensor of our backbone → the first digits of its own sha256: they name what was altered."""
-
-
-DIGESTS: Final = {
-    name: TensorDigest(**digest)
-    for name, digest in json.loads(
-        Path(__file__).with_name("tensor_digests.json").read_text(encoding="utf-8")
-    ).items()
-}
-"""Digests of the published files that could be had, by file name."""
+TensorDigest = dict[str, Any]
+"""`whole`: sha256 over all converted tensors (benchmark.models.weight_formats.tensor_digest);
+`tensors`: the first digits of each one's own, by its name in our backbone."""
+DIGESTS: Final[dict[str, TensorDigest]] = json.loads(
+    Path(__file__).with_name("tensor_digests.json").read_text(encoding="utf-8")
+)
+"""Of the published files that could be had, by file name."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +53,9 @@ class PublishedFile:
     sha256: str | None = None
     """Of the whole file, in hex; only its first digits where no more was published."""
     md5: str | None = None
-    """Of the whole file, where its publisher gives that and no sha256."""
-    options: Mapping[str, str] = field(default_factory=lambda: NO_OPTIONS)
+    """Of the whole file, where its publisher gives that and no sha256; without either, its name
+    has to say what it is."""
+    options: Mapping[str, str] = field(default_factory=dict)
     """Of the backbone: benchmark.models.backbone.OPTIONS."""
 
     @property
@@ -77,37 +63,26 @@ class PublishedFile:
         """Of its converted tensors, by which it is known in any container; None where not known."""
         return DIGESTS.get(self.file_name)
 
-    @property
-    def has_checksum(self) -> bool:
-        """Whether its publisher gives a checksum; else its first copy is trusted."""
-        return self.sha256 is not None or self.md5 is not None
-
-    @property
-    def has_whole_sha256(self) -> bool:
-        """Whether the published checksum alone tells it from every other file."""
-        return self.sha256 is not None and len(self.sha256) == 64
-
 
 _KERAS: Final = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _RCMALLI: Final = "https://github.com/rcmalli/"
 _SQUEEZENET_H5: Final = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
-_VGGFACE_H5: Final = "rcmalli_vggface_tf_notop_vgg16.h5"
 # (x - 0.5) / 0.5, as the first vision transformers of timm were fed.
 _HALVES: Final = Preprocessing("RGB", 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def _by_torchvision(architecture: str, sha256: str, **options: str) -> PublishedFile:
-    """Give torchvision's IMAGENET1K_V1; the file's name has the first digits of its sha256."""
+    # IMAGENET1K_V1; the file's name has the first digits of its sha256.
     name = f"{architecture}-{sha256}.pth"
     return PublishedFile(
         architecture, "imagenet", name, f"https://download.pytorch.org/models/{name}",
         "torchvision", "BSD-3-Clause", "ImageNet-1k, by torchvision", IMAGENET,
-        sha256=sha256, options=MappingProxyType(options),
+        sha256=sha256, options=options,
     )  # fmt: skip
 
 
 def _by_keras(architecture: str, md5: str) -> PublishedFile:
-    """Give keras.applications' file without the classifier; the md5 is that of its own source."""
+    # Of keras.applications, without the classifier; the md5 is that of its own source.
     name = f"{architecture}_weights_tf_dim_ordering_tf_kernels_notop.h5"
     return PublishedFile(
         architecture, "imagenet", name, f"{_KERAS}{architecture}/{name}", "keras", "CC BY 4.0",
@@ -115,9 +90,9 @@ def _by_keras(architecture: str, md5: str) -> PublishedFile:
     )  # fmt: skip
 
 
-def _vggface(file_name: str, url: str, layout: str, preprocessing: Preprocessing) -> PublishedFile:
+def _vggface(name: str, folder: str, layout: str, preprocessing: Preprocessing) -> PublishedFile:
     return PublishedFile(
-        "vgg16", "vggface", file_name, url, layout, "CC BY-NC 4.0",
+        "vgg16", "vggface", name, f"{folder}/{name}", layout, "CC BY-NC 4.0",
         "VGG Face, 2,622 people, by Oxford's VGG", preprocessing,
     )  # fmt: skip
 
@@ -125,10 +100,8 @@ def _vggface(file_name: str, url: str, layout: str, preprocessing: Preprocessing
 def _by_timm(
     architecture: str, tag: str, preprocessing: Preprocessing, licence: str, hub_id: str = ""
 ) -> PublishedFile:
-    """Give the file that timm fetches for `architecture.tag`, whose tag says: ImageNet-1k alone.
-
-    All such files have the same name at their addresses, so that of the model stands for it here.
-    """
+    # The tag says: ImageNet-1k alone. All such files have one name at their addresses, so that of
+    # the model stands for it here.
     name = f"{architecture}.{tag}"
     url = f"https://huggingface.co/{hub_id or f'timm/{name}'}/resolve/main/model.safetensors"
     return PublishedFile(
@@ -137,37 +110,25 @@ def _by_timm(
     )  # fmt: skip
 
 
+# fmt: off
 FILES: Final[tuple[PublishedFile, ...]] = (
+    # Fed as published. Faces do not tell the channel orders apart: docs/notes/channel_order.md.
     PublishedFile(
-        architecture="squeezenet1_1",
-        source="imagenet",
-        file_name=_SQUEEZENET_H5,
-        url=f"{_RCMALLI}keras-squeezenet/releases/download/v1.0/{_SQUEEZENET_H5}",
-        layout="keras",
+        "squeezenet1_1", "imagenet", _SQUEEZENET_H5,
+        f"{_RCMALLI}keras-squeezenet/releases/download/v1.0/{_SQUEEZENET_H5}", "keras", "MIT",
+        "ImageNet-1k, by the SqueezeNet authors in Caffe", CAFFE,
         sha256="17154246284f555591549ac2c83e127abfbf4307dc4b0060fdaa2931d0fa38da",
-        licence="MIT",
-        trained_on="ImageNet-1k, by the SqueezeNet authors in Caffe",
-        # As published. Faces do not tell the channel orders apart: docs/notes/channel_order.md.
-        preprocessing=CAFFE,
-        options=MappingProxyType({"pooling": "floor"}),
+        options={"pooling": "floor"},
     ),
     _by_torchvision("squeezenet1_1", "b8a52dc0", pooling="ceil"),
     # What the study itself started from: keras.applications with weights="imagenet".
     _by_keras("vgg16", md5="6d6bbae143d832006294945121d1f1fc"),
     _by_torchvision("vgg16", "397923af"),
     # The study's own again, then the same network as others ported it.
-    _vggface(
-        _VGGFACE_H5,
-        f"{_RCMALLI}keras-vggface/releases/download/v2.0/{_VGGFACE_H5}",
-        "keras_vggface",
-        VGGFACE,
-    ),
-    _vggface(
-        "vgg_face_dag.pth",
-        "http://www.robots.ox.ac.uk/~albanie/models/pytorch-mcn/vgg_face_dag.pth",
-        "vgg_face_dag",
-        VGGFACE.swapped(),
-    ),
+    _vggface("rcmalli_vggface_tf_notop_vgg16.h5", f"{_RCMALLI}keras-vggface/releases/download/v2.0",
+             "keras_vggface", VGGFACE),
+    _vggface("vgg_face_dag.pth", "http://www.robots.ox.ac.uk/~albanie/models/pytorch-mcn",
+             "vgg_face_dag", VGGFACE.swapped()),
     _by_keras("vgg19", md5="253f8cb515780f3b799900260a226db6"),
     _by_torchvision("vgg19", "dcbb9e9d"),
     _by_torchvision("resnet50", "0676ba61"),
@@ -178,6 +139,7 @@ FILES: Final[tuple[PublishedFile, ...]] = (
     _by_timm("mobilenetv4_conv_small", "e2400_r224_in1k", IMAGENET, "Apache-2.0"),
     _by_timm("vit_small_patch16_224", "augreg_in1k", _HALVES, "Apache-2.0"),
 )
+# fmt: on
 """In the order in which they are tried, source by source: VGG's by Keras first, because those
 are what the study started from, and only they make a row of ours the study's."""
 
@@ -186,7 +148,7 @@ def untrained_start(architecture: str) -> tuple[Preprocessing, Mapping[str, str]
     """Say how the input and the options of a backbone without weights are."""
     # Built as with weights, so that the two experiments differ in nothing else.
     options = {"pooling": "floor"} if architecture == "squeezenet1_1" else {}
-    return CENTRED, MappingProxyType(options)
+    return CENTRED, options
 
 
 def files_for(architecture: str, source: str) -> tuple[PublishedFile, ...]:

@@ -1,57 +1,39 @@
-"""Converted weight files, which say where they came from and how they are fed; trusted checksums.
+"""Converted weight files: how a file gets here, says where it came from, and is read back.
 
-A converted file is safetensors with a description in its header. Beside them lies `pins.json`: the
-checksums of files whose publishers give none, or not the whole of one, as first met. A file that
-later comes with another is refused. Which files exist is for benchmark.models.weight_manifest, how
-they get here for weights and weight_adding.
+A converted file is safetensors with a description in its header. How weights are fed is never
+guessed: the file says so, its publisher, or the person. Which files are published:
+benchmark.models.weight_manifest; finding and fetching them: benchmark.models.weights.
 """
 
-import datetime
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmark import files
 from benchmark.errors import WeightsError
-from benchmark.files import canonical_json, replacing, write_json
-from benchmark.models.preprocessing import Preprocessing
-from benchmark.models.weight_formats import check_fits
-from benchmark.models.weight_manifest import PublishedFile, stored_path
-from benchmark.models.weight_readers import header_of, read_json
-from benchmark.record import RunRecord
+from benchmark.models.backbone import build_backbone
+from benchmark.models.preprocessing import PRESETS, Preprocessing
+from benchmark.models.weight_formats import Converted, convert, header_of
+from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, stored_path
 
 SCHEMA: Final = 1
 HEADER: Final = "facebench"
 """Key of the description in a converted file's metadata."""
 NETWORK_HEADER: Final = "network"
 """Key under which a run's network says how it is fed and built (Network.describe)."""
-MODEL_FILE: Final = "model.safetensors"
-TRUSTED_FILE: Final = "pins.json"
 NOT_SOUND: Final = (
     SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError,
 )  # fmt: skip
 """What reading a file that facebench did not write, or that was damaged since, may raise."""
-
-
-@dataclass(frozen=True)
-class FacesSeen:
-    """Faces that weights were trained on in a run of ours, and under which split."""
-
-    run: str
-    """Identity of the run."""
-    dataset: str
-    pixel_digest: str
-    split_digest: str
-    split_version: str
-    fold: int | None
-    leaky: bool
-    """Whether that run, or one that it started from, had seen its test faces."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +60,15 @@ class WeightFile:
     """Identity of the run whose backbone this is."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What was taken of the origin, and what was left, in words; known only where it was added."""
-    faces_seen: tuple[FacesSeen, ...] = ()
-    """By that run, and by those it started from; empty for weights that no run of ours trained."""
+    faces_seen: tuple[dict[str, Any], ...] = ()
+    """By that run, and by those it started from: run, dataset, pixel_digest, split_digest,
+    split_version, fold, and leaky, whether it or one before it had seen its test faces. Empty for
+    weights that no run of ours trained."""
 
     @property
     def leaky(self) -> bool:
         """Whether a run that these weights come from is marked so."""
-        return any(seen.leaky for seen in self.faces_seen)
+        return any(seen["leaky"] for seen in self.faces_seen)
 
     @property
     def is_own(self) -> bool:
@@ -98,25 +82,41 @@ def content_sha256(
     """Sum up what decides a backbone's function: every tensor's name, type, shape and bytes, and
     how it is fed and built."""
     demands = {"preprocessing": preprocessing.as_dict(), "options": dict(options)}
-    digest = hashlib.sha256(canonical_json(demands).encode())
+    digest = hashlib.sha256(files.canonical_json(demands).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(files.canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 
 
-def write_stored(described: WeightFile, tensors: Mapping[str, Tensor]) -> None:
-    """Write the file that `described` describes, whole or not at all."""
-    metadata = asdict(replace(described, options=dict(described.options)))
-    metadata |= {"schema": SCHEMA, "preprocessing": described.preprocessing.as_dict()}
-    for name in ("path", "from_run", "notes", *(() if described.faces_seen else ("faces_seen",))):
-        del metadata[name]
+def read_stored(path: Path) -> tuple[WeightFile, dict[str, Tensor]]:
+    """Read a converted file, and check it against its own sum; raise WeightsError if it differs."""
     try:
-        with replacing(described.path) as temporary:
-            save_file(dict(tensors), temporary, metadata={HEADER: canonical_json(metadata)})
-    except (OSError, SafetensorError) as error:
-        raise not_written(described.path.parent, error) from None
+        with safe_open(path, framework="pt") as file:
+            said: dict[str, Any] = json.loads((file.metadata() or {})[HEADER])
+        schema, preprocessing = said.pop("schema"), said.pop("preprocessing")
+        said["faces_seen"] = tuple(said.get("faces_seen", []))
+        described = WeightFile(
+            path=path, preprocessing=Preprocessing.from_dict(preprocessing), **said
+        )
+        name = stored_path(described.architecture, described.source, path.parent).name
+        if (schema, path.name) != (SCHEMA, name):
+            message = f"it holds {name} of schema {schema}"
+            raise ValueError(message)
+        tensors = load_file(path)
+        here = content_sha256(tensors, described.preprocessing, described.options)
+        if here != described.sha256:
+            message = f"its content's sha256 is {here}, not {described.sha256}"
+            raise ValueError(message)
+    except NOT_SOUND as error:
+        raise WeightsError(
+            f"{path.name} is damaged ({error})",
+            allowed="a file written by facebench weights add",
+            source=str(path),
+            fix="Delete it, then: facebench weights add FILE",
+        ) from None
+    return described, tensors
 
 
 def not_written(folder: Path, error: Exception) -> WeightsError:
@@ -127,147 +127,150 @@ def not_written(folder: Path, error: Exception) -> WeightsError:
     )
 
 
-def describe_stored(path: Path) -> WeightFile:
-    """Read what a converted file says of itself; raise WeightsError if it cannot be read.
+def add_file(
+    file: Path,
+    weights_dir: Path,
+    architecture: str | None = None,
+    *,
+    label: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    published: tuple[PublishedFile, ...] = FILES,
+    replacing: bool = False,
+    any_checksum: bool = False,
+) -> WeightFile:
+    """Convert a file and write it to the store, whole or not at all: as published, or with a label.
 
-    One that was cut short is found out, one whose tensors were changed is not: `read_stored`.
+    Where the manifest has the digest of the published tensors, these tell what a file is, whatever
+    it is called and whichever container and layout it is in. Raise WeightsError for a file that is
+    not a published one and has no label, unless `any_checksum`; for one of a person's own where
+    nobody says how it is fed (`preprocessing`), or that contradicts its publisher; and where it
+    would change weights that are already there, unless `replacing`.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, Any] = json.loads((file.metadata() or {})[HEADER])
-        if metadata.pop("schema") != SCHEMA:
-            message = f"its schema is not {SCHEMA}"
-            raise ValueError(message)
-        described = WeightFile(
-            path=path,
-            preprocessing=Preprocessing.from_dict(metadata.pop("preprocessing")),
-            faces_seen=tuple(FacesSeen(**seen) for seen in metadata.pop("faces_seen", [])),
-            **metadata,
+    if label is not None and re.fullmatch("[a-z0-9_]+", label) is None:
+        raise WeightsError(f"the label is {label!r}", allowed="small letters, digits, underscores")
+    if header_of(file).keys() & {HEADER, NETWORK_HEADER}:
+        raise WeightsError(
+            f"{file.name} was written by facebench",
+            source=str(file),
+            fix="Copy a converted file into the weights folder as it is; weights='run:ID' starts "
+            "from a run's network, and knows the faces that it saw",
         )
-        if path.name != stored_path(described.architecture, described.source, path.parent).name:
-            message = f"it holds {described.architecture}-{described.source}"
-            raise ValueError(message)
-    except NOT_SOUND as error:
-        raise _damaged(path, error) from None
-    return described
-
-
-def read_stored(path: Path) -> tuple[WeightFile, dict[str, Tensor]]:
-    """Read a converted file and check it against its own sum; raise WeightsError if it differs."""
-    described = describe_stored(path)
-    try:
-        tensors = load_file(path)
-        here = content_sha256(tensors, described.preprocessing, described.options)
-        if here != described.sha256:
-            message = f"its content's sha256 is {here}, not {described.sha256}"
-            raise ValueError(message)
-    except NOT_SOUND as error:
-        raise _damaged(path, error) from None
-    check_fits(described.architecture, tensors, str(path))
-    return described, tensors
-
-
-def _damaged(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"{path.name} is damaged ({error})",
-        allowed="a file written by facebench weights add",
-        source=str(path),
-        fix="Delete it, then: facebench weights add FILE",
-    )
-
-
-def demands_of_run(path: Path) -> tuple[Preprocessing, dict[str, str]]:
-    """Read how the network in a run's `model.safetensors` is fed, and its backbone's options."""
-    try:
-        network = read_json(header_of(path)[NETWORK_HEADER])
-        return Preprocessing.from_dict(network["preprocessing"]), dict(network["options"])
-    except NOT_SOUND as error:
+    if architecture and architecture not in {known.architecture for known in published}:
+        published = files_for(architecture, "imagenet")
+    architectures = {known.architecture for known in published}
+    only = architectures.pop() if len(architectures) == 1 else None
+    converted, sha256 = convert(file, architecture or only), files.sha256_of(file)
+    known = _recognised(converted, file, sha256, published, by_name=label is None)
+    about = known
+    if label is None:
+        about = known or _insisted(converted, file, sha256, published, any_checksum=any_checksum)
+    if about and preprocessing and preprocessing != about.preprocessing:
         raise WeightsError(
-            f"{path} does not say how its network is fed ({error})",
-            allowed="the file that a run of facebench wrote",
-            source=str(path),
-        ) from None
-
-
-def faces_seen_by(record: RunRecord) -> tuple[FacesSeen, ...]:
-    """Say which faces a run's backbone was trained on: its own, and those of the runs before it."""
-    about: Mapping[str, Any] = record.about
-    dataset, protocol = about["dataset"], about["experiment"]["protocol"]
-    own = FacesSeen(
-        run=about["identity"],
-        dataset=dataset["name"],
-        pixel_digest=dataset["pixel_digest"],
-        split_digest=dataset["split_digest"],
-        split_version=protocol["split"],
-        fold=protocol["fold"],
-        leaky=bool(about["leaky"]),
-    )
-    return (own, *(FacesSeen(**seen) for seen in about["weights"].get("faces_seen", [])))
-
-
-@dataclass(frozen=True)
-class TrustedChecksum:
-    """The sha256 that a published file had when it was first met."""
-
-    sha256: str
-    when: str
-    """ISO 8601, UTC."""
-
-
-def read_trusted(weights_dir: Path) -> dict[str, TrustedChecksum]:
-    """Read the trusted checksums by file name; none where there is no `pins.json`.
-
-    Raise WeightsError for one that cannot be read: going on would trust anything anew.
-    """
-    path = weights_dir / TRUSTED_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA:
-            message = f"its schema is {content['schema']!r}, not {SCHEMA}"
-            raise ValueError(message)
-        return {
-            name: TrustedChecksum(str(entry["sha256"]), str(entry["when"]))
-            for name, entry in content["pins"].items()
-        }
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except NOT_SOUND as error:
-        raise WeightsError(
-            f"{TRUSTED_FILE} cannot be read ({error})",
-            allowed="the JSON that facebench wrote",
-            source=str(path),
-            fix="Restore it from a backup; or delete it, and every checksum in it is taken anew",
-        ) from None
-
-
-def check_trusted(known: PublishedFile, sha256: str, weights_dir: Path) -> None:
-    """Raise WeightsError if another checksum than this is trusted for `known`."""
-    trusted = read_trusted(weights_dir).get(known.file_name)
-    if trusted is not None and trusted.sha256 != sha256:
-        raise WeightsError(
-            f"{known.file_name} has the sha256 {sha256}, but another one is trusted",
-            allowed=f"{trusted.sha256}, trusted since {trusted.when[:10]}",
-            source=str(weights_dir / TRUSTED_FILE),
-            fix="Something between its publisher and you has changed it. If its publisher says so "
-            f"too, remove the entry {known.file_name!r} from {TRUSTED_FILE} and add the file "
-            "again; results from before and after are not comparable",
+            f"{preprocessing.sentence()} was declared for {file.name}, which was published as "
+            f"{about.preprocessing.sentence()}",
+            source=str(file),
+            fix="Declare nothing; to feed it otherwise on purpose: protocol.input_scaling",
         )
+    fed = about.preprocessing if about else preprocessing
+    if fed is None:
+        raise WeightsError(
+            f"nothing says how {file.name} is fed",
+            allowed=f"--preprocessing {' | '.join(PRESETS)}, or JSON",
+            source=str(file),
+            fix="A wrong one trains without a warning, and worse: ask whoever trained it",
+        )
+    layout, name = converted.layout, f"local:{label}"
+    options, source = dict((about or layout).options), name if label or not about else about.source
+    new = WeightFile(
+        architecture=layout.architecture,
+        source=source,
+        path=stored_path(layout.architecture, source, weights_dir),
+        sha256=content_sha256(converted.tensors, fed, options),
+        origin=known.file_name if known and not label else file.name,
+        origin_sha256=sha256,
+        published=known is not None and not label,
+        licence=about.licence if about else "not stated",
+        trained_on=about.trained_on if about else "not stated",
+        preprocessing=fed,
+        options=options,
+        notes=converted.notes,
+    )
+    with torch.device("meta"):
+        build_backbone(new.architecture, **options)  # refuses options that nobody states
+    if new.path.exists() and not replacing:
+        here = read_stored(new.path)[0]
+        if here.sha256 != new.sha256:
+            raise WeightsError(
+                f"{new.path.name} is already here, from {here.origin}, and {file.name} differs",
+                source=str(weights_dir),
+                fix="Results of the two are not comparable; to change over: facebench weights add "
+                f"--replace {file}",
+            )
+        if here.published or not new.published:
+            return replace(here, notes=new.notes)
+    said = asdict(new) | {"schema": SCHEMA, "preprocessing": fed.as_dict()}
+    said = {name: said[name] for name in said.keys() - {"path", "from_run", "notes", "faces_seen"}}
+    metadata = {HEADER: files.canonical_json(said)}
+    try:
+        with files.replacing(new.path) as temporary:
+            save_file(converted.tensors, temporary, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        raise not_written(weights_dir, error) from None
+    return replace(read_stored(new.path)[0], notes=new.notes)
 
 
-def trust(known: PublishedFile, sha256: str, weights_dir: Path) -> None:
-    """Remember the checksum of a file whose published one, if any, could be another's too.
+def _recognised(
+    converted: Converted,
+    file: Path,
+    sha256: str,
+    published: Iterable[PublishedFile],
+    *,
+    by_name: bool,
+) -> PublishedFile | None:
+    """Find the published file that this is: by its tensors, its checksum, or, where its publisher
+    gives none, by its name, which then says what it is meant to be."""
+    layout = converted.layout
+    same = [known for known in published if known.architecture == layout.architecture]
+    for known in same:
+        if known.digest and known.digest == converted.digest:
+            return known
+    for known in same:
+        is_it = by_name and file.name == known.file_name
+        if known.sha256 is not None:
+            is_it = sha256.startswith(known.sha256)
+        elif known.md5 is not None:  # guards against accidents, hardly against an attacker
+            is_it = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() == known.md5
+        if is_it and known.layout == layout.name:
+            return known
+    return None
 
-    Raise WeightsError if another is trusted, or nothing can be written.
-    """
-    if known.has_whole_sha256:
-        return
-    check_trusted(known, sha256, weights_dir)
-    trusted = read_trusted(weights_dir)
-    if known.file_name not in trusted:
-        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        trusted[known.file_name] = TrustedChecksum(sha256, when)
-        content = {name: asdict(entry) for name, entry in trusted.items()}
-        try:
-            write_json(weights_dir / TRUSTED_FILE, {"schema": SCHEMA, "pins": content})
-        except OSError as error:
-            raise not_written(weights_dir, error) from None
+
+def _insisted(
+    converted: Converted,
+    file: Path,
+    sha256: str,
+    published: Iterable[PublishedFile],
+    *,
+    any_checksum: bool,
+) -> PublishedFile:
+    """Give the published file in whose place a person takes this one, or refuse it."""
+    layout, here = converted.layout, converted.digest["tensors"]
+    same = [known for known in published if known.architecture == layout.architecture]
+    alike = [known for known in same if known.layout == layout.name]
+    if any_checksum and len(alike) == 1:
+        return alike[0]
+    why = f"has the layout {layout.name} of {layout.architecture} but the sha256 {sha256}"
+    for known in same:
+        digests = known.digest["tensors"] if known.digest else {}
+        altered = [layout.names[it] for it, digest in digests.items() if here.get(it) != digest]
+        if 0 < 2 * len(altered) < len(here):
+            why += f"; of {len(here)} tensors {len(here) - len(altered)} are those of "
+            why += f"{known.file_name}, altered: {', '.join(altered[:4])}"
+    allowed = [it.sha256 or it.md5 or f"a file named {it.file_name}" for it in alike]
+    raise WeightsError(
+        f"{file.name} {why}",
+        allowed="; ".join(allowed) or "no published file of this layout",
+        source=str(file),
+        fix="Fetch the published file. If this is one of your own: facebench weights add "
+        f"{file} --label LABEL; if you trust it to be as good: add --any-checksum",
+    )

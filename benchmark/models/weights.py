@@ -1,10 +1,11 @@
 """Weight sources: find their weights here, fetch what is published, and load them as tensors.
 
 They are kept converted, one file per architecture and source (weight_store). Which are published,
-and where, is in weight_manifest; a file that a person brings is added by weight_adding.
+and where, is in weight_manifest.
 """
 
 import http.client
+import json
 import socket
 import urllib.error
 from collections.abc import Callable, Mapping
@@ -16,32 +17,24 @@ from urllib.parse import urlsplit
 import torch.hub
 from torch import Tensor
 
-from benchmark.errors import WeightsError, WeightsMissing
+from benchmark.errors import RunError, WeightsError, WeightsMissing
 from benchmark.experiment.architectures import ARCHITECTURES, NOT_OFFERED, architecture_named
 from benchmark.files import file_lock, sha256_of
 from benchmark.models.preprocessing import Preprocessing
-from benchmark.models.weight_adding import add_file, known_by_tensors
-from benchmark.models.weight_formats import fitted, ours
+from benchmark.models.weight_formats import fitted, header_of, is_markup, ours, read_weight_file
 from benchmark.models.weight_manifest import PublishedFile, files_for, stored_path
-from benchmark.models.weight_readers import header_of, is_markup, read_weight_file
 from benchmark.models.weight_store import (
     HEADER,
-    MODEL_FILE,
     WeightFile,
-    check_trusted,
+    add_file,
     content_sha256,
-    demands_of_run,
-    describe_stored,
-    faces_seen_by,
     not_written,
     read_stored,
 )
-from benchmark.record import RunRecord, work_folder
+from benchmark.record import RunRecord, finished_run
 
 LOCAL: Final = "local:"
 RUN: Final = "run:"
-N_DIGITS: Final = 8
-"""Of a run's identity, at least, that name it."""
 TIMEOUT_SECONDS: Final = 5.0
 """To connect, and without a byte while downloading."""
 
@@ -99,26 +92,42 @@ def resolve(
     for candidate in candidates:
         if (weights_dir / candidate.file_name).exists():
             return add_file(weights_dir / candidate.file_name, weights_dir, published=candidates)
+    reasons = []
     for candidate in () if offline else candidates:
-        if candidate.url in _FAILED:
-            continue
-        try:
-            return _downloaded(candidate, weights_dir, on_download)
-        except WeightsMissing as error:
-            _FAILED[candidate.url] = f"{urlsplit(candidate.url).netloc}: {error.found}"
-    reasons = [] if offline else [_FAILED[candidate.url] for candidate in candidates]
-    raise _missing(architecture, source, weights_dir, candidates, reasons)
+        if candidate.url not in _FAILED:
+            try:
+                return _downloaded(candidate, weights_dir, on_download)
+            except WeightsMissing as error:
+                _FAILED[candidate.url] = f"{urlsplit(candidate.url).netloc}: {error.found}"
+        reasons.append(_FAILED[candidate.url])
+    if candidates:
+        why = f", and cannot be downloaded ({'; '.join(reasons)})" if reasons else ""
+        urls = " or ".join(candidate.url for candidate in candidates)
+        raise WeightsMissing(
+            f"the {source!r} weights of {architecture} are not here{why}",
+            source=str(weights_dir),
+            fix=f"Download {urls} where there is a network, then: facebench weights add FILE",
+        )
+    label = source.removeprefix(LOCAL)
+    known = (*architecture_named(architecture).weight_sources, "local:LABEL", "run:ID")
+    raise WeightsMissing(
+        f"there are no {source!r} weights of {architecture}"
+        + (f": {NOT_OFFERED[source]}" if source in NOT_OFFERED else ""),
+        allowed=", ".join(known),
+        source=str(weights_dir),
+        fix=f"Add them: facebench weights add FILE --label {label} --architecture {architecture}",
+    )
 
 
 def _downloaded(
     known: PublishedFile, weights_dir: Path, on_download: Callable[[str], None] | None
 ) -> WeightFile:
+    """Download a file and convert it, or raise WeightsMissing; one process at a time."""
     file = weights_dir / "downloads" / known.file_name
     stored = stored_path(known.architecture, known.source, weights_dir)
     try:
-        # One process at a time: others find the file converted.
         with file_lock(file.parent / ".lock", wait=True):
-            if stored.exists():
+            if stored.exists():  # another process converted it meanwhile
                 return read_stored(stored)[0]
             try:
                 if on_download is not None:
@@ -132,7 +141,6 @@ def _downloaded(
 
 
 def _download(url: str, file: Path) -> None:
-    """Download a file, whole or not at all; raise WeightsMissing where the address gives none."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_SECONDS)
     reason = "an HTML page came instead of the file"
@@ -141,106 +149,54 @@ def _download(url: str, file: Path) -> None:
         with file.open("rb") as stream:
             if not is_markup(stream.read(512)):
                 return
-    except urllib.error.HTTPError as error:
-        reason = f"the server answered {error.code} {error.reason}"
-    except urllib.error.URLError as error:
-        reason = str(error.reason)
-    except (http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
+    except (
+        urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError,
+    ) as error:  # fmt: skip
         reason = str(error) or repr(error)
     finally:
         socket.setdefaulttimeout(timeout)
-    raise WeightsMissing(reason, source=url, fix="Download it by hand where there is a network")
-
-
-def _missing(
-    architecture: str,
-    source: str,
-    weights_dir: Path,
-    candidates: tuple[PublishedFile, ...],
-    reasons: list[str],
-) -> WeightsMissing:
-    if source.startswith(LOCAL):
-        label, start = source.removeprefix(LOCAL), f"{architecture}-local-"
-        paths = sorted(weights_dir.glob(f"{start}*.safetensors"))
-        return WeightsMissing(
-            f"no weights of {architecture} were added under the label {label!r}",
-            allowed=", ".join(path.stem.removeprefix(start) for path in paths) or "none yet",
-            source=str(weights_dir),
-            fix="Add them: facebench weights add FILE "
-            f"--label {label} --architecture {architecture}",
-        )
-    if not candidates:
-        why = f": {NOT_OFFERED[source]}" if source in NOT_OFFERED else ""
-        known = ", ".join(architecture_named(architecture).weight_sources)
-        return WeightsMissing(
-            f"no published file is known for the {source!r} weights of {architecture}{why}",
-            allowed=f"{known}, local:LABEL, run:ID",
-            fix="Choose one of these, or add a source in benchmark/models/weight_manifest.py",
-        )
-    why = f", and cannot be downloaded ({'; '.join(reasons)})" if reasons else ""
-    urls = " or ".join(candidate.url for candidate in candidates)
-    return WeightsMissing(
-        f"the {source!r} weights of {architecture} are not here{why}",
-        source=str(weights_dir),
-        fix=f"Download {urls} where there is a network, then: facebench weights add FILE",
-    )
+    raise WeightsMissing(reason, source=url)
 
 
 def resolve_run(source: str, architecture: str, runs_dir: Path) -> WeightFile:
     """Find the run that `run:ID` names, and describe its backbone, as it was built and fed.
 
     Whether the faces that it saw may be test faces of the next run is for benchmark.runs.plan to
-    check. Raise WeightsMissing where there is no such run yet, or it is not done; WeightsError
-    where several begin so, its weights were not kept, are of another architecture or damaged.
+    check. Raise WeightsMissing where there is no such finished run, or several; RunError where its
+    weights were not kept, WeightsError where they are of another architecture or damaged.
     """
-    digits = source.removeprefix(RUN)
-    folders = sorted(work_folder(runs_dir).glob(f"{digits}*")) if len(digits) >= N_DIGITS else []
-    found = [RunRecord(folder) for folder in folders if (folder / "experiment.json").is_file()]
-    if len(found) > 1:
-        raise WeightsError(
-            f"{len(found)} runs begin with {digits}",
-            allowed=f"one of {', '.join(record.identity for record in found)}",
-            source=str(runs_dir),
-            fix="Give more digits",
-        )
-    if not found:
-        raise WeightsMissing(
-            f"no run begins with {digits}",
-            allowed=f"the first {N_DIGITS} digits or more of a run's identity",
-            source=str(runs_dir),
-            fix="Make it first: facebench run NAME prints its identity; or copy its folder "
-            f"to {work_folder(runs_dir)}",
-        )
-    (record,) = found
-    if record.state != "done":
-        raise WeightsMissing(
-            f"run {record.identity[:12]} ({record.experiment_name}, seed {record.seed}) is not "
-            f"done but {record.state}",
-            source=str(record.folder),
-            fix=f"Finish it: facebench run {record.experiment_name} --seeds {record.seed}",
-        )
+    try:
+        record = finished_run(source.removeprefix(RUN), runs_dir)
+    except RunError as error:
+        parts = {"allowed": error.allowed, "source": error.source, "fix": error.fix}
+        raise WeightsMissing(error.found, **parts) from None
     trained = record.about["experiment"]["backbone"]["architecture"]
     if trained != architecture:
         raise WeightsError(
             f"run {record.identity[:12]} trained {trained}, not {architecture}",
-            allowed=f"a run of {architecture}",
             source=str(record.folder),
         )
     return _read_run(record, source)[0]
 
 
 def _read_run(record: RunRecord, source: str) -> tuple[WeightFile, dict[str, Tensor]]:
-    """Read a finished run's backbone with what it demands; raise WeightsError without weights."""
-    path, about = record.folder / MODEL_FILE, record.about
-    if not path.is_file():
-        raise WeightsError(
-            f"run {record.identity[:12]} kept no weights",
-            source=str(record.folder),
-            fix="Remove its folder and run it again with --keep-weights best",
-        )
-    architecture = about["experiment"]["backbone"]["architecture"]
-    preprocessing, options = demands_of_run(path)
+    """Read a finished run's backbone, how it is fed, and the faces that it and those before saw."""
+    path, about = record.model_path(), record.about
+    definition, dataset = about["experiment"], about["dataset"]
+    architecture, protocol = definition["backbone"]["architecture"], definition["protocol"]
     tensors = fitted(ours(architecture), read_weight_file(path).tensors, str(path))
+    network = json.loads(header_of(path)["network"])
+    preprocessing = Preprocessing.from_dict(network["preprocessing"])
+    options = dict(network["options"])
+    own = {
+        "run": about["identity"],
+        "dataset": dataset["name"],
+        "pixel_digest": dataset["pixel_digest"],
+        "split_digest": dataset["split_digest"],
+        "split_version": protocol["split"],
+        "fold": protocol["fold"],
+        "leaky": bool(about["leaky"]),
+    }
     described = WeightFile(
         architecture=architecture,
         source=source,
@@ -250,11 +206,11 @@ def _read_run(record: RunRecord, source: str) -> tuple[WeightFile, dict[str, Ten
         origin_sha256=sha256_of(path),
         published=False,
         licence=f"trained here, from {about['weights']['source']!r} weights",
-        trained_on=about["dataset"]["name"],
+        trained_on=dataset["name"],
         preprocessing=preprocessing,
         options=options,
         from_run=record.identity,
-        faces_seen=faces_seen_by(record),
+        faces_seen=(own, *about["weights"].get("faces_seen", [])),
     )
     return described, tensors
 
@@ -276,7 +232,7 @@ def load(file: WeightFile) -> LoadedWeights:
 
 def list_weights(weights_dir: Path, architecture: str | None = None) -> list[SourceState]:
     """Tell the state of every weight source of every architecture, or of one, and of what else is
-    here. `none` needs no file. Only headers are read: `verify` reads the rest.
+    here, read whole. `none` needs no file.
 
     Left out is what facebench did not write, such as a published file that was not yet converted.
     Raise ExperimentError for an unknown architecture.
@@ -291,39 +247,16 @@ def list_weights(weights_dir: Path, architecture: str | None = None) -> list[Sou
         if source != "none"
     }
     for path in sorted(weights_dir.glob("*.safetensors")):
-        state = states.get(path)
+        # What a file was where its header is gone.
+        name, _, source = path.stem.partition("-")
+        state = states.get(path) or SourceState(name, source.replace("local-", LOCAL, 1), ())
         try:
-            if state is None and HEADER not in header_of(path):
+            if path not in states and HEADER not in header_of(path):
                 continue
-            here = describe_stored(path)
-            published = () if here.is_own else files_for(here.architecture, here.source)
-            found = SourceState(here.architecture, here.source, published, here)
+            here, _ = read_stored(path)
+            found = replace(state, architecture=here.architecture, source=here.source, file=here)
         except WeightsError as error:
-            # Its header is gone; its name still says what it was.
-            name, _, source = path.stem.partition("-")
-            if source.startswith("local-"):
-                source = LOCAL + source.removeprefix("local-")
-            found = replace(state or SourceState(name, source, ()), problem=error)
+            found = replace(state, problem=error)
         if architecture in (None, found.architecture):
             states[path] = found
     return list(states.values())
-
-
-def verify(weights_dir: Path) -> list[SourceState]:
-    """Read every converted file that is here, whole: its sum, its tensors, and whether the file it
-    comes from has the trusted checksum."""
-    return [_verified(state) for state in list_weights(weights_dir) if state.state != "missing"]
-
-
-def _verified(state: SourceState) -> SourceState:
-    if state.file is None:
-        return state
-    try:
-        file, tensors = read_stored(state.file.path)
-        by_tensors = known_by_tensors(file.architecture, tensors, state.published)
-        for known in state.published:
-            if file.published and file.origin == known.file_name and known != by_tensors:
-                check_trusted(known, file.origin_sha256, file.path.parent)
-    except WeightsError as error:
-        return replace(state, file=None, problem=error)
-    return state

@@ -47,8 +47,7 @@ from benchmark.evaluation.predictions import predictions_table, write_prediction
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, file_lock, is_locked, replacing, write_json, write_text
 from benchmark.models.network import Network
-from benchmark.models.weight_store import MODEL_FILE
-from benchmark.record import SCHEMA, RunRecord, all_records, work_folder
+from benchmark.record import MODEL_FILE, SCHEMA, RunRecord, all_records, work_folder
 from benchmark.runs.plan import Plan, Settings, now
 from benchmark.tasks import TaskName
 from benchmark.training.device import device_trouble

@@ -5,7 +5,7 @@ Planning is cheap, except for weights that have to be fetched first; benchmark.r
 
 import datetime
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,7 +19,7 @@ from benchmark.experiment.definition import Experiment
 from benchmark.identity import MASKED, Ingredients, family_of, identity_of
 from benchmark.models import weights as weight_files
 from benchmark.models.network import Network
-from benchmark.models.weight_store import FacesSeen, WeightFile
+from benchmark.models.weight_store import WeightFile
 from benchmark.record import SCHEMA, RunRecord, work_folder
 from benchmark.tasks import MISSING
 from benchmark.training.device import Device
@@ -117,7 +117,7 @@ class Plan:
                 "sha256": weights.sha256 if weights else None,
                 "origin": weights.origin if weights else None,
                 "from_run": weights.from_run if weights else None,
-                "faces_seen": [asdict(seen) for seen in weights.faces_seen] if weights else [],
+                "faces_seen": list(weights.faces_seen) if weights else [],
             },
             "trainer_version": TRAINER_VERSION,
             "protocol_name": self.experiment.protocol.name,
@@ -172,7 +172,7 @@ SHARED_FRACTION: Final = 0.1
 
 
 def _check_not_seen(
-    seen: FacesSeen, experiment: Experiment, faces: FaceSet, runs_dir: Path
+    seen: dict[str, Any], experiment: Experiment, faces: FaceSet, runs_dir: Path
 ) -> None:
     """Raise WeightsError where weights were trained on these very faces under another split.
 
@@ -180,11 +180,11 @@ def _check_not_seen(
     other pixels: it is recognised by names and labels of the run's evaluated faces, if it is here.
     """
     protocol = experiment.protocol
-    there = (seen.split_digest, seen.split_version, seen.fold)
+    there = (seen["split_digest"], seen["split_version"], seen["fold"])
     if there == (faces.split_digest, protocol.split, protocol.fold):
         return
-    if faces.pixel_digest != seen.pixel_digest and faces.split_digest != seen.split_digest:
-        path = RunRecord(work_folder(runs_dir) / seen.run).predictions_path
+    if faces.pixel_digest != seen["pixel_digest"] and faces.split_digest != seen["split_digest"]:
+        path = RunRecord(work_folder(runs_dir) / seen["run"]).predictions_path
         if not path.is_file():
             return
         known = ["file", "age", "gender", "race"]
@@ -200,7 +200,7 @@ def _check_not_seen(
         f"{experiment.backbone.weights!r} was trained on these faces under another split "
         f"({under}): its training faces may be test faces here",
         allowed="a run on other faces, or under this experiment's own split and fold",
-        source=f"run {seen.run[:12]} on {seen.dataset}",
+        source=f"run {seen['run'][:12]} on {seen['dataset']}",
         fix=f"Train its experiment under {here}, and name that run",
     )
 

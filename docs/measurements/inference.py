@@ -28,7 +28,7 @@ from benchmark.data.dataset import open_faces
 from benchmark.data.pictures import pillow_quiet, read_upright
 from benchmark.evaluation.predictions import probability_columns, read_predictions
 from benchmark.inference import export
-from benchmark.inference.load import TrainedRun, network_of_run
+from benchmark.inference.load import Pixels, TrainedRun, trained_run
 from benchmark.inference.predict import Predictor
 from benchmark.training.device import choose_device
 from benchmark.training.predict import probabilities
@@ -36,7 +36,7 @@ from benchmark.training.predict import probabilities
 
 def ask_four_ways(run: str, runs_dir: Path, data_dir: Path, pictures: Path, n_faces: int) -> None:
     """Compare on `n_faces` of the validation and test faces, whose files lie in `pictures`."""
-    network = network_of_run(run, runs_dir, data_dir=data_dir)
+    network = trained_run(run, runs_dir)
     assert network.record is not None
     stored = read_predictions(network.record.predictions_path).drop_duplicates("file")
     stored = stored.sample(min(n_faces, len(stored)), random_state=0)
@@ -68,7 +68,7 @@ def ask_four_ways(run: str, runs_dir: Path, data_dir: Path, pictures: Path, n_fa
         print(f"{task}: largest difference among the four {worst:.2g}, labels that differ {differ}")
 
 
-def _onnx_answers(network: TrainedRun, pixels: export.Pixels) -> dict[str, np.ndarray]:
+def _onnx_answers(network: TrainedRun, pixels: Pixels) -> dict[str, np.ndarray]:
     path = Path(tempfile.mkdtemp()) / "measured.onnx"
     export.export(network, "onnx", path)
     apply = export.onnx_runtime(path, network.tasks)

@@ -8,11 +8,10 @@ rebuilt from another container, by values that were printed of it (docs/notes/we
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmark.models import weight_manifest
-from benchmark.models.weight_formats import convert, tensor_digest
+from benchmark.models.weight_formats import convert
 
 TARGET = Path(weight_manifest.__file__).with_name("tensor_digests.json")
 
@@ -20,5 +19,5 @@ if __name__ == "__main__":
     content = json.loads(TARGET.read_text(encoding="utf-8"))
     for file in map(Path, sys.argv[1:]):
         assert file.name in {known.file_name for known in weight_manifest.FILES}, file.name
-        content[file.name] = asdict(tensor_digest(convert(file)[1]))
+        content[file.name] = convert(file).digest
     TARGET.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -55,7 +55,7 @@ def test_a_wrong_call_is_answered_with_a_sentence(runs: RunBuilder, tmp_path: Pa
     (tmp_path / "file").write_text("")
     for arguments, said in (
         (["gender-cnn-none-full-shrot"], "gender-cnn-none-full-short"),
-        (["mtl-cnn-none-full-short"], "no run of mtl-cnn-none-full-short is in the runs folder"),
+        (["mtl-cnn-none-full-short"], "there is no run 'mtl-cnn-none-full-short'"),
         (["race-cnn-none-full-short"], "allowed: a finished run"),
         ([GENDER, "--out", "card.pdf"], "FILE.md, FILE.html or a folder"),
         ([GENDER, "--out", str(tmp_path / "file" / "card.md")], "File exists"),

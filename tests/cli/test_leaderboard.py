@@ -102,7 +102,7 @@ def test_what_cannot_be_shown_is_refused(runs: RunBuilder, tmp_path: Path) -> No
         (("--out", str(tmp_path / "file")), "Check the free space and the right to write there"),
         (("--why", "because"), "--why gives a reason for nothing"),
         (("--folds",), "facebench run NAME --folds 0-4"),
-        (("--acknowledge", "moon", "--why", "because"), "'moon' is no run here"),
+        (("--acknowledge", "moon", "--why", "because"), "there is no run 'moon'"),
         (("--acknowledge", ALONE, "--why", "because"), "raises no red flag"),
     ):
         result = call(runs, *options)

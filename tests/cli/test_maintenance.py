@@ -61,7 +61,7 @@ def test_a_name_that_is_no_run_is_answered(runs: RunBuilder) -> None:
     assert (result.exit_code, "facebench run --suite quick" in flat(result.stderr)) == (2, True)
     one_run(runs, GENDER)
     result = call(runs.runs_dir, "rescore", "moon")
-    assert (result.exit_code, "'moon' is no run here" in flat(result.stderr)) == (2, True)
+    assert (result.exit_code, "there is no run 'moon'" in flat(result.stderr)) == (2, True)
 
 
 def test_doctor_names_what_is_missing_and_what_to_do(tmp_path: Path) -> None:

@@ -1,18 +1,19 @@
 """`facebench predict` and `export` as a person and as a machine use them."""
 
+import dataclasses
 import io
 import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
+from benchmark import registry
 from benchmark.cli.main import app
-from benchmark.inference.predict import PLATE, Remark, annotated
+from benchmark.experiment.definition import Experiment
+from benchmark.record import all_records
 from tests.data.detectors import WHITE, scene
 from tests.data.sources import encoded, folder_of, picture
 
@@ -53,17 +54,28 @@ def test_a_machine_is_told_everything_in_one_object(faces: Path, trained_runs_di
     assert answer["errors"][0]["source"].endswith("bad.png")
 
 
-def test_csv_goes_to_the_output_or_into_a_file(
-    faces: Path, trained_runs_dir: Path, tmp_path: Path
-) -> None:
-    where = ("--runs-dir", trained_runs_dir)
-    code, stdout, _ = facebench("predict", faces, *RUN, *where, "--csv")
+def test_csv_goes_to_the_output_with_all_digits(faces: Path, trained_runs_dir: Path) -> None:
+    where = (*RUN, "--runs-dir", trained_runs_dir)
+    code, stdout, stderr = facebench("predict", faces, *where, "--csv")
     printed = pd.read_csv(io.StringIO(stdout))
-    assert (code, len(printed)) == (0, 3)
-    target = tmp_path / "answers.csv"
-    code, stdout, _ = facebench("predict", faces, *RUN, *where, "--out", target, "--quiet")
-    assert (code, stdout) == (0, "")
-    pd.testing.assert_frame_equal(pd.read_csv(target), printed)
+    assert (code, stderr, len(printed)) == (0, "", 3)
+    rows = json.loads(facebench("predict", faces, *where, "--json")[1])["data"]["faces"]
+    assert printed["race_p0"].tolist() == pytest.approx([row["race_p0"] for row in rows])
+
+
+def test_an_experiment_that_was_edited_after_its_run_is_said_to_be_so(
+    faces: Path, trained_runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definition = next(all_records(trained_runs_dir)).about["experiment"]
+    trained = Experiment.from_dict(definition)
+    options = ("predict", faces, *RUN, "--runs-dir", trained_runs_dir, "--json")
+    recipe = dataclasses.replace(trained.recipe, learning_rate=0.5)
+    reworded = dataclasses.replace(trained, asks="Is it the same in other words?")
+    for now, n_said in ((dataclasses.replace(trained, recipe=recipe), 1), (reworded, 0)):
+        monkeypatch.setattr(registry, "experiments", lambda now=now: {now.name: now})
+        warnings = json.loads(facebench(*options)[1])["warnings"]
+        said = [it for it in warnings if "its definition was edited after 1 run" in it]
+        assert len(said) == len(warnings) == n_said
 
 
 def test_a_bad_picture_is_named_and_gives_exit_code_1(faces: Path, trained_runs_dir: Path) -> None:
@@ -91,15 +103,13 @@ def test_faces_are_cropped_and_drawn_where_it_is_asked_for(
 
 
 REFUSED: tuple[tuple[str, tuple[object, ...]], ...] = (
-    ("neither --run nor --checkpoint", ()),
+    ("no network is named", ()),
     ("both --run and --checkpoint", (*RUN, "--checkpoint", "x")),
     ("there is no run 'ffffffff'", ("--run", "ffffffff")),
-    ("the checkpoint nowhere does not exist", ("--checkpoint", "nowhere")),
-    ("trained on faces of 32 pixels, not 64", (*RUN, "--image-px", 64)),
+    ("nowhere cannot be read", ("--checkpoint", "nowhere")),
     ("both want the standard output", (*RUN, "--csv", "--json")),
     ("detector 'none' cannot be loaded", (*RUN, "--crop", "--detector", "none")),
-    ("margin is 7", (*RUN, "--crop", "--margin", 7)),
-    ("unknown device 'tpu'", (*RUN, "--device", "tpu")),
+    ("device 'tpu' is not on this machine", (*RUN, "--device", "tpu")),
 )
 
 
@@ -156,9 +166,6 @@ def test_a_file_name_that_is_not_utf8_does_not_lose_the_other_answers(
         assert (code, "b.jpg" in stdout) == (0, True), options
         assert "\\udce9" in stdout, options
     assert len(list((tmp_path / "drawn").iterdir())) == 2
-    target = tmp_path / "answers.csv"
-    assert facebench("predict", folder, *where, "--out", target, "--quiet")[0] == 0
-    assert [Path(file).name for file in pd.read_csv(target)["file"]] == ["b.jpg", "caf\\udce9.jpg"]
 
 
 def test_export_writes_a_file_and_shows_how_it_compared(
@@ -187,46 +194,19 @@ def test_export_says_where_it_compared_on_noise_alone(
     assert (code, "random pictures alone" in stderr) == (0, True)
 
 
-def test_export_does_not_overwrite_the_runs_own_weights(trained_runs_dir: Path) -> None:
-    (model,) = trained_runs_dir.glob("work/*/model.safetensors")
-    before = model.read_bytes()
-    code, _, stderr = facebench(
-        "export", *RUN, "--to", "safetensors", "--out", model, "--runs-dir", trained_runs_dir
-    )
-    assert (code, "is an input of this command" in stderr) == (2, True)
-    assert model.read_bytes() == before
-
-
-def test_no_file_is_overwritten_unless_asked_and_an_input_never(
-    faces: Path, trained_runs_dir: Path, tmp_path: Path
+def test_export_overwrites_no_file_unless_asked_and_an_input_never(
+    trained_runs_dir: Path, tmp_path: Path
 ) -> None:
-    where, target = ("--runs-dir", trained_runs_dir), tmp_path / "mine"
-    exported = ("export", *RUN, "--to", "safetensors", "--faces", faces, *where, "--out")
-    predicted = ("predict", faces, *RUN, *where, "--quiet", "--out")
-    link, before = tmp_path / "link.png", (faces / "0.png").read_bytes()
-    link.symlink_to(faces / "0.png")
-    for command in (exported, predicted):
-        target.write_text("mine")
-        code, _, stderr = facebench(*command, target)
-        assert (code, "mine exists already" in stderr, target.read_text()) == (2, True, "mine")
-        assert facebench(*command, target, "--overwrite")[0] == 0
-        assert target.read_bytes() != b"mine"
-        for source in (faces / "0.png", link):
-            code, _, stderr = facebench(*command, source, "--overwrite")
-            assert (code, "is an input of this command" in stderr) == (2, True)
-    assert (faces / "0.png").read_bytes() == before
-
-
-def test_small_pictures_are_enlarged_and_captions_go_beneath() -> None:
-    drawn = annotated(Image.new("RGB", (100, 100), "white"), [Remark(("gender female 99 %",))])
-    assert drawn.width == 400
-    assert drawn.height > 400
-    assert drawn.getpixel((2, drawn.height - 2)) == PLATE
-
-
-def test_a_plate_stays_within_the_picture() -> None:
-    white = Image.new("RGB", (400, 400), "white")
-    for box in ((380, 390, 500, 480), (-50, -50, 10, 10)):
-        drawn = annotated(white, [Remark(("one", "two"), box)])
-        assert drawn.size == (400, 400)
-        assert (np.asarray(drawn) == PLATE).all(axis=2).any()
+    (model,) = trained_runs_dir.glob("work/*/model.safetensors")
+    target, link, before = tmp_path / "mine", tmp_path / "link", model.read_bytes()
+    command = ("export", *RUN, "--to", "safetensors", "--runs-dir", trained_runs_dir, "--out")
+    link.symlink_to(model)
+    target.write_text("mine")
+    code, _, stderr = facebench(*command, target)
+    assert (code, "mine exists already" in stderr, target.read_text()) == (2, True, "mine")
+    assert facebench(*command, target, "--overwrite")[0] == 0
+    assert target.read_bytes() != b"mine"
+    for source in (link, model):
+        code, _, stderr = facebench(*command, source, "--overwrite")
+        assert (code, "is an input of this command" in stderr) == (2, True)
+    assert model.read_bytes() == before

@@ -12,7 +12,7 @@ from benchmark.data.archive import open_source
 from benchmark.data.drawn import draw_faces
 from benchmark.data.pictures import pillow_quiet, read_picture
 from benchmark.errors import BenchmarkError, WeightsError
-from benchmark.models.weight_readers import read_weight_file
+from benchmark.models.weight_formats import read_weight_file
 from tests.faults import hostile
 from tests.faults.hostile import damaged, encoded
 

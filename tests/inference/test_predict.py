@@ -13,8 +13,8 @@ from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.calibration import tempered
 from benchmark.evaluation.predictions import probability_columns, read_predictions
-from benchmark.inference.load import network_of_run
-from benchmark.inference.predict import Cropping, Predictor, predict
+from benchmark.inference.load import trained_run
+from benchmark.inference.predict import PLATE, Cropping, Predictor, annotated, predict
 from benchmark.record import RunRecord, all_records
 from benchmark.tasks import CLASS_NAMES, TASKS
 from benchmark.training.device import choose_device
@@ -75,7 +75,7 @@ def test_a_checkpoint_that_was_moved_predicts_alike(
 def test_calibrated_applies_the_temperatures_of_the_run(
     trained_runs_dir: Path, test_faces: tuple[Path, pd.DataFrame]
 ) -> None:
-    network = network_of_run(RUN, trained_runs_dir)
+    network = trained_run(RUN, trained_runs_dir)
     network.temperatures.clear()
     network.temperatures.update(age_group=2.0, gender=0.5, race=1.0)
     reader = Predictor(network, choose_device("cpu", "fp32"), calibrated=True)
@@ -87,7 +87,7 @@ def test_calibrated_applies_the_temperatures_of_the_run(
 
 
 def test_calibrated_without_a_temperature_is_refused(trained_runs_dir: Path) -> None:
-    network = network_of_run(RUN, trained_runs_dir)
+    network = trained_run(RUN, trained_runs_dir)
     network.temperatures.pop("gender", None)
     with pytest.raises(RunError, match="no temperature is known for gender") as caught:
         Predictor(network, choose_device("cpu", "fp32"), calibrated=True)
@@ -173,3 +173,15 @@ def test_many_pictures_are_read_in_pieces_and_stay_in_order(
     pieces = predict(test_faces[0], RUN, runs_dir=trained_runs_dir)
     assert pieces["file"].tolist() == whole["file"].tolist()
     np.testing.assert_allclose(pieces[COLUMNS], whole[COLUMNS], atol=1e-6)
+
+
+def test_what_is_written_on_a_picture_stays_within_it() -> None:
+    drawn = annotated(Image.new("RGB", (100, 100), "white"), [("gender female 99 %", None)])
+    assert drawn.width == 400, "small pictures are enlarged"
+    assert drawn.height > 400, "captions go beneath"
+    assert drawn.getpixel((2, drawn.height - 2)) == PLATE
+    white = Image.new("RGB", (400, 400), "white")
+    for box in ((380, 390, 500, 480), (-50, -50, 10, 10)):
+        drawn = annotated(white, [("one\ntwo", box)])
+        assert drawn.size == (400, 400)
+        assert (np.asarray(drawn) == PLATE).all(axis=2).any()

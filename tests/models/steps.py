@@ -1,11 +1,11 @@
-"""One training step as the trainer takes it, and what it did to the stages of a backbone."""
+"""Small definitions, one training step as the trainer takes it, and what it did to the stages."""
 
 import dataclasses
 
 import torch
 from torch import Tensor
 
-from benchmark.experiment.definition import Experiment, Recipe
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.models.backbone import FeatureExtractor
 from benchmark.models.network import Network
 from benchmark.training.device import Device
@@ -13,27 +13,38 @@ from benchmark.training.steps import clip_gradients
 from benchmark.training.trainer import start
 from tests.training.small import weighted_cross_entropy
 
-CPU = Device(torch.device("cpu"), "fp32")
 RECIPE = Recipe(learning_rate=1e-2)
+OTHERS_OF_TIMM = {
+    "resnet18": 32,
+    "vgg16_bn": 32,
+    "mobilenetv3_small_100": 32,
+    "regnety_002": 32,
+    "swin_tiny_patch4_window7_224": 224,
+    "deit_tiny_distilled_patch16_224": 32,
+}
+"""Named in no definition of ours, each a family of its own; and a size that it takes, in pixels."""
 
 
-def without_weights(experiment: Experiment, input_px: int | None = None) -> Experiment:
-    backbone = experiment.backbone
-    changed = dataclasses.replace(backbone, weights="none", input_px=input_px or backbone.input_px)
-    return dataclasses.replace(experiment, backbone=changed, ad_hoc=True)
-
-
-def with_depth(network: Network, experiment: Experiment) -> Network:
-    """Put the same modules together again, frozen as another definition says."""
-    network.requires_grad_(True)
-    network.zero_grad()
-    return Network(
-        network.scaling,
-        network.backbone,
-        network.head,
-        trained_stages=experiment.backbone.trained_stages,
-        flattened=network.flattened,
+def experiment(
+    architecture: str = "cnn",
+    depth: int | str = "all",
+    *,
+    head: Head | None = None,
+    **backbone: object,
+) -> Experiment:
+    return Experiment(
+        name="any",
+        asks="Does it work?",
+        backbone=Backbone(architecture, trainable_stages=depth, **backbone),  # type: ignore[arg-type]
+        head=head or Head(hidden_units=8),
+        recipe=RECIPE,
+        ad_hoc=True,
     )
+
+
+def without_weights(experiment: Experiment) -> Experiment:
+    backbone = dataclasses.replace(experiment.backbone, weights="none")
+    return dataclasses.replace(experiment, backbone=backbone, ad_hoc=True)
 
 
 def faces(n: int = 2, image_px: int = 32) -> Tensor:
@@ -41,20 +52,14 @@ def faces(n: int = 2, image_px: int = 32) -> Tensor:
     return torch.randint(0, 256, (n, 3, image_px, image_px), generator=generator, dtype=torch.uint8)
 
 
-def backward(network: Network, images: Tensor, recipe: Recipe = RECIPE) -> dict[str, Tensor]:
-    """Take the gradients of a batch in training mode, on whatever device the images are."""
+def train_a_step(network: Network, images: Tensor) -> None:
+    """Do what the trainer does with a batch, with its own optimiser and clipping."""
+    state = start(network, RECIPE, Device(torch.device("cpu"), "fp32"))
     network.train()
     logits = network(images)
-    truths = {task: torch.arange(len(images), device=images.device) % 2 for task in logits}
-    weighted_cross_entropy(logits, truths, recipe.loss_weights).backward()  # type: ignore[no-untyped-call]
-    return logits
-
-
-def train_a_step(network: Network, images: Tensor, recipe: Recipe = RECIPE) -> None:
-    """Do what the trainer does with a batch, with its own optimiser and clipping."""
-    state = start(network, recipe, CPU)
-    backward(network, images, recipe)
-    clip_gradients([item for item in network.parameters() if item.requires_grad], recipe)
+    truths = {task: torch.arange(len(images)) % 2 for task in logits}
+    weighted_cross_entropy(logits, truths, RECIPE.loss_weights).backward()  # type: ignore[no-untyped-call]
+    clip_gradients([item for item in network.parameters() if item.requires_grad], RECIPE)
     state.optimiser.step()
 
 
@@ -65,16 +70,6 @@ def stages_that_require_gradients(backbone: FeatureExtractor) -> set[str]:
         flags = {parameter.requires_grad for parameter in backbone.stages[name].parameters()}
         assert len(flags) < 2, f"{name} is trained in part"
         found |= {name} if True in flags else set()
-    return found
-
-
-def with_gradients(backbone: FeatureExtractor) -> set[str]:
-    """Name the stages in which every parameter has a gradient; a stage must have all or none."""
-    found = set()
-    for name in backbone.stages:
-        has_one = [parameter.grad is not None for parameter in backbone.stages[name].parameters()]
-        assert all(has_one) or not any(has_one), f"{name}: {sum(has_one)} of {len(has_one)}"
-        found |= {name} if any(has_one) else set()
     return found
 
 

@@ -1,41 +1,38 @@
-"""Every backbone has the stages, sizes and parameters that it says, and computes what it should."""
+"""Every backbone, ours or timm's, has the stages, sizes and parameters that it says, and computes
+what it should; which are trained at which depth is asked of networks: test_network.
+"""
 
 import pytest
+import timm
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.errors import ExperimentError, WeightsError
 from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM, OURS
+from benchmark.experiment.timm_models import classifier_tensors
 from benchmark.models.backbone import (
     BUILDERS,
+    OPTIONS,
     FeatureExtractor,
     build_backbone,
     feature_map_shape,
-    options_of,
 )
-
-OUR_NAMES = [item.name for item in OURS]
+from tests.models.steps import OTHERS_OF_TIMM
 
 
 def n_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def a_backbone(architecture: str) -> FeatureExtractor:
-    return build_backbone(
-        architecture, **{option: values[0] for option, values in options_of(architecture).items()}
-    )
-
-
-def test_every_architecture_can_be_built() -> None:
-    assert list(BUILDERS) == OUR_NAMES
-    assert options_of("squeezenet1_1") == {"pooling": ("floor", "ceil")}
-    assert options_of("resnet18") == {}
+def a_backbone(architecture: str, which: int = 0) -> FeatureExtractor:
+    options = OPTIONS.get(architecture, {}).items()
+    return build_backbone(architecture, **{name: values[which] for name, values in options})
 
 
 def test_the_stages_a_definition_knows_are_the_backbones_and_hold_all_of_it() -> None:
+    assert list(BUILDERS) == [item.name for item in OURS]
     for architecture in ARCHITECTURES:
         with torch.device("meta"):
             backbone = a_backbone(architecture)
@@ -56,12 +53,6 @@ def test_the_multiply_adds_a_definition_knows_are_those_that_are_counted() -> No
         assert counter.get_total_flops() / 2 == pytest.approx(known, rel=0.02), architecture.name
 
 
-def test_cnn_has_the_parameters_of_its_layout() -> None:
-    # 3x3 kernels without bias: 9 * (3*24 + 24*48 + 48*96 + 96*192 + 192*256) = 660,744;
-    # batch norm: 2 * (24 + 48 + 96 + 192 + 256) = 1,232
-    assert n_parameters(build_backbone("cnn")) == 660_744 + 1_232
-
-
 def test_cnn_block_is_convolution_norm_relu_then_maximum() -> None:
     block = build_backbone("cnn").train().stages["block1"]
     x = torch.randn(4, 3, 20, 20)
@@ -70,6 +61,8 @@ def test_cnn_block_is_convolution_norm_relu_then_maximum() -> None:
 
 
 PARAMETERS = {
+    # 3x3 kernels without bias, and two for each channel's norm
+    "cnn": [9 * n * m + 2 * m for n, m in ((3, 24), (24, 48), (48, 96), (96, 192), (192, 256))],
     "vgg16": [38_720, 221_440, 1_475_328, 5_899_776, 7_079_424],
     # four convolutions of 256 * 256 * 9 + 256 less one on 128; four of 512 * 512 * 9 + 512
     "vgg19": [38_720, 221_440, 2_065_408, 8_259_584, 9_439_232],
@@ -81,74 +74,30 @@ PARAMETERS = {
     # a fire module of (n, s, e): s * (n + 1) + e * (s + 1) + e * (9 * s + 1)
     "squeezenet1_1": [1_792, 11_408 + 12_432, 45_344 + 49_440, 602_080],
 }
-NAMES = {
-    "vgg16": ["stages.block5.conv3.bias"],
-    "vgg19": ["stages.block3.conv4.weight"],
-    "resnet50": [
-        "stages.conv1.norm.running_mean",
-        "stages.conv3.0.downsample.1.weight",
-        "stages.conv5.2.bn3.running_var",
-    ],
-    "densenet121": [
-        "stages.conv1.conv.weight",
-        "stages.denseblock1.block.denselayer6.norm2.weight",
-        "stages.denseblock3.transition.conv.weight",
-        "stages.denseblock4.norm.running_var",
-    ],
-    "convnext_tiny": ["model.stages.3.blocks.2.gamma"],
-}
 
 
-def test_stages_have_the_parameters_and_names_of_the_published_layout() -> None:
+def test_stages_have_the_parameters_of_the_published_layout() -> None:
     for architecture, by_stage in PARAMETERS.items():
         with torch.device("meta"):
             stages = a_backbone(architecture).stages
         assert [n_parameters(stage) for stage in stages.values()] == by_stage, architecture
-    for architecture, names in NAMES.items():
-        with torch.device("meta"):
-            assert a_backbone(architecture).state_dict().keys() >= set(names), architecture
-
-
-def test_our_chains_compute_what_torchvision_does() -> None:
-    """VGGs: test_published_layouts."""
-    whole = torchvision.models
-    theirs = {
-        "resnet50": nn.Sequential(*list(whole.resnet50().children())[:-2]),
-        "densenet121": nn.Sequential(whole.densenet121().features, nn.ReLU()),
-        "mobilenet_v2": whole.mobilenet_v2().features,
-        "squeezenet1_1": whole.squeezenet1_1().features,
-    }
-    x = torch.randn(2, 3, 64, 64)
-    for architecture, reference in theirs.items():
-        ours = build_backbone(
-            architecture, **{option: "ceil" for option in options_of(architecture)}
-        ).eval()
-        values = reference.eval().state_dict().values()
-        ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
-        with torch.inference_mode():
-            wanted = reference(x)
-            limit = 1e-5 * wanted.abs().max().item()
-            assert torch.allclose(ours(x), wanted, atol=limit), architecture
 
 
 SHAPES: list[tuple[str, dict[str, str], int, tuple[int, int, int]]] = [
     # 100 → 50 → 25 → 12 → 6 → 3
     ("cnn", {}, 100, (256, 3, 3)),
-    ("cnn", {}, 32, (256, 1, 1)),
     ("vgg16", {}, 100, (512, 3, 3)),
     ("vgg19", {}, 32, (512, 1, 1)),
     # halved five times, rounded up: 50, 25, 13, 7, 4
     ("resnet50", {}, 100, (2048, 4, 4)),
     # convolution and maximum round up: 50, 25; transitions round down: 12, 6, 3
     ("densenet121", {}, 100, (1024, 3, 3)),
-    # halved five times, rounded up: 50, 25, 13, 7, 4
     ("mobilenet_v2", {}, 100, (1280, 4, 4)),
     # 100 → 49, then maxima: 24, floor(11.5), floor(5.0) against ceil: 24, 12, 6
     ("squeezenet1_1", {"pooling": "floor"}, 100, (512, 5, 5)),
     ("squeezenet1_1", {"pooling": "ceil"}, 100, (512, 6, 6)),
     # Caffe's own 227: 113, 56, 28, 14
     ("squeezenet1_1", {"pooling": "ceil"}, 227, (512, 14, 14)),
-    ("squeezenet1_1", {"pooling": "floor"}, 32, (512, 1, 1)),
     # timm pools by itself
     ("vit_small_patch16_224", {}, 112, (384, 1, 1)),
     ("efficientnet_b0", {}, 100, (1280, 1, 1)),
@@ -158,6 +107,11 @@ SHAPES: list[tuple[str, dict[str, str], int, tuple[int, int, int]]] = [
 def test_the_last_feature_map_has_the_size_worked_by_hand() -> None:
     for architecture, options, image_px, shape in SHAPES:
         assert feature_map_shape(architecture, options, image_px) == shape, architecture
+    for architecture, input_px in OTHERS_OF_TIMM.items():
+        with torch.device("meta"):
+            backbone = build_backbone(architecture)
+        shape = feature_map_shape(architecture, {}, input_px)
+        assert shape == (backbone.n_features, 1, 1), architecture
 
 
 def test_any_prefix_of_a_chain_can_be_cut() -> None:
@@ -174,7 +128,41 @@ def test_any_prefix_of_a_chain_can_be_cut() -> None:
                 assert cut == n_stages or torch.equal(middle, before), "nothing in place"
 
 
-def test_options_and_architectures_that_are_not_known_are_refused() -> None:
+def test_our_chains_compute_what_torchvision_does_at_any_size() -> None:
+    """VGGs, and files in torchvision's layout: test_weight_formats."""
+    whole = torchvision.models
+    theirs = {
+        "resnet50": nn.Sequential(*list(whole.resnet50().children())[:-2]),
+        "squeezenet1_1": whole.squeezenet1_1().features,
+    }
+    x = torch.randn(2, 3, 65, 65)
+    for architecture, reference in theirs.items():
+        ours = a_backbone(architecture, which=-1).eval()
+        values = reference.eval().state_dict().values()
+        ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
+        with torch.inference_mode():
+            wanted = reference(x)
+            limit = 1e-5 * wanted.abs().max().item()
+            assert torch.allclose(ours(x), wanted, atol=limit), architecture
+
+
+def test_features_are_what_timms_own_classifier_reads() -> None:
+    """Those of our definitions: test_weight_formats."""
+    whole, seen = timm.create_model("resnet18", pretrained=False).eval(), list[Tensor]()
+    whole.get_classifier().register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    backbone, state = build_backbone("resnet18").eval(), whole.state_dict()
+    tensors = {name: state.pop(name.removeprefix("model.")) for name in backbone.state_dict()}
+    assert set(state) == set(classifier_tensors("resnet18"))
+    backbone.load_state_dict(tensors)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        found = backbone(x)
+        whole(x)
+    assert found.shape == (2, backbone.n_features, 1, 1)
+    assert torch.allclose(found.flatten(1), seen[0], atol=1e-5)
+
+
+def test_what_is_not_known_is_refused() -> None:
     for options in ({}, {"pooling": "round"}, {"pooling": "ceil", "x": "1"}):
         with pytest.raises(WeightsError, match="allowed: pooling: floor or ceil"):
             build_backbone("squeezenet1_1", **options)
@@ -183,3 +171,8 @@ def test_options_and_architectures_that_are_not_known_are_refused() -> None:
             build_backbone(architecture, pooling="floor")
     with pytest.raises(ExperimentError, match="cnn, convnext_tiny"):
         build_backbone("alexnet")
+    with pytest.raises(ExperimentError, match="does not support classification"):
+        feature_map_shape("qwen3_vit_88m_enc", {}, 224)
+    for name, size in (("vit_tiny_patch16_224", 100), ("mixer_s16_224", 112)):
+        with pytest.raises(ExperimentError, match=f"{name} cannot take pictures of {size}"):
+            feature_map_shape(name, {}, size)

@@ -5,59 +5,49 @@ import hashlib
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torchvision.models import SqueezeNet1_1_Weights
 
+from benchmark import registry
 from benchmark.errors import WeightsError, WeightsMissing
-from benchmark.experiment.architectures import ARCHITECTURES
-from benchmark.experiment.definition import Backbone, Experiment, Head, Protocol, Recipe
+from benchmark.experiment.architectures import ARCHITECTURES, architecture_named
+from benchmark.experiment.definition import Experiment, Head, Protocol
+from benchmark.experiment.parts import Conditioning
 from benchmark.models.backbone import build_backbone
-from benchmark.models.network import build_network, rebuild_network
+from benchmark.models.network import (
+    GenderWeighting,
+    Network,
+    build_head,
+    build_network,
+    initialise_head,
+    rebuild_network,
+)
 from benchmark.models.preprocessing import CAFFE, CENTRED, UNIT
 from benchmark.models.weights import LoadedWeights
-from benchmark.tasks import TASKS
-from benchmark.training.trainer import start
+from benchmark.tasks import TASKS, n_classes
 from tests.models.steps import (
-    CPU,
-    RECIPE,
-    backward,
+    OTHERS_OF_TIMM,
     changed_stages,
+    experiment,
     faces,
     snapshot,
     stages_that_require_gradients,
     train_a_step,
-    with_depth,
-    with_gradients,
+    without_weights,
 )
 
-SIZE_OF_DEFINITIONS = {"vit_small_patch16_224": 112}
-"""In pixels, where it is not 100."""
 
-
-def experiment(
-    architecture: str = "cnn",
-    depth: int | str = "all",
-    *,
-    head: Head | None = None,
-    **backbone: object,
-) -> Experiment:
-    return Experiment(
-        name="any",
-        asks="Does it work?",
-        backbone=Backbone(architecture, trainable_stages=depth, **backbone),  # type: ignore[arg-type]
-        head=head or Head(hidden_units=8),
-        recipe=Recipe(learning_rate=1e-2),
-        ad_hoc=True,
-    )
+def on_meta(defined: Experiment) -> Network:
+    with torch.device("meta"):
+        return build_network(defined, None, seed=0)
 
 
 def some_weights(pooling: str = "ceil") -> LoadedWeights:
-    backbone = build_backbone("squeezenet1_1", pooling=pooling)
+    state = build_backbone("squeezenet1_1", pooling=pooling).state_dict()
     return LoadedWeights(
         architecture="squeezenet1_1",
         source="imagenet",
-        tensors={
-            name: torch.full_like(value, 0.01) for name, value in backbone.state_dict().items()
-        },
+        tensors={name: torch.full_like(value, 0.01) for name, value in state.items()},
         preprocessing=CAFFE,
         options={"pooling": pooling},
     )
@@ -65,43 +55,18 @@ def some_weights(pooling: str = "ceil") -> LoadedWeights:
 
 def every_depth(architecture: str) -> list[tuple[int | str, set[str]]]:
     """All that a definition may say of an architecture, and the stages it then trains."""
-    stages = ARCHITECTURES[architecture].stages
+    stages = architecture_named(architecture).stages
     depths = [(n, set(stages[len(stages) - n :])) for n in range(len(stages))]
     return [*depths, ("all", set(stages))]
 
 
-def test_a_step_changes_exactly_the_declared_stages() -> None:
-    """Of three: ours, ours with weights, timm's; the test below asks all what they would train."""
-    for architecture in ("cnn", "squeezenet1_1", "mobilenetv4_conv_small"):
-        built = build_network(experiment(architecture, input_px=32), None, seed=0)
-        for depth, declared in every_depth(architecture):
-            network = with_depth(built, experiment(architecture, depth, input_px=32))
-            before = snapshot(network.backbone)
-            train_a_step(network, faces())
-            here = (architecture, depth)
-            assert changed_stages(network.backbone, before) == declared, here
-            assert with_gradients(network.backbone) == declared, here
-            assert all(item.grad is not None for item in network.head.parameters()), here
-
-
-def test_frozen_stages_are_bit_equal_after_many_steps_through_train_and_eval() -> None:
-    network = build_network(experiment("mobilenetv4_conv_small", 1, input_px=32), None, seed=0)
-    before = snapshot(network.backbone)
-    state = start(network, RECIPE, CPU)
-    for number in range(3):
-        state.network.eval()
-        backward(network, faces(2 + number))
-        state.optimiser.step()
-    assert changed_stages(network.backbone, before) == set(network.trained_stages)
-
-
 def test_a_definition_trains_what_its_depth_says() -> None:
-    for architecture in ARCHITECTURES:
-        input_px = SIZE_OF_DEFINITIONS.get(architecture, 100)
-        for depth, declared in every_depth(architecture):
-            with torch.device("meta"):
-                defined = experiment(architecture, depth, input_px=input_px)
-                network = build_network(defined, None, seed=0)
+    """Of any model of timm, too, whatever family it is of."""
+    sizes = {name: 112 if name == "vit_small_patch16_224" else 100 for name in ARCHITECTURES}
+    for architecture, input_px in (sizes | OTHERS_OF_TIMM).items():
+        depths = every_depth(architecture)
+        for depth, declared in depths if architecture in sizes else depths[1:-1:3]:
+            network = on_meta(experiment(architecture, depth, input_px=input_px))
             trained = stages_that_require_gradients(network.backbone)
             assert trained == declared, (architecture, depth)
             n_trained = sum(
@@ -112,23 +77,80 @@ def test_a_definition_trains_what_its_depth_says() -> None:
             assert network.parameter_counts()[1] == n_trained, (architecture, depth)
 
 
-def test_frozen_batch_norm_stays_in_eval_mode_through_train_and_counting() -> None:
+def test_a_step_changes_exactly_the_declared_stages() -> None:
+    """Of four: ours, with and without batch norm; timm's, one with parameters that lie loose."""
+    for architecture in ("cnn", "squeezenet1_1", "mobilenetv4_conv_small", "vit_tiny_patch16_224"):
+        depths = every_depth(architecture)
+        for depth, declared in depths if len(depths) < 9 else depths[6:8]:
+            network = build_network(experiment(architecture, depth, input_px=32), None, seed=0)
+            before = snapshot(network.backbone)
+            for _ in range(2):  # through evaluation, as between epochs
+                train_a_step(network, faces())
+                network.eval()
+            here = (architecture, depth)
+            assert changed_stages(network.backbone, before) == declared, here
+            assert all(item.grad is not None for item in network.head.parameters()), here
+
+
+def kind_of(experiment: Experiment) -> object:
+    backbone, head = experiment.backbone, dataclasses.replace(experiment.head, tasks=TASKS)
+    return backbone.architecture, backbone.trainable_stages, backbone.input_px, head
+
+
+def test_every_registered_network_trains_its_declared_stages_and_answers_its_tasks() -> None:
+    first = {kind_of(item): item for item in reversed(registry.experiments().values())}
+    for defined in first.values():
+        network = on_meta(without_weights(defined))
+        logits = network(torch.empty(2, 3, 100, 100, device="meta"))
+        assert {task: tuple(values.shape) for task, values in logits.items()} == {
+            task: (2, n_classes(task)) for task in defined.head.tasks
+        }, defined.name
+        trained = stages_that_require_gradients(network.backbone)
+        assert trained == set(defined.backbone.trained_stages), defined.name
+        assert all(parameter.requires_grad for parameter in network.head.parameters())
+
+
+def test_frozen_stages_stay_in_eval_mode_with_all_that_is_in_them() -> None:
     network = build_network(experiment(depth=2), None, seed=0).eval().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.multiply_adds(100)
-    modes = [stage.training for stage in network.backbone.stages.values()]
-    assert modes == [False, False, False, True, True]
-    assert not any(module.training for module in network.backbone.stages["block3"].modules())
+    modes = [{it.training for it in stage.modules()} for stage in network.backbone.stages.values()]
+    assert modes == [{False}, {False}, {False}, {True}, {True}]
     assert network.head.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    # swin drops paths at random, in modules without a parameter, inside its blocks
+    defined = experiment("swin_tiny_patch4_window7_224", depth=2, input_px=224)
+    model = on_meta(defined).train().backbone.model
+    modes = [{item.training for item in layer.modules()} for layer in model.layers]
+    assert modes == [{False}, {False}, {True}, {True}]
+    assert not model.patch_embed.training
+    assert model.norm.training, "norm and head go with the last stage"
+    model = on_meta(experiment("efficientnet_b0", depth=1)).train().backbone.model
+    norms = {name: it.training for name, it in model.named_modules()
+             if isinstance(it, nn.BatchNorm2d)}  # fmt: skip
+    assert {name for name, mode in norms.items() if mode} == {
+        name for name in norms if name.startswith(("blocks.6.", "bn2"))
+    }
+
+
+def test_a_stage_follows_its_model_when_parameters_are_replaced() -> None:
+    network = on_meta(experiment("mobilenetv3_small_100", depth=1, input_px=32))
+    network.to_empty(device="cpu")
+    held = {id(item) for item in network.backbone.stages["stem"].parameters()}
+    assert held <= {id(item) for item in network.backbone.parameters()}
 
 
 def test_a_seed_gives_the_same_network_again_and_another_seed_another() -> None:
+    """Whatever the head, and whatever was drawn before."""
+    head = Head(hidden_units=8, conditioning="gate")
     for architecture in ("cnn", "squeezenet1_1", "mobilenetv4_conv_small"):
-        first, again, other = (
-            build_network(experiment(architecture), None, seed).state_dict() for seed in (1, 1, 2)
-        )
-        assert all(torch.equal(first[name], again[name]) for name in first), architecture
+        first = build_network(experiment(architecture), None, 1).state_dict()
+        torch.manual_seed(9)
+        state = torch.get_rng_state()
+        again = build_network(experiment(architecture, head=head), None, 1).state_dict()
+        assert torch.equal(torch.get_rng_state(), state)
+        other = build_network(experiment(architecture), None, 2).state_dict()
+        assert all(torch.equal(it, again[name]) for name, it in first.items() if "trunk" in name)
         drawn = [name for name, value in first.items() if value.ndim in (2, 4)]
         assert not any(torch.equal(first[name], other[name]) for name in drawn), architecture
 
@@ -150,33 +172,69 @@ def test_finished_runs_began_with_these_very_values() -> None:
         assert digest.hexdigest() == wanted, architecture
 
 
-def test_building_neither_reads_nor_moves_the_global_generator() -> None:
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    first = build_network(experiment(), None, seed=0)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(4)
-    second = build_network(experiment(), None, seed=0)
-    weights = [network.backbone.stages["block5"].conv.weight for network in (first, second)]
-    assert torch.equal(*weights)
+def test_first_values_are_he_glorot_or_timms() -> None:
+    network = build_network(experiment(head=Head()), None, seed=0)
     # He et al.: variance 2 / fan-in, of 9 * 192 = 1,728
-    assert weights[0].std().item() == pytest.approx((2 / 1728) ** 0.5, rel=0.01)
+    weight = network.backbone.stages["block5"].conv.weight
+    assert weight.std().item() == pytest.approx((2 / 1728) ** 0.5, rel=0.01)
+    # timm, vision_transformer.py: truncated normal of deviation 0.02, zero bias
+    vit = build_network(experiment("vit_small_patch16_224", input_px=32), None, seed=0)
+    attention = vit.backbone.model.blocks[5].attn.qkv
+    assert attention.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert not attention.bias.any()
+    head = build_head(Head(), 512)
+    hidden = head.get_submodule("race").hidden
+    initialise_head(head, "glorot", seed=0)
+    # Keras's Dense: uniform on ± sqrt(6 / (fan-in + fan-out)); std = limit / sqrt(3)
+    limit = (6 / (512 + 128)) ** 0.5
+    assert hidden.weight.abs().max().item() == pytest.approx(limit, rel=1e-3)
+    assert hidden.weight.std().item() == pytest.approx(limit / 3**0.5, rel=0.01)
+    assert not hidden.bias.any()
+    initialise_head(head, "torch", seed=0)  # uniform on ± 1 / sqrt(fan-in), biases too
+    assert 0 < hidden.bias.abs().max().item() <= 512**-0.5
 
 
-def test_a_backbone_starts_from_its_weights_and_the_head_from_the_seed() -> None:
+def test_a_branch_starts_alike_in_its_counterpart_and_with_every_conditioning() -> None:
+    starts, tasks = [], (TASKS, ("gender",), TASKS, TASKS)
+    kinds: tuple[Conditioning, ...] = ("none", "none", "gate", "attention")
+    for conditioning, predicted in zip(kinds, tasks, strict=True):
+        head = build_head(Head(tasks=predicted, conditioning=conditioning), 512)
+        initialise_head(head, "glorot", seed=7)
+        starts.append(head.get_submodule("gender").hidden.weight)
+    assert all(torch.equal(starts[0], start) for start in starts)
+
+
+def test_a_gate_is_one_sigmoid_scalar_per_face_and_attention_sums_to_one() -> None:
+    embedding = torch.rand(3, 4) + 0.1
+    factors = GenderWeighting("gate", 4)(embedding) / embedding
+    assert torch.allclose(factors, factors[:, :1].expand(3, 4))
+    assert bool(((factors > 0) & (factors < 1)).all())
+    weights = GenderWeighting("attention", 4)(embedding) / embedding
+    assert weights.sum(1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+
+
+def test_gender_is_joined_in_the_notebooks_order_and_hears_the_race_loss() -> None:
+    features, order = torch.randn(2, 512), {"embedding": True, "gate": False, "attention": False}
+    for conditioning, gender_first in order.items():
+        module, seen = build_head(Head(conditioning=conditioning), 512), list[Tensor]()  # type: ignore[arg-type]
+        branch = module.get_submodule("race")
+        branch.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
+        module(features)["race"].sum().backward()
+        assert torch.equal(seen[0][:, 128:] if gender_first else seen[0][:, :512], features)
+        gradient = module.get_submodule("gender").hidden.weight.grad
+        assert gradient is not None
+        assert bool(gradient.any()), conditioning
+
+
+def test_a_backbone_starts_from_its_weights_fed_as_the_protocol_says() -> None:
     defined = experiment("squeezenet1_1", 1, weights="imagenet")
     network, other = (build_network(defined, some_weights(), seed) for seed in (0, 1))
     assert all(bool((value == 0.01).all()) for value in network.backbone.state_dict().values())
     assert not torch.equal(network.head.race.hidden.weight, other.head.race.hidden.weight)
-    assert network.backbone.options == {"pooling": "ceil"}
-    with pytest.raises(WeightsMissing, match="starts from squeezenet1_1 with 'imagenet' weights"):
-        build_network(defined, None, seed=0)
-    with pytest.raises(WeightsError, match="was given squeezenet1_1 with 'imagenet' weights"):
-        build_network(experiment("cnn"), some_weights(), seed=0)
-
-
-def test_the_protocols_scaling_overrules_the_weights() -> None:
-    defined = experiment("squeezenet1_1", weights="imagenet")
+    for given, error in ((None, WeightsMissing), (some_weights(), WeightsError)):
+        wanted = defined if given is None else experiment()
+        with pytest.raises(error, match="squeezenet1_1 with 'imagenet' weights"):
+            build_network(wanted, given, seed=0)
     found = []
     for scaling in ("weights", "unit", "weights_swapped"):
         protocol = Protocol(input_scaling=scaling)  # type: ignore[arg-type]
@@ -186,24 +244,18 @@ def test_the_protocols_scaling_overrules_the_weights() -> None:
     assert build_network(experiment(), None, seed=0).scaling.preprocessing == CENTRED
 
 
-def test_logits_are_float32_under_autocast_and_for_bytes_and_floats() -> None:
+def test_logits_are_float32_and_the_same_for_every_way_to_hand_pictures_over() -> None:
     network = build_network(experiment(), None, seed=0).eval()
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = network(faces())
     with torch.inference_mode():
         exact = network(faces().float())
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        last = network(faces().contiguous(memory_format=torch.channels_last))
     assert {logits.dtype for logits in rounded.values()} == {torch.float32}
     for task in TASKS:
         assert torch.allclose(rounded[task], exact[task], atol=0.1)
-
-
-def test_channels_last_gives_the_same_logits() -> None:
-    network = build_network(experiment("squeezenet1_1"), None, seed=0).eval()
-    with torch.inference_mode():
-        wanted = network(faces())["race"]
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        found = network(faces().contiguous(memory_format=torch.channels_last))["race"]
-    assert torch.allclose(found, wanted, atol=1e-4)
+        assert torch.allclose(last[task], exact[task], atol=1e-4)
 
 
 def test_features_are_pooled_or_flattened() -> None:
@@ -221,15 +273,13 @@ def test_features_are_pooled_or_flattened() -> None:
         assert network(faces(2))["race"].shape == (2, 5)
 
 
-def test_parameters_are_counted_in_all_and_trained() -> None:
+def test_parameters_and_multiply_adds_are_those_worked_by_hand() -> None:
     # cnn: 661,976 in the backbone, 442,880 of them in block 5 (192 * 256 * 9 + 2 * 256); head on
     # 256 features with 8 units: 3 * (256 * 8 + 8) + (8 * 5 + 5) * 2 + (8 * 2 + 2) = 6,276
     for depth, trained in (("all", 661_976), (1, 442_880), (0, 0)):
-        network = build_network(experiment(depth=depth), None, seed=0)
-        assert network.parameter_counts() == (661_976 + 6_276, trained + 6_276)
+        counts = on_meta(experiment(depth=depth)).parameter_counts()
+        assert counts == (661_976 + 6_276, trained + 6_276)
 
-
-def test_multiply_adds_are_those_worked_by_hand() -> None:
     def head(n_features: int) -> int:
         return 3 * n_features * 8 + 8 * (5 + 2 + 5)
 

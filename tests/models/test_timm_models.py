@@ -4,7 +4,6 @@ import re
 
 import pytest
 import torch
-from timm.models import get_arch_pretrained_cfgs
 
 from benchmark.errors import ExperimentError
 from benchmark.experiment import timm_models
@@ -33,19 +32,15 @@ PARAMETERS = {
     # conv_head and its norm, 1.23 million, are a stage
     "mobilenetv4_conv_small": [928, 10_368, 34_112, 272_160, 819_296, 124_800, 1_231_360],
 }
-TOTALS = {
-    "vgg19": (5, 20_024_384),
-    "resnet18": (5, 11_176_512),
-    "vit_small_patch16_224": (13, 21_665_664),
-    "efficientnet_b0": (8, 4_007_548),
-}
-"""Stages, and parameters of the model without its classifier."""
 
 
 def test_stages_have_the_parameters_of_timms_groups() -> None:
     assert {name: by_stage(name) for name in PARAMETERS} == PARAMETERS
-    found = {name: by_stage(name) for name in TOTALS}
-    assert {name: (len(sizes), sum(sizes)) for name, sizes in found.items()} == TOTALS
+    with torch.device("meta"):
+        model = timm_models.create("vgg16")
+    assert timm_models.n_features(model) == 512, "built without its layers of 4,096"
+    left_out = timm_models.classifier_tensors("vgg16")
+    assert {name.split(".")[0] for name in left_out} == {"pre_logits", "head"}
 
 
 def test_what_is_written_down_is_what_timm_says() -> None:
@@ -75,15 +70,6 @@ def test_stages_of_any_family_have_names_of_their_own_and_hold_everything() -> N
         assert sorted(path for own in stages.values() for path in own) == sorted(paths), name
 
 
-def test_vggs_are_built_without_their_layers_of_4096() -> None:
-    with torch.device("meta"):
-        model = timm_models.create("vgg16")
-    assert sum(parameter.numel() for parameter in model.parameters()) == 14_714_688
-    assert timm_models.n_features(model) == 512
-    left_out = timm_models.classifier_tensors("vgg16")
-    assert {name.split(".")[0] for name in left_out} == {"pre_logits", "head"}
-
-
 def test_imagenet_means_imagenet_1k_alone() -> None:
     for name, tag in {
         "convnext_tiny": "fb_in1k",
@@ -91,13 +77,11 @@ def test_imagenet_means_imagenet_1k_alone() -> None:
         "mobilenetv4_conv_small": "e2400_r224_in1k",
         "vit_small_patch16_224": "augreg_in1k",
         "resnet18": "a1_in1k",
-        "swin_tiny_patch4_window7_224": "ms_in1k",
         # timm's own first choice, ns_jft_in1k, learnt from a teacher with pictures of Google's
         "tf_efficientnet_b0": "ap_in1k",
         # only with other pictures, or none published
         "vit_small_patch14_dinov2": None,
         "vit_tiny_patch16_224": None,
-        "resnet101d": "ra2_in1k",
     }.items():
         found = timm_models.pretrained(name)
         assert (found.tag if found else None) == tag, name
@@ -105,30 +89,15 @@ def test_imagenet_means_imagenet_1k_alone() -> None:
         assert architecture_named(name).weight_sources == sources, name
 
 
-def test_what_weights_demand_is_what_timm_publishes() -> None:
-    found = timm_models.pretrained("vit_small_patch16_224")
-    theirs = get_arch_pretrained_cfgs("vit_small_patch16_224")["vit_small_patch16_224.augreg_in1k"]
-    assert found is not None
-    assert found.hub_id == theirs.hf_hub_id == "timm/vit_small_patch16_224.augreg_in1k"
-    assert (found.mean, found.std) == (theirs.mean, theirs.std) == ((0.5,) * 3, (0.5,) * 3)
-    assert found.licence == theirs.license == "apache-2.0"
-
-
-def test_a_name_with_a_tag_or_of_nothing_is_not_known() -> None:
+def test_what_is_no_model_or_has_no_groups_is_refused() -> None:
     found = {"resnet18", "resnet18.a1_in1k", "resnet17"} & set(timm_models.names())
     assert found == {"resnet18"}
-    with pytest.raises(ExperimentError, match=r"unknown architecture 'resnet17'.*resnet18"):
-        Backbone("resnet17")
-
-
-def test_a_model_without_groups_is_refused() -> None:
     for name, reason in (
-        ("rdnet_tiny", "coarse grouping is not implemented"),
-        ("poolformer_s12", "no group_matcher"),
+        ("resnet17", "unknown architecture 'resnet17'.*resnet18"),
+        ("rdnet_tiny", "cannot be used here: .*coarse grouping is not implemented"),
+        ("poolformer_s12", "cannot be used here: .*no group_matcher"),
     ):
-        with pytest.raises(
-            ExperimentError, match=rf"timm's {name} cannot be used here: .*{reason}"
-        ):
+        with pytest.raises(ExperimentError, match=reason):
             Backbone(name)
 
 

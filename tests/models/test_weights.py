@@ -1,57 +1,63 @@
-"""The store keeps what was published, whole, and says how to get what is not there."""
+"""The store keeps what was published or declared, whole, and says how to get what is not there."""
 
 import dataclasses
-import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import h5py
 import pytest
+import timm
 import torch
+import torchvision
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torchvision.models import squeezenet1_1
+from safetensors.torch import save_file
+from timm.models import get_pretrained_cfg
 
 from benchmark.errors import ExperimentError, WeightsError, WeightsMissing
+from benchmark.experiment import timm_models
+from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM
 from benchmark.files import sha256_of
+from benchmark.models import weight_manifest
 from benchmark.models.backbone import build_backbone
-from benchmark.models.preprocessing import CAFFE
-from benchmark.models.weight_adding import add_file, first_kernel_name, order_of
-from benchmark.models.weight_formats import backbone_tensors
-from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
-from benchmark.models.weight_store import (
-    check_trusted,
-    content_sha256,
-    read_stored,
-    read_trusted,
-    trust,
-)
-from benchmark.models.weights import list_weights, load, resolve, verify
+from benchmark.models.preprocessing import CAFFE, CENTRED, IMAGENET, UNIT
+from benchmark.models.weight_formats import convert, layouts_of
+from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, untrained_start
+from benchmark.models.weight_store import add_file, content_sha256, read_stored
+from benchmark.models.weights import SourceState, list_weights, load, resolve
 from tests.conftest import shared_file
-from tests.models import keras_squeezenet
+from tests.models import keras
 
 KERAS, TORCHVISION = files_for("squeezenet1_1", "imagenet")
 UNSUMMED = dataclasses.replace(KERAS, sha256=None)
 """As if no checksum were published."""
 SOURCE = ("squeezenet1_1", "imagenet")
+VGG16_H5 = files_for("vgg16", "imagenet")[0].file_name
 
 
 def written(folder: Path, seed: int = 0, name: str = KERAS.file_name) -> Path:
     """A file in the published layout, with values of our own."""
     folder.mkdir(exist_ok=True)
-    return keras_squeezenet.write_h5(folder / name, keras_squeezenet.random_kernels(seed))
+    return keras.write_h5(folder / name, keras.squeezenet_kernels(seed))
 
 
 @pytest.fixture
 def h5(tmp_path: Path) -> Path:
-    return written(tmp_path)
+    return written(tmp_path / "made")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
+
+
+@pytest.fixture
+def known(h5: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """Let the manifest know that file's tensors, in our names; nothing else of it is right."""
+    converted = convert(h5)
+    monkeypatch.setitem(weight_manifest.DIGESTS, KERAS.file_name, converted.digest)
+    return converted.tensors
 
 
 def as_if_published(path: Path, known: PublishedFile = KERAS) -> tuple[PublishedFile, ...]:
@@ -63,6 +69,10 @@ def files_in(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file()} - {".lock"}
 
 
+def verified(folder: Path) -> list[SourceState]:
+    return [state for state in list_weights(folder) if state.state != "missing"]
+
+
 def flip_last_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -70,6 +80,8 @@ def flip_last_byte(path: Path) -> None:
 
 
 def test_an_added_file_is_found_loaded_and_says_where_it_came_from(h5: Path, store: Path) -> None:
+    before = {(it.architecture, it.source): it.state for it in list_weights(store)}
+    assert before == dict.fromkeys(((it.architecture, it.source) for it in FILES), "missing")
     added = add_file(h5, store, published=as_if_published(h5))
     found = resolve(*SOURCE, store, offline=True)
     assert (found, found.origin, found.published) == (added, KERAS.file_name, True)
@@ -83,6 +95,8 @@ def test_an_added_file_is_found_loaded_and_says_where_it_came_from(h5: Path, sto
     assert metadata["origin_sha256"] == sha256_of(h5)
     assert metadata["preprocessing"] == KERAS.preprocessing.as_dict()
     assert metadata["options"] == dict(KERAS.options)
+    (state,) = list_weights(store, "squeezenet1_1")
+    assert (state.state, state.published) == ("here", (KERAS, TORCHVISION))
 
 
 def test_the_sum_changes_with_a_tensor_the_input_or_the_layout() -> None:
@@ -98,24 +112,149 @@ def test_the_sum_changes_with_a_tensor_the_input_or_the_layout() -> None:
     assert content_sha256(dict(reversed(tensors.items())), CAFFE, {"pooling": "ceil"}) in sums
 
 
-def test_a_file_with_another_sum_is_refused_unless_insisted_upon(h5: Path, store: Path) -> None:
-    with pytest.raises(WeightsError, match=r"sha256 [0-9a-f]{64} \(allowed: 17154246.*any-check"):
-        add_file(h5, store)
+def test_every_container_and_layout_of_the_tensors_is_the_published_source(
+    h5: Path, known: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    (torchvisions,) = [it for it in layouts_of("squeezenet1_1") if it.name == "torchvision"]
+    theirs = {torchvisions.names[name]: tensor for name, tensor in known.items()}
+    files = [h5, *(tmp_path / f"{name}.pth" for name in ("bare", "theirs", "double", "zip"))]
+    save_file(known, files[1])
+    save_file(theirs, files[2])
+    torch.save({name: values.double() for name, values in theirs.items()}, files[3])
+    torch.save(theirs, files[4])
+    added = [add_file(file, tmp_path / f"store_{file.stem}") for file in files]
+    # Fed as Keras's, though torchvision's layout is otherwise fed red first.
+    assert {item.preprocessing for item in added} == {CAFFE}
+    assert {(item.source, item.published, item.origin) for item in added} == {
+        ("imagenet", True, KERAS.file_name)
+    }
+    assert len({item.sha256 for item in added}) == 1, "one identity for the runs from all of them"
+    own = add_file(h5, tmp_path / "own", label="mine")
+    assert (own.source, own.preprocessing, own.licence) == ("local:mine", CAFFE, "MIT")
+    with pytest.raises(WeightsError, match="RGB, 0 to 1 was declared .* published as BGR"):
+        add_file(h5, tmp_path / "own", label="other", preprocessing=UNIT)
+
+
+def altered(h5: Path, target: Path, data_set: str) -> Path:
+    target.write_bytes(h5.read_bytes())
+    with h5py.File(target, "r+") as file:
+        values = file[data_set]
+        values[(0,) * values.ndim] += 1e-6
+    return target
+
+
+@pytest.mark.usefixtures("known")
+def test_one_altered_tensor_is_named_and_refused(h5: Path, tmp_path: Path, store: Path) -> None:
+    file_name = altered(h5, tmp_path / KERAS.file_name, "conv1/uniform_conv1")
+    with pytest.raises(WeightsError, match=r"of 50 tensors 49 are those of squ.*: conv1:kernel"):
+        add_file(file_name, store)
     assert not store.exists()
-    assert not add_file(h5, store, any_checksum=True).published
+
+
+def test_weights_that_were_insisted_upon_become_the_published_ones_once_known(
+    h5: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = add_file(h5, store, any_checksum=True)
+    assert not first.published
+    monkeypatch.setitem(weight_manifest.DIGESTS, KERAS.file_name, convert(h5).digest)
+    found = add_file(h5, store)
+    assert (found.published, found.sha256) == (True, first.sha256)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", [VGG16_H5, KERAS.file_name, "mobilenet_v2-b0353104.pth"])
+def test_the_real_files_are_known_by_their_tensors(tmp_path: Path, name: str) -> None:
+    tensors = convert(shared_file("weights", name)).tensors
+    save_file(tensors, tmp_path / "any.safetensors")
+    added = add_file(tmp_path / "any.safetensors", tmp_path / "store")
+    assert (added.published, added.origin) == (True, name)
+    if name == VGG16_H5:  # rebuilt; these values were printed of Keras's own
+        first = tensors["stages.block1.conv1.weight"][0, :, 0, 0]
+        assert torch.equal(first, torch.tensor([0.42947057, 0.55037946, 0.4800154]))
+        assert tensors["stages.block5.conv3.bias"][0] == torch.tensor(0.18837857)
+
+
+@pytest.mark.weights
+def test_the_real_vgg16_with_one_value_altered_is_refused(tmp_path: Path) -> None:
+    real = shared_file("weights", VGG16_H5)
+    file = altered(real, tmp_path / real.name, "block5_conv3/block5_conv3_b_1:0")
+    with pytest.raises(WeightsError, match=r"26 tensors 25 .*altered: block5_conv3:bias"):
+        add_file(file, tmp_path / "store")
+
+
+def test_a_file_is_published_by_its_checksum_or_where_there_is_none_by_its_name(
+    h5: Path, tmp_path: Path, store: Path
+) -> None:
+    mine, md5 = written(tmp_path / "mine", name="mine.h5"), "9e107d9d372bb6826bd81d3542a419d6"
+    beginning = dataclasses.replace(KERAS, sha256=sha256_of(h5)[:8])
+    for path, known, allowed in (
+        (h5, KERAS, "17154246"),
+        (h5, dataclasses.replace(UNSUMMED, md5=md5), md5),
+        (mine, UNSUMMED, f"a file named {KERAS.file_name}"),
+    ):
+        # Else one's own fine-tuned network would pass for the published one.
+        with pytest.raises(WeightsError, match=rf"allowed: {allowed}.*--label LABEL.*--any-check"):
+            add_file(path, store, published=(known,))
+        assert not store.exists()
+    for path, known in ((h5, beginning), (h5, UNSUMMED)):
+        assert add_file(path, store, published=(known,)).published
+    assert not add_file(
+        mine, store, published=(KERAS,), any_checksum=True, replacing=True
+    ).published
 
 
 def test_other_weights_do_not_replace_what_is_there_silently(tmp_path: Path, store: Path) -> None:
-    h5, other = written(tmp_path), written(tmp_path, 1, "other.h5")
-    first = add_file(h5, store, any_checksum=True)
-    assert add_file(h5, store, any_checksum=True) == first
-    with pytest.raises(WeightsError, match=r"already here, from .*--replace"):
-        add_file(other, store, any_checksum=True)
-    assert read_stored(first.path)[0] == first
-    second = add_file(other, store, replacing=True, any_checksum=True)
-    assert second.sha256 != first.sha256
-    with pytest.raises(WeightsError, match="changed since it was resolved"):
-        load(first)
+    h5, other = written(tmp_path / "made"), written(tmp_path / "made", 1, "other.h5")
+    mine: dict[str, Any] = {"label": "mine", "preprocessing": UNIT}
+    for options in ({"any_checksum": True}, mine):
+        first = add_file(h5, store, **options)
+        assert add_file(h5, store, **options) == first
+        with pytest.raises(WeightsError, match=r"already here, from .*--replace"):
+            add_file(other, store, **options)
+        assert read_stored(first.path)[0] == first
+        second = add_file(other, store, replacing=True, **options)
+        assert second.sha256 != first.sha256
+        with pytest.raises(WeightsError, match="changed since it was resolved"):
+            load(first)
+
+
+def test_ones_own_weights_are_kept_under_their_label_fed_as_declared(
+    h5: Path, tmp_path: Path, store: Path
+) -> None:
+    added = add_file(h5, store, label="mine", preprocessing=UNIT)
+    assert added.path == store / "squeezenet1_1-local-mine.safetensors"
+    assert (added.source, added.licence, added.published) == ("local:mine", "not stated", False)
+    loaded = load(resolve("squeezenet1_1", "local:mine", store, offline=True))
+    assert (loaded.source, loaded.preprocessing) == ("local:mine", UNIT)
+    # Keras pools with floor, whoever trained the file.
+    assert dict(loaded.options) == {"pooling": "floor"}
+    torch.save(build_backbone("cnn").state_dict(), tmp_path / "cnn.pth")
+    own = add_file(tmp_path / "cnn.pth", store, label="mine", preprocessing=UNIT)
+    (state,) = list_weights(store, "cnn")
+    assert (state.architecture, state.source, state.state) == ("cnn", "local:mine", "here")
+    assert [it.problem for it in verified(store)] == [None, None]
+    flip_last_byte(own.path)
+    problems = {state.architecture: str(state.problem) for state in verified(store)}
+    assert problems["squeezenet1_1"] == "None"
+    assert "content's sha256" in problems["cnn"]
+
+
+def test_what_is_not_clear_about_ones_own_weights_is_refused(
+    h5: Path, tmp_path: Path, store: Path
+) -> None:
+    bare, stored = tmp_path / "any.pth", add_file(h5, tmp_path / "here", any_checksum=True).path
+    torch.save(build_backbone("squeezenet1_1", pooling="ceil").state_dict(), bare)
+    refused: list[tuple[Path, dict[str, Any], str]] = [
+        (h5, {"preprocessing": None}, r"nothing says how squ.* is fed"),
+        (h5, {"architecture": "vgg16"}, "no known layout.*vgg16"),
+        (bare, {}, "pooling: floor or ceil"),
+        (stored, {}, "was written by facebench"),
+        *((h5, {"label": label}, "the label is") for label in ("", "My weights", "a:b", "../x")),
+    ]
+    for file, options, said in refused:
+        with pytest.raises(WeightsError, match=said):
+            add_file(file, store, **{"label": "mine", "preprocessing": UNIT} | options)
+        assert not store.exists()
 
 
 def test_missing_weights_say_where_to_get_them(tmp_path: Path) -> None:
@@ -124,8 +263,10 @@ def test_missing_weights_say_where_to_get_them(tmp_path: Path) -> None:
     for part in (KERAS.url, TORCHVISION.url, "facebench weights add FILE"):
         assert part in raised.value.fix
     assert not list(tmp_path.iterdir())
-    with pytest.raises(WeightsMissing, match=r"'vggface2' weights of resnet50: no published file"):
+    with pytest.raises(WeightsMissing, match=r"no 'vggface2' weights of resnet50: no published"):
         resolve("resnet50", "vggface2", tmp_path, offline=True)
+    with pytest.raises(WeightsMissing, match=r"'local:yours' .*--label yours"):
+        resolve("cnn", "local:yours", tmp_path, offline=True)
     with pytest.raises(ExperimentError, match="unknown architecture 'vgg61'"):
         list_weights(tmp_path, "vgg61")
 
@@ -155,7 +296,8 @@ def test_what_is_published_is_downloaded_once_converted_and_not_kept_twice(
     assert files_in(store) == {"squeezenet1_1-imagenet.safetensors"}
 
 
-def test_a_published_file_put_into_the_folder_is_converted(h5: Path, tmp_path: Path) -> None:
+def test_a_published_file_put_into_the_folder_is_converted(tmp_path: Path) -> None:
+    h5 = written(tmp_path)
     found = resolve(*SOURCE, tmp_path, offline=True, published=as_if_published(h5))
     assert found.path == tmp_path / "squeezenet1_1-imagenet.safetensors"
 
@@ -163,29 +305,22 @@ def test_a_published_file_put_into_the_folder_is_converted(h5: Path, tmp_path: P
 def test_a_download_that_is_not_the_published_file_is_refused_and_not_kept(
     h5: Path, tmp_path: Path, store: Path
 ) -> None:
-    torch.save(squeezenet1_1().state_dict(), tmp_path / "any.pth")
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "any.pth")
     whole = h5.read_bytes()
-    for number, (content, error, sentence) in enumerate(
-        [
-            (b"<!DOCTYPE html><title>Sign in</title>", WeightsMissing, "an HTML page came"),
-            (whole[: len(whole) // 2], WeightsError, "damaged or cut short"),
-            (b"something else", WeightsError, "is no weight file"),
-            ((tmp_path / "any.pth").read_bytes(), WeightsError, "no published file of this layout"),
-        ]
-    ):
+    contents: list[tuple[bytes, type[WeightsError], str]] = [
+        (b"<!DOCTYPE html><title>Sign in</title>", WeightsMissing, "an HTML page came"),
+        (whole[: len(whole) // 2], WeightsError, "damaged or cut short"),
+        (b"something else", WeightsError, "is no weight file"),
+        ((tmp_path / "any.pth").read_bytes(), WeightsError, "no published file of this layout"),
+    ]
+    for number, (content, error, sentence) in enumerate(contents):
         served = tmp_path / str(number)
         served.write_bytes(content)
         known = dataclasses.replace(UNSUMMED, url=served.as_uri())
         with pytest.raises(error, match=sentence):
             resolve(*SOURCE, store, offline=False, published=(known,))
         assert files_in(store) == set()
-    known = dataclasses.replace(UNSUMMED, url=h5.as_uri())
-    assert resolve(*SOURCE, store, offline=False, published=(known,)).published
-    assert read_trusted(store)[KERAS.file_name].sha256 == hashlib.sha256(whole).hexdigest()
-
-
-def test_a_download_with_another_sum_stops_the_run(h5: Path, store: Path) -> None:
-    """Another file of the same source would be other weights, which nobody asked for."""
+    # Another file of the same source would be other weights, which nobody asked for.
     wrong = dataclasses.replace(KERAS, url=h5.as_uri())
     with pytest.raises(WeightsError, match="but the sha256") as raised:
         resolve(*SOURCE, store, offline=False, published=(wrong, *as_if_published(h5)))
@@ -200,7 +335,7 @@ def test_what_is_damaged_is_found_out(h5: Path, tmp_path: Path, store: Path) -> 
         with pytest.raises(WeightsError, match="damaged .*content's sha256"):
             read()
     added.path.write_bytes(added.path.read_bytes()[:-100])
-    (state,) = verify(store)
+    (state,) = verified(store)
     assert state.state == "damaged"
     assert "Delete it, then: facebench weights add FILE" in str(state.problem)
     again = add_file(h5, tmp_path / "again", any_checksum=True)
@@ -211,10 +346,10 @@ def test_what_is_damaged_is_found_out(h5: Path, tmp_path: Path, store: Path) -> 
 
 def test_what_facebench_did_not_write_is_no_source(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "resnet18.a1_in1k.safetensors")
-    assert verify(tmp_path) == []
+    assert verified(tmp_path) == []
     whole = (tmp_path / "resnet18.a1_in1k.safetensors").read_bytes()
     (tmp_path / "cnn-local-mine.safetensors").write_bytes(whole[:20])
-    (state,) = verify(tmp_path)
+    (state,) = verified(tmp_path)
     assert (state.architecture, state.source, state.state) == ("cnn", "local:mine", "damaged")
     save_file({"x": torch.zeros(1)}, tmp_path / "squeezenet1_1-imagenet.safetensors")
     with pytest.raises(WeightsError, match="a file written by facebench weights add"):
@@ -227,130 +362,51 @@ def test_a_folder_that_cannot_be_written_is_said_to_be_so(h5: Path, store: Path)
         add_file(h5, store, any_checksum=True)
 
 
-def test_every_source_is_listed_with_its_state(h5: Path, store: Path) -> None:
-    before = {(state.architecture, state.source): state for state in list_weights(store)}
-    assert set(before) == {(file.architecture, file.source) for file in FILES}
-    assert {state.state for state in before.values()} == {"missing"}
-    add_file(h5, store, any_checksum=True)
-    (state,) = list_weights(store, "squeezenet1_1")
-    assert (state.architecture, state.source, state.state) == (*SOURCE, "here")
-    assert state.published == (KERAS, TORCHVISION)
+def test_every_entry_of_the_manifest_fits_a_source_and_its_backbone() -> None:
+    sources = {(it.name, source) for it in ARCHITECTURES.values() for source in it.weight_sources}
+    assert sources - {(name, "none") for name in ARCHITECTURES} == {
+        (file.architecture, file.source) for file in FILES
+    }
+    names = [file.file_name for file in FILES]
+    assert len(set(names)) == len(names)
+    assert set(weight_manifest.DIGESTS) <= set(names)
+    assert {len(digest["whole"]) for digest in weight_manifest.DIGESTS.values()} == {64}
+    for file in FILES:
+        (layout,) = [known for known in layouts_of(file.architecture) if known.name == file.layout]
+        assert dict(layout.options) == dict(file.options), file.file_name
+        assert len(file.sha256 or "8 digits") in (8, 64), file.file_name
+        assert len(file.md5 or "0" * 32) == 32, file.file_name
+        assert file.url.startswith(("https://", "http://www.robots.ox.ac.uk/")), file.file_name
+        end = "model.safetensors" if file.layout == "timm" else file.file_name
+        assert file.url.endswith(f"/{end}")
+    for name in ARCHITECTURES:
+        preprocessing, options = untrained_start(name)
+        assert preprocessing == CENTRED, name
+        with torch.device("meta"):
+            build_backbone(name, **options)
 
 
-def test_the_first_copy_is_trusted_and_another_refused(tmp_path: Path, store: Path) -> None:
-    first, second = written(tmp_path / "first"), written(tmp_path / "second", seed=1)
-    assert add_file(first, store, published=(UNSUMMED,)).published
-    for insisting in (False, True):
-        with pytest.raises(WeightsError, match=r"another one is trusted .*remove the entry"):
-            add_file(second, store, published=(UNSUMMED,), any_checksum=insisting,
-                     replacing=insisting)  # fmt: skip
-    assert read_trusted(store)[KERAS.file_name].sha256 == sha256_of(first)
-    known = dataclasses.replace(UNSUMMED, url=second.as_uri())
-    (store / "squeezenet1_1-imagenet.safetensors").unlink()
-    with pytest.raises(WeightsError, match="another one is trusted"):
-        resolve(*SOURCE, store, offline=False, published=(known,))
-    assert files_in(store) == {"pins.json"}
-
-
-def test_a_file_of_no_published_sum_has_to_bear_its_name(tmp_path: Path, store: Path) -> None:
-    """Else one's own fine-tuned network would pass for the published one, and be trusted."""
-    mine = written(tmp_path, name="mine.h5")
-    with pytest.raises(WeightsError, match=rf"a file named {KERAS.file_name}.*--label LABEL"):
-        add_file(mine, store, published=(UNSUMMED,))
-    assert not add_file(mine, store, any_checksum=True, published=(UNSUMMED,)).published
-    assert read_trusted(store) == {}
-
-
-def test_a_published_beginning_of_a_sum_is_completed_by_a_trusted_one(
-    h5: Path, store: Path
-) -> None:
-    known = dataclasses.replace(KERAS, sha256=sha256_of(h5)[:8])
-    trust(known, f"{known.sha256}{'0' * 56}", store)
-    with pytest.raises(WeightsError, match="another one is trusted"):
-        add_file(h5, store, published=(known,))
-
-
-def test_a_published_md5_is_checked(h5: Path, store: Path) -> None:
-    other = dataclasses.replace(UNSUMMED, md5="0" * 32)
-    with pytest.raises(WeightsError, match=f"allowed: {'0' * 32}"):
-        add_file(h5, store, published=(other,))
-    known = dataclasses.replace(UNSUMMED, md5=hashlib.md5(h5.read_bytes()).hexdigest())
-    assert add_file(h5, store, published=(known,)).published
-    assert read_trusted(store)[KERAS.file_name].sha256 == sha256_of(h5)
-
-
-def test_trusted_checksums_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path) -> None:
-    (tmp_path / "pins.json").write_text('{"schema": 1, "pins": {"a": {"sha')
-    with pytest.raises(WeightsError, match=r"pins\.json cannot be read"):
-        check_trusted(UNSUMMED, "0" * 64, tmp_path)
-    (tmp_path / "pins.json").write_text('{"schema": 2, "pins": {}}')
-    with pytest.raises(WeightsError, match="its schema is 2, not 1"):
-        read_trusted(tmp_path)
-
-
-def test_verify_compares_what_is_stored_with_its_trusted_checksum(
-    tmp_path: Path, store: Path
-) -> None:
-    file = written(tmp_path, name=TORCHVISION.file_name)
-    as_if = dataclasses.replace(UNSUMMED, file_name=TORCHVISION.file_name)
-    add_file(file, store, published=(as_if,))
-    assert verify(store)[0].problem is None
-    trusted = json.loads((store / "pins.json").read_text())
-    trusted["pins"][TORCHVISION.file_name]["sha256"] = "0" * 64
-    (store / "pins.json").write_text(json.dumps(trusted))
-    assert "another one is trusted" in str(verify(store)[0].problem)
-
-
-def a_kernel(seed: int = 0) -> Tensor:
-    return torch.randn(64, 3, 3, 3, generator=torch.Generator().manual_seed(seed))
-
-
-def test_a_first_layer_is_told_in_either_order_and_another_one_tells_nothing() -> None:
-    known, other = a_kernel(), a_kernel(1)
-    grey = known[:, :1].expand(-1, 3, -1, -1).contiguous()
-    # Fine-tuned: a tenth of its size in other directions turns it by atan(0.1), 5.7 degrees.
-    tuned = known + 0.1 * other
-    told = [order_of(kernel, known, "BGR") for kernel in (known, tuned, known.flip(1),
-            tuned.flip(1), other, torch.zeros(96, 3, 7, 7), torch.zeros_like(known))]  # fmt: skip
-    assert told == ["BGR", "BGR", "RGB", "RGB", None, None, None]
-    assert order_of(grey, grey, "RGB") is None, "alike in both orders"
-
-
-def test_the_kernel_that_reads_the_picture_is_found() -> None:
-    for architecture in ("vgg16", "resnet50", "densenet121", "efficientnet_b0"):
-        tensors = backbone_tensors(architecture)
-        first = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
-        assert first_kernel_name(tensors) == first, architecture
-
-
-def test_a_file_in_the_other_order_than_its_publishers_is_refused(
-    tmp_path: Path, store: Path
-) -> None:
-    """Caffe's first layer, blue first, in a file that is published with red first."""
-    kernels = keras_squeezenet.random_kernels()
-    h5 = written(tmp_path)
-    add_file(h5, store, published=as_if_published(h5))
-    state = squeezenet1_1().state_dict()
-    blue_first = torch.from_numpy(np.ascontiguousarray(kernels["conv1"][0].transpose(3, 2, 0, 1)))
-    for name, kernel in (("wrong", blue_first), ("right", blue_first.flip(1))):
-        state["features.0.weight"] = kernel.float()
-        torch.save(state, tmp_path / f"{name}.pth")
-    wrong, right = tmp_path / "wrong.pth", tmp_path / "right.pth"
-    with pytest.raises(WeightsError, match=r"RGB was declared, but .* and expects BGR"):
-        add_file(wrong, store, replacing=True, published=as_if_published(wrong, TORCHVISION))
-    published = as_if_published(right, TORCHVISION)
-    assert add_file(right, store, replacing=True, published=published).published
-
-
-def test_an_order_that_contradicts_the_publishers_is_refused(h5: Path, store: Path) -> None:
-    with pytest.raises(WeightsError, match=r"RGB was declared for squ.*published as BGR"):
-        add_file(h5, store, channels="RGB", published=as_if_published(h5))
-    assert not store.exists()
-    add_file(h5, store, channels="BGR", published=as_if_published(h5))
-
-
-@pytest.mark.weights
-def test_the_real_file_is_the_published_one(tmp_path: Path) -> None:
-    added = add_file(shared_file("weights", KERAS.file_name), tmp_path)
-    assert added.published
-    assert sum(tensor.numel() for tensor in load_file(added.path).values()) == 722_496
+def test_published_files_are_as_torchvision_and_timm_say() -> None:
+    for file in (file for file in FILES if file.layout == "torchvision"):
+        weights: Any = torchvision.models.get_model_weights(file.architecture)["IMAGENET1K_V1"]
+        transforms = weights.transforms()
+        assert file.url == weights.url, file.file_name
+        assert (file.sha256 or "no sum") in weights.url, file.file_name
+        assert file.preprocessing == IMAGENET, file.file_name
+        assert (tuple(transforms.mean), tuple(transforms.std)) == (IMAGENET.mean, IMAGENET.std)
+    for file in (file for file in FILES if file.layout == "timm"):
+        cfg: Any = get_pretrained_cfg(file.file_name.removesuffix(".safetensors"))
+        assert file.url == f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors"
+        assert (file.preprocessing.mean, file.preprocessing.std) == (cfg.mean, cfg.std)
+        assert (file.preprocessing.channels, file.preprocessing.scale) == ("RGB", 1 / 255)
+        assert file.licence.lower() == cfg.license, file.file_name
+    # What is written down of timm is what would be asked of it.
+    for architecture in FROM_TIMM:
+        (known,) = files_for(architecture.name, "imagenet")
+        asked = timm_models.pretrained(architecture.name)
+        assert asked is not None
+        assert known.file_name == f"{architecture.name}.{asked.tag}.safetensors"
+    (file,) = files_for("resnet18", "imagenet")
+    assert file.file_name.removesuffix(".safetensors") in timm.list_pretrained("resnet18*")
+    assert (file.preprocessing, file.sha256) == (IMAGENET, None)
+    assert files_for("vit_small_patch14_dinov2", "imagenet") == ()

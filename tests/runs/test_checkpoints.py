@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from benchmark.data.dataset import FaceSet
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.models.network import build_network
-from benchmark.models.weight_readers import header_of
+from benchmark.models.weight_formats import header_of
 from benchmark.runs import folder
 from benchmark.runs.folder import (
     CHECKPOINT_FILE,

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from benchmark.data.dataset import FaceSet, choose_dataset, store_faces
 from benchmark.data.drawn import draw_faces
 from benchmark.data.splits import Rows
-from benchmark.errors import WeightsError, WeightsMissing
+from benchmark.errors import BenchmarkError, RunError, WeightsError, WeightsMissing
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Protocol
 from benchmark.files import write_json
 from benchmark.models.network import build_network
-from benchmark.models.weight_adding import Declaration, add_own
+from benchmark.models.weight_store import add_file
 from benchmark.models.weights import load
 from benchmark.record import RunRecord, work_folder
 from benchmark.runs.folder import parts_for, save_weights, write_answers
@@ -114,7 +114,7 @@ def test_the_new_run_says_where_it_comes_from(drawn_faces: FaceSet, runs_dir: Pa
     assert later.about["leaky"] is False
     last = plan_run(from_run(later), 0, drawn_faces, settings(runs_dir))
     assert last.weights is not None
-    assert [seen.run for seen in last.weights.faces_seen] == [later.identity, earlier.identity]
+    assert [seen["run"] for seen in last.weights.faces_seen] == [later.identity, earlier.identity]
 
 
 def test_the_trunks_content_enters_the_identity(drawn_faces: FaceSet, runs_dir: Path) -> None:
@@ -209,7 +209,7 @@ def test_other_faces_are_what_it_is_for_and_what_a_run_saw_long_ago_counts(
     others = choose_dataset(runs_dir / "data", "others")
     plan = plan_run(from_run(earlier), 0, others, where)
     assert plan.weights is not None
-    assert plan.weights.faces_seen[0].pixel_digest == drawn_faces.pixel_digest
+    assert plan.weights.faces_seen[0]["pixel_digest"] == drawn_faces.pixel_digest
     between = untrained(others, runs_dir, from_run(earlier))
     with pytest.raises(WeightsError, match="fold 3"):
         plan_run(from_run(between), 0, drawn_faces, where)
@@ -225,13 +225,13 @@ def cut_short(record: RunRecord) -> None:
     [
         (lambda run: (run.folder / "done.json").unlink(), WeightsMissing,
          r"not done but interrupted.*run mtl-cnn-none-full-tiny --seeds 0"),
-        (lambda run: (run.folder / "model.safetensors").unlink(), WeightsError, "kept no weights"),
+        (lambda run: (run.folder / "model.safetensors").unlink(), RunError, "kept no weights"),
         (cut_short, WeightsError, r"model\.safetensors is damaged or cut short"),
     ],
     ids=["not done", "no weights", "damaged"],
 )  # fmt: skip
 def test_a_run_that_cannot_be_started_from_is_refused(
-    drawn_faces: FaceSet, runs_dir: Path, change: Any, error: type[WeightsError], said: str
+    drawn_faces: FaceSet, runs_dir: Path, change: Any, error: type[BenchmarkError], said: str
 ) -> None:
     earlier = only_run(runs_dir)
     change(earlier)
@@ -249,20 +249,14 @@ def test_another_architecture_and_digits_that_two_runs_share_are_refused(
         plan_run(squeezenet, 0, drawn_faces, where)
     other = earlier.identity[:12] + "0" * 52
     shutil.copytree(earlier.folder, earlier.folder.with_name(other))
-    with pytest.raises(WeightsError, match=rf"2 runs begin with .*{other}.*more digits"):
+    with pytest.raises(WeightsError, match=rf"2 finished runs .*{other[:13]}.*more digits"):
         plan_run(from_run(earlier), 0, drawn_faces, where)
     whole = an_experiment(f"run:{earlier.identity}")
     assert plan_run(whole, 0, drawn_faces, where).weights is not None
 
 
-def test_a_run_under_a_label_is_checked_like_a_run(drawn_faces: FaceSet, runs_dir: Path) -> None:
+def test_a_run_takes_no_label(runs_dir: Path, tmp_path: Path) -> None:
     """Else a label would be a way round the split."""
-    earlier, where = only_run(runs_dir), settings(runs_dir)
-    add_own(earlier.folder / "model.safetensors", where.weights_dir, Declaration("mine"))
-    mine = an_experiment("local:mine")
-    plan = plan_run(mine, 0, drawn_faces, where)
-    assert plan.weights is not None
-    assert plan.weights.preprocessing.sentence() == "RGB, -1 to 1"
-    folded = replace(mine, protocol=Protocol(fold=1))
-    with pytest.raises(WeightsError, match="under another split"):
-        plan_run(folded, 0, drawn_faces, where)
+    model = only_run(runs_dir).folder / "model.safetensors"
+    with pytest.raises(WeightsError, match="was written by facebench"):
+        add_file(model, tmp_path / "store", label="mine")
