@@ -138,32 +138,16 @@ Graph = Annotated[bool, advanced("On CUDA, record the step and replay it.", "--g
 Compile = Annotated[bool | None, advanced(
     "Let torch.compile fuse operations; if left out, on CUDA where enough steps share it.",
     "--compile/--no-compile")]
-# fmt: on
-
 CLUSTER = "Cluster options"
-On = Annotated[
-    str | None,
-    typer.Option(
-        "--on",
-        help="Run on Ray: `ray` starts it on this machine, `auto`, HOST:PORT or ray://HOST:PORT "
-        "is a cluster that is there. Left out: one run after another in this process.",
-        rich_help_panel=CLUSTER,
-    ),
-]
-GpusPerRun = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        help="GPUs for each run, or a part of one, as 0.25; 1 if left out and there are any.",
-        rich_help_panel=CLUSTER,
-    ),
-]
+On = Annotated[str | None, typer.Option(
+    help="Run on Ray: `ray` starts it on this machine, `auto`, HOST:PORT or ray://HOST:PORT is a "
+    "cluster that is there. Left out: one run after another in this process.",
+    rich_help_panel=CLUSTER)]
+GpusPerRun = Annotated[float | None, typer.Option(
+    min=0.0, help="GPUs for each run, or a part of one, as 0.25; 1 if left out and there are any.",
+    rich_help_panel=CLUSTER)]
 CpusPerRun = Annotated[float, typer.Option(help="CPU cores for each run.", rich_help_panel=CLUSTER)]
-SharedRuns = Annotated[
-    bool,
-    typer.Option(
-        "--shared-runs",
-        help="RUNS_DIR is the same folder on every node: write to it there.",
-        rich_help_panel=CLUSTER,
-    ),
-]
+SharedRuns = Annotated[bool, typer.Option(
+    "--shared-runs", help="RUNS_DIR is the same folder on every node: write to it there.",
+    rich_help_panel=CLUSTER)]
+# fmt: on

@@ -125,7 +125,7 @@ def test_the_matrix_holds_every_published_start_of_every_architecture() -> None:
     assert {item.name for item in registry.experiments_of("matrix")} == expected
 
 
-def test_every_multi_task_row_has_its_three_twins() -> None:
+def test_every_multi_task_row_has_its_three_counterparts() -> None:
     for suite in ("study", "matrix", "modern"):
         for experiment in registry.experiments_of(suite):
             if not experiment.name.endswith("-short"):  # six epochs: no row of the comparison

@@ -56,33 +56,33 @@ def test_every_loop_trains_the_network(
 ) -> None:
     if loop is loops.LightningTraining:
         pytest.importorskip("pytorch_lightning")
-    way = loop(a_job(drawn_faces, tmp_path))
-    network = way.network
+    trained = loop(a_job(drawn_faces, tmp_path))
+    network = trained.network
     before = values(network).clone()
-    way.measure()
+    trained.measure()
     assert not torch.equal(before, values(network))
-    way.close()
+    trained.close()
 
 
 def test_ours_trains_an_epoch_each_time_it_is_measured(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
-    way = loops.OurEpochs(a_job(drawn_faces, tmp_path))
-    way.warm_up()
-    done = way.state.epochs_done
-    way.measure()
-    way.measure()
-    assert way.state.epochs_done == done + 2
+    trained = loops.OurEpochs(a_job(drawn_faces, tmp_path))
+    trained.warm_up()
+    done = trained.state.epochs_done
+    trained.measure()
+    trained.measure()
+    assert trained.state.epochs_done == done + 2
 
 
 def test_a_run_builds_its_cache_inside_and_anew_each_time(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
-    way = loops.OurRun(a_job(drawn_faces, tmp_path, "frozen", epochs=2))
+    trained = loops.OurRun(a_job(drawn_faces, tmp_path, "frozen", epochs=2))
     for _ in range(2):
-        way.prepare()
-        way.measure()
-        assert way.origin == "built"
-        assert way.state.epochs_done == 2
-    way.close()
+        trained.prepare()
+        trained.measure()
+        assert trained.origin == "built"
+        assert trained.state.epochs_done == 2
+    trained.close()
     assert not (tmp_path / "cache").exists()
