@@ -6,9 +6,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmark import registry
+from benchmark.cli.tune import print_best, print_grid
+from benchmark.data.dataset import FaceSet
+from benchmark.experiment.space import RATE, point_of
 from benchmark.record import RunRecord, all_records
-from benchmark.tracking import open_store
+from benchmark.tracking import TrialView, open_store
+from benchmark.tuning.outcome import Outcome
+from benchmark.tuning.study import Study
 from tests.cli.test_run import facebench
+from tests.tuning.planted import EXPERIMENT, SPACE, a_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna, plotly and mlflow warn of each other
 
@@ -107,3 +114,20 @@ def test_a_search_whose_trials_all_fail_says_why(drawn_data_dir: Path, tmp_path:
     assert answer.exit_code == 3, answer.output
     assert "no trial of gender-cnn-none-full-short was good" in answer.stderr
     assert "a finite loss" in answer.stderr
+
+
+def test_a_best_recipe_and_a_grid_are_printed_beside_what_they_are_compared_with(
+    drawn_faces: FaceSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, grid = a_study(tmp_path, drawn_faces), registry.grid("grid-mtl-vgg16-block5")
+    point = point_of(EXPERIMENT, SPACE) | {RATE: 2e-3}
+    trials = (TrialView(0, "complete", point_of(EXPERIMENT, SPACE), 0.5),)
+    trials += (TrialView(1, "complete", point, 0.625),)
+    print_best(study, Outcome(trials, trials[1], (), None))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["learning_rate", "0.001", "0.002"] in lines
+    assert ["validation", "50.00%", "62.50%"] in lines
+    study = Study(grid.experiment, grid.space, drawn_faces, tmp_path)
+    tried = tuple(TrialView(0, "complete", point, 0.42) for point in [next(grid.points())])
+    print_grid(grid, study, Outcome(tried, tried[0], (), None))
+    assert "42.0 | " in capsys.readouterr().out
