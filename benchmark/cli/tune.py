@@ -96,8 +96,9 @@ def tune(
     """Search for the best recipe of experiments by validation; a stopped search resumes.
 
     Learning rates, unfreezing depth, batch size and more, as the experiment's search space says.
-    The best recipe is then trained anew with fresh seeds and joins the suite `tuned`. No trial is
-    evaluated on the test set. The same command in a second terminal searches along.
+    Fresh seeds decide between the best and the runner-up. The best recipe is then trained anew with
+    three more and joins the suite `tuned`. No trial is evaluated on the test set. The same command
+    in a second terminal searches along.
 
     Examples:
       facebench tune mtl-squeezenet1_1-imagenet-full --trials 30
@@ -115,10 +116,14 @@ def tune(
             tracking=tracking, offline=offline,
         )  # fmt: skip
         from benchmark.data.dataset import choose_dataset
-        from benchmark.tuning.study import TRIAL_SEED
+        from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED
 
-        allowed = f"any but that of the trials, {TRIAL_SEED}"
-        require(TRIAL_SEED not in refit_seeds, f"--seeds is {seeds}", allowed=allowed)
+        known = sorted({TRIAL_SEED, *FRESH_SEEDS})
+        require(
+            not set(known) & set(refit_seeds),
+            f"--seeds is {seeds}",
+            allowed=f"any but those that the recipe is chosen by: {str(known)[1:-1]}",
+        )
         with busy("opening the data set", quiet=quiet or as_json):
             faces = choose_dataset(data_dir, dataset)
         studies: list[dict[str, Any]] = []
@@ -244,6 +249,7 @@ class TuneSession:
             "trials": counts,
             "best": best
             and {"trial": best.number, "value": best.value, "point": best.point, "run": best.run},
+            "fresh_seeds": [item.as_dict() for item in outcome.fresh],
             "recipe": outcome.recipe["settings"] if outcome.recipe else None,
             "failures": reasons(outcome.trials),
             "ok": best is not None or not any(counts.values()),
@@ -285,7 +291,7 @@ class TuneSession:
         from benchmark.runs.folder import CHECKPOINT_FILE
         from benchmark.tracking import StudyMirror
         from benchmark.tuning import outcome as outcomes
-        from benchmark.tuning.search import search, training_objective
+        from benchmark.tuning.search import FreshScores, fresh_scores, search, training_objective
         from benchmark.tuning.study import TrialQueue
 
         queue, name = TrialQueue(study, self.storage), study.experiment.name
@@ -296,6 +302,7 @@ class TuneSession:
         # Of a grid, every point that was ever asked for: rows add up.
         n_points = len({tuple(sorted(trial.point.items())) for trial in queue.trials()})
         n_wanted, n_epochs = n_points if grid else self.n_trials, study.experiment.recipe.max_epochs
+        fresh: tuple[FreshScores, ...] = ()
         with TuneDisplay(n_wanted, n_epochs, quiet=self.quiet) as display:
             self._begin(study, queue, display)
             fleet = self.fleet
@@ -318,14 +325,18 @@ class TuneSession:
                             (run / CHECKPOINT_FILE).unlink(missing_ok=True)  # Never resumed.
                         mirror.update(trials)
                         display.show(event, trials)
+                if grid is None:
+                    finalists = outcomes.finalists(study, queue.trials())
+                    fresh = fresh_scores(objective, finalists, display.say)
             except KeyboardInterrupt:
                 mirror.update(queue.trials(), state="interrupted")
                 raise
-        outcome = outcomes.write_outcome(study, base, queue)
-        if grid is None and outcome.remark:
-            self.answer.warnings.append(f"{name}: {outcome.remark}")
+        outcome = outcomes.write_outcome(study, base, queue, fresh)
+        if grid is None:
+            self.answer.warnings.extend(f"{name}: {remark}" for remark in outcome.remarks)
+        runs = [(item.trial.number, run) for item in fresh for run in item.runs]
         mirror.update(
-            outcome.trials, files=outcome.files,
+            outcome.trials, fresh=runs, files=outcome.files,
             state="done" if outcome.best else "failed",
         )  # fmt: skip
         if outcome.best is None:
@@ -414,6 +425,9 @@ def print_best(study: "Study", outcome: "Outcome") -> None:
     own = [f"{trial.value:.2%}" for trial in complete if is_the_definition(study, trial)]
     rows.append(("validation", (*own, "–")[0], f"{best.value:.2%}"))
     print_table(Table.of(["searched", "definition", f"best, trial {best.number}"], rows))
+    for item in outcome.fresh:
+        by_seed = ", ".join(f"{score:.2%}" for score in item.by_seed.values())
+        out.print(f"Fresh seeds: trial {item.trial.number} {item.mean:.2%} on average ({by_seed})")
 
 
 def print_grid(grid: GridSpace, study: "Study", outcome: "Outcome") -> None:

@@ -76,11 +76,13 @@ class StudyMirror:
         self,
         trials: Sequence[TrialView],
         *,
+        fresh: Iterable[tuple[int, str]] = (),
         files: Iterable[Path] = (),
         state: Literal["", "done", "interrupted", "failed"] = "",
     ) -> None:
         """Show all trials that have ended since, each once in each state.
 
+        fresh: numbers of trials and identities of runs that trained their recipes with other seeds.
         files: artifacts of the study. state: how the search ended; a later trial reopens it.
         """
         if self._mirror is None or not (trials or state):
@@ -90,7 +92,7 @@ class StudyMirror:
                 self._run_id = self._run_id or self._found_or_made(self._mirror)
                 self._show(self._mirror, [trial for trial in trials if trial.state in ENDS])
                 if state:
-                    self._end(self._mirror.client, files, state)
+                    self._end(self._mirror, fresh, files, state)
         except TrackingError as error:
             self._say(
                 f"{error} The search continues; the next `facebench tune` logs the rest to MLflow."
@@ -118,11 +120,21 @@ class StudyMirror:
             self._shown[trial.number] = trial.state
         client.set_tag(parent, NOTE_TAG, self._note(ended))
 
-    def _end(self, client: Any, files: Iterable[Path], state: str) -> None:
+    def _end(
+        self, mirror: MlflowMirror, fresh: Iterable[tuple[int, str]], files: Iterable[Path],
+        state: str,
+    ) -> None:  # fmt: skip
+        client, parent = mirror.client, self._run_id
+        for number, identity in fresh:
+            record = RunRecord(work_folder(mirror.runs_dir) / identity)
+            child = mirror.mirror(record)
+            client.set_tag(child, PARENT_TAG, parent)
+            title = f"Trial {number:03d}, seed {record.seed} · {self._name}"
+            client.set_tag(child, "mlflow.runName", title)
         for path in files:
-            send_file(client, client.get_run(self._run_id), path, "study")
-        client.set_tag(self._run_id, "state", state)
-        client.set_terminated(self._run_id, STATUS_OF_STATE[state])
+            send_file(client, client.get_run(parent), path, "study")
+        client.set_tag(parent, "state", state)
+        client.set_terminated(parent, STATUS_OF_STATE[state])
 
     def _found_or_made(self, mirror: MlflowMirror) -> str:
         """Find the parent run, and what MLflow shows beneath it; or make it."""
@@ -134,7 +146,7 @@ class StudyMirror:
         if found:
             parent = str(found[0].info.run_id)
             for run in client.search_runs([experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'"):
-                if "trial" in run.data.tags:  # Those of fresh seeds, of older searches, are none.
+                if "trial" in run.data.tags:  # Those of fresh seeds are no trials of their own.
                     self._shown[int(run.data.tags["trial"])] = run.data.tags["trial_state"]
             return parent
         tags = {

@@ -27,6 +27,7 @@ from benchmark.files import write_json, write_text
 from benchmark.identity import steering_content
 from benchmark.registry import SCHEMA, named
 from benchmark.tracking import TrialView, best_trial
+from benchmark.tuning.search import FreshScores
 from benchmark.tuning.study import OBJECTIVE, Study, TrialQueue
 
 FEWEST_FOR_IMPORTANCE: Final = 4
@@ -48,13 +49,15 @@ class Outcome:
     """A study as it stands.
 
     recipe: of the best trial; None where none is complete, or none beat the definition itself.
+    fresh: of the best trial and the runner-up, which decided between them; none of a grid.
     """
 
     trials: tuple[TrialView, ...]
     best: TrialView | None
     files: tuple[Path, ...]
     recipe: dict[str, Any] | None
-    remark: str = ""
+    remarks: tuple[str, ...]
+    fresh: tuple[FreshScores, ...] = ()
 
 
 def count_ends(trials: Sequence[TrialView]) -> dict[str, int]:
@@ -73,33 +76,53 @@ def _recipe_at(study: Study, trial: TrialView) -> dict[str, Any]:
     return steering_content(experiment_at(study.experiment, trial.point).as_dict())
 
 
+def finalists(study: Study, trials: Sequence[TrialView]) -> tuple[TrialView, ...]:
+    """Give the best trial and the runner-up: the best of those with another recipe."""
+    best = best_trial(trials)
+    if best is None:
+        return ()
+    recipe, complete = _recipe_at(study, best), [item for item in trials if item.value is not None]
+    second = best_trial([trial for trial in complete if _recipe_at(study, trial) != recipe])
+    return (best,) if second is None else (best, second)
+
+
+def decided(fresh: Sequence[FreshScores]) -> TrialView | None:
+    """Choose between finalists by their mean over the fresh seeds alone; the earlier on a tie."""
+    chosen = best_trial([replace(item.trial, value=item.mean) for item in fresh])
+    trials = {item.trial.number: item.trial for item in fresh}
+    return trials[chosen.number] if chosen else None
+
+
 def is_the_definition(study: Study, trial: TrialView) -> bool:
     """Tell whether a trial's recipe is the one that the search began with."""
     return _recipe_at(study, trial) == steering_content(study.experiment.as_dict())
 
 
-def write_outcome(study: Study, base: Experiment, queue: TrialQueue) -> Outcome:
+def write_outcome(
+    study: Study, base: Experiment, queue: TrialQueue, fresh: Sequence[FreshScores] = ()
+) -> Outcome:
     """Write all that a study shows.
 
     base: the registered experiment that the study's is, but for the changes of `--set`.
     """
     trials = tuple(queue.trials())
-    best, recipe, remark = best_trial(trials), None, ""
+    best, recipe, remark = decided(fresh) or best_trial(trials), None, ""
     files = write_pages(study, queue.optuna_study, trials)
     if best is not None and is_the_definition(study, best):
         remark = "no trial beat the definition itself: its own recipe is the best tried"
     elif best is not None:
         try:
-            recipe = _recipe_of(study, base, queue, best)
+            recipe = _recipe_of(study, base, queue, best, fresh)
             files.append(study.own_folder / "recipe.json")
             write_json(files[-1], recipe)
         except BenchmarkError as error:
             remark = f"the best recipe cannot be registered: {error}"
-    return Outcome(trials, best, tuple(files), recipe, remark)
+    remarks = (remark,) if remark else ()
+    return Outcome(trials, best, tuple(files), recipe, remarks, tuple(fresh))
 
 
 def _recipe_of(
-    study: Study, base: Experiment, queue: TrialQueue, best: TrialView
+    study: Study, base: Experiment, queue: TrialQueue, best: TrialView, fresh: Sequence[FreshScores]
 ) -> dict[str, Any]:
     """Give a study's best recipe as a definition, and how it was found."""
     settings = settings_at(study.experiment, best.point)
@@ -113,6 +136,7 @@ def _recipe_of(
         "objective": OBJECTIVE,
         "value": best.value,
         "trial": best.number,
+        "fresh_seeds": [item.as_dict() for item in fresh],
         "run": best.run,
         "point": dict(best.point),
         "settings": {

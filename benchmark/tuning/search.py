@@ -8,8 +8,9 @@ one per epoch, and closing the generator stops it. Behind it is an ordinary run,
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, Final, Literal
 
 from benchmark.data.batches import FaceBatches
@@ -19,8 +20,10 @@ from benchmark.files import write_json
 from benchmark.record import SCHEMA, TRIAL_FILE
 from benchmark.runs.plan import Plan, Settings, plan_run
 from benchmark.runs.run import Advanced, Event, Finished, Prepared, Skipped, Started, run
+from benchmark.tracking import TrialView
 from benchmark.training.trainer import EpochResult, Progress
 from benchmark.tuning.study import (
+    FRESH_SEEDS,
     OBJECTIVE,
     TRIAL_SEED,
     EndState,
@@ -55,8 +58,8 @@ class TrialEvent:
     text: str = ""
 
 
-Objective = Callable[[Mapping[str, Any], int], Generator[TrialEvent]]
-"""Of a point and a trial's number: yields what happens; closed, it stops."""
+Objective = Callable[..., Generator[TrialEvent]]
+"""Of a point, a trial's number and, if given, a seed: yields what happens; closed, it stops."""
 RunPlan = Callable[[Plan, Settings], Generator[Event | None]]
 """Brings a run to its end somewhere; yields None while nothing happens there."""
 
@@ -75,8 +78,10 @@ def training_objective(
     plan_run(study.experiment, TRIAL_SEED, study.faces, settings)
     run_plan = elsewhere or _here(study, settings)
 
-    def objective(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
-        plan = plan_run(experiment_at(study.experiment, point), TRIAL_SEED, study.faces, settings)
+    def objective(
+        point: Mapping[str, Any], number: int, seed: int = TRIAL_SEED
+    ) -> Generator[TrialEvent]:
+        plan = plan_run(experiment_at(study.experiment, point), seed, study.faces, settings)
         if plan.record.state == "absent":
             about = {"schema": SCHEMA, "study": study.identity, "trial": number}
             write_json(plan.folder / TRIAL_FILE, about)
@@ -224,3 +229,48 @@ def _followed(
     if best == -math.inf:
         raise RunError("the trial ended without a score", allowed="one epoch or more")
     return best
+
+
+@dataclass(frozen=True)
+class FreshScores:
+    """A trial's recipe trained anew: what it scores with seeds that it was not chosen by.
+
+    runs: the identities of these trainings, where they are runs.
+    """
+
+    trial: TrialView
+    by_seed: Mapping[int, float]
+    runs: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return fmean(self.by_seed.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give it as plain values, for JSON."""
+        return {"trial": self.trial.number, "by_seed": dict(self.by_seed), "mean": self.mean}
+
+
+def fresh_scores(
+    objective: Objective, finalists: Sequence[TrialView], say: Callable[[str], None]
+) -> tuple[FreshScores, ...]:
+    """Train the recipes of several finalists with fresh seeds; give what each scores.
+
+    The best of many trials is flattered by its choice, and the seed it was chosen by is part of
+    that. One that cannot be trained again is left out, and said.
+    """
+    found = []
+    for trial in finalists if len(finalists) > 1 else ():
+        scores, runs = dict[int, float](), list[str]()
+        try:
+            for seed in FRESH_SEEDS:
+                events = list(objective(trial.point, trial.number, seed))
+                runs += [event.text for event in events if event.kind == "run"]
+                scores[seed] = max(event.value or 0.0 for event in events if event.kind == "score")
+                say(f"trial {trial.number}, fresh seed {seed}: {scores[seed]:.2%}")
+        except BenchmarkError as error:
+            say(f"trial {trial.number} cannot be trained anew: {error}")
+        else:
+            found.append(FreshScores(trial, scores, tuple(runs)))
+    return tuple(found)

@@ -1,6 +1,7 @@
 """`facebench tune` as a person meets it: a search on drawn faces, its refit, and wrong turns."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -71,11 +72,19 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
     kept = {item.path for item in client.list_artifacts(parent.info.run_id, "study")}
     assert {"study/trials.csv", "study/study.html"} <= kept
 
+    anew = [run.info.run_name for run in children if "trial" not in run.data.tags]
+    assert len(anew) == 6
+    assert all(", seed 100" in name for name in anew)
+
     again = facebench(*tune, "--no-refit")
     assert "3 of 3 trials" in again.stderr
-    assert len(trials_of(tmp_path)) == 3
+    assert len(trials_of(tmp_path)) == 9
 
-    assert {record.seed for record in trials_of(tmp_path)} == {1000}
+    # Fresh seeds decided between the best and the runner-up, and none of theirs was the trials'.
+    assert [len(item["by_seed"]) for item in found["fresh_seeds"]] == [3, 3]
+    by_seed = Counter(record.seed for record in trials_of(tmp_path))
+    assert by_seed == {1000: 3, 1001: 2, 1002: 2, 1003: 2}
+
     if found["recipe"] is not None:
         assert found["refit"]["finished"] == 1
         board = facebench("leaderboard", "--suite", "tuned", *places)

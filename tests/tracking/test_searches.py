@@ -81,9 +81,11 @@ def test_a_search_that_resumes_later_is_the_same_run_and_repeats_nothing(runs_di
     assert [(item.step, item.value) for item in values] == [(0, 0.5), (1, 0.25)]
 
 
-def test_a_pruned_trial_is_no_finished_run(runs_dir: Path) -> None:
+def test_a_pruned_trial_is_no_finished_run_and_fresh_seeds_are_beneath(runs_dir: Path) -> None:
     record = the_record(runs_dir)
     mirror = study_mirror(runs_dir)
+    mirror.update([trial(0, 0.5)], fresh=[(0, record.identity)], state="done")
+    assert f"Trial 000, seed 0 · {TITLE}" in by_name(runs_dir)
     (record.folder / "done.json").unlink()
     (record.folder / "interrupted.json").write_text(json.dumps({"schema": 1}))
     mirror.update([trial(0, 0.5), trial(1, None, "pruned", record.identity)])
