@@ -10,6 +10,7 @@ from rich.text import Text
 from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.output import out, print_table, speaking
+from benchmark.errors import require_choice
 from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.definition import Augmentation, Experiment
 from benchmark.reporting.tables import NOTHING, Column, Table
@@ -26,22 +27,37 @@ COST = (
     "`facebench plan` predicts time and disk."
 )
 
+PRINTED = tuple(TASK_TITLES.values())
+LEAKY = (
+    "What the study printed, in percent, is LEAKY: four of five of its test faces were trained on. "
+    "`facebench leaderboard --suite study` shows ours beside it."
+)
+
 
 def list_(
     suite: options.OneSuite = None,
+    architecture: Annotated[str | None, typer.Option(help="Only this architecture.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Only this weight source.")] = None,
+    task: Annotated[str | None, typer.Option(help="age_group, gender, race or mtl.")] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     as_json: options.AsJson = False,
 ) -> None:
-    """List experiments and suites, with what they cost.
+    """List experiments and suites, with what they cost and what the study printed.
 
     Examples:
       facebench list
       facebench list --suite study
-      facebench list --suite study --json
+      facebench list --architecture vgg16 --weights vggface --task mtl --json
     """
     with speaking("list", as_json=as_json) as answer:
         every = registry.experiments().values()
-        shown = list(registry.experiments_of(suite) if suite else every)
+        given = {"architecture": architecture, "weights": weights, "task": task}
+        wanted = {field: value for field, value in given.items() if value is not None}
+        for field, value in wanted.items():
+            known = sorted({_summary(item)[field] for item in every})
+            require_choice(f"--{field}", value, tuple(known))
+        chosen = registry.experiments_of(suite) if suite else every
+        shown = [item for item in chosen if wanted.items() <= _summary(item).items()]
         answer.warnings += map(str, registry.refused())
         answer.data = {
             "experiments": [item.as_dict() | _summary(item) for item in shown],
@@ -50,8 +66,15 @@ def list_(
         if as_json:
             return
         title = f"Suite {suite}, {_cost(shown)} PMACs" if suite else "Experiments"
-        print_table(Table.of(["experiment", QUESTION], [(e.name, e.asks) for e in shown], title))
-        if suite is None:
+        if suite and any(item.study for item in shown):
+            print_table(
+                Table.of(["row", "experiment", *PRINTED], list(map(_printed, shown)), title)
+            )
+            out.print(Text(f"\n{LEAKY}", style="dim"))
+        else:
+            rows = [(item.name, item.asks) for item in shown]
+            print_table(Table.of(["experiment", QUESTION], rows, title))
+        if suite is None and not wanted:
             lines = [
                 (s.name, str(len(s.experiments)), _cost(registry.experiments_of(s.name)), s.asks)
                 for s in registry.suites().values()
@@ -59,6 +82,14 @@ def list_(
             out.print()
             print_table(Table.of(["suite", "experiments", "PMACs", QUESTION], lines))
         out.print(Text(f"\n{COST}", style="dim"))
+
+
+def _printed(experiment: Experiment) -> list[str]:
+    """Give a row of the study: number, name, and what it printed in percent."""
+    study = experiment.study
+    values = [getattr(study, task, None) for task in TASK_TITLES]
+    numbers = [f"{100 * value:.2f}" if value else NOTHING for value in values]
+    return [study.row if study else NOTHING, experiment.name, *numbers]
 
 
 def _cost(experiments: Iterable[Experiment]) -> str:

@@ -46,3 +46,32 @@ def test_the_whole_list_ends_with_the_suites() -> None:
     for suite in registry.suites().values():
         number = rf"{suite.name} {len(suite.experiments)} \S+ {re.escape(suite.asks)}"
         assert re.search(number, asks), suite.name
+
+
+def test_filters_narrow_a_list_and_wrong_ones_are_answered() -> None:
+    options = ("--architecture", "vgg16", "--weights", "vggface", "--task", "mtl")
+    shown = json.loads(call("--suite", "study", *options, "--json").stdout)["data"]["experiments"]
+    expected = [
+        item.name
+        for item in registry.experiments_of("study")
+        if item.name.startswith("mtl-vgg16-vggface")
+    ]
+    assert [item["name"] for item in shown] == expected != []
+    result = call("--weights", "vgface")
+    assert result.exit_code == 2
+    assert "--weights is 'vgface' (allowed: imagenet, none, vggface)" in flat(result.stderr)
+
+
+def test_a_row_of_the_study_shows_what_it_printed_and_that_it_leaks() -> None:
+    output = call("--suite", "study").stdout
+    rows = {words[1]: words for line in output.splitlines() if len(words := line.split()) == 5}
+    assert rows["mtl-vgg16-imagenet-full"][2:] == ["92.45", "98.18", "94.95"]
+    assert rows["gender-vgg16-imagenet-full"] == [
+        "5.1b",
+        "gender-vgg16-imagenet-full",
+        "–",
+        "98.13",
+        "–",
+    ]
+    assert rows["mtl-cnn-none-full"][2:] == ["–", "–", "–"]
+    assert "is LEAKY" in flat(output)
