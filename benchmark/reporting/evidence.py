@@ -31,7 +31,7 @@ class RunLinks:
     """The folder that holds the runs' folders, as an address relative to the page."""
 
     def of(self, identities: Sequence[str]) -> str:
-        """Give the address of one run, or of MLflow's comparison of several.
+        """Give the address of one run, or of MLflow's comparison of several; by whole identities.
 
         Empty where MLflow does not know one of them, and for several runs without MLflow.
         """

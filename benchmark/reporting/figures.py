@@ -10,11 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmark.comparison.wording import StudyPanel, StudyPicture, percent, points, points_span
+from benchmark.comparison.wording import (
+    NOTHING,
+    StudyPanel,
+    StudyPicture,
+    percent,
+    points,
+    points_span,
+    span,
+)
 from benchmark.evaluation.figures import (
     COLOURS,
     FAINT,
@@ -25,12 +34,20 @@ from benchmark.evaluation.figures import (
     percent_ticks,
     pp_ticks,
 )
+from benchmark.evaluation.intervals import cluster_bootstrap, wilson
+from benchmark.evaluation.predictions import RunPredictions
+from benchmark.evaluation.subgroups import SMALL_GROUP, By, group_codes, group_names
+from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TaskName, n_classes
 
 WIDTH: Final = 4.0
 """Inches of a panel: 9 points are then 11 pixels on a phone."""
 ROW: Final = 0.42
 """Inches of a row with its label above its mark."""
 LEAKY_COLOUR: Final = "#D0342C"
+
+SMALLEST_REACH: Final = 0.05
+"""Colours span at least this much accuracy on either side, so that chance stays pale."""
+BYS: Final[tuple[By, ...]] = ("gender_race", "gender", "race", "all")
 
 
 @dataclass(frozen=True)
@@ -200,3 +217,76 @@ def cost_panel(name: str, heading: str, networks: Sequence[CostPoint], x_title: 
     best = ", ".join(f"{point.label} ({percent(point.score)} %)" for point in front)
     says = f"{heading}: {len(networks)} networks, score against {x_title}. On the front: {best}."
     return svg(figure, name, says)
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """A number on a coloured ground."""
+
+    text: str = NOTHING
+    note: str = ""
+    tone: str = "empty"
+    """A class of the page: `low`, `high`, `small` or `empty`."""
+    weight: int = 0
+    """Percent of the tone's colour."""
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A heat map of one task."""
+
+    task: TaskName
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[MatrixCell, ...]], ...]
+    """Name and cells."""
+
+
+def heat_map(predictions: RunPredictions, task: TaskName) -> Matrix:
+    """Show a task's accuracy by gender and race.
+
+    Intervals are Wilson's for one seed, else a cluster bootstrap of seed-averaged correctness.
+    """
+    predictions = predictions.labelled(task)
+    right = predictions.right(task)
+    member = np.column_stack(
+        [group_codes(predictions.faces, by) == code
+         for by in BYS for code in range(len(group_names(by)))]
+    )  # fmt: skip
+    n_faces = member.sum(axis=0).astype(int)
+    values = np.where(member, right.mean(axis=0)[:, None], np.nan)
+    rates = np.nansum(values, axis=0) / np.maximum(n_faces, 1)
+    if len(right) == 1:
+        low, high = wilson((right[0][:, None] & member).sum(axis=0), n_faces)
+    else:
+        low, high = cluster_bootstrap(values, predictions.faces["cluster"].to_numpy())
+    shades = np.where(n_faces >= SMALL_GROUP, rates - rates[-1], 0.0)
+    reach = max(SMALLEST_REACH, float(np.abs(shades).max(initial=0.0)))
+
+    def cell(index: int) -> MatrixCell:
+        n = int(n_faces[index])
+        if n == 0:
+            return MatrixCell(about="no faces")
+        is_small = n < SMALL_GROUP
+        tone = "small" if is_small else "low" if shades[index] < 0 else "high"
+        ends = span(float(low[index]), float(high[index]))
+        weight = round(70 * abs(float(shades[index])) / reach)
+        return MatrixCell(percent(float(rates[index])) + "*" * is_small, str(n), tone, weight, ends)
+
+    races, genders = n_classes("race"), n_classes("gender")
+    # In the order of BYS: gender and race, gender, race, all.
+    places = [[*range(g * races, (g + 1) * races), genders * races + g] for g in range(genders)]
+    places.append(list(range(genders * (races + 1), len(n_faces))))
+    names = (*CLASS_NAMES["gender"], "all")
+    rows = tuple(
+        (name, tuple(cell(index) for index in ours))
+        for name, ours in zip(names, places, strict=True)
+    )
+    few = ((n_faces > 0) & (n_faces < SMALL_GROUP)).any()
+    caption = "Red: lower than of all faces; blue: higher. Small: number of faces." + (
+        f" * Under {SMALL_GROUP} faces: hatched, not ranked." if few else ""
+    )
+    title = f"{TASK_TITLES[task].capitalize()} accuracy by gender and race, %"
+    return Matrix(task, title, caption, (*CLASS_NAMES["race"], "all"), rows)

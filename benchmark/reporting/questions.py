@@ -32,6 +32,7 @@ from benchmark.comparison.subset_study import subset_page, subset_study
 from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture, TaskComparison, joined
 from benchmark.errors import RunError
 from benchmark.evaluation.figures import BY_TITLES
+from benchmark.evaluation.predictions import RunPredictions
 from benchmark.evaluation.subgroups import By, gap_table
 from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.definition import CONDITIONINGS, Experiment
@@ -40,8 +41,14 @@ from benchmark.identity import steering_content
 from benchmark.reporting.board_tables import listed
 from benchmark.reporting.comparison_tables import pairs_table
 from benchmark.reporting.evidence import Evidence, RankedNetwork
-from benchmark.reporting.figures import CostPoint, PageFigure, cost_panel, intervals_figure
-from benchmark.reporting.matrices import Matrix, heat_map
+from benchmark.reporting.figures import (
+    CostPoint,
+    Matrix,
+    PageFigure,
+    cost_panel,
+    heat_map,
+    intervals_figure,
+)
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
@@ -228,7 +235,7 @@ def _best_network(evidence: Evidence, question: Question) -> Answer:
     return Answer(
         question,
         tuple(sentences),
-        evidence.links.of(evidence.first_ranked[0].row.identities),
+        evidence.links.of(evidence.first_ranked[0].group.identities),
         figures=tuple(_rankings(evidence)),
         tables=tuple(tables),
         missing=tuple(missing),
@@ -377,8 +384,9 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
         return _unanswered(question, NO_RUN, _first_runs(evidence))
     best = evidence.first_ranked[0]
     try:
-        matrices = tuple(heat_map(evidence, best, task) for task in best.group.tasks)
-        gaps = _gaps(evidence, best)
+        predictions = evidence.book.answers(best.group)
+        matrices = tuple(heat_map(predictions, task) for task in best.group.tasks)
+        gaps = _gaps(predictions)
     except RunError as error:
         return _unanswered(question, str(error))
     sentences, rows, beyond = [], [], []
@@ -407,7 +415,7 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
     return Answer(
         question,
         (*sentences, said),
-        evidence.links.of(best.row.identities),
+        evidence.links.of(best.group.identities),
         matrices=matrices,
         tables=(Table.of(headings, rows, title),),
         notes=(
@@ -419,13 +427,12 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
     )
 
 
-def _gaps(evidence: Evidence, network: RankedNetwork) -> pd.DataFrame:
+def _gaps(predictions: RunPredictions) -> pd.DataFrame:
     """Compare subgroups seed by seed and average, in pp; a task's own classes are no subgroup."""
-    predictions = evidence.book.answers(network.group)
     tables = []
-    for index in range(len(network.group.runs)):
+    for index in range(len(next(iter(predictions.predicted.values())))):
         one = predictions.of_run(index)
-        right = {task: one.right(task)[0] for task in network.group.tasks}
+        right = {task: one.right(task)[0] for task in one.predicted}
         tables.append(gap_table(one.faces, right, DIVISIONS))
     found = pd.concat(tables)
     own = (found["by"] == found["task"]) | (

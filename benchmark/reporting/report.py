@@ -1,4 +1,4 @@
-"""The report: every question's answer, one network beside another, errors, and the leaderboards.
+"""The report: every question's answer, the best network's errors, and the leaderboards.
 
 One HTML file with its style, script and figures inside it; it asks no other address for anything.
 """
@@ -6,46 +6,27 @@ One HTML file with its style, script and figures inside it; it asks no other add
 import base64
 import datetime
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
 from PIL import Image
 
-from benchmark.comparison.leaderboard import HEADINGS
 from benchmark.comparison.wording import joined, protocol_text
 from benchmark.data.dataset import FaceSet
 from benchmark.data.progress import OnProgress, keep_quiet
-from benchmark.errors import DataError, RunError
+from benchmark.errors import DataError
 from benchmark.evaluation.label_errors import mistakes
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.reporting.board_tables import Links, board_table, by_setting
-from benchmark.reporting.evidence import Evidence, RankedNetwork
-from benchmark.reporting.matrices import Matrix, confusion, heat_map
+from benchmark.reporting.evidence import Evidence
 from benchmark.reporting.questions import QUESTIONS, Answer
 from benchmark.reporting.tables import Table, page
-
-MOST_NETWORKS: Final = 60
-"""A page with more would not open at once."""
 
 SHOWN_PER_TASK: Final = 12
 THUMBNAIL_PX: Final = 72
 """Sharp on a screen of twice the pixels at the size that the page shows, and a few kB each."""
-
-
-@dataclass(frozen=True)
-class NetworkSection:
-    """All that the page shows of one network by itself."""
-
-    network: RankedNetwork
-    kind: str
-    """The heading of the table that it stands in."""
-    runs: tuple[tuple[str, str], ...]
-    """Words and addresses of its runs."""
-    matrices: tuple[Matrix, ...] = ()
-    trouble: str = ""
-    """Why something is not shown."""
 
 
 @dataclass(frozen=True)
@@ -66,47 +47,18 @@ class Report:
 
     evidence: Evidence
     answers: tuple[Answer, ...]
-    networks: tuple[NetworkSection, ...]
     gallery: Gallery | None = None
-
-
-def shown_networks(evidence: Evidence) -> list[RankedNetwork]:
-    """Choose what the page shows by itself: all tested networks, or the best if too many."""
-    tested = evidence.tested
-    best = sorted(tested, key=lambda network: network.row.rank or len(tested))[:MOST_NETWORKS]
-    return [network for network in tested if network in best]
 
 
 def make_report(
     evidence: Evidence, gallery: Gallery | None = None, watch: OnProgress = keep_quiet
 ) -> Report:
-    """Answer every question, and show every network by itself."""
-    networks = shown_networks(evidence)
+    """Answer every question."""
     found: list[Answer] = []
-    sections: list[NetworkSection] = []
     for question in QUESTIONS:
         found.append(question.ask(evidence, question))
         watch("Answering questions", len(found), len(QUESTIONS))
-    for network in networks:
-        sections.append(network_section(evidence, network))
-        watch("Showing networks", len(sections), len(networks))
-    return Report(evidence, tuple(found), tuple(sections), gallery)
-
-
-def network_section(evidence: Evidence, network: RankedNetwork) -> NetworkSection:
-    """Show one network; what cannot be read is said instead."""
-    matrices: list[Matrix] = []
-    trouble = ""
-    try:
-        for task in network.group.tasks:
-            matrices += [confusion(evidence, network, task), heat_map(evidence, network, task)]
-    except RunError as error:
-        trouble = str(error)
-    runs = tuple(
-        (f"seed {run.record.seed}", evidence.links.of([run.record.identity]))
-        for run in network.group.runs
-    )
-    return NetworkSection(network, HEADINGS[network.kind], runs, tuple(matrices), trouble)
+    return Report(evidence, tuple(found), gallery)
 
 
 def gallery(evidence: Evidence, faces: FaceSet) -> Gallery | None:
@@ -146,19 +98,13 @@ def write_page(report: Report, date: datetime.date) -> str:
     evidence = report.evidence
     suites = joined(evidence.suites)
     named = f", suite{'s' * (len(evidence.suites) > 1)} {suites}" if suites else ""
-    kinds: dict[str, list[NetworkSection]] = {}
-    for item in report.networks:
-        kinds.setdefault(item.kind, []).append(item)
     return page(
         "report.html",
         title=f"facebench report: {evidence.dataset}{named}",
         drawn=evidence.board.drawn,
         facts=dict(_facts(evidence, date)),
         answers=report.answers,
-        networks=report.networks,
-        kinds=kinds,
-        n_not_shown=len(evidence.tested) - len(report.networks),
-        boards=tuple(_boards(evidence, report.networks)),
+        boards=tuple(_boards(evidence)),
         gallery=report.gallery,
         notes=evidence.board.notes,
         limits=evidence.board.limits,
@@ -166,16 +112,13 @@ def write_page(report: Report, date: datetime.date) -> str:
     )
 
 
-def _boards(
-    evidence: Evidence, networks: Sequence[NetworkSection]
-) -> Iterator[tuple[str, Table, bool]]:
-    """Give the leaderboard of each setting, and whether it is LEAKY; names lead to networks."""
+def _boards(evidence: Evidence) -> Iterator[tuple[str, Table, bool]]:
+    """Give the leaderboard of each setting, and whether it is LEAKY."""
     links: Links = {
-        item.network.row.identities[0]: (
-            ("details", f"#network-{item.network.name}"),
-            *([("runs", runs)] if (runs := evidence.links.of(item.network.row.identities)) else []),
-        )
-        for item in networks
+        run.short_identity: ((f"seed {run.record.seed}", href),)
+        for network in evidence.networks.values()
+        for run in network.group.runs
+        if (href := evidence.links.of([run.record.identity]))
     }
     for setting, tables in by_setting(evidence.board):
         leaky = any(t.setting.protocol.leaky or any(r.leaky for r in t.rows) for t in tables)

@@ -132,26 +132,6 @@ def test_a_click_sorts_a_table_and_the_keyboard_reverses_it(shown: "Page") -> No
     box.fill("")
 
 
-def test_any_two_networks_stand_side_by_side_and_a_row_leads_to_its_network(shown: "Page") -> None:
-    chosen = ("network-race-cnn-none-full-short", "network-mtl-cnn-none-full-gate")
-    shown.locator("#choose-left").select_option(chosen[0])
-    shown.locator("#choose-right").select_option(chosen[1])
-    one, other = (shown.locator(f"#{name} .confusion.race").bounding_box() for name in chosen)
-    assert one is not None
-    assert other is not None
-    assert one["y"] == pytest.approx(other["y"], abs=1)
-    assert one["x"] + one["width"] <= other["x"]
-    assert len(visible_boxes(shown, ".network .confusion")) == 4
-    shown.locator("#choose-left").select_option(chosen[1])
-    shown.locator("#choose-right").select_option("")
-    assert len(visible_boxes(shown, ".network .confusion")) == 3
-    name = "mtl-cnn-none-full-embedding"
-    row = shown.locator(f"{BOARD} tbody tr", has_text=name).first
-    row.get_by_role("link", name="details").click()
-    assert shown.locator(f"#network-{name} h3").is_visible()
-    assert shown.locator("#choose-left").input_value() == f"network-{name}"
-
-
 def test_pages_neither_complain_nor_ask_for_anything(
     shown: "Page", board: "Page", trouble: list[str]
 ) -> None:
@@ -190,15 +170,7 @@ def test_text_has_contrast_on_the_page_and_in_figures(
     page.close()
 
 
-def test_without_scripts_every_network_is_shown_and_on_paper_nothing_is_cut_off(
-    browser: "Browser", page_path: Path
-) -> None:
-    page = browser.new_page(java_script_enabled=False)
-    page.goto(page_path.as_uri())
-    n_shown = len(visible_boxes(page, ".network"))
-    assert 0 < n_shown == page.locator(".network").count()
-    assert not page.locator("#choose-left").is_visible()
-    page.close()
+def test_on_paper_nothing_is_cut_off(browser: "Browser", page_path: Path) -> None:
     page = browser.new_page(color_scheme="dark", viewport={"width": 1050, "height": 720})
     page.goto(page_path.as_uri())
     page.emulate_media(media="print")

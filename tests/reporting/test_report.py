@@ -82,8 +82,8 @@ def test_the_page_is_whole_and_fetches_nothing(evidence: Evidence, page: str) ->
     assert "@import" not in page
     assert "url(http" not in page
     assert page_of(evidence) == page
-    row = evidence.ranked("mtl")[0].row
-    assert evidence.links.of(row.identities).replace("&", "&amp;") in page
+    best = evidence.ranked("mtl")[0].group
+    assert evidence.links.of(best.identities).replace("&", "&amp;") in page
 
 
 def test_date_faces_and_commit_come_first(page: str) -> None:

@@ -1,4 +1,4 @@
-// Sorting, searching, and two networks side by side. Without it the page shows all it has.
+// Sorting and searching. Without it the page shows all it has.
 "use strict";
 
 const SEARCHED_FROM = 6;
@@ -67,40 +67,6 @@ function makeSearchable(table, holder) {
   count.setAttribute("aria-live", "polite");
 }
 
-function makeChoice() {
-  const form = document.getElementById("choose");
-  if (!form) return;
-  const left = document.getElementById("choose-left");
-  const right = document.getElementById("choose-right");
-  const holder = document.getElementById("shown");
-  const networks = [...holder.children];
-  const show = () => {
-    const two = right.value !== "" && right.value !== left.value;
-    holder.classList.toggle("two", two);
-    for (const item of networks) {
-      item.classList.toggle("left", item.id === left.value);
-      item.classList.toggle("right", two && item.id === right.value);
-      item.classList.toggle("only", !two && item.id === left.value);
-    }
-  };
-  // Tables lead to a network by its place on the page, which may not be shown yet.
-  const follow = () => {
-    const wanted = decodeURIComponent(location.hash.slice(1));
-    if (!networks.some((item) => item.id === wanted)) return;
-    left.value = wanted;
-    show();
-    document.getElementById("networks").scrollIntoView();
-  };
-  left.value = networks[0].id;
-  right.value = networks.length > 1 ? networks[1].id : "";
-  form.hidden = false;
-  form.addEventListener("change", show);
-  form.addEventListener("submit", (event) => event.preventDefault());
-  window.addEventListener("hashchange", follow);
-  show();
-  follow();
-}
-
 // Paper has nothing to click on: what is folded is printed too.
 window.addEventListener("beforeprint", () => {
   for (const item of document.querySelectorAll("details")) item.open = true;
@@ -111,4 +77,3 @@ for (const holder of document.querySelectorAll(".data")) {
   makeSortable(table);
   makeSearchable(table, holder);
 }
-makeChoice();
