@@ -36,6 +36,15 @@ Dataset = Annotated[str | None, typer.Option(
 )]
 AdHoc = Annotated[bool, typer.Option("--ad-hoc", help="Show runs changed on the command line too.")]
 Notes = Annotated[bool, typer.Option("--notes", help="Print differences, costs and all notes too.")]
+Where = Annotated[list[str] | None, typer.Option(
+    metavar="CONDITION",
+    help="Show the rows for which it holds: a column of the CSV file, then =, !=, <, <=, > or >=, "
+    "then a value; text may hold *, rates may be 0.9 or 90%.",
+)]
+Sort = Annotated[str, typer.Option(
+    metavar="COLUMN", help="Order rows by a column of the CSV file, or COLUMN:asc, COLUMN:desc.",
+    show_default=False,
+)]
 FromPredictions = Annotated[bool, _advanced(
     "--from-predictions", help="Compute every number from the stored predictions anew."
 )]
@@ -63,6 +72,8 @@ OutDir = Annotated[Path | None, typer.Option(
 def leaderboard(
     suite: Suites = None,
     dataset: Dataset = None,
+    where: Where = None,
+    sort: Sort = "",
     notes: Notes = False,
     ad_hoc: AdHoc = False,
     from_predictions: FromPredictions = False,
@@ -84,13 +95,14 @@ def leaderboard(
 
     Examples:
       facebench leaderboard --suite quick --notes
-      facebench leaderboard --suite quick --suite depth
+      facebench leaderboard --suite quick --suite depth --sort seconds
+      facebench leaderboard --where architecture=vgg16 --where 'gender_accuracy>=90%'
       facebench leaderboard --suite quick --folds
       facebench leaderboard --acknowledge b9aa30a6a761 --why "Split and pixels checked by hand"
       facebench leaderboard --json
     """
     with output.speaking("leaderboard", as_json=as_json) as answer:
-        from benchmark.reporting.columns import as_data
+        from benchmark.reporting.columns import as_data, narrowed
         from benchmark.reporting.leaderboards import (
             Places,
             available_runs,
@@ -118,6 +130,8 @@ def leaderboard(
             return
         answer.data = {"leaderboards": []}
         for board in boards:
+            if where or sort:
+                board = narrowed(board, where or (), sort)
             with output.busy("writing", quiet=as_json):
                 files = write_board(board, folder, runs_dir, is_owned)
             answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})

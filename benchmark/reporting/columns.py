@@ -4,15 +4,23 @@ Rates and differences of rates are fractions; nothing is rounded for the eye.
 """
 
 import csv
+import difflib
+import fnmatch
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import operator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
+
+import pandas as pd
 
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
 from benchmark.comparison.rows import Row, RowQuestion
 from benchmark.comparison.wording import accuracy_text, percent, protocol_text, remarks_of
-from benchmark.errors import BenchmarkError
+from benchmark.errors import BenchmarkError, RunError, require_choice
 from benchmark.experiment.definition import Backbone
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -154,6 +162,100 @@ def _differences(row: Row) -> Values:
         values["study_row"] = row.study.row
         values |= {f"study_{task}": getattr(row.study, task) for task in TASKS}
     return values
+
+
+CONDITION: Final = re.compile(r"\s*([\w-]+)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*", re.DOTALL)
+
+
+def narrowed(board: Leaderboard, where: Sequence[str], sort: str = "") -> Leaderboard:
+    """Keep the rows for which all conditions hold, in an order; reference rows stay first.
+
+    where: COLUMN=VALUE, or with !=, <, <=, > or >=. Columns are those of FIELDS; text is compared
+    without regard to case and may hold * and ?; a rate may be written as 90%. sort: COLUMN,
+    COLUMN:asc or COLUMN:desc; larger rates and differences first where nothing is said, else the
+    smaller; what does not exist last. Ranks, marks and p-values stay those of the whole table.
+
+    Raises RunError where a column is unknown, a condition cannot be read, or no row is left.
+    """
+    column, _, order = sort.partition(":")
+    if sort:
+        order = order or ("desc" if FIELDS[_column(column)] in ("rate", "points") else "asc")
+        require_choice("the order of --sort", order, ("asc", "desc"))
+    tables, n_rows = [], 0
+    for table in board.tables:
+        ranked = [row for row in table.rows if row.status != "reference"]
+        frame = pd.DataFrame([flat_row(board, table, row) for row in ranked], columns=list(FIELDS))
+        n_rows += len(frame)
+        for text in where:
+            frame = frame[_holds(frame, text)]
+        if sort:
+            keys = frame[column].astype(float) if _is_number(column) else frame[column].map(_word)
+            ascending = order != "desc"
+            frame = frame.loc[keys.sort_values(ascending=ascending, kind="stable").index]
+        references = [row for row in table.rows if row.status == "reference"]
+        rows = (*references, *(ranked[place] for place in frame.index))
+        tables += [replace(table, rows=rows)] if len(frame) else []
+    asked = " and ".join([*where, *([f"sorted by {sort}"] if sort else [])])
+    if not tables:
+        raise RunError(
+            f"no row of {board.dataset} fits {asked}",
+            allowed="conditions that some row fulfils; the CSV file has every value",
+        )
+    n_shown = sum(row.status != "reference" for table in tables for row in table.rows)
+    note = (
+        f"{n_shown} of {n_rows} rows are shown ({asked}). Ranks, marks and corrected p-values are "
+        "those of the whole table."
+    )
+    return replace(board, tables=tuple(tables), notes=(note, *board.notes))
+
+
+def _column(name: str) -> str:
+    if name in FIELDS:
+        return name
+    near = difflib.get_close_matches(name, FIELDS, n=3) or ["architecture"]
+    raise RunError(
+        f"a leaderboard has no column {name!r}",
+        fix=f"Did you mean {', '.join(near)}? The first line of the CSV file names all of them",
+    )
+
+
+def _is_number(column: str) -> bool:
+    return FIELDS[column] not in ("text", "words", "flag")
+
+
+def _word(value: Any) -> str | None:
+    missing = value is None or value == ""
+    return None if missing else str(_plain(value)).lower()
+
+
+def _holds(frame: pd.DataFrame, text: str) -> list[bool]:
+    """Tell of each row whether a condition holds; a missing value fulfils `!=` alone."""
+    parts = CONDITION.fullmatch(text)
+    if parts is None:
+        raise RunError(
+            f"--where is {text!r}",
+            allowed="COLUMN=VALUE, or with !=, <, <=, > or >=, as in 'gender_accuracy>=90%'",
+        )
+    values, how, asked = frame[_column(parts[1])], parts[2], parts[3].lower()
+    if not _is_number(parts[1]):
+        if how not in ("=", "!="):
+            raise RunError(f"--where {text!r}: {parts[1]} holds text", allowed="= and !=")
+        words = [_word(value) or "" for value in values]
+        fits = [any(fnmatch.fnmatch(one, asked) for one in (word, *word.split())) for word in words]
+        return [fit == (how == "=") for fit in fits]
+    if not asked and how in ("=", "!="):
+        return [bool(pd.isna(value)) == (how == "=") for value in values]
+    try:
+        number = float(asked.removesuffix("%")) / (100 if asked.endswith("%") else 1)
+    except ValueError:
+        raise RunError(
+            f"--where {text!r}: {parts[1]} holds numbers",
+            allowed="a number, or a percentage as 90%",
+        ) from None
+    compare = {"=": math.isclose, "!=": lambda a, b: not math.isclose(a, b), "<": operator.lt,
+               "<=": operator.le, ">": operator.gt, ">=": operator.ge}[how]  # fmt: skip
+    missing = how == "!="
+    return [missing if pd.isna(value) else bool(compare(value, number)) for value in values]
 
 
 def csv_text(board: Leaderboard) -> str:
