@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
@@ -187,7 +188,7 @@ def narrowed(board: Leaderboard, where: Sequence[str], sort: str = "") -> Leader
         frame = pd.DataFrame([flat_row(board, table, row) for row in ranked], columns=list(FIELDS))
         n_rows += len(frame)
         for text in where:
-            frame = frame[_holds(frame, text)]
+            frame = frame.loc[np.array(_holds(frame, text), dtype=bool)]
         if sort:
             keys = frame[column].astype(float) if _is_number(column) else frame[column].map(_word)
             ascending = order != "desc"

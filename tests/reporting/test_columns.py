@@ -74,8 +74,9 @@ def test_ranks_and_reference_rows_stay_and_it_is_said() -> None:
 
 
 def test_where_no_row_fits_it_is_said() -> None:
-    with pytest.raises(RunError, match="no row of utkface-100 fits architecture=vgg16"):
-        narrowed(BOARD, ["architecture=vgg16"])
+    found = "no row of utkface-100 fits architecture=vgg16 and leaky=false"
+    with pytest.raises(RunError, match=found):
+        narrowed(BOARD, ["architecture=vgg16", "leaky=false"], "seconds")
 
 
 def test_what_is_no_condition_and_no_order_is_refused_with_help() -> None:
