@@ -143,7 +143,7 @@ class Book:
     tasks: tuple[TaskName, ...] = TASKS
     _read: dict[tuple[str, ...], RunPredictions | RunError] = field(default_factory=dict)
 
-    def answers(self, group: RunGroup) -> RunPredictions:
+    def predictions(self, group: RunGroup) -> RunPredictions:
         """Read a group's predictions of the tasks in question; RunError where they cannot be."""
         found = self._read.get(group.identities)
         if found is None:
@@ -162,7 +162,7 @@ class Book:
         if why := why_not_comparable(group, reference):
             raise RunError(why)
         sides = (group, reference), compared_runs(reference, group)[::-1]
-        ours, theirs = (self.answers(whole).labelled(task) for whole in sides[0])
+        ours, theirs = (self.predictions(whole).labelled(task) for whole in sides[0])
         if why := difference_in_faces(ours.faces, theirs.faces):
             raise RunError(f"they were tested on different faces, {why}")
         one, other = (
@@ -356,7 +356,7 @@ def compare(
         dataset=where,
         drawn=whole[0].setting.drawn,
         tasks=tuple(task for task in TASKS if any(line.task == task for line in lines)),
-        groups=tuple(GroupScores(group, group_scores(book.answers(group))) for group in whole),
+        groups=tuple(GroupScores(group, group_scores(book.predictions(group))) for group in whole),
         absent=tuple(group for group in named if isinstance(group, NotRun)),
         tables=tables,
         notes=tuple(words.reading_notes(lines, whole)),
@@ -364,14 +364,14 @@ def compare(
     )
 
 
-def group_scores(answers: RunPredictions) -> dict[TaskName, TaskScore]:
+def group_scores(predictions: RunPredictions) -> dict[TaskName, TaskScore]:
     """Score a group by itself: mean over seeds, their sd, and the interval that leaderboards have.
 
     Wilson's for one run, a cluster bootstrap of the seed-averaged correctness for several.
     """
     scores: dict[TaskName, TaskScore] = {}
-    for task in answers.predicted:
-        ours = answers.labelled(task)
+    for task in predictions.predicted:
+        ours = predictions.labelled(task)
         right, predicted = ours.right(task), ours.predicted[task]
         if len(right) == 1:
             low, high = wilson(right.sum(axis=1), np.array([right.shape[1]]))

@@ -140,7 +140,7 @@ def difference_of(group: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labe
     df = max(variance**2 / spread, min(n_seeds) - 1.0)
     se = float(np.sqrt(variance))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * se
-    only_arm, only_reference = int((per_face > 0).sum()), int((per_face < 0).sum())
+    only_group, only_reference = int((per_face > 0).sum()), int((per_face < 0).sum())
     exact = max(n_seeds) == 1 and all(np.isin(values, (0, 1)).all() for values in sides)
     p = 2 * float(stats.t.sf(abs(mean) / se, df))
     return Difference(
@@ -151,9 +151,9 @@ def difference_of(group: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labe
         se_seeds=float(np.sqrt(of_seeds)) if min(n_seeds) > 1 else None,
         df=float(df),
         test="mcnemar" if exact else "faces_and_seeds" if min(n_seeds) > 1 else "faces",
-        p=mcnemar_p(only_reference, only_arm) if exact else _above_zero(p),
+        p=mcnemar_p(only_reference, only_group) if exact else _above_zero(p),
         only_reference=only_reference if exact else None,
-        only_arm=only_arm if exact else None,
+        only_arm=only_group if exact else None,
         n_faces=n_faces,
         n_clusters=n_clusters,
     )
@@ -177,14 +177,14 @@ def _seed_variances(
     return float(rates.var(ddof=1)) / n_seeds, within
 
 
-def mcnemar_p(only_reference: int, only_arm: int) -> float:
+def mcnemar_p(only_reference: int, only_group: int) -> float:
     """Give the two-sided p of McNemar's exact test from the faces one side alone predicts right.
 
     Faces count as independent of each other. Source: Q. McNemar, "Note on the sampling error of
     the difference between correlated proportions or percentages", Psychometrika 12 (1947);
     computed by statsmodels.
     """
-    table = [[0, only_reference], [only_arm, 0]]
+    table = [[0, only_reference], [only_group, 0]]
     return _above_zero(float(mcnemar(table, exact=True).pvalue))
 
 
@@ -193,22 +193,22 @@ def _above_zero(p: float) -> float:
     return max(p, float(np.finfo(np.float64).tiny))
 
 
-def macro_f1_values(truth: Labels, answers: Labels) -> Floats:
+def macro_f1_values(truth: Labels, predicted: Labels) -> Floats:
     """Give each seed's macro-F1 as values of single faces whose mean it is; (n_seeds, n_faces).
 
     The value of a face is macro-F1 plus the face's influence on it, so that means, clusters and
     seeds count as they do for accuracy (infinitesimal jackknife: B. Efron, "The Jackknife, the
     Bootstrap and Other Resampling Plans" (1982), ch. 6). As benchmark.evaluation.subgroups has it,
-    over the classes among the true labels. answers: (n_seeds, n_faces).
+    over the classes among the true labels. predicted: (n_seeds, n_faces).
     """
-    values = np.zeros(answers.shape)
+    values = np.zeros(predicted.shape)
     classes = np.unique(truth)
     for label in classes:
-        true, answered = truth == label, answers == label
-        both = true.sum() + answered.sum(axis=1, keepdims=True)
-        hits = answered & true
+        true, chosen = truth == label, predicted == label
+        both = true.sum() + chosen.sum(axis=1, keepdims=True)
+        hits = chosen & true
         f1 = 2 * hits.sum(axis=1, keepdims=True) / both
-        influence = (2 * hits - f1 * (true + answered.astype(np.int64))) / both
+        influence = (2 * hits - f1 * (true + chosen.astype(np.int64))) / both
         values += (f1 + len(truth) * influence) / len(classes)
     return values
 

@@ -384,7 +384,7 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
         return _unanswered(question, NO_RUN, _first_runs(evidence))
     best = evidence.first_ranked[0]
     try:
-        predictions = evidence.book.answers(best.group)
+        predictions = evidence.book.predictions(best.group)
         matrices = tuple(heat_map(predictions, task) for task in best.group.tasks)
         gaps = _gaps(predictions)
     except RunError as error:

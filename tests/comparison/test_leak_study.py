@@ -201,6 +201,16 @@ def test_two_runs_of_the_studys_network_make_the_headline(runs: RunBuilder) -> N
     assert all(axes.get_xlim()[1] < 1.02 for axes in figure.axes)
 
 
+def test_what_the_study_printed_stands_beside_its_own_faces_alone(runs: RunBuilder) -> None:
+    runs.dataset["labels_digest"] = "ab" * 32  # of a table: other faces than the study's
+    suite = list(registry.experiments_of("headline"))
+    a_run(runs, suite[0], 92, on_leak_free=90)
+    a_run(runs, suite[1], 60)
+    study = studied(runs, suite)
+    assert study["networks"][0]["study"] is None
+    assert "the study printed" not in leak_page(study).sentences[0]
+
+
 def test_one_condition_by_itself_is_against_the_replay(memorised: RunBuilder) -> None:
     for seed in (0, 1):
         a_run(memorised, GROUPS["only_batches"], 95, seed=seed)
