@@ -11,8 +11,8 @@ from benchmark.comparison.rows import TaskScore
 from benchmark.comparison.wording import Gap
 from benchmark.reporting.comparison_tables import as_data, pairs_table, scores_table
 from benchmark.tasks import TASKS
-from tests.comparison.test_verdicts import FOUND, TIE, lines_of
-from tests.comparison.test_verdicts import groups as groups
+from tests.comparison.test_wording import FOUND, TIE, lines_of
+from tests.comparison.test_wording import groups as groups
 
 
 @pytest.fixture
