@@ -10,7 +10,7 @@ from PIL import Image
 import benchmark
 from benchmark.data.crop import CropOptions
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import DataError, RunError
+from benchmark.errors import RunError
 from benchmark.evaluation.calibration import tempered
 from benchmark.evaluation.predictions import probability_columns, read_predictions
 from benchmark.inference.load import trained_run
@@ -140,13 +140,6 @@ def test_pictures_of_every_kind_are_read(trained_runs_dir: Path, tmp_path: Path)
         files[-1].write_bytes(content)
     answers = predict(files, RUN, runs_dir=trained_runs_dir)
     assert answers["reason"].tolist() == [""] * len(kinds)
-
-
-def test_nothing_to_read_is_refused(trained_runs_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    for nothing, said in (([tmp_path], r"holds no pictures \(1 other files\)"), ([], "nothing")):
-        with pytest.raises(DataError, match=said):
-            predict(nothing, RUN, runs_dir=trained_runs_dir)
 
 
 def test_faces_are_found_first_where_it_is_asked_for(

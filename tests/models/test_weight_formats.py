@@ -92,24 +92,19 @@ def test_the_real_keras_file_computes_what_keras_would() -> None:
 
 
 @pytest.mark.usefixtures("narrow")
-def test_keras_vggs_compute_what_keras_would(tmp_path: Path) -> None:
-    for architecture in keras.VGG_BLOCKS:
-        kernels = keras.vgg_kernels(architecture)
-        path = keras.write_h5(tmp_path / f"{architecture}.h5", kernels, ("{}_W_1:0", "{}_b_1:0"))
-        wanted = keras.vgg(CAFFE_PICTURE - np.float32(IMAGENET_BGR), kernels, architecture)
+def test_every_layout_of_keras_vggs_computes_what_keras_would(tmp_path: Path) -> None:
+    for architecture, layout, mean, name, data_sets in (
+        ("vgg16", "keras", IMAGENET_BGR, "block{}_conv{}", ("{}_W_1:0", "{}_b_1:0")),
+        ("vgg19", "keras", IMAGENET_BGR, "block{}_conv{}", ("{}_W_1:0", "{}_b_1:0")),
+        ("vgg16", "keras_vggface", VGGFACE_BGR, "conv{}_{}", ("{}/kernel:0", "{}/bias:0")),
+    ):
+        kernels = keras.vgg_kernels(architecture, name)
+        path = keras.write_h5(tmp_path / "any.h5", kernels, data_sets)
+        wanted = keras.vgg(CAFFE_PICTURE - np.float32(mean), kernels, architecture)
         assert wanted.shape == (1, 1, keras.WIDTHS[-1])
-        ours = by_our_backbone(path, published(architecture, "keras"))
+        ours = by_our_backbone(path, published(architecture, layout))
         assert_close(ours, wanted.transpose(2, 0, 1).copy())
-
-
-@pytest.mark.usefixtures("narrow")
-def test_both_layouts_of_vgg_face_compute_what_keras_would(tmp_path: Path) -> None:
-    kernels = keras.vgg_kernels("vgg16", "conv{}_{}")
-    wanted = keras.vgg(CAFFE_PICTURE - np.float32(VGGFACE_BGR), kernels, "vgg16")
-    path = keras.write_h5(tmp_path / "any.h5", kernels, ("{}/kernel:0", "{}/bias:0"))
-    ours = by_our_backbone(path, published("vgg16", "keras_vggface"))
-    assert_close(ours, wanted.transpose(2, 0, 1).copy())
-    # The same network with red first, and its classifier beside it.
+    # The last network with red first, and its classifier beside it.
     state = {"fc6.weight": torch.zeros(4, 25), "fc8.bias": torch.zeros(4)}
     for layer, (kernel, bias) in kernels.items():
         turned = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)))
