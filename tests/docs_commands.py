@@ -9,7 +9,7 @@ from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page.relative_to(ROOT).as_posix() for page in ROOT.glob("docs/**/*.md")]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", *PAGES)
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "deploy/README.md", *PAGES)
 PROGRAMS = ("facebench", "make")
 LEFT_OUT = re.compile(r"…|\.\.\.")
 """How a document says that there is more: a command with it is looked at as far as it goes."""

@@ -1,0 +1,181 @@
+"""The files under deploy/: what can be checked of them without Docker, Kubernetes or Slurm."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.docs_commands import ROOT
+from tests.test_docs import command_of
+
+DEPLOY = ROOT / "deploy"
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+MANIFESTS = {
+    item["kind"]: item for item in yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text())
+}
+# Of KubeRay's ray.io/v1: the fields that are used here, and those that must be there.
+CLUSTER_FIELDS = {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+GROUP_FIELDS = {"rayStartParams", "template"}
+WORKER_FIELDS = GROUP_FIELDS | {"groupName", "replicas", "minReplicas", "maxReplicas"}
+
+
+def test_every_service_is_waited_for_until_it_is_healthy() -> None:
+    services = COMPOSE["services"]
+    assert set(services) == {"postgres", "mlflow", "ray-head", "ray-worker"}
+    for name, service in services.items():
+        assert service["healthcheck"]["test"], name
+        for other, how in service.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"}, name
+            assert other in services, name
+        named = {mount.split(":")[0] for mount in service.get("volumes", [])}
+        assert {mount for mount in named if "/" not in mount} <= set(COMPOSE["volumes"]), name
+        assert all((DEPLOY / mount).is_file() for mount in named if "/" in mount), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+
+
+def test_no_secret_is_in_the_files() -> None:
+    secrets = ("POSTGRES_PASSWORD", "RAY_AUTH_TOKEN")
+    text = (DEPLOY / "compose.yaml").read_text()
+    for name in secrets:
+        for line in (line for line in text.splitlines() if name in line):
+            assert f"${{{name}:?" in line, line
+    example = (DEPLOY / ".env.example").read_text().splitlines()
+    assert {f"{name}=" for name in secrets} <= set(example)
+    assert "/deploy/.env" in (ROOT / ".gitignore").read_text().splitlines()
+    assert not re.search(r"password|token", (DEPLOY / "kuberay.yaml").read_text(), re.IGNORECASE)
+
+
+def test_the_image_holds_what_is_installed() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    wanted = {
+        f"!{word}" for line in lines if line.startswith("COPY") for word in line.split()[1:-1]
+    }
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    assert wanted == {line for line in ignored if line.startswith("!")}
+    assert all((ROOT / name.removeprefix("!")).exists() for name in wanted)
+    built = COMPOSE["services"]["mlflow"]["build"]
+    assert (DEPLOY / built["context"] / built["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+
+
+def test_the_manifests_have_the_fields_that_kuberay_knows() -> None:
+    assert list(MANIFESTS) == ["PersistentVolumeClaim", "RayCluster", "RayJob"]
+    cluster, job = MANIFESTS["RayCluster"], MANIFESTS["RayJob"]
+    assert {cluster["apiVersion"], job["apiVersion"]} == {"ray.io/v1"}
+    assert set(cluster["spec"]) == CLUSTER_FIELDS
+    assert set(job["spec"]) == {"entrypoint", "clusterSelector"}
+    assert job["spec"]["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+    head, workers = cluster["spec"]["headGroupSpec"], cluster["spec"]["workerGroupSpecs"]
+    assert set(head) == GROUP_FIELDS
+    assert all(set(group) == WORKER_FIELDS for group in workers)
+    containers = []
+    for group in (head, *workers):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = group["template"]["spec"]
+        claims = {volume["name"] for volume in pod.get("volumes", [])}
+        containers += pod["containers"]
+        mounts = [mount for item in pod["containers"] for mount in item.get("volumeMounts", [])]
+        assert {mount["name"] for mount in mounts} == claims
+    assert len({container["image"] for container in containers}) == 1
+    names = {source["secretRef"]["name"] for item in containers for source in item["envFrom"]}
+    assert names == {"facebench"}
+
+
+def test_commands_in_the_files_are_ones_that_the_program_takes() -> None:
+    script = (DEPLOY / "slurm.sh").read_text()
+    in_script = next(line for line in script.splitlines() if line.startswith("facebench run"))
+    in_example = re.search(r"slurm\.sh (--suite .*)", script)
+    assert in_example is not None
+    lines = [
+        MANIFESTS["RayJob"]["spec"]["entrypoint"],
+        in_script.replace('"$@"', in_example[1]).removesuffix(" &"),
+        *re.findall(r"exec ray-head (facebench .*)", (DEPLOY / "README.md").read_text()),
+        *re.findall(r"sh -c '(facebench .*)'", (DEPLOY / "README.md").read_text()),
+    ]
+    assert len(lines) >= 7
+    for line in lines:
+        command, given = command_of(tuple(shlex.split(line)))
+        command.make_context("facebench", given)
+
+
+@pytest.mark.slow
+def test_commands_of_services_have_options_that_the_installed_programs_know() -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'facebench[cluster]'")
+    script = (DEPLOY / "slurm.sh").read_text().replace("\\\n", " ")
+    asked = [service["command"] for service in COMPOSE["services"].values() if "command" in service]
+    asked += [shlex.split(found) for found in re.findall(r"ray start .*?--block", script)]
+    assert len(asked) == 5
+    texts = {}
+    for command in asked:
+        program = (command[0], command[1])
+        if program not in texts:
+            found = shutil.which(command[0], path=str(Path(sys.executable).parent))
+            assert found is not None
+            run = subprocess.run([found, command[1], "--help"], capture_output=True, text=True)
+            texts[program] = run.stdout
+        for word in command[2:]:
+            if word.startswith("--"):
+                assert re.search(rf"{word.split('=')[0]}\b", texts[program]), (program, word)
+
+
+def test_shell_scripts_are_well_formed() -> None:
+    assert os.access(DEPLOY / "slurm.sh", os.X_OK)
+    subprocess.run(["bash", "-n", DEPLOY / "slurm.sh"], check=True)
+    if checker := shutil.which("shellcheck"):
+        subprocess.run([checker, DEPLOY / "slurm.sh"], check=True)
+
+
+SRUN = """#!/bin/sh
+while case $1 in -*) true ;; *) false ;; esac; do shift; done
+exec "$@"
+"""
+DRIVER = """
+import signal, sys, time
+import ray
+ray.init("auto", log_to_driver=False)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+try:
+    print("driver", *sys.argv[1:], len(ray.nodes()), ray.cluster_resources()["CPU"], flush=True)
+    time.sleep(SECONDS)
+finally:
+    print("driver ends")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [False, True], ids=["to its end", "time is over"])
+def test_the_slurm_script_runs_on_one_node(tmp_path: Path, stopped: bool) -> None:
+    """With srun and scontrol that do on this machine what Slurm does on another."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'facebench[cluster]'")
+    driver = f"#!{sys.executable}\n{DRIVER}".replace("SECONDS", "600" if stopped else "0")
+    programs = {"srun": SRUN, "scontrol": "#!/bin/sh\necho localhost\n", "facebench": driver}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_CPUS_PER_TASK": "2",
+    }
+    words = ["bash", DEPLOY / "slurm.sh", "--suite", "demo"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=environment) as job:
+        assert job.stdout is not None
+        line = next(line for line in job.stdout if line.startswith("driver"))
+        assert line.split() == ["driver", "run", "--suite", "demo", "--on", "auto", "1", "2.0"]
+        if stopped:
+            job.terminate()
+        rest, trouble = job.communicate(timeout=120)
+    assert job.returncode == (143 if stopped else 0), trouble
+    assert "driver ends" in rest
+    port = 20000 + os.getpid() % 20000
+    assert f":{port}" not in subprocess.run(
+        ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+    ).stdout  # fmt: skip
