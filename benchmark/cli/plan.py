@@ -87,16 +87,18 @@ def show_plan(
         return
     rows = [
         (row["experiment"], str(row["seed"]), OUTLOOKS[row["outcome"]],
-         _duration(row["wall_seconds"]) if "end" in row else "", row["rests_on"])
+         _duration(row["wall_seconds"]) if "end" in row else "",
+         row["rests_on"] if "end" in row else "")
         for row in answer.data["runs"] if row["outcome"] in OUTLOOKS
     ]  # fmt: skip
     if rows:
         left = Column("predicted from", left=True)
         print_table(Table.of(["experiment", "seed", "outcome", "about", left], rows))
     used = f"{hours:.2g} GPU hours" if kind else f"{hours * torch.get_num_threads():.2g} core hours"
+    at_once = f" on {n_workers} at once" if n_workers > 1 else ""
     out.print(
-        f"{len(ahead)} of {len(found)} would run, about {_duration(wall)} on {n_workers} at once, "
-        f"{used}, {_duration(seconds)} of it training; {disk / 2**20:,.0f} MiB of "
+        f"{len(ahead)} of {len(found)} would run, about {_duration(wall)}{at_once}, {used}, "
+        f"{_duration(seconds)} of it training; {disk / 2**20:,.0f} MiB of "
         f"{free / 2**30:,.0f} GiB free.",
         soft_wrap=True,
     )

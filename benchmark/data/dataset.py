@@ -490,7 +490,7 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
     if not 100 <= n_faces < len(faces.table):
         raise DataError(
             f"a sample of {n_faces:,} faces",
-            allowed=f"100 to {len(faces.table) - 1:,}, fewer than {faces.name} has",
+            allowed=f"100 faces or more, and fewer than the {len(faces.table):,} of {faces.name}",
         )
     about = {
         "version": SAMPLE_VERSION,

@@ -31,6 +31,7 @@ from benchmark.training.prefix_cache import why_live
 
 Outlook = Literal["run", "resume", "up to date", "held", "not run"]
 OPERATIONS: Final = "operations"
+ON_H200: Final = "operations, on an H200"
 H200_SPEED: Final = 8.4e13
 """Multiply-adds a second of VGG16's training on an H200 (docs/PERFORMANCE.md): what GPUs are taken
 to reach where none is here and no run was made on one."""
@@ -199,10 +200,11 @@ class _Costs:
         gaps = found["started"].shift(-1) - found["finished"]
         gap = gaps[gaps.between(0, LONGEST_GAP)].mean()
         self.rows = found.assign(rest=found["rest"] + (0 if pd.isna(gap) else gap))
-        speed = float(found["speed"].median())
-        if math.isnan(speed):
-            speed = _timed_speed(device) / 3 if kind == device.kind else H200_SPEED
-        self.speed = speed
+        self.speed, self.basis = float(found["speed"].median()), OPERATIONS
+        if math.isnan(self.speed) and kind == device.kind:
+            self.speed = _timed_speed(device) / 3
+        elif math.isnan(self.speed):
+            self.speed, self.basis = H200_SPEED, ON_H200
 
     def of(self, work: _Work, family: str | None) -> tuple[float, float, str]:
         """Predict seconds of training and of the rest of a run; and say what that rests on."""
@@ -218,7 +220,7 @@ class _Costs:
             seconds = float(alike["per_image"].median() * work.n_images * share)
             return seconds, _usual(alike["rest"]), f"{len(alike)} {runs} of {like}"
         rest = _usual(rows["rest"]) if len(rows) else REST_SECONDS
-        return work.operations / self.speed, rest, OPERATIONS
+        return work.operations / self.speed, rest, self.basis
 
     def builds(self, work: _Work, seed: int, faces: FaceSet, precision: str) -> tuple[Build, ...]:
         """Predict what is computed once: activations of all faces for training, and where that is

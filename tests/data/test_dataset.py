@@ -225,7 +225,7 @@ def test_drawing_again_gives_the_same_and_another_size_is_refused(faces: FaceSet
         draw_sample(faces, 200, "small")
     assert open_faces(first.folder).pixel_digest == first.pixel_digest
     for n_faces in (0, 99, 10_000):
-        with pytest.raises(DataError, match="fewer than whole has"):
+        with pytest.raises(DataError, match="fewer than the"):
             draw_sample(faces, n_faces, "small")
 
 

@@ -13,7 +13,7 @@ from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.files import write_json
 from benchmark.models.network import build_network
 from benchmark.runs.folder import parts_for
-from benchmark.runs.forecast import H200_SPEED, OPERATIONS, REST_SECONDS, Build, Forecast
+from benchmark.runs.forecast import H200_SPEED, ON_H200, OPERATIONS, REST_SECONDS, Build, Forecast
 from benchmark.runs.forecast import forecast_all as forecasts_of
 from benchmark.runs.plan import plan_run
 from benchmark.runs.schedule import arrange, critical_path
@@ -125,7 +125,7 @@ def test_gpus_are_planned_from_runs_on_gpus_wherever_that_is(
     finished(drawn_faces, tmp_path, an_experiment(), seconds=10)
     (found,) = forecast(drawn_faces, tmp_path, an_experiment(), kind="cuda")
     work = build_network(an_experiment(), None, 0).multiply_adds(drawn_faces.image_px)
-    assert found.basis == OPERATIONS
+    assert found.basis == ON_H200
     assert found.seconds == pytest.approx(3 * work * 2 * n_train(drawn_faces) / H200_SPEED)
     on_gpu = {"device": "NVIDIA H200", "device_kind": "cuda"}
     finished(drawn_faces, tmp_path, an_experiment(), seconds=2, seed=2, device=on_gpu)
