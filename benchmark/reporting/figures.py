@@ -1,12 +1,12 @@
-"""Figures of the report and of the studies: intervals, accuracy against cost.
+"""Figures of the report and of the studies: intervals, lines, accuracy against cost.
 
 A panel is as wide as a phone, so that its text can be read there; a wide screen shows several side
 by side. One meaning per mark: hollow is a difference that is not significant, a red diamond is
-LEAKY, a colour is a task. The panels of a figure have scales of one width in percentage points. A
-screen reader gets the numbers.
+LEAKY, a colour is a task (or a line that is named beneath). The panels of a figure have scales of
+one width in percentage points. A screen reader gets the numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,6 +50,13 @@ SMALLEST_REACH: Final = 0.05
 BYS: Final[tuple[By, ...]] = ("gender_race", "gender", "race", "all")
 
 
+LINE_STYLES: Final = tuple(
+    (colour, dash)
+    for dash in ("-", "--", ":")
+    for colour in ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9")
+)
+
+
 @dataclass(frozen=True)
 class PageFigure:
     """Panels under one heading, as SVG that follows the page's light and dark."""
@@ -58,6 +65,17 @@ class PageFigure:
     caption: str
     panels: tuple[Markup, ...]
     leaky: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values at places of an axis, with the ends of their intervals where there are any."""
+
+    label: str
+    places: Sequence[float]
+    values: Sequence[float]
+    lows: Sequence[float] = ()
+    highs: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -183,6 +201,53 @@ def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
     return figure
 
 
+def lines_panel(
+    name: str,
+    heading: str,
+    lines: Sequence[Line],
+    *,
+    x_title: str,
+    ticks: Mapping[float, str] | None = None,
+    limits: tuple[float, float] | None = None,
+    colour: str = "",
+    rates: bool = True,
+) -> Markup:
+    """Draw lines over an axis, named beneath; with `colour` all have it and no name.
+
+    limits: of the values; rates: whether these are fractions, to be written in percent.
+    """
+    legend = 0.0 if colour else 0.19 * len(lines)
+    figure, axes = _panel(2.0 + legend, left=0.6, right=0.15)
+    if legend:
+        left, bottom, width, height = axes.get_position().bounds
+        axes.set_position((left, bottom + legend / figure.get_figheight(), width,
+                           height - legend / figure.get_figheight()))  # fmt: skip
+    for line, (own, dash) in zip(lines, LINE_STYLES * (len(lines) // 18 + 1), strict=False):
+        shown = {"color": colour or own, "linestyle": "-" if colour else dash, "linewidth": 1.5}
+        axes.plot(line.places, line.values, marker="o", ms=4, label=line.label, **shown)  # type: ignore[arg-type]
+        if line.lows:
+            axes.vlines(line.places, line.lows, line.highs, color=colour or own, linewidth=1)
+    finish(axes)
+    if ticks:
+        axes.set_xticks(list(ticks), list(ticks.values()))
+    else:
+        axes.locator_params(axis="x", integer=True)
+    if limits:
+        axes.set_ylim(limits)
+    if rates:
+        axes.yaxis.set_major_formatter(percent_ticks())
+    axes.set_xlabel(x_title, size=9, color=INK)
+    axes.set_title(heading, loc="left", size=11, color=INK)
+    if legend:
+        figure.legend(loc="lower left", frameon=False, fontsize=9, labelcolor=INK, borderpad=0)
+    numbers = "; ".join(
+        f"{line.label}: {', '.join(percent(v) if rates else f'{v:.3g}' for v in line.values)}"
+        for line in lines
+    )
+    says = f"{heading}{', percent' if rates else ''}, by {x_title}. {numbers}."
+    return svg(figure, name, says)
+
+
 def cost_panel(name: str, heading: str, networks: Sequence[CostPoint], x_title: str) -> Markup:
     """Draw scores against a cost on a logarithmic axis, and the Pareto front as a line of steps."""
     figure, axes = _panel(2.4, left=0.6, right=0.25)
@@ -226,7 +291,7 @@ class MatrixCell:
     text: str = NOTHING
     note: str = ""
     tone: str = "empty"
-    """A class of the page: `low`, `high`, `small` or `empty`."""
+    """A class of the page: `low`, `high`, `small`, `empty` or `right`."""
     weight: int = 0
     """Percent of the tone's colour."""
     about: str = ""
@@ -234,7 +299,7 @@ class MatrixCell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A heat map of one task."""
+    """A heat map or a confusion matrix of one task."""
 
     task: TaskName
     title: str

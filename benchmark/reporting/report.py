@@ -21,6 +21,7 @@ from benchmark.evaluation.label_errors import mistakes
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.reporting.board_tables import Links, board_table, by_setting
 from benchmark.reporting.evidence import Evidence
+from benchmark.reporting.networks import NetworkSection, network_sections
 from benchmark.reporting.questions import QUESTIONS, Answer
 from benchmark.reporting.tables import Table, page
 
@@ -47,18 +48,19 @@ class Report:
 
     evidence: Evidence
     answers: tuple[Answer, ...]
+    networks: tuple[NetworkSection, ...]
     gallery: Gallery | None = None
 
 
 def make_report(
     evidence: Evidence, gallery: Gallery | None = None, watch: OnProgress = keep_quiet
 ) -> Report:
-    """Answer every question."""
+    """Answer every question, and show every network by itself."""
     found: list[Answer] = []
     for question in QUESTIONS:
         found.append(question.ask(evidence, question))
         watch("Answering questions", len(found), len(QUESTIONS))
-    return Report(evidence, tuple(found), gallery)
+    return Report(evidence, tuple(found), tuple(network_sections(evidence)), gallery)
 
 
 def gallery(evidence: Evidence, faces: FaceSet) -> Gallery | None:
@@ -105,6 +107,7 @@ def write_page(report: Report, date: datetime.date) -> str:
         facts=dict(_facts(evidence, date)),
         answers=report.answers,
         boards=tuple(_boards(evidence)),
+        networks=report.networks,
         gallery=report.gallery,
         notes=evidence.board.notes,
         limits=evidence.board.limits,
