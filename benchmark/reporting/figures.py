@@ -109,10 +109,16 @@ def common_limits(picture: StudyPicture) -> list[tuple[float, float]]:
         low, high = min(0.0, *(low for low, _ in ends)), max(0.0, *(high for _, high in ends))
         margin = max(0.06 * (high - low), 0.01)
         return [(low - margin, high + margin)] * len(picture.panels)
-    ranges = [
-        (min(mark.low for mark in panel.marks), max(mark.high for mark in panel.marks))
-        for panel in picture.panels
-    ]
+    return same_width(
+        [
+            (min(mark.low for mark in panel.marks), max(mark.high for mark in panel.marks))
+            for panel in picture.panels
+        ]
+    )
+
+
+def same_width(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Widen ranges of rates about their middles to the widest of them, and a margin."""
     width = max(max(high - low for low, high in ranges) * 1.12, 0.02)
     # No rate is above 1: a range of the common width ends a little after it at most.
     tops = [min((low + high + width) / 2, HIGHEST_RATE) for low, high in ranges]
@@ -291,7 +297,7 @@ class MatrixCell:
     text: str = NOTHING
     note: str = ""
     tone: str = "empty"
-    """A class of the page: `low`, `high`, `small`, `empty` or `right`."""
+    """A class of the page: `low`, `high`, `small`, `empty`, `share` or `right`."""
     weight: int = 0
     """Percent of the tone's colour."""
     about: str = ""

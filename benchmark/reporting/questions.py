@@ -49,6 +49,7 @@ from benchmark.reporting.figures import (
     heat_map,
     intervals_figure,
 )
+from benchmark.reporting.networks import depth_figures, stored_tables
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
@@ -334,7 +335,10 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
         question,
         tuple(sentences),
         evidence.links.of(identities),
-        figures=(intervals_figure(question.slug, picture),),
+        figures=(
+            *(_depths(evidence) if family == "depth" else ()),
+            intervals_figure(question.slug, picture),
+        ),
         tables=(_pairs_of(question.title, found.lines),),
         missing=tuple(words.gap_sentences(found.gaps)),
         notes=(
@@ -417,14 +421,25 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
         (*sentences, said),
         evidence.links.of(best.group.identities),
         matrices=matrices,
-        tables=(Table.of(headings, rows, title),),
+        tables=(Table.of(headings, rows, title), *stored_tables(best)),
         notes=(
             "Subgroups are by the labels; those of under 30 faces are marked and not ranked. "
             "Permuted: the mean gap when faces are assigned to the subgroups at random, with the "
             "p-value of a gap as wide, corrected by Holm over all rows of the table. Several seeds "
             "have a gap each; a row shows their mean, and the p of the seed with the largest p.",
+            "Rates: each class against the rest; equalized odds is the larger difference of true- "
+            "and false-positive rates between subgroups, permuted among faces of one true class. "
+            "Women and men: adjusted means of one age group. Years: a prediction counts as the "
+            "mean age of its group's training faces; the true group's error is that of a network "
+            "that is always right. Several seeds: means, and the largest p.",
         ),
     )
+
+
+def _depths(evidence: Evidence) -> Iterator[PageFigure]:
+    scored = {name for name, item in evidence.networks.items() if item.row.scores}
+    tested = (item for item in evidence.experiments if item.name in scored)
+    return depth_figures(evidence, siblings(tested, "depth"))
 
 
 def _gaps(predictions: RunPredictions) -> pd.DataFrame:

@@ -53,3 +53,15 @@ def test_networks_at_one_place_share_a_label() -> None:
     assert ">1, 2<" in panel
     assert ">3<" in panel
     assert "On the front: n3 (60.0 %)." in panel
+
+
+def test_lines_are_named_beneath_or_all_have_the_colour_of_a_task() -> None:
+    lines = [
+        figures.Line(f"series {n}", [0, 1], [0.5, 0.6], [0.4, 0.5], [0.6, 0.7]) for n in range(9)
+    ]
+    named = figures.lines_panel("a", "Race", lines, x_title="depth", ticks={0: "frozen", 1: "full"})
+    assert all(f">series {n}<" in named for n in range(9))
+    assert ">frozen<" in named
+    plain = figures.lines_panel("a", "Race", lines, x_title="epoch", colour="#009E73", rates=False)
+    assert ">series 0<" not in plain
+    assert "#009e73" in plain
