@@ -96,7 +96,6 @@ def test_commands_in_the_files_are_ones_that_the_program_takes() -> None:
         MANIFESTS["RayJob"]["spec"]["entrypoint"],
         in_script.replace('"$@"', in_example[1]).removesuffix(" &"),
         *re.findall(r"exec ray-head (facebench .*)", (DEPLOY / "README.md").read_text()),
-        *re.findall(r"sh -c '(facebench .*)'", (DEPLOY / "README.md").read_text()),
     ]
     assert len(lines) >= 7
     for line in lines:
