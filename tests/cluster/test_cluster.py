@@ -97,7 +97,7 @@ def facebench(*words: str | Path, **environment: str) -> subprocess.Popen[bytes]
 
 
 def settings(runs_dir: Path) -> Settings:
-    return Settings(runs_dir, runs_dir / "weights", EXACT, offline=True)
+    return Settings(runs_dir, runs_dir / "weights", EXACT, offline=True, figures=False)
 
 
 def test_forty_runs_survive_a_lost_node_a_killed_driver_and_a_restarted_mlflow(
