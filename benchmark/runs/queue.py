@@ -108,11 +108,8 @@ def queued(
     with _Published(runs_dir, queue) as file, closing(events):
         for event in events:
             if isinstance(event, Missing | Failed):
-                number, state = (
-                    numbers[_key(event.experiment, event.seed)],
-                    type(event).__name__,
-                )
-                file.note(number, state.lower())
+                number = numbers[_key(event.experiment, event.seed)]
+                file.note(number, type(event).__name__.lower())
             elif not isinstance(event, Advanced | Prepared):
                 plan, ends = event.plan, {"Started": "running", "Finished": "done"}
                 number = numbers[_key(plan.experiment, plan.seed)]
