@@ -67,6 +67,8 @@ class RayCluster:
     """What nodes and drivers have in their environment; Ray runs anybody's code without it."""
     session: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="fb", dir="/tmp")))
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    launched: dict[str, Callable[[], subprocess.Popen[bytes]]] = field(default_factory=dict)
+    """By node, what starts it once more."""
 
     @property
     def address(self) -> str:
@@ -90,18 +92,26 @@ class RayCluster:
             "FACEBENCH_WORKER_DIR": str(own / "kept"), "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", **self.token,
         }  # fmt: skip
-        with (own / "ray.log").open("ab") as log:
-            self.nodes[ip] = subprocess.Popen(
-                command, cwd=own, env=os.environ | variables | environment, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+
+        def launch() -> subprocess.Popen[bytes]:
+            with (own / "ray.log").open("ab") as log:
+                return subprocess.Popen(
+                    command, cwd=own, env=os.environ | variables | environment, stdout=log,
+                    stderr=subprocess.STDOUT, start_new_session=True,
+                )  # fmt: skip
+
+        self.launched[ip] = launch
+        self.nodes[ip] = launch()
 
     def wait_for(self, *ips: str) -> None:
-        """Wait until nodes have joined; show why one has not."""
+        """Wait until nodes have joined; Ray gives a node 30 s, so a busy machine may try again."""
         for ip in ips:
-            log = self.folder / ip / "ray.log"
+            log, tries = self.folder / ip / "ray.log", 3
             while "Ray runtime started" not in (said := log.read_text(errors="replace")):
-                assert self.nodes[ip].poll() is None, f"node {ip} ended: {said}"
+                if self.nodes[ip].poll() is not None:
+                    tries -= 1
+                    assert tries and "timed out during startup" in said, f"node {ip}: {said}"
+                    self.nodes[ip] = self.launched[ip]()
                 time.sleep(0.2)
 
     def kill(self, ip: str) -> None:
