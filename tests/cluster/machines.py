@@ -110,7 +110,8 @@ class RayCluster:
             while "Ray runtime started" not in (said := log.read_text(errors="replace")):
                 if self.nodes[ip].poll() is not None:
                     tries -= 1
-                    assert tries and "timed out during startup" in said, f"node {ip}: {said}"
+                    is_late = "timed out during startup" in said
+                    assert is_late and tries > 0, f"node {ip}: {said}"  # noqa: PT018
                     self.nodes[ip] = self.launched[ip]()
                 time.sleep(0.2)
 
