@@ -90,7 +90,8 @@ class RayCluster:
         ]  # fmt: skip
         variables = {
             "FACEBENCH_WORKER_DIR": str(own / "kept"), "RAY_USAGE_STATS_ENABLED": "0",
-            "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", **self.token,
+            "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0",
+            "RAY_raylet_start_wait_time_s": "120", **self.token,
         }  # fmt: skip
 
         def launch() -> subprocess.Popen[bytes]:
