@@ -155,7 +155,7 @@ def n_done(runs_dir: Path) -> int:
 
 def mlflow_runs(address: str) -> dict[str, int]:
     """Count MLflow's runs that are finished, by identity."""
-    from benchmark.runs.notes import IDENTITY_TAG
+    from benchmark.tracking.notes import IDENTITY_TAG
 
     from benchmark.tracking.store import mlflow_module
 
