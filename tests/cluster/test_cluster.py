@@ -156,7 +156,6 @@ def n_done(runs_dir: Path) -> int:
 def mlflow_runs(address: str) -> dict[str, int]:
     """Count MLflow's runs that are finished, by identity."""
     from benchmark.tracking.notes import IDENTITY_TAG
-
     from benchmark.tracking.store import mlflow_module
 
     client = mlflow_module().MlflowClient(address)
