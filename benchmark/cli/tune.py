@@ -1,7 +1,9 @@
 """`facebench tune`: an experiment in, its best recipe out, trained anew and registered."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,6 +66,9 @@ def tune(
     timeout: Annotated[
         float | None, typer.Option(min=0.0, help="Seconds; no trial begins after them.")
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine that search at once.")
+    ] = 1,
     only: Annotated[
         str | None, typer.Option(help="Search these alone, as in depth,learning_rate.")
     ] = None,
@@ -102,7 +107,7 @@ def tune(
 
     Examples:
       facebench tune mtl-squeezenet1_1-imagenet-full --trials 30
-      facebench tune mtl-vgg16-imagenet-block5 --trials 40 --only depth,learning_rate
+      facebench tune mtl-vgg16-imagenet-block5 --trials 40 --only depth,learning_rate --jobs 2
       facebench tune --suite quick --trials 20 --timeout 600
       facebench tune grid-mtl-vgg16-block5 --row 32
     """
@@ -128,7 +133,8 @@ def tune(
             faces = choose_dataset(data_dir, dataset)
         studies: list[dict[str, Any]] = []
         answer.data = {"dataset": faces.name, "studies": studies}
-        with fleet_on(cluster, quiet=quiet or as_json) as fleet:
+        require(jobs == 1 or on is None, f"--jobs is {jobs} with --on", allowed="one of the two")
+        with _further(jobs - 1), fleet_on(cluster, quiet=quiet or as_json) as fleet:
             session = TuneSession(
                 answer, faces, where, trials, timeout, storage,
                 {"sampler": sampler, "sampler_seed": sampler_seed, "pruner": pruner},
@@ -148,6 +154,24 @@ def tune(
                 say_error(error)
     if not all(study["ok"] for study in studies):
         raise typer.Exit(ExitCode.RUNS_FAILED)
+
+
+@contextlib.contextmanager
+def _further(n: int) -> Iterator[None]:
+    """Let n more processes of this very command search along; they end with this one.
+
+    They find its studies, take trials of their own, and leave the refit to this process.
+    """
+    program = [sys.executable, "-c", "from benchmark.cli.main import main; main()"]
+    command = [*program, *sys.argv[1:], "--jobs", "1", "--no-refit", "--quiet"]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
 
 
 def _chosen(names: list[str], suite: str | None, rows: list[str]) -> list[str]:

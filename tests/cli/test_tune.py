@@ -11,11 +11,12 @@ from benchmark import registry
 from benchmark.cli.tune import print_best, print_grid
 from benchmark.data.dataset import FaceSet
 from benchmark.experiment.space import RATE, point_of
+from benchmark.files import lock_owner
 from benchmark.record import RunRecord, all_records
 from benchmark.tracking import TrialView, open_store
 from benchmark.tuning.outcome import Outcome
 from benchmark.tuning.study import Study
-from tests.cli.test_run import facebench
+from tests.cli.test_run import facebench, facebench_process
 from tests.tuning.planted import EXPERIMENT, SPACE, a_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna, plotly and mlflow warn of each other
@@ -140,3 +141,18 @@ def test_a_best_recipe_and_a_grid_are_printed_beside_what_they_are_compared_with
     tried = tuple(TrialView(0, "complete", point, 0.42) for point in [next(grid.points())])
     print_grid(grid, study, Outcome(tried, tried[0], (), None))
     assert "42.0 | " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_several_processes_search_at_once_and_no_trial_is_tried_twice(
+    drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    command = ("tune", NAME, "--trials", "16", "--only", "learning_rate", "--jobs", "2", *TINY)
+    process = facebench_process(*command, "--no-refit", "--json", *at(drawn_data_dir, tmp_path))
+    assert process.returncode == 0, process.stderr
+    (found,) = json.loads(process.stdout)["data"]["studies"]
+    assert sum(found["trials"][state] for state in ("complete", "pruned")) == 16
+    assert found["trials"]["failed"] == 0
+    owners = {lock_owner(record.folder / "claim").get("pid") for record in trials_of(tmp_path)}
+    assert len(owners) == 2, "the second process took no trial"
