@@ -56,7 +56,7 @@ class Outcome:
     best: TrialView | None
     files: tuple[Path, ...]
     recipe: dict[str, Any] | None
-    remarks: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
     fresh: tuple[FreshScores, ...] = ()
 
 
@@ -187,22 +187,26 @@ def write_pages(study: Study, searched: optuna.Study, trials: Sequence[TrialView
             plots["Parameters together"] = visualization.plot_contour(
                 searched, params=importance[:4], target_name=SCORE
             )
-    asks = html.escape(f"Which recipe suits {study.experiment.name} best on {study.faces.name}?")
-    synthetic = "<p><b>Synthetic faces</b>, not people.</p>" if study.faces.drawn else ""
-    parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-        f"content='width=device-width'><title>{asks}</title><style>{STYLE}</style></head><body>"
-        f"<h1>{asks}</h1>{synthetic}{ABOUT}"
-    ]
+    parts = [ABOUT]
     for title, plot in plots.items():
         figure = plot.update_layout(title=None, margin={"t": 30}, template="plotly_white")
         library = "inline" if len(parts) == 1 else False
         drawn = figure.to_html(full_html=False, include_plotlyjs=library)
         parts.append(f"<h2>{title}</h2><div class='wide'>{drawn}</div>")
-    parts.append("</body></html>\n")
+    asks = f"Which recipe suits {study.experiment.name} best on {study.faces.name}?"
     files.append(study.own_folder / "study.html")
-    write_text(files[-1], "".join(parts))
+    write_text(files[-1], _page(asks, study, parts))
     return files
+
+
+def _page(title: str, study: Study, parts: Sequence[str]) -> str:
+    title = html.escape(title)
+    synthetic = "<p><b>Synthetic faces</b>, not people.</p>" if study.faces.drawn else ""
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
+        f"content='width=device-width'><title>{title}</title><style>{STYLE}</style></head><body>"
+        f"<h1>{title}</h1>{synthetic}{''.join(parts)}</body></html>\n"
+    )
 
 
 def short_name(path: str) -> str:
@@ -234,10 +238,33 @@ def grid_faces(grid: GridSpace, faces: FaceSet) -> FaceSet:
 
 
 def write_grid(grid: GridSpace, study: Study, trials: Sequence[TrialView]) -> pd.DataFrame:
-    """Write and give a row per point: its values, our score if it is complete, the study's."""
+    """Write and give a row per point: its values, our score if it is complete, the study's.
+
+    Of two dimensions grid.html shows both as heat maps side by side.
+    """
     paths = [grid.rows.path, grid.columns.path]
     ours = {tuple(trial.point[path] for path in paths): trial.value for trial in trials}
     rows = [(*point, ours.get(point), printed) for point, printed in grid.printed().items()]
     table = pd.DataFrame(rows, columns=[*paths, "ours", "study"]).astype({"ours": float})
     write_text(study.own_folder / "grid.csv", table.to_csv(index=False))
+    shape = (2, len(grid.rows.values), len(grid.columns.values))
+    if table["ours"].notna().any() and 1 not in shape:
+        from plotly import express
+
+        figure = express.imshow(
+            100 * table[["ours", "study"]].to_numpy().T.reshape(shape), facet_col=0,
+            text_auto=".1f", x=[f"{value:g}" for value in grid.columns.values],
+            y=[f"{value:g}" for value in grid.rows.values],
+            labels={"x": grid.columns.path.rpartition(".")[2],
+                    "y": grid.rows.path.rpartition(".")[2], "color": "validation<br>accuracy, %"},
+        )  # fmt: skip
+        titles = (f"ours: {study.experiment.backbone.architecture}, {study.faces.name}",
+                  f"the study: {grid.experiment.backbone.architecture}")  # fmt: skip
+        for annotation, title in zip(figure.layout.annotations, titles, strict=True):
+            # Plotly draws some tags of a title, links among them: a name must not hold one.
+            annotation.text = html.escape(title, quote=False)
+        figure.update_xaxes(type="category")
+        figure.update_yaxes(type="category")
+        page = _page(grid.asks, study, [figure.to_html(full_html=False)])
+        write_text(study.own_folder / "grid.html", page)
     return table

@@ -186,4 +186,8 @@ def test_ours_stand_beside_the_studys(tmp_path: Path, drawn_faces: FaceSet) -> N
     row = table[(table["recipe.batch_size"] == 32) & (table[RATE] == 1e-4)].iloc[0]
     assert (row["ours"], row["study"]) == (pytest.approx(0.42), 0.684550)
     assert table["ours"].isna().sum() == 12
+    page = (study.own_folder / "grid.html").read_text()
+    assert "ours: vgg16, " in page
+    assert "the study: vgg16" in page
+    assert "https://" not in page.split("plotly.js v")[0]
     assert DEPTH not in table
