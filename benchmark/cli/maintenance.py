@@ -352,15 +352,15 @@ def _with_queues(
     runs = [run for queue in going for run in queue.runs]
     where = {run.identity: run.where for run in runs if run.state == "running"}
     waiting = dict.fromkeys((run.name, run.seed) for run in runs if run.state == "queued")
-    told: list[Standing] = []
+    listed: list[Standing] = []
     for item in shown:
         if item.state == "claimed":
             item = replace(item, where=where.get(item.identity, ""))
         elif item.state != "done" and (item.name, item.seed) in waiting:
             item = replace(item, state="queued")
             waiting.pop((item.name, item.seed or 0))
-        told.append(item)
-    return told + [Standing("queued", name, seed) for name, seed in waiting if add]
+        listed.append(item)
+    return listed + [Standing("queued", name, seed) for name, seed in waiting if add]
 
 
 def _median_seconds(records: "Sequence[RunRecord]") -> dict[str, float]:

@@ -277,11 +277,11 @@ def _run(
         kind(n_runs, quiet=quiet) as display,
     ):
         shown, engine = _displayed(settings, display, answer), fleet.run_all if fleet else run_all
-        told = queued(
+        followed = queued(
             engine(experiments, seeds, faces, shown), experiments, seeds, settings.runs_dir,
             engine="ray" if fleet else "local", n_slots=fleet.n_slots() if fleet else 1,
         )  # fmt: skip
-        with contextlib.closing(told) as events:
+        with contextlib.closing(followed) as events:
             for event in events:
                 display.show(event)
                 if (end := type(event).__name__.lower()) in ends:

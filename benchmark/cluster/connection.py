@@ -1,4 +1,4 @@
-"""A Ray cluster: reached or started, with the versions of this process and room for a run.
+"""A Ray cluster: reached or started, with the versions of this process and resources for a run.
 
 Everything that would end badly is refused here, before the first run.
 """

@@ -21,7 +21,7 @@ from benchmark.cluster.connection import CPU, GPU, Connection, probe
 from benchmark.cluster.worker import (
     BEGUN_WITH,
     Inbox,
-    Job,
+    RemoteRun,
     Returned,
     read_files,
     train,
@@ -225,7 +225,7 @@ class Fleet:
                 cache=cache and CacheSettings(cache.folder, cache.cap_gib),
                 speed=SpeedSettings(speed.graph, speed.compile),
             )  # fmt: skip
-            job = Job(
+            job = RemoteRun(
                 plan.experiment, plan.seed, plan.ingredients, weights, plan.folder.resolve(),
                 sent, self._options, self._device, self._versions,
             )  # fmt: skip

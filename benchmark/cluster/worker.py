@@ -52,7 +52,7 @@ Files = dict[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
-class Job:
+class RemoteRun:
     """A run as its driver planned it, without its faces, which all runs share."""
 
     experiment: Experiment
@@ -62,7 +62,7 @@ class Job:
     folder: Path
     """The driver's; the workers' own too where they share the runs' folder."""
     settings: Settings
-    """The driver's, but for what is a node's own: device, folders, who is told."""
+    """The driver's, but for what is a node's own: device, folders, who gets its reports."""
     options: ClusterOptions
     device: str
     versions: dict[str, str]
@@ -221,7 +221,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def train(
-    job: Job, faces: FaceSet, pixels: list[Any], weights: dict[str, Any], inbox: Any
+    job: RemoteRun, faces: FaceSet, pixels: list[Any], weights: dict[str, Any], inbox: Any
 ) -> Returned:
     """Bring a run to its end on this node; a run that fails by itself is no error of this function.
 
@@ -245,8 +245,8 @@ def train(
 
 
 def _trained(
-    job: Job, faces: FaceSet, pixels: list[Any], weights: dict[str, Any], inbox: Any, here: Path,
-    folder: Path,
+    job: RemoteRun, faces: FaceSet, pixels: list[Any], weights: dict[str, Any], inbox: Any,
+    here: Path, folder: Path,
 ) -> Returned:  # fmt: skip
     import ray
 

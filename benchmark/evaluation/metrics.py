@@ -100,8 +100,8 @@ def score(predictions: pd.DataFrame) -> Scores:
     confusion, again, reports, tables = {}, {}, {}, []
     for task in tasks:
         faces = labelled(test, task)
-        truth, told = faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
-        matrix = confusion[task] = counts.confusion(truth, told, n_classes(task))
+        truth, said = faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
+        matrix = confusion[task] = counts.confusion(truth, said, n_classes(task))
         drawn = resampled_confusion(faces, task)
         report = reports[task] = class_report(task, matrix, drawn)
         tables.append(_interval_table(faces, _scores_of(faces, task, matrix, drawn, report)))

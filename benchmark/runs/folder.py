@@ -372,7 +372,7 @@ class Removable:
 
 
 def removables(runs_dir: Path, data_dir: Path) -> Iterator[Removable]:
-    """Yield what could go; of what a process is at work on, nothing that can be told."""
+    """Yield what could go; of what a process is at work on, nothing."""
     cache = data_dir / "cache"
     for folder in (*work_folder(runs_dir).glob("*"), runs_dir, data_dir, data_dir / "weights",
                    cache):  # fmt: skip

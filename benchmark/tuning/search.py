@@ -111,7 +111,7 @@ def _here(study: Study, settings: Settings) -> RunPlan:
 def _events_of(event: Event, plan: Plan) -> Iterator[TrialEvent]:
     """Say what a run's event means to a search; scores of earlier epochs are in its history.
 
-    At its end all are given again: of a run elsewhere, some may not have been told.
+    At its end all are given again: of a run elsewhere, some may not have come.
     """
     n_epochs = plan.experiment.recipe.max_epochs
     is_done = isinstance(event, Finished) or (isinstance(event, Skipped) and event.why == "done")
