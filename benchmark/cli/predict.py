@@ -386,8 +386,39 @@ def _print_evaluation(found: "Evaluation", folder: Path) -> None:
         rows.append([TASK_TITLES[task], n_faces, accuracy, _accuracy(macro_f1), _accuracy(own)])
     headings = ("task", "faces", "here", "macro-F1", "own test")
     print_table(Table.of(headings, rows, "Accuracy, with its 95 % interval"))
-    for sentence in (*found.notes, f"Subgroups, and all else: {folder}"):
+    tasks = [task for group in found.groups for task in group.tasks]
+    for column, lines in found.by_word.groupby("column", sort=False):
+        words, rows = str(column).replace("_", " "), []
+        for word, of_word in lines.groupby("word", sort=False):
+            by_task = of_word.set_index("task").to_dict("index")
+            rows.append([str(word), *(_of_word(by_task.get(task)) for task in tasks)])
+        titles = [words, *(TASK_TITLES[task] for task in tasks)]
+        print_table(Table.of(titles, rows, f"By the {words} that {faces.name} states"))
+    for sentence in (*_worst(found), *found.notes, f"Everything else: {folder}"):
         out.print(escape(sentence), soft_wrap=True)
+
+
+def _of_word(line: "dict[Any, Any] | None") -> Cell:
+    """Write an accuracy with its interval and its faces; of a small group only these."""
+    from benchmark.evaluation.subgroups import SMALL_GROUP
+
+    if line is None or line["n"] < SMALL_GROUP:
+        return Cell(f"{line['n']:,} faces" if line else NOTHING)
+    cell = _accuracy(line["accuracy"], line["low"], line["high"])
+    return Cell(cell.text, f"{cell.note}; {line['n']:,} faces")
+
+
+def _worst(found: "Evaluation") -> Iterator[str]:
+    """Say for which subgroup of 30 faces or more each task is predicted worst."""
+    for group in found.groups:
+        gaps = group.scores.gaps
+        for row in gaps[(gaps["n_ranked"] >= 2) & (gaps["by"] == "gender_race")].to_dict("records"):
+            worst, best, by_chance = (100 * row[it] for it in ("worst", "best", "chance_gap"))
+            yield (
+                f"{TASK_TITLES[row['task']]}: worst for {row['worst_group']} ({worst:.1f} % of "
+                f"{int(row['worst_n']):,}), best for {row['best_group']} ({best:.1f} %); a gap of "
+                f"{by_chance:.1f} pp is expected by chance alone."
+            )
 
 
 def _accuracy(value: float | None, low: float | None = None, high: float | None = None) -> Cell:

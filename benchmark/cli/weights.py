@@ -8,7 +8,15 @@ import typer
 from rich.markup import escape
 
 from benchmark.cli import options
-from benchmark.cli.output import ExitCode, busy, out, print_table, say_error, speaking
+from benchmark.cli.output import (
+    CommandResult,
+    ExitCode,
+    busy,
+    out,
+    print_table,
+    say_error,
+    speaking,
+)
 from benchmark.errors import WeightsError
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 
@@ -16,6 +24,7 @@ if TYPE_CHECKING:
     from benchmark.models.preprocessing import Preprocessing
     from benchmark.models.weight_manifest import PublishedFile
     from benchmark.models.weight_store import WeightFile
+    from benchmark.models.weights import SourceState
 
 app = typer.Typer(no_args_is_help=True, help="Weights that backbones start from.")
 COLOURS = {"here": "green", "missing": "yellow", "damaged": "red"}
@@ -45,32 +54,10 @@ def list_(
       facebench weights list --architecture vgg16
       facebench weights list --json
     """
-    from benchmark.models.weights import list_weights
-
-    folder, is_damaged = weights_dir or data_dir / "weights", False
+    is_damaged = False
     with speaking("weights list", as_json=as_json) as answer:
-        with busy("reading weight files", quiet=quiet or as_json):
-            states = list_weights(folder, architecture)
-        published = ("url", "layout", "sha256", "md5", "licence", "trained_on")
-        sources = [
-            {
-                "architecture": state.architecture,
-                "source": state.source,
-                "state": state.state,
-                "file": _file_data(state.file) if state.file else None,
-                "published": [
-                    {
-                        **_plain(file, *published),
-                        "file": file.file_name,
-                        "tensors_sha256": file.digest["whole"] if file.digest else None,
-                    }
-                    for file in state.published
-                ],
-            }
-            for state in states
-        ]
-        answer.data = {"folder": str(folder), "sources": sources}
-        answer.errors += [state.problem for state in states if state.problem]
+        folder = weights_dir or data_dir / "weights"
+        states = _read(answer, folder, architecture, quiet=quiet or as_json)
         is_damaged = bool(answer.errors)
         if not as_json:
             rows: list[list[str | Cell]] = []
@@ -92,6 +79,82 @@ def list_(
                 say_error(error)
     if is_damaged:
         raise typer.Exit(ExitCode.FINDINGS)
+
+
+@app.command()
+def verify(
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    weights_dir: options.WeightsDir = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Read every weight file that is here, check its sums and what was trusted.
+
+    Exits with 1 if one is damaged.
+
+    Examples:
+      facebench weights verify
+    """
+    is_damaged = False
+    with speaking("weights verify", as_json=as_json) as answer:
+        folder = weights_dir or data_dir / "weights"
+        states = _read(answer, folder, is_here=True, quiet=quiet or as_json)
+        is_damaged = bool(answer.errors)
+        here = [state.file for state in states if state.file]
+        answer.warnings += [
+            f"{file.path.name} is not from the published file."
+            for file in here
+            if not (file.published or file.is_own)
+        ]
+        if not as_json:
+            for file in here:
+                about = f"sound, sha256 {file.sha256[:12]}, from {file.origin}"
+                out.print(escape(f"{file.path.name}: {about}"), soft_wrap=True)
+            for error in answer.errors:
+                say_error(error)
+            if not states:
+                out.print(f"No weights in {folder}; facebench weights list says where to get them.")
+    if is_damaged:
+        raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _read(
+    answer: CommandResult,
+    folder: Path,
+    architecture: str | None = None,
+    *,
+    is_here: bool = False,
+    quiet: bool,
+) -> "list[SourceState]":
+    """Read sources whole, all or those that are here; the answer gets them and their problems."""
+    from benchmark.models.weight_store import read_trusted
+    from benchmark.models.weights import list_weights
+
+    with busy("reading weight files", quiet=quiet):
+        trusted, states = read_trusted(folder), list_weights(folder, architecture)
+    states = [state for state in states if state.state != "missing" or not is_here]
+    published = ("url", "layout", "sha256", "md5", "licence", "trained_on")
+    sources = [
+        {
+            "architecture": state.architecture,
+            "source": state.source,
+            "state": state.state,
+            "file": _file_data(state.file) if state.file else None,
+            "published": [
+                {
+                    **_plain(file, *published),
+                    "file": file.file_name,
+                    "tensors_sha256": file.digest["whole"] if file.digest else None,
+                    "pinned": trusted.get(file.file_name),
+                }
+                for file in state.published
+            ],
+        }
+        for state in states
+    ]
+    answer.data = {"folder": str(folder), "sources": sources}
+    answer.errors += [state.problem for state in states if state.problem]
+    return states
 
 
 def _file_data(file: "WeightFile") -> dict[str, Any]:
@@ -145,16 +208,22 @@ def add(
       facebench weights add mine.h5 --label mine --architecture vgg16 --preprocessing caffe
     """
     with speaking("weights add", as_json=as_json) as answer:
-        from benchmark.models.weight_store import add_file
+        from benchmark.models.weight_store import add_file, read_trusted
 
+        folder = weights_dir or data_dir / "weights"
         with busy(f"reading {file.name}", quiet=quiet or as_json):
             added = add_file(
-                file, weights_dir or data_dir / "weights", architecture, label=label,
+                file, folder, architecture, label=label,
                 preprocessing=_preprocessing(preprocessing), replacing=replace,
                 any_checksum=any_checksum,
             )  # fmt: skip
         if not (added.published or label):
             answer.warnings.append(f"{file.name} is not the published file.")
+        if added.origin_sha256 in (it["sha256"] for it in read_trusted(folder).values()):
+            answer.warnings.append(
+                f"The whole sha256 of {file.name} is not published: {added.origin_sha256} is "
+                "trusted from now on."
+            )
         answer.data = {**_file_data(added), "notes": list(added.notes)}
         if not as_json:
             out.print(

@@ -1,12 +1,15 @@
 """Converted weight files: how a file gets here, says where it came from, and is read back.
 
-A converted file is safetensors with a description in its header. How weights are fed is never
-guessed: the file says so, its publisher, or the person. Which files are published:
-benchmark.models.weight_manifest; finding and fetching them: benchmark.models.weights.
+A converted file is safetensors with a description in its header. Beside them lies `pins.json`: the
+checksums of published files whose publishers give none, or not the whole of one, as first met. How
+weights are fed is never guessed: the file says so, its publisher, or the person. Which files are
+published: benchmark.models.weight_manifest; finding and fetching them: benchmark.models.weights.
 """
 
+import datetime
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -21,8 +24,8 @@ from torch import Tensor
 from benchmark import files
 from benchmark.errors import WeightsError
 from benchmark.models.backbone import build_backbone
-from benchmark.models.preprocessing import PRESETS, Preprocessing
-from benchmark.models.weight_formats import Converted, convert, header_of
+from benchmark.models.preprocessing import PRESETS, Channels, Preprocessing
+from benchmark.models.weight_formats import Converted, backbone_tensors, convert, header_of
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, stored_path
 
 SCHEMA: Final = 1
@@ -30,6 +33,11 @@ HEADER: Final = "facebench"
 """Key of the description in a converted file's metadata."""
 NETWORK_HEADER: Final = "network"
 """Key under which a run's network says how it is fed and built (Network.describe)."""
+TRUSTED_FILE: Final = "pins.json"
+SAME_LAYER_COSINE: Final = 0.9
+"""Fine-tuning turns a first layer little; two that were trained apart have a cosine near 0."""
+CLEARLY: Final = 2.0
+"""How many times larger the angle to the other channel order must be."""
 NOT_SOUND: Final = (
     SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError,
 )  # fmt: skip
@@ -127,6 +135,59 @@ def not_written(folder: Path, error: Exception) -> WeightsError:
     )
 
 
+def read_trusted(weights_dir: Path) -> dict[str, dict[str, str]]:
+    """Read the trusted checksums: by file name, its `sha256` when first met, and `when` (ISO 8601).
+
+    Raise WeightsError where they cannot be read: going on would trust anything anew.
+    """
+    path = weights_dir / TRUSTED_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            message = f"its schema is {content['schema']!r}, not {SCHEMA}"
+            raise ValueError(message)
+        trusted = content["pins"].items()
+        return {name: {key: str(it[key]) for key in ("sha256", "when")} for name, it in trusted}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except NOT_SOUND as error:
+        raise WeightsError(
+            f"{TRUSTED_FILE} cannot be read ({error})",
+            source=str(path),
+            fix="Restore it from a backup; or delete it, and every checksum in it is taken anew",
+        ) from None
+
+
+def check_trusted(known: PublishedFile, sha256: str, weights_dir: Path) -> None:
+    """Raise WeightsError if another checksum than this is trusted for `known`."""
+    trusted = read_trusted(weights_dir).get(known.file_name)
+    if trusted is not None and trusted["sha256"] != sha256:
+        raise WeightsError(
+            f"{known.file_name} has the sha256 {sha256}, but another one is trusted",
+            allowed=f"{trusted['sha256']}, trusted since {trusted['when'][:10]}",
+            source=str(weights_dir / TRUSTED_FILE),
+            fix="Something between its publisher and you has changed it. If its publisher says so "
+            f"too, remove the entry {known.file_name!r} and add the file again; results from "
+            "before and after are not comparable",
+        )
+
+
+def trust(known: PublishedFile, sha256: str, weights_dir: Path) -> None:
+    """Remember the checksum of a file unless its whole sha256 is published; raise WeightsError if
+    another is trusted, or nothing can be written."""
+    if known.sha256 and len(known.sha256) == len(sha256):
+        return
+    check_trusted(known, sha256, weights_dir)
+    trusted = read_trusted(weights_dir)
+    if known.file_name not in trusted:
+        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        trusted[known.file_name] = {"sha256": sha256, "when": when}
+        try:
+            files.write_json(weights_dir / TRUSTED_FILE, {"schema": SCHEMA, "pins": trusted})
+        except OSError as error:
+            raise not_written(weights_dir, error) from None
+
+
 def add_file(
     file: Path,
     weights_dir: Path,
@@ -143,8 +204,9 @@ def add_file(
     Where the manifest has the digest of the published tensors, these tell what a file is, whatever
     it is called and whichever container and layout it is in. Raise WeightsError for a file that is
     not a published one and has no label, unless `any_checksum`; for one of a person's own where
-    nobody says how it is fed (`preprocessing`), or that contradicts its publisher; and where it
-    would change weights that are already there, unless `replacing`.
+    nobody says how it is fed (`preprocessing`), or that contradicts its publisher or its first
+    layer; for one that differs from its trusted checksum; and where it would change weights that
+    are already there, unless `replacing`.
     """
     if label is not None and re.fullmatch("[a-z0-9_]+", label) is None:
         raise WeightsError(f"the label is {label!r}", allowed="small letters, digits, underscores")
@@ -161,7 +223,10 @@ def add_file(
     only = architectures.pop() if len(architectures) == 1 else None
     converted, sha256 = convert(file, architecture or only), files.sha256_of(file)
     known = _recognised(converted, file, sha256, published, by_name=label is None)
-    about = known
+    about, by_tensors = known, bool(known and known.digest == converted.digest)
+    is_trusted_by_sum = known is not None and label is None and not by_tensors
+    if known and is_trusted_by_sum:
+        check_trusted(known, sha256, weights_dir)
     if label is None:
         about = known or _insisted(converted, file, sha256, published, any_checksum=any_checksum)
     if about and preprocessing and preprocessing != about.preprocessing:
@@ -180,6 +245,7 @@ def add_file(
             fix="A wrong one trains without a warning, and worse: ask whoever trained it",
         )
     layout, name = converted.layout, f"local:{label}"
+    check_order(converted.tensors, fed.channels, layout.architecture, weights_dir, str(file))
     options, source = dict((about or layout).options), name if label or not about else about.source
     new = WeightFile(
         architecture=layout.architecture,
@@ -197,6 +263,7 @@ def add_file(
     )
     with torch.device("meta"):
         build_backbone(new.architecture, **options)  # refuses options that nobody states
+    is_kept = False
     if new.path.exists() and not replacing:
         here = read_stored(new.path)[0]
         if here.sha256 != new.sha256:
@@ -206,17 +273,22 @@ def add_file(
                 fix="Results of the two are not comparable; to change over: facebench weights add "
                 f"--replace {file}",
             )
-        if here.published or not new.published:
-            return replace(here, notes=new.notes)
-    said = asdict(new) | {"schema": SCHEMA, "preprocessing": fed.as_dict()}
+        is_kept = here.published or not new.published
+    if not is_kept:
+        _write(new, converted.tensors)
+    if known and is_trusted_by_sum:
+        trust(known, sha256, weights_dir)
+    return replace(read_stored(new.path)[0], notes=new.notes)
+
+
+def _write(new: WeightFile, tensors: dict[str, Tensor]) -> None:
+    said = asdict(new) | {"schema": SCHEMA, "preprocessing": new.preprocessing.as_dict()}
     said = {name: said[name] for name in said.keys() - {"path", "from_run", "notes", "faces_seen"}}
-    metadata = {HEADER: files.canonical_json(said)}
     try:
         with files.replacing(new.path) as temporary:
-            save_file(converted.tensors, temporary, metadata=metadata)
+            save_file(tensors, temporary, metadata={HEADER: files.canonical_json(said)})
     except (OSError, SafetensorError) as error:
-        raise not_written(weights_dir, error) from None
-    return replace(read_stored(new.path)[0], notes=new.notes)
+        raise not_written(new.path.parent, error) from None
 
 
 def _recognised(
@@ -274,3 +346,60 @@ def _insisted(
         fix="Fetch the published file. If this is one of your own: facebench weights add "
         f"{file} --label LABEL; if you trust it to be as good: add --any-checksum",
     )
+
+
+def check_order(
+    tensors: Mapping[str, Tensor],
+    declared: Channels,
+    architecture: str,
+    weights_dir: Path,
+    source: str,
+) -> None:
+    """Raise WeightsError where published weights that are here show that the order is another one.
+
+    A first layer alone does not tell red from blue; where it is, or was fine-tuned from, that of
+    weights whose order is known, it is like it in one of the two orders (docs/notes/weights.md).
+    What a person declared of their own proves nothing. `source`: the file of `tensors`.
+    """
+    name = first_kernel_name(backbone_tensors(architecture))
+    for path in sorted(weights_dir.glob(f"{architecture}-*.safetensors")):
+        try:
+            known, theirs = read_stored(path)
+        except WeightsError:
+            continue  # verify says what is wrong with it
+        order = known.preprocessing.channels
+        found = order_of(tensors[name], theirs[name], order) if known.published else None
+        if found not in (None, declared):
+            turned = " with red and blue exchanged" if found != order else ""
+            raise WeightsError(
+                f"{declared} was declared, but the first layer is that of {architecture} "
+                f"{known.source}{turned}, and expects {found}",
+                allowed=str(found),
+                source=source,
+                fix=f"Declare {found}; a file that claims to be published and is not in the order "
+                "it was published in is not that file",
+            )
+
+
+def first_kernel_name(tensors: Mapping[str, Tensor]) -> str:
+    """Find the kernel that reads the picture: the first with three inputs, (out, 3, h, w)."""
+    return next(name for name, it in tensors.items() if it.ndim == 4 and it.shape[1] == 3)
+
+
+def order_of(kernel: Tensor, known: Tensor, channels: Channels) -> Channels | None:
+    """Say which order a kernel expects if it is `known`, which expects `channels`, in one of the
+    two orders; None if it is neither."""
+    if kernel.shape != known.shape:
+        return None
+    other: Channels = "BGR" if channels == "RGB" else "RGB"
+    angles = {channels: _angle(kernel, known), other: _angle(kernel, known.flip(1))}
+    near, far = sorted(angles, key=lambda order: angles[order])
+    is_this = angles[near] <= math.acos(SAME_LAYER_COSINE)
+    return near if is_this and angles[far] >= CLEARLY * angles[near] + 1e-6 else None
+
+
+def _angle(a: Tensor, b: Tensor) -> float:
+    """Give the angle between two kernels in radians, 0 to pi."""
+    a, b = a.double().flatten(), b.double().flatten()
+    cosine = a.dot(b) / (a.norm() * b.norm()).clamp_min(1e-30)
+    return math.acos(min(1.0, max(-1.0, float(cosine))))

@@ -21,12 +21,20 @@ from benchmark.errors import RunError, WeightsError, WeightsMissing
 from benchmark.experiment.architectures import ARCHITECTURES, NOT_OFFERED, architecture_named
 from benchmark.files import file_lock, sha256_of
 from benchmark.models.preprocessing import Preprocessing
-from benchmark.models.weight_formats import fitted, header_of, is_markup, ours, read_weight_file
+from benchmark.models.weight_formats import (
+    fitted,
+    header_of,
+    is_markup,
+    ours,
+    read_weight_file,
+    tensor_digest,
+)
 from benchmark.models.weight_manifest import PublishedFile, files_for, stored_path
 from benchmark.models.weight_store import (
     HEADER,
     WeightFile,
     add_file,
+    check_trusted,
     content_sha256,
     not_written,
     read_stored,
@@ -232,7 +240,8 @@ def load(file: WeightFile) -> LoadedWeights:
 
 def list_weights(weights_dir: Path, architecture: str | None = None) -> list[SourceState]:
     """Tell the state of every weight source of every architecture, or of one, and of what else is
-    here, read whole. `none` needs no file.
+    here, read whole: its sums, and whether what it comes from has the trusted checksum. `none`
+    needs no file.
 
     Left out is what facebench did not write, such as a published file that was not yet converted.
     Raise ExperimentError for an unknown architecture.
@@ -253,8 +262,13 @@ def list_weights(weights_dir: Path, architecture: str | None = None) -> list[Sou
         try:
             if path not in states and HEADER not in header_of(path):
                 continue
-            here, _ = read_stored(path)
-            found = replace(state, architecture=here.architecture, source=here.source, file=here)
+            here, tensors = read_stored(path)
+            published = () if here.is_own else files_for(here.architecture, here.source)
+            for known in published:
+                is_it = here.published and here.origin == known.file_name
+                if is_it and not (known.digest and known.digest == tensor_digest(tensors)):
+                    check_trusted(known, here.origin_sha256, weights_dir)
+            found = SourceState(here.architecture, here.source, published, here)
         except WeightsError as error:
             found = replace(state, problem=error)
         if architecture in (None, found.architecture):

@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torchvision.models import squeezenet1_1
 from typer.testing import CliRunner
 
 from benchmark.cli.weights import app
+from benchmark.files import sha256_of
+from benchmark.models.weight_manifest import files_for
 from tests.models import keras
 
 runner = CliRunner()
@@ -50,7 +54,7 @@ def test_list_answers_a_machine_with_one_object(tmp_path: Path) -> None:
     assert source["published"][1]["sha256"] == "b8a52dc0"
     assert source["published"][0]["tensors_sha256"]
     first, *_ = sources["vgg16", "vggface"]["published"]
-    assert (first["sha256"], first["md5"]) == (None, None)
+    assert (first["sha256"], first["md5"], first["pinned"]) == (None, None, None)
     assert first["preprocessing"]["mean"] == [93.594, 104.7624, 129.1863]
     code, _, stderr = weights("list", "--weights-dir", tmp_path, "--architecture", "vgg61")
     assert (code, "unknown architecture 'vgg61'" in stderr) == (2, True)
@@ -70,8 +74,10 @@ def test_add_says_what_it_took_of_a_checkpoint_and_what_it_left(tmp_path: Path) 
     ]
 
 
-def test_what_is_added_is_listed_until_it_is_damaged(h5: Path, tmp_path: Path) -> None:
+def test_what_is_added_is_listed_and_verified_until_it_is_damaged(h5: Path, tmp_path: Path) -> None:
     store = ("--weights-dir", tmp_path / "store")
+    code, stdout, _ = weights("verify", *store)
+    assert (code, "No weights in" in stdout) == (0, True)
     code, stdout, stderr = weights("add", "--any-checksum", h5, *store)
     assert (code, "squeezenet1_1 imagenet is here" in stdout) == (0, True)
     assert "is not the published file" in stderr
@@ -85,11 +91,34 @@ def test_what_is_added_is_listed_until_it_is_damaged(h5: Path, tmp_path: Path) -
     code, stdout, _ = weights("list", *store)
     assert (code, "squeezenet1_1 local:mine" in stdout, "here" in stdout) == (0, True, True)
     stored = tmp_path / "store" / "squeezenet1_1-imagenet.safetensors"
+    code, stdout, stderr = weights("verify", *store)
+    assert (code, f"{stored.name}: sound, sha256 " in stdout) == (0, True)
+    assert "squeezenet1_1-local-mine.safetensors: sound" in stdout
+    assert stderr.count("is not from the published file") == 1
     stored.write_bytes(stored.read_bytes()[:1000])
     code, stdout, stderr = weights("list", *store)
     assert (code, "damaged" in stdout, f"{stored.name} is damaged" in stderr) == (1, True, True)
-    code, stdout, _ = weights("list", *store, "--json")
-    assert (code, json.loads(stdout)["ok"]) == (1, False)
+    code, stdout, stderr = weights("verify", *store)
+    assert (code, stored.name in stdout, f"{stored.name} is damaged" in stderr) == (1, False, True)
+    for command in ("list", "verify"):
+        code, stdout, _ = weights(command, *store, "--json")
+        assert (code, json.loads(stdout)["ok"]) == (1, False)
+
+
+def test_a_file_without_a_whole_published_sum_is_trusted_aloud(tmp_path: Path) -> None:
+    (known,) = files_for("mobilenetv4_conv_small", "imagenet")
+    file = tmp_path / "made" / known.file_name
+    file.parent.mkdir()
+    save_file(timm.create_model(known.architecture).state_dict(), file)
+    code, _, stderr = weights("add", file, "--weights-dir", tmp_path)
+    assert (code, "trusted from now on" in stderr) == (0, True)
+    only = ("--architecture", known.architecture, "--weights-dir", tmp_path)
+    (source,) = json.loads(weights("list", *only, "--json")[1])["data"]["sources"]
+    assert source["published"][0]["pinned"]["sha256"] == sha256_of(file)
+    (tmp_path / "pins.json").write_text("{")
+    for command in ("list", "verify"):
+        code, _, stderr = weights(command, "--weights-dir", tmp_path)
+        assert (code, "pins.json cannot be read" in stderr) == (2, True)
 
 
 OWN = ["--label", "a"]

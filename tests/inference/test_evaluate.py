@@ -205,6 +205,11 @@ def test_a_task_that_the_data_set_does_not_tell_is_not_evaluated(
     assert "genders does not tell age group, race: not evaluated." in result.stdout
     assert re.search(r"gender +150 ", result.stdout)
     assert "150 faces with a place" in " ".join(result.stdout.split())
+    result = CliRunner().invoke(app, [*options, "--dataset", "fairface-32"])
+    table = result.stdout.partition("By the race that fairface-32 states")[2]
+    assert re.search(r"\n *Latino_Hispanic +\S", table)
+    assert "By the age that fairface-32 states" in result.stdout
+    assert re.search(r"gender: worst for \w+ \w+ \([\d.]+ % of \d+\), best for", result.stdout)
     result = CliRunner().invoke(app, [*options, "--dataset", "nowhere", "--json"])
     assert result.exit_code == 2
     assert "fairface-32, genders, drawn" in json.loads(result.stdout)["errors"][0]["allowed"]

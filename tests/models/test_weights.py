@@ -22,9 +22,17 @@ from benchmark.files import sha256_of
 from benchmark.models import weight_manifest
 from benchmark.models.backbone import build_backbone
 from benchmark.models.preprocessing import CAFFE, CENTRED, IMAGENET, UNIT
-from benchmark.models.weight_formats import convert, layouts_of
+from benchmark.models.weight_formats import backbone_tensors, convert, layouts_of
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, untrained_start
-from benchmark.models.weight_store import add_file, content_sha256, read_stored
+from benchmark.models.weight_store import (
+    add_file,
+    content_sha256,
+    first_kernel_name,
+    order_of,
+    read_stored,
+    read_trusted,
+    trust,
+)
 from benchmark.models.weights import SourceState, list_weights, load, resolve
 from tests.conftest import shared_file
 from tests.models import keras
@@ -201,6 +209,93 @@ def test_a_file_is_published_by_its_checksum_or_where_there_is_none_by_its_name(
     assert not add_file(
         mine, store, published=(KERAS,), any_checksum=True, replacing=True
     ).published
+
+
+def test_the_first_copy_is_trusted_and_another_refused(tmp_path: Path, store: Path) -> None:
+    first, second = written(tmp_path / "first"), written(tmp_path / "second", seed=1)
+    mine = written(tmp_path / "mine", name="mine.h5")
+    assert not add_file(mine, store, published=(UNSUMMED,), any_checksum=True).published
+    assert read_trusted(store) == {}
+    assert add_file(first, store, published=(UNSUMMED,)).published
+    for insisting in (False, True):
+        with pytest.raises(WeightsError, match=r"another one is trusted .*remove the entry"):
+            add_file(second, store, published=(UNSUMMED,), any_checksum=insisting,
+                     replacing=insisting)  # fmt: skip
+    assert read_trusted(store)[KERAS.file_name]["sha256"] == sha256_of(first)
+    known = dataclasses.replace(UNSUMMED, url=second.as_uri())
+    (store / "squeezenet1_1-imagenet.safetensors").unlink()
+    with pytest.raises(WeightsError, match="another one is trusted"):
+        resolve(*SOURCE, store, offline=False, published=(known,))
+    assert files_in(store) == {"pins.json"}
+
+
+def test_a_published_beginning_of_a_sum_is_completed_by_a_trusted_one(
+    h5: Path, store: Path
+) -> None:
+    known = dataclasses.replace(KERAS, sha256=sha256_of(h5)[:8])
+    trust(as_if_published(h5)[0], sha256_of(h5), store)
+    assert read_trusted(store) == {}, "a whole published sum needs no trust"
+    trust(known, f"{known.sha256}{'0' * 56}", store)
+    with pytest.raises(WeightsError, match="another one is trusted"):
+        add_file(h5, store, published=(known,))
+
+
+def test_trusted_checksums_that_cannot_be_read_are_not_taken_for_none(
+    h5: Path, tmp_path: Path
+) -> None:
+    for content, said in (('{"schema": 1, "pins": {"a": {"sha', r"pins\.json cannot be read"),
+                          ('{"schema": 2, "pins": {}}', "its schema is 2, not 1")):  # fmt: skip
+        (tmp_path / "pins.json").write_text(content)
+        with pytest.raises(WeightsError, match=said):
+            add_file(h5, tmp_path, published=(UNSUMMED,))
+
+
+def test_what_is_stored_is_compared_with_its_trusted_checksum(tmp_path: Path, store: Path) -> None:
+    file = written(tmp_path, name=TORCHVISION.file_name)
+    as_if = dataclasses.replace(UNSUMMED, file_name=TORCHVISION.file_name)
+    add_file(file, store, published=(as_if,))
+    assert verified(store)[0].problem is None
+    trusted = json.loads((store / "pins.json").read_text())
+    trusted["pins"][TORCHVISION.file_name]["sha256"] = "0" * 64
+    (store / "pins.json").write_text(json.dumps(trusted))
+    assert "another one is trusted" in str(verified(store)[0].problem)
+
+
+def test_a_first_layer_is_told_in_either_order_and_another_one_tells_nothing() -> None:
+    known, other = (
+        torch.randn(64, 3, 3, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)
+    )
+    grey = known[:, :1].expand(-1, 3, -1, -1).contiguous()
+    # Fine-tuned: a tenth of its size in other directions turns it by atan(0.1), 5.7 degrees.
+    tuned = known + 0.1 * other
+    told = [order_of(kernel, known, "BGR") for kernel in (known, tuned, known.flip(1),
+            tuned.flip(1), other, torch.zeros(96, 3, 7, 7), torch.zeros_like(known))]  # fmt: skip
+    assert told == ["BGR", "BGR", "RGB", "RGB", None, None, None]
+    assert order_of(grey, grey, "RGB") is None, "alike in both orders"
+    for architecture in ("vgg16", "resnet50", "densenet121", "efficientnet_b0"):
+        tensors = backbone_tensors(architecture)
+        first = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
+        assert first_kernel_name(tensors) == first, architecture
+
+
+def test_a_file_in_the_other_order_than_its_first_layer_shows_is_refused(
+    h5: Path, tmp_path: Path, store: Path
+) -> None:
+    """Caffe's first layer, blue first, in files that are published or declared as red first."""
+    add_file(h5, store, published=as_if_published(h5))
+    state = torchvision.models.squeezenet1_1().state_dict()
+    blue_first = convert(h5).tensors["stages.conv1.conv.weight"]
+    wrong, right = tmp_path / "wrong.pth", tmp_path / "right.pth"
+    for path, kernel in ((wrong, blue_first), (right, blue_first.flip(1))):
+        torch.save(state | {"features.0.weight": kernel}, path)
+    expects = r"RGB was declared, but .* and expects BGR"
+    with pytest.raises(WeightsError, match=expects):
+        add_file(wrong, store, replacing=True, published=as_if_published(wrong, TORCHVISION))
+    with pytest.raises(WeightsError, match=expects):
+        add_file(wrong, store, label="mine", preprocessing=UNIT)
+    assert not add_file(wrong, store, label="mine", preprocessing=UNIT.swapped()).published
+    published = as_if_published(right, TORCHVISION)
+    assert add_file(right, store, replacing=True, published=published).published
 
 
 def test_other_weights_do_not_replace_what_is_there_silently(tmp_path: Path, store: Path) -> None:
