@@ -46,6 +46,10 @@ def prepare(
     name: Annotated[
         str | None, typer.Option(help="Name of the data set; from SOURCE if left out.")
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="A table.csv of the same faces, to take clusters and split from."),
+    ] = None,
     labels: Annotated[
         list[Path] | None,
         typer.Option(help="A CSV file with the labels: file, age, age_group, gender, race."),
@@ -76,6 +80,7 @@ def prepare(
     Examples:
       facebench data prepare data/UTKFace.tar.gz
       facebench data prepare ~/faces --image-px 64 --name mine-64
+      facebench data prepare other.zip --table data/utkface-100/table.csv
       facebench data prepare fairface --layout fairface
       facebench data prepare photos --labels labels.csv --map race:Latina=Others
     """
@@ -90,6 +95,7 @@ def prepare(
                 data_dir,
                 image_px=image_px,
                 name=name,
+                table=table,
                 layout=layout,
                 labels=labels or [],
                 given=parse_map(words or []),

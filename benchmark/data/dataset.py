@@ -114,6 +114,15 @@ def check_dataset_name(name: str, *, drawn: bool) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Clusters and split taken from the table of another data set, and where it is from."""
+
+    table: pd.DataFrame
+    sha256: str
+    split_version: str
+
+
 def finish_dataset(
     folder: Path,
     labels: pd.DataFrame,
@@ -121,32 +130,43 @@ def finish_dataset(
     about: dict[str, Any],
     *,
     rejected: Iterable[tuple[str, str, str]] = (),
+    placement: Placement | None = None,
     on_progress: OnProgress = keep_quiet,
 ) -> None:
     """Find duplicates, split, and write every file but faces.npy, which is there already.
 
     labels: columns file and LABELS, by file name, as `pictures` and the pixels are. about: name,
     drawn, image_px, source, source_sha256, and `labels` where a table gave them. rejected: rows of
-    REJECTED_COLUMNS.
+    REJECTED_COLUMNS. Raises DataError if the split leaks, which only one that was taken from
+    elsewhere can.
     """
     columns = ("sha256", "mode", "width", "height")
     table = labels.assign(**{name: [getattr(p, name) for p in pictures] for name in columns})
-    sketches = np.frombuffer(b"".join(p.sketch for p in pictures), np.uint8)
-    thumbnails = np.frombuffer(b"".join(p.thumbnail for p in pictures), np.uint8)
-    greys = sketches.reshape(-1, *SKETCH_SHAPE), thumbnails.reshape(-1, *THUMBNAIL_SHAPE)
-    pairs, near = near_duplicates(table, *greys, on_progress)
+    if placement is not None:
+        check_same_faces(table, placement.table)
+        theirs = placement.table.set_index("file").loc[table["file"]]
+        columns_of = {name: theirs[name].to_numpy() for name in PLACEMENT_COLUMNS}
+        table = table.assign(**columns_of)[list(TABLE_COLUMNS)]
+        near = {"method": "clusters taken from another table", "threshold_bits": None}
+    else:
+        sketches = np.frombuffer(b"".join(p.sketch for p in pictures), np.uint8)
+        thumbnails = np.frombuffer(b"".join(p.thumbnail for p in pictures), np.uint8)
+        greys = sketches.reshape(-1, *SKETCH_SHAPE), thumbnails.reshape(-1, *THUMBNAIL_SHAPE)
+        pairs, near = near_duplicates(table, *greys, on_progress)
+        table = placed(table, pairs)
     manifest = {
         **about,
         "near_duplicates": near,
         "pixel_digest": pixels_of.pixel_digest(folder / PIXELS_FILE),
         "schema": SCHEMA,
-        "split_version": splits.SPLIT_VERSION,
+        "table_source_sha256": placement.sha256 if placement else None,
+        "split_version": placement.split_version if placement else splits.SPLIT_VERSION,
         "age_group_rule": AGE_GROUP_RULE,
         "resize_filter": pixels_of.RESIZE_FILTER,
         "versions": {"facebench": __version__}
         | {name: metadata.version(name) for name in ("numpy", "pillow")},
     }
-    write_files(folder, placed(table, pairs), rejected, manifest)
+    write_files(folder, table, rejected, manifest)
 
 
 def write_files(
@@ -210,6 +230,19 @@ def placed(
     Needs file, sha256, the labels, mode, width and height, sorted by file.
     """
     return splits.with_split(table.join(placement_columns(table, near)))[list(TABLE_COLUMNS)]
+
+
+def check_same_faces(table: pd.DataFrame, other: pd.DataFrame) -> None:
+    """Raise DataError unless both tables hold the same files with the same labels."""
+    here, there = (
+        set(faces[["file", *LABELS]].itertuples(index=False, name=None)) for faces in (table, other)
+    )
+    if unlike := sorted({file for file, *_ in here ^ there}):
+        raise DataError(
+            f"{len(unlike):,} faces are in the source or the table alone, or labelled otherwise "
+            f"there: {', '.join(unlike[:3])}",
+            allowed="a --table with the same faces under the same names, labelled alike",
+        )
 
 
 def with_empty_cells(table: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from benchmark.data import dataset
 from benchmark.data.archive import Source, open_source
-from benchmark.data.dataset import FaceSet
+from benchmark.data.dataset import FaceSet, Placement
 from benchmark.data.duplicates import count_duplicates
 from benchmark.data.label_tables import FAIRFACE_SHEET, Given, labelling_for
 from benchmark.data.labelled import Scan, scan_names, scan_with_tables
@@ -28,12 +28,13 @@ from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
 from benchmark.data.splits import (
     IDENTITY_COLUMNS,
     N_FOLDS,
+    SPLIT_VERSION,
     check_split_version,
     overlaps,
     part_rows,
 )
 from benchmark.errors import DataError
-from benchmark.files import write_json
+from benchmark.files import sha256_of, write_json
 from benchmark.tasks import TASKS
 
 IMAGE_PX: Final = range(16, 1025)
@@ -55,6 +56,7 @@ def prepare(
     *,
     image_px: int = 100,
     name: str | None = None,
+    table: Path | None = None,
     layout: str | None = None,
     labels: Sequence[Path] = (),
     given: Given | None = None,
@@ -63,11 +65,12 @@ def prepare(
 ) -> PrepareResult:
     """Pack the faces of `source` under `data_dir`, or find that it was done before.
 
+    table: the table.csv of a data set with the same faces, to take clusters and split from.
     layout, labels, given: where their names do not give the labels: a layout's name, the tables of
     labels, and what their words mean (benchmark.data.label_tables). datasheet: what is shown beside
     numbers on these faces: source, licence, how labelled, known limits; it may be given later.
-    Raises DataError on a source that is missing, damaged, unsafe or without faces, and OSError on a
-    full disk; then no data set is left behind.
+    Raises DataError on a source that is missing, damaged, unsafe or without faces, on a table of
+    other faces, and OSError on a full disk; then no data set is left behind.
     """
     started = time.perf_counter()
     if image_px not in IMAGE_PX:
@@ -81,6 +84,7 @@ def prepare(
         name = f"{stem}-{image_px}"
     dataset.check_dataset_name(name, drawn=False)
     labelling = labelling_for(opened, layout, labels, given or {})
+    placement = _read_placement(table) if table is not None else None
     about: dict[str, Any] = {
         "name": name,
         "drawn": False,
@@ -99,21 +103,28 @@ def prepare(
             scan, words = scan_names(opened), None
         else:
             scan, about["labels"], words = scan_with_tables(opened, labelling)
-        write = partial(_write, opened, scan, words, about, on_progress)
+        if placement is not None:
+            dataset.check_same_faces(scan.table, placement.table)
+        write = partial(_write, opened, scan, words, about, placement, on_progress)
         is_new = dataset.write_once(final, write, on_progress)
     faces = dataset.open_faces(final)
-    check_split_version(faces)
+    if placement is None:
+        check_split_version(faces)
     known = (faces.manifest.get("labels") or {}).get("source_sha256")
     for what, found, asked in (
         ("labels", known, labelling.source_sha256 if labelling else None),
         ("source_sha256", faces.manifest["source_sha256"], about["source_sha256"]),
         ("image_px", faces.image_px, image_px),
-        ("--table", faces.manifest.get("table_source_sha256"), None),
+        (
+            "table_source_sha256",
+            faces.manifest["table_source_sha256"],
+            placement.sha256 if placement else None,
+        ),
     ):
         if found != asked:
             raise DataError(
                 f"data set {name!r} was prepared with {what} {found}, and {asked} was asked for",
-                allowed="the same source, size, layout, --labels and --map as before",
+                allowed="the same source, size, --table, layout, --labels and --map as before",
                 source=str(final),
                 fix="Choose another --name, or remove that folder to prepare it anew",
             )
@@ -123,11 +134,19 @@ def prepare(
     return PrepareResult(faces, is_new, time.perf_counter() - started)
 
 
+def _read_placement(table: Path) -> Placement:
+    manifest = table.with_name(dataset.MANIFEST_FILE)
+    known = dataset.read_manifest(manifest) if manifest.is_file() else {}
+    version = str(known.get("split_version", SPLIT_VERSION))
+    return Placement(dataset.read_table(table), sha256_of(table), version)
+
+
 def _write(
     source: Source,
     scan: Scan,
     words: pd.DataFrame | None,
     about: dict[str, Any],
+    placement: Placement | None,
     on_progress: OnProgress,
     folder: Path,
 ) -> None:
@@ -157,6 +176,7 @@ def _write(
         list(pictures.values()),
         about,
         rejected=[*scan.rejected, *unusable],
+        placement=placement,
         on_progress=on_progress,
     )
 

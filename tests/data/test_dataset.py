@@ -13,6 +13,7 @@ from benchmark.data.dataset import (
     TABLE_COLUMNS,
     FaceSet,
     as_csv,
+    check_same_faces,
     choose_dataset,
     draw_sample,
     open_faces,
@@ -95,6 +96,17 @@ def test_a_table_that_is_none_or_holds_what_it_cannot_is_refused(tmp_path: Path)
         (tmp_path / "table.csv").write_text(text)
         with pytest.raises(DataError, match=f"is not a table of faces: .*{problem}"):
             read_table(tmp_path / "table.csv")
+
+
+def test_other_faces_or_labels_than_a_tables_are_refused() -> None:
+    there = placed(rows(), near=[])
+    for here, n in (
+        (rows(7), 5),
+        (rows(13), 1),
+        (rows().assign(race=[1, *rows()["race"][1:]]), 1),
+    ):
+        with pytest.raises(DataError, match=f"^{n} faces are in the source or the table alone"):
+            check_same_faces(here, there)
 
 
 def stored(data_dir: Path, n: int = 30, first: int = 0) -> FaceSet:

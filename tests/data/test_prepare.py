@@ -89,6 +89,23 @@ def test_preparing_again_does_nothing_and_other_faces_or_options_are_refused(
         prepare(other, tmp_path / "data", image_px=32, name="mine")
 
 
+def test_clusters_and_split_can_be_taken_from_a_table_of_the_same_faces(tmp_path: Path) -> None:
+    files = {**faces(40), face_name(98): jpeg(3, px=96)}
+    first = prepare(tar_of(tmp_path / "a.tar", files), tmp_path / "data", image_px=32).faces
+    table = first.folder / "table.csv"
+    recoded = {name: encoded(picture(500 + i)) for i, name in enumerate(files)}
+    source = tar_of(tmp_path / "b.tar", recoded)
+    second = prepare(source, tmp_path / "data", image_px=32, table=table).faces
+    assert second.split_digest == first.split_digest
+    assert second.table["cluster"].tolist() == first.table["cluster"].tolist()
+    assert second.manifest["table_source_sha256"] is not None
+    assert not prepare(source, tmp_path / "data", image_px=32, table=table).is_new
+    others = tar_of(tmp_path / "c.tar", faces(40, first=1))
+    with pytest.raises(DataError, match="3 faces are in the source or the table alone"):
+        prepare(others, tmp_path / "other", table=table)
+    assert not (tmp_path / "other").exists()
+
+
 def test_pictures_that_cannot_be_used_are_left_out_with_the_reason(tmp_path: Path) -> None:
     bad = {
         face_name(90): jpeg(90)[:700],

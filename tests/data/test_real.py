@@ -75,3 +75,14 @@ def test_a_second_prepare_of_the_same_archive_does_nothing(real: PrepareResult) 
     again = prepare(shared_file("data", "UTKFace.tar.gz"), real.faces.folder.parent)
     assert not again.is_new
     assert again.seconds < 5
+
+
+def test_the_smaller_archive_shares_the_split(
+    real: PrepareResult, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    archive = shared_file("data", "UTKFace-100px.tar.gz")
+    table = real.faces.folder / "table.csv"
+    smaller = prepare(archive, tmp_path_factory.mktemp("smaller"), table=table).faces
+    assert smaller.name == "utkface-100px-100"
+    assert smaller.split_digest == SPLIT_DIGEST
+    assert smaller.pixel_digest != real.faces.pixel_digest
