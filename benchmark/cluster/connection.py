@@ -16,7 +16,6 @@ LOCAL: Final = "ray"
 """The address that means a cluster of this machine alone, started for this process."""
 CONNECT_SECONDS: Final = 10.0
 PROBE_SECONDS: Final = 120.0
-"""To start a worker process on every node and to say its versions."""
 SETTINGS: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -24,7 +23,6 @@ SETTINGS: Final = {
     "RAY_task_oom_retries": "0",
 }
 """Must be in the environment before Ray is imported."""
-INSTALL: Final = "pip install 'facebench[cluster]'"
 GPU: Final = "GPU"
 CPU: Final = "CPU"
 
@@ -113,7 +111,9 @@ def ray_module() -> Any:
             warnings.simplefilter("ignore")
             import ray
     except ImportError as error:
-        raise RunError("Ray is not installed", source="--on", fix=INSTALL) from error
+        raise RunError(
+            "Ray is not installed", source="--on", fix="pip install 'facebench[cluster]'"
+        ) from error
     return ray
 
 
@@ -137,7 +137,10 @@ def connected(options: ClusterOptions) -> Iterator[Connection]:
     except troubles as error:  # Ray compares its own version and Python's when it connects.
         raise _unreachable(options.address, str(error)) from error
     try:
-        connection = Connection(ray, options, _needs(ray, options))
+        gpus, wants = options.gpus, (options.device or "cuda").startswith("cuda")
+        if gpus is None:
+            gpus = float(wants and ray.cluster_resources().get(GPU, 0) > 0)
+        connection = Connection(ray, options, {CPU: options.cpus, GPU: gpus})
         _check_room(connection)
         _check_versions(connection)
         yield connection
@@ -172,14 +175,6 @@ def _check_answers(address: str) -> None:
         raise _unreachable(address, why) from None
     finally:
         channel.close()
-
-
-def _needs(ray: Any, options: ClusterOptions) -> dict[str, float]:
-    gpus = options.gpus
-    if gpus is None:
-        wants = options.device is None or options.device.startswith("cuda")
-        gpus = float(wants and ray.cluster_resources().get(GPU, 0) > 0)
-    return {CPU: options.cpus, GPU: gpus}
 
 
 def _check_room(connection: Connection) -> None:

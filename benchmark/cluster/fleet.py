@@ -52,7 +52,6 @@ POLL_SECONDS: Final = 0.1
 REPORTS_SECONDS: Final = 0.2
 """How often workers' reports are asked for."""
 NODES_SECONDS: Final = 2.0
-OVER: Final = "over"
 MOST_STORED: Final = 12
 """Faces and weight files that stay in the object store; tasks under way keep theirs."""
 MOST_RETRIES: Final = 3
@@ -138,7 +137,7 @@ class Fleet:
                     if not under_way:
                         break
                     for one in list(under_way):
-                        event = next(one, OVER)
+                        event = next(one, "over")
                         if isinstance(event, str):
                             under_way.remove(one)
                         elif event is not None:

@@ -13,6 +13,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -163,9 +164,20 @@ def write_files(folder: Path, files: Mapping[str, NDArray[np.uint8]], *, is_end:
     for name in (*MARKS, *((CHECKPOINT_FILE,) if is_end else ())):
         if name not in files:
             (folder / name).unlink(missing_ok=True)
-    for name in sorted(files, key=lambda name: (name == "done.json", name)):
-        with replacing(folder / Path(name).name) as temporary:
-            files[name].tofile(temporary)
+
+    def write(name: str) -> None:
+        # Named so that `facebench clean` knows what a killed process was writing.
+        partial = folder / f".{name}.arriving"
+        with partial.open("wb") as stream:
+            stream.write(files[name].data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(folder / name)
+
+    with ThreadPoolExecutor(8) as pool:  # Each waits for the disk.
+        list(pool.map(write, files.keys() - {"done.json"}))
+    if "done.json" in files:
+        write("done.json")
 
 
 def worker_folder() -> Path:
@@ -225,9 +237,8 @@ def train(
 ) -> Returned:
     """Bring a run to its end on this node; a run that fails by itself is no error of this function.
 
-    pixels: one reference to faces.npy. weights: references to the weight file, and to what else of
-    its folder tells about it, by name. References come within containers, so that Ray fetches only
-    what this node does not have.
+    pixels: a reference to faces.npy. weights: references to the weight file and what tells of it,
+    by name. References come within containers: Ray fetches only what this node does not have.
     """
     here = worker_folder()
     remove_abandoned(here)
@@ -251,7 +262,7 @@ def _trained(
     import ray
 
     identity, options, own = job.folder.name, job.options, job.weights
-    if (versions := _versions()) != job.versions:
+    if (versions := probe()()) != job.versions:
         raise RunError(
             f"{socket.gethostname()} has {versions}", allowed=str(job.versions),
             fix="Install the same versions on every node",
@@ -297,8 +308,3 @@ def _trained(
         elif isinstance(event, Skipped) and event.why != "done":
             held = event.why
     return Returned("held" if held else "done", held)
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    return probe()()
