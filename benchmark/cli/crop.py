@@ -66,8 +66,8 @@ def crop(
 ) -> None:
     """Find the faces in photographs and cut them out, as the study did: box, margin, resize.
 
-    crops.csv says of every picture what was found, or why nothing. Exits with 1 if any picture has
-    no crop; the others are done.
+    crops.csv says of every picture what was found, or why nothing. The same command resumes what
+    was stopped, and does what is new or changed. Exits with 1 if any picture has no crop.
 
     Examples:
       facebench data crop holiday --detector-model yunet.onnx
@@ -94,7 +94,7 @@ def crop(
             name = name.removesuffix(ending)
         folder = out_dir or Path(f"{name}-crops")
         with watching(quiet=as_json) as watch:
-            table, others = crop_folder(source, folder, cropper, watch)
+            table, others, n_new = crop_folder(source, folder, cropper, watch)
         of_picture = table.drop_duplicates("file")
         counts = {name: int((of_picture["outcome"] == name).sum()) for name in OUTCOMES}
         without = table[table["outcome"] != "cropped"][["file", "outcome", "reason"]]
@@ -102,6 +102,7 @@ def crop(
             "folder": str(folder),
             "detector": load_detector(cropper.detector).name,
             "pictures": len(of_picture),
+            "new": n_new,
             "not_pictures": len(others),
             "passed_over": others,
             "outcomes": counts,
@@ -121,7 +122,8 @@ def crop(
             )
         if not as_json:
             several = int((of_picture["faces_seen"] > 1).sum())
-            numbers = {"pictures": len(of_picture), **counts, "with several faces": several}
+            numbers = {"pictures": len(of_picture), "done before": len(of_picture) - n_new}
+            numbers |= counts | {"with several faces": several}
             out.print(
                 f"[bold]{escape(str(folder))}[/], by {answer.data['detector']}", soft_wrap=True
             )

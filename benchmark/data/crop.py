@@ -1,8 +1,10 @@
 """Find the faces of photographs and cut them out as the study did: box, margin, resize.
 
     <picture>.png   the crops, under the pictures' own paths
-    crops.csv       one row per picture: found, box, score, faces seen, or why not
+    crops.csv       one row per picture: found, box, score, faces seen, or why not; written last
+    crops.jsonl     the journal: how these are cropped, then a line per picture done
 
+Begun again, it goes on where it was stopped; when done, it crops pictures that are new or changed.
 A detector is any object with `name` and `find`: OpenCV's YuNet, or somebody else's, named as
 `module:callable` that takes the path of a model file (or None).
 """
@@ -12,11 +14,13 @@ import functools
 import hashlib
 import importlib
 import io
+import json
 import math
 import os
+import re
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
@@ -26,11 +30,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.data.archive import open_source, printable
-from benchmark.data.dataset import write_once
 from benchmark.data.labels import is_picture_name
 from benchmark.data.pictures import pillow_quiet, read_upright, reason_of
 from benchmark.data.progress import Key, OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
+from benchmark.files import file_lock, lock_owner, sha256_of, write_text
 
 YUNET: Final = "yunet"
 MODEL_PATTERN: Final = "*yunet*.onnx"
@@ -52,6 +56,7 @@ PICTURES_A_CORE: Final = 8
 """Pictures read ahead for each core."""
 
 TABLE_FILE: Final = "crops.csv"
+JOURNAL_FILE: Final = "crops.jsonl"
 OUTCOMES: Final = ("cropped", "no face", "unreadable")
 BOX_COLUMNS: Final = ("left", "top", "right", "bottom")
 COLUMNS: Final = (
@@ -346,14 +351,25 @@ def cropped(
     yield from in_parallel(cropper.crop, contents, n_pictures, a_core=PICTURES_A_CORE)
 
 
+class CropReport(NamedTuple):
+    """What became of a source's pictures.
+
+    table: of COLUMNS, by the source's own order. passed_over: no picture by its name, or a linked
+    folder. n_new: pictures cropped now; the others were done before.
+    """
+
+    table: pd.DataFrame
+    passed_over: list[str]
+    n_new: int
+
+
 def crop_folder(
     source: Path, target: Path, cropper: Cropper, on_progress: OnProgress = keep_quiet
-) -> tuple[pd.DataFrame, list[str]]:
-    """Crop every picture of a folder or archive into `target`, whole or not at all.
+) -> CropReport:
+    """Crop every picture of a folder or archive into `target` that is not there unchanged.
 
-    Gives a table of COLUMNS, by the source's own order, and what was passed over: no picture by its
-    name, or a linked folder. Raises DataError where there are no pictures, the detector cannot be
-    loaded, or there is something at `target`.
+    Raises DataError where there are no pictures, the detector cannot be loaded, or `target` holds
+    other files, or crops of another source, detector or other options.
     """
     opened = open_source(source)
     members = {member.path: member.problem for member in opened.members()}
@@ -369,43 +385,116 @@ def crop_folder(
         # where the next time they would be taken for pictures
         raise DataError(f"the crops would lie in {target}, among the pictures of {source}")
     name_of = _crop_names([*pictures.values()])
-    rows: list[dict[str, Any]] = []
+    number_of = {path: number for number, path in enumerate(pictures, start=1)}
+    detector = load_detector(cropper.detector).name
+    how = {"source": source.resolve().name, "detector": detector, **asdict(cropper.options)}
+    table_file, journal_file = target / TABLE_FILE, target / JOURNAL_FILE
+    with contextlib.ExitStack() as stack:
+        lock = target.parent / f".{target.name}.lock"
+        if not stack.enter_context(file_lock(lock)):
+            pid = lock_owner(lock).get("pid")
+            raise DataError(f"process {pid} is cropping into {target}", fix="Let it end first")
+        stack.callback(lock.unlink, missing_ok=True)
+        before = _journal(target, how)
+        done = {entry["file"]: entry for entry in before}
+        fresh: dict[str, str] = {}
 
-    def write(folder: Path) -> None:
-        contents = opened.contents(set(pictures))
-        with contextlib.closing(cropped(contents, len(pictures), cropper)) as results:
-            for number, (path_of, result) in enumerate(results, start=1):
-                file = pictures[path_of]
-                row: dict[str, Any] = {"file": file, "crop": ""}
-                row |= {name: getattr(result, name) for name in ("outcome", "reason", "faces_seen")}
-                row |= dict(zip(("width", "height"), result.size, strict=True))
-                rows.extend([] if result.crops else [row])
-                for n_before, face in enumerate(result.crops):
-                    ending = f".face-{n_before + 1}.png" if n_before else ".png"
-                    path = folder / f"{name_of[file]}{ending}"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(face.image)
-                    box = dict(zip(BOX_COLUMNS, face.box, strict=True))
-                    crop = path.relative_to(folder).as_posix()
-                    rows.append(row | box | {"crop": crop, "score": face.score})
-                on_progress("cropping", number, len(pictures))
-        table().to_csv(folder / TABLE_FILE, index=False)
+        def contents() -> Iterator[tuple[str, bytes | str]]:
+            """Read the source; leave out pictures whose crops are there, of the same bytes."""
+            for path, content in opened.contents(set(pictures)):
+                body = content if isinstance(content, bytes) else b""
+                sha256, file = hashlib.sha256(body).hexdigest() if body else "", pictures[path]
+                entry = done.get(file, {"sha256": "", "crops": {}})
+                is_there = all(
+                    (target / crop).is_file() and sha256_of(target / crop) == digest
+                    for crop, digest in entry["crops"].items()
+                )
+                is_named = [*entry["crops"]][:1] in ([], [f"{name_of[file]}.png"])
+                if not (body and entry["sha256"] == sha256 and is_there and is_named):
+                    fresh[path] = sha256
+                    yield path, content
 
-    def table() -> pd.DataFrame:
+        journal = stack.enter_context(journal_file.open("a", encoding="utf-8"))
+        table_file.unlink(missing_ok=True)  # it is there when all are done
+        results = cropped(contents(), len(pictures), cropper)
+        for path, result in stack.enter_context(contextlib.closing(results)):
+            file = pictures[path]
+            entry = _written(target, name_of[file], file, result) | {"sha256": fresh[path]}
+            done[file] = entry
+            journal.write(json.dumps(entry) + "\n")
+            journal.flush()
+            on_progress("cropping", number_of[path], len(pictures))
+        on_progress("cropping", len(pictures), len(pictures))
+        if gone := [file for file in pictures.values() if file not in done]:
+            raise DataError(f"{source} changed while it was read: {gone[0]} is gone")
+        entries = [done[file] for file in pictures.values()]
+        crops = {crop for entry in entries for crop in entry["crops"]}
+        for crop in {crop for entry in before for crop in entry["crops"]} - crops:
+            (target / crop).unlink(missing_ok=True)  # of pictures that are gone or have changed
+        rows = [row for entry in entries for row in entry["rows"]]
         types = dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"}
-        return pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
+        table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
+        write_text(journal_file, "".join(json.dumps(line) + "\n" for line in (how, *entries)))
+        write_text(table_file, table.to_csv(index=False))
+    return CropReport(table, others, len(fresh))
 
-    if not write_once(target, write, on_progress):
-        raise DataError(f"{target} exists already", allowed="a new folder")
-    return table(), others
+
+def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give a line of every picture done, or begin a journal; a line cut short by a stop is none."""
+    path, lines = target / JOURNAL_FILE, []
+    if not path.exists():
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            allowed = "a new or empty folder, or one of earlier crops"
+            raise DataError(f"{target} holds something else", allowed=allowed)
+        target.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(how) + "\n")
+    for text in path.read_text("utf-8", "replace").splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    made, *entries = lines or [{}]
+    for name, value in how.items():
+        if made.get(name) != value:
+            raise DataError(
+                f"{target} holds crops made with {name} {made.get(name)!r}, not {value!r}",
+                allowed="crops of one source, made in one way",
+                fix="Name another folder with --out, or remove this one",
+            )
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    return entries
+
+
+def _written(target: Path, name: str, file: str, result: CroppedPicture) -> dict[str, Any]:
+    """Write a picture's crops, each whole or not at all; give its line of the journal."""
+    row: dict[str, Any] = {"file": file, "crop": ""}
+    row |= {name: getattr(result, name) for name in ("outcome", "reason", "faces_seen")}
+    row |= dict(zip(("width", "height"), result.size, strict=True))
+    rows, crops = [] if result.crops else [row], {}
+    for n_before, face in enumerate(result.crops):
+        crop = f"{name}.face-{n_before + 1}.png" if n_before else f"{name}.png"
+        path = target / crop
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_bytes(face.image)
+        temporary.replace(path)
+        box = dict(zip(BOX_COLUMNS, face.box, strict=True))
+        rows.append(row | box | {"crop": crop, "score": face.score})
+        crops[crop] = hashlib.sha256(face.image).hexdigest()
+    return {"file": file, "rows": rows, "crops": crops}
 
 
 def _crop_names(files: Sequence[str]) -> dict[str, str]:
     """Name the crops of each picture as itself, without its ending where that is no other's name.
 
-    Case does not tell names apart: on some file systems it does not either.
+    a.face-2.jpg keeps its ending beside a.jpg, whose second face has that name. Case does not tell
+    names apart: on some file systems it does not either.
     """
     stems = [str(PurePosixPath(file).with_suffix("")) for file in files]
     n_named = Counter(name.casefold() for name in (*stems, *files))
-    both = zip(files, stems, strict=True)
-    return {file: stem if n_named[stem.casefold()] == 1 else file for file, stem in both}
+    names = {}
+    for file, stem in zip(files, stems, strict=True):
+        whose = re.sub(r"\.face-\d+$", "", stem)
+        is_free = n_named[stem.casefold()] == 1 and (
+            whose == stem or whose.casefold() not in n_named
+        )
+        names[file] = stem if is_free else file
+    return names

@@ -26,6 +26,7 @@ def test_crops_lie_here_and_a_picture_without_one_gives_exit_code_1(
     code, stdout, stderr = crop(source)
     assert (code, stderr, "photos-crops, by white-1" in stdout) == (0, "", True)
     assert (tmp_path / "photos-crops" / "a.png").is_file()
+    assert json.loads(crop(source, "--json")[1])["data"]["new"] == 0
     folder_of(source, {"b.png": b"x", "notes.txt": b""})
     code, _, stderr = crop(source, "--out", tmp_path / "faces")
     assert (code, "1 of 2 pictures have no crop; b.png: it is not a picture" in stderr) == (1, True)

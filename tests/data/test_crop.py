@@ -20,6 +20,7 @@ from benchmark.data.crop import (
     load_detector,
 )
 from benchmark.errors import DataError
+from benchmark.files import file_lock
 from tests.conftest import shared_file
 from tests.data.detectors import WHITE, WhiteRectangles, scene
 from tests.data.sources import encoded, folder_of, zip_of
@@ -122,7 +123,7 @@ def test_yunet_looks_at_pictures_of_any_shape() -> None:
 
 
 def crop(tmp_path: Path, files: dict[str, bytes]) -> pd.DataFrame:
-    return crop_folder(folder_of(tmp_path / "in", files), tmp_path / "out", CROPPER)[0]
+    return crop_folder(folder_of(tmp_path / "in", files), tmp_path / "out", CROPPER).table
 
 
 def test_every_file_and_linked_folder_is_accounted_for(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_every_file_and_linked_folder_is_accounted_for(tmp_path: Path) -> None:
     files = {name: content for name, (content, _) in bad.items()}
     source = folder_of(tmp_path / "in", {**files, "face.png": FACE, "a.txt": b"y"})
     (source / "more").symlink_to(folder_of(tmp_path / "elsewhere", {"b.png": FACE}))
-    found, others = crop_folder(source, tmp_path / "out", CROPPER)
+    found, others, _ = crop_folder(source, tmp_path / "out", CROPPER)
     assert found["outcome"].value_counts().to_dict() == {
         "unreadable": 3,
         "cropped": 1,
@@ -183,29 +184,74 @@ def test_every_crop_has_a_file_of_its_own(tmp_path: Path) -> None:
     assert names[-1] == "b.png"
     assert len({name.casefold() for name in names}) == 5
     assert all((tmp_path / "out" / name).is_file() for name in names)
-    archive = zip_of(tmp_path / "in.zip", {"deep/two.jpg": encoded(TWO, "PNG")})
+    archive = zip_of(
+        tmp_path / "in.zip", {"deep/two.jpg": encoded(TWO, "PNG"), "deep/two.face-2.jpg": FACE}
+    )
     cropper = Cropper(CropOptions(size_px=16, faces="all"), WHITE, as_png=True)
-    table, _ = crop_folder(archive, tmp_path / "zipped", cropper)
-    assert table["crop"].tolist() == ["deep/two.png", "deep/two.face-2.png"]
-    assert table["faces_seen"].tolist() == [2, 2]
+    table = crop_folder(archive, tmp_path / "zipped", cropper).table
+    names = ["deep/two.png", "deep/two.face-2.png", "deep/two.face-2.jpg.png"]
+    assert table["crop"].tolist() == names
+    assert table["faces_seen"].tolist() == [2, 2, 1]
     assert all((tmp_path / "zipped" / name).is_file() for name in table["crop"])
 
 
-def test_a_stopped_try_and_places_that_cannot_be_used_leave_nothing(tmp_path: Path) -> None:
-    source = folder_of(tmp_path / "in", {f"{n}.png": FACE for n in range(6)})
+def test_stopped_it_resumes_where_it_was(tmp_path: Path) -> None:
+    pictures = {f"{n}.png": encoded(scene((40, 20, 60, 60 - n)), "PNG") for n in range(6)}
+    source, target = folder_of(tmp_path / "in", pictures), tmp_path / "out"
+    whole = crop_folder(source, tmp_path / "whole", CROPPER)
+    assert whole.n_new == 6
 
     def stop(stage: str, done: int, total: int) -> None:
         if done >= 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        crop_folder(source, tmp_path / "out", CROPPER, stop)
-    for given, target, found in (
-        (folder_of(tmp_path / "text", {"a.txt": b""}), "out", r"no pictures \(1 other files\)"),
-        (tmp_path / "nowhere", "out", "does not exist"),
-        (source, "in/crops", "among the pictures"),
-        (source, "text", "exists already"),
+        crop_folder(source, target, CROPPER, stop)
+    assert not (target / "crops.csv").exists()
+    journal = target / "crops.jsonl"  # a crash can cut its last line short, and a picture's file
+    journal.write_bytes(journal.read_bytes()[:-20])
+    (target / "0.png").write_bytes((target / "0.png").read_bytes()[:50])
+    assert crop_folder(source, target, CROPPER).n_new == 4
+    assert_same_files(target, tmp_path / "whole")
+    assert crop_folder(source, target, CROPPER).n_new == 0
+
+
+def assert_same_files(one: Path, other: Path) -> None:
+    files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in (one, other)]
+    assert files[0].keys() == files[1].keys()
+    journals = [set(of.pop("crops.jsonl").splitlines()) for of in files]
+    assert (files[0], journals[0]) == (files[1], journals[1])
+
+
+def test_the_same_command_does_what_is_new_or_changed(tmp_path: Path) -> None:
+    crop(tmp_path, {"a.png": FACE, "b.png": FACE, "c.png": FACE, "none.png": encoded(scene())})
+    source = folder_of(tmp_path / "in", {"b.png": encoded(ONE, "BMP"), "c.jpg": FACE})
+    (source / "a.png").unlink()
+    found = crop_folder(source, tmp_path / "out", CROPPER)
+    assert found.n_new == 3  # c.png is c.png.png now, beside c.jpg.png
+    crops = {"b.png", "c.jpg.png", "c.png.png"}
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == crops
+    assert set(found.table["crop"]) == {"", *crops}
+    crop_folder(source, tmp_path / "anew", CROPPER)
+    assert_same_files(tmp_path / "out", tmp_path / "anew")
+
+
+def test_places_that_cannot_be_used_are_refused_and_left_alone(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "in", {"a.png": FACE})
+    crop_folder(source, tmp_path / "done", CROPPER)
+    text = folder_of(tmp_path / "text", {"a.txt": b""})
+    larger = Cropper(CropOptions(margin=0, size_px=32), WHITE, as_png=True)
+    for given, target, cropper, found in (
+        (text, "out", CROPPER, r"no pictures \(1 other files\)"),
+        (tmp_path / "nowhere", "out", CROPPER, "does not exist"),
+        (source, "in/crops", CROPPER, "among the pictures"),
+        (source, "text", CROPPER, "holds something else"),
+        (source, "text/a.txt", CROPPER, "holds something else"),
+        (source, "done", larger, "made with size_px 16, not 32"),
     ):
         with pytest.raises(DataError, match=found):
-            crop_folder(given, tmp_path / target, CROPPER)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "text"]
+            crop_folder(given, tmp_path / target, cropper)
+    with file_lock(tmp_path / ".done.lock"), pytest.raises(DataError, match="is cropping into"):
+        crop_folder(source, tmp_path / "done", CROPPER)
+    assert {path.name for path in tmp_path.iterdir()} <= {"in", "text", "done", ".done.lock"}
+    assert [path.name for path in text.iterdir()] == ["a.txt"]
