@@ -1,5 +1,6 @@
-"""`facebench data`: prepare, sample and audit data sets of faces."""
+"""`facebench data`: fetch, prepare, sample and audit data sets of faces."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName
 from benchmark.cli.output import (
     ExitCode,
     busy,
+    err,
     out,
     print_table,
     say_error,
@@ -19,8 +21,8 @@ from benchmark.cli.output import (
     watching,
 )
 from benchmark.errors import BenchmarkError, DataError
-from benchmark.reporting.tables import Cell, Column, Table
-from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS
+from benchmark.reporting.tables import NOTHING, Cell, Column, Table
+from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS, TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +34,57 @@ MOST_WORDS = 30
 
 app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets of faces.")
 app.command("crop")(crop.crop)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A published data set: utkface.")],
+    accept: Annotated[
+        bool, typer.Option("--accept-licence", help="You have read its licence and accept it.")
+    ] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Show the licence of a published data set and, once it is accepted, fetch its archive.
+
+    What was interrupted is resumed. Needs the extra: pip install 'facebench\\[fetch]'.
+
+    Examples:
+      facebench data fetch utkface
+      facebench data fetch utkface --accept-licence
+    """
+    with speaking("data fetch", as_json=as_json) as answer:
+        from benchmark.data.fetch import NAME, TERMS
+        from benchmark.data.fetch import fetch as fetch_published
+
+        if name != NAME:
+            raise DataError(f"no published data set is called {name!r}", allowed=NAME)
+        for line in TERMS:
+            err.print(escape(line), soft_wrap=True)
+        asked = "Do you accept this?"
+        if not accept and not (
+            sys.stdin.isatty() and typer.confirm(asked, default=False, err=True)
+        ):
+            raise DataError(
+                f"the licence of {name} was not accepted",
+                fix=f"Read it above; `facebench data fetch {name} --accept-licence` accepts it",
+            )
+        fetched = fetch_published(data_dir, progress=not as_json)
+        answer.data = {
+            "file": str(fetched.path),
+            "is_new": fetched.is_new,
+            "faces": fetched.n_faces,
+            "sha256": fetched.sha256,
+            "terms": list(TERMS),
+        }
+        if not as_json:
+            came = "fetched" if fetched.is_new else "there already"
+            out.print(
+                f"[bold]{escape(str(fetched.path))}[/] {came}: names of {fetched.n_faces:,} faces, "
+                f"sha256 {fetched.sha256[:16]}\nNext: "
+                f"facebench data prepare {escape(str(fetched.path))}",
+                soft_wrap=True,
+            )
 
 
 @app.command()
@@ -269,11 +322,27 @@ def _audit_tables(found: dict[str, Any]) -> list[Table]:
     shared = [(split, *map(str, n.values())) for split, n in found["overlaps"].items()]
     left_out = [(row["kind"], row["reason"], f"{row['n']:,}") for row in found["left_out"]]
     reason = Column("reason", left=True, fold=True)
+    wide = counts.groupby(["part", *TASKS])["n"].sum().unstack("race", fill_value=0)
+    races = [*range(len(CLASS_NAMES["race"])), *(MISSING for label in wide if label == MISSING)]
+    strata = []
+    for part in parts:
+        of_part = wide.loc[[part] if part in wide.index else []]
+        for (_, age, gender), *n in of_part.reindex(columns=races, fill_value=0).itertuples():
+            names = _class_name("age_group", age), _class_name("gender", gender)
+            strata.append((part, *names, *(f"{count:,}" for count in (*n, sum(n)))))
+    heads = (*(_class_name("race", race) for race in races), "all")
+    gaps = f" ({NOTHING}: not stated)" if (counts[[*TASKS]] == MISSING).any(axis=None) else ""
+    title = f"Faces of each part by age group, gender and race{gaps}"
     return [
         Table.of(["task", "class", *parts], classes, "Faces of each part"),
+        Table.of(["part", "age group", "gender", *heads], strata, title),
         Table.of(["split", "equal bytes", "cluster", "file name"], shared, "Shared between parts"),
         Table.of(["kind", reason, "files"], left_out, "Left out, and why"),
     ]
+
+
+def _class_name(task: TaskName, label: int) -> str:
+    return NOTHING if label == MISSING else CLASS_NAMES[task][label]
 
 
 def _print_noise(noise: "pd.DataFrame") -> None:

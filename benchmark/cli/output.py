@@ -40,7 +40,7 @@ SCHEMA = 1
 PLAIN_LINE_SECONDS = 20.0
 """How often a long step leaves a line in a log, at least."""
 BUSY_SECONDS = 2.0
-MAKES_DATA_DIR = ("data prepare", "data crop", "weights add", "doctor")
+MAKES_DATA_DIR = ("data prepare", "data fetch", "data crop", "weights add", "doctor")
 READS_RUNS_DIR = ("status", "clean", "ui")
 
 

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from benchmark.cli.data import app
+from benchmark.tasks import CLASS_NAMES
 from tests.data.sources import encoded, face_name, faces, folder_of, jpeg, picture, tar_of
 
 runner = CliRunner()
@@ -80,6 +82,14 @@ def test_audit_fits_eighty_columns_and_finds_no_leak(
     code, stdout, _ = data("audit", "--data-dir", archive.parent / "data")
     assert code == 0
     assert "Nothing found" in stdout
+    table = pd.read_csv(archive.parent / "data" / "faces-100" / "table.csv", dtype=str)
+    lines = [line.split() for line in stdout.splitlines()]
+    strata = table[table["part"].notna()].groupby(["part", "age_group", "gender"])
+    assert len(strata) > 3
+    for (part, age, gender), group in strata:
+        numbers = [int((group["race"] == str(race)).sum()) for race in range(5)]
+        names = [part, CLASS_NAMES["age_group"][int(age)], CLASS_NAMES["gender"][int(gender)]]
+        assert [*names, *map(str, [*numbers, sum(numbers)])] in lines
     assert max(len(line) for line in stdout.splitlines()) <= 80
 
 
@@ -118,3 +128,10 @@ def test_words_are_shown_with_their_class_and_unknown_ones_give_exit_code_1(
     assert "1 of 24 faces (4.2 %) have no gender" in errors
     assert "1 words of the labels are not known, in 1 rows: gender 'neither'" in errors
     assert "Where: labels.csv" in errors
+    code, stdout, _ = data("audit", *data_dir[:2])
+    assert (code, max(map(len, stdout.splitlines())) <= 80) == (0, True)
+    assert "age group, gender and race (–: not stated)" in " ".join(stdout.split())
+    lines = [line.split() for line in stdout.splitlines()]
+    n_of = {tuple(line[:3]): line[3:] for line in lines if line[3:8] == ["0"] * 5}
+    assert sum(int(n[-1]) for n in n_of.values()) == 24
+    assert int(n_of["train", "0-14", "male"][5]) > 0

@@ -1,0 +1,123 @@
+"""Download a published archive of faces, after its licence was accepted.
+
+huggingface_hub does it, an optional package that is imported only here and only when used: it
+resumes, and says where the archive is and what its checksum is. No account or token is used, and
+nothing is sent but the request. What is in the archive is for other modules.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmark.data.archive import open_source
+from benchmark.data.labelled import scan_names
+from benchmark.data.labels import LICENCE, WEBSITE
+from benchmark.errors import DataError
+from benchmark.files import sha256_of
+
+SETTINGS: Final = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+"""Must be in the environment before huggingface_hub is imported for the first time."""
+TIMEOUT_SECONDS: Final = 10
+PART_FOLDER: Final = ".fetching"
+"""Under the data folder: what has arrived so far."""
+
+
+NAME: Final = "utkface"
+REPOSITORY: Final = "py97/UTKFace-Cropped"
+"""On the hub: a copy that others keep there, so that what came is checked."""
+FILE_NAME: Final = "UTKFace.tar.gz"
+TERMS: Final = (
+    f"UTKFace is published at {WEBSITE} for {LICENCE}.",
+    "The copyright of the pictures stays with their owners; they show real people, who were "
+    "not asked. Do not publish, sell or pass on pictures, and remove a person's on request.",
+    "Labels are perceived age, gender and race, estimated by a model and checked by one "
+    "annotator. Nothing trained on them may decide anything about a person.",
+)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An archive that is here now."""
+
+    path: Path
+    is_new: bool
+    n_faces: int
+    sha256: str
+
+
+def fetch(data_dir: Path, *, progress: bool = False) -> Fetched:
+    """Download UTKFace to `data_dir`, unless it is there; whole and checked, or not at all.
+
+    What was interrupted is resumed. progress: show it on stderr. The hub is that of HF_ENDPOINT, or
+    the public one. Raise DataError where nothing is available, it is no archive of faces, or cannot
+    be written.
+    """
+    target = data_dir / FILE_NAME
+    if target.exists():
+        return Fetched(target, False, _count_faces(target), sha256_of(target))
+    arrived = _downloaded(data_dir, progress=progress)
+    try:
+        n_faces = _count_faces(arrived)
+        arrived.replace(target)
+    finally:
+        # Whole and right, or whole and wrong: in neither case is there anything to resume.
+        shutil.rmtree(arrived.parent, ignore_errors=True)
+    return Fetched(target, True, n_faces, sha256_of(target))
+
+
+def _downloaded(data_dir: Path, *, progress: bool) -> Path:
+    hub = _hub()
+    file = (REPOSITORY, FILE_NAME)
+    where = {"repo_type": "dataset", "endpoint": os.environ.get("HF_ENDPOINT")}
+    hub.utils.enable_progress_bars() if progress else hub.utils.disable_progress_bars()
+    try:
+        url = hub.hf_hub_url(*file, **where)
+        etag = hub.get_hf_file_metadata(url, token=False, timeout=TIMEOUT_SECONDS).etag
+        folder = data_dir / PART_FOLDER
+        arrived = hub.hf_hub_download(
+            *file, **where, token=False, local_dir=folder, etag_timeout=TIMEOUT_SECONDS
+        )
+        # Of a large file the hub gives the sha256.
+        if re.fullmatch("[0-9a-f]{64}", str(etag)) and sha256_of(Path(arrived)) != etag:
+            shutil.rmtree(folder)
+            raise OSError("the bytes that came are not those of the hub's checksum")
+    except (OSError, hub.errors.HFValidationError, hub.errors.HTTPError) as error:
+        # No network, no such file.
+        reason = str(error).strip() or type(error).__name__
+        raise DataError(
+            f"{FILE_NAME} could not be downloaded: {reason.splitlines()[0]}",
+            source=f"{REPOSITORY} on the Hugging Face hub",
+            fix="The same command resumes it. Or download it by hand from "
+            f"{WEBSITE} to {data_dir / FILE_NAME}",
+        ) from error
+    return Path(arrived)
+
+
+def _hub() -> Any:
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+        import huggingface_hub.utils
+    except ImportError as error:
+        raise DataError(
+            f"huggingface_hub cannot be imported: {error}",
+            fix="`pip install 'facebench[fetch]'` installs it",
+        ) from error
+    return huggingface_hub
+
+
+def _count_faces(path: Path) -> int:
+    """Read every name, which finds damage too; an archive that holds no faces is not kept."""
+    try:
+        return len(scan_names(open_source(path)).paths)
+    except DataError as error:
+        raise DataError(
+            f"what came as {FILE_NAME} is not the archive: {error.found}",
+            source=str(path),
+            fix=f"It is not kept where it was just fetched. Download it by hand from {WEBSITE}",
+        ) from error
