@@ -6,6 +6,7 @@ LEAKY, a colour is a task (or a line that is named beneath). The panels of a fig
 one width in percentage points. A screen reader gets the numbers.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -43,6 +44,8 @@ WIDTH: Final = 4.0
 """Inches of a panel: 9 points are then 11 pixels on a phone."""
 ROW: Final = 0.42
 """Inches of a row with its label above its mark."""
+LABEL_WIDTH: Final = 50
+"""Characters of a label's line: what a panel has room for."""
 LEAKY_COLOUR: Final = "#D0342C"
 
 SMALLEST_REACH: Final = 0.05
@@ -141,7 +144,10 @@ def _draw(
             mark.value, row, "D" if mark.leaky else "o", color=colour, ms=6,
             markerfacecolor=colour if mark.filled else PAPER,
         )  # fmt: skip
-        axes.text(0, row - 0.42, mark.label, size=9, color=INK, va="center", transform=across)
+        label = textwrap.fill(mark.label, LABEL_WIDTH)
+        place = row - 0.42 - 0.08 * label.count("\n")
+        axes.text(0, place, label, size=9, linespacing=0.95, color=INK, va="center",
+                  transform=across)  # fmt: skip
         words = points(mark.value) if differences else f"{percent(mark.value)} %"
         axes.text(1.02, row, words, size=9, color=INK, va="center", transform=across)
     finish(axes, grid="x")

@@ -65,3 +65,14 @@ def test_lines_are_named_beneath_or_all_have_the_colour_of_a_task() -> None:
     plain = figures.lines_panel("a", "Race", lines, x_title="epoch", colour="#009E73", rates=False)
     assert ">series 0<" not in plain
     assert "#009e73" in plain
+
+
+def test_a_long_label_is_broken_within_its_panel() -> None:
+    label = "LEAKY · of these, met in validation or as another picture of the cluster, n 19"
+    panels = tuple(StudyPanel(task, task, (Mark(label, 0.7, 0.6, 0.8),)) for task in TASKS)
+    figure = figures.study_figure(StudyPicture("", "A title", "", panels), "faces", drawn=False)
+    figure.draw_without_rendering()
+    for axes, following in zip(figure.axes, figure.axes[1:], strict=False):
+        text = axes.texts[0]
+        assert text.get_text().replace("\n", " ") == label
+        assert text.get_window_extent().x1 < following.get_window_extent().x0
