@@ -260,5 +260,4 @@ def explore(
             out.print(f"{faces.name}: {exploring.lead(found)}", markup=False)
             print_table(Table.of(["", ""], exploring.facts(found)))
             out.print(*exploring.notes(found), sep="\n", markup=False)
-        if not as_json:
             out.print(f"Page: {written[0]}", soft_wrap=True, markup=False)

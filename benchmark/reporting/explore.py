@@ -3,8 +3,10 @@
 Shares are of the faces that have the label in question. The page is templates/explore.html.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,25 +15,19 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter1d
 
 from benchmark import __version__
 from benchmark.data import labelled
 from benchmark.data.dataset import FaceSet
-from benchmark.data.duplicates import count_duplicates, near_in_words
+from benchmark.data.duplicates import count_duplicates, identical_files, near_in_words
 from benchmark.data.labels import LICENCE, WEBSITE, age_group_of
 from benchmark.data.splits import PARTS
 from benchmark.evaluation.figures import FAINT, INK, PAPER, finish, percent_ticks, write_png
 from benchmark.files import check_outputs, write_text
 from benchmark.reporting.figures import svg
 from benchmark.reporting.tables import NOTHING, Cell, Table, page
-from benchmark.tasks import (
-    AGE_GROUP_UPPER_YEARS,
-    CLASS_NAMES,
-    MISSING,
-    TASK_TITLES,
-    TASKS,
-    TaskName,
-)
+from benchmark.tasks import AGE_GROUP_UPPER_YEARS, CLASS_NAMES, MISSING, TASK_TITLES, TASKS
 
 PAGE_FILE: Final = "index.html"
 OLDEST: Final = AGE_GROUP_UPPER_YEARS[-1]
@@ -39,10 +35,14 @@ EDGES: Final = AGE_GROUP_UPPER_YEARS[:-1]
 """The last age of each group but the oldest: a year more, and the label is another."""
 WHIPPLE_AGES: Final = range(23, 63)
 """Ages of Whipple's index; of them a fifth end in 0 or 5 (United Nations, Demographic Yearbook)."""
+DIGIT_AGES: Final = range(20, 70)
+"""Five whole decades, in which every last digit is there equally often."""
+LEAST_PEAK: Final = 0.005
+"""A peak of fewer faces than this share of all is not listed."""
+BANDWIDTH_YEARS: Final = 2.5
+"""Wide enough to smooth the peaks at 5 and 10 years, which are habits of labelling, not people."""
+FEWEST_FOR_A_DENSITY: Final = 30
 PART_TITLES: Final = {"train": "training", "val": "validation", "test": "test"}
-CROSSED: Final[tuple[tuple[TaskName, str], ...]] = (
-    *(("gender", "age_group"), ("race", "age_group"), ("gender", "race")),
-)
 PALETTES: Final[dict[str, tuple[str, ...]]] = {
     "age_group": ("#5DA5D9", "#3987BF", "#1F6BA6", "#B5651D", "#8A4A12"),
     "gender": ("#4C86C6", "#D9773F"),
@@ -50,7 +50,14 @@ PALETTES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Of classes: they differ for colour-blind readers, and are of a middle lightness that shows on
 white and black. Every class is named beside its colour too."""
+STRONG: Final = "#D55E00"
+HEADINGS: Final = {
+    "n": "faces", "count": "faces", "times": "times as often", "edge": "last age of a group",
+    "n_next": "faces a year above", "share_next": "share a year above", "first": "one class",
+    "second": "another", "25%": "a quarter up to", "50%": "half up to", "75%": "3 quarters up to",
+}  # fmt: skip
 SIZE: Final = 11
+Counts = npt.NDArray[np.int64]
 SYNTHETIC_NOTE: Final = (
     "SYNTHETIC FACES: emblems drawn by a program. Nothing here says anything about people."
 )
@@ -67,7 +74,7 @@ class Explored:
     faces: FaceSet
     named: pd.DataFrame
     """A row per usable face: age in years, and class names of each task and part; NaN for none."""
-    ages: npt.NDArray[np.int64]
+    ages: Counts
     """(117,): faces by age in years; nobody is 0."""
     numbers: dict[str, Any]
     """As plain values, for --json."""
@@ -96,9 +103,11 @@ def explore(faces: FaceSet) -> Explored:
     )
     named["part"] = pd.Categorical(table["part"].where(table["part"] != ""), PARTS)
     named["age"] = table["age"].where(table["age"] != MISSING).to_numpy()
-    ages = np.bincount(named["age"].dropna().astype(np.int64), minlength=OLDEST + 1)
+    ages = count_ages(named["age"])
     n_aged = max(int(ages.sum()), 1)
-    n_whipple, n_rounded = (int(ages[of].sum()) for of in (WHIPPLE_AGES, WHIPPLE_AGES[2::5]))
+    same = identical_files(table)
+    groups = named.loc[same.index].groupby(same["sha256"])
+    years_apart = groups["age"].max() - groups["age"].min()
     explored = Explored(faces, named, ages, {})
     explored.numbers.update(
         dataset=faces.name,
@@ -108,27 +117,69 @@ def explore(faces: FaceSet) -> Explored:
         without={label: int(named[label].isna().sum()) for label in ("age", *TASKS)},
         counts={t: {name: int(n) for name, n in explored.counts(t).items()} for t in TASKS},
         ages={str(age): int(n) for age, n in enumerate(ages) if n},
-        gender_race=[
-            {"gender": gender, "race": race, "n": int(n)}
-            for (gender, race), n in explored.counts("gender", "race").items()
-        ],
+        gender_race=explored.counts("gender", "race").reset_index(name="n").to_dict("records"),
         bin_edges=[
             {
                 "edge": edge,
-                "n": int(ages[edge]),
-                "share": float(ages[edge] / n_aged),
-                "n_next": int(ages[edge + 1]),
-                "share_next": float(ages[edge + 1] / n_aged),
+                "n": n,
+                "share": n / n_aged,
+                "n_next": above,
+                "share_next": above / n_aged,
             }
             for edge in EDGES
-        ],  # fmt: skip
-        # 100: ages that end in 0 or 5 are not preferred; 500: there are no others.
-        heaping={"whipple": 500 * n_rounded / n_whipple} if n_whipple else None,
+            for n, above in [ages[edge : edge + 2].tolist()]
+        ],
+        heaping=_heaping(ages) if ages.any() else None,
         duplicates=count_duplicates(table),
+        years_apart=years_apart[years_apart > 0].astype(int).tolist(),
+        disagreements=[
+            {"task": task, "first": pair[0], "second": pair[1], "groups": n}
+            for task in TASKS
+            for pair, n in _pairs(groups[task])
+        ],
         left_out=faces.left_out().to_dict("records"),
         labels=faces.manifest.get("labels"),
     )
     return explored
+
+
+def count_ages(ages: "pd.Series[Any]") -> Counts:
+    """Count ages in years, leaving out those that are not known: (117,)."""
+    return np.bincount(ages.dropna().astype(np.int64), minlength=OLDEST + 1)
+
+
+def _pairs(groups: Iterable[tuple[Any, "pd.Series[Any]"]]) -> list[tuple[tuple[str, str], int]]:
+    """Count the pairs of classes within groups of labels; three classes are three pairs."""
+    known = (labels.cat.remove_unused_categories().cat.categories for _, labels in groups)
+    pairs = Counter(pair for classes in known for pair in combinations(classes, 2))
+    return sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _heaping(ages: Counts) -> dict[str, Any]:
+    """Say how far ages are rounded; None where nobody is of these ages.
+
+    digit_shares: of the faces of DIGIT_AGES, by last digit 0 to 9. whipple: 100 without a
+    preference for 0 and 5, 500 where nothing else occurs. peaks: ages that are more frequent than
+    the two on either side, on average; most first.
+    """
+    digits = ages[DIGIT_AGES].reshape(-1, 10).sum(axis=0)
+    n_whipple, n_rounded = (int(ages[of].sum()) for of in (WHIPPLE_AGES, WHIPPLE_AGES[2::5]))
+    peaks = pd.DataFrame({"age": range(len(ages)), "n": ages, "share": ages / ages.sum()})[1:]
+    window = peaks["n"].rolling(5, center=True, min_periods=1)
+    around = (window.sum() - peaks["n"]) / (window.count() - 1)
+    peaks["times"] = peaks["n"] / around.where(around > 0)
+    peaks = peaks[(peaks["share"] >= LEAST_PEAK) & (peaks["times"] > 1)]
+    return {
+        "digit_shares": (digits / digits.sum()).tolist() if digits.any() else None,
+        "whipple": 500 * n_rounded / n_whipple if n_whipple else None,
+        "peaks": peaks.sort_values(["times", "age"], ascending=[False, True]).to_dict("records"),
+    }
+
+
+def density(ages: Counts) -> npt.NDArray[np.float64]:
+    """Smooth counts by age into a density (117,), mirrored at half a year: nobody is below."""
+    smooth = gaussian_filter1d(ages[1:] / max(ages.sum(), 1), BANDWIDTH_YEARS, mode="reflect")
+    return np.append(0.0, smooth)
 
 
 def share(part: float, whole: float) -> str:
@@ -158,17 +209,17 @@ def notes(explored: Explored) -> list[str]:
 
 def facts(explored: Explored) -> list[tuple[str, str]]:
     """Give the few numbers that stand first: what is counted, and the number."""
-    numbers, n_aged = explored.numbers, int(explored.ages.sum())
+    numbers, same = explored.numbers, explored.numbers["duplicates"]
     found = [("usable faces", f"{numbers['faces']:,}")]
-    if n_aged:
+    if n_aged := int(explored.ages.sum()):
         on_edge = sum(edge["n"] for edge in numbers["bin_edges"])
         found.append(("median age in years", f"{explored.named['age'].median():.0f}"))
         found.append(("on an edge between age groups", share(on_edge, n_aged)))
-    if heaping := numbers["heaping"]:
-        found.append(("Whipple's index (100: ages not rounded)", f"{heaping['whipple']:.0f}"))
-    same = numbers["duplicates"]
-    conflicts = ("of these with labels in conflict", f"{same['groups_in_conflict']:,}")
-    return [*found, ("groups of equal files", f"{same['groups']:,}"), conflicts]
+        whipple = numbers["heaping"]["whipple"]
+        shown = NOTHING if whipple is None else f"{whipple:.0f}"
+        found.append(("Whipple's index (100: ages not rounded)", shown))
+    found.append(("groups of equal files", f"{same['groups']:,}"))
+    return [*found, ("of these with labels in conflict", f"{same['groups_in_conflict']:,}")]
 
 
 def write_exploration(explored: Explored, folder: Path, overwrite: bool = True) -> list[Path]:
@@ -204,61 +255,87 @@ def exploration_page(explored: Explored, svgs: Mapping[str, str]) -> str:
 
 
 def tables_of(explored: Explored) -> dict[str, Table]:
-    """Give the page's tables by the section that they stand in."""
-    numbers, named = explored.numbers, explored.named
+    """Give the page's tables, without those that would be empty."""
+    numbers, table, ages = explored.numbers, explored.faces.table, explored.ages
     found = {"classes": pd.concat(_classes(explored, task) for task in TASKS)}
+    if ages.any():
+        by_age = pd.DataFrame({"age": range(len(ages)), "faces": ages, "share": ages / ages.sum()})
+        found["by-age"] = by_age[by_age["faces"] > 0]
+        found["peaks"] = pd.DataFrame(numbers["heaping"]["peaks"])
+        found["edges"] = pd.DataFrame(numbers["bin_edges"])
     if explored.has("age", "race"):
-        by_race = named.groupby("race", observed=True)["age"].describe()
+        by_race = explored.named.groupby("race", observed=True)["age"].describe()
         shown = by_race[["count", "25%", "50%", "75%", "mean"]].reset_index()
         found["ages-by-race"] = shown.astype({"race": str})
-    for label, other in CROSSED:
+    for label, other in (("gender", "age_group"), ("race", "age_group"), ("gender", "race")):
         if explored.has(label, other):
             crossed = explored.crossed(label, other).rename(index=str, columns=str)
             crossed["all"] = crossed.sum(axis=1)
-            found[f"{label}-{other}"] = crossed.rename_axis(TASK_TITLES[label]).reset_index()
-    if numbers["left_out"]:
-        found["left-out"] = pd.DataFrame(numbers["left_out"]).rename(columns={"n": "files"})
-    return {name: _table(frame) for name, frame in found.items()}
+            found[f"{label}-{other}"] = crossed.rename_axis(label).reset_index()
+    found["disagreements"] = pd.DataFrame(numbers["disagreements"]).replace({"task": TASK_TITLES})
+    sizes = table["cluster"].value_counts().rename("faces in a cluster")
+    clusters = sizes[sizes > 1].value_counts().sort_index().reset_index(name="clusters")
+    found["clusters"] = clusters.assign(faces=clusters.prod(axis=1))
+    found["left-out"] = pd.DataFrame(numbers["left_out"]).rename(columns={"n": "files"})
+    return {name: _table(frame) for name, frame in found.items() if len(frame)}
 
 
-def _classes(explored: Explored, task: TaskName) -> pd.DataFrame:
-    counts = explored.counts(task)
-    found = {
-        "label": TASK_TITLES[task], "class": counts.index.astype(str), "faces": counts.to_numpy(),
-        "%": 100 * counts.to_numpy() / max(counts.sum(), 1),
-    }  # fmt: skip
-    by_part = explored.crossed(task, "part")
-    return pd.DataFrame(found | {PART_TITLES[part]: by_part[part].to_numpy() for part in PARTS})
+def _classes(explored: Explored, task: str) -> pd.DataFrame:
+    counts = pd.DataFrame({"faces": explored.counts(task)})
+    counts["share"] = counts["faces"] / max(counts["faces"].sum(), 1)
+    parts = explored.crossed(task, "part").set_axis([*PART_TITLES.values()], axis=1)
+    shares = (parts / parts.sum().clip(lower=1)).add_prefix("share of ")
+    found = pd.concat([counts, parts, shares], axis=1).rename(index=str)
+    return found.rename_axis("class").reset_index().assign(label=task.replace("_", " "))
 
 
 def _table(frame: pd.DataFrame) -> Table:
-    rows = [
-        [
-            Cell(value if isinstance(value, str) else f"{value:,.1f}".removesuffix(".0"), "", value)
-            for value in row
+    """Make a sortable table; columns whose names begin with `share` are in percent."""
+    cells = {
+        name: [
+            Cell(str(value)) if isinstance(value, str)
+            else Cell(share(value, 1), "", value) if name.startswith("share")
+            else Cell(f"{value:,.1f}".removesuffix(".0"), "", value)
+            for value in frame[name].tolist()
         ]
-        for row in frame.itertuples(index=False)
-    ]
-    return Table.of(frame.columns, rows)
+        for name in map(str, frame)
+    }  # fmt: skip
+    return Table.of([HEADINGS.get(name, name) for name in cells], zip(*cells.values(), strict=True))
 
 
 def figures_of(explored: Explored) -> dict[str, Figure]:
     """Draw every figure for which the data set has the labels, by its file's name."""
-    has = explored.has
-    by = [explored.crossed(t, "age_group").rename(index=str) for t in ("gender", "race") if has(t)]
+    has, crossed, heaping = explored.has, explored.crossed, explored.numbers["heaping"]
     found = {"who": who_figure(explored)}
     if has("age"):
         found["ages"] = _ages_figure(explored)
+    if heaping and heaping["whipple"] is not None:
+        found["heaping"] = _heaping_figure(heaping)
+    by = [crossed(task, "age_group").rename(index=str) for task in TASKS[1:] if has(task)]
     if has("age_group") and by:
-        found["age_groups"] = _stacked(pd.concat(by), "age_group")
-    if has("gender", "race"):
-        found["gender_race"] = _stacked(explored.crossed("gender", "race"), "race")
+        found["age_groups"] = _stacked({"age_group": pd.concat(by)})
+    if explored.counts("gender", "race").any():
+        found["gender_race"] = donut_figure(explored)
+    if has("age", "race"):
+        found["ages_by_race"] = _ages_by_race_figure(explored)
+    if has("part"):
+        by_part = {task: crossed("part", task) for task in TASKS if has(task)}
+        found["parts"] = _stacked(
+            {task: t.rename(index=PART_TITLES) for task, t in by_part.items()}
+        )
     return found
 
 
-def _figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def _figure(height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(9.0, height), layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False).ravel())
+    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
+
+
+def _titled(axes: Axes, title: str = "", x: str = "", y: str = "", grid: str = "y") -> None:
+    axes.set_title(title, size=SIZE + 1, color=INK, loc="left")
+    axes.set_xlabel(x, size=SIZE, color=INK)
+    axes.set_ylabel(y, size=SIZE, color=INK)
+    finish(axes, grid=grid)
 
 
 def who_figure(explored: Explored) -> Figure:
@@ -275,18 +352,17 @@ def who_figure(explored: Explored) -> Figure:
         axes.set_xlim(0, counts.max() * 1.7)
         axes.set_xticks([])
         title = TASK_TITLES[task] + (f", {lacking:,} not labelled" if lacking else "")
-        axes.set_title(title, size=SIZE + 1, color=INK, loc="left")
-        finish(axes, grid="")
+        _titled(axes, title, grid="")
     return figure
 
 
 def _ages_figure(explored: Explored) -> Figure:
     figure, (axes,) = _figure(3.6)
     colours = [PALETTES["age_group"][age_group_of(age)] for age in range(1, OLDEST + 1)]
+    for edge in EDGES:
+        colours[edge - 1] = INK
     axes.bar(range(1, OLDEST + 1), explored.ages[1:], width=0.9, color=colours)
     top = int(explored.ages.max())
-    for edge in EDGES:
-        axes.axvline(edge + 0.5, color=FAINT, linestyle=":", linewidth=1)
     groups, ends = explored.counts("age_group").items(), (0, *EDGES, 100)
     for (name, n), low, high in zip(groups, ends, ends[1:], strict=False):
         axes.text((low + 1 + high) / 2, top * 1.12, f"{name}\n{n:,}", ha="center", va="center",
@@ -294,28 +370,85 @@ def _ages_figure(explored: Explored) -> Figure:
     axes.set_xticks(range(0, OLDEST + 1, 10))
     axes.set_xlim(0, OLDEST + 1)
     axes.set_ylim(0, top * 1.22)
-    axes.set_xlabel("age in years", size=SIZE, color=INK)
-    axes.set_ylabel("faces", size=SIZE, color=INK)
-    finish(axes)
+    _titled(axes, x="age in years", y="faces")
     return figure
 
 
-def _stacked(counts: pd.DataFrame, task: str) -> Figure:
-    """Draw a bar of shares per row of the table, the classes of `task` in it from left to right."""
-    figure, (axes,) = _figure(0.8 + 0.42 * len(counts))
-    totals = counts.sum(axis=1)
-    shares = counts.div(totals.clip(lower=1), axis=0)
-    starts = shares.cumsum(axis=1) - shares
-    for name, colour in zip(counts.columns, PALETTES[task], strict=True):
-        bars = axes.barh(range(len(counts)), shares[name], left=starts[name], color=colour,
-                         height=0.78, label=name, edgecolor=PAPER, linewidth=1)  # fmt: skip
-        texts = [f"{100 * part:.0f}" if part >= 0.03 else "" for part in shares[name]]
-        axes.bar_label(bars, texts, label_type="center", size=SIZE - 1, color="#fefefe")
-    axes.set_yticks(range(len(counts)), [f"{name}  ({n:,})" for name, n in totals.items()])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(percent_ticks())
-    finish(axes, grid="")
-    axes.legend(ncols=counts.shape[1], frameon=False, fontsize=SIZE, labelcolor=INK,
-                loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)  # fmt: skip
+def _heaping_figure(heaping: Mapping[str, Any]) -> Figure:
+    figure, (axes,) = _figure(2.8)
+    colours = [PALETTES["gender"][0] if digit % 5 else STRONG for digit in range(10)]
+    axes.bar(range(10), heaping["digit_shares"], color=colours, width=0.75)
+    axes.axhline(0.1, color=FAINT, linestyle="--", linewidth=1)
+    axes.set_xticks(range(10))
+    axes.yaxis.set_major_formatter(percent_ticks())
+    within = f"last digit of the age, {DIGIT_AGES[0]} to {DIGIT_AGES[-1]} years"
+    _titled(axes, f"Whipple's index {heaping['whipple']:.0f}", within, "share of faces")
+    return figure
+
+
+def donut_figure(explored: Explored) -> Figure:
+    """Draw gender within, race without; each slice is drawn and named by one and the same row."""
+    pairs = explored.counts("gender", "race")
+    pairs = pairs[pairs > 0]
+    genders = pairs.groupby(level="gender", observed=True).sum()
+    figure, (axes,) = _figure(5.2)
+    for label, counts, radius, place, between in (
+        ("gender", genders, 0.64, 0.74, "\n"), ("race", pairs, 1.0, 1.12, " · "),
+    ):  # fmt: skip
+        classes = counts.index.get_level_values(label)
+        _, texts, *_ = axes.pie(
+            counts, radius=radius, startangle=90, counterclock=False, labeldistance=place,
+            labels=[f"{name}\n{n:,}{between}{100 * n / pairs.sum():.1f} %"
+                    for name, n in zip(classes, counts, strict=True)],
+            colors=[PALETTES[label][code] for code in classes.codes],
+            wedgeprops={"width": 0.34, "edgecolor": PAPER, "linewidth": 1.5},
+            textprops={"size": SIZE, "color": INK},
+        )  # fmt: skip
+        for text in texts:
+            if label == "gender" or abs(text.get_position()[0]) < 0.3:
+                text.set(horizontalalignment="center")
+            if label == "gender":
+                text.set(color="#fefefe")
+    return figure
+
+
+def _ages_by_race_figure(explored: Explored) -> Figure:
+    figure, (axes,) = _figure(3.6)
+    years = range(1, OLDEST + 1)
+    axes.plot(years, density(explored.ages)[1:], color=FAINT, linestyle=":", label="all faces")
+    by_race = explored.named.dropna(subset="age").groupby("race", observed=False)["age"]
+    for (name, ages), colour in zip(by_race, PALETTES["race"], strict=True):
+        if len(ages) >= FEWEST_FOR_A_DENSITY:
+            label = f"{name} · {len(ages):,} · median {ages.median():g}"
+            axes.plot(
+                years, density(count_ages(ages))[1:], color=colour, linewidth=1.8, label=label
+            )
+    axes.set_xlim(1, 100)
+    axes.set_ylim(bottom=0)
+    axes.set_yticks([])
+    axes.legend(frameon=False, fontsize=SIZE, labelcolor=INK)
+    _titled(axes, x="age in years", y="density", grid="x")
+    return figure
+
+
+def _stacked(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw a panel per table by task, in it a bar of shares per row: the classes of the task."""
+    heights = [0.8 + 0.42 * len(counts) for counts in tables.values()]
+    figure, panels = _figure(sum(heights), rows=len(tables))
+    for axes, (task, counts) in zip(panels, tables.items(), strict=True):
+        totals = counts.sum(axis=1)
+        shares = counts.div(totals.clip(lower=1), axis=0)
+        starts = shares.cumsum(axis=1) - shares
+        for name, colour in zip(counts.columns, PALETTES[task], strict=True):
+            bars = axes.barh(range(len(counts)), shares[name], left=starts[name], color=colour,
+                             height=0.78, label=name, edgecolor=PAPER, linewidth=1)  # fmt: skip
+            texts = [f"{100 * part:.0f}" if part >= 0.03 else "" for part in shares[name]]
+            axes.bar_label(bars, texts, label_type="center", size=SIZE - 1, color="#fefefe")
+        axes.set_yticks(range(len(counts)), [f"{name}  ({n:,})" for name, n in totals.items()])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(percent_ticks())
+        finish(axes, grid="")
+        axes.legend(ncols=counts.shape[1], frameon=False, fontsize=SIZE, labelcolor=INK,
+                    loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)  # fmt: skip
     return figure

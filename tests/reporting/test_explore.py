@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.patches import Wedge
 
 from benchmark.data.dataset import FaceSet, store_faces
 from benchmark.data.labels import age_group_of
@@ -14,6 +15,8 @@ from benchmark.data.prepare import audit, prepare
 from benchmark.evaluation.figures import as_svg
 from benchmark.reporting.explore import (
     Explored,
+    density,
+    donut_figure,
     exploration_page,
     explore,
     figures_of,
@@ -22,7 +25,7 @@ from benchmark.reporting.explore import (
     write_exploration,
 )
 from benchmark.tasks import CLASS_NAMES, TASKS
-from tests.data.sources import folder_of, jpeg
+from tests.data.sources import face_name, folder_of, jpeg
 
 
 def explored_of(tmp_path: Path, ages: list[int]) -> Explored:
@@ -47,12 +50,14 @@ def test_the_counts_are_the_audits_and_add_up(drawn_faces: FaceSet) -> None:
     rows = [[cell.value for cell in row.cells] for row in tables_of(explored)["classes"].rows]
     for task in TASKS:
         by_class = pd.DataFrame(audited["counts"]).groupby(["part", task])["n"].sum()
-        shown = [row for row in rows if row[0] == task.replace("_", " ")]
-        assert [row[1] for row in shown] == list(CLASS_NAMES[task])
-        assert sum(int(row[2] or 0) for row in shown) == len(drawn_faces.table)
+        names = [row.cells[0].text for row in tables_of(explored)["classes"].rows]
+        first = names.index(CLASS_NAMES[task][0])
+        shown = rows[first : first + len(CLASS_NAMES[task])]
+        assert names[first : first + len(shown)] == list(CLASS_NAMES[task])
+        assert sum(int(row[1] or 0) for row in shown) == len(drawn_faces.table)
         for code, row in enumerate(shown):
             of_parts = [by_class.get((part, code), 0) for part in ("train", "val", "test")]
-            assert row[4:] == of_parts
+            assert row[3:6] == of_parts
     crossed = explored.crossed("race", "age_group")
     assert crossed.sum(axis=1).tolist() == explored.counts("race").tolist()
     assert sum(row["n"] for row in explored.numbers["gender_race"]) == explored.numbers["faces"]
@@ -67,12 +72,78 @@ def test_faces_on_an_edge_are_those_of_the_last_age_of_a_group(tmp_path: Path) -
     assert edges[0]["share"] == pytest.approx(3 / 20)
 
 
-def test_heaping_is_measured_by_whipples_index(tmp_path: Path) -> None:
+def test_heaping_is_measured_by_whipples_index_digits_and_peaks(tmp_path: Path) -> None:
     # Each of 23 to 62 once: 8 of 40 end in 0 or 5, which is 100 by definition.
     even = explored_of(tmp_path / "even", list(range(20, 70))).numbers["heaping"]
     assert even["whipple"] == pytest.approx(100)
+    assert even["digit_shares"] == pytest.approx([0.1] * 10)
+    # Nothing stands out but the ends, beyond which there is nobody.
+    assert {peak["age"] for peak in even["peaks"]} == {20, 21, 68, 69}
     heaped = explored_of(tmp_path / "heaped", [30, 35, 40, 45] * 5).numbers["heaping"]
     assert heaped["whipple"] == pytest.approx(500)
+    # 30 is there 8 times; around it 28, 29, 31, 32 are there 2, 2, 2 and 2 times.
+    ages = [28, 29, 31, 32] * 2 + [30] * 8
+    peak = explored_of(tmp_path / "peak", ages).numbers["heaping"]["peaks"][0]
+    assert peak == {"age": 30, "n": 8, "share": 0.5, "times": 4.0}
+
+
+def test_children_alone_have_no_whipples_index(tmp_path: Path) -> None:
+    explored = explored_of(tmp_path, [3] * 10 + [9] * 10)
+    heaping = explored.numbers["heaping"]
+    assert (heaping["whipple"], heaping["digit_shares"]) == (None, None)
+    assert "heaping" not in figures_of(explored)
+    assert "Label heaping" in exploration_page(explored, {"ages": ""})
+
+
+def test_a_density_keeps_the_young() -> None:
+    ages = np.zeros(117, np.int64)
+    ages[[1, 30]] = 50
+    smooth = density(ages)
+    assert smooth.sum() == pytest.approx(1)
+    # A peak at the beginning is mirrored back and not halved.
+    assert smooth[:15].sum() == pytest.approx(0.5, abs=1e-6)
+
+
+def test_labels_of_one_file_are_counted_by_pairs_and_shown(tmp_path: Path) -> None:
+    files = {
+        face_name(1, age=30, race=0): jpeg(1),
+        face_name(2, age=38, race=4): jpeg(1),
+        face_name(3, age=30, race=0): jpeg(3),
+        face_name(4, age=30, race=4): jpeg(3),
+        **{face_name(i): jpeg(i) for i in range(5, 12)},
+    }
+    faces = prepare(folder_of(tmp_path / "faces", files), tmp_path / "data", image_px=24).faces
+    explored = explore(faces)
+    pair = {"task": "race", "first": "White", "second": "Others", "groups": 2}
+    assert explored.numbers["disagreements"] == [pair]
+    assert explored.numbers["years_apart"] == [8]
+    tables = {
+        name: [[cell.text for cell in row.cells] for row in table.rows]
+        for name, table in tables_of(explored).items()
+    }
+    assert tables["disagreements"] == [["race", "White", "Others", "2"]]
+    assert tables["clusters"] == [["2", "2", "4"]]
+
+
+def test_every_slice_of_the_donut_is_named_after_the_faces_it_stands_for(
+    drawn_faces: FaceSet,
+) -> None:
+    table, axes = drawn_faces.table, donut_figure(explore(drawn_faces)).axes[0]
+    slices = [patch for patch in axes.patches if isinstance(patch, Wedge)]
+    named = list(zip([text.get_text() for text in axes.texts], slices, strict=True))
+    for gender, gender_name in enumerate(CLASS_NAMES["gender"]):
+        is_gender = table["gender"] == gender
+        inner = next(piece for words, piece in named if words.startswith(gender_name))
+        assert inner.theta2 - inner.theta1 == pytest.approx(360 * is_gender.mean(), abs=1e-3)
+        for race, race_name in enumerate(CLASS_NAMES["race"]):
+            n = int((is_gender & (table["race"] == race)).sum())
+            within = [
+                piece for words, piece in named
+                if words.startswith(f"{race_name}\n{n:,} ")
+                and inner.theta1 - 1e-3 <= piece.theta1 <= piece.theta2 <= inner.theta2 + 1e-3
+            ]  # fmt: skip
+            (piece,) = within
+            assert piece.theta2 - piece.theta1 == pytest.approx(360 * n / len(table), abs=1e-3)
 
 
 def test_what_is_not_labelled_is_in_no_class_and_its_sections_are_left_out(tmp_path: Path) -> None:
@@ -87,7 +158,7 @@ def test_what_is_not_labelled_is_in_no_class_and_its_sections_are_left_out(tmp_p
     assert found.numbers["heaping"] is None
     assert sum(row["n"] for row in found.numbers["gender_race"]) == 20
     figures = figures_of(found)
-    assert list(figures) == ["who", "gender_race"]
+    assert list(figures) == ["who", "gender_race", "parts"]
     shown = unescape(exploration_page(found, dict.fromkeys(figures, "")))
     assert "No face is labelled with age group: neither trained nor evaluated here." in shown
     assert "20 of 40 faces (50.0 %) have no race" in shown
@@ -115,6 +186,6 @@ def test_the_page_needs_nothing_and_names_of_others_are_text(
     assert len(ids) == len(set(ids))
     assert "SYNTHETIC FACES" in text
     assert "&lt;script&gt;alert" in text
-    names = ["who", "ages", "age_groups", "gender_race"]
+    names = ["who", "ages", "heaping", "age_groups", "gender_race", "ages_by_race", "parts"]
     assert [path.name for path in written[1:]] == [f"{name}.png" for name in names]
     assert max(path.stat().st_size for path in written[1:]) < 150_000
