@@ -6,15 +6,15 @@ and where, is in weight_manifest.
 
 import http.client
 import json
-import time
+import socket
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import torch.hub
 from torch import Tensor
 
 from benchmark.errors import RunError, WeightsError, WeightsMissing
@@ -45,10 +45,6 @@ LOCAL: Final = "local:"
 RUN: Final = "run:"
 TIMEOUT_SECONDS: Final = 5.0
 """To connect, and without a byte while downloading."""
-ATTEMPTS: Final = 3
-"""To download a file that breaks off."""
-PAUSE_SECONDS: Final = 1.0
-CHUNK_BYTES: Final = 2**20
 
 _FAILED: Final[dict[str, str]] = {}
 """Address → why it gave nothing. Every run of a suite resolves its weights: a machine without a
@@ -89,14 +85,12 @@ def resolve(
     *,
     offline: bool,
     on_download: Callable[[str], None] | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
     published: tuple[PublishedFile, ...] | None = None,
 ) -> WeightFile:
     """Find the weights in the store; else convert or download a published file into it.
 
     A published file that lies in `weights_dir` under its own name is converted. `on_download` is
-    called with the name of a file that is downloaded, `on_progress` with what is done, and how many
-    bytes of how many (0: not said). Raise WeightsMissing, with the addresses,
+    called with the name of a file that is downloaded. Raise WeightsMissing, with the addresses,
     where nothing is available; WeightsError for a damaged file, or one that was not published so.
     """
     path = stored_path(architecture, source, weights_dir)
@@ -110,7 +104,7 @@ def resolve(
     for candidate in () if offline else candidates:
         if candidate.url not in _FAILED:
             try:
-                return _downloaded(candidate, weights_dir, on_download, on_progress)
+                return _downloaded(candidate, weights_dir, on_download)
             except WeightsMissing as error:
                 _FAILED[candidate.url] = f"{urlsplit(candidate.url).netloc}: {error.found}"
         reasons.append(_FAILED[candidate.url])
@@ -134,10 +128,7 @@ def resolve(
 
 
 def _downloaded(
-    known: PublishedFile,
-    weights_dir: Path,
-    on_download: Callable[[str], None] | None,
-    on_progress: Callable[[str, int, int], None] | None,
+    known: PublishedFile, weights_dir: Path, on_download: Callable[[str], None] | None
 ) -> WeightFile:
     """Download a file and convert it, or raise WeightsMissing; one process at a time."""
     file = weights_dir / "downloads" / known.file_name
@@ -149,7 +140,7 @@ def _downloaded(
             try:
                 if on_download is not None:
                     on_download(known.file_name)
-                _download(known.url, file, on_progress)
+                _download(known.url, file)
                 return add_file(file, weights_dir, published=(known,))
             finally:
                 file.unlink(missing_ok=True)
@@ -157,62 +148,22 @@ def _downloaded(
         raise not_written(weights_dir, error) from None
 
 
-def _download(
-    url: str, file: Path, on_progress: Callable[[str, int, int], None] | None = None
-) -> None:
-    """Download a file, whole or not at all; what broke off is tried again and gone on with, also
-    by the next process. Raise WeightsMissing where the address gives none."""
-    part, reason = file.with_name(f"{file.name}.part"), ""
-    for attempt in range(ATTEMPTS):
-        time.sleep(PAUSE_SECONDS if attempt else 0)
-        try:
-            n_done, n_all = _go_on(url, part, on_progress)
-            if n_done >= n_all:
-                part.replace(file)
-                with file.open("rb") as stream:
-                    if not is_markup(stream.read(512)):
-                        return
-                reason = "an HTML page came instead of the file"
-                break
-            reason = f"it broke off after {n_done:,} of {n_all:,} bytes"
-        except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            reason = str(error) or repr(error)
-        except (urllib.error.URLError, ValueError) as error:
-            # No network, no such host or file: only a server's own trouble may pass.
-            reason = str(error)
-            code = error.code if isinstance(error, urllib.error.HTTPError) else 0
-            if code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                part.unlink(missing_ok=True)
-            elif code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
-                break
+def _download(url: str, file: Path) -> None:
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_SECONDS)
+    reason = "an HTML page came instead of the file"
+    try:
+        torch.hub.download_url_to_file(url, str(file), progress=False)
+        with file.open("rb") as stream:
+            if not is_markup(stream.read(512)):
+                return
+    except (
+        urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError,
+    ) as error:  # fmt: skip
+        reason = str(error) or repr(error)
+    finally:
+        socket.setdefaulttimeout(timeout)
     raise WeightsMissing(reason, source=url)
-
-
-def _go_on(
-    url: str, part: Path, on_progress: Callable[[str, int, int], None] | None
-) -> tuple[int, int]:
-    """Fetch what `part` lacks, or all where it may be of another file; give bytes: here, of all."""
-    version, n_done, headers = part.with_suffix(".version"), 0, {"User-Agent": "facebench"}
-    if part.exists() and version.exists():
-        n_done = part.stat().st_size
-        headers |= {"Range": f"bytes={n_done}-", "If-Range": version.read_text("utf-8")}
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
-        goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-        n_done = n_done if goes_on else 0
-        n_all = n_done + int(answer.headers.get("Content-Length") or 0)
-        if not goes_on:
-            version.unlink(missing_ok=True)
-        with part.open("ab" if goes_on else "wb") as stream:
-            if tag := answer.headers.get("ETag"):
-                version.write_text(tag, "utf-8")
-            while chunk := answer.read(CHUNK_BYTES):
-                n_done += stream.write(chunk)
-                if on_progress is not None:
-                    on_progress(f"downloading {part.stem}", n_done, n_all)
-    if n_done >= n_all:
-        version.unlink(missing_ok=True)
-    return n_done, n_all
 
 
 def resolve_run(source: str, architecture: str, runs_dir: Path) -> WeightFile:

@@ -150,7 +150,6 @@ def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settin
         weights = weight_files.resolve(
             architecture, source, settings.weights_dir,
             offline=settings.offline, on_download=settings.on_download,
-            on_progress=settings.on_progress,
         )  # fmt: skip
     for seen in weights.faces_seen if weights else ():
         _check_not_seen(seen, experiment, faces, settings.runs_dir)

@@ -1,9 +1,7 @@
 """The store keeps what was published or declared, whole, and says how to get what is not there."""
 
 import dataclasses
-import http.server
 import json
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from benchmark.errors import ExperimentError, WeightsError, WeightsMissing
 from benchmark.experiment import timm_models
 from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM
 from benchmark.files import sha256_of
-from benchmark.models import weight_manifest, weights
+from benchmark.models import weight_manifest
 from benchmark.models.backbone import build_backbone
 from benchmark.models.preprocessing import CAFFE, CENTRED, IMAGENET, UNIT
 from benchmark.models.weight_formats import backbone_tensors, convert, layouts_of
@@ -391,62 +389,6 @@ def test_what_is_published_is_downloaded_once_converted_and_not_kept_twice(
         sums = {future.result() for future in [pool.submit(resolved) for _ in range(3)]}
     assert (len(sums), asked) == (1, [KERAS.file_name])
     assert files_in(store) == {"squeezenet1_1-imagenet.safetensors"}
-
-
-class Breaking(http.server.BaseHTTPRequestHandler):
-    """A server whose connection breaks off after half of what it was asked for."""
-
-    content, tag, asked = b"", '"1"', list[str | None]()
-
-    def do_GET(self) -> None:
-        self.asked.append(asked := self.headers["Range"])
-        goes_on = asked is not None and self.headers["If-Range"] == self.tag
-        rest = self.content[int(asked[6:-1]) if asked and goes_on else 0 :]
-        self.send_response(206 if goes_on else 404 if self.path == "/none.h5" else 200)
-        self.send_header("ETag", self.tag)
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
-        self.wfile.write(rest if len(self.asked) % 4 == 0 else rest[: len(rest) // 2])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_a_download_that_breaks_off_is_gone_on_with_by_the_next_process_too(
-    h5: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(weights, "PAUSE_SECONDS", 0)
-    Breaking.content, Breaking.asked, told = h5.read_bytes(), [], list[tuple[int, int]]()
-    n = len(Breaking.content)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        known = dataclasses.replace(as_if_published(h5)[0], url=f"{address}/weights.h5")
-
-        def resolved(published: PublishedFile = known) -> str:
-            monkeypatch.setattr(weights, "_FAILED", {})  # as in a new process
-            return resolve(*SOURCE, store, offline=False, published=(published,),
-                           on_progress=lambda _, *counts: told.append(counts)).sha256  # fmt: skip
-
-        with pytest.raises(WeightsMissing, match=rf"broke off after .* of {n:,} bytes"):
-            resolved()
-        n_here = n // 2 + (n - n // 2) // 2
-        assert Breaking.asked[:3] == [None, f"bytes={n // 2}-", f"bytes={n_here}-"]
-        assert {(n // 2, n), (n_here, n)} <= set(told)
-        assert resolved() == add_file(h5, store, published=as_if_published(h5)).sha256
-        assert (len(Breaking.asked), told[-1]) == (4, (n, n))
-        assert files_in(store) == {"squeezenet1_1-imagenet.safetensors"}
-        (store / "squeezenet1_1-imagenet.safetensors").unlink()
-        with pytest.raises(WeightsMissing, match="broke off"):
-            resolved()
-        monkeypatch.setattr(Breaking, "tag", '"2"')  # half of another file is of no use
-        assert resolved()
-        assert told[-1] == (n, n)
-        (store / "squeezenet1_1-imagenet.safetensors").unlink()
-        with pytest.raises(WeightsMissing, match="404"):
-            resolved(dataclasses.replace(known, url=f"{address}/none.h5"))
-        assert len(Breaking.asked) == 9, "what is not there is asked for once"
-        server.shutdown()
 
 
 def test_a_published_file_put_into_the_folder_is_converted(tmp_path: Path) -> None:
