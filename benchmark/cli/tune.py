@@ -66,9 +66,6 @@ def tune(
     timeout: Annotated[
         float | None, typer.Option(min=0.0, help="Seconds; no trial begins after them.")
     ] = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Processes on this machine that search at once.")
-    ] = 1,
     only: Annotated[
         str | None, typer.Option(help="Search these alone, as in depth,learning_rate.")
     ] = None,
@@ -77,6 +74,7 @@ def tune(
     sampler: Annotated[str, options.advanced("tpe or random.")] = "tpe",
     sampler_seed: Annotated[int, options.advanced("Of the sampler.", min=0)] = 0,
     pruner: Annotated[str, options.advanced("median, hyperband or none.")] = "median",
+    jobs: Annotated[int, options.advanced("Processes here that search at once.", min=1)] = 1,
     row: Annotated[list[str] | None, options.advanced("Of a grid: only these rows.")] = None,
     refit: Annotated[bool, options.advanced("Train the best recipe anew and register it.")] = True,
     seeds: Annotated[str, options.advanced("Seeds of the refit.")] = "0,1,2",
