@@ -289,7 +289,7 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(tmp_path: Path, place
 
 def test_the_help_shows_at_most_twelve_options_before_the_advanced_ones() -> None:
     for command, option in (
-        ("run", "--precision"), ("tune", "--sampler"), ("predict", "--margin"),
+        ("run", "--precision"), ("tune", "--sampler"), ("predict", "--faces"),
         ("leaderboard", "--acknowledge"),
     ):  # fmt: skip
         shown = facebench(command, "--help").stdout
