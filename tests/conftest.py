@@ -48,9 +48,12 @@ def _pictures_drawn_once() -> Iterator[None]:
         yield
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave what needs a browser to `make test-all`."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what needs a browser to `make test-all`, what starts a cluster to where it is asked."""
+    of_cluster = pytest.mark.skip(reason="starts Ray, PostgreSQL and MLflow: make cluster-test")
     for item in items:
+        if item.get_closest_marker("cluster") and config.option.markexpr != "cluster":
+            item.add_marker(of_cluster)
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
 
