@@ -4,7 +4,7 @@ Shares are of the faces that have the label in question. The page is templates/e
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -50,7 +50,6 @@ PALETTES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Of classes: they differ for colour-blind readers, and are of a middle lightness that shows on
 white and black. Every class is named beside its colour too."""
-STRONG: Final = "#D55E00"
 HEADINGS: Final = {
     "n": "faces", "count": "faces", "times": "times as often", "edge": "last age of a group",
     "n_next": "faces a year above", "share_next": "share a year above", "first": "one class",
@@ -119,15 +118,9 @@ def explore(faces: FaceSet) -> Explored:
         ages={str(age): int(n) for age, n in enumerate(ages) if n},
         gender_race=explored.counts("gender", "race").reset_index(name="n").to_dict("records"),
         bin_edges=[
-            {
-                "edge": edge,
-                "n": n,
-                "share": n / n_aged,
-                "n_next": above,
-                "share_next": above / n_aged,
-            }
+            {"edge": edge, "n": n, "share": n / n_aged, "n_next": over, "share_next": over / n_aged}
             for edge in EDGES
-            for n, above in [ages[edge : edge + 2].tolist()]
+            for n, over in [ages[edge : edge + 2].tolist()]
         ],
         heaping=_heaping(ages) if ages.any() else None,
         duplicates=count_duplicates(table),
@@ -264,9 +257,9 @@ def tables_of(explored: Explored) -> dict[str, Table]:
         found["peaks"] = pd.DataFrame(numbers["heaping"]["peaks"])
         found["edges"] = pd.DataFrame(numbers["bin_edges"])
     if explored.has("age", "race"):
-        by_race = explored.named.groupby("race", observed=True)["age"].describe()
-        shown = by_race[["count", "25%", "50%", "75%", "mean"]].reset_index()
-        found["ages-by-race"] = shown.astype({"race": str})
+        by_race = explored.named.dropna(subset="age").groupby("race", observed=True)["age"]
+        shown = by_race.describe()[["count", "25%", "50%", "75%", "mean"]]
+        found["ages-by-race"] = shown.rename(index=str).reset_index()
     for label, other in (("gender", "age_group"), ("race", "age_group"), ("gender", "race")):
         if explored.has(label, other):
             crossed = explored.crossed(label, other).rename(index=str, columns=str)
@@ -313,16 +306,14 @@ def figures_of(explored: Explored) -> dict[str, Figure]:
         found["heaping"] = _heaping_figure(heaping)
     by = [crossed(task, "age_group").rename(index=str) for task in TASKS[1:] if has(task)]
     if has("age_group") and by:
-        found["age_groups"] = _stacked({"age_group": pd.concat(by)})
+        found["age_groups"] = _stacked([("age_group", pd.concat(by))])
     if explored.counts("gender", "race").any():
         found["gender_race"] = donut_figure(explored)
     if has("age", "race"):
         found["ages_by_race"] = _ages_by_race_figure(explored)
     if has("part"):
-        by_part = {task: crossed("part", task) for task in TASKS if has(task)}
-        found["parts"] = _stacked(
-            {task: t.rename(index=PART_TITLES) for task, t in by_part.items()}
-        )
+        by_part = [(t, crossed("part", t).rename(index=PART_TITLES)) for t in TASKS if has(t)]
+        found["parts"] = _stacked(by_part)
     return found
 
 
@@ -376,13 +367,12 @@ def _ages_figure(explored: Explored) -> Figure:
 
 def _heaping_figure(heaping: Mapping[str, Any]) -> Figure:
     figure, (axes,) = _figure(2.8)
-    colours = [PALETTES["gender"][0] if digit % 5 else STRONG for digit in range(10)]
+    colours = ["#4C86C6" if digit % 5 else "#D55E00" for digit in range(10)]
     axes.bar(range(10), heaping["digit_shares"], color=colours, width=0.75)
     axes.axhline(0.1, color=FAINT, linestyle="--", linewidth=1)
     axes.set_xticks(range(10))
     axes.yaxis.set_major_formatter(percent_ticks())
-    within = f"last digit of the age, {DIGIT_AGES[0]} to {DIGIT_AGES[-1]} years"
-    _titled(axes, f"Whipple's index {heaping['whipple']:.0f}", within, "share of faces")
+    _titled(axes, "", "last digit of the age, 20 to 69 years", "share of faces")
     return figure
 
 
@@ -431,11 +421,11 @@ def _ages_by_race_figure(explored: Explored) -> Figure:
     return figure
 
 
-def _stacked(tables: Mapping[str, pd.DataFrame]) -> Figure:
+def _stacked(tables: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
     """Draw a panel per table by task, in it a bar of shares per row: the classes of the task."""
-    heights = [0.8 + 0.42 * len(counts) for counts in tables.values()]
+    heights = [0.8 + 0.42 * len(counts) for _, counts in tables]
     figure, panels = _figure(sum(heights), rows=len(tables))
-    for axes, (task, counts) in zip(panels, tables.items(), strict=True):
+    for axes, (task, counts) in zip(panels, tables, strict=True):
         totals = counts.sum(axis=1)
         shares = counts.div(totals.clip(lower=1), axis=0)
         starts = shares.cumsum(axis=1) - shares
