@@ -47,7 +47,7 @@ def fetch(
 ) -> None:
     """Show the licence of a published data set and, once it is accepted, fetch its archive.
 
-    What was interrupted is resumed. Needs the extra: pip install 'facebench\\[fetch]'.
+    Whole and checked, or not there. Needs the extra: pip install 'facebench\\[fetch]'.
 
     Examples:
       facebench data fetch utkface

@@ -1,8 +1,8 @@
 """Download a published archive of faces, after its licence was accepted.
 
 huggingface_hub does it, an optional package that is imported only here and only when used: it
-resumes, and says where the archive is and what its checksum is. No account or token is used, and
-nothing is sent but the request. What is in the archive is for other modules.
+tries again where a connection broke, and says where the archive is and what its checksum is. No
+account or token is used, and nothing is sent but the request.
 """
 
 import os
@@ -16,14 +16,13 @@ from benchmark.data.archive import open_source
 from benchmark.data.labelled import scan_names
 from benchmark.data.labels import LICENCE, WEBSITE
 from benchmark.errors import DataError
-from benchmark.files import sha256_of
+from benchmark.files import file_lock, lock_owner, sha256_of
 
 SETTINGS: Final = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
 """Must be in the environment before huggingface_hub is imported for the first time."""
 TIMEOUT_SECONDS: Final = 10
 PART_FOLDER: Final = ".fetching"
 """Under the data folder: what has arrived so far."""
-
 
 NAME: Final = "utkface"
 REPOSITORY: Final = "py97/UTKFace-Cropped"
@@ -51,24 +50,29 @@ class Fetched:
 def fetch(data_dir: Path, *, progress: bool = False) -> Fetched:
     """Download UTKFace to `data_dir`, unless it is there; whole and checked, or not at all.
 
-    What was interrupted is resumed. progress: show it on stderr. The hub is that of HF_ENDPOINT, or
-    the public one. Raise DataError where nothing is available, it is no archive of faces, or cannot
-    be written.
+    progress: show it on stderr. The hub is that of HF_ENDPOINT, or the public one. Raise DataError
+    where nothing is available, it is no archive of faces, or another process is fetching it.
     """
     target = data_dir / FILE_NAME
     if target.exists():
         return Fetched(target, False, _count_faces(target), sha256_of(target))
-    arrived = _downloaded(data_dir, progress=progress)
-    try:
-        n_faces = _count_faces(arrived)
-        arrived.replace(target)
-    finally:
-        # Whole and right, or whole and wrong: in neither case is there anything to resume.
-        shutil.rmtree(arrived.parent, ignore_errors=True)
+    folder, lock = data_dir / PART_FOLDER, data_dir / f"{PART_FOLDER}.lock"
+    with file_lock(lock) as mine:
+        if not mine:
+            pid = lock_owner(lock).get("pid")
+            raise DataError(f"process {pid} is fetching {target}", fix="Let it end first")
+        shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+        try:
+            arrived = _downloaded(data_dir, folder, progress=progress)
+            n_faces = _count_faces(arrived)
+            arrived.replace(target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
     return Fetched(target, True, n_faces, sha256_of(target))
 
 
-def _downloaded(data_dir: Path, *, progress: bool) -> Path:
+def _downloaded(data_dir: Path, folder: Path, *, progress: bool) -> Path:
     hub = _hub()
     file = (REPOSITORY, FILE_NAME)
     where = {"repo_type": "dataset", "endpoint": os.environ.get("HF_ENDPOINT")}
@@ -76,13 +80,11 @@ def _downloaded(data_dir: Path, *, progress: bool) -> Path:
     try:
         url = hub.hf_hub_url(*file, **where)
         etag = hub.get_hf_file_metadata(url, token=False, timeout=TIMEOUT_SECONDS).etag
-        folder = data_dir / PART_FOLDER
         arrived = hub.hf_hub_download(
             *file, **where, token=False, local_dir=folder, etag_timeout=TIMEOUT_SECONDS
         )
         # Of a large file the hub gives the sha256.
         if re.fullmatch("[0-9a-f]{64}", str(etag)) and sha256_of(Path(arrived)) != etag:
-            shutil.rmtree(folder)
             raise OSError("the bytes that came are not those of the hub's checksum")
     except (OSError, hub.errors.HFValidationError, hub.errors.HTTPError) as error:
         # No network, no such file.
@@ -90,8 +92,7 @@ def _downloaded(data_dir: Path, *, progress: bool) -> Path:
         raise DataError(
             f"{FILE_NAME} could not be downloaded: {reason.splitlines()[0]}",
             source=f"{REPOSITORY} on the Hugging Face hub",
-            fix="The same command resumes it. Or download it by hand from "
-            f"{WEBSITE} to {data_dir / FILE_NAME}",
+            fix=f"Try again, or download it by hand from {WEBSITE} to {data_dir / FILE_NAME}",
         ) from error
     return Path(arrived)
 

@@ -19,6 +19,8 @@ class Hub(BaseHTTPRequestHandler):
     content: ClassVar[bytes] = b""
     digest: ClassVar[str] = ""
     asked: ClassVar[list[str]] = []
+    breaks_after: ClassVar[int | None] = None
+    """Bytes of the first answer that arrive before the connection breaks."""
 
     def do_HEAD(self) -> None:
         self._answer(with_body=False)
@@ -47,7 +49,8 @@ class Hub(BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", "c" * 40)
         self.end_headers()
         if with_body:
-            self.wfile.write(body)
+            self.wfile.write(body[: Hub.breaks_after])
+            Hub.breaks_after = None
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
@@ -60,7 +63,7 @@ def serving(folder: Path) -> Iterator[str]:
     noise = bytes((7 * index * index + index // 251) % 256 for index in range(40_000))
     files = {f"UTKFace/{face_name(number)}": noise for number in range(5)}
     Hub.content = tar_of(folder / "made.tar", files).read_bytes()
-    Hub.digest = ""
+    Hub.digest, Hub.breaks_after = "", None
     Hub.asked.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

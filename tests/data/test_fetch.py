@@ -39,6 +39,14 @@ def test_an_archive_arrives_whole_and_is_fetched_once(tmp_path: Path) -> None:
     assert len(Hub.asked) == 1
 
 
+def test_a_connection_that_breaks_is_tried_again_and_what_a_kill_left_goes(tmp_path: Path) -> None:
+    Hub.breaks_after = 50_000
+    (tmp_path / "data" / PART_FOLDER / "left by a killed process").mkdir(parents=True)
+    assert fetch(tmp_path / "data").path.read_bytes() == Hub.content
+    assert len(Hub.asked) == 2
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [FILE_NAME]
+
+
 def test_bytes_that_are_not_those_of_the_checksum_are_refused(tmp_path: Path) -> None:
     Hub.digest = "0" * 64
     with pytest.raises(DataError, match="not those of the hub's checksum"):
@@ -52,7 +60,7 @@ def test_what_is_no_archive_of_faces_is_not_kept(content: bytes, tmp_path: Path)
     with pytest.raises(DataError, match=r"what came as UTKFace\.tar\.gz is not the archive"):
         fetch(tmp_path / "data")
     assert not (tmp_path / "data" / FILE_NAME).exists()
-    assert not (tmp_path / "data" / PART_FOLDER / FILE_NAME).exists()
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_no_network_no_file_and_no_package_are_sentences(
