@@ -1,8 +1,9 @@
 """`facebench audit-split`: what the parts of any split share."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
 import typer
 from rich.markup import escape
@@ -10,8 +11,11 @@ from rich.markup import escape
 from benchmark.cli.options import AsJson, Overwrite
 from benchmark.cli.output import ExitCode, err, out, print_table, speaking, watching
 from benchmark.errors import DataError
-from benchmark.files import check_outputs, write_text
+from benchmark.files import check_outputs, replacing
 from benchmark.reporting.tables import NOTHING, Column, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN_NAMES: Final = 3
 """How many names a note lists."""
@@ -40,7 +44,7 @@ def audit_split(
     ] = None,
     csv_file: Annotated[
         Path | None,
-        typer.Option("--csv", help="Write what each file shares with an earlier part here."),
+        typer.Option("--csv", help="Write every pair of files that two parts share here."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -62,10 +66,14 @@ def audit_split(
     with speaking("audit-split", as_json=as_json) as answer:
         if csv_file is not None:
             check_outputs([csv_file], overwrite=overwrite, inputs=[train, *parts, images])
-        with watching(quiet=as_json) as watch:
-            audit, pairs = split_audit.audit_split([train, *parts], images, watch)
-        if csv_file is not None:
-            write_text(csv_file, pairs.to_csv(index=False, lineterminator="\n"))
+        with contextlib.ExitStack() as stack:
+            write = None
+            if csv_file is not None:
+                path = stack.enter_context(replacing(csv_file))
+                opened = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+                write = _writer(stack.enter_context(opened), split_audit.PAIR_COLUMNS)
+            watch = stack.enter_context(watching(quiet=as_json))
+            audit, _ = split_audit.audit_split([train, *parts], images, watch, write)
         answer.data = audit
         answer.errors = list(_findings(audit))
         answer.warnings = list(_warnings(audit))
@@ -80,6 +88,13 @@ def audit_split(
             out.print(VERDICTS[verdict])
     if answer.errors:
         raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _writer(stream: TextIO, columns: Sequence[str]) -> Callable[["pd.DataFrame"], object]:
+    stream.write(",".join(columns) + "\n")
+    return lambda pairs: pairs[[*columns]].to_csv(
+        stream, header=False, index=False, lineterminator="\n"
+    )
 
 
 def _findings(audit: dict[str, Any]) -> Iterator[DataError]:
@@ -149,7 +164,7 @@ def _tables(audit: dict[str, Any]) -> Iterator[Table]:
     yield Table.of(("part", "in", *heads), rows, "Files of one part that are in another")
     if examples:
         columns = [Column(head, left=True, fold=True) for head in ("found", "files")]
-        yield Table.of(columns, examples, "Examples (--csv FILE writes every file's)")
+        yield Table.of(columns, examples, "Examples (--csv FILE writes every pair)")
 
 
 def _percent(fraction: float) -> str:

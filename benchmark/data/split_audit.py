@@ -1,7 +1,8 @@
 """Find what the parts of any split share: by name, by bytes, and as near-duplicates.
 
-A part is a CSV, a text list, or a folder or archive of pictures. Labels play no role. Of each file
-the nearest in every other part is kept: a split of films can have more pairs than fit into memory.
+A part is a CSV, a text list, or a folder or archive of pictures. Labels play no role. A split of
+films can have more pairs than fit into memory: they are reported block by block, and of each file
+the nearest in every other part is kept.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
@@ -257,13 +258,17 @@ PAIR_COLUMNS: Final = (
 
 
 def audit_split(
-    paths: Sequence[Path], images: Path | None = None, on_progress: OnProgress = keep_quiet
+    paths: Sequence[Path],
+    images: Path | None = None,
+    on_progress: OnProgress = keep_quiet,
+    on_pairs: Callable[[pd.DataFrame], object] | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Compare each two parts of a split, training first; give verdict, parts and overlaps as data.
 
     images: a folder or archive with the pictures that lists name. Without it lists are compared by
     name alone. Gives also a table of PAIR_COLUMNS, of what each file shares with an earlier part,
-    by bytes, as near-duplicates, else by name. finding: `leak`; `undecided` where names are only
+    by bytes, as near-duplicates, else by name: the nearest of several. on_pairs hears of every
+    pair, in such tables. finding: `leak`; `undecided` where names are only
     alike or the pictures cannot be compared; `other pictures` where both were read and differ.
     name: `same`, `alike` (in another folder or case, with another ending) or empty. bits_apart: of
     256.
@@ -284,11 +289,16 @@ def audit_split(
 
     best = named.iloc[:0]
     for pairs in chain([same_bytes], _near_pairs(files, sketches, on_progress)):
+        if on_pairs is not None:
+            on_pairs(_described(pairs.sort_values("row", kind="stable"), files, parts))
         # Of each file the nearest match is kept, or its namesake where that is one.
         best = pd.concat([best, pairs.assign(is_other=~is_among(pairs, named))])
         order = ["is_other", "bits_apart", "mirrored", "picture_other", "row_other"]
         best = best.sort_values(order).drop_duplicates(["row", "part_other", "found_by"])
-    matches = pd.concat([best.sort_values("found_by"), named[~is_among(named, best)]])
+    by_name_alone = named[~is_among(named, best)]
+    if on_pairs is not None:
+        on_pairs(_described(by_name_alone, files, parts))
+    matches = pd.concat([best.sort_values("found_by"), by_name_alone])
     matches = _described(matches.sort_values("row", kind="stable"), files, parts)
     overlaps = [_overlap(matches, files, *two, parts) for two in combinations(range(len(parts)), 2)]
     is_leaking, is_undecided = (any(o[key] for o in overlaps) for key in ("leaking", "undecided"))

@@ -76,9 +76,10 @@ def test_a_leak_gives_exit_code_1_and_a_sentence_within_80_columns(
         assert shown in stdout
 
 
-def test_a_machine_gets_one_object_and_each_file_a_row(
+def test_a_machine_gets_one_object_and_each_pair_a_row(
     leaking: tuple[Path, Path], tmp_path: Path
 ) -> None:
+    part(leaking[0], {"again.jpg": FACES[0]})
     code, stdout, stderr = audit(*leaking, "--json", "--csv", tmp_path / "new" / "pairs.csv")
     answer = json.loads(stdout)
     assert (code, stderr, answer["ok"], answer["command"]) == (1, "", False, "audit-split")
@@ -92,6 +93,7 @@ def test_a_machine_gets_one_object_and_each_file_a_row(
     found = [(row["file"], row["other_file"], row["found_by"], row["mirrored"]) for row in rows]
     assert found == [
         ("same.jpg", "0.jpg", "bytes", "False"),
+        ("same.jpg", "again.jpg", "bytes", "False"),
         ("small.jpg", "1.jpg", "near-duplicate", "False"),
         ("turned.jpg", "2.jpg", "near-duplicate", "True"),
     ]

@@ -51,10 +51,13 @@ def test_of_a_film_each_frame_is_reported_once(tmp_path: Path) -> None:
     frames = [encoded(FACES[0], quality=quality, subsampling=0) for quality in range(40, 80)]
     train = folder_of(tmp_path / "a", {f"{n}.jpg": frames[n] for n in range(0, 40, 2)})
     test = folder_of(tmp_path / "b", {f"{n}.jpg": frames[n] for n in range(1, 40, 2)})
-    audit, pairs = audited(train, test)
+    told: list[Any] = []
+    audit, found = audit_split([train, test], on_pairs=lambda t: told.extend(t.itertuples()))
+    pairs = list(found.itertuples())
     assert counts(audit) == (0, 0, 20, 20)
     assert len(audit["overlaps"][0]["examples"]) == 1
     assert sorted(pair.file for pair in pairs) == sorted(f"{n}.jpg" for n in range(1, 40, 2))
+    assert len({(pair.file, pair.other_file) for pair in told}) == len(told) == 20 * 20
 
 
 def test_the_nearest_of_several_is_the_example_or_the_namesake(tmp_path: Path) -> None:
