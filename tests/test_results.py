@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 ROWS = {
     "mtl-vgg16-imagenet-frozen": "VGG16 from ImageNet, frozen (2.1)",
     "mtl-vgg16-imagenet-block5": "VGG16 from ImageNet, block 5 trained (2.2)",
+    "mtl-vgg16-imagenet-block5-embedding": "the same with gender embedding (2.3)",
     "mtl-squeezenet1_1-imagenet-fire6_9-short": "SqueezeNet 1.1 from ImageNet, deepest stage",
     "mtl-mobilenet_v2-imagenet-frozen-short": "MobileNetV2 from ImageNet, frozen",
     "mtl-squeezenet1_1-imagenet-frozen-short": "SqueezeNet 1.1 from ImageNet, frozen",
