@@ -173,7 +173,7 @@ def leaderboard(runs_dir: Path, data_dir: Path) -> list[dict[str, Any]]:
     )  # fmt: skip
     assert made.wait(timeout=300) == 0
     (path,) = (runs_dir / "leaderboards").glob("*.csv")
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
     costs = [name for name in table if name.startswith(("seconds", "images", "peak", "cost"))]
     return list(table.drop(columns=costs).to_dict("records"))
 
