@@ -5,6 +5,7 @@ Everything that would end badly is refused here, before the first run.
 
 import contextlib
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -85,14 +86,10 @@ class Connection:
     def nodes(self) -> list[Node]:
         """Give the nodes that live now."""
         return [
-            Node(
-                str(node["NodeID"]),
-                f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
-                dict(node["Resources"]),
-            )
-            for node in self.ray.nodes()
-            if node["Alive"]
-        ]
+            Node(str(it["NodeID"]), f"{it['NodeManagerHostname']} ({it['NodeManagerAddress']})",
+                 dict(it["Resources"]))
+            for it in self.ray.nodes() if it["Alive"]
+        ]  # fmt: skip
 
     @property
     def sentence(self) -> str:
@@ -149,9 +146,8 @@ def connected(options: ClusterOptions) -> Iterator[Connection]:
 
 
 def _unreachable(address: str, why: str) -> RunError:
-    lines = [line.strip() for line in why.splitlines() if line.strip()]
     return RunError(
-        f"the Ray cluster cannot be used: {' '.join(lines)[:300]}",
+        f"the Ray cluster cannot be used: {' '.join(why.split())[:300]}",
         source=f"--on {address}",
         fix="`ray start --head` starts one, and one with a token wants RAY_AUTH_MODE=token and "
         "RAY_AUTH_TOKEN; `--on ray` takes this machine",
@@ -162,19 +158,16 @@ def _check_answers(address: str) -> None:
     """Raise RunError unless something that speaks gRPC answers soon; Ray would try for minutes."""
     import grpc
 
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "")
+    address = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     place = address.removeprefix("ray://")
     if ":" not in place or os.environ.get("RAY_USE_TLS") == "1":
         return
-    channel = grpc.insecure_channel(place)
-    try:
-        grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
-    except grpc.FutureTimeoutError:
-        why = f"nothing answers at {place} within {CONNECT_SECONDS:g} s"
-        raise _unreachable(address, why) from None
-    finally:
-        channel.close()
+    with contextlib.closing(grpc.insecure_channel(place)) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            why = f"nothing answers at {place} within {CONNECT_SECONDS:g} s"
+            raise _unreachable(address, why) from None
 
 
 def _check_room(connection: Connection) -> None:
@@ -215,14 +208,20 @@ def probe() -> Callable[[], dict[str, str]]:
 
 
 def _check_versions(connection: Connection) -> None:
-    ray, nodes = connection.ray, [n for n in connection.nodes() if n.slots(connection.needs)]
+    ray = connection.ray
     place = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     ask = ray.remote(num_cpus=0, max_retries=1)(probe())
-    asked = [ask.options(scheduling_strategy=place(n.id, soft=False)).remote() for n in nodes]
-    try:
-        found = ray.get(asked, timeout=PROBE_SECONDS)
-    except ray.exceptions.RayError as error:
-        raise _unreachable(connection.options.address, f"a node does not answer: {error}") from None
+    end = time.monotonic() + PROBE_SECONDS
+    while True:
+        nodes = [node for node in connection.nodes() if node.slots(connection.needs)]
+        asked = [ask.options(scheduling_strategy=place(n.id, soft=False)).remote() for n in nodes]
+        try:
+            found = ray.get(asked, timeout=PROBE_SECONDS)
+            break
+        except ray.exceptions.RayError as error:
+            if time.monotonic() > end:  # Until then it may be one that Ray takes for alive.
+                raise _unreachable(connection.options.address, f"a node: {error}") from None
+            time.sleep(1)
     here = probe()()
     others = [
         f"{node.host} has {', '.join(f'{name} {value}' for name, value in other.items())}"
