@@ -9,7 +9,7 @@ from rich.text import Text
 
 from benchmark import registry
 from benchmark.cli import options
-from benchmark.cli.library import open_library
+from benchmark.cli.options import open_library
 from benchmark.cli.output import CommandResult, bullet, busy, err, out, print_table, speaking
 from benchmark.errors import ExperimentError
 from benchmark.files import write_text

@@ -16,22 +16,24 @@ from rich.markup import escape
 
 from benchmark import record as provenance
 from benchmark import registry
-from benchmark.cli.library import Named, chosen_records, prepared_here
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
     AsJson,
     DataDir,
     Experiments,
+    Named,
     OneSuite,
     RunsDir,
     Seeds,
     WeightsDir,
+    chosen_records,
     complete_dataset,
+    parse_seeds,
+    prepared_here,
 )
 from benchmark.cli.output import ExitCode, busy, out, print_table, progress_bar, say_error, speaking
 from benchmark.errors import BenchmarkError, ExperimentError, RunError
-from benchmark.experiment.settings import parse_seeds
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
 from benchmark.reporting.tables import Cell, Column, Table
 

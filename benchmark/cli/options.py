@@ -1,16 +1,27 @@
-"""Options that several commands share, spelled and explained once, and what the shell completes."""
+"""Options that several commands share: spelled and explained once, completed, and what they name.
+
+`--set`, `--sweep`, `--seeds` and `--folds` are read here, and runs and data sets found.
+"""
 
 import contextlib
-from collections.abc import Callable, Iterable
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchmark import registry
-from benchmark.cli.output import Options
-from benchmark.errors import BenchmarkError
+from benchmark.cli.output import CommandResult, Options, watching
+from benchmark.errors import BenchmarkError, DataError, RunError, require
 from benchmark.experiment.architectures import ARCHITECTURES
+from benchmark.record import HOW_TO_RUN, RunRecord, all_records, finished_runs, records_named
+
+if TYPE_CHECKING:
+    from benchmark.comparison.library import Library, Run
+    from benchmark.data.dataset import FaceSet
 
 DEFAULT_DATA_DIR = Path("data")
 DEFAULT_RUNS_DIR = Path("mlruns")
@@ -99,6 +110,9 @@ def _with_tuned(context: typer.Context, runs_dir: Path) -> Path:
 
 
 # fmt: off
+Named = Annotated[list[str] | None, typer.Argument(
+    metavar="[RUN]...", autocompletion=complete_run,
+    help="Runs' ids (8 digits or more), experiments or suites; every run if left out.")]
 DataDir = Annotated[Path, typer.Option(
     envvar="FACEBENCH_DATA_DIR", help="Where prepared data sets are.", callback=_named_data_dir)]
 RunsDir = Annotated[Path, typer.Option(
@@ -151,3 +165,135 @@ SharedRuns = Annotated[bool, typer.Option(
     "--shared-runs", help="RUNS_DIR is the same folder on every node: write to it there.",
     rich_help_panel=CLUSTER)]
 # fmt: on
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Read `path=value` texts; a value is JSON where it can be (3, 1e-4, true, null), else text."""
+    pairs = _by_path(texts, "--set", "FIELD=VALUE, as in recipe.max_epochs=3")
+    return {path: _value(value) for path, value in pairs.items()}
+
+
+def parse_sweeps(texts: Iterable[str], fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Read `path=value,value` texts; give every combination of their values, `fixed` added to each.
+
+    A single value is read as `--set` reads it. Without texts, `fixed` is the one combination.
+    """
+    allowed = "FIELD=VALUE,VALUE, as in recipe.learning_rate=1e-4,1e-3"
+    pairs = _by_path(texts, "--sweep", allowed)
+    swept = {path: _values(path, value) for path, value in pairs.items()}
+    for path in swept:
+        require(
+            path not in fixed, f"--sweep and --set both give {path!r}", allowed="each field once"
+        )
+    combinations = itertools.product(*swept.values())
+    return [{**fixed, **dict(zip(swept, values, strict=True))} for values in combinations]
+
+
+def _by_path(texts: Iterable[str], option: str, allowed: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        require(bool(equals and path and value), f"{option} {text!r} has no value", allowed=allowed)
+        require(path not in found, f"{option} gives {path!r} twice", allowed="each field once")
+        found[path] = value
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _values(path: str, text: str) -> list[Any]:
+    """Divide at commas, but not at those within a JSON list."""
+    try:
+        values: list[Any] = json.loads(f"[{text}]")
+    except ValueError:
+        values = [_value(part.strip()) for part in text.split(",")]
+    is_set = "" not in values and len({json.dumps(value) for value in values}) == len(values)
+    allowed = "different values, with a comma between them"
+    require(is_set, f"--sweep {path!r} is {text!r}", allowed=allowed)
+    return values
+
+
+def parse_folds(text: str) -> tuple[int, ...]:
+    """Read `0-4` or `0,2`; raises ExperimentError for anything but folds 0 to 4, each once."""
+    spans = [re.fullmatch(r"([0-4])(?:-([0-4]))?", part.strip()) for part in text.split(",")]
+    folds = [n for span in spans if span for n in range(int(span[1]), int(span[2] or span[1]) + 1)]
+    fits = None not in spans and folds and len(set(folds)) == len(folds)
+    require(bool(fits), f"--folds is {text!r}", allowed="folds 0 to 4, as in 0-4 or 0,2")
+    return tuple(folds)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read `0,1,2`; raises ExperimentError for anything else, or a seed given twice."""
+    seeds = [int(part) for part in text.split(",") if part.strip().isdecimal()]
+    allowed = "different whole numbers from 0, as in 0,1,2"
+    require(len(set(seeds)) == len(text.split(",")), f"--seeds is {text!r}", allowed=allowed)
+    return tuple(seeds)
+
+
+def open_library(
+    runs_dir: Path, data_dir: Path, answer: CommandResult, *, suite: str = "", quiet: bool = True
+) -> "Library":
+    """Read all runs, with the definitions that they may be runs of; what is damaged is a warning.
+
+    suite: the one whose runs are wanted. Raises RunError where there is no run.
+    """
+    from benchmark.comparison.library import read_runs
+
+    with watching(quiet=quiet) as watch:
+        runs, notes = read_runs(list(all_records(runs_dir)), watch)
+    answer.warnings += [note for note in notes if note not in answer.warnings]
+    if not runs:
+        fix = f"`facebench run --suite {suite} --seeds 0,1,2` makes some" if suite else HOW_TO_RUN
+        raise RunError("there is no run here", source=str(runs_dir), fix=fix)
+    return library_of(runs, data_dir)
+
+
+def library_of(runs: "Sequence[Run]", data_dir: Path) -> "Library":
+    """Put runs together with the definitions that they may be runs of, and the prepared faces."""
+    from benchmark.comparison.library import Faces, Library
+    from benchmark.data.dataset import prepared_datasets
+
+    prepared = []
+    with contextlib.suppress(DataError):  # None is no obstacle: runs keep what they say.
+        prepared = [
+            Faces(faces.name, faces.pixel_digest, faces.split_digest)
+            for faces in prepared_datasets(data_dir)
+        ]
+    folds = registry.folds_of(str(run.definition["name"]) for run in runs)
+    return Library(tuple(runs), registry.experiments() | folds, registry.suites(), prepared)
+
+
+def chosen_records(runs_dir: Path, asked: Sequence[str]) -> list[RunRecord]:
+    """Find runs by ids, experiments and suites; every run where nothing was asked.
+
+    Raises RunError for an argument that means no run. A run that cannot be read is found by its id.
+    """
+    if not asked:
+        if not (records := list(all_records(runs_dir))):
+            raise RunError("there is no run here", source=str(runs_dir), fix=HOW_TO_RUN)
+        return records
+    suites, chosen = registry.suites(), dict[str, RunRecord]()
+    for argument in asked:
+        names = suites[argument].experiments if argument in suites else (argument,)
+        found = [record for name in names for record in records_named(name, runs_dir)]
+        if not found:
+            finished_runs(argument, runs_dir)  # says so
+        chosen |= {record.identity: record for record in found}
+    return list(chosen.values())
+
+
+def prepared_here(data_dir: Path, answer: CommandResult) -> "list[FaceSet]":
+    """Open the prepared data sets; a damaged one is no obstacle to numbers, but a warning."""
+    from benchmark.data.dataset import prepared_datasets
+
+    with contextlib.suppress(DataError):
+        return prepared_datasets(data_dir)
+    answer.warnings.append(
+        f"the data sets in {data_dir} cannot be opened: no face is predicted again"
+    )
+    return []

@@ -10,7 +10,6 @@ import typer
 from rich.markdown import Markdown
 
 from benchmark.cli.leaderboard import Dataset, Suites
-from benchmark.cli.library import library_of
 from benchmark.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_RUNS_DIR,
@@ -21,6 +20,7 @@ from benchmark.cli.options import (
     RunsDir,
     WeightsDir,
     complete_run,
+    library_of,
 )
 from benchmark.cli.output import (
     CommandResult,

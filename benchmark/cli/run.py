@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from benchmark import registry
 from benchmark.cli import options
+from benchmark.cli.options import parse_folds, parse_seeds, parse_settings, parse_sweeps
 from benchmark.cli.output import (
     CommandResult,
     ExitCode,
@@ -23,7 +24,6 @@ from benchmark.cli.output import (
 from benchmark.cli.plan import not_run_lines, show_plan
 from benchmark.errors import ExperimentError, WeightsMissing
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.settings import parse_folds, parse_seeds, parse_settings, parse_sweeps
 from benchmark.files import check_outputs
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from benchmark import registry
 from benchmark.cli.output import Display
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.settings import changed_settings
+from benchmark.experiment.parts import changed_settings
 from benchmark.runs.plan import Plan
 from benchmark.runs.run import (
     Advanced,

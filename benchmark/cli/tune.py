@@ -29,7 +29,6 @@ from benchmark.cli.run import cluster_options, fleet_on, run_settings
 from benchmark.errors import BenchmarkError, ClusterLost, ExperimentError, require
 from benchmark.experiment import space as spaces
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.settings import parse_seeds, parse_settings
 from benchmark.experiment.space import GRID_PREFIX, GridSpace
 from benchmark.files import write_json
 from benchmark.record import work_folder
@@ -111,7 +110,8 @@ def tune(
     """
     with speaking("tune", as_json=as_json) as answer:
         chosen = _chosen(names or [], suite, row or [])
-        changes, refit_seeds = parse_settings(settings or []), parse_seeds(seeds) if refit else ()
+        changes = options.parse_settings(settings or [])
+        refit_seeds = options.parse_seeds(seeds) if refit else ()
         cluster = cluster_options(on, gpus_per_run, cpus_per_run, shared_runs, device, precision)
         where = run_settings(
             runs_dir, weights_dir or data_dir / "weights", "cpu" if cluster else device, precision,

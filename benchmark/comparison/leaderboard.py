@@ -20,7 +20,7 @@ from benchmark.comparison.wording import Gap, family_text, gap_sentences, limita
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import RunError
 from benchmark.experiment.definition import Experiment, Protocol, Suite
-from benchmark.experiment.settings import changed_settings
+from benchmark.experiment.parts import changed_settings
 from benchmark.tasks import TASKS, TaskName
 
 Kind = Literal["mtl", "age_group", "gender", "race"]

@@ -1,7 +1,7 @@
 """The parts of a definition, each checked when it is made: network, recipe, protocol, subset.
 
 Every number that steers a training is a field here; trainer and models have no defaults of their
-own. Loads no torch.
+own. A field is named by its dotted path, as in `recipe.max_epochs`. Loads no torch.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import dataclasses
 import functools
 import math
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from benchmark.errors import require, require_choice
 from benchmark.experiment.architectures import NOT_OFFERED, architecture_named
 from benchmark.tasks import TASKS, TaskName
 
+Definition = TypeVar("Definition")
 Conditioning = Literal["none", "embedding", "gate", "attention"]
 CONDITIONINGS: Final = get_args(Conditioning)
 OWN_WEIGHTS: Final = re.compile(r"local:[a-z0-9_]+|run:[0-9a-f]{8,64}")
@@ -333,3 +335,73 @@ class StudyRow:
     age_group: float | None = None
     gender: float | None = None
     race: float | None = None
+
+
+def with_values(definition: Definition, values: Mapping[str, Any]) -> Definition:
+    """Copy `definition` with each dotted path set; the copy is validated like any definition.
+
+    Raises ExperimentError for an unknown path, a group of fields or a value of another type.
+    """
+    for path, value in values.items():
+        definition = _with_value(definition, path.split("."), value, path)
+    return definition
+
+
+def changed_settings(
+    base: Mapping[str, Any], changed: Mapping[str, Any], path: str = ""
+) -> Iterator[str]:
+    """Give `path=value` for every setting in which a definition, as plain values, differs."""
+    for key, value in changed.items():
+        here = f"{path}{key}"
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            yield from changed_settings(base[key], value, f"{here}.")
+        elif path and base.get(key) != (tuple(value) if isinstance(value, list) else value):
+            yield f"{here}={value}"
+
+
+def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
+    allowed = [item.name for item in dataclasses.fields(node) if item.name != "ad_hoc"]
+    require(keys[0] in allowed, f"unknown setting {path!r}", allowed=", ".join(allowed))
+    current = getattr(node, keys[0])
+    fields = dataclasses.fields(current) if dataclasses.is_dataclass(current) else ()
+    if len(keys) > 1:
+        require(
+            bool(fields),
+            f"unknown setting {path!r}: {keys[0]} has no fields",
+            allowed=f"{'.'.join(path.split('.')[: -len(keys) + 1])}=VALUE",
+        )
+        value = _with_value(current, keys[1:], value, path)
+    else:
+        kinds = _kinds_of(get_type_hints(type(node))[keys[0]])
+        # A group may be left out where its field may be None, as a definition's study row.
+        left_out = value is None and type(None) in kinds
+        require(
+            not fields or type(value) is type(current) or left_out,
+            f"setting {path!r} is a group of fields",
+            allowed=", ".join(f"{path}.{item.name}" for item in fields),
+        )
+        value = _converted(value, kinds, path)
+    return dataclasses.replace(node, **{keys[0]: value})
+
+
+def _converted(value: Any, kinds: set[type], path: str) -> Any:
+    """Refuse a value of another type than the field's, so that '3' never trains as text."""
+    if float in kinds and int not in kinds and type(value) is int:
+        value = float(value)
+    if isinstance(value, list):
+        value = tuple(value)
+    names = sorted(kind.__name__.replace("NoneType", "null") for kind in kinds)
+    fits = not kinds or type(value) in kinds
+    require(fits, f"setting {path!r} is {value!r}", allowed=" or ".join(names))
+    return value
+
+
+def _kinds_of(hint: Any) -> set[type]:
+    """Reduce a type hint to the classes a value may have; empty means anything goes."""
+    if isinstance(hint, type) and get_origin(hint) is None:
+        return {hint}
+    if get_origin(hint) is Literal:
+        return {type(choice) for choice in get_args(hint)}
+    if get_origin(hint) is tuple:
+        return {tuple}
+    return set().union(*map(_kinds_of, get_args(hint)))

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from benchmark.errors import ExperimentError, require
 from benchmark.experiment.architectures import architecture_named
-from benchmark.experiment.parts import Augmentation
-from benchmark.experiment.settings import with_values
+from benchmark.experiment.parts import Augmentation, with_values
 
 if TYPE_CHECKING:
     from benchmark.experiment.definition import Experiment

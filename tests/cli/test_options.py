@@ -2,8 +2,8 @@
 
 import pytest
 
+from benchmark.cli.options import parse_folds, parse_seeds, parse_settings, parse_sweeps
 from benchmark.errors import ExperimentError
-from benchmark.experiment.settings import parse_folds, parse_seeds, parse_settings, parse_sweeps
 
 
 def test_values_are_json_where_they_can_be() -> None:
