@@ -1,51 +1,60 @@
 """`facebench compare`, `leak` and `subsets`: paired differences, and what two studies found."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.text import Text
 
 from benchmark import registry
 from benchmark.cli import options
-from benchmark.cli.options import open_library
-from benchmark.cli.output import CommandResult, bullet, busy, err, out, print_table, speaking
+from benchmark.cli.output import bullet, busy, err, out, print_table, speaking
 from benchmark.errors import ExperimentError
 from benchmark.files import write_text
-from benchmark.reporting.tables import Cell, Column, Table
-from benchmark.reporting.tables import markdown as markdown_table
+from benchmark.reporting import tables as forms
 from benchmark.tasks import TASKS
 
 if TYPE_CHECKING:
     from benchmark.comparison.pairs import Comparison
-    from benchmark.comparison.wording import StudyPage, StudyTable
 
-Dataset = Annotated[
-    str | None,
-    typer.Option(
-        help="The data set; the only one with such runs if left out.",
-        autocompletion=options.complete_dataset,
-    ),
-]
+MOST_NOTES: Final = 5
+"""Lines under a comparison on the terminal."""
+READING: Final = "Group minus reference, 95 % intervals; not significant does not mean equal."
+PERCEIVED: Final = "Labels are perceived. "
+CLOSING: Final = "--json has all {n} notes and limitations."
+
+# fmt: off
+What = Annotated[list[str], typer.Argument(
+    metavar="RUN...",
+    help="A run's id (8 digits or more), an experiment (all its finished seeds) or a suite "
+    "(all its experiments).",
+    autocompletion=options.complete_run,
+)]
+Tasks = Annotated[list[str] | None, typer.Option(
+    "--task", help="age_group, gender or race; all if left out.",
+)]
+AllPairs = Annotated[bool, typer.Option(
+    "--all-pairs", help="Each against each, not against the first.",
+)]
+Dataset = Annotated[str | None, typer.Option(
+    help="The data set; the only one with such runs if left out.",
+    autocompletion=options.complete_dataset,
+)]
+LeakSuite = Annotated[str | None, typer.Option(
+    help="A suite of run groups that end as `leak`'s do; headline, leak and leak_vgg16 if left "
+    "out.",
+    autocompletion=options.complete_suite,
+)]
+SubsetSuite = Annotated[str, typer.Option(
+    help="A suite of subsets in three run groups.", autocompletion=options.complete_suite,
+)]
+# fmt: on
 
 
 def compare(
-    what: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN...",
-            help="A run's id (8 digits or more), an experiment (all its finished seeds) or a suite "
-            "(all its experiments).",
-            autocompletion=options.complete_run,
-        ),
-    ],
-    task: Annotated[
-        list[str] | None, typer.Option(help="age_group, gender or race; all if left out.")
-    ] = None,
-    all_pairs: Annotated[
-        bool, typer.Option("--all-pairs", help="Each against each, not against the first.")
-    ] = False,
+    what: What,
+    task: Tasks = None,
+    all_pairs: AllPairs = False,
     dataset: Dataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
@@ -70,7 +79,7 @@ def compare(
             if name not in TASKS:
                 raise ExperimentError(f"unknown task {name!r}", allowed=", ".join(TASKS))
         tasks = [name for name in TASKS if not task or name in task]
-        library = open_library(runs_dir, data_dir, answer, quiet=as_json)
+        library = options.open_library(runs_dir, data_dir, answer, quiet=as_json)
         with busy("comparing", quiet=as_json):
             found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
         answer.data = as_data(found)
@@ -79,43 +88,34 @@ def compare(
 
 
 def _print(found: "Comparison") -> None:
-    """Print the run groups by themselves, then the differences, pair by pair."""
-    from benchmark.comparison.wording import setting_text
-    from benchmark.reporting.comparison_tables import pairs_table, scores_table, title_of
+    """Print the run groups by themselves, the differences pair by pair, and a few short notes."""
+    from benchmark.comparison import wording
+    from benchmark.reporting.comparison_tables import as_data, pairs_table, scores_table, title_of
 
     out.print(Text(title_of(found), style="bold yellow" if found.drawn else "bold"))
-    for setting in dict.fromkeys(item.group.setting for item in found.groups):
-        out.print(Text(setting_text(setting), style="dim"))
+    for setting in dict.fromkeys(group.setting for group, _ in found.groups):
+        out.print(Text(wording.setting_text(setting), style="dim"))
     out.print()
     print_table(scores_table(found))
-    for table in found.tables:
-        out.print(Text(f"\n{table.title}", style="bold underline"))
-        if table.lines:
-            print_table(pairs_table(table))
-            out.print(Text(f"{table.family}\n", style="dim"))
-        for sentence in table.sentences:
+    for (kind, pairs), table in zip(found.tables.items(), as_data(found)["tables"], strict=True):
+        out.print(Text(f"\n{table['title']}", style="bold underline"))
+        if pairs.lines:
+            print_table(pairs_table(pairs.lines, of_mtl=kind == "twins"))
+            out.print(Text(f"{table['family']}\n", style="dim"))
+        for sentence in table["sentences"]:
             out.print(Text(sentence))
-        for sentence in table.gap_sentences:
+        for sentence in wording.gap_sentences(pairs.gaps):
             out.print(bullet(sentence))
-    _print_lists(("How to read it", found.notes), ("Limitations", found.limits))
-
-
-def _print_lists(*lists: tuple[str, Sequence[str]]) -> None:
-    for title, texts in lists:
-        out.print(Text(f"\n{title}", style="bold"))
-        for text in texts:
-            out.print(bullet(text))
+    out.print()
+    n_all = len(found.notes) + len(found.limits)
+    closing = ("" if found.drawn else PERCEIVED) + CLOSING.format(n=n_all)
+    particular = [note for note in found.notes if note not in wording.GENERAL_NOTES]
+    for note in (*particular[: MOST_NOTES - 2], READING, closing):
+        out.print(bullet(note))
 
 
 def leak(
-    suite: Annotated[
-        str | None,
-        typer.Option(
-            help="A suite of run groups that end as `leak`'s do; headline, leak and leak_vgg16 if "
-            "left out.",
-            autocompletion=options.complete_suite,
-        ),
-    ] = None,
+    suite: LeakSuite = None,
     dataset: Dataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
@@ -131,21 +131,11 @@ def leak(
       facebench leak
       facebench leak --suite headline --dataset utkface-100 --json
     """
-    from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
-
-    suites, stem = (suite,) if suite else LEAK_SUITES, runs_dir / "leaderboards" / (suite or "leak")
-    with speaking("leak", as_json=as_json) as answer:
-        study, limits = _study(answer, leak_study, suites, dataset, runs_dir, data_dir)
-        _show(answer, leak_page(study), study, limits, stem, as_json)
+    _study("leak", suite, dataset, runs_dir, data_dir, as_json)
 
 
 def subsets(
-    suite: Annotated[
-        str,
-        typer.Option(
-            help="A suite of subsets in three run groups.", autocompletion=options.complete_suite
-        ),
-    ] = "subsets",
+    suite: SubsetSuite = "subsets",
     dataset: Dataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
@@ -161,71 +151,61 @@ def subsets(
       facebench subsets
       facebench subsets --dataset drawn --json
     """
-    from benchmark.comparison.subset_study import subset_data, subset_page, subset_study
-
-    stem = runs_dir / "leaderboards" / suite
-    with speaking("subsets", as_json=as_json) as answer:
-        study, limits = _study(answer, subset_study, (suite,), dataset, runs_dir, data_dir)
-        _show(answer, subset_page(study), subset_data(study), limits, stem, as_json)
+    _study("subsets", suite, dataset, runs_dir, data_dir, as_json)
 
 
 def _study(
-    answer: CommandResult,
-    study_of: Callable[..., dict[str, Any]],
-    suites: Sequence[str],
+    command: str,
+    suite: str | None,
     asked: str | None,
     runs_dir: Path,
     data_dir: Path,
-) -> tuple[dict[str, Any], Sequence[str]]:
-    """Study the runs of some suites on one data set; with what their numbers are not."""
-    from benchmark.comparison.library import choose_dataset
-    from benchmark.comparison.wording import limitations
-
-    experiments = [item for name in suites for item in registry.experiments_of(name)]
-    suite = answer.command if answer.command in suites else suites[0]
-    library = open_library(runs_dir, data_dir, answer, suite=suite)
-    dataset = choose_dataset(library, [library.request(name) for name in suites], asked)
-    with busy("comparing"):
-        study = study_of(library, experiments, dataset)
-    return study, limitations(run for run in library.runs if run.setting.dataset == dataset)
-
-
-def _show(
-    answer: CommandResult,
-    page: "StudyPage",
-    data: dict[str, Any],
-    limits: Sequence[str],
-    stem: Path,
     as_json: bool,
 ) -> None:
-    """Write tables and figures of a study, and print the page."""
-    from benchmark.evaluation.figures import write_png
-    from benchmark.reporting.figures import study_figure
+    """Study a suite's runs on one data set; write tables and figures, and print the page."""
+    with speaking(command, as_json=as_json) as answer:
+        from benchmark.comparison import leak_study, library, subset_study
+        from benchmark.comparison.wording import limitations
+        from benchmark.evaluation.figures import write_png
+        from benchmark.reporting.figures import study_figure
 
-    path = f"{stem}-{data['dataset']}"
-    heading = f"{'SYNTHETIC FACES · ' * data['drawn']}{page.title}"
-    tables = [_table(found) for found in page.tables]
-    lines = [f"# {heading}", "", *(f"- {text}" for text in page.sentences), ""]
-    lines += [*map(markdown_table, tables), *(f"- {text}" for text in (*page.notes, *limits)), ""]
-    write_text(Path(f"{path}.md"), "\n".join(lines))
-    files = [f"{path}.md"]
-    for picture in page.pictures:
-        files.append(f"{path}{'-' * bool(picture.name)}{picture.name}.png")
-        figure = study_figure(picture, data["dataset"], drawn=data["drawn"])
-        write_png(Path(files[-1]), figure)
-    answer.data = data | {"sentences": list(page.sentences), "files": files}
-    if not as_json:
-        out.print(Text(heading, style="bold"))
-        for table in tables:
-            out.print()
-            print_table(table)
-        _print_lists(
-            ("The answer", page.sentences), ("How to read it", page.notes), ("Limitations", limits)
-        )
-        err.print(f"\nWritten: {', '.join(files)}", soft_wrap=True)
-
-
-def _table(found: "StudyTable") -> Table:
-    rows = [[Cell.parted(text) for text in cells] for cells in found.rows]
-    columns = [Column(head, left=not place) for place, head in enumerate(found.heads)]
-    return Table.of(columns, rows, found.caption)
+        suites = (suite,) if suite else leak_study.LEAK_SUITES
+        experiments = [item for name in suites for item in registry.experiments_of(name)]
+        named = command if command in suites else suites[0]
+        runs = options.open_library(runs_dir, data_dir, answer, suite=named)
+        dataset = library.choose_dataset(runs, [runs.request(name) for name in suites], asked)
+        study_of = leak_study.leak_study if command == "leak" else subset_study.subset_study
+        page_of = leak_study.leak_page if command == "leak" else subset_study.subset_page
+        with busy("comparing"):
+            page = page_of(study_of(runs, experiments, dataset))
+        limits = limitations(run for run in runs.runs if run.setting.dataset == dataset)
+        heading = f"{'SYNTHETIC FACES · ' * page.data['drawn']}{page.title}"
+        tables = [
+            forms.Table.of(
+                [forms.Column(head, left=not place) for place, head in enumerate(found.heads)],
+                [list(map(forms.Cell.parted, cells)) for cells in found.rows],
+                found.caption,
+            )
+            for found in page.tables
+        ]
+        lines = [f"# {heading}", "", *(f"- {text}" for text in page.sentences), ""]
+        notes = (*page.notes, *limits)
+        lines += [*map(forms.markdown, tables), *(f"- {text}" for text in notes), ""]
+        stem = runs_dir / "leaderboards" / f"{suite or command}-{dataset}"
+        files = [f"{stem}.md"]
+        write_text(Path(files[0]), "\n".join(lines))
+        for picture in page.pictures:
+            files.append(f"{stem}{'-' * bool(picture.name)}{picture.name}.png")
+            write_png(Path(files[-1]), study_figure(picture, dataset, drawn=page.data["drawn"]))
+        answer.data = page.data | {"sentences": list(page.sentences), "files": files}
+        if not as_json:
+            out.print(Text(heading, style="bold"))
+            for table in tables:
+                out.print()
+                print_table(table)
+            parts = ("The answer", "How to read it", "Limitations")
+            for title, texts in zip(parts, (page.sentences, page.notes, limits), strict=True):
+                out.print(Text(f"\n{title}", style="bold"))
+                for text in texts:
+                    out.print(bullet(text))
+            err.print(f"\nWritten: {', '.join(files)}", soft_wrap=True)

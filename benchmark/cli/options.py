@@ -255,13 +255,13 @@ def open_library(
 
 def library_of(runs: "Sequence[Run]", data_dir: Path) -> "Library":
     """Put runs together with the definitions that they may be runs of, and the prepared faces."""
-    from benchmark.comparison.library import Faces, Library
+    from benchmark.comparison.library import Library
     from benchmark.data.dataset import prepared_datasets
 
     prepared = []
     with contextlib.suppress(DataError):  # None is no obstacle: runs keep what they say.
         prepared = [
-            Faces(faces.name, faces.pixel_digest, faces.split_digest)
+            (faces.name, faces.pixel_digest, faces.split_digest)
             for faces in prepared_datasets(data_dir)
         ]
     folds = registry.folds_of(str(run.definition["name"]) for run in runs)

@@ -126,7 +126,7 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
     ]
     finished: dict[Setting, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for setting, _, rows in shown:
-        for row in (row for row in rows if row.runs and not row.group.ad_hoc):
+        for row in (row for row in rows if row.runs and not row.runs[0].ad_hoc):
             finished[setting][row.name].append(row)
     # Those shown may be compared with others that are not.
     wanted = {name for item in query.experiments for name in counterpart_names(item).values()}
@@ -291,10 +291,10 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _compared(row: Row, against: tuple[RowComparison, ...]) -> Row:
+def _compared(row: Row, against: Sequence[RowComparison]) -> Row:
     """Give a row what came of its comparisons; ranked and not behind the first, it is tied."""
     tied = row.rank is not None and any(
-        it.kind == "first" and (not it.significant if it.judged else it.why == SHARED)
+        it.kind == "first" and (not it.judged.significant if it.judged else it.why == SHARED)
         for it in against
     )
     return dataclasses.replace(row, comparisons=against, tied=tied)

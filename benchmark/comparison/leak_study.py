@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from benchmark.comparison import wording as words
@@ -49,6 +48,7 @@ EXPOSURES: Final = {
     "clean": "of these, never met",
 }
 NOT_RUN: Final = "not run"
+PRINTED: Final = "LEAKY · printed by the study, row {row}"
 
 Side = dict[TaskName, pd.DataFrame]
 """The models of a run group on some test faces: per task, of the faces labelled for it by file
@@ -98,22 +98,23 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
 
 def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> Values:
     sides = {ending: _side(group) for ending, group in groups.items()}
-    chain, common = [sides[ending] for ending in CHAIN if ending in sides], None
+    chain = [sides[ending] for ending in CHAIN if ending in sides]
     if any(not side[t].index.equals(chain[0][t].index) for side in chain for t in side):
         raise RunError(
             f"the models of {label} were tested on different faces",
             allowed="the test faces of one leak-free split",
             fix="Run them again on the data set as it is prepared now",
         )
-    if chain:
-        common = _on_common_faces(groups[PUBLISHED], chain[0])
     published, name = sides[PUBLISHED], groups[PUBLISHED].name
+    # After the replay, the same models on the faces of the others, where there are any.
+    models = {"common": _on_common_faces(groups[PUBLISHED], chain[0])} if chain else {}
+    models |= {ending: sides[ending] for ending in CHAIN if ending in sides}
     about = groups[PUBLISHED].runs[0].about["dataset"]
     of_the_study = first.study and not about["drawn"] and about.get("labels_digest") is None
     return {
         "label": label,
-        "scores": list(_scores(groups, sides, common)),
-        "steps": list(_steps(groups, sides, common)),
+        "scores": list(_scores(groups, published, models)),
+        "steps": list(_steps(groups, published, models)),
         "alone": [
             {"key": ending, "title": title, "experiments": (name, groups[ending].name),
              "changes": _changes(published, sides[ending])}
@@ -155,42 +156,40 @@ def _on_common_faces(group: RunGroup, honest: Side) -> Side:
 
 
 def _scores(
-    groups: Mapping[str, RunGroup], sides: Mapping[str, Side], common: Side | None
+    groups: Mapping[str, RunGroup], published: Side, models: Mapping[str, Side]
 ) -> Iterator[Values]:
-    published, name = sides[PUBLISHED], groups[PUBLISHED].name
-    rows = [(PUBLISHED, "LEAKY · our replay, on its own test faces", published, name)]
     met = _exposure(groups[PUBLISHED], published)
+    rows = [(PUBLISHED, "LEAKY · our replay, on its own test faces", published)]
     for key, title in EXPOSURES.items():
         part = {task: frame[met[frame.index] == key] for task, frame in published.items()}
-        rows.append((key, title, part, name))
-    if common:
-        rows.append(("common", "LEAKY · our replay, on the leak-free test faces", common, name))
-    models = [ending for ending in CHAIN if ending in sides]
-    for ending in models:
-        alone = "honest: trained, selected and tested without the leak"
-        title = "LEAKY · " * groups[ending].leaky + CHAIN[ending][1]
-        title = alone if models == [HONEST] else title
-        rows.append((ending, title, sides[ending], groups[ending].name))
-    for key, title, side, experiment in rows:
+        rows.append((key, title, part))
+    for key, side in models.items():
+        if key == "common":
+            title = "LEAKY · our replay, on the leak-free test faces"
+        elif list(models) == ["common", HONEST]:
+            title = "honest: trained, selected and tested without the leak"
+        else:
+            title = "LEAKY · " * groups[key].leaky + CHAIN[key][1]
+        rows.append((key, title, side))
+    for key, title, side in rows:
         yield {
             "key": key,
             "title": title,
             "leaky": title.startswith("LEAKY"),
             "n_test": len(_files(side)),
             "rates": {
-                task: words.rate_of(_right(frame), frame["cluster"].to_numpy())
+                task: words.rate_of(
+                    frame.drop(columns="cluster").to_numpy(dtype=bool).T,
+                    frame["cluster"].to_numpy(),
+                )
                 for task, frame in side.items()
             },
-            "experiment": experiment,
+            "experiment": groups[key if key in CHAIN else PUBLISHED].name,
         }
 
 
 def _files(side: Side) -> set[str]:
     return set().union(*(frame.index for frame in side.values()))
-
-
-def _right(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    return frame.drop(columns="cluster").to_numpy(dtype=bool).T
 
 
 def _exposure(group: RunGroup, side: Side) -> pd.Series:
@@ -211,11 +210,10 @@ def _exposure(group: RunGroup, side: Side) -> pd.Series:
 
 
 def _steps(
-    groups: Mapping[str, RunGroup], sides: Mapping[str, Side], common: Side | None
+    groups: Mapping[str, RunGroup], published: Side, models: Mapping[str, Side]
 ) -> Iterator[Values]:
     """Give all steps in their order; what was not run is changed by the next that was."""
-    before, name, together = sides[PUBLISHED], groups[PUBLISHED].name, []
-    models = {**sides, **({"common": common} if common else {})}
+    before, name, together = published, groups[PUBLISHED].name, []
     changing = {"common": "test population"} | {key: changed for key, (changed, _) in CHAIN.items()}
     for key, changed in changing.items():
         together.append(changed)
@@ -303,9 +301,10 @@ def leak_page(study: Values) -> words.StudyPage:
         f"LEAKY · What a leak is worth, {study['dataset']}",
         tuple(sentence for network in networks for sentence in _sentences(network)),
         tuple(table for network in networks for table in _tables(network)),
-        tuple(_picture(network) for network in networks),
+        tuple(map(_picture, networks)),
         tuple(notes),
-        tuple({score["experiment"] for network in networks for score in network["scores"]}),
+        {score["experiment"] for network in networks for score in network["scores"]},
+        study,
     )
 
 
@@ -315,64 +314,51 @@ def _of_one_seed(step: Values) -> bool:
 
 def _sentences(network: Values) -> Iterator[str]:
     by_key = {score["key"]: score for score in network["scores"]}
-    published, honest, study = by_key[PUBLISHED], by_key.get(HONEST), network["study"]
+    rates = {
+        key: " / ".join(words.percent(rate and rate["mean"]) for rate in score["rates"].values())
+        for key, score in by_key.items()
+    }
     said = ", ".join(
-        f"{_rates_text(by_key[key])} % on the {by_key[key]['n_test']:,} test faces {how}"
+        f"{rates[key]} % on the {by_key[key]['n_test']:,} test faces {how}"
         for key, how in (("seen", "met in training"), ("clean", "never met"))
         if by_key[key]["n_test"]
     )
-    printed = ""
-    if study:
-        printed = f"the study printed {' / '.join(_printed(study))} % for its row {study['row']}; "
+    printed, leaky = "", by_key[PUBLISHED]["rates"]
+    if study := network["study"]:
+        numbers = " / ".join(words.percent(study[task]) for task in TASKS)
+        printed = f"the study printed {numbers} % for its row {study['row']}; "
     yield (
-        f"{network['label']}: {printed}our replay scores LEAKY {_rates_text(published)} % "
-        f"({' / '.join(TASK_TITLES[task] for task in published['rates'])}), {said}."
+        f"{network['label']}: {printed}our replay scores LEAKY {rates[PUBLISHED]} % "
+        f"({' / '.join(TASK_TITLES[task] for task in leaky)}), {said}."
     )
-    if honest:
-        rates = honest["rates"], published["rates"]
-        fall = " / ".join(words.points(rates[0][t]["mean"] - rates[1][t]["mean"]) for t in rates[0])
+    if honest := by_key.get(HONEST):
+        falls = (honest["rates"][task]["mean"] - leaky[task]["mean"] for task in honest["rates"])
         yield (
             f"{network['label']}, trained, selected and tested without the leak: "
-            f"{_rates_text(honest)} % on {honest['n_test']:,} faces; against the leaky score "
-            f"{fall} pp."
+            f"{rates[HONEST]} % on {honest['n_test']:,} faces; against the leaky score "
+            f"{' / '.join(map(words.points, falls))} pp."
         )
-
-
-def _rates_text(score: Values) -> str:
-    rates = score["rates"].values()
-    return " / ".join(f"{100 * rate['mean']:.1f}" if rate else words.NOTHING for rate in rates)
-
-
-def _printed(study: Values) -> list[str]:
-    return [words.NOTHING if study[task] is None else f"{100 * study[task]:.1f}" for task in TASKS]
 
 
 def _tables(network: Values) -> Iterator[words.StudyTable]:
-    label, study = network["label"], network["study"]
     titles = [TASK_TITLES[task] for task in TASKS]
     rows = [
-        (
-            score["title"],
-            f"{score['n_test']:,}",
-            *(words.rate_text(score["rates"].get(t)) for t in TASKS),
-        )
+        (score["title"], f"{score['n_test']:,}",
+         *(words.rate_text(score["rates"].get(task)) for task in TASKS))
         for score in network["scores"]
-    ]
-    if study:
-        rows.insert(0, (_printed_title(study), words.NOTHING, *_printed(study)))
-    caption = f"LEAKY · {label}: from the leaky score to the honest one"
+    ]  # fmt: skip
+    if study := network["study"]:
+        printed = (words.percent(study[task]) for task in TASKS)
+        rows.insert(0, (PRINTED.format_map(study), words.NOTHING, *printed))
+    start = f"LEAKY · {network['label']}: "
+    caption = f"{start}from the leaky score to the honest one"
     yield words.StudyTable(caption, ("scored", "n test", *titles), tuple(rows))
     for kind, caption in (
         ("steps", "what each step changes, and by how much (pp)"),
         ("alone", "one condition by itself, against the replay (pp)"),
     ):
-        steps = tuple(tuple(_step_cells(step)) for step in network[kind])
-        if steps:
-            yield words.StudyTable(f"LEAKY · {label}: {caption}", ("changed", *titles), steps)
-
-
-def _printed_title(study: Values) -> str:
-    return f"LEAKY · printed by the study, row {study['row']}"
+        if steps := tuple(tuple(_step_cells(step)) for step in network[kind]):
+            yield words.StudyTable(f"{start}{caption}", ("changed", *titles), steps)
 
 
 def _step_cells(step: Values) -> Iterator[str]:
@@ -385,18 +371,18 @@ def _step_cells(step: Values) -> Iterator[str]:
 
 
 def _picture(network: Values) -> words.StudyPicture:
-    panels, study = [], network["study"]
+    panels, study = [], network["study"] or {}
     for task in TASKS:
-        marks = [
-            words.Mark(f"{score['title']}, n {score['n_test']:,}", rate["mean"], rate["low"],
-                 rate["high"], leaky=score["leaky"])
-            for score in network["scores"]
-            if (rate := score["rates"].get(task))
-        ]  # fmt: skip
-        if study and (printed := study[task]) is not None:
-            marks.insert(
-                0, words.Mark(_printed_title(study), printed, printed, printed, leaky=True)
+        marks = []
+        if printed := study.get(task):
+            marks.append(
+                words.Mark(PRINTED.format_map(study), printed, printed, printed, leaky=True)
             )
+        for score in network["scores"]:
+            if rate := score["rates"].get(task):
+                label = f"{score['title']}, n {score['n_test']:,}"
+                ends = rate["mean"], rate["low"], rate["high"]
+                marks.append(words.Mark(label, *ends, leaky=score["leaky"]))
         if marks:
             panels.append(words.StudyPanel(task, TASK_TITLES[task], tuple(marks)))
     title = f"LEAKY · From a leaky score to the honest one: {network['label']}"

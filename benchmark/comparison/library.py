@@ -8,12 +8,13 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Final, Literal, NamedTuple
+from functools import cached_property, partial
+from typing import Any, Final, Literal
 
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import ExperimentError, RunError
@@ -34,14 +35,6 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-class Faces(NamedTuple):
-    """The very faces and split that numbers are about."""
-
-    dataset: str
-    pixel_digest: str
-    split_digest: str
-
-
 @dataclass(frozen=True)
 class Setting:
     """What two runs must share to stand in one table: the faces, their split, the protocol."""
@@ -55,6 +48,11 @@ class Setting:
     protocol: Protocol
     subset: Subset | None = None
     """The subset that all are selected and tested on; None for all faces."""
+
+    @property
+    def faces(self) -> tuple[str, str, str]:
+        """The very faces and split that numbers are about, by names and digests."""
+        return self.dataset, self.pixel_digest, self.split_digest
 
 
 def definition_key(
@@ -108,12 +106,6 @@ class Run:
     def done(self) -> bool:
         """Whether it is finished."""
         return self.record.state == "done"
-
-    @property
-    def faces(self) -> Faces:
-        """The faces and split that it was run on."""
-        setting = self.setting
-        return Faces(setting.dataset, setting.pixel_digest, setting.split_digest)
 
     @property
     def trainer_version(self) -> int:
@@ -179,7 +171,6 @@ class RunGroup:
     label: str
     runs: tuple[Run, ...]
     """By ascending seed."""
-    by_id: bool = False
     remarks: tuple[str, ...] = ()
 
     @property
@@ -208,19 +199,9 @@ class RunGroup:
         return tuple(run.record.identity for run in self.runs)
 
     @property
-    def ad_hoc(self) -> bool:
-        """Whether it was changed on the command line."""
-        return self.runs[0].ad_hoc
-
-    @property
     def leaky(self) -> bool:
         """Whether test faces were seen in training."""
         return any(run.leaky for run in self.runs)
-
-    @property
-    def permits_claims(self) -> bool:
-        """Whether there are several seeds; one permits no claim about an experiment."""
-        return not self.by_id and len(self.runs) > 1
 
     def of_seeds(self, seeds: Collection[int]) -> "RunGroup":
         """Keep the runs of some seeds."""
@@ -236,8 +217,10 @@ class NotRun:
     why: str
 
 
-def why_not_comparable(one: RunGroup, other: RunGroup) -> str | None:
-    """Say why two groups must not be compared, or None: settings, leaks, shared runs; not faces."""
+def why_not_comparable(one: RunGroup, other: RunGroup) -> str:
+    """Say why two groups must not be compared: settings, leaks, shared runs; not faces."""
+    if shared := sorted(set(one.identities) & set(other.identities)):
+        return f"they share the run {shared[0][:12]}"
 
     def facts(group: RunGroup) -> dict[str, object]:
         setting = group.setting
@@ -251,12 +234,10 @@ def why_not_comparable(one: RunGroup, other: RunGroup) -> str | None:
             "leaks": "LEAKY" if group.leaky else "honest",
         }
 
-    if shared := sorted(set(one.identities) & set(other.identities)):
-        return f"they share the run {shared[0][:12]}"
     here, there = facts(one), facts(other)
     differing = [f"{what} ({here[what]} and {there[what]})" for what in here
                  if here[what] != there[what]]  # fmt: skip
-    return f"they differ in {', '.join(differing)}" if differing else None
+    return f"they differ in {', '.join(differing)}" if differing else ""
 
 
 def compared_runs(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGroup]:
@@ -265,12 +246,10 @@ def compared_runs(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGr
     Where one has a single run, no claim about its experiment is possible, and a single run of the
     other is compared with it: of the same seed if there is one, else of the lowest; never the best.
     """
-    if reference.permits_claims and group.permits_claims:
+    if min(len(reference.runs), len(group.runs)) > 1:
         return reference, group
-    shared = sorted(set(reference.seeds) & set(group.seeds))
-    one, other = (
-        side.of_seeds([shared[0] if shared else side.seeds[0]]) for side in (reference, group)
-    )
+    shared = sorted(set(reference.seeds) & set(group.seeds))[:1]
+    one, other = (side.of_seeds(shared or side.seeds[:1]) for side in (reference, group))
     return one, other
 
 
@@ -279,10 +258,10 @@ class Request:
     """What one argument of a command line stands for."""
 
     argument: str
-    kind: Literal["run", "experiment", "suite"]
     names: tuple[str, ...]
     """The experiments meant; of a run, the one it was begun as."""
     run: Run | None = None
+    is_suite: bool = False
 
 
 @dataclass(frozen=True)
@@ -292,11 +271,9 @@ class Library:
     runs: tuple[Run, ...]
     experiments: Mapping[str, Experiment]
     suites: Mapping[str, Suite]
-    prepared: Collection[Faces] = ()
-    """Where an experiment was run on faces that were prepared anew since, these are meant."""
-    _by_key: dict[tuple[bool, bool], Mapping[str, list[Run]]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
+    prepared: Collection[tuple[str, str, str]] = ()
+    """Settings' faces that are here: of those that an experiment was run on, these are meant."""
+    _by_key: dict[tuple[bool, bool], Mapping[str, list[Run]]] = field(default_factory=dict)
 
     def runs_of(
         self, name: str, *, any_split: bool = False, any_fold: bool = False
@@ -305,24 +282,21 @@ class Library:
 
         A run that was changed on the command line is of none.
         """
-        kind = any_split, any_fold
-        if kind not in self._by_key:
+        key_of = partial(definition_key, any_split=any_split, any_fold=any_fold)
+        if (any_split, any_fold) not in self._by_key:
             found: dict[str, list[Run]] = defaultdict(list)
             for run in self.runs:
                 if not run.ad_hoc:
-                    key = definition_key(run.definition, any_split=any_split, any_fold=any_fold)
-                    found[key].append(run)
-            self._by_key[kind] = found
-        asked = self.experiments[name].as_dict()
-        key = definition_key(asked, any_split=any_split, any_fold=any_fold)
-        return self._by_key[kind].get(key, ())
+                    found[key_of(run.definition)].append(run)
+            self._by_key[any_split, any_fold] = found
+        return self._by_key[any_split, any_fold].get(key_of(self.experiments[name].as_dict()), ())
 
     def request(self, argument: str) -> Request:
         """Read an argument; raise RunError where it is no run, experiment or suite."""
         if argument in self.experiments:
-            return Request(argument, "experiment", (argument,))
+            return Request(argument, (argument,))
         if argument in self.suites:
-            return Request(argument, "suite", self.suites[argument].experiments)
+            return Request(argument, self.suites[argument].experiments, is_suite=True)
         found = [run for run in self.runs if run.record.identity.startswith(argument)]
         if RUN_ID.fullmatch(argument) is None or not found:
             names = [*self.experiments, *self.suites]
@@ -339,7 +313,7 @@ class Library:
                 f"{argument} is the beginning of {len(found)} runs",
                 allowed=", ".join(run.record.identity[: len(argument) + 4] for run in found),
             )
-        return Request(argument, "run", (found[0].name,), found[0])
+        return Request(argument, (found[0].name,), found[0])
 
     def group_of_run(self, run: Run) -> RunGroup:
         """Give a run that was named by its id; raise RunError if it is not done."""
@@ -354,7 +328,7 @@ class Library:
         mark = ", ad hoc" if run.ad_hoc else ""
         label = f"{name} seed {seed} (run {run.record.identity[:8]}{mark})"
         remarks = ("ad hoc: changed on the command line",) if run.ad_hoc else ()
-        return RunGroup(label, (run,), by_id=True, remarks=remarks)
+        return RunGroup(label, (run,), remarks)
 
     def run_group(self, name: str, dataset: str) -> RunGroup | NotRun:
         """Give an experiment's finished seeds on a data set, as it is defined now.
@@ -370,22 +344,17 @@ class Library:
         for run in sorted(done, key=lambda run: run.record.seed):
             groups[run.record.family].append(run)
         found = list(groups.values())
-        found = [runs for runs in found if runs[0].faces in self.prepared] or found
+        found = [runs for runs in found if runs[0].setting.faces in self.prepared] or found
         newest = max(runs[0].trainer_version for runs in found)
         meant = [runs for runs in found if runs[0].trainer_version == newest]
         if len(meant) > 1:
-            kinds: dict[str, set[str | None]] = {
-                "pixels": {runs[0].setting.pixel_digest for runs in meant},
-                "splits": {runs[0].setting.split_digest for runs in meant},
-                "weight files": {runs[0].weights_sha256 for runs in meant},
-            }
-            other = ", ".join(what for what, values in kinds.items() if len(values) > 1)
+            other = ", ".join(files_of_several(runs[0] for runs in meant))
             ids = "; ".join(", ".join(run.short_identity for run in runs) for runs in meant)
             return NotRun(name, f"its runs are of {len(meant)} kinds (other {other}): {ids}")
         left_out = [run.short_identity for run in done if run not in meant[0]]
         remark = "left out, of an older trainer or of faces prepared otherwise: "
         remarks = (f"{remark}{', '.join(left_out)}",) if left_out else ()
-        return RunGroup(name, tuple(meant[0]), remarks=remarks)
+        return RunGroup(name, tuple(meant[0]), remarks)
 
     def datasets_of(self, name: str) -> list[str]:
         """Name the data sets on which an experiment, as it is defined now, has finished runs."""
@@ -405,14 +374,20 @@ class Library:
         self, names: Iterable[str], seeds: Sequence[int], dataset: str | None
     ) -> Iterator["Standing"]:
         """Say where every experiment stands with every seed, `absent` where no run has begun."""
-        for name in names:
-            for seed in seeds:
-                found = [
-                    standing(run.record)
-                    for run in self.runs_of(name)
-                    if run.record.seed == seed and dataset in (None, run.setting.dataset)
-                ]
-                yield from found or [Standing("absent", name, seed, dataset or "")]
+        for name, seed in itertools.product(names, seeds):
+            ours = (run for run in self.runs_of(name) if run.record.seed == seed)
+            found = [standing(run.record) for run in ours if dataset in (None, run.setting.dataset)]
+            yield from found or [Standing("absent", name, seed, dataset or "")]
+
+
+def files_of_several(runs: Iterable[Run]) -> dict[str, int]:
+    """Name what runs have more than one of: pixels, splits or weight files; with how many."""
+    found: dict[str, set[str | None]] = {"pixels": set(), "splits": set(), "weight files": set()}
+    for run in runs:
+        files = (run.setting.pixel_digest, run.setting.split_digest, run.weights_sha256)
+        for known, file in zip(found.values(), files, strict=True):
+            known.add(file)
+    return {what: len(known) for what, known in found.items() if len(known) > 1}
 
 
 def edited_after(name: str, n_runs: int) -> str:
@@ -456,21 +431,21 @@ def choose_dataset(library: Library, requests: Sequence[Request], asked: str | N
     candidates = [*of_runs] or [name for name in found if name not in drawn] or [*found]
     if asked is not None:
         candidates = named_dataset(asked, found)
-    if not candidates:
-        on = f" on the data set {asked!r}" if found else ""
-        raise RunError(
-            f"nothing of {', '.join(item.argument for item in requests)} was run{on}",
-            allowed=", ".join(sorted(found)),
-            fix="`facebench run NAME --seeds 0,1,2` makes runs to compare",
-        )
-    if len(candidates) > 1:
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
         said = " and ".join(f"{', '.join(found[name])} on {name}" for name in sorted(candidates))
         raise RunError(
             f"the runs are on different data sets: {said}",
             allowed="one data set",
             fix="Choose one with --dataset",
         )
-    return candidates[0]
+    on = f" on the data set {asked!r}" if found else ""
+    raise RunError(
+        f"nothing of {', '.join(item.argument for item in requests)} was run{on}",
+        allowed=", ".join(sorted(found)),
+        fix="`facebench run NAME --seeds 0,1,2` makes runs to compare",
+    )
 
 
 State = Literal["absent", "queued", "claimed", "interrupted", "failed", "done", "damaged"]

@@ -6,43 +6,23 @@ together, so that each comparison has one corrected p. Built from the runs' fold
 
 import itertools
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
+from benchmark.comparison import library as runs_here
+from benchmark.comparison import statistics
 from benchmark.comparison import wording as words
-from benchmark.comparison.library import (
-    Library,
-    NotRun,
-    RunGroup,
-    choose_dataset,
-    compared_runs,
-    why_not_comparable,
-)
-from benchmark.comparison.rows import (
-    Row,
-    RowComparison,
-    RowQuestion,
-    TaskScore,
-    all_tasks,
-    mean_sd,
-)
-from benchmark.comparison.statistics import (
-    Difference,
-    Family,
-    difference_of,
-    judge,
-    paired_difference,
-)
+from benchmark.comparison.library import Library, NotRun, RunGroup
+from benchmark.comparison.rows import Row, RowComparison, TaskScore, all_tasks, mean_sd
+from benchmark.comparison.statistics import Difference, Family
 from benchmark.errors import RunError
+from benchmark.evaluation import predictions as stored
 from benchmark.evaluation.intervals import cluster_bootstrap, wilson
-from benchmark.evaluation.predictions import (
-    RunPredictions,
-    difference_in_faces,
-    read_run_predictions,
-)
+from benchmark.evaluation.predictions import RunPredictions
 from benchmark.evaluation.subgroups import macro_f1
 from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TASKS, TaskName
@@ -58,11 +38,9 @@ QUESTIONS: Final[dict[Kind, tuple[Family, str]]] = {
     "twins": ("mtl_stl", "MTL networks against their single-task counterparts"),
 }
 """What a table answers: the family of its p-values, and its title."""
-ROW_FAMILY_OF: Final[dict[RowQuestion, Family]] = {
-    "twin": "mtl_stl",
-    "defined": "compare_with",
-    "first": "first",
-}
+ROW_FAMILY_OF: Final[dict[str, Family]] = {
+    "twin": "mtl_stl", "defined": "compare_with", "first": "first",
+}  # fmt: skip
 
 
 @dataclass
@@ -72,6 +50,22 @@ class PairPlan:
     pairs: list[tuple[RunGroup, RunGroup, tuple[TaskName, ...]]] = field(default_factory=list)
     gaps: list[words.Gap] = field(default_factory=list)
 
+    def add(
+        self,
+        reference: RunGroup | NotRun,
+        group: RunGroup | NotRun,
+        tasks: Sequence[TaskName] = TASKS,
+    ) -> None:
+        """Plan one comparison on the tasks that both predict, or say why there is none."""
+        if isinstance(reference, NotRun) or isinstance(group, NotRun):
+            missing = [side for side in (reference, group) if isinstance(side, NotRun)]
+            why = "; ".join(f"{side.label}: {side.why}" for side in missing)
+            self.gaps.append(words.Gap(group.label, reference.label, why))
+        elif both := tuple(t for t in tasks if t in group.tasks and t in reference.tasks):
+            self.pairs.append((reference, group, both))
+        else:
+            self.gaps.append(words.Gap(group.label, reference.label, NO_TASK))
+
     def without(self, other: "PairPlan") -> "PairPlan":
         """Leave out what stands in another plan, either way round."""
         theirs = [{a.label, b.label} for a, b, _ in other.pairs]
@@ -80,23 +74,6 @@ class PairPlan:
             [item for item in self.pairs if {item[0].label, item[1].label} not in theirs],
             [gap for gap in self.gaps if {gap.group, gap.reference} not in theirs],
         )
-
-
-def plan_pair(
-    plan: PairPlan,
-    reference: RunGroup | NotRun,
-    group: RunGroup | NotRun,
-    tasks: Sequence[TaskName],
-) -> None:
-    """Plan one comparison on the tasks that both predict, or say why there is none."""
-    if isinstance(reference, NotRun) or isinstance(group, NotRun):
-        missing = [side for side in (reference, group) if isinstance(side, NotRun)]
-        why = "; ".join(f"{side.label}: {side.why}" for side in missing)
-        plan.gaps.append(words.Gap(group.label, reference.label, why))
-    elif shared := tuple(task for task in tasks if task in group.tasks and task in reference.tasks):
-        plan.pairs.append((reference, group, shared))
-    else:
-        plan.gaps.append(words.Gap(group.label, reference.label, NO_TASK))
 
 
 def counterpart_names(experiment: Experiment) -> dict[TaskName, str]:
@@ -141,49 +118,70 @@ class Book:
     """The predictions of run groups on their test faces, each file read once."""
 
     tasks: tuple[TaskName, ...] = TASKS
-    _read: dict[tuple[str, ...], RunPredictions | RunError] = field(default_factory=dict)
+    _read: dict[tuple[str, ...], RunPredictions] = field(default_factory=dict)
 
     def predictions(self, group: RunGroup) -> RunPredictions:
         """Read a group's predictions of the tasks in question; RunError where they cannot be."""
-        found = self._read.get(group.identities)
-        if found is None:
+        key = group.identities
+        if key not in self._read:
             tasks = [task for task in group.tasks if task in self.tasks]
-            try:
-                found = read_run_predictions([run.record for run in group.runs], tasks)
-            except RunError as error:
-                found = error
-            self._read[group.identities] = found
-        if isinstance(found, RunError):
-            raise found
-        return found
+            records = [run.record for run in group.runs]
+            self._read[key] = stored.read_run_predictions(records, tasks)
+        return self._read[key]
 
     def difference(self, reference: RunGroup, group: RunGroup, task: TaskName) -> Difference:
         """Compare two groups; RunError where that would not be fair, or cannot be done."""
-        if why := why_not_comparable(group, reference):
+        if why := runs_here.why_not_comparable(group, reference):
             raise RunError(why)
-        sides = (group, reference), compared_runs(reference, group)[::-1]
-        ours, theirs = (self.predictions(whole).labelled(task) for whole in sides[0])
-        if why := difference_in_faces(ours.faces, theirs.faces):
-            raise RunError(f"they were tested on different faces, {why}")
+        ours, theirs = (self.predictions(side).labelled(task) for side in (group, reference))
+        if differing := stored.difference_in_faces(ours.faces, theirs.faces):
+            raise RunError(f"they were tested on different faces, {differing}")
+        parts = runs_here.compared_runs(reference, group)
         one, other = (
             read.predicted[task][[whole.identities.index(it) for it in part.identities]]
-            for read, whole, part in zip((ours, theirs), *sides, strict=True)
+            for read, whole, part in ((ours, group, parts[1]), (theirs, reference, parts[0]))
         )
         truth, clusters = (ours.faces[c].to_numpy(dtype=np.int64) for c in (task, "cluster"))
-        return paired_difference(one, other, truth, clusters)
+        return statistics.paired_difference(one, other, truth, clusters)
 
 
-@dataclass(frozen=True)
-class Found:
-    """What came of a plan: judged differences, and what could not be compared."""
+class Found(NamedTuple):
+    """The judged differences of one question, and what could not be compared."""
 
-    lines: tuple[words.TaskComparison, ...] = ()
-    gaps: tuple[words.Gap, ...] = ()
+    lines: Sequence[words.TaskComparison]
+    """The tasks of a pair stand together; among counterparts, those of an MTL network."""
+    gaps: Sequence[words.Gap]
 
 
-Compared = tuple[Family, RunGroup, RunGroup, Any, Difference]
-"""The question, reference and group, the task (of rows None: all together), and the group minus its
-reference."""
+Asked = tuple[Family, RunGroup, RunGroup, Any, Callable[[], Difference]]
+"""The question, reference and group, the task (of rows None: all together), and what gives the
+group minus its reference, or raises RunError."""
+
+
+def judge_lines(asked: Iterable[Asked]) -> list[words.TaskComparison | RunError]:
+    """Compare and judge all of a page together, whichever side is the reference; in their order.
+
+    What cannot be compared is the error that says why.
+    """
+    known: dict[Hashable, Difference] = {}
+    lines: list[Any] = []
+    for family, reference, group, task, compared in asked:
+        one, other = runs_here.compared_runs(reference, group)
+        key = one.identities, other.identities, task
+        try:
+            difference = known[key] = known.get(key) or compared()
+        except RunError as error:
+            lines.append(error)
+        else:
+            about = {"reference": one, "group": other, "task": task, "difference": difference}
+            lines.append((family, (frozenset(key[:2]), task), difference, about))
+    judged = statistics.judge(line[:3] for line in lines if not isinstance(line, RunError))
+    return [
+        line
+        if isinstance(line, RunError)
+        else words.TaskComparison(**{**vars(judged[line[1]]), **line[3]})
+        for line in lines
+    ]
 
 
 def judge_plans(
@@ -193,83 +191,28 @@ def judge_plans(
 
     What cannot be compared becomes a gap; with `strict` a RunError.
     """
-    asked: list[Compared] = []
+    asked: list[Asked] = [
+        (family, reference, group, task, partial(book.difference, reference, group, task))
+        for family, plan in plans.items()
+        for reference, group, tasks in plan.pairs
+        for task in tasks
+    ]
+    lines: dict[Family, list[words.TaskComparison]] = {family: [] for family in plans}
     gaps = {family: dict.fromkeys(plan.gaps) for family, plan in plans.items()}
-    known: dict[Hashable, Difference] = {}
-    pairs = [(family, *pair) for family, plan in plans.items() for pair in plan.pairs]
-    for family, reference, group, tasks in pairs:
-        sides = compared_runs(reference, group)
-        for task in tasks:
-            key = (reference.identities, group.identities, task)
-            try:
-                if key not in known:
-                    known[key] = book.difference(reference, group, task)
-                asked.append((family, *sides, task, known[key]))
-            except RunError as error:
-                # A file that cannot be read says so itself, and what to do.
-                if strict and (error.source or error.fix):
-                    raise
-                if strict:
-                    raise RunError(
-                        f"{group.label} and {reference.label} cannot be compared: {error.found}",
-                        allowed="two models trained apart, with the same test faces and protocol",
-                    ) from error
-                gaps[family][words.Gap(group.label, reference.label, error.found)] = None
-    found: dict[Family, list[words.TaskComparison]] = {family: [] for family in plans}
-    for item, line in zip(asked, judge_lines(asked), strict=True):
-        found[item[0]].append(line)
-    return {family: Found(tuple(found[family]), tuple(gaps[family])) for family in plans}
-
-
-def judge_lines(asked: Sequence[Compared]) -> list[words.TaskComparison]:
-    """Judge all differences of a page together, whichever side is the reference; in their order."""
-    keys = [(frozenset((item[1].identities, item[2].identities)), item[3]) for item in asked]
-    judged = judge((item[0], key, item[4]) for item, key in zip(asked, keys, strict=True))
-    return [
-        words.TaskComparison(**{**vars(judged[key]), "difference": found}, reference=one,
-                             group=other, task=task)
-        for (_, one, other, task, found), key in zip(asked, keys, strict=True)
-    ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class ComparisonTable:
-    """The differences of one question."""
-
-    kind: Kind
-    lines: tuple[words.TaskComparison, ...]
-    """The tasks of a pair stand together; in the table of counterparts, those of an MTL network."""
-    gaps: tuple[words.Gap, ...]
-
-    @property
-    def title(self) -> str:
-        """What stands above it."""
-        return QUESTIONS[self.kind][1]
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """What it says, in words."""
-        return tuple(
-            (words.mtl_sentences if self.kind == "twins" else words.pair_sentences)(self.lines)
-        )
-
-    @property
-    def gap_sentences(self) -> tuple[str, ...]:
-        """What is missing from it, in words."""
-        return tuple(words.gap_sentences(self.gaps))
-
-    @property
-    def family(self) -> str:
-        """Over which p-values its own were corrected."""
-        return words.family_text(self.lines)
-
-
-@dataclass(frozen=True)
-class GroupScores:
-    """A run group by itself: its scores on the test faces."""
-
-    group: RunGroup
-    scores: dict[TaskName, TaskScore]
+    for (family, reference, group, *_), line in zip(asked, judge_lines(asked), strict=True):
+        if not isinstance(line, RunError):
+            lines[family].append(line)
+        elif not strict:
+            gaps[family][words.Gap(group.label, reference.label, line.found)] = None
+        # A file that cannot be read says so itself, and what to do.
+        elif line.source or line.fix:
+            raise line
+        else:
+            raise RunError(
+                f"{group.label} and {reference.label} cannot be compared: {line.found}",
+                allowed="two models trained apart, with the same test faces and protocol",
+            ) from line
+    return {family: Found(lines[family], tuple(gaps[family])) for family in plans}
 
 
 @dataclass(frozen=True)
@@ -279,12 +222,13 @@ class Comparison:
     dataset: str
     drawn: bool
     tasks: tuple[TaskName, ...]
-    groups: tuple[GroupScores, ...]
-    absent: tuple[NotRun, ...]
-    tables: tuple[ComparisonTable, ...]
-    notes: tuple[str, ...]
+    groups: Sequence[tuple[RunGroup, Mapping[TaskName, TaskScore]]]
+    """Each with its own scores on the test faces."""
+    absent: Sequence[NotRun]
+    tables: Mapping[Kind, Found]
+    notes: Sequence[str]
     """How these very tables are to be read."""
-    limits: tuple[str, ...]
+    limits: Sequence[str]
 
 
 def compare(
@@ -304,7 +248,7 @@ def compare(
     table, and so do experiments without runs. RunError where nothing at all can be compared.
     """
     requests = [library.request(argument) for argument in arguments]
-    where = choose_dataset(library, requests, dataset)
+    where = runs_here.choose_dataset(library, requests, dataset)
     book = Book(tuple(task for task in TASKS if task in tasks))
     by_label: dict[str, RunGroup | NotRun] = {}
     for item in requests:
@@ -316,32 +260,27 @@ def compare(
                 by_label[name] = by_label.get(name) or library.run_group(name, where)
     named = list(by_label.values())
     plans: dict[Kind, PairPlan] = {}
-    if not all_pairs and (all(item.kind == "suite" for item in requests) or len(named) == 1):
+    if not all_pairs and (all(item.is_suite for item in requests) or len(named) == 1):
         plans["twins"] = counterparts_plan(library, named, where, book.tasks)
         plan = PairPlan()
         for one in named:
             definition = library.experiments.get(one.label)
             if definition is not None and (other := definition.compare_with) is not None:
-                reference = by_label.get(other) or library.run_group(other, where)
-                plan_pair(plan, reference, one, book.tasks)
+                plan.add(by_label.get(other) or library.run_group(other, where), one, book.tasks)
         plans["defined"] = plan.without(plans["twins"])
     else:
-        pairs: Iterable[tuple[RunGroup | NotRun, ...]] = itertools.combinations(named, 2)
-        if not all_pairs:
-            pairs = ((named[0], other) for other in named[1:])
         plan = plans["all" if all_pairs else "first"] = PairPlan()
-        for first, second in pairs:
-            plan_pair(plan, first, second, book.tasks)
-    strict = all(item.kind != "suite" for item in requests) and len(named) > 1
+        for first, second in itertools.combinations(named, 2):
+            if all_pairs or first is named[0]:
+                plan.add(first, second, book.tasks)
+    strict = not any(item.is_suite for item in requests) and len(named) > 1
     judged = judge_plans({QUESTIONS[kind][0]: plan for kind, plan in plans.items()}, book, strict)
-    tables = tuple(
-        ComparisonTable(kind, found.lines, found.gaps)
-        for kind, found in zip(plans, judged.values(), strict=True)
-        if found.lines or found.gaps
-    )
-    lines = [line for table in tables for line in table.lines]
+    tables = {kind: judged[QUESTIONS[kind][0]] for kind in plans}
+    tables = {kind: found for kind, found in tables.items() if found.lines or found.gaps}
+    lines = [line for found in tables.values() for line in found.lines]
     if not lines:
-        said = [f"{g.group} against {g.reference}: {g.why}" for table in tables for g in table.gaps]
+        gaps = [gap for found in tables.values() for gap in found.gaps]
+        said = [f"{gap.group} against {gap.reference}: {gap.why}" for gap in gaps]
         alone = f"{', '.join(group.label for group in named)} has nothing to stand against"
         raise RunError(
             f"nothing can be compared. {'. '.join(said) or alone}",
@@ -356,10 +295,10 @@ def compare(
         dataset=where,
         drawn=whole[0].setting.drawn,
         tasks=tuple(task for task in TASKS if any(line.task == task for line in lines)),
-        groups=tuple(GroupScores(group, group_scores(book.predictions(group))) for group in whole),
-        absent=tuple(group for group in named if isinstance(group, NotRun)),
+        groups=[(group, group_scores(book.predictions(group))) for group in whole],
+        absent=[group for group in named if isinstance(group, NotRun)],
         tables=tables,
-        notes=tuple(words.reading_notes(lines, whole)),
+        notes=list(words.reading_notes(lines, whole)),
         limits=words.limitations(whole[0].runs),
     )
 
@@ -405,7 +344,7 @@ def row_pairs(
     """
     if not row.scores:
         return
-    mine = None if row.group.ad_hoc else known.get(row.name)
+    mine = None if row.runs[0].ad_hoc else known.get(row.name)
     counterparts = set()
     for task, name in (counterpart_names(mine) if mine else {}).items():
         why = why_no_counterpart(known[row.name], known.get(name))
@@ -443,40 +382,32 @@ def _most_alike(row: Row, candidates: Sequence[Row]) -> Row | None:
     return max((other for other in candidates if other.scores), key=likeness, default=None)
 
 
-def compare_rows(pairs: Sequence[RowPair]) -> dict[int, tuple[RowComparison, ...]]:
+def compare_rows(pairs: Sequence[RowPair]) -> dict[int, list[RowComparison]]:
     """Compare all that a leaderboard asks for, by `id` of the row; see judge_plans."""
-    known: dict[Hashable, Difference] = {}
-    asked: list[Compared] = []
-    whys = []
+    asked: list[Asked] = []
     for row, question, other in pairs:
-        try:
-            if other is None:
-                raise RunError(question.why)
-            sides = compared_runs(other.group, row.group)
+        if other is not None:
             task = question.task or (None if len(row.tasks) > 1 else row.tasks[0])
-            key = (sides[0].identities, sides[1].identities, task)
-            if key not in known:
-                known[key] = _row_difference(row, other, sides, task)
-            asked.append((ROW_FAMILY_OF[question.kind], *sides, task, known[key]))
-            whys.append("")
-        except RunError as error:
-            whys.append(error.found)
+            compared = partial(_row_difference, row, other, task)
+            family = ROW_FAMILY_OF[question.kind]
+            asked.append((family, other.group, row.group, task, compared))
     lines, found = iter(judge_lines(asked)), defaultdict(list)
-    for (row, question, _), why in zip(pairs, whys, strict=True):
-        line = None if why else next(lines)
-        alone = line is not None and line.of_trainings_alone
-        found[id(row)].append(replace(question, why=why, judged=line, of_trainings_alone=alone))
-    return {row_id: tuple(outcomes) for row_id, outcomes in found.items()}
+    for row, question, other in pairs:
+        line = next(lines) if other else None
+        if isinstance(line, RunError):
+            question = replace(question, why=line.found)
+        elif line:
+            question = replace(question, judged=line)
+        found[id(row)].append(question)
+    return found
 
 
-def _row_difference(
-    ours: Row, theirs: Row, sides: tuple[RunGroup, RunGroup], task: TaskName | None
-) -> Difference:
-    """Compare runs of two rows; RunError where they cannot be. Without a task, all tasks as
-    `combined` weighs them, on all faces; else the faces that are labelled for it."""
+def _row_difference(ours: Row, theirs: Row, task: TaskName | None) -> Difference:
+    """Compare two rows; RunError where they cannot be. Without a task, all tasks as `combined`
+    weighs them, on all faces; else the faces that are labelled for it."""
     if ours.leaky != theirs.leaky:
         raise RunError("one of the two is LEAKY")
-    if set(sides[0].identities) & set(sides[1].identities):
+    if set(ours.group.identities) & set(theirs.group.identities):
         raise RunError(SHARED)
     if not set(ours.tasks if task is None else (task,)) <= set(theirs.tasks):
         raise RunError(NO_TASK)
@@ -484,10 +415,10 @@ def _row_difference(
     if (one.key(task) if task else one.faces_key) != (other.key(task) if task else other.faces_key):
         raise RunError("tested on different faces")
     values = []
-    for row, side in ((ours, sides[1]), (theirs, sides[0])):
-        runs = [row.group.identities.index(name) for name in side.identities]
+    sides = runs_here.compared_runs(theirs.group, ours.group)
+    for row, side in zip((theirs, ours), sides, strict=True):
         known = row.correctness
         right = known.right[task][:, known.known(task)] if task else all_tasks(known, ours.tasks)
-        values.append(right[runs])
+        values.append(right[[row.group.identities.index(name) for name in side.identities]])
     clusters = one.faces["cluster"].to_numpy()[one.known(task) if task else slice(None)]
-    return difference_of(values[0], values[1], clusters)
+    return statistics.difference_of(values[1], values[0], clusters)

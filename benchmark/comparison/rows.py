@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.comparison.library import Run, RunGroup
-from benchmark.comparison.statistics import Difference, Judged
+from benchmark.comparison.statistics import Judged
 from benchmark.errors import RunError
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.predictions import Correctness, correctness_of
@@ -92,19 +92,7 @@ class RowComparison:
     """None: all tasks together, weighted as in `combined`."""
     judged: Judged | None = None
     """The row minus the other."""
-    of_trainings_alone: bool = False
-    """Whether single runs were compared, which permit no claim about an experiment."""
     why: str = ""
-
-    @property
-    def difference(self) -> Difference | None:
-        """The row minus the other."""
-        return self.judged.difference if self.judged else None
-
-    @property
-    def significant(self) -> bool:
-        """Whether the corrected p is 0.05 or less."""
-        return self.judged is not None and self.judged.significant
 
 
 @dataclass(frozen=True)
@@ -122,7 +110,7 @@ class Row:
     """On test; None where a single task is predicted."""
     worst: WorstGroup | None = None
     gap: GroupGap | None = None
-    comparisons: tuple[RowComparison, ...] = ()
+    comparisons: Sequence[RowComparison] = ()
     tied: bool = False
     """Whether there is no significant difference from the first row of its table, on test."""
     study: StudyRow | None = None
@@ -194,10 +182,35 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
     first, metrics = runs[0], [run.record.metrics for run in runs]
     tasks = [task for task in TASKS if task in first.definition["head"]["tasks"]]
     tested = [t for t in tasks if all(f"test/{t}/accuracy" in values for values in metrics)]
-    scores, worst, alone = _test_scores(runs, tested) if tested else ({}, None, [])
+    table = _mean_subgroups(runs) if tested else pd.DataFrame(columns=["task", "by", "n"])
+    own = table[(table["by"] == table["task"]) & (table["n"] > 0)]["task"].value_counts()
+    alone = [task for task in tested if own.get(task) == 1]
     one_class = [
         f"all test faces have one {TASK_TITLES[task]}: its accuracy says nothing" for task in alone
     ]
+
+    def over_seeds(key: str) -> tuple[float | None, float | None]:
+        """Give mean and sd of a metric; None where a run has none of the name."""
+        values = [found.get(key) for found in metrics]
+        return (None, None) if None in values else mean_sd(values)  # type: ignore[arg-type]
+
+    scores = {}
+    for task in tested:
+        whole = table[(table["by"] == "all") & (table["task"] == task)]
+        accuracy, accuracy_sd = mean_sd([values[f"test/{task}/accuracy"] for values in metrics])
+        f1, f1_sd = over_seeds(f"test/{task}/macro_f1")
+        low, high = (float(whole[end].item()) for end in ("low", "high"))
+        scores[task] = TaskScore(accuracy, low, high, f1, accuracy_sd, f1_sd)
+    combined, gap = None, None
+    both, both_sd = over_seeds("test/combined")
+    if len(tested) > 1 and both is not None:
+        ends = metrics[0].get("test/combined/low"), metrics[0].get("test/combined/high")
+        combined = CombinedScore(both, *ends, both_sd)
+    if tested:
+        by = GAP_BY[tested[0]]
+        names = [f"test/{tested[0]}/gap_{by}{end}" for end in ("", "/low", "/high", "/chance")]
+        means = [mean for mean, _ in map(over_seeds, names) if mean is not None]
+        gap = GroupGap(tested[0], by, *means) if len(means) == len(names) else None
     val_mean, val_sd = mean_sd([values["selected/val/combined"] for values in metrics])
     states = {run.short_identity: flag_state(run.record) for run in runs}
     done = [run.record.done for run in runs]
@@ -213,9 +226,9 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
         val_combined=val_mean,
         val_combined_sd=val_sd,
         scores=scores,
-        combined=_combined(metrics) if len(tested) > 1 else None,
-        worst=worst,
-        gap=_gap(metrics, tested[0]) if tested else None,
+        combined=combined,
+        worst=worst_group(table, tested) if tested else None,
+        gap=gap,
         study=study,
         parameters=int(first.about["parameters"]["total"]),
         trainable_parameters=int(first.about["parameters"]["trainable"]),
@@ -247,28 +260,8 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def _combined(metrics: Sequence[Mapping[str, float]]) -> CombinedScore | None:
-    """Average the combined test accuracy; the ends are those of the first seed."""
-    name = "test/combined"
-    if not all(name in values for values in metrics):
-        return None
-    mean, sd = mean_sd([values[name] for values in metrics])
-    return CombinedScore(mean, metrics[0].get(f"{name}/low"), metrics[0].get(f"{name}/high"), sd)
-
-
-def _gap(metrics: Sequence[Mapping[str, float]], task: TaskName) -> GroupGap | None:
-    by = GAP_BY[task]
-    names = [f"test/{task}/gap_{by}{end}" for end in ("", "/low", "/high", "/chance")]
-    if not all(name in values for values in metrics for name in names):
-        return None
-    return GroupGap(task, by, *(statistics.fmean(m[name] for m in metrics) for name in names))
-
-
-def _test_scores(
-    runs: Sequence[Run], tasks: Sequence[TaskName]
-) -> tuple[dict[TaskName, TaskScore], WorstGroup | None, list[TaskName]]:
-    """Score the tasks on test, and name those of one class; the ends are those of the first
-    seed."""
+def _mean_subgroups(runs: Sequence[Run]) -> pd.DataFrame:
+    """Read the subgroups' accuracies, averaged over seeds; their ends are those of the first."""
     tables = [pd.DataFrame(run.record.subgroup_columns()) for run in runs]
     table, keys = tables[0], ["task", "by", "group", "n"]
     if any(not other[keys].equals(table[keys]) for other in tables[1:]):
@@ -278,18 +271,7 @@ def _test_scores(
             fix="Remove the folders of its runs and run the experiment again",
         )
     accuracies = [other["accuracy"].to_numpy(dtype=np.float64) for other in tables]
-    table["accuracy"] = np.mean(accuracies, axis=0)
-    metrics, scores = [run.record.metrics for run in runs], {}
-    for task in tasks:
-        f1 = [values.get(f"test/{task}/macro_f1") for values in metrics]
-        macro_f1, macro_f1_sd = (None, None) if None in f1 else mean_sd(f1)  # type: ignore[arg-type]
-        accuracy, accuracy_sd = mean_sd([values[f"test/{task}/accuracy"] for values in metrics])
-        whole = table[(table["by"] == "all") & (table["task"] == task)]
-        low, high = (float(whole[end].item()) for end in ("low", "high"))
-        scores[task] = TaskScore(accuracy, low, high, macro_f1, accuracy_sd, macro_f1_sd)
-    own = table[(table["by"] == table["task"]) & (table["n"] > 0)]["task"].value_counts()
-    alone = [task for task in tasks if own.get(task) == 1]
-    return scores, worst_group(table, tasks), alone
+    return table.assign(accuracy=np.mean(accuracies, axis=0))
 
 
 def worst_group(subgroups: pd.DataFrame, tasks: Sequence[TaskName]) -> WorstGroup | None:

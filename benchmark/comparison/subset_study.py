@@ -8,7 +8,7 @@ one family.
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Literal
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmark.comparison import wording as words
-from benchmark.comparison.library import Library, RunGroup
+from benchmark.comparison.library import Library, RunGroup, files_of_several
 from benchmark.comparison.statistics import Difference, Judged, judge, paired_difference
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import RunPredictions, read_predictions, read_run_predictions
@@ -56,14 +56,10 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
     found = {item.name: library.run_group(item.name, dataset) for item in experiments}
     groups = {name: group for name, group in found.items() if isinstance(group, RunGroup)}
     runs = [run for group in groups.values() for run in group.runs]
-    kinds: dict[str, set[str | None]] = {
-        "splits": {run.setting.split_digest for run in runs},
-        "weight files": {run.weights_sha256 for run in runs},
-    }
-    for what, values in kinds.items():
-        if len(values) > 1:
+    for what, count in files_of_several(runs).items():
+        if what != "pixels":
             raise RunError(
-                f"runs on {dataset} have {len(values)} different {what}",
+                f"runs on {dataset} have {count} different {what}",
                 allowed=f"one of the {what}",
                 fix="Give the runs of each a runs folder of their own",
             )
@@ -106,7 +102,7 @@ def _subset(
 ) -> Values | None:
     """Compare the run groups of one subset; None where fewer than two were run."""
     ours = {kind: groups[item.name] for kind, item in members.items() if item.name in groups}
-    seeds = _common_seeds(list(ours.values()))
+    seeds = _common_seeds(ours.values())
     if len(ours) < 2 or not seeds:
         return None
     gender = {"female": "women", "male": "men", None: ""}[subset.gender]
@@ -119,7 +115,7 @@ def _subset(
     return {"title": title, "n_test": len(next(iter(read.values())).faces), "groups": results}
 
 
-def _common_seeds(groups: Sequence[RunGroup]) -> tuple[int, ...]:
+def _common_seeds(groups: Iterable[RunGroup]) -> tuple[int, ...]:
     seeds = [set(group.seeds) for group in groups]
     return tuple(sorted(set.intersection(*seeds))) if seeds else ()
 
@@ -161,7 +157,7 @@ def _system(router: Router, groups: Sequence[RunGroup], found: Differences) -> V
     alone = RunPredictions(faces, {TASK: alone.predicted[TASK][:, both]})
     places = pd.Index(sent.faces["file"]).get_indexer(faces["file"])
     chosen, label = sent.predicted[router][:, places], sent.faces[router].to_numpy()[places]
-    experts = np.stack(
+    experts = np.array(
         [
             [_on_all_faces(run.record, faces) for run in group.of_seeds(seeds).runs]
             for group in specialists
@@ -201,12 +197,12 @@ def _on_all_faces(record: RunRecord, faces: pd.DataFrame) -> npt.NDArray[np.int6
 
 def subset_page(study: Values) -> words.StudyPage:
     """Write the study as sentences, tables and figures."""
-    missing, n_compared = study["missing"], len(study["compared"])
+    missing, compared = study["missing"], study["compared"]
     notes = [
         words.STUDY_NUMBERS,
         "All run groups take the same optimiser steps and are selected on the subset's validation "
         "faces; size-matched is a stratified sample of everyone as large as the subset.",
-        f"p is corrected by Holm's procedure over all {n_compared} comparisons of the "
+        f"p is corrected by Holm's procedure over all {len(compared)} comparisons of the "
         f"page, which are one question; {words.SIGNIFICANT}: significant; mdd: minimum detectable "
         "difference in pp. One seed a side: McNemar's exact test, of these two trainings alone.",
     ]
@@ -217,13 +213,18 @@ def subset_page(study: Values) -> words.StudyPage:
         notes.append(f"Not run: {f'{shared}… {rest}' if several else ', '.join(missing)}.")
     results = [group for item in study["subsets"] for group in item["groups"].values()]
     results += [system["single"] for system in study["systems"]]
+    plain = [
+        {"of": of, "against": by, **asdict(judged), "verdict": judged.verdict}
+        for (of, by), judged in compared.items()
+    ]
     return words.StudyPage(
         f"Specialists against everyone, {study['dataset']}",
         tuple(_sentences(study)),
         tuple(_tables(study)),
         (_picture(study),),
         tuple(notes),
-        tuple({result["name"] for result in results}),
+        {result["name"] for result in results},
+        study | {"compared": plain},
     )
 
 
@@ -260,15 +261,9 @@ def _difference_cells(judged: Judged | None) -> tuple[str, str]:
     """Write a difference with its interval, and its corrected p."""
     if judged is None:
         return words.NOTHING, words.NOTHING
-    found = judged.difference
-    mark = (
-        words.SIGNIFICANT
-        if judged.significant
-        else f"(mdd {words.size(judged.minimum_detectable)})"
-    )
-    return words.change_text(
-        found.accuracy, found.low, found.high
-    ), f"{words.p_text(judged.p_holm)} {mark}"
+    found, mark = judged.difference, f"(mdd {words.size(judged.minimum_detectable)})"
+    p = f"{words.p_text(judged.p_holm)} {words.SIGNIFICANT if judged.significant else mark}"
+    return words.change_text(found.accuracy, found.low, found.high), p
 
 
 def _tables(study: Values) -> Iterator[words.StudyTable]:
@@ -278,7 +273,7 @@ def _tables(study: Values) -> Iterator[words.StudyTable]:
         rows.append(
             (
                 f"{title}, n {result['n_test']:,}",
-                *(words.rate_text(group["rate"] if group else None) for group in groups),
+                *(words.rate_text(group and group["rate"]) for group in groups),
                 *_difference_cells(compared.get((title, "everyone"))),
                 *_difference_cells(compared.get((title, "size_matched"))),
             )
@@ -286,19 +281,18 @@ def _tables(study: Values) -> Iterator[words.StudyTable]:
     heads = ("subset", *TRAININGS.values(), "− everyone", "p", "− size-matched", "p ")
     caption = "Age-group accuracy: trained on the subset, on everyone, on as many of everyone"
     yield words.StudyTable(caption, heads, tuple(rows))
-    if systems := study["systems"]:
+    rows = [
+        (
+            f"by {system['router']}",
+            f"{system['n_test']:,}",
+            *(words.rate_text(system[name]["rate"]) for name in ("routed", "single")),
+            *_difference_cells(compared[system["router"], "single"]),
+            f"{100 * system['misrouted_fraction']:.1f} %",
+        )
+        for system in study["systems"]
+    ]
+    if rows:
         heads = ("system", "n test", "routed", "single network", "difference", "p", "misrouted")
-        rows = [
-            (
-                f"by {system['router']}",
-                f"{system['n_test']:,}",
-                words.rate_text(system["routed"]["rate"]),
-                words.rate_text(system["single"]["rate"]),
-                *_difference_cells(compared[system["router"], "single"]),
-                f"{100 * system['misrouted_fraction']:.1f} %",
-            )
-            for system in systems
-        ]
         caption = "A classifier that sends each face to a specialist, against one network"
         yield words.StudyTable(caption, heads, tuple(rows))
 
@@ -313,9 +307,8 @@ def _picture(study: Values) -> words.StudyPicture:
     sizes |= {item["router"]: item["n_test"] for item in study["systems"]}
     marks: dict[str, list[words.Mark]] = defaultdict(list)
     for (of, by), judged in study["compared"].items():
-        found = judged.difference
         label = f"{'routed by ' if by == 'single' else ''}{of}  n {sizes[of]:,}"
-        ends = (found.accuracy, found.low, found.high)
+        ends = (judged.difference.accuracy, judged.difference.low, judged.difference.high)
         marks[by].append(words.Mark(label, *ends, filled=judged.significant))
     return words.StudyPicture(
         "",
@@ -326,12 +319,3 @@ def _picture(study: Values) -> words.StudyPicture:
         tuple(words.StudyPanel(TASK, titles[by], tuple(marks[by])) for by in titles if by in marks),
         of_differences=True,
     )
-
-
-def subset_data(study: Values) -> Values:
-    """Give the study as JSON-able values alone; rates and differences as fractions."""
-    compared = [
-        {"of": of, "against": by, **asdict(judged), "verdict": judged.verdict}
-        for (of, by), judged in study["compared"].items()
-    ]
-    return study | {"compared": compared}

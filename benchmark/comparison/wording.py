@@ -5,7 +5,7 @@ benchmark.comparison.statistics. The terminal, files and the report only lay the
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -258,31 +258,19 @@ def _insignificant(judged: Judged) -> str:
 
 def test_text(line: TaskComparison) -> str:
     """Write which test was used, and on what."""
-    name = TEST_NAMES[line.difference.test]
+    name, sides = TEST_NAMES[line.difference.test], (line.group.seeds, line.reference.seeds)
     if line.of_trainings_alone:
-        seeds = f"seed {line.group.seeds[0]} against seed {line.reference.seeds[0]}"
-        return f"{name}, {seeds}: these two trainings alone"
-    ours, theirs = len(line.group.seeds), len(line.reference.seeds)
+        return f"{name}, seed {sides[0][0]} against seed {sides[1][0]}: these two trainings alone"
+    ours, theirs = map(len, sides)
     return f"{name}, {f'{ours} seeds each' if ours == theirs else f'{ours} against {theirs} seeds'}"
-
-
-def _significant_text(line: TaskComparison) -> str:
-    found = line.difference
-    span = points_span(found.low, found.high)
-    if found.low * found.high > 0:
-        span = " to ".join(map(size, sorted((found.low, found.high), key=abs)))
-    return f"{TASK_TITLES[line.task]} by {size(found.accuracy)} pp ({span})"
 
 
 def _insignificant_text(line: TaskComparison) -> str:
     """Write what was found where nothing is significant, and what could have been detected."""
-    found = line.difference
-    why = _insignificant(line)
-    return (
-        f"{points(found.accuracy)} pp, {points_span(found.low, found.high)}"
-        f"{'' if why == NOT_SIGNIFICANT else f'; {why}'}; minimum "
-        f"detectable {size(line.minimum_detectable)} pp"
-    )
+    found, why = line.difference, _insignificant(line)
+    why = "" if why == NOT_SIGNIFICANT else f"; {why}"
+    change = f"{points(found.accuracy)} pp, {points_span(found.low, found.high)}"
+    return f"{change}{why}; minimum detectable {size(line.minimum_detectable)} pp"
 
 
 def by_pair(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
@@ -293,49 +281,52 @@ def by_pair(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
     return list(pairs.values())
 
 
-def pair_sentences(lines: Sequence[TaskComparison]) -> Iterator[str]:
-    """Say of each pair of a table how the group did."""
-    for ours in by_pair(lines):
-        yield _pair_sentence(ours, ours[0].reference.label)
-
-
 def _pair_sentence(lines: Sequence[TaskComparison], reference: str) -> str:
-    parts = []
-    for verdict in ("better", "worse"):
-        ours = [_significant_text(line) for line in lines if line.verdict == verdict]
-        parts += [f"{verdict} on {joined(ours)}"] if ours else []
-    undecided = [line for line in lines if not line.significant]
-    if undecided:
-        said = [f"{TASK_TITLES[line.task]} ({_insignificant_text(line)})" for line in undecided]
-        parts.append(f"{NOT_SIGNIFICANT} on {joined(said)}")
-    text = f"{lines[0].group.label} against {reference}: {'; '.join(parts)}."
-    if any(line.of_trainings_alone for line in lines):
-        text += " One seed on a side: this speaks of these trainings alone."
-    return text
+    said: dict[str, list[str]] = {"better": [], "worse": [], NOT_SIGNIFICANT: []}
+    for line in lines:
+        found, title = line.difference, TASK_TITLES[line.task]
+        if line.significant:
+            ends = points_span(found.low, found.high)
+            if found.low * found.high > 0:
+                ends = " to ".join(sorted(map(size, (found.low, found.high)), key=float))
+            said[line.verdict].append(f"{title} by {size(found.accuracy)} pp ({ends})")
+        else:
+            said[line.verdict].append(f"{title} ({_insignificant_text(line)})")
+    parts = "; ".join(f"{verdict} on {joined(on)}" for verdict, on in said.items() if on)
+    alone = any(line.of_trainings_alone for line in lines)
+    caveat = " One seed on a side: this speaks of these trainings alone." if alone else ""
+    return f"{lines[0].group.label} against {reference}: {parts}.{caveat}"
 
 
-def mtl_sentences(lines: Sequence[TaskComparison]) -> Iterator[str]:
-    """Answer whether MTL beats STL, and by how much: per task, then per network."""
+def sentences(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Iterator[str]:
+    """Say of each pair how the group did.
+
+    of_mtl: say of MTL networks against their counterparts whether MTL beats STL, and by how much:
+    per task, then per network.
+    """
+    if not of_mtl:
+        yield from (_pair_sentence(ours, ours[0].reference.label) for ours in by_pair(lines))
+        return
     if not lines:
         yield "Does MTL beat STL? Not answered: no MTL network and its counterpart were both run."
         return
     answers = []
     for task in TASKS:
         ours = [line for line in lines if line.task == task]
-        if not ours:
-            continue
-        found, counts = ours[0].difference, Counter(line.verdict for line in ours)
         if len(ours) > 1:
+            counts = Counter(line.verdict for line in ours)
             said = (
                 f"better in {counts['better']} of {len(ours)} networks, worse in "
                 f"{counts['worse']}, {NOT_SIGNIFICANT} in {counts[NOT_SIGNIFICANT]}"
             )
-        elif not ours[0].significant:
+        elif ours and not ours[0].significant:
             said = f"{NOT_SIGNIFICANT} ({_insignificant_text(ours[0])})"
-        else:
+        elif ours:
+            found = ours[0].difference
             word = "yes, better" if ours[0].verdict == "better" else "no, worse"
             said = f"{word} by {size(found.accuracy)} pp ({points_span(found.low, found.high)})"
-        answers.append(f"{TASK_TITLES[task].capitalize()}: {said}.")
+        if ours:
+            answers.append(f"{TASK_TITLES[task].capitalize()}: {said}.")
     alone = any(line.of_trainings_alone for line in lines)
     caveat = " One seed on a side speaks of these trainings alone." if alone else ""
     yield f"Does MTL beat STL? {' '.join(answers)}{caveat}"
@@ -361,32 +352,34 @@ def gap_sentences(gaps: Sequence[Gap]) -> Iterator[str]:
         yield f"Single-task counterparts missing of {joined(names)}: {missing}."
 
 
+DIFFERENCES_NOTE: Final = (
+    "A difference is the arm minus its reference on the same test faces, in percentage points "
+    "(pp), with its 95 % interval. Intervals are not widened for the number of comparisons; "
+    "p-values are. Macro-F1 has an interval of the same kind and no test."
+)
+NOT_EQUAL_NOTE: Final = (
+    "No significant difference does not mean equal. The minimum detectable difference is "
+    "the smallest true one that such a comparison finds in 80 % of cases, at the level "
+    "that Holm leaves."
+)
+GROUPS_NOTE: Final = (
+    "Run groups are compared as samples of trainings and of test faces: test and interval "
+    "hold the variance of both (docs/METHODS.md)."
+)
+ONE_SEED_NOTE: Final = (
+    "One seed permits no claim about an experiment: where a side has one, a single run of "
+    "each is compared, of the same seed where both have it, never the best."
+)
+GENERAL_NOTES: Final = (DIFFERENCES_NOTE, NOT_EQUAL_NOTE, GROUPS_NOTE, ONE_SEED_NOTE)
+"""Those of the reading notes that say the same of every comparison."""
+
+
 def reading_notes(lines: Sequence[TaskComparison], groups: Sequence[RunGroup]) -> Iterator[str]:
     """Say how the numbers of these very tables are to be read."""
-    yield (
-        "A difference is the arm minus its reference on the same test faces, in percentage points "
-        "(pp), with its 95 % interval. Intervals are not widened for the number of comparisons; "
-        "p-values are. Macro-F1 has an interval of the same kind and no test."
-    )
-    if any(not line.significant for line in lines):
-        yield (
-            "No significant difference does not mean equal. The minimum detectable difference is "
-            "the smallest true one that such a comparison finds in 80 % of cases, at the level "
-            "that Holm leaves."
-        )
     alone = [line.difference for line in lines if line.of_trainings_alone]
-    if len(alone) < len(lines):
-        yield (
-            "Run groups are compared as samples of trainings and of test faces: test and interval "
-            "hold the variance of both (docs/METHODS.md)."
-        )
-    if alone:
-        yield (
-            "One seed permits no claim about an experiment: where a side has one, a single run of "
-            "each is compared, of the same seed where both have it, never the best."
-        )
-    sharing = max((found.n_faces - found.n_clusters for found in alone), default=0)
-    if sharing:
+    applies = (True, any(not it.significant for it in lines), len(alone) < len(lines), bool(alone))
+    yield from (note for note, does in zip(GENERAL_NOTES, applies, strict=True) if does)
+    if sharing := max((found.n_faces - found.n_clusters for found in alone), default=0):
         yield (
             f"{sharing} test faces are near-duplicates of others there; McNemar's test counts "
             "every face as independent, and its p is a little too small."
@@ -479,5 +472,7 @@ class StudyPage:
     pictures: tuple[StudyPicture, ...]
     notes: tuple[str, ...]
     """How to read it, and what was not run."""
-    experiments: tuple[str, ...]
+    experiments: Collection[str]
     """Whose runs it is made of."""
+    data: dict[str, Any]
+    """The study as plain values: what `--json` has."""

@@ -168,7 +168,7 @@ def _difference(outcome: RowComparison) -> Cell:
     if outcome.judged is None:
         return Cell("")
     found = outcome.judged.difference
-    mark, style = (words.SIGNIFICANT, "bold") if outcome.significant else ("", "")
+    mark, style = (words.SIGNIFICANT, "bold") if outcome.judged.significant else ("", "")
     note = f"{words.points_span(found.low, found.high)}, p {words.p_text(outcome.judged.p_holm)}"
     return Cell(f"{words.points(found.accuracy)}{mark}", note, found.accuracy, style=style)
 

@@ -4,10 +4,11 @@ In plain values, rates and differences are fractions and nothing is rounded; in 
 percent and percentage points (pp) with one decimal.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from benchmark.comparison import wording
-from benchmark.comparison.pairs import Comparison, ComparisonTable, GroupScores
+from benchmark.comparison.pairs import QUESTIONS, Comparison, Kind
 from benchmark.comparison.wording import TaskComparison, span, with_sd
 from benchmark.reporting.tables import Cell, Column, Table, TableRow
 from benchmark.tasks import TASK_TITLES
@@ -30,46 +31,44 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
     return {
         "dataset": comparison.dataset,
         "drawn": comparison.drawn,
-        "arms": [_group_data(standing) for standing in comparison.groups],
+        "arms": [
+            {
+                "arm": group.label,
+                "experiment": group.name,
+                "seeds": list(group.seeds),
+                "runs": list(group.identities),
+                "ad_hoc": group.runs[0].ad_hoc,
+                "leaky": group.leaky,
+                "remarks": list(group.remarks),
+                "scores": {task: vars(score) for task, score in scores.items()},
+            }
+            for group, scores in comparison.groups
+        ],
         "missing": [{"arm": group.label, "why": group.why} for group in comparison.absent],
         "tables": [
             {
-                "kind": table.kind,
-                "title": table.title,
-                "rows": [flat_line(table, line) for line in table.lines],
+                "kind": kind,
+                "title": QUESTIONS[kind][1],
+                "rows": [flat_line(kind, line) for line in found.lines],
                 "not_compared": [
                     {"arm": it.group, "reference": it.reference, "why": it.why, "task": it.task}
-                    for it in table.gaps
+                    for it in found.gaps
                 ],
-                "sentences": list(table.sentences),
-                "family": table.family,
+                "sentences": list(wording.sentences(found.lines, of_mtl=kind == "twins")),
+                "family": wording.family_text(found.lines),
             }
-            for table in comparison.tables
+            for kind, found in comparison.tables.items()
         ],
         "notes": list(comparison.notes),
         "limits": list(comparison.limits),
     }
 
 
-def _group_data(standing: GroupScores) -> dict[str, Any]:
-    group = standing.group
-    return {
-        "arm": group.label,
-        "experiment": group.name,
-        "seeds": list(group.seeds),
-        "runs": list(group.identities),
-        "ad_hoc": group.ad_hoc,
-        "leaky": group.leaky,
-        "remarks": list(group.remarks),
-        "scores": {task: vars(score) for task, score in standing.scores.items()},
-    }
-
-
-def flat_line(table: ComparisonTable, line: TaskComparison) -> dict[str, Any]:
+def flat_line(kind: Kind, line: TaskComparison) -> dict[str, Any]:
     """Give one task of one pair as plain values by column name; the same columns every time."""
     found = line.difference
     return {
-        "table": table.kind,
+        "table": kind,
         "arm": line.group.label,
         "reference": line.reference.label,
         "task": line.task,
@@ -96,13 +95,12 @@ def scores_table(comparison: Comparison) -> Table:
     columns = [Column("test accuracy, %", True), Column("seeds", True)]
     columns += [Column(TASK_TITLES[task], False) for task in comparison.tasks]
     rows = []
-    for item in comparison.groups:
-        scores = [item.scores.get(task) for task in comparison.tasks]
-        label = f"{item.group.label}{' (LEAKY)' if item.group.leaky else ''}"
+    for group, scores in comparison.groups:
+        label = f"{group.label}{' (LEAKY)' if group.leaky else ''}"
         rows.append(
-            [label, wording.seeds_text(item.group.seeds)]
+            [label, wording.seeds_text(group.seeds)]
             + [Cell(with_sd(s.accuracy, s.accuracy_sd), span(s.low, s.high)) if s else Cell()
-               for s in scores]
+               for s in map(scores.get, comparison.tasks)]
         )  # fmt: skip
     missing = [f"{absent.label} (not run: {absent.why})" for absent in comparison.absent]
     empty = [Cell()] * (len(columns) - 1)
@@ -111,8 +109,8 @@ def scores_table(comparison: Comparison) -> Table:
     )
 
 
-def pairs_table(table: ComparisonTable) -> Table:
-    """Show a table's differences, a section a pair."""
+def pairs_table(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Table:
+    """Show differences, a section a pair; of_mtl: MTL networks against their counterparts."""
     columns = (
         Column("task", True),
         Column("accuracy, pp", False),
@@ -122,9 +120,9 @@ def pairs_table(table: ComparisonTable) -> Table:
         Column("verdict", True, fold=True),
     )
     rows = []
-    for line in table.lines:
+    for line in lines:
         found = line.difference
-        other = wording.COUNTERPARTS if table.kind == "twins" else line.reference.label
+        other = wording.COUNTERPARTS if of_mtl else line.reference.label
         section = f"{line.group.label} against {other} · {wording.test_text(line)}"
         cells = (
             Cell(TASK_TITLES[line.task]),

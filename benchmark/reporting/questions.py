@@ -20,12 +20,10 @@ from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
 from benchmark.comparison.library import RunGroup
 from benchmark.comparison.pairs import (
     NO_TASK,
-    ComparisonTable,
     Found,
     PairPlan,
     counterparts_plan,
     judge_plans,
-    plan_pair,
 )
 from benchmark.comparison.statistics import ALPHA, Family
 from benchmark.comparison.subset_study import subset_page, subset_study
@@ -181,7 +179,7 @@ def judged(evidence: Evidence, family: Family) -> Found:
         def plan(pairs: Iterable[tuple[str, str]]) -> PairPlan:
             made = PairPlan()
             for reference, other in pairs:
-                plan_pair(made, evidence.of_name(reference), evidence.of_name(other), TASKS)
+                made.add(evidence.of_name(reference), evidence.of_name(other))
             made.gaps = [gap for gap in made.gaps if gap.why != NO_TASK]
             return made
 
@@ -204,8 +202,7 @@ def judged(evidence: Evidence, family: Family) -> Found:
 
 
 def _pairs_of(title: str, lines: Sequence[TaskComparison]) -> Table:
-    table = pairs_table(ComparisonTable("first", tuple(lines), ()))
-    return dataclasses.replace(table, title=title, notes=(words.family_text(lines),))
+    return dataclasses.replace(pairs_table(lines), title=title, notes=(words.family_text(lines),))
 
 
 def _best_network(evidence: Evidence, question: Question) -> Answer:
@@ -303,10 +300,10 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
         why = f"no two networks {alike} are finished on the same faces."
         return _unanswered(question, why, *_command_for(evidence, question))
     if is_mtl:
-        short, *further = words.mtl_sentences(found.lines)
+        short, *further = words.sentences(found.lines, of_mtl=True)
         sentences, better = [short.removeprefix("Does MTL beat STL? "), *further], "MTL"
     else:
-        sentences, better = list(words.pair_sentences(found.lines)), "the named network"
+        sentences, better = list(words.sentences(found.lines)), "the named network"
         if len(sentences) > 1:
             sentences = [_tally(found.lines)]
     known = evidence.library.experiments

@@ -109,10 +109,10 @@ def test_the_tables_fit_and_break_no_number(
     text = capture.get()
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
-    for table in plausible.tables:
-        for line in table.lines:
+    for kind, found in plausible.tables.items():
+        for line in found.lines:
             assert f"{points(line.difference.high)}" in text
-            assert flat(f"against {line.reference.label}") in flat(text) or table.kind == "twins"
-    for standing in plausible.groups:
-        for score in standing.scores.values():
+            assert flat(f"against {line.reference.label}") in flat(text) or kind == "twins"
+    for _, scores in plausible.groups:
+        for score in scores.values():
             assert f"{100 * score.low:.1f}–{100 * score.high:.1f}" in text

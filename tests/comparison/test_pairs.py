@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.comparison.library import Faces, Library, NotRun, read_run
-from benchmark.comparison.pairs import Comparison, ComparisonTable, compare
+from benchmark.comparison.library import Library, NotRun, read_run
+from benchmark.comparison.pairs import Comparison, Found, Kind, compare
+from benchmark.comparison.wording import family_text, gap_sentences, sentences
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_table
 from benchmark.experiment.definition import Experiment, Subset, Suite
@@ -39,7 +40,7 @@ def compared(
     *arguments: str | Experiment,
     known: Sequence[Experiment] = ABC,
     suite: Sequence[str] = (),
-    prepared: Sequence[Faces] = (),
+    prepared: Sequence[tuple[str, str, str]] = (),
     **options: Any,
 ) -> Comparison:
     """Compare what is named, of the known experiments; the suite `all` has all of them, or some."""
@@ -64,12 +65,18 @@ def predictions(n_right: int, tasks: tuple[TaskName, ...] = TASKS) -> pd.DataFra
     return exact_predictions(70, n_right, tasks=tasks)
 
 
-def only(found: Comparison) -> ComparisonTable:
-    (table,) = found.tables
+def only(found: Comparison, kind: Kind | None = None) -> Found:
+    """Give the only table, which is of the kind."""
+    ((only_kind, table),) = found.tables.items()
+    assert kind in (only_kind, None)
     return table
 
 
-def pairs_of(table: ComparisonTable) -> list[tuple[str, str]]:
+def said_of(table: Found) -> list[str]:
+    return [*sentences(table.lines), *gap_sentences(table.gaps)]
+
+
+def pairs_of(table: Found) -> list[tuple[str, str]]:
     """Name each pair of a table once, by the last letter of group and reference."""
     lines = [line for line in table.lines if line.task == table.lines[0].task]
     return [(line.group.label[-1], line.reference.label[-1]) for line in lines]
@@ -82,7 +89,7 @@ def test_two_runs_by_their_ids(runs: RunBuilder) -> None:
     assert (line.difference.test, line.difference.accuracy) == ("mcnemar", pytest.approx(0.1))
     assert (line.difference.only_arm, line.difference.only_reference) == (10, 0)
     assert line.verdict == "better"
-    assert "speaks of these trainings alone" in table.sentences[0]
+    assert "speaks of these trainings alone" in said_of(table)[0]
     assert [line.task for line in table.lines] == list(TASKS)
 
 
@@ -96,7 +103,7 @@ def test_experiments_with_all_their_seeds(runs: RunBuilder) -> None:
     assert line.difference.accuracy == pytest.approx(-0.2)
     assert (line.group.seeds, line.reference.seeds) == ((0, 1, 2), (0, 1))
     assert not line.of_trainings_alone
-    assert found.groups[0].scores["race"].accuracy_sd == pytest.approx(0.01414, abs=1e-5)
+    assert found.groups[0][1]["race"].accuracy_sd == pytest.approx(0.01414, abs=1e-5)
 
 
 def test_groups_have_the_scores_that_leaderboards_show(runs: RunBuilder) -> None:
@@ -104,9 +111,9 @@ def test_groups_have_the_scores_that_leaderboards_show(runs: RunBuilder) -> None
     for experiment, seeds in ((MTL, 3), (OTHER, 1)):
         for seed in range(seeds):
             runs.done(experiment, made_up_predictions(skills, seed=seed), seed=seed)
-    for found in compared(runs, MTL, OTHER).groups:
-        for task, score in experiment_row("x", found.group.runs).scores.items():
-            ours = dataclasses.astuple(found.scores[task])
+    for group, scores in compared(runs, MTL, OTHER).groups:
+        for task, score in experiment_row("x", group.runs).scores.items():
+            ours = dataclasses.astuple(scores[task])
             assert ours == pytest.approx(dataclasses.astuple(score))
 
 
@@ -126,32 +133,31 @@ def test_one_seed_is_compared_with_its_own_or_the_lowest_not_the_best(
 def test_each_with_the_first_each_with_each_or_as_definitions_name(runs: RunBuilder) -> None:
     for experiment in ABC:
         done(runs, experiment, 70)
-    first = only(compared(runs, *ABC, tasks=("race",)))
-    assert (first.title, pairs_of(first)) == ("Each against the first", [("b", "a"), ("c", "a")])
-    every = only(compared(runs, *ABC, tasks=("gender", "race"), all_pairs=True))
-    assert (every.title, pairs_of(every)) == ("All pairs", [("b", "a"), ("c", "a"), ("c", "b")])
-    assert "what was named (6 p-values)" in every.family
+    first = only(compared(runs, *ABC, tasks=("race",)), "first")
+    assert pairs_of(first) == [("b", "a"), ("c", "a")]
+    every = only(compared(runs, *ABC, tasks=("gender", "race"), all_pairs=True), "all")
+    assert pairs_of(every) == [("b", "a"), ("c", "a"), ("c", "b")]
+    assert "what was named (6 p-values)" in family_text(every.lines)
     second = dataclasses.replace(OTHER, compare_with=MTL.name)
     third = dataclasses.replace(THIRD, compare_with=OTHER.name)
     some = (OTHER.name, THIRD.name)
     found = compared(runs, "all", known=(MTL, second, third), suite=some, tasks=("race",))
-    (table,) = (table for table in found.tables if table.kind == "defined")
-    assert pairs_of(table) == [("b", "a"), ("c", "b")]
-    assert MTL.name in [item.group.label for item in found.groups], "though in no suite"
+    assert pairs_of(found.tables["defined"]) == [("b", "a"), ("c", "b")]
+    assert MTL.name in [group.label for group, _ in found.groups], "though in no suite"
 
 
 def test_mtl_with_its_counterparts_by_itself(runs: RunBuilder) -> None:
     done(runs, MTL, 70, 70)
     for stl, n_right in zip(STL, (70, 40, 90), strict=True):
         done(runs, stl, n_right, n_right)
-    table = only(compared(runs, MTL, known=(MTL, *STL)))
-    assert table.kind == "twins"
+    table = only(compared(runs, MTL, known=(MTL, *STL)), "twins")
     assert [(line.task, line.verdict) for line in table.lines] == [
         ("age_group", "no significant difference"),
         ("gender", "better"),
         ("race", "worse"),
     ]
-    assert table.sentences[0].startswith("Does MTL beat STL? Age group: no significant difference")
+    answer, *_ = sentences(table.lines, of_mtl=True)
+    assert answer.startswith("Does MTL beat STL? Age group: no significant difference")
 
 
 def test_several_mtl_networks_are_counted_and_described_one_by_one(runs: RunBuilder) -> None:
@@ -159,7 +165,8 @@ def test_several_mtl_networks_are_counted_and_described_one_by_one(runs: RunBuil
     known = (MTL, OTHER, *STL, *others)
     for experiment in known:
         done(runs, experiment, 40 if experiment is others[0] else 70)
-    answer, *networks = only(compared(runs, "all", known=known)).sentences
+    table = only(compared(runs, "all", known=known), "twins")
+    answer, *networks = sentences(table.lines, of_mtl=True)
     said = "Age group: better in 1 of 2 networks, worse in 0, no significant difference in 1."
     assert said in answer
     start = f"{OTHER.name} against its single-task counterparts: better on age"
@@ -170,10 +177,10 @@ def test_missing_counterparts_are_named_with_the_reason(runs: RunBuilder) -> Non
     done(runs, MTL, 70)
     done(runs, STL[0], 70)
     runs.failed(STL[1], "the loss is nan")
-    assert only(compared(runs, MTL, known=(MTL, *STL[:2]))).gap_sentences == (
+    assert said_of(only(compared(runs, MTL, known=(MTL, *STL[:2]))))[1:] == [
         f"Single-task counterparts missing of {MTL.name}: gender ({STL[1].name}: seed 0 failed: "
         "the loss is nan), race (not registered).",
-    )
+    ]
     otherwise = dataclasses.replace(STL[2], recipe=OTHER.recipe)
     done(runs, otherwise, 70)
     with pytest.raises(RunError, match="no counterpart, its recipe differ"):
@@ -185,11 +192,8 @@ def test_a_pair_stands_in_the_table_of_one_question_alone(runs: RunBuilder) -> N
     done(runs, MTL, 70)
     done(runs, stl, 60)
     for argument in ("all", MTL.name):
-        table = only(compared(runs, argument, known=(MTL, stl)))
-        (line,) = table.lines
-        assert (table.kind, line.group.label, line.reference.label) == (
-            "twins", MTL.name, stl.name,
-        )  # fmt: skip
+        (line,) = only(compared(runs, argument, known=(MTL, stl)), "twins").lines
+        assert (line.group.label, line.reference.label) == (MTL.name, stl.name)
     table = only(compared(runs, stl, MTL, known=(MTL, stl)))
     assert [(line.group.label, line.family) for line in table.lines] == [(MTL.name, "named")]
 
@@ -224,10 +228,10 @@ def test_missing_runs_are_shown_as_missing_and_nothing_at_all_is_an_error(runs: 
     runs.begun(THIRD)
     found = compared(runs, *ABC)
     why = "seed 0 was interrupted or is still running"
-    assert found.absent == (NotRun(THIRD.name, why),)
-    assert only(found).gap_sentences == (
+    assert found.absent == [NotRun(THIRD.name, why)]
+    assert said_of(only(found))[1:] == [
         f"{THIRD.name} against {MTL.name}: not compared, {THIRD.name}: {why}.",
-    )
+    ]
 
 
 FOLD = an_experiment("d", **{"protocol.fold": 1})
@@ -329,7 +333,7 @@ def test_ad_hoc_runs_are_found_by_id_alone_and_marked(runs: RunBuilder) -> None:
         compared(runs, MTL, OTHER)
     found = compared(runs, MTL, record.identity)
     label = f"{OTHER.name} seed 0 (run {record.identity[:8]}, ad hoc)"
-    assert [item.group.label for item in found.groups] == [MTL.name, label]
+    assert [group.label for group, _ in found.groups] == [MTL.name, label]
     assert f"{label}: ad hoc: changed on the command line." in found.notes
 
 
@@ -355,7 +359,7 @@ def test_of_faces_prepared_anew_those_prepared_here_are_meant(runs: RunBuilder) 
         done(builder, OTHER, n_right)
     with pytest.raises(RunError, match=r"its runs are of 2 kinds \(other pixels\)"):
         compared(runs, MTL, OTHER)
-    here = Faces("utkface-100", "77" * 32, "cd" * 32)
+    here = ("utkface-100", "77" * 32, "cd" * 32)
     line = only(compared(runs, MTL, OTHER, prepared=[here])).lines[0]
     assert line.difference.accuracy == pytest.approx(0.1)
 

@@ -6,21 +6,16 @@ from dataclasses import replace
 import pytest
 
 from benchmark.comparison.library import RunGroup, read_run
-from benchmark.comparison.pairs import (
-    NOT_REGISTERED,
-    Compared,
-    judge_lines,
-)
+from benchmark.comparison.pairs import NOT_REGISTERED, judge_lines
 from benchmark.comparison.statistics import Difference
 from benchmark.comparison.wording import (
     Gap,
     TaskComparison,
     gap_sentences,
-    mtl_sentences,
     p_text,
-    pair_sentences,
     points,
     reading_notes,
+    sentences,
     verdict_text,
 )
 from benchmark.comparison.wording import test_text as text_of_test
@@ -64,8 +59,8 @@ def lines_of(groups: tuple[RunGroup, RunGroup], *found: Difference) -> tuple[Tas
     group, reference = groups
     tasks: Sequence[TaskName] = TASKS[: len(found)]
     pairs = zip(tasks, found, strict=True)
-    asked: list[Compared] = [("named", reference, group, task, one) for task, one in pairs]
-    return tuple(judge_lines(asked))
+    lines = judge_lines(("named", reference, group, task, lambda it=it: it) for task, it in pairs)
+    return tuple(line for line in lines if isinstance(line, TaskComparison))
 
 
 def test_differences_have_a_sign_and_p_values_two_digits() -> None:
@@ -90,26 +85,26 @@ def test_what_the_correction_alone_rejects_is_said_to_be_so(
     lines = lines_of(groups, replace(FOUND, p=0.039), TIE)
     assert lines[0].p_holm == pytest.approx(0.078)
     assert verdict_text(lines[0]).startswith("not significant after correction (raw p 0.039);")
-    assert "not significant after correction (raw p 0.039)" in next(iter(pair_sentences(lines)))
+    assert "not significant after correction (raw p 0.039)" in next(iter(sentences(lines)))
 
 
 def test_pairs_and_mtl_are_described_in_sentences(groups: tuple[RunGroup, RunGroup]) -> None:
-    (sentence,) = pair_sentences(lines_of(groups, FOUND, TIE, replace(FOUND, accuracy=-0.03)))
+    (sentence,) = sentences(lines_of(groups, FOUND, TIE, replace(FOUND, accuracy=-0.03)))
     assert sentence == (
         "new against old: better on age group by 2.6 pp (1.4 to 3.8); worse on race by 3.0 pp "
         "(1.4 to 3.8); no significant difference on gender (−0.1 pp, −2.0 to +1.8; minimum "
         "detectable 1.9 pp)."
     )
     loss = replace(FOUND, accuracy=-0.0263, low=-0.0384, high=-0.0141)
-    (sentence,) = pair_sentences(lines_of(groups, loss))
+    (sentence,) = sentences(lines_of(groups, loss))
     assert sentence == "new against old: worse on age group by 2.6 pp (1.4 to 3.8)."
-    (answer,) = mtl_sentences(lines_of(groups, FOUND, loss, TIE))
+    (answer,) = sentences(lines_of(groups, FOUND, loss, TIE), of_mtl=True)
     assert answer == (
         "Does MTL beat STL? Age group: yes, better by 2.6 pp (+1.4 to +3.8). Gender: no, worse by "
         "2.6 pp (−3.8 to −1.4). Race: no significant difference (−0.1 pp, −2.0 to +1.8; minimum "
         "detectable 1.9 pp)."
     )
-    assert next(iter(mtl_sentences([]))).startswith("Does MTL beat STL? Not answered")
+    assert next(iter(sentences([], of_mtl=True))).startswith("Does MTL beat STL? Not answered")
 
 
 def test_networks_that_lack_the_same_counterparts_share_a_sentence() -> None:

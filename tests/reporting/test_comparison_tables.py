@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from benchmark.comparison.library import NotRun, RunGroup
-from benchmark.comparison.pairs import Comparison, ComparisonTable, GroupScores
+from benchmark.comparison.pairs import Comparison, Found
 from benchmark.comparison.rows import TaskScore
 from benchmark.comparison.wording import Gap
 from benchmark.reporting.comparison_tables import as_data, pairs_table, scores_table
@@ -24,9 +24,9 @@ def comparison(groups: tuple[RunGroup, RunGroup]) -> Comparison:
         dataset="utkface-100",
         drawn=False,
         tasks=TASKS[:2],
-        groups=tuple(GroupScores(group, {"age_group": score}) for group in groups),
+        groups=[(group, {"age_group": score}) for group in groups],
         absent=(NotRun("third", "failed: <b>|x"),),
-        tables=(ComparisonTable("first", lines, (Gap("third", "old", "|"),)),),
+        tables={"first": Found(lines, (Gap("third", "old", "|"),))},
         notes=("a note",),
         limits=("a limit",),
     )
@@ -48,7 +48,10 @@ def test_plain_values_are_json_and_hold_fractions(comparison: Comparison) -> Non
 def test_tables_show_percent_intervals_and_a_dash_for_what_does_not_exist(
     comparison: Comparison,
 ) -> None:
-    rows = [[cell.whole for cell in row.cells] for row in pairs_table(comparison.tables[0]).rows]
+    rows = [
+        [cell.whole for cell in row.cells]
+        for row in pairs_table(comparison.tables["first"].lines).rows
+    ]
     assert rows[0][:5] == ["age group", "+2.6 (+1.4 to +3.8)", "−1.2 (−3.0 to +0.6)"] + [
         *("0.0004", "0.0008"),
     ]

@@ -106,8 +106,8 @@ def test_it_is_compared_with_its_counterpart_on_the_faces_that_both_were_tested_
     asked = RowComparison("twin", ours.label, "gender")
     (line,) = compare_rows([(rows[0], asked, rows[1])])[id(rows[0])]
     without_f1 = dict.fromkeys(("macro_f1", "macro_f1_low", "macro_f1_high"))
-    assert line.difference is not None
-    assert vars(line.difference) == vars(found) | without_f1
+    assert line.judged is not None
+    assert vars(line.judged.difference) == vars(found) | without_f1
 
 
 def test_a_task_is_scored_as_if_the_faces_without_its_label_were_not_there() -> None:
