@@ -8,6 +8,7 @@ BenchmarkError
 └── RunError          a run cannot start, resume or be read
     ├── DeviceError       the device asked for is not there
     ├── ClusterLost       the cluster that runs are computed on cannot be used: none goes on
+    ├── StorageLost       the database of a search does not answer: no trial can be stored
     └── TrackingError     the MLflow store cannot be used; the run's own folder is not affected
 """
 
@@ -56,6 +57,10 @@ class DeviceError(RunError):
 
 class ClusterLost(RunError):
     """Raised when the cluster that runs are computed on cannot be used: no other run goes on."""
+
+
+class StorageLost(RunError):
+    """Raised when the database of a search does not answer: no other trial goes on."""
 
 
 class TrackingError(RunError):

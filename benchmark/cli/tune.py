@@ -23,10 +23,11 @@ from benchmark.cli.output import (
     out,
     print_table,
     say_error,
+    say_warning,
     speaking,
 )
 from benchmark.cli.run import cluster_options, fleet_on, run_settings
-from benchmark.errors import BenchmarkError, ClusterLost, ExperimentError, require
+from benchmark.errors import BenchmarkError, ClusterLost, ExperimentError, StorageLost, require
 from benchmark.experiment import space as spaces
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.space import GRID_PREFIX, GridSpace
@@ -143,7 +144,7 @@ def tune(
                 try:
                     studies.append(session.tuned(name))
                 except BenchmarkError as refused:
-                    if len(chosen) == 1 or isinstance(refused, ClusterLost):
+                    if len(chosen) == 1 or isinstance(refused, ClusterLost | StorageLost):
                         raise
                     answer.errors.append(refused)
                     studies.append({"experiment": name, "ok": False})
@@ -316,7 +317,7 @@ class TuneSession:
         from benchmark.tuning.search import FreshScores, fresh_scores, search, training_objective
         from benchmark.tuning.study import TrialQueue
 
-        queue, name = TrialQueue(study, self.storage), study.experiment.name
+        queue, name = TrialQueue(study, self.storage, say_warning), study.experiment.name
         mirror = StudyMirror(
             self.settings.mirror, self.answer.warnings.append, identity=study.identity,
             name=name, dataset=study.dataset, space=study.space.words,

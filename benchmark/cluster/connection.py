@@ -5,6 +5,7 @@ Everything that would end badly is refused here, before the first run.
 
 import contextlib
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -126,6 +127,7 @@ def connected(options: ClusterOptions) -> Iterator[Connection]:
     if not is_local:
         _check_answers(options.address)
     troubles = (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError)
+    on_stop = signal.getsignal(signal.SIGTERM)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -133,6 +135,10 @@ def connected(options: ClusterOptions) -> Iterator[Connection]:
             ray.init(address=address, logging_level="ERROR", log_to_driver=False, **known)
     except troubles as error:  # Ray compares its own version and Python's when it connects.
         raise _unreachable(options.address, str(error)) from error
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:  # Ray's own handler ends a process before it has marked its runs.
+        signal.signal(signal.SIGTERM, on_stop)
     try:
         gpus, wants = options.gpus, (options.device or "cuda").startswith("cuda")
         if gpus is None:

@@ -107,7 +107,7 @@ def write_outcome(
     """
     trials = tuple(queue.trials())
     best, recipe, remark = decided(fresh) or best_trial(trials), None, ""
-    files = write_pages(study, queue.optuna_study, trials)
+    files = write_pages(study, queue.snapshot(), trials)
     if best is not None and is_the_definition(study, best):
         remark = "no trial beat the definition itself: its own recipe is the best tried"
     elif best is not None:

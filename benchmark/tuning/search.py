@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any, Final, Literal
 
 from benchmark.data.batches import FaceBatches
-from benchmark.errors import BenchmarkError, ClusterLost, RunError
+from benchmark.errors import BenchmarkError, ClusterLost, RunError, StorageLost
 from benchmark.experiment.space import experiment_at
 from benchmark.files import write_json
 from benchmark.record import SCHEMA, TRIAL_FILE
@@ -193,8 +193,9 @@ def _tried(queue: TrialQueue, objective: Objective, handle: TrialHandle) -> Gene
         with contextlib.closing(objective(handle.point, handle.number)) as events:
             value = yield from _followed(queue, handle, events)
         state: EndState = "pruned" if value is None else "complete"
-    except (KeyboardInterrupt, GeneratorExit, ClusterLost):
-        queue.end(handle, "failed", reason="stopped from outside, queued again", again=True)
+    except (KeyboardInterrupt, GeneratorExit, ClusterLost, StorageLost):
+        with contextlib.suppress(StorageLost):  # The next search finds it, and queues it again.
+            queue.end(handle, "failed", reason="stopped from outside, queued again", again=True)
         raise
     except BenchmarkError as error:
         state, reason = "failed", str(error)

@@ -15,17 +15,17 @@ import hashlib
 import socket
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import RunError, require
+from benchmark.errors import RunError, StorageLost, require
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.space import Choices, Integers, SearchSpace
 from benchmark.files import canonical_json, file_lock
@@ -48,6 +48,9 @@ N_CANDIDATES: Final = 128
 """Points of which the trees propose the best; Optuna's own number is 24."""
 LOCK_SECONDS: Final = 60
 """How long one process waits for another's write; a write takes milliseconds."""
+AWAY_SECONDS: Final = 120.0
+"""How long a database server that has answered before is waited for; a restart takes seconds."""
+ASK_AGAIN_SECONDS: Final = 0.5
 MOST_DEATHS: Final = 12
 """A point whose process died so often is not tried again: it may be what kills it."""
 STATES: Final = {
@@ -56,6 +59,9 @@ STATES: Final = {
 }  # fmt: skip
 STATE_NAMED: Final = {name: state for state, name in STATES.items()}
 EndState = Literal["complete", "pruned", "failed"]
+Found = TypeVar("Found")
+_answering: Final = set[str]()
+"""Addresses of databases that answered when they were asked last."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,8 @@ class Study:
 
 @contextlib.contextmanager
 def storage_errors(address: str) -> Iterator[None]:
-    """Turn what a broken storage raises into a RunError; a password is not shown."""
+    """Turn what a broken storage raises into a RunError, StorageLost where it is a server that does
+    not answer; a password is not shown."""
     try:
         yield
     except (
@@ -163,9 +170,14 @@ def storage_errors(address: str) -> Iterator[None]:
         inner = error.__cause__ or error
         text = str(getattr(inner, "orig", None) or inner).strip() or repr(inner)
         fix = "Wait until no other program holds it, make it writable, or name another"
-        if "version" in text:
+        of_connection = (OperationalError, InterfaceError)
+        is_away = any(isinstance(one, of_connection) for one in (error, inner))
+        is_away = is_away and not address.startswith("sqlite")
+        if is_away:
+            fix = "Start it, or check its address; the same command resumes, and no trial is lost"
+        elif "version" in text:
             fix = "`optuna storage upgrade --storage URL` brings it to this version of Optuna"
-        raise RunError(
+        raise (StorageLost if is_away else RunError)(
             f"the study's storage cannot be used: {text.splitlines()[0]}",
             allowed="--storage sqlite:///FILE, or the URL of a database whose driver is installed",
             source=address.split("@")[-1],
@@ -195,11 +207,14 @@ class TrialHandle:
 class TrialQueue:
     """A study in its storage; every method may be called while other processes do the same.
 
-    address: a database's URL; if empty, SQLite in the folder of the studies.
+    address: a database's URL; if empty, SQLite in the folder of the studies. A server that goes
+    away once it has answered is waited for, up to AWAY_SECONDS, which `say` is told.
     """
 
-    def __init__(self, study: Study, address: str = "") -> None:
-        self.study = study
+    def __init__(
+        self, study: Study, address: str = "", say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.study, self._say = study, say
         self.address = address or f"sqlite:///{(study.folder / 'optuna.db').resolve()}"
         self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
             item.path: optuna.distributions.CategoricalDistribution(item.values)
@@ -213,31 +228,51 @@ class TrialQueue:
         """What dead processes left behind, a sentence each; read and emptied by the search."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        is_file = self.address.startswith("sqlite:///")
-        arguments = {"timeout": LOCK_SECONDS} if is_file else {}
-        if is_file:
+        if self.address.startswith("sqlite:///"):
             Path(self.address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            self._storage = optuna.storages.RDBStorage(
-                # A server that was restarted is connected to anew.
-                self.address,
-                engine_kwargs={"connect_args": arguments, "pool_pre_ping": True},
-            )
-            self.optuna_study = optuna.create_study(
-                storage=self._storage,
-                study_name=study.name,
-                direction="maximize",
-                load_if_exists=True,
-                pruner=study.new_pruner(),
-                sampler=study.new_sampler(0),
-            )
-            self._begin()
+            self._stored(self._open)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = file_lock(self.study.own_folder / "ledger.lock", wait=True)
-        with lock, storage_errors(self.address):
-            yield
+    def _locked(self) -> contextlib.AbstractContextManager[bool]:
+        return file_lock(self.study.own_folder / "ledger.lock", wait=True)
+
+    def _stored(self, operation: Callable[[], Found]) -> Found:
+        """Do something in the storage, which may be done twice; wait for a server that is away."""
+        end = time.monotonic() + AWAY_SECONDS
+        is_awaited = False
+        while True:
+            try:
+                with storage_errors(self.address):
+                    found = operation()
+            except StorageLost as error:
+                if time.monotonic() > end or not (is_awaited or self.address in _answering):
+                    raise
+                if not is_awaited:
+                    self._say(f"{error.found}; it is waited for, {AWAY_SECONDS:g} s at most")
+                is_awaited = True
+                _answering.discard(self.address)  # Given up or stopped, nobody waits again.
+                time.sleep(ASK_AGAIN_SECONDS)
+            else:
+                _answering.add(self.address)
+                return found
+
+    def _open(self) -> None:
+        is_file = self.address.startswith("sqlite:///")
+        arguments = {"timeout": LOCK_SECONDS} if is_file else {}
+        self._storage = optuna.storages.RDBStorage(
+            # A server that was restarted is connected to anew.
+            self.address,
+            engine_kwargs={"connect_args": arguments, "pool_pre_ping": True},
+        )
+        self.optuna_study = optuna.create_study(
+            storage=self._storage,
+            study_name=self.study.name,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=self.study.new_pruner(),
+            sampler=self.study.new_sampler(0),
+        )
+        self._begin()
 
     def _lock_of(self, number: int) -> contextlib.AbstractContextManager[bool]:
         return file_lock(self.study.own_folder / "claims" / f"{number:05d}")
@@ -262,44 +297,56 @@ class TrialQueue:
     @property
     def sessions(self) -> list[dict[str, Any]]:
         """Samplers and pruners that were used, with versions, from the first trial on."""
-        with storage_errors(self.address):
-            return list(self.optuna_study.user_attrs.get("sessions", []))
+        return self._stored(lambda: list(self.optuna_study.user_attrs.get("sessions", [])))
 
     def trials(self) -> list[TrialView]:
         """Give every trial as it stands, in the order of their numbers."""
-        with storage_errors(self.address):
-            return [_view(trial) for trial in self.optuna_study.get_trials(deepcopy=False)]
+        return [_view(trial) for trial in self._all_trials()]
+
+    def _all_trials(self) -> list[FrozenTrial]:
+        return self._stored(lambda: self.optuna_study.get_trials(deepcopy=False))
+
+    def snapshot(self) -> optuna.Study:
+        """Give the study as it stands, in memory: whoever reads it there meets no database."""
+        copied = optuna.create_study(direction="maximize")
+        copied.add_trials(self._all_trials())
+        return copied
 
     def queue_first(self, point: Mapping[str, Any]) -> None:
         """Let a new study begin at a point; where it has trials already, nothing is done."""
-        with self._locked():
+
+        def queue() -> None:
             if not self.optuna_study.get_trials(deepcopy=False):
                 self.optuna_study.enqueue_trial(dict(point))
+
+        with self._locked():
+            self._stored(queue)
 
     def take(self, n_wanted: int) -> TrialHandle | Literal["enough", "wait"]:
         """Take the next trial; `wait` while other processes run as many as are still wanted."""
         with self._locked():
-            self._fail_abandoned()
-            states = [view.state for view in self.trials()]
-            n_done = sum(state in ("complete", "pruned") for state in states)
-            n_running = states.count("running")
-            if n_done >= n_wanted:
-                return "enough"
-            is_grid_over = bool(self.study.points) and "waiting" not in states
-            if n_done + n_running >= n_wanted or is_grid_over:
-                return "wait" if n_running else "enough"
-            self.optuna_study.sampler = self.study.new_sampler(len(states))
-            trial = self.optuna_study.ask(self._distributions)
-            lock = contextlib.ExitStack()
-            lock.enter_context(self._lock_of(trial.number))
-            trial.set_user_attr("host", socket.gethostname())
-            return TrialHandle(trial, lock)
+            return self._stored(lambda: self._take(n_wanted))
+
+    def _take(self, n_wanted: int) -> TrialHandle | Literal["enough", "wait"]:
+        self._fail_abandoned()
+        states = [STATES[trial.state] for trial in self.optuna_study.get_trials(deepcopy=False)]
+        n_done = sum(state in ("complete", "pruned") for state in states)
+        n_running = states.count("running")
+        if n_done >= n_wanted:
+            return "enough"
+        is_grid_over = bool(self.study.points) and "waiting" not in states
+        if n_done + n_running >= n_wanted or is_grid_over:
+            return "wait" if n_running else "enough"
+        self.optuna_study.sampler = self.study.new_sampler(len(states))
+        trial = self.optuna_study.ask(self._distributions)
+        trial.set_user_attr("host", socket.gethostname())
+        lock = contextlib.ExitStack()
+        lock.enter_context(self._lock_of(trial.number))
+        return TrialHandle(trial, lock)
 
     def _fail_abandoned(self) -> None:
         """Fail the trials that dead processes left running, and queue their points again."""
-        trials = self.optuna_study.get_trials(deepcopy=False)
-        retried = {trial.user_attrs.get("retry_of") for trial in trials}
-        for trial in trials:
+        for trial in self.optuna_study.get_trials(deepcopy=False):
             here = socket.gethostname()
             if trial.state != TrialState.RUNNING or trial.user_attrs.get("host", here) != here:
                 continue
@@ -308,25 +355,29 @@ class TrialQueue:
                     continue
             deaths = int(trial.user_attrs.get("deaths", 0)) + 1
             # Queued first: if this process dies between the two, the next one finds it queued.
-            again = deaths < MOST_DEATHS and set(trial.params) == set(self._distributions)
-            if again and trial.number not in retried:
-                attributes = {"retry_of": trial.number, "deaths": deaths}
-                self.optuna_study.enqueue_trial(trial.params, user_attrs=attributes)
+            point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            again = deaths < MOST_DEATHS and set(point) == set(self._distributions)
+            if again:
+                self._queue_again(point, retry_of=trial.number, deaths=deaths)
             reason = "its process died" + (", queued again" if again else "")
             self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
             self.optuna_study.tell(trial.number, state=TrialState.FAIL)
             self.remarks.append(f"trial {trial.number} was left running by a process that died")
 
+    def _queue_again(self, point: Mapping[str, Any], **attributes: int) -> None:
+        """Queue a trial's point once more; attributes: `retry_of`, its number, and others."""
+        trials = self.optuna_study.get_trials(deepcopy=False)
+        if attributes["retry_of"] not in [trial.user_attrs.get("retry_of") for trial in trials]:
+            self.optuna_study.enqueue_trial(dict(point), user_attrs=attributes)
+
     def note_run(self, handle: TrialHandle, identity: str) -> None:
         """Write down which run a trial is."""
-        with storage_errors(self.address):
-            handle.trial.set_user_attr("run", identity)
+        self._stored(lambda: handle.trial.set_user_attr("run", identity))
 
     def report(self, handle: TrialHandle, epoch: int, value: float) -> bool:
         """Store an epoch's score and tell whether the trial should be pruned."""
-        with storage_errors(self.address):
-            handle.trial.report(value, epoch)
-            return bool(handle.trial.should_prune())
+        self._stored(lambda: handle.trial.report(value, epoch))
+        return self._stored(handle.trial.should_prune)
 
     def end(
         self, handle: TrialHandle, state: EndState, value: float | None = None, reason: str = "",
@@ -336,14 +387,19 @@ class TrialQueue:
 
         again: it was stopped from outside; its point is queued again.
         """
-        with self._locked(), handle.lock:
+
+        def end() -> None:
+            if self._storage.get_trial(handle.trial._trial_id).state.is_finished():
+                return  # It was told, and the answer was lost.
             if again:
-                attributes = {"retry_of": handle.number}
-                self.optuna_study.enqueue_trial(dict(handle.point), user_attrs=attributes)
+                self._queue_again(handle.point, retry_of=handle.number)
             if reason:
                 handle.trial.set_user_attr("reason", reason)
             handle.trial.set_user_attr("seconds", round(time.monotonic() - handle.began, 3))
             self.optuna_study.tell(handle.trial, value, STATE_NAMED[state])
+
+        with self._locked(), handle.lock:
+            self._stored(end)
 
 
 def _view(trial: FrozenTrial) -> TrialView:

@@ -87,6 +87,11 @@ class RayCluster:
             sys.executable, "-m", "ray.scripts.scripts", "start", *where, "--block",
             "--node-ip-address", ip, "--num-cpus", str(n_cpus), "--num-gpus", "0",
             "--object-store-memory", str(STORE_BYTES),
+            # Else Ray waits for the agents to name them, 15 s: too short for a busy machine.
+            "--dashboard-agent-grpc-port", str(free_port(ip)),
+            "--runtime-env-agent-port", str(free_port(ip)),
+            "--dashboard-agent-listen-port", str(free_port(ip)),
+            "--metrics-export-port", str(free_port(ip)),
         ]  # fmt: skip
         variables = {
             "FACEBENCH_WORKER_DIR": str(own / "kept"), "RAY_USAGE_STATS_ENABLED": "0",

@@ -1,6 +1,7 @@
 """A search finds what was planted, survives whatever happens to it, and counts right."""
 
 import contextlib
+import functools
 import hashlib
 import multiprocessing
 import random
@@ -13,10 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import RunError
+from benchmark.errors import RunError, StorageLost
 from benchmark.experiment.space import RATE, Floats, SearchSpace
 from benchmark.files import canonical_json
 from benchmark.tracking import best_trial
@@ -241,3 +244,75 @@ def test_a_database_of_another_optuna_or_of_a_busy_program(
         base.execute("UPDATE version_info SET schema_version = 3, library_version = '0.1.0'")
         base.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
     assert "optuna storage upgrade" in trouble(study).fix
+
+
+WRITES = (
+    "_create_new_trial", "set_trial_param", "set_trial_state_values", "set_trial_user_attr",
+    "set_trial_system_attr", "set_trial_intermediate_value",
+)  # fmt: skip
+
+
+def cut_off(patch: pytest.MonkeyPatch, queue: TrialQueue, is_cut: Any) -> None:
+    """Let a server lose the connection in writes: some are stored and not answered, some not."""
+    queue.address = "postgresql://me:secret@host/db"
+    studies._answering.add(queue.address)
+    patch.setattr(studies, "ASK_AGAIN_SECONDS", 0.0)
+
+    def write(real: Any, *given: Any, **named: Any) -> Any:
+        answer = real(*given, **named) if (fate := is_cut()) != "before" else None
+        if fate:
+            cause = OperationalError("", {}, Exception("terminating connection"))
+            raise optuna.exceptions.StorageInternalError from cause
+        return answer
+
+    for name in WRITES:
+        real = getattr(queue._storage, name)
+        patch.setattr(queue._storage, name, functools.partial(write, real))
+
+
+def test_no_trial_is_lost_or_double_where_the_database_restarts_again_and_again(
+    tmp_path: Path, drawn_faces: FaceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = tuple({RATE: 10.0**-n} for n in range(1, 7))
+    space, said = SearchSpace((Floats(RATE, 1e-6, 1e-1),)), list[str]()
+    moments, fates = random.Random(5), ("before", "after", *[""] * 8)
+
+    def its_rate(point: Mapping[str, Any], _number: int) -> Generator[TrialEvent]:
+        yield score(0, point[RATE])
+
+    for study, n_wanted in (
+        (a_study(tmp_path / "grid", drawn_faces, space=space, points=points), 6),
+        (a_study(tmp_path / "free", drawn_faces, space=space), 8),
+    ):
+        queue = TrialQueue(study, say=said.append)
+        with monkeypatch.context() as patch:
+            cut_off(patch, queue, lambda: moments.choice(fates))
+            events = searched(queue, n_wanted, its_rate)
+        done = [trial for trial in queue.trials() if trial.state == "complete"]
+        assert len(done) == len({trial.point[RATE] for trial in done}) == n_wanted
+        assert all(trial.value == trial.point[RATE] for trial in done)
+        assert {trial.state for trial in queue.trials()} <= {"complete", "failed"}
+        assert [event.kind for event in events].count("complete") == n_wanted
+        assert {trial.point[RATE] for trial in done} >= {point[RATE] for point in study.points}
+    assert any("terminating connection; it is waited for" in text for text in said)
+    assert "secret" not in "".join(said)
+
+
+def test_a_database_that_stays_away_ends_the_search_and_the_next_one_resumes(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "AWAY_SECONDS", 0.2)
+    queue, is_away = TrialQueue(study), list[str]()
+    with monkeypatch.context() as patch:
+        cut_off(patch, queue, lambda: is_away and "before")
+        events = search(queue, planted(), 3)
+        assert [next(events).kind for _ in range(2)] == ["began", "score"]
+        is_away.append("yes")
+        with pytest.raises(StorageLost, match="the same command resumes, and no trial is lost"):
+            list(events)
+    assert states(queue) == ["running"]
+    again = TrialQueue(study)
+    searched(again, 3)
+    assert [trial.state for trial in again.trials()].count("complete") == 3
+    assert again.trials()[1].point == again.trials()[0].point
+    assert again.trials()[1].retry_of == 0
