@@ -33,18 +33,9 @@ from benchmark.errors import BenchmarkError, ClusterLost, RunError, WeightsMissi
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, file_lock, lock_owner
 from benchmark.record import RunRecord
+from benchmark.runs import run as runs
 from benchmark.runs.folder import explained, is_done, mark_failed, mark_interrupted
 from benchmark.runs.plan import Plan, Settings, plan_run
-from benchmark.runs.run import (
-    Advanced,
-    Event,
-    Failed,
-    Finished,
-    Missing,
-    Prepared,
-    Skipped,
-    Started,
-)
 from benchmark.training.prefix_cache import CacheSettings
 from benchmark.training.steps import SpeedSettings
 
@@ -68,7 +59,7 @@ class Task:
     node: str | None
     """Where it runs; before that is known, where it was sent."""
     reference: Any = None
-    events: deque[Event] = field(default_factory=deque)
+    events: deque[runs.Event] = field(default_factory=deque)
     is_over: bool = False
 
 
@@ -114,7 +105,7 @@ class Fleet:
     def run_all(
         self, experiments: Iterable[Experiment], seeds: Iterable[int], faces: FaceSet,
         settings: Settings,
-    ) -> Generator[Event]:  # fmt: skip
+    ) -> Generator[runs.Event]:  # fmt: skip
         """Run every experiment with every seed, as benchmark.runs.run.run_all does.
 
         MLflow is written in a thread of its own: the folders are whole before, and nodes need not
@@ -122,7 +113,7 @@ class Fleet:
         """
         seeds = tuple(seeds)
         wanted = ((experiment, seed) for experiment in experiments for seed in seeds)
-        under_way: list[Generator[Event | None]] = []
+        under_way: list[Generator[runs.Event | None]] = []
         with ThreadPoolExecutor(1) as writer:
             written = list[Future[None]]()
 
@@ -150,19 +141,19 @@ class Fleet:
 
     def _one(
         self, experiment: Experiment, seed: int, faces: FaceSet, settings: Settings
-    ) -> Generator[Event | None]:
+    ) -> Generator[runs.Event | None]:
         try:
             yield from self.run(plan_run(experiment, seed, faces, settings), settings)
         except ClusterLost:
             raise
         except WeightsMissing as error:
-            yield Missing(experiment, seed, error)
+            yield runs.Missing(experiment, seed, error)
         except BenchmarkError as error:
-            yield Failed(experiment, seed, error)
+            yield runs.Failed(experiment, seed, error)
         except OSError as error:
-            yield Failed(experiment, seed, explained(error))
+            yield runs.Failed(experiment, seed, explained(error))
 
-    def run(self, plan: Plan, settings: Settings) -> Generator[Event | None]:
+    def run(self, plan: Plan, settings: Settings) -> Generator[runs.Event | None]:
         """Bring one run to its end on some node; None is yielded while nothing happens.
 
         Raises RunError where it fails, ClusterLost where the cluster is lost. Closed, it cancels
@@ -171,11 +162,11 @@ class Fleet:
         claim = plan.folder / "claim"
         with contextlib.ExitStack() as stack:
             if not self._options.shared_runs and not stack.enter_context(file_lock(claim)):
-                yield Skipped(plan, f"process {lock_owner(claim).get('pid')} runs it")
+                yield runs.Skipped(plan, f"process {lock_owner(claim).get('pid')} runs it")
                 return
             if is_done(plan, settings):
                 settings.mirror(plan.record)
-                yield Skipped(plan, "done")
+                yield runs.Skipped(plan, "done")
                 return
             task = self._sent(plan, settings)
             try:
@@ -279,11 +270,11 @@ class Fleet:
             host = next((n.host for n in self._nodes if n.id == task.node), "a new node")
             if task.prefix is not None:
                 self._homes[task.prefix].add(task.node)
-            task.events.append(Started(plan, epochs_done, n_train, host))
+            task.events.append(runs.Started(plan, epochs_done, n_train, host))
         elif kind == "prepared":
-            task.events.append(Prepared(plan, content))
+            task.events.append(runs.Prepared(plan, content))
         elif kind == "epoch":
-            task.events.append(Advanced(plan, content))
+            task.events.append(runs.Advanced(plan, content))
         elif kind == "note":
             settings.speed.say(content)
         elif kind == "files":
@@ -293,7 +284,7 @@ class Fleet:
                 write_files(plan.folder, files, is_end=False)
             settings.mirror(plan.record)
 
-    def _ended(self, task: Task, settings: Settings) -> Iterator[Event]:
+    def _ended(self, task: Task, settings: Settings) -> Iterator[runs.Event]:
         """Write what a task returned, and say how it ended."""
         plan, errors = task.plan, self._ray.exceptions
         try:
@@ -309,12 +300,12 @@ class Fleet:
         if returned.files:
             write_files(plan.folder, returned.files, is_end=True)
         if returned.end == "held":
-            yield Skipped(plan, returned.why)
+            yield runs.Skipped(plan, returned.why)
             return
         settings.mirror(plan.record)
         if returned.error is not None:
             raise returned.error
-        yield Finished(plan)
+        yield runs.Finished(plan)
 
     @contextlib.contextmanager
     def _usable(self) -> Iterator[None]:
