@@ -32,34 +32,41 @@ PERCEIVED = "perceived: how an annotator would have seen them, by this network's
 NAME_WIDTH = 30
 SHOWN_OTHERS = 5
 
-RunOption = Annotated[
-    str | None,
-    typer.Option(
-        "--run",
-        help="A finished run: its id, or its experiment if that has one run.",
-        autocompletion=options.complete_run,
-    ),
-]
+# fmt: off
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures or folders.")]
+RunOption = Annotated[str | None, typer.Option(
+    "--run", help="A finished run: its id, or its experiment if that has one run.",
+    autocompletion=options.complete_run)]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="A run's model.safetensors, wherever it lies now.")
-]
+    Path | None, typer.Option(help="A run's model.safetensors, wherever it lies now.")]
+Crop = Annotated[
+    bool, typer.Option("--crop", help="Find the faces first; else a picture is a face.")]
+Calibrated = Annotated[
+    bool, typer.Option("--calibrated", help="Apply the temperatures fitted on validation.")]
+Draw = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Write pictures with the labels on them.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV: all probabilities.")]
+To = Annotated[Literal["onnx", "safetensors"], typer.Option("--to", help="What to write.")]
+OutPath = Annotated[Path | None, typer.Option(
+    "--out", help="The file to write; EXPERIMENT-seed-N here if left out.")]
+EvaluatedRun = Annotated[str, typer.Option(
+    "--run", help="A finished run's id (8 digits or more), or an experiment.",
+    autocompletion=options.complete_run)]
+EvaluatedOn = Annotated[str, typer.Option(
+    "--dataset", help="A prepared data set, or `drawn`.",
+    autocompletion=options.complete_dataset)]
+# fmt: on
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures or folders.")],
+    images: Images,
     run: RunOption = None,
     checkpoint: Checkpoint = None,
-    crop: Annotated[
-        bool, typer.Option("--crop", help="Find the faces first; else a picture is a face.")
-    ] = False,
+    crop: Crop = False,
     faces: Faces = "largest",
-    calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="Apply the temperatures fitted on validation.")
-    ] = False,
-    draw: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write pictures with the labels on them.")
-    ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: all probabilities.")] = False,
+    calibrated: Calibrated = False,
+    draw: Draw = None,
+    as_csv: AsCsv = False,
     device: options.DeviceName = None,
     detector: DetectorName = "yunet",
     detector_model: DetectorModel = None,
@@ -79,7 +86,6 @@ def predict(
       facebench predict photo.jpg --run mtl-cnn-none-full --crop --draw annotated
       facebench predict faces --checkpoint model.safetensors --csv > answers.csv
     """
-    findings: list[DataError] = []
     with speaking("predict", as_json=as_json) as answer:
         from benchmark.data.crop import CropOptions, DetectorChoice
         from benchmark.inference.predict import Cropping, Predictor
@@ -96,11 +102,6 @@ def predict(
         predictor = Predictor(network, choose_device(device, "fp32"), cropping, calibrated)
         with watching(quiet=quiet or as_json) as watch:
             table = predictor.read(images, watch)
-        without = table[table["face"] == 0]
-        findings = [
-            DataError(str(reason), source=str(file))
-            for file, reason in zip(without["file"], without["reason"], strict=True)
-        ]
         answer.data = {
             "network": network.title,
             "weights": str(network.path),
@@ -113,15 +114,19 @@ def predict(
         }
         if draw:
             answer.data["drawn"] = _draw(table, images, draw, network.tasks)
-        answer.errors = list(findings)
+        without = table[table["face"] == 0]
+        answer.errors = [
+            DataError(str(reason), source=str(file))
+            for file, reason in zip(without["file"], without["reason"], strict=True)
+        ]
         answer.warnings += [*_not_pictures(images), *_edited(network)]
         if as_csv:  # not by rich, which would break long lines; 9 digits, as in predictions.csv
             print(table.to_csv(index=False, float_format="%.9g", lineterminator="\n"), end="")
         elif not as_json:
             _print_predictions(table, network, calibrated=calibrated)
-    if findings:
-        for finding in [] if as_json else findings:
-            say_error(finding)
+    for finding in () if as_json else answer.errors:
+        say_error(finding)
+    if answer.errors:
         raise typer.Exit(ExitCode.FINDINGS)
 
 
@@ -143,10 +148,10 @@ def _not_pictures(images: Sequence[Path]) -> Iterator[str]:
     """Say which files of the folders are no pictures by their names, and were not read."""
     from benchmark.data.labels import is_picture_name
 
-    files = [it for folder in images if folder.is_dir() for it in folder.rglob("*")]
     others = sorted(
         str(it)
-        for it in files
+        for folder in images
+        for it in (folder.rglob("*") if folder.is_dir() else ())
         # A link to a folder is not followed: it may lead back here.
         if it.is_symlink() and it.is_dir() or not (it.is_dir() or is_picture_name(it.as_posix()))
     )
@@ -179,11 +184,8 @@ def _print_predictions(table: "pd.DataFrame", network: "TrainedRun", *, calibrat
     print_table(Table.of((Column("picture"), *headings), rows))
     n_faces = int((table["face"] > 0).sum())
     how = "calibrated" if calibrated else "as the network gave them"
-    out.print(
-        f"{n_faces:,} {'face' if n_faces == 1 else 'faces'}, probabilities {how}; "
-        f"{escape(network.title)}\nLabels are {PERCEIVED}.",
-        style="dim",
-    )
+    said = f"{n_faces:,} {'face' if n_faces == 1 else 'faces'}, probabilities {how}; "
+    out.print(f"{said}{escape(network.title)}\nLabels are {PERCEIVED}.", style="dim")
 
 
 def _label(row: Any, task: TaskName) -> str:
@@ -224,13 +226,10 @@ def _draw(
 
 
 def export(
-    to: Annotated[Literal["onnx", "safetensors"], typer.Option("--to", help="What to write.")],
+    to: To,
     run: RunOption = None,
     checkpoint: Checkpoint = None,
-    out_path: Annotated[
-        Path | None,
-        typer.Option("--out", help="The file to write; EXPERIMENT-seed-N here if left out."),
-    ] = None,
+    out_path: OutPath = None,
     overwrite: options.Overwrite = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
@@ -277,13 +276,9 @@ def export(
         out.print(f"[bold]{path}[/]: {size}, of {escape(network.title)}", soft_wrap=True)
         headings = ("compared with the network on", "largest difference", "other labels")
         rows = [
-            (
-                f"{it['pictures']} {it['on']}",
-                f"{it['max_difference']:.2g}",
-                str(it["labels_that_differ"]),
-            )
-            for it in checks
-        ]
+            (f"{it['pictures']} {it['on']}", f"{it['max_difference']:.2g}",
+             str(it["labels_that_differ"])) for it in checks
+        ]  # fmt: skip
         print_table(Table.of(headings, rows))
 
 
@@ -304,22 +299,8 @@ def _validation_faces(network: "TrainedRun", data_dir: Path) -> "dict[str, Pixel
 
 
 def evaluate(
-    run: Annotated[
-        str,
-        typer.Option(
-            "--run",
-            help="A finished run's id (8 digits or more), or an experiment.",
-            autocompletion=options.complete_run,
-        ),
-    ],
-    dataset: Annotated[
-        str,
-        typer.Option(
-            "--dataset",
-            help="A prepared data set, or `drawn`.",
-            autocompletion=options.complete_dataset,
-        ),
-    ],
+    run: EvaluatedRun,
+    dataset: EvaluatedOn,
     device: options.DeviceName = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
@@ -336,7 +317,6 @@ def evaluate(
       facebench evaluate --run b9aa30a6a761 --dataset fairface-100
       facebench evaluate --run mtl-cnn-none-full-short --dataset photos-100 --json
     """
-    silent, failed = quiet or as_json, False
     with speaking("evaluate", as_json=as_json) as answer:
         from benchmark.data.dataset import choose_dataset, prepared_datasets
         from benchmark.inference import evaluate as evaluation
@@ -348,12 +328,12 @@ def evaluate(
         answer.data = {"dataset": faces.name, "evaluations": []}
         for record in records:
             try:
-                with watching(quiet=silent) as watch:
+                with watching(quiet=quiet or as_json) as watch:
                     on_faces = functools.partial(watch, f"evaluating faces, seed {record.seed}")
                     found = evaluation.evaluate(
                         record, faces, place, lambda: prepared_datasets(data_dir), on_faces
                     )
-                with busy("writing tables and figures", quiet=silent):
+                with busy("writing tables and figures", quiet=quiet or as_json):
                     folder = evaluation.write(found, runs_dir)
                 answer.data["evaluations"].append({"folder": str(folder), **found.as_dict()})
                 if not as_json:
@@ -361,15 +341,16 @@ def evaluate(
             except BenchmarkError as error:
                 if len(records) == 1:
                     raise
-                failed = True
                 answer.errors.append(error)
                 if not as_json:
                     say_error(error)
-    if failed:
+    if answer.errors:
         raise typer.Exit(ExitCode.RUNS_FAILED)
 
 
 def _print_evaluation(found: "Evaluation", folder: Path) -> None:
+    from benchmark.evaluation.subgroups import SMALL_GROUP
+
     record, faces = found.record, found.faces
     drawn = " [bold yellow](synthetic faces)[/]" if faces.drawn else ""
     out.print(
@@ -379,33 +360,28 @@ def _print_evaluation(found: "Evaluation", folder: Path) -> None:
         soft_wrap=True,
     )
     here, rows = found.metrics, list[list[str | Cell]]()
-    for task in (task for group in found.groups for task in group.tasks):
+    tasks = [task for group in found.groups for task in group.tasks]
+    for task in tasks:
         name, n_faces = f"test/{task}/accuracy", f"{here[f'test/{task}/n_faces']:,.0f}"
         accuracy = _accuracy(here[name], here.get(f"{name}/low"), here.get(f"{name}/high"))
         own, macro_f1 = record.metrics.get(name), here.get(f"test/{task}/macro_f1")
         rows.append([TASK_TITLES[task], n_faces, accuracy, _accuracy(macro_f1), _accuracy(own)])
     headings = ("task", "faces", "here", "macro-F1", "own test")
     print_table(Table.of(headings, rows, "Accuracy, with its 95 % interval"))
-    tasks = [task for group in found.groups for task in group.tasks]
     for column, lines in found.by_word.groupby("column", sort=False):
-        words, rows = str(column).replace("_", " "), []
-        for word, of_word in lines.groupby("word", sort=False):
-            by_task = of_word.set_index("task").to_dict("index")
-            rows.append([str(word), *(_of_word(by_task.get(task)) for task in tasks)])
+        words, by_word = str(column).replace("_", " "), dict[Any, dict[str, str | Cell]]()
+        for line in lines.to_dict("records"):
+            cells = by_word.setdefault(line["word"], {task: NOTHING for task in tasks})
+            accuracy = _accuracy(line["accuracy"], line["low"], line["high"])
+            n_faces = f"{line['n']:,} faces"
+            cells[line["task"]] = Cell(accuracy.text, f"{accuracy.note}; {n_faces}")
+            if line["n"] < SMALL_GROUP:
+                cells[line["task"]] = n_faces
+        rows = [[str(word), *cells.values()] for word, cells in by_word.items()]
         titles = [words, *(TASK_TITLES[task] for task in tasks)]
         print_table(Table.of(titles, rows, f"By the {words} that {faces.name} states"))
     for sentence in (*_worst(found), *found.notes, f"Everything else: {folder}"):
         out.print(escape(sentence), soft_wrap=True)
-
-
-def _of_word(line: "dict[Any, Any] | None") -> Cell:
-    """Write an accuracy with its interval and its faces; of a small group only these."""
-    from benchmark.evaluation.subgroups import SMALL_GROUP
-
-    if line is None or line["n"] < SMALL_GROUP:
-        return Cell(f"{line['n']:,} faces" if line else NOTHING)
-    cell = _accuracy(line["accuracy"], line["low"], line["high"])
-    return Cell(cell.text, f"{cell.note}; {line['n']:,} faces")
 
 
 def _worst(found: "Evaluation") -> Iterator[str]:
@@ -413,11 +389,11 @@ def _worst(found: "Evaluation") -> Iterator[str]:
     for group in found.groups:
         gaps = group.scores.gaps
         for row in gaps[(gaps["n_ranked"] >= 2) & (gaps["by"] == "gender_race")].to_dict("records"):
-            worst, best, by_chance = (100 * row[it] for it in ("worst", "best", "chance_gap"))
+            worst, best, expected = (100 * row[it] for it in ("worst", "best", "chance_gap"))
             yield (
                 f"{TASK_TITLES[row['task']]}: worst for {row['worst_group']} ({worst:.1f} % of "
                 f"{int(row['worst_n']):,}), best for {row['best_group']} ({best:.1f} %); a gap of "
-                f"{by_chance:.1f} pp is expected by chance alone."
+                f"{expected:.1f} pp is expected under permutation."
             )
 
 

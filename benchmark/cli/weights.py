@@ -1,44 +1,48 @@
 """`facebench weights`: which weights exist, which are here and sound, and adding a file."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from benchmark.cli import options
-from benchmark.cli.output import (
-    CommandResult,
-    ExitCode,
-    busy,
-    out,
-    print_table,
-    say_error,
-    speaking,
-)
+from benchmark.cli import options, output
+from benchmark.cli.output import busy, out, speaking
 from benchmark.errors import WeightsError
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 
 if TYPE_CHECKING:
     from benchmark.models.preprocessing import Preprocessing
-    from benchmark.models.weight_manifest import PublishedFile
-    from benchmark.models.weight_store import WeightFile
     from benchmark.models.weights import SourceState
 
 app = typer.Typer(no_args_is_help=True, help="Weights that backbones start from.")
 COLOURS = {"here": "green", "missing": "yellow", "damaged": "red"}
+# fmt: off
+Only = Annotated[str | None, typer.Option(
+    help="Only this one, with its files and addresses.",
+    autocompletion=options.complete_architecture)]
+Architecture = Annotated[str | None, typer.Option(
+    help="What it is for, where the file does not tell.",
+    autocompletion=options.complete_architecture)]
+Label = Annotated[str | None, typer.Option(help="Keep it as weights of your own: local:LABEL.")]
+Fed = Annotated[str | None, typer.Option(
+    help="How your own are fed: imagenet, caffe, vggface, unit, centred, or channels, scale, mean "
+    "and std as JSON.")]
+Replace = Annotated[bool, typer.Option(
+    "--replace", help="Change over from other weights of the same name.")]
+AnyChecksum = Annotated[bool, typer.Option(
+    "--any-checksum", help="Take a file that is not the published one.")]
+# fmt: on
+OF_FILE = ("sha256", "origin", "origin_sha256", "published", "licence", "trained_on")
+OF_PUBLISHED = ("url", "layout", "sha256", "md5", "licence", "trained_on")
 
 
 @app.command("list")
 def list_(
-    architecture: Annotated[
-        str | None,
-        typer.Option(
-            help="Only this one, with its files and addresses.",
-            autocompletion=options.complete_architecture,
-        ),
-    ] = None,
+    architecture: Only = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
     quiet: options.Quiet = False,
@@ -54,31 +58,25 @@ def list_(
       facebench weights list --architecture vgg16
       facebench weights list --json
     """
-    is_damaged = False
-    with speaking("weights list", as_json=as_json) as answer:
-        folder = weights_dir or data_dir / "weights"
-        states = _read(answer, folder, architecture, quiet=quiet or as_json)
-        is_damaged = bool(answer.errors)
-        if not as_json:
-            rows: list[list[str | Cell]] = []
-            for state in states:
-                known = state.file or next(iter(state.published), None)
-                about = (known.licence, known.trained_on) if known else (NOTHING, NOTHING)
-                name = f"{state.architecture} {state.source}"
-                rows.append([name, Cell(state.state, style=COLOURS[state.state]), *about])
-            headings = ("weights", "state", "licence", Column("trained on", fold=True))
-            print_table(Table.of(headings, rows))
-            for file in (it for state in states for it in state.published if architecture):
-                fed = f"fed {file.preprocessing.sentence()}"
-                out.print(f"{file.file_name}\n  {file.url}\n  {fed}", soft_wrap=True)
-            out.print(
-                "A run downloads what it needs; --architecture NAME shows the files. "
-                "Without a network:\n  facebench weights add FILE"
-            )
-            for error in answer.errors:
-                say_error(error)
-    if is_damaged:
-        raise typer.Exit(ExitCode.FINDINGS)
+    folder = weights_dir or data_dir / "weights"
+    with _states("list", folder, architecture, quiet=quiet, as_json=as_json) as (_, states):
+        if as_json:
+            return
+        rows: list[list[str | Cell]] = []
+        for state in states:
+            known = state.file or next(iter(state.published), None)
+            about = (known.licence, known.trained_on) if known else (NOTHING, NOTHING)
+            name = f"{state.architecture} {state.source}"
+            rows.append([name, Cell(state.state, style=COLOURS[state.state]), *about])
+        headings = ("weights", "state", "licence", Column("trained on", fold=True))
+        output.print_table(Table.of(headings, rows))
+        for file in (it for state in states for it in state.published if architecture):
+            fed = f"fed {file.preprocessing.sentence()}"
+            out.print(f"{file.file_name}\n  {file.url}\n  {fed}", soft_wrap=True)
+        out.print(
+            "A run downloads what it needs; --architecture NAME shows the files. "
+            "Without a network:\n  facebench weights add FILE"
+        )
 
 
 @app.command()
@@ -95,106 +93,75 @@ def verify(
     Examples:
       facebench weights verify
     """
-    is_damaged = False
-    with speaking("weights verify", as_json=as_json) as answer:
-        folder = weights_dir or data_dir / "weights"
-        states = _read(answer, folder, is_here=True, quiet=quiet or as_json)
-        is_damaged = bool(answer.errors)
+    folder = weights_dir or data_dir / "weights"
+    with _states("verify", folder, quiet=quiet, as_json=as_json) as (answer, states):
         here = [state.file for state in states if state.file]
         answer.warnings += [
             f"{file.path.name} is not from the published file."
             for file in here
             if not (file.published or file.is_own)
         ]
-        if not as_json:
-            for file in here:
-                about = f"sound, sha256 {file.sha256[:12]}, from {file.origin}"
-                out.print(escape(f"{file.path.name}: {about}"), soft_wrap=True)
-            for error in answer.errors:
-                say_error(error)
-            if not states:
-                out.print(f"No weights in {folder}; facebench weights list says where to get them.")
-    if is_damaged:
-        raise typer.Exit(ExitCode.FINDINGS)
+        for file in () if as_json else here:
+            about = f"sound, sha256 {file.sha256[:12]}, from {file.origin}"
+            out.print(escape(f"{file.path.name}: {about}"), soft_wrap=True)
+        if not (states or as_json):
+            out.print(f"No weights in {folder}; facebench weights list says where to get them.")
 
 
-def _read(
-    answer: CommandResult,
-    folder: Path,
-    architecture: str | None = None,
-    *,
-    is_here: bool = False,
-    quiet: bool,
-) -> "list[SourceState]":
-    """Read sources whole, all or those that are here; the answer gets them and their problems."""
-    from benchmark.models.weight_store import read_trusted
-    from benchmark.models.weights import list_weights
+@contextlib.contextmanager
+def _states(
+    command: str, folder: Path, architecture: str | None = None, *, quiet: bool, as_json: bool
+) -> "Iterator[tuple[output.CommandResult, list[SourceState]]]":
+    """Read sources whole, for `verify` those that are here; end with 1 where one is damaged."""
+    with speaking(f"weights {command}", as_json=as_json) as answer:
+        from benchmark.models.weights import list_weights, read_trusted
 
-    with busy("reading weight files", quiet=quiet):
-        trusted, states = read_trusted(folder), list_weights(folder, architecture)
-    states = [state for state in states if state.state != "missing" or not is_here]
-    published = ("url", "layout", "sha256", "md5", "licence", "trained_on")
-    sources = [
-        {
-            "architecture": state.architecture,
-            "source": state.source,
-            "state": state.state,
-            "file": _file_data(state.file) if state.file else None,
-            "published": [
-                {
-                    **_plain(file, *published),
-                    "file": file.file_name,
-                    "tensors_sha256": file.digest["whole"] if file.digest else None,
-                    "pinned": trusted.get(file.file_name),
-                }
-                for file in state.published
-            ],
-        }
-        for state in states
-    ]
-    answer.data = {"folder": str(folder), "sources": sources}
-    answer.errors += [state.problem for state in states if state.problem]
-    return states
-
-
-def _file_data(file: "WeightFile") -> dict[str, Any]:
-    """Give a converted file as plain values."""
-    names = ("sha256", "origin", "origin_sha256", "published", "licence", "trained_on")
-    said = {"path": str(file.path), "faces_seen": list(file.faces_seen)}
-    return {**_plain(file, *names), **said}
+        with busy("reading weight files", quiet=quiet or as_json):
+            trusted, states = read_trusted(folder), list_weights(folder, architecture)
+        states = [state for state in states if command == "list" or state.state != "missing"]
+        sources = [
+            {
+                "architecture": state.architecture,
+                "source": state.source,
+                "state": state.state,
+                "file": _plain(state.file, OF_FILE) if state.file else None,
+                "published": [
+                    {
+                        **_plain(file, OF_PUBLISHED),
+                        "file": file.file_name,
+                        "tensors_sha256": file.digest["whole"] if file.digest else None,
+                        "pinned": trusted.get(file.file_name),
+                    }
+                    for file in state.published
+                ],
+            }
+            for state in states
+        ]
+        answer.data = {"folder": str(folder), "sources": sources}
+        answer.errors += [state.problem for state in states if state.problem]
+        yield answer, states
+        for error in () if as_json else answer.errors:
+            output.say_error(error)
+    if answer.errors:
+        raise typer.Exit(output.ExitCode.FINDINGS)
 
 
-def _plain(file: "PublishedFile | WeightFile", *names: str) -> dict[str, Any]:
-    fed = {"preprocessing": file.preprocessing.as_dict(), "options": dict(file.options)}
-    return {name: getattr(file, name) for name in names} | fed
+def _plain(file: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Give a converted file, or a published one, as plain values."""
+    said = {"preprocessing": file.preprocessing.as_dict(), "options": dict(file.options)}
+    if names is OF_FILE:
+        said |= {"path": str(file.path), "faces_seen": list(file.faces_seen)}
+    return {name: getattr(file, name) for name in names} | said
 
 
 @app.command()
 def add(
     file: Annotated[Path, typer.Argument(help="A weight file: .h5, .pth, .safetensors.")],
-    architecture: Annotated[
-        str | None,
-        typer.Option(
-            help="What it is for, where the file does not tell.",
-            autocompletion=options.complete_architecture,
-        ),
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Keep it as weights of your own: local:LABEL.")
-    ] = None,
-    preprocessing: Annotated[
-        str | None,
-        typer.Option(
-            help="How your own are fed: imagenet, caffe, vggface, unit, centred, or channels, "
-            "scale, mean and std as JSON."
-        ),
-    ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Change over from other weights of the same name.")
-    ] = False,
-    any_checksum: Annotated[
-        bool, typer.Option("--any-checksum", help="Take a file that is not the published one.")
-    ] = False,
+    architecture: Architecture = None,
+    label: Label = None,
+    preprocessing: Fed = None,
+    replace: Replace = False,
+    any_checksum: AnyChecksum = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
     quiet: options.Quiet = False,
@@ -208,7 +175,7 @@ def add(
       facebench weights add mine.h5 --label mine --architecture vgg16 --preprocessing caffe
     """
     with speaking("weights add", as_json=as_json) as answer:
-        from benchmark.models.weight_store import add_file, read_trusted
+        from benchmark.models.weights import add_file, read_trusted
 
         folder = weights_dir or data_dir / "weights"
         with busy(f"reading {file.name}", quiet=quiet or as_json):
@@ -224,7 +191,7 @@ def add(
                 f"The whole sha256 of {file.name} is not published: {added.origin_sha256} is "
                 "trusted from now on."
             )
-        answer.data = {**_file_data(added), "notes": list(added.notes)}
+        answer.data = {**_plain(added, OF_FILE), "notes": list(added.notes)}
         if not as_json:
             out.print(
                 f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"

@@ -31,7 +31,7 @@ from benchmark.errors import BenchmarkError, DataError, RunError
 from benchmark.experiment.definition import Experiment
 from benchmark.files import file_lock, replacing
 from benchmark.identity import Ingredients
-from benchmark.models.weight_store import WeightFile
+from benchmark.models.weights import WeightFile
 from benchmark.record import RunRecord
 from benchmark.runs.execution import with_compile
 from benchmark.runs.folder import CHECKPOINT_FILE

@@ -164,18 +164,17 @@ def _by_word(faces: FaceSet, groups: Sequence[TasksScored]) -> pd.DataFrame:
         are_ours = None not in classes and len(set(classes)) == len(classes)
         if words is None or column not in words or are_ours or not 1 < len(classes) <= MOST_WORDS:
             continue
-        word_of, of_column = words.set_index("file")[column], []
+        word_of = words.set_index("file")[column]
+        rights = {}
         for table, task in ((it.predictions, task) for it in groups for task in it.tasks):
-            right = (table[f"{task}_pred"] == table[task]).groupby(table["file"].map(word_of))
-            counts = right.agg(["sum", "count"]).reindex(in_order).dropna().astype(int)
-            n_right, n = counts["sum"], counts["count"]
-            low, high = wilson(n_right.to_numpy(), n.to_numpy())
-            cells = {"column": column, "word": counts.index, "task": task, "n": n,
-                     "accuracy": n_right / n, "low": low, "high": high}  # fmt: skip
-            of_column.append(pd.DataFrame(cells))
-        together = pd.concat(of_column)
-        in_place = together["word"].map(in_order.index).argsort(kind="stable")
-        tables.append(together.iloc[in_place.to_numpy()])
+            right = table[f"{task}_pred"] == table[task]
+            rights[task] = right.groupby(table["file"].map(word_of)).agg(["sum", "count"])
+        in_place = pd.MultiIndex.from_product([in_order, rights], names=["word", "task"])
+        counts = pd.concat(rights).swaplevel().reindex(in_place).dropna().astype(int)
+        n_right, n = counts["sum"], counts["count"]
+        low, high = wilson(n_right.to_numpy(), n.to_numpy())
+        cells = {"column": column, "n": n, "accuracy": n_right / n, "low": low, "high": high}
+        tables.append(counts.assign(**cells).reset_index()[BY_WORD])
     return pd.concat(tables, ignore_index=True)
 
 
@@ -265,10 +264,8 @@ def write(evaluation: Evaluation, runs_dir: Path) -> Path:
     folder = runs_dir / "evaluations" / record.identity[:12] / faces.name
     trained_on = record.about["dataset"]["name"]
     title = f"{record.experiment_name}, seed {record.seed}, trained on {trained_on}"
-    caption = Caption(
-        title, f"evaluated on {faces.name}", faces.drawn, leaky=bool(record.about["leaky"])
-    )
-    digests = {}
+    leaky, digests = bool(record.about["leaky"]), {}
+    caption = Caption(title, f"evaluated on {faces.name}", faces.drawn, leaky=leaky)
     for group in evaluation.groups:
         place = folder / "-".join(group.tasks) if len(evaluation.groups) > 1 else folder
         path = place / "predictions.csv"
@@ -278,10 +275,7 @@ def write(evaluation: Evaluation, runs_dir: Path) -> Path:
         write_test_figures(place, group.scores, caption)
     if len(evaluation.by_word):
         write_text(folder / "by_word.csv", evaluation.by_word.to_csv(index=False))
-    more = {
-        "predictions_sha256": digests,
-        "model_sha256": sha256_of(record.model_path()),
-        "versions": provenance.versions(),
-    }
+    versions, model = provenance.versions(), sha256_of(record.model_path())
+    more = {"predictions_sha256": digests, "model_sha256": model, "versions": versions}
     write_json(folder / "evaluation.json", evaluation.as_dict() | more)
     return folder

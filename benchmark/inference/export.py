@@ -88,17 +88,16 @@ def export(
     """
     pictures = {"random pictures": random_pictures(network.faces_px), **(faces or {})}
     network.trained.network.cpu().eval()
+    write = _write_onnx if to == "onnx" else _write_safetensors
     try:
         with replacing(path) as temporary:
-            write = _write_onnx if to == "onnx" else _write_safetensors
             found_by = write(network, temporary)
-            checks = [
+            return [
                 _compared(found_by, network.trained.probabilities(pixels), name, pixels)
                 for name, pixels in pictures.items()
             ]
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
-    return checks
 
 
 def random_pictures(px: int) -> Pixels:
@@ -132,11 +131,8 @@ def description(network: TrainedRun, *, is_inside: bool = True) -> dict[str, Any
         "outputs_are": f"{outputs} (n, classes), uncalibrated",
         "age_group_rule": AGE_GROUP_RULE,
         "temperatures": dict(network.temperatures),
-        "preprocessing": {
-            "is_inside": is_inside,
-            "input_px": scaling.input_px,
-            **scaling.preprocessing.as_dict(),
-        },
+        "preprocessing": {"is_inside": is_inside, "input_px": scaling.input_px}
+        | scaling.preprocessing.as_dict(),
         "limits": list(limits_of(network.record.about["dataset"] if network.record else {})[:2]),
     }
 
@@ -179,18 +175,14 @@ def _write_onnx(network: TrainedRun, path: Path) -> Apply:
 
     px = network.faces_px
     portable = Portable(network.trained.network, network.tasks, px).eval()
+    example = (torch.zeros(2, 3, px, px, dtype=torch.uint8),)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own doing
         program = torch.onnx.export(
-            portable,
-            (torch.zeros(2, 3, px, px, dtype=torch.uint8),),
-            input_names=["images"],
-            output_names=list(network.tasks),
-            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
-            opset_version=OPSET,
-            dynamo=True,
+            portable, example, input_names=["images"], output_names=list(network.tasks),
+            dynamic_shapes=({0: torch.export.Dim("n", min=1)},), opset_version=OPSET, dynamo=True,
             verbose=False,
-        )
+        )  # fmt: skip
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, {METADATA_KEY: canonical_json(description(network))})
@@ -203,9 +195,8 @@ def onnx_runtime(path: Path, tasks: tuple[TaskName, ...]) -> Apply:
     """Open an exported ONNX file with ONNX Runtime, on the CPU."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options, providers = onnxruntime.SessionOptions(), ["CPUExecutionProvider"]
     options.log_severity_level = 3  # errors alone
-    providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
 
     def apply(pixels: Pixels) -> Probabilities:

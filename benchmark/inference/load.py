@@ -5,6 +5,7 @@ Beside the network: the size of the faces that it was trained on, and its run's 
 MLflow calls `_load_pyfunc` for a model that facebench logged; without MLflow, `load_trained`.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from benchmark.experiment.definition import Experiment
 from benchmark.models.network import Network, rebuild_network
 from benchmark.models.weight_formats import header_of, read_weight_file
 from benchmark.record import MODEL_FILE, RunRecord, finished_run
-from benchmark.tasks import TASKS, TaskName
+from benchmark.tasks import TaskName
 from benchmark.training.predict import probabilities
 
 Pixels = npt.NDArray[np.uint8]
@@ -41,7 +42,7 @@ class TrainedNetwork:
     @property
     def tasks(self) -> tuple[TaskName, ...]:
         """What it predicts of a face, in the order of all tables."""
-        return tuple(task for task in TASKS if task in self.experiment.head.tasks)
+        return self.experiment.head.tasks
 
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """Predict faces, (n, px, px, 3) uint8 RGB, where the network is: (n, classes) per task."""
@@ -102,8 +103,7 @@ def load_trained(path: Path | str) -> TrainedNetwork:
     try:
         header = header_of(path)
         experiment = Experiment.from_dict(json.loads(header["experiment"]))
-        description = dict(json.loads(header["network"]))
-        tensors = read_weight_file(path).tensors
+        description, tensors = dict(json.loads(header["network"])), read_weight_file(path).tensors
         network = rebuild_network(experiment, description, tensors).eval()
     except (LookupError, TypeError, ValueError, AttributeError, ExperimentError) as error:
         raise WeightsError(
@@ -142,17 +142,12 @@ def trained_run(run: str | Path, runs_dir: Path) -> TrainedRun:
     if record is None:
         return TrainedRun(trained, path, int(px), str(path))
     title = f"{record.experiment_name}, seed {record.seed}, run {record.identity[:12]}"
-    return TrainedRun(trained, path, int(px), title, record, _temperatures(record))
-
-
-def _temperatures(record: RunRecord) -> dict[TaskName, float]:
-    """Read the temperatures fitted on validation; a task without a usable one is left out."""
-    try:
+    temperatures: dict[TaskName, float] = {}
+    # A task without a usable one has none.
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         text = (record.folder / "calibration.json").read_text(encoding="utf-8")
-        fitted = json.loads(text)["tasks"].items()
-        return {
-            task: float(it["temperature"]) for task, it in fitted
+        temperatures = {
+            task: float(it["temperature"]) for task, it in json.loads(text)["tasks"].items()
             if not it["temperature_is_at_an_end"]
         }  # fmt: skip
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
+    return TrainedRun(trained, path, int(px), title, record, temperatures)

@@ -153,12 +153,10 @@ class Predictor:
     def _table(self, faces: Sequence[Face]) -> pd.DataFrame:
         table = pd.DataFrame([row for row, *_ in faces])
         if self.cropping is not None:
-            types = dict.fromkeys(BOX_COLUMNS, "Int64") | {
-                "score": "Float64",
-                "faces_seen": "Int64",
-            }
+            types = dict.fromkeys(BOX_COLUMNS, "Int64")
+            types |= {"score": "Float64", "faces_seen": "Int64"}
             table = table.reindex(columns=["file", "face", "reason", *types]).astype(types)
-        rows = np.flatnonzero(table["face"])
+        is_face = table["face"].to_numpy() > 0
         shown = [pixels for _, pixels, _ in faces if pixels is not None]
         found = self.probabilities(np.stack(shown)) if shown else {}
         columns: dict[str, Any] = {}
@@ -167,7 +165,7 @@ class Predictor:
             every = np.full((len(table), len(labels) - 1), np.nan)
             predicted = np.full(len(table), -1)
             if shown:
-                every[rows], predicted[rows] = found[task], found[task].argmax(axis=1)
+                every[is_face], predicted[is_face] = found[task], found[task].argmax(axis=1)
             classes = pd.Series(predicted, dtype="Int64")
             columns |= {
                 f"{task}_label": labels[predicted],
@@ -183,9 +181,8 @@ class Predictor:
             found = self.network.trained.probabilities(pixels)
         if not self.calibrated:
             return found
-        known = self.network.temperatures
-        doubles = {task: values.astype(np.float64) for task, values in found.items()}
-        return {task: tempered(values, known[task]) for task, values in doubles.items()}
+        by_task = self.network.temperatures
+        return {task: tempered(it.astype(np.float64), by_task[task]) for task, it in found.items()}
 
 
 SHORTEST_SIDE_PX: Final = 360

@@ -5,18 +5,17 @@ Nothing is written or fixed here. What a run's files are: benchmark.record.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 
 from benchmark.data.batches import FaceBatches
+from benchmark.data.dataset import FaceSet
 from benchmark.errors import BenchmarkError, RunError, WeightsError
-from benchmark.evaluation import artifacts
-from benchmark.evaluation import predictions as stored_predictions
+from benchmark.evaluation import artifacts, predictions
 from benchmark.evaluation.metrics import SCORING_VERSION, score
-from benchmark.evaluation.predictions import probability_columns, read_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, sha256_of
 from benchmark.identity import Ingredients, identity_of
@@ -24,9 +23,6 @@ from benchmark.inference.load import load_trained
 from benchmark.record import MODEL_FILE, RunRecord
 from benchmark.training.device import Device
 from benchmark.training.predict import probabilities
-
-if TYPE_CHECKING:
-    from benchmark.data.dataset import FaceSet
 
 Verdict = Literal["holds", "differs", "not checked"]
 SAME_NUMBER: Final = 1e-9
@@ -44,7 +40,7 @@ class Finding:
     detail: str
 
 
-def verify(record: RunRecord, prepared: Iterable["FaceSet"] = ()) -> list[Finding]:
+def verify(record: RunRecord, prepared: Iterable[FaceSet] = ()) -> list[Finding]:
     """Make every check that can be made of a finished run here.
 
     prepared: available data sets; without the run's own its predictions cannot be made again. Raise
@@ -57,12 +53,11 @@ def verify(record: RunRecord, prepared: Iterable["FaceSet"] = ()) -> list[Findin
             source=str(record.folder),
             fix="Run its experiment again: it resumes from where it stopped",
         )
-    faces = tuple(prepared)
     checks: dict[str, Callable[[], tuple[Verdict, str]]] = {
         "files": lambda: _files(record),
         "definition": lambda: _definition(record),
         "metrics": lambda: _metrics(record),
-        "predictions": lambda: _predictions(record, faces),
+        "predictions": lambda: _predictions(record, tuple(prepared)),
     }
     found = []
     for what, check in checks.items():
@@ -105,7 +100,7 @@ def _metrics(record: RunRecord) -> tuple[Verdict, str]:
     path = record.predictions_path
     if record.predictions_sha256 != sha256_of(path):
         return "differs", f"they are of other predictions than {path.name} holds now"
-    scores = score(read_predictions(path))
+    scores = score(predictions.read_predictions(path))
     older = record.scoring_version < SCORING_VERSION
     table = pd.DataFrame({"stored": record.metrics, "computed": scores.metrics}, dtype=float)
     table = table[~table.index.str.startswith(artifacts.COST)]
@@ -113,9 +108,9 @@ def _metrics(record: RunRecord) -> tuple[Verdict, str]:
         table = table[table["stored"].notna()]
     wrong = table[~((table["stored"] - table["computed"]).abs() <= SAME_NUMBER)]
     if len(wrong):
-        shown = ", ".join(f"{name} (stored {it.stored}, computed {it.computed})"
-                          for name, it in wrong.head(3).iterrows())  # fmt: skip
-        return "differs", f"{len(wrong)} of {len(table)}: {shown}"
+        first = wrong.head(3).itertuples()
+        shown = (f"{it.Index} (stored {it.stored}, computed {it.computed})" for it in first)
+        return "differs", f"{len(wrong)} of {len(table)}: {', '.join(shown)}"
     subgroups = scores.subgroups.reset_index(drop=True)
     try:
         pd.testing.assert_frame_equal(
@@ -134,15 +129,15 @@ def _metrics(record: RunRecord) -> tuple[Verdict, str]:
     return "holds", said + more
 
 
-def _predictions(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Verdict, str]:
+def _predictions(record: RunRecord, prepared: tuple[FaceSet, ...]) -> tuple[Verdict, str]:
     """Predict again with the stored weights, on the CPU in fp32, and compare face by face.
 
     A class may change only where two probabilities were as good as equal.
     """
-    path, found = record.folder / MODEL_FILE, artifacts.faces_of(record, prepared)
+    path, faces = record.folder / MODEL_FILE, artifacts.faces_of(record, prepared)
     if not path.is_file():
         return "not checked", f"the run kept no {path.name}"
-    if found is None:
+    if faces is None:
         name = record.about["dataset"]["name"]
         return "not checked", f"the faces of data set {name!r} are not prepared here"
     trained = load_trained(path)
@@ -152,7 +147,7 @@ def _predictions(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Ve
             allowed="the definition in experiment.json",
             source=str(path),
         )
-    stored, faces = read_predictions(record.predictions_path), found
+    stored = predictions.read_predictions(record.predictions_path)
     _, parts = artifacts.parts_of_run(trained.experiment, record.seed, faces)
     cpu = Device(torch.device("cpu"), "fp32")
     cpu.place(trained.network)
@@ -161,16 +156,15 @@ def _predictions(record: RunRecord, prepared: tuple["FaceSet", ...]) -> tuple[Ve
     for part in dict.fromkeys(stored["part"]):
         rows = parts[part]
         predicted = probabilities(trained.network, on_cpu, torch.from_numpy(rows))
-        table = stored_predictions.predictions_table(faces.table.iloc[rows], part, predicted)
-        tables.append(table)
+        table = faces.table.iloc[rows]
+        tables.append(predictions.predictions_table(table, part, predicted))
     again = pd.concat(tables, ignore_index=True)
-    tasks = stored_predictions.predicted_tasks(again)
+    tasks = predictions.predicted_tasks(again)
     both = stored.merge(again, on=["part", "file"], suffixes=("", "_again"))
-    if tasks != stored_predictions.predicted_tasks(stored) or not (
-        len(both) == len(stored) == len(again)
-    ):
+    is_whole = len(both) == len(stored) == len(again)
+    if not is_whole or tasks != predictions.predicted_tasks(stored):
         return "differs", "they are of other faces or other tasks"
-    columns = [name for task in tasks for name in probability_columns(task)]
+    columns = [name for task in tasks for name in predictions.probability_columns(task)]
     # The table keeps nine digits, which give an fp32 number back and no more than that.
     old = both[columns].to_numpy(np.float32)
     new = both[[f"{name}_again" for name in columns]].to_numpy(np.float32)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import Any, Final, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,7 @@ from benchmark.models import backbone as backbones
 from benchmark.models.preprocessing import InputScaling, Preprocessing, preprocessing_for
 from benchmark.models.weight_manifest import untrained_start
 from benchmark.models.weights import LoadedWeights
-from benchmark.tasks import TaskName, n_classes
-
-if TYPE_CHECKING:
-    from benchmark.models.backbone import FeatureExtractor
+from benchmark.tasks import TASKS, TaskName, n_classes
 
 
 @contextlib.contextmanager
@@ -61,9 +59,7 @@ def initialise_head(head: nn.Module, initialisation: str, seed: int) -> None:
     """
     for name, part in head.named_children():
         with seeded(seed, f"head.{name}"):
-            for module in part.modules():
-                if not isinstance(module, nn.Linear):
-                    continue
+            for module in (it for it in part.modules() if isinstance(it, nn.Linear)):
                 if initialisation == "glorot":
                     nn.init.xavier_uniform_(module.weight)
                     nn.init.zeros_(module.bias)
@@ -83,28 +79,9 @@ class TaskBranch(nn.Module):
         """Map features (n, n_inputs) to the hidden layer (n, hidden_units), at least 0."""
         return cast(Tensor, self.hidden(features).relu())
 
-    def classify(self, embedding: Tensor) -> Tensor:
-        """Map a hidden layer (n, hidden_units) to logits (n, n_outputs)."""
-        return cast(Tensor, self.output(embedding))
-
     def forward(self, features: Tensor) -> Tensor:
         """Map features (n, n_inputs) to logits (n, n_outputs)."""
-        return self.classify(self.embed(features))
-
-
-class PlainHead(nn.Module):
-    """Separate branches that share nothing but the backbone; of one task, the single-task head."""
-
-    def __init__(self, definition: Head, n_features: int) -> None:
-        super().__init__()
-        self.tasks = definition.tasks
-        for task in self.tasks:
-            branch = TaskBranch(n_features, definition.hidden_units, n_classes(task))
-            self.add_module(task, branch)
-
-    def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
-        """Map features (n, n_features) to logits (n, classes) per task."""
-        return {task: self.get_submodule(task)(features) for task in self.tasks}
+        return cast(Tensor, self.output(self.embed(features)))
 
 
 class StandardisedHead(nn.Module):
@@ -162,45 +139,49 @@ class GenderWeighting(nn.Module):
         return weights * embedding
 
 
-class GenderConditionedHead(nn.Module):
-    """Age-group and race branches that see the gender branch's hidden layer beside the features.
+class TaskHead(nn.Module):
+    """A branch for each task; of one task, the single-task head.
 
-    `embedding` joins [gender, features], `gate` and `attention` join [features, scaled gender]:
-    the notebooks' order, which matters only for porting weights. Gradients of age group and race
-    flow into the gender branch, as they did there.
+    Without conditioning they share nothing but the backbone. Else age group and race see the gender
+    branch's hidden layer beside the features: `embedding` joins [gender, features], `gate` and
+    `attention` join [features, scaled gender], the notebooks' order, which matters only for porting
+    weights. Gradients of age group and race flow into the gender branch, as they did there.
     """
+
+    gender: TaskBranch
 
     def __init__(self, definition: Head, n_features: int) -> None:
         super().__init__()
+        self.tasks, self.conditioning = definition.tasks, definition.conditioning
         width = definition.hidden_units
-        self.gender_first = definition.conditioning == "embedding"
-        self.gender = TaskBranch(n_features, width, n_classes("gender"))
-        self.age_group = TaskBranch(n_features + width, width, n_classes("age_group"))
-        self.race = TaskBranch(n_features + width, width, n_classes("race"))
-        self.gender_for_age_group, self.gender_for_race = (
-            nn.Identity() if self.gender_first else GenderWeighting(definition.conditioning, width)
-            for _ in range(2)
-        )
+        conditioned: tuple[TaskName, ...] = ("age_group", "race")
+        if self.conditioning == "none":
+            conditioned = ()
+        # Optimisers number parameters in this order.
+        for task in ("gender", *conditioned) if conditioned else self.tasks:
+            n_inputs = n_features + width * (task in conditioned)
+            self.add_module(task, TaskBranch(n_inputs, width, n_classes(task)))
+        for task in conditioned:
+            is_plain = self.conditioning == "embedding"
+            weighting = nn.Identity() if is_plain else GenderWeighting(self.conditioning, width)
+            self.add_module(f"gender_for_{task}", weighting)
 
     def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
         """Map features (n, n_features) to logits (n, classes) per task."""
+        if self.conditioning == "none":
+            return {task: self.get_submodule(task)(features) for task in self.tasks}
         gender = self.gender.embed(features)
-
-        def join(weighted: Tensor) -> Tensor:
-            parts = [weighted, features] if self.gender_first else [features, weighted]
-            return torch.cat(parts, dim=1)
-
-        return {
-            "age_group": self.age_group(join(self.gender_for_age_group(gender))),
-            "gender": self.gender.classify(gender),
-            "race": self.race(join(self.gender_for_race(gender))),
-        }
-
-
-def build_head(definition: Head, n_features: int) -> nn.Module:
-    """Build the head that `definition` describes on features of length `n_features`."""
-    kind = PlainHead if definition.conditioning == "none" else GenderConditionedHead
-    return kind(definition, n_features)
+        logits: dict[TaskName, Tensor] = {}
+        for task in TASKS:
+            if task == "gender":
+                logits[task] = self.gender.output(gender)
+                continue
+            weighted = self.get_submodule(f"gender_for_{task}")(gender)
+            joined = [features, weighted]
+            if self.conditioning == "embedding":
+                joined = [weighted, features]
+            logits[task] = self.get_submodule(task)(torch.cat(joined, dim=1))
+        return logits
 
 
 SCHEMA: Final = 1
@@ -214,10 +195,10 @@ class Network(nn.Module):
     def __init__(
         self,
         scaling: InputScaling,
-        backbone: FeatureExtractor,
+        backbone: backbones.FeatureExtractor,
         head: nn.Module,
-        *,
         trained_stages: tuple[str, ...],
+        *,
         flattened: bool,
     ) -> None:
         super().__init__()
@@ -232,7 +213,7 @@ class Network(nn.Module):
         self.train()
 
     @property
-    def backbone(self) -> FeatureExtractor:
+    def backbone(self) -> backbones.FeatureExtractor:
         """The feature extractor; its tensors are called `trunk.…` in saved files."""
         return self.trunk
 
@@ -302,23 +283,20 @@ class Network(nn.Module):
 
     def parameter_counts(self) -> tuple[int, int]:
         """Count all parameters and the trained ones; running statistics are no parameters."""
-        counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
-        return sum(n for n, _ in counts), sum(n for n, is_trained in counts if is_trained)
+        trained = sum(it.numel() for it in self.parameters() if it.requires_grad)
+        return sum(it.numel() for it in self.parameters()), trained
 
     def multiply_adds(self, image_px: int) -> int:
         """Count the multiply-adds of one face's forward pass: convolutions and matrices only."""
         # On the meta device, which works out shapes alone: the counter knows attention there, and
         # not as a CPU fuses it, so that the number is the same wherever the network is.
-        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        shapes = {name: torch.empty_like(value, device="meta") for name, value in tensors.items()}
-        faces = torch.empty(1, 3, image_px, image_px, device="meta")
-        was_training = self.training
+        tensors = itertools.chain(self.named_parameters(), self.named_buffers())
+        shapes = {name: torch.empty_like(value, device="meta") for name, value in tensors}
+        faces, was_training = torch.empty(1, 3, image_px, image_px, device="meta"), self.training
         self.eval()
-        try:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                functional_call(self, shapes, (faces,))
-        finally:
-            self.train(was_training)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            functional_call(self, shapes, (faces,))
+        self.train(was_training)
         return int(counter.get_total_flops()) // 2
 
     def describe(self) -> dict[str, Any]:
@@ -365,8 +343,7 @@ def rebuild_network(
 
     Needs no weight source. Raise WeightsError where the three do not belong together.
     """
-    if description.get("schema") != SCHEMA:
-        seen = description.get("schema")
+    if (seen := description.get("schema")) != SCHEMA:
         raise WeightsError(f"a network description of schema {seen!r}", allowed=str(SCHEMA))
     preprocessing = Preprocessing.from_dict(description["preprocessing"])
     network = _assembled(experiment, preprocessing, description["options"], seed=0)
@@ -384,9 +361,8 @@ def rebuild_network(
 def _assembled(
     experiment: Experiment, preprocessing: Preprocessing, options: Mapping[str, str], seed: int
 ) -> Network:
-    definition, input_px = experiment.backbone, experiment.backbone.input_px
-    flattened = experiment.head.features == "flattened"
-    shape = backbones.feature_map_shape(definition.architecture, options, input_px)
+    definition, flattened = experiment.backbone, experiment.head.features == "flattened"
+    shape = backbones.feature_map_shape(definition.architecture, options, definition.input_px)
     # seeded: constructors draw values too, which must neither disturb the caller nor, but for those
     # of a backbone that starts from them, show.
     with seeded(seed, "trunk"):
@@ -395,9 +371,9 @@ def _assembled(
         initialise_backbone(backbone, seed)
     n_inputs = math.prod(shape) if flattened else shape[0]
     with seeded(seed, "construction"):
-        head = build_head(experiment.head, n_inputs)
+        head: nn.Module = TaskHead(experiment.head, n_inputs)
     initialise_head(head, experiment.recipe.head_initialisation, seed)
     if experiment.recipe.standardise_features:
         head = StandardisedHead(head, n_inputs)
-    scaling, trained = InputScaling(preprocessing, input_px), definition.trained_stages
-    return Network(scaling, backbone, head, trained_stages=trained, flattened=flattened)
+    scaling = InputScaling(preprocessing, definition.input_px)
+    return Network(scaling, backbone, head, definition.trained_stages, flattened=flattened)

@@ -110,13 +110,8 @@ UNIT_MINUS_MEAN: Final = Preprocessing(
 
 def preprocessing_for(demanded: Preprocessing, input_scaling: str) -> Preprocessing:
     """Choose by the protocol's input scaling (benchmark.experiment.parts.Protocol)."""
-    choices = {
-        "weights": demanded,
-        "unit": UNIT,
-        "weights_swapped": demanded.swapped(),
-        "unit_minus_mean": UNIT_MINUS_MEAN,
-    }
-    return choices[input_scaling]
+    own = {"weights": demanded, "weights_swapped": demanded.swapped()}
+    return (own | {"unit": UNIT, "unit_minus_mean": UNIT_MINUS_MEAN})[input_scaling]
 
 
 class InputScaling(nn.Module):
@@ -136,8 +131,10 @@ class InputScaling(nn.Module):
         self.preprocessing = preprocessing
         self.input_px = input_px
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-        self.register_buffer("factor", _row(preprocessing.scale / std, input_px), False)
-        self.register_buffer("offset", _row(-mean / std, input_px), False)
+        for name, values in {"factor": preprocessing.scale / std, "offset": -mean / std}.items():
+            row = values.view(1, 3, 1, 1).expand(1, 3, 1, input_px)
+            row = row.contiguous(memory_format=torch.channels_last)
+            self.register_buffer(name, row, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scale images (n, 3, h, w), RGB 0..255, uint8 or float, to (n, 3, input_px, input_px).
@@ -146,20 +143,12 @@ class InputScaling(nn.Module):
         bilinearly with antialiasing, before scaling.
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise DataError(
-                f"a batch of shape {tuple(images.shape)}", allowed="(n, 3, height, width), RGB"
-            )
+            shape = tuple(images.shape)
+            raise DataError(f"a batch of shape {shape}", allowed="(n, 3, height, width), RGB")
         if self.preprocessing.channels == "BGR":
             # flip, not indexing: it keeps channels_last, and moves one byte a value.
             images = images.flip(1)
-        pixels = images.float()
-        if pixels.shape[-2:] != (self.input_px, self.input_px):
-            size = (self.input_px, self.input_px)
+        pixels, size = images.float(), (self.input_px, self.input_px)
+        if pixels.shape[-2:] != size:
             pixels = nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
         return (pixels * self.factor).add_(self.offset)
-
-
-def _row(channels: Tensor, px: int) -> Tensor:
-    """Repeat a number a channel, (3,), for every pixel of a row: (1, 3, 1, px), channels last."""
-    row = channels.view(1, 3, 1, 1).expand(1, 3, 1, px)
-    return row.contiguous(memory_format=torch.channels_last)

@@ -2,9 +2,10 @@
 
 Files are read as tensors only: a pickle with code in it is refused and never run. A layout is how
 a publisher names the tensors of an architecture. Whether a file is a published one, and where the
-converted one is kept: benchmark.models.weight_store.
+converted one is kept: benchmark.models.weights.
 """
 
+import contextlib
 import functools
 import hashlib
 import pickle
@@ -13,9 +14,9 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
 
@@ -77,11 +78,14 @@ what they are, and how to get a file that is read."""
 class FileTensors(NamedTuple):
     """The tensors of a file, and which of its entries they are."""
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     entry: str = ""
     """The key of a checkpoint under which they were; empty where the file is a state dict."""
+    prefix: str = ""
+    """What stood before all their names."""
     left: tuple[str, ...] = ()
-    """Keys of the checkpoint's other entries."""
+    """The checkpoint's other entries, quoted, and tensors whose names do not begin with `prefix`:
+    a head beside the backbone, a loss, a metric."""
 
 
 def read_weight_file(path: Path) -> FileTensors:
@@ -89,7 +93,7 @@ def read_weight_file(path: Path) -> FileTensors:
 
     Raise WeightsError for a file without tensors, or in a format that is not read.
     """
-    start = _first_bytes(path)
+    start = first_bytes(path)
     shown = _shown(path, start)
     for pattern, what, fix in _NOT_READ:
         if re.search(pattern, shown, re.MULTILINE):
@@ -107,17 +111,13 @@ def read_weight_file(path: Path) -> FileTensors:
         if start.startswith((_ZIP, b"\x80")):
             return _from_torch(path)
     except (*NOT_LOADABLE, RecursionError) as error:
-        raise damaged(path, error) from None
-    kind = "an HTML page" if is_markup(start) else "no weight file"
-    raise WeightsError(
-        f"{path.name} is {kind if start else 'empty'}",
-        allowed=READ,
-        source=str(path),
-        fix=FETCH_AGAIN,
-    )
+        raise _damaged(path, error) from None
+    kind = "an HTML page" if is_markup(start) else "no weight file" if start else "empty"
+    raise WeightsError(f"{path.name} is {kind}", allowed=READ, source=str(path), fix=FETCH_AGAIN)
 
 
-def _first_bytes(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
+    """Read what shows a file's format; raise WeightsError where it cannot be read."""
     try:
         with path.open("rb") as stream:
             return stream.read(512)
@@ -134,16 +134,13 @@ def is_markup(start: bytes) -> bool:
 def _shown(path: Path, start: bytes) -> str:
     """Give what tells a format: the first bytes, then the names of entries, one a line."""
     lines = [start[:8].decode("latin-1") if start[8:9] != b"{" else ""]
-    try:
+    with contextlib.suppress(*NOT_LOADABLE):  # its reader says what is wrong
         if start.startswith(_ZIP):
             with zipfile.ZipFile(path) as archive:
                 lines += archive.namelist()
         elif start.startswith(_HDF5):
             with h5py.File(path) as file:
-                if "layer_names" not in file.attrs:
-                    lines += [f"hdf5:{name}" for name in file]
-    except NOT_LOADABLE:
-        pass  # its reader says what is wrong
+                lines += [f"hdf5:{name}" for name in file if "layer_names" not in file.attrs]
     return "\n".join(lines)
 
 
@@ -152,17 +149,16 @@ def header_of(path: Path) -> dict[str, str]:
 
     Only the header is read: a file cut short is found out, one with changed tensors is not.
     """
-    if _first_bytes(path)[8:9] != b"{":
+    if first_bytes(path)[8:9] != b"{":
         return {}
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise damaged(path, error) from None
+        raise _damaged(path, error) from None
 
 
-def damaged(path: Path, error: Exception) -> WeightsError:
-    """Say that a file is not whole, and why."""
+def _damaged(path: Path, error: Exception) -> WeightsError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return WeightsError(
         f"{path.name} is damaged or cut short ({reason})", source=str(path), fix=FETCH_AGAIN
@@ -175,8 +171,7 @@ def _from_torch(path: Path) -> FileTensors:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(info.file_size for info in archive.infolist())
         if unpacked > MAX_EXPANSION * path.stat().st_size:
-            message = f"it unpacks to {unpacked:,} bytes"
-            raise ValueError(message)
+            raise _damaged(path, ValueError(f"it unpacks to {unpacked:,} bytes"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: what does not load is refused
@@ -198,7 +193,7 @@ def _from_torch(path: Path) -> FileTensors:
         if isinstance(inner, Mapping) and not _is_state_dict(inner):
             inner = inner.get("state_dict")
         if _is_state_dict(inner):
-            return FileTensors(inner, key, tuple(str(other) for other in entries if other != key))
+            return FileTensors(inner, key, left=tuple(repr(str(it)) for it in entries if it != key))
     raise WeightsError(
         f"{path.name} holds no state dict but a {type(found).__name__} of more than tensors "
         f"({', '.join(map(str, [*entries][:6]))})",
@@ -348,23 +343,19 @@ def ours(architecture: str) -> Layout:
     return Layout(OURS, architecture, left=("head.",), spellings=((r"^trunk\.", ""),))
 
 
-@functools.cache
-def _by_timm(architecture: str) -> Layout:
-    from benchmark.experiment import timm_models
-
-    # `fc.weight` and `fc.1.weight`: a head of another make is left as well.
-    left = {name.rpartition(".")[0] for name in timm_models.classifier_tensors(architecture)}
-    starts = tuple(sorted(f"{name}." for name in left))
-    return Layout("timm", architecture, ((r"^model\.", ""),), left=starts)
-
-
 def layouts_of(architecture: str) -> tuple[Layout, ...]:
-    """List the layouts in which files of an architecture come, ours last.
+    """List the layouts in which files of an architecture come.
 
     Raise ExperimentError for an unknown architecture.
     """
     if architecture_named(architecture).from_timm:
-        return (ours(architecture), _by_timm(architecture))
+        from benchmark.experiment import timm_models
+
+        # `fc.weight` and `fc.1.weight`: a head of another make is left as well.
+        names = timm_models.classifier_tensors(architecture)
+        left = tuple(sorted({f"{name.rpartition('.')[0]}." for name in names}))
+        by_timm = Layout("timm", architecture, ((r"^model\.", ""),), left=left)
+        return (ours(architecture), by_timm)
     published = (layout for layout in PUBLISHED if layout.architecture == architecture)
     return (*published, ours(architecture))
 
@@ -384,15 +375,6 @@ class Converted:
         return tensor_digest(self.tensors)
 
 
-class _Reading(NamedTuple):
-    """A file's tensors without what stands before all their names."""
-
-    tensors: Mapping[str, Tensor]
-    prefix: str = ""
-    outside: tuple[str, ...] = ()
-    """Tensors whose names do not begin so: a head beside the backbone, a loss, a metric."""
-
-
 def convert(path: Path, architecture: str | None = None) -> Converted:
     """Read a file, recognise its layout, and turn its tensors into those of our backbone.
 
@@ -400,34 +382,14 @@ def convert(path: Path, architecture: str | None = None) -> Converted:
     architectures that are in experiment.architectures. Raise WeightsError for anything that is not
     wholly in a known layout.
     """
-    file = read_weight_file(path)
-    layout, reading = _recognised(file.tensors, architecture, path)
-    tensors = fitted(layout, reading.tensors, str(path))
-    notes = []
-    if file.entry or reading.prefix:
-        entry = f"the entry {file.entry!r}" if file.entry else "all entries"
-        prefix = f", without the prefix {reading.prefix!r}" if reading.prefix else ""
-        notes.append(f"Taken: {entry}{prefix}.")
-    taken = set(layout.names.values())
-    heads = [name for name in layout.respelled(reading.tensors) if name not in taken]
-    if left := [*map(repr, file.left), *reading.outside, *heads]:
-        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
-        notes.append(f"Left: {', '.join(left[:8])}{more}.")
-    floats = {str(it.dtype) for it in reading.tensors.values() if it.is_floating_point()}
-    if kinds := sorted(kind.removeprefix("torch.") for kind in floats - {"torch.float32"}):
-        notes.append(f"Values were stored as {', '.join(kinds)}; they are kept as float32.")
-    return Converted(layout, tensors, tuple(notes))
-
-
-def _recognised(
-    found: Mapping[str, Tensor], architecture: str | None, path: Path
-) -> tuple[Layout, _Reading]:
-    """Choose layout and prefix by which most of the names are known; of equals the first."""
+    whole = read_weight_file(path)
     known = [architecture] if architecture else ARCHITECTURES
-    choices = product(_readings(found), [it for name in known for it in layouts_of(name)])
-    reading, layout = max(choices, key=lambda choice: choice[1].score(choice[0].tensors))
-    if not layout.score(reading.tensors)[0]:
-        some = ", ".join(sorted(found)[:3]) or "none at all"
+    layouts = [layout for name in known for layout in layouts_of(name)]
+    # Layout and prefix by which most of the names are known; of equals the first.
+    choices = ((it.score(file.tensors), it, file) for file in _inside(whole) for it in layouts)
+    score, layout, file = max(choices, key=itemgetter(0))
+    if not score[0]:
+        some = ", ".join(sorted(whole.tensors)[:3]) or "none at all"
         raise WeightsError(
             f"{path.name} holds tensors of no known layout ({some} ...)",
             allowed=f"weights of {architecture or ', '.join(ARCHITECTURES)}",
@@ -435,26 +397,31 @@ def _recognised(
             fix="Say what it is with --architecture; a new layout is added in "
             "benchmark/models/weight_formats.py",
         )
-    return layout, reading
+    tensors, notes = fitted(layout, file.tensors, str(path)), []
+    if file.entry or file.prefix:
+        entry = f"the entry {file.entry!r}" if file.entry else "all entries"
+        prefix = f", without the prefix {file.prefix!r}" if file.prefix else ""
+        notes.append(f"Taken: {entry}{prefix}.")
+    taken = set(layout.names.values())
+    if left := [*file.left, *(it for it in layout.respelled(file.tensors) if it not in taken)]:
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        notes.append(f"Left: {', '.join(left[:8])}{more}.")
+    floats = {str(it.dtype) for it in file.tensors.values() if it.is_floating_point()}
+    if kinds := sorted(kind.removeprefix("torch.") for kind in floats - {"torch.float32"}):
+        notes.append(f"Values were stored as {', '.join(kinds)}; they are kept as float32.")
+    return Converted(layout, tensors, tuple(notes))
 
 
-def _readings(found: Mapping[str, Tensor]) -> Iterator[_Reading]:
+def _inside(file: FileTensors) -> Iterator[FileTensors]:
     """Give a file's tensors as they are, then without each of the prefixes that most names have."""
-    here = _Reading(found)
-    yield here
-    while prefix := _common_prefix(here.tensors):
-        inside = {
-            n.removeprefix(prefix): it for n, it in here.tensors.items() if n.startswith(prefix)
-        }
-        outside = [here.prefix + name for name in here.tensors if not name.startswith(prefix)]
-        here = _Reading(inside, here.prefix + prefix, (*here.outside, *outside))
-        yield here
-
-
-def _common_prefix(names: Iterable[str]) -> str:
-    every = [*names]
-    of_most = (it for it in PREFIXES if 2 * sum(n.startswith(it) for n in every) > len(every))
-    return next(of_most, "")
+    yield file
+    for prefix in PREFIXES:
+        starting = [name for name in file.tensors if name.startswith(prefix)]
+        if 2 * len(starting) > len(file.tensors):
+            others = [file.prefix + name for name in file.tensors if not name.startswith(prefix)]
+            tensors = {name.removeprefix(prefix): file.tensors[name] for name in starting}
+            left = (*file.left, *others)
+            yield from _inside(FileTensors(tensors, file.entry, file.prefix + prefix, left))
 
 
 def fitted(layout: Layout, found: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -468,19 +435,18 @@ def fitted(layout: Layout, found: Mapping[str, Tensor], source: str) -> dict[str
         if value is None:
             misfits.append(f"missing {theirs}")
             continue
-        if layout.name == "keras" and value.ndim == 4 and value.shape != wanted.shape:
-            # A kernel of Keras's, HWIO, that came in another container than Keras's.
-            turned = value.permute(3, 2, 0, 1)
-            value = turned if turned.shape == wanted.shape else value
+        turned = value.permute(3, 2, 0, 1) if value.ndim == 4 else value
+        if layout.name == "keras" and value.shape != wanted.shape == turned.shape:
+            value = turned  # a kernel of Keras's, HWIO, that came in another container than Keras's
+        is_number, value = value.is_floating_point(), value.detach()
         if value.shape != wanted.shape:
             shapes = f"{tuple(value.shape)} instead of {tuple(wanted.shape)}"
             misfits.append(f"{theirs} of shape {shapes}")
-        elif value.is_floating_point() != wanted.is_floating_point():
+        elif is_number != wanted.is_floating_point():
             misfits.append(f"{theirs} of type {value.dtype} instead of {wanted.dtype}")
-        elif value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        elif is_number and not bool(torch.isfinite(value).all()):
             misfits.append(f"{theirs} with values that are not finite")
-        value = value.detach()
-        tensors[name] = (value.float() if value.is_floating_point() else value).contiguous()
+        tensors[name] = (value.float() if is_number else value).contiguous()
     misfits += [f"unexpected {name}" for name in sorted(here) if not name.startswith(layout.left)]
     if misfits:
         more = f" and {len(misfits) - 4} more" if len(misfits) > 4 else ""

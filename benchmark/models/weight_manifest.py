@@ -12,14 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmark.experiment.architectures import architecture_named
-from benchmark.models.preprocessing import (
-    CAFFE,
-    CENTRED,
-    IMAGENET,
-    KERAS_CAFFE,
-    VGGFACE,
-    Preprocessing,
-)
+from benchmark.models import preprocessing as fed
+from benchmark.models.preprocessing import Preprocessing
 
 
 def stored_path(architecture: str, source: str, weights_dir: Path) -> Path:
@@ -71,14 +65,14 @@ _SQUEEZENET_H5: Final = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _HALVES: Final = Preprocessing("RGB", 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
+# fmt: off
 def _by_torchvision(architecture: str, sha256: str, **options: str) -> PublishedFile:
     # IMAGENET1K_V1; the file's name has the first digits of its sha256.
     name = f"{architecture}-{sha256}.pth"
     return PublishedFile(
         architecture, "imagenet", name, f"https://download.pytorch.org/models/{name}",
-        "torchvision", "BSD-3-Clause", "ImageNet-1k, by torchvision", IMAGENET,
-        sha256=sha256, options=options,
-    )  # fmt: skip
+        "torchvision", "BSD-3-Clause", "ImageNet-1k, by torchvision", fed.IMAGENET,
+        sha256=sha256, options=options)
 
 
 def _by_keras(architecture: str, md5: str) -> PublishedFile:
@@ -86,19 +80,18 @@ def _by_keras(architecture: str, md5: str) -> PublishedFile:
     name = f"{architecture}_weights_tf_dim_ordering_tf_kernels_notop.h5"
     return PublishedFile(
         architecture, "imagenet", name, f"{_KERAS}{architecture}/{name}", "keras", "CC BY 4.0",
-        "ImageNet-1k, by Oxford's VGG in Caffe", KERAS_CAFFE, md5=md5,
-    )  # fmt: skip
+        "ImageNet-1k, by Oxford's VGG in Caffe", fed.KERAS_CAFFE, md5=md5)
 
 
 def _vggface(name: str, folder: str, layout: str, preprocessing: Preprocessing) -> PublishedFile:
     return PublishedFile(
         "vgg16", "vggface", name, f"{folder}/{name}", layout, "CC BY-NC 4.0",
-        "VGG Face, 2,622 people, by Oxford's VGG", preprocessing,
-    )  # fmt: skip
+        "VGG Face, 2,622 people, by Oxford's VGG", preprocessing)
 
 
 def _by_timm(
-    architecture: str, tag: str, preprocessing: Preprocessing, licence: str, hub_id: str = ""
+    architecture: str, tag: str, preprocessing: Preprocessing = fed.IMAGENET,
+    licence: str = "Apache-2.0", hub_id: str = "",
 ) -> PublishedFile:
     # The tag says: ImageNet-1k alone. All such files have one name at their addresses, so that of
     # the model stands for it here.
@@ -106,17 +99,16 @@ def _by_timm(
     url = f"https://huggingface.co/{hub_id or f'timm/{name}'}/resolve/main/model.safetensors"
     return PublishedFile(
         architecture, "imagenet", f"{name}.safetensors", url, "timm", licence,
-        f"ImageNet-1k, timm's {tag}", preprocessing,
-    )  # fmt: skip
+        f"ImageNet-1k, timm's {tag}", preprocessing)
 
 
-# fmt: off
+
 FILES: Final[tuple[PublishedFile, ...]] = (
     # Fed as published. Faces do not tell the channel orders apart: docs/notes/channel_order.md.
     PublishedFile(
         "squeezenet1_1", "imagenet", _SQUEEZENET_H5,
         f"{_RCMALLI}keras-squeezenet/releases/download/v1.0/{_SQUEEZENET_H5}", "keras", "MIT",
-        "ImageNet-1k, by the SqueezeNet authors in Caffe", CAFFE,
+        "ImageNet-1k, by the SqueezeNet authors in Caffe", fed.CAFFE,
         sha256="17154246284f555591549ac2c83e127abfbf4307dc4b0060fdaa2931d0fa38da",
         options={"pooling": "floor"},
     ),
@@ -126,18 +118,18 @@ FILES: Final[tuple[PublishedFile, ...]] = (
     _by_torchvision("vgg16", "397923af"),
     # The study's own again, then the same network as others ported it.
     _vggface("rcmalli_vggface_tf_notop_vgg16.h5", f"{_RCMALLI}keras-vggface/releases/download/v2.0",
-             "keras_vggface", VGGFACE),
+             "keras_vggface", fed.VGGFACE),
     _vggface("vgg_face_dag.pth", "http://www.robots.ox.ac.uk/~albanie/models/pytorch-mcn",
-             "vgg_face_dag", VGGFACE.swapped()),
+             "vgg_face_dag", fed.VGGFACE.swapped()),
     _by_keras("vgg19", md5="253f8cb515780f3b799900260a226db6"),
     _by_torchvision("vgg19", "dcbb9e9d"),
     _by_torchvision("resnet50", "0676ba61"),
     _by_torchvision("densenet121", "a639ec97"),
     _by_torchvision("mobilenet_v2", "b0353104"),
-    _by_timm("convnext_tiny", "fb_in1k", IMAGENET, "Apache-2.0"),
-    _by_timm("efficientnet_b0", "ra_in1k", IMAGENET, "Apache-2.0"),
-    _by_timm("mobilenetv4_conv_small", "e2400_r224_in1k", IMAGENET, "Apache-2.0"),
-    _by_timm("vit_small_patch16_224", "augreg_in1k", _HALVES, "Apache-2.0"),
+    _by_timm("convnext_tiny", "fb_in1k"),
+    _by_timm("efficientnet_b0", "ra_in1k"),
+    _by_timm("mobilenetv4_conv_small", "e2400_r224_in1k"),
+    _by_timm("vit_small_patch16_224", "augreg_in1k", _HALVES),
 )
 # fmt: on
 """In the order in which they are tried, source by source: VGG's by Keras first, because those
@@ -148,7 +140,7 @@ def untrained_start(architecture: str) -> tuple[Preprocessing, Mapping[str, str]
     """Say how the input and the options of a backbone without weights are."""
     # Built as with weights, so that the two experiments differ in nothing else.
     options = {"pooling": "floor"} if architecture == "squeezenet1_1" else {}
-    return CENTRED, options
+    return fed.CENTRED, options
 
 
 def files_for(architecture: str, source: str) -> tuple[PublishedFile, ...]:
@@ -163,8 +155,7 @@ def files_for(architecture: str, source: str) -> tuple[PublishedFile, ...]:
         return listed
     from benchmark.experiment import timm_models
 
-    known = timm_models.pretrained(architecture)
-    if known is None:
+    if (known := timm_models.pretrained(architecture)) is None:
         return ()
     preprocessing = Preprocessing("RGB", 1 / 255, known.mean, known.std)
     licence = known.licence or "not stated"

@@ -1,54 +1,98 @@
-"""Weight sources: find their weights here, fetch what is published, and load them as tensors.
+"""Weights that backbones start from: found, fetched, added, kept converted, listed and loaded.
 
-They are kept converted, one file per architecture and source (weight_store). Which are published,
-and where, is in weight_manifest.
+One safetensors file per architecture and source, with a description in its header. Beside them lies
+`pins.json`: the checksums of published files whose publishers give none, or not the whole of one,
+as first met. How weights are fed is never guessed: the file says so, its publisher, or the person.
+What is published: benchmark.models.weight_manifest; what a file means: weight_formats.
 """
 
+import contextlib
+import datetime
+import hashlib
 import http.client
 import json
+import math
+import re
 import socket
 import urllib.error
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import torch.hub
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
+from benchmark import files
 from benchmark.errors import RunError, WeightsError, WeightsMissing
 from benchmark.experiment.architectures import ARCHITECTURES, NOT_OFFERED, architecture_named
-from benchmark.files import file_lock, sha256_of
-from benchmark.models.preprocessing import Preprocessing
-from benchmark.models.weight_formats import (
-    fitted,
-    header_of,
-    is_markup,
-    ours,
-    read_weight_file,
-    tensor_digest,
-)
-from benchmark.models.weight_manifest import PublishedFile, files_for, stored_path
-from benchmark.models.weight_store import (
-    HEADER,
-    WeightFile,
-    add_file,
-    check_trusted,
-    content_sha256,
-    not_written,
-    read_stored,
-)
+from benchmark.models import weight_formats as formats
+from benchmark.models.backbone import build_backbone
+from benchmark.models.preprocessing import PRESETS, Channels, Preprocessing
+from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, stored_path
 from benchmark.record import RunRecord, finished_run
 
 LOCAL: Final = "local:"
 RUN: Final = "run:"
+SCHEMA: Final = 1
+HEADER: Final = "facebench"
+"""Key of the description in a converted file's metadata."""
+NETWORK_HEADER: Final = "network"
+"""Key under which a run's network says how it is fed and built (Network.describe)."""
+TRUSTED_FILE: Final = "pins.json"
+SAME_LAYER_COSINE: Final = 0.9
+"""Fine-tuning turns a first layer little; two that were trained apart have a cosine near 0."""
+CLEARLY: Final = 2.0
+"""How many times larger the angle to the other channel order must be."""
 TIMEOUT_SECONDS: Final = 5.0
 """To connect, and without a byte while downloading."""
-
 _FAILED: Final[dict[str, str]] = {}
 """Address → why it gave nothing. Every run of a suite resolves its weights: a machine without a
 network waits for each address once a process, not once a run."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Weights that are here, with what is known of them."""
+
+    architecture: str
+    source: str
+    path: Path
+    sha256: str
+    """Of tensors, preprocessing and options: equal weights used alike have equal sums, whatever
+    file they came from. Part of a run's identity."""
+    origin: str
+    """Name of the published file, of the file that a person added, or the run."""
+    origin_sha256: str
+    published: bool
+    """Whether the origin is taken to be the published file: by its tensors, its checksum, or by its
+    name and layout where none is published. False for a person's own, and where one insisted."""
+    licence: str
+    trained_on: str
+    preprocessing: Preprocessing
+    options: Mapping[str, str]
+    from_run: str | None = None
+    """Identity of the run whose backbone this is."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What was taken of the origin, and what was left, in words; known only where it was added."""
+    faces_seen: tuple[dict[str, Any], ...] = ()
+    """By that run, and by those it started from: run, dataset, pixel_digest, split_digest,
+    split_version, fold, and leaky, whether it or one before it had seen its test faces. Empty for
+    weights that no run of ours trained."""
+
+    @property
+    def leaky(self) -> bool:
+        """Whether a run that these weights come from is marked so."""
+        return any(seen["leaky"] for seen in self.faces_seen)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a person added it under a label, or it is a run's backbone."""
+        return ":" in self.source
 
 
 @dataclass(frozen=True)
@@ -76,6 +120,289 @@ class SourceState:
     def state(self) -> str:
         """`here`, `missing` or `damaged`."""
         return "damaged" if self.problem else "here" if self.file else "missing"
+
+
+def content_sha256(
+    tensors: Mapping[str, Tensor], preprocessing: Preprocessing, options: Mapping[str, str]
+) -> str:
+    """Sum up what decides a backbone's function: every tensor's name, type, shape and bytes, and
+    how it is fed and built."""
+    demands = {"preprocessing": preprocessing.as_dict(), "options": dict(options)}
+    digest = hashlib.sha256(files.canonical_json(demands).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(files.canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_stored(path: Path) -> tuple[WeightFile, dict[str, Tensor]]:
+    """Read a converted file, and check it against its own sum; raise WeightsError if it differs."""
+    problem: object
+    try:
+        with safe_open(path, framework="pt") as file:
+            said: dict[str, Any] = json.loads((file.metadata() or {})[HEADER])
+        schema, fed = said.pop("schema"), Preprocessing.from_dict(said.pop("preprocessing"))
+        said["faces_seen"] = tuple(said.get("faces_seen", []))
+        here, tensors = WeightFile(path=path, preprocessing=fed, **said), load_file(path)
+        name = stored_path(here.architecture, here.source, path.parent).name
+        sha256 = content_sha256(tensors, fed, here.options)
+        if (schema, path.name, sha256) == (SCHEMA, name, here.sha256):
+            return here, tensors
+        problem = f"its content's sha256 is {sha256}, not {here.sha256}"
+        if (schema, path.name) != (SCHEMA, name):
+            problem = f"it holds {name} of schema {schema}"
+    except formats.NOT_LOADABLE as error:
+        problem = error
+    raise WeightsError(
+        f"{path.name} is damaged ({problem})",
+        allowed="a file written by facebench weights add",
+        source=str(path),
+        fix="Delete it, then: facebench weights add FILE",
+    )
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn what the system refuses into a WeightsError that says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"weights cannot be written to {folder} ({error})",
+            fix="Free space or set FACEBENCH_WEIGHTS_DIR to a folder that can be written",
+        ) from None
+
+
+def read_trusted(weights_dir: Path) -> dict[str, dict[str, str]]:
+    """Read the trusted checksums: by file name, its `sha256` when first met, and `when` (ISO 8601).
+
+    Raise WeightsError where they cannot be read: going on would trust anything anew.
+    """
+    path = weights_dir / TRUSTED_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        problem: object = f"its schema is {content['schema']!r}, not {SCHEMA}"
+        if content["schema"] == SCHEMA:
+            return {
+                name: {key: str(it[key]) for key in ("sha256", "when")}
+                for name, it in content["pins"].items()
+            }
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except formats.NOT_LOADABLE as error:
+        problem = error
+    raise WeightsError(
+        f"{TRUSTED_FILE} cannot be read ({problem})",
+        source=str(path),
+        fix="Restore it from a backup; or delete it, and every checksum in it is taken anew",
+    )
+
+
+def check_trusted(
+    known: PublishedFile, sha256: str, weights_dir: Path, *, remember: bool = False
+) -> None:
+    """Raise WeightsError if another checksum than this is trusted for `known`.
+
+    remember: trust this one from now on, where none is and the publisher gives no whole sha256.
+    """
+    trusted = read_trusted(weights_dir)
+    before = trusted.get(known.file_name, {"sha256": sha256})
+    if before["sha256"] != sha256:
+        raise WeightsError(
+            f"{known.file_name} has the sha256 {sha256}, but another one is trusted",
+            allowed=f"{before['sha256']}, trusted since {before['when'][:10]}",
+            source=str(weights_dir / TRUSTED_FILE),
+            fix="Something between its publisher and you has changed it. If its publisher says so "
+            f"too, remove the entry {known.file_name!r} and add the file again; results from "
+            "before and after are not comparable",
+        )
+    if remember and known.file_name not in trusted and known.sha256 != sha256:
+        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        trusted[known.file_name] = {"sha256": sha256, "when": when}
+        with _writing(weights_dir):
+            files.write_json(weights_dir / TRUSTED_FILE, {"schema": SCHEMA, "pins": trusted})
+
+
+def add_file(
+    file: Path,
+    weights_dir: Path,
+    architecture: str | None = None,
+    *,
+    label: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    published: tuple[PublishedFile, ...] = FILES,
+    replacing: bool = False,
+    any_checksum: bool = False,
+) -> WeightFile:
+    """Convert a file and write it to the store, whole or not at all: as published, or with a label.
+
+    Where the manifest has the digest of the published tensors, these tell what a file is, whatever
+    it is called and whichever container and layout it is in. Raise WeightsError for a file that is
+    not a published one and has no label, unless `any_checksum`; for one of a person's own where
+    nobody says how it is fed (`preprocessing`), or that contradicts its publisher or its first
+    layer; for one that differs from its trusted checksum; and where it would change weights that
+    are already there, unless `replacing`.
+    """
+    if label is not None and re.fullmatch("[a-z0-9_]+", label) is None:
+        raise WeightsError(f"the label is {label!r}", allowed="small letters, digits, underscores")
+    if formats.header_of(file).keys() & {HEADER, NETWORK_HEADER}:
+        raise WeightsError(
+            f"{file.name} was written by facebench",
+            source=str(file),
+            fix="Copy a converted file into the weights folder as it is; weights='run:ID' starts "
+            "from a run's network, and knows the faces that it saw",
+        )
+    if architecture and architecture not in {known.architecture for known in published}:
+        published = files_for(architecture, "imagenet")
+    architectures = {known.architecture for known in published}
+    only = architectures.pop() if len(architectures) == 1 else None
+    converted, sha256 = formats.convert(file, architecture or only), files.sha256_of(file)
+    layout, is_own = converted.layout, label is not None
+    same = [known for known in published if known.architecture == layout.architecture]
+    alike = [known for known in same if known.layout == layout.name]
+    known = next((it for it in same if it.digest == converted.digest), None)
+    by_sum = None
+    if known is None:
+        known = next((it for it in alike if _is_published(it, file, sha256, is_own)), None)
+        by_sum = None if is_own else known
+    if by_sum:
+        check_trusted(by_sum, sha256, weights_dir)
+    about = known or (alike[0] if any_checksum and len(alike) == 1 and not is_own else None)
+    if about is None and not is_own:
+        raise _not_published(converted, file, sha256, same)
+    if about and preprocessing and preprocessing != about.preprocessing:
+        raise WeightsError(
+            f"{preprocessing.sentence()} was declared for {file.name}, which was published as "
+            f"{about.preprocessing.sentence()}",
+            source=str(file),
+            fix="Declare nothing; to feed it otherwise on purpose: protocol.input_scaling",
+        )
+    fed = about.preprocessing if about else preprocessing
+    if fed is None:
+        raise WeightsError(
+            f"nothing says how {file.name} is fed",
+            allowed=f"--preprocessing {' | '.join(PRESETS)}, or JSON",
+            source=str(file),
+            fix="A wrong one trains without a warning, and worse: ask whoever trained it",
+        )
+    _check_order(converted.tensors, fed.channels, layout.architecture, weights_dir, file)
+    options = dict((about or layout).options)
+    source = f"{LOCAL}{label}" if is_own or not about else about.source
+    new = WeightFile(
+        architecture=layout.architecture,
+        source=source,
+        path=stored_path(layout.architecture, source, weights_dir),
+        sha256=content_sha256(converted.tensors, fed, options),
+        origin=known.file_name if known and not is_own else file.name,
+        origin_sha256=sha256,
+        published=known is not None and not is_own,
+        licence=about.licence if about else "not stated",
+        trained_on=about.trained_on if about else "not stated",
+        preprocessing=fed,
+        options=options,
+        notes=converted.notes,
+    )
+    with torch.device("meta"):
+        build_backbone(new.architecture, **options)  # refuses options that nobody states
+    here = read_stored(new.path)[0] if new.path.exists() and not replacing else None
+    if here and here.sha256 != new.sha256:
+        raise WeightsError(
+            f"{new.path.name} is already here, from {here.origin}, and {file.name} differs",
+            source=str(weights_dir),
+            fix="Results of the two are not comparable; to change over: facebench weights add "
+            f"--replace {file}",
+        )
+    if here is None or (new.published and not here.published):
+        said = asdict(new) | {"schema": SCHEMA, "preprocessing": fed.as_dict()}
+        kept = said.keys() - {"path", "from_run", "notes", "faces_seen"}
+        metadata = {HEADER: files.canonical_json({name: said[name] for name in kept})}
+        with _writing(weights_dir), files.replacing(new.path) as temporary:
+            save_file(converted.tensors, temporary, metadata)
+    if by_sum:
+        check_trusted(by_sum, sha256, weights_dir, remember=True)
+    return replace(read_stored(new.path)[0], notes=new.notes)
+
+
+def _is_published(known: PublishedFile, file: Path, sha256: str, is_own: bool) -> bool:
+    """Tell a published file by its checksum, or, where its publisher gives none, by its name, which
+    then says what it is meant to be; under a label the name says nothing."""
+    if known.sha256 is not None:
+        return sha256.startswith(known.sha256)
+    if known.md5 is not None:  # guards against accidents, hardly against an attacker
+        return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() == known.md5
+    return file.name == known.file_name and not is_own
+
+
+def _not_published(
+    converted: formats.Converted, file: Path, sha256: str, same: list[PublishedFile]
+) -> WeightsError:
+    """Say that a file is none of the published ones of its architecture, and what is altered."""
+    layout, here = converted.layout, converted.digest["tensors"]
+    why = f"has the layout {layout.name} of {layout.architecture} but the sha256 {sha256}"
+    for known in same:
+        digests = known.digest["tensors"] if known.digest else {}
+        altered = [layout.names[it] for it, digest in digests.items() if here.get(it) != digest]
+        if 0 < 2 * len(altered) < len(here):
+            why += f"; of {len(here)} tensors {len(here) - len(altered)} are those of "
+            why += f"{known.file_name}, altered: {', '.join(altered[:4])}"
+    alike = (known for known in same if known.layout == layout.name)
+    allowed = [it.sha256 or it.md5 or f"a file named {it.file_name}" for it in alike]
+    return WeightsError(
+        f"{file.name} {why}",
+        allowed="; ".join(allowed) or "no published file of this layout",
+        source=str(file),
+        fix="Fetch the published file. If this is one of your own: facebench weights add "
+        f"{file} --label LABEL; if you trust it to be as good: add --any-checksum",
+    )
+
+
+def _check_order(
+    tensors: Mapping[str, Tensor], declared: Channels, architecture: str, folder: Path, file: Path
+) -> None:
+    """Raise WeightsError where published weights that are here show that the order is another one.
+
+    A first layer alone does not tell red from blue; where it is, or was fine-tuned from, that of
+    weights whose order is known, it is like it in one of the two orders (docs/notes/weights.md).
+    What a person declared of their own proves nothing.
+    """
+    name = first_kernel_name(tensors)
+    for path in sorted(folder.glob(f"{architecture}-*.safetensors")):
+        try:
+            known, theirs = read_stored(path)
+        except WeightsError:
+            continue  # verify says what is wrong with it
+        order = known.preprocessing.channels
+        found = order_of(tensors[name], theirs[name], order) if known.published else None
+        if found not in (None, declared):
+            turned = " with red and blue exchanged" if found != order else ""
+            raise WeightsError(
+                f"{declared} was declared, but the first layer is that of {architecture} "
+                f"{known.source}{turned}, and expects {found}",
+                allowed=str(found),
+                source=str(file),
+                fix=f"Declare {found}; a file that claims to be published and is not in the order "
+                "it was published in is not that file",
+            )
+
+
+def first_kernel_name(tensors: Mapping[str, Tensor]) -> str:
+    """Find the kernel that reads the picture: the first with three inputs, (out, 3, h, w)."""
+    return next(name for name, it in tensors.items() if it.ndim == 4 and it.shape[1] == 3)
+
+
+def order_of(kernel: Tensor, known: Tensor, channels: Channels) -> Channels | None:
+    """Say which order a kernel expects if it is `known`, which expects `channels`, in one of the
+    two orders; None if it is neither."""
+    if kernel.shape != known.shape:
+        return None
+    other: Channels = "BGR" if channels == "RGB" else "RGB"
+    flat = kernel.double().flatten()
+    cosines = (cosine_similarity(flat, it.double().flatten(), 0) for it in (known, known.flip(1)))
+    same, turned = (math.acos(min(1.0, max(-1.0, float(cosine)))) for cosine in cosines)
+    near, far = sorted((same, turned))
+    is_this = near <= math.acos(SAME_LAYER_COSINE) and far >= CLEARLY * near + 1e-6
+    return (channels if same < turned else other) if is_this else None
 
 
 def resolve(
@@ -116,11 +443,10 @@ def resolve(
             source=str(weights_dir),
             fix=f"Download {urls} where there is a network, then: facebench weights add FILE",
         )
-    label = source.removeprefix(LOCAL)
-    known = (*architecture_named(architecture).weight_sources, "local:LABEL", "run:ID")
+    label, why = source.removeprefix(LOCAL), NOT_OFFERED.get(source, "")
+    known = (*architecture_named(architecture).weight_sources, f"{LOCAL}LABEL", f"{RUN}ID")
     raise WeightsMissing(
-        f"there are no {source!r} weights of {architecture}"
-        + (f": {NOT_OFFERED[source]}" if source in NOT_OFFERED else ""),
+        f"there are no {source!r} weights of {architecture}{f': {why}' if why else ''}",
         allowed=", ".join(known),
         source=str(weights_dir),
         fix=f"Add them: facebench weights add FILE --label {label} --architecture {architecture}",
@@ -133,37 +459,27 @@ def _downloaded(
     """Download a file and convert it, or raise WeightsMissing; one process at a time."""
     file = weights_dir / "downloads" / known.file_name
     stored = stored_path(known.architecture, known.source, weights_dir)
-    try:
-        with file_lock(file.parent / ".lock", wait=True):
-            if stored.exists():  # another process converted it meanwhile
-                return read_stored(stored)[0]
-            try:
-                if on_download is not None:
-                    on_download(known.file_name)
-                _download(known.url, file)
+    timeout, reason = socket.getdefaulttimeout(), "an HTML page came instead of the file"
+    with _writing(weights_dir), files.file_lock(file.parent / ".lock", wait=True):
+        if stored.exists():  # another process converted it meanwhile
+            return read_stored(stored)[0]
+        if on_download is not None:
+            on_download(known.file_name)
+        socket.setdefaulttimeout(TIMEOUT_SECONDS)
+        try:
+            torch.hub.download_url_to_file(known.url, str(file), progress=False)
+        except (
+            urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError,
+            ValueError,
+        ) as error:  # fmt: skip
+            reason = str(error) or repr(error)
+        else:
+            if not formats.is_markup(formats.first_bytes(file)):
                 return add_file(file, weights_dir, published=(known,))
-            finally:
-                file.unlink(missing_ok=True)
-    except OSError as error:
-        raise not_written(weights_dir, error) from None
-
-
-def _download(url: str, file: Path) -> None:
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT_SECONDS)
-    reason = "an HTML page came instead of the file"
-    try:
-        torch.hub.download_url_to_file(url, str(file), progress=False)
-        with file.open("rb") as stream:
-            if not is_markup(stream.read(512)):
-                return
-    except (
-        urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError,
-    ) as error:  # fmt: skip
-        reason = str(error) or repr(error)
-    finally:
-        socket.setdefaulttimeout(timeout)
-    raise WeightsMissing(reason, source=url)
+        finally:
+            socket.setdefaulttimeout(timeout)
+            file.unlink(missing_ok=True)
+    raise WeightsMissing(reason, source=known.url)
 
 
 def resolve_run(source: str, architecture: str, runs_dir: Path) -> WeightFile:
@@ -190,12 +506,12 @@ def resolve_run(source: str, architecture: str, runs_dir: Path) -> WeightFile:
 def _read_run(record: RunRecord, source: str) -> tuple[WeightFile, dict[str, Tensor]]:
     """Read a finished run's backbone, how it is fed, and the faces that it and those before saw."""
     path, about = record.model_path(), record.about
-    definition, dataset = about["experiment"], about["dataset"]
-    architecture, protocol = definition["backbone"]["architecture"], definition["protocol"]
-    tensors = fitted(ours(architecture), read_weight_file(path).tensors, str(path))
-    network = json.loads(header_of(path)["network"])
+    experiment, dataset, before = about["experiment"], about["dataset"], about["weights"]
+    architecture, protocol = experiment["backbone"]["architecture"], experiment["protocol"]
+    found = formats.read_weight_file(path).tensors
+    tensors = formats.fitted(formats.ours(architecture), found, str(path))
+    network = json.loads(formats.header_of(path)[NETWORK_HEADER])
     preprocessing = Preprocessing.from_dict(network["preprocessing"])
-    options = dict(network["options"])
     own = {
         "run": about["identity"],
         "dataset": dataset["name"],
@@ -209,16 +525,16 @@ def _read_run(record: RunRecord, source: str) -> tuple[WeightFile, dict[str, Ten
         architecture=architecture,
         source=source,
         path=path,
-        sha256=content_sha256(tensors, preprocessing, options),
+        sha256=content_sha256(tensors, preprocessing, network["options"]),
         origin=f"run {record.identity[:12]} ({record.experiment_name}, seed {record.seed})",
-        origin_sha256=sha256_of(path),
+        origin_sha256=files.sha256_of(path),
         published=False,
-        licence=f"trained here, from {about['weights']['source']!r} weights",
+        licence=f"trained here, from {before['source']!r} weights",
         trained_on=dataset["name"],
         preprocessing=preprocessing,
-        options=options,
+        options=network["options"],
         from_run=record.identity,
-        faces_seen=(own, *about["weights"].get("faces_seen", [])),
+        faces_seen=(own, *before.get("faces_seen", [])),
     )
     return described, tensors
 
@@ -247,26 +563,24 @@ def list_weights(weights_dir: Path, architecture: str | None = None) -> list[Sou
     Raise ExperimentError for an unknown architecture.
     """
     wanted = [architecture_named(architecture)] if architecture else ARCHITECTURES.values()
+    sources = [(it.name, source) for it in wanted for source in it.weight_sources]
     states = {
-        stored_path(known.name, source, weights_dir): SourceState(
-            known.name, source, files_for(known.name, source)
-        )
-        for known in wanted
-        for source in known.weight_sources
-        if source != "none"
+        stored_path(*named, weights_dir): SourceState(*named, files_for(*named))
+        for named in sources
+        if named[1] != "none"
     }
     for path in sorted(weights_dir.glob("*.safetensors")):
         # What a file was where its header is gone.
         name, _, source = path.stem.partition("-")
         state = states.get(path) or SourceState(name, source.replace("local-", LOCAL, 1), ())
         try:
-            if path not in states and HEADER not in header_of(path):
+            if path not in states and HEADER not in formats.header_of(path):
                 continue
             here, tensors = read_stored(path)
             published = () if here.is_own else files_for(here.architecture, here.source)
             for known in published:
                 is_it = here.published and here.origin == known.file_name
-                if is_it and not (known.digest and known.digest == tensor_digest(tensors)):
+                if is_it and known.digest != formats.tensor_digest(tensors):
                     check_trusted(known, here.origin_sha256, weights_dir)
             found = SourceState(here.architecture, here.source, published, here)
         except WeightsError as error:

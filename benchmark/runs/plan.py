@@ -19,7 +19,7 @@ from benchmark.experiment.definition import Experiment
 from benchmark.identity import MASKED, Ingredients, family_of, identity_of
 from benchmark.models import weights as weight_files
 from benchmark.models.network import Network
-from benchmark.models.weight_store import WeightFile
+from benchmark.models.weights import WeightFile
 from benchmark.record import SCHEMA, RunRecord, work_folder
 from benchmark.tasks import MISSING
 from benchmark.training.device import Device

@@ -15,8 +15,6 @@ from benchmark.files import sha256_of
 from benchmark.models.weight_manifest import files_for
 from tests.models import keras
 
-runner = CliRunner()
-
 
 @pytest.fixture
 def h5(tmp_path: Path) -> Path:
@@ -24,7 +22,7 @@ def h5(tmp_path: Path) -> Path:
 
 
 def weights(*arguments: object) -> tuple[int, str, str]:
-    result = runner.invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -36,9 +34,8 @@ def test_list_fits_eighty_columns_but_for_addresses_and_sums(
         code, stdout, _ = weights("list", "--weights-dir", tmp_path, *only)
         lines = [line.strip() for line in stdout.splitlines()]
         assert code == 0
-        assert {"vgg16 vggface", "missing", "facebench weights add FILE"} <= {
-            part for line in lines for part in (line, *line.split("  "))
-        }
+        parts = {part for line in lines for part in (line, *line.split("  "))}
+        assert {"vgg16 vggface", "missing", "facebench weights add FILE"} <= parts
         assert max(len(line) for line in lines if not line.startswith("http")) <= 80
         assert len(lines) < 50
 
@@ -121,15 +118,14 @@ def test_a_file_without_a_whole_published_sum_is_trusted_aloud(tmp_path: Path) -
         assert (code, "pins.json cannot be read" in stderr) == (2, True)
 
 
-OWN = ["--label", "a"]
+FED = ["--label", "a", "--preprocessing"]
 REFUSED = (
-    ("nothing says how any.h5 is fed", OWN),
-    ("--preprocessing is 'vgg'", [*OWN, "--preprocessing", "vgg"]),
-    ("--preprocessing is '[1]'", [*OWN, "--preprocessing", "[1]"]),
-    ("cannot be read ('scale')", [*OWN, "--preprocessing", '{"mean": [1,1,1], "std": [1,1,1],'
-                                  ' "channels": "RGB"}']),
-    ("three std above 0", [*OWN, "--preprocessing", '{"channels": "RGB", "scale": 1, "mean": '
-                           '[0,0,0], "std": [1,0,1]}']),
+    ("nothing says how any.h5 is fed", FED[:2]),
+    ("--preprocessing is 'vgg'", [*FED, "vgg"]),
+    ("--preprocessing is '[1]'", [*FED, "[1]"]),
+    ("cannot be read ('scale')", [*FED, '{"mean": [1,1,1], "std": [1,1,1], "channels": "RGB"}']),
+    ("three std above 0",
+     [*FED, '{"channels": "RGB", "scale": 1, "mean": [0,0,0], "std": [1,0,1]}']),
     ("the label is 'a b'", ["--label", "a b", "--preprocessing", "unit"]),
     ("any.h5 holds tensors of no known layout", ["--architecture", "vgg16"]),
     ("has the layout keras of squeezenet1_1 but", []),

@@ -27,6 +27,11 @@ from tests.runs.small import a_plan, an_experiment, done_run, settings
 CPU = torch.device("cpu")
 
 
+def labels_in(source: Path) -> pd.DataFrame:
+    """FairFace's two tables as one."""
+    return pd.concat(pd.read_csv(source / f"fairface_label_{it}.csv") for it in ("train", "val"))
+
+
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
@@ -43,10 +48,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sets")
     source = fairface_of(folder / "fairface", 150)
     prepare(source, folder / "data", image_px=32, layout="fairface")
-    labels = pd.concat(
-        pd.read_csv(source / f"fairface_label_{part}.csv") for part in ("train", "val")
-    )
-    labels[["file", "gender"]].to_csv(folder / "genders.csv", index=False)
+    labels_in(source)[["file", "gender"]].to_csv(folder / "genders.csv", index=False)
     prepare(source, folder / "data", image_px=32, name="genders", labels=[folder / "genders.csv"])
     return folder / "data"
 
@@ -96,19 +98,14 @@ def test_every_task_is_scored_by_the_data_sets_own_words(
     assert set(ages["task"]) == {"gender", "race"}
     # A sample keeps the words of its faces.
     sample = draw_sample(on_fairface.faces, 110, "fairface-110")
-    here, there = sample.words(), on_fairface.faces.words()
-    assert here is not None
-    assert there is not None
-    pd.testing.assert_frame_equal(
-        here.set_index("file"), there.set_index("file").loc[sample.table["file"]]
-    )
+    here, there = (it.words().set_index("file") for it in (sample, on_fairface.faces))  # type: ignore[union-attr]
+    pd.testing.assert_frame_equal(here, there.loc[sample.table["file"]])
     folder = write(on_fairface, tmp_path)
     short = on_fairface.record.identity[:12]
     assert folder == tmp_path / "evaluations" / short / "fairface-32"
     assert len(pd.read_csv(folder / "by_word.csv")) == len(found)
-    assert json.loads((folder / "evaluation.json").read_text())["by_word"] == json.loads(
-        json.dumps(found.to_dict("records"))
-    )
+    kept = json.loads((folder / "evaluation.json").read_text())["by_word"]
+    assert kept == json.loads(json.dumps(found.to_dict("records")))
 
 
 def test_each_task_is_read_on_the_faces_labelled_with_it(
@@ -135,9 +132,7 @@ def test_notes_count_the_faces_that_are_evaluated_and_not_the_rows_of_the_table(
     record: RunRecord, tmp_path: Path
 ) -> None:
     source = fairface_of(tmp_path / "fairface", 60)
-    labels = pd.concat(
-        pd.read_csv(source / f"fairface_label_{part}.csv") for part in ("train", "val")
-    )
+    labels = labels_in(source)
     n_faces = int((labels["age"] == "20-29").sum())
     gone = labels.head(7).assign(file=[f"gone{i}.jpg" for i in range(7)], age="20-29")
     pd.concat([labels, gone]).to_csv(tmp_path / "labels.csv", index=False)
@@ -196,12 +191,8 @@ def test_a_task_that_the_data_set_does_not_tell_is_not_evaluated(
     assert result.exit_code == 0, result.stderr
     kept = runs_dir / "evaluations" / record.identity[:12] / "genders"
     metrics = json.loads((kept / "evaluation.json").read_text())["metrics"]
-    assert {name.split("/")[1] for name in metrics} == {
-        "gender",
-        "combined",
-        "n_faces",
-        "n_clusters",
-    }
+    parts = {name.split("/")[1] for name in metrics}
+    assert parts == {"gender", "combined", "n_faces", "n_clusters"}
     assert "genders does not tell age group, race: not evaluated." in result.stdout
     assert re.search(r"gender +150 ", result.stdout)
     assert "150 faces with a place" in " ".join(result.stdout.split())

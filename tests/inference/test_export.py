@@ -3,21 +3,18 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from benchmark.errors import RunError
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
+from benchmark.experiment.parts import Conditioning
 from benchmark.inference import export as exporting
-from benchmark.inference.export import (
-    Portable,
-    export,
-    random_pictures,
-    resizing_matrix,
-)
+from benchmark.inference.export import Portable, export, random_pictures, resizing_matrix
 from benchmark.inference.load import TrainedNetwork, TrainedRun, load_trained, trained_run
 from benchmark.models.network import StandardisedHead, build_network
 from benchmark.models.preprocessing import CAFFE, InputScaling
@@ -32,8 +29,17 @@ def network(trained_runs_dir: Path) -> TrainedRun:
     return trained_run("mtl-cnn-none-full-tiny", trained_runs_dir)
 
 
-def untrained(experiment: Experiment) -> TrainedRun:
+def untrained(
+    name: str, backbone: Backbone, conditioning: Conditioning = "none", **recipe: bool
+) -> TrainedRun:
     """A network as it starts, of faces of 32 pixels."""
+    experiment = Experiment(
+        name=f"mtl-cnn-none-{name}",
+        asks="Is it portable?",
+        backbone=backbone,
+        head=Head(hidden_units=8, conditioning=conditioning),
+        recipe=Recipe(learning_rate=1e-3, **recipe),  # type: ignore[arg-type]
+    )
     built = build_network(experiment, None, seed=1).eval()
     return TrainedRun(TrainedNetwork(built, experiment), Path(__file__), 32, "untrained")
 
@@ -43,10 +49,8 @@ def test_a_safetensors_file_predicts_the_same_and_is_a_checkpoint_like_any_other
 ) -> None:
     path = tmp_path / "face.safetensors"
     checks = export(network, "safetensors", path, {"faces given": FACES})
-    assert [(it["on"], it["pictures"]) for it in checks] == [
-        ("random pictures", 64),
-        ("faces given", 3),
-    ]
+    compared = [(it["on"], it["pictures"]) for it in checks]
+    assert compared == [("random pictures", 64), ("faces given", 3)]
     check_equal(checks)
     check_description(json.loads(header_of(path)["facebench"]), is_inside=False)
     assert list(tmp_path.iterdir()) == [path]
@@ -93,15 +97,8 @@ def test_an_onnx_file_works_without_us_for_any_number_of_faces(
 def test_standardised_features_are_exported_with_their_statistics(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    run = untrained(
-        Experiment(
-            name="mtl-cnn-none-frozen-standardised",
-            asks="Is it portable?",
-            backbone=Backbone("cnn", trainable_stages=0, input_px=32),
-            head=Head(hidden_units=8),
-            recipe=Recipe(learning_rate=1e-3, standardise_features=True),
-        )
-    )
+    backbone = Backbone("cnn", trainable_stages=0, input_px=32)
+    run = untrained("frozen-standardised", backbone, standardise_features=True)
     built = run.trained.network
     assert isinstance(built.head, StandardisedHead)
     with torch.inference_mode():
@@ -111,15 +108,9 @@ def test_standardised_features_are_exported_with_their_statistics(tmp_path: Path
 
 
 def test_every_head_bgr_input_and_another_input_size_are_portable() -> None:
-    for conditioning in ("none", "embedding", "gate", "attention"):
-        experiment = Experiment(
-            name=f"mtl-cnn-none-full-{'odd' if conditioning == 'none' else conditioning}",
-            asks="Is it portable?",
-            backbone=Backbone("cnn", input_px=40),
-            head=Head(hidden_units=8, conditioning=conditioning),  # type: ignore[arg-type]
-            recipe=Recipe(learning_rate=1e-3, max_epochs=1),
-        )
-        run = untrained(experiment)
+    for conditioning in get_args(Conditioning):
+        name = f"full-{'odd' if conditioning == 'none' else conditioning}"
+        run = untrained(name, Backbone("cnn", input_px=40), conditioning)
         built = run.trained.network
         built.scaling = InputScaling(CAFFE, 40)
         with torch.no_grad():  # else untrained weights make logits of hundreds from inputs of 150
@@ -136,10 +127,8 @@ def test_every_head_bgr_input_and_another_input_size_are_portable() -> None:
 def test_resizing_by_a_matrix_is_torchs_antialiased_resizing() -> None:
     picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255
     for after in (16, 32, 50):
-        matrix = resizing_matrix(32, after)
-        expected = torch.nn.functional.interpolate(
-            picture, (after, after), mode="bilinear", antialias=True
-        )
+        matrix, size = resizing_matrix(32, after), (after, after)
+        expected = nn.functional.interpolate(picture, size, mode="bilinear", antialias=True)
         assert torch.allclose(matrix @ picture @ matrix.T, expected, atol=1e-3), after
 
 

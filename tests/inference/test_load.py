@@ -14,6 +14,7 @@ from benchmark.errors import RunError, WeightsError
 from benchmark.inference.load import load_trained, trained_run
 from benchmark.models.weight_formats import header_of
 from benchmark.record import RunRecord, all_records
+from tests.models.steps import Evil
 
 
 @pytest.fixture
@@ -68,23 +69,13 @@ def test_a_run_that_cannot_be_used_is_said_to_be_so(runs_dir: Path, record: RunR
 
 def test_a_pickle_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
     trap = tmp_path / "ran"
-    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Bomb(trap)))
-    torch.save({"weight": Bomb(trap)}, tmp_path / "zip.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Evil(trap)))
+    torch.save({"weight": Evil(trap)}, tmp_path / "zip.pt")
     torch.save({"weight": torch.zeros(2)}, tmp_path / "tensors.pt")
     for name in ("plain.pt", "zip.pt", "tensors.pt"):
         with pytest.raises(WeightsError, match="does not say which network it is"):
             load_trained(tmp_path / name)
     assert not trap.exists()
-
-
-class Bomb:
-    """A pickle of it writes a file when it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return (open, (str(self.path), "w"))
 
 
 def rewritten(record: RunRecord, path: Path, **changes: str) -> Path:
@@ -109,14 +100,11 @@ def test_files_that_are_no_checkpoints_are_refused(record: RunRecord, tmp_path: 
     with pytest.raises(WeightsError, match="do not fit 'mtl-vgg16-none-full-tiny'"):
         load_trained(other)
     odd: list[dict[str, str]] = [
-        {"experiment": "{}"},
-        {"experiment": "not json"},
-        {"network": "null"},
-        {"network": "{}"},
+        {"experiment": "{}"}, {"experiment": "not json"}, {"network": "null"}, {"network": "{}"},
         {"network": '{"schema": 1}'},
         {"network": '{"schema": 1, "preprocessing": {}, "options": {}}'},
         {"network": '{"schema": 99, "preprocessing": {}, "options": {}}'},
-    ]
+    ]  # fmt: skip
     for changes in odd:
         with pytest.raises(WeightsError):
             load_trained(rewritten(record, tmp_path / "odd", **changes))

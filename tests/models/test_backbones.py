@@ -12,13 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmark.errors import ExperimentError, WeightsError
 from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM, OURS
 from benchmark.experiment.timm_models import classifier_tensors
-from benchmark.models.backbone import (
-    BUILDERS,
-    OPTIONS,
-    FeatureExtractor,
-    build_backbone,
-    feature_map_shape,
-)
+from benchmark.models import backbone as backbones
+from benchmark.models.backbone import FeatureExtractor, build_backbone, feature_map_shape
 from tests.models.steps import OTHERS_OF_TIMM
 
 
@@ -27,12 +22,12 @@ def n_parameters(module: nn.Module) -> int:
 
 
 def a_backbone(architecture: str, which: int = 0) -> FeatureExtractor:
-    options = OPTIONS.get(architecture, {}).items()
+    options = backbones.OPTIONS.get(architecture, {}).items()
     return build_backbone(architecture, **{name: values[which] for name, values in options})
 
 
 def test_the_stages_a_definition_knows_are_the_backbones_and_hold_all_of_it() -> None:
-    assert list(BUILDERS) == [item.name for item in OURS]
+    assert list(backbones.BUILDERS) == [item.name for item in OURS]
     for architecture in ARCHITECTURES:
         with torch.device("meta"):
             backbone = a_backbone(architecture)

@@ -13,28 +13,14 @@ from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.experiment.architectures import ARCHITECTURES, architecture_named
 from benchmark.experiment.definition import Experiment, Head, Protocol
 from benchmark.experiment.parts import Conditioning
+from benchmark.models import network as networks
 from benchmark.models.backbone import build_backbone
-from benchmark.models.network import (
-    GenderWeighting,
-    Network,
-    build_head,
-    build_network,
-    initialise_head,
-    rebuild_network,
-)
+from benchmark.models.network import Network, TaskHead, build_network, initialise_head
 from benchmark.models.preprocessing import CAFFE, CENTRED, UNIT
 from benchmark.models.weights import LoadedWeights
 from benchmark.tasks import TASKS, n_classes
-from tests.models.steps import (
-    OTHERS_OF_TIMM,
-    changed_stages,
-    experiment,
-    faces,
-    snapshot,
-    stages_that_require_gradients,
-    train_a_step,
-    without_weights,
-)
+from tests.models import steps
+from tests.models.steps import experiment, faces, stages_that_require_gradients, without_weights
 
 
 def on_meta(defined: Experiment) -> Network:
@@ -44,13 +30,8 @@ def on_meta(defined: Experiment) -> Network:
 
 def some_weights(pooling: str = "ceil") -> LoadedWeights:
     state = build_backbone("squeezenet1_1", pooling=pooling).state_dict()
-    return LoadedWeights(
-        architecture="squeezenet1_1",
-        source="imagenet",
-        tensors={name: torch.full_like(value, 0.01) for name, value in state.items()},
-        preprocessing=CAFFE,
-        options={"pooling": pooling},
-    )
+    tensors = {name: torch.full_like(value, 0.01) for name, value in state.items()}
+    return LoadedWeights("squeezenet1_1", "imagenet", tensors, CAFFE, {"pooling": pooling})
 
 
 def every_depth(architecture: str) -> list[tuple[int | str, set[str]]]:
@@ -63,17 +44,14 @@ def every_depth(architecture: str) -> list[tuple[int | str, set[str]]]:
 def test_a_definition_trains_what_its_depth_says() -> None:
     """Of any model of timm, too, whatever family it is of."""
     sizes = {name: 112 if name == "vit_small_patch16_224" else 100 for name in ARCHITECTURES}
-    for architecture, input_px in (sizes | OTHERS_OF_TIMM).items():
+    for architecture, input_px in (sizes | steps.OTHERS_OF_TIMM).items():
         depths = every_depth(architecture)
         for depth, declared in depths if architecture in sizes else depths[1:-1:3]:
             network = on_meta(experiment(architecture, depth, input_px=input_px))
             trained = stages_that_require_gradients(network.backbone)
             assert trained == declared, (architecture, depth)
-            n_trained = sum(
-                parameter.numel()
-                for part in (network.head, *(network.backbone.stages[name] for name in declared))
-                for parameter in part.parameters()
-            )
+            parts = [network.head, *(network.backbone.stages[name] for name in declared)]
+            n_trained = sum(it.numel() for part in parts for it in part.parameters())
             assert network.parameter_counts()[1] == n_trained, (architecture, depth)
 
 
@@ -83,12 +61,12 @@ def test_a_step_changes_exactly_the_declared_stages() -> None:
         depths = every_depth(architecture)
         for depth, declared in depths if len(depths) < 9 else depths[6:8]:
             network = build_network(experiment(architecture, depth, input_px=32), None, seed=0)
-            before = snapshot(network.backbone)
+            before = steps.snapshot(network.backbone)
             for _ in range(2):  # through evaluation, as between epochs
-                train_a_step(network, faces())
+                steps.train_a_step(network, faces())
                 network.eval()
             here = (architecture, depth)
-            assert changed_stages(network.backbone, before) == declared, here
+            assert steps.changed_stages(network.backbone, before) == declared, here
             assert all(item.grad is not None for item in network.head.parameters()), here
 
 
@@ -102,9 +80,8 @@ def test_every_registered_network_trains_its_declared_stages_and_answers_its_tas
     for defined in first.values():
         network = on_meta(without_weights(defined))
         logits = network(torch.empty(2, 3, 100, 100, device="meta"))
-        assert {task: tuple(values.shape) for task, values in logits.items()} == {
-            task: (2, n_classes(task)) for task in defined.head.tasks
-        }, defined.name
+        wanted = {task: (2, n_classes(task)) for task in defined.head.tasks}
+        assert {task: tuple(it.shape) for task, it in logits.items()} == wanted, defined.name
         trained = stages_that_require_gradients(network.backbone)
         assert trained == set(defined.backbone.trained_stages), defined.name
         assert all(parameter.requires_grad for parameter in network.head.parameters())
@@ -128,9 +105,8 @@ def test_frozen_stages_stay_in_eval_mode_with_all_that_is_in_them() -> None:
     model = on_meta(experiment("efficientnet_b0", depth=1)).train().backbone.model
     norms = {name: it.training for name, it in model.named_modules()
              if isinstance(it, nn.BatchNorm2d)}  # fmt: skip
-    assert {name for name, mode in norms.items() if mode} == {
-        name for name in norms if name.startswith(("blocks.6.", "bn2"))
-    }
+    trained = {name for name in norms if name.startswith(("blocks.6.", "bn2"))}
+    assert {name for name, mode in norms.items() if mode} == trained
 
 
 def test_a_stage_follows_its_model_when_parameters_are_replaced() -> None:
@@ -182,7 +158,7 @@ def test_first_values_are_he_glorot_or_timms() -> None:
     attention = vit.backbone.model.blocks[5].attn.qkv
     assert attention.weight.std().item() == pytest.approx(0.02, rel=0.02)
     assert not attention.bias.any()
-    head = build_head(Head(), 512)
+    head = TaskHead(Head(), 512)
     hidden = head.get_submodule("race").hidden
     initialise_head(head, "glorot", seed=0)
     # Keras's Dense: uniform on ± sqrt(6 / (fan-in + fan-out)); std = limit / sqrt(3)
@@ -198,7 +174,7 @@ def test_a_branch_starts_alike_in_its_counterpart_and_with_every_conditioning() 
     starts, tasks = [], (TASKS, ("gender",), TASKS, TASKS)
     kinds: tuple[Conditioning, ...] = ("none", "none", "gate", "attention")
     for conditioning, predicted in zip(kinds, tasks, strict=True):
-        head = build_head(Head(tasks=predicted, conditioning=conditioning), 512)
+        head = TaskHead(Head(tasks=predicted, conditioning=conditioning), 512)
         initialise_head(head, "glorot", seed=7)
         starts.append(head.get_submodule("gender").hidden.weight)
     assert all(torch.equal(starts[0], start) for start in starts)
@@ -206,17 +182,17 @@ def test_a_branch_starts_alike_in_its_counterpart_and_with_every_conditioning() 
 
 def test_a_gate_is_one_sigmoid_scalar_per_face_and_attention_sums_to_one() -> None:
     embedding = torch.rand(3, 4) + 0.1
-    factors = GenderWeighting("gate", 4)(embedding) / embedding
+    factors = networks.GenderWeighting("gate", 4)(embedding) / embedding
     assert torch.allclose(factors, factors[:, :1].expand(3, 4))
     assert bool(((factors > 0) & (factors < 1)).all())
-    weights = GenderWeighting("attention", 4)(embedding) / embedding
+    weights = networks.GenderWeighting("attention", 4)(embedding) / embedding
     assert weights.sum(1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
 
 
 def test_gender_is_joined_in_the_notebooks_order_and_hears_the_race_loss() -> None:
     features, order = torch.randn(2, 512), {"embedding": True, "gate": False, "attention": False}
     for conditioning, gender_first in order.items():
-        module, seen = build_head(Head(conditioning=conditioning), 512), list[Tensor]()  # type: ignore[arg-type]
+        module, seen = TaskHead(Head(conditioning=conditioning), 512), list[Tensor]()  # type: ignore[arg-type]
         branch = module.get_submodule("race")
         branch.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
         module(features)["race"].sum().backward()
@@ -304,8 +280,8 @@ def test_parameters_and_multiply_adds_are_those_worked_by_hand() -> None:
 def test_a_trained_network_is_rebuilt_without_its_weight_source() -> None:
     defined = experiment("squeezenet1_1", 1, weights="imagenet", input_px=48)
     network = build_network(defined, some_weights("floor"), seed=0)
-    train_a_step(network, faces())
-    rebuilt = rebuild_network(defined, network.describe(), network.state_dict())
+    steps.train_a_step(network, faces())
+    rebuilt = networks.rebuild_network(defined, network.describe(), network.state_dict())
     # As the trainer has laid the other out, so that both add in the same order.
     rebuilt.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode():
@@ -314,6 +290,6 @@ def test_a_trained_network_is_rebuilt_without_its_weight_source() -> None:
     assert rebuilt.describe() == network.describe()
     other = dataclasses.replace(defined, head=Head(hidden_units=9))
     with pytest.raises(WeightsError, match="do not fit 'any'"):
-        rebuild_network(other, network.describe(), network.state_dict())
+        networks.rebuild_network(other, network.describe(), network.state_dict())
     with pytest.raises(WeightsError, match="schema 2"):
-        rebuild_network(defined, {"schema": 2}, network.state_dict())
+        networks.rebuild_network(defined, {"schema": 2}, network.state_dict())

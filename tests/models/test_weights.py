@@ -1,8 +1,8 @@
 """The store keeps what was published or declared, whole, and says how to get what is not there."""
 
-import dataclasses
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +19,21 @@ from benchmark.errors import ExperimentError, WeightsError, WeightsMissing
 from benchmark.experiment import timm_models
 from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM
 from benchmark.files import sha256_of
-from benchmark.models import weight_manifest
+from benchmark.models import weight_manifest, weights
 from benchmark.models.backbone import build_backbone
 from benchmark.models.preprocessing import CAFFE, CENTRED, IMAGENET, UNIT
 from benchmark.models.weight_formats import backbone_tensors, convert, layouts_of
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, untrained_start
-from benchmark.models.weight_store import (
-    add_file,
-    content_sha256,
-    first_kernel_name,
-    order_of,
-    read_stored,
-    read_trusted,
-    trust,
-)
-from benchmark.models.weights import SourceState, list_weights, load, resolve
+from benchmark.models.weights import add_file, list_weights, load, resolve
 from tests.conftest import shared_file
 from tests.models import keras
 
 KERAS, TORCHVISION = files_for("squeezenet1_1", "imagenet")
-UNSUMMED = dataclasses.replace(KERAS, sha256=None)
+UNSUMMED = replace(KERAS, sha256=None)
 """As if no checksum were published."""
 SOURCE = ("squeezenet1_1", "imagenet")
 VGG16_H5 = files_for("vgg16", "imagenet")[0].file_name
+MINE: dict[str, Any] = {"label": "mine", "preprocessing": UNIT}
 
 
 def written(folder: Path, seed: int = 0, name: str = KERAS.file_name) -> Path:
@@ -70,14 +62,14 @@ def known(h5: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
 
 def as_if_published(path: Path, known: PublishedFile = KERAS) -> tuple[PublishedFile, ...]:
     """The manifest's entry, had `path` been the published file, and at its own address."""
-    return (dataclasses.replace(known, sha256=sha256_of(path), url=path.as_uri()),)
+    return (replace(known, sha256=sha256_of(path), url=path.as_uri()),)
 
 
 def files_in(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file()} - {".lock"}
 
 
-def verified(folder: Path) -> list[SourceState]:
+def verified(folder: Path) -> list[weights.SourceState]:
     return [state for state in list_weights(folder) if state.state != "missing"]
 
 
@@ -96,7 +88,8 @@ def test_an_added_file_is_found_loaded_and_says_where_it_came_from(h5: Path, sto
     loaded = load(found)
     build_backbone("squeezenet1_1", **loaded.options).load_state_dict(loaded.tensors)
     assert loaded.preprocessing == KERAS.preprocessing
-    assert found.sha256 == content_sha256(loaded.tensors, loaded.preprocessing, loaded.options)
+    summed = weights.content_sha256(loaded.tensors, loaded.preprocessing, loaded.options)
+    assert found.sha256 == summed
     with safe_open(added.path, framework="pt") as file:
         metadata = json.loads(file.metadata()["facebench"])
     assert (metadata["schema"], metadata["licence"]) == (1, "MIT")
@@ -109,15 +102,14 @@ def test_an_added_file_is_found_loaded_and_says_where_it_came_from(h5: Path, sto
 
 def test_the_sum_changes_with_a_tensor_the_input_or_the_layout() -> None:
     tensors = {"a": torch.zeros(2), "b": torch.ones(2)}
-    sums = {
-        content_sha256(tensors, CAFFE, {"pooling": "ceil"}),
-        content_sha256({**tensors, "a": torch.tensor([0.0, 1e-9])}, CAFFE, {"pooling": "ceil"}),
-        content_sha256({"b": tensors["a"], "a": tensors["b"]}, CAFFE, {"pooling": "ceil"}),
-        content_sha256(tensors, CAFFE.swapped(), {"pooling": "ceil"}),
-        content_sha256(tensors, CAFFE, {"pooling": "floor"}),
-    }
-    assert len(sums) == 5
-    assert content_sha256(dict(reversed(tensors.items())), CAFFE, {"pooling": "ceil"}) in sums
+    turned, ceil = dict(reversed(tensors.items())), {"pooling": "ceil"}
+    sums = [weights.content_sha256(*summed) for summed in (
+        (turned, CAFFE, ceil), (tensors, CAFFE, ceil), (tensors, CAFFE, {"pooling": "floor"}),
+        (tensors | {"a": torch.tensor([0.0, 1e-9])}, CAFFE, ceil),
+        ({"b": tensors["a"], "a": tensors["b"]}, CAFFE, ceil), (tensors, CAFFE.swapped(), ceil),
+    )]  # fmt: skip
+    assert sums[0] == sums[1]
+    assert len(set(sums)) == 5
 
 
 def test_every_container_and_layout_of_the_tensors_is_the_published_source(
@@ -131,12 +123,10 @@ def test_every_container_and_layout_of_the_tensors_is_the_published_source(
     torch.save({name: values.double() for name, values in theirs.items()}, files[3])
     torch.save(theirs, files[4])
     added = [add_file(file, tmp_path / f"store_{file.stem}") for file in files]
-    # Fed as Keras's, though torchvision's layout is otherwise fed red first.
-    assert {item.preprocessing for item in added} == {CAFFE}
-    assert {(item.source, item.published, item.origin) for item in added} == {
-        ("imagenet", True, KERAS.file_name)
+    # Fed as Keras's, though torchvision's layout is otherwise fed red first; one identity for runs.
+    assert {(it.source, it.published, it.origin, it.preprocessing, it.sha256) for it in added} == {
+        ("imagenet", True, KERAS.file_name, CAFFE, added[0].sha256)
     }
-    assert len({item.sha256 for item in added}) == 1, "one identity for the runs from all of them"
     own = add_file(h5, tmp_path / "own", label="mine")
     assert (own.source, own.preprocessing, own.licence) == ("local:mine", CAFFE, "MIT")
     with pytest.raises(WeightsError, match="RGB, 0 to 1 was declared .* published as BGR"):
@@ -194,48 +184,46 @@ def test_a_file_is_published_by_its_checksum_or_where_there_is_none_by_its_name(
     h5: Path, tmp_path: Path, store: Path
 ) -> None:
     mine, md5 = written(tmp_path / "mine", name="mine.h5"), "9e107d9d372bb6826bd81d3542a419d6"
-    beginning = dataclasses.replace(KERAS, sha256=sha256_of(h5)[:8])
     for path, known, allowed in (
         (h5, KERAS, "17154246"),
-        (h5, dataclasses.replace(UNSUMMED, md5=md5), md5),
+        (h5, replace(UNSUMMED, md5=md5), md5),
         (mine, UNSUMMED, f"a file named {KERAS.file_name}"),
     ):
         # Else one's own fine-tuned network would pass for the published one.
         with pytest.raises(WeightsError, match=rf"allowed: {allowed}.*--label LABEL.*--any-check"):
             add_file(path, store, published=(known,))
         assert not store.exists()
-    for path, known in ((h5, beginning), (h5, UNSUMMED)):
-        assert add_file(path, store, published=(known,)).published
-    assert not add_file(
-        mine, store, published=(KERAS,), any_checksum=True, replacing=True
-    ).published
+    for known in (replace(KERAS, sha256=sha256_of(h5)[:8]), UNSUMMED):
+        assert add_file(h5, store, published=(known,)).published
+    insisted = add_file(mine, store, published=(KERAS,), any_checksum=True, replacing=True)
+    assert not insisted.published
 
 
 def test_the_first_copy_is_trusted_and_another_refused(tmp_path: Path, store: Path) -> None:
     first, second = written(tmp_path / "first"), written(tmp_path / "second", seed=1)
-    mine = written(tmp_path / "mine", name="mine.h5")
-    assert not add_file(mine, store, published=(UNSUMMED,), any_checksum=True).published
-    assert read_trusted(store) == {}
-    assert add_file(first, store, published=(UNSUMMED,)).published
+    mine, published = written(tmp_path / "mine", name="mine.h5"), (UNSUMMED,)
+    assert not add_file(mine, store, published=published, any_checksum=True).published
+    assert weights.read_trusted(store) == {}
+    assert add_file(first, store, published=published).published
     for insisting in (False, True):
+        options = {"any_checksum": insisting, "replacing": insisting}
         with pytest.raises(WeightsError, match=r"another one is trusted .*remove the entry"):
-            add_file(second, store, published=(UNSUMMED,), any_checksum=insisting,
-                     replacing=insisting)  # fmt: skip
-    assert read_trusted(store)[KERAS.file_name]["sha256"] == sha256_of(first)
-    known = dataclasses.replace(UNSUMMED, url=second.as_uri())
+            add_file(second, store, published=published, **options)
+    assert weights.read_trusted(store)[KERAS.file_name]["sha256"] == sha256_of(first)
     (store / "squeezenet1_1-imagenet.safetensors").unlink()
+    published = (replace(UNSUMMED, url=second.as_uri()),)
     with pytest.raises(WeightsError, match="another one is trusted"):
-        resolve(*SOURCE, store, offline=False, published=(known,))
+        resolve(*SOURCE, store, offline=False, published=published)
     assert files_in(store) == {"pins.json"}
 
 
 def test_a_published_beginning_of_a_sum_is_completed_by_a_trusted_one(
     h5: Path, store: Path
 ) -> None:
-    known = dataclasses.replace(KERAS, sha256=sha256_of(h5)[:8])
-    trust(as_if_published(h5)[0], sha256_of(h5), store)
-    assert read_trusted(store) == {}, "a whole published sum needs no trust"
-    trust(known, f"{known.sha256}{'0' * 56}", store)
+    known = replace(KERAS, sha256=sha256_of(h5)[:8])
+    weights.check_trusted(as_if_published(h5)[0], sha256_of(h5), store, remember=True)
+    assert weights.read_trusted(store) == {}, "a whole published sum needs no trust"
+    weights.check_trusted(known, f"{known.sha256}{'0' * 56}", store, remember=True)
     with pytest.raises(WeightsError, match="another one is trusted"):
         add_file(h5, store, published=(known,))
 
@@ -251,12 +239,11 @@ def test_trusted_checksums_that_cannot_be_read_are_not_taken_for_none(
 
 
 def test_what_is_stored_is_compared_with_its_trusted_checksum(tmp_path: Path, store: Path) -> None:
-    file = written(tmp_path, name=TORCHVISION.file_name)
-    as_if = dataclasses.replace(UNSUMMED, file_name=TORCHVISION.file_name)
-    add_file(file, store, published=(as_if,))
+    file, name = written(tmp_path, name=TORCHVISION.file_name), TORCHVISION.file_name
+    add_file(file, store, published=(replace(UNSUMMED, file_name=name),))
     assert verified(store)[0].problem is None
     trusted = json.loads((store / "pins.json").read_text())
-    trusted["pins"][TORCHVISION.file_name]["sha256"] = "0" * 64
+    trusted["pins"][name]["sha256"] = "0" * 64
     (store / "pins.json").write_text(json.dumps(trusted))
     assert "another one is trusted" in str(verified(store)[0].problem)
 
@@ -268,14 +255,14 @@ def test_a_first_layer_is_told_in_either_order_and_another_one_tells_nothing() -
     grey = known[:, :1].expand(-1, 3, -1, -1).contiguous()
     # Fine-tuned: a tenth of its size in other directions turns it by atan(0.1), 5.7 degrees.
     tuned = known + 0.1 * other
-    told = [order_of(kernel, known, "BGR") for kernel in (known, tuned, known.flip(1),
+    told = [weights.order_of(kernel, known, "BGR") for kernel in (known, tuned, known.flip(1),
             tuned.flip(1), other, torch.zeros(96, 3, 7, 7), torch.zeros_like(known))]  # fmt: skip
     assert told == ["BGR", "BGR", "RGB", "RGB", None, None, None]
-    assert order_of(grey, grey, "RGB") is None, "alike in both orders"
+    assert weights.order_of(grey, grey, "RGB") is None, "alike in both orders"
     for architecture in ("vgg16", "resnet50", "densenet121", "efficientnet_b0"):
         tensors = backbone_tensors(architecture)
         first = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
-        assert first_kernel_name(tensors) == first, architecture
+        assert weights.first_kernel_name(tensors) == first, architecture
 
 
 def test_a_file_in_the_other_order_than_its_first_layer_shows_is_refused(
@@ -288,25 +275,23 @@ def test_a_file_in_the_other_order_than_its_first_layer_shows_is_refused(
     wrong, right = tmp_path / "wrong.pth", tmp_path / "right.pth"
     for path, kernel in ((wrong, blue_first), (right, blue_first.flip(1))):
         torch.save(state | {"features.0.weight": kernel}, path)
-    expects = r"RGB was declared, but .* and expects BGR"
-    with pytest.raises(WeightsError, match=expects):
-        add_file(wrong, store, replacing=True, published=as_if_published(wrong, TORCHVISION))
-    with pytest.raises(WeightsError, match=expects):
-        add_file(wrong, store, label="mine", preprocessing=UNIT)
+    published: dict[str, Any] = {"published": as_if_published(wrong, TORCHVISION)}
+    for options in (published, MINE):
+        with pytest.raises(WeightsError, match=r"RGB was declared, but .* and expects BGR"):
+            add_file(wrong, store, replacing=True, **options)
     assert not add_file(wrong, store, label="mine", preprocessing=UNIT.swapped()).published
-    published = as_if_published(right, TORCHVISION)
-    assert add_file(right, store, replacing=True, published=published).published
+    published["published"] = as_if_published(right, TORCHVISION)
+    assert add_file(right, store, replacing=True, **published).published
 
 
 def test_other_weights_do_not_replace_what_is_there_silently(tmp_path: Path, store: Path) -> None:
     h5, other = written(tmp_path / "made"), written(tmp_path / "made", 1, "other.h5")
-    mine: dict[str, Any] = {"label": "mine", "preprocessing": UNIT}
-    for options in ({"any_checksum": True}, mine):
+    for options in ({"any_checksum": True}, MINE):
         first = add_file(h5, store, **options)
         assert add_file(h5, store, **options) == first
         with pytest.raises(WeightsError, match=r"already here, from .*--replace"):
             add_file(other, store, **options)
-        assert read_stored(first.path)[0] == first
+        assert weights.read_stored(first.path)[0] == first
         second = add_file(other, store, replacing=True, **options)
         assert second.sha256 != first.sha256
         with pytest.raises(WeightsError, match="changed since it was resolved"):
@@ -316,15 +301,15 @@ def test_other_weights_do_not_replace_what_is_there_silently(tmp_path: Path, sto
 def test_ones_own_weights_are_kept_under_their_label_fed_as_declared(
     h5: Path, tmp_path: Path, store: Path
 ) -> None:
-    added = add_file(h5, store, label="mine", preprocessing=UNIT)
+    added = add_file(h5, store, **MINE)
     assert added.path == store / "squeezenet1_1-local-mine.safetensors"
     assert (added.source, added.licence, added.published) == ("local:mine", "not stated", False)
     loaded = load(resolve("squeezenet1_1", "local:mine", store, offline=True))
-    assert (loaded.source, loaded.preprocessing) == ("local:mine", UNIT)
     # Keras pools with floor, whoever trained the file.
-    assert dict(loaded.options) == {"pooling": "floor"}
+    said = (loaded.source, loaded.preprocessing, dict(loaded.options))
+    assert said == ("local:mine", UNIT, {"pooling": "floor"})
     torch.save(build_backbone("cnn").state_dict(), tmp_path / "cnn.pth")
-    own = add_file(tmp_path / "cnn.pth", store, label="mine", preprocessing=UNIT)
+    own = add_file(tmp_path / "cnn.pth", store, **MINE)
     (state,) = list_weights(store, "cnn")
     assert (state.architecture, state.source, state.state) == ("cnn", "local:mine", "here")
     assert [it.problem for it in verified(store)] == [None, None]
@@ -348,7 +333,7 @@ def test_what_is_not_clear_about_ones_own_weights_is_refused(
     ]
     for file, options, said in refused:
         with pytest.raises(WeightsError, match=said):
-            add_file(file, store, **{"label": "mine", "preprocessing": UNIT} | options)
+            add_file(file, store, **MINE | options)
         assert not store.exists()
 
 
@@ -367,7 +352,7 @@ def test_missing_weights_say_where_to_get_them(tmp_path: Path) -> None:
 
 
 def test_without_a_network_the_reason_is_said_and_an_address_asked_once(store: Path) -> None:
-    published = (dataclasses.replace(KERAS, url="http://127.0.0.1:9/nothing.h5"),)
+    published = (replace(KERAS, url="http://127.0.0.1:9/nothing.h5"),)
     asked: list[str] = []
     for _ in range(2):
         with pytest.raises(WeightsMissing, match=r"127\.0\.0\.1:9: .*refused"):
@@ -378,16 +363,11 @@ def test_without_a_network_the_reason_is_said_and_an_address_asked_once(store: P
 def test_what_is_published_is_downloaded_once_converted_and_not_kept_twice(
     h5: Path, store: Path
 ) -> None:
-    published, asked = as_if_published(h5), list[str]()
-
-    def resolved() -> str:
-        return resolve(
-            *SOURCE, store, offline=False, published=published, on_download=asked.append
-        ).sha256
-
+    asked: list[str] = []
+    options: dict[str, Any] = {"published": as_if_published(h5), "on_download": asked.append}
     with ThreadPoolExecutor() as pool:
-        sums = {future.result() for future in [pool.submit(resolved) for _ in range(3)]}
-    assert (len(sums), asked) == (1, [KERAS.file_name])
+        begun = [pool.submit(resolve, *SOURCE, store, offline=False, **options) for _ in range(3)]
+    assert (len({it.result().sha256 for it in begun}), asked) == (1, [KERAS.file_name])
     assert files_in(store) == {"squeezenet1_1-imagenet.safetensors"}
 
 
@@ -411,14 +391,14 @@ def test_a_download_that_is_not_the_published_file_is_refused_and_not_kept(
     for number, (content, error, sentence) in enumerate(contents):
         served = tmp_path / str(number)
         served.write_bytes(content)
-        known = dataclasses.replace(UNSUMMED, url=served.as_uri())
+        published = (replace(UNSUMMED, url=served.as_uri()),)
         with pytest.raises(error, match=sentence):
-            resolve(*SOURCE, store, offline=False, published=(known,))
+            resolve(*SOURCE, store, offline=False, published=published)
         assert files_in(store) == set()
     # Another file of the same source would be other weights, which nobody asked for.
-    wrong = dataclasses.replace(KERAS, url=h5.as_uri())
+    published = (replace(KERAS, url=h5.as_uri()), *as_if_published(h5))
     with pytest.raises(WeightsError, match="but the sha256") as raised:
-        resolve(*SOURCE, store, offline=False, published=(wrong, *as_if_published(h5)))
+        resolve(*SOURCE, store, offline=False, published=published)
     assert not isinstance(raised.value, WeightsMissing)
     assert files_in(store) == set()
 
@@ -436,17 +416,17 @@ def test_what_is_damaged_is_found_out(h5: Path, tmp_path: Path, store: Path) -> 
     again = add_file(h5, tmp_path / "again", any_checksum=True)
     renamed = again.path.rename(again.path.with_name("cnn-imagenet.safetensors"))
     with pytest.raises(WeightsError, match="it holds squeezenet1_1-imagenet"):
-        read_stored(renamed)
+        weights.read_stored(renamed)
 
 
 def test_what_facebench_did_not_write_is_no_source(tmp_path: Path) -> None:
-    save_file({"x": torch.zeros(1)}, tmp_path / "resnet18.a1_in1k.safetensors")
+    foreign = tmp_path / "resnet18.a1_in1k.safetensors"
+    save_file({"x": torch.zeros(1)}, foreign)
     assert verified(tmp_path) == []
-    whole = (tmp_path / "resnet18.a1_in1k.safetensors").read_bytes()
-    (tmp_path / "cnn-local-mine.safetensors").write_bytes(whole[:20])
+    (tmp_path / "cnn-local-mine.safetensors").write_bytes(foreign.read_bytes()[:20])
     (state,) = verified(tmp_path)
     assert (state.architecture, state.source, state.state) == ("cnn", "local:mine", "damaged")
-    save_file({"x": torch.zeros(1)}, tmp_path / "squeezenet1_1-imagenet.safetensors")
+    foreign.rename(tmp_path / "squeezenet1_1-imagenet.safetensors")
     with pytest.raises(WeightsError, match="a file written by facebench weights add"):
         resolve(*SOURCE, tmp_path, offline=True)
 
@@ -459,9 +439,8 @@ def test_a_folder_that_cannot_be_written_is_said_to_be_so(h5: Path, store: Path)
 
 def test_every_entry_of_the_manifest_fits_a_source_and_its_backbone() -> None:
     sources = {(it.name, source) for it in ARCHITECTURES.values() for source in it.weight_sources}
-    assert sources - {(name, "none") for name in ARCHITECTURES} == {
-        (file.architecture, file.source) for file in FILES
-    }
+    published = {(file.architecture, file.source) for file in FILES}
+    assert sources - {(name, "none") for name in ARCHITECTURES} == published
     names = [file.file_name for file in FILES]
     assert len(set(names)) == len(names)
     assert set(weight_manifest.DIGESTS) <= set(names)
@@ -483,17 +462,17 @@ def test_every_entry_of_the_manifest_fits_a_source_and_its_backbone() -> None:
 
 def test_published_files_are_as_torchvision_and_timm_say() -> None:
     for file in (file for file in FILES if file.layout == "torchvision"):
-        weights: Any = torchvision.models.get_model_weights(file.architecture)["IMAGENET1K_V1"]
-        transforms = weights.transforms()
-        assert file.url == weights.url, file.file_name
-        assert (file.sha256 or "no sum") in weights.url, file.file_name
+        theirs: Any = torchvision.models.get_model_weights(file.architecture)["IMAGENET1K_V1"]
+        transforms = theirs.transforms()
+        assert file.url == theirs.url, file.file_name
+        assert (file.sha256 or "no sum") in theirs.url, file.file_name
         assert file.preprocessing == IMAGENET, file.file_name
         assert (tuple(transforms.mean), tuple(transforms.std)) == (IMAGENET.mean, IMAGENET.std)
     for file in (file for file in FILES if file.layout == "timm"):
         cfg: Any = get_pretrained_cfg(file.file_name.removesuffix(".safetensors"))
+        fed = file.preprocessing
         assert file.url == f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors"
-        assert (file.preprocessing.mean, file.preprocessing.std) == (cfg.mean, cfg.std)
-        assert (file.preprocessing.channels, file.preprocessing.scale) == ("RGB", 1 / 255)
+        assert (fed.mean, fed.std, fed.channels, fed.scale) == (cfg.mean, cfg.std, "RGB", 1 / 255)
         assert file.licence.lower() == cfg.license, file.file_name
     # What is written down of timm is what would be asked of it.
     for architecture in FROM_TIMM:

@@ -18,8 +18,7 @@ from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Protocol
 from benchmark.files import write_json
 from benchmark.models.network import build_network
-from benchmark.models.weight_store import add_file
-from benchmark.models.weights import load
+from benchmark.models.weights import add_file, load
 from benchmark.record import RunRecord, work_folder
 from benchmark.runs.folder import parts_for, save_weights, write_answers
 from benchmark.runs.plan import plan_run
