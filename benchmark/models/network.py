@@ -85,7 +85,7 @@ class TaskBranch(nn.Module):
 
 
 class StandardisedHead(nn.Module):
-    """A head that reads features minus their mean, divided by their standard deviation.
+    """A head on features minus their mean, divided by their standard deviation.
 
     Both are measured once, on the training faces, and kept with the weights.
     """
@@ -242,7 +242,7 @@ class Network(nn.Module):
     def prefix(self, images: Tensor) -> Tensor:
         """Map images as `forward` takes them to what is handed over at the cut, without gradients.
 
-        At `features`: what the head reads, (n, n_features) float32, or the flattened last map in
+        At `features`: what the head receives, (n, n_features) float32, or the flattened last map in
         the backbone's own precision. Else the feature map that the first trained stage is given.
         """
         with torch.no_grad():

@@ -255,19 +255,16 @@ def add_file(
         )
     if architecture and architecture not in {known.architecture for known in published}:
         published = files_for(architecture, "imagenet")
-    architectures = {known.architecture for known in published}
-    only = architectures.pop() if len(architectures) == 1 else None
-    converted, sha256 = formats.convert(file, architecture or only), files.sha256_of(file)
+    converted, sha256 = formats.convert(file, architecture), files.sha256_of(file)
     layout, is_own = converted.layout, label is not None
     same = [known for known in published if known.architecture == layout.architecture]
     alike = [known for known in same if known.layout == layout.name]
-    known = next((it for it in same if it.digest == converted.digest), None)
-    by_sum = None
-    if known is None:
-        known = next((it for it in alike if _is_published(it, file, sha256, is_own)), None)
-        by_sum = None if is_own else known
-    if by_sum:
-        check_trusted(by_sum, sha256, weights_dir)
+    by_tensors = next((it for it in same if it.digest == converted.digest), None)
+    by_sum = (it for it in alike if _is_published(it, file, sha256, is_own))
+    known = by_tensors or next(by_sum, None)
+    to_trust = None if by_tensors or is_own else known
+    if to_trust:
+        check_trusted(to_trust, sha256, weights_dir)
     about = known or (alike[0] if any_checksum and len(alike) == 1 and not is_own else None)
     if about is None and not is_own:
         raise _not_published(converted, file, sha256, same)
@@ -319,8 +316,8 @@ def add_file(
         metadata = {HEADER: files.canonical_json({name: said[name] for name in kept})}
         with _writing(weights_dir), files.replacing(new.path) as temporary:
             save_file(converted.tensors, temporary, metadata)
-    if by_sum:
-        check_trusted(by_sum, sha256, weights_dir, remember=True)
+    if to_trust:
+        check_trusted(to_trust, sha256, weights_dir, remember=True)
     return replace(read_stored(new.path)[0], notes=new.notes)
 
 
@@ -425,8 +422,9 @@ def resolve(
     if path.exists():
         return read_stored(path)[0]
     for candidate in candidates:
-        if (weights_dir / candidate.file_name).exists():
-            return add_file(weights_dir / candidate.file_name, weights_dir, published=candidates)
+        file = weights_dir / candidate.file_name
+        if file.exists():
+            return add_file(file, weights_dir, architecture, published=candidates)
     reasons = []
     for candidate in () if offline else candidates:
         if candidate.url not in _FAILED:
@@ -475,7 +473,7 @@ def _downloaded(
             reason = str(error) or repr(error)
         else:
             if not formats.is_markup(formats.first_bytes(file)):
-                return add_file(file, weights_dir, published=(known,))
+                return add_file(file, weights_dir, known.architecture, published=(known,))
         finally:
             socket.setdefaulttimeout(timeout)
             file.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """What a trained network says of pictures: as its run stored it, one row per face, none lost."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,8 @@ from tests.data.sources import encoded, folder_of, picture
 from tests.data.test_pictures import png_header
 
 RUN = "mtl-cnn-none-full-tiny"
+Answers = Callable[..., pd.DataFrame]
+Stored = tuple[Path, pd.DataFrame]
 COLUMNS = [column for task in TASKS for column in probability_columns(task)]
 
 
@@ -34,7 +38,7 @@ def record(trained_runs_dir: Path) -> RunRecord:
 @pytest.fixture(scope="session")
 def test_faces(
     tmp_path_factory: pytest.TempPathFactory, record: RunRecord, drawn_faces: FaceSet
-) -> tuple[Path, pd.DataFrame]:
+) -> Stored:
     """The run's test faces as PNG files, and what is stored of them, in the files' order."""
     table = read_predictions(record.predictions_path)
     test = table[table["part"] == "test"].sort_values("file", ignore_index=True)
@@ -46,49 +50,50 @@ def test_faces(
     return folder, test
 
 
-def test_pictures_get_the_stored_predictions_again(
-    trained_runs_dir: Path, test_faces: tuple[Path, pd.DataFrame]
-) -> None:
+@pytest.fixture
+def answers(trained_runs_dir: Path) -> Answers:
+    """Predict with the run."""
+    return functools.partial(predict, run=RUN, runs_dir=trained_runs_dir)
+
+
+def test_pictures_get_the_stored_predictions_again(answers: Answers, test_faces: Stored) -> None:
     folder, stored = test_faces
-    answers = predict(folder, RUN, runs_dir=trained_runs_dir)
-    assert len(answers) == len(stored)
-    np.testing.assert_allclose(answers[COLUMNS], stored[COLUMNS], atol=1e-6)
+    found = answers(folder)
+    assert len(found) == len(stored)
+    np.testing.assert_allclose(found[COLUMNS], stored[COLUMNS], atol=1e-6)
     for task in TASKS:
-        predicted = answers[f"{task}_pred"].astype(int)
+        predicted = found[f"{task}_pred"].astype(int)
         assert (predicted == stored[f"{task}_pred"]).all()
-        names = [CLASS_NAMES[task][label] for label in predicted]
-        assert answers[f"{task}_label"].tolist() == names
-        assert (
-            answers[f"{task}_probability"] == answers[probability_columns(task)].max(axis=1)
-        ).all()
+        assert found[f"{task}_label"].tolist() == [CLASS_NAMES[task][it] for it in predicted]
+        highest = found[probability_columns(task)].max(axis=1)
+        assert (found[f"{task}_probability"] == highest).all()
 
 
 def test_a_checkpoint_that_was_moved_predicts_alike(
-    trained_runs_dir: Path, record: RunRecord, test_faces: tuple[Path, pd.DataFrame], tmp_path: Path
-) -> None:
+    answers: Answers, record: RunRecord, test_faces: Stored,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes((record.folder / "model.safetensors").read_bytes())
     by_file = benchmark.predict(test_faces[0], moved)
-    pd.testing.assert_frame_equal(by_file, predict(test_faces[0], RUN, runs_dir=trained_runs_dir))
+    pd.testing.assert_frame_equal(by_file, answers(test_faces[0]))
 
 
 def test_calibrated_applies_the_temperatures_of_the_run(
-    trained_runs_dir: Path, test_faces: tuple[Path, pd.DataFrame]
+    trained_runs_dir: Path, test_faces: Stored
 ) -> None:
-    network = trained_run(RUN, trained_runs_dir)
-    network.temperatures.clear()
+    network, device = trained_run(RUN, trained_runs_dir), choose_device("cpu", "fp32")
     network.temperatures.update(age_group=2.0, gender=0.5, race=1.0)
-    reader = Predictor(network, choose_device("cpu", "fp32"), calibrated=True)
-    answers = reader.read([test_faces[0]])
+    found = Predictor(network, device, calibrated=True).read([test_faces[0]])
     for task, temperature in network.temperatures.items():
         columns = probability_columns(task)
         expected = tempered(test_faces[1][columns].to_numpy(), temperature)
-        np.testing.assert_allclose(answers[columns], expected, atol=1e-5)
+        np.testing.assert_allclose(found[columns], expected, atol=1e-5)
 
 
 def test_calibrated_without_a_temperature_is_refused(trained_runs_dir: Path) -> None:
     network = trained_run(RUN, trained_runs_dir)
-    network.temperatures.pop("gender", None)
+    del network.temperatures["gender"]
     with pytest.raises(RunError, match="no temperature is known for gender") as caught:
         Predictor(network, choose_device("cpu", "fp32"), calibrated=True)
     assert "rescore" in caught.value.fix
@@ -104,12 +109,12 @@ UNREADABLE = {
 
 
 def test_pictures_without_an_answer_have_a_row_that_says_why(
-    trained_runs_dir: Path, tmp_path: Path
+    answers: Answers, tmp_path: Path
 ) -> None:
     files = {name: content for name, (content, _) in UNREADABLE.items()}
     folder = folder_of(tmp_path / "in", {**files, "good.png": encoded(picture(1), "PNG")})
-    answers = predict([folder, tmp_path / "gone.jpg"], RUN, runs_dir=trained_runs_dir)
-    by_name = {Path(row["file"]).name: row for row in answers.to_dict("records")}
+    found = answers([folder, tmp_path / "gone.jpg"])
+    by_name = {Path(row["file"]).name: row for row in found.to_dict("records")}
     for name, (_, reason) in UNREADABLE.items():
         assert by_name[name]["reason"].startswith(reason)
         assert (by_name[name]["face"], by_name[name]["gender_label"]) == (0, "")
@@ -125,45 +130,37 @@ SIDEWAYS = Image.Exif()
 SIDEWAYS[0x0112] = 6
 
 
-def test_pictures_of_every_kind_are_read(trained_runs_dir: Path, tmp_path: Path) -> None:
-    kinds = {
+def test_pictures_of_every_kind_are_read(answers: Answers, tmp_path: Path) -> None:
+    # Named, they are pictures whatever they are called.
+    folder = folder_of(tmp_path, {
         "cmyk": encoded(picture(2).convert("CMYK")),
         "16-bit": encoded(SIXTEEN_BIT, "PNG"),
         "animated": encoded(picture(2), "GIF", save_all=True, append_images=[picture(3)]),
         "transparent": encoded(picture(2).convert("RGBA"), "PNG"),
         "turned": encoded(picture(2), exif=SIDEWAYS),
         "20,000 wide": encoded(Image.new("RGB", (20_000, 40)), "PNG"),
-    }
-    files = []
-    for name, content in kinds.items():  # named, they are pictures whatever they are called
-        files.append(tmp_path / name)
-        files[-1].write_bytes(content)
-    answers = predict(files, RUN, runs_dir=trained_runs_dir)
-    assert answers["reason"].tolist() == [""] * len(kinds)
+    })  # fmt: skip
+    assert answers(sorted(folder.iterdir()))["reason"].tolist() == [""] * 6
 
 
-def test_faces_are_found_first_where_it_is_asked_for(
-    trained_runs_dir: Path, tmp_path: Path
-) -> None:
+def test_faces_are_found_first_where_it_is_asked_for(answers: Answers, tmp_path: Path) -> None:
     two, none = scene((5, 10, 35, 70), (50, 30, 66, 50)), scene()
     folder = folder_of(tmp_path, {"a.png": encoded(two, "PNG"), "b.png": encoded(none, "PNG")})
-    cropping = Cropping(CropOptions(faces="all"), WHITE)
-    answers = predict(folder, RUN, runs_dir=trained_runs_dir, crop=cropping)
-    assert answers["face"].tolist() == [1, 2, 0]
-    assert answers["reason"].tolist() == ["", "", "no face found"]
-    assert answers["left"].tolist()[:2] == [5, 50]
-    assert answers["faces_seen"].tolist() == [2, 2, 0]
-    assert answers["race_p0"].notna().tolist() == [True, True, False]
+    found = answers(folder, crop=Cropping(CropOptions(faces="all"), WHITE))
+    assert found["face"].tolist() == [1, 2, 0]
+    assert found["reason"].tolist() == ["", "", "no face found"]
+    assert found["left"].tolist()[:2] == [5, 50]
+    assert found["faces_seen"].tolist() == [2, 2, 0]
+    assert found["race_p0"].notna().tolist() == [True, True, False]
 
 
 def test_many_pictures_are_read_in_pieces_and_stay_in_order(
-    trained_runs_dir: Path,
-    test_faces: tuple[Path, pd.DataFrame],
+    answers: Answers, test_faces: Stored,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    whole = predict(test_faces[0], RUN, runs_dir=trained_runs_dir)
+) -> None:  # fmt: skip
+    whole = answers(test_faces[0])
     monkeypatch.setattr("benchmark.inference.predict.CHUNK_FACES", 7)
-    pieces = predict(test_faces[0], RUN, runs_dir=trained_runs_dir)
+    pieces = answers(test_faces[0])
     assert pieces["file"].tolist() == whole["file"].tolist()
     np.testing.assert_allclose(pieces[COLUMNS], whole[COLUMNS], atol=1e-6)
 

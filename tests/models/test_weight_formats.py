@@ -198,7 +198,7 @@ def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 STATE = squeezenet1_1(num_classes=7).state_dict()
-TRUNK = {name: tensor for name, tensor in STATE.items() if name.startswith("features.")}
+BACKBONE = {name: tensor for name, tensor in STATE.items() if name.startswith("features.")}
 HEAD = "Left: classifier.1.weight, classifier.1.bias."
 CHECKPOINTS: dict[str, tuple[object, tuple[str, ...]]] = {
     "a head of another size": (STATE, (HEAD,)),
@@ -218,18 +218,18 @@ CHECKPOINTS: dict[str, tuple[object, tuple[str, ...]]] = {
         ("Taken: the entry 'state_dict', without the prefix 'model.'.",
          f"Left: 'pytorch-lightning_version', {HEAD[6:]}")),
     "a backbone beside a head": (
-        prefixed(TRUNK, "backbone.") | {"head.0.weight": torch.zeros(5, 512)},
+        prefixed(BACKBONE, "backbone.") | {"head.0.weight": torch.zeros(5, 512)},
         ("Taken: all entries, without the prefix 'backbone.'.", "Left: head.0.weight.")),
     "double precision": (
-        {name: tensor.double() for name, tensor in TRUNK.items()},
+        {name: tensor.double() for name, tensor in BACKBONE.items()},
         ("Values were stored as float64; they are kept as float32.",)),
     "parameters with gradients": (
-        {name: torch.nn.Parameter(tensor) for name, tensor in TRUNK.items()}, ()),
+        {name: torch.nn.Parameter(tensor) for name, tensor in BACKBONE.items()}, ()),
 }  # fmt: skip
 
 
 def test_what_training_scripts_write_is_read_and_said(tmp_path: Path) -> None:
-    torch.save(TRUNK, tmp_path / "bare.pth")
+    torch.save(BACKBONE, tmp_path / "bare.pth")
     bare = convert(tmp_path / "bare.pth")
     assert bare.notes == ()
     for kind, (content, notes) in CHECKPOINTS.items():
@@ -237,7 +237,7 @@ def test_what_training_scripts_write_is_read_and_said(tmp_path: Path) -> None:
         found = convert(tmp_path / "any.pth")
         assert (found.layout.name, found.notes) == ("torchvision", notes), kind
         assert found.digest == bare.digest, kind
-    torch.save({name: tensor.half() for name, tensor in TRUNK.items()}, tmp_path / "half.pth")
+    torch.save({name: tensor.half() for name, tensor in BACKBONE.items()}, tmp_path / "half.pth")
     found = convert(tmp_path / "half.pth")
     assert found.notes == ("Values were stored as float16; they are kept as float32.",)
     assert {tensor.dtype for tensor in found.tensors.values()} == {torch.float32}
