@@ -1,7 +1,8 @@
 """`facebench audit-split`: what the parts of any split share."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
@@ -27,25 +28,24 @@ VERDICTS: Final = {
 }
 
 
+# fmt: off
+Train = Annotated[Path, typer.Argument(
+    metavar="TRAIN",
+    help="Training part: a CSV, a text list of names, a folder or an archive of pictures.")]
+Parts = Annotated[list[Path], typer.Argument(
+    metavar="PART", help="The other parts, given likewise.")]
+Images = Annotated[Path | None, typer.Option(
+    help="Folder or archive with the pictures that lists name.")]
+CsvFile = Annotated[Path | None, typer.Option(
+    "--csv", help="Write every pair of files that two parts share here.")]
+# fmt: on
+
+
 def audit_split(
-    train: Annotated[
-        Path,
-        typer.Argument(
-            metavar="TRAIN",
-            help="Training part: a CSV, a text list of names, a folder or an archive of pictures.",
-        ),
-    ],
-    parts: Annotated[
-        list[Path], typer.Argument(metavar="PART", help="The other parts, given likewise.")
-    ],
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder or archive with the pictures that lists name."),
-    ] = None,
-    csv_file: Annotated[
-        Path | None,
-        typer.Option("--csv", help="Write every pair of files that two parts share here."),
-    ] = None,
+    train: Train,
+    parts: Parts,
+    images: Images = None,
+    csv_file: CsvFile = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,16 +64,18 @@ def audit_split(
     from benchmark.data import split_audit
 
     with speaking("audit-split", as_json=as_json) as answer:
-        if csv_file is not None:
-            check_outputs([csv_file], overwrite=overwrite, inputs=[train, *parts, images])
         with contextlib.ExitStack() as stack:
-            write = None
+            on_pairs = None
             if csv_file is not None:
+                inputs = [train, *parts, images]
+                check_outputs([csv_file], overwrite=overwrite, inputs=inputs)
                 path = stack.enter_context(replacing(csv_file))
                 opened = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-                write = _writer(stack.enter_context(opened), split_audit.PAIR_COLUMNS)
+                stream = stack.enter_context(opened)
+                on_pairs = functools.partial(_append, stream, list(split_audit.PAIR_COLUMNS))
+                stream.write(",".join(split_audit.PAIR_COLUMNS) + "\n")
             watch = stack.enter_context(watching(quiet=as_json))
-            audit, _ = split_audit.audit_split([train, *parts], images, watch, write)
+            audit, _ = split_audit.audit_split([train, *parts], images, watch, on_pairs)
         answer.data = audit
         answer.errors = list(_findings(audit))
         answer.warnings = list(_warnings(audit))
@@ -90,11 +92,8 @@ def audit_split(
         raise typer.Exit(ExitCode.FINDINGS)
 
 
-def _writer(stream: TextIO, columns: Sequence[str]) -> Callable[["pd.DataFrame"], object]:
-    stream.write(",".join(columns) + "\n")
-    return lambda pairs: pairs[[*columns]].to_csv(
-        stream, header=False, index=False, lineterminator="\n"
-    )
+def _append(stream: TextIO, columns: list[str], pairs: "pd.DataFrame") -> None:
+    pairs[columns].to_csv(stream, header=False, index=False, lineterminator="\n")
 
 
 def _findings(audit: dict[str, Any]) -> Iterator[DataError]:
@@ -153,13 +152,12 @@ def _tables(audit: dict[str, Any]) -> Iterator[Table]:
             counts[2:4] = NOTHING, NOTHING
         rows.append((*pair, *counts, _percent(overlap["leaking_fraction"])))
         for found in overlap["examples"]:
-            bits = "" if found["bits_apart"] is None else f", {found['bits_apart']} of 256 bits"
-            mirrored = ", mirrored" if found["mirrored"] else ""
-            name = f", name {found['name']}" if found["name"] else ""
+            text = f"{found['finding']} by {found['found_by']}"
+            text += "" if found["bits_apart"] is None else f", {found['bits_apart']} of 256 bits"
+            text += ", mirrored" if found["mirrored"] else ""
+            text += f", name {found['name']}" if found["name"] else ""
             files = f"{pair[0]}: {found['file']}\n{pair[1]}: {found['other_file']}"
-            examples.append(
-                (f"{found['finding']} by {found['found_by']}{bits}{mirrored}{name}", files)
-            )
+            examples.append((text, files))
     heads = ("same name", "base name", "same bytes", "near-dup.", "together", "share")
     yield Table.of(("part", "in", *heads), rows, "Files of one part that are in another")
     if examples:

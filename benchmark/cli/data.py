@@ -1,26 +1,18 @@
-"""`facebench data`: fetch, prepare, sample and audit data sets of faces."""
+"""`facebench data`: fetch, crop, prepare, sample and audit data sets of faces."""
 
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
-from benchmark.cli import crop
-from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName
-from benchmark.cli.output import (
-    ExitCode,
-    busy,
-    err,
-    out,
-    print_table,
-    say_error,
-    say_warning,
-    speaking,
-    watching,
-)
-from benchmark.errors import BenchmarkError, DataError
+from benchmark.cli import output
+from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, WeightsDir
+from benchmark.cli.output import err, out, print_table
+from benchmark.errors import DataError
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS, TaskName
 
@@ -31,9 +23,127 @@ if TYPE_CHECKING:
 
 MOST_WORDS = 30
 """Of a column, that are printed."""
+SHOWN_FILES = 10
+"""Files that are listed on the screen; crops.csv has every picture."""
+
+# fmt: off
+LabelFiles = Annotated[list[Path] | None, typer.Option(
+    help="A CSV file with the labels: file, age, age_group, gender, race.")]
+Layout = Annotated[str | None, typer.Option(
+    help="Where the labels are: utkface, fairface or table.")]
+Words = Annotated[list[str] | None, typer.Option(
+    "--map", help="What a word of the labels means: race:latino=Others, or none.")]
+Datasheet = Annotated[Path | None, typer.Option(
+    help="A text: source, licence, how labelled, known limits; shown with results.")]
+SplitTable = Annotated[Path | None, typer.Option(
+    help="A table.csv of the same faces, to take clusters and split from.")]
+
+
+def _cropping(text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="Cropping", **more)
+
+
+Margin = Annotated[float, _cropping("Share of the box's width and height added on each side.")]
+FitOption = Annotated[Literal["stretch", "square"], _cropping(
+    "Stretch the box to a square, as the study did, or widen it to one.", "--fit")]
+Faces = Annotated[Literal["largest", "central", "all"], _cropping(
+    "Which, where there are several.", "--faces")]
+Threshold = Annotated[float, _cropping("Faces of lower scores are not seen; 0.01 to 1.")]
+DetectorName = Annotated[str, _cropping("yunet, or module:callable.", "--detector")]
+DetectorModel = Annotated[Path | None, _cropping(
+    "The detector's model file; for yunet the *yunet*.onnx in WEIGHTS_DIR if left out.",
+    "--detector-model", envvar="FACEBENCH_DETECTOR_MODEL")]
+# fmt: on
 
 app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets of faces.")
-app.command("crop")(crop.crop)
+
+
+def _end(answer: output.CommandResult, *, as_json: bool) -> None:
+    """Exit with 1 where something was found that should not be, having said what."""
+    for finding in () if as_json else answer.errors:
+        output.say_error(finding)
+    if answer.errors:
+        raise typer.Exit(output.ExitCode.FINDINGS)
+
+
+@app.command()
+def crop(
+    source: Annotated[Path, typer.Argument(help="Folder, .tar, .tar.gz or .zip of photographs.")],
+    out_dir: Annotated[
+        Path | None,
+        typer.Option("--out", help="Where the faces go; SOURCE-crops here if left out."),
+    ] = None,
+    image_px: Annotated[int, typer.Option(help="Side of the faces in pixels.")] = 100,
+    margin: Margin = 0.2,
+    fit: FitOption = "stretch",
+    faces: Faces = "largest",
+    threshold: Threshold = 0.7,
+    detector: DetectorName = "yunet",
+    detector_model: DetectorModel = None,
+    weights_dir: WeightsDir = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Find the faces in photographs and cut them out, as the study did: box, margin, resize.
+
+    crops.csv says of every picture what was found, or why nothing. The same command resumes what
+    was stopped, and does what is new or changed. Exits with 1 if any picture has no crop.
+
+    Examples:
+      facebench data crop holiday --detector-model yunet.onnx
+      facebench data crop photos.zip --out faces --faces all --fit square --image-px 224
+      facebench data crop UTKFace.tar.gz && facebench data prepare UTKFace-crops
+    """
+    with output.speaking("data crop", as_json=as_json) as answer:
+        from benchmark.data import crop as cropping
+
+        cropper = cropping.Cropper(
+            cropping.CropOptions(margin, image_px, fit, faces, threshold),
+            cropping.DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights"),
+            as_png=True,
+        )
+        name = re.sub(r"[.](tar[.]gz|tgz|tar|zip)$", "", source.resolve().name)
+        folder = out_dir or Path(f"{name}-crops")
+        with output.watching(quiet=as_json) as watch:
+            table, others, n_new = cropping.crop_folder(source, folder, cropper, watch)
+        of_picture = table.drop_duplicates("file")
+        counts = {kind: int((of_picture["outcome"] == kind).sum()) for kind in cropping.OUTCOMES}
+        without = table[table["outcome"] != "cropped"][["file", "outcome", "reason"]]
+        answer.data = {
+            "folder": str(folder),
+            "detector": cropping.load_detector(cropper.detector).name,
+            "pictures": len(of_picture),
+            "new": n_new,
+            "not_pictures": len(others),
+            "passed_over": others,
+            "outcomes": counts,
+            "crops": len(table) - len(without),
+            "without_crop": without.to_dict("records"),
+        }
+        if others:
+            what = "files are no pictures by their names, and were passed over"
+            answer.warnings.append(f"{len(others):,} {what}: {_some(others)}.")
+        if len(without):
+            missing = (without["file"] + ": " + without["reason"]).tolist()
+            answer.errors.append(
+                DataError(
+                    f"{len(missing)} of {len(of_picture)} pictures have no crop; {_some(missing)}",
+                    source=str(folder / "crops.csv"),
+                    fix="The others are done; a lower --threshold may find more",
+                )
+            )
+        if not as_json:
+            numbers = {"pictures": len(of_picture), "done before": len(of_picture) - n_new}
+            numbers |= counts | {"with several faces": int((of_picture["faces_seen"] > 1).sum())}
+            by = f"by {answer.data['detector']}"
+            out.print(f"[bold]{escape(str(folder))}[/], {by}", soft_wrap=True)
+            print_table(Table.of(["", ""], [(k, f"{n:,}") for k, n in numbers.items()]))
+    _end(answer, as_json=as_json)
+
+
+def _some(lines: list[str]) -> str:
+    more = len(lines) - SHOWN_FILES
+    return "; ".join(lines[:SHOWN_FILES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 @app.command()
@@ -53,36 +163,33 @@ def fetch(
       facebench data fetch utkface
       facebench data fetch utkface --accept-licence
     """
-    with speaking("data fetch", as_json=as_json) as answer:
-        from benchmark.data.fetch import NAME, TERMS
-        from benchmark.data.fetch import fetch as fetch_published
+    with output.speaking("data fetch", as_json=as_json) as answer:
+        from benchmark.data import fetch as published
 
-        if name != NAME:
-            raise DataError(f"no published data set is called {name!r}", allowed=NAME)
-        for line in TERMS:
+        if name != published.NAME:
+            raise DataError(f"no published data set is called {name!r}", allowed=published.NAME)
+        for line in published.TERMS:
             err.print(escape(line), soft_wrap=True)
-        asked = "Do you accept this?"
-        if not accept and not (
-            sys.stdin.isatty() and typer.confirm(asked, default=False, err=True)
-        ):
+        if not accept and sys.stdin.isatty():
+            accept = typer.confirm("Do you accept this?", default=False, err=True)
+        if not accept:
             raise DataError(
                 f"the licence of {name} was not accepted",
                 fix=f"Read it above; `facebench data fetch {name} --accept-licence` accepts it",
             )
-        fetched = fetch_published(data_dir, progress=not as_json)
+        fetched = published.fetch(data_dir, progress=not as_json)
         answer.data = {
             "file": str(fetched.path),
             "is_new": fetched.is_new,
             "faces": fetched.n_faces,
             "sha256": fetched.sha256,
-            "terms": list(TERMS),
+            "terms": list(published.TERMS),
         }
         if not as_json:
-            came = "fetched" if fetched.is_new else "there already"
+            file, came = escape(str(fetched.path)), "fetched" if fetched.is_new else "there already"
             out.print(
-                f"[bold]{escape(str(fetched.path))}[/] {came}: names of {fetched.n_faces:,} faces, "
-                f"sha256 {fetched.sha256[:16]}\nNext: "
-                f"facebench data prepare {escape(str(fetched.path))}",
+                f"[bold]{file}[/] {came}: names of {fetched.n_faces:,} faces, sha256 "
+                f"{fetched.sha256[:16]}\nNext: facebench data prepare {file}",
                 soft_wrap=True,
             )
 
@@ -99,27 +206,11 @@ def prepare(
     name: Annotated[
         str | None, typer.Option(help="Name of the data set; from SOURCE if left out.")
     ] = None,
-    table: Annotated[
-        Path | None,
-        typer.Option(help="A table.csv of the same faces, to take clusters and split from."),
-    ] = None,
-    labels: Annotated[
-        list[Path] | None,
-        typer.Option(help="A CSV file with the labels: file, age, age_group, gender, race."),
-    ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="Where the labels are: utkface, fairface or table.")
-    ] = None,
-    words: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="What a word of the labels means: race:latino=Others, or none."),
-    ] = None,
-    datasheet: Annotated[
-        Path | None,
-        typer.Option(
-            help="A text: source, licence, how labelled, known limits; shown with results."
-        ),
-    ] = None,
+    table: SplitTable = None,
+    labels: LabelFiles = None,
+    layout: Layout = None,
+    words: Words = None,
+    datasheet: Datasheet = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
@@ -137,13 +228,13 @@ def prepare(
       facebench data prepare fairface --layout fairface
       facebench data prepare photos --labels labels.csv --map race:Latina=Others
     """
-    from benchmark.data.archive import LINKED, decoded
-    from benchmark.data.label_tables import parse_map
+    from benchmark.data.archive import decoded
+    from benchmark.data.labels import parse_map
     from benchmark.data.prepare import prepare as prepare_faces
 
-    with speaking("data prepare", as_json=as_json) as answer:
-        with watching(quiet=as_json) as watch:
-            result = prepare_faces(
+    with output.speaking("data prepare", as_json=as_json) as answer:
+        with output.watching(quiet=as_json) as watch:
+            faces, is_new, seconds = prepare_faces(
                 source,
                 data_dir,
                 image_px=image_px,
@@ -155,52 +246,70 @@ def prepare(
                 datasheet=decoded(datasheet.read_bytes())[0].strip() if datasheet else "",
                 on_progress=watch,
             )
-        faces, counts = result.faces, result.faces.manifest["counts"]
-        rejected = faces.rejected()
         answer.data = {
             "dataset": faces.name,
             "folder": str(faces.folder),
-            "is_new": result.is_new,
-            "seconds": round(result.seconds, 2),
+            "is_new": is_new,
+            "seconds": round(seconds, 2),
             **{key: faces.manifest[key] for key in faces.manifest if key not in ("schema", "name")},
-            "quarantine": rejected.to_dict("records"),
+            "quarantine": faces.rejected().to_dict("records"),
         }
-        if modes := ", ".join(f"{n} {mode}" for mode, n in counts["converted_modes"].items()):
-            answer.warnings.append(f"Pictures that were not RGB were converted to it: {modes}.")
-        linked = rejected.loc[rejected["reason"] == LINKED, "file"].tolist()
+        answer.warnings += _conversions(faces)
+        answer.errors += _unusable(faces)
+        if not as_json:
+            done = f"prepared in {seconds:.1f} s" if is_new else "is there already"
+            out.print(f"[bold]{faces.name}[/] {done}: {escape(str(faces.folder))}", soft_wrap=True)
+            _print_counts(faces)
+            _print_labels(faces)
+    _end(answer, as_json=as_json)
+
+
+def _conversions(faces: "FaceSet") -> list[str]:
+    """Say what was changed in pictures, and which folders were not looked into."""
+    from benchmark.data.archive import LINKED
+
+    counts, rejected = faces.manifest["counts"], faces.rejected()
+    modes = ", ".join(f"{n} {mode}" for mode, n in counts["converted_modes"].items())
+    linked = rejected.loc[rejected["reason"] == LINKED, "file"].tolist()
+    said = [f"Pictures that were not RGB were converted to it: {modes}."] if modes else []
+    return said + [
+        f"{n:,} {what}."
         for n, what in (
             (counts["not_square"], "pictures are not square; their middle was taken"),
             (counts["enlarged"], "pictures are smaller than asked for; enlarged"),
             (len(linked), f"folders are links, and were not followed: {', '.join(linked[:3])}"),
-        ):
-            if n:
-                answer.warnings.append(f"{n:,} {what}.")
-        if n_unusable := counts["quarantined_pictures"]:
-            first = rejected[rejected["kind"] == "picture"].iloc[0]
-            answer.errors.append(
-                DataError(
-                    f"{n_unusable:,} pictures could not be used and were left out; "
-                    f"{first['file']}: {first['reason']}",
-                    source=str(faces.folder / "quarantine.csv"),
-                    fix="The data set is complete without them; fix the source and prepare it "
-                    "under another --name to have them too",
-                )
+        )
+        if n
+    ]
+
+
+def _unusable(faces: "FaceSet") -> list[DataError]:
+    """Say which pictures, words and rows of a source could not be used."""
+    from benchmark.data.labelled import findings
+
+    rejected, table = faces.rejected(), faces.folder / "quarantine.csv"
+    found, labels = [], faces.manifest.get("labels")
+    pictures = rejected[rejected["kind"] == "picture"]
+    if len(pictures):
+        first = pictures.iloc[0]
+        found.append(
+            DataError(
+                f"{len(pictures):,} pictures could not be used and were left out; "
+                f"{first['file']}: {first['reason']}",
+                source=str(table),
+                fix="The data set is complete without them; fix the source and prepare it under "
+                "another --name to have them too",
             )
-        answer.errors += _label_findings(faces)
-        if not as_json:
-            done = f"prepared in {result.seconds:.1f} s" if result.is_new else "is there already"
-            out.print(f"[bold]{faces.name}[/] {done}: {escape(str(faces.folder))}", soft_wrap=True)
-            _print_counts(faces)
-            _print_labels(faces)
-    _exit_on(answer.errors, silent=as_json)
-
-
-def _exit_on(findings: list[BenchmarkError], *, silent: bool) -> None:
-    for finding in findings:
-        if not silent:
-            say_error(finding)
-    if findings:
-        raise typer.Exit(ExitCode.FINDINGS)
+        )
+    if labels is not None:
+        fix = (
+            "What these rows do not tell is left out; --map TASK:WORD=CLASS says what a word means"
+        )
+        fix += f", and {table} lists what was left out"
+        files = ", ".join(file["name"] for file in labels["files"])
+        for finding in findings(labels, int((rejected["kind"] == "row").sum())):
+            found.append(DataError(finding, source=files, fix=fix))
+    return found
 
 
 def _print_counts(faces: "FaceSet") -> None:
@@ -248,17 +357,13 @@ def sample(
     """
     from benchmark.data.dataset import choose_dataset, draw_sample
 
-    with speaking("data sample", as_json=as_json) as answer:
+    with output.speaking("data sample", as_json=as_json) as answer:
         faces = choose_dataset(data_dir, dataset)
-        with busy("sampling", quiet=as_json):
+        with output.busy("sampling", quiet=as_json):
             chosen = draw_sample(faces, n_faces, name or f"{faces.name}-{n_faces}")
         counts = chosen.manifest["counts"]
-        answer.data = {
-            "name": chosen.name,
-            "folder": str(chosen.folder),
-            "of": faces.name,
-            "counts": counts,
-        }
+        answer.data = {"name": chosen.name, "folder": str(chosen.folder)}
+        answer.data |= {"of": faces.name, "counts": counts}
         if not as_json:
             out.print(
                 f"[bold]{chosen.name}[/]: {len(chosen.table):,} of {len(faces.table):,} faces in "
@@ -286,9 +391,9 @@ def audit(
     from benchmark.data.dataset import choose_dataset
     from benchmark.data.prepare import audit as audit_faces
 
-    with speaking("data audit", as_json=as_json) as answer:
+    with output.speaking("data audit", as_json=as_json) as answer:
         faces = choose_dataset(data_dir, dataset)
-        with busy("auditing", quiet=as_json):
+        with output.busy("auditing", quiet=as_json):
             found = audit_faces(faces)
             noise = label_noise(faces.table)
         known = noise.astype(object).where(noise.notna(), None)
@@ -304,7 +409,7 @@ def audit(
             _print_labels(faces)
             if not found["findings"]:
                 out.print("[green]Nothing found that should not be.[/]")
-    _exit_on(answer.errors, silent=as_json)
+    _end(answer, as_json=as_json)
 
 
 def _audit_tables(found: dict[str, Any]) -> list[Table]:
@@ -333,12 +438,13 @@ def _audit_tables(found: dict[str, Any]) -> list[Table]:
     heads = (*(_class_name("race", race) for race in races), "all")
     gaps = f" ({NOTHING}: not stated)" if (counts[[*TASKS]] == MISSING).any(axis=None) else ""
     title = f"Faces of each part by age group, gender and race{gaps}"
-    return [
+    tables = [
         Table.of(["task", "class", *parts], classes, "Faces of each part"),
         Table.of(["part", "age group", "gender", *heads], strata, title),
         Table.of(["split", "equal bytes", "cluster", "file name"], shared, "Shared between parts"),
         Table.of(["kind", reason, "files"], left_out, "Left out, and why"),
     ]
+    return tables if left_out else tables[:-1]
 
 
 def _class_name(task: TaskName, label: int) -> str:
@@ -349,20 +455,19 @@ def _print_noise(noise: "pd.DataFrame") -> None:
     """Print how often labels of one photograph disagree, and the accuracy within reach."""
     from benchmark.comparison.references import ASSUMPTIONS
 
-    rates = (
-        ("disagree", "low", "high"),
-        ("ceiling", "ceiling_low", "ceiling_high"),
-        ("independent_ceiling", "independent_low", "independent_high"),
-    )
+    def interval(row: Mapping[Any, Any], *names: str) -> Cell:
+        rate, low, high = (f"{100 * row[name]:.1f}" for name in names)
+        return Cell(rate, f"{low}–{high}")
+
     rows = [
         (
             TASK_TITLES[row["task"]],
             row["files"],
-            *(f"{row[name]:,}" for name in ("n_photographs", "n_pairs")),
-            *(
-                Cell(f"{100 * row[rate]:.1f}", f"{100 * row[low]:.1f}–{100 * row[high]:.1f}")
-                for rate, low, high in rates
-            ),
+            f"{row['n_photographs']:,}",
+            f"{row['n_pairs']:,}",
+            interval(row, "disagree", "low", "high"),
+            interval(row, "ceiling", "ceiling_low", "ceiling_high"),
+            interval(row, "independent_ceiling", "independent_low", "independent_high"),
         )
         for row in noise[noise["disagree"].notna()].to_dict("records")
     ]
@@ -370,25 +475,6 @@ def _print_noise(noise: "pd.DataFrame") -> None:
         headings = ("task", "files", "photos", "pairs", "disagree", "1 − d/2", "1 − e")
         print_table(Table.of(headings, rows, "Labels of one photograph, percent"))
         out.print(ASSUMPTIONS)
-
-
-def _label_findings(faces: "FaceSet") -> list[DataError]:
-    """Give as errors what is wrong with a data set's table of labels; none without one."""
-    from benchmark.data.labelled import findings
-
-    labels = faces.manifest.get("labels")
-    if labels is None:
-        return []
-    n_rows = int((faces.rejected()["kind"] == "row").sum())
-    return [
-        DataError(
-            found,
-            source=", ".join(file["name"] for file in labels["files"]),
-            fix="What these rows do not tell is left out; --map TASK:WORD=CLASS says what a word "
-            f"means, and {faces.folder / 'quarantine.csv'} lists what was left out",
-        )
-        for found in findings(labels, n_rows)
-    ]
 
 
 def _print_labels(faces: "FaceSet") -> None:
@@ -415,4 +501,4 @@ def _print_labels(faces: "FaceSet") -> None:
         title = f"What the words of {files} mean here, layout {labels['layout']}"
         print_table(Table.of([*headings, "rows"], rows, title))
     for sentence in label_gaps(faces):
-        say_warning(sentence)
+        output.say_warning(sentence)

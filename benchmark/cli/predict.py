@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from benchmark import registry
 from benchmark.cli import options
-from benchmark.cli.crop import DetectorModel, DetectorName, Faces
+from benchmark.cli.data import DetectorModel, DetectorName, Faces
 from benchmark.cli.output import ExitCode, busy, out, print_table, say_error, speaking, watching
 from benchmark.errors import BenchmarkError, DataError, RunError
 from benchmark.files import check_outputs, sha256_of

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, cast
+from typing import IO, Any, Final, NamedTuple
 
 from benchmark.data.labels import LICENCE, PICTURE_SUFFIXES, WEBSITE, is_picture_name
 from benchmark.data.progress import OnProgress, keep_quiet
@@ -85,6 +85,13 @@ class Source:
         """
         return [member for member, _ in self._entries()]
 
+    def pictures(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Give the paths of the pictures, each once; of the other members names and problems."""
+        problems = {member.path: member.problem for member in self.members()}
+        pictures = [path for path in problems if is_picture_name(path)]
+        others = problems.keys() - set(pictures)
+        return pictures, [(printable(path), problems[path]) for path in problems if path in others]
+
     def contents(self, paths: set[str]) -> Iterator[tuple[str, Content]]:
         """Yield path and content of the members asked for, in the source's own order."""
         for member, read in self._entries():
@@ -136,10 +143,10 @@ def open_source(path: Path) -> Source:
         raise DataError(f"{path} is neither a file nor a folder", allowed=ALLOWED)
     with _checked(path), path.open("rb") as stream:
         head = stream.read(TAR_BLOCK_BYTES)
-    if head.startswith(b"\x1f\x8b"):
-        return Source(path, "tar.gz")
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return Source(path, "zip")
+    kinds = {b"\x1f\x8b": "tar.gz", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"}
+    for mark, kind in kinds.items():
+        if head.startswith(mark):
+            return Source(path, kind)
     with contextlib.suppress(tarfile.HeaderError):
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
         return Source(path, "tar")
@@ -155,10 +162,8 @@ def _too_large(n_bytes: int) -> str:
 def _folder_entries(folder: Path) -> Iterator[Entry]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
-        for name in sorted(
-            [*names, *(name for name in folders if Path(parent, name).is_symlink())]
-        ):
-            path = Path(parent, name)
+        linked = [name for name in folders if Path(parent, name).is_symlink()]
+        for path in sorted(Path(parent, name) for name in (*names, *linked)):
             n_bytes = path.stat().st_size if path.is_file() else 0
             problem = LINKED if path.is_dir() else ""
             member = Member(path.relative_to(folder).as_posix(), n_bytes, problem)
@@ -197,16 +202,16 @@ def _checked(path: Path) -> Iterator[None]:
 def _tar_entries(source: Source) -> Iterator[Entry]:
     path = source.path
     with _checked(path), contextlib.ExitStack() as stack:
-        raw: IO[bytes] = stack.enter_context(path.open("rb"))
+        raw: Any = stack.enter_context(path.open("rb"))
         if source.kind == "tar.gz":
-            raw = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw)))
-        watched = _Watched(raw, path)
-        tar = stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], watched), mode="r|"))
+            raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
+        watched: Any = _Watched(raw, path)
+        tar: Any = stack.enter_context(tarfile.open(fileobj=watched, mode="r|"))
         while (info := tar.next()) is not None:
-            cast(Any, tar).members.clear()  # tarfile keeps all headers: memory must not grow
-            _refuse_unsafe(path, info.name, is_plain=info.isreg() or info.isdir())
+            tar.members.clear()  # tarfile keeps all headers: memory must not grow
+            name = _safe_path(path, info.name, is_plain=info.isreg() or info.isdir())
             if info.isreg():
-                yield Member(_tidy(info.name), info.size), partial(_read, path, tar, info)
+                yield Member(name, info.size), partial(_read, path, tar.extractfile, info)
         watched.check_end(tar.offset)
 
 
@@ -214,30 +219,23 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
     with _checked(path), zipfile.ZipFile(path) as archive:
         _refuse_bomb(path, sum(info.file_size for info in archive.infolist()))
         for info in archive.infolist():
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-            _refuse_unsafe(path, info.filename, is_plain=is_plain)
+            is_plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+            name = _safe_path(path, info.filename, is_plain=is_plain)
             if info.flag_bits & 0x1:
                 raise DataError(f"{path} is encrypted", allowed="an archive without a password")
             if not info.is_dir():
-                read = partial(_read, path, archive, info)
-                yield Member(_tidy(info.filename), info.file_size), read
+                yield Member(name, info.file_size), partial(_read, path, archive.open, info)
 
 
-def _read(path: Path, archive: tarfile.TarFile | zipfile.ZipFile, info: Any) -> bytes:
-    with _checked(path):
-        if isinstance(archive, zipfile.ZipFile):
-            return archive.read(info)
-        return cast(IO[bytes], archive.extractfile(info)).read()
+def _read(path: Path, opener: Callable[[Any], IO[bytes]], info: Any) -> bytes:
+    with _checked(path), opener(info) as stream:
+        return stream.read()
 
 
-def _tidy(member_path: str) -> str:
-    return member_path.replace("\\", "/").removeprefix("./")
-
-
-def _refuse_unsafe(path: Path, member_path: str, *, is_plain: bool) -> None:
-    """Raise DataError on a member that no archive of faces has; somebody made it on purpose."""
-    parts = member_path.replace("\\", "/").split("/")
+def _safe_path(path: Path, member_path: str, *, is_plain: bool) -> str:
+    """Give a member's path; raise DataError on one that no archive of faces has by accident."""
+    tidy = member_path.replace("\\", "/")
+    parts = tidy.split("/")
     leads_out = parts[0] == "" or ".." in parts or parts[0].endswith(":")
     if leads_out or not is_plain:
         what = "leads out of it" if leads_out else "is a link or a device"
@@ -246,6 +244,7 @@ def _refuse_unsafe(path: Path, member_path: str, *, is_plain: bool) -> None:
             allowed="files and folders under relative paths",
             fix="Get the archive from its publisher; nothing was read from this one",
         )
+    return tidy.removeprefix("./")
 
 
 def _refuse_bomb(path: Path, n_bytes: int) -> None:
@@ -292,19 +291,21 @@ def list_pictures(named: Iterable[Path]) -> list[Path]:
     A file is taken for a picture whatever its name; one that does not exist is listed, and reading
     it says so. Raises DataError where there is nothing to read at all.
     """
-    named, n_others = list(named), 0
-    paths: dict[Path, None] = {}
+    named, n_others, paths = list(named), 0, []
     for path in named:
+        if not path.is_dir():
+            paths.append(path)
+            continue
         files = sorted(item for item in path.rglob("*") if not item.is_dir())
         pictures = [item for item in files if is_picture_name(item.as_posix())]
-        paths |= dict.fromkeys(pictures if path.is_dir() else [path])
+        paths += pictures
         n_others += len(files) - len(pictures)
     if not paths:
         raise DataError(
             f"{', '.join(map(str, named)) or 'nothing'} holds no pictures ({n_others} other files)",
             allowed="pictures, or folders with JPEG, PNG, BMP, GIF, TIFF or WEBP files",
         )
-    return list(paths)
+    return list(dict.fromkeys(paths))
 
 
 def decoded(content: bytes) -> tuple[str, str]:

@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.data.archive import open_source, printable
-from benchmark.data.labels import is_picture_name
 from benchmark.data.pictures import pillow_quiet, read_upright, reason_of
 from benchmark.data.progress import Key, OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
@@ -39,9 +38,8 @@ from benchmark.files import file_lock, lock_owner, sha256_of, write_text
 YUNET: Final = "yunet"
 MODEL_PATTERN: Final = "*yunet*.onnx"
 MODEL_SOURCE: Final = (
-    "Get the YuNet model file (MIT licence) from github.com/opencv/opencv_zoo, "
-    "models/face_detection_yunet, and name it with --detector-model or put it into the weights "
-    "folder"
+    "Get the YuNet model file (MIT licence) from models/face_detection_yunet of github.com/opencv/"
+    "opencv_zoo, and name it with --detector-model or put it into the weights folder"
 )
 LOOKS_PX: Final = (640, 320, 1600)
 """Longest sides at which a larger picture is looked at, until faces are found: first for people who
@@ -54,7 +52,6 @@ RESIZE: Final = Image.Resampling.BICUBIC
 """Pillow's own choice, which the study did not change."""
 PICTURES_A_CORE: Final = 8
 """Pictures read ahead for each core."""
-
 TABLE_FILE: Final = "crops.csv"
 JOURNAL_FILE: Final = "crops.jsonl"
 OUTCOMES: Final = ("cropped", "no face", "unreadable")
@@ -69,9 +66,8 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the picture; right and bottom not included."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFace:
-    """A face that a detector saw: its box in pixels, which may reach beyond the picture; its score.
+class FoundFace(NamedTuple):
+    """A face that a detector saw: its box in pixels, which may reach beyond the picture, and score.
 
     Scores are 0 to 1, as the detector counts.
     """
@@ -99,12 +95,13 @@ class Detector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DetectorChoice:
-    """Which detector, by a name that every process can load it by."""
+    """Which detector, by a name that every process can load it by: `yunet` or `module:callable`.
+
+    model: its model file; for YuNet the only one in `weights_dir` if left out.
+    """
 
     name: str = YUNET
-    """`yunet` or `module:callable`."""
     model: Path | None = None
-    """Its model file; for YuNet the only one in `weights_dir` if left out."""
     weights_dir: Path | None = None
 
     @classmethod
@@ -121,10 +118,8 @@ def load_detector(choice: DetectorChoice) -> Detector:
     if choice.model is not None and not choice.model.is_file():
         raise DataError(f"the model file {choice.model} does not exist", fix=MODEL_SOURCE)
     if choice.name == YUNET:
-        if choice.model is not None:
-            return YuNet(choice.model)
         folder = choice.weights_dir or Path()
-        found = sorted(folder.glob(MODEL_PATTERN))
+        found = [choice.model] if choice.model else sorted(folder.glob(MODEL_PATTERN))
         if len(found) != 1:
             raise DataError(
                 f"{len(found)} model files of YuNet are in {folder}",
@@ -211,18 +206,17 @@ class CropOptions:
 
     The defaults are the study's (its cropping notebook: RetinaFace, a margin of 20 % of the box
     on each side, clipped to the picture, resized to 100 x 100 whatever its shape), but for the
-    detector and for the choice among several faces, which it left to chance.
+    detector and for the choice among several faces, which it left to chance. margin: share of the
+    box's width added left and right, and of its height above and below. fit: `stretch` changes the
+    shape to a square; `square` takes more of the picture, and black where there is no more.
+    threshold: faces with lower scores are not seen.
     """
 
     margin: float = 0.2
-    """Share of the box's width added left and right, and of its height above and below."""
     size_px: int = 100
     fit: Fit = "stretch"
-    """`stretch` changes the shape to a square; `square` takes more of the picture, and black where
-    there is no more."""
     faces: Choice = "largest"
     threshold: float = 0.7
-    """Faces with lower scores are not seen."""
 
     def __post_init__(self) -> None:
         px = f"{SIZE_PX[0]} to {SIZE_PX[-1]} px"
@@ -254,7 +248,7 @@ def crop_picture(
 ) -> tuple[list[CutFace], int]:
     """Cut out the faces that the options choose, the largest first; say how many are seen in all.
 
-    image: RGB, upright (benchmark.data.pictures.read_upright).
+    image: RGB, upright (benchmark.data.read_upright).
     """
     width, height = image.size
     seen = [
@@ -267,11 +261,10 @@ def crop_picture(
     # Where two are alike, the one of the higher score comes first, then the one further left.
     chosen = sorted(seen, key=lambda face: (-face.width * face.height, -face.score, face.left))
     if options.faces == "central":
-        chosen.sort(
-            key=lambda face: math.hypot(
-                face.left + (face.width - width) / 2, face.top + (face.height - height) / 2
-            )
-        )
+        middles = {
+            f: (f.left + (f.width - width) / 2, f.top + (f.height - height) / 2) for f in seen
+        }
+        chosen.sort(key=lambda face: math.hypot(*middles[face]))
     crops = []
     for face in chosen if options.faces == "all" else chosen[:1]:
         left, top, right, bottom = cut_box(face, (width, height), options.margin)
@@ -314,7 +307,7 @@ class CroppedPicture(NamedTuple):
     reason: str = ""
     size: tuple[int, int] = (0, 0)
     faces_seen: int = 0
-    crops: tuple[CutFace, ...] = ()
+    crops: Sequence[CutFace] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +330,7 @@ class Cropper:
             detector = load_detector(self.detector)
             crops, n_seen = crop_picture(image, detector, self.options, as_png=self.as_png)
         outcome = ("cropped", "") if crops else ("no face", "no face found")
-        return CroppedPicture(*outcome, image.size, n_seen, tuple(crops))
+        return CroppedPicture(*outcome, image.size, n_seen, crops)
 
 
 def cropped(
@@ -351,44 +344,28 @@ def cropped(
     yield from in_parallel(cropper.crop, contents, n_pictures, a_core=PICTURES_A_CORE)
 
 
-class CropReport(NamedTuple):
-    """What became of a source's pictures.
-
-    table: of COLUMNS, by the source's own order. passed_over: no picture by its name, or a linked
-    folder. n_new: pictures cropped now; the others were done before.
-    """
-
-    table: pd.DataFrame
-    passed_over: list[str]
-    n_new: int
-
-
 def crop_folder(
     source: Path, target: Path, cropper: Cropper, on_progress: OnProgress = keep_quiet
-) -> CropReport:
+) -> tuple[pd.DataFrame, list[str], int]:
     """Crop every picture of a folder or archive into `target` that is not there unchanged.
 
-    Raises DataError where there are no pictures, the detector cannot be loaded, or `target` holds
-    other files, or crops of another source, detector or other options.
+    Gives the table (of COLUMNS, by the source's own order), what was passed over (no picture by its
+    name, or a linked folder), and how many pictures were cropped now. Raises DataError where there
+    are no pictures, the detector cannot be loaded, or `target` holds other files, or crops of
+    another source, detector or other options.
     """
     opened = open_source(source)
-    members = {member.path: member.problem for member in opened.members()}
-    pictures = {path: printable(path) for path in members if is_picture_name(path)}
-    others = [
-        printable(path) + (f" ({problem})" if problem else "")
-        for path, problem in members.items()
-        if path not in pictures
-    ]
-    if not pictures:
+    pictures, passed_over = opened.pictures()
+    files = {path: printable(path) for path in pictures}
+    others = [name + (f" ({problem})" if problem else "") for name, problem in passed_over]
+    if not files:
         raise DataError(f"{source} holds no pictures ({len(others)} other files)")
     if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
         # where the next time they would be taken for pictures
         raise DataError(f"the crops would lie in {target}, among the pictures of {source}")
-    name_of = _crop_names([*pictures.values()])
-    number_of = {path: number for number, path in enumerate(pictures, start=1)}
+    name_of = _crop_names([*files.values()])
     detector = load_detector(cropper.detector).name
     how = {"source": source.resolve().name, "detector": detector, **asdict(cropper.options)}
-    table_file, journal_file = target / TABLE_FILE, target / JOURNAL_FILE
     with contextlib.ExitStack() as stack:
         lock = target.parent / f".{target.name}.lock"
         if not stack.enter_context(file_lock(lock)):
@@ -401,42 +378,53 @@ def crop_folder(
 
         def contents() -> Iterator[tuple[str, bytes | str]]:
             """Read the source; leave out pictures whose crops are there, of the same bytes."""
-            for path, content in opened.contents(set(pictures)):
+            for path, content in opened.contents(set(files)):
                 body = content if isinstance(content, bytes) else b""
-                sha256, file = hashlib.sha256(body).hexdigest() if body else "", pictures[path]
-                entry = done.get(file, {"sha256": "", "crops": {}})
-                is_there = all(
-                    (target / crop).is_file() and sha256_of(target / crop) == digest
-                    for crop, digest in entry["crops"].items()
-                )
-                is_named = [*entry["crops"]][:1] in ([], [f"{name_of[file]}.png"])
-                if not (body and entry["sha256"] == sha256 and is_there and is_named):
+                sha256, file = hashlib.sha256(body).hexdigest() if body else "", files[path]
+                if not body or not _is_done(target, name_of[file], sha256, done.get(file)):
                     fresh[path] = sha256
                     yield path, content
 
-        journal = stack.enter_context(journal_file.open("a", encoding="utf-8"))
-        table_file.unlink(missing_ok=True)  # it is there when all are done
-        results = cropped(contents(), len(pictures), cropper)
-        for path, result in stack.enter_context(contextlib.closing(results)):
-            file = pictures[path]
-            entry = _written(target, name_of[file], file, result) | {"sha256": fresh[path]}
-            done[file] = entry
-            journal.write(json.dumps(entry) + "\n")
+        journal = stack.enter_context((target / JOURNAL_FILE).open("a", encoding="utf-8"))
+        (target / TABLE_FILE).unlink(missing_ok=True)  # it is there when all are done
+        results = stack.enter_context(contextlib.closing(cropped(contents(), len(files), cropper)))
+        number_of = {path: number for number, path in enumerate(files, start=1)}
+        for path, result in results:
+            entry = _written(target, name_of[files[path]], files[path], result)
+            done[files[path]] = entry | {"sha256": fresh[path]}
+            journal.write(json.dumps(done[files[path]]) + "\n")
             journal.flush()
-            on_progress("cropping", number_of[path], len(pictures))
-        on_progress("cropping", len(pictures), len(pictures))
-        if gone := [file for file in pictures.values() if file not in done]:
+            on_progress("cropping", number_of[path], len(files))
+        on_progress("cropping", len(files), len(files))
+        if gone := [file for file in files.values() if file not in done]:
             raise DataError(f"{source} changed while it was read: {gone[0]} is gone")
-        entries = [done[file] for file in pictures.values()]
-        crops = {crop for entry in entries for crop in entry["crops"]}
-        for crop in {crop for entry in before for crop in entry["crops"]} - crops:
+        entries = [done[file] for file in files.values()]
+        kept = {crop for entry in entries for crop in entry["crops"]}
+        for crop in {crop for entry in before for crop in entry["crops"]} - kept:
             (target / crop).unlink(missing_ok=True)  # of pictures that are gone or have changed
         rows = [row for entry in entries for row in entry["rows"]]
         types = dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"}
         table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
-        write_text(journal_file, "".join(json.dumps(line) + "\n" for line in (how, *entries)))
-        write_text(table_file, table.to_csv(index=False))
-    return CropReport(table, others, len(fresh))
+        _write_lines(target / JOURNAL_FILE, [how, *entries])
+        write_text(target / TABLE_FILE, table.to_csv(index=False))
+    return table, others, len(fresh)
+
+
+def _is_done(target: Path, name: str, sha256: str, entry: dict[str, Any] | None) -> bool:
+    """Whether a picture's crops are whole, under the name that they have now."""
+    return (
+        entry is not None
+        and entry["sha256"] == sha256
+        and [*entry["crops"]][:1] in ([], [f"{name}.png"])
+        and all(
+            (target / crop).is_file() and sha256_of(target / crop) == digest
+            for crop, digest in entry["crops"].items()
+        )
+    )
+
+
+def _write_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
@@ -446,8 +434,7 @@ def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             allowed = "a new or empty folder, or one of earlier crops"
             raise DataError(f"{target} holds something else", allowed=allowed)
-        target.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(how) + "\n")
+        _write_lines(path, [how])
     for text in path.read_text("utf-8", "replace").splitlines():
         with contextlib.suppress(ValueError):
             lines.append(json.loads(text))
@@ -459,15 +446,15 @@ def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
                 allowed="crops of one source, made in one way",
                 fix="Name another folder with --out, or remove this one",
             )
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    _write_lines(path, lines)
     return entries
 
 
 def _written(target: Path, name: str, file: str, result: CroppedPicture) -> dict[str, Any]:
     """Write a picture's crops, each whole or not at all; give its line of the journal."""
     row: dict[str, Any] = {"file": file, "crop": ""}
-    row |= {name: getattr(result, name) for name in ("outcome", "reason", "faces_seen")}
-    row |= dict(zip(("width", "height"), result.size, strict=True))
+    row |= {key: getattr(result, key) for key in ("outcome", "reason", "faces_seen")}
+    row |= {"width": result.size[0], "height": result.size[1]}
     rows, crops = [] if result.crops else [row], {}
     for n_before, face in enumerate(result.crops):
         crop = f"{name}.face-{n_before + 1}.png" if n_before else f"{name}.png"

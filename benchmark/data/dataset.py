@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -114,8 +114,7 @@ def check_dataset_name(name: str, *, drawn: bool) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Placement:
+class Placement(NamedTuple):
     """Clusters and split taken from the table of another data set, and where it is from."""
 
     table: pd.DataFrame
@@ -144,15 +143,17 @@ def finish_dataset(
     table = labels.assign(**{name: [getattr(p, name) for p in pictures] for name in columns})
     if placement is not None:
         check_same_faces(table, placement.table)
-        theirs = placement.table.set_index("file").loc[table["file"]]
-        columns_of = {name: theirs[name].to_numpy() for name in PLACEMENT_COLUMNS}
-        table = table.assign(**columns_of)[list(TABLE_COLUMNS)]
+        theirs = placement.table.set_index("file").loc[table["file"]].reset_index(drop=True)
+        table = table.join(theirs[list(PLACEMENT_COLUMNS)])[list(TABLE_COLUMNS)]
         near = {"method": "clusters taken from another table", "threshold_bits": None}
     else:
-        sketches = np.frombuffer(b"".join(p.sketch for p in pictures), np.uint8)
-        thumbnails = np.frombuffer(b"".join(p.thumbnail for p in pictures), np.uint8)
-        greys = sketches.reshape(-1, *SKETCH_SHAPE), thumbnails.reshape(-1, *THUMBNAIL_SHAPE)
-        pairs, near = near_duplicates(table, *greys, on_progress)
+        sketches, thumbnails = (
+            np.frombuffer(b"".join(getattr(p, kind) for p in pictures), np.uint8).reshape(
+                -1, *shape
+            )
+            for kind, shape in (("sketch", SKETCH_SHAPE), ("thumbnail", THUMBNAIL_SHAPE))
+        )
+        pairs, near = near_duplicates(table, sketches, thumbnails, on_progress)
         table = placed(table, pairs)
     manifest = {
         **about,
@@ -248,9 +249,8 @@ def check_same_faces(table: pd.DataFrame, other: pd.DataFrame) -> None:
 def with_empty_cells(table: pd.DataFrame) -> pd.DataFrame:
     """Give the labels as they are written: what a face is not labelled with is an empty cell."""
     gaps = [label for label in LABELS if (table[label] == MISSING).any()]
-    return table.assign(
-        **{label: table[label].astype(object).replace(MISSING, "") for label in gaps}
-    )
+    filled = {label: table[label].astype(object).replace(MISSING, "") for label in gaps}
+    return table.assign(**filled)
 
 
 def labels_digest(table: pd.DataFrame) -> str:
@@ -272,8 +272,8 @@ def read_table(path: Path) -> pd.DataFrame:
         )
         if missing := [name for name in TABLE_COLUMNS if name not in table.columns]:
             raise ValueError(f"it has no column {', '.join(missing)}")
-        for name in (name for name in TABLE_COLUMNS if name not in TEXT_COLUMNS):
-            if not is_integer_dtype(table[name]):
+        for name in TABLE_COLUMNS:
+            if name not in TEXT_COLUMNS and not is_integer_dtype(table[name]):
                 cells = table[name].replace("", str(MISSING)) if name in LABELS else table[name]
                 table[name] = cells.astype("int64")
         for is_wrong, problem in (
@@ -447,9 +447,9 @@ def store_faces(
             f"pictures of shape {images.shape} and type {images.dtype} for {len(labels)} labels",
             allowed="(n, px, px, 3) of uint8, one face or more",
         )
-    order = np.argsort(labels["file"].to_numpy(dtype=object), kind="stable")
-    ordered = labels.iloc[order].reset_index(drop=True)[["file", *LABELS]]
-    sha256 = [hashlib.sha256(images[i].tobytes()).hexdigest() for i in order]
+    ordered = labels.reset_index(drop=True).sort_values("file", kind="stable")[["file", *LABELS]]
+    images, ordered = images[ordered.index], ordered.reset_index(drop=True)
+    sha256 = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     rows = ordered.assign(sha256=sha256)[["file", "sha256", *LABELS]]
     about = {
         "name": name,
@@ -460,13 +460,11 @@ def store_faces(
     }
 
     def write(folder: Path) -> None:
-        faces = ((row, images[i].tobytes()) for row, i in enumerate(order))
-        pixels_of.write_pixels(folder / PIXELS_FILE, px, faces)
+        contents = enumerate(image.tobytes() for image in images)
+        pixels_of.write_pixels(folder / PIXELS_FILE, px, contents)
         pictures = []
-        for i, digest in zip(order, sha256, strict=True):
-            greys = (
-                grey_of(Image.fromarray(images[i]), s) for s in (SKETCH_SHAPE, THUMBNAIL_SHAPE)
-            )
+        for image, digest in zip(map(Image.fromarray, images), sha256, strict=True):
+            greys = (grey_of(image, shape) for shape in (SKETCH_SHAPE, THUMBNAIL_SHAPE))
             pictures.append(Picture(digest, "RGB", px, px, *greys))
         finish_dataset(folder, ordered, pictures, about)
 
@@ -525,17 +523,13 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
             f"a sample of {n_faces:,} faces",
             allowed=f"100 faces or more, and fewer than the {len(faces.table):,} of {faces.name}",
         )
-    about = {
-        "version": SAMPLE_VERSION,
-        "of": faces.name,
-        "pixel_digest": faces.pixel_digest,
-        "n_asked": n_faces,
-    }
+    about = {"version": SAMPLE_VERSION, "of": faces.name, "n_asked": n_faces}
+    about["pixel_digest"] = faces.pixel_digest
 
     def write(folder: Path) -> None:
         rows = sampled_rows(faces, n_faces)
         table = faces.table.iloc[rows].reset_index(drop=True)
-        chosen = ((new, faces.pixels()[row].tobytes()) for new, row in enumerate(rows))
+        chosen = enumerate(faces.pixels()[row].tobytes() for row in rows)
         pixels_of.write_pixels(folder / PIXELS_FILE, faces.image_px, chosen)
         if (words := faces.words()) is not None:
             write_words(folder, words, table)

@@ -18,8 +18,6 @@ faces says anything about faces.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -32,6 +30,9 @@ from benchmark.tasks import AGE_GROUP_UPPER_YEARS, TASKS
 
 Plane = NDArray[np.float32]
 """(image_px, image_px): one number per pixel."""
+Planes = NDArray[np.float32]
+"""(3, image_px, image_px): the picture being painted, RGB in 0..255."""
+Colour = NDArray[np.float32]
 
 DRAWING_VERSION: Final = 1
 """Raised when a seed draws other pictures than before, so that stored ones are not confused."""
@@ -81,19 +82,16 @@ def draw_faces(n_faces: int, seed: int, image_px: int = 100) -> DrawnFaces:
     rows = []
     for number in range(n_faces):
         rng = np.random.Generator(np.random.PCG64([seed, number]))
-        labels = _draw_labels(rng)
+        age_group, gender, race = (_draw_class(rng, CLASS_FRACTIONS[task]) for task in TASKS)
+        lowest, highest = _years_of(age_group)
+        age = int(rng.integers(lowest, highest + 1))
+        labels = FaceLabels(age, age_group, gender, race)
         images[number] = _draw_picture(rng, labels, image_px)
         # 17 digits where UTKFace has date and time: year 0000 marks the face as synthetic.
         serial = f"0000{seed % 1_000_000:06d}{number:07d}"
         name = f"{labels.age}_{labels.gender}_{labels.race}_{serial}.jpg.chip.jpg"
         rows.append((name, *labels))
     return DrawnFaces(images, pd.DataFrame(rows, columns=["file", *LABELS]))
-
-
-def _draw_labels(rng: np.random.Generator) -> FaceLabels:
-    age_group, gender, race = (_draw_class(rng, CLASS_FRACTIONS[task]) for task in TASKS)
-    lowest, highest = _years_of(age_group)
-    return FaceLabels(int(rng.integers(lowest, highest + 1)), age_group, gender, race)
 
 
 def _draw_class(rng: np.random.Generator, fractions: tuple[float, ...]) -> int:
@@ -119,30 +117,15 @@ def _shown_class(rng: np.random.Generator, task: str, label: int) -> int:
     return _draw_class(rng, others)
 
 
-def _shown_rings(rng: np.random.Generator, labels: FaceLabels) -> int:
-    """Count the rings to draw, 1 to 5: near a group's edge the neighbour's count is likelier."""
-    lowest, highest = _years_of(labels.age_group)
-    within = (labels.age - lowest + 0.5) / (highest - lowest + 1)
-    level = labels.age_group + within + rng.normal(0, RING_COUNT_SD)
-    return 1 + int(min(max(level, 0), 4))
+def _paint(planes: Planes, distance: Plane, colour: Colour, opacity: float = 1.0) -> None:
+    """Lay a colour where `distance` (to the shape's outline, in pixels) is below 0.
 
-
-@dataclass
-class _Canvas:
-    """The picture being painted, shape over shape.
-
-    Per pixel only operations that IEEE 754 rounds exactly are used (no sine, no arc tangent), so
-    that processors with other vector instructions draw the same bytes.
+    Per pixel only operations that IEEE 754 rounds exactly are used (no sine, no arc tangent), here
+    and below, so that processors with other vector instructions draw the same bytes.
     """
-
-    planes: NDArray[np.float32]
-    """(3, image_px, image_px), RGB in 0..255."""
-
-    def paint(self, distance: Plane, colour: NDArray[np.float32], opacity: float = 1.0) -> None:
-        """Lay a colour where `distance` (to the shape's outline, in pixels) is below 0."""
-        cover = np.clip(0.5 - distance, 0, 1)
-        cover *= np.float32(opacity)
-        self.planes += cover * (colour[:, None, None] - self.planes)
+    cover = np.clip(0.5 - distance, 0, 1)
+    cover *= np.float32(opacity)
+    planes += cover * (colour[:, None, None] - planes)
 
 
 class _Frame(NamedTuple):
@@ -161,7 +144,7 @@ def _frame(image_px: int, x: float, y: float, size: float, tilt: float) -> _Fram
     return _Frame(dx * cos + dy * sin, dy * cos - dx * sin, np.float32(size * image_px / 2))
 
 
-def _colour(hue: float, saturation: float, lightness: float) -> NDArray[np.float32]:
+def _colour(hue: float, saturation: float, lightness: float) -> Colour:
     """Convert HSL (each 0 to 1, the hue wrapping round) to RGB in 0..255."""
     amplitude = saturation * min(lightness, 1 - lightness)
     turns = [(offset + hue * 12) % 12 for offset in (0, 8, 4)]
@@ -170,25 +153,35 @@ def _colour(hue: float, saturation: float, lightness: float) -> NDArray[np.float
 
 
 def _draw_picture(rng: np.random.Generator, labels: FaceLabels, image_px: int) -> NDArray[np.uint8]:
-    rings = _shown_rings(rng, labels)
+    # Near a group's edge the neighbour's count of rings is likelier.
+    lowest, highest = _years_of(labels.age_group)
+    within = (labels.age - lowest + 0.5) / (highest - lowest + 1)
+    level = labels.age_group + within + rng.normal(0, RING_COUNT_SD)
+    rings = 1 + int(min(max(level, 0), 4))
     beads = _shown_class(rng, "gender", labels.gender)
     pattern = _shown_class(rng, "race", labels.race)
     hue = rng.random()
-    canvas = _Canvas(_ground(rng, hue, image_px))
-    _paint_pattern(canvas, rng, hue, pattern)
+    planes = _ground(rng, hue, image_px)
+    _paint_pattern(planes, rng, hue, pattern)
     x, y = rng.normal(0, 0.07, size=2)
     head = _frame(image_px, x, y, rng.uniform(0.38, 0.46), rng.uniform(-0.35, 0.35))
-    _paint_rings(canvas, rng, head, rings)
-    _paint_beads(canvas, rng, head, beads)
-    _paint_head(canvas, rng, head)
-    _paint_discs(canvas, rng, image_px)
-    grain = rng.standard_normal(canvas.planes.shape, dtype=np.float32)
-    canvas.planes += grain * np.float32(rng.uniform(4, 14))
-    np.clip(np.rint(canvas.planes, out=grain), 0, 255, out=grain)
+    _paint_rings(planes, rng, head, rings)
+    _paint_beads(planes, rng, head, beads)
+    _paint_head(planes, rng, head)
+    for _ in range(rng.integers(0, 4)):  # discs, clear of the eyes, that hide some of the cues
+        away, angle = rng.uniform(0.55, 1.2), rng.uniform(0, 2 * math.pi)
+        x, y = away * math.cos(angle), away * math.sin(angle)
+        spot = _frame(image_px, x, y, rng.uniform(0.15, 0.32), 0.0)
+        colour = _colour(rng.random(), 0.5, rng.uniform(0.3, 0.8))
+        distance = (np.sqrt(spot.u * spot.u + spot.v * spot.v) - 1) * spot.pixels
+        _paint(planes, distance, colour, opacity=rng.uniform(0.5, 0.95))
+    grain = rng.standard_normal(planes.shape, dtype=np.float32)
+    planes += grain * np.float32(rng.uniform(4, 14))
+    np.clip(np.rint(planes, out=grain), 0, 255, out=grain)
     return grain.astype(np.uint8).transpose(1, 2, 0)
 
 
-def _ground(rng: np.random.Generator, hue: float, image_px: int) -> NDArray[np.float32]:
+def _ground(rng: np.random.Generator, hue: float, image_px: int) -> Planes:
     """Shade (3, image_px, image_px) smoothly between 5 x 5 colours of one hue's neighbourhood."""
     knots = 5
     base = rng.uniform(0.4, 0.7)
@@ -233,30 +226,32 @@ def _pattern(race: int, p: Plane, q: Plane) -> Plane:
     return np.maximum(np.minimum(a, b), np.minimum(-a, -b)) + np.float32((0.5 - INKED) / 4)
 
 
-def _paint_pattern(canvas: _Canvas, rng: np.random.Generator, hue: float, pattern: int) -> None:
+def _paint_pattern(planes: Planes, rng: np.random.Generator, hue: float, pattern: int) -> None:
     x, y = rng.uniform(-0.5, 0.5, size=2)
     period, tilt = rng.uniform(0.3, 0.42), rng.uniform(-0.6, 0.6)
-    cells = _frame(canvas.planes.shape[1], x, y, period, tilt)
+    cells = _frame(planes.shape[1], x, y, period, tilt)
     colour = _colour(hue + rng.uniform(-0.1, 0.1), 0.6, rng.uniform(0.1, 0.25))
     distance = _pattern(pattern, cells.u, cells.v)
-    canvas.paint(distance * cells.pixels, colour, opacity=rng.uniform(0.35, 0.8))
+    _paint(planes, distance * cells.pixels, colour, opacity=rng.uniform(0.35, 0.8))
 
 
-def _paint_rings(canvas: _Canvas, rng: np.random.Generator, head: _Frame, rings: int) -> None:
+def _paint_rings(planes: Planes, rng: np.random.Generator, head: _Frame, rings: int) -> None:
     """Paint 1 to 5 rings round the oval, on a plain medal that hides most of the pattern."""
     radius = np.sqrt(head.u * head.u + head.v * head.v * np.float32(0.8))
     hue, dark = rng.random(), rng.random() < 0.5
     medal = _colour(hue, 0.35, 0.82 if dark else 0.3)
-    canvas.paint((radius - np.float32(1.72)) * head.pixels, medal, opacity=rng.uniform(0.45, 0.85))
+    _paint(
+        planes, (radius - np.float32(1.72)) * head.pixels, medal, opacity=rng.uniform(0.45, 0.85)
+    )
     spacing = np.float32(rng.uniform(0.12, 0.14))
     turn = (radius - np.float32(0.94)) / spacing
     nearest = np.clip(np.rint(turn), 1, rings)
     line = np.abs(turn - nearest) - np.float32(rng.uniform(0.16, 0.3))
     colour = _colour(hue + rng.uniform(-0.1, 0.1), 0.5, 0.3 if dark else 0.8)
-    canvas.paint(line * (spacing * head.pixels), colour, opacity=rng.uniform(0.5, 1))
+    _paint(planes, line * (spacing * head.pixels), colour, opacity=rng.uniform(0.5, 1))
 
 
-def _paint_beads(canvas: _Canvas, rng: np.random.Generator, head: _Frame, beads: int) -> None:
+def _paint_beads(planes: Planes, rng: np.random.Generator, head: _Frame, beads: int) -> None:
     """Paint twelve beads on the medal's rim, round (0) or long as rays (1)."""
     u, v = _folded(np.abs(head.u), np.abs(head.v), math.pi / 3)
     u, v = _folded(u, v, math.pi / 6)
@@ -269,7 +264,7 @@ def _paint_beads(canvas: _Canvas, rng: np.random.Generator, head: _Frame, beads:
         long, wide = np.float32(math.pi / 2), np.float32(0.5)  # as much area as the round bead
         outline = np.maximum(np.abs(along) - size * long, np.abs(aside) - size * wide)
     colour = _colour(rng.random(), 0.7, rng.uniform(0.8, 0.95))
-    canvas.paint(outline * head.pixels, colour, opacity=rng.uniform(0.7, 1))
+    _paint(planes, outline * head.pixels, colour, opacity=rng.uniform(0.7, 1))
 
 
 def _folded(u: Plane, v: Plane, angle: float) -> tuple[Plane, Plane]:
@@ -279,35 +274,25 @@ def _folded(u: Plane, v: Plane, angle: float) -> tuple[Plane, Plane]:
     return u + beyond * sin, v - beyond * cos
 
 
-def _paint_head(canvas: _Canvas, rng: np.random.Generator, head: _Frame) -> None:
+def _paint_head(planes: Planes, rng: np.random.Generator, head: _Frame) -> None:
     """Paint the oval, two eyes and a smile: alike for all labels."""
+
+    def oval(x: float, y: float, width: float, height: float, colour: Colour) -> None:
+        a, b = (
+            (head.u - np.float32(x)) / np.float32(width),
+            (head.v - np.float32(y)) / np.float32(height),
+        )
+        shortest = min(np.float32(width), np.float32(height))
+        _paint(planes, (np.sqrt(a * a + b * b) - 1) * (shortest * head.pixels), colour)
+
     width, height = rng.uniform(0.8, 0.92), rng.uniform(0.96, 1.06)
     hue = rng.uniform(0.28, 0.78)
-    _paint_oval(canvas, head, 0, 0, (width, height), _colour(hue, 0.45, rng.uniform(0.62, 0.86)))
+    oval(0, 0, width, height, _colour(hue, 0.45, rng.uniform(0.62, 0.86)))
     ink = _colour(hue + rng.uniform(-0.1, 0.1), 0.6, 0.14)
     apart, level, eye = rng.uniform(0.24, 0.34), rng.uniform(-0.24, -0.1), rng.uniform(0.07, 0.11)
     for side in (-apart, apart):
-        _paint_oval(canvas, head, side, level, (eye, eye * 1.25), ink)
+        oval(side, level, eye, eye * 1.25, ink)
     curve, half = np.float32(rng.uniform(0.5, 1.4)), np.float32(rng.uniform(0.2, 0.34))
     u, v = head.u, head.v - np.float32(rng.uniform(0.34, 0.44))
     line = np.abs(v + curve * (u * u - half * half * np.float32(0.5))) - np.float32(0.045)
-    canvas.paint(np.maximum(line, np.abs(u) - half) * head.pixels, ink)
-
-
-def _paint_oval(
-    canvas: _Canvas, head: _Frame, x: float, y: float, radii: Sequence[float], colour: Plane
-) -> None:
-    width, height = (np.float32(radius) for radius in radii)
-    a, b = (head.u - np.float32(x)) / width, (head.v - np.float32(y)) / height
-    canvas.paint((np.sqrt(a * a + b * b) - 1) * (min(width, height) * head.pixels), colour)
-
-
-def _paint_discs(canvas: _Canvas, rng: np.random.Generator, image_px: int) -> None:
-    """Lay up to three discs over the picture, clear of the eyes, to hide some of the cues."""
-    for _ in range(rng.integers(0, 4)):
-        away, angle = rng.uniform(0.55, 1.2), rng.uniform(0, 2 * math.pi)
-        x, y = away * math.cos(angle), away * math.sin(angle)
-        spot = _frame(image_px, x, y, rng.uniform(0.15, 0.32), 0.0)
-        colour = _colour(rng.random(), 0.5, rng.uniform(0.3, 0.8))
-        distance = (np.sqrt(spot.u * spot.u + spot.v * spot.v) - 1) * spot.pixels
-        canvas.paint(distance, colour, opacity=rng.uniform(0.5, 0.95))
+    _paint(planes, np.maximum(line, np.abs(u) - half) * head.pixels, ink)

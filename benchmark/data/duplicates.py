@@ -132,11 +132,10 @@ def aligned_pairs(
     candidates, found = _candidates(thumbnails, on_progress), []
     with ThreadPoolExecutor(n_cores()) as pool:
         results = pool.map(lambda candidate: _best_correlation(thumbnails, *candidate), candidates)
-        for number, best in enumerate(results, start=1):
-            first, second, is_mirrored = candidates[number - 1]
-            found.append((first, second, best, is_mirrored))
+        for number, (candidate, best) in enumerate(zip(candidates, results, strict=True), start=1):
+            found.append((*candidate, best))
             on_progress("comparing candidates in detail", number, len(candidates))
-    pairs = pd.DataFrame(found, columns=["first", "second", "correlation", "is_mirrored"])
+    pairs = pd.DataFrame(found, columns=["first", "second", "is_mirrored", "correlation"])
     pairs = pairs.astype({"first": "int64", "second": "int64", "is_mirrored": bool})
     # Of a pair that is near in both orientations the better; upright where they are equal.
     order = {"first": True, "second": True, "correlation": False, "is_mirrored": True}
@@ -314,7 +313,7 @@ def placement_columns(
     that agrees on the tasks; a label conflict is every member of a group that does not. Neither has
     a place in a split.
     """
-    n_faces, reasons, pairs = len(table), [""] * len(table), [tuple(pair) for pair in near]
+    reasons, pairs = [""] * len(table), [tuple(pair) for pair in near]
     for _, group in identical_files(table).groupby("sha256"):
         rows, files = group.index.tolist(), group["file"].tolist()
         pairs += [(rows[0], row) for row in rows[1:]]
@@ -326,7 +325,8 @@ def placement_columns(
             elif row != rows[0]:
                 reasons[row] = f"copy of {files[0]}"
     ends = np.array(pairs, np.int64).reshape(-1, 2).T
-    graph = sparse.coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=(n_faces, n_faces))
+    shape = (len(table), len(table))
+    graph = sparse.coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=shape)
     components = csgraph.connected_components(graph, directed=False)[1]
     return pd.DataFrame(
         {

@@ -5,12 +5,12 @@ tries again where a connection broke, and says where the archive is and what its
 account or token is used, and nothing is sent but the request.
 """
 
+import importlib
 import os
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from benchmark.data.archive import open_source
 from benchmark.data.labelled import scan_names
@@ -37,8 +37,7 @@ TERMS: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(NamedTuple):
     """An archive that is here now."""
 
     path: Path
@@ -73,20 +72,30 @@ def fetch(data_dir: Path, *, progress: bool = False) -> Fetched:
 
 
 def _downloaded(data_dir: Path, folder: Path, *, progress: bool) -> Path:
-    hub = _hub()
-    file = (REPOSITORY, FILE_NAME)
-    where = {"repo_type": "dataset", "endpoint": os.environ.get("HF_ENDPOINT")}
-    hub.utils.enable_progress_bars() if progress else hub.utils.disable_progress_bars()
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
-        url = hub.hf_hub_url(*file, **where)
+        hub: Any = importlib.import_module("huggingface_hub")
+        utils: Any = importlib.import_module("huggingface_hub.utils")
+        errors: Any = importlib.import_module("huggingface_hub.errors")
+    except ImportError as error:
+        raise DataError(
+            f"huggingface_hub cannot be imported: {error}",
+            fix="`pip install 'facebench[fetch]'` installs it",
+        ) from error
+    file: dict[str, Any] = {"repo_id": REPOSITORY, "filename": FILE_NAME, "repo_type": "dataset"}
+    file["endpoint"] = os.environ.get("HF_ENDPOINT")
+    utils.enable_progress_bars() if progress else utils.disable_progress_bars()
+    try:
+        url = hub.hf_hub_url(**file)
         etag = hub.get_hf_file_metadata(url, token=False, timeout=TIMEOUT_SECONDS).etag
         arrived = hub.hf_hub_download(
-            *file, **where, token=False, local_dir=folder, etag_timeout=TIMEOUT_SECONDS
+            **file, token=False, local_dir=folder, etag_timeout=TIMEOUT_SECONDS
         )
         # Of a large file the hub gives the sha256.
         if re.fullmatch("[0-9a-f]{64}", str(etag)) and sha256_of(Path(arrived)) != etag:
             raise OSError("the bytes that came are not those of the hub's checksum")
-    except (OSError, hub.errors.HFValidationError, hub.errors.HTTPError) as error:
+    except (OSError, errors.HFValidationError, errors.HTTPError) as error:
         # No network, no such file.
         reason = str(error).strip() or type(error).__name__
         raise DataError(
@@ -95,21 +104,6 @@ def _downloaded(data_dir: Path, folder: Path, *, progress: bool) -> Path:
             fix=f"Try again, or download it by hand from {WEBSITE} to {data_dir / FILE_NAME}",
         ) from error
     return Path(arrived)
-
-
-def _hub() -> Any:
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-        import huggingface_hub.utils
-    except ImportError as error:
-        raise DataError(
-            f"huggingface_hub cannot be imported: {error}",
-            fix="`pip install 'facebench[fetch]'` installs it",
-        ) from error
-    return huggingface_hub
 
 
 def _count_faces(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""From a face's file name to its labels; what is in the picture is for other files to look at.
+"""What words say of a face: UTKFace's file names, and the cells of tables, become labels.
 
 DATA SHEET
 
@@ -18,15 +18,29 @@ Not there   who a person is; consent; the camera; anything that would make two p
 Defects     three names lack the race; 375 groups of files are equal byte by byte and 259 of
             these disagree in their labels (docs/DATA.md)
 Here        age 0 is refused: its group (0,14] begins above 0, and the archive has no such face
+
+Of a table, a word maps only where it says one class whole: an age range that reaches into two age
+groups has no class here, and such a face has no truth of that task. Nothing is guessed; `--map`
+decides otherwise. benchmark.data.labelled finds which faces a source has.
 """
 
+import contextlib
 import re
 from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from benchmark.errors import DataError
-from benchmark.tasks import AGE_GROUP_UPPER_YEARS, CLASS_NAMES, TASKS
+from benchmark.tasks import (
+    AGE_GROUP_UPPER_YEARS,
+    CLASS_NAMES,
+    MISSING,
+    TASK_TITLES,
+    TASKS,
+    TaskName,
+)
 
 WEBSITE: Final = "https://susanqq.github.io/UTKFace/"
 LICENCE: Final = "non-commercial research only"
@@ -39,6 +53,73 @@ PICTURE_SUFFIXES: Final = frozenset(
     + (".avif", ".heic", ".heif", ".jxl", ".jp2")
 )
 """A picture by its name. Some cannot be read everywhere: then each is listed with the reason."""
+
+FAIRFACE_AGES: Final = (
+    *("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
+)
+WORDS: Final[dict[str, dict[str, int]]] = {
+    "gender": {"male": 0, "m": 0, "man": 0, "female": 1, "f": 1, "woman": 1},
+    "race": {name.lower(): label for label, name in enumerate(CLASS_NAMES["race"])}
+    | {"east asian": 2, "southeast asian": 2, "other": 4}
+    | dict.fromkeys(("middle eastern", "latino hispanic", "latino", "hispanic"), 4),
+}
+"""Lower case, with a space for `_` and `-`. That Hispanic, Latino and Middle Eastern people are
+`Others` is UTKFace's own rule."""
+
+
+def _from_0(words: Iterable[str]) -> dict[str, str]:
+    return {str(code): word for code, word in enumerate(words)}
+
+
+MALE_FIRST: Final = _from_0(("male", "female"))
+DECADES: Final = [f"{first}-{first + 9}" for first in range(0, 110, 10)]
+FAIRFACE_RACES: Final = (
+    "White,Black,Latino_Hispanic,East Asian,Southeast Asian,Indian,Middle Eastern"
+)
+ADIENCE_AGES: Final = "0-2,4-6,8-13,15-20,25-32,38-43,48-53,60-100"
+SCHEMES: Final[dict[str, dict[str, dict[str, str]]]] = {
+    "UTKFace": {task: _from_0(names) for task, names in CLASS_NAMES.items()},
+    "IMDB-WIKI": {"gender": _from_0(("female", "male"))},
+    "ISO 5218": {"gender": {"1": "male", "2": "female", "0": "", "9": ""}},
+    "CelebA (its column Male)": {"gender": {"1": "male", "-1": "female"}},
+    "RAF-DB": {
+        "age_group": _from_0(("0-3", "4-19", "20-39", "40-69", "70+")),
+        "gender": MALE_FIRST | {"2": ""},
+        "race": _from_0(("White", "Black", "Asian")),
+    },
+    "FairFace": {
+        "age_group": _from_0(FAIRFACE_AGES),
+        "gender": MALE_FIRST,
+        "race": _from_0(FAIRFACE_RACES.split(",")),
+    },
+    "Adience": {"age_group": _from_0(ADIENCE_AGES.split(",")), "gender": MALE_FIRST},
+    "decades": {"age_group": _from_0(DECADES)},
+    "decades by their first year": {"age_group": {of.partition("-")[0]: of for of in DECADES}},
+    "MORPH": {
+        "race": {"w": "White", "b": "Black", "a": "Asian", "h": "Hispanic", "o": "Others"},
+        "gender": {"m": "male", "f": "female"},
+    },
+}
+"""What public data sets code their labels as: by data set, task and code; empty: nothing said."""
+CODE: Final = "a number that may be of another scheme"
+NOTHING_SAID: Final = frozenset(("", "na", "n/a", "nan", "none", "null", "?"))
+DATES: Final = (
+    *("%Y-%m-%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%m.%d.%Y"),
+    *("%d-%b", "%b-%d", "%d %b", "%b %d"),
+)
+"""What spreadsheets make of a range of ages."""
+OPEN_AGES: Final = (
+    (r"{} ?(?:\+|plus|(?:and|or) (?:over|older|above|more|up))", "from", 0),
+    (r"(?:>=|≥|at least|from) ?{}", "from", 0),
+    (r"(?:>|more than|over|above|older than) ?{}", "from", 1),
+    (r"{} ?(?:and|or) (?:under|younger|below|less)", "to", 0),
+    (r"(?:<=|≤|at most|up to) ?{}", "to", 0),
+    (r"(?:<|less than|under|below|younger than) ?{}", "to", -1),
+)
+"""How an open range is written, with {} for its years, and what is added to these."""
+
+Given = Mapping[tuple[TaskName, str], int]
+"""What --map says: class by task and normal word; MISSING where a word is to have none."""
 
 
 class FaceLabels(NamedTuple):
@@ -60,26 +141,23 @@ def parse_name(file_name: str) -> FaceLabels:
     if not file_name.isprintable():
         raise DataError("the name has characters that cannot be printed", source=repr(file_name))
     parts = file_name.split("_", 3)
-    if len(parts) < 4 or not parts[3]:
-        missing = ("age", "gender", "race", "date")[min(len(parts) - 1, 3)]
-        raise DataError(f"the name has no {missing}", allowed=NAME_RULE, source=file_name)
-    ranges = (AGE_YEARS, range(len(CLASS_NAMES["gender"])), range(len(CLASS_NAMES["race"])))
-    numbers = []
-    for what, text, allowed in zip(("age", "gender", "race"), parts, ranges, strict=False):
-        if not text:
-            raise DataError(f"the name has no {what}", allowed=NAME_RULE, source=file_name)
+    names = ("age", "gender", "race", "date")
+    # With fewer parts the last one is what follows the labels.
+    texts = dict(zip(names, parts if len(parts) == 4 else parts[:-1], strict=False))
+    if missing := [what for what in names if not texts.get(what)]:
+        raise DataError(f"the name has no {missing[0]}", allowed=NAME_RULE, source=file_name)
+    for what, allowed in (("age", AGE_YEARS), ("gender", range(2)), ("race", range(5))):
         # Nine digits at most: int() refuses numbers of thousands of digits with another error.
-        if re.fullmatch(r"[0-9]{1,9}", text) is None or int(text) not in allowed:
+        if not re.fullmatch("[0-9]{1,9}", texts[what]) or int(texts[what]) not in allowed:
             limits = f"{allowed[0]} to {allowed[-1]}"
-            found = f"{what} is {text!r} and not {limits}"
+            found = f"{what} is {texts[what]!r} and not {limits}"
             raise DataError(found, allowed=limits, source=file_name)
-        numbers.append(int(text))
-    age, gender, race = numbers
+    age, gender, race = (int(texts[what]) for what in names[:3])
     return FaceLabels(age, age_group_of(age), gender, race)
 
 
 def age_group_of(age: int) -> int:
-    """Give the group, 0 to 4, of an age in years from 1 to 116: bins closed on the right.
+    """Give the group, 0 to 4, of an age in years up to 116: bins closed on the right.
 
     Source: the study's notebooks, common recipe; benchmark.tasks.AGE_GROUP_RULE.
     """
@@ -91,3 +169,180 @@ def is_picture_name(path: str) -> bool:
     pure = PurePosixPath(path.replace("\\", "/"))
     is_litter = pure.name.startswith("._") or "__MACOSX" in pure.parts
     return pure.suffix.lower() in PICTURE_SUFFIXES and not is_litter
+
+
+class Reading(NamedTuple):
+    """What one cell says of a task: a class or MISSING, and why it is missing.
+
+    age: years, where the cell tells them. repaired: what a spreadsheet's date was before it was
+    one. is_unknown: a word that has no known meaning, a finding; not a gap that is known.
+    """
+
+    label: int
+    why: str = ""
+    age: int = MISSING
+    repaired: str = ""
+    is_unknown: bool = False
+
+
+def normal(word: str) -> str:
+    """Write a word as the tables of words have it."""
+    return re.sub(r"[\s_-]+", " ", word.strip().lower())
+
+
+def read_label(column: str, cell: str, given: Given, ranges: Sequence[str] = ()) -> Reading:
+    """Read a cell of the column age, age_group, gender or race; a number of one of the last three
+    as UTKFace's: whether it is that is asked of the whole column (read_column).
+
+    An age may be years or a range of them, an age group one of ours by name or number too.
+    ranges: the ranges that the layout is known to have; a spreadsheet's date that can have been
+    only one of them is read as that one.
+    """
+    task, word = cast(TaskName, "age_group" if column == "age" else column), normal(cell)
+    if (label := given.get((task, word))) is not None:
+        return Reading(label, "left out by --map" if label == MISSING else "")
+    if word in NOTHING_SAID:
+        return Reading(MISSING, "nothing is said")
+    if column != "age" and (code := _code(word)):
+        is_ours = code in SCHEMES["UTKFace"][task]
+        return Reading(int(code)) if is_ours else Reading(MISSING, CODE, is_unknown=True)
+    if column in WORDS:
+        if word in WORDS[column]:
+            return Reading(WORDS[column][word])
+        return Reading(MISSING, "not a word that is known", is_unknown=True)
+    read = _read_age(cell.strip(), word, given, ranges)
+    return read if column == "age" else read._replace(age=MISSING)
+
+
+def _code(word: str) -> str:
+    """Give the number that a normal word is, `-1` and `2` for ` 1` and `2.0`; else empty."""
+    found = re.fullmatch(r"( ?)([0-9]{1,9})(?:[.]([0-9]*))?", word)
+    if found is None:
+        return ""
+    fraction = f".{found[3]}" if (found[3] or "").strip("0") else ""
+    return f"{'-' if found[1] else ''}{int(found[2])}{fraction}"
+
+
+def read_column(
+    column: str,
+    words: Iterable[str],
+    given: Given,
+    ranges: Sequence[str] = (),
+    *,
+    is_ours: bool = False,
+) -> tuple[dict[str, Reading], str]:
+    """Read the words of a column; numbers as classes only where they can be no other scheme's.
+
+    is_ours: the column's name says so; numbers that are no classes here are not read all the same.
+    Numbers under `age` are years, unless they are a row of codes from 0 or 1 on. Gives the readings
+    and, where numbers or letters are not read, a sentence with the schemes that they may be of and
+    the --map options of each.
+    """
+    task = "age_group" if column == "age" else column
+    readings = {word: read_label(column, word, given, ranges) for word in words}
+    free = [word for word in readings if (task, normal(word)) not in given]
+    numbers = {word: code for word in free if (code := _code(normal(word)))}
+    what, codes = "numbers", sorted(set(numbers.values()), key=float)
+    meant = _meanings(task, codes)
+    if column == "age":
+        in_a_row = ("0123456789"[: len(codes)], "123456789"[: len(codes)])
+        are_read = is_ours or len(codes) < 3 or "".join(codes) not in in_a_row
+    else:
+        ours = meant.get("UTKFace")
+        are_read = ours is not None and (is_ours or all(it == ours for it in meant.values()))
+    if numbers and not are_read:
+        readings |= dict.fromkeys(numbers, Reading(MISSING, CODE, is_unknown=True))
+    else:
+        letters = {normal(word) for word, read in readings.items() if read.is_unknown}
+        what, codes = "letters", sorted(letters)
+        if not (meant := _meanings(task, codes)):
+            return readings, ""
+    schemes: dict[str, list[str]] = {}
+    for name, known in meant.items():
+        options = " ".join(f"--map {task}:{code}={known[code]}" for code in sorted(known))
+        schemes.setdefault(options, []).append(name)
+    proposed = "; ".join(f"{', '.join(names)}: {options}" for options, names in schemes.items())
+    proposed = proposed or f"no scheme that is known; --map {task}:NUMBER=CLASS for each"
+    if column == "age":
+        proposed += ", or years: name the column age_years"
+    elif "UTKFace" in meant:
+        proposed += f"; UTKFace's are read, too, in a column named {column}_utkface"
+    found = f"The {what} of {column} ({', '.join(codes[:12])})"
+    return readings, f"{found} are not read, because they may be of another scheme: {proposed}"
+
+
+def _meanings(task: str, codes: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Give for each scheme that has all these codes the class, or none, that each lies in whole."""
+    column = "age" if task == "age_group" else task
+    names = [*CLASS_NAMES[cast(TaskName, task)], "none"]  # MISSING is -1, the last
+    return {
+        name: {code: names[read_label(column, scheme[task][code], {}).label] for code in codes}
+        for name, scheme in SCHEMES.items()
+        if codes and scheme.get(task, {}).keys() >= set(codes)
+    }
+
+
+def _read_age(cell: str, word: str, given: Given, ranges: Sequence[str]) -> Reading:
+    if re.fullmatch(r"[0-9]{1,3}(\.[0-9]*)?", word):
+        age = int(float(word))  # full years, as ages are counted
+        if age > AGE_YEARS[-1]:
+            return Reading(MISSING, f"an age above {AGE_YEARS[-1]}", is_unknown=True)
+        # The bins begin above 0; a baby is in the first all the same, but its years have no row.
+        return Reading(age_group_of(age), age=age or MISSING)
+    if span := _span(word):
+        first, last = map(age_group_of, span)
+        names = CLASS_NAMES["age_group"]
+        if first == last:
+            return Reading(first)
+        return Reading(MISSING, f"reaches from {names[first]} into {names[last]}")
+    cell = re.sub(r"[ T]00:00(:00)?(\.0+)?$", "", cell)
+    dates: set[tuple[int, int]] = set()
+    for form in DATES:
+        text, form = (cell, form) if "%Y" in form else (f"{cell} 2024", f"{form} %Y")
+        with contextlib.suppress(ValueError):
+            day = datetime.strptime(text, form)  # noqa: DTZ007
+            dates.add((min(day.month, day.day), max(day.month, day.day)))
+    if not dates:
+        return Reading(MISSING, "not an age", is_unknown=True)
+    known = dates & {span for text in ranges if (span := _span(normal(text)))}
+    if len(known) != 1:
+        return Reading(MISSING, "a date that a spreadsheet made of an age", is_unknown=True)
+    was = "{}-{}".format(*known.pop())
+    return read_label("age", was, given, ranges)._replace(repaired=was)
+
+
+def _span(word: str) -> tuple[int, int] | None:
+    """Give first and last year of `20 29`, `70+`, `more than 70`, `under 15`; None for others."""
+    top, years = AGE_YEARS[-1], "([0-9]{1,3})"
+    if found := re.fullmatch(rf"\(?{years}(?: | ?– ?| to |, ?){years}[\])]?", word):
+        first, last = int(found[1]), int(found[2])
+        return (first, last) if first <= last <= top else None
+    for form, direction, more in OPEN_AGES:
+        if found := re.fullmatch(form.replace("{}", years), word):
+            age = int(found[1]) + more
+            span = (age, top) if direction == "from" else (0, age)
+            return span if 0 <= age <= top else None
+    return None
+
+
+def parse_map(texts: Sequence[str]) -> dict[tuple[TaskName, str], int]:
+    """Read what --map says, `race:latino=Others` or `age_group:10-19=none`.
+
+    Raises DataError for a task or a class that there is not.
+    """
+    given: dict[tuple[TaskName, str], int] = {}
+    for text in texts:
+        found = re.fullmatch(r"(age_group|gender|race):(.*)=([^=]*)", text, re.DOTALL)
+        if found is None:
+            raise DataError(f"--map is {text!r}", allowed="TASK:WORD=CLASS, as race:latino=Others")
+        task = cast(TaskName, found[1])
+        classes = {name.lower(): label for label, name in enumerate(CLASS_NAMES[task])}
+        classes["none"] = MISSING
+        label = classes.get(found[3].strip().lower())
+        if label is None:
+            raise DataError(
+                f"--map {text!r} names a {TASK_TITLES[task]} that there is not",
+                allowed=", ".join([*CLASS_NAMES[task], "none"]),
+            )
+        given[task, normal(found[2])] = label
+    return given

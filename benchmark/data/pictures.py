@@ -150,7 +150,13 @@ def _decoded(
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         mode, size = picture.mode, picture.size
-        _check_size(*size)
+        # By the header, before a pixel is decoded.
+        found = f"{size[0]} x {size[1]}"
+        if min(size) < MIN_SIDE_PX:
+            allowed = f"sides from {MIN_SIDE_PX} pixels"
+            raise DataError(f"the picture has {found} pixels", allowed=allowed)
+        if size[0] * size[1] > MAX_PIXELS:
+            raise _too_large(found)
         if square_px is not None:
             picture.draft(None, (square_px, square_px))
         picture.load()
@@ -158,21 +164,11 @@ def _decoded(
         with contextlib.suppress(*PILLOW_ERRORS):
             ImageOps.exif_transpose(picture, in_place=True)
         rgb = _as_rgb(picture)
-        side = min(rgb.size)
-        left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
         if square_px is not None and rgb.width != rgb.height:
+            side = min(rgb.size)
+            left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
             rgb = rgb.crop((left, top, left + side, top + side))
         return rgb, mode, size
-
-
-def _check_size(width: int, height: int) -> None:
-    # By the header, before a pixel is decoded.
-    if min(width, height) < MIN_SIDE_PX:
-        raise DataError(
-            f"the picture has {width} x {height} pixels", allowed=f"sides from {MIN_SIDE_PX} pixels"
-        )
-    if width * height > MAX_PIXELS:
-        raise _too_large(f"{width} x {height}")
 
 
 def _too_large(found: str) -> DataError:

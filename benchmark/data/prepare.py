@@ -14,25 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import pandas as pd
-
-from benchmark.data import dataset
+from benchmark.data import dataset, splits
 from benchmark.data.archive import Source, open_source
 from benchmark.data.dataset import FaceSet, Placement
 from benchmark.data.duplicates import count_duplicates
-from benchmark.data.label_tables import FAIRFACE_SHEET, Given, labelling_for
-from benchmark.data.labelled import Scan, scan_names, scan_with_tables
-from benchmark.data.labels import LABELS, parse_name
+from benchmark.data.labelled import (
+    FAIRFACE_SHEET,
+    Scan,
+    labelling_for,
+    scan_names,
+    scan_with_tables,
+)
+from benchmark.data.labels import LABELS, Given, parse_name
 from benchmark.data.pictures import Picture, decode, pixel_digest, write_pixels
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
-from benchmark.data.splits import (
-    IDENTITY_COLUMNS,
-    N_FOLDS,
-    SPLIT_VERSION,
-    check_split_version,
-    overlaps,
-    part_rows,
-)
 from benchmark.errors import DataError
 from benchmark.files import sha256_of, write_json
 from benchmark.tasks import TASKS
@@ -67,7 +62,7 @@ def prepare(
 
     table: the table.csv of a data set with the same faces, to take clusters and split from.
     layout, labels, given: where their names do not give the labels: a layout's name, the tables of
-    labels, and what their words mean (benchmark.data.label_tables). datasheet: what is shown beside
+    labels, and what their words mean (benchmark.data.labels). datasheet: what is shown beside
     numbers on these faces: source, licence, how labelled, known limits; it may be given later.
     Raises DataError on a source that is missing, damaged, unsafe or without faces, on a table of
     other faces, and OSError on a full disk; then no data set is left behind.
@@ -84,7 +79,7 @@ def prepare(
         name = f"{stem}-{image_px}"
     dataset.check_dataset_name(name, drawn=False)
     labelling = labelling_for(opened, layout, labels, given or {})
-    placement = _read_placement(table) if table is not None else None
+    placement = _placement_of(table) if table is not None else None
     about: dict[str, Any] = {
         "name": name,
         "drawn": False,
@@ -92,59 +87,50 @@ def prepare(
         "source": source_name,
         "source_sha256": opened.sha256(on_progress),
     }
-    if sheet := datasheet or (
-        FAIRFACE_SHEET if labelling and labelling.layout == "fairface" else ""
-    ):
-        about["datasheet"] = sheet
-    final = data_dir / name
-    is_new = False
+    is_fairface = labelling is not None and labelling.about["layout"] == "fairface"
+    if datasheet or is_fairface:
+        about["datasheet"] = datasheet or FAIRFACE_SHEET
+    final, is_new = data_dir / name, False
     if not final.exists():
-        if labelling is None:
-            scan, words = scan_names(opened), None
-        else:
-            scan, about["labels"], words = scan_with_tables(opened, labelling)
+        scan = scan_with_tables(opened, labelling) if labelling else scan_names(opened)
         if placement is not None:
             dataset.check_same_faces(scan.table, placement.table)
-        write = partial(_write, opened, scan, words, about, placement, on_progress)
+        write = partial(_write, opened, scan, about, placement, on_progress)
         is_new = dataset.write_once(final, write, on_progress)
     faces = dataset.open_faces(final)
     if placement is None:
-        check_split_version(faces)
-    known = (faces.manifest.get("labels") or {}).get("source_sha256")
-    for what, found, asked in (
-        ("labels", known, labelling.source_sha256 if labelling else None),
-        ("source_sha256", faces.manifest["source_sha256"], about["source_sha256"]),
+        splits.check_split_version(faces)
+    found = faces.manifest
+    for what, before, asked in (
+        ("labels", (found.get("labels") or {}).get("source_sha256"),
+         labelling and labelling.about["source_sha256"]),
+        ("source_sha256", found["source_sha256"], about["source_sha256"]),
         ("image_px", faces.image_px, image_px),
-        (
-            "table_source_sha256",
-            faces.manifest["table_source_sha256"],
-            placement.sha256 if placement else None,
-        ),
-    ):
-        if found != asked:
+        ("table_source_sha256", found["table_source_sha256"], placement and placement.sha256),
+    ):  # fmt: skip
+        if before != asked:
             raise DataError(
-                f"data set {name!r} was prepared with {what} {found}, and {asked} was asked for",
+                f"data set {name!r} was prepared with {what} {before}, and {asked} was asked for",
                 allowed="the same source, size, --table, layout, --labels and --map as before",
                 source=str(final),
                 fix="Choose another --name, or remove that folder to prepare it anew",
             )
     if datasheet and faces.datasheet != datasheet:
-        write_json(final / dataset.MANIFEST_FILE, faces.manifest | {"datasheet": datasheet})
+        write_json(final / dataset.MANIFEST_FILE, found | {"datasheet": datasheet})
         faces = dataset.open_faces(final)
     return PrepareResult(faces, is_new, time.perf_counter() - started)
 
 
-def _read_placement(table: Path) -> Placement:
+def _placement_of(table: Path) -> Placement:
     manifest = table.with_name(dataset.MANIFEST_FILE)
     known = dataset.read_manifest(manifest) if manifest.is_file() else {}
-    version = str(known.get("split_version", SPLIT_VERSION))
+    version = str(known.get("split_version", splits.SPLIT_VERSION))
     return Placement(dataset.read_table(table), sha256_of(table), version)
 
 
 def _write(
     source: Source,
     scan: Scan,
-    words: pd.DataFrame | None,
     about: dict[str, Any],
     placement: Placement | None,
     on_progress: OnProgress,
@@ -152,7 +138,7 @@ def _write(
 ) -> None:
     """Decode the faces of a source and write the data set's files."""
     results: dict[int, Picture | str] = {}
-    with closing(_decoded(source, scan, about["image_px"], results, on_progress)) as faces:
+    with closing(_decoded(source, scan.paths, about["image_px"], results, on_progress)) as faces:
         write_pixels(folder / dataset.PIXELS_FILE, about["image_px"], faces)
     pictures = {row: item for row, item in sorted(results.items()) if isinstance(item, Picture)}
     unusable = [
@@ -167,9 +153,9 @@ def _write(
             allowed="whole pictures of faces",
         )
     kept = scan.table.iloc[list(pictures)].reset_index(drop=True)
-    if words is not None:
-        about["labels"] = dataset.counted(about["labels"], kept)
-        dataset.write_words(folder, words, kept)
+    if scan.labels is not None and scan.words is not None:
+        about["labels"] = dataset.counted(scan.labels, kept)
+        dataset.write_words(folder, scan.words, kept)
     dataset.finish_dataset(
         folder,
         kept,
@@ -183,13 +169,13 @@ def _write(
 
 def _decoded(
     source: Source,
-    scan: Scan,
+    paths: Sequence[str],
     image_px: int,
     results: dict[int, Picture | str],
     on_progress: OnProgress,
 ) -> Generator[tuple[int, bytes]]:
     """Give row and pixels of every usable face; note by row what it was, or why it is unusable."""
-    row_of = {path: row for row, path in enumerate(scan.paths)}
+    row_of = {path: row for row, path in enumerate(paths)}
     contents = ((row_of[path], content) for path, content in source.contents(set(row_of)))
     parallel = in_parallel(partial(decode, image_px), contents, len(row_of), a_core=PICTURES_A_CORE)
     with closing(parallel) as decoded:
@@ -215,8 +201,11 @@ def audit(faces: FaceSet) -> dict[str, Any]:
     for a sound data set.
     """
     table, manifest = faces.table, faces.manifest
-    folds = {"80/10/10": None, **{f"fold {fold}": fold for fold in range(N_FOLDS)}}
-    found = {split: overlaps(table, part_rows(table, fold)) for split, fold in folds.items()}
+    folds = {"80/10/10": None, **{f"fold {fold}": fold for fold in range(splits.N_FOLDS)}}
+    found = {
+        split: splits.overlaps(table, splits.part_rows(table, fold))
+        for split, fold in folds.items()
+    }
     counts = table[table["part"] != ""].groupby(["part", *TASKS]).size().rename("n")
     findings = [
         f"{split} leaks: {leaks[0]} ({len(leaks)} such overlaps)"
@@ -252,7 +241,9 @@ def audit(faces: FaceSet) -> dict[str, Any]:
         "left_out": faces.left_out().to_dict("records"),
         "counts": counts.reset_index().to_dict("records"),
         "overlaps": {
-            split: {name: sum(leak.column == name for leak in leaks) for name in IDENTITY_COLUMNS}
+            split: {
+                name: sum(leak.column == name for leak in leaks) for name in splits.IDENTITY_COLUMNS
+            }
             for split, leaks in found.items()
         },
         "labels": manifest.get("labels"),

@@ -30,12 +30,8 @@ CLEAN_VAL_VERSION: Final = "clean-val-1"
 UNIQUE_VERSION: Final = "unique-1"
 """As published-1, from one face of each cluster: only the files themselves leak."""
 REPLAYED_VERSIONS: Final = (
-    PUBLISHED_VERSION,
-    TEST_BY_FILE_VERSION,
-    CLEAN_TEST_VERSION,
-    CLEAN_VAL_VERSION,
-    UNIQUE_VERSION,
-    BY_FILE_VERSION,
+    *(PUBLISHED_VERSION, TEST_BY_FILE_VERSION, CLEAN_TEST_VERSION, CLEAN_VAL_VERSION),
+    *(UNIQUE_VERSION, BY_FILE_VERSION),
 )
 
 
@@ -69,35 +65,34 @@ def replayed_parts(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
         raise DataError(
             f"there is no replayed split {version!r}", allowed=", ".join(REPLAYED_VERSIONS)
         )
-    return check_filled(_drawn(table, version), len(table))
-
-
-def _drawn(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
     files = table["file"].tolist()
     n_train, n_val, n_test = published_sizes(len(files))
     if version == PUBLISHED_VERSION:
-        return published_parts(files)
-    if version == UNIQUE_VERSION:
+        parts = published_parts(files)
+    elif version == UNIQUE_VERSION:
         ordered = table.reset_index(drop=True).sort_values("file", kind="stable")
         firsts = np.sort(ordered.drop_duplicates("cluster").index.to_numpy(np.int64))
         unique = published_parts([files[row] for row in firsts])
-        return {name: firsts[rows] for name, rows in unique.items()}
-    if version == BY_FILE_VERSION:
+        parts = {name: firsts[rows] for name, rows in unique.items()}
+    elif version == BY_FILE_VERSION:
         order = _shuffled(files, BY_FILE_VERSION)
-        return _ascending(*np.split(order, [n_train, n_train + n_val]))
-    # One part stands apart; train and the other are two shuffles of the rest, 8 : 1 as the study's.
-    held_out, other = ("val", "test") if version == CLEAN_VAL_VERSION else ("test", "val")
-    if version == TEST_BY_FILE_VERSION:
-        held, rest = np.split(_shuffled(files, f"{version}/test"), [n_test])
-    else:
-        cluster = table["cluster"].to_numpy()
-        held = np.flatnonzero(table["part"].to_numpy() == held_out)
-        rest = np.flatnonzero(~np.isin(cluster, cluster[held]))
-    left = [files[row] for row in rest]
-    n_train = len(rest) * 8 // 9
-    train = rest[_shuffled(left, f"{version}/train")[:n_train]]
-    leaking = rest[_shuffled(left, f"{version}/{other}")[n_train:]]
-    return _ascending(train, *((leaking, held) if other == "val" else (held, leaking)))
+        parts = _ascending(*np.split(order, [n_train, n_train + n_val]))
+    else:  # one part stands apart; train and the other are two shuffles of the rest, 8 : 1
+        held_out, other = ("val", "test") if version == CLEAN_VAL_VERSION else ("test", "val")
+        if version == TEST_BY_FILE_VERSION:
+            held, rest = np.split(_shuffled(files, f"{version}/test"), [n_test])
+        else:
+            cluster = table["cluster"].to_numpy()
+            held = np.flatnonzero(table["part"].to_numpy() == held_out)
+            rest = np.flatnonzero(~np.isin(cluster, cluster[held]))
+        n_train = len(rest) * 8 // 9
+        train, leaking = (
+            rest[_shuffled([files[row] for row in rest], f"{version}/{name}")]
+            for name in ("train", other)
+        )
+        last = (leaking[n_train:], held) if other == "val" else (held, leaking[n_train:])
+        parts = _ascending(train[:n_train], *last)
+    return check_filled(parts, len(files))
 
 
 def _shuffled(files: Sequence[str], salt: str) -> Rows:

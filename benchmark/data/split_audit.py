@@ -12,10 +12,9 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,8 +42,7 @@ NONE: Final = -1
 """In place of a row or number that there is not."""
 
 
-@dataclass(frozen=True, eq=False)
-class SplitPart:
+class SplitPart(NamedTuple):
     """One part of a split: its names, and the pictures where it is a folder or an archive.
 
     form: what was read, in words. files: each name once, as it is written; of pictures, the path in
@@ -84,19 +82,19 @@ def _read_part(path: Path, name: str) -> SplitPart:
     if not path.is_file() and not path.is_dir():
         what = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise DataError(f"{path} {what}", allowed=ALLOWED)
-    source, n_others = _source_at(path), 0
-    if source is not None:
+    if (source := _source_at(path)) is not None:
         form, (written, n_others) = f"{source.kind} of pictures", _picture_paths(source)
     else:
-        form, written = _names_in(path)
-    named = [(name_key(file), file) for file in written if file]
-    files = dict(reversed(named))
+        (form, written), n_others = _names_in(path), 0
+    files: dict[str, str] = {}
+    for file in filter(None, written):
+        files.setdefault(name_key(file), file)
     if not files:
         raise DataError(f"{path} lists no names", allowed="one name or more", source=form)
-    repeated = [files[key] for key, n in Counter(key for key, _ in named).items() if n > 1]
-    in_order = tuple(files[key] for key in dict(named))
-    n_nameless = len(written) - len(named)
-    return SplitPart(name, path, form, in_order, tuple(repeated), n_nameless, source, n_others)
+    counts = Counter(name_key(file) for file in written if file)
+    repeated = tuple(files[key] for key, n in counts.items() if n > 1)
+    n_nameless = len(written) - counts.total()
+    return SplitPart(name, path, form, (*files.values(),), repeated, n_nameless, source, n_others)
 
 
 def _source_at(path: Path) -> Source | None:
@@ -107,11 +105,10 @@ def _source_at(path: Path) -> Source | None:
 
 def _picture_paths(source: Source) -> tuple[list[str], int]:
     """List the pictures of a source, and count its other files."""
-    members = [member.path for member in source.members()]
-    paths = [path for path in members if is_picture_name(path)]
-    if not paths:
-        raise DataError(f"{source.path} holds no pictures ({len(members)} other files)")
-    return sorted(set(paths)), len(members) - len(paths)
+    pictures, others = source.pictures()
+    if not pictures:
+        raise DataError(f"{source.path} holds no pictures ({len(others)} other files)")
+    return sorted(pictures), len(others)
 
 
 def _names_in(path: Path) -> tuple[str, list[str]]:
@@ -169,7 +166,7 @@ def _find_pictures(
 
     Raises DataError where a list finds none at all under `images`.
     """
-    source = None if images is None else _source_at(images)
+    source = images and _source_at(images)
     if images is not None and source is None:
         what = "is no folder and no archive" if images.exists() else "does not exist"
         allowed = "a folder, .zip, .tar or .tar.gz of pictures"

@@ -46,11 +46,9 @@ def with_split(table: pd.DataFrame) -> pd.DataFrame:
     Needs file, cluster, the labels and no_place_reason.
     """
     placed = np.flatnonzero(table["no_place_reason"].to_numpy() == "")
-    part = np.full(len(table), "", dtype=object)
-    fold = np.full(len(table), -1, np.int64)
-    part[placed] = np.array(PARTS, dtype=object)[
-        _assigned(table.iloc[placed], PART_SHARES, salt=SPLIT_VERSION)
-    ]
+    part, fold = np.full(len(table), "", dtype=object), np.full(len(table), -1, np.int64)
+    assigned = _assigned(table.iloc[placed], PART_SHARES, salt=SPLIT_VERSION)
+    part[placed] = np.array(PARTS, dtype=object)[assigned]
     fold[placed] = _assigned(table.iloc[placed], (1,) * N_FOLDS, salt=f"{SPLIT_VERSION}/folds")
     return table.assign(part=part, fold=fold)
 
@@ -80,11 +78,9 @@ def _fill(sizes: Sequence[int], shares: Sequence[int]) -> list[int]:
     where it goes, and is carried from stratum to stratum: each stratum is within a cluster or two
     of its share, and so is the whole.
     """
-    counts, chosen = [0] * len(shares), []
+    counts, chosen = np.zeros(len(shares), np.int64), []
     for size in sizes:
-        whole = sum(counts)
-        lacking = [share * whole - sum(shares) * n for share, n in zip(shares, counts, strict=True)]
-        part = lacking.index(max(lacking))
+        part = int(np.argmax(np.array(shares) * counts.sum() - sum(shares) * counts))
         counts[part] += size
         chosen.append(part)
     return chosen
@@ -112,12 +108,9 @@ def parts_of(faces: "FaceSet", fold: int | None = None) -> dict[PartName, Rows]:
 
 def check_filled(parts: dict[PartName, Rows], n_faces: int) -> dict[PartName, Rows]:
     """Give the parts; raise DataError where one is empty."""
-    for name, rows in parts.items():
-        if len(rows) == 0:
-            raise DataError(
-                f"the {name} part is empty: {n_faces} faces are too few",
-                allowed="some twenty faces or more",
-            )
+    if empty := [name for name, rows in parts.items() if len(rows) == 0]:
+        found = f"the {empty[0]} part is empty: {n_faces} faces are too few"
+        raise DataError(found, allowed="some twenty faces or more")
     return parts
 
 
@@ -196,12 +189,9 @@ def subset_parts(
         return dict(parts)
     inside = members(table, subset)
     chosen = {name: rows[inside[rows]] for name, rows in parts.items()}
-    for name, rows in chosen.items():
-        if len(rows) == 0:
-            raise DataError(
-                f"the {name} part has no face of the subset {subset.label!r}",
-                allowed="at least one face in each part",
-            )
+    if empty := [name for name, rows in chosen.items() if len(rows) == 0]:
+        found = f"the {empty[0]} part has no face of the subset {subset.label!r}"
+        raise DataError(found, allowed="at least one face in each part")
     if subset.training == "everyone":
         chosen["train"] = parts["train"]
     elif subset.training == "size_matched":
@@ -260,10 +250,10 @@ def check_labelled(
 def members(table: pd.DataFrame, subset: Subset) -> NDArray[np.bool_]:
     """Tell for each row of a face table whether its true labels are the subset's; (n,)."""
     inside = np.ones(len(table), dtype=bool)
-    asked: dict[TaskName, str | None] = {"gender": subset.gender, "race": subset.race}
-    for task, name in asked.items():
-        if name is not None:
-            inside &= table[task].to_numpy() == CLASS_NAMES[task].index(name)
+    if subset.gender is not None:
+        inside &= table["gender"].to_numpy() == CLASS_NAMES["gender"].index(subset.gender)
+    if subset.race is not None:
+        inside &= table["race"].to_numpy() == CLASS_NAMES["race"].index(subset.race)
     return inside
 
 

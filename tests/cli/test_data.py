@@ -9,51 +9,52 @@ from typer.testing import CliRunner
 
 from benchmark.cli.data import app
 from benchmark.tasks import CLASS_NAMES
+from tests.cli.conftest import flat
+from tests.data.detectors import WHITE, scene
 from tests.data.sources import encoded, face_name, faces, folder_of, jpeg, picture, tar_of
 
-runner = CliRunner()
+FACE = encoded(scene((40, 20, 60, 60)), "PNG")
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    return tar_of(tmp_path / "faces.tar", faces(60))
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 def data(*arguments: object) -> tuple[int, str, str]:
-    result = runner.invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_prepare_says_what_it_made_and_again_that_there_is_nothing_to_do(archive: Path) -> None:
-    options = ("--data-dir", archive.parent / "data", "--image-px", 32)
-    code, first, _ = data("prepare", archive, *options)
+def archive(n: int = 60, **more: bytes) -> Path:
+    return tar_of(Path("faces.tar"), faces(n) | more)
+
+
+def test_prepare_says_what_it_made_and_again_that_there_is_nothing_to_do() -> None:
+    code, first, _ = data("prepare", archive(), "--image-px", 32)
     assert code == 0
     assert "faces-32 prepared in" in first
     assert "usable faces" in first
-    code, again, _ = data("prepare", archive, *options)
+    code, again, _ = data("prepare", "faces.tar", "--image-px", 32)
     assert (code, "is there already" in again) == (0, True)
 
 
-def test_pictures_that_cannot_be_used_give_exit_code_1_and_a_whole_data_set(tmp_path: Path) -> None:
-    files = {**faces(20), face_name(90): b"no picture"}
-    source = tar_of(tmp_path / "faces.tar", files)
-    code, _, stderr = data("prepare", source, "--data-dir", tmp_path / "data")
-    assert code == 1
-    assert "1 pictures could not be used" in stderr
-    assert (tmp_path / "data" / "faces-100" / "manifest.json").is_file()
-    code, stdout, _ = data("prepare", source, "--data-dir", tmp_path / "data", "--json")
+def test_pictures_that_cannot_be_used_give_exit_code_1_and_a_whole_data_set() -> None:
+    source = archive(20, **{face_name(90): b"no picture"})
+    code, _, stderr = data("prepare", source)
+    assert (code, "1 pictures could not be used" in stderr) == (1, True)
+    assert Path("data/faces-100/manifest.json").is_file()
+    code, stdout, _ = data("prepare", source, "--json")
     assert (code, json.loads(stdout)["ok"]) == (1, False)
+    assert "Left out, and why" in data("audit")[1]
 
 
-def test_names_without_labels_do_not_fail_the_command_and_conversions_are_a_note(
-    tmp_path: Path,
-) -> None:
-    files = {**faces(20), "39_1_20170116174525125.jpg.chip.jpg": encoded(picture(1))}
+def test_names_without_labels_do_not_fail_the_command_and_conversions_are_a_note() -> None:
+    files = {"39_1_20170116174525125.jpg.chip.jpg": encoded(picture(1))}
     files |= {face_name(90): encoded(picture(1).convert("CMYK"))}
-    source = tar_of(tmp_path / "faces.tar", files)
-    options = ("--data-dir", tmp_path / "data", "--image-px", 32)
     note = "Note: Pictures that were not RGB were converted to it: 1 CMYK.\n"
-    code, _, stderr = data("prepare", source, *options)
+    code, _, stderr = data("prepare", archive(20, **files), "--image-px", 32)
     assert (code, stderr) == (0, note)
 
 
@@ -61,28 +62,21 @@ def test_names_without_labels_do_not_fail_the_command_and_conversions_are_a_note
     ("content", "sentence"),
     [(None, "susanqq.github.io/UTKFace"), (b"no archive", "is not an archive")],
 )
-def test_a_source_that_will_not_do_gives_exit_code_2(
-    tmp_path: Path, content: bytes | None, sentence: str
-) -> None:
-    source = tmp_path / "UTKFace.tar.gz"
+def test_a_source_that_will_not_do_gives_exit_code_2(content: bytes | None, sentence: str) -> None:
     if content is not None:
-        source.write_bytes(content)
-    code, stdout, stderr = data("prepare", source, "--data-dir", tmp_path / "data")
+        Path("UTKFace.tar.gz").write_bytes(content)
+    code, stdout, stderr = data("prepare", "UTKFace.tar.gz")
     assert (code, stdout) == (2, "")
     assert sentence in stderr
     assert "Traceback" not in stderr
-    assert not (tmp_path / "data").exists()
+    assert not Path("data").exists()
 
 
-def test_audit_fits_eighty_columns_and_finds_no_leak(
-    archive: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    data("prepare", archive, "--data-dir", archive.parent / "data")
-    code, stdout, _ = data("audit", "--data-dir", archive.parent / "data")
-    assert code == 0
-    assert "Nothing found" in stdout
-    table = pd.read_csv(archive.parent / "data" / "faces-100" / "table.csv", dtype=str)
+def test_audit_fits_eighty_columns_and_finds_no_leak() -> None:
+    data("prepare", archive())
+    code, stdout, _ = data("audit")
+    assert (code, "Nothing found" in stdout, "Left out" in stdout) == (0, True, False)
+    table = pd.read_csv("data/faces-100/table.csv", dtype=str)
     lines = [line.split() for line in stdout.splitlines()]
     strata = table[table["part"].notna()].groupby(["part", "age_group", "gender"])
     assert len(strata) > 3
@@ -93,11 +87,11 @@ def test_audit_fits_eighty_columns_and_finds_no_leak(
     assert max(len(line) for line in stdout.splitlines()) <= 80
 
 
-def test_audit_answers_a_machine_and_gives_exit_code_1_on_findings(archive: Path) -> None:
-    data("prepare", archive, "--data-dir", archive.parent / "data")
-    pixels = archive.parent / "data" / "faces-100" / "faces.npy"
+def test_audit_answers_a_machine_and_gives_exit_code_1_on_findings() -> None:
+    data("prepare", archive())
+    pixels = Path("data/faces-100/faces.npy")
     pixels.write_bytes(pixels.read_bytes()[:-1] + b"\0")
-    code, stdout, _ = data("audit", "--data-dir", archive.parent / "data", "--json")
+    code, stdout, _ = data("audit", "--json")
     answer = json.loads(stdout)
     assert (code, answer["ok"]) == (1, False)
     assert answer["data"]["overlaps"]["fold 0"] == {"sha256": 0, "cluster": 0, "file": 0}
@@ -108,30 +102,53 @@ def test_audit_answers_a_machine_and_gives_exit_code_1_on_findings(archive: Path
     assert noise["gender", "both"]["disagree"] is None
 
 
-def test_words_are_shown_with_their_class_and_unknown_ones_give_exit_code_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    source = folder_of(tmp_path / "photos", {f"p{i}.jpg": jpeg(i) for i in range(24)})
+def test_words_are_shown_with_their_class_and_unknown_ones_give_exit_code_1() -> None:
+    folder_of(Path("photos"), {f"p{i}.jpg": jpeg(i) for i in range(24)})
     rows = [f"p{i}.jpg,{'9-Mar' if i else '20-29'},{'mf'[i % 2]}" for i in range(23)]
-    table = tmp_path / "labels.csv"
-    table.write_text("\n".join(["file,age,gender", *rows, "p23.jpg,30,neither"]))
-    data_dir = ("--data-dir", tmp_path / "data", "--image-px", 24)
-    arguments = ["prepare", source, "--labels", table, "--layout", "fairface", *data_dir]
-    result = runner.invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 1
-    shown = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    Path("labels.csv").write_text("\n".join(["file,age,gender", *rows, "p23.jpg,30,neither"]))
+    options = ("--labels", "labels.csv", "--layout", "fairface", "--image-px", 24)
+    code, stdout, stderr = data("prepare", "photos", *options)
+    assert code == 1
+    shown = [" ".join(line.split()) for line in stdout.splitlines()]
     assert "age 20-29 none: reaches from 15-25 into 26-40 1" in shown
     assert "age 9-Mar, once 3-9 0-14 22" in shown
     assert "gender neither none: not a word that is known 1" in shown
-    errors = " ".join(result.stderr.split())
+    errors = flat(stderr)
     assert "1 of 24 faces (4.2 %) have no gender" in errors
     assert "1 words of the labels are not known, in 1 rows: gender 'neither'" in errors
     assert "Where: labels.csv" in errors
-    code, stdout, _ = data("audit", *data_dir[:2])
+    code, stdout, _ = data("audit")
     assert (code, max(map(len, stdout.splitlines())) <= 80) == (0, True)
-    assert "age group, gender and race (–: not stated)" in " ".join(stdout.split())
+    assert "age group, gender and race (–: not stated)" in flat(stdout)
     lines = [line.split() for line in stdout.splitlines()]
     n_of = {tuple(line[:3]): line[3:] for line in lines if line[3:8] == ["0"] * 5}
     assert sum(int(n[-1]) for n in n_of.values()) == 24
     assert int(n_of["train", "0-14", "male"][5]) > 0
+
+
+def crop(*arguments: object) -> tuple[int, str, str]:
+    return data("crop", "--detector", WHITE.name, *arguments)
+
+
+def test_crops_lie_here_and_a_picture_without_one_gives_exit_code_1() -> None:
+    source = folder_of(Path("photos"), {"a.png": FACE})
+    code, stdout, stderr = crop(source)
+    assert (code, stderr, "photos-crops, by white-1" in stdout) == (0, "", True)
+    assert Path("photos-crops/a.png").is_file()
+    assert json.loads(crop(source, "--json")[1])["data"]["new"] == 0
+    folder_of(source, {"b.png": b"x", "notes.txt": b""})
+    code, _, stderr = crop(source, "--out", "faces")
+    assert (code, "1 of 2 pictures have no crop; b.png: it is not a picture" in stderr) == (1, True)
+    assert "1 files are no pictures by their names, and were passed over: notes.txt" in stderr
+    code, stdout, stderr = crop(source, "--out", "again", "--json")
+    answer = json.loads(stdout)
+    assert (code, stderr, answer["ok"]) == (1, "", False)
+    assert answer["data"]["outcomes"] == {"cropped": 1, "no face": 0, "unreadable": 1}
+    assert [row["file"] for row in answer["data"]["without_crop"]] == ["b.png"]
+
+
+def test_bad_options_and_sources_are_usage_errors() -> None:
+    source = folder_of(Path("photos"), {"a.png": FACE})
+    for arguments in ((source, "--margin", -1), ("none",), (source, "--image-px", 2)):
+        code, _, stderr = crop(*arguments, "--out", "faces")
+        assert (code, stderr.startswith("Error: ")) == (2, True)

@@ -7,7 +7,7 @@ from typing import Final
 from PIL import Image
 
 from benchmark.data.drawn import draw_faces
-from benchmark.data.label_tables import FAIRFACE_AGES
+from benchmark.data.labels import FAIRFACE_AGES
 
 RACES: Final = (
     ("White",), ("Black",), ("East Asian", "Southeast Asian"), ("Indian",),

@@ -5,25 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark.data.batches import (
-    FaceBatches,
-    changed,
-    draw,
-    draw_epoch,
-    gathered,
-    in_words,
-    random_order,
-    random_passes,
-    split_into_batches,
-)
+from benchmark.data import batches
 from benchmark.experiment.definition import Augmentation
 
 
-def some_faces(n: int = 6) -> FaceBatches:
+def some_faces(n: int = 6) -> batches.FaceBatches:
     pixels = np.arange(n, dtype=np.uint8).repeat(2 * 2 * 3).reshape(n, 2, 2, 3)
     labels = np.arange(n) % 2
     table = pd.DataFrame({"age_group": labels, "gender": labels, "race": labels})
-    return FaceBatches.on_device(pixels, table, torch.device("cpu"))
+    return batches.FaceBatches.on_device(pixels, table, torch.device("cpu"))
 
 
 def test_images_come_with_their_own_labels_in_channels_last_memory() -> None:
@@ -40,30 +30,30 @@ def test_a_device_named_without_its_number_is_the_same_device() -> None:
     rows = torch.ones(4, 2, device=torch.device("meta"))
     numbered = torch.device("meta", 0)
     assert rows.device != numbered
-    picked = gathered(rows, torch.tensor([1, 2], device="meta"), numbered)
+    picked = batches.gathered(rows, torch.tensor([1, 2], device="meta"), numbered)
     assert picked.shape == (2, 2)
     assert picked.device.type == "meta"
 
 
 def test_order_is_a_permutation_by_seed_and_epoch() -> None:
-    first = random_order(50, seed=1, epoch=0)
+    first = batches.random_order(50, seed=1, epoch=0)
     assert sorted(first.tolist()) == list(range(50))
-    assert torch.equal(first, random_order(50, seed=1, epoch=0))
-    assert not torch.equal(first, random_order(50, seed=1, epoch=1))
-    assert not torch.equal(first, random_order(50, seed=2, epoch=0))
+    assert torch.equal(first, batches.random_order(50, seed=1, epoch=0))
+    assert not torch.equal(first, batches.random_order(50, seed=1, epoch=1))
+    assert not torch.equal(first, batches.random_order(50, seed=2, epoch=0))
 
 
 def test_a_last_batch_of_one_joins_the_one_before() -> None:
-    sizes = [len(batch) for batch in split_into_batches(torch.arange(9), 4)]
+    sizes = [len(batch) for batch in batches.split_into_batches(torch.arange(9), 4)]
     assert sizes == [4, 5]
-    assert [len(batch) for batch in split_into_batches(torch.arange(10), 4)] == [4, 4, 2]
-    assert [len(batch) for batch in split_into_batches(torch.arange(1), 4)] == [1]
+    assert [len(batch) for batch in batches.split_into_batches(torch.arange(10), 4)] == [4, 4, 2]
+    assert [len(batch) for batch in batches.split_into_batches(torch.arange(1), 4)] == [1]
 
 
 def test_passes_go_on_where_the_epoch_before_ended() -> None:
     # ten faces, seven an epoch: the first 21 places are two whole passes and one face of a third
-    found = torch.cat([random_passes(10, 7, seed=3, epoch=epoch) for epoch in range(3)])
-    passes = torch.cat([random_order(10, seed=3, epoch=number) for number in range(3)])
+    found = torch.cat([batches.random_passes(10, 7, seed=3, epoch=epoch) for epoch in range(3)])
+    passes = torch.cat([batches.random_order(10, seed=3, epoch=number) for number in range(3)])
     assert torch.equal(found, passes[:21])
     assert sorted(found[:10].tolist()) == sorted(found[10:20].tolist()) == list(range(10))
 
@@ -81,7 +71,7 @@ def test_faces_that_a_device_has_no_room_for_stay_in_main_memory_and_it_is_said(
     pixels = np.zeros((2, 4, 4, 3), np.uint8)
     table = pd.DataFrame({"age_group": [0, 1], "gender": [0, 1], "race": [0, 1]})
     said: list[str] = []
-    faces = FaceBatches.on_device(pixels, table, torch.device("cuda"), said.append)
+    faces = batches.FaceBatches.on_device(pixels, table, torch.device("cuda"), said.append)
     assert len(faces.pixels) == 2
     assert "batches are copied" in said[0]
 
@@ -94,7 +84,7 @@ def bytes_of(n: int = 64) -> torch.Tensor:
 def augment(
     images: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> torch.Tensor:
-    return changed(images, augmentation, draw(augmentation, len(images), generator))
+    return batches.changed(images, augmentation, batches.draw(augmentation, len(images), generator))
 
 
 def augmented(augmentation: Augmentation, seed: int = 0) -> torch.Tensor:
@@ -123,10 +113,10 @@ def test_faces_of_every_size_are_mirrored_in_the_widest_words(
     images = kept[1:].permute(0, 3, 1, 2)
     if not channels_last:
         images = images.contiguous()
-    assert in_words(images).dtype == word
+    assert batches.in_words(images).dtype == word
     flip = Augmentation(flip=True)
     result = augment(images, flip, torch.Generator().manual_seed(4))
-    chosen = draw(flip, 8, torch.Generator().manual_seed(4))["flip"] < 0.5
+    chosen = batches.draw(flip, 8, torch.Generator().manual_seed(4))["flip"] < 0.5
     assert 0 < int(chosen.sum()) < 8
     for face, before, is_mirrored in zip(result, images, chosen.tolist(), strict=True):
         assert torch.equal(face, (before.flip(-1) if is_mirrored else before).float())
@@ -154,9 +144,9 @@ def test_contrast_and_rotation_leave_one_colour_as_it_is_and_values_stay_pixels(
 
 def test_an_epochs_draws_are_those_of_its_batches_one_after_another() -> None:
     everything = Augmentation(flip=True, rotation_degrees=5, contrast=0.1, brightness=0.1)
-    epoch = draw_epoch(everything, [4, 3], torch.Generator().manual_seed(2))
+    epoch = batches.draw_epoch(everything, [4, 3], torch.Generator().manual_seed(2))
     generator = torch.Generator().manual_seed(2)
-    first, second = draw(everything, 4, generator), draw(everything, 3, generator)
+    first, second = batches.draw(everything, 4, generator), batches.draw(everything, 3, generator)
     assert set(epoch) == {"flip", "rotation", "contrast", "brightness"}
     for name, values in epoch.items():
         assert torch.equal(values, torch.cat([first[name], second[name]]))

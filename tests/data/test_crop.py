@@ -123,7 +123,7 @@ def test_yunet_looks_at_pictures_of_any_shape() -> None:
 
 
 def crop(tmp_path: Path, files: dict[str, bytes]) -> pd.DataFrame:
-    return crop_folder(folder_of(tmp_path / "in", files), tmp_path / "out", CROPPER).table
+    return crop_folder(folder_of(tmp_path / "in", files), tmp_path / "out", CROPPER)[0]
 
 
 def test_every_file_and_linked_folder_is_accounted_for(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_every_crop_has_a_file_of_its_own(tmp_path: Path) -> None:
         tmp_path / "in.zip", {"deep/two.jpg": encoded(TWO, "PNG"), "deep/two.face-2.jpg": FACE}
     )
     cropper = Cropper(CropOptions(size_px=16, faces="all"), WHITE, as_png=True)
-    table = crop_folder(archive, tmp_path / "zipped", cropper).table
+    table = crop_folder(archive, tmp_path / "zipped", cropper)[0]
     names = ["deep/two.png", "deep/two.face-2.png", "deep/two.face-2.jpg.png"]
     assert table["crop"].tolist() == names
     assert table["faces_seen"].tolist() == [2, 2, 1]
@@ -198,8 +198,7 @@ def test_every_crop_has_a_file_of_its_own(tmp_path: Path) -> None:
 def test_stopped_it_resumes_where_it_was(tmp_path: Path) -> None:
     pictures = {f"{n}.png": encoded(scene((40, 20, 60, 60 - n)), "PNG") for n in range(6)}
     source, target = folder_of(tmp_path / "in", pictures), tmp_path / "out"
-    whole = crop_folder(source, tmp_path / "whole", CROPPER)
-    assert whole.n_new == 6
+    assert crop_folder(source, tmp_path / "whole", CROPPER)[2] == 6
 
     def stop(stage: str, done: int, total: int) -> None:
         if done >= 4:
@@ -211,9 +210,9 @@ def test_stopped_it_resumes_where_it_was(tmp_path: Path) -> None:
     journal = target / "crops.jsonl"  # a crash can cut its last line short, and a picture's file
     journal.write_bytes(journal.read_bytes()[:-20])
     (target / "0.png").write_bytes((target / "0.png").read_bytes()[:50])
-    assert crop_folder(source, target, CROPPER).n_new == 4
+    assert crop_folder(source, target, CROPPER)[2] == 4
     assert_same_files(target, tmp_path / "whole")
-    assert crop_folder(source, target, CROPPER).n_new == 0
+    assert crop_folder(source, target, CROPPER)[2] == 0
 
 
 def assert_same_files(one: Path, other: Path) -> None:
@@ -227,11 +226,11 @@ def test_the_same_command_does_what_is_new_or_changed(tmp_path: Path) -> None:
     crop(tmp_path, {"a.png": FACE, "b.png": FACE, "c.png": FACE, "none.png": encoded(scene())})
     source = folder_of(tmp_path / "in", {"b.png": encoded(ONE, "BMP"), "c.jpg": FACE})
     (source / "a.png").unlink()
-    found = crop_folder(source, tmp_path / "out", CROPPER)
-    assert found.n_new == 3  # c.png is c.png.png now, beside c.jpg.png
+    found, _, n_new = crop_folder(source, tmp_path / "out", CROPPER)
+    assert n_new == 3  # c.png is c.png.png now, beside c.jpg.png
     crops = {"b.png", "c.jpg.png", "c.png.png"}
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == crops
-    assert set(found.table["crop"]) == {"", *crops}
+    assert set(found["crop"]) == {"", *crops}
     crop_folder(source, tmp_path / "anew", CROPPER)
     assert_same_files(tmp_path / "out", tmp_path / "anew")
 

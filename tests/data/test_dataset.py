@@ -8,23 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.data.dataset import (
-    STORED_NAME,
-    TABLE_COLUMNS,
-    FaceSet,
-    as_csv,
-    check_same_faces,
-    choose_dataset,
-    draw_sample,
-    open_faces,
-    placed,
-    prepared_datasets,
-    read_table,
-    sampled_rows,
-    store_faces,
-    with_empty_cells,
-    write_once,
-)
+from benchmark.data import dataset
 from benchmark.data.drawn import draw_faces
 from benchmark.data.labels import age_group_of
 from benchmark.errors import DataError
@@ -45,11 +29,11 @@ def test_a_folder_has_its_name_only_at_the_end_and_an_error_leaves_nothing(tmp_p
         raise KeyboardInterrupt
 
     (tmp_path / ".faces.killed.partial").mkdir()  # as a killed process leaves it
-    assert write_once(tmp_path / "faces", write)
+    assert dataset.write_once(tmp_path / "faces", write)
     assert (tmp_path / "faces" / "a").read_text() == "a"
-    assert not write_once(tmp_path / "faces", fail_half_way)
+    assert not dataset.write_once(tmp_path / "faces", fail_half_way)
     with pytest.raises(KeyboardInterrupt):
-        write_once(tmp_path / "others", fail_half_way)
+        dataset.write_once(tmp_path / "others", fail_half_way)
     assert names_in(tmp_path) == ["faces"]
 
 
@@ -70,17 +54,17 @@ def rows(n: int = 12) -> pd.DataFrame:
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
-    table = placed(rows(), near=[(0, 3)])
+    table = dataset.placed(rows(), near=[(0, 3)])
     table.loc[0, "file"] = "NA"  # which pandas would take for a missing value
     table.loc[1, ["age", "race"]] = -1  # missing labels: empty cells
-    (tmp_path / "table.csv").write_text(as_csv(with_empty_cells(table)))
-    read = read_table(tmp_path / "table.csv")
-    assert list(read.columns) == list(TABLE_COLUMNS)
+    (tmp_path / "table.csv").write_text(dataset.as_csv(dataset.with_empty_cells(table)))
+    read = dataset.read_table(tmp_path / "table.csv")
+    assert list(read.columns) == list(dataset.TABLE_COLUMNS)
     assert read.to_dict("list") == table.to_dict("list")
 
 
 def test_a_table_that_is_none_or_holds_what_it_cannot_is_refused(tmp_path: Path) -> None:
-    whole = placed(rows(), near=[]).astype(object)
+    whole = dataset.placed(rows(), near=[]).astype(object)
     damaged: list[tuple[str, str]] = [("", "No columns"), ("file,part\na.jpg,train\n", "no column")]
     for column, value, problem in (
         ("part", "holdout", "part has other values"),
@@ -91,25 +75,21 @@ def test_a_table_that_is_none_or_holds_what_it_cannot_is_refused(tmp_path: Path)
     ):
         table = whole.copy()
         table.loc[0, column] = value
-        damaged.append((as_csv(table), problem))
+        damaged.append((dataset.as_csv(table), problem))
     for text, problem in damaged:
         (tmp_path / "table.csv").write_text(text)
         with pytest.raises(DataError, match=f"is not a table of faces: .*{problem}"):
-            read_table(tmp_path / "table.csv")
+            dataset.read_table(tmp_path / "table.csv")
 
 
 def test_other_faces_or_labels_than_a_tables_are_refused() -> None:
-    there = placed(rows(), near=[])
-    for here, n in (
-        (rows(7), 5),
-        (rows(13), 1),
-        (rows().assign(race=[1, *rows()["race"][1:]]), 1),
-    ):
+    there = dataset.placed(rows(), near=[])
+    for here, n in ((rows(7), 5), (rows(13), 1), (rows().assign(race=[1, *rows()["race"][1:]]), 1)):
         with pytest.raises(DataError, match=f"^{n} faces are in the source or the table alone"):
-            check_same_faces(here, there)
+            dataset.check_same_faces(here, there)
 
 
-def stored(data_dir: Path, n: int = 30, first: int = 0) -> FaceSet:
+def stored(data_dir: Path, n: int = 30, first: int = 0) -> dataset.FaceSet:
     """Faces in falling order of their names, so that storing has to sort them."""
     numbers = range(first + n - 1, first - 1, -1)
     images = np.stack([np.asarray(picture(i, px=24)) for i in numbers])
@@ -123,7 +103,7 @@ def stored(data_dir: Path, n: int = 30, first: int = 0) -> FaceSet:
             "race": [i % 5 for i in numbers],
         }
     )
-    return store_faces(images, labels, name="faces", data_dir=data_dir)
+    return dataset.store_faces(images, labels, name="faces", data_dir=data_dir)
 
 
 def test_stored_faces_are_found_row_by_row_and_cannot_be_overwritten(tmp_path: Path) -> None:
@@ -152,22 +132,22 @@ def test_names_and_pictures_that_will_not_do_are_refused_and_leave_nothing(tmp_p
     sound = np.zeros((2, 24, 24, 3), np.uint8)
     for name in ("", "Faces", "a b", "../a", ".a", "cache", "weights", "drawn"):
         with pytest.raises(DataError, match="cannot be called"):
-            store_faces(sound, labels, name=name, data_dir=tmp_path, drawn=False)
+            dataset.store_faces(sound, labels, name=name, data_dir=tmp_path, drawn=False)
     for images in (sound[:, :, :20], sound.astype(np.float32), sound[:0]):
         with pytest.raises(DataError, match="pictures of shape"):
-            store_faces(images, labels, name="faces", data_dir=tmp_path)
+            dataset.store_faces(images, labels, name="faces", data_dir=tmp_path)
     with pytest.raises(DataError, match="two faces have one name"):
-        store_faces(sound, labels.assign(file="a"), name="faces", data_dir=tmp_path)
+        dataset.store_faces(sound, labels.assign(file="a"), name="faces", data_dir=tmp_path)
     assert names_in(tmp_path) == []
 
 
 def test_only_whole_folders_count_as_prepared(tmp_path: Path) -> None:
-    assert prepared_datasets(tmp_path / "nowhere") == []
+    assert dataset.prepared_datasets(tmp_path / "nowhere") == []
     stored(tmp_path)
     (tmp_path / "cache").mkdir()
     (tmp_path / ".faces.x.partial").mkdir()
     (tmp_path / ".faces.x.partial" / "manifest.json").write_text("{}")
-    assert [faces.name for faces in prepared_datasets(tmp_path)] == ["faces"]
+    assert [faces.name for faces in dataset.prepared_datasets(tmp_path)] == ["faces"]
 
 
 def edited(name: str, edit: Callable[[str], str]) -> Callable[[Path], object]:
@@ -200,67 +180,69 @@ def test_a_damaged_data_set_is_not_opened(
     folder = stored(tmp_path).folder
     damage(folder)
     with pytest.raises(DataError, match=problem):
-        open_faces(folder)
+        dataset.open_faces(folder)
 
 
 @pytest.fixture
-def faces(drawn_faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
+def faces(
+    drawn_faces: dataset.FaceSet, tmp_path_factory: pytest.TempPathFactory
+) -> dataset.FaceSet:
     """All synthetic faces and 20 of them once more, so that there are clusters."""
     n_drawn = len(drawn_faces.table)
     rows = np.r_[:n_drawn, :20]
     labels = drawn_faces.table.iloc[rows][["file", "age", "age_group", "gender", "race"]]
     labels = labels.assign(file=[f"{number:03d}.png" for number in range(n_drawn + 20)])
     folder = tmp_path_factory.mktemp("whole")
-    return store_faces(drawn_faces.pixels()[rows], labels, name="whole", data_dir=folder)
+    return dataset.store_faces(drawn_faces.pixels()[rows], labels, name="whole", data_dir=folder)
 
 
 def test_clusters_stay_whole_faces_in_their_parts_and_pixels_with_their_labels(
-    faces: FaceSet,
+    faces: dataset.FaceSet,
 ) -> None:
-    sample = draw_sample(faces, 150, "small")
+    sample = dataset.draw_sample(faces, 150, "small")
     assert 150 <= len(sample.table) <= 152
     kept = faces.table.set_index("file").loc[sample.table["file"]]
     for column in ("part", "fold", "cluster", "sha256"):
         assert (kept[column].to_numpy() == sample.table[column].to_numpy()).all()
     others = faces.table[~faces.table["file"].isin(sample.table["file"])]
     assert not set(others["cluster"]) & set(sample.table["cluster"])
-    assert np.array_equal(sample.pixels(), faces.pixels()[sampled_rows(faces, 150)])
+    assert np.array_equal(sample.pixels(), faces.pixels()[dataset.sampled_rows(faces, 150)])
     assert sample.manifest["counts"]["usable"] == len(sample.table)
     assert sample.manifest["sample"]["of"] == "whole"
     assert sample.split_digest != faces.split_digest
 
 
-def test_drawing_again_gives_the_same_and_another_size_is_refused(faces: FaceSet) -> None:
-    first = draw_sample(faces, 150, "small")
-    assert draw_sample(faces, 150, "small").pixel_digest == first.pixel_digest
+def test_drawing_again_gives_the_same_and_another_size_is_refused(faces: dataset.FaceSet) -> None:
+    first = dataset.draw_sample(faces, 150, "small")
+    assert dataset.draw_sample(faces, 150, "small").pixel_digest == first.pixel_digest
     with pytest.raises(DataError, match="'small' is there already and is another one"):
-        draw_sample(faces, 200, "small")
-    assert open_faces(first.folder).pixel_digest == first.pixel_digest
+        dataset.draw_sample(faces, 200, "small")
+    assert dataset.open_faces(first.folder).pixel_digest == first.pixel_digest
     for n_faces in (0, 99, 10_000):
         with pytest.raises(DataError, match="fewer than the"):
-            draw_sample(faces, n_faces, "small")
+            dataset.draw_sample(faces, n_faces, "small")
 
 
 def store(data_dir: Path, name: str, *, drawn: bool) -> None:
     faces = draw_faces(8, seed=1, image_px=32)
-    store_faces(faces.images, faces.labels, name=name, drawn=drawn, data_dir=data_dir)
+    dataset.store_faces(faces.images, faces.labels, name=name, drawn=drawn, data_dir=data_dir)
 
 
 def test_without_photographs_nothing_is_chosen_and_both_ways_on_are_named(tmp_path: Path) -> None:
-    store(tmp_path, STORED_NAME, drawn=True)
+    store(tmp_path, dataset.STORED_NAME, drawn=True)
     with pytest.raises(DataError, match="no data set is prepared") as caught:
-        choose_dataset(tmp_path)
+        dataset.choose_dataset(tmp_path)
     for way in ("facebench data prepare SOURCE", "--dataset drawn"):
         assert way in caught.value.fix
-    assert choose_dataset(tmp_path, "drawn").name == STORED_NAME
+    assert dataset.choose_dataset(tmp_path, "drawn").name == dataset.STORED_NAME
 
 
 def test_the_only_photographed_set_is_taken_and_several_must_be_named(tmp_path: Path) -> None:
     store(tmp_path, "one", drawn=False)
-    assert choose_dataset(tmp_path).name == "one"
+    assert dataset.choose_dataset(tmp_path).name == "one"
     with pytest.raises(DataError, match=r"no data set 'nobody' is prepared \(allowed: one, drawn"):
-        choose_dataset(tmp_path, "nobody")
+        dataset.choose_dataset(tmp_path, "nobody")
     store(tmp_path, "two", drawn=False)
     with pytest.raises(DataError, match=r"2 data sets are prepared.*--dataset.*allowed: one, two"):
-        choose_dataset(tmp_path)
-    assert choose_dataset(tmp_path, "two").name == "two"
+        dataset.choose_dataset(tmp_path)
+    assert dataset.choose_dataset(tmp_path, "two").name == "two"

@@ -7,17 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
+from benchmark.data import duplicates
 from benchmark.data.drawn import draw_faces
-from benchmark.data.duplicates import (
-    THRESHOLD,
-    aligned_pairs,
-    count_duplicates,
-    difference_hashes,
-    identical_files,
-    near_duplicates,
-    near_pairs,
-    placement_columns,
-)
 from benchmark.data.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE, grey_of
 from tests.data.sources import picture
 
@@ -57,7 +48,7 @@ def test_a_hash_says_where_the_right_neighbour_is_brighter() -> None:
     sketch = np.zeros((1, 16, 17), np.uint8)
     sketch[0, 0, 1:] = 9  # brighter once, between the first two columns of the first row
     # 1 bit of 256: the first, which is the highest of the first byte.
-    assert difference_hashes(sketch).tobytes() == bytes([0b1000_0000]) + bytes(31)
+    assert duplicates.difference_hashes(sketch).tobytes() == bytes([0b1000_0000]) + bytes(31)
 
 
 def test_a_changed_copy_is_near_and_a_mirrored_one_known_as_mirrored() -> None:
@@ -67,15 +58,19 @@ def test_a_changed_copy_is_near_and_a_mirrored_one_known_as_mirrored() -> None:
         face.convert("L").convert("RGB"),
         face.point(lambda level: level // 2 + 60),
     ):
-        assert rows_of(near_pairs(sketches_of(face, picture(2, 200), changed))) == [(0, 2, False)]
-    assert rows_of(near_pairs(sketches_of(face, ImageOps.mirror(face)))) == [(0, 1, True)]
+        assert rows_of(duplicates.near_pairs(sketches_of(face, picture(2, 200), changed))) == [
+            (0, 2, False)
+        ]
+    assert rows_of(duplicates.near_pairs(sketches_of(face, ImageOps.mirror(face)))) == [
+        (0, 1, True)
+    ]
 
 
 def test_a_picture_like_its_own_mirror_image_pairs_once() -> None:
     # Both ways near; the upright distance, 0, is the smaller or the first of two equal ones.
     half = np.random.default_rng(0).integers(0, 256, (16, 8), dtype=np.uint8)
     sketch = np.concatenate([half, np.full((16, 1), 128, np.uint8), half[:, ::-1]], axis=1)
-    pairs = near_pairs(np.stack([sketch, sketch]))
+    pairs = duplicates.near_pairs(np.stack([sketch, sketch]))
     assert (rows_of(pairs), pairs["distance_bits"].tolist()) == ([(0, 1, False)], [0])
 
 
@@ -92,7 +87,7 @@ def test_all_pairs_are_found_that_a_plain_loop_finds() -> None:
         for j in range(i + 1, 100)
         if (bits[i] != bits[j]).sum() <= 40
     ]
-    pairs = near_pairs(sketches, threshold_bits=40)
+    pairs = duplicates.near_pairs(sketches, threshold_bits=40)
     upright = pairs[~pairs["is_mirrored"]][["first", "second", "distance_bits"]]
     assert list(upright.itertuples(index=False, name=None)) == expected
     assert len(expected) > 50
@@ -109,41 +104,41 @@ def turned(image: Image.Image) -> Image.Image:
 @pytest.mark.parametrize("change", [cropped, turned], ids=lambda change: change.__name__)
 def test_a_copy_in_another_framing_is_found(change: Callable[[Image.Image], Image.Image]) -> None:
     images = [*FACES, change(FACES[4])]
-    assert len(near_pairs(sketches_of(*images))) == 0  # what this detector is for
-    found = aligned_pairs(thumbnails_of(*images))
+    assert len(duplicates.near_pairs(sketches_of(*images))) == 0  # what this detector is for
+    found = duplicates.aligned_pairs(thumbnails_of(*images))
     assert rows_of(found) == [(4, 40, False)]
-    assert THRESHOLD <= found["correlation"][0] <= 1
-    assert rows_of(aligned_pairs(thumbnails_of(*images[::-1]))) == [(0, 36, False)]
+    assert duplicates.THRESHOLD <= found["correlation"][0] <= 1
+    assert rows_of(duplicates.aligned_pairs(thumbnails_of(*images[::-1]))) == [(0, 36, False)]
 
 
 def test_a_mirrored_copy_in_another_framing_is_found() -> None:
-    found = aligned_pairs(thumbnails_of(*FACES, ImageOps.mirror(cropped(FACES[2]))))
+    found = duplicates.aligned_pairs(thumbnails_of(*FACES, ImageOps.mirror(cropped(FACES[2]))))
     assert rows_of(found) == [(2, 40, True)]
 
 
 def test_different_faces_are_no_pair_and_flat_pictures_or_none_do_no_harm() -> None:
     flat = [Image.new("RGB", (200, 200), colour) for colour in ("white", "black", "grey")]
-    assert len(aligned_pairs(thumbnails_of(*FACES, *flat))) == 0
+    assert len(duplicates.aligned_pairs(thumbnails_of(*FACES, *flat))) == 0
     for n_faces in (0, 1):
-        assert len(near_pairs(np.zeros((n_faces, *SKETCH_SHAPE), np.uint8))) == 0
-        assert len(aligned_pairs(np.zeros((n_faces, *THUMBNAIL_SHAPE), np.uint8))) == 0
+        assert len(duplicates.near_pairs(np.zeros((n_faces, *SKETCH_SHAPE), np.uint8))) == 0
+        assert len(duplicates.aligned_pairs(np.zeros((n_faces, *THUMBNAIL_SHAPE), np.uint8))) == 0
 
 
 def test_groups_know_what_they_disagree_on_and_are_counted_by_label() -> None:
-    same = identical_files(TABLE)
+    same = duplicates.identical_files(TABLE)
     assert same["file"].tolist() == ["a.jpg", "b.jpg", "c.jpg", "e.jpg"]
     assert (same["age"].tolist(), same["gender"].tolist()) == (
         [True, False, True, False],
         [False, True, False, True],
     )
-    counts = count_duplicates(TABLE)
+    counts = duplicates.count_duplicates(TABLE)
     assert (counts["groups"], counts["files"], counts["groups_in_conflict"]) == (2, 4, 2)
     assert (counts["groups_in_conflict_age"], counts["groups_in_conflict_gender"]) == (1, 1)
     assert counts["groups_in_conflict_any_task"] == 1
 
 
 def test_a_copy_is_any_but_the_first_and_a_conflict_every_member() -> None:
-    columns = placement_columns(TABLE, [])
+    columns = duplicates.placement_columns(TABLE, [])
     assert columns["is_copy"].tolist() == [0, 0, 1, 0, 0, 0]
     assert columns["label_conflict"].tolist() == [0, 1, 0, 0, 1, 0]
     assert columns["no_place_reason"].tolist() == [
@@ -154,11 +149,11 @@ def test_a_copy_is_any_but_the_first_and_a_conflict_every_member() -> None:
 
 def test_clusters_join_equal_bytes_and_near_pairs_numbered_by_their_first_face() -> None:
     # Groups {0, 2} and {1, 4}, and the near pair 2-3: {0, 2, 3}, {1, 4}, {5}.
-    assert placement_columns(TABLE, [(2, 3)])["cluster"].tolist() == [0, 1, 0, 0, 1, 2]
+    assert duplicates.placement_columns(TABLE, [(2, 3)])["cluster"].tolist() == [0, 1, 0, 0, 1, 2]
     # Of six pictures 4-1, 1-3 and 5-2 leave {0}, {1, 3, 4}, {2, 5}.
     different = TABLE.assign(sha256=list("abcdef"))
     near = [(4, 1), (1, 3), (5, 2)]
-    assert placement_columns(different, near)["cluster"].tolist() == [0, 1, 2, 1, 1, 2]
+    assert duplicates.placement_columns(different, near)["cluster"].tolist() == [0, 1, 2, 1, 1, 2]
 
 
 def test_files_of_equal_bytes_count_as_one_picture_among_near_pairs() -> None:
@@ -168,7 +163,7 @@ def test_files_of_equal_bytes_count_as_one_picture_among_near_pairs() -> None:
     thumbnails = np.random.default_rng(2).integers(0, 256, (6, *THUMBNAIL_SHAPE), dtype=np.uint8)
     thumbnails[2] = thumbnails[0]
     thumbnails[5] = thumbnails[3]  # which only the second detector can tell
-    pairs, counts = near_duplicates(TABLE, sketches, thumbnails)
+    pairs, counts = duplicates.near_duplicates(TABLE, sketches, thumbnails)
     assert pairs.tolist() == [[0, 3], [3, 5]]
     assert (counts["pairs"], counts["pairs_by_either"]) == (1, 2)
     assert counts["correlation"]["pairs_not_found_by_hash"] == 1

@@ -19,16 +19,13 @@ from benchmark.data.prepare import audit, prepare
 from benchmark.errors import DataError
 from benchmark.evaluation.predictions import limits_of
 from benchmark.files import file_lock
-from tests.data.sources import (
-    encoded,
-    face_name,
-    faces,
-    folder_of,
-    jpeg,
-    picture,
-    tar_of,
-    zip_of,
-)
+from tests.data.sources import encoded, face_name, faces, folder_of, jpeg, picture, tar_of, zip_of
+
+
+def made(tmp_path: Path, files: dict[str, bytes], image_px: int = 32) -> FaceSet:
+    """The files as an archive, prepared."""
+    source = tar_of(tmp_path / "faces.tar", files)
+    return prepare(source, tmp_path / "data", image_px=image_px).faces
 
 
 def test_the_same_faces_from_any_source_are_the_same_data_set(tmp_path: Path) -> None:
@@ -46,9 +43,8 @@ def test_the_same_faces_from_any_source_are_the_same_data_set(tmp_path: Path) ->
 
 
 def test_the_packed_size_does_not_change_the_split(tmp_path: Path) -> None:
-    source = tar_of(tmp_path / "faces.tar", {**faces(40), face_name(99): jpeg(3, px=96)})
-    small = prepare(source, tmp_path / "data", image_px=24).faces
-    large = prepare(source, tmp_path / "data", image_px=128).faces
+    files = {**faces(40), face_name(99): jpeg(3, px=96)}
+    small, large = (made(tmp_path, files, image_px) for image_px in (24, 128))
     assert small.pixels().shape == (41, 24, 24, 3)
     assert large.pixels().shape == (41, 128, 128, 3)
     assert small.split_digest == large.split_digest
@@ -64,13 +60,13 @@ def test_copies_conflicts_and_near_duplicates_are_found(tmp_path: Path) -> None:
         face_name(6): encoded(picture(5, 96), quality=60),  # 5, encoded anew
         face_name(7): jpeg(7),
     }
-    result = prepare(folder_of(tmp_path / "faces", files), tmp_path / "data", image_px=32)
-    table = result.faces.table.set_index(result.faces.table["file"].str.extract(r"1745(\d+)")[0])
+    prepared = made(tmp_path, files)
+    table = prepared.table.set_index(prepared.table["file"].str.extract(r"1745(\d+)")[0])
     assert table["is_copy"].to_dict() == {f"{i:05d}": int(i == 2) for i in (1, 2, 3, 5, 6, 7, 4)}
     assert table.loc["00004", "no_place_reason"] == f"label conflict with {face_name(3)}"
     assert table.loc["00005", "cluster"] == table.loc["00006", "cluster"]
-    assert result.faces.manifest["near_duplicates"]["pairs"] == 1
-    assert result.faces.manifest["counts"]["placed"] == 4
+    assert prepared.manifest["near_duplicates"]["pairs"] == 1
+    assert prepared.manifest["counts"]["placed"] == 4
 
 
 def test_preparing_again_does_nothing_and_other_faces_or_options_are_refused(
@@ -112,17 +108,16 @@ def test_pictures_that_cannot_be_used_are_left_out_with_the_reason(tmp_path: Pat
         face_name(91): b"no picture",
         face_name(92): encoded(Image.new("RGB", (1, 1))),
     }
-    source = tar_of(tmp_path / "faces.tar", {**faces(20), **bad})
-    result = prepare(source, tmp_path / "data", image_px=32)
-    assert result.faces.manifest["counts"]["quarantined_pictures"] == 3
-    assert result.faces.table["file"].isin(bad).sum() == 0
-    rejected = result.faces.rejected().set_index("file")["reason"]
+    prepared = made(tmp_path, {**faces(20), **bad})
+    assert prepared.manifest["counts"]["quarantined_pictures"] == 3
+    assert prepared.table["file"].isin(bad).sum() == 0
+    rejected = prepared.rejected().set_index("file")["reason"]
     for number, reason in ((90, "damaged"), (91, "not a picture"), (92, "1 x 1 pixels")):
         assert reason in rejected[face_name(number)]
     # The rows after those left out have moved up: each is still the picture of its name.
-    for row, file in enumerate(result.faces.table["file"]):
+    for row, file in enumerate(prepared.table["file"]):
         original = np.asarray(picture(int(file.split("_")[3][12:17]), 32)).astype(float)
-        assert np.abs(result.faces.pixels()[row] - original).mean() < 25
+        assert np.abs(prepared.pixels()[row] - original).mean() < 25
 
 
 def test_names_without_labels_other_files_and_converted_pictures_are_counted(
@@ -139,14 +134,14 @@ def test_names_without_labels_other_files_and_converted_pictures_are_counted(
         face_name(92): encoded(picture(92).resize((48, 40))),
         face_name(93): encoded(picture(93, px=20)),
     }
-    result = prepare(zip_of(tmp_path / "faces.zip", files), tmp_path / "data", image_px=32)
-    counts = result.faces.manifest["counts"]
-    assert (counts["image_files"], counts["usable"]) == (26, 24)
-    assert (counts["quarantined_names"], counts["not_pictures"]) == (2, 2)
-    assert counts["converted_modes"] == {"CMYK": 1, "L": 1}
-    assert (counts["not_square"], counts["enlarged"]) == (1, 1)
-    assert counts["quarantined_pictures"] == 0
-    assert result.faces.rejected()["kind"].tolist().count("name") == 2
+    prepared = prepare(zip_of(tmp_path / "faces.zip", files), tmp_path / "data", image_px=32).faces
+    expected = {
+        "image_files": 26, "usable": 24, "quarantined_names": 2, "not_pictures": 2,
+        "converted_modes": {"CMYK": 1, "L": 1}, "not_square": 1, "enlarged": 1,
+        "quarantined_pictures": 0,
+    }  # fmt: skip
+    assert expected.items() <= prepared.manifest["counts"].items()
+    assert prepared.rejected()["kind"].tolist().count("name") == 2
 
 
 @pytest.mark.parametrize(
@@ -267,10 +262,10 @@ def test_two_processes_that_prepare_the_same_faces_make_them_once(tmp_path: Path
     assert [path.name for path in data_dir.iterdir()] == ["folder-32"]
 
 
-@pytest.fixture
-def prepared(tmp_path: Path) -> FaceSet:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
     files = {**faces(60), face_name(90): jpeg(3), face_name(91): b"no picture"}
-    return prepare(tar_of(tmp_path / "faces.tar", files), tmp_path / "data", image_px=32).faces
+    return made(tmp_path_factory.mktemp("prepared"), files)
 
 
 def changed(faces: FaceSet, row: int, **values: object) -> FaceSet:
@@ -305,8 +300,7 @@ def test_a_planted_duplicate_a_changed_label_and_a_placed_copy_are_found(prepare
 
 def test_a_changed_pixel_is_found(prepared: FaceSet) -> None:
     path = prepared.folder / "faces.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    found = audit(prepared)["findings"]
-    assert found == ["faces.npy was changed after it was prepared"]
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert audit(prepared)["findings"] == ["faces.npy was changed after it was prepared"]
+    path.write_bytes(before)

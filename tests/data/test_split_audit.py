@@ -176,10 +176,7 @@ def test_names_are_found_in_every_kind_of_list(tmp_path: Path) -> None:
 
 
 def test_odd_names_are_kept_whole(tmp_path: Path) -> None:
-    for names in (
-        ("00123", "00124"),
-        ("24_0_1_20170116220224657 .jpg.chip.jpg", "Smith, Ann.jpg"),
-    ):
+    for names in (("00123", "00124"), ("24_0_1_20170116220224657 .jpg.chip.jpg", "Smith, Ann.jpg")):
         assert read(listed(tmp_path / "odd.txt", *names)).files == names
     for encoding in ("utf-8-sig", "utf-16", "cp1252"):
         (tmp_path / "a.csv").write_bytes("file\nä.jpg\n".encode(encoding))

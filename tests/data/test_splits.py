@@ -8,21 +8,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from benchmark.data import splits
 from benchmark.data.dataset import FaceSet
-from benchmark.data.splits import (
-    N_FOLDS,
-    PARTS,
-    SPLIT_VERSION,
-    check_no_overlap,
-    labelled_parts,
-    members,
-    overlaps,
-    parts_of,
-    split_digest,
-    stratified_sample,
-    subset_parts,
-    with_split,
-)
 from benchmark.errors import DataError
 from benchmark.experiment.definition import Subset
 from benchmark.tasks import MISSING
@@ -46,7 +33,7 @@ def table_of(n_faces: int, faces_per_cluster: int = 1) -> pd.DataFrame:
 
 
 def test_parts_have_their_shares_in_all_and_in_every_stratum() -> None:
-    table = with_split(table_of(2000))
+    table = splits.with_split(table_of(2000))
     # 2,000 less 20 without a place = 1,980: 1,584 / 198 / 198.
     sizes = {"train": 1584, "val": 198, "test": 198, "": 20}
     assert table["part"].value_counts().to_dict() == sizes
@@ -57,14 +44,14 @@ def test_parts_have_their_shares_in_all_and_in_every_stratum() -> None:
 
 
 def test_a_face_without_a_place_has_no_part_and_no_fold() -> None:
-    table = with_split(table_of(200))
+    table = splits.with_split(table_of(200))
     left_out = table[table["no_place_reason"] != ""]
     assert left_out["part"].tolist() == ["", ""]
     assert left_out["fold"].tolist() == [-1, -1]
 
 
 def test_a_cluster_is_never_divided() -> None:
-    table = with_split(table_of(900, faces_per_cluster=3))
+    table = splits.with_split(table_of(900, faces_per_cluster=3))
     clusters = table[table["part"] != ""].groupby("cluster")
     assert (clusters[["part", "fold"]].nunique() == 1).all(axis=None)
 
@@ -75,7 +62,7 @@ def test_clusters_of_several_faces_are_spread_over_the_parts_as_their_number_dem
     table = table_of(len(clusters)).assign(
         cluster=clusters, age_group=clusters // 7 % 5, gender=clusters // 3 % 2, race=0
     )
-    check_spread(with_split(table.assign(no_place_reason="")))
+    check_spread(splits.with_split(table.assign(no_place_reason="")))
 
 
 def check_spread(placed: pd.DataFrame) -> None:
@@ -84,7 +71,7 @@ def check_spread(placed: pd.DataFrame) -> None:
                                           fold=("fold", "first"))  # fmt: skip
     several = sizes[sizes["n"] > 1]
     shares = {"part": {"train": 0.8, "val": 0.1, "test": 0.1},
-              "fold": dict.fromkeys(range(N_FOLDS), 1 / N_FOLDS)}  # fmt: skip
+              "fold": dict.fromkeys(range(splits.N_FOLDS), 1 / splits.N_FOLDS)}  # fmt: skip
     for column, expected in shares.items():
         for name, share in expected.items():
             n = int((several[column] == name).sum())
@@ -96,76 +83,78 @@ def test_the_split_does_not_depend_on_the_order_of_the_files_or_the_numbers_of_c
     table = table_of(500, faces_per_cluster=2)
     shuffled = table.sample(frac=1, random_state=0).reset_index(drop=True)
     shuffled["cluster"] = 10_000 - shuffled["cluster"]
-    one = with_split(table).set_index("file")
-    other = with_split(shuffled).set_index("file").loc[one.index]
+    one = splits.with_split(table).set_index("file")
+    other = splits.with_split(shuffled).set_index("file").loc[one.index]
     assert one["part"].tolist() == other["part"].tolist()
     assert one["fold"].tolist() == other["fold"].tolist()
 
 
 def test_the_rule_of_this_version_is_pinned() -> None:
     # Whatever changes this needs a new split version: every number measured so far hangs on it.
-    digest = split_digest(with_split(table_of(1000, faces_per_cluster=2)))
+    digest = splits.split_digest(splits.with_split(table_of(1000, faces_per_cluster=2)))
     assert digest == "fec8795c70784adbf3dfe5676e70c17e610731280bc69b5e0a32b0f68d643bef"
 
 
 def test_the_digest_is_that_of_the_sorted_lines() -> None:
     table = pd.DataFrame({"file": ["b", "a", "c"], "part": ["test", "train", ""]})
-    assert split_digest(table) == hashlib.sha256(b"a,train\nb,test\n").hexdigest()
+    assert splits.split_digest(table) == hashlib.sha256(b"a,train\nb,test\n").hexdigest()
 
 
-def faces_of(table: pd.DataFrame, version: str = SPLIT_VERSION) -> FaceSet:
+def faces_of(table: pd.DataFrame, version: str = splits.SPLIT_VERSION) -> FaceSet:
     manifest = {"name": "some-faces", "split_version": version}
     return FaceSet(Path("some-faces"), manifest, table)
 
 
 def test_parts_are_rows_that_hold_every_placed_face_once() -> None:
-    faces = faces_of(with_split(table_of(300)))
-    for fold in (None, *range(N_FOLDS)):
-        parts = parts_of(faces, fold)
-        rows = np.concatenate([parts[name] for name in PARTS])
+    faces = faces_of(splits.with_split(table_of(300)))
+    for fold in (None, *range(splits.N_FOLDS)):
+        parts = splits.parts_of(faces, fold)
+        rows = np.concatenate([parts[name] for name in splits.PARTS])
         assert len(set(rows.tolist())) == len(rows) == 297
-        check_no_overlap(faces.table, parts)
+        splits.check_no_overlap(faces.table, parts)
 
 
 def test_folds_test_every_placed_face_once_and_validate_on_an_eighth_of_the_rest() -> None:
-    faces = faces_of(with_split(table_of(2000)))
-    tested = [parts_of(faces, fold)["test"] for fold in range(N_FOLDS)]
+    faces = faces_of(splits.with_split(table_of(2000)))
+    tested = [splits.parts_of(faces, fold)["test"] for fold in range(splits.N_FOLDS)]
     assert sorted(np.concatenate(tested).tolist()) == [i for i in range(2000) if i % 100]
     # 1,980 faces: 396 tested, 1,584 left, an eighth of them 198.
-    assert [len(rows) for rows in tested] == [396] * N_FOLDS
-    assert [len(parts_of(faces, fold)["val"]) for fold in range(N_FOLDS)] == [198] * N_FOLDS
+    assert [len(rows) for rows in tested] == [396] * splits.N_FOLDS
+    assert [len(splits.parts_of(faces, fold)["val"]) for fold in range(splits.N_FOLDS)] == [
+        198
+    ] * splits.N_FOLDS
 
 
 def test_too_few_faces_for_a_split_are_refused() -> None:
     with pytest.raises(DataError, match="part is empty: 4 faces are too few"):
-        parts_of(faces_of(with_split(table_of(4))))
+        splits.parts_of(faces_of(splits.with_split(table_of(4))))
 
 
 def test_a_fold_of_an_older_split_is_refused_and_its_parts_are_still_read() -> None:
-    faces = faces_of(with_split(table_of(300)), "leak-free-1")
-    assert len(parts_of(faces)["test"]) > 0
+    faces = faces_of(splits.with_split(table_of(300)), "leak-free-1")
+    assert len(splits.parts_of(faces)["test"]) > 0
     with pytest.raises(DataError, match="'some-faces' has the split leak-free-1"):
-        parts_of(faces, 0)
+        splits.parts_of(faces, 0)
 
 
 def test_an_unknown_fold_is_refused() -> None:
     with pytest.raises(DataError, match="no fold 5"):
-        parts_of(faces_of(with_split(table_of(100))), 5)
+        splits.parts_of(faces_of(splits.with_split(table_of(100))), 5)
 
 
 def test_a_planted_duplicate_across_a_hand_made_split_is_refused() -> None:
     parts = {"train": np.arange(80), "val": np.arange(80, 90), "test": np.arange(90, 100)}
     for column in ("sha256", "cluster", "file"):
-        table = with_split(table_of(100))
-        check_no_overlap(table, parts)
+        table = splits.with_split(table_of(100))
+        splits.check_no_overlap(table, parts)
         table.loc[95, column] = table.loc[3, column]
         with pytest.raises(DataError, match=f"in train and .* in test have the same {column}"):
-            check_no_overlap(table, parts)
+            splits.check_no_overlap(table, parts)
 
 
 def test_a_row_in_two_parts_is_refused() -> None:
     parts = {"train": np.arange(80), "val": np.arange(79, 90), "test": np.arange(90, 100)}
-    found = overlaps(with_split(table_of(100)), parts)
+    found = splits.overlaps(splits.with_split(table_of(100)), parts)
     assert {overlap.column for overlap in found} == {"sha256", "cluster", "file"}
 
 
@@ -186,17 +175,17 @@ WHOLE = {"train": np.arange(320), "val": np.arange(320, 360), "test": np.arange(
 
 def test_a_specialist_gets_its_own_faces_alone() -> None:
     table, women = subset_table(), Subset(gender="female")
-    inside = members(table, women)
+    inside = splits.members(table, women)
     assert inside.tolist() == (table["gender"] == 1).tolist()
-    for name, rows in subset_parts(table, WHOLE, women, seed=0).items():
+    for name, rows in splits.subset_parts(table, WHOLE, women, seed=0).items():
         assert np.array_equal(rows, WHOLE[name][inside[WHOLE[name]]])
-    assert subset_parts(table, WHOLE, None, seed=0) == WHOLE
+    assert splits.subset_parts(table, WHOLE, None, seed=0) == WHOLE
 
 
 def test_the_three_trainings_are_selected_and_tested_on_the_same_faces() -> None:
     table = subset_table()
     subset, everyone, size_matched = (
-        subset_parts(table, WHOLE, Subset(race="Black", training=training), seed=0)
+        splits.subset_parts(table, WHOLE, Subset(race="Black", training=training), seed=0)
         for training in ("subset", "everyone", "size_matched")
     )
     for name in ("val", "test"):
@@ -210,22 +199,22 @@ def test_a_sample_has_the_shares_of_all() -> None:
     # ten faces in three strata of 6, 3 and 1; five of them: shares 3, 1.5 and 0.5. The whole parts
     # are 3, 1 and 0; the one left over goes to the first of the two remainders of 0.5.
     table = subset_table(10).assign(age_group=[0] * 6 + [1] * 3 + [2], gender=0, race=0)
-    rows = stratified_sample(table, np.arange(10), 5, seed=0)
+    rows = splits.stratified_sample(table, np.arange(10), 5, seed=0)
     assert table.iloc[rows]["age_group"].tolist() == [0, 0, 0, 1, 1]
 
 
 def test_a_sample_depends_on_the_seed_and_not_on_the_order_of_the_table() -> None:
     table = subset_table()
-    first = stratified_sample(table, np.arange(400), 50, seed=0)
-    assert not np.array_equal(first, stratified_sample(table, np.arange(400), 50, seed=1))
+    first = splits.stratified_sample(table, np.arange(400), 50, seed=0)
+    assert not np.array_equal(first, splits.stratified_sample(table, np.arange(400), 50, seed=1))
     turned = table.iloc[::-1].reset_index(drop=True)
-    again = stratified_sample(turned, np.arange(400), 50, seed=0)
+    again = splits.stratified_sample(turned, np.arange(400), 50, seed=0)
     assert set(turned["file"].iloc[again]) == set(table["file"].iloc[first])
 
 
 def test_a_subset_or_a_task_without_a_face_is_refused() -> None:
     table = subset_table().assign(race=0)
     with pytest.raises(DataError, match="no face of the subset 'women_indian'"):
-        subset_parts(table, WHOLE, Subset(gender="female", race="Indian"), seed=0)
+        splits.subset_parts(table, WHOLE, Subset(gender="female", race="Indian"), seed=0)
     with pytest.raises(DataError, match="no face of the data set is labelled with race"):
-        labelled_parts(table.assign(race=MISSING), WHOLE, ["gender", "race"])
+        splits.labelled_parts(table.assign(race=MISSING), WHOLE, ["gender", "race"])
