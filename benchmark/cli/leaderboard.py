@@ -1,15 +1,16 @@
 """`facebench leaderboard`: the tables of the available runs, printed and written."""
 
 import datetime
+import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.text import Text
 
+from benchmark import registry
 from benchmark.cli import options, output
 from benchmark.errors import RunError
 from benchmark.files import check_outputs, write_text
@@ -25,47 +26,35 @@ PERCEIVED: Final = "Labels are perceived, and the same person may be in training
 CLOSING: Final = "--notes prints {more}differences, costs and limitations."
 
 # fmt: off
-_advanced = partial(typer.Option, rich_help_panel=options.ADVANCED)
 Suites = Annotated[list[str] | None, typer.Option(
     help="Show a suite, what is missing included; several in one table.",
-    autocompletion=options.complete_suite,
-)]
+    autocompletion=options.complete_suite)]
 Dataset = Annotated[str | None, typer.Option(
     help="Show the runs on this data set; photographs if left out.",
-    autocompletion=options.complete_dataset,
-)]
+    autocompletion=options.complete_dataset)]
 AdHoc = Annotated[bool, typer.Option("--ad-hoc", help="Show runs changed on the command line too.")]
 Notes = Annotated[bool, typer.Option("--notes", help="Print differences, costs and all notes too.")]
 Where = Annotated[list[str] | None, typer.Option(
     metavar="CONDITION",
     help="Show the rows for which it holds: a column of the CSV file, then =, !=, <, <=, > or >=, "
-    "then a value; text may hold *, rates may be 0.9 or 90%.",
-)]
+    "then a value; text may hold *, rates may be 0.9 or 90%.")]
 Sort = Annotated[str, typer.Option(
     metavar="COLUMN", help="Order rows by a column of the CSV file, or COLUMN:asc, COLUMN:desc.",
-    show_default=False,
-)]
-FromPredictions = Annotated[bool, _advanced(
-    "--from-predictions", help="Compute every number from the stored predictions anew."
-)]
-FitReferences = Annotated[bool, _advanced(
-    "--fit-references",
-    help="Fit the logistic regressions that are missing, on pixels and on the frozen backbones of "
-    "finished runs; minutes on many faces, once.",
-)]
-Folds = Annotated[bool, _advanced(
-    "--folds", help="Compare what `run --folds` gave with the fixed split: mean ± sd and ranks."
-)]
-Acknowledge = Annotated[list[str] | None, _advanced(
-    help="Rank a run stopped by a red flag (its id, or an experiment: all its runs).",
-    autocompletion=options.complete_run,
-)]
-Why = Annotated[str, _advanced(
-    help="With --acknowledge: what was checked, and why the result stands; kept with the run.",
-)]
+    show_default=False)]
+FromPredictions = Annotated[bool, options.advanced(
+    "Compute every number from the stored predictions anew.", "--from-predictions")]
+FitReferences = Annotated[bool, options.advanced(
+    "Fit the logistic regressions that are missing, on pixels and on the frozen backbones of "
+    "finished runs; minutes on many faces, once.", "--fit-references")]
+Folds = Annotated[bool, options.advanced(
+    "Compare what `run --folds` gave with the fixed split: mean ± sd and ranks.", "--folds")]
+Acknowledge = Annotated[list[str] | None, options.advanced(
+    "Rank a run stopped by a red flag (its id, or an experiment: all its runs).",
+    autocompletion=options.complete_run)]
+Why = Annotated[str, options.advanced(
+    "With --acknowledge: what was checked, and why the result stands; kept with the run.")]
 OutDir = Annotated[Path | None, typer.Option(
-    "--out", help="Where the files go; RUNS_DIR/leaderboards if left out."
-)]
+    "--out", help="Where the files go; RUNS_DIR/leaderboards if left out.")]
 # fmt: on
 
 
@@ -102,23 +91,20 @@ def leaderboard(
       facebench leaderboard --json
     """
     with output.speaking("leaderboard", as_json=as_json) as answer:
+        from benchmark.reporting import leaderboards as boards_of
         from benchmark.reporting.columns import as_data, narrowed
-        from benchmark.reporting.leaderboards import (
-            Places,
-            available_runs,
-            leaderboards,
-            write_board,
-        )
 
         if why and not acknowledge:
             raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
         for name in acknowledge or ():
             _acknowledge(name, why, runs_dir, answer)
-        places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
+        places = boards_of.Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
         folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
         with output.watching(quiet=as_json) as watch:
-            available = available_runs(runs_dir, from_predictions=from_predictions, watch=watch)
-            boards = [] if folds else leaderboards(
+            available = boards_of.available_runs(
+                runs_dir, from_predictions=from_predictions, watch=watch
+            )
+            boards = [] if folds else boards_of.leaderboards(
                 available, places, suite or (), dataset,
                 ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
             )  # fmt: skip
@@ -126,14 +112,18 @@ def leaderboard(
         if folds:
             datasets = available.datasets(dataset, folder)
             runs = [run for run in available.runs if run.setting.dataset in datasets]
-            _show_folds(runs, suite or (), folder, answer, overwrite=is_owned, as_json=as_json)
+            tables = list(_folds(runs, suite or (), folder, answer, overwrite=is_owned))
+            for title, table in () if as_json else tables:
+                output.out.print(title)
+                if table is not None:
+                    output.print_table(table)
             return
         answer.data = {"leaderboards": []}
         for board in boards:
             if where or sort:
                 board = narrowed(board, where or (), sort)
             with output.busy("writing", quiet=as_json):
-                files = write_board(board, folder, runs_dir, is_owned)
+                files = boards_of.write_board(board, folder, runs_dir, is_owned)
             answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
             if not as_json:
                 _print(board, whole=notes)
@@ -157,39 +147,37 @@ def _acknowledge(argument: str, why: str, runs_dir: Path, answer: output.Command
 def _print(board: "Leaderboard", *, whole: bool) -> None:
     """Print a table per setting, and the notes that fit into ten lines; or all there is."""
     from benchmark.comparison.wording import title_of
+    from benchmark.reporting import columns
     from benchmark.reporting.board_tables import board_table, by_setting, document_tables
-    from benchmark.reporting.columns import READING as STUDY_READING
-    from benchmark.reporting.columns import study_table
 
-    output.out.print(Text(title_of(board), style="bold yellow" if board.drawn else "bold"))
-    study = study_table(board)
+    out = output.out
+    out.print(Text(title_of(board), style="bold yellow" if board.drawn else "bold"))
+    study = columns.study_table(board)
     if study.rows:
-        output.out.print(Text(f"{STUDY_READING}\n"))
+        out.print(Text(f"{columns.READING}\n"))
         output.print_table(study)
-        output.out.print()
+        out.print()
     for setting, tables in by_setting(board) if whole or not study.rows else ():
-        output.out.print(Text(setting, style="dim"))
-        output.out.print()
+        out.print(Text(f"{setting}\n", style="dim"))
         table = board_table(tables).keeping(())
         measured = tuple(row for row in table.rows if row.status != "missing")
         output.print_table(Table(table.columns, measured))
         for further in document_tables(tables)[1:] if whole else ():
-            output.out.print()
+            out.print()
             output.print_table(further)
-    output.out.print()
+    out.print()
     notes = list(_notes(board))
-    shown = [*notes, *board.limits[int(board.drawn) :]]
-    if not whole:
-        lines = [len(textwrap.wrap(note, output.out.width - 3)) for note in notes]
+    if whole:
+        notes += board.limits[int(board.drawn) :]
+    else:
         ending = CLOSING if board.drawn else PERCEIVED + CLOSING
-        closing = len(textwrap.wrap(ending.format(more="00 more notes, "), output.out.width - 3))
-        n = 0
-        while n < len(notes) and sum(lines[: n + 1]) + closing <= MOST_NOTE_LINES:
-            n += 1
+        texts = [ending.format(more="00 more notes, "), *notes]
+        lines = [len(textwrap.wrap(text, out.width - 3)) for text in texts]
+        n = sum(end <= MOST_NOTE_LINES for end in itertools.accumulate(lines)) - 1
         more = f"{len(notes) - n} more notes, " if n < len(notes) else ""
-        shown = [*notes[:n], ending.format(more=more)]
-    for note in shown:
-        output.out.print(output.bullet(note))
+        notes = [*notes[:n], ending.format(more=more)]
+    for note in notes:
+        out.print(output.bullet(note))
 
 
 def _notes(board: "Leaderboard") -> Iterator[str]:
@@ -207,22 +195,20 @@ def _notes(board: "Leaderboard") -> Iterator[str]:
     yield from board.notes
 
 
-def _show_folds(
+def _folds(
     runs: "Sequence[Run]",
     suites: Sequence[str],
     folder: Path,
     answer: output.CommandResult,
     *,
     overwrite: bool,
-    as_json: bool,
-) -> None:
-    """Print and write how stable the numbers are over the five folds of the split."""
-    from benchmark import registry
-    from benchmark.comparison.out_of_fold import STABILITY_NOTE, stability_cells, stability_tables
+) -> Iterator[tuple[Text, Table | None]]:
+    """Write how stable the numbers are over the five folds; give what to print: titles, tables."""
+    from benchmark.comparison import leaderboard as boards
     from benchmark.comparison.wording import setting_text
 
     asked = [item for name in dict.fromkeys(suites) for item in registry.experiments_of(name)]
-    found = stability_tables(runs, asked or list(registry.experiments().values()))
+    found = boards.stability_tables(runs, asked or list(registry.experiments().values()))
     if not found:
         raise RunError(
             "no finished run is of a fold",
@@ -239,13 +225,10 @@ def _show_folds(
             {"dataset": setting.dataset, "split_digest": setting.split_digest,
              "rows": plain.to_dict("records"), "file": str(path)}
         )  # fmt: skip
-        if not as_json:
-            headings, rows = stability_cells(numbers)
-            columns = [Column(heading, left=not place) for place, heading in enumerate(headings)]
-            stacked = [[Cell.parted(c.replace(" / ", "\n")) for c in row] for row in rows]
-            synthetic = "SYNTHETIC FACES · " if setting.drawn else ""
-            title = f"{synthetic}Stability over folds on {setting.dataset}\n"
-            output.out.print(Text(title, "bold") + Text(setting_text(setting), style="dim"))
-            output.print_table(Table.of(columns, stacked))
-    if not as_json:
-        output.out.print(STABILITY_NOTE)
+        headings, rows = boards.stability_cells(numbers)
+        columns = [Column(heading, left=not place) for place, heading in enumerate(headings)]
+        stacked = [[Cell.parted(text.replace(" / ", "\n")) for text in row] for row in rows]
+        synthetic = "SYNTHETIC FACES · " if setting.drawn else ""
+        title = Text(f"{synthetic}Stability over folds on {setting.dataset}\n", "bold")
+        yield title + Text(setting_text(setting), style="dim"), Table.of(columns, stacked)
+    yield Text(boards.STABILITY_NOTE), None

@@ -1,4 +1,5 @@
-"""Leaderboards: which experiments stand in which table, in what order, and which are missing.
+"""Leaderboards: which experiments stand in which table, in what order, and which are missing; and
+how stable an experiment's numbers are over the five folds of the split.
 
 Built from the runs' folders alone. Rows are computed in benchmark.comparison.rows and compared in
 .pairs. Nothing here depends on the time or the machine, so that a leaderboard is byte-identical
@@ -8,30 +9,33 @@ when nothing changed.
 import contextlib
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+import numpy as np
+import pandas as pd
+
+from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, Run, Setting, counted, edited_after, why_not_done
 from benchmark.comparison.pairs import SHARED, RowPair, compare_rows, counterpart_names, row_pairs
 from benchmark.comparison.references import LOGISTIC
 from benchmark.comparison.rows import Row, RowComparison, done_row
-from benchmark.comparison.wording import Gap, family_text, gap_sentences, limitations
 from benchmark.data.progress import OnProgress, keep_quiet
+from benchmark.data.splits import N_FOLDS
 from benchmark.errors import RunError
 from benchmark.experiment.definition import Experiment, Protocol, Suite
 from benchmark.experiment.parts import changed_settings
-from benchmark.tasks import TASKS, TaskName
+from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 Kind = Literal["mtl", "age_group", "gender", "race"]
-KINDS: Final[tuple[Kind, ...]] = ("mtl", *TASKS)
-
 HEADINGS: Final[dict[Kind, str]] = {
     "mtl": "Three tasks, one network (MTL)",
     "age_group": "Age group alone (STL)",
     "gender": "Gender alone (STL)",
     "race": "Race alone (STL)",
 }
+KINDS: Final = tuple(HEADINGS)
 ONE_SEED: Final = "one seed: no claim about the experiment"
 RANK_DIGITS: Final = 9
 """Validation scores that agree to this many decimals are a tie."""
@@ -39,11 +43,6 @@ RANK_DIGITS: Final = 9
 FamilyKey = tuple[Setting, str, str]
 """Setting, experiment name, identity without the seed: what one row of a table is about."""
 Families = Mapping[FamilyKey, list[Run]]
-
-
-def tasks_of(kind: Kind) -> tuple[TaskName, ...]:
-    """Name the tasks of a table's networks."""
-    return TASKS if kind == "mtl" else (kind,)
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class BoardTable:
     @property
     def tasks(self) -> tuple[TaskName, ...]:
         """The tasks that every network of the table predicts."""
-        return tasks_of(self.kind)
+        return TASKS if self.kind == "mtl" else (self.kind,)
 
 
 @dataclass(frozen=True)
@@ -118,53 +117,46 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
     library = Library(tuple(ours), known, {})
     families, left_out = _families(library, query.experiments, ad_hoc=query.ad_hoc)
     settings = _settings(ours, families, query)
-    shown = [
-        (setting, kind, rows)
+    found = [
+        BoardTable(setting, kind, tuple(rows))
         for setting in settings
         for kind, rows in _rows(setting, query, families).items()
         if rows
     ]
     finished: dict[Setting, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for setting, _, rows in shown:
-        for row in (row for row in rows if row.runs and not row.runs[0].ad_hoc):
-            finished[setting][row.name].append(row)
+    for table in found:
+        for row in (row for row in table.rows if row.runs and not row.runs[0].ad_hoc):
+            finished[table.setting][row.name].append(row)
     # Those shown may be compared with others that are not.
     wanted = {name for item in query.experiments for name in counterpart_names(item).values()}
     wanted |= {item.compare_with for item in query.experiments if item.compare_with}
     others = [known[name] for name in sorted(wanted) if name in known]
-    for (setting, name, family), found in _families(library, others)[0].items():
-        done = [run for run in found if run.done]
+    for (setting, name, family), of_name in _families(library, others)[0].items():
+        done = [run for run in of_name if run.done]
         if done and setting in finished and (setting, name, family) not in families:
             # Nothing is compared with one that cannot be read; where it is shown, it says why.
             with contextlib.suppress(RunError):
                 finished[setting][name].append(done_row(name, done))
     pairs: list[RowPair] = []
-    for setting, _, rows in shown if query.compared else ():
-        done_rows = [row for row in rows if row.runs]
+    for table in found if query.compared else ():
+        done_rows = [row for row in table.rows if row.runs]
         first = next((row for row in done_rows if row.rank and row.scores), None)
         for row in done_rows:
-            pairs += row_pairs(row, first, finished[setting], known)
+            pairs += row_pairs(row, first, finished[table.setting], known)
     outcomes = compare_rows(pairs)
-    tables = tuple(
-        BoardTable(
-            setting,
-            kind,
-            (
-                *query.references(setting, tasks_of(kind)),
-                *(_compared(it, outcomes.get(id(it), ())) for it in rows),
-            ),
-        )
-        for setting, kind, rows in shown
-    )
-    drawn = any(setting.drawn for setting in settings)
+    tables = []
+    for table in found:
+        rows = [_compared(row, outcomes.get(id(row), ())) for row in table.rows]
+        references = query.references(table.setting, table.tasks)
+        tables.append(dataclasses.replace(table, rows=(*references, *rows)))
     return Leaderboard(
         dataset=query.dataset,
         suite=" + ".join(suite.name for suite in query.suites) or None,
         suites={suite.name: suite.experiments for suite in query.suites},
-        drawn=drawn,
-        tables=tables,
-        notes=(*query.notes, *left_out, *reading_notes(tables, families)),
-        limits=limitations(ours),
+        drawn=any(setting.drawn for setting in settings),
+        tables=tuple(tables),
+        notes=(*query.notes, *left_out, *_reading_notes(tables, families)),
+        limits=words.limitations(ours),
     )
 
 
@@ -274,21 +266,19 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
     and takes none from the others.
     """
 
-    scores = {id(row): round(row.val_combined or 0.0, RANK_DIGITS) for row in rows if row.runs}
-    ranked = [scores[id(row)] for row in rows if row.runs and not (row.stopped or row.is_one_class)]
-    done = sorted(
-        (row for row in rows if row.runs),
-        key=lambda row: (-scores[id(row)], row.name, row.identities),
-    )
-    return [
-        *(
-            row
-            if row.stopped or row.is_one_class
-            else dataclasses.replace(row, rank=1 + sum(s > scores[id(row)] for s in ranked))
-            for row in done
-        ),
-        *(row for row in rows if not row.runs),
+    def score(row: Row) -> float:
+        return round(row.val_combined or 0.0, RANK_DIGITS)
+
+    done = [row for row in rows if row.runs]
+    done.sort(key=lambda row: (-score(row), row.name, row.identities))
+    scores = [score(row) for row in done if not (row.stopped or row.is_one_class)]
+    ranked = [
+        row
+        if row.stopped or row.is_one_class
+        else dataclasses.replace(row, rank=1 + sum(other > score(row) for other in scores))
+        for row in done
     ]
+    return ranked + [row for row in rows if not row.runs]
 
 
 def _compared(row: Row, against: Sequence[RowComparison]) -> Row:
@@ -300,61 +290,165 @@ def _compared(row: Row, against: Sequence[RowComparison]) -> Row:
     return dataclasses.replace(row, comparisons=against, tied=tied)
 
 
-def reading_notes(tables: Sequence[BoardTable], families: Families) -> list[str]:
+def _reading_notes(tables: Sequence[BoardTable], families: Families) -> Iterator[str]:
     """Say how the intervals, seeds and differences of these very tables are to be read."""
     rows = [row for table in tables for row in table.rows]
     done = [row for row in rows if row.status == "done"]
-    outcomes = [outcome for row in rows for outcome in row.comparisons]
-    judged = [outcome.judged for outcome in outcomes if outcome.judged]
     references = [row.name for row in rows if row.status == "reference"]
-    one_seed = any(len(row.seeds) == 1 for row in done)
-    shared = 0  # Test faces beyond the first of each cluster.
-    for run in (run for runs in families.values() for run in runs if one_seed and run.done):
-        with contextlib.suppress(RunError, KeyError):
-            metrics = run.record.metrics
-            shared = max(shared, int(metrics["test/n_faces"] - metrics["test/n_clusters"]))
-    gaps = [
-        Gap("LEAKY " * row.leaky + row.name, it.other, it.why, it.task)
-        for row in rows for it in row.comparisons if it.why and it.kind != "first"
-    ]  # fmt: skip
-    notes: tuple[tuple[object, str], ...] = (
-        (
-            references and not any(name.startswith(LOGISTIC) for name in references),
+    if references and not any(name.startswith(LOGISTIC) for name in references):
+        yield (
             "No logistic regression beside the rows yet: `facebench leaderboard --fit-references` "
-            "fits it once, on small pictures and on the frozen trunks of finished runs.",
-        ),
-        (
-            one_seed,
+            "fits it once, on small pictures and on the frozen trunks of finished runs."
+        )
+    if any(len(row.seeds) == 1 for row in done):
+        yield (
             "Rows with one seed tell of that training alone and permit no claim about the "
             "experiment; their intervals are Wilson's. Where a side has one seed, one run is "
-            "compared with one run, of the lowest seed that both have.",
-        ),
-        (
-            shared,
-            f"{shared} test faces are near-duplicates of others there; Wilson's interval counts "
-            "them as independent and is a little too narrow.",
-        ),
-        (
-            any(len(row.seeds) > 1 for row in done),
+            "compared with one run, of the lowest seed that both have."
+        )
+        shared = 0  # Test faces beyond the first of each cluster.
+        for run in (run for runs in families.values() for run in runs if run.done):
+            with contextlib.suppress(RunError, KeyError):
+                metrics = run.record.metrics
+                shared = max(shared, int(metrics["test/n_faces"] - metrics["test/n_clusters"]))
+        if shared:
+            yield (
+                f"{shared} test faces are near-duplicates of others there; Wilson's interval "
+                "counts them as independent and is a little too narrow."
+            )
+    if any(len(row.seeds) > 1 for row in done):
+        yield (
             "Rows with several seeds show mean ± sd over seeds; their intervals are a bootstrap "
-            "of the seed-averaged correctness over clusters of test faces.",
-        ),
-        (
-            any(table.kind == "mtl" for table in tables),
+            "of the seed-averaged correctness over clusters of test faces."
+        )
+    if any(table.kind == "mtl" for table in tables):
+        yield (
             "val is the combined validation accuracy, 0.4 age group + 0.2 gender + 0.4 race; "
-            "in single-task tables it is the task's.",
-        ),
-        (
-            judged,
+            "in single-task tables it is the task's."
+        )
+    if judged := [it.judged for row in rows for it in row.comparisons if it.judged]:
+        yield (
             "Differences are a row minus the other on the same test faces, in percentage points, "
-            f"with their 95 % interval. {family_text(judged)} Without it there is no significant "
-            "difference, which does not mean that the two are equal.",
-        ),
-        (
-            any(row.tied for row in rows),
+            f"with their 95 % interval. {words.family_text(judged)} Without it there is no "
+            "significant difference, which does not mean that the two are equal."
+        )
+    if any(row.tied for row in rows):
+        yield (
             "= marks rows without a significant difference from the first of their table in its "
-            "test score (combined, or the task's).",
-        ),
-        *((True, sentence) for sentence in gap_sentences(gaps)),
+            "test score (combined, or the task's)."
+        )
+    yield from words.gap_sentences(
+        words.Gap("LEAKY " * row.leaky + row.name, it.other, it.why, it.task)
+        for row in rows
+        for it in row.comparisons
+        if it.why and it.kind != "first"
     )
-    return [text for applies, text in notes if applies]
+
+
+STABILITY_NUMBERS: Final = {
+    "selected/val/combined": "val",
+    **{f"test/{task}/accuracy": title for task, title in TASK_TITLES.items()},
+    "test/combined": "combined",
+}
+"""What is shown of folds, by metric, with its heading; the first one ranks."""
+STABILITY_NOTE: Final = (
+    "Percent. Fixed: the 80/10/10 split, mean over seeds. Folds: mean ± sample sd over the five "
+    "folds, each fold the mean over its seeds. Two folds share about two thirds of their training "
+    "faces, so that the sd is no standard error. Ranks are by validation, among rows with both; in "
+    "brackets the lowest and highest rank in a single fold."
+)
+
+
+def stability_tables(
+    runs: Iterable[Run], experiments: Sequence[Experiment]
+) -> list[tuple[Setting, pd.DataFrame]]:
+    """Compare each experiment over the five folds with its run group on the fixed split.
+
+    Gives a table per setting (its protocol without a fold) and set of tasks; a row per experiment
+    of which all folds or a part of them were run: name, tasks, n_folds, seeds (the fewest of a
+    fold), fixed_seeds, then per number of STABILITY_NUMBERS NAME/fixed, NAME/mean and NAME/sd,
+    rates in [0, 1], NaN where it does not exist: mean and sd need all five folds; last rank_fixed,
+    rank_folds, rank_lowest and rank_highest. Runs belong together that share all but seed and fold;
+    of several such groups (other weight files, another trainer) that of most folds stands, then
+    that of the newest trainer. Leaky, ad-hoc and unfinished runs are left out.
+    """
+    library = Library(tuple(runs), {item.name: item for item in experiments}, {})
+    tables: dict[tuple[Setting, str], list[dict[str, Any]]] = defaultdict(list)
+    for item in experiments:
+        groups: dict[tuple[Setting, int, str], list[Run]] = defaultdict(list)
+        for run in library.runs_of(item.name, any_fold=True) if item.protocol.fold is None else ():
+            if run.done and not run.leaky:
+                protocol = dataclasses.replace(run.setting.protocol, fold=None)
+                setting = dataclasses.replace(run.setting, protocol=protocol)
+                groups[setting, run.trainer_version, str(run.weights_sha256)].append(run)
+        best: dict[Setting, tuple[int, int, list[Run]]] = {}
+        for (setting, trainer, _), ours in groups.items():
+            n_folds = len({run.setting.protocol.fold for run in ours} - {None})
+            if n_folds and (n_folds, trainer) > best.get(setting, (0, 0))[:2]:
+                best[setting] = n_folds, trainer, ours
+        for setting, (_, _, ours) in best.items():
+            tables[setting, item.task_label].append(_stability_row(item, ours))
+    kinds: list[str] = [*KINDS]
+    ordered = sorted(tables.items(), key=lambda item: (str(item[0][0]), kinds.index(item[0][1])))
+    return [(setting, _with_fold_ranks(pd.DataFrame(rows))) for (setting, _), rows in ordered]
+
+
+def _stability_row(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any]:
+    numbers = pd.DataFrame(
+        [{name: run.record.metrics.get(name, np.nan) for name in STABILITY_NUMBERS} for run in runs]
+    )
+    fold = pd.Series([run.setting.protocol.fold for run in runs], dtype="Int64")
+    folds = numbers.groupby(fold).mean()
+    row: dict[str, Any] = {
+        "name": experiment.name,
+        "tasks": "+".join(experiment.head.tasks),
+        "n_folds": len(folds),
+        "seeds": int(fold.value_counts().min()),
+        "fixed_seeds": int(fold.isna().sum()),
+        "by_fold": folds.iloc[:, 0].tolist() if len(folds) == N_FOLDS else None,
+    }
+    for name in STABILITY_NUMBERS:
+        whole = len(folds) == N_FOLDS and folds[name].notna().all()
+        row[f"{name}/fixed"] = numbers[name][fold.isna()].mean()
+        row[f"{name}/mean"] = folds[name].mean() if whole else np.nan
+        row[f"{name}/sd"] = folds[name].std() if whole else np.nan
+    return row
+
+
+def _with_fold_ranks(table: pd.DataFrame) -> pd.DataFrame:
+    """Rank the rows that have five folds and a fixed split by validation, best first."""
+    ranked_by = next(iter(STABILITY_NUMBERS))
+    both = table[table["by_fold"].notna() & table[f"{ranked_by}/fixed"].notna()]
+    scores = pd.DataFrame(both["by_fold"].tolist(), index=both.index)
+    scores["fixed"], scores["folds"] = both[f"{ranked_by}/fixed"], both[f"{ranked_by}/mean"]
+    ranks = scores.round(RANK_DIGITS).rank(ascending=False, method="min")
+    per_fold = ranks.drop(columns=["fixed", "folds"])
+    table["rank_fixed"], table["rank_folds"] = ranks["fixed"], ranks["folds"]
+    table["rank_lowest"], table["rank_highest"] = per_fold.min(axis=1), per_fold.max(axis=1)
+    ranked = table.drop(columns="by_fold")
+    return ranked.sort_values(["rank_folds", "name"], kind="stable").reset_index(drop=True)
+
+
+def stability_cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Write a table of stability_tables as headings and cells, in percent."""
+    single = "+" not in str(table["tasks"].iloc[0])
+    shown = {
+        number: heading
+        for number, heading in STABILITY_NUMBERS.items()
+        if table[f"{number}/mean"].notna().any() and not (single and heading == "combined")
+    }
+    heads = ["experiment", "rank: fixed → folds", "seeds: fixed / folds"]
+    heads += [f"{heading}: fixed / folds" for heading in shown.values()]
+    rows = []
+    for row in table.to_dict("records"):
+        rank = "{rank_fixed:.0f} → {rank_folds:.0f} ({rank_lowest:.0f}–{rank_highest:.0f})"
+        if np.isnan(row["rank_folds"]):
+            some = row["n_folds"] < N_FOLDS
+            rank = "{n_folds} of 5 folds" if some else "fixed split not run"
+        cells = [row["name"], rank.format_map(row), f"{row['fixed_seeds']} / {row['seeds']}"]
+        for number in shown:
+            fixed, mean, sd = (row[f"{number}/{end}"] for end in ("fixed", "mean", "sd"))
+            folds = words.NOTHING if np.isnan(mean) else words.with_sd(mean, sd)
+            cells.append(f"{words.NOTHING if np.isnan(fixed) else words.percent(fixed)} / {folds}")
+        rows.append(cells)
+    return heads, rows

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import ExperimentError, RunError
@@ -382,12 +382,13 @@ class Library:
 
 def files_of_several(runs: Iterable[Run]) -> dict[str, int]:
     """Name what runs have more than one of: pixels, splits or weight files; with how many."""
-    found: dict[str, set[str | None]] = {"pixels": set(), "splits": set(), "weight files": set()}
-    for run in runs:
-        files = (run.setting.pixel_digest, run.setting.split_digest, run.weights_sha256)
-        for known, file in zip(found.values(), files, strict=True):
-            known.add(file)
-    return {what: len(known) for what, known in found.items() if len(known) > 1}
+    ours = list(runs)
+    counts = {
+        "pixels": len({run.setting.pixel_digest for run in ours}),
+        "splits": len({run.setting.split_digest for run in ours}),
+        "weight files": len({run.weights_sha256 for run in ours}),
+    }
+    return {what: count for what, count in counts.items() if count > 1}
 
 
 def edited_after(name: str, n_runs: int) -> str:
@@ -448,10 +449,8 @@ def choose_dataset(library: Library, requests: Sequence[Request], asked: str | N
     )
 
 
-State = Literal["absent", "queued", "claimed", "interrupted", "failed", "done", "damaged"]
-STATES: Final[tuple[State, ...]] = (
-    "claimed", "interrupted", "failed", "damaged", "queued", "absent", "done",
-)  # fmt: skip
+State = Literal["claimed", "interrupted", "failed", "damaged", "queued", "absent", "done"]
+STATES: Final[tuple[State, ...]] = get_args(State)
 """Those that ask for attention first."""
 LOCK: Final = "claim"
 

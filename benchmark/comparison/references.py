@@ -27,15 +27,8 @@ from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.data.replays import replayed_parts
 from benchmark.data.splits import PartName, Rows, labelled_parts, parts_of, subset_parts
 from benchmark.errors import BenchmarkError, DataError
+from benchmark.evaluation import predictions as stored
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
-from benchmark.evaluation.predictions import (
-    Correctness,
-    RunPredictions,
-    predicted_tasks,
-    predictions_table,
-    read_predictions,
-    write_predictions,
-)
 from benchmark.evaluation.subgroups import SMALL_GROUP, subgroup_table
 from benchmark.files import canonical_json, write_json
 from benchmark.identity import MASKED
@@ -82,7 +75,7 @@ def logistic_row(on: str, predictions: pd.DataFrame, tasks: Sequence[TaskName]) 
 
     on: what it was fitted on, as `pixels`.
     """
-    if not set(tasks) <= set(predicted_tasks(predictions)):
+    if not set(tasks) <= set(stored.predicted_tasks(predictions)):
         return None
     val, test = (
         predictions[predictions["part"] == part].reset_index(drop=True) for part in ("val", "test")
@@ -106,7 +99,7 @@ def _row(
     tasks, together = tuple(predicted), None
     if len(tasks) > 1:
         right = {task: (predicted[task] == test[task].to_numpy())[None] for task in tasks}
-        rates = all_tasks(Correctness(test, right), tasks)[0]
+        rates = all_tasks(stored.Correctness(test, right), tasks)[0]
         clusters = test["cluster"].to_numpy() if "cluster" in test else np.arange(len(test))
         ends = cluster_bootstrap(rates[:, None], clusters)
         together = CombinedScore(float(rates.mean()), *(float(end[0]) for end in ends))
@@ -114,7 +107,7 @@ def _row(
         "reference",
         name,
         val_combined=val,
-        scores=group_scores(RunPredictions(test, {t: predicted[t][None] for t in tasks})),
+        scores=group_scores(stored.RunPredictions(test, {t: predicted[t][None] for t in tasks})),
         combined=together,
         worst=worst_group(subgroup_table(test[[*TASKS]], predicted), tasks) if with_worst else None,
     )
@@ -156,23 +149,16 @@ def label_noise(table: pd.DataFrame) -> pd.DataFrame:
         known = (pairs[f"{task}_x"] != MISSING) & (pairs[f"{task}_y"] != MISSING)
         differs = (pairs[f"{task}_x"] != pairs[f"{task}_y"]).astype(float)
         for files, chosen in ((BOTH, known), (EQUAL, known & equal), (NEAR, known & ~equal)):
-            means = differs[chosen].groupby(pairs["cluster"][chosen]).mean()
-            shares = np.array(means, dtype=np.float64)
-            enough = len(shares) >= SMALL_GROUP
-            bounds = _bounds(shares, task) if enough else [np.nan] * len(BOUNDS)
+            shares = differs[chosen].groupby(pairs["cluster"][chosen]).mean().to_numpy()
+            bounds = [np.nan] * len(BOUNDS)
+            if len(shares) >= SMALL_GROUP:
+                ends = cluster_bootstrap(shares[:, None], np.arange(len(shares)))
+                found = float(shares.mean()), float(ends[0][0]), float(ends[1][0])
+                rate, least, most = (error_rate(share, n_classes(task)) for share in found)
+                bounds = [*found, *(1 - found[place] / 2 for place in (0, 2, 1))]
+                bounds += [rate, 1 - rate, 1 - most, 1 - least]
             rows.append((task, files, int(chosen.sum()), len(shares), *bounds))
     return pd.DataFrame(rows, columns=["task", "files", "n_pairs", "n_photographs", *BOUNDS])
-
-
-def _bounds(shares: Floats, task: TaskName) -> list[float]:
-    """Give disagreement, ceiling, and ceiling by the model, each followed by its ends."""
-    ends = cluster_bootstrap(shares[:, None], np.arange(len(shares)))
-    disagree, low, high = float(shares.mean()), float(ends[0][0]), float(ends[1][0])
-    rate, least, most = (error_rate(share, n_classes(task)) for share in (disagree, low, high))
-    return [
-        *(disagree, low, high, 1 - disagree / 2, 1 - high / 2, 1 - low / 2),
-        *(rate, 1 - rate, 1 - most, 1 - least),
-    ]
 
 
 def error_rate(disagree: float, n_labels: int) -> float:
@@ -257,7 +243,7 @@ class References:
                 if not (folder / ABOUT_FILE).is_file():
                     # All tasks at once; where some labels are missing, those of the table alone.
                     fitted = self._fit(faces, parts, tasks if partly else TASKS, on, reader())
-                    write_predictions(folder / PREDICTIONS_FILE, fitted)
+                    stored.write_predictions(folder / PREDICTIONS_FILE, fitted)
                     write_json(folder / ABOUT_FILE, content)
         rows += [logistic_row(on, table, tasks) for on, table in self._kept(setting, tasks)]
         return [row for row in rows if row is not None]
@@ -272,7 +258,7 @@ class References:
                 about = json.loads(path.read_text(encoding="utf-8"))
                 fits = about["schema"] == SCHEMA and about["setting"] == _as_content(setting)
                 if fits and about.get("tasks", list(tasks)) == list(tasks):
-                    predictions = read_predictions(path.parent / PREDICTIONS_FILE)
+                    predictions = stored.read_predictions(path.parent / PREDICTIONS_FILE)
                     found.append((str(about["on"]), predictions))
             except (OSError, ValueError, KeyError, TypeError, BenchmarkError):
                 continue
@@ -317,21 +303,20 @@ class References:
                 self.watch(f"Reading faces by {on}", n_read, n_faces)
             features[part] = np.concatenate(pieces)
         answers: dict[PartName, dict[TaskName, Floats]] = {"val": {}, "test": {}}
-        for n_fitted, task in enumerate(tasks):
-            self.watch(f"Fitting on {on}", n_fitted, len(tasks))
+        for n_fitted, task in enumerate(tasks, start=1):
             truth = {part: faces.table[task].to_numpy()[rows] for part, rows in parts.items()}
-            known = {part: labels != MISSING for part, labels in truth.items()}
             (x, y), (val_x, val_y) = (
-                (features[part][known[part]], truth[part][known[part]]) for part in ("train", "val")
+                (features[part][truth[part] != MISSING], truth[part][truth[part] != MISSING])
+                for part in ("train", "val")
             )
             models = [_regression(x, y, strength) for strength in STRENGTHS]
             best = max(models, key=lambda model: (model.predict(val_x) == val_y).mean())
             for part, found in answers.items():
                 found[task] = np.zeros((len(features[part]), n_classes(task)))
                 found[task][:, best.classes_] = best.predict_proba(features[part])
-        self.watch(f"Fitting on {on}", len(tasks), len(tasks))
+            self.watch(f"Fitting on {on}", n_fitted, len(tasks))
         tables = [
-            predictions_table(faces.table.iloc[parts[part]], part, found)
+            stored.predictions_table(faces.table.iloc[parts[part]], part, found)
             for part, found in answers.items()
         ]
         return pd.concat(tables, ignore_index=True)
@@ -344,16 +329,14 @@ def _parts(
 
     None where a part has no face that is labelled for them.
     """
-    protocol = setting.protocol
-    if protocol.leaky:
-        whole = replayed_parts(faces.table, protocol.split)
-    else:
-        whole = parts_of(faces, protocol.fold)
+    protocol, table = setting.protocol, faces.table
+    is_leaky = protocol.leaky
+    whole = replayed_parts(table, protocol.split) if is_leaky else parts_of(faces, protocol.fold)
     try:
-        whole = labelled_parts(faces.table, whole, tasks)
+        whole = labelled_parts(table, whole, tasks)
     except DataError:
         return None
-    return subset_parts(faces.table, whole, setting.subset, seed=0)
+    return subset_parts(table, whole, setting.subset, seed=0)
 
 
 def _as_content(setting: Setting) -> dict[str, Any]:

@@ -165,29 +165,28 @@ def name_text(row: "Row") -> str:
 def protocol_text(protocol: Protocol) -> str:
     """Name a protocol and what it does otherwise than the default."""
     plain = Protocol(fold=protocol.fold)
-    words = [protocol.name]
-    if protocol.input_scaling != plain.input_scaling:
-        kinds = {"unit": "inputs scaled to 0-1", "weights_swapped": "red and blue exchanged"}
-        words.append(kinds.get(protocol.input_scaling, f"inputs {protocol.input_scaling}"))
-    if protocol.shuffling != plain.shuffling:
-        words.append("batches never re-shuffled")
-    if protocol.selection != plain.selection:
-        words.append("last epoch taken")
-    return ", ".join(words)
+    kinds = {"unit": "inputs scaled to 0-1", "weights_swapped": "red and blue exchanged"}
+    scaling = kinds.get(protocol.input_scaling, f"inputs {protocol.input_scaling}")
+    otherwise = (
+        (protocol.input_scaling != plain.input_scaling, scaling),
+        (protocol.shuffling != plain.shuffling, "batches never re-shuffled"),
+        (protocol.selection != plain.selection, "last epoch taken"),
+    )
+    return ", ".join([protocol.name, *(text for differs, text in otherwise if differs)])
 
 
 def setting_text(setting: Setting) -> str:
     """Say what the rows of a table have in common."""
     leak = "LEAKY. " if setting.protocol.leaky else ""
-    subset = setting.subset.label.replace("_", " and ") if setting.subset else ""
-    subset = f" Selected and tested on {subset} alone." if subset else ""
-    protocol = protocol_text(setting.protocol)
+    said = [f"protocol {protocol_text(setting.protocol)}."]
+    digests = f" (digest {setting.split_digest[:8]}, pixels {setting.pixel_digest[:8]})"
     if not setting.split_digest:
-        return f"{leak}Split {setting.split_version}, protocol {protocol}. Not run.{subset}"
-    return (
-        f"{leak}Split {setting.split_version} (digest {setting.split_digest[:8]}, pixels "
-        f"{setting.pixel_digest[:8]}), protocol {protocol}.{subset}"
-    )
+        digests = ""
+        said.append("Not run.")
+    if setting.subset:
+        people = setting.subset.label.replace("_", " and ")
+        said.append(f"Selected and tested on {people} alone.")
+    return f"{leak}Split {setting.split_version}{digests}, {' '.join(said)}"
 
 
 def title_of(board: "Leaderboard") -> str:
@@ -232,11 +231,8 @@ class Gap:
 def family_text(judged: Iterable[Judged]) -> str:
     """Say of which families the p-values of a table are, and how many each holds on the page."""
     sizes = {item.family: item.n_family for item in judged}
-    said = [
-        f"{title} ({counted(sizes[family], 'p-value')})"
-        for family, title in FAMILIES.items()
-        if family in sizes
-    ]
+    ours = [family for family in FAMILIES if family in sizes]
+    said = [f"{FAMILIES[family]} ({counted(sizes[family], 'p-value')})" for family in ours]
     return f"Holm's correction over the family: {'; '.join(said)}. * marks 0.05 or less."
 
 
@@ -335,7 +331,7 @@ def sentences(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Itera
         yield from (_pair_sentence(ours, COUNTERPARTS) for ours in networks)
 
 
-def gap_sentences(gaps: Sequence[Gap]) -> Iterator[str]:
+def gap_sentences(gaps: Iterable[Gap]) -> Iterator[str]:
     """Say what was not compared and why; networks that lack the same counterparts together."""
     lacking: dict[str, dict[str, list[str]]] = {}
     for gap in gaps:

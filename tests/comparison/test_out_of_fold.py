@@ -2,8 +2,8 @@
 
 import pytest
 
+from benchmark.comparison.leaderboard import stability_cells, stability_tables
 from benchmark.comparison.library import read_run
-from benchmark.comparison.out_of_fold import stability_cells, stability_tables
 from benchmark.experiment.definition import Experiment
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
