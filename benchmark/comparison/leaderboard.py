@@ -40,9 +40,8 @@ ONE_SEED: Final = "one seed: no claim about the experiment"
 RANK_DIGITS: Final = 9
 """Validation scores that agree to this many decimals are a tie."""
 
-FamilyKey = tuple[Setting, str, str]
-"""Setting, experiment name, identity without the seed: what one row of a table is about."""
-Families = Mapping[FamilyKey, list[Run]]
+Families = Mapping[tuple[Setting, str], Mapping[str, Sequence[Run]]]
+"""By setting and experiment, then by the identity without the seed: each makes a row."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +130,13 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
     wanted = {name for item in query.experiments for name in counterpart_names(item).values()}
     wanted |= {item.compare_with for item in query.experiments if item.compare_with}
     others = [known[name] for name in sorted(wanted) if name in known]
-    for (setting, name, family), of_name in _families(library, others)[0].items():
-        done = [run for run in of_name if run.done]
-        if done and setting in finished and (setting, name, family) not in families:
-            # Nothing is compared with one that cannot be read; where it is shown, it says why.
-            with contextlib.suppress(RunError):
-                finished[setting][name].append(done_row(name, done))
+    for (setting, name), by_family in _families(library, others)[0].items():
+        for family, of_family in by_family.items() if setting in finished else ():
+            done = [run for run in of_family if run.done]
+            if done and family not in families.get((setting, name), {}):
+                # Nothing is compared with one that cannot be read; where it is shown, it says why.
+                with contextlib.suppress(RunError):
+                    finished[setting][name].append(done_row(name, done))
     pairs: list[RowPair] = []
     for table in found if query.compared else ():
         done_rows = [row for row in table.rows if row.runs]
@@ -166,12 +166,14 @@ def _families(
     """Give each run to the experiments it is a run of, and say which belong to none."""
     names = {item.name for item in experiments}
     changed = [run for run in library.runs if run.ad_hoc and run.name in names]
-    families: dict[FamilyKey, list[Run]] = defaultdict(list)
+    families: dict[tuple[Setting, str], dict[str, list[Run]]] = {}
+    owned = set()
     for item in experiments:
         mine = [run for run in changed if run.name == item.name] if ad_hoc else []
         for run in [*library.runs_of(item.name, any_split=True), *mine]:
-            families[run.setting, item.name, run.record.family].append(run)
-    owned = {run.record.identity for runs in families.values() for run in runs}
+            by_family = families.setdefault((run.setting, item.name), {})
+            by_family.setdefault(run.record.family, []).append(run)
+            owned.add(run.record.identity)
     older = Counter(
         run.name
         for run in library.runs
@@ -186,7 +188,7 @@ def _families(
 
 def _settings(runs: Sequence[Run], families: Families, query: LeaderboardQuery) -> list[Setting]:
     """List the settings to show, the default protocol first: of runs, then of what was not run."""
-    found = list(dict.fromkeys(setting for setting, _, _ in families))
+    found = list(dict.fromkeys(setting for setting, _ in families))
     known = {(setting.protocol, setting.subset) for setting in found}
     drawn = any(run.setting.drawn for run in runs)
     for item in query.experiments:
@@ -208,36 +210,16 @@ def _settings(runs: Sequence[Run], families: Families, query: LeaderboardQuery) 
 
 def _rows(setting: Setting, query: LeaderboardQuery, families: Families) -> dict[Kind, list[Row]]:
     """Make the rows of one setting by kind, ranked."""
-    by_name: dict[str, dict[str, list[Run]]] = defaultdict(dict)
-    for (where, name, family), runs in families.items():
-        if where == setting:
-            by_name[name][family] = runs
     rows: dict[Kind, list[Row]] = {kind: [] for kind in KINDS}
     for n_made, item in enumerate(query.experiments):
         query.watch("Making rows", n_made, len(query.experiments))
         kind: Kind = "mtl" if len(item.head.tasks) > 1 else item.head.tasks[0]
-        ours = by_name.get(item.name, {})
-        for _, runs in sorted(ours.items()):
-            rows[kind].append(_row(item, runs, _differences(runs, ours, item)))
+        by_family = families.get((setting, item.name), {})
+        rows[kind] += [_row(item, by_family, family) for family in sorted(by_family)]
         subset = item.subset and item.subset.people
-        if not ours and (setting.protocol, setting.subset) == (item.protocol, subset):
+        if not by_family and (setting.protocol, setting.subset) == (item.protocol, subset):
             rows[kind].append(_missing(item, query.missing.get(item.name, "not run")))
     return {kind: _ranked(ours) for kind, ours in rows.items()}
-
-
-def _differences(
-    runs: Sequence[Run], families: Mapping[str, Sequence[Run]], experiment: Experiment
-) -> list[str]:
-    """Say how a row differs from the definition, or from other rows of the same name."""
-    run, firsts, said = runs[0], [others[0] for others in families.values()], []
-    if run.ad_hoc:
-        changes = changed_settings(experiment.as_dict(), run.definition)
-        said.append("ad hoc: " + (", ".join(changes) or "as defined"))
-    if len({first.trainer_version for first in firsts}) > 1:
-        said.append(f"trainer version {run.trainer_version}")
-    if len({first.weights_sha256 for first in firsts}) > 1:
-        said.append(f"weights {str(run.weights_sha256)[:12]}")
-    return said
 
 
 def _missing(experiment: Experiment, *remarks: str) -> Row:
@@ -245,18 +227,27 @@ def _missing(experiment: Experiment, *remarks: str) -> Row:
     return Row("missing", experiment.name, remarks=remarks, study=study, definition=definition)
 
 
-def _row(experiment: Experiment, runs: Sequence[Run], differences: Sequence[str]) -> Row:
-    """Make one experiment's row from its runs, finished or not."""
+def _row(experiment: Experiment, by_family: Mapping[str, Sequence[Run]], family: str) -> Row:
+    """Make one experiment's row from a family's runs, finished or not; it says how it differs from
+    the definition, or from other rows of the same name."""
+    runs, firsts = by_family[family], [others[0] for others in by_family.values()]
+    run, said = runs[0], []
+    if run.ad_hoc:
+        changes = changed_settings(experiment.as_dict(), run.definition)
+        said.append(words.AD_HOC + (", ".join(changes) or "as defined"))
+    if len({first.trainer_version for first in firsts}) > 1:
+        said.append(f"trainer version {run.trainer_version}")
+    if len({first.weights_sha256 for first in firsts}) > 1:
+        said.append(f"weights {str(run.weights_sha256)[:12]}")
     done = [run for run in runs if run.done]
     unfinished = [f"seed {run.record.seed} {why_not_done(run)}" for run in runs if not run.done]
     if not done:
-        return _missing(experiment, *unfinished, *differences)
-    remarks = [*differences, *unfinished, *([ONE_SEED] if len(done) == 1 else [])]
-    study = None if done[0].ad_hoc else experiment.study
+        return _missing(experiment, *unfinished, *said)
+    remarks = [*said, *unfinished, *([ONE_SEED] if len(done) == 1 else [])]
     try:
-        return done_row(experiment.name, done, remarks, study)
+        return done_row(experiment.name, done, remarks, None if run.ad_hoc else experiment.study)
     except RunError as error:
-        return _missing(experiment, str(error), *differences)
+        return _missing(experiment, str(error), *said)
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
@@ -307,7 +298,8 @@ def _reading_notes(tables: Sequence[BoardTable], families: Families) -> Iterator
             "compared with one run, of the lowest seed that both have."
         )
         shared = 0  # Test faces beyond the first of each cluster.
-        for run in (run for runs in families.values() for run in runs if run.done):
+        made = (run for ours in families.values() for runs in ours.values() for run in runs)
+        for run in (run for run in made if run.done):
             with contextlib.suppress(RunError, KeyError):
                 metrics = run.record.metrics
                 shared = max(shared, int(metrics["test/n_faces"] - metrics["test/n_clusters"]))

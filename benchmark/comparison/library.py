@@ -254,17 +254,6 @@ def compared_runs(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGr
 
 
 @dataclass(frozen=True)
-class Request:
-    """What one argument of a command line stands for."""
-
-    argument: str
-    names: tuple[str, ...]
-    """The experiments meant; of a run, the one it was begun as."""
-    run: Run | None = None
-    is_suite: bool = False
-
-
-@dataclass(frozen=True)
 class Library:
     """All runs that can be read, and the definitions that they may be runs of."""
 
@@ -291,12 +280,15 @@ class Library:
             self._by_key[any_split, any_fold] = found
         return self._by_key[any_split, any_fold].get(key_of(self.experiments[name].as_dict()), ())
 
-    def request(self, argument: str) -> Request:
-        """Read an argument; raise RunError where it is no run, experiment or suite."""
+    def meant(self, argument: str) -> Run | tuple[str, ...]:
+        """Give the run, or the experiments, that an argument of a command line stands for.
+
+        Raises RunError where it is no run, experiment or suite.
+        """
         if argument in self.experiments:
-            return Request(argument, (argument,))
+            return (argument,)
         if argument in self.suites:
-            return Request(argument, self.suites[argument].experiments, is_suite=True)
+            return self.suites[argument].experiments
         found = [run for run in self.runs if run.record.identity.startswith(argument)]
         if RUN_ID.fullmatch(argument) is None or not found:
             names = [*self.experiments, *self.suites]
@@ -313,7 +305,7 @@ class Library:
                 f"{argument} is the beginning of {len(found)} runs",
                 allowed=", ".join(run.record.identity[: len(argument) + 4] for run in found),
             )
-        return Request(argument, (found[0].name,), found[0])
+        return found[0]
 
     def group_of_run(self, run: Run) -> RunGroup:
         """Give a run that was named by its id; raise RunError if it is not done."""
@@ -414,20 +406,22 @@ def named_dataset(asked: str, known: Iterable[str]) -> list[str]:
     return [asked] if asked in names else [name for name in names if name.startswith(f"{asked}-")]
 
 
-def choose_dataset(library: Library, requests: Sequence[Request], asked: str | None) -> str:
+def choose_dataset(library: Library, arguments: Iterable[str], asked: str | None) -> str:
     """Give the one data set that a comparison is on; raise RunError where it is not one.
 
     The one asked for; else that of the runs named by id; else the only one that the named
     experiments were run on, photographed faces before synthetic ones.
     """
     found: dict[str, list[str]] = defaultdict(list)
-    for item in requests:
-        if item.run is not None:
-            found[item.run.setting.dataset].append(item.argument)
-        for name in () if item.run else item.names:
-            for dataset in library.datasets_of(name):
-                found[dataset].append(name)
-    of_runs = {item.run.setting.dataset for item in requests if item.run}
+    meant = {argument: library.meant(argument) for argument in arguments}
+    for argument, item in meant.items():
+        if isinstance(item, Run):
+            found[item.setting.dataset].append(argument)
+        else:
+            for name in item:
+                for place in library.datasets_of(name):
+                    found[place].append(name)
+    of_runs = {item.setting.dataset for item in meant.values() if isinstance(item, Run)}
     drawn = {run.setting.dataset for run in library.runs if run.setting.drawn}
     candidates = [*of_runs] or [name for name in found if name not in drawn] or [*found]
     if asked is not None:
@@ -443,7 +437,7 @@ def choose_dataset(library: Library, requests: Sequence[Request], asked: str | N
         )
     on = f" on the data set {asked!r}" if found else ""
     raise RunError(
-        f"nothing of {', '.join(item.argument for item in requests)} was run{on}",
+        f"nothing of {', '.join(meant)} was run{on}",
         allowed=", ".join(sorted(found)),
         fix="`facebench run NAME --seeds 0,1,2` makes runs to compare",
     )

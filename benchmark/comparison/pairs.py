@@ -247,20 +247,20 @@ def compare(
     is not comparable is refused with RunError; what is wrong within a suite becomes a gap of the
     table, and so do experiments without runs. RunError where nothing at all can be compared.
     """
-    requests = [library.request(argument) for argument in arguments]
-    where = runs_here.choose_dataset(library, requests, dataset)
+    where = runs_here.choose_dataset(library, arguments, dataset)
     book = Book(tuple(task for task in TASKS if task in tasks))
     by_label: dict[str, RunGroup | NotRun] = {}
-    for item in requests:
-        if item.run is not None:
-            group = library.group_of_run(item.run)
+    for item in map(library.meant, arguments):
+        if isinstance(item, runs_here.Run):
+            group = library.group_of_run(item)
             by_label.setdefault(group.label, group)
         else:
-            for name in item.names:
+            for name in item:
                 by_label[name] = by_label.get(name) or library.run_group(name, where)
+    are_suites = [it in library.suites and it not in library.experiments for it in arguments]
     named = list(by_label.values())
     plans: dict[Kind, PairPlan] = {}
-    if not all_pairs and (all(item.is_suite for item in requests) or len(named) == 1):
+    if not all_pairs and (all(are_suites) or len(named) == 1):
         plans["twins"] = counterparts_plan(library, named, where, book.tasks)
         plan = PairPlan()
         for one in named:
@@ -273,7 +273,7 @@ def compare(
         for first, second in itertools.combinations(named, 2):
             if all_pairs or first is named[0]:
                 plan.add(first, second, book.tasks)
-    strict = not any(item.is_suite for item in requests) and len(named) > 1
+    strict = not any(are_suites) and len(named) > 1
     judged = judge_plans({QUESTIONS[kind][0]: plan for kind, plan in plans.items()}, book, strict)
     tables = {kind: judged[QUESTIONS[kind][0]] for kind in plans}
     tables = {kind: found for kind, found in tables.items() if found.lines or found.gaps}

@@ -149,7 +149,8 @@ def label_noise(table: pd.DataFrame) -> pd.DataFrame:
         known = (pairs[f"{task}_x"] != MISSING) & (pairs[f"{task}_y"] != MISSING)
         differs = (pairs[f"{task}_x"] != pairs[f"{task}_y"]).astype(float)
         for files, chosen in ((BOTH, known), (EQUAL, known & equal), (NEAR, known & ~equal)):
-            shares = differs[chosen].groupby(pairs["cluster"][chosen]).mean().to_numpy()
+            means = differs[chosen].groupby(pairs["cluster"][chosen]).mean()
+            shares = np.array(means, dtype=np.float64)
             bounds = [np.nan] * len(BOUNDS)
             if len(shares) >= SMALL_GROUP:
                 ends = cluster_bootstrap(shares[:, None], np.arange(len(shares)))

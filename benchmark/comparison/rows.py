@@ -312,15 +312,11 @@ def _with_intervals(row: Row) -> Row:
         columns["worst"] = np.where(member, means[row.worst.task], np.nan)
     clusters = known.faces["cluster"].to_numpy()
     lows, highs = cluster_bootstrap(np.column_stack([*columns.values()]), clusters)
-    ends = dict(zip(columns, zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
-
-    def with_ends(score: Any, name: str) -> Any:
-        low, high = ends.get(name, (None, None))
-        return None if score is None else dataclasses.replace(score, low=low, high=high)
-
-    scores = {task: with_ends(score, task) for task, score in row.scores.items()}
-    combined, worst = (with_ends(getattr(row, name), name) for name in ("combined", "worst"))
-    return dataclasses.replace(row, scores=scores, combined=combined, worst=worst)
+    found: dict[Any, Any] = {**row.scores, "combined": row.combined, "worst": row.worst}
+    for name, low, high in zip(columns, lows.tolist(), highs.tolist(), strict=True):
+        found[name] = dataclasses.replace(found[name], low=low, high=high)
+    combined, worst = found.pop("combined"), found.pop("worst")
+    return dataclasses.replace(row, scores=found, combined=combined, worst=worst)
 
 
 def all_tasks(known: Correctness, tasks: Sequence[TaskName]) -> Floats:

@@ -250,9 +250,8 @@ def load_run(
     with registry.with_tuned(Path(runs_dir)):
         folds = registry.folds_of(str(run.definition["name"]) for run in runs)
         library = Library(tuple(runs), registry.experiments() | folds, registry.suites())
-    request = library.request(what)
-    if request.run is not None:
-        return FinishedRun(library.group_of_run(request.run).runs[0])
+    if isinstance(meant := library.meant(what), Run):
+        return FinishedRun(library.group_of_run(meant).runs[0])
     fitting = [
         run
         for run in runs

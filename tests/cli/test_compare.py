@@ -109,6 +109,9 @@ def test_the_tables_fit_and_break_no_number(
     text = capture.get()
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
+    notes = text.rpartition("\n\n")[2]
+    assert notes.count("·") <= 5
+    assert f"--json has all {len(plausible.notes) + len(plausible.limits)} notes" in flat(notes)
     for kind, found in plausible.tables.items():
         for line in found.lines:
             assert f"{points(line.difference.high)}" in text

@@ -4,15 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.comparison.references import (
-    BOTH,
-    CEILING,
-    EQUAL,
-    NEAR,
-    ceiling_row,
-    error_rate,
-    label_noise,
-)
+from benchmark.comparison import references
 from benchmark.tasks import MISSING, TASKS
 
 
@@ -28,14 +20,14 @@ def photographs(genders: list[list[int]], *, equal: bool = False) -> pd.DataFram
 
 
 def noise_of(table: pd.DataFrame) -> pd.DataFrame:
-    return label_noise(table).set_index(["task", "files"])
+    return references.label_noise(table).set_index(["task", "files"])
 
 
 def test_disagreement_is_averaged_over_photographs_by_hand() -> None:
     # 30 pairs, 6 of which disagree; 10 photographs of three files, of whose three pairs two
     # disagree; 20 single files, which say nothing. d = (6 · 1 + 10 · 2/3) / 40 = 0.3167.
     genders = [[0, 1]] * 6 + [[1, 1]] * 24 + [[0, 0, 1]] * 10 + [[0]] * 20
-    found = noise_of(photographs(genders)).loc["gender", BOTH]
+    found = noise_of(photographs(genders)).loc["gender", references.BOTH]
     assert found[["n_pairs", "n_photographs"]].tolist() == [60, 40]
     assert found["disagree"] == pytest.approx((6 + 20 / 3) / 40)
     assert found["ceiling"] == pytest.approx(1 - (6 + 20 / 3) / 80)
@@ -47,9 +39,9 @@ def test_equal_bytes_and_near_duplicates_are_told_apart() -> None:
     near, equal = photographs([[0, 0]] * 40), photographs([[0, 1]] * 30, equal=True)
     both = pd.concat([near, equal.assign(cluster=equal["cluster"] + 100)], ignore_index=True)
     found = noise_of(both)["disagree"]
-    assert found["gender", EQUAL] == 1
-    assert found["gender", NEAR] == 0
-    assert found["gender", BOTH] == pytest.approx(30 / 70)
+    assert found["gender", references.EQUAL] == 1
+    assert found["gender", references.NEAR] == 0
+    assert found["gender", references.BOTH] == pytest.approx(30 / 70)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +58,7 @@ def test_equal_bytes_and_near_duplicates_are_told_apart() -> None:
     ],
 )
 def test_the_error_rate_by_hand(disagree: float, n_labels: int, expected: float) -> None:
-    assert error_rate(disagree, n_labels) == pytest.approx(expected)
+    assert references.error_rate(disagree, n_labels) == pytest.approx(expected)
 
 
 def test_independent_errors_give_back_their_rate() -> None:
@@ -76,8 +68,8 @@ def test_independent_errors_give_back_their_rate() -> None:
     wrong = random.random(40_000) < 0.15
     said = np.where(wrong, (truth + random.integers(1, 5, size=40_000)) % 5, truth)
     table = photographs([[0, 0]] * 20_000).assign(race=said)
-    pairs = label_noise(table[:4_000]).set_index(["task", "files"])
-    found = pairs.loc["race", BOTH]
+    pairs = references.label_noise(table[:4_000]).set_index(["task", "files"])
+    found = pairs.loc["race", references.BOTH]
     assert found["independent_low"] < 0.85 < found["independent_high"]
     assert found["error_rate"] == pytest.approx(0.15, abs=0.02)
     # Whoever knows every truth agrees with 85 % of the labels, less than 1 − d/2.
@@ -86,18 +78,18 @@ def test_independent_errors_give_back_their_rate() -> None:
 
 def test_missing_labels_are_in_no_pair_and_few_photographs_give_no_bound() -> None:
     table = photographs([[0, 1]] * 31)
-    assert not np.isnan(noise_of(table).loc["gender", BOTH]["ceiling"])
+    assert not np.isnan(noise_of(table).loc["gender", references.BOTH]["ceiling"])
     table.loc[:3, "gender"] = MISSING
-    found = noise_of(table).loc["gender", BOTH]
+    found = noise_of(table).loc["gender", references.BOTH]
     assert (found["n_photographs"], found["n_pairs"]) == (29, 29)
     assert np.isnan(found["ceiling"])
-    assert ceiling_row(table, ("gender",)) is None
+    assert references.ceiling_row(table, ("gender",)) is None
 
 
 def test_the_ceiling_is_a_reference_row_with_its_interval() -> None:
-    row = ceiling_row(photographs([[0, 1]] * 10 + [[0, 0]] * 90), TASKS)
+    row = references.ceiling_row(photographs([[0, 1]] * 10 + [[0, 0]] * 90), TASKS)
     assert row is not None
-    assert (row.status, row.name, row.rank) == ("reference", CEILING, None)
+    assert (row.status, row.name, row.rank) == ("reference", references.CEILING, None)
     assert row.scores["gender"].accuracy == pytest.approx(0.95)
     assert row.scores["gender"].low < 0.95 < row.scores["gender"].high
     assert row.scores["race"].accuracy == 1

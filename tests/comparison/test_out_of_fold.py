@@ -8,12 +8,6 @@ from benchmark.experiment.definition import Experiment
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 
-def fold(number: int, **changes: object) -> Experiment:
-    name = f"mtl-cnn-none-full-fold{number}"
-    base = an_experiment(f"fold{number}")
-    return base.varied(name=name, **{"protocol.fold": number}, **changes)
-
-
 def with_folds(
     runs: RunBuilder, experiment: Experiment, right: list[int], *, seed: int = 0, fixed: int = 20
 ) -> None:

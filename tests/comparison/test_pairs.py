@@ -18,15 +18,8 @@ from benchmark.experiment.definition import Experiment, Subset, Suite
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS, TaskName, n_classes
 from tests.comparison.finished_runs import finished, seal
-from tests.results.conftest import (
-    RunBuilder,
-    an_experiment,
-    certain,
-    exact_predictions,
-    experiment_row,
-    made_up_faces,
-    made_up_predictions,
-)
+from tests.results import conftest as made
+from tests.results.conftest import RunBuilder, an_experiment
 
 MTL = an_experiment("a")
 OTHER = an_experiment("b", **{"recipe.batch_size": 64})
@@ -59,10 +52,20 @@ def done(runs: RunBuilder, experiment: Experiment, *n_right: int, **about: Any) 
     ]
 
 
+def elsewhere(runs: RunBuilder, **changes: Any) -> RunBuilder:
+    """Write into the same folder runs on other faces."""
+    return RunBuilder(runs.runs_dir, runs.dataset | changes)
+
+
 @functools.cache
 def predictions(n_right: int, tasks: tuple[TaskName, ...] = TASKS) -> pd.DataFrame:
     """Make predictions that read the first n_right of 100 test faces; not to be changed."""
-    return exact_predictions(70, n_right, tasks=tasks)
+    return made.exact_predictions(70, n_right, tasks=tasks)
+
+
+def refused(said: str, *arguments: Any, **options: Any) -> None:
+    with pytest.raises(RunError, match=said):
+        compared(*arguments, **options)
 
 
 def only(found: Comparison, kind: Kind | None = None) -> Found:
@@ -110,9 +113,9 @@ def test_groups_have_the_scores_that_leaderboards_show(runs: RunBuilder) -> None
     skills: dict[TaskName, float] = dict.fromkeys(TASKS, 1.2)
     for experiment, seeds in ((MTL, 3), (OTHER, 1)):
         for seed in range(seeds):
-            runs.done(experiment, made_up_predictions(skills, seed=seed), seed=seed)
+            runs.done(experiment, made.made_up_predictions(skills, seed=seed), seed=seed)
     for group, scores in compared(runs, MTL, OTHER).groups:
-        for task, score in experiment_row("x", group.runs).scores.items():
+        for task, score in made.experiment_row("x", group.runs).scores.items():
             ours = dataclasses.astuple(scores[task])
             assert ours == pytest.approx(dataclasses.astuple(score))
 
@@ -183,8 +186,7 @@ def test_missing_counterparts_are_named_with_the_reason(runs: RunBuilder) -> Non
     ]
     otherwise = dataclasses.replace(STL[2], recipe=OTHER.recipe)
     done(runs, otherwise, 70)
-    with pytest.raises(RunError, match="no counterpart, its recipe differ"):
-        compared(runs, MTL, known=(MTL, otherwise), tasks=("race",))
+    refused("no counterpart, its recipe differ", runs, MTL, known=(MTL, otherwise), tasks=("race",))
 
 
 def test_a_pair_stands_in_the_table_of_one_question_alone(runs: RunBuilder) -> None:
@@ -200,11 +202,11 @@ def test_a_pair_stands_in_the_table_of_one_question_alone(runs: RunBuilder) -> N
 
 def test_a_difference_that_seeds_alone_could_make_is_not_significant(runs: RunBuilder) -> None:
     # Each group's two seeds are 30 faces apart, and one is right on 10 faces more with either.
-    faces = made_up_faces(100)
+    faces = made.made_up_faces(100)
     for experiment, gain in ((MTL, 0), (OTHER, 10)):
         for seed, n_right in enumerate((50, 80)):
             wrong = np.arange(100) >= n_right + gain
-            answers = {t: certain((faces[t] + wrong) % n_classes(t), t) for t in TASKS}
+            answers = {t: made.certain((faces[t] + wrong) % n_classes(t), t) for t in TASKS}
             tables = [predictions_table(faces, part, answers) for part in ("val", "test")]
             finished(runs, experiment, pd.concat(tables, ignore_index=True), seed=seed)
     line = only(compared(runs, MTL, OTHER)).lines[0]
@@ -214,16 +216,12 @@ def test_a_difference_that_seeds_alone_could_make_is_not_significant(runs: RunBu
 
 def test_missing_runs_are_shown_as_missing_and_nothing_at_all_is_an_error(runs: RunBuilder) -> None:
     done(runs, MTL, 70)
-    with pytest.raises(RunError, match=rf"nothing can be compared.*{OTHER.name}: not run"):
-        compared(runs, MTL, OTHER)
-    with pytest.raises(RunError, match=f"nothing of {OTHER.name} was run"):
-        compared(runs, OTHER)
+    refused(rf"nothing can be compared.*{OTHER.name}: not run", runs, MTL, OTHER)
+    refused(f"nothing of {OTHER.name} was run", runs, OTHER)
     for stl in STL[:2]:
         done(runs, stl, 70)
-    with pytest.raises(RunError, match="has nothing to stand against"):
-        compared(runs, STL[0], known=STL)
-    with pytest.raises(RunError, match="no task in common"):
-        compared(runs, STL[0], STL[1], known=STL)
+    refused("has nothing to stand against", runs, STL[0], known=STL)
+    refused("no task in common", runs, STL[0], STL[1], known=STL)
     done(runs, OTHER, 80)
     runs.begun(THIRD)
     found = compared(runs, *ABC)
@@ -258,17 +256,14 @@ def test_models_that_were_not_tested_alike_are_refused_with_what_differs(
     said: str,
 ) -> None:
     done(runs, MTL, 70)
-    done(RunBuilder(runs.runs_dir, runs.dataset | changes), experiment, 80, **about)
+    done(elsewhere(runs, **changes), experiment, 80, **about)
     names = f"{experiment.name} and {MTL.name} cannot be compared: they differ in {said}"
-    with pytest.raises(RunError, match=names):
-        compared(runs, MTL, experiment, known=(MTL, experiment))
+    refused(names, runs, MTL, experiment, known=(MTL, experiment))
 
 
 def test_of_several_data_sets_one_is_chosen_or_asked_for(runs: RunBuilder) -> None:
-    drawn = RunBuilder(runs.runs_dir, runs.dataset | {"name": "drawn-100", "drawn": True})
-    drawn.dataset["pixel_digest"] = "77" * 32
-    elsewhere = RunBuilder(runs.runs_dir, runs.dataset | {"name": "faces-200"})
-    elsewhere.dataset["pixel_digest"] = "88" * 32
+    drawn = elsewhere(runs, name="drawn-100", drawn=True, pixel_digest="77" * 32)
+    larger = elsewhere(runs, name="faces-200", pixel_digest="88" * 32)
     for experiment in (MTL, OTHER):
         for builder in (runs, drawn):
             (one,) = done(builder, experiment, 70)
@@ -276,13 +271,14 @@ def test_of_several_data_sets_one_is_chosen_or_asked_for(runs: RunBuilder) -> No
     chosen = compared(runs, MTL, OTHER, dataset="drawn")
     assert (chosen.dataset, chosen.drawn) == ("drawn-100", True)
     assert "DRAWN FACES" in chosen.limits[0]
-    with pytest.raises(RunError, match=r"data set 'moon' \(allowed: drawn-100, utkface-100\)"):
-        compared(runs, MTL, OTHER, dataset="moon")
-    (other,) = done(elsewhere, THIRD, 70)
-    with pytest.raises(RunError, match=r"different data sets: .* on drawn-100 and .* faces-200"):
-        compared(runs, one.identity, other.identity)
-    with pytest.raises(RunError, match=r"c on faces-200 and .*a on utkface-100.*--dataset"):
-        compared(runs, MTL, THIRD)
+    refused(
+        r"data set 'moon' \(allowed: drawn-100, utkface-100\)", runs, MTL, OTHER, dataset="moon"
+    )
+    (other,) = done(larger, THIRD, 70)
+    refused(
+        r"different data sets: .* on drawn-100 and .* faces-200", runs, one.identity, other.identity
+    )
+    refused(r"c on faces-200 and .*a on utkface-100.*--dataset", runs, MTL, THIRD)
 
 
 def unlike(answers: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -302,8 +298,7 @@ def unlike(answers: pd.DataFrame, column: str) -> pd.DataFrame:
 def test_other_test_faces_are_a_refusal(runs: RunBuilder, spoilt: Any, said: str) -> None:
     finished(runs, MTL, predictions(70))
     finished(runs, OTHER, spoilt(predictions(80)))
-    with pytest.raises(RunError, match=said):
-        compared(runs, MTL, OTHER)
+    refused(said, runs, MTL, OTHER)
 
 
 def test_predictions_that_cannot_be_trusted_are_a_refusal_and_a_gap_in_a_suite(
@@ -313,24 +308,20 @@ def test_predictions_that_cannot_be_trusted_are_a_refusal_and_a_gap_in_a_suite(
         (record,) = done(runs, experiment, 70)
     path = record.predictions_path
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
-    with pytest.raises(RunError, match="changed after they were scored"):
-        compared(runs, MTL, THIRD)
+    refused("changed after they were scored", runs, MTL, THIRD)
     table = only(compared(runs, "all", all_pairs=True))
     assert len(table.lines) == len(TASKS)
     assert all("changed after they were scored" in gap.why for gap in table.gaps)
     seal(record)
-    with pytest.raises(RunError, match="face '00099.jpg' is test, twice"):
-        compared(runs, MTL, THIRD)
+    refused("face '00099.jpg' is test, twice", runs, MTL, THIRD)
     path.unlink()
-    with pytest.raises(RunError, match="predictions of run .* cannot be read"):
-        compared(runs, MTL, THIRD)
+    refused("predictions of run .* cannot be read", runs, MTL, THIRD)
 
 
 def test_ad_hoc_runs_are_found_by_id_alone_and_marked(runs: RunBuilder) -> None:
     done(runs, MTL, 70)
     (record,) = done(runs, OTHER.adjusted({"recipe.max_epochs": 1}), 90)
-    with pytest.raises(RunError, match="nothing can be compared.* run ad hoc alone"):
-        compared(runs, MTL, OTHER)
+    refused("nothing can be compared.* run ad hoc alone", runs, MTL, OTHER)
     found = compared(runs, MTL, record.identity)
     label = f"{OTHER.name} seed 0 (run {record.identity[:8]}, ad hoc)"
     assert [group.label for group, _ in found.groups] == [MTL.name, label]
@@ -342,8 +333,13 @@ def test_which_runs_of_an_experiment_count(runs: RunBuilder) -> None:
     done(runs, MTL, 70, leaky=True)
     (old,) = done(runs, OTHER, 50, leaky=True)
     changed = dataclasses.replace(OTHER, recipe=THIRD.recipe)
-    with pytest.raises(RunError, match="its definition was edited after 1 run of an older one"):
-        compared(runs, MTL, OTHER, known=(MTL, changed))
+    refused(
+        "its definition was edited after 1 run of an older one",
+        runs,
+        MTL,
+        OTHER,
+        known=(MTL, changed),
+    )
     done(runs, OTHER, 80, trainer_version=2, leaky=True)
     found = compared(runs, MTL, OTHER)
     assert only(found).lines[0].difference.accuracy == pytest.approx(0.1)
@@ -353,12 +349,11 @@ def test_which_runs_of_an_experiment_count(runs: RunBuilder) -> None:
 
 
 def test_of_faces_prepared_anew_those_prepared_here_are_meant(runs: RunBuilder) -> None:
-    anew = RunBuilder(runs.runs_dir, runs.dataset | {"pixel_digest": "77" * 32})
+    anew = elsewhere(runs, pixel_digest="77" * 32)
     for builder, n_right in ((runs, 50), (anew, 80)):
         done(builder, MTL, 70)
         done(builder, OTHER, n_right)
-    with pytest.raises(RunError, match=r"its runs are of 2 kinds \(other pixels\)"):
-        compared(runs, MTL, OTHER)
+    refused(r"its runs are of 2 kinds \(other pixels\)", runs, MTL, OTHER)
     here = ("utkface-100", "77" * 32, "cd" * 32)
     line = only(compared(runs, MTL, OTHER, prepared=[here])).lines[0]
     assert line.difference.accuracy == pytest.approx(0.1)
@@ -374,9 +369,7 @@ def test_what_names_no_finished_run_of_its_own_is_refused(runs: RunBuilder) -> N
         (failed.identity, "is not done: failed: the loss is nan"),
         (one.identity, f"they share the run {one.identity[:12]}"),
     ):
-        with pytest.raises(RunError, match=said):
-            compared(runs, MTL, argument)
+        refused(said, runs, MTL, argument)
     one.folder.rename(one.folder.with_name(one.identity[:10] + "0" * 54))
     done(runs, MTL, 70)
-    with pytest.raises(RunError, match=f"{one.identity[:9]} is the beginning of 2 runs"):
-        compared(runs, one.identity[:9])
+    refused(f"{one.identity[:9]} is the beginning of 2 runs", runs, one.identity[:9])

@@ -8,15 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.comparison import references
 from benchmark.comparison.library import Setting
-from benchmark.comparison.references import (
-    CEILING,
-    CELLS,
-    MAJORITY,
-    ON_PIXELS,
-    References,
-    small_pictures,
-)
+from benchmark.comparison.references import References
 from benchmark.comparison.rows import Row
 from benchmark.data.dataset import FaceSet, store_faces
 from benchmark.evaluation.predictions import predicted_tasks, read_predictions
@@ -73,9 +67,9 @@ def names(rows: Sequence[Row]) -> list[str]:
 
 
 def test_a_regression_on_pixels_is_fitted_once_and_kept(painted: FaceSet, tmp_path: Path) -> None:
-    assert names(rows_of(painted, tmp_path)) == [MAJORITY]
+    assert names(rows_of(painted, tmp_path)) == [references.MAJORITY]
     majority, logistic = rows_of(painted, tmp_path, fitting=True)
-    assert logistic.name == f"logistic regression on {ON_PIXELS}"
+    assert logistic.name == f"logistic regression on {references.ON_PIXELS}"
     assert set(logistic.scores) == set(TASKS)
     assert logistic.scores["gender"].accuracy > 0.9 > majority.scores["gender"].accuracy
     assert logistic.scores["race"].accuracy > 0.9
@@ -85,10 +79,12 @@ def test_a_regression_on_pixels_is_fitted_once_and_kept(painted: FaceSet, tmp_pa
     assert rows_of(painted, tmp_path, fitting=True) == [majority, logistic]
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert list(rows_of(painted, tmp_path, data_dir=tmp_path / "no data")) == [logistic]
-    assert names(rows_of(painted, tmp_path, subset=WOMEN)) == [MAJORITY], "of other faces"
+    assert names(rows_of(painted, tmp_path, subset=WOMEN)) == [references.MAJORITY], (
+        "of other faces"
+    )
     (path,) = tmp_path.rglob("predictions.csv")
     path.write_text("schema\n7\n")
-    assert names(rows_of(painted, tmp_path)) == [MAJORITY], "it is damaged"
+    assert names(rows_of(painted, tmp_path)) == [references.MAJORITY], "it is damaged"
 
 
 def test_the_labels_ceiling_stands_in_tables_of_all_faces_on_an_honest_split(
@@ -99,13 +95,13 @@ def test_the_labels_ceiling_stands_in_tables_of_all_faces_on_an_honest_split(
     faces = FaceSet(painted.folder, painted.manifest | {"drawn": False}, repeated)
     monkeypatch.setattr("benchmark.comparison.references.prepared_datasets", lambda _: [faces])
     rows = rows_of(faces, tmp_path, ("gender",))
-    assert names(rows) == [MAJORITY, CEILING]
+    assert names(rows) == [references.MAJORITY, references.CEILING]
     genders = repeated["gender"].to_numpy().reshape(-1, 2)
     share = (genders[:, 0] != genders[:, 1]).mean()
     assert rows[1].scores["gender"].accuracy == pytest.approx(1 - share / 2)
-    assert names(rows_of(faces, tmp_path, ("gender",), subset=WOMEN)) == [MAJORITY]
+    assert names(rows_of(faces, tmp_path, ("gender",), subset=WOMEN)) == [references.MAJORITY]
     leaky = replace(setting_of(faces), protocol=Protocol(split="published-1"))
-    assert names(References(tmp_path, tmp_path).rows(leaky, ("gender",))) == [MAJORITY]
+    assert names(References(tmp_path, tmp_path).rows(leaky, ("gender",))) == [references.MAJORITY]
 
 
 def test_a_subset_of_one_class_is_no_obstacle(painted: FaceSet, tmp_path: Path) -> None:
@@ -113,15 +109,15 @@ def test_a_subset_of_one_class_is_no_obstacle(painted: FaceSet, tmp_path: Path) 
     assert logistic.scores["gender"].accuracy == 1.0
 
 
-@pytest.mark.parametrize("px", [CELLS, 32, 100])
+@pytest.mark.parametrize("px", [references.CELLS, 32, 100])
 def test_small_pictures_are_means_of_cells(px: int) -> None:
     pictures = np.zeros((2, px, px, 3), dtype=np.uint8)
     pictures[1, :, :, 0] = 255
     pictures[1, 0, 0, 2] = 255
-    small = small_pictures(pictures).reshape(2, CELLS, CELLS, 3)
+    small = references.small_pictures(pictures).reshape(2, references.CELLS, references.CELLS, 3)
     assert (small[0] == 0).all()
     np.testing.assert_allclose(small[1, :, :, 0], 1, rtol=1e-6)
-    first_cell = px // CELLS
+    first_cell = px // references.CELLS
     assert small[1, 0, 0, 2] == pytest.approx(1 / first_cell**2)
 
 

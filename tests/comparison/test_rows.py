@@ -7,25 +7,32 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.comparison.library import read_run
+from benchmark.comparison.library import Run, read_run
 from benchmark.comparison.references import majority_row
 from benchmark.comparison.rows import worst_group
 from benchmark.errors import RunError
 from benchmark.evaluation.intervals import wilson
 from benchmark.files import write_json
 from benchmark.tasks import TASKS, TaskName
-from tests.results.conftest import (
-    RunBuilder,
-    an_experiment,
-    exact_predictions,
-    experiment_row,
-    made_up_predictions,
-)
+from tests.results import conftest as made
+from tests.results.conftest import RunBuilder, an_experiment
+
+
+def seeds(runs: RunBuilder, *tables: pd.DataFrame, seconds: float = 200.0) -> list[Run]:
+    """Finish a run of one experiment per table of predictions, of 1, 2, … times the seconds."""
+    return [
+        read_run(runs.done(an_experiment(), table, seed=seed, seconds=(1 + seed) * seconds))
+        for seed, table in enumerate(tables)
+    ]
+
+
+def refused(said: str, runs: list[Run]) -> None:
+    with pytest.raises(RunError, match=said):
+        made.experiment_row("x", runs)
 
 
 def test_one_seed_has_wilson_and_no_sd(runs: RunBuilder) -> None:
-    run = read_run(runs.done(an_experiment(), exact_predictions(70, 80)))
-    row = experiment_row("x", [run])
+    row = made.experiment_row("x", seeds(runs, made.exact_predictions(70, 80)))
     low, high = wilson(np.array([80]), np.array([100]))
     score = row.scores["gender"]
     assert (score.accuracy, score.low, score.high) == pytest.approx((0.8, low[0], high[0]))
@@ -35,12 +42,8 @@ def test_one_seed_has_wilson_and_no_sd(runs: RunBuilder) -> None:
 
 def test_several_seeds_have_a_mean_and_a_sample_sd(runs: RunBuilder) -> None:
     # Accuracies 0.8 0.9 0.7: mean 0.8, sd sqrt((0 + 0.01 + 0.01) / 2) = 0.1.
-    experiment = an_experiment()
-    seeds = [
-        read_run(runs.done(experiment, exact_predictions(60, n_right), seed=seed, seconds=seconds))
-        for seed, (n_right, seconds) in enumerate([(80, 100.0), (90, 200.0), (70, 600.0)])
-    ]
-    row = experiment_row("x", seeds)
+    tables = [made.exact_predictions(60, n_right) for n_right in (80, 90, 70)]
+    row = made.experiment_row("x", seeds(runs, *tables, seconds=150.0))
     assert row.scores["race"].accuracy == pytest.approx(0.8)
     assert row.scores["race"].accuracy_sd == pytest.approx(0.1)
     assert row.val_combined_sd == pytest.approx(0.0)
@@ -50,13 +53,10 @@ def test_several_seeds_have_a_mean_and_a_sample_sd(runs: RunBuilder) -> None:
 
 def test_seeds_are_not_pooled_as_if_they_were_faces(runs: RunBuilder) -> None:
     # Three seeds that agree on every face are worth one: the interval stays about Wilson's.
-    experiment = an_experiment()
-    same = [
-        read_run(runs.done(experiment, exact_predictions(60, 80), seed=seed)) for seed in (0, 1, 2)
-    ]
-    one, three = experiment_row("x", same[:1]), experiment_row("x", same)
-    width = [row.scores["race"].high - row.scores["race"].low for row in (one, three)]
-    assert width[1] == pytest.approx(width[0], rel=0.1)
+    same = seeds(runs, *[made.exact_predictions(60, 80)] * 3)
+    scores = [made.experiment_row("x", ours).scores["race"] for ours in (same[:1], same)]
+    one, three = (score.high - score.low for score in scores)
+    assert three == pytest.approx(one, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -97,24 +97,17 @@ def test_the_worst_subgroup_is_large_and_no_class_of_the_task(
 
 
 def test_without_a_large_subgroup_none_is_the_worst(runs: RunBuilder) -> None:
-    run = read_run(runs.done(an_experiment(), exact_predictions(20, 20, n=25)))
-    assert experiment_row("x", [run]).worst is None
+    found = seeds(runs, made.exact_predictions(20, 20, n=25))
+    assert made.experiment_row("x", found).worst is None
 
 
 def test_the_worst_subgroup_of_several_seeds_is_that_of_their_mean(runs: RunBuilder) -> None:
-    experiment = an_experiment()
-    skills = {"age_group": 1.2, "gender": 1.5, "race": 1.5}
-    seeds = [
-        read_run(runs.done(experiment, made_up_predictions(skills, n=800, seed=seed), seed=seed))
-        for seed in (0, 1)
-    ]
-    worst = experiment_row("x", seeds).worst
+    skills: dict[TaskName, float] = {"age_group": 1.2, "gender": 1.5, "race": 1.5}
+    ours = seeds(runs, *(made.made_up_predictions(skills, n=800, seed=seed) for seed in (0, 1)))
+    worst = made.experiment_row("x", ours).worst
     assert worst is not None
-    of_each = [run.record.subgroups() for run in seeds]
-    found = [
-        table[(table["task"] == "age_group") & (table["group"] == worst.group)]["accuracy"].item()
-        for table in of_each
-    ]
+    tables = [run.record.subgroups().query("task == 'age_group'") for run in ours]
+    found = [table[table["group"] == worst.group]["accuracy"].item() for table in tables]
     assert worst.accuracy == pytest.approx(np.mean(found))
     assert worst.low < worst.accuracy < worst.high
 
@@ -132,20 +125,13 @@ def test_the_majority_class_is_that_of_training_scored_on_test() -> None:
 
 
 def test_seeds_whose_predictions_cannot_be_trusted_are_refused(runs: RunBuilder) -> None:
-    experiment = an_experiment()
-    seeds = [
-        read_run(runs.done(experiment, exact_predictions(60, 80, n=n), seed=seed))
-        for seed, n in ((0, 100), (1, 100), (2, 120))
-    ]
-    with pytest.raises(RunError, match="tested on different faces"):
-        experiment_row("x", seeds)
-    path = seeds[1].record.predictions_path
+    ours = seeds(runs, *(made.exact_predictions(60, 80, n=n) for n in (100, 100, 120)))
+    refused("tested on different faces", ours)
+    path = ours[1].record.predictions_path
     path.write_text(path.read_text() + "\n")
-    with pytest.raises(RunError, match="changed after they were scored"):
-        experiment_row("x", seeds[:2])
+    refused("changed after they were scored", ours[:2])
     path.unlink()
-    with pytest.raises(RunError, match="predictions of run .* cannot be read"):
-        experiment_row("x", seeds[:2])
+    refused("predictions of run .* cannot be read", ours[:2])
 
 
 def test_a_definition_of_another_layout_is_refused(runs: RunBuilder) -> None:
@@ -159,9 +145,7 @@ def test_a_definition_of_another_layout_is_refused(runs: RunBuilder) -> None:
 
 
 def test_metrics_that_hold_too_little_are_refused(runs: RunBuilder) -> None:
-    run = read_run(runs.done(an_experiment(), exact_predictions(60, 80)))
-    write_json(
-        run.record.folder / "metrics.json", {"schema": 1, "predictions_sha256": "", "metrics": {}}
-    )
-    with pytest.raises(RunError, match="hold too little"):
-        experiment_row("x", [run])
+    (run,) = seeds(runs, made.exact_predictions(60, 80))
+    kept = {"schema": 1, "predictions_sha256": "", "metrics": {}}
+    write_json(run.record.folder / "metrics.json", kept)
+    refused("hold too little", [run])

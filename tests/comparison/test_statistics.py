@@ -10,30 +10,12 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from benchmark.comparison.statistics import (
-    ALPHA,
-    FAMILIES,
-    Difference,
-    difference_of,
-    holm,
-    judge,
-    macro_f1_values,
-    mcnemar_p,
-    minimum_detectable,
-    paired_difference,
-)
+from benchmark.comparison import statistics as engine
+from benchmark.comparison.statistics import Difference
 from benchmark.errors import RunError
 from benchmark.evaluation.subgroups import macro_f1
-from tests.comparison.size_and_power import (
-    Setting,
-    compared,
-    covered,
-    drawn,
-    faces_alone,
-    many,
-    rejected,
-    table,
-)
+from tests.comparison import size_and_power as drawing
+from tests.comparison.size_and_power import Setting, drawn, table
 
 Array = npt.NDArray[Any]
 
@@ -49,7 +31,7 @@ def of_runs(only_arm: int, only_reference: int, n: int) -> Difference:
     """Compare two runs that differ on so many of n faces."""
     right = np.zeros((2, n))
     right[0, :only_arm] = right[1, only_arm : only_arm + only_reference] = 1
-    return difference_of(right[:1], right[1:], np.arange(n))
+    return engine.difference_of(right[:1], right[1:], np.arange(n))
 
 
 def with_p(p: float) -> Difference:
@@ -61,7 +43,7 @@ def test_mcnemar_by_hand() -> None:
     # 6 faces are read by one side alone, 1 of them by the reference: with a fair coin, P(0 or 1
     # heads of 7) = (1 + 7) / 128 = 0.0625; twice that is 0.125.
     pair = a_pair(np.array([1] * 6 + [0] + [1] * 3), np.array([0] * 6 + [1] + [1] * 3))
-    found = paired_difference(*pair)
+    found = engine.paired_difference(*pair)
     assert (found.test, found.only_arm, found.only_reference) == ("mcnemar", 6, 1)
     assert found.p == pytest.approx(0.125)
     assert found.accuracy == pytest.approx(0.5)
@@ -73,7 +55,7 @@ def test_mcnemar_agrees_with_statsmodels_on_random_tables() -> None:
         right = np.random.default_rng(seed).random((2, 300)) < [[0.7], [0.75]]
         table = [[int((one & other).sum()) for other in (right[1], ~right[1])]
                  for one in (right[0], ~right[0])]  # fmt: skip
-        found = paired_difference(*a_pair(right[0], right[1]))
+        found = engine.paired_difference(*a_pair(right[0], right[1]))
         assert found.p == pytest.approx(mcnemar(table, exact=True).pvalue), seed
 
 
@@ -82,21 +64,23 @@ def test_sides_that_answer_alike_are_no_finding_and_have_an_interval() -> None:
     # = 0.01005, and 1.984 of them for 99 degrees of freedom.
     answers = np.ones(100, dtype=int)
     for k in (1, 3):
-        found = paired_difference(*a_pair(np.tile(answers, (k, 1)), np.tile(answers, (k, 1))))
+        found = engine.paired_difference(
+            *a_pair(np.tile(answers, (k, 1)), np.tile(answers, (k, 1)))
+        )
         assert (found.accuracy, found.p) == (0.0, 1.0)
         assert (found.low, found.high) == pytest.approx((-0.01994, 0.01994), abs=1e-5)
-        assert minimum_detectable(found, ALPHA) > 0.02
+        assert engine.minimum_detectable(found, engine.ALPHA) > 0.02
 
 
 def test_an_interval_ends_where_differences_do() -> None:
-    found = difference_of(np.ones((2, 40)), np.zeros((2, 40)), np.repeat(np.arange(20), 2))
+    found = engine.difference_of(np.ones((2, 40)), np.zeros((2, 40)), np.repeat(np.arange(20), 2))
     assert found.high == 1.0
     assert 0.9 < found.low < 1.0
 
 
 def test_one_run_each_of_any_values_is_a_paired_t_test() -> None:
     ours, theirs = np.random.default_rng(3).choice([0, 0.2, 0.4, 1.0], (2, 300))
-    found = difference_of(ours[None], theirs[None], np.arange(300))
+    found = engine.difference_of(ours[None], theirs[None], np.arange(300))
     expected = stats.ttest_rel(ours, theirs)
     ends = expected.confidence_interval(0.95)
     assert (found.test, found.p) == ("faces", pytest.approx(expected.pvalue))
@@ -105,7 +89,7 @@ def test_one_run_each_of_any_values_is_a_paired_t_test() -> None:
 
 def test_the_interval_of_two_runs_is_a_paired_t_interval_and_the_test_mcnemars() -> None:
     right = (np.random.default_rng(2).random((2, 400)) < [[0.8], [0.72]]).astype(int)
-    found = paired_difference(*a_pair(right[0], right[1]))
+    found = engine.paired_difference(*a_pair(right[0], right[1]))
     ends = stats.ttest_rel(right[0], right[1]).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
     assert found.p != pytest.approx(stats.ttest_rel(right[0], right[1]).pvalue)
@@ -117,7 +101,7 @@ def test_seeds_whose_faces_all_move_together_are_welchs_test() -> None:
     easy = np.random.default_rng(1).random(400)
     of_group, of_reference = np.array([0.0, 0.21, 0.4]), np.array([0.1, 0.15, 0.35, 0.3])
     group, reference = (easy + rates[:, None] for rates in (of_group, of_reference))
-    found = difference_of(group, reference, np.arange(400))
+    found = engine.difference_of(group, reference, np.arange(400))
     welch = stats.ttest_ind(of_group, of_reference, equal_var=False)
     shares = [of_group.var(ddof=1) / 3, of_reference.var(ddof=1) / 4]
     assert found.test == "faces_and_seeds"
@@ -129,7 +113,7 @@ def test_seeds_whose_faces_all_move_together_are_welchs_test() -> None:
 def test_the_variance_is_that_of_mean_squares_by_their_definition() -> None:
     random = np.random.default_rng(8)
     sides = [(random.random((k, 1)) * 0.3 + random.random((k, 60)) < 0.7) * 1.0 for k in (3, 4)]
-    found = difference_of(sides[0], sides[1], np.arange(60))
+    found = engine.difference_of(sides[0], sides[1], np.arange(60))
     of_faces = stats.sem(sides[0].mean(axis=0) - sides[1].mean(axis=0)) ** 2
     variance, below = of_faces, of_faces**2 / 59
     for values in sides:
@@ -154,7 +138,7 @@ def test_degrees_of_freedom_are_no_fewer_than_the_seeds_leave() -> None:
     random = np.random.default_rng(9)
     reference = (random.random((3, 400)) < 0.7).astype(int)
     group = np.where(random.random((3, 400)) < 0.02, 1 - reference, reference)
-    found = difference_of(group, reference, np.arange(400))
+    found = engine.difference_of(group, reference, np.arange(400))
     assert found.df >= 2
     assert found.high - found.low < 0.2
 
@@ -162,11 +146,11 @@ def test_degrees_of_freedom_are_no_fewer_than_the_seeds_leave() -> None:
 def test_copies_of_faces_prove_nothing_more_and_swapped_sides_change_signs_alone() -> None:
     random = np.random.default_rng(6)
     sides = [(random.random((k, 150)) < rate).astype(int) for k, rate in ((3, 0.8), (2, 0.7))]
-    once = difference_of(sides[0], sides[1], np.arange(150))
-    twice = difference_of(*(np.tile(side, 2) for side in sides), np.tile(np.arange(150), 2))
+    once = engine.difference_of(sides[0], sides[1], np.arange(150))
+    twice = engine.difference_of(*(np.tile(side, 2) for side in sides), np.tile(np.arange(150), 2))
     for name in ("accuracy", "low", "high", "se", "df", "p", "n_clusters"):
         assert getattr(twice, name) == pytest.approx(getattr(once, name)), name
-    other = difference_of(sides[1], sides[0], np.arange(150))
+    other = engine.difference_of(sides[1], sides[0], np.arange(150))
     assert (other.accuracy, other.low, other.high) == (-once.accuracy, -once.high, -once.low)
     assert (other.p, other.df) == pytest.approx((once.p, once.df))
 
@@ -174,9 +158,9 @@ def test_copies_of_faces_prove_nothing_more_and_swapped_sides_change_signs_alone
 def test_one_seed_is_never_compared_with_the_mean_of_several() -> None:
     answers = np.ones((3, 4), dtype=int)
     with pytest.raises(RunError, match="one seed is compared with the mean of several"):
-        paired_difference(*a_pair(answers, answers[:1]))
+        engine.paired_difference(*a_pair(answers, answers[:1]))
     with pytest.raises(RunError, match="different numbers of faces"):
-        paired_difference(answers, answers[:, :2], answers[0], answers[0])
+        engine.paired_difference(answers, answers[:, :2], answers[0], answers[0])
 
 
 def test_macro_f1_is_the_mean_of_its_values_and_as_scikit_learn_has_it() -> None:
@@ -187,9 +171,9 @@ def test_macro_f1_is_the_mean_of_its_values_and_as_scikit_learn_has_it() -> None
         for seeds in (3, 2)
     )
     of_group, of_reference = ([macro_f1(truth, one) for one in side] for side in (group, reference))
-    assert macro_f1_values(truth, group).mean(axis=1) == pytest.approx(of_group)
-    assert paired_difference(*a_pair(np.ones(9, int), np.zeros(9, int))).macro_f1 is None
-    found = paired_difference(group, reference, truth, np.arange(200))
+    assert engine.macro_f1_values(truth, group).mean(axis=1) == pytest.approx(of_group)
+    assert engine.paired_difference(*a_pair(np.ones(9, int), np.zeros(9, int))).macro_f1 is None
+    found = engine.paired_difference(group, reference, truth, np.arange(200))
     assert found.macro_f1 == pytest.approx(np.mean(of_group) - np.mean(of_reference))
     assert found.macro_f1_low is not None
     assert found.macro_f1_low < np.mean(of_group) - np.mean(of_reference)
@@ -199,7 +183,7 @@ def test_the_value_of_a_face_is_how_macro_f1_moves_when_it_counts_more() -> None
     random = np.random.default_rng(5)
     truth, answers = random.integers(0, 3, (2, 80))
     answers = np.where(random.random(80) < 0.6, truth, answers)
-    values = macro_f1_values(truth, answers[None])[0]
+    values = engine.macro_f1_values(truth, answers[None])[0]
 
     def weighted(weights: Array) -> float:
         scores = [
@@ -219,31 +203,31 @@ def test_the_value_of_a_face_is_how_macro_f1_moves_when_it_counts_more() -> None
 def test_holm_by_hand() -> None:
     # Of three: 0.01 * 3 = 0.03, then 0.02 * 2 = 0.04, then 0.2 * 1. Two are rejected, and the
     # third would have been at 0.05 / (3 - 2).
-    corrected, level = holm([0.2, 0.01, 0.02])
+    corrected, level = engine.holm([0.2, 0.01, 0.02])
     assert corrected == pytest.approx([0.2, 0.03, 0.04])
     assert level == pytest.approx(0.05)
-    assert holm([0.03, 0.04])[1] == pytest.approx(0.025)
+    assert engine.holm([0.03, 0.04])[1] == pytest.approx(0.025)
     # 0.025 * 2 is 0.05 to the last bit, and rejected: 0.05 / (2 - 1) is left for the other.
-    assert holm([0.025, 0.5]) == ([0.05, 0.5], 0.05)
-    assert holm([]) == ([], ALPHA)
+    assert engine.holm([0.025, 0.5]) == ([0.05, 0.5], 0.05)
+    assert engine.holm([]) == ([], engine.ALPHA)
 
 
 def test_holm_is_statsmodels() -> None:
     random = np.random.default_rng(7)
     for n in range(1, 60):
         p_values = (random.choice([0.0, 1e-4, 0.1, 1.0], n) * random.random(n)).tolist()
-        assert holm(p_values)[0] == multipletests(p_values, method="holm")[1].tolist()
+        assert engine.holm(p_values)[0] == multipletests(p_values, method="holm")[1].tolist()
 
 
 def test_the_level_that_holm_leaves_is_where_a_verdict_turns() -> None:
     random = np.random.default_rng(6)
     for _ in range(100):
         p_values = random.choice([0.001, 0.02, 0.3], 6) * random.random(6)
-        corrected, level = holm(p_values.tolist())
-        for index in (index for index, p in enumerate(corrected) if p > ALPHA):
+        corrected, level = engine.holm(p_values.tolist())
+        for index in (index for index, p in enumerate(corrected) if p > engine.ALPHA):
             for factor, fails in ((0.999, True), (1.001, False)):
                 p_values[index], before = level * factor, p_values[index]
-                again = multipletests(p_values, alpha=ALPHA, method="holm")[0][index]
+                again = multipletests(p_values, alpha=engine.ALPHA, method="holm")[0][index]
                 assert again == fails
                 p_values[index] = before
 
@@ -251,7 +235,7 @@ def test_the_level_that_holm_leaves_is_where_a_verdict_turns() -> None:
 def test_a_comparison_belongs_to_the_first_family_that_asks_for_it() -> None:
     # The pair "a" is asked for by two families: it counts among MTL against STL alone, where Holm
     # runs over 0.01 and 0.04; the other family holds 0.03 and 0.2.
-    found = judge(
+    found = engine.judge(
         [
             ("compare_with", "a", with_p(0.01)),
             ("compare_with", "c", with_p(0.03)),
@@ -271,20 +255,22 @@ def test_a_comparison_belongs_to_the_first_family_that_asks_for_it() -> None:
     # What was not rejected would have been at 0.05 / 2: t quantiles of 9 degrees of freedom.
     expected = (stats.t.isf(0.0125, 9) + stats.t.ppf(0.8, 9)) * 0.005
     assert found["c"].minimum_detectable == pytest.approx(expected)
-    assert list(FAMILIES)[:3] == ["mtl_stl", "compare_with", "named"]
+    assert list(engine.FAMILIES)[:3] == ["mtl_stl", "compare_with", "named"]
 
 
 def test_the_minimum_detectable_difference_of_runs_by_hand() -> None:
     # 100 of 1,000 faces are read by one side alone: sd sqrt(100) / 1000 = 0.01; (1.960 + 0.842)
     # times that.
-    assert minimum_detectable(of_runs(50, 50, 1_000), 0.05) == pytest.approx(0.02802, abs=1e-5)
+    assert engine.minimum_detectable(of_runs(50, 50, 1_000), 0.05) == pytest.approx(
+        0.02802, abs=1e-5
+    )
     # No such face: 0.05 takes 6 faces all one way (2 / 2^6 = 0.031), and 7.906 are to be expected
     # for 6 or more with a chance of 0.8: P(Poisson(7.906) < 6) = 0.2.
-    floor = minimum_detectable(of_runs(0, 0, 1_000), 0.05)
+    floor = engine.minimum_detectable(of_runs(0, 0, 1_000), 0.05)
     assert floor == pytest.approx(7.906 / 1_000, abs=1e-6)
     assert stats.poisson.sf(5, 1_000 * floor) == pytest.approx(0.8)
     # No two sides are further apart than all faces.
-    assert minimum_detectable(of_runs(2, 2, 4), 0.05) == 1.0
+    assert engine.minimum_detectable(of_runs(2, 2, 4), 0.05) == 1.0
 
 
 # What the statistics promise, over many simulated comparisons.
@@ -294,16 +280,16 @@ def test_planted_ties_of_runs_are_significant_in_one_case_of_twenty_at_most() ->
     # 2,000 ties of 150 faces read by one side alone, about; exact tests are a little cautious.
     random = np.random.default_rng(10)
     only_arm, only_reference, _ = random.multinomial(2_000, [0.04, 0.04, 0.92], 2_000).T
-    p = [mcnemar_p(int(b), int(c)) for b, c in zip(only_reference, only_arm, strict=True)]
-    assert 0.03 <= (np.array(p) <= ALPHA).mean() <= 0.05 + 2 * 0.005
+    p = [engine.mcnemar_p(int(b), int(c)) for b, c in zip(only_reference, only_arm, strict=True)]
+    assert 0.03 <= (np.array(p) <= engine.ALPHA).mean() <= 0.05 + 2 * 0.005
 
 
 def test_a_table_of_ties_tells_any_apart_in_one_case_of_twenty() -> None:
     # 1,000 tables of 8 p-values; without Holm a third of them would.
     p = np.random.default_rng(11).random((1_000, 8))
-    found = np.array([min(holm(row.tolist())[0]) <= ALPHA for row in p])
+    found = np.array([min(engine.holm(row.tolist())[0]) <= engine.ALPHA for row in p])
     assert 0.03 <= found.mean() <= 0.05 + 2 * 0.007
-    assert (p.min(axis=1) <= ALPHA).mean() > 0.3
+    assert (p.min(axis=1) <= engine.ALPHA).mean() > 0.3
 
 
 @pytest.mark.parametrize("level", [0.05, 0.05 / 12])
@@ -313,7 +299,7 @@ def test_a_planted_effect_between_runs_is_found_as_often_as_promised(
 ) -> None:
     # `differing`: the share of faces that only one side is right on, were there no difference.
     alone = round(differing * n)
-    promised = minimum_detectable(of_runs(alone - alone // 2, alone // 2, n), level)
+    promised = engine.minimum_detectable(of_runs(alone - alone // 2, alone // 2, n), level)
     share = max(differing, promised)
     rates = [(share + promised) / 2, (share - promised) / 2, 1 - share]
     more, less, _ = np.random.default_rng(13).multinomial(n, rates, 20_000).T
@@ -324,18 +310,19 @@ def test_a_planted_effect_between_runs_is_found_as_often_as_promised(
 def test_ties_of_run_groups_differ_significantly_in_one_case_of_twenty_at_most() -> None:
     # 600 ties: the share has a standard error of 0.9 points. Seeds ignored, it is 20 %.
     for setting in (Setting(1_000, (3, 3), (0.01, 0.01)), Setting(1_000, (5, 5), (0.005, 0.005))):
-        ties = compared(setting, 0.0, 600)
-        assert 0.015 <= rejected(ties) <= 0.05 + 2 * 0.009, setting
-        assert covered(ties, 0.0) == pytest.approx(1 - rejected(ties))
+        ties = drawing.compared(setting, 0.0, 600)
+        assert 0.015 <= drawing.rejected(ties) <= 0.05 + 2 * 0.009, setting
+        assert drawing.covered(ties, 0.0) == pytest.approx(1 - drawing.rejected(ties))
     alone = [
-        faces_alone(*sides) for sides in many(Setting(1_000, (3, 3), (0.015, 0.015)), 0.0, 600)
+        drawing.faces_alone(*sides)
+        for sides in drawing.many(Setting(1_000, (3, 3), (0.015, 0.015)), 0.0, 600)
     ]
-    assert rejected(alone) > 0.12
+    assert drawing.rejected(alone) > 0.12
 
 
 def test_the_standard_error_is_how_far_differences_scatter() -> None:
     setting = Setting(1_000, (5, 5), (0.01, 0.01))
-    ties = compared(setting, 0.0, 600)
+    ties = drawing.compared(setting, 0.0, 600)
     scatter = np.std([item.accuracy for item in ties])
     # The sd of 600 has a standard error of 2.9 %.
     assert math.sqrt(np.mean([item.se**2 for item in ties])) == pytest.approx(scatter, rel=0.09)
@@ -344,9 +331,16 @@ def test_the_standard_error_is_how_far_differences_scatter() -> None:
 def test_a_planted_effect_between_run_groups_is_found_as_often_as_promised() -> None:
     setting = Setting(2_300, (10, 10), (0.005, 0.005))
     promised = float(
-        np.median([minimum_detectable(item, ALPHA) for item in compared(setting, 0.0, 50)])
+        np.median(
+            [
+                engine.minimum_detectable(item, engine.ALPHA)
+                for item in drawing.compared(setting, 0.0, 50)
+            ]
+        )
     )
-    assert rejected(compared(setting, promised, 400)) == pytest.approx(0.8, abs=0.06)
+    assert drawing.rejected(drawing.compared(setting, promised, 400)) == pytest.approx(
+        0.8, abs=0.06
+    )
 
 
 def test_the_interval_of_macro_f1_covers_the_true_difference_at_the_stated_rate() -> None:
@@ -357,7 +351,7 @@ def test_the_interval_of_macro_f1_covers_the_true_difference_at_the_stated_rate(
         truth = random.choice(5, len(group[0]), p=[0.154, 0.168, 0.395, 0.182, 0.101])
         beside = np.clip(truth + random.choice([-1, 1], len(truth)), 0, 4)
         sides = [np.where(side, truth, beside) for side in (group, reference)]
-        found = paired_difference(*sides, truth, clusters)
+        found = engine.paired_difference(*sides, truth, clusters)
         assert found.macro_f1_low is not None
         assert found.macro_f1_high is not None
         held.append(found.macro_f1_low <= 0 <= found.macro_f1_high)

@@ -5,19 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from benchmark.comparison import wording as words
 from benchmark.comparison.library import RunGroup, read_run
 from benchmark.comparison.pairs import NOT_REGISTERED, judge_lines
 from benchmark.comparison.statistics import Difference
-from benchmark.comparison.wording import (
-    Gap,
-    TaskComparison,
-    gap_sentences,
-    p_text,
-    points,
-    reading_notes,
-    sentences,
-    verdict_text,
-)
+from benchmark.comparison.wording import Gap, TaskComparison
 from benchmark.comparison.wording import test_text as text_of_test
 from benchmark.tasks import TASKS, TaskName
 from tests.results.conftest import RunBuilder, an_experiment
@@ -65,17 +57,19 @@ def lines_of(groups: tuple[RunGroup, RunGroup], *found: Difference) -> tuple[Tas
 
 def test_differences_have_a_sign_and_p_values_two_digits() -> None:
     written = {0.0263: "+2.6", -0.0141: "−1.4", 0.0: "0.0", -0.0004: "0.0", 1.0: "+100.0"}
-    assert {value: points(value) for value in written} == written
+    assert {value: words.points(value) for value in written} == written
     written = {1.0: "1.00", 0.123: "0.12", 0.0123: "0.012", 0.00123: "0.0012", 1e-9: "<0.0001"}
-    assert {value: p_text(value) for value in written} == written
+    assert {value: words.p_text(value) for value in written} == written
 
 
 def test_a_verdict_tells_what_could_have_been_detected(groups: tuple[RunGroup, RunGroup]) -> None:
     # Of two p-values one is rejected, which leaves 0.05 to the other: t quantiles of 9 degrees of
     # freedom, (2.262 + 0.883) times a standard error of 0.006.
     better, tie = lines_of(groups, FOUND, TIE)
-    assert verdict_text(better) == "better *"
-    assert verdict_text(tie) == "no significant difference; minimum detectable difference 1.9 pp"
+    assert words.verdict_text(better) == "better *"
+    assert (
+        words.verdict_text(tie) == "no significant difference; minimum detectable difference 1.9 pp"
+    )
     assert text_of_test(better) == "t test over clusters of faces and seeds, 3 against 2 seeds"
 
 
@@ -84,33 +78,37 @@ def test_what_the_correction_alone_rejects_is_said_to_be_so(
 ) -> None:
     lines = lines_of(groups, replace(FOUND, p=0.039), TIE)
     assert lines[0].p_holm == pytest.approx(0.078)
-    assert verdict_text(lines[0]).startswith("not significant after correction (raw p 0.039);")
-    assert "not significant after correction (raw p 0.039)" in next(iter(sentences(lines)))
+    assert words.verdict_text(lines[0]).startswith(
+        "not significant after correction (raw p 0.039);"
+    )
+    assert "not significant after correction (raw p 0.039)" in next(iter(words.sentences(lines)))
 
 
 def test_pairs_and_mtl_are_described_in_sentences(groups: tuple[RunGroup, RunGroup]) -> None:
-    (sentence,) = sentences(lines_of(groups, FOUND, TIE, replace(FOUND, accuracy=-0.03)))
+    (sentence,) = words.sentences(lines_of(groups, FOUND, TIE, replace(FOUND, accuracy=-0.03)))
     assert sentence == (
         "new against old: better on age group by 2.6 pp (1.4 to 3.8); worse on race by 3.0 pp "
         "(1.4 to 3.8); no significant difference on gender (−0.1 pp, −2.0 to +1.8; minimum "
         "detectable 1.9 pp)."
     )
     loss = replace(FOUND, accuracy=-0.0263, low=-0.0384, high=-0.0141)
-    (sentence,) = sentences(lines_of(groups, loss))
+    (sentence,) = words.sentences(lines_of(groups, loss))
     assert sentence == "new against old: worse on age group by 2.6 pp (1.4 to 3.8)."
-    (answer,) = sentences(lines_of(groups, FOUND, loss, TIE), of_mtl=True)
+    (answer,) = words.sentences(lines_of(groups, FOUND, loss, TIE), of_mtl=True)
     assert answer == (
         "Does MTL beat STL? Age group: yes, better by 2.6 pp (+1.4 to +3.8). Gender: no, worse by "
         "2.6 pp (−3.8 to −1.4). Race: no significant difference (−0.1 pp, −2.0 to +1.8; minimum "
         "detectable 1.9 pp)."
     )
-    assert next(iter(sentences([], of_mtl=True))).startswith("Does MTL beat STL? Not answered")
+    assert next(iter(words.sentences([], of_mtl=True))).startswith(
+        "Does MTL beat STL? Not answered"
+    )
 
 
 def test_networks_that_lack_the_same_counterparts_share_a_sentence() -> None:
     gaps = [Gap(group, f"{task}-x", NOT_REGISTERED, task) for group in ("a", "b") for task in TASKS]
     gaps.append(Gap("c", "race-c", "not run", "race"))
-    assert list(gap_sentences(gaps)) == [
+    assert list(words.gap_sentences(gaps)) == [
         "Single-task counterparts missing of a and b: age group, gender and race (not registered).",
         "Single-task counterparts missing of c: race (race-c: not run).",
     ]
@@ -123,6 +121,8 @@ def test_near_duplicates_are_said_where_mcnemar_counts_them_as_independent(
     lines = lines_of((single[0], single[1]), replace(FOUND, test="mcnemar"))
     assert any(
         note.startswith("10 test faces are near-duplicates")
-        for note in reading_notes(lines, groups)
+        for note in words.reading_notes(lines, groups)
     )
-    assert not any("near-dup" in note for note in reading_notes(lines_of(groups, FOUND), groups))
+    assert not any(
+        "near-dup" in note for note in words.reading_notes(lines_of(groups, FOUND), groups)
+    )
