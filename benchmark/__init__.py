@@ -25,24 +25,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Board", "FinishedRun", "__version__", "leaderboard", "load_run", "predict"]
 
-_LAZY: Final = {
-    "Board": "benchmark.reporting.notebook",
-    "FinishedRun": "benchmark.reporting.notebook",
-    "leaderboard": "benchmark.reporting.notebook",
-    "load_run": "benchmark.reporting.notebook",
-    "predict": "benchmark.inference.predict",
+_NOTEBOOK: Final = ("Board", "FinishedRun", "leaderboard", "load_run")
+_LAZY: Final = dict.fromkeys(_NOTEBOOK, "benchmark.reporting.notebook") | {
+    "predict": "benchmark.inference.predict"
 }
-"""What is to be had from here, by the module that is imported when it is asked for."""
+"""By name, the module that is imported when it is asked for."""
 
 
 def __getattr__(name: str) -> Any:
     """Load what notebooks use when it is first asked for."""
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Name what notebooks use, loaded or not."""
     return sorted([*globals(), *__all__])

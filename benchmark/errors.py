@@ -20,10 +20,7 @@ class BenchmarkError(Exception):
     """
 
     def __init__(self, found: str, *, allowed: str = "", source: str = "", fix: str = "") -> None:
-        self.found = found
-        self.allowed = allowed
-        self.source = source
-        self.fix = fix
+        self.found, self.allowed, self.source, self.fix = found, allowed, source, fix
         text = found.rstrip(".")
         text += f" (allowed: {allowed})" if allowed else ""
         text += f". Where: {source}" if source else ""

@@ -35,15 +35,12 @@ def check_outputs(
         if not os.path.lexists(path) or path.is_dir():
             continue
         place = path.resolve()
-        if any(source == place or source in place.parents for source in sources):
-            raise RunError(
-                f"{path} is an input of this command and would be overwritten",
-                fix="Give another name; --overwrite does not replace inputs",
-            )
+        if any(source in (place, *place.parents) for source in sources):
+            found = f"{path} is an input of this command and would be overwritten"
+            raise RunError(found, fix="Give another name; --overwrite does not replace inputs")
         if not overwrite:
-            raise RunError(
-                f"{path} exists already", fix="Give another name, or --overwrite to replace it"
-            )
+            fix = "Give another name, or --overwrite to replace it"
+            raise RunError(f"{path} exists already", fix=fix)
 
 
 @contextlib.contextmanager
@@ -90,8 +87,7 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Path):
         return str(value)
-    message = f"{type(value).__name__} has no JSON form"
-    raise TypeError(message)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:

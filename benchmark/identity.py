@@ -29,17 +29,15 @@ class Ingredients:
 
 
 MASKED: Final = "masked"
-"""How missing labels are treated: each task is trained and judged on the faces that have its own.
+"""How missing labels are treated: each task is trained and scored on the faces that have its own.
 Older runs of several tasks left out every face that lacked one."""
 PARTS: Final = ("backbone", "head", "recipe", "protocol")
-LATER_FIELDS: Final = {
-    "recipe": (
-        "steps_per_epoch", "until_train_accuracy", "trunk_rate_ratio", "stage_rate_decay",
-        "standardise_features",
-    )
-}  # fmt: skip
-"""Fields that came after the first runs: where they are None or False they leave no trace, so that
-those runs keep their identity."""
+LATER_FIELDS: Final = (
+    "steps_per_epoch", "until_train_accuracy", "trunk_rate_ratio", "stage_rate_decay",
+    "standardise_features",
+)  # fmt: skip
+"""Fields of a recipe that came after the first runs: where they are None or False they leave no
+trace, so that those runs keep their identity."""
 
 
 def steering_content(definition: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,10 +46,9 @@ def steering_content(definition: Mapping[str, Any]) -> dict[str, Any]:
     Equal for two definitions that train alike, whatever their names and questions.
     """
     content = {part: dict(definition[part]) for part in PARTS}
-    for part, names in LATER_FIELDS.items():
-        for name in names:
-            if content[part].get(name) in (None, False):
-                content[part].pop(name, None)
+    for name in LATER_FIELDS:
+        if content["recipe"].get(name) in (None, False):
+            content["recipe"].pop(name, None)
     if definition.get("subset") is not None:
         content["subset"] = definition["subset"]
     return content
@@ -59,12 +56,10 @@ def steering_content(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 def family_of(experiment: Experiment, ingredients: Ingredients) -> str:
     """Identity without the seed: what runs over several seeds share."""
-    content = steering_content(experiment.as_dict())
-    digests = asdict(ingredients)
+    content = steering_content(experiment.as_dict()) | asdict(ingredients)
     for later in ("labels_digest", "missing_labels"):
-        if digests[later] is None:
-            del digests[later]
-    content |= digests
+        if content[later] is None:
+            del content[later]
     if experiment.ad_hoc:
         # Kept apart, so that a run off the leaderboards never stands in for a registered one.
         # The name too: with `--set backbone.weights=none` two rows would otherwise become one.

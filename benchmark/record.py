@@ -18,6 +18,7 @@ The folder is the truth; benchmark.runs.run writes it, everything else only read
 Provenance is versions of code, packages and platform; no secrets, no names.
 """
 
+import contextlib
 import difflib
 import json
 import os.path
@@ -49,7 +50,9 @@ HOW_TO_RUN: Final = (
 """What a command says that found no run."""
 Content = TypeVar("Content")
 State = Literal["absent", "interrupted", "failed", "done"]
-
+STATES: Final[tuple[tuple[str, State], ...]] = (
+    ("done.json", "done"), ("failed.json", "failed"), ("experiment.json", "interrupted"),
+)  # fmt: skip
 SUBGROUP_COLUMNS: Final = ("task", "by", "group", "n", "accuracy", "low", "high", "macro_f1")
 
 
@@ -67,9 +70,7 @@ class RunRecord:
     @property
     def state(self) -> State:
         """Where the run stands, from the files alone; a run in progress reads `interrupted`."""
-        states: dict[str, State]
-        states = {"done": "done", "failed": "failed", "experiment": "interrupted"}
-        found = (of for name, of in states.items() if (self.folder / f"{name}.json").is_file())
+        found = (state for name, state in STATES if (self.folder / name).is_file())
         return next(found, "absent")
 
     @cached_property
@@ -79,7 +80,6 @@ class RunRecord:
 
     @property
     def experiment_name(self) -> str:
-        """Name of the experiment that was run."""
         return str(self.about["experiment"]["name"])
 
     @property
@@ -89,7 +89,6 @@ class RunRecord:
 
     @property
     def seed(self) -> int:
-        """The run's seed."""
         return int(self.about["seed"])
 
     @cached_property
@@ -135,8 +134,7 @@ class RunRecord:
         """The columns of SUBGROUP_COLUMNS; what each is: benchmark.evaluation.subgroups."""
         import pandas as pd
 
-        # In JSON what does not exist is null.
-        numbers = dict.fromkeys(("accuracy", "low", "high", "macro_f1"), "float64")
+        numbers = dict.fromkeys(SUBGROUP_COLUMNS[4:], "float64")  # in JSON, None is null
         return pd.DataFrame(self.subgroup_columns()).astype(numbers)
 
     def subgroup_columns(self) -> dict[str, list[Any]]:
@@ -151,7 +149,6 @@ class RunRecord:
 
     @property
     def is_trial(self) -> bool:
-        """Whether a search made this run."""
         return (self.folder / TRIAL_FILE).is_file()
 
     @property
@@ -163,11 +160,9 @@ class RunRecord:
         """Give `model.safetensors`; raise RunError where the run kept no weights."""
         path = self.folder / MODEL_FILE
         if not path.is_file():
-            raise RunError(
-                f"run {self.identity[:12]} kept no weights",
-                source=str(self.folder),
-                fix="Remove its folder and run it again with --keep-weights best",
-            )
+            fix = "Remove its folder and run it again with --keep-weights best"
+            found = f"run {self.identity[:12]} kept no weights"
+            raise RunError(found, source=str(self.folder), fix=fix)
         return path
 
     @property
@@ -208,7 +203,6 @@ class RunRecord:
 
 
 def work_folder(runs_dir: Path) -> Path:
-    """Where the folders of all runs are."""
     return runs_dir / "work"
 
 
@@ -244,25 +238,22 @@ def finished_runs(name: str, runs_dir: Path) -> list[RunRecord]:
     found = records_named(name, runs_dir)
     if not found:
         names = {str(it) for record in all_records(runs_dir) if (it := _name_of(record))}
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        near = ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=0.5))
+        fix = f"Did you mean {near}? `facebench status --all` lists the runs"
+        allowed = "8 digits or more of a run's id, or the name of an experiment that was run"
         raise RunError(
-            f"there is no run {name!r}",
-            allowed="8 digits or more of a run's id, or the name of an experiment that was run",
-            source=str(runs_dir),
-            fix=f"Did you mean {', '.join(near)}? `facebench status --all` lists the runs"
-            if near
-            else HOW_TO_RUN,
-        )
+            f"there is no run {name!r}", allowed=allowed, source=str(runs_dir),
+            fix=fix if near else HOW_TO_RUN,
+        )  # fmt: skip
     if done := [record for record in found if record.state == "done"]:
         return sorted(done, key=lambda record: record.seed)
     first = found[0]
+    which = f"run {first.identity[:12]} ({first.experiment_name}, seed {first.seed})"
     raise RunError(
-        f"run {first.identity[:12]} ({first.experiment_name}, seed {first.seed}) is not done but "
-        f"{first.state}",
-        allowed="a finished run",
+        f"{which} is not done but {first.state}", allowed="a finished run",
         source=str(first.folder),
         fix=f"Finish it: facebench run {first.experiment_name} --seeds {first.seed}",
-    )
+    )  # fmt: skip
 
 
 def finished_run(name: str, runs_dir: Path) -> RunRecord:
@@ -272,11 +263,10 @@ def finished_run(name: str, runs_dir: Path) -> RunRecord:
         ids = [record.identity for record in runs]
         n_digits = max(12, len(os.path.commonprefix(ids)) + 1)
         raise RunError(
-            f"{name!r} means {len(runs)} finished runs",
+            f"{name!r} means {len(runs)} finished runs", source=str(runs_dir),
             allowed=", ".join(f"{it.identity[:n_digits]} (seed {it.seed})" for it in runs),
-            source=str(runs_dir),
             fix="Name one by its id, with more digits",
-        )
+        )  # fmt: skip
     return runs[0]
 
 
@@ -287,10 +277,8 @@ def versions() -> dict[str, str]:
     """Give the versions that a table may have to show; an absent package is left out."""
     found = {"python": platform.python_version(), "facebench": __version__}
     for package in NAMED_PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -314,13 +302,11 @@ def commit() -> str:
 
 def environment() -> str:
     """List the platform and every installed package, one a line; the host's name is left out."""
-    lines = [
-        f"python {platform.python_version()} ({platform.python_implementation()})",
-        f"platform {platform.system()} {platform.release()} {platform.machine()}",
-        f"commit {commit()}",
-        "",
-    ]
     # A distribution's direct URL may hold a private path or token: names and versions only.
     packages = {item.metadata["Name"]: item.version for item in distributions()}
-    lines += [f"{name}=={packages[name]}" for name in sorted(packages, key=str.lower)]
-    return "\n".join(lines) + "\n"
+    return (
+        f"python {platform.python_version()} ({platform.python_implementation()})\n"
+        f"platform {platform.system()} {platform.release()} {platform.machine()}\n"
+        f"commit {commit()}\n\n"
+        + "".join(f"{name}=={packages[name]}\n" for name in sorted(packages, key=str.lower))
+    )

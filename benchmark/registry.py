@@ -29,7 +29,7 @@ from types import ModuleType
 from typing import Final, TypeVar
 
 import experiments as definitions
-from benchmark.errors import BenchmarkError, ExperimentError
+from benchmark.errors import BenchmarkError, ExperimentError, require
 from benchmark.experiment.definition import Experiment, Suite
 from benchmark.experiment.space import GridSpace
 
@@ -55,20 +55,16 @@ class Definitions:
 def collect(modules: Iterable[ModuleType]) -> Definitions:
     """Read the definitions of `modules`; raise ExperimentError where they contradict each other."""
     modules = tuple(modules)
-    found = _named_items(modules, "EXPERIMENTS", Experiment)
+    known = _named_items(modules, "EXPERIMENTS", Experiment)
     suites = _named_items(modules, "SUITES", Suite)
     listed = [(f"suite {s.name!r} lists", name) for s in suites.values() for name in s.experiments]
-    listed += [
-        (f"{item.name!r} compares itself with", item.compare_with)
-        for item in found.values()
-        if item.compare_with is not None
-    ]
+    compared = [item for item in known.values() if item.compare_with is not None]
+    listed += [(f"{e.name!r} compares itself with", str(e.compare_with)) for e in compared]
     for says, name in listed:
-        if name not in found:
-            found_text = f"{says} {name!r}, which is not registered"
-            allowed = f"one of {len(found)} registered names"
-            raise ExperimentError(found_text, allowed=allowed, fix=_meant(name, found))
-    return Definitions(found, suites)
+        found, allowed = f"{says} {name!r}", f"one of {len(known)} registered names"
+        fix = "" if name in known else _meant(name, known)
+        require(name in known, f"{found}, which is not registered", allowed=allowed, fix=fix)
+    return Definitions(known, suites)
 
 
 def _named_items(
@@ -78,11 +74,9 @@ def _named_items(
     found: dict[str, tuple[Definition, str]] = {}
     for module in modules:
         items = getattr(module, attribute, ())
-        if not isinstance(items, (tuple, list)) or not all(isinstance(one, kind) for one in items):
-            raise ExperimentError(
-                f"{attribute} of {module.__name__} is {items!r:.80}",
-                allowed=f"a tuple of {kind.__name__}",
-            )
+        fits = isinstance(items, (tuple, list)) and all(isinstance(one, kind) for one in items)
+        what = f"{attribute} of {module.__name__} is {items!r:.80}"
+        require(fits, what, allowed=f"a tuple of {kind.__name__}")
         for item in items:
             if item.name in found:
                 raise ExperimentError(
@@ -123,10 +117,9 @@ def _collected(tuned: tuple[tuple[Path, int], ...]) -> Definitions:
     """
     modules = list(_ours())
     known = collect(modules)
-    points = sorted(entry_points(group=ENTRY_POINT_GROUP), key=str)
     waiting: dict[str, functools.partial[ModuleType]] = {
         f"entry point {point.name!r} ({point.value})": functools.partial(_installed, point)
-        for point in points
+        for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=str)
     }
     waiting |= {f"tuned recipe {path}": functools.partial(tuned_module, path) for path, _ in tuned}
     bases: list[str] = []
@@ -167,11 +160,9 @@ def _reading(where: str) -> Iterator[None]:
         ) from error
     # A definition file is code, often someone else's: it may raise anything.
     except Exception as error:  # noqa: BLE001
-        raise ExperimentError(
-            f"definitions cannot be loaded: {type(error).__name__}: {error}",
-            source=where,
-            fix="Fix that module, or remove it",
-        ) from error
+        found = f"definitions cannot be loaded: {type(error).__name__}: {error}"
+        fix = "Fix that module, or remove it"
+        raise ExperimentError(found, source=where, fix=fix) from error
 
 
 @functools.cache
@@ -187,11 +178,9 @@ def _ours() -> tuple[ModuleType, ...]:
 def _installed(point: EntryPoint) -> ModuleType:
     """Load the module that another package adds."""
     module = point.load()
-    if not (hasattr(module, "EXPERIMENTS") or hasattr(module, "SUITES")):
-        raise ExperimentError(
-            f"{getattr(module, '__name__', module)} defines nothing",
-            allowed="a module with EXPERIMENTS, SUITES or both",
-        )
+    defines = hasattr(module, "EXPERIMENTS") or hasattr(module, "SUITES")
+    found = f"{getattr(module, '__name__', module)} defines nothing"
+    require(defines, found, allowed="a module with EXPERIMENTS, SUITES or both")
     return module  # type: ignore[no-any-return]
 
 
@@ -235,14 +224,9 @@ def named(base: Experiment, changed: Experiment, word: str) -> Experiment:
         "untuned": f"How good is {base.name} under the budget that its tuned recipe was given?",
     }[word]
     return replace(
-        changed,
-        name=f"{changed.stem}{variant}-{word}{origin}{base.ending}",
-        asks=asks,
-        compare_with=None,
-        study=None,
-        search=None,
-        ad_hoc=False,
-    )
+        changed, name=f"{changed.stem}{variant}-{word}{origin}{base.ending}", asks=asks,
+        compare_with=None, study=None, search=None, ad_hoc=False,
+    )  # fmt: skip
 
 
 @functools.cache
@@ -257,12 +241,10 @@ def grid(name: str) -> GridSpace:
 
 
 def experiments() -> dict[str, Experiment]:
-    """Give every registered experiment by name."""
     return dict(_registered().experiments)
 
 
 def suites() -> dict[str, Suite]:
-    """Give every suite by name."""
     return dict(_registered().suites)
 
 
@@ -287,7 +269,6 @@ def suite(name: str) -> Suite:
 
 
 def experiments_of(suite_name: str) -> Iterator[Experiment]:
-    """Yield a suite's experiments in the suite's order."""
     for name in suite(suite_name).experiments:
         yield experiment(name)
 
@@ -312,8 +293,7 @@ def folds_of(names: Iterable[str]) -> dict[str, Experiment]:
 def counterparts_of(mtl: Experiment) -> dict[str, Experiment | None]:
     """Give the single-task counterpart (STL) of an MTL experiment per task; None without one.
 
-    One that bears the counterpart's name and is trained otherwise, as the study's own were, is
-    none.
+    What bears its name and is trained otherwise, as the study's own were, is none.
     """
     if len(mtl.head.tasks) == 1:
         return {}
@@ -331,9 +311,8 @@ def _looked_up(kind: str, name: str, known: dict[str, Definition]) -> Definition
         return known[name]
     allowed = ", ".join(sorted(known)) if len(known) <= MOST_NAMES else ""
     listing = "`facebench list` shows all of them, and which installed package was refused"
-    raise ExperimentError(
-        f"unknown {kind} {name!r}", allowed=allowed, fix=f"{_meant(name, known)}{listing}"
-    )
+    fix = f"{_meant(name, known)}{listing}"
+    raise ExperimentError(f"unknown {kind} {name!r}", allowed=allowed, fix=fix)
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

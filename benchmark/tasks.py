@@ -36,7 +36,6 @@ words that have no class here. On disk the cell is empty. UTKFace's and syntheti
 
 
 def n_classes(task: TaskName) -> int:
-    """Count the classes of `task`."""
     return len(CLASS_NAMES[task])
 
 

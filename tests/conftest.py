@@ -104,12 +104,9 @@ def trained_runs_dir(tmp_path_factory: pytest.TempPathFactory, drawn_faces: "Fac
     from benchmark.training.predict import probabilities
 
     experiment = Experiment(
-        name="mtl-cnn-none-full-tiny",
-        asks="What does it say of a face?",
-        backbone=Backbone("cnn", input_px=32),
-        head=Head(hidden_units=16),
-        recipe=Recipe(learning_rate=1e-3, max_epochs=2),
-    )
+        "mtl-cnn-none-full-tiny", "What does it say of a face?", Backbone("cnn", input_px=32),
+        Head(hidden_units=16), Recipe(1e-3, max_epochs=2),
+    )  # fmt: skip
     runs_dir = tmp_path_factory.mktemp("trained") / "mlruns"
     settings = Settings(runs_dir, runs_dir / "weights", Device(torch.device("cpu"), "fp32"))
     plan = plan_run(experiment, 0, drawn_faces, settings)

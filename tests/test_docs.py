@@ -92,11 +92,8 @@ def test_quoted_make_targets_are_in_the_makefile() -> None:
 def examples(command: Any, path: tuple[str, ...]) -> list[tuple[str, str]]:
     """Give the examples of every command's --help, with the command that shows them."""
     if hasattr(command, "commands"):
-        return [
-            found
-            for name, inner in command.commands.items()
-            for found in examples(inner, (*path, name))
-        ]
+        inner = (examples(item, (*path, name)) for name, item in command.commands.items())
+        return [found for examples_of_one in inner for found in examples_of_one]
     text = f"{command.help or ''}\n{command.epilog or ''}"
     # Typer keeps single line breaks of an epilog as a paragraph's own; a long example goes on.
     block = "```\n" + text.replace("\n  --", " --") + "\n```"

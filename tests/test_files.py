@@ -8,15 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.files import (
-    canonical_json,
-    file_lock,
-    is_locked,
-    lock_owner,
-    replacing,
-    sha256_of,
-    write_json,
-)
+from benchmark import files
+from benchmark.files import canonical_json, file_lock, is_locked, lock_owner, replacing
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -35,7 +28,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
 
 
 def test_json_takes_numpy_numbers_and_arrays(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"n": np.int64(3), "m": np.eye(2, dtype=np.int64)})
+    files.write_json(tmp_path / "a.json", {"n": np.int64(3), "m": np.eye(2, dtype=np.int64)})
     assert '"n": 3' in (tmp_path / "a.json").read_text()
 
 
@@ -48,7 +41,7 @@ def test_sha256_reports_the_bytes_it_read(tmp_path: Path) -> None:
     path.write_bytes(b"abc")
     seen: list[int] = []
     # FIPS 180-2, appendix B.1: the digest of "abc".
-    assert sha256_of(path, seen.append).startswith("ba7816bf8f01cfea")
+    assert files.sha256_of(path, seen.append).startswith("ba7816bf8f01cfea")
     assert seen == [3]
 
 

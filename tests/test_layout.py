@@ -31,9 +31,7 @@ ONLY_IN = {
     "typer": {"benchmark.cli"},
     "plotly": {"benchmark.tuning"},
     "timm": {"benchmark.experiment.timm_models", "benchmark.speed.loops"},
-    "matplotlib": {
-        *("benchmark.evaluation.figures", "benchmark.reporting"),
-    },
+    "matplotlib": {"benchmark.evaluation.figures", "benchmark.reporting"},
     "pytorch_lightning": {"benchmark.speed.loops"},
 }
 
@@ -41,8 +39,8 @@ ONLY_IN = {
 def test_packages_stay_where_they_are_used() -> None:
     for name, path in modules():
         for package, places in ONLY_IN.items():
-            used = any(item == package or item.startswith(package + ".") for item in imports(path))
-            at_home = any(name == place or name.startswith(place + ".") for place in places)
+            used = any(f"{item}.".startswith(f"{package}.") for item in imports(path))
+            at_home = any(f"{name}.".startswith(f"{place}.") for place in places)
             assert at_home or not used, f"{name} imports {package}, which belongs to {places}"
 
 
@@ -91,7 +89,5 @@ def test_pictures_lie_among_drawn_faces_and_charts_and_nowhere_else() -> None:
 def test_no_page_carries_a_picture_inside() -> None:
     """A photograph could stand in a page or a notebook as text."""
     pages = [path for path in tracked() if path.suffix in (".html", ".md", ".ipynb", ".css")]
-    inside = [
-        path for path in pages if re.search(rb";base64,[A-Za-z0-9+/]{200}", path.read_bytes())
-    ]
-    assert not inside
+    picture = re.compile(rb";base64,[A-Za-z0-9+/]{200}")
+    assert not [path for path in pages if picture.search(path.read_bytes())]

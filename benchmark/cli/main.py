@@ -59,34 +59,18 @@ def root(
 
 
 GROUPS = {"data": data.app, "weights": weights.app, "runs": tracking.app}
-COMMANDS: dict[str, Callable[..., None]] = {
-    "run": run.run,
-    "plan": run.plan,
-    "tune": tune.tune,
-    "speed": speed.speed,
-    "audit-split": audit_split.audit_split,
-    "leaderboard": leaderboard.leaderboard,
-    "compare": compare.compare,
-    "leak": compare.leak,
-    "subsets": compare.subsets,
-    "report": report.report,
-    "evaluate": predict.evaluate,
-    "card": report.card,
-    "predict": predict.predict,
-    "export": predict.export,
-    "list": registry.list_,
-    "show": registry.show,
-    "ui": tracking.ui,
-    "verify": maintenance.verify,
-    "status": maintenance.status,
-    "clean": maintenance.clean,
-    "doctor": maintenance.doctor,
-}
+COMMANDS: tuple[Callable[..., None], ...] = (
+    run.run, run.plan, tune.tune, speed.speed, audit_split.audit_split, leaderboard.leaderboard,
+    compare.compare, compare.leak, compare.subsets, report.report, predict.evaluate, report.card,
+    predict.predict, predict.export, registry.list_, registry.show, tracking.ui, maintenance.verify,
+    maintenance.status, maintenance.clean, maintenance.doctor,
+)  # fmt: skip
+"""In the order of --help."""
 
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
-for name, command in COMMANDS.items():
-    app.command(name)(command)
+for command in COMMANDS:
+    app.command(command.__name__.strip("_").replace("_", "-"))(command)
 data.app.command("explore")(report.explore)
 for group in (app, *GROUPS.values()):
     for info in group.registered_commands:

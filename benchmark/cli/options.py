@@ -77,7 +77,6 @@ def complete_run(context: typer.Context, incomplete: str) -> Completions:
 
 
 def complete_architecture(incomplete: str) -> Completions:
-    """Complete the name of an architecture of ours."""
     return _starting(incomplete, ((name, "") for name in sorted(ARCHITECTURES)))
 
 

@@ -14,20 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import typer
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, ProgressColumn, TaskID
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -47,11 +38,7 @@ READS_RUNS_DIR = ("status", "clean", "ui")
 class ExitCode(IntEnum):
     """What a command ends with."""
 
-    FINE = 0
-    FINDINGS = 1
-    USAGE = 2
-    RUNS_FAILED = 3
-    INTERRUPTED = 130
+    FINE, FINDINGS, USAGE, RUNS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class Options:
@@ -106,10 +93,9 @@ def speaking(command: str, *, as_json: bool = False) -> Iterator[CommandResult]:
     try:
         check_named_folders(command)
         yield answer
-    except BrokenPipeError:  # Nobody reads on; the library under typer ends quietly then.
-        raise
     except (BenchmarkError, OSError) as error:
-        if Options.debug:
+        # A broken pipe: nobody reads on, and the library under typer ends quietly.
+        if Options.debug or isinstance(error, BrokenPipeError):
             raise
         said = error if isinstance(error, BenchmarkError) else _of_the_system(error)
         answer.errors.append(said)
@@ -150,12 +136,10 @@ def _of_the_system(error: OSError) -> RunError:
 
 
 def say_error(error: BenchmarkError) -> None:
-    """Print one error to stderr, without a traceback."""
     err.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
 
 
 def say_warning(text: str) -> None:
-    """Print one warning to stderr."""
     err.print(f"[yellow]Note:[/] {escape(text)}", soft_wrap=True)
 
 
@@ -173,11 +157,11 @@ class PlainProgress(Progress):
         self._is_over = threading.Event()
         self._speaker = threading.Thread(target=self._speak, daemon=True)
 
-    def start(self) -> None:  # noqa: D102
+    def start(self) -> None:
         if not self._speaker.is_alive():
             self._speaker.start()
 
-    def stop(self) -> None:  # noqa: D102
+    def stop(self) -> None:
         self._is_over.set()
         if self._speaker.is_alive():
             self._speaker.join()
@@ -196,8 +180,7 @@ class PlainProgress(Progress):
     def _line(self, seconds: int) -> str:
         task = next((task for task in reversed(self.tasks) if not task.finished), None)
         if task is None or task.total is None:
-            what = "working" if task is None else task.description
-            return f"{what} … {seconds} s"
+            return f"{task.description if task else 'working'} … {seconds} s"
         left = task.time_remaining
         shown = f", {datetime.timedelta(seconds=round(left))} left" if left else ""
         done = f"{task.completed:,.0f} of {task.total:,.0f} ({task.percentage:.0f} %)"
@@ -208,14 +191,15 @@ def bars(*columns: ProgressColumn, quiet: bool, first_seconds: float | None = No
     """Make progress on stderr: bars on a terminal, elsewhere a line now and then."""
     if not quiet and not sys.stderr.isatty():
         return PlainProgress(first_seconds)
-    text = TextColumn("{task.description}")
+    text = rich_progress.TextColumn("{task.description}")
     return Progress(text, *columns, console=err, disable=quiet, transient=True)
 
 
 def progress_bar(*, quiet: bool = False) -> Progress:
     """Show progress with the time left."""
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return bars(*columns, quiet=quiet)
+    times = (rich_progress.TimeElapsedColumn(), rich_progress.TimeRemainingColumn())
+    done = (rich_progress.BarColumn(), rich_progress.MofNCompleteColumn())
+    return bars(*done, *times, quiet=quiet)
 
 
 @contextlib.contextmanager
@@ -235,7 +219,7 @@ def watching(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]
 @contextlib.contextmanager
 def busy(title: str, *, quiet: bool = False) -> Iterator[None]:
     """Show that work with no foreseeable end is done, in a log once it has taken BUSY_SECONDS."""
-    columns = (SpinnerColumn(), TimeElapsedColumn())
+    columns = (rich_progress.SpinnerColumn(), rich_progress.TimeElapsedColumn())
     with bars(*columns, quiet=quiet, first_seconds=BUSY_SECONDS) as progress:
         progress.add_task(escape(title), total=None)
         yield
@@ -269,17 +253,14 @@ class Display:
         if stage != self._stage:
             self.end_stage()
             self._stage = stage
-            # The fields are those of every display's columns.
-            self._stage_bar = self._bars.add_task(
-                escape(stage), total=n_total or None, note="", left="", best=""
-            )
+            # The field is of a run's display.
+            self._stage_bar = self._bars.add_task(escape(stage), total=n_total or None, note="")
         if self._stage_bar is not None:
             self._bars.update(self._stage_bar, completed=n_done)
         if n_done == n_total > 0:
             self.end_stage()
 
     def end_stage(self) -> None:
-        """Remove the bar of a stage."""
         if self._stage_bar is not None:
             self._bars.remove_task(self._stage_bar)
         self._stage, self._stage_bar = "", None

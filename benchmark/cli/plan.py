@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.cli.output import CommandResult, busy, out, print_table
-from benchmark.errors import BenchmarkError, WeightsMissing
+from benchmark.errors import WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.reporting.tables import Column, Table
 
@@ -28,16 +28,15 @@ RUN_BYTES = 2 * 2**20
 
 def not_run_lines(missing: Iterable[tuple[Experiment, WeightsMissing]]) -> list[str]:
     """Say in one line for each missing weight source how many experiments need it."""
-    names: dict[str, dict[str, None]] = {}
-    errors: dict[str, BenchmarkError] = {}
+    names: dict[str, set[str]] = {}
+    fixes: dict[str, str] = {}
     for experiment, error in missing:
-        errors.setdefault(error.found, error)
-        names.setdefault(error.found, {})[experiment.name] = None
-    lines = []
-    for found, of in names.items():
-        what = f"{len(of)} experiments" if len(of) > 1 else next(iter(of))
-        lines.append(f"{what} not run: {found}. {errors[found].fix}")
-    return lines
+        fixes.setdefault(error.found, error.fix)
+        names.setdefault(error.found, set()).add(experiment.name)
+    return [
+        f"{f'{len(of)} experiments' if len(of) > 1 else min(of)} not run: {found}. {fixes[found]}"
+        for found, of in names.items()
+    ]
 
 
 def show_plan(
@@ -96,21 +95,19 @@ def show_plan(
         print_table(Table.of(["experiment", "seed", "outcome", "about", left], rows))
     used = f"{hours:.2g} GPU hours" if kind else f"{hours * torch.get_num_threads():.2g} core hours"
     at_once = f" on {n_workers} at once" if n_workers > 1 else ""
-    out.print(
+    lines = [
         f"{len(ahead)} of {len(found)} would run, about {_duration(wall)}{at_once}, {used}, "
         f"{_duration(seconds)} of it training; {disk / 2**20:,.0f} MiB of "
-        f"{free / 2**30:,.0f} GiB free.",
-        soft_wrap=True,
-    )
+        f"{free / 2**30:,.0f} GiB free."
+    ]
     if critical is not None:
         enough = math.ceil(3600 * hours / critical.alone_seconds)
-        out.print(
+        lines.append(
             f"Critical path: {critical.experiment.name}, {_duration(critical.alone_seconds)} with "
-            f"its caches; more than {enough} at once save nothing.",
-            soft_wrap=True,
+            f"its caches; more than {enough} at once save nothing."
         )
-    if fetch:
-        out.print(f"Weights to download first: {', '.join(fetch)}", soft_wrap=True)
+    lines += [f"Weights to download first: {', '.join(fetch)}"] if fetch else []
+    out.print("\n".join(lines), soft_wrap=True)
 
 
 def _rows(found: "list[Forecast]", slots: "list[Slot]") -> list[dict[str, Any]]:

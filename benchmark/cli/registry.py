@@ -13,6 +13,7 @@ from benchmark.cli.output import out, print_table, speaking
 from benchmark.errors import require_choice
 from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.definition import Augmentation, Experiment
+from benchmark.experiment.parts import flattened
 from benchmark.reporting.tables import NOTHING, Column, Table
 from benchmark.tasks import TASK_TITLES
 
@@ -26,8 +27,6 @@ COST = (
     f"PMACs: 10^15 multiply-adds of one seed on UTKFace's {UTKFACE_TRAIN:,} training faces; "
     "`facebench plan` predicts time and disk."
 )
-
-PRINTED = tuple(TASK_TITLES.values())
 LEAKY = (
     "What the study printed, in percent, is LEAKY: four of five of its test faces were trained on. "
     "`facebench leaderboard --suite study` shows ours beside it."
@@ -67,9 +66,8 @@ def list_(
             return
         title = f"Suite {suite}, {_cost(shown)} PMACs" if suite else "Experiments"
         if suite and any(item.study for item in shown):
-            print_table(
-                Table.of(["row", "experiment", *PRINTED], list(map(_printed, shown)), title)
-            )
+            columns = ["row", "experiment", *TASK_TITLES.values()]
+            print_table(Table.of(columns, list(map(_printed, shown)), title))
             out.print(Text(f"\n{LEAKY}", style="dim"))
         else:
             rows = [(item.name, item.asks) for item in shown]
@@ -116,13 +114,12 @@ def _operations(experiment: Experiment) -> float:
 
 def _summary(experiment: Experiment) -> dict[str, Any]:
     """Give what distinguishes an experiment, as names and filters do."""
+    backbone = experiment.backbone
     return {
-        "task": experiment.task_label,
-        "architecture": experiment.backbone.architecture,
-        "weights": experiment.backbone.weights,
-        "trainable": experiment.backbone.depth_name,
+        "task": experiment.task_label, "architecture": backbone.architecture,
+        "weights": backbone.weights, "trainable": backbone.depth_name,
         "conditioning": experiment.head.conditioning,
-    }
+    }  # fmt: skip
 
 
 def show(
@@ -184,13 +181,9 @@ def _network(experiment: Experiment) -> "Network":
 
 def _counted(parts: dict[str, Any], trained: set[str]) -> list[dict[str, Any]]:
     """Count the parameters of stages, shallow to deep, or of branches of the head."""
+    counts = {name: sum(p.numel() for p in module.parameters()) for name, module in parts.items()}
     return [
-        {
-            "part": name,
-            "parameters": sum(parameter.numel() for parameter in module.parameters()),
-            "trained": name in trained,
-        }
-        for name, module in parts.items()
+        {"part": name, "parameters": n, "trained": name in trained} for name, n in counts.items()
     ]
 
 
@@ -200,25 +193,17 @@ def _lines(
     """Give every field of the definition by its dotted path, and what it is compared with."""
     definition = experiment.as_dict()
     for part in ("backbone", "head", "recipe", "protocol", "subset"):
-        for field, value in _flattened(definition[part] or {}, f"{part}."):
+        for field, value in flattened(definition[part] or {}, f"{part}."):
             yield field, _plain(value)
     yield "compared with", experiment.compare_with or NOTHING
     for task, name in counterparts.items():
         yield f"STL counterpart, {task}", name or "not registered"
-    study = f"{NOTHING} (a row of ours)"
-    if experiment.study is not None:
-        accuracies = {title: getattr(experiment.study, t) for t, title in TASK_TITLES.items()}
-        printed = [f"{t} {100 * value:.2f} %" for t, value in accuracies.items() if value]
-        study = f"row {experiment.study.row}: {', '.join(printed)}, on a split that leaks"
+    study, row = f"{NOTHING} (a row of ours)", experiment.study
+    if row is not None:
+        accuracies = ((title, getattr(row, task)) for task, title in TASK_TITLES.items())
+        printed = ", ".join(f"{of} {100 * value:.2f} %" for of, value in accuracies if value)
+        study = f"row {row.row}: {printed}, on a split that leaks"
     yield "the study printed", study
-
-
-def _flattened(fields: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            yield from _flattened(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value
 
 
 def _plain(value: Any) -> str:

@@ -6,17 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.cli.options import (
-    DEFAULT_DATA_DIR,
-    DEFAULT_RUNS_DIR,
-    AsJson,
-    DataDir,
-    DatasetName,
-    DeviceName,
-    RunsDir,
-)
+from benchmark.cli import options
 from benchmark.cli.output import bullet, err, out, print_table, speaking
-from benchmark.errors import ExperimentError
+from benchmark.errors import require
 from benchmark.files import write_json
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 
@@ -34,8 +26,7 @@ HOW_TO_READ = (
 
 def speed(
     rows: Annotated[
-        str | None,
-        typer.Option(help="Of data, cnn, vgg16, resnet50, densenet121, block5, frozen."),
+        str | None, typer.Option(help="Of data, cnn, vgg16, resnet50, densenet121, block5, frozen.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of every loop.")] = 3,
     images: Annotated[
@@ -51,12 +42,12 @@ def speed(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Let torch.compile fuse our operations.")
     ] = False,
-    dataset: DatasetName = None,
-    device: DeviceName = None,
+    dataset: options.DatasetName = None,
+    device: options.DeviceName = None,
     precision: Annotated[str, typer.Option(help="Ours: auto, bf16 or fp32.")] = "auto",
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    as_json: AsJson = False,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure training here against a plain PyTorch loop, and timm's and Lightning's if installed.
 
@@ -70,9 +61,8 @@ def speed(
     """
     with speaking("speed", as_json=as_json) as answer:
         loops = () if against == "none" else tuple(name.strip() for name in against.split(","))
-        if unknown := [name for name in loops if name not in LOOPS]:
-            allowed = f"{', '.join(LOOPS)}, none"
-            raise ExperimentError(f"--against names {unknown[0]!r}", allowed=allowed)
+        for name in loops:
+            require(name in LOOPS, f"--against names {name!r}", allowed=f"{', '.join(LOOPS)}, none")
         # Imported here, so that a mistyped option is answered before torch is loaded.
         from benchmark.data.dataset import choose_dataset
         from benchmark.speed.measure import SCHEMA, SpeedSession, rows_named
@@ -82,10 +72,9 @@ def speed(
         faces = choose_dataset(data_dir, dataset)
         session = SpeedSession(faces, hardware, wanted, rounds, images, workers, loops, compiled)
         found = list[dict[str, Any]]()
-        if missing := [name for name in loops if name not in session.loops]:
-            answer.warnings.append(
-                f"{', '.join(missing)} not installed: pip install 'facebench[speed]' brings it"
-            )
+        if missing := ", ".join(name for name in loops if name not in session.loops):
+            brings = "pip install 'facebench[speed]' brings it"
+            answer.warnings.append(f"{missing} not installed: {brings}")
         with contextlib.closing(session.measure()) as events:
             for row, measured in events:
                 if isinstance(measured, dict):

@@ -13,8 +13,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.cli import maintenance
-from benchmark.cli.options import DEFAULT_RUNS_DIR, AsJson, Quiet, RunsDir
+from benchmark.cli import maintenance, options
 from benchmark.cli.output import ExitCode, busy, out, progress_bar, say_warning, speaking
 from benchmark.errors import RunError, TrackingError
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
@@ -30,9 +29,9 @@ def import_(
     folder: Annotated[
         Path | None, typer.Argument(help="A runs folder of another machine; this one's if none.")
     ] = None,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Bring MLflow to what the runs' folders say; run it as often as you like.
 
@@ -55,7 +54,7 @@ def import_(
                 answer.warnings.append(f"left out: {error}")
                 progress.advance(bar)
 
-            for record, run_id in import_records(iter(records), runs_dir, leave_out):
+            for record, run_id in import_records(records, runs_dir, leave_out):
                 imported.append({"identity": record.identity, "mlflow_run": run_id})
                 progress.advance(bar)
         answer.data = {"runs": imported}
@@ -68,11 +67,9 @@ def _copy_runs(folder: Path, runs_dir: Path) -> None:
     records = list(all_records(folder)) or list(all_records(folder.parent))
     done = [record for record in records if record.state == "done"]
     if not done:
-        raise RunError(
-            f"{folder} holds no finished run",
-            allowed="a folder with work/<identity>/done.json",
-            fix="Copy the other machine's runs folder (mlruns) here and name it",
-        )
+        allowed = "a folder with work/<identity>/done.json"
+        fix = "Copy the other machine's runs folder (mlruns) here and name it"
+        raise RunError(f"{folder} holds no finished run", allowed=allowed, fix=fix)
     for record in done:
         target = work_folder(runs_dir) / record.identity
         if RunRecord(target).state != "done":
@@ -85,7 +82,7 @@ def _copy_runs(folder: Path, runs_dir: Path) -> None:
 
 
 def ui(
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     port: Annotated[int, typer.Option(help="A free port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on 127.0.0.1, with a link to the page that shows the runs.
@@ -99,24 +96,19 @@ def ui(
     with speaking("ui"):
         if not _is_free(port):
             free = next((other for other in range(port + 1, 65536) if _is_free(other)), port)
-            raise TrackingError(
-                f"port {port} on 127.0.0.1 is in use", fix=f"facebench ui --port {free}"
-            )
+            fix = f"facebench ui --port {free}"
+            raise TrackingError(f"port {port} on 127.0.0.1 is in use", fix=fix)
         path = landing_path(runs_dir)
         if path == "/":
-            say_warning(
-                f"there is no run in MLflow yet. {HOW_TO_RUN}; `facebench runs import` brings "
-                "those that were made without it"
-            )
+            brings = "`facebench runs import` brings those that were made without it"
+            say_warning(f"there is no run in MLflow yet. {HOW_TO_RUN}; {brings}")
         quietly = os.environ | {"PYTHONWARNINGS": "ignore"}
         server = subprocess.Popen(server_command(runs_dir, port), env=quietly)
-        code = 0
+        code, link = 0, f"[bold]http://127.0.0.1:{port}{path}[/]"
         try:
             with busy("starting MLflow"):
                 _wait_until_up(server, port)
-            out.print(
-                f"\n[bold]http://127.0.0.1:{port}{path}[/]\nStop with Ctrl-C.", soft_wrap=True
-            )
+            out.print(f"\n{link}\nStop with Ctrl-C.", soft_wrap=True)
             code = server.wait()
         except KeyboardInterrupt:
             pass
@@ -146,7 +138,5 @@ def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
             return
         time.sleep(0.3)
-    raise TrackingError(
-        f"the MLflow server did not come up on 127.0.0.1:{port}",
-        fix="Read what it printed above, or choose another --port",
-    )
+    fix = "Read what it printed above, or choose another --port"
+    raise TrackingError(f"the MLflow server did not come up on 127.0.0.1:{port}", fix=fix)

@@ -3,7 +3,7 @@
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,19 +13,8 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from benchmark import registry
-from benchmark.cli import options
-from benchmark.cli.output import (
-    CommandResult,
-    Display,
-    ExitCode,
-    busy,
-    err,
-    out,
-    print_table,
-    say_error,
-    say_warning,
-    speaking,
-)
+from benchmark.cli import options, output
+from benchmark.cli.output import CommandResult, Display, ExitCode, err, out, print_table
 from benchmark.cli.run import cluster_options, fleet_on, run_settings
 from benchmark.errors import BenchmarkError, ClusterLost, ExperimentError, StorageLost, require
 from benchmark.experiment import space as spaces
@@ -109,8 +98,8 @@ def tune(
       facebench tune --suite quick --trials 20 --timeout 600
       facebench tune grid-mtl-vgg16-block5 --row 32
     """
-    with speaking("tune", as_json=as_json) as answer:
-        chosen = _chosen(names or [], suite, row or [])
+    with output.speaking("tune", as_json=as_json) as answer:
+        chosen, rows, hush = _chosen(names or [], suite, row or []), row or [], quiet or as_json
         changes = options.parse_settings(settings or [])
         refit_seeds = options.parse_seeds(seeds) if refit else ()
         cluster = cluster_options(on, gpus_per_run, cpus_per_run, shared_runs, device, precision)
@@ -120,29 +109,36 @@ def tune(
             tracking=tracking, offline=offline,
         )  # fmt: skip
         from benchmark.data.dataset import choose_dataset
-        from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED
+        from benchmark.tuning.outcome import grid_study
+        from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study
 
         known = sorted({TRIAL_SEED, *FRESH_SEEDS})
-        require(
-            not set(known) & set(refit_seeds),
-            f"--seeds is {seeds}",
-            allowed=f"any but those that the recipe is chosen by: {str(known)[1:-1]}",
-        )
-        with busy("opening the data set", quiet=quiet or as_json):
+        allowed = f"any but those that the recipe is chosen by: {str(known)[1:-1]}"
+        require(not set(known) & set(refit_seeds), f"--seeds is {seeds}", allowed=allowed)
+        with output.busy("opening the data set", quiet=hush):
             faces = choose_dataset(data_dir, dataset)
-        studies: list[dict[str, Any]] = []
-        answer.data = {"dataset": faces.name, "studies": studies}
         require(jobs == 1 or on is None, f"--jobs is {jobs} with --on", allowed="one of the two")
-        with _further(jobs - 1), fleet_on(cluster, quiet=quiet or as_json) as fleet:
+        studies, folder = list[dict[str, Any]](), runs_dir / "studies"
+        answer.data = {"dataset": faces.name, "studies": studies}
+        with _further(jobs - 1), fleet_on(cluster, quiet=hush) as fleet:
             session = TuneSession(
-                answer, faces, where, trials, timeout, storage,
-                {"sampler": sampler, "sampler_seed": sampler_seed, "pruner": pruner},
-                tuple(only.split(",")) if only else (), changes, tuple(row or ()), refit_seeds,
-                fleet, quiet or as_json, as_json,
-            )  # fmt: skip
+                answer, where, fleet, trials, timeout, storage, refit_seeds, hush, as_json
+            )
             for name in chosen:
                 try:
-                    studies.append(session.tuned(name))
+                    if name.startswith(GRID_PREFIX):
+                        grid = registry.grid(name)
+                        study = grid_study(grid, changes, rows, faces, folder)
+                        found = session.tuned(study, grid.experiment, grid)
+                    else:
+                        base = registry.experiment(name)
+                        start = base.adjusted(changes)
+                        space = spaces.space_of(start)
+                        space = space.only(only.split(",")) if only else space
+                        spaces.check_space(space, start)
+                        study = Study(start, space, faces, folder, sampler, sampler_seed, pruner)
+                        found = session.tuned(study, base)
+                    studies.append(found)
                 except BenchmarkError as refused:
                     if len(chosen) == 1 or isinstance(refused, ClusterLost | StorageLost):
                         raise
@@ -150,7 +146,7 @@ def tune(
                     studies.append({"experiment": name, "ok": False})
         if not as_json:
             for error in answer.errors:
-                say_error(error)
+                output.say_error(error)
     if not all(study["ok"] for study in studies):
         raise typer.Exit(ExitCode.RUNS_FAILED)
 
@@ -201,8 +197,7 @@ class TuneDisplay(Display):
     def show(self, event: "TrialEvent", trials: Sequence["TrialView"]) -> None:
         """Take one event in; trials: all there are, at the end of one."""
         if event.kind == "began":
-            point = {_short(path): _text(value) for path, value in event.point.items()}
-            words = ", ".join(f"{name} {value}" for name, value in point.items())
+            words = ", ".join(f"{_short(path)} {_text(of)}" for path, of in event.point.items())
             self.say(f"[bold]trial {event.number}[/] {escape(words)}")
         elif event.kind == "note" and event.text.split(":")[0] not in self._noted:
             self._noted.add(event.text.split(":")[0])
@@ -239,75 +234,44 @@ def _short(path: str) -> str:
 
 @dataclass(frozen=True)
 class TuneSession:
-    """One call of `facebench tune`."""
+    """What the searches of one call share."""
 
     answer: CommandResult
-    faces: "FaceSet"
     settings: "Settings"
+    fleet: "Fleet | None"
     n_trials: int
     timeout: float | None
     storage: str
-    chosen_by: Mapping[str, Any]
-    only: tuple[str, ...]
-    changes: Mapping[str, Any]
-    rows: tuple[str, ...]
     refit_seeds: tuple[int, ...]
-    fleet: "Fleet | None"
     quiet: bool
     as_json: bool
 
-    def tuned(self, name: str) -> dict[str, Any]:
+    def tuned(
+        self, study: "Study", base: Experiment, grid: GridSpace | None = None
+    ) -> dict[str, Any]:
         """Search, show, refit; give what `--json` says of it."""
         from benchmark.tuning.outcome import count_ends, reasons
 
-        grid = registry.grid(name) if name.startswith(GRID_PREFIX) else None
-        base = grid.experiment if grid else registry.experiment(name)
-        study = self._study(base, grid)
         outcome = self._searched(study, base, grid)
-        best, counts = outcome.best, count_ends(outcome.trials)
+        best, counts, recipe = outcome.best, count_ends(outcome.trials), outcome.recipe
         found: dict[str, Any] = {
-            "experiment": study.experiment.name,
-            "study": study.identity,
-            "folder": str(study.own_folder),
-            "trials": counts,
+            "experiment": study.experiment.name, "study": study.identity,
+            "folder": str(study.own_folder), "trials": counts,
             "best": best
             and {"trial": best.number, "value": best.value, "point": best.point, "run": best.run},
             "fresh_seeds": [item.as_dict() for item in outcome.fresh],
-            "recipe": outcome.recipe["settings"] if outcome.recipe else None,
-            "failures": reasons(outcome.trials),
-            "ok": best is not None or not any(counts.values()),
-        }
+            "recipe": recipe["settings"] if recipe else None,
+            "failures": reasons(outcome.trials), "ok": best is not None or not any(counts.values()),
+        }  # fmt: skip
         if not self.as_json:
             out.print(Text(f"\n{study.name}", style="bold"))
             print_grid(grid, study, outcome) if grid else print_best(study, outcome)
             ends = ", ".join(f"{n} {state}" for state, n in counts.items())
             out.print(f"{ends}. Written to {study.own_folder}", soft_wrap=True)
-        if outcome.recipe is not None and self.refit_seeds and grid is None:
-            found["refit"] = self._refit(outcome.recipe)
+        if recipe is not None and self.refit_seeds and grid is None:
+            found["refit"] = self._refit(recipe, study.faces)
             found["ok"] = found["ok"] and not found["refit"]["failed"]
         return found
-
-    def _study(self, base: Experiment, grid: GridSpace | None) -> "Study":
-        from benchmark.tuning.outcome import grid_faces
-        from benchmark.tuning.study import Study
-
-        folder = self.settings.runs_dir / "studies"
-        start = replace(base, name=grid.name, ad_hoc=True) if grid else base
-        experiment = start.adjusted(self.changes) if self.changes else start
-        if grid:
-            by_text = {str(row): row for row in grid.rows.values}
-            for text in self.rows:
-                require(text in by_text, f"--row is {text!r}", allowed=", ".join(by_text))
-            points = tuple(grid.points(tuple(by_text[text] for text in self.rows)))
-            faces = grid_faces(grid, self.faces)
-            return Study(experiment, grid.space, faces, folder, "random", 0, "none", points)
-        space = spaces.space_of(experiment)
-        if self.only:
-            words = {path.rpartition(".")[2]: path for path in space.paths}
-            words["depth"] = spaces.DEPTH
-            space = space.only(tuple(words.get(word, word) for word in self.only))
-        spaces.check_space(space, experiment)
-        return Study(experiment, space, self.faces, folder, **self.chosen_by)
 
     def _searched(self, study: "Study", base: Experiment, grid: GridSpace | None) -> "Outcome":
         """Run the search until it ends, and write what it shows."""
@@ -317,7 +281,8 @@ class TuneSession:
         from benchmark.tuning.search import FreshScores, fresh_scores, search, training_objective
         from benchmark.tuning.study import TrialQueue
 
-        queue, name = TrialQueue(study, self.storage, say_warning), study.experiment.name
+        queue, fleet = TrialQueue(study, self.storage, output.say_warning), self.fleet
+        name = study.experiment.name
         mirror = StudyMirror(
             self.settings.mirror, self.answer.warnings.append, identity=study.identity,
             name=name, dataset=study.dataset, space=study.space.words,
@@ -328,7 +293,6 @@ class TuneSession:
         fresh: tuple[FreshScores, ...] = ()
         with TuneDisplay(n_wanted, n_epochs, quiet=self.quiet) as display:
             self._begin(study, queue, display)
-            fleet = self.fleet
             objective = training_objective(
                 study, self._shown(display), fleet.run if fleet else None
             )
@@ -341,11 +305,9 @@ class TuneSession:
                 with contextlib.closing(found) as events:
                     for event in events:
                         trials = queue.trials() if event.kind in COLOURS else []
-                        if event.kind == "pruned" and trials[event.number or 0].run:
-                            run = (
-                                work_folder(self.settings.runs_dir) / trials[event.number or 0].run
-                            )
-                            (run / CHECKPOINT_FILE).unlink(missing_ok=True)  # Never resumed.
+                        if event.kind == "pruned" and (run := trials[event.number or 0].run):
+                            folder = work_folder(self.settings.runs_dir) / run
+                            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # Never resumed.
                         mirror.update(trials)
                         display.show(event, trials)
                 if grid is None:
@@ -355,12 +317,11 @@ class TuneSession:
                 mirror.update(queue.trials(), state="interrupted")
                 raise
         outcome = outcomes.write_outcome(study, base, queue, fresh)
-        if grid is None:
-            self.answer.warnings.extend(f"{name}: {remark}" for remark in outcome.remarks)
-        runs = [(item.trial.number, run) for item in fresh for run in item.runs]
+        if outcome.remark and grid is None:
+            self.answer.warnings.append(f"{name}: {outcome.remark}")
         mirror.update(
-            outcome.trials, fresh=runs, files=outcome.files,
-            state="done" if outcome.best else "failed",
+            outcome.trials, files=outcome.files, state="done" if outcome.best else "failed",
+            fresh=[(item.trial.number, run) for item in fresh for run in item.runs],
         )  # fmt: skip
         if outcome.best is None:
             why = "; ".join(outcomes.reasons(outcome.trials))
@@ -393,27 +354,26 @@ class TuneSession:
                 self.answer.warnings.append(sentence)
 
         watch, cache = display.show_stage, self.settings.cache
-        if cache is not None:
-            cache = replace(cache, say=say, on_progress=watch)
+        cache = cache and replace(cache, say=say, on_progress=watch)
         speed = replace(self.settings.speed, say=say)
         return replace(self.settings, on_progress=watch, cache=cache, speed=speed)
 
-    def _refit(self, recipe: dict[str, Any]) -> dict[str, Any]:
+    def _refit(self, recipe: dict[str, Any], faces: "FaceSet") -> dict[str, Any]:
         """Register the best recipe, instead of the one before, and train it anew."""
         from benchmark.cli.run_display import ClusterDisplay, RunDisplay
         from benchmark.runs.run import Failed, run_all
 
         path = registry.tuned_folder(self.settings.runs_dir) / f"{recipe['base']}.json"
         write_json(path, recipe)
-        tuned = Experiment.from_dict(recipe["tuned"])
+        tuned, seeds = Experiment.from_dict(recipe["tuned"]), self.refit_seeds
         ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
         if not self.quiet:
-            err.print(f"\nTraining [bold]{tuned.name}[/] anew, seeds {self.refit_seeds}.")
+            err.print(f"\nTraining [bold]{tuned.name}[/] anew, seeds {seeds}.")
         kind, engine = RunDisplay, run_all
         if self.fleet:
             kind, engine = ClusterDisplay, self.fleet.run_all
-        runs, n = engine([tuned], self.refit_seeds, self.faces, self.settings), self.refit_seeds
-        with kind(len(n), quiet=self.quiet) as display, contextlib.closing(runs):
+        runs = engine([tuned], seeds, faces, self.settings)
+        with kind(len(seeds), quiet=self.quiet) as display, contextlib.closing(runs):
             for event in runs:
                 display.show(event)
                 if (end := type(event).__name__.lower()) in ends:
@@ -422,11 +382,10 @@ class TuneSession:
                     self.answer.errors.append(event.error)
         if not self.as_json:
             untuned = recipe["untuned"]["name"] if recipe["untuned"] else recipe["base"]
-            seeds = ",".join(map(str, self.refit_seeds))
             out.print(
                 f"\nRegistered as [bold]{tuned.name}[/] in the suite tuned. Against the untuned:\n"
-                f"  facebench run {untuned} --seeds {seeds} --dataset {self.faces.name}\n"
-                f"  facebench compare {tuned.name} {untuned}\n"
+                f"  facebench run {untuned} --seeds {','.join(map(str, seeds))} "
+                f"--dataset {faces.name}\n  facebench compare {tuned.name} {untuned}\n"
                 "  facebench leaderboard --suite tuned",
                 soft_wrap=True,
             )
@@ -457,14 +416,10 @@ def print_grid(grid: GridSpace, study: "Study", outcome: "Outcome") -> None:
     """Write a grid's table, and print it: at each point our score, then the study's."""
     from benchmark.tuning.outcome import write_grid
 
-    def percent(value: float) -> str:
-        return "–" if value != value else f"{100 * value:.1f}"
-
-    rows = []
     table = write_grid(grid, study, outcome.trials)
-    for row, points in table.groupby(grid.rows.path, sort=False):
-        pairs = zip(points["ours"], points["study"], strict=True)
-        rows.append((f"{row:g}", *(f"{percent(o)} | {percent(theirs)}" for o, theirs in pairs)))
+    percent = (100 * table[["ours", "study"]]).map("{:.1f}".format).replace("nan", "–")
+    cells = iter(percent["ours"] + " | " + percent["study"])
+    rows = [(f"{row:g}", *(next(cells) for _ in grid.columns.values)) for row in grid.rows.values]
     columns = [f"{column:g}" for column in grid.columns.values]
     print_table(Table.of([Column(_short(grid.rows.path), left=True), *columns], rows, grid.asks))
     ours = study.experiment.backbone

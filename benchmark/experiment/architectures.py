@@ -40,31 +40,22 @@ OURS: Final = (
     # (ours; the study's own CNN is lost).
     Architecture("cnn", _numbered("block", 5), ("none",), mega_macs=(6.5, 25.9, 25.9, 23.9, 15.9)),
     # Simonyan & Zisserman 2015, configuration D: 14,714,688 parameters; E: 20,024,384.
-    Architecture(
-        "vgg16", _numbered("block", 5), (*_IMAGENET, "vggface"),
-        mega_macs=(385.9, 553.0, 921.6, 849.3, 254.8),
-    ),
-    Architecture(
-        "vgg19", _numbered("block", 5), _IMAGENET, mega_macs=(385.9, 553.0, 1290.2, 1189.1, 339.7)
-    ),
+    Architecture("vgg16", _numbered("block", 5), (*_IMAGENET, "vggface"),
+                 mega_macs=(385.9, 553.0, 921.6, 849.3, 254.8)),
+    Architecture("vgg19", _numbered("block", 5), _IMAGENET,
+                 mega_macs=(385.9, 553.0, 1290.2, 1189.1, 339.7)),
     # ResNet-50 v1.5 (He et al. 2016; stride on the 3x3): 23,508,032 parameters.
-    Architecture(
-        "resnet50", _numbered("conv", 5), _IMAGENET, mega_macs=(23.5, 133.1, 219.8, 362.5, 256.4)
-    ),
+    Architecture("resnet50", _numbered("conv", 5), _IMAGENET,
+                 mega_macs=(23.5, 133.1, 219.8, 362.5, 256.4)),
     # Huang et al. 2017: 6,953,856 parameters.
-    Architecture(
-        "densenet121", ("conv1", *_numbered("denseblock", 4)), _IMAGENET,
-        mega_macs=(23.5, 227.8, 149.8, 119.7, 19.2),
-    ),
+    Architecture("densenet121", ("conv1", *_numbered("denseblock", 4)), _IMAGENET,
+                 mega_macs=(23.5, 227.8, 149.8, 119.7, 19.2)),
     # Sandler et al. 2018, a stage for each size: 2,223,872 parameters.
-    Architecture(
-        "mobilenet_v2", _numbered("stage", 5), _IMAGENET, mega_macs=(4.2, 10.9, 7.9, 24.0, 28.4)
-    ),
+    Architecture("mobilenet_v2", _numbered("stage", 5), _IMAGENET,
+                 mega_macs=(4.2, 10.9, 7.9, 24.0, 28.4)),
     # Iandola et al. 2016, fire modules: 722,496 parameters.
-    Architecture(
-        "squeezenet1_1", ("conv1", "fire2_3", "fire4_5", "fire6_9"), _IMAGENET,
-        mega_macs=(4.1, 13.6, 11.4, 15.0),
-    ),
+    Architecture("squeezenet1_1", ("conv1", "fire2_3", "fire4_5", "fire6_9"), _IMAGENET,
+                 mega_macs=(4.1, 13.6, 11.4, 15.0)),
 )  # fmt: skip
 
 # Those of timm that definitions of ours use: written down, so that reading them loads no torch.
@@ -107,9 +98,5 @@ def _from_timm(name: str) -> Architecture:
             allowed=", ".join(dict.fromkeys([*sorted(ARCHITECTURES), *near])),
             fix="Choose one of these, or the name of any other model of timm, without its tag",
         )
-    return Architecture(
-        name=name,
-        stages=tuple(timm_models.stages_of(name)),
-        weight_sources=_IMAGENET if timm_models.pretrained(name) else ("none",),
-        from_timm=True,
-    )
+    sources = _IMAGENET if timm_models.pretrained(name) else ("none",)
+    return Architecture(name, tuple(timm_models.stages_of(name)), sources, from_timm=True)

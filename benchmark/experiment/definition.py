@@ -16,11 +16,9 @@ from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.parts import CONDITIONINGS as CONDITIONINGS
 from benchmark.experiment.parts import Augmentation as Augmentation
 from benchmark.experiment.parts import Backbone as Backbone
-from benchmark.experiment.parts import GenderName as GenderName
 from benchmark.experiment.parts import Head as Head
 from benchmark.experiment.parts import LossWeights as LossWeights
 from benchmark.experiment.parts import Protocol as Protocol
-from benchmark.experiment.parts import RaceName as RaceName
 from benchmark.experiment.parts import Recipe as Recipe
 from benchmark.experiment.parts import StudyRow as StudyRow
 from benchmark.experiment.parts import Subset as Subset
@@ -57,31 +55,22 @@ class Experiment:
 
     def __post_init__(self) -> None:
         architecture, recipe = architecture_named(self.backbone.architecture), self.recipe
-        for holds, found, allowed in (
-            (
-                not (architecture.from_timm and self.head.features == "flattened"),
-                f"{self.name!r} flattens the features of {architecture.name}",
-                "'pooled' for timm's architectures, which pool by themselves",
-            ),
-            (
-                not recipe.standardise_features or self.backbone.trainable_stages == 0,
-                f"{self.name!r} standardises the features of a backbone that it trains",
-                "recipe.standardise_features with backbone.trainable_stages=0: mean and standard "
-                "deviation are measured once",
-            ),
-            (
-                recipe.early_stopping_epochs is None
-                or self.protocol.selection == "best_validation_combined",
-                f"{self.name!r} stops early and selects the last epoch",
-                "recipe.early_stopping_epochs with protocol.selection='best_validation_combined'",
-            ),
-            (
-                self.asks.strip().endswith("?"),
-                f"{self.name!r} asks {self.asks!r}",
-                "a question that ends with '?'",
-            ),
-        ):
-            require(holds, found, allowed=allowed)
+        selects_best = self.protocol.selection == "best_validation_combined"
+        for holds, does, allowed in (
+            (not (architecture.from_timm and self.head.features == "flattened"),
+             f"flattens the features of {architecture.name}",
+             "'pooled' for timm's architectures, which pool by themselves"),
+            (not recipe.standardise_features or self.backbone.trainable_stages == 0,
+             "standardises the features of a backbone that it trains",
+             "recipe.standardise_features with backbone.trainable_stages=0: mean and standard "
+             "deviation are measured once"),
+            (recipe.early_stopping_epochs is None or selects_best,
+             "stops early and selects the last epoch",
+             "recipe.early_stopping_epochs with protocol.selection='best_validation_combined'"),
+            (self.asks.strip().endswith("?"), f"asks {self.asks!r}",
+             "a question that ends with '?'"),
+        ):  # fmt: skip
+            require(holds, f"{self.name!r} {does}", allowed=allowed)
         if not self.ad_hoc:
             self._check_name()
         if self.search is not None:
@@ -97,8 +86,7 @@ class Experiment:
         """The part of the name that the fields dictate; a variant may follow."""
         weights = self.backbone.weights.split(":")[0]
         parts = [self.task_label, self.backbone.architecture, weights, self.backbone.depth_name]
-        if self.head.conditioning != "none":
-            parts.append(self.head.conditioning)
+        parts += [self.head.conditioning] if self.head.conditioning != "none" else []
         return "-".join(parts)
 
     @property
@@ -107,11 +95,8 @@ class Experiment:
         return f"-{self.subset.ending}" if self.subset else ""
 
     def _check_name(self) -> None:
-        require(
-            self.compare_with != self.name,
-            f"{self.name!r} is compared with itself",
-            allowed="the name of another experiment",
-        )
+        found, allowed = f"{self.name!r} is compared with itself", "the name of another experiment"
+        require(self.compare_with != self.name, found, allowed=allowed)
         fits = self.name == self.stem or self.name.startswith(self.stem + "-")
         require(
             fits and self.name.endswith(self.ending) and bool(NAME_PATTERN.fullmatch(self.name)),
@@ -131,12 +116,10 @@ class Experiment:
 
         Settings that change nothing give the experiment itself.
         """
+        allowed = ", ".join(f"{part}.FIELD" for part in ADJUSTABLE)
         for path in settings:
-            require(
-                path.split(".")[0] in ADJUSTABLE,
-                f"unknown setting {path!r}",
-                allowed=", ".join(f"{part}.FIELD" for part in ADJUSTABLE),
-            )
+            known = path.split(".")[0] in ADJUSTABLE
+            require(known, f"unknown setting {path!r}", allowed=allowed)
         adjusted = with_values(dataclasses.replace(self, ad_hoc=True), settings)
         unchanged = adjusted == dataclasses.replace(self, ad_hoc=True)
         return self if unchanged else adjusted
@@ -147,17 +130,12 @@ class Experiment:
         An experiment in its own right, in tables of its own: it has other training and test faces,
         so that neither the study's number nor the comparison is about it.
         """
-        require(
-            self.protocol.fold is None,
-            f"{self.name!r} is fold {self.protocol.fold} already",
-            allowed="an experiment of the 80/10/10 split",
-        )
+        found = f"{self.name!r} is fold {self.protocol.fold} already"
+        require(self.protocol.fold is None, found, allowed="an experiment of the 80/10/10 split")
+        name = f"{self.name.removesuffix(self.ending)}-fold{fold}{self.ending}"
+        protocol = dataclasses.replace(self.protocol, fold=fold)
         return dataclasses.replace(
-            self,
-            name=f"{self.name.removesuffix(self.ending)}-fold{fold}{self.ending}",
-            protocol=dataclasses.replace(self.protocol, fold=fold),
-            compare_with=None,
-            study=None,
+            self, name=name, protocol=protocol, compare_with=None, study=None
         )
 
     def counterpart_name(self, task: TaskName) -> str:
@@ -205,8 +183,5 @@ class Suite:
 
     def __post_init__(self) -> None:
         repeated = {name for name in self.experiments if self.experiments.count(name) > 1}
-        require(
-            not repeated,
-            f"suite {self.name!r} lists {', '.join(sorted(repeated))} twice",
-            allowed="each experiment once",
-        )
+        found = f"suite {self.name!r} lists {', '.join(sorted(repeated))} twice"
+        require(not repeated, found, allowed="each experiment once")

@@ -67,8 +67,7 @@ def _check(part: Any, where: str, **intervals: str) -> None:
         choices += (None,) if is_optional else ()
         value = getattr(part, name)
         fits = any(value == choice and type(value) is type(choice) for choice in choices)
-        allowed = ", ".join(map(str, choices))
-        require(fits, f"{where}{name} is {value!r}", allowed=allowed)
+        require(fits, f"{where}{name} is {value!r}", allowed=", ".join(map(str, choices)))
 
 
 @dataclass(frozen=True)
@@ -94,21 +93,17 @@ class Backbone:
             allowed=f"{', '.join(architecture.weight_sources)}, local:LABEL, run:ID",
             fix="Choose one of those, or add a source in benchmark/models/weight_manifest.py",
         )
-        n_stages = len(architecture.stages)
-        depth = self.trainable_stages
-        is_depth = type(depth) is int and 0 <= depth < n_stages
+        stages, depth = architecture.stages, self.trainable_stages
+        n = len(stages)
         require(
-            depth == "all" or is_depth,
+            depth == "all" or (type(depth) is int and 0 <= depth < n),
             f"trainable_stages of {self.architecture} is {depth!r}",
-            allowed=f"0 to {n_stages - 1}, or 'all' for its {n_stages} stages "
-            f"{', '.join(architecture.stages)}",
+            allowed=f"0 to {n - 1}, or 'all' for its {n} stages {', '.join(stages)}",
         )
         _check(self, "", input_px="[32, 1024]")
-        require(
-            self.input_px % architecture.input_multiple == 0,
-            f"input_px of {self.architecture} is {self.input_px}",
-            allowed=f"a multiple of {architecture.input_multiple}, the side of its patches",
-        )
+        multiple, found = architecture.input_multiple, f"input_px of {self.architecture} is "
+        allowed = f"a multiple of {multiple}, the side of its patches"
+        require(self.input_px % multiple == 0, f"{found}{self.input_px}", allowed=allowed)
 
     @property
     def depth_name(self) -> str:
@@ -122,10 +117,8 @@ class Backbone:
     @property
     def trained_stages(self) -> tuple[str, ...]:
         """Names of the stages that are trained, shallow to deep."""
-        stages = architecture_named(self.architecture).stages
-        if self.trainable_stages == "all":
-            return stages
-        return stages[len(stages) - self.trainable_stages :]
+        stages, depth = architecture_named(self.architecture).stages, self.trainable_stages
+        return stages if depth == "all" else stages[len(stages) - depth :]
 
 
 @dataclass(frozen=True)
@@ -142,18 +135,14 @@ class Head:
 
     def __post_init__(self) -> None:
         tasks = tuple(self.tasks)
-        require(
-            tasks == TASKS or (len(tasks) == 1 and tasks[0] in TASKS),
-            f"head.tasks is {list(tasks)}",
-            allowed="one of age_group, gender, race, or all three in this order",
-        )
+        fits = tasks == TASKS or (len(tasks) == 1 and tasks[0] in TASKS)
+        allowed = "one of age_group, gender, race, or all three in this order"
+        require(fits, f"head.tasks is {list(tasks)}", allowed=allowed)
         object.__setattr__(self, "tasks", tasks)
         _check(self, "head.", hidden_units="[1, 65536]")
-        require(
-            self.conditioning == "none" or len(tasks) == len(TASKS),
-            f"conditioning {self.conditioning!r} on the single task {tasks[0]!r}",
-            allowed="'none' for a single task, which has no gender branch to look at",
-        )
+        found = f"conditioning {self.conditioning!r} on the single task {tasks[0]!r}"
+        allowed = "'none' for a single task, which has no gender branch to look at"
+        require(self.conditioning == "none" or len(tasks) > 1, found, allowed=allowed)
 
 
 @dataclass(frozen=True)
@@ -183,10 +172,8 @@ class Augmentation:
     """Scale about the face's mean by a factor drawn uniformly from 1 +- this fraction."""
 
     def __post_init__(self) -> None:
-        _check(
-            self, "augmentation.", rotation_degrees="[0, 180]", brightness="[0, 1)",
-            contrast="[0, 1)",
-        )  # fmt: skip
+        part = "[0, 1)"
+        _check(self, "augmentation.", rotation_degrees="[0, 180]", brightness=part, contrast=part)
 
 
 @dataclass(frozen=True)
@@ -268,11 +255,8 @@ class Protocol:
     def __post_init__(self) -> None:
         require_choice("protocol.split", self.split, SPLITS)
         _check(self, "protocol.", fold="[0, 4] or None")
-        require(
-            self.fold is None or not self.leaky,
-            f"protocol.fold is {self.fold!r} with the split {self.split!r}",
-            allowed="folds of leak-free-2 only",
-        )
+        found = f"protocol.fold is {self.fold!r} with the split {self.split!r}"
+        require(self.fold is None or not self.leaky, found, allowed="folds of leak-free-2 only")
 
     @property
     def leaky(self) -> bool:
@@ -301,19 +285,15 @@ class Subset:
 
     def __post_init__(self) -> None:
         _check(self, "subset.")
-        require(
-            self.gender is not None or self.race is not None,
-            "a subset of everyone",
-            allowed="a gender, a race, or both",
-            fix="Leave the subset out to train and test on all faces",
-        )
+        is_part = self.gender is not None or self.race is not None
+        fix = "Leave the subset out to train and test on all faces"
+        require(is_part, "a subset of everyone", allowed="a gender, a race, or both", fix=fix)
 
     @property
     def label(self) -> str:
         """The subset in a name: `women`, `black`, `women_black`."""
-        genders = {"male": "men", "female": "women"}
-        words = [genders[self.gender]] if self.gender else []
-        return "_".join([*words, *([self.race.lower()] if self.race else [])])
+        gender = {"male": "men", "female": "women", None: ""}[self.gender]
+        return "_".join(filter(None, (gender, (self.race or "").lower())))
 
     @property
     def people(self) -> Subset:
@@ -347,16 +327,23 @@ def with_values(definition: Definition, values: Mapping[str, Any]) -> Definition
     return definition
 
 
-def changed_settings(
-    base: Mapping[str, Any], changed: Mapping[str, Any], path: str = ""
-) -> Iterator[str]:
+def flattened(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every plain value of nested groups with its dotted path."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def changed_settings(base: Mapping[str, Any], changed: Mapping[str, Any]) -> Iterator[str]:
     """Give `path=value` for every setting in which a definition, as plain values, differs."""
-    for key, value in changed.items():
-        here = f"{path}{key}"
-        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
-            yield from changed_settings(base[key], value, f"{here}.")
-        elif path and base.get(key) != (tuple(value) if isinstance(value, list) else value):
-            yield f"{here}={value}"
+    groups = {name: fields for name, fields in base.items() if isinstance(fields, Mapping)}
+    before = dict(flattened(groups))
+    for path, value in flattened(changed):
+        plain = tuple(value) if isinstance(value, list) else value
+        if path.split(".")[0] in groups and before.get(path) != plain:
+            yield f"{path}={value}"
 
 
 def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
@@ -365,11 +352,9 @@ def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
     current = getattr(node, keys[0])
     fields = dataclasses.fields(current) if dataclasses.is_dataclass(current) else ()
     if len(keys) > 1:
-        require(
-            bool(fields),
-            f"unknown setting {path!r}: {keys[0]} has no fields",
-            allowed=f"{'.'.join(path.split('.')[: -len(keys) + 1])}=VALUE",
-        )
+        found = f"unknown setting {path!r}: {keys[0]} has no fields"
+        above = ".".join(path.split(".")[: -len(keys) + 1])
+        require(bool(fields), found, allowed=f"{above}=VALUE")
         value = _with_value(current, keys[1:], value, path)
     else:
         kinds = _kinds_of(get_type_hints(type(node))[keys[0]])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -38,11 +38,10 @@ class _Interval:
     kinds: ClassVar[tuple[type, ...]] = (int, float)
 
     def __post_init__(self) -> None:
-        require(
-            self.holds(self.low) and self.holds(self.high) and self.low < self.high,
-            f"the range of {self.path} is {self.low!r} to {self.high!r}",
-            allowed=f"two {'finite' if float in self.kinds else 'whole'} numbers, lower one first",
-        )
+        fits = self.holds(self.low) and self.holds(self.high) and self.low < self.high
+        found = f"the range of {self.path} is {self.low!r} to {self.high!r}"
+        kind = "finite" if float in self.kinds else "whole"
+        require(fits, found, allowed=f"two {kind} numbers, lower one first")
 
     @property
     def words(self) -> str:
@@ -65,14 +64,11 @@ class Floats(_Interval):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            not self.log or self.low > 0,
-            f"the range of {self.path} is by factors and begins at {self.low!r}",
-            allowed="a beginning above 0, or log=False",
-        )
+        found = f"the range of {self.path} is by factors and begins at {self.low!r}"
+        require(not self.log or self.low > 0, found, allowed="a beginning above 0, or log=False")
 
     @property
-    def words(self) -> str:  # noqa: D102
+    def words(self) -> str:
         return super().words + (", by factors" if self.log else "")
 
 
@@ -95,11 +91,9 @@ class Choices:
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(self.values))
         plain = all(isinstance(value, (str, int, float)) for value in self.values)
-        require(
-            plain and 0 < len(self.values) == len(set(self.values)),
-            f"the choices of {self.path} are {list(self.values)!r}",
-            allowed="different texts or numbers, one or more",
-        )
+        fits = plain and 0 < len(self.values) == len(set(self.values))
+        found = f"the choices of {self.path} are {list(self.values)!r}"
+        require(fits, found, allowed="different texts or numbers, one or more")
 
     @property
     def words(self) -> str:
@@ -112,7 +106,6 @@ class Choices:
         return self.values
 
     def holds(self, value: Any) -> bool:
-        """Tell whether a value is one of the choices."""
         return value in self.values
 
 
@@ -127,17 +120,12 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranges", tuple(self.ranges))
-        require(
-            len(self.ranges) > 0 and all(isinstance(item, Range) for item in self.ranges),
-            f"a search space of {list(self.ranges)!r:.80}",
-            allowed="one range or more: Floats, Integers or Choices",
-        )
+        fits = len(self.ranges) > 0 and all(isinstance(item, Range) for item in self.ranges)
+        found = f"a search space of {list(self.ranges)!r:.80}"
+        require(fits, found, allowed="one range or more: Floats, Integers or Choices")
         twice = sorted({path for path in self.paths if self.paths.count(path) > 1})
-        require(
-            not twice,
-            f"a search space with two ranges for {', '.join(twice)}",
-            allowed="one range for each path",
-        )
+        found = f"a search space with two ranges for {', '.join(twice)}"
+        require(not twice, found, allowed="one range for each path")
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -149,13 +137,14 @@ class SearchSpace:
         """Each path with its range in words."""
         return {item.path: item.words for item in self.ranges}
 
-    def only(self, paths: tuple[str, ...]) -> SearchSpace:
-        """Keep some of the ranges; raise ExperimentError for a path that is not among them."""
-        unknown = [path for path in paths if path not in self.paths]
-        require(
-            not unknown, f"{', '.join(unknown)} is not searched here", allowed=", ".join(self.paths)
-        )
-        return SearchSpace(tuple(item for item in self.ranges if item.path in paths))
+    def only(self, names: Iterable[str]) -> SearchSpace:
+        """Keep ranges by path, its last word or `depth`; ExperimentError for what is not there."""
+        by_word = {path.rpartition(".")[2]: path for path in self.paths} | {"depth": DEPTH}
+        kept = [by_word.get(name, name) for name in names]
+        unknown = [path for path in kept if path not in self.paths]
+        found = f"{', '.join(unknown)} is not searched here"
+        require(not unknown, found, allowed=", ".join(self.paths))
+        return SearchSpace(tuple(item for item in self.ranges if item.path in kept))
 
 
 AUGMENTATION_LEVELS: Final = (
@@ -199,14 +188,11 @@ def space_of(experiment: Experiment) -> SearchSpace:
     ]
     if len(experiment.head.tasks) > 1:
         # Against race, whose weight stays: only their ratios matter to what is learnt.
-        ranges += [
-            Floats(f"recipe.loss_weights.{task}", 0.1, 1.0) for task in ("age_group", "gender")
-        ]
+        ranges += [Floats(f"recipe.loss_weights.{of}", 0.1, 1.0) for of in ("age_group", "gender")]
     return SearchSpace(tuple(ranges))
 
 
 def count_stages(experiment: Experiment) -> int:
-    """Count the stages of an experiment's backbone."""
     return len(architecture_named(experiment.backbone.architecture).stages)
 
 
@@ -224,39 +210,30 @@ def check_space(space: SearchSpace, experiment: Experiment) -> None:
         DEPTH: (count_stages(experiment), f"{experiment.backbone.architecture} has so many stages"),
         AUGMENTATION: (len(AUGMENTATION_LEVELS) - 1, "none, flip, mild, strong"),
     }
+    least = {RATIO: 1, DECAY: 2}
     for path, item in searched.items():
         what = f"the search of {experiment.name!r} varies {path} ({item.words})"
         if path in highest:
             most, meaning = highest[path]
-            require(
-                all(isinstance(end, int) and 0 <= end <= most for end in item.ends),
-                what,
-                allowed=f"whole numbers from 0 to {most}: {meaning}",
-            )
-        for of, least in ((RATIO, 1), (DECAY, 2)):
-            require(
-                path != of or deepest >= least,
-                f"{what} and trains {deepest} stages",
-                allowed=f"a depth of {least} or more, or no range for it",
-            )
-        require(
-            not path.startswith("recipe.loss_weights") or len(experiment.head.tasks) > 1,
-            f"{what} of a single task",
-            allowed="loss weights of three tasks: a single one always counts 1",
-        )
-        require(
-            path != BATCH_SIZE or experiment.recipe.steps_per_epoch is None,
-            f"{what} with epochs of counted steps, which would not be of the same number of faces",
-            allowed="no range for it, or recipe.steps_per_epoch=null",
-        )
+            fits = all(isinstance(end, int) and 0 <= end <= most for end in item.ends)
+            require(fits, what, allowed=f"whole numbers from 0 to {most}: {meaning}")
+        elif path in least:
+            allowed = f"a depth of {least[path]} or more, or no range for it"
+            require(deepest >= least[path], f"{what} and trains {deepest} stages", allowed=allowed)
+        elif path.startswith("recipe.loss_weights"):
+            allowed = "loss weights of three tasks: a single one always counts 1"
+            require(len(experiment.head.tasks) > 1, f"{what} of a single task", allowed=allowed)
+        elif path == BATCH_SIZE:
+            counted = "epochs of counted steps, which would not be of the same number of faces"
+            allowed = "no range for it, or recipe.steps_per_epoch=null"
+            is_pass = experiment.recipe.steps_per_epoch is None
+            require(is_pass, f"{what} with {counted}", allowed=allowed)
         for end in item.ends:
             try:
                 experiment_at(experiment, {path: end})
             except ExperimentError as error:
-                raise ExperimentError(
-                    error.found, allowed=error.allowed,
-                    source=f"the range of {path} of {experiment.name!r}: {item.words}",
-                ) from error  # fmt: skip
+                source = f"the range of {path} of {experiment.name!r}: {item.words}"
+                raise ExperimentError(error.found, allowed=error.allowed, source=source) from error
 
 
 def settings_at(experiment: Experiment, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -289,12 +266,10 @@ def point_of(experiment: Experiment, space: SearchSpace) -> dict[str, Any]:
     """
     point = {path: value_at(experiment, path) for path in space.paths}
     outside = [item for item in space.ranges if not item.holds(point[item.path])]
-    require(
-        not outside,
-        f"{experiment.name} itself is outside of its search space: "
-        + ", ".join(f"{item.path} is {point[item.path]}" for item in outside),
-        allowed=", ".join(item.words for item in outside),
-    )
+    found = ", ".join(f"{item.path} is {point[item.path]}" for item in outside)
+    allowed = ", ".join(item.words for item in outside)
+    what = f"{experiment.name} itself is outside of its search space: {found}"
+    require(not outside, what, allowed=allowed)
     return point
 
 
@@ -335,7 +310,6 @@ class GridSpace:
 
     @property
     def space(self) -> SearchSpace:
-        """Both ranges."""
         return SearchSpace((self.rows, self.columns))
 
     def points(self, rows: tuple[Any, ...] = ()) -> Iterator[dict[str, Any]]:

@@ -155,11 +155,8 @@ def pretrained(name: str) -> Pretrained | None:
         others = [word for word in words - {"in1k"} if re.fullmatch(r"in\d+k", word)]
         is_alone = "in1k" in words and not others and not words & NOT_IMAGENET_ALONE
         if is_alone and published.num_classes == 1000 and published.hf_hub_id:
-            mean, std = (
-                cast(tuple[float, float, float], tuple(values))
-                for values in (published.mean, published.std)
-            )
-            return Pretrained(tag, published.hf_hub_id, published.license or "", mean, std)
+            scaling = cast(Any, (tuple(published.mean), tuple(published.std)))
+            return Pretrained(tag, published.hf_hub_id, published.license or "", *scaling)
     return None
 
 

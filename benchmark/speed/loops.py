@@ -88,7 +88,6 @@ class Job:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether loaders copy through pinned memory."""
         return self.device.kind == "cuda"
 
     @cached_property
@@ -102,7 +101,6 @@ class Job:
         return replace(self, train=self.train[:n], val=self.val[: max(1, n // VAL_SHARE)])
 
     def with_epochs(self, epochs: int) -> "Job":
-        """Give the same with another number of epochs in the recipe."""
         return replace(self, experiment=self.experiment.adjusted({"recipe.max_epochs": epochs}))
 
     def network(self, seed: int = 0) -> Network:
@@ -127,7 +125,6 @@ class Job:
         )  # fmt: skip
 
     def fit(self, state: Any, seed: int = 0, prefix: Any = None) -> Iterator[Any]:
-        """Train by our trainer."""
         faces = TrainingFaces(self.faces, *self.rows, prefix)
         speed = SpeedSettings(compile=self.compile)
         return fit(state, faces, self.experiment, seed, self.device, speed)
@@ -201,7 +198,7 @@ class PlainPass(Loop):
         self._job = job
         self._batches = job.loader(job.pictures(job.train, flip=True), shuffle=True)
 
-    def measure(self) -> None:  # noqa: D102
+    def measure(self) -> None:
         for pictures, _labels in self._batches:
             pictures.to(self._job.device.torch_device)
         self._job.device.synchronise()
@@ -217,7 +214,7 @@ class OurPass(Loop):
         self._reader = ForwardPass(network, job.faces, job.device)
         self._epoch = 0
 
-    def measure(self) -> None:  # noqa: D102
+    def measure(self) -> None:
         rows, flips = self._job.rows[0], Augmentation(flip=True)
         order = rows[random_order(len(rows), seed=0, epoch=self._epoch).to(rows.device)]
         self._epoch += 1
@@ -272,7 +269,6 @@ class PlainTraining(Loop):
             self._renew()
 
     def measure(self) -> None:
-        """Train and validate."""
         for _ in range(self.job.epochs):
             self.network.train()
             totals = np.zeros(2)
@@ -322,10 +318,8 @@ class TimmTraining(PlainTraining):
         from timm.optim._optim_factory import create_optimizer_v2
 
         self.network.to(memory_format=torch.channels_last)
-        made: torch.optim.Optimizer = create_optimizer_v2(
-            trained, opt="adam", lr=RATE, weight_decay=0.0
-        )
-        return made
+        adam: Any = create_optimizer_v2(trained, opt="adam", lr=RATE, weight_decay=0.0)
+        return adam  # type: ignore[no-any-return]
 
     def _moved(self, pictures: Tensor) -> Tensor:
         return super()._moved(pictures).contiguous(memory_format=torch.channels_last)
@@ -397,7 +391,7 @@ class OurEpochs(Loop):
         if is_recorded:
             self.measure()
 
-    def measure(self) -> None:  # noqa: D102
+    def measure(self) -> None:
         with self._job.device.arithmetic():
             next(step for step in self._steps if isinstance(step, EpochResult))
             self._job.device.synchronise()
@@ -413,21 +407,18 @@ class OurRun(Loop):
         """Where the activations came from in the last measurement."""
 
     def warm_up(self) -> None:
-        """Train for one epoch on one batch."""
         warm = OurRun(self._job.first(BATCH_SIZE).with_epochs(1))
         warm.prepare()
         warm.measure()
         warm.close()
 
     def prepare(self) -> None:
-        """Begin with other weights, for which nothing is cached."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._seed += 1
         job = self._job
         self.state = start(job.network(self._seed), job.experiment.recipe, job.device)
 
     def measure(self) -> None:
-        """Compute the frozen part, then train all epochs on it."""
         job = self._job
         with job.device.arithmetic():
             rows = torch.cat(job.rows).cpu().sort().values
@@ -441,7 +432,6 @@ class OurRun(Loop):
             job.device.synchronise()
 
     def close(self) -> None:
-        """Remove the cache, and let go of everything."""
         shutil.rmtree(self._folder, ignore_errors=True)
         super().close()
 

@@ -5,7 +5,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 
 from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import ExperimentError
+from benchmark.errors import require
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.speed import loops
 from benchmark.speed.loops import Job, Loop
@@ -51,9 +51,7 @@ class SpeedRow:
     def experiment(self, image_px: int, epochs: int) -> Experiment:
         """Define what is trained: random weights, whose values cost what trained ones cost."""
         recipe = Recipe(1e-4, max_epochs=epochs, schedule="constant", clipping="global")
-        backbone = Backbone(
-            self.architecture, trainable_stages=self.trainable_stages, input_px=image_px
-        )
+        backbone = Backbone(self.architecture, "none", self.trainable_stages, image_px)
         return Experiment(f"speed-{self.name}", "How fast?", backbone, Head(), recipe, ad_hoc=True)
 
 
@@ -68,12 +66,19 @@ ROWS: Final = (
 )
 
 
+LOOPS: Final[dict[str, tuple[Callable[[Job], Loop], Callable[[Job], Loop]]]] = {
+    "data": (loops.PlainPass, loops.OurPass), "epoch": (loops.PlainTraining, loops.OurEpochs),
+    "run": (loops.PlainTraining, loops.OurRun),
+}  # fmt: skip
+"""The plain loop and ours, by kind of row."""
+
+
 def rows_named(names: str | None) -> tuple[SpeedRow, ...]:
     """Give the rows named in `data,cnn`, in our order; raises ExperimentError for another name."""
     known = [row.name for row in ROWS]
     asked = known if names is None else [name.strip() for name in names.split(",")]
-    if unknown := [name for name in asked if name not in known]:
-        raise ExperimentError(f"there is no row {unknown[0]!r}", allowed=", ".join(known))
+    for name in asked:
+        require(name in known, f"there is no row {name!r}", allowed=", ".join(known))
     return tuple(row for row in ROWS if row.name in asked)
 
 
@@ -102,11 +107,9 @@ def _cpu_seconds() -> float:
     times = os.times()
     total = time.process_time() + times.children_user + times.children_system
     for child in psutil.Process().children(recursive=True):
-        try:
+        with contextlib.suppress(psutil.Error):
             spent = child.cpu_times()
-        except psutil.Error:
-            continue
-        total += spent.user + spent.system
+            total += spent.user + spent.system
     return float(total)
 
 
@@ -149,21 +152,14 @@ class SpeedSession:
 
     def machine(self) -> dict[str, Any]:
         """Say as plain values where it is measured, and how busy that was before."""
+        device, faces = self.device, self.faces
         return {
-            "device": self.device.description,
-            "kind": self.device.kind,
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "loops": self.loops,
-            "dataset": self.faces.name,
-            "drawn": self.faces.drawn,
-            "image_px": self.faces.image_px,
-            "workers": self.n_workers,
-            "compiled": self.compile,
-            "load_before": self.load_before,
-        }
+            "device": device.description, "kind": device.kind, "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "python": platform.python_version(), "loops": self.loops, "dataset": faces.name,
+            "drawn": faces.drawn, "image_px": faces.image_px, "workers": self.n_workers,
+            "compiled": self.compile, "load_before": self.load_before,
+        }  # fmt: skip
 
     def measure(self) -> Generator[tuple[SpeedRow, int | dict[str, Any]]]:
         """Measure row by row: yield each with its number of faces, then with all that was measured.
@@ -194,22 +190,17 @@ class SpeedSession:
             self.device, job.network(), job.faces, job.experiment, cached=row.kind == "run"
         )
         job = replace(job, device=chosen)
-        candidates = self._candidates(row, job)
+        plain, ours = LOOPS[row.kind]
+        others = {name: loops.OTHER_LOOPS[name][1](job) for name in self.loops if row.others}
+        candidates: dict[str, Loop] = {"plain": plain(job), "ours": ours(job), **others}
         try:
             warm_ups, measured = in_turns(candidates, self.rounds)
-            origin = getattr(candidates.get("ours"), "origin", "built")
+            origin = getattr(candidates["ours"], "origin", "built")
         finally:
             for loop in candidates.values():
                 loop.close()
         notes = [] if origin == "built" else [f"the cache was not built on the disk: {origin}"]
         return _row_data(row, job, warm_ups, measured) | {"notes": notes}
-
-    def _candidates(self, row: SpeedRow, job: Job) -> dict[str, Loop]:
-        if row.kind == "data":
-            return {"plain": loops.PlainPass(job), "ours": loops.OurPass(job)}
-        ours = loops.OurRun(job) if row.kind == "run" else loops.OurEpochs(job)
-        others = {name: loops.OTHER_LOOPS[name][1](job) for name in self.loops if row.others}
-        return {"plain": loops.PlainTraining(job), "ours": ours, **others}
 
 
 def _row_data(
@@ -228,17 +219,10 @@ def _row_data(
     }
     plain, ours = by_loop["plain"], by_loop["ours"]
     return {
-        "name": row.name,
-        "title": row.title,
-        "images": len(job.train),
-        "validation_images": len(job.val),
-        "epochs": job.epochs,
-        "rounds": len(measured["ours"]),
-        "reference": "plain",
-        "ours": "ours",
-        "ratio": plain["ours_is_faster"],
+        "name": row.name, "title": row.title, "images": len(job.train),
+        "validation_images": len(job.val), "epochs": job.epochs, "rounds": len(measured["ours"]),
+        "reference": "plain", "ours": "ours", "ratio": plain["ours_is_faster"],
         "cpu_ratio": plain["cpu_seconds"] / max(1e-9, ours["cpu_seconds"]),
-        "precision": job.device.precision,
-        "channels_last": job.device.channels_last,
+        "precision": job.device.precision, "channels_last": job.device.channels_last,
         "ways": by_loop,
-    }
+    }  # fmt: skip

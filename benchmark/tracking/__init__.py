@@ -10,15 +10,6 @@ from benchmark.tracking.searches import StudyMirror, TrialView, best_trial
 from benchmark.tracking.store import landing_path, open_store, run_places, server_command, store_uri
 
 __all__ = [
-    "MlflowMirror",
-    "StudyMirror",
-    "TrialView",
-    "best_trial",
-    "import_records",
-    "landing_path",
-    "mirror_again",
-    "open_store",
-    "run_places",
-    "server_command",
-    "store_uri",
-]
+    "MlflowMirror", "StudyMirror", "TrialView", "best_trial", "import_records", "landing_path",
+    "mirror_again", "open_store", "run_places", "server_command", "store_uri",
+]  # fmt: skip

@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from benchmark.errors import RunError, TrackingError
+from benchmark.experiment.parts import flattened
 from benchmark.files import canonical_json, sha256_of
 from benchmark.record import RunRecord
 from benchmark.tracking import notes, store
@@ -43,6 +44,7 @@ OF_A_TASK: Final = ("accuracy", "macro_f1", "worst_gender_race", "gap_gender_rac
 OUTCOME_STEP: Final = 0
 """Of every number of the end of a run, so that runs of different lengths stand side by side."""
 WEIGHTS_FILE: Final = "model.safetensors"
+PARTS: Final = ("backbone", "head", "recipe", "protocol", "subset")
 CONTEXTS: Final = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -87,17 +89,14 @@ class MlflowMirror:
                     self._log_outcome(run_id, record)
                 self._log_state(run_id, record)
             except (KeyError, TypeError, ValueError) as error:
-                raise RunError(
-                    f"the files of run {record.folder.name[:12]} hold too little for MLflow "
-                    f"({type(error).__name__}: {error})",
-                    allowed="what facebench writes",
-                    source=str(record.folder),
-                ) from error
+                what = f"the files of run {record.folder.name[:12]} hold too little for MLflow"
+                found = f"{what} ({type(error).__name__}: {error})"
+                allowed, source = "what facebench writes", str(record.folder)
+                raise RunError(found, allowed=allowed, source=source) from error
         return run_id
 
     @property
     def uri(self) -> str:
-        """The store's address."""
         return store.store_uri(self.runs_dir)
 
     @cached_property
@@ -110,16 +109,12 @@ class MlflowMirror:
 
         Trials of searches have their own: they must not swamp the list of its runs.
         """
-        name, note = str(dataset["name"]), notes.data_note(dict(dataset))
-        if of_searches:
-            what = "Searches for recipes. Each is a run whose trials are nested beneath it"
-            name, note = (
-                f"{name}-searches",
-                f"{what}; none was evaluated on the test set.\n\n{note}",
-            )
-        return store.experiment_of(
-            self.client, self.runs_dir, name, note, is_linked=not of_searches
-        )
+        name, note, where = dataset["name"], notes.data_note(dataset), (self.client, self.runs_dir)
+        if not of_searches:
+            return store.experiment_of(*where, name, note, is_linked=True)
+        what = "Searches for recipes. Each is a run whose trials are nested beneath it; none was "
+        note = f"{what}evaluated on the test set.\n\n{note}"
+        return store.experiment_of(*where, f"{name}-searches", note, is_linked=False)
 
     def _run_id(self, record: RunRecord) -> str:
         """Find the MLflow run of this identity, attempt and training, or create it.
@@ -138,27 +133,20 @@ class MlflowMirror:
         order = ["attributes.start_time ASC"]
         known = self.client.search_runs([experiment_id], filter_string=query, order_by=order)
         attempts = {run.info.run_id: int(run.data.tags.get(notes.ATTEMPT_TAG, 1)) for run in known}
-        ours = [
-            run
-            for run in known
-            if attempts[run.info.run_id] == attempt
-            and run.data.tags.get(notes.TRAINING_TAG, "") == training
-        ]
-        if ours:
-            run = ours[-1]
-        else:
-            before = [run for run in known if attempts[run.info.run_id] == attempt - 1]
-            link = {"previous_attempt": before[-1].info.run_id} if before else {}
-            run = self.client.create_run(
-                experiment_id,
-                run_name=notes.run_name(record),
-                tags=notes.run_tags(record) | link,
-                start_time=_milliseconds(about["started"]),
-            )
+        run, tags = None, notes.run_tags(record)
+        for other in known:
+            if attempts[other.info.run_id] == attempt - 1:
+                tags["previous_attempt"] = other.info.run_id
+            elif attempts[other.info.run_id] == attempt:
+                run = other if other.data.tags.get(notes.TRAINING_TAG, "") == training else run
+        run = run or self.client.create_run(
+            experiment_id, run_name=notes.run_name(record), tags=tags,
+            start_time=_milliseconds(about["started"]),
+        )  # fmt: skip
         run_id = str(run.info.run_id)
         for other in known:
-            tags, other_id = other.data.tags, other.info.run_id
-            if attempts[other_id] >= attempt and other_id != run_id and SUPERSEDED_TAG not in tags:
+            other_id, is_marked = other.info.run_id, SUPERSEDED_TAG in other.data.tags
+            if attempts[other_id] >= attempt and other_id != run_id and not is_marked:
                 self.client.set_tag(other_id, SUPERSEDED_TAG, run_id)
                 self.client.set_tag(other_id, "state", "superseded")
         if not (run.inputs and run.inputs.dataset_inputs):
@@ -218,15 +206,11 @@ class MlflowMirror:
             for path in sorted(p for pattern in patterns for p in record.folder.glob(pattern)):
                 store.send_file(client, run, path, place)
         # As mlflow.log_table writes them, which would append to a table that is there.
-        tables = {
-            "tables/subgroups.json": record.subgroups(),
-            "tables/scores.json": _scores(record),
-        }
-        for name, table in tables.items():
-            client.log_text(
-                run_id, table.to_json(orient="split", index=False, double_precision=15), name
-            )
-        listed = [{"path": name, "type": "table"} for name in tables]
+        listed, subgroups = [], record.subgroups()
+        for name, table in (("subgroups", subgroups), ("scores", _scores(record.metrics))):
+            text = table.to_json(orient="split", index=False, double_precision=15)
+            listed.append({"path": f"tables/{name}.json", "type": "table"})
+            client.log_text(run_id, text, f"tables/{name}.json")
         client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(listed))
         if (flags := notes.flag_tag(record)) or notes.RED_FLAG_TAG in before.tags:
             client.set_tag(run_id, notes.RED_FLAG_TAG, flags)
@@ -251,16 +235,13 @@ class MlflowMirror:
             client.delete_logged_model(model_id)
         faces = run.inputs.dataset_inputs[0].dataset.name
         note = f"{record.experiment_name}, seed {record.seed}, trained on {faces}"
+        # The record's own: the run's tags in MLflow may have been changed or removed.
+        kept = {key: tags[key] for key in ("architecture", "weights", "tasks", "faces")}
         model = client.create_logged_model(
-            run.info.experiment_id,
-            name=f"{record.experiment_name}-seed-{record.seed}",
-            source_run_id=run.info.run_id,
-            # The record's own: the run's tags in MLflow may have been changed or removed.
-            tags={key: tags[key] for key in ("architecture", "weights", "tasks", "faces")}
-            | {NOTE_TAG: note},
-            params=_params(record.about),
-            model_type="face classifier",
-        )
+            run.info.experiment_id, name=f"{record.experiment_name}-seed-{record.seed}",
+            source_run_id=run.info.run_id, tags=kept | {NOTE_TAG: note},
+            params=_params(record.about), model_type="face classifier",
+        )  # fmt: skip
         folder = store.local_folder(model.artifact_location)
         with tempfile.TemporaryDirectory() as scratch:
             _write_model(Path(scratch), record, run.info.run_id, str(model.model_id))
@@ -292,9 +273,12 @@ class MlflowMirror:
 
 def _params(about: Mapping[str, Any]) -> dict[str, str]:
     """Flatten a definition to what it uses: no None, no augmentation of strength 0."""
+    definition = about["experiment"]
+    parts = {part: definition.get(part) for part in PARTS}
+    values = {"experiment": definition["name"], "seed": about["seed"]} | dict(flattened(parts))
     return {
         name: str(value)
-        for name, value in notes.run_params(dict(about)).items()
+        for name, value in values.items()
         if value is not None and not (name.startswith("recipe.augmentation.") and not value)
     }
 
@@ -309,9 +293,8 @@ def _metrics(record: RunRecord) -> dict[str, float]:
     return {name: float(metrics[name]) for name in names if name in metrics}
 
 
-def _scores(record: RunRecord) -> pd.DataFrame:
+def _scores(metrics: Mapping[str, float]) -> pd.DataFrame:
     """Give every number of a run with the bounds of its interval, where it has one."""
-    metrics = record.metrics
     rows = [
         (name, value, metrics.get(f"{name}/low"), metrics.get(f"{name}/high"))
         for name, value in metrics.items()
@@ -372,15 +355,12 @@ def _write_model(folder: Path, record: RunRecord, run_id: str, model_id: str) ->
     for task in _tasks(record):
         columns.append(ColSpec("long", f"{task}_pred"))
         columns += [ColSpec("double", name) for name in probability_columns(task)]  # type: ignore[arg-type]
-    model = Model(
-        run_id=run_id, model_id=model_id, signature=ModelSignature(pictures, Schema(columns))
-    )
+    signature = ModelSignature(pictures, Schema(columns))
+    model = Model(run_id=run_id, model_id=model_id, signature=signature)
     model.add_flavor(
-        "python_function",
-        loader_module="benchmark.inference.load",
-        data=WEIGHTS_FILE,
+        "python_function", loader_module="benchmark.inference.load", data=WEIGHTS_FILE,
         python_version=versions.get("python", ""),
-    )
+    )  # fmt: skip
     model.save(str(folder / "MLmodel"))
     names = ("facebench", "torch", "torchvision", "timm", "numpy", "pandas")
     needed = [f"{name}=={versions[name]}\n" for name in names if name in versions]
@@ -406,27 +386,24 @@ def _milliseconds(moment: str) -> int:
 
 def _shown_state(record: RunRecord) -> str:
     """A run without an end is `running` until its folder says that it was interrupted."""
-    if record.state != "interrupted":
-        return record.state
-    return "interrupted" if (record.folder / "interrupted.json").is_file() else "running"
+    is_running = not (record.folder / "interrupted.json").is_file()
+    return "running" if record.state == "interrupted" and is_running else record.state
 
 
 def import_records(
-    records: Iterator[RunRecord],
-    runs_dir: Path,
-    on_unreadable: Callable[[RunError], None] | None = None,
+    records: Iterable[RunRecord], runs_dir: Path, on_unreadable: Callable[[RunError], None]
 ) -> Iterator[tuple[RunRecord, str]]:
     """Mirror many runs, yielding each with its MLflow id; TrackingError where the store fails.
 
-    A run whose files hold too little is left out and reported, or raises RunError.
+    A run whose files hold too little is left out and reported.
     """
     mirror = MlflowMirror(runs_dir, on_trouble=lambda _: None)
     for record in records:
         try:
             yield record, mirror.mirror(record)
+        except TrackingError:
+            raise
         except RunError as error:
-            if on_unreadable is None or isinstance(error, TrackingError):
-                raise
             on_unreadable(error)
 
 

@@ -1,6 +1,6 @@
 """A run in words and tags, as MLflow shows it; and Markdown that no name can break."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
@@ -19,9 +19,8 @@ ATTEMPT_TAG: Final = "facebench.attempt"
 TRAINING_TAG: Final = "facebench.training"
 """Tells runs of one identity apart: a folder removed and trained again is another training."""
 RED_FLAG_TAG: Final = "red_flag"
-FIGURES: Final = {
-    "confusion": "Confusion matrices", "subgroups": "Subgroups", "curves": "Learning curves",
-}  # fmt: skip
+FIGURES: Final = {"confusion.png": "Confusion matrices", "subgroups.png": "Subgroups",
+                  "curves.png": "Learning curves"}  # fmt: skip
 
 
 def plain(text: Any) -> str:
@@ -47,7 +46,7 @@ def rate(value: float | None, low: float | None = None, high: float | None = Non
     return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def data_note(dataset: dict[str, Any]) -> str:
+def data_note(dataset: Mapping[str, Any]) -> str:
     """Describe a data set; `dataset` is the part of `experiment.json` by that name."""
     counts = dataset["counts"]
     kind = "**Synthetic faces**: emblems, not people" if dataset["drawn"] else "Photographed faces"
@@ -73,8 +72,7 @@ def run_note(record: RunRecord, page: Callable[[str], str] | None = None, model:
     lines = []
     if done and page is not None:
         # MLflow folds a note to 100 pixels, and of these only the first 40 can be clicked on.
-        there = {f"{name}.png": title for name, title in FIGURES.items()}
-        links = [f"[{title}]({page(name)})" for name, title in there.items()
+        links = [f"[{title}]({page(name)})" for name, title in FIGURES.items()
                  if (record.folder / name).is_file()]  # fmt: skip
         lines = [" · ".join(links), ""]
     tasks = " and ".join(TASK_TITLES[task] for task in TASKS if task in definition["head"]["tasks"])
@@ -108,8 +106,7 @@ def run_note(record: RunRecord, page: Callable[[str], str] | None = None, model:
             "```python",
             f'model = mlflow.pyfunc.load_model("{model}")  # tensors alone, no pickled code',
             "model.predict(faces)  # uint8 (n, px, px, 3), RGB -> probabilities per task",
-            "```",
-            "",
+            "```\n",
         ]
     return "\n".join([*lines, "", *limits_of(dataset)])
 
@@ -139,24 +136,6 @@ def flag_tag(record: RunRecord) -> str:
     return f"{seen}: {'; '.join(map(str, state.flags))}" if state.flags else ""
 
 
-def run_params(about: dict[str, Any]) -> dict[str, Any]:
-    """Flatten a run's definition to dotted names; what only describes it is left out."""
-    definition = about["experiment"]
-
-    def flat(name: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {name: value}
-        return {
-            k: v for key, inner in value.items() for k, v in flat(f"{name}.{key}", inner).items()
-        }
-
-    params = {"experiment": definition["name"], "seed": about["seed"]}
-    for part in ("backbone", "head", "recipe", "protocol", "subset"):
-        if definition.get(part) is not None:
-            params |= flat(part, definition[part])
-    return params
-
-
 def run_name(record: RunRecord) -> str:
     """Name a run as lists show it; what leaks says so first."""
     leaky = "LEAKY · " if record.about["leaky"] else ""
@@ -169,29 +148,19 @@ def run_tags(record: RunRecord) -> dict[str, str]:
     definition, dataset = about["experiment"], about["dataset"]
     backbone = definition["backbone"]
     return {
-        IDENTITY_TAG: record.identity,
-        ATTEMPT_TAG: str(about.get("attempt", 1)),
+        IDENTITY_TAG: record.identity, ATTEMPT_TAG: str(about.get("attempt", 1)),
         **({TRAINING_TAG: about["training"]} if "training" in about else {}),
-        "experiment": definition["name"],
-        "architecture": backbone["architecture"],
-        "weights": backbone["weights"],
-        "weights_sha256": about["weights"]["sha256"] or "none",
+        "experiment": definition["name"], "architecture": backbone["architecture"],
+        "weights": backbone["weights"], "weights_sha256": about["weights"]["sha256"] or "none",
         "tasks": "+".join(definition["head"]["tasks"]),
         "trainable": str(backbone["trainable_stages"]),
         "conditioning": definition["head"]["conditioning"],
         "protocol": ("LEAKY " if about["leaky"] else "") + str(about["protocol_name"]),
         "faces": "drawn" if dataset["drawn"] else "photographs",
-        "split_version": dataset["split_version"],
-        "split_digest": dataset["split_digest"],
-        "pixel_digest": dataset["pixel_digest"],
-        "seed": str(about["seed"]),
-        "commit": about["commit"],
-        "device": about["device"],
-        "precision": about["precision"],
-        "ad_hoc": str(about["ad_hoc"]).lower(),
-        "torch": about["versions"].get("torch", ""),
-        "state": "running",
-        "mlflow.source.name": "facebench run",
-        "mlflow.source.type": "LOCAL",
+        **{name: dataset[name] for name in ("split_version", "split_digest", "pixel_digest")},
+        "seed": str(about["seed"]), "ad_hoc": str(about["ad_hoc"]).lower(),
+        **{name: about[name] for name in ("commit", "device", "precision")},
+        "torch": about["versions"].get("torch", ""), "state": "running",
+        "mlflow.source.name": "facebench run", "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": about["commit"],
-    }
+    }  # fmt: skip

@@ -73,13 +73,9 @@ class StudyMirror:
         """The state that MLflow shows of each trial, by its number."""
 
     def update(
-        self,
-        trials: Sequence[TrialView],
-        *,
-        fresh: Iterable[tuple[int, str]] = (),
-        files: Iterable[Path] = (),
-        state: Literal["", "done", "interrupted", "failed"] = "",
-    ) -> None:
+        self, trials: Sequence[TrialView], *, fresh: Iterable[tuple[int, str]] = (),
+        files: Iterable[Path] = (), state: Literal["", "done", "interrupted", "failed"] = "",
+    ) -> None:  # fmt: skip
         """Show all trials that have ended since, each once in each state.
 
         fresh: numbers of trials and identities of runs that trained their recipes with other seeds.
@@ -94,9 +90,8 @@ class StudyMirror:
                 if state:
                     self._end(self._mirror, fresh, files, state)
         except TrackingError as error:
-            self._say(
-                f"{error} The search continues; the next `facebench tune` logs the rest to MLflow."
-            )
+            goes_on = "The search continues; the next `facebench tune` logs the rest to MLflow."
+            self._say(f"{error} {goes_on}")
             self._mirror = None
 
     def _show(self, mirror: MlflowMirror, ended: Sequence[TrialView]) -> None:
@@ -150,14 +145,10 @@ class StudyMirror:
                     self._shown[int(run.data.tags["trial"])] = run.data.tags["trial_state"]
             return parent
         tags = {
-            STUDY_TAG: self._identity,
-            "experiment": self._name,
-            "faces": "drawn" if self._dataset["drawn"] else "photographs",
-            "state": "running",
-            NOTE_TAG: self._note(()),
-            "mlflow.source.name": "facebench tune",
-            "mlflow.source.type": "LOCAL",
-        }
+            STUDY_TAG: self._identity, "experiment": self._name, NOTE_TAG: self._note(()),
+            "faces": "drawn" if self._dataset["drawn"] else "photographs", "state": "running",
+            "mlflow.source.name": "facebench tune", "mlflow.source.type": "LOCAL",
+        }  # fmt: skip
         run = client.create_run(experiment_id, run_name=f"Search · {self._name}", tags=tags)
         params = [Param(f"space.{path}", words) for path, words in self._space.items()]
         client.log_batch(run.info.run_id, params=[*params, Param("objective", "val/combined")])
@@ -168,12 +159,10 @@ class StudyMirror:
         client, run = mirror.client, mirror.client.get_run(child)
         if run.data.tags.get(PARENT_TAG, self._run_id) != self._run_id:
             return
-        tags = {
-            PARENT_TAG: self._run_id,
-            "trial": f"{trial.number:03d}",
-            "trial_state": trial.state,
-            "mlflow.runName": f"Trial {trial.number:03d} · {self._name}",
-        } | ({"trial_reason": trial.reason[:500]} if trial.reason else {})
+        number = f"{trial.number:03d}"
+        tags = {PARENT_TAG: self._run_id, "trial": number, "trial_state": trial.state}
+        tags["mlflow.runName"] = f"Trial {number} · {self._name}"
+        tags |= {"trial_reason": trial.reason[:500]} if trial.reason else {}
         for name, value in tags.items():
             client.set_tag(child, name, value)
         if trial.state != "complete" and run.info.status == "RUNNING":
@@ -181,11 +170,9 @@ class StudyMirror:
 
     def _note(self, trials: Sequence[TrialView]) -> str:
         lines = [
-            f"**Which recipe suits {plain(self._name)} best on {plain(self._dataset['name'])}?**",
-            "",
+            f"**Which recipe suits {plain(self._name)} best on {plain(self._dataset['name'])}?**\n",
             f"A search from {code(self._name)} for the highest `val/combined`. Its trials are "
-            "nested beneath it: open the + before its name. None is evaluated on the test set.",
-            "",
+            "nested beneath it: open the + before its name. None is evaluated on the test set.\n",
             *(f"- {code(path)}: {plain(words)}" for path, words in self._space.items()),
         ]
         if best := best_trial(trials):

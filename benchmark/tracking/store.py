@@ -25,28 +25,24 @@ from benchmark.tasks import TASKS
 from benchmark.tracking.notes import IDENTITY_TAG
 
 QUIET_SETTINGS: Final = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
+}  # fmt: skip
 """Must be in the environment before mlflow is imported for the first time."""
 CHATTY: Final = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")
 """Loggers that report what went well."""
-ABSOLUTE_PATHS: Final = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-)
+ABSOLUTE_PATHS: Final = {
+    "experiments": "artifact_location", "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+}  # fmt: skip
 """Where MLflow's database holds the address of artifacts, which a moved folder makes untrue."""
 NOTE_TAG: Final = "mlflow.note.content"
 VIEW: Final = "facebench"
 VIEW_TAG: Final = "mlflow.sharedViewState."
 """Before the name of a view that a link can name; by itself MLflow's UI shows no metric."""
-COLUMNS: Final = tuple(
-    f"tags.`{tag}`" for tag in ("architecture", "weights", "trainable", "tasks", "state")
-)
+COLUMNS: Final = ("architecture", "weights", "trainable", "tasks", "state")
+"""Tags that a view shows beside the metrics."""
 LOCAL_QUERY: Final = """
 SELECT tags.value, runs.experiment_id, runs.run_uuid FROM tags
 JOIN runs ON runs.run_uuid = tags.run_uuid
@@ -64,10 +60,8 @@ def mlflow_module() -> ModuleType:
         try:
             import mlflow
         except ImportError as error:
-            raise TrackingError(
-                f"mlflow cannot be imported: {error}",
-                fix="Install it, or use --tracking files and `facebench runs import` later",
-            ) from error
+            fix = "Install it, or use --tracking files and `facebench runs import` later"
+            raise TrackingError(f"mlflow cannot be imported: {error}", fix=fix) from error
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
@@ -134,7 +128,7 @@ def _follow_moved_artifacts(database: Path) -> None:
     before = note.read_text(encoding="utf-8").strip() if note.is_file() else root
     if before != root and database.is_file():
         with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection, connection:
-            for table, column in ABSOLUTE_PATHS:
+            for table, column in ABSOLUTE_PATHS.items():
                 connection.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608
                     f"WHERE substr({column}, 1, ?) = ?",
@@ -175,10 +169,8 @@ def store_errors(uri: str) -> Iterator[None]:
             fix += "`facebench runs import` then logs what is missing"
         elif "locked" in text:
             fix = "Another program is writing to it: try again once it is done"
-        line = line[max(0, line.rfind("(sqlite3.")) :]
-        raise TrackingError(
-            f"the MLflow store cannot be used: {line}", source=uri, fix=fix
-        ) from error
+        found = f"the MLflow store cannot be used: {line[max(0, line.rfind('(sqlite3.')) :]}"
+        raise TrackingError(found, source=uri, fix=fix) from error
 
 
 def views() -> dict[str, dict[str, Any]]:
@@ -191,13 +183,12 @@ def views() -> dict[str, dict[str, Any]]:
     for name, tasks in {VIEW: TASKS, **{f"{VIEW}-{task}": (task,) for task in TASKS}}.items():
         ranked_by = f"selected/val/{'combined' if len(tasks) > 1 else f'{tasks[0]}/accuracy'}"
         shown = [f"metrics.`{ranked_by}`", *(f"metrics.`test/{task}/accuracy`" for task in tasks)]
+        tags = (f"tags.`{tag}`" for tag in COLUMNS)
         made[name] = {
-            "selectedColumns": ("attributes.`Created`", *shown, *COLUMNS),
+            "selectedColumns": ("attributes.`Created`", *shown, *tags),
             "searchFilter": f"tags.tasks = '{tasks[0]}'" if len(tasks) == 1 else "",
-            "orderByKey": shown[0],
-            "orderByAsc": False,
-            "runsExpanded": {},
-        }
+            "orderByKey": shown[0], "orderByAsc": False, "runsExpanded": {},
+        }  # fmt: skip
     return made
 
 
@@ -207,9 +198,7 @@ def view_path(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?{urlencode(query)}"
 
 
-def experiment_of(
-    client: Any, runs_dir: Path, name: str, note: str, *, is_linked: bool = True
-) -> str:
+def experiment_of(client: Any, runs_dir: Path, name: str, note: str, *, is_linked: bool) -> str:
     """Find or make an MLflow experiment, with its description, and its views as of now.
 
     is_linked: whether the description begins with links to the views.
@@ -219,22 +208,19 @@ def experiment_of(
         found = client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage == "deleted":
             number, uri = found.experiment_id, without_password(store_uri(runs_dir))
-            raise TrackingError(
-                f"the MLflow experiment {name!r} was deleted",
-                source=uri,
-                fix=f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x {number}` brings it "
+            fix = (
+                f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x {number}` brings it "
                 f"back; `mlflow gc --backend-store-uri {uri} --experiment-ids {number}` removes it "
-                "for good, and `facebench runs import` then makes it anew",
+                "for good, and `facebench runs import` then makes it anew"
             )
+            raise TrackingError(f"the MLflow experiment {name!r} was deleted", source=uri, fix=fix)
         if found is None:
             root = (artifact_root(runs_dir) / name).as_uri()
             location = None if database_of(runs_dir) is None else root
             kind = {"mlflow.experimentKind": "custom_model_development", NOTE_TAG: note}
             number = client.create_experiment(name, artifact_location=location, tags=kind)
             found = client.get_experiment(number)
-    if (
-        is_linked and found.tags.get(NOTE_TAG) == note
-    ):  # One that somebody changed by hand is left alone.
+    if is_linked and found.tags.get(NOTE_TAG) == note:  # One changed by hand is left alone.
         links = (f"[{view}]({view_path(found.experiment_id, view)})" for view in views())
         tags[NOTE_TAG] = f"Ranked views, single tasks apart: {', '.join(links)}.\n\n{note}"
     for key, value in tags.items():
@@ -281,14 +267,12 @@ def run_places(runs_dir: Path) -> dict[str, tuple[str, str]]:
     address = f"{database.as_uri()}?mode=ro"
     try:
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=LOCK_SECONDS)) as store:
-            found = store.execute(LOCAL_QUERY, (IDENTITY_TAG,)).fetchall()
+            rows = store.execute(LOCAL_QUERY, (IDENTITY_TAG,)).fetchall()
     except sqlite3.Error as error:
-        raise TrackingError(
-            f"the MLflow store cannot be read: {error}",
-            source=str(database),
-            fix="`facebench ui` says more; `facebench runs import` makes a store anew",
-        ) from error
-    return {str(identity): (str(experiment), str(run)) for identity, experiment, run in found}
+        fix = "`facebench ui` says more; `facebench runs import` makes a store anew"
+        found = f"the MLflow store cannot be read: {error}"
+        raise TrackingError(found, source=str(database), fix=fix) from error
+    return {str(identity): (str(experiment), str(run)) for identity, experiment, run in rows}
 
 
 def _places_on_server(runs_dir: Path) -> dict[str, tuple[str, str]]:

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import html
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from optuna import visualization
 
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import split_digest
-from benchmark.errors import BenchmarkError, DataError
+from benchmark.errors import BenchmarkError, DataError, require
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.space import GridSpace, experiment_at, settings_at
 from benchmark.files import write_json, write_text
@@ -31,7 +31,6 @@ from benchmark.tuning.search import FreshScores
 from benchmark.tuning.study import OBJECTIVE, Study, TrialQueue
 
 FEWEST_FOR_IMPORTANCE: Final = 4
-SCORE: Final = "weighted validation accuracy"
 FEWEST_FACES: Final = 10
 STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto;padding:0 1rem}
@@ -48,15 +47,16 @@ ABOUT: Final = (
 class Outcome:
     """A study as it stands.
 
-    recipe: of the best trial; None where none is complete, or none beat the definition itself.
-    fresh: of the best trial and the runner-up, which decided between them; none of a grid.
+    recipe: of the best trial; None where none is complete, or none beat the definition itself:
+    then the remark says so. fresh: of the best trial and the runner-up, which decided between them;
+    none of a grid.
     """
 
     trials: tuple[TrialView, ...]
     best: TrialView | None
     files: tuple[Path, ...]
     recipe: dict[str, Any] | None
-    remarks: tuple[str, ...] = ()
+    remark: str = ""
     fresh: tuple[FreshScores, ...] = ()
 
 
@@ -117,76 +117,60 @@ def write_outcome(
             write_json(files[-1], recipe)
         except BenchmarkError as error:
             remark = f"the best recipe cannot be registered: {error}"
-    remarks = (remark,) if remark else ()
-    return Outcome(trials, best, tuple(files), recipe, remarks, tuple(fresh))
+    return Outcome(trials, best, tuple(files), recipe, remark, tuple(fresh))
 
 
 def _recipe_of(
     study: Study, base: Experiment, queue: TrialQueue, best: TrialView, fresh: Sequence[FreshScores]
 ) -> dict[str, Any]:
     """Give a study's best recipe as a definition, and how it was found."""
-    settings = settings_at(study.experiment, best.point)
     tuned = named(base, experiment_at(study.experiment, best.point), "tuned")
     untuned = named(base, study.experiment, "untuned") if study.experiment.ad_hoc else None
-    return {
-        "schema": SCHEMA,
-        "base": base.name,
-        "tuned": tuned.as_dict(),
-        "untuned": untuned.as_dict() if untuned else None,
-        "objective": OBJECTIVE,
-        "value": best.value,
-        "trial": best.number,
-        "fresh_seeds": [item.as_dict() for item in fresh],
-        "run": best.run,
-        "point": dict(best.point),
-        "settings": {
-            path: vars(value) if hasattr(value, "__dataclass_fields__") else value
-            for path, value in settings.items()
-        },
-        "study": {"identity": study.identity, "name": study.name, **study.about},
-        "trials": count_ends(queue.trials()),
-        "sessions": queue.sessions,
+    settings = {
+        path: vars(value) if hasattr(value, "__dataclass_fields__") else value
+        for path, value in settings_at(study.experiment, best.point).items()
     }
+    return {
+        "schema": SCHEMA, "base": base.name, "tuned": tuned.as_dict(),
+        "untuned": untuned.as_dict() if untuned else None, "objective": OBJECTIVE,
+        "value": best.value, "trial": best.number, "run": best.run, "point": dict(best.point),
+        "fresh_seeds": [item.as_dict() for item in fresh], "settings": settings,
+        "study": {"identity": study.identity, "name": study.name, **study.about},
+        "trials": count_ends(queue.trials()), "sessions": queue.sessions,
+    }  # fmt: skip
 
 
 def write_pages(study: Study, searched: optuna.Study, trials: Sequence[TrialView]) -> list[Path]:
     """Write the table and, once a trial is complete, the page."""
     rows = [
         {
-            "trial": trial.number,
-            "state": trial.state,
-            "value": trial.value,
-            "best_score": max(trial.scores.values(), default=None),
-            "epochs": len(trial.scores),
+            "trial": trial.number, "state": trial.state, "value": trial.value,
+            "best_score": max(trial.scores.values(), default=None), "epochs": len(trial.scores),
             "seconds": trial.seconds,
             **{path: trial.point.get(path) for path in study.space.paths},
-            "run": trial.run,
-            "retry_of": trial.retry_of,
-            "reason": trial.reason,
+            "run": trial.run, "retry_of": trial.retry_of, "reason": trial.reason,
         }
         for trial in trials
-    ]
+    ]  # fmt: skip
     table, files = pd.DataFrame(rows), [study.own_folder / "trials.csv"]
     table = table.astype({"retry_of": "Int64"}) if rows else table
     write_text(files[0], table.to_csv(index=False))
     n_complete = sum(trial.state == "complete" for trial in trials)
     if not n_complete:
         return files
+    named: dict[str, Any] = {"target_name": "weighted validation accuracy"}
     plots = {
-        "Best score by trial": visualization.plot_optimization_history(searched, target_name=SCORE),
+        "Best score by trial": visualization.plot_optimization_history(searched, **named),
         "Scores by epoch": visualization.plot_intermediate_values(searched),
-        "Each parameter by itself": visualization.plot_slice(searched, target_name=SCORE),
+        "Each parameter by itself": visualization.plot_slice(searched, **named),
     }
     # Too few trials, or all alike, have no importance.
     with contextlib.suppress(ValueError, RuntimeError):
         if n_complete >= FEWEST_FOR_IMPORTANCE:
-            importance = list(optuna.importance.get_param_importances(searched))
-            plots["Importance of the parameters"] = visualization.plot_param_importances(
-                searched, target_name=SCORE
-            )
-            plots["Parameters together"] = visualization.plot_contour(
-                searched, params=importance[:4], target_name=SCORE
-            )
+            first = list(optuna.importance.get_param_importances(searched))[:4]
+            importance = visualization.plot_param_importances(searched, **named)
+            plots["Importance of the parameters"] = importance
+            plots["Parameters together"] = visualization.plot_contour(searched, first, **named)
     parts = [ABOUT]
     for title, plot in plots.items():
         figure = plot.update_layout(title=None, margin={"t": 30}, template="plotly_white")
@@ -209,11 +193,6 @@ def _page(title: str, study: Study, parts: Sequence[str]) -> str:
     )
 
 
-def short_name(path: str) -> str:
-    """Name a path on an axis or in a table."""
-    return path.removeprefix("recipe.").removeprefix("backbone.").removeprefix("head.")
-
-
 def grid_faces(grid: GridSpace, faces: FaceSet) -> FaceSet:
     """Give as many faces as the study's grids had: a tenth trains, a twentieth validates.
 
@@ -221,20 +200,31 @@ def grid_faces(grid: GridSpace, faces: FaceSet) -> FaceSet:
     the rest have no place. The test part keeps its place: a run needs one, and an ad-hoc run is
     not evaluated on it. Raises DataError where there are too few.
     """
-    table = faces.table.copy()
-    keys = [hashlib.sha256(f"grid-1\n{file}".encode()).hexdigest() for file in table["file"]]
-    order = np.argsort(np.array(keys), kind="stable")
-    part = table["part"].to_numpy(dtype=object).copy()
-    kept = part == "test"
+    part = faces.table["part"].to_numpy(dtype=object)
+    files = [hashlib.sha256(f"grid-1\n{file}".encode()).hexdigest() for file in faces.table["file"]]
+    order, kept = np.argsort(np.array(files), kind="stable"), part == "test"
     for name, fraction in (("train", grid.train_fraction), ("val", grid.val_fraction)):
-        rows = order[part[order] == name][: round(fraction * len(table))]
+        rows = order[part[order] == name][: round(fraction * len(part))]
         if len(rows) < FEWEST_FACES:
             found = f"{fraction:.0%} of {faces.name} are {len(rows)} faces"
             raise DataError(found, allowed=f"{FEWEST_FACES} or more")
         kept[rows] = True
-    table["part"] = np.where(kept, part, "")
+    table = faces.table.assign(part=np.where(kept, part, ""))
     manifest = faces.manifest | {"split_digest": split_digest(table)}
     return replace(faces, manifest=manifest, table=table)
+
+
+def grid_study(
+    grid: GridSpace, changes: Mapping[str, Any], rows: Sequence[str], faces: FaceSet, folder: Path
+) -> Study:
+    """Make the search of all points of a grid, or of some rows; changes: of its experiment."""
+    by_text = {str(row): row for row in grid.rows.values}
+    for text in rows:
+        require(text in by_text, f"--row is {text!r}", allowed=", ".join(by_text))
+    points = tuple(grid.points(tuple(by_text[text] for text in rows)))
+    experiment = replace(grid.experiment, name=grid.name, ad_hoc=True).adjusted(changes)
+    faces = grid_faces(grid, faces)
+    return Study(experiment, grid.space, faces, folder, "random", 0, "none", points)
 
 
 def write_grid(grid: GridSpace, study: Study, trials: Sequence[TrialView]) -> pd.DataFrame:
@@ -258,13 +248,12 @@ def write_grid(grid: GridSpace, study: Study, trials: Sequence[TrialView]) -> pd
             labels={"x": grid.columns.path.rpartition(".")[2],
                     "y": grid.rows.path.rpartition(".")[2], "color": "validation<br>accuracy, %"},
         )  # fmt: skip
-        titles = (f"ours: {study.experiment.backbone.architecture}, {study.faces.name}",
-                  f"the study: {grid.experiment.backbone.architecture}")  # fmt: skip
+        mine, theirs = (item.experiment.backbone.architecture for item in (study, grid))
+        titles = (f"ours: {mine}, {study.faces.name}", f"the study: {theirs}")
         for annotation, title in zip(figure.layout.annotations, titles, strict=True):
             # Plotly draws some tags of a title, links among them: a name must not hold one.
             annotation.text = html.escape(title, quote=False)
-        figure.update_xaxes(type="category")
-        figure.update_yaxes(type="category")
+        figure.update_xaxes(type="category").update_yaxes(type="category")
         page = _page(grid.asks, study, [figure.to_html(full_html=False)])
         write_text(study.own_folder / "grid.html", page)
     return table

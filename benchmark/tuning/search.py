@@ -22,15 +22,8 @@ from benchmark.runs.plan import Plan, Settings, plan_run
 from benchmark.runs.run import Advanced, Event, Finished, Prepared, Skipped, Started, run
 from benchmark.tracking import TrialView
 from benchmark.training.trainer import EpochResult, Progress
-from benchmark.tuning.study import (
-    FRESH_SEEDS,
-    OBJECTIVE,
-    TRIAL_SEED,
-    EndState,
-    Study,
-    TrialHandle,
-    TrialQueue,
-)
+from benchmark.tuning import study as studies
+from benchmark.tuning.study import FRESH_SEEDS, OBJECTIVE, TRIAL_SEED, EndState, Study, TrialQueue
 
 POLL_SECONDS: Final = 0.5
 FEWEST_FAILURES: Final = 5
@@ -47,9 +40,7 @@ class TrialEvent:
     A trial that is computed elsewhere says `wait` while nothing happens.
     """
 
-    kind: Literal[
-        "began", "run", "note", "wait", "progress", "score", "complete", "pruned", "failed"
-    ]
+    kind: Literal["began", "run", "note", "wait", "progress", "score"] | EndState
     number: int | None = None
     point: Mapping[str, Any] = field(default_factory=dict)
     epoch: float = 0
@@ -185,7 +176,9 @@ def _is_hopeless(queue: TrialQueue, n_failed: int, n_trials: int) -> bool:
     return none_is_good or n_failed >= max(n_trials, FEWEST_FAILURES)
 
 
-def _tried(queue: TrialQueue, objective: Objective, handle: TrialHandle) -> Generator[TrialEvent]:
+def _tried(
+    queue: TrialQueue, objective: Objective, handle: studies.TrialHandle
+) -> Generator[TrialEvent]:
     """Run one trial to its end, whatever that is: the last event."""
     value, reason = None, ""
     try:
@@ -205,7 +198,7 @@ def _tried(queue: TrialQueue, objective: Objective, handle: TrialHandle) -> Gene
 
 
 def _followed(
-    queue: TrialQueue, handle: TrialHandle, events: Iterator[TrialEvent]
+    queue: TrialQueue, handle: studies.TrialHandle, events: Iterator[TrialEvent]
 ) -> Generator[TrialEvent, None, float | None]:
     """Read a trial's scores and return the best; None where it is pruned."""
     best, known = -math.inf, set[float]()
@@ -245,7 +238,6 @@ class FreshScores:
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
         return fmean(self.by_seed.values())
 
     def as_dict(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, StorageLost, require
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.space import Choices, Integers, SearchSpace
+from benchmark.experiment.space import Choices, Integers, Range, SearchSpace
 from benchmark.files import canonical_json, file_lock
 from benchmark.identity import steering_content
 from benchmark.record import versions
@@ -91,15 +91,11 @@ class Study:
     def about(self) -> dict[str, Any]:
         """All that makes two searches the same, as plain values."""
         return {
-            "experiment": self.experiment.name,
-            "definition": steering_content(self.experiment.as_dict()),
-            "space": self.space.words,
-            "dataset": self.faces.name,
-            "pixel_digest": self.faces.pixel_digest,
-            "split_digest": self.faces.split_digest,
-            "trainer_version": TRAINER_VERSION,
-            "trial_seed": TRIAL_SEED,
-        }
+            "experiment": self.experiment.name, "space": self.space.words,
+            "definition": steering_content(self.experiment.as_dict()), "dataset": self.faces.name,
+            "pixel_digest": self.faces.pixel_digest, "split_digest": self.faces.split_digest,
+            "trainer_version": TRAINER_VERSION, "trial_seed": TRIAL_SEED,
+        }  # fmt: skip
 
     @property
     def identity(self) -> str:
@@ -119,15 +115,12 @@ class Study:
     @property
     def dataset(self) -> dict[str, Any]:
         """The faces, as a run's `experiment.json` describes them."""
-        parts = self.faces.table["part"].value_counts()
+        faces, parts = self.faces, self.faces.table["part"].value_counts()
         return {
-            "name": self.faces.name,
-            "drawn": self.faces.drawn,
-            "pixel_digest": self.faces.pixel_digest,
-            "split_version": self.experiment.protocol.split,
-            "split_digest": self.faces.split_digest,
+            "name": faces.name, "drawn": faces.drawn, "pixel_digest": faces.pixel_digest,
+            "split_version": self.experiment.protocol.split, "split_digest": faces.split_digest,
             "counts": {part: int(parts.get(part, 0)) for part in ("train", "val", "test")},
-        }
+        }  # fmt: skip
 
     def new_sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """Make the sampler that proposes trial `number`, seeded by the study's seed and the number.
@@ -177,12 +170,10 @@ def storage_errors(address: str) -> Iterator[None]:
             fix = "Start it, or check its address; the same command resumes, and no trial is lost"
         elif "version" in text:
             fix = "`optuna storage upgrade --storage URL` brings it to this version of Optuna"
-        raise (StorageLost if is_away else RunError)(
-            f"the study's storage cannot be used: {text.splitlines()[0]}",
-            allowed="--storage sqlite:///FILE, or the URL of a database whose driver is installed",
-            source=address.split("@")[-1],
-            fix=fix,
-        ) from error
+        found = f"the study's storage cannot be used: {text.splitlines()[0]}"
+        allowed = "--storage sqlite:///FILE, or the URL of a database whose driver is installed"
+        lost = StorageLost if is_away else RunError
+        raise lost(found, allowed=allowed, source=address.split("@")[-1], fix=fix) from error
 
 
 @dataclass
@@ -195,12 +186,10 @@ class TrialHandle:
 
     @property
     def number(self) -> int:
-        """As Optuna counts, from 0."""
         return self.trial.number
 
     @property
     def point(self) -> Mapping[str, Any]:
-        """The values to try, by path."""
         return dict(self.trial.params)
 
 
@@ -216,14 +205,7 @@ class TrialQueue:
     ) -> None:
         self.study, self._say = study, say
         self.address = address or f"sqlite:///{(study.folder / 'optuna.db').resolve()}"
-        self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
-            item.path: optuna.distributions.CategoricalDistribution(item.values)
-            if isinstance(item, Choices)
-            else optuna.distributions.IntDistribution(item.low, item.high)
-            if isinstance(item, Integers)
-            else optuna.distributions.FloatDistribution(item.low, item.high, log=item.log)
-            for item in study.space.ranges
-        }
+        self._distributions = {item.path: _distribution(item) for item in study.space.ranges}
         self.remarks: list[str] = []
         """What dead processes left behind, a sentence each; read and emptied by the search."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -257,21 +239,15 @@ class TrialQueue:
                 return found
 
     def _open(self) -> None:
-        is_file = self.address.startswith("sqlite:///")
-        arguments = {"timeout": LOCK_SECONDS} if is_file else {}
-        self._storage = optuna.storages.RDBStorage(
-            # A server that was restarted is connected to anew.
-            self.address,
-            engine_kwargs={"connect_args": arguments, "pool_pre_ping": True},
-        )
+        # A server that was restarted is connected to anew.
+        engine: dict[str, Any] = {"pool_pre_ping": True}
+        if self.address.startswith("sqlite:///"):
+            engine["connect_args"] = {"timeout": LOCK_SECONDS}
+        self._storage, of = optuna.storages.RDBStorage(self.address, engine), self.study
         self.optuna_study = optuna.create_study(
-            storage=self._storage,
-            study_name=self.study.name,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=self.study.new_pruner(),
-            sampler=self.study.new_sampler(0),
-        )
+            storage=self._storage, study_name=of.name, direction="maximize", load_if_exists=True,
+            pruner=of.new_pruner(), sampler=of.new_sampler(0),
+        )  # fmt: skip
         self._begin()
 
     def _lock_of(self, number: int) -> contextlib.AbstractContextManager[bool]:
@@ -402,16 +378,21 @@ class TrialQueue:
             self._stored(end)
 
 
+def _distribution(of: Range) -> optuna.distributions.BaseDistribution:
+    if isinstance(of, Choices):
+        return optuna.distributions.CategoricalDistribution(of.values)
+    if isinstance(of, Integers):
+        return optuna.distributions.IntDistribution(of.low, of.high)
+    return optuna.distributions.FloatDistribution(of.low, of.high, log=of.log)
+
+
 def _view(trial: FrozenTrial) -> TrialView:
     attributes = trial.user_attrs
     return TrialView(
-        number=trial.number,
-        state=STATES[trial.state],
+        trial.number, STATES[trial.state],
         point=dict(trial.params or trial.system_attrs.get("fixed_params", {})),
         value=trial.value if trial.state == TrialState.COMPLETE else None,
-        scores=dict(trial.intermediate_values),
-        run=str(attributes.get("run", "")),
-        reason=str(attributes.get("reason", "")),
-        seconds=attributes.get("seconds"),
+        scores=dict(trial.intermediate_values), run=str(attributes.get("run", "")),
+        reason=str(attributes.get("reason", "")), seconds=attributes.get("seconds"),
         retry_of=attributes.get("retry_of"),
-    )
+    )  # fmt: skip

@@ -13,12 +13,8 @@ from benchmark.registry import named
 
 def completed(line: str) -> list[str]:
     """Ask as bash does."""
-    words = line.split(" ")
-    env = {
-        "_FACEBENCH_COMPLETE": "complete_bash",
-        "COMP_WORDS": line,
-        "COMP_CWORD": str(len(words) - 1),
-    }
+    env = {"_FACEBENCH_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    env["COMP_CWORD"] = str(line.count(" "))
     return CliRunner().invoke(app, [], prog_name="facebench", env=env).stdout.split()
 
 
@@ -74,6 +70,7 @@ def test_a_mistyped_name_is_answered_with_what_was_meant() -> None:
         ("run --suite quikc", "quick"),
         ("run mtl-cnn-none-full-short --tracking fils", "files"),
         ("list --siute quick", "--suite"),
+        ("list --suite studdy", "Did you mean study?"),
     ):
         answer = CliRunner().invoke(app, line.split(" "))
         assert answer.exit_code == 2, line

@@ -29,12 +29,6 @@ def test_json_holds_every_field_of_a_definition() -> None:
     assert shown["gender-vgg16-imagenet-full"]["study"] == study
 
 
-def test_an_unknown_suite_is_answered_with_the_nearest() -> None:
-    result = call("--suite", "studdy")
-    assert result.exit_code == 2
-    assert "Did you mean study?" in flat(result.stderr)
-
-
 def test_a_suites_cost_is_that_of_its_operations() -> None:
     assert "Suite depth, 0.054 PMACs" in flat(call("--suite", "depth").stdout)
 
@@ -42,20 +36,16 @@ def test_a_suites_cost_is_that_of_its_operations() -> None:
 def test_the_whole_list_ends_with_the_suites() -> None:
     output = call().output
     assert set(registry.experiments()) <= set(output.split())
-    asks = flat(output)
     for suite in registry.suites().values():
         number = rf"{suite.name} {len(suite.experiments)} \S+ {re.escape(suite.asks)}"
-        assert re.search(number, asks), suite.name
+        assert re.search(number, flat(output)), suite.name
 
 
 def test_filters_narrow_a_list_and_wrong_ones_are_answered() -> None:
     options = ("--architecture", "vgg16", "--weights", "vggface", "--task", "mtl")
     shown = json.loads(call("--suite", "study", *options, "--json").stdout)["data"]["experiments"]
-    expected = [
-        item.name
-        for item in registry.experiments_of("study")
-        if item.name.startswith("mtl-vgg16-vggface")
-    ]
+    names = [item.name for item in registry.experiments_of("study")]
+    expected = [name for name in names if name.startswith("mtl-vgg16-vggface")]
     assert [item["name"] for item in shown] == expected != []
     result = call("--weights", "vgface")
     assert result.exit_code == 2
@@ -66,12 +56,7 @@ def test_a_row_of_the_study_shows_what_it_printed_and_that_it_leaks() -> None:
     output = call("--suite", "study").stdout
     rows = {words[1]: words for line in output.splitlines() if len(words := line.split()) == 5}
     assert rows["mtl-vgg16-imagenet-full"][2:] == ["92.45", "98.18", "94.95"]
-    assert rows["gender-vgg16-imagenet-full"] == [
-        "5.1b",
-        "gender-vgg16-imagenet-full",
-        "–",
-        "98.13",
-        "–",
-    ]
+    name = "gender-vgg16-imagenet-full"
+    assert rows[name] == ["5.1b", name, "–", "98.13", "–"]
     assert rows["mtl-cnn-none-full"][2:] == ["–", "–", "–"]
     assert "is LEAKY" in flat(output)

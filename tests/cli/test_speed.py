@@ -3,14 +3,7 @@
 import json
 from pathlib import Path
 
-from click.testing import Result
-from typer.testing import CliRunner
-
-from benchmark.cli.main import app
-
-
-def facebench(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+from tests.cli.test_run import facebench
 
 
 def test_a_table_fits_a_terminal_and_the_file_has_every_number(

@@ -37,19 +37,9 @@ def trials_of(runs_dir: Path) -> list[RunRecord]:
 @pytest.mark.timeout(900)
 def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path: Path) -> None:
     places = at(drawn_data_dir, tmp_path)
-    tune = (
-        "tune",
-        NAME,
-        "--trials",
-        "3",
-        "--only",
-        "learning_rate",
-        "--seeds",
-        "0",
-        *TINY,
-        *places,
-    )
-    answer = facebench(*tune, "--sampler", "random", "--sampler-seed", "2", "--json")
+    tune = ("tune", NAME, "--trials", "3", "--only", "learning_rate", *TINY, *places)
+    drawn = ("--sampler", "random", "--sampler-seed", "2", "--seeds", "0")
+    answer = facebench(*tune, *drawn, "--json")
     assert answer.exit_code == 0, answer.output
     (found,) = json.loads(answer.stdout)["data"]["studies"]
     assert found["trials"] == {"complete": 3, "pruned": 0, "failed": 0}

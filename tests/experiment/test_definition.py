@@ -9,31 +9,15 @@ import pytest
 
 from benchmark import registry
 from benchmark.errors import ExperimentError
-from benchmark.experiment.definition import (
-    Augmentation,
-    Backbone,
-    Experiment,
-    Head,
-    LossWeights,
-    Protocol,
-    Recipe,
-    StudyRow,
-    Subset,
-    Suite,
-)
+from benchmark.experiment.definition import Backbone, Experiment, Head, Protocol, Recipe, Suite
+from benchmark.experiment.parts import Augmentation, LossWeights, StudyRow, Subset
 
 RECIPE = Recipe(learning_rate=1e-3)
 
 
-def an_experiment(**changes: object) -> Experiment:
-    fields: dict[str, object] = {
-        "name": "mtl-cnn-none-full",
-        "asks": "Does it work?",
-        "backbone": Backbone("cnn"),
-        "head": Head(),
-        "recipe": RECIPE,
-    }
-    return Experiment(**(fields | changes))  # type: ignore[arg-type]
+def an_experiment(name: str = "mtl-cnn-none-full", **changes: Any) -> Experiment:
+    fields: dict[str, Any] = {"backbone": Backbone("cnn"), "head": Head(), "recipe": RECIPE}
+    return Experiment(name, **({"asks": "Does it work?"} | fields | changes))
 
 
 ON_BLACK_WOMEN = {
@@ -47,10 +31,8 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: Backbone("cnn", "imagenet"), r"cnn has no 'imagenet' weights \(allowed: none, "),
     (lambda: Backbone("vgg19", "vggface"), r"vgg19 has no 'vggface' .*allowed: none, imagenet,"),
     (lambda: Backbone("cnn", "run:xyz"), "cnn has no 'run:xyz' weights"),
-    (
-        lambda: Backbone("vit_small_patch16_224", input_px=100),
-        "a multiple of 16, the side of its patches",
-    ),
+    (lambda: Backbone("vit_small_patch16_224", input_px=100),
+     "a multiple of 16, the side of its patches"),
     (lambda: Head(tasks=("age_group", "race")), "one of age_group, gender, race, or all three"),
     (lambda: Head(tasks=("race",), conditioning="gate"), "which has no gender branch"),
     (lambda: Protocol(fold=5), r"a whole number in \[0, 4\] or None"),
@@ -58,21 +40,14 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: Subset(), "a subset of everyone"),
     (lambda: Suite("s", "Why?", ("a", "b", "a")), "lists a twice"),
     (lambda: an_experiment(asks="It works."), "a question that ends with"),
-    (
-        lambda: an_experiment(name="mtl-cnn-none-frozen"),
-        r"allowed: mtl-cnn-none-full\[-<variant>\]",
-    ),
-    (lambda: an_experiment(name="mtl-cnn-none-fuller"), "contradicts its fields"),
-    (
-        lambda: an_experiment(name="race-cnn-none-full-women_black", **ON_BLACK_WOMEN),
-        "allowed: .*-women_black-everyone",
-    ),
-    (
-        lambda: an_experiment(recipe=STOPS_EARLY, protocol=Protocol(selection="last_epoch")),
-        "stops early and selects the last epoch",
-    ),
+    (lambda: an_experiment("mtl-cnn-none-frozen"), r"allowed: mtl-cnn-none-full\[-<variant>\]"),
+    (lambda: an_experiment("mtl-cnn-none-fuller"), "contradicts its fields"),
+    (lambda: an_experiment("race-cnn-none-full-women_black", **ON_BLACK_WOMEN),
+     "allowed: .*-women_black-everyone"),
+    (lambda: an_experiment(recipe=STOPS_EARLY, protocol=Protocol(selection="last_epoch")),
+     "stops early and selects the last epoch"),
     (lambda: an_experiment(recipe=STANDARDISED), "a backbone that it trains"),
-]
+]  # fmt: skip
 
 
 def test_what_contradicts_itself_is_refused_with_what_is_allowed() -> None:
@@ -111,12 +86,11 @@ WRONG: dict[str, tuple[object, ...]] = {
     "steps_per_epoch": (0, 1.5, True),
     "until_train_accuracy": (0.0, 1.1, math.nan, True),
     "constant_epochs": (-1, 1.5, True, math.nan),
-    "decay": (-0.1, math.inf, math.nan, True),
-    "weight_decay": (-0.1, math.inf, math.nan, True),
-    "adam_epsilon": (0, math.inf, math.nan, True),
-    "clip_norm": (0, math.inf, math.nan, True),
-    "trunk_rate_ratio": (0, math.inf, math.nan, True),
-    "stage_rate_decay": (0, math.inf, math.nan, True),
+    **dict.fromkeys(("decay", "weight_decay"), (-0.1, math.inf, math.nan, True)),
+    **dict.fromkeys(
+        ("adam_epsilon", "clip_norm", "trunk_rate_ratio", "stage_rate_decay"),
+        (0, math.inf, math.nan, True),
+    ),
     "standardise_features": (1, None, "yes"),
     "schedule": ("linear", None),
     "clipping": ("value",),

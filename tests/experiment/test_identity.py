@@ -20,12 +20,10 @@ def test_runs_of_the_first_version_keep_their_identity() -> None:
     cnn, depth = (
         dataclasses.replace(item, protocol=Protocol(split="leak-free-1")) for item in (CNN, DEPTH)
     )
-    assert identity_of(cnn, WITHOUT_WEIGHTS, 0) == (
-        "440c3ac6474acb20e791ebff54f785fc16ec5f4880c7e00289377f90e72e0008"
-    )
-    assert identity_of(depth, WITH_WEIGHTS, 2) == (
-        "7b84bd077eb810a9d2c0994ece6296148471a41142939bc8557cb19bde0c8ede"
-    )
+    assert [identity_of(cnn, WITHOUT_WEIGHTS, 0), identity_of(depth, WITH_WEIGHTS, 2)] == [
+        "440c3ac6474acb20e791ebff54f785fc16ec5f4880c7e00289377f90e72e0008",
+        "7b84bd077eb810a9d2c0994ece6296148471a41142939bc8557cb19bde0c8ede",
+    ]
 
 
 def test_a_definition_kept_before_a_field_existed_is_the_same_definition() -> None:
@@ -42,16 +40,12 @@ def test_a_definition_kept_before_a_field_existed_is_the_same_definition() -> No
 @pytest.mark.parametrize(
     "changes",
     [
-        {"recipe.steps_per_epoch": 100},
-        {"recipe.until_train_accuracy": 0.99},
-        {"recipe.trunk_rate_ratio": 0.1},
-        {"recipe.stage_rate_decay": 0.5},
-        {"recipe.learning_rate": 2e-3},
-        {"subset": Subset(gender="female")},
-        {"subset": Subset(gender="female", training="everyone")},
-        {"protocol.split": "published-1"},
+        {"recipe.steps_per_epoch": 100}, {"recipe.until_train_accuracy": 0.99},
+        {"recipe.trunk_rate_ratio": 0.1}, {"recipe.stage_rate_decay": 0.5},
+        {"recipe.learning_rate": 2e-3}, {"subset": Subset(gender="female")},
+        {"subset": Subset(gender="female", training="everyone")}, {"protocol.split": "published-1"},
     ],
-)
+)  # fmt: skip
 def test_what_steers_a_training_changes_its_identity(changes: dict[str, Any]) -> None:
     ending = f"-{changes['subset'].ending}" if "subset" in changes else ""
     changed = CNN.varied(name=CNN.name + ending, **changes)

@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -15,7 +14,8 @@ from typer.testing import CliRunner
 from benchmark import registry
 from benchmark.cli.main import app
 from benchmark.errors import ExperimentError
-from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Suite
+from benchmark.experiment.definition import Experiment, Suite
+from benchmark.experiment.parts import flattened
 from benchmark.identity import steering_content
 from benchmark.registry import named, tuned_folder, tuned_module
 
@@ -47,15 +47,6 @@ def test_what_bears_the_name_of_a_counterpart_differs_in_tasks_alone() -> None:
     assert registry.counterparts_of(replayed) == none
 
 
-def leaves(fields: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Flatten a definition: dotted path to value."""
-    found: dict[str, Any] = {}
-    for name, value in fields.items():
-        is_group = isinstance(value, dict)
-        found |= leaves(value, f"{path}{name}.") if is_group else {f"{path}{name}": value}
-    return found
-
-
 def test_compared_experiments_differ_in_one_respect_and_share_their_recipe() -> None:
     for experiment in ALL:
         if experiment.compare_with is None:
@@ -64,7 +55,9 @@ def test_compared_experiments_differ_in_one_respect_and_share_their_recipe() -> 
         standardised = experiment.recipe.standardise_features
         recipe = replace(other.recipe, standardise_features=standardised)
         assert experiment.recipe == recipe, experiment.name
-        ours, others = (leaves(steering_content(item.as_dict())) for item in (experiment, other))
+        ours, others = (
+            dict(flattened(steering_content(of.as_dict()))) for of in (experiment, other)
+        )
         differing = [path for path in ours | others if ours.get(path) != others.get(path)]
         assert len(differing) == 1, (experiment.name, differing)
 
@@ -92,36 +85,18 @@ def a_module(name: str, *items: Experiment, suites: tuple[Suite, ...] = ()) -> S
     return SimpleNamespace(__name__=name, EXPERIMENTS=items, SUITES=suites)
 
 
-def an_experiment(compare_with: str | None = None) -> Experiment:
-    return Experiment(
-        name="mtl-cnn-none-full",
-        asks="Why?",
-        backbone=Backbone("cnn"),
-        head=Head(),
-        recipe=Recipe(learning_rate=1e-3),
-        compare_with=compare_with,
-    )
-
-
-CONTRADICTIONS: dict[str, list[Any]] = {
-    "one and two": [a_module("one", an_experiment()), a_module("two", an_experiment())],
-    "suite 's' lists 'nobody'": [a_module("one", suites=(Suite("s", "Why?", ("nobody",)),))],
-    "compares itself with 'nobody'": [a_module("one", an_experiment("nobody"))],
-    **{
-        rf"EXPERIMENTS of one is {said}.*a tuple of Experiment": [
-            SimpleNamespace(__name__="one", EXPERIMENTS=wrong)
-        ]
-        for said, wrong in (
-            (r"Experiment\(", an_experiment()), (r"\[", ["mtl-cnn-none-full"]), ("None", None)
-        )
-    },
-}  # fmt: skip
-
-
 def test_modules_that_contradict_each_other_are_refused() -> None:
-    for said, modules in CONTRADICTIONS.items():
+    lost = replace(FULL, compare_with="nobody")
+    no_tuple = "EXPERIMENTS of one is {}.*a tuple of Experiment"
+    for said, modules in (
+        ("one and two", [a_module("one", FULL), a_module("two", FULL)]),
+        ("suite 's' lists 'nobody'", [a_module("one", suites=(Suite("s", "Why?", ("nobody",)),))]),
+        ("compares itself with 'nobody'", [a_module("one", lost)]),
+        *((no_tuple.format(written), [SimpleNamespace(__name__="one", EXPERIMENTS=wrong)])
+          for written, wrong in ((r"Experiment\(", FULL), (r"\[", [FULL.name]), ("None", None))),
+    ):  # fmt: skip
         with pytest.raises(ExperimentError, match=said):
-            registry.collect(modules)
+            registry.collect(modules)  # type: ignore[arg-type]
 
 
 def test_reading_definitions_loads_no_heavy_package_and_takes_well_under_a_second() -> None:
@@ -130,10 +105,8 @@ def test_reading_definitions_loads_no_heavy_package_and_takes_well_under_a_secon
         "assert len(registry.experiments()) >= 200; print(time.process_time() - start, "
         "[name for name in ('torch', 'mlflow', 'optuna', 'timm') if name in sys.modules])"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    seconds, loaded = answer.stdout.split(maxsplit=1)
+    answer = subprocess.check_output([sys.executable, "-c", code], text=True)
+    seconds, loaded = answer.split(maxsplit=1)
     assert loaded.strip() == "[]"
     assert float(seconds) < 0.8
 
@@ -153,12 +126,8 @@ def test_every_leak_free_experiment_has_folds_that_its_name_finds() -> None:
 def written(runs_dir: Path, tuned: Experiment, untuned: Experiment | None = None) -> Path:
     path = tuned_folder(runs_dir) / f"{FULL.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    recipe = {
-        "schema": 1,
-        "base": FULL.name,
-        "tuned": tuned.as_dict(),
-        "untuned": untuned.as_dict() if untuned else None,
-    }
+    beside = untuned.as_dict() if untuned else None
+    recipe = {"schema": 1, "base": FULL.name, "tuned": tuned.as_dict(), "untuned": beside}
     path.write_text(json.dumps(recipe), encoding="utf-8")
     return path
 

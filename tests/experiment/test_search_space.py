@@ -7,22 +7,9 @@ import pytest
 
 from benchmark import registry
 from benchmark.errors import ExperimentError
-from benchmark.experiment.space import (
-    AUGMENTATION,
-    DECAY,
-    DEPTH,
-    RATE,
-    RATIO,
-    Choices,
-    Floats,
-    Integers,
-    SearchSpace,
-    check_space,
-    experiment_at,
-    point_of,
-    settings_at,
-    space_of,
-)
+from benchmark.experiment import DECAY, DEPTH, RATE, RATIO, Choices, Floats, Integers, SearchSpace
+from benchmark.experiment import space as spaces
+from benchmark.experiment.space import AUGMENTATION, check_space, experiment_at, point_of, space_of
 
 FULL = registry.experiment("mtl-squeezenet1_1-imagenet-full")
 FROZEN = registry.experiment("mtl-squeezenet1_1-imagenet-frozen-short")
@@ -83,11 +70,11 @@ def test_a_range_that_does_not_fit_its_experiment_is_refused() -> None:
 
 def test_a_point_is_written_as_a_definition_would_be() -> None:
     point = {DEPTH: 4, RATIO: 1.0, DECAY: 0.5, RATE: 1e-3}
-    assert settings_at(FULL, point) == {DEPTH: "all", RATIO: None, DECAY: 0.5, RATE: 1e-3}
-    frozen = settings_at(FULL, {DEPTH: 0, RATIO: 0.1, DECAY: 0.5})
+    assert spaces.settings_at(FULL, point) == {DEPTH: "all", RATIO: None, DECAY: 0.5, RATE: 1e-3}
+    frozen = spaces.settings_at(FULL, {DEPTH: 0, RATIO: 0.1, DECAY: 0.5})
     assert frozen == {DEPTH: 0, RATIO: None, DECAY: None}
-    assert settings_at(FULL, {DEPTH: 1, RATIO: 0.1, DECAY: 0.5})[DECAY] is None
-    assert settings_at(FULL, {AUGMENTATION: 1})[AUGMENTATION].flip
+    assert spaces.settings_at(FULL, {DEPTH: 1, RATIO: 0.1, DECAY: 0.5})[DECAY] is None
+    assert spaces.settings_at(FULL, {AUGMENTATION: 1})[AUGMENTATION].flip
     # A trial that changes nothing is still ad hoc: it is not evaluated on the test set.
     assert experiment_at(FULL, point_of(FULL, space_of(FULL))).ad_hoc
     assert "search" not in FULL.as_dict()

@@ -8,7 +8,7 @@ import pytest
 
 from benchmark import registry
 from benchmark.experiment.architectures import ARCHITECTURES
-from benchmark.experiment.definition import Protocol
+from benchmark.experiment.definition import CONDITIONINGS, Protocol
 from benchmark.identity import Ingredients, family_of
 from benchmark.tasks import TASKS
 from tests.conftest import shared_file
@@ -94,14 +94,9 @@ def test_every_row_of_the_study_is_there_once() -> None:
     rows = Counter(item.study.row for item in STUDY if item.study)
     stl = [f"5.{n}{model}" for n, model in product((1, 2, 3), "ab")]
     assert rows == Counter({*NOTEBOOKS, *stl} - {"5.1", "5.2", "5.3"})
-    assert [item.name for item in STUDY if item.study is None] == [
-        "mtl-cnn-none-full",
-        "mtl-cnn-none-full-embedding",
-        "mtl-cnn-none-full-gate",
-        "mtl-cnn-none-full-attention",
-        "mtl-resnet50-imagenet-conv5",
-        "mtl-densenet121-imagenet-denseblock4",
-    ]
+    cnn = ["mtl-cnn-none-full", *(f"mtl-cnn-none-full-{c}" for c in CONDITIONINGS[1:])]
+    ours = [*cnn, "mtl-resnet50-imagenet-conv5", "mtl-densenet121-imagenet-denseblock4"]
+    assert [item.name for item in STUDY if item.study is None] == ours
 
 
 def test_no_honest_experiment_carries_another_ones_number() -> None:

@@ -36,13 +36,9 @@ def python(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProc
     """Run code where the packages in `folder` are installed, outside the project."""
     path = os.pathsep.join([str(folder), str(ROOT)])
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": path}, check=False,
+    )  # fmt: skip
 
 
 def listed(folder: Path) -> dict[str, Any]:
@@ -86,15 +82,11 @@ BROKEN = {
     "syntax": ("def broken(:\n", "SyntaxError"),
     "empty": ("X = 1\n", "empty.experiments defines nothing"),
     "wrong_type": ("EXPERIMENTS = ('mtl-cnn-none-full',)\n", "allowed: a tuple of Experiment"),
-    "contradicts": (
-        "from benchmark.experiment import Backbone\nBackbone('cnn', 'imagenet')\n",
-        "cnn has no 'imagenet' weights",
-    ),
-    "clashes": (
-        "from experiments.vgg16 import FULL\nEXPERIMENTS = (FULL,)\n",
-        "experiments.vgg16 and clashes.experiments",
-    ),
-}
+    "contradicts": ("from benchmark.experiment import Backbone\nBackbone('cnn', 'imagenet')\n",
+                    "cnn has no 'imagenet' weights"),
+    "clashes": ("from experiments.vgg16 import FULL\nEXPERIMENTS = (FULL,)\n",
+                "experiments.vgg16 and clashes.experiments"),
+}  # fmt: skip
 """Definition modules that cannot be used, and what is said of each."""
 
 

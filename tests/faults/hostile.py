@@ -58,10 +58,8 @@ def overlapping_zip(path: Path, n_members: int) -> Path:
     """A bomb whose members all are the same bytes: the directory names one place many times."""
     written(path, {"1_0_0_20170109130000000.jpg": bytes(32 << 20)})
     content = path.read_bytes()
-    start = content.rindex(b"PK\x01\x02")
-    end = content.rindex(b"PK\x05\x06")
-    entry = content[start:end]
-    directory = entry * n_members
+    start, end = content.rindex(b"PK\x01\x02"), content.rindex(b"PK\x05\x06")
+    directory = content[start:end] * n_members
     tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, n_members, n_members, len(directory),
                        start, 0)  # fmt: skip
     path.write_bytes(content[:start] + directory + tail)
@@ -102,17 +100,13 @@ def sound_weights(scratch: Path) -> dict[str, bytes]:
     torch.save(tensors, pickled, _use_new_zipfile_serialization=False)
     path = scratch / "sound.h5"
     with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [b"conv1"]
-        group = file.create_group("conv1")
-        group.attrs["weight_names"] = [b"kernel", b"bias"]
+        group = _conv1(file, b"kernel", b"bias")
         group["kernel"] = np.ones((3, 3, 3, 8), np.float32)
         group["bias"] = np.zeros(8, np.float32)
     return {
-        "weights.safetensors": save(tensors),
-        "weights.pth": zipped.getvalue(),
-        "weights-old.pth": pickled.getvalue(),
-        "weights.h5": path.read_bytes(),
-    }
+        "weights.safetensors": save(tensors), "weights.pth": zipped.getvalue(),
+        "weights-old.pth": pickled.getvalue(), "weights.h5": path.read_bytes(),
+    }  # fmt: skip
 
 
 def _lying_safetensors(header: dict[str, Any], body: bytes = b"") -> Callable[[Path], bytes]:
@@ -150,13 +144,18 @@ def _keras(change: Callable[[h5py.Group, Path], None]) -> Callable[[Path], bytes
     def make(at: Path) -> bytes:
         path = at / "hostile-source.h5"
         with h5py.File(path, "w") as file:
-            file.attrs["layer_names"] = [b"conv1"]
-            group = file.create_group("conv1")
-            group.attrs["weight_names"] = [b"kernel"]
-            change(group, at)
+            change(_conv1(file, b"kernel"), at)
         return path.read_bytes()
 
     return make
+
+
+def _conv1(file: h5py.File, *names: bytes) -> h5py.Group:
+    """Make the group of a layer as Keras names it and its weights."""
+    file.attrs["layer_names"] = [b"conv1"]
+    group = file.create_group("conv1")
+    group.attrs["weight_names"] = list(names)
+    return group
 
 
 def _tebibytes(group: h5py.Group, _at: Path) -> None:

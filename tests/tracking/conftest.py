@@ -18,12 +18,9 @@ from benchmark.tracking import open_store
 from benchmark.training.device import Device
 
 EXPERIMENT = Experiment(
-    name="mtl-cnn-none-full-tiny",
-    asks="Is it mirrored?",
-    backbone=Backbone("cnn", input_px=32),
-    head=Head(hidden_units=16),
-    recipe=Recipe(learning_rate=1e-3, max_epochs=2),
-)
+    "mtl-cnn-none-full-tiny", "Is it mirrored?", Backbone("cnn", input_px=32),
+    Head(hidden_units=16), Recipe(1e-3, max_epochs=2),
+)  # fmt: skip
 
 MakeStore = Callable[[Path], Path]
 

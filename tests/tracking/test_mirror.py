@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,9 @@ from benchmark.record import RunRecord, all_records
 from benchmark.runs.plan import Settings
 from benchmark.runs.run import run_all
 from benchmark.tasks import TASKS
-from benchmark.tracking import (
-    MlflowMirror,
-    import_records,
-    mirror_again,
-    open_store,
-    run_places,
-    store_uri,
-)
+from benchmark.tracking import MlflowMirror, import_records, mirror_again, open_store, run_places
+from benchmark.tracking import store as stores
 from benchmark.tracking.notes import ATTEMPT_TAG, IDENTITY_TAG, TRAINING_TAG
-from benchmark.tracking.store import local_folder
 from benchmark.training.device import Device
 from tests.tracking.conftest import EXPERIMENT, MakeStore, mlflow_runs, the_record
 
@@ -88,7 +80,7 @@ def test_every_bound_and_subgroup_is_in_a_table_of_mlflow(
     shown: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs_dir, run = shown
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(runs_dir))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", stores.store_uri(runs_dir))
     client = open_store(runs_dir)
     scores = client.load_table(run.info.experiment_id, "tables/scores.json").set_index("score")
     metrics = the_record(runs_dir).metrics
@@ -101,7 +93,7 @@ def test_every_bound_and_subgroup_is_in_a_table_of_mlflow(
 
 def test_artifacts_are_few_and_not_stored_twice(shown: tuple[Path, Any]) -> None:
     run, record = shown[1], the_record(shown[0])
-    folder = local_folder(run.info.artifact_uri)
+    folder = stores.local_folder(run.info.artifact_uri)
     assert folder is not None
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) <= 20
@@ -145,11 +137,9 @@ def test_an_interrupted_run_is_reopened_and_no_epoch_is_logged_again(runs_dir: P
 
 def test_a_run_that_was_scored_again_has_its_new_numbers_once(runs_dir: Path) -> None:
     run_id = mirrored(runs_dir).info.run_id
-    old = the_record(runs_dir).metrics["test/race/accuracy"]
-    changed_json(
-        the_record(runs_dir).folder / "metrics.json",
-        lambda content: content["metrics"].update({"test/race/accuracy": old / 2}),
-    )
+    old, metrics = the_record(runs_dir).metrics["test/race/accuracy"], "metrics.json"
+    new = {"test/race/accuracy": old / 2}
+    changed_json(the_record(runs_dir).folder / metrics, lambda it: it["metrics"].update(new))
     mirrored(runs_dir)
     run = mirrored(runs_dir)
     client = open_store(runs_dir)
@@ -166,13 +156,9 @@ def test_a_run_that_was_scored_again_has_its_new_numbers_once(runs_dir: Path) ->
 def test_a_red_flag_is_a_tag_and_in_the_note(runs_dir: Path) -> None:
     record = the_record(runs_dir)
     photographs = {"name": "utkface-100", "drawn": False}
-    changed_json(
-        record.folder / "experiment.json", lambda content: content["dataset"].update(photographs)
-    )
-    changed_json(
-        record.folder / "metrics.json",
-        lambda content: content["metrics"].update({"test/age_group/accuracy": 0.9}),
-    )
+    changed_json(record.folder / "experiment.json", lambda it: it["dataset"].update(photographs))
+    flagged = {"test/age_group/accuracy": 0.9}
+    changed_json(record.folder / "metrics.json", lambda it: it["metrics"].update(flagged))
     run = mirrored(runs_dir)
     assert run.data.tags["red_flag"] == "stopped: age group 90.0 % is above 83 %"
     assert "LEAK WARNING" in run.data.tags["mlflow.note.content"]
@@ -185,9 +171,8 @@ def test_a_run_that_was_created_and_not_described_is_described_later(runs_dir: P
     record = the_record(runs_dir)
     mirror = MlflowMirror(runs_dir, pytest.fail)
     experiment = mirror.experiment_id(record.about["dataset"], of_searches=False)
-    tags = {
-        IDENTITY_TAG: record.identity, ATTEMPT_TAG: "1", TRAINING_TAG: record.about["training"],
-    }  # fmt: skip
+    tags = {IDENTITY_TAG: record.identity, ATTEMPT_TAG: "1"}
+    tags[TRAINING_TAG] = record.about["training"]
     made = mirror.client.create_run(experiment, tags=tags)
     run = mirrored(runs_dir)
     assert run.info.run_id == made.info.run_id
@@ -239,7 +224,7 @@ def test_a_logged_network_gives_the_stored_predictions_again(
     (runs_dir, run), record = shown, the_record(shown[0])
     model_id = run.outputs.model_outputs[0].model_id
     assert f'load_model("models:/{model_id}")' in run.data.tags["mlflow.note.content"]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(runs_dir))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", stores.store_uri(runs_dir))
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     table = read_predictions(record.predictions_path)
@@ -248,10 +233,8 @@ def test_a_logged_network_gives_the_stored_predictions_again(
     pixels = np.stack([drawn_faces.pixels()[row_of[file]] for file in test["file"]])
     columns = [column for task in TASKS for column in probability_columns(task)]
     for uri in (f"models:/{model_id}", f"runs:/{run.info.run_id}/mtl-cnn-none-full-tiny-seed-0"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = mlflow.pyfunc.load_model(uri)
-            predicted = model.predict(pixels)
+        model = mlflow.pyfunc.load_model(uri)
+        predicted = model.predict(pixels)
         # Sums in batches of another make-up differ in the last digits of fp32.
         np.testing.assert_allclose(predicted[columns], test[columns].to_numpy(), atol=1e-5)
     signature = model.metadata.signature
@@ -259,7 +242,7 @@ def test_a_logged_network_gives_the_stored_predictions_again(
     logged = open_store(runs_dir).get_logged_model(model_id)
     assert logged.tags["mlflow.note.content"].startswith("mtl-cnn-none-full-tiny, seed 0")
     assert {metric.dataset_name for metric in logged.metrics} == {"drawn-v1 · test"}
-    weights = Path(str(local_folder(logged.artifact_location))) / "model.safetensors"
+    weights = Path(str(stores.local_folder(logged.artifact_location))) / "model.safetensors"
     assert os.path.samefile(weights, record.folder / "model.safetensors")
 
 

@@ -65,10 +65,9 @@ def test_a_new_user_lands_on_the_runs_and_reaches_a_run_and_its_pictures(
         port = free.getsockname()[1]
     command = [sys.executable, "-c", LISTENING, "ui", "--runs-dir", str(runs_dir)]
     with log.open("w") as stream:
-        server = subprocess.Popen(
-            [*command, "--port", str(port)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=stream, stderr=stream,
-        )  # fmt: skip
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        command += ["--port", str(port)]
+        server = subprocess.Popen(command, env=env, stdout=stream, stderr=stream)
     try:
         look_around(browser, link_of(log, server, port))
     finally:

@@ -13,33 +13,21 @@ from benchmark.tuning.search import Objective, TrialEvent, search
 from benchmark.tuning.study import Study, TrialQueue
 
 BEST = 0.8
-SPACE = SearchSpace(
-    (
-        Floats(RATE, 1e-5, 1e-1),
-        Integers(DEPTH, 0, 4),
-        Floats(RATIO, 1e-3, 1.0),
-        Floats(DECAY, 0.3, 1.0, log=False),
-    )
-)
+SPACE = SearchSpace((
+    Floats(RATE, 1e-5, 1e-1), Integers(DEPTH, 0, 4),
+    Floats(RATIO, 1e-3, 1.0), Floats(DECAY, 0.3, 1.0, log=False),
+))  # fmt: skip
 EXPERIMENT = Experiment(
-    name="mtl-squeezenet1_1-none-full-planted",
-    asks="Is the planted recipe found?",
-    backbone=Backbone("squeezenet1_1"),
-    head=Head(),
-    recipe=Recipe(learning_rate=1e-3, max_epochs=2),
-    search=SPACE,
-)
+    "mtl-squeezenet1_1-none-full-planted", "Is the planted recipe found?",
+    Backbone("squeezenet1_1"), Head(), Recipe(1e-3, max_epochs=2), search=SPACE,
+)  # fmt: skip
 
 
 def quality(point: Mapping[str, Any]) -> float:
     """Score a point: 0.8 at depth 3, rate 1e-3, ratio 0.2 and decay 0.7, less elsewhere."""
-    return (
-        BEST
-        - 0.04 * abs(point[DEPTH] - 3)
-        - 0.06 * (math.log10(point[RATE]) + 3) ** 2
-        - 0.03 * (math.log10(point[RATIO]) + 0.7) ** 2
-        - 0.05 * (point[DECAY] - 0.7) ** 2
-    )
+    rate, ratio = (math.log10(point[path]) for path in (RATE, RATIO))
+    lost = 0.04 * abs(point[DEPTH] - 3) + 0.06 * (rate + 3) ** 2
+    return BEST - lost - 0.03 * (ratio + 0.7) ** 2 - 0.05 * (point[DECAY] - 0.7) ** 2
 
 
 def planted(seconds: float = 0.0) -> Objective:
@@ -54,9 +42,7 @@ def planted(seconds: float = 0.0) -> Objective:
 
 
 def a_study(folder: Path, faces: FaceSet, **changes: Any) -> Study:
-    return Study(
-        **{"experiment": EXPERIMENT, "space": SPACE, "faces": faces, "folder": folder} | changes
-    )
+    return Study(EXPERIMENT, SPACE, faces, folder, **changes)
 
 
 def score(epoch: int, value: float) -> TrialEvent:

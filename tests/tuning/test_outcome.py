@@ -15,15 +15,8 @@ from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError, RunError
 from benchmark.experiment.space import DEPTH, RATE, point_of
 from benchmark.tracking import TrialView, best_trial
-from benchmark.tuning.outcome import (
-    Outcome,
-    decided,
-    finalists,
-    grid_faces,
-    reasons,
-    write_grid,
-    write_outcome,
-)
+from benchmark.tuning import outcome as outcomes
+from benchmark.tuning.outcome import Outcome, decided, finalists, grid_faces, write_outcome
 from benchmark.tuning.search import TrialEvent, fresh_scores, search
 from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study, TrialQueue
 from tests.tuning.planted import EXPERIMENT, SPACE, a_study, planted, score
@@ -40,10 +33,11 @@ def a_searched(folder: Path, faces: FaceSet, n_trials: int) -> tuple[Study, Tria
     return study, queue
 
 
+Searched = tuple[Study, TrialQueue, Outcome]
+
+
 @pytest.fixture(scope="module")
-def searched(
-    tmp_path_factory: pytest.TempPathFactory, drawn_faces: FaceSet
-) -> tuple[Study, TrialQueue, Outcome]:
+def searched(tmp_path_factory: pytest.TempPathFactory, drawn_faces: FaceSet) -> Searched:
     study, queue = a_searched(tmp_path_factory.mktemp("studies"), drawn_faces, 9)
     return study, queue, write_outcome(study, EXPERIMENT, queue)
 
@@ -52,25 +46,23 @@ def complete(number: int, value: float, rate: float) -> TrialView:
     return TrialView(number, "complete", {**point_of(EXPERIMENT, SPACE), RATE: rate}, value)
 
 
-def test_the_table_has_a_row_for_every_trial(searched: tuple[Study, TrialQueue, Outcome]) -> None:
+def test_the_table_has_a_row_for_every_trial(searched: Searched) -> None:
     study, queue, _ = searched
     table = pd.read_csv(study.own_folder / "trials.csv")
-    assert list(table.columns) == [
-        "trial", "state", "value", "best_score", "epochs", "seconds", *SPACE.paths,
-        "run", "retry_of", "reason",
-    ]  # fmt: skip
+    before = ["trial", "state", "value", "best_score", "epochs", "seconds"]
+    assert list(table.columns) == [*before, *SPACE.paths, "run", "retry_of", "reason"]
     assert len(table) == 9
     assert table["value"].max() == pytest.approx(max(t.value or 0 for t in queue.trials()))
 
 
-def test_the_page_needs_no_network(searched: tuple[Study, TrialQueue, Outcome]) -> None:
+def test_the_page_needs_no_network(searched: Searched) -> None:
     page = (searched[0].own_folder / "study.html").read_text(encoding="utf-8")
     assert re.findall(r"<(?:script|link|img)[^>]+(?:src|href)\s*=", page) == []
     assert page.count("plotly-graph-div") == 5
     assert "Synthetic faces" in page
 
 
-def test_the_recipe_is_that_of_the_best_trial(searched: tuple[Study, TrialQueue, Outcome]) -> None:
+def test_the_recipe_is_that_of_the_best_trial(searched: Searched) -> None:
     study, _, outcome = searched
     recipe = json.loads((study.own_folder / "recipe.json").read_text(encoding="utf-8"))
     assert outcome.best is not None
@@ -87,7 +79,7 @@ def test_where_nothing_beats_the_definition_there_is_no_recipe(
     study, queue = a_searched(tmp_path, drawn_faces, 1)
     outcome = write_outcome(study, EXPERIMENT, queue)
     assert outcome.recipe is None
-    assert "no trial beat the definition itself" in " ".join(outcome.remarks)
+    assert "no trial beat the definition itself" in outcome.remark
 
 
 def test_scores_that_differ_by_rounding_are_a_tie_that_the_earliest_wins() -> None:
@@ -142,7 +134,7 @@ def test_a_search_without_a_good_trial_leaves_its_table(
     outcome = write_outcome(study, EXPERIMENT, queue)
     assert outcome.best is None
     assert [path.name for path in outcome.files] == ["trials.csv"]
-    assert reasons(outcome.trials) == ["2 × no."]
+    assert outcomes.reasons(outcome.trials) == ["2 × no."]
 
 
 def test_a_tenth_trains_and_a_twentieth_validates(drawn_faces: FaceSet) -> None:
@@ -162,12 +154,8 @@ def test_every_point_of_a_row_is_tried_once_and_rows_add_up(
     def objective(point: object, number: int) -> object:
         yield score(0, 0.5)
 
-    for n_wanted, row in ((4, 32), (8, 64)):
-        points = tuple(GRID.points((row,)))
-        study = Study(
-            GRID.experiment, GRID.space, drawn_faces, tmp_path, "random", 0, "none", points
-        )
-        queue = TrialQueue(study)
+    for n_wanted, row in ((4, "32"), (8, "64")):
+        queue = TrialQueue(outcomes.grid_study(GRID, {}, [row], drawn_faces, tmp_path))
         list(search(queue, objective, n_wanted))  # type: ignore[arg-type]
     points_tried = [tuple(trial.point.values()) for trial in queue.trials()]
     assert len(points_tried) == len(set(points_tried)) == 8
@@ -176,11 +164,9 @@ def test_every_point_of_a_row_is_tried_once_and_rows_add_up(
 
 def test_ours_stand_beside_the_studys(tmp_path: Path, drawn_faces: FaceSet) -> None:
     study = Study(GRID.experiment, GRID.space, drawn_faces, tmp_path)
-    trials = [
-        TrialView(number, "complete", point, 0.4 + number / 100)
-        for number, point in enumerate(GRID.points((32,)))
-    ]
-    write_grid(GRID, study, trials)
+    points = enumerate(GRID.points((32,)))
+    trials = [TrialView(n, "complete", point, 0.4 + n / 100) for n, point in points]
+    outcomes.write_grid(GRID, study, trials)
     table = pd.read_csv(study.own_folder / "grid.csv")
     assert len(table) == 16
     row = table[(table["recipe.batch_size"] == 32) & (table[RATE] == 1e-4)].iloc[0]

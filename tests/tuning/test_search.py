@@ -26,16 +26,7 @@ from benchmark.tracking import best_trial
 from benchmark.tuning import study as studies
 from benchmark.tuning.search import TrialEvent, search
 from benchmark.tuning.study import MOST_DEATHS, Study, TrialHandle, TrialQueue
-from tests.tuning.planted import (
-    BEST,
-    EXPERIMENT,
-    SPACE,
-    a_study,
-    main,
-    planted,
-    quality,
-    score,
-)  # fmt: skip
+from tests.tuning.planted import BEST, EXPERIMENT, SPACE, a_study, main, planted, quality, score
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
