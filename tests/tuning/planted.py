@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def planted(seconds: float = 0.0) -> Objective:
 
 
 def a_study(folder: Path, faces: FaceSet, **changes: Any) -> Study:
-    return Study(EXPERIMENT, SPACE, faces, folder, **changes)
+    return replace(Study(EXPERIMENT, SPACE, faces, folder), **changes)
 
 
 def score(epoch: int, value: float) -> TrialEvent:
