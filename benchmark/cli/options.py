@@ -181,9 +181,8 @@ def parse_sweeps(texts: Iterable[str], fixed: Mapping[str, Any]) -> list[dict[st
     pairs = _by_path(texts, "--sweep", allowed)
     swept = {path: _values(path, value) for path, value in pairs.items()}
     for path in swept:
-        require(
-            path not in fixed, f"--sweep and --set both give {path!r}", allowed="each field once"
-        )
+        found = f"--sweep and --set both give {path!r}"
+        require(path not in fixed, found, allowed="each field in one of them")
     combinations = itertools.product(*swept.values())
     return [{**fixed, **dict(zip(swept, values, strict=True))} for values in combinations]
 
