@@ -119,24 +119,20 @@ def _states(
         with busy("reading weight files", quiet=quiet or as_json):
             trusted, states = read_trusted(folder), list_weights(folder, architecture)
         states = [state for state in states if command == "list" or state.state != "missing"]
-        sources = [
-            {
-                "architecture": state.architecture,
-                "source": state.source,
-                "state": state.state,
-                "file": _plain(state.file, OF_FILE) if state.file else None,
-                "published": [
-                    {
-                        **_plain(file, OF_PUBLISHED),
-                        "file": file.file_name,
-                        "tensors_sha256": file.digest["whole"] if file.digest else None,
-                        "pinned": trusted.get(file.file_name),
-                    }
-                    for file in state.published
-                ],
-            }
-            for state in states
-        ]
+        sources = []
+        for state in states:
+            published = [
+                {
+                    **_plain(file, OF_PUBLISHED),
+                    "file": file.file_name,
+                    "tensors_sha256": file.digest["whole"] if file.digest else None,
+                    "pinned": trusted.get(file.file_name),
+                }
+                for file in state.published
+            ]
+            file = _plain(state.file, OF_FILE) if state.file else None
+            named = {"architecture": state.architecture, "source": state.source}
+            sources.append({**named, "state": state.state, "file": file, "published": published})
         answer.data = {"folder": str(folder), "sources": sources}
         answer.errors += [state.problem for state in states if state.problem]
         yield answer, states

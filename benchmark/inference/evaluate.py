@@ -22,12 +22,11 @@ from benchmark.data.labelled import gaps
 from benchmark.data.labels import LABELS
 from benchmark.data.splits import Rows
 from benchmark.errors import DataError
-from benchmark.evaluation import predictions as stored_predictions
+from benchmark.evaluation import predictions
 from benchmark.evaluation.artifacts import parts_of_run, write_test_tables
 from benchmark.evaluation.figures import Caption, write_test_figures
 from benchmark.evaluation.intervals import wilson
 from benchmark.evaluation.metrics import Scores, score
-from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.files import sha256_of, write_json, write_text
 from benchmark.inference.load import load_trained
@@ -138,11 +137,11 @@ def evaluate(
     batches = FaceBatches.on_device(faces.pixels(), faces.table, device)
     indices = torch.from_numpy(rows).to(device)
     found = probabilities(trained.network.to(device), batches, indices, on_faces=on_faces)
-    stored = read_predictions(record.predictions_path)
+    stored = predictions.read_predictions(record.predictions_path)
     groups = []
     for mask, together in labelled.items():
         known = np.frombuffer(mask, dtype=bool)
-        table = stored_predictions.predictions_table(
+        table = predictions.predictions_table(
             faces.table.iloc[rows[known]], "test", {task: found[task][known] for task in together}
         )
         # The run's own validation faces, on which its temperature is fitted.
@@ -197,7 +196,7 @@ def unseen_rows(
     placed = np.flatnonzero(table["part"].to_numpy() != "")
     own = next((known for known in prepared() if known.split_digest == digest), None)
     if own is None:
-        there = read_predictions(record.predictions_path)[KNOWN_BY].drop_duplicates()
+        there = predictions.read_predictions(record.predictions_path)[KNOWN_BY].drop_duplicates()
         shared = there.merge(table[KNOWN_BY].drop_duplicates(), on=KNOWN_BY)
         if len(shared) > SHARED_FRACTION * len(there):
             raise DataError(
@@ -269,7 +268,7 @@ def write(evaluation: Evaluation, runs_dir: Path) -> Path:
     for group in evaluation.groups:
         place = folder / "-".join(group.tasks) if len(evaluation.groups) > 1 else folder
         path = place / "predictions.csv"
-        stored_predictions.write_predictions(path, group.predictions)
+        predictions.write_predictions(path, group.predictions)
         digests[str(path.relative_to(folder))] = sha256_of(path)
         write_test_tables(place, group.scores, group.predictions)
         write_test_figures(place, group.scores, caption)

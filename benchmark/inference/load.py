@@ -114,9 +114,8 @@ def load_trained(path: Path | str) -> TrainedNetwork:
     return TrainedNetwork(network, experiment)
 
 
-def _load_pyfunc(path: str) -> TrainedNetwork:
-    """Load a model for `mlflow.pyfunc.load_model`, which names this function by its rules."""
-    return load_trained(path)
+_load_pyfunc = load_trained
+"""What `mlflow.pyfunc.load_model` calls, by its rules."""
 
 
 def trained_run(run: str | Path, runs_dir: Path) -> TrainedRun:

@@ -303,22 +303,14 @@ def build_backbone(architecture: str, **options: str) -> FeatureExtractor:
     return backbone
 
 
-def feature_map_shape(
-    architecture: str, options: Mapping[str, str], input_px: int
-) -> tuple[int, int, int]:
+@functools.cache
+def feature_map_shape(architecture: str, input_px: int, **options: str) -> tuple[int, int, int]:
     """Give (n_features, height, width) of the last feature map, without computing anything.
 
     Raise ExperimentError where the architecture does not take pictures of that size.
     """
-    return _map_shape(architecture, tuple(options.items()), input_px)
-
-
-@functools.cache
-def _map_shape(
-    architecture: str, options: tuple[tuple[str, str], ...], input_px: int
-) -> tuple[int, int, int]:
     with torch.device("meta"), torch.no_grad():
-        backbone = build_backbone(architecture, **dict(options)).eval()
+        backbone = build_backbone(architecture, **options).eval()
         try:
             _, n_features, height, width = backbone(torch.empty(1, 3, input_px, input_px)).shape
             problem = f"it gives {n_features} features instead of {backbone.n_features}"

@@ -362,11 +362,12 @@ def _assembled(
     experiment: Experiment, preprocessing: Preprocessing, options: Mapping[str, str], seed: int
 ) -> Network:
     definition, flattened = experiment.backbone, experiment.head.features == "flattened"
-    shape = backbones.feature_map_shape(definition.architecture, options, definition.input_px)
+    architecture, input_px = definition.architecture, definition.input_px
+    shape = backbones.feature_map_shape(architecture, input_px, **options)
     # seeded: constructors draw values too, which must neither disturb the caller nor, but for those
     # of a backbone that starts from them, show.
     with seeded(seed, "trunk"):
-        backbone = backbones.build_backbone(definition.architecture, **options)
+        backbone = backbones.build_backbone(architecture, **options)
     if not backbone.draws_first_values:
         initialise_backbone(backbone, seed)
     n_inputs = math.prod(shape) if flattened else shape[0]
@@ -375,5 +376,5 @@ def _assembled(
     initialise_head(head, experiment.recipe.head_initialisation, seed)
     if experiment.recipe.standardise_features:
         head = StandardisedHead(head, n_inputs)
-    scaling = InputScaling(preprocessing, definition.input_px)
+    scaling = InputScaling(preprocessing, input_px)
     return Network(scaling, backbone, head, definition.trained_stages, flattened=flattened)

@@ -97,9 +97,7 @@ def read_weight_file(path: Path) -> FileTensors:
     shown = _shown(path, start)
     for pattern, what, fix in _NOT_READ:
         if re.search(pattern, shown, re.MULTILINE):
-            raise WeightsError(
-                f"{path.name} is {what}, which is not read", allowed=READ, source=str(path), fix=fix
-            )
+            raise _refused(path, f"is {what}, which is not read", fix)
     try:
         if start.startswith(_HDF5):
             with h5py.File(path) as file:
@@ -113,7 +111,11 @@ def read_weight_file(path: Path) -> FileTensors:
     except (*NOT_LOADABLE, RecursionError) as error:
         raise _damaged(path, error) from None
     kind = "an HTML page" if is_markup(start) else "no weight file" if start else "empty"
-    raise WeightsError(f"{path.name} is {kind}", allowed=READ, source=str(path), fix=FETCH_AGAIN)
+    raise _refused(path, f"is {kind}", FETCH_AGAIN)
+
+
+def _refused(path: Path, found: str, fix: str, allowed: str = READ) -> WeightsError:
+    return WeightsError(f"{path.name} {found}", allowed=allowed, source=str(path), fix=fix)
 
 
 def first_bytes(path: Path) -> bytes:
@@ -160,9 +162,7 @@ def header_of(path: Path) -> dict[str, str]:
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return WeightsError(
-        f"{path.name} is damaged or cut short ({reason})", source=str(path), fix=FETCH_AGAIN
-    )
+    return _refused(path, f"is damaged or cut short ({reason})", FETCH_AGAIN, allowed="")
 
 
 def _from_torch(path: Path) -> FileTensors:
@@ -179,12 +179,9 @@ def _from_torch(path: Path) -> FileTensors:
     except pickle.UnpicklingError as error:
         names = re.findall(r"(?:GLOBAL|global|class) `?([\w.]+)", str(error))
         named = f" ({names[0]})" if names and "." in names[0] else ""
-        raise WeightsError(
-            f"{path.name} holds code or objects besides tensors{named}, which are never loaded",
-            allowed="a state dict of tensors",
-            source=str(path),
-            fix=f"Fetch the published file, or where you trust it: {_SAVE}",
-        ) from None
+        found = f"holds code or objects besides tensors{named}, which are never loaded"
+        fix = f"Fetch the published file, or where you trust it: {_SAVE}"
+        raise _refused(path, found, fix, "a state dict of tensors") from None
     if _is_state_dict(found):
         return FileTensors(found)
     entries = found if isinstance(found, Mapping) else {}
@@ -194,12 +191,12 @@ def _from_torch(path: Path) -> FileTensors:
             inner = inner.get("state_dict")
         if _is_state_dict(inner):
             return FileTensors(inner, key, left=tuple(repr(str(it)) for it in entries if it != key))
-    raise WeightsError(
-        f"{path.name} holds no state dict but a {type(found).__name__} of more than tensors "
-        f"({', '.join(map(str, [*entries][:6]))})",
-        allowed=f"tensors by name, alone or under {', '.join(STATE_DICTS)}",
-        source=str(path),
-        fix=f"Save the tensors alone: {_SAVE}",
+    some = ", ".join(map(str, [*entries][:6]))
+    raise _refused(
+        path,
+        f"holds no state dict but a {type(found).__name__} of more than tensors ({some})",
+        f"Save the tensors alone: {_SAVE}",
+        f"tensors by name, alone or under {', '.join(STATE_DICTS)}",
     )
 
 
@@ -390,13 +387,10 @@ def convert(path: Path, architecture: str | None = None) -> Converted:
     score, layout, file = max(choices, key=itemgetter(0))
     if not score[0]:
         some = ", ".join(sorted(whole.tensors)[:3]) or "none at all"
-        raise WeightsError(
-            f"{path.name} holds tensors of no known layout ({some} ...)",
-            allowed=f"weights of {architecture or ', '.join(ARCHITECTURES)}",
-            source=str(path),
-            fix="Say what it is with --architecture; a new layout is added in "
-            "benchmark/models/weight_formats.py",
-        )
+        found = f"holds tensors of no known layout ({some} ...)"
+        fix = "Say what it is with --architecture; a new layout is added in "
+        fix += "benchmark/models/weight_formats.py"
+        raise _refused(path, found, fix, f"weights of {architecture or ', '.join(ARCHITECTURES)}")
     tensors, notes = fitted(layout, file.tensors, str(path)), []
     if file.entry or file.prefix:
         entry = f"the entry {file.entry!r}" if file.entry else "all entries"

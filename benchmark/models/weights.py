@@ -287,19 +287,13 @@ def add_file(
     options = dict((about or layout).options)
     source = f"{LOCAL}{label}" if is_own or not about else about.source
     new = WeightFile(
-        architecture=layout.architecture,
-        source=source,
-        path=stored_path(layout.architecture, source, weights_dir),
-        sha256=content_sha256(converted.tensors, fed, options),
-        origin=known.file_name if known and not is_own else file.name,
-        origin_sha256=sha256,
-        published=known is not None and not is_own,
+        layout.architecture, source, stored_path(layout.architecture, source, weights_dir),
+        sha256=content_sha256(converted.tensors, fed, options), preprocessing=fed, options=options,
+        origin=known.file_name if known and not is_own else file.name, origin_sha256=sha256,
+        published=known is not None and not is_own, notes=converted.notes,
         licence=about.licence if about else "not stated",
         trained_on=about.trained_on if about else "not stated",
-        preprocessing=fed,
-        options=options,
-        notes=converted.notes,
-    )
+    )  # fmt: skip
     with torch.device("meta"):
         build_backbone(new.architecture, **options)  # refuses options that nobody states
     here = read_stored(new.path)[0] if new.path.exists() and not replacing else None
@@ -511,29 +505,18 @@ def _read_run(record: RunRecord, source: str) -> tuple[WeightFile, dict[str, Ten
     network = json.loads(formats.header_of(path)[NETWORK_HEADER])
     preprocessing = Preprocessing.from_dict(network["preprocessing"])
     own = {
-        "run": about["identity"],
-        "dataset": dataset["name"],
-        "pixel_digest": dataset["pixel_digest"],
-        "split_digest": dataset["split_digest"],
-        "split_version": protocol["split"],
-        "fold": protocol["fold"],
-        "leaky": bool(about["leaky"]),
-    }
+        "run": about["identity"], "dataset": dataset["name"],
+        "pixel_digest": dataset["pixel_digest"], "split_digest": dataset["split_digest"],
+        "split_version": protocol["split"], "fold": protocol["fold"], "leaky": bool(about["leaky"]),
+    }  # fmt: skip
     described = WeightFile(
-        architecture=architecture,
-        source=source,
-        path=path,
-        sha256=content_sha256(tensors, preprocessing, network["options"]),
+        architecture, source, path, content_sha256(tensors, preprocessing, network["options"]),
         origin=f"run {record.identity[:12]} ({record.experiment_name}, seed {record.seed})",
-        origin_sha256=files.sha256_of(path),
-        published=False,
+        origin_sha256=files.sha256_of(path), published=False, trained_on=dataset["name"],
         licence=f"trained here, from {before['source']!r} weights",
-        trained_on=dataset["name"],
-        preprocessing=preprocessing,
-        options=network["options"],
-        from_run=record.identity,
-        faces_seen=(own, *before.get("faces_seen", [])),
-    )
+        preprocessing=preprocessing, options=network["options"],
+        from_run=record.identity, faces_seen=(own, *before.get("faces_seen", [])),
+    )  # fmt: skip
     return described, tensors
 
 

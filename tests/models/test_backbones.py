@@ -101,11 +101,11 @@ SHAPES: list[tuple[str, dict[str, str], int, tuple[int, int, int]]] = [
 
 def test_the_last_feature_map_has_the_size_worked_by_hand() -> None:
     for architecture, options, image_px, shape in SHAPES:
-        assert feature_map_shape(architecture, options, image_px) == shape, architecture
+        assert feature_map_shape(architecture, image_px, **options) == shape, architecture
     for architecture, input_px in OTHERS_OF_TIMM.items():
         with torch.device("meta"):
             backbone = build_backbone(architecture)
-        shape = feature_map_shape(architecture, {}, input_px)
+        shape = feature_map_shape(architecture, input_px)
         assert shape == (backbone.n_features, 1, 1), architecture
 
 
@@ -167,7 +167,7 @@ def test_what_is_not_known_is_refused() -> None:
     with pytest.raises(ExperimentError, match="cnn, convnext_tiny"):
         build_backbone("alexnet")
     with pytest.raises(ExperimentError, match="does not support classification"):
-        feature_map_shape("qwen3_vit_88m_enc", {}, 224)
+        feature_map_shape("qwen3_vit_88m_enc", 224)
     for name, size in (("vit_tiny_patch16_224", 100), ("mixer_s16_224", 112)):
         with pytest.raises(ExperimentError, match=f"{name} cannot take pictures of {size}"):
-            feature_map_shape(name, {}, size)
+            feature_map_shape(name, size)
