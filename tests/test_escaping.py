@@ -17,7 +17,7 @@ from benchmark.comparison.rows import Row
 from benchmark.data.dataset import FaceSet
 from benchmark.reporting import board_tables
 from benchmark.reporting.card import card_page, model_card
-from benchmark.reporting.explore import explore, write_exploration
+from benchmark.reporting.explore import Explored, write_exploration
 from benchmark.tuning.outcome import write_pages as write_search
 from benchmark.tuning.search import search
 from benchmark.tuning.study import TrialQueue
@@ -97,7 +97,7 @@ def card(folder: Path, name: str, _faces: FaceSet) -> str:
 def exploration(folder: Path, name: str, faces: FaceSet) -> str:
     """The page on a data set, which is called `name` and came from a file of that name."""
     manifest = {**faces.manifest, "name": name, "source": name}
-    explored = explore(FaceSet(faces.folder, manifest, faces.table))
+    explored = Explored(FaceSet(faces.folder, manifest, faces.table))
     return write_exploration(explored, folder / "explored")[0].read_text(encoding="utf-8")
 
 

@@ -252,12 +252,12 @@ def explore(
     with speaking("data explore", as_json=as_json) as answer:
         faces = choose_dataset(data_dir, dataset)
         with busy(f"counting and drawing {faces.name}", quiet=as_json):
-            found = exploring.explore(faces)
+            found = exploring.Explored(faces)
             folder = output or faces.folder / "explore"
             written = exploring.write_exploration(found, folder, overwrite or output is None)
         answer.data = {**found.numbers, "files": [str(path) for path in written]}
         if not as_json:
-            out.print(f"{faces.name}: {exploring.lead(found)}", markup=False)
-            print_table(Table.of(["", ""], exploring.facts(found)))
-            out.print(*exploring.notes(found), sep="\n", markup=False)
+            out.print(f"{faces.name}: {found.lead()}", markup=False)
+            print_table(Table.of(["", ""], list(found.facts().items())))
+            out.print(*found.notes(), sep="\n", markup=False)
             out.print(f"Page: {written[0]}", soft_wrap=True, markup=False)

@@ -5,15 +5,14 @@ Shares are of the faces that have the label in question. The page is templates/e
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter1d
 
@@ -29,7 +28,6 @@ from benchmark.reporting.figures import svg
 from benchmark.reporting.tables import NOTHING, Cell, Table, page
 from benchmark.tasks import AGE_GROUP_UPPER_YEARS, CLASS_NAMES, MISSING, TASK_TITLES, TASKS
 
-PAGE_FILE: Final = "index.html"
 OLDEST: Final = AGE_GROUP_UPPER_YEARS[-1]
 EDGES: Final = AGE_GROUP_UPPER_YEARS[:-1]
 """The last age of each group but the oldest: a year more, and the label is another."""
@@ -42,7 +40,6 @@ LEAST_PEAK: Final = 0.005
 BANDWIDTH_YEARS: Final = 2.5
 """Wide enough to smooth the peaks at 5 and 10 years, which are habits of labelling, not people."""
 FEWEST_FOR_A_DENSITY: Final = 30
-PART_TITLES: Final = {"train": "training", "val": "validation", "test": "test"}
 PALETTES: Final[dict[str, tuple[str, ...]]] = {
     "age_group": ("#5DA5D9", "#3987BF", "#1F6BA6", "#B5651D", "#8A4A12"),
     "gender": ("#4C86C6", "#D9773F"),
@@ -50,12 +47,19 @@ PALETTES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Of classes: they differ for colour-blind readers, and are of a middle lightness that shows on
 white and black. Every class is named beside its colour too."""
+LOOK: Final[dict[Any, Any]] = {
+    "font.size": 11, "text.color": INK, "axes.labelcolor": INK, "axes.titlelocation": "left",
+    "axes.titlesize": 12, "axes.labelsize": 11, "legend.frameon": False, "legend.fontsize": 11,
+    "figure.constrained_layout.use": True,
+}  # fmt: skip
+ON_COLOUR: Final = "#fefefe"
 HEADINGS: Final = {
     "n": "faces", "count": "faces", "times": "times as often", "edge": "last age of a group",
     "n_next": "faces a year above", "share_next": "share a year above", "first": "one class",
     "second": "another", "25%": "a quarter up to", "50%": "half up to", "75%": "3 quarters up to",
+    "train": "training", "val": "validation", "share of train": "share of training",
+    "share of val": "share of validation",
 }  # fmt: skip
-SIZE: Final = 11
 Counts = npt.NDArray[np.int64]
 SYNTHETIC_NOTE: Final = (
     "SYNTHETIC FACES: emblems drawn by a program. Nothing here says anything about people."
@@ -66,79 +70,88 @@ PERCEIVED_NOTE: Final = (
 )
 
 
-@dataclass(frozen=True, eq=False)
 class Explored:
-    """Everything that is shown of a data set."""
+    """A data set, counted from its table; no picture is read.
 
-    faces: FaceSet
-    named: pd.DataFrame
-    """A row per usable face: age in years, and class names of each task and part; NaN for none."""
-    ages: Counts
-    """(117,): faces by age in years; nobody is 0."""
-    numbers: dict[str, Any]
-    """As plain values, for --json."""
+    named: a row per usable face, with age in years and the names of its classes and part; NaN for
+    none. known: the columns of `named` that hold anything. ages: (117,), faces by age in years;
+    nobody is 0. numbers: everything as plain values, for --json.
+    """
 
-    def has(self, *labels: str) -> bool:
-        """Tell whether each of these labels is known of any face."""
-        return all(self.named[label].notna().any() for label in labels)
+    def __init__(self, faces: FaceSet) -> None:
+        table, self.faces = faces.table, faces
+        named = self.named = pd.DataFrame()
+        for task in TASKS:  # -1 is MISSING
+            codes, names = table[task].to_numpy(), pd.Index(CLASS_NAMES[task])
+            named[task] = pd.Categorical.from_codes(codes, names)
+        named["part"] = pd.Categorical(table["part"].where(table["part"] != ""), PARTS)
+        named["age"] = table["age"].where(table["age"] != MISSING).to_numpy()
+        self.known = {label for label in named if named[label].notna().any()}
+        self.ages = ages = count_ages(named["age"])
+        n_aged = max(int(ages.sum()), 1)
+        edges = [(edge, *ages[edge : edge + 2].tolist()) for edge in EDGES]
+        same = identical_files(table)
+        groups = named.loc[same.index].groupby(same["sha256"])
+        years_apart = groups["age"].max() - groups["age"].min()
+        self.numbers: dict[str, Any] = {
+            "dataset": faces.name,
+            "drawn": faces.drawn,
+            "faces": len(table),
+            "parts": self.counts("part").to_dict(),
+            "without": named[["age", *TASKS]].isna().sum().to_dict(),
+            "counts": {task: self.counts(task).to_dict() for task in TASKS},
+            "ages": {str(age): int(n) for age, n in enumerate(ages) if n},
+            "gender_race": self.counts("gender", "race").reset_index(name="n").to_dict("records"),
+            "bin_edges": [
+                {"edge": edge, "n": n, "share": n / n_aged, "n_next": m, "share_next": m / n_aged}
+                for edge, n, m in edges
+            ],
+            "heaping": _heaping(ages) if ages.any() else None,
+            "duplicates": count_duplicates(table),
+            "years_apart": years_apart[years_apart > 0].astype(int).tolist(),
+            "disagreements": [
+                {"task": task, "first": first, "second": second, "groups": n}
+                for task in TASKS
+                for (first, second), n in _pairs(groups[task])
+            ],
+            "left_out": faces.left_out().to_dict("records"),
+            "labels": faces.manifest.get("labels"),
+        }
 
     def counts(self, *labels: str) -> Any:
         """Count faces by class, or by all pairs of classes of two labels; every class is there."""
         return self.named.groupby(list(labels), observed=False).size()
 
-    def crossed(self, label: str, other: str) -> pd.DataFrame:
-        """Count faces by two labels: a row per class of the first."""
-        return pd.DataFrame(self.counts(label, other).unstack())
+    def lead(self) -> str:
+        """Say in a sentence or two what data set this is."""
+        faces, manifest, counts = self.faces, self.faces.manifest, self.faces.manifest["counts"]
+        is_utkface = "utkface" in faces.name and not faces.drawn
+        licence = f" UTKFace ({WEBSITE}) is for {LICENCE}." if is_utkface else ""
+        return (
+            f"{counts['usable']:,} usable {'synthetic ' * faces.drawn}faces of "
+            f"{counts['image_files']:,} image files from {manifest['source']}, packed at "
+            f"{faces.image_px} px; {counts['placed']:,} have a place in the split "
+            f"{manifest['split_version']}.{licence}"
+        )
 
+    def notes(self) -> list[str]:
+        """Say what must be known before a number is read."""
+        first = SYNTHETIC_NOTE if self.faces.drawn else PERCEIVED_NOTE
+        return [first, *labelled.label_gaps(self.faces), *filter(None, [self.faces.datasheet])]
 
-def explore(faces: FaceSet) -> Explored:
-    """Count everything; reads the table alone and no picture."""
-    table = faces.table
-    named = pd.DataFrame(
-        {  # the code -1 is MISSING
-            task: pd.Categorical.from_codes(table[task].to_numpy(), pd.Index(CLASS_NAMES[task]))
-            for task in TASKS
+    def facts(self) -> dict[str, str]:
+        """Give the few numbers that stand first, by what is counted."""
+        same, aged = self.numbers["duplicates"], {}
+        if n_aged := self.ages.sum():
+            whipple = self.numbers["heaping"]["whipple"]
+            aged["median age in years"] = f"{self.named['age'].median():.0f}"
+            aged["on an edge between age groups"] = share(self.ages[[*EDGES]].sum(), n_aged)
+            shown = NOTHING if whipple is None else f"{whipple:.0f}"
+            aged["Whipple's index (100: ages not rounded)"] = shown
+        return {"usable faces": f"{self.numbers['faces']:,}", **aged} | {
+            "groups of equal files": f"{same['groups']:,}",
+            "of these with labels in conflict": f"{same['groups_in_conflict']:,}",
         }
-    )
-    named["part"] = pd.Categorical(table["part"].where(table["part"] != ""), PARTS)
-    named["age"] = table["age"].where(table["age"] != MISSING).to_numpy()
-    ages = count_ages(named["age"])
-    n_aged = max(int(ages.sum()), 1)
-    same = identical_files(table)
-    groups = named.loc[same.index].groupby(same["sha256"])
-    years_apart = groups["age"].max() - groups["age"].min()
-    explored = Explored(faces, named, ages, {})
-    explored.numbers.update(
-        dataset=faces.name,
-        drawn=faces.drawn,
-        faces=len(table),
-        parts={part: int(n) for part, n in explored.counts("part").items()},
-        without={label: int(named[label].isna().sum()) for label in ("age", *TASKS)},
-        counts={t: {name: int(n) for name, n in explored.counts(t).items()} for t in TASKS},
-        ages={str(age): int(n) for age, n in enumerate(ages) if n},
-        gender_race=explored.counts("gender", "race").reset_index(name="n").to_dict("records"),
-        bin_edges=[
-            {"edge": edge, "n": n, "share": n / n_aged, "n_next": over, "share_next": over / n_aged}
-            for edge in EDGES
-            for n, over in [ages[edge : edge + 2].tolist()]
-        ],
-        heaping=_heaping(ages) if ages.any() else None,
-        duplicates=count_duplicates(table),
-        years_apart=years_apart[years_apart > 0].astype(int).tolist(),
-        disagreements=[
-            {"task": task, "first": pair[0], "second": pair[1], "groups": n}
-            for task in TASKS
-            for pair, n in _pairs(groups[task])
-        ],
-        left_out=faces.left_out().to_dict("records"),
-        labels=faces.manifest.get("labels"),
-    )
-    return explored
-
-
-def count_ages(ages: "pd.Series[Any]") -> Counts:
-    """Count ages in years, leaving out those that are not known: (117,)."""
-    return np.bincount(ages.dropna().astype(np.int64), minlength=OLDEST + 1)
 
 
 def _pairs(groups: Iterable[tuple[Any, "pd.Series[Any]"]]) -> list[tuple[tuple[str, str], int]]:
@@ -146,6 +159,11 @@ def _pairs(groups: Iterable[tuple[Any, "pd.Series[Any]"]]) -> list[tuple[tuple[s
     known = (labels.cat.remove_unused_categories().cat.categories for _, labels in groups)
     pairs = Counter(pair for classes in known for pair in combinations(classes, 2))
     return sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+
+
+def count_ages(ages: "pd.Series[Any]") -> Counts:
+    """Count ages in years, leaving out those that are not known: (117,)."""
+    return np.bincount(ages.dropna().astype(np.int64), minlength=OLDEST + 1)
 
 
 def _heaping(ages: Counts) -> dict[str, Any]:
@@ -180,93 +198,43 @@ def share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else NOTHING
 
 
-def lead(explored: Explored) -> str:
-    """Say in a sentence or two what data set this is."""
-    faces, manifest = explored.faces, explored.faces.manifest
-    counts, kind = manifest["counts"], "synthetic faces" if faces.drawn else "faces"
-    is_utkface = "utkface" in faces.name and not faces.drawn
-    licence = f" UTKFace ({WEBSITE}) is for {LICENCE}." if is_utkface else ""
-    return (
-        f"{counts['usable']:,} usable {kind} of {counts['image_files']:,} image files from "
-        f"{manifest['source']}, packed at {faces.image_px} px; {counts['placed']:,} have a place "
-        f"in the split {manifest['split_version']}.{licence}"
-    )
-
-
-def notes(explored: Explored) -> list[str]:
-    """Say what must be known before a number is read."""
-    said = labelled.label_gaps(explored.faces)
-    said += [explored.faces.datasheet] if explored.faces.datasheet else []
-    return [SYNTHETIC_NOTE if explored.faces.drawn else PERCEIVED_NOTE, *said]
-
-
-def facts(explored: Explored) -> list[tuple[str, str]]:
-    """Give the few numbers that stand first: what is counted, and the number."""
-    numbers, same = explored.numbers, explored.numbers["duplicates"]
-    found = [("usable faces", f"{numbers['faces']:,}")]
-    if n_aged := int(explored.ages.sum()):
-        on_edge = sum(edge["n"] for edge in numbers["bin_edges"])
-        found.append(("median age in years", f"{explored.named['age'].median():.0f}"))
-        found.append(("on an edge between age groups", share(on_edge, n_aged)))
-        whipple = numbers["heaping"]["whipple"]
-        shown = NOTHING if whipple is None else f"{whipple:.0f}"
-        found.append(("Whipple's index (100: ages not rounded)", shown))
-    found.append(("groups of equal files", f"{same['groups']:,}"))
-    return [*found, ("of these with labels in conflict", f"{same['groups_in_conflict']:,}")]
-
-
 def write_exploration(explored: Explored, folder: Path, overwrite: bool = True) -> list[Path]:
     """Write the page and its figures as PNGs into `folder`; give their paths, the page first."""
     figures = figures_of(explored)
-    files = [folder / PAGE_FILE, *(folder / f"{name}.png" for name in figures)]
+    files = [folder / "index.html", *(folder / f"{name}.png" for name in figures)]
     check_outputs(files, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     svgs = {name: svg(figure, name, name.replace("_", " ")) for name, figure in figures.items()}
-    for name, figure in figures.items():
-        write_png(folder / f"{name}.png", figure)
-    write_text(folder / PAGE_FILE, exploration_page(explored, svgs))
+    for path, figure in zip(files[1:], figures.values(), strict=True):
+        write_png(path, figure)
+    near = near_in_words(explored.faces.manifest["near_duplicates"])
+    shown = {"svgs": svgs, "tables": tables_of(explored), "near": near, "share": share}
+    title = f"Composition of {explored.faces.name}"
+    text = page("explore.html", title=title, explored=explored, version=__version__, **shown)
+    write_text(files[0], text)
     return files
-
-
-def exploration_page(explored: Explored, svgs: Mapping[str, str]) -> str:
-    """Lay out the page; svgs: by the names that `figures_of` gives figures."""
-    faces = explored.faces
-    return page(
-        "explore.html",
-        title=f"Composition of {faces.name}",
-        faces=faces,
-        lead=lead(explored),
-        notes=notes(explored),
-        facts=facts(explored),
-        numbers=explored.numbers,
-        near=near_in_words(faces.manifest["near_duplicates"]),
-        svgs=svgs,
-        tables=tables_of(explored),
-        share=share,
-        version=__version__,
-    )
 
 
 def tables_of(explored: Explored) -> dict[str, Table]:
     """Give the page's tables, without those that would be empty."""
-    numbers, table, ages = explored.numbers, explored.faces.table, explored.ages
+    numbers, ages, counts = explored.numbers, explored.ages, explored.counts
     found = {"classes": pd.concat(_classes(explored, task) for task in TASKS)}
     if ages.any():
         by_age = pd.DataFrame({"age": range(len(ages)), "faces": ages, "share": ages / ages.sum()})
         found["by-age"] = by_age[by_age["faces"] > 0]
         found["peaks"] = pd.DataFrame(numbers["heaping"]["peaks"])
         found["edges"] = pd.DataFrame(numbers["bin_edges"])
-    if explored.has("age", "race"):
+    if {"age", "race"} <= explored.known:
         by_race = explored.named.dropna(subset="age").groupby("race", observed=True)["age"]
         shown = by_race.describe()[["count", "25%", "50%", "75%", "mean"]]
         found["ages-by-race"] = shown.rename(index=str).reset_index()
     for label, other in (("gender", "age_group"), ("race", "age_group"), ("gender", "race")):
-        if explored.has(label, other):
-            crossed = explored.crossed(label, other).rename(index=str, columns=str)
+        if {label, other} <= explored.known:
+            crossed = counts(label, other).unstack().rename(index=str, columns=str)
             crossed["all"] = crossed.sum(axis=1)
             found[f"{label}-{other}"] = crossed.rename_axis(label).reset_index()
     found["disagreements"] = pd.DataFrame(numbers["disagreements"]).replace({"task": TASK_TITLES})
-    sizes = table["cluster"].value_counts().rename("faces in a cluster")
+    sizes = explored.faces.table["cluster"].value_counts().rename("faces in a cluster")
     clusters = sizes[sizes > 1].value_counts().sort_index().reset_index(name="clusters")
     found["clusters"] = clusters.assign(faces=clusters.prod(axis=1))
     found["left-out"] = pd.DataFrame(numbers["left_out"]).rename(columns={"n": "files"})
@@ -276,9 +244,9 @@ def tables_of(explored: Explored) -> dict[str, Table]:
 def _classes(explored: Explored, task: str) -> pd.DataFrame:
     counts = pd.DataFrame({"faces": explored.counts(task)})
     counts["share"] = counts["faces"] / max(counts["faces"].sum(), 1)
-    parts = explored.crossed(task, "part").set_axis([*PART_TITLES.values()], axis=1)
+    parts = explored.counts(task, "part").unstack().rename(columns=str)
     shares = (parts / parts.sum().clip(lower=1)).add_prefix("share of ")
-    found = pd.concat([counts, parts, shares], axis=1).rename(index=str)
+    found: pd.DataFrame = pd.concat([counts, parts, shares], axis=1).rename(index=str)
     return found.rename_axis("class").reset_index().assign(label=task.replace("_", " "))
 
 
@@ -286,9 +254,9 @@ def _table(frame: pd.DataFrame) -> Table:
     """Make a sortable table; columns whose names begin with `share` are in percent."""
     cells = {
         name: [
-            Cell(str(value)) if isinstance(value, str)
-            else Cell(share(value, 1), "", value) if name.startswith("share")
-            else Cell(f"{value:,.1f}".removesuffix(".0"), "", value)
+            Cell(value) if isinstance(value, str)
+            else Cell(share(value, 1), value=value) if name.startswith("share")
+            else Cell(f"{value:,.1f}".removesuffix(".0"), value=value)
             for value in frame[name].tolist()
         ]
         for name in map(str, frame)
@@ -296,83 +264,72 @@ def _table(frame: pd.DataFrame) -> Table:
     return Table.of([HEADINGS.get(name, name) for name in cells], zip(*cells.values(), strict=True))
 
 
+@mpl.rc_context(LOOK)
 def figures_of(explored: Explored) -> dict[str, Figure]:
     """Draw every figure for which the data set has the labels, by its file's name."""
-    has, crossed, heaping = explored.has, explored.crossed, explored.numbers["heaping"]
+    known, counts, heaping = explored.known, explored.counts, explored.numbers["heaping"]
     found = {"who": who_figure(explored)}
-    if has("age"):
+    if "age" in known:
         found["ages"] = _ages_figure(explored)
     if heaping and heaping["whipple"] is not None:
         found["heaping"] = _heaping_figure(heaping)
-    by = [crossed(task, "age_group").rename(index=str) for task in TASKS[1:] if has(task)]
-    if has("age_group") and by:
+    by = [counts(task, "age_group").unstack() for task in TASKS[1:] if task in known]
+    if "age_group" in known and by:
         found["age_groups"] = _stacked([("age_group", pd.concat(by))])
-    if explored.counts("gender", "race").any():
+    if counts("gender", "race").any():
         found["gender_race"] = donut_figure(explored)
-    if has("age", "race"):
+    if {"age", "race"} <= known:
         found["ages_by_race"] = _ages_by_race_figure(explored)
-    if has("part"):
-        by_part = [(t, crossed("part", t).rename(index=PART_TITLES)) for t in TASKS if has(t)]
+    if "part" in known:
+        by_part = [(task, counts("part", task).unstack()) for task in TASKS if task in known]
         found["parts"] = _stacked(by_part)
     return found
 
 
-def _figure(height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(9.0, height), layout="constrained")
-    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
-
-
-def _titled(axes: Axes, title: str = "", x: str = "", y: str = "", grid: str = "y") -> None:
-    axes.set_title(title, size=SIZE + 1, color=INK, loc="left")
-    axes.set_xlabel(x, size=SIZE, color=INK)
-    axes.set_ylabel(y, size=SIZE, color=INK)
-    finish(axes, grid=grid)
+def _figure(height: float, *shape: int, grid: str = "y", **labels: Any) -> tuple[Figure, Any]:
+    """Make a figure of (rows, columns) panels, one if left out; labels: as Axes.set takes them."""
+    figure = Figure(figsize=(9.0, height))
+    panels = figure.subplots(*shape, squeeze=False).ravel()
+    for axes in panels:
+        axes.set(**labels)
+        finish(axes, grid=grid)
+    return figure, panels
 
 
 def who_figure(explored: Explored) -> Figure:
     """Draw the counts of gender, race and age group beside each other."""
-    tasks = [task for task in (*TASKS[1:], TASKS[0]) if explored.has(task)]
-    figure, panels = _figure(2.6, columns=max(len(tasks), 1))
+    tasks = [task for task in (*TASKS[1:], TASKS[0]) if task in explored.known]
+    figure, panels = _figure(2.6, 1, max(len(tasks), 1), grid="", xticks=[])
     for axes, task in zip(panels, tasks, strict=False):
         counts, lacking = explored.counts(task), explored.numbers["without"][task]
-        bars = axes.barh(range(len(counts)), counts.tolist(), color=PALETTES[task], height=0.72)
-        texts = [f"{n:,} · {100 * n / counts.sum():.1f} %" for n in counts]
-        axes.bar_label(bars, texts, padding=4, size=SIZE, color=INK)
-        axes.set_yticks(range(len(counts)), list(counts.index))
+        bars = axes.barh(list(counts.index), counts, color=PALETTES[task], height=0.72)
+        axes.bar_label(bars, [f"{n:,} · {share(n, counts.sum())}" for n in counts], padding=4)
         axes.invert_yaxis()
         axes.set_xlim(0, counts.max() * 1.7)
-        axes.set_xticks([])
-        title = TASK_TITLES[task] + (f", {lacking:,} not labelled" if lacking else "")
-        _titled(axes, title, grid="")
+        axes.set_title(TASK_TITLES[task] + (f", {lacking:,} not labelled" if lacking else ""))
     return figure
 
 
 def _ages_figure(explored: Explored) -> Figure:
-    figure, (axes,) = _figure(3.6)
-    colours = [PALETTES["age_group"][age_group_of(age)] for age in range(1, OLDEST + 1)]
-    for edge in EDGES:
-        colours[edge - 1] = INK
-    axes.bar(range(1, OLDEST + 1), explored.ages[1:], width=0.9, color=colours)
-    top = int(explored.ages.max())
+    years, top = range(1, OLDEST + 1), int(explored.ages.max())
+    ticks, labels = range(0, OLDEST + 1, 10), {"xlabel": "age in years", "ylabel": "faces"}
+    figure, (axes,) = _figure(3.6, xticks=ticks, **labels)
+    colours = [INK if age in EDGES else PALETTES["age_group"][age_group_of(age)] for age in years]
+    axes.bar(years, explored.ages[1:], width=0.9, color=colours)
+    axes.set(xlim=(0, OLDEST + 1), ylim=(0, top * 1.22))
     groups, ends = explored.counts("age_group").items(), (0, *EDGES, 100)
     for (name, n), low, high in zip(groups, ends, ends[1:], strict=False):
-        axes.text((low + 1 + high) / 2, top * 1.12, f"{name}\n{n:,}", ha="center", va="center",
-                  size=SIZE, color=INK)  # fmt: skip
-    axes.set_xticks(range(0, OLDEST + 1, 10))
-    axes.set_xlim(0, OLDEST + 1)
-    axes.set_ylim(0, top * 1.22)
-    _titled(axes, x="age in years", y="faces")
+        axes.text((low + 1 + high) / 2, top * 1.12, f"{name}\n{n:,}", ha="center", va="center")
     return figure
 
 
 def _heaping_figure(heaping: Mapping[str, Any]) -> Figure:
-    figure, (axes,) = _figure(2.8)
+    label = "last digit of the age, 20 to 69 years"
+    figure, (axes,) = _figure(2.8, xlabel=label, ylabel="share of faces", xticks=range(10))
     colours = ["#4C86C6" if digit % 5 else "#D55E00" for digit in range(10)]
     axes.bar(range(10), heaping["digit_shares"], color=colours, width=0.75)
     axes.axhline(0.1, color=FAINT, linestyle="--", linewidth=1)
-    axes.set_xticks(range(10))
     axes.yaxis.set_major_formatter(percent_ticks())
-    _titled(axes, "", "last digit of the age, 20 to 69 years", "share of faces")
     return figure
 
 
@@ -381,64 +338,57 @@ def donut_figure(explored: Explored) -> Figure:
     pairs = explored.counts("gender", "race")
     pairs = pairs[pairs > 0]
     genders = pairs.groupby(level="gender", observed=True).sum()
-    figure, (axes,) = _figure(5.2)
+    figure, (axes,) = _figure(5.2, grid="")
     for label, counts, radius, place, between in (
         ("gender", genders, 0.64, 0.74, "\n"), ("race", pairs, 1.0, 1.12, " · "),
     ):  # fmt: skip
         classes = counts.index.get_level_values(label)
         _, texts, *_ = axes.pie(
             counts, radius=radius, startangle=90, counterclock=False, labeldistance=place,
-            labels=[f"{name}\n{n:,}{between}{100 * n / pairs.sum():.1f} %"
+            labels=[f"{name}\n{n:,}{between}{share(n, pairs.sum())}"
                     for name, n in zip(classes, counts, strict=True)],
             colors=[PALETTES[label][code] for code in classes.codes],
             wedgeprops={"width": 0.34, "edgecolor": PAPER, "linewidth": 1.5},
-            textprops={"size": SIZE, "color": INK},
+            textprops={"size": 11, "color": ON_COLOUR if label == "gender" else INK},
         )  # fmt: skip
         for text in texts:
             if label == "gender" or abs(text.get_position()[0]) < 0.3:
                 text.set(horizontalalignment="center")
-            if label == "gender":
-                text.set(color="#fefefe")
     return figure
 
 
 def _ages_by_race_figure(explored: Explored) -> Figure:
-    figure, (axes,) = _figure(3.6)
-    years = range(1, OLDEST + 1)
-    axes.plot(years, density(explored.ages)[1:], color=FAINT, linestyle=":", label="all faces")
+    labels = {"xlabel": "age in years", "ylabel": "density"}
+    figure, (axes,) = _figure(3.6, grid="x", xlim=(1, 100), yticks=[], **labels)
+    shown: list[Any] = [("all faces", explored.ages, {"color": FAINT, "linestyle": ":"})]
     by_race = explored.named.dropna(subset="age").groupby("race", observed=False)["age"]
     for (name, ages), colour in zip(by_race, PALETTES["race"], strict=True):
         if len(ages) >= FEWEST_FOR_A_DENSITY:
             label = f"{name} · {len(ages):,} · median {ages.median():g}"
-            axes.plot(
-                years, density(count_ages(ages))[1:], color=colour, linewidth=1.8, label=label
-            )
-    axes.set_xlim(1, 100)
+            shown.append((label, count_ages(ages), {"color": colour, "linewidth": 1.8}))
+    for label, counts, line in shown:
+        axes.plot(range(1, OLDEST + 1), density(counts)[1:], label=label, **line)
     axes.set_ylim(bottom=0)
-    axes.set_yticks([])
-    axes.legend(frameon=False, fontsize=SIZE, labelcolor=INK)
-    _titled(axes, x="age in years", y="density", grid="x")
+    axes.legend(labelcolor=INK)
     return figure
 
 
 def _stacked(tables: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
     """Draw a panel per table by task, in it a bar of shares per row: the classes of the task."""
-    heights = [0.8 + 0.42 * len(counts) for _, counts in tables]
-    figure, panels = _figure(sum(heights), rows=len(tables))
+    height = sum(0.8 + 0.42 * len(counts) for _, counts in tables)
+    figure, panels = _figure(height, len(tables), 1, grid="", xlim=(0, 1))
     for axes, (task, counts) in zip(panels, tables, strict=True):
         totals = counts.sum(axis=1)
         shares = counts.div(totals.clip(lower=1), axis=0)
         starts = shares.cumsum(axis=1) - shares
-        for name, colour in zip(counts.columns, PALETTES[task], strict=True):
-            bars = axes.barh(range(len(counts)), shares[name], left=starts[name], color=colour,
+        rows = [f"{HEADINGS.get(str(name), name)}  ({n:,})" for name, n in totals.items()]
+        for name, colour in zip(counts, PALETTES[task], strict=True):
+            bars = axes.barh(rows, shares[name], left=starts[name], color=colour,
                              height=0.78, label=name, edgecolor=PAPER, linewidth=1)  # fmt: skip
             texts = [f"{100 * part:.0f}" if part >= 0.03 else "" for part in shares[name]]
-            axes.bar_label(bars, texts, label_type="center", size=SIZE - 1, color="#fefefe")
-        axes.set_yticks(range(len(counts)), [f"{name}  ({n:,})" for name, n in totals.items()])
+            axes.bar_label(bars, texts, label_type="center", size=10, color=ON_COLOUR)
         axes.invert_yaxis()
-        axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(percent_ticks())
-        finish(axes, grid="")
-        axes.legend(ncols=counts.shape[1], frameon=False, fontsize=SIZE, labelcolor=INK,
-                    loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)  # fmt: skip
+        axes.legend(ncols=counts.shape[1], labelcolor=INK, loc="lower left",
+                    bbox_to_anchor=(0, 1), borderaxespad=0.1)  # fmt: skip
     return figure

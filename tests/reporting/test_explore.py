@@ -17,11 +17,8 @@ from benchmark.reporting.explore import (
     Explored,
     density,
     donut_figure,
-    exploration_page,
-    explore,
     figures_of,
     tables_of,
-    who_figure,
     write_exploration,
 )
 from benchmark.tasks import CLASS_NAMES, TASKS
@@ -40,11 +37,11 @@ def explored_of(tmp_path: Path, ages: list[int]) -> Explored:
             "race": 0,
         }
     )
-    return explore(store_faces(images, labels, name="aged", data_dir=tmp_path))
+    return Explored(store_faces(images, labels, name="aged", data_dir=tmp_path))
 
 
 def test_the_counts_are_the_audits_and_add_up(drawn_faces: FaceSet) -> None:
-    explored, audited = explore(drawn_faces), audit(drawn_faces)
+    explored, audited = Explored(drawn_faces), audit(drawn_faces)
     assert explored.numbers["left_out"] == audited["left_out"]
     assert explored.numbers["duplicates"] == audited["duplicates"]
     rows = [[cell.value for cell in row.cells] for row in tables_of(explored)["classes"].rows]
@@ -58,7 +55,7 @@ def test_the_counts_are_the_audits_and_add_up(drawn_faces: FaceSet) -> None:
         for code, row in enumerate(shown):
             of_parts = [by_class.get((part, code), 0) for part in ("train", "val", "test")]
             assert row[3:6] == of_parts
-    crossed = explored.crossed("race", "age_group")
+    crossed = explored.counts("race", "age_group").unstack()
     assert crossed.sum(axis=1).tolist() == explored.counts("race").tolist()
     assert sum(row["n"] for row in explored.numbers["gender_race"]) == explored.numbers["faces"]
 
@@ -92,7 +89,8 @@ def test_children_alone_have_no_whipples_index(tmp_path: Path) -> None:
     heaping = explored.numbers["heaping"]
     assert (heaping["whipple"], heaping["digit_shares"]) == (None, None)
     assert "heaping" not in figures_of(explored)
-    assert "Label heaping" in exploration_page(explored, {"ages": ""})
+    page = write_exploration(explored, tmp_path / "page")[0]
+    assert "Label heaping" in page.read_text(encoding="utf-8")
 
 
 def test_a_density_keeps_the_young() -> None:
@@ -113,7 +111,7 @@ def test_labels_of_one_file_are_counted_by_pairs_and_shown(tmp_path: Path) -> No
         **{face_name(i): jpeg(i) for i in range(5, 12)},
     }
     faces = prepare(folder_of(tmp_path / "faces", files), tmp_path / "data", image_px=24).faces
-    explored = explore(faces)
+    explored = Explored(faces)
     pair = {"task": "race", "first": "White", "second": "Others", "groups": 2}
     assert explored.numbers["disagreements"] == [pair]
     assert explored.numbers["years_apart"] == [8]
@@ -128,7 +126,7 @@ def test_labels_of_one_file_are_counted_by_pairs_and_shown(tmp_path: Path) -> No
 def test_every_slice_of_the_donut_is_named_after_the_faces_it_stands_for(
     drawn_faces: FaceSet,
 ) -> None:
-    table, axes = drawn_faces.table, donut_figure(explore(drawn_faces)).axes[0]
+    table, axes = drawn_faces.table, donut_figure(Explored(drawn_faces)).axes[0]
     slices = [patch for patch in axes.patches if isinstance(patch, Wedge)]
     named = list(zip([text.get_text() for text in axes.texts], slices, strict=True))
     for gender, gender_name in enumerate(CLASS_NAMES["gender"]):
@@ -152,14 +150,14 @@ def test_what_is_not_labelled_is_in_no_class_and_its_sections_are_left_out(tmp_p
     (tmp_path / "labels.csv").write_text("\n".join(["file,gender,race", *rows]))
     labels = [tmp_path / "labels.csv"]
     faces = prepare(folder, tmp_path / "data", image_px=24, labels=labels, name="photos").faces
-    found = explore(faces)
+    found = Explored(faces)
     assert found.counts("race").tolist() == [20, 0, 0, 0, 0]
     assert (found.numbers["without"]["race"], found.numbers["ages"]) == (20, {})
     assert found.numbers["heaping"] is None
     assert sum(row["n"] for row in found.numbers["gender_race"]) == 20
     figures = figures_of(found)
     assert list(figures) == ["who", "gender_race", "parts"]
-    shown = unescape(exploration_page(found, dict.fromkeys(figures, "")))
+    shown = unescape(write_exploration(found, tmp_path / "page")[0].read_text(encoding="utf-8"))
     assert "No face is labelled with age group: neither trained nor evaluated here." in shown
     assert "20 of 40 faces (50.0 %) have no race" in shown
     assert "<h2>Ages</h2>" not in shown
@@ -167,7 +165,7 @@ def test_what_is_not_labelled_is_in_no_class_and_its_sections_are_left_out(tmp_p
 
 
 def test_a_bar_says_its_count_and_share(tmp_path: Path) -> None:
-    figure = who_figure(explored_of(tmp_path, [10] * 6 + [70] * 18))
+    figure = figures_of(explored_of(tmp_path, [10] * 6 + [70] * 18))["who"]
     by_title = {axes.get_title(loc="left"): axes for axes in figure.axes}
     texts = [text.get_text() for text in by_title["age group"].texts]
     assert texts == ["6 · 25.0 %", "0 · 0.0 %", "0 · 0.0 %", "0 · 0.0 %", "18 · 75.0 %"]
@@ -178,7 +176,7 @@ def test_the_page_needs_nothing_and_names_of_others_are_text(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
     manifest = {**drawn_faces.manifest, "source": "<script>alert(1)</script>"}
-    explored = explore(FaceSet(drawn_faces.folder, manifest, drawn_faces.table))
+    explored = Explored(FaceSet(drawn_faces.folder, manifest, drawn_faces.table))
     written = write_exploration(explored, tmp_path)
     text = written[0].read_text(encoding="utf-8")
     assert not re.search(r"<img|<image|@import|src=|data:image/(png|jpe?g|webp)", text)
