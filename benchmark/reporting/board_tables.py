@@ -1,13 +1,15 @@
 """A leaderboard as tables: its columns, what stands in their cells, and its forms as documents."""
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Leaderboard
-from benchmark.comparison.library import Setting
-from benchmark.comparison.rows import Row, RowComparison
+from benchmark.comparison.library import Setting, counted
+from benchmark.comparison.rows import Row
+from benchmark.comparison.statistics import Judged
 from benchmark.comparison.wording import percent, span, with_sd
 from benchmark.reporting import tables as forms
 from benchmark.reporting.columns import READING as STUDY_READING
@@ -28,9 +30,9 @@ Links = Mapping[str, tuple[tuple[str, str], ...]]
 
 def by_setting(board: Leaderboard) -> list[tuple[str, list[BoardTable]]]:
     """Group a leaderboard's tables by what their rows have in common, in words."""
-    found: dict[Setting, list[BoardTable]] = {}
+    found: dict[Setting, list[BoardTable]] = defaultdict(list)
     for table in board.tables:
-        found.setdefault(table.setting, []).append(table)
+        found[table.setting].append(table)
     return [(words.setting_text(setting), tables) for setting, tables in found.items()]
 
 
@@ -80,49 +82,45 @@ def _cells(
     row: Row, tasks: Sequence[TaskName], remarks: Sequence[str], links: Links
 ) -> Iterator[Cell]:
     """Give a row's cells, in the order of `board_table`'s columns."""
-    n, scores = len(row.seeds), [row.scores.get(task) for task in tasks]
-    empty = Cell("" if row.scores else NOTHING)
-    yield Cell(
-        words.rank_text(row) or NOTHING, value=row.rank, style="bold red" if row.stopped else "bold"
-    )
+    n, low, both, gap = len(row.seeds), row.worst, row.combined, row.gap
+    # What a network does not predict is empty; what was not measured is a dash.
+    scores, empty = [row.scores.get(task) for task in tasks], Cell("" if row.scores else NOTHING)
+    rank = words.rank_text(row) or NOTHING
+    yield Cell(rank, "", row.rank, style="bold" + " red" * row.stopped)
     yield _name(row, remarks, links)
     yield Cell(with_sd(row.val_combined, row.val_combined_sd), value=row.val_combined)
     for s in scores:
-        yield (
-            Cell(with_sd(s.accuracy, s.accuracy_sd), span(s.low, s.high), s.accuracy)
-            if s
-            else empty
-        )
-    if (worst := row.worst) is None:
-        yield Cell()
-    else:
-        note = f"{span(worst.low, worst.high)}, {worst.group}"
-        yield Cell(f"{percent(worst.accuracy)} (n {worst.n})", note, worst.accuracy)
+        yield _rate(s.accuracy, s.low, s.high, s.accuracy_sd) if s else empty
+    n_worst = f" (n {low.n})" if low else ""
+    yield _rate(low.accuracy, low.low, low.high, None, n_worst, low.group) if low else Cell()
     yield Cell(words.count_text(row.parameters), value=row.parameters)
     yield Cell(words.duration_text(row.seconds), value=row.seconds)
-    yield Cell(f"{n} seed{'' if n == 1 else 's'}", value=n) if n else Cell()
+    yield Cell(f"{n} seed{'s' * (n > 1)}", value=n) if n else Cell()
     for s in scores:
         yield Cell(with_sd(s.macro_f1, s.macro_f1_sd), value=s.macro_f1) if s else empty
-    if (both := row.combined) is None:
-        yield Cell()
-    else:
-        note = "" if both.low is None or both.high is None else span(both.low, both.high)
-        yield Cell(with_sd(both.value, both.sd), note, both.value)
-    if (gap := row.gap) is None:
-        yield Cell()
-    else:
-        note = f"{span(gap.low, gap.high)}, permuted {percent(gap.chance)}"
-        yield Cell(percent(gap.gap), note, gap.gap)
+    yield _rate(both.value, both.low, both.high, both.sd) if both else Cell()
+    permuted = f"permuted {percent(gap.chance)}" if gap else ""
+    yield _rate(gap.gap, gap.low, gap.high, None, "", permuted) if gap else Cell()
     for task in tasks:
         printed = getattr(row.study, task, None)
         yield Cell() if printed is None else Cell(f"LEAKY {percent(printed)}", "", printed)
     yield Cell(words.count_text(row.trainable_parameters), value=row.trainable_parameters)
-    yield Cell(words.number_text(row.gmacs), value=row.gmacs)
-    yield Cell(words.number_text(row.images_per_second), value=row.images_per_second)
+    for number in (row.gmacs, row.images_per_second):
+        yield Cell(words.number_text(number), value=number)
     yield Cell(words.memory_text(row.peak_memory_mib), value=row.peak_memory_mib)
-    devices, commits = (*row.devices, *row.precisions), (commit[:12] for commit in row.commits)
-    for text in (words.seeds_text(row.seeds), ", ".join(devices), ", ".join(commits)):
+    commits = [commit[:12] for commit in row.commits]
+    for texts in (row.seeds, (*row.devices, *row.precisions), commits):
+        text = ", ".join(map(str, texts))
         yield Cell(text or NOTHING, value=text or None)
+
+
+def _rate(
+    rate: float, low: float | None, high: float | None, sd: float | None, after: str = "",
+    beneath: str = "",
+) -> Cell:  # fmt: skip
+    """Write a rate, its interval beneath it; `after` and `beneath` stand after either."""
+    ends = "" if low is None or high is None else span(low, high)
+    return Cell(with_sd(rate, sd) + after, ", ".join(filter(None, (ends, beneath))), rate)
 
 
 def _name(row: Row, remarks: Sequence[str], links: Links) -> Cell:
@@ -139,37 +137,34 @@ def _name(row: Row, remarks: Sequence[str], links: Links) -> Cell:
 
 def differences_table(tables: Sequence[BoardTable]) -> Table:
     """Set each row beside what it is compared with; no row where there is nothing of the kind."""
-    tasks: list[TaskName | None] = [t for t in TASKS if any(t in table.tasks for table in tables)]
-    tasks.append(None)
-    headings = [TASK_TITLES[task] if task else "together" for task in tasks]
-    columns = [Column(heading, False, "differences") for heading in headings]
+    tasks = [task for task in TASKS if any(task in table.tasks for table in tables)]
+    columns = [Column("difference, pp", True)]
+    columns += [Column(TASK_TITLES[task], False, "differences") for task in tasks]
+    columns.append(Column("together", False, "differences"))
     rows = []
     for table in tables:
         counterpart = f"to its {'STL' if table.kind == 'mtl' else 'MTL'} counterpart"
         labels = {"first": "to the first row", "twin": counterpart}
         for row in table.rows:
-            found: dict[str, dict[TaskName | None, Cell]] = {}
+            found: dict[str, dict[TaskName | None, Cell]] = defaultdict(dict)
             for outcome in row.comparisons:
-                if outcome.judged is not None:
+                if (judged := outcome.judged) is not None:
                     label = labels.get(outcome.kind, f"to {outcome.other}")
                     # Of one task there is no other column.
                     task = table.tasks[0] if len(table.tasks) == 1 else outcome.task
-                    found.setdefault(label, {})[task] = _difference(outcome)
+                    found[label][task] = _difference(judged)
             for label, cells in found.items():
                 name = Cell(words.name_text(row), label, row.name)
-                line = (name, *(cells.get(task, Cell("")) for task in tasks))
+                line = (name, *(cells.get(task, Cell("")) for task in (*tasks, None)))
                 rows.append(TableRow(line, HEADINGS[table.kind]))
-    columns = [Column("difference, pp", True), *columns]
     return Table(tuple(columns), tuple(rows), "Differences").keeping(("differences",))
 
 
-def _difference(outcome: RowComparison) -> Cell:
+def _difference(judged: Judged) -> Cell:
     """Write a difference in points, `*` where it is significant, its interval and corrected p."""
-    if outcome.judged is None:
-        return Cell("")
-    found = outcome.judged.difference
-    mark, style = (words.SIGNIFICANT, "bold") if outcome.judged.significant else ("", "")
-    note = f"{words.points_span(found.low, found.high)}, p {words.p_text(outcome.judged.p_holm)}"
+    found = judged.difference
+    mark, style = (words.SIGNIFICANT, "bold") if judged.significant else ("", "")
+    note = f"{words.points_span(found.low, found.high)}, p {words.p_text(judged.p_holm)}"
     return Cell(f"{words.points(found.accuracy)}{mark}", note, found.accuracy, style=style)
 
 
@@ -179,23 +174,18 @@ def document_tables(tables: Sequence[BoardTable]) -> list[Table]:
     scores, costs = whole.keeping(("scores",)), whole.keeping(("cost", "origin"), COSTS)
     measured = tuple(row for row in scores.rows if row.status != "missing")
     done = tuple(row for row in costs.rows if row.status.startswith("done"))
-    made = (
-        dataclasses.replace(scores, rows=measured),
-        differences_table(tables),
-        dataclasses.replace(costs, rows=done, title="Costs", notes=()),
-    )
-    return [table for table in made if table.rows]
+    scores = dataclasses.replace(scores, rows=measured)
+    costs = dataclasses.replace(costs, rows=done, title="Costs", notes=())
+    return [table for table in (scores, differences_table(tables), costs) if table.rows]
 
 
 def not_run(board: Leaderboard) -> Iterator[str]:
     """Say which experiments were not run and why, a sentence a reason."""
-    reasons: dict[str, list[str]] = {}
-    for row in (row for table in board.tables for row in table.rows):
-        if row.status == "missing":
-            reasons.setdefault("; ".join(row.remarks), []).append(row.name)
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for row in (row for table in board.tables for row in table.rows if row.status == "missing"):
+        reasons["; ".join(row.remarks)].append(row.name)
     for reason, names in reasons.items():
-        what = "experiment" if len(names) == 1 else "experiments"
-        yield f"{len(names)} {what} not run, {listed(names)}: {reason}"
+        yield f"{counted(len(names), 'experiment')} not run, {listed(names)}: {reason}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -3,28 +3,26 @@
 Rates and differences of rates are fractions; nothing is rounded for the eye.
 """
 
-import csv
 import difflib
 import fnmatch
-import io
 import json
-import math
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
 from benchmark.comparison.rows import Row, RowQuestion
-from benchmark.comparison.wording import accuracy_text, percent, protocol_text, remarks_of
+from benchmark.comparison.wording import percent, protocol_text, remarks_of, span, with_sd
 from benchmark.errors import BenchmarkError, RunError, require_choice
 from benchmark.experiment.definition import Backbone
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
-from benchmark.tasks import TASK_TITLES, TASKS, TaskName
+from benchmark.tasks import TASK_TITLES, TASKS
 
 READING: Final = (
     "Test accuracy in percent: age group / gender / race. printed: by the study, on a split that "
@@ -34,6 +32,7 @@ READING: Final = (
 )
 DIGITS: Final = 9
 """Decimals of a fraction: two machines that add in another order write the same."""
+SETTING: Final = ("dataset", "drawn", "split_version", "split_digest", "pixel_digest")
 
 Values = dict[str, Any]
 
@@ -73,10 +72,7 @@ FIELDS: Final = {
 }
 """The columns and their kinds: text; words, several with spaces between; flag; count; rate;
 points, a difference of rates; p; number."""
-COSTS: Final = (
-    *("parameters", "trainable_parameters", "gmacs", "seconds"),
-    *("images_per_second", "peak_memory_mib"),
-)
+STARTS: Final[dict[RowQuestion, str]] = {"twin": "twin", "defined": "compared", "first": "first"}
 
 
 def flat_rows(board: Leaderboard) -> Iterator[Values]:
@@ -87,16 +83,40 @@ def flat_rows(board: Leaderboard) -> Iterator[Values]:
 
 def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
     """Give one row as plain values, a key for each of FIELDS."""
-    setting = table.setting
-    known = {
-        **_definition(row.definition),
-        **{name: getattr(row, name) for name in (*COSTS, "leaky", "stopped", "red_flag")},
-        **_scores(row),
-        **_differences(row),
+    setting, known = table.setting, dict(vars(row))
+    if row.definition:
+        backbone = row.definition["backbone"]
+        known |= {**backbone, **row.definition["head"], **row.definition["recipe"]}
+        known["compare_with"] = row.definition.get("compare_with")
+        try:
+            known["trained"] = Backbone(**backbone).depth_name
+        except (BenchmarkError, TypeError):
+            # An architecture that is not known here any more: the number of its stages says it.
+            known["trained"] = str(backbone.get("trainable_stages"))
+    for task, score in row.scores.items():
+        for part, value in vars(score).items():
+            known[f"{task}_{'accuracy_' * (part in ('low', 'high'))}{part}"] = value
+    for name in ("combined", "worst", "gap"):
+        if known[name] is not None:
+            known |= {f"{name}_{part}": value for part, value in vars(known[name]).items()}
+    missing = []
+    for outcome in row.comparisons:
+        name = STARTS[outcome.kind] + (f"_{outcome.task}" if outcome.task else "")
+        if outcome.judged is None:
+            missing.append(f"{name}: {outcome.other}: {outcome.why}")
+            continue
+        found = outcome.judged.difference
+        known |= {name: found.accuracy, f"{name}_low": found.low, f"{name}_high": found.high}
+        known[f"{name}_p_holm"] = outcome.judged.p_holm
+    if row.study is not None:
+        known |= {f"study_{part}": value for part, value in vars(row.study).items()}
+    known |= {
         "table": table.kind,
-        "status": row.status,
-        "rank": row.rank,
         "experiment": row.name,
+        "combined": known.get("combined_value"),
+        "gap": known.get("gap_gap"),
+        "tied_with_first": row.tied,
+        "against_missing": "; ".join(missing) or None,
         "n_seeds": len(row.seeds),
         "seeds": " ".join(map(str, row.seeds)),
         "device": "; ".join(row.devices),
@@ -105,67 +125,17 @@ def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
         "runs": " ".join(row.identities),
         "remarks": "; ".join(remarks_of(row)),
         "suite": " ".join(board.suites_of(row.name)) or board.suite,
-        "dataset": setting.dataset,
-        "drawn": setting.drawn,
-        "split_version": setting.split_version,
-        "split_digest": setting.split_digest,
-        "pixel_digest": setting.pixel_digest,
+        **{name: getattr(setting, name) for name in SETTING},
         "protocol": protocol_text(setting.protocol),
         "selection": setting.protocol.selection,
         "people": setting.subset.label if setting.subset else "everyone",
     }
-    found = {name: known.get(name) for name in FIELDS}
-    return {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in found.items()}
-
-
-def _definition(definition: Mapping[str, Any]) -> Values:
-    if not definition:
-        return {}
-    backbone = definition["backbone"]
-    try:
-        trained = Backbone(**backbone).depth_name
-    except (BenchmarkError, TypeError):
-        # An architecture that is not known here any more: the number of its stages says it.
-        trained = str(backbone.get("trainable_stages"))
-    return {**backbone, **definition["head"], **definition["recipe"], "trained": trained} | {
-        "compare_with": definition.get("compare_with")
-    }
-
-
-def _scores(row: Row) -> Values:
-    values: Values = {"val_combined": row.val_combined, "val_combined_sd": row.val_combined_sd}
-    for task, score in row.scores.items():
-        for part, value in vars(score).items():
-            name = f"{task}_accuracy_{part}" if part in ("low", "high") else f"{task}_{part}"
-            values[name] = value
-    for name in ("combined", "worst", "gap"):
-        if getattr(row, name) is not None:
-            values |= {f"{name}_{part}": v for part, v in vars(getattr(row, name)).items()}
-    return values | {"combined": values.get("combined_value"), "gap": values.get("gap_gap")}
-
-
-STARTS: Final[dict[RowQuestion, str]] = {"twin": "twin", "defined": "compared", "first": "first"}
-
-
-def _differences(row: Row) -> Values:
-    values: Values = {"tied_with_first": row.tied}
-    missing = []
-    for outcome in row.comparisons:
-        name = STARTS[outcome.kind] + (f"_{outcome.task}" if outcome.task else "")
-        if outcome.judged is None:
-            missing.append(f"{name}: {outcome.other}: {outcome.why}")
-            continue
-        found = outcome.judged.difference
-        values |= {name: found.accuracy, f"{name}_low": found.low, f"{name}_high": found.high}
-        values[f"{name}_p_holm"] = outcome.judged.p_holm
-    values["against_missing"] = "; ".join(missing) or None
-    if row.study is not None:
-        values["study_row"] = row.study.row
-        values |= {f"study_{task}": getattr(row.study, task) for task in TASKS}
-    return values
+    plain = {name: known.get(name) for name in FIELDS}
+    return {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in plain.items()}
 
 
 CONDITION: Final = re.compile(r"\s*([\w-]+)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*", re.DOTALL)
+COMPARE: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 def narrowed(board: Leaderboard, where: Sequence[str], sort: str = "") -> Leaderboard:
@@ -188,7 +158,7 @@ def narrowed(board: Leaderboard, where: Sequence[str], sort: str = "") -> Leader
         frame = pd.DataFrame([flat_row(board, table, row) for row in ranked], columns=list(FIELDS))
         n_rows += len(frame)
         for text in where:
-            frame = frame.loc[np.array(_holds(frame, text), dtype=bool)]
+            frame = frame.loc[_holds(frame, text)]
         if sort:
             keys = frame[column].astype(float) if _is_number(column) else frame[column].map(_word)
             ascending = order != "desc"
@@ -229,7 +199,7 @@ def _word(value: Any) -> str | None:
     return None if missing else str(_plain(value)).lower()
 
 
-def _holds(frame: pd.DataFrame, text: str) -> list[bool]:
+def _holds(frame: pd.DataFrame, text: str) -> npt.NDArray[np.bool_]:
     """Tell of each row whether a condition holds; a missing value fulfils `!=` alone."""
     parts = CONDITION.fullmatch(text)
     if parts is None:
@@ -243,9 +213,10 @@ def _holds(frame: pd.DataFrame, text: str) -> list[bool]:
             raise RunError(f"--where {text!r}: {parts[1]} holds text", allowed="= and !=")
         words = [_word(value) or "" for value in values]
         fits = [any(fnmatch.fnmatch(one, asked) for one in (word, *word.split())) for word in words]
-        return [fit == (how == "=") for fit in fits]
+        return np.array(fits, dtype=bool) == (how == "=")
+    numbers = values.to_numpy(dtype=float)
     if not asked and how in ("=", "!="):
-        return [bool(pd.isna(value)) == (how == "=") for value in values]
+        return np.isnan(numbers) == (how == "=")
     try:
         number = float(asked.removesuffix("%")) / (100 if asked.endswith("%") else 1)
     except ValueError:
@@ -253,20 +224,15 @@ def _holds(frame: pd.DataFrame, text: str) -> list[bool]:
             f"--where {text!r}: {parts[1]} holds numbers",
             allowed="a number, or a percentage as 90%",
         ) from None
-    compare = {"=": math.isclose, "!=": lambda a, b: not math.isclose(a, b), "<": operator.lt,
-               "<=": operator.le, ">": operator.gt, ">=": operator.ge}[how]  # fmt: skip
-    missing = how == "!="
-    return [missing if pd.isna(value) else bool(compare(value, number)) for value in values]
+    close = np.isclose(numbers, number, rtol=1e-9, atol=0.0)
+    return COMPARE[how](numbers, number) if how in COMPARE else close == (how == "=")
 
 
 def csv_text(board: Leaderboard) -> str:
     """Write every row of every table as CSV; a cell that does not exist is empty."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=FIELDS, lineterminator="\n")
-    writer.writeheader()
-    for row in flat_rows(board):
-        writer.writerow({name: _plain(value) for name, value in row.items()})
-    return stream.getvalue()
+    rows = [{name: _plain(value) for name, value in row.items()} for row in flat_rows(board)]
+    frame = pd.DataFrame(rows, columns=list(FIELDS), dtype=object)
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def _plain(value: Any) -> Any:
@@ -297,12 +263,45 @@ def json_text(board: Leaderboard) -> str:
     return json.dumps({"schema": 1, **as_data(board)}, indent=2, ensure_ascii=False) + "\n"
 
 
-def study_rows(board: Leaderboard) -> Iterator[tuple[Row, Row | None]]:
-    """Give the rows that the study has too, in the order asked for, each with its replay."""
+def study_data(board: Leaderboard) -> list[Values]:
+    """Give the rows that the study has too, in the order asked for; accuracies in [0, 1]."""
     rows = {row.name: row for table in board.tables for row in table.rows if not row.leaky}
-    for name in dict.fromkeys(name for names in board.suites.values() for name in names):
-        if (row := rows.get(name)) and row.study:
-            yield row, board.replays.get(name)
+    names = dict.fromkeys(name for names in board.suites.values() for name in names)
+    return [
+        {
+            "row": study.row,
+            "experiment": row.name,
+            "printed_leaky": {
+                task: getattr(study, task)
+                for task in TASKS
+                if task in row.definition["head"]["tasks"]
+            },
+            "leak_free": _scores(row),
+            "replayed_leaky": _scores(board.replays[row.name])
+            if row.name in board.replays
+            else None,
+            "seeds": list(row.seeds),
+            "runs": list(row.identities),
+            "state": state(row),
+        }
+        for row in (rows[name] for name in names if name in rows)
+        if (study := row.study) is not None
+    ]
+
+
+def _scores(row: Row) -> Values:
+    return {
+        task: {"mean": it.accuracy, "sd": it.accuracy_sd, "low": it.low, "high": it.high}
+        for task, it in row.scores.items()
+    }
+
+
+def state(row: Row) -> str:
+    """Say what a row was measured on, or why it was not."""
+    if row.status == "missing":
+        return "weights not available" if "weights missing" in " ".join(row.remarks) else "not run"
+    devices = {"GPU" if "nvidia" in device.lower() else "CPU" for device in row.devices}
+    return f"{' and '.join(sorted(devices))}, {len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}"
 
 
 def study_table(board: Leaderboard) -> Table:
@@ -315,67 +314,24 @@ def study_table(board: Leaderboard) -> Table:
         Column("replayed, LEAKY", left=True, below=True),
         Column("state", left=True),
     )
-    found = list(study_rows(board))
-    firsts = board.tables[0].rows if found else ()
-    rows = [("", r.name, "", _scores_text(r), "", "") for r in firsts if r.status == "reference"]
-    for row, replay in found:
-        tasks = _tasks(row)
-        scores = replay.scores if replay else {}
-        rows.append(
-            (
-                row.study.row if row.study else NOTHING,
-                row.name,
-                f"printed {_joined(getattr(row.study, task) for task in tasks)}",
-                _scores_text(row) or NOTHING,
-                f"replayed {_joined(scores[t].accuracy for t in tasks)}" if scores else NOTHING,
-                state(row),
-            )
-        )
+
+    def ours(scores: Values) -> str:
+        texts = {t: f"{with_sd(s['mean'], s['sd'])} ({span(s['low'], s['high'])})"
+                 for t, s in scores.items()}  # fmt: skip
+        return "\n".join(f"{TASK_TITLES[t]} {texts[t]}" for t in TASKS if t in texts)
+
+    def others(start: str, rates: Iterable[float | None]) -> str:
+        texts = " / ".join(map(percent, rates))
+        return f"{start} {texts}" if texts else NOTHING
+
+    found = study_data(board)
+    firsts = [row for row in board.tables[0].rows if row.status == "reference"] if found else []
+    rows = [("", row.name, "", ours(_scores(row)), "", "") for row in firsts]
+    for row in found:
+        printed = others("printed", row["printed_leaky"].values())
+        replayed = others("replayed", (s["mean"] for s in (row["replayed_leaky"] or {}).values()))
+        leak_free = ours(row["leak_free"]) or NOTHING
+        rows.append((row["row"], row["experiment"], printed, leak_free, replayed, row["state"]))
     # A page for phones hides cells without a value: here only those with nothing to show.
     cells = [[Cell(text, value=text.strip(NOTHING) or None) for text in row] for row in rows]
     return Table.of(columns, cells)
-
-
-def study_data(board: Leaderboard) -> list[dict[str, Any]]:
-    """Give the same as plain values, accuracies in [0, 1]."""
-    return [
-        {
-            "row": row.study.row if row.study else None,
-            "experiment": row.name,
-            "printed_leaky": {task: getattr(row.study, task) for task in _tasks(row)},
-            "leak_free": _plain_scores(row),
-            "replayed_leaky": _plain_scores(replay) if replay else None,
-            "seeds": list(row.seeds),
-            "runs": list(row.identities),
-            "state": state(row),
-        }
-        for row, replay in study_rows(board)
-    ]
-
-
-def state(row: Row) -> str:
-    """Say what a row was measured on, or why it was not."""
-    if row.status == "missing":
-        return "weights not available" if "weights missing" in " ".join(row.remarks) else "not run"
-    devices = {"GPU" if "nvidia" in device.lower() else "CPU" for device in row.devices}
-    return f"{' and '.join(sorted(devices))}, {len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}"
-
-
-def _tasks(row: Row) -> list[TaskName]:
-    return [task for task in TASKS if task in row.definition["head"]["tasks"]]
-
-
-def _joined(rates: Iterable[float | None]) -> str:
-    return " / ".join(map(percent, rates))
-
-
-def _scores_text(row: Row) -> str:
-    scores = row.scores
-    return "\n".join(f"{TASK_TITLES[t]} {accuracy_text(scores[t])}" for t in TASKS if t in scores)
-
-
-def _plain_scores(row: Row) -> dict[str, Any]:
-    return {
-        task: {"mean": it.accuracy, "sd": it.accuracy_sd, "low": it.low, "high": it.high}
-        for task, it in row.scores.items()
-    }
