@@ -4,33 +4,14 @@ import datetime
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markdown import Markdown
 
+from benchmark.cli import options
 from benchmark.cli.leaderboard import Dataset, Suites
-from benchmark.cli.options import (
-    DEFAULT_DATA_DIR,
-    DEFAULT_RUNS_DIR,
-    AsJson,
-    DataDir,
-    DatasetName,
-    Overwrite,
-    RunsDir,
-    WeightsDir,
-    complete_run,
-    library_of,
-)
-from benchmark.cli.output import (
-    CommandResult,
-    busy,
-    err,
-    out,
-    print_table,
-    speaking,
-    watching,
-)
+from benchmark.cli.output import CommandResult, busy, err, out, print_table, speaking, watching
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import check_outputs, write_text
 from benchmark.record import RunRecord, finished_runs, work_folder
@@ -38,29 +19,35 @@ from benchmark.reporting.tables import Table
 
 if TYPE_CHECKING:
     from benchmark.reporting.evidence import Evidence, RunLinks
-    from benchmark.reporting.report import Gallery
+
+# fmt: off
+WithFaces = Annotated[bool, typer.Option(
+    help="Show photographed faces predicted wrongly: the page is personal data.")]
+MlflowUrl = Annotated[str | None, typer.Option(
+    help="Link runs to MLflow at this address; else to their folders.")]
+ReportOut = Annotated[Path | None, typer.Option(
+    "--out", help="FILE.html, or a folder; RUNS_DIR/reports if left out.")]
+OneRun = Annotated[str, typer.Argument(
+    metavar="RUN", help="A run's id (8 digits or more), or an experiment: all its finished seeds.",
+    autocompletion=options.complete_run)]
+CardOut = Annotated[Path | None, typer.Option(
+    "--out", help="Write it there too, and print no card: FILE.md or FILE.html, or a folder.")]
+ExploreOut = Annotated[Path | None, typer.Option(
+    "--out", help="Folder for page and PNGs; DATA_DIR/DATASET/explore by default.")]
+# fmt: on
 
 
 def report(
     suite: Suites = None,
     dataset: Dataset = None,
-    with_faces: Annotated[
-        bool,
-        typer.Option(help="Show photographed faces predicted wrongly: the page is personal data."),
-    ] = False,
-    mlflow_url: Annotated[
-        str | None,
-        typer.Option(help="Link runs to MLflow at this address; else to their folders."),
-    ] = None,
-    out_path: Annotated[
-        Path | None,
-        typer.Option("--out", help="FILE.html, or a folder; RUNS_DIR/reports if left out."),
-    ] = None,
-    overwrite: Overwrite = False,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    weights_dir: WeightsDir = None,
-    as_json: AsJson = False,
+    with_faces: WithFaces = False,
+    mlflow_url: MlflowUrl = None,
+    out_path: ReportOut = None,
+    overwrite: options.Overwrite = False,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    weights_dir: options.WeightsDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write one HTML page: the answers first, each with its figure, its table and its runs.
 
@@ -75,7 +62,7 @@ def report(
     with speaking("report", as_json=as_json) as answer:
         from benchmark.reporting.evidence import Evidence
         from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
-        from benchmark.reporting.report import make_report, write_page
+        from benchmark.reporting.report import answers_of, write_page
 
         asked = tuple(suite or ())
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
@@ -84,33 +71,38 @@ def report(
             boards = leaderboards(available, places, asked, dataset, compared=False, watch=watch)
         answer.warnings += [*available.warnings, *available.notes]
         answer.data = {"reports": []}
-        library = library_of(available.runs, data_dir)
+        library = options.library_of(available.runs, data_dir)
         for board in boards:
             name = f"report-{board.dataset}-{'-'.join(asked) or 'all'}.html"
             part = board.dataset if len(boards) > 1 else ""
             path = named_file(out_path or runs_dir / "reports", name, (".html",), part)
             check_outputs([path], overwrite=overwrite or out_path is None)
             evidence = Evidence(library, board, asked, _links(runs_dir, path, mlflow_url, answer))
-            shows = board.drawn or with_faces
-            faces = _gallery(evidence, data_dir, answer) if shows else None
+            faces = _faces(evidence, data_dir, answer) if board.drawn or with_faces else None
             with watching(quiet=as_json) as watch:
-                made = make_report(evidence, faces, watch)
-            write_text(path, write_page(made, datetime.datetime.now().date()))
-            about = {"dataset": board.dataset, "suites": list(asked), "drawn": board.drawn}
-            about["with_faces"] = faces is not None and not faces.drawn
-            about["answers"] = {
-                item.question.slug: {
-                    "question": item.question.text,
-                    "answered": item.answered,
-                    "answer": item.sentences[0],
+                answers = answers_of(evidence, watch)
+            write_text(path, write_page(evidence, answers, datetime.datetime.now().date(), faces))
+            answer.data["reports"].append(
+                {
+                    "dataset": board.dataset,
+                    "suites": list(asked),
+                    "drawn": board.drawn,
+                    "with_faces": faces is not None and not faces["drawn"],
+                    "answers": {
+                        item.question.slug: {
+                            "question": item.question.text,
+                            "answered": item.answered,
+                            "answer": item.sentences[0],
+                        }
+                        for item in answers
+                    },
+                    "file": str(path),
                 }
-                for item in made.answers
-            }
-            answer.data["reports"].append(about | {"file": str(path)})
+            )
             if as_json:
                 continue
             out.print(f"[bold]{board.dataset}[/]")
-            for item in sorted(made.answers, key=lambda item: not item.answered):
+            for item in sorted(answers, key=lambda item: not item.answered):
                 out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question.text}[/]")
                 out.print(item.sentences[0], markup=False)
                 for command in item.commands[:1]:
@@ -146,7 +138,7 @@ def _links(runs_dir: Path, page: Path, url: str | None, answer: CommandResult) -
         return links
 
 
-def _gallery(evidence: "Evidence", data_dir: Path, answer: CommandResult) -> "Gallery | None":
+def _faces(evidence: "Evidence", data_dir: Path, answer: CommandResult) -> dict[str, Any] | None:
     """Find the pictures of the most confident errors; trouble is said, and no obstacle."""
     from benchmark.data.dataset import prepared_datasets
     from benchmark.reporting.report import gallery
@@ -157,7 +149,7 @@ def _gallery(evidence: "Evidence", data_dir: Path, answer: CommandResult) -> "Ga
     except (DataError, RunError) as error:
         answer.warnings.append(str(error))
         return None
-    if found is not None and not found.drawn:
+    if found is not None and not found["drawn"]:
         answer.warnings.append(
             "the page holds pictures of people: personal data. Do not publish it, and pass it on "
             "only to those who may see the pictures"
@@ -166,21 +158,11 @@ def _gallery(evidence: "Evidence", data_dir: Path, answer: CommandResult) -> "Ga
 
 
 def card(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="A run's id (8 digits or more), or an experiment: all its finished seeds.",
-            autocompletion=complete_run,
-        ),
-    ],
-    out_path: Annotated[
-        Path | None,
-        typer.Option("--out", help="Write it there too: FILE.md or FILE.html, or a folder."),
-    ] = None,
-    overwrite: Overwrite = False,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    as_json: AsJson = False,
+    name: OneRun,
+    out_path: CardOut = None,
+    overwrite: options.Overwrite = False,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write the model card of a trained run: uses, accuracy by subgroup, limitations, licences.
 
@@ -217,25 +199,21 @@ def card(
             answer.data["cards"].append(
                 {"identity": record.identity, "files": files, "markdown": text}
             )
-            if not as_json:
+            if as_json:
+                continue
+            if out_path is None:
                 # Laid out on a terminal, as Markdown into a file or pipe.
                 shown = Markdown(text) if out.is_terminal else text
                 out.print(shown, soft_wrap=True, markup=False)
-            if not as_json:
-                err.print(f"Written: {written[-1]}", soft_wrap=True, markup=False)
+            err.print(f"Written: {written[-1]}", soft_wrap=True, markup=False)
 
 
 def explore(
-    dataset: DatasetName = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="Folder for page and PNGs; DATA_DIR/DATASET/explore by default."
-        ),
-    ] = None,
-    overwrite: Overwrite = False,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    as_json: AsJson = False,
+    dataset: options.DatasetName = None,
+    output: ExploreOut = None,
+    overwrite: options.Overwrite = False,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show the composition of a data set: labels alone and together, ages, parts, duplicates.
 
@@ -247,14 +225,14 @@ def explore(
       facebench data explore --dataset drawn --json
     """
     from benchmark.data.dataset import choose_dataset
-    from benchmark.reporting import explore as exploring
+    from benchmark.reporting.explore import Explored, write_exploration
 
     with speaking("data explore", as_json=as_json) as answer:
         faces = choose_dataset(data_dir, dataset)
         with busy(f"counting and drawing {faces.name}", quiet=as_json):
-            found = exploring.Explored(faces)
+            found = Explored(faces)
             folder = output or faces.folder / "explore"
-            written = exploring.write_exploration(found, folder, overwrite or output is None)
+            written = write_exploration(found, folder, overwrite or output is None)
         answer.data = {**found.numbers, "files": [str(path) for path in written]}
         if not as_json:
             out.print(f"{faces.name}: {found.lead()}", markup=False)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
@@ -199,7 +198,7 @@ def _word(value: Any) -> str | None:
     return None if missing else str(_plain(value)).lower()
 
 
-def _holds(frame: pd.DataFrame, text: str) -> npt.NDArray[np.bool_]:
+def _holds(frame: pd.DataFrame, text: str) -> Any:
     """Tell of each row whether a condition holds; a missing value fulfils `!=` alone."""
     parts = CONDITION.fullmatch(text)
     if parts is None:

@@ -1,8 +1,13 @@
-"""What the report is made from: one data set's runs, their rows and predictions, and run links."""
+"""What the report is made from: one data set's runs, their rows and links, and who is compared.
 
+Pairs are experiments that differ in one respect alone, found by content and not by name. All
+comparisons of a report are made and corrected together, so that each has one p-value on it.
+"""
+
+import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -10,14 +15,33 @@ from urllib.parse import urlencode, urlsplit
 
 from benchmark.comparison.leaderboard import KINDS, Kind, Leaderboard
 from benchmark.comparison.library import Library, NotRun, RunGroup, Setting
-from benchmark.comparison.pairs import Book, Found
+from benchmark.comparison.pairs import (
+    NO_TASK,
+    Book,
+    Found,
+    PairPlan,
+    counterparts_plan,
+    judge_plans,
+)
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Family
 from benchmark.errors import RunError
-from benchmark.experiment.definition import Experiment, Protocol
+from benchmark.experiment.architectures import architecture_named
+from benchmark.experiment.definition import CONDITIONINGS, Experiment, Protocol
+from benchmark.files import canonical_json
+from benchmark.identity import steering_content
+from benchmark.tasks import TASKS, TaskName
 
 DIGITS: Final = 12
 """How many digits of an identity name a run on the page."""
+FIELD_OF: Final[dict[Family, tuple[str, str]]] = {
+    "weights": ("backbone", "weights"),
+    "depth": ("backbone", "trainable_stages"),
+    "conditioning": ("head", "conditioning"),
+}
+"""What the experiments of a question differ in: part and field of their definitions."""
+MOST_RIVALS: Final = 60
+"""So many networks are compared with the first of their table."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +85,10 @@ def mlflow_links(url: str, known: Mapping[str, tuple[str, str]]) -> RunLinks:
     return RunLinks(url.rstrip("/"), short)
 
 
-@dataclass(frozen=True)
-class RankedNetwork:
-    """A row of a leaderboard with the very runs behind it, by ascending seed."""
-
-    row: Row
-    kind: Kind
-    experiment: Experiment
-    group: RunGroup
-
-    @property
-    def name(self) -> str:
-        """The experiment's name."""
-        return self.row.name
+def kind_of(row: Row) -> Kind:
+    """Name the kind of table that a network's row stands in."""
+    tasks: list[TaskName] = row.definition["head"]["tasks"]
+    return "mtl" if len(tasks) > 1 else tasks[0]
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ class Evidence:
     links: RunLinks = RunLinks()
     book: Book = field(default_factory=Book)
     found: dict[Family, Found] = field(default_factory=dict)
-    """The page's comparisons, once benchmark.reporting.questions has made them."""
+    """The page's comparisons, once `judged` has made them."""
 
     @property
     def dataset(self) -> str:
@@ -118,39 +133,102 @@ class Evidence:
         return counts.most_common(1)[0][0] if counts else None
 
     @cached_property
-    def networks(self) -> Mapping[str, RankedNetwork]:
+    def networks(self) -> Mapping[str, Row]:
         """The finished honest rows of the setting by name, in the order of the tables."""
-        runs = {run.record.identity[:DIGITS]: run for run in self.library.runs}
-        found: dict[str, RankedNetwork] = {}
+        found: dict[str, Row] = {}
         for table in self.board.tables:
             for row in table.rows if table.setting == self.setting else ():
-                if row.status == "done" and not row.leaky and row.name not in found:
-                    ours = tuple(runs[identity[:DIGITS]] for identity in row.identities)
-                    group = RunGroup(row.name, ours)
-                    experiment = self.library.experiments[row.name]
-                    found[row.name] = RankedNetwork(row, table.kind, experiment, group)
+                if row.status == "done" and not row.leaky:
+                    found.setdefault(row.name, row)
         return found
 
-    @property
-    def tested(self) -> list[RankedNetwork]:
-        """The networks that were evaluated on the test set."""
-        return [network for network in self.networks.values() if network.row.scores]
-
-    def ranked(self, kind: Kind) -> tuple[RankedNetwork, ...]:
-        """The networks of a kind that have a rank, best on validation first."""
-        return tuple(it for it in self.tested if it.kind == kind and it.row.rank is not None)
+    def ranked(self, kind: Kind) -> list[Row]:
+        """List the networks of a kind that have a rank and were evaluated on the test set, best on
+        validation first."""
+        rows = (row for row in self.networks.values() if row.scores and row.rank is not None)
+        return [row for row in rows if kind_of(row) == kind]
 
     @property
-    def first_ranked(self) -> tuple[RankedNetwork, ...]:
+    def first_ranked(self) -> list[Row]:
         """The ranked networks of the first kind that has any."""
-        return next((ranked for kind in KINDS if (ranked := self.ranked(kind))), ())
+        return next((ranked for kind in KINDS if (ranked := self.ranked(kind))), [])
 
     def of_name(self, name: str) -> RunGroup | NotRun:
         """Give the runs of an experiment as its row has them, or say why there are none."""
-        if network := self.networks.get(name):
-            return network.group if network.row.scores else NotRun(name, "not evaluated on test")
+        if row := self.networks.get(name):
+            return row.group if row.scores else NotRun(name, "not evaluated on test")
         found = self.library.run_group(name, self.dataset)
         if isinstance(found, NotRun):
             return found
         why = "run on other faces, another split or another protocol"
         return NotRun(name, "LEAKY, never compared with honest runs" if found.leaky else why)
+
+
+def siblings(experiments: Iterable[Experiment], family: Family) -> list[list[Experiment]]:
+    """Group experiments that differ in one of FIELD_OF alone, their learning rates perhaps with
+    it: shallow to deep, the reference first. Groups of one are none."""
+    part, name = FIELD_OF[family]
+    groups: dict[str, dict[str, Experiment]] = {}
+    for item in experiments:
+        content = steering_content(item.as_dict())
+        value = content[part].pop(name)
+        # The study trained frozen backbones at another rate than deeper ones.
+        content["recipe"].pop("learning_rate")
+        groups.setdefault(canonical_json(content), {}).setdefault(str(value), item)
+
+    def place(item: Experiment) -> tuple[int, str]:
+        if family == "depth":
+            return len(item.backbone.trained_stages), ""
+        if family == "conditioning":
+            return CONDITIONINGS.index(item.head.conditioning), ""
+        sources = architecture_named(item.backbone.architecture).weight_sources
+        ordered = ["none", *(source for source in sources if source != "none")]
+        weights = item.backbone.weights
+        return (ordered.index(weights) if weights in ordered else len(ordered)), weights
+
+    found = [sorted(group.values(), key=place) for group in groups.values() if len(group) > 1]
+    is_conditioning = family == "conditioning"
+    return [it for it in found if not is_conditioning or it[0].head.conditioning == "none"]
+
+
+def sibling_pairs(evidence: Evidence, family: Family) -> list[tuple[Experiment, Experiment]]:
+    """List who is compared, reference first: neighbours by depth, all weights, all with `none`."""
+    fold = evidence.setting.protocol.fold if evidence.setting else None
+    # Folds of the split are no networks of their own: `leaderboard --folds` has them.
+    ours = (it for it in evidence.experiments if it.protocol.fold == fold and not it.protocol.leaky)
+    pairs: list[tuple[Experiment, Experiment]] = []
+    for group in siblings(ours, family):
+        if family == "depth":
+            pairs += itertools.pairwise(group)
+        elif family == "weights":
+            pairs += itertools.combinations(group, 2)
+        else:
+            pairs += [(group[0], other) for other in group[1:]]
+    return pairs
+
+
+def judged(evidence: Evidence, family: Family) -> Found:
+    """Give what came of one question; all of the report's are compared and corrected together."""
+    if not evidence.found:
+        experiments, of_name = evidence.experiments, evidence.of_name
+        pairs: dict[Family, list[tuple[str, str]]] = {
+            family: [(one.name, other.name) for one, other in sibling_pairs(evidence, family)]
+            for family in FIELD_OF
+        }
+        # Shown by no table of the report, and compared all the same: the leaderboard of these runs
+        # corrects a pair within this family, and a pair has one corrected p on both.
+        pairs["compare_with"] = [
+            (item.compare_with, item.name) for item in experiments if item.compare_with is not None
+        ]
+        firsts = [evidence.ranked(kind)[: 1 + MOST_RIVALS] for kind in KINDS]
+        pairs["first"] = [(rows[0].name, row.name) for rows in firsts for row in rows[1:]]
+        groups = [of_name(item.name) for item in experiments]
+        plan = counterparts_plan(evidence.library, groups, evidence.dataset, TASKS)
+        plans: dict[Family, PairPlan] = {"mtl_stl": plan}
+        for name, ours in pairs.items():
+            plans[name] = plan = PairPlan()
+            for reference, other in ours:
+                plan.add(of_name(reference), of_name(other))
+            plan.gaps = [gap for gap in plan.gaps if gap.why != NO_TASK]
+        evidence.found.update(judge_plans(plans, evidence.book))
+    return evidence.found[family]

@@ -7,9 +7,9 @@ one width in percentage points. A screen reader gets the numbers.
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark.comparison.wording import (
-    NOTHING,
     StudyPanel,
     StudyPicture,
     percent,
@@ -35,9 +34,10 @@ from benchmark.evaluation.figures import (
     percent_ticks,
     pp_ticks,
 )
-from benchmark.evaluation.intervals import cluster_bootstrap, wilson
+from benchmark.evaluation.intervals import cluster_bootstrap, confusion, wilson
 from benchmark.evaluation.predictions import RunPredictions
 from benchmark.evaluation.subgroups import SMALL_GROUP, By, group_codes, group_names
+from benchmark.reporting.tables import Cell, Table
 from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TaskName, n_classes
 
 WIDTH: Final = 4.0
@@ -47,12 +47,11 @@ ROW: Final = 0.42
 LABEL_WIDTH: Final = 50
 """Characters of a label's line: what a panel has room for."""
 LEAKY_COLOUR: Final = "#D0342C"
-
 SMALLEST_REACH: Final = 0.05
 """Colours span at least this much accuracy on either side, so that chance stays pale."""
 BYS: Final[tuple[By, ...]] = ("gender_race", "gender", "race", "all")
-
-
+EMPTY: Final = Cell(value=0, style="empty", about="no faces")
+HIGHEST_RATE: Final = 1.01
 LINE_STYLES: Final = tuple(
     (colour, dash)
     for dash in ("-", "--", ":")
@@ -102,9 +101,6 @@ def svg(figure: Figure, name: str, says: str, *, leaky: bool = False) -> Markup:
     return Markup(as_svg(figure, name).replace("<svg", head, 1))
 
 
-HIGHEST_RATE: Final = 1.01
-
-
 def common_limits(picture: StudyPicture) -> list[tuple[float, float]]:
     """Give each panel's axis: of rates about its middle, of differences from 0 on; of one width."""
     ends = [(m.low, m.high) for panel in picture.panels for m in panel.marks]
@@ -128,13 +124,7 @@ def same_width(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float
     return [(top - width, top) for top in tops]
 
 
-def _draw(
-    axes: Axes,
-    panel: StudyPanel,
-    limits: tuple[float, float],
-    *,
-    differences: bool,
-) -> None:
+def _draw(axes: Axes, panel: StudyPanel, limits: tuple[float, float], *, differences: bool) -> None:
     """Draw a row per mark: its label above its interval, its value at the right."""
     across = axes.get_yaxis_transform()
     for row, mark in enumerate(panel.marks):
@@ -162,11 +152,13 @@ def _draw(
     axes.set_title(panel.title, loc="left", size=11, color=INK)
 
 
-def _panel(height: float, left: float = 0.05, right: float = 0.6) -> tuple[Figure, Axes]:
-    """Make a panel; height: of its axes. Lengths in inches."""
-    whole = height + 0.85
+def _panel(
+    height: float, left: float = 0.05, right: float = 0.6, below: float = 0.0
+) -> tuple[Figure, Axes]:
+    """Make a panel; height: of its axes; below: for a legend. Lengths in inches."""
+    whole = height + 0.85 + below
     figure = Figure(figsize=(WIDTH, whole))
-    sides = (left / WIDTH, 0.5 / whole, 1 - (left + right) / WIDTH, height / whole)
+    sides = (left / WIDTH, (0.5 + below) / whole, 1 - (left + right) / WIDTH, height / whole)
     return figure, figure.add_axes(sides)
 
 
@@ -229,11 +221,7 @@ def lines_panel(
     limits: of the values; rates: whether these are fractions, to be written in percent.
     """
     legend = 0.0 if colour else 0.19 * len(lines)
-    figure, axes = _panel(2.0 + legend, left=0.6, right=0.15)
-    if legend:
-        left, bottom, width, height = axes.get_position().bounds
-        axes.set_position((left, bottom + legend / figure.get_figheight(), width,
-                           height - legend / figure.get_figheight()))  # fmt: skip
+    figure, axes = _panel(2.0, 0.6, 0.15, below=legend)
     for line, (own, dash) in zip(lines, LINE_STYLES * (len(lines) // 18 + 1), strict=False):
         shown = {"color": colour or own, "linestyle": "-" if colour else dash, "linewidth": 1.5}
         axes.plot(line.places, line.values, marker="o", ms=4, label=line.label, **shown)  # type: ignore[arg-type]
@@ -260,17 +248,33 @@ def lines_panel(
     return svg(figure, name, says)
 
 
+def depth_figure(lines: Mapping[TaskName, Sequence[Line]]) -> PageFigure:
+    """Draw test accuracy by the share of stages trained, a panel per task."""
+    limits = same_width(
+        [(min(min(line.lows) for line in ours), max(max(line.highs) for line in ours))
+         for ours in lines.values()]
+    )  # fmt: skip
+    panels = tuple(
+        lines_panel(
+            f"depth-lines-{task}", TASK_TITLES[task].capitalize(), ours,
+            x_title="share of stages trained", ticks={0.0: "frozen", 0.5: "half", 1.0: "full"},
+            limits=ends,
+        )
+        for (task, ours), ends in zip(lines.items(), limits, strict=True)
+    )  # fmt: skip
+    caption = "Test accuracy with its 95 % interval, from a frozen backbone to a fully trained one."
+    return PageFigure("Accuracy by unfreezing depth", caption, panels)
+
+
 def cost_panel(name: str, heading: str, networks: Sequence[CostPoint], x_title: str) -> Markup:
     """Draw scores against a cost on a logarithmic axis, and the Pareto front as a line of steps."""
     figure, axes = _panel(2.4, left=0.6, right=0.25)
     axes.set_xscale("log")
     front = sorted((point for point in networks if point.on_front), key=lambda point: point.cost)
     right = max(point.cost for point in networks) * 1.3
-    axes.step(
-        [*(point.cost for point in front), right],
-        [*(point.score for point in front), front[-1].score],
-        where="post", color=COLOURS["age_group"], linewidth=1.5,
-    )  # fmt: skip
+    costs, scores = [point.cost for point in front], [point.score for point in front]
+    line = {"where": "post", "color": COLOURS["age_group"], "linewidth": 1.5}
+    axes.step([*costs, right], [*scores, scores[-1]], **line)
     axes.plot([p.cost for p in networks], [p.score for p in networks], "o", color=INK, ms=5)
     finish(axes, grid="both")
     axes.margins(x=0.1, y=0.15)
@@ -296,32 +300,12 @@ def cost_panel(name: str, heading: str, networks: Sequence[CostPoint], x_title: 
     return svg(figure, name, says)
 
 
-@dataclass(frozen=True)
-class MatrixCell:
-    """A number on a coloured ground."""
-
-    text: str = NOTHING
-    note: str = ""
-    tone: str = "empty"
-    """A class of the page: `low`, `high`, `small`, `empty`, `share` or `right`."""
-    weight: int = 0
-    """Percent of the tone's colour."""
-    about: str = ""
+def _matrix(title: str, caption: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Make a table whose cells have a colour as style, and its strength in percent as value."""
+    return Table.of(["", *names], rows, title, (caption,))
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A heat map or a confusion matrix of one task."""
-
-    task: TaskName
-    title: str
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[MatrixCell, ...]], ...]
-    """Name and cells."""
-
-
-def heat_map(predictions: RunPredictions, task: TaskName) -> Matrix:
+def heat_map(predictions: RunPredictions, task: TaskName) -> Table:
     """Show a task's accuracy by gender and race.
 
     Intervals are Wilson's for one seed, else a cluster bootstrap of seed-averaged correctness.
@@ -341,29 +325,42 @@ def heat_map(predictions: RunPredictions, task: TaskName) -> Matrix:
         low, high = cluster_bootstrap(values, predictions.faces["cluster"].to_numpy())
     shades = np.where(n_faces >= SMALL_GROUP, rates - rates[-1], 0.0)
     reach = max(SMALLEST_REACH, float(np.abs(shades).max(initial=0.0)))
-
-    def cell(index: int) -> MatrixCell:
-        n = int(n_faces[index])
+    cells = []
+    for n, rate, shade, *ends in np.column_stack([n_faces, rates, shades, low, high]).tolist():
         if n == 0:
-            return MatrixCell(about="no faces")
+            cells.append(EMPTY)
+            continue
         is_small = n < SMALL_GROUP
-        tone = "small" if is_small else "low" if shades[index] < 0 else "high"
-        ends = span(float(low[index]), float(high[index]))
-        weight = round(70 * abs(float(shades[index])) / reach)
-        return MatrixCell(percent(float(rates[index])) + "*" * is_small, str(n), tone, weight, ends)
-
+        colour = "small" if is_small else "low" if shade < 0 else "high"
+        text, strength = percent(rate) + "*" * is_small, round(70 * abs(shade) / reach)
+        cells.append(Cell(text, f"{n:.0f}", strength, style=colour, about=span(*ends)))
+    # They are in the order of BYS: gender and race, gender, race, all.
     races, genders = n_classes("race"), n_classes("gender")
-    # In the order of BYS: gender and race, gender, race, all.
-    places = [[*range(g * races, (g + 1) * races), genders * races + g] for g in range(genders)]
-    places.append(list(range(genders * (races + 1), len(n_faces))))
-    names = (*CLASS_NAMES["gender"], "all")
-    rows = tuple(
-        (name, tuple(cell(index) for index in ours))
-        for name, ours in zip(names, places, strict=True)
-    )
+    both, ours, others = np.split(np.arange(len(cells)), [genders * races, genders * (races + 1)])
+    places = [*np.column_stack([both.reshape(genders, races), ours]), others]
     few = ((n_faces > 0) & (n_faces < SMALL_GROUP)).any()
     caption = "Red: lower than of all faces; blue: higher. Small: number of faces." + (
         f" * Under {SMALL_GROUP} faces: hatched, not ranked." if few else ""
     )
+    names = (*CLASS_NAMES["gender"], "all")
+    rows = ([name, *(cells[i] for i in row)] for name, row in zip(names, places, strict=True))
     title = f"{TASK_TITLES[task].capitalize()} accuracy by gender and race, %"
-    return Matrix(task, title, caption, (*CLASS_NAMES["race"], "all"), rows)
+    return _matrix(title, caption, (*CLASS_NAMES["race"], "all"), rows)
+
+
+def confusion_matrix(predictions: RunPredictions, task: TaskName) -> Table:
+    """Show the shares of each true class's faces by predicted class, averaged over seeds."""
+    predictions = predictions.labelled(task)
+    truth, names = predictions.faces[task].to_numpy(dtype=np.int64), CLASS_NAMES[task]
+    each = [confusion(truth, one, n_classes(task)) for one in predictions.predicted[task]]
+    rows: list[list[Any]] = []
+    for at, (name, counts) in enumerate(zip(names, np.mean(each, axis=0), strict=True)):
+        n = int(counts.sum())
+        cells = [EMPTY] * len(names)
+        for column, share in enumerate(counts / n if n else ()):
+            colour, strength = "right" if at == column else "share", round(75 * float(share))
+            cells[column] = Cell(f"{100 * share:.0f}", "", strength, style=colour)
+        rows.append([f"{name} ({n:,})", *cells])
+    title = f"{TASK_TITLES[task].capitalize()}: confusion matrix, % of the true class"
+    caption = "Rows: the label, and its test faces; columns: predicted. Framed: correct."
+    return _matrix(title, caption, names, rows)

@@ -24,7 +24,7 @@ from benchmark.evaluation.artifacts import RebuiltRecord
 from benchmark.experiment.definition import Experiment
 from benchmark.files import check_outputs, write_text
 from benchmark.models.weight_manifest import stored_path
-from benchmark.record import HOW_TO_RUN, RunRecord, all_records
+from benchmark.record import HOW_TO_RUN, all_records
 from benchmark.reporting.board_tables import Links, latex, listed, markdown, page
 from benchmark.reporting.columns import csv_text, json_text
 
@@ -64,13 +64,11 @@ class AvailableRuns:
         if asked is not None:
             if named := library.named_dataset(asked, sorted(drawn)):
                 return named
-            raise RunError(
-                f"no run is on the data set {asked!r}",
-                allowed=", ".join(sorted(drawn)),
-                source=str(runs_dir),
-            )
-        photographed = sorted(name for name in drawn if not drawn[name])
-        hidden = sorted(set(drawn) - set(photographed))
+            there, source = ", ".join(sorted(drawn)), str(runs_dir)
+            raise RunError(f"no run is on the data set {asked!r}", allowed=there, source=source)
+        photographed, hidden = (
+            sorted(name for name in drawn if drawn[name] == is_drawn) for is_drawn in (False, True)
+        )
         if photographed and hidden:
             self.warnings.append(
                 f"runs on synthetic faces are not shown; --dataset {hidden[0]} shows them"
@@ -86,11 +84,11 @@ def available_runs(
     from_predictions: compute all numbers from the stored predictions, as is done in any case for a
     run that has lost its metrics.json; no file is changed.
     """
-    read: list[RunRecord] = []
+    read = []
     for record in all_records(runs_dir):
-        lost = not (record.folder / "metrics.json").is_file()
-        again = (from_predictions or lost) and record.state == "done"
-        read.append(RebuiltRecord(record.folder) if again else record)
+        again = from_predictions or not (record.folder / "metrics.json").is_file()
+        rebuilt = again and record.state == "done"
+        read.append(RebuiltRecord(record.folder) if rebuilt else record)
     return AvailableRuns(*library.read_runs(read, watch))
 
 
@@ -147,33 +145,32 @@ def _replays(runs: Sequence[Run], query: LeaderboardQuery) -> dict[str, Row]:
         if item.study and item.study.row in leaky and not item.protocol.leaky
     }
     asked = [registry.experiment(name) for name in names]
-    board = arrange(runs, LeaderboardQuery(asked, query.dataset, compared=False))
-    rows = (row for table in board.tables for row in table.rows if row.status == "done")
-    return {names[row.name]: row for row in rows if row.name in names}
+    tables = arrange(runs, LeaderboardQuery(asked, query.dataset, compared=False)).tables
+    rows = (row for table in tables for row in table.rows)
+    return {names[row.name]: row for row in rows if row.status == "done" and row.name in names}
 
 
 def _begun(runs: Sequence[Run]) -> tuple[list[Experiment], list[str]]:
     """List every registered experiment that was begun; with notes on the runs of no such one."""
     known = registry.experiments()
-    begun = [str(run.definition["name"]) for run in runs]
+    begun = {run.name for run in runs}
     ours = {run.definition_key for run in runs if not run.ad_hoc}
     keys = {name: library.definition_key(item.as_dict()) for name, item in known.items()}
-    shown = [item for name, item in known.items() if name in begun or keys[name] in ours]
-    of_shown = {keys[item.name] for item in shown}
-    pairs = zip(begun, runs, strict=True)
-    unknown = [name for name, run in pairs
-               if name not in known and run.definition_key not in of_shown]  # fmt: skip
+    shown = {name: item for name, item in known.items() if name in begun or keys[name] in ours}
+    of_shown = {keys[name] for name in shown}
+    unknown = [
+        run.name for run in runs if run.name not in known and run.definition_key not in of_shown
+    ]
     folds = registry.folds_of(set(unknown))
     strange = [name for name in unknown if name not in folds]
     notes = []
     if strange:
-        said = listed(sorted(set(strange)))
-        left = library.counted(len(strange), "run")
+        left, said = library.counted(len(strange), "run"), listed(sorted(set(strange)))
         notes.append(f"Left out: {left} of experiments not registered here ({said}).")
-    if n_folds := sum(name in folds for name in begun):
+    if n_folds := sum(run.name in folds for run in runs):
         n_runs = library.counted(n_folds, "run")
         notes.append(f"Not shown: {n_runs} of single folds; --folds does.")
-    return shown, notes
+    return list(shown.values()), notes
 
 
 def missing_weights(experiments: Sequence[Experiment], weights_dir: Path) -> Mapping[str, str]:
@@ -181,9 +178,8 @@ def missing_weights(experiments: Sequence[Experiment], weights_dir: Path) -> Map
     found = {}
     for item in experiments:
         architecture, source = item.backbone.architecture, item.backbone.weights
-        if source == "none" or source.startswith("run:"):
-            continue
-        if not stored_path(architecture, source, weights_dir).exists():
+        is_file = source != "none" and not source.startswith("run:")
+        if is_file and not stored_path(architecture, source, weights_dir).exists():
             found[item.name] = (
                 f"not measured: weights missing ({source} of {architecture}; "
                 "`facebench weights list` says how to get them)"
@@ -196,13 +192,13 @@ def write_board(
 ) -> list[Path]:
     """Write a leaderboard in every format; give the files. Raises OSError."""
     suites = "+".join(board.suites) or board.suite or "all"
-    stem = f"leaderboard-{board.dataset}-{suites}"
-    files = [folder / f"{stem}.{ending}" for ending in FORMATS]
+    files = [folder / f"leaderboard-{board.dataset}-{suites}.{ending}" for ending in FORMATS]
     check_outputs(files, overwrite=overwrite)
-    for file, (ending, text) in zip(files, FORMATS.items(), strict=True):
-        is_page = ending == "html"
-        content = page(board, run_links(board, folder, runs_dir)) if is_page else text(board)
-        write_text(file, content)
+    for file, text in zip(files, FORMATS.values(), strict=True):
+        is_page = file.suffix == ".html"
+        write_text(
+            file, page(board, run_links(board, folder, runs_dir)) if is_page else text(board)
+        )
     return files
 
 

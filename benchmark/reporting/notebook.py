@@ -103,9 +103,9 @@ def leaderboard(
         Where there is no run, or where runs are on several data sets.
     """
     places = Places(Path(runs_dir), Path(data_dir), Path(weights_dir or Path(data_dir) / "weights"))
-    at_hand = available_runs(places.runs_dir, from_predictions=from_predictions)
+    available = available_runs(places.runs_dir, from_predictions=from_predictions)
     with registry.with_tuned(places.runs_dir):
-        boards = leaderboards(at_hand, places, suites, dataset, ad_hoc=ad_hoc)
+        boards = leaderboards(available, places, suites, dataset, ad_hoc=ad_hoc)
     if len(boards) > 1:
         raise RunError(
             f"there are runs on {len(boards)} data sets",
@@ -126,41 +126,20 @@ class RunFigure:
         return self.path.read_bytes()
 
 
-@dataclass(frozen=True)
 class FinishedRun:
-    """A finished run: what it is, and its numbers as pandas tables."""
+    """A finished run: what it is, and its numbers as pandas tables.
 
-    run: Run
+    identity: its sha256, by which its folder is named. name: the experiment that it was begun as.
+    dataset: what it was trained, selected and tested on. definition: as it was run. tasks: what it
+    predicts.
+    """
 
-    @property
-    def identity(self) -> str:
-        """The run's sha256, by which its folder is named."""
-        return self.run.record.identity
-
-    @property
-    def name(self) -> str:
-        """The experiment that it was begun as."""
-        return str(self.run.definition["name"])
-
-    @property
-    def seed(self) -> int:
-        """Its seed."""
-        return self.run.record.seed
-
-    @property
-    def dataset(self) -> str:
-        """The data set that it was trained, selected and tested on."""
-        return self.run.setting.dataset
-
-    @property
-    def definition(self) -> Mapping[str, Any]:
-        """The definition as it was run."""
-        return self.run.definition
-
-    @property
-    def tasks(self) -> tuple[TaskName, ...]:
-        """What it predicts."""
-        return RunGroup(self.name, (self.run,)).tasks
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.identity, self.name, self.seed = run.record.identity, run.name, run.record.seed
+        self.dataset = run.setting.dataset
+        self.definition: Mapping[str, Any] = run.definition
+        self.tasks: tuple[TaskName, ...] = RunGroup(run.name, (run,)).tasks
 
     @cached_property
     def metrics(self) -> "pd.Series[float]":
@@ -199,11 +178,11 @@ class FinishedRun:
 
         `curves` by epoch, `confusion` matrices, accuracy by `subgroups`, `reliability`.
         """
-        path = self.run.record.folder / f"{name}.png"
+        folder = self.run.record.folder
+        path = folder / f"{name}.png"
         if not path.is_file():
-            there = ", ".join(sorted(item.stem for item in path.parent.glob("*.png")))
-            source = str(path.parent)
-            raise RunError(f"{self.name} has no figure {name!r}", allowed=there, source=source)
+            there = ", ".join(sorted(item.stem for item in folder.glob("*.png")))
+            raise RunError(f"{self.name} has no figure {name!r}", allowed=there, source=str(folder))
         return RunFigure(path)
 
     def network(self) -> "TrainedNetwork":
@@ -248,14 +227,14 @@ def load_run(
     if not runs:
         raise RunError("there is no run to load", source=str(runs_dir), fix=HOW_TO_RUN)
     with registry.with_tuned(Path(runs_dir)):
-        folds = registry.folds_of(str(run.definition["name"]) for run in runs)
+        folds = registry.folds_of(run.name for run in runs)
         library = Library(tuple(runs), registry.experiments() | folds, registry.suites())
     if isinstance(meant := library.meant(what), Run):
         return FinishedRun(library.group_of_run(meant).runs[0])
     fitting = [
         run
         for run in runs
-        if run.definition["name"] == what
+        if run.name == what
         and run.done
         and seed in (None, run.record.seed)
         and dataset in (None, run.setting.dataset)
@@ -263,11 +242,9 @@ def load_run(
     found = [run for run in fitting if not run.ad_hoc] or fitting
     if len(found) == 1:
         return FinishedRun(found[0])
+    there = [f"{r.short_identity} (seed {r.record.seed}, {r.setting.dataset})" for r in found]
     raise RunError(
         f"{what} has {len(found) or 'no'} finished {'run' if not found else 'runs'}",
-        allowed=", ".join(
-            f"{run.short_identity} (seed {run.record.seed}, {run.setting.dataset})" for run in found
-        )
-        or "a run's id, or an experiment with a finished run",
+        allowed=", ".join(there) or "a run's id, or an experiment with a finished run",
         fix="Name one by its id" if found else f"`facebench run {what}` makes one",
     )

@@ -1,78 +1,62 @@
-"""The report's research questions: a table of them, and what the runs answer to each.
-
-Pairs are experiments that differ in one respect alone, found by content and not by name. All
-comparisons of a report are made and corrected together, so that each has one p-value on it.
-"""
+"""The report's research questions: a table of them, and what the runs answer to each."""
 
 import dataclasses
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import pandas as pd
-from markupsafe import Markup
 
 from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import HEADINGS, KINDS
 from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
 from benchmark.comparison.library import RunGroup
-from benchmark.comparison.pairs import (
-    NO_TASK,
-    Found,
-    PairPlan,
-    counterparts_plan,
-    judge_plans,
-)
+from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import ALPHA, Family
 from benchmark.comparison.subset_study import subset_page, subset_study
 from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture, TaskComparison, joined
 from benchmark.errors import RunError
+from benchmark.evaluation.fairness import EQUALIZED_ODDS
 from benchmark.evaluation.figures import BY_TITLES
 from benchmark.evaluation.predictions import RunPredictions
 from benchmark.evaluation.subgroups import By, gap_table
 from benchmark.experiment.architectures import architecture_named
-from benchmark.experiment.definition import CONDITIONINGS, Experiment
-from benchmark.files import canonical_json
-from benchmark.identity import steering_content
+from benchmark.reporting import figures
 from benchmark.reporting.board_tables import listed
 from benchmark.reporting.comparison_tables import pairs_table
-from benchmark.reporting.evidence import Evidence, RankedNetwork
-from benchmark.reporting.figures import (
-    CostPoint,
-    Matrix,
-    PageFigure,
-    cost_panel,
-    heat_map,
-    intervals_figure,
-)
-from benchmark.reporting.networks import depth_figures, stored_tables
+from benchmark.reporting.evidence import Evidence, judged, sibling_pairs, siblings
+from benchmark.reporting.figures import CostPoint, PageFigure
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 SEEDS: Final = "--seeds 0,1,2"
 NO_RUN: Final = "no honest run is finished and ranked on this data set."
-FIELD_OF: Final[dict[Family, tuple[str, str]]] = {
-    "weights": ("backbone", "weights"),
-    "depth": ("backbone", "trainable_stages"),
-    "conditioning": ("head", "conditioning"),
-}
-"""What the experiments of a question differ in: part and field of their definitions."""
 RATES_NOTE: Final = (
     "Compared experiments are equal in all that steers a training but this, and perhaps the "
     "learning rate, which the study chose anew for frozen backbones."
 )
 SHOWN_IN_RANKING: Final = 12
 DIVISIONS: Final[tuple[By, ...]] = ("gender", "race", "gender_race", "age_group")
-MOST_RIVALS: Final = 60
-"""So many networks are compared with the first of their table."""
 COSTS: Final = (
     ("By training time", "training of one run, s", "seconds", 1.0),
     ("By parameters", "parameters, millions", "parameters", 1e-6),
     ("By operations", "GMACs of one face", "gmacs", 1.0),
 )
 """Heading, axis, field of a row, scale."""
+STORED: Final = (
+    ("subgroup_rates", "differences of rates between subgroups", ("task", "by", "class"),
+     "difference", "equalized odds, pp", 100.0),
+    ("gender_gaps", "accuracy for women minus men", ("task", "within"), "difference",
+     "women − men, pp", 100.0),
+    ("age_edges", "age group by years from the nearest edge (14, 25, 40, 60)",
+     ("years_from_edge", "n"), "accuracy", "accuracy, %", 100.0),
+    ("age_years", "mean age of the predicted group as an estimate of age", ("read_as",),
+     "mae_years", "mean absolute error, years", 1.0),
+)  # fmt: skip
+"""Tables of the runs' folders: file, caption, columns that name a row, the number's column with
+`low` and `high` beside it, its heading and scale."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +86,7 @@ class Answer:
     href: str = ""
     """The address of the runs behind it."""
     figures: tuple[PageFigure, ...] = ()
-    matrices: tuple[Matrix, ...] = ()
+    matrices: tuple[Table, ...] = ()
     tables: tuple[Table, ...] = ()
     commands: tuple[str, ...] = ()
     """What would answer the question."""
@@ -118,87 +102,10 @@ def _unanswered(question: Question, why: str, *commands: str) -> Answer:
     return Answer(question, (said,), commands=commands, answered=False)
 
 
-def _suite_command(suite: str, dataset: str) -> str:
-    return f"facebench run --suite {suite} {SEEDS} --dataset {dataset}"
-
-
-def _first_runs(evidence: Evidence) -> str:
-    return _suite_command(evidence.suites[0] if evidence.suites else "quick", evidence.dataset)
-
-
-def siblings(experiments: Iterable[Experiment], family: Family) -> list[tuple[Experiment, ...]]:
-    """Group experiments that differ in one of FIELD_OF alone, their learning rates perhaps with
-    it: shallow to deep, the reference first. Groups of one are none."""
-    part, name = FIELD_OF[family]
-    groups: dict[str, dict[str, Experiment]] = {}
-    for item in experiments:
-        content = steering_content(item.as_dict())
-        value = content[part].pop(name)
-        # The study trained frozen backbones at another rate than deeper ones.
-        content["recipe"].pop("learning_rate")
-        groups.setdefault(canonical_json(content), {}).setdefault(str(value), item)
-    found = [tuple(sorted(it.values(), key=lambda x: _place(x, family))) for it in groups.values()]
-    return [
-        members
-        for members in found
-        if len(members) > 1 and (family != "conditioning" or members[0].head.conditioning == "none")
-    ]
-
-
-def _place(item: Experiment, family: Family) -> tuple[int, str]:
-    if family == "depth":
-        return len(item.backbone.trained_stages), ""
-    if family == "conditioning":
-        return CONDITIONINGS.index(item.head.conditioning), ""
-    sources = architecture_named(item.backbone.architecture).weight_sources
-    ordered = ["none", *(name for name in sources if name != "none")]
-    weights = item.backbone.weights
-    return (ordered.index(weights) if weights in ordered else len(ordered)), weights
-
-
-def sibling_pairs(evidence: Evidence, family: Family) -> list[tuple[Experiment, Experiment]]:
-    """List who is compared, reference first: neighbours by depth, all weights, all with `none`."""
-    fold = evidence.setting.protocol.fold if evidence.setting else None
-    # Folds of the split are no networks of their own: `leaderboard --folds` has them.
-    ours = (it for it in evidence.experiments if it.protocol.fold == fold and not it.protocol.leaky)
-    pairs: list[tuple[Experiment, Experiment]] = []
-    for group in siblings(ours, family):
-        if family == "depth":
-            pairs += itertools.pairwise(group)
-        elif family == "weights":
-            pairs += itertools.combinations(group, 2)
-        else:
-            pairs += [(group[0], other) for other in group[1:]]
-    return pairs
-
-
-def judged(evidence: Evidence, family: Family) -> Found:
-    """Give what came of one question; all of the report's are compared and corrected together."""
-    if not evidence.found:
-
-        def plan(pairs: Iterable[tuple[str, str]]) -> PairPlan:
-            made = PairPlan()
-            for reference, other in pairs:
-                made.add(evidence.of_name(reference), evidence.of_name(other))
-            made.gaps = [gap for gap in made.gaps if gap.why != NO_TASK]
-            return made
-
-        plans = {
-            question: plan(
-                (one.name, other.name) for one, other in sibling_pairs(evidence, question)
-            )
-            for question in FIELD_OF
-        }
-        groups = [evidence.of_name(item.name) for item in evidence.experiments]
-        plans["mtl_stl"] = counterparts_plan(evidence.library, groups, evidence.dataset, TASKS)
-        # Shown by no table of the report, and compared all the same: the leaderboard of these runs
-        # corrects a pair within this family, and a pair has one corrected p on both.
-        defined = [(item.compare_with, item.name) for item in evidence.experiments]
-        plans["compare_with"] = plan((one, other) for one, other in defined if one is not None)
-        firsts = [evidence.ranked(kind)[: 1 + MOST_RIVALS] for kind in KINDS]
-        plans["first"] = plan((r[0].name, other.name) for r in firsts for other in r[1:])
-        evidence.found.update(judge_plans(plans, evidence.book))
-    return evidence.found[family]
+def _command(evidence: Evidence, suite: str = "") -> str:
+    """Write the command that makes a suite's runs; of the first that was asked for if left out."""
+    suite = suite or next(iter(evidence.suites), "quick")
+    return f"facebench run --suite {suite} {SEEDS} --dataset {evidence.dataset}"
 
 
 def _pairs_of(title: str, lines: Sequence[TaskComparison]) -> Table:
@@ -207,13 +114,14 @@ def _pairs_of(title: str, lines: Sequence[TaskComparison]) -> Table:
 
 def _best_network(evidence: Evidence, question: Question) -> Answer:
     if not evidence.first_ranked:
-        return _unanswered(question, NO_RUN, _first_runs(evidence))
-    sentences: list[str] = []
-    tables: list[Table] = []
+        return _unanswered(question, NO_RUN, _command(evidence))
+    sentences, tables = [], []
     missing: list[str] = []
-    for kind in (kind for kind in KINDS if evidence.ranked(kind)):
+    for kind in KINDS:
         ranked, found = evidence.ranked(kind), judged(evidence, "first")
-        best = ranked[0].row
+        if not ranked:
+            continue
+        best = ranked[0]
         lines = [line for line in found.lines if line.reference.label == best.name]
         missing += words.gap_sentences([gap for gap in found.gaps if gap.reference == best.name])
         scores = joined(
@@ -227,9 +135,8 @@ def _best_network(evidence: Evidence, question: Question) -> Answer:
             f"accuracy: {scores}. {_ties(lines)}".rstrip()
         )
         if lines:
-            tables.append(
-                _pairs_of(f"{HEADINGS[kind]}: every other network against the first", lines)
-            )
+            title = f"{HEADINGS[kind]}: every other network against the first"
+            tables.append(_pairs_of(title, lines))
     return Answer(
         question,
         tuple(sentences),
@@ -270,15 +177,15 @@ def _rankings(evidence: Evidence) -> Iterator[PageFigure]:
     for title, is_mtl in ((HEADINGS["mtl"], True), ("One task, one network (STL)", False)):
         marks = {
             task: [
-                Mark(f"{item.row.rank}  {item.name}", score.accuracy, score.low, score.high)
+                Mark(f"{item.rank}  {item.name}", score.accuracy, score.low, score.high)
                 for item in evidence.ranked("mtl" if is_mtl else task)[:SHOWN_IN_RANKING]
-                if (score := item.row.scores.get(task)) is not None
+                if (score := item.scores.get(task)) is not None
             ]
             for task in TASKS
         }
         if any(marks.values()):
             picture = StudyPicture("", title, caption, _panels(marks))
-            yield intervals_figure(f"best-{'mtl' if is_mtl else 'stl'}", picture)
+            yield figures.intervals_figure(f"best-{'mtl' if is_mtl else 'stl'}", picture)
 
 
 def _panels(marks: Mapping[TaskName, Sequence[Mark]]) -> tuple[StudyPanel, ...]:
@@ -291,36 +198,27 @@ def _panels(marks: Mapping[TaskName, Sequence[Mark]]) -> tuple[StudyPanel, ...]:
 
 def _pairs(evidence: Evidence, question: Question) -> Answer:
     """Answer for pairs that differ in one respect, or for MTL against its STL counterparts."""
-    family = question.family
-    found, is_mtl = judged(evidence, family), family == "mtl_stl"
+    family, is_mtl = question.family, question.family == "mtl_stl"
+    found = judged(evidence, family)
     if not found.lines:
         alike = "that differ in this alone"
         if is_mtl:
             alike = "of which one is the single-task counterpart of the other"
         why = f"no two networks {alike} are finished on the same faces."
         return _unanswered(question, why, *_command_for(evidence, question))
-    if is_mtl:
-        short, *further = words.sentences(found.lines, of_mtl=True)
-        sentences, better = [short.removeprefix("Does MTL beat STL? "), *further], "MTL"
-    else:
-        sentences, better = list(words.sentences(found.lines)), "the named network"
-        if len(sentences) > 1:
-            sentences = [_tally(found.lines)]
-    known = evidence.library.experiments
-
-    def label_of(line: TaskComparison) -> str:
-        against = known[line.reference.label].backbone.weights if family == "weights" else ""
-        return f"{line.group.label} against {against}" if against else line.group.label
-
-    marks = {
-        task: [
-            Mark(label_of(line), it.accuracy, it.low, it.high, filled=line.significant)
-            for line in found.lines
-            if line.task == task
-            for it in (line.difference,)
-        ]
-        for task in TASKS
-    }
+    better = "MTL" if is_mtl else "the named network"
+    sentences = list(words.sentences(found.lines, of_mtl=is_mtl))
+    sentences[0] = sentences[0].removeprefix("Does MTL beat STL? ")
+    if len(sentences) > 1 and not is_mtl:
+        sentences = [_tally(found.lines)]
+    marks: dict[TaskName, list[Mark]] = {task: [] for task in TASKS}
+    for line in found.lines:
+        label, it = line.group.label, line.difference
+        if family == "weights":
+            reference = evidence.library.experiments[line.reference.label]
+            label += f" against {reference.backbone.weights}"
+        mark = Mark(label, it.accuracy, it.low, it.high, filled=line.significant)
+        marks[line.task].append(mark)
     caption = (
         "Difference in test accuracy in percentage points, with its 95 % interval; right of 0: "
         f"{better} is better. Hollow: not significant after Holm's correction."
@@ -328,35 +226,50 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
     picture = StudyPicture("", question.title, caption, _panels(marks), of_differences=True)
     groups = {g.label: g for line in found.lines for g in (line.reference, line.group)}
     identities = [key for group in groups.values() for key in group.identities]
+    depths = _depths(evidence) if family == "depth" else ()
+    reading = words.reading_notes(found.lines, list(groups.values()))
     return Answer(
         question,
         tuple(sentences),
         evidence.links.of(identities),
-        figures=(
-            *(_depths(evidence) if family == "depth" else ()),
-            intervals_figure(question.slug, picture),
-        ),
+        figures=(*depths, figures.intervals_figure(question.slug, picture)),
         tables=(_pairs_of(question.title, found.lines),),
         missing=tuple(words.gap_sentences(found.gaps)),
-        notes=(
-            *(() if is_mtl else (RATES_NOTE,)),
-            *words.reading_notes(found.lines, list(groups.values())),
-        ),
+        notes=(*(() if is_mtl else (RATES_NOTE,)), *reading),
     )
+
+
+def _depths(evidence: Evidence) -> Iterator[PageFigure]:
+    """Draw test accuracy by unfreezing depth, a line per group of networks that differ in it."""
+    scores = {name: row.scores for name, row in evidence.networks.items() if row.scores}
+    groups = siblings((item for item in evidence.experiments if item.name in scores), "depth")
+    lines: dict[TaskName, list[figures.Line]] = defaultdict(list)
+    for task, group in itertools.product(TASKS, groups):
+        known = [item for item in group if task in scores[item.name]]
+        if known:
+            label = group[0].name.replace(f"-{group[0].backbone.depth_name}", "")
+            n_stages = len(architecture_named(group[0].backbone.architecture).stages)
+            places = [len(item.backbone.trained_stages) / n_stages for item in known]
+            ours = [scores[item.name][task] for item in known]
+            ends = [score.low for score in ours], [score.high for score in ours]
+            line = figures.Line(label, places, [score.accuracy for score in ours], *ends)
+            lines[task].append(line)
+    if lines:
+        yield figures.depth_figure(lines)
 
 
 def _command_for(evidence: Evidence, question: Question) -> list[str]:
     """Write the command that makes the runs of a first pair, or of the smallest suite with one."""
     library, family = evidence.library, question.family
     if family == "mtl_stl":
-        return [_first_runs(evidence)]
+        return [_command(evidence)]
     if pairs := sibling_pairs(evidence, family):
         names = " ".join(item.name for item in pairs[0])
         return [f"facebench run {names} {SEEDS} --dataset {evidence.dataset}"]
     for suite in sorted(library.suites.values(), key=lambda suite: len(suite.experiments)):
         members = (library.experiments[name] for name in suite.experiments)
         if siblings((item for item in members if not item.protocol.leaky), family):
-            return [_suite_command(suite.name, evidence.dataset)]
+            return [_command(evidence, suite.name)]
     return []
 
 
@@ -382,17 +295,17 @@ def _tally(lines: Sequence[TaskComparison]) -> str:
 
 def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
     if not evidence.first_ranked:
-        return _unanswered(question, NO_RUN, _first_runs(evidence))
+        return _unanswered(question, NO_RUN, _command(evidence))
     best = evidence.first_ranked[0]
     try:
         predictions = evidence.book.predictions(best.group)
-        matrices = tuple(heat_map(predictions, task) for task in best.group.tasks)
+        matrices = tuple(figures.heat_map(predictions, task) for task in best.group.tasks)
         gaps = _gaps(predictions)
     except RunError as error:
         return _unanswered(question, str(error))
     sentences, rows, beyond = [], [], []
-    if (worst := best.row.worst) is not None:
-        overall = words.percent(best.row.scores[worst.task].accuracy)
+    if (worst := best.worst) is not None:
+        overall = words.percent(best.scores[worst.task].accuracy)
         sentences.append(
             f"{best.name} has its lowest {TASK_TITLES[worst.task]} accuracy for {worst.group}: "
             f"{words.percent(worst.accuracy)} % ({words.span(worst.low, worst.high)}, n "
@@ -433,10 +346,34 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
     )
 
 
-def _depths(evidence: Evidence) -> Iterator[PageFigure]:
-    scored = {name for name, item in evidence.networks.items() if item.row.scores}
-    tested = (item for item in evidence.experiments if item.name in scored)
-    return depth_figures(evidence, siblings(tested, "depth"))
+def stored_tables(network: Row) -> Iterator[Table]:
+    """Average what the runs' folders keep; what an older facebench did not compute is left out."""
+    for file, caption, keys, value, heading, scale in STORED:
+        paths = [run.record.folder / f"{file}.csv" for run in network.runs]
+        if not all(path.is_file() for path in paths):
+            continue
+        found = pd.concat([pd.read_csv(path, dtype=dict.fromkeys(keys, str)) for path in paths])
+        if "rate" in found:
+            found = found[found["rate"] == EQUALIZED_ODDS]
+        if "read_as" in found:
+            found = found[found["group"] == "all"]
+        tested = ["permuted", "p"] if "p" in found else []
+        by_row = found.dropna(subset=[value]).groupby(list(keys), sort=False)
+        means = by_row[[value, "low", "high", *tested]].mean() * scale
+        if tested:
+            means["p"] = by_row["p"].max()
+        rows = []
+        for *names, mean, low, high, permuted, p in (
+            means.reindex(columns=[value, "low", "high", "permuted", "p"]).reset_index().to_numpy()
+        ):
+            ends = f"{words.one_place(low)} to {words.one_place(high)}"
+            chance = (Cell(f"{permuted:.1f}", value=permuted), Cell(words.p_text(p), value=p))
+            name_cells = (Cell(BY_TITLES.get(name, name)) for name in names)
+            number = Cell(words.one_place(mean), ends, mean)
+            rows.append((*name_cells, number, *chance[: len(tested)]))
+        if rows:
+            headings = [*(key.replace("_", " ") for key in keys), heading, *tested]
+            yield Table.of(headings, rows, f"{network.name}: {caption}")
 
 
 def _gaps(predictions: RunPredictions) -> pd.DataFrame:
@@ -462,15 +399,14 @@ def _cost_of_accuracy(evidence: Evidence, question: Question) -> Answer:
     ranked = evidence.first_ranked
     if len(ranked) < 2:
         why = "fewer than two networks are finished and ranked on this data set."
-        return _unanswered(question, why, _first_runs(evidence))
-    panels: list[Markup] = []
-    sentences = []
-    fronts: dict[str, list[str]] = {item.name: [] for item in ranked}
-    for heading, axis, field, scale in COSTS:
+        return _unanswered(question, why, _command(evidence))
+    panels, sentences = [], []
+    fronts: dict[str, list[str]] = {row.name: [] for row in ranked}
+    for number, (heading, axis, field, scale) in enumerate(COSTS):
         points = _cost_points(ranked, field, scale)
         if len(points) < 2:
             continue
-        panels.append(cost_panel(f"cost-{len(panels)}", heading, points, axis))
+        panels.append(figures.cost_panel(f"cost-{number}", heading, points, axis))
         front = [point.label for point in points if point.on_front]
         for label in front:
             fronts[label].append(heading.removeprefix("By "))
@@ -484,40 +420,36 @@ def _cost_of_accuracy(evidence: Evidence, question: Question) -> Answer:
     )
     rows = [
         (
-            str(number), item.name, Cell(words.with_sd(row.val_combined, row.val_combined_sd)),
+            str(number), row.name, Cell(words.with_sd(row.val_combined, row.val_combined_sd)),
             Cell(words.duration_text(row.seconds), value=row.seconds),
             Cell(words.count_text(row.parameters), value=row.parameters),
             Cell(words.number_text(row.gmacs), value=row.gmacs),
-            joined(fronts[item.name]) or NOTHING,
+            joined(fronts[row.name]) or NOTHING,
         )
-        for number, item in enumerate(ranked, 1)
-        for row in (item.row,)
+        for number, row in enumerate(ranked, 1)
     ]  # fmt: skip
     headings = ("#", Column("network", left=True), "val, %", "training", "parameters", "GMACs",
                 Column("on the front of", left=True))  # fmt: skip
-    title = "Costs; training is the mean of a run's seconds"
+    table = Table.of(headings, rows, "Costs; training is the mean of a run's seconds")
     figure = PageFigure("Accuracy against cost", caption, tuple(panels))
-    tables = (Table.of(headings, rows, title),)
-    return Answer(question, tuple(sentences), figures=(figure,), tables=tables)
+    return Answer(question, tuple(sentences), figures=(figure,), tables=(table,))
 
 
-def _cost_points(ranked: Sequence[RankedNetwork], field: str, scale: float) -> list[CostPoint]:
+def _cost_points(ranked: Sequence[Row], field: str, scale: float) -> list[CostPoint]:
     """Place the networks whose cost is known; on the front is what none dominates."""
     places = {
-        (number, item.name): (scale * cost, item.row.val_combined or 0.0)
-        for number, item in enumerate(ranked, 1)
-        if (cost := getattr(item.row, field))
+        (number, row.name): (scale * cost, row.val_combined or 0.0)
+        for number, row in enumerate(ranked, 1)
+        if (cost := getattr(row, field))
     }
+
+    def dominated(cost: float, score: float) -> bool:
+        others = (it for it in places.values() if it != (cost, score))
+        return any(other <= cost and theirs >= score for other, theirs in others)
+
     return [
-        CostPoint(
-            *key, cost, score,
-            on_front=not any(
-                other <= cost and theirs >= score and (other, theirs) != (cost, score)
-                for other, theirs in places.values()
-            ),
-        )
-        for key, (cost, score) in places.items()
-    ]  # fmt: skip
+        CostPoint(*key, *place, on_front=not dominated(*place)) for key, place in places.items()
+    ]
 
 
 def _study(evidence: Evidence, question: Question) -> Answer:
@@ -534,7 +466,7 @@ def _study(evidence: Evidence, question: Question) -> Answer:
         places = {place for name in names for place in library.datasets_of(name)} - {dataset}
         others = f"; there are such runs on {', '.join(sorted(places))}" if places else ""
         suite = "leak" if slug == "leak" else question.suites[0]
-        return _unanswered(question, f"{error.found}{others}.", _suite_command(suite, dataset))
+        return _unanswered(question, f"{error.found}{others}.", _command(evidence, suite))
     groups = [library.run_group(name, dataset) for name in sorted(page.experiments)]
     known = [key for group in groups if isinstance(group, RunGroup) for key in group.identities]
     tables = []
@@ -542,14 +474,12 @@ def _study(evidence: Evidence, question: Question) -> Answer:
         columns = [Column(head, left=place == 0) for place, head in enumerate(found.heads)]
         rows = [[Cell(name), *map(Cell.parted, texts)] for name, *texts in found.rows]
         tables.append(Table.of(columns, rows, found.caption))
+    drawn = (figures.intervals_figure(f"{slug}-{n}", it) for n, it in enumerate(page.pictures))
     return Answer(
         question,
         page.sentences or ("Nothing could be compared.",),
         evidence.links.of(known),
-        figures=tuple(
-            intervals_figure(f"{slug}-{number}", picture)
-            for number, picture in enumerate(page.pictures)
-        ),
+        figures=tuple(drawn),
         tables=tuple(tables),
         notes=page.notes,
         leaky=page.title.startswith("LEAKY"),

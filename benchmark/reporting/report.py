@@ -1,4 +1,4 @@
-"""The report: every question's answer, the best network's errors, and the leaderboards.
+"""The report: every question's answer, each network by itself, and the leaderboards.
 
 One HTML file with its style, script and figures inside it; it asks no other address for anything.
 """
@@ -6,85 +6,74 @@ One HTML file with its style, script and figures inside it; it asks no other add
 import base64
 import datetime
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pandas as pd
+from markupsafe import Markup
 from PIL import Image
 
+from benchmark.comparison.leaderboard import HEADINGS
 from benchmark.comparison.wording import joined, protocol_text
 from benchmark.data.dataset import FaceSet
 from benchmark.data.progress import OnProgress, keep_quiet
-from benchmark.errors import DataError
+from benchmark.errors import DataError, RunError
+from benchmark.evaluation.figures import COLOURS, INK
 from benchmark.evaluation.label_errors import mistakes
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.reporting.board_tables import Links, board_table, by_setting
-from benchmark.reporting.evidence import Evidence
-from benchmark.reporting.networks import NetworkSection, network_sections
+from benchmark.reporting.evidence import Evidence, kind_of
+from benchmark.reporting.figures import Line, confusion_matrix, heat_map, lines_panel
 from benchmark.reporting.questions import QUESTIONS, Answer
 from benchmark.reporting.tables import Table, page
+from benchmark.tasks import TASK_TITLES, TaskName
 
 SHOWN_PER_TASK: Final = 12
 THUMBNAIL_PX: Final = 72
 """Sharp on a screen of twice the pixels at the size that the page shows, and a few kB each."""
+MOST_NETWORKS: Final = 60
+"""A page with more would not open at once."""
+CURVE_SEEDS: Final = 5
+"""Learning curves are drawn for so many seeds at most."""
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """The most confident errors of one run."""
-
-    network: str
-    seed: int
-    href: str
-    drawn: bool
-    tasks: dict[str, list[dict[str, Any]]]
-    """Most confident first: `picture` as a data: address, `truth`, `predicted`, `probability`."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a page shows besides its tables."""
-
-    evidence: Evidence
-    answers: tuple[Answer, ...]
-    networks: tuple[NetworkSection, ...]
-    gallery: Gallery | None = None
-
-
-def make_report(
-    evidence: Evidence, gallery: Gallery | None = None, watch: OnProgress = keep_quiet
-) -> Report:
-    """Answer every question, and show every network by itself."""
+def answers_of(evidence: Evidence, watch: OnProgress = keep_quiet) -> list[Answer]:
+    """Answer every question."""
     found: list[Answer] = []
     for question in QUESTIONS:
         found.append(question.ask(evidence, question))
         watch("Answering questions", len(found), len(QUESTIONS))
-    return Report(evidence, tuple(found), tuple(network_sections(evidence)), gallery)
+    return found
 
 
-def gallery(evidence: Evidence, faces: FaceSet) -> Gallery | None:
+def gallery(evidence: Evidence, faces: FaceSet) -> dict[str, Any] | None:
     """Show the most confident errors of the best network's first seed; None where none is ranked.
 
-    Raises RunError or DataError where its predictions or the faces cannot be read. Whether
-    photographed faces may be shown is for the caller to ask.
+    Gives network, seed, href, drawn and, by task, the faces, most confident first: `picture` as a
+    data: address, `truth`, `predicted`, `probability`. Raises RunError or DataError where its
+    predictions or the faces cannot be read. Whether photographed faces may be shown is for the
+    caller to ask.
     """
     if not evidence.first_ranked:
         return None
-    best = evidence.first_ranked[0]
-    run = best.group.runs[0]
+    best = evidence.first_ranked[0].group
+    run = best.runs[0]
     if faces.pixel_digest != run.setting.pixel_digest:
         raise DataError(
-            f"{faces.name} was prepared anew since {best.name} was run", source=str(faces.folder)
+            f"{faces.name} was prepared anew since {best.label} was run", source=str(faces.folder)
         )
     rows = pd.Series(range(len(faces.table)), index=faces.table["file"])
     found = mistakes(read_predictions(run.record.predictions_path))
     found = found[found["file"].isin(rows.index)].groupby("task").head(SHOWN_PER_TASK)
     pixels = faces.pixels()
     found["picture"] = [_thumbnail(pixels[int(rows[file])]) for file in found["file"]]
-    tasks = {task: found[found["task"] == task].to_dict("records") for task in best.group.tasks}
-    href = evidence.links.of([run.record.identity])
-    return Gallery(best.name, run.record.seed, href, faces.drawn, tasks)  # type: ignore[arg-type]
+    return {
+        "network": best.label,
+        "seed": run.record.seed,
+        "href": evidence.links.of([run.record.identity]),
+        "drawn": faces.drawn,
+        "tasks": {task: found[found["task"] == task].to_dict("records") for task in best.tasks},
+    }
 
 
 def _thumbnail(pixels: Any) -> str:
@@ -95,9 +84,66 @@ def _thumbnail(pixels: Any) -> str:
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def write_page(report: Report, date: datetime.date) -> str:
-    """Write the page; equal runs and dates give equal text."""
-    evidence = report.evidence
+def network_sections(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """Show every ranked network, or the best where there are too many; none that leaks.
+
+    Gives name, kind (the heading of the table that it stands in), href, matrices, curves and
+    trouble, which says why something is not shown.
+    """
+    tested = (row for row in evidence.networks.values() if row.scores)
+    best = sorted(tested, key=lambda row: row.rank or MOST_NETWORKS)[:MOST_NETWORKS]
+    for number, row in enumerate(best):
+        matrices: list[Table] = []
+        curves: list[Markup] = []
+        trouble = []
+        try:
+            predictions = evidence.book.predictions(row.group)
+            for task in row.group.tasks:
+                matrices += [confusion_matrix(predictions, task), heat_map(predictions, task)]
+        except RunError as error:
+            trouble.append(str(error))
+        try:
+            runs = row.runs[:CURVE_SEEDS]
+            histories = {run.record.seed: run.record.history() for run in runs}
+            curves = list(_curves(histories, row.group.tasks, f"network-{number}"))
+        except (RunError, KeyError, ValueError) as error:
+            trouble.append(f"learning curves: {error}")
+        yield {
+            "name": row.name,
+            "kind": HEADINGS[kind_of(row)],
+            "href": evidence.links.of(row.group.identities),
+            "matrices": matrices,
+            "curves": curves,
+            "trouble": "; ".join(trouble),
+        }
+
+
+def _curves(
+    histories: dict[int, pd.DataFrame], tasks: Sequence[TaskName], anchor: str
+) -> Iterator[Markup]:
+    """Draw loss and each task's validation accuracy by epoch, a line per seed."""
+    panels = [("train/loss", "Training loss", INK)]
+    for task in tasks:
+        title = f"{TASK_TITLES[task].capitalize()}: validation accuracy"
+        panels.append((f"val/{task}/accuracy", title, COLOURS[task]))
+    for number, (column, heading, colour) in enumerate(panels):
+        lines = [
+            Line(f"seed {seed}", history["epoch"].tolist(), history[column].tolist())
+            for seed, history in histories.items()
+            if column in history
+        ]
+        if lines:
+            name, rates = f"{anchor}-{number}", number > 0
+            yield lines_panel(name, heading, lines, x_title="epoch", colour=colour, rates=rates)
+
+
+def write_page(
+    evidence: Evidence,
+    answers: Sequence[Answer],
+    date: datetime.date,
+    faces: dict[str, Any] | None = None,
+) -> str:
+    """Write the page; equal runs and dates give equal text. faces: as `gallery` gives them."""
     suites = joined(evidence.suites)
     named = f", suite{'s' * (len(evidence.suites) > 1)} {suites}" if suites else ""
     return page(
@@ -105,10 +151,10 @@ def write_page(report: Report, date: datetime.date) -> str:
         title=f"facebench report: {evidence.dataset}{named}",
         drawn=evidence.board.drawn,
         facts=dict(_facts(evidence, date)),
-        answers=report.answers,
+        answers=answers,
         boards=tuple(_boards(evidence)),
-        networks=report.networks,
-        gallery=report.gallery,
+        networks=tuple(network_sections(evidence)),
+        gallery=faces,
         notes=evidence.board.notes,
         limits=evidence.board.limits,
         links=evidence.links,
@@ -119,8 +165,8 @@ def _boards(evidence: Evidence) -> Iterator[tuple[str, Table, bool]]:
     """Give the leaderboard of each setting, and whether it is LEAKY."""
     links: Links = {
         run.short_identity: ((f"seed {run.record.seed}", href),)
-        for network in evidence.networks.values()
-        for run in network.group.runs
+        for row in evidence.networks.values()
+        for run in row.runs
         if (href := evidence.links.of([run.record.identity]))
     }
     for setting, tables in by_setting(evidence.board):

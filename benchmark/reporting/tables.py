@@ -66,7 +66,9 @@ class Cell:
     marks: tuple[int, ...] = ()
     """Which of the table's notes belong to it, counted from 1; not in a terminal."""
     style: str = ""
-    """In a terminal, in rich's words: `bold`, `dim`, `red`."""
+    """In a terminal, in rich's words: `bold`, `dim`, `red`; of a page's matrix, the colour."""
+    about: str = ""
+    """A tooltip of a page's matrix."""
 
     @classmethod
     def parted(cls, text: str) -> "Cell":
@@ -116,6 +118,7 @@ class Table:
         headings: Iterable[str | Column],
         rows: Iterable[TableRow | Sequence[str | Cell]],
         title: str = "",
+        notes: Iterable[str] = (),
     ) -> "Table":
         """Make a table of texts, or of cells where a text is not enough."""
         made = (
@@ -125,7 +128,7 @@ class Table:
             for row in rows
         )
         columns = (h if isinstance(h, Column) else Column(h) for h in headings)
-        return cls(tuple(columns), tuple(made), title)
+        return cls(tuple(columns), tuple(made), title, tuple(notes))
 
     def is_left(self, index: int) -> bool:
         """Whether a column's cells begin at the left."""
@@ -195,7 +198,7 @@ def terminal(table: Table, width: int) -> Group:
         if spare >= min(0, SHORTEST_NAME - widths[name]) * is_narrow:
             break
     if spare < 0 or is_narrow:
-        widths[name] = max(widths[name] + spare, SHORTEST_NAME)
+        widths[name] = max(widths[name] + spare, min(widths[name], SHORTEST_NAME))
     for i in (i for i in shown if table.columns[i].fold):
         longest = max((cell_len(row.cells[i].whole) for row in table.rows), default=0)
         more = max(0, min(longest - widths[i], spare))

@@ -28,10 +28,13 @@ def test_a_card_is_printed_kept_with_its_run_and_written_as_a_page(
     runs: RunBuilder, tmp_path: Path
 ) -> None:
     record, target = one_run(runs), tmp_path / "shown" / "card.html"
-    answer = call(runs, record.identity[:8], "--out", str(target))
+    answer = call(runs, record.identity[:8])
     assert answer.exit_code == 0
     assert answer.stdout.startswith("# Model card: gender-cnn-none-full-short, seed 0")
     assert (record.folder / "card.md").read_text() in answer.stdout
+    answer = call(runs, record.identity[:8], "--out", str(target))
+    assert (answer.exit_code, answer.stdout) == (0, "")
+    assert f"Written: {target}" in flat(answer.stderr)
     assert target.read_text().startswith("<!doctype html>")
     target.write_text("mine")
     for options, code in (((), 2), (("--overwrite",), 0)):

@@ -22,7 +22,7 @@ from benchmark.experiment.definition import Experiment
 from benchmark.files import sha256_of, write_json, write_text
 from benchmark.record import SUBGROUP_COLUMNS, RunRecord
 from benchmark.reporting.evidence import Evidence, RunLinks
-from benchmark.reporting.report import make_report, write_page
+from benchmark.reporting.report import answers_of, write_page
 from benchmark.tasks import TaskName, combined
 from tests.results.conftest import RunBuilder, build, made_up_predictions, made_up_probabilities
 
@@ -173,4 +173,4 @@ def evidence_of(
 
 def page_of(evidence: Evidence) -> str:
     """Write the page as `facebench report` does."""
-    return write_page(make_report(evidence), datetime.date(2026, 11, 28))
+    return write_page(evidence, answers_of(evidence), datetime.date(2026, 11, 28))

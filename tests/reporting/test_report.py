@@ -9,15 +9,16 @@ import pytest
 
 from benchmark import registry
 from benchmark.errors import RunError
-from benchmark.reporting.evidence import Evidence, RunLinks, mlflow_links
-from benchmark.reporting.questions import (
+from benchmark.reporting.evidence import (
     FIELD_OF,
-    QUESTIONS,
-    Answer,
+    Evidence,
+    RunLinks,
     judged,
+    mlflow_links,
     sibling_pairs,
     siblings,
 )
+from benchmark.reporting.questions import QUESTIONS, Answer
 from tests.reporting.stores import DRAWN, QUICK, evidence_of, fill, page_of
 from tests.results.conftest import RunBuilder
 
@@ -109,7 +110,7 @@ def test_cost_names_the_networks_that_no_cheaper_one_beats(
     evidence: Evidence, found: dict[str, Answer]
 ) -> None:
     ranked = evidence.ranked("mtl")
-    places = {item.name: (-(item.row.parameters or 0), item.row.val_combined) for item in ranked}
+    places = {item.name: (-(item.parameters or 0), item.val_combined) for item in ranked}
     front = [
         name
         for name, (size, score) in places.items()
@@ -224,8 +225,8 @@ def test_a_comparison_has_one_p_on_the_page_and_on_the_leaderboard(evidence: Evi
     assert families >= {"mtl_stl", "compare_with", "first"}
     both = [
         (told[key], (outcome.judged.family, outcome.judged.p_holm))
-        for name, network in evidence.networks.items()
-        for outcome in network.row.comparisons
+        for name, row in evidence.networks.items()
+        for outcome in row.comparisons
         if outcome.judged and (key := (name, outcome.other, outcome.task)) in told
     ]
     assert len(both) > 10
