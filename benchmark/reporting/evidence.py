@@ -1,4 +1,4 @@
-"""What the report is made from: one data set's runs, their rows and links, and who is compared.
+"""What the report is made from: one data set's runs, who is compared, what folders keep.
 
 Pairs are experiments that differ in one respect alone, found by content and not by name. All
 comparisons of a report are made and corrected together, so that each has one p-value on it.
@@ -7,29 +7,29 @@ comparisons of a report are made and corrected together, so that each has one p-
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
+import pandas as pd
+
+from benchmark.comparison import pairs as comparing
+from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import KINDS, Kind, Leaderboard
 from benchmark.comparison.library import Library, NotRun, RunGroup, Setting
-from benchmark.comparison.pairs import (
-    NO_TASK,
-    Book,
-    Found,
-    PairPlan,
-    counterparts_plan,
-    judge_plans,
-)
+from benchmark.comparison.pairs import NO_TASK, Book, Found, PairPlan
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Family
 from benchmark.errors import RunError
+from benchmark.evaluation.fairness import EQUALIZED_ODDS
+from benchmark.evaluation.figures import BY_TITLES
 from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.definition import CONDITIONINGS, Experiment, Protocol
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
+from benchmark.reporting.tables import Cell, Table
 from benchmark.tasks import TASKS, TaskName
 
 DIGITS: Final = 12
@@ -42,6 +42,18 @@ FIELD_OF: Final[dict[Family, tuple[str, str]]] = {
 """What the experiments of a question differ in: part and field of their definitions."""
 MOST_RIVALS: Final = 60
 """So many networks are compared with the first of their table."""
+STORED: Final = (
+    ("subgroup_rates", "differences of rates between subgroups", ("task", "by", "class"),
+     "difference", "equalized odds, pp", 100.0),
+    ("gender_gaps", "accuracy for women minus men", ("task", "within"), "difference",
+     "women − men, pp", 100.0),
+    ("age_edges", "age group by years from the nearest edge (14, 25, 40, 60)",
+     ("years_from_edge", "n"), "accuracy", "accuracy, %", 100.0),
+    ("age_years", "mean age of the predicted group as an estimate of age", ("read_as",),
+     "mae_years", "mean absolute error, years", 1.0),
+)  # fmt: skip
+"""Tables of the runs' folders: file, caption, columns that name a row, the number's column with
+`low` and `high` beside it, its heading and scale."""
 
 
 @dataclass(frozen=True)
@@ -223,12 +235,42 @@ def judged(evidence: Evidence, family: Family) -> Found:
         firsts = [evidence.ranked(kind)[: 1 + MOST_RIVALS] for kind in KINDS]
         pairs["first"] = [(rows[0].name, row.name) for rows in firsts for row in rows[1:]]
         groups = [of_name(item.name) for item in experiments]
-        plan = counterparts_plan(evidence.library, groups, evidence.dataset, TASKS)
+        plan = comparing.counterparts_plan(evidence.library, groups, evidence.dataset, TASKS)
         plans: dict[Family, PairPlan] = {"mtl_stl": plan}
         for name, ours in pairs.items():
             plans[name] = plan = PairPlan()
             for reference, other in ours:
                 plan.add(of_name(reference), of_name(other))
             plan.gaps = [gap for gap in plan.gaps if gap.why != NO_TASK]
-        evidence.found.update(judge_plans(plans, evidence.book))
+        evidence.found.update(comparing.judge_plans(plans, evidence.book))
     return evidence.found[family]
+
+
+def stored_tables(network: Row) -> Iterator[Table]:
+    """Average what the runs' folders keep; what an older facebench did not compute is left out."""
+    for file, caption, keys, value, heading, scale in STORED:
+        paths = [run.record.folder / f"{file}.csv" for run in network.runs]
+        if not all(path.is_file() for path in paths):
+            continue
+        found = pd.concat([pd.read_csv(path, dtype=dict.fromkeys(keys, str)) for path in paths])
+        if "rate" in found:
+            found = found[found["rate"] == EQUALIZED_ODDS]
+        if "read_as" in found:
+            found = found[found["group"] == "all"]
+        tested = ["permuted", "p"] if "p" in found else []
+        by_row = found.dropna(subset=[value]).groupby(list(keys), sort=False)
+        means = by_row[[value, "low", "high", *tested]].mean() * scale
+        if tested:
+            means["p"] = by_row["p"].max()
+        rows = []
+        for *names, mean, low, high, permuted, p in (
+            means.reindex(columns=[value, "low", "high", "permuted", "p"]).reset_index().to_numpy()
+        ):
+            ends = f"{words.one_place(low)} to {words.one_place(high)}"
+            chance = (Cell(f"{permuted:.1f}", value=permuted), Cell(words.p_text(p), value=p))
+            name_cells = (Cell(BY_TITLES.get(name, name)) for name in names)
+            number = Cell(words.one_place(mean), ends, mean)
+            rows.append((*name_cells, number, *chance[: len(tested)]))
+        if rows:
+            headings = [*(key.replace("_", " ") for key in keys), heading, *tested]
+            yield Table.of(headings, rows, f"{network.name}: {caption}")

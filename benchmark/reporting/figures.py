@@ -273,8 +273,8 @@ def cost_panel(name: str, heading: str, networks: Sequence[CostPoint], x_title: 
     front = sorted((point for point in networks if point.on_front), key=lambda point: point.cost)
     right = max(point.cost for point in networks) * 1.3
     costs, scores = [point.cost for point in front], [point.score for point in front]
-    line = {"where": "post", "color": COLOURS["age_group"], "linewidth": 1.5}
-    axes.step([*costs, right], [*scores, scores[-1]], **line)
+    colour = COLOURS["age_group"]
+    axes.step([*costs, right], [*scores, scores[-1]], where="post", color=colour, linewidth=1.5)
     axes.plot([p.cost for p in networks], [p.score for p in networks], "o", color=INK, ms=5)
     finish(axes, grid="both")
     axes.margins(x=0.1, y=0.15)

@@ -18,7 +18,6 @@ from benchmark.comparison.statistics import ALPHA, Family
 from benchmark.comparison.subset_study import subset_page, subset_study
 from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture, TaskComparison, joined
 from benchmark.errors import RunError
-from benchmark.evaluation.fairness import EQUALIZED_ODDS
 from benchmark.evaluation.figures import BY_TITLES
 from benchmark.evaluation.predictions import RunPredictions
 from benchmark.evaluation.subgroups import By, gap_table
@@ -26,7 +25,7 @@ from benchmark.experiment.architectures import architecture_named
 from benchmark.reporting import figures
 from benchmark.reporting.board_tables import listed
 from benchmark.reporting.comparison_tables import pairs_table
-from benchmark.reporting.evidence import Evidence, judged, sibling_pairs, siblings
+from benchmark.reporting.evidence import Evidence, judged, sibling_pairs, siblings, stored_tables
 from benchmark.reporting.figures import CostPoint, PageFigure
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -45,18 +44,6 @@ COSTS: Final = (
     ("By operations", "GMACs of one face", "gmacs", 1.0),
 )
 """Heading, axis, field of a row, scale."""
-STORED: Final = (
-    ("subgroup_rates", "differences of rates between subgroups", ("task", "by", "class"),
-     "difference", "equalized odds, pp", 100.0),
-    ("gender_gaps", "accuracy for women minus men", ("task", "within"), "difference",
-     "women − men, pp", 100.0),
-    ("age_edges", "age group by years from the nearest edge (14, 25, 40, 60)",
-     ("years_from_edge", "n"), "accuracy", "accuracy, %", 100.0),
-    ("age_years", "mean age of the predicted group as an estimate of age", ("read_as",),
-     "mae_years", "mean absolute error, years", 1.0),
-)  # fmt: skip
-"""Tables of the runs' folders: file, caption, columns that name a row, the number's column with
-`low` and `high` beside it, its heading and scale."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +104,8 @@ def _best_network(evidence: Evidence, question: Question) -> Answer:
         return _unanswered(question, NO_RUN, _command(evidence))
     sentences, tables = [], []
     missing: list[str] = []
-    for kind in KINDS:
+    for kind in filter(evidence.ranked, KINDS):
         ranked, found = evidence.ranked(kind), judged(evidence, "first")
-        if not ranked:
-            continue
         best = ranked[0]
         lines = [line for line in found.lines if line.reference.label == best.name]
         missing += words.gap_sentences([gap for gap in found.gaps if gap.reference == best.name])
@@ -184,16 +169,19 @@ def _rankings(evidence: Evidence) -> Iterator[PageFigure]:
             for task in TASKS
         }
         if any(marks.values()):
-            picture = StudyPicture("", title, caption, _panels(marks))
-            yield figures.intervals_figure(f"best-{'mtl' if is_mtl else 'stl'}", picture)
+            yield _intervals(f"best-{'mtl' if is_mtl else 'stl'}", title, caption, marks)
 
 
-def _panels(marks: Mapping[TaskName, Sequence[Mark]]) -> tuple[StudyPanel, ...]:
-    return tuple(
+def _intervals(
+    name: str, title: str, caption: str, marks: Mapping[TaskName, Sequence[Mark]], **options: bool
+) -> PageFigure:
+    panels = [
         StudyPanel(task, TASK_TITLES[task].capitalize(), tuple(ours))
         for task, ours in marks.items()
         if ours
-    )
+    ]
+    picture = StudyPicture("", title, caption, tuple(panels), **options)
+    return figures.intervals_figure(name, picture)
 
 
 def _pairs(evidence: Evidence, question: Question) -> Answer:
@@ -201,9 +189,8 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
     family, is_mtl = question.family, question.family == "mtl_stl"
     found = judged(evidence, family)
     if not found.lines:
-        alike = "that differ in this alone"
-        if is_mtl:
-            alike = "of which one is the single-task counterpart of the other"
+        counterparts = "of which one is the single-task counterpart of the other"
+        alike = counterparts if is_mtl else "that differ in this alone"
         why = f"no two networks {alike} are finished on the same faces."
         return _unanswered(question, why, *_command_for(evidence, question))
     better = "MTL" if is_mtl else "the named network"
@@ -223,7 +210,7 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
         "Difference in test accuracy in percentage points, with its 95 % interval; right of 0: "
         f"{better} is better. Hollow: not significant after Holm's correction."
     )
-    picture = StudyPicture("", question.title, caption, _panels(marks), of_differences=True)
+    figure = _intervals(question.slug, question.title, caption, marks, of_differences=True)
     groups = {g.label: g for line in found.lines for g in (line.reference, line.group)}
     identities = [key for group in groups.values() for key in group.identities]
     depths = _depths(evidence) if family == "depth" else ()
@@ -232,7 +219,7 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
         question,
         tuple(sentences),
         evidence.links.of(identities),
-        figures=(*depths, figures.intervals_figure(question.slug, picture)),
+        figures=(*depths, figure),
         tables=(_pairs_of(question.title, found.lines),),
         missing=tuple(words.gap_sentences(found.gaps)),
         notes=(*(() if is_mtl else (RATES_NOTE,)), *reading),
@@ -251,9 +238,8 @@ def _depths(evidence: Evidence) -> Iterator[PageFigure]:
             n_stages = len(architecture_named(group[0].backbone.architecture).stages)
             places = [len(item.backbone.trained_stages) / n_stages for item in known]
             ours = [scores[item.name][task] for item in known]
-            ends = [score.low for score in ours], [score.high for score in ours]
-            line = figures.Line(label, places, [score.accuracy for score in ours], *ends)
-            lines[task].append(line)
+            columns = zip(*((it.accuracy, it.low, it.high) for it in ours), strict=True)
+            lines[task].append(figures.Line(label, places, *columns))
     if lines:
         yield figures.depth_figure(lines)
 
@@ -326,12 +312,13 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
         said = "No gap is significantly beyond that of a random assignment to subgroups."
     headings = ("task", "subgroups by", "lowest", "highest", "gap, pp", "permuted, pp", "p, Holm")
     title = f"{best.name}: gap between the lowest and the highest subgroup"
+    tables = (Table.of(headings, rows, title), *stored_tables(best))
     return Answer(
         question,
         (*sentences, said),
         evidence.links.of(best.group.identities),
         matrices=matrices,
-        tables=(Table.of(headings, rows, title), *stored_tables(best)),
+        tables=tables,
         notes=(
             "Subgroups are by the labels; those of under 30 faces are marked and not ranked. "
             "Permuted: the mean gap when faces are assigned to the subgroups at random, with the "
@@ -344,36 +331,6 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
             "that is always right. Several seeds: means, and the largest p.",
         ),
     )
-
-
-def stored_tables(network: Row) -> Iterator[Table]:
-    """Average what the runs' folders keep; what an older facebench did not compute is left out."""
-    for file, caption, keys, value, heading, scale in STORED:
-        paths = [run.record.folder / f"{file}.csv" for run in network.runs]
-        if not all(path.is_file() for path in paths):
-            continue
-        found = pd.concat([pd.read_csv(path, dtype=dict.fromkeys(keys, str)) for path in paths])
-        if "rate" in found:
-            found = found[found["rate"] == EQUALIZED_ODDS]
-        if "read_as" in found:
-            found = found[found["group"] == "all"]
-        tested = ["permuted", "p"] if "p" in found else []
-        by_row = found.dropna(subset=[value]).groupby(list(keys), sort=False)
-        means = by_row[[value, "low", "high", *tested]].mean() * scale
-        if tested:
-            means["p"] = by_row["p"].max()
-        rows = []
-        for *names, mean, low, high, permuted, p in (
-            means.reindex(columns=[value, "low", "high", "permuted", "p"]).reset_index().to_numpy()
-        ):
-            ends = f"{words.one_place(low)} to {words.one_place(high)}"
-            chance = (Cell(f"{permuted:.1f}", value=permuted), Cell(words.p_text(p), value=p))
-            name_cells = (Cell(BY_TITLES.get(name, name)) for name in names)
-            number = Cell(words.one_place(mean), ends, mean)
-            rows.append((*name_cells, number, *chance[: len(tested)]))
-        if rows:
-            headings = [*(key.replace("_", " ") for key in keys), heading, *tested]
-            yield Table.of(headings, rows, f"{network.name}: {caption}")
 
 
 def _gaps(predictions: RunPredictions) -> pd.DataFrame:

@@ -20,11 +20,6 @@ from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 GENDER = registry.experiment("gender-cnn-none-full-short")
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> RunBuilder:
-    return RunBuilder(tmp_path / "mlruns")
-
-
 def only_board(runs: RunBuilder, *suites: str, compared: bool = True) -> Leaderboard:
     data_dir = runs.runs_dir.parent / "data"
     places = Places(runs.runs_dir, data_dir, data_dir / "weights")

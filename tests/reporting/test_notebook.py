@@ -21,11 +21,6 @@ from tests.results.conftest import RunBuilder, exact_predictions
 GENDER = registry.experiment("gender-cnn-none-full-short")
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> RunBuilder:
-    return RunBuilder(tmp_path / "mlruns")
-
-
 def one_run(runs: RunBuilder, *, seed: int = 0) -> str:
     predictions = exact_predictions(70, 80, tasks=("gender",))
     return runs.done(GENDER, predictions, seed=seed).identity

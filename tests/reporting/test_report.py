@@ -1,28 +1,33 @@
 """The report as text: whole, escaped, answering first, and honest about what it does not know."""
 
+import re
+import shutil
 from collections import defaultdict
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from benchmark import registry
+from benchmark.cli.main import app
 from benchmark.errors import RunError
-from benchmark.reporting.evidence import (
-    FIELD_OF,
-    Evidence,
-    RunLinks,
-    judged,
-    mlflow_links,
-    sibling_pairs,
-    siblings,
-)
+from benchmark.evaluation.fairness import gender_gap_table
+from benchmark.evaluation.predictions import read_predictions
+from benchmark.reporting import evidence as evidences
+from benchmark.reporting.evidence import Evidence, RunLinks
 from benchmark.reporting.questions import QUESTIONS, Answer
+from benchmark.reporting.report import network_sections
 from tests.reporting.stores import DRAWN, QUICK, evidence_of, fill, page_of
 from tests.results.conftest import RunBuilder
 
 VOID = {"meta", "link", "input", "img", "br"}
+STORE = Path(__file__).parent.parent / "golden" / "work"
 KNOWN = {f"{number:012x}": ("7", f"run{number}") for number in range(2)}
 
 
@@ -129,7 +134,7 @@ def test_a_link_leads_to_one_run_to_several_or_to_a_folder(drawn_runs: RunBuilde
     assert links.of([*ids[:1], "unknown"]) == ""
     assert RunLinks().of(ids) == ""
     with pytest.raises(RunError, match="is no address"):
-        mlflow_links("javascript:alert(1)", {})
+        evidences.mlflow_links("javascript:alert(1)", {})
     fill(drawn_runs, QUICK[:1], n=80)
     (record,) = drawn_runs.records()
     text = page_of(evidence_of(drawn_runs, in_mlflow=False))
@@ -182,10 +187,10 @@ def test_changed_predictions_are_said_and_no_obstacle(drawn_runs: RunBuilder) ->
 
 
 def test_siblings_differ_in_one_respect_alone_and_stand_in_their_order() -> None:
-    (depths,) = siblings(registry.experiments_of("depth"), "depth")
+    (depths,) = evidences.siblings(registry.experiments_of("depth"), "depth")
     names = [item.backbone.depth_name for item in depths]
     assert names == ["frozen", "fire6_9", "fire4_5", "fire2_3", "full"]
-    weights = siblings(registry.experiments_of("controls"), "weights")
+    weights = evidences.siblings(registry.experiments_of("controls"), "weights")
     assert weights
     for group in weights:
         assert [item.backbone.weights for item in group] == ["none", "imagenet"]
@@ -193,24 +198,24 @@ def test_siblings_differ_in_one_respect_alone_and_stand_in_their_order() -> None
         assert not any("swapped" in item.name for item in group)
     names = ["mtl-cnn-none-full", "mtl-cnn-none-full-gate", "mtl-cnn-none-full-embedding"]
     members = [registry.experiment(name) for name in names]
-    (conditionings,) = siblings(members, "conditioning")
+    (conditionings,) = evidences.siblings(members, "conditioning")
     assert conditionings[0].name == names[0]
-    assert siblings(members[1:], "conditioning") == []
+    assert evidences.siblings(members[1:], "conditioning") == []
 
 
 def test_pairs_are_neighbours_by_depth_and_no_folds(evidence: Evidence) -> None:
-    pairs = sibling_pairs(evidence, "depth")
+    pairs = evidences.sibling_pairs(evidence, "depth")
     assert any("squeezenet" in other.name for _, other in pairs)
     deeper = [(len(a.backbone.trained_stages), len(b.backbone.trained_stages)) for a, b in pairs]
     assert all(one < other for one, other in deeper)
     folded = replace(evidence)
     folds = [item.in_fold(0) for item in evidence.experiments if "squeezenet" in item.name]
     folded.__dict__["experiments"] = (*evidence.experiments, *folds)
-    assert sibling_pairs(folded, "depth") == pairs
+    assert evidences.sibling_pairs(folded, "depth") == pairs
 
 
 def test_a_comparison_has_one_p_on_the_page_and_on_the_leaderboard(evidence: Evidence) -> None:
-    judged(evidence, "first")
+    evidences.judged(evidence, "first")
     shown = defaultdict(set)
     told = {}
     for result in evidence.found.values():
@@ -221,7 +226,7 @@ def test_a_comparison_has_one_p_on_the_page_and_on_the_leaderboard(evidence: Evi
     assert sum(len(result.lines) for result in evidence.found.values()) > len(shown)
     assert all(len(lines) == 1 for lines in shown.values())
     families = {family for lines in shown.values() for family, _ in lines}
-    assert families <= set(FIELD_OF) | {"mtl_stl", "compare_with", "first"}
+    assert families <= set(evidences.FIELD_OF) | {"mtl_stl", "compare_with", "first"}
     assert families >= {"mtl_stl", "compare_with", "first"}
     both = [
         (told[key], (outcome.judged.family, outcome.judged.p_holm))
@@ -233,3 +238,87 @@ def test_a_comparison_has_one_p_on_the_page_and_on_the_leaderboard(evidence: Evi
     for (family, p_holm), (its_family, its_p) in both:
         assert family == its_family
         assert p_holm == pytest.approx(its_p)
+
+
+def test_a_confusion_matrix_has_the_mean_shares_of_the_true_class(drawn_runs: RunBuilder) -> None:
+    fill(drawn_runs, QUICK[:1], seeds=(0, 1), n=400)
+    (section,) = network_sections(evidence_of(drawn_runs))
+    (matrix,) = (m for m in section["matrices"] if m.title.startswith("Gender: confusion"))
+    tables = [read_predictions(record.predictions_path) for record in drawn_runs.records()]
+    tests = [table[table["part"] == "test"] for table in tables]
+    shares = [
+        np.mean([((t["gender"] == 0) & (t["gender_pred"] == said)).sum() for t in tests])
+        / (tests[0]["gender"] == 0).sum()
+        for said in (0, 1)
+    ]
+    name, *cells = matrix.rows[0].cells
+    assert name.text == f"male ({(tests[0]['gender'] == 0).sum()})"
+    assert [cell.text for cell in cells] == [f"{100 * share:.0f}" for share in shares]
+    assert [cell.style for cell in cells] == ["right", "share"]
+    assert len(section["matrices"]) == 6
+    assert len(section["curves"]) == 4
+    assert "Training loss" in section["curves"][0]
+
+
+def test_what_cannot_be_read_is_said_and_the_rest_is_shown(drawn_runs: RunBuilder) -> None:
+    fill(drawn_runs, QUICK[:1], n=400)
+    (record,) = drawn_runs.records()
+    (record.folder / "history.csv").unlink()
+    (section,) = network_sections(evidence_of(drawn_runs))
+    assert "learning curves" in section["trouble"] or section["curves"] == ()
+    assert len(section["matrices"]) == 6
+
+
+def test_stored_tables_are_means_over_seeds_with_the_largest_p(drawn_runs: RunBuilder) -> None:
+    fill(drawn_runs, QUICK[:1], seeds=(0, 1), n=1_600)
+    best = evidence_of(drawn_runs).first_ranked[0]
+    assert list(evidences.stored_tables(best)) == []
+    stored = [
+        gender_gap_table(
+            table := read_predictions(record.predictions_path).query("part == 'test'"),
+            {"gender": (table["gender"] == table["gender_pred"]).to_numpy()},
+        )
+        for record in drawn_runs.records()
+    ]
+    for record, table in zip(drawn_runs.records(), stored, strict=True):
+        table.to_csv(record.folder / "gender_gaps.csv", index=False)
+    (shown,) = evidences.stored_tables(best)
+    first = shown.rows[0].cells
+    means = [float(np.mean([table[name].iloc[0] for table in stored])) * 100
+             for name in ("difference", "permuted")]  # fmt: skip
+    assert [cell.text for cell in first[:2]] == ["gender", "all"]
+    assert [first[2].value, first[3].value] == pytest.approx(means)
+    assert first[4].value == max(table["p"].iloc[0] for table in stored)
+
+
+def test_accuracy_by_depth_has_a_line_per_backbone(found: dict[str, Answer]) -> None:
+    lines, _ = found["depth"].figures
+    assert lines.title == "Accuracy by unfreezing depth"
+    assert len(lines.panels) == 3
+    assert ">frozen<" in lines.panels[0]
+
+
+def test_every_link_of_leaderboard_and_report_leads_to_a_file_or_a_place_of_the_page(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(STORE, tmp_path / "mlruns" / "work")
+    (tmp_path / "data").mkdir()
+    places = ["--runs-dir", str(tmp_path / "mlruns"), "--data-dir", str(tmp_path / "data")]
+    for command in ("leaderboard", "report"):
+        result = CliRunner().invoke(app, [command, *places])
+        assert result.exit_code == 0, result.output
+    pages = sorted((tmp_path / "mlruns").glob("[lr]e*/*.html"))
+    n_files = 0
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        ids = set(re.findall(r'\bid="([^"]+)"', text))
+        for href in map(unescape, re.findall(r'href="([^"]+)"', text)):
+            if href.startswith(("data:", "http://", "https://")):
+                continue
+            if href.startswith("#"):
+                assert href == "#" or href[1:] in ids, f"{page.name}: {href}"
+            else:
+                assert (page.parent / unquote(href)).exists(), f"{page.name}: {href}"
+                n_files += 1
+    assert {page.parent.name for page in pages} == {"leaderboards", "reports"}
+    assert n_files > 10
