@@ -130,12 +130,12 @@ def _links(runs_dir: Path, page: Path, url: str | None, answer: CommandResult) -
 
     if url is None:
         return RunLinks(work=Path(os.path.relpath(work_folder(runs_dir), page.parent)).as_posix())
-    links = mlflow_links(url, {})
+    known = {}
     try:
-        return mlflow_links(url, run_places(runs_dir))
+        known = run_places(runs_dir)
     except TrackingError as error:
         answer.warnings.append(f"{error} No run of the page is linked to MLflow.")
-        return links
+    return mlflow_links(url, known)
 
 
 def _faces(evidence: "Evidence", data_dir: Path, answer: CommandResult) -> dict[str, Any] | None:

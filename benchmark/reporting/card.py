@@ -20,12 +20,12 @@ from benchmark.evaluation.red_flags import UTKFACE_NAME, flag_state, warning
 from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP
 from benchmark.models.weight_manifest import FILES
 from benchmark.record import RunRecord
-from benchmark.reporting.tables import template
+from benchmark.reporting.tables import environment, template
 from benchmark.tasks import TASK_TITLES, TASKS
 from benchmark.tracking.notes import code, plain, rate
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Template
 
 CARD_FILE: Final = "card.md"
 LEAKY: Final = "LEAKY: test faces were seen in training. No number here is an honest test result."
@@ -48,7 +48,7 @@ def model_card(record: RunRecord) -> str:
             fix=f"`facebench run {record.experiment_name} --seeds {record.seed}` resumes it",
         )
     try:
-        text = _environment().get_template("card.md.jinja").render(**_content(record))
+        text = _template().render(**_content(record))
         return text.rstrip() + "\n"
     except (KeyError, TypeError, ValueError, UndefinedError) as error:
         raise RunError(
@@ -69,22 +69,17 @@ def card_page(markdown: str, title: str) -> str:
 
 
 @cache
-def _environment() -> "Environment":
-    """Make what renders Markdown: not escaped as HTML is, but by `plain` and `code`."""
-    import jinja2
-
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("benchmark.reporting"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _template() -> "Template":
+    """Load the template; its text is not escaped as HTML is, but by `plain` and `code`."""
+    made = environment()
     made.filters |= {"plain": plain, "code": code, "joined": joined}
     # Of the test part, or of validation where test was not evaluated.
     made.filters["last_part"] = lambda by_part: by_part.get("test", by_part.get("val"))
     made.filters["title_of"] = TASK_TITLES.__getitem__
     made.globals |= {"rate": rate, "p_text": p_text, "one_place": one_place}
-    return made
+    made.globals |= {"by_titles": BY_TITLES, "gap_by": GAP_BY, "small": SMALL_GROUP}
+    made.globals |= {"odds": EQUALIZED_ODDS, "subgroup_faces": SUBGROUP_FACES}
+    return made.get_template("card.md.jinja")
 
 
 def _content(record: RunRecord) -> dict[str, Any]:
@@ -108,14 +103,8 @@ def _content(record: RunRecord) -> dict[str, Any]:
     origins = [item for item in known if item.file_name == weights.get("origin")]
     return {
         "about": about,
+        "record": record,
         "origin": origins[0] if origins else None,
-        "definition": about["experiment"],
-        "backbone": about["experiment"]["backbone"],
-        "dataset": about["dataset"],
-        "done": record.done,
-        "identity": record.identity,
-        "experiment_name": record.experiment_name,
-        "predictions_sha256": record.predictions_sha256,
         "has_model": (record.folder / "model.safetensors").is_file(),
         "metrics": metrics,
         "tasks": tasks,
@@ -130,11 +119,6 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "age_years": _rows(record, "age_years"),
         "subgroup_ece": [row | {"is_above": row["low"] > row["chance"]} for row in errors],
         "calibration": json.loads(calibration.read_text("utf-8"))["tasks"] if has_it else {},
-        "by_titles": BY_TITLES,
-        "small": SMALL_GROUP,
-        "gap_by": GAP_BY,
-        "odds": EQUALIZED_ODDS,
-        "subgroup_faces": SUBGROUP_FACES,
         "utkface": UTKFACE_NAME,
     }
 

@@ -21,7 +21,6 @@ from benchmark.data import labelled
 from benchmark.data.dataset import FaceSet
 from benchmark.data.duplicates import count_duplicates, identical_files, near_in_words
 from benchmark.data.labels import LICENCE, WEBSITE, age_group_of
-from benchmark.data.splits import PARTS
 from benchmark.evaluation.figures import FAINT, INK, PAPER, finish, percent_ticks, write_png
 from benchmark.files import check_outputs, write_text
 from benchmark.reporting.figures import svg
@@ -40,6 +39,7 @@ LEAST_PEAK: Final = 0.005
 BANDWIDTH_YEARS: Final = 2.5
 """Wide enough to smooth the peaks at 5 and 10 years, which are habits of labelling, not people."""
 FEWEST_FOR_A_DENSITY: Final = 30
+PART_TITLES: Final = {"train": "training", "val": "validation", "test": "test"}
 PALETTES: Final[dict[str, tuple[str, ...]]] = {
     "age_group": ("#5DA5D9", "#3987BF", "#1F6BA6", "#B5651D", "#8A4A12"),
     "gender": ("#4C86C6", "#D9773F"),
@@ -57,8 +57,6 @@ HEADINGS: Final = {
     "n": "faces", "count": "faces", "times": "times as often", "edge": "last age of a group",
     "n_next": "faces a year above", "share_next": "share a year above", "first": "one class",
     "second": "another", "25%": "a quarter up to", "50%": "half up to", "75%": "3 quarters up to",
-    "train": "training", "val": "validation", "share of train": "share of training",
-    "share of val": "share of validation",
 }  # fmt: skip
 Counts = npt.NDArray[np.int64]
 SYNTHETIC_NOTE: Final = (
@@ -84,7 +82,8 @@ class Explored:
         for task in TASKS:  # -1 is MISSING
             codes, names = table[task].to_numpy(), pd.Index(CLASS_NAMES[task])
             named[task] = pd.Categorical.from_codes(codes, names)
-        named["part"] = pd.Categorical(table["part"].where(table["part"] != ""), PARTS)
+        parts = table["part"].map(PART_TITLES)
+        named["part"] = pd.Categorical(parts, [*PART_TITLES.values()])
         named["age"] = table["age"].where(table["age"] != MISSING).to_numpy()
         self.known = {label for label in named if named[label].notna().any()}
         self.ages = ages = count_ages(named["age"])
@@ -97,7 +96,7 @@ class Explored:
             "dataset": faces.name,
             "drawn": faces.drawn,
             "faces": len(table),
-            "parts": self.counts("part").to_dict(),
+            "parts": table["part"].value_counts().reindex([*PART_TITLES], fill_value=0).to_dict(),
             "without": named[["age", *TASKS]].isna().sum().to_dict(),
             "counts": {task: self.counts(task).to_dict() for task in TASKS},
             "ages": {str(age): int(n) for age, n in enumerate(ages) if n},
@@ -167,12 +166,9 @@ def count_ages(ages: "pd.Series[Any]") -> Counts:
 
 
 def _heaping(ages: Counts) -> dict[str, Any]:
-    """Say how far ages are rounded; None where nobody is of these ages.
-
-    digit_shares: of the faces of DIGIT_AGES, by last digit 0 to 9. whipple: 100 without a
-    preference for 0 and 5, 500 where nothing else occurs. peaks: ages that are more frequent than
-    the two on either side, on average; most first.
-    """
+    """Say how far ages are rounded: shares of last digits 0 to 9 of DIGIT_AGES; Whipple's index,
+    100 without a preference for 0 and 5, 500 where nothing else occurs (None where nobody is of
+    these ages); and ages more frequent than the two on either side, on average, most first."""
     digits = ages[DIGIT_AGES].reshape(-1, 10).sum(axis=0)
     n_whipple, n_rounded = (int(ages[of].sum()) for of in (WHIPPLE_AGES, WHIPPLE_AGES[2::5]))
     peaks = pd.DataFrame({"age": range(len(ages)), "n": ages, "share": ages / ages.sum()})[1:]
@@ -381,7 +377,7 @@ def _stacked(tables: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
         totals = counts.sum(axis=1)
         shares = counts.div(totals.clip(lower=1), axis=0)
         starts = shares.cumsum(axis=1) - shares
-        rows = [f"{HEADINGS.get(str(name), name)}  ({n:,})" for name, n in totals.items()]
+        rows = [f"{name}  ({n:,})" for name, n in totals.items()]
         for name, colour in zip(counts, PALETTES[task], strict=True):
             bars = axes.barh(rows, shares[name], left=starts[name], color=colour,
                              height=0.78, label=name, edgecolor=PAPER, linewidth=1)  # fmt: skip

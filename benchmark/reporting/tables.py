@@ -241,11 +241,7 @@ def _width(column: Column, texts: Sequence[Text]) -> int:
 
 
 def _grid(
-    table: Table,
-    widths: Mapping[int, int],
-    gap: int,
-    rows: Sequence[Mapping[int, Text]],
-    style: str = "",
+    table: Table, widths: Mapping[int, int], gap: int, rows: Sequence[Any], style: str = ""
 ) -> RichTable:
     grid = RichTable(box=None, padding=(0, gap, 0, 0), pad_edge=False, show_header=False)
     vertical: Any = "bottom" if style else "top"
@@ -259,6 +255,10 @@ def _grid(
 
 def markdown(table: Table) -> str:
     """Write a table as GitHub Markdown: title, rows by section, numbered notes."""
+
+    def line(texts: Iterable[str]) -> str:
+        return "| " + " | ".join(map(markdown_text, texts)) + " |"
+
     lines = [f"### {markdown_text(table.title)}", ""] if table.title else []
     for section, members in table.sections():
         lines += [f"**{markdown_text(section)}**", ""] if section else []
@@ -268,16 +268,12 @@ def markdown(table: Table) -> str:
             for index in range(len(table.columns))
             if index == table.name_column or any(row.cells[index].is_there for row in members)
         ]
-        lines.append(_markdown_line(table.columns[index].heading for index in kept))
+        lines.append(line(table.columns[index].heading for index in kept))
         lines.append(f"|{'|'.join('---' if table.is_left(index) else '--:' for index in kept)}|")
-        lines += [_markdown_line(row.cells[index].marked for index in kept) for row in members]
+        lines += [line(row.cells[index].marked for index in kept) for row in members]
         lines.append("")
     lines += [f"{number}. {markdown_text(note)}" for number, note in enumerate(table.notes, 1)]
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _markdown_line(texts: Iterable[str]) -> str:
-    return "| " + " | ".join(map(markdown_text, texts)) + " |"
 
 
 def markdown_text(text: str) -> str:
@@ -350,11 +346,11 @@ def latex_text(text: str) -> str:
 
 
 @functools.cache
-def template(name: str) -> "jinja2.Template":
-    """Load a page of benchmark/reporting/templates; `table.html` has the macro for a Table."""
+def environment() -> "jinja2.Environment":
+    """Make what loads benchmark/reporting/templates; only pages are escaped as HTML."""
     import jinja2
 
-    environment = jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("benchmark.reporting"),
         autoescape=jinja2.select_autoescape(("html",)),
         trim_blocks=True,
@@ -362,8 +358,13 @@ def template(name: str) -> "jinja2.Template":
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["commands"] = _with_code
-    return environment.get_template(name)
+    made.filters["commands"] = _with_code
+    return made
+
+
+def template(name: str) -> "jinja2.Template":
+    """Load a template; `table.html` has the macro for a Table."""
+    return environment().get_template(name)
 
 
 def page(name: str, /, **content: Any) -> str:

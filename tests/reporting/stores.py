@@ -12,15 +12,11 @@ from benchmark import registry
 from benchmark.comparison.library import Library, read_run
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import parts_of
-from benchmark.evaluation.intervals import wilson
-from benchmark.evaluation.predictions import (
-    predictions_table,
-    write_predictions,
-)
-from benchmark.evaluation.subgroups import BYS, group_codes, group_names
+from benchmark.evaluation.predictions import predictions_table, write_predictions
+from benchmark.evaluation.subgroups import subgroup_table
 from benchmark.experiment.definition import Experiment
 from benchmark.files import sha256_of, write_json, write_text
-from benchmark.record import SUBGROUP_COLUMNS, RunRecord
+from benchmark.record import RunRecord
 from benchmark.reporting.evidence import Evidence, RunLinks
 from benchmark.reporting.report import answers_of, write_page
 from benchmark.tasks import TaskName, combined
@@ -108,28 +104,20 @@ def predictions_on(faces: FaceSet, experiment: Experiment) -> pd.DataFrame:
 def scored(record: RunRecord, predictions: pd.DataFrame, experiment: Experiment) -> dict[str, Any]:
     """Score what leaderboards need, without the intervals and checks that take a second a run."""
     metrics: dict[str, float] = {}
-    rows = []
-    test = predictions[predictions["part"] == "test"]
-    for task in experiment.head.tasks:
-        right = (test[task] == test[f"{task}_pred"]).to_numpy()
-        metrics[f"test/{task}/accuracy"] = float(right.mean())
-        metrics[f"test/{task}/macro_f1"] = float(right.mean()) - 0.02
-        for by in BYS:
-            codes = group_codes(test, by)
-            for code, group in enumerate(group_names(by)):
-                ours = right[codes == code]
-                low, high = wilson(np.array([ours.sum()]), np.array([len(ours)]))
-                rate = float(ours.mean()) if len(ours) else None
-                rows.append((task, by, group, len(ours), rate, float(low[0]), float(high[0]), None))
-    validation = predictions[predictions["part"] == "val"]
+    tasks = experiment.head.tasks
+    test, val = (predictions[predictions["part"] == part] for part in ("test", "val"))
+    for task in tasks:
+        metrics[f"test/{task}/accuracy"] = float((test[task] == test[f"{task}_pred"]).mean())
+        metrics[f"test/{task}/macro_f1"] = metrics[f"test/{task}/accuracy"] - 0.02
     metrics["selected/val/combined"] = combined(
-        {t: float((validation[t] == validation[f"{t}_pred"]).mean()) for t in experiment.head.tasks}
+        {task: float((val[task] == val[f"{task}_pred"]).mean()) for task in tasks}
     )
+    table = subgroup_table(test, {task: test[f"{task}_pred"].to_numpy() for task in tasks})
     return {
         "schema": 1,
         "predictions_sha256": sha256_of(record.predictions_path),
         "metrics": metrics,
-        "subgroups": dict(zip(SUBGROUP_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)),
+        "subgroups": table.astype(object).where(table.notna(), None).to_dict("list"),
     }
 
 

@@ -28,33 +28,26 @@ from tests.data.sources import face_name, folder_of, jpeg
 def explored_of(tmp_path: Path, ages: list[int]) -> Explored:
     """A data set of men who are White, of these ages, no two pictures alike."""
     images = np.random.default_rng(5).integers(0, 256, (len(ages), 24, 24, 3), dtype=np.uint8)
-    labels = pd.DataFrame(
-        {
-            "file": [f"{age}_0_0_{i:04d}.jpg" for i, age in enumerate(ages)],
-            "age": ages,
-            "age_group": [age_group_of(age) for age in ages],
-            "gender": 0,
-            "race": 0,
-        }
-    )
+    labels = pd.DataFrame({"age": ages, "gender": 0, "race": 0})
+    labels["file"] = [f"{age}_0_0_{i:04d}.jpg" for i, age in enumerate(ages)]
+    labels["age_group"] = [age_group_of(age) for age in ages]
     return Explored(store_faces(images, labels, name="aged", data_dir=tmp_path))
 
 
 def test_the_counts_are_the_audits_and_add_up(drawn_faces: FaceSet) -> None:
     explored, audited = Explored(drawn_faces), audit(drawn_faces)
-    assert explored.numbers["left_out"] == audited["left_out"]
-    assert explored.numbers["duplicates"] == audited["duplicates"]
-    rows = [[cell.value for cell in row.cells] for row in tables_of(explored)["classes"].rows]
+    for key in ("left_out", "duplicates"):
+        assert explored.numbers[key] == audited[key]
+    rows = [row.cells for row in tables_of(explored)["classes"].rows]
+    classes = [(task, code, name) for task in TASKS for code, name in enumerate(CLASS_NAMES[task])]
+    assert [row[0].text for row in rows] == [name for _, _, name in classes]
+    for (task, code, _), row in zip(classes, rows, strict=True):
+        counts = pd.DataFrame(audited["counts"]).groupby(["part", task])["n"].sum()
+        of_parts = [counts.get((part, code), 0) for part in ("train", "val", "test")]
+        assert [cell.value for cell in row[3:6]] == of_parts
     for task in TASKS:
-        by_class = pd.DataFrame(audited["counts"]).groupby(["part", task])["n"].sum()
-        names = [row.cells[0].text for row in tables_of(explored)["classes"].rows]
-        first = names.index(CLASS_NAMES[task][0])
-        shown = rows[first : first + len(CLASS_NAMES[task])]
-        assert names[first : first + len(shown)] == list(CLASS_NAMES[task])
-        assert sum(int(row[1] or 0) for row in shown) == len(drawn_faces.table)
-        for code, row in enumerate(shown):
-            of_parts = [by_class.get((part, code), 0) for part in ("train", "val", "test")]
-            assert row[3:6] == of_parts
+        ours = [row for (its, *_), row in zip(classes, rows, strict=True) if its == task]
+        assert sum(int(row[1].value or 0) for row in ours) == len(drawn_faces.table)
     crossed = explored.counts("race", "age_group").unstack()
     assert crossed.sum(axis=1).tolist() == explored.counts("race").tolist()
     assert sum(row["n"] for row in explored.numbers["gender_race"]) == explored.numbers["faces"]
@@ -135,12 +128,11 @@ def test_every_slice_of_the_donut_is_named_after_the_faces_it_stands_for(
         assert inner.theta2 - inner.theta1 == pytest.approx(360 * is_gender.mean(), abs=1e-3)
         for race, race_name in enumerate(CLASS_NAMES["race"]):
             n = int((is_gender & (table["race"] == race)).sum())
-            within = [
+            (piece,) = (
                 piece for words, piece in named
                 if words.startswith(f"{race_name}\n{n:,} ")
                 and inner.theta1 - 1e-3 <= piece.theta1 <= piece.theta2 <= inner.theta2 + 1e-3
-            ]  # fmt: skip
-            (piece,) = within
+            )  # fmt: skip
             assert piece.theta2 - piece.theta1 == pytest.approx(360 * n / len(table), abs=1e-3)
 
 

@@ -8,13 +8,7 @@ from benchmark import registry
 from benchmark.comparison.leaderboard import Leaderboard
 from benchmark.errors import RunError
 from benchmark.files import write_text
-from benchmark.reporting.leaderboards import (
-    FORMATS,
-    Places,
-    available_runs,
-    leaderboards,
-    write_board,
-)
+from benchmark.reporting import leaderboards as boards
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 GENDER = registry.experiment("gender-cnn-none-full-short")
@@ -22,8 +16,10 @@ GENDER = registry.experiment("gender-cnn-none-full-short")
 
 def only_board(runs: RunBuilder, *suites: str, compared: bool = True) -> Leaderboard:
     data_dir = runs.runs_dir.parent / "data"
-    places = Places(runs.runs_dir, data_dir, data_dir / "weights")
-    (board,) = leaderboards(available_runs(runs.runs_dir), places, suites, compared=compared)
+    places = boards.Places(runs.runs_dir, data_dir, data_dir / "weights")
+    (board,) = boards.leaderboards(
+        boards.available_runs(runs.runs_dir), places, suites, compared=compared
+    )
     return board
 
 
@@ -51,9 +47,9 @@ def test_several_suites_share_their_tables_and_each_row_stands_once(
     quick, depth = (set(registry.suite(name).experiments) for name in ("quick", "depth"))
     assert (set(names), len(names)) == (quick | depth, len(quick | depth))
     assert board.suites_of("mtl-squeezenet1_1-imagenet-frozen-short") == ("quick", "depth")
-    files = write_board(board, tmp_path / "out", runs.runs_dir)
+    files = boards.write_board(board, tmp_path / "out", runs.runs_dir)
     assert [path.name for path in files] == [
-        f"leaderboard-utkface-100-quick+depth.{ending}" for ending in FORMATS
+        f"leaderboard-utkface-100-quick+depth.{ending}" for ending in boards.FORMATS
     ]
 
 

@@ -3,16 +3,8 @@
 import pytest
 from rich.console import Console
 
-from benchmark.reporting.tables import (
-    Cell,
-    Column,
-    Table,
-    TableRow,
-    latex,
-    markdown,
-    template,
-    terminal,
-)
+from benchmark.reporting import tables as forms
+from benchmark.reporting.tables import Cell, Column, Table, TableRow
 
 NASTY = 'a|b*<script>alert("1")</script>&_$%#{}~^\\ [bold]x[/]'
 TABLE = Table.of(
@@ -43,7 +35,7 @@ TABLE = Table.of(
 def shown(table: Table, width: int) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(terminal(table, width))
+        console.print(forms.terminal(table, width))
     return capture.get()
 
 
@@ -80,7 +72,7 @@ def test_numbers_stand_right_text_left_and_parts_are_kept_where_a_row_has_someth
 
 
 def test_markdown_has_as_many_cells_in_every_line_and_no_html() -> None:
-    text = markdown(Table(TABLE.columns, TABLE.rows, "T", notes=("a *note*",)))
+    text = forms.markdown(Table(TABLE.columns, TABLE.rows, "T", notes=("a *note*",)))
     tables = [part for part in text.replace("\\|", "").split("\n\n") if part.startswith("|")]
     counts = [{line.count("|") for line in table.splitlines()} for table in tables]
     assert counts == [{6}, {4}]  # what no row of a section has needs no column there
@@ -90,7 +82,7 @@ def test_markdown_has_as_many_cells_in_every_line_and_no_html() -> None:
 
 
 def test_latex_is_booktabs_and_nothing_breaks_it() -> None:
-    text = latex(TABLE)
+    text = forms.latex(TABLE)
     assert all(text.count(rule) == 1 for rule in ("\\toprule", "\\bottomrule"))
     assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
     assert "<" not in text
@@ -102,9 +94,15 @@ def test_latex_is_booktabs_and_nothing_breaks_it() -> None:
 
 def test_a_page_escapes_every_text_and_sets_commands_as_code() -> None:
     table = Table(TABLE.columns, TABLE.rows, notes=("see `facebench list` <b>",))
-    text = template("table.html").module.table(table)  # type: ignore[attr-defined]
+    text = forms.template("table.html").module.table(table)  # type: ignore[attr-defined]
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "<code>facebench list</code> &lt;b&gt;" in text
     assert 'data-value="0.712"' in text
     assert 'href="#table-note-1"' in text
+
+
+def test_a_short_name_gives_no_width_to_numbers_that_have_too_little() -> None:
+    heads = [Column("subset", True), *(Column("a wide heading of a column", False),) * 6]
+    wide = Table.of(heads, [["women", *("91.2–94.5",) * 6]])
+    assert shown(wide, 74).count("91.2–94.5") == 6
