@@ -7,11 +7,12 @@ one width in percentage points. A screen reader gets the numbers.
 """
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -78,17 +79,6 @@ class Line:
     values: Sequence[float]
     lows: Sequence[float] = ()
     highs: Sequence[float] = ()
-
-
-@dataclass(frozen=True)
-class CostPoint:
-    """A network by its cost and its score; `number` names it in the table beside."""
-
-    number: int
-    label: str
-    cost: float
-    score: float
-    on_front: bool
 
 
 def svg(figure: Figure, name: str, says: str, *, leaky: bool = False) -> Markup:
@@ -266,47 +256,44 @@ def depth_figure(lines: Mapping[TaskName, Sequence[Line]]) -> PageFigure:
     return PageFigure("Accuracy by unfreezing depth", caption, panels)
 
 
-def cost_panel(name: str, heading: str, networks: Sequence[CostPoint], x_title: str) -> Markup:
-    """Draw scores against a cost on a logarithmic axis, and the Pareto front as a line of steps."""
+def cost_panel(name: str, heading: str, networks: pd.DataFrame, x_title: str) -> Markup:
+    """Draw scores against a cost on a logarithmic axis, and the Pareto front as a line of steps.
+
+    networks: label, cost, score and on_front, by the number that names one in the table beside.
+    """
     figure, axes = _panel(2.4, left=0.6, right=0.25)
     axes.set_xscale("log")
-    front = sorted((point for point in networks if point.on_front), key=lambda point: point.cost)
-    right = max(point.cost for point in networks) * 1.3
-    costs, scores = [point.cost for point in front], [point.score for point in front]
-    colour = COLOURS["age_group"]
-    axes.step([*costs, right], [*scores, scores[-1]], where="post", color=colour, linewidth=1.5)
-    axes.plot([p.cost for p in networks], [p.score for p in networks], "o", color=INK, ms=5)
+    front = networks[networks["on_front"]].sort_values("cost", kind="stable")
+    costs = [*front["cost"], networks["cost"].max() * 1.3]
+    scores = [*front["score"], front["score"].iloc[-1]]
+    axes.step(costs, scores, where="post", color=COLOURS["age_group"], linewidth=1.5)
+    axes.plot(networks["cost"], networks["score"], "o", color=INK, ms=5)
     finish(axes, grid="both")
     axes.margins(x=0.1, y=0.15)
     # Networks whose marks lie on each other share a label.
-    places: dict[tuple[int, int], list[CostPoint]] = {}
-    for point in networks:
-        x, y = axes.transAxes.inverted().transform(
-            axes.transData.transform((point.cost, point.score))
-        )
-        places.setdefault((round(25 * x), round(18 * y)), []).append(point)
-    for ours in places.values():
-        words = ", ".join(str(point.number) for point in ours)
-        axes.annotate(words, (ours[0].cost, ours[0].score), (5, 4), textcoords="offset points",
-                      size=9, color=INK)  # fmt: skip
+    marks = axes.transData.transform(networks[["cost", "score"]].to_numpy())
+    places = np.round(axes.transAxes.inverted().transform(marks) * (25, 18))
+    for _, ours in networks.groupby([*places.T], sort=False):
+        x, y = ours[["cost", "score"]].to_numpy()[0]
+        words = ", ".join(map(str, ours.index))
+        axes.annotate(words, (x, y), (5, 4), textcoords="offset points", size=9, color=INK)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
     axes.tick_params(axis="x", which="minor", labelsize=9)
     axes.yaxis.set_major_formatter(percent_ticks())
     axes.set_xlabel(x_title, size=9, color=INK)
     axes.set_title(heading, loc="left", size=11, color=INK)
-    best = ", ".join(f"{point.label} ({percent(point.score)} %)" for point in front)
+    best = ", ".join(
+        f"{label} ({percent(score)} %)"
+        for label, score in zip(front["label"], front["score"], strict=True)
+    )
     says = f"{heading}: {len(networks)} networks, score against {x_title}. On the front: {best}."
     return svg(figure, name, says)
 
 
-def _matrix(title: str, caption: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """Make a table whose cells have a colour as style, and its strength in percent as value."""
-    return Table.of(["", *names], rows, title, (caption,))
-
-
 def heat_map(predictions: RunPredictions, task: TaskName) -> Table:
-    """Show a task's accuracy by gender and race.
+    """Show a task's accuracy by gender and race; a cell has its colour as style, and the colour's
+    strength in percent as value.
 
     Intervals are Wilson's for one seed, else a cluster bootstrap of seed-averaged correctness.
     """
@@ -345,7 +332,7 @@ def heat_map(predictions: RunPredictions, task: TaskName) -> Table:
     names = (*CLASS_NAMES["gender"], "all")
     rows = ([name, *(cells[i] for i in row)] for name, row in zip(names, places, strict=True))
     title = f"{TASK_TITLES[task].capitalize()} accuracy by gender and race, %"
-    return _matrix(title, caption, (*CLASS_NAMES["race"], "all"), rows)
+    return Table.of(["", *CLASS_NAMES["race"], "all"], rows, title, (caption,))
 
 
 def confusion_matrix(predictions: RunPredictions, task: TaskName) -> Table:
@@ -363,4 +350,4 @@ def confusion_matrix(predictions: RunPredictions, task: TaskName) -> Table:
         rows.append([f"{name} ({n:,})", *cells])
     title = f"{TASK_TITLES[task].capitalize()}: confusion matrix, % of the true class"
     caption = "Rows: the label, and its test faces; columns: predicted. Framed: correct."
-    return _matrix(title, caption, names, rows)
+    return Table.of(["", *names], rows, title, (caption,))

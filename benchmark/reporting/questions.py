@@ -26,7 +26,7 @@ from benchmark.reporting import figures
 from benchmark.reporting.board_tables import listed
 from benchmark.reporting.comparison_tables import pairs_table
 from benchmark.reporting.evidence import Evidence, judged, sibling_pairs, siblings, stored_tables
-from benchmark.reporting.figures import CostPoint, PageFigure
+from benchmark.reporting.figures import PageFigure
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
@@ -364,7 +364,7 @@ def _cost_of_accuracy(evidence: Evidence, question: Question) -> Answer:
         if len(points) < 2:
             continue
         panels.append(figures.cost_panel(f"cost-{number}", heading, points, axis))
-        front = [point.label for point in points if point.on_front]
+        front = points.loc[points["on_front"], "label"].tolist()
         for label in front:
             fronts[label].append(heading.removeprefix("By "))
         sentences.append(
@@ -392,21 +392,20 @@ def _cost_of_accuracy(evidence: Evidence, question: Question) -> Answer:
     return Answer(question, tuple(sentences), figures=(figure,), tables=(table,))
 
 
-def _cost_points(ranked: Sequence[Row], field: str, scale: float) -> list[CostPoint]:
+def _cost_points(ranked: Sequence[Row], field: str, scale: float) -> pd.DataFrame:
     """Place the networks whose cost is known; on the front is what none dominates."""
-    places = {
-        (number, row.name): (scale * cost, row.val_combined or 0.0)
-        for number, row in enumerate(ranked, 1)
-        if (cost := getattr(row, field))
-    }
-
-    def dominated(cost: float, score: float) -> bool:
-        others = (it for it in places.values() if it != (cost, score))
-        return any(other <= cost and theirs >= score for other, theirs in others)
-
-    return [
-        CostPoint(*key, *place, on_front=not dominated(*place)) for key, place in places.items()
-    ]
+    places = pd.DataFrame(
+        {
+            "label": [row.name for row in ranked],
+            "cost": [scale * (getattr(row, field) or 0.0) for row in ranked],
+            "score": [row.val_combined or 0.0 for row in ranked],
+        },
+        index=range(1, len(ranked) + 1),
+    ).query("cost > 0")
+    cost, score = (places[name].to_numpy() for name in ("cost", "score"))
+    no_worse = (cost[:, None] <= cost) & (score[:, None] >= score)
+    differs = (cost[:, None] != cost) | (score[:, None] != score)
+    return places.assign(on_front=~(no_worse & differs).any(axis=0))
 
 
 def _study(evidence: Evidence, question: Question) -> Answer:

@@ -23,31 +23,17 @@ SETTING = Setting("utkface-100", False, "leak-free-2", "cd" * 32, "ab" * 32, Pro
 NASTY = 'mtl-<script>alert("1")</script>&_x|$%#{}~^\\'
 
 
-def difference(value: float, p: float) -> Difference:
-    """Give a difference of so many points with an interval of two points to either side."""
-    return Difference(
-        accuracy=value,
-        low=value - 0.02,
-        high=value + 0.02,
-        se=0.01,
-        se_seeds=0.006,
-        df=12.0,
-        test="faces_and_seeds",
-        p=p,
-        only_reference=None,
-        only_arm=None,
-        n_faces=200,
-        n_clusters=200,
-    )
-
-
 def outcome(
     kind: RowQuestion, task: TaskName | None, value: float, p: float, other: str = "gender-other"
 ) -> RowComparison:
-    """Give what came of a comparison; a corrected p of 0.05 or less is significant."""
-    return RowComparison(
-        kind, other, task, Judged(difference(value, p), p, 0.04, ROW_FAMILY_OF[kind], 2)
-    )
+    """Give what came of a comparison, with an interval of two points to either side; a corrected p
+    of 0.05 or less is significant."""
+    found = Difference(
+        accuracy=value, low=value - 0.02, high=value + 0.02, se=0.01, se_seeds=0.006, df=12.0,
+        test="faces_and_seeds", p=p, only_reference=None, only_arm=None,
+        n_faces=200, n_clusters=200,
+    )  # fmt: skip
+    return RowComparison(kind, other, task, Judged(found, p, 0.04, ROW_FAMILY_OF[kind], 2))
 
 
 def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: Any) -> Row:

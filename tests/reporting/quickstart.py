@@ -51,23 +51,21 @@ def execute(source: str, names: dict[str, Any]) -> list[dict[str, Any]]:
         value = None
         if isinstance(last, ast.Expr):
             value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
-    outputs = _stream(printed.getvalue())
-    return outputs if value is None else [*outputs, _result(value)]
+    if value is None:
+        return _stream(printed.getvalue())
+    data: dict[str, Any] = {"text/plain": repr(value).splitlines(keepends=True)}
+    for kind, method in REPRESENTATIONS.items():
+        if hasattr(value, method):
+            shown = getattr(value, method)()
+            is_binary = isinstance(shown, bytes)
+            data[kind] = base64.b64encode(shown).decode() if is_binary else shown.splitlines(True)
+    result = {"output_type": "execute_result", "metadata": {}, "data": data}
+    return [*_stream(printed.getvalue()), result]
 
 
 def _stream(text: str) -> list[dict[str, Any]]:
     lines = text.splitlines(keepends=True)
     return [{"output_type": "stream", "name": "stdout", "text": lines}] if text else []
-
-
-def _result(value: Any) -> dict[str, Any]:
-    data: dict[str, Any] = {"text/plain": repr(value).splitlines(keepends=True)}
-    for kind, method in REPRESENTATIONS.items():
-        if hasattr(value, method):
-            shown = getattr(value, method)()
-            encoded = base64.b64encode(shown).decode() if isinstance(shown, bytes) else None
-            data[kind] = encoded or shown.splitlines(keepends=True)
-    return {"output_type": "execute_result", "metadata": {}, "data": data}
 
 
 def main() -> None:

@@ -73,14 +73,6 @@ def column(page: "Page", heading: str) -> list[str]:
     return list(rows.evaluate_all(told, head.evaluate("head => head.cellIndex")))
 
 
-def visible_boxes(page: "Page", selector: str) -> list[Any]:
-    told = """items => items.filter(item => item.checkVisibility()).map(item => {
-        const box = item.getBoundingClientRect();
-        return {x: box.x, y: box.y, width: box.width, height: box.height};
-    })"""
-    return list(page.locator(selector).evaluate_all(told))
-
-
 @pytest.mark.parametrize("width", [1440, 390])
 def test_a_leaderboard_does_not_scroll_sideways(width: int, board: "Page") -> None:
     board.set_viewport_size({"width": width, "height": 900})
@@ -146,7 +138,11 @@ def test_every_figure_is_shown_and_nothing_is_wider_than_the_screen(
 ) -> None:
     page = opened(browser, page_path, [], width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = visible_boxes(page, "svg[role=img]")
+    told = """items => items.filter(item => item.checkVisibility()).map(item => {
+        const box = item.getBoundingClientRect();
+        return {x: box.x, y: box.y, width: box.width, height: box.height};
+    })"""
+    boxes = page.locator("svg[role=img]").evaluate_all(told)
     assert len(boxes) > 20
     for box in boxes:
         assert box["width"] > 200

@@ -118,9 +118,10 @@ def test_what_forbids_to_trust_a_number_is_said_first(record: RunRecord) -> None
 
 def test_limits_uses_and_licences_are_those_of_the_run(record: RunRecord) -> None:
     card = model_card(record)
-    for text in ("perceived age, gender and race", "Deciding anything about a person"):
-        assert text in card
-    for text in ("non-commercial research only", "checked by one annotator"):
+    for text in (
+        *("perceived age, gender and race", "Deciding anything about a person"),
+        *("non-commercial research only", "checked by one annotator"),
+    ):
         assert text in card
     record = changed(record, "weights", {"source": "imagenet", "sha256": "a", "origin": "f.h5"})
     assert "licence: not known to facebench" in model_card(record)

@@ -1,10 +1,10 @@
 """The report's figures: marks, scales, and what a screen reader is told."""
 
+import pandas as pd
 import pytest
 
 from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture
 from benchmark.reporting import figures
-from benchmark.reporting.figures import CostPoint
 from benchmark.tasks import TASKS
 
 HOSTILE = '"<b>&'
@@ -44,11 +44,8 @@ def test_numbers_are_told_to_who_does_not_see_the_figure_and_names_are_escaped()
 
 
 def test_networks_at_one_place_share_a_label() -> None:
-    points = [
-        CostPoint(1, "n1", 10.0, 0.5, on_front=False),
-        CostPoint(2, "n2", 10.0, 0.5, on_front=False),
-        CostPoint(3, "n3", 5.0, 0.6, on_front=True),
-    ]
+    columns = {"label": ["n1", "n2", "n3"], "cost": [10.0, 10.0, 5.0], "score": [0.5, 0.5, 0.6]}
+    points = pd.DataFrame(columns, index=[1, 2, 3]).assign(on_front=[False, False, True])
     panel = figures.cost_panel("name", "By size", points, "parameters")
     assert ">1, 2<" in panel
     assert ">3<" in panel
