@@ -257,20 +257,21 @@ def stored_tables(network: Row) -> Iterator[Table]:
             found = found[found["rate"] == EQUALIZED_ODDS]
         if "read_as" in found:
             found = found[found["group"] == "all"]
-        tested = ["permuted", "p"] if "p" in found else []
         by_row = found.dropna(subset=[value]).groupby(list(keys), sort=False)
-        means = by_row[[value, "low", "high", *tested]].mean() * scale
-        if tested:
-            means["p"] = by_row["p"].max()
-        rows = []
-        for *names, mean, low, high, permuted, p in (
-            means.reindex(columns=[value, "low", "high", "permuted", "p"]).reset_index().to_numpy()
-        ):
-            ends = f"{words.one_place(low)} to {words.one_place(high)}"
-            chance = (Cell(f"{permuted:.1f}", value=permuted), Cell(words.p_text(p), value=p))
-            name_cells = (Cell(BY_TITLES.get(name, name)) for name in names)
-            number = Cell(words.one_place(mean), ends, mean)
-            rows.append((*name_cells, number, *chance[: len(tested)]))
-        if rows:
-            headings = [*(key.replace("_", " ") for key in keys), heading, *tested]
+        means = by_row[[value, "low", "high"]].mean() * scale
+        cells = [
+            [Cell(BY_TITLES.get(name, name)) for name in means.index.get_level_values(key)]
+            for key in keys
+        ]
+        ends = [f"{words.one_place(low)} to {words.one_place(high)}"
+                for low, high in means[["low", "high"]].to_numpy()]  # fmt: skip
+        numbers = zip(means[value].tolist(), ends, strict=True)
+        cells.append([Cell(words.one_place(mean), note, mean) for mean, note in numbers])
+        headings = [*(key.replace("_", " ") for key in keys), heading]
+        if "p" in found:
+            permuted = (by_row["permuted"].mean() * scale).tolist()
+            cells.append([Cell(f"{chance:.1f}", value=chance) for chance in permuted])
+            cells.append([Cell(words.p_text(p), value=p) for p in by_row["p"].max().tolist()])
+            headings += ["permuted", "p"]
+        if rows := list(zip(*cells, strict=True)):
             yield Table.of(headings, rows, f"{network.name}: {caption}")
