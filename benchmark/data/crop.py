@@ -299,14 +299,15 @@ def cut_box(face: FoundFace, size: tuple[int, int], margin: float) -> Box:
 class CroppedPicture(NamedTuple):
     """What became of one picture; whatever it was, there is one of these.
 
-    outcome: one of OUTCOMES. reason: why there is no crop. size: width and height in pixels, turned
+    outcome: one of OUTCOMES. reason: why there is no crop. width, height: in pixels, turned
     upright; 0 where it cannot be read.
     """
 
     outcome: str
     reason: str = ""
-    size: tuple[int, int] = (0, 0)
     faces_seen: int = 0
+    width: int = 0
+    height: int = 0
     crops: Sequence[CutFace] = ()
 
 
@@ -330,7 +331,7 @@ class Cropper:
             detector = load_detector(self.detector)
             crops, n_seen = crop_picture(image, detector, self.options, as_png=self.as_png)
         outcome = ("cropped", "") if crops else ("no face", "no face found")
-        return CroppedPicture(*outcome, image.size, n_seen, crops)
+        return CroppedPicture(*outcome, n_seen, *image.size, crops)
 
 
 def cropped(
@@ -452,9 +453,8 @@ def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _written(target: Path, name: str, file: str, result: CroppedPicture) -> dict[str, Any]:
     """Write a picture's crops, each whole or not at all; give its line of the journal."""
-    row: dict[str, Any] = {"file": file, "crop": ""}
-    row |= {key: getattr(result, key) for key in ("outcome", "reason", "faces_seen")}
-    row |= {"width": result.size[0], "height": result.size[1]}
+    row = {"file": file, "crop": "", **result._asdict()}
+    del row["crops"]
     rows, crops = [] if result.crops else [row], {}
     for n_before, face in enumerate(result.crops):
         crop = f"{name}.face-{n_before + 1}.png" if n_before else f"{name}.png"

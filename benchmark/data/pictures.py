@@ -88,12 +88,11 @@ def read_picture(content: bytes, image_px: int) -> tuple[bytes, Picture]:
 
     Raises DataError with the reason if there is no picture in it that can be used.
     """
-    with _checked(content):
-        coarse, mode, size = _decoded(content, SKETCH_PX)
-        is_whole = coarse.width == min(size)
-        fine = coarse if is_whole or image_px <= SKETCH_PX else _decoded(content, image_px)[0]
-        if fine.width != image_px:
-            fine = fine.resize((image_px, image_px), Image.Resampling.BILINEAR)
+    coarse, mode, size = _decoded(content, SKETCH_PX)
+    is_whole = coarse.width == min(size)
+    fine = coarse if is_whole or image_px <= SKETCH_PX else _decoded(content, image_px)[0]
+    if fine.width != image_px:
+        fine = fine.resize((image_px, image_px), Image.Resampling.BILINEAR)
     sha256 = hashlib.sha256(content).hexdigest()
     greys = (grey_of(coarse, shape) for shape in (SKETCH_SHAPE, THUMBNAIL_SHAPE))
     return fine.tobytes(), Picture(sha256, mode, *size, *greys)
@@ -104,17 +103,21 @@ def read_upright(content: bytes) -> Image.Image:
 
     Call it within `pillow_quiet`. Raises DataError with the reason if it cannot be used.
     """
-    with _checked(content):
-        return _decoded(content)[0]
+    return _decoded(content)[0]
 
 
-@contextlib.contextmanager
-def _checked(content: bytes) -> Iterator[None]:
-    """Turn what Pillow raises on empty, damaged, huge and foreign files into one sentence."""
+def _decoded(
+    content: bytes, square_px: int | None = None
+) -> tuple[Image.Image, str, tuple[int, int]]:
+    """Decode to upright RGB; give also the mode and the size in pixels that the file had.
+
+    square_px: take the middle square, of at least this side where there are as many pixels. What
+    Pillow raises on empty, damaged, huge and foreign files becomes one sentence.
+    """
     if not content:
         raise DataError("the file is empty", allowed=WHOLE_PICTURE)
     try:
-        yield
+        return _opened(content, square_px)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(f"more than {MAX_PIXELS:,}") from error
     except UnidentifiedImageError as error:
@@ -141,22 +144,15 @@ def grey_of(picture: Image.Image, shape: tuple[int, int]) -> bytes:
     return np.asarray(small).tobytes()
 
 
-def _decoded(
-    content: bytes, square_px: int | None = None
-) -> tuple[Image.Image, str, tuple[int, int]]:
-    """Decode to upright RGB; give also the mode and the size in pixels that the file had.
-
-    square_px: take the middle square, of at least this side where there are as many pixels.
-    """
+def _opened(content: bytes, square_px: int | None) -> tuple[Image.Image, str, tuple[int, int]]:
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-        mode, size = picture.mode, picture.size
+        mode, (width, height) = picture.mode, picture.size
         # By the header, before a pixel is decoded.
-        found = f"{size[0]} x {size[1]}"
-        if min(size) < MIN_SIDE_PX:
-            allowed = f"sides from {MIN_SIDE_PX} pixels"
-            raise DataError(f"the picture has {found} pixels", allowed=allowed)
-        if size[0] * size[1] > MAX_PIXELS:
-            raise _too_large(found)
+        if min(width, height) < MIN_SIDE_PX:
+            found = f"the picture has {width} x {height} pixels"
+            raise DataError(found, allowed=f"sides from {MIN_SIDE_PX} pixels")
+        if width * height > MAX_PIXELS:
+            raise _too_large(f"{width} x {height}")
         if square_px is not None:
             picture.draft(None, (square_px, square_px))
         picture.load()
@@ -168,7 +164,7 @@ def _decoded(
             side = min(rgb.size)
             left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
             rgb = rgb.crop((left, top, left + side, top + side))
-        return rgb, mode, size
+        return rgb, mode, (width, height)
 
 
 def _too_large(found: str) -> DataError:

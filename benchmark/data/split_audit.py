@@ -159,12 +159,11 @@ def _mostly(rows: Sequence[list[str]]) -> bool:
     return 2 * sum(is_picture_name(row[0].strip()) for row in rows) >= len(rows)
 
 
-def _find_pictures(
-    parts: Sequence[SplitPart], images: Path | None
-) -> list[list[tuple[Source, str] | None]]:
-    """Say where the picture of each file of each part is; None where there is none.
+def _listed(parts: Sequence[SplitPart], images: Path | None) -> pd.DataFrame:
+    """Give a row for each file of each part: row, part (its number), file, key, place.
 
-    Raises DataError where a list finds none at all under `images`.
+    place: source and path of its picture, or None. Raises DataError where a list finds none at all
+    under `images`.
     """
     source = images and _source_at(images)
     if images is not None and source is None:
@@ -172,34 +171,32 @@ def _find_pictures(
         allowed = "a folder, .zip, .tar or .tar.gz of pictures"
         raise DataError(f"--images {images} {what}", allowed=allowed)
     index = archive.PictureIndex(_picture_paths(source)[0] if source else ())
-    places: list[list[tuple[Source, str] | None]] = []
-    for part in parts:
-        if part.pictures is not None:
-            places.append([(part.pictures, file) for file in part.files])
-            continue
-        found = [index.find(file)[1] for file in part.files]
-        if source is not None and not any(len(paths) == 1 for paths in found):
+    rows: list[tuple[int, str, str, tuple[Source, str] | None]] = []
+    for number, part in enumerate(parts):
+        its = [[file] if part.pictures else index.find(file)[1] for file in part.files]
+        if source and not any(len(paths) == 1 for paths in its):
             raise DataError(
-                f"none of the {len(found):,} names of {part.name} is under {images}; the first "
-                f"is {printable(part.files[0])}",
+                f"none of the {len(its):,} names of {part.name} is under {images}; the first is "
+                f"{printable(part.files[0])}",
                 source=str(part.path),
                 fix="Give the folder that the names are relative to, or that holds them",
             )
-        places.append([(source, p[0]) if source and len(p) == 1 else None for p in found])
-    return places
+        where = part.pictures or source
+        for file, paths in zip(part.files, its, strict=True):
+            place = (where, paths[0]) if where and len(paths) == 1 else None
+            rows.append((number, printable(file), printable(name_key(file)), place))
+    return pd.DataFrame(rows, columns=["part", "file", "key", "place"]).reset_index(names="row")
 
 
 def _read_files(
-    parts: Sequence[SplitPart], images: Path | None, on_progress: OnProgress
+    files: pd.DataFrame, on_progress: OnProgress
 ) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """Read every picture once, on all cores; a row for each file of each part.
+    """Read every picture once, on all cores; give more columns, and the sketches, (n, 16, 17).
 
-    Columns: row, part (its number), file, key, base, stem, place, reason (why it is not
-    compared as a picture), content (number of its bytes, or NONE), picture (number among pictures
-    of different bytes that can be compared, or NONE). And the sketches, (n, 16, 17).
+    base, stem, reason (why it is not compared as a picture), content (number of its bytes, or
+    NONE), picture (number among pictures of different bytes that can be compared, or NONE).
     """
-    places = _find_pictures(parts, images)
-    wanted = set(filter(None, chain(*places)))
+    wanted = set(files["place"].dropna())
 
     def contents() -> Iterator[tuple[tuple[Source, str], bytes | str]]:
         for source in {source for source, _ in wanted}:
@@ -207,21 +204,15 @@ def _read_files(
                 yield (source, path), content
 
     seen: dict[tuple[Source, str] | None, tuple[str, bytes, str]] = {None: ("", b"", "")}
-    gone = ("", b"", "it went away meanwhile")
     results = in_parallel(_seen, contents(), len(wanted), a_core=PICTURES_A_CORE)
     with contextlib.closing(results):
         for number, (place, found) in enumerate(results, start=1):
             seen[place] = found
             if number % 32 == 0 or number == len(wanted):
                 on_progress("reading pictures", number, len(wanted))
-    files = pd.DataFrame(
-        [
-            (number, printable(file), printable(name_key(file)), place, *seen.get(place, gone))
-            for number, (part, its) in enumerate(zip(parts, places, strict=True))
-            for file, place in zip(part.files, its, strict=True)
-        ],
-        columns=["part", "file", "key", "place", "sha256", "sketch", "reason"],
-    ).reset_index(names="row")
+    gone = ("", b"", "it went away meanwhile")
+    rows = [seen.get(place, gone) for place in files["place"]]
+    files = files.join(pd.DataFrame(rows, columns=["sha256", "sketch", "reason"]))
     files["base"] = files["key"].str.rpartition("/")[2]
     files["stem"] = files["base"].map(archive.without_ending).str.casefold()
     files["content"] = pd.factorize(files["sha256"].where(files["sha256"] != ""))[0]
@@ -272,7 +263,7 @@ def audit_split(
     Raises DataError for parts that cannot be read.
     """
     parts = read_parts(paths)
-    files, sketches = _read_files(parts, images, on_progress)
+    files, sketches = _read_files(_listed(parts, images), on_progress)
     # Where numbers begin anew in each folder, as in cats/1.jpg and dogs/1.jpg, a stem says nothing.
     single = files[~files.duplicated(["part", "stem"], keep=False)]
     named = pd.concat([_across(files, "key"), _across(single, "stem")])
