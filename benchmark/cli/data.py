@@ -27,6 +27,18 @@ SHOWN_FILES = 10
 """Files that are listed on the screen; crops.csv has every picture."""
 
 # fmt: off
+Published = Annotated[str, typer.Argument(help="A published data set: utkface.")]
+Accept = Annotated[bool, typer.Option(
+    "--accept-licence", help="You have read its licence and accept it.")]
+Photographs = Annotated[Path, typer.Argument(
+    help="Folder, .tar, .tar.gz or .zip of photographs.")]
+OutDir = Annotated[Path | None, typer.Option(
+    "--out", help="Where the faces go; SOURCE-crops here if left out.")]
+NamedFaces = Annotated[Path, typer.Argument(
+    help="Folder, .tar, .tar.gz or .zip with faces named as in UTKFace, or with --labels.")]
+NewName = Annotated[str | None, typer.Option(help="Name of the data set; from SOURCE if left out.")]
+SampleName = Annotated[str | None, typer.Option(
+    help="Name of the sample; DATASET-N if left out.")]
 LabelFiles = Annotated[list[Path] | None, typer.Option(
     help="A CSV file with the labels: file, age, age_group, gender, race.")]
 Layout = Annotated[str | None, typer.Option(
@@ -68,11 +80,8 @@ def _end(answer: output.CommandResult, *, as_json: bool) -> None:
 
 @app.command()
 def crop(
-    source: Annotated[Path, typer.Argument(help="Folder, .tar, .tar.gz or .zip of photographs.")],
-    out_dir: Annotated[
-        Path | None,
-        typer.Option("--out", help="Where the faces go; SOURCE-crops here if left out."),
-    ] = None,
+    source: Photographs,
+    out_dir: OutDir = None,
     image_px: Annotated[int, typer.Option(help="Side of the faces in pixels.")] = 100,
     margin: Margin = 0.2,
     fit: FitOption = "stretch",
@@ -148,10 +157,8 @@ def _some(lines: list[str]) -> str:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="A published data set: utkface.")],
-    accept: Annotated[
-        bool, typer.Option("--accept-licence", help="You have read its licence and accept it.")
-    ] = False,
+    name: Published,
+    accept: Accept = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
@@ -196,16 +203,9 @@ def fetch(
 
 @app.command()
 def prepare(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder, .tar, .tar.gz or .zip with faces named as in UTKFace, or with --labels."
-        ),
-    ],
+    source: NamedFaces,
     image_px: Annotated[int, typer.Option(help="Side of the packed faces in pixels.")] = 100,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the data set; from SOURCE if left out.")
-    ] = None,
+    name: NewName = None,
     table: SplitTable = None,
     labels: LabelFiles = None,
     layout: Layout = None,
@@ -302,10 +302,8 @@ def _unusable(faces: "FaceSet") -> list[DataError]:
             )
         )
     if labels is not None:
-        fix = (
-            "What these rows do not tell is left out; --map TASK:WORD=CLASS says what a word means"
-        )
-        fix += f", and {table} lists what was left out"
+        fix = "What these rows do not tell is left out; --map TASK:WORD=CLASS says what a word "
+        fix += f"means, and {table} lists what was left out"
         files = ", ".join(file["name"] for file in labels["files"])
         for finding in findings(labels, int((rejected["kind"] == "row").sum())):
             found.append(DataError(finding, source=files, fix=fix))
@@ -341,9 +339,7 @@ def _print_counts(faces: "FaceSet") -> None:
 def sample(
     n_faces: Annotated[int, typer.Option("--faces", help="About how many faces to draw.")],
     dataset: DatasetName = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the sample; DATASET-N if left out.")
-    ] = None,
+    name: SampleName = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
 ) -> None:

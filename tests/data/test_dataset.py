@@ -1,6 +1,5 @@
 """A data set is whole or not there, read as it was written, and refused once it is damaged."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,19 +37,12 @@ def test_a_folder_has_its_name_only_at_the_end_and_an_error_leaves_nothing(tmp_p
 
 
 def rows(n: int = 12) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "file": [f"25_0_{i % 5}_2017,{i:02d} .jpg" for i in range(n)],
-            "sha256": [f"{i:064x}" for i in range(n)],
-            "age": 25,
-            "age_group": 1,
-            "gender": 0,
-            "race": [i % 5 for i in range(n)],
-            "mode": "RGB",
-            "width": 200,
-            "height": 200,
-        }
-    ).sort_values("file", ignore_index=True)
+    numbers = range(n)
+    values = {"age": 25, "age_group": 1, "gender": 0, "race": [i % 5 for i in numbers]}
+    values |= {"mode": "RGB", "width": 200, "height": 200}
+    names = {"file": [f"25_0_{i % 5}_2017,{i:02d} .jpg" for i in numbers]}
+    names |= {"sha256": [f"{i:064x}" for i in numbers]}
+    return pd.DataFrame(names | values).sort_values("file", ignore_index=True)
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -93,16 +85,10 @@ def stored(data_dir: Path, n: int = 30, first: int = 0) -> dataset.FaceSet:
     """Faces in falling order of their names, so that storing has to sort them."""
     numbers = range(first + n - 1, first - 1, -1)
     images = np.stack([np.asarray(picture(i, px=24)) for i in numbers])
-    ages = [1 + i % 90 for i in numbers]
-    labels = pd.DataFrame(
-        {
-            "file": [face_name(i, age, i % 2, i % 5) for i, age in zip(numbers, ages, strict=True)],
-            "age": ages,
-            "age_group": [age_group_of(age) for age in ages],
-            "gender": [i % 2 for i in numbers],
-            "race": [i % 5 for i in numbers],
-        }
-    )
+    rows = [(1 + i % 90, age_group_of(1 + i % 90), i % 2, i % 5) for i in numbers]
+    labels = pd.DataFrame(rows, columns=["age", "age_group", "gender", "race"])
+    files = [face_name(i, age, *of) for i, (age, _, *of) in zip(numbers, rows, strict=True)]
+    labels.insert(0, "file", files)
     return dataset.store_faces(images, labels, name="faces", data_dir=data_dir)
 
 
@@ -150,30 +136,23 @@ def test_only_whole_folders_count_as_prepared(tmp_path: Path) -> None:
     assert [faces.name for faces in dataset.prepared_datasets(tmp_path)] == ["faces"]
 
 
-def edited(name: str, edit: Callable[[str], str]) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).write_text(edit((folder / name).read_text()))
-
-
-def old_schema(text: str) -> str:
-    return json.dumps({**json.loads(text), "schema": 0})
-
-
-def cut_pixels(folder: Path) -> None:
-    (folder / "faces.npy").write_bytes((folder / "faces.npy").read_bytes()[:-1])
+def edited(name: str, edit: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(edit((folder / name).read_bytes()))
 
 
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (cut_pixels, "packed faces cannot be read"),
-        (edited("table.csv", lambda text: text[: text[:-1].rindex("\n") + 1]), "has 29 rows"),
-        (edited("table.csv", lambda text: text.replace(",test,", ",train,", 1)), "was changed"),
-        (edited("manifest.json", old_schema), "has schema 0 and not 1"),
-        (edited("manifest.json", lambda _: "["), "manifest.json cannot be read"),
+        (edited("faces.npy", lambda pixels: pixels[:-1]), "packed faces cannot be read"),
+        (edited("table.csv", lambda text: text[: text[:-1].rindex(b"\n") + 1]), "has 29 rows"),
+        (edited("table.csv", lambda text: text.replace(b",test,", b",train,", 1)), "was changed"),
+        (edited("manifest.json", lambda text: text.replace(b'"schema": 1', b'"schema": 0')),
+         "has schema 0 and not 1"),
+        (edited("manifest.json", lambda _: b"["), "manifest.json cannot be read"),
         (lambda folder: (folder / "manifest.json").unlink(), "manifest.json cannot be read"),
         (lambda folder: (folder / "table.csv").unlink(), "is not a table of faces"),
     ],
-)
+)  # fmt: skip
 def test_a_damaged_data_set_is_not_opened(
     tmp_path: Path, damage: Callable[[Path], object], problem: str
 ) -> None:
