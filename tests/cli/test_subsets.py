@@ -10,9 +10,8 @@ from typer.testing import CliRunner
 
 from benchmark import registry
 from benchmark.cli.main import app
-from benchmark.evaluation.predictions import predictions_table
 from tests.comparison.test_subset_study import with_validation
-from tests.results.conftest import RunBuilder, certain, made_up_faces
+from tests.results.conftest import RunBuilder, answered, made_up_faces
 
 BASE = "age_group-cnn-none-full-steps"
 
@@ -25,9 +24,7 @@ def women(tmp_path: Path) -> Path:
     faces = faces[faces["gender"] == 1].head(150).reset_index(drop=True)
     for ending, n_right in (("women", 120), ("women-everyone", 60), ("women-matched", 118)):
         for seed in (0, 1):
-            wrong = np.arange(150) >= n_right
-            answers = {"age_group": certain((faces["age_group"] + wrong) % 5, "age_group")}
-            table = with_validation(predictions_table(faces, "test", answers))
+            table = with_validation(answered(faces, np.arange(150) < n_right, ("age_group",)))
             runs.done(registry.experiment(f"{BASE}-{ending}"), table, seed=seed)
     return tmp_path / "mlruns"
 

@@ -12,13 +12,13 @@ from benchmark.comparison.leak_study import leak_page, leak_study
 from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.wording import name_text
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import predictions_table, write_predictions
+from benchmark.evaluation.predictions import write_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.reporting.board_tables import markdown as markdown_board
 from benchmark.reporting.figures import study_figure
 from benchmark.tasks import MISSING, TASKS
 from benchmark.tracking.notes import run_name
-from tests.results.conftest import RunBuilder, build, certain, made_up_faces
+from tests.results.conftest import RunBuilder, answered, build, made_up_faces
 
 LABEL = "mtl-cnn-none-full-until99"
 SUITE = [item for item in registry.experiments_of("leak") if item.name.startswith(LABEL)]
@@ -33,10 +33,7 @@ LEAK_FREE["cluster"] += N
 
 def predicted(faces: pd.DataFrame, n_right: int) -> pd.DataFrame:
     """Predict every task of the first `n_right` faces rightly, of the others wrongly."""
-    wrong = np.arange(len(faces)) >= n_right
-    answers = {task: certain((faces[task] + wrong) % (2 if task == "gender" else 5), task)
-               for task in TASKS}  # fmt: skip
-    return predictions_table(faces, "test", answers)
+    return answered(faces, np.arange(len(faces)) < n_right)
 
 
 def a_run(

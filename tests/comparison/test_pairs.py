@@ -13,10 +13,9 @@ from benchmark.comparison.library import Library, NotRun, read_run
 from benchmark.comparison.pairs import Comparison, Found, Kind, compare
 from benchmark.comparison.wording import family_text, gap_sentences, sentences
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import predictions_table
 from benchmark.experiment.definition import Experiment, Subset, Suite
 from benchmark.record import RunRecord
-from benchmark.tasks import TASKS, TaskName, n_classes
+from benchmark.tasks import TASKS, TaskName
 from tests.comparison.finished_runs import finished, seal
 from tests.results import conftest as made
 from tests.results.conftest import RunBuilder, an_experiment
@@ -205,9 +204,8 @@ def test_a_difference_that_seeds_alone_could_make_is_not_significant(runs: RunBu
     faces = made.made_up_faces(100)
     for experiment, gain in ((MTL, 0), (OTHER, 10)):
         for seed, n_right in enumerate((50, 80)):
-            wrong = np.arange(100) >= n_right + gain
-            answers = {t: made.certain((faces[t] + wrong) % n_classes(t), t) for t in TASKS}
-            tables = [predictions_table(faces, part, answers) for part in ("val", "test")]
+            right = np.arange(100) < n_right + gain
+            tables = [made.answered(faces, right, part=part) for part in ("val", "test")]
             finished(runs, experiment, pd.concat(tables, ignore_index=True), seed=seed)
     line = only(compared(runs, MTL, OTHER)).lines[0]
     assert line.verdict == "no significant difference"

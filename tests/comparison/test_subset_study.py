@@ -11,10 +11,10 @@ import pytest
 from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.subset_study import subset_page, subset_study
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import predictions_table, write_predictions
+from benchmark.evaluation.predictions import write_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Subset
-from benchmark.tasks import MISSING, TaskName, n_classes
-from tests.results.conftest import RunBuilder, certain, made_up_faces
+from benchmark.tasks import MISSING
+from tests.results.conftest import RunBuilder, answered, made_up_faces
 
 EVERYONE = Experiment(
     name="age_group-cnn-none-full-steps",
@@ -38,12 +38,6 @@ GROUPS = {
     for training in ("subset", "everyone", "size_matched")
 }
 ALL = [EVERYONE, ROUTER, *GROUPS.values()]
-
-
-def answered(faces: pd.DataFrame, right: Any, task: TaskName) -> pd.DataFrame:
-    """Answer rightly where `right`, else with the next class; test part only."""
-    classes = (faces[task] + ~np.asarray(right)) % n_classes(task)
-    return predictions_table(faces, "test", {task: certain(classes, task)})
 
 
 def with_validation(table: pd.DataFrame) -> pd.DataFrame:
@@ -72,12 +66,12 @@ def a_run(
         own = (faces["gender"] == (experiment.subset.gender == "female")).to_numpy()
     record = runs.done(
         experiment,
-        with_validation(answered(faces[own], right[own], task)),
+        with_validation(answered(faces[own], right[own], (task,))),
         seed=seed,
         weights_sha256=weights_sha256,
     )
     if experiment.subset is not None and experiment.subset.training == "subset":
-        write_predictions(record.outside_path, answered(faces[~own], right[~own], task))
+        write_predictions(record.outside_path, answered(faces[~own], right[~own], (task,)))
 
 
 def studied(runs: RunBuilder, experiments: Sequence[Experiment] = ALL) -> Any:
@@ -180,9 +174,7 @@ def test_specialists_that_miss_a_face_are_refused(runs: RunBuilder) -> None:
         record for record in runs.records() if record.experiment_name == f"{EVERYONE.name}-women"
     )
     men = faces[faces["gender"] == 0].iloc[1:]
-    write_predictions(
-        specialist.outside_path, answered(men, np.ones(len(men), dtype=bool), "age_group")
-    )
+    write_predictions(specialist.outside_path, answered(men, first(N)[: len(men)], ("age_group",)))
     with pytest.raises(RunError, match="predictions on 199 test faces and not on the 200"):
         studied(runs)
 

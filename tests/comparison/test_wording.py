@@ -15,22 +15,10 @@ from benchmark.tasks import TASKS, TaskName
 from tests.results.conftest import RunBuilder, an_experiment
 
 FOUND = Difference(
-    accuracy=0.0263,
-    low=0.0141,
-    high=0.0384,
-    macro_f1=-0.012,
-    macro_f1_low=-0.03,
-    macro_f1_high=0.006,
-    se=0.006,
-    se_seeds=0.004,
-    df=9.0,
-    test="faces_and_seeds",
-    p=0.0004,
-    only_reference=None,
-    only_arm=None,
-    n_faces=1_000,
-    n_clusters=990,
-)
+    accuracy=0.0263, low=0.0141, high=0.0384, se=0.006, se_seeds=0.004, df=9.0,
+    macro_f1=-0.012, macro_f1_low=-0.03, macro_f1_high=0.006, test="faces_and_seeds", p=0.0004,
+    only_reference=None, only_arm=None, n_faces=1_000, n_clusters=990,
+)  # fmt: skip
 TIE = replace(FOUND, accuracy=-0.001, low=-0.02, high=0.018, p=0.9)
 
 
