@@ -39,7 +39,7 @@ QUESTIONS: Final[dict[Kind, tuple[Family, str]]] = {
 }
 """What a table answers: the family of its p-values, and its title."""
 ROW_FAMILY_OF: Final[dict[str, Family]] = {
-    "twin": "mtl_stl", "defined": "compare_with", "first": "first",
+    "counterpart": "mtl_stl", "defined": "compare_with", "first": "first",
 }  # fmt: skip
 
 
@@ -355,7 +355,7 @@ def row_pairs(
             other, why = None, "no counterpart, it began from another weight file"
         if task in row.tasks and (name.startswith(task) or why != NOT_REGISTERED):
             counterparts.add(name)
-            yield row, RowComparison("twin", name, task, why=why), other
+            yield row, RowComparison("counterpart", name, task, why=why), other
     name = (mine and mine.compare_with) or ""
     if name and name not in counterparts:
         other = _most_alike(row, others.get(name, ()))

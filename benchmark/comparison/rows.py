@@ -24,7 +24,7 @@ from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP, By, group_codes,
 from benchmark.experiment.definition import StudyRow
 from benchmark.tasks import COMBINED_WEIGHTS, TASK_TITLES, TASKS, TaskName
 
-RowQuestion = Literal["twin", "defined", "first"]
+RowQuestion = Literal["counterpart", "defined", "first"]
 """Its single-task (or multi-task) counterpart, the one its definition names, the table's first."""
 
 

@@ -126,7 +126,7 @@ def difference_of(group: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labe
     codes = np.unique(clusters, return_inverse=True)[1]
     n_clusters = int(codes.max()) + 1
     scale = n_clusters / max(n_clusters - 1, 1) / n_faces**2
-    # Never below one face that a single side reads: that no face differs here proves no equality.
+    # Never below one face of one side alone: that no face differs here proves no equality.
     of_faces = scale * max(float(np.square(_by_cluster(per_face - mean, codes)).sum()), 1.0)
     variance, spread = of_faces, of_faces**2 / max(n_clusters - 1, 1)
     of_seeds = 0.0
@@ -220,7 +220,7 @@ def minimum_detectable(difference: Difference, level: float) -> float:
     1 - level / 2 and of 0.8, added, times the standard error. Source: H. S. Bloom, "Minimum
     detectable effects: a simple way to report the statistical power of experimental designs",
     Evaluation Review 19 (1995). McNemar's test: the same with normal quantiles and the standard
-    error of a tie; it cannot reject before log2(2 / level) faces are all read by one side alone,
+    error of a tie; it cannot reject before log2(2 / level) faces are all right on one side alone,
     and where the sides differ on few, the smallest difference is the one that brings so many with
     a chance of 80 %, their number taken as Poisson distributed.
     """

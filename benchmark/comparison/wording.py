@@ -184,8 +184,8 @@ def setting_text(setting: Setting) -> str:
         digests = ""
         said.append("Not run.")
     if setting.subset:
-        people = setting.subset.label.replace("_", " and ")
-        said.append(f"Selected and tested on {people} alone.")
+        subset = setting.subset.label.replace("_", " and ")
+        said.append(f"Selected and tested on {subset} alone.")
     return f"{leak}Split {setting.split_version}{digests}, {' '.join(said)}"
 
 

@@ -144,7 +144,7 @@ def differences_table(tables: Sequence[BoardTable]) -> Table:
     rows = []
     for table in tables:
         counterpart = f"to its {'STL' if table.kind == 'mtl' else 'MTL'} counterpart"
-        labels = {"first": "to the first row", "twin": counterpart}
+        labels = {"first": "to the first row", "counterpart": counterpart}
         for row in table.rows:
             found: dict[str, dict[TaskName | None, Cell]] = defaultdict(dict)
             for outcome in row.comparisons:

@@ -71,7 +71,9 @@ FIELDS: Final = {
 }
 """The columns and their kinds: text; words, several with spaces between; flag; count; rate;
 points, a difference of rates; p; number."""
-STARTS: Final[dict[RowQuestion, str]] = {"twin": "twin", "defined": "compared", "first": "first"}
+STARTS: Final[dict[RowQuestion, str]] = {
+    "counterpart": "twin", "defined": "compared", "first": "first",
+}  # fmt: skip
 
 
 def flat_rows(board: Leaderboard) -> Iterator[Values]:

@@ -79,7 +79,7 @@ def test_one_task_alone_may_be_asked_for(runs: RunBuilder) -> None:
 
 @pytest.fixture(scope="module")
 def plausible(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    """Long names, several seeds and one, a twin, a gap, what is missing."""
+    """Long names, several seeds and one, a counterpart, a gap, what is missing."""
     runs = RunBuilder(tmp_path_factory.mktemp("runs"))
     for name, skill, seeds in (
         ("mtl-squeezenet1_1-imagenet-fire6_9-short", 3.0, (0, 1)),

@@ -22,12 +22,12 @@ def finished(
     """Write a finished run with these predictions, and no metric."""
     record = runs.begun(experiment, seed=seed, **about)
     write_predictions(record.predictions_path, predictions)
-    seal(record)
+    mark_scored(record)
     write_json(record.folder / "done.json", {"schema": 1})
     return RunRecord(record.folder)
 
 
-def seal(record: RunRecord) -> None:
+def mark_scored(record: RunRecord) -> None:
     """Say that the predictions as they are now were scored."""
     digest = sha256_of(record.predictions_path)
     kept = {"schema": 1, "predictions_sha256": digest, "metrics": {}}

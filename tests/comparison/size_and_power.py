@@ -19,7 +19,7 @@ from benchmark.comparison.statistics import ALPHA, Difference, difference_of, mi
 
 ACCURACY = 0.8
 SHARED, OF_NETWORK = 0.6, 0.1
-"""Shares of the variance of what decides whether a face is read; the rest is each training's."""
+"""Shares of the variance of what decides on a prediction; the rest is each training's."""
 GAIN = 0.02
 """The true difference of which power is told."""
 FACES, SEEDS, SEED_SDS = (200, 1_000, 2_300), (2, 3, 5, 10), (0.0, 0.005, 0.01, 0.015)
@@ -43,7 +43,7 @@ def settings() -> Iterator[Setting]:
 
 
 Sides = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.intp]]
-"""Which faces each seed of the arm and of the reference reads right, and the faces' clusters."""
+"""Which faces each seed of group and reference predicts right, and the faces' clusters."""
 
 
 def drawn(setting: Setting, gain: float, random: np.random.Generator) -> Sides:

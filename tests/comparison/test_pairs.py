@@ -16,7 +16,7 @@ from benchmark.errors import RunError
 from benchmark.experiment.definition import Experiment, Subset, Suite
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS, TaskName
-from tests.comparison.finished_runs import finished, seal
+from tests.comparison.finished_runs import finished, mark_scored
 from tests.results import conftest as made
 from tests.results.conftest import RunBuilder, an_experiment
 
@@ -44,7 +44,7 @@ def compared(
 
 
 def done(runs: RunBuilder, experiment: Experiment, *n_right: int, **about: Any) -> list[RunRecord]:
-    """Finish a run per seed that reads so many of 100 test faces, always the first ones."""
+    """Finish a run per seed that predicts so many of 100 test faces right, always the first."""
     return [
         finished(runs, experiment, predictions(n, experiment.head.tasks), seed=seed, **about)
         for seed, n in enumerate(n_right)
@@ -58,7 +58,7 @@ def elsewhere(runs: RunBuilder, **changes: Any) -> RunBuilder:
 
 @functools.cache
 def predictions(n_right: int, tasks: tuple[TaskName, ...] = TASKS) -> pd.DataFrame:
-    """Make predictions that read the first n_right of 100 test faces; not to be changed."""
+    """Predict the first n_right of 100 test faces rightly; not to be changed."""
     return made.exact_predictions(70, n_right, tasks=tasks)
 
 
@@ -119,16 +119,16 @@ def test_groups_have_the_scores_that_leaderboards_show(runs: RunBuilder) -> None
             assert ours == pytest.approx(dataclasses.astuple(score))
 
 
-@pytest.mark.parametrize(("seed", "met"), [(1, 1), (7, 0)])
+@pytest.mark.parametrize(("seed", "other"), [(1, 1), (7, 0)])
 def test_one_seed_is_compared_with_its_own_or_the_lowest_not_the_best(
-    runs: RunBuilder, seed: int, met: int
+    runs: RunBuilder, seed: int, other: int
 ) -> None:
     done(runs, MTL, 60, 50, 90)
     record = finished(runs, OTHER, predictions(70), seed=seed)
     for name in (OTHER.name, record.identity):
         line = only(compared(runs, MTL, name)).lines[0]
-        assert (line.reference.seeds, line.group.seeds) == ((met,), (seed,))
-        assert line.difference.accuracy == pytest.approx(0.2 if met else 0.1)
+        assert (line.reference.seeds, line.group.seeds) == ((other,), (seed,))
+        assert line.difference.accuracy == pytest.approx(0.2 if other else 0.1)
         assert line.of_trainings_alone
 
 
@@ -310,7 +310,7 @@ def test_predictions_that_cannot_be_trusted_are_a_refusal_and_a_gap_in_a_suite(
     table = only(compared(runs, "all", all_pairs=True))
     assert len(table.lines) == len(TASKS)
     assert all("changed after they were scored" in gap.why for gap in table.gaps)
-    seal(record)
+    mark_scored(record)
     refused("face '00099.jpg' is test, twice", runs, MTL, THIRD)
     path.unlink()
     refused("predictions of run .* cannot be read", runs, MTL, THIRD)

@@ -59,13 +59,16 @@ def test_mtl_and_stl_are_compared_on_the_task_they_share(runs: RunBuilder) -> No
     done(runs, STL, 70, 60)
     board = board_of(runs, MTL, STL)
     found = outcomes(board, MTL)
-    ours = line_of(found["twin gender"])
+    ours = line_of(found["counterpart gender"])
     # 80 and 60 of 100 right, the first so many: 20 faces MTL alone, none STL alone.
     assert ours.difference.accuracy == pytest.approx(0.2)
     assert ours.difference.p == pytest.approx(mcnemar_p(0, 20))
     assert ours.of_trainings_alone
-    assert (found["twin race"].judged, found["twin race"].why) == (None, "not registered")
-    theirs = outcomes(board, STL)["twin gender"]
+    assert (found["counterpart race"].judged, found["counterpart race"].why) == (
+        None,
+        "not registered",
+    )
+    theirs = outcomes(board, STL)["counterpart gender"]
     assert theirs.other == MTL.name
     assert line_of(theirs).difference.accuracy == pytest.approx(-0.2)
 
@@ -119,8 +122,8 @@ def test_a_comparison_has_one_p_of_one_family_however_often_it_is_shown(runs: Ru
     for experiment, n_val, n_test in zip(ours, (90, 80, 70, 60), (60, 66, 54, 50), strict=True):
         done(runs, experiment, n_val, n_test)
     board = board_of(runs, *ours)
-    # NAMING meets STL both as the one it names and as the first: one comparison, which belongs to
-    # the question of what definitions name. The two others are corrected with each other.
+    # NAMING is compared with STL both as the one it names and as the first: one comparison, of the
+    # question of what definitions name. The two others are corrected with each other.
     p = mcnemar_p(6, 0)
     with_the_first, _ = holm([p, mcnemar_p(10, 0)])
     found = {
@@ -174,10 +177,10 @@ def test_rows_that_are_not_shown_are_compared_all_the_same(runs: RunBuilder) -> 
     query = LeaderboardQuery([MTL], "utkface-100", known={STL.name: STL})
     board = arrange(read_runs(runs.records())[0], query)
     assert [row.name for table in board.tables for row in table.rows] == [MTL.name]
-    assert outcomes(board, MTL)["twin gender"].judged is not None
+    assert outcomes(board, MTL)["counterpart gender"].judged is not None
     longer = STL.varied(name=STL.name, **{"recipe.max_epochs": 99})
     found = outcomes(board_of(runs, MTL, longer), MTL)
-    assert found["twin gender"].why == "no counterpart, its recipe differ"
+    assert found["counterpart gender"].why == "no counterpart, its recipe differ"
 
 
 def test_ad_hoc_rows_are_compared_with_the_first_alone(runs: RunBuilder) -> None:

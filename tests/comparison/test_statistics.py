@@ -40,7 +40,7 @@ def with_p(p: float) -> Difference:
 
 
 def test_mcnemar_by_hand() -> None:
-    # 6 faces are read by one side alone, 1 of them by the reference: with a fair coin, P(0 or 1
+    # 6 faces are right on one side alone, 1 of them by the reference: with a fair coin, P(0 or 1
     # heads of 7) = (1 + 7) / 128 = 0.0625; twice that is 0.125.
     pair = a_pair(np.array([1] * 6 + [0] + [1] * 3), np.array([0] * 6 + [1] + [1] * 3))
     found = engine.paired_difference(*pair)
@@ -60,7 +60,7 @@ def test_mcnemar_agrees_with_statsmodels_on_random_tables() -> None:
 
 
 def test_sides_that_answer_alike_are_no_finding_and_have_an_interval() -> None:
-    # As if one of 100 faces were read by one side alone: standard error sqrt(1 / 100 / 99)
+    # As if one of 100 faces were right on one side alone: standard error sqrt(1 / 100 / 99)
     # = 0.01005, and 1.984 of them for 99 degrees of freedom.
     answers = np.ones(100, dtype=int)
     for k in (1, 3):
@@ -259,7 +259,7 @@ def test_a_comparison_belongs_to_the_first_family_that_asks_for_it() -> None:
 
 
 def test_the_minimum_detectable_difference_of_runs_by_hand() -> None:
-    # 100 of 1,000 faces are read by one side alone: sd sqrt(100) / 1000 = 0.01; (1.960 + 0.842)
+    # 100 of 1,000 faces are right on one side alone: sd sqrt(100) / 1000 = 0.01; (1.960 + 0.842)
     # times that.
     assert engine.minimum_detectable(of_runs(50, 50, 1_000), 0.05) == pytest.approx(
         0.02802, abs=1e-5
@@ -277,7 +277,7 @@ def test_the_minimum_detectable_difference_of_runs_by_hand() -> None:
 
 
 def test_planted_ties_of_runs_are_significant_in_one_case_of_twenty_at_most() -> None:
-    # 2,000 ties of 150 faces read by one side alone, about; exact tests are a little cautious.
+    # 2,000 ties of 150 faces right on one side alone, about; exact tests are a little cautious.
     random = np.random.default_rng(10)
     only_arm, only_reference, _ = random.multinomial(2_000, [0.04, 0.04, 0.92], 2_000).T
     p = [engine.mcnemar_p(int(b), int(c)) for b, c in zip(only_reference, only_arm, strict=True)]

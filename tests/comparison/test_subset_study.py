@@ -85,7 +85,7 @@ def first(n: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.arange(N) < n
 
 
-def test_a_specialist_is_paired_with_both_other_arms(runs: RunBuilder) -> None:
+def test_a_specialist_is_paired_with_both_other_run_groups(runs: RunBuilder) -> None:
     women = made_up_faces(N, seed=2)["gender"] == 1
     for (label, training), group in GROUPS.items():
         if label == "women":
@@ -130,7 +130,7 @@ def test_runs_from_two_weight_files_are_refused(runs: RunBuilder) -> None:
 
 
 def a_system(runs: RunBuilder, router_right: Any, *, unlabelled: int = 0) -> None:
-    """A women's specialist that reads all women and no man, a men's the other way round."""
+    """A women's specialist that is right on all women and no man, a men's the other way round."""
     women = (made_up_faces(N, seed=2)["gender"] == 1).to_numpy()
     for experiment, right in (
         (GROUPS["women", "subset"], women),

@@ -50,7 +50,7 @@ def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: A
         "worst": WorstGroup("age_group", "gender_race", "female Others", 57, 0.561, 0.433, 0.682),
         "gap": GroupGap("age_group", "gender_race", 0.15, 0.05, 0.25, 0.08),
         "comparisons": (
-            outcome("twin", "gender", 0.031, 0.004),
+            outcome("counterpart", "gender", 0.031, 0.004),
             outcome("defined", "race", -0.012, 0.3, other="mtl-cnn-none-full-b"),
         ),
         "study": StudyRow("2.2", age_group=0.9028, gender=0.9758, race=0.9253),

@@ -103,7 +103,7 @@ def test_it_is_compared_with_its_counterpart_on_the_faces_that_both_were_tested_
     rates = [record.metrics["test/gender/accuracy"] for record in runs]
     assert found.accuracy == pytest.approx(rates[0] - rates[1])
     rows = [done_row(group.label, group.runs) for group in (theirs, ours)]
-    asked = RowComparison("twin", ours.label, "gender")
+    asked = RowComparison("counterpart", ours.label, "gender")
     (line,) = compare_rows([(rows[0], asked, rows[1])])[id(rows[0])]
     without_f1 = dict.fromkeys(("macro_f1", "macro_f1_low", "macro_f1_high"))
     assert line.judged is not None
