@@ -164,24 +164,29 @@ def judge_lines(asked: Iterable[Asked]) -> list[words.TaskComparison | RunError]
     What cannot be compared is the error that says why.
     """
     known: dict[Hashable, Difference] = {}
-    lines: list[Any] = []
+    outcomes: list[RunError | tuple[Family, Hashable, dict[str, Any]]] = []
     for family, reference, group, task, compared in asked:
         one, other = runs_here.compared_runs(reference, group)
         key = one.identities, other.identities, task
         try:
-            difference = known[key] = known.get(key) or compared()
+            known[key] = known.get(key) or compared()
         except RunError as error:
-            lines.append(error)
+            outcomes.append(error)
         else:
-            about = {"reference": one, "group": other, "task": task, "difference": difference}
-            lines.append((family, (frozenset(key[:2]), task), difference, about))
-    judged = statistics.judge(line[:3] for line in lines if not isinstance(line, RunError))
-    return [
-        line
-        if isinstance(line, RunError)
-        else words.TaskComparison(**{**vars(judged[line[1]]), **line[3]})
-        for line in lines
-    ]
+            pair: Hashable = (frozenset(key[:2]), task)
+            line = {"reference": one, "group": other, "task": task, "difference": known[key]}
+            outcomes.append((family, pair, line))
+    made = (it for it in outcomes if not isinstance(it, RunError))
+    judged = statistics.judge((family, pair, line["difference"]) for family, pair, line in made)
+    lines: list[words.TaskComparison | RunError] = []
+    for outcome in outcomes:
+        if isinstance(outcome, RunError):
+            lines.append(outcome)
+        else:
+            _, pair, line = outcome
+            # The same pair the other way round shares all but the sign of its difference.
+            lines.append(words.TaskComparison(**(vars(judged[pair]) | line)))
+    return lines
 
 
 def judge_plans(
