@@ -80,8 +80,7 @@ def verify(
     """
     code = ExitCode.FINE
     with speaking("verify", as_json=as_json) as answer:
-        from benchmark.inference.verify import Finding
-        from benchmark.inference.verify import verify as verify_one
+        from benchmark.inference import evaluate
 
         asked = chosen_records(runs_dir, names or [])
         by_id = tuple(name for name in names or () if provenance.RUN_ID.fullmatch(name))
@@ -96,11 +95,11 @@ def verify(
         prepared, runs = prepared_here(data_dir, answer), list[dict[str, Any]]()
         for record in _followed(records, quiet=as_json):
             try:
-                findings = verify_one(record, prepared)
+                findings = evaluate.verify(record, prepared)
             except BenchmarkError as error:
                 if len(records) == 1 and record.state != "done":
                     raise
-                findings = [Finding("files", "differs", str(error))]
+                findings = [evaluate.Finding("files", "differs", str(error))]
             try:
                 title = f"{record.experiment_name}, seed {record.seed}"
             except (BenchmarkError, LookupError, TypeError, ValueError):

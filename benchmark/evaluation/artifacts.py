@@ -3,7 +3,7 @@
 Written when a run ends, and again by `facebench runs rescore`, from the predictions alone: no
 network and no faces are needed. done.json lists the checksums of what training left, and
 metrics.json carries one of its own; both keep it under the key `seal`. What is computed from the
-predictions may be computed again, and is in no list: benchmark.inference.verify computes it.
+predictions may be computed again, and is in no list: benchmark.inference.evaluate computes it.
 """
 
 import hashlib

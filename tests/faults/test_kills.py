@@ -17,7 +17,7 @@ from benchmark.comparison.library import standing
 from benchmark.data.dataset import choose_dataset, open_faces
 from benchmark.errors import BenchmarkError
 from benchmark.files import sha256_of
-from benchmark.inference.verify import verify
+from benchmark.inference.evaluate import verify
 from benchmark.record import RunRecord, all_records
 from tests.faults import hostile
 

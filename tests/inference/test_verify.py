@@ -16,7 +16,7 @@ from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import DIGEST, rescore, with_digest
 from benchmark.evaluation.metrics import SCORING_VERSION
 from benchmark.files import write_json
-from benchmark.inference.verify import Finding, verify
+from benchmark.inference.evaluate import Finding, verify
 from benchmark.models.weight_formats import header_of
 from benchmark.record import RunRecord, work_folder
 from tests.data.fairface import fairface_of

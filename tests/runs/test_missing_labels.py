@@ -15,7 +15,7 @@ from benchmark.errors import DataError
 from benchmark.evaluation.metrics import score
 from benchmark.evaluation.predictions import predictions_table, read_predictions
 from benchmark.experiment.definition import Head
-from benchmark.inference.verify import verify
+from benchmark.inference.evaluate import verify
 from benchmark.models.network import build_network
 from benchmark.record import RunRecord
 from benchmark.tasks import MISSING, TASKS, TaskName, combined, n_classes
