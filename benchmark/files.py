@@ -122,12 +122,9 @@ def file_lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
 
 def _opened_and_locked(path: Path, *, wait: bool) -> int | None:
-    """Open the lock's file and lock it; None where another process owns it.
-
-    One that is locked only for the moment of a question (is_locked) is asked for twice. A file that
-    was removed between opening and locking (`facebench clean`) is nobody's lock any more: another
-    process would make a new one, and both would think themselves alone.
-    """
+    """Open the lock's file and lock it; None where another process owns it."""
+    # One that is locked for the moment of a question (is_locked) is asked for twice. A file removed
+    # between opening and locking is nobody's lock: another process would make a new one.
     asked = 0
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -22,11 +22,11 @@ import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import experiments as definitions
 from benchmark.errors import BenchmarkError, ExperimentError, require
@@ -43,12 +43,11 @@ MOST_NAMES: Final = 20
 Definition = TypeVar("Definition", Experiment, Suite, GridSpace)
 
 
-@dataclass(frozen=True)
-class Definitions:
+class Definitions(NamedTuple):
     """What some modules define, by name, and why others were refused."""
 
-    experiments: dict[str, Experiment] = field(default_factory=dict)
-    suites: dict[str, Suite] = field(default_factory=dict)
+    experiments: dict[str, Experiment]
+    suites: dict[str, Suite]
     refused: tuple[ExperimentError, ...] = ()
 
 
@@ -103,7 +102,6 @@ def with_tuned(runs_dir: Path) -> Iterator[None]:
 
 
 def _registered() -> Definitions:
-    """Collect all definitions, those tuned in the folder of `with_tuned` among them."""
     runs_dir = _runs_dir.get()
     files = sorted(tuned_folder(runs_dir).glob("*.json")) if runs_dir else []
     return _collected(tuple((path, path.stat().st_mtime_ns) for path in files))
@@ -111,10 +109,7 @@ def _registered() -> Definitions:
 
 @functools.lru_cache(maxsize=2)
 def _collected(tuned: tuple[tuple[Path, int], ...]) -> Definitions:
-    """Collect ours, which must be whole, then each other module that stands beside them.
-
-    tuned: files of tuned recipes, each with the time of its last change.
-    """
+    """Collect ours, which must be whole, then each other module and each tuned file's recipe."""
     modules = list(_ours())
     known = collect(modules)
     waiting: dict[str, functools.partial[ModuleType]] = {
@@ -176,7 +171,6 @@ def _ours() -> tuple[ModuleType, ...]:
 
 
 def _installed(point: EntryPoint) -> ModuleType:
-    """Load the module that another package adds."""
     module = point.load()
     defines = hasattr(module, "EXPERIMENTS") or hasattr(module, "SUITES")
     found = f"{getattr(module, '__name__', module)} defines nothing"

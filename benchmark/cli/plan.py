@@ -119,10 +119,8 @@ def _rows(found: "list[Forecast]", slots: "list[Slot]") -> list[dict[str, Any]]:
             "seconds": round(item.seconds, 3), "fetch": item.fetch, "rests_on": item.basis,
         }  # fmt: skip
         if (slot := placed.get(id(item))) is not None:
-            row |= {
-                "worker": slot.worker, "start": round(slot.start, 3), "end": round(slot.end, 3),
-                "wall_seconds": round(slot.end - slot.start, 3),
-            }  # fmt: skip
+            times = {"start": slot.start, "end": slot.end, "wall_seconds": slot.end - slot.start}
+            row |= {"worker": slot.worker, **{name: round(s, 3) for name, s in times.items()}}
         rows.append(row | ({"why": str(item.error)} if item.error else {}))
     return rows
 

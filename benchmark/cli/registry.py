@@ -83,7 +83,6 @@ def list_(
 
 
 def _printed(experiment: Experiment) -> list[str]:
-    """Give a row of the study: number, name, and what it printed in percent."""
     study = experiment.study
     values = [getattr(study, task, None) for task in TASK_TITLES]
     numbers = [f"{100 * value:.2f}" if value else NOTHING for value in values]
@@ -95,11 +94,8 @@ def _cost(experiments: Iterable[Experiment]) -> str:
 
 
 def _operations(experiment: Experiment) -> float:
-    """Estimate a training's multiply-adds, a backward pass as two forward ones.
-
-    What is frozen is computed once where nothing is augmented, since it is kept. 0 where the
-    architecture's were not counted.
-    """
+    """Estimate a training's multiply-adds, backward as two; 0 where they were not counted."""
+    # What is frozen is computed once where nothing is augmented, since it is kept.
     recipe, backbone = experiment.recipe, experiment.backbone
     per_stage = architecture_named(backbone.architecture).mega_macs
     n_images = recipe.max_epochs * (
@@ -113,7 +109,6 @@ def _operations(experiment: Experiment) -> float:
 
 
 def _summary(experiment: Experiment) -> dict[str, Any]:
-    """Give what distinguishes an experiment, as names and filters do."""
     backbone = experiment.backbone
     return {
         "task": experiment.task_label, "architecture": backbone.architecture,
@@ -180,7 +175,6 @@ def _network(experiment: Experiment) -> "Network":
 
 
 def _counted(parts: dict[str, Any], trained: set[str]) -> list[dict[str, Any]]:
-    """Count the parameters of stages, shallow to deep, or of branches of the head."""
     counts = {name: sum(p.numel() for p in module.parameters()) for name, module in parts.items()}
     return [
         {"part": name, "parameters": n, "trained": name in trained} for name, n in counts.items()

@@ -153,10 +153,7 @@ def tune(
 
 @contextlib.contextmanager
 def _further(n: int) -> Iterator[None]:
-    """Let n more processes of this very command search along; they end with this one.
-
-    They find its studies, take trials of their own, and leave the refit to this process.
-    """
+    """Let n more processes of this command search along; they end with this one, and refit none."""
     program = [sys.executable, "-c", "from benchmark.cli.main import main; main()"]
     command = [*program, *sys.argv[1:], "--jobs", "1", "--no-refit", "--quiet"]
     processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(n)]
@@ -274,7 +271,6 @@ class TuneSession:
         return found
 
     def _searched(self, study: "Study", base: Experiment, grid: GridSpace | None) -> "Outcome":
-        """Run the search until it ends, and write what it shows."""
         from benchmark.runs.folder import CHECKPOINT_FILE
         from benchmark.tracking import StudyMirror
         from benchmark.tuning import outcome as outcomes

@@ -206,7 +206,6 @@ class SpeedSession:
 def _row_data(
     row: SpeedRow, job: Job, warm_ups: Mapping[str, float], measured: Mapping[str, list[Round]]
 ) -> dict[str, Any]:
-    """Give all that was measured of a row as plain values, as speed.json has it."""
     by_loop: dict[str, dict[str, Any]] = {
         name: {
             "seconds": median(one for one, _ in rounds),

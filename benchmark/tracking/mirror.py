@@ -62,10 +62,8 @@ class MlflowMirror:
         self._failed = False
 
     def __call__(self, record: RunRecord) -> None:
-        """Mirror a run of this process as it stands; trouble is reported once, never raised.
-
-        A store that failed is tried again at the ends of runs alone, so that it slows no training.
-        """
+        """Mirror a run of this process as it stands; trouble is reported once, never raised."""
+        # A store that failed is tried again at the ends of runs alone: it slows no training.
         if self._failed and _shown_state(record) == "running":
             return
         try:
@@ -117,10 +115,7 @@ class MlflowMirror:
         return store.experiment_of(*where, f"{name}-searches", note, is_linked=False)
 
     def _run_id(self, record: RunRecord) -> str:
-        """Find the MLflow run of this identity, attempt and training, or create it.
-
-        Those of earlier trainings, whose folder was removed, keep their curves and are marked.
-        """
+        """Find the MLflow run of this training, or create it; mark those of earlier trainings."""
         from mlflow.entities import Param
 
         about, attempt = record.about, int(record.about.get("attempt", 1))
@@ -179,11 +174,7 @@ class MlflowMirror:
             self._steps[run_id].add(epoch)
 
     def _log_outcome(self, run_id: str, record: RunRecord) -> None:
-        """Log final metrics, artifacts and network, unless this very outcome is there already.
-
-        A run that was scored again has other numbers and the old training: only what is new or
-        changed is logged, and the network stays.
-        """
+        """Log metrics, artifacts and network; of a run that was scored again, what has changed."""
         from mlflow.entities import Metric
 
         client, run = self.client, self.client.get_run(run_id)
@@ -217,12 +208,8 @@ class MlflowMirror:
         client.set_tag(run_id, MIRRORED_TAG, outcome)
 
     def _log_network(self, run: Any, record: RunRecord, *, replace: bool) -> str | None:
-        """Log a run's network as a model, once; give its id, None where no weights were kept.
-
-        Tensors and a definition, no pickled code: `mlflow.pyfunc.load_model` calls
-        benchmark.inference.load, which loads the file alone where there is no MLflow. replace: the
-        run was trained anew since.
-        """
+        """Log a run's network as a model, once; give its id, None where no weights were kept."""
+        # Tensors and a definition, no pickled code: MLflow's load_model calls inference.load.
         from mlflow.entities import LoggedModelOutput
 
         client, tags = self.client, notes.run_tags(record)
@@ -308,11 +295,8 @@ def _tasks(record: RunRecord) -> list[str]:
 
 
 def _input(about: Mapping[str, Any], part: str) -> tuple[str, str]:
-    """Name the faces of one part as MLflow shows them, `utkface-100 · train`, and their digest.
-
-    A fold, a subset and another split than ours are named: other faces need another name. The
-    digest is the start of those of pixels and split, as MLflow takes 36 letters.
-    """
+    """Name the faces of one part as MLflow shows them, `utkface-100 · train`, and their digest."""
+    # Other faces need another name; of a digest MLflow takes 36 letters.
     dataset, definition = about["dataset"], about["experiment"]
     protocol, subset = definition["protocol"], definition.get("subset") or {}
     words = [str(dataset["name"]), part]
@@ -323,7 +307,6 @@ def _input(about: Mapping[str, Any], part: str) -> tuple[str, str]:
 
 
 def _dataset_inputs(about: Mapping[str, Any]) -> list[Any]:
-    """Describe each part of the split as an input; `about` is `experiment.json`."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = about["dataset"]
@@ -368,10 +351,7 @@ def _write_model(folder: Path, record: RunRecord, run_id: str, model_id: str) ->
 
 
 def _outcome_mark(record: RunRecord) -> str:
-    """Give the time a training ended and a digest of the numbers made of it.
-
-    Pictures follow from tables, and the weights from the training: neither is read for it.
-    """
+    """Give the time a training ended and a digest of the numbers, from which pictures follow."""
     digest = hashlib.sha256(f"layout {LAYOUT}".encode())
     for path in sorted(record.folder.iterdir()):
         if path.suffix in (".json", ".csv", ".md") and not path.name.startswith("."):

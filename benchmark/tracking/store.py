@@ -120,10 +120,7 @@ def open_store(runs_dir: Path) -> Any:
 
 
 def _follow_moved_artifacts(database: Path) -> None:
-    """Rewrite the absolute artifact paths that MLflow stores after the folder was moved.
-
-    Without this a moved store shows metrics but silently lists no artifacts.
-    """
+    """Rewrite absolute paths after the folder was moved: else no artifact is listed, silently."""
     note, root = database.parent / ".artifact_root", (database.parent / "artifacts").as_uri()
     before = note.read_text(encoding="utf-8").strip() if note.is_file() else root
     if before != root and database.is_file():

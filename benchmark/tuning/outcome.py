@@ -123,7 +123,6 @@ def write_outcome(
 def _recipe_of(
     study: Study, base: Experiment, queue: TrialQueue, best: TrialView, fresh: Sequence[FreshScores]
 ) -> dict[str, Any]:
-    """Give a study's best recipe as a definition, and how it was found."""
     tuned = named(base, experiment_at(study.experiment, best.point), "tuned")
     untuned = named(base, study.experiment, "untuned") if study.experiment.ad_hoc else None
     settings = {

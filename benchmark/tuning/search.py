@@ -61,9 +61,7 @@ def training_objective(
     """Make the objective that trains the experiment at a point; RunError where training fails.
 
     No trial is evaluated on the test set or keeps a network. elsewhere: what trains a run; None:
-    it is trained in this process.
-
-    Raises WeightsError where weights are missing: once, before the search, not in every trial.
+    this process. Raises WeightsError where weights are missing: once, not in every trial.
     """
     settings = replace(settings, read_test=False, keep_weights="none", figures=False)
     plan_run(study.experiment, TRIAL_SEED, study.faces, settings)
@@ -100,10 +98,8 @@ def _here(study: Study, settings: Settings) -> RunPlan:
 
 
 def _events_of(event: Event, plan: Plan) -> Iterator[TrialEvent]:
-    """Say what a run's event means to a search; scores of earlier epochs are in its history.
-
-    At its end all are given again: of a run elsewhere, some may not have come.
-    """
+    """Say what a run's event means to a search; scores of earlier epochs are in its history."""
+    # At its end all are given again: of a run elsewhere, some may not have come.
     n_epochs = plan.experiment.recipe.max_epochs
     is_done = isinstance(event, Finished) or (isinstance(event, Skipped) and event.why == "done")
     n_before = event.epochs_done if isinstance(event, Started) else n_epochs * is_done
