@@ -17,25 +17,20 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import pandas as pd
 
+from benchmark.data.dataset import with_empty_cells
 from benchmark.data.replays import replayed_parts
 from benchmark.data.splits import PartName, Rows, labelled_parts, parts_of, subset_parts
 from benchmark.errors import RunError
-from benchmark.evaluation.ages import accuracy_by_edge, errors_in_years, mean_ages_of
+from benchmark.evaluation import metrics
+from benchmark.evaluation import predictions as stored_predictions
 from benchmark.evaluation.calibration import subgroup_errors
 from benchmark.evaluation.fairness import gender_gap_table, rate_table
-from benchmark.evaluation.label_errors import label_suspects, mistakes
 from benchmark.evaluation.metrics import SCORING_VERSION, Scores, score
-from benchmark.evaluation.predictions import (
-    check_faces,
-    check_unchanged,
-    packed_correctness,
-    predicted_tasks,
-    read_predictions,
-)
+from benchmark.evaluation.predictions import predicted_tasks, probability_columns
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, file_lock, lock_owner, sha256_of, write_json, write_text
 from benchmark.record import SCHEMA, RunRecord
-from benchmark.tasks import CLASS_NAMES, MISSING
+from benchmark.tasks import CLASS_NAMES, MISSING, TaskName
 
 if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
@@ -51,12 +46,23 @@ COST: Final = "cost/"
 """Prefix of the metrics that do not follow from predictions."""
 SUSPECTS_SHEET: Final = "label_suspects.png"
 """Shows people: it stays in the run's folder and in MLflow, and is on no page of ours."""
+MISTAKE_COLUMNS: Final = (
+    *("task", "file", "truth", "predicted", "probability", "probability_of_label"),
+)
+MISTAKES_PER_TASK: Final = 50
+SUSPECT_COLUMNS: Final = (
+    *("task", "rank", "file", "cluster", "age", "label", "contradicted_by"),
+    *("probability_of_label", "probability", "margin"),
+)
+SUSPECTS_PER_TASK: Final = 100
 
 
 def with_checksums(folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
     """Give what done.json says, with the digests of the run's files and one of it all."""
-    files = [name for name in LEFT_BY_TRAINING if (folder / name).is_file()]
-    return with_digest(dict(done) | {DIGESTS: {name: sha256_of(folder / name) for name in files}})
+    paths = [folder / name for name in LEFT_BY_TRAINING]
+    return with_digest(
+        {**done, DIGESTS: {path.name: sha256_of(path) for path in paths if path.is_file()}}
+    )
 
 
 def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +114,7 @@ def kept_scores(
             "predictions_sha256": sha256_of(path),
             "metrics": {**scores.metrics, **costs},
             "subgroups": subgroups.to_dict("list"),
-            "answers": packed_correctness(test, right) if len(test) else {},
+            "answers": stored_predictions.packed_correctness(test, right) if len(test) else {},
         }
     )
 
@@ -126,8 +132,9 @@ class RebuiltRecord(RunRecord):
 
 def _read(record: RunRecord) -> pd.DataFrame:
     """Read a run's predictions, which must be about all its faces."""
-    predictions = read_predictions(record.predictions_path)
-    check_faces(predictions, record.about["dataset"]["counts"], str(record.predictions_path))
+    predictions = stored_predictions.read_predictions(record.predictions_path)
+    counts, source = record.about["dataset"]["counts"], str(record.predictions_path)
+    stored_predictions.check_faces(predictions, counts, source)
     return predictions
 
 
@@ -135,7 +142,7 @@ def _check_scored(record: RunRecord) -> None:
     """Refuse predictions that changed since; without metrics.json there is nothing to compare."""
     if (record.folder / "metrics.json").is_file():
         scored = RunRecord(record.folder).predictions_sha256
-        check_unchanged(record.predictions_path, scored, record.identity[:12])
+        stored_predictions.check_unchanged(record.predictions_path, scored, record.identity[:12])
 
 
 def faces_of(record: RunRecord, prepared: Iterable["FaceSet"]) -> "FaceSet | None":
@@ -158,12 +165,8 @@ def parts_of_run(
     return whole, subset_parts(table, whole, experiment.subset, seed)
 
 
-def costs_of(about: Mapping[str, Any], done: Mapping[str, Any]) -> dict[str, float]:
-    """Give a run's cost metrics from `experiment.json` and `done.json`."""
-    costs = {
-        "seconds": done["seconds"],
-        "images_per_second": done["images_per_second"],
-        "peak_memory_mib": done["peak_memory_mib"],
+def _costs(about: Mapping[str, Any], done: Mapping[str, Any]) -> dict[str, float]:
+    costs = {name: done[name] for name in ("seconds", "images_per_second", "peak_memory_mib")} | {
         "parameters": about["parameters"]["total"],
         "trainable_parameters": about["parameters"]["trainable"],
         "gmacs": about["multiply_adds"] / 1e9,
@@ -172,13 +175,9 @@ def costs_of(about: Mapping[str, Any], done: Mapping[str, Any]) -> dict[str, flo
 
 
 def write_artifacts(
-    record: RunRecord,
-    done: Mapping[str, Any],
-    *,
-    figures: bool = True,
-    faces: "FaceSet | None" = None,
-    training: Rows | None = None,
-) -> Scores:
+    record: RunRecord, done: Mapping[str, Any], *, draw: bool = True,
+    faces: "FaceSet | None" = None, training: Rows | None = None,
+) -> Scores:  # fmt: skip
     """Score a run's stored predictions and write numbers, tables and figures into its folder.
 
     done: as done.json has it or will. faces, training: the run's data set and the rows it was
@@ -192,32 +191,24 @@ def write_artifacts(
     if len(scores.subgroups):
         means: Sequence[float | None] = ()
         if faces is not None and training is not None:
-            means = mean_ages_of(faces.table.iloc[training])
+            means = metrics.mean_ages_of(faces.table.iloc[training])
         write_test_tables(folder, scores, predictions, means)
-    if figures:
-        from benchmark.evaluation.figures import (
-            Caption,
-            contact_sheet,
-            curves_figure,
-            write_png,
-            write_test_figures,
-        )
+    if draw:
+        from benchmark.evaluation import figures
 
-        caption = Caption(
-            f"{record.experiment_name}, seed {record.seed}",
-            about["dataset"]["name"],
-            about["dataset"]["drawn"],
-            leaky=bool(about["leaky"]),
-        )
+        caption = figures.Caption(
+            f"{record.experiment_name}, seed {record.seed}", about["dataset"]["name"],
+            about["dataset"]["drawn"], leaky=bool(about["leaky"]),
+        )  # fmt: skip
         epoch = int(done["selected_epoch"])
-        curves = curves_figure(record.history(), caption, selected_epoch=epoch)
-        write_png(folder / "curves.png", curves)
+        curves = figures.curves_figure(record.history(), caption, selected_epoch=epoch)
+        figures.write_png(folder / "curves.png", curves)
         if len(scores.subgroups):
-            write_test_figures(folder, scores, caption)
+            figures.write_test_figures(folder, scores, caption)
             if faces is not None:
-                sheet = contact_sheet(label_suspects(predictions), faces, caption)
-                write_png(folder / SUSPECTS_SHEET, sheet)
-    kept = kept_scores(record.predictions_path, predictions, scores, costs_of(about, done))
+                sheet = figures.contact_sheet(label_suspects(predictions), faces, caption)
+                figures.write_png(folder / SUSPECTS_SHEET, sheet)
+    kept = kept_scores(record.predictions_path, predictions, scores, _costs(about, done))
     write_json(folder / "metrics.json", kept)
     return scores
 
@@ -244,10 +235,7 @@ def _calibration(scores: Scores) -> dict[str, Any]:
 
 
 def write_test_tables(
-    folder: Path,
-    scores: Scores,
-    predictions: pd.DataFrame,
-    mean_ages: Sequence[float | None] = (),
+    folder: Path, scores: Scores, predictions: pd.DataFrame, mean_ages: Sequence[float | None] = ()
 ) -> None:
     """Write the tables that follow from predictions of test faces.
 
@@ -270,17 +258,77 @@ def write_test_tables(
     }
     aged = test[(test["age"] != MISSING) & (test["age_group"] != MISSING)]
     if "age_group" in tasks and len(aged):
-        tables["age_edges"] = accuracy_by_edge(aged)
+        tables["age_edges"] = metrics.accuracy_by_edge(aged)
         if any(mean is not None for mean in mean_ages):
-            tables["age_years"] = errors_in_years(aged, mean_ages)
+            tables["age_years"] = metrics.errors_in_years(aged, mean_ages)
     for task, matrix in scores.confusion.items():
         shares = [(row / n).tolist() if (n := row.sum()) else [None] * len(row) for row in matrix]
-        content: dict[str, Any] = {"schema": SCHEMA, "task": task, "classes": CLASS_NAMES[task]}
-        content |= {"rows": "true class", "columns": "predicted class"}
-        content |= {"counts": matrix, "shares": shares}
+        content = {
+            "schema": SCHEMA, "task": task, "classes": CLASS_NAMES[task], "rows": "true class",
+            "columns": "predicted class", "counts": matrix, "shares": shares,
+        }  # fmt: skip
         write_json(folder / f"confusion_{task}.json", content)
     for name, table in tables.items():
         write_text(folder / f"{name}.csv", table.to_csv(index=False))
+
+
+def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
+    """List the most confident errors on test faces, at most MISTAKES_PER_TASK per task.
+
+    Returns MISTAKE_COLUMNS: class names, and the probabilities of the predicted class and of the
+    label, in [0, 1].
+    """
+    tables = []
+    for task in predicted_tasks(predictions):
+        wrong = _named(predictions, task).query("truth != predicted")
+        surest = wrong.sort_values(["probability", "file"], ascending=[False, True])
+        tables.append(surest.head(MISTAKES_PER_TASK))
+    return pd.DataFrame(pd.concat(tables, ignore_index=True), columns=list(MISTAKE_COLUMNS))
+
+
+def label_suspects(predictions: pd.DataFrame) -> pd.DataFrame:
+    """List the test faces whose label is contradicted most confidently, per task.
+
+    The label may be right and the network wrong; nothing is ever relabelled. Of the five folds of
+    an experiment (`facebench run NAME --folds 0-4`) the lists cover every face of the data set,
+    each by a network that was not trained on it.
+
+    Returns SUSPECT_COLUMNS, widest margin first, at most SUSPECTS_PER_TASK per task. label and
+    contradicted_by are class names, age the stated years: a label a year from an edge is no news.
+    margin is the probability of the contradicting class less that of the label, in [0, 1].
+
+    A face is listed when another class than its label is predicted with at least the mean
+    probability that faces labelled as that class have of it: sure by the network's own measure,
+    whatever its calibration. Source: C. Northcutt, L. Jiang, I. Chuang, "Confident Learning", JAIR
+    70 (2021), section 3.1.
+    """
+    tables = []
+    for task in predicted_tasks(predictions):
+        faces = _named(predictions, task)
+        # A class that nobody is labelled with has no usual probability, and contradicts nothing.
+        usual = faces.groupby("truth")["probability_of_label"].mean()
+        sure = faces["probability"] >= faces["predicted"].map(usual).astype(float)
+        found = faces[sure & (faces["truth"] != faces["predicted"])]
+        found = found.assign(margin=found["probability"] - found["probability_of_label"])
+        found = found.sort_values(["margin", "file"], ascending=[False, True])
+        found = found.head(SUSPECTS_PER_TASK)
+        tables.append(found.assign(rank=np.arange(1, len(found) + 1)))
+    names = {"truth": "label", "predicted": "contradicted_by"}
+    joined = with_empty_cells(pd.concat(tables, ignore_index=True)).rename(columns=names)
+    return joined[list(SUSPECT_COLUMNS)]
+
+
+def _named(predictions: pd.DataFrame, task: TaskName) -> pd.DataFrame:
+    """Give each labelled test face's class names and probabilities of prediction and label."""
+    test = stored_predictions.labelled(predictions[predictions["part"] == "test"], task)
+    names, rows = np.array(CLASS_NAMES[task]), np.arange(len(test))
+    probabilities = test[probability_columns(task)].to_numpy()
+    truth, predicted = test[task].to_numpy(), test[f"{task}_pred"].to_numpy()
+    return test.assign(
+        task=task, truth=names[truth], predicted=names[predicted],
+        probability=probabilities[rows, predicted],
+        probability_of_label=probabilities[rows, truth],
+    )  # fmt: skip
 
 
 def rescore(record: RunRecord, *, again: bool = False) -> Literal["rescored", "current"]:

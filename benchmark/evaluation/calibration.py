@@ -14,16 +14,8 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from benchmark.evaluation.intervals import (
-    CONFIDENCE,
-    RESAMPLES,
-    RESAMPLING_SEED,
-    Floats,
-    Labels,
-    cluster_sums,
-    resampled,
-    wilson,
-)
+from benchmark.evaluation import intervals
+from benchmark.evaluation.intervals import CONFIDENCE, RESAMPLES, Floats, Labels
 from benchmark.evaluation.predictions import probability_columns
 from benchmark.evaluation.subgroups import BYS, group_codes, group_names
 from benchmark.tasks import MISSING, TaskName
@@ -79,7 +71,7 @@ def reliability(probabilities: Floats, truth: Labels) -> pd.DataFrame:
     table = bins.mean().assign(n=bins.size(), n_right=bins["accuracy"].sum())
     table = table.reindex(range(CALIBRATION_BINS))
     n_right, n = (table[name].fillna(0).to_numpy(np.int64) for name in ("n_right", "n"))
-    low, high = wilson(n_right, n)
+    low, high = intervals.wilson(n_right, n)
     table = table.assign(bin_low=edges[:-1], bin_high=edges[1:], n=n, low=low, high=high)
     return table[list(RELIABILITY_COLUMNS)]
 
@@ -100,10 +92,10 @@ def error_interval(probabilities: Floats, truth: Labels, clusters: Labels) -> tu
     confidence, right, bins = _confidences(probabilities, truth)
     gaps = np.zeros((len(clusters), CALIBRATION_BINS))
     gaps[np.arange(len(clusters)), bins] = right - confidence
-    sums = cluster_sums(gaps, clusters)
+    sums = intervals.cluster_sums(gaps, clusters)
     estimate = sums.sum(axis=0) / len(clusters)
-    sizes = resampled(cluster_sums(np.ones((len(clusters), 1)), clusters))
-    noise = resampled(sums) / sizes - estimate
+    sizes = intervals.resampled(intervals.cluster_sums(np.ones((len(clusters), 1)), clusters))
+    noise = intervals.resampled(sums) / sizes - estimate
     if not noise.any():
         return float("nan"), float("nan")
     sure = np.abs(estimate) > SURE_ERRORS * noise.std(axis=0)
@@ -121,7 +113,7 @@ def error_by_chance(probabilities: Floats) -> float:
     With few faces in a bin the error is above 0 by chance alone: about 0.017 for 2,315 faces. Each
     face is right with the probability stated, in 2,000 draws with a fixed seed.
     """
-    random = np.random.default_rng(RESAMPLING_SEED)
+    random = np.random.default_rng(intervals.RESAMPLING_SEED)
     confidence, _, bins = _confidences(probabilities, np.zeros(len(probabilities), np.int64))
     right = random.random((RESAMPLES, len(confidence)), dtype=np.float32) < confidence
     gaps = right.astype(np.float32) - confidence.astype(np.float32)

@@ -11,21 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from benchmark.evaluation.intervals import CONFIDENCE, Floats, Labels, cluster_sums, resampled
-from benchmark.evaluation.subgroups import (
-    GAP_BY,
-    SMALL_GROUP,
-    Draws,
-    Flags,
-    differences,
-    group_names,
-    largest,
-    members,
-    permuted_levels,
-    shuffled_faces,
-    smoothed,
-    with_holm,
-)
+from benchmark.evaluation import subgroups
+from benchmark.evaluation.intervals import CONFIDENCE, Labels
+from benchmark.evaluation.subgroups import SMALL_GROUP, Flags, Rates, group_names, members
 from benchmark.tasks import CLASS_NAMES, MISSING, TaskName, n_classes
 
 RATE_COLUMNS: Final = (
@@ -42,27 +30,6 @@ GENDER_GAP_COLUMNS: Final = (
 )
 ADULTS: Final = "15 and older"
 ADJUSTED: Final = "adjusted for age group"
-
-
-class _Rates:
-    """How often each large group has a hit: observed, resampled by clusters, permuted.
-
-    member: (n_faces, k). hits: (n_faces,). permuted: hits after each permutation, (RESAMPLES,
-    n_faces).
-    """
-
-    def __init__(self, member: Floats, hits: Flags, clusters: Labels, permuted: Draws) -> None:
-        n_faces = member.sum(axis=0)
-        self.kept = n_faces >= SMALL_GROUP
-        self.n_ranked = int(self.kept.sum())
-        self.n_small = int(((n_faces > 0) & ~self.kept).sum())
-        member, self.n_faces = member[:, self.kept], n_faces[self.kept]
-        n_hits = hits @ member
-        self.values = n_hits / self.n_faces
-        sums = [cluster_sums(each, clusters) for each in (member * hits[:, None], member)]
-        self.smoothed = smoothed(n_hits, self.n_faces, *map(resampled, sums))
-        # Whole numbers far below 2^24 are exact in float32, which takes half the time.
-        self.permuted = (permuted @ member.astype(np.float32)).astype(np.float64) / self.n_faces
 
 
 def rate_table(test: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.DataFrame:
@@ -88,20 +55,20 @@ def rate_table(test: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.D
         known = (test[task] != MISSING).to_numpy()
         faces, answers = test[known], of_all[known]
         clusters, truth = faces["cluster"].to_numpy(), faces[task].to_numpy()
-        by = GAP_BY[task]
+        by = subgroups.GAP_BY[task]
         member, names = members(faces, by), np.array(group_names(by))
-        shuffles = shuffled_faces(clusters, truth)
+        shuffles = subgroups.shuffled_faces(clusters, truth)
         for label in range(n_classes(task)) if n_classes(task) > 2 else (1,):
             hits, positive = answers == label, truth == label
             permuted = hits.astype(np.float32)[shuffles]
             row = {"task": task, "by": by, "class": CLASS_NAMES[task][label]}
             of_class = []
             for name, counted in ((TRUE_POSITIVE, positive), (FALSE_POSITIVE, ~positive)):
-                rates = _Rates(member * counted[:, None], hits, clusters, permuted)
+                rates = Rates(member * counted[:, None], hits, clusters, permuted)
                 found = row | {"rate": name, "n_ranked": rates.n_ranked}
                 found["n_left_out"] = rates.n_small
                 if rates.n_ranked > 1:
-                    ranked, values = names[rates.kept], rates.values
+                    ranked, values = names[rates.ranked], rates.values
                     for which, place in (("lowest", values.argmin()), ("highest", values.argmax())):
                         found |= {f"{which}_group": str(ranked[place]), which: values[place]}
                     found |= _largest_difference([rates])
@@ -110,17 +77,17 @@ def rate_table(test: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.D
             if len(of_class) == 2:
                 rows.append(row | {"rate": EQUALIZED_ODDS} | _largest_difference(of_class))
     table = pd.DataFrame(rows, columns=list(RATE_COLUMNS))
-    return with_holm(table, (table["rate"] == EQUALIZED_ODDS).to_numpy())
+    return subgroups.with_holm(table, (table["rate"] == EQUALIZED_ODDS).to_numpy())
 
 
-def _largest_difference(several: Sequence[_Rates]) -> dict[str, float]:
+def _largest_difference(several: Sequence[Rates]) -> dict[str, float]:
     """Give the largest difference within one or more rates, with interval and permutation level."""
     ours = max(float(np.ptp(rates.values)) for rates in several)
-    pairs = zip(*(differences(*rates.smoothed) for rates in several), strict=True)
-    low, high = largest(*(np.concatenate(part, axis=-1) for part in pairs))
+    pairs = zip(*(subgroups.differences(*rates.smoothed) for rates in several), strict=True)
+    low, high = subgroups.largest(*(np.concatenate(part, axis=-1) for part in pairs))
     drawn = np.max([np.ptp(rates.permuted, axis=1) for rates in several], axis=0)
-    levels = zip(("permuted", "permuted_high", "p"), permuted_levels(drawn, ours), strict=True)
-    return {"difference": ours, "low": max(low, 0.0), "high": min(high, 1.0)} | dict(levels)
+    found = ours, max(low, 0.0), min(high, 1.0), *subgroups.permuted_levels(drawn, ours)
+    return dict(zip(RATE_COLUMNS[10:-1], found, strict=True))
 
 
 def gender_gap_table(test: pd.DataFrame, right: Mapping[TaskName, Flags]) -> pd.DataFrame:
@@ -141,7 +108,7 @@ def gender_gap_table(test: pd.DataFrame, right: Mapping[TaskName, Flags]) -> pd.
     for task, of_all in right.items():
         known = (test[task] != MISSING).to_numpy()
         rows += [(task, *row) for row in _gender_gaps(test[known], of_all[known])]
-    return with_holm(pd.DataFrame(rows, columns=list(GENDER_GAP_COLUMNS[:-1])))
+    return subgroups.with_holm(pd.DataFrame(rows, columns=list(GENDER_GAP_COLUMNS[:-1])))
 
 
 def _gender_gaps(test: pd.DataFrame, hits: Flags) -> list[tuple[Any, ...]]:
@@ -159,15 +126,11 @@ def _gender_gaps(test: pd.DataFrame, hits: Flags) -> list[tuple[Any, ...]]:
     member = np.hstack([genders[:, ::-1] * chosen[:, None] for chosen in within.values()])
     # Whose answers change places: all faces'; adults' and children's; those of each age group.
     no_gender = -2 * (genders.sum(axis=1) == 0)
-    drawn = [
-        _Rates(
-            member, hits, clusters,
-            hits.astype(np.float32)[
-                shuffled_faces(clusters, np.where(no_gender, no_gender, kinds))
-            ],
-        )
-        for kinds in (ages * 0, np.sign(ages), ages)
-    ]  # fmt: skip
+    drawn = []
+    for kinds in (ages * 0, np.sign(ages), ages):
+        strata = np.where(no_gender, no_gender, kinds)
+        permuted = hits.astype(np.float32)[subgroups.shuffled_faces(clusters, strata)]
+        drawn.append(Rates(member, hits, clusters, permuted))
     names, weights = list(within), np.eye(len(within))
     is_age_group = np.isin(names, age_groups)
     if is_age_group.sum() > 1:
@@ -186,10 +149,8 @@ def _gender_gaps(test: pd.DataFrame, hits: Flags) -> list[tuple[Any, ...]]:
         female, male = values[index]
         permuted = drawn[{"all": 0, ADULTS: 1}.get(name, 2)].permuted
         apart = np.abs((permuted[:, ::2] - permuted[:, 1::2]) @ weights[index])
-        levels = permuted_levels(apart, abs(female - male))
+        levels = subgroups.permuted_levels(apart, abs(female - male))
         low, high = centre[index] - half[index], centre[index] + half[index]
-        ends = max(low, -1.0), min(high, 1.0)
-        rows.append(
-            (name, *n_faces[index].astype(int), female, male, female - male, *ends, *levels)
-        )
+        said = female, male, female - male, max(low, -1.0), min(high, 1.0), *levels
+        rows.append((name, *n_faces[index].astype(int), *said))
     return rows

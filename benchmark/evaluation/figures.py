@@ -37,22 +37,16 @@ PAPER: Final = "#FFFFFF"
 PAGE_COLOURS: Final = {INK: "--ink", FAINT: "--faint", GRID: "--grid", PAPER: "--paper"}
 """Colours that a page sets by itself, for light and dark."""
 COLOURS: Final[dict[str, str]] = {
-    "age_group": "#0072B2",
-    "gender": "#D55E00",
-    "race": "#009E73",
-    "combined": INK,
-}
+    "age_group": "#0072B2", "gender": "#D55E00", "race": "#009E73", "combined": INK,
+}  # fmt: skip
 """Blue, vermilion and bluish green differ for colour-blind readers too.
 Source: M. Okabe, K. Ito, "Color Universal Design" (2008). Marker and dash differ as well."""
 MARKERS: Final[dict[str, str]] = {"age_group": "o", "gender": "s", "race": "^", "combined": "D"}
 LOSS_STYLES: Final = ((INK, "-"), ("#CC79A7", "--"), ("#E69F00", ":"), ("#56B4E9", "-."))
 BY_TITLES: Final[dict[By, str]] = {
-    "all": "all",
-    "age_group": "age group",
-    "gender": "gender",
-    "race": "race",
+    "all": "all", "age_group": "age group", "gender": "gender", "race": "race",
     "gender_race": "gender × race",
-}
+}  # fmt: skip
 ROWS_BY: Final[tuple[By, ...]] = ("gender", "race", "gender_race", "age_group")
 
 
@@ -69,10 +63,8 @@ class Caption:
 
     def under(self, title: str) -> str:
         """Write the title: what is shown, then experiment and data set."""
-        faces = " (synthetic faces)" if self.drawn else ""
-        return (
-            f"{'LEAKY · ' if self.leaky else ''}{title}\n{self.experiment}\n{self.dataset}{faces}"
-        )
+        leaky, faces = "LEAKY · " * self.leaky, " (synthetic faces)" * self.drawn
+        return f"{leaky}{title}\n{self.experiment}\n{self.dataset}{faces}"
 
 
 def write_png(path: Path, figure: Figure) -> None:
@@ -122,18 +114,10 @@ def finish(axes: Axes, *, grid: str = "y") -> None:
 
 
 def _figure(
-    panels: tuple[float, float],
-    title: str,
-    *,
-    rows: int = 1,
-    columns: int = 1,
-    left: float = 0.8,
-    right: float = 0.3,
-    top: float = 1.0,
-    below: float = 0.6,
-    gap: tuple[float, float] = (0.5, 0.5),
-    **options: Any,
-) -> tuple[Figure, npt.NDArray[np.object_]]:
+    panels: tuple[float, float], title: str, *, rows: int = 1, columns: int = 1, left: float = 0.8,
+    right: float = 0.3, top: float = 1.0, below: float = 0.6,
+    gap: tuple[float, float] = (0.5, 0.5), **options: Any,
+) -> tuple[Figure, npt.NDArray[np.object_]]:  # fmt: skip
     """Make a figure and its axes; all lengths in inches, `panels` of all panels with their gaps."""
     width, height = panels[0] + left + right, panels[1] + top + below
     figure = Figure(figsize=(width, height))
@@ -170,11 +154,8 @@ def confusion_figure(confusion: dict[TaskName, npt.NDArray[Any]], caption: Capti
                 weight="bold" if row == column else "normal",
             )  # fmt: skip
         right = f"{100 * np.trace(matrix) / n_faces:.1f} %" if n_faces else "–"
-        axes.set_title(
-            f"{TASK_TITLES[task].capitalize()}: accuracy {right}, n {n_faces:,}",
-            loc="left",
-            size=11,
-        )
+        words = f"{TASK_TITLES[task].capitalize()}: accuracy {right}, n {n_faces:,}"
+        axes.set_title(words, loc="left", size=11)
         axes.set_xlabel(f"predicted {TASK_TITLES[task]}", size=10)
         axes.set_ylabel(f"true {TASK_TITLES[task]}", size=10)
         labels = [f"{name}\nn {n:,}" for name, n in zip(names, totals, strict=True)]
@@ -217,9 +198,8 @@ def curves_figure(
     accuracy.yaxis.set_major_formatter(percent_ticks())
     for axes in grid[0]:
         if selected_epoch is not None:
-            axes.axvline(
-                selected_epoch, color=FAINT, linestyle=":", label="selected epoch", zorder=0
-            )
+            selected: Any = {"color": FAINT, "linestyle": ":", "label": "selected epoch"}
+            axes.axvline(selected_epoch, zorder=0, **selected)
         axes.set_xlabel("epoch", size=11)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         finish(axes)
@@ -326,9 +306,6 @@ def _gap_text(gaps: pd.DataFrame, task: TaskName, by: By) -> str:
     return f"gap {gap:.1f} pp ({low:.1f}–{high:.1f}), permuted {chance:.1f}"
 
 
-FIGURES: Final = ("confusion", "subgroups", "reliability")
-
-
 FACES_PER_TASK: Final = 16
 FACES_PER_ROW: Final = 8
 CAUTION: Final = "The label may be right and the network wrong; nothing was relabelled."
@@ -371,13 +348,10 @@ def contact_sheet(suspects: pd.DataFrame, faces: "FaceSet", caption: Caption) ->
 
 def write_test_figures(folder: Path, scores: Scores, caption: Caption) -> None:
     """Draw what follows from predictions of test faces, all tasks on one figure; no face."""
-    figures = (
-        confusion_figure(scores.confusion, caption),
-        subgroups_figure(scores.subgroups, scores.gaps, caption),
-        reliability_figure(scores.calibration, caption),
-    )
-    for name, figure in zip(FIGURES, figures, strict=True):
-        write_png(folder / f"{name}.png", figure)
+    write_png(folder / "confusion.png", confusion_figure(scores.confusion, caption))
+    subgroups = subgroups_figure(scores.subgroups, scores.gaps, caption)
+    write_png(folder / "subgroups.png", subgroups)
+    write_png(folder / "reliability.png", reliability_figure(scores.calibration, caption))
 
 
 def schedule_figure(bars: Sequence[tuple[int, float, float, float, str]], title: str) -> Figure:

@@ -32,14 +32,12 @@ def wilson(n_right: Labels, n_faces: Labels) -> tuple[Floats, Floats]:
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
     JASA 22 (1927); computed by statsmodels.
     """
-    low = np.full(len(n_faces), np.nan)
-    high = np.full(len(n_faces), np.nan)
-    some = n_faces > 0
+    ends, some = np.full((2, len(n_faces)), np.nan), n_faces > 0
     if some.any():
-        low[some], high[some] = proportion_confint(
+        ends[:, some] = proportion_confint(
             n_right[some], n_faces[some], alpha=1 - CONFIDENCE, method="wilson"
         )
-    return low, high
+    return ends[0], ends[1]
 
 
 def cluster_bootstrap(values: Floats, clusters: Labels) -> tuple[Floats, Floats]:
@@ -58,15 +56,15 @@ def cluster_bootstrap(values: Floats, clusters: Labels) -> tuple[Floats, Floats]
     sizes = cluster_sums(counted.astype(np.float64), clusters)
     with np.errstate(invalid="ignore"):  # a resample without any face of a tiny column: left out
         means = resampled(sums) / resampled(sizes)
-    low, high = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
+    ends = np.full((2, values.shape[1]), np.nan)
     for column in np.flatnonzero(sizes.sum(axis=0) > 0):
         mean = sums[:, column].sum() / sizes[:, column].sum()
         if mean in (0.0, 1.0):
             n_clusters = np.array([(sizes[:, column] > 0).sum()])
-            low[[column]], high[[column]] = wilson((mean * n_clusters).astype(int), n_clusters)
+            ends[:, [column]] = wilson((mean * n_clusters).astype(int), n_clusters)
         else:
-            low[column], high[column] = percentiles(means[:, column])
-    return low, high
+            ends[:, column] = percentiles(means[:, column])
+    return ends[0], ends[1]
 
 
 def cluster_sums(values: Floats, clusters: Labels) -> Floats:
@@ -192,9 +190,8 @@ def quadratic_kappa(counts: Floats | Counts) -> Floats:
     n_faces = counts.sum(axis=(-2, -1))
     squares = _distances(counts) ** 2
     observed = (counts * squares).sum(axis=(-2, -1))
-    by_chance = np.einsum(
-        "...i,...j,ij->...", counts.sum(axis=-1), counts.sum(axis=-2), squares, optimize=True
-    )
+    sums = counts.sum(axis=-1), counts.sum(axis=-2)
+    by_chance = np.einsum("...i,...j,ij->...", *sums, squares, optimize=True)
     return 1 - _ratio(observed, _ratio(by_chance, n_faces))
 
 

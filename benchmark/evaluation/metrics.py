@@ -18,14 +18,10 @@ from benchmark.evaluation import intervals as counts
 from benchmark.evaluation import subgroups as groups
 from benchmark.evaluation.calibration import Calibration
 from benchmark.evaluation.intervals import Counts, Floats, Labels, mean_span, spread, wilson
-from benchmark.evaluation.predictions import (
-    PARTS,
-    labelled,
-    predicted_tasks,
-    probability_columns,
-)
+from benchmark.evaluation.predictions import PARTS, labelled, predicted_tasks, probability_columns
 from benchmark.record import SUBGROUP_COLUMNS
 from benchmark.tasks import (
+    AGE_GROUP_UPPER_YEARS,
     CLASS_NAMES,
     COMBINED_WEIGHTS,
     MISSING,
@@ -39,6 +35,11 @@ SCORING_VERSION: Final = 5
 
 SELECTED: Final = "selected/val"
 """Prefix of the validation metrics of the selected epoch; `val/…` alone is the history's."""
+
+AGE_EDGE_COLUMNS: Final = ("years_from_edge", "n", "accuracy", "low", "high")
+EDGE_YEARS: Final = (0, 1, 2, 3, 5, 10)
+"""Where a row of the table by distance from an edge begins; the last has no end."""
+AGE_YEARS_COLUMNS: Final = ("read_as", "group", "n", "mae_years", "low", "high")
 
 INTERVAL_COLUMNS: Final = ("metric", "value", "low", "high", "method", "n_faces", "n_clusters")
 WILSON: Final = "Wilson"
@@ -175,13 +176,8 @@ def _scores_of(
     (wider than need be, since not all classes err at once), where the score is made of rates, and
     none where it is not.
     """
-    probabilities, truth = _probabilities(test, task)
-    clusters = test["cluster"].to_numpy()
-    error = calibrations.calibration_error(probabilities, truth)
-    error_span = calibrations.error_interval(probabilities, truth, clusters)
-    per_class = report.mean(numeric_only=True)
-
-    start = f"test/{task}"
+    faces, clusters = _probabilities(test, task), test["cluster"].to_numpy()
+    per_class, start = report.mean(numeric_only=True), f"test/{task}"
 
     def resampled_score(name: str, score_of: Score, part: str = "") -> Row:
         span = spread(score_of(again))
@@ -189,17 +185,18 @@ def _scores_of(
             span = float(per_class[f"{part}_low"]), float(per_class[f"{part}_high"])
         return f"{start}/{name}", float(score_of(matrix)), BOOTSTRAP, span
 
-    def mean_loss(name: str, losses: Floats) -> Row:
-        return f"{start}/{name}", float(losses.mean()), BOOTSTRAP, mean_span(losses, clusters)
-
+    error, error_span = (calibrations.calibration_error(*faces),
+                         calibrations.error_interval(*faces, clusters))  # fmt: skip
     rows = [
         _rate(f"{start}/accuracy", np.trace(matrix), matrix.sum()),
         resampled_score("macro_f1", counts.macro_f1_of_counts, "f1"),
         resampled_score("balanced_accuracy", counts.balanced_accuracy, "recall"),
         (f"{start}/ece", error, BOOTSTRAP, error_span),
-        mean_loss("nll", calibrations.log_losses(probabilities, truth)),
-        mean_loss("brier", calibrations.brier_losses(probabilities, truth)),
     ]
+    for name, loss in (("nll", calibrations.log_losses), ("brier", calibrations.brier_losses)):
+        losses = loss(*faces)
+        span = mean_span(losses, clusters)
+        rows.append((f"{start}/{name}", float(losses.mean()), BOOTSTRAP, span))
     if task == "age_group":
         near = sum(int(np.trace(matrix, offset)) for offset in (-1, 0, 1))
         rows.append(_rate(f"{start}/within_one", near, matrix.sum()))
@@ -231,11 +228,8 @@ def _combined_row(confusion: Mapping[TaskName, Counts], again: Mapping[TaskName,
 def _interval_table(test: pd.DataFrame, rows: Sequence[Row]) -> pd.DataFrame:
     """Give a row per number that exists; the columns of INTERVAL_COLUMNS."""
     size = len(test), int(test["cluster"].nunique())
-    found = [
-        (name, value, *span, method, *size)
-        for name, value, method, span in rows
-        if not np.isnan(value)
-    ]
+    found = [(name, value, *span, method, *size)
+             for name, value, method, span in rows if not np.isnan(value)]  # fmt: skip
     return pd.DataFrame(found, columns=list(INTERVAL_COLUMNS))
 
 
@@ -245,9 +239,9 @@ def _validation_metrics(validation: pd.DataFrame, tasks: Sequence[TaskName]) -> 
     for task in tasks:
         faces = labelled(validation, task)
         truth, predicted = faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
+        metrics[f"{SELECTED}/{task}/macro_f1"] = groups.macro_f1(truth, predicted)
         accuracies[task] = float((truth == predicted).mean())
         metrics[f"{SELECTED}/{task}/accuracy"] = accuracies[task]
-        metrics[f"{SELECTED}/{task}/macro_f1"] = groups.macro_f1(truth, predicted)
     return metrics | {f"{SELECTED}/combined": combined(accuracies)}
 
 
@@ -288,3 +282,65 @@ def _subgroup_metrics(subgroups: pd.DataFrame) -> Metrics:
         metrics[f"test/{task}/macro_f1/{place}"] = row["macro_f1"]
         metrics[f"test/n_faces/{place}"] = row["n"]
     return metrics
+
+
+def accuracy_by_edge(test: pd.DataFrame) -> pd.DataFrame:
+    """Score the age group by the true age's distance in years from the nearest edge of a group.
+
+    Edges are 14, 25, 40 and 60 years, each the last year of its group: a face of distance 0 is on
+    an edge, and the next group is one year away. The columns of AGE_EDGE_COLUMNS, with Wilson's
+    95 % interval; faces without an age in years are left out.
+    """
+    known = test[test["age"] != MISSING]
+    edges = np.array(AGE_GROUP_UPPER_YEARS[:-1])
+    distance = np.abs(known["age"].to_numpy()[:, None] - edges).min(axis=1)
+    ends = [begin - 1 for begin in EDGE_YEARS[1:]]
+    names = [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(EDGE_YEARS, ends, strict=False)]
+    bins = pd.cut(distance, [-1, *ends, np.inf], labels=[*names, f"{EDGE_YEARS[-1]} or more"])
+    right = known["age_group_pred"] == known["age_group"]
+    grouped = right.groupby(bins, observed=False)
+    n_faces, n_right = grouped.size(), grouped.sum()
+    ends_of_interval = wilson(n_right.to_numpy(), n_faces.to_numpy())
+    values = (list(n_faces.index), n_faces, grouped.mean(), *ends_of_interval)
+    return pd.DataFrame(dict(zip(AGE_EDGE_COLUMNS, map(np.asarray, values), strict=True)))
+
+
+def errors_in_years(test: pd.DataFrame, mean_ages: Sequence[float | None]) -> pd.DataFrame:
+    """Give the mean absolute error in years of age groups that stand for their mean ages.
+
+    mean_ages: of the training faces of each group, as mean_ages_of gives them; one without faces
+    lies on the line between its neighbours' means. read_as: `predicted group`; `expected age`, the
+    means weighted by the probabilities; `true group`, as if every prediction were right. group:
+    `all`, or the true age group. The columns of AGE_YEARS_COLUMNS, with the cluster bootstrap's
+    95 % interval; faces without an age in years are left out.
+    """
+    known = test[test["age"] != MISSING]
+    truth, ages = known["age_group"].to_numpy(), known["age"].to_numpy()
+    means = np.array([np.nan if mean is None else mean for mean in mean_ages])
+    known_means = np.flatnonzero(~np.isnan(means))
+    means = np.interp(np.arange(len(means)), known_means, means[known_means])
+    years_of = {
+        "predicted group": means[known["age_group_pred"].to_numpy()],
+        "expected age": known[probability_columns("age_group")].to_numpy() @ means,
+        "true group": means[truth],
+    }
+    groups = {"all": np.ones(len(known), dtype=bool)}
+    groups |= {name: truth == label for label, name in enumerate(CLASS_NAMES["age_group"])}
+    rows = []
+    for name, years in years_of.items():
+        for group, chosen in groups.items():
+            if chosen.any():
+                error = np.abs(years - ages)[chosen]
+                ends = mean_span(error, known["cluster"].to_numpy()[chosen])
+                rows.append((name, group, int(chosen.sum()), float(error.mean()), *ends))
+    return pd.DataFrame(rows, columns=list(AGE_YEARS_COLUMNS))
+
+
+def mean_ages_of(training: pd.DataFrame) -> list[float | None]:
+    """Average the age in years of the training faces of each age group; None for one without."""
+    known = training[(training["age"] != MISSING) & (training["age_group"] != MISSING)]
+    means = known.groupby("age_group")["age"].mean()
+    return [
+        float(means[label]) if label in means.index else None
+        for label in range(n_classes("age_group"))
+    ]

@@ -36,13 +36,7 @@ from benchmark.errors import RunError
 from benchmark.evaluation.intervals import Floats, Labels
 from benchmark.files import replacing, sha256_of
 from benchmark.record import RunRecord
-from benchmark.tasks import (
-    AGE_GROUP_UPPER_YEARS,
-    MISSING,
-    TASKS,
-    TaskName,
-    n_classes,
-)
+from benchmark.tasks import AGE_GROUP_UPPER_YEARS, MISSING, TASKS, TaskName, n_classes
 
 LIMITS: Final = (
     "Labels are perceived age, gender and race, estimated by a model and checked by one "
@@ -153,15 +147,12 @@ def check_unchanged(path: Path, scored_sha256: str, run: str) -> None:
     try:
         unchanged = sha256_of(path) == scored_sha256
     except OSError as error:
-        reason = f"the predictions of run {run} cannot be read: {error.strerror}"
-        raise RunError(reason, source=str(path), fix=_RERUN) from error
+        found = f"the predictions of run {run} cannot be read: {error.strerror}"
+        raise RunError(found, source=str(path), fix=_RERUN) from error
     if not unchanged:
-        raise RunError(
-            f"the predictions of run {run} changed after they were scored",
-            allowed=f"sha256 {scored_sha256[:12]}…",
-            source=str(path),
-            fix=_RERUN,
-        )
+        found = f"the predictions of run {run} changed after they were scored"
+        allowed = f"sha256 {scored_sha256[:12]}…"
+        raise RunError(found, allowed=allowed, source=str(path), fix=_RERUN)
 
 
 def check_faces(table: pd.DataFrame, counts: Mapping[str, int], source: str) -> None:
@@ -173,12 +164,9 @@ def check_faces(table: pd.DataFrame, counts: Mapping[str, int], source: str) -> 
     for part in PARTS:
         found = int((table["part"] == part).sum())
         if found != counts[part] and (found > 0 or part == "val"):
-            raise RunError(
-                f"the predictions hold {found} faces of part {part!r}",
-                allowed=f"the {counts[part]} that the run was given",
-                source=source,
-                fix=_RERUN,
-            )
+            held = f"the predictions hold {found} faces of part {part!r}"
+            allowed = f"the {counts[part]} that the run was given"
+            raise RunError(held, allowed=allowed, source=source, fix=_RERUN)
 
 
 def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -192,26 +180,19 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
     if not wrong and (schemas := sorted({str(value) for value in table["schema"]})) != ["1"]:
         wrong = [f"have schema {', '.join(schemas)}" if schemas else "hold no face"]
     if wrong or not tasks:
-        raise RunError(
-            f"the predictions {' and '.join(wrong) or 'hold no predicted task'}",
-            allowed=f"schema {SCHEMA}, with the columns {', '.join(expected)}, and `<task>_pred` "
-            "with its probabilities of one task or more",
-            source=source,
-            fix=_RERUN,
-        )
+        found = f"the predictions {' and '.join(wrong) or 'hold no predicted task'}"
+        allowed = (f"schema {SCHEMA}, with the columns {', '.join(expected)}, and `<task>_pred` "
+                   "with its probabilities of one task or more")  # fmt: skip
+        raise RunError(found, allowed=allowed, source=source, fix=_RERUN)
 
     def check(what: str, values: Any, is_wrong: Any, allowed: str) -> None:
         """Refuse the table where a row's value is wrong, and describe the first one."""
         is_wrong = np.asarray(is_wrong)
         if is_wrong.any():
             row = int(is_wrong.argmax())
-            raise RunError(
-                f"{what} of face {table['file'].iloc[row]!r} is {np.asarray(values)[row]} "
-                f"({int(is_wrong.sum())} such rows)",
-                allowed=allowed,
-                source=source,
-                fix=_RERUN,
-            )
+            found = f"{what} of face {table['file'].iloc[row]!r} is {np.asarray(values)[row]}"
+            found += f" ({int(is_wrong.sum())} such rows)"
+            raise RunError(found, allowed=allowed, source=source, fix=_RERUN)
 
     optional = ["age", *TASKS]
     table = table.assign(**{name: table[name].fillna(MISSING) for name in optional})
@@ -359,10 +340,8 @@ def difference_in_faces(one: pd.DataFrame, other: pd.DataFrame) -> str | None:
     """
     if not one["file"].equals(other["file"]):
         missing = sorted(set(one["file"]) ^ set(other["file"]))
-        return (
-            f"{len(one)} and {len(other)} of them, {len(missing)} only on one side, "
-            f"such as {missing[0]!r}"
-        )
+        n_faces = f"{len(one)} and {len(other)} of them"
+        return f"{n_faces}, {len(missing)} only on one side, such as {missing[0]!r}"
     for column in TESTED_COLUMNS[1:]:
         unequal = one[column].to_numpy() != other[column].to_numpy()
         if unequal.any():
@@ -381,24 +360,18 @@ def packed_correctness(
     order = np.argsort(test["file"].to_numpy(dtype=object), kind="stable")
     faces = test.iloc[order]
 
-    def text(values: npt.NDArray[Any]) -> str:
-        return base64.b64encode(zlib.compress(values.astype(NUMBERS).tobytes(), 9)).decode()
+    def text(content: bytes) -> str:
+        return base64.b64encode(content).decode()
 
     def described(chosen: pd.DataFrame) -> dict[str, Any]:
+        raw = {name: chosen[name].to_numpy().astype(NUMBERS).tobytes() for name in KEPT_COLUMNS[1:]}
         digest = hashlib.sha256("\n".join(chosen["file"]).encode()).hexdigest()
-        columns = {name: text(chosen[name].to_numpy()) for name in KEPT_COLUMNS[1:]}
-        return {"files_sha256": digest, **columns}
+        return {KEPT_COLUMNS[0]: digest} | {k: text(zlib.compress(v, 9)) for k, v in raw.items()}
 
     partly = [task for task in TASKS if task in right and (faces[task] == MISSING).any()]
     keys = {task: _faces_key(described(faces[faces[task] != MISSING])) for task in partly}
-    return {
-        **described(faces),
-        "right": {
-            task: base64.b64encode(np.packbits(values[order]).tobytes()).decode()
-            for task, values in right.items()
-        },
-        **({LABELLED: keys} if keys else {}),
-    }
+    bits = {task: text(np.packbits(values[order]).tobytes()) for task, values in right.items()}
+    return described(faces) | {"right": bits} | ({LABELLED: keys} if keys else {})
 
 
 def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Correctness:
@@ -436,7 +409,5 @@ def _faces_key(stored: Mapping[str, Any]) -> str:
 def _faces(texts: tuple[str, ...]) -> pd.DataFrame:
     """Unpack faces, once for all runs that were tested on them; nobody writes into the table."""
     unpacked = [zlib.decompress(base64.b64decode(text)) for text in texts]
-    columns = zip(KEPT_COLUMNS[1:], unpacked, strict=True)
-    return pd.DataFrame(
-        {name: np.frombuffer(raw, NUMBERS).astype(np.int64) for name, raw in columns}
-    )
+    columns = [np.frombuffer(raw, NUMBERS).astype(np.int64) for raw in unpacked]
+    return pd.DataFrame(dict(zip(KEPT_COLUMNS[1:], columns, strict=True)))

@@ -85,18 +85,13 @@ def red_flags(about: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[R
     by its name or by the digest of its split.
     """
     dataset = about["dataset"]
-    is_utkface = (
-        UTKFACE_NAME in str(dataset["name"]).lower()
-        or dataset["split_digest"] in UTKFACE_SPLIT_DIGESTS
-    )
+    named = UTKFACE_NAME in str(dataset["name"]).lower()
+    is_utkface = named or dataset["split_digest"] in UTKFACE_SPLIT_DIGESTS
     if not is_utkface or dataset["drawn"] or about["leaky"] or about["experiment"].get("subset"):
         return ()
-    accuracies = {task: metrics.get(f"test/{task}/accuracy", 0.0) for task in RED_FLAG_ABOVE}
-    return tuple(
-        RedFlag(task, accuracy, RED_FLAG_ABOVE[task])
-        for task, accuracy in accuracies.items()
-        if accuracy > RED_FLAG_ABOVE[task]
-    )
+    found = [(task, metrics.get(f"test/{task}/accuracy", 0.0)) for task in RED_FLAG_ABOVE]
+    limits = RED_FLAG_ABOVE
+    return tuple(RedFlag(task, rate, limits[task]) for task, rate in found if rate > limits[task])
 
 
 def acknowledge(record: RunRecord, why: str, when: str) -> None:
@@ -117,14 +112,9 @@ def acknowledge(record: RunRecord, why: str, when: str) -> None:
             allowed="a sentence on what was checked and why the result stands",
             fix="Add --why REASON",
         )
-    content = {
-        "schema": SCHEMA,
-        "when": when,
-        "why": " ".join(why.split()),
-        "predictions_sha256": record.predictions_sha256,
-        "red_flags": [asdict(flag) for flag in flags],
-    }
-    write_json(record.folder / ACKNOWLEDGED_FILE, content)
+    content = {"schema": SCHEMA, "when": when, "why": " ".join(why.split())}
+    content["predictions_sha256"] = record.predictions_sha256
+    write_json(record.folder / ACKNOWLEDGED_FILE, content | {"red_flags": [*map(asdict, flags)]})
 
 
 def warning(states: Mapping[str, FlagState], name: str) -> str:

@@ -12,18 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import norm
 
-from benchmark.evaluation import intervals as counts
-from benchmark.evaluation.intervals import (
-    CONFIDENCE,
-    RESAMPLES,
-    RESAMPLING_SEED,
-    Floats,
-    Labels,
-    cluster_sums,
-    holm,
-    resampled,
-    wilson,
-)
+from benchmark.evaluation import intervals
+from benchmark.evaluation.intervals import CONFIDENCE, RESAMPLES, Floats, Labels
 from benchmark.record import SUBGROUP_COLUMNS
 from benchmark.tasks import CLASS_NAMES, MISSING, TASKS, TaskName, n_classes
 
@@ -105,9 +95,9 @@ def subgroup_table(truths: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -
             cells = ((codes * k + truth) * k + predicted[task])[counted]
             matrices = np.bincount(cells, minlength=len(names) * k * k).reshape(-1, k, k)
             n_faces = matrices.sum(axis=(1, 2))
-            low, high = wilson(counts.diagonal(matrices).sum(axis=1), n_faces)
-            f1 = counts.macro_f1_of_counts(matrices)
-            values = (task, by, names, n_faces, counts.accuracy(matrices), low, high, f1)
+            low, high = intervals.wilson(intervals.diagonal(matrices).sum(axis=1), n_faces)
+            f1 = intervals.macro_f1_of_counts(matrices)
+            values = (task, by, names, n_faces, intervals.accuracy(matrices), low, high, f1)
             tables.append(pd.DataFrame(dict(zip(SUBGROUP_COLUMNS, values, strict=True))))
     empty = pd.DataFrame(columns=list(SUBGROUP_COLUMNS))
     return pd.concat(tables, ignore_index=True) if tables else empty
@@ -116,7 +106,7 @@ def subgroup_table(truths: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -
 def macro_f1(truth: Labels, predicted: Labels) -> float:
     """Average F1 over the true classes that occur, in [0, 1]; see intervals.macro_f1_of_counts."""
     k = int(max(truth.max(initial=0), predicted.max(initial=0))) + 1
-    return float(counts.macro_f1_of_counts(counts.confusion(truth, predicted, k)))
+    return float(intervals.macro_f1_of_counts(intervals.confusion(truth, predicted, k)))
 
 
 def smoothed(
@@ -179,7 +169,7 @@ def shuffled_faces(clusters: Labels, strata: Labels | None = None) -> npt.NDArra
     are not independent. strata: (n_faces,); faces change places within theirs, so that clusters do
     whose faces are of the same strata. Fixed seed, so that equal faces give equal shuffles.
     """
-    random = np.random.default_rng(RESAMPLING_SEED)
+    random = np.random.default_rng(intervals.RESAMPLING_SEED)
     strata = np.zeros(len(clusters), dtype=np.int64) if strata is None else strata
     _, codes, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
     size_of_face = sizes[codes]
@@ -210,7 +200,7 @@ def gap_table(
     mean and 95 % quantile of the gap when group membership is shuffled, clusters kept whole; p:
     the share of such gaps that are as wide; p_holm: Holm's correction over all rows.
     """
-    rows, shuffles = [], {}
+    rows, shuffles = list[dict[str, Any]](), {}
     for task, of_all in right.items():
         known = (test.get(task, test["cluster"]) != MISSING).to_numpy()
         faces, hits = test[known], of_all[known]
@@ -219,22 +209,19 @@ def gap_table(
             shuffles[key] = shuffled_faces(clusters)
         permuted = hits.astype(np.float32)[shuffles[key]]
         for by in divisions:
-            names, member = np.array(group_names(by)), members(faces, by)
-            n_faces = member.sum(axis=0)
-            ranked = n_faces >= SMALL_GROUP
-            row: dict[str, Any] = {"task": task, "by": by, "n_ranked": int(ranked.sum())}
-            row |= {"n_small": int(((n_faces > 0) & ~ranked).sum())}
-            row |= {"n_empty": int((n_faces == 0).sum())}
-            if row["n_ranked"] > 1:
-                row |= _gap(names[ranked], member[:, ranked], hits, clusters, permuted)
-            rows.append(row)
+            names = np.array(group_names(by))
+            rates = Rates(members(faces, by), hits, clusters, permuted)
+            n_empty = len(names) - rates.n_ranked - rates.n_small
+            row = task, by, rates.n_ranked, rates.n_small, n_empty
+            more = _gap(names[rates.ranked], rates) if rates.n_ranked > 1 else ()
+            rows.append(dict(zip(GAP_COLUMNS, (*row, *more), strict=False)))
     return with_holm(pd.DataFrame(rows, columns=list(GAP_COLUMNS)))
 
 
 def with_holm(table: pd.DataFrame, family: Flags | bool = True) -> pd.DataFrame:
     """Correct the column p over the rows of the family that have one; over all if left out."""
     tested = table["p"].notna() & family
-    corrected, _ = holm(table["p"][tested].tolist())
+    corrected, _ = intervals.holm(table["p"][tested].tolist())
     return table.assign(p_holm=pd.Series(corrected, table.index[tested], dtype=np.float64))
 
 
@@ -247,52 +234,51 @@ def members(faces: pd.DataFrame, by: By) -> Floats:
 
 def permuted_levels(drawn: Floats, ours: float) -> tuple[float, float, float]:
     """Give mean and 95 % quantile of permuted differences, and how often one is as wide as ours."""
-    as_wide = int((drawn >= ours - ROUNDING).sum())
     # The observed arrangement is one of the permutations, so that p is never 0.
-    return (
-        float(drawn.mean()),
-        float(np.quantile(drawn, CONFIDENCE)),
-        (as_wide + 1) / (RESAMPLES + 1),
-    )
+    p = (int((drawn >= ours - ROUNDING).sum()) + 1) / (RESAMPLES + 1)
+    return float(drawn.mean()), float(np.quantile(drawn, CONFIDENCE)), p
 
 
-def _gap(
-    names: Any, member: Floats, hits: Flags, clusters: Labels, permuted: Draws
-) -> dict[str, Any]:
-    """Give the columns of GAP_COLUMNS from worst_group to p.
+class Rates:
+    """How often each group of SMALL_GROUP faces or more has a hit.
 
-    member: (n_faces, k), 1 where a face is in a group. permuted: hits after each permutation,
-    (RESAMPLES, n_faces).
+    values: observed, (k,). smoothed: see there; resampled by clusters. permuted: (RESAMPLES, k).
     """
-    n_faces, n_hits = member.sum(axis=0), hits @ member
-    values = n_hits / n_faces
+
+    def __init__(self, member: Floats, hits: Flags, clusters: Labels, permuted: Draws) -> None:
+        """Count; member: (n_faces, n_groups), 1 where a face is in a group. hits: (n_faces,).
+
+        permuted: hits after each permutation, (RESAMPLES, n_faces).
+        """
+        n_faces = member.sum(axis=0)
+        self.ranked = n_faces >= SMALL_GROUP
+        self.n_ranked = int(self.ranked.sum())
+        self.n_small = int(((n_faces > 0) & ~self.ranked).sum())
+        member, self.n_faces = member[:, self.ranked], n_faces[self.ranked]
+        n_hits = hits @ member
+        self.values = n_hits / self.n_faces
+        sums = [intervals.cluster_sums(each, clusters) for each in (member * hits[:, None], member)]
+        self.smoothed = smoothed(n_hits, self.n_faces, *map(intervals.resampled, sums))
+        # Whole numbers far below 2^24 are exact in float32, which takes half the time.
+        self.permuted = (permuted @ member.astype(np.float32)).astype(np.float64) / self.n_faces
+
+
+def _gap(names: Any, rates: Rates) -> tuple[Any, ...]:
+    """Give the columns of GAP_COLUMNS from worst_group to p, of two groups or more."""
+    values, (rate, error, again) = rates.values, rates.smoothed
     worst, best = int(values.argmin()), int(values.argmax())
-    sums = [cluster_sums(each, clusters) for each in (member * hits[:, None], member)]
-    rate, error, again = smoothed(n_hits, n_faces, *map(resampled, sums))
     worst_high, worst_low = (-end for end in largest(-rate, error, -again))
     gap_low, gap_high = largest(*differences(rate, error, again))
     ratio_ends = largest(*differences(np.log(rate), error / rate, np.log(again)))
     ratio_high, ratio_low = (float(np.exp(-max(end, 0.0))) for end in ratio_ends)
     gap = float(values[best] - values[worst])
-    # Whole numbers far below 2^24 are exact in float32, which takes half the time.
-    chance = (permuted @ member.astype(np.float32)).astype(np.float64) / n_faces
-    chance_gap, chance_gap_high, p = permuted_levels(np.ptp(chance, axis=1), gap)
-    return {
-        "worst_group": str(names[worst]),
-        "worst_n": int(n_faces[worst]),
-        "worst": float(values[worst]),
-        "worst_low": max(worst_low, 0.0),
-        "worst_high": min(worst_high, 1.0),
-        "best_group": str(names[best]),
-        "best_n": int(n_faces[best]),
-        "best": float(values[best]),
-        "gap": gap,
-        "gap_low": max(gap_low, 0.0),
-        "gap_high": min(gap_high, 1.0),
-        "ratio": float(values[worst] / values[best]) if values[best] > 0 else float("nan"),
-        "ratio_low": ratio_low,
-        "ratio_high": ratio_high,
-        "chance_gap": chance_gap,
-        "chance_gap_high": chance_gap_high,
-        "p": p,
-    }
+    ratio = float(values[worst] / values[best]) if values[best] > 0 else float("nan")
+    of_worst, of_best = (
+        (str(names[place]), int(rates.n_faces[place]), float(values[place]))
+        for place in (worst, best)
+    )
+    return (
+        *(*of_worst, max(worst_low, 0.0), min(worst_high, 1.0), *of_best),
+        *(gap, max(gap_low, 0.0), min(gap_high, 1.0), ratio, ratio_low, ratio_high),
+        *permuted_levels(np.ptp(rates.permuted, axis=1), gap),
+    )

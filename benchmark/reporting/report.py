@@ -18,8 +18,8 @@ from benchmark.comparison.wording import joined, protocol_text
 from benchmark.data.dataset import FaceSet
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import DataError, RunError
+from benchmark.evaluation.artifacts import mistakes
 from benchmark.evaluation.figures import COLOURS, INK
-from benchmark.evaluation.label_errors import mistakes
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.reporting.board_tables import Links, board_table, by_setting
 from benchmark.reporting.evidence import Evidence, kind_of

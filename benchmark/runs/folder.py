@@ -277,7 +277,7 @@ def finish(
         "test_was_read": reads_test(plan, settings),
     }
     write_artifacts(
-        plan.record, done, figures=settings.figures, faces=plan.faces, training=parts.own["train"]
+        plan.record, done, draw=settings.figures, faces=plan.faces, training=parts.own["train"]
     )
     write_json(folder / "done.json", with_checksums(folder, done))
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.evaluation.ages import accuracy_by_edge, errors_in_years, mean_ages_of
+from benchmark.evaluation.metrics import accuracy_by_edge, errors_in_years, mean_ages_of
 from benchmark.evaluation.predictions import predictions_table
 from tests.evaluation.test_metrics import _faces
 from tests.results.conftest import certain

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmark.evaluation import figures
-from benchmark.evaluation.label_errors import (
+from benchmark.evaluation.artifacts import (
     SUSPECT_COLUMNS,
     SUSPECTS_PER_TASK,
     label_suspects,

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from benchmark.errors import RunError
-from benchmark.evaluation.ages import errors_in_years
 from benchmark.evaluation.artifacts import rescore
+from benchmark.evaluation.metrics import errors_in_years
 from benchmark.evaluation.predictions import write_predictions
 from benchmark.models.weight_manifest import FILES
 from benchmark.record import RunRecord
