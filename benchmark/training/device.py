@@ -58,9 +58,7 @@ class Device:
 
     def place(self, network: nn.Module) -> None:
         """Move a network to the device, its kernels in the device's layout."""
-        network.to(  # type: ignore[call-overload]
-            device=self.torch_device, memory_format=self.memory_format
-        )
+        network.to(self.torch_device, memory_format=self.memory_format)  # type: ignore[call-overload]
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -93,8 +91,7 @@ class Device:
     def without_cudnn_benchmark(self) -> Iterator[None]:
         """Choose convolution algorithms by heuristics: benchmarking one batch shape costs as much
         as hundreds of batches, which does not pay for what is computed once in a run."""
-        before = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = False
+        before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
         try:
             yield
         finally:
@@ -121,12 +118,8 @@ class Device:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the arithmetic as plain values for a run's record."""
-        return {
-            "exact": self.exact,
-            "precision": self.precision,
-            "channels_last": self.channels_last,
-            "threads": torch.get_num_threads(),
-        }
+        names = ("exact", "precision", "channels_last")
+        return {name: getattr(self, name) for name in names} | {"threads": torch.get_num_threads()}
 
 
 def _switches() -> tuple[bool, ...]:
@@ -163,22 +156,16 @@ def choose_device(
     best = next(kind for kind in ("cuda", "mps", "cpu") if counts[kind])
     base, _, number = (asked or best).partition(":")
     if not (number or "0").isdecimal() or int(number or 0) >= counts.get(base, 0):
-        here = [
-            kind if n == 1 else f"{kind}:0 to {kind}:{n - 1}" for kind, n in counts.items() if n
-        ]
-        raise DeviceError(
-            f"device {asked!r} is not on this machine",
-            allowed=", ".join(here),
-            fix="Leave --device out to take the best one here",
-        )
-    torch_device = torch.device(asked or best)
+        here = [kind if n == 1 else f"{kind}:0 to {kind}:{n - 1}"
+                for kind, n in counts.items() if n]  # fmt: skip
+        found, fix = "is not on this machine", "Leave --device out to take the best one here"
+        raise DeviceError(f"device {asked!r} {found}", allowed=", ".join(here), fix=fix)
     if precision not in PRECISIONS:
         raise DeviceError(f"unknown precision {precision!r}", allowed=", ".join(PRECISIONS))
     if exact and precision == "bf16":
-        raise DeviceError(
-            "--deterministic with --precision bf16", allowed="fp32, which --deterministic implies"
-        )
-    fp32 = Device(torch_device, "fp32", exact=exact)
+        implied = "fp32, which --deterministic implies"
+        raise DeviceError("--deterministic with --precision bf16", allowed=implied)
+    fp32 = Device(torch.device(asked or best), "fp32", exact=exact)
     if exact or precision == "fp32":
         return fp32
     # Without native bf16 a CPU emulates it and loses time.
@@ -199,19 +186,14 @@ def cpu_has_bf16() -> bool:
 
 def device_trouble(error: Exception) -> DeviceError | None:
     """Explain an error of the device's in a sentence; None where it is another error."""
+    line, lost = first_line(error), getattr(torch, "AcceleratorError", ())
     if is_out_of_memory(error):
-        return DeviceError(
-            f"the device's memory does not suffice ({first_line(error)})",
-            fix="Lower recipe.batch_size or backbone.input_px, free its memory, or take --device "
-            "cpu; the same command resumes after the last checkpoint",
-        )
-    lost = getattr(torch, "AcceleratorError", ())
+        fix = "Lower recipe.batch_size or backbone.input_px, free its memory, or take --device cpu"
+        fix += "; the same command resumes after the last checkpoint"
+        return DeviceError(f"the device's memory does not suffice ({line})", fix=fix)
     if isinstance(error, lost) or (isinstance(error, RuntimeError) and "CUDA error" in str(error)):
-        return DeviceError(
-            f"the device stopped working ({first_line(error)})",
-            fix="Look at it with nvidia-smi, then run the same command again: it resumes after the "
-            "last checkpoint",
-        )
+        fix = "Look at it with nvidia-smi, then run the same command again: it resumes after the "
+        return DeviceError(f"the device stopped working ({line})", fix=f"{fix}last checkpoint")
     return None
 
 

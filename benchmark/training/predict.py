@@ -123,12 +123,9 @@ def evaluation_batch(device: torch.device) -> int:
 
 
 def probabilities(
-    network: Network,
-    faces: FaceBatches,
-    indices: Tensor,
-    prefix: CachedFaces | None = None,
+    network: Network, faces: FaceBatches, indices: Tensor, prefix: CachedFaces | None = None,
     on_faces: OnFaces | None = None,
-) -> dict[TaskName, npt.NDArray[np.float32]]:
+) -> dict[TaskName, npt.NDArray[np.float32]]:  # fmt: skip
     """Give per task (n, classes) softmax probabilities, rows in the order of `indices`.
 
     Computed in full fp32 whatever the training's precision, so that stored predictions do not
@@ -138,8 +135,7 @@ def probabilities(
     usable = prefix if prefix is not None and prefix.is_exact_fp32 else None
     device = Device(faces.device, "fp32")
     forward = ForwardPass(network, faces, device, usable)
-    pieces: dict[TaskName, list[Tensor]] = {}
-    n_done = 0
+    pieces, n_done = dict[TaskName, list[Tensor]](), 0
     network.eval()
     # The same kernels, chosen by heuristics, compute an epoch's score and the stored predictions.
     with torch.inference_mode(), device.without_cudnn_benchmark():

@@ -127,18 +127,18 @@ class CachedFaces:
 
     def report(self) -> dict[str, Any]:
         """Say what was used, as plain values for a run's record."""
+        first = self.views[0]
         return {
-            "cut": self.cut,
-            "origin": self.origin,
-            "views": len(self.views),
-            "seconds": round(self.seconds, 3),
-            "bytes": sum(view.numel() * view.element_size() for view in self.views),
-            "precision": self.precision,
-            "dtype": str(self.views[0].dtype).removeprefix("torch."),
-            "on": self.views[0].device.type,
-            "equal_to_live": self.distance == 0,
+            "cut": self.cut, "origin": self.origin, "views": len(self.views),
+            "seconds": round(self.seconds, 3), "bytes": _n_bytes(self.views),
+            "precision": self.precision, "dtype": str(first.dtype).removeprefix("torch."),
+            "on": first.device.type, "equal_to_live": self.distance == 0,
             "distance_from_live": self.distance,
-        }
+        }  # fmt: skip
+
+
+def _n_bytes(views: Iterable[Tensor]) -> int:
+    return sum(view.numel() * view.element_size() for view in views)
 
 
 def views_of(augmentation: Augmentation) -> tuple[str, ...]:
@@ -186,23 +186,15 @@ def key_of(network: Network, device: Device, request: PrefixRequest, view: str) 
             weights.update(f"{name}.{path} {value.dtype} {tuple(value.shape)}\n".encode())
             weights.update(_bytes(value.detach().cpu()))
     content = {
-        "schema": SCHEMA,
-        "weights": weights.hexdigest(),
-        "architecture": network.backbone.architecture,
-        "options": dict(network.backbone.options),
-        "cut": network.cut,
+        "schema": SCHEMA, "weights": weights.hexdigest(), "view": view, "cut": network.cut,
+        "architecture": network.backbone.architecture, "options": dict(network.backbone.options),
         "flattened": network.flattened and network.cut == FEATURES,
         "preprocessing": network.scaling.preprocessing.as_dict(),
-        "input_px": network.scaling.input_px,
-        "precision": device.precision,
-        "channels_last": device.channels_last,
-        "kind": device.kind,
-        "exact": device.exact and device.kind != "cpu",
-        "pixels": request.pixel_digest,
+        "input_px": network.scaling.input_px, "torch": torch.__version__,
+        "precision": device.precision, "channels_last": device.channels_last, "kind": device.kind,
+        "exact": device.exact and device.kind != "cpu", "pixels": request.pixel_digest,
         "rows": None if rows is None else hashlib.sha256(_bytes(rows)).hexdigest(),
-        "view": view,
-        "torch": torch.__version__,
-    }
+    }  # fmt: skip
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
@@ -221,38 +213,31 @@ def open_prefix(
     """
     if why_live(network, request.augmentation) is not None or network.cut is None:
         return None
-    started = time.perf_counter()
+    started, found = time.perf_counter(), []
     device.place(network)
-    views, origins, distances = [], [], []
+    every = torch.arange(len(faces.pixels)) if request.rows is None else request.rows
     for name in views_of(request.augmentation):
         key = key_of(network, device, request, name)
-        view = _View(network, faces, device, request, mirrored=name == "mirrored")
+        view = _View(network, faces, device, every, mirrored=name == "mirrored")
         try:
             with file_lock(cache.folder / f"{key}.claim", wait=True):
-                rows, origin, distance = _opened(view, cache, key)
+                found.append(_opened(view, cache, key))
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             cache.say(f"Training continues without the cache {cache.folder} ({why})")
             return None
-        views.append(rows)
-        origins.append(origin)
-        distances.append(distance)
+    views, origins, distances = zip(*found, strict=True)
     places = None
     if request.rows is not None:
         places = torch.full((len(faces.pixels),), -1, dtype=torch.int64)
-        places[request.rows] = torch.arange(len(request.rows))
+        places[every] = torch.arange(len(every))
         places = places.to(device.torch_device)
     return CachedFaces(
-        cut=network.cut,
-        views=tuple(_on_device(views, device, cache)),
-        device=device.torch_device,
-        channels_last=device.channels_last,
-        precision=device.precision,
+        cut=network.cut, views=tuple(_on_device(list(views), device, cache)), places=places,
+        device=device.torch_device, channels_last=device.channels_last, precision=device.precision,
         origin=min(origins),  # built before found
-        seconds=time.perf_counter() - started,
-        distance=max(distances),
-        places=places,
-    )
+        seconds=time.perf_counter() - started, distance=max(distances),
+    )  # fmt: skip
 
 
 def _opened(view: "_View", cache: CacheSettings, key: str) -> tuple[Tensor, str, float]:
@@ -263,9 +248,9 @@ def _opened(view: "_View", cache: CacheSettings, key: str) -> tuple[Tensor, str,
     """
     for origin in ("found", "built"):
         if origin == "built":
-            shape, dtype = view.shape_and_type()
-            pieces = view.pieces(cache.on_progress)
-            write_rows(cache.folder, key, shape, dtype, pieces, int(cache.cap_gib * 2**30))
+            one, pieces = view.live(view.rows[:1]), view.pieces(cache.on_progress)
+            shape, cap_bytes = (len(view.rows), *one.shape[1:]), int(cache.cap_gib * 2**30)
+            write_rows(cache.folder, key, shape, one.dtype, pieces, cap_bytes)
         try:
             rows = open_rows(cache.folder, key)
         except ValueError as error:
@@ -291,13 +276,8 @@ class _View:
     network: Network
     faces: FaceBatches
     device: Device
-    request: PrefixRequest
+    rows: Tensor
     mirrored: bool
-
-    @property
-    def every_row(self) -> Tensor:
-        rows = self.request.rows
-        return torch.arange(len(self.faces.pixels)) if rows is None else rows
 
     def live(self, indices: Tensor) -> Tensor:
         """Compute the activations of some faces as they are stored: maps with channels last."""
@@ -309,14 +289,10 @@ class _View:
             activations = self.network.prefix(images)
         return activations.permute(0, 2, 3, 1) if activations.ndim == 4 else activations
 
-    def shape_and_type(self) -> tuple[tuple[int, ...], torch.dtype]:
-        one = self.live(self.every_row[:1])
-        return (len(self.every_row), *one.shape[1:]), one.dtype
-
     def pieces(self, on_progress: OnProgress) -> Iterator[Tensor]:
         """Compute all rows in order, batch by batch."""
         # Every batch is full: other kernels would compute a short one, to other bits.
-        rows = self.every_row.to(self.faces.device)
+        rows = self.rows.to(self.faces.device)
         n, size = len(rows), BUILD_BATCH[self.device.kind]
         for start in range(0, n, size):
             first = max(0, min(start, n - size))
@@ -325,11 +301,10 @@ class _View:
 
     def distance(self, rows: Tensor) -> float:
         """Compare one random batch with a live forward pass: 0 where they are bit-equal."""
-        every = self.every_row
         # Seeded by the system: every start checks other faces, and no stream of ours moves.
         generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), "big"))
-        chosen = torch.randperm(len(every), generator=generator)[:CHECKED_FACES]
-        cached, live = rows[chosen], self.live(every[chosen]).cpu()
+        chosen = torch.randperm(len(rows), generator=generator)[:CHECKED_FACES]
+        cached, live = rows[chosen], self.live(self.rows[chosen]).cpu()
         if torch.equal(cached, live):
             return 0.0
         apart = (cached.double() - live.double()).norm() / live.double().norm().clamp_min(1e-30)
@@ -340,8 +315,7 @@ def _on_device(views: list[Tensor], device: Device, cache: CacheSettings) -> lis
     """Copy the views to a GPU with enough memory for them; a CPU reads them where they are."""
     if device.kind == "cpu":
         return views
-    n_bytes = sum(view.numel() * view.element_size() for view in views)
-    on_cuda = device.kind == "cuda"
+    n_bytes, on_cuda = _n_bytes(views), device.kind == "cuda"
     free = torch.cuda.mem_get_info(device.torch_device)[0] if on_cuda else n_bytes / FREE_FRACTION
     if n_bytes <= FREE_FRACTION * free:
         with contextlib.suppress(torch.OutOfMemoryError):
@@ -412,11 +386,8 @@ def _make_room(folder: Path, n_bytes: int, cap_bytes: int) -> None:
     files = [(path.stat(), path.stem) for path in folder.glob("*.npy")]
     in_use = sum(stat.st_size for stat, _ in files)
     if n_bytes > cap_bytes:
-        raise OSError(
-            errno.ENOSPC,
-            f"the features take {n_bytes / 2**30:.2f} GiB of {cap_bytes / 2**30:.2f}: raise it "
-            "with --cache-gib",
-        )
+        taken = f"{n_bytes / 2**30:.2f} GiB of {cap_bytes / 2**30:.2f}"
+        raise OSError(errno.ENOSPC, f"the features take {taken}: raise it with --cache-gib")
     for stat, key in sorted(files, key=lambda item: item[0].st_mtime):
         if in_use + n_bytes > cap_bytes:
             remove_rows(folder, key)

@@ -58,8 +58,7 @@ class TaskLoss:
         task's loss is divided by the share of them that has its label: over an epoch it is the mean
         cross entropy of the labelled faces, and every one of them counts alike.
         """
-        self._tasks = tasks
-        self._sizes = [n_classes(task) for task in tasks]
+        self._tasks, self._sizes = tasks, [n_classes(task) for task in tasks]
         self._widest = max(self._sizes)
         self._truths = torch.stack([labels[task] for task in tasks], dim=1)
         device = self._truths.device
@@ -177,8 +176,7 @@ class TrainStep:
         totals: Totals, train: Tensor | None = None,
     ) -> None:  # fmt: skip
         """Prepare; train: the rows of all training faces, (n,), by which TaskLoss weighs tasks."""
-        self.forward, self.optimiser = forward, optimiser
-        self.recipe, self.totals = recipe, totals
+        self.forward, self.optimiser, self.recipe, self.totals = forward, optimiser, recipe, totals
         self.trained = [item for group in optimiser.param_groups for item in group["params"]]
         self._loss = TaskLoss(totals.tasks, forward.faces.labels, recipe.loss_weights, train)
 
@@ -303,27 +301,23 @@ class Steps:
         self._is_prepared = True
         if not (self._speed.compile or self._capture):
             return
-        before = Snapshot(self._step)
+        before, started = Snapshot(self._step), time.perf_counter()
         if self._speed.compile:
             try:
-                started = time.perf_counter()
                 self._apply = self._compiled(batch)
                 self.report |= {"compiled": True, "compile_seconds": _since(started)}
             except (RuntimeError, OSError, ImportError) as error:
-                self._speed.say(
-                    f"torch.compile does not work here ({first_line(error)}): going on without it"
-                )
+                what = f"torch.compile does not work here ({first_line(error)})"
+                self._speed.say(f"{what}: going on without it")
             before.restore()
         if self._capture is not None:
+            started = time.perf_counter()
             try:
-                started = time.perf_counter()
                 self._record(batch, before, self._capture)
                 self.report |= {"graph": True, "graph_seconds": _since(started)}
             except RuntimeError as error:
-                self._speed.say(
-                    f"The step cannot be recorded as a CUDA graph ({first_line(error)}): going on "
-                    "operation by operation"
-                )
+                what = f"The step cannot be recorded as a CUDA graph ({first_line(error)})"
+                self._speed.say(f"{what}: going on operation by operation")
                 before.restore()
         self.totals.reset()
 
@@ -349,8 +343,7 @@ class Steps:
         return compiled
 
     def _record(self, batch: Batch, before: Snapshot, capture: CudaCapture) -> None:
-        draws = {name: values.clone() for name, values in batch.draws.items()}
-        fixed = Batch(batch.rows.clone(), draws)
+        fixed = Batch(batch.rows.clone(), {name: it.clone() for name, it in batch.draws.items()})
 
         def work() -> None:
             self._step(fixed, self._apply)
@@ -407,8 +400,7 @@ def resolve_precision(
         candidates["bf16 channels_last"] = replace(fp32, precision="bf16")
     if key not in _known:
         copied = copy.deepcopy(network)
-        n = min(recipe.batch_size, len(faces.pixels))
-        rows = torch.arange(n, device=faces.device)
+        rows = torch.arange(min(recipe.batch_size, len(faces.pixels)), device=faces.device)
         loss_of = TaskLoss(experiment.head.tasks, faces.labels, recipe.loss_weights)
         seconds: dict[str, list[float]] = {name: [] for name in candidates}
         frozen: dict[str, tuple[float, Tensor]] = {}

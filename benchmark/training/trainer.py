@@ -151,13 +151,9 @@ def start(network: Network, recipe: Recipe, device: Device) -> TrainingState:
 
 
 def fit(
-    state: TrainingState,
-    data: TrainingFaces,
-    experiment: Experiment,
-    seed: int,
-    device: Device,
+    state: TrainingState, data: TrainingFaces, experiment: Experiment, seed: int, device: Device,
     speed: SpeedSettings | None = None,
-) -> Iterator[Progress | EpochResult]:
+) -> Iterator[Progress | EpochResult]:  # fmt: skip
     """Train until the recipe ends, from wherever `state` is; leave the selected weights in it.
 
     Raises RunError when the loss of an epoch, or the weights after it, are not finite.
@@ -218,18 +214,13 @@ def fit(
             fitted = {task: n / labelled[task] for task, n in counts.items()}
             state.has_learnt_all = min(fitted.values()) >= recipe.until_train_accuracy
         state.epochs_done = epoch + 1
+        in_batches = label_counts(totals.tasks, data.faces.labels, rows)
         yield EpochResult(
-            epoch=epoch,
-            learning_rate=rate,
-            train_loss=totals.mean_loss(),
-            train_accuracy=totals.accuracies(label_counts(totals.tasks, data.faces.labels, rows)),
-            val_accuracy=val_accuracy,
-            val_combined=score,
-            is_best=is_best,
-            epoch_seconds=time.perf_counter() - started,
-            images_per_second=len(order) / train_seconds,
-            fitted_accuracy=fitted,
-        )
+            epoch=epoch, learning_rate=rate, train_loss=totals.mean_loss(),
+            train_accuracy=totals.accuracies(in_batches), val_accuracy=val_accuracy,
+            val_combined=score, is_best=is_best, epoch_seconds=time.perf_counter() - started,
+            images_per_second=len(order) / train_seconds, fitted_accuracy=fitted,
+        )  # fmt: skip
     state.select_best()
 
 
@@ -245,12 +236,9 @@ LOWER: Final = "Lower recipe.learning_rate or recipe.clip_norm"
 
 def _check_loss(loss: float, epoch: int, rate: float, n_images: int) -> None:
     if not math.isfinite(loss):
-        raise RunError(
-            f"the training loss of epoch {epoch + 1} is {loss} after {n_images:,} images at "
-            f"learning rate {rate:g}",
-            allowed="a finite loss",
-            fix=LOWER,
-        )
+        where = f"after {n_images:,} images at learning rate {rate:g}"
+        found = f"the training loss of epoch {epoch + 1} is {loss} {where}"
+        raise RunError(found, allowed="a finite loss", fix=LOWER)
 
 
 def check_weights(network: Network, epoch: int, rate: float) -> None:
@@ -260,11 +248,8 @@ def check_weights(network: Network, epoch: int, rate: float) -> None:
     values += [item for item in network.buffers() if item.is_floating_point()]
     norms = torch.stack(torch._foreach_norm(values)) if values else torch.zeros(1)
     if not bool(norms.isfinite().all()):
-        raise RunError(
-            f"the weights are not finite after epoch {epoch + 1} at learning rate {rate:g}",
-            allowed="finite weights",
-            fix=LOWER,
-        )
+        found = f"the weights are not finite after epoch {epoch + 1} at learning rate {rate:g}"
+        raise RunError(found, allowed="finite weights", fix=LOWER)
 
 
 def new_optimiser(network: Network, recipe: Recipe, device: Device) -> torch.optim.AdamW:
@@ -288,12 +273,9 @@ def new_optimiser(network: Network, recipe: Recipe, device: Device) -> torch.opt
         rate = torch.tensor(rate, device=device.torch_device) if on_cuda else rate
         groups.append({"params": parameters, "lr": rate, RATIO: ratio})
     return torch.optim.AdamW(
-        groups,
-        eps=recipe.adam_epsilon,
-        weight_decay=recipe.weight_decay,
-        fused=device.kind in ("cpu", "cuda"),
-        capturable=on_cuda,
-    )
+        groups, eps=recipe.adam_epsilon, weight_decay=recipe.weight_decay,
+        fused=device.kind in ("cpu", "cuda"), capturable=on_cuda,
+    )  # fmt: skip
 
 
 def stage_ratios(network: Network, recipe: Recipe) -> dict[str, float]:
@@ -312,10 +294,7 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Set every group's rate to its fraction of `rate`; CUDA graphs read it from then on."""
     for group in optimiser.param_groups:
         own = rate * group.get(RATIO, 1.0)
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(own)
-        else:
-            group["lr"] = own
+        group["lr"] = group["lr"].fill_(own) if isinstance(group["lr"], Tensor) else own
 
 
 def plain_groups(state: Mapping[str, Any]) -> dict[str, Any]:
