@@ -14,9 +14,8 @@ from benchmark.reporting.tables import Column, Table
 
 if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
-    from benchmark.runs.forecast import Forecast
+    from benchmark.runs.forecast import Forecast, Slot
     from benchmark.runs.plan import Settings
-    from benchmark.runs.schedule import Slot
 
 OUTLOOKS = {
     "run": "would run", "resume": "would resume", "up to date": "up to date",
@@ -47,8 +46,7 @@ def show_plan(
     """List what would run, what is up to date, what would be downloaded, time and disk."""
     import torch
 
-    from benchmark.runs.forecast import forecast_all
-    from benchmark.runs.schedule import arrange, critical_path
+    from benchmark.runs.forecast import arrange, critical_path, forecast_all
 
     with busy("predicting time", quiet=as_json):
         found = list(forecast_all(experiments, seeds, faces, settings, kind=kind))

@@ -66,10 +66,8 @@ class ExecutionOptions:
         self, plan: Plan, on_device: FaceBatches, settings: Settings, network: Network
     ) -> None:
         self._plan, self._on_device, self._network = plan, on_device, network
-        self._settings = settings
-        self._notes: list[str] = []
-        self._report: dict[str, Any] = {}
-        cache, self._cache = settings.cache, None
+        self._notes, self._report = list[str](), dict[str, Any]()
+        self._settings, cache, self._cache = settings, settings.cache, None
         self.speed: SpeedSettings = replace(settings.speed, say=self._noted(settings.speed.say))
         why = why_live(network, plan.experiment.recipe.augmentation)
         if cache is not None and why is None:
@@ -97,10 +95,8 @@ class ExecutionOptions:
         if began is not None and began["precision"] != device.precision:
             # Asked for, or another device: harmless, since selection and predictions are fp32.
             self.speed.say(f"It began in {began['precision']} and resumes in {device.precision}")
-        experiment, cached = self._plan.experiment, self._cache is not None
-        resolved, seconds = resolve_precision(
-            device, self._network, self._on_device, experiment, cached=cached
-        )
+        of = self._network, self._on_device, self._plan.experiment
+        resolved, seconds = resolve_precision(device, *of, cached=self._cache is not None)
         if seconds is not None:
             rounded = {name: round(value, 5) for name, value in seconds.items()}
             self._report["probe_step_seconds"] = rounded

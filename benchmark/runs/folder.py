@@ -31,16 +31,9 @@ import torch
 from safetensors.torch import save
 
 from benchmark import record as provenance
+from benchmark.data import splits
 from benchmark.data.replays import exposure
-from benchmark.data.splits import (
-    PartName,
-    Rows,
-    check_labelled,
-    check_no_overlap,
-    labelled_counts,
-    labelled_parts,
-    parts_of,
-)
+from benchmark.data.splits import PartName, Rows
 from benchmark.errors import BenchmarkError, RunError
 from benchmark.evaluation.artifacts import parts_of_run, with_checksums, write_artifacts
 from benchmark.evaluation.predictions import predictions_table, write_predictions
@@ -92,7 +85,7 @@ class Parts:
     def labelled(self, plan: Plan) -> dict[str, dict[str, int]]:
         """Count those of each task, by task and part; empty where all faces have all labels."""
         tasks = plan.experiment.head.tasks
-        found = labelled_counts(plan.faces.table, self.own, tasks)
+        found = splits.labelled_counts(plan.faces.table, self.own, tasks)
         return {} if all(counts == self.counts() for counts in found.values()) else found
 
 
@@ -102,13 +95,13 @@ def parts_for(plan: Plan) -> Parts:
     whole, own = parts_of_run(plan.experiment, plan.seed, plan.faces)
     leaky = plan.experiment.protocol.leaky
     if not leaky:
-        check_no_overlap(table, whole)
-    check_labelled(table, own, tasks)
+        splits.check_no_overlap(table, whole)
+    splits.check_labelled(table, own, tasks)
     outside = whole["test"][:0]
     if subset is not None and subset.training == "subset":
         outside = np.setdiff1d(whole["test"], own["test"])
     elif subset is None and leaky:
-        common = labelled_parts(table, parts_of(plan.faces), tasks)["test"]
+        common = splits.labelled_parts(table, splits.parts_of(plan.faces), tasks)["test"]
         outside = np.setdiff1d(common, own["test"])
     return Parts(whole, own, outside)
 
@@ -132,12 +125,12 @@ def begin(plan: Plan, about: dict[str, Any], *, resumes: bool = False) -> None:
     about: what experiment.json says. resumes: whether it goes on with the training of before;
     another one is another run in MLflow, by `training`.
     """
-    attempt, training = 1, uuid.uuid4().hex
+    history: dict[str, Any] = {"training": uuid.uuid4().hex, "attempt": 1}
+    before = plan.record
     if (plan.folder / "experiment.json").is_file():
-        before = plan.record
-        attempt = int(before.about["attempt"]) + (before.state == "failed")
-        training = before.about.get("training", training) if resumes else training
-    history = {"training": training, "attempt": attempt}
+        history["attempt"] = int(before.about["attempt"]) + (before.state == "failed")
+        if resumes and "training" in before.about:
+            history["training"] = before.about["training"]
     write_json(plan.folder / "experiment.json", about | history)
     write_text(plan.folder / "environment.txt", environment())
     for name in ("failed.json", "interrupted.json", "done.json"):
@@ -200,12 +193,9 @@ class CheckpointWriter:
     """Writes a run's checkpoint, its history and what is mirrored of it, all of the same epoch."""
 
     def __init__(
-        self,
-        plan: Plan,
-        settings: Settings,
-        history: list[dict[str, Any]],
+        self, plan: Plan, settings: Settings, history: list[dict[str, Any]],
         clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._plan, self._settings, self._history, self._clock = plan, settings, history, clock
         self._cost, self._written_at, self._epochs_written = 0.0, clock(), len(history)
 
@@ -228,9 +218,8 @@ class CheckpointWriter:
         save_checkpoint(folder / CHECKPOINT_FILE, state.checkpoint() | {"history": self._history})
         write_text(folder / "history.csv", pd.DataFrame(self._history).to_csv(index=False))
         self._settings.mirror(self._plan.record)
-        self._written_at = self._clock()
+        self._written_at, self._epochs_written = self._clock(), len(self._history)
         self._cost = self._written_at - begun
-        self._epochs_written = len(self._history)
 
 
 def write_answers(plan: Plan, parts: Parts, predict: Predict, settings: Settings) -> None:
@@ -266,16 +255,13 @@ def finish(
         px = plan.faces.image_px
         save_weights(folder / MODEL_FILE, state.network, plan.experiment, faces_px=px)
     done = {
-        "schema": SCHEMA,
-        "identity": plan.identity,
-        "finished": now(),
-        "seconds": float(history["epoch_seconds"].sum()),
-        "epochs": len(history),
+        "schema": SCHEMA, "identity": plan.identity, "finished": now(),
+        "seconds": float(history["epoch_seconds"].sum()), "epochs": len(history),
         "selected_epoch": state.best_epoch + 1,
         "images_per_second": float(history["images_per_second"].median()),
         "peak_memory_mib": settings.device.peak_memory_mib(),
         "test_was_read": reads_test(plan, settings),
-    }
+    }  # fmt: skip
     write_artifacts(
         plan.record, done, draw=settings.figures, faces=plan.faces, training=parts.own["train"]
     )
@@ -313,10 +299,9 @@ def explained(error: Exception) -> BenchmarkError:
     if trouble := device_trouble(error):
         return trouble
     if isinstance(error, OSError):
-        return RunError(
-            f"{error.strerror or error} ({error.filename or 'while writing the run'})",
-            fix="Free space or choose another --runs-dir, then run the same command again",
-        )
+        found = f"{error.strerror or error} ({error.filename or 'while writing the run'})"
+        fix = "Free space or choose another --runs-dir, then run the same command again"
+        return RunError(found, fix=fix)
     return RunError(f"{type(error).__name__}: {error}")
 
 

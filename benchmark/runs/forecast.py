@@ -3,13 +3,15 @@
 Time is measured where it can be: on finished runs of the same run group on this hardware, else of
 the same architecture and depth. Else it is the multiply-adds of the training at the speed of fully
 trained runs here, or at a third of that of a matrix product timed now (docs/PERFORMANCE.md).
+At the end: forecast runs placed on workers, in the order they are started in.
 """
 
 import contextlib
 import datetime
+import heapq
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -90,13 +92,11 @@ def forecast_all(
 
     kind: `cuda` to predict for GPUs, whatever this machine has; None for the settings' device.
     """
-    device = settings.device
+    device, seeds, offline = settings.device, tuple(seeds), replace(settings, offline=True)
     kind = kind or device.kind
     # On a GPU everything but stored predictions is computed in bf16, exact runs excepted.
     precision = device.precision if kind == device.kind else "bf16"
     costs = _Costs(settings, kind)
-    offline = replace(settings, offline=True)
-    seeds = tuple(seeds)
     for experiment in experiments:
         work = _Work.of(experiment, faces, settings)
         n_bytes = 0 if settings.keep_weights == "none" else 4 * work.parameters
@@ -148,10 +148,10 @@ class _Work:
     frozen: int
     cached: bool
     """Whether the frozen part is computed once and not in each epoch."""
-    handed_on: int
-    """Numbers that the frozen part makes of a face."""
-    number_bytes: int
-    """Of each, as it is cached for training."""
+    cached_bytes: int
+    """Of what the frozen part makes of a face, in the precision of the training's cache."""
+    exact_bytes: int
+    """The same in fp32."""
     parameters: int
 
     @staticmethod
@@ -166,15 +166,11 @@ class _Work:
             frozen = int(counter.get_total_flops()) // 2
         halved = settings.device.precision == "bf16" and network.cut != FEATURES
         return _Work(
-            experiment,
-            recipe.max_epochs * _images_of_epoch(experiment, n_train),
-            network.multiply_adds(px) - frozen,
-            frozen,
+            experiment, recipe.max_epochs * _images_of_epoch(experiment, n_train),
+            network.multiply_adds(px) - frozen, frozen,
             settings.cache is not None and why_live(network, recipe.augmentation) is None,
-            handed_on,
-            2 if halved else 4,
-            network.parameter_counts()[0],
-        )
+            handed_on * (2 if halved else 4), handed_on * 4, network.parameter_counts()[0],
+        )  # fmt: skip
 
     @property
     def operations(self) -> int:
@@ -227,26 +223,22 @@ class _Costs:
         in bf16, of validation and test faces in fp32."""
         if not work.cached:
             return ()
-        experiment = work.experiment
+        experiment, protocol = work.experiment, work.experiment.protocol
         n_views = 1 + experiment.recipe.augmentation.flip
-        key = (
-            experiment.backbone, experiment.protocol.input_scaling, faces.pixel_digest, n_views,
+        key: tuple[Any, ...] = (
+            experiment.backbone, protocol.input_scaling, faces.pixel_digest, n_views,
             seed if experiment.backbone.weights == "none" else None,
         )  # fmt: skip
-        n_faces = n_views * len(faces.table)
-        wanted: list[tuple[str, tuple[Any, ...], int, int]] = [
-            ("build", key, n_faces, work.number_bytes)
-        ]
+        wanted = [("build", key, n_views * len(faces.table), work.cached_bytes)]
         if precision == "bf16":
-            protocol, n_test = experiment.protocol, int((faces.table["part"] != "train").sum())
-            answers = (*key, protocol.split, protocol.fold)
-            wanted.append(("build_exact", answers, n_test, 4))
+            key, n_evaluated = (*key, protocol.split, protocol.fold), faces.table["part"] != "train"
+            wanted.append(("build_exact", key, int(n_evaluated.sum()), work.exact_bytes))
         alike = self.rows[self.rows["like"] == _like(experiment, cached=True)]
-        builds: list[Build] = []
+        builds = []
         for name, of, n, n_bytes in wanted:
             per_face = alike[name].median()
             per_face = work.frozen / self.speed if pd.isna(per_face) else per_face
-            builds.append(Build(of, float(per_face * n), work.handed_on * n_bytes * n))
+            builds.append(Build(of, float(per_face * n), n_bytes * n))
         return tuple(builds)
 
 
@@ -266,26 +258,21 @@ def _measured(record: RunRecord) -> dict[str, Any]:
     seconds, epochs = float(done["seconds"]), int(done["epochs"])
     n_images = max(1, epochs * _images_of_epoch(experiment, counts["train"]))
     is_full = about["parameters"]["trainable"] == about["parameters"]["total"] and seconds > 0
-    built = {}
+    rest, per_face = finished - started - seconds, dict[str, float]()
     n_answers = counts["val"] + counts["test"]
     for name, n in (("cache", n_answers + counts["train"]), ("cache_of_answers", n_answers)):
         cache = speed.get(name, {})
         if cache.get("origin") == "built":
-            built[name] = cache["seconds"], cache["seconds"] / (n * cache["views"])
-    rest = finished - started - seconds - sum(total for total, _ in built.values())
+            rest -= cache["seconds"]
+            per_face[name] = cache["seconds"] / (n * cache["views"])
     return {
-        "family": record.family,
+        "family": record.family, "device": about["device"], "started": started,
         "like": _like(experiment, cached="origin" in speed.get("cache", {})),
-        "device": about["device"],
-        "started": started,
-        "finished": finished,
-        "share": epochs / experiment.recipe.max_epochs,
-        "per_image": seconds / n_images,
-        "rest": max(0.0, rest),
+        "finished": finished, "share": epochs / experiment.recipe.max_epochs,
+        "per_image": seconds / n_images, "rest": max(0.0, rest),
         "speed": 3 * about["multiply_adds"] * n_images / seconds if is_full else None,
-        "build": built.get("cache", (0, None))[1],
-        "build_exact": built.get("cache_of_answers", (0, None))[1],
-    }
+        "build": per_face.get("cache"), "build_exact": per_face.get("cache_of_answers"),
+    }  # fmt: skip
 
 
 def _usual(seconds: "pd.Series[float]") -> float:
@@ -305,3 +292,47 @@ def _timed_speed(device: Device) -> float:
             device.synchronise()
             times.append(time.perf_counter() - started)
     return float(1024**3 / min(times))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A run on a worker; seconds since the suite began."""
+
+    forecast: Forecast
+    worker: int
+    start: float
+    trains_at: float
+    """When activations of its frozen part are there."""
+    end: float
+
+    @property
+    def group(self) -> str:
+        """Architecture and depth, by which a picture colours it."""
+        backbone = self.forecast.experiment.backbone
+        return f"{backbone.architecture} {backbone.depth_name}"
+
+
+def arrange(forecasts: Iterable[Forecast], n_workers: int) -> list[Slot]:
+    """Place every run that trains on the worker that is free first.
+
+    A worker is a GPU, or a process on a CPU, as fast as the one the costs were measured on. What
+    runs share of a frozen part is computed once, by the first that needs it; the others wait.
+    """
+    free = [(0.0, worker) for worker in range(n_workers)]
+    built: dict[object, float] = {}
+    slots = []
+    for forecast in forecasts:
+        if forecast.trains:
+            start, worker = heapq.heappop(free)
+            now = start
+            for build in forecast.builds:
+                now = max(now, built.setdefault(build.key, now + build.seconds))
+            end = now + forecast.seconds + forecast.rest_seconds
+            slots.append(Slot(forecast, worker, start, now, end))
+            heapq.heappush(free, (end, worker))
+    return slots
+
+
+def critical_path(slots: Sequence[Slot]) -> Forecast | None:
+    """Give the run that takes longest with its caches: no number of workers is faster."""
+    return max((slot.forecast for slot in slots), key=lambda of: of.alone_seconds, default=None)

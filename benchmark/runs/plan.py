@@ -93,46 +93,33 @@ class Plan:
         counts: faces per part of the split.
         """
         total, trainable = network.parameter_counts()
-        faces, weights = self.faces, self.weights
-        missing = self.ingredients.missing_labels
+        faces, weights, missing = self.faces, self.weights, self.ingredients.missing_labels
         return {
-            "schema": SCHEMA,
-            "identity": self.identity,
-            "family": self.family,
-            "experiment": self.experiment.as_dict(),
-            "seed": self.seed,
+            "schema": SCHEMA, "identity": self.identity, "family": self.family,
+            "experiment": self.experiment.as_dict(), "seed": self.seed,
             "dataset": {
-                "name": faces.name,
-                "drawn": faces.drawn,
-                "pixel_digest": faces.pixel_digest,
+                "name": faces.name, "drawn": faces.drawn, "pixel_digest": faces.pixel_digest,
                 "split_version": self.experiment.protocol.split,
-                "split_digest": faces.split_digest,
-                "labels_digest": faces.labels_digest,
+                "split_digest": faces.split_digest, "labels_digest": faces.labels_digest,
                 "counts": counts,
                 **({"missing_labels": missing} if missing else {}),
                 **({"datasheet": faces.datasheet} if faces.datasheet else {}),
             },
             "weights": {
                 "source": self.experiment.backbone.weights,
-                "sha256": weights.sha256 if weights else None,
-                "origin": weights.origin if weights else None,
-                "from_run": weights.from_run if weights else None,
+                **{name: getattr(weights, name, None) for name in ("sha256", "origin", "from_run")},
                 "faces_seen": list(weights.faces_seen) if weights else [],
             },
             "trainer_version": TRAINER_VERSION,
             "protocol_name": self.experiment.protocol.name,
             "ad_hoc": self.experiment.ad_hoc,
             "leaky": self.experiment.protocol.leaky or (weights is not None and weights.leaky),
-            "device": device.description,
-            "device_kind": device.kind,
-            "precision": device.precision,
-            "arithmetic": device.as_dict(),
-            "versions": provenance.versions(),
-            "commit": provenance.commit(),
+            "device": device.description, "device_kind": device.kind,
+            "precision": device.precision, "arithmetic": device.as_dict(),
+            "versions": provenance.versions(), "commit": provenance.commit(),
             "parameters": {"total": total, "trainable": trainable},
-            "multiply_adds": network.multiply_adds(faces.image_px),
-            "started": now(),
-        }
+            "multiply_adds": network.multiply_adds(faces.image_px), "started": now(),
+        }  # fmt: skip
 
 
 def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settings) -> Plan:
@@ -156,13 +143,11 @@ def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settin
     tasks = experiment.head.tasks
     some_are_missing = bool((faces.table[list(tasks)] == MISSING).to_numpy().any())
     ingredients = Ingredients(
-        weights_sha256=weights.sha256 if weights else None,
-        pixel_digest=faces.pixel_digest,
-        split_digest=faces.split_digest,
-        trainer_version=TRAINER_VERSION,
+        weights_sha256=weights.sha256 if weights else None, pixel_digest=faces.pixel_digest,
+        split_digest=faces.split_digest, trainer_version=TRAINER_VERSION,
         labels_digest=faces.labels_digest,
         missing_labels=MASKED if some_are_missing and len(tasks) > 1 else None,
-    )
+    )  # fmt: skip
     folder = work_folder(settings.runs_dir) / identity_of(experiment, ingredients, seed)
     return Plan(experiment, seed, faces, weights, ingredients, folder)
 
@@ -192,10 +177,8 @@ def _check_not_seen(
         shared = evaluated.merge(faces.table[known].drop_duplicates(), on=known)
         if len(shared) <= SHARED_FRACTION * len(evaluated):
             return
-    under, here = (
-        split if fold is None else f"{split}, fold {fold}"
-        for split, fold in (there[1:], (protocol.split, protocol.fold))
-    )
+    both = there[1:], (protocol.split, protocol.fold)
+    under, here = (split if fold is None else f"{split}, fold {fold}" for split, fold in both)
     raise WeightsError(
         f"{experiment.backbone.weights!r} was trained on these faces under another split "
         f"({under}): its training faces may be test faces here",

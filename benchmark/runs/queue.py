@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, file_lock, is_locked, write_json
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 1
 WRITE_SECONDS: Final = 2.0
-"""A queue is written at most so often, and at its end."""
+"""A queue is written at most so often."""
+STATES: Final = {
+    "Started": "running", "Finished": "done", "Skipped": "skipped", "Missing": "missing",
+    "Failed": "failed",
+}  # fmt: skip
+"""What an event of runs.run says of its run; of the others a queue says nothing."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class QueuedRun:
     name: str
     seed: int
     state: str = "queued"
-    """queued, running, done, skipped (up to date, or another process has it), missing, failed."""
+    """`queued`, or one of STATES; skipped: up to date, or another process has it."""
     identity: str = ""
     """Empty until its weights are found."""
     where: str = ""
@@ -98,67 +103,45 @@ def queued(
     runs_dir: Path, *, engine: str = "local", n_slots: int = 1,
 ) -> "Generator[Event]":  # fmt: skip
     """Pass on the events of these runs, and let a file say meanwhile where each of them stands."""
-    from benchmark.runs.run import Advanced, Failed, Missing, Prepared, Started
-
     wanted = [(experiment, seed) for experiment in experiments for seed in seeds]
     numbers = {_key(*item): number for number, item in enumerate(wanted)}
-    now, host = time.time(), socket.gethostname()
-    runs = tuple(QueuedRun(item.name, seed, since=now) for item, seed in wanted)
-    queue = Queue(host, os.getpid(), engine, n_slots, now, runs)
-    with _Published(runs_dir, queue) as file, closing(events):
+    host, now = socket.gethostname(), time.time()
+    runs = [QueuedRun(item.name, seed, since=now) for item, seed in wanted]
+    queue = Queue(host, os.getpid(), engine, n_slots, now, ())
+    path = queues_folder(runs_dir) / f"{host}-{queue.pid}.json"
+    lock, written_at = path.with_suffix(".lock"), now
+
+    def write() -> None:
+        # A full disk must not end the runs: the file only tells others.
+        with suppress(OSError):
+            write_json(path, asdict(replace(queue, runs=tuple(runs))) | {"schema": SCHEMA})
+
+    for other in path.parent.glob("*.lock"):
+        if not is_locked(other):  # of a process that died
+            other.with_suffix(".json").unlink(missing_ok=True)
+            other.unlink(missing_ok=True)
+    with ExitStack() as stack, closing(events):
+        stack.enter_context(file_lock(lock))
+        stack.callback(lock.unlink, missing_ok=True)
+        stack.callback(path.unlink, missing_ok=True)
+        write()
         for event in events:
-            if isinstance(event, Missing | Failed):
-                number = numbers[_key(event.experiment, event.seed)]
-                file.note(number, type(event).__name__.lower())
-            elif not isinstance(event, Advanced | Prepared):
-                plan, ends = event.plan, {"Started": "running", "Finished": "done"}
-                number = numbers[_key(plan.experiment, plan.seed)]
-                state = ends.get(type(event).__name__, "skipped")
-                where = (event.where or host) if isinstance(event, Started) else ""
-                file.note(number, state, plan.identity, where)
+            if state := STATES.get(type(event).__name__):
+                of: Any = getattr(event, "plan", event)  # Missing and Failed have no plan
+                number, now = numbers[_key(of.experiment, of.seed)], time.time()
+                run = runs[number]
+                where = (getattr(event, "where", "") or host) if state == "running" else run.where
+                began = run.since if run.state == "running" else now
+                runs[number] = replace(
+                    run, state=state, identity=getattr(of, "identity", "") or run.identity,
+                    where=where, since=now,
+                    seconds=0.0 if state == "running" else round(now - began, 3),
+                )  # fmt: skip
+                if now - written_at >= WRITE_SECONDS:
+                    write()
+                    written_at = now
             yield event
 
 
 def _key(experiment: Experiment, seed: int) -> tuple[str, int]:
     return canonical_json(experiment.as_dict()), seed
-
-
-class _Published:
-    """The queue of this process as a file, while it is entered."""
-
-    def __init__(self, runs_dir: Path, queue: Queue) -> None:
-        self._queue, self._runs, self._written_at = queue, list(queue.runs), 0.0
-        self._path = queues_folder(runs_dir) / f"{queue.host}-{queue.pid}.json"
-        self._lock = ExitStack()
-
-    def __enter__(self) -> Self:
-        for path in self._path.parent.glob("*.lock"):
-            if not is_locked(path):  # of a process that died
-                path.with_suffix(".json").unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-        self._lock.enter_context(file_lock(self._path.with_suffix(".lock")))
-        self._write()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._path.unlink(missing_ok=True)
-        self._path.with_suffix(".lock").unlink(missing_ok=True)
-        self._lock.close()
-
-    def note(self, number: int, state: str, identity: str = "", where: str = "") -> None:
-        """Say where a run stands now."""
-        run, now = self._runs[number], time.time()
-        began = run.since if run.state == "running" else now
-        self._runs[number] = replace(
-            run, state=state, identity=identity or run.identity, where=where or run.where,
-            since=now, seconds=0.0 if state == "running" else round(now - began, 3),
-        )  # fmt: skip
-        if now - self._written_at >= WRITE_SECONDS:
-            self._write()
-
-    def _write(self) -> None:
-        # A full disk must not end the runs: the file only tells others.
-        with suppress(OSError):
-            content = asdict(replace(self._queue, runs=tuple(self._runs)))
-            write_json(self._path, content | {"schema": SCHEMA})
-        self._written_at = time.time()

@@ -16,20 +16,8 @@ from benchmark.experiment.definition import Experiment
 from benchmark.files import file_lock, lock_owner
 from benchmark.models import weights as weight_files
 from benchmark.models.network import build_network
+from benchmark.runs import folder
 from benchmark.runs.execution import ExecutionOptions, with_compile
-from benchmark.runs.folder import (
-    CHECKPOINT_FILE,
-    CheckpointWriter,
-    begin,
-    explained,
-    finish,
-    is_done,
-    load_checkpoint,
-    mark_failed,
-    mark_interrupted,
-    parts_for,
-    write_answers,
-)
 from benchmark.runs.plan import Plan, Settings, plan_run
 from benchmark.training.trainer import EpochResult, Progress, TrainingFaces, fit, start
 
@@ -120,7 +108,7 @@ def run_all(
                 yield Failed(experiment, seed, error.with_traceback(None))
             except OSError as error:
                 # Its folder cannot be made or locked; errors within a run are handled by `run`.
-                yield Failed(experiment, seed, explained(error))
+                yield Failed(experiment, seed, folder.explained(error))
 
 
 def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Event]:
@@ -133,46 +121,44 @@ def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Eve
         if not mine:
             yield Skipped(plan, f"process {lock_owner(plan.folder / 'claim').get('pid')} runs it")
             return
-        if is_done(plan, settings):
+        if folder.is_done(plan, settings):
             settings.mirror(plan.record)
             yield Skipped(plan, "done")
             return
         try:
             yield from _train_and_evaluate(plan, on_device, settings)
         except (KeyboardInterrupt, GeneratorExit):
-            mark_interrupted(plan, settings)
+            folder.mark_interrupted(plan, settings)
             raise
         # Any error: a suite must go on, and the folder say why. Training and evaluating call
         # torch, drivers and libraries whose errors no list could name.
         except Exception as error:  # noqa: BLE001
-            raise mark_failed(plan, settings, error) from error
+            raise folder.mark_failed(plan, settings, error) from error
     yield Finished(plan)
 
 
 def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) -> Iterator[Event]:
     """The path of a face, from the split to the stored predictions."""
     experiment = plan.experiment
-    parts = parts_for(plan)
+    parts = folder.parts_for(plan)
     loaded = weight_files.load(plan.weights) if plan.weights else None
     network = build_network(experiment, loaded, plan.seed)
     options = ExecutionOptions(plan, on_device, settings, network)
     device = options.device
-    rows = {
-        part: torch.from_numpy(indices).to(device.torch_device)
-        for part, indices in parts.own.items()
-    }
+    there = device.torch_device
+    rows = {part: torch.from_numpy(indices).to(there) for part, indices in parts.own.items()}
     with device.arithmetic():
         about = plan.about(device, network, parts.counts()) | options.record()
         if labelled := parts.labelled(plan):
             about["labelled"] = labelled
-        checkpoint = load_checkpoint(plan.folder / CHECKPOINT_FILE)
-        begin(plan, about, resumes=checkpoint is not None)
+        checkpoint = folder.load_checkpoint(plan.folder / folder.CHECKPOINT_FILE)
+        folder.begin(plan, about, resumes=checkpoint is not None)
         state = start(network, experiment.recipe, device)
         if checkpoint is None:
             (plan.folder / "history.csv").unlink(missing_ok=True)
         else:
             state.restore(checkpoint)
-        writer = CheckpointWriter(plan, settings, checkpoint["history"] if checkpoint else [])
+        writer = folder.CheckpointWriter(plan, settings, (checkpoint or {}).get("history", []))
         settings.mirror(plan.record)
         device.reset_peak_memory()
         yield Started(plan, state.epochs_done, len(rows["train"]))
@@ -186,6 +172,6 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
                 writer.add(state, step)
             yield Advanced(plan, step)
         history = writer.finish(state)
-        write_answers(plan, parts, options.predictor(exact), settings)
+        folder.write_answers(plan, parts, options.predictor(exact), settings)
         options.note_steps(state.speed_report)
-    finish(plan, parts, state, history, settings)
+    folder.finish(plan, parts, state, history, settings)

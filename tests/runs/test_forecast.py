@@ -13,10 +13,18 @@ from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.files import write_json
 from benchmark.models.network import build_network
 from benchmark.runs.folder import parts_for
-from benchmark.runs.forecast import H200_SPEED, ON_H200, OPERATIONS, REST_SECONDS, Build, Forecast
+from benchmark.runs.forecast import (
+    H200_SPEED,
+    ON_H200,
+    OPERATIONS,
+    REST_SECONDS,
+    Build,
+    Forecast,
+    arrange,
+    critical_path,
+)
 from benchmark.runs.forecast import forecast_all as forecasts_of
 from benchmark.runs.plan import plan_run
-from benchmark.runs.schedule import arrange, critical_path
 from benchmark.training.prefix_cache import CacheSettings
 from tests.cli.test_run import facebench
 from tests.runs.small import an_experiment, settings
