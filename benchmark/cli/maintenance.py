@@ -16,22 +16,7 @@ from rich.markup import escape
 
 from benchmark import record as provenance
 from benchmark import registry
-from benchmark.cli.options import (
-    DEFAULT_DATA_DIR,
-    DEFAULT_RUNS_DIR,
-    AsJson,
-    DataDir,
-    Experiments,
-    Named,
-    OneSuite,
-    RunsDir,
-    Seeds,
-    WeightsDir,
-    chosen_records,
-    complete_dataset,
-    parse_seeds,
-    prepared_here,
-)
+from benchmark.cli import options
 from benchmark.cli.output import ExitCode, busy, out, print_table, progress_bar, say_error, speaking
 from benchmark.errors import BenchmarkError, ExperimentError, RunError
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
@@ -50,6 +35,7 @@ STATES = {
 
 COLOURS: Final = {"holds": "green", "differs": "bold red", "not checked": "yellow"}
 LOW_DISK_GIB: Final = 5
+QUEUE_FIELDS: Final = ("host", "pid", "engine", "n_slots", "since")
 
 
 def _followed(records: Sequence[RunRecord], *, quiet: bool) -> Iterator[RunRecord]:
@@ -62,10 +48,10 @@ def _followed(records: Sequence[RunRecord], *, quiet: bool) -> Iterator[RunRecor
 
 
 def verify(
-    names: Named = None,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    as_json: AsJson = False,
+    names: options.Named = None,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compute a run's metrics from its predictions, and its predictions from its weights, again.
 
@@ -78,21 +64,18 @@ def verify(
       facebench verify b9aa30a6a761
       facebench verify quick --json
     """
-    code = ExitCode.FINE
     with speaking("verify", as_json=as_json) as answer:
         from benchmark.inference import evaluate
 
-        asked = chosen_records(runs_dir, names or [])
+        asked = options.chosen_records(runs_dir, names or [])
         by_id = tuple(name for name in names or () if provenance.RUN_ID.fullmatch(name))
         # One that is named by its id is verified whatever it is, or the answer says why not.
         records = [run for run in asked if run.state == "done" or run.identity.startswith(by_id)]
         if not records:
-            raise RunError(
-                "none of these runs is done" if names else "there is no finished run",
-                source=str(runs_dir),
-                fix=f"{HOW_TO_RUN}; `facebench status` lists all",
-            )
-        prepared, runs = prepared_here(data_dir, answer), list[dict[str, Any]]()
+            found = "none of these runs is done" if names else "there is no finished run"
+            fix = f"{HOW_TO_RUN}; `facebench status` lists all"
+            raise RunError(found, source=str(runs_dir), fix=fix)
+        prepared, runs = options.prepared_here(data_dir, answer), list[dict[str, Any]]()
         for record in _followed(records, quiet=as_json):
             try:
                 findings = evaluate.verify(record, prepared)
@@ -104,17 +87,13 @@ def verify(
                 title = f"{record.experiment_name}, seed {record.seed}"
             except (BenchmarkError, LookupError, TypeError, ValueError):
                 title = "a run that cannot be read"
-            runs.append(
-                {
-                    "identity": record.identity,
-                    "run": title,
-                    "holds": all(item.verdict != "differs" for item in findings),
-                    "findings": [vars(item) for item in findings],
-                }
-            )
+            holds = all(item.verdict != "differs" for item in findings)
+            said = [vars(item) for item in findings]
+            named = {"identity": record.identity, "run": title}
+            runs.append(named | {"holds": holds, "findings": said})
         answer.data = {"runs": runs}
         n_wrong = sum(not run["holds"] for run in runs)
-        code = ExitCode.FINDINGS if n_wrong else code
+        answer.code = ExitCode.FINDINGS if n_wrong else ExitCode.FINE
         for run in () if as_json else runs:
             out.print(f"[bold]{escape(run['run'])}[/]  {run['identity'][:12]}", soft_wrap=True)
             rows = [(of["what"], Cell(of["verdict"], style=COLOURS[of["verdict"]]), of["detail"])
@@ -122,17 +101,15 @@ def verify(
             print_table(Table.of(["", "", Column("", left=True, fold=True)], rows))
         if not as_json:
             out.print(f"{len(runs) - n_wrong} of {len(runs)} runs hold.")
-    if code is not ExitCode.FINE:
-        raise typer.Exit(code)
 
 
 def rescore(
-    names: Named = None,
+    names: options.Named = None,
     again: Annotated[
         bool, typer.Option("--again", help="Also what is up to date already.")
     ] = False,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    as_json: AsJson = False,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compute finished runs' numbers, tables and figures again from their stored predictions.
 
@@ -143,20 +120,18 @@ def rescore(
       facebench runs rescore
       facebench runs rescore b9aa30a6a761 --again
     """
-    code = ExitCode.FINE
     with speaking("runs rescore", as_json=as_json) as answer:
         from benchmark.evaluation.artifacts import rescore as rescore_one
 
-        found = chosen_records(runs_dir, names or [])
+        found, outcomes = options.chosen_records(runs_dir, names or []), Counter[str]()
         records = [record for record in found if record.state == "done"]
-        outcomes: Counter[str] = Counter()
         for record in _followed(records, quiet=as_json):
             try:
                 outcomes[rescore_one(record, again=again)] += 1
             except BenchmarkError as error:
                 answer.errors.append(error)
         answer.data = {"runs": dict(outcomes)}
-        code = ExitCode.RUNS_FAILED if answer.errors else code
+        answer.code = ExitCode.RUNS_FAILED if answer.errors else ExitCode.FINE
         if not as_json:
             out.print(
                 f"{outcomes['rescored']} runs rescored, {outcomes['current']} were up to date, "
@@ -164,8 +139,6 @@ def rescore(
             )
             for problem in answer.errors:
                 say_error(problem)
-    if code is not ExitCode.FINE:
-        raise typer.Exit(code)
 
 
 def clean(
@@ -177,9 +150,9 @@ def clean(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only say.")] = False,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    as_json: AsJson = False,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    as_json: options.AsJson = False,
 ) -> None:
     """Free disk space: what killed processes left, and with --only what can be made again.
 
@@ -191,7 +164,6 @@ def clean(
       facebench clean
       facebench clean --only cache,failed
     """
-    code = ExitCode.FINE
     with speaking("clean", as_json=as_json) as answer:
         from benchmark.runs.folder import KINDS, removables
 
@@ -200,11 +172,9 @@ def clean(
             raise ExperimentError(f"--only names {unknown[0]!r}", allowed=", ".join(KINDS))
         # A dry run shows every kind, so that one can choose.
         asked = asked or set(KINDS if dry_run else ("leftovers",))
-        rows: dict[str, dict[str, Any]] = {
-            kind: {"what": what, "n": 0, "bytes": 0, "removed": 0, "bytes_removed": 0}
-            for kind, what in KINDS.items()
-            if kind in asked
-        }
+        counts = dict.fromkeys(("n", "bytes", "removed", "bytes_removed"), 0)
+        kinds = {kind: what for kind, what in KINDS.items() if kind in asked}
+        rows: dict[str, dict[str, Any]] = {k: {"what": what, **counts} for k, what in kinds.items()}
         for item in [one for one in removables(runs_dir, data_dir) if one.kind in asked]:
             row, n_bytes, name = rows[item.kind], item.n_bytes, "/".join(item.path.parts[-2:])
             row["n"] += 1
@@ -219,7 +189,7 @@ def clean(
                 reason = error.strerror or error
                 answer.errors.append(RunError(f"{item.path} cannot be removed: {reason}"))
         answer.data = {"dry_run": dry_run, "kinds": rows}
-        code = ExitCode.FINDINGS if answer.errors else code
+        answer.code = ExitCode.FINDINGS if answer.errors else ExitCode.FINE
         if not as_json:
             n, size = ("n", "bytes") if dry_run else ("removed", "bytes_removed")
             lines = [(kind, str(row[n]), f"{row[size] / 2**20:,.1f}", row["what"])
@@ -230,15 +200,13 @@ def clean(
                 out.print("Nothing was removed. `facebench clean --only KIND,KIND` removes kinds.")
             for problem in answer.errors:
                 say_error(problem)
-    if code is not ExitCode.FINE:
-        raise typer.Exit(code)
 
 
 def doctor(
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    weights_dir: WeightsDir = None,
-    as_json: AsJson = False,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    weights_dir: options.WeightsDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say what this machine has: device, data, weights, disk, packages.
 
@@ -281,16 +249,18 @@ def doctor(
 
 
 def status(
-    names: Experiments = None,
-    suite: OneSuite = None,
-    seeds: Seeds = "0",
+    names: options.Experiments = None,
+    suite: options.OneSuite = None,
+    seeds: options.Seeds = "0",
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="Runs on this one.", autocompletion=complete_dataset),
+        typer.Option(
+            "--dataset", help="Runs on this one.", autocompletion=options.complete_dataset
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="List finished runs too.")] = False,
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
-    as_json: AsJson = False,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    as_json: options.AsJson = False,
 ) -> None:
     """List runs with their state (not run, queued, running, interrupted, failed, damaged, done),
     where they run, and the time left of each and of the suites that run now.
@@ -311,16 +281,15 @@ def status(
             wanted = {name: registry.experiment(name) for name in names or []}
             if suite is not None:
                 wanted |= {item.name: item for item in registry.experiments_of(suite)}
-            numbers = parse_seeds(seeds)
+            numbers = options.parse_seeds(seeds)
             records, going = list(all_records(runs_dir)), list(queues(runs_dir))
             if wanted:
                 library = Library(tuple(read_runs(records)[0]), wanted, {})
-                shown = list(library.standings(wanted, numbers, dataset))
+                shown = _with_queues(library.standings(wanted, numbers, dataset), going, add=False)
             else:
-                found = map(standing, records)
-                shown = [item for item in found if dataset in (None, item.dataset)]
-            shown = _with_queues(shown, going, add=not wanted)
-            if not wanted:
+                here = [item for item in map(standing, records)
+                        if dataset in (None, item.dataset)]  # fmt: skip
+                shown = _with_queues(here, going, add=True)
                 shown.sort(key=lambda item: (ORDER.index(item.state), item.name, item.seed or 0))
             left = [_seconds_left(item, runs_dir) for item in shown]
         counts = Counter(item.state for item in shown)
@@ -329,7 +298,12 @@ def status(
             for item, seconds in zip(shown, left, strict=True)
         ]
         took = _median_seconds(records) if going else {}
-        suites = [_suite(queue, seconds_left(queue, took, time.time())) for queue in going]
+        suites = list[dict[str, Any]]()
+        for queue in going:
+            until = seconds_left(queue, took, time.time())
+            about = {name: getattr(queue, name) for name in QUEUE_FIELDS}
+            about["counts"] = dict(Counter(run.state for run in queue.runs))
+            suites.append(about | {"seconds_left": None if until is None else round(until)})
         answer.data = {"counts": dict(counts), "runs": rows, "suites": suites}
         if not as_json:
             table = _states_table(shown, left, finished=all_ or bool(wanted))
@@ -376,12 +350,6 @@ def _median_seconds(records: "Sequence[RunRecord]") -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in took.items()}
 
 
-def _suite(queue: "Queue", left: float | None) -> dict[str, Any]:
-    counts = dict(Counter(run.state for run in queue.runs))
-    about = {name: getattr(queue, name) for name in ("host", "pid", "engine", "n_slots", "since")}
-    return about | {"counts": counts, "seconds_left": None if left is None else round(left)}
-
-
 def _print_suite(suite: Mapping[str, Any]) -> None:
     counts, left = suite["counts"], suite["seconds_left"]
     said = ", ".join(f"{counts[state]} {state}" for state in counts)
@@ -415,18 +383,14 @@ def _states_table(shown: "list[Standing]", left: list[int | None], *, finished: 
             continue
         word, colour = STATES[item.state]
         why = item.why.strip().splitlines()[0] if item.why else ""
-        name = item.name + (" (ad hoc)" if item.ad_hoc else "")
-        rows.append(
-            (
-                Cell(word, style=colour),
-                Cell(name, why if len(why) <= 160 else why[:159] + "…"),
-                "" if item.seed is None else str(item.seed),
-                "" if item.epochs is None else f"{item.epochs}/{item.of_epochs}",
-                "" if seconds is None else str(datetime.timedelta(seconds=seconds)),
-                f"{item.pid or ''}{f' on {item.where}' if item.where else ''}",
-                item.since.removesuffix("+00:00").replace("T", " "),
-            )
-        )
+        why = why if len(why) <= 160 else why[:159] + "…"
+        name = Cell(item.name + (" (ad hoc)" if item.ad_hoc else ""), why)
+        seed = "" if item.seed is None else str(item.seed)
+        epochs = "" if item.epochs is None else f"{item.epochs}/{item.of_epochs}"
+        time_left = "" if seconds is None else str(datetime.timedelta(seconds=seconds))
+        process = f"{item.pid or ''}{f' on {item.where}' if item.where else ''}"
+        since = item.since.removesuffix("+00:00").replace("T", " ")
+        rows.append((Cell(word, style=colour), name, seed, epochs, time_left, process, since))
     numbers = [Column(heading, left=False) for heading in ("seed", "epochs", "left", "process")]
     name_column = Column("experiment", left=True, names=True)
     return Table.of(["state", name_column, *numbers, Column("since (UTC)", left=True)], rows)

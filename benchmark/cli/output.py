@@ -71,6 +71,8 @@ class CommandResult:
     data: Any = None
     warnings: list[str] = field(default_factory=list)
     errors: list[BenchmarkError] = field(default_factory=list)
+    code: ExitCode = ExitCode.FINE
+    """What the command ends with, once all is printed."""
 
     def as_json(self) -> str:
         """Write `{schema, command, ok, data, warnings, errors}`."""
@@ -112,6 +114,8 @@ def speaking(command: str, *, as_json: bool = False) -> Iterator[CommandResult]:
     else:
         for warning in answer.warnings:
             say_warning(warning)
+    if answer.code is not ExitCode.FINE:
+        raise typer.Exit(answer.code)
 
 
 def check_named_folders(command: str) -> None:

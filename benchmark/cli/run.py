@@ -107,11 +107,8 @@ def run(
             _say_where(faces, where, on_cluster=on is not None)
         if dry_run:
             show_plan(answer, chosen, numbers, faces, where, as_json=as_json)
-            code = ExitCode.FINE
         else:
-            code = _run(answer, chosen, numbers, faces, where, cluster, quiet=hush, as_json=as_json)
-    if code is not ExitCode.FINE:
-        raise typer.Exit(code)
+            _run(answer, chosen, numbers, faces, where, cluster, quiet=hush, as_json=as_json)
 
 
 def plan(
@@ -162,12 +159,10 @@ def _chosen(
 ) -> list[Experiment]:
     """Find what is run, each once, with the changes of `--set` and every one of `--sweep`."""
     if not names and suite is None:
-        raise ExperimentError(
-            "nothing to run was named",
-            allowed="names of experiments, or --suite with one of "
-            + ", ".join(sorted(registry.suites())),
-            fix="`facebench list` shows them",
-        )
+        suites = ", ".join(sorted(registry.suites()))
+        allowed = f"names of experiments, or --suite with one of {suites}"
+        fix = "`facebench list` shows them"
+        raise ExperimentError("nothing to run was named", allowed=allowed, fix=fix)
     found = {name: registry.experiment(name) for name in names}
     if suite is not None:
         found |= {item.name: item for item in registry.experiments_of(suite)}
@@ -203,15 +198,12 @@ def run_settings(
         if value not in allowed:
             raise ExperimentError(f"{option} is {value!r}", allowed=", ".join(allowed))
     settings = Settings(
-        runs_dir=runs_dir,
-        weights_dir=weights_dir,
-        device=choose_device(device, precision, exact=deterministic),
-        offline=offline,
-        read_test=read_test,
+        runs_dir, weights_dir, choose_device(device, precision, exact=deterministic),
+        offline=offline, read_test=read_test,
         keep_weights=keep_weights,  # type: ignore[arg-type]
         cache=CacheSettings(cache_dir, cache_gib) if cache_dir else None,
         speed=SpeedSettings(graph=graph, compile=compile),
-    )
+    )  # fmt: skip
     if tracking == "files":
         return settings
     from benchmark.tracking import MlflowMirror
@@ -263,7 +255,7 @@ def _opened(answer: CommandResult, data_dir: Path, dataset: str | None) -> "Face
 def _run(
     answer: CommandResult, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
     settings: "Settings", cluster: "ClusterOptions | None", *, quiet: bool, as_json: bool,
-) -> ExitCode:  # fmt: skip
+) -> None:  # fmt: skip
     from benchmark.cli.run_display import ClusterDisplay, RunDisplay
     from benchmark.runs.queue import queued
     from benchmark.runs.run import Failed, Missing, run_all
@@ -272,10 +264,7 @@ def _run(
     missing: list[tuple[Experiment, WeightsMissing]] = []
     kind, n_runs = ClusterDisplay if cluster else RunDisplay, len(experiments) * len(seeds)
     # Closed at once when Ctrl-C strikes here and not inside: closing is what marks the run.
-    with (
-        fleet_on(cluster, quiet=quiet) as fleet,
-        kind(n_runs, quiet=quiet) as display,
-    ):
+    with fleet_on(cluster, quiet=quiet) as fleet, kind(n_runs, quiet=quiet) as display:
         shown, engine = _displayed(settings, display, answer), fleet.run_all if fleet else run_all
         followed = queued(
             engine(experiments, seeds, faces, shown), experiments, seeds, settings.runs_dir,
@@ -300,8 +289,8 @@ def _run(
     if not as_json:
         for error in answer.errors:
             say_error(error)
-    nothing_there = ends["missing"] > 0 and ends["finished"] + ends["skipped"] == 0
-    return ExitCode.RUNS_FAILED if answer.errors or nothing_there else ExitCode.FINE
+    if answer.errors or (ends["missing"] > 0 and ends["finished"] + ends["skipped"] == 0):
+        answer.code = ExitCode.RUNS_FAILED
 
 
 def _displayed(settings: "Settings", display: "RunDisplay", answer: CommandResult) -> "Settings":

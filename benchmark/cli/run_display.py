@@ -26,13 +26,8 @@ class RunDisplay(Display):
     """Show events as they come; on a terminal with bars, elsewhere in plain lines."""
 
     def __init__(self, n_runs: int, *, quiet: bool) -> None:
-        super().__init__(
-            BarColumn(bar_width=14),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            quiet=quiet,
-        )
+        text = TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[note]}")
+        super().__init__(BarColumn(bar_width=14), *text, TimeRemainingColumn(), quiet=quiet)
         self._n_runs, self._n_seen = n_runs, 0
         self._suite_bar = self._bars.add_task("all runs", total=n_runs, note="")
         self._run_bar: TaskID | None = None
@@ -58,10 +53,8 @@ class RunDisplay(Display):
                 self.say(f"  ad hoc: {changes}")
             if used := _faces_used(event.plan):
                 self.say(f"  {used}")
-            n, epochs = event.n_train, experiment.recipe.max_epochs
-            self._run_bar = self._bars.add_task(
-                "this run", total=n * epochs, completed=n * done, note=""
-            )
+            n, total = event.n_train, event.n_train * experiment.recipe.max_epochs
+            self._run_bar = self._bars.add_task("this run", total, completed=n * done, note="")
         elif isinstance(event, Prepared):
             if event.sentence:
                 self.say(f"  {escape(event.sentence)}")
@@ -140,9 +133,8 @@ def _changes(experiment: Experiment) -> str:
 
 def epoch_line(result: EpochResult, n_epochs: int) -> str:
     """Write an epoch in 80 columns: the validation score that selects, and what it consists of."""
-    rates = ", ".join(
-        f"{TASK_TITLES[task]} {100 * rate:.1f}" for task, rate in result.val_accuracy.items()
-    )
+    accuracies = result.val_accuracy.items()
+    rates = ", ".join(f"{TASK_TITLES[task]} {100 * rate:.1f}" for task, rate in accuracies)
     best = " [green]best[/]" if result.is_best else ""
     return (
         f"{result.epoch + 1:>3}/{n_epochs} loss {result.train_loss:.3f} "
