@@ -53,8 +53,9 @@ class RunDisplay(Display):
                 self.say(f"  ad hoc: {changes}")
             if used := _faces_used(event.plan):
                 self.say(f"  {used}")
-            n, total = event.n_train, event.n_train * experiment.recipe.max_epochs
-            self._run_bar = self._bars.add_task("this run", total, completed=n * done, note="")
+            n, n_epochs = event.n_train, experiment.recipe.max_epochs
+            sizes = {"total": n * n_epochs, "completed": n * done}
+            self._run_bar = self._bars.add_task("this run", note="", **sizes)
         elif isinstance(event, Prepared):
             if event.sentence:
                 self.say(f"  {escape(event.sentence)}")

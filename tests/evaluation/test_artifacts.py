@@ -1,8 +1,12 @@
-"""What is written beside predictions, scored again and kept: nothing twice, nothing made sound."""
+"""What is written beside predictions, scored again and kept: nothing twice, nothing made sound.
+
+At the end, the most confident errors and possible label errors, by hand.
+"""
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,13 +15,8 @@ import pytest
 
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
-from benchmark.evaluation.artifacts import (
-    RebuiltRecord,
-    faces_of,
-    is_scored,
-    parts_of_run,
-    rescore,
-)
+from benchmark.evaluation import artifacts, figures
+from benchmark.evaluation.artifacts import RebuiltRecord, is_scored, rescore
 from benchmark.evaluation.metrics import SCORING_VERSION, score
 from benchmark.evaluation.predictions import (
     correctness_of,
@@ -29,14 +28,9 @@ from benchmark.experiment.definition import Subset
 from benchmark.files import file_lock, write_json
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS
-from tests.results.conftest import (
-    RunBuilder,
-    an_experiment,
-    certain,
-    drawn_run,
-    made_up_faces,
-    made_up_predictions,
-)
+from tests.evaluation.test_figures import CAPTION, texts
+from tests.results import conftest
+from tests.results.conftest import RunBuilder, an_experiment, certain, made_up_predictions
 
 GENDER = an_experiment(tasks=("gender",))
 SKILLS = {"age_group": 1.0, "gender": 1.5, "race": 1.2}
@@ -143,34 +137,33 @@ def test_a_run_without_test_faces_has_validation_numbers_alone(runs: RunBuilder)
 def test_a_run_s_faces_and_parts_are_found_again(
     tmp_path: Path, drawn_faces: FaceSet, record: RunRecord
 ) -> None:
-    assert faces_of(record, [drawn_faces]) is None
-    assert faces_of(drawn_run(tmp_path, drawn_faces), [drawn_faces]) is drawn_faces
+    assert artifacts.faces_of(record, [drawn_faces]) is None
+    assert (
+        artifacts.faces_of(conftest.drawn_run(tmp_path, drawn_faces), [drawn_faces]) is drawn_faces
+    )
     name = f"{GENDER.name}-women"
     women = replace(GENDER, name=name, subset=Subset(gender="female", training="subset"))
-    whole, parts = parts_of_run(women, 0, drawn_faces)
+    whole, parts = artifacts.parts_of_run(women, 0, drawn_faces)
     assert (drawn_faces.table["gender"].to_numpy()[parts["test"]] == 1).all()
-    assert {name: len(rows) for name, rows in whole.items()} == {
-        name: int((drawn_faces.table["part"] == name).sum()) for name in whole
-    }
+    placed = drawn_faces.table["part"].value_counts()
+    assert all(len(rows) == placed[name] for name, rows in whole.items())
 
 
 def odd_faces(n: int, *, all_right: bool) -> pd.DataFrame:
     """Predict n women of one age group and race, for validation and again for test."""
-    faces = made_up_faces(n).assign(age_group=2, gender=1, race=0)
+    faces = conftest.made_up_faces(n).assign(age_group=2, gender=1, race=0)
     answers = {"gender": certain(np.full(n, int(all_right)), "gender")}
     tables = [predictions_table(faces, part, answers) for part in ("val", "test")]
     return pd.concat(tables, ignore_index=True)
 
 
-ODD = {
-    "one face, wrong": odd_faces(1, all_right=False),
-    "one class, all right": odd_faces(40, all_right=True),
-    "one cluster": made_up_predictions({"gender": 1.0}, n=160).assign(cluster=3),
-}
-
-
 def test_odd_test_sets_have_intervals_and_figures_and_no_crash(runs: RunBuilder) -> None:
-    for seed, (case, predictions) in enumerate(ODD.items()):
+    odd = {
+        "one face, wrong": odd_faces(1, all_right=False),
+        "one class, all right": odd_faces(40, all_right=True),
+        "one cluster": made_up_predictions({"gender": 1.0}, n=160).assign(cluster=3),
+    }
+    for seed, (case, predictions) in enumerate(odd.items()):
         record = runs.done(GENDER, predictions, seed=seed)
         rescore(record)
         metrics = again(record).metrics
@@ -235,3 +228,65 @@ def test_numbers_computed_from_predictions_equal_the_kept_ones_and_write_nothing
     path.write_text(path.read_text().replace("0.", "0.0", 1))
     with pytest.raises(RunError):
         _ = RebuiltRecord(record.folder).metrics
+
+
+def gender_table(labels: list[int], women: list[float], part: str = "test") -> pd.DataFrame:
+    """Predict faces named by their place from the probability of being female."""
+    faces = conftest.made_up_faces(len(labels)).assign(gender=labels)
+    answers = {"gender": np.column_stack([1 - np.array(women), women])}
+    return predictions_table(faces, part, answers)
+
+
+def test_the_most_confident_errors_come_first_and_right_predictions_never() -> None:
+    table = pd.concat([gender_table([0, 0, 1], [0.1, 0.95, 0.4]), gender_table([0], [0.9], "val")])
+    found = artifacts.mistakes(table)
+    rows = found[["file", "truth", "predicted"]].to_numpy().tolist()
+    assert rows == [["00001.jpg", "male", "female"], ["00002.jpg", "female", "male"]]
+    assert found["probability"].tolist() == pytest.approx([0.95, 0.6])
+    assert found["probability_of_label"].tolist() == pytest.approx([0.05, 0.4])
+    assert artifacts.mistakes(gender_table([1], [0.9])).empty
+
+
+def test_possible_label_errors_by_hand() -> None:
+    # Female labels have 0.9, 0.8 and 0.1 of female, mean 0.6; male ones 0.1, 0.4, 0.3 of female,
+    # so of male 0.9, 0.6, 0.7, mean 0.733. Face 2 is labelled female and predicted male at 0.9:
+    # sure. No male label is predicted female.
+    table = gender_table([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.1, 0.1, 0.4, 0.3])
+    before = table.copy()
+    found = artifacts.label_suspects(table)
+    pd.testing.assert_frame_equal(table, before)  # labels are never changed
+    assert list(found.columns) == list(artifacts.SUSPECT_COLUMNS)
+    (row,) = found.to_dict("records")
+    assert (row["file"], row["label"], row["contradicted_by"]) == ("00002.jpg", "female", "male")
+    numbers = [row[name] for name in ("probability_of_label", "probability", "margin")]
+    assert numbers == pytest.approx([0.1, 0.9, 0.8])
+
+
+def test_the_widest_margin_comes_first_in_a_list_that_somebody_can_look_at() -> None:
+    found = artifacts.label_suspects(gender_table([0, 0, 0, 1], [0.7, 0.95, 0.8, 0.6]))
+    assert found["file"].tolist() == ["00001.jpg", "00002.jpg", "00000.jpg"]
+    assert found["rank"].tolist() == [1, 2, 3]
+    long = gender_table([0] * 300 + [1], [0.9] * 300 + [0.6])
+    assert len(artifacts.label_suspects(long)) == artifacts.SUSPECTS_PER_TASK
+
+
+def test_what_is_no_possible_label_error() -> None:
+    for why, table in {
+        "below the usual probability": gender_table([1, 0, 0], [0.45, 0.1, 0.1]),
+        "validation faces": gender_table([0, 1], [0.9, 0.6], part="val"),
+        "a class nobody is labelled with": gender_table([0, 0], [0.99, 0.2]),
+    }.items():
+        assert artifacts.label_suspects(table).empty, why
+
+
+def test_the_sheet_shows_each_possible_error_with_both_classes() -> None:
+    table = made_up_predictions({"age_group": 1.0, "race": 1.2}, n=900)
+    suspects, files = artifacts.label_suspects(table), table["file"].unique()
+    pixels = np.full((len(files), 8, 8, 3), 128, dtype=np.uint8)
+    faces: Any = SimpleNamespace(table=pd.DataFrame({"file": files}), pixels=lambda: pixels)
+    figure = figures.contact_sheet(suspects, faces, CAPTION)
+    first = suspects[suspects["task"] == "race"].iloc[0]
+    assert f"label {first['label']}\npredicted {first['contradicted_by']}" in texts(figure)
+    assert figures.CAUTION in texts(figure)
+    shown = suspects.groupby("task").size().clip(upper=figures.FACES_PER_TASK).sum()
+    assert len(figure.axes[0].images) == shown > 16

@@ -3,22 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from fairlearn.metrics import (
-    equalized_odds_difference,
-    false_positive_rate_difference,
-    true_positive_rate_difference,
-)
+from fairlearn import metrics
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from benchmark.evaluation.fairness import (
-    ADJUSTED,
-    ADULTS,
-    EQUALIZED_ODDS,
-    FALSE_POSITIVE,
-    TRUE_POSITIVE,
-    gender_gap_table,
-    rate_table,
-)
+from benchmark.evaluation import fairness
+from benchmark.evaluation.fairness import gender_gap_table, rate_table
 from benchmark.evaluation.subgroups import GAP_BY, group_codes
 from benchmark.tasks import CLASS_NAMES, TASKS
 from tests.evaluation.test_subgroups import SKILLS, faces_of, of_rates
@@ -30,9 +19,9 @@ def test_rate_differences_equal_fairlearn() -> None:
     test = table[table["part"] == "test"].reset_index(drop=True)
     rates = rate_table(test, {task: test[f"{task}_pred"].to_numpy() for task in TASKS})
     theirs = {
-        TRUE_POSITIVE: true_positive_rate_difference,
-        FALSE_POSITIVE: false_positive_rate_difference,
-        EQUALIZED_ODDS: equalized_odds_difference,
+        fairness.TRUE_POSITIVE: metrics.true_positive_rate_difference,
+        fairness.FALSE_POSITIVE: metrics.false_positive_rate_difference,
+        fairness.EQUALIZED_ODDS: metrics.equalized_odds_difference,
     }
     assert len(rates) == 3 * (5 + 1 + 5)
     # Rates over few faces are theirs to compare, and not ours.
@@ -55,13 +44,13 @@ def test_rates_over_few_faces_are_counted_and_not_compared() -> None:
     faces = faces_of(1, np.repeat([0, 1, 2], [40, 40, 29]))
     said = of_rates([40, 40, 29], [0.75, 0.5, 0]).astype(int)
     rates = rate_table(faces, {"gender": said}).set_index("rate")
-    row = rates.loc[TRUE_POSITIVE]
+    row = rates.loc[fairness.TRUE_POSITIVE]
     assert (row["n_ranked"], row["n_left_out"]) == (2, 1)
     assert (row["lowest_group"], row["lowest"]) == ("Black", 0.5)
     assert row["difference"] == pytest.approx(0.25)
     # Without any man there is no false positive, and no equalized odds.
-    assert rates.loc[FALSE_POSITIVE, "n_ranked"] == 0
-    assert EQUALIZED_ODDS not in rates.index
+    assert rates.loc[fairness.FALSE_POSITIVE, "n_ranked"] == 0
+    assert fairness.EQUALIZED_ODDS not in rates.index
 
 
 def test_rates_that_follow_from_the_labels_alone_are_what_permutation_gives() -> None:
@@ -71,7 +60,7 @@ def test_rates_that_follow_from_the_labels_alone_are_what_permutation_gives() ->
     faces = faces_of(np.repeat([0, 1], 200), [1] * 150 + [2] * 50 + [1] * 50 + [2] * 150)
     said = np.where((faces["race"] == 2) & (np.arange(400) % 2 == 0), 0, faces["race"])
     rates = rate_table(faces, {"race": said}).set_index(["class", "rate"])
-    row = rates.loc["White", FALSE_POSITIVE]
+    row = rates.loc["White", fairness.FALSE_POSITIVE]
     assert row["difference"] == pytest.approx(75 / 200 - 25 / 200)
     assert row["permuted"] == pytest.approx(0.25, abs=0.01)
     assert row["p"] > 0.4
@@ -88,7 +77,7 @@ def test_equal_rates_seldom_differ_and_a_planted_difference_is_found(
         missed = random.random(600) < 0.2 + shift * (faces["race"] == 1)
         said = np.where(missed, 1 - faces["gender"], faces["gender"])
         rates = rate_table(faces, {"gender": said}).set_index("rate")
-        found.append(rates.loc[EQUALIZED_ODDS, "p"] <= 0.05)
+        found.append(rates.loc[fairness.EQUALIZED_ODDS, "p"] <= 0.05)
     assert least <= np.mean(found) <= most
 
 
@@ -100,11 +89,11 @@ def test_the_gender_gap_within_age_groups_by_hand() -> None:
     faces["age_group"] = [0] * 100 + [2] * 400
     right = of_rates([40, 60, 300, 100], [0.5, 0.9, 0.9, 0.9])
     gaps = gender_gap_table(faces, {"gender": right}).set_index("within")
-    assert gaps.index.tolist() == ["all", "0-14", "26-40", ADULTS, ADJUSTED]
+    assert gaps.index.tolist() == ["all", "0-14", "26-40", fairness.ADULTS, fairness.ADJUSTED]
     expected = [290 / 340 - 0.9, -0.4, 0, 0, -0.08]
     np.testing.assert_allclose(gaps["difference"], expected, atol=1e-12)
     assert gaps.loc["0-14", ["n_female", "n_male", "female", "male"]].tolist() == [40, 60, 0.5, 0.9]
-    assert gaps.loc[ADJUSTED, ["n_female", "n_male"]].tolist() == [340, 160]
+    assert gaps.loc[fairness.ADJUSTED, ["n_female", "n_male"]].tolist() == [340, 160]
     assert gaps.loc["0-14", "p"] < 0.001
     assert gaps.loc["26-40", "p"] > 0.9
 
@@ -122,7 +111,7 @@ def test_age_alone_makes_no_gender_gap_once_adjusted() -> None:
     # 26-40 are right at 0.9 and 61+ at 0.6, and men are older.
     for genders, ages, numbers, rates, named in (
         ([1, 0, 1, 0], [0, 0, 2, 2], [300, 100, 200, 600], [0.6, 0.6, 0.9, 0.9], "all"),
-        ([1, 1, 0, 0], [2, 4, 2, 4], [400, 100, 100, 400], [0.9, 0.6, 0.9, 0.6], ADULTS),
+        ([1, 1, 0, 0], [2, 4, 2, 4], [400, 100, 100, 400], [0.9, 0.6, 0.9, 0.6], fairness.ADULTS),
     ):
         faces = faces_of(np.repeat(genders, numbers))
         faces["age_group"] = np.repeat(ages, numbers)
@@ -131,8 +120,8 @@ def test_age_alone_makes_no_gender_gap_once_adjusted() -> None:
         assert abs(gaps.loc[named, "difference"]) > 0.1
         assert gaps.loc[named, "p"] < 0.01
         assert gaps.loc[named, "permuted"] < 0.05
-        assert gaps.loc[ADJUSTED, "difference"] == pytest.approx(0)
-        assert gaps.loc[ADJUSTED, "p"] > 0.9
+        assert gaps.loc[fairness.ADJUSTED, "difference"] == pytest.approx(0)
+        assert gaps.loc[fairness.ADJUSTED, "p"] > 0.9
 
 
 def test_faces_without_gender_or_age_are_in_no_gender_gap() -> None:

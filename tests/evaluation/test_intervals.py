@@ -9,14 +9,7 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from benchmark.evaluation import intervals
-from benchmark.evaluation.intervals import (
-    Floats,
-    cluster_bootstrap,
-    confusion,
-    percentiles,
-    spread,
-    wilson,
-)
+from benchmark.evaluation.intervals import cluster_bootstrap, wilson
 from benchmark.evaluation.metrics import resampled_confusion
 
 
@@ -83,11 +76,11 @@ def test_bootstrap_covers_the_truth_at_the_stated_rate() -> None:
 
 
 def test_resamples_that_are_all_alike_say_nothing() -> None:
-    assert np.isnan([spread(np.full(10, value)) for value in (0.5, np.nan)]).all()
-    assert spread(np.array([0.0, 1.0, np.nan])) == pytest.approx((0.025, 0.975))
+    assert np.isnan([intervals.spread(np.full(10, value)) for value in (0.5, np.nan)]).all()
+    assert intervals.spread(np.array([0.0, 1.0, np.nan])) == pytest.approx((0.025, 0.975))
 
 
-THEIRS: dict[Callable[[Floats], Floats], Callable[..., float]] = {
+THEIRS: dict[Callable[[intervals.Floats], intervals.Floats], Callable[..., float]] = {
     intervals.accuracy: sklearn_metrics.accuracy_score,
     intervals.macro_f1_of_counts: lambda *both: sklearn_metrics.f1_score(*both, average="macro"),
     intervals.balanced_accuracy: sklearn_metrics.balanced_accuracy_score,
@@ -102,7 +95,7 @@ def test_every_score_of_a_matrix_equals_the_library_s() -> None:
     random = np.random.default_rng(0)
     tables = [(random.integers(5, size=300), random.integers(5, size=300)) for _ in range(20)]
     matrices = np.array([sklearn_metrics.confusion_matrix(*table) for table in tables])
-    np.testing.assert_array_equal(matrices, [confusion(*table, 5) for table in tables])
+    np.testing.assert_array_equal(matrices, [intervals.confusion(*table, 5) for table in tables])
     for ours, theirs in THEIRS.items():
         np.testing.assert_allclose(ours(matrices), [theirs(*table) for table in tables])
 
@@ -153,7 +146,7 @@ def test_bootstrap_intervals_of_scores_hold_the_truth_at_the_stated_rate(cluster
             {"cluster": clusters, "age_group": cells // 5, "age_group_pred": cells % 5}
         )
         again = resampled_confusion(table, "age_group")
-        spans = [percentiles(number(again)) for number in THEIRS]
+        spans = [intervals.percentiles(number(again)) for number in THEIRS]
         truths = [number(shares) for number in THEIRS]
         held.append([low <= t <= high for (low, high), t in zip(spans, truths, strict=True)])
     rates = np.mean(held, axis=0)

@@ -1,4 +1,7 @@
-"""Scores and their intervals: by hand on a few faces, equal to the libraries, and never a crash."""
+"""Scores and their intervals: by hand on a few faces, equal to the libraries, and never a crash.
+
+At the end, the age group with its years: accuracy near edges and errors in years.
+"""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +10,15 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from benchmark.evaluation.intervals import cluster_bootstrap, wilson
-from benchmark.evaluation.metrics import BOOTSTRAP, WILSON, Scores, score
+from benchmark.evaluation.metrics import (
+    BOOTSTRAP,
+    WILSON,
+    Scores,
+    accuracy_by_edge,
+    errors_in_years,
+    mean_ages_of,
+    score,
+)
 from benchmark.evaluation.predictions import predictions_table
 from benchmark.tasks import TASKS
 from tests.results.conftest import certain, made_up_faces, made_up_predictions
@@ -16,17 +27,8 @@ SKILLS = {"age_group": 1.2, "gender": 1.5, "race": 1.5}
 
 
 def _faces(age_groups: list[int], genders: list[int]) -> pd.DataFrame:
-    n = len(age_groups)
-    return pd.DataFrame(
-        {
-            "file": [f"{index}.jpg" for index in range(n)],
-            "cluster": range(n),
-            "age": 30,
-            "age_group": age_groups,
-            "gender": genders,
-            "race": 0,
-        }
-    )
+    faces = made_up_faces(len(age_groups))
+    return faces.assign(age=30, age_group=age_groups, gender=genders, race=0)
 
 
 def _age_groups(truth: list[int], predicted: list[int], genders: list[int] | None = None) -> Scores:
@@ -77,12 +79,9 @@ def test_numbers_equal_the_libraries_on_random_tables() -> None:
             "macro_f1": sklearn_metrics.f1_score(*both, average="macro"),
             "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(*both),
         }
-        ours = {name: scores.metrics[f"test/{task}/{name}"] for name in expected}
-        assert ours == pytest.approx(expected)
-        np.testing.assert_array_equal(
-            scores.confusion[task], sklearn_metrics.confusion_matrix(*both)
-        )
-        report = scores.reports[task]
+        assert {n: scores.metrics[f"test/{task}/{n}"] for n in expected} == pytest.approx(expected)
+        matrix, report = sklearn_metrics.confusion_matrix(*both), scores.reports[task]
+        np.testing.assert_array_equal(scores.confusion[task], matrix)
         theirs = sklearn_metrics.precision_recall_fscore_support(*both)
         for name, values in zip(("precision", "recall", "f1", "support"), theirs, strict=True):
             np.testing.assert_allclose(report[name], values)
@@ -165,10 +164,8 @@ def test_without_test_faces_only_validation_is_scored() -> None:
     table = made_up_predictions(SKILLS)
     scores = score(table[table["part"] == "val"])
     numbers = ("accuracy", "macro_f1", "temperature")
-    assert set(scores.metrics) == {
-        "selected/val/combined",
-        *(f"selected/val/{task}/{name}" for task in TASKS for name in numbers),
-    }
+    names = {f"selected/val/{task}/{name}" for task in TASKS for name in numbers}
+    assert set(scores.metrics) == {"selected/val/combined", *names}
     assert all(len(table) == 0 for table in (scores.subgroups, scores.gaps, scores.intervals))
     assert scores.confusion == {}
 
@@ -187,9 +184,7 @@ def test_a_rate_has_wilson_s_interval_and_no_other() -> None:
 def test_faces_that_share_clusters_widen_the_bootstrap_alone() -> None:
     # 400 test faces that are 100 pictures, four copies each: twice as wide.
     table = made_up_predictions(SKILLS, n=800).query("part == 'test'")
-    copies = table.iloc[np.repeat(np.arange(100), 4)].assign(
-        file=[f"{index}.jpg" for index in range(400)]
-    )
+    copies = table.iloc[np.repeat(np.arange(100), 4)].assign(file=[f"{i}.jpg" for i in range(400)])
     found = [intervals_of(one) for one in (copies, copies.assign(cluster=np.arange(400)))]
     together, alone = (one["high"] - one["low"] for one in found)
     assert (together / alone)["test/race/macro_f1", BOOTSTRAP] == pytest.approx(2, rel=0.15)
@@ -239,3 +234,45 @@ def test_all_faces_right_have_wilson_s_ends_where_the_score_is_made_of_rates() -
     assert error["value"] == 0.0
     assert error[["low", "high"]].isna().all()
     assert "test/age_group/mae_groups/low" not in score(table).metrics
+
+
+def _aged(ages: list[int], answers: list[int]) -> pd.DataFrame:
+    groups = [int(np.searchsorted([14, 25, 40, 60], age)) for age in ages]
+    faces = _faces(groups, [0] * len(ages)).assign(age=ages)
+    return predictions_table(faces, "test", {"age_group": certain(answers, "age_group")})
+
+
+def test_accuracy_by_distance_from_an_edge_by_hand() -> None:
+    # On an edge: 14 (predicted 0-14, right), 25 (26-40, wrong). One year from it: 26. 3 or 4: 10.
+    # 5 to 9: 20 (from 25) and 33 (from 40). The farthest from all edges: 90.
+    table = _aged([14, 25, 26, 10, 20, 33, 90], [0, 2, 2, 0, 1, 2, 3])
+    found = accuracy_by_edge(table).set_index("years_from_edge")
+    assert found.index.tolist() == ["0", "1", "2", "3-4", "5-9", "10 or more"]
+    assert found["n"].tolist() == [2, 1, 0, 1, 2, 1]
+    assert found["accuracy"].dropna().tolist() == [0.5, 1, 1, 1, 0]
+    assert np.isnan(found.loc["2", "accuracy"])
+    # Wilson, 1 of 1: low = 1 / (1 + 1.96²) = 0.2065.
+    assert found.loc["1", ["low", "high"]].tolist() == pytest.approx([0.2065, 1], abs=1e-4)
+
+
+def test_errors_in_years_by_hand() -> None:
+    # Predicted 0-14 (mean 5), 26-40 (mean 32): |10 - 5| = 5, |30 - 32| = 2, |50 - 32| = 18. Their
+    # true groups' means are 5, 32 and 50: 5, 2, 0.
+    means = [5, 20, 32, 50, 70]
+    found = errors_in_years(_aged([10, 30, 50], [0, 2, 2]), means)
+    found = found.set_index(["read_as", "group"])["mae_years"]
+    assert found["predicted group", "all"] == pytest.approx(25 / 3)
+    assert found["predicted group", "41-60"] == 18
+    assert found["expected age", "all"] == pytest.approx(25 / 3)
+    assert found["true group", "all"] == pytest.approx(7 / 3)
+    # 0.5 · 20 + 0.5 · 32 = 26 for a face of 30: 4 years off; predicted 15-25 it is 10 off.
+    half = {"age_group": np.array([[0, 0.5, 0.5, 0, 0]])}
+    found = errors_in_years(predictions_table(_faces([2], [0]), "test", half), means)
+    assert found.query("group == 'all'")["mae_years"].tolist()[:2] == [10, 4]
+
+
+def test_a_group_without_training_faces_lies_between_its_neighbours() -> None:
+    means = mean_ages_of(_aged([10, 12, 30, 50, 70], [0] * 5))
+    assert means == [11, None, 30, 50, 70]
+    found = errors_in_years(_aged([20], [1]), means)
+    assert found["mae_years"].iloc[0] == pytest.approx(abs(20 - (11 + 30) / 2))

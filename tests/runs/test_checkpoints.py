@@ -13,13 +13,7 @@ from benchmark.evaluation.predictions import read_predictions
 from benchmark.models.network import build_network
 from benchmark.models.weight_formats import header_of
 from benchmark.runs import folder
-from benchmark.runs.folder import (
-    CHECKPOINT_FILE,
-    CheckpointWriter,
-    load_checkpoint,
-    save_checkpoint,
-    save_weights,
-)
+from benchmark.runs.folder import load_checkpoint, save_checkpoint
 from benchmark.runs.plan import Plan, Settings
 from benchmark.runs.run import Advanced, Started, run
 from benchmark.training.trainer import EpochResult, start
@@ -42,7 +36,7 @@ class Course:
         self.plan, self.state = plan, start(network, EXPERIMENT.recipe, CPU)
         self.now = self.cost = 0.0
         self.kept: list[int] = []
-        self.writer = CheckpointWriter(plan, where, [], lambda: self.now)
+        self.writer = folder.CheckpointWriter(plan, where, [], lambda: self.now)
         monkeypatch.setattr(folder, "save_checkpoint", self._save)
 
     def _save(self, path: Path, checkpoint: dict[str, Any]) -> None:
@@ -58,7 +52,7 @@ class Course:
 
     def on_disk(self) -> tuple[int, int, int]:
         """Epochs of the checkpoint, of the history in it, and of history.csv."""
-        checkpoint = load_checkpoint(self.plan.folder / CHECKPOINT_FILE)
+        checkpoint = load_checkpoint(self.plan.folder / folder.CHECKPOINT_FILE)
         assert checkpoint is not None
         table = pd.read_csv(self.plan.folder / "history.csv")
         return checkpoint["epochs_done"], len(checkpoint["history"]), len(table)
@@ -153,7 +147,7 @@ def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
     network = build_network(EXPERIMENT, None, 0)
     paths = [tmp_path / f"{number}.safetensors" for number in range(8)]
     for path in paths:
-        save_weights(path, network, EXPERIMENT, faces_px=32)
+        folder.save_weights(path, network, EXPERIMENT, faces_px=32)
     assert len({path.read_bytes() for path in paths}) == 1
     stored = load_file(paths[0])
     assert all(torch.equal(stored[name], value) for name, value in network.state_dict().items())

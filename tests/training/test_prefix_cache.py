@@ -19,24 +19,10 @@ from benchmark.models.network import Network
 from benchmark.training import prefix_cache
 from benchmark.training.device import Device
 from benchmark.training.predict import probabilities
-from benchmark.training.prefix_cache import (
-    CachedFaces,
-    CacheSettings,
-    PrefixRequest,
-    open_prefix,
-    why_live,
-    write_rows,
-)
+from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.trainer import TrainingFaces, fit, start
-from tests.training.small import (
-    CPU,
-    N_FACES,
-    a_network,
-    an_experiment,
-    epochs,
-    same_weights,
-    some_faces,
-)
+from tests.training import small
+from tests.training.small import CPU, a_network, an_experiment
 
 FLIPS = Augmentation(flip=True)
 BF16 = Device(torch.device("cpu"), "bf16")
@@ -45,7 +31,7 @@ REQUEST = PrefixRequest("the pixels")
 
 @pytest.fixture(scope="module")
 def faces() -> FaceBatches:
-    return some_faces()
+    return small.some_faces()
 
 
 class Listener:
@@ -65,7 +51,7 @@ class Listener:
 def opened(
     faces: FaceBatches, cache: CacheSettings, seed: int = 0, *, network: Network | None = None,
     device: Device = CPU, request: PrefixRequest = REQUEST,
-) -> CachedFaces:  # fmt: skip
+) -> prefix_cache.CachedFaces:  # fmt: skip
     own = network or a_network(an_experiment(), seed)
     cached = open_prefix(own, faces, device, cache, request)
     assert cached is not None
@@ -93,16 +79,16 @@ def test_cached_training_ends_in_the_same_weights_as_live_training(
     # VGG-16 is large for a test: fewer faces, one epoch.
     n_train, n_epochs = (19, 1) if architecture == "vgg16" else (43, 2)
     experiment = an_experiment(architecture, trained, augmentation, features, max_epochs=n_epochs)
-    data = TrainingFaces(faces, torch.arange(n_train), torch.arange(43, N_FACES))
+    data = TrainingFaces(faces, torch.arange(n_train), torch.arange(43, small.N_FACES))
     live, cached = (start(a_network(experiment), experiment.recipe, CPU) for _ in range(2))
     request = PrefixRequest("the pixels", experiment.recipe.augmentation)
     cache = CacheSettings(tmp_path)
     prefix = opened(faces, cache, network=cached.network, request=request)
     assert len(prefix.views) == (2 if augmentation else 1)
     with_prefix = dataclasses.replace(data, prefix=prefix)
-    expected = epochs(fit(live, data, experiment, 3, CPU))
-    found = epochs(fit(cached, with_prefix, experiment, 3, CPU))
-    assert same_weights(live.network, cached.network)
+    expected = small.epochs(fit(live, data, experiment, 3, CPU))
+    found = small.epochs(fit(cached, with_prefix, experiment, 3, CPU))
+    assert small.same_weights(live.network, cached.network)
     assert [step.val_combined for step in found] == [step.val_combined for step in expected]
 
 
@@ -130,7 +116,7 @@ def test_what_was_computed_is_found_again_by_another_head(
     again = opened(faces, listener.settings(tmp_path), network=wider)
     assert (first.origin, again.origin) == ("built", "found")
     assert torch.equal(first.activations, again.activations)
-    assert listener.n_computed == N_FACES
+    assert listener.n_computed == small.N_FACES
     assert not listener.sentences
 
 
@@ -201,7 +187,7 @@ def test_numbers_of_another_network_under_a_right_name_are_not_believed(
     (file,) = cache_files(tmp_path)
     opened(faces, CacheSettings(tmp_path / "other"), seed=9)
     rows = torch.from_numpy(np.load(cache_files(tmp_path / "other")[0]))
-    write_rows(tmp_path, file.stem, tuple(rows.shape), rows.dtype, [rows], 2**30)
+    prefix_cache.write_rows(tmp_path, file.stem, tuple(rows.shape), rows.dtype, [rows], 2**30)
     assert opened(faces, listener.settings(tmp_path)).origin == "built"
     assert "differ from a live forward pass" in listener.sentences[0]
 
@@ -330,9 +316,9 @@ def test_what_cannot_be_cached_is_told() -> None:
         (training, none, "train mode"),
         (reading, none, "share a batch"),
     ):
-        assert said in str(why_live(network, augmentation))
-    assert why_live(plain, none) is None
-    assert why_live(plain, FLIPS) is None
+        assert said in str(prefix_cache.why_live(network, augmentation))
+    assert prefix_cache.why_live(plain, none) is None
+    assert prefix_cache.why_live(plain, FLIPS) is None
 
 
 class Gpu(Device):
@@ -365,15 +351,15 @@ def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
     there = FaceBatches(faces.pixels.cuda(), labels)
     # Sums go in another order there, and Adam with a small epsilon makes whole steps of rounding.
     experiment = an_experiment("cnn", trained, FLIPS, max_epochs=2, adam_epsilon=1e-2)
-    data = TrainingFaces(there, torch.arange(43).cuda(), torch.arange(43, N_FACES).cuda())
+    data = TrainingFaces(there, torch.arange(43).cuda(), torch.arange(43, small.N_FACES).cuda())
     with device.arithmetic():
         live, cached = (start(a_network(experiment), experiment.recipe, device) for _ in range(2))
         request = PrefixRequest("the pixels", experiment.recipe.augmentation)
         cache = CacheSettings(tmp_path)
         prefix = opened(there, cache, network=cached.network, device=device, request=request)
         assert prefix.views[0].device.type == "cuda"
-        epochs(fit(live, data, experiment, 3, device))
-        epochs(fit(cached, dataclasses.replace(data, prefix=prefix), experiment, 3, device))
+        small.epochs(fit(live, data, experiment, 3, device))
+        small.epochs(fit(cached, dataclasses.replace(data, prefix=prefix), experiment, 3, device))
     assert cached.speed_report["graph"] is True
     after = cached.network.state_dict()
     for name, value in live.network.state_dict().items():

@@ -11,16 +11,10 @@ from benchmark.data.batches import FaceBatches
 from benchmark.errors import RunError
 from benchmark.experiment.definition import Augmentation, Backbone, Experiment, Head, Recipe
 from benchmark.models.network import build_network
+from benchmark.training import trainer
 from benchmark.training.device import choose_device
 from benchmark.training.predict import probabilities
-from benchmark.training.trainer import (
-    EpochResult,
-    TrainingFaces,
-    TrainingState,
-    check_weights,
-    fit,
-    start,
-)
+from benchmark.training.trainer import EpochResult, fit, start
 from tests.training.small import CPU, epochs
 
 
@@ -35,7 +29,7 @@ def an_experiment(**changes: object) -> Experiment:
     )
 
 
-def some_data(n: int = 48) -> TrainingFaces:
+def some_data(n: int = 48) -> trainer.TrainingFaces:
     """Noise whose red channel tells every label, so that a network can learn it."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 100, (n, 32, 32, 3), dtype=np.uint8)
@@ -43,10 +37,10 @@ def some_data(n: int = 48) -> TrainingFaces:
     pixels[..., 0] += (labels * 150).astype(np.uint8)[:, None, None]
     table = pd.DataFrame({"age_group": labels, "gender": labels, "race": labels})
     faces = FaceBatches.on_device(pixels, table, CPU.torch_device)
-    return TrainingFaces(faces, torch.arange(0, n * 3 // 4), torch.arange(n * 3 // 4, n))
+    return trainer.TrainingFaces(faces, torch.arange(0, n * 3 // 4), torch.arange(n * 3 // 4, n))
 
 
-def new_state(experiment: Experiment) -> TrainingState:
+def new_state(experiment: Experiment) -> trainer.TrainingState:
     return start(build_network(experiment, None, seed=0), experiment.recipe, CPU)
 
 
@@ -171,11 +165,11 @@ def test_two_exact_trainings_end_in_equal_weights() -> None:
 def test_weights_that_are_not_finite_are_refused_though_the_loss_is_finite() -> None:
     """As when an epoch's very last step overflows: the loss was computed before it."""
     network = new_state(an_experiment()).network
-    check_weights(network, 0, 1e-3)
+    trainer.check_weights(network, 0, 1e-3)
     with torch.no_grad():
         next(network.head.parameters()).view(-1)[0] = float("nan")
     with pytest.raises(RunError, match="not finite after epoch 3 at learning rate 0.001"):
-        check_weights(network, 2, 1e-3)
+        trainer.check_weights(network, 2, 1e-3)
 
 
 def test_bf16_learns_what_fp32_learns() -> None:
