@@ -122,11 +122,9 @@ def test_a_mistyped_folder_is_an_error_and_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     typo = tmp_path / "daat"
-    calls = ("data audit", "run mtl-cnn-none-full-short", "leaderboard", "compare x")
-    for option, call in (
-        *(("--data-dir", call) for call in calls),
-        *(("--runs-dir", call) for call in ("status", "clean")),
-    ):
+    reads = ("data audit", "run mtl-cnn-none-full-short", "leaderboard", "compare x")
+    calls = [("--data-dir", call) for call in reads]
+    for option, call in (*calls, ("--runs-dir", "status"), ("--runs-dir", "clean")):
         result = CliRunner().invoke(app, [*call.split(), option, str(typo)])
         assert result.exit_code == 2, call
         assert "does not exist" in result.stderr

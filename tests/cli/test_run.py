@@ -127,9 +127,8 @@ def test_a_sweep_is_ad_hoc_runs_on_one_cache_that_the_leaderboard_tells_apart(
 def test_a_sweep_over_what_cannot_be_is_refused_before_anything_runs(
     sweep: str, said: str, tmp_path: Path
 ) -> None:
-    refused = facebench(
-        "run", "mtl-vgg16-imagenet-frozen", "--sweep", sweep, "--runs-dir", tmp_path
-    )
+    where = ("--sweep", sweep, "--runs-dir", tmp_path)
+    refused = facebench("run", "mtl-vgg16-imagenet-frozen", *where)
     assert refused.exit_code == 2
     assert said in refused.stderr
     assert not list(tmp_path.iterdir())
@@ -184,13 +183,8 @@ def test_a_wrong_word_is_one_sentence_and_exit_code_two(
 
 
 def test_without_a_data_set_a_command_names_both_ways_to_one(tmp_path: Path) -> None:
-    for command in (
-        "run --suite quick",
-        "data audit",
-        "data explore",
-        "tune --suite quick",
-        "speed",
-    ):
+    commands = ("run --suite quick", "data audit", "data explore", "tune --suite quick", "speed")
+    for command in commands:
         answer = facebench(*command.split(), "--data-dir", tmp_path)
         assert answer.exit_code == 2, command
         for way in ("facebench data prepare SOURCE", "--dataset drawn"):

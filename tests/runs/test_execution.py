@@ -136,11 +136,9 @@ def test_the_selected_epochs_score_is_the_one_of_the_stored_predictions(
     device = replace(BF16, channels_last=channels_last)
     where = settings(tmp_path, device=device, cache=cache)
     plan = a_plan(drawn_faces, where, an_experiment(max_epochs=4, learning_rate=3e-2))
-    shown = [
-        event.step
-        for event in run(plan, on_cpu(drawn_faces), where)
-        if isinstance(event, Advanced) and isinstance(event.step, EpochResult)
-    ]
+    events = list(run(plan, on_cpu(drawn_faces), where))
+    steps = [event.step for event in events if isinstance(event, Advanced)]
+    shown = [step for step in steps if isinstance(step, EpochResult)]
     record = plan.record
     selected = int(record.done["selected_epoch"])
     epoch = record.history().set_index("epoch").loc[selected]
@@ -151,12 +149,9 @@ def test_the_selected_epochs_score_is_the_one_of_the_stored_predictions(
         assert epoch[f"val/{task}/accuracy"] == rate
         assert record.metrics[f"selected/val/{task}/accuracy"] == rate
         assert shown[selected - 1].val_accuracy[task] == rate
+    combined = [step.val_combined for step in shown]
     assert epoch["val/combined"] == record.metrics["selected/val/combined"]
-    assert (
-        epoch["val/combined"]
-        == shown[selected - 1].val_combined
-        == max(step.val_combined for step in shown)
-    )
+    assert epoch["val/combined"] == combined[selected - 1] == max(combined)
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -181,9 +176,8 @@ def test_standardised_features_go_with_the_weights(
     scaled = (features - head.mean) / head.sd
     varies = features.std(0) > 1e-4 * features.mean(0).abs()
     assert varies.any()
-    torch.testing.assert_close(
-        scaled[:, varies].std(0), torch.ones(int(varies.sum())), rtol=2e-2, atol=0
-    )
+    deviations = scaled[:, varies].std(0)
+    torch.testing.assert_close(deviations, torch.ones_like(deviations), rtol=2e-2, atol=0)
 
     stored = read_predictions(plan.record.predictions_path)
     stored = stored[stored["part"] == "val"].reset_index(drop=True)
@@ -200,10 +194,8 @@ class SomeFaces:
 def compiled(names: list[str], n_seeds: int = 1, **where: Any) -> set[str]:
     """Name the experiments whose steps are compiled, on a GPU unless told otherwise."""
     asked = [registry.experiment(name) for name in names]
-    where = {
-        "device": Device(torch.device("cuda"), "bf16"),
-        "speed": SpeedSettings(compile=None),
-    } | where
+    on_gpu = {"device": Device(torch.device("cuda"), "bf16"), "speed": SpeedSettings(compile=None)}
+    where = on_gpu | where
     options = with_compile(asked, n_seeds, SomeFaces(), settings(Path(), **where))  # type: ignore[arg-type]
     return {one.name for one, found in zip(asked, options, strict=True) if found.speed.compile}
 
@@ -215,11 +207,8 @@ def test_compiling_is_left_to_where_many_steps_share_a_program_on_cuda_alone() -
     assert compiled([vgg16]) == set()
     assert compiled([vgg16], n_seeds=3) == {vgg16}
     alike = [vgg16, "mtl-vgg16-imagenet-full", "mtl-vgg16-vggface-full"]
-    others = [
-        "mtl-vgg16-imagenet-block5",
-        "age_group-vgg16-none-full",
-        "mtl-vgg16-none-full-published",
-    ]
+    others = ["mtl-vgg16-imagenet-block5", "age_group-vgg16-none-full"]
+    others += ["mtl-vgg16-none-full-published"]
     assert compiled([*alike, *others]) == set(alike)
     assert compiled(["age_group-cnn-none-full-steps"], n_seeds=79) == set()  # 500 steps each
     assert compiled(["age_group-cnn-none-full-steps"], n_seeds=80) != set()

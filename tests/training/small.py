@@ -25,6 +25,11 @@ from benchmark.training.trainer import EpochResult, Progress, TrainingFaces
 
 CPU = Device(torch.device("cpu"), "fp32")
 N_FACES = 64
+_random = np.random.default_rng(0)
+_pixels = _random.integers(0, 256, (N_FACES, 32, 32, 3), dtype=np.uint8)
+_labels = {task: _random.integers(0, 2, N_FACES) for task in ("age_group", "gender", "race")}
+FACES = FaceBatches.on_device(_pixels, pd.DataFrame(_labels), CPU.torch_device)
+"""Of noise; nobody writes into them."""
 
 
 def an_experiment(
@@ -47,16 +52,9 @@ def an_experiment(
     )
 
 
-def some_faces() -> FaceBatches:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (N_FACES, 32, 32, 3), dtype=np.uint8)
-    labels = {task: rng.integers(0, 2, N_FACES) for task in ("age_group", "gender", "race")}
-    return FaceBatches.on_device(pixels, pd.DataFrame(labels), CPU.torch_device)
-
-
-def some_data(faces: FaceBatches) -> TrainingFaces:
+def some_data() -> TrainingFaces:
     """43 faces train: in batches of 8 the last one has 3."""
-    return TrainingFaces(faces, torch.arange(43), torch.arange(43, N_FACES))
+    return TrainingFaces(FACES, torch.arange(43), torch.arange(43, N_FACES))
 
 
 def a_network(experiment: Experiment, seed: int = 0) -> Network:

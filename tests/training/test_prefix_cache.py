@@ -29,11 +29,6 @@ BF16 = Device(torch.device("cpu"), "bf16")
 REQUEST = PrefixRequest("the pixels")
 
 
-@pytest.fixture(scope="module")
-def faces() -> FaceBatches:
-    return small.some_faces()
-
-
 class Listener:
     """Remembers what is said and how many faces were computed."""
 
@@ -49,8 +44,8 @@ class Listener:
 
 
 def opened(
-    faces: FaceBatches, cache: CacheSettings, seed: int = 0, *, network: Network | None = None,
-    device: Device = CPU, request: PrefixRequest = REQUEST,
+    cache: CacheSettings, seed: int = 0, *, network: Network | None = None, device: Device = CPU,
+    request: PrefixRequest = REQUEST, faces: FaceBatches = small.FACES,
 ) -> prefix_cache.CachedFaces:  # fmt: skip
     own = network or a_network(an_experiment(), seed)
     cached = open_prefix(own, faces, device, cache, request)
@@ -73,17 +68,17 @@ def cache_files(folder: Path) -> list[Path]:
     ],
 )
 def test_cached_training_ends_in_the_same_weights_as_live_training(
-    faces: FaceBatches, tmp_path: Path, architecture: str, trained: int,
+    tmp_path: Path, architecture: str, trained: int,
     augmentation: Augmentation | None, features: str,
 ) -> None:  # fmt: skip
     # VGG-16 is large for a test: fewer faces, one epoch.
     n_train, n_epochs = (19, 1) if architecture == "vgg16" else (43, 2)
     experiment = an_experiment(architecture, trained, augmentation, features, max_epochs=n_epochs)
-    data = TrainingFaces(faces, torch.arange(n_train), torch.arange(43, small.N_FACES))
+    data = TrainingFaces(small.FACES, torch.arange(n_train), torch.arange(43, small.N_FACES))
     live, cached = (start(a_network(experiment), experiment.recipe, CPU) for _ in range(2))
     request = PrefixRequest("the pixels", experiment.recipe.augmentation)
     cache = CacheSettings(tmp_path)
-    prefix = opened(faces, cache, network=cached.network, request=request)
+    prefix = opened(cache, network=cached.network, request=request)
     assert len(prefix.views) == (2 if augmentation else 1)
     with_prefix = dataclasses.replace(data, prefix=prefix)
     expected = small.epochs(fit(live, data, experiment, 3, CPU))
@@ -94,64 +89,56 @@ def test_cached_training_ends_in_the_same_weights_as_live_training(
 
 @pytest.mark.parametrize("features", ["pooled", "flattened"])
 @pytest.mark.parametrize("device", [CPU, BF16], ids=["fp32", "bf16"])
-def test_prefix_and_suffix_are_the_whole_forward_pass(
-    faces: FaceBatches, device: Device, features: str
-) -> None:
+def test_prefix_and_suffix_are_the_whole_forward_pass(device: Device, features: str) -> None:
     for trained in (0, 2):
         network = a_network(an_experiment(trained=trained, features=features)).eval()
-        images = faces.images(torch.arange(16))
+        images = small.FACES.images(torch.arange(16))
         with device.autocast(), torch.no_grad():
             whole, parts = network(images), network.suffix(network.prefix(images))
         assert all(torch.equal(whole[task], parts[task]) for task in whole)
 
 
-def test_what_was_computed_is_found_again_by_another_head(
-    faces: FaceBatches, tmp_path: Path
-) -> None:
+def test_what_was_computed_is_found_again_by_another_head(tmp_path: Path) -> None:
     listener = Listener()
-    first = opened(faces, listener.settings(tmp_path))
+    first = opened(listener.settings(tmp_path))
     network = a_network(an_experiment())
     wider = a_network(an_experiment(trained=2, learning_rate=1.0), seed=5)
     wider.backbone.load_state_dict(network.backbone.state_dict())
-    again = opened(faces, listener.settings(tmp_path), network=wider)
+    again = opened(listener.settings(tmp_path), network=wider)
     assert (first.origin, again.origin) == ("built", "found")
     assert torch.equal(first.activations, again.activations)
     assert listener.n_computed == small.N_FACES
     assert not listener.sentences
 
 
-def test_other_weights_pixels_cuts_and_precisions_are_other_files(
-    faces: FaceBatches, tmp_path: Path
-) -> None:
+def test_other_weights_pixels_cuts_and_precisions_are_other_files(tmp_path: Path) -> None:
     cache, others = CacheSettings(tmp_path), [a_network(an_experiment()) for _ in range(2)]
     others[0].state_dict()["trunk.stages.block1.conv.weight"].add_(1e-3)
     others[1].state_dict()["trunk.stages.block1.norm.running_mean"].add_(1e-3)
     built = [
-        opened(faces, cache),
-        opened(faces, cache, request=PrefixRequest("other pixels")),
-        opened(faces, cache, device=BF16),
-        opened(faces, cache, network=a_network(an_experiment(trained=1))),
-        *(opened(faces, cache, network=network) for network in others),
+        opened(cache),
+        opened(cache, request=PrefixRequest("other pixels")),
+        opened(cache, device=BF16),
+        opened(cache, network=a_network(an_experiment(trained=1))),
+        *(opened(cache, network=network) for network in others),
     ]
     assert {cached.origin for cached in built} == {"built"}
     assert len(cache_files(tmp_path)) == 6
 
 
-def test_a_flip_bank_shares_the_unchanged_view(faces: FaceBatches, tmp_path: Path) -> None:
+def test_a_flip_bank_shares_the_unchanged_view(tmp_path: Path) -> None:
     network, cache = a_network(an_experiment()), CacheSettings(tmp_path)
-    plain = opened(faces, cache, network=network)
-    bank = opened(faces, cache, network=network, request=PrefixRequest("the pixels", FLIPS))
+    plain = opened(cache, network=network)
+    bank = opened(cache, network=network, request=PrefixRequest("the pixels", FLIPS))
     assert len(cache_files(tmp_path)) == 2
     chosen = torch.tensor([True, False])
     rows = bank.gather(torch.tensor([4, 9]), chosen)
     assert torch.equal(rows[1], plain.activations[9])
-    assert torch.equal(rows[0], network.prefix(faces.images(torch.arange(64)).flip(-1))[4])
+    assert torch.equal(rows[0], network.prefix(small.FACES.images(torch.arange(64)).flip(-1))[4])
 
 
-def test_a_changed_byte_or_a_missing_end_is_found_and_the_file_built_again(
-    faces: FaceBatches, tmp_path: Path
-) -> None:
-    expected = opened(faces, CacheSettings(tmp_path)).activations.clone()
+def test_a_changed_byte_or_a_missing_end_is_found_and_the_file_built_again(tmp_path: Path) -> None:
+    expected = opened(CacheSettings(tmp_path)).activations.clone()
     (file,) = cache_files(tmp_path)
     sidecar = file.with_suffix(".json")
     whole = {path: path.read_bytes() for path in (file, sidecar)}
@@ -165,7 +152,7 @@ def test_a_changed_byte_or_a_missing_end_is_found_and_the_file_built_again(
             name.write_bytes(intact)
         path.write_bytes(content)
         listener = Listener()
-        again = opened(faces, listener.settings(tmp_path))
+        again = opened(listener.settings(tmp_path))
         assert again.origin == "built" or content.split() == whole[path].split(), (path, place)
         assert torch.equal(again.activations, expected)
         assert not listener.sentences or "damaged" in listener.sentences[0]
@@ -178,69 +165,65 @@ def _flipped(content: bytes, place: int) -> bytes:
     return bytes(changed)
 
 
-def test_numbers_of_another_network_under_a_right_name_are_not_believed(
-    faces: FaceBatches, tmp_path: Path
-) -> None:
+def test_numbers_of_another_network_under_a_right_name_are_not_believed(tmp_path: Path) -> None:
     """As after a change of code that the key does not know of: only a live pass can tell."""
     listener = Listener()
-    opened(faces, listener.settings(tmp_path))
+    opened(listener.settings(tmp_path))
     (file,) = cache_files(tmp_path)
-    opened(faces, CacheSettings(tmp_path / "other"), seed=9)
+    opened(CacheSettings(tmp_path / "other"), seed=9)
     rows = torch.from_numpy(np.load(cache_files(tmp_path / "other")[0]))
     prefix_cache.write_rows(tmp_path, file.stem, tuple(rows.shape), rows.dtype, [rows], 2**30)
-    assert opened(faces, listener.settings(tmp_path)).origin == "built"
+    assert opened(listener.settings(tmp_path)).origin == "built"
     assert "differ from a live forward pass" in listener.sentences[0]
 
 
 def test_the_least_recently_used_file_goes_first_and_stays_with_whoever_reads_it(
-    faces: FaceBatches, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     # One file: 64 faces x 4 x 4 cells x 96 channels x 4 bytes = 393,216 bytes; two fit.
     cache = Listener().settings(tmp_path, cap_gib=800_000 / 2**30)
-    held = opened(faces, cache, seed=0)
+    held = opened(cache, seed=0)
     expected = held.activations.clone()
     (first,) = cache_files(tmp_path)
-    opened(faces, cache, seed=1)
+    opened(cache, seed=1)
     (second,) = set(cache_files(tmp_path)) - {first}
     os.utime(first, (1, 1))
-    assert opened(faces, cache, seed=2).origin == "built"
+    assert opened(cache, seed=2).origin == "built"
     assert not first.exists()
     assert not first.with_suffix(".json").exists()
     assert second.exists()
     assert torch.equal(held.activations, expected)
-    assert opened(faces, cache, seed=0).origin == "built"
+    assert opened(cache, seed=0).origin == "built"
 
 
-def test_without_room_for_it_training_goes_on_without_a_cache(
-    faces: FaceBatches, tmp_path: Path
-) -> None:
+def test_without_room_for_it_training_goes_on_without_a_cache(tmp_path: Path) -> None:
     network, listener = a_network(an_experiment()), Listener()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        assert open_prefix(network, faces, CPU, listener.settings(tmp_path), REQUEST) is None
+        assert open_prefix(network, small.FACES, CPU, listener.settings(tmp_path), REQUEST) is None
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "continues without the cache" in listener.sentences[0]
     assert "File too large" in listener.sentences[0]
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".npy", ".partial")]
     too_large = listener.settings(tmp_path, cap_gib=1e-6)
-    assert open_prefix(network, faces, CPU, too_large, REQUEST) is None
+    assert open_prefix(network, small.FACES, CPU, too_large, REQUEST) is None
     assert "--cache-gib" in listener.sentences[1]
     (tmp_path / "file").write_text("no folder")
     no_folder = listener.settings(tmp_path / "file" / "cache")
-    assert open_prefix(network, faces, CPU, no_folder, REQUEST) is None
+    assert open_prefix(network, small.FACES, CPU, no_folder, REQUEST) is None
     assert len(listener.sentences) == 3
 
 
-def test_what_one_process_builds_the_other_waits_for(faces: FaceBatches, tmp_path: Path) -> None:
-    opened(faces, CacheSettings(tmp_path))
+def test_what_one_process_builds_the_other_waits_for(tmp_path: Path) -> None:
+    opened(CacheSettings(tmp_path))
     (file,) = cache_files(tmp_path)
     content = file.read_bytes()
     file.unlink()  # its .json stays: it comes first
     listener, found = Listener(), []
     cache = listener.settings(tmp_path)
-    second = threading.Thread(target=lambda: found.append(opened(faces, cache)))
+    second = threading.Thread(target=lambda: found.append(opened(cache)))
     with file_lock(tmp_path / f"{file.stem}.claim") as mine:
         assert mine
         second.start()
@@ -252,30 +235,26 @@ def test_what_one_process_builds_the_other_waits_for(faces: FaceBatches, tmp_pat
     assert listener.n_computed == 0
 
 
-def test_rows_asked_for_alone_are_found_by_their_place_in_the_array(
-    faces: FaceBatches, tmp_path: Path
-) -> None:
-    whole = opened(faces, CacheSettings(tmp_path))
+def test_rows_asked_for_alone_are_found_by_their_place_in_the_array(tmp_path: Path) -> None:
+    whole = opened(CacheSettings(tmp_path))
     some = dataclasses.replace(REQUEST, rows=torch.arange(20, 60))
-    part = opened(faces, CacheSettings(tmp_path), request=some)
+    part = opened(CacheSettings(tmp_path), request=some)
     wanted = torch.tensor([59, 20, 33])
     assert torch.equal(part.gather(wanted), whole.gather(wanted))
     assert len(part.activations) == 40
 
 
-def test_stored_probabilities_come_from_exact_fp32_or_from_pictures(
-    faces: FaceBatches, tmp_path: Path
-) -> None:
+def test_stored_probabilities_come_from_exact_fp32_or_from_pictures(tmp_path: Path) -> None:
     network, rows = a_network(an_experiment()).eval(), torch.arange(40)
-    live = probabilities(network, faces, rows)
+    live = probabilities(network, small.FACES, rows)
     for device in (CPU, BF16):
-        prefix = opened(faces, CacheSettings(tmp_path), network=network, device=device)
+        prefix = opened(CacheSettings(tmp_path), network=network, device=device)
         assert prefix.is_exact_fp32 == (device is CPU)
-        found = probabilities(network, faces, rows, prefix)
+        found = probabilities(network, small.FACES, rows, prefix)
         assert all((found[task] == live[task]).all() for task in live)
     # Pooled features are float32 though a bf16 backbone computed them.
     frozen = a_network(an_experiment(trained=0))
-    prefix = opened(faces, CacheSettings(tmp_path), network=frozen, device=BF16)
+    prefix = opened(CacheSettings(tmp_path), network=frozen, device=BF16)
     assert prefix.activations.dtype == torch.float32
     assert not prefix.is_exact_fp32
 
@@ -287,16 +266,14 @@ class Noise(nn.Module):
         return x + torch.rand_like(x) * x.abs().max()
 
 
-def test_a_prefix_that_does_not_repeat_itself_is_refused(
-    faces: FaceBatches, tmp_path: Path
-) -> None:
+def test_a_prefix_that_does_not_repeat_itself_is_refused(tmp_path: Path) -> None:
     network, listener = a_network(an_experiment()), Listener()
     stages = network.backbone.stages
     assert isinstance(stages, nn.ModuleDict)
     block = stages["block1"]
     assert isinstance(block, nn.Sequential)
     block.add_module("noise", Noise().eval())
-    assert open_prefix(network, faces, CPU, listener.settings(tmp_path), REQUEST) is None
+    assert open_prefix(network, small.FACES, CPU, listener.settings(tmp_path), REQUEST) is None
     assert "does not repeat itself" in listener.sentences[-1]
     assert not cache_files(tmp_path)
 
@@ -343,12 +320,12 @@ def test_features_that_a_gpu_has_no_room_for_stay_in_main_memory_and_it_is_said(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("trained", [1, 0], ids=["from a stage on", "the head alone"])
 def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
-    faces: FaceBatches, tmp_path: Path, trained: int
+    tmp_path: Path, trained: int
 ) -> None:
     # `cuda` without a number, as it is asked for; tensors there say `cuda:0`.
     device = Device(torch.device("cuda"), "fp32", exact=True)
-    labels = {task: values.cuda() for task, values in faces.labels.items()}
-    there = FaceBatches(faces.pixels.cuda(), labels)
+    labels = {task: values.cuda() for task, values in small.FACES.labels.items()}
+    there = FaceBatches(small.FACES.pixels.cuda(), labels)
     # Sums go in another order there, and Adam with a small epsilon makes whole steps of rounding.
     experiment = an_experiment("cnn", trained, FLIPS, max_epochs=2, adam_epsilon=1e-2)
     data = TrainingFaces(there, torch.arange(43).cuda(), torch.arange(43, small.N_FACES).cuda())
@@ -356,7 +333,7 @@ def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
         live, cached = (start(a_network(experiment), experiment.recipe, device) for _ in range(2))
         request = PrefixRequest("the pixels", experiment.recipe.augmentation)
         cache = CacheSettings(tmp_path)
-        prefix = opened(there, cache, network=cached.network, device=device, request=request)
+        prefix = opened(cache, network=cached.network, device=device, request=request, faces=there)
         assert prefix.views[0].device.type == "cuda"
         small.epochs(fit(live, data, experiment, 3, device))
         small.epochs(fit(cached, dataclasses.replace(data, prefix=prefix), experiment, 3, device))

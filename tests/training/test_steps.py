@@ -34,12 +34,12 @@ from benchmark.training.steps import (
 from benchmark.training.trainer import TrainingFaces, TrainingState, fit, set_rate, start
 from tests.training.small import (
     CPU,
+    FACES,
     a_network,
     an_experiment,
     epochs,
     same_weights,
     some_data,
-    some_faces,
 )
 
 CHANGES = Augmentation(flip=True, brightness=0.1, contrast=0.1, rotation_degrees=5)
@@ -68,15 +68,9 @@ class Recorder(CudaCapture):
         return replay
 
 
-@pytest.fixture(scope="module")
-def faces() -> FaceBatches:
-    return some_faces()
-
-
 def on_gpu() -> TrainingFaces:
-    host = some_faces()
-    labels = {task: values.cuda() for task, values in host.labels.items()}
-    faces = FaceBatches(host.pixels.cuda(), labels)
+    labels = {task: values.cuda() for task, values in FACES.labels.items()}
+    faces = FaceBatches(FACES.pixels.cuda(), labels)
     return TrainingFaces(faces, torch.arange(48).cuda(), torch.arange(48, 64).cuda())
 
 
@@ -96,43 +90,43 @@ def trained(
     return state
 
 
-def test_recorded_steps_end_in_the_weights_of_eager_ones(faces: FaceBatches) -> None:
+def test_recorded_steps_end_in_the_weights_of_eager_ones() -> None:
     experiment = an_experiment(
         trained="all", augmentation=CHANGES, schedule="cosine", max_epochs=3, weight_decay=0.01
     )
     recorder = Recorder()
-    eager = trained(experiment, some_data(faces))
-    recorded = trained(experiment, some_data(faces), SpeedSettings(capture=recorder))
+    eager = trained(experiment, some_data())
+    recorded = trained(experiment, some_data(), SpeedSettings(capture=recorder))
     assert same_weights(eager.network, recorded.network)
     # 43 faces: five batches of 8 are replayed in each epoch, the last of 3 goes by itself.
     assert recorder.n_replays == 3 * 5
     assert (eager.speed_report["graph"], recorded.speed_report["graph"]) == (False, True)
 
 
-def test_recorded_steps_take_cached_activations_too(faces: FaceBatches, tmp_path: Path) -> None:
+def test_recorded_steps_take_cached_activations_too(tmp_path: Path) -> None:
     experiment = an_experiment(trained=2, augmentation=Augmentation(flip=True))
     request = PrefixRequest("the pixels", experiment.recipe.augmentation)
-    prefix = open_prefix(a_network(experiment), faces, CPU, CacheSettings(tmp_path), request)
-    data = some_data(faces)
+    prefix = open_prefix(a_network(experiment), FACES, CPU, CacheSettings(tmp_path), request)
+    data = some_data()
     eager = trained(experiment, data)
     speed = SpeedSettings(capture=Recorder())
     recorded = trained(experiment, replace(data, prefix=prefix), speed)
     assert same_weights(eager.network, recorded.network)
 
 
-def test_a_recorded_training_resumes_as_an_undisturbed_one(faces: FaceBatches) -> None:
+def test_a_recorded_training_resumes_as_an_undisturbed_one() -> None:
     experiment = an_experiment(trained="all", max_epochs=3)
-    whole = trained(experiment, some_data(faces))
+    whole = trained(experiment, some_data())
     speed = SpeedSettings(capture=Recorder())
     stopped = start(a_network(experiment), experiment.recipe, CPU)
-    next(fit(stopped, some_data(faces), experiment, 4, CPU, speed))
+    next(fit(stopped, some_data(), experiment, 4, CPU, speed))
     checkpoint = stopped.checkpoint()
     assert isinstance(checkpoint["optimiser"]["param_groups"][0]["lr"], float)
     resumed = start(a_network(experiment, seed=8), experiment.recipe, CPU)
     rate_tensors(resumed)
     resumed.restore(checkpoint)
     assert isinstance(resumed.optimiser.param_groups[0]["lr"], Tensor)
-    epochs(fit(resumed, some_data(faces), experiment, 4, CPU, speed))
+    epochs(fit(resumed, some_data(), experiment, 4, CPU, speed))
     assert same_weights(whole.network, resumed.network)
 
 
@@ -163,17 +157,17 @@ def mistaken_compiler(function: Callable[..., dict[str, Tensor]], **_options: ob
     ids=["broken recorder", "no compiler", "compiler's mistake"],
 )  # fmt: skip
 def test_what_does_not_work_is_said_and_costs_nothing_else(
-    faces: FaceBatches, monkeypatch: pytest.MonkeyPatch, compiler: Any, said: str
+    monkeypatch: pytest.MonkeyPatch, compiler: Any, said: str
 ) -> None:
     experiment, sentences = an_experiment(trained="all"), list[str]()
-    eager = trained(experiment, some_data(faces))
+    eager = trained(experiment, some_data())
     if compiler is not None:
         # torch's own compiler takes half a minute to find out that there is none.
         monkeypatch.setattr(torch, "compile", compiler)
         speed = SpeedSettings(compile=True, say=sentences.append)
     else:
         speed = SpeedSettings(capture=Recorder(broken=True), say=sentences.append)
-    after = trained(experiment, some_data(faces), speed)
+    after = trained(experiment, some_data(), speed)
     assert sentences == [said]
     assert after.speed_report == {"graph": False, "compiled": False}
     assert same_weights(eager.network, after.network)
@@ -182,28 +176,28 @@ def test_what_does_not_work_is_said_and_costs_nothing_else(
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_a_compiled_backward_pass_rounds_nothing_that_an_eager_one_does_not(
-    faces: FaceBatches, monkeypatch: pytest.MonkeyPatch, precision: Precision
+    monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
     # This compiler of torch's fuses nothing: what it traced is computed operation by operation.
     tracing = functools.partial(torch.compile, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", tracing)
     experiment, device = an_experiment(trained="all"), replace(CPU, precision=precision)
-    eager = trained(experiment, some_data(faces), device=device)
-    compiled = trained(experiment, some_data(faces), SpeedSettings(compile=True), device=device)
+    eager = trained(experiment, some_data(), device=device)
+    compiled = trained(experiment, some_data(), SpeedSettings(compile=True), device=device)
     assert compiled.speed_report["compiled"] is True
     assert same_weights(eager.network, compiled.network)
 
 
-def a_step(faces: FaceBatches) -> tuple[TrainStep, Batch]:
+def a_step() -> tuple[TrainStep, Batch]:
     experiment = an_experiment(trained="all")
     state = start(a_network(experiment), experiment.recipe, CPU)
     totals = Totals(experiment.head.tasks, CPU.torch_device)
-    forward = ForwardPass(state.network, faces, CPU)
+    forward = ForwardPass(state.network, FACES, CPU)
     return TrainStep(forward, state.optimiser, experiment.recipe, totals), Batch(torch.arange(8))
 
 
-def test_a_snapshot_restores_weights_statistics_adam_and_random_streams(faces: FaceBatches) -> None:
-    step, batch = a_step(faces)
+def test_a_snapshot_restores_weights_statistics_adam_and_random_streams() -> None:
+    step, batch = a_step()
     network = step.forward.network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     snapshot = Snapshot(step)
@@ -225,8 +219,8 @@ def test_a_snapshot_restores_weights_statistics_adam_and_random_streams(faces: F
     assert all(torch.equal(a, b) for a, b in zip(states, moments, strict=True))
 
 
-def test_preparing_counts_nothing(faces: FaceBatches) -> None:
-    step, batch = a_step(faces)
+def test_preparing_counts_nothing() -> None:
+    step, batch = a_step()
     made = Steps(step, 8, SpeedSettings(), Recorder())
     made.prepare(batch)
     assert (step.totals.n_images, step.totals.mean_loss()) == (0, 0.0)
@@ -297,26 +291,26 @@ def test_a_rate_set_between_replays_counts() -> None:
 
 
 def test_a_precision_that_is_given_is_kept() -> None:
-    experiment, faces = an_experiment(), some_faces()
+    experiment = an_experiment()
     for device in (choose_device("cpu", "fp32"), choose_device("cpu", exact=True)):
         network = a_network(experiment)
-        found = resolve_precision(device, network, faces, experiment, cached=False)
+        found = resolve_precision(device, network, FACES, experiment, cached=False)
         assert found == (device, None)
 
 
 def test_the_fastest_is_taken_and_remembered_and_the_network_left_alone() -> None:
-    experiment, faces = an_experiment(trained="all"), some_faces()
+    experiment = an_experiment(trained="all")
     network, device = a_network(experiment), choose_device("cpu", "auto")
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    chosen, seconds = resolve_precision(device, network, faces, experiment, cached=False)
+    chosen, seconds = resolve_precision(device, network, FACES, experiment, cached=False)
     assert seconds is not None
     assert len(seconds) == (3 if cpu_has_bf16() else 2)
     layout = "channels_last" if chosen.channels_last else "channels_first"
     assert fastest(seconds) == f"{chosen.precision} {layout}"
     assert not chosen.probes
-    assert resolve_precision(device, network, faces, experiment, cached=False)[1] is seconds
+    assert resolve_precision(device, network, FACES, experiment, cached=False)[1] is seconds
     other = an_experiment(trained="all", batch_size=16)
-    assert resolve_precision(device, network, faces, other, cached=False)[1] is not seconds
+    assert resolve_precision(device, network, FACES, other, cached=False)[1] is not seconds
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.training
 
@@ -348,7 +342,7 @@ def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "_known", {})
     experiment, device = an_experiment(), choose_device("cpu", "auto")
     network = a_network(experiment)
-    found, seconds = resolve_precision(device, network, some_faces(), experiment, cached=False)
+    found, seconds = resolve_precision(device, network, FACES, experiment, cached=False)
     assert found.precision == "bf16"
     assert seconds is not None
     assert seconds["bf16 channels_last"] == 1.0
@@ -357,7 +351,7 @@ def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_frozen_part_that_a_run_computes_once_is_timed_on_a_few_faces_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    experiment, faces = an_experiment(trained=1, batch_size=24, max_epochs=7), some_faces()
+    experiment = an_experiment(trained=1, batch_size=24, max_epochs=7)
     asked: list[int] = []
     prefix = Network.prefix
 
@@ -367,7 +361,7 @@ def test_a_frozen_part_that_a_run_computes_once_is_timed_on_a_few_faces_twice(
 
     monkeypatch.setattr(Network, "prefix", counted)
     device, network = choose_device("cpu", "auto"), a_network(experiment)
-    seconds = resolve_precision(device, network, faces, experiment, cached=True)[1]
+    seconds = resolve_precision(device, network, FACES, experiment, cached=True)[1]
     assert seconds is not None
     assert asked == [8] * 2 * len(seconds)
     assert all(value > 0 for value in seconds.values())

@@ -1,5 +1,6 @@
 """The epoch loop: what it yields, what it selects, and that stopping half-way changes nothing."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -9,24 +10,16 @@ import torch
 
 from benchmark.data.batches import FaceBatches
 from benchmark.errors import RunError
-from benchmark.experiment.definition import Augmentation, Backbone, Experiment, Head, Recipe
+from benchmark.experiment.definition import Augmentation, Experiment
 from benchmark.models.network import build_network
 from benchmark.training import trainer
 from benchmark.training.device import choose_device
 from benchmark.training.predict import probabilities
 from benchmark.training.trainer import EpochResult, fit, start
-from tests.training.small import CPU, epochs
+from tests.runs.small import an_experiment as full_experiment
+from tests.training.small import CPU, epochs, same_weights
 
-
-def an_experiment(**changes: object) -> Experiment:
-    recipe = {"learning_rate": 3e-3, "batch_size": 8, "max_epochs": 3} | changes
-    return Experiment(
-        name="mtl-cnn-none-full-tiny",
-        asks="Does it learn?",
-        backbone=Backbone("cnn", input_px=32),
-        head=Head(hidden_units=16),
-        recipe=Recipe(**recipe),  # type: ignore[arg-type]
-    )
+an_experiment = functools.partial(full_experiment, learning_rate=3e-3, batch_size=8, max_epochs=3)
 
 
 def some_data(n: int = 48) -> trainer.TrainingFaces:
@@ -76,9 +69,7 @@ def test_a_resumed_training_ends_as_an_undisturbed_one() -> None:
     resumed.restore(stopped.checkpoint())
     rest = epochs(fit(resumed, some_data(), experiment, 7, CPU))
     assert [result.epoch for result in rest] == [1, 2]
-    expected = whole.network.state_dict()
-    for name, value in resumed.network.state_dict().items():
-        assert torch.equal(value, expected[name]), name
+    assert same_weights(resumed.network, whole.network)
 
 
 def test_two_seeds_train_differently() -> None:
@@ -158,8 +149,8 @@ def test_two_exact_trainings_end_in_equal_weights() -> None:
         with exact.arithmetic():
             state = start(build_network(experiment, None, seed=0), experiment.recipe, exact)
             epochs(fit(state, some_data(), experiment, 5, exact))
-        networks.append(state.network.state_dict())
-    assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
+        networks.append(state.network)
+    assert same_weights(*networks)
 
 
 def test_weights_that_are_not_finite_are_refused_though_the_loss_is_finite() -> None:
