@@ -133,10 +133,8 @@ def rescore(
         answer.data = {"runs": dict(outcomes)}
         answer.code = ExitCode.RUNS_FAILED if answer.errors else ExitCode.FINE
         if not as_json:
-            out.print(
-                f"{outcomes['rescored']} runs rescored, {outcomes['current']} were up to date, "
-                f"{len(answer.errors)} could not be."
-            )
+            done = f"{outcomes['rescored']} runs rescored, {outcomes['current']} were up to date"
+            out.print(f"{done}, {len(answer.errors)} could not be.")
             for problem in answer.errors:
                 say_error(problem)
 
@@ -238,10 +236,8 @@ def doctor(
              f"Free some space: under {LOW_DISK_GIB} GiB are left"),
             ("packages", packages, not missing, f"Install {', '.join(missing)}"),
         )  # fmt: skip
-        answer.data = [
-            {"what": what, "found": found, "fix": "" if fine else fix}
-            for what, found, fine, fix in rows
-        ]
+        answer.data = [{"what": what, "found": found, "fix": "" if fine else fix}
+                       for what, found, fine, fix in rows]  # fmt: skip
         if not as_json:
             folded = [Column(heading, left=True, fold=True) for heading in ("found", "to do")]
             lines = [(row["what"], row["found"], row["fix"] or "nothing") for row in answer.data]

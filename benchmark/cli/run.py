@@ -301,13 +301,11 @@ def _displayed(settings: "Settings", display: "RunDisplay", answer: CommandResul
             answer.warnings.append(sentence)
             display.show_note(sentence)
 
-    cache = settings.cache
+    cache, on_progress = settings.cache, display.show_stage
+    cache = cache and replace(cache, say=say, on_progress=on_progress)
+    speed, on_download = replace(settings.speed, say=say), display.show_download
     return replace(
-        settings,
-        on_download=display.show_download,
-        on_progress=display.show_stage,
-        cache=cache and replace(cache, say=say, on_progress=display.show_stage),
-        speed=replace(settings.speed, say=say),
+        settings, on_download=on_download, on_progress=on_progress, cache=cache, speed=speed
     )
 
 

@@ -107,16 +107,12 @@ def kept_scores(
     right = {task: (test[f"{task}_pred"] == test[task]).to_numpy() for task in tasks}
     # JSON has no NaN: what does not exist is null.
     subgroups = scores.subgroups.astype(object).where(scores.subgroups.notna(), None)
-    return with_digest(
-        {
-            "schema": SCHEMA,
-            "scoring_version": SCORING_VERSION,
-            "predictions_sha256": sha256_of(path),
-            "metrics": {**scores.metrics, **costs},
-            "subgroups": subgroups.to_dict("list"),
-            "answers": stored_predictions.packed_correctness(test, right) if len(test) else {},
-        }
-    )
+    content = {
+        "schema": SCHEMA, "scoring_version": SCORING_VERSION, "predictions_sha256": sha256_of(path),
+        "metrics": {**scores.metrics, **costs}, "subgroups": subgroups.to_dict("list"),
+        "answers": stored_predictions.packed_correctness(test, right) if len(test) else {},
+    }  # fmt: skip
+    return with_digest(content)
 
 
 @dataclass(frozen=True)
@@ -215,23 +211,16 @@ def write_artifacts(
 
 def _calibration(scores: Scores) -> dict[str, Any]:
     """Give the quality of each task's probabilities, and the temperature fitted on validation."""
-    return {
-        "schema": SCHEMA,
-        "fitted_on": "val",
-        "applied": "nowhere: stored for whoever asks for it",
-        "tasks": {
-            task: {
-                "temperature": found.temperature,
-                "temperature_is_at_an_end": found.at_end,
-                "ece": found.error,
-                "ece_tempered": found.error_tempered,
-                "ece_by_chance": found.by_chance,
-                "nll": found.nll,
-                "brier": found.brier,
-            }
-            for task, found in scores.calibration.items()
-        },
-    }
+    tasks = {
+        task: {
+            "temperature": found.temperature, "temperature_is_at_an_end": found.at_end,
+            "ece": found.error, "ece_tempered": found.error_tempered,
+            "ece_by_chance": found.by_chance, "nll": found.nll, "brier": found.brier,
+        }
+        for task, found in scores.calibration.items()
+    }  # fmt: skip
+    applied = "nowhere: stored for whoever asks for it"
+    return {"schema": SCHEMA, "fitted_on": "val", "applied": applied, "tasks": tasks}
 
 
 def write_test_tables(
@@ -246,16 +235,12 @@ def write_test_tables(
     predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
     right = {task: predicted[task] == test[task].to_numpy() for task in tasks}
     tables = {
-        "subgroups": scores.subgroups,
-        "gaps": scores.gaps,
-        "intervals": scores.intervals,
-        "subgroup_rates": rate_table(test, predicted),
-        "gender_gaps": gender_gap_table(test, right),
+        "subgroups": scores.subgroups, "gaps": scores.gaps, "intervals": scores.intervals,
+        "subgroup_rates": rate_table(test, predicted), "gender_gaps": gender_gap_table(test, right),
         "subgroup_ece": pd.concat([subgroup_errors(test, task) for task in tasks]),
-        "mistakes": mistakes(predictions),
-        "label_suspects": label_suspects(predictions),
+        "mistakes": mistakes(predictions), "label_suspects": label_suspects(predictions),
         **{f"report_{task}": report for task, report in scores.reports.items()},
-    }
+    }  # fmt: skip
     aged = test[(test["age"] != MISSING) & (test["age_group"] != MISSING)]
     if "age_group" in tasks and len(aged):
         tables["age_edges"] = metrics.accuracy_by_edge(aged)
@@ -340,12 +325,9 @@ def rescore(record: RunRecord, *, again: bool = False) -> Literal["rescored", "c
     """
     name, folder = record.identity[:12], record.folder
     if record.state != "done":
-        raise RunError(
-            f"run {name} of {record.experiment_name} is not done",
-            allowed="a finished run",
-            source=str(folder),
-            fix=f"`facebench run {record.experiment_name} --seeds {record.seed}` resumes it",
-        )
+        found = f"run {name} of {record.experiment_name} is not done"
+        fix = f"`facebench run {record.experiment_name} --seeds {record.seed}` resumes it"
+        raise RunError(found, allowed="a finished run", source=str(folder), fix=fix)
     if not again and is_scored(record):
         return "current"
     with file_lock(folder / "claim") as mine:

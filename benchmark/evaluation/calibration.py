@@ -219,13 +219,12 @@ def calibrate(parts: Mapping[str, tuple[Floats, Labels]]) -> Calibration:
 
     parts: by `val` and `test`, either of which may be absent, class probabilities and labels.
     """
-    temperature, at_temperature, test = None, {}, parts.get("test")
+    temperature, at_temperature, test = None, dict[str, float](), parts.get("test")
     if "val" in parts:
         temperature = fit_temperature(*parts["val"])
-        at_temperature = {
-            part: calibration_error(tempered(probabilities, temperature), truth)
-            for part, (probabilities, truth) in parts.items()
-        }
+        for part, (probabilities, truth) in parts.items():
+            softer = tempered(probabilities, temperature)
+            at_temperature[part] = calibration_error(softer, truth)
     return Calibration(
         temperature,
         error={part: calibration_error(*values) for part, values in parts.items()},

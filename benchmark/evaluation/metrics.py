@@ -79,12 +79,10 @@ def score(predictions: pd.DataFrame) -> Scores:
     tasks = predicted_tasks(predictions)
     parts = {part: predictions[predictions["part"] == part] for part in PARTS}
     parts = {part: faces.reset_index(drop=True) for part, faces in parts.items() if len(faces)}
-    calibration = {
-        task: calibrations.calibrate(
-            {part: _probabilities(labelled(faces, task), task) for part, faces in parts.items()}
-        )
-        for task in tasks
-    }
+    calibration = {}
+    for task in tasks:
+        by_part = {part: _probabilities(faces, task) for part, faces in parts.items()}
+        calibration[task] = calibrations.calibrate(by_part)
     metrics = _calibration_metrics(calibration)
     if "val" in parts:
         metrics |= _validation_metrics(parts["val"], tasks)
@@ -120,6 +118,8 @@ def score(predictions: pd.DataFrame) -> Scores:
 
 
 def _probabilities(faces: pd.DataFrame, task: TaskName) -> tuple[Floats, Labels]:
+    """Give class probabilities and labels of the faces that have the task's label."""
+    faces = labelled(faces, task)
     return faces[probability_columns(task)].to_numpy(), faces[task].to_numpy()
 
 
@@ -185,8 +185,8 @@ def _scores_of(
             span = float(per_class[f"{part}_low"]), float(per_class[f"{part}_high"])
         return f"{start}/{name}", float(score_of(matrix)), BOOTSTRAP, span
 
-    error, error_span = (calibrations.calibration_error(*faces),
-                         calibrations.error_interval(*faces, clusters))  # fmt: skip
+    error = calibrations.calibration_error(*faces)
+    error_span = calibrations.error_interval(*faces, clusters)
     rows = [
         _rate(f"{start}/accuracy", np.trace(matrix), matrix.sum()),
         resampled_score("macro_f1", counts.macro_f1_of_counts, "f1"),
@@ -340,7 +340,5 @@ def mean_ages_of(training: pd.DataFrame) -> list[float | None]:
     """Average the age in years of the training faces of each age group; None for one without."""
     known = training[(training["age"] != MISSING) & (training["age_group"] != MISSING)]
     means = known.groupby("age_group")["age"].mean()
-    return [
-        float(means[label]) if label in means.index else None
-        for label in range(n_classes("age_group"))
-    ]
+    labels = range(n_classes("age_group"))
+    return [float(means[label]) if label in means.index else None for label in labels]

@@ -112,9 +112,9 @@ def predictions_table(
     for task in (task for task in TASKS if task in probabilities):
         values = np.asarray(probabilities[task], dtype=np.float64)
         if values.shape != (len(table), n_classes(task)):
+            allowed = f"({len(table)}, {n_classes(task)}): a row per face, a column per class"
             raise RunError(
-                f"probabilities of {task} have the shape {values.shape}",
-                allowed=f"({len(table)}, {n_classes(task)}): a row per face, a column per class",
+                f"probabilities of {task} have the shape {values.shape}", allowed=allowed
             )
         table[f"{task}_pred"] = values.argmax(axis=1)
         table[probability_columns(task)] = values
@@ -310,11 +310,9 @@ def read_run_predictions(records: Sequence[RunRecord], tasks: Sequence[TaskName]
         check_unchanged(path, record.predictions_sha256, name)
         test = read_predictions(path).query("part == 'test'")
         if test.empty:
-            raise RunError(
-                f"run {name} has no predictions of test faces",
-                source=str(path),
-                fix="Ad-hoc runs are evaluated on the test set with --read-test",
-            )
+            found = f"run {name} has no predictions of test faces"
+            fix = "Ad-hoc runs are evaluated on the test set with --read-test"
+            raise RunError(found, source=str(path), fix=fix)
         tables.append(test.sort_values("file", ignore_index=True))
         if why := difference_in_faces(tables[0], tables[-1]):
             raise _other_faces(records[0], record, f": {why}")
@@ -326,11 +324,10 @@ def read_run_predictions(records: Sequence[RunRecord], tasks: Sequence[TaskName]
 
 
 def _other_faces(one: RunRecord, other: RunRecord, why: str = "") -> RunError:
-    return RunError(
-        f"runs {one.identity[:12]} and {other.identity[:12]} were tested on different faces{why}",
-        allowed="the same test faces",
-        fix="Remove the folders of these runs and run the experiment again",
-    )
+    both = f"runs {one.identity[:12]} and {other.identity[:12]}"
+    fix = "Remove the folders of these runs and run the experiment again"
+    found = f"{both} were tested on different faces{why}"
+    return RunError(found, allowed="the same test faces", fix=fix)
 
 
 def difference_in_faces(one: pd.DataFrame, other: pd.DataFrame) -> str | None:

@@ -68,11 +68,9 @@ def flag_state(record: RunRecord) -> FlagState:
         acknowledged = str(seen["when"]), str(seen["why"])
         is_of_these = seen["predictions_sha256"] == record.predictions_sha256
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path.name} of run {record.identity[:12]} cannot be read: {error}",
-            source=str(path),
-            fix="Remove that file; --acknowledge writes it again",
-        ) from error
+        found = f"{path.name} of run {record.identity[:12]} cannot be read: {error}"
+        fix = "Remove that file; --acknowledge writes it again"
+        raise RunError(found, source=str(path), fix=fix) from error
     return FlagState(flags, acknowledged if is_of_these else None)
 
 
@@ -102,16 +100,12 @@ def acknowledge(record: RunRecord, why: str, when: str) -> None:
     name, flags = record.identity[:12], red_flags(record.about, record.metrics)
     if not flags:
         limits = (f"{TASK_TITLES[t]} {100 * limit:.0f} %" for t, limit in RED_FLAG_ABOVE.items())
-        raise RunError(
-            f"run {name} raises no red flag",
-            allowed=f"runs on the whole leak-free test of UTKFace above {', '.join(limits)}",
-        )
+        allowed = f"runs on the whole leak-free test of UTKFace above {', '.join(limits)}"
+        raise RunError(f"run {name} raises no red flag", allowed=allowed)
     if not why.strip():
-        raise RunError(
-            f"no reason is given for acknowledging run {name}",
-            allowed="a sentence on what was checked and why the result stands",
-            fix="Add --why REASON",
-        )
+        found = f"no reason is given for acknowledging run {name}"
+        allowed = "a sentence on what was checked and why the result stands"
+        raise RunError(found, allowed=allowed, fix="Add --why REASON")
     content = {"schema": SCHEMA, "when": when, "why": " ".join(why.split())}
     content["predictions_sha256"] = record.predictions_sha256
     write_json(record.folder / ACKNOWLEDGED_FILE, content | {"red_flags": [*map(asdict, flags)]})

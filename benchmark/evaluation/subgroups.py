@@ -27,10 +27,8 @@ SMALL_GROUP: Final = 30
 30 faces spans 31 points."""
 
 GAP_BY: Final[Mapping[TaskName, By]] = {
-    "age_group": "gender_race",
-    "gender": "race",
-    "race": "gender",
-}
+    "age_group": "gender_race", "gender": "race", "race": "gender",
+}  # fmt: skip
 """The division whose gap stands for a task. The task's own classes are no division of people: how
 well a class is predicted is its recall."""
 
@@ -273,10 +271,8 @@ def _gap(names: Any, rates: Rates) -> tuple[Any, ...]:
     ratio_high, ratio_low = (float(np.exp(-max(end, 0.0))) for end in ratio_ends)
     gap = float(values[best] - values[worst])
     ratio = float(values[worst] / values[best]) if values[best] > 0 else float("nan")
-    of_worst, of_best = (
-        (str(names[place]), int(rates.n_faces[place]), float(values[place]))
-        for place in (worst, best)
-    )
+    of_worst, of_best = ((str(names[place]), int(rates.n_faces[place]), float(values[place]))
+                         for place in (worst, best))  # fmt: skip
     return (
         *(*of_worst, max(worst_low, 0.0), min(worst_high, 1.0), *of_best),
         *(gap, max(gap_low, 0.0), min(gap_high, 1.0), ratio, ratio_low, ratio_high),

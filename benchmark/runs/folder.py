@@ -173,11 +173,9 @@ def save_weights(
     """
     state = network.state_dict()
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    notes = {
-        "experiment": canonical_json(experiment.as_dict()),
-        "network": canonical_json(network.describe()),
-        **({"faces_px": str(faces_px)} if faces_px else {}),
-    }
+    described = {"experiment": experiment.as_dict(), "network": network.describe()}
+    notes = {name: canonical_json(value) for name, value in described.items()}
+    notes |= {"faces_px": str(faces_px)} if faces_px else {}
     content = save(tensors, notes)
     # A safetensors file begins with its header's length in 8 bytes, the header padded to 8.
     end = 8 + int.from_bytes(content[:8], "little")

@@ -97,11 +97,6 @@ class CachedFaces:
     """Of each row of the packed array among the rows here, (n_faces,) int64; None where all are."""
 
     @property
-    def activations(self) -> Tensor:
-        """The unchanged faces: (n_rows, …) as `Network.suffix` takes them, wherever they lie."""
-        return self._as_map(self.views[0])
-
-    @property
     def is_exact_fp32(self) -> bool:
         """Whether stored numbers may be computed from them: bit-equal to a live fp32 pass."""
         return self.distance == 0 and self.precision == "fp32"

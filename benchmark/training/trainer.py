@@ -258,12 +258,9 @@ def new_optimiser(network: Network, recipe: Recipe, device: Device) -> torch.opt
     Parameters are grouped by the ratio of their rate, in the network's order. On CUDA the rate is a
     tensor there, so that a CUDA graph can be given another one.
     """
-    ratios = {
-        id(parameter): ratio
-        for stage, ratio in stage_ratios(network, recipe).items()
-        for parameter in network.backbone.stages[stage].parameters()
-    }
-    by_ratio: dict[float, list[nn.Parameter]] = {}
+    ratios, by_ratio = dict[int, float](), dict[float, list[nn.Parameter]]()
+    for stage, ratio in stage_ratios(network, recipe).items():
+        ratios |= {id(item): ratio for item in network.backbone.stages[stage].parameters()}
     for parameter in network.parameters():
         if parameter.requires_grad:
             by_ratio.setdefault(ratios.get(id(parameter), 1.0), []).append(parameter)

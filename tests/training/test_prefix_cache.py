@@ -53,6 +53,11 @@ def opened(
     return cached
 
 
+def rows_of(cached: prefix_cache.CachedFaces) -> torch.Tensor:
+    """The unchanged faces' activations, of all faces."""
+    return cached.gather(torch.arange(small.N_FACES))
+
+
 def cache_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.npy"))
 
@@ -106,7 +111,7 @@ def test_what_was_computed_is_found_again_by_another_head(tmp_path: Path) -> Non
     wider.backbone.load_state_dict(network.backbone.state_dict())
     again = opened(listener.settings(tmp_path), network=wider)
     assert (first.origin, again.origin) == ("built", "found")
-    assert torch.equal(first.activations, again.activations)
+    assert torch.equal(rows_of(first), rows_of(again))
     assert listener.n_computed == small.N_FACES
     assert not listener.sentences
 
@@ -133,12 +138,12 @@ def test_a_flip_bank_shares_the_unchanged_view(tmp_path: Path) -> None:
     assert len(cache_files(tmp_path)) == 2
     chosen = torch.tensor([True, False])
     rows = bank.gather(torch.tensor([4, 9]), chosen)
-    assert torch.equal(rows[1], plain.activations[9])
+    assert torch.equal(rows[1], rows_of(plain)[9])
     assert torch.equal(rows[0], network.prefix(small.FACES.images(torch.arange(64)).flip(-1))[4])
 
 
 def test_a_changed_byte_or_a_missing_end_is_found_and_the_file_built_again(tmp_path: Path) -> None:
-    expected = opened(CacheSettings(tmp_path)).activations.clone()
+    expected = rows_of(opened(CacheSettings(tmp_path)))
     (file,) = cache_files(tmp_path)
     sidecar = file.with_suffix(".json")
     whole = {path: path.read_bytes() for path in (file, sidecar)}
@@ -154,7 +159,7 @@ def test_a_changed_byte_or_a_missing_end_is_found_and_the_file_built_again(tmp_p
         listener = Listener()
         again = opened(listener.settings(tmp_path))
         assert again.origin == "built" or content.split() == whole[path].split(), (path, place)
-        assert torch.equal(again.activations, expected)
+        assert torch.equal(rows_of(again), expected)
         assert not listener.sentences or "damaged" in listener.sentences[0]
         del again
 
@@ -183,7 +188,7 @@ def test_the_least_recently_used_file_goes_first_and_stays_with_whoever_reads_it
     # One file: 64 faces x 4 x 4 cells x 96 channels x 4 bytes = 393,216 bytes; two fit.
     cache = Listener().settings(tmp_path, cap_gib=800_000 / 2**30)
     held = opened(cache, seed=0)
-    expected = held.activations.clone()
+    expected = rows_of(held)
     (first,) = cache_files(tmp_path)
     opened(cache, seed=1)
     (second,) = set(cache_files(tmp_path)) - {first}
@@ -192,7 +197,7 @@ def test_the_least_recently_used_file_goes_first_and_stays_with_whoever_reads_it
     assert not first.exists()
     assert not first.with_suffix(".json").exists()
     assert second.exists()
-    assert torch.equal(held.activations, expected)
+    assert torch.equal(rows_of(held), expected)
     assert opened(cache, seed=0).origin == "built"
 
 
@@ -241,7 +246,7 @@ def test_rows_asked_for_alone_are_found_by_their_place_in_the_array(tmp_path: Pa
     part = opened(CacheSettings(tmp_path), request=some)
     wanted = torch.tensor([59, 20, 33])
     assert torch.equal(part.gather(wanted), whole.gather(wanted))
-    assert len(part.activations) == 40
+    assert len(part.views[0]) == 40
 
 
 def test_stored_probabilities_come_from_exact_fp32_or_from_pictures(tmp_path: Path) -> None:
@@ -255,7 +260,7 @@ def test_stored_probabilities_come_from_exact_fp32_or_from_pictures(tmp_path: Pa
     # Pooled features are float32 though a bf16 backbone computed them.
     frozen = a_network(an_experiment(trained=0))
     prefix = opened(CacheSettings(tmp_path), network=frozen, device=BF16)
-    assert prefix.activations.dtype == torch.float32
+    assert prefix.views[0].dtype == torch.float32
     assert not prefix.is_exact_fp32
 
 
