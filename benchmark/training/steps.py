@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import torch
 import torch._functorch.config
 from torch import Tensor
+from torch.nn import functional
 
 from benchmark.data.batches import FaceBatches
 from benchmark.experiment.definition import Experiment, LossWeights, Recipe
@@ -58,39 +59,29 @@ class TaskLoss:
         task's loss is divided by the share of them that has its label: over an epoch it is the mean
         cross entropy of the labelled faces, and every one of them counts alike.
         """
-        self._tasks, self._sizes = tasks, [n_classes(task) for task in tasks]
-        self._widest = max(self._sizes)
+        self._tasks, widest = tasks, max(n_classes(task) for task in tasks)
         self._truths = torch.stack([labels[task] for task in tasks], dim=1)
         device = self._truths.device
-        self._is_truth = self._truths.unsqueeze(2) == torch.arange(self._widest, device=device)
+        self._is_truth = self._truths.unsqueeze(2) == torch.arange(widest, device=device)
         n_faces = len(self._truths) if rows is None else len(rows)
         by_task = [
             (getattr(weights, task) if len(tasks) > 1 else 1.0) / (max(1, count) / n_faces)
             for task, count in label_counts(tasks, labels, rows).items()
         ]
         self._weights = torch.tensor(by_task, dtype=torch.float32, device=device)
-        self._padding: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, logits: Mapping[TaskName, Tensor], rows: Tensor) -> BatchLoss:
         """Compute the loss of logits (n, classes) per task of the faces in `rows`, (n,) int64."""
-        n, pieces = len(rows), []
-        for task, size in zip(self._tasks, self._sizes, strict=True):
-            pieces.append(logits[task].float())
-            if size < self._widest:
-                pieces.append(self._minus_infinity(n, self._widest - size))
-        side_by_side = torch.cat(pieces, dim=1).view(n, len(self._tasks), self._widest)
-        log_p = side_by_side.log_softmax(2)
+        n, widest = len(rows), self._is_truth.shape[2]
+        pieces = []
+        for values in (logits[task].float() for task in self._tasks):
+            more = (0, widest - values.shape[1])
+            pieces.append(functional.pad(values, more, value=-torch.inf) if more[1] else values)
+        log_p = torch.stack(pieces, dim=1).log_softmax(2)
         truth_log_p = torch.where(self._is_truth.index_select(0, rows), log_p, 0.0).sum((0, 2))
         loss = torch.dot(truth_log_p, self._weights) * (-1 / n)
         correct = log_p.detach().argmax(2) == self._truths.index_select(0, rows)
         return BatchLoss(loss, correct.sum(0), n)
-
-    def _minus_infinity(self, n: int, width: int) -> Tensor:
-        """Give (n, width) of −inf, made once: a CUDA graph reads it from where it is."""
-        if (n, width) not in self._padding:
-            device = self._weights.device
-            self._padding[n, width] = torch.full((n, width), -torch.inf, device=device)
-        return self._padding[n, width]
 
 
 def label_counts(
