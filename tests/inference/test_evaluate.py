@@ -22,7 +22,7 @@ from benchmark.record import RunRecord
 from benchmark.runs.folder import parts_for
 from benchmark.tasks import MISSING
 from tests.data.fairface import fairface_of
-from tests.runs.small import a_plan, an_experiment, done_run, settings
+from tests.runs.small import Place, an_experiment
 
 CPU = torch.device("cpu")
 
@@ -39,7 +39,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(drawn_faces: FaceSet, runs_dir: Path) -> RunRecord:
-    return done_run(drawn_faces, settings(runs_dir))
+    return Place(drawn_faces, runs_dir).done()
 
 
 @pytest.fixture(scope="module")
@@ -153,18 +153,18 @@ def test_what_is_compared_as_what_is_said(on_fairface: Evaluation) -> None:
 
 
 def test_faces_without_age_and_race_train_gender_alone(data_dir: Path, tmp_path: Path) -> None:
-    faces, where = open_faces(data_dir / "genders"), settings(tmp_path)
+    place = Place(open_faces(data_dir / "genders"), tmp_path)
     with pytest.raises(DataError, match=r"labelled with age group, race .*experiments of gender"):
-        parts_for(a_plan(faces, where))
+        parts_for(place.plan())
     head = Head(tasks=("gender",), hidden_units=8)
     gender = dataclasses.replace(an_experiment(), name="gender-cnn-none-full-tiny", head=head)
-    record = done_run(faces, where, gender)
+    record = place.done(gender)
     assert (read_predictions(record.predictions_path)["race"] == MISSING).all()
     subgroups = record.subgroups()
     by_race = subgroups[subgroups["by"] == "race"]
     assert by_race["n"].sum() == 0
     assert by_race["accuracy"].isna().all()
-    n_test = len(faces.table.query("part=='test'"))
+    n_test = len(place.faces.table.query("part=='test'"))
     assert subgroups[subgroups["by"] == "gender"]["n"].sum() == n_test
 
 

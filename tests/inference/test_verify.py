@@ -20,12 +20,12 @@ from benchmark.inference.evaluate import Finding, verify
 from benchmark.models.weight_formats import header_of
 from benchmark.record import RunRecord, work_folder
 from tests.data.fairface import fairface_of
-from tests.runs.small import done_run, edit_json, settings
+from tests.runs.small import Place, edit_json
 
 
 @pytest.fixture(scope="module")
 def whole(drawn_faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
-    return done_run(drawn_faces, settings(tmp_path_factory.mktemp("whole")))
+    return Place(drawn_faces, tmp_path_factory.mktemp("whole")).done()
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_the_command_says_what_differs_and_exits_1(run: RunRecord, drawn_data_di
 def test_a_run_on_a_label_table_holds(tmp_path: Path) -> None:
     source = fairface_of(tmp_path / "fairface", 150)
     faces = prepare(source, tmp_path / "data", image_px=32, layout="fairface").faces
-    record = done_run(faces, settings(tmp_path / "runs"))
+    record = Place(faces, tmp_path / "runs").done()
     assert faces.labels_digest
     assert record.about["dataset"]["labels_digest"] == faces.labels_digest
     assert {name: item.verdict for name, item in said(record, faces).items()} == HOLDS

@@ -1,7 +1,8 @@
 """What tests of runs share: a tiny experiment, settings without MLflow, a run to its end."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.files import write_json
 from benchmark.record import RunRecord
 from benchmark.runs.plan import Plan, Settings, plan_run
-from benchmark.runs.run import Finished, Started, run
+from benchmark.runs.run import Event, Finished, Started, run, run_all
 from tests.training.small import CPU
 
 
@@ -36,16 +37,29 @@ def on_cpu(faces: FaceSet) -> FaceBatches:
     return FaceBatches.on_device(faces.pixels(), faces.table, CPU.torch_device)
 
 
-def a_plan(faces: FaceSet, where: Settings, experiment: Experiment | None = None) -> Plan:
-    return plan_run(experiment or an_experiment(), 0, faces, where)
+@dataclass(frozen=True)
+class Place:
+    """Synthetic faces, and a folder where they are run; settings are as `settings` has them."""
 
+    faces: FaceSet
+    runs_dir: Path
 
-def done_run(faces: FaceSet, where: Settings, experiment: Experiment | None = None) -> RunRecord:
-    plan = a_plan(faces, where, experiment)
-    events = list(run(plan, on_cpu(faces), where))
-    assert isinstance(events[0], Started)
-    assert isinstance(events[-1], Finished)
-    return plan.record
+    def plan(self, experiment: Experiment | None = None, seed: int = 0, **changes: Any) -> Plan:
+        where = settings(self.runs_dir, **changes)
+        return plan_run(experiment or an_experiment(), seed, self.faces, where)
+
+    def run(self, plan: Plan, **changes: Any) -> Generator[Event]:
+        return run(plan, on_cpu(self.faces), settings(self.runs_dir, **changes))
+
+    def run_all(self, *experiments: Experiment, **changes: Any) -> list[Event]:
+        return list(run_all(experiments, [0], self.faces, settings(self.runs_dir, **changes)))
+
+    def done(self, experiment: Experiment | None = None, **changes: Any) -> RunRecord:
+        plan = self.plan(experiment, **changes)
+        events = list(self.run(plan, **changes))
+        assert isinstance(events[0], Started)
+        assert isinstance(events[-1], Finished)
+        return plan.record
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

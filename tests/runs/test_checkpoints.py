@@ -8,16 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmark.data.dataset import FaceSet
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.models.network import build_network
 from benchmark.models.weight_formats import header_of
 from benchmark.runs import folder
 from benchmark.runs.folder import load_checkpoint, save_checkpoint
 from benchmark.runs.plan import Plan, Settings
-from benchmark.runs.run import Advanced, Started, run
+from benchmark.runs.run import Advanced, Started
 from benchmark.training.trainer import EpochResult, start
-from tests.runs.small import a_plan, an_experiment, done_run, on_cpu, settings
+from tests.runs.small import Place, an_experiment, settings
 from tests.training.small import CPU
 
 EXPERIMENT = an_experiment("mtl-cnn-none-full-kept", max_epochs=4, steps_per_epoch=4)
@@ -59,11 +58,10 @@ class Course:
 
 
 @pytest.fixture
-def course(drawn_faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Course:
-    where = settings(tmp_path)
-    plan = a_plan(drawn_faces, where, EXPERIMENT)
+def course(place: Place, monkeypatch: pytest.MonkeyPatch) -> Course:
+    plan = place.plan(EXPERIMENT)
     plan.folder.mkdir(parents=True)
-    return Course(plan, where, monkeypatch)
+    return Course(plan, settings(place.runs_dir), monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -98,25 +96,24 @@ def test_the_end_is_kept_once(course: Course) -> None:
 
 
 def test_a_run_stopped_after_epochs_that_were_not_kept_ends_as_an_undisturbed_one(
-    drawn_faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faces, where = on_cpu(drawn_faces), settings(tmp_path / "stopped")
-    plan = a_plan(drawn_faces, where, EXPERIMENT)
+    plan = place.plan(EXPERIMENT)
     with monkeypatch.context() as patched:
         patched.setattr(folder, "CHEAP_SECONDS", 0.0)
         patched.setattr(folder, "SHARE", 1e-9)
-        stopped = run(plan, faces, where)
+        stopped = place.run(plan)
         for event in stopped:
             step = event.step if isinstance(event, Advanced) else None
             if isinstance(step, EpochResult) and step.epoch == 2:
                 break
-        stopped.close()  # type: ignore[attr-defined]
+        stopped.close()
     assert plan.record.history()["epoch"].tolist() == [1]
 
-    events = list(run(plan, faces, where))
+    events = list(place.run(plan))
     assert isinstance(events[0], Started)
     assert events[0].epochs_done == 1
-    whole = done_run(drawn_faces, settings(tmp_path / "whole"), EXPERIMENT)
+    whole = Place(place.faces, place.runs_dir / "whole").done(EXPERIMENT)
     pd.testing.assert_frame_equal(
         read_predictions(plan.record.predictions_path), read_predictions(whole.predictions_path)
     )

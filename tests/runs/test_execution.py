@@ -10,21 +10,20 @@ import torch
 from safetensors.torch import load_file
 
 from benchmark import registry
-from benchmark.data.dataset import FaceSet
 from benchmark.evaluation.predictions import predictions_table, read_predictions, write_predictions
 from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.inference.load import load_trained
 from benchmark.models.network import StandardisedHead, build_network
 from benchmark.runs.execution import PAYS_FROM_STEPS, ExecutionOptions, with_compile
 from benchmark.runs.folder import begin, parts_for
-from benchmark.runs.plan import Plan, Settings
-from benchmark.runs.run import Advanced, Prepared, run
+from benchmark.runs.plan import Plan
+from benchmark.runs.run import Advanced, Prepared
 from benchmark.training.device import Device, choose_device
 from benchmark.training.predict import probabilities
 from benchmark.training.prefix_cache import CacheSettings
 from benchmark.training.steps import SpeedSettings
 from benchmark.training.trainer import EpochResult
-from tests.runs.small import a_plan, on_cpu, settings
+from tests.runs.small import Place, on_cpu, settings
 from tests.runs.small import an_experiment as full_experiment
 from tests.training.small import CPU
 
@@ -37,23 +36,22 @@ def an_experiment(trained: int = 2, **recipe: Any) -> Experiment:
     return full_experiment(name, backbone, **recipe)
 
 
-def options_of(plan: Plan, where: Settings, faces: FaceSet) -> ExecutionOptions:
+def options_of(plan: Plan, **changes: Any) -> ExecutionOptions:
     """Resolve the execution options of a run that has begun, without training it."""
+    where = settings(plan.folder.parents[1], **changes)
     network = build_network(plan.experiment, None, plan.seed)
-    options = ExecutionOptions(plan, on_cpu(faces), where, network)
+    options = ExecutionOptions(plan, on_cpu(plan.faces), where, network)
     begin(plan, plan.about(where.device, network, {}) | options.record())
     return options
 
 
-def test_a_cached_bf16_run_answers_in_fp32_as_pictures_would(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
+def test_a_cached_bf16_run_answers_in_fp32_as_pictures_would(place: Place) -> None:
     """The frozen part is read twice: in bf16 to train on, in fp32 to answer."""
     experiment = an_experiment(max_epochs=1, augmentation=Augmentation(flip=True))
-    where = settings(tmp_path, device=BF16, cache=CacheSettings(tmp_path / "cache"))
-    plan = a_plan(drawn_faces, where, experiment)
-    assert plan.identity == a_plan(drawn_faces, settings(tmp_path), experiment).identity
-    events = list(run(plan, on_cpu(drawn_faces), where))
+    options: Any = {"device": BF16, "cache": CacheSettings(place.runs_dir / "cache")}
+    plan = place.plan(experiment, **options)
+    assert plan.identity == place.plan(experiment).identity
+    events = list(place.run(plan, **options))
     assert isinstance(events[1], Prepared)
     assert "all before block4 computed and cached" in events[1].sentence
 
@@ -67,19 +65,18 @@ def test_a_cached_bf16_run_answers_in_fp32_as_pictures_would(
     network.load_state_dict(load_file(plan.folder / "model.safetensors"))
     CPU.place(network)
     rows = parts_for(plan).own["val"]
-    live = probabilities(network, on_cpu(drawn_faces), torch.from_numpy(rows))
-    table = predictions_table(drawn_faces.table.iloc[rows], "val", live)
+    live = probabilities(network, on_cpu(place.faces), torch.from_numpy(rows))
+    table = predictions_table(place.faces.table.iloc[rows], "val", live)
     stored = read_predictions(plan.record.predictions_path)
     stored = stored[stored["part"] == "val"].reset_index(drop=True)
-    written = tmp_path / "live.csv"
+    written = place.runs_dir / "live.csv"
     write_predictions(written, table)
     pd.testing.assert_frame_equal(stored, read_predictions(written))
 
 
-def test_fp32_answers_come_from_what_was_trained_on(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    where = settings(tmp_path, cache=CacheSettings(tmp_path / "cache"))
-    plan = a_plan(drawn_faces, where, an_experiment(0))
-    options = options_of(plan, where, drawn_faces)
+def test_fp32_answers_come_from_what_was_trained_on(place: Place) -> None:
+    plan, cache = place.plan(an_experiment(0)), place.runs_dir / "cache"
+    options = options_of(plan, cache=CacheSettings(cache))
     prefix, parts = options.prefix(), parts_for(plan)
     rows = parts.own["val"]
     assert prefix is not None
@@ -88,55 +85,48 @@ def test_fp32_answers_come_from_what_was_trained_on(drawn_faces: FaceSet, tmp_pa
     cached = options.predictor(exact)(rows)
     live = options.predictor(None)(rows)
     assert all((cached[task] == live[task]).all() for task in live)
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+    assert len(list(cache.glob("*.npy"))) == 1
 
 
-def test_the_record_says_why_nothing_was_cached(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    where = settings(tmp_path, cache=CacheSettings(tmp_path / "cache"))
-    plan = a_plan(drawn_faces, where, an_experiment(augmentation=Augmentation(contrast=0.1)))
-    options = options_of(plan, where, drawn_faces)
+def test_the_record_says_why_nothing_was_cached(place: Place) -> None:
+    plan = place.plan(an_experiment(augmentation=Augmentation(contrast=0.1)))
+    options = options_of(plan, cache=CacheSettings(place.runs_dir / "cache"))
     assert options.prefix() is None
     assert "without limit" in plan.record.about["speed"]["cache"]["live"]
     assert "for every batch" in options.sentence()
-    assert not (tmp_path / "cache").exists()
+    assert not (place.runs_dir / "cache").exists()
 
 
-def test_a_cache_that_fails_is_noted_in_the_record(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
-    where = settings(tmp_path, cache=CacheSettings(tmp_path / "file" / "cache"))
-    plan = a_plan(drawn_faces, where, an_experiment())
-    assert options_of(plan, where, drawn_faces).prefix() is None
+def test_a_cache_that_fails_is_noted_in_the_record(place: Place) -> None:
+    (place.runs_dir / "file").write_text("no folder")
+    plan, cache = place.plan(an_experiment()), CacheSettings(place.runs_dir / "file" / "cache")
+    assert options_of(plan, cache=cache).prefix() is None
     assert "continues without the cache" in plan.record.about["speed"]["cache"]["live"]
     assert "continues without the cache" in plan.record.about["speed"]["notes"][0]
 
 
-def test_a_resumed_run_keeps_its_precision_unless_told_otherwise(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    began = settings(tmp_path, device=BF16)
-    plan = a_plan(drawn_faces, began, an_experiment())
-    options_of(plan, began, drawn_faces)
+def test_a_resumed_run_keeps_its_precision_unless_told_otherwise(place: Place) -> None:
+    plan, probing = place.plan(an_experiment()), choose_device("cpu")
+    options_of(plan, device=BF16)
     (plan.folder / "checkpoint.pt").write_bytes(b"of an epoch")
-    probing = settings(tmp_path, device=choose_device("cpu"))
-    assert options_of(plan, probing, drawn_faces).device == BF16
+    assert options_of(plan, device=probing).device == BF16
     assert "probe_step_seconds" not in plan.record.about["speed"]
-    assert options_of(plan, settings(tmp_path), drawn_faces).device == CPU
+    assert options_of(plan).device == CPU
     assert plan.record.about["speed"]["notes"] == ["It began in bf16 and resumes in fp32"]
     (plan.folder / "checkpoint.pt").unlink()
-    assert not options_of(plan, probing, drawn_faces).device.probes
+    assert not options_of(plan, device=probing).device.probes
     assert "fp32 channels_last" in plan.record.about["speed"]["probe_step_seconds"]
 
 
 @pytest.mark.parametrize(("cached", "channels_last"), [(True, True), (False, False)])
 def test_the_selected_epochs_score_is_the_one_of_the_stored_predictions(
-    drawn_faces: FaceSet, tmp_path: Path, *, cached: bool, channels_last: bool
+    place: Place, *, cached: bool, channels_last: bool
 ) -> None:
     """Trained in bf16; history.csv, metrics.json and predictions.csv give one number, in fp32."""
-    cache = CacheSettings(tmp_path / "cache") if cached else None
+    cache = CacheSettings(place.runs_dir / "cache") if cached else None
     device = replace(BF16, channels_last=channels_last)
-    where = settings(tmp_path, device=device, cache=cache)
-    plan = a_plan(drawn_faces, where, an_experiment(max_epochs=4, learning_rate=3e-2))
-    events = list(run(plan, on_cpu(drawn_faces), where))
+    plan = place.plan(an_experiment(max_epochs=4, learning_rate=3e-2))
+    events = list(place.run(plan, device=device, cache=cache))
     steps = [event.step for event in events if isinstance(event, Advanced)]
     shown = [step for step in steps if isinstance(step, EpochResult)]
     record = plan.record
@@ -155,20 +145,16 @@ def test_the_selected_epochs_score_is_the_one_of_the_stored_predictions(
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_standardised_features_go_with_the_weights(
-    drawn_faces: FaceSet, tmp_path: Path, *, cached: bool
-) -> None:
-    cache = CacheSettings(tmp_path / "cache") if cached else None
-    where = settings(tmp_path, cache=cache)
-    experiment = an_experiment(0, standardise_features=True)
-    plan = a_plan(drawn_faces, where, experiment)
-    assert plan.identity != a_plan(drawn_faces, where, an_experiment(0)).identity
-    list(run(plan, on_cpu(drawn_faces), where))
+def test_standardised_features_go_with_the_weights(place: Place, *, cached: bool) -> None:
+    cache = CacheSettings(place.runs_dir / "cache") if cached else None
+    plan = place.plan(an_experiment(0, standardise_features=True))
+    assert plan.identity != place.plan(an_experiment(0)).identity
+    list(place.run(plan, cache=cache))
 
     loaded = load_trained(plan.folder / "model.safetensors")
     rows = parts_for(plan).own
     with torch.inference_mode():
-        images = on_cpu(drawn_faces).images(torch.from_numpy(rows["train"]))
+        images = on_cpu(place.faces).images(torch.from_numpy(rows["train"]))
         features = loaded.network.features(images)
     head = loaded.network.head
     assert isinstance(head, StandardisedHead)
@@ -181,7 +167,7 @@ def test_standardised_features_go_with_the_weights(
 
     stored = read_predictions(plan.record.predictions_path)
     stored = stored[stored["part"] == "val"].reset_index(drop=True)
-    again = loaded.predict(drawn_faces.pixels()[rows["val"]])
+    again = loaded.predict(place.faces.pixels()[rows["val"]])
     pd.testing.assert_frame_equal(stored[again.columns], again, check_dtype=False, atol=1e-5)
 
 

@@ -24,10 +24,9 @@ from benchmark.runs.forecast import (
     critical_path,
 )
 from benchmark.runs.forecast import forecast_all as forecasts_of
-from benchmark.runs.plan import plan_run
 from benchmark.training.prefix_cache import CacheSettings
 from tests.cli.test_run import facebench
-from tests.runs.small import an_experiment, settings
+from tests.runs.small import Place, an_experiment, settings
 from tests.training.small import CPU
 
 CACHED = CacheSettings(Path("unused"))
@@ -39,12 +38,11 @@ def frozen(**recipe: Any) -> Experiment:
 
 
 def finished(
-    faces: FaceSet, runs_dir: Path, experiment: Experiment, *, seconds: float, epochs: int = 2,
-    rest: float = 4.0, seed: int = 0, began: float = 1e9, device: dict[str, Any] | None = None,
-    **speed: Any,
+    place: Place, experiment: Experiment, *, seconds: float, epochs: int = 2, rest: float = 4.0,
+    seed: int = 0, began: float = 1e9, device: dict[str, Any] | None = None, **speed: Any,
 ) -> None:  # fmt: skip
     """Leave what a finished run says of its costs. speed: how its activations were computed."""
-    plan = plan_run(experiment, seed, faces, settings(runs_dir))
+    plan = place.plan(experiment, seed)
     counts = parts_for(plan).counts()
     about = plan.about(CPU, build_network(experiment, None, seed), counts)
     taken = seconds + rest + sum(cache["seconds"] for cache in speed.values())
@@ -56,104 +54,87 @@ def finished(
 
 
 def forecast(
-    faces: FaceSet, runs_dir: Path, *experiments: Experiment, kind: str | None = None,
-    **changes: Any,
-) -> list[Forecast]:  # fmt: skip
-    where = settings(runs_dir, **changes)
-    return list(forecasts_of(experiments, [1], faces, where, kind=kind))
+    place: Place, *experiments: Experiment, kind: str | None = None, **changes: Any
+) -> list[Forecast]:
+    where = settings(place.runs_dir, **changes)
+    return list(forecasts_of(experiments, [1], place.faces, where, kind=kind))
 
 
 def n_train(faces: FaceSet) -> int:
     return int((faces.table["part"] == "train").sum())
 
 
-def test_another_seed_takes_what_its_run_group_took(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    finished(drawn_faces, tmp_path, an_experiment(), seconds=10)
+def test_another_seed_takes_what_its_run_group_took(place: Place) -> None:
+    finished(place, an_experiment(), seconds=10)
     # Of the same architecture and depth, but not of the run group.
-    finished(drawn_faces, tmp_path, an_experiment(batch_size=16), seconds=99)
-    (found,) = forecast(drawn_faces, tmp_path, an_experiment())
+    finished(place, an_experiment(batch_size=16), seconds=99)
+    (found,) = forecast(place, an_experiment())
     assert found.basis == "1 run of its seeds"
     assert (found.seconds, found.rest_seconds) == (pytest.approx(10), pytest.approx(4))
     assert found.builds == ()
 
 
-def test_other_recipes_take_as_long_for_each_face(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    finished(drawn_faces, tmp_path, an_experiment(batch_size=16), seconds=10)
-    longer, deeper = (
-        an_experiment(max_epochs=6),
-        an_experiment("mtl-cnn-none-block5-tiny", Backbone("cnn", trainable_stages=1, input_px=32)),
-    )
-    alike, other = forecast(drawn_faces, tmp_path, longer, deeper)
+def test_other_recipes_take_as_long_for_each_face(place: Place) -> None:
+    finished(place, an_experiment(batch_size=16), seconds=10)
+    block5 = Backbone("cnn", trainable_stages=1, input_px=32)
+    longer, deeper = an_experiment(max_epochs=6), an_experiment("mtl-cnn-none-block5-tiny", block5)
+    alike, other = forecast(place, longer, deeper)
     assert (alike.basis, other.basis) == ("1 run of cnn full at 32 px", OPERATIONS)
     assert alike.seconds == pytest.approx(30)
     # Two faces a step and two steps: of as many epochs it sees that many faces.
     stepped = an_experiment(batch_size=2, steps_per_epoch=2)
-    (few,) = forecast(drawn_faces, tmp_path, stepped)
-    assert few.seconds == pytest.approx(10 * 4 / n_train(drawn_faces))
+    (few,) = forecast(place, stepped)
+    assert few.seconds == pytest.approx(10 * 4 / n_train(place.faces))
 
 
-def test_runs_that_may_stop_early_are_taken_to_stop_as_those_did(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
+def test_runs_that_may_stop_early_are_taken_to_stop_as_those_did(place: Place) -> None:
     early = an_experiment(max_epochs=10, early_stopping_epochs=2)
-    finished(drawn_faces, tmp_path, early, seconds=8, epochs=4)
-    stopping, whole = forecast(drawn_faces, tmp_path, early, an_experiment(max_epochs=10))
+    finished(place, early, seconds=8, epochs=4)
+    stopping, whole = forecast(place, early, an_experiment(max_epochs=10))
     assert (stopping.seconds, whole.seconds) == (pytest.approx(8), pytest.approx(20))
 
 
-def test_what_lies_between_runs_of_a_process_counts(drawn_faces: FaceSet, tmp_path: Path) -> None:
+def test_what_lies_between_runs_of_a_process_counts(place: Place) -> None:
     for seed, began in ((0, 1000.0), (2, 1017.0), (3, 5000.0)):
-        finished(drawn_faces, tmp_path, an_experiment(), seconds=10, rest=4, seed=seed, began=began)
-    (found,) = forecast(drawn_faces, tmp_path, an_experiment())
+        finished(place, an_experiment(), seconds=10, rest=4, seed=seed, began=began)
+    (found,) = forecast(place, an_experiment())
     assert found.rest_seconds == pytest.approx(4 + 3)
 
 
-def test_without_like_runs_operations_at_the_speed_of_full_trainings(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    finished(drawn_faces, tmp_path, an_experiment(), seconds=10)
+def test_without_like_runs_operations_at_the_speed_of_full_trainings(place: Place) -> None:
+    finished(place, an_experiment(), seconds=10)
     larger = an_experiment(backbone=Backbone("cnn", input_px=64))
-    (found,) = forecast(drawn_faces, tmp_path, larger)
-    operations = [
-        build_network(item, None, 0).multiply_adds(drawn_faces.image_px)
-        for item in (an_experiment(), larger)
-    ]
+    (found,) = forecast(place, larger)
+    networks = [build_network(item, None, 0) for item in (an_experiment(), larger)]
+    operations = [network.multiply_adds(place.faces.image_px) for network in networks]
     assert found.basis == OPERATIONS
     assert found.seconds == pytest.approx(10 * operations[1] / operations[0])
     other_machine = {"device": "another processor"}
-    finished(drawn_faces, tmp_path / "b", an_experiment(), seconds=10, device=other_machine)
-    (timed,) = forecast(drawn_faces, tmp_path / "b", an_experiment())
+    elsewhere = Place(place.faces, place.runs_dir / "b")
+    finished(elsewhere, an_experiment(), seconds=10, device=other_machine)
+    (timed,) = forecast(elsewhere, an_experiment())
     assert (timed.basis, timed.rest_seconds) == (OPERATIONS, REST_SECONDS)
     assert timed.seconds > 0
 
 
-def test_gpus_are_planned_from_runs_on_gpus_wherever_that_is(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    finished(drawn_faces, tmp_path, an_experiment(), seconds=10)
-    (found,) = forecast(drawn_faces, tmp_path, an_experiment(), kind="cuda")
-    work = build_network(an_experiment(), None, 0).multiply_adds(drawn_faces.image_px)
+def test_gpus_are_planned_from_runs_on_gpus_wherever_that_is(place: Place) -> None:
+    finished(place, an_experiment(), seconds=10)
+    (found,) = forecast(place, an_experiment(), kind="cuda")
+    work = build_network(an_experiment(), None, 0).multiply_adds(place.faces.image_px)
     assert found.basis == ON_H200
-    assert found.seconds == pytest.approx(3 * work * 2 * n_train(drawn_faces) / H200_SPEED)
+    assert found.seconds == pytest.approx(3 * work * 2 * n_train(place.faces) / H200_SPEED)
     on_gpu = {"device": "NVIDIA H200", "device_kind": "cuda"}
-    finished(drawn_faces, tmp_path, an_experiment(), seconds=2, seed=2, device=on_gpu)
-    (measured,) = forecast(drawn_faces, tmp_path, an_experiment(), kind="cuda")
+    finished(place, an_experiment(), seconds=2, seed=2, device=on_gpu)
+    (measured,) = forecast(place, an_experiment(), kind="cuda")
     assert measured.seconds == pytest.approx(2)
 
 
-def test_activations_cost_what_they_took_and_are_one_for_runs_that_share_them(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    n_faces, n_eval = len(drawn_faces.table), len(drawn_faces.table) - n_train(drawn_faces)
+def test_activations_cost_what_they_took_and_are_one_for_runs_that_share_them(place: Place) -> None:
+    n_faces, n_eval = len(place.faces.table), len(place.faces.table) - n_train(place.faces)
     built = {"origin": "built", "views": 1, "seconds": 6.0}
-    finished(
-        drawn_faces, tmp_path, frozen(), seconds=1, cache=built,
-        cache_of_answers=built | {"seconds": 3.0},
-    )  # fmt: skip
+    finished(place, frozen(), seconds=1, cache=built, cache_of_answers=built | {"seconds": 3.0})
     flipped = frozen(augmentation=Augmentation(flip=True))
-    one, other, two = forecast(
-        drawn_faces, tmp_path, frozen(), frozen(max_epochs=3), flipped, cache=CACHED
-    )
+    one, other, two = forecast(place, frozen(), frozen(max_epochs=3), flipped, cache=CACHED)
     assert one.rest_seconds == pytest.approx(4)
     (build,) = one.builds
     assert build.seconds == pytest.approx(6)
@@ -161,12 +142,10 @@ def test_activations_cost_what_they_took_and_are_one_for_runs_that_share_them(
     assert other.builds == one.builds
     assert two.builds[0].seconds == pytest.approx(12)
     # In bf16 the stored predictions need activations of their own.
-    (halved,) = forecast(
-        drawn_faces, tmp_path, frozen(), cache=CACHED, device=replace(CPU, precision="bf16")
-    )
+    (halved,) = forecast(place, frozen(), cache=CACHED, device=replace(CPU, precision="bf16"))
     assert [build.seconds for build in halved.builds] == [pytest.approx(6), pytest.approx(3)]
     assert halved.builds[1].n_bytes == 256 * 4 * n_eval
-    (live,) = forecast(drawn_faces, tmp_path, frozen())
+    (live,) = forecast(place, frozen())
     assert (live.builds, live.basis) == ((), OPERATIONS)
 
 

@@ -20,7 +20,7 @@ from benchmark.models.network import build_network
 from benchmark.record import RunRecord
 from benchmark.tasks import MISSING, TASKS, TaskName, combined, n_classes
 from benchmark.training.steps import resolve_precision
-from tests.runs.small import an_experiment, done_run, on_cpu, settings
+from tests.runs.small import Place, an_experiment, on_cpu
 from tests.training.small import CPU
 
 YEARS = np.array([7, 20, 33, 50, 70])
@@ -47,8 +47,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
 
 @pytest.fixture(scope="module")
 def runs(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, RunRecord]:
-    where = settings(tmp_path_factory.mktemp("runs"))
-    return done_run(faces, where, MTL), done_run(faces, where, STL)
+    place = Place(faces, tmp_path_factory.mktemp("runs"))
+    return place.done(MTL), place.done(STL)
 
 
 def labelled(faces: FaceSet, task: TaskName, part: str) -> int:

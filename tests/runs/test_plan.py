@@ -21,10 +21,9 @@ from benchmark.models.network import build_network
 from benchmark.models.weights import add_file, load
 from benchmark.record import RunRecord, work_folder
 from benchmark.runs.folder import parts_for, save_weights, write_answers
-from benchmark.runs.plan import plan_run
 from benchmark.tasks import TASKS, TaskName, n_classes
+from tests.runs.small import Place, edit_json, settings
 from tests.runs.small import an_experiment as small_experiment
-from tests.runs.small import done_run, edit_json, settings
 from tests.training.small import CPU
 
 
@@ -34,9 +33,9 @@ def an_experiment(weights: str = "none", **changes: Any) -> Experiment:
     return replace(small_experiment(max_epochs=1), **fields)
 
 
-def untrained(faces: FaceSet, runs_dir: Path, experiment: Experiment) -> RunRecord:
+def untrained(place: Place, experiment: Experiment) -> RunRecord:
     """Leave what a finished run leaves of its start and its network, without the training."""
-    plan = plan_run(experiment, 0, faces, settings(runs_dir))
+    plan = place.plan(experiment)
     network = build_network(experiment, load(plan.weights) if plan.weights else None, 0)
     write_json(plan.folder / "experiment.json", plan.about(CPU, network, {}))
     save_weights(plan.folder / "model.safetensors", network, experiment)
@@ -45,21 +44,24 @@ def untrained(faces: FaceSet, runs_dir: Path, experiment: Experiment) -> RunReco
 
 
 @pytest.fixture(scope="module")
-def first_runs(drawn_faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_runs(drawn_faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A runs folder with one finished run of a CNN from nothing; not to be changed."""
-    where = settings(tmp_path_factory.mktemp("runs"))
-    done_run(drawn_faces, where, an_experiment())
-    return where.runs_dir
+    place = Place(drawn_faces, tmp_path_factory.mktemp("runs"))
+    place.done(an_experiment())
+    return place
 
 
 @pytest.fixture
-def runs_dir(first_runs: Path, tmp_path: Path) -> Path:
+def copied(first_runs: Place, tmp_path: Path) -> Place:
     """A copy of `first_runs` to do with as one likes."""
-    return Path(shutil.copytree(first_runs, tmp_path / "runs"))
+    runs_dir = Path(shutil.copytree(first_runs.runs_dir, tmp_path / "runs"))
+    return Place(first_runs.faces, runs_dir)
 
 
-def only_run(runs_dir: Path) -> RunRecord:
-    (folder,) = [folder for folder in work_folder(runs_dir).iterdir() if folder.is_dir()]
+@pytest.fixture
+def earlier(copied: Place) -> RunRecord:
+    """The one run in it."""
+    (folder,) = [folder for folder in work_folder(copied.runs_dir).iterdir() if folder.is_dir()]
     return RunRecord(folder)
 
 
@@ -77,11 +79,8 @@ def from_run(record: RunRecord, **changes: object) -> Experiment:
     return an_experiment(f"run:{record.identity[:8]}", **changes)
 
 
-def test_a_run_starts_from_the_trunk_of_an_earlier_one(
-    drawn_faces: FaceSet, runs_dir: Path
-) -> None:
-    earlier = only_run(runs_dir)
-    plan = plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+def test_a_run_starts_from_the_trunk_of_an_earlier_one(copied: Place, earlier: RunRecord) -> None:
+    plan = copied.plan(from_run(earlier))
     assert plan.weights is not None
     assert plan.weights.from_run == earlier.identity
     assert plan.weights.origin.startswith(f"run {earlier.identity[:12]} (mtl-cnn-none-full-tiny")
@@ -94,61 +93,55 @@ def test_a_run_starts_from_the_trunk_of_an_earlier_one(
     assert not torch.equal(value, kept[f"head.{name}"])
 
 
-def test_it_is_fed_as_the_earlier_run_was(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    unit = an_experiment(protocol=Protocol(input_scaling="unit"))
-    earlier = untrained(drawn_faces, tmp_path, unit)
-    plan = plan_run(from_run(earlier), 0, drawn_faces, settings(tmp_path))
+def test_it_is_fed_as_the_earlier_run_was(place: Place) -> None:
+    first = untrained(place, an_experiment(protocol=Protocol(input_scaling="unit")))
+    plan = place.plan(from_run(first))
     assert plan.weights is not None
     assert plan.weights.preprocessing.sentence() == "RGB, 0 to 1"
 
 
-def test_the_new_run_says_where_it_comes_from(drawn_faces: FaceSet, runs_dir: Path) -> None:
-    earlier = only_run(runs_dir)
-    later = untrained(drawn_faces, runs_dir, from_run(earlier))
+def test_the_new_run_says_where_it_comes_from(copied: Place, earlier: RunRecord) -> None:
+    later = untrained(copied, from_run(earlier))
     assert later.about["weights"]["from_run"] == earlier.identity
     assert later.about["weights"]["source"] == f"run:{earlier.identity[:8]}"
     (seen,) = later.about["weights"]["faces_seen"]
-    assert seen["pixel_digest"] == drawn_faces.pixel_digest
+    assert seen["pixel_digest"] == copied.faces.pixel_digest
     assert later.about["leaky"] is False
-    last = plan_run(from_run(later), 0, drawn_faces, settings(runs_dir))
+    last = copied.plan(from_run(later))
     assert last.weights is not None
     assert [seen["run"] for seen in last.weights.faces_seen] == [later.identity, earlier.identity]
 
 
-def test_the_trunks_content_enters_the_identity(drawn_faces: FaceSet, runs_dir: Path) -> None:
-    earlier = only_run(runs_dir)
-    before = plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+def test_the_trunks_content_enters_the_identity(copied: Place, earlier: RunRecord) -> None:
+    before = copied.plan(from_run(earlier))
     model = earlier.folder / "model.safetensors"
     content = bytearray(model.read_bytes())
     # The tensors lie by name: `head.` first, `backbone.` last.
     content[-1] ^= 1
     model.write_bytes(content)
-    after = plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+    after = copied.plan(from_run(earlier))
     assert before.identity != after.identity
     assert before.weights is not None
     with pytest.raises(WeightsError, match="changed since it was resolved"):
         load(before.weights)
 
 
-def test_leaks_are_inherited(drawn_faces: FaceSet, runs_dir: Path) -> None:
-    earlier = only_run(runs_dir)
+def test_leaks_are_inherited(copied: Place, earlier: RunRecord) -> None:
     retold(earlier, leaky=True)
-    later = untrained(drawn_faces, runs_dir, from_run(earlier))
+    later = untrained(copied, from_run(earlier))
     assert later.about["leaky"] is True
-    last = plan_run(from_run(later), 0, drawn_faces, settings(runs_dir))
+    last = copied.plan(from_run(later))
     assert last.weights is not None
     assert last.weights.leaky
     leaky = an_experiment(protocol=Protocol(split="published-1"))
-    plan = plan_run(leaky, 0, drawn_faces, settings(runs_dir))
+    plan = copied.plan(leaky)
     assert plan.about(CPU, build_network(leaky, None, 0), {})["leaky"] is True
 
 
-def test_a_leaky_run_predicts_the_leak_free_test_faces_besides_its_own(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
+def test_a_leaky_run_predicts_the_leak_free_test_faces_besides_its_own(place: Place) -> None:
     """So that `facebench leak` scores every model of the chain on the same faces."""
     leaky = an_experiment(protocol=Protocol(split="published-1"))
-    plan = plan_run(leaky, 0, drawn_faces, settings(tmp_path))
+    plan = place.plan(leaky)
     parts = parts_for(plan)
     assert set(parts.outside) <= set(parts.predicted(reads_test=True))
 
@@ -156,59 +149,56 @@ def test_a_leaky_run_predicts_the_leak_free_test_faces_besides_its_own(
         sizes = {task: n_classes(task) for task in TASKS}
         return {task: np.full((len(rows), k), 1 / k, np.float32) for task, k in sizes.items()}
 
-    write_answers(plan, parts, predict, settings(tmp_path))
+    write_answers(plan, parts, predict, settings(place.runs_dir))
     own, outside = (
         set(read_predictions(path).query("part == 'test'")["file"])
         for path in (plan.record.predictions_path, plan.record.outside_path)
     )
-    table = drawn_faces.table
+    table = place.faces.table
     assert not own & outside
     assert own | outside >= set(table["file"][table["part"] == "test"])
-    honest = parts_for(plan_run(an_experiment(), 0, drawn_faces, settings(tmp_path)))
-    assert not len(honest.outside)
+    assert not len(parts_for(place.plan(an_experiment())).outside)
 
 
 def test_the_same_faces_under_another_split_or_fold_are_refused(
-    drawn_faces: FaceSet, runs_dir: Path
+    copied: Place, earlier: RunRecord
 ) -> None:
-    earlier, where = only_run(runs_dir), settings(runs_dir)
     own = earlier.about["experiment"]["protocol"]
     for change in ({"split": "leak-free-0"}, {"fold": 2}):
         retold(earlier, experiment={"protocol": own | change})
         with pytest.raises(WeightsError, match="trained on these faces under another split"):
-            plan_run(from_run(earlier), 0, drawn_faces, where)
-    same = from_run(earlier, protocol=Protocol(fold=2))
-    assert plan_run(same, 0, drawn_faces, where).weights is not None
+            copied.plan(from_run(earlier))
+    assert copied.plan(from_run(earlier, protocol=Protocol(fold=2))).weights is not None
     with pytest.raises(WeightsError, match="fold 2"):
-        plan_run(from_run(earlier, protocol=Protocol(fold=1)), 0, drawn_faces, where)
+        copied.plan(from_run(earlier, protocol=Protocol(fold=1)))
 
 
 def test_a_resized_copy_under_another_split_is_known_by_its_files(
-    drawn_faces: FaceSet, runs_dir: Path
+    copied: Place, earlier: RunRecord
 ) -> None:
-    manifest = drawn_faces.manifest | {"pixel_digest": "1" * 64, "split_digest": "2" * 64}
-    table = drawn_faces.table
+    faces, table = copied.faces, copied.faces.table
+    manifest = faces.manifest | {"pixel_digest": "1" * 64, "split_digest": "2" * 64}
     table = table.assign(part=table["part"].iloc[::-1].to_numpy())
-    copy = FaceSet(drawn_faces.folder, manifest, table)
+    copy = FaceSet(faces.folder, manifest, table)
     with pytest.raises(WeightsError, match="trained on these faces under another split"):
-        plan_run(from_run(only_run(runs_dir)), 0, copy, settings(runs_dir))
+        Place(copy, copied.runs_dir).plan(from_run(earlier))
 
 
 def test_other_faces_are_what_it_is_for_and_what_a_run_saw_long_ago_counts(
-    drawn_faces: FaceSet, runs_dir: Path
+    copied: Place, earlier: RunRecord
 ) -> None:
     """Trained on these faces, then on others, then back here under another split."""
-    earlier, where = only_run(runs_dir), settings(runs_dir)
+    runs_dir = copied.runs_dir
     retold(earlier, experiment={"protocol": earlier.about["experiment"]["protocol"] | {"fold": 3}})
     drawn = draw_faces(120, seed=12, image_px=32)
     store_faces(drawn.images, drawn.labels, name="others", drawn=True, data_dir=runs_dir / "data")
-    others = choose_dataset(runs_dir / "data", "others")
-    plan = plan_run(from_run(earlier), 0, others, where)
+    others = Place(choose_dataset(runs_dir / "data", "others"), runs_dir)
+    plan = others.plan(from_run(earlier))
     assert plan.weights is not None
-    assert plan.weights.faces_seen[0]["pixel_digest"] == drawn_faces.pixel_digest
-    between = untrained(others, runs_dir, from_run(earlier))
+    assert plan.weights.faces_seen[0]["pixel_digest"] == copied.faces.pixel_digest
+    between = untrained(others, from_run(earlier))
     with pytest.raises(WeightsError, match="fold 3"):
-        plan_run(from_run(between), 0, drawn_faces, where)
+        copied.plan(from_run(between))
 
 
 def cut_short(record: RunRecord) -> None:
@@ -227,32 +217,29 @@ def cut_short(record: RunRecord) -> None:
     ids=["not done", "no weights", "damaged"],
 )  # fmt: skip
 def test_a_run_that_cannot_be_started_from_is_refused(
-    drawn_faces: FaceSet, runs_dir: Path, change: Any, error: type[BenchmarkError], said: str
+    copied: Place, earlier: RunRecord, change: Any, error: type[BenchmarkError], said: str
 ) -> None:
-    earlier = only_run(runs_dir)
     change(earlier)
     with pytest.raises(error, match=said):
-        plan_run(from_run(earlier), 0, drawn_faces, settings(runs_dir))
+        copied.plan(from_run(earlier))
 
 
 def test_another_architecture_and_digits_that_two_runs_share_are_refused(
-    drawn_faces: FaceSet, runs_dir: Path
+    copied: Place, earlier: RunRecord
 ) -> None:
-    earlier, where = only_run(runs_dir), settings(runs_dir)
     backbone = Backbone("squeezenet1_1", f"run:{earlier.identity[:8]}", input_px=32)
     squeezenet = an_experiment(backbone=backbone, name="mtl-squeezenet1_1-run-full")
     with pytest.raises(WeightsError, match="trained cnn, not squeezenet1_1"):
-        plan_run(squeezenet, 0, drawn_faces, where)
+        copied.plan(squeezenet)
     other = earlier.identity[:12] + "0" * 52
     shutil.copytree(earlier.folder, earlier.folder.with_name(other))
     with pytest.raises(WeightsError, match=rf"2 finished runs .*{other[:13]}.*more digits"):
-        plan_run(from_run(earlier), 0, drawn_faces, where)
-    whole = an_experiment(f"run:{earlier.identity}")
-    assert plan_run(whole, 0, drawn_faces, where).weights is not None
+        copied.plan(from_run(earlier))
+    assert copied.plan(an_experiment(f"run:{earlier.identity}")).weights is not None
 
 
-def test_a_run_takes_no_label(runs_dir: Path, tmp_path: Path) -> None:
+def test_a_run_takes_no_label(earlier: RunRecord, tmp_path: Path) -> None:
     """Else a label would be a way round the split."""
-    model = only_run(runs_dir).folder / "model.safetensors"
+    model = earlier.folder / "model.safetensors"
     with pytest.raises(WeightsError, match="was written by facebench"):
         add_file(model, tmp_path / "store", label="mine")

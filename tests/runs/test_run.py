@@ -15,22 +15,13 @@ from benchmark.evaluation.predictions import read_predictions
 from benchmark.files import file_lock
 from benchmark.models.network import Network
 from benchmark.record import RunRecord, all_records
-from benchmark.runs.run import (
-    Advanced,
-    Failed,
-    Finished,
-    Prepared,
-    Skipped,
-    Started,
-    run,
-    run_all,
-)
+from benchmark.runs.run import Advanced, Failed, Finished, Prepared, Skipped, Started
 from benchmark.training.trainer import EpochResult
-from tests.runs.small import a_plan, an_experiment, done_run, on_cpu, settings
+from tests.runs.small import Place, an_experiment
 
 
-def test_a_run_leaves_everything_behind(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    record = done_run(drawn_faces, settings(tmp_path))
+def test_a_run_leaves_everything_behind(place: Place) -> None:
+    record = place.done()
     assert record.state == "done"
     names = {path.name for path in record.folder.iterdir()}
     assert names >= {
@@ -40,7 +31,7 @@ def test_a_run_leaves_everything_behind(drawn_faces: FaceSet, tmp_path: Path) ->
     }  # fmt: skip
     # Errors in years are of the training faces' means.
     years = pd.read_csv(record.folder / "age_years.csv").set_index(["read_as", "group"])
-    table = drawn_faces.table
+    table = place.faces.table
     means = table[table["part"] == "train"].groupby("age_group")["age"].mean()
     test = read_predictions(record.predictions_path).query("part == 'test'")
     errors = (test["age_group_pred"].map(means) - test["age"]).abs()
@@ -49,44 +40,37 @@ def test_a_run_leaves_everything_behind(drawn_faces: FaceSet, tmp_path: Path) ->
     assert 0 <= record.metrics["test/age_group/accuracy"] <= 1
     assert record.about["dataset"]["drawn"]
     predictions = read_predictions(record.predictions_path)
-    placed = drawn_faces.table[drawn_faces.table["part"].isin(["val", "test"])]
+    placed = table[table["part"].isin(["val", "test"])]
     assert set(predictions["file"]) == set(placed["file"])
 
 
-def test_a_done_run_is_up_to_date_and_one_that_another_process_holds_is_left(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    where = settings(tmp_path)
-    record = done_run(drawn_faces, where)
+def test_a_done_run_is_up_to_date_and_one_that_another_process_holds_is_left(place: Place) -> None:
+    record, plan = place.done(), place.plan()
     before = (record.folder / "done.json").stat().st_mtime_ns
-    plan = a_plan(drawn_faces, where)
-    (event,) = run(plan, on_cpu(drawn_faces), where)
+    (event,) = place.run(plan)
     assert isinstance(event, Skipped)
     assert event.why == "done"
     assert (record.folder / "done.json").stat().st_mtime_ns == before
     with file_lock(plan.folder / "claim"):
-        (event,) = run(plan, on_cpu(drawn_faces), where)
+        (event,) = place.run(plan)
     assert isinstance(event, Skipped)
     assert "runs it" in event.why
 
 
-def test_a_stopped_run_resumes_and_ends_as_an_undisturbed_one(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    where = settings(tmp_path / "stopped")
-    plan = a_plan(drawn_faces, where)
-    stopped = run(plan, on_cpu(drawn_faces), where)
+def test_a_stopped_run_resumes_and_ends_as_an_undisturbed_one(place: Place) -> None:
+    plan = place.plan()
+    stopped = place.run(plan)
     for event in stopped:
         if isinstance(event, Advanced) and isinstance(event.step, EpochResult):
             break
-    stopped.close()  # type: ignore[attr-defined]
+    stopped.close()
     assert plan.record.state == "interrupted"
     assert (plan.folder / "interrupted.json").is_file()
 
-    events = list(run(plan, on_cpu(drawn_faces), where))
+    events = list(place.run(plan))
     assert isinstance(events[0], Started)
     assert events[0].epochs_done == 1
-    whole = done_run(drawn_faces, settings(tmp_path / "whole"))
+    whole = Place(place.faces, place.runs_dir / "whole").done()
     pd.testing.assert_frame_equal(
         read_predictions(plan.record.predictions_path), read_predictions(whole.predictions_path)
     )
@@ -94,32 +78,30 @@ def test_a_stopped_run_resumes_and_ends_as_an_undisturbed_one(
     assert not (plan.folder / "interrupted.json").exists()
 
 
-def test_a_failed_run_says_why_and_the_next_one_runs(drawn_faces: FaceSet, tmp_path: Path) -> None:
-    where = settings(tmp_path)
-    broken = an_experiment("mtl-cnn-none-full-broken", learning_rate=1e30, clipping="none")
-    events = list(run_all([broken, an_experiment()], [0], drawn_faces, where))
+BROKEN = an_experiment("mtl-cnn-none-full-broken", learning_rate=1e30, clipping="none")
+
+
+def test_a_failed_run_says_why_and_the_next_one_runs(place: Place) -> None:
+    events = place.run_all(BROKEN, an_experiment())
     on_the_way = (Started, Prepared, Advanced)
     ends = [type(event) for event in events if not isinstance(event, on_the_way)]
     assert ends == [Failed, Finished]
-    records = {record.experiment_name: record for record in all_records(tmp_path)}
+    records = {record.experiment_name: record for record in all_records(place.runs_dir)}
     failed = records["mtl-cnn-none-full-broken"]
     assert failed.state == "failed"
     assert "training loss" in json.loads((failed.folder / "failed.json").read_text())["why"]
 
     with pytest.raises(RunError, match="mtl-cnn-none-full-broken, seed 0 failed"):
-        list(run(a_plan(drawn_faces, where, broken), on_cpu(drawn_faces), where))
+        list(place.run(place.plan(BROKEN)))
     assert RunRecord(failed.folder).about["attempt"] == 2
 
 
-def test_a_run_whose_folder_cannot_be_made_has_failed_and_the_next_one_runs(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    where = settings(tmp_path)
+def test_a_run_whose_folder_cannot_be_made_has_failed_and_the_next_one_runs(place: Place) -> None:
     first, second = an_experiment(), an_experiment("mtl-cnn-none-full-next", max_epochs=1)
-    folder = a_plan(drawn_faces, where, first).folder
+    folder = place.plan(first).folder
     folder.parent.mkdir()
     folder.write_text("a file, where a folder should be", encoding="utf-8")
-    events = list(run_all([first, second], [0], drawn_faces, where))
+    events = place.run_all(first, second)
     failed, ended = events[0], events[-1]
     assert isinstance(failed, Failed)
     assert isinstance(ended, Finished)
@@ -127,9 +109,8 @@ def test_a_run_whose_folder_cannot_be_made_has_failed_and_the_next_one_runs(
     assert "--runs-dir" in failed.error.fix
 
 
-def test_a_failed_run_lets_go_of_its_network(drawn_faces: FaceSet, tmp_path: Path) -> None:
+def test_a_failed_run_lets_go_of_its_network(place: Place) -> None:
     """Else the memory of every failed run is missing to the next, on a GPU above all."""
-    broken = an_experiment("mtl-cnn-none-full-broken", learning_rate=1e30, clipping="none")
 
     def networks() -> int:
         gc.collect()
@@ -137,33 +118,28 @@ def test_a_failed_run_lets_go_of_its_network(drawn_faces: FaceSet, tmp_path: Pat
         return sum(type(item) is Network for item in gc.get_objects())
 
     before = networks()
-    events = list(run_all([broken], [0], drawn_faces, settings(tmp_path)))
+    events = place.run_all(BROKEN)
     assert isinstance(events[-1], Failed)
     assert networks() == before
 
 
-def test_an_ad_hoc_run_reads_no_test_face_unless_told_to(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
+def test_an_ad_hoc_run_reads_no_test_face_unless_told_to(place: Place) -> None:
     ad_hoc = an_experiment().adjusted({"recipe.max_epochs": 1})
-    record = done_run(drawn_faces, settings(tmp_path, figures=False), ad_hoc)
+    record = place.done(ad_hoc, figures=False)
     assert not list(record.folder.glob("*.png"))
     assert set(read_predictions(record.predictions_path)["part"]) == {"val"}
     assert not any(name.startswith("test/") for name in record.metrics)
-    again = done_run(drawn_faces, settings(tmp_path, read_test=True), ad_hoc)
+    again = place.done(ad_hoc, read_test=True)
     assert set(read_predictions(again.predictions_path)["part"]) == {"val", "test"}
 
 
-def test_a_planted_duplicate_across_the_split_stops_the_training(
-    drawn_faces: FaceSet, tmp_path: Path
-) -> None:
-    table = drawn_faces.table.copy()
+def test_a_planted_duplicate_across_the_split_stops_the_training(place: Place) -> None:
+    faces, table = place.faces, place.faces.table.copy()
     in_train = table.index[table["part"] == "train"][0]
     in_test = table.index[table["part"] == "test"][0]
     table.loc[in_test, "sha256"] = table.loc[in_train, "sha256"]
-    leaking = FaceSet(drawn_faces.folder, drawn_faces.manifest, table)
-    where = settings(tmp_path)
-    events = list(run_all([an_experiment()], [0], leaking, where))
+    leaking = FaceSet(faces.folder, faces.manifest, table)
+    events = Place(leaking, place.runs_dir).run_all(an_experiment())
     assert [type(event) for event in events] == [Failed]
     assert isinstance(events[0], Failed)
     assert "sha256" in str(events[0].error)
