@@ -116,22 +116,17 @@ def test_a_sweep_is_ad_hoc_runs_on_one_cache_that_the_leaderboard_tells_apart(
         assert ("head.hidden_units=8" in changes.split(" · ")) is (units == 8)  # 128 is as defined
 
 
-@pytest.mark.parametrize(
-    ("sweep", "said"),
-    [
+def test_a_sweep_over_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    for sweep, said in (
         ("recipe.learning_rate=1e-4,fast", "'recipe.learning_rate' is 'fast'"),
         ("recipe.rate=1,2", "unknown setting 'recipe.rate'"),
         ("head.hidden_units=0,8", "hidden_units"),
-    ],
-)
-def test_a_sweep_over_what_cannot_be_is_refused_before_anything_runs(
-    sweep: str, said: str, tmp_path: Path
-) -> None:
-    where = ("--sweep", sweep, "--runs-dir", tmp_path)
-    refused = facebench("run", "mtl-vgg16-imagenet-frozen", *where)
-    assert refused.exit_code == 2
-    assert said in refused.stderr
-    assert not list(tmp_path.iterdir())
+    ):
+        where = ("--sweep", sweep, "--runs-dir", tmp_path)
+        refused = facebench("run", "mtl-vgg16-imagenet-frozen", *where)
+        assert refused.exit_code == 2, sweep
+        assert said in refused.stderr, sweep
+        assert not list(tmp_path.iterdir()), sweep
 
 
 @pytest.mark.slow

@@ -42,9 +42,8 @@ def test_all_right_or_all_wrong_still_has_an_interval() -> None:
 def test_bootstrap_agrees_with_scipy_where_each_face_is_a_cluster() -> None:
     values = (np.random.default_rng(1).random(300) < 0.8).astype(float)
     low, high = cluster_bootstrap(values[:, None], np.arange(300))
-    theirs = stats.bootstrap(
-        (values,), np.mean, n_resamples=2_000, method="percentile", rng=np.random.default_rng(2)
-    ).confidence_interval
+    options = {"n_resamples": 2_000, "method": "percentile", "rng": np.random.default_rng(2)}
+    theirs = stats.bootstrap((values,), np.mean, **options).confidence_interval
     assert (low[0], high[0]) == pytest.approx((theirs.low, theirs.high), abs=0.01)
 
 
@@ -118,15 +117,11 @@ def test_scores_of_a_matrix_by_hand() -> None:
     assert np.isnan(intervals.mean_group_error(both)).tolist() == [True, False]
 
 
-CELLS = np.array(
-    [
-        [0.142, 0.008, 0.003, 0.001, 0.000],
-        [0.006, 0.081, 0.080, 0.001, 0.000],
-        [0.002, 0.046, 0.311, 0.034, 0.002],
-        [0.000, 0.001, 0.052, 0.101, 0.028],
-        [0.001, 0.000, 0.001, 0.025, 0.074],
-    ]
-)
+CELLS = np.array([
+    [0.142, 0.008, 0.003, 0.001, 0.000], [0.006, 0.081, 0.080, 0.001, 0.000],
+    [0.002, 0.046, 0.311, 0.034, 0.002], [0.000, 0.001, 0.052, 0.101, 0.028],
+    [0.001, 0.000, 0.001, 0.025, 0.074],
+])  # fmt: skip
 """Shares of true by predicted age group, about those of a small CNN."""
 
 
@@ -142,9 +137,8 @@ def test_bootstrap_intervals_of_scores_hold_the_truth_at_the_stated_rate(cluster
     held = []
     for _ in range(400):
         cells = random.choice(25, 600, p=shares.ravel())[clusters]
-        table = pd.DataFrame(
-            {"cluster": clusters, "age_group": cells // 5, "age_group_pred": cells % 5}
-        )
+        labels = {"age_group": cells // 5, "age_group_pred": cells % 5}
+        table = pd.DataFrame({"cluster": clusters, **labels})
         again = resampled_confusion(table, "age_group")
         spans = [intervals.percentiles(number(again)) for number in THEIRS]
         truths = [number(shares) for number in THEIRS]

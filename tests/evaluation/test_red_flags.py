@@ -39,17 +39,15 @@ def test_only_what_is_above_its_task_s_limit_raises_a_flag() -> None:
     assert [flag.task for flag in red_flags(about(), metrics)] == ["age_group", "gender", "race"]
 
 
-WITHOUT_LIMITS: dict[str, dict[str, Any]] = {
-    "synthetic": {"dataset": {"name": "drawn-v1", "drawn": True}},
-    "synthetic by another name": {"dataset": {"drawn": True}},
-    "another data set": {"dataset": {"name": "fairface-100"}},
-    "leaks on purpose": {"leaky": True},
-    "a subset": {"experiment": {"subset": {"gender": "female"}}},
-}
-
-
 def test_other_faces_and_other_tests_raise_none() -> None:
-    for case, changes in WITHOUT_LIMITS.items():
+    without_limits: dict[str, dict[str, Any]] = {
+        "synthetic": {"dataset": {"name": "drawn-v1", "drawn": True}},
+        "synthetic by another name": {"dataset": {"drawn": True}},
+        "another data set": {"dataset": {"name": "fairface-100"}},
+        "leaks on purpose": {"leaky": True},
+        "a subset": {"experiment": {"subset": {"gender": "female"}}},
+    }
+    for case, changes in without_limits.items():
         assert red_flags(about(**changes), GOOD) == (), case
     renamed = {"name": "faces", "split_digest": UTKFACE_SPLIT_DIGESTS[0]}
     assert len(red_flags(about(dataset=renamed), GOOD)) == 1

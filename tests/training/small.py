@@ -33,12 +33,9 @@ FACES = FaceBatches.on_device(_pixels, pd.DataFrame(_labels), CPU.torch_device)
 
 
 def an_experiment(
-    architecture: str = "cnn",
-    trained: int | str = 2,
-    augmentation: Augmentation | None = None,
-    features: str = "pooled",
-    **recipe: object,
-) -> Experiment:
+    architecture: str = "cnn", trained: int | str = 2, augmentation: Augmentation | None = None,
+    features: str = "pooled", **recipe: object,
+) -> Experiment:  # fmt: skip
     values = {"learning_rate": 1e-3, "batch_size": 8, "max_epochs": 2} | recipe
     return Experiment(
         name="small",
@@ -76,9 +73,8 @@ def weighted_cross_entropy(
     logits: Mapping[TaskName, Tensor], truths: Mapping[TaskName, Tensor], weights: LossWeights
 ) -> Tensor:
     """The loss by its definition, one task after another; a single task counts 1."""
-    losses = [
-        functional.cross_entropy(values.float(), truths[task])
-        * (getattr(weights, task) if len(logits) > 1 else 1)
-        for task, values in logits.items()
-    ]
+    losses = []
+    for task, values in logits.items():
+        weight = getattr(weights, task) if len(logits) > 1 else 1
+        losses.append(functional.cross_entropy(values.float(), truths[task]) * weight)
     return torch.stack(losses).sum()

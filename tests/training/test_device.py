@@ -7,12 +7,7 @@ import pytest
 import torch
 
 from benchmark.errors import DeviceError
-from benchmark.training.device import (
-    Device,
-    choose_device,
-    device_trouble,
-    is_out_of_memory,
-)
+from benchmark.training.device import Device, choose_device, device_trouble, is_out_of_memory
 
 
 def test_what_is_not_here_is_refused_with_what_is() -> None:
