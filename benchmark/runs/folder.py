@@ -323,7 +323,7 @@ class Removable:
 
     kind: Kind
     path: Path
-    claim: Path | None
+    lock: Path | None
 
     @property
     def n_bytes(self) -> int:
@@ -337,7 +337,7 @@ class Removable:
     def remove(self) -> bool:
         """Remove it, unless somebody works on it now; tell whether it is gone."""
         with contextlib.ExitStack() as stack:
-            if self.claim is not None and not stack.enter_context(file_lock(self.claim)):
+            if self.lock is not None and not stack.enter_context(file_lock(self.lock)):
                 return False
             if not self.path.is_dir():
                 self.path.unlink(missing_ok=True)
@@ -345,9 +345,9 @@ class Removable:
                     self.path.with_suffix(".json").unlink(missing_ok=True)
                 return True
             try:
-                lock = os.open(self.path, os.O_RDONLY)
-                stack.callback(os.close, lock)
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                descriptor = os.open(self.path, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
             shutil.rmtree(self.path)
@@ -359,19 +359,19 @@ def removables(runs_dir: Path, data_dir: Path) -> Iterator[Removable]:
     cache = data_dir / "cache"
     for folder in (*work_folder(runs_dir).glob("*"), runs_dir, data_dir, data_dir / "weights",
                    cache):  # fmt: skip
-        claim = folder / "claim" if folder.parent == work_folder(runs_dir) else None
+        lock = folder / "claim" if folder.parent == work_folder(runs_dir) else None
         for path in sorted(folder.glob("*")):
             with contextlib.suppress(OSError):
                 age = time.time() - path.stat().st_mtime
                 if TEMPORARY.fullmatch(path.name) and age > SETTLED_SECONDS:
-                    yield Removable("leftovers", path, claim)
+                    yield Removable("leftovers", path, lock)
     for path in sorted(cache.glob("*.npy")):
         yield Removable("cache", path, path.with_suffix(".claim"))
     for record in list(all_records(runs_dir)):
-        folder, claim, state = record.folder, record.folder / "claim", record.state
-        if is_locked(claim):
+        folder, lock, state = record.folder, record.folder / "claim", record.state
+        if is_locked(lock):
             continue
         if state == "failed" or state == "interrupted":
-            yield Removable(state, folder, claim)
+            yield Removable(state, folder, lock)
         elif state == "done" and (folder / MODEL_FILE).is_file():
-            yield Removable("weights", folder / MODEL_FILE, claim)
+            yield Removable("weights", folder / MODEL_FILE, lock)

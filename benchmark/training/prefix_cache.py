@@ -358,7 +358,7 @@ def write_rows(
     evicted first. Not synchronised to the disk: after a crash the checksum tells.
     """
     partial, crc32, n_bytes = folder / f"{key}.partial", 0, math.prod(shape) * dtype.itemsize
-    _make_room(folder, n_bytes, cap_bytes)
+    _evict(folder, n_bytes, cap_bytes)
     name = str(dtype).removeprefix("torch.")
     header = {"descr": STORED_AS[name], "fortran_order": False, "shape": shape}
     try:
@@ -376,7 +376,7 @@ def write_rows(
         raise
 
 
-def _make_room(folder: Path, n_bytes: int, cap_bytes: int) -> None:
+def _evict(folder: Path, n_bytes: int, cap_bytes: int) -> None:
     """Evict least recently used files until `n_bytes` more fit; else raise OSError."""
     files = [(path.stat(), path.stem) for path in folder.glob("*.npy")]
     in_use = sum(stat.st_size for stat, _ in files)

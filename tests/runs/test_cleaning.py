@@ -1,4 +1,4 @@
-"""What takes room is found by kind, and what somebody is at work on stays."""
+"""What takes disk space is found by kind, and what somebody is at work on stays."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def aged(path: Path) -> None:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Path:
+def home(tmp_path: Path) -> Path:
     """A runs and a data folder with one of everything that could go."""
     done = a_run(tmp_path / "runs", "d" * 64, "done")
     (done / "model.safetensors").write_bytes(b"weights")
@@ -46,13 +46,13 @@ def room(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(room: Path, *kinds: str) -> set[str]:
-    everything = removables(room / "runs", room / "data")
+def found(home: Path, *kinds: str) -> set[str]:
+    everything = removables(home / "runs", home / "data")
     return {item.path.name for item in everything if item.kind in (kinds or KINDS)}
 
 
-def test_every_kind_is_found_and_nothing_that_is_being_written(room: Path) -> None:
-    assert {kind: found(room, kind) for kind in KINDS} == {
+def test_every_kind_is_found_and_nothing_that_is_being_written(home: Path) -> None:
+    assert {kind: found(home, kind) for kind in KINDS} == {
         "leftovers": {".metrics.json.abcd1234.json", "l.partial", ".faces-100.1a2b3c4d.partial"},
         "cache": {"k.npy"},
         "weights": {"model.safetensors"},
@@ -61,11 +61,11 @@ def test_every_kind_is_found_and_nothing_that_is_being_written(room: Path) -> No
     }
 
 
-def test_what_a_process_is_at_work_on_stays(room: Path) -> None:
-    claim = room / "runs" / "work" / ("d" * 64) / "claim"
+def test_what_a_process_is_at_work_on_stays(home: Path) -> None:
+    claim = home / "runs" / "work" / ("d" * 64) / "claim"
     with file_lock(claim):
-        assert "model.safetensors" not in found(room)
-    everything = list(removables(room / "runs", room / "data"))
+        assert "model.safetensors" not in found(home)
+    everything = list(removables(home / "runs", home / "data"))
     for name in ("model.safetensors", ".metrics.json.abcd1234.json"):
         item = next(item for item in everything if item.path.name == name)
         with file_lock(claim):
@@ -74,31 +74,31 @@ def test_what_a_process_is_at_work_on_stays(room: Path) -> None:
         assert not item.path.exists()
 
 
-def clean(room: Path, *arguments: str) -> dict[str, dict[str, int]]:
-    where = ["--runs-dir", str(room / "runs"), "--data-dir", str(room / "data"), "--json"]
+def clean(home: Path, *arguments: str) -> dict[str, dict[str, int]]:
+    where = ["--runs-dir", str(home / "runs"), "--data-dir", str(home / "data"), "--json"]
     answer = CliRunner().invoke(app, ["clean", *arguments, *where])
     assert answer.exit_code == 0, answer.output
     kinds: dict[str, dict[str, int]] = json.loads(answer.stdout)["data"]["kinds"]
     return kinds
 
 
-def test_by_itself_the_command_removes_only_what_nobody_can_miss(room: Path) -> None:
-    assert clean(room, "--dry-run").keys() == KINDS.keys()
-    assert len(found(room, "leftovers")) == 3
-    assert clean(room)["leftovers"]["removed"] == 3
-    assert found(room) == {"k.npy", "model.safetensors", "f" * 64, "1" * 64}
+def test_by_itself_the_command_removes_only_what_nobody_can_miss(home: Path) -> None:
+    assert clean(home, "--dry-run").keys() == KINDS.keys()
+    assert len(found(home, "leftovers")) == 3
+    assert clean(home)["leftovers"]["removed"] == 3
+    assert found(home) == {"k.npy", "model.safetensors", "f" * 64, "1" * 64}
 
 
-def test_what_is_asked_for_goes(room: Path) -> None:
-    removed = clean(room, "--only", "failed,interrupted,cache")
+def test_what_is_asked_for_goes(home: Path) -> None:
+    removed = clean(home, "--only", "failed,interrupted,cache")
     assert {kind: row["removed"] for kind, row in removed.items()} == {
         "cache": 1, "failed": 1, "interrupted": 1,
     }  # fmt: skip
-    assert not found(room, "failed", "interrupted", "cache")
-    assert not (room / "data" / "cache" / "k.json").exists()
+    assert not found(home, "failed", "interrupted", "cache")
+    assert not (home / "data" / "cache" / "k.json").exists()
 
 
-def test_an_unknown_kind_is_refused(room: Path) -> None:
+def test_an_unknown_kind_is_refused(home: Path) -> None:
     answer = CliRunner().invoke(app, ["clean", "--only", "everything"])
     assert answer.exit_code == 2
     assert "interrupted" in answer.stderr
