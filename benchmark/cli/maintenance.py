@@ -316,8 +316,7 @@ def status(
 def _with_queues(
     shown: "Iterable[Standing]", going: "Sequence[Queue]", *, add: bool
 ) -> "list[Standing]":
-    """Say of runs what running suites know: that they wait, where they run. add: those that wait
-    and have not begun, too."""
+    """Say of runs that they wait and where they run; add: those too that wait and have not begun."""
     from benchmark.comparison.library import Standing
 
     runs = [run for queue in going for run in queue.runs]
@@ -361,8 +360,7 @@ def _print_suite(suite: Mapping[str, Any]) -> None:
 
 
 def _seconds_left(item: "Standing", runs_dir: Path) -> int | None:
-    """Predict the time to the recipe's last epoch from the epochs so far; early stopping may end
-    it sooner. None where the run is not running, or has no epoch yet."""
+    """Predict the time to the recipe's last epoch; None where a run has none yet or does not run."""
     if item.state != "claimed" or not item.epochs or item.of_epochs is None:
         return None
     try:

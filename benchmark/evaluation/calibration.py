@@ -21,7 +21,7 @@ from benchmark.evaluation.subgroups import BYS, group_codes, group_names
 from benchmark.tasks import MISSING, TaskName
 
 CALIBRATION_BINS: Final = 15
-"""Bins of equal width, as in Guo et al. 2017."""
+"""Bins of equal width, ((m-1)/15, m/15], as in Guo et al. 2017; counted from 0."""
 SURE_ERRORS: Final = 2.5
 """A bin whose gap is this many standard errors from 0 is taken to lie on the side it shows."""
 TEMPERATURES: Final = (0.05, 20.0)
@@ -39,10 +39,7 @@ RELIABILITY_COLUMNS: Final = ("bin_low", "bin_high", "n", "confidence", "accurac
 
 
 def _confidences(probabilities: Floats, truth: Labels) -> tuple[Floats, Floats, Labels]:
-    """Give each face's probability of its predicted class, 1.0 where that is right, and its bin.
-
-    The bins are ((m-1)/15, m/15], counted from 0.
-    """
+    """Give each face's probability of its predicted class, 1.0 where that is right, and its bin."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     inner_edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
     bins = np.digitize(confidence, inner_edges, right=True)

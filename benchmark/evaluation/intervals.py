@@ -109,11 +109,9 @@ def mean_span(values: Floats, clusters: Labels) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=2)
 def _resampling_weights(n_clusters: int) -> Floats:
-    """Count how often each resample draws each cluster; (RESAMPLES, n_clusters).
-
-    Kept, because every experiment of a table is resampled over the same test clusters: the draws
-    are the costly part (about 37 MB and 0.1 s for 2,315 faces).
-    """
+    """Count how often each resample draws each cluster; (RESAMPLES, n_clusters)."""
+    # Kept: all experiments of a table are resampled over the same test clusters, and the draws are
+    # the costly part (about 37 MB and 0.1 s for 2,315 faces).
     random = np.random.default_rng(RESAMPLING_SEED)
     draws = random.integers(n_clusters, size=(RESAMPLES, n_clusters))
     draws += np.arange(RESAMPLES)[:, None] * n_clusters

@@ -424,8 +424,7 @@ def fastest(step_seconds: StepSeconds) -> str:
 
 
 def _frozen_part(forward: ForwardPass, rows: Tensor) -> tuple[float, Tensor]:
-    """Give the seconds that a batch's cached features take, and such features; a few faces stand
-    for all."""
+    """Give the seconds that a batch's cached features take, and those of a few faces for all."""
     few, started = rows[:FEW_FACES], time.perf_counter()
     with forward.device.autocast():
         some = forward.network.prefix(forward.unchanged(few))
