@@ -316,7 +316,7 @@ def status(
 def _with_queues(
     shown: "Iterable[Standing]", going: "Sequence[Queue]", *, add: bool
 ) -> "list[Standing]":
-    """Say of runs that they wait and where they run; add: those too that wait and have not begun."""
+    """Say of runs that they wait or where they run; add: those too that have not begun."""
     from benchmark.comparison.library import Standing
 
     runs = [run for queue in going for run in queue.runs]
@@ -360,7 +360,7 @@ def _print_suite(suite: Mapping[str, Any]) -> None:
 
 
 def _seconds_left(item: "Standing", runs_dir: Path) -> int | None:
-    """Predict the time to the recipe's last epoch; None where a run has none yet or does not run."""
+    """Predict the time to the recipe's last epoch; None without an epoch, or where nothing runs."""
     if item.state != "claimed" or not item.epochs or item.of_epochs is None:
         return None
     try:

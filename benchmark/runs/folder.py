@@ -108,10 +108,9 @@ def parts_for(plan: Plan) -> Parts:
 
 def is_done(plan: Plan, settings: Settings) -> bool:
     """Tell whether a run is finished, with test predictions if they are wanted now."""
-    record = plan.record
-    return record.state == "done" and (
-        reads_test(plan, settings) <= bool(record.done.get("test_was_read"))
-    )
+    if plan.record.state != "done":
+        return False
+    return not reads_test(plan, settings) or bool(plan.record.done.get("test_was_read"))
 
 
 def reads_test(plan: Plan, settings: Settings) -> bool:
