@@ -98,7 +98,7 @@ def forecast_all(
     precision = device.precision if kind == device.kind else "bf16"
     costs = _Costs(settings, kind)
     for experiment in experiments:
-        work = _Work.of(experiment, faces, settings)
+        work = _Work(experiment, faces, settings)
         n_bytes = 0 if settings.keep_weights == "none" else 4 * work.parameters
         for seed in seeds:
             outlook: Outlook = "run"
@@ -137,45 +137,31 @@ def _like(experiment: Experiment, *, cached: bool) -> str:
     return f"{backbone.architecture} {backbone.depth_name} at {backbone.input_px} px{live}"
 
 
-@dataclass(frozen=True)
 class _Work:
-    """What an experiment's training consists of, of one face: multiply-adds, forward."""
+    """What an experiment's training consists of; multiply-adds are of one face, forward."""
 
-    experiment: Experiment
-    n_images: int
-    """Training faces seen in all epochs."""
-    trained: int
-    frozen: int
-    cached: bool
-    """Whether the frozen part is computed once and not in each epoch."""
-    cached_bytes: int
-    """Of what the frozen part makes of a face, in the precision of the training's cache."""
-    exact_bytes: int
-    """The same in fp32."""
-    parameters: int
-
-    @staticmethod
-    def of(experiment: Experiment, faces: FaceSet, settings: Settings) -> "_Work":
+    def __init__(self, experiment: Experiment, faces: FaceSet, settings: Settings) -> None:
         # What a network computes does not depend on its first weights.
         network = build_network(experiment.adjusted({"backbone.weights": "none"}), None, 0)
-        px, recipe, frozen, handed_on = faces.image_px, experiment.recipe, 0, 0
-        n_train = int((faces.table["part"] == "train").sum())
+        recipe, px, n_numbers = experiment.recipe, faces.image_px, 0
+        self.experiment, self.frozen = experiment, 0
         if network.cut is not None:
             with FlopCounterMode(display=False) as counter:
-                handed_on = network.eval().prefix(torch.zeros(1, 3, px, px)).numel()
-            frozen = int(counter.get_total_flops()) // 2
+                n_numbers = network.eval().prefix(torch.zeros(1, 3, px, px)).numel()
+            self.frozen = int(counter.get_total_flops()) // 2
+        self.trained = network.multiply_adds(px) - self.frozen
+        self.parameters = network.parameter_counts()[0]
+        # Of what the frozen part makes of a face, as the training's cache has it and in fp32.
         halved = settings.device.precision == "bf16" and network.cut != FEATURES
-        return _Work(
-            experiment, recipe.max_epochs * _images_of_epoch(experiment, n_train),
-            network.multiply_adds(px) - frozen, frozen,
-            settings.cache is not None and why_live(network, recipe.augmentation) is None,
-            handed_on * (2 if halved else 4), handed_on * 4, network.parameter_counts()[0],
-        )  # fmt: skip
-
-    @property
-    def operations(self) -> int:
-        """Multiply-adds of the training; a backward pass counts as two forward ones."""
-        return self.n_images * (3 * self.trained + (0 if self.cached else self.frozen))
+        self.cached_bytes, self.exact_bytes = n_numbers * (2 if halved else 4), n_numbers * 4
+        # Whether the frozen part is computed once and not in each epoch.
+        why = why_live(network, recipe.augmentation)
+        self.cached = settings.cache is not None and why is None
+        n_train = int((faces.table["part"] == "train").sum())
+        self.n_images = recipe.max_epochs * _images_of_epoch(experiment, n_train)
+        # A backward pass counts as two forward ones.
+        each = 3 * self.trained + (0 if self.cached else self.frozen)
+        self.operations = self.n_images * each
 
 
 class _Costs:
