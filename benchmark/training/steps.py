@@ -218,10 +218,10 @@ def capture_for(forward: ForwardPass, speed: SpeedSettings) -> CudaCapture | Non
 
     Faces that stay in main memory are gathered by the host, which no graph can hold.
     """
+    if not speed.graph:
+        return None
     source = forward.faces.pixels if forward.prefix is None else forward.prefix.views[0]
-    if not speed.graph or speed.capture is not None:
-        return speed.capture if speed.graph else None
-    return CudaCapture() if source.device.type == "cuda" else None
+    return speed.capture or (CudaCapture() if source.device.type == "cuda" else None)
 
 
 class Snapshot:
