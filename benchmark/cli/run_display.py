@@ -54,8 +54,9 @@ class RunDisplay(Display):
             if used := _faces_used(event.plan):
                 self.say(f"  {used}")
             n, n_epochs = event.n_train, experiment.recipe.max_epochs
-            sizes = {"total": n * n_epochs, "completed": n * done}
-            self._run_bar = self._bars.add_task("this run", note="", **sizes)
+            self._run_bar = self._bars.add_task(
+                "this run", total=n * n_epochs, completed=n * done, note=""
+            )
         elif isinstance(event, Prepared):
             if event.sentence:
                 self.say(f"  {escape(event.sentence)}")

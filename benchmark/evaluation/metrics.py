@@ -81,8 +81,8 @@ def score(predictions: pd.DataFrame) -> Scores:
     parts = {part: faces.reset_index(drop=True) for part, faces in parts.items() if len(faces)}
     calibration = {}
     for task in tasks:
-        by_part = {part: _probabilities(faces, task) for part, faces in parts.items()}
-        calibration[task] = calibrations.calibrate(by_part)
+        known = {str(part): _probabilities(faces, task) for part, faces in parts.items()}
+        calibration[task] = calibrations.calibrate(known)
     metrics = _calibration_metrics(calibration)
     if "val" in parts:
         metrics |= _validation_metrics(parts["val"], tasks)
