@@ -24,6 +24,7 @@ from benchmark.runs.forecast import (
     critical_path,
 )
 from benchmark.runs.forecast import forecast_all as forecasts_of
+from benchmark.runs.plan import plan_run
 from benchmark.training.prefix_cache import CacheSettings
 from tests.cli.test_run import facebench
 from tests.runs.small import Place, an_experiment, settings
@@ -42,7 +43,7 @@ def finished(
     seed: int = 0, began: float = 1e9, device: dict[str, Any] | None = None, **speed: Any,
 ) -> None:  # fmt: skip
     """Leave what a finished run says of its costs. speed: how its activations were computed."""
-    plan = place.plan(experiment, seed)
+    plan = plan_run(experiment, seed, place.faces, settings(place.runs_dir))
     counts = parts_for(plan).counts()
     about = plan.about(CPU, build_network(experiment, None, seed), counts)
     taken = seconds + rest + sum(cache["seconds"] for cache in speed.values())
