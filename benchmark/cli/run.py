@@ -10,19 +10,11 @@ import typer
 from rich.markup import escape
 
 from benchmark import registry
-from benchmark.cli import options
+from benchmark.cli import options, output
 from benchmark.cli.options import parse_folds, parse_seeds, parse_settings, parse_sweeps
-from benchmark.cli.output import (
-    CommandResult,
-    ExitCode,
-    busy,
-    err,
-    say_error,
-    say_warning,
-    speaking,
-)
+from benchmark.cli.output import CommandResult, ExitCode, err, speaking
 from benchmark.cli.plan import not_run_lines, show_plan
-from benchmark.errors import ExperimentError, WeightsMissing
+from benchmark.errors import ExperimentError, WeightsMissing, require_choice
 from benchmark.experiment.definition import Experiment
 from benchmark.files import check_outputs
 
@@ -101,7 +93,7 @@ def run(
             tracking=tracking, offline=offline, read_test=read_test, keep_weights=keep_weights,
         )  # fmt: skip
         hush = quiet or as_json
-        with busy("opening the data set", quiet=hush):
+        with output.busy("opening the data set", quiet=hush):
             faces = _opened(answer, data_dir, dataset)
         if not hush:
             _say_where(faces, where, on_cluster=on is not None)
@@ -191,12 +183,8 @@ def run_settings(
     from benchmark.training.prefix_cache import CacheSettings
     from benchmark.training.steps import SpeedSettings
 
-    for option, value, allowed in (
-        ("--tracking", tracking, ("mlflow", "files")),
-        ("--keep-weights", keep_weights, KEEP_WEIGHTS),
-    ):
-        if value not in allowed:
-            raise ExperimentError(f"{option} is {value!r}", allowed=", ".join(allowed))
+    require_choice("--tracking", tracking, ("mlflow", "files"))
+    require_choice("--keep-weights", keep_weights, KEEP_WEIGHTS)
     settings = Settings(
         runs_dir, weights_dir, choose_device(device, precision, exact=deterministic),
         offline=offline, read_test=read_test,
@@ -208,7 +196,7 @@ def run_settings(
         return settings
     from benchmark.tracking import MlflowMirror
 
-    return replace(settings, mirror=MlflowMirror(runs_dir, on_trouble=say_warning))
+    return replace(settings, mirror=MlflowMirror(runs_dir, on_trouble=output.say_warning))
 
 
 def cluster_options(
@@ -236,7 +224,7 @@ def fleet_on(cluster: "ClusterOptions | None", *, quiet: bool) -> "Iterator[Flee
     from benchmark.cluster.fleet import Fleet
 
     with contextlib.ExitStack() as stack:
-        with busy("connecting to Ray", quiet=quiet):
+        with output.busy("connecting to Ray", quiet=quiet):
             connection = stack.enter_context(connected(cluster))
         if not quiet:
             err.print(f"{escape(connection.sentence)}.", soft_wrap=True)
@@ -288,7 +276,7 @@ def _run(
         )
     if not as_json:
         for error in answer.errors:
-            say_error(error)
+            output.say_error(error)
     if answer.errors or (ends["missing"] > 0 and ends["finished"] + ends["skipped"] == 0):
         answer.code = ExitCode.RUNS_FAILED
 

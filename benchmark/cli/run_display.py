@@ -8,16 +8,7 @@ from benchmark.cli.output import Display
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.parts import changed_settings
 from benchmark.runs.plan import Plan
-from benchmark.runs.run import (
-    Advanced,
-    Event,
-    Failed,
-    Finished,
-    Missing,
-    Prepared,
-    Skipped,
-    Started,
-)
+from benchmark.runs.run import Advanced, Event, Failed, Finished, Prepared, Skipped, Started
 from benchmark.tasks import TASK_TITLES
 from benchmark.training.trainer import EpochResult
 
@@ -79,7 +70,8 @@ class RunDisplay(Display):
             note += f" {rate:.0f}/s" if rate else ""
             self._bars.update(self._run_bar, completed=done, note=note)
 
-    def _show_end(self, event: Finished | Skipped | Missing | Failed) -> None:
+    def _show_end(self, event: Event) -> None:
+        """Show how a run ended; of those that are missing one line for all follows at the end."""
         if isinstance(event, Finished):
             seconds = event.plan.record.done["seconds"]
             self.say(f"  [green]done[/] in {seconds:.0f} s, run {event.plan.identity[:12]}")
@@ -88,9 +80,7 @@ class RunDisplay(Display):
             which = f"{event.plan.title}[/]" + (f", {changes}" if changes else "")
             state = "up to date" if event.why == "done" else f"skipped ({event.why})"
             self.say(f"[bold]{which}: {state}")
-        elif isinstance(event, Missing):
-            pass  # one line for all of them follows at the end
-        else:
+        elif isinstance(event, Failed):
             name, why = event.experiment.name, escape(str(event.error))
             self.say(f"[bold]{name}[/]: [red]failed[/], {why}")
 
