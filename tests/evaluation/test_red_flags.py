@@ -6,13 +6,8 @@ from typing import Any
 import pytest
 
 from benchmark.errors import RunError
-from benchmark.evaluation.red_flags import (
-    UTKFACE_SPLIT_DIGESTS,
-    acknowledge,
-    flag_state,
-    red_flags,
-    warning,
-)
+from benchmark.evaluation import red_flags as flags
+from benchmark.evaluation.red_flags import acknowledge, flag_state, red_flags
 from benchmark.files import write_json
 from benchmark.record import RunRecord
 from tests.results.conftest import RunBuilder, an_experiment, build, exact_predictions
@@ -49,7 +44,7 @@ def test_other_faces_and_other_tests_raise_none() -> None:
     }
     for case, changes in without_limits.items():
         assert red_flags(about(**changes), GOOD) == (), case
-    renamed = {"name": "faces", "split_digest": UTKFACE_SPLIT_DIGESTS[0]}
+    renamed = {"name": "faces", "split_digest": flags.UTKFACE_SPLIT_DIGESTS[0]}
     assert len(red_flags(about(dataset=renamed), GOOD)) == 1
 
 
@@ -106,7 +101,7 @@ def test_what_cannot_be_acknowledged(runs: RunBuilder) -> None:
     usual = runs.done(OTHER, exact_predictions(60, 80))
     with pytest.raises(RunError, match="raises no red flag"):
         acknowledge(usual, "Looked at", WHEN)
-    assert warning({"a": flag_state(usual)}, "a") == ""
+    assert flags.warning({"a": flag_state(usual)}, "a") == ""
 
 
 def test_a_damaged_acknowledgement_is_refused_with_its_name(runs: RunBuilder) -> None:

@@ -9,15 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark.data.batches import FaceBatches
-from benchmark.experiment.definition import (
-    Augmentation,
-    Backbone,
-    Experiment,
-    Head,
-    LossWeights,
-    Protocol,
-    Recipe,
-)
+from benchmark.experiment import definition
+from benchmark.experiment.definition import Augmentation, Backbone, Experiment, Head, LossWeights
 from benchmark.models.network import Network, build_network
 from benchmark.tasks import TaskName
 from benchmark.training.device import Device
@@ -42,9 +35,9 @@ def an_experiment(
         asks="Does it work?",
         backbone=Backbone(architecture, trainable_stages=trained, input_px=32),  # type: ignore[arg-type]
         head=Head(hidden_units=8, features=features),  # type: ignore[arg-type]
-        recipe=Recipe(**values, augmentation=augmentation or Augmentation()),  # type: ignore[arg-type]
+        recipe=definition.Recipe(**values, augmentation=augmentation or Augmentation()),  # type: ignore[arg-type]
         # The last epoch's weights: the best one's may be the first's, and hide what came after.
-        protocol=Protocol(selection="last_epoch"),
+        protocol=definition.Protocol(selection="last_epoch"),
         ad_hoc=True,
     )
 

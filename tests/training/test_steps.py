@@ -21,26 +21,15 @@ from benchmark.training.device import Device, Precision, choose_device, cpu_has_
 from benchmark.training.predict import Batch, ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.steps import (
-    BatchLoss,
     CudaCapture,
-    Snapshot,
     SpeedSettings,
-    Steps,
     Totals,
     TrainStep,
-    fastest,
     resolve_precision,
 )
 from benchmark.training.trainer import TrainingFaces, TrainingState, fit, set_rate, start
-from tests.training.small import (
-    CPU,
-    FACES,
-    a_network,
-    an_experiment,
-    epochs,
-    same_weights,
-    some_data,
-)
+from tests.training import small
+from tests.training.small import CPU, FACES, a_network, an_experiment, epochs
 
 CHANGES = Augmentation(flip=True, brightness=0.1, contrast=0.1, rotation_degrees=5)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -95,9 +84,9 @@ def test_recorded_steps_end_in_the_weights_of_eager_ones() -> None:
         trained="all", augmentation=CHANGES, schedule="cosine", max_epochs=3, weight_decay=0.01
     )
     recorder = Recorder()
-    eager = trained(experiment, some_data())
-    recorded = trained(experiment, some_data(), SpeedSettings(capture=recorder))
-    assert same_weights(eager.network, recorded.network)
+    eager = trained(experiment, small.some_data())
+    recorded = trained(experiment, small.some_data(), SpeedSettings(capture=recorder))
+    assert small.same_weights(eager.network, recorded.network)
     # 43 faces: five batches of 8 are replayed in each epoch, the last of 3 goes by itself.
     assert recorder.n_replays == 3 * 5
     assert (eager.speed_report["graph"], recorded.speed_report["graph"]) == (False, True)
@@ -107,27 +96,27 @@ def test_recorded_steps_take_cached_activations_too(tmp_path: Path) -> None:
     experiment = an_experiment(trained=2, augmentation=Augmentation(flip=True))
     request = PrefixRequest("the pixels", experiment.recipe.augmentation)
     prefix = open_prefix(a_network(experiment), FACES, CPU, CacheSettings(tmp_path), request)
-    data = some_data()
+    data = small.some_data()
     eager = trained(experiment, data)
     speed = SpeedSettings(capture=Recorder())
     recorded = trained(experiment, replace(data, prefix=prefix), speed)
-    assert same_weights(eager.network, recorded.network)
+    assert small.same_weights(eager.network, recorded.network)
 
 
 def test_a_recorded_training_resumes_as_an_undisturbed_one() -> None:
     experiment = an_experiment(trained="all", max_epochs=3)
-    whole = trained(experiment, some_data())
+    whole = trained(experiment, small.some_data())
     speed = SpeedSettings(capture=Recorder())
     stopped = start(a_network(experiment), experiment.recipe, CPU)
-    next(fit(stopped, some_data(), experiment, 4, CPU, speed))
+    next(fit(stopped, small.some_data(), experiment, 4, CPU, speed))
     checkpoint = stopped.checkpoint()
     assert isinstance(checkpoint["optimiser"]["param_groups"][0]["lr"], float)
     resumed = start(a_network(experiment, seed=8), experiment.recipe, CPU)
     rate_tensors(resumed)
     resumed.restore(checkpoint)
     assert isinstance(resumed.optimiser.param_groups[0]["lr"], Tensor)
-    epochs(fit(resumed, some_data(), experiment, 4, CPU, speed))
-    assert same_weights(whole.network, resumed.network)
+    epochs(fit(resumed, small.some_data(), experiment, 4, CPU, speed))
+    assert small.same_weights(whole.network, resumed.network)
 
 
 def no_compiler(*_arguments: object, **_options: object) -> object:
@@ -160,17 +149,17 @@ def test_what_does_not_work_is_said_and_costs_nothing_else(
     monkeypatch: pytest.MonkeyPatch, compiler: Any, said: str
 ) -> None:
     experiment, sentences = an_experiment(trained="all"), list[str]()
-    eager = trained(experiment, some_data())
+    eager = trained(experiment, small.some_data())
     if compiler is not None:
         # torch's own compiler takes half a minute to find out that there is none.
         monkeypatch.setattr(torch, "compile", compiler)
         speed = SpeedSettings(compile=True, say=sentences.append)
     else:
         speed = SpeedSettings(capture=Recorder(broken=True), say=sentences.append)
-    after = trained(experiment, some_data(), speed)
+    after = trained(experiment, small.some_data(), speed)
     assert sentences == [said]
     assert after.speed_report == {"graph": False, "compiled": False}
-    assert same_weights(eager.network, after.network)
+    assert small.same_weights(eager.network, after.network)
 
 
 @pytest.mark.slow
@@ -182,10 +171,10 @@ def test_a_compiled_backward_pass_rounds_nothing_that_an_eager_one_does_not(
     tracing = functools.partial(torch.compile, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", tracing)
     experiment, device = an_experiment(trained="all"), replace(CPU, precision=precision)
-    eager = trained(experiment, some_data(), device=device)
-    compiled = trained(experiment, some_data(), SpeedSettings(compile=True), device=device)
+    eager = trained(experiment, small.some_data(), device=device)
+    compiled = trained(experiment, small.some_data(), SpeedSettings(compile=True), device=device)
     assert compiled.speed_report["compiled"] is True
-    assert same_weights(eager.network, compiled.network)
+    assert small.same_weights(eager.network, compiled.network)
 
 
 def a_step() -> tuple[TrainStep, Batch]:
@@ -200,7 +189,7 @@ def test_a_snapshot_restores_weights_statistics_adam_and_random_streams() -> Non
     step, batch = a_step()
     network = step.forward.network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    snapshot = Snapshot(step)
+    snapshot = steps.Snapshot(step)
     expected = torch.rand(3)
     step(batch)
     states = [value for state in step.optimiser.state.values() for value in state.values()]
@@ -213,7 +202,7 @@ def test_a_snapshot_restores_weights_statistics_adam_and_random_streams() -> Non
     assert torch.equal(torch.rand(3), expected)
     step(batch)
     moments = [value.clone() for value in states]
-    snapshot = Snapshot(step)
+    snapshot = steps.Snapshot(step)
     step(batch)
     snapshot.restore()
     assert all(torch.equal(a, b) for a, b in zip(states, moments, strict=True))
@@ -221,7 +210,7 @@ def test_a_snapshot_restores_weights_statistics_adam_and_random_streams() -> Non
 
 def test_preparing_counts_nothing() -> None:
     step, batch = a_step()
-    made = Steps(step, 8, SpeedSettings(), Recorder())
+    made = steps.Steps(step, 8, SpeedSettings(), Recorder())
     made.prepare(batch)
     assert (step.totals.n_images, step.totals.mean_loss()) == (0, 0.0)
     made(batch)
@@ -234,8 +223,8 @@ def test_batches_count_by_their_faces_and_each_epoch_begins_anew() -> None:
     for _ in range(2):
         totals.reset()
         assert totals.mean_loss() == 0.0
-        totals.add(BatchLoss(torch.tensor(2.0), torch.tensor([3, 1]), 4))
-        totals.add(BatchLoss(torch.tensor(0.5), torch.tensor([2, 0]), 2))
+        totals.add(steps.BatchLoss(torch.tensor(2.0), torch.tensor([3, 1]), 4))
+        totals.add(steps.BatchLoss(torch.tensor(0.5), torch.tensor([2, 0]), 2))
         totals.n_images += 6
         # (2 x 4 + 0.5 x 2) / 6, and 5 and 1 of 6.
         assert totals.mean_loss() == pytest.approx(1.5)
@@ -306,7 +295,7 @@ def test_the_fastest_is_taken_and_remembered_and_the_network_left_alone() -> Non
     assert seconds is not None
     assert len(seconds) == (3 if cpu_has_bf16() else 2)
     layout = "channels_last" if chosen.channels_last else "channels_first"
-    assert fastest(seconds) == f"{chosen.precision} {layout}"
+    assert steps.fastest(seconds) == f"{chosen.precision} {layout}"
     assert not chosen.probes
     assert resolve_precision(device, network, FACES, experiment, cached=False)[1] is seconds
     other = an_experiment(trained="all", batch_size=16)
@@ -318,8 +307,8 @@ def test_the_fastest_is_taken_and_remembered_and_the_network_left_alone() -> Non
 def test_native_bf16_is_taken_unless_it_is_clearly_slower() -> None:
     fp32 = {"fp32 channels_first": 1.2, "fp32 channels_last": 1.0}
     for seconds, expected in ((0.5, "bf16"), (1.2, "bf16"), (1.3, "fp32")):
-        assert fastest(fp32 | {"bf16 channels_last": seconds}).split()[0] == expected, seconds
-    assert fastest(fp32) == "fp32 channels_last"
+        assert steps.fastest(fp32 | {"bf16 channels_last": seconds}).split()[0] == expected, seconds
+    assert steps.fastest(fp32) == "fp32 channels_last"
 
 
 def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
