@@ -5,19 +5,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
+from benchmark.evaluation import calibration
 from benchmark.evaluation.calibration import (
-    CALIBRATION_BINS,
-    SUBGROUP_FACES,
-    TEMPERATURES,
-    brier_losses,
     calibrate,
     calibration_error,
-    error_by_chance,
     error_interval,
-    fit_temperature,
     log_losses,
-    reliability,
-    subgroup_errors,
     tempered,
 )
 from benchmark.evaluation.predictions import probability_columns
@@ -45,7 +38,7 @@ def test_the_error_equals_that_of_torchmetrics() -> None:
     truth = random.integers(5, size=1_000)
     expected = theirs.multiclass_calibration_error(
         torch.from_numpy(probabilities), torch.from_numpy(truth), num_classes=5,
-        n_bins=CALIBRATION_BINS, norm="l1",
+        n_bins=calibration.CALIBRATION_BINS, norm="l1",
     )  # fmt: skip
     # They sum in single precision.
     assert calibration_error(probabilities, truth) == pytest.approx(float(expected), abs=1e-6)
@@ -54,7 +47,7 @@ def test_the_error_equals_that_of_torchmetrics() -> None:
 def test_the_reliability_table_by_hand() -> None:
     # Two faces at 0.9 in (13/15, 14/15], one right; one at 0.6 in (8/15, 9/15], right.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
-    table = reliability(probabilities, np.array([0, 1, 0]))
+    table = calibration.reliability(probabilities, np.array([0, 1, 0]))
     assert table["n"].tolist() == [0] * 8 + [1] + [0] * 4 + [2] + [0]
     assert table.loc[13, ["confidence", "accuracy"]].tolist() == pytest.approx([0.9, 0.5])
     assert table.loc[8, ["bin_low", "bin_high"]].tolist() == pytest.approx([8 / 15, 9 / 15])
@@ -67,7 +60,7 @@ def test_the_temperature_by_hand() -> None:
     # The likeliest probability is 3/4, and softening 0.9 to it takes
     # log(0.9 / 0.1) / log(0.75 / 0.25) = log 9 / log 3 = 2.
     probabilities, truth = THREE_OF_FOUR
-    temperature = fit_temperature(probabilities, truth)
+    temperature = calibration.fit_temperature(probabilities, truth)
     assert temperature == pytest.approx(2.0, abs=1e-4)
     softer = tempered(probabilities, temperature)
     np.testing.assert_allclose(softer[0], [0.75, 0.25], atol=1e-4)
@@ -84,9 +77,9 @@ def test_a_temperature_changes_no_prediction_and_one_changes_nothing() -> None:
 
 def test_probabilities_that_fp32_rounded_to_zero_are_no_crash() -> None:
     probabilities = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    temperature = fit_temperature(probabilities, np.array([0, 1, 1]))
+    temperature = calibration.fit_temperature(probabilities, np.array([0, 1, 1]))
     assert np.isfinite(tempered(probabilities, temperature)).all()
-    assert temperature == pytest.approx(TEMPERATURES[1], rel=0.01)
+    assert temperature == pytest.approx(calibration.TEMPERATURES[1], rel=0.01)
     # The smallest number of fp32: 87.3 nats.
     assert log_losses(np.array([[1.0, 0.0]]), np.array([1]))[0] == pytest.approx(87.3, abs=0.1)
 
@@ -95,7 +88,7 @@ def test_a_temperature_at_an_end_is_said() -> None:
     # All right at 0.9: the sharper the likelier, without end.
     found = calibrate({"val": (np.tile([0.9, 0.1], (9, 1)), np.zeros(9, int))})
     assert found.at_end
-    assert found.temperature == pytest.approx(TEMPERATURES[0], rel=0.01)
+    assert found.temperature == pytest.approx(calibration.TEMPERATURES[0], rel=0.01)
 
 
 def test_the_temperature_is_fitted_on_validation_and_evaluated_on_test() -> None:
@@ -109,7 +102,7 @@ def test_the_temperature_is_fitted_on_validation_and_evaluated_on_test() -> None
 
 def test_the_error_that_chance_gives_by_hand() -> None:
     # One face at 0.6: right in 60 % of draws (|1 - 0.6| = 0.4), wrong in 40 % (0.6): 0.48.
-    assert error_by_chance(np.array([[0.6, 0.4]])) == pytest.approx(0.48, abs=0.01)
+    assert calibration.error_by_chance(np.array([[0.6, 0.4]])) == pytest.approx(0.48, abs=0.01)
 
 
 def simulated(
@@ -156,7 +149,7 @@ def test_likelihood_and_brier_score_by_hand_and_as_scikit_learn_has_them() -> No
     # -log 0.8 = 0.2231, -log 0.1 = 2.3026. Brier: 0.2² + 0.1² + 0.1² = 0.06; 0.9² + 0.9² = 1.62.
     probabilities, truth = np.array([[0.8, 0.1, 0.1], [0.9, 0.1, 0.0]]), np.array([0, 1])
     np.testing.assert_allclose(log_losses(probabilities, truth), [0.2231, 2.3026], atol=1e-4)
-    np.testing.assert_allclose(brier_losses(probabilities, truth), [0.06, 1.62])
+    np.testing.assert_allclose(calibration.brier_losses(probabilities, truth), [0.06, 1.62])
     random = np.random.default_rng(4)
     probabilities, truth = random.dirichlet(np.full(5, 0.4), size=500), random.integers(5, size=500)
     found = calibrate({"test": (probabilities, truth)})
@@ -167,13 +160,13 @@ def test_likelihood_and_brier_score_by_hand_and_as_scikit_learn_has_them() -> No
 
 def test_the_error_of_a_subgroup_is_that_of_its_faces_alone() -> None:
     random = np.random.default_rng(8)
-    n_women = SUBGROUP_FACES + 40
+    n_women = calibration.SUBGROUP_FACES + 40
     test = pd.DataFrame({"gender": np.arange(500) < n_women, "age_group": 2, "race": 0}).astype(int)
     test["cluster"] = np.arange(500)
-    test.loc[test.index[: SUBGROUP_FACES - 1], "age_group"] = 4
+    test.loc[test.index[: calibration.SUBGROUP_FACES - 1], "age_group"] = 4
     probabilities = random.dirichlet(np.ones(2), size=500)
     test[probability_columns("gender")] = probabilities
-    errors = subgroup_errors(test, "gender")
+    errors = calibration.subgroup_errors(test, "gender")
     # Groups of fewer than 200 faces (61+, 199) are absent.
     assert errors["group"].tolist() == [
         "all", "26-40", "male", "female", "White", "male White", "female White",
@@ -181,6 +174,6 @@ def test_the_error_of_a_subgroup_is_that_of_its_faces_alone() -> None:
     women = errors.set_index("group").loc["female"]
     faces = probabilities[:n_women], test["gender"].to_numpy()[:n_women]
     assert (women["n"], women["ece"]) == (n_women, pytest.approx(calibration_error(*faces)))
-    assert women["chance"] == error_by_chance(faces[0])
+    assert women["chance"] == calibration.error_by_chance(faces[0])
     ends = error_interval(*faces, np.arange(n_women))
     assert [women["low"], women["high"]] == pytest.approx(ends)

@@ -7,18 +7,9 @@ import pytest
 from fairlearn.metrics import MetricFrame, count
 from sklearn.metrics import accuracy_score, f1_score
 
+from benchmark.evaluation import subgroups as ours
 from benchmark.evaluation.intervals import RESAMPLES
-from benchmark.evaluation.subgroups import (
-    BYS,
-    GAP_COLUMNS,
-    gap_table,
-    group_codes,
-    group_names,
-    group_slug,
-    macro_f1,
-    shuffled_faces,
-    subgroup_table,
-)
+from benchmark.evaluation.subgroups import gap_table, group_codes, group_names, macro_f1
 from benchmark.tasks import MISSING, TASKS
 from tests.results.conftest import made_up_predictions
 
@@ -48,7 +39,7 @@ def test_groups_are_scored_by_hand() -> None:
     # Predicted age groups 0 1 1 0 against 0 0 1 1: faces 0 and 2 are right. Genders 0 1 1 1
     # against 0 0 1 1: F1 of male 2*1/(2*1+0+1) = 2/3, of female 2*2/(2*2+1+0) = 4/5.
     predicted = {"age_group": np.array([0, 1, 1, 0]), "gender": np.array([0, 1, 1, 1])}
-    table = subgroup_table(FACES, predicted).set_index(["task", "by", "group"])
+    table = ours.subgroup_table(FACES, predicted).set_index(["task", "by", "group"])
     numbers = table[["n", "accuracy"]]
     assert numbers.loc[("age_group", "all", "all")].tolist() == [4, 0.5]
     assert numbers.loc[("age_group", "gender_race", "female Others")].tolist() == [1, 0.0]
@@ -79,18 +70,18 @@ def test_gender_and_race_are_crossed_in_the_order_of_the_names() -> None:
     # A face without one of the labels is in no group.
     faces = pd.DataFrame({"gender": [0, MISSING, 1], "race": [MISSING, 2, 4]})
     assert group_codes(faces, "gender_race").tolist() == [MISSING, MISSING, 9]
-    assert [group_slug(name) for name in ("61+", names[6])] == ["61-plus", "female-black"]
+    assert [ours.group_slug(name) for name in ("61+", names[6])] == ["61-plus", "female-black"]
 
 
 def test_tables_equal_fairlearn_on_random_predictions() -> None:
     table = made_up_predictions(SKILLS, n=4_000, seed=3)
     test = table[table["part"] == "test"].reset_index(drop=True)
     predicted = {task: test[f"{task}_pred"].to_numpy() for task in TASKS}
-    subgroups = subgroup_table(test, predicted)
+    subgroups = ours.subgroup_table(test, predicted)
     right = {task: predicted[task] == test[task].to_numpy() for task in TASKS}
     gaps = gap_table(test, right).set_index(["task", "by"])
     for task in TASKS:
-        for by in BYS[1:]:
+        for by in ours.BYS[1:]:
             theirs = MetricFrame(
                 metrics={"n": count, "accuracy": accuracy_score, "macro_f1": macro_f1},
                 y_true=test[task].to_numpy(),
@@ -135,7 +126,7 @@ def test_small_and_empty_groups_are_counted_and_never_ranked() -> None:
     assert (row["worst_group"], row["worst"]) == ("Black", 0.5)
     row = found.loc["gender"]  # one large group alone
     assert row["n_ranked"] == 1
-    assert row[list(GAP_COLUMNS[5:])].isna().all()
+    assert row[list(ours.GAP_COLUMNS[5:])].isna().all()
 
 
 @pytest.mark.parametrize("all_right", [True, False])
@@ -149,7 +140,7 @@ def test_all_right_or_all_wrong_gives_intervals_and_no_crash(all_right: bool) ->
 
 def test_a_shuffle_keeps_clusters_whole_and_strata_their_faces() -> None:
     clusters = np.array([7, 0, 7, 1, 2, 2])
-    shuffles = shuffled_faces(clusters)
+    shuffles = ours.shuffled_faces(clusters)
     np.testing.assert_array_equal(np.sort(shuffles, axis=1), np.tile(np.arange(6), (RESAMPLES, 1)))
     taken = clusters[shuffles]
     assert (taken[:, 0] == taken[:, 2]).all()
@@ -157,7 +148,7 @@ def test_a_shuffle_keeps_clusters_whole_and_strata_their_faces() -> None:
     assert (taken[:, [1, 3]] < 2).all()
     clusters = np.array([0, 0, 1, 1, 2, 2, 3, 4, 5])
     strata = np.array([0, 1, 1, 0, 0, 0, 1, 1, 0])
-    shuffles = shuffled_faces(clusters, strata)
+    shuffles = ours.shuffled_faces(clusters, strata)
     assert (strata[shuffles] == strata).all()
     # The two clusters of both strata change places, face by face; one alone in its kind stays.
     assert set(map(tuple, shuffles[:, :4])) == {(0, 1, 2, 3), (3, 2, 1, 0)}

@@ -12,17 +12,9 @@ from benchmark.data.dataset import FaceSet
 from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.files import write_json
 from benchmark.models.network import build_network
+from benchmark.runs import forecast as costs
 from benchmark.runs.folder import parts_for
-from benchmark.runs.forecast import (
-    H200_SPEED,
-    ON_H200,
-    OPERATIONS,
-    REST_SECONDS,
-    Build,
-    Forecast,
-    arrange,
-    critical_path,
-)
+from benchmark.runs.forecast import ON_H200, OPERATIONS, Build, Forecast, arrange, critical_path
 from benchmark.runs.forecast import forecast_all as forecasts_of
 from benchmark.runs.plan import plan_run
 from benchmark.training.prefix_cache import CacheSettings
@@ -114,7 +106,7 @@ def test_without_like_runs_operations_at_the_speed_of_full_trainings(place: Plac
     elsewhere = Place(place.faces, place.runs_dir / "b")
     finished(elsewhere, an_experiment(), seconds=10, device=other_machine)
     (timed,) = forecast(elsewhere, an_experiment())
-    assert (timed.basis, timed.rest_seconds) == (OPERATIONS, REST_SECONDS)
+    assert (timed.basis, timed.rest_seconds) == (OPERATIONS, costs.REST_SECONDS)
     assert timed.seconds > 0
 
 
@@ -123,7 +115,7 @@ def test_gpus_are_planned_from_runs_on_gpus_wherever_that_is(place: Place) -> No
     (found,) = forecast(place, an_experiment(), kind="cuda")
     work = build_network(an_experiment(), None, 0).multiply_adds(place.faces.image_px)
     assert found.basis == ON_H200
-    assert found.seconds == pytest.approx(3 * work * 2 * n_train(place.faces) / H200_SPEED)
+    assert found.seconds == pytest.approx(3 * work * 2 * n_train(place.faces) / costs.H200_SPEED)
     on_gpu = {"device": "NVIDIA H200", "device_kind": "cuda"}
     finished(place, an_experiment(), seconds=2, seed=2, device=on_gpu)
     (measured,) = forecast(place, an_experiment(), kind="cuda")
