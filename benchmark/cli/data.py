@@ -51,6 +51,7 @@ SplitTable = Annotated[Path | None, typer.Option(
     help="A table.csv of the same faces, to take clusters and split from.")]
 
 
+# Their defaults are those of benchmark.data.crop.CropOptions, which --help does not load.
 def _cropping(text: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel="Cropping", **more)
 

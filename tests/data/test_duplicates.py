@@ -1,6 +1,7 @@
 """The same photograph is found re-encoded, scaled, mirrored or framed anew; clusters join it."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -30,14 +31,12 @@ TABLE = pd.DataFrame(
 )
 
 
-def sketches_of(*images: Image.Image) -> np.ndarray:
-    joined = b"".join(grey_of(image, SKETCH_SHAPE) for image in images)
-    return np.frombuffer(joined, np.uint8).reshape(-1, *SKETCH_SHAPE)
+def greys_of(shape: tuple[int, int], *images: Image.Image) -> np.ndarray:
+    joined = b"".join(grey_of(image, shape) for image in images)
+    return np.frombuffer(joined, np.uint8).reshape(-1, *shape)
 
 
-def thumbnails_of(*images: Image.Image) -> np.ndarray:
-    joined = b"".join(grey_of(image, THUMBNAIL_SHAPE) for image in images)
-    return np.frombuffer(joined, np.uint8).reshape(-1, *THUMBNAIL_SHAPE)
+sketches_of, thumbnails_of = (partial(greys_of, of) for of in (SKETCH_SHAPE, THUMBNAIL_SHAPE))
 
 
 def rows_of(pairs: pd.DataFrame) -> list[tuple[int, int, bool]]:
