@@ -5,7 +5,6 @@ a publisher names the tensors of an architecture. Whether a file is a published 
 converted one is kept: benchmark.models.weights.
 """
 
-import contextlib
 import functools
 import hashlib
 import pickle
@@ -14,7 +13,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -94,18 +93,17 @@ def read_weight_file(path: Path) -> FileTensors:
     Raise WeightsError for a file without tensors, or in a format that is not read.
     """
     start = first_bytes(path)
-    shown = _shown(path, start)
-    for pattern, what, fix in _NOT_READ:
-        if re.search(pattern, shown, re.MULTILINE):
-            raise _refused(path, f"is {what}, which is not read", fix)
     try:
-        if start.startswith(_HDF5):
-            with h5py.File(path) as file:
-                root = file.get("model_weights", file)
-                return FileTensors(dict(_keras_tensors(root, path.stat().st_size)))
         # Before pickles: the length that stands before the header may look like a pickle's start.
         if start[8:9] == b"{":
             return FileTensors(load_file(path))
+        _check_is_read(path, [start[:8].decode("latin-1")])
+        if start.startswith(_HDF5):
+            with h5py.File(path) as file:
+                names = () if "layer_names" in file.attrs else file
+                _check_is_read(path, [f"hdf5:{name}" for name in names])
+                root = file.get("model_weights", file)
+                return FileTensors(dict(_keras_tensors(root, path.stat().st_size)))
         if start.startswith((_ZIP, b"\x80")):
             return _from_torch(path)
     except (*NOT_LOADABLE, RecursionError) as error:
@@ -133,17 +131,10 @@ def is_markup(start: bytes) -> bool:
     return start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head"))
 
 
-def _shown(path: Path, start: bytes) -> str:
-    """Give what tells a format: the first bytes, then the names of entries, one a line."""
-    lines = [start[:8].decode("latin-1") if start[8:9] != b"{" else ""]
-    with contextlib.suppress(*NOT_LOADABLE):  # its reader says what is wrong
-        if start.startswith(_ZIP):
-            with zipfile.ZipFile(path) as archive:
-                lines += archive.namelist()
-        elif start.startswith(_HDF5):
-            with h5py.File(path) as file:
-                lines += [f"hdf5:{name}" for name in file if "layer_names" not in file.attrs]
-    return "\n".join(lines)
+def _check_is_read(path: Path, shown: Sequence[str]) -> None:
+    for pattern, what, fix in _NOT_READ:
+        if re.search(pattern, "\n".join(shown), re.MULTILINE):
+            raise _refused(path, f"is {what}, which is not read", fix)
 
 
 def header_of(path: Path) -> dict[str, str]:
@@ -169,6 +160,7 @@ def _from_torch(path: Path) -> FileTensors:
     """Find the state dict: what is loaded, or one of the entries that training scripts write."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            _check_is_read(path, archive.namelist())
             unpacked = sum(info.file_size for info in archive.infolist())
         if unpacked > MAX_EXPANSION * path.stat().st_size:
             raise _damaged(path, ValueError(f"it unpacks to {unpacked:,} bytes"))
@@ -432,15 +424,15 @@ def fitted(layout: Layout, found: Mapping[str, Tensor], source: str) -> dict[str
         turned = value.permute(3, 2, 0, 1) if value.ndim == 4 else value
         if layout.name == "keras" and value.shape != wanted.shape == turned.shape:
             value = turned  # a kernel of Keras's, HWIO, that came in another container than Keras's
-        is_number, value = value.is_floating_point(), value.detach()
+        is_float, value = value.is_floating_point(), value.detach()
         if value.shape != wanted.shape:
             shapes = f"{tuple(value.shape)} instead of {tuple(wanted.shape)}"
             misfits.append(f"{theirs} of shape {shapes}")
-        elif is_number != wanted.is_floating_point():
+        elif is_float != wanted.is_floating_point():
             misfits.append(f"{theirs} of type {value.dtype} instead of {wanted.dtype}")
-        elif is_number and not bool(torch.isfinite(value).all()):
+        elif is_float and not bool(torch.isfinite(value).all()):
             misfits.append(f"{theirs} with values that are not finite")
-        tensors[name] = (value.float() if is_number else value).contiguous()
+        tensors[name] = (value.float() if is_float else value).contiguous()
     misfits += [f"unexpected {name}" for name in sorted(here) if not name.startswith(layout.left)]
     if misfits:
         more = f" and {len(misfits) - 4} more" if len(misfits) > 4 else ""
