@@ -177,7 +177,8 @@ def broken(text: str, width: int) -> str:
 
 
 SHORTEST_NAME: Final = 18
-"""Characters that the names of rows keep at least."""
+"""Characters that the names of rows keep at least; shorter names keep BROKEN_NAME."""
+BROKEN_NAME: Final = 8
 SHORTEST_HEADING: Final = 10
 """Characters on a line of a heading, even where the cells are narrower."""
 ROW_STYLES: Final = {"reference": "italic", "missing": "dim", "total": "bold"}
@@ -198,7 +199,8 @@ def terminal(table: Table, width: int) -> Group:
         if spare >= min(0, SHORTEST_NAME - widths[name]) * is_narrow:
             break
     if spare < 0 or is_narrow:
-        widths[name] = max(widths[name] + spare, min(widths[name], SHORTEST_NAME))
+        least = SHORTEST_NAME if widths[name] > SHORTEST_NAME else BROKEN_NAME
+        widths[name] = max(widths[name] + spare, min(widths[name], least))
     for i in (i for i in shown if table.columns[i].fold):
         longest = max((cell_len(row.cells[i].whole) for row in table.rows), default=0)
         more = max(0, min(longest - widths[i], spare))
