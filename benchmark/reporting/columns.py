@@ -31,7 +31,6 @@ READING: Final = (
 )
 DIGITS: Final = 9
 """Decimals of a fraction: two machines that add in another order write the same."""
-SETTING: Final = ("dataset", "drawn", "split_version", "split_digest", "pixel_digest")
 
 Values = dict[str, Any]
 
@@ -84,7 +83,7 @@ def flat_rows(board: Leaderboard) -> Iterator[Values]:
 
 def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
     """Give one row as plain values, a key for each of FIELDS."""
-    setting, known = table.setting, dict(vars(row))
+    setting, known = table.setting, vars(table.setting) | vars(row)
     if row.definition:
         backbone = row.definition["backbone"]
         known |= {**backbone, **row.definition["head"], **row.definition["recipe"]}
@@ -126,7 +125,6 @@ def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
         "runs": " ".join(row.identities),
         "remarks": "; ".join(remarks_of(row)),
         "suite": " ".join(board.suites_of(row.name)) or board.suite,
-        **{name: getattr(setting, name) for name in SETTING},
         "protocol": protocol_text(setting.protocol),
         "selection": setting.protocol.selection,
         "people": setting.subset.label if setting.subset else "everyone",

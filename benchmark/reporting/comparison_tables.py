@@ -13,11 +13,6 @@ from benchmark.comparison.wording import TaskComparison, span, with_sd
 from benchmark.reporting.tables import Cell, Column, Table, TableRow
 from benchmark.tasks import TASK_TITLES
 
-NUMBERS: Final = (
-    *("macro_f1", "macro_f1_low", "macro_f1_high", "se", "se_seeds", "df"),
-    *("only_reference", "only_arm", "n_faces", "n_clusters"),
-)
-"""Fields of a Difference with columns of the same names."""
 STYLES: Final = {"better": "green", "worse": "red", "no significant difference": ""}
 
 
@@ -66,25 +61,21 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
 
 def flat_line(kind: Kind, line: TaskComparison) -> dict[str, Any]:
     """Give one task of one pair as plain values by column name; the same columns every time."""
-    found = line.difference
+    numbers = dict(vars(line.difference))
     return {
         "table": kind,
         "arm": line.group.label,
         "reference": line.reference.label,
         "task": line.task,
-        "difference": found.accuracy,
-        "low": found.low,
-        "high": found.high,
-        "test": found.test,
-        "p": found.p,
+        "difference": numbers.pop("accuracy"),
+        **numbers,
         "p_holm": line.p_holm,
         "verdict": line.verdict,
         "family": line.family,
         "p_values_in_family": line.n_family,
         "minimum_detectable": line.minimum_detectable,
-        **{name: getattr(found, name) for name in NUMBERS},
-        "arm_seeds": " ".join(str(seed) for seed in line.group.seeds),
-        "reference_seeds": " ".join(str(seed) for seed in line.reference.seeds),
+        "arm_seeds": " ".join(map(str, line.group.seeds)),
+        "reference_seeds": " ".join(map(str, line.reference.seeds)),
         "arm_runs": " ".join(identity[:12] for identity in line.group.identities),
         "reference_runs": " ".join(identity[:12] for identity in line.reference.identities),
     }
@@ -102,11 +93,10 @@ def scores_table(comparison: Comparison) -> Table:
             + [Cell(with_sd(s.accuracy, s.accuracy_sd), span(s.low, s.high)) if s else Cell()
                for s in map(scores.get, comparison.tasks)]
         )  # fmt: skip
-    missing = [f"{absent.label} (not run: {absent.why})" for absent in comparison.absent]
     empty = [Cell()] * (len(columns) - 1)
-    return Table.of(
-        columns, [*rows, *(TableRow((Cell(name), *empty), "", "missing") for name in missing)]
-    )
+    names = (Cell(f"{absent.label} (not run: {absent.why})") for absent in comparison.absent)
+    missing = (TableRow((name, *empty), "", "missing") for name in names)
+    return Table.of(columns, [*rows, *missing])
 
 
 def pairs_table(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Table:
