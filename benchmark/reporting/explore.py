@@ -4,7 +4,7 @@ Shares are of the faces that have the label in question. The page is templates/e
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
@@ -92,6 +92,12 @@ class Explored:
         same = identical_files(table)
         groups = named.loc[same.index].groupby(same["sha256"])
         years_apart = groups["age"].max() - groups["age"].min()
+        disagreements = []
+        for task in TASKS:  # Three classes are three pairs.
+            known = (labels.cat.remove_unused_categories().cat for _, labels in groups[task])
+            pairs = Counter(pair for of in known for pair in combinations(of.categories, 2))
+            for (first, second), n in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
+                disagreements.append({"task": task, "first": first, "second": second, "groups": n})
         self.numbers: dict[str, Any] = {
             "dataset": faces.name,
             "drawn": faces.drawn,
@@ -108,11 +114,7 @@ class Explored:
             "heaping": _heaping(ages) if ages.any() else None,
             "duplicates": count_duplicates(table),
             "years_apart": years_apart[years_apart > 0].astype(int).tolist(),
-            "disagreements": [
-                {"task": task, "first": first, "second": second, "groups": n}
-                for task in TASKS
-                for (first, second), n in _pairs(groups[task])
-            ],
+            "disagreements": disagreements,
             "left_out": faces.left_out().to_dict("records"),
             "labels": faces.manifest.get("labels"),
         }
@@ -151,13 +153,6 @@ class Explored:
             "groups of equal files": f"{same['groups']:,}",
             "of these with labels in conflict": f"{same['groups_in_conflict']:,}",
         }
-
-
-def _pairs(groups: Iterable[tuple[Any, "pd.Series[Any]"]]) -> list[tuple[tuple[str, str], int]]:
-    """Count the pairs of classes within groups of labels; three classes are three pairs."""
-    known = (labels.cat.remove_unused_categories().cat.categories for _, labels in groups)
-    pairs = Counter(pair for classes in known for pair in combinations(classes, 2))
-    return sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
 
 
 def count_ages(ages: "pd.Series[Any]") -> Counts:

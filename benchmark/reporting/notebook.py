@@ -77,30 +77,13 @@ def leaderboard(
 ) -> Board:
     """Build the leaderboard of some suites, or of every experiment that was begun.
 
-    Parameters
-    ----------
-    *suites : str
-        Names of suites; none: every experiment with runs.
-    dataset : str, optional
-        Needed where runs are on several data sets.
-    ad_hoc : bool
-        Add runs that were changed on the command line.
-    from_predictions : bool
-        Compute all numbers again from the stored predictions.
-    runs_dir, data_dir : path
-        Where runs and prepared data sets are.
-    weights_dir : path, optional
-        Where converted weights are; `data_dir/weights` if left out.
+    suites: their names; none: every experiment with runs. dataset: needed where runs are on
+    several data sets. ad_hoc: add runs that were changed on the command line. from_predictions:
+    compute all numbers again from the stored predictions. runs_dir, data_dir, weights_dir: where
+    runs, prepared data sets and converted weights are; weights in `data_dir/weights` if left out.
 
-    Returns
-    -------
-    Board
-        `.table` is a pandas DataFrame, `.rows` are typed; it shows itself in a notebook.
-
-    Raises
-    ------
-    RunError
-        Where there is no run, or where runs are on several data sets.
+    A Board's `.table` is a pandas DataFrame, its `.rows` are typed; it shows itself in a notebook.
+    Raises RunError where there is no run, or where runs are on several data sets.
     """
     places = Places(Path(runs_dir), Path(data_dir), Path(weights_dir or Path(data_dir) / "weights"))
     available = available_runs(places.runs_dir, from_predictions=from_predictions)
@@ -202,26 +185,11 @@ def load_run(
     dataset: str | None = None,
     runs_dir: PathLike = "mlruns",
 ) -> FinishedRun:
-    """Load a finished run.
+    """Load a finished run: its metrics, history, subgroups, predictions, figures and network.
 
-    Parameters
-    ----------
-    what : str
-        A run's id (8 digits or more), or the name of an experiment.
-    seed, dataset : optional
-        Which of an experiment's runs; those of its present definition before ad-hoc ones.
-    runs_dir : path
-        Where runs are.
-
-    Returns
-    -------
-    FinishedRun
-        Metrics, history, subgroups, predictions, figures, the trained network.
-
-    Raises
-    ------
-    RunError
-        Where there is no such run, or more than one.
+    what: a run's id (8 digits or more), or the name of an experiment. seed, dataset: which of an
+    experiment's runs; those of its present definition before ad-hoc ones. runs_dir: where runs are.
+    Raises RunError where there is no such run, or more than one.
     """
     runs = available_runs(Path(runs_dir)).runs
     if not runs:
