@@ -20,7 +20,7 @@ from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, Run, Setting, counted, edited_after, why_not_done
 from benchmark.comparison.pairs import SHARED, RowPair, compare_rows, counterpart_names, row_pairs
 from benchmark.comparison.references import LOGISTIC
-from benchmark.comparison.rows import Row, RowComparison, done_row
+from benchmark.comparison.rows import Row, done_row
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.data.splits import N_FOLDS
 from benchmark.errors import RunError
@@ -146,9 +146,17 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
     outcomes = compare_rows(pairs)
     tables = []
     for table in found:
-        rows = [_compared(row, outcomes.get(id(row), ())) for row in table.rows]
-        references = query.references(table.setting, table.tasks)
-        tables.append(dataclasses.replace(table, rows=(*references, *rows)))
+        rows = list(query.references(table.setting, table.tasks))
+        for row in table.rows:
+            against = outcomes.get(id(row), ())
+            # Ranked, and not behind the first.
+            tied = row.rank is not None and any(
+                it.kind == "first"
+                and (not it.judged.significant if it.judged else it.why == SHARED)
+                for it in against
+            )
+            rows.append(dataclasses.replace(row, comparisons=against, tied=tied))
+        tables.append(dataclasses.replace(table, rows=tuple(rows)))
     return Leaderboard(
         dataset=query.dataset,
         suite=" + ".join(suite.name for suite in query.suites) or None,
@@ -270,15 +278,6 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
         for row in done
     ]
     return ranked + [row for row in rows if not row.runs]
-
-
-def _compared(row: Row, against: Sequence[RowComparison]) -> Row:
-    """Give a row what came of its comparisons; ranked and not behind the first, it is tied."""
-    tied = row.rank is not None and any(
-        it.kind == "first" and (not it.judged.significant if it.judged else it.why == SHARED)
-        for it in against
-    )
-    return dataclasses.replace(row, comparisons=against, tied=tied)
 
 
 def _reading_notes(tables: Sequence[BoardTable], families: Families) -> Iterator[str]:
@@ -414,9 +413,8 @@ def _with_fold_ranks(table: pd.DataFrame) -> pd.DataFrame:
     scores = pd.DataFrame(both["by_fold"].tolist(), index=both.index)
     scores["fixed"], scores["folds"] = both[f"{ranked_by}/fixed"], both[f"{ranked_by}/mean"]
     ranks = scores.round(RANK_DIGITS).rank(ascending=False, method="min")
-    per_fold = ranks.drop(columns=["fixed", "folds"])
-    table["rank_fixed"], table["rank_folds"] = ranks["fixed"], ranks["folds"]
-    table["rank_lowest"], table["rank_highest"] = per_fold.min(axis=1), per_fold.max(axis=1)
+    table["rank_fixed"], table["rank_folds"] = ranks.pop("fixed"), ranks.pop("folds")
+    table["rank_lowest"], table["rank_highest"] = ranks.min(axis=1), ranks.max(axis=1)
     ranked = table.drop(columns="by_fold")
     return ranked.sort_values(["rank_folds", "name"], kind="stable").reset_index(drop=True)
 

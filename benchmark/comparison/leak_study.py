@@ -109,11 +109,30 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
     # After the replay, the same models on the faces of the others, where there are any.
     models = {"common": _on_common_faces(groups[PUBLISHED], chain[0])} if chain else {}
     models |= {ending: sides[ending] for ending in CHAIN if ending in sides}
+    met = _exposure(groups[PUBLISHED], published)
+    scored = {
+        key: ({task: frame[met[frame.index] == key] for task, frame in published.items()}, title)
+        for key, title in EXPOSURES.items()
+    }
+    scored = {PUBLISHED: (published, "LEAKY · our replay, on its own test faces"), **scored}
+    for key, side in models.items():
+        if key == "common":
+            title = "LEAKY · our replay, on the leak-free test faces"
+        elif list(models) == ["common", HONEST]:
+            title = "honest: trained, selected and tested without the leak"
+        else:
+            title = "LEAKY · " * groups[key].leaky + CHAIN[key][1]
+        scored[key] = side, title
     about = groups[PUBLISHED].runs[0].about["dataset"]
     of_the_study = first.study and not about["drawn"] and about.get("labels_digest") is None
     return {
         "label": label,
-        "scores": list(_scores(groups, published, models)),
+        "scores": [
+            {"key": key, "title": title, "leaky": title.startswith("LEAKY"),
+             "n_test": len(_files(side)), "rates": {t: _rate(frame) for t, frame in side.items()},
+             "experiment": groups[key if key in CHAIN else PUBLISHED].name}
+            for key, (side, title) in scored.items()
+        ],
         "steps": list(_steps(groups, published, models)),
         "alone": [
             {"key": ending, "title": title, "experiments": (name, groups[ending].name),
@@ -155,37 +174,9 @@ def _on_common_faces(group: RunGroup, honest: Side) -> Side:
     return side
 
 
-def _scores(
-    groups: Mapping[str, RunGroup], published: Side, models: Mapping[str, Side]
-) -> Iterator[Values]:
-    met = _exposure(groups[PUBLISHED], published)
-    rows = [(PUBLISHED, "LEAKY · our replay, on its own test faces", published)]
-    for key, title in EXPOSURES.items():
-        part = {task: frame[met[frame.index] == key] for task, frame in published.items()}
-        rows.append((key, title, part))
-    for key, side in models.items():
-        if key == "common":
-            title = "LEAKY · our replay, on the leak-free test faces"
-        elif list(models) == ["common", HONEST]:
-            title = "honest: trained, selected and tested without the leak"
-        else:
-            title = "LEAKY · " * groups[key].leaky + CHAIN[key][1]
-        rows.append((key, title, side))
-    for key, title, side in rows:
-        yield {
-            "key": key,
-            "title": title,
-            "leaky": title.startswith("LEAKY"),
-            "n_test": len(_files(side)),
-            "rates": {
-                task: words.rate_of(
-                    frame.drop(columns="cluster").to_numpy(dtype=bool).T,
-                    frame["cluster"].to_numpy(),
-                )
-                for task, frame in side.items()
-            },
-            "experiment": groups[key if key in CHAIN else PUBLISHED].name,
-        }
+def _rate(frame: pd.DataFrame) -> Values | None:
+    right = frame.drop(columns="cluster").to_numpy(dtype=bool).T
+    return words.rate_of(right, frame["cluster"].to_numpy())
 
 
 def _files(side: Side) -> set[str]:
@@ -357,17 +348,16 @@ def _tables(network: Values) -> Iterator[words.StudyTable]:
         ("steps", "what each step changes, and by how much (pp)"),
         ("alone", "one condition by itself, against the replay (pp)"),
     ):
-        if steps := tuple(tuple(_step_cells(step)) for step in network[kind]):
-            yield words.StudyTable(f"{start}{caption}", ("changed", *titles), steps)
-
-
-def _step_cells(step: Values) -> Iterator[str]:
-    yield f"LEAKY · {step['title']}{' (one seed each)' if _of_one_seed(step) else ''}"
-    for task in TASKS:
-        if change := step["changes"].get(task):
-            yield words.change_text(change["mean"], change["low"], change["high"])
-        else:
-            yield words.NOTHING if step["changes"] else NOT_RUN
+        rows = []
+        for step in network[kind]:
+            one_seed = " (one seed each)" if _of_one_seed(step) else ""
+            empty = words.NOTHING if step["changes"] else NOT_RUN
+            found = [step["changes"].get(task) for task in TASKS]
+            cells = [words.change_text(it["mean"], it["low"], it["high"]) if it else empty
+                     for it in found]  # fmt: skip
+            rows.append((f"LEAKY · {step['title']}{one_seed}", *cells))
+        if rows:
+            yield words.StudyTable(f"{start}{caption}", ("changed", *titles), tuple(rows))
 
 
 def _picture(network: Values) -> words.StudyPicture:

@@ -331,7 +331,16 @@ class Library:
         here = [run for run in self.runs_of(name) if run.setting.dataset == dataset]
         done = [run for run in here if run.done]
         if not done:
-            return NotRun(name, self._why_not_run(name, here))
+            same_name = [run for run in self.runs if run.name == name]
+            if here:
+                why = "; ".join(f"seed {run.record.seed} {why_not_done(run)}" for run in here)
+            elif elsewhere := self.datasets_of(name):
+                why = f"run on {', '.join(elsewhere)} alone"
+            elif older := sum(not run.ad_hoc for run in same_name):
+                why = edited_after(name, older)
+            else:
+                why = "run ad hoc alone; an id names such a run" if same_name else "not run"
+            return NotRun(name, why)
         groups: dict[str, list[Run]] = defaultdict(list)
         for run in sorted(done, key=lambda run: run.record.seed):
             groups[run.record.family].append(run)
@@ -351,16 +360,6 @@ class Library:
     def datasets_of(self, name: str) -> list[str]:
         """Name the data sets on which an experiment, as it is defined now, has finished runs."""
         return sorted({run.setting.dataset for run in self.runs_of(name) if run.done})
-
-    def _why_not_run(self, name: str, unfinished: Sequence[Run]) -> str:
-        if unfinished:
-            return "; ".join(f"seed {run.record.seed} {why_not_done(run)}" for run in unfinished)
-        if elsewhere := self.datasets_of(name):
-            return f"run on {', '.join(elsewhere)} alone"
-        same_name = [run for run in self.runs if run.name == name]
-        if older := sum(not run.ad_hoc for run in same_name):
-            return edited_after(name, older)
-        return "run ad hoc alone; an id names such a run" if same_name else "not run"
 
     def standings(
         self, names: Iterable[str], seeds: Sequence[int], dataset: str | None

@@ -6,6 +6,7 @@ its predictions are kept under `mlruns/references/` in the form that runs keep t
 reads them, and scores them by the same rules. The test faces are evaluated once.
 """
 
+import contextlib
 import hashlib
 import json
 import warnings
@@ -246,24 +247,18 @@ class References:
                     fitted = self._fit(faces, parts, tasks if partly else TASKS, on, reader())
                     stored.write_predictions(folder / PREDICTIONS_FILE, fitted)
                     write_json(folder / ABOUT_FILE, content)
-        rows += [logistic_row(on, table, tasks) for on, table in self._kept(setting, tasks)]
-        return [row for row in rows if row is not None]
-
-    def _kept(
-        self, setting: Setting, tasks: tuple[TaskName, ...]
-    ) -> Sequence[tuple[str, pd.DataFrame]]:
-        """Give what was fitted for a setting, by name; what cannot be read is passed over."""
-        found = []
+        kept: list[tuple[str, pd.DataFrame]] = []
         for path in sorted((self.runs_dir / "references").glob(f"*/{ABOUT_FILE}")):
-            try:
+            # What cannot be read is passed over.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, BenchmarkError):
                 about = json.loads(path.read_text(encoding="utf-8"))
                 fits = about["schema"] == SCHEMA and about["setting"] == _as_content(setting)
                 if fits and about.get("tasks", list(tasks)) == list(tasks):
                     predictions = stored.read_predictions(path.parent / PREDICTIONS_FILE)
-                    found.append((str(about["on"]), predictions))
-            except (OSError, ValueError, KeyError, TypeError, BenchmarkError):
-                continue
-        return sorted(found, key=lambda item: (item[0] != ON_PIXELS, item[0]))
+                    kept.append((str(about["on"]), predictions))
+        kept.sort(key=lambda item: (item[0] != ON_PIXELS, item[0]))
+        rows += [logistic_row(on, predictions, tasks) for on, predictions in kept]
+        return [row for row in rows if row is not None]
 
     def _readers(
         self, setting: Setting

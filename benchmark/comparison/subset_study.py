@@ -8,7 +8,7 @@ one family.
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Literal
 
@@ -36,7 +36,6 @@ TRAININGS: Final[dict[Training, str]] = {
     "size_matched": "size-matched",
 }
 
-Members = Mapping[Subset, Mapping[Training, Experiment]]
 Differences = dict[tuple[str, str], Difference]
 """By the subset or router, and the training or network that it is compared with."""
 Values = dict[str, Any]
@@ -63,56 +62,50 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
                 allowed=f"one of the {what}",
                 fix="Give the runs of each a runs folder of their own",
             )
-    members: dict[Subset, dict[Training, Experiment]] = defaultdict(dict)
+    members: dict[Subset, dict[Training, RunGroup]] = defaultdict(dict)
     for item in experiments:
-        if item.subset is not None:
-            members[item.subset.people][item.subset.training] = item
+        if item.subset is not None and item.name in groups:
+            members[item.subset.people][item.subset.training] = groups[item.name]
     differences: Differences = {}
-    subsets = [_subset(subset, of, groups, differences) for subset, of in members.items()]
-    if not any(subsets):
+    subsets: list[Values] = []
+    for subset, ours in members.items():
+        seeds = _common_seeds(ours.values())
+        if len(ours) > 1 and seeds:
+            gender = {"female": "women", "male": "men", None: ""}[subset.gender]
+            title = f"{subset.race or ''} {gender}".strip()
+            read = {kind: _read(group, seeds, TASK) for kind, group in ours.items()}
+            for kind in ("everyone", "size_matched"):
+                if "subset" in read and kind in read:
+                    differences[title, kind] = _difference(read[kind], read["subset"])
+            n_test = len(next(iter(read.values())).faces)
+            results = {
+                kind: _result(ours[kind].name, seeds, read[kind], ours[kind]) for kind in ours
+            }
+            subsets.append({"title": title, "n_test": n_test, "groups": results})
+    if not subsets:
         raise RunError(
             f"no subset has finished runs of two run groups on {dataset}",
             fix="`facebench run --suite subsets --seeds 0,1,2` makes them",
         )
-    whole = {item.head.tasks: item for item in reversed(experiments) if item.subset is None}
+    whole = {item.head.tasks: groups.get(item.name)
+             for item in reversed(experiments) if item.subset is None}  # fmt: skip
     systems = []
     for router in ROUTERS:
         own = [Subset(**{router: name}) for name in CLASS_NAMES[router]]  # type: ignore[arg-type]
         parts = [members.get(subset, {}).get("subset") for subset in own]
         parts += [whole.get((router,)), whole.get((TASK,))]
-        ready = [groups[part.name] for part in parts if part is not None and part.name in groups]
+        ready = [part for part in parts if part is not None]
         if len(ready) == len(parts):
             systems.append(_system(router, ready, differences))
     judged = judge(("subsets", key, difference) for key, difference in differences.items())
     return {
         "dataset": dataset,
         "drawn": any(run.setting.drawn for run in runs),
-        "subsets": [result for result in subsets if result],
+        "subsets": subsets,
         "systems": [system for system in systems if system],
         "missing": [name for name in found if name not in groups],
         "compared": {key: judged[key] for key in differences},
     }
-
-
-def _subset(
-    subset: Subset,
-    members: Mapping[Training, Experiment],
-    groups: Mapping[str, RunGroup],
-    found: Differences,
-) -> Values | None:
-    """Compare the run groups of one subset; None where fewer than two were run."""
-    ours = {kind: groups[item.name] for kind, item in members.items() if item.name in groups}
-    seeds = _common_seeds(ours.values())
-    if len(ours) < 2 or not seeds:
-        return None
-    gender = {"female": "women", "male": "men", None: ""}[subset.gender]
-    title = f"{subset.race or ''} {gender}".strip()
-    read = {kind: _read(group, seeds, TASK) for kind, group in ours.items()}
-    for kind in ("everyone", "size_matched"):
-        if "subset" in read and kind in read:
-            found[title, kind] = _difference(read[kind], read["subset"])
-    results = {kind: _result(ours[kind].name, seeds, read[kind], ours[kind]) for kind in ours}
-    return {"title": title, "n_test": len(next(iter(read.values())).faces), "groups": results}
 
 
 def _common_seeds(groups: Iterable[RunGroup]) -> tuple[int, ...]:
