@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from benchmark.inference.evaluate import Evaluation
-    from benchmark.inference.load import Pixels, TrainedRun
+    from benchmark.inference.load import Pixels, TrainedNetwork
 
 MAX_FACES = 256
 """Real faces that an exported file is compared on."""
@@ -130,7 +130,7 @@ def predict(
         raise typer.Exit(ExitCode.FINDINGS)
 
 
-def _network(run: str | None, checkpoint: Path | None, runs_dir: Path) -> "TrainedRun":
+def _network(run: str | None, checkpoint: Path | None, runs_dir: Path) -> "TrainedNetwork":
     """Load the network that --run or --checkpoint names."""
     from benchmark.inference.load import trained_run
 
@@ -161,17 +161,19 @@ def _not_pictures(images: Sequence[Path]) -> Iterator[str]:
         yield f"{len(others):,} files are no pictures by their names and were not read: {names}"
 
 
-def _edited(network: "TrainedRun") -> Iterator[str]:
+def _edited(network: "TrainedNetwork") -> Iterator[str]:
     """Say that the network's experiment was edited after it was trained, where it was."""
     from benchmark.comparison.library import definition_key, edited_after
 
-    trained = network.trained.experiment
+    trained = network.experiment
     now = registry.experiments().get(trained.name, trained)
     if not trained.ad_hoc and definition_key(now.as_dict()) != definition_key(trained.as_dict()):
         yield f"{trained.name}: {edited_after(trained.name, 1)}"
 
 
-def _print_predictions(table: "pd.DataFrame", network: "TrainedRun", *, calibrated: bool) -> None:
+def _print_predictions(
+    table: "pd.DataFrame", network: "TrainedNetwork", *, calibrated: bool
+) -> None:
     """Print a row per face; of a long path the end, which tells pictures of a folder apart."""
     several, rows = table["file"].duplicated(keep=False), []
     for row, is_one_of_several in zip(table.to_dict("records"), several, strict=True):
@@ -252,7 +254,7 @@ def export(
 
         network = _network(run, checkpoint, runs_dir)
         seed = f"-seed-{network.record.seed}" if network.record else ""
-        path = out_path or Path(f"{network.trained.experiment.name}{seed}.{to}")
+        path = out_path or Path(f"{network.experiment.name}{seed}.{to}")
         check_outputs([path], overwrite=overwrite, inputs=[network.path])
         real = _validation_faces(network, data_dir)
         if not real:
@@ -282,7 +284,7 @@ def export(
         print_table(Table.of(headings, rows))
 
 
-def _validation_faces(network: "TrainedRun", data_dir: Path) -> "dict[str, Pixels]":
+def _validation_faces(network: "TrainedNetwork", data_dir: Path) -> "dict[str, Pixels]":
     """Take faces to compare on from the run's data set, if it is prepared here."""
     import numpy as np
 

@@ -20,7 +20,7 @@ from benchmark import __version__
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import limits_of
 from benchmark.files import canonical_json, replacing, sha256_of
-from benchmark.inference.load import Pixels, Probabilities, TrainedRun, load_trained
+from benchmark.inference.load import Pixels, Probabilities, TrainedNetwork, load_trained
 from benchmark.models.network import Network, pooled
 from benchmark.models.weight_formats import header_of
 from benchmark.tasks import AGE_GROUP_RULE, CLASS_NAMES, TaskName
@@ -76,7 +76,7 @@ def resizing_matrix(before_px: int, after_px: int) -> Tensor:
 
 
 def export(
-    network: TrainedRun, to: Format, path: Path, faces: Mapping[str, Pixels] | None = None
+    trained: TrainedNetwork, to: Format, path: Path, faces: Mapping[str, Pixels] | None = None
 ) -> list[dict[str, Any]]:
     """Write a network as `path`, once what is written answers as the original does.
 
@@ -86,14 +86,14 @@ def export(
     is missing, the format cannot hold the network, or the answers differ; nothing is left at `path`
     then, an older file is kept.
     """
-    pictures = {"random pictures": random_pictures(network.faces_px), **(faces or {})}
-    network.trained.network.cpu().eval()
+    pictures = {"random pictures": random_pictures(trained.faces_px), **(faces or {})}
+    trained.network.cpu().eval()
     write = _write_onnx if to == "onnx" else _write_safetensors
     try:
         with replacing(path) as temporary:
-            found_by = write(network, temporary)
+            found_by = write(trained, temporary)
             return [
-                _compared(found_by, network.trained.probabilities(pixels), name, pixels)
+                _compared(found_by, trained.probabilities(pixels), name, pixels)
                 for name, pixels in pictures.items()
             ]
     except OSError as error:
@@ -108,17 +108,17 @@ def random_pictures(px: int) -> Pixels:
     return noise
 
 
-def description(network: TrainedRun, *, is_inside: bool = True) -> dict[str, Any]:
+def description(trained: TrainedNetwork, *, is_inside: bool = True) -> dict[str, Any]:
     """Say what a user of the file needs to know, as plain values; it is kept in the file.
 
     is_inside: whether scaling and softmax are part of the file.
     """
-    px, scaling = network.faces_px, network.trained.network.scaling
+    px, scaling = trained.faces_px, trained.network.scaling
     outputs = "softmax probabilities" if is_inside else "logits, whose softmax are probabilities"
     return {
         "facebench": __version__,
-        "network": network.title,
-        "weights_sha256": sha256_of(network.path),
+        "network": trained.title,
+        "weights_sha256": sha256_of(trained.path),
         "input": {
             "name": "images",
             "shape": ["n", 3, px, px],
@@ -127,13 +127,13 @@ def description(network: TrainedRun, *, is_inside: bool = True) -> dict[str, Any
             "values": "0 to 255, as they are in the picture",
             "picture": f"a face, brought to {px} x {px} pixels as `facebench data prepare` does",
         },
-        "outputs": {task: list(CLASS_NAMES[task]) for task in network.tasks},
+        "outputs": {task: list(CLASS_NAMES[task]) for task in trained.tasks},
         "outputs_are": f"{outputs} (n, classes), uncalibrated",
         "age_group_rule": AGE_GROUP_RULE,
-        "temperatures": dict(network.temperatures),
+        "temperatures": dict(trained.temperatures),
         "preprocessing": {"is_inside": is_inside, "input_px": scaling.input_px}
         | scaling.preprocessing.as_dict(),
-        "limits": list(limits_of(network.record.about["dataset"] if network.record else {})[:2]),
+        "limits": list(limits_of(trained.record.about["dataset"] if trained.record else {})[:2]),
     }
 
 
@@ -161,7 +161,7 @@ def _compared(
     return counts | {"max_difference": largest}
 
 
-def _write_onnx(network: TrainedRun, path: Path) -> Apply:
+def _write_onnx(trained: TrainedNetwork, path: Path) -> Apply:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
             importlib.import_module(package)
@@ -173,22 +173,22 @@ def _write_onnx(network: TrainedRun, path: Path) -> Apply:
             ) from error
     import onnx
 
-    px = network.faces_px
-    portable = Portable(network.trained.network, network.tasks, px).eval()
+    px = trained.faces_px
+    portable = Portable(trained.network, trained.tasks, px).eval()
     example = (torch.zeros(2, 3, px, px, dtype=torch.uint8),)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own doing
         program = torch.onnx.export(
-            portable, example, input_names=["images"], output_names=list(network.tasks),
+            portable, example, input_names=["images"], output_names=list(trained.tasks),
             dynamic_shapes=({0: torch.export.Dim("n", min=1)},), opset_version=OPSET, dynamo=True,
             verbose=False,
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
-    onnx.helper.set_model_props(model, {METADATA_KEY: canonical_json(description(network))})
+    onnx.helper.set_model_props(model, {METADATA_KEY: canonical_json(description(trained))})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
-    return onnx_runtime(path, network.tasks)
+    return onnx_runtime(path, trained.tasks)
 
 
 def onnx_runtime(path: Path, tasks: tuple[TaskName, ...]) -> Apply:
@@ -206,9 +206,9 @@ def onnx_runtime(path: Path, tasks: tuple[TaskName, ...]) -> Apply:
     return apply
 
 
-def _write_safetensors(network: TrainedRun, path: Path) -> Apply:
+def _write_safetensors(trained: TrainedNetwork, path: Path) -> Apply:
     """Write the tensors as the run has them; how they are used, in the header."""
-    tensors = {name: it.contiguous() for name, it in network.trained.network.state_dict().items()}
-    said = canonical_json(description(network, is_inside=False))
-    save_file(tensors, path, {**header_of(network.path), METADATA_KEY: said})
+    tensors = {name: it.contiguous() for name, it in trained.network.state_dict().items()}
+    said = canonical_json(description(trained, is_inside=False))
+    save_file(tensors, path, {**header_of(trained.path), METADATA_KEY: said})
     return load_trained(path).probabilities

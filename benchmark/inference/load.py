@@ -8,7 +8,7 @@ MLflow calls `_load_pyfunc` for a model that facebench logged; without MLflow, `
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,10 +34,21 @@ _WRITTEN: Final = "model.safetensors as a run of facebench wrote it"
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network as its run left it, in eval mode on the CPU, with its definition."""
+    """A network as its run left it, in eval mode on the CPU, and what is known of it."""
 
     network: Network
     experiment: Experiment
+    path: Path
+    """The file of its weights."""
+    faces_px: int
+    """Side of the faces that it was trained on, to which pictures are brought first; 0 where the
+    file does not say."""
+    title: str
+    """What a person calls it."""
+    record: RunRecord | None = None
+    """Its run; None for a checkpoint that lies by itself."""
+    temperatures: dict[TaskName, float] = field(default_factory=dict)
+    """Fitted on validation faces; empty where none is known."""
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
@@ -72,28 +83,6 @@ class TrainedNetwork:
         return pd.DataFrame(columns)
 
 
-@dataclass(frozen=True)
-class TrainedRun:
-    """A trained network, and what is known of it."""
-
-    trained: TrainedNetwork
-    path: Path
-    """The file of its weights."""
-    faces_px: int
-    """Side of the faces that it was trained on, to which pictures are brought first."""
-    title: str
-    """What a person calls it."""
-    record: RunRecord | None = None
-    """Its run; None for a checkpoint that lies by itself."""
-    temperatures: dict[TaskName, float] = field(default_factory=dict)
-    """Fitted on validation faces; empty where none is known."""
-
-    @property
-    def tasks(self) -> tuple[TaskName, ...]:
-        """What it predicts of a face, in the order of all tables."""
-        return self.trained.tasks
-
-
 def load_trained(path: Path | str) -> TrainedNetwork:
     """Load `model.safetensors` of a run; raise WeightsError where it is no such file or damaged.
 
@@ -105,20 +94,20 @@ def load_trained(path: Path | str) -> TrainedNetwork:
         experiment = Experiment.from_dict(json.loads(header["experiment"]))
         description, tensors = dict(json.loads(header["network"])), read_weight_file(path).tensors
         network = rebuild_network(experiment, description, tensors).eval()
+        return TrainedNetwork(network, experiment, path, int(header.get("faces_px", 0)), str(path))
     except (LookupError, TypeError, ValueError, AttributeError, ExperimentError) as error:
         raise WeightsError(
             f"{path.name} does not say which network it is ({type(error).__name__}: {error})",
             allowed=_WRITTEN,
             source=str(path),
         ) from None
-    return TrainedNetwork(network, experiment)
 
 
 _load_pyfunc = load_trained
 """What `mlflow.pyfunc.load_model` calls, by its rules."""
 
 
-def trained_run(run: str | Path, runs_dir: Path) -> TrainedRun:
+def trained_run(run: str | Path, runs_dir: Path) -> TrainedNetwork:
     """Load the network of the one finished run that is named, or of a file, as a Path.
 
     A file is a run's `model.safetensors`, wherever it lies now. Raise RunError where there is no
@@ -130,8 +119,8 @@ def trained_run(run: str | Path, runs_dir: Path) -> TrainedRun:
     else:
         record = finished_run(run, runs_dir)
         path = record.model_path()
-    trained, px = load_trained(path), header_of(path).get("faces_px")
-    if px is None:
+    trained = load_trained(path)
+    if not trained.faces_px:
         raise WeightsError(
             f"{path.name} does not say how large the faces were that it was trained on",
             allowed=_WRITTEN,
@@ -139,7 +128,7 @@ def trained_run(run: str | Path, runs_dir: Path) -> TrainedRun:
             fix="Run its experiment again: facebench of today writes it down",
         )
     if record is None:
-        return TrainedRun(trained, path, int(px), str(path))
+        return trained
     title = f"{record.experiment_name}, seed {record.seed}, run {record.identity[:12]}"
     temperatures: dict[TaskName, float] = {}
     # A task without a usable one has none.
@@ -149,4 +138,4 @@ def trained_run(run: str | Path, runs_dir: Path) -> TrainedRun:
             task: float(it["temperature"]) for task, it in json.loads(text)["tasks"].items()
             if not it["temperature_is_at_an_end"]
         }  # fmt: skip
-    return TrainedRun(trained, path, int(px), title, record, temperatures)
+    return replace(trained, title=title, record=record, temperatures=temperatures)

@@ -22,7 +22,7 @@ from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import DataError, RunError
 from benchmark.evaluation.calibration import tempered
 from benchmark.evaluation.predictions import probability_columns
-from benchmark.inference.load import Pixels, Probabilities, TrainedRun, trained_run
+from benchmark.inference.load import Pixels, Probabilities, TrainedNetwork, trained_run
 from benchmark.tasks import CLASS_NAMES
 from benchmark.training.device import Device, choose_device
 from benchmark.training.predict import EVALUATION_BATCH
@@ -92,7 +92,7 @@ def predict(
 class Predictor:
     """A network on its device, and how pictures are brought to it."""
 
-    network: TrainedRun
+    network: TrainedNetwork
     device: Device
     cropping: Cropping | None = None
     calibrated: bool = False
@@ -105,7 +105,7 @@ class Predictor:
                 allowed="a finished run, named by --run, with calibration.json in its folder",
                 fix="`facebench runs rescore` writes it; or leave --calibrated out",
             )
-        self.device.place(self.network.trained.network)
+        self.device.place(self.network.network)
 
     def read(self, pictures: Sequence[Path], on_progress: OnProgress = keep_quiet) -> pd.DataFrame:
         """Predict files and folders of pictures; the columns are those of `predict`."""
@@ -178,7 +178,7 @@ class Predictor:
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """Predict faces, (n, px, px, 3) uint8 RGB of the network's size: (n, classes) per task."""
         with self.device.arithmetic():
-            found = self.network.trained.probabilities(pixels)
+            found = self.network.probabilities(pixels)
         if not self.calibrated:
             return found
         by_task = self.network.temperatures

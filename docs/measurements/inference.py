@@ -28,7 +28,7 @@ from benchmark.data.dataset import open_faces
 from benchmark.data.pictures import pillow_quiet, read_upright
 from benchmark.evaluation.predictions import probability_columns, read_predictions
 from benchmark.inference import export
-from benchmark.inference.load import Pixels, TrainedRun, trained_run
+from benchmark.inference.load import Pixels, TrainedNetwork, trained_run
 from benchmark.inference.predict import Predictor
 from benchmark.training.device import choose_device
 from benchmark.training.predict import probabilities
@@ -55,7 +55,7 @@ def ask_four_ways(run: str, runs_dir: Path, data_dir: Path, pictures: Path, n_fa
     )
     began = time.process_time()
     on_device = FaceBatches.on_device(faces.pixels(), faces.table, torch.device("cpu"))
-    evaluated = probabilities(network.trained.network, on_device, torch.from_numpy(rows))
+    evaluated = probabilities(network.network, on_device, torch.from_numpy(rows))
     rate = len(rows) / (time.process_time() - began)
     print(f"evaluation alone: {rate:.0f} faces a second of processor")
     exported = _onnx_answers(network, np.asarray(faces.pixels()[rows]))
@@ -68,7 +68,7 @@ def ask_four_ways(run: str, runs_dir: Path, data_dir: Path, pictures: Path, n_fa
         print(f"{task}: largest difference among the four {worst:.2g}, labels that differ {differ}")
 
 
-def _onnx_answers(network: TrainedRun, pixels: Pixels) -> dict[str, np.ndarray]:
+def _onnx_answers(network: TrainedNetwork, pixels: Pixels) -> dict[str, np.ndarray]:
     path = Path(tempfile.mkdtemp()) / "measured.onnx"
     export.export(network, "onnx", path)
     apply = export.onnx_runtime(path, network.tasks)

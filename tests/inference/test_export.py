@@ -15,7 +15,7 @@ from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.experiment.parts import Conditioning
 from benchmark.inference import export as exporting
 from benchmark.inference.export import Portable, export, random_pictures, resizing_matrix
-from benchmark.inference.load import TrainedNetwork, TrainedRun, load_trained, trained_run
+from benchmark.inference.load import TrainedNetwork, load_trained, trained_run
 from benchmark.models.network import StandardisedHead, build_network
 from benchmark.models.preprocessing import CAFFE, InputScaling
 from benchmark.models.weight_formats import header_of
@@ -25,13 +25,13 @@ FACES = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8
 
 
 @pytest.fixture(scope="module")
-def network(trained_runs_dir: Path) -> TrainedRun:
+def network(trained_runs_dir: Path) -> TrainedNetwork:
     return trained_run("mtl-cnn-none-full-tiny", trained_runs_dir)
 
 
 def untrained(
     name: str, backbone: Backbone, conditioning: Conditioning = "none", **recipe: bool
-) -> TrainedRun:
+) -> TrainedNetwork:
     """A network as it starts, of faces of 32 pixels."""
     experiment = Experiment(
         name=f"mtl-cnn-none-{name}",
@@ -41,11 +41,11 @@ def untrained(
         recipe=Recipe(learning_rate=1e-3, **recipe),  # type: ignore[arg-type]
     )
     built = build_network(experiment, None, seed=1).eval()
-    return TrainedRun(TrainedNetwork(built, experiment), Path(__file__), 32, "untrained")
+    return TrainedNetwork(built, experiment, Path(__file__), 32, "untrained")
 
 
 def test_a_safetensors_file_predicts_the_same_and_is_a_checkpoint_like_any_other(
-    network: TrainedRun, tmp_path: Path
+    network: TrainedNetwork, tmp_path: Path
 ) -> None:
     path = tmp_path / "face.safetensors"
     checks = export(network, "safetensors", path, {"faces given": FACES})
@@ -54,7 +54,7 @@ def test_a_safetensors_file_predicts_the_same_and_is_a_checkpoint_like_any_other
     check_equal(checks)
     check_description(json.loads(header_of(path)["facebench"]), is_inside=False)
     assert list(tmp_path.iterdir()) == [path]
-    assert load_trained(path).predict(FACES).equals(network.trained.predict(FACES))
+    assert load_trained(path).predict(FACES).equals(network.predict(FACES))
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"):
         export(network, "safetensors", tmp_path / "file" / "face")
@@ -73,7 +73,7 @@ def check_description(said: dict[str, Any], *, is_inside: bool) -> None:
 
 @pytest.mark.slow
 def test_an_onnx_file_works_without_us_for_any_number_of_faces(
-    network: TrainedRun, tmp_path: Path
+    network: TrainedNetwork, tmp_path: Path
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
@@ -99,7 +99,7 @@ def test_standardised_features_are_exported_with_their_statistics(tmp_path: Path
     pytest.importorskip("onnxscript")
     backbone = Backbone("cnn", trainable_stages=0, input_px=32)
     run = untrained("frozen-standardised", backbone, standardise_features=True)
-    built = run.trained.network
+    built = run.network
     assert isinstance(built.head, StandardisedHead)
     with torch.inference_mode():
         built.head.measure([built.features(torch.from_numpy(FACES).permute(0, 3, 1, 2))])
@@ -111,7 +111,7 @@ def test_every_head_bgr_input_and_another_input_size_are_portable() -> None:
     for conditioning in get_args(Conditioning):
         name = f"full-{'odd' if conditioning == 'none' else conditioning}"
         run = untrained(name, Backbone("cnn", input_px=40), conditioning)
-        built = run.trained.network
+        built = run.network
         built.scaling = InputScaling(CAFFE, 40)
         with torch.no_grad():  # else untrained weights make logits of hundreds from inputs of 150
             next(built.backbone.parameters()).div_(128)
@@ -133,13 +133,13 @@ def test_resizing_by_a_matrix_is_torchs_antialiased_resizing() -> None:
 
 
 def test_a_file_that_predicts_otherwise_is_not_kept(
-    network: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, path = exporting._write_safetensors, tmp_path / "face"
     path.write_bytes(b"an older file")
     for change in (lambda values: np.roll(values, 1, axis=1), lambda values: values * np.nan):
 
-        def damaged(run: TrainedRun, file: Path, change: Any = change) -> exporting.Apply:
+        def damaged(run: TrainedNetwork, file: Path, change: Any = change) -> exporting.Apply:
             apply = write(run, file)
             return lambda pixels: {task: change(it) for task, it in apply(pixels).items()}
 
@@ -151,7 +151,7 @@ def test_a_file_that_predicts_otherwise_is_not_kept(
 
 
 def test_without_the_packages_the_extra_is_named_and_nothing_is_written(
-    network: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, package, None)
