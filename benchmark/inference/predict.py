@@ -51,35 +51,18 @@ def predict(
     crop: Cropping | bool = False,
     calibrated: bool = False,
 ) -> pd.DataFrame:
-    """Predict age group, gender and race of faces in pictures.
+    """Predict age group, gender and race of faces in pictures, files or folders of them.
 
-    Parameters
-    ----------
-    pictures : path or paths
-        Files or folders.
-    run : str or Path
-        A run's id, or an experiment with one finished run, in `runs_dir`; or, as a Path, a run's
-        model.safetensors.
-    runs_dir : path
-        Where runs are.
-    crop : bool or Cropping
-        Whether, and how, faces are found in the pictures first; else a picture is a face, as the
-        benchmark's own are.
-    calibrated : bool
-        Apply the temperatures that the run fitted on validation.
+    run: a run's id, or an experiment with one finished run, in `runs_dir`; or, as a Path, a run's
+    model.safetensors. crop: whether, and how, faces are found in the pictures first; else a picture
+    is a face, as the benchmark's own are. calibrated: apply the temperatures that the run fitted on
+    validation.
 
-    Returns
-    -------
-    DataFrame
-        One row per face, in order: file, face (its number), reason; with crop left, top, right,
-        bottom, score, faces_seen; per task `<task>_label`, `<task>_probability`, `<task>_pred` and
-        `<task>_p0`… as in predictions.csv. A picture that cannot be read, or shows no face, has one
-        row with the reason and nothing else.
-
-    Raises
-    ------
-    BenchmarkError
-        Where there are no pictures, or the network cannot be loaded.
+    Gives one row per face, in order: file, face (its number), reason; with crop left, top, right,
+    bottom, score, faces_seen; per task `<task>_label`, `<task>_probability`, `<task>_pred` and
+    `<task>_p0`… as in predictions.csv. A picture that cannot be read, or shows no face, has one row
+    with the reason and nothing else. Raises BenchmarkError where there are no pictures, or the
+    network cannot be loaded.
     """
     named = [pictures] if isinstance(pictures, str | Path) else pictures
     cropping = (Cropping() if crop else None) if isinstance(crop, bool) else crop
