@@ -200,7 +200,7 @@ def _settings(runs: Sequence[Run], families: Families, query: LeaderboardQuery) 
     known = {(setting.protocol, setting.subset) for setting in found}
     drawn = any(run.setting.drawn for run in runs)
     for item in query.experiments:
-        protocol, subset = item.protocol, item.subset and item.subset.people
+        protocol, subset = item.protocol, item.subset and item.subset.tested
         if (protocol, subset) not in known:
             known.add((protocol, subset))
             found.append(Setting(query.dataset, drawn, protocol.split, "", "", protocol, subset))
@@ -224,7 +224,7 @@ def _rows(setting: Setting, query: LeaderboardQuery, families: Families) -> dict
         kind: Kind = "mtl" if len(item.head.tasks) > 1 else item.head.tasks[0]
         by_family = families.get((setting, item.name), {})
         rows[kind] += [_row(item, by_family, family) for family in sorted(by_family)]
-        subset = item.subset and item.subset.people
+        subset = item.subset and item.subset.tested
         if not by_family and (setting.protocol, setting.subset) == (item.protocol, subset):
             rows[kind].append(_missing(item, query.missing.get(item.name, "not run")))
     return {kind: _ranked(ours) for kind, ours in rows.items()}

@@ -131,7 +131,7 @@ def read_run(record: RunRecord) -> Run:
             split_digest=str(dataset["split_digest"]),
             pixel_digest=str(dataset["pixel_digest"]),
             protocol=Protocol(**definition["protocol"]),
-            subset=Subset(**definition["subset"]).people if definition.get("subset") else None,
+            subset=Subset(**definition["subset"]).tested if definition.get("subset") else None,
         )
         ad_hoc, leaky = bool(about["ad_hoc"]), bool(about["leaky"])
         run = Run(record, setting, definition, ad_hoc=ad_hoc, leaky=leaky)

@@ -65,7 +65,7 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
     members: dict[Subset, dict[Training, RunGroup]] = defaultdict(dict)
     for item in experiments:
         if item.subset is not None and item.name in groups:
-            members[item.subset.people][item.subset.training] = groups[item.name]
+            members[item.subset.tested][item.subset.training] = groups[item.name]
     differences: Differences = {}
     subsets: list[Values] = []
     for subset, ours in members.items():

@@ -296,8 +296,8 @@ class Subset:
         return "_".join(filter(None, (gender, (self.race or "").lower())))
 
     @property
-    def people(self) -> Subset:
-        """Who is selected on and tested, however the network was trained."""
+    def tested(self) -> Subset:
+        """The faces that select and test, however the network was trained."""
         return dataclasses.replace(self, training="subset")
 
     @property
