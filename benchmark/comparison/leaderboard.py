@@ -288,7 +288,7 @@ def _reading_notes(tables: Sequence[BoardTable], families: Families) -> Iterator
     if references and not any(name.startswith(LOGISTIC) for name in references):
         yield (
             "No logistic regression beside the rows yet: `facebench leaderboard --fit-references` "
-            "fits it once, on small pictures and on the frozen trunks of finished runs."
+            "fits it once, on small pictures and on the frozen backbones of finished runs."
         )
     if any(len(row.seeds) == 1 for row in done):
         yield (

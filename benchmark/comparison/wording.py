@@ -349,9 +349,9 @@ def gap_sentences(gaps: Iterable[Gap]) -> Iterator[str]:
 
 
 DIFFERENCES_NOTE: Final = (
-    "A difference is the arm minus its reference on the same test faces, in percentage points "
-    "(pp), with its 95 % interval. Intervals are not widened for the number of comparisons; "
-    "p-values are. Macro-F1 has an interval of the same kind and no test."
+    "A difference is the run group minus its reference on the same test faces, in percentage "
+    "points (pp), with its 95 % interval. Intervals are not widened for the number of "
+    "comparisons; p-values are. Macro-F1 has an interval of the same kind and no test."
 )
 NOT_EQUAL_NOTE: Final = (
     "No significant difference does not mean equal. The minimum detectable difference is "

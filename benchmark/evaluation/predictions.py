@@ -50,7 +50,7 @@ LIMITS: Final = (
 )
 """What the numbers are not: under every table, in every run's note and on every page."""
 LIMITS_DRAWN: Final = (
-    "DRAWN FACES: these are emblems drawn by a program. The numbers show that the benchmark "
+    "SYNTHETIC FACES: these are emblems drawn by a program. The numbers show that the benchmark "
     "works and say nothing about faces of people.",
 )
 LIMITS_LABELLED: Final = (

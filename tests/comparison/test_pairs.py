@@ -268,7 +268,7 @@ def test_of_several_data_sets_one_is_chosen_or_asked_for(runs: RunBuilder) -> No
     assert compared(runs, MTL, OTHER).dataset == "utkface-100"
     chosen = compared(runs, MTL, OTHER, dataset="drawn")
     assert (chosen.dataset, chosen.drawn) == ("drawn-100", True)
-    assert "DRAWN FACES" in chosen.limits[0]
+    assert "SYNTHETIC FACES" in chosen.limits[0]
     refused(
         r"data set 'moon' \(allowed: drawn-100, utkface-100\)", runs, MTL, OTHER, dataset="moon"
     )

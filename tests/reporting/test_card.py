@@ -104,7 +104,7 @@ def test_rates_women_and_men_and_age_are_told_once_they_are_computed(record: Run
 
 def test_what_forbids_to_trust_a_number_is_said_first(record: RunRecord) -> None:
     for path, said in (
-        ("dataset.drawn", "> **DRAWN FACES: these are emblems"),
+        ("dataset.drawn", "> **SYNTHETIC FACES: these are emblems"),
         ("leaky", "> **LEAKY: test faces were seen in training."),
         ("ad_hoc", "> **AD HOC: changed on the command line"),
     ):
