@@ -21,7 +21,7 @@ import pandas as pd
 
 from benchmark import registry
 from benchmark.evaluation.metrics import score
-from benchmark.evaluation.predictions import kept, predictions_table
+from benchmark.evaluation.predictions import packed_correctness, predictions_table
 from benchmark.evaluation.subgroups import group_codes
 from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json
@@ -152,7 +152,7 @@ class Store:
             "predictions_sha256": "12" * 32,
             "metrics": metrics,
             "subgroups": {name: plain[name].tolist() for name in plain.columns},
-            "answers": kept(self.test, right),
+            "answers": packed_correctness(self.test, right),
         }
 
 
