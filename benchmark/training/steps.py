@@ -213,13 +213,11 @@ class CudaCapture:
         return graph.replay
 
 
-def capture_for(forward: ForwardPass, speed: SpeedSettings) -> CudaCapture | None:
-    """Give what records steps on this device; None where steps are eager.
-
-    Faces that stay in main memory are gathered by the host, which no graph can hold.
-    """
+def _capture_for(forward: ForwardPass, speed: SpeedSettings) -> CudaCapture | None:
+    """Give what records steps on this device; None where steps are eager."""
     if not speed.graph:
         return None
+    # Faces that stay in main memory are gathered by the host, which no graph can hold.
     source = forward.faces.pixels if forward.prefix is None else forward.prefix.views[0]
     return speed.capture or (CudaCapture() if source.device.type == "cuda" else None)
 
@@ -261,11 +259,9 @@ class Snapshot:
 class Steps:
     """Makes each step the fastest way that works here; `report` says which it was."""
 
-    def __init__(
-        self, step: TrainStep, batch_size: int, speed: SpeedSettings, capture: CudaCapture | None
-    ) -> None:
-        self._step, self._size, self._speed, self._capture = step, batch_size, speed, capture
-        self.totals = step.totals
+    def __init__(self, step: TrainStep, batch_size: int, speed: SpeedSettings) -> None:
+        self._step, self._size, self._speed = step, batch_size, speed
+        self._capture, self.totals = _capture_for(step.forward, speed), step.totals
         self.report: dict[str, Any] = {"graph": False, "compiled": False}
         self._apply: Apply | None = None
         self._fixed = Batch(torch.empty(0))

@@ -22,14 +22,7 @@ from benchmark.tasks import TaskName, combined
 from benchmark.training.device import Device
 from benchmark.training.predict import ForwardPass, accuracies, epoch_batches, evaluation_batch
 from benchmark.training.prefix_cache import CachedFaces
-from benchmark.training.steps import (
-    SpeedSettings,
-    Steps,
-    Totals,
-    TrainStep,
-    capture_for,
-    label_counts,
-)
+from benchmark.training.steps import SpeedSettings, Steps, Totals, TrainStep, label_counts
 
 RATIO = "rate_ratio"
 """Key in a parameter group: its learning rate as a fraction of the recipe's."""
@@ -161,9 +154,8 @@ def fit(
     recipe, protocol, network = experiment.recipe, experiment.protocol, state.network
     forward = ForwardPass(network, data.faces, device, data.prefix)
     totals = Totals(experiment.head.tasks, device.torch_device)
-    speed = speed or SpeedSettings()
     step = TrainStep(forward, state.optimiser, recipe, totals, data.train)
-    steps = Steps(step, recipe.batch_size, speed, capture_for(forward, speed))
+    steps = Steps(step, recipe.batch_size, speed or SpeedSettings())
     state.speed_report = steps.report
     if isinstance(network.head, StandardisedHead) and state.epochs_done == 0:
         batches = torch.split(data.train, evaluation_batch(data.faces.device))

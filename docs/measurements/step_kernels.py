@@ -27,7 +27,7 @@ from benchmark.tasks import TASKS, n_classes
 from benchmark.training.device import Device, choose_device
 from benchmark.training.predict import Batch, ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
-from benchmark.training.steps import SpeedSettings, Steps, Totals, TrainStep, capture_for
+from benchmark.training.steps import SpeedSettings, Steps, Totals, TrainStep
 from benchmark.training.trainer import new_optimiser
 
 
@@ -65,7 +65,7 @@ def steps_for(
     totals = Totals(experiment.head.tasks, device.torch_device)
     optimiser = new_optimiser(network, experiment.recipe, device)
     step = TrainStep(forward, optimiser, experiment.recipe, totals)
-    return Steps(step, experiment.recipe.batch_size, speed, capture_for(forward, speed))
+    return Steps(step, experiment.recipe.batch_size, speed)
 
 
 def seconds_a_step(steps: Steps, batches: list[Batch], device: Device) -> float:

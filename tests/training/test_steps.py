@@ -210,7 +210,7 @@ def test_a_snapshot_restores_weights_statistics_adam_and_random_streams() -> Non
 
 def test_preparing_counts_nothing() -> None:
     step, batch = a_step()
-    made = steps.Steps(step, 8, SpeedSettings(), Recorder())
+    made = steps.Steps(step, 8, SpeedSettings(capture=Recorder()))
     made.prepare(batch)
     assert (step.totals.n_images, step.totals.mean_loss()) == (0, 0.0)
     made(batch)
