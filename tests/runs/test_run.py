@@ -1,7 +1,11 @@
-"""A run end to end on drawn faces: done once, resumed when stopped, told when it failed."""
+"""A run end to end on drawn faces: done once, resumed when stopped, told when it failed.
+
+At the end: what a process has before it can be read by another one, as long as it lives.
+"""
 
 import gc
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +19,11 @@ from benchmark.evaluation.predictions import read_predictions
 from benchmark.files import file_lock
 from benchmark.models.network import Network
 from benchmark.record import RunRecord, all_records
-from benchmark.runs.run import Advanced, Failed, Finished, Prepared, Skipped, Started
+from benchmark.runs import queue as queue_file
+from benchmark.runs.queue import queued, queues, queues_folder
+from benchmark.runs.run import Advanced, Failed, Finished, Prepared, Skipped, Started, run_all
 from benchmark.training.trainer import EpochResult
-from tests.runs.small import Place, an_experiment
+from tests.runs.small import Place, an_experiment, settings
 
 
 def test_a_run_leaves_everything_behind(place: Place) -> None:
@@ -167,3 +173,41 @@ def test_a_disk_that_takes_no_more_ends_in_a_sentence_and_no_done_run(
     assert "File too large" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert [record.state for record in all_records(tmp_path)] in (["failed"], ["interrupted"])
+
+
+def test_a_queue_says_where_each_run_stands(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_file, "WRITE_SECONDS", 0.0)
+    good, bad = an_experiment(max_epochs=1), an_experiment(learning_rate=1e30, max_epochs=1)
+    lost = an_experiment(max_epochs=1).adjusted({"backbone.weights": "run:0123456789"})
+    wanted, seen, runs_dir = [good, lost, bad], [], place.runs_dir
+    events = run_all(wanted, (0,), place.faces, settings(runs_dir))
+    for event in queued(events, wanted, (0,), runs_dir):
+        (found,) = queues(runs_dir)
+        seen.append((type(event).__name__, [run.state for run in found.runs]))
+        if isinstance(event, Started | Finished):
+            running = next(run for run in found.runs if run.identity == event.plan.identity)
+            assert running.where == socket.gethostname()
+    by_event = dict(seen)
+    assert by_event["Missing"] == ["done", "missing", "queued"]
+    assert by_event["Failed"] == ["done", "missing", "failed"]
+    assert seen[0] == ("Started", ["running", "queued", "queued"])
+    assert not list(queues(runs_dir))
+    assert not list(queues_folder(runs_dir).iterdir())
+
+
+def test_a_queue_of_a_dead_process_is_not_shown_and_the_next_one_removes_it(place: Place) -> None:
+    runs_dir = place.runs_dir
+    folder = queues_folder(runs_dir)
+    folder.mkdir(parents=True)
+    (folder / "elsewhere-1.json").write_text("{}", encoding="utf-8")
+    (folder / "elsewhere-1.lock").touch()
+    assert not list(queues(runs_dir))
+    experiment = an_experiment(max_epochs=1)
+    events = run_all([experiment], (0,), place.faces, settings(runs_dir))
+    told = queued(events, [experiment], (0,), runs_dir, engine="ray", n_slots=3)
+    next(told)
+    (found,) = queues(runs_dir)
+    assert (found.engine, found.n_slots, len(found.runs)) == ("ray", 3, 1)
+    assert not (folder / "elsewhere-1.json").exists()
+    told.close()
+    assert not list(folder.iterdir())
