@@ -124,8 +124,7 @@ def connected(options: ClusterOptions) -> Iterator[Connection]:
     """
     ray, is_local = ray_module(), options.address == LOCAL
     known: dict[str, Any] = {"include_dashboard": False} if is_local else {}
-    if not is_local:
-        _check_answers(options.address)
+    _check_answers(options.address)
     troubles = (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError)
     on_stop = signal.getsignal(signal.SIGTERM)
     try:

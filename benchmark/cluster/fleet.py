@@ -17,22 +17,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmark.cluster import worker
 from benchmark.cluster.connection import CPU, GPU, Connection, probe
-from benchmark.cluster.worker import (
-    BEGUN_WITH,
-    Inbox,
-    RemoteRun,
-    Returned,
-    read_files,
-    train,
-    write_files,
-)
 from benchmark.data.dataset import PIXELS_FILE, FaceSet
 from benchmark.data.progress import keep_quiet
 from benchmark.errors import BenchmarkError, ClusterLost, RunError, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, file_lock, lock_owner
-from benchmark.record import RunRecord
 from benchmark.runs import run as runs
 from benchmark.runs.folder import explained, is_done, mark_failed, mark_interrupted
 from benchmark.runs.plan import Plan, Settings, plan_run
@@ -81,9 +72,9 @@ class Fleet:
         self._train = ray.remote(
             num_cpus=connection.needs[CPU], num_gpus=connection.needs[GPU],
             max_retries=MOST_RETRIES, max_calls=0 if is_reused else 1,
-        )(train)  # fmt: skip
+        )(worker.train)  # fmt: skip
         here = ray.get_runtime_context().get_node_id()
-        inbox = ray.remote(num_cpus=0)(Inbox)
+        inbox = ray.remote(num_cpus=0)(worker.Inbox)
         self._inbox = inbox.options(scheduling_strategy=self._on(here, soft=False)).remote()
 
     def _on(self, node: str, *, soft: bool) -> Any:
@@ -116,11 +107,9 @@ class Fleet:
         under_way: list[Generator[runs.Event | None]] = []
         with ThreadPoolExecutor(1) as writer:
             written = list[Future[None]]()
-
-            def mirror(record: RunRecord) -> None:
-                written.append(writer.submit(settings.mirror, record))
-
-            later = replace(settings, mirror=mirror)
+            later = replace(
+                settings, mirror=lambda run: written.append(writer.submit(settings.mirror, run))
+            )
             try:
                 while True:
                     while len(under_way) < self.n_at_once() and (item := next(wanted, None)):
@@ -193,8 +182,9 @@ class Fleet:
         prefix = _prefix_of(plan) if settings.cache is not None else None
         task = Task(plan, prefix, self._home(prefix))
         with self._usable():
-            begun = read_files(plan.folder, BEGUN_WITH) if not self._options.shared_runs else {}
-            if begun:
+            if self._options.shared_runs:
+                plan.folder.mkdir(parents=True, exist_ok=True)
+            elif begun := worker.read_files(plan.folder, worker.BEGUN_WITH):
                 self._ray.get(self._inbox.begin.remote(plan.identity, begun))
             faces = plan.faces
             pixels = self._put(faces.pixel_digest, faces.folder / PIXELS_FILE)
@@ -215,7 +205,7 @@ class Fleet:
                 cache=cache and CacheSettings(cache.folder, cache.cap_gib),
                 speed=SpeedSettings(speed.graph, speed.compile),
             )  # fmt: skip
-            job = RemoteRun(
+            job = worker.RemoteRun(
                 plan.experiment, plan.seed, plan.ingredients, weights, plan.folder.resolve(),
                 sent, self._options, self._device, self._versions,
             )  # fmt: skip
@@ -281,15 +271,18 @@ class Fleet:
             names, references = list(content), list(content.values())
             files = dict(zip(names, self._ray.get(references), strict=True))
             if files:
-                write_files(plan.folder, files, is_end=False)
+                worker.write_files(plan.folder, files, is_end=False)
             settings.mirror(plan.record)
 
     def _ended(self, task: Task, settings: Settings) -> Iterator[runs.Event]:
         """Write what a task returned, and say how it ended."""
         plan, errors = task.plan, self._ray.exceptions
         try:
-            returned: Returned = self._ray.get(task.reference)
+            returned: worker.Returned = self._ray.get(task.reference)
         except errors.RayTaskError as error:
+            if isinstance(error.cause, (errors.ObjectStoreFullError, errors.OutOfDiskError)):
+                address = str(error).partition("ip=")[2].partition(")")[0]
+                raise _store_is_full(f"the node {address}") from None
             raise mark_failed(plan, settings, error.cause or error) from None
         except errors.RayError as error:
             lost = RunError(
@@ -298,7 +291,7 @@ class Fleet:
             )
             raise mark_failed(plan, settings, lost) from None
         if returned.files:
-            write_files(plan.folder, returned.files, is_end=True)
+            worker.write_files(plan.folder, returned.files, is_end=True)
         if returned.end == "held":
             yield runs.Skipped(plan, returned.why)
             return
@@ -314,17 +307,21 @@ class Fleet:
         try:
             yield
         except (errors.ObjectStoreFullError, errors.OutOfDiskError) as error:
-            raise ClusterLost(
-                f"Ray's object store is full: {str(error).splitlines()[0]}",
-                fix="Start Ray with a larger --object-store-memory, or free its disk, where it "
-                "writes what does not fit; the same command resumes",
-            ) from error
+            raise _store_is_full("the driver's node") from error
         except (errors.RayError, ConnectionError) as error:
             raise ClusterLost(
                 f"the Ray cluster was lost: {str(error).splitlines()[0]}",
                 source=f"--on {self._connection.options.address}",
                 fix="Start it again; the same command resumes, and what is done stays",
             ) from error
+
+
+def _store_is_full(where: str) -> ClusterLost:
+    return ClusterLost(
+        "Ray's object store is full, and so is the disk that takes what does not fit",
+        source=where,
+        fix="Start Ray there with more --object-store-memory; the same command resumes",
+    )
 
 
 def _prefix_of(plan: Plan) -> str | None:

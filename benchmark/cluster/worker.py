@@ -6,6 +6,7 @@ networks; a run's folder is a temporary one there. Ray may run this twice for on
 is lost: the second time goes on from the files that were reported last.
 """
 
+import contextlib
 import functools
 import os
 import shutil
@@ -46,7 +47,6 @@ MARKS: Final = ("done.json", "failed.json", "interrupted.json")
 """How a run's folder says its end; where a later report has none, it is under way again."""
 BEGUN_WITH: Final = ("experiment.json", "failed.json", CHECKPOINT_FILE)
 """What a run goes on from."""
-NOT_SENT: Final = "claim"
 
 Files = dict[str, NDArray[np.uint8]]
 """The bytes of files by name, as Ray stores them without a copy."""
@@ -135,18 +135,21 @@ class Reporter:
         if self._shared:
             self._inbox.tell.remote(record.identity, "files", {})
             return
-        newest = self._newest
+        import ray
+
         changed = {path.name: path.stat().st_mtime_ns for path in files_in(record.folder)}
-        self._newest = max(changed.values(), default=newest)
-        names = [name for name, when in changed.items() if when > newest]
-        self._inbox.keep.remote(record.identity, read_files(record.folder, names))
+        names = [name for name, when in changed.items() if when > self._newest]
+        # With a full object store a report is left out: it costs epochs, if the node is lost too.
+        with contextlib.suppress(ray.exceptions.RayError):
+            self._inbox.keep.remote(record.identity, read_files(record.folder, names))
+            self._newest = max(changed.values(), default=self._newest)
 
 
 def files_in(folder: Path) -> list[Path]:
     """List the files of a run's folder that go from one machine to another."""
     return [
         path for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != NOT_SENT and not path.name.startswith(".")
+        if path.is_file() and path.name != "claim" and not path.name.startswith(".")
     ]  # fmt: skip
 
 
@@ -244,8 +247,13 @@ def train(
     remove_abandoned(here)
     with tempfile.TemporaryDirectory(dir=here, prefix=f"run-{os.getpid()}-") as scratch:
         folder = job.folder if job.options.shared_runs else Path(scratch) / "work" / job.folder.name
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            if job.options.shared_runs and not folder.is_dir():
+                found = f"{socket.gethostname()} does not have the folder of runs that it shares"
+                raise RunError(
+                    found, source=str(folder), fix="Mount it there, or omit --shared-runs"
+                )
+            folder.mkdir(parents=True, exist_ok=True)
             ended = _trained(job, faces, pixels, weights, inbox, here, folder)
         except BenchmarkError as error:
             # Without its frames, which hold the network.

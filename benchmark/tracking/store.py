@@ -28,6 +28,8 @@ QUIET_SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # Else the end of a run on a server prints two addresses, in the middle of --json.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }  # fmt: skip
 """Must be in the environment before mlflow is imported for the first time."""
 CHATTY: Final = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")

@@ -18,10 +18,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-HEAD_IP, NODE_IPS = "127.0.0.2", ("127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6")
+HEAD_IP, NODE_IPS = "127.0.0.2", tuple(f"127.0.0.{n}" for n in range(3, 10))
 STORE_BYTES = 200_000_000
 PATIENCE_SECONDS = 240.0
 POSTGRES_FOLDERS = ("/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin",
@@ -51,6 +52,15 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
             os.kill(one.pid, signal.SIGKILL)
     process.wait()
     psutil.wait_procs(started, timeout=10)
+
+
+def has_ended(node: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a Ray node ended, or waits in vain for its raylet, which did."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parts = psutil.Process(node.pid).children()
+        if any(it.name() == "raylet" and it.status() == psutil.STATUS_ZOMBIE for it in parts):
+            return True
+    return node.poll() is not None
 
 
 @dataclass
@@ -110,16 +120,16 @@ class RayCluster:
         self.nodes[ip] = launch()
 
     def wait_for(self, *ips: str) -> None:
-        """Wait until nodes have joined; Ray gives a node 30 s, so a busy machine may try again."""
+        """Wait until nodes have joined; on a busy machine Ray gives up some, which try again."""
         for ip in ips:
-            log, tries = self.folder / ip / "ray.log", 3
+            log, tries = self.folder / ip / "ray.log", 5
             while "Ray runtime started" not in (said := log.read_text(errors="replace")):
-                if self.nodes[ip].poll() is not None:
+                if has_ended(self.nodes[ip]):
                     tries -= 1
-                    is_late = "timed out during startup" in said
-                    assert is_late and tries > 0, f"node {ip}: {said}"  # noqa: PT018
+                    assert tries > 0, f"node {ip}: {said}"
+                    kill_all(self.nodes[ip])
                     self.nodes[ip] = self.launched[ip]()
-                time.sleep(0.2)
+                time.sleep(0.3)
 
     def kill(self, ip: str) -> None:
         """End a node with SIGKILL: its raylet, its workers and what they were at."""
@@ -149,39 +159,65 @@ def postgres_program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *POSTGRES_FOLDERS]))
 
 
-@contextlib.contextmanager
-def postgres() -> Iterator[str]:
-    """Yield the address of an empty database of a server that is this context's own."""
-    initdb, server = postgres_program("initdb"), postgres_program("postgres")
-    assert initdb is not None
-    assert server is not None
-    # PostgreSQL refuses to be root.
-    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-    own = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
-    folder = Path(tempfile.mkdtemp(prefix="fbpg", dir="/tmp"))
-    if user:
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    port, place = free_port(), folder / "data"
-    process = None
-    try:
-        subprocess.run(
-            [initdb, "--pgdata", place, "--username", "facebench", "--auth", "trust", "--no-sync",
-             "--encoding", "UTF8", "--locale", "C"],
-            check=True, capture_output=True, cwd=folder, **own,
-        )  # fmt: skip
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [server, "-D", place, "-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F"],
-                stdout=log, stderr=subprocess.STDOUT, cwd=folder, **own,
+@dataclass
+class Postgres:
+    """A PostgreSQL server of a test's own, with an empty database."""
+
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="fbpg", dir="/tmp")))
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"postgresql://facebench@127.0.0.1:{self.port}/postgres"
+
+    def _words(self, name: str, *words: str | Path) -> tuple[list[str | Path], dict[str, Any]]:
+        program = postgres_program(name)
+        assert program is not None
+        # PostgreSQL refuses to be root.
+        user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        own = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+        if user:
+            os.chown(self.folder, user.pw_uid, user.pw_gid)
+        return [program, *words], {"cwd": self.folder, **own}
+
+    def start(self) -> None:
+        data = self.folder / "data"
+        if not data.exists():
+            words, own = self._words(
+                "initdb", "--pgdata", data, "--username", "facebench", "--auth", "trust",
+                "--no-sync", "--encoding", "UTF8", "--locale", "C",
             )  # fmt: skip
-        address = f"postgresql://facebench@127.0.0.1:{port}/postgres"
-        wait_until(lambda: _answers(address), "PostgreSQL")
-        yield address
+            subprocess.run(words, check=True, capture_output=True, **own)
+        words, own = self._words(
+            "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(self.port), "-k", self.folder, "-F"
+        )
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, **own)
+        wait_until(lambda: _answers(self.address), "PostgreSQL")
+
+    def stop(self) -> None:
+        """Shut down as an administrator's restart does: connections are cut, nothing is lost."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(timeout=60)
+            self.process = None
+
+    def restart(self, seconds_away: float) -> None:
+        self.stop()
+        time.sleep(seconds_away)
+        self.start()
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    try:
+        server.start()
+        yield server
     finally:
-        if process is not None:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
+        server.stop()
+        shutil.rmtree(server.folder, ignore_errors=True)
 
 
 def _answers(address: str) -> bool:

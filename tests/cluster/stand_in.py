@@ -21,7 +21,7 @@ class RayTaskError(RayError):
     """A task's own error, as its cause."""
 
     def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
+        super().__init__(f"ray::train() (pid=1, ip=127.0.0.0)\n{cause}")
         self.cause = cause
 
 

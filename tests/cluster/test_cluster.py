@@ -5,6 +5,7 @@
 
 import collections
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -31,6 +33,7 @@ from tests.cluster.machines import (
     HEAD_IP,
     NODE_IPS,
     MlflowServer,
+    Postgres,
     RayCluster,
     kill_all,
     postgres,
@@ -52,7 +55,6 @@ if postgres_program("initdb") is None:
 NAMES = ("mtl-cnn-none-full-demo-32px", "mtl-cnn-none-frozen-demo")
 SEEDS = ",".join(map(str, range(20)))
 N_RUNS = 40
-FIRST, SECOND, THIRD, LAST = NODE_IPS
 EPOCHS = 25
 EXACT = Device(torch.device("cpu"), "fp32", exact=True)
 
@@ -65,31 +67,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(folder: Path) -> Iterator[RayCluster]:
     """Two nodes for one run each; those that a test kills are replaced by the next one."""
-    with ray_cluster(folder, FIRST) as started, pytest.MonkeyPatch.context() as patch:
+    with ray_cluster(folder, NODE_IPS[0]) as started, pytest.MonkeyPatch.context() as patch:
         for name, value in started.token.items():
             patch.setenv(name, value)
         yield started
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with postgres() as address:
-        yield address
+def database() -> Iterator[Postgres]:
+    with postgres() as server:
+        yield server
 
 
 @pytest.fixture
-def studies(database: str) -> str:
+def studies(database: Postgres) -> str:
     """Give a database of Optuna's own: it and MLflow both keep their version in one table."""
     import psycopg
 
-    with psycopg.connect(database, autocommit=True) as connection:
+    with psycopg.connect(database.address, autocommit=True) as connection:
         connection.execute("CREATE DATABASE studies")
-    return f"{database.rpartition('/')[0]}/studies"
+    return f"{database.address.rpartition('/')[0]}/studies"
 
 
 @pytest.fixture(scope="module")
-def mlflow_server(database: str, folder: Path) -> Iterator[MlflowServer]:
-    server = MlflowServer(database, folder / "artifacts")
+def mlflow_server(database: Postgres, folder: Path) -> Iterator[MlflowServer]:
+    server = MlflowServer(database.address, folder / "artifacts")
     try:
         server.start()
         yield server
@@ -98,6 +100,11 @@ def mlflow_server(database: str, folder: Path) -> Iterator[MlflowServer]:
 
 
 PROGRAM = (sys.executable, "-c", "from benchmark.cli.main import main; main()")
+REPORTING_OFTEN = """
+import functools
+from benchmark.cluster import connection
+connection.ClusterOptions = functools.partial(connection.ClusterOptions, report_seconds=0.5)
+"""
 
 
 def facebench(*words: str | Path, **environment: str) -> subprocess.Popen[bytes]:
@@ -110,9 +117,20 @@ def settings(runs_dir: Path) -> Settings:
     return Settings(runs_dir, runs_dir / "weights", EXACT, offline=True, figures=False)
 
 
-def test_forty_runs_survive_a_lost_node_a_killed_driver_and_a_restarted_mlflow(
-    cluster: RayCluster, mlflow_server: MlflowServer, drawn_data_dir: Path, drawn_faces: FaceSet,
-    tmp_path: Path,
+def node_of(cluster: RayCluster) -> str:
+    """Give the address of the node beside the head; one that a test before killed is replaced."""
+    for ip in cluster.nodes:
+        if ip != HEAD_IP:
+            return ip
+    ip = NODE_IPS[len(cluster.launched) - 1]
+    cluster.start(ip)
+    cluster.wait_for(ip)
+    return ip
+
+
+def test_forty_runs_survive_a_lost_node_a_killed_driver_and_restarted_services(
+    cluster: RayCluster, mlflow_server: MlflowServer, database: Postgres, drawn_data_dir: Path,
+    drawn_faces: FaceSet, tmp_path: Path,
 ) -> None:  # fmt: skip
     runs_dir = tmp_path / "runs"
     where = ("--data-dir", drawn_data_dir, "--dataset", "drawn", "--runs-dir", runs_dir)
@@ -124,16 +142,17 @@ def test_forty_runs_survive_a_lost_node_a_killed_driver_and_a_restarted_mlflow(
     driver = facebench(*command, **store)
     try:
         wait_until(lambda: n_done(runs_dir) >= 6, "six runs", 300)
-        cluster.kill(FIRST)
+        cluster.kill(node_of(cluster))
         wait_until(lambda: n_done(runs_dir) >= 12, "six more runs on one node", 300)
         kill_all(driver)
         after_kill = n_done(runs_dir)
         assert 12 <= after_kill < N_RUNS
-        cluster.start(SECOND)
-        cluster.wait_for(SECOND)
+        node_of(cluster)
         driver = facebench(*command, **store)
         wait_until(lambda: n_done(runs_dir) >= after_kill + 6, "runs of the second driver", 300)
         mlflow_server.restart()
+        wait_until(lambda: n_done(runs_dir) >= after_kill + 10, "runs after a restart", 300)
+        database.restart(seconds_away=3)
         assert driver.wait(timeout=600) == 0
     finally:
         kill_all(driver)
@@ -142,8 +161,11 @@ def test_forty_runs_survive_a_lost_node_a_killed_driver_and_a_restarted_mlflow(
     assert {record.about["attempt"] for record in done} == {1}
     assert not list(runs_dir.glob("work/*/checkpoint.pt"))
 
-    imported = facebench("runs", "import", "--runs-dir", runs_dir, **store)
-    assert imported.wait(timeout=600) == 0
+    imported = subprocess.run(
+        [*PROGRAM, "runs", "import", "--runs-dir", str(runs_dir), "--json"],
+        env=os.environ | store, capture_output=True, check=True,
+    )  # fmt: skip
+    assert json.loads(imported.stdout)["ok"]
     assert mlflow_runs(mlflow_server.address) == dict.fromkeys(
         (record.identity for record in done), 1
     )
@@ -188,11 +210,45 @@ def leaderboard(runs_dir: Path, data_dir: Path) -> list[dict[str, Any]]:
     return list(table.drop(columns=costs).to_dict("records"))
 
 
+def test_a_driver_that_is_told_to_stop_marks_its_runs_and_the_same_command_finishes_them(
+    drawn_data_dir: Path, tmp_path: Path
+) -> None:
+    runs_dir, epochs = tmp_path / "runs", 60
+    command = (
+        sys.executable, "-c", REPORTING_OFTEN + PROGRAM[-1], "run", NAMES[0], "--seeds", "0,1",
+        "--set", f"recipe.max_epochs={epochs}", "--dataset", "drawn", "--data-dir", drawn_data_dir,
+        "--runs-dir", runs_dir, "--tracking", "files", "--on", "ray",
+    )  # fmt: skip
+    driver = subprocess.Popen([*map(str, command)], start_new_session=True)
+    try:
+        checkpoints = "work/*/checkpoint.pt"
+        wait_until(lambda: len(list(runs_dir.glob(checkpoints))) == 2, "two runs under way")
+        started = psutil.Process(driver.pid).children(recursive=True)
+        driver.terminate()
+        assert driver.wait(timeout=300) == 130
+        assert not psutil.wait_procs(started, timeout=60)[1], "Ray's processes end with it"
+        records = list(all_records(runs_dir))
+        assert [record.state for record in records] == ["interrupted", "interrupted"]
+        assert all((record.folder / "interrupted.json").is_file() for record in records)
+        reached = {record.identity: len(record.history()) for record in records}
+        driver = subprocess.Popen([*map(str, command)], start_new_session=True)
+        assert driver.wait(timeout=600) == 0
+    finally:
+        kill_all(driver)
+    for record in all_records(runs_dir):
+        assert (record.state, record.about["attempt"]) == ("done", 1)
+        assert record.history()["epoch"].tolist() == list(range(1, epochs + 1))
+        assert 0 < reached.pop(record.identity) < epochs
+    assert not reached
+
+
+@pytest.mark.parametrize("shared", [False, True])
 def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_last_report(
-    cluster: RayCluster, drawn_faces: FaceSet, tmp_path: Path
+    cluster: RayCluster, drawn_faces: FaceSet, tmp_path: Path, shared: bool
 ) -> None:
     experiment, seeds = an_experiment(max_epochs=EPOCHS), (0, 1)
-    options = ClusterOptions(cluster.address, report_seconds=0.5)
+    options = ClusterOptions(cluster.address, report_seconds=0.5, shared_runs=shared)
+    node = node_of(cluster)
     where = settings(tmp_path / "runs")
     starts: dict[int, list[Started]] = {0: [], 1: []}
     done: dict[int, Finished] = {}
@@ -204,12 +260,13 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_last_report(
                 starts[event.plan.seed].append(event)
             elif isinstance(event, Finished):
                 done[event.plan.seed] = event
-            for ip in [ip for ip in cluster.nodes if ip != HEAD_IP] if killed is None else ():
-                on_it = [of for of in starts.values() if of and ip in of[0].where]
-                if on_it and (on_it[0][0].plan.folder / "checkpoint.pt").is_file():
-                    killed = on_it[0][0].plan.seed
-                    cluster.kill(ip)
+            on_it = [of[0].plan for of in starts.values() if of and node in of[0].where]
+            if killed is None and on_it and (on_it[0].folder / "checkpoint.pt").is_file():
+                killed = on_it[0].seed
+                cluster.kill(node)
     assert set(done) == {0, 1}
+    assert [record.state for record in all_records(where.runs_dir)] == ["done", "done"]
+    assert not shared or not list(cluster.folder.glob("*/kept/run-*/work")), "written in place"
     assert killed is not None
     first, *_, last = starts[killed]
     assert first.epochs_done == 0
@@ -222,14 +279,13 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_last_report(
     here, there = (item.plan.folder / "model.safetensors" for item in (same, done[killed]))
     assert here.read_bytes() == there.read_bytes()
     assert done[killed].plan.record.about["attempt"] == 1
+    assert done[killed].plan.record.history()["epoch"].tolist() == list(range(1, EPOCHS + 1))
 
 
-def test_twenty_trials_on_two_workers_of_which_one_is_killed(
-    cluster: RayCluster, studies: str, drawn_data_dir: Path, tmp_path: Path
+def test_twenty_trials_survive_a_killed_worker_and_a_restarted_database(
+    cluster: RayCluster, studies: str, database: Postgres, drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    if len(cluster.nodes) < 2:
-        cluster.start(THIRD)
-        cluster.wait_for(THIRD)
+    node = node_of(cluster)
     driver = facebench(
         "tune", NAMES[0], "--trials", "20", "--only", "learning_rate", "--pruner", "none",
         "--set", "recipe.max_epochs=1", "--no-refit", "--on", cluster.address, "--dataset", "drawn",
@@ -238,7 +294,8 @@ def test_twenty_trials_on_two_workers_of_which_one_is_killed(
     )  # fmt: skip
     try:
         wait_until(lambda: n_done(tmp_path) >= 5, "five trials", 300)
-        cluster.kill(next(ip for ip in cluster.nodes if ip != HEAD_IP))
+        cluster.kill(node)
+        database.restart(seconds_away=3)
         assert driver.wait(timeout=600) == 0
     finally:
         kill_all(driver)
@@ -275,12 +332,13 @@ def test_what_no_node_can_do_is_refused_before_the_first_run(
     shutil.copytree(Path(benchmark.__file__).parent, other / "benchmark")
     with (other / "benchmark" / "tasks.py").open("a") as code:
         code.write("\n")
-    cluster.start(LAST, PYTHONPATH=str(other))
-    cluster.wait_for(LAST)
+    last = NODE_IPS[-1]
+    cluster.start(last, PYTHONPATH=str(other))
+    cluster.wait_for(last)
     said = refused("--on", cluster.address)
-    cluster.kill(LAST)
+    cluster.kill(last)
     assert "1 of " in said
-    assert f"({LAST}) has facebench" in said
+    assert f"({last}) has facebench" in said
 
 
 def test_any_machine_can_be_the_driver_through_the_client_port(

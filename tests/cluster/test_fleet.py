@@ -1,6 +1,7 @@
 """The driver of a cluster: what it sends where, and what each end leaves in the runs' folders."""
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +26,7 @@ from benchmark.runs.folder import CHECKPOINT_FILE
 from benchmark.runs.run import Advanced, Event, Failed, Finished, Missing, Skipped, Started, run_all
 from benchmark.training.prefix_cache import CacheSettings
 from benchmark.training.trainer import EpochResult
-from tests.cluster.stand_in import ObjectStoreFullError, RayError, StandIn
+from tests.cluster.stand_in import ObjectStoreFullError, RayError, RayTaskError, StandIn
 from tests.runs.small import a_plan, an_experiment, settings
 
 SHORT = an_experiment(max_epochs=1)
@@ -127,6 +128,11 @@ def test_a_full_object_store_or_a_lost_cluster_ends_the_suite_with_a_sentence(
         ray.put_error = ConnectionError("the head is gone")
         with pytest.raises(ClusterLost, match="the head is gone.*the same command resumes"):
             list(fleet.run_all([SHORT], (0,), drawn_faces, where))
+        ray.put_error = None
+        ray.troubles.append(RayTaskError(ObjectStoreFullError("b'bytes'")))
+        with pytest.raises(ClusterLost, match=r"store is full.* node 127\.0\.0\.0\. .* resumes"):
+            list(fleet.run_all([SHORT], (0,), drawn_faces, where))
+    assert [record.state for record in all_records(tmp_path)] == []
 
 
 def test_a_run_that_another_driver_has_is_left_to_it(
@@ -208,12 +214,16 @@ def test_with_a_shared_folder_workers_write_the_run_themselves(
     where = settings(tmp_path)
     with a_fleet(shared_runs=True) as fleet:
         events = list(fleet.run_all([SHORT], (0,), drawn_faces, where))
+        assert [record.state for record in all_records(tmp_path)] == ["done"]
         plan = a_plan(drawn_faces, where, an_experiment(max_epochs=2))
         with file_lock(plan.folder / "claim"):
             (skipped,) = (event for event in fleet.run(plan, where) if isinstance(event, Skipped))
+        ray.on_task = lambda: shutil.rmtree(tmp_path / "work")  # Another machine's: not shared.
+        *_, failed = fleet.run_all([SHORT], (1,), drawn_faces, where)
     assert isinstance(events[-1], Finished)
-    assert events[-1].plan.record.state == "done"
     assert "runs it" in skipped.why
+    assert isinstance(failed, Failed)
+    assert "does not have the folder" in str(failed.error)
 
 
 def test_weights_of_a_run_come_to_the_node_with_what_tells_about_them(
