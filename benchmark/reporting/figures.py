@@ -46,7 +46,7 @@ WIDTH: Final = 4.0
 ROW: Final = 0.42
 """Inches of a row with its label above its mark."""
 LABEL_WIDTH: Final = 50
-"""Characters of a label's line: what a panel has room for."""
+"""Characters of a label's line: what a panel holds."""
 LEAKY_COLOUR: Final = "#D0342C"
 SMALLEST_REACH: Final = 0.05
 """Colours span at least this much accuracy on either side, so that chance stays pale."""

@@ -177,8 +177,7 @@ def broken(text: str, width: int) -> str:
 
 
 SHORTEST_NAME: Final = 18
-"""Characters that the names of rows keep at least; shorter names keep BROKEN_NAME."""
-BROKEN_NAME: Final = 8
+"""Characters that the names of rows keep at least, if they have so many."""
 SHORTEST_HEADING: Final = 10
 """Characters on a line of a heading, even where the cells are narrower."""
 ROW_STYLES: Final = {"reference": "italic", "missing": "dim", "total": "bold"}
@@ -189,7 +188,7 @@ and the characters between columns."""
 
 def terminal(table: Table, width: int) -> Group:
     """Lay a table out for a terminal of `width` columns, in the first of FORMS that fits; in the
-    last, names are broken at their hyphens."""
+    last, names are broken at their hyphens, and at spaces what is widest."""
     name = table.name_column
     for is_beside, is_narrow, gap in FORMS:
         shown = [i for i, c in enumerate(table.columns) if not (is_narrow and c.below)]
@@ -199,8 +198,12 @@ def terminal(table: Table, width: int) -> Group:
         if spare >= min(0, SHORTEST_NAME - widths[name]) * is_narrow:
             break
     if spare < 0 or is_narrow:
-        least = SHORTEST_NAME if widths[name] > SHORTEST_NAME else BROKEN_NAME
-        widths[name] = max(widths[name] + spare, min(widths[name], least))
+        widths[name] = max(widths[name] + spare, min(widths[name], SHORTEST_NAME))
+    for i in sorted(shown, key=lambda i: -widths[i]):
+        if (over := sum(widths.values()) + gap * (len(widths) - 1) - width) > 0:
+            texts = [table.columns[i].heading.replace("-", " "), *(row[i].plain for row in rows)]
+            longest = max(cell_len(piece) for piece in [*" ".join(texts).split(), ""])
+            widths[i] = max(min(longest, widths[i]), widths[i] - over)
     for i in (i for i in shown if table.columns[i].fold):
         longest = max((cell_len(row.cells[i].whole) for row in table.rows), default=0)
         more = max(0, min(longest - widths[i], spare))

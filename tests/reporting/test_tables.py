@@ -102,7 +102,10 @@ def test_a_page_escapes_every_text_and_sets_commands_as_code() -> None:
     assert 'href="#table-note-1"' in text
 
 
-def test_a_short_name_gives_no_width_to_numbers_that_have_too_little() -> None:
+def test_where_not_all_fits_the_widest_cells_are_broken_between_words_alone() -> None:
     heads = [Column("subset", True), *(Column("a wide heading of a column", False),) * 6]
-    wide = Table.of(heads, [["women", *("91.2–94.5",) * 6]])
-    assert shown(wide, 74).count("91.2–94.5") == 6
+    wide = Table.of(heads, [["women", *("91.2–94.5",) * 5, "+1.4 to +3.8"]])
+    for width in (76, 74, 70):
+        text = shown(wide, width)
+        assert text.count("91.2–94.5") == 5
+        assert all(piece in text for piece in ("women", "+1.4", "+3.8"))
