@@ -71,6 +71,7 @@ class StudyMirror:
         self._run_id = ""
         self._shown: dict[int, str] = {}
         """The state that MLflow shows of each trial, by its number."""
+        self._has_said = False
 
     def update(
         self, trials: Sequence[TrialView], *, fresh: Iterable[tuple[int, str]] = (),
@@ -90,9 +91,10 @@ class StudyMirror:
                 if state:
                     self._end(self._mirror, fresh, files, state)
         except TrackingError as error:
-            goes_on = "The search continues; the next `facebench tune` logs the rest to MLflow."
-            self._say(f"{error} {goes_on}")
-            self._mirror = None
+            if not self._has_said:  # A server that comes back is told the rest at the next trial.
+                goes_on = "The search continues; what is missing then, the same command logs."
+                self._say(f"{error} {goes_on}")
+            self._has_said = True
 
     def _show(self, mirror: MlflowMirror, ended: Sequence[TrialView]) -> None:
         client, parent = mirror.client, self._run_id

@@ -266,7 +266,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_last_report(
                 cluster.kill(node)
     assert set(done) == {0, 1}
     assert [record.state for record in all_records(where.runs_dir)] == ["done", "done"]
-    assert not shared or not list(cluster.folder.glob("*/kept/run-*/work")), "written in place"
+    assert not shared or not [*(cluster.folder / node).glob("kept/run-*/work")], "written in place"
     assert killed is not None
     first, *_, last = starts[killed]
     assert first.epochs_done == 0

@@ -98,3 +98,19 @@ def test_trouble_with_the_store_is_said_once_and_stops_nothing(runs_dir: Path) -
         mirror.update([trial(0, 0.5)])
     assert len(said) == 1
     assert "The search continues" in said[0]
+
+
+def test_a_store_that_comes_back_is_told_what_it_missed(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    mirror = study_mirror(runs_dir)
+    mirror._say = said.append
+    mirror.update([trial(0, 0.5)])
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyMirror, "_show", lambda *_: (_ for _ in ()).throw(OSError(5, "away")))
+        mirror.update([trial(0, 0.5), trial(1, 0.25)])
+    mirror.update([trial(0, 0.5), trial(1, 0.25), trial(2, 0.75)])
+    assert len(said) == 1
+    values = open_store(runs_dir).get_metric_history(mirror._run_id, "trial/value")
+    assert {item.step: item.value for item in values} == {0: 0.5, 1: 0.25, 2: 0.75}
