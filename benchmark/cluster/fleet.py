@@ -268,8 +268,7 @@ class Fleet:
         elif kind == "note":
             settings.speed.say(content)
         elif kind == "files":
-            names, references = list(content), list(content.values())
-            files = dict(zip(names, self._ray.get(references), strict=True))
+            files = dict(zip(content, self._ray.get(list(content.values())), strict=True))
             if files:
                 worker.write_files(plan.folder, files, is_end=False)
             settings.mirror(plan.record)
