@@ -127,7 +127,8 @@ def check_named_folders(command: str) -> None:
     draws = command in ("run", "tune") and Options.given.get("dataset") == "drawn"
     makes_data_dir = command in MAKES_DATA_DIR or draws
     reads = {"--data-dir": not makes_data_dir, "--runs-dir": command in READS_RUNS_DIR}
-    for option, folder in Options.named_folders.items():
+    named, Options.named_folders = Options.named_folders, {}
+    for option, folder in named.items():
         if reads[option] and not folder.is_dir():
             fix = "Check its name, or make it with mkdir"
             raise RunError(f"the folder {folder} does not exist", source=option, fix=fix)
