@@ -149,7 +149,8 @@ def narrowed(board: Leaderboard, where: Sequence[str], sort: str = "") -> Leader
     """
     column, _, order = sort.partition(":")
     if sort:
-        order = order or ("desc" if FIELDS[_column(column)] in ("rate", "points") else "asc")
+        kind = FIELDS[_column(column)]
+        order = order or ("desc" if kind in ("rate", "points") else "asc")
         require_choice("the order of --sort", order, ("asc", "desc"))
     tables, n_rows = [], 0
     for table in board.tables:

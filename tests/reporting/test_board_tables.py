@@ -278,6 +278,6 @@ def test_what_is_no_condition_and_no_order_is_refused_with_help() -> None:
         with pytest.raises(RunError) as refused:
             narrowed(RANKED, [text])
         assert said in str(refused.value), text
-    for text in ("seconds:up", "moon"):
+    for text in ("seconds:up", "moon", "moon:asc"):
         with pytest.raises(BenchmarkError):
             narrowed(RANKED, [], text)
