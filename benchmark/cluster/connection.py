@@ -161,12 +161,12 @@ def _unreachable(address: str, why: str) -> RunError:
 
 def _check_answers(address: str) -> None:
     """Raise RunError unless something that speaks gRPC answers soon; Ray would try for minutes."""
-    import grpc
-
     address = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     place = address.removeprefix("ray://")
     if ":" not in place or os.environ.get("RAY_USE_TLS") == "1":
         return
+    import grpc
+
     with contextlib.closing(grpc.insecure_channel(place)) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
