@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
 import typer
-from rich.markup import escape
 
 from benchmark.cli.options import AsJson, Overwrite
-from benchmark.cli.output import ExitCode, err, out, print_table, speaking, watching
+from benchmark.cli.output import out, print_table, speaking, watching
 from benchmark.errors import DataError
 from benchmark.files import check_outputs, replacing
 from benchmark.reporting.tables import NOTHING, Column, Table
@@ -74,7 +73,7 @@ def audit_split(
                 stream = stack.enter_context(opened)
                 on_pairs = functools.partial(_append, stream, list(split_audit.PAIR_COLUMNS))
                 stream.write(",".join(split_audit.PAIR_COLUMNS) + "\n")
-            watch = stack.enter_context(watching(quiet=as_json))
+            watch = stack.enter_context(watching())
             audit, _ = split_audit.audit_split([train, *parts], images, watch, on_pairs)
         answer.data = audit
         answer.errors = list(_findings(audit))
@@ -82,14 +81,10 @@ def audit_split(
         if not as_json:
             for table in _tables(audit):
                 print_table(table)
-            for finding in answer.errors:
-                err.print(f"[bold red]Found:[/] {escape(str(finding))}", soft_wrap=True)
             verdict = audit["verdict"]
             if verdict == "clean" and any(part["without_a_picture"] for part in audit["parts"]):
                 verdict = "clean by name"
             out.print(VERDICTS[verdict])
-    if answer.errors:
-        raise typer.Exit(ExitCode.FINDINGS)
 
 
 def _append(stream: TextIO, columns: list[str], pairs: "pd.DataFrame") -> None:

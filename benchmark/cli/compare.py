@@ -8,7 +8,7 @@ from rich.text import Text
 
 from benchmark import registry
 from benchmark.cli import options
-from benchmark.cli.output import bullet, busy, err, out, print_table, speaking
+from benchmark.cli.output import bullet, busy, out, print_table, speaking, tell
 from benchmark.errors import ExperimentError
 from benchmark.files import write_text
 from benchmark.reporting import tables as forms
@@ -79,12 +79,11 @@ def compare(
             if name not in TASKS:
                 raise ExperimentError(f"unknown task {name!r}", allowed=", ".join(TASKS))
         tasks = [name for name in TASKS if not task or name in task]
-        library = options.open_library(runs_dir, data_dir, answer, quiet=as_json)
-        with busy("comparing", quiet=as_json):
+        library = options.open_library(runs_dir, data_dir, answer)
+        with busy("comparing"):
             found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
         answer.data = as_data(found)
-        if not as_json:
-            _print(found)
+        _print(found)
 
 
 def _print(found: "Comparison") -> None:
@@ -198,14 +197,13 @@ def _study(
             files.append(f"{stem}{'-' * bool(picture.name)}{picture.name}.png")
             write_png(Path(files[-1]), study_figure(picture, dataset, drawn=page.data["drawn"]))
         answer.data = page.data | {"sentences": list(page.sentences), "files": files}
-        if not as_json:
-            out.print(Text(heading, style="bold"))
-            for table in tables:
-                out.print()
-                print_table(table)
-            parts = ("The answer", "How to read it", "Limitations")
-            for title, texts in zip(parts, (page.sentences, page.notes, limits), strict=True):
-                out.print(Text(f"\n{title}", style="bold"))
-                for text in texts:
-                    out.print(bullet(text))
-            err.print(f"\nWritten: {', '.join(files)}", soft_wrap=True)
+        out.print(Text(heading, style="bold"))
+        for table in tables:
+            out.print()
+            print_table(table)
+        parts = ("The answer", "How to read it", "Limitations")
+        for title, texts in zip(parts, (page.sentences, page.notes, limits), strict=True):
+            out.print(Text(f"\n{title}", style="bold"))
+            for text in texts:
+                out.print(bullet(text))
+        tell(f"\nWritten: {', '.join(files)}")

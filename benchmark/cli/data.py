@@ -71,14 +71,6 @@ DetectorModel = Annotated[Path | None, _cropping(
 app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets of faces.")
 
 
-def _end(answer: output.CommandResult, *, as_json: bool) -> None:
-    """Exit with 1 where something was found that should not be, having said what."""
-    for finding in () if as_json else answer.errors:
-        output.say_error(finding)
-    if answer.errors:
-        raise typer.Exit(output.ExitCode.FINDINGS)
-
-
 @app.command()
 def crop(
     source: Photographs,
@@ -114,7 +106,7 @@ def crop(
         )
         name = re.sub(r"[.](tar[.]gz|tgz|tar|zip)$", "", source.resolve().name)
         folder = out_dir or Path(f"{name}-crops")
-        with output.watching(quiet=as_json) as watch:
+        with output.watching() as watch:
             table, others, n_new = cropping.crop_folder(source, folder, cropper, watch)
         of_picture = table.drop_duplicates("file")
         counts = {kind: int((of_picture["outcome"] == kind).sum()) for kind in cropping.OUTCOMES}
@@ -148,7 +140,6 @@ def crop(
             by = f"by {answer.data['detector']}"
             out.print(f"[bold]{escape(str(folder))}[/], {by}", soft_wrap=True)
             print_table(Table.of(["", ""], [(k, f"{n:,}") for k, n in numbers.items()]))
-    _end(answer, as_json=as_json)
 
 
 def _some(lines: list[str]) -> str:
@@ -234,7 +225,7 @@ def prepare(
     from benchmark.data.prepare import prepare as prepare_faces
 
     with output.speaking("data prepare", as_json=as_json) as answer:
-        with output.watching(quiet=as_json) as watch:
+        with output.watching() as watch:
             faces, is_new, seconds = prepare_faces(
                 source,
                 data_dir,
@@ -262,7 +253,6 @@ def prepare(
             out.print(f"[bold]{faces.name}[/] {done}: {escape(str(faces.folder))}", soft_wrap=True)
             _print_counts(faces)
             _print_labels(faces)
-    _end(answer, as_json=as_json)
 
 
 def _conversions(faces: "FaceSet") -> list[str]:
@@ -356,7 +346,7 @@ def sample(
 
     with output.speaking("data sample", as_json=as_json) as answer:
         faces = choose_dataset(data_dir, dataset)
-        with output.busy("sampling", quiet=as_json):
+        with output.busy("sampling"):
             chosen = draw_sample(faces, n_faces, name or f"{faces.name}-{n_faces}")
         counts = chosen.manifest["counts"]
         answer.data = {"name": chosen.name, "folder": str(chosen.folder)}
@@ -390,7 +380,7 @@ def audit(
 
     with output.speaking("data audit", as_json=as_json) as answer:
         faces = choose_dataset(data_dir, dataset)
-        with output.busy("auditing", quiet=as_json):
+        with output.busy("auditing"):
             found = audit_faces(faces)
             noise = label_noise(faces.table)
         known = noise.astype(object).where(noise.notna(), None)
@@ -406,7 +396,6 @@ def audit(
             _print_labels(faces)
             if not found["findings"]:
                 out.print("[green]Nothing found that should not be.[/]")
-    _end(answer, as_json=as_json)
 
 
 def _audit_tables(found: dict[str, Any]) -> list[Table]:

@@ -100,7 +100,7 @@ def leaderboard(
             _acknowledge(name, why, runs_dir, answer)
         places = boards_of.Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
         folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
-        with output.watching(quiet=as_json) as watch:
+        with output.watching() as watch:
             available = boards_of.available_runs(
                 runs_dir, from_predictions=from_predictions, watch=watch
             )
@@ -113,7 +113,7 @@ def leaderboard(
             datasets = available.datasets(dataset, folder)
             runs = [run for run in available.runs if run.setting.dataset in datasets]
             tables = list(_folds(runs, suite or (), folder, answer, overwrite=is_owned))
-            for title, table in () if as_json else tables:
+            for title, table in tables:
                 output.out.print(title)
                 if table is not None:
                     output.print_table(table)
@@ -122,13 +122,12 @@ def leaderboard(
         for board in boards:
             if where or sort:
                 board = narrowed(board, where or (), sort)
-            with output.busy("writing", quiet=as_json):
+            with output.busy("writing"):
                 files = boards_of.write_board(board, folder, runs_dir, is_owned)
             answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
-            if not as_json:
-                _print(board, whole=notes)
-                others = ", ".join(path.suffix for path in files[1:])
-                output.err.print(f"\nWritten: {files[0]}, {others}", soft_wrap=True)
+            _print(board, whole=notes)
+            others = ", ".join(path.suffix for path in files[1:])
+            output.tell(f"\nWritten: {files[0]}, {others}")
 
 
 def _acknowledge(argument: str, why: str, runs_dir: Path, answer: output.CommandResult) -> None:

@@ -17,7 +17,7 @@ from rich.markup import escape
 from benchmark import record as provenance
 from benchmark import registry
 from benchmark.cli import options
-from benchmark.cli.output import ExitCode, busy, out, print_table, progress_bar, say_error, speaking
+from benchmark.cli.output import ExitCode, busy, out, print_table, speaking, watching
 from benchmark.errors import BenchmarkError, ExperimentError, RunError
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
 from benchmark.reporting.tables import Cell, Column, Table
@@ -38,13 +38,12 @@ LOW_DISK_GIB: Final = 5
 QUEUE_FIELDS: Final = ("host", "pid", "engine", "n_slots", "since")
 
 
-def _followed(records: Sequence[RunRecord], *, quiet: bool) -> Iterator[RunRecord]:
+def _followed(records: Sequence[RunRecord]) -> Iterator[RunRecord]:
     """Yield runs one after another, under a bar."""
-    with progress_bar(quiet=quiet) as progress:
-        bar = progress.add_task("runs", total=len(records))
-        for record in records:
+    with watching() as watch:
+        for n_done, record in enumerate(records):
+            watch("runs", n_done, len(records))
             yield record
-            progress.advance(bar)
 
 
 def verify(
@@ -76,7 +75,7 @@ def verify(
             fix = f"{HOW_TO_RUN}; `facebench status` lists all"
             raise RunError(found, source=str(runs_dir), fix=fix)
         prepared, runs = options.prepared_here(data_dir, answer), list[dict[str, Any]]()
-        for record in _followed(records, quiet=as_json):
+        for record in _followed(records):
             try:
                 findings = evaluate.verify(record, prepared)
             except BenchmarkError as error:
@@ -94,13 +93,12 @@ def verify(
         answer.data = {"runs": runs}
         n_wrong = sum(not run["holds"] for run in runs)
         answer.code = ExitCode.FINDINGS if n_wrong else ExitCode.FINE
-        for run in () if as_json else runs:
+        for run in runs:
             out.print(f"[bold]{escape(run['run'])}[/]  {run['identity'][:12]}", soft_wrap=True)
             rows = [(of["what"], Cell(of["verdict"], style=COLOURS[of["verdict"]]), of["detail"])
                     for of in run["findings"]]  # fmt: skip
             print_table(Table.of(["", "", Column("", left=True, fold=True)], rows))
-        if not as_json:
-            out.print(f"{len(runs) - n_wrong} of {len(runs)} runs hold.")
+        out.print(f"{len(runs) - n_wrong} of {len(runs)} runs hold.")
 
 
 def rescore(
@@ -125,18 +123,15 @@ def rescore(
 
         found, outcomes = options.chosen_records(runs_dir, names or []), Counter[str]()
         records = [record for record in found if record.state == "done"]
-        for record in _followed(records, quiet=as_json):
+        for record in _followed(records):
             try:
                 outcomes[rescore_one(record, again=again)] += 1
             except BenchmarkError as error:
                 answer.errors.append(error)
         answer.data = {"runs": dict(outcomes)}
         answer.code = ExitCode.RUNS_FAILED if answer.errors else ExitCode.FINE
-        if not as_json:
-            done = f"{outcomes['rescored']} runs rescored, {outcomes['current']} were up to date"
-            out.print(f"{done}, {len(answer.errors)} could not be.")
-            for problem in answer.errors:
-                say_error(problem)
+        done = f"{outcomes['rescored']} runs rescored, {outcomes['current']} were up to date"
+        out.print(f"{done}, {len(answer.errors)} could not be.")
 
 
 def clean(
@@ -187,17 +182,13 @@ def clean(
                 reason = error.strerror or error
                 answer.errors.append(RunError(f"{item.path} cannot be removed: {reason}"))
         answer.data = {"dry_run": dry_run, "kinds": rows}
-        answer.code = ExitCode.FINDINGS if answer.errors else ExitCode.FINE
-        if not as_json:
-            n, size = ("n", "bytes") if dry_run else ("removed", "bytes_removed")
-            lines = [(kind, str(row[n]), f"{row[size] / 2**20:,.1f}", row["what"])
-                     for kind, row in rows.items()]  # fmt: skip
-            what = Column("what it is", left=True, fold=True)
-            print_table(Table.of(["kind", "here" if dry_run else "removed", "MiB", what], lines))
-            if dry_run:
-                out.print("Nothing was removed. `facebench clean --only KIND,KIND` removes kinds.")
-            for problem in answer.errors:
-                say_error(problem)
+        n, size = ("n", "bytes") if dry_run else ("removed", "bytes_removed")
+        lines = [(kind, str(row[n]), f"{row[size] / 2**20:,.1f}", row["what"])
+                 for kind, row in rows.items()]  # fmt: skip
+        what = Column("what it is", left=True, fold=True)
+        print_table(Table.of(["kind", "here" if dry_run else "removed", "MiB", what], lines))
+        if dry_run:
+            out.print("Nothing was removed. `facebench clean --only KIND,KIND` removes kinds.")
 
 
 def doctor(
@@ -215,7 +206,7 @@ def doctor(
         from benchmark.data.dataset import prepared_datasets
         from benchmark.training.device import choose_device
 
-        with busy("looking", quiet=as_json):
+        with busy("looking"):
             device, versions = choose_device(), provenance.versions()
             data = ", ".join(faces.name for faces in prepared_datasets(data_dir))
             files = (weights_dir or data_dir / "weights").glob("*.safetensors")
@@ -238,10 +229,9 @@ def doctor(
         )  # fmt: skip
         answer.data = [{"what": what, "found": found, "fix": "" if fine else fix}
                        for what, found, fine, fix in rows]  # fmt: skip
-        if not as_json:
-            folded = [Column(heading, left=True, fold=True) for heading in ("found", "to do")]
-            lines = [(row["what"], row["found"], row["fix"] or "nothing") for row in answer.data]
-            print_table(Table.of(["what", *folded], lines, "This machine"))
+        folded = [Column(heading, left=True, fold=True) for heading in ("found", "to do")]
+        lines = [(row["what"], row["found"], row["fix"] or "nothing") for row in answer.data]
+        print_table(Table.of(["what", *folded], lines, "This machine"))
 
 
 def status(
@@ -273,7 +263,7 @@ def status(
         from benchmark.comparison.library import Library, read_runs, standing
         from benchmark.runs.queue import queues, seconds_left
 
-        with busy("reading runs", quiet=as_json):
+        with busy("reading runs"):
             wanted = {name: registry.experiment(name) for name in names or []}
             if suite is not None:
                 wanted |= {item.name: item for item in registry.experiments_of(suite)}
@@ -301,16 +291,15 @@ def status(
             about["counts"] = dict(Counter(run.state for run in queue.runs))
             suites.append(about | {"seconds_left": None if until is None else round(until)})
         answer.data = {"counts": dict(counts), "runs": rows, "suites": suites}
-        if not as_json:
-            table = _states_table(shown, left, finished=all_ or bool(wanted))
-            if table.rows:
-                print_table(table)
-            parts = [(counts[state], *STATES[state]) for state in ORDER if counts[state]]
-            words = [f"{n} [{colour}]{word}[/]" for n, word, colour in parts]
-            nothing = f"No run has begun in {runs_dir}. {HOW_TO_RUN}."
-            out.print(", ".join(words) + "." if words else nothing)
-            for one in suites:
-                _print_suite(one)
+        table = _states_table(shown, left, finished=all_ or bool(wanted))
+        if table.rows:
+            print_table(table)
+        parts = [(counts[state], *STATES[state]) for state in ORDER if counts[state]]
+        words = [f"{n} [{colour}]{word}[/]" for n, word, colour in parts]
+        nothing = f"No run has begun in {runs_dir}. {HOW_TO_RUN}."
+        out.print(", ".join(words) + "." if words else nothing)
+        for one in suites:
+            _print_suite(one)
 
 
 def _with_queues(

@@ -234,7 +234,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def open_library(
-    runs_dir: Path, data_dir: Path, answer: CommandResult, *, suite: str = "", quiet: bool = True
+    runs_dir: Path, data_dir: Path, answer: CommandResult, *, suite: str = ""
 ) -> "Library":
     """Read all runs, with the definitions that they may be runs of; what is damaged is a warning.
 
@@ -242,7 +242,7 @@ def open_library(
     """
     from benchmark.comparison.library import read_runs
 
-    with watching(quiet=quiet) as watch:
+    with watching() as watch:
         runs, notes = read_runs(list(all_records(runs_dir)), watch)
     answer.warnings += [note for note in notes if note not in answer.warnings]
     if not runs:

@@ -42,9 +42,11 @@ class ExitCode(IntEnum):
 
 
 class Options:
-    """Options given before the command, set by the root callback, and folders that were named."""
+    """What holds for the whole command: options of every command, and folders that were named."""
 
     debug = False
+    quiet = False
+    """Whether no progress is shown: with --quiet or --json."""
     given: ClassVar[dict[str, Any]] = {}
     """All of the command's options, by their names in code."""
     named_folders: ClassVar[dict[str, Path]] = {}
@@ -71,8 +73,8 @@ class CommandResult:
     data: Any = None
     warnings: list[str] = field(default_factory=list)
     errors: list[BenchmarkError] = field(default_factory=list)
-    code: ExitCode = ExitCode.FINE
-    """What the command ends with, once all is printed."""
+    code: ExitCode | None = None
+    """What the command ends with; None where it ends with FINDINGS if there are errors."""
 
     def as_json(self) -> str:
         """Write `{schema, command, ok, data, warnings, errors}`."""
@@ -86,12 +88,16 @@ class CommandResult:
 
 
 @contextlib.contextmanager
-def speaking(command: str, *, as_json: bool = False) -> Iterator[CommandResult]:
-    """Run a command's body; turn BenchmarkError, OSError and Ctrl-C into a sentence and a code.
+def speaking(
+    command: str, *, as_json: bool = False, quiet: bool = False
+) -> Iterator[CommandResult]:
+    """Run a command's body, then print its warnings and errors and exit with its code.
 
-    With `as_json` the envelope is printed alone on stdout, whatever happens.
+    BenchmarkError, OSError and Ctrl-C become a sentence and a code, too. With `as_json` the
+    envelope is printed alone on stdout, whatever happens, and `out` prints nothing.
     """
     answer = CommandResult(command)
+    out.quiet, Options.quiet = as_json, quiet or as_json
     try:
         check_named_folders(command)
         yield answer
@@ -99,23 +105,23 @@ def speaking(command: str, *, as_json: bool = False) -> Iterator[CommandResult]:
         # A broken pipe: nobody reads on, and the library under typer ends quietly.
         if Options.debug or isinstance(error, BrokenPipeError):
             raise
-        said = error if isinstance(error, BenchmarkError) else _of_the_system(error)
-        answer.errors.append(said)
-        if as_json:
-            print(answer.as_json())
-        else:
-            say_error(said)
-        raise typer.Exit(ExitCode.USAGE) from None
+        answer.errors.append(error if isinstance(error, BenchmarkError) else _of_the_system(error))
+        answer.code = ExitCode.USAGE
     except KeyboardInterrupt:
         err.print("[yellow]Stopped.[/] Nothing finished is lost; the same command resumes.")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+    finally:
+        out.quiet = Options.quiet = False
     if as_json:
         print(answer.as_json())
     else:
         for warning in answer.warnings:
             say_warning(warning)
-    if answer.code is not ExitCode.FINE:
-        raise typer.Exit(answer.code)
+        for found in answer.errors:
+            err.print(f"[bold red]Error:[/] {escape(str(found))}", soft_wrap=True)
+    found_any = ExitCode.FINDINGS if answer.errors else ExitCode.FINE
+    if code := found_any if answer.code is None else answer.code:
+        raise typer.Exit(code)
 
 
 def check_named_folders(command: str) -> None:
@@ -140,8 +146,10 @@ def _of_the_system(error: OSError) -> RunError:
     return RunError(f"{error.strerror or error}{where}", fix=fix)
 
 
-def say_error(error: BenchmarkError) -> None:
-    err.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
+def tell(text: str) -> None:
+    """Say on stderr what goes on or was written, unless --quiet or --json asks for silence."""
+    if not Options.quiet:
+        err.print(text, soft_wrap=True)
 
 
 def say_warning(text: str) -> None:
@@ -192,25 +200,19 @@ class PlainProgress(Progress):
         return f"{task.description}: {done}{shown}"
 
 
-def bars(*columns: ProgressColumn, quiet: bool, first_seconds: float | None = None) -> Progress:
+def bars(*columns: ProgressColumn, first_seconds: float | None = None) -> Progress:
     """Make progress on stderr: bars on a terminal, elsewhere a line now and then."""
-    if not quiet and not sys.stderr.isatty():
+    if not Options.quiet and not sys.stderr.isatty():
         return PlainProgress(first_seconds)
     text = rich_progress.TextColumn("{task.description}")
-    return Progress(text, *columns, console=err, disable=quiet, transient=True)
-
-
-def progress_bar(*, quiet: bool = False) -> Progress:
-    """Show progress with the time left."""
-    times = (rich_progress.TimeElapsedColumn(), rich_progress.TimeRemainingColumn())
-    done = (rich_progress.BarColumn(), rich_progress.MofNCompleteColumn())
-    return bars(*done, *times, quiet=quiet)
+    return Progress(text, *columns, console=err, disable=Options.quiet, transient=True)
 
 
 @contextlib.contextmanager
-def watching(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+def watching() -> Iterator[Callable[[str, int, int], None]]:
     """Show how far several things are, one bar each; gives what takes what, done, all."""
-    with progress_bar(quiet=quiet) as progress:
+    times = (rich_progress.TimeElapsedColumn(), rich_progress.TimeRemainingColumn())
+    with bars(rich_progress.BarColumn(), rich_progress.MofNCompleteColumn(), *times) as progress:
         tasks: dict[str, TaskID] = {}
 
         def watch(what: str, n_done: int, n_all: int) -> None:
@@ -222,10 +224,10 @@ def watching(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]
 
 
 @contextlib.contextmanager
-def busy(title: str, *, quiet: bool = False) -> Iterator[None]:
+def busy(title: str) -> Iterator[None]:
     """Show that work with no foreseeable end is done, in a log once it has taken BUSY_SECONDS."""
     columns = (rich_progress.SpinnerColumn(), rich_progress.TimeElapsedColumn())
-    with bars(*columns, quiet=quiet, first_seconds=BUSY_SECONDS) as progress:
+    with bars(*columns, first_seconds=BUSY_SECONDS) as progress:
         progress.add_task(escape(title), total=None)
         yield
 
@@ -233,9 +235,8 @@ def busy(title: str, *, quiet: bool = False) -> Iterator[None]:
 class Display:
     """What the displays of runs and searches are: bars while they are entered, and lines."""
 
-    def __init__(self, *columns: ProgressColumn, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bars = bars(*columns, quiet=quiet)
+    def __init__(self, *columns: ProgressColumn) -> None:
+        self._bars = bars(*columns)
         self._stage = ""
         self._stage_bar: TaskID | None = None
 
@@ -248,10 +249,18 @@ class Display:
 
     def say(self, text: str) -> None:
         """Say a sentence, above the bars; one line in a log, however long."""
-        if not self._quiet:
+        if not Options.quiet:
             self._bars.console.print(text, soft_wrap=True)
             if isinstance(self._bars, PlainProgress):
                 self._bars.note_said()
+
+    def show_download(self, name: str) -> None:
+        """Say that a weight file is downloaded."""
+        self.say(f"[bold]downloading[/] {name}")
+
+    def show_note(self, sentence: str) -> None:
+        """Show that something does not work as asked."""
+        self.say(f"  [yellow]note[/] {escape(sentence)}")
 
     def show_stage(self, stage: str, n_done: int, n_total: int) -> None:
         """Show how far a stage of a run is, as benchmark.data.progress reports; all 0: unknown."""

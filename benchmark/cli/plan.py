@@ -41,14 +41,14 @@ def not_run_lines(missing: Iterable[tuple[Experiment, WeightsMissing]]) -> list[
 def show_plan(
     answer: CommandResult, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
     settings: "Settings", *, n_workers: int = 1, kind: str | None = None,
-    image: Path | None = None, as_json: bool,
+    image: Path | None = None,
 ) -> None:  # fmt: skip
     """List what would run, what is up to date, what would be downloaded, time and disk."""
     import torch
 
     from benchmark.runs.forecast import arrange, critical_path, forecast_all
 
-    with busy("predicting time", quiet=as_json):
+    with busy("predicting time"):
         found = list(forecast_all(experiments, seeds, faces, settings, kind=kind))
     slots = arrange(found, n_workers)
     ahead = [slot.forecast for slot in slots]
@@ -80,8 +80,6 @@ def show_plan(
         bars = [(of.worker, of.start, of.trains_at, of.end, of.group) for of in slots]
         title = f"{len(slots)} runs on {n_workers} at once: {_duration(wall)}"
         schedule_figure(bars, title).savefig(image)
-    if as_json:
-        return
     rows = [
         (row["experiment"], str(row["seed"]), OUTLOOKS[row["outcome"]],
          _duration(row["wall_seconds"]) if "end" in row else "",

@@ -13,7 +13,7 @@ from rich.markup import escape
 from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.data import DetectorModel, DetectorName, Faces
-from benchmark.cli.output import ExitCode, busy, out, print_table, say_error, speaking, watching
+from benchmark.cli.output import ExitCode, busy, out, print_table, speaking, watching
 from benchmark.errors import BenchmarkError, DataError, RunError
 from benchmark.files import check_outputs, sha256_of
 from benchmark.record import finished_runs
@@ -86,7 +86,7 @@ def predict(
       facebench predict photo.jpg --run mtl-cnn-none-full --crop --draw annotated
       facebench predict faces --checkpoint model.safetensors --csv > answers.csv
     """
-    with speaking("predict", as_json=as_json) as answer:
+    with speaking("predict", as_json=as_json, quiet=quiet) as answer:
         from benchmark.data.crop import CropOptions, DetectorChoice
         from benchmark.inference.predict import Cropping, Predictor
         from benchmark.training.device import choose_device
@@ -100,7 +100,7 @@ def predict(
         cropping = Cropping(CropOptions(faces=faces), choice) if crop else None
         network = _network(run, checkpoint, runs_dir)
         predictor = Predictor(network, choose_device(device, "fp32"), cropping, calibrated)
-        with watching(quiet=quiet or as_json) as watch:
+        with watching() as watch:
             table = predictor.read(images, watch)
         answer.data = {
             "network": network.title,
@@ -122,12 +122,8 @@ def predict(
         answer.warnings += [*_not_pictures(images), *_edited(network)]
         if as_csv:  # not by rich, which would break long lines; 9 digits, as in predictions.csv
             print(table.to_csv(index=False, float_format="%.9g", lineterminator="\n"), end="")
-        elif not as_json:
+        else:
             _print_predictions(table, network, calibrated=calibrated)
-    for finding in () if as_json else answer.errors:
-        say_error(finding)
-    if answer.errors:
-        raise typer.Exit(ExitCode.FINDINGS)
 
 
 def _network(run: str | None, checkpoint: Path | None, runs_dir: Path) -> "TrainedNetwork":
@@ -249,7 +245,7 @@ def export(
       facebench export --run fc7728290a43 --to onnx --out face.onnx
       facebench export --checkpoint model.safetensors --to onnx --json
     """
-    with speaking("export", as_json=as_json) as answer:
+    with speaking("export", as_json=as_json, quiet=quiet) as answer:
         from benchmark.inference import export as exporting
 
         network = _network(run, checkpoint, runs_dir)
@@ -261,7 +257,7 @@ def export(
             answer.warnings.append(
                 "compared on random pictures alone: the run's own faces are not prepared here"
             )
-        with busy(f"writing {to}, and comparing", quiet=quiet or as_json):
+        with busy(f"writing {to}, and comparing"):
             checks = exporting.export(network, to, path, real)
         n_bytes = path.stat().st_size
         answer.data = {
@@ -272,8 +268,6 @@ def export(
             "compared": checks,
             "description": exporting.description(network),
         }
-        if as_json:
-            return
         size = f"{to}, {n_bytes / 2**20:.1f} MiB"
         out.print(f"[bold]{path}[/]: {size}, of {escape(network.title)}", soft_wrap=True)
         headings = ("compared with the network on", "largest difference", "other labels")
@@ -319,7 +313,7 @@ def evaluate(
       facebench evaluate --run b9aa30a6a761 --dataset fairface-100
       facebench evaluate --run mtl-cnn-none-full-short --dataset photos-100 --json
     """
-    with speaking("evaluate", as_json=as_json) as answer:
+    with speaking("evaluate", as_json=as_json, quiet=quiet) as answer:
         from benchmark.data.dataset import choose_dataset, prepared_datasets
         from benchmark.inference import evaluate as evaluation
         from benchmark.training.device import choose_device
@@ -330,24 +324,20 @@ def evaluate(
         answer.data = {"dataset": faces.name, "evaluations": []}
         for record in records:
             try:
-                with watching(quiet=quiet or as_json) as watch:
+                with watching() as watch:
                     on_faces = functools.partial(watch, f"evaluating faces, seed {record.seed}")
                     found = evaluation.evaluate(
                         record, faces, place, lambda: prepared_datasets(data_dir), on_faces
                     )
-                with busy("writing tables and figures", quiet=quiet or as_json):
+                with busy("writing tables and figures"):
                     folder = evaluation.write(found, runs_dir)
                 answer.data["evaluations"].append({"folder": str(folder), **found.as_dict()})
-                if not as_json:
-                    _print_evaluation(found, folder)
+                _print_evaluation(found, folder)
             except BenchmarkError as error:
                 if len(records) == 1:
                     raise
                 answer.errors.append(error)
-                if not as_json:
-                    say_error(error)
-    if answer.errors:
-        raise typer.Exit(ExitCode.RUNS_FAILED)
+                answer.code = ExitCode.RUNS_FAILED
 
 
 def _print_evaluation(found: "Evaluation", folder: Path) -> None:

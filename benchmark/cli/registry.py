@@ -62,8 +62,6 @@ def list_(
             "experiments": [item.as_dict() | _summary(item) for item in shown],
             "suites": [asdict(item) for item in registry.suites().values()],
         }
-        if as_json:
-            return
         title = f"Suite {suite}, {_cost(shown)} PMACs" if suite else "Experiments"
         if suite and any(item.study for item in shown):
             columns = ["row", "experiment", *TASK_TITLES.values()]
@@ -146,8 +144,6 @@ def show(
             "parameters": {"total": total, "trained": trained},
             "twins": {task: stl.name if stl else None for task, stl in counterparts.items()},
         }
-        if as_json:
-            return
         out.print(Text(experiment.name, style="bold"))
         out.print(Text(f"{experiment.asks}\n"))
         counts = [

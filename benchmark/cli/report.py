@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markdown import Markdown
+from rich.markup import escape
 
 from benchmark.cli import options
 from benchmark.cli.leaderboard import Dataset, Suites
-from benchmark.cli.output import CommandResult, busy, err, out, print_table, speaking, watching
+from benchmark.cli.output import CommandResult, busy, out, print_table, speaking, tell, watching
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import check_outputs, write_text
 from benchmark.record import RunRecord, finished_runs, work_folder
@@ -66,7 +67,7 @@ def report(
 
         asked = tuple(suite or ())
         places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
-        with watching(quiet=as_json) as watch:
+        with watching() as watch:
             available = available_runs(runs_dir, watch=watch)
             boards = leaderboards(available, places, asked, dataset, compared=False, watch=watch)
         answer.warnings += [*available.warnings, *available.notes]
@@ -79,7 +80,7 @@ def report(
             check_outputs([path], overwrite=overwrite or out_path is None)
             evidence = Evidence(library, board, asked, _links(runs_dir, path, mlflow_url, answer))
             faces = _faces(evidence, data_dir, answer) if board.drawn or with_faces else None
-            with watching(quiet=as_json) as watch:
+            with watching() as watch:
                 answers = answers_of(evidence, watch)
             write_text(path, write_page(evidence, answers, datetime.datetime.now().date(), faces))
             answer.data["reports"].append(
@@ -99,15 +100,13 @@ def report(
                     "file": str(path),
                 }
             )
-            if as_json:
-                continue
             out.print(f"[bold]{board.dataset}[/]")
             for item in sorted(answers, key=lambda item: not item.answered):
                 out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question.text}[/]")
                 out.print(item.sentences[0], markup=False)
                 for command in item.commands[:1]:
                     out.print(f"  {command}", markup=False, soft_wrap=True)
-            err.print(f"\nWritten: {path} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+            tell(f"\nWritten: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def named_file(asked: Path, name: str, endings: Sequence[str], part: str = "") -> Path:
@@ -180,7 +179,7 @@ def card(
         records = finished_runs(name, runs_dir)
         answer.data = {"cards": []}
         for record in records:
-            with busy(f"writing the card of seed {record.seed}", quiet=as_json):
+            with busy(f"writing the card of seed {record.seed}"):
                 text, named = model_card(record), f"{record.experiment_name}-seed-{record.seed}"
                 written = [record.folder / CARD_FILE]
                 if out_path is not None:
@@ -199,13 +198,11 @@ def card(
             answer.data["cards"].append(
                 {"identity": record.identity, "files": files, "markdown": text}
             )
-            if as_json:
-                continue
             if out_path is None:
                 # Laid out on a terminal, as Markdown into a file or pipe.
                 shown = Markdown(text) if out.is_terminal else text
                 out.print(shown, soft_wrap=True, markup=False)
-            err.print(f"Written: {written[-1]}", soft_wrap=True, markup=False)
+            tell(f"Written: {escape(str(written[-1]))}")
 
 
 def explore(
@@ -229,13 +226,12 @@ def explore(
 
     with speaking("data explore", as_json=as_json) as answer:
         faces = choose_dataset(data_dir, dataset)
-        with busy(f"counting and drawing {faces.name}", quiet=as_json):
+        with busy(f"counting and drawing {faces.name}"):
             found = Explored(faces)
             folder = output or faces.folder / "explore"
             written = write_exploration(found, folder, overwrite or output is None)
         answer.data = {**found.numbers, "files": [str(path) for path in written]}
-        if not as_json:
-            out.print(f"{faces.name}: {found.lead()}", markup=False)
-            print_table(Table.of(["", ""], list(found.facts().items())))
-            out.print(*found.notes(), sep="\n", markup=False)
-            out.print(f"Page: {written[0]}", soft_wrap=True, markup=False)
+        out.print(f"{faces.name}: {found.lead()}", markup=False)
+        print_table(Table.of(["", ""], list(found.facts().items())))
+        out.print(*found.notes(), sep="\n", markup=False)
+        out.print(f"Page: {written[0]}", soft_wrap=True, markup=False)

@@ -12,14 +12,13 @@ from rich.markup import escape
 from benchmark import registry
 from benchmark.cli import options, output
 from benchmark.cli.options import parse_folds, parse_seeds, parse_settings, parse_sweeps
-from benchmark.cli.output import CommandResult, ExitCode, err, speaking
+from benchmark.cli.output import CommandResult, ExitCode, speaking, tell
 from benchmark.cli.plan import not_run_lines, show_plan
 from benchmark.errors import ExperimentError, WeightsMissing, require_choice
 from benchmark.experiment.definition import Experiment
 from benchmark.files import check_outputs
 
 if TYPE_CHECKING:
-    from benchmark.cli.run_display import RunDisplay
     from benchmark.cluster.connection import ClusterOptions
     from benchmark.cluster.fleet import Fleet
     from benchmark.data.dataset import FaceSet
@@ -77,7 +76,7 @@ def run(
       facebench run mtl-cnn-none-full-short --set recipe.max_epochs=3
       facebench run mtl-vgg16-imagenet-frozen --sweep recipe.learning_rate=1e-4,1e-3
     """
-    with speaking("run", as_json=as_json) as answer:
+    with speaking("run", as_json=as_json, quiet=quiet) as answer:
         combinations = parse_sweeps(sweep or [], parse_settings(settings or []))
         chosen = _chosen(names or [], suite, combinations)
         if folds is not None:
@@ -92,15 +91,21 @@ def run(
             cache_dir=(cache_dir or data_dir / "cache") if cache else None, cache_gib=cache_gib,
             tracking=tracking, offline=offline, read_test=read_test, keep_weights=keep_weights,
         )  # fmt: skip
-        hush = quiet or as_json
-        with output.busy("opening the data set", quiet=hush):
+        with output.busy("opening the data set"):
             faces = _opened(answer, data_dir, dataset)
-        if not hush:
-            _say_where(faces, where, on_cluster=on is not None)
+        _say_where(faces, where, on_cluster=on is not None)
         if dry_run:
-            show_plan(answer, chosen, numbers, faces, where, as_json=as_json)
-        else:
-            _run(answer, chosen, numbers, faces, where, cluster, quiet=hush, as_json=as_json)
+            show_plan(answer, chosen, numbers, faces, where)
+            return
+        with fleet_on(cluster) as fleet:
+            ends = run_shown(answer, chosen, numbers, faces, where, fleet)
+        answer.data = {"dataset": faces.name, "runs": ends}
+        tell(
+            f"{ends['finished']} finished, {ends['skipped']} up to date, "
+            f"{ends['missing']} not run, {ends['failed']} failed."
+        )
+        if answer.errors or (ends["missing"] > 0 and ends["finished"] + ends["skipped"] == 0):
+            answer.code = ExitCode.RUNS_FAILED
 
 
 def plan(
@@ -142,7 +147,7 @@ def plan(
         n_workers, kind = gpus or workers, "cuda" if gpus else None
         show_plan(
             answer, chosen, numbers, faces, where,
-            n_workers=n_workers, kind=kind, image=image, as_json=as_json,
+            n_workers=n_workers, kind=kind, image=image,
         )  # fmt: skip
 
 
@@ -215,7 +220,7 @@ def cluster_options(
 
 
 @contextlib.contextmanager
-def fleet_on(cluster: "ClusterOptions | None", *, quiet: bool) -> "Iterator[Fleet | None]":
+def fleet_on(cluster: "ClusterOptions | None") -> "Iterator[Fleet | None]":
     """Connect to a cluster, if one is asked for, and say what it has."""
     if cluster is None:
         yield None
@@ -224,10 +229,9 @@ def fleet_on(cluster: "ClusterOptions | None", *, quiet: bool) -> "Iterator[Flee
     from benchmark.cluster.fleet import Fleet
 
     with contextlib.ExitStack() as stack:
-        with output.busy("connecting to Ray", quiet=quiet):
+        with output.busy("connecting to Ray"):
             connection = stack.enter_context(connected(cluster))
-        if not quiet:
-            err.print(f"{escape(connection.sentence)}.", soft_wrap=True)
+        tell(f"{escape(connection.sentence)}.")
         yield Fleet(connection)
 
 
@@ -240,24 +244,25 @@ def _opened(answer: CommandResult, data_dir: Path, dataset: str | None) -> "Face
     return faces
 
 
-def _run(
+def run_shown(
     answer: CommandResult, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
-    settings: "Settings", cluster: "ClusterOptions | None", *, quiet: bool, as_json: bool,
-) -> None:  # fmt: skip
+    settings: "Settings", fleet: "Fleet | None",
+) -> dict[str, int]:  # fmt: skip
+    """Run experiments and show it; count how they end, and keep errors and what is missing."""
     from benchmark.cli.run_display import ClusterDisplay, RunDisplay
     from benchmark.runs.queue import queued
     from benchmark.runs.run import Failed, Missing, run_all
 
     ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
     missing: list[tuple[Experiment, WeightsMissing]] = []
-    kind, n_runs = ClusterDisplay if cluster else RunDisplay, len(experiments) * len(seeds)
-    # Closed at once when Ctrl-C strikes here and not inside: closing is what marks the run.
-    with fleet_on(cluster, quiet=quiet) as fleet, kind(n_runs, quiet=quiet) as display:
-        shown, engine = _displayed(settings, display, answer), fleet.run_all if fleet else run_all
+    kind, engine = (ClusterDisplay, fleet.run_all) if fleet else (RunDisplay, run_all)
+    with kind(len(experiments) * len(seeds)) as display:
+        runs = engine(experiments, seeds, faces, shown_by(display, settings, answer))
         followed = queued(
-            engine(experiments, seeds, faces, shown), experiments, seeds, settings.runs_dir,
+            runs, experiments, seeds, settings.runs_dir,
             engine="ray" if fleet else "local", n_slots=fleet.n_slots() if fleet else 1,
         )  # fmt: skip
+        # Closed at once when Ctrl-C strikes here and not inside: closing is what marks the run.
         with contextlib.closing(followed) as events:
             for event in events:
                 display.show(event)
@@ -268,20 +273,12 @@ def _run(
                 if isinstance(event, Missing):
                     missing.append((event.experiment, event.error))
     answer.warnings.extend(not_run_lines(missing))
-    answer.data = {"dataset": faces.name, "runs": ends}
-    if not quiet:
-        err.print(
-            f"{ends['finished']} finished, {ends['skipped']} up to date, "
-            f"{ends['missing']} not run, {ends['failed']} failed."
-        )
-    if not as_json:
-        for error in answer.errors:
-            output.say_error(error)
-    if answer.errors or (ends["missing"] > 0 and ends["finished"] + ends["skipped"] == 0):
-        answer.code = ExitCode.RUNS_FAILED
+    return ends
 
 
-def _displayed(settings: "Settings", display: "RunDisplay", answer: CommandResult) -> "Settings":
+def shown_by(
+    display: output.Display, settings: "Settings", answer: CommandResult
+) -> "Settings":  # fmt: skip
     """Let the display show progress, and each note once."""
 
     def say(sentence: str) -> None:
@@ -307,4 +304,4 @@ def _say_where(faces: "FaceSet", settings: "Settings", *, on_cluster: bool) -> N
     what = "[bold yellow]SYNTHETIC FACES[/], not people: " if faces.drawn else ""
     # The nodes of a cluster choose their own device and precision.
     where = "Ray" if on_cluster else f"{device.description}, {precision}"
-    err.print(f"{what}data set [bold]{faces.name}[/] ({counts}) on {where}", soft_wrap=True)
+    tell(f"{what}data set [bold]{faces.name}[/] ({counts}) on {where}")

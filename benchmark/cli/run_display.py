@@ -16,20 +16,12 @@ from benchmark.training.trainer import EpochResult
 class RunDisplay(Display):
     """Show events as they come; on a terminal with bars, elsewhere in plain lines."""
 
-    def __init__(self, n_runs: int, *, quiet: bool) -> None:
+    def __init__(self, n_runs: int) -> None:
         text = TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[note]}")
-        super().__init__(BarColumn(bar_width=14), *text, TimeRemainingColumn(), quiet=quiet)
+        super().__init__(BarColumn(bar_width=14), *text, TimeRemainingColumn())
         self._n_runs, self._n_seen = n_runs, 0
         self._suite_bar = self._bars.add_task("all runs", total=n_runs, note="")
         self._run_bar: TaskID | None = None
-
-    def show_download(self, name: str) -> None:
-        """Say that a weight file is downloaded."""
-        self.say(f"[bold]downloading[/] {name}")
-
-    def show_note(self, sentence: str) -> None:
-        """Show that something does not work as asked."""
-        self.say(f"  [yellow]note[/] {escape(sentence)}")
 
     def show(self, event: Event) -> None:
         """Show one event."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.cli import options
-from benchmark.cli.output import bullet, err, out, print_table, speaking
+from benchmark.cli.output import bullet, out, print_table, speaking, tell
 from benchmark.errors import require
 from benchmark.files import write_json
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
@@ -79,14 +79,12 @@ def speed(
             for row, measured in events:
                 if isinstance(measured, dict):
                     found.append(measured)
-                elif not as_json:
-                    err.print(f"{row.title}: {measured:,} images …")
+                else:
+                    tell(f"{row.title}: {measured:,} images …")
         answer.data = {"schema": SCHEMA, "machine": session.machine(), "rows": found}
         file = runs_dir / "speed" / "speed.json"
         write_json(file, answer.data)
         answer.data |= {"files": [str(file)]}
-        if as_json:
-            return
         synthetic = "SYNTHETIC FACES, not people · " if faces.drawn else ""
         title = f"{synthetic}Speed on {hardware.description}\n"
         heads = ("images", "plain, s", "ours, s", "ratio", "CPU", "timm", "Lightning")

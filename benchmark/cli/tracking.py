@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from benchmark.cli import maintenance, options
-from benchmark.cli.output import ExitCode, busy, out, progress_bar, say_warning, speaking
+from benchmark.cli.output import ExitCode, busy, out, say_warning, speaking, watching
 from benchmark.errors import RunError, TrackingError
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
 
@@ -43,23 +43,20 @@ def import_(
     """
     from benchmark.tracking import import_records
 
-    with speaking("runs import", as_json=as_json) as answer:
+    with speaking("runs import", as_json=as_json, quiet=quiet) as answer:
         if folder is not None and folder.resolve() != runs_dir.resolve():
             _copy_runs(folder, runs_dir)
         records, imported = list(all_records(runs_dir)), []
-        with progress_bar(quiet=quiet or as_json) as progress:
-            bar = progress.add_task("runs", total=len(records))
+        with watching() as watch:
 
             def leave_out(error: RunError) -> None:
                 answer.warnings.append(f"left out: {error}")
-                progress.advance(bar)
 
             for record, run_id in import_records(records, runs_dir, leave_out):
                 imported.append({"identity": record.identity, "mlflow_run": run_id})
-                progress.advance(bar)
+                watch("runs", len(imported) + len(answer.warnings), len(records))
         answer.data = {"runs": imported}
-        if not as_json:
-            out.print(f"{len(imported)} runs are in MLflow.")
+        out.print(f"{len(imported)} runs are in MLflow.")
 
 
 def _copy_runs(folder: Path, runs_dir: Path) -> None:
@@ -93,7 +90,7 @@ def ui(
     """
     from benchmark.tracking import landing_path, server_command
 
-    with speaking("ui"):
+    with speaking("ui") as answer:
         if not _is_free(port):
             free = next((other for other in range(port + 1, 65536) if _is_free(other)), port)
             fix = f"facebench ui --port {free}"
@@ -104,19 +101,18 @@ def ui(
             say_warning(f"there is no run in MLflow yet. {HOW_TO_RUN}; {brings}")
         quietly = os.environ | {"PYTHONWARNINGS": "ignore"}
         server = subprocess.Popen(server_command(runs_dir, port), env=quietly)
-        code, link = 0, f"[bold]http://127.0.0.1:{port}{path}[/]"
+        link = f"[bold]http://127.0.0.1:{port}{path}[/]"
         try:
             with busy("starting MLflow"):
                 _wait_until_up(server, port)
             out.print(f"\n{link}\nStop with Ctrl-C.", soft_wrap=True)
-            code = server.wait()
+            if server.wait():
+                answer.code = ExitCode.RUNS_FAILED
         except KeyboardInterrupt:
             pass
         finally:
             server.terminate()
             server.wait()
-    if code:
-        raise typer.Exit(ExitCode.RUNS_FAILED)
 
 
 def _is_free(port: int) -> bool:

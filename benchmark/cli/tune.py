@@ -4,7 +4,8 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,8 +15,8 @@ from rich.text import Text
 
 from benchmark import registry
 from benchmark.cli import options, output
-from benchmark.cli.output import CommandResult, Display, ExitCode, err, out, print_table
-from benchmark.cli.run import cluster_options, fleet_on, run_settings
+from benchmark.cli.output import CommandResult, Display, ExitCode, out, print_table, tell
+from benchmark.cli.run import cluster_options, fleet_on, run_settings, run_shown, shown_by
 from benchmark.errors import BenchmarkError, ClusterLost, ExperimentError, StorageLost, require
 from benchmark.experiment import space as spaces
 from benchmark.experiment.definition import Experiment
@@ -98,8 +99,8 @@ def tune(
       facebench tune --suite quick --trials 20 --timeout 600
       facebench tune grid-mtl-vgg16-block5 --row 32
     """
-    with output.speaking("tune", as_json=as_json) as answer:
-        chosen, rows, hush = _chosen(names or [], suite, row or []), row or [], quiet or as_json
+    with output.speaking("tune", as_json=as_json, quiet=quiet) as answer:
+        chosen = _chosen(names or [], suite, row or [])
         changes = options.parse_settings(settings or [])
         refit_seeds = options.parse_seeds(seeds) if refit else ()
         cluster = cluster_options(on, gpus_per_run, cpus_per_run, shared_runs, device, precision)
@@ -109,46 +110,29 @@ def tune(
             tracking=tracking, offline=offline,
         )  # fmt: skip
         from benchmark.data.dataset import choose_dataset
-        from benchmark.tuning.outcome import grid_study
-        from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study
+        from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED
 
         known = sorted({TRIAL_SEED, *FRESH_SEEDS})
         allowed = f"any but those that the recipe is chosen by: {str(known)[1:-1]}"
         require(not set(known) & set(refit_seeds), f"--seeds is {seeds}", allowed=allowed)
-        with output.busy("opening the data set", quiet=hush):
+        with output.busy("opening the data set"):
             faces = choose_dataset(data_dir, dataset)
         require(jobs == 1 or on is None, f"--jobs is {jobs} with --on", allowed="one of the two")
-        studies, folder = list[dict[str, Any]](), runs_dir / "studies"
+        asked = StudyOptions(changes, only, row or [], sampler, sampler_seed, pruner)
+        studies = list[dict[str, Any]]()
         answer.data = {"dataset": faces.name, "studies": studies}
-        with _further(jobs - 1), fleet_on(cluster, quiet=hush) as fleet:
-            session = TuneSession(
-                answer, where, fleet, trials, timeout, storage, refit_seeds, hush, as_json
-            )
+        with _further(jobs - 1), fleet_on(cluster) as fleet:
+            session = TuneSession(answer, where, fleet, trials, timeout, storage, refit_seeds)
             for name in chosen:
                 try:
-                    if name.startswith(GRID_PREFIX):
-                        grid = registry.grid(name)
-                        study = grid_study(grid, changes, rows, faces, folder)
-                        found = session.tuned(study, grid.experiment, grid)
-                    else:
-                        base = registry.experiment(name)
-                        start = base.adjusted(changes)
-                        space = spaces.space_of(start)
-                        space = space.only(only.split(",")) if only else space
-                        spaces.check_space(space, start)
-                        study = Study(start, space, faces, folder, sampler, sampler_seed, pruner)
-                        found = session.tuned(study, base)
-                    studies.append(found)
+                    studies.append(session.tuned(*asked.study(name, faces, runs_dir / "studies")))
                 except BenchmarkError as refused:
                     if len(chosen) == 1 or isinstance(refused, ClusterLost | StorageLost):
                         raise
                     answer.errors.append(refused)
                     studies.append({"experiment": name, "ok": False})
-        if not as_json:
-            for error in answer.errors:
-                output.say_error(error)
-    if not all(study["ok"] for study in studies):
-        raise typer.Exit(ExitCode.RUNS_FAILED)
+        is_fine = all(study["ok"] for study in studies)
+        answer.code = ExitCode.FINE if is_fine else ExitCode.RUNS_FAILED
 
 
 @contextlib.contextmanager
@@ -181,12 +165,43 @@ def _chosen(names: list[str], suite: str | None, rows: list[str]) -> list[str]:
     return list(found)
 
 
+@dataclass(frozen=True)
+class StudyOptions:
+    """What the command's options say of every study."""
+
+    changes: dict[str, Any]
+    only: str | None
+    rows: list[str]
+    sampler: str
+    sampler_seed: int
+    pruner: str
+
+    def study(
+        self, name: str, faces: "FaceSet", folder: Path
+    ) -> "tuple[Study, Experiment, GridSpace | None]":
+        """Make the study of an experiment or a grid; what it starts from, and the grid."""
+        from benchmark.tuning.outcome import grid_study
+        from benchmark.tuning.study import Study
+
+        if name.startswith(GRID_PREFIX):
+            grid = registry.grid(name)
+            study = grid_study(grid, self.changes, self.rows, faces, folder)
+            return study, grid.experiment, grid
+        base = registry.experiment(name)
+        start = base.adjusted(self.changes)
+        space = spaces.space_of(start)
+        space = space.only(self.only.split(",")) if self.only else space
+        spaces.check_space(space, start)
+        study = Study(start, space, faces, folder, self.sampler, self.sampler_seed, self.pruner)
+        return study, base, None
+
+
 class TuneDisplay(Display):
     """Show a search as it goes: a line per trial and, on a terminal, a bar of all epochs."""
 
-    def __init__(self, n_wanted: int, n_epochs: int, *, quiet: bool) -> None:
+    def __init__(self, n_wanted: int, n_epochs: int) -> None:
         percent = TextColumn("{task.percentage:>3.0f} %")
-        super().__init__(BarColumn(bar_width=16), percent, TimeRemainingColumn(), quiet=quiet)
+        super().__init__(BarColumn(bar_width=16), percent, TimeRemainingColumn())
         self._n_wanted, self._n_epochs, self._n_done = n_wanted, n_epochs, 0
         self._noted: set[str] = set()
         self._bar = self._bars.add_task("epochs of all trials", total=n_wanted * n_epochs)
@@ -240,12 +255,8 @@ class TuneSession:
     timeout: float | None
     storage: str
     refit_seeds: tuple[int, ...]
-    quiet: bool
-    as_json: bool
 
-    def tuned(
-        self, study: "Study", base: Experiment, grid: GridSpace | None = None
-    ) -> dict[str, Any]:
+    def tuned(self, study: "Study", base: Experiment, grid: GridSpace | None) -> dict[str, Any]:
         """Search, show, refit; give what `--json` says of it."""
         from benchmark.tuning.outcome import count_ends, reasons
 
@@ -260,11 +271,10 @@ class TuneSession:
             "recipe": recipe["settings"] if recipe else None,
             "failures": reasons(outcome.trials), "ok": best is not None or not any(counts.values()),
         }  # fmt: skip
-        if not self.as_json:
-            out.print(Text(f"\n{study.name}", style="bold"))
-            print_grid(grid, study, outcome) if grid else print_best(study, outcome)
-            ends = ", ".join(f"{n} {state}" for state, n in counts.items())
-            out.print(f"{ends}. Written to {study.own_folder}", soft_wrap=True)
+        out.print(Text(f"\n{study.name}", style="bold"))
+        print_grid(grid, study, outcome) if grid else print_best(study, outcome)
+        ends = ", ".join(f"{n} {state}" for state, n in counts.items())
+        out.print(f"{ends}. Written to {study.own_folder}", soft_wrap=True)
         if recipe is not None and self.refit_seeds and grid is None:
             found["refit"] = self._refit(recipe, study.faces)
             found["ok"] = found["ok"] and not found["refit"]["failed"]
@@ -287,11 +297,10 @@ class TuneSession:
         n_points = len({tuple(sorted(trial.point.items())) for trial in queue.trials()})
         n_wanted, n_epochs = n_points if grid else self.n_trials, study.experiment.recipe.max_epochs
         fresh: tuple[FreshScores, ...] = ()
-        with TuneDisplay(n_wanted, n_epochs, quiet=self.quiet) as display:
+        with TuneDisplay(n_wanted, n_epochs) as display:
             self._begin(study, queue, display)
-            objective = training_objective(
-                study, self._shown(display), fleet.run if fleet else None
-            )
+            shown = shown_by(display, self.settings, self.answer)
+            objective = training_objective(study, shown, fleet.run if fleet else None)
             mirror.update(queue.trials())
             found = search(
                 queue, objective, n_wanted, self.timeout,
@@ -342,49 +351,21 @@ class TuneSession:
             except ExperimentError as error:
                 self.answer.warnings.append(f"{error} The search begins elsewhere.")
 
-    def _shown(self, display: TuneDisplay) -> "Settings":
-        """Let the display show what takes time, and say once what goes otherwise than wished."""
-
-        def say(sentence: str) -> None:
-            if sentence not in self.answer.warnings:
-                self.answer.warnings.append(sentence)
-
-        watch, cache = display.show_stage, self.settings.cache
-        cache = cache and replace(cache, say=say, on_progress=watch)
-        speed = replace(self.settings.speed, say=say)
-        return replace(self.settings, on_progress=watch, cache=cache, speed=speed)
-
     def _refit(self, recipe: dict[str, Any], faces: "FaceSet") -> dict[str, Any]:
         """Register the best recipe, instead of the one before, and train it anew."""
-        from benchmark.cli.run_display import ClusterDisplay, RunDisplay
-        from benchmark.runs.run import Failed, run_all
-
         path = registry.tuned_folder(self.settings.runs_dir) / f"{recipe['base']}.json"
         write_json(path, recipe)
         tuned, seeds = Experiment.from_dict(recipe["tuned"]), self.refit_seeds
-        ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
-        if not self.quiet:
-            err.print(f"\nTraining [bold]{tuned.name}[/] anew, seeds {seeds}.")
-        kind, engine = RunDisplay, run_all
-        if self.fleet:
-            kind, engine = ClusterDisplay, self.fleet.run_all
-        runs = engine([tuned], seeds, faces, self.settings)
-        with kind(len(seeds), quiet=self.quiet) as display, contextlib.closing(runs):
-            for event in runs:
-                display.show(event)
-                if (end := type(event).__name__.lower()) in ends:
-                    ends[end] += 1
-                if isinstance(event, Failed):
-                    self.answer.errors.append(event.error)
-        if not self.as_json:
-            untuned = recipe["untuned"]["name"] if recipe["untuned"] else recipe["base"]
-            out.print(
-                f"\nRegistered as [bold]{tuned.name}[/] in the suite tuned. Against the untuned:\n"
-                f"  facebench run {untuned} --seeds {','.join(map(str, seeds))} "
-                f"--dataset {faces.name}\n  facebench compare {tuned.name} {untuned}\n"
-                "  facebench leaderboard --suite tuned",
-                soft_wrap=True,
-            )
+        tell(f"\nTraining [bold]{tuned.name}[/] anew, seeds {seeds}.")
+        ends = run_shown(self.answer, [tuned], seeds, faces, self.settings, self.fleet)
+        untuned = recipe["untuned"]["name"] if recipe["untuned"] else recipe["base"]
+        out.print(
+            f"\nRegistered as [bold]{tuned.name}[/] in the suite tuned. Against the untuned:\n"
+            f"  facebench run {untuned} --seeds {','.join(map(str, seeds))} "
+            f"--dataset {faces.name}\n  facebench compare {tuned.name} {untuned}\n"
+            "  facebench leaderboard --suite tuned",
+            soft_wrap=True,
+        )
         return {"experiment": tuned.name, "file": str(path), **ends}
 
 

@@ -113,10 +113,10 @@ def _states(
     command: str, folder: Path, architecture: str | None = None, *, quiet: bool, as_json: bool
 ) -> "Iterator[tuple[output.CommandResult, list[SourceState]]]":
     """Read sources whole, for `verify` those that are here; end with 1 where one is damaged."""
-    with speaking(f"weights {command}", as_json=as_json) as answer:
+    with speaking(f"weights {command}", as_json=as_json, quiet=quiet) as answer:
         from benchmark.models.weights import list_weights, read_trusted
 
-        with busy("reading weight files", quiet=quiet or as_json):
+        with busy("reading weight files"):
             trusted, states = read_trusted(folder), list_weights(folder, architecture)
         states = [state for state in states if command == "list" or state.state != "missing"]
         sources = []
@@ -136,10 +136,6 @@ def _states(
         answer.data = {"folder": str(folder), "sources": sources}
         answer.errors += [state.problem for state in states if state.problem]
         yield answer, states
-        for error in () if as_json else answer.errors:
-            output.say_error(error)
-    if answer.errors:
-        raise typer.Exit(output.ExitCode.FINDINGS)
 
 
 def _plain(file: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -170,11 +166,11 @@ def add(
       facebench weights add --replace FILE
       facebench weights add mine.h5 --label mine --architecture vgg16 --preprocessing caffe
     """
-    with speaking("weights add", as_json=as_json) as answer:
+    with speaking("weights add", as_json=as_json, quiet=quiet) as answer:
         from benchmark.models.weights import add_file, read_trusted
 
         folder = weights_dir or data_dir / "weights"
-        with busy(f"reading {file.name}", quiet=quiet or as_json):
+        with busy(f"reading {file.name}"):
             added = add_file(
                 file, folder, architecture, label=label,
                 preprocessing=_preprocessing(preprocessing), replacing=replace,

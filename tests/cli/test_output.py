@@ -23,10 +23,9 @@ def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 def count_to(n: int) -> None:
-    with output.progress_bar() as progress:
-        bar = progress.add_task("faces", total=n)
-        for _ in range(n):
-            progress.advance(bar)
+    with output.watching() as watch:
+        for done in range(n):
+            watch("faces", done + 1, n)
 
 
 def wait_for_lines(said: io.StringIO, n: int) -> list[str]:
@@ -43,7 +42,8 @@ def test_what_is_quick_or_quiet_leaves_no_line_in_a_log(
     with output.busy("comparing"):
         pass
     monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.0)
-    with output.busy("comparing", quiet=True):
+    monkeypatch.setattr(output.Options, "quiet", True)
+    with output.busy("comparing"):
         time.sleep(0.05)
     assert said.getvalue() == ""
 
@@ -55,14 +55,14 @@ def test_a_long_step_leaves_lines_in_a_log_until_its_end(
     monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.05)
     monkeypatch.setattr(output, "BUSY_SECONDS", 0.05)
     for begin, line in (
-        (output.progress_bar, "faces: 2 of 8 (25 %)"),
+        (output.watching, "faces: 2 of 8 (25 %)"),
         (lambda: output.busy("faces"), "faces …"),
     ):
         said.seek(0)
         said.truncate()
-        with begin() as progress:
-            if progress is not None:
-                progress.update(progress.add_task("faces", total=8), completed=2)
+        with begin() as watch:
+            if watch is not None:
+                watch("faces", 2, 8)
             lines = wait_for_lines(said, 3)
         assert len(lines) >= 3
         assert all(text.startswith(line) for text in lines)

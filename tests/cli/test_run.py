@@ -314,10 +314,11 @@ def test_a_termination_signal_stops_cleanly_and_the_run_goes_on(
 
 
 def test_a_download_is_named_once_and_quiet_says_nothing(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for quiet, expected in ((False, "downloading vgg16_notop.h5\n"), (True, "")):
-        with RunDisplay(1, quiet=quiet) as display:
+        monkeypatch.setattr(output.Options, "quiet", quiet)
+        with RunDisplay(1) as display:
             display.show_download("vgg16_notop.h5")
         assert capsys.readouterr().err == expected
 
@@ -338,7 +339,7 @@ def test_a_stage_is_followed_in_a_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.02)
-    with RunDisplay(1, quiet=False) as display:
+    with RunDisplay(1) as display:
         display.show_stage("frozen part, faces", 64, 192)
         time.sleep(0.2)
         display.show_stage("intervals and pictures", 0, 0)
