@@ -47,6 +47,8 @@ ROW: Final = 0.42
 """Inches of a row with its label above its mark."""
 LABEL_WIDTH: Final = 50
 """Characters of a label's line: what a panel holds."""
+FURTHER_LINE: Final = 0.3
+"""Rows that each further line of a label takes."""
 LEAKY_COLOUR: Final = "#D0342C"
 SMALLEST_REACH: Final = 0.05
 """Colours span at least this much accuracy on either side, so that chance stays pale."""
@@ -114,25 +116,35 @@ def same_width(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float
     return [(top - width, top) for top in tops]
 
 
+def _labels(panel: StudyPanel) -> list[str]:
+    # A no-break space keeps a count with its letter.
+    labels = (mark.label.replace(", n ", ", n\N{NO-BREAK SPACE}") for mark in panel.marks)
+    return [textwrap.fill(label, LABEL_WIDTH) for label in labels]
+
+
+def _n_rows(panel: StudyPanel) -> float:
+    """Count the rows that a panel takes, with those that labels of several lines add."""
+    return sum(1 + FURTHER_LINE * label.count("\n") for label in _labels(panel))
+
+
 def _draw(axes: Axes, panel: StudyPanel, limits: tuple[float, float], *, differences: bool) -> None:
     """Draw a row per mark: its label above its interval, its value at the right."""
     across = axes.get_yaxis_transform()
-    for row, mark in enumerate(panel.marks):
+    row = -1.0
+    for label, mark in zip(_labels(panel), panel.marks, strict=True):
+        row += 1 + FURTHER_LINE * label.count("\n")
         colour = LEAKY_COLOUR if mark.leaky else COLOURS[panel.task]
         axes.plot([mark.low, mark.high], [row, row], color=colour, linewidth=2)
         axes.plot(
             mark.value, row, "D" if mark.leaky else "o", color=colour, ms=6,
             markerfacecolor=colour if mark.filled else PAPER,
         )  # fmt: skip
-        label = textwrap.fill(mark.label, LABEL_WIDTH)
-        place = row - 0.42 - 0.08 * label.count("\n")
-        axes.text(0, place, label, size=9, linespacing=0.95, color=INK, va="center",
-                  transform=across)  # fmt: skip
+        axes.text(0, row - 0.24, label, size=9, color=INK, va="bottom", transform=across)
         words = points(mark.value) if differences else f"{percent(mark.value)} %"
         axes.text(1.02, row, words, size=9, color=INK, va="center", transform=across)
     finish(axes, grid="x")
     axes.set_yticks([])
-    axes.set_ylim(len(panel.marks) - 0.5, -0.75)
+    axes.set_ylim(row + 0.5, -0.75)
     axes.set_xlim(limits)
     axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(pp_ticks() if differences else percent_ticks())
@@ -162,7 +174,7 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
     for number, (panel, limits) in enumerate(
         zip(picture.panels, common_limits(picture), strict=True)
     ):
-        figure, axes = _panel(ROW * len(panel.marks) + 0.2)
+        figure, axes = _panel(ROW * _n_rows(panel) + 0.2)
         _draw(axes, panel, limits, differences=picture.of_differences)
         numbers = "; ".join(
             f"{mark.label}: {points(mark.value)} pp, {points_span(mark.low, mark.high)}"
@@ -178,7 +190,7 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
 
 def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
     """Draw a study's panels side by side, for a file."""
-    n, rows = len(picture.panels), max(len(panel.marks) for panel in picture.panels)
+    n, rows = len(picture.panels), max(map(_n_rows, picture.panels))
     width, height = 0.3 + 4.6 * n, ROW * rows + 2.1
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(1, n, squeeze=False)[0]

@@ -1,5 +1,7 @@
 """The report's figures: marks, scales, and what a screen reader is told."""
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -66,10 +68,12 @@ def test_lines_are_named_beneath_or_all_have_the_colour_of_a_task() -> None:
 
 def test_a_long_label_is_broken_within_its_panel() -> None:
     label = "LEAKY · of these, met in validation or as another picture of the cluster, n 19"
-    panels = tuple(StudyPanel(task, task, (Mark(label, 0.7, 0.6, 0.8),)) for task in TASKS)
+    panels = tuple(StudyPanel(task, task, (Mark(label, 0.7, 0.6, 0.8),) * 2) for task in TASKS)
     figure = figures.study_figure(StudyPicture("", "A title", "", panels), "faces", drawn=False)
     figure.draw_without_rendering()
     for axes, following in zip(figure.axes, figure.axes[1:], strict=False):
-        text = axes.texts[0]
-        assert text.get_text().replace("\n", " ") == label
+        text, second = axes.texts[0], axes.texts[2]
+        assert re.sub(r"\s", " ", text.get_text()) == label
+        mark_above = axes.lines[1].get_window_extent()
+        assert second.get_window_extent().y1 < mark_above.y0
         assert text.get_window_extent().x1 < following.get_window_extent().x0
