@@ -1,21 +1,27 @@
-"""Leaderboards: order, ties, what is missing and why, and what never stands in one table."""
+"""Leaderboards: order, ties, what is missing and why, and what never stands in one table; the five
+folds of an experiment beside its runs on the fixed split."""
 
 import dataclasses
 import functools
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from benchmark.comparison.leaderboard import ONE_SEED, Leaderboard
-from benchmark.comparison.library import Setting, edited_after
-from benchmark.comparison.references import majority_row
+from benchmark.comparison.leaderboard import (
+    ONE_SEED,
+    Leaderboard,
+    stability_cells,
+    stability_tables,
+)
+from benchmark.comparison.library import edited_after, read_run
 from benchmark.comparison.rows import Row
 from benchmark.experiment.definition import Experiment
 from benchmark.reporting.board_tables import markdown
 from benchmark.reporting.columns import csv_text
-from benchmark.tasks import TaskName
 from tests.results import conftest as made
 from tests.results.conftest import RunBuilder, an_experiment
 
@@ -28,16 +34,16 @@ predicted = functools.partial(made.exact_predictions, tasks=("gender",))
 """One task is enough where tables are arranged, and three times as fast."""
 
 
-def board_of(runs: RunBuilder, experiments: Sequence[Experiment], **options: object) -> Leaderboard:
+def board_of(runs: RunBuilder, experiments: Sequence[Experiment], **options: Any) -> Leaderboard:
     return made.build(runs.records(), experiments, "utkface-100", **options)
 
 
-def rows_of(runs: RunBuilder, *experiments: Experiment, **options: object) -> tuple[Row, ...]:
+def rows_of(runs: RunBuilder, *experiments: Experiment, **options: Any) -> tuple[Row, ...]:
     (table,) = board_of(runs, experiments, **options).tables
     return table.rows
 
 
-def changed(experiment: Experiment, **changes: object) -> Experiment:
+def changed(experiment: Experiment, **changes: Any) -> Experiment:
     return experiment.varied(name=experiment.name, **changes)
 
 
@@ -48,19 +54,7 @@ def test_rows_are_ranked_by_validation_and_ties_stand_by_name(runs: RunBuilder) 
     assert [(row.rank, row.name) for row in rows] == [(1, A.name), (1, C.name), (3, B.name)]
 
 
-def test_a_rebuild_is_byte_identical(runs: RunBuilder) -> None:
-    for seed in (0, 1, 2):
-        runs.done(A, predicted(60 + seed, 80), seed=seed)
-    runs.done(B, predicted(60, 80))
-    boards = [
-        made.build(records, [A, B], "utkface-100", suite="quick")
-        for records in (runs.records(), reversed(runs.records()))
-    ]
-    assert markdown(boards[0]) == markdown(boards[1])
-    assert csv_text(boards[0]) == csv_text(boards[1])
-
-
-def test_seeds_of_one_experiment_make_one_row_and_one_seed_permits_no_claim(
+def test_seeds_make_one_row_one_seed_permits_no_claim_and_a_rebuild_is_byte_identical(
     runs: RunBuilder,
 ) -> None:
     tables = [predicted(60 + seed, 80) for seed in (0, 1, 2)]
@@ -73,33 +67,37 @@ def test_seeds_of_one_experiment_make_one_row_and_one_seed_permits_no_claim(
     for seed in (1, 2):
         runs.done(A, shared[seed], seed=seed)
     (row,) = rows_of(runs, A)
-    assert row.seeds == (0, 1, 2)
-    assert row.val_combined == pytest.approx(0.61)
-    assert ONE_SEED not in row.remarks
+    assert (row.seeds, row.val_combined, row.remarks) == ((0, 1, 2), pytest.approx(0.61), ())
+    runs.done(B, predicted(60, 80))
+    for form in (markdown, csv_text):
+        one, other = (
+            form(made.build(records, [A, B], "utkface-100", suite="quick"))
+            for records in (runs.records(), reversed(runs.records()))
+        )
+        assert one == other
 
 
-@pytest.mark.parametrize("key", ["pixel_digest", "split_digest", "split_version"])
-def test_other_faces_or_splits_never_stand_in_one_table(key: str, runs: RunBuilder) -> None:
+@pytest.mark.parametrize(
+    ("changes", "dataset"),
+    [
+        ({}, {"pixel_digest": "99" * 32}),
+        ({}, {"split_digest": "99" * 32}),
+        ({}, {"split_version": "another"}),
+        ({"protocol.fold": 2}, {}),
+        ({"protocol.input_scaling": "weights_swapped"}, {}),
+    ],
+)
+def test_other_faces_splits_or_protocols_never_stand_in_one_table(
+    changes: dict[str, Any], dataset: dict[str, str], runs: RunBuilder
+) -> None:
+    other = changed(B, **changes)
     runs.done(A, predicted(60, 80))
-    RunBuilder(runs.runs_dir, runs.dataset | {key: "99" * 32}).done(B, predicted(70, 80))
-    tables = board_of(runs, [A, B]).tables
+    RunBuilder(runs.runs_dir, runs.dataset | dataset).done(other, predicted(70, 80))
+    elsewhere = RunBuilder(runs.runs_dir, runs.dataset | {"name": "other-100"})
+    elsewhere.done(C, predicted(60, 80))
+    tables = board_of(runs, [A, other, C]).tables
     done = [[row.name for row in table.rows if row.status == "done"] for table in tables]
-    assert sorted(done) == [[A.name], [B.name]]
-
-
-def test_other_protocols_never_stand_in_one_table_nor_other_data_sets(runs: RunBuilder) -> None:
-    fold = changed(B, **{"protocol.fold": 2})
-    swapped = changed(C, **{"protocol.input_scaling": "weights_swapped"})
-    for experiment in (A, fold, swapped):
-        runs.done(experiment, predicted(60, 80))
-    board = board_of(runs, [A, fold, swapped])
-    first, *others = [[row.name for row in table.rows] for table in board.tables]
-    assert (first, len(others)) == ([A.name], 2)
-    assert "leak-free fold 2" in markdown(board)
-    assert "red and blue exchanged" in markdown(board)
-    other = RunBuilder(runs.runs_dir.parent / "other", runs.dataset | {"name": "other-100"})
-    other.done(A, predicted(60, 80))
-    assert rows_of(other, A)[0].remarks == ("not run",)
+    assert sorted(done) == [[A.name], [B.name]], "and no other data set"
 
 
 def test_a_run_of_an_older_definition_is_left_out_and_rewording_is_none(runs: RunBuilder) -> None:
@@ -120,8 +118,7 @@ def test_missing_rows_stand_last_say_why_and_have_no_numbers(runs: RunBuilder) -
     )
     runs.failed(failed, "the loss of epoch 3 is nan")
     runs.begun(stopped, seed=4)
-    lost = runs.done(B, predicted(60, 80))
-    (lost.folder / "subgroups.csv").unlink()
+    (runs.done(B, predicted(60, 80)).folder / "subgroups.csv").unlink()
     runs.done(A, predicted(60, 80), seed=0)
     runs.failed(A, "disk full", seed=1)
     known = {weights.name: "weights missing"}
@@ -136,18 +133,13 @@ def test_missing_rows_stand_last_say_why_and_have_no_numbers(runs: RunBuilder) -
     ]
     assert "has no subgroups.csv" in rows[5].remarks[0]
     assert rows[3] == Row("missing", absent.name, remarks=("not run",), definition=absent.as_dict())
-
-
-def test_a_suite_that_was_never_run_is_all_missing() -> None:
     board = made.build([], [A, changed(B, **{"protocol.fold": 1})], "utkface-100")
     assert [row.status for table in board.tables for row in table.rows] == ["missing"] * 2
-    assert "Not run." in markdown(board)
 
 
 def test_ad_hoc_runs_are_left_out_unless_asked_for(runs: RunBuilder) -> None:
     runs.done(A, predicted(60, 80))
-    predictions = predicted(60, 80)
-    validation = predictions[predictions["part"] == "val"]
+    validation = predicted(60, 80).query("part == 'val'")
     runs.done(A.adjusted({"recipe.max_epochs": 3}), predicted(90, 90))
     runs.done(A.adjusted({"recipe.max_epochs": 4}), validation)
     board = board_of(runs, [A])
@@ -168,19 +160,6 @@ def test_two_trainer_versions_are_two_rows_that_say_so(runs: RunBuilder) -> None
     assert sorted(row.remarks[0] for row in rows) == ["trainer version 1", "trainer version 2"]
 
 
-def test_reference_rows_stand_first_and_are_of_the_tables_tasks(runs: RunBuilder) -> None:
-    runs.done(MTL, made.exact_predictions(60, 80))
-    runs.done(A, predicted(60, 80))
-    faces = made.made_up_faces(400)
-
-    def majority(setting: Setting, tasks: tuple[TaskName, ...]) -> Sequence[Row]:
-        return (majority_row(faces[:300], faces[300:], tasks),)
-
-    board = board_of(runs, [MTL, A], references=majority)
-    assert [table.rows[0].name for table in board.tables] == ["majority class"] * 2
-    assert list(board.tables[1].rows[0].scores) == ["gender"]
-
-
 def test_building_a_leaderboard_loads_neither_torch_nor_mlflow() -> None:
     code = (
         "import sys, benchmark.reporting.board_tables\n"
@@ -195,3 +174,61 @@ def test_a_task_of_one_class_is_said_and_not_ranked(runs: RunBuilder) -> None:
     (row,) = rows_of(runs, A)
     assert (row.scores["gender"].accuracy, row.rank) == (1, None)
     assert "all test faces have one gender: its accuracy says nothing" in row.remarks
+
+
+def with_folds(
+    runs: RunBuilder, experiment: Experiment, right: list[int], *, seed: int = 0, fixed: int = 20
+) -> None:
+    """Finish a run on the fixed split and one per fold; of 25 test faces so many are right."""
+    folds = [experiment.in_fold(number) for number in range(len(right))]
+    for item, n_right in zip((experiment, *folds), (fixed, *right), strict=True):
+        runs.done(item, made.exact_predictions(n_right, n_right, n=25), seed=seed)
+
+
+def stability_of(runs: RunBuilder, *experiments: Experiment) -> list[pd.DataFrame]:
+    tables = stability_tables(map(read_run, runs.records()), experiments)
+    assert all(setting.protocol.fold is None for setting, _ in tables)
+    return [table for _, table in tables]
+
+
+def test_stability_by_hand(runs: RunBuilder) -> None:
+    # A: fixed 20/25 = 0.8; folds 20, 15, 20, 15, 20: mean 0.72, sample sd 0.2 * sqrt(0.3) = 0.1095.
+    # B: fixed 19/25; folds 19 each: 0.76 and no sd. By folds B is first; in folds 0, 2 and 4 A is.
+    first, second = an_experiment("a"), an_experiment("b", **{"recipe.learning_rate": 0.01})
+    with_folds(runs, first, [20, 15, 20, 15, 20])
+    with_folds(runs, second, [19] * 5, fixed=19)
+    (table,) = stability_of(runs, first, second)
+    rows = table.set_index("name")
+    numbers = [f"test/gender/accuracy/{end}" for end in ("fixed", "mean", "sd")]
+    assert rows.loc[first.name, numbers].tolist() == pytest.approx([0.8, 0.72, 0.2 * 0.3**0.5])
+    assert rows.loc[second.name, numbers].tolist() == pytest.approx([0.76, 0.76, 0])
+    ranks = ["rank_fixed", "rank_folds", "rank_lowest", "rank_highest"]
+    assert rows.loc[[first.name, second.name], ranks].to_numpy().tolist() == [
+        [1, 2, 1, 2],
+        [2, 1, 1, 2],
+    ]
+    heads, (line_b, line_a) = stability_cells(table)
+    assert line_a[1] == "1 → 2 (1–2)"
+    assert line_a[heads.index("gender: fixed / folds")] == "80.0 / 72.0 ± 11.0"
+    assert line_b[0] == second.name
+
+
+def test_seeds_of_a_fold_are_averaged_before_the_folds(runs: RunBuilder) -> None:
+    # Seeds 0.8 and 0.4 in every fold: each fold's mean is 0.6, and between folds there is nothing.
+    for seed, n_right in enumerate((20, 10)):
+        with_folds(runs, MTL, [n_right] * 5, seed=seed)
+    row = stability_of(runs, MTL)[0].iloc[0]
+    assert (row["seeds"], row["fixed_seeds"]) == (2, 2)
+    found = [row[f"test/race/accuracy/{end}"] for end in ("mean", "sd")]
+    assert found == pytest.approx([0.6, 0])
+
+
+def test_folds_of_other_faces_or_changed_by_hand_are_no_fifth_fold(runs: RunBuilder) -> None:
+    with_folds(runs, MTL, [20] * 4)
+    (table,) = stability_of(runs, MTL)
+    assert table[["test/race/accuracy/mean", "rank_folds"]].isna().all(axis=None)
+    assert stability_cells(table)[1][0][1] == "4 of 5 folds"
+    runs.dataset = runs.dataset | {"split_digest": "99" * 32}
+    for item in (MTL, MTL.adjusted({"recipe.max_epochs": 3})):
+        runs.done(item.in_fold(4), made.exact_predictions(20, 20, n=25))
+    assert sorted(table["n_folds"].iloc[0] for table in stability_of(runs, MTL)) == [1, 4]

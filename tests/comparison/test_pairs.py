@@ -1,18 +1,20 @@
-"""Comparisons from run folders: which runs are compared, what is refused, what is said of it."""
+"""Comparisons from run folders: which runs are compared, what is refused, what is said of it; and
+where each run stands."""
 
 import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.comparison.library import Library, NotRun, read_run
+from benchmark.comparison.library import Library, NotRun, read_run, standing
 from benchmark.comparison.pairs import Comparison, Found, Kind, compare
 from benchmark.comparison.wording import family_text, gap_sentences, sentences
 from benchmark.errors import RunError
+from benchmark.evaluation.predictions import read_run_predictions
 from benchmark.experiment.definition import Experiment, Subset, Suite
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS, TaskName
@@ -87,12 +89,11 @@ def pairs_of(table: Found) -> list[tuple[str, str]]:
 def test_two_runs_by_their_ids(runs: RunBuilder) -> None:
     (one,), (other,) = done(runs, MTL, 70), done(runs, OTHER, 80)
     table = only(compared(runs, one.identity[:8], other.identity[:20]))
-    line = table.lines[0]
-    assert (line.difference.test, line.difference.accuracy) == ("mcnemar", pytest.approx(0.1))
-    assert (line.difference.only_arm, line.difference.only_reference) == (10, 0)
-    assert line.verdict == "better"
+    found = table.lines[0].difference
+    assert (found.test, found.accuracy) == ("mcnemar", pytest.approx(0.1))
+    assert (found.only_arm, found.only_reference) == (10, 0)
     assert "speaks of these trainings alone" in said_of(table)[0]
-    assert [line.task for line in table.lines] == list(TASKS)
+    assert [(line.task, line.verdict) for line in table.lines] == [(t, "better") for t in TASKS]
 
 
 def test_experiments_with_all_their_seeds(runs: RunBuilder) -> None:
@@ -148,7 +149,7 @@ def test_each_with_the_first_each_with_each_or_as_definitions_name(runs: RunBuil
     assert MTL.name in [group.label for group, _ in found.groups], "though in no suite"
 
 
-def test_mtl_with_its_counterparts_by_itself(runs: RunBuilder) -> None:
+def test_mtl_networks_are_compared_with_their_counterparts(runs: RunBuilder) -> None:
     done(runs, MTL, 70, 70)
     for stl, n_right in zip(STL, (70, 40, 90), strict=True):
         done(runs, stl, n_right, n_right)
@@ -158,21 +159,14 @@ def test_mtl_with_its_counterparts_by_itself(runs: RunBuilder) -> None:
         ("gender", "better"),
         ("race", "worse"),
     ]
-    answer, *_ = sentences(table.lines, of_mtl=True)
-    assert answer.startswith("Does MTL beat STL? Age group: no significant difference")
-
-
-def test_several_mtl_networks_are_counted_and_described_one_by_one(runs: RunBuilder) -> None:
-    others = [an_experiment("b", tasks=(task,), **{"recipe.batch_size": 64}) for task in TASKS]
-    known = (MTL, OTHER, *STL, *others)
-    for experiment in known:
-        done(runs, experiment, 40 if experiment is others[0] else 70)
-    table = only(compared(runs, "all", known=known), "twins")
+    other = an_experiment("b", tasks=("age_group",), **{"recipe.batch_size": 64})
+    done(runs, OTHER, 70)
+    done(runs, other, 40)
+    table = only(compared(runs, "all", known=(MTL, OTHER, *STL, other)), "twins")
     answer, *networks = sentences(table.lines, of_mtl=True)
     said = "Age group: better in 1 of 2 networks, worse in 0, no significant difference in 1."
     assert said in answer
-    start = f"{OTHER.name} against its single-task counterparts: better on age"
-    assert networks[1].startswith(start)
+    assert networks[1].startswith(f"{OTHER.name} against its single-task counterparts: better on")
 
 
 def test_missing_counterparts_are_named_with_the_reason(runs: RunBuilder) -> None:
@@ -199,19 +193,6 @@ def test_a_pair_stands_in_the_table_of_one_question_alone(runs: RunBuilder) -> N
     assert [(line.group.label, line.family) for line in table.lines] == [(MTL.name, "named")]
 
 
-def test_a_difference_that_seeds_alone_could_make_is_not_significant(runs: RunBuilder) -> None:
-    # Each group's two seeds are 30 faces apart, and one is right on 10 faces more with either.
-    faces = made.made_up_faces(100)
-    for experiment, gain in ((MTL, 0), (OTHER, 10)):
-        for seed, n_right in enumerate((50, 80)):
-            right = np.arange(100) < n_right + gain
-            tables = [made.answered(faces, right, part=part) for part in ("val", "test")]
-            finished(runs, experiment, pd.concat(tables, ignore_index=True), seed=seed)
-    line = only(compared(runs, MTL, OTHER)).lines[0]
-    assert line.verdict == "no significant difference"
-    assert line.difference.se_seeds == pytest.approx(np.hypot(0.15, 0.15), rel=0.05)
-
-
 def test_missing_runs_are_shown_as_missing_and_nothing_at_all_is_an_error(runs: RunBuilder) -> None:
     done(runs, MTL, 70)
     refused(rf"nothing can be compared.*{OTHER.name}: not run", runs, MTL, OTHER)
@@ -225,9 +206,8 @@ def test_missing_runs_are_shown_as_missing_and_nothing_at_all_is_an_error(runs: 
     found = compared(runs, *ABC)
     why = "seed 0 was interrupted or is still running"
     assert found.absent == [NotRun(THIRD.name, why)]
-    assert said_of(only(found))[1:] == [
-        f"{THIRD.name} against {MTL.name}: not compared, {THIRD.name}: {why}.",
-    ]
+    said = f"{THIRD.name} against {MTL.name}: not compared, {THIRD.name}: {why}."
+    assert said_of(only(found))[1:] == [said]
 
 
 FOLD = an_experiment("d", **{"protocol.fold": 1})
@@ -247,11 +227,7 @@ WOMEN = dataclasses.replace(MTL, name=f"{MTL.name}-women", subset=Subset(gender=
     ],
 )
 def test_models_that_were_not_tested_alike_are_refused_with_what_differs(
-    runs: RunBuilder,
-    experiment: Experiment,
-    changes: dict[str, str],
-    about: dict[str, Any],
-    said: str,
+    runs: RunBuilder, experiment: Experiment, changes: Any, about: Any, said: str
 ) -> None:
     done(runs, MTL, 70)
     done(elsewhere(runs, **changes), experiment, 80, **about)
@@ -269,13 +245,11 @@ def test_of_several_data_sets_one_is_chosen_or_asked_for(runs: RunBuilder) -> No
     chosen = compared(runs, MTL, OTHER, dataset="drawn")
     assert (chosen.dataset, chosen.drawn) == ("drawn-100", True)
     assert "SYNTHETIC FACES" in chosen.limits[0]
-    refused(
-        r"data set 'moon' \(allowed: drawn-100, utkface-100\)", runs, MTL, OTHER, dataset="moon"
-    )
+    unknown = r"data set 'moon' \(allowed: drawn-100, utkface-100\)"
+    refused(unknown, runs, MTL, OTHER, dataset="moon")
     (other,) = done(larger, THIRD, 70)
-    refused(
-        r"different data sets: .* on drawn-100 and .* faces-200", runs, one.identity, other.identity
-    )
+    both = "different data sets: .* on drawn-100 and .* faces-200"
+    refused(both, runs, one.identity, other.identity)
     refused(r"c on faces-200 and .*a on utkface-100.*--dataset", runs, MTL, THIRD)
 
 
@@ -307,7 +281,10 @@ def test_predictions_that_cannot_be_trusted_are_a_refusal_and_a_gap_in_a_suite(
     path = record.predictions_path
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
     refused("changed after they were scored", runs, MTL, THIRD)
-    table = only(compared(runs, "all", all_pairs=True))
+    read = mock.Mock(wraps=read_run_predictions)
+    with mock.patch("benchmark.evaluation.predictions.read_run_predictions", read):
+        table = only(compared(runs, "all", all_pairs=True))
+    assert read.call_count == len(ABC), "each file once"
     assert len(table.lines) == len(TASKS)
     assert all("changed after they were scored" in gap.why for gap in table.gaps)
     mark_scored(record)
@@ -326,18 +303,14 @@ def test_ad_hoc_runs_are_found_by_id_alone_and_marked(runs: RunBuilder) -> None:
     assert f"{label}: ad hoc: changed on the command line." in found.notes
 
 
-def test_which_runs_of_an_experiment_count(runs: RunBuilder) -> None:
-    """Of its definition as it is now, of the newest trainer; LEAKY ones are marked."""
+def test_runs_of_the_definition_as_it_is_now_and_of_the_newest_trainer_count(
+    runs: RunBuilder,
+) -> None:
     done(runs, MTL, 70, leaky=True)
     (old,) = done(runs, OTHER, 50, leaky=True)
-    changed = dataclasses.replace(OTHER, recipe=THIRD.recipe)
-    refused(
-        "its definition was edited after 1 run of an older one",
-        runs,
-        MTL,
-        OTHER,
-        known=(MTL, changed),
-    )
+    edited = (MTL, dataclasses.replace(OTHER, recipe=THIRD.recipe))
+    said = "its definition was edited after 1 run of an older one"
+    refused(said, runs, MTL, OTHER, known=edited)
     done(runs, OTHER, 80, trainer_version=2, leaky=True)
     found = compared(runs, MTL, OTHER)
     assert only(found).lines[0].difference.accuracy == pytest.approx(0.1)
@@ -371,3 +344,14 @@ def test_what_names_no_finished_run_of_its_own_is_refused(runs: RunBuilder) -> N
     one.folder.rename(one.folder.with_name(one.identity[:10] + "0" * 54))
     done(runs, MTL, 70)
     refused(f"{one.identity[:9]} is the beginning of 2 runs", runs, one.identity[:9])
+
+
+def test_a_stale_lock_says_nothing_and_a_damaged_run_is_shown_as_such(runs: RunBuilder) -> None:
+    (record,) = done(runs, MTL, 70)
+    (record.folder / "claim").write_text('{"pid": 1, "since": 0}', encoding="utf-8")
+    shown = standing(record)
+    assert (shown.state, shown.pid) == ("done", None)
+    (record.folder / "experiment.json").write_text("{", encoding="utf-8")
+    shown = standing(RunRecord(record.folder))
+    assert shown.state == "damaged"
+    assert "experiment.json" in shown.why

@@ -1,38 +1,54 @@
-"""A row: one experiment over its seeds, by hand, and what is refused instead of guessed."""
+"""A leaderboard's rows: one experiment over its seeds, by hand; what rows are compared with
+(counterparts, what their definitions name, the first); what is refused instead of guessed."""
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.comparison.library import Run, read_run
-from benchmark.comparison.references import majority_row
-from benchmark.comparison.rows import worst_group
+from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
+from benchmark.comparison.library import Run, read_run, read_runs
+from benchmark.comparison.rows import Row, RowComparison, done_row, worst_group
+from benchmark.comparison.statistics import holm, mcnemar_p, paired_difference
+from benchmark.comparison.wording import TaskComparison
 from benchmark.errors import RunError
 from benchmark.evaluation.intervals import wilson
+from benchmark.evaluation.predictions import read_run_predictions
+from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json
 from benchmark.tasks import TASKS, TaskName
 from tests.results import conftest as made
-from tests.results.conftest import RunBuilder, an_experiment
+from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
+
+GENDER: tuple[TaskName, ...] = ("gender",)
+MTL = an_experiment("a")
+STL = an_experiment("a", tasks=GENDER)
+OTHER, THIRD, FOURTH = (
+    an_experiment(name, tasks=GENDER, **{"recipe.learning_rate": rate})
+    for name, rate in (("b", 5e-4), ("c", 2e-4), ("d", 3e-4))
+)
+NAMING = dataclasses.replace(OTHER, compare_with=STL.name)
 
 
 def seeds(runs: RunBuilder, *tables: pd.DataFrame) -> list[Run]:
     """Finish a run of one experiment per table of predictions, of 100 s, 200 s, 600 s."""
     return [
-        read_run(runs.done(an_experiment(), table, seed=seed, seconds=seconds))
+        read_run(runs.done(MTL, table, seed=seed, seconds=seconds))
         for seed, (table, seconds) in enumerate(zip(tables, (100.0, 200.0, 600.0), strict=False))
     ]
 
 
 def refused(said: str, runs: list[Run]) -> None:
     with pytest.raises(RunError, match=said):
-        made.experiment_row("x", runs)
+        done_row("x", runs)
 
 
 def test_one_seed_has_wilson_and_no_sd(runs: RunBuilder) -> None:
-    row = made.experiment_row("x", seeds(runs, made.exact_predictions(70, 80)))
+    row = done_row("x", seeds(runs, exact_predictions(70, 80)))
     low, high = wilson(np.array([80]), np.array([100]))
     score = row.scores["gender"]
     assert (score.accuracy, score.low, score.high) == pytest.approx((0.8, low[0], high[0]))
@@ -42,69 +58,48 @@ def test_one_seed_has_wilson_and_no_sd(runs: RunBuilder) -> None:
 
 def test_several_seeds_have_a_mean_and_a_sample_sd(runs: RunBuilder) -> None:
     # Accuracies 0.8 0.9 0.7: mean 0.8, sd sqrt((0 + 0.01 + 0.01) / 2) = 0.1.
-    tables = [made.exact_predictions(60, n_right) for n_right in (80, 90, 70)]
-    row = made.experiment_row("x", seeds(runs, *tables))
-    assert row.scores["race"].accuracy == pytest.approx(0.8)
-    assert row.scores["race"].accuracy_sd == pytest.approx(0.1)
+    row = done_row("x", seeds(runs, *(exact_predictions(60, right) for right in (80, 90, 70))))
+    score = row.scores["race"]
+    assert (score.accuracy, score.accuracy_sd) == pytest.approx((0.8, 0.1))
     assert row.val_combined_sd == pytest.approx(0.0)
     assert row.seconds == 300.0, "the mean, not the median"
-    assert row.seeds == (0, 1, 2)
 
 
 def test_seeds_are_not_pooled_as_if_they_were_faces(runs: RunBuilder) -> None:
     # Three seeds that agree on every face are worth one: the interval stays about Wilson's.
-    same = seeds(runs, *[made.exact_predictions(60, 80)] * 3)
-    scores = [made.experiment_row("x", ours).scores["race"] for ours in (same[:1], same)]
+    same = seeds(runs, *[exact_predictions(60, 80)] * 3)
+    scores = [done_row("x", ours).scores["race"] for ours in (same[:1], same)]
     one, three = (score.high - score.low for score in scores)
     assert three == pytest.approx(one, rel=0.1)
 
 
 @pytest.mark.parametrize(
-    ("tasks", "rows", "expected"),
-    [
-        (
-            TASKS,
-            [
-                ("age_group", "age_group", "15-25", 50, 0.2),
-                ("age_group", "gender", "female", 90, 0.6),
-                ("age_group", "race", "Others", 30, 0.5),
-                ("age_group", "gender_race", "female Others", 29, 0.1),
-                ("gender", "race", "Black", 50, 0.0),
-            ],
-            ("race", "Others", 30, 0.5),
-        ),
-        *(
-            (
-                (task,),
-                [
-                    (task, task, "first", 50, 0.1),
-                    (task, "gender_race", "female Black", 50, 0.2),
-                    (task, "age_group", "61+", 50, 0.7),
-                ],
-                ("age_group", "61+", 50, 0.7),
-            )
-            for task in ("gender", "race")
-        ),
-    ],
+    ("tasks", "by", "group"), [(TASKS, "race", "Others"), (GENDER, "age_group", "61+")]
 )
 def test_the_worst_subgroup_is_large_and_no_class_of_the_task(
-    tasks: tuple[TaskName, ...], rows: list[Any], expected: Any
+    tasks: tuple[TaskName, ...], by: str, group: str
 ) -> None:
-    table = pd.DataFrame(rows, columns=["task", "by", "group", "n", "accuracy"])
-    worst = worst_group(table.assign(low=0.0, high=1.0), tasks)
+    rows = [
+        ("age_group", "age_group", "15-25", 50, 0.2),
+        ("age_group", "gender", "female", 90, 0.6),
+        ("age_group", "race", "Others", 30, 0.5),
+        ("age_group", "gender_race", "female Others", 29, 0.1),
+        ("gender", "gender", "male", 50, 0.1),
+        ("gender", "gender_race", "female Black", 50, 0.2),
+        ("gender", "age_group", "61+", 50, 0.7),
+    ]
+    columns = ["task", "by", "group", "n", "accuracy"]
+    table = pd.DataFrame(rows, columns=columns).assign(low=0.0, high=1.0)
+    worst = worst_group(table, tasks)
     assert worst is not None
-    assert (worst.by, worst.group, worst.n, worst.accuracy) == expected
-
-
-def test_without_a_large_subgroup_none_is_the_worst(runs: RunBuilder) -> None:
-    found = seeds(runs, made.exact_predictions(20, 20, n=25))
-    assert made.experiment_row("x", found).worst is None
+    assert (worst.by, worst.group) == (by, group)
+    assert worst_group(table.assign(n=29), tasks) is None
 
 
 def test_the_worst_subgroup_of_several_seeds_is_that_of_their_mean(runs: RunBuilder) -> None:
     skills: dict[TaskName, float] = {"age_group": 1.2, "gender": 1.5, "race": 1.5}
     ours = seeds(runs, *(made.made_up_predictions(skills, n=800, seed=seed) for seed in (0, 1)))
-    worst = made.experiment_row("x", ours).worst
+    worst = done_row("x", ours).worst
     assert worst is not None
     tables = [run.record.subgroups().query("task == 'age_group'") for run in ours]
     found = [table[table["group"] == worst.group]["accuracy"].item() for table in tables]
@@ -112,40 +107,181 @@ def test_the_worst_subgroup_of_several_seeds_is_that_of_their_mean(runs: RunBuil
     assert worst.low < worst.accuracy < worst.high
 
 
-def test_the_majority_class_is_that_of_training_scored_on_test() -> None:
-    # Most frequent in training: age group 2, female, race 1. In test 1 of 4, 3 of 4, 2 of 4.
-    train = pd.DataFrame({"age_group": [2, 2, 0], "gender": [1, 1, 0], "race": [1, 1, 4]})
-    test = pd.DataFrame({"age_group": [2, 0, 1, 4], "gender": [1, 1, 1, 0], "race": [1, 0, 1, 2]})
-    row = majority_row(train, test)
-    accuracies = [row.scores[task].accuracy for task in TASKS]
-    assert accuracies == [0.25, 0.75, 0.5]
-    # Macro-F1 of gender: female 2*3/(2*3+1+0) = 6/7, male 0; their mean is 3/7.
-    assert row.scores["gender"].macro_f1 == pytest.approx(3 / 7)
-    assert row.status == "reference"
-
-
-def test_seeds_whose_predictions_cannot_be_trusted_are_refused(runs: RunBuilder) -> None:
-    ours = seeds(runs, *(made.exact_predictions(60, 80, n=n) for n in (100, 100, 120)))
+def test_what_cannot_be_trusted_or_understood_is_refused(runs: RunBuilder) -> None:
+    ours = seeds(runs, *(exact_predictions(60, 80, n=n) for n in (100, 100, 120)))
     refused("tested on different faces", ours)
     path = ours[1].record.predictions_path
     path.write_text(path.read_text() + "\n")
     refused("changed after they were scored", ours[:2])
     path.unlink()
     refused("predictions of run .* cannot be read", ours[:2])
-
-
-def test_a_definition_of_another_layout_is_refused(runs: RunBuilder) -> None:
-    record = runs.begun(an_experiment())
-    path = record.folder / "experiment.json"
-    content = json.loads(path.read_text())
+    kept = {"schema": 1, "predictions_sha256": "", "metrics": {}}
+    write_json(ours[2].record.folder / "metrics.json", kept)
+    refused("hold too little", [read_run(made.RunRecord(ours[2].record.folder))])
+    record = runs.begun(MTL, seed=9)
+    content = json.loads((record.folder / "experiment.json").read_text())
     content["experiment"]["protocol"]["moon"] = "full"
-    write_json(path, content)
+    write_json(record.folder / "experiment.json", content)
     with pytest.raises(RunError, match="is not understood"):
         read_run(record)
 
 
-def test_metrics_that_hold_too_little_are_refused(runs: RunBuilder) -> None:
-    (run,) = seeds(runs, made.exact_predictions(60, 80))
-    kept = {"schema": 1, "predictions_sha256": "", "metrics": {}}
-    write_json(run.record.folder / "metrics.json", kept)
-    refused("hold too little", [run])
+def done(
+    runs: RunBuilder, experiment: Experiment, n_val: int, *n_test: int, n: int = 100, **about: Any
+) -> None:
+    """Finish a run per seed that predicts so many of n validation and test faces rightly."""
+    for seed, n_right in enumerate(n_test):
+        answers = exact_predictions(n_val, n_right, n=n, tasks=experiment.head.tasks)
+        runs.done(experiment, answers, seed=seed, **about)
+
+
+def board_of(runs: RunBuilder, *experiments: Experiment, **options: Any) -> Leaderboard:
+    return made.build(runs.records(), experiments, "utkface-100", **options)
+
+
+def row_of(board: Leaderboard, experiment: Experiment) -> Row:
+    (row,) = (row for table in board.tables for row in table.rows if row.name == experiment.name)
+    return row
+
+
+def line_of(found: RowComparison) -> TaskComparison:
+    assert isinstance(found.judged, TaskComparison), found.why
+    return found.judged
+
+
+def outcomes(board: Leaderboard, experiment: Experiment) -> Mapping[str, RowComparison]:
+    found = row_of(board, experiment).comparisons
+    return {f"{item.kind} {item.task or 'together'}": item for item in found}
+
+
+def test_mtl_and_stl_are_compared_on_the_task_they_share(runs: RunBuilder) -> None:
+    done(runs, MTL, 70, 80)
+    done(runs, STL, 70, 60)
+    board = board_of(runs, MTL, STL)
+    found = outcomes(board, MTL)
+    ours = line_of(found["counterpart gender"])
+    # 80 and 60 of 100 right, the first so many: 20 faces MTL alone, none STL alone.
+    assert ours.difference.accuracy == pytest.approx(0.2)
+    assert ours.difference.p == pytest.approx(mcnemar_p(0, 20))
+    assert ours.of_trainings_alone
+    race = found["counterpart race"]
+    assert (race.judged, race.why) == (None, "not registered")
+    theirs = outcomes(board, STL)["counterpart gender"]
+    assert theirs.other == MTL.name
+    assert line_of(theirs).difference.accuracy == pytest.approx(-0.2)
+
+
+def test_several_seeds_are_compared_as_in_a_comparison(runs: RunBuilder) -> None:
+    done(runs, STL, 60, 80, 85, 90)
+    done(runs, NAMING, 70, 84, 70)
+    found = line_of(outcomes(board_of(runs, STL, NAMING), NAMING)["defined gender"])
+    reference, group = (
+        read_run_predictions([it for it in runs.records() if it.experiment_name == name], GENDER)
+        for name in (STL.name, NAMING.name)
+    )
+    sides = group.predicted["gender"], reference.predicted["gender"]
+    faces = (group.faces[name].to_numpy() for name in ("gender", "cluster"))
+    expected = paired_difference(*sides, *faces)
+    for name in ("accuracy", "low", "high", "p", "se", "se_seeds", "df", "test"):
+        assert getattr(found.difference, name) == pytest.approx(getattr(expected, name)), name
+    assert not found.of_trainings_alone
+
+
+@pytest.mark.parametrize(("n_right", "tied"), [(58, True), (40, False)])
+def test_rows_are_compared_with_the_first_by_validation_and_may_tie(
+    n_right: int, tied: bool, runs: RunBuilder
+) -> None:
+    # Of 100 faces one alone is right on 2: p = 0.5. One alone on 20: p = 2 / 2^20.
+    done(runs, STL, 90, 60)
+    done(runs, OTHER, 70, n_right)
+    board = board_of(runs, STL, OTHER)
+    assert not row_of(board, STL).comparisons
+    row = row_of(board, OTHER)
+    (found,) = row.comparisons
+    assert (found.kind, found.other) == ("first", STL.name)
+    assert line_of(found).difference.accuracy == pytest.approx(n_right / 100 - 0.6)
+    assert (row.tied, line_of(found).significant) == (tied, not tied)
+    assert any(note.startswith("= marks") for note in board.notes) is tied
+
+
+def test_all_tasks_together_count_as_combined_does(runs: RunBuilder) -> None:
+    other = an_experiment("b", **{"recipe.learning_rate": 5e-4})
+    done(runs, MTL, 90, 60)
+    done(runs, other, 80, 50)
+    found = line_of(outcomes(board_of(runs, MTL, other), other)["first together"])
+    # The same 10 faces are lost on all three tasks: 10 of 100, whatever the weights.
+    assert found.difference.accuracy == pytest.approx(-0.1)
+    assert found.difference.p == pytest.approx(2 / 2**10)
+
+
+def test_a_comparison_has_one_p_of_one_family_however_often_it_is_shown(runs: RunBuilder) -> None:
+    ours = (STL, NAMING, THIRD, FOURTH)
+    for experiment, n_val, n_test in zip(ours, (90, 80, 70, 60), (60, 66, 54, 50), strict=True):
+        done(runs, experiment, n_val, n_test)
+    board = board_of(runs, *ours)
+    # NAMING is compared with STL both as the one it names and as the first: one comparison, of the
+    # question of what definitions name. The two others are corrected with each other.
+    p = pytest.approx(mcnemar_p(6, 0))
+    third, fourth = holm([mcnemar_p(6, 0), mcnemar_p(10, 0)])[0]
+    found = {
+        (item.name[-1], it.kind): (it.judged.p_holm, it.judged.n_family)
+        for item in ours
+        for it in row_of(board, item).comparisons
+        if it.judged
+    }
+    assert found == {
+        ("b", "defined"): (p, 1),
+        ("b", "first"): (p, 1),
+        ("c", "first"): (pytest.approx(third), 2),
+        ("d", "first"): (pytest.approx(fourth), 2),
+    }
+
+
+def test_counterparts_are_one_family_over_all_tables_of_the_page(runs: RunBuilder) -> None:
+    race = an_experiment("a", tasks=("race",))
+    for experiment, n_test in ((MTL, 80), (STL, 74), (race, 72)):
+        done(runs, experiment, 70, n_test)
+    board = board_of(runs, MTL, STL, race)
+    gender, of_race = holm([mcnemar_p(0, 6), mcnemar_p(0, 8)])[0]
+    for item in (it for one in (MTL, STL, race) for it in row_of(board, one).comparisons):
+        if item.judged:
+            expected = gender if item.task == "gender" else of_race
+            assert (item.judged.p_holm, item.judged.n_family) == (pytest.approx(expected), 2)
+    assert "single-task counterparts (2 p-values)" in " ".join(board.notes)
+
+
+@pytest.mark.parametrize(
+    ("about", "n", "why"),
+    [({"leaky": True}, 100, "one of the two is LEAKY"), ({}, 90, "tested on different faces")],
+)
+def test_rows_that_are_not_comparable_say_why(
+    runs: RunBuilder, about: dict[str, bool], n: int, why: str
+) -> None:
+    done(runs, STL, 90, 60, **about)
+    done(runs, NAMING, 70, 80, n=n)
+    found = outcomes(board_of(runs, STL, NAMING), NAMING)
+    assert {item.why for item in found.values()} == {why}
+
+
+def test_rows_that_are_not_shown_are_compared_all_the_same(runs: RunBuilder) -> None:
+    done(runs, MTL, 70, 80)
+    board = board_of(runs, MTL, STL)
+    (note,) = (note for note in board.notes if note.startswith("Single-task counterparts missing"))
+    assert f"gender ({STL.name}: not run here)" in note
+    assert "age group and race (not registered)" in note
+    done(runs, STL, 70, 60)
+    query = LeaderboardQuery([MTL], "utkface-100", known={STL.name: STL})
+    board = arrange(read_runs(runs.records())[0], query)
+    assert [row.name for table in board.tables for row in table.rows] == [MTL.name]
+    assert outcomes(board, MTL)["counterpart gender"].judged is not None
+    longer = STL.varied(name=STL.name, **{"recipe.max_epochs": 99})
+    found = outcomes(board_of(runs, MTL, longer), MTL)
+    assert found["counterpart gender"].why == "no counterpart, its recipe differ"
+
+
+def test_ad_hoc_rows_are_compared_with_the_first_alone(runs: RunBuilder) -> None:
+    done(runs, STL, 90, 60)
+    done(runs, NAMING.adjusted({"recipe.max_epochs": 3}), 70, 80)
+    board = board_of(runs, STL, NAMING, ad_hoc=True)
+    ad_hoc = next(row for table in board.tables for row in table.rows if row.rank == 2)
+    assert [item.kind for item in ad_hoc.comparisons] == ["first"]
