@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from fairlearn.metrics import MetricFrame, count
 from sklearn.metrics import accuracy_score, f1_score
+from statsmodels.stats.multitest import multipletests
 
 from benchmark.evaluation import subgroups as ours
 from benchmark.evaluation.intervals import RESAMPLES
@@ -97,6 +98,8 @@ def test_tables_equal_fairlearn_on_random_predictions() -> None:
             assert row["best"] == pytest.approx(theirs.group_max()["accuracy"])
             assert row["gap"] == pytest.approx(theirs.difference()["accuracy"])
             assert row["ratio"] == pytest.approx(theirs.ratio()["accuracy"])
+    corrected = multipletests(gaps["p"], method="holm")[1]
+    np.testing.assert_allclose(gaps["p_holm"], corrected)
 
 
 def test_worst_best_gap_and_ratio_by_hand() -> None:
@@ -161,17 +164,6 @@ def test_the_gap_that_chance_gives_is_that_of_the_hypergeometric_law() -> None:
     row = gaps_of(faces_of([0] * 30 + [1] * 30), [0, 0] + [1] * 58).loc["gender"]
     assert row["chance_gap"] == pytest.approx(0.03277, abs=0.0025)
     assert row["p"] == pytest.approx(0.4915, abs=0.04)
-
-
-def test_p_values_are_corrected_over_the_table_as_holm_does() -> None:
-    table = made_up_predictions({"age_group": 0.8, "gender": 0.8}, n=3_000)
-    test = table[table["part"] == "test"].reset_index(drop=True)
-    right = {t: (test[f"{t}_pred"] == test[t]).to_numpy() for t in ("age_group", "gender")}
-    gaps = gap_table(test, right)
-    # Holm: the k-th smallest of m is multiplied by m - k + 1, and none may be below one before it.
-    p = gaps["p"].sort_values()
-    by_hand = np.minimum(np.maximum.accumulate(p * np.arange(len(p), 0, -1)), 1)
-    np.testing.assert_allclose(gaps.loc[p.index, "p_holm"], by_hand)
 
 
 RATES = {
