@@ -115,19 +115,23 @@ def counterparts_plan(
 
 @dataclass
 class Book:
-    """The predictions of run groups on their test faces, each file read once."""
+    """The predictions of run groups on their test faces, each file read once, damaged or not."""
 
     tasks: tuple[TaskName, ...] = TASKS
-    _read: dict[tuple[str, ...], RunPredictions] = field(default_factory=dict)
+    _read: dict[tuple[str, ...], RunPredictions | RunError] = field(default_factory=dict)
 
     def predictions(self, group: RunGroup) -> RunPredictions:
         """Read a group's predictions of the tasks in question; RunError where they cannot be."""
-        key = group.identities
-        if key not in self._read:
+        if (found := self._read.get(group.identities)) is None:
             tasks = [task for task in group.tasks if task in self.tasks]
-            records = [run.record for run in group.runs]
-            self._read[key] = stored.read_run_predictions(records, tasks)
-        return self._read[key]
+            try:
+                found = stored.read_run_predictions([run.record for run in group.runs], tasks)
+            except RunError as error:
+                found = error
+            self._read[group.identities] = found
+        if isinstance(found, RunError):
+            raise found
+        return found
 
     def difference(self, reference: RunGroup, group: RunGroup, task: TaskName) -> Difference:
         """Compare two groups; RunError where that would not be fair, or cannot be done."""
@@ -163,30 +167,30 @@ def judge_lines(asked: Iterable[Asked]) -> list[words.TaskComparison | RunError]
 
     What cannot be compared is the error that says why.
     """
-    known: dict[Hashable, Difference] = {}
-    outcomes: list[RunError | tuple[Family, Hashable, dict[str, Any]]] = []
+    found: dict[Hashable, Difference | RunError] = {}
+    outcomes: list[tuple[Family, Hashable, dict[str, Any]]] = []
     for family, reference, group, task, compared in asked:
         one, other = runs_here.compared_runs(reference, group)
         key = one.identities, other.identities, task
-        try:
-            known[key] = known.get(key) or compared()
-        except RunError as error:
-            outcomes.append(error)
-        else:
-            pair: Hashable = (frozenset(key[:2]), task)
-            line = {"reference": one, "group": other, "task": task, "difference": known[key]}
-            outcomes.append((family, pair, line))
-    made = (it for it in outcomes if not isinstance(it, RunError))
-    judged = statistics.judge((family, pair, line["difference"]) for family, pair, line in made)
-    lines: list[words.TaskComparison | RunError] = []
-    for outcome in outcomes:
-        if isinstance(outcome, RunError):
-            lines.append(outcome)
-        else:
-            _, pair, line = outcome
-            # The same pair the other way round shares all but the sign of its difference.
-            lines.append(words.TaskComparison(**(vars(judged[pair]) | line)))
-    return lines
+        if key not in found:
+            try:
+                found[key] = compared()
+            except RunError as error:
+                found[key] = error
+        line = {"reference": one, "group": other, "task": task, "difference": found[key]}
+        outcomes.append((family, (frozenset(key[:2]), task), line))
+    judged = statistics.judge(
+        (family, pair, line["difference"])
+        for family, pair, line in outcomes
+        if isinstance(line["difference"], Difference)
+    )
+    # The same pair the other way round shares all but the sign of its difference.
+    return [
+        line["difference"]
+        if isinstance(line["difference"], RunError)
+        else words.TaskComparison(**(vars(judged[pair]) | line))
+        for _, pair, line in outcomes
+    ]
 
 
 def judge_plans(
