@@ -74,8 +74,9 @@ for command in COMMANDS:
 data.app.command("explore")(report.explore)
 for group in (app, *GROUPS.values()):
     for info in group.registered_commands:
-        # Examples stand below the options everywhere.
-        info.help, _, examples = (inspect.getdoc(info.callback) or "").partition("\n\nExamples:\n")
+        # Typer keeps line breaks; a paragraph is as wide as the terminal, and examples come last.
+        said, _, examples = (inspect.getdoc(info.callback) or "").partition("\n\nExamples:\n")
+        info.help = "\n\n".join(" ".join(part.split()) for part in said.split("\n\n"))
         info.epilog = "\n\n".join(["Examples:", *map(str.strip, examples.splitlines())])
 
 

@@ -1,6 +1,7 @@
 """Progress for people and for logs: bars on a terminal, lines elsewhere, silence when asked for."""
 
 import io
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -133,3 +134,12 @@ def test_a_mistyped_folder_is_an_error_and_is_not_made(
     monkeypatch.setenv("FACEBENCH_DATA_DIR", str(typo))
     assert CliRunner().invoke(app, ["data", "audit"]).exit_code == 2
     assert not typo.exists()
+
+
+@pytest.mark.parametrize("command", ["tune", "predict", "leaderboard", "data crop"])
+def test_help_fills_the_lines_of_the_terminal(command: str) -> None:
+    shown = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "80"}).stdout
+    lines = [line.strip() for line in shown.partition("╭")[0].splitlines()]
+    for line, following in itertools.pairwise(lines):
+        if line and following:
+            assert len(line) + 1 + len(following.split()[0]) > 76, line
