@@ -19,6 +19,7 @@ from benchmark.experiment.parts import (
     Subset,
 )  # fmt: skip
 from benchmark.experiment.space import (
+    AUGMENTATION,
     DECAY,
     DEPTH,
     RATE,
@@ -32,7 +33,8 @@ from benchmark.experiment.space import (
 from benchmark.tasks import TASKS
 
 __all__ = [
-    "Augmentation", "Backbone", "CONDITIONINGS", "Choices", "DECAY", "DEPTH", "Experiment",
+    "AUGMENTATION", "Augmentation", "Backbone", "CONDITIONINGS", "Choices", "DECAY", "DEPTH",
+    "Experiment",
     "Floats", "GenderName", "GridSpace", "Head", "Integers", "LossWeights", "Protocol", "RATE",
     "RATIO", "RaceName", "Recipe", "SearchSpace", "StudyRow", "Subset", "Suite", "TASKS",
 ]  # fmt: skip
