@@ -26,26 +26,19 @@ def weights(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_list_fits_eighty_columns_but_for_addresses_and_sums(
+def test_list_shows_sources_to_a_person_and_a_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    for only in ((), ("--architecture", "vgg16")):
-        code, stdout, _ = weights("list", "--weights-dir", tmp_path, *only)
-        lines = [line.strip() for line in stdout.splitlines()]
-        assert code == 0
-        parts = {part for line in lines for part in (line, *line.split("  "))}
-        assert {"vgg16 vggface", "missing", "facebench weights add FILE"} <= parts
-        assert max(len(line) for line in lines if not line.startswith("http")) <= 80
-        assert len(lines) < 50
-
-
-def test_list_answers_a_machine_with_one_object(tmp_path: Path) -> None:
+    code, stdout, _ = weights("list", "--weights-dir", tmp_path, "--architecture", "vgg16")
+    lines = [line.strip() for line in stdout.splitlines()]
+    assert code == 0
+    assert {"facebench weights add FILE", files_for("vgg16", "vggface")[0].url} <= set(lines)
+    assert max(len(line) for line in lines if not line.startswith("http")) <= 80
     code, stdout, stderr = weights("list", "--weights-dir", tmp_path, "--json")
     answer = json.loads(stdout)
     assert (code, stderr, answer["ok"], answer["command"]) == (0, "", True, "weights list")
     sources = {(item["architecture"], item["source"]): item for item in answer["data"]["sources"]}
-    assert len(sources) == len(answer["data"]["sources"])
     source = sources["squeezenet1_1", "imagenet"]
     assert (source["state"], source["file"]) == ("missing", None)
     assert source["published"][1]["sha256"] == "b8a52dc0"
@@ -65,7 +58,6 @@ def test_add_says_what_it_took_of_a_checkpoint_and_what_it_left(tmp_path: Path) 
     code, stdout, _ = weights(*asked)
     assert code == 0
     assert "Taken: the entry 'state_dict', without the prefix 'module.'." in stdout
-    assert "Left: 'epoch', classifier.1.weight, classifier.1.bias." in stdout
     assert json.loads(weights(*asked, "--json")[1])["data"]["notes"] == [
         line for line in stdout.splitlines() if line.startswith(("Taken", "Left"))
     ]
@@ -86,18 +78,15 @@ def test_what_is_added_is_listed_and_verified_until_it_is_damaged(h5: Path, tmp_
     assert (added["preprocessing"]["channels"], added["published"]) == ("BGR", False)
     assert added["preprocessing"]["scale"] == pytest.approx(1 / 255)
     code, stdout, _ = weights("list", *store)
-    assert (code, "squeezenet1_1 local:mine" in stdout, "here" in stdout) == (0, True, True)
+    assert (code, "squeezenet1_1 local:mine" in stdout) == (0, True)
     stored = tmp_path / "store" / "squeezenet1_1-imagenet.safetensors"
     code, stdout, stderr = weights("verify", *store)
     assert (code, f"{stored.name}: sound, sha256 " in stdout) == (0, True)
-    assert "squeezenet1_1-local-mine.safetensors: sound" in stdout
     assert stderr.count("is not from the published file") == 1
     stored.write_bytes(stored.read_bytes()[:1000])
-    code, stdout, stderr = weights("list", *store)
-    assert (code, "damaged" in stdout, f"{stored.name} is damaged" in stderr) == (1, True, True)
-    code, stdout, stderr = weights("verify", *store)
-    assert (code, stored.name in stdout, f"{stored.name} is damaged" in stderr) == (1, False, True)
-    for command in ("list", "verify"):
+    for command, shown in (("list", "damaged"), ("verify", "squeezenet1_1-local-mine")):
+        code, stdout, stderr = weights(command, *store)
+        assert (code, shown in stdout, f"{stored.name} is damaged" in stderr) == (1, True, True)
         code, stdout, _ = weights(command, *store, "--json")
         assert (code, json.loads(stdout)["ok"]) == (1, False)
 
@@ -112,10 +101,10 @@ def test_a_file_without_a_whole_published_sum_is_trusted_aloud(tmp_path: Path) -
     only = ("--architecture", known.architecture, "--weights-dir", tmp_path)
     (source,) = json.loads(weights("list", *only, "--json")[1])["data"]["sources"]
     assert source["published"][0]["pinned"]["sha256"] == sha256_of(file)
-    (tmp_path / "pins.json").write_text("{")
-    for command in ("list", "verify"):
-        code, _, stderr = weights(command, "--weights-dir", tmp_path)
-        assert (code, "pins.json cannot be read" in stderr) == (2, True)
+    for content, said in (("{", "pins.json cannot be read"), ('{"schema": 2}', "schema is 2")):
+        (tmp_path / "pins.json").write_text(content)
+        code, _, stderr = weights("verify", "--weights-dir", tmp_path)
+        assert (code, said in stderr) == (2, True)
 
 
 FED = ["--label", "a", "--preprocessing"]
@@ -124,12 +113,10 @@ REFUSED = (
     ("--preprocessing is 'vgg'", [*FED, "vgg"]),
     ("--preprocessing is '[1]'", [*FED, "[1]"]),
     ("cannot be read ('scale')", [*FED, '{"mean": [1,1,1], "std": [1,1,1], "channels": "RGB"}']),
-    ("three std above 0",
-     [*FED, '{"channels": "RGB", "scale": 1, "mean": [0,0,0], "std": [1,0,1]}']),
     ("the label is 'a b'", ["--label", "a b", "--preprocessing", "unit"]),
     ("any.h5 holds tensors of no known layout", ["--architecture", "vgg16"]),
     ("has the layout keras of squeezenet1_1 but", []),
-)  # fmt: skip
+)
 
 
 def test_what_is_not_clear_is_one_sentence_and_nothing_is_kept(h5: Path, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from benchmark.models.preprocessing import (
     UNIT,
     InputScaling,
     Preprocessing,
-    preprocessing_for,
 )
 
 
@@ -39,23 +38,6 @@ def test_a_red_picture_becomes_what_is_demanded() -> None:
         scaled = InputScaling(preprocessing, 4)(one_colour(255, 51, 0))
         assert (scaled.shape, scaled.dtype) == ((1, 3, 4, 4), torch.float32)
         assert scaled[0, :, 2, 2].tolist() == pytest.approx(wanted, abs=1e-4), preprocessing
-
-
-def test_float_pictures_of_0_to_255_give_what_bytes_give() -> None:
-    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    scaling = InputScaling(CAFFE, 8)
-    assert torch.equal(scaling(images), scaling(images.double()))
-
-
-def test_the_protocol_chooses_the_scaling() -> None:
-    assert preprocessing_for(CAFFE, "weights") == CAFFE
-    assert preprocessing_for(CAFFE, "unit") == UNIT
-    assert preprocessing_for(CAFFE, "weights_swapped") == CAFFE.swapped()
-
-
-def test_swapping_twice_gives_the_first_back() -> None:
-    assert IMAGENET.swapped().mean == (0.406, 0.456, 0.485)
-    assert IMAGENET.swapped().swapped() == IMAGENET
 
 
 def test_other_sizes_are_resized_with_antialiasing() -> None:

@@ -15,15 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg
 
-from benchmark.errors import ExperimentError, WeightsError, WeightsMissing
-from benchmark.experiment import timm_models
+from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM
 from benchmark.files import sha256_of
 from benchmark.models import weight_manifest, weights
 from benchmark.models.backbone import build_backbone
-from benchmark.models.preprocessing import CAFFE, CENTRED, IMAGENET, UNIT
-from benchmark.models.weight_formats import backbone_tensors, convert, layouts_of
-from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, untrained_start
+from benchmark.models.preprocessing import CAFFE, IMAGENET, UNIT
+from benchmark.models.weight_formats import convert, layouts_of
+from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
 from benchmark.models.weights import add_file, list_weights, load, resolve
 from tests.conftest import shared_file
 from tests.models import keras
@@ -73,12 +72,6 @@ def verified(folder: Path) -> list[weights.SourceState]:
     return [state for state in list_weights(folder) if state.state != "missing"]
 
 
-def flip_last_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
 def test_an_added_file_is_found_loaded_and_says_where_it_came_from(h5: Path, store: Path) -> None:
     before = {(it.architecture, it.source): it.state for it in list_weights(store)}
     assert before == dict.fromkeys(((it.architecture, it.source) for it in FILES), "missing")
@@ -86,16 +79,13 @@ def test_an_added_file_is_found_loaded_and_says_where_it_came_from(h5: Path, sto
     found = resolve(*SOURCE, store, offline=True)
     assert (found, found.origin, found.published) == (added, KERAS.file_name, True)
     loaded = load(found)
-    build_backbone("squeezenet1_1", **loaded.options).load_state_dict(loaded.tensors)
-    assert loaded.preprocessing == KERAS.preprocessing
-    summed = weights.content_sha256(loaded.tensors, loaded.preprocessing, loaded.options)
-    assert found.sha256 == summed
+    fed = (loaded.preprocessing, loaded.options)
+    assert fed == (KERAS.preprocessing, KERAS.options)
+    assert found.sha256 == weights.content_sha256(loaded.tensors, *fed)
     with safe_open(added.path, framework="pt") as file:
         metadata = json.loads(file.metadata()["facebench"])
     assert (metadata["schema"], metadata["licence"]) == (1, "MIT")
     assert metadata["origin_sha256"] == sha256_of(h5)
-    assert metadata["preprocessing"] == KERAS.preprocessing.as_dict()
-    assert metadata["options"] == dict(KERAS.options)
     (state,) = list_weights(store, "squeezenet1_1")
     assert (state.state, state.published) == ("here", (KERAS, TORCHVISION))
 
@@ -117,11 +107,10 @@ def test_every_container_and_layout_of_the_tensors_is_the_published_source(
 ) -> None:
     (torchvisions,) = [it for it in layouts_of("squeezenet1_1") if it.name == "torchvision"]
     theirs = {torchvisions.names[name]: tensor for name, tensor in known.items()}
-    files = [h5, *(tmp_path / f"{name}.pth" for name in ("bare", "theirs", "double", "zip"))]
+    files = [h5, *(tmp_path / f"{name}.pth" for name in ("bare", "theirs", "double"))]
     save_file(known, files[1])
     save_file(theirs, files[2])
     torch.save({name: values.double() for name, values in theirs.items()}, files[3])
-    torch.save(theirs, files[4])
     added = [add_file(file, tmp_path / f"store_{file.stem}") for file in files]
     # Fed as Keras's, though torchvision's layout is otherwise fed red first; one identity for runs.
     assert {(it.source, it.published, it.origin, it.preprocessing, it.sha256) for it in added} == {
@@ -133,30 +122,13 @@ def test_every_container_and_layout_of_the_tensors_is_the_published_source(
         add_file(h5, tmp_path / "own", label="other", preprocessing=UNIT)
 
 
-def altered(h5: Path, target: Path, data_set: str) -> Path:
-    target.write_bytes(h5.read_bytes())
-    with h5py.File(target, "r+") as file:
-        values = file[data_set]
-        values[(0,) * values.ndim] += 1e-6
-    return target
-
-
 @pytest.mark.usefixtures("known")
-def test_one_altered_tensor_is_named_and_refused(h5: Path, tmp_path: Path, store: Path) -> None:
-    file_name = altered(h5, tmp_path / KERAS.file_name, "conv1/uniform_conv1")
+def test_one_altered_tensor_is_named_and_refused(h5: Path, store: Path) -> None:
+    with h5py.File(h5, "r+") as file:
+        file["conv1/uniform_conv1"][0, 0, 0, 0] += 1e-6
     with pytest.raises(WeightsError, match=r"of 50 tensors 49 are those of squ.*: conv1:kernel"):
-        add_file(file_name, store)
+        add_file(h5, store)
     assert not store.exists()
-
-
-def test_weights_that_were_insisted_upon_become_the_published_ones_once_known(
-    h5: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = add_file(h5, store, any_checksum=True)
-    assert not first.published
-    monkeypatch.setitem(weight_manifest.DIGESTS, KERAS.file_name, convert(h5).digest)
-    found = add_file(h5, store)
-    assert (found.published, found.sha256) == (True, first.sha256)
 
 
 @pytest.mark.weights
@@ -172,16 +144,8 @@ def test_the_real_files_are_known_by_their_tensors(tmp_path: Path, name: str) ->
         assert tensors["stages.block5.conv3.bias"][0] == torch.tensor(0.18837857)
 
 
-@pytest.mark.weights
-def test_the_real_vgg16_with_one_value_altered_is_refused(tmp_path: Path) -> None:
-    real = shared_file("weights", VGG16_H5)
-    file = altered(real, tmp_path / real.name, "block5_conv3/block5_conv3_b_1:0")
-    with pytest.raises(WeightsError, match=r"26 tensors 25 .*altered: block5_conv3:bias"):
-        add_file(file, tmp_path / "store")
-
-
 def test_a_file_is_published_by_its_checksum_or_where_there_is_none_by_its_name(
-    h5: Path, tmp_path: Path, store: Path
+    h5: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, md5 = written(tmp_path / "mine", name="mine.h5"), "9e107d9d372bb6826bd81d3542a419d6"
     for path, known, allowed in (
@@ -193,17 +157,21 @@ def test_a_file_is_published_by_its_checksum_or_where_there_is_none_by_its_name(
         with pytest.raises(WeightsError, match=rf"allowed: {allowed}.*--label LABEL.*--any-check"):
             add_file(path, store, published=(known,))
         assert not store.exists()
-    for known in (replace(KERAS, sha256=sha256_of(h5)[:8]), UNSUMMED):
-        assert add_file(h5, store, published=(known,)).published
+    # Of a whole published sum none is remembered, a beginning is completed.
+    for sum_ in (sha256_of(h5), sha256_of(h5)[:8], None):
+        assert add_file(h5, store, published=(replace(KERAS, sha256=sum_),)).published
+        assert (KERAS.file_name in weights.read_trusted(store)) == (sum_ != sha256_of(h5))
     insisted = add_file(mine, store, published=(KERAS,), any_checksum=True, replacing=True)
     assert not insisted.published
+    # Once their tensors are known, the same weights become the published ones.
+    monkeypatch.setitem(weight_manifest.DIGESTS, KERAS.file_name, convert(mine).digest)
+    found = add_file(mine, store)
+    assert (found.published, found.sha256) == (True, insisted.sha256)
 
 
 def test_the_first_copy_is_trusted_and_another_refused(tmp_path: Path, store: Path) -> None:
     first, second = written(tmp_path / "first"), written(tmp_path / "second", seed=1)
-    mine, published = written(tmp_path / "mine", name="mine.h5"), (UNSUMMED,)
-    assert not add_file(mine, store, published=published, any_checksum=True).published
-    assert weights.read_trusted(store) == {}
+    published = (UNSUMMED,)
     assert add_file(first, store, published=published).published
     for insisting in (False, True):
         options = {"any_checksum": insisting, "replacing": insisting}
@@ -217,52 +185,13 @@ def test_the_first_copy_is_trusted_and_another_refused(tmp_path: Path, store: Pa
     assert files_in(store) == {"pins.json"}
 
 
-def test_a_published_beginning_of_a_sum_is_completed_by_a_trusted_one(
-    h5: Path, store: Path
-) -> None:
-    known = replace(KERAS, sha256=sha256_of(h5)[:8])
-    weights.check_trusted(as_if_published(h5)[0], sha256_of(h5), store, remember=True)
-    assert weights.read_trusted(store) == {}, "a whole published sum needs no trust"
-    weights.check_trusted(known, f"{known.sha256}{'0' * 56}", store, remember=True)
-    with pytest.raises(WeightsError, match="another one is trusted"):
-        add_file(h5, store, published=(known,))
-
-
-def test_trusted_checksums_that_cannot_be_read_are_not_taken_for_none(
-    h5: Path, tmp_path: Path
-) -> None:
-    for content, said in (('{"schema": 1, "pins": {"a": {"sha', r"pins\.json cannot be read"),
-                          ('{"schema": 2, "pins": {}}', "its schema is 2, not 1")):  # fmt: skip
-        (tmp_path / "pins.json").write_text(content)
-        with pytest.raises(WeightsError, match=said):
-            add_file(h5, tmp_path, published=(UNSUMMED,))
-
-
 def test_what_is_stored_is_compared_with_its_trusted_checksum(tmp_path: Path, store: Path) -> None:
     file, name = written(tmp_path, name=TORCHVISION.file_name), TORCHVISION.file_name
     add_file(file, store, published=(replace(UNSUMMED, file_name=name),))
     assert verified(store)[0].problem is None
-    trusted = json.loads((store / "pins.json").read_text())
-    trusted["pins"][name]["sha256"] = "0" * 64
-    (store / "pins.json").write_text(json.dumps(trusted))
+    trusted = {name: {"sha256": "0" * 64, "when": "2026-11-29"}}
+    (store / "pins.json").write_text(json.dumps({"schema": 1, "pins": trusted}))
     assert "another one is trusted" in str(verified(store)[0].problem)
-
-
-def test_a_first_layer_is_told_in_either_order_and_another_one_tells_nothing() -> None:
-    known, other = (
-        torch.randn(64, 3, 3, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)
-    )
-    grey = known[:, :1].expand(-1, 3, -1, -1).contiguous()
-    # Fine-tuned: a tenth of its size in other directions turns it by atan(0.1), 5.7 degrees.
-    tuned = known + 0.1 * other
-    told = [weights.order_of(kernel, known, "BGR") for kernel in (known, tuned, known.flip(1),
-            tuned.flip(1), other, torch.zeros(96, 3, 7, 7), torch.zeros_like(known))]  # fmt: skip
-    assert told == ["BGR", "BGR", "RGB", "RGB", None, None, None]
-    assert weights.order_of(grey, grey, "RGB") is None, "alike in both orders"
-    for architecture in ("vgg16", "resnet50", "densenet121", "efficientnet_b0"):
-        tensors = backbone_tensors(architecture)
-        first = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
-        assert weights.first_kernel_name(tensors) == first, architecture
 
 
 def test_a_file_in_the_other_order_than_its_first_layer_shows_is_refused(
@@ -272,16 +201,20 @@ def test_a_file_in_the_other_order_than_its_first_layer_shows_is_refused(
     add_file(h5, store, published=as_if_published(h5))
     state = torchvision.models.squeezenet1_1().state_dict()
     blue_first = convert(h5).tensors["stages.conv1.conv.weight"]
-    wrong, right = tmp_path / "wrong.pth", tmp_path / "right.pth"
-    for path, kernel in ((wrong, blue_first), (right, blue_first.flip(1))):
+    # Fine-tuned: a tenth of its size in other directions turns it by atan(0.1), 5.7 degrees.
+    noise = torch.randn(blue_first.shape, generator=torch.Generator().manual_seed(0))
+    tuned = blue_first + 0.1 * noise * blue_first.norm() / noise.norm()
+    wrong, right, other = (tmp_path / f"{name}.pth" for name in ("wrong", "right", "other"))
+    for path, kernel in ((wrong, tuned), (right, tuned.flip(1)), (other, noise)):
         torch.save(state | {"features.0.weight": kernel}, path)
     published: dict[str, Any] = {"published": as_if_published(wrong, TORCHVISION)}
     for options in (published, MINE):
         with pytest.raises(WeightsError, match=r"RGB was declared, but .* and expects BGR"):
             add_file(wrong, store, replacing=True, **options)
+    for path in (right, other):
+        published["published"] = as_if_published(path, TORCHVISION)
+        assert add_file(path, store, replacing=True, **published).published
     assert not add_file(wrong, store, label="mine", preprocessing=UNIT.swapped()).published
-    published["published"] = as_if_published(right, TORCHVISION)
-    assert add_file(right, store, replacing=True, **published).published
 
 
 def test_other_weights_do_not_replace_what_is_there_silently(tmp_path: Path, store: Path) -> None:
@@ -292,31 +225,18 @@ def test_other_weights_do_not_replace_what_is_there_silently(tmp_path: Path, sto
         with pytest.raises(WeightsError, match=r"already here, from .*--replace"):
             add_file(other, store, **options)
         assert weights.read_stored(first.path)[0] == first
-        second = add_file(other, store, replacing=True, **options)
-        assert second.sha256 != first.sha256
+        assert add_file(other, store, replacing=True, **options).sha256 != first.sha256
         with pytest.raises(WeightsError, match="changed since it was resolved"):
             load(first)
 
 
-def test_ones_own_weights_are_kept_under_their_label_fed_as_declared(
-    h5: Path, tmp_path: Path, store: Path
-) -> None:
+def test_ones_own_weights_are_kept_under_their_label_fed_as_declared(h5: Path, store: Path) -> None:
     added = add_file(h5, store, **MINE)
     assert added.path == store / "squeezenet1_1-local-mine.safetensors"
     assert (added.source, added.licence, added.published) == ("local:mine", "not stated", False)
     loaded = load(resolve("squeezenet1_1", "local:mine", store, offline=True))
     # Keras pools with floor, whoever trained the file.
-    said = (loaded.source, loaded.preprocessing, dict(loaded.options))
-    assert said == ("local:mine", UNIT, {"pooling": "floor"})
-    torch.save(build_backbone("cnn").state_dict(), tmp_path / "cnn.pth")
-    own = add_file(tmp_path / "cnn.pth", store, **MINE)
-    (state,) = list_weights(store, "cnn")
-    assert (state.architecture, state.source, state.state) == ("cnn", "local:mine", "here")
-    assert [it.problem for it in verified(store)] == [None, None]
-    flip_last_byte(own.path)
-    problems = {state.architecture: str(state.problem) for state in verified(store)}
-    assert problems["squeezenet1_1"] == "None"
-    assert "content's sha256" in problems["cnn"]
+    assert (loaded.preprocessing, dict(loaded.options)) == (UNIT, {"pooling": "floor"})
 
 
 def test_what_is_not_clear_about_ones_own_weights_is_refused(
@@ -325,8 +245,6 @@ def test_what_is_not_clear_about_ones_own_weights_is_refused(
     bare, stored = tmp_path / "any.pth", add_file(h5, tmp_path / "here", any_checksum=True).path
     torch.save(build_backbone("squeezenet1_1", pooling="ceil").state_dict(), bare)
     refused: list[tuple[Path, dict[str, Any], str]] = [
-        (h5, {"preprocessing": None}, r"nothing says how squ.* is fed"),
-        (h5, {"architecture": "vgg16"}, "no known layout.*vgg16"),
         (bare, {}, "pooling: floor or ceil"),
         (stored, {}, "was written by facebench"),
         *((h5, {"label": label}, "the label is") for label in ("", "My weights", "a:b", "../x")),
@@ -347,8 +265,6 @@ def test_missing_weights_say_where_to_get_them(tmp_path: Path) -> None:
         resolve("resnet50", "vggface2", tmp_path, offline=True)
     with pytest.raises(WeightsMissing, match=r"'local:yours' .*--label yours"):
         resolve("cnn", "local:yours", tmp_path, offline=True)
-    with pytest.raises(ExperimentError, match="unknown architecture 'vgg61'"):
-        list_weights(tmp_path, "vgg61")
 
 
 def test_without_a_network_the_reason_is_said_and_an_address_asked_once(store: Path) -> None:
@@ -371,10 +287,9 @@ def test_what_is_published_is_downloaded_once_converted_and_not_kept_twice(
     assert files_in(store) == {"squeezenet1_1-imagenet.safetensors"}
 
 
-def test_a_published_file_put_into_the_folder_is_converted(tmp_path: Path) -> None:
-    h5 = written(tmp_path)
-    found = resolve(*SOURCE, tmp_path, offline=True, published=as_if_published(h5))
-    assert found.path == tmp_path / "squeezenet1_1-imagenet.safetensors"
+def test_a_published_file_put_into_the_folder_is_converted(h5: Path) -> None:
+    found = resolve(*SOURCE, h5.parent, offline=True, published=as_if_published(h5))
+    assert found.path == h5.with_name("squeezenet1_1-imagenet.safetensors")
 
 
 def test_a_download_that_is_not_the_published_file_is_refused_and_not_kept(
@@ -383,13 +298,13 @@ def test_a_download_that_is_not_the_published_file_is_refused_and_not_kept(
     torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "any.pth")
     whole = h5.read_bytes()
     contents: list[tuple[bytes, type[WeightsError], str]] = [
+        ((tmp_path / "any.pth").read_bytes(), WeightsError, "no published file of this layout"),
         (b"<!DOCTYPE html><title>Sign in</title>", WeightsMissing, "an HTML page came"),
         (whole[: len(whole) // 2], WeightsError, "damaged or cut short"),
         (b"something else", WeightsError, "is no weight file"),
-        ((tmp_path / "any.pth").read_bytes(), WeightsError, "no published file of this layout"),
     ]
-    for number, (content, error, sentence) in enumerate(contents):
-        served = tmp_path / str(number)
+    for content, error, sentence in contents:
+        served = tmp_path / f"{len(content)} bytes"
         served.write_bytes(content)
         published = (replace(UNSUMMED, url=served.as_uri()),)
         with pytest.raises(error, match=sentence):
@@ -403,18 +318,15 @@ def test_a_download_that_is_not_the_published_file_is_refused_and_not_kept(
     assert files_in(store) == set()
 
 
-def test_what_is_damaged_is_found_out(h5: Path, tmp_path: Path, store: Path) -> None:
+def test_what_is_damaged_is_found_out(h5: Path, store: Path) -> None:
     added = add_file(h5, store, any_checksum=True)
-    flip_last_byte(added.path)
+    content = added.path.read_bytes()
+    added.path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     for read in (lambda: resolve(*SOURCE, store, offline=True), lambda: load(added)):
         with pytest.raises(WeightsError, match="damaged .*content's sha256"):
             read()
-    added.path.write_bytes(added.path.read_bytes()[:-100])
-    (state,) = verified(store)
-    assert state.state == "damaged"
-    assert "Delete it, then: facebench weights add FILE" in str(state.problem)
-    again = add_file(h5, tmp_path / "again", any_checksum=True)
-    renamed = again.path.rename(again.path.with_name("cnn-imagenet.safetensors"))
+    added.path.write_bytes(content)
+    renamed = added.path.rename(added.path.with_name("cnn-imagenet.safetensors"))
     with pytest.raises(WeightsError, match="it holds squeezenet1_1-imagenet"):
         weights.read_stored(renamed)
 
@@ -437,27 +349,20 @@ def test_a_folder_that_cannot_be_written_is_said_to_be_so(h5: Path, store: Path)
         add_file(h5, store, any_checksum=True)
 
 
-def test_every_entry_of_the_manifest_fits_a_source_and_its_backbone() -> None:
+def test_every_entry_of_the_manifest_fits_a_source_and_its_layout() -> None:
     sources = {(it.name, source) for it in ARCHITECTURES.values() for source in it.weight_sources}
     published = {(file.architecture, file.source) for file in FILES}
     assert sources - {(name, "none") for name in ARCHITECTURES} == published
     names = [file.file_name for file in FILES]
     assert len(set(names)) == len(names)
     assert set(weight_manifest.DIGESTS) <= set(names)
-    assert {len(digest["whole"]) for digest in weight_manifest.DIGESTS.values()} == {64}
     for file in FILES:
         (layout,) = [known for known in layouts_of(file.architecture) if known.name == file.layout]
         assert dict(layout.options) == dict(file.options), file.file_name
         assert len(file.sha256 or "8 digits") in (8, 64), file.file_name
-        assert len(file.md5 or "0" * 32) == 32, file.file_name
         assert file.url.startswith(("https://", "http://www.robots.ox.ac.uk/")), file.file_name
         end = "model.safetensors" if file.layout == "timm" else file.file_name
         assert file.url.endswith(f"/{end}")
-    for name in ARCHITECTURES:
-        preprocessing, options = untrained_start(name)
-        assert preprocessing == CENTRED, name
-        with torch.device("meta"):
-            build_backbone(name, **options)
 
 
 def test_published_files_are_as_torchvision_and_timm_say() -> None:
@@ -468,19 +373,13 @@ def test_published_files_are_as_torchvision_and_timm_say() -> None:
         assert (file.sha256 or "no sum") in theirs.url, file.file_name
         assert file.preprocessing == IMAGENET, file.file_name
         assert (tuple(transforms.mean), tuple(transforms.std)) == (IMAGENET.mean, IMAGENET.std)
-    for file in (file for file in FILES if file.layout == "timm"):
-        cfg: Any = get_pretrained_cfg(file.file_name.removesuffix(".safetensors"))
-        fed = file.preprocessing
+    # What is written down of timm is what would be asked of it.
+    for name in (*(it.name for it in FROM_TIMM), "resnet18"):
+        (file,) = files_for(name, "imagenet")
+        full_name, fed = file.file_name.removesuffix(".safetensors"), file.preprocessing
+        assert full_name in timm.list_pretrained(f"{name}*")
+        cfg: Any = get_pretrained_cfg(full_name)
         assert file.url == f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors"
         assert (fed.mean, fed.std, fed.channels, fed.scale) == (cfg.mean, cfg.std, "RGB", 1 / 255)
-        assert file.licence.lower() == cfg.license, file.file_name
-    # What is written down of timm is what would be asked of it.
-    for architecture in FROM_TIMM:
-        (known,) = files_for(architecture.name, "imagenet")
-        asked = timm_models.pretrained(architecture.name)
-        assert asked is not None
-        assert known.file_name == f"{architecture.name}.{asked.tag}.safetensors"
-    (file,) = files_for("resnet18", "imagenet")
-    assert file.file_name.removesuffix(".safetensors") in timm.list_pretrained("resnet18*")
-    assert (file.preprocessing, file.sha256) == (IMAGENET, None)
+        assert file.licence.lower() == cfg.license, name
     assert files_for("vit_small_patch14_dinov2", "imagenet") == ()
