@@ -27,12 +27,11 @@ from benchmark.training.steps import (
     TrainStep,
     resolve_precision,
 )
-from benchmark.training.trainer import TrainingFaces, TrainingState, fit, set_rate, start
+from benchmark.training.trainer import TrainingFaces, TrainingState, fit, start
 from tests.training import small
 from tests.training.small import CPU, FACES, a_network, an_experiment, epochs
 
 CHANGES = Augmentation(flip=True, brightness=0.1, contrast=0.1, rotation_degrees=5)
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 class Recorder(CudaCapture):
@@ -136,28 +135,26 @@ def mistaken_compiler(function: Callable[..., dict[str, Tensor]], **_options: ob
 @pytest.mark.parametrize(
     ("compiler", "said"),
     [
-        (None, "The step cannot be recorded as a CUDA graph (CUDA error: not permitted when stream "
-               "is capturing): going on operation by operation"),
-        (no_compiler, "torch.compile does not work here (InvalidCxxCompiler: No working C++ "
-                      "compiler found): going on without it"),
-        (mistaken_compiler, "torch.compile does not work here (a first step leaves weights that "
-                            "are not finite): going on without it"),
+        (None, "cannot be recorded as a CUDA graph (CUDA error: not permitted when stream"),
+        (no_compiler, "torch.compile does not work here (InvalidCxxCompiler"),
+        (mistaken_compiler, "torch.compile does not work here (a first step leaves weights that"),
     ],
     ids=["broken recorder", "no compiler", "compiler's mistake"],
-)  # fmt: skip
+)
 def test_what_does_not_work_is_said_and_costs_nothing_else(
     monkeypatch: pytest.MonkeyPatch, compiler: Any, said: str
 ) -> None:
     experiment, sentences = an_experiment(trained="all"), list[str]()
     eager = trained(experiment, small.some_data())
+    speed = SpeedSettings(capture=Recorder(broken=True), say=sentences.append)
     if compiler is not None:
         # torch's own compiler takes half a minute to find out that there is none.
         monkeypatch.setattr(torch, "compile", compiler)
         speed = SpeedSettings(compile=True, say=sentences.append)
-    else:
-        speed = SpeedSettings(capture=Recorder(broken=True), say=sentences.append)
     after = trained(experiment, small.some_data(), speed)
-    assert sentences == [said]
+    (sentence,) = sentences
+    assert said in sentence
+    assert "\n" not in sentence
     assert after.speed_report == {"graph": False, "compiled": False}
     assert small.same_weights(eager.network, after.network)
 
@@ -177,45 +174,26 @@ def test_a_compiled_backward_pass_rounds_nothing_that_an_eager_one_does_not(
     assert small.same_weights(eager.network, compiled.network)
 
 
-def a_step() -> tuple[TrainStep, Batch]:
+def test_preparing_counts_and_changes_nothing() -> None:
+    """Neither weights and statistics nor Adam's moments, which stay where a recording reads."""
     experiment = an_experiment(trained="all")
     state = start(a_network(experiment), experiment.recipe, CPU)
     totals = Totals(experiment.head.tasks, CPU.torch_device)
-    forward = ForwardPass(state.network, FACES, CPU)
-    return TrainStep(forward, state.optimiser, experiment.recipe, totals), Batch(torch.arange(8))
-
-
-def test_a_snapshot_restores_weights_statistics_adam_and_random_streams() -> None:
-    step, batch = a_step()
-    network = step.forward.network.train()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    snapshot = steps.Snapshot(step)
-    expected = torch.rand(3)
+    forward, batch = ForwardPass(state.network, FACES, CPU), Batch(torch.arange(8))
+    step = TrainStep(forward, state.optimiser, experiment.recipe, totals)
+    state.network.train()
     step(batch)
-    states = [value for state in step.optimiser.state.values() for value in state.values()]
-    addresses = [value.data_ptr() for value in states]
-    assert any(bool(value.any()) for value in states)
-    snapshot.restore()
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert not any(bool(value.any()) for value in states)
-    assert [value.data_ptr() for value in states] == addresses
-    assert torch.equal(torch.rand(3), expected)
-    step(batch)
-    moments = [value.clone() for value in states]
-    snapshot = steps.Snapshot(step)
-    step(batch)
-    snapshot.restore()
-    assert all(torch.equal(a, b) for a, b in zip(states, moments, strict=True))
-
-
-def test_preparing_counts_nothing() -> None:
-    step, batch = a_step()
+    moments = [value for of in step.optimiser.state.values() for value in of.values()]
+    kept = [*state.network.state_dict().values(), *moments]
+    before = [value.clone() for value in kept]
+    totals.reset()
     made = steps.Steps(step, 8, SpeedSettings(capture=Recorder()))
     made.prepare(batch)
-    assert (step.totals.n_images, step.totals.mean_loss()) == (0, 0.0)
+    assert (totals.n_images, totals.mean_loss()) == (0, 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
     made(batch)
-    assert step.totals.n_images == 8
-    assert 0 < step.totals.mean_loss() < 20
+    assert totals.n_images == 8
+    assert 0 < totals.mean_loss() < 20
 
 
 def test_batches_count_by_their_faces_and_each_epoch_begins_anew() -> None:
@@ -241,7 +219,7 @@ def test_an_epoch_is_cut_into_batches_with_their_own_draws() -> None:
 
 
 @pytest.mark.gpu
-@needs_cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("trained_stages", ["all", 2, 0])
 def test_a_cuda_graph_learns_what_eager_steps_learn(trained_stages: int | str) -> None:
     device, data = Device(torch.device("cuda"), "fp32", exact=True), on_gpu()
@@ -258,50 +236,23 @@ def test_a_cuda_graph_learns_what_eager_steps_learn(trained_stages: int | str) -
         assert torch.allclose(value.float(), recorded[name].float(), rtol=1e-4, atol=1e-6), name
 
 
-@pytest.mark.gpu
-@needs_cuda
-def test_a_rate_set_between_replays_counts() -> None:
-    weight = torch.nn.Parameter(torch.ones(4, device="cuda"))
-    rate = torch.tensor(0.1, device="cuda")
-    optimiser = torch.optim.AdamW([{"params": [weight], "lr": rate}], fused=True, capturable=True)
-
-    def work() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        weight.square().sum().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-
-    capture = CudaCapture()
-    capture.warm_up(work)
-    replay = capture.record(work)
-    before = weight.detach().clone()
-    set_rate(optimiser, 0.0)
-    replay()
-    assert torch.equal(weight.detach(), before)
-
-
-def test_a_precision_that_is_given_is_kept() -> None:
-    experiment = an_experiment()
-    for device in (choose_device("cpu", "fp32"), choose_device("cpu", exact=True)):
-        network = a_network(experiment)
-        found = resolve_precision(device, network, FACES, experiment, cached=False)
-        assert found == (device, None)
-
-
 def test_the_fastest_is_taken_and_remembered_and_the_network_left_alone() -> None:
-    experiment = an_experiment(trained="all")
-    network, device = a_network(experiment), choose_device("cpu", "auto")
+    experiment, device = an_experiment(trained="all"), choose_device("cpu", "auto")
+    network = a_network(experiment)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     chosen, seconds = resolve_precision(device, network, FACES, experiment, cached=False)
     assert seconds is not None
     assert len(seconds) == (3 if cpu_has_bf16() else 2)
     layout = "channels_last" if chosen.channels_last else "channels_first"
     assert steps.fastest(seconds) == f"{chosen.precision} {layout}"
-    assert not chosen.probes
     assert resolve_precision(device, network, FACES, experiment, cached=False)[1] is seconds
     other = an_experiment(trained="all", batch_size=16)
     assert resolve_precision(device, network, FACES, other, cached=False)[1] is not seconds
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert network.training
+    # A precision that is given is kept.
+    for given in (choose_device("cpu", "fp32"), choose_device("cpu", exact=True), chosen):
+        found = resolve_precision(given, network, FACES, experiment, cached=False)
+        assert found == (given, None)
 
 
 def test_native_bf16_is_taken_unless_it_is_clearly_slower() -> None:
@@ -340,11 +291,10 @@ def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_frozen_part_that_a_run_computes_once_is_timed_on_a_few_faces_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    experiment = an_experiment(trained=1, batch_size=24, max_epochs=7)
-    asked: list[int] = []
+    experiment, asked = an_experiment(trained=1, batch_size=24, max_epochs=7), list[int]()
     prefix = Network.prefix
 
-    def counted(network: Network, images: torch.Tensor) -> torch.Tensor:
+    def counted(network: Network, images: Tensor) -> Tensor:
         asked.append(len(images))
         return prefix(network, images)
 
@@ -353,4 +303,3 @@ def test_a_frozen_part_that_a_run_computes_once_is_timed_on_a_few_faces_twice(
     seconds = resolve_precision(device, network, FACES, experiment, cached=True)[1]
     assert seconds is not None
     assert asked == [8] * 2 * len(seconds)
-    assert all(value > 0 for value in seconds.values())
