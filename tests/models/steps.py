@@ -1,7 +1,5 @@
-"""Small definitions, one training step as the trainer takes it, and what it did to the stages; a
-pickle with code."""
+"""Small definitions, what a training did to the stages of a backbone; a pickle with code."""
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -10,13 +8,7 @@ from torch import Tensor
 
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.models.backbone import FeatureExtractor
-from benchmark.models.network import Network
-from benchmark.training.device import Device
-from benchmark.training.steps import clip_gradients
-from benchmark.training.trainer import start
-from tests.training.small import weighted_cross_entropy
 
-RECIPE = Recipe(learning_rate=1e-2)
 OTHERS_OF_TIMM = {
     "resnet18": 32,
     "vgg16_bn": 32,
@@ -40,30 +32,14 @@ def experiment(
         asks="Does it work?",
         backbone=Backbone(architecture, trainable_stages=depth, **backbone),  # type: ignore[arg-type]
         head=head or Head(hidden_units=8),
-        recipe=RECIPE,
+        recipe=Recipe(learning_rate=1e-2, max_epochs=2, steps_per_epoch=1),
         ad_hoc=True,
     )
-
-
-def without_weights(experiment: Experiment) -> Experiment:
-    backbone = dataclasses.replace(experiment.backbone, weights="none")
-    return dataclasses.replace(experiment, backbone=backbone, ad_hoc=True)
 
 
 def faces(n: int = 2, image_px: int = 32) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     return torch.randint(0, 256, (n, 3, image_px, image_px), generator=generator, dtype=torch.uint8)
-
-
-def train_a_step(network: Network, images: Tensor) -> None:
-    """Do what the trainer does with a batch, with its own optimiser and clipping."""
-    state = start(network, RECIPE, Device(torch.device("cpu"), "fp32"))
-    network.train()
-    logits = network(images)
-    truths = {task: torch.arange(len(images)) % 2 for task in logits}
-    weighted_cross_entropy(logits, truths, RECIPE.loss_weights).backward()  # type: ignore[no-untyped-call]
-    clip_gradients([item for item in network.parameters() if item.requires_grad], RECIPE)
-    state.optimiser.step()
 
 
 def stages_that_require_gradients(backbone: FeatureExtractor) -> set[str]:

@@ -19,8 +19,10 @@ from benchmark.models.network import Network, TaskHead, build_network, initialis
 from benchmark.models.preprocessing import CAFFE, CENTRED, UNIT
 from benchmark.models.weights import LoadedWeights
 from benchmark.tasks import TASKS, n_classes
+from benchmark.training.trainer import fit, start
 from tests.models import steps
-from tests.models.steps import experiment, faces, stages_that_require_gradients, without_weights
+from tests.models.steps import experiment, faces, stages_that_require_gradients
+from tests.training.small import CPU, epochs, some_data
 
 
 def on_meta(defined: Experiment) -> Network:
@@ -60,11 +62,11 @@ def test_a_step_changes_exactly_the_declared_stages() -> None:
     for architecture in ("cnn", "squeezenet1_1", "mobilenetv4_conv_small", "vit_tiny_patch16_224"):
         depths = every_depth(architecture)
         for depth, declared in depths if len(depths) < 9 else depths[6:8]:
-            network = build_network(experiment(architecture, depth, input_px=32), None, seed=0)
+            defined = experiment(architecture, depth, input_px=32)
+            network = build_network(defined, None, seed=0)
             before = steps.snapshot(network.backbone)
-            for _ in range(2):  # through evaluation, as between epochs
-                steps.train_a_step(network, faces())
-                network.eval()
+            # Two epochs of a step: evaluation lies between them.
+            epochs(fit(start(network, defined.recipe, CPU), some_data(), defined, 0, CPU))
             here = (architecture, depth)
             assert steps.changed_stages(network.backbone, before) == declared, here
             assert all(item.grad is not None for item in network.head.parameters()), here
@@ -78,7 +80,7 @@ def kind_of(experiment: Experiment) -> object:
 def test_every_registered_network_trains_its_declared_stages_and_answers_its_tasks() -> None:
     first = {kind_of(item): item for item in reversed(registry.experiments().values())}
     for defined in first.values():
-        network = on_meta(without_weights(defined))
+        network = on_meta(defined.adjusted({"backbone.weights": "none"}))
         logits = network(torch.empty(2, 3, 100, 100, device="meta"))
         wanted = {task: (2, n_classes(task)) for task in defined.head.tasks}
         assert {task: tuple(it.shape) for task, it in logits.items()} == wanted, defined.name
@@ -241,21 +243,12 @@ def test_parameters_and_multiply_adds_are_those_worked_by_hand() -> None:
     for depth, trained in (("all", 661_976), (1, 442_880), (0, 0)):
         counts = on_meta(experiment(depth=depth)).parameter_counts()
         assert counts == (661_976 + 6_276, trained + 6_276)
-
-    def head(n_features: int) -> int:
-        return 3 * n_features * 8 + 8 * (5 + 2 + 5)
-
     # 9 * inputs * outputs * cells: 648 * 100², 10,368 * 50², 41,472 * 25², 165,888 * 12²,
     # 442,368 * 6²; the head multiplies once per weight
     cnn = 6_480_000 + 25_920_000 + 25_920_000 + 23_887_872 + 15_925_248
-    network = build_network(experiment(), None, seed=0)
-    assert network.multiply_adds(100) == cnn + head(256)
-    assert network.multiply_adds(200) == cnn + head(256), "faces are resized to input_px first"
-    # a transformer's 7 * 7 patches of 16 * 16 * 3 values and a class token: 50 tokens of 384
-    patches, attention = 49 * 768 * 384, 2 * 50 * 50 * 384
-    products = 50 * 384 * (3 * 384 + 384 + 2 * 1536)
-    network = build_network(experiment("vit_small_patch16_224", input_px=112), None, seed=0)
-    assert network.multiply_adds(100) == patches + 12 * (products + attention) + head(384)
+    wanted, network = cnn + 3 * 256 * 8 + 8 * (5 + 2 + 5), build_network(experiment(), None, 0)
+    assert network.multiply_adds(100) == wanted
+    assert network.multiply_adds(200) == wanted, "faces are resized to input_px first"
     # torchvision's 0.349 G has a 1x1 convolution to 1,000 classes on 13x13 cells: 0.0865 G
     theirs = SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["_ops"] * 1e9 - 512 * 1000 * 13 * 13
     defined = experiment("squeezenet1_1", weights="imagenet", input_px=224)
@@ -265,11 +258,8 @@ def test_parameters_and_multiply_adds_are_those_worked_by_hand() -> None:
 
 def test_a_trained_network_is_rebuilt_without_its_weight_source() -> None:
     defined = experiment("squeezenet1_1", 1, weights="imagenet", input_px=48)
-    network = build_network(defined, some_weights("floor"), seed=0)
-    steps.train_a_step(network, faces())
+    network = build_network(defined, some_weights("floor"), seed=3)
     rebuilt = networks.rebuild_network(defined, network.describe(), network.state_dict())
-    # As the trainer has laid the other out, so that both add in the same order.
-    rebuilt.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode():
         wanted, found = network.eval()(faces()), rebuilt.eval()(faces())
     assert all(torch.equal(wanted[task], found[task]) for task in TASKS)

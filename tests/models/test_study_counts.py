@@ -8,7 +8,6 @@ import torch
 
 from benchmark import registry
 from benchmark.models.network import build_network
-from tests.models.steps import without_weights
 
 VGG16_MTL = {
     # frozen, block 5, with embedding, gate, attention, full; from ImageNet, then from VGGFace
@@ -39,7 +38,8 @@ def test_a_row_of_the_study_has_the_parameters_that_it_printed() -> None:
     for experiment in registry.experiments().values():
         if experiment.study is not None:
             with torch.device("meta"):
-                network = build_network(without_weights(experiment), None, seed=0)
+                bare = experiment.adjusted({"backbone.weights": "none"})
+                network = build_network(bare, None, seed=0)
             networks.append((experiment.study.row, network))
     assert {row for row, _ in networks} >= PRINTED.keys()
     for row, network in networks:

@@ -89,11 +89,3 @@ def test_what_is_no_model_or_has_no_groups_is_refused() -> None:
     ):
         with pytest.raises(ExperimentError, match=reason):
             Backbone(name)
-
-
-def test_reading_a_models_stages_draws_no_random_number() -> None:
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    # Of an architecture that no other test reads, so that nothing is remembered.
-    timm_models.stages_of("vit_base_patch32_224")
-    assert torch.equal(torch.get_rng_state(), before)
