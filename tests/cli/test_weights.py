@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from benchmark.cli.weights import app
 from benchmark.files import sha256_of
+from benchmark.models.backbone import build_backbone
 from benchmark.models.weight_manifest import files_for
 from tests.models import keras
 
@@ -75,8 +76,10 @@ def test_what_is_added_is_listed_and_verified_until_it_is_damaged(h5: Path, tmp_
     code, stdout, stderr = weights(*own, "--preprocessing", json.dumps(fed))
     assert (code, stderr) == (0, "")
     added = json.loads(stdout)["data"]
-    assert (added["preprocessing"]["channels"], added["published"]) == ("BGR", False)
-    assert added["preprocessing"]["scale"] == pytest.approx(1 / 255)
+    assert added["preprocessing"] == fed | {"scale": pytest.approx(1 / 255)}
+    assert (added["published"], added["licence"]) == (False, "not stated")
+    # Keras pools with floor, whoever trained the file.
+    assert added["options"] == {"pooling": "floor"}
     code, stdout, _ = weights("list", *store)
     assert (code, "squeezenet1_1 local:mine" in stdout) == (0, True)
     stored = tmp_path / "store" / "squeezenet1_1-imagenet.safetensors"
@@ -113,15 +116,22 @@ REFUSED = (
     ("--preprocessing is 'vgg'", [*FED, "vgg"]),
     ("--preprocessing is '[1]'", [*FED, "[1]"]),
     ("cannot be read ('scale')", [*FED, '{"mean": [1,1,1], "std": [1,1,1], "channels": "RGB"}']),
-    ("the label is 'a b'", ["--label", "a b", "--preprocessing", "unit"]),
+    *((f"the label is {label!r}", ["--label", label, "--preprocessing", "unit"])
+      for label in ("", "My weights", "a:b", "../x")),
     ("any.h5 holds tensors of no known layout", ["--architecture", "vgg16"]),
     ("has the layout keras of squeezenet1_1 but", []),
-)
+)  # fmt: skip
 
 
 def test_what_is_not_clear_is_one_sentence_and_nothing_is_kept(h5: Path, tmp_path: Path) -> None:
-    for said, arguments in REFUSED:
-        code, stdout, stderr = weights("add", h5, *arguments, "--weights-dir", tmp_path / "store")
+    assert weights("add", h5, "--any-checksum", "--weights-dir", tmp_path)[0] == 0
+    stored, bare = tmp_path / "squeezenet1_1-imagenet.safetensors", tmp_path / "any.pth"
+    torch.save(build_backbone("squeezenet1_1", pooling="ceil").state_dict(), bare)
+    refused = [(said, [h5, *arguments]) for said, arguments in REFUSED]
+    refused += [("was written by facebench", [stored, *FED, "unit"])]
+    refused += [("pooling: floor or ceil", [bare, *FED, "unit"])]
+    for said, arguments in refused:
+        code, stdout, stderr = weights("add", *arguments, "--weights-dir", tmp_path / "store")
         assert (code, stdout) == (2, ""), arguments
         assert stderr.startswith("Error: "), arguments
         assert said in stderr, arguments

@@ -19,7 +19,6 @@ from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM
 from benchmark.files import sha256_of
 from benchmark.models import weight_manifest, weights
-from benchmark.models.backbone import build_backbone
 from benchmark.models.preprocessing import CAFFE, IMAGENET, UNIT
 from benchmark.models.weight_formats import convert, layouts_of
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
@@ -228,31 +227,6 @@ def test_other_weights_do_not_replace_what_is_there_silently(tmp_path: Path, sto
         assert add_file(other, store, replacing=True, **options).sha256 != first.sha256
         with pytest.raises(WeightsError, match="changed since it was resolved"):
             load(first)
-
-
-def test_ones_own_weights_are_kept_under_their_label_fed_as_declared(h5: Path, store: Path) -> None:
-    added = add_file(h5, store, **MINE)
-    assert added.path == store / "squeezenet1_1-local-mine.safetensors"
-    assert (added.source, added.licence, added.published) == ("local:mine", "not stated", False)
-    loaded = load(resolve("squeezenet1_1", "local:mine", store, offline=True))
-    # Keras pools with floor, whoever trained the file.
-    assert (loaded.preprocessing, dict(loaded.options)) == (UNIT, {"pooling": "floor"})
-
-
-def test_what_is_not_clear_about_ones_own_weights_is_refused(
-    h5: Path, tmp_path: Path, store: Path
-) -> None:
-    bare, stored = tmp_path / "any.pth", add_file(h5, tmp_path / "here", any_checksum=True).path
-    torch.save(build_backbone("squeezenet1_1", pooling="ceil").state_dict(), bare)
-    refused: list[tuple[Path, dict[str, Any], str]] = [
-        (bare, {}, "pooling: floor or ceil"),
-        (stored, {}, "was written by facebench"),
-        *((h5, {"label": label}, "the label is") for label in ("", "My weights", "a:b", "../x")),
-    ]
-    for file, options, said in refused:
-        with pytest.raises(WeightsError, match=said):
-            add_file(file, store, **MINE | options)
-        assert not store.exists()
 
 
 def test_missing_weights_say_where_to_get_them(tmp_path: Path) -> None:

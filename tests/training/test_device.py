@@ -1,12 +1,25 @@
-"""Devices that are not there are refused with what is; switches last as long as a run."""
+"""Devices that are not there are refused with what is; switches last as long as a run; a CPU is
+timed for what is faster."""
 
 import contextlib
 
 import pytest
 import torch
+from torch import Tensor
 
 from benchmark.errors import DeviceError
-from benchmark.training.device import Device, choose_device, device_trouble, is_out_of_memory
+from benchmark.models.network import Network
+from benchmark.training import steps
+from benchmark.training.device import (
+    Device,
+    choose_device,
+    cpu_has_bf16,
+    device_trouble,
+    is_out_of_memory,
+)
+from benchmark.training.predict import ForwardPass
+from benchmark.training.steps import resolve_precision
+from tests.training.small import FACES, a_network, an_experiment
 
 
 def test_what_is_not_here_is_refused_with_what_is() -> None:
@@ -81,3 +94,72 @@ def test_a_lack_of_memory_and_a_lost_device_are_recognised_and_explained() -> No
     ):
         assert is_out_of_memory(RuntimeError(text)) is expected, text
     assert is_out_of_memory(MemoryError())
+
+
+def test_the_fastest_is_taken_and_remembered_and_the_network_left_alone() -> None:
+    experiment, device = an_experiment(trained="all"), choose_device("cpu", "auto")
+    network = a_network(experiment)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    chosen, seconds = resolve_precision(device, network, FACES, experiment, cached=False)
+    assert seconds is not None
+    assert len(seconds) == (3 if cpu_has_bf16() else 2)
+    layout = "channels_last" if chosen.channels_last else "channels_first"
+    assert steps.fastest(seconds) == f"{chosen.precision} {layout}"
+    assert resolve_precision(device, network, FACES, experiment, cached=False)[1] is seconds
+    other = an_experiment(trained="all", batch_size=16)
+    assert resolve_precision(device, network, FACES, other, cached=False)[1] is not seconds
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    # A precision that is given is kept.
+    for given in (choose_device("cpu", "fp32"), choose_device("cpu", exact=True), chosen):
+        found = resolve_precision(given, network, FACES, experiment, cached=False)
+        assert found == (given, None)
+
+
+def test_native_bf16_is_taken_unless_it_is_clearly_slower() -> None:
+    fp32 = {"fp32 channels_first": 1.2, "fp32 channels_last": 1.0}
+    for seconds, expected in ((0.5, "bf16"), (1.2, "bf16"), (1.3, "fp32")):
+        assert steps.fastest(fp32 | {"bf16 channels_last": seconds}).split()[0] == expected, seconds
+    assert steps.fastest(fp32) == "fp32 channels_last"
+
+
+def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round of several is quiet; the others take ten times as long, bf16 most of all."""
+    quiet, rounds, now = {"bf16": 1.0, "fp32": 1.75}, list[str](), [0.0]
+    apply = ForwardPass.unchanged
+
+    def slow(forward: ForwardPass, rows: Tensor) -> Tensor:
+        precision = forward.device.precision
+        rounds.append(precision)
+        is_quiet = rounds.count(precision) == (4 if precision == "bf16" else 8)
+        busy = 30 if precision == "bf16" else 10
+        now[0] += quiet[precision] * (1 if is_quiet else busy)
+        return apply(forward, rows)
+
+    monkeypatch.setattr(ForwardPass, "unchanged", slow)
+    monkeypatch.setattr(steps.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(steps, "ENOUGH_SECONDS", 1e9)
+    monkeypatch.setattr(steps, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(steps, "_known", {})
+    experiment, device = an_experiment(), choose_device("cpu", "auto")
+    network = a_network(experiment)
+    found, seconds = resolve_precision(device, network, FACES, experiment, cached=False)
+    assert found.precision == "bf16"
+    assert seconds is not None
+    assert seconds["bf16 channels_last"] == 1.0
+
+
+def test_a_frozen_part_that_a_run_computes_once_is_timed_on_a_few_faces_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    experiment, asked = an_experiment(trained=1, batch_size=24, max_epochs=7), list[int]()
+    prefix = Network.prefix
+
+    def counted(network: Network, images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return prefix(network, images)
+
+    monkeypatch.setattr(Network, "prefix", counted)
+    device, network = choose_device("cpu", "auto"), a_network(experiment)
+    seconds = resolve_precision(device, network, FACES, experiment, cached=True)[1]
+    assert seconds is not None
+    assert asked == [8] * 2 * len(seconds)

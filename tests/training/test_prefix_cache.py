@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.data.batches import FaceBatches
 from benchmark.experiment.definition import Augmentation
 from benchmark.files import file_lock
 from benchmark.models.network import Network
@@ -44,10 +43,10 @@ class Listener:
 
 def opened(
     cache: CacheSettings, seed: int = 0, *, network: Network | None = None, device: Device = CPU,
-    request: PrefixRequest = REQUEST, faces: FaceBatches = small.FACES,
+    request: PrefixRequest = REQUEST,
 ) -> prefix_cache.CachedFaces:  # fmt: skip
     own = network or a_network(an_experiment(), seed)
-    cached = open_prefix(own, faces, device, cache, request)
+    cached = open_prefix(own, small.FACES, device, cache, request)
     assert cached is not None
     return cached
 
@@ -289,46 +288,11 @@ def test_what_cannot_be_cached_is_told() -> None:
     assert prefix_cache.why_live(plain, FLIPS) is None
 
 
-class Gpu(Device):
-    """Says that it is a GPU; nothing is computed on it."""
-
-    @property
-    def kind(self) -> str:
-        return "cuda"
-
-
 def test_features_that_a_gpu_has_no_room_for_stay_in_main_memory_and_it_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     listener, views = Listener(), [torch.zeros(10, 100)]
-    gpu = Gpu(torch.device("cpu"), "fp32")
+    gpu = Device(torch.device("cuda"), "fp32")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (1000, 1000))
     assert prefix_cache._on_device(views, gpu, listener.settings(tmp_path)) is views
     assert "they stay in main memory" in listener.sentences[0]
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("trained", [1, 0], ids=["from a stage on", "the head alone"])
-def test_on_a_gpu_cached_training_is_recorded_and_ends_where_live_training_does(
-    tmp_path: Path, trained: int
-) -> None:
-    # `cuda` without a number, as it is asked for; tensors there say `cuda:0`.
-    device = Device(torch.device("cuda"), "fp32", exact=True)
-    labels = {task: values.cuda() for task, values in small.FACES.labels.items()}
-    there = FaceBatches(small.FACES.pixels.cuda(), labels)
-    # Sums go in another order there, and Adam with a small epsilon makes whole steps of rounding.
-    experiment = an_experiment("cnn", trained, FLIPS, max_epochs=2, adam_epsilon=1e-2)
-    data = TrainingFaces(there, torch.arange(43).cuda(), torch.arange(43, small.N_FACES).cuda())
-    with device.arithmetic():
-        live, cached = (start(a_network(experiment), experiment.recipe, device) for _ in range(2))
-        request = PrefixRequest("the pixels", experiment.recipe.augmentation)
-        cache = CacheSettings(tmp_path)
-        prefix = opened(cache, network=cached.network, device=device, request=request, faces=there)
-        assert prefix.views[0].device.type == "cuda"
-        small.epochs(fit(live, data, experiment, 3, device))
-        small.epochs(fit(cached, dataclasses.replace(data, prefix=prefix), experiment, 3, device))
-    assert cached.speed_report["graph"] is True
-    after = cached.network.state_dict()
-    for name, value in live.network.state_dict().items():
-        assert torch.allclose(value.float(), after[name].float(), rtol=1e-4, atol=1e-6), name

@@ -10,13 +10,14 @@ import torch
 
 from benchmark.data.batches import FaceBatches
 from benchmark.errors import RunError
-from benchmark.experiment.definition import Augmentation, Experiment
+from benchmark.experiment.definition import Experiment
 from benchmark.models.network import build_network
 from benchmark.training import trainer
 from benchmark.training.device import Device, choose_device
 from benchmark.training.predict import probabilities
 from benchmark.training.trainer import EpochResult, TrainingState, fit, start
 from tests.runs import small
+from tests.training import small as tiny
 from tests.training.small import CPU, epochs, same_weights
 
 
@@ -57,20 +58,6 @@ def test_a_network_learns_and_the_first_epoch_with_the_highest_score_is_selected
     assert state.best_epoch == scores.index(max(scores))
     selected = state.network.state_dict()
     assert all(torch.equal(selected[name], state.best_weights[name]) for name in selected)
-
-
-def test_a_resumed_training_ends_as_an_undisturbed_one() -> None:
-    experiment = an_experiment(augmentation=Augmentation(flip=True, brightness=0.1))
-    whole, _ = trained(experiment, seed=7)
-    stopped = new_state(experiment)
-    for step in fit(stopped, some_data(), experiment, 7, CPU):
-        if isinstance(step, EpochResult):
-            break
-    resumed = new_state(experiment)
-    resumed.restore(stopped.checkpoint())
-    rest = epochs(fit(resumed, some_data(), experiment, 7, CPU))
-    assert [result.epoch for result in rest] == [1, 2]
-    assert same_weights(resumed.network, whole.network)
 
 
 def test_exact_trainings_of_one_seed_end_in_equal_weights_and_of_two_do_not() -> None:
@@ -154,3 +141,21 @@ def test_bf16_learns_what_fp32_learns() -> None:
     # 12 faces validate: one of them, in one task, is 0.017 to 0.033.
     assert abs(fast.val_combined - plain.val_combined) < 0.1
     assert 0 < abs(fast.train_loss - plain.train_loss) < 0.2
+
+
+def test_stages_learn_slower_the_shallower_they_are() -> None:
+    experiment = tiny.an_experiment(trained=3, trunk_rate_ratio=0.1, stage_rate_decay=0.5)
+    network = tiny.a_network(experiment)
+    # Head 1; block5, the deepest, 0.1; block4 0.1 x 0.5; block3 0.1 x 0.5 x 0.5.
+    ratios = trainer.stage_ratios(network, experiment.recipe)
+    assert ratios == pytest.approx({"block3": 0.025, "block4": 0.05, "block5": 0.1})
+    optimiser = trainer.new_optimiser(network, experiment.recipe, CPU)
+    trainer.set_rate(optimiser, 2e-3)
+    groups = optimiser.param_groups
+    rate_of = {id(item): group["lr"] for group in groups for item in group["params"]}
+    named = network.named_parameters()
+    rates = {name: rate_of[id(item)] for name, item in named if item.requires_grad}
+    assert rates["trunk.stages.block3.conv.weight"] == pytest.approx(5e-5)
+    assert rates["trunk.stages.block5.norm.bias"] == pytest.approx(2e-4)
+    assert rates["head.gender.hidden.weight"] == pytest.approx(2e-3)
+    assert "trunk.stages.block2.conv.weight" not in rates
